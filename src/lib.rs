@@ -1,0 +1,19 @@
+//! Net-Pulse: interface counters in, years of history and a page out. `ARCHITECTURE.md` has the map.
+#![cfg_attr(target_os = "linux", forbid(unsafe_code))]
+
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod counter;
+pub mod detect;
+pub mod error;
+pub mod http;
+pub mod live;
+pub mod log;
+pub mod model;
+pub mod sampler;
+pub mod source;
+pub mod store;
+pub mod totals;
+pub mod writer;

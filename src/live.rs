@@ -1,0 +1,329 @@
+//! What both sides meet in: the inventory of interfaces, the latest counters and rates, the one-second ring, the samples
+//! that are not yet saved, and what `http` asks of the sampler and the writer. One lock, held for copying only: nobody
+//! reads the kernel, the disk or the network while holding it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::clock::Zone;
+use crate::model::{Address, Anchor, Batch, Counters, Event, IfaceId, Kind, Record};
+
+/// How many seconds of one-second rates are kept.
+pub const RING_SECONDS: usize = 300;
+/// Sampling at one second goes on for this long after somebody last asked for the ring.
+pub const WATCH_MS: u64 = 10_000;
+/// Unsaved events beyond this many are dropped, oldest first.
+const EVENTS_HELD: usize = 200;
+
+/// Settings that may change while running. Their ranges and defaults are in `config`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuning {
+    pub interval_s: u32,
+    pub max_retries: u32,
+    pub retry_delay_ms: u32,
+    /// Names to monitor; empty for all that `detect` does not ignore.
+    pub interfaces: Vec<String>,
+    /// Collection goes on; `false` survives a restart.
+    pub running: bool,
+    pub flush_s: u32,
+}
+
+/// One interface as its readers see it.
+#[derive(Clone, Debug)]
+pub struct Iface {
+    /// `None` while nothing was ever stored of it.
+    pub id: Option<IfaceId>,
+    /// 0 while it is absent.
+    pub ifindex: u32,
+    pub name: String,
+    pub kind: Kind,
+    pub mac: String,
+    pub mtu: u32,
+    pub speed: Option<u32>,
+    pub up: bool,
+    pub alias: String,
+    pub addresses: Vec<Address>,
+    /// Names of the bridge or bond it is a port of, else of the link below it.
+    pub parent: Option<String>,
+    pub monitored: bool,
+    pub ignored_because: Option<String>,
+    /// Raw kernel counters at the latest reading.
+    pub raw: Counters,
+    /// Bytes per second over the latest reading but one; `None` before the second.
+    pub rates: Option<(u64, u64)>,
+    pub lifetime: Counters,
+}
+
+impl Iface {
+    pub fn present(&self) -> bool {
+        self.ifindex != 0
+    }
+}
+
+/// The collector's own bookkeeping. Times are UTC seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Polls {
+    pub total: u64,
+    pub successful: u64,
+    pub failed: u64,
+    pub consecutive_failures: u64,
+    pub errors: u64,
+    pub last: Option<i64>,
+    pub last_successful: Option<i64>,
+    pub last_error: Option<String>,
+    /// Monotonic, of the start of the sampler.
+    pub started_mono_ms: u64,
+}
+
+/// How saving goes. Times are UTC seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Saving {
+    pub last_saved: Option<i64>,
+    pub failures: u64,
+    /// Set while the newest attempt failed.
+    pub error: Option<String>,
+    /// The database is beyond use for this run.
+    pub lost: bool,
+}
+
+/// Rates of one second, for each interface in `Ring::names`' order.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    /// Rises with every second kept; what `since` of the API means.
+    pub next: u64,
+    /// UTC seconds, as the machine believes them.
+    pub times: VecDeque<i64>,
+    /// ifindex → rx and tx in bytes per second, as long as `times`; `None` where the interface was not there.
+    pub rates: BTreeMap<u32, VecDeque<Option<(u64, u64)>>>,
+    /// Monotonic; 0 for never.
+    pub watched_until_ms: u64,
+}
+
+/// A one-off wish of `http`, answered by the sampler.
+#[derive(Clone, Debug, Default)]
+struct Wishes {
+    /// Tickets handed out and served, for "take a sample now" and "read the counters now".
+    collect_asked: u64,
+    collect_done: u64,
+    read_asked: u64,
+    read_done: u64,
+}
+
+/// The result of the latest sample that was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    pub interfaces: usize,
+    pub errors: Vec<String>,
+}
+
+pub struct State {
+    pub tuning: Tuning,
+    /// Who owns a setting that cannot be changed here: key → "--interval" or "NETPULSE_INTERVAL".
+    pub owners: BTreeMap<&'static str, String>,
+    pub zone: Arc<Zone>,
+    /// Sorted by name, absent ones with history included.
+    pub interfaces: Vec<Iface>,
+    /// Name of the interface of the headline figure.
+    pub primary: Option<String>,
+    /// `getstats`, `getlink` or `sysfs`, and why not a better one.
+    pub source: &'static str,
+    pub source_note: Option<String>,
+    /// The wall clock can be believed.
+    pub clock_believed: bool,
+    pub polls: Polls,
+    pub saving: Saving,
+    pub ring: Ring,
+    pub collected: Collected,
+    /// Ticks since the batch in `saving_batch`.
+    pub batch: Batch,
+    /// The batch that the writer is busy with; emptied only after its COMMIT.
+    pub saving_batch: Arc<Batch>,
+    pub anchors: Vec<Anchor>,
+    pub events: VecDeque<Event>,
+    pub records: Vec<Record>,
+    pub settings: Vec<(String, Option<String>)>,
+    /// Counts changes of `settings`, and how far they are on disk.
+    pub settings_asked: u64,
+    pub settings_saved: u64,
+    /// Asks the writer to save at once.
+    pub save_now: bool,
+    pub stopping: bool,
+    wishes: Wishes,
+}
+
+impl State {
+    pub fn event(&mut self, event: Event) {
+        if self.events.len() == EVENTS_HELD {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// The samples that no query of the store can have yet, oldest first.
+    pub fn unsaved(&self) -> [Arc<Batch>; 2] {
+        [self.saving_batch.clone(), Arc::new(self.batch.clone())]
+    }
+
+    pub fn interface(&self, name: &str) -> Option<&Iface> {
+        self.interfaces.iter().find(|iface| iface.name == name)
+    }
+}
+
+pub struct Live {
+    state: Mutex<State>,
+    /// The sampler has served a wish, or the writer has saved.
+    done: Condvar,
+    /// The writer has something to do before its time.
+    work: Condvar,
+    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Live {
+    pub fn new(tuning: Tuning, zone: Zone) -> Live {
+        Live {
+            state: Mutex::new(State {
+                tuning,
+                owners: BTreeMap::new(),
+                zone: Arc::new(zone),
+                interfaces: Vec::new(),
+                primary: None,
+                source: "",
+                source_note: None,
+                clock_believed: false,
+                polls: Polls::default(),
+                saving: Saving::default(),
+                ring: Ring::default(),
+                collected: Collected::default(),
+                batch: Batch::default(),
+                saving_batch: Arc::default(),
+                anchors: Vec::new(),
+                events: VecDeque::new(),
+                records: Vec::new(),
+                settings: Vec::new(),
+                settings_asked: 0,
+                settings_saved: 0,
+                save_now: false,
+                stopping: false,
+                wishes: Wishes::default(),
+            }),
+            done: Condvar::new(),
+            work: Condvar::new(),
+            wake: OnceLock::new(),
+        }
+    }
+
+    /// How to interrupt the sampler's sleep; set once, while wiring.
+    pub fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wake.set(Box::new(wake));
+    }
+
+    /// A panic elsewhere while the lock was held leaves plain numbers behind, at worst one tick old: going on is better
+    /// than taking every thread down with it.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn wake_sampler(&self) {
+        if let Some(wake) = self.wake.get() {
+            wake();
+        }
+    }
+
+    pub fn wake_writer(&self) {
+        self.work.notify_all();
+    }
+
+    /// Takes a sample now, whatever the interval. `None` when the sampler did not get to it within `patience`.
+    pub fn collect(&self, patience: Duration) -> Option<Collected> {
+        let ticket = {
+            let mut state = self.lock();
+            state.wishes.collect_asked += 1;
+            state.wishes.collect_asked
+        };
+        self.wake_sampler();
+        self.wait(patience, |state| (state.wishes.collect_done >= ticket).then(|| state.collected.clone()))
+    }
+
+    /// Has the counters read now, without a sample. `false` when it did not happen within `patience`: what is there is
+    /// at most one interval old.
+    pub fn refresh(&self, patience: Duration) -> bool {
+        let ticket = {
+            let mut state = self.lock();
+            state.wishes.read_asked += 1;
+            state.wishes.read_asked
+        };
+        self.wake_sampler();
+        self.wait(patience, |state| (state.wishes.read_done >= ticket).then_some(())).is_some()
+    }
+
+    /// Changes settings: in force at once, and on disk when this returns `true`; `false` when the disk was not done
+    /// within `patience`, in which case the writer goes on trying.
+    pub fn change(
+        &self,
+        saved: Vec<(String, Option<String>)>,
+        patience: Duration,
+        apply: impl FnOnce(&mut Tuning),
+    ) -> bool {
+        let ticket = {
+            let mut state = self.lock();
+            apply(&mut state.tuning);
+            for (key, value) in saved {
+                state.settings.retain(|(known, _)| *known != key);
+                state.settings.push((key, value));
+            }
+            state.settings_asked += 1;
+            state.save_now = true;
+            state.settings_asked
+        };
+        self.wake_sampler();
+        self.wake_writer();
+        self.wait(patience, |state| (state.settings_saved >= ticket).then_some(())).is_some()
+    }
+
+    /// For the sampler: whether a sample or a reading was asked for, with the tickets to hand to `served`.
+    pub fn wishes(state: &State) -> (Option<u64>, Option<u64>) {
+        let wishes = &state.wishes;
+        (
+            (wishes.collect_asked > wishes.collect_done).then_some(wishes.collect_asked),
+            (wishes.read_asked > wishes.read_done).then_some(wishes.read_asked),
+        )
+    }
+
+    /// A wish that waits is a reason for the sampler not to sleep.
+    pub fn served(&self, collect: Option<u64>, read: Option<u64>) {
+        let mut state = self.lock();
+        if let Some(ticket) = collect {
+            state.wishes.collect_done = ticket;
+        }
+        if let Some(ticket) = read.or(collect) {
+            state.wishes.read_done = state.wishes.read_done.max(ticket.min(state.wishes.read_asked));
+        }
+        drop(state);
+        self.done.notify_all();
+    }
+
+    pub fn tell_done(&self) {
+        self.done.notify_all();
+    }
+
+    /// For the writer: sleeps until there is work or `longest` has passed.
+    pub fn wait_for_work(&self, longest: Duration) {
+        let state = self.lock();
+        if !state.save_now && !state.stopping {
+            drop(self.work.wait_timeout(state, longest));
+        }
+    }
+
+    fn wait<T>(&self, patience: Duration, mut ready: impl FnMut(&State) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            if let Some(answer) = ready(&state) {
+                return Some(answer);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            state = self.done.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+    }
+}

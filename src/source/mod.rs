@@ -1,0 +1,99 @@
+//! The operating system: counters, links, addresses, the default route, facts about the machine. The one room that may
+//! ask it, and the only ladder of `cfg(target_os)`. Reading and parsing are apart; parsing is pure.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::model::{Address, Counters, Link, Reading};
+
+/// A way to the kernel's counters.
+pub trait Source: Send {
+    /// `getstats`, `getlink` or `sysfs`.
+    fn name(&self) -> &'static str;
+
+    /// Replaces `out` by the counters of every interface of this namespace, sorted by ifindex. All or nothing: an
+    /// incomplete dump is an error, never a shorter list. Allocates nothing once its buffers have grown.
+    fn read(&mut self, out: &mut Vec<Reading>) -> Result<()>;
+
+    /// Names, kinds and the rest; asked for at the start and after link events, never per tick.
+    fn links(&mut self) -> Result<Vec<Link>>;
+
+    fn addresses(&mut self) -> Result<Vec<Address>>;
+
+    /// ifindex of the default route with the lowest metric (IPv4 first, then IPv6), `None` without one.
+    fn default_route(&mut self) -> Result<Option<u32>>;
+
+    /// Sleeps until `timeout` has passed, `wake` was called, or the kernel reports a change of links or addresses.
+    /// One system call when nothing but time passed.
+    fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken;
+
+    /// What the kernel reported since the last call; appended to `out` in its order.
+    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()>;
+}
+
+/// Ends a `Source::wait` from another thread.
+#[derive(Clone)]
+pub struct Wake {}
+
+impl Wake {
+    pub fn new() -> Result<Wake> {
+        todo!()
+    }
+
+    pub fn call(&self) {
+        todo!()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Woken {
+    /// `Wake::call` was called (and is now taken back).
+    pub called: bool,
+    /// `events` has something to tell; a source without events says so when the set of links has changed.
+    pub changed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// A link was reported, with its counters at that moment: zero for a link that was just made, what it brought along
+    /// for one that was moved in from another namespace. Also sent for a change of a known link.
+    Seen { ifindex: u32, counters: Counters },
+    /// A link was destroyed or left this namespace.
+    Gone { ifindex: u32 },
+    /// Addresses changed.
+    Addresses,
+    /// Reports were lost (ENOBUFS): look at everything again.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Auto,
+    GetStats,
+    GetLink,
+    Sysfs,
+}
+
+impl Choice {
+    pub const NAMES: [(Choice, &'static str); 4] = [
+        (Choice::Auto, "auto"),
+        (Choice::GetStats, "getstats"),
+        (Choice::GetLink, "getlink"),
+        (Choice::Sysfs, "sysfs"),
+    ];
+}
+
+/// The best source that works here (`Auto`), or the one asked for. The second value says why a better one was passed over.
+pub fn open(_choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
+    todo!()
+}
+
+/// The identity of this boot: exact, unlike a boot time. Empty where the kernel has none.
+pub fn boot_id() -> String {
+    todo!()
+}
+
+/// Facts about the machine, with the file system that holds `path`.
+pub fn machine(_path: &std::path::Path) -> crate::model::Machine {
+    todo!()
+}
