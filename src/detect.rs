@@ -1,1 +1,336 @@
-//! detect
+//! What an interface is, whether it is watched, and which one is the way to the internet. Pure: facts in, verdicts out.
+
+use crate::model::{Kind, Link};
+
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_PPP: u16 = 512;
+const ARPHRD_TUNNEL: u16 = 768;
+const ARPHRD_TUNNEL6: u16 = 769;
+const ARPHRD_LOOPBACK: u16 = 772;
+const ARPHRD_SIT: u16 = 776;
+const ARPHRD_IPGRE: u16 = 778;
+const ARPHRD_RAWIP: u16 = 519;
+const ARPHRD_NONE: u16 = 65534;
+
+/// The kernel's own word for a link, where it has one.
+const BY_DRIVER: [(&str, Kind); 24] = [
+    ("bridge", Kind::Bridge),
+    ("bond", Kind::Bond),
+    ("team", Kind::Bond),
+    ("vlan", Kind::Vlan),
+    ("veth", Kind::Veth),
+    ("wireguard", Kind::Vpn),
+    ("amneziawg", Kind::Vpn),
+    ("ovpn", Kind::Vpn),
+    ("tun", Kind::Vpn),
+    ("ppp", Kind::Ppp),
+    ("sit", Kind::Vpn),
+    ("gre", Kind::Vpn),
+    ("gretap", Kind::Vpn),
+    ("ipip", Kind::Vpn),
+    ("ip6tnl", Kind::Vpn),
+    ("vti", Kind::Vpn),
+    ("xfrm", Kind::Vpn),
+    ("rmnet", Kind::Wwan),
+    ("ifb", Kind::Virtual),
+    ("dummy", Kind::Virtual),
+    ("macvlan", Kind::Container),
+    ("ipvlan", Kind::Container),
+    ("vxlan", Kind::Virtual),
+    ("dsa", Kind::Ethernet),
+];
+
+/// `DEVTYPE` of the uevent.
+const BY_DEVTYPE: [(&str, Kind); 5] =
+    [("wlan", Kind::Wifi), ("wwan", Kind::Wwan), ("bridge", Kind::Bridge), ("bond", Kind::Bond), ("vlan", Kind::Vlan)];
+
+const BY_HARDWARE: [(u16, Kind); 8] = [
+    (ARPHRD_LOOPBACK, Kind::Loopback),
+    (ARPHRD_PPP, Kind::Ppp),
+    (ARPHRD_TUNNEL, Kind::Vpn),
+    (ARPHRD_TUNNEL6, Kind::Vpn),
+    (ARPHRD_SIT, Kind::Vpn),
+    (ARPHRD_IPGRE, Kind::Vpn),
+    (ARPHRD_RAWIP, Kind::Wwan),
+    (ARPHRD_NONE, Kind::Vpn),
+];
+
+/// Names, for what the kernel says nothing of (sysfs only, or another system). The first match counts.
+const BY_NAME: [(&str, Kind); 36] = [
+    ("docker*", Kind::Container),
+    ("podman*", Kind::Container),
+    ("cni*", Kind::Container),
+    ("lxc*", Kind::Container),
+    ("virbr*", Kind::Bridge),
+    ("br-*", Kind::Bridge),
+    ("bridge*", Kind::Bridge),
+    ("veth*", Kind::Veth),
+    ("bond*", Kind::Bond),
+    ("wg*", Kind::Vpn),
+    ("tun*", Kind::Vpn),
+    ("tap*", Kind::Vpn),
+    ("utun*", Kind::Vpn),
+    ("tailscale*", Kind::Vpn),
+    ("zt*", Kind::Vpn),
+    ("ipsec*", Kind::Vpn),
+    ("ppp*", Kind::Ppp),
+    ("pppoe-*", Kind::Ppp),
+    ("wwan*", Kind::Wwan),
+    ("wwp*", Kind::Wwan),
+    ("usb*", Kind::Wwan),
+    ("rmnet*", Kind::Wwan),
+    ("wlan*", Kind::Wifi),
+    ("wl*", Kind::Wifi),
+    ("phy*-ap*", Kind::Wifi),
+    ("phy*-sta*", Kind::Wifi),
+    ("ath*", Kind::Wifi),
+    ("ra*", Kind::Wifi),
+    ("awdl*", Kind::Apple),
+    ("llw*", Kind::Apple),
+    ("anpi*", Kind::Apple),
+    ("ap*", Kind::Apple),
+    ("ifb*", Kind::Virtual),
+    ("dummy*", Kind::Virtual),
+    ("lo", Kind::Loopback),
+    ("lo0", Kind::Loopback),
+];
+
+pub fn kind(link: &Link) -> Kind {
+    let driver = BY_DRIVER.iter().find(|(word, _)| *word == link.driver).map(|(_, kind)| *kind);
+    let devtype = BY_DEVTYPE.iter().find(|(word, _)| *word == link.devtype).map(|(_, kind)| *kind);
+    let by_name = || BY_NAME.iter().find(|(pattern, _)| matches(pattern, &link.name)).map(|(_, kind)| *kind);
+    if link.hardware == ARPHRD_LOOPBACK {
+        return Kind::Loopback;
+    }
+    if link.wireless {
+        return Kind::Wifi;
+    }
+    if let Some(kind) = driver.or(devtype) {
+        // A bridge that a container engine made is a container's to its owner.
+        return match by_name() {
+            Some(Kind::Container) if kind == Kind::Bridge => Kind::Container,
+            _ => kind,
+        };
+    }
+    if let Some((_, kind)) = BY_HARDWARE.iter().find(|(hardware, _)| *hardware == link.hardware) {
+        return *kind;
+    }
+    match by_name() {
+        Some(kind) if !link.physical || kind == Kind::Wwan => kind,
+        _ if link.physical => Kind::Ethernet,
+        _ if link.name.contains('.') => Kind::Vlan,
+        _ if link.hardware == ARPHRD_ETHER => Kind::Ethernet,
+        _ => Kind::Other,
+    }
+}
+
+/// What is left out unless it is asked for, each with the reason that is shown. By name and not by kind where a
+/// container looks at itself: its own `eth0` is a veth too, and its only way out.
+const IGNORED: [(&str, &str); 9] = [
+    ("lo", "loopback: never leaves this machine"),
+    ("docker*", "container bridge: its traffic is counted on the uplink"),
+    ("podman*", "container bridge: its traffic is counted on the uplink"),
+    ("veth*", "a container's or namespace's cable: comes and goes with it"),
+    ("ifb*", "traffic shaping: a second count of another interface"),
+    ("*.ifb", "traffic shaping: a second count of another interface"),
+    ("dummy*", "dummy: carries no traffic"),
+    ("awdl*", "Apple's peer-to-peer link"),
+    ("llw*", "Apple's peer-to-peer link"),
+];
+
+/// The user's say in what is watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Patterns; where there are any, only what matches one is watched, and the rules do not apply to it.
+    pub interfaces: Vec<String>,
+    /// Patterns that are left out on top of the rules.
+    pub ignored: Vec<String>,
+}
+
+/// Why an interface is left out; `None` where it is watched.
+pub fn ignored_because(name: &str, kind: Kind, wanted: &Wanted) -> Option<String> {
+    if !wanted.interfaces.is_empty() {
+        let asked = wanted.interfaces.iter().any(|pattern| matches(pattern, name));
+        return (!asked).then(|| "not among the interfaces to watch".to_string());
+    }
+    if let Some(pattern) = wanted.ignored.iter().find(|pattern| matches(pattern, name)) {
+        return Some(format!("matches the pattern '{pattern}' of interfaces to ignore"));
+    }
+    if kind == Kind::Loopback {
+        return Some(IGNORED[0].1.to_string());
+    }
+    if let Some((_, reason)) = IGNORED.iter().find(|(pattern, _)| matches(pattern, name)) {
+        return Some((*reason).to_string());
+    }
+    is_container_bridge(name).then(|| "container bridge: its traffic is counted on the uplink".to_string())
+}
+
+/// `br-` and twelve hex digits is how Docker names the bridge of a network; `br-lan` is a router's own, and so may be a
+/// short word of the letters a to f.
+fn is_container_bridge(name: &str) -> bool {
+    name.strip_prefix("br-").is_some_and(|rest| rest.len() >= 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// `*` stands for anything, also for nothing; every other byte for itself.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(mut rest) = pieces.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = pieces.next_back() else {
+        return rest.is_empty();
+    };
+    for piece in pieces {
+        match rest.find(piece) {
+            Some(at) => rest = &rest[at + piece.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// One interface's claim to be the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub ifindex: u32,
+    /// What it carried while it was looked at, both ways.
+    pub bytes: u64,
+    pub packets: u64,
+    pub elapsed_ms: u64,
+}
+
+/// Below this an interface has shown nothing yet.
+const QUALIFYING_BYTES: u64 = 1024;
+
+impl Claim {
+    pub fn qualifies(&self) -> bool {
+        self.bytes >= QUALIFYING_BYTES
+    }
+
+    /// Bytes, and a thousand for each packet a second: many small packets are somebody at work too.
+    pub fn score(&self) -> u64 {
+        let per_second = self.packets.saturating_mul(1000) / self.elapsed_ms.max(1);
+        self.bytes.saturating_add(per_second.saturating_mul(1000))
+    }
+}
+
+/// The interface of the headline figure: the default route's if it has carried anything to speak of, else the busiest.
+pub fn primary(claims: &[Claim], default_route: Option<u32>) -> Option<u32> {
+    let best = claims
+        .iter()
+        .filter(|claim| claim.qualifies())
+        .max_by_key(|claim| (Some(claim.ifindex) == default_route, claim.score(), std::cmp::Reverse(claim.ifindex)));
+    best.map(|claim| claim.ifindex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str, driver: &str, hardware: u16) -> Link {
+        Link { name: name.to_string(), driver: driver.to_string(), hardware, ..Link::default() }
+    }
+
+    #[test]
+    fn kinds() {
+        let check = |link: Link, expect| assert_eq!(kind(&link), expect, "{link:?}");
+        check(link("lo", "", 772), Kind::Loopback);
+        check(link("eth0", "", 1), Kind::Ethernet);
+        check(Link { physical: true, ..link("enp3s0", "", 1) }, Kind::Ethernet);
+        check(Link { wireless: true, physical: true, ..link("wlp2s0", "", 1) }, Kind::Wifi);
+        check(Link { devtype: "wlan".to_string(), ..link("phy0-ap0", "", 1) }, Kind::Wifi);
+        check(Link { devtype: "wwan".to_string(), physical: true, ..link("wwan0", "", 65534) }, Kind::Wwan);
+        check(link("rmnet_data0", "", 519), Kind::Wwan);
+        check(link("wg0", "wireguard", 65534), Kind::Vpn);
+        check(link("tun0", "tun", 65534), Kind::Vpn);
+        check(link("utun3", "", 0), Kind::Vpn);
+        check(link("pppoe-wan", "ppp", 512), Kind::Ppp);
+        check(link("ppp0", "", 512), Kind::Ppp);
+        check(link("br-lan", "bridge", 1), Kind::Bridge);
+        check(link("docker0", "bridge", 1), Kind::Container);
+        check(link("bond0", "bond", 1), Kind::Bond);
+        check(link("eth0.7", "vlan", 1), Kind::Vlan);
+        check(link("eth0.7", "", 1), Kind::Vlan);
+        check(link("vethab12", "veth", 1), Kind::Veth);
+        check(link("eth0", "veth", 1), Kind::Veth);
+        check(link("lan1", "dsa", 1), Kind::Ethernet);
+        check(link("awdl0", "", 1), Kind::Apple);
+        check(link("ifb0", "ifb", 1), Kind::Virtual);
+        check(link("odd", "", 32), Kind::Other);
+        // A name proves nothing against real hardware.
+        check(Link { physical: true, ..link("rail0", "", 1) }, Kind::Ethernet);
+    }
+
+    #[test]
+    fn e29_what_is_ignored_and_why() {
+        let wanted = Wanted::default();
+        let check = |name: &str, kind, ignored: bool| {
+            assert_eq!(ignored_because(name, kind, &wanted).is_some(), ignored, "{name}");
+        };
+        check("lo", Kind::Loopback, true);
+        check("loop", Kind::Loopback, true);
+        check("veth12ab", Kind::Veth, true);
+        check("eth0", Kind::Veth, false);
+        check("docker0", Kind::Container, true);
+        check("br-0123456789ab", Kind::Bridge, true);
+        check("br-lan", Kind::Bridge, false);
+        check("br-beefcafe", Kind::Bridge, true);
+        check("br-dad", Kind::Bridge, false);
+        check("ifb4eth0", Kind::Virtual, true);
+        check("eth0.ifb", Kind::Other, true);
+        check("dummy0", Kind::Virtual, true);
+        check("pppoe-wan", Kind::Ppp, false);
+        check("wg0", Kind::Vpn, false);
+    }
+
+    #[test]
+    fn patterns_beat_the_rules() {
+        let wanted = Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1".to_string()] };
+        assert_eq!(ignored_because("veth1", Kind::Veth, &wanted), None);
+        assert!(ignored_because("eth0", Kind::Ethernet, &wanted).is_some());
+        let wanted = Wanted { interfaces: Vec::new(), ignored: vec!["eth*".to_string()] };
+        assert_eq!(
+            ignored_because("eth0", Kind::Ethernet, &wanted).as_deref(),
+            Some("matches the pattern 'eth*' of interfaces to ignore")
+        );
+    }
+
+    #[test]
+    fn patterns() {
+        let check = |pattern, name, expect| assert_eq!(matches(pattern, name), expect, "{pattern} {name}");
+        check("eth0", "eth0", true);
+        check("eth0", "eth01", false);
+        check("eth*", "eth", true);
+        check("*", "", true);
+        check("*.ifb", "eth0.ifb", true);
+        check("*.ifb", "eth0.ifb2", false);
+        check("a*b*c", "aXbYc", true);
+        check("a*b*c", "abc", true);
+        check("a*b*c", "acb", false);
+        check("a*a", "a", false);
+        check("**", "x", true);
+        check("", "", true);
+        check("", "x", false);
+        check("w*ü*", "wlanü0", true);
+    }
+
+    fn claim(ifindex: u32, bytes: u64, packets: u64) -> Claim {
+        Claim { ifindex, bytes, packets, elapsed_ms: 10_000 }
+    }
+
+    #[test]
+    fn primary_by_score_and_default_route() {
+        let check =
+            |claims: &[Claim], route, expect| assert_eq!(primary(claims, route), expect, "{claims:?} {route:?}");
+        check(&[], None, None);
+        check(&[claim(2, 1023, 900)], Some(2), None);
+        check(&[claim(2, 1024, 1)], None, Some(2));
+        check(&[claim(2, 5000, 10), claim(3, 9000, 10)], None, Some(3));
+        check(&[claim(2, 5000, 10), claim(3, 9000, 10)], Some(2), Some(2));
+        check(&[claim(2, 100, 1), claim(3, 9000, 10)], Some(2), Some(3));
+        // 100 packets a second outweigh 90 kB.
+        check(&[claim(2, 10_000, 1000), claim(3, 90_000, 60)], None, Some(2));
+        check(&[claim(2, 5000, 10), claim(3, 5000, 10)], None, Some(2));
+        assert_eq!(Claim { elapsed_ms: 0, ..claim(1, u64::MAX, u64::MAX) }.score(), u64::MAX);
+    }
+}
