@@ -7,7 +7,7 @@ mod zone;
 
 pub use format::{parse_time, rfc3339};
 pub use keeper::{Keeper, Step};
-pub use zone::{Civil, Zone};
+pub use zone::{Civil, Found, Zone, footer};
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
