@@ -50,9 +50,8 @@ fn os() -> String {
 /// statvfs differ from target to target.
 #[allow(clippy::unnecessary_cast)]
 fn disk(path: &Path) -> (u64, u64) {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let here = path.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
-    let Some(stat) = here.filter_map(|dir| statvfs(dir).ok()).next() else { return (0, 0) };
+    let mut dirs = path.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    let Some(stat) = dirs.find_map(|dir| statvfs(dir).ok()) else { return (0, 0) };
     let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size() as u64);
     (bytes(stat.blocks() as u64), bytes(stat.blocks_available() as u64))
 }

@@ -1,8 +1,7 @@
 //! Counters and links over a route netlink socket: one question, one dump, all or nothing.
 //!
 //! Two sockets. One asks. The other, not blocking, listens to link and address notifications; when the kernel had to
-//! drop some (ENOBUFS), everything is looked at again. Both are connected to the kernel, which keeps messages of other
-//! processes out.
+//! drop some (ENOBUFS), everything is looked at again.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::parse::{self, Dump, Malformed, Messages, Order, Parsed, Progress, Route};
+use super::parse::{self, Dump, Malformed, Messages, Order, Parsed, Progress};
 use super::{SYS_CLASS_NET, Wake, sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Link, Reading};
@@ -43,6 +42,8 @@ struct Ask {
     reply: u16,
     header: &'static [u8],
     tail: &'static [u8],
+    /// A dump that is longer is left behind at this point, and what has come is the answer.
+    enough_bytes: usize,
 }
 
 /// The last field of `if_stats_msg`: IFLA_STATS_LINK_64 only.
@@ -61,14 +62,36 @@ const STATS: Ask = Ask {
     reply: parse::RTM_NEWSTATS,
     header: &[0; 8],
     tail: &STATS_FILTER,
+    enough_bytes: usize::MAX,
 };
-const COUNTERS: Ask =
-    Ask { name: "RTM_GETLINK", request: parse::RTM_GETLINK, reply: parse::RTM_NEWLINK, header: &[0; 16], tail: &[] };
+const COUNTERS: Ask = Ask {
+    name: "RTM_GETLINK",
+    request: parse::RTM_GETLINK,
+    reply: parse::RTM_NEWLINK,
+    header: &[0; 16],
+    tail: &[],
+    enough_bytes: usize::MAX,
+};
 const LINKS: Ask = Ask { tail: &SKIP_STATS, ..COUNTERS };
-const ADDRESSES: Ask =
-    Ask { name: "RTM_GETADDR", request: parse::RTM_GETADDR, reply: parse::RTM_NEWADDR, header: &[0; 8], tail: &[] };
-const ROUTES: Ask =
-    Ask { name: "RTM_GETROUTE", request: parse::RTM_GETROUTE, reply: parse::RTM_NEWROUTE, header: &[0; 12], tail: &[] };
+const ADDRESSES: Ask = Ask {
+    name: "RTM_GETADDR",
+    request: parse::RTM_GETADDR,
+    reply: parse::RTM_NEWADDR,
+    header: &[0; 8],
+    tail: &[],
+    enough_bytes: usize::MAX,
+};
+/// A router may have the whole Internet's routes, a million of them. The default routes come first: the kernel walks
+/// each table in order of destination, and the main table stands last but one.
+const ROUTES_V4: Ask = Ask {
+    name: "RTM_GETROUTE",
+    request: parse::RTM_GETROUTE,
+    reply: parse::RTM_NEWROUTE,
+    header: &[parse::AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    tail: &[],
+    enough_bytes: 1024 * 1024,
+};
+const ROUTES_V6: Ask = Ask { header: &[parse::AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], ..ROUTES_V4 };
 
 /// Which of the two dumps the counters come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +107,8 @@ pub struct Netlink {
     events: Option<Socket>,
     census: u64,
     marks: Vec<u64>,
+    /// The links have changed, or reports of it were lost: `events` has to say so.
+    lost: bool,
     sys: PathBuf,
 }
 
@@ -96,7 +121,7 @@ impl Netlink {
         // Listening begins before anything is asked, so that no change falls between the two.
         let events = Socket::listen().ok();
         let wire = Wire::open(buffer_bytes)?;
-        let mut source = Netlink { how, wire, events, census: 0, marks: Vec::new(), sys };
+        let mut source = Netlink { how, wire, events, census: 0, marks: Vec::new(), lost: false, sys };
         if source.events.is_none() {
             source.changed();
         }
@@ -150,42 +175,39 @@ impl Source for Netlink {
 
     fn default_route(&mut self) -> Result<Option<u32>> {
         let mut routes = Vec::new();
-        self.wire.collect(&ROUTES, &mut routes, parse::default_route)?;
-        Ok(best(&routes))
+        for ask in [&ROUTES_V4, &ROUTES_V6] {
+            self.wire.collect(ask, &mut routes, parse::default_route)?;
+            if let Some(route) = routes.iter().min_by_key(|route| route.metric) {
+                return Ok(Some(route.ifindex));
+            }
+        }
+        Ok(None)
     }
 
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
         let mut woken = super::sleep(timeout, wake, self.events.as_ref().map(|socket| socket.fd.as_fd()));
         if self.events.is_none() && !woken.called {
-            woken.changed = self.changed();
+            self.lost |= self.changed();
+            woken.changed = self.lost;
         }
         woken
     }
 
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
-        let Some(socket) = &self.events else {
-            out.push(LinkEvent::Lost);
-            return Ok(());
-        };
-        match drain(socket, &mut self.wire.buffer, out) {
-            Ok(()) => {}
+        if let Some(socket) = &self.events
+            && let Err(errno) = drain(socket, &mut self.wire.buffer, out)
+        {
             // Whatever is wrong with the socket: what was sent to it is lost, and a new one may do better.
-            Err(errno) => {
-                log::warn!("link notifications failed ({errno}), listening anew");
-                self.events = Socket::listen().ok();
-                if self.events.is_none() {
-                    self.changed();
-                }
-                out.push(LinkEvent::Lost);
-            }
+            log::warn!("link notifications failed ({errno}), listening anew");
+            self.events = Socket::listen().ok();
+            self.changed();
+            self.lost = true;
+        }
+        if std::mem::take(&mut self.lost) {
+            lost(out);
         }
         Ok(())
     }
-}
-
-/// IPv4 before IPv6, then the lowest metric, then the first that the kernel named.
-fn best(routes: &[Route]) -> Option<u32> {
-    routes.iter().min_by_key(|route| (route.v6, route.metric)).map(|route| route.ifindex)
 }
 
 fn drain(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<LinkEvent>) -> nix::Result<()> {
@@ -223,7 +245,7 @@ fn lost(out: &mut Vec<LinkEvent>) {
     }
 }
 
-/// False when nothing the kernel sends is that long.
+/// False when it is longer than anything that the kernel sends.
 fn grow(buffer: &mut Vec<u8>, length: usize) -> bool {
     if length <= BUFFER_MAX {
         buffer.resize(length.next_power_of_two(), 0);
@@ -346,6 +368,7 @@ impl Wire {
         parse::request(&mut self.request, ask.request, self.seq, ask.header, ask.tail);
         self.socket.send(&self.request).map_err(|errno| Failure::Socket("send", errno))?;
         let mut dump = Dump::new(Order::NATIVE, self.seq, self.socket.port, ask.reply);
+        let mut received = 0usize;
         loop {
             let length = match self.socket.receive(&mut self.buffer) {
                 Ok(length) => length,
@@ -356,7 +379,13 @@ impl Wire {
             let Some(datagram) = self.buffer.get(..length) else { return Ok(Outcome::Truncated(length)) };
             match dump.feed(datagram, each) {
                 Ok(Progress::More) if length == 0 => return Err(Failure::Silent),
-                Ok(Progress::More) => {}
+                Ok(Progress::More) => {
+                    received = received.saturating_add(length);
+                    if received > ask.enough_bytes {
+                        self.socket = Socket::ask().map_err(|errno| Failure::Socket("socket", errno))?;
+                        return Ok(if dump.interrupted() { Outcome::Interrupted } else { Outcome::Complete });
+                    }
+                }
                 Ok(Progress::Complete) => return Ok(Outcome::Complete),
                 Ok(Progress::Interrupted) => return Ok(Outcome::Interrupted),
                 Err(parse::Fault::Malformed) => return Err(Failure::Malformed),
@@ -389,7 +418,9 @@ impl Socket {
         let protocol = SockProtocol::NetlinkRoute;
         let fd = socket::socket(AddressFamily::Netlink, SockType::Raw, flags | SockFlag::SOCK_CLOEXEC, protocol)?;
         socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        socket::connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        // Keeps messages of other processes out. Without it only root's can come, and they would have to guess the
+        // port and the sequence.
+        let _ = socket::connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0));
         let port = socket::getsockname::<NetlinkAddr>(fd.as_raw_fd())?.pid();
         Ok(Socket { fd, port })
     }

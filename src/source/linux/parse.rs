@@ -62,8 +62,8 @@ const RT_TABLE_MAIN: u32 = 254;
 const RTM_F_CLONED: u32 = 0x200;
 const RTNH_F_DEAD: u32 = 0x1;
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub const AF_INET: u8 = 2;
+pub const AF_INET6: u8 = 10;
 
 /// Links whose IFLA_LINK names the other end of a cable, not something below them.
 const PAIRS: [&str; 3] = ["veth", "vxcan", "netkit"];
@@ -230,6 +230,11 @@ impl Dump {
         Dump { order, seq, port, kind, interrupted: false }
     }
 
+    /// What has come so far is not to be relied on.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
+    }
+
     pub fn feed(
         &mut self,
         datagram: &[u8],
@@ -378,7 +383,6 @@ pub fn address(order: Order, body: &[u8]) -> Parsed<Address> {
 /// A default route: its metric and the link it leaves by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    pub v6: bool,
     pub metric: u32,
     pub ifindex: u32,
 }
@@ -409,7 +413,7 @@ pub fn default_route(order: Order, body: &[u8]) -> Parsed<Route> {
             _ => {}
         }
     }
-    let route = Route { v6: family == AF_INET6, metric, ifindex };
+    let route = Route { metric, ifindex };
     Ok((table == RT_TABLE_MAIN && ifindex != 0).then_some(route))
 }
 

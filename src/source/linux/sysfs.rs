@@ -6,14 +6,14 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::netlink::Wire;
@@ -33,6 +33,7 @@ const FILES: [&CStr; 8] = [
     c"statistics/rx_dropped",
     c"statistics/tx_dropped",
 ];
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 const MISSED: &CStr = c"statistics/rx_missed_errors";
 const RX_DROPS: usize = 6;
 
@@ -44,15 +45,19 @@ pub struct Sysfs {
     root: PathBuf,
     /// Where `route`, `ipv6_route` and `if_inet6` are.
     net: PathBuf,
-    /// Stays open: opening it anew would cost system calls and memory on every tick.
-    dir: Dir,
+    tree: Tree,
     census: u64,
+    /// The links have changed, and `events` has to say so.
+    lost: bool,
 }
+
+/// A line of one of /proc/net's tables to metric and name.
+type ParseRoute = fn(&[u8]) -> Option<(u32, &[u8])>;
 
 impl Sysfs {
     pub fn open(root: &Path, net: &Path) -> Result<Sysfs> {
-        let dir = open_root(root)?;
-        let mut source = Sysfs { root: root.into(), net: net.into(), dir, census: 0 };
+        let tree = Tree::open(root)?;
+        let mut source = Sysfs { root: root.into(), net: net.into(), tree, census: 0, lost: false };
         source.changed();
         Ok(source)
     }
@@ -60,7 +65,7 @@ impl Sysfs {
     /// Whether the set of links is another than at the previous call.
     fn changed(&mut self) -> bool {
         let mut census = 0u64;
-        let seen = each(&mut self.dir, &mut |name, link| {
+        let seen = self.tree.each(&mut |name, link| {
             if let Ok(ifindex) = index(link) {
                 census = census.wrapping_add(text::mark(ifindex, name.to_bytes()));
             }
@@ -71,7 +76,7 @@ impl Sysfs {
 
     fn read_all(&mut self, out: &mut Vec<Reading>) -> Result<()> {
         out.clear();
-        each(&mut self.dir, &mut |name, link| {
+        self.tree.each(&mut |name, link| {
             let Ok(ifindex) = index(link) else { return Ok(()) };
             match counters(link) {
                 Ok(counters) => {
@@ -91,7 +96,7 @@ impl Sysfs {
     }
 
     /// ifindex behind the best default route of one of /proc/net's tables.
-    fn best(&self, table: &str, parse: fn(&[u8]) -> Option<(u32, &[u8])>) -> Option<u32> {
+    fn best(&self, table: &str, parse: ParseRoute) -> Option<u32> {
         use std::io::Read;
         let mut lines = Vec::new();
         // A table that is not there is a protocol that is not there.
@@ -110,7 +115,7 @@ impl Source for Sysfs {
         let answer = self.read_all(out).or_else(|error| match error.kind {
             ErrorKind::Transient => Err(error),
             _ => {
-                self.dir = open_root(&self.root)?;
+                self.tree = Tree::open(&self.root)?;
                 self.read_all(out)
             }
         });
@@ -145,13 +150,16 @@ impl Source for Sysfs {
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
         let mut woken = super::sleep(timeout, wake, None);
         if !woken.called {
-            woken.changed = self.changed();
+            self.lost |= self.changed();
+            woken.changed = self.lost;
         }
         woken
     }
 
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
-        out.push(LinkEvent::Lost);
+        if std::mem::take(&mut self.lost) {
+            out.push(LinkEvent::Lost);
+        }
         Ok(())
     }
 }
@@ -219,37 +227,45 @@ fn file_number(path: &Path) -> Option<u32> {
     text::number(&fs::read(path).ok()?)?.try_into().ok()
 }
 
-fn open_root(root: &Path) -> Result<Dir> {
-    Dir::open(root, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|errno| unreadable(root, errno))
-}
-
 fn unreadable(root: &Path, cause: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{} cannot be read: {cause}", root.display()))
 }
 
-/// Calls `found` with every directory below, opened once: its files then are those of one link, even if another takes
-/// its name meanwhile.
-fn each(dir: &mut Dir, found: &mut dyn FnMut(&CStr, &OwnedFd) -> Result<()>) -> Result<()> {
-    // The descriptor belongs to the directory that is being walked.
-    let root = dir.as_fd().try_clone_to_owned().map_err(|cause| Error::new(ErrorKind::Transient, cause.to_string()))?;
-    for entry in dir.iter() {
-        let entry = entry.map_err(|errno| Error::new(ErrorKind::Unsupported, errno.to_string()))?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        match openat(&root, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(link) => found(name, &link)?,
-            // `bonding_masters` is a file, and links come and go.
-            Err(Errno::ENOTDIR | Errno::ENOENT) => {}
-            Err(errno) => {
-                let name = text::lossy(name.to_bytes());
-                return Err(Error::new(ErrorKind::Transient, format!("{name} cannot be opened: {errno}")));
+/// The directory of all links. It stays open: opening it anew would cost system calls and memory on every tick. Twice,
+/// because the one that is being walked lends out no descriptor.
+struct Tree {
+    dir: Dir,
+    fd: OwnedFd,
+}
+
+impl Tree {
+    fn open(root: &Path) -> Result<Tree> {
+        let fd = open(root, DIRECTORY, Mode::empty()).map_err(|errno| unreadable(root, errno))?;
+        let dir = Dir::open(root, DIRECTORY, Mode::empty()).map_err(|errno| unreadable(root, errno))?;
+        Ok(Tree { dir, fd })
+    }
+
+    /// Calls `found` with every link's name and directory. The files of an open directory are those of one link, even
+    /// if another takes its name meanwhile.
+    fn each(&mut self, found: &mut dyn FnMut(&CStr, &OwnedFd) -> Result<()>) -> Result<()> {
+        for entry in self.dir.iter() {
+            let entry = entry.map_err(|errno| Error::system("the list of links cannot be read", errno))?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            match openat(&self.fd, name, DIRECTORY, Mode::empty()) {
+                Ok(link) => found(name, &link)?,
+                // `bonding_masters` is a file, and links come and go.
+                Err(Errno::ENOTDIR | Errno::ENOENT) => {}
+                Err(errno) => {
+                    let name = text::lossy(name.to_bytes());
+                    return Err(Error::new(ErrorKind::Transient, format!("{name} cannot be opened: {errno}")));
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn index(link: &OwnedFd) -> nix::Result<u32> {
