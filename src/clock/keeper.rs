@@ -23,4 +23,9 @@ impl Keeper {
     pub fn observe(&mut self, _now: Now) -> Step {
         todo!()
     }
+
+    /// The newest second that a tick was placed at.
+    pub fn placed(&mut self, _unix: i64) {
+        todo!()
+    }
 }
