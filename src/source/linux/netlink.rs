@@ -48,7 +48,8 @@ struct Ask {
 
 /// The last field of `if_stats_msg`: IFLA_STATS_LINK_64 only.
 const STATS_FILTER: [u8; 4] = 1u32.to_ne_bytes();
-/// Leaves the counters out of a dump of links; kernels that do not know it send them along.
+/// Leaves the statistics of IPv6 and of virtual functions out of a dump of links: a third of it. The counters of the links
+/// come all the same, and kernels that do not know this send everything.
 const SKIP_STATS: [u8; 8] = {
     const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
     let ([a, b], [c, d]) = (8u16.to_ne_bytes(), parse::IFLA_EXT_MASK.to_ne_bytes());
@@ -64,15 +65,14 @@ const STATS: Ask = Ask {
     tail: &STATS_FILTER,
     enough_bytes: usize::MAX,
 };
-const COUNTERS: Ask = Ask {
+const LINKS: Ask = Ask {
     name: "RTM_GETLINK",
     request: parse::RTM_GETLINK,
     reply: parse::RTM_NEWLINK,
     header: &[0; 16],
-    tail: &[],
+    tail: &SKIP_STATS,
     enough_bytes: usize::MAX,
 };
-const LINKS: Ask = Ask { tail: &SKIP_STATS, ..COUNTERS };
 const ADDRESSES: Ask = Ask {
     name: "RTM_GETADDR",
     request: parse::RTM_GETADDR,
@@ -150,7 +150,7 @@ impl Source for Netlink {
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
         match self.how {
             How::GetStats => self.wire.collect(&STATS, out, parse::stats),
-            How::GetLink => self.wire.collect(&COUNTERS, out, parse::link_counters),
+            How::GetLink => self.wire.collect(&LINKS, out, parse::link_counters),
         }?;
         out.sort_unstable_by_key(|reading| reading.ifindex);
         Ok(())
@@ -305,7 +305,7 @@ pub struct Wire {
 impl Wire {
     pub fn open(buffer_bytes: usize) -> Result<Wire> {
         let socket = Socket::ask().map_err(|errno| {
-            Failure::Socket("socket", errno).into_error(&COUNTERS).context("a route netlink socket cannot be had")
+            Failure::Socket("socket", errno).into_error(&LINKS).context("a route netlink socket cannot be had")
         })?;
         Ok(Wire { socket, buffer: vec![0; buffer_bytes], request: Vec::with_capacity(64), seq: 0 })
     }
