@@ -62,3 +62,38 @@ fn cpu_ms() -> u64 {
     let sum = usage.user_time().num_milliseconds().saturating_add(usage.system_time().num_milliseconds());
     sum.try_into().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Scratch;
+    use super::*;
+
+    #[test]
+    fn this_machine_has_everything() {
+        let scratch = Scratch::new();
+        let machine = machine(Path::new("/proc"), &scratch.path().join("not/there/yet"));
+        assert!(machine.os.starts_with("Linux "), "{}", machine.os);
+        assert!(!machine.hostname.is_empty() && machine.uptime_s > 0 && machine.cpu_count > 0);
+        assert!(machine.memory_total >= machine.memory_available && machine.memory_available > 0);
+        assert!(machine.cpu_all >= machine.cpu_busy && machine.cpu_busy > 0);
+        assert!(machine.disk_total >= machine.disk_free && machine.disk_total > 0);
+        assert!(machine.rss_bytes > 100_000 && machine.rss_bytes < machine.memory_total);
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_is_no_error() {
+        let scratch = Scratch::new();
+        let machine = machine(scratch.path(), Path::new(""));
+        assert_eq!((machine.uptime_s, machine.memory_total, machine.cpu_all, machine.rss_bytes), (0, 0, 0, 0));
+        assert!(machine.cpu_count > 0 && machine.disk_total > 0);
+        assert_eq!(boot_id(scratch.path()), "");
+    }
+
+    #[test]
+    fn e13_the_boot_id_is_the_kernels() {
+        let scratch = Scratch::new();
+        scratch.file("sys/kernel/random/boot_id", "3f6e6a0c-8f3c-4f43-9c0e-0123456789ab\n");
+        assert_eq!(boot_id(scratch.path()), "3f6e6a0c-8f3c-4f43-9c0e-0123456789ab");
+        assert_eq!(boot_id(Path::new("/proc")).len(), 36);
+    }
+}

@@ -48,7 +48,8 @@ struct Ask {
 
 /// The last field of `if_stats_msg`: IFLA_STATS_LINK_64 only.
 const STATS_FILTER: [u8; 4] = 1u32.to_ne_bytes();
-/// Leaves the counters out of a dump of links; kernels that do not know it send them along.
+/// Leaves the statistics of IPv6 and of virtual functions out of a dump of links: a third of it. The counters of the links
+/// come all the same, and kernels that do not know this send everything.
 const SKIP_STATS: [u8; 8] = {
     const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
     let ([a, b], [c, d]) = (8u16.to_ne_bytes(), parse::IFLA_EXT_MASK.to_ne_bytes());
@@ -64,15 +65,14 @@ const STATS: Ask = Ask {
     tail: &STATS_FILTER,
     enough_bytes: usize::MAX,
 };
-const COUNTERS: Ask = Ask {
+const LINKS: Ask = Ask {
     name: "RTM_GETLINK",
     request: parse::RTM_GETLINK,
     reply: parse::RTM_NEWLINK,
     header: &[0; 16],
-    tail: &[],
+    tail: &SKIP_STATS,
     enough_bytes: usize::MAX,
 };
-const LINKS: Ask = Ask { tail: &SKIP_STATS, ..COUNTERS };
 const ADDRESSES: Ask = Ask {
     name: "RTM_GETADDR",
     request: parse::RTM_GETADDR,
@@ -150,7 +150,7 @@ impl Source for Netlink {
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
         match self.how {
             How::GetStats => self.wire.collect(&STATS, out, parse::stats),
-            How::GetLink => self.wire.collect(&COUNTERS, out, parse::link_counters),
+            How::GetLink => self.wire.collect(&LINKS, out, parse::link_counters),
         }?;
         out.sort_unstable_by_key(|reading| reading.ifindex);
         Ok(())
@@ -305,7 +305,7 @@ pub struct Wire {
 impl Wire {
     pub fn open(buffer_bytes: usize) -> Result<Wire> {
         let socket = Socket::ask().map_err(|errno| {
-            Failure::Socket("socket", errno).into_error(&COUNTERS).context("a route netlink socket cannot be had")
+            Failure::Socket("socket", errno).into_error(&LINKS).context("a route netlink socket cannot be had")
         })?;
         Ok(Wire { socket, buffer: vec![0; buffer_bytes], request: Vec::with_capacity(64), seq: 0 })
     }
@@ -432,5 +432,119 @@ impl Socket {
     /// The length of the datagram, even where that is more than there was room for.
     fn receive(&self, buffer: &mut [u8]) -> nix::Result<usize> {
         socket::recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Something that is no socket takes the place of the descriptor.
+    fn broken() -> OwnedFd {
+        std::fs::File::open("/dev/null").unwrap().into()
+    }
+
+    impl Netlink {
+        /// As where notifications are forbidden.
+        pub fn stop_listening(&mut self) {
+            self.events = None;
+            self.changed();
+        }
+    }
+
+    #[test]
+    fn e16_a_broken_socket_is_replaced() {
+        for how in [How::GetStats, How::GetLink] {
+            let Ok(mut source) = Netlink::open(how) else { continue };
+            let mut out = Vec::new();
+            source.wire.socket.fd = broken();
+            source.read(&mut out).unwrap();
+            assert!(!out.is_empty());
+        }
+    }
+
+    #[test]
+    fn e16_what_the_kernel_does_not_know_is_unsupported_and_leaves_nothing_behind() {
+        const NO_SUCH_REQUEST: Ask = Ask { request: 0xfff0, ..STATS };
+        let mut wire = Wire::open(BUFFER_BYTES).unwrap();
+        let mut out = vec![1u64];
+        let error = wire.collect(&NO_SUCH_REQUEST, &mut out, parse::link_mark).unwrap_err();
+        assert_eq!((error.kind, out.len()), (ErrorKind::Unsupported, 0));
+        assert!(error.to_string().contains("EOPNOTSUPP"), "{error}");
+        // And the next question is answered.
+        wire.collect(&LINKS, &mut out, parse::link_mark).unwrap();
+        assert!(!out.is_empty());
+    }
+
+    #[test]
+    fn e16_answers_that_cannot_be_understood_are_a_reason_to_go_elsewhere() {
+        let mut wire = Wire::open(BUFFER_BYTES).unwrap();
+        let mut out: Vec<u64> = Vec::new();
+        let error = wire.collect(&LINKS, &mut out, |_, _| Err(Malformed)).unwrap_err();
+        assert_eq!((error.kind, out.len()), (ErrorKind::Unsupported, 0));
+    }
+
+    #[test]
+    fn e16_a_broken_listener_is_replaced_and_what_it_missed_is_told() {
+        let mut source = Netlink::open(How::GetLink).unwrap();
+        source.events.as_mut().unwrap().fd = broken();
+        let mut out = Vec::new();
+        source.events(&mut out).unwrap();
+        assert_eq!(out, [LinkEvent::Lost]);
+        assert!(source.events.is_some());
+        out.clear();
+        source.events(&mut out).unwrap();
+        assert!(!out.contains(&LinkEvent::Lost));
+    }
+
+    #[test]
+    fn what_passes_and_what_does_not() {
+        #[track_caller]
+        fn check(failure: Failure, expect: ErrorKind) {
+            assert_eq!(failure.into_error(&STATS).kind, expect);
+        }
+        check(Failure::Interrupted, ErrorKind::Transient);
+        check(Failure::Socket("recv", Errno::ENOBUFS), ErrorKind::Transient);
+        check(Failure::Socket("socket", Errno::EMFILE), ErrorKind::Transient);
+        check(Failure::Refused(Errno::EBUSY), ErrorKind::Transient);
+        check(Failure::Refused(Errno::EOPNOTSUPP), ErrorKind::Unsupported);
+        check(Failure::Refused(Errno::EINVAL), ErrorKind::Unsupported);
+        check(Failure::Socket("socket", Errno::EAFNOSUPPORT), ErrorKind::Unsupported);
+        check(Failure::Socket("send", Errno::EPERM), ErrorKind::Unsupported);
+        check(Failure::Malformed, ErrorKind::Unsupported);
+        check(Failure::Silent, ErrorKind::Unsupported);
+        check(Failure::TooLong(1 << 30), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn buffers_grow_to_a_limit() {
+        #[track_caller]
+        fn check(length: usize, expect: bool, size: usize) {
+            let mut buffer = vec![0; 64];
+            assert_eq!((grow(&mut buffer, length), buffer.len()), (expect, size));
+        }
+        check(65, true, 128);
+        check(40_000, true, 65_536);
+        check(BUFFER_MAX, true, BUFFER_MAX);
+        check(BUFFER_MAX + 1, false, 64);
+        check(usize::MAX, false, 64);
+    }
+
+    #[test]
+    fn a_burst_of_addresses_is_one_event() {
+        let message = |kind: u16, body: &[u8]| {
+            let length = 16 + body.len() as u32;
+            let numbers = [kind.to_ne_bytes(), [0; 2]].concat();
+            [&length.to_ne_bytes()[..], &numbers, &[0; 8], body].concat()
+        };
+        let address = message(parse::RTM_NEWADDR, &[0; 8]);
+        let gone = message(parse::RTM_DELLINK, &[[0; 4], 7u32.to_ne_bytes()].concat());
+        let mut out = Vec::new();
+        notifications(&[address.clone(), address.clone(), gone, address.clone(), address].concat(), &mut out);
+        let gone = LinkEvent::Gone { ifindex: 7 };
+        assert_eq!(out, [LinkEvent::Addresses, gone, LinkEvent::Addresses]);
+        out.clear();
+        notifications(&[1, 2, 3], &mut out);
+        assert_eq!(out, [LinkEvent::Lost]);
     }
 }

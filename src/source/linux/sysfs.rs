@@ -288,3 +288,268 @@ fn number(link: &OwnedFd, file: &CStr) -> nix::Result<u64> {
     let length = nix::unistd::read(&fd, &mut buffer)?;
     text::number(&buffer[..length]).ok_or(Errno::EINVAL)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Scratch;
+    use super::*;
+
+    const NAMES: [&str; 9] = [
+        "rx_bytes",
+        "tx_bytes",
+        "rx_packets",
+        "tx_packets",
+        "rx_errors",
+        "tx_errors",
+        "rx_dropped",
+        "tx_dropped",
+        "rx_missed_errors",
+    ];
+
+    struct Fake(Scratch);
+
+    impl Fake {
+        /// As a kernel without a single link has it.
+        fn new() -> Fake {
+            let fake = Fake(Scratch::new());
+            fake.0.file("class/bonding_masters", "\n");
+            fake.0.file("net/route", "Iface\tDestination\n");
+            fake
+        }
+
+        fn root(&self) -> PathBuf {
+            self.0.path().join("class")
+        }
+
+        fn open(&self) -> Sysfs {
+            Sysfs::open(&self.root(), &self.0.path().join("net")).unwrap()
+        }
+
+        fn file(&self, link: impl AsRef<OsStr>, file: &str, text: &str) {
+            self.0.file(Path::new("class").join(Path::new(link.as_ref())).join(file), text);
+        }
+
+        /// Its counters are `first`, `first` + 1, ... in the order of the model, rx_missed_errors last.
+        fn link(&self, name: impl AsRef<OsStr>, ifindex: u32, first: u64) {
+            self.file(&name, "ifindex", &format!("{ifindex}\n"));
+            for (at, counter) in NAMES.iter().enumerate() {
+                self.file(&name, &format!("statistics/{counter}"), &format!("{}\n", first + at as u64));
+            }
+        }
+    }
+
+    fn reading(ifindex: u32, first: u64) -> Reading {
+        let mut counters = Counters([0, 1, 2, 3, 4, 5, 6, 7].map(|at| first + at));
+        counters.0[6] += first + 8;
+        Reading { ifindex, counters, width: Width::Bits64 }
+    }
+
+    #[test]
+    fn counters_of_all_links_by_index() {
+        let fake = Fake::new();
+        fake.link("wan", 9, 1000);
+        fake.link("lo", 1, 0);
+        fake.link("eth0", 2, 1 << 40);
+        let mut out = vec![reading(99, 99)];
+        let mut source = fake.open();
+        for _ in 0..2 {
+            source.read(&mut out).unwrap();
+            assert_eq!(out, [reading(1, 0), reading(2, 1 << 40), reading(9, 1000)]);
+        }
+    }
+
+    #[test]
+    fn e14_names_of_fifteen_odd_bytes() {
+        let fake = Fake::new();
+        let odd = OsStr::from_bytes(b"\xffodd: name\t!#$%");
+        fake.link(odd, 3, 5);
+        fake.file(odd, "speed", "100\n");
+        let mut out = Vec::new();
+        let mut source = fake.open();
+        source.read(&mut out).unwrap();
+        assert_eq!(out, [reading(3, 5)]);
+        let links = source.links().unwrap();
+        assert_eq!((links[0].name.as_str(), links[0].speed), ("\u{fffd}odd: name\t!#$%", Some(100)));
+    }
+
+    #[test]
+    fn e18_no_links_at_all_is_no_error() {
+        let mut out = vec![reading(1, 1)];
+        let fake = Fake::new();
+        let mut source = fake.open();
+        source.read(&mut out).unwrap();
+        assert_eq!((out.len(), source.links().unwrap().len(), source.default_route().unwrap()), (0, 0, None));
+    }
+
+    #[test]
+    fn e18_a_link_that_vanishes_while_it_is_read_costs_no_other_its_reading() {
+        let fake = Fake::new();
+        fake.link("eth0", 2, 10);
+        fake.link("wan", 3, 20);
+        fake.link("ppp0", 4, 30);
+        // Whoever reads this file waits until the link is gone.
+        let dir = fake.root().join("ppp0");
+        let counter = dir.join("statistics/rx_packets");
+        fs::remove_file(&counter).unwrap();
+        nix::unistd::mkfifo(&counter, Mode::S_IRWXU).unwrap();
+        let vanishing = std::thread::spawn(move || {
+            let pipe = fs::OpenOptions::new().write(true).open(&counter).unwrap();
+            fs::remove_dir_all(&dir).unwrap();
+            drop(pipe);
+        });
+        let mut out = Vec::new();
+        fake.open().read(&mut out).unwrap();
+        vanishing.join().unwrap();
+        assert_eq!(out, [reading(2, 10), reading(3, 20)]);
+    }
+
+    #[test]
+    fn a_link_that_is_there_and_cannot_be_read_fails_the_whole_reading() {
+        #[track_caller]
+        fn check(spoil: fn(&Fake)) {
+            let fake = Fake::new();
+            fake.link("eth0", 2, 10);
+            fake.link("wan", 3, 20);
+            spoil(&fake);
+            let mut out = vec![reading(1, 1)];
+            let error = fake.open().read(&mut out).unwrap_err();
+            assert_eq!((error.kind, out.len()), (ErrorKind::Transient, 0));
+            assert!(error.to_string().contains("wan"), "{error}");
+        }
+        check(|fake| fake.file("wan", "statistics/tx_errors", "nonsense\n"));
+        check(|fake| fake.file("wan", "statistics/tx_errors", ""));
+        check(|fake| fake.file("wan", "statistics/rx_bytes", "18446744073709551616\n"));
+        check(|fake| fs::remove_file(fake.root().join("wan/statistics/rx_missed_errors")).unwrap());
+        check(|fake| fs::remove_dir_all(fake.root().join("wan/statistics")).unwrap());
+    }
+
+    #[test]
+    fn no_sysfs_is_unsupported() {
+        let scratch = Scratch::new();
+        let error = Sysfs::open(&scratch.path().join("absent"), scratch.path()).err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn links_out_of_their_files() {
+        let fake = Fake::new();
+        fake.link("eth0", 2, 0);
+        fake.file("eth0", "device/vendor", "");
+        fake.link("br-lan", 5, 0);
+        fake.file("br-lan", "bridge/bridge_id", "");
+        fake.link("eth0.7", 6, 0);
+        let files = [
+            ("type", "1\n"),
+            ("flags", "0x1043\n"),
+            ("operstate", "up\n"),
+            ("mtu", "1496\n"),
+            ("address", "02:00:00:00:00:0b\n"),
+            ("ifalias", "the modem\n"),
+            ("iflink", "2\n"),
+            ("lower_eth0/ifindex", "2\n"),
+            ("master/ifindex", "5\n"),
+            ("speed", "1000\n"),
+            ("uevent", "DEVTYPE=vlan\nINTERFACE=eth0.7\nIFINDEX=6\n"),
+        ];
+        for (file, text) in files {
+            fake.file("eth0.7", file, text);
+        }
+        let links = fake.open().links().unwrap();
+        assert_eq!(links.iter().map(|link| link.ifindex).collect::<Vec<_>>(), [2, 5, 6]);
+        let expect = Link {
+            ifindex: 6,
+            name: "eth0.7".into(),
+            hardware: 1,
+            driver: "vlan".into(),
+            devtype: "vlan".into(),
+            master: 5,
+            lower: 2,
+            mtu: 1496,
+            mac: "02:00:00:00:00:0b".into(),
+            alias: "the modem".into(),
+            up: true,
+            speed: Some(1000),
+            ..Link::default()
+        };
+        assert_eq!(links[2], expect);
+        assert_eq!((links[0].physical, links[0].driver.as_str()), (true, ""));
+        assert_eq!((links[1].physical, links[1].driver.as_str()), (false, "bridge"));
+    }
+
+    #[test]
+    fn wireless_links_have_no_driver_by_their_type() {
+        #[track_caller]
+        fn check(file: &str, wireless: bool) {
+            let fake = Fake::new();
+            fake.link("wlan0", 3, 0);
+            fake.file("wlan0", "uevent", "DEVTYPE=wlan\n");
+            fake.file("wlan0", file, "");
+            let link = fake.open().links().unwrap().remove(0);
+            assert_eq!((link.wireless, link.devtype.as_str(), link.driver.as_str()), (wireless, "wlan", ""));
+        }
+        check("phy80211/name", true);
+        check("wireless/status", true);
+        check("type", false);
+    }
+
+    #[test]
+    fn the_other_end_of_a_cable_is_not_below() {
+        let fake = Fake::new();
+        fake.link("veth0", 6, 0);
+        fake.link("eth0", 2, 0);
+        fake.file("veth0", "iflink", "2\n");
+        assert_eq!(fake.open().links().unwrap()[1].lower, 0);
+    }
+
+    #[test]
+    fn e9_speeds_that_drivers_do_not_know() {
+        #[track_caller]
+        fn check(text: Option<&str>, expect: Option<u32>) {
+            let fake = Fake::new();
+            fake.link("eth0", 2, 0);
+            if let Some(text) = text {
+                fake.file("eth0", "speed", text);
+            }
+            assert_eq!(fake.open().links().unwrap()[0].speed, expect);
+        }
+        check(Some("2500\n"), Some(2500));
+        check(Some("-1\n"), None);
+        check(Some("0\n"), None);
+        check(Some("4294967295\n"), None);
+        check(Some(""), None);
+        check(None, None);
+    }
+
+    #[test]
+    fn what_sysfs_says_of_another_link_of_that_name_is_not_believed() {
+        let fake = Fake::new();
+        fake.link("eth0", 2, 0);
+        fake.file("eth0", "speed", "100\n");
+        let facts = |name: &[u8], ifindex: u32| {
+            let mut link = Link { ifindex, ..Link::default() };
+            decorate(&fake.root(), name, &mut link);
+            link.speed
+        };
+        assert_eq!(facts(b"eth0", 2), Some(100));
+        assert_eq!(facts(b"eth0", 3), None);
+        // Names that the kernel does not give, and that would lead elsewhere.
+        assert_eq!(facts(b"../class/eth0", 2), None);
+        assert_eq!(facts(b"..", 2), None);
+        assert_eq!(facts(b"", 2), None);
+    }
+
+    #[test]
+    fn default_routes_out_of_their_tables() {
+        let fake = Fake::new();
+        fake.link("wan", 3, 0);
+        fake.link("wan6", 4, 0);
+        let mut source = fake.open();
+        let none = "0".repeat(32);
+        let v6 = format!("{none} 00 {none} 00 {none} 00000400 00000001 00000000 00000003     wan6\n");
+        fake.0.file("net/ipv6_route", &v6);
+        assert_eq!(source.default_route().unwrap(), Some(4));
+        let v4 = "Iface\tDestination\nppp9\t00000000\t0\t0003\t0\t0\t9\t00000000\nwan\t00000000\t0\t0003\t0\t0\t5\t00000000\n";
+        fake.0.file("net/route", v4);
+        assert_eq!(source.default_route().unwrap(), Some(3));
+    }
+}

@@ -192,3 +192,149 @@ pub fn trim(text: &[u8]) -> &[u8] {
 fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e9_a_speed_that_is_no_speed_is_unknown() {
+        #[track_caller]
+        fn check(text: &str, expect: Option<u32>) {
+            assert_eq!(speed(text.as_bytes()), expect);
+        }
+        check("1000\n", Some(1000));
+        check("10", Some(10));
+        check("400000\n", Some(400_000));
+        check("0\n", None);
+        check("-1\n", None);
+        check("4294967295\n", None);
+        check("99999999999999999999\n", None);
+        check("", None);
+        check("unknown\n", None);
+    }
+
+    #[test]
+    fn numbers() {
+        #[track_caller]
+        fn check(text: &str, expect: Option<u64>) {
+            assert_eq!(number(text.as_bytes()), expect);
+        }
+        check("18446744073709551615\n", Some(u64::MAX));
+        check("18446744073709551616\n", None);
+        check(" 7 ", Some(7));
+        check("\n", None);
+        check("+7", None);
+        check("0x7", None);
+        check("7 7", None);
+        assert_eq!(hex(b"0x1043\n"), Some(0x1043));
+        assert_eq!(hex(b"00200200"), Some(0x0020_0200));
+        assert_eq!(hex(b"0x"), None);
+    }
+
+    #[test]
+    fn hardware_addresses() {
+        #[track_caller]
+        fn check(bytes: &[u8], expect: &str) {
+            assert_eq!(mac(bytes), expect);
+        }
+        check(&[2, 0, 0, 0, 0, 0xab], "02:00:00:00:00:ab");
+        check(&[0; 6], "");
+        check(&[], "");
+        // The IPv4 address of a tunnel.
+        check(&[10, 0, 0, 1], "");
+        assert_eq!(mac(&[1; 20]).len(), 59);
+        assert_eq!(mac_text(b"02:00:00:00:00:AB\n"), "02:00:00:00:00:ab");
+        assert_eq!(mac_text(b"00:00:00:00:00:00\n"), "");
+        assert_eq!(mac_text(b"10.0.0.1\n"), "");
+        assert_eq!(mac_text(b"\n"), "");
+    }
+
+    #[test]
+    fn e33_states_by_name() {
+        assert!(is_up(operstate(b"up\n"), 0));
+        assert!(is_up(operstate(b"unknown\n"), 0x41));
+        assert!(is_up(operstate(b"a word of the future\n"), 0x41));
+        assert!(!is_up(operstate(b"unknown\n"), 0x1003));
+        assert!(!is_up(operstate(b"lowerlayerdown\n"), 0x41));
+    }
+
+    #[test]
+    fn marks_tell_renamed_and_replaced_links_apart() {
+        assert_ne!(mark(1, b"eth0"), mark(2, b"eth0"));
+        assert_ne!(mark(1, b"eth0"), mark(1, b"eth1"));
+        let swapped = mark(1, b"eth1").wrapping_add(mark(2, b"eth0"));
+        assert_ne!(mark(1, b"eth0").wrapping_add(mark(2, b"eth1")), swapped);
+    }
+
+    #[test]
+    fn default_routes_of_ipv4() {
+        #[track_caller]
+        fn check(line: &str, expect: Option<(u32, &str)>) {
+            assert_eq!(ipv4_default(line.as_bytes()), expect.map(|(metric, name)| (metric, name.as_bytes())));
+        }
+        check("va\t00000000\t0102010A\t0003\t0\t0\t50\t00000000\t0\t0\t0   ", Some((50, "va")));
+        check("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", None);
+        check("va\t0002010A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0", None);
+        // 0.0.0.0/1 of a VPN, a route that is down, one that refuses.
+        check("tun0\t00000000\t0102010A\t0003\t0\t0\t0\t00000080\t0\t0\t0", None);
+        check("va\t00000000\t0102010A\t0002\t0\t0\t50\t00000000\t0\t0\t0", None);
+        check("*\t00000000\t00000000\t0201\t0\t0\t50\t00000000\t0\t0\t0", None);
+        check("va\t00000000", None);
+        check("", None);
+    }
+
+    #[test]
+    fn default_routes_of_ipv6() {
+        #[track_caller]
+        fn check(prefix: &str, metric: &str, flags: &str, expect: Option<(u32, &str)>) {
+            let none = "0".repeat(32);
+            let line = format!("{none} {prefix} {none} 00 {none} {metric} 00000001 00000000 {flags}     wan");
+            assert_eq!(ipv6_default(line.as_bytes()), expect.map(|(metric, name)| (metric, name.as_bytes())));
+        }
+        check("00", "00000400", "00000003", Some((1024, "wan")));
+        check("00", "ffffffff", "00200200", None);
+        check("40", "00000100", "00000001", None);
+        check("00", "1ffffffff", "00000003", None);
+        assert_eq!(ipv6_default(b"00000000000000000000000000000000 00"), None);
+    }
+
+    #[test]
+    fn addresses_of_ipv6() {
+        let address = inet6_address(b"fe80000000000000348993fffe777748 03 40 20 c0       va").unwrap();
+        let ip = "fe80::3489:93ff:fe77:7748".parse().unwrap();
+        assert_eq!(address, Address { ifindex: 3, ip, prefix: 64, broadcast: None });
+        assert_eq!(inet6_address(b"fe80 03 40 20 c0 va"), None);
+        assert_eq!(inet6_address(b"fe80000000000000348993fffe777748 03 81 20 c0 va"), None);
+    }
+
+    #[test]
+    fn memory() {
+        let new = b"MemTotal:       62092 kB\nMemFree:  1 kB\nMemAvailable:   20000 kB\n";
+        assert_eq!(meminfo(new), (62_092 * 1024, 20_000 * 1024));
+        let old = b"MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 5 kB\nCached: 7 kB\nSwapCached: 50 kB\n";
+        assert_eq!(meminfo(old), (100 * 1024, 22 * 1024));
+        assert_eq!(meminfo(b""), (0, 0));
+        assert_eq!(meminfo(b"MemTotal: 18446744073709551615 kB\n"), (0, 0));
+        assert_eq!(resident(b"Name:\tx\nVmHWM:\t 900 kB\nVmRSS:\t    5204 kB\n"), 5204 * 1024);
+        assert_eq!(resident(b"Name:\tkthread\n"), 0);
+    }
+
+    #[test]
+    fn processors() {
+        let two = b"cpu  10 1 5 70 4 2 3 5 9 9\ncpu0 5 0 0 0\ncpu1 5 0 0 0\nintr 99\n";
+        assert_eq!(cpu(two), (26, 100, 2));
+        // Linux 2.4 had four fields.
+        assert_eq!(cpu(b"cpu 1 2 3 4\n"), (6, 10, 0));
+        assert_eq!(cpu(b""), (0, 0, 0));
+        assert_eq!(cpu(b"cpu 18446744073709551615 18446744073709551615\n").1, u64::MAX);
+    }
+
+    #[test]
+    fn uptimes_and_types() {
+        assert_eq!(uptime(b"350735.47 234388.90\n"), 350_735);
+        assert_eq!(uptime(b""), 0);
+        assert_eq!(devtype(b"DEVTYPE=wlan\nINTERFACE=wlan0\nIFINDEX=3\n"), "wlan");
+        assert_eq!(devtype(b"INTERFACE=eth0\nIFINDEX=2\n"), "");
+    }
+}
