@@ -120,7 +120,8 @@ mod tests {
         let known = |flag: &str| {
             ["--version", "--help"].contains(&flag) || SETTINGS.iter().any(|setting| setting.flag == Some(flag))
         };
-        let flags = help.split_whitespace().filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches(']'));
+        let flags =
+            help.split_whitespace().filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches(']'));
         // A help text may name another flag in its sentence: that one has to exist too.
         let unknown: Vec<_> = flags.filter(|flag| !known(flag)).collect();
         assert_eq!(unknown, Vec::<&str>::new());

@@ -245,11 +245,12 @@ mod tests {
     #[test]
     fn flag_beats_environment_beats_saved_beats_default() {
         let saved = BTreeMap::from([("interval".to_string(), "7".to_string())]);
-        let check = |typed: &[(&'static str, &str)], environment: &[(&str, &str)], saved: &BTreeMap<_, _>, expect, origin| {
-            let mut config = config(typed, environment).unwrap();
-            assert!(config.take_saved(saved).is_empty());
-            assert_eq!((config.integer("interval"), config.origin("interval")), (expect, origin));
-        };
+        let check =
+            |typed: &[(&'static str, &str)], environment: &[(&str, &str)], saved: &BTreeMap<_, _>, expect, origin| {
+                let mut config = config(typed, environment).unwrap();
+                assert!(config.take_saved(saved).is_empty());
+                assert_eq!((config.integer("interval"), config.origin("interval")), (expect, origin));
+            };
         let nothing = BTreeMap::new();
         check(&[], &[], &nothing, 30, Origin::Default);
         check(&[], &[], &saved, 7, Origin::Saved);
