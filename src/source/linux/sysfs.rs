@@ -166,7 +166,9 @@ fn link(root: &Path, name: &[u8]) -> Option<Link> {
     let file = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
     let small = |name: &str| text::number(&file(name)).and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
     let ifindex = file_number(&dir.join("ifindex"))?;
-    let flags = text::hex(&file("flags")).unwrap_or(0) as u32;
+    // The file has the flags that were set, not the state of the carrier.
+    let running = if small("carrier") == 1 { text::IFF_RUNNING } else { 0 };
+    let flags = text::hex(&file("flags")).unwrap_or(0) as u32 | running;
     let mut link = Link {
         ifindex,
         name: text::lossy(name),
@@ -437,6 +439,26 @@ mod tests {
         assert_eq!(links[2], expect);
         assert_eq!((links[0].physical, links[0].driver.as_str()), (true, ""));
         assert_eq!((links[1].physical, links[1].driver.as_str()), (false, "bridge"));
+    }
+
+    #[test]
+    fn e33_an_unknown_state_is_up_when_there_is_a_carrier() {
+        #[track_caller]
+        fn check(operstate: &str, flags: &str, carrier: Option<&str>, expect: bool) {
+            let fake = Fake::new();
+            fake.link("wg0", 3, 0);
+            fake.file("wg0", "operstate", operstate);
+            fake.file("wg0", "flags", flags);
+            if let Some(carrier) = carrier {
+                fake.file("wg0", "carrier", carrier);
+            }
+            assert_eq!(fake.open().links().unwrap()[0].up, expect);
+        }
+        check("unknown\n", "0x91\n", Some("1\n"), true);
+        check("unknown\n", "0x91\n", Some("0\n"), false);
+        check("unknown\n", "0x90\n", None, false);
+        check("up\n", "0x1003\n", Some("1\n"), true);
+        check("down\n", "0x1003\n", Some("1\n"), false);
     }
 
     #[test]
