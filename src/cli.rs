@@ -121,7 +121,7 @@ mod tests {
             ["--version", "--help"].contains(&flag) || SETTINGS.iter().any(|setting| setting.flag == Some(flag))
         };
         let flags =
-            help.split_whitespace().filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches(']'));
+            help.split_whitespace().filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches([']', ',']));
         // A help text may name another flag in its sentence: that one has to exist too.
         let unknown: Vec<_> = flags.filter(|flag| !known(flag)).collect();
         assert_eq!(unknown, Vec::<&str>::new());

@@ -1,5 +1,12 @@
 //! Calendar buckets: local hours, days, weeks, months and years as ranges of UTC seconds, and sums over them. Pure.
-use crate::clock::Zone;
+//!
+//! Nothing here splits a bucket: totals are whole bytes that somebody compares with a bill. A bucket counts for the period
+//! in which its middle lies.
+
+use std::iter::successors;
+
+use crate::clock::{Civil, Zone};
+use crate::model::{Bucket, Counters};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
@@ -9,6 +16,17 @@ pub enum Period {
     Month,
     Year,
     Cycle,
+}
+
+/// What passed in one period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// UTC seconds.
+    pub from: i64,
+    pub to: i64,
+    pub sum: Counters,
+    /// The period is over, and nearly all of it is accounted for.
+    pub complete: bool,
 }
 
 impl Period {
@@ -22,7 +40,391 @@ impl Period {
     ];
 
     /// The period that `unix` lies in, as `[from, to)`. Weeks begin on Monday; a cycle is a month until there are plans.
-    pub fn around(self, _unix: i64, _zone: &Zone) -> (i64, i64) {
-        todo!()
+    /// Periods follow one another without a hole or an overlap.
+    pub fn around(self, unix: i64, zone: &Zone) -> (i64, i64) {
+        let unix = Zone::clamp(unix);
+        if self == Period::Hour {
+            return hour(unix, zone);
+        }
+        let mut first = self.first_day(zone.civil(unix));
+        loop {
+            let next = self.plus(first, 1);
+            let (from, to) = (zone.unix(first), zone.unix(next));
+            // Clocks put back from just after midnight show the old date again: that stretch belongs to the new period,
+            // as in `Zone::day`.
+            if unix < to {
+                return (from, to);
+            }
+            first = next;
+        }
+    }
+
+    /// The start of the period that is `count` periods after the one around `unix` (before it, where negative).
+    pub fn step(self, unix: i64, count: i64, zone: &Zone) -> i64 {
+        let (from, _) = self.around(unix, zone);
+        if self == Period::Hour {
+            return hour(Zone::clamp(from.saturating_add(count.saturating_mul(3600))), zone).0;
+        }
+        // Seen from noon, the date is that of the period's first day even where the day begins at one o'clock.
+        let first = self.first_day(zone.civil(from + 43_200));
+        zone.unix(self.plus(first, count))
+    }
+
+    /// The periods that overlap `[from, to)`, oldest first.
+    pub fn ascending(self, from: i64, to: i64, zone: &Zone) -> impl Iterator<Item = (i64, i64)> {
+        let (from, to) = (Zone::clamp(from), Zone::clamp(to));
+        successors(Some(self.around(from, zone)), move |last| {
+            // At the end of the calendar there is no next one.
+            Some(self.around(last.1, zone)).filter(|next| next.0 > last.0)
+        })
+        .take_while(move |period| period.0 < to)
+    }
+
+    /// The same, newest first.
+    pub fn descending(self, from: i64, to: i64, zone: &Zone) -> impl Iterator<Item = (i64, i64)> {
+        let (from, to) = (Zone::clamp(from), Zone::clamp(to));
+        successors(Some(self.around(to - 1, zone)), move |last| {
+            Some(self.around(last.0 - 1, zone)).filter(|next| next.0 < last.0)
+        })
+        .take_while(move |period| period.1 > from)
+    }
+
+    /// `[from, to)` rounded outwards to whole periods: what to read for `rows`.
+    pub fn cover(self, from: i64, to: i64, zone: &Zone) -> (i64, i64) {
+        (self.around(from, zone).0, self.around(to.saturating_sub(1).max(from), zone).1)
+    }
+
+    fn first_day(self, civil: Civil) -> Civil {
+        match self {
+            Period::Hour | Period::Day => civil.midnight(),
+            Period::Week => civil.midnight().plus_days(-i64::from(civil.weekday())),
+            Period::Month | Period::Cycle => Civil::date(civil.year, civil.month, 1),
+            Period::Year => Civil::date(civil.year, 1, 1),
+        }
+    }
+
+    /// From the first day of a period to that of another.
+    fn plus(self, first: Civil, count: i64) -> Civil {
+        match self {
+            Period::Hour | Period::Day => first.plus_days(count),
+            Period::Week => first.plus_days(count.saturating_mul(7)),
+            Period::Month | Period::Cycle => first.plus_months(count),
+            Period::Year => first.plus_months(count.saturating_mul(12)),
+        }
+    }
+}
+
+/// Hours begin where the local clock shows a full hour, and where it is put forward or back by something else than full
+/// hours (Lord Howe's half hour): the hour that happens twice is two rows.
+fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
+    let from = unix - (unix + i64::from(zone.offset_at(unix))).rem_euclid(3600);
+    let mut range = (from, from + 3600);
+    if let Some(turn) = zone.turn_within(range.0, range.1)
+        && (zone.offset_at(turn) - zone.offset_at(turn - 1)) % 3600 != 0
+    {
+        if turn <= unix {
+            range.0 = turn;
+        } else {
+            range.1 = turn;
+        }
+    }
+    range
+}
+
+/// Sums of `buckets` (ascending, of any levels one behind the other) by period; the newest `limit` rows, oldest first.
+/// Periods of which nothing is known have no row.
+///
+/// Hours are best given as five-minute buckets, with hour buckets before these; everything longer as days. A row has the
+/// bounds of its period, but for an hour or a day that was closed by another clock (hours of UTC in a zone that is half an
+/// hour off, days from before a change of the zone): what cannot be cut again is shown as it was cut.
+pub fn rows(period: Period, zone: &Zone, now: i64, limit: usize, buckets: &[Bucket]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut known_s = 0;
+    let mut around = (0, 0);
+    for bucket in buckets.iter().filter(|bucket| bucket.from < bucket.to) {
+        let middle = bucket.from + (bucket.to - bucket.from) / 2;
+        if !(around.0..around.1).contains(&middle) {
+            around = period.around(middle, zone);
+        }
+        let inside = around.0 <= bucket.from && bucket.to <= around.1;
+        let as_long = (bucket.to - bucket.from) * 2 > around.1 - around.0;
+        let own = !inside && as_long && matches!(period, Period::Hour | Period::Day);
+        let (from, to) = if own { (bucket.from, bucket.to) } else { around };
+        match rows.last_mut() {
+            Some(row) if row.to >= to => row.sum.add(&bucket.sum),
+            last => {
+                let from = last.map_or(from, |row| from.max(row.to));
+                rows.push(Row { from, to, sum: bucket.sum, complete: false });
+                known_s = 0;
+            }
+        }
+        known_s += i64::from(bucket.covered) + i64::from(bucket.blind);
+        if let Some(row) = rows.last_mut() {
+            let length = row.to - row.from;
+            row.complete = row.to <= now && known_s >= length - length / 100;
+        }
+    }
+    rows.split_off(rows.len().saturating_sub(limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{parse_time, rfc3339};
+
+    const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
+    const HOWE: &str = "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0";
+    const NEWFOUNDLAND: &str = "NST3:30NDT,M3.2.0/0:01,M11.1.0/0:01";
+    const CHILE: &str = "<-04>4<-03>,M9.1.6/24,M4.1.6/24";
+    const MOST: &str = "AAA-24BBB24,J60,300";
+
+    fn zone(text: &str) -> Zone {
+        Zone::parse(text).unwrap()
+    }
+
+    fn at(text: &str) -> i64 {
+        parse_time(text, &Zone::UTC).unwrap()
+    }
+
+    #[test]
+    fn periods_around_a_moment() {
+        fn check(period: Period, tz: &str, unix: &str, expect: (&str, &str)) {
+            let (from, to) = period.around(at(unix), &zone(tz));
+            assert_eq!((rfc3339(from).as_str(), rfc3339(to).as_str()), expect, "{period:?} {tz} {unix}");
+        }
+        use Period::*;
+        check(Hour, "UTC0", "2026-01-15T10:59:59Z", ("2026-01-15T10:00:00Z", "2026-01-15T11:00:00Z"));
+        check(Hour, "IST-5:30", "2026-01-15T10:29:59Z", ("2026-01-15T09:30:00Z", "2026-01-15T10:30:00Z"));
+        check(Hour, BERLIN, "2026-03-29T00:30:00Z", ("2026-03-29T00:00:00Z", "2026-03-29T01:00:00Z"));
+        check(Hour, BERLIN, "2026-10-25T01:30:00Z", ("2026-10-25T01:00:00Z", "2026-10-25T02:00:00Z"));
+        check(Hour, HOWE, "2026-10-03T15:40:00Z", ("2026-10-03T15:30:00Z", "2026-10-03T16:00:00Z"));
+        check(Hour, HOWE, "2026-04-04T15:20:00Z", ("2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z"));
+        check(Day, BERLIN, "2026-03-29T12:00:00Z", ("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z"));
+        check(Day, BERLIN, "2026-10-25T22:59:59Z", ("2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z"));
+        check(Week, BERLIN, "2026-03-29T21:59:59Z", ("2026-03-22T23:00:00Z", "2026-03-29T22:00:00Z"));
+        check(Week, "UTC0", "2026-01-01", ("2025-12-29T00:00:00Z", "2026-01-05T00:00:00Z"));
+        check(Month, BERLIN, "2026-03-15", ("2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z"));
+        check(Month, "UTC0", "2024-02-29", ("2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"));
+        check(Cycle, "UTC0", "2026-12-31", ("2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"));
+        check(Year, "<+03>-3", "2026-06-01", ("2025-12-31T21:00:00Z", "2026-12-31T21:00:00Z"));
+    }
+
+    #[test]
+    fn e25_periods_tile_any_zone() {
+        for tz in ["UTC0", BERLIN, HOWE, NEWFOUNDLAND, CHILE, MOST, "LMT-0:53:28"] {
+            let zone = zone(tz);
+            for (period, _) in Period::NAMES {
+                let (from, to) =
+                    (at("2023-11-01"), if period == Period::Hour { at("2024-11-20") } else { at("2031-01-01") });
+                let mut expect = period.around(from, &zone).0;
+                let up: Vec<_> = period.ascending(from, to, &zone).collect();
+                for (start, end) in &up {
+                    assert_eq!((*start, start < end), (expect, true), "{tz} {period:?}");
+                    for unix in [*start, *end - 1, start + (end - start) / 3] {
+                        assert_eq!(period.around(unix, &zone), (*start, *end), "{tz} {period:?} {unix}");
+                    }
+                    expect = *end;
+                }
+                assert!(expect >= to);
+                let mut down: Vec<_> = period.descending(from, to, &zone).collect();
+                down.reverse();
+                assert_eq!(up, down, "{tz} {period:?}");
+                assert_eq!(period.cover(from, to, &zone), (up[0].0, expect));
+            }
+        }
+    }
+
+    #[test]
+    fn steps_agree_with_walking() {
+        for tz in ["UTC0", BERLIN, CHILE, "IST-5:30"] {
+            let zone = zone(tz);
+            for (period, _) in Period::NAMES {
+                let all: Vec<_> = period.ascending(at("2024-01-20"), at("2026-12-20"), &zone).take(9000).collect();
+                let middle = all.len() / 2;
+                for (index, (start, _)) in all.iter().enumerate() {
+                    let count = index as i64 - middle as i64;
+                    assert_eq!(period.step(all[middle].1 - 1, count, &zone), *start, "{tz} {period:?} {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_moment_is_too_far() {
+        for tz in ["UTC0", BERLIN, MOST] {
+            let zone = zone(tz);
+            for (period, _) in Period::NAMES {
+                for unix in [i64::MIN, -1, 0, i64::MAX] {
+                    let (from, to) = period.around(unix, &zone);
+                    assert!(from < to);
+                    for count in [i64::MIN, -1, 1, i64::MAX] {
+                        period.step(unix, count, &zone);
+                    }
+                    assert!(period.ascending(unix, i64::MAX, &zone).take(3).count() <= 3);
+                    assert!(period.descending(i64::MIN, unix, &zone).take(3).count() <= 3);
+                    period.cover(i64::MAX, i64::MIN, &zone);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn walks_end_with_the_calendar() {
+        let zone = zone(BERLIN);
+        assert_eq!(Period::Year.ascending(i64::MIN, i64::MAX, &zone).count(), 20_000);
+        assert_eq!(Period::Year.descending(i64::MIN, i64::MAX, &zone).count(), 20_000);
+    }
+
+    fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
+        let sum = Counters([bytes, 2 * bytes, 1, 1, 0, 0, 0, 0]);
+        Bucket { from, to: from + seconds, sum, covered: seconds as u32, ..Bucket::default() }
+    }
+
+    /// Buckets one behind the other, a byte a second.
+    fn even(from: &str, to: &str, seconds: i64) -> Vec<Bucket> {
+        (at(from)..at(to)).step_by(seconds as usize).map(|from| bucket(from, seconds, seconds as u64)).collect()
+    }
+
+    fn check(period: Period, tz: &str, now: &str, buckets: &[Bucket], expect: &[(&str, &str, u64, bool)]) {
+        let rows = rows(period, &zone(tz), at(now), 1000, buckets);
+        let rows: Vec<_> =
+            rows.iter().map(|row| (rfc3339(row.from), rfc3339(row.to), row.sum.rx_bytes(), row.complete)).collect();
+        let rows: Vec<_> = rows.iter().map(|row| (row.0.as_str(), row.1.as_str(), row.2, row.3)).collect();
+        assert_eq!(rows, expect);
+    }
+
+    #[test]
+    fn e25_hours_from_five_minute_cells() {
+        check(
+            Period::Hour,
+            "IST-5:30",
+            "2026-01-15T02:40:00Z",
+            &even("2026-01-15T00:30:00Z", "2026-01-15T02:40:00Z", 300),
+            &[
+                ("2026-01-15T00:30:00Z", "2026-01-15T01:30:00Z", 3600, true),
+                ("2026-01-15T01:30:00Z", "2026-01-15T02:30:00Z", 3600, true),
+                ("2026-01-15T02:30:00Z", "2026-01-15T03:30:00Z", 600, false),
+            ],
+        );
+    }
+
+    #[test]
+    fn e25_old_hours_keep_the_bounds_of_utc() {
+        let mut buckets = even("2026-01-15T00:00:00Z", "2026-01-15T02:00:00Z", 3600);
+        buckets.extend(even("2026-01-15T02:00:00Z", "2026-01-15T03:30:00Z", 300));
+        check(
+            Period::Hour,
+            "IST-5:30",
+            "2026-02-01",
+            &buckets,
+            &[
+                ("2026-01-15T00:00:00Z", "2026-01-15T01:00:00Z", 3600, true),
+                ("2026-01-15T01:00:00Z", "2026-01-15T02:00:00Z", 3600, true),
+                ("2026-01-15T02:00:00Z", "2026-01-15T02:30:00Z", 1800, true),
+                ("2026-01-15T02:30:00Z", "2026-01-15T03:30:00Z", 3600, true),
+            ],
+        );
+    }
+
+    #[test]
+    fn e25_a_day_of_23_hours_is_one_row() {
+        let days = [("2026-03-27T23:00:00Z", 24), ("2026-03-28T23:00:00Z", 23), ("2026-03-29T22:00:00Z", 24)];
+        let days: Vec<_> = days.map(|(from, hours)| bucket(at(from), hours * 3600, hours as u64)).into();
+        check(
+            Period::Day,
+            BERLIN,
+            "2026-03-30T21:59:59Z",
+            &days,
+            &[
+                ("2026-03-27T23:00:00Z", "2026-03-28T23:00:00Z", 24, true),
+                ("2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z", 23, true),
+                ("2026-03-29T22:00:00Z", "2026-03-30T22:00:00Z", 24, false),
+            ],
+        );
+        check(
+            Period::Month,
+            BERLIN,
+            "2027-01-01",
+            &days,
+            &[("2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z", 71, false)],
+        );
+    }
+
+    #[test]
+    fn e25_days_closed_in_another_zone_stay_as_they_are() {
+        let mut days = even("2026-01-10", "2026-01-12", 86_400);
+        days.push(bucket(at("2026-01-12"), 82_800, 7));
+        days.push(bucket(at("2026-01-12T23:00:00Z"), 86_400, 9));
+        check(
+            Period::Day,
+            BERLIN,
+            "2026-02-01",
+            &days,
+            &[
+                ("2026-01-10T00:00:00Z", "2026-01-11T00:00:00Z", 86_400, true),
+                ("2026-01-11T00:00:00Z", "2026-01-12T00:00:00Z", 86_400, true),
+                ("2026-01-12T00:00:00Z", "2026-01-12T23:00:00Z", 7, true),
+                ("2026-01-12T23:00:00Z", "2026-01-13T23:00:00Z", 9, true),
+            ],
+        );
+    }
+
+    #[test]
+    fn complete_means_over_and_nearly_all_known() {
+        let whole = even("2026-01-15T00:00:00Z", "2026-01-15T01:00:00Z", 300);
+        let row = |now: &str, bytes, complete| {
+            [("2026-01-15T00:00:00Z", "2026-01-15T01:00:00Z", bytes, complete)].map(|row| (now.to_string(), row))
+        };
+        let case = |buckets: &[Bucket], expect: [(String, (&str, &str, u64, bool)); 1]| {
+            check(Period::Hour, "UTC0", &expect[0].0, buckets, &[expect[0].1]);
+        };
+        case(&whole, row("2026-01-15T01:00:00Z", 3600, true));
+        case(&whole, row("2026-01-15T00:59:59Z", 3600, false));
+        case(&whole[1..], row("2026-01-15T01:00:00Z", 3300, false));
+        let mut blind = whole.clone();
+        (blind[3].covered, blind[3].blind) = (0, 300);
+        case(&blind, row("2026-01-15T01:00:00Z", 3600, true));
+        blind[3].blind = 264;
+        case(&blind, row("2026-01-15T01:00:00Z", 3600, true));
+        blind[3].blind = 263;
+        case(&blind, row("2026-01-15T01:00:00Z", 3600, false));
+    }
+
+    #[test]
+    fn every_byte_is_in_one_row() {
+        let mut random = 7u64;
+        for tz in ["UTC0", BERLIN, HOWE, NEWFOUNDLAND, "LMT-0:53:28"] {
+            for (period, _) in Period::NAMES {
+                let mut buckets = Vec::new();
+                let mut from = at("2026-03-20");
+                for _ in 0..2000 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let seconds = [300, 300, 3600, 86_400][(random >> 60) as usize % 4];
+                    from += [0, 0, 0, 300, 7200, 100_000][(random >> 50) as usize % 6];
+                    buckets.push(bucket(from, seconds, random >> 30));
+                    from += seconds;
+                }
+                let rows = rows(period, &zone(tz), from, usize::MAX, &buckets);
+                let sum = |rows: &mut dyn Iterator<Item = u64>| rows.map(u128::from).sum::<u128>();
+                assert_eq!(
+                    sum(&mut rows.iter().map(|row| row.sum.rx_bytes())),
+                    sum(&mut buckets.iter().map(|bucket| bucket.sum.rx_bytes()))
+                );
+                assert!(rows.iter().all(|row| row.from < row.to), "{tz} {period:?}");
+                assert!(rows.windows(2).all(|pair| pair[0].to <= pair[1].from), "{tz} {period:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_limit_keeps_the_newest() {
+        let buckets = even("2026-01-01", "2026-01-11", 3600);
+        let newest = rows(Period::Day, &Zone::UTC, at("2026-02-01"), 3, &buckets);
+        assert_eq!(
+            newest.iter().map(|row| row.from).collect::<Vec<_>>(),
+            [at("2026-01-08"), at("2026-01-09"), at("2026-01-10")]
+        );
+        assert!(rows(Period::Day, &Zone::UTC, 0, 0, &buckets).is_empty());
+        assert!(rows(Period::Day, &Zone::UTC, 0, 5, &[]).is_empty());
     }
 }

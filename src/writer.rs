@@ -1,1 +1,210 @@
-//! writer
+//! The thread that saves. It takes what `live` has pending, hands it to the store in one transaction, and lets go of
+//! it only after the COMMIT; a failure keeps everything and is tried again, at growing distances. A commit may take as
+//! long as it likes: nobody waits for this thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Zone};
+use crate::error::Result;
+use crate::live::{Live, State};
+use crate::model::{Anchor, Batch, Event, EventKind, Record};
+use crate::store::{Flush, Store};
+
+/// Between two attempts after a failure.
+const FIRST_RETRY_MS: u64 = 2_000;
+const LONGEST_RETRY_MS: u64 = 300_000;
+/// How long a sleep lasts at the most, so that a changed flush interval is noticed.
+const LONGEST_SLEEP_MS: u64 = 60_000;
+
+/// What one transaction takes, until it is on disk. The ticks are in `State::saving_batch`, where readers find them.
+#[derive(Default)]
+struct Cargo {
+    batch: Arc<Batch>,
+    anchors: Vec<Anchor>,
+    events: Vec<Event>,
+    records: Vec<Record>,
+    settings: Vec<(String, Option<String>)>,
+    settings_asked: u64,
+}
+
+impl Cargo {
+    fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.events.is_empty() && self.records.is_empty() && self.settings.is_empty()
+    }
+}
+
+pub struct Writer {
+    live: Arc<Live>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    cargo: Cargo,
+    /// Emptied, its memory kept: taking a batch must not make the sampler allocate.
+    spare: Batch,
+    retry_ms: u64,
+    saved_ms: u64,
+}
+
+impl Writer {
+    pub fn new(live: Arc<Live>, store: Store, clock: Arc<dyn Clock>) -> Writer {
+        let saved_ms = clock.now().mono_ms;
+        let (cargo, spare) = (Cargo::default(), Batch::default());
+        Writer { live, store, clock, cargo, spare, retry_ms: FIRST_RETRY_MS, saved_ms }
+    }
+
+    /// Saves when it is time until `live` says stop; the last save is the caller's, after the sampler's last sample.
+    pub fn run(&mut self) {
+        let mut retry_due_ms = None;
+        loop {
+            let (flush_ms, save_now) = {
+                let state = self.live.lock();
+                if state.stopping {
+                    return;
+                }
+                (u64::from(state.tuning.flush_s) * 1000, state.save_now)
+            };
+            let now_ms = self.clock.now().mono_ms;
+            let due_ms = retry_due_ms.unwrap_or(self.saved_ms + flush_ms);
+            if !save_now && now_ms < due_ms {
+                self.live.wait_for_work(Duration::from_millis((due_ms - now_ms).min(LONGEST_SLEEP_MS)));
+            } else if self.save().is_ok() {
+                retry_due_ms = None;
+            } else {
+                retry_due_ms = Some(self.clock.now().mono_ms + self.retry_ms);
+                self.retry_ms = (self.retry_ms * 2).min(LONGEST_RETRY_MS);
+            }
+        }
+    }
+
+    /// Everything that has a place in time, in one transaction.
+    pub fn save(&mut self) -> Result<()> {
+        let zone = self.load();
+        let Cargo { batch, anchors, events, records, settings, .. } = &self.cargo;
+        let flush = Flush { batch, anchors, records, events, settings, zone: &zone };
+        let outcome = if self.cargo.is_empty() { Ok(()) } else { self.store.flush(&flush) };
+        let now = self.clock.now();
+        let mut state = self.live.lock();
+        match &outcome {
+            Ok(()) => {
+                let recovered = state.saving.error.take().is_some();
+                state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
+                state.saving_batch = Arc::default();
+                state.settings_saved = state.settings_saved.max(self.cargo.settings_asked);
+                drop(state);
+                self.let_go();
+                self.retry_ms = FIRST_RETRY_MS;
+                self.saved_ms = now.mono_ms;
+                if recovered {
+                    log::info!("saving works again; nothing was lost");
+                }
+            }
+            Err(error) => {
+                let first = state.saving.error.is_none();
+                state.saving.failures += 1;
+                state.saving.error = Some(error.to_string());
+                if first {
+                    let detail = format!("saving failed, going on in memory: {error}");
+                    let (unix, kind) = (None, EventKind::Storage);
+                    state.event(Event { unix, mono_ms: now.mono_ms, kind, interface: String::new(), detail });
+                }
+                drop(state);
+                if first {
+                    log::error!("saving failed, going on in memory: {error}");
+                }
+            }
+        }
+        self.live.tell_done();
+        outcome
+    }
+
+    /// Takes from `live` what is placed in time. What a failed attempt has left goes first, and by itself: a batch that
+    /// is on its way is never changed, since readers hold it.
+    fn load(&mut self) -> Arc<Zone> {
+        let live = self.live.clone();
+        let mut state = live.lock();
+        state.save_now = false;
+        let zone = state.zone.clone();
+        if self.cargo.batch.is_empty() {
+            self.cargo.batch = Arc::new(take_placed(&mut state.batch, &mut self.spare));
+            state.saving_batch = self.cargo.batch.clone();
+        }
+        let newest = self.cargo.batch.ticks.last().map(|tick| tick.seq);
+        move_some(&mut state.anchors, &mut self.cargo.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
+        self.cargo.records.extend(std::mem::take(&mut state.records));
+        self.cargo.settings.extend(std::mem::take(&mut state.settings));
+        self.cargo.settings_asked = state.settings_asked;
+        let State { events, .. } = &mut *state;
+        while events.front().is_some_and(|event| event.unix.is_some()) {
+            self.cargo.events.extend(events.pop_front());
+        }
+        zone
+    }
+
+    /// After the COMMIT. A reader may still hold the batch: then its memory goes when the reader is done.
+    fn let_go(&mut self) {
+        let cargo = std::mem::take(&mut self.cargo);
+        if let Ok(mut batch) = Arc::try_unwrap(cargo.batch) {
+            batch.clear();
+            if batch.samples.capacity() > self.spare.samples.capacity() {
+                self.spare = batch;
+            }
+        }
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// The ticks up to the first that waits for a wall time.
+fn take_placed(batch: &mut Batch, spare: &mut Batch) -> Batch {
+    let placed = batch.ticks.iter().take_while(|tick| tick.unix.is_some()).count();
+    if placed == batch.ticks.len() {
+        return std::mem::replace(batch, std::mem::take(spare));
+    }
+    let end = placed.checked_sub(1).map_or(0, |last| batch.ticks[last].end);
+    let taken = Batch { ticks: batch.ticks[..placed].to_vec(), samples: batch.samples[..end].to_vec() };
+    batch.drop_front(placed);
+    taken
+}
+
+fn move_some<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, which: impl Fn(&T) -> bool) {
+    to.extend(from.iter().filter(|item| which(item)).copied());
+    from.retain(|item| !which(item));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Counters, Mark, Sample, Tick};
+
+    fn batch(ticks: &[(Option<i64>, usize)]) -> Batch {
+        let mut batch = Batch::default();
+        for (at, (unix, count)) in ticks.iter().enumerate() {
+            for iface in 0..*count {
+                let delta = Counters([at as u64; 8]);
+                batch.samples.push(Sample { iface: iface as u32, mark: Mark::Plain, span_ms: 1, delta });
+            }
+            batch.ticks.push(Tick { seq: at as u64, mono_ms: 0, unix: *unix, end: batch.samples.len() });
+        }
+        batch
+    }
+
+    #[test]
+    fn only_what_is_placed_is_taken() {
+        let check = |ticks: &[(Option<i64>, usize)], taken: usize, samples: usize| {
+            let (mut from, mut spare) = (batch(ticks), Batch::default());
+            let whole = from.clone();
+            let got = take_placed(&mut from, &mut spare);
+            assert_eq!((got.ticks.len(), got.samples.len()), (taken, samples));
+            let rejoined: Vec<Sample> = got.samples.iter().chain(&from.samples).copied().collect();
+            assert_eq!(rejoined, whole.samples);
+            let counts: Vec<usize> = from.iter().map(|(_, samples)| samples.len()).collect();
+            assert_eq!(counts, ticks[taken..].iter().map(|(_, count)| *count).collect::<Vec<_>>());
+        };
+        check(&[], 0, 0);
+        check(&[(Some(1), 2), (Some(2), 3)], 2, 5);
+        check(&[(Some(1), 2), (None, 3), (Some(3), 1)], 1, 2);
+        check(&[(None, 2), (Some(2), 3)], 0, 0);
+    }
+}

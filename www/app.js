@@ -56,7 +56,7 @@ function takeInterfaces(answer) {
 
 function takeHealth(answer) {
   health = answer;
-  skew = seconds(answer.timestamp) - Date.now() / 1000;
+  skew = seconds(answer.timestamp) - Date.now() / 1000 || 0;
 }
 
 function takeSeries({ from, to, step, t, interfaces }) {
@@ -80,8 +80,8 @@ async function load(feed, path) {
   }
   feed.fault = null;
   try {
+    if (answer && !answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? answer.status);
     const body = await answer?.json();
-    if (answer && !answer.ok) throw new Error(body.detail);
     if (feed.ofPrimary && asked !== primary) feed.due = 0;
     else if (answer) feed.take(body);
   } catch (error) {
@@ -141,7 +141,7 @@ function update() {
   show($("state"), ill || (fresh ? "live" : "connecting"));
   $("state").className = ill ? "bad" : "";
   document.body.className = lost ? "stale" : "";
-  tell("stopped", stopped && `Collection is stopped: nothing is being counted. To start it: curl -X POST ${new URL("collector/start", document.baseURI)}`);
+  tell("stopped", stopped && "Collection is stopped: nothing is being counted. A POST to /collector/start starts it again.");
   tell("trouble", trouble());
 
   tell("which", [main?.name, main?.alias].filter(Boolean).join(" · "));
@@ -164,12 +164,13 @@ function update() {
     const texts = of[period] ? amounts([rx, tx, rx + tx]) : [NOTHING, NOTHING, NOTHING];
     document.querySelectorAll(`#${period} dd`).forEach((node, i) => show(node, texts[i]));
   }
+  const empty = of.series && greatest(of.series.rx, of.series.tx) === null;
   if (of.series !== charted) {
     charted = of.series;
-    chart(charted);
+    chart(empty ? null : charted);
     describe(charted);
   }
-  tell("empty", (idle || (charted && greatest(charted.rx, charted.tx) === null))
+  tell("empty", (idle || empty)
     && "Nothing is recorded yet. The first figures appear here within a few minutes, and after a day the picture is whole. There is nothing to set up.");
   list(rate);
 }
@@ -194,6 +195,7 @@ function describe(series) {
 }
 
 function list(rate) {
+  for (const name of rows.keys()) if (!interfaces.some((iface) => iface.name === name)) rows.delete(name);
   const rank = (iface) => (iface.primary ? 0 : iface.status === "up" ? 1 : 2);
   const parts = { watched: [], ignored: [] };
   for (const iface of (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }))) {

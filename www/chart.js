@@ -70,13 +70,13 @@ export function niceStep(span, most) {
   return power * [1, 2, 5, 10].find((step) => step * power * most >= span * (1 - 1e-9));
 }
 
-// How far the two sides reach (neither so little that it could not be labelled), the ticks between, all in bytes per
-// second, and the unit to write them in.
+// How far the two sides reach, the ticks between, all in bytes per second, and the unit to write them in. Neither side is
+// so short that it could not be labelled, nor does idle chatter look like a storm.
 export function valueScale(rx, tx, most) {
+  const least = Math.max((rx + tx) * 0.12, 500);
+  const up = Math.max(rx, least) * 1.05;
+  const span = up + Math.max(tx, least) * 1.05;
   const unit = unitFor(UNITS.rate, Math.max(rx, tx));
-  // Less than this is idle chatter, and should not look like a storm.
-  const span = Math.max((rx + tx) * 1.05, unit[1]);
-  const up = Math.min(Math.max(rx * 1.05, span * 0.12), span * 0.88);
   const step = niceStep(span / unit[1], most) * unit[1];
   const ticks = [];
   for (let k = Math.ceil((up - span) / step); k * step <= up; k++) ticks.push(k * step);
@@ -129,7 +129,7 @@ function draw(canvas, data, bare) {
   const colour = (name) => style.getPropertyValue(`--${name}`);
   const pen = canvas.getContext("2d");
   pen.font = `${px(12)}px ${style.fontFamily}`;
-  pen.lineWidth = px(1.5);
+  pen.lineWidth = 1.3 * devicePixelRatio;
   pen.lineJoin = "round";
   pen.textBaseline = "middle";
 
@@ -154,7 +154,7 @@ function draw(canvas, data, bare) {
 
   if (!bare) {
     write(unit, "right", "soft", left - px(8), px(6));
-    for (const tick of timeTicks(data.from, data.to, (width - left) / px(72))) {
+    for (const tick of timeTicks(data.from, data.to, (width - left) / px(56))) {
       line("line", x(tick), top, px(1), bottom - top);
       const time = clock(tick);
       const text = time === "00:00" ? day(tick) : time;

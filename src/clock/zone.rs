@@ -156,6 +156,17 @@ impl Zone {
         }
     }
 
+    /// The first change of the clocks inside `(from, to)`, which is short of a year.
+    pub fn turn_within(&self, from: i64, to: i64) -> Option<i64> {
+        let turns = self.turns(self.summer.as_ref()?, from.clamp(FIRST, LAST));
+        turns.into_iter().map(|(at, _)| at).filter(|at| from < *at && *at < to).min()
+    }
+
+    /// Brings an instant into the years -9999 to 9999, where all the others of these functions bring theirs.
+    pub fn clamp(unix: i64) -> i64 {
+        unix.clamp(FIRST, LAST)
+    }
+
     /// The changes of the clocks around an instant, as their UTC seconds and whether summer time begins. Where one year's
     /// end of summer time is the next one's beginning (the way to write "always summer" in POSIX), the beginning sorts
     /// last and so holds.
@@ -213,6 +224,14 @@ impl Civil {
     /// The same time of day, so many days later or earlier.
     pub fn plus_days(self, count: i64) -> Civil {
         Civil::from_seconds(self.seconds().saturating_add(count.saturating_mul(DAY)))
+    }
+
+    /// The first day of the month that is so many months later or earlier.
+    pub fn plus_months(self, count: i64) -> Civil {
+        let months = (i64::from(self.year) * 12 + i64::from(self.month) - 1).saturating_add(count);
+        let last = i64::from(LAST_YEAR);
+        let year = months.div_euclid(12).clamp(-last, last) as i32;
+        Civil::date(year, months.rem_euclid(12) as u8 + 1, 1)
     }
 
     /// Monday is 0.

@@ -3,8 +3,22 @@
 
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(not(target_os = "linux"))]
+mod unsupported;
+#[cfg(not(target_os = "linux"))]
+use unsupported as system;
+
 use crate::error::Result;
-use crate::model::{Address, Counters, Link, Reading};
+use crate::model::{Address, Counters, Link, Machine, Reading};
+
+pub use system::Wake;
+/// The pure parsers, for fuzzing.
+#[cfg(target_os = "linux")]
+pub use system::{parse, text};
 
 /// A way to the kernel's counters.
 pub trait Source: Send {
@@ -29,20 +43,6 @@ pub trait Source: Send {
 
     /// What the kernel reported since the last call; appended to `out` in its order.
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()>;
-}
-
-/// Ends a `Source::wait` from another thread.
-#[derive(Clone)]
-pub struct Wake {}
-
-impl Wake {
-    pub fn new() -> Result<Wake> {
-        todo!()
-    }
-
-    pub fn call(&self) {
-        todo!()
-    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,16 +84,16 @@ impl Choice {
 }
 
 /// The best source that works here (`Auto`), or the one asked for. The second value says why a better one was passed over.
-pub fn open(_choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
-    todo!()
+pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
+    system::open(choice)
 }
 
 /// The identity of this boot: exact, unlike a boot time. Empty where the kernel has none.
 pub fn boot_id() -> String {
-    todo!()
+    system::boot_id()
 }
 
 /// Facts about the machine, with the file system that holds `path`.
-pub fn machine(_path: &std::path::Path) -> crate::model::Machine {
-    todo!()
+pub fn machine(path: &std::path::Path) -> Machine {
+    system::machine(path)
 }

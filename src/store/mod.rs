@@ -1,12 +1,26 @@
 //! History in one SQLite file: the only SQL of the program. It keeps and finds; it decides nothing about interfaces or
 //! time, and never names `source`.
+//!
+//! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure. `open`, `write`
+//! and `query` are the edges.
+
+pub mod block;
+mod fold;
+mod open;
+mod query;
+pub mod rows;
+#[cfg(test)]
+mod testing;
+mod write;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rusqlite::{Connection, ErrorCode};
+
 use crate::clock::Zone;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Anchor, Batch, Bucket, Event, IfaceId, Record, Resolution, Sample};
 
 pub struct Options {
@@ -15,7 +29,21 @@ pub struct Options {
 }
 
 /// The writer's side: one connection, one owner.
-pub struct Store {}
+pub struct Store {
+    path: PathBuf,
+    /// SQLite's name for the way to the file system.
+    file_system: Option<&'static str>,
+    /// The largest size of the file.
+    pages: u64,
+    conn: Connection,
+    state: write::State,
+    /// A transaction failed: `state` may be older than the file.
+    doubtful: bool,
+    /// How many times the usual spare pages the next flush asks for; rises while the file is full.
+    room: i64,
+    /// After the connection: it goes last.
+    guard: Arc<open::Guard>,
+}
 
 /// What an opened database remembers.
 pub struct Opened {
@@ -43,18 +71,19 @@ pub struct Flush<'a> {
 }
 
 impl Store {
-    pub fn open(_path: &Path, _options: &Options) -> Result<Opened> {
-        todo!()
+    pub fn open(path: &Path, options: &Options) -> Result<Opened> {
+        open::open(path, options)
     }
 
-    /// One transaction: all of it or nothing. Closes windows, prunes.
-    pub fn flush(&mut self, _flush: &Flush) -> Result<()> {
-        todo!()
+    /// One transaction: all of it or nothing. Closes windows, prunes. Ticks that are on disk already are left out, so that a
+    /// flush whose outcome was unclear can be repeated.
+    pub fn flush(&mut self, flush: &Flush) -> Result<()> {
+        self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.path.display())))
     }
 
     /// A connection of its own for readers.
     pub fn reader(&self) -> Result<Reader> {
-        todo!()
+        open::reader(self)
     }
 }
 
@@ -83,55 +112,59 @@ pub struct Filter {
 }
 
 /// The readers' side. Every query is one short read transaction.
-pub struct Reader {}
+pub struct Reader {
+    conn: Connection,
+    /// After the connection: it goes last.
+    _guard: Arc<open::Guard>,
+}
 
-/// Samples that are in memory only, and perhaps being written at this moment: queries take these for what has the same `seq`.
+/// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken twice.
 pub type Unsaved = [Arc<Batch>];
 
 impl Reader {
     /// Newest first, what is unsaved included.
-    pub fn newest(&self, _filter: &Filter, _offset: u64, _limit: usize, _unsaved: &Unsaved) -> Result<Vec<Point>> {
-        todo!()
+    pub fn newest(&self, filter: &Filter, offset: u64, limit: usize, unsaved: &Unsaved) -> Result<Vec<Point>> {
+        self.newest_points(filter, offset, limit, unsaved)
     }
 
     /// Oldest first, at most about `limit` points behind the cursor `after`; `None` as the next cursor at the end.
     /// For exports: each call is a read of its own.
     pub fn oldest(
         &self,
-        _filter: &Filter,
-        _after: Option<Cursor>,
-        _limit: usize,
-        _unsaved: &Unsaved,
+        filter: &Filter,
+        after: Option<Cursor>,
+        limit: usize,
+        unsaved: &Unsaved,
     ) -> Result<(Vec<Point>, Option<Cursor>)> {
-        todo!()
+        self.oldest_points(filter, after, limit, unsaved)
     }
 
     /// Buckets of one level that overlap `[from, to)`, ascending, only those with something known in them. Of days, those
     /// not yet closed are cut in `zone`. For `Sample`, one bucket a sample, `from` being its start.
     pub fn buckets(
         &self,
-        _level: Resolution,
-        _iface: IfaceId,
-        _from: i64,
-        _to: i64,
-        _zone: &Zone,
-        _unsaved: &Unsaved,
+        level: Resolution,
+        iface: IfaceId,
+        from: i64,
+        to: i64,
+        zone: &Zone,
+        unsaved: &Unsaved,
     ) -> Result<Vec<Bucket>> {
-        todo!()
+        self.level(level, iface, from, to, zone, unsaved)
     }
 
     /// Newest first.
-    pub fn events(&self, _limit: usize, _offset: u64) -> Result<Vec<Event>> {
-        todo!()
+    pub fn events(&self, limit: usize, offset: u64) -> Result<Vec<Event>> {
+        self.newest_events(limit, offset)
     }
 
-    /// The oldest moment that a level has anything of.
-    pub fn oldest_of(&self, _level: Resolution) -> Result<Option<i64>> {
-        todo!()
+    /// The oldest moment that a level has anything of on disk.
+    pub fn oldest_of(&self, level: Resolution) -> Result<Option<i64>> {
+        self.beginning(level)
     }
 
     pub fn facts(&self) -> Result<Facts> {
-        todo!()
+        self.count_facts()
     }
 }
 
@@ -147,4 +180,26 @@ pub struct Facts {
     pub samples: u64,
     pub settings: u64,
     pub size_bytes: u64,
+}
+
+/// What SQLite's refusals mean to the caller. Everything else is the system's.
+const REFUSALS: [(ErrorCode, ErrorKind); 10] = [
+    (ErrorCode::DiskFull, ErrorKind::Full),
+    (ErrorCode::DatabaseBusy, ErrorKind::Busy),
+    (ErrorCode::DatabaseLocked, ErrorKind::Busy),
+    (ErrorCode::FileLockingProtocolFailed, ErrorKind::Busy),
+    (ErrorCode::SystemIoFailure, ErrorKind::Io),
+    (ErrorCode::CannotOpen, ErrorKind::Io),
+    (ErrorCode::ReadOnly, ErrorKind::ReadOnly),
+    (ErrorCode::PermissionDenied, ErrorKind::ReadOnly),
+    (ErrorCode::DatabaseCorrupt, ErrorKind::Corrupt),
+    (ErrorCode::NotADatabase, ErrorKind::Corrupt),
+];
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        let code = error.sqlite_error_code();
+        let kind = REFUSALS.iter().find(|(known, _)| Some(*known) == code).map_or(ErrorKind::System, |(_, kind)| *kind);
+        Error::new(kind, error.to_string())
+    }
 }

@@ -1,0 +1,540 @@
+//! The timer thread. It wakes on the monotonic clock without drift, reads every interface's counters once, and hands
+//! what passed to `live`. It never waits for the disk or for a reader, and in the steady state allocates nothing.
+//!
+//! `step` is one turn: what is due is decided from the clock's reading alone, so that a test can run a year of turns.
+
+mod inventory;
+mod primary;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Keeper, Now};
+use crate::counter::{self, Between, Change};
+use crate::detect::Wanted;
+use crate::error::{Error, ErrorKind, Result};
+use crate::live::{Collected, Live, RING_SECONDS, State, Tuning};
+use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick};
+use crate::source::{LinkEvent, Source, Wake, Woken};
+
+use inventory::Tracked;
+use primary::Primary;
+
+/// One-second readings while somebody watches.
+const FAST_MS: u64 = 1000;
+/// With nothing due the sampler looks around this often at the least.
+const LONGEST_SLEEP_MS: u64 = 3_600_000;
+/// A flood of link events costs one look at all links a second.
+const RELINK_MS: u64 = 1000;
+/// The rate of a stretch shorter than this would be noise.
+const SHORTEST_RATE_MS: u64 = 200;
+
+/// Opens a source again after the one in use broke.
+pub type Reopen = Box<dyn FnMut() -> Result<(Box<dyn Source>, Option<String>)> + Send>;
+
+/// What the sampler starts from.
+pub struct Start {
+    pub records: Vec<Record>,
+    pub next_seq: u64,
+    pub keeper: Keeper,
+    pub wanted: Wanted,
+    pub boot: String,
+    /// The user's choice of primary, and the one found in an earlier run; empty for none.
+    pub primary_chosen: String,
+    pub primary_found: String,
+}
+
+pub struct Sampler {
+    source: Box<dyn Source>,
+    reopen: Reopen,
+    live: Arc<Live>,
+    clock: Arc<dyn Clock>,
+    keeper: Keeper,
+    wanted: Wanted,
+    boot: String,
+    /// Present links, by ifindex.
+    links: Vec<Tracked>,
+    /// All interfaces that have a history, present or not.
+    records: Vec<Record>,
+    /// Counters of links that were reported and not yet looked at: (ifindex, counters, monotonic time).
+    births: Vec<(u32, Counters, u64)>,
+    primary: Primary,
+    next_seq: u64,
+    readings: Vec<Reading>,
+    reports: Vec<LinkEvent>,
+    tuning: Tuning,
+    /// Monotonic times; `None` for never.
+    due_ms: Option<u64>,
+    fast_due_ms: Option<u64>,
+    relink_due_ms: Option<u64>,
+    relinked_ms: u64,
+    last_sample_ms: Option<u64>,
+    /// The interval in force at that sample.
+    sampled_interval_ms: u64,
+    /// UTC milliseconds at monotonic zero, while the wall clock can be believed.
+    offset_ms: Option<i64>,
+    messages: Vec<String>,
+    /// Failed attempts at the sample that is due.
+    attempts: u32,
+    paused: bool,
+    started: bool,
+}
+
+impl Sampler {
+    pub fn new(
+        source: Box<dyn Source>,
+        reopen: Reopen,
+        live: Arc<Live>,
+        clock: Arc<dyn Clock>,
+        start: Start,
+    ) -> Sampler {
+        let tuning = live.lock().tuning.clone();
+        Sampler {
+            source,
+            reopen,
+            live,
+            clock,
+            keeper: start.keeper,
+            wanted: start.wanted,
+            boot: start.boot,
+            links: Vec::new(),
+            records: start.records,
+            births: Vec::new(),
+            primary: Primary::new(start.primary_chosen, start.primary_found),
+            next_seq: start.next_seq,
+            readings: Vec::new(),
+            reports: Vec::new(),
+            paused: !tuning.running,
+            tuning,
+            due_ms: None,
+            fast_due_ms: None,
+            relink_due_ms: None,
+            relinked_ms: 0,
+            last_sample_ms: None,
+            sampled_interval_ms: 0,
+            offset_ms: None,
+            messages: Vec::new(),
+            attempts: 0,
+            started: false,
+        }
+    }
+
+    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing.
+    pub fn run(mut self, wake: &Wake) {
+        let mut woken = Woken::default();
+        while !self.live.lock().stopping {
+            let sleep = self.step(woken);
+            woken = self.source.wait(sleep, wake);
+        }
+        let now = self.clock.now();
+        if self.tuning.running && self.read().is_ok() {
+            self.take_sample(now, None);
+        }
+    }
+
+    /// One turn; returns how long nothing is due.
+    pub fn step(&mut self, woken: Woken) -> Duration {
+        let now = self.clock.now();
+        self.keep_time(now);
+        if !self.started {
+            self.start(now);
+        }
+        if woken.changed {
+            self.hear(now);
+        }
+        if self.relink_due_ms.is_some_and(|due| now.mono_ms >= due) {
+            self.relink(now);
+        }
+        let (collect, read, watched) = {
+            let state = self.live.lock();
+            let (collect, read) = Live::wishes(&state);
+            let watched = state.ring.watched_until_ms > now.mono_ms;
+            if state.tuning != self.tuning {
+                let tuning = state.tuning.clone();
+                drop(state);
+                self.follow(tuning, now);
+            }
+            (collect, read, watched)
+        };
+        self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
+
+        let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
+        let sample_due = passed(self.due_ms) || collect.is_some();
+        let fast_due = passed(self.fast_due_ms);
+        let primary_due = self.primary.due(now);
+        if sample_due || fast_due || primary_due || read.is_some() {
+            match self.read() {
+                Ok(()) => {
+                    self.observe(now, fast_due);
+                    if sample_due {
+                        self.take_sample(now, collect);
+                        self.attempts = 0;
+                        self.due_ms = self.next_due(now, collect.is_some() && !passed(self.due_ms));
+                    }
+                    self.consider_primary(now);
+                }
+                Err(error) => self.failed(error, now, sample_due, collect.is_some()),
+            }
+            if collect.is_some() || read.is_some() {
+                self.live.served(collect, read);
+            }
+        }
+        if fast_due {
+            let due = self.fast_due_ms.unwrap_or(now.mono_ms) + FAST_MS;
+            self.fast_due_ms = Some(if due > now.mono_ms { due } else { now.mono_ms + FAST_MS });
+        }
+        self.sleep(now)
+    }
+
+    fn start(&mut self, now: Now) {
+        self.started = true;
+        self.due_ms = self.tuning.running.then_some(now.mono_ms);
+        self.primary.begin(now);
+        {
+            let mut state = self.live.lock();
+            state.polls.started_mono_ms = now.mono_ms;
+            state.source = self.source.name();
+        }
+        self.event(now, EventKind::Start, "", format!("net-pulse {} started", env!("CARGO_PKG_VERSION")));
+        self.relink(now);
+    }
+
+    /// Deadlines follow each other by the interval, whatever the turn itself took; those that were slept through
+    /// (a suspend) are left out.
+    fn next_due(&self, now: Now, keep: bool) -> Option<u64> {
+        if !self.tuning.running {
+            return None;
+        }
+        let interval = u64::from(self.tuning.interval_s) * 1000;
+        let due = self.due_ms.unwrap_or(now.mono_ms);
+        if keep {
+            return Some(due);
+        }
+        let missed = now.mono_ms.saturating_sub(due) / interval;
+        Some(due + (missed + 1) * interval)
+    }
+
+    fn sleep(&self, now: Now) -> Duration {
+        let due = [self.due_ms, self.fast_due_ms, self.relink_due_ms, self.primary.next_ms()];
+        let until = due.into_iter().flatten().min().unwrap_or(u64::MAX);
+        Duration::from_millis(until.saturating_sub(now.mono_ms).min(LONGEST_SLEEP_MS))
+    }
+
+    /// Settings changed while running: in force from this turn on.
+    fn follow(&mut self, tuning: Tuning, now: Now) {
+        let before = std::mem::replace(&mut self.tuning, tuning);
+        if before.interfaces != self.tuning.interfaces {
+            self.wanted.interfaces.clone_from(&self.tuning.interfaces);
+            self.judge_all();
+            self.publish();
+        }
+        if before.running && !self.tuning.running {
+            // What passed until now is booked; what passes from now on is not.
+            if self.read().is_ok() {
+                self.take_sample(now, None);
+            }
+            self.paused = true;
+            self.forget_bases();
+            self.due_ms = None;
+            self.event(
+                now,
+                EventKind::Stop,
+                "",
+                "collection was stopped: nothing is booked until it is started".into(),
+            );
+        } else if !before.running && self.tuning.running {
+            self.paused = false;
+            self.due_ms = Some(now.mono_ms);
+            self.event(now, EventKind::Gap, "", "collection was started again: the pause is not booked".into());
+        } else if before.interval_s != self.tuning.interval_s && self.tuning.running {
+            let interval = u64::from(self.tuning.interval_s) * 1000;
+            self.due_ms = Some(self.last_sample_ms.unwrap_or(now.mono_ms) + interval);
+            self.attempts = 0;
+        }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let error = match self.source.read(&mut self.readings) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.kind != ErrorKind::Unsupported {
+            return Err(error);
+        }
+        log::warn!("{}: {error}; looking for another source", self.source.name());
+        let (source, note) = (self.reopen)()?;
+        self.source = source;
+        {
+            let mut state = self.live.lock();
+            state.source = self.source.name();
+            state.source_note = note.or_else(|| Some(error.to_string()));
+        }
+        self.relink_due_ms = Some(0);
+        self.source.read(&mut self.readings)
+    }
+
+    fn failed(&mut self, error: Error, now: Now, sample_due: bool, asked: bool) {
+        let mut state = self.live.lock();
+        let polls = &mut state.polls;
+        polls.errors += 1;
+        polls.last_error = Some(error.to_string());
+        if asked {
+            state.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
+        }
+        if !sample_due {
+            return;
+        }
+        let polls = &mut state.polls;
+        self.attempts += 1;
+        if self.attempts <= self.tuning.max_retries && !asked {
+            self.due_ms = Some(now.mono_ms + u64::from(self.tuning.retry_delay_ms));
+            return;
+        }
+        polls.total += 1;
+        polls.failed += 1;
+        polls.consecutive_failures += 1;
+        polls.last = Some(now.unix_ms.div_euclid(1000));
+        let failures = polls.consecutive_failures;
+        drop(state);
+        // Once is news; the rest is in the health answer.
+        if failures == 1 {
+            log::error!("reading counters from {} failed: {error}", self.source.name());
+        }
+        self.attempts = 0;
+        self.due_ms = self.next_due(now, false);
+    }
+
+    /// The latest counters and rates, for whoever looks; nothing of it is kept.
+    fn observe(&mut self, now: Now, ring: bool) {
+        let mut state = self.live.lock();
+        let state = &mut *state;
+        let mut at = 0;
+        for reading in &self.readings {
+            while at < self.links.len() && self.links[at].link.ifindex < reading.ifindex {
+                at += 1;
+            }
+            let Some(tracked) = self.links.get_mut(at).filter(|link| link.link.ifindex == reading.ifindex) else {
+                continue;
+            };
+            tracked.observe(reading, now);
+            if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
+                iface.raw = reading.counters;
+                iface.rates = tracked.rates;
+            }
+        }
+        if ring {
+            self.push_ring(state, now);
+        }
+    }
+
+    fn push_ring(&self, state: &mut State, now: Now) {
+        let ring = &mut state.ring;
+        let full = ring.times.len() == RING_SECONDS;
+        if full {
+            ring.times.pop_front();
+        }
+        ring.times.push_back(now.unix_ms.div_euclid(1000));
+        ring.next += 1;
+        let length = ring.times.len();
+        for tracked in &self.links {
+            let rates = ring.rates.entry(tracked.link.ifindex).or_default();
+            // A link that came later has nothing to show for the time before.
+            rates.resize(length - 1 + usize::from(full), None);
+            rates.push_back(tracked.rates);
+        }
+        for rates in ring.rates.values_mut() {
+            rates.resize(length + usize::from(full), None);
+            if full {
+                rates.pop_front();
+            }
+        }
+        ring.rates.retain(|_, rates| rates.iter().any(Option::is_some));
+    }
+
+    /// Follows the clocks; what waited for a believable wall time gets it.
+    fn keep_time(&mut self, now: Now) {
+        let step = self.keeper.observe(now);
+        self.offset_ms = step.offset_ms;
+        if let Some(stepped) = step.stepped_ms {
+            let direction = if stepped < 0 { "back" } else { "forward" };
+            let detail = format!("the clock was set {direction} by {} s", stepped.unsigned_abs() / 1000);
+            log::warn!("{detail}");
+            self.event(now, EventKind::ClockStep, "", detail);
+        }
+        let mut state = self.live.lock();
+        state.clock_believed = step.offset_ms.is_some();
+        if let Some(offset_ms) = step.offset_ms {
+            place(&mut state, offset_ms);
+        }
+    }
+
+    /// UTC seconds, where they can be believed.
+    fn unix(&self, now: Now) -> Option<i64> {
+        self.offset_ms.map(|offset_ms| unix_at(now.mono_ms, offset_ms))
+    }
+
+    /// Books what passed since the previous sample.
+    fn take_sample(&mut self, now: Now, collect: Option<u64>) {
+        let interval_ms = u64::from(self.tuning.interval_s) * 1000;
+        // After a change of the interval the stretch in between is as long as the older one.
+        let ordinary_ms = interval_ms.max(self.sampled_interval_ms);
+        let unix = self.unix(now);
+        let live = self.live.clone();
+        let mut guard = live.lock();
+        let state = &mut *guard;
+        let seq = self.next_seq;
+        let (samples_before, anchors_before) = (state.batch.samples.len(), state.anchors.len());
+        let mut taken = 0;
+        let mut at = 0;
+        for index in 0..self.readings.len() {
+            let reading = self.readings[index];
+            while at < self.links.len() && self.links[at].link.ifindex < reading.ifindex {
+                at += 1;
+            }
+            let there = self.links.get(at).is_some_and(|link| link.link.ifindex == reading.ifindex);
+            if there && !self.paused {
+                taken += usize::from(self.book(at, &reading, now, seq, ordinary_ms, state));
+            }
+        }
+        if state.batch.samples.len() > samples_before || state.anchors.len() > anchors_before {
+            let end = state.batch.samples.len();
+            state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
+            self.next_seq += 1;
+        }
+        let polls = &mut state.polls;
+        // A base is on disk from the first tick on.
+        let save = polls.successful == 0;
+        polls.total += 1;
+        polls.successful += 1;
+        polls.consecutive_failures = 0;
+        polls.last_error = None;
+        polls.last = Some(now.unix_ms.div_euclid(1000));
+        polls.last_successful = polls.last;
+        if collect.is_some() {
+            let errors =
+                if self.paused { vec!["collection is stopped: nothing was booked".to_string()] } else { Vec::new() };
+            state.collected = Collected { interfaces: taken, errors };
+        }
+        state.save_now |= save;
+        drop(guard);
+        if save {
+            self.live.wake_writer();
+        }
+        if let Some(unix) = unix {
+            self.keeper.placed(unix);
+        }
+        self.sampled_interval_ms = interval_ms;
+        self.last_sample_ms = Some(now.mono_ms);
+        for message in self.messages.drain(..) {
+            log::info!("{message}");
+        }
+    }
+
+    /// One interface at one tick. True if it is watched and was there.
+    fn book(&mut self, at: usize, reading: &Reading, now: Now, seq: u64, ordinary_ms: u64, state: &mut State) -> bool {
+        if !self.links[at].watched() {
+            return false;
+        }
+        let tracked = &mut self.links[at];
+        let Some(base) = tracked.base else {
+            tracked.rebase(reading.counters, now);
+            if tracked.active {
+                self.anchor(at, seq, state);
+            }
+            return true;
+        };
+        let elapsed_ms = now.mono_ms.saturating_sub(tracked.base_ms);
+        let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: reading.width, held: tracked.held };
+        let change = counter::compare(&base, &reading.counters, &between);
+        if change == Change::Held {
+            tracked.held = true;
+            return true;
+        }
+        tracked.held = false;
+        let mark = match tracked.mark.take() {
+            Some(mark) => mark,
+            None if elapsed_ms > ordinary_ms * 5 / 2 => Mark::Gap,
+            None => Mark::Plain,
+        };
+        let first = !tracked.active;
+        tracked.rebase(reading.counters, now);
+        if first && !tracked.active {
+            // Nothing has ever moved here: nothing to keep.
+            return true;
+        }
+        let (mark, delta, anchored) = match change {
+            Change::Plain(delta) => (mark, delta, first || mark != Mark::Plain),
+            Change::Wrap(delta) => (mark, delta, true),
+            Change::Reset(delta) => (Mark::Reset, delta, true),
+            Change::Implausible(_) => (Mark::Gap, Counters::ZERO, true),
+            Change::Held => return true,
+        };
+        let id = self.identify(at, state, now);
+        let tracked = &mut self.links[at];
+        tracked.lifetime.add(&delta);
+        state.batch.samples.push(Sample { iface: id, mark, span_ms: elapsed_ms, delta });
+        if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
+            iface.lifetime = tracked.lifetime;
+        }
+        if anchored {
+            let name = tracked.link.name.clone();
+            self.anchor(at, seq, state);
+            if let Some((kind, detail)) = account(&change, mark, elapsed_ms) {
+                // Logged once the lock is free: standard error may block.
+                self.messages.push(format!("{name}: {detail}"));
+                state.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface: name, detail });
+            }
+        }
+        true
+    }
+
+    fn anchor(&mut self, at: usize, seq: u64, state: &mut State) {
+        let now = Now { mono_ms: self.links[at].base_ms, unix_ms: 0 };
+        let iface = self.identify(at, state, now);
+        let raw = self.links[at].base.unwrap_or_default();
+        state.anchors.push(Anchor { seq, iface, raw });
+    }
+
+    fn event(&self, now: Now, kind: EventKind, interface: &str, detail: String) {
+        let interface = interface.to_string();
+        let unix = self.unix(now);
+        self.live.lock().event(Event { unix, mono_ms: now.mono_ms, kind, interface, detail });
+    }
+
+    fn id_of(&self, at: usize) -> Option<IfaceId> {
+        self.links[at].id
+    }
+}
+
+/// What to tell of a sample that is more than a difference.
+fn account(change: &Change, mark: Mark, elapsed_ms: u64) -> Option<(EventKind, String)> {
+    let seconds = elapsed_ms / 1000;
+    match (change, mark) {
+        (Change::Wrap(_), _) => Some((EventKind::Wrap, "a counter went past its top and on from zero".to_string())),
+        (Change::Reset(_), _) | (_, Mark::Reset) => {
+            Some((EventKind::Reset, "the counters began again from zero".to_string()))
+        }
+        (Change::Implausible(bytes), _) => {
+            let detail = format!("{bytes} bytes in {seconds} s are more than a link can carry: not booked");
+            Some((EventKind::Implausible, detail))
+        }
+        (_, Mark::Gap) => {
+            Some((EventKind::Gap, format!("nobody looked for {seconds} s; what passed is booked to that time")))
+        }
+        _ => None,
+    }
+}
+
+fn unix_at(mono_ms: u64, offset_ms: i64) -> i64 {
+    i64::try_from(mono_ms).unwrap_or(i64::MAX).saturating_add(offset_ms).div_euclid(1000)
+}
+
+/// Gives every tick and event that has none its wall time.
+fn place(state: &mut State, offset_ms: i64) {
+    for tick in state.batch.ticks.iter_mut().rev().take_while(|tick| tick.unix.is_none()) {
+        tick.unix = Some(unix_at(tick.mono_ms, offset_ms));
+    }
+    for event in state.events.iter_mut().rev().take_while(|event| event.unix.is_none()) {
+        event.unix = Some(unix_at(event.mono_ms, offset_ms));
+    }
+}

@@ -1,0 +1,111 @@
+//! The interface of the headline figure: looked for over the first ten seconds and again until one qualifies; followed
+//! when the default route moves for good.
+
+use crate::clock::Now;
+use crate::detect::{self, Claim};
+use crate::model::{Counters, EventKind, RX_PACKETS, TX_PACKETS};
+
+use super::Sampler;
+
+/// How long traffic is watched before a choice is made.
+const LOOK_MS: u64 = 10_000;
+/// A default route that moved (a modem stepped in) has to stay this long before the headline follows.
+const SETTLE_MS: u64 = 600_000;
+
+pub(super) struct Primary {
+    /// The user's own choice; empty for none.
+    chosen: String,
+    /// Found by traffic; empty for none yet.
+    found: String,
+    route: Option<u32>,
+    route_since_ms: u64,
+    /// Counters at the beginning of the present look: (ifindex, counters, monotonic time).
+    looks: Vec<(u32, Counters, u64)>,
+    next_ms: Option<u64>,
+}
+
+impl Primary {
+    pub fn new(chosen: String, found: String) -> Primary {
+        Primary { chosen, found, route: None, route_since_ms: 0, looks: Vec::new(), next_ms: None }
+    }
+
+    /// Looks at once, and at the end of the first ten seconds; after that only when counters are read anyway.
+    pub fn begin(&mut self, now: Now) {
+        self.next_ms = Some(now.mono_ms);
+    }
+
+    pub fn due(&self, now: Now) -> bool {
+        self.next_ms.is_some_and(|next| now.mono_ms >= next)
+    }
+
+    pub fn next_ms(&self) -> Option<u64> {
+        self.next_ms
+    }
+
+    pub fn default_route(&mut self, route: Option<u32>, now: Now) {
+        if self.route != route {
+            (self.route, self.route_since_ms) = (route, now.mono_ms);
+        }
+    }
+
+    fn name(&self) -> &str {
+        if self.chosen.is_empty() { &self.found } else { &self.chosen }
+    }
+}
+
+impl Sampler {
+    /// After each reading.
+    pub(super) fn consider_primary(&mut self, now: Now) {
+        let primary = &mut self.primary;
+        if primary.due(now) {
+            // The first look has just begun, or has just ended.
+            primary.next_ms = primary.looks.is_empty().then_some(now.mono_ms + LOOK_MS);
+        }
+        let current = self.links.iter().find(|tracked| tracked.link.name == primary.name());
+        let settled = match current {
+            Some(tracked) => {
+                primary.route.is_none_or(|route| route == tracked.link.ifindex)
+                    || now.mono_ms < primary.route_since_ms + SETTLE_MS
+            }
+            None => false,
+        };
+        if !primary.chosen.is_empty() || settled {
+            if self.live.lock().primary.as_deref() != Some(primary.name()) {
+                self.live.lock().primary = Some(primary.name().to_string());
+            }
+            return;
+        }
+        let mut claims = Vec::new();
+        for tracked in self.links.iter().filter(|tracked| tracked.watched()) {
+            let Some((after, _)) = tracked.seen else { continue };
+            let ifindex = tracked.link.ifindex;
+            let Some((_, before, since_ms)) = primary.looks.iter().find(|(known, ..)| *known == ifindex) else {
+                primary.looks.push((ifindex, after, now.mono_ms));
+                continue;
+            };
+            let moved = |at: usize| after.0[at].saturating_sub(before.0[at]);
+            let elapsed_ms = now.mono_ms.saturating_sub(*since_ms);
+            if elapsed_ms >= LOOK_MS {
+                let bytes = moved(0).saturating_add(moved(1));
+                let packets = moved(RX_PACKETS).saturating_add(moved(TX_PACKETS));
+                claims.push(Claim { ifindex, bytes, packets, elapsed_ms });
+            }
+        }
+        let best = detect::primary(&claims, primary.route);
+        let Some(name) = best.and_then(|best| self.links.iter().find(|tracked| tracked.link.ifindex == best)) else {
+            return;
+        };
+        let name = name.link.name.clone();
+        primary.looks.clear();
+        if name == primary.found {
+            return;
+        }
+        primary.found.clone_from(&name);
+        log::info!("primary interface: {name}");
+        self.event(now, EventKind::Primary, &name, "chosen as the interface of the headline figure".to_string());
+        let mut state = self.live.lock();
+        state.primary = Some(name.clone());
+        state.settings.retain(|(key, _)| key != "primary_found");
+        state.settings.push(("primary_found".to_string(), Some(name)));
+    }
+}

@@ -1,0 +1,99 @@
+//! Facts about the machine and this process. Whatever cannot be had is left at zero: a chroot may lack any of it.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::statvfs::statvfs;
+use nix::sys::time::TimeValLike;
+
+use super::text;
+use crate::model::Machine;
+
+pub fn boot_id(proc: &Path) -> String {
+    let id = fs::read(proc.join("sys/kernel/random/boot_id")).unwrap_or_default();
+    text::lossy(text::trim(&id))
+}
+
+/// `proc`: where procfs is mounted. `path` need not exist yet: its file system is that of the nearest directory above.
+pub fn machine(proc: &Path, path: &Path) -> Machine {
+    let file = |name: &str| fs::read(proc.join(name)).unwrap_or_default();
+    let (memory_total, memory_available) = text::meminfo(&file("meminfo"));
+    let (cpu_busy, cpu_all, mut cpu_count) = text::cpu(&file("stat"));
+    if cpu_count == 0 {
+        cpu_count = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    }
+    let (disk_total, disk_free) = disk(path);
+    Machine {
+        hostname: nix::unistd::gethostname().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
+        os: os(),
+        uptime_s: text::uptime(&file("uptime")),
+        cpu_count,
+        memory_total,
+        memory_available,
+        cpu_busy,
+        cpu_all,
+        disk_total,
+        disk_free,
+        rss_bytes: text::resident(&file("self/status")),
+        cpu_ms: cpu_ms(),
+    }
+}
+
+fn os() -> String {
+    let Ok(name) = nix::sys::utsname::uname() else { return String::new() };
+    let parts = [name.sysname(), name.release(), name.machine()];
+    parts.map(|part| part.to_string_lossy().into_owned()).join(" ")
+}
+
+/// Bytes of the file system that holds `path`: all, and those that are free for other users than root. The types of
+/// statvfs differ from target to target.
+#[allow(clippy::unnecessary_cast)]
+fn disk(path: &Path) -> (u64, u64) {
+    let mut dirs = path.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    let Some(stat) = dirs.find_map(|dir| statvfs(dir).ok()) else { return (0, 0) };
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size() as u64);
+    (bytes(stat.blocks() as u64), bytes(stat.blocks_available() as u64))
+}
+
+/// User and system time of this process, of all its threads.
+fn cpu_ms() -> u64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0 };
+    let sum = usage.user_time().num_milliseconds().saturating_add(usage.system_time().num_milliseconds());
+    sum.try_into().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Scratch;
+    use super::*;
+
+    #[test]
+    fn this_machine_has_everything() {
+        let scratch = Scratch::new();
+        let machine = machine(Path::new("/proc"), &scratch.path().join("not/there/yet"));
+        assert!(machine.os.starts_with("Linux "), "{}", machine.os);
+        assert!(!machine.hostname.is_empty() && machine.uptime_s > 0 && machine.cpu_count > 0);
+        assert!(machine.memory_total >= machine.memory_available && machine.memory_available > 0);
+        assert!(machine.cpu_all >= machine.cpu_busy && machine.cpu_busy > 0);
+        assert!(machine.disk_total >= machine.disk_free && machine.disk_total > 0);
+        assert!(machine.rss_bytes > 100_000 && machine.rss_bytes < machine.memory_total);
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_is_no_error() {
+        let scratch = Scratch::new();
+        let machine = machine(scratch.path(), Path::new(""));
+        assert_eq!((machine.uptime_s, machine.memory_total, machine.cpu_all, machine.rss_bytes), (0, 0, 0, 0));
+        assert!(machine.cpu_count > 0 && machine.disk_total > 0);
+        assert_eq!(boot_id(scratch.path()), "");
+    }
+
+    #[test]
+    fn e13_the_boot_id_is_the_kernels() {
+        let scratch = Scratch::new();
+        scratch.file("sys/kernel/random/boot_id", "3f6e6a0c-8f3c-4f43-9c0e-0123456789ab\n");
+        assert_eq!(boot_id(scratch.path()), "3f6e6a0c-8f3c-4f43-9c0e-0123456789ab");
+        assert_eq!(boot_id(Path::new("/proc")).len(), 36);
+    }
+}

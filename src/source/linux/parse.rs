@@ -1,0 +1,1045 @@
+//! Netlink messages taken apart: pure functions over bytes that read no socket, no file and no clock, and that answer
+//! to hostile input with `Malformed` or with less, never with a panic.
+//!
+//! The kernel writes in its own byte order, so production always says `Order::NATIVE`; the order is an argument for the
+//! sake of the tests, which read literal messages of both. The structures have the same layout on 32- and 64-bit kernels
+//! but for one thing: where unaligned access is expensive, the kernel puts an empty padding attribute before
+//! 64-bit payloads. Numbers are read byte by byte here, so that alignment never matters.
+//!
+//! Layouts: <https://docs.kernel.org/userspace-api/netlink/intro.html> and `include/uapi/linux/{netlink,rtnetlink,if_link}.h`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::text;
+use crate::model::{Address, Counters, Link, Reading, Width};
+use crate::source::LinkEvent;
+
+pub const RTM_NEWLINK: u16 = 16;
+pub const RTM_DELLINK: u16 = 17;
+pub const RTM_GETLINK: u16 = 18;
+pub const RTM_NEWADDR: u16 = 20;
+pub const RTM_DELADDR: u16 = 21;
+pub const RTM_GETADDR: u16 = 22;
+pub const RTM_NEWROUTE: u16 = 24;
+pub const RTM_GETROUTE: u16 = 26;
+pub const RTM_NEWSTATS: u16 = 92;
+pub const RTM_GETSTATS: u16 = 94;
+
+pub const NLM_F_REQUEST: u16 = 0x1;
+pub const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_STATS: u16 = 7;
+const IFLA_MASTER: u16 = 10;
+const IFLA_WIRELESS: u16 = 11;
+const IFLA_OPERSTATE: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_STATS64: u16 = 23;
+pub const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_STATS_LINK_64: u16 = 1;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+
+const RTA_OIF: u16 = 4;
+const RTA_PRIORITY: u16 = 6;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTN_UNICAST: u8 = 1;
+const RT_TABLE_MAIN: u32 = 254;
+const RTM_F_CLONED: u32 = 0x200;
+const RTNH_F_DEAD: u32 = 0x1;
+
+pub const AF_INET: u8 = 2;
+pub const AF_INET6: u8 = 10;
+
+/// Links whose IFLA_LINK names the other end of a cable, not something below them.
+const PAIRS: [&str; 3] = ["veth", "vxcan", "netkit"];
+
+const HEADER: usize = 16;
+const STATS_HEADER: usize = 12;
+const LINK_HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+const ROUTE_HEADER: usize = 12;
+
+/// Where the eight counters of the model stand in the kernel's `rtnl_link_stats`, in the model's order.
+const FIELDS: [usize; 8] = [2, 3, 0, 1, 4, 5, 6, 7];
+/// No kernel ever sent fewer fields than it takes for the eight counters. `rx_missed_errors` stands further back: 0
+/// where the structure ends before it.
+const FIELDS_NEEDED: usize = 8;
+const RX_MISSED: usize = 15;
+const RX_DROPS: usize = 6;
+
+/// Not what the kernel writes: cut short, or with a length that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// `Ok(None)`: well formed, and of no interest.
+pub type Parsed<T> = std::result::Result<Option<T>, Malformed>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Little,
+    Big,
+}
+
+impl Order {
+    pub const NATIVE: Order = if cfg!(target_endian = "big") { Order::Big } else { Order::Little };
+
+    fn u16(self, bytes: &[u8], at: usize) -> Option<u16> {
+        let raw = *bytes.get(at..)?.first_chunk()?;
+        Some(if self == Order::Big { u16::from_be_bytes(raw) } else { u16::from_le_bytes(raw) })
+    }
+
+    fn u32(self, bytes: &[u8], at: usize) -> Option<u32> {
+        let raw = *bytes.get(at..)?.first_chunk()?;
+        Some(if self == Order::Big { u32::from_be_bytes(raw) } else { u32::from_le_bytes(raw) })
+    }
+
+    fn u64(self, bytes: &[u8], at: usize) -> Option<u64> {
+        let raw = *bytes.get(at..)?.first_chunk()?;
+        Some(if self == Order::Big { u64::from_be_bytes(raw) } else { u64::from_le_bytes(raw) })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub seq: u32,
+    /// In a reply the port of the socket that asked, in a notification that of whoever caused it.
+    pub port: u32,
+    pub body: &'a [u8],
+}
+
+/// The messages of one datagram. Ends after the first `Malformed`: nothing behind a wrong length can be found.
+pub struct Messages<'a> {
+    order: Order,
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    pub fn new(order: Order, bytes: &'a [u8]) -> Messages<'a> {
+        Messages { order, rest: bytes }
+    }
+
+    fn split(&mut self) -> Option<Message<'a>> {
+        let bytes = self.rest;
+        let length = self.order.u32(bytes, 0)? as usize;
+        let message = Message {
+            kind: self.order.u16(bytes, 4)?,
+            flags: self.order.u16(bytes, 6)?,
+            seq: self.order.u32(bytes, 8)?,
+            port: self.order.u32(bytes, 12)?,
+            body: bytes.get(HEADER..length)?,
+        };
+        self.rest = after(bytes, length);
+        Some(message)
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let message = self.split();
+        if message.is_none() {
+            self.rest = &[];
+        }
+        Some(message.ok_or(Malformed))
+    }
+}
+
+/// Attributes: (type, payload). A wrong length ends them silently, so that what stands before it is still found: an
+/// emulator is known to hand nested attributes through unswapped. Whoever needs an attribute and misses it says
+/// `Malformed`.
+pub struct Attributes<'a> {
+    order: Order,
+    rest: &'a [u8],
+}
+
+impl<'a> Attributes<'a> {
+    /// Those behind a fixed header of `header` bytes.
+    fn behind(order: Order, body: &'a [u8], header: usize) -> Attributes<'a> {
+        Attributes { order, rest: body.get(header..).unwrap_or(&[]) }
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // The two highest bits of the type are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
+        const TYPE: u16 = 0x3fff;
+        let length = usize::from(self.order.u16(self.rest, 0)?);
+        let kind = self.order.u16(self.rest, 2)? & TYPE;
+        let payload = self.rest.get(4..length)?;
+        self.rest = after(self.rest, length);
+        Some((kind, payload))
+    }
+}
+
+/// What follows something `length` bytes long, at the next multiple of four. The last one may lack its padding.
+fn after(bytes: &[u8], length: usize) -> &[u8] {
+    length.checked_next_multiple_of(4).and_then(|end| bytes.get(end..)).unwrap_or(&[])
+}
+
+/// How a dump goes on after one datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    More,
+    Complete,
+    /// It has ended, and the kernel says that it changed under way: some of it is missing or stands there twice.
+    Interrupted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Malformed,
+    /// The kernel's error number, positive.
+    Refused(i32),
+}
+
+/// One dump, datagram by datagram. Messages that answer another question or another socket are passed over.
+pub struct Dump {
+    pub order: Order,
+    pub seq: u32,
+    pub port: u32,
+    /// The kind of message that carries the answers.
+    pub kind: u16,
+    interrupted: bool,
+}
+
+impl Dump {
+    pub fn new(order: Order, seq: u32, port: u32, kind: u16) -> Dump {
+        Dump { order, seq, port, kind, interrupted: false }
+    }
+
+    /// What has come so far is not to be relied on.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    pub fn feed(
+        &mut self,
+        datagram: &[u8],
+        each: &mut dyn FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> Result<Progress, Fault> {
+        for message in Messages::new(self.order, datagram) {
+            let message = message.map_err(|_| Fault::Malformed)?;
+            if message.seq != self.seq || message.port != self.port {
+                continue;
+            }
+            self.interrupted |= message.flags & NLM_F_DUMP_INTR != 0 || message.kind == NLMSG_OVERRUN;
+            match message.kind {
+                NLMSG_ERROR => self.refusal(message.body.get(..4).ok_or(Fault::Malformed)?)?,
+                // The payload of DONE is how the dump ended; very old kernels leave it out.
+                NLMSG_DONE => {
+                    self.refusal(message.body.get(..4).unwrap_or(&[0; 4]))?;
+                    return Ok(if self.interrupted { Progress::Interrupted } else { Progress::Complete });
+                }
+                kind if kind == self.kind && !self.interrupted => each(message.body).map_err(|_| Fault::Malformed)?,
+                _ => {}
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Zero is an acknowledgement.
+    fn refusal(&self, code: &[u8]) -> Result<(), Fault> {
+        match self.order.u32(code, 0).unwrap_or(0).cast_signed() {
+            0 => Ok(()),
+            code => Err(Fault::Refused(code.saturating_neg())),
+        }
+    }
+}
+
+/// A request for a dump, in the machine's own byte order.
+pub fn request(out: &mut Vec<u8>, kind: u16, seq: u32, header: &[u8], tail: &[u8]) {
+    let length = (HEADER + header.len() + tail.len()) as u32;
+    out.clear();
+    out.extend_from_slice(&length.to_ne_bytes());
+    out.extend_from_slice(&kind.to_ne_bytes());
+    out.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    out.extend_from_slice(&seq.to_ne_bytes());
+    out.extend_from_slice(&0u32.to_ne_bytes());
+    out.extend_from_slice(header);
+    out.extend_from_slice(tail);
+}
+
+/// An answer to RTM_GETSTATS (`if_stats_msg`).
+pub fn stats(order: Order, body: &[u8]) -> Parsed<Reading> {
+    let ifindex = order.u32(body, 4).ok_or(Malformed)?;
+    let counters = Attributes::behind(order, body, STATS_HEADER)
+        .find(|(kind, _)| *kind == IFLA_STATS_LINK_64)
+        .and_then(|(_, payload)| counters64(order, payload))
+        .ok_or(Malformed)?;
+    Ok(Some(Reading { ifindex, counters, width: Width::Bits64 }))
+}
+
+/// The counters in an RTM_NEWLINK (`ifinfomsg`): of 64 bits where the kernel has them, else of 32.
+pub fn link_counters(order: Order, body: &[u8]) -> Parsed<Reading> {
+    let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
+    let mut narrow = None;
+    for (kind, payload) in Attributes::behind(order, body, LINK_HEADER) {
+        match kind {
+            IFLA_STATS64 => {
+                let counters = counters64(order, payload).ok_or(Malformed)?;
+                return Ok(Some(Reading { ifindex, counters, width: Width::Bits64 }));
+            }
+            IFLA_STATS => narrow = counters32(order, payload),
+            _ => {}
+        }
+    }
+    let counters = narrow.ok_or(Malformed)?;
+    Ok(Some(Reading { ifindex, counters, width: Width::Bits32 }))
+}
+
+/// What an RTM_NEWLINK says of the link itself, with its name as the kernel has it: up to 15 bytes of any encoding.
+pub fn link(order: Order, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
+    const IFF_LOWER: usize = 8;
+    let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
+    let hardware = order.u16(body, 2).ok_or(Malformed)?;
+    let flags = order.u32(body, IFF_LOWER).ok_or(Malformed)?;
+    let mut link = Link { ifindex, hardware, ..Link::default() };
+    let mut raw_name: &[u8] = &[];
+    let mut operstate = text::OPERSTATE_UNKNOWN;
+    let mut elsewhere = false;
+    for (kind, payload) in Attributes::behind(order, body, LINK_HEADER) {
+        let number = order.u32(payload, 0).unwrap_or(0);
+        match kind {
+            IFLA_IFNAME => raw_name = string(payload),
+            IFLA_ADDRESS => link.mac = text::mac(payload),
+            IFLA_MTU => link.mtu = number,
+            IFLA_MASTER => link.master = number,
+            IFLA_LINK => link.lower = number,
+            // The number in IFLA_LINK then belongs to another namespace's interfaces.
+            IFLA_LINK_NETNSID => elsewhere = true,
+            IFLA_OPERSTATE => operstate = payload.first().copied().unwrap_or(text::OPERSTATE_UNKNOWN),
+            IFLA_IFALIAS => link.alias = text::lossy(string(payload)),
+            IFLA_LINKINFO => {
+                if let Some((_, name)) = (Attributes { order, rest: payload }).find(|(kind, _)| *kind == IFLA_INFO_KIND)
+                {
+                    link.driver = text::lossy(string(name));
+                }
+            }
+            _ => {}
+        }
+    }
+    if raw_name.is_empty() {
+        return Err(Malformed);
+    }
+    link.name = text::lossy(raw_name);
+    link.up = text::is_up(operstate, flags);
+    if elsewhere || link.lower == ifindex || PAIRS.contains(&link.driver.as_str()) {
+        link.lower = 0;
+    }
+    Ok(Some((link, raw_name.to_vec())))
+}
+
+/// A number that changes when a link is renamed, comes or goes: the sum of these over all links tells two sets apart.
+pub fn link_mark(order: Order, body: &[u8]) -> Parsed<u64> {
+    let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
+    let name = Attributes::behind(order, body, LINK_HEADER).find(|(kind, _)| *kind == IFLA_IFNAME);
+    Ok(Some(text::mark(ifindex, string(name.ok_or(Malformed)?.1))))
+}
+
+/// An RTM_NEWADDR (`ifaddrmsg`) of IPv4 or IPv6.
+pub fn address(order: Order, body: &[u8]) -> Parsed<Address> {
+    let &[family, prefix, ..] = body else { return Err(Malformed) };
+    let ifindex = order.u32(body, 4).ok_or(Malformed)?;
+    if family != AF_INET && family != AF_INET6 {
+        return Ok(None);
+    }
+    let (mut local, mut peer, mut broadcast) = (None, None, None);
+    for (kind, payload) in Attributes::behind(order, body, ADDRESS_HEADER) {
+        match kind {
+            IFA_LOCAL => local = ip(family, payload),
+            IFA_ADDRESS => peer = ip(family, payload),
+            IFA_BROADCAST => broadcast = payload.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets)),
+            _ => {}
+        }
+    }
+    // On a point-to-point link IFA_ADDRESS is the other side; without IFA_LOCAL it is ours.
+    let ip = local.or(peer).ok_or(Malformed)?;
+    Ok(Some(Address { ifindex, ip, prefix, broadcast }))
+}
+
+/// A default route: its metric and the link it leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub metric: u32,
+    pub ifindex: u32,
+}
+
+/// An RTM_NEWROUTE (`rtmsg`), if it is a default route of the main table. OpenWrt's IPv6 default routes hold for one
+/// source prefix only, so the source does not matter here.
+pub fn default_route(order: Order, body: &[u8]) -> Parsed<Route> {
+    let &[family, prefix, _, _, table, _, _, kind, ..] = body else { return Err(Malformed) };
+    let flags = order.u32(body, 8).ok_or(Malformed)?;
+    let wanted = (family == AF_INET || family == AF_INET6)
+        && prefix == 0
+        && kind == RTN_UNICAST
+        && flags & (RTM_F_CLONED | RTNH_F_DEAD) == 0;
+    if !wanted {
+        return Ok(None);
+    }
+    let mut table = u32::from(table);
+    let mut metric = 0;
+    let mut ifindex = 0;
+    for (kind, payload) in Attributes::behind(order, body, ROUTE_HEADER) {
+        let number = order.u32(payload, 0).unwrap_or(0);
+        match kind {
+            RTA_TABLE => table = number,
+            RTA_PRIORITY => metric = number,
+            RTA_OIF => ifindex = number,
+            // Several ways at once (`rtnexthop`): the first stands for all.
+            RTA_MULTIPATH if ifindex == 0 => ifindex = order.u32(payload, 4).unwrap_or(0),
+            _ => {}
+        }
+    }
+    let route = Route { metric, ifindex };
+    Ok((table == RT_TABLE_MAIN && ifindex != 0).then_some(route))
+}
+
+/// A notification. Nothing for kinds of message that concern neither links nor addresses.
+pub fn event(order: Order, message: &Message<'_>) -> Parsed<LinkEvent> {
+    match message.kind {
+        RTM_NEWLINK => {
+            let wireless = |(kind, _): (u16, &[u8])| kind == IFLA_WIRELESS;
+            match link_counters(order, message.body) {
+                Ok(reading) => {
+                    Ok(reading.map(|reading| LinkEvent::Seen { ifindex: reading.ifindex, counters: reading.counters }))
+                }
+                // A wireless driver's own notices (a scan has ended, a station has gone) come as links without counters.
+                Err(Malformed) if Attributes::behind(order, message.body, LINK_HEADER).any(wireless) => Ok(None),
+                Err(Malformed) => Err(Malformed),
+            }
+        }
+        RTM_DELLINK => Ok(link_index(order, message.body)?.map(|ifindex| LinkEvent::Gone { ifindex })),
+        RTM_NEWADDR | RTM_DELADDR => Ok(Some(LinkEvent::Addresses)),
+        _ => Ok(None),
+    }
+}
+
+/// `None` for a message of a family of its own: a port that leaves its bridge is reported by an RTM_DELLINK of family
+/// AF_BRIDGE while the link itself stays.
+fn link_index(order: Order, body: &[u8]) -> Parsed<u32> {
+    const AF_UNSPEC: u8 = 0;
+    let ifindex = order.u32(body, 4).ok_or(Malformed)?;
+    Ok((body.first() == Some(&AF_UNSPEC) && ifindex != 0).then_some(ifindex))
+}
+
+fn counters64(order: Order, fields: &[u8]) -> Option<Counters> {
+    if fields.len() < FIELDS_NEEDED * 8 {
+        return None;
+    }
+    let mut counters = Counters(FIELDS.map(|field| order.u64(fields, field * 8).unwrap_or(0)));
+    let missed = order.u64(fields, RX_MISSED * 8).unwrap_or(0);
+    // Both wrap, and so does the kernel's own sum in /proc/net/dev.
+    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(missed);
+    Some(counters)
+}
+
+fn counters32(order: Order, fields: &[u8]) -> Option<Counters> {
+    if fields.len() < FIELDS_NEEDED * 4 {
+        return None;
+    }
+    let mut narrow = FIELDS.map(|field| order.u32(fields, field * 4).unwrap_or(0));
+    // The sum has to wrap where its parts do, or the difference of two readings would be off by 2^32.
+    narrow[RX_DROPS] = narrow[RX_DROPS].wrapping_add(order.u32(fields, RX_MISSED * 4).unwrap_or(0));
+    Some(Counters(narrow.map(u64::from)))
+}
+
+fn ip(family: u8, payload: &[u8]) -> Option<IpAddr> {
+    if family == AF_INET {
+        payload.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets)))
+    } else {
+        payload.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets)))
+    }
+}
+
+/// Up to the terminating zero, which need not be there.
+fn string(payload: &[u8]) -> &[u8] {
+    payload.split(|byte| *byte == 0).next().unwrap_or(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [Order; 2] = [Order::Little, Order::Big];
+    const SEQ: u32 = 7;
+    const PORT: u32 = 12016;
+
+    fn two(order: Order, number: u16) -> [u8; 2] {
+        if order == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    }
+
+    fn four(order: Order, number: u32) -> [u8; 4] {
+        if order == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    }
+
+    fn eight(order: Order, number: u64) -> [u8; 8] {
+        if order == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    }
+
+    fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn attribute(order: Order, kind: u16, payload: &[u8]) -> Vec<u8> {
+        let length = two(order, 4 + payload.len() as u16);
+        padded([&length[..], &two(order, kind), payload].concat())
+    }
+
+    fn message(order: Order, kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
+        let length = four(order, 16 + body.len() as u32);
+        let numbers = [two(order, kind), two(order, flags)].concat();
+        padded([&length[..], &numbers, &four(order, seq), &four(order, PORT), body].concat())
+    }
+
+    fn link_body(order: Order, family: u8, ifindex: u32, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
+        let start = [&[family, 0][..], &two(order, 1), &four(order, ifindex), &four(order, flags), &[0; 4]].concat();
+        [start, attributes.concat()].concat()
+    }
+
+    fn stats_body(order: Order, ifindex: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
+        [[&[0; 4][..], &four(order, ifindex), &four(order, 1)].concat(), attributes.concat()].concat()
+    }
+
+    fn wide(order: Order, fields: &[u64]) -> Vec<u8> {
+        fields.iter().flat_map(|field| eight(order, *field)).collect()
+    }
+
+    fn narrow(order: Order, fields: &[u32]) -> Vec<u8> {
+        fields.iter().flat_map(|field| four(order, *field)).collect()
+    }
+
+    /// 1, 2, 3 ... in the kernel's order: packets, bytes, errors, drops, ..., rx_missed_errors = 16.
+    fn counted(length: usize) -> Vec<u64> {
+        (1..=length as u64).collect()
+    }
+
+    const COUNTED: Counters = Counters([3, 4, 1, 2, 5, 6, 7 + 16, 8]);
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        digits.chunks(2).map(|pair| text::hex(pair).unwrap() as u8).collect()
+    }
+
+    fn first(order: Order, datagram: &[u8]) -> Message<'_> {
+        Messages::new(order, datagram).next().unwrap().unwrap()
+    }
+
+    fn feed(order: Order, datagrams: &[Vec<u8>]) -> (Vec<u32>, Result<Progress, Fault>) {
+        let mut dump = Dump::new(order, SEQ, PORT, RTM_NEWSTATS);
+        let mut seen = Vec::new();
+        let mut last = Ok(Progress::More);
+        for datagram in datagrams {
+            last = dump.feed(datagram, &mut |body| {
+                seen.extend(stats(order, body)?.map(|reading| reading.ifindex));
+                Ok(())
+            });
+        }
+        (seen, last)
+    }
+
+    fn answer(order: Order, ifindex: u32) -> Vec<u8> {
+        let attributes = [attribute(order, IFLA_STATS_LINK_64, &wide(order, &counted(25)))];
+        message(order, RTM_NEWSTATS, 2, SEQ, &stats_body(order, ifindex, &attributes))
+    }
+
+    fn done(order: Order, flags: u16, code: i32) -> Vec<u8> {
+        message(order, NLMSG_DONE, flags, SEQ, &four(order, code.cast_unsigned()))
+    }
+
+    #[test]
+    fn a_recorded_answer_of_a_64_bit_little_endian_kernel() {
+        let mut recorded = bytes(
+            "e8000000 5c00 0200 07000000 f02e0000 00000000 03000000 01000000 cc00 0100
+             0200000000000000 0100000000000000 9000000000000000 5a00000000000000",
+        );
+        recorded.resize(0xe8, 0);
+        let message = first(Order::Little, &recorded);
+        assert_eq!((message.kind, message.seq, message.port), (RTM_NEWSTATS, SEQ, PORT));
+        let counters = Counters([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
+        let reading = Reading { ifindex: 3, counters, width: Width::Bits64 };
+        assert_eq!(stats(Order::Little, message.body), Ok(Some(reading)));
+    }
+
+    #[test]
+    fn the_same_of_a_32_bit_big_endian_kernel_with_its_padding_attribute() {
+        let mut recorded = bytes(
+            "000000ec 005c 0002 00000007 00002ef0 00000000 00000003 00000001 0004 0000 00cc 0001
+             0000000000000002 0000000000000001 0000000000000090 000000000000005a",
+        );
+        recorded.resize(0xec, 0);
+        let message = first(Order::Big, &recorded);
+        assert_eq!((message.kind, message.seq, message.port), (RTM_NEWSTATS, SEQ, PORT));
+        let counters = Counters([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
+        let reading = Reading { ifindex: 3, counters, width: Width::Bits64 };
+        assert_eq!(stats(Order::Big, message.body), Ok(Some(reading)));
+    }
+
+    #[test]
+    fn stats_of_every_length_that_a_kernel_ever_sent() {
+        #[track_caller]
+        fn check(fields: usize, expect: Option<Counters>) {
+            for order in BOTH {
+                let attributes = [attribute(order, IFLA_STATS_LINK_64, &wide(order, &counted(fields)))];
+                let got = stats(order, &stats_body(order, 9, &attributes));
+                let reading = expect.map(|counters| Some(Reading { ifindex: 9, counters, width: Width::Bits64 }));
+                assert_eq!(got, reading.ok_or(Malformed));
+            }
+        }
+        check(25, Some(COUNTED));
+        check(23, Some(COUNTED));
+        check(40, Some(COUNTED));
+        check(16, Some(COUNTED));
+        check(15, Some(Counters([3, 4, 1, 2, 5, 6, 7, 8])));
+        check(8, Some(Counters([3, 4, 1, 2, 5, 6, 7, 8])));
+        check(7, None);
+        check(0, None);
+    }
+
+    #[test]
+    fn an_answer_without_its_counters_is_malformed() {
+        for order in BOTH {
+            assert_eq!(stats(order, &stats_body(order, 9, &[])), Err(Malformed));
+            assert_eq!(stats(order, &[0; 7]), Err(Malformed));
+            assert_eq!(link_counters(order, &link_body(order, 0, 9, 0, &[])), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn e3_64_bit_counters_are_preferred_whatever_their_place() {
+        for order in BOTH {
+            let old = attribute(order, IFLA_STATS, &narrow(order, &[99; 23]));
+            let new = attribute(order, IFLA_STATS64, &wide(order, &counted(24)));
+            for attributes in [[old.clone(), new.clone()], [new, old]] {
+                let reading = link_counters(order, &link_body(order, 0, 2, 0, &attributes)).unwrap().unwrap();
+                assert_eq!((reading.counters, reading.width), (COUNTED, Width::Bits64));
+            }
+        }
+    }
+
+    #[test]
+    fn e3_32_bit_counters_say_so_and_their_drops_wrap_together() {
+        for order in BOTH {
+            let mut fields: Vec<u32> = (1..=23).collect();
+            (fields[6], fields[15]) = (u32::MAX, 5);
+            let old = attribute(order, IFLA_STATS, &narrow(order, &fields));
+            let reading = link_counters(order, &link_body(order, 0, 2, 0, &[old])).unwrap().unwrap();
+            assert_eq!((reading.counters.0[RX_DROPS], reading.width), (4, Width::Bits32));
+        }
+    }
+
+    #[test]
+    fn a_link_with_everything() {
+        for order in BOTH {
+            let info = attribute(order, IFLA_INFO_KIND, b"vlan\0");
+            let attributes = [
+                attribute(order, IFLA_IFNAME, b"eth0.7\0"),
+                attribute(order, IFLA_MTU, &four(order, 1400)),
+                attribute(order, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 0xb]),
+                attribute(order, IFLA_IFALIAS, b"wan side\0"),
+                attribute(order, IFLA_MASTER, &four(order, 4)),
+                attribute(order, IFLA_LINK, &four(order, 2)),
+                attribute(order, IFLA_OPERSTATE, &[6]),
+                // NLA_F_NESTED, which some kernels set and some do not.
+                attribute(order, IFLA_LINKINFO | 0x8000, &info),
+            ];
+            let (got, name) = link(order, &link_body(order, 0, 3, 0x1043, &attributes)).unwrap().unwrap();
+            let expect = Link {
+                ifindex: 3,
+                name: "eth0.7".into(),
+                hardware: 1,
+                driver: "vlan".into(),
+                master: 4,
+                lower: 2,
+                mtu: 1400,
+                mac: "02:00:00:00:00:0b".into(),
+                alias: "wan side".into(),
+                up: true,
+                ..Link::default()
+            };
+            assert_eq!((got, name), (expect, b"eth0.7".to_vec()));
+        }
+    }
+
+    #[test]
+    fn what_is_below_a_link() {
+        #[track_caller]
+        fn check(lower: u32, kind: &[u8], netnsid: Option<i32>, expect: u32) {
+            for order in BOTH {
+                let mut attributes = vec![
+                    attribute(order, IFLA_IFNAME, b"x\0"),
+                    attribute(order, IFLA_LINK, &four(order, lower)),
+                    attribute(order, IFLA_LINKINFO, &attribute(order, IFLA_INFO_KIND, kind)),
+                ];
+                attributes
+                    .extend(netnsid.map(|id| attribute(order, IFLA_LINK_NETNSID, &four(order, id.cast_unsigned()))));
+                assert_eq!(link(order, &link_body(order, 0, 3, 0, &attributes)).unwrap().unwrap().0.lower, expect);
+            }
+        }
+        check(2, b"vlan\0", None, 2);
+        check(2, b"vlan", None, 2);
+        check(2, b"vlan\0", Some(0), 0);
+        check(2, b"vlan\0", Some(-1), 0);
+        check(3, b"dummy\0", None, 0);
+        check(2, b"veth\0", None, 0);
+    }
+
+    #[test]
+    fn e33_an_unknown_state_is_up_when_the_flags_say_so() {
+        #[track_caller]
+        fn check(operstate: Option<u8>, flags: u32, expect: bool) {
+            for order in BOTH {
+                let mut attributes = vec![attribute(order, IFLA_IFNAME, b"wg0\0")];
+                attributes.extend(operstate.map(|state| attribute(order, IFLA_OPERSTATE, &[state])));
+                assert_eq!(link(order, &link_body(order, 0, 3, flags, &attributes)).unwrap().unwrap().0.up, expect);
+            }
+        }
+        check(Some(0), 0x41, true);
+        check(Some(0), 0x01, false);
+        check(Some(0), 0x40, false);
+        check(None, 0x41, true);
+        check(Some(6), 0, true);
+        check(Some(2), 0x41, false);
+        check(Some(3), 0x41, false);
+        check(Some(5), 0x41, false);
+        check(Some(200), 0x41, false);
+    }
+
+    #[test]
+    fn e14_names_are_bytes_and_may_fill_all_fifteen() {
+        #[track_caller]
+        fn check(name: &[u8], expect: &str) {
+            for order in BOTH {
+                let body = link_body(order, 0, 3, 0, &[attribute(order, IFLA_IFNAME, name)]);
+                let (link, raw) = link(order, &body).unwrap().unwrap();
+                assert_eq!((link.name.as_str(), raw.as_slice()), (expect, name.strip_suffix(b"\0").unwrap_or(name)));
+            }
+        }
+        check(b"fifteen.bytes-1\0", "fifteen.bytes-1");
+        check(b"fifteen.bytes-1", "fifteen.bytes-1");
+        check("päckchen~+=@#%\0".as_bytes(), "päckchen~+=@#%");
+        check(b"a\xffb\0", "a\u{fffd}b");
+        for order in BOTH {
+            assert_eq!(link(order, &link_body(order, 0, 3, 0, &[])), Err(Malformed));
+            let empty = attribute(order, IFLA_IFNAME, b"\0");
+            assert_eq!(link(order, &link_body(order, 0, 3, 0, &[empty])), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        #[track_caller]
+        fn check(family: u8, prefix: u8, attributes: &[(u16, &[u8])], expect: Parsed<(&str, Option<&str>)>) {
+            for order in BOTH {
+                let start = [&[family, prefix, 0, 0][..], &four(order, 3)].concat();
+                let rest: Vec<u8> =
+                    attributes.iter().flat_map(|(kind, payload)| attribute(order, *kind, payload)).collect();
+                let expect = expect.map(|expect| {
+                    expect.map(|(ip, broadcast)| Address {
+                        ifindex: 3,
+                        ip: ip.parse().unwrap(),
+                        prefix,
+                        broadcast: broadcast.map(|ip| ip.parse().unwrap()),
+                    })
+                });
+                assert_eq!(address(order, &[start, rest].concat()), expect);
+            }
+        }
+        let mut v6 = [0; 16];
+        (v6[0], v6[1], v6[15]) = (0xfe, 0x80, 1);
+        let v4 = [10, 1, 2, 3];
+        check(2, 24, &[(1, &v4), (2, &v4), (4, &[10, 1, 2, 255])], Ok(Some(("10.1.2.3", Some("10.1.2.255")))));
+        check(2, 32, &[(1, &[10, 9, 9, 9]), (2, &v4)], Ok(Some(("10.1.2.3", None))));
+        check(10, 64, &[(1, &v6)], Ok(Some(("fe80::1", None))));
+        check(7, 64, &[(1, &v6)], Ok(None));
+        check(2, 24, &[], Err(Malformed));
+        check(10, 64, &[(1, &v4)], Err(Malformed));
+    }
+
+    #[test]
+    fn default_routes() {
+        #[track_caller]
+        fn check(header: [u8; 8], flags: u32, attributes: &[(u16, u32)], expect: Option<(u32, u32)>) {
+            for order in BOTH {
+                let start = [&header[..], &four(order, flags)].concat();
+                let rest: Vec<u8> = attributes
+                    .iter()
+                    .flat_map(|(kind, number)| match *kind {
+                        // rtnexthop: length, flags, hops, then the link.
+                        RTA_MULTIPATH => attribute(
+                            order,
+                            RTA_MULTIPATH,
+                            &[&two(order, 8)[..], &[0; 2], &four(order, *number)].concat(),
+                        ),
+                        kind => attribute(order, kind, &four(order, *number)),
+                    })
+                    .collect();
+                let expect = expect.map(|(metric, ifindex)| Route { metric, ifindex });
+                assert_eq!(default_route(order, &[start, rest].concat()), Ok(expect));
+            }
+        }
+        const V4: [u8; 8] = [2, 0, 0, 0, 254, 3, 0, 1];
+        const V6: [u8; 8] = [10, 0, 0, 0, 254, 3, 0, 1];
+        check(V4, 0, &[(15, 254), (6, 50), (4, 3)], Some((50, 3)));
+        check(V4, 0, &[(4, 3)], Some((0, 3)));
+        check(V6, 0, &[(15, 254), (6, 1024), (4, 3)], Some((1024, 3)));
+        // From one source prefix only, as OpenWrt has it.
+        check([10, 0, 56, 0, 254, 3, 0, 1], 0, &[(4, 3)], Some((0, 3)));
+        check(V4, 0, &[(RTA_MULTIPATH, 5)], Some((0, 5)));
+        // A network, another table (twice), unreachable, dead, no link.
+        check([2, 24, 0, 0, 254, 3, 0, 1], 0, &[(4, 3)], None);
+        check([2, 0, 0, 0, 100, 3, 0, 1], 0, &[(4, 3)], None);
+        check([2, 0, 0, 0, 252, 3, 0, 1], 0, &[(15, 1000), (4, 3)], None);
+        check([10, 0, 0, 0, 254, 3, 0, 7], 0, &[(4, 3)], None);
+        check(V4, 1, &[(4, 3)], None);
+        check(V4, 0, &[], None);
+        let recorded = bytes(
+            "3c000000 1800 0200 07000000 f02e0000 02000000 fe030001 00000000 0800 0f00 fe000000 0800 0600 32000000
+             0800 0500 0a010201 0800 0400 03000000",
+        );
+        let route = default_route(Order::Little, first(Order::Little, &recorded).body);
+        assert_eq!(route, Ok(Some(Route { metric: 50, ifindex: 3 })));
+        assert_eq!(default_route(Order::Little, &[2, 0, 0]), Err(Malformed));
+    }
+
+    #[test]
+    fn notifications_of_links_and_addresses() {
+        #[track_caller]
+        fn check(kind: u16, family: u8, attributes: fn(Order) -> Vec<Vec<u8>>, expect: Parsed<LinkEvent>) {
+            for order in BOTH {
+                let body = link_body(order, family, 3, 0, &attributes(order));
+                let bytes = message(order, kind, 0, 0, &body);
+                assert_eq!(event(order, &first(order, &bytes)), expect);
+            }
+        }
+        fn none(_: Order) -> Vec<Vec<u8>> {
+            Vec::new()
+        }
+        fn with_counters(order: Order) -> Vec<Vec<u8>> {
+            vec![attribute(order, IFLA_STATS64, &wide(order, &counted(25)))]
+        }
+        fn wireless(order: Order) -> Vec<Vec<u8>> {
+            vec![attribute(order, IFLA_IFNAME, b"wlan0\0"), attribute(order, IFLA_WIRELESS, &[0; 8])]
+        }
+        let seen = LinkEvent::Seen { ifindex: 3, counters: COUNTED };
+        check(RTM_NEWLINK, 0, with_counters, Ok(Some(seen)));
+        check(RTM_NEWLINK, 0, none, Err(Malformed));
+        check(RTM_NEWLINK, 0, wireless, Ok(None));
+        check(RTM_DELLINK, 0, none, Ok(Some(LinkEvent::Gone { ifindex: 3 })));
+        // A port joins and leaves its bridge: the link stays.
+        check(RTM_NEWLINK, 7, none, Ok(None));
+        check(RTM_DELLINK, 7, none, Ok(None));
+        check(RTM_NEWADDR, 2, none, Ok(Some(LinkEvent::Addresses)));
+        check(RTM_DELADDR, 10, none, Ok(Some(LinkEvent::Addresses)));
+        check(RTM_NEWROUTE, 2, none, Ok(None));
+    }
+
+    #[test]
+    fn a_dump_is_complete_with_its_end_only() {
+        for order in BOTH {
+            let answers = [answer(order, 1), answer(order, 2)].concat();
+            assert_eq!(feed(order, &[answers.clone()]), (vec![1, 2], Ok(Progress::More)));
+            assert_eq!(feed(order, &[answers.clone(), done(order, 2, 0)]), (vec![1, 2], Ok(Progress::Complete)));
+            assert_eq!(feed(order, &[[answers, done(order, 2, 0)].concat()]), (vec![1, 2], Ok(Progress::Complete)));
+            assert_eq!(feed(order, &[done(order, 2, 0)]), (vec![], Ok(Progress::Complete)));
+            // Kernels before 2.6.22 end without a code.
+            let bare = message(order, NLMSG_DONE, 2, SEQ, &[]);
+            assert_eq!(feed(order, &[bare]), (vec![], Ok(Progress::Complete)));
+        }
+    }
+
+    #[test]
+    fn e16_a_refusal_is_told_with_its_number() {
+        for order in BOTH {
+            let error = |code: i32| message(order, NLMSG_ERROR, 0, SEQ, &four(order, code.cast_unsigned()));
+            assert_eq!(feed(order, &[error(-95)]).1, Err(Fault::Refused(95)));
+            assert_eq!(feed(order, &[error(0)]).1, Ok(Progress::More));
+            assert_eq!(feed(order, &[error(i32::MIN)]).1, Err(Fault::Refused(i32::MAX)));
+            assert_eq!(feed(order, &[answer(order, 1), done(order, 2, -12)]).1, Err(Fault::Refused(12)));
+            assert_eq!(feed(order, &[message(order, NLMSG_ERROR, 0, SEQ, &[0; 3])]).1, Err(Fault::Malformed));
+        }
+    }
+
+    #[test]
+    fn e17_an_interrupted_dump_is_never_taken_for_a_whole_one() {
+        for order in BOTH {
+            let mut interrupted = answer(order, 2);
+            interrupted[6..8].copy_from_slice(&two(order, 2 | NLM_F_DUMP_INTR));
+            let datagrams = [answer(order, 1), interrupted, answer(order, 3), done(order, 2, 0)];
+            assert_eq!(feed(order, &datagrams), (vec![1], Ok(Progress::Interrupted)));
+            let datagrams = [answer(order, 1), done(order, 2 | NLM_F_DUMP_INTR, 0)];
+            assert_eq!(feed(order, &datagrams), (vec![1], Ok(Progress::Interrupted)));
+            let overrun = message(order, NLMSG_OVERRUN, 0, SEQ, &[]);
+            assert_eq!(feed(order, &[overrun, done(order, 2, 0)]).1, Ok(Progress::Interrupted));
+        }
+    }
+
+    #[test]
+    fn answers_to_others_are_passed_over() {
+        for order in BOTH {
+            let stale = message(order, NLMSG_DONE, 2 | NLM_F_DUMP_INTR, SEQ - 1, &four(order, 0));
+            let mut foreign = answer(order, 1);
+            foreign[12..16].copy_from_slice(&four(order, PORT + 1));
+            let other = message(order, RTM_NEWLINK, 2, SEQ, &[]);
+            let datagrams = [stale, foreign, other, answer(order, 2), done(order, 2, 0)];
+            assert_eq!(feed(order, &datagrams), (vec![2], Ok(Progress::Complete)));
+        }
+    }
+
+    #[test]
+    fn lengths_that_cannot_be() {
+        for order in BOTH {
+            for length in [0, 1, 15, 41, u32::MAX, u32::MAX - 3] {
+                let mut bytes = message(order, RTM_NEWSTATS, 0, SEQ, &[0; 24]);
+                bytes[..4].copy_from_slice(&four(order, length));
+                assert_eq!(Messages::new(order, &bytes).collect::<Vec<_>>(), [Err(Malformed)]);
+                assert_eq!(feed(order, &[bytes]).1, Err(Fault::Malformed));
+            }
+            for short in 1..16 {
+                assert_eq!(Messages::new(order, &[0; 16][..short]).next(), Some(Err(Malformed)));
+            }
+            // An attribute of length 0 must not be looked at for ever.
+            for length in [0, 3, 13, u16::MAX] {
+                let bytes = [two(order, length), two(order, IFLA_IFNAME), [0; 2], [0; 2], [0; 2], [0; 2]].concat();
+                assert_eq!((Attributes { order, rest: &bytes }).count(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_is_as_long_as_it_says() {
+        let mut out = vec![1, 2, 3];
+        request(&mut out, RTM_GETSTATS, 5, &[0; 8], &1u32.to_ne_bytes());
+        let message = first(Order::NATIVE, &out);
+        assert_eq!((out.len(), message.kind, message.flags, message.seq), (28, RTM_GETSTATS, 0x301, 5));
+        assert_eq!(message.body, [[0; 4], [0; 4], 1u32.to_ne_bytes()].concat());
+    }
+
+    /// Everything that production could do with these bytes; what comes out is bounded by what went in.
+    fn everything(order: Order, bytes: &[u8]) {
+        let mut messages = 0;
+        for message in Messages::new(order, bytes) {
+            messages += 1;
+            let Ok(message) = message else { continue };
+            assert!(message.body.len() + HEADER <= bytes.len());
+            let _ = event(order, &message);
+            bodies(order, message.body);
+        }
+        assert!(messages <= bytes.len() / HEADER + 1);
+        bodies(order, bytes);
+        let mut answers = 0;
+        let _ = Dump::new(order, SEQ, PORT, RTM_NEWSTATS).feed(bytes, &mut |_| {
+            answers += 1;
+            Ok(())
+        });
+        assert!(answers <= bytes.len() / HEADER);
+        let lines: Vec<&[u8]> = text::lines(bytes).collect();
+        assert!(lines.len() <= bytes.len() + 1);
+        for line in lines {
+            for (_, name) in [text::ipv4_default(line), text::ipv6_default(line)].into_iter().flatten() {
+                assert!(!name.is_empty() && name.len() < line.len());
+            }
+            let _ = (text::inet6_address(line), text::speed(line), text::operstate(line));
+            assert!(text::mac_text(line).len() <= line.len().max(3 * 20));
+        }
+        let _ = (text::meminfo(bytes), text::cpu(bytes), text::uptime(bytes), text::resident(bytes));
+        assert!(text::devtype(bytes).len() <= 3 * bytes.len());
+    }
+
+    fn bodies(order: Order, body: &[u8]) {
+        assert!(Attributes { order, rest: body }.count() <= body.len() / 4);
+        let _ = (stats(order, body), link_counters(order, body), link_mark(order, body));
+        let _ = (address(order, body), default_route(order, body));
+        if let Ok(Some((link, raw))) = link(order, body) {
+            assert!(!raw.is_empty() && raw.len() <= body.len());
+            assert!(link.name.len() <= 3 * body.len() && link.alias.len() <= 3 * body.len());
+            assert!(link.mac.len() <= 3 * 20 && link.driver.len() <= 3 * body.len());
+        }
+    }
+
+    #[test]
+    fn two_hundred_thousand_mutated_buffers() {
+        let mut seeds: Vec<(Order, Vec<u8>)> = Vec::new();
+        for order in BOTH {
+            let kind = attribute(order, IFLA_INFO_KIND, b"bridge\0");
+            let attributes = [
+                attribute(order, IFLA_IFNAME, b"br-lan\0"),
+                attribute(order, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),
+                attribute(order, IFLA_STATS, &narrow(order, &[5; 23])),
+                attribute(order, IFLA_STATS64, &wide(order, &counted(25))),
+                attribute(order, IFLA_LINKINFO, &kind),
+                attribute(order, IFLA_IFALIAS, b"home\0"),
+            ];
+            let link = link_body(order, 0, 3, 0x41, &attributes);
+            seeds.push((order, message(order, RTM_NEWLINK, 2, SEQ, &link)));
+            seeds.push((order, message(order, RTM_DELLINK, 0, 0, &link[..16])));
+            seeds.push((order, [answer(order, 1), answer(order, 2), done(order, 2, 0)].concat()));
+            let local = [[2, 24, 0, 0], four(order, 3)].concat();
+            let local = [local, attribute(order, IFA_LOCAL, &[10, 0, 0, 1])].concat();
+            seeds.push((order, message(order, RTM_NEWADDR, 2, SEQ, &local)));
+            let hop = attribute(order, RTA_MULTIPATH, &[&two(order, 8)[..], &[0; 2], &four(order, 3)].concat());
+            let route = [vec![2, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0], hop].concat();
+            seeds.push((order, message(order, RTM_NEWROUTE, 2, SEQ, &route)));
+        }
+        let texts = [
+            "va\t00000000\t0102010A\t0003\t0\t0\t50\t00000000\t0\t0\t0\n",
+            "fe80000000000000348993fffe777748 03 40 20 c0       va\n",
+            "cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3\nDEVTYPE=wlan\nMemTotal: 64 kB\nVmRSS: 3 kB\n12.5 3\n",
+            "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+             00000000000000000000000000000000 ffffffff 00000001 00000000 00000001 lo\n02:00:00:00:00:0b\n",
+        ];
+        seeds.extend(texts.map(|text| (Order::NATIVE, text.as_bytes().to_vec())));
+
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 33) as usize % below.max(1)
+        };
+        const EDGES: [u8; 8] = [0, 1, 3, 4, 0x7f, 0x80, 0xfe, 0xff];
+        let mut buffer = Vec::new();
+        for _ in 0..200_000 {
+            let (order, seed) = &seeds[random(seeds.len())];
+            buffer.clone_from(seed);
+            for _ in 0..=random(4) {
+                let at = random(buffer.len());
+                match random(6) {
+                    0 => buffer.truncate(at),
+                    1 => buffer.extend_from_slice(&seed[at.min(seed.len())..]),
+                    2 if !buffer.is_empty() => {
+                        buffer.remove(at);
+                    }
+                    3 if !buffer.is_empty() => buffer[at] ^= 1 << random(8),
+                    4 if !buffer.is_empty() => buffer[at] = random(256) as u8,
+                    _ if !buffer.is_empty() => buffer[at] = EDGES[random(EDGES.len())],
+                    _ => {}
+                }
+            }
+            everything(*order, &buffer);
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! Counters and links out of /sys/class/net: slow (nine files for each interface and tick), and there where netlink is
+//! forbidden or broken. Also the facts about a link that no netlink message has.
+//!
+//! A mounted sysfs shows the network namespace that it was mounted in, whatever the namespace of the reader: what is
+//! found here under a link's name is believed only when the index is that link's.
+
+use std::ffi::{CStr, OsStr};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use super::netlink::Wire;
+use super::{Wake, text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Address, Counters, Link, Reading, Width};
+use crate::source::{LinkEvent, Source, Woken};
+
+/// In the order of the model; the ninth is added to `rx_drops`.
+const FILES: [&CStr; 8] = [
+    c"statistics/rx_bytes",
+    c"statistics/tx_bytes",
+    c"statistics/rx_packets",
+    c"statistics/tx_packets",
+    c"statistics/rx_errors",
+    c"statistics/tx_errors",
+    c"statistics/rx_dropped",
+    c"statistics/tx_dropped",
+];
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+const MISSED: &CStr = c"statistics/rx_missed_errors";
+const RX_DROPS: usize = 6;
+
+/// A router with the whole Internet's routes has its default routes first: the kernel walks them in order of
+/// destination. Behind this many bytes there is none.
+const ROUTES_READ: u64 = 256 * 1024;
+
+pub struct Sysfs {
+    root: PathBuf,
+    /// Where `route`, `ipv6_route` and `if_inet6` are.
+    net: PathBuf,
+    tree: Tree,
+    census: u64,
+    /// The links have changed, and `events` has to say so.
+    lost: bool,
+}
+
+/// A line of one of /proc/net's tables to metric and name.
+type ParseRoute = fn(&[u8]) -> Option<(u32, &[u8])>;
+
+impl Sysfs {
+    pub fn open(root: &Path, net: &Path) -> Result<Sysfs> {
+        let tree = Tree::open(root)?;
+        let mut source = Sysfs { root: root.into(), net: net.into(), tree, census: 0, lost: false };
+        source.changed();
+        Ok(source)
+    }
+
+    /// Whether the set of links is another than at the previous call.
+    fn changed(&mut self) -> bool {
+        let mut census = 0u64;
+        let seen = self.tree.each(&mut |name, link| {
+            if let Ok(ifindex) = index(link) {
+                census = census.wrapping_add(text::mark(ifindex, name.to_bytes()));
+            }
+            Ok(())
+        });
+        seen.is_ok() && std::mem::replace(&mut self.census, census) != census
+    }
+
+    fn read_all(&mut self, out: &mut Vec<Reading>) -> Result<()> {
+        out.clear();
+        self.tree.each(&mut |name, link| {
+            let Ok(ifindex) = index(link) else { return Ok(()) };
+            match counters(link) {
+                Ok(counters) => {
+                    out.push(Reading { ifindex, counters, width: Width::Bits64 });
+                    Ok(())
+                }
+                // It went away between the two files: that must not cost the others their reading.
+                Err(_) if index(link) != Ok(ifindex) => Ok(()),
+                Err(errno) => Err(Error::new(
+                    ErrorKind::Transient,
+                    format!("the counters of {} cannot be read: {errno}", text::lossy(name.to_bytes())),
+                )),
+            }
+        })?;
+        out.sort_unstable_by_key(|reading| reading.ifindex);
+        Ok(())
+    }
+
+    /// ifindex behind the best default route of one of /proc/net's tables.
+    fn best(&self, table: &str, parse: ParseRoute) -> Option<u32> {
+        use std::io::Read;
+        let mut lines = Vec::new();
+        // A table that is not there is a protocol that is not there.
+        fs::File::open(self.net.join(table)).and_then(|file| file.take(ROUTES_READ).read_to_end(&mut lines)).ok()?;
+        let (_, name) = text::lines(&lines).filter_map(parse).min_by_key(|(metric, _)| *metric)?;
+        file_number(&self.root.join(OsStr::from_bytes(plain(name)?)).join("ifindex"))
+    }
+}
+
+impl Source for Sysfs {
+    fn name(&self) -> &'static str {
+        "sysfs"
+    }
+
+    fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
+        let answer = self.read_all(out).or_else(|error| match error.kind {
+            ErrorKind::Transient => Err(error),
+            _ => {
+                self.tree = Tree::open(&self.root)?;
+                self.read_all(out)
+            }
+        });
+        answer.inspect_err(|_| out.clear())
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>> {
+        let entries = fs::read_dir(&self.root).map_err(|cause| unreadable(&self.root, cause))?;
+        let mut links = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(|cause| unreadable(&self.root, cause))?.file_name().into_vec();
+            links.extend(link(&self.root, &name));
+        }
+        links.sort_unstable_by_key(|link| link.ifindex);
+        Ok(links)
+    }
+
+    /// Where counters are not to be had over netlink, addresses often are. /proc has those of IPv6 only.
+    fn addresses(&mut self) -> Result<Vec<Address>> {
+        const BUFFER_BYTES: usize = 8 * 1024;
+        Wire::open(BUFFER_BYTES).and_then(|mut wire| wire.addresses()).or_else(|_| {
+            let lines = fs::read(self.net.join("if_inet6")).unwrap_or_default();
+            Ok(text::lines(&lines).filter_map(text::inet6_address).collect())
+        })
+    }
+
+    fn default_route(&mut self) -> Result<Option<u32>> {
+        let v4 = self.best("route", text::ipv4_default);
+        Ok(v4.or_else(|| self.best("ipv6_route", text::ipv6_default)))
+    }
+
+    fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
+        let mut woken = super::sleep(timeout, wake, None);
+        if !woken.called {
+            self.lost |= self.changed();
+            woken.changed = self.lost;
+        }
+        woken
+    }
+
+    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
+        if std::mem::take(&mut self.lost) {
+            out.push(LinkEvent::Lost);
+        }
+        Ok(())
+    }
+}
+
+/// Adds what only sysfs knows to a link of this name and index; nothing where sysfs shows another link, or none.
+pub fn decorate(root: &Path, name: &[u8], link: &mut Link) {
+    let Some(name) = plain(name) else { return };
+    let dir = root.join(OsStr::from_bytes(name));
+    if file_number(&dir.join("ifindex")) != Some(link.ifindex) {
+        return;
+    }
+    link.speed = fs::read(dir.join("speed")).ok().and_then(|text| text::speed(&text));
+    link.wireless = dir.join("phy80211").exists() || dir.join("wireless").exists();
+    link.physical = dir.join("device").exists();
+    link.devtype = fs::read(dir.join("uevent")).map_or(String::new(), |text| text::devtype(&text));
+}
+
+/// A whole link out of its files; `None` for what is no link, or no longer.
+fn link(root: &Path, name: &[u8]) -> Option<Link> {
+    // What a directory below says of the kind that netlink would have named.
+    const DRIVERS: [(&str, &str); 3] = [("bridge", "bridge"), ("bonding", "bond"), ("tun_flags", "tun")];
+    let dir = root.join(OsStr::from_bytes(plain(name)?));
+    let file = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
+    let small = |name: &str| text::number(&file(name)).and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
+    let ifindex = file_number(&dir.join("ifindex"))?;
+    let flags = text::hex(&file("flags")).unwrap_or(0) as u32;
+    let mut link = Link {
+        ifindex,
+        name: text::lossy(name),
+        hardware: small("type") as u16,
+        mtu: small("mtu"),
+        mac: text::mac_text(&file("address")),
+        alias: text::lossy(text::trim(&file("ifalias"))),
+        up: text::is_up(text::operstate(&file("operstate")), flags),
+        master: file_number(&dir.join("master/ifindex")).unwrap_or(0),
+        lower: below(&dir, ifindex, small("iflink")),
+        ..Link::default()
+    };
+    decorate(root, name, &mut link);
+    let driver = DRIVERS.iter().find(|(entry, _)| dir.join(entry).exists()).map(|(_, driver)| *driver);
+    // The device types of wired links are the names of their drivers; "wlan" and "wwan" are none.
+    const NO_DRIVERS: [&str; 2] = ["wlan", "wwan"];
+    let devtype = Some(link.devtype.as_str()).filter(|devtype| !NO_DRIVERS.contains(devtype));
+    link.driver = driver.or(devtype).unwrap_or("").to_string();
+    Some(link)
+}
+
+/// `iflink` may be the other end of a cable, in this namespace or another: only what `lower_*` confirms is below.
+fn below(dir: &Path, ifindex: u32, iflink: u32) -> u32 {
+    let confirmed = || {
+        fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
+            entry.file_name().as_bytes().starts_with(b"lower_")
+                && file_number(&entry.path().join("ifindex")) == Some(iflink)
+        })
+    };
+    if iflink != ifindex && iflink != 0 && confirmed() { iflink } else { 0 }
+}
+
+/// A name that is one step of a path; the kernel gives no others.
+fn plain(name: &[u8]) -> Option<&[u8]> {
+    (!name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0)).then_some(name)
+}
+
+fn file_number(path: &Path) -> Option<u32> {
+    text::number(&fs::read(path).ok()?)?.try_into().ok()
+}
+
+fn unreadable(root: &Path, cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{} cannot be read: {cause}", root.display()))
+}
+
+/// The directory of all links. It stays open: opening it anew would cost system calls and memory on every tick. Twice,
+/// because the one that is being walked lends out no descriptor.
+struct Tree {
+    dir: Dir,
+    fd: OwnedFd,
+}
+
+impl Tree {
+    fn open(root: &Path) -> Result<Tree> {
+        let fd = open(root, DIRECTORY, Mode::empty()).map_err(|errno| unreadable(root, errno))?;
+        let dir = Dir::open(root, DIRECTORY, Mode::empty()).map_err(|errno| unreadable(root, errno))?;
+        Ok(Tree { dir, fd })
+    }
+
+    /// Calls `found` with every link's name and directory. The files of an open directory are those of one link, even
+    /// if another takes its name meanwhile.
+    fn each(&mut self, found: &mut dyn FnMut(&CStr, &OwnedFd) -> Result<()>) -> Result<()> {
+        for entry in self.dir.iter() {
+            let entry = entry.map_err(|errno| Error::system("the list of links cannot be read", errno))?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            match openat(&self.fd, name, DIRECTORY, Mode::empty()) {
+                Ok(link) => found(name, &link)?,
+                // `bonding_masters` is a file, and links come and go.
+                Err(Errno::ENOTDIR | Errno::ENOENT) => {}
+                Err(errno) => {
+                    let name = text::lossy(name.to_bytes());
+                    return Err(Error::new(ErrorKind::Transient, format!("{name} cannot be opened: {errno}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn index(link: &OwnedFd) -> nix::Result<u32> {
+    number(link, c"ifindex")?.try_into().map_err(|_| Errno::EINVAL)
+}
+
+fn counters(link: &OwnedFd) -> nix::Result<Counters> {
+    let mut counters = Counters::ZERO;
+    for (counter, file) in counters.0.iter_mut().zip(FILES) {
+        *counter = number(link, file)?;
+    }
+    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(number(link, MISSED)?);
+    Ok(counters)
+}
+
+/// A number of one file, without memory of its own.
+fn number(link: &OwnedFd, file: &CStr) -> nix::Result<u64> {
+    let fd = openat(link, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut buffer = [0u8; 32];
+    let length = nix::unistd::read(&fd, &mut buffer)?;
+    text::number(&buffer[..length]).ok_or(Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::Scratch;
+    use super::*;
+
+    const NAMES: [&str; 9] = [
+        "rx_bytes",
+        "tx_bytes",
+        "rx_packets",
+        "tx_packets",
+        "rx_errors",
+        "tx_errors",
+        "rx_dropped",
+        "tx_dropped",
+        "rx_missed_errors",
+    ];
+
+    struct Fake(Scratch);
+
+    impl Fake {
+        /// As a kernel without a single link has it.
+        fn new() -> Fake {
+            let fake = Fake(Scratch::new());
+            fake.0.file("class/bonding_masters", "\n");
+            fake.0.file("net/route", "Iface\tDestination\n");
+            fake
+        }
+
+        fn root(&self) -> PathBuf {
+            self.0.path().join("class")
+        }
+
+        fn open(&self) -> Sysfs {
+            Sysfs::open(&self.root(), &self.0.path().join("net")).unwrap()
+        }
+
+        fn file(&self, link: impl AsRef<OsStr>, file: &str, text: &str) {
+            self.0.file(Path::new("class").join(Path::new(link.as_ref())).join(file), text);
+        }
+
+        /// Its counters are `first`, `first` + 1, ... in the order of the model, rx_missed_errors last.
+        fn link(&self, name: impl AsRef<OsStr>, ifindex: u32, first: u64) {
+            self.file(&name, "ifindex", &format!("{ifindex}\n"));
+            for (at, counter) in NAMES.iter().enumerate() {
+                self.file(&name, &format!("statistics/{counter}"), &format!("{}\n", first + at as u64));
+            }
+        }
+    }
+
+    fn reading(ifindex: u32, first: u64) -> Reading {
+        let mut counters = Counters([0, 1, 2, 3, 4, 5, 6, 7].map(|at| first + at));
+        counters.0[6] += first + 8;
+        Reading { ifindex, counters, width: Width::Bits64 }
+    }
+
+    #[test]
+    fn counters_of_all_links_by_index() {
+        let fake = Fake::new();
+        fake.link("wan", 9, 1000);
+        fake.link("lo", 1, 0);
+        fake.link("eth0", 2, 1 << 40);
+        let mut out = vec![reading(99, 99)];
+        let mut source = fake.open();
+        for _ in 0..2 {
+            source.read(&mut out).unwrap();
+            assert_eq!(out, [reading(1, 0), reading(2, 1 << 40), reading(9, 1000)]);
+        }
+    }
+
+    #[test]
+    fn e14_names_of_fifteen_odd_bytes() {
+        let fake = Fake::new();
+        let odd = OsStr::from_bytes(b"\xffodd: name\t!#$%");
+        fake.link(odd, 3, 5);
+        fake.file(odd, "speed", "100\n");
+        let mut out = Vec::new();
+        let mut source = fake.open();
+        source.read(&mut out).unwrap();
+        assert_eq!(out, [reading(3, 5)]);
+        let links = source.links().unwrap();
+        assert_eq!((links[0].name.as_str(), links[0].speed), ("\u{fffd}odd: name\t!#$%", Some(100)));
+    }
+
+    #[test]
+    fn e18_no_links_at_all_is_no_error() {
+        let mut out = vec![reading(1, 1)];
+        let fake = Fake::new();
+        let mut source = fake.open();
+        source.read(&mut out).unwrap();
+        assert_eq!((out.len(), source.links().unwrap().len(), source.default_route().unwrap()), (0, 0, None));
+    }
+
+    #[test]
+    fn e18_a_link_that_vanishes_while_it_is_read_costs_no_other_its_reading() {
+        let fake = Fake::new();
+        fake.link("eth0", 2, 10);
+        fake.link("wan", 3, 20);
+        fake.link("ppp0", 4, 30);
+        // Whoever reads this file waits until the link is gone.
+        let dir = fake.root().join("ppp0");
+        let counter = dir.join("statistics/rx_packets");
+        fs::remove_file(&counter).unwrap();
+        nix::unistd::mkfifo(&counter, Mode::S_IRWXU).unwrap();
+        let vanishing = std::thread::spawn(move || {
+            let pipe = fs::OpenOptions::new().write(true).open(&counter).unwrap();
+            fs::remove_dir_all(&dir).unwrap();
+            drop(pipe);
+        });
+        let mut out = Vec::new();
+        fake.open().read(&mut out).unwrap();
+        vanishing.join().unwrap();
+        assert_eq!(out, [reading(2, 10), reading(3, 20)]);
+    }
+
+    #[test]
+    fn a_link_that_is_there_and_cannot_be_read_fails_the_whole_reading() {
+        #[track_caller]
+        fn check(spoil: fn(&Fake)) {
+            let fake = Fake::new();
+            fake.link("eth0", 2, 10);
+            fake.link("wan", 3, 20);
+            spoil(&fake);
+            let mut out = vec![reading(1, 1)];
+            let error = fake.open().read(&mut out).unwrap_err();
+            assert_eq!((error.kind, out.len()), (ErrorKind::Transient, 0));
+            assert!(error.to_string().contains("wan"), "{error}");
+        }
+        check(|fake| fake.file("wan", "statistics/tx_errors", "nonsense\n"));
+        check(|fake| fake.file("wan", "statistics/tx_errors", ""));
+        check(|fake| fake.file("wan", "statistics/rx_bytes", "18446744073709551616\n"));
+        check(|fake| fs::remove_file(fake.root().join("wan/statistics/rx_missed_errors")).unwrap());
+        check(|fake| fs::remove_dir_all(fake.root().join("wan/statistics")).unwrap());
+    }
+
+    #[test]
+    fn no_sysfs_is_unsupported() {
+        let scratch = Scratch::new();
+        let error = Sysfs::open(&scratch.path().join("absent"), scratch.path()).err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn links_out_of_their_files() {
+        let fake = Fake::new();
+        fake.link("eth0", 2, 0);
+        fake.file("eth0", "device/vendor", "");
+        fake.link("br-lan", 5, 0);
+        fake.file("br-lan", "bridge/bridge_id", "");
+        fake.link("eth0.7", 6, 0);
+        let files = [
+            ("type", "1\n"),
+            ("flags", "0x1043\n"),
+            ("operstate", "up\n"),
+            ("mtu", "1496\n"),
+            ("address", "02:00:00:00:00:0b\n"),
+            ("ifalias", "the modem\n"),
+            ("iflink", "2\n"),
+            ("lower_eth0/ifindex", "2\n"),
+            ("master/ifindex", "5\n"),
+            ("speed", "1000\n"),
+            ("uevent", "DEVTYPE=vlan\nINTERFACE=eth0.7\nIFINDEX=6\n"),
+        ];
+        for (file, text) in files {
+            fake.file("eth0.7", file, text);
+        }
+        let links = fake.open().links().unwrap();
+        assert_eq!(links.iter().map(|link| link.ifindex).collect::<Vec<_>>(), [2, 5, 6]);
+        let expect = Link {
+            ifindex: 6,
+            name: "eth0.7".into(),
+            hardware: 1,
+            driver: "vlan".into(),
+            devtype: "vlan".into(),
+            master: 5,
+            lower: 2,
+            mtu: 1496,
+            mac: "02:00:00:00:00:0b".into(),
+            alias: "the modem".into(),
+            up: true,
+            speed: Some(1000),
+            ..Link::default()
+        };
+        assert_eq!(links[2], expect);
+        assert_eq!((links[0].physical, links[0].driver.as_str()), (true, ""));
+        assert_eq!((links[1].physical, links[1].driver.as_str()), (false, "bridge"));
+    }
+
+    #[test]
+    fn wireless_links_have_no_driver_by_their_type() {
+        #[track_caller]
+        fn check(file: &str, wireless: bool) {
+            let fake = Fake::new();
+            fake.link("wlan0", 3, 0);
+            fake.file("wlan0", "uevent", "DEVTYPE=wlan\n");
+            fake.file("wlan0", file, "");
+            let link = fake.open().links().unwrap().remove(0);
+            assert_eq!((link.wireless, link.devtype.as_str(), link.driver.as_str()), (wireless, "wlan", ""));
+        }
+        check("phy80211/name", true);
+        check("wireless/status", true);
+        check("type", false);
+    }
+
+    #[test]
+    fn the_other_end_of_a_cable_is_not_below() {
+        let fake = Fake::new();
+        fake.link("veth0", 6, 0);
+        fake.link("eth0", 2, 0);
+        fake.file("veth0", "iflink", "2\n");
+        assert_eq!(fake.open().links().unwrap()[1].lower, 0);
+    }
+
+    #[test]
+    fn e9_speeds_that_drivers_do_not_know() {
+        #[track_caller]
+        fn check(text: Option<&str>, expect: Option<u32>) {
+            let fake = Fake::new();
+            fake.link("eth0", 2, 0);
+            if let Some(text) = text {
+                fake.file("eth0", "speed", text);
+            }
+            assert_eq!(fake.open().links().unwrap()[0].speed, expect);
+        }
+        check(Some("2500\n"), Some(2500));
+        check(Some("-1\n"), None);
+        check(Some("0\n"), None);
+        check(Some("4294967295\n"), None);
+        check(Some(""), None);
+        check(None, None);
+    }
+
+    #[test]
+    fn what_sysfs_says_of_another_link_of_that_name_is_not_believed() {
+        let fake = Fake::new();
+        fake.link("eth0", 2, 0);
+        fake.file("eth0", "speed", "100\n");
+        let facts = |name: &[u8], ifindex: u32| {
+            let mut link = Link { ifindex, ..Link::default() };
+            decorate(&fake.root(), name, &mut link);
+            link.speed
+        };
+        assert_eq!(facts(b"eth0", 2), Some(100));
+        assert_eq!(facts(b"eth0", 3), None);
+        // Names that the kernel does not give, and that would lead elsewhere.
+        assert_eq!(facts(b"../class/eth0", 2), None);
+        assert_eq!(facts(b"..", 2), None);
+        assert_eq!(facts(b"", 2), None);
+    }
+
+    #[test]
+    fn default_routes_out_of_their_tables() {
+        let fake = Fake::new();
+        fake.link("wan", 3, 0);
+        fake.link("wan6", 4, 0);
+        let mut source = fake.open();
+        let none = "0".repeat(32);
+        let v6 = format!("{none} 00 {none} 00 {none} 00000400 00000001 00000000 00000003     wan6\n");
+        fake.0.file("net/ipv6_route", &v6);
+        assert_eq!(source.default_route().unwrap(), Some(4));
+        let v4 = "Iface\tDestination\nppp9\t00000000\t0\t0003\t0\t0\t9\t00000000\nwan\t00000000\t0\t0003\t0\t0\t5\t00000000\n";
+        fake.0.file("net/route", v4);
+        assert_eq!(source.default_route().unwrap(), Some(3));
+    }
+}

@@ -1,0 +1,209 @@
+//! Samples into cells: how what passed up to one tick is spread over the buckets of time it covers. Pure.
+//!
+//! A sample covers the whole seconds `(unix - span, unix]`; its deltas are cut at cell borders in proportion to time, and
+//! the pieces add up to the deltas exactly. Everything coarser is a sum of five-minute cells: local midnight lies on a
+//! five-minute border in every zone in use, half-hour ones included.
+
+use crate::model::{Bucket, Counters, Mark, RX_BYTES, Sample, TX_BYTES};
+
+/// Lengths in seconds.
+pub const CELL_S: i64 = 300;
+pub const HOUR_S: i64 = 3_600;
+/// One row of five-minute cells. Also what is open: see `write`.
+pub const WINDOW_S: i64 = 21_600;
+/// One row of hours.
+pub const DAY_S: i64 = 86_400;
+/// A gap longer than five-minute cells are kept for is spread over so much only.
+const SPREAD_S: u64 = 90 * 86_400;
+
+/// What passed through one interface in one bucket of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    pub sum: Counters,
+    /// Bytes per second; of plain samples only.
+    pub rx_peak: u64,
+    pub tx_peak: u64,
+    /// Seconds seen by plain samples, and seconds counted without anybody having looked.
+    pub covered: u32,
+    pub blind: u32,
+}
+
+impl Cell {
+    /// Adds another part of the same bucket, or a part of a longer one. The order of such additions does not matter.
+    pub fn add(&mut self, other: &Cell) {
+        self.sum.add(&other.sum);
+        self.rx_peak = self.rx_peak.max(other.rx_peak);
+        self.tx_peak = self.tx_peak.max(other.tx_peak);
+        self.covered = self.covered.saturating_add(other.covered);
+        self.blind = self.blind.saturating_add(other.blind);
+    }
+
+    /// Where a clock was set back, the same minutes have passed twice: the numbers count, the time does not.
+    pub fn bucket(&self, from: i64, to: i64) -> Bucket {
+        let length = u32::try_from(to - from).unwrap_or(u32::MAX);
+        Bucket {
+            from,
+            to,
+            sum: self.sum,
+            rx_peak: self.rx_peak,
+            tx_peak: self.tx_peak,
+            covered: self.covered.min(length),
+            blind: self.blind.min(length),
+        }
+    }
+}
+
+/// The start of the bucket of `length` seconds that `unix` lies in.
+pub fn floor(unix: i64, length: i64) -> i64 {
+    unix - unix.rem_euclid(length)
+}
+
+/// The window that a tick belongs to: what it tells of ends at the tick, so that a tick on the border closes the old one.
+pub fn window_of(unix: i64) -> i64 {
+    floor(unix - 1, WINDOW_S)
+}
+
+/// Whole seconds that a sample covers. Anything that was looked at counts for a second at least.
+pub fn seconds(span_ms: u64) -> i64 {
+    let rounded = span_ms / 1000 + u64::from(span_ms % 1000 >= 500);
+    rounded.clamp(u64::from(span_ms > 0), SPREAD_S) as i64
+}
+
+/// The range of time that a sample at `unix` puts something into.
+pub fn range(unix: i64, sample: &Sample) -> (i64, i64) {
+    (unix - seconds(sample.span_ms).max(1), unix)
+}
+
+/// The whole sample as one cell.
+pub fn whole(sample: &Sample) -> Cell {
+    let seconds = seconds(sample.span_ms) as u32;
+    let rate = |bytes: u64| match (sample.mark, sample.span_ms) {
+        (Mark::Plain, 1..) => u64::try_from(u128::from(bytes) * 1000 / u128::from(sample.span_ms)).unwrap_or(u64::MAX),
+        _ => 0,
+    };
+    Cell {
+        sum: sample.delta,
+        rx_peak: rate(sample.delta.0[RX_BYTES]),
+        tx_peak: rate(sample.delta.0[TX_BYTES]),
+        covered: if sample.mark == Mark::Plain { seconds } else { 0 },
+        blind: if sample.mark == Mark::Plain { 0 } else { seconds },
+    }
+}
+
+/// The pieces of a sample that lie in `[from, to)`, each with the start of its five-minute cell, ascending. `from` and `to` must be
+/// borders of cells.
+pub fn pieces(unix: i64, sample: &Sample, from: i64, to: i64, each: &mut dyn FnMut(i64, &Cell)) {
+    let all = whole(sample);
+    let (start, end) = range(unix, sample);
+    let mut at = floor(start, CELL_S);
+    if at == floor(end - 1, CELL_S) {
+        if at >= from && at < to {
+            each(at, &all);
+        }
+        return;
+    }
+    at = at.max(from);
+    while at < end.min(to) {
+        let (first, last) = (at.max(start) - start, (at + CELL_S).min(end) - start);
+        let mut piece = all;
+        for (part, &delta) in piece.sum.0.iter_mut().zip(&all.sum.0) {
+            *part = share(delta, last, end - start) - share(delta, first, end - start);
+        }
+        piece.covered = all.covered.min((last - first) as u32);
+        piece.blind = all.blind.min((last - first) as u32);
+        each(at, &piece);
+        at += CELL_S;
+    }
+}
+
+/// What has passed after `part` of `whole` seconds.
+fn share(delta: u64, part: i64, whole: i64) -> u64 {
+    match delta.checked_mul(part as u64) {
+        Some(product) => product / whole as u64,
+        None => (u128::from(delta) * part as u128 / whole as u128) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: i64 = 1_768_435_200; // midnight in UTC
+
+    fn sample(span_ms: u64, mark: Mark, rx: u64) -> Sample {
+        Sample { iface: 1, mark, span_ms, delta: Counters([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
+    }
+
+    /// Cuts and compares (cell, rx, covered or blind seconds), and that every counter adds up.
+    fn check(unix: i64, sample: Sample, expect: &[(i64, u64, u32)]) {
+        let mut got = Vec::new();
+        let mut sum = [0u128; 8];
+        pieces(unix, &sample, i64::MIN / 2 / 300 * 300, i64::MAX / 2 / 300 * 300, &mut |start, cell| {
+            got.push((start, cell.sum.rx_bytes(), cell.covered + cell.blind));
+            sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
+        });
+        assert_eq!(sum, sample.delta.0.map(u128::from));
+        assert_eq!(got, expect);
+    }
+
+    #[test]
+    fn pieces_add_up_and_borders_belong_to_the_left() {
+        let plain = |span_ms, rx| sample(span_ms, Mark::Plain, rx);
+        check(T + 30, plain(30_000, 900), &[(T, 900, 30)]);
+        check(T, plain(30_000, 900), &[(T - 300, 900, 30)]);
+        check(T + 10, plain(30_000, 900), &[(T - 300, 600, 20), (T, 300, 10)]);
+        check(T + 10, plain(30_499, 100), &[(T - 300, 66, 20), (T, 34, 10)]);
+        check(T + 1, plain(300, 5), &[(T, 5, 1)]);
+        check(T, plain(0, 5), &[(T - 300, 5, 0)]);
+        check(T + 600, plain(600_000, 7), &[(T, 3, 300), (T + 300, 4, 300)]);
+        check(T + 310, plain(330_000, 330), &[(T - 300, 20, 20), (T, 300, 300), (T + 300, 10, 10)]);
+        check(
+            T + 10,
+            sample(30_000, Mark::Gap, u64::MAX),
+            &[
+                (T - 300, (u128::from(u64::MAX) * 20 / 30) as u64, 20),
+                (T, u64::MAX - (u128::from(u64::MAX) * 20 / 30) as u64, 10),
+            ],
+        );
+    }
+
+    #[test]
+    fn e12_long_gap_is_spread_over_ninety_days_at_most() {
+        let gap = sample(200 * 86_400_000, Mark::Gap, 90 * 288 * 1000);
+        let mut cells = 0;
+        pieces(T, &gap, 0, i64::MAX / 300 * 300, &mut |start, cell| {
+            assert!(start >= T - 90 * DAY_S && start < T);
+            assert_eq!((cell.sum.rx_bytes(), cell.covered, cell.blind, cell.rx_peak), (1000, 0, 300, 0));
+            cells += 1;
+        });
+        assert_eq!(cells, 90 * 288);
+        assert_eq!(seconds(u64::MAX), 90 * 86_400);
+    }
+
+    #[test]
+    fn clipping_leaves_the_other_pieces_as_they_were() {
+        let sample = sample(1_000_000, Mark::Plain, 1_000_003);
+        let (mut all, mut parts) = (Vec::new(), Vec::new());
+        pieces(T + 777, &sample, T - 3000, T + 3000, &mut |start, cell| all.push((start, *cell)));
+        for from in [T - 600, T - 300, T, T + 300, T + 600] {
+            pieces(T + 777, &sample, from, from + 300, &mut |start, cell| parts.push((start, *cell)));
+        }
+        assert_eq!(all.len(), 4);
+        assert_eq!(all, parts);
+    }
+
+    #[test]
+    fn peaks_come_from_plain_samples_by_the_exact_span() {
+        let cell = whole(&sample(1_500, Mark::Plain, 3_000));
+        assert_eq!((cell.rx_peak, cell.tx_peak, cell.covered), (2_000, 666, 2));
+        assert_eq!(whole(&sample(1_500, Mark::Reset, 3_000)).rx_peak, 0);
+        assert_eq!(whole(&sample(0, Mark::Plain, 3_000)).rx_peak, 0);
+        assert_eq!(whole(&sample(1, Mark::Plain, u64::MAX)).rx_peak, u64::MAX);
+    }
+
+    #[test]
+    fn windows_end_at_their_border() {
+        assert_eq!([window_of(T), window_of(T + 1), window_of(T + WINDOW_S)], [T - WINDOW_S, T, T]);
+        assert_eq!(floor(-1, 300), -300);
+    }
+}

@@ -1,0 +1,380 @@
+//! Opening the database: look before touching, keep others out, fall back where the file system lacks something, set a
+//! damaged file aside. Everything odd that happens here is told loudly, in the log and as an event.
+//!
+//! While the database is in use nobody may `open()` its path outside SQLite: closing any descriptor of a file drops all
+//! POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the look at the header comes
+//! before SQLite, and the guard against a second process has a file of its own.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::write::State;
+use super::{Opened, Options, Reader, Store};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Event, EventKind, Kind, Record};
+
+/// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is.
+const MIGRATIONS: [&str; 1] = [include_str!("schema/001.sql")];
+/// "NPls": marks the file as ours, so that another program's is never taken for it.
+const APPLICATION_ID: i32 = 0x4e50_6c73;
+pub(super) const PAGE_BYTES: u64 = 4096;
+/// Below this the schema itself and one window would not fit.
+const LEAST_PAGES: u64 = 64;
+
+/// Ways to the file system, best first.
+const FILE_SYSTEMS: [Option<&str>; 3] = [
+    // Keeps the index of the write-ahead log on the heap: no -shm file, which jffs2 cannot map and whose dirty pages would
+    // double what is written. All connections of this process share it; other processes are kept out.
+    Some("unix-excl"),
+    // Where fcntl locks fail (overlayfs on jffs2 has been seen to answer EINVAL). Has no write-ahead log.
+    Some("unix-dotfile"),
+    // Where there are no unix ones at all.
+    None,
+];
+
+/// For every connection.
+const PRAGMAS: [(&str, &str); 3] = [
+    // 256 KiB: the pages of one flush or of one chart; the operating system caches the rest.
+    ("cache_size", "-256"),
+    // A container without /tmp has nowhere else.
+    ("temp_store", "MEMORY"),
+    // An I/O error in a mapped page is a SIGBUS.
+    ("mmap_size", "0"),
+];
+
+/// For the writer's.
+const WRITER_PRAGMAS: [(&str, &str); 3] = [
+    // Syncs at checkpoints, not at commits: a power cut may take the latest minutes, never the consistency.
+    ("synchronous", "NORMAL"),
+    // The log stays under 300 KB, and pages changed in several flushes go to their place once.
+    ("wal_autocheckpoint", "64"),
+    // What a long transaction (a lengthy gap) has blown the log up to is given back.
+    ("journal_size_limit", "1048576"),
+];
+
+/// The write-ahead log writes a page once and syncs rarely; the other works everywhere.
+const JOURNALS: [&str; 2] = ["wal", "truncate"];
+
+/// Only for file systems without a write-ahead log: there a reader can meet the writer.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Keeps other processes away from the directory's database for as long as anything of it is open here.
+pub(super) struct Guard {
+    _file: Option<File>,
+}
+
+impl Guard {
+    fn take(path: &Path) -> Result<Guard> {
+        // Not ".lock": that is the name of the unix-dotfile lock, which is a directory.
+        let name = beside(path, ".guard");
+        let file = private(OpenOptions::new().write(true).create(true).truncate(false))
+            .open(&name)
+            .map_err(|cause| io_error(&name, cause))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Guard { _file: Some(file) }),
+            Err(TryLockError::WouldBlock) => Err(Error::new(
+                ErrorKind::Busy,
+                format!("another net-pulse uses {}; stop it, or name another file with --database", path.display()),
+            )),
+            Err(TryLockError::Error(cause)) => {
+                log::warn!("cannot lock {}: {cause}; a second net-pulse would not be noticed", name.display());
+                Ok(Guard { _file: None })
+            }
+        }
+    }
+}
+
+pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
+    // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
+    let path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
+    if path.is_dir() {
+        return Err(Error::usage(format!("{} is a directory; name a file with --database", path.display())));
+    }
+    if let Some(parent) = path.parent() {
+        private_directory(parent).map_err(|cause| io_error(parent, cause))?;
+    }
+    let guard = Guard::take(&path)?;
+    let mut events = Vec::new();
+    let pages = (options.max_bytes / PAGE_BYTES).max(LEAST_PAGES);
+    let opened = inspect(&path).and_then(|()| connect(&path, pages, &mut events));
+    let (conn, file_system, state, records) = match opened {
+        Err(error) if error.kind == ErrorKind::Corrupt => {
+            set_aside(&path, &error, &mut events)?;
+            connect(&path, pages, &mut events)?
+        }
+        other => other?,
+    };
+    let settings = settings(&conn)?;
+    let (next_seq, newest) = (state.next_seq(), state.newest);
+    let guard = Arc::new(guard);
+    let store = Store { path, file_system, pages, conn, state, doubtful: false, room: 1, guard };
+    Ok(Opened { store, records, settings, next_seq, newest, events })
+}
+
+pub(super) fn reader(store: &Store) -> Result<Reader> {
+    let conn = connection(&store.path, store.file_system)?;
+    // Not opened read-only: the log could not be recovered then.
+    conn.pragma_update(None, "query_only", true)?;
+    Ok(Reader { conn, _guard: store.guard.clone() })
+}
+
+/// Looks at the file's header, before SQLite has it open.
+fn inspect(path: &Path) -> Result<()> {
+    let mut header = [0; 100];
+    let mut file = match File::open(path) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|cause| io_error(path, cause))?,
+    };
+    let length = file.metadata().map_err(|cause| io_error(path, cause))?.len();
+    match file.read_exact(&mut header) {
+        Err(_) if length == 0 => {
+            log::warn!("{} is empty; starting afresh in it", path.display());
+            return Ok(());
+        }
+        Err(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => return Err(io_error(path, cause)),
+        _ => {}
+    }
+    // Zeros are what a power cut leaves of a file on many file systems: ours, but lost.
+    if header[..16] == [0; 16] {
+        return Err(Error::new(ErrorKind::Corrupt, "its first page is all zeros"));
+    }
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(foreign(path));
+    }
+    refuse_newer(path, i32::from_be_bytes([header[60], header[61], header[62], header[63]]))
+}
+
+fn refuse_newer(path: &Path, version: i32) -> Result<()> {
+    let known = MIGRATIONS.len() as i32;
+    if version <= known {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Newer,
+        format!(
+            "{} was written by a newer net-pulse (schema {version}, this one knows up to {known}); \
+             install that version again, or name another file with --database",
+            path.display()
+        ),
+    ))
+}
+
+fn foreign(path: &Path) -> Error {
+    Error::usage(format!("{} is not a database of net-pulse; name another file with --database", path.display()))
+}
+
+type Connected = (Connection, Option<&'static str>, State, Vec<Record>);
+
+fn connect(path: &Path, pages: u64, events: &mut Vec<Event>) -> Result<Connected> {
+    let mut first = None;
+    for file_system in FILE_SYSTEMS {
+        match connect_by(path, file_system, pages, events) {
+            Ok((conn, state, records)) => {
+                if let Some(error) = first {
+                    tell(events, format!("{error}: locking by other means ({})", file_system.unwrap_or("default")));
+                }
+                return Ok((conn, file_system, state, records));
+            }
+            Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::System) => drop(first.get_or_insert(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let error = first.unwrap_or_else(|| Error::new(ErrorKind::System, "no way to open it"));
+    Err(error.context(format!("cannot use the database {}", path.display())))
+}
+
+fn connect_by(
+    path: &Path,
+    file_system: Option<&'static str>,
+    pages: u64,
+    events: &mut Vec<Event>,
+) -> Result<(Connection, State, Vec<Record>)> {
+    if file_system == Some("unix-dotfile") {
+        // Ours from before a power cut: the guard says that nobody else can have it.
+        let _ = fs::remove_dir(beside(path, ".lock"));
+    }
+    if !path.exists() {
+        // SQLite would make it readable for all; the log beside it takes over the mode.
+        private(OpenOptions::new().write(true).create_new(true)).open(path).map_err(|cause| io_error(path, cause))?;
+    }
+    let mut conn = connection(path, file_system)?;
+    let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let (version, owner) = (pragma("user_version")?, pragma("application_id")?);
+    let tables: i32 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 && owner != APPLICATION_ID {
+        return Err(foreign(path));
+    }
+    refuse_newer(path, version)?;
+    let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(Error::new(ErrorKind::Corrupt, verdict));
+    }
+    if tables == 0 {
+        conn.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
+    }
+    for (name, value) in WRITER_PRAGMAS {
+        set(&conn, name, value)?;
+    }
+    set(&conn, "max_page_count", &pages.min(u64::from(u32::MAX - 1)).to_string())?;
+    writable(&mut conn, version, events)?;
+    let state = State::load(&conn)?;
+    let records = records(&conn, &state)?;
+    Ok((conn, state, records))
+}
+
+pub(super) fn connection(path: &Path, file_system: Option<&str>) -> Result<Connection> {
+    // Each connection stays with one thread at a time, so that SQLite's own mutexes are idle weight.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = match file_system {
+        Some(name) => Connection::open_with_flags_and_vfs(path, flags, name)?,
+        None => Connection::open_with_flags(path, flags)?,
+    };
+    conn.busy_timeout(BUSY)?;
+    for (name, value) in PRAGMAS {
+        set(&conn, name, value)?;
+    }
+    Ok(conn)
+}
+
+fn set(conn: &Connection, name: &str, value: &str) -> Result<()> {
+    Ok(conn.execute_batch(&format!("PRAGMA {name}={value}"))?)
+}
+
+/// Chooses a journal and proves it by writing: some file systems agree to a write-ahead log and fail at the first page.
+fn writable(conn: &mut Connection, version: i32, events: &mut Vec<Event>) -> Result<()> {
+    let mut first = None;
+    for journal in JOURNALS {
+        let tried = conn
+            .query_row(&format!("PRAGMA journal_mode={journal}"), [], |row| row.get::<_, String>(0))
+            .map_err(Error::from)
+            .and_then(|reply| {
+                if reply.eq_ignore_ascii_case(journal) {
+                    return migrate(conn, version);
+                }
+                Err(Error::new(ErrorKind::Io, format!("journal_mode={journal} was answered with {reply}")))
+            });
+        match tried {
+            Ok(()) => {
+                if let Some(error) = first {
+                    tell(events, format!("no write-ahead log here ({error}): more is written to the disk"));
+                }
+                return Ok(());
+            }
+            // Nothing wrong with the file: it can be read, and written to once there is room.
+            Err(error) if error.kind == ErrorKind::Full && version as usize == MIGRATIONS.len() => {
+                tell(events, format!("the disk is full: {error}"));
+                return Ok(());
+            }
+            Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::Busy | ErrorKind::System) => {
+                drop(first.get_or_insert(error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::new(ErrorKind::Io, "no journal works")))
+}
+
+/// Brings the schema up to date. Writes something in any case.
+fn migrate(conn: &mut Connection, version: i32) -> Result<()> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
+        tx.execute_batch(step)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i32)?;
+    tx.execute("INSERT INTO meta VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", [])?;
+    Ok(tx.commit()?)
+}
+
+fn records(conn: &Connection, state: &State) -> Result<Vec<Record>> {
+    let mut statement =
+        conn.prepare("SELECT id, name, kind, alias, ifindex, boot, first_seen FROM interface ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = row.get(0)?;
+        let first_seen = row.get(6)?;
+        let tally = state.tally(id);
+        records.push(Record {
+            id,
+            name: row.get(1)?,
+            kind: Kind::from_name(&row.get::<_, String>(2)?),
+            alias: row.get(3)?,
+            ifindex: row.get(4)?,
+            boot: row.get(5)?,
+            first_seen,
+            last_seen: tally.last_seen.unwrap_or(first_seen),
+            raw: tally.raw,
+            lifetime: tally.lifetime,
+            mono_ms: tally.mono_ms,
+        });
+    }
+    Ok(records)
+}
+
+fn settings(conn: &Connection) -> Result<BTreeMap<String, String>> {
+    let mut statement = conn.prepare("SELECT key, value FROM setting")?;
+    let settings = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(settings.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Renames a damaged database, and what belongs to it so that the two can still be looked at together.
+fn set_aside(path: &Path, why: &Error, events: &mut Vec<Event>) -> Result<()> {
+    let mut unix = SystemClock.now().unix_ms.div_euclid(1000);
+    let mut aside = beside(path, &format!(".corrupt-{unix}"));
+    while aside.exists() {
+        unix += 1;
+        aside = beside(path, &format!(".corrupt-{unix}"));
+    }
+    fs::rename(path, &aside).map_err(|cause| io_error(path, cause))?;
+    for part in ["-wal", "-journal"] {
+        let from = beside(path, part);
+        if from.exists() {
+            fs::rename(&from, beside(&aside, part)).map_err(|cause| io_error(&from, cause))?;
+        }
+    }
+    tell(events, format!("the database was damaged ({why}): set aside as {}, starting afresh", aside.display()));
+    Ok(())
+}
+
+fn tell(events: &mut Vec<Event>, detail: String) {
+    log::error!("{detail}");
+    let mono_ms = SystemClock.now().mono_ms;
+    events.push(Event { unix: None, mono_ms, kind: EventKind::Storage, interface: String::new(), detail });
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn io_error(path: &Path, cause: io::Error) -> Error {
+    let kind = match cause.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        _ => ErrorKind::System,
+    };
+    Error::new(kind, format!("{}: {cause}", path.display()))
+}
+
+/// Opened files are for their owner only.
+fn private(options: &mut OpenOptions) -> &OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o750);
+    builder.recursive(true).create(path)
+}

@@ -1,0 +1,446 @@
+//! What the blocks hold: ticks with their samples, and cells. Pure; the packing itself is `block`'s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::block::{Bytes, Columns, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag};
+use super::fold::Cell;
+use crate::error::Result;
+use crate::model::{Counters, IfaceId, Mark, Sample};
+
+/// The year 9999. Times outside are nonsense, and keeping them out keeps sums of times from overflowing.
+pub const LAST_UNIX: i64 = 253_402_300_799;
+/// Interface numbers are stored with room for `Point::id`.
+pub const LAST_IFACE: IfaceId = (1 << 20) - 1;
+
+/// When a tick was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    pub seq: u64,
+    pub unix: i64,
+    pub mono_ms: u64,
+}
+
+/// A tick with its samples, at most one for each interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    pub moment: Moment,
+    pub samples: Vec<Sample>,
+}
+
+/// Columns of a tick, as differences from what the tick before it leads to expect.
+const HEAD_COLUMNS: usize = 3;
+/// The eight counters, the mark, and the span as a difference from the time between the ticks: the last two are zero
+/// for nearly every sample, and then cost nothing.
+const SAMPLE_COLUMNS: usize = 10;
+const MARK: usize = 8;
+const SPAN: usize = 9;
+
+/// Packs ticks, which must be in the order of their times.
+pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
+    let mut packer = Packer::new(rows.len());
+    let steps = put_head(packer.head(), rows);
+    let ifaces: BTreeSet<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
+    for iface in ifaces {
+        let mut present = Vec::with_capacity(rows.len());
+        let mut columns = vec![Vec::with_capacity(rows.len()); SAMPLE_COLUMNS];
+        for (at, row) in rows.iter().enumerate() {
+            let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
+            present.push(at as u16);
+            columns.iter_mut().zip(sample.delta.0).for_each(|(column, value)| column.push(value));
+            columns[MARK].push(sample.mark as u64);
+            columns[SPAN].push(zigzag(sample.span_ms.wrapping_sub(steps[at]) as i64));
+        }
+        packer.group(iface, &present, &columns);
+    }
+    packer.finish()
+}
+
+/// Gives the expected span of each row: the time since the tick before it. For the first it is written down.
+fn put_head(out: &mut Vec<u8>, rows: &[Row]) -> Vec<u64> {
+    let Some(first) = rows.first() else { return Vec::new() };
+    let usual = first.samples.iter().find(|sample| sample.mark == Mark::Plain).or(first.samples.first());
+    let mut steps = vec![usual.map_or(0, |sample| sample.span_ms)];
+    put_leb(out, first.moment.seq);
+    put_leb(out, zigzag(first.moment.unix));
+    put_leb(out, first.moment.mono_ms);
+    put_leb(out, steps[0]);
+    let mut columns = vec![Vec::with_capacity(rows.len()); HEAD_COLUMNS];
+    for pair in rows.windows(2) {
+        let (before, now) = (&pair[0].moment, &pair[1].moment);
+        let step = now.mono_ms.wrapping_sub(before.mono_ms);
+        columns[0].push(zigzag(now.seq.wrapping_sub(before.seq).wrapping_sub(1) as i64));
+        columns[1].push(zigzag(step as i64));
+        columns[2].push(zigzag(now.unix.wrapping_sub(before.unix).wrapping_sub(in_seconds(step))));
+        steps.push(step);
+    }
+    let all: Vec<u16> = (1..rows.len() as u16).collect();
+    put_columns(out, all.len(), &all, &columns);
+    steps
+}
+
+fn in_seconds(step_ms: u64) -> i64 {
+    (step_ms as i64 / 1000).wrapping_add(i64::from(step_ms % 1000 >= 500))
+}
+
+/// Unpacks blocks of samples, one after another, in buffers of its own.
+#[derive(Default)]
+pub struct Samples {
+    moments: Vec<Moment>,
+    steps: Vec<u64>,
+    columns: Columns,
+}
+
+impl Samples {
+    /// The ticks of a block; `one` and `all` may be asked about the same block afterwards.
+    pub fn open(&mut self, packed: &Packed) -> Result<&[Moment]> {
+        let mut bytes = Bytes(packed.head);
+        let mut now = Moment { seq: bytes.leb()?, unix: unzigzag(bytes.leb()?), mono_ms: bytes.leb()? };
+        let mut step = bytes.leb()?;
+        self.columns.read(bytes.0, packed.rows - 1, HEAD_COLUMNS)?;
+        if self.columns.present.len() != packed.rows - 1 {
+            return Err(damaged("ticks are lacking"));
+        }
+        self.moments.clear();
+        self.steps.clear();
+        for at in 0..packed.rows {
+            if at > 0 {
+                let column = |column| unzigzag(self.columns.column(column)[at - 1]);
+                step = column(1) as u64;
+                now.seq = now.seq.wrapping_add(1).wrapping_add(column(0) as u64);
+                now.mono_ms = now.mono_ms.wrapping_add(step);
+                now.unix = now.unix.wrapping_add(in_seconds(step)).wrapping_add(column(2));
+            }
+            if !(0..=LAST_UNIX).contains(&now.unix) {
+                return Err(damaged("a time is impossible"));
+            }
+            self.moments.push(now);
+            self.steps.push(step);
+        }
+        Ok(&self.moments)
+    }
+
+    /// The samples of one interface in the block that was opened.
+    pub fn one(&mut self, packed: &Packed, iface: IfaceId, each: &mut dyn FnMut(&Moment, &Sample)) -> Result<()> {
+        match packed.find(iface)? {
+            Some(body) => self.group(packed, iface, body, each),
+            None => Ok(()),
+        }
+    }
+
+    /// The samples of one interface or of all, interface by interface.
+    pub fn some(
+        &mut self,
+        packed: &Packed,
+        iface: Option<IfaceId>,
+        each: &mut dyn FnMut(&Moment, &Sample),
+    ) -> Result<()> {
+        if let Some(iface) = iface {
+            return self.one(packed, iface, each);
+        }
+        for group in packed.groups() {
+            let (iface, body) = group?;
+            self.group(packed, iface, body, each)?;
+        }
+        Ok(())
+    }
+
+    fn group(
+        &mut self,
+        packed: &Packed,
+        iface: IfaceId,
+        body: &[u8],
+        each: &mut dyn FnMut(&Moment, &Sample),
+    ) -> Result<()> {
+        self.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
+        let counters: [&[u64]; 8] = std::array::from_fn(|at| self.columns.column(at));
+        let (marks, spans) = (self.columns.column(MARK), self.columns.column(SPAN));
+        for (at, row) in self.columns.present.iter().enumerate() {
+            let row = usize::from(*row);
+            let sample = Sample {
+                iface,
+                mark: Mark::from_code(marks[at]),
+                span_ms: self.steps[row].wrapping_add(unzigzag(spans[at]) as u64),
+                delta: Counters(std::array::from_fn(|counter| counters[counter][at])),
+            };
+            each(&self.moments[row], &sample);
+        }
+        Ok(())
+    }
+}
+
+/// Everything in a block of samples.
+pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<Row>> {
+    let packed = Packed::open(bytes)?;
+    let mut samples = Samples::default();
+    let moments = samples.open(&packed)?;
+    let mut rows: Vec<Row> = moments.iter().map(|moment| Row { moment: *moment, samples: Vec::new() }).collect();
+    for group in packed.groups() {
+        let (iface, body) = group?;
+        samples.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
+        let present = samples.columns.present.clone();
+        let mut present = present.iter();
+        samples.group(&packed, iface, body, &mut |_, sample| {
+            if let Some(row) = present.next() {
+                rows[usize::from(*row)].samples.push(*sample);
+            }
+        })?;
+    }
+    Ok(rows)
+}
+
+/// How many samples a block has, without unpacking them.
+pub fn count_samples(packed: &Packed, iface: Option<IfaceId>) -> Result<usize> {
+    let mut count = 0;
+    for group in packed.groups() {
+        let (found, body) = group?;
+        if iface.is_none_or(|iface| iface == found) {
+            count += present_rows(body, packed.rows)?;
+        }
+    }
+    Ok(count)
+}
+
+/// Cells of one row of the database, by interface and place in the row.
+pub type Cells = BTreeMap<(IfaceId, u16), Cell>;
+
+/// The eight counters; covered seconds as what lacks of the cell's length; blind seconds; then the peaks twice: as they
+/// are, or as what they exceed the average by, whichever is shorter, the other being zero.
+const CELL_COLUMNS: usize = 14;
+const LACKING: usize = 8;
+const BLIND: usize = 9;
+const PEAKS: usize = 10;
+const EXCESS: usize = 12;
+
+/// Packs the cells of one row; `length_s` is that of each.
+pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
+    let mut packer = Packer::new(rows);
+    let mut cells = cells.iter().peekable();
+    while let Some(((iface, _), _)) = cells.peek() {
+        let iface = *iface;
+        let mut present = Vec::with_capacity(rows);
+        let mut columns = vec![Vec::with_capacity(rows); CELL_COLUMNS];
+        while let Some(((_, at), cell)) = cells.next_if(|((next, _), _)| *next == iface) {
+            present.push(*at);
+            columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));
+            columns[LACKING].push(zigzag(length_s - i64::from(cell.covered)));
+            columns[BLIND].push(cell.blind.into());
+            for (at, peak) in [cell.rx_peak, cell.tx_peak].into_iter().enumerate() {
+                columns[PEAKS + at].push(peak);
+                columns[EXCESS + at].push(zigzag(peak.wrapping_sub(average(cell, at)) as i64));
+            }
+        }
+        for at in 0..2 {
+            let (peak, excess) = (PEAKS + at, EXCESS + at);
+            // No excess at all reads as no peak at all, so such a column stays as it is.
+            let by_excess = size(&columns[excess], rows) < size(&columns[peak], rows)
+                && columns[excess].iter().any(|value| *value != 0);
+            columns[if by_excess { peak } else { excess }].fill(0);
+        }
+        packer.group(iface, &present, &columns);
+    }
+    packer.finish()
+}
+
+fn size(column: &Vec<u64>, rows: usize) -> usize {
+    let mut out = Vec::new();
+    let present: Vec<u16> = (0..column.len() as u16).collect();
+    put_columns(&mut out, rows, &present, std::slice::from_ref(column));
+    out.len()
+}
+
+fn average(cell: &Cell, counter: usize) -> u64 {
+    cell.sum.0[counter] / (u64::from(cell.covered) + u64::from(cell.blind)).max(1)
+}
+
+/// Unpacks the cells of one interface or of all, in ascending order of interface and place.
+pub fn unpack_cells(
+    bytes: &[u8],
+    length_s: i64,
+    only: Option<IfaceId>,
+    columns: &mut Columns,
+    each: &mut dyn FnMut(IfaceId, u16, &Cell),
+) -> Result<()> {
+    let packed = Packed::open(bytes)?;
+    let mut group = |iface, body: &[u8]| {
+        columns.read(body, packed.rows, CELL_COLUMNS)?;
+        let all: [&[u64]; CELL_COLUMNS] = std::array::from_fn(|at| columns.column(at));
+        let by_excess = [0, 1].map(|at| all[EXCESS + at].iter().any(|value| *value != 0));
+        for (at, row) in columns.present.iter().enumerate() {
+            let mut cell = Cell {
+                sum: Counters(std::array::from_fn(|counter| all[counter][at])),
+                rx_peak: all[PEAKS][at],
+                tx_peak: all[PEAKS + 1][at],
+                covered: u32::try_from(length_s.wrapping_sub(unzigzag(all[LACKING][at])))
+                    .map_err(|_| damaged("a cell is longer than time"))?,
+                blind: u32::try_from(all[BLIND][at]).map_err(|_| damaged("a cell is longer than time"))?,
+            };
+            let averages = [average(&cell, 0), average(&cell, 1)];
+            for (which, peak) in [&mut cell.rx_peak, &mut cell.tx_peak].into_iter().enumerate() {
+                if by_excess[which] {
+                    *peak = averages[which].wrapping_add(unzigzag(all[EXCESS + which][at]) as u64);
+                }
+            }
+            each(iface, *row, &cell);
+        }
+        Ok(())
+    };
+    match only {
+        Some(iface) => packed.find(iface)?.map_or(Ok(()), |body| group(iface, body)),
+        None => packed.groups().try_for_each(|found| {
+            let (iface, body) = found?;
+            group(iface, body)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{RX_BYTES, TX_BYTES};
+    use crate::store::testing::Random;
+
+    const T: i64 = 1_768_435_200;
+
+    fn row(seq: u64, unix: i64, mono_ms: u64, samples: &[(IfaceId, u64)]) -> Row {
+        let samples = samples
+            .iter()
+            .map(|(iface, rx)| Sample {
+                iface: *iface,
+                mark: Mark::Plain,
+                span_ms: 30_000,
+                delta: Counters([*rx, 2, 3, 4, 0, 0, 0, 0]),
+            })
+            .collect();
+        Row { moment: Moment { seq, unix, mono_ms }, samples }
+    }
+
+    fn check(rows: &[Row]) -> usize {
+        let bytes = pack_samples(rows);
+        assert_eq!(unpack_samples(&bytes).unwrap(), rows);
+        let packed = Packed::open(&bytes).unwrap();
+        let count: usize = rows.iter().map(|row| row.samples.len()).sum();
+        assert_eq!(count_samples(&packed, None).unwrap(), count);
+        let ones = rows.iter().flat_map(|row| &row.samples).filter(|sample| sample.iface == 1).count();
+        assert_eq!(count_samples(&packed, Some(1)).unwrap(), ones);
+        bytes.len()
+    }
+
+    #[test]
+    fn samples_come_back_as_they_went_in() {
+        check(&[row(1, T, 5, &[])]);
+        check(&[row(u64::MAX, 0, u64::MAX, &[(0, u64::MAX)])]);
+        check(&[row(9, LAST_UNIX, 0, &[(1, 1), (LAST_IFACE, 2)]), row(3, LAST_UNIX, 0, &[(1, 0)])]);
+        check(&[
+            row(1, T, 1000, &[(1, 5), (2, 0)]),
+            row(2, T + 30, 31_000, &[(2, 1)]),
+            row(3, T + 31, 32_000, &[(1, 0), (2, 1)]),
+        ]);
+        // Set back: merged rows are in the order of their times, not of their numbers.
+        check(&[row(7, T, 90_000, &[(1, 5)]), row(2, T + 5, 31_000, &[(1, 1)]), row(8, T + 5, 99_000, &[(1, 1)])]);
+        let mut marked = row(1, T, 5, &[(1, 7), (2, 7)]);
+        marked.samples[0].mark = Mark::Gap;
+        marked.samples[0].span_ms = u64::MAX;
+        marked.samples[1].mark = Mark::Reset;
+        check(&[marked]);
+    }
+
+    #[test]
+    fn an_idle_interface_costs_three_bytes_and_a_steady_tick_none() {
+        let idle = |ifaces: &[(IfaceId, u64)], ticks: u64| -> Vec<Row> {
+            (0..ticks)
+                .map(|at| {
+                    let mut row = row(at + 1, T + 30 * at as i64, 30_000 * at, ifaces);
+                    row.samples.iter_mut().for_each(|sample| sample.delta = Counters::ZERO);
+                    row
+                })
+                .collect()
+        };
+        let one = check(&idle(&[(1, 0)], 10));
+        assert_eq!(check(&idle(&[(1, 0), (2, 0)], 10)), one + 3);
+        assert_eq!(check(&idle(&[(1, 0)], 100)), one);
+        assert!(one < 30, "{one}");
+    }
+
+    #[test]
+    fn cells_come_back_as_they_went_in() {
+        let mut random = Random(7);
+        for round in 0..200u64 {
+            let (rows, length) = [(72, 300), (24, 3600), (1, 82_800)][round as usize % 3];
+            let mut cells = Cells::new();
+            for iface in 0..5 {
+                for at in 0..rows {
+                    if random.below(10) < round % 10 {
+                        continue;
+                    }
+                    let mut cell = Cell { covered: length as u32 - random.below(3) as u32, ..Cell::default() };
+                    if random.below(3) > 0 {
+                        cell.sum = Counters(std::array::from_fn(|_| random.small()));
+                        cell.rx_peak = cell.sum.0[RX_BYTES] / length as u64 + random.below(20);
+                        cell.tx_peak = cell.sum.0[TX_BYTES] / length as u64;
+                    }
+                    if random.below(20) == 0 {
+                        cell = Cell {
+                            sum: Counters([u64::MAX; 8]),
+                            rx_peak: random.next(),
+                            tx_peak: u64::MAX,
+                            covered: random.next() as u32,
+                            blind: u32::MAX,
+                        };
+                    }
+                    cells.insert((iface, at), cell);
+                }
+            }
+            let bytes = pack_cells(&cells, usize::from(rows), length);
+            let mut columns = Columns::default();
+            for only in [None, Some(0), Some(3), Some(9)] {
+                let mut got = Cells::new();
+                unpack_cells(&bytes, length, only, &mut columns, &mut |iface, at, cell| {
+                    got.insert((iface, at), *cell);
+                })
+                .unwrap();
+                let mut expect = cells.clone();
+                expect.retain(|(iface, _), _| only.is_none_or(|only| only == *iface));
+                assert_eq!(got, expect);
+            }
+        }
+    }
+
+    /// Anything at all may come from a worn card: an error is fine, a panic or a gigabyte is not.
+    #[test]
+    fn e40_damaged_blocks_give_an_error_or_some_numbers() {
+        let mut random = Random(11);
+        let rows: Vec<Row> = (0..20)
+            .map(|at| row(at + 1, T + 30 * at as i64, 30_000 * at, &[(1, random.below(1 << 24)), (2, at % 2), (40, 0)]))
+            .collect();
+        let mut cells = Cells::new();
+        for at in 0..72 {
+            cells.insert((3, at), Cell { sum: Counters([random.small(); 8]), rx_peak: 77, ..Cell::default() });
+        }
+        let mut columns = Columns::default();
+        let mut read = |bytes: &[u8]| {
+            let samples = unpack_samples(bytes).is_ok();
+            let cells = unpack_cells(bytes, 300, None, &mut columns, &mut |_, _, _| ()).is_ok();
+            (samples, cells)
+        };
+        let (whole, other) = (pack_samples(&rows), pack_cells(&cells, 72, 300));
+        assert_eq!((read(&whole).0, read(&other).1), (true, true));
+        for whole in [whole, other] {
+            for length in 0..whole.len() {
+                read(&whole[..length]);
+            }
+            for _ in 0..20_000 {
+                let mut bytes = whole.clone();
+                for _ in 0..=random.below(3) {
+                    let at = random.below(bytes.len() as u64) as usize;
+                    bytes[at] = random.next() as u8;
+                }
+                read(&bytes);
+            }
+        }
+        for _ in 0..20_000 {
+            let mut bytes = vec![1];
+            bytes.extend((0..random.below(60)).map(|_| random.next() as u8 >> random.below(8)));
+            read(&bytes);
+        }
+    }
+}

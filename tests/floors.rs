@@ -1,0 +1,209 @@
+//! The tree's own rules: arrows run down the seven floors, SQL stays in one room, the operating system in few. Read from
+//! the source text, so that a change that breaks a rule has to say so here.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Seven floors, the top one first. A room may use rooms on floors below its own, and no others.
+const FLOORS: [&[&str]; 7] = [
+    &["main"],
+    &["app", "commands"],
+    &["http", "sampler", "writer", "cli"],
+    &["counter", "detect", "live", "plan", "source", "store", "totals"],
+    &["config", "log"],
+    &["clock"],
+    &["model", "error"],
+];
+
+/// Arrows within a floor. Each has its reason; more of them would be a floor of their own.
+const NEIGHBOURS: [(&str, &str); 1] = [
+    // The lowest floor is what everybody agrees on, and what can go wrong with it.
+    ("model", "error"),
+];
+
+/// Arrows that run down and are forbidden all the same.
+const FORBIDDEN: [(&str, &str); 4] =
+    [("source", "store"), ("store", "source"), ("http", "source"), ("http", "sampler")];
+
+/// A word that may stand in the code of these rooms only.
+const RESERVED: [(&str, &[&str]); 6] = [
+    ("rusqlite::", &["store"]),
+    ("libc::", &["source", "clock", "app", "main"]),
+    ("nix::", &["source", "clock", "app", "main"]),
+    ("tiny_http::", &["http"]),
+    ("serde_json::", &["http", "commands"]),
+    ("std::process::exit", &["main"]),
+];
+
+/// What begins a statement of SQL in a string.
+const SQL: [&str; 9] = [
+    "SELECT ",
+    "INSERT ",
+    "UPDATE ",
+    "DELETE FROM",
+    "CREATE TABLE",
+    "DROP TABLE",
+    "PRAGMA ",
+    "BEGIN IMMEDIATE",
+    "ALTER TABLE",
+];
+
+struct File {
+    /// As in `source/linux.rs`.
+    path: String,
+    room: String,
+    /// Comments and the tests at the bottom left out.
+    code: String,
+}
+
+fn files() -> Vec<File> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&src, &src, &mut files);
+    assert!(files.len() > 10, "where is the source?");
+    files
+}
+
+fn collect(top: &Path, dir: &Path, files: &mut Vec<File>) {
+    for entry in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry")) {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(top, &path, files);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            let text = fs::read_to_string(&path).expect("text");
+            let path = path.strip_prefix(top).expect("below it").to_str().expect("a plain path").to_string();
+            let room = path.split(['/', '.']).next().expect("a name").to_string();
+            files.push(File { path, room, code: code_of(&text) });
+        }
+    }
+}
+
+fn code_of(text: &str) -> String {
+    let code = text.split("\n#[cfg(test)]\nmod ").next().expect("a first part");
+    code.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+/// The rooms that a piece of code names, in `use` lines and in full paths, grouped or not. The binary calls the library
+/// by the crate's name.
+fn named(code: &str) -> BTreeSet<String> {
+    let mut rooms = BTreeSet::new();
+    for start in ["crate::", "net_pulse::"] {
+        for (at, _) in code.match_indices(start) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_' || letter == '$') {
+                continue;
+            }
+            let rest = &code[at + start.len()..];
+            match rest.strip_prefix('{') {
+                Some(group) => rooms.extend(first_names(group)),
+                None => rooms.extend(word(rest)),
+            }
+        }
+    }
+    rooms
+}
+
+/// The first name of each entry of a `{...}` list.
+fn first_names(group: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut depth = 0;
+    let mut fresh = true;
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => fresh = true,
+            _ if fresh && !letter.is_whitespace() => {
+                names.extend(word(&group[at..]));
+                fresh = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn word(text: &str) -> Option<String> {
+    let word: String = text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+    (!word.is_empty()).then_some(word)
+}
+
+fn floor(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|rooms| rooms.contains(&room))
+}
+
+fn faults(files: &[File]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for file in files.iter().filter(|file| file.room != "lib") {
+        let Some(here) = floor(&file.room) else {
+            faults.push(format!("{}: '{}' stands on no floor", file.path, file.room));
+            continue;
+        };
+        for other in named(&file.code).iter().filter(|other| **other != file.room) {
+            // Names of the crate's root that are no rooms: macros and re-exports.
+            let Some(there) = floor(other) else {
+                faults.push(format!("{}: names '{other}', which stands on no floor", file.path));
+                continue;
+            };
+            let arrow = (file.room.as_str(), other.as_str());
+            if FORBIDDEN.contains(&arrow) {
+                faults.push(format!("{}: {} must not name {other}", file.path, file.room));
+            } else if there <= here && !NEIGHBOURS.contains(&arrow) {
+                faults.push(format!(
+                    "{}: {} (floor {}) names {other} (floor {})",
+                    file.path,
+                    file.room,
+                    7 - here,
+                    7 - there
+                ));
+            }
+        }
+        for (text, rooms) in RESERVED {
+            if file.code.contains(text) && !rooms.contains(&file.room.as_str()) {
+                faults.push(format!("{}: '{text}' belongs to {}", file.path, rooms.join(", ")));
+            }
+        }
+        if file.room != "store" {
+            for start in SQL.iter().filter(|start| file.code.contains(&format!("\"{start}"))) {
+                faults.push(format!("{}: SQL outside store: {start}", file.path));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn arrows_run_down_and_rooms_keep_to_themselves() {
+    assert_eq!(faults(&files()), Vec::<String>::new());
+}
+
+/// A table of rules that no text can break would be no check.
+#[test]
+fn each_kind_of_fault_is_seen() {
+    let check = |path: &str, text: &str, expect: &[&str]| {
+        let room = path.split(['/', '.']).next().expect("a name").to_string();
+        let file = File { path: path.to_string(), room, code: code_of(text) };
+        let found = faults(&[file]);
+        assert_eq!(found.len(), expect.len(), "{text}: {found:?}");
+        for (found, expect) in found.iter().zip(expect) {
+            assert!(found.contains(expect), "{found} does not say {expect}");
+        }
+    };
+    check("live.rs", "use crate::model::Batch;\nuse crate::clock::Zone;", &[]);
+    check("clock/zone.rs", "use crate::live::Live;", &["clock (floor 2) names live (floor 4)"]);
+    check("live.rs", "use crate::{model::{Batch, Tick}, http::{Context}};", &["live (floor 4) names http (floor 5)"]);
+    check("store/mod.rs", "use crate::source;", &["must not name source"]);
+    check("source/linux.rs", "fn f() { crate::store::open() }", &["must not name store"]);
+    check("http/api.rs", "use crate::sampler::Step;", &["must not name sampler"]);
+    check("writer.rs", "use crate::sampler::Step;", &["writer (floor 5) names sampler (floor 5)"]);
+    check("writer.rs", "// use crate::sampler::Step;", &[]);
+    check("writer.rs", "fn a() {}\n#[cfg(test)]\nmod tests {\n    use crate::sampler::Step;\n}", &[]);
+    check("http/api.rs", "let q = \"SELECT 1\";", &["SQL outside store"]);
+    check("store/query.rs", "let q = \"SELECT 1\";", &[]);
+    check("live.rs", "use nix::sys::time;", &["'nix::' belongs to source"]);
+    check("cellar.rs", "", &["stands on no floor"]);
+    check("main.rs", "use net_pulse::app;", &[]);
+    check("counter.rs", "use crate::nowhere::X;", &["names 'nowhere'"]);
+}

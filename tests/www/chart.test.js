@@ -1,0 +1,125 @@
+// Columns, scales and ticks behind the chart.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { greatest, hourly, join, niceStep, runs, timeTicks, valueScale } from "../../www/chart.js";
+import { clock, seconds } from "../../www/format.js";
+
+process.env.TZ = "Europe/Berlin";
+
+const check = (actual, expected) => assert.deepEqual(actual, expected);
+
+function ringOf(...answers) {
+  const ring = { next: 0, t: [], interfaces: {} };
+  for (const [next, t, interfaces] of answers) join(ring, { next, t, interfaces }, 4);
+  return ring;
+}
+
+test("live answers are appended and the oldest seconds fall out", () => {
+  const ring = ringOf([2, [10, 11], { a: { rx: [1, 2], tx: [5, 6] } }], [5, [12, 13, 14], { a: { rx: [3, null, 4], tx: [7, null, 8] } }]);
+  check(ring, { next: 5, t: [11, 12, 13, 14], interfaces: { a: { rx: [2, 3, null, 4], tx: [6, 7, null, 8] } } });
+});
+
+test("an interface that comes or goes is null where it was not", () => {
+  const ring = ringOf([1, [10], { a: { rx: [1], tx: [1] } }], [2, [11], { b: { rx: [2], tx: [2] } }]);
+  check(ring.interfaces, { a: { rx: [1, null], tx: [1, null] }, b: { rx: [null, 2], tx: [null, 2] } });
+});
+
+test("an interface that is long gone is forgotten", () => {
+  const ring = ringOf([1, [10], { a: { rx: [1], tx: [1] } }], [5, [11, 12, 13, 14], { b: { rx: [1, 2, 3, 4], tx: [1, 2, 3, 4] } }]);
+  check(Object.keys(ring.interfaces), ["b"]);
+});
+
+test("an answer longer than the ring leaves its newest part", () => {
+  check(ringOf([6, [1, 2, 3, 4, 5, 6], { a: { rx: [1, 2, 3, 4, 5, 6], tx: [1, 2, 3, 4, 5, 6] } }]).interfaces.a.rx, [3, 4, 5, 6]);
+});
+
+test("nothing new changes nothing", () => {
+  const ring = ringOf([2, [10, 11], { a: { rx: [1, 2], tx: [5, 6] } }], [2, [], {}]);
+  check(ring, { next: 2, t: [10, 11], interfaces: { a: { rx: [1, 2], tx: [5, 6] } } });
+});
+
+test("after a restart of the service the old seconds are gone", () => {
+  const before = [500, [10, 11], { a: { rx: [1, 2], tx: [5, 6] } }];
+  check(ringOf(before, [3, [], {}]), { next: 0, t: [], interfaces: {} });
+  check(ringOf(before, [3, [12], { a: { rx: [9], tx: [9] } }]), { next: 3, t: [12], interfaces: { a: { rx: [9], tx: [9] } } });
+});
+
+test("after a clock that was set back the old seconds are gone", () => {
+  check(ringOf([1, [1000], { a: { rx: [1], tx: [1] } }], [2, [400], { a: { rx: [2], tx: [2] } }]).t, [400]);
+});
+
+test("the greatest of what is known", () => {
+  check(greatest([1, null, 7], [3]), 7);
+  check(greatest([0, null], undefined), 0);
+  check(greatest([null, null]), null);
+  check(greatest(undefined), null);
+});
+
+test("hours average what is known and keep the peaks", () => {
+  const series = { t: [3600, 5400, 7200], rx: [10, 20, null], tx: [null, 4, null], rx_peak: [15, 90, null], tx_peak: [null, 8, null] };
+  check(hourly(series), [[3600, 15, 4, 90, 8], [7200, null, null, null, null]]);
+  check(hourly({ t: [], rx: [], tx: [] }), []);
+});
+
+const walls = (from, to, most) => timeTicks(seconds(from), seconds(to), most).map(clock).join(" ");
+
+test("ticks stand at round local times", () => {
+  check(walls("2026-01-15T10:30:00+01:00", "2026-01-16T10:30:00+01:00", 8), "12:00 15:00 18:00 21:00 00:00 03:00 06:00 09:00");
+  check(walls("2026-01-15T10:30:00+01:00", "2026-01-16T10:30:00+01:00", 4), "12:00 18:00 00:00 06:00");
+  check(walls("2026-01-15T10:28:00+01:00", "2026-01-15T10:33:00+01:00", 5), "10:28 10:29 10:30 10:31 10:32 10:33");
+});
+
+test("ticks stay round through a change of the clock, and none stands twice", () => {
+  check(walls("2026-03-28T23:00:00+01:00", "2026-03-29T07:00:00+02:00", 8), "23:00 00:00 01:00 03:00 04:00 05:00 06:00 07:00");
+  check(walls("2026-03-28T21:00:00+01:00", "2026-03-29T21:00:00+02:00", 4), "00:00 06:00 12:00 18:00");
+  check(walls("2026-10-24T21:00:00+02:00", "2026-10-25T21:00:00+01:00", 5), "00:00 06:00 12:00 18:00");
+});
+
+test("steps are 1, 2 or 5 of some power of ten", () => {
+  check(niceStep(10, 5), 2);
+  check(niceStep(10, 10), 1);
+  check(niceStep(11, 10), 2);
+  check(niceStep(100, 1), 100);
+  check(niceStep(0.9, 4), 0.5);
+  check(niceStep(999, 3), 500);
+});
+
+test("both sides fit into their scale and have room for a label", () => {
+  for (const [rx, tx] of [[0, 0], [1, 0], [0, 1e6], [1e6, 1e6], [1e9, 1], [1, 1e9], [3e11, 5e4], [12345, 678]]) {
+    const { up, span, ticks, unit } = valueScale(rx, tx, 6);
+    assert.ok(up >= rx && span - up >= tx, `${rx} and ${tx} are cut off`);
+    assert.ok(up >= span * 0.1 && span - up >= span * 0.1, `${rx} and ${tx} leave no room`);
+    assert.ok(ticks.includes(0) && ticks.length >= 2 && ticks.length <= 8, `${ticks.length} ticks for ${rx} and ${tx}`);
+    assert.ok(ticks[0] >= up - span && ticks.at(-1) <= up, `a tick is outside for ${rx} and ${tx}`);
+    assert.ok(Math.max(rx, tx) >= unit[1] || unit[0] === "kbit/s");
+  }
+});
+
+// Where a time goes, at one pixel for each ten seconds.
+const x = (time) => time / 10;
+const lines = (t, values, peaks, step) =>
+  runs(t, values, peaks, step, x).map((run) => [run.from, run.to, run.points.map((point) => [point.low, point.high, point.peak])]);
+
+test("a gap cuts the line, and one bucket alone is a run as wide as itself", () => {
+  check(lines([0, 100, 200, 300], [1, null, 3, 4], [2, null, 9, 4], 100), [[0, 10, [[1, 1, 2]]], [20, 40, [[3, 3, 9], [4, 4, 4]]]]);
+});
+
+test("buckets that are not there are a gap too", () => {
+  check(lines([0, 300], [1, 2], null, 100), [[0, 10, [[1, 1, 1]]], [30, 40, [[2, 2, 2]]]]);
+});
+
+test("a day of 25 hours is no gap", () => {
+  check(lines([0, 90000], [1, 2], null, 86400).length, 1);
+});
+
+test("nothing known draws nothing", () => {
+  check(lines([0, 100], [null, null], null, 100), []);
+  check(lines([], [], [], 100), []);
+});
+
+test("many buckets in one pixel column keep their extremes", () => {
+  check(lines([0, 1, 2, 3, 10], [5, 1, 9, 4, 2], [5, 30, 9, 4, 2], 1), [[0, 0.4, [[1, 9, 30]]], [1, 1.1, [[2, 2, 2]]]]);
+  check(lines([8, 9, 10, 11], [1, 2, 3, 4], null, 1), [[0.8, 1.2, [[1, 2, 2], [3, 4, 4]]]]);
+});
