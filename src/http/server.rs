@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -35,13 +35,6 @@ const SKIP_LIMIT: usize = 4 << 20;
 /// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
 const CHUNK: usize = 8 * 1024;
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-
-static PANICS: AtomicU32 = AtomicU32::new(0);
-
-/// Requests that ended in a panic so far.
-pub fn panics() -> u32 {
-    PANICS.load(Ordering::Relaxed)
-}
 
 /// Listens on `hosts`, or on all addresses where none is named: IPv4 and IPv6 each on a socket of its own, so that
 /// neither depends on how the system thinks of the other. Port 0 picks one that is free for all of them.
@@ -249,13 +242,13 @@ fn work(context: &Context, queue: &Mutex<Receiver<Request>>) {
             Ok(Ok(())) => {}
             // Whoever asked has gone; that is their right.
             Ok(Err(error)) => log::debug!("{target}: {error}"),
-            Err(panic) => blame(&target, &*panic),
+            Err(panic) => blame(context, &target, &*panic),
         }
     }
 }
 
-fn blame(target: &str, panic: &(dyn Any + Send)) {
-    PANICS.fetch_add(1, Ordering::Relaxed);
+fn blame(context: &Context, target: &str, panic: &(dyn Any + Send)) {
+    context.notes.panics.fetch_add(1, Ordering::Relaxed);
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     log::error!("{target}: the program is at fault: {text}");
@@ -289,7 +282,7 @@ fn handle(context: &Context, mut request: Request) -> io::Result<()> {
         body: body.as_deref(),
     };
     let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &ask))).unwrap_or_else(|panic| {
-        blame(&shown(&target), &*panic);
+        blame(context, &shown(&target), &*panic);
         Fault::new(500, "the program is at fault: its log has more").answer()
     });
 
@@ -401,7 +394,7 @@ fn send(context: &Context, out: &mut dyn Write, answer: Answer, manner: Manner) 
     let mut pipe = Pipe { out, head: Some(head), buffer: Vec::with_capacity(CHUNK + CHUNK / 4), manner, gone: false };
     let made = catch_unwind(AssertUnwindSafe(|| stream(context, &mut pipe)))
         .unwrap_or_else(|panic| {
-            blame("a streamed answer", &*panic);
+            blame(context, "a streamed answer", &*panic);
             Err(io::Error::other("the program is at fault: its log has more"))
         })
         .and_then(|()| pipe.finish());

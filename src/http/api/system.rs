@@ -1,13 +1,13 @@
 //! The service and the machine: what runs here, and how it is.
 
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use super::{ask, collector, link_word};
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
-use crate::http::{Answer, Call, Context, Fault, assets, server};
+use crate::http::{Answer, Call, Context, Fault, assets};
 use crate::live::{Iface, State};
 use crate::model::Machine;
 
@@ -156,7 +156,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                 },
                 collector: collector::describe(&state, mono_ms),
                 clock: ClockDetails { believed: state.clock_believed, timezone: state.zone.name().to_string() },
-                http: HttpDetails { panics: server::panics() },
+                http: HttpDetails { panics: context.notes.panics.load(Ordering::Relaxed) },
             },
         }
     };
@@ -177,13 +177,10 @@ pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 }
 
 pub fn metrics(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    /// A percentage needs two readings, and nobody wants to wait for the second: the first is the one of whoever asked
-    /// before, or the boot of the machine.
-    static BEFORE: Mutex<(u64, u64)> = Mutex::new((0, 0));
-
     let machine = (context.machine)();
     let now = (machine.cpu_busy, machine.cpu_all);
-    let before = std::mem::replace(&mut *BEFORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
+    let before =
+        std::mem::replace(&mut *context.notes.jiffies.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
     let network_interfaces_count = context.live.lock().interfaces.iter().filter(|iface| iface.present()).count();
     Answer::json(&measure(&machine, before, network_interfaces_count, call.unix()))
 }
