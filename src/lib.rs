@@ -13,6 +13,7 @@ pub mod live;
 pub mod log;
 pub mod model;
 pub mod sampler;
+pub mod series;
 pub mod source;
 pub mod store;
 pub mod totals;

@@ -37,7 +37,7 @@ const LONGEST_MS: u64 = 6 * 60 * MINUTE_MS;
 #[derive(Clone, Debug)]
 pub struct Keeper {
     floor_ms: i64,
-    /// The newest moment under a time that was believed.
+    /// The row that was written last.
     newest_ms: Option<i64>,
     /// Wall minus monotonic time at the last tick.
     last: Option<i64>,
@@ -105,11 +105,13 @@ impl Keeper {
                 self.hold = None;
             }
         }
-        let believed = self.hold.is_none();
-        if believed {
-            self.newest_ms = Some(now.unix_ms);
-        }
-        Step { offset_ms: believed.then_some(offset), stepped_ms }
+        Step { offset_ms: self.hold.is_none().then_some(offset), stepped_ms }
+    }
+
+    /// A tick has got its place at this second. That may be earlier than the one before: rows from a time that was wrong
+    /// say nothing about the present.
+    pub fn placed(&mut self, unix: i64) {
+        self.newest_ms = Some(unix.saturating_mul(1000));
     }
 
     fn patience_ms(&self, unix_ms: i64) -> u64 {
@@ -173,6 +175,7 @@ mod tests {
             self.unplaced.push(self.mono_ms);
             if let Some(offset) = step.offset_ms {
                 self.rows.extend(self.unplaced.drain(..).map(|mono| (offset + mono as i64).div_euclid(1000)));
+                self.keeper.placed(self.rows[self.rows.len() - 1]);
             }
             self.steps.extend(step.stepped_ms.map(|moved| moved / 1000));
             self
@@ -406,15 +409,11 @@ mod tests {
             for unix_ms in strange {
                 for mono_ms in [0, u64::MAX, 1, u64::MAX / 2] {
                     keeper.observe(Now { mono_ms, unix_ms });
+                    keeper.placed(unix_ms);
                 }
             }
             keeper.resume(Now { mono_ms: u64::MAX, unix_ms: i64::MIN });
             keeper.observe(Now { mono_ms: 0, unix_ms: i64::MAX });
         }
-    }
-
-    /// The newest second that a tick was placed at.
-    pub fn placed(&mut self, _unix: i64) {
-        todo!()
     }
 }

@@ -213,7 +213,7 @@ impl Zone {
 
 impl Civil {
     /// The beginning of a date, by the calendar; a clock may never show it.
-    pub fn date(year: i32, month: u8, day: u8) -> Civil {
+    pub const fn date(year: i32, month: u8, day: u8) -> Civil {
         Civil { year, month, day, hour: 0, minute: 0, second: 0 }
     }
 
@@ -234,10 +234,15 @@ impl Civil {
         Civil::date(year, months.rem_euclid(12) as u8 + 1, 1)
     }
 
+    /// Days since 1 January 1970.
+    pub fn days(self) -> i64 {
+        self.seconds().div_euclid(DAY)
+    }
+
     /// Monday is 0.
     pub fn weekday(self) -> u8 {
         // 1 January 1970 was a Thursday.
-        ((self.seconds().div_euclid(DAY) + 3).rem_euclid(7)) as u8
+        (self.days() + 3).rem_euclid(7) as u8
     }
 
     /// Seconds since 1970 as though it were UTC. Fields beyond their range run over into the next greater one.

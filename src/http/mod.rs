@@ -1,13 +1,31 @@
-//! JSON and status codes, and nothing else: what is known comes from `live` and `store`.
+//! JSON and status codes, and nothing else: what is known comes from `live` and `store`. A request becomes an `Answer`
+//! here without a socket in sight; `server` has the sockets.
 
+pub mod api;
+pub mod assets;
+pub mod json;
+pub mod openapi;
+pub mod params;
+pub mod routes;
+pub mod server;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::clock::Clock;
+use serde::Serialize;
+
+use crate::clock::{Clock, Now};
+use crate::error::{Error, ErrorKind};
 use crate::live::Live;
 use crate::model::Machine;
 use crate::store::Reader;
+
+pub use server::{Serving, bind, serve};
 
 /// Everything a handler may ask.
 pub struct Context {
@@ -19,4 +37,180 @@ pub struct Context {
     /// Reads the machine's facts now.
     pub machine: Box<dyn Fn() -> Machine + Send + Sync>,
     pub listening: Vec<SocketAddr>,
+    pub notes: Notes,
 }
+
+/// What one request leaves for the next.
+#[derive(Default)]
+pub struct Notes {
+    /// Busy jiffies and all of them when they were last asked for: a percentage needs two readings, and nobody wants to
+    /// wait for the second.
+    jiffies: Mutex<(u64, u64)>,
+    /// Requests that ended in a panic.
+    panics: AtomicU32,
+}
+
+impl Context {
+    /// A panic of another worker leaves a connection behind that is between two queries, which is where they all are.
+    fn reader(&self) -> MutexGuard<'_, Option<Reader>> {
+        self.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A request as it came, as far as anybody here looks at it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    pub method: &'a str,
+    /// Path and query, still encoded.
+    pub target: &'a str,
+    pub accept: Option<&'a str>,
+    pub if_none_match: Option<&'a str>,
+    /// `None` when it is larger than anything that is asked for here.
+    pub body: Option<&'a [u8]>,
+}
+
+/// A request after its route was found and its parameters were read.
+pub struct Call<'a> {
+    pub ask: &'a Ask<'a>,
+    pub values: params::Values,
+    pub now: Now,
+}
+
+impl Call<'_> {
+    /// UTC seconds.
+    pub fn unix(&self) -> i64 {
+        self.now.unix_ms.div_euclid(1000)
+    }
+}
+
+/// Writes a body while it is being made. Nothing is locked between two writes: a client may take its time.
+pub type Stream = Box<dyn FnOnce(&Context, json::Out) -> io::Result<()> + Send>;
+
+pub enum Body {
+    Empty,
+    Static(&'static [u8]),
+    Bytes(Vec<u8>),
+    Stream(Stream),
+}
+
+/// What goes back. No header may carry anything that a stranger named: neither end checks them for line breaks.
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    pub body: Body,
+}
+
+pub const JSON: &str = "application/json";
+
+impl Answer {
+    pub fn new(status: u16, media: &'static str, body: Body) -> Answer {
+        Answer { status, headers: vec![("Content-Type", media.into())], body }
+    }
+
+    pub fn empty(status: u16) -> Answer {
+        Answer { status, headers: Vec::new(), body: Body::Empty }
+    }
+
+    /// For small values: what may be large is streamed.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Answer, Fault> {
+        Answer::json_with(200, value)
+    }
+
+    pub fn json_with(status: u16, value: &(impl Serialize + ?Sized)) -> Result<Answer, Fault> {
+        match json::bytes(value) {
+            Ok(bytes) => Ok(Answer::new(status, JSON, Body::Bytes(bytes))),
+            Err(error) => Err(Fault::new(500, format!("the answer cannot be written as JSON: {error}"))),
+        }
+    }
+
+    pub fn stream(
+        media: &'static str,
+        stream: impl FnOnce(&Context, json::Out) -> io::Result<()> + Send + 'static,
+    ) -> Answer {
+        Answer::new(200, media, Body::Stream(Box::new(stream)))
+    }
+
+    pub fn header(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
+        self.headers.push((name, value.into()));
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(known, _)| *known == name)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub struct Fault {
+    pub status: u16,
+    pub detail: Detail,
+}
+
+#[derive(Debug)]
+pub enum Detail {
+    Sentence(String),
+    Flaws(Vec<json::Flaw>),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Detail::Sentence(sentence) => out.write_str(sentence),
+            Detail::Flaws(flaws) => write!(out, "{} faults", flaws.len()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl Fault {
+    pub fn new(status: u16, detail: impl Into<String>) -> Fault {
+        Fault { status, detail: Detail::Sentence(detail.into()) }
+    }
+
+    pub fn flaws(flaws: Vec<json::Flaw>) -> Fault {
+        Fault { status: 422, detail: Detail::Flaws(flaws) }
+    }
+
+    pub fn not_found() -> Fault {
+        Fault::new(404, "Not Found")
+    }
+
+    fn answer(self) -> Answer {
+        let answer = match self.detail {
+            Detail::Sentence(detail) => Answer::json_with(self.status, &json::Problem { detail }),
+            Detail::Flaws(detail) => Answer::json_with(self.status, &json::Problems { detail }),
+        };
+        answer.unwrap_or_else(|_| Answer::empty(500))
+    }
+}
+
+/// What the history could not do is not the client's fault, and passes.
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        const STATUSES: [(ErrorKind, u16); 7] = [
+            (ErrorKind::Busy, 503),
+            (ErrorKind::Full, 503),
+            (ErrorKind::Io, 503),
+            (ErrorKind::ReadOnly, 503),
+            (ErrorKind::Corrupt, 503),
+            (ErrorKind::Newer, 503),
+            (ErrorKind::Transient, 503),
+        ];
+        let status = STATUSES.iter().find(|(kind, _)| *kind == error.kind).map_or(500, |(_, status)| *status);
+        Fault::new(status, format!("the history cannot be read: {error}; see /api/system/health"))
+    }
+}
+
+/// The whole of the service as a function.
+pub fn answer(context: &Context, ask: &Ask) -> Answer {
+    let mut answer = routes::dispatch(context, ask).unwrap_or_else(Fault::answer);
+    if !answer.has("Cache-Control") {
+        answer.header("Cache-Control", "no-store");
+    }
+    answer.header("X-Content-Type-Options", "nosniff");
+    answer
+}
+
+#[cfg(test)]
+mod tests;

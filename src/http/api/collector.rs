@@ -1,0 +1,107 @@
+//! The collector: how it goes, and to start and stop it.
+
+use std::time::Duration;
+
+use super::{SAVE_PATIENCE, free};
+use crate::http::json::{Collection, CollectorStatus, Configuration, Run, Stats, Time};
+use crate::http::{Answer, Call, Context, Fault};
+use crate::live::State;
+
+/// A sample may need every retry that is configured, but a client does not wait for ever.
+const COLLECT_PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn stats(state: &State, mono_ms: u64) -> Stats {
+    let polls = &state.polls;
+    Stats {
+        total_polls: polls.total,
+        successful_polls: polls.successful,
+        failed_polls: polls.failed,
+        interfaces_monitored: state.interfaces.iter().filter(|iface| iface.monitored && iface.present()).count(),
+        last_poll_time: polls.last.map(Time),
+        last_successful_poll: polls.last_successful.map(Time),
+        total_errors: polls.errors,
+        consecutive_failures: polls.consecutive_failures,
+        uptime_seconds: mono_ms.saturating_sub(polls.started_mono_ms) / 1000,
+    }
+}
+
+/// Seconds as text, always with a decimal point: `1.0`.
+pub fn seconds(ms: u32) -> String {
+    format!("{:?}", f64::from(ms) / 1000.0)
+}
+
+pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
+    let tuning = &state.tuning;
+    let stats = stats(state, mono_ms);
+    CollectorStatus {
+        is_running: tuning.running,
+        configuration: Configuration {
+            monitored_interfaces: tuning.interfaces.join(","),
+            polling_interval: tuning.interval_s.to_string(),
+            max_retries: tuning.max_retries.to_string(),
+            retry_delay: seconds(tuning.retry_delay_ms),
+            last_collection: stats.last_successful_poll,
+        },
+        // The first reading of an interface is what its second is compared with.
+        previous_data_count: if stats.successful_polls == 0 { 0 } else { stats.interfaces_monitored },
+        stats,
+        source: state.source,
+        source_note: state.source_note.clone(),
+        last_error: state.polls.last_error.clone(),
+    }
+}
+
+pub fn status(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let status = describe(&context.live.lock(), call.now.mono_ms);
+    Answer::json(&status)
+}
+
+pub fn start(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    run(context, true, ["Collector started", "Collector is already running"])
+}
+
+pub fn stop(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    run(context, false, ["Collector stopped", "Collector is already stopped"])
+}
+
+fn run(context: &Context, running: bool, [changed, unchanged]: [&'static str; 2]) -> Result<Answer, Fault> {
+    let message = {
+        let state = context.live.lock();
+        free(&state, "running")?;
+        if state.tuning.running == running { unchanged } else { changed }
+    };
+    let saved =
+        context.live.change(vec![("running".to_string(), Some(running.to_string()))], SAVE_PATIENCE, |tuning| {
+            tuning.running = running
+        });
+    Answer::json(&Run { message, status: if running { "running" } else { "stopped" }, saved })
+}
+
+pub fn collect(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    let Some(collected) = context.live.collect(COLLECT_PATIENCE) else {
+        return Err(Fault::new(503, "no sample could be taken in time; see /api/system/health"));
+    };
+    let now = context.clock.now();
+    let stats = stats(&context.live.lock(), now.mono_ms);
+    Answer::json(&Collection {
+        success: collected.errors.is_empty(),
+        timestamp: Time(now.unix_ms.div_euclid(1000)),
+        interfaces_collected: collected.interfaces,
+        errors: collected.errors,
+        stats,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_a_point() {
+        let check = |ms, expect| assert_eq!(seconds(ms), expect);
+        check(1000, "1.0");
+        check(100, "0.1");
+        check(1250, "1.25");
+        check(300_000, "300.0");
+    }
+}

@@ -1,0 +1,205 @@
+//! History as a file of any length, in constant memory: read in short pieces, each of which is a transaction of its own
+//! and written before the next one is read. A client that stalls holds a worker, and nothing else: the write-ahead log
+//! would grow without end behind a read transaction that waits for it.
+
+use std::io;
+use std::sync::Arc;
+
+use super::traffic::filter;
+use super::{Memory, Names, ask, record};
+use crate::clock::Zone;
+use crate::http::json::{BucketRecord, CSV_HEAD, Out, Time, csv_bucket_head, write};
+use crate::http::{Answer, Call, Context, Fault, JSON, routes};
+use crate::model::{Bucket, IfaceId, Resolution};
+use crate::store::{Cursor, Filter, Point};
+
+/// Samples of one piece.
+const PIECE: usize = 500;
+/// Buckets of one interface in one piece.
+const STRIDE: i64 = 36;
+
+pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let format = call.values.text("format").unwrap_or_default();
+    let csv = format == routes::EXPORT_FORMATS[1];
+    let word = call.values.text("resolution").unwrap_or_default();
+    let level =
+        Resolution::NAMES.iter().find(|(_, name)| *name == word).map_or(Resolution::Sample, |(level, _)| *level);
+    let limit = call.values.integer("limit").and_then(|limit| u64::try_from(limit).ok()).unwrap_or(u64::MAX);
+
+    let memory = Memory::of(context);
+    let filter = filter(call, &memory);
+    let mut rows = Rows { csv, limit, written: 0 };
+    let media = if csv { "text/csv; charset=utf-8" } else { JSON };
+    let mut answer = match level {
+        Resolution::Sample => {
+            // The first piece is read here: a history that cannot be read is a status, not half a file.
+            let mut walk = Walk { filter, after: None, over: false };
+            let first = walk.next(context)?;
+            Answer::stream(media, move |context, out| {
+                rows.head(out, CSV_HEAD)?;
+                let mut piece = first;
+                while let Some((points, names)) = piece {
+                    for point in &points {
+                        let record = record(point, &names);
+                        if !rows.row(out, |out| record.csv(out), |out| write(out, &record))? {
+                            return rows.tail(out);
+                        }
+                    }
+                    piece = walk.next(context).map_err(io::Error::other)?;
+                }
+                rows.tail(out)
+            })
+        }
+        _ => {
+            let mut steps = Steps::new(context, level, filter, call.unix())?;
+            Answer::stream(media, move |context, out| {
+                rows.head(out, &csv_bucket_head())?;
+                while let Some(buckets) = steps.next(context).map_err(io::Error::other)? {
+                    for bucket in &buckets {
+                        if !rows.row(out, |out| bucket.csv(out), |out| write(out, bucket))? {
+                            return rows.tail(out);
+                        }
+                    }
+                }
+                rows.tail(out)
+            })
+        }
+    };
+    if csv {
+        answer.header("Content-Disposition", "attachment; filename=traffic_data.csv");
+    }
+    Ok(answer)
+}
+
+/// The rows that both formats have in common.
+struct Rows {
+    csv: bool,
+    limit: u64,
+    written: u64,
+}
+
+impl Rows {
+    fn head(&self, out: Out, head: &str) -> io::Result<()> {
+        out.write_all(if self.csv { head.as_bytes() } else { b"[" })
+    }
+
+    /// `false` when there were enough.
+    fn row(
+        &mut self,
+        out: Out,
+        csv: impl FnOnce(Out) -> io::Result<()>,
+        json: impl FnOnce(Out) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        if self.written == self.limit {
+            return Ok(false);
+        }
+        match (self.csv, self.written) {
+            (true, _) => csv(out)?,
+            (false, 0) => json(out)?,
+            (false, _) => {
+                out.write_all(b",")?;
+                json(out)?;
+            }
+        }
+        self.written += 1;
+        Ok(true)
+    }
+
+    fn tail(&self, out: Out) -> io::Result<()> {
+        out.write_all(if self.csv { b"" } else { b"]" })
+    }
+}
+
+/// A walk through the samples.
+struct Walk {
+    /// `None` for an interface that nothing is known of.
+    filter: Option<Filter>,
+    after: Option<Cursor>,
+    over: bool,
+}
+
+impl Walk {
+    fn next(&mut self, context: &Context) -> Result<Option<(Vec<Point>, Names)>, Fault> {
+        let Some(filter) = self.filter.as_ref().filter(|_| !self.over) else { return Ok(None) };
+        // Anew for each piece: what was unsaved may have been saved meanwhile.
+        let memory = Memory::of(context);
+        let read = ask(context, |reader| reader.oldest(filter, self.after, PIECE, &memory.unsaved))?;
+        let (points, after) = read.unwrap_or_else(|| (memory.points(filter).collect(), None));
+        self.over = after.is_none();
+        self.after = after;
+        Ok(Some((points, memory.names)))
+    }
+}
+
+/// A walk through the buckets of a level: stretches of time, each for all interfaces.
+struct Steps {
+    level: Resolution,
+    zone: Arc<Zone>,
+    ifaces: Vec<IfaceId>,
+    from: i64,
+    to: i64,
+    at: i64,
+}
+
+impl Steps {
+    fn new(context: &Context, level: Resolution, filter: Option<Filter>, now: i64) -> Result<Steps, Fault> {
+        let (zone, ifaces) = {
+            let state = context.live.lock();
+            let ifaces: Vec<IfaceId> = Names::of(&state).0.into_keys().collect();
+            (state.zone.clone(), ifaces)
+        };
+        let Some(filter) = filter else { return Ok(Steps { level, zone, ifaces: Vec::new(), from: 0, to: 0, at: 0 }) };
+        let oldest = ask(context, |reader| reader.oldest_of(level))?.flatten();
+        let from = filter.from.unwrap_or(i64::MIN).max(oldest.unwrap_or(now));
+        // What lies in the future was written while the clock was wrong; a year of it is looked at.
+        let to = filter.to.unwrap_or(i64::MAX).min(now.saturating_add(366 * 86_400));
+        let ifaces = filter.iface.map_or(ifaces, |iface| vec![iface]);
+        Ok(Steps { level, zone, ifaces, from, to, at: from })
+    }
+
+    /// Buckets in the order of time, then of interfaces; `None` at the end.
+    fn next(&mut self, context: &Context) -> Result<Option<Vec<BucketRecord>>, Fault> {
+        if self.at >= self.to || self.ifaces.is_empty() {
+            return Ok(None);
+        }
+        const LENGTHS: [(Resolution, i64); 3] =
+            [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600), (Resolution::Day, 86_400)];
+        let length = LENGTHS.iter().find(|(level, _)| *level == self.level).map_or(300, |(_, length)| *length);
+        let (from, to) = (self.at, self.to.min(self.at.saturating_add(STRIDE * length)));
+        self.at = to;
+
+        let memory = Memory::of(context);
+        let mut rows = Vec::new();
+        for iface in &self.ifaces {
+            let read = |reader: &crate::store::Reader| {
+                reader.buckets(self.level, *iface, from, to, &self.zone, &memory.unsaved)
+            };
+            let buckets = ask(context, read)?.unwrap_or_default();
+            // A bucket that began in the stretch before was told of there.
+            let new = buckets.iter().filter(|bucket| bucket.from >= from || from == self.from);
+            rows.extend(new.map(|bucket| describe(bucket, *iface, &memory.names)));
+        }
+        // Stable: interfaces keep their order within a bucket.
+        rows.sort_by_key(|row| row.from);
+        Ok(Some(rows))
+    }
+}
+
+fn describe(bucket: &Bucket, iface: IfaceId, names: &Names) -> BucketRecord {
+    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = bucket.sum.0;
+    BucketRecord {
+        from: Time(bucket.from),
+        to: Time(bucket.to),
+        interface_name: names.name(iface),
+        rx_bytes,
+        tx_bytes,
+        rx_packets,
+        tx_packets,
+        rx_errors,
+        tx_errors,
+        rx_drops,
+        tx_drops,
+        rx_peak: bucket.rx_peak,
+        tx_peak: bucket.tx_peak,
+    }
+}

@@ -1,0 +1,66 @@
+//! The latest seconds, while somebody watches.
+
+use super::{Context, Fault};
+use crate::http::json::{LiveColumns, LiveRates, Map, write};
+use crate::http::{Answer, Call, JSON};
+use crate::live::{State, WATCH_MS};
+
+pub fn live(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let mono_ms = call.now.mono_ms;
+    let (rates, asleep) = {
+        let mut state = context.live.lock();
+        // Already at one second, the sampler needs no waking.
+        let asleep = state.ring.watched_until_ms <= mono_ms;
+        state.ring.watched_until_ms = mono_ms.saturating_add(WATCH_MS);
+        (since(&state, call.values.count("since")), asleep)
+    };
+    if asleep {
+        context.live.wake_sampler();
+    }
+    Ok(Answer::stream(JSON, move |_, out| write(out, &rates)))
+}
+
+/// A number from the future is from before a restart: all there is then.
+fn since(state: &State, since: u64) -> LiveRates {
+    let ring = &state.ring;
+    let first = ring.next.saturating_sub(ring.times.len() as u64);
+    let skip = if since > ring.next { 0 } else { since.saturating_sub(first) as usize };
+
+    let mut interfaces = Map::new();
+    for iface in state.interfaces.iter().filter(|iface| iface.present()) {
+        let Some(rates) = ring.rates.get(&iface.ifindex) else { continue };
+        let column = |side: fn((u64, u64)) -> u64| rates.iter().skip(skip).map(|rate| rate.map(side)).collect();
+        interfaces.insert(iface.name.clone(), LiveColumns { rx: column(|rate| rate.0), tx: column(|rate| rate.1) });
+    }
+    LiveRates { next: ring.next, t: ring.times.iter().skip(skip).copied().collect(), interfaces }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::{iface, quiet};
+
+    #[test]
+    fn only_what_is_new() {
+        let live = quiet();
+        let mut state = live.lock();
+        state.interfaces = vec![iface("eth0", 2)];
+        state.ring.next = 10;
+        state.ring.times = [107, 108, 109].into();
+        state.ring.rates.insert(2, [None, Some((1, 2)), Some((3, 4))].into());
+        state.ring.rates.insert(9, [None, None, None].into());
+        let check = |from, times: &[i64], rx: &[Option<u64>]| {
+            let rates = since(&state, from);
+            assert_eq!((rates.next, rates.t.as_slice()), (10, times), "since {from}");
+            assert_eq!(rates.interfaces["eth0"].rx, rx, "since {from}");
+            assert_eq!(rates.interfaces.len(), 1);
+        };
+        check(0, &[107, 108, 109], &[None, Some(1), Some(3)]);
+        check(7, &[107, 108, 109], &[None, Some(1), Some(3)]);
+        check(8, &[108, 109], &[Some(1), Some(3)]);
+        check(9, &[109], &[Some(3)]);
+        check(10, &[], &[]);
+        check(11, &[107, 108, 109], &[None, Some(1), Some(3)]);
+        check(i64::MAX as u64, &[107, 108, 109], &[None, Some(1), Some(3)]);
+    }
+}

@@ -1,0 +1,116 @@
+//! The handlers, by subject. Each takes what it needs out of `live` under the lock, lets go of it, and only then reads
+//! the store or writes an answer.
+
+pub mod collector;
+pub mod config;
+pub mod events;
+pub mod export;
+pub mod interfaces;
+pub mod live;
+pub mod series;
+pub mod system;
+pub mod traffic;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::json::{Name, Record, Time};
+use super::{Context, Fault};
+use crate::live::{Iface, State};
+use crate::model::{Batch, IfaceId};
+use crate::store::{Filter, Point, Reader};
+
+/// How long a change may take to reach the disk before it is answered without that.
+const SAVE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long "now" may take before the latest known is good enough.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Names of the interfaces that history knows by number.
+#[derive(Clone, Debug, Default)]
+struct Names(BTreeMap<IfaceId, Arc<str>>);
+
+impl Names {
+    fn of(state: &State) -> Names {
+        let saved = state.records.iter().map(|record| (record.id, record.name.as_str().into()));
+        let seen = state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
+        Names(saved.chain(seen).collect())
+    }
+
+    fn name(&self, id: IfaceId) -> Name {
+        // Forgotten while it was being asked for.
+        Name(self.0.get(&id).cloned().unwrap_or_else(|| format!("interface-{id}").into()))
+    }
+
+    fn id(&self, name: &str) -> Option<IfaceId> {
+        self.0.iter().find(|(_, known)| &***known == name).map(|(id, _)| *id)
+    }
+}
+
+/// What is in memory only, with the names to go with it. Taken before the store is read: what is saved in between is
+/// then seen twice, which the store sorts out, and not never.
+struct Memory {
+    unsaved: [Arc<Batch>; 2],
+    names: Names,
+}
+
+impl Memory {
+    fn of(context: &Context) -> Memory {
+        let state = context.live.lock();
+        Memory { unsaved: state.unsaved(), names: Names::of(&state) }
+    }
+
+    /// What there is without a database, oldest first.
+    fn points<'a>(&'a self, filter: &'a Filter) -> impl DoubleEndedIterator<Item = Point> + 'a {
+        let ticks = self.unsaved.iter().flat_map(|batch| batch.iter());
+        ticks
+            .flat_map(|(tick, samples)| {
+                samples.iter().filter_map(|sample| Some(Point { seq: tick.seq, unix: tick.unix?, sample: *sample }))
+            })
+            .filter(|point| filter.iface.is_none_or(|iface| iface == point.sample.iface))
+            .filter(|point| filter.from.is_none_or(|from| point.unix >= from))
+            .filter(|point| filter.to.is_none_or(|to| point.unix < to))
+    }
+}
+
+/// Asks the store, if there is one to ask. The lock is held for one query.
+fn ask<T>(context: &Context, query: impl FnOnce(&Reader) -> crate::error::Result<T>) -> Result<Option<T>, Fault> {
+    let reader = context.reader();
+    Ok(reader.as_ref().map(query).transpose()?)
+}
+
+fn record(point: &Point, names: &Names) -> Record {
+    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = point.sample.delta.0;
+    Record {
+        id: point.id(),
+        timestamp: Time(point.unix),
+        interface_name: names.name(point.sample.iface),
+        rx_bytes,
+        tx_bytes,
+        rx_packets,
+        tx_packets,
+        created_at: Time(point.unix),
+        rx_errors,
+        tx_errors,
+        rx_drops,
+        tx_drops,
+    }
+}
+
+fn no_interface(name: &str) -> Fault {
+    Fault::new(404, format!("Interface '{name}' not found"))
+}
+
+fn link_word(iface: &Iface) -> &'static str {
+    if iface.up && iface.present() { "up" } else { "down" }
+}
+
+/// A setting that somebody fixed outside is not changed here: it would come back with the next start.
+fn free(state: &State, key: &str) -> Result<(), Fault> {
+    match state.owners.get(key) {
+        None => Ok(()),
+        Some(owner) => {
+            Err(Fault::new(409, format!("{} is set by {owner}: change it there and restart", key.replace('_', " "))))
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The service and the machine: what runs here, and how it is.
+
+use std::sync::atomic::Ordering;
+
+use super::{ask, collector, link_word};
+use crate::http::json::{
+    About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
+    SystemInfo, SystemMetrics, Time,
+};
+use crate::http::{Answer, Call, Context, Fault, assets};
+use crate::live::{Iface, State};
+use crate::model::Machine;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
+    if let Some(page) = assets::find("/").filter(|_| call.ask.accept.is_some_and(prefers_html)) {
+        let mut answer = assets::answer(page, call.ask.if_none_match);
+        answer.header("Vary", "Accept");
+        return Ok(answer);
+    }
+    let mut answer = Answer::json(&About {
+        name: "Net-Pulse",
+        version: VERSION,
+        description: env!("CARGO_PKG_DESCRIPTION"),
+        status: "running",
+    })?;
+    answer.header("Vary", "Accept");
+    Ok(answer)
+}
+
+/// A browser names text/html. What only takes `*/*` is a script, and scripts were here before the page.
+fn prefers_html(accept: &str) -> bool {
+    let (mut html, mut json) = (0.0, 0.0);
+    for item in accept.split(',') {
+        let mut parts = item.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        // A weight that is no number counts as none given.
+        let weight = parts
+            .filter_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
+            .find_map(|text| text.trim().parse::<f32>().ok())
+            .unwrap_or(1.0);
+        if media.eq_ignore_ascii_case("text/html") {
+            html = weight;
+        } else if media.eq_ignore_ascii_case("application/json") {
+            json = weight;
+        }
+    }
+    html > 0.0 && html >= json
+}
+
+/// The words of the health, and why.
+#[derive(Debug, PartialEq)]
+struct Words {
+    overall: &'static str,
+    collector: &'static str,
+    database: &'static str,
+    interfaces: &'static str,
+    reason: Option<String>,
+}
+
+/// So many readings in a row have failed, over so many intervals, before sampling counts as broken: one lost reading
+/// is made good by the next, which covers the time of both.
+const PATIENCE: u64 = 3;
+
+fn judge(state: &State, unix: i64, mono_ms: u64, readable: bool) -> Words {
+    let polls = &state.polls;
+    let silence_s = match polls.last_successful {
+        Some(last) => u64::try_from(unix.saturating_sub(last)).unwrap_or(0),
+        None => mono_ms.saturating_sub(polls.started_mono_ms) / 1000,
+    };
+    let broken = polls.consecutive_failures >= PATIENCE && silence_s >= PATIENCE * u64::from(state.tuning.interval_s);
+
+    let collector = match (state.tuning.running, broken) {
+        (false, _) => ("stopped", Some("collection is stopped".to_string())),
+        (true, true) => {
+            let cause = polls.last_error.as_deref().unwrap_or("no cause is known");
+            ("unhealthy", Some(format!("the counters could not be read for {silence_s} s: {cause}")))
+        }
+        (true, false) => ("healthy", None),
+    };
+    let database = match (&state.saving.error, state.saving.lost, readable) {
+        (error, true, _) => {
+            let cause = error.as_deref().unwrap_or("it is beyond use");
+            ("unhealthy", Some(format!("the database does not work: {cause}")))
+        }
+        (Some(error), ..) => ("degraded", Some(format!("the newest figures are in memory only: {error}"))),
+        (None, false, false) => ("degraded", Some("the database cannot be read: answering from memory".to_string())),
+        (None, false, true) => ("healthy", None),
+    };
+    let interfaces = match state.interfaces.iter().any(Iface::present) {
+        true => ("healthy", None),
+        // Before the first look there is nothing to be missed.
+        false if polls.total == 0 => ("healthy", None),
+        false => ("unhealthy", Some("there is no network interface".to_string())),
+    };
+
+    let parts = [collector.0, database.0];
+    let overall = match () {
+        _ if parts.contains(&"unhealthy") => "unhealthy",
+        _ if parts != ["healthy", "healthy"] || interfaces.0 != "healthy" => "degraded",
+        _ => "healthy",
+    };
+    let reasons: Vec<String> = [collector.1, database.1, interfaces.1].into_iter().flatten().collect();
+    Words {
+        overall,
+        collector: collector.0,
+        database: database.0,
+        interfaces: interfaces.0,
+        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+    }
+}
+
+pub fn health(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let readable = context.reader().is_some();
+    let words = judge(&context.live.lock(), call.unix(), call.now.mono_ms, readable);
+    let status = if words.overall == "unhealthy" { 503 } else { 200 };
+    Answer::json_with(status, &Health { status: words.overall, reason: words.reason })
+}
+
+pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    // A store that cannot even count is told of, in place of the whole answer being lost to it.
+    let (facts, readable, fault) = match ask(context, |reader| reader.facts()) {
+        Ok(facts) => (facts.unwrap_or_default(), facts.is_some(), None),
+        Err(fault) => (Default::default(), false, Some(fault)),
+    };
+    let mono_ms = call.now.mono_ms;
+    let health = {
+        let state = context.live.lock();
+        let words = judge(&state, call.unix(), mono_ms, readable);
+        let unsaved = [&*state.saving_batch, &state.batch];
+        let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
+        SystemHealth {
+            status: words.overall,
+            reason: words.reason,
+            database_status: words.database,
+            interfaces_status: words.interfaces,
+            collector_status: words.collector,
+            timestamp: Time(call.unix()),
+            details: HealthDetails {
+                database: DatabaseDetails {
+                    traffic_data_records: facts.samples,
+                    configuration_records: facts.settings,
+                    database_size_bytes: facts.size_bytes,
+                    database_path: context.database.display().to_string(),
+                    last_saved: state.saving.last_saved.map(Time),
+                    unsaved_seconds: oldest.map_or(0, |tick| mono_ms.saturating_sub(tick.mono_ms) / 1000),
+                    unsaved_records: unsaved.iter().map(|batch| batch.samples.len()).sum(),
+                    save_failures: state.saving.failures,
+                    error: state.saving.error.clone().or_else(|| fault.map(|fault| fault.to_string())),
+                },
+                interfaces: InterfacesDetails {
+                    total_interfaces: state.interfaces.iter().filter(|iface| iface.present()).count(),
+                    active_interfaces: state.interfaces.iter().filter(|iface| link_word(iface) == "up").count(),
+                    monitored_interfaces: state.interfaces.iter().filter(|it| it.monitored && it.present()).count(),
+                },
+                collector: collector::describe(&state, mono_ms),
+                clock: ClockDetails { believed: state.clock_believed, timezone: state.zone.name().to_string() },
+                http: HttpDetails { panics: context.notes.panics.load(Ordering::Relaxed) },
+            },
+        }
+    };
+    Answer::json(&health)
+}
+
+pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    let machine = (context.machine)();
+    Answer::json(&SystemInfo {
+        hostname: machine.hostname,
+        os: machine.os,
+        version: VERSION,
+        uptime_seconds: machine.uptime_s,
+        cpu_count: machine.cpu_count,
+        memory_total: machine.memory_total,
+        memory_available: machine.memory_available,
+    })
+}
+
+pub fn metrics(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let machine = (context.machine)();
+    let now = (machine.cpu_busy, machine.cpu_all);
+    let before =
+        std::mem::replace(&mut *context.notes.jiffies.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
+    let network_interfaces_count = context.live.lock().interfaces.iter().filter(|iface| iface.present()).count();
+    Answer::json(&measure(&machine, before, network_interfaces_count, call.unix()))
+}
+
+fn measure(machine: &Machine, before: (u64, u64), network_interfaces_count: usize, unix: i64) -> SystemMetrics {
+    let used = |total: u64, free: u64| percent(total.saturating_sub(free), total);
+    SystemMetrics {
+        cpu_percent: percent(machine.cpu_busy.saturating_sub(before.0), machine.cpu_all.saturating_sub(before.1)),
+        memory_percent: used(machine.memory_total, machine.memory_available),
+        disk_usage_percent: used(machine.disk_total, machine.disk_free),
+        network_interfaces_count,
+        timestamp: Time(unix),
+        rss_bytes: machine.rss_bytes,
+        cpu_seconds: machine.cpu_ms as f64 / 1000.0,
+    }
+}
+
+/// To one digit; 0 of nothing.
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    (part as f64 / whole as f64 * 1000.0).round().clamp(0.0, 1000.0) / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::{iface, quiet};
+
+    #[test]
+    fn who_is_a_browser() {
+        let check = |accept, expect| assert_eq!(prefers_html(accept), expect, "{accept}");
+        check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true);
+        check("text/html", true);
+        check("TEXT/HTML ; q=0.5", true);
+        check("text/html;q=0", false);
+        check("*/*", false);
+        check("", false);
+        check("application/json", false);
+        check("application/json, text/html;q=0.9", false);
+        check("application/json;q=0.5, text/html;q=0.9", true);
+        check("application/json, text/html", true);
+        check("text/html;q=", true);
+        check(";;;,,,q=", false);
+        check("text/html;q=NaN", false);
+    }
+
+    #[test]
+    fn words() {
+        type Change = fn(&mut State);
+        let check = |change: Change, readable, expect: [&str; 4], reason: Option<&str>| {
+            let live = quiet();
+            let mut state = live.lock();
+            state.interfaces = vec![iface("eth0", 2)];
+            state.polls.total = 100;
+            state.polls.last_successful = Some(1000);
+            change(&mut state);
+            let words = judge(&state, 1090, 90_000, readable);
+            assert_eq!([words.overall, words.collector, words.database, words.interfaces], expect);
+            match reason {
+                Some(part) => assert!(words.reason.as_deref().unwrap_or_default().contains(part), "{words:?}"),
+                None => assert_eq!(words.reason, None),
+            }
+        };
+        let well = ["healthy"; 4];
+        check(|_| {}, true, well, None);
+        check(|state| state.polls.consecutive_failures = 2, true, well, None);
+        let failing = ["unhealthy", "unhealthy", "healthy", "healthy"];
+        check(|state| state.polls.consecutive_failures = 3, true, failing, Some("for 90 s"));
+        check(
+            |state| {
+                state.polls.consecutive_failures = 3;
+                state.polls.last_successful = Some(1001);
+            },
+            true,
+            well,
+            None,
+        );
+        check(
+            |state| {
+                state.polls.consecutive_failures = 9;
+                state.polls.last_successful = None;
+                state.polls.last_error = Some("no netlink".to_string());
+            },
+            true,
+            failing,
+            Some("no netlink"),
+        );
+        // A clock that was set back says nothing about the collector.
+        check(
+            |state| {
+                state.polls.consecutive_failures = 3;
+                state.polls.last_successful = Some(5000);
+            },
+            true,
+            well,
+            None,
+        );
+        let stopped = ["degraded", "stopped", "healthy", "healthy"];
+        check(|state| state.tuning.running = false, true, stopped, Some("stopped"));
+        let unsaved = ["degraded", "healthy", "degraded", "healthy"];
+        check(|state| state.saving.error = Some("disk full".to_string()), true, unsaved, Some("disk full"));
+        check(|_| {}, false, unsaved, Some("from memory"));
+        let lost = ["unhealthy", "healthy", "unhealthy", "healthy"];
+        check(|state| state.saving.lost = true, true, lost, Some("beyond use"));
+        let alone = ["degraded", "healthy", "healthy", "unhealthy"];
+        check(|state| state.interfaces.clear(), true, alone, Some("no network interface"));
+        check(|state| state.interfaces[0].ifindex = 0, true, alone, Some("no network interface"));
+        check(
+            |state| {
+                state.interfaces.clear();
+                state.polls.total = 0;
+            },
+            true,
+            well,
+            None,
+        );
+    }
+
+    #[test]
+    fn percentages() {
+        let check = |part, whole, expect| assert_eq!(percent(part, whole), expect);
+        check(0, 0, 0.0);
+        check(1, 3, 33.3);
+        check(3, 3, 100.0);
+        check(5, 3, 100.0);
+        check(u64::MAX, u64::MAX, 100.0);
+        let machine =
+            Machine { cpu_busy: 10, cpu_all: 100, memory_total: 10, memory_available: 20, ..Default::default() };
+        let metrics = measure(&machine, (50, 500), 1, 0);
+        assert_eq!((metrics.cpu_percent, metrics.memory_percent, metrics.disk_usage_percent), (0.0, 0.0, 0.0));
+    }
+}

@@ -1,0 +1,105 @@
+//! Samples and sums.
+
+use super::{Memory, READ_PATIENCE, ask, link_word, record};
+use crate::http::json::{Headline, Summary, Time, write_list};
+use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::live::State;
+use crate::model::{Counters, RX_PACKETS, TX_PACKETS};
+use crate::store::Filter;
+
+pub fn history(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    newest(context, call, call.values.count("offset"))
+}
+
+pub fn latest(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    newest(context, call, 0)
+}
+
+/// What `interface_name`, `start_time` and `end_time` mean; `None` for an interface that nothing is known of.
+pub(super) fn filter(call: &Call, memory: &Memory) -> Option<Filter> {
+    let iface = match call.values.text("interface_name") {
+        Some(name) => Some(memory.names.id(name)?),
+        None => None,
+    };
+    let to = call.values.integer("end_time").map(|last| last.saturating_add(1));
+    Some(Filter { iface, from: call.values.integer("start_time"), to })
+}
+
+fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, Fault> {
+    let limit = call.values.count("limit") as usize;
+    let memory = Memory::of(context);
+    let points = match filter(call, &memory) {
+        None => Vec::new(),
+        Some(filter) => match ask(context, |reader| reader.newest(&filter, offset, limit, &memory.unsaved))? {
+            Some(points) => points,
+            None => {
+                let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+                memory.points(&filter).rev().skip(skip).take(limit).collect()
+            }
+        },
+    };
+    let names = memory.names;
+    Ok(Answer::stream(JSON, move |_, out| write_list(out, points.iter().map(|point| record(point, &names)))))
+}
+
+pub fn summary(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    context.live.refresh(READ_PATIENCE);
+    let unix = context.clock.now().unix_ms.div_euclid(1000);
+    let summary = sum(&context.live.lock(), unix);
+    Answer::json(&summary)
+}
+
+fn sum(state: &State, unix: i64) -> Summary {
+    let mut total = Counters::ZERO;
+    let present = || state.interfaces.iter().filter(|iface| iface.present());
+    for iface in present() {
+        total.add(&iface.raw);
+    }
+    let primary = state.primary.as_deref().and_then(|name| state.interface(name));
+    Summary {
+        total_interfaces: present().count(),
+        active_interfaces: present().filter(|iface| link_word(iface) == "up").count(),
+        total_rx_bytes: total.rx_bytes(),
+        total_tx_bytes: total.tx_bytes(),
+        total_rx_packets: total.0[RX_PACKETS],
+        total_tx_packets: total.0[TX_PACKETS],
+        timestamp: Time(unix),
+        primary: primary.map(|iface| Headline {
+            name: iface.name.clone(),
+            rx_bytes: iface.raw.rx_bytes(),
+            tx_bytes: iface.raw.tx_bytes(),
+            rx_packets: iface.raw.0[RX_PACKETS],
+            tx_packets: iface.raw.0[TX_PACKETS],
+            rx_rate: iface.rates.map(|rates| rates.0),
+            tx_rate: iface.rates.map(|rates| rates.1),
+            lifetime_rx_bytes: iface.lifetime.rx_bytes(),
+            lifetime_tx_bytes: iface.lifetime.tx_bytes(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::{iface, quiet};
+
+    #[test]
+    fn sums_are_of_those_that_are_there() {
+        let live = quiet();
+        let mut state = live.lock();
+        let mut gone = iface("wg0", 0);
+        gone.raw = Counters([100; 8]);
+        let mut big = iface("eth0", 2);
+        big.raw = Counters([u64::MAX, 5, 6, 7, 0, 0, 0, 0]);
+        let mut down = iface("eth1", 3);
+        down.raw = Counters([1; 8]);
+        down.up = false;
+        state.interfaces = vec![big, down, gone];
+        state.primary = Some("eth0".to_string());
+        let summary = sum(&state, 7);
+        assert_eq!((summary.total_interfaces, summary.active_interfaces), (2, 1));
+        assert_eq!((summary.total_rx_bytes, summary.total_tx_bytes), (u64::MAX, 6));
+        assert_eq!((summary.total_rx_packets, summary.total_tx_packets), (7, 8));
+        assert_eq!(summary.primary.unwrap().tx_bytes, 5);
+    }
+}

@@ -1,0 +1,75 @@
+//! The page: files that `build.rs` packed, always sent as they are stored, which is compressed. Every browser of this
+//! century takes gzip, and a router should not spend flash on a second copy or CPU on unpacking the first.
+
+use super::{Answer, Body};
+
+pub struct Asset {
+    pub path: &'static str,
+    pub media: &'static str,
+    /// The ETag, with its quotes.
+    pub tag: &'static str,
+    pub packed: &'static [u8],
+}
+
+pub static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
+
+/// No inline script or style, nothing from elsewhere, in nobody's frame.
+/// `frame-ancestors`, `form-action` and `base-uri` do not fall back to `default-src`.
+const POLICY: &str =
+    "default-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'; object-src 'none'";
+
+pub fn find(path: &str) -> Option<&'static Asset> {
+    let path = match path {
+        "/" => "/index.html",
+        // Asked for by browsers that do not read the link in the page.
+        "/favicon.ico" => "/icon.svg",
+        other => other,
+    };
+    ASSETS.iter().find(|asset| asset.path == path)
+}
+
+pub fn answer(asset: &Asset, if_none_match: Option<&str>) -> Answer {
+    let known = if_none_match.is_some_and(|tags| holds(tags, asset.tag));
+    let mut answer = if known { Answer::empty(304) } else { Answer::new(200, asset.media, Body::Static(asset.packed)) };
+    answer.header("ETag", asset.tag);
+    answer.header("Cache-Control", "no-cache");
+    answer.header("Content-Security-Policy", POLICY);
+    answer.header("Referrer-Policy", "no-referrer");
+    if !known {
+        answer.header("Content-Encoding", "gzip");
+    }
+    answer
+}
+
+/// The weak comparison, which is the one for If-None-Match (RFC 9110, 13.1.2).
+fn holds(tags: &str, tag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_none_match() {
+        let check = |tags, expect| assert_eq!(holds(tags, "\"a1\""), expect, "{tags}");
+        check("\"a1\"", true);
+        check("\"b\", \"a1\"", true);
+        check("W/\"a1\"", true);
+        check("*", true);
+        check("\"a2\"", false);
+        check("a1", false);
+        check("", false);
+    }
+
+    #[test]
+    fn packed_without_a_time_and_with_a_page() {
+        assert!(find("/").is_some());
+        assert!(find("/nope.js").is_none());
+        for asset in ASSETS {
+            assert_eq!(asset.packed[..3], [0x1f, 0x8b, 8], "{}", asset.path);
+            assert_eq!(asset.packed[3..8], [0; 5], "{}: flags and time", asset.path);
+            assert_eq!(asset.tag.len(), 18);
+        }
+    }
+}

@@ -1,0 +1,643 @@
+//! The shapes of the wire. Each is written once: the declaration is what serde serialises, what `/openapi.json`
+//! publishes, comments included, and what the tests check every answer against.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use serde::ser::{Serialize, Serializer};
+
+use crate::clock::rfc3339;
+use crate::model::COUNTER_NAMES;
+
+/// UTC seconds, as RFC 3339 on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub i64);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0))
+    }
+}
+
+/// Bytes per second: whole where that is exact enough, else to two digits, so that an idle link is not a dead one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate(pub f64);
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rounded = if self.0 >= 1000.0 { self.0.round() } else { (self.0 * 100.0).round() / 100.0 };
+        if rounded.fract() == 0.0 {
+            serializer.serialize_u64(rounded as u64)
+        } else {
+            serializer.serialize_f64(rounded)
+        }
+    }
+}
+
+/// An interface's name, shared by all the rows that carry it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(pub Arc<str>);
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+pub type Map<T> = BTreeMap<String, T>;
+/// Words of a fixed vocabulary; `SCALARS` lists them.
+pub type Overall = &'static str;
+pub type CollectorWord = &'static str;
+pub type DatabaseWord = &'static str;
+pub type InterfacesWord = &'static str;
+pub type RunWord = &'static str;
+pub type LinkWord = &'static str;
+pub type Family = &'static str;
+pub type KindWord = &'static str;
+pub type EventWord = &'static str;
+
+/// What a type that is no shape is in JSON Schema.
+pub const SCALARS: [(&str, &str); 21] = [
+    ("String", r#"{"type":"string"}"#),
+    ("Name", r#"{"type":"string"}"#),
+    ("Time", r#"{"type":"string","format":"date-time"}"#),
+    ("bool", r#"{"type":"boolean"}"#),
+    ("u8", r#"{"type":"integer","minimum":0}"#),
+    ("u32", r#"{"type":"integer","minimum":0}"#),
+    ("u64", r#"{"type":"integer","minimum":0}"#),
+    ("usize", r#"{"type":"integer","minimum":0}"#),
+    ("i64", r#"{"type":"integer"}"#),
+    ("f64", r#"{"type":"number"}"#),
+    ("Rate", r#"{"type":"number","minimum":0}"#),
+    ("Overall", r#"{"enum":["healthy","degraded","unhealthy"]}"#),
+    ("CollectorWord", r#"{"enum":["healthy","stopped","unhealthy"]}"#),
+    ("DatabaseWord", r#"{"enum":["healthy","degraded","unhealthy"]}"#),
+    ("InterfacesWord", r#"{"enum":["healthy","unhealthy"]}"#),
+    ("RunWord", r#"{"enum":["running","stopped"]}"#),
+    ("LinkWord", r#"{"enum":["up","down"]}"#),
+    ("Family", r#"{"enum":["inet","inet6"]}"#),
+    ("KindWord", r#"{"type":"string"}"#),
+    ("EventWord", r#"{"type":"string"}"#),
+    ("&'staticstr", r#"{"type":"string"}"#),
+];
+
+/// A declaration as text, which is a third of the size of a table of it, and needs no relocation.
+pub struct Shape {
+    pub name: &'static str,
+    pub doc: &'static str,
+    /// Each `name:type`, then its attributes behind tabs, then `\x1e`: the compiler breaks long attributes into lines.
+    fields: &'static str,
+}
+
+/// A field of a shape, read back.
+pub struct Field {
+    pub name: &'static str,
+    /// Without white space.
+    pub kind: String,
+    pub doc: Option<&'static str>,
+    /// Left out rather than null.
+    pub optional: bool,
+}
+
+impl Shape {
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        self.fields.split_terminator('\x1e').map(|text| {
+            let mut parts = text.split('\t');
+            let (name, kind) = parts.next().unwrap_or_default().split_once(':').unwrap_or_default();
+            let kind = kind.chars().filter(|each| !each.is_whitespace()).collect();
+            let mut field = Field { name, kind, doc: None, optional: false };
+            for attribute in parts {
+                if !attribute.starts_with("doc") {
+                    // The only other attribute is the one that leaves out what is `None`.
+                    field.optional = true;
+                } else if let (Some(start), Some(end)) = (attribute.find('"'), attribute.rfind('"')) {
+                    field.doc = attribute.get(start + 1..end).map(str::trim);
+                }
+            }
+            field
+        })
+    }
+}
+
+macro_rules! shapes {
+    ($( #[doc = $doc:literal] $name:ident { $( $(#[$attr:meta])* $field:ident: $type:ty, )* } )*) => {
+        $(
+            #[doc = $doc]
+            #[derive(Clone, Debug, serde::Serialize)]
+            pub struct $name { $( $(#[$attr])* pub $field: $type, )* }
+        )*
+
+        pub const SHAPES: &[Shape] = &[ $( Shape {
+            name: stringify!($name),
+            doc: $doc,
+            fields: concat!($( stringify!($field), ":", stringify!($type), $( "\t", stringify!($attr), )* "\x1e", )*),
+        }, )* ];
+    };
+}
+
+shapes! {
+    /// What answers here, for whoever asks without being a browser.
+    About {
+        name: &'static str,
+        version: &'static str,
+        description: &'static str,
+        status: &'static str,
+    }
+    /// The state of the service in one word.
+    Health {
+        status: Overall,
+        /// What is wrong; absent while all is well.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    }
+    /// The collector's own bookkeeping since it was started.
+    Stats {
+        total_polls: u64,
+        successful_polls: u64,
+        failed_polls: u64,
+        interfaces_monitored: usize,
+        last_poll_time: Option<Time>,
+        last_successful_poll: Option<Time>,
+        total_errors: u64,
+        consecutive_failures: u64,
+        uptime_seconds: u64,
+    }
+    /// The collector's settings, as text.
+    Configuration {
+        /// Comma-separated; empty for all that are not ignored.
+        monitored_interfaces: String,
+        /// Seconds.
+        polling_interval: String,
+        max_retries: String,
+        /// Seconds.
+        retry_delay: String,
+        last_collection: Option<Time>,
+    }
+    /// Whether samples are taken, and how that goes.
+    CollectorStatus {
+        is_running: bool,
+        stats: Stats,
+        configuration: Configuration,
+        /// Interfaces of which an earlier reading is known, so that the next one gives a difference.
+        previous_data_count: usize,
+        /// Where counters are read: getstats, getlink or sysfs.
+        source: &'static str,
+        /// Why not from a better source.
+        source_note: Option<String>,
+        last_error: Option<String>,
+    }
+    /// The collector was started or stopped.
+    Run {
+        message: &'static str,
+        status: RunWord,
+        /// The decision is on disk and survives a restart.
+        saved: bool,
+    }
+    /// A sample that was taken because somebody asked.
+    Collection {
+        success: bool,
+        timestamp: Time,
+        interfaces_collected: usize,
+        errors: Vec<String>,
+        stats: Stats,
+    }
+    /// One address of an interface.
+    Address {
+        family: Family,
+        address: String,
+        netmask: String,
+        broadcast: Option<String>,
+    }
+    /// One network interface.
+    Interface {
+        name: String,
+        addresses: Vec<Address>,
+        status: LinkWord,
+        mtu: u32,
+        /// Mbit/s.
+        speed: Option<u32>,
+        kind: KindWord,
+        mac: Option<String>,
+        /// 0 while it is absent.
+        ifindex: u32,
+        alias: String,
+        present: bool,
+        monitored: bool,
+        /// The headline figure is this one's.
+        primary: bool,
+        /// The bridge or bond that it is a port of, else the link below it.
+        parent: Option<String>,
+        ignored_because: Option<String>,
+        /// Bytes per second at the latest reading.
+        rx_rate: Option<u64>,
+        /// Bytes per second at the latest reading.
+        tx_rate: Option<u64>,
+        /// Never falls, over restarts and reboots.
+        lifetime_rx_bytes: u64,
+        /// Never falls, over restarts and reboots.
+        lifetime_tx_bytes: u64,
+    }
+    /// An interface's raw kernel counters.
+    InterfaceStats {
+        interface_name: String,
+        rx_bytes: u64,
+        tx_bytes: u64,
+        rx_packets: u64,
+        tx_packets: u64,
+        rx_errors: u64,
+        tx_errors: u64,
+        rx_drops: u64,
+        tx_drops: u64,
+        timestamp: Time,
+        status: LinkWord,
+    }
+    /// What passed through one interface since its previous sample.
+    Record {
+        /// Stable and unique.
+        id: u64,
+        timestamp: Time,
+        interface_name: Name,
+        rx_bytes: u64,
+        tx_bytes: u64,
+        rx_packets: u64,
+        tx_packets: u64,
+        created_at: Time,
+        rx_errors: u64,
+        tx_errors: u64,
+        rx_drops: u64,
+        tx_drops: u64,
+    }
+    /// What passed through one interface in one bucket of time.
+    BucketRecord {
+        from: Time,
+        to: Time,
+        interface_name: Name,
+        rx_bytes: u64,
+        tx_bytes: u64,
+        rx_packets: u64,
+        tx_packets: u64,
+        rx_errors: u64,
+        tx_errors: u64,
+        rx_drops: u64,
+        tx_drops: u64,
+        /// The highest rate of one sample, bytes per second.
+        rx_peak: u64,
+        /// The highest rate of one sample, bytes per second.
+        tx_peak: u64,
+    }
+    /// All interfaces together, by the kernel's counters. Bridges count what their ports count: see `primary`.
+    Summary {
+        total_interfaces: usize,
+        active_interfaces: usize,
+        total_rx_bytes: u64,
+        total_tx_bytes: u64,
+        total_rx_packets: u64,
+        total_tx_packets: u64,
+        timestamp: Time,
+        primary: Option<Headline>,
+    }
+    /// The one interface that stands for the line to the outside: nothing is counted twice here.
+    Headline {
+        name: String,
+        rx_bytes: u64,
+        tx_bytes: u64,
+        rx_packets: u64,
+        tx_packets: u64,
+        /// Bytes per second at the latest reading.
+        rx_rate: Option<u64>,
+        /// Bytes per second at the latest reading.
+        tx_rate: Option<u64>,
+        lifetime_rx_bytes: u64,
+        lifetime_tx_bytes: u64,
+    }
+    /// Which interfaces are chosen by name.
+    InterfacesSetting {
+        /// Empty for all that are not ignored.
+        interfaces: Vec<String>,
+        /// Those of which samples are taken at present.
+        monitored: Vec<String>,
+    }
+    /// The choice of interfaces was changed.
+    InterfacesChanged {
+        message: &'static str,
+        interfaces: Vec<String>,
+        saved: bool,
+    }
+    /// Seconds between two samples.
+    IntervalSetting {
+        collection_interval_seconds: u32,
+        /// After a change: it is on disk.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        saved: Option<bool>,
+    }
+    /// Further attempts after a failed reading.
+    RetriesSetting {
+        max_retries: u32,
+        /// After a change: it is on disk.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        saved: Option<bool>,
+    }
+    /// Seconds between two attempts.
+    DelaySetting {
+        retry_delay_seconds: f64,
+        /// After a change: it is on disk.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        saved: Option<bool>,
+    }
+    /// The machine.
+    SystemInfo {
+        hostname: String,
+        os: String,
+        /// Of Net-Pulse.
+        version: &'static str,
+        /// Of the machine.
+        uptime_seconds: u64,
+        cpu_count: u32,
+        memory_total: u64,
+        memory_available: u64,
+    }
+    /// The state of the service, part by part.
+    SystemHealth {
+        status: Overall,
+        /// What is wrong; null while all is well.
+        reason: Option<String>,
+        database_status: DatabaseWord,
+        interfaces_status: InterfacesWord,
+        collector_status: CollectorWord,
+        timestamp: Time,
+        details: HealthDetails,
+    }
+    /// What the words of the health are made of.
+    HealthDetails {
+        database: DatabaseDetails,
+        interfaces: InterfacesDetails,
+        collector: CollectorStatus,
+        clock: ClockDetails,
+        http: HttpDetails,
+    }
+    /// The history on disk.
+    DatabaseDetails {
+        traffic_data_records: u64,
+        configuration_records: u64,
+        database_size_bytes: u64,
+        database_path: String,
+        last_saved: Option<Time>,
+        /// What a power cut would lose now.
+        unsaved_seconds: u64,
+        unsaved_records: usize,
+        save_failures: u64,
+        error: Option<String>,
+    }
+    /// How many links there are.
+    InterfacesDetails {
+        total_interfaces: usize,
+        active_interfaces: usize,
+        monitored_interfaces: usize,
+    }
+    /// What is thought of the clock.
+    ClockDetails {
+        /// False while the wall clock cannot be right: samples wait in memory until it can.
+        believed: bool,
+        timezone: String,
+    }
+    /// The web server itself.
+    HttpDetails {
+        /// Requests that ended in a fault of the program.
+        panics: u32,
+    }
+    /// How busy the machine is, and this program.
+    SystemMetrics {
+        /// Since this was last asked.
+        cpu_percent: f64,
+        memory_percent: f64,
+        /// Of the file system that holds the history.
+        disk_usage_percent: f64,
+        network_interfaces_count: usize,
+        timestamp: Time,
+        /// Of this program.
+        rss_bytes: u64,
+        /// Of this program.
+        cpu_seconds: f64,
+    }
+    /// Rates in columns of equal length. A bucket of which nothing is known is null, never 0.
+    Series {
+        from: Time,
+        to: Time,
+        /// Seconds; local days may have an hour more or less.
+        step: u32,
+        /// Starts of the buckets, Unix seconds, ascending.
+        t: Vec<i64>,
+        interfaces: Map<SeriesColumns>,
+    }
+    /// Bytes per second.
+    SeriesColumns {
+        rx: Vec<Option<Rate>>,
+        tx: Vec<Option<Rate>>,
+        /// The highest rate of one sample.
+        rx_peak: Vec<Option<u64>>,
+        /// The highest rate of one sample.
+        tx_peak: Vec<Option<u64>>,
+    }
+    /// What passed in one hour, day, week, month or year of the configured time zone.
+    Total {
+        from: Time,
+        to: Time,
+        rx_bytes: u64,
+        tx_bytes: u64,
+        rx_packets: u64,
+        tx_packets: u64,
+        /// The period is over.
+        complete: bool,
+    }
+    /// Rates of the latest seconds, in columns of equal length, oldest first.
+    LiveRates {
+        /// To be passed as `since` the next time.
+        next: u64,
+        /// Unix seconds.
+        t: Vec<i64>,
+        interfaces: Map<LiveColumns>,
+    }
+    /// Bytes per second; null where the interface was not there.
+    LiveColumns {
+        rx: Vec<Option<u64>>,
+        tx: Vec<Option<u64>>,
+    }
+    /// Something that a reader of the figures wants to know of.
+    EventRecord {
+        /// Null while the wall clock could not be believed.
+        time: Option<Time>,
+        kind: EventWord,
+        /// Empty where it concerns the whole machine.
+        interface: String,
+        detail: String,
+    }
+    /// What went wrong, in one sentence.
+    Problem {
+        detail: String,
+    }
+    /// All the faults of a request.
+    Problems {
+        detail: Vec<Flaw>,
+    }
+    /// One fault of a request.
+    Flaw {
+        /// `query`, `path` or `body`, and the name.
+        loc: Vec<&'static str>,
+        msg: String,
+        input: String,
+    }
+}
+
+/// Everything is serialised to this one writer: each further type of writer would be a second copy of the serialiser.
+pub type Out<'a> = &'a mut dyn Write;
+
+pub fn write(out: Out, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    serde_json::to_writer(out, value).map_err(io::Error::from)
+}
+
+pub fn bytes(value: &(impl Serialize + ?Sized)) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    write(&mut bytes, value)?;
+    Ok(bytes)
+}
+
+/// A JSON array, one element at a time.
+pub fn write_list<T: Serialize>(out: Out, items: impl Iterator<Item = T>) -> io::Result<()> {
+    out.write_all(b"[")?;
+    for (at, item) in items.enumerate() {
+        if at > 0 {
+            out.write_all(b",")?;
+        }
+        write(out, &item)?;
+    }
+    out.write_all(b"]")
+}
+
+pub const CSV_HEAD: &str = "id,timestamp,interface_name,rx_bytes,tx_bytes,rx_packets,tx_packets,created_at,rx_errors,tx_errors,rx_drops,tx_drops\r\n";
+
+/// The header row of exported buckets: the counters have the order of `COUNTER_NAMES`.
+pub fn csv_bucket_head() -> String {
+    format!("from,to,interface_name,{},rx_peak,tx_peak\r\n", COUNTER_NAMES.join(","))
+}
+
+impl Record {
+    pub fn csv(&self, out: Out) -> io::Result<()> {
+        write!(
+            out,
+            "{},{time},{},{},{},{},{},{time},{},{},{},{}\r\n",
+            self.id,
+            cell(&self.interface_name.0),
+            self.rx_bytes,
+            self.tx_bytes,
+            self.rx_packets,
+            self.tx_packets,
+            self.rx_errors,
+            self.tx_errors,
+            self.rx_drops,
+            self.tx_drops,
+            time = rfc3339(self.timestamp.0),
+        )
+    }
+}
+
+impl BucketRecord {
+    pub fn csv(&self, out: Out) -> io::Result<()> {
+        write!(
+            out,
+            "{},{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
+            rfc3339(self.from.0),
+            rfc3339(self.to.0),
+            cell(&self.interface_name.0),
+            self.rx_bytes,
+            self.tx_bytes,
+            self.rx_packets,
+            self.tx_packets,
+            self.rx_errors,
+            self.tx_errors,
+            self.rx_drops,
+            self.tx_drops,
+            self.rx_peak,
+            self.tx_peak,
+        )
+    }
+}
+
+/// A text as a CSV cell. Spreadsheets run what begins like a formula, and an interface may be named `=cmd`: an
+/// apostrophe in front makes it text there (owasp.org/www-community/attacks/CSV_Injection).
+fn cell(text: &str) -> String {
+    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+    if guard.is_empty() && !text.contains(['"', ',', '\n', '\r']) {
+        return text.to_string();
+    }
+    format!("\"{guard}{}\"", text.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_text_and_nothing_else() {
+        let check = |text, expect| assert_eq!(cell(text), expect);
+        check("eth0", "eth0");
+        check("", "");
+        check("a,b", "\"a,b\"");
+        check("a\"b", "\"a\"\"b\"");
+        check("a\nb", "\"a\nb\"");
+        check("=cmd", "\"'=cmd\"");
+        check("+1", "\"'+1\"");
+        check("-1", "\"'-1\"");
+        check("@x", "\"'@x\"");
+        check("\tx", "\"'\tx\"");
+        check("\rx", "\"'\rx\"");
+        check("eth-1", "eth-1");
+    }
+
+    #[test]
+    fn rates_keep_what_matters() {
+        let check = |rate, expect: &str| assert_eq!(bytes(&Rate(rate)).unwrap(), expect.as_bytes());
+        check(0.0, "0");
+        check(0.126, "0.13");
+        check(12.0, "12");
+        check(999.994, "999.99");
+        check(123456.7, "123457");
+    }
+
+    #[test]
+    fn every_type_is_known() {
+        for shape in SHAPES {
+            assert!(shape.fields().count() > 0, "{}", shape.name);
+            for field in shape.fields() {
+                let mut name = field.kind.as_str();
+                while let Some((_, inner)) = name.split_once('<') {
+                    name = inner.strip_suffix('>').unwrap();
+                }
+                let known = SCALARS.iter().any(|(it, _)| *it == name) || SHAPES.iter().any(|it| it.name == name);
+                assert!(known, "{}.{}: {}", shape.name, field.name, field.kind);
+            }
+        }
+        let health: Vec<Field> = SHAPES.iter().find(|shape| shape.name == "Health").unwrap().fields().collect();
+        assert_eq!((health[1].name, health[1].kind.as_str(), health[1].optional), ("reason", "Option<String>", true));
+        assert_eq!(health[1].doc, Some("What is wrong; absent while all is well."));
+    }
+
+    #[test]
+    fn lists() {
+        let check = |items: &[u8], expect: &str| {
+            let mut out = Vec::new();
+            write_list(&mut out, items.iter()).unwrap();
+            assert_eq!(out, expect.as_bytes());
+        };
+        check(&[], "[]");
+        check(&[1], "[1]");
+        check(&[1, 2], "[1,2]");
+    }
+}

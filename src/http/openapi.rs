@@ -1,0 +1,221 @@
+//! `/openapi.json`, written from the route table and the shapes while it is being sent.
+
+use std::io;
+
+use super::json::{Field, Out, SCALARS, SHAPES};
+use super::params::{Kind, Param, Place, TIMES};
+use super::routes::{ROUTES, Route};
+use super::{Answer, Call, Context, Fault, JSON};
+
+pub fn handler(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    Ok(Answer::stream(JSON, |_, out| document(out)))
+}
+
+/// Every problem has the shape `Problem`, except 422.
+const PROBLEMS: [(u16, &str); 9] = [
+    (400, "What was sent cannot be done; the answer says why"),
+    (404, "There is no such thing"),
+    (405, "The path has other methods"),
+    (409, "The setting is owned by a flag or the environment"),
+    (413, "The body is larger than anything asked for here"),
+    (422, "Parameters or body do not validate: all faults at once"),
+    (500, "The program is at fault"),
+    (503, "It cannot be done at the moment"),
+    (507, "There is no room for it"),
+];
+
+fn document(out: Out) -> io::Result<()> {
+    write!(
+        out,
+        r#"{{"openapi":"3.1.0","info":{{"title":"Net-Pulse","version":"{}","description":{},"license":{{"name":"MIT","identifier":"MIT"}}}},"paths":{{"#,
+        env!("CARGO_PKG_VERSION"),
+        quoted(env!("CARGO_PKG_DESCRIPTION")),
+    )?;
+    let mut paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+    paths.dedup();
+    for (at, path) in paths.iter().enumerate() {
+        write!(out, "{}{}:{{", comma(at), quoted(path))?;
+        for (at, route) in ROUTES.iter().filter(|route| route.path == *path).enumerate() {
+            write!(out, "{}", comma(at))?;
+            operation(out, route)?;
+        }
+        out.write_all(b"}")?;
+    }
+    out.write_all(br#"},"components":{"schemas":{"#)?;
+    for (at, shape) in SHAPES.iter().enumerate() {
+        write!(
+            out,
+            r#"{}"{}":{{"type":"object","description":{},"properties":{{"#,
+            comma(at),
+            shape.name,
+            quoted(shape.doc.trim())
+        )?;
+        let mut required = Vec::new();
+        for (at, Field { name, mut kind, doc, optional }) in shape.fields().enumerate() {
+            if optional {
+                kind = inside(&kind, "Option").unwrap_or(&kind).to_string();
+            } else {
+                required.push(quoted(name));
+            }
+            write!(out, r#"{}"{name}":"#, comma(at))?;
+            schema(out, &kind, doc)?;
+        }
+        write!(out, r#"}},"required":[{}]}}"#, required.join(","))?;
+    }
+    out.write_all(br#"},"responses":{"#)?;
+    for (at, (status, doc)) in PROBLEMS.iter().enumerate() {
+        let shape = if *status == 422 { "Problems" } else { "Problem" };
+        let headers =
+            if *status == 405 { r#""headers":{"Allow":{"required":true,"schema":{"type":"string"}}},"# } else { "" };
+        write!(out, r#"{}"{status}":{{"description":{},{headers}"content":"#, comma(at), quoted(doc))?;
+        write!(out, r##"{{"{JSON}":{{"schema":{{"$ref":"#/components/schemas/{shape}"}}}}}}}}"##)?;
+    }
+    out.write_all(b"}}}")
+}
+
+fn operation(out: Out, route: &Route) -> io::Result<()> {
+    let method = route.method.to_ascii_lowercase();
+    let id: String = route.path.chars().map(|each| if each.is_ascii_alphanumeric() { each } else { '_' }).collect();
+    write!(out, r#""{method}":{{"operationId":"{method}{id}","summary":{}"#, quoted(route.summary))?;
+
+    let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) =
+        route.params.iter().partition(|param| param.place == Place::Body);
+    if !elsewhere.is_empty() {
+        out.write_all(br#","parameters":["#)?;
+        for (at, param) in elsewhere.iter().enumerate() {
+            let required = param.place == Place::Path;
+            write!(
+                out,
+                r#"{}{{"name":"{}","in":"{}","required":{required},"description":{},"schema":{}}}"#,
+                comma(at),
+                param.name,
+                param.place.name(),
+                quoted(param.doc),
+                given(param),
+            )?;
+        }
+        out.write_all(b"]")?;
+    }
+    if !in_body.is_empty() {
+        let members: Vec<String> =
+            in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, given(param))).collect();
+        let names: Vec<String> = in_body.iter().map(|param| quoted(param.name)).collect();
+        write!(
+            out,
+            r#","requestBody":{{"required":true,"content":{{"{JSON}":{{"schema":{{"type":"object","properties":{{{}}},"required":[{}]}}}}}}}}"#,
+            members.join(","),
+            names.join(","),
+        )?;
+    }
+
+    out.write_all(br#","responses":{"200":{"description":"As asked","content":{"#)?;
+    let (media, shapes): (Vec<&str>, Vec<&str>) = route.answers.iter().partition(|answer| answer.contains('/'));
+    if !shapes.is_empty() {
+        write!(out, r#""{JSON}":{{"schema":"#)?;
+        one_of(out, &shapes)?;
+        out.write_all(b"}")?;
+    }
+    for (at, media) in media.iter().enumerate() {
+        let kind = if *media == JSON { "object" } else { "string" };
+        write!(out, r#"{}"{media}":{{"schema":{{"type":"{kind}"}}}}"#, comma(at + shapes.len()))?;
+    }
+    out.write_all(b"}}")?;
+    // The one answer that is no problem and no 200.
+    if route.path == "/health" {
+        write!(
+            out,
+            r##","503":{{"description":"It does not do its work","content":{{"{JSON}":{{"schema":{{"$ref":"#/components/schemas/Health"}}}}}}}}"##
+        )?;
+    }
+    for status in problems(route) {
+        write!(out, r##","{status}":{{"$ref":"#/components/responses/{status}"}}"##)?;
+    }
+    out.write_all(b"}}")
+}
+
+/// What can go wrong with a route, from what it takes and what its row says.
+pub fn problems(route: &Route) -> Vec<u16> {
+    let has = |place| route.params.iter().any(|param| param.place == place);
+    let mut problems = route.problems.to_vec();
+    problems.extend([405, 500]);
+    problems.extend(has(Place::Path).then_some(404));
+    problems.extend(has(Place::Body).then_some(413));
+    problems.extend((has(Place::Body) || has(Place::Query)).then_some(422));
+    problems.sort();
+    problems.dedup();
+    problems
+}
+
+fn comma(at: usize) -> &'static str {
+    if at == 0 { "" } else { "," }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// The schema of a parameter.
+fn given(param: &Param) -> String {
+    match param.kind {
+        Kind::Integer { low, high, default } => {
+            let default = default.map_or(String::new(), |default| format!(r#","default":{default}"#));
+            format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}{default}}}"#)
+        }
+        Kind::Decimal { low, high } => format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#),
+        Kind::Word(words) => {
+            let list: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+            format!(r#"{{"type":"string","enum":[{}],"default":{}}}"#, list.join(","), list.first().map_or("", |it| it))
+        }
+        Kind::Time => {
+            const YEARS: &str = r#""pattern":"^(19[7-9]|[2-9][0-9]{2})[0-9]-""#;
+            format!(
+                r#"{{"description":"RFC 3339 with Z or an offset, a local date-time without one, a date, or Unix seconds","anyOf":[{{"type":"string","format":"date-time",{YEARS}}},{{"type":"string","format":"date",{YEARS}}},{{"type":"integer","minimum":{},"maximum":{}}}]}}"#,
+                TIMES.0, TIMES.1
+            )
+        }
+        Kind::Text if param.place == Place::Path => r#"{"type":"string","minLength":1}"#.to_string(),
+        Kind::Text => r#"{"type":"string"}"#.to_string(),
+        Kind::Texts => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
+    }
+}
+
+/// `X` of `Wrapper<X>`.
+fn inside<'a>(kind: &'a str, wrapper: &str) -> Option<&'a str> {
+    kind.strip_prefix(wrapper)?.strip_prefix('<')?.strip_suffix('>')
+}
+
+fn one_of(out: Out, shapes: &[&str]) -> io::Result<()> {
+    if let [only] = shapes {
+        return schema(out, only, None);
+    }
+    out.write_all(br#"{"anyOf":["#)?;
+    for (at, shape) in shapes.iter().enumerate() {
+        out.write_all(comma(at).as_bytes())?;
+        schema(out, shape, None)?;
+    }
+    out.write_all(b"]}")
+}
+
+/// The schema of a Rust type of `json`, as its declaration spells it.
+fn schema(out: Out, kind: &str, doc: Option<&str>) -> io::Result<()> {
+    out.write_all(b"{")?;
+    if let Some(doc) = doc {
+        write!(out, r#""description":{},"#, quoted(doc))?;
+    }
+    if let Some(inner) = inside(kind, "Option") {
+        out.write_all(br#""anyOf":["#)?;
+        schema(out, inner, None)?;
+        out.write_all(br#",{"type":"null"}]"#)?;
+    } else if let Some(inner) = inside(kind, "Vec") {
+        out.write_all(br#""type":"array","items":"#)?;
+        schema(out, inner, None)?;
+    } else if let Some(inner) = inside(kind, "Map") {
+        out.write_all(br#""type":"object","additionalProperties":"#)?;
+        schema(out, inner, None)?;
+    } else if let Some((_, scalar)) = SCALARS.iter().find(|(name, _)| *name == kind) {
+        out.write_all(scalar.trim_start_matches('{').trim_end_matches('}').as_bytes())?;
+    } else {
+        write!(out, r##""$ref":"#/components/schemas/{kind}""##)?;
+    }
+    out.write_all(b"}")
+}

@@ -1,0 +1,414 @@
+//! What a route takes: read and checked against its table, all faults at once. It never panics and never guesses,
+//! whatever a stranger sends.
+
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::json::Flaw;
+use super::routes::MOST;
+use crate::clock::{Zone, parse_time};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Path,
+    Query,
+    /// A member of the JSON object in the body; always required.
+    Body,
+}
+
+impl Place {
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Path => "path",
+            Place::Query => "query",
+            Place::Body => "body",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Whole number, both ends included.
+    Integer {
+        low: i64,
+        high: i64,
+        default: Option<i64>,
+    },
+    /// Decimal number, both ends included.
+    Decimal {
+        low: f64,
+        high: f64,
+    },
+    /// The first one is the default.
+    Word(&'static [&'static str]),
+    Time,
+    Text,
+    /// Repeated in a query, a list in a body.
+    Texts,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    pub name: &'static str,
+    pub place: Place,
+    pub kind: Kind,
+    pub doc: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Integer(i64),
+    Decimal(f64),
+    Text(String),
+}
+
+/// Years 1970 to 9999, as `parse_time` has it.
+pub const TIMES: (i64, i64) = (0, 253_402_300_799);
+/// No more of a wrong value than this is repeated to its sender.
+const SHOWN: usize = 100;
+
+/// Checked values; defaults are filled in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values(Vec<(&'static str, Value)>);
+
+impl Values {
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.0.iter().find_map(|(known, value)| match value {
+            Value::Integer(number) if *known == name => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// For what has a default and is never negative.
+    pub fn count(&self, name: &str) -> u64 {
+        self.integer(name).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
+    }
+
+    pub fn decimal(&self, name: &str) -> Option<f64> {
+        self.0.iter().find_map(|(known, value)| match value {
+            Value::Decimal(number) if *known == name => Some(*number),
+            _ => None,
+        })
+    }
+
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(move |(known, value)| match value {
+            Value::Text(text) if *known == name => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.texts(name).next()
+    }
+}
+
+/// Percent-decoding. A `%` without two digits behind it stands for itself, as browsers have it. What is not UTF-8
+/// comes back as an error that can at least be shown.
+pub fn decode(text: &str, plus_is_space: bool) -> Result<String, String> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        out.push(match byte {
+            b'+' if plus_is_space => b' ',
+            b'%' => match (digit(at), digit(at + 1)) {
+                (Some(high), Some(low)) => {
+                    at += 2;
+                    (high << 4 | low) as u8
+                }
+                _ => b'%',
+            },
+            other => other,
+        });
+    }
+    String::from_utf8(out).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// A request's parameters as they came: what the path's `{}` stood for, the query, the body.
+pub struct Given<'a> {
+    pub path: &'a [(&'static str, String)],
+    pub query: &'a str,
+    pub body: &'a [u8],
+}
+
+/// `zone` is asked for only when a time is among the parameters.
+pub fn read(params: &'static [Param], given: &Given, zone: impl FnOnce() -> Arc<Zone>) -> Result<Values, Vec<Flaw>> {
+    let zone = params.iter().any(|param| matches!(param.kind, Kind::Time)).then(zone);
+    let zone = zone.as_deref().unwrap_or(&Zone::UTC);
+    let query: Vec<_> = given
+        .query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Some((decode(name, true).ok()?, decode(value, true)))
+        })
+        .collect();
+    let mut body = None;
+
+    let mut reading = Reading { values: Values::default(), flaws: Vec::new() };
+    for param in params {
+        match param.place {
+            Place::Path => {
+                for (_, value) in given.path.iter().filter(|(name, _)| *name == param.name) {
+                    reading.text(param, value, zone);
+                }
+            }
+            Place::Query => {
+                let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
+                if !matches!(param.kind, Kind::Texts) && found.len() > 1 {
+                    found.drain(..found.len() - 1);
+                }
+                for (_, value) in &found {
+                    match value {
+                        Ok(text) => reading.text(param, text, zone),
+                        Err(lossy) => reading.flaw(param, "must be UTF-8", lossy),
+                    }
+                }
+                if found.is_empty() {
+                    reading.default(param);
+                }
+            }
+            Place::Body => {
+                let object = body.get_or_insert_with(|| object(given.body));
+                match object {
+                    Ok(Json::Object(members)) => match members.get(param.name) {
+                        Some(value) => reading.json(param, value),
+                        None => reading.flaw(param, "is missing", ""),
+                    },
+                    Ok(other) => reading.flaw(param, "the body must be a JSON object", &other.to_string()),
+                    Err(fault) => reading.flaw(param, fault, &String::from_utf8_lossy(given.body)),
+                }
+            }
+        }
+    }
+    if reading.flaws.is_empty() { Ok(reading.values) } else { Err(reading.flaws) }
+}
+
+fn object(body: &[u8]) -> Result<Json, String> {
+    if body.is_empty() {
+        return Err("the body is empty; a JSON object is needed".to_string());
+    }
+    serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))
+}
+
+struct Reading {
+    values: Values,
+    flaws: Vec<Flaw>,
+}
+
+impl Reading {
+    fn flaw(&mut self, param: &Param, msg: &str, input: &str) {
+        self.flaws.push(Flaw {
+            loc: vec![param.place.name(), param.name],
+            msg: msg.to_string(),
+            input: input.chars().take(SHOWN).collect(),
+        });
+    }
+
+    fn take(&mut self, param: &Param, value: Option<Value>, input: &str) {
+        match value {
+            Some(value) => self.values.0.push((param.name, value)),
+            None => self.flaw(param, &wanted(param.kind), input),
+        }
+    }
+
+    fn text(&mut self, param: &Param, text: &str, zone: &Zone) {
+        let value = match param.kind {
+            Kind::Integer { low, high, .. } => {
+                text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Integer)
+            }
+            Kind::Decimal { low, high } => {
+                text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
+            }
+            Kind::Word(words) => words.contains(&text).then(|| Value::Text(text.to_string())),
+            Kind::Time => {
+                parse_time(text, zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
+            }
+            Kind::Text | Kind::Texts => Some(Value::Text(text.to_string())),
+        };
+        self.take(param, value, text);
+    }
+
+    /// `true` is no 1, `"10"` is no 10 and 10.0 is no whole number: who sends these means something else.
+    fn json(&mut self, param: &Param, json: &Json) {
+        if let (Kind::Texts, Json::Array(items)) = (param.kind, json) {
+            for item in items {
+                self.take(param, item.as_str().map(|text| Value::Text(text.to_string())), &item.to_string());
+            }
+            return;
+        }
+        let value = match param.kind {
+            Kind::Integer { low, high, .. } => {
+                json.as_i64().filter(|number| (low..=high).contains(number)).map(Value::Integer)
+            }
+            Kind::Decimal { low, high } => {
+                json.as_f64().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
+            }
+            Kind::Word(words) => {
+                json.as_str().filter(|text| words.contains(text)).map(|text| Value::Text(text.to_string()))
+            }
+            Kind::Text => json.as_str().map(|text| Value::Text(text.to_string())),
+            Kind::Time | Kind::Texts => None,
+        };
+        self.take(param, value, &json.to_string());
+    }
+
+    fn default(&mut self, param: &Param) {
+        let value = match param.kind {
+            Kind::Integer { default, .. } => default.map(Value::Integer),
+            Kind::Word(words) => words.first().map(|word| Value::Text(word.to_string())),
+            Kind::Decimal { .. } | Kind::Time | Kind::Text | Kind::Texts => None,
+        };
+        self.values.0.extend(value.map(|value| (param.name, value)));
+    }
+}
+
+fn wanted(kind: Kind) -> String {
+    match kind {
+        Kind::Integer { low, high: MOST, .. } => format!("must be a whole number, {low} or more"),
+        Kind::Integer { low, high, .. } => format!("must be a whole number from {low} to {high}"),
+        Kind::Decimal { low, high } => format!("must be a number from {low} to {high}"),
+        Kind::Word(words) => format!("must be one of {}", words.join(", ")),
+        Kind::Time => "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds".to_string(),
+        Kind::Text => "must be a text".to_string(),
+        Kind::Texts => "must be a list of texts".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static QUERY: [Param; 5] = [
+        Param {
+            name: "limit",
+            place: Place::Query,
+            kind: Kind::Integer { low: 1, high: 1000, default: Some(100) },
+            doc: "",
+        },
+        Param {
+            name: "offset",
+            place: Place::Query,
+            kind: Kind::Integer { low: 0, high: MOST, default: Some(0) },
+            doc: "",
+        },
+        Param { name: "format", place: Place::Query, kind: Kind::Word(&["json", "csv"]), doc: "" },
+        Param { name: "interface", place: Place::Query, kind: Kind::Texts, doc: "" },
+        Param { name: "one", place: Place::Query, kind: Kind::Text, doc: "" },
+    ];
+    static INTERVAL: [Param; 1] = [Param {
+        name: "collection_interval",
+        place: Place::Body,
+        kind: Kind::Integer { low: 1, high: 3600, default: None },
+        doc: "",
+    }];
+    static DELAY: [Param; 1] =
+        [Param { name: "retry_delay", place: Place::Body, kind: Kind::Decimal { low: 0.1, high: 300.0 }, doc: "" }];
+    static NAMES: [Param; 1] = [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts, doc: "" }];
+
+    fn run(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
+        read(params, &Given { path: &[], query, body }, || Arc::new(Zone::UTC))
+    }
+
+    #[test]
+    fn percent_decoding() {
+        let check = |text, expect: &str| assert_eq!(decode(text, true).unwrap(), expect);
+        check("", "");
+        check("a+b%20c", "a b c");
+        check("%2B%2b", "++");
+        check("%", "%");
+        check("%4", "%4");
+        check("%zz%41", "%zzA");
+        check("%%41", "%A");
+        check("%00", "\0");
+        check("%C3%A4", "ä");
+        assert_eq!(decode("a+b", false).unwrap(), "a+b");
+        assert_eq!(decode("%ff%fe", false).unwrap_err(), "\u{fffd}\u{fffd}");
+        assert_eq!(decode("%c3", false).unwrap_err(), "\u{fffd}");
+    }
+
+    #[test]
+    fn defaults_and_values() {
+        let values = run(&QUERY, "", b"").unwrap();
+        assert_eq!((values.count("limit"), values.count("offset"), values.text("format")), (100, 0, Some("json")));
+        assert_eq!(values.text("one"), None);
+        let values = run(&QUERY, "limit=5&unknown=%ff&interface=a&interface=b%2Cc&&=x&format=csv&one=", b"").unwrap();
+        assert_eq!((values.count("limit"), values.text("format"), values.text("one")), (5, Some("csv"), Some("")));
+        assert_eq!(values.texts("interface").collect::<Vec<_>>(), ["a", "b,c"]);
+        assert_eq!(run(&QUERY, "limit=5&limit=6", b"").unwrap().integer("limit"), Some(6));
+    }
+
+    #[test]
+    fn all_faults_at_once() {
+        let flaws = run(&QUERY, "limit=0&offset=-1&format=xml&interface=%ff", b"").unwrap_err();
+        let seen: Vec<_> = flaws.iter().map(|flaw| (flaw.loc[1], flaw.msg.as_str(), flaw.input.as_str())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("limit", "must be a whole number from 1 to 1000", "0"),
+                ("offset", "must be a whole number, 0 or more", "-1"),
+                ("format", "must be one of json, csv", "xml"),
+                ("interface", "must be UTF-8", "\u{fffd}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn wrong_queries() {
+        for query in
+            ["limit=1001", "limit=", "limit=1.0", "limit=1e2", "limit=99999999999999999999", "limit=%00", "limit"]
+        {
+            assert_eq!(run(&QUERY, query, b"").unwrap_err().len(), 1, "{query}");
+        }
+        let long = format!("limit={}", "9".repeat(5000));
+        assert_eq!(run(&QUERY, &long, b"").unwrap_err()[0].input.len(), SHOWN);
+    }
+
+    #[test]
+    fn bodies() {
+        let check = |params, body: &[u8], expect: Result<Value, &str>| {
+            let got = run(params, "", body);
+            match (got, expect) {
+                (Ok(values), Ok(value)) => assert_eq!(values.0[0].1, value),
+                (Err(flaws), Err(message)) => {
+                    assert_eq!(flaws[0].loc, ["body", params[0].name]);
+                    assert!(flaws[0].msg.contains(message), "{}", flaws[0].msg);
+                }
+                (got, _) => panic!("{}: {got:?}", String::from_utf8_lossy(body)),
+            }
+        };
+        let range = "a whole number from 1 to 3600";
+        check(&INTERVAL, br#"{"collection_interval":10}"#, Ok(Value::Integer(10)));
+        check(&INTERVAL, br#"{"collection_interval":1,"more":[]}"#, Ok(Value::Integer(1)));
+        check(&INTERVAL, br#"{"collection_interval":0}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":3601}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":10.0}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":true}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":"10"}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":null}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":[10]}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":18446744073709551616}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":NaN}"#, Err("not JSON"));
+        check(&INTERVAL, br#"{"collection_interval":1e999}"#, Err("not JSON"));
+        check(&INTERVAL, br#"{"interval":10}"#, Err("is missing"));
+        check(&INTERVAL, b"{}", Err("is missing"));
+        check(&INTERVAL, b"[]", Err("must be a JSON object"));
+        check(&INTERVAL, b"10", Err("must be a JSON object"));
+        check(&INTERVAL, b"", Err("empty"));
+        check(&INTERVAL, b"{\"collection_interval\":\"\xff\"}", Err("not JSON"));
+        check(&INTERVAL, "[".repeat(60_000).as_bytes(), Err("not JSON"));
+        check(&DELAY, br#"{"retry_delay":1}"#, Ok(Value::Decimal(1.0)));
+        check(&DELAY, br#"{"retry_delay":0.1}"#, Ok(Value::Decimal(0.1)));
+        check(&DELAY, br#"{"retry_delay":0.05}"#, Err("from 0.1 to 300"));
+        check(&DELAY, br#"{"retry_delay":true}"#, Err("from 0.1 to 300"));
+        check(&NAMES, br#"{"interfaces":["eth0"]}"#, Ok(Value::Text("eth0".to_string())));
+        check(&NAMES, br#"{"interfaces":"eth0"}"#, Err("a list of texts"));
+        check(&NAMES, br#"{"interfaces":[1]}"#, Err("a list of texts"));
+        assert_eq!(run(&NAMES, "", br#"{"interfaces":[]}"#).unwrap(), Values::default());
+    }
+}

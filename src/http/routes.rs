@@ -1,0 +1,475 @@
+//! The one table of what is answered here. It dispatches requests and it is `/openapi.json`, so that the two cannot
+//! drift: a parameter that is not in the table does not reach a handler.
+
+use super::api::{collector, config, events, export, interfaces, live, series, system, traffic};
+use super::params::{self, Given, Kind, Param, Place};
+use super::{Answer, Ask, Call, Context, Fault, assets, openapi};
+use crate::config::{INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S};
+
+pub type Handler = fn(&Context, &Call) -> Result<Answer, Fault>;
+
+pub struct Route {
+    pub method: &'static str,
+    /// Whole segments may be `{name}`.
+    pub path: &'static str,
+    pub handler: Handler,
+    pub summary: &'static str,
+    pub params: &'static [Param],
+    /// What a 200 holds: a type of `json`, or a media type.
+    pub answers: &'static [&'static str],
+    /// Statuses of `json::Problem` besides those that follow from the rest (404, 405, 413, 422, 500).
+    pub problems: &'static [u16],
+}
+
+/// Where there is no other limit: the largest number that every JSON reader has exactly.
+pub const MOST: i64 = (1 << 53) - 1;
+
+const fn query(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+    Param { name, place: Place::Query, kind, doc }
+}
+
+const fn body(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+    Param { name, place: Place::Body, kind, doc }
+}
+
+const fn count(low: i64, high: i64, default: i64) -> Kind {
+    Kind::Integer { low, high, default: Some(default) }
+}
+
+const NAME: Param =
+    Param { name: "name", place: Place::Path, kind: Kind::Text, doc: "An interface's name, as in /api/interfaces." };
+const INTERFACE_NAME: Param = query("interface_name", Kind::Text, "Only this interface.");
+const INTERFACE: Param = query("interface", Kind::Text, "Which interface; the primary if left out.");
+const START: Param = query("start_time", Kind::Time, "Not before this time.");
+const END: Param = query("end_time", Kind::Time, "Not after this time.");
+const FROM: Param = query("from", Kind::Time, "The beginning; a day before the end if left out.");
+const TO: Param = query("to", Kind::Time, "The end; now if left out.");
+const OFFSET: Param = query("offset", count(0, MOST, 0), "Skips so many of the newest.");
+
+pub const EXPORT_FORMATS: &[&str] = &["json", "csv"];
+pub const RESOLUTIONS: &[&str] = &["sample", "5min", "hour", "day"];
+pub const PERIODS: &[&str] = &["day", "hour", "week", "month", "year", "cycle"];
+
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        path: "/",
+        handler: system::root,
+        summary: "The page, or what answers here",
+        params: &[],
+        answers: &["About", "text/html"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/health",
+        handler: system::health,
+        summary: "The state of the service in one word; 503 when it does not do its work",
+        params: &[],
+        answers: &["Health"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/openapi.json",
+        handler: openapi::handler,
+        summary: "This description",
+        params: &[],
+        answers: &["application/json"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/collector/status",
+        handler: collector::status,
+        summary: "Whether samples are taken, and how that goes",
+        params: &[],
+        answers: &["CollectorStatus"],
+        problems: &[],
+    },
+    Route {
+        method: "POST",
+        path: "/collector/start",
+        handler: collector::start,
+        summary: "Takes samples again",
+        params: &[],
+        answers: &["Run"],
+        problems: &[409],
+    },
+    Route {
+        method: "POST",
+        path: "/collector/stop",
+        handler: collector::stop,
+        summary: "Takes no more samples, over restarts too",
+        params: &[],
+        answers: &["Run"],
+        problems: &[409],
+    },
+    Route {
+        method: "POST",
+        path: "/collector/collect",
+        handler: collector::collect,
+        summary: "Takes one sample now",
+        params: &[],
+        answers: &["Collection"],
+        problems: &[503],
+    },
+    Route {
+        method: "GET",
+        path: "/api/interfaces",
+        handler: interfaces::all,
+        summary: "All interfaces by name, absent ones that have history included",
+        params: &[],
+        answers: &["Map<Interface>"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/interfaces/{name}",
+        handler: interfaces::one,
+        summary: "One interface",
+        params: &[NAME],
+        answers: &["Interface"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/interfaces/{name}/stats",
+        handler: interfaces::stats,
+        summary: "Raw kernel counters of one interface, read now",
+        params: &[NAME],
+        answers: &["InterfaceStats"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/traffic/history",
+        handler: traffic::history,
+        summary: "Samples, newest first: what passed since the interface's previous sample",
+        params: &[INTERFACE_NAME, START, END, query("limit", count(1, 1000, 100), "No more than so many."), OFFSET],
+        answers: &["Vec<Record>"],
+        problems: &[503],
+    },
+    Route {
+        method: "GET",
+        path: "/api/traffic/latest",
+        handler: traffic::latest,
+        summary: "The newest samples",
+        params: &[query("limit", count(1, 100, 10), "No more than so many.")],
+        answers: &["Vec<Record>"],
+        problems: &[503],
+    },
+    Route {
+        method: "GET",
+        path: "/api/traffic/summary",
+        handler: traffic::summary,
+        summary: "All interfaces together, by the kernel's counters",
+        params: &[],
+        answers: &["Summary"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/traffic/series",
+        handler: series::series,
+        summary: "Rates over a range of time, in columns for a chart",
+        params: &[
+            query("interface", Kind::Texts, "Which interfaces; the primary if left out."),
+            FROM,
+            TO,
+            query("points", count(1, 720, 720), "No more buckets than this."),
+        ],
+        answers: &["Series"],
+        problems: &[404, 503],
+    },
+    Route {
+        method: "GET",
+        path: "/api/traffic/totals",
+        handler: series::totals,
+        summary: "What passed per hour, day, week, month or year of the configured time zone, ascending",
+        params: &[
+            INTERFACE,
+            query("by", Kind::Word(PERIODS), "The length of a row."),
+            query("from", Kind::Time, "The beginning; if left out, as far back as `limit` reaches."),
+            TO,
+            query("limit", count(1, 1000, 100), "No more than so many, the newest ones."),
+        ],
+        answers: &["Vec<Total>"],
+        problems: &[404, 503],
+    },
+    Route {
+        method: "GET",
+        path: "/api/traffic/live",
+        handler: live::live,
+        summary: "Rates of the latest seconds. Asking keeps the one-second rhythm going for ten seconds",
+        params: &[query("since", count(0, MOST, 0), "`next` of the previous answer.")],
+        answers: &["LiveRates"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/export/traffic",
+        handler: export::traffic,
+        summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
+                  eight counters, rx_peak, tx_peak",
+        params: &[
+            query("format", Kind::Word(EXPORT_FORMATS), "CSV comes with a header row."),
+            query("resolution", Kind::Word(RESOLUTIONS), "Samples, or buckets of this length."),
+            INTERFACE_NAME,
+            START,
+            END,
+            query("limit", Kind::Integer { low: 1, high: MOST, default: None }, "No more than so many."),
+        ],
+        answers: &["Vec<Record>", "Vec<BucketRecord>", "text/csv"],
+        problems: &[503],
+    },
+    Route {
+        method: "GET",
+        path: "/api/config/interfaces",
+        handler: config::interfaces,
+        summary: "Which interfaces are chosen by name",
+        params: &[],
+        answers: &["InterfacesSetting"],
+        problems: &[],
+    },
+    Route {
+        method: "PUT",
+        path: "/api/config/interfaces",
+        handler: config::put_interfaces,
+        summary: "Chooses interfaces by name",
+        params: &[body("interfaces", Kind::Texts, "Names; none for all that are not ignored.")],
+        answers: &["InterfacesChanged"],
+        problems: &[400, 409],
+    },
+    Route {
+        method: "GET",
+        path: "/api/config/collection-interval",
+        handler: config::interval,
+        summary: "Seconds between two samples",
+        params: &[],
+        answers: &["IntervalSetting"],
+        problems: &[],
+    },
+    Route {
+        method: "PUT",
+        path: "/api/config/collection-interval",
+        handler: config::put_interval,
+        summary: "Changes the seconds between two samples, at once",
+        params: &[body(
+            "collection_interval",
+            Kind::Integer { low: INTERVAL_S.0 as i64, high: INTERVAL_S.1 as i64, default: None },
+            "Seconds.",
+        )],
+        answers: &["IntervalSetting"],
+        problems: &[409],
+    },
+    Route {
+        method: "GET",
+        path: "/api/config/max-retries",
+        handler: config::retries,
+        summary: "Further attempts after a failed reading",
+        params: &[],
+        answers: &["RetriesSetting"],
+        problems: &[],
+    },
+    Route {
+        method: "PUT",
+        path: "/api/config/max-retries",
+        handler: config::put_retries,
+        summary: "Changes the further attempts after a failed reading",
+        params: &[body(
+            "max_retries",
+            Kind::Integer { low: MAX_RETRIES.0 as i64, high: MAX_RETRIES.1 as i64, default: None },
+            "Attempts.",
+        )],
+        answers: &["RetriesSetting"],
+        problems: &[409],
+    },
+    Route {
+        method: "GET",
+        path: "/api/config/retry-delay",
+        handler: config::delay,
+        summary: "Seconds between two attempts",
+        params: &[],
+        answers: &["DelaySetting"],
+        problems: &[],
+    },
+    Route {
+        method: "PUT",
+        path: "/api/config/retry-delay",
+        handler: config::put_delay,
+        summary: "Changes the seconds between two attempts",
+        params: &[body("retry_delay", Kind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 }, "Seconds.")],
+        answers: &["DelaySetting"],
+        problems: &[409],
+    },
+    Route {
+        method: "GET",
+        path: "/api/system/info",
+        handler: system::info,
+        summary: "The machine",
+        params: &[],
+        answers: &["SystemInfo"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/system/health",
+        handler: system::details,
+        summary: "The state of the service, part by part",
+        params: &[],
+        answers: &["SystemHealth"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/system/metrics",
+        handler: system::metrics,
+        summary: "How busy the machine is, and this program",
+        params: &[],
+        answers: &["SystemMetrics"],
+        problems: &[],
+    },
+    Route {
+        method: "GET",
+        path: "/api/events",
+        handler: events::events,
+        summary: "Resets, gaps, clock steps, interfaces that came and went: newest first",
+        params: &[query("limit", count(1, 1000, 100), "No more than so many."), OFFSET],
+        answers: &["Vec<EventRecord>"],
+        problems: &[503],
+    },
+];
+
+/// What the `{}` of `pattern` stand for in `path`; `None` when it is another path.
+fn matches(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
+    let mut found = Vec::new();
+    let mut segments = path.split('/');
+    for expected in pattern.split('/') {
+        // Decoded one by one: an encoded slash is no separator.
+        let segment = params::decode(segments.next()?, false).ok()?;
+        match expected.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(name) if !segment.is_empty() => found.push((name, segment)),
+            None if segment == expected => {}
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(found)
+}
+
+/// GET also answers HEAD, and every path OPTIONS.
+fn allow(methods: &[&str]) -> String {
+    let mut allow = methods.join(", ");
+    if methods.contains(&"GET") {
+        allow.push_str(", HEAD");
+    }
+    allow.push_str(", OPTIONS");
+    allow
+}
+
+pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
+    let (path, query) = split(ask.target);
+    let method = if ask.method == "HEAD" { "GET" } else { ask.method };
+
+    let mut methods = Vec::new();
+    for route in ROUTES {
+        let Some(path) = matches(route.path, path) else { continue };
+        if route.method != method {
+            methods.push(route.method);
+            continue;
+        }
+        let wants_body = route.params.iter().any(|param| param.place == Place::Body);
+        let body = match ask.body {
+            Some(body) => body,
+            None if wants_body => return Err(Fault::new(413, "the body is larger than anything asked for here")),
+            None => b"",
+        };
+        let zone = || context.live.lock().zone.clone();
+        let values = params::read(route.params, &Given { path: &path, query, body }, zone).map_err(Fault::flaws)?;
+        return (route.handler)(context, &Call { ask, values, now: context.clock.now() });
+    }
+
+    let asset = params::decode(path, false).ok().and_then(|path| assets::find(&path));
+    if let Some(asset) = asset.filter(|_| methods.is_empty()) {
+        if method == "GET" {
+            return Ok(assets::answer(asset, ask.if_none_match));
+        }
+        methods.push("GET");
+    }
+    if methods.is_empty() {
+        return Err(Fault::not_found());
+    }
+    let mut answer = match method {
+        "OPTIONS" => Answer::empty(204),
+        _ => Answer::json_with(405, &super::json::Problem { detail: "Method Not Allowed".to_string() })?,
+    };
+    answer.header("Allow", allow(&methods));
+    Ok(answer)
+}
+
+/// Path and query of a target, which a proxy may send with scheme and host in front.
+fn split(target: &str) -> (&str, &str) {
+    let target = match target.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+            rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+        }
+        _ => target,
+    };
+    let target = target.split('#').next().unwrap_or("");
+    target.split_once('?').unwrap_or((target, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let check = |pattern, path, expect: Option<&[&str]>| {
+            let found = matches(pattern, path);
+            let found: Option<Vec<&str>> =
+                found.as_ref().map(|found| found.iter().map(|(_, value)| value.as_str()).collect());
+            assert_eq!(found.as_deref(), expect, "{path}");
+        };
+        check("/", "/", Some(&[]));
+        check("/", "//", None);
+        check("/health", "/health", Some(&[]));
+        check("/health", "/%68ealth", Some(&[]));
+        check("/health", "/health/", None);
+        check("/health", "health", None);
+        check("/health", "", None);
+        check("/health", "*", None);
+        check("/api/interfaces/{name}", "/api/interfaces/eth0", Some(&["eth0"]));
+        check("/api/interfaces/{name}", "/api/interfaces/a%2Fb+c%25", Some(&["a/b+c%"]));
+        check("/api/interfaces/{name}", "/api/interfaces/", None);
+        check("/api/interfaces/{name}", "/api/interfaces/%ff", None);
+        check("/api/interfaces/{name}", "/api/interfaces/eth0/stats", None);
+        check("/api/interfaces/{name}/stats", "/api/interfaces/%00/stats", Some(&["\0"]));
+    }
+
+    #[test]
+    fn targets() {
+        let check = |target, expect| assert_eq!(split(target), expect);
+        check("/a?b=c", ("/a", "b=c"));
+        check("/a?b?c", ("/a", "b?c"));
+        check("/a#x?y", ("/a", ""));
+        check("http://router/a?b", ("/a", "b"));
+        check("HTTP://router", ("/", ""));
+        check("http://router?x", ("", "x"));
+        check("/a?u=http://x/y", ("/a", "u=http://x/y"));
+        check("", ("", ""));
+    }
+
+    #[test]
+    fn the_table_is_sound() {
+        for (at, route) in ROUTES.iter().enumerate() {
+            let same = |other: &Route| other.path == route.path && other.method == route.method;
+            assert!(!ROUTES[..at].iter().any(same), "{} twice", route.path);
+            for segment in route.path.split('/').filter_map(|it| it.strip_prefix('{')) {
+                let name = segment.trim_end_matches('}');
+                let known = |param: &&Param| param.place == Place::Path && param.name == name;
+                assert_eq!(route.params.iter().filter(known).count(), 1, "{}", route.path);
+            }
+        }
+    }
+}

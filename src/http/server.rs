@@ -1,0 +1,484 @@
+//! The sockets: listening, four workers, and answers as bytes. tiny_http reads requests; answers are written here,
+//! because its own writer keeps a streamed answer in memory for an HTTP/1.0 client, ends a failed one as though it were
+//! whole, and cannot leave the length out of a 204.
+
+use std::any::Any;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, listen, setsockopt, socket, sockopt,
+};
+use tiny_http::{HTTPVersion, Request, Server};
+
+use super::{Answer, Ask, Body, Context, Fault, answer};
+use crate::clock::Zone;
+use crate::error::{Error, Result};
+
+const WORKERS: usize = 4;
+/// A handler is shallow; SQLite is what needs most of this.
+const WORKER_STACK: usize = 256 * 1024;
+const FORWARDER_STACK: usize = 64 * 1024;
+/// The largest body that any route could want.
+const BODY_LIMIT: usize = 64 * 1024;
+/// Beyond this, tiny_http's way of skipping a body is a danger: it allocates what was declared.
+const SKIP_LIMIT: usize = 4 << 20;
+/// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
+const CHUNK: usize = 8 * 1024;
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Listens on `hosts`, or on all addresses where none is named: IPv4 and IPv6 each on a socket of its own, so that
+/// neither depends on how the system thinks of the other. Port 0 picks one that is free for all of them.
+pub fn bind(hosts: &[String], port: u16) -> Result<Vec<TcpListener>> {
+    let everywhere = hosts.is_empty();
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    if everywhere {
+        addresses = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    }
+    for host in hosts {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let found = (bare, port)
+            .to_socket_addrs()
+            .map_err(|error| Error::usage(format!("--host {}: no such address: {error}", shown(host))))?;
+        for address in found {
+            if !addresses.contains(&address.ip()) {
+                addresses.push(address.ip());
+            }
+        }
+    }
+
+    // With port 0, what is free for the first address may be taken for the next.
+    for last_try in (0..if port == 0 { 16 } else { 1 }).rev().map(|left| left == 0) {
+        match bind_all(&addresses, port, everywhere) {
+            Err((_, Errno::EADDRINUSE)) if !last_try => {}
+            Err((address, errno)) => return Err(refusal(address, errno)),
+            Ok(listeners) => return Ok(listeners),
+        }
+    }
+    Err(Error::system("cannot listen", "no port is free on all addresses"))
+}
+
+fn bind_all(
+    addresses: &[IpAddr],
+    mut port: u16,
+    everywhere: bool,
+) -> std::result::Result<Vec<TcpListener>, (SocketAddr, Errno)> {
+    let mut listeners = Vec::new();
+    for ip in addresses {
+        let address = SocketAddr::new(*ip, port);
+        match bind_one(address) {
+            Ok(listener) => {
+                port = listener.local_addr().map_or(port, |address| address.port());
+                listeners.push(listener);
+            }
+            // Routers often have IPv6 compiled out or switched off.
+            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if everywhere && ip.is_ipv6() => {
+                log::info!("no IPv6 here ({}): listening on IPv4 only", errno.desc());
+            }
+            Err(errno) => return Err((address, errno)),
+        }
+    }
+    Ok(listeners)
+}
+
+/// The standard library sets SO_REUSEADDR, but gives no chance to set IPV6_V6ONLY before binding.
+fn bind_one(address: SocketAddr) -> std::result::Result<TcpListener, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
+    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen(&socket, Backlog::new(128)?)?;
+    Ok(TcpListener::from(socket))
+}
+
+fn refusal(address: SocketAddr, errno: Errno) -> Error {
+    let port = address.port();
+    match errno {
+        Errno::EADDRINUSE => Error::system(
+            format!("port {port} is in use"),
+            format!("choose another with --port, or stop what listens on {address}"),
+        ),
+        Errno::EACCES => Error::system(
+            format!("port {port} needs more rights than this user has"),
+            "choose one above 1023 with --port",
+        ),
+        Errno::EADDRNOTAVAIL => {
+            Error::system(format!("{} is no address of this machine", address.ip()), "choose another with --host")
+        }
+        other => Error::system(format!("cannot listen on {address}"), other.desc()),
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(60).map(|each| if each.is_control() { '?' } else { each }).collect()
+}
+
+/// The running server. Dropping it without `stop` leaves its threads to the end of the process.
+pub struct Serving {
+    doors: Vec<Arc<Door>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// One listener. tiny_http gives up on a listener after one failed `accept()`, so the server behind a door is replaced
+/// now and then.
+struct Door {
+    listener: TcpListener,
+    server: Mutex<Arc<Server>>,
+    closing: AtomicBool,
+}
+
+impl Door {
+    fn open(listener: TcpListener) -> Result<Door> {
+        let server = Mutex::new(listen_on(&listener)?);
+        Ok(Door { listener, server, closing: AtomicBool::new(false) })
+    }
+
+    fn server(&self) -> MutexGuard<'_, Arc<Server>> {
+        self.server.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Hands requests on until the door is closed.
+    fn forward(&self, workers: &SyncSender<Request>) {
+        loop {
+            let server = self.server().clone();
+            let received = server.recv();
+            drop(server);
+            if self.closing.load(Ordering::Relaxed) {
+                return;
+            }
+            match received {
+                Ok(request) => {
+                    if workers.send(request).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    log::error!("cannot accept connections: {error}; trying again");
+                    thread::sleep(Duration::from_secs(1));
+                    match listen_on(&self.listener) {
+                        Ok(server) => *self.server() = server,
+                        Err(error) => log::error!("{error}"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.server().unblock();
+    }
+}
+
+fn listen_on(listener: &TcpListener) -> Result<Arc<Server>> {
+    let own = listener.try_clone().map_err(|error| Error::system("cannot serve", error))?;
+    Ok(Arc::new(Server::from_listener(own, None).map_err(|error| Error::system("cannot serve", error))?))
+}
+
+pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>) -> Result<Serving> {
+    let (sender, receiver) = sync_channel(WORKERS);
+    let queue = Arc::new(Mutex::new(receiver));
+    let mut serving = Serving { doors: Vec::new(), threads: Vec::new() };
+    for number in 1..=WORKERS {
+        let (context, queue) = (context.clone(), queue.clone());
+        serving.spawn(format!("http-{number}"), WORKER_STACK, move || work(&context, &queue))?;
+    }
+    for listener in listeners {
+        let door = Arc::new(Door::open(listener)?);
+        serving.doors.push(door.clone());
+        let sender = sender.clone();
+        serving.spawn("http-in".to_string(), FORWARDER_STACK, move || door.forward(&sender))?;
+    }
+    Ok(serving)
+}
+
+impl Serving {
+    fn spawn(&mut self, name: String, stack: usize, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = thread::Builder::new()
+            .name(name)
+            .stack_size(stack)
+            .spawn(run)
+            .map_err(|error| Error::system("cannot start a thread", error))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Takes no more requests and waits for those under way, but not for clients that do not read.
+    pub fn stop(self) {
+        for door in &self.doors {
+            door.close();
+        }
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while !self.threads.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        for thread in self.threads {
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn work(context: &Context, queue: &Mutex<Receiver<Request>>) {
+    loop {
+        let request = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).recv();
+        let Ok(request) = request else { return };
+        let target = shown(request.url());
+        match catch_unwind(AssertUnwindSafe(|| handle(context, request))) {
+            Ok(Ok(())) => {}
+            // Whoever asked has gone; that is their right.
+            Ok(Err(error)) => log::debug!("{target}: {error}"),
+            Err(panic) => blame(context, &target, &*panic),
+        }
+    }
+}
+
+fn blame(context: &Context, target: &str, panic: &(dyn Any + Send)) {
+    context.notes.panics.fetch_add(1, Ordering::Relaxed);
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    log::error!("{target}: the program is at fault: {text}");
+}
+
+fn handle(context: &Context, mut request: Request) -> io::Result<()> {
+    let header = |request: &Request, name: &'static str| {
+        request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str().to_string())
+    };
+    if request.body_length().is_some_and(|declared| declared > SKIP_LIMIT) {
+        // Every way of dropping this request skips its body first. What `upgrade` hands out can be left alone instead:
+        // a connection is lost to whoever does this, where the process would be lost otherwise.
+        std::mem::forget(request.upgrade("close", tiny_http::Response::empty(413)));
+        return Ok(());
+    }
+    let accept = header(&request, "Accept");
+    let if_none_match = header(&request, "If-None-Match");
+    let connection = header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
+    let method = request.method().as_str().to_string();
+    let target = request.url().to_string();
+    let body = match method.as_str() {
+        "GET" | "HEAD" | "OPTIONS" => Some(Vec::new()),
+        _ => read_body(&mut request, &connection)?,
+    };
+
+    let ask = Ask {
+        method: &method,
+        target: &target,
+        accept: accept.as_deref(),
+        if_none_match: if_none_match.as_deref(),
+        body: body.as_deref(),
+    };
+    let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &ask))).unwrap_or_else(|panic| {
+        blame(context, &shown(&target), &*panic);
+        Fault::new(500, "the program is at fault: its log has more").answer()
+    });
+
+    let old = *request.http_version() < HTTPVersion(1, 1);
+    let stays = if old { connection.contains("keep-alive") } else { !connection.contains("close") };
+    let manner = Manner { without_body: method == "HEAD", old, stays };
+    let mut writer = request.into_writer();
+    send(context, &mut *writer, answer, manner)?;
+    writer.flush()
+}
+
+/// `None` when there is more than anybody wants.
+fn read_body(request: &mut Request, connection: &str) -> io::Result<Option<Vec<u8>>> {
+    let length = match request.body_length() {
+        Some(declared) if declared > BODY_LIMIT => return Ok(None),
+        Some(declared) => declared,
+        // Of a connection that wants to become another protocol, the whole rest would count as the body.
+        None if connection.contains("upgrade") => return Ok(Some(Vec::new())),
+        None => BODY_LIMIT + 1,
+    };
+    let mut body = Vec::new();
+    request.as_reader().take(length as u64).read_to_end(&mut body)?;
+    Ok((body.len() <= BODY_LIMIT).then_some(body))
+}
+
+/// How the client wants its answer.
+#[derive(Clone, Copy)]
+struct Manner {
+    without_body: bool,
+    /// HTTP/1.0, which knows no chunks.
+    old: bool,
+    /// The connection goes on afterwards.
+    stays: bool,
+}
+
+const REASONS: [(u16, &str); 13] = [
+    (200, "OK"),
+    (204, "No Content"),
+    (304, "Not Modified"),
+    (400, "Bad Request"),
+    (404, "Not Found"),
+    (405, "Method Not Allowed"),
+    (409, "Conflict"),
+    (413, "Content Too Large"),
+    (422, "Unprocessable Content"),
+    (500, "Internal Server Error"),
+    (503, "Service Unavailable"),
+    (505, "HTTP Version Not Supported"),
+    (507, "Insufficient Storage"),
+];
+
+fn head(context: &Context, answer: &Answer, manner: Manner) -> Vec<u8> {
+    let reason = REASONS.iter().find(|(status, _)| *status == answer.status).map_or("", |(_, reason)| reason);
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", answer.status);
+    // A machine that does not know the time does not tell it (RFC 9110, 6.6.1).
+    if context.live.lock().clock_believed {
+        head.push_str(&date(context.clock.now().unix_ms.div_euclid(1000)));
+    }
+    for (name, value) in &answer.headers {
+        head.push_str(name);
+        head.push_str(": ");
+        head.push_str(value);
+        head.push_str("\r\n");
+    }
+    match (manner.old, manner.stays) {
+        (_, false) => head.push_str("Connection: close\r\n"),
+        (true, true) => head.push_str("Connection: keep-alive\r\n"),
+        (false, true) => {}
+    }
+    head.into_bytes()
+}
+
+/// The Date header, in the one form that is still to be written (RFC 9110, 5.6.7).
+fn date(unix: i64) -> String {
+    const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let time = Zone::UTC.civil(unix);
+    let (day, month) = (DAYS.get(usize::from(time.weekday())), MONTHS.get(usize::from(time.month).wrapping_sub(1)));
+    let (Some(day), Some(month)) = (day, month) else { return String::new() };
+    format!(
+        "Date: {day}, {:02} {month} {:04} {:02}:{:02}:{:02} GMT\r\n",
+        time.day, time.year, time.hour, time.minute, time.second
+    )
+}
+
+fn send(context: &Context, out: &mut dyn Write, answer: Answer, manner: Manner) -> io::Result<()> {
+    let head = head(context, &answer, manner);
+    let whole = |out: &mut dyn Write, mut head: Vec<u8>, body: &[u8]| {
+        if !matches!(answer.status, 204 | 304) {
+            head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+        }
+        head.extend_from_slice(b"\r\n");
+        out.write_all(&head)?;
+        if manner.without_body { Ok(()) } else { out.write_all(body) }
+    };
+    let stream = match answer.body {
+        Body::Empty => return whole(out, head, b""),
+        Body::Static(bytes) => return whole(out, head, bytes),
+        Body::Bytes(bytes) => return whole(out, head, &bytes),
+        // Of what is not made, the length is not known, and need not be told.
+        Body::Stream(_) if manner.without_body => {
+            let mut head = head;
+            head.extend_from_slice(b"\r\n");
+            return out.write_all(&head);
+        }
+        Body::Stream(stream) => stream,
+    };
+
+    let mut pipe = Pipe { out, head: Some(head), buffer: Vec::with_capacity(CHUNK + CHUNK / 4), manner, gone: false };
+    let made = catch_unwind(AssertUnwindSafe(|| stream(context, &mut pipe)))
+        .unwrap_or_else(|panic| {
+            blame(context, "a streamed answer", &*panic);
+            Err(io::Error::other("the program is at fault: its log has more"))
+        })
+        .and_then(|()| pipe.finish());
+    let Err(error) = made else { return Ok(()) };
+    if pipe.gone {
+        return Err(error);
+    }
+    if pipe.head.is_some() {
+        let (status, detail) = match error.kind() {
+            ErrorKind::Unsupported => {
+                (505, "this answer is long: ask with HTTP/1.1, or without keep-alive".to_string())
+            }
+            _ => (500, format!("the answer could not be made: {error}")),
+        };
+        let fault = Fault::new(status, detail).answer();
+        return send(context, pipe.out, fault, manner);
+    }
+    // The status is gone already. What follows is no chunk, so that nobody takes half a file for a whole one.
+    log::warn!("an answer broke off: {error}");
+    pipe.out.write_all(b"broken off\r\n\r\n")
+}
+
+/// Collects a streamed body into chunks. If it ends before the first chunk is full, it goes out with its length.
+struct Pipe<'a> {
+    out: &'a mut dyn Write,
+    /// Not yet sent.
+    head: Option<Vec<u8>>,
+    buffer: Vec<u8>,
+    manner: Manner,
+    /// The client cannot be written to.
+    gone: bool,
+}
+
+impl Pipe<'_> {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes).inspect_err(|_| self.gone = true)
+    }
+
+    fn send_chunk(&mut self) -> io::Result<()> {
+        if let Some(mut head) = self.head.take() {
+            if self.manner.old && self.manner.stays {
+                self.head = Some(head);
+                return Err(ErrorKind::Unsupported.into());
+            }
+            head.extend_from_slice(if self.manner.old { b"\r\n" } else { b"Transfer-Encoding: chunked\r\n\r\n" });
+            self.put(&head)?;
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        if !self.manner.old {
+            self.put(format!("{:x}\r\n", buffer.len()).as_bytes())?;
+        }
+        self.put(&buffer)?;
+        if !self.manner.old {
+            self.put(b"\r\n")?;
+        }
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        if let Some(mut head) = self.head.take() {
+            head.extend_from_slice(format!("Content-Length: {}\r\n\r\n", self.buffer.len()).as_bytes());
+            self.put(&head)?;
+            let buffer = std::mem::take(&mut self.buffer);
+            return self.put(&buffer);
+        }
+        if !self.buffer.is_empty() {
+            self.send_chunk()?;
+        }
+        if self.manner.old { Ok(()) } else { self.put(b"0\r\n\r\n") }
+    }
+}
+
+impl Write for Pipe<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK {
+            self.send_chunk()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,415 @@
+//! History as the columns of a chart: which buckets it gets, and what is in them. Pure.
+
+use crate::clock::{Civil, Zone};
+use crate::model::{Bucket, Counters, RX_BYTES, Resolution, TX_BYTES};
+
+const DAY: i64 = 86_400;
+const EPOCH: Civil = Civil::date(1970, 1, 1);
+/// The end of the year 9999, beyond which no request can ask.
+const LAST: i64 = 253_402_300_800;
+/// Few points over a long range can need many attempts to find the smallest step, and each costs two divisions in software
+/// on 32 bits. A step found by estimate is then at most a few percent greater.
+const ATTEMPTS: usize = 10_000;
+
+/// A level of which something may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    pub resolution: Resolution,
+    /// Seconds per bucket: the polling interval for samples.
+    pub step: i64,
+    /// The oldest moment it has anything of.
+    pub oldest: Option<i64>,
+}
+
+/// The buckets of a chart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// The level to read, from the first edge to the last.
+    pub level: Resolution,
+    pub step: i64,
+    /// One more than there are buckets, ascending.
+    pub edges: Vec<i64>,
+}
+
+/// What lies in one bucket of the chart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    pub sum: Counters,
+    pub rx_peak: u64,
+    pub tx_peak: u64,
+    /// Seconds, as in `Bucket`.
+    pub covered: u64,
+    pub blind: u64,
+}
+
+/// Bytes per second, one value for each bucket; `None` where nobody looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    pub rx: Vec<Option<u64>>,
+    pub tx: Vec<Option<u64>>,
+    pub rx_peak: Vec<Option<u64>>,
+    pub tx_peak: Vec<Option<u64>>,
+}
+
+/// Cuts `[from, to)`, rounded outwards, into at most `points` buckets. The step is the smallest multiple of a level's that
+/// does; steps of whole days go from local midnight to local midnight. Read is the coarsest level that has all the edges:
+/// the same figures in fewer rows.
+///
+/// `levels` from fine to coarse, all that there are; with nothing stored yet, any of them will do.
+pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Level]) -> Grid {
+    let from = from.clamp(0, LAST - 1);
+    let to = to.clamp(from + 1, LAST);
+    let points = i64::try_from(points).unwrap_or(i64::MAX).max(1);
+
+    // A level's oldest bucket begins before its first sample, a day's by up to a day. So a finer level that begins later
+    // than a coarser one may still have everything; it is short only of what lies before the coarser one's first bucket's
+    // end. Nothing is known of the time before all levels, and no level is blamed for that.
+    let stored = |at: usize| {
+        let ends = levels[at..].iter().filter_map(|level| level.oldest.map(|oldest| oldest.saturating_add(level.step)));
+        let Some(first) = ends.min() else { return levels.iter().all(|level| level.oldest.is_none()) };
+        levels[at].oldest.is_some_and(|oldest| oldest <= from.max(first))
+    };
+    let kept: Vec<&Level> = (0..levels.len()).filter(|at| stored(*at)).map(|at| &levels[at]).collect();
+
+    let days = (day_number(from, zone), day_number(to - 1, zone) + 1);
+    let candidate = |level: &&Level| {
+        let unit = level.step.max(1);
+        let range = if level.resolution == Resolution::Day { days } else { (from / unit, (to - 1) / unit + 1) };
+        (smallest(range, points).saturating_mul(unit), unit, range)
+    };
+    let found = kept.iter().map(candidate).min_by_key(|(step, ..)| *step);
+    let (mut step, mut unit, mut range) = found.unwrap_or((smallest((from, to), points), 1, (from, to)));
+    let whole_days = step % DAY == 0;
+    if whole_days {
+        (step, unit, range) = (smallest(days, points).saturating_mul(DAY), DAY, days);
+    }
+
+    let stride = step / unit;
+    let edge = |at: i64| if whole_days { midnight(at, zone) } else { at.saturating_mul(unit) };
+    // Multiples of the step since 1970, so that a chart which moves on keeps the buckets that it has.
+    let mut at = if points == 1 { range.0 } else { range.0.div_euclid(stride) * stride };
+    let mut edges = vec![edge(at)];
+    while at < range.1 {
+        at = at.saturating_add(stride);
+        edges.push(edge(at));
+    }
+    edges.dedup();
+
+    let fits = |level: &&&Level| match level.resolution {
+        Resolution::Day => whole_days,
+        _ => edges.iter().all(|edge| edge % level.step.max(1) == 0),
+    };
+    let level = kept.iter().rev().find(fits).or(kept.first()).map_or(Resolution::Sample, |level| level.resolution);
+    Grid { level, step, edges }
+}
+
+/// The smallest stride that cuts `[from, to)`, rounded outwards to multiples of it, into at most `points` pieces.
+fn smallest((from, to): (i64, i64), points: i64) -> i64 {
+    let length = to - from;
+    if points == 1 {
+        return length;
+    }
+    let ceil = |value: i64, by: i64| (value - 1).div_euclid(by) + 1;
+    // One piece less than allowed leaves room for the rounding, so that stride always fits.
+    let (least, enough) = (ceil(length, points), ceil(length, points - 1));
+    let fits = |stride: &i64| ceil(to, *stride) - from.div_euclid(*stride) <= points;
+    (least..enough).take(ATTEMPTS).find(fits).unwrap_or(enough)
+}
+
+/// Local days are counted from 1 January 1970.
+fn day_number(unix: i64, zone: &Zone) -> i64 {
+    zone.civil(zone.day(unix).0).days()
+}
+
+fn midnight(day: i64, zone: &Zone) -> i64 {
+    zone.unix(EPOCH.plus_days(day))
+}
+
+/// What lies between the edges. A bucket across an edge is split by time, to the byte; what lies outside is left out.
+pub fn cells(buckets: &[Bucket], edges: &[i64]) -> Vec<Cell> {
+    let mut cells = vec![Cell::default(); edges.len().saturating_sub(1)];
+    for bucket in buckets {
+        // Two samples within a second make a bucket without length, and its bytes count too.
+        let length = bucket.to.saturating_sub(bucket.from).max(1);
+        let first = edges.partition_point(|edge| *edge <= bucket.from).saturating_sub(1);
+        for (cell, range) in cells.iter_mut().zip(edges.windows(2)).skip(first) {
+            let start = range[0].saturating_sub(bucket.from).clamp(0, length);
+            let end = range[1].saturating_sub(bucket.from).clamp(0, length);
+            if start < end {
+                cell.add(bucket, |value| part(value, end, length) - part(value, start, length));
+            }
+            if end == length {
+                break;
+            }
+        }
+    }
+    cells
+}
+
+/// What of `value`, spread evenly over `length` seconds, falls into the first `seconds` of them.
+fn part(value: u64, seconds: i64, length: i64) -> u64 {
+    let (seconds, length) = (seconds.unsigned_abs(), length.unsigned_abs());
+    if seconds == 0 || seconds == length {
+        return if seconds == 0 { 0 } else { value };
+    }
+    // No product here exceeds `value`, or `length` squared, which is within 64 bits for a bucket of a century.
+    value / length * seconds + (value % length).saturating_mul(seconds) / length
+}
+
+impl Cell {
+    fn add(&mut self, bucket: &Bucket, share: impl Fn(u64) -> u64) {
+        self.sum.add(&Counters(bucket.sum.0.map(&share)));
+        self.covered += share(u64::from(bucket.covered));
+        self.blind += share(u64::from(bucket.blind));
+        self.rx_peak = self.rx_peak.max(bucket.rx_peak);
+        self.tx_peak = self.tx_peak.max(bucket.tx_peak);
+    }
+
+    /// The mean over the time that the sum stands for; nothing where nobody looked, for a line through a gap is a guess.
+    fn rate(&self, counter: usize) -> Option<u64> {
+        let seconds = self.covered + self.blind;
+        let bytes = self.sum.0[counter];
+        (self.covered > 0).then(|| (bytes / seconds).saturating_add((bytes % seconds * 2 + seconds) / (seconds * 2)))
+    }
+}
+
+/// A peak is never below the mean: of a bucket with a gap in it, only the plain samples have one.
+pub fn columns(cells: &[Cell]) -> Columns {
+    let peak = |rate: Option<u64>, peak: u64| rate.map(|rate| rate.max(peak));
+    let mut columns = Columns::default();
+    for cell in cells {
+        let (rx, tx) = (cell.rate(RX_BYTES), cell.rate(TX_BYTES));
+        columns.rx.push(rx);
+        columns.tx.push(tx);
+        columns.rx_peak.push(peak(rx, cell.rx_peak));
+        columns.tx_peak.push(peak(tx, cell.tx_peak));
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::parse_time;
+
+    const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
+
+    fn zone(text: &str) -> Zone {
+        Zone::parse(text).unwrap()
+    }
+
+    fn at(text: &str) -> i64 {
+        parse_time(text, &Zone::UTC).unwrap()
+    }
+
+    /// A database that began so many days before this moment, with the usual retention.
+    const NOW: &str = "2026-11-22T17:46:43Z";
+
+    fn levels(days: i64) -> [Level; 4] {
+        let level = |resolution, step: i64, kept: i64| {
+            let oldest = at(NOW) - days.min(kept) * DAY;
+            Level { resolution, step, oldest: Some(oldest / step * step) }
+        };
+        [
+            level(Resolution::Sample, 30, 7),
+            level(Resolution::FiveMinutes, 300, 90),
+            level(Resolution::Hour, 3600, 5 * 365),
+            level(Resolution::Day, DAY, i64::MAX),
+        ]
+    }
+
+    #[test]
+    fn steps_and_levels() {
+        fn check(days: i64, range_s: i64, points: usize, expect: (Resolution, i64)) {
+            let to = at(NOW);
+            let grid = choose(to - range_s, to, points, &zone(BERLIN), &levels(days));
+            assert_eq!((grid.level, grid.step), expect, "{days} days kept, {range_s} s in {points} points");
+        }
+        use Resolution::*;
+        check(1000, 3600, 720, (Sample, 30));
+        check(1000, 3600, 60, (Sample, 90));
+        check(1000, 3600, 13, (FiveMinutes, 300));
+        check(1000, DAY, 720, (Sample, 150));
+        check(1000, DAY, 289, (FiveMinutes, 300));
+        check(1000, DAY, 26, (Sample, 3390));
+        check(1000, 6 * DAY, 720, (Sample, 750));
+        check(1000, 8 * DAY, 720, (FiveMinutes, 1200));
+        check(1000, 30 * DAY, 720, (FiveMinutes, 3900));
+        check(1000, 30 * DAY, 31, (FiveMinutes, 84_600));
+        check(1000, 365 * DAY, 720, (Hour, 13 * 3600));
+        check(1000, 365 * DAY, 366, (Day, DAY));
+        check(5000, 10 * 365 * DAY, 720, (Day, 6 * DAY));
+        // A young database is not short of what was before it: its finest level has all there is.
+        check(0, DAY, 720, (Sample, 150));
+        check(3, 30 * DAY, 720, (Sample, 3630));
+        check(3, 365 * DAY, 366, (Sample, 86_250));
+        check(1000, 3600, 1, (Sample, 3630));
+        check(1000, 400 * DAY, 1, (Hour, (400 * 24 + 1) * 3600));
+    }
+
+    #[test]
+    fn nothing_stored_yet() {
+        let none = levels(1).map(|level| Level { oldest: None, ..level });
+        let grid = choose(at(NOW) - 3600, at(NOW), 720, &Zone::UTC, &none);
+        assert_eq!((grid.level, grid.step), (Resolution::Sample, 30));
+        let only = [Level { oldest: Some(at(NOW) - 60), ..none[0] }, none[1], none[2], none[3]];
+        assert_eq!(choose(at(NOW) - DAY, at(NOW), 25, &Zone::UTC, &only).level, Resolution::Sample);
+        let grid = choose(at(NOW) - 100, at(NOW), 10, &Zone::UTC, &[]);
+        assert_eq!((grid.step, grid.edges.len()), (11, 11));
+    }
+
+    #[test]
+    fn e25_day_steps_go_by_local_midnights() {
+        // Only days are left of that time.
+        let grid = choose(at("2020-10-24T12:00:00Z"), at("2020-10-26T12:00:00Z"), 3, &zone(BERLIN), &levels(5000));
+        let edges = ["2020-10-23T22:00:00Z", "2020-10-24T22:00:00Z", "2020-10-25T23:00:00Z", "2020-10-26T23:00:00Z"];
+        assert_eq!((grid.level, grid.step, grid.edges), (Resolution::Day, DAY, edges.map(at).to_vec()));
+        // Two days of UTC touch three of India; and of the levels before the days, the hours have none of its midnights.
+        let no_days = &levels(80)[1..3];
+        let grid = choose(at("2026-10-24"), at("2026-10-26"), 2, &zone("IST-5:30"), no_days);
+        let edges = ["2026-10-23T18:30:00Z", "2026-10-25T18:30:00Z", "2026-10-27T18:30:00Z"];
+        assert_eq!((grid.level, grid.step, grid.edges), (Resolution::FiveMinutes, 2 * DAY, edges.map(at).to_vec()));
+    }
+
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state >> 20
+    }
+
+    #[test]
+    fn any_request_is_covered_in_the_points_allowed() {
+        let mut state = 3;
+        for turn in 0..20_000 {
+            let days = [0, 3, 80, 1000, 4000][turn % 5];
+            let tz = ["UTC0", BERLIN, "IST-5:30", "<-04>4<-03>,M9.1.6/24,M4.1.6/24"][turn / 5 % 4];
+            let to = at(NOW) - (random(&mut state) % 100_000_000) as i64;
+            let from = to - 1 - (random(&mut state) >> (random(&mut state) % 40)) as i64;
+            let points = 1 + random(&mut state) as usize % [3, 30, 720][turn % 3];
+            let grid = choose(from, to, points, &zone(tz), &levels(days));
+            let context = format!("{from} {to} {points} {days} {tz} {grid:?}");
+            let from = from.max(0);
+            assert!(grid.edges.len() - 1 <= points, "{context}");
+            assert!(grid.edges.windows(2).all(|pair| pair[0] < pair[1]), "{context}");
+            assert!(grid.edges[0] <= from && *grid.edges.last().unwrap() >= to, "{context}");
+            assert!(grid.edges[1] > from && grid.edges[grid.edges.len() - 2] < to, "{context}");
+            if grid.level != Resolution::Day {
+                let unit = levels(days).iter().find(|level| level.resolution == grid.level).unwrap().step;
+                assert!(grid.edges.iter().all(|edge| edge % unit == 0), "{context}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_step_is_the_smallest() {
+        let level = [Level { resolution: Resolution::Sample, step: 7, oldest: None }];
+        let mut state = 5;
+        for _ in 0..2000 {
+            let from = (random(&mut state) % 100_000) as i64;
+            let to = from + 1 + (random(&mut state) % 5000) as i64;
+            let points = 2 + random(&mut state) as usize % 100;
+            let count = |step: i64| (to + step - 1) / step - from / step;
+            let expect = (1..).map(|k| 7 * k).find(|step| count(*step) <= points as i64).unwrap();
+            assert_eq!(choose(from, to, points, &Zone::UTC, &level).step, expect, "{from} {to} {points}");
+        }
+    }
+
+    #[test]
+    fn no_request_is_too_strange() {
+        for from in [i64::MIN, -1, 0, at(NOW), i64::MAX] {
+            for to in [i64::MIN, 0, at(NOW), i64::MAX] {
+                for points in [0, 1, 2, 720, usize::MAX] {
+                    for step in [i64::MIN, 0, 1, 86_400, i64::MAX] {
+                        if points == usize::MAX && to.saturating_sub(from) > 1_000_000 {
+                            continue;
+                        }
+                        let strange = Level { resolution: Resolution::Sample, step, oldest: Some(i64::MAX) };
+                        choose(from, to, points, &zone(BERLIN), &[strange, levels(1000)[3]]);
+                        choose(from, to, points, &zone(BERLIN), &levels(1000));
+                    }
+                }
+            }
+        }
+    }
+
+    fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
+        Bucket {
+            from,
+            to: from + seconds,
+            sum: Counters([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]),
+            rx_peak: bytes,
+            tx_peak: 0,
+            covered: seconds as u32,
+            blind: 0,
+        }
+    }
+
+    #[test]
+    fn e12_a_gap_is_null_and_its_bytes_are_not_lost() {
+        fn check(covered: u32, blind: u32, expect: (Option<u64>, Option<u64>)) {
+            let bucket = Bucket { covered, blind, rx_peak: 5, ..bucket(0, 300, 3000) };
+            let columns = columns(&cells(&[bucket], &[0, 300]));
+            assert_eq!((columns.rx[0], columns.rx_peak[0]), expect, "{covered} {blind}");
+        }
+        check(300, 0, (Some(10), Some(10)));
+        check(100, 200, (Some(10), Some(10)));
+        check(100, 0, (Some(30), Some(30)));
+        check(0, 300, (None, None));
+        check(0, 0, (None, None));
+        let empty = columns(&cells(&[], &[0, 300, 600]));
+        assert_eq!((empty.rx, empty.tx_peak), (vec![None, None], vec![None, None]));
+        assert_eq!(columns(&cells(&[bucket(0, 300, 1)], &[])), Columns::default());
+    }
+
+    #[test]
+    fn buckets_across_an_edge_are_split_by_time() {
+        fn check(bucket: Bucket, expect: &[(u64, u64)]) {
+            let cells = cells(&[bucket], &[0, 100, 200, 300]);
+            assert_eq!(cells.iter().map(|cell| (cell.sum.rx_bytes(), cell.covered)).collect::<Vec<_>>(), expect);
+        }
+        check(bucket(90, 30, 300), &[(100, 10), (200, 20), (0, 0)]);
+        check(bucket(50, 200, 1000), &[(250, 50), (500, 100), (250, 50)]);
+        check(bucket(-100, 200, 1000), &[(500, 100), (0, 0), (0, 0)]);
+        check(bucket(250, 100, 1000), &[(0, 0), (0, 0), (500, 50)]);
+        check(bucket(-100, 100, 1000), &[(0, 0); 3]);
+        check(bucket(300, 100, 1000), &[(0, 0); 3]);
+        check(bucket(99, 2, 3), &[(1, 1), (2, 1), (0, 0)]);
+        check(bucket(100, 0, 7), &[(0, 0), (7, 0), (0, 0)]);
+        check(bucket(0, 300, u64::MAX), &[(u64::MAX / 3, 100); 3]);
+        check(Bucket { from: i64::MIN, to: i64::MAX, ..bucket(0, 0, 9) }, &[(0, 0); 3]);
+    }
+
+    #[test]
+    fn the_columns_imply_the_bytes_of_the_buckets() {
+        let mut state = 11;
+        for _ in 0..300 {
+            let mut buckets = Vec::new();
+            let mut from = 0;
+            for _ in 0..200 {
+                from += [0, 0, 0, 17, 4000][random(&mut state) as usize % 5];
+                let seconds = 1 + (random(&mut state) % 4000) as i64;
+                let blind = if random(&mut state) >> 42 == 0 { seconds as u32 / 4 } else { 0 };
+                let bytes = random(&mut state) >> (random(&mut state) % 44);
+                buckets.push(Bucket { covered: seconds as u32 - blind, blind, ..bucket(from, seconds, bytes) });
+                from += seconds;
+            }
+            let points = 1 + random(&mut state) as usize % 300;
+            let edges = choose(0, from, points, &Zone::UTC, &[]).edges;
+            let cells = cells(&buckets, &edges);
+
+            let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>();
+            for counter in 0..8 {
+                let expect = sum(&mut buckets.iter().map(|bucket| bucket.sum.0[counter]));
+                assert_eq!(sum(&mut cells.iter().map(|cell| cell.sum.0[counter])), expect);
+            }
+            let expect = sum(&mut buckets.iter().map(|bucket| u64::from(bucket.covered + bucket.blind)));
+            assert_eq!(sum(&mut cells.iter().map(|cell| cell.covered + cell.blind)), expect);
+
+            // A rate is rounded to the nearest byte per second: that, and no more, is lost.
+            for (cell, rate) in cells.iter().zip(columns(&cells).rx) {
+                let seconds = cell.covered + cell.blind;
+                let bytes = rate.unwrap_or(0) * seconds;
+                assert!(bytes.abs_diff(if rate.is_some() { cell.sum.rx_bytes() } else { 0 }) * 2 <= seconds);
+            }
+        }
+    }
+}
