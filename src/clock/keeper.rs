@@ -416,9 +416,4 @@ mod tests {
             keeper.observe(Now { mono_ms: 0, unix_ms: i64::MAX });
         }
     }
-
-    /// The newest second that a tick was placed at.
-    pub fn placed(&mut self, _unix: i64) {
-        todo!()
-    }
 }
