@@ -1,1 +1,224 @@
-//! app
+//! The wiring, as one ordered script: understand, bind, open, start the threads, wait, stop in reverse.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now, SystemClock, Zone};
+use crate::config::Config;
+use crate::detect::Wanted;
+use crate::error::{Error, Result};
+use crate::http::{self, Context};
+use crate::live::{Live, Tuning};
+use crate::sampler::{Reopen, Sampler, Start};
+use crate::source::{self, Choice, Wake};
+use crate::store::{Options, Store};
+use crate::writer::Writer;
+
+/// Runs until a signal says stop. `typed`: what stood on the command line, by key.
+pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let mut config = Config::new(typed, environment)?;
+    crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
+    let hosts = config.list("host");
+    let zone_wanted = config.text("timezone").to_string();
+    find_zone(&zone_wanted)?;
+    let database = database_path(config.text("database"), environment)?;
+
+    // Before the first thread: every thread inherits the mask, and only this one takes signals.
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
+
+    let choice = choice(config.text("source"));
+    let (mut source, note) = source::open(choice)?;
+    let listeners = http::bind(&hosts, config.integer("port") as u16)?;
+    let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
+    log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
+
+    let opened = Store::open(&database, &Options { max_bytes: config.size("max_size") })?;
+    log::info!("history in {}", database.display());
+    for refused in config.take_saved(&opened.settings) {
+        log::warn!("{refused}");
+    }
+    let zone = find_zone(config.text("timezone")).unwrap_or_else(|error| {
+        log::warn!("{error}; using UTC");
+        Zone::UTC
+    });
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let live = Arc::new(Live::new(tuning(&config), zone));
+    {
+        let mut state = live.lock();
+        state.owners = config.owners();
+        state.source_note = note;
+        opened.events.into_iter().for_each(|event| state.event(event));
+    }
+    let wake = Wake::new()?;
+    let waker = wake.clone();
+    live.set_wake(move || waker.call());
+
+    let boot = source::boot_id();
+    let mut keeper = Keeper::new(BUILD_FLOOR, opened.newest);
+    // On the same boot the newest sample says what the wall clock was at a moment of the monotonic one.
+    let same_boot = opened.records.iter().filter(|record| record.boot == boot && record.last_seen > 0);
+    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
+        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
+    }
+    let start = Start {
+        records: opened.records,
+        next_seq: opened.next_seq,
+        keeper,
+        wanted: Wanted { interfaces: config.list("interfaces"), ignored: config.list("ignore") },
+        boot,
+        primary_chosen: config.text("primary").to_string(),
+        primary_found: opened.settings.get("primary_found").cloned().unwrap_or_default(),
+    };
+    let reopen: Reopen = Box::new(move || source::open(choice));
+    let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+    let reader = opened.store.reader()?;
+    let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
+
+    let path = database.clone();
+    let context = Context {
+        live: live.clone(),
+        reader: Mutex::new(Some(reader)),
+        clock,
+        database,
+        machine: Box::new(move || source::machine(&path)),
+        listening,
+        notes: http::Notes::default(),
+    };
+    let sampling = spawn("sampler", move || sampler.run(&wake))?;
+    let writing = spawn("writer", move || {
+        writer.run();
+        writer
+    })?;
+    let serving = http::serve(Arc::new(context), listeners)?;
+
+    wait(&signals, &live, config.text("timezone"));
+    live.lock().stopping = true;
+    live.wake_sampler();
+    live.wake_writer();
+    serving.stop();
+    let panicked = |_| Error::system("stopping", "a thread had panicked; see the log above");
+    sampling.join().map_err(panicked)?;
+    let mut writer = writing.join().map_err(panicked)?;
+    writer.save()
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {
+    thread::Builder::new()
+        .name(name.to_string())
+        .spawn(run)
+        .map_err(|cause| Error::system(format!("starting {name}"), cause))
+}
+
+/// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it.
+fn wait(signals: &SigSet, live: &Live, zone_wanted: &str) {
+    loop {
+        match signals.wait() {
+            Ok(Signal::SIGHUP) => {
+                match find_zone(zone_wanted) {
+                    Ok(zone) => live.lock().zone = Arc::new(zone),
+                    Err(error) => log::warn!("{error}; keeping the zone"),
+                }
+                live.lock().save_now = true;
+                live.wake_writer();
+                log::info!("read the time zone again; saving now");
+            }
+            Ok(signal) => {
+                log::info!("{signal}: saving and ending");
+                return;
+            }
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                log::error!("waiting for signals: {error}; ending");
+                return;
+            }
+        }
+    }
+}
+
+fn tuning(config: &Config) -> Tuning {
+    Tuning {
+        interval_s: config.integer("interval") as u32,
+        max_retries: config.integer("max_retries") as u32,
+        retry_delay_ms: (config.decimal("retry_delay") * 1000.0) as u32,
+        interfaces: config.list("interfaces"),
+        running: config.switch("running"),
+        flush_s: config.flush_s(),
+    }
+}
+
+fn choice(word: &str) -> Choice {
+    Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
+}
+
+fn find_zone(wanted: &str) -> Result<Zone> {
+    let wanted = (!wanted.is_empty()).then_some(wanted);
+    let found = Zone::find(wanted, std::env::var("TZ").ok().as_deref(), |path| std::fs::read(path).ok())?;
+    for warning in &found.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(found.zone)
+}
+
+/// Where root's services keep their state, or a user's own.
+fn database_path(given: &str, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
+    const FILE: &str = "net-pulse/net-pulse.db";
+    if !given.is_empty() {
+        return Ok(PathBuf::from(given));
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Ok(Path::new("/var/lib").join(FILE));
+    }
+    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(state) = absolute("XDG_STATE_HOME") {
+        return Ok(state.join(FILE));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".local/state").join(FILE)),
+        None => Err(Error::usage("no place for the history: HOME is not set; give one with --database PATH")),
+    }
+}
+
+/// An address that a browser on the LAN can use, where there is one.
+fn url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
+    let port = listening.first().map_or(0, SocketAddr::port);
+    let reachable = |ip: &&IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(_) => false,
+    };
+    let host = match listening.iter().map(SocketAddr::ip).find(|ip| !ip.is_unspecified()) {
+        Some(ip) => ip,
+        None => addresses.iter().find(reachable).copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
+    };
+    format!("http://{}/", SocketAddr::new(host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_can_be_opened() {
+        let check = |listening: &[&str], addresses: &[&str], expect: &str| {
+            let listening: Vec<SocketAddr> = listening.iter().map(|text| text.parse().unwrap()).collect();
+            let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(url(&listening, &addresses), expect);
+        };
+        check(&["0.0.0.0:8000", "[::]:8000"], &["127.0.0.1", "192.168.1.1"], "http://192.168.1.1:8000/");
+        check(&["0.0.0.0:81"], &["127.0.0.1", "169.254.3.4", "fe80::1"], "http://127.0.0.1:81/");
+        check(&["[::1]:8000"], &["192.168.1.1"], "http://[::1]:8000/");
+        check(&["10.0.0.1:1"], &[], "http://10.0.0.1:1/");
+    }
+
+    #[test]
+    fn a_given_database_is_taken_as_it_is() {
+        assert_eq!(database_path("x.db", |_| None).unwrap(), PathBuf::from("x.db"));
+    }
+}

@@ -5,6 +5,8 @@
 
 mod inventory;
 mod primary;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

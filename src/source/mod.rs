@@ -26,7 +26,9 @@ pub trait Source: Send {
     fn name(&self) -> &'static str;
 
     /// Replaces `out` by the counters of every interface of this namespace, sorted by ifindex. All or nothing: an
-    /// incomplete dump is an error, never a shorter list. Allocates nothing once its buffers have grown.
+    /// incomplete dump is an error, never a shorter list. `Transient` where the next attempt may do better,
+    /// `Unsupported` where `open` had better be called again. The netlink sources allocate nothing once their buffers
+    /// have grown.
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()>;
 
     /// Names, kinds and the rest; asked for at the start and after link events, never per tick.

@@ -37,7 +37,12 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
     for one in PREFERENCE.into_iter().filter(|one| choice == Choice::Auto || *one == choice) {
         match try_one(one) {
             Ok(source) => return Ok((source, Some(passed_over.join("; ")).filter(|note| !note.is_empty()))),
-            Err(error) => passed_over.push(error.to_string()),
+            Err(error) => {
+                let why = error.to_string();
+                if !passed_over.contains(&why) {
+                    passed_over.push(why);
+                }
+            }
         }
     }
     let why = passed_over.join("; ");

@@ -266,14 +266,11 @@ enum Failure {
 
 impl Failure {
     fn into_error(self, ask: &Ask) -> Error {
-        // What another moment may cure. Everything else is a reason to try another source.
-        const PASSING: [Errno; 7] =
-            [Errno::EAGAIN, Errno::EBUSY, Errno::EINTR, Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
         let name = ask.name;
-        let passing = match &self {
-            Failure::Refused(errno) | Failure::Socket(_, errno) => PASSING.contains(errno),
-            Failure::Interrupted => true,
-            Failure::Malformed | Failure::Silent | Failure::TooLong(_) => false,
+        let kind = match &self {
+            Failure::Refused(errno) | Failure::Socket(_, errno) => kind_of(*errno),
+            Failure::Interrupted => ErrorKind::Transient,
+            Failure::Malformed | Failure::Silent | Failure::TooLong(_) => ErrorKind::Unsupported,
         };
         let message = match self {
             Failure::Refused(errno) => format!("the kernel refuses {name}: {errno}"),
@@ -283,8 +280,15 @@ impl Failure {
             Failure::Interrupted => format!("the links changed during {TRIES} dumps of {name} in a row"),
             Failure::TooLong(bytes) => format!("an answer to {name} has {bytes} bytes"),
         };
-        Error::new(if passing { ErrorKind::Transient } else { ErrorKind::Unsupported }, message)
+        Error::new(kind, message)
     }
+}
+
+/// Some refusals another moment may cure. The others are a reason to try another source.
+fn kind_of(errno: Errno) -> ErrorKind {
+    const PASSING: [Errno; 7] =
+        [Errno::EAGAIN, Errno::EBUSY, Errno::EINTR, Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    if PASSING.contains(&errno) { ErrorKind::Transient } else { ErrorKind::Unsupported }
 }
 
 /// How one attempt at a dump ended, short of failing.
@@ -304,9 +308,8 @@ pub struct Wire {
 
 impl Wire {
     pub fn open(buffer_bytes: usize) -> Result<Wire> {
-        let socket = Socket::ask().map_err(|errno| {
-            Failure::Socket("socket", errno).into_error(&LINKS).context("a route netlink socket cannot be had")
-        })?;
+        let socket = Socket::ask()
+            .map_err(|errno| Error::new(kind_of(errno), format!("a route netlink socket cannot be had: {errno}")))?;
         Ok(Wire { socket, buffer: vec![0; buffer_bytes], request: Vec::with_capacity(64), seq: 0 })
     }
 

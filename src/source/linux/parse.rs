@@ -861,7 +861,7 @@ mod tests {
     fn a_dump_is_complete_with_its_end_only() {
         for order in BOTH {
             let answers = [answer(order, 1), answer(order, 2)].concat();
-            assert_eq!(feed(order, &[answers.clone()]), (vec![1, 2], Ok(Progress::More)));
+            assert_eq!(feed(order, std::slice::from_ref(&answers)), (vec![1, 2], Ok(Progress::More)));
             assert_eq!(feed(order, &[answers.clone(), done(order, 2, 0)]), (vec![1, 2], Ok(Progress::Complete)));
             assert_eq!(feed(order, &[[answers, done(order, 2, 0)].concat()]), (vec![1, 2], Ok(Progress::Complete)));
             assert_eq!(feed(order, &[done(order, 2, 0)]), (vec![], Ok(Progress::Complete)));

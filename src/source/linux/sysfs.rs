@@ -1,5 +1,5 @@
-//! Counters and links out of /sys/class/net: slow (nine files for each interface and tick), and there where netlink is
-//! forbidden or broken. Also the facts about a link that no netlink message has.
+//! Counters and links out of /sys/class/net: slow (ten files for each interface and tick, and memory for its name), and
+//! there where netlink is forbidden or broken. Also the facts about a link that no netlink message has.
 //!
 //! A mounted sysfs shows the network namespace that it was mounted in, whatever the namespace of the reader: what is
 //! found here under a link's name is believed only when the index is that link's.
@@ -11,7 +11,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
@@ -33,7 +32,6 @@ const FILES: [&CStr; 8] = [
     c"statistics/rx_dropped",
     c"statistics/tx_dropped",
 ];
-const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 const MISSED: &CStr = c"statistics/rx_missed_errors";
 const RX_DROPS: usize = 6;
 
@@ -45,7 +43,6 @@ pub struct Sysfs {
     root: PathBuf,
     /// Where `route`, `ipv6_route` and `if_inet6` are.
     net: PathBuf,
-    tree: Tree,
     census: u64,
     /// The links have changed, and `events` has to say so.
     lost: bool,
@@ -56,8 +53,8 @@ type ParseRoute = fn(&[u8]) -> Option<(u32, &[u8])>;
 
 impl Sysfs {
     pub fn open(root: &Path, net: &Path) -> Result<Sysfs> {
-        let tree = Tree::open(root)?;
-        let mut source = Sysfs { root: root.into(), net: net.into(), tree, census: 0, lost: false };
+        fs::read_dir(root).map_err(|cause| unreadable(root, cause))?;
+        let mut source = Sysfs { root: root.into(), net: net.into(), census: 0, lost: false };
         source.changed();
         Ok(source)
     }
@@ -65,34 +62,13 @@ impl Sysfs {
     /// Whether the set of links is another than at the previous call.
     fn changed(&mut self) -> bool {
         let mut census = 0u64;
-        let seen = self.tree.each(&mut |name, link| {
+        let seen = each(&self.root, &mut |name, link| {
             if let Ok(ifindex) = index(link) {
-                census = census.wrapping_add(text::mark(ifindex, name.to_bytes()));
+                census = census.wrapping_add(text::mark(ifindex, name.as_bytes()));
             }
             Ok(())
         });
         seen.is_ok() && std::mem::replace(&mut self.census, census) != census
-    }
-
-    fn read_all(&mut self, out: &mut Vec<Reading>) -> Result<()> {
-        out.clear();
-        self.tree.each(&mut |name, link| {
-            let Ok(ifindex) = index(link) else { return Ok(()) };
-            match counters(link) {
-                Ok(counters) => {
-                    out.push(Reading { ifindex, counters, width: Width::Bits64 });
-                    Ok(())
-                }
-                // It went away between the two files: that must not cost the others their reading.
-                Err(_) if index(link) != Ok(ifindex) => Ok(()),
-                Err(errno) => Err(Error::new(
-                    ErrorKind::Transient,
-                    format!("the counters of {} cannot be read: {errno}", text::lossy(name.to_bytes())),
-                )),
-            }
-        })?;
-        out.sort_unstable_by_key(|reading| reading.ifindex);
-        Ok(())
     }
 
     /// ifindex behind the best default route of one of /proc/net's tables.
@@ -112,13 +88,18 @@ impl Source for Sysfs {
     }
 
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
-        let answer = self.read_all(out).or_else(|error| match error.kind {
-            ErrorKind::Transient => Err(error),
-            _ => {
-                self.tree = Tree::open(&self.root)?;
-                self.read_all(out)
+        out.clear();
+        let answer = each(&self.root, &mut |name, link| {
+            let Ok(ifindex) = index(link) else { return Ok(()) };
+            match counters(link) {
+                Ok(counters) => out.push(Reading { ifindex, counters, width: Width::Bits64 }),
+                // It went away between two files: that must not cost the others their reading.
+                Err(_) if index(link) != Ok(ifindex) => {}
+                Err(errno) => return Err(disturbed(name, errno)),
             }
+            Ok(())
         });
+        out.sort_unstable_by_key(|reading| reading.ifindex);
         answer.inspect_err(|_| out.clear())
     }
 
@@ -185,7 +166,9 @@ fn link(root: &Path, name: &[u8]) -> Option<Link> {
     let file = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
     let small = |name: &str| text::number(&file(name)).and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
     let ifindex = file_number(&dir.join("ifindex"))?;
-    let flags = text::hex(&file("flags")).unwrap_or(0) as u32;
+    // The file has the flags that were set, not the state of the carrier.
+    let running = if small("carrier") == 1 { text::IFF_RUNNING } else { 0 };
+    let flags = text::hex(&file("flags")).unwrap_or(0) as u32 | running;
     let mut link = Link {
         ifindex,
         name: text::lossy(name),
@@ -231,41 +214,23 @@ fn unreadable(root: &Path, cause: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{} cannot be read: {cause}", root.display()))
 }
 
-/// The directory of all links. It stays open: opening it anew would cost system calls and memory on every tick. Twice,
-/// because the one that is being walked lends out no descriptor.
-struct Tree {
-    dir: Dir,
-    fd: OwnedFd,
+/// Calls `found` with every link's name and directory. The files of an open directory are those of one link, even if
+/// another takes its name meanwhile.
+fn each(root: &Path, found: &mut dyn FnMut(&OsStr, &OwnedFd) -> Result<()>) -> Result<()> {
+    for entry in fs::read_dir(root).map_err(|cause| unreadable(root, cause))? {
+        let entry = entry.map_err(|cause| unreadable(root, cause))?;
+        match open(&entry.path(), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(link) => found(&entry.file_name(), &link)?,
+            // `bonding_masters` is a file, and links come and go.
+            Err(Errno::ENOTDIR | Errno::ENOENT) => {}
+            Err(errno) => return Err(disturbed(&entry.file_name(), errno)),
+        }
+    }
+    Ok(())
 }
 
-impl Tree {
-    fn open(root: &Path) -> Result<Tree> {
-        let fd = open(root, DIRECTORY, Mode::empty()).map_err(|errno| unreadable(root, errno))?;
-        let dir = Dir::open(root, DIRECTORY, Mode::empty()).map_err(|errno| unreadable(root, errno))?;
-        Ok(Tree { dir, fd })
-    }
-
-    /// Calls `found` with every link's name and directory. The files of an open directory are those of one link, even
-    /// if another takes its name meanwhile.
-    fn each(&mut self, found: &mut dyn FnMut(&CStr, &OwnedFd) -> Result<()>) -> Result<()> {
-        for entry in self.dir.iter() {
-            let entry = entry.map_err(|errno| Error::system("the list of links cannot be read", errno))?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            match openat(&self.fd, name, DIRECTORY, Mode::empty()) {
-                Ok(link) => found(name, &link)?,
-                // `bonding_masters` is a file, and links come and go.
-                Err(Errno::ENOTDIR | Errno::ENOENT) => {}
-                Err(errno) => {
-                    let name = text::lossy(name.to_bytes());
-                    return Err(Error::new(ErrorKind::Transient, format!("{name} cannot be opened: {errno}")));
-                }
-            }
-        }
-        Ok(())
-    }
+fn disturbed(name: &OsStr, errno: Errno) -> Error {
+    Error::new(ErrorKind::Transient, format!("the counters of {} cannot be read: {errno}", name.to_string_lossy()))
 }
 
 fn index(link: &OwnedFd) -> nix::Result<u32> {
@@ -474,6 +439,26 @@ mod tests {
         assert_eq!(links[2], expect);
         assert_eq!((links[0].physical, links[0].driver.as_str()), (true, ""));
         assert_eq!((links[1].physical, links[1].driver.as_str()), (false, "bridge"));
+    }
+
+    #[test]
+    fn e33_an_unknown_state_is_up_when_there_is_a_carrier() {
+        #[track_caller]
+        fn check(operstate: &str, flags: &str, carrier: Option<&str>, expect: bool) {
+            let fake = Fake::new();
+            fake.link("wg0", 3, 0);
+            fake.file("wg0", "operstate", operstate);
+            fake.file("wg0", "flags", flags);
+            if let Some(carrier) = carrier {
+                fake.file("wg0", "carrier", carrier);
+            }
+            assert_eq!(fake.open().links().unwrap()[0].up, expect);
+        }
+        check("unknown\n", "0x91\n", Some("1\n"), true);
+        check("unknown\n", "0x91\n", Some("0\n"), false);
+        check("unknown\n", "0x90\n", None, false);
+        check("up\n", "0x1003\n", Some("1\n"), true);
+        check("down\n", "0x1003\n", Some("1\n"), false);
     }
 
     #[test]

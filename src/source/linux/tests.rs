@@ -213,7 +213,16 @@ fn links_by_netlink_and_by_sysfs_are_the_same() {
         ip("link set vb master br0");
         ip("link set br0 up");
         ip("link set va alias wan-side mtu 1400");
-        let by_netlink = named(&mut rig.netlink(How::GetStats));
+        ip("link set lo up");
+        // The kernel follows the state of a link with a delay of up to a second.
+        let mut source = rig.netlink(How::GetStats);
+        let settled = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            let links = named(&mut source);
+            ["lo", "va", "vb", "br0"].iter().all(|name| links[*name].up)
+        });
+        assert!(settled);
+        let by_netlink = named(&mut source);
         assert_eq!(by_netlink, named(&mut rig.netlink(How::GetLink)));
         let mut by_sysfs = named(&mut rig.sysfs());
         assert_eq!(by_netlink["va"].driver, "veth");
@@ -226,7 +235,7 @@ fn links_by_netlink_and_by_sysfs_are_the_same() {
         assert_eq!((va.alias.as_str(), va.mtu, va.up, va.mac.len(), va.hardware), ("wan-side", 1400, true, 17, 1));
         assert_eq!((va.master, va.lower, vb.master, vb.lower), (0, 0, br0.ifindex, 0));
         assert_eq!((br0.driver.as_str(), br0.devtype.as_str()), ("bridge", "bridge"));
-        assert_eq!((lo.hardware, lo.up, lo.mac.as_str()), (772, false, ""));
+        assert_eq!((lo.hardware, lo.up, lo.mac.as_str()), (772, true, ""));
         assert_eq!((va.speed, lo.speed), (Some(10_000), None));
     });
 }
@@ -270,6 +279,25 @@ fn addresses_and_the_default_route() {
         ip("route del default dev vc");
         for mut source in rig.all() {
             assert_eq!(source.default_route().unwrap(), Some(index("va")), "{}", source.name());
+        }
+    });
+}
+
+#[test]
+fn default_routes_are_found_before_the_whole_internet_is_read() {
+    in_namespace(|rig| {
+        cable();
+        let routes = (0..25_000u32).map(|at| format!("route add 20.{}.{}.0/24 dev vb\n", at >> 8, at & 0xff));
+        ip_batch(&routes.collect::<String>());
+        for expect in [None, Some("va")] {
+            if expect.is_some() {
+                ip("route add default via 10.77.0.9 dev va metric 50");
+            }
+            let expect = expect.map(|name| named(&mut rig.netlink(How::GetStats))[name].ifindex);
+            for mut source in rig.all() {
+                assert_eq!(source.default_route().unwrap(), expect, "{}", source.name());
+                assert_eq!(read(source.as_mut()).len(), 3, "{}", source.name());
+            }
         }
     });
 }

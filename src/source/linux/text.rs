@@ -9,6 +9,9 @@ const OPERSTATES: [&str; 7] = ["unknown", "notpresent", "down", "lowerlayerdown"
 pub const OPERSTATE_UNKNOWN: u8 = 0;
 const OPERSTATE_UP: u8 = 6;
 
+const IFF_UP: u32 = 0x1;
+pub const IFF_RUNNING: u32 = 0x40;
+
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
 
@@ -39,8 +42,6 @@ pub fn mac_text(text: &[u8]) -> String {
 
 /// Tunnels and many drivers never report a state: for them the flags have to do.
 pub fn is_up(operstate: u8, flags: u32) -> bool {
-    const IFF_UP: u32 = 0x1;
-    const IFF_RUNNING: u32 = 0x40;
     match operstate {
         OPERSTATE_UP => true,
         OPERSTATE_UNKNOWN => flags & (IFF_UP | IFF_RUNNING) == IFF_UP | IFF_RUNNING,

@@ -1,0 +1,486 @@
+//! Turns of the real sampler over a world that the test moves: links, counters and the clock are data.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::clock::{BUILD_FLOOR, Zone};
+use crate::model::{Address, Batch, Link, Width};
+
+#[derive(Default)]
+struct World {
+    links: Vec<(Link, Counters)>,
+    events: Vec<LinkEvent>,
+    failures: usize,
+    reads: usize,
+}
+
+/// A kernel of the test's making: it has the trait of the real ones, and no more.
+struct Kernel(Arc<Mutex<World>>);
+
+impl Source for Kernel {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
+        let mut world = self.0.lock().unwrap();
+        world.reads += 1;
+        if world.failures > 0 {
+            world.failures -= 1;
+            return Err(Error::new(ErrorKind::Transient, "no"));
+        }
+        out.clear();
+        out.extend(world.links.iter().map(|(link, counters)| Reading {
+            ifindex: link.ifindex,
+            counters: *counters,
+            width: Width::Bits64,
+        }));
+        Ok(())
+    }
+
+    fn links(&mut self) -> Result<Vec<Link>> {
+        Ok(self.0.lock().unwrap().links.iter().map(|(link, _)| link.clone()).collect())
+    }
+
+    fn addresses(&mut self) -> Result<Vec<Address>> {
+        Ok(Vec::new())
+    }
+
+    fn default_route(&mut self) -> Result<Option<u32>> {
+        Ok(None)
+    }
+
+    fn wait(&mut self, _timeout: Duration, _wake: &Wake) -> Woken {
+        Woken::default()
+    }
+
+    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
+        out.append(&mut self.0.lock().unwrap().events);
+        Ok(())
+    }
+}
+
+struct Hand(Mutex<Now>);
+
+impl Clock for Hand {
+    fn now(&self) -> Now {
+        *self.0.lock().unwrap()
+    }
+}
+
+struct Bench {
+    world: Arc<Mutex<World>>,
+    clock: Arc<Hand>,
+    live: Arc<Live>,
+    sampler: Sampler,
+}
+
+const BOOT: &str = "boot-a";
+const START_MS: i64 = (BUILD_FLOOR + 1_000_000) * 1000;
+
+fn tuning() -> Tuning {
+    Tuning { interval_s: 30, max_retries: 3, retry_delay_ms: 1000, interfaces: Vec::new(), running: true, flush_s: 300 }
+}
+
+fn link(ifindex: u32, name: &str) -> Link {
+    Link { ifindex, name: name.to_string(), hardware: 1, up: true, ..Link::default() }
+}
+
+/// As many packets as bytes, so that no wrap can be proven by accident.
+fn moved(rx: u64, tx: u64) -> Counters {
+    Counters([rx, tx, rx, tx, 0, 0, 0, 0])
+}
+
+impl Bench {
+    fn new(links: &[(Link, Counters)]) -> Bench {
+        Bench::after(links, Vec::new(), 1_000_000)
+    }
+
+    /// As after an earlier run that left these records.
+    fn after(links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
+        let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
+        let clock = Arc::new(Hand(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
+        let live = Arc::new(Live::new(tuning(), Zone::UTC));
+        let start = Start {
+            records,
+            next_seq: 1,
+            keeper: Keeper::new(BUILD_FLOOR, None),
+            wanted: Wanted::default(),
+            boot: BOOT.to_string(),
+            primary_chosen: String::new(),
+            primary_found: String::new(),
+        };
+        let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
+        let source = Box::new(Kernel(world.clone()));
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let mut bench = Bench { world, clock, live, sampler };
+        bench.turn(false);
+        bench
+    }
+
+    fn turn(&mut self, changed: bool) -> Duration {
+        self.sampler.step(Woken { called: false, changed })
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let mut now = self.clock.0.lock().unwrap();
+        now.mono_ms += ms;
+        now.unix_ms += ms as i64;
+    }
+
+    /// Time passes turn by turn, as the sleeping thread would have it.
+    fn run(&mut self, ms: u64) {
+        let end = self.clock.now().mono_ms + ms;
+        loop {
+            let sleep = self.turn(false).as_millis() as u64;
+            let now = self.clock.now().mono_ms;
+            if now + sleep > end {
+                return self.pass(end - now);
+            }
+            self.pass(sleep);
+        }
+    }
+
+    fn set(&self, ifindex: u32, counters: Counters) {
+        let mut world = self.world.lock().unwrap();
+        world.links.iter_mut().find(|(link, _)| link.ifindex == ifindex).unwrap().1 = counters;
+    }
+
+    fn batch(&self) -> Batch {
+        self.live.lock().batch.clone()
+    }
+
+    /// Every booked (mark, rx bytes, span in seconds) of the interface that has this name now.
+    fn booked(&self, name: &str) -> Vec<(Mark, u64, u64)> {
+        let state = self.live.lock();
+        let Some(id) = state.interface(name).and_then(|iface| iface.id) else { return Vec::new() };
+        let samples = state.batch.samples.iter().filter(|sample| sample.iface == id);
+        samples.map(|sample| (sample.mark, sample.delta.rx_bytes(), sample.span_ms / 1000)).collect()
+    }
+
+    fn kinds_of_events(&self) -> Vec<EventKind> {
+        self.live.lock().events.iter().map(|event| event.kind).collect()
+    }
+}
+
+fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono_ms: u64) -> Record {
+    Record {
+        id,
+        name: name.to_string(),
+        kind: crate::model::Kind::Ethernet,
+        alias: String::new(),
+        ifindex,
+        boot: boot.to_string(),
+        first_seen: 0,
+        last_seen: 0,
+        raw,
+        lifetime: moved(5_000_000, 5_000_000),
+        mono_ms,
+    }
+}
+
+#[test]
+fn a_first_reading_is_a_base_and_differences_follow() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    assert_eq!(bench.booked("eth0"), []);
+    assert_eq!(bench.live.lock().anchors.len(), 1);
+    bench.set(2, moved(1500, 10));
+    bench.run(60_001);
+    assert_eq!(bench.booked("eth0"), [(Mark::Plain, 500, 30), (Mark::Plain, 0, 30)]);
+    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime, moved(500, 0));
+}
+
+#[test]
+fn deadlines_do_not_drift() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    for _ in 0..100 {
+        let sleep = bench.turn(false);
+        // Every wake-up is 7 ms late.
+        bench.pass(sleep.as_millis() as u64 + 7);
+    }
+    bench.turn(false);
+    let ticks: Vec<u64> = bench.batch().ticks.iter().map(|tick| tick.mono_ms).collect();
+    let late: Vec<u64> = ticks.iter().map(|ms| (ms - ticks[0]) % 30_000).collect();
+    assert!(ticks.len() > 90 && late.iter().all(|late| *late <= 7), "{late:?}");
+}
+
+#[test]
+fn nothing_of_the_first_traffic_is_lost() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), Counters::ZERO)]);
+    bench.run(300_001);
+    assert_eq!(bench.booked("eth0"), []);
+    assert!(bench.live.lock().interface("eth0").unwrap().ignored_because.is_some());
+    bench.set(2, moved(77, 5));
+    bench.run(30_000);
+    assert_eq!(bench.booked("eth0"), [(Mark::Plain, 77, 30)]);
+    assert!(bench.live.lock().interface("eth0").unwrap().monitored);
+}
+
+#[test]
+fn e6_a_zero_for_one_reading_is_no_reset() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.set(2, Counters::ZERO);
+    bench.run(30_001);
+    bench.set(2, moved(1200, 10));
+    bench.run(30_000);
+    assert_eq!(bench.booked("eth0"), [(Mark::Plain, 200, 60)]);
+}
+
+#[test]
+fn e11_made_anew_between_two_ticks() {
+    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(4_000_000_000, 10))]);
+    bench.run(30_001);
+    // Higher counters than before, so that only its identity tells.
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links = vec![(link(3, "ppp0"), moved(4_000_000_100, 20))];
+        world.events = vec![LinkEvent::Gone { ifindex: 2 }, LinkEvent::Seen { ifindex: 3, counters: Counters::ZERO }];
+    }
+    bench.turn(true);
+    bench.run(30_000);
+    let booked = bench.booked("ppp0");
+    assert_eq!(
+        booked.iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
+        [(Mark::Plain, 0), (Mark::Reset, 4_000_000_100)]
+    );
+    let kinds = bench.kinds_of_events();
+    assert!(kinds.contains(&EventKind::Vanished) && kinds.contains(&EventKind::Reset), "{kinds:?}");
+    assert_eq!(bench.live.lock().interfaces.len(), 1);
+}
+
+#[test]
+fn e11_without_link_events_a_new_index_is_a_reset_too() {
+    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(4000, 10))]);
+    bench.world.lock().unwrap().links = vec![(link(3, "ppp0"), moved(500, 2))];
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.booked("ppp0").iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(), [(Mark::Reset, 500)]);
+}
+
+#[test]
+fn a_link_from_another_namespace_brings_no_phantom() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1, 1))]);
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((link(9, "wan"), moved(8_000_100, 5)));
+        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: moved(8_000_000, 5) }];
+    }
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
+}
+
+#[test]
+fn a_link_made_while_running_counts_from_its_first_byte() {
+    let mut bench = Bench::new(&[]);
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((link(9, "wg0"), moved(300, 5)));
+        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    }
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+}
+
+#[test]
+fn e13_same_boot_books_the_gap() {
+    let known = record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000);
+    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.booked("eth0"), [(Mark::Gap, 700, 600)]);
+    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_700);
+    bench.run(1);
+}
+
+#[test]
+fn e13_new_boot_counts_from_zero() {
+    // More than before the boot: only the boot's identity tells.
+    let known = record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000);
+    let bench = Bench::after(&[(link(2, "eth0"), moved(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1700, 1000)]);
+}
+
+#[test]
+fn same_boot_but_made_anew_meanwhile() {
+    let known = record(4, "ppp0", 2, BOOT, moved(1000, 10), 400_000);
+    let bench = Bench::after(&[(link(7, "ppp0"), moved(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.booked("ppp0"), [(Mark::Reset, 1700, 600)]);
+}
+
+#[test]
+fn e32_rename_keeps_the_history() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
+    bench.turn(true);
+    bench.pass(2000);
+    bench.turn(false);
+    bench.set(2, moved(1100, 10));
+    bench.run(30_001);
+    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
+    assert!(bench.kinds_of_events().contains(&EventKind::Renamed));
+    let state = bench.live.lock();
+    assert_eq!(state.interfaces.len(), 1);
+    assert_eq!(state.records.last().unwrap().name, "wan");
+}
+
+#[test]
+fn renamed_while_not_running() {
+    let known = record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000);
+    let bench = Bench::after(&[(link(2, "wan"), moved(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
+    assert_eq!(bench.live.lock().interfaces.len(), 1);
+}
+
+#[test]
+fn two_links_that_swap_names_keep_their_own_histories() {
+    let mut bench = Bench::new(&[(link(2, "a"), moved(1000, 10)), (link(3, "b"), moved(50, 10))]);
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links[0] = (link(2, "b"), moved(1001, 10));
+        world.links[1] = (link(3, "a"), moved(70, 10));
+    }
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.booked("b").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 1);
+    assert_eq!(bench.booked("a").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 20);
+}
+
+#[test]
+fn e12_a_suspend_is_a_gap_that_is_booked() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.run(30_001);
+    bench.pass(8 * 3_600_000);
+    bench.set(2, moved(9000, 10));
+    bench.run(1);
+    let booked = bench.booked("eth0");
+    let (mark, rx, span) = *booked.last().unwrap();
+    assert_eq!((mark, rx), (Mark::Gap, 8000));
+    assert!(span >= 8 * 3600, "{span}");
+}
+
+#[test]
+fn a_stop_books_nothing_until_the_start() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.set(2, moved(1100, 10));
+    bench.pass(5000);
+    bench.live.lock().tuning.running = false;
+    bench.turn(false);
+    bench.set(2, moved(9_000_000, 10));
+    bench.run(600_000);
+    bench.live.lock().tuning.running = true;
+    bench.turn(false);
+    bench.set(2, moved(9_000_500, 10));
+    bench.run(30_001);
+    assert_eq!(bench.booked("eth0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [100, 500]);
+}
+
+#[test]
+fn a_changed_interval_acts_at_once_and_is_no_gap() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.live.lock().tuning.interval_s = 3600;
+    bench.turn(false);
+    bench.run(3_600_001);
+    bench.pass(3_000_000);
+    bench.live.lock().tuning.interval_s = 1;
+    bench.run(5_000);
+    let booked = bench.booked("eth0");
+    assert!(booked.iter().all(|(mark, ..)| *mark == Mark::Plain), "{booked:?}");
+    assert!(booked.len() >= 6, "{booked:?}");
+}
+
+#[test]
+fn failed_readings_are_tried_again_and_counted_once() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.world.lock().unwrap().failures = 3;
+    let before = bench.world.lock().unwrap().reads;
+    bench.run(33_100);
+    {
+        let state = bench.live.lock();
+        assert_eq!((state.polls.failed, state.polls.errors), (0, 3));
+    }
+    assert_eq!(bench.booked("eth0").len(), 1);
+    // The reading for the primary falls into the same time.
+    assert!(bench.world.lock().unwrap().reads - before <= 5);
+    bench.world.lock().unwrap().failures = 4;
+    bench.run(30_000);
+    assert_eq!(bench.live.lock().polls.failed, 1);
+    bench.set(2, moved(1900, 10));
+    bench.run(60_000);
+    let state = bench.live.lock();
+    assert_eq!((state.polls.consecutive_failures, state.interface("eth0").unwrap().lifetime.rx_bytes()), (0, 900));
+}
+
+#[test]
+fn e18_no_interface_at_all_is_no_failure() {
+    let mut bench = Bench::new(&[]);
+    bench.run(300_000);
+    let state = bench.live.lock();
+    assert!(state.polls.successful >= 10 && state.batch.is_empty());
+}
+
+#[test]
+fn e31_what_vanished_is_remembered_and_goes_on() {
+    let mut bench = Bench::new(&[(link(2, "usb0"), moved(1000, 10))]);
+    bench.set(2, moved(1500, 10));
+    bench.run(30_001);
+    bench.world.lock().unwrap().links.clear();
+    bench.turn(true);
+    bench.pass(5000);
+    bench.turn(false);
+    {
+        let state = bench.live.lock();
+        let gone = state.interface("usb0").unwrap();
+        assert!(!gone.present() && gone.lifetime.rx_bytes() == 500, "{gone:?}");
+    }
+    bench.world.lock().unwrap().links = vec![(link(5, "usb0"), moved(30, 1))];
+    bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 5, counters: Counters::ZERO }];
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.live.lock().interface("usb0").unwrap().lifetime.rx_bytes(), 530);
+}
+
+#[test]
+fn the_busiest_becomes_primary_after_ten_seconds() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
+    bench.set(3, moved(9000, 10));
+    bench.run(9_000);
+    assert_eq!(bench.live.lock().primary, None);
+    bench.run(1_001);
+    assert_eq!(bench.live.lock().primary.as_deref(), Some("eth1"));
+    // And it stays, though the other one is busier now.
+    bench.set(2, moved(90_000_000, 10));
+    bench.run(600_000);
+    assert_eq!(bench.live.lock().primary.as_deref(), Some("eth1"));
+}
+
+#[test]
+fn a_quiet_start_is_looked_at_again() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.run(60_000);
+    assert_eq!(bench.live.lock().primary, None);
+    bench.set(2, moved(100_000, 10));
+    bench.run(60_000);
+    assert_eq!(bench.live.lock().primary.as_deref(), Some("eth0"));
+}
+
+#[test]
+fn an_unbelievable_clock_holds_samples_and_loses_none() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let mut far = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    far.clock.0.lock().unwrap().unix_ms = 0;
+    // A world of its own, booted in 1970.
+    far.sampler.keeper = Keeper::new(BUILD_FLOOR, None);
+    far.live.lock().batch.clear();
+    for kernel in [&mut bench, &mut far] {
+        kernel.set(2, moved(1500, 10));
+        kernel.run(90_001);
+    }
+    assert!(far.batch().ticks.iter().all(|tick| tick.unix.is_none()));
+    assert!(!far.live.lock().clock_believed);
+    far.clock.0.lock().unwrap().unix_ms = START_MS + 90_001;
+    far.run(30_000);
+    let (near, far) = (bench.batch(), far.batch());
+    let placed: Vec<i64> = far.ticks.iter().filter_map(|tick| tick.unix).collect();
+    assert_eq!(placed.len(), far.ticks.len());
+    assert_eq!(placed[0], near.ticks[1].unix.unwrap());
+}

@@ -1,0 +1,99 @@
+//! In the steady state a tick of the real sampler over the real kernel allocates nothing.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::{Arc, Mutex};
+
+use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
+use net_pulse::detect::Wanted;
+use net_pulse::live::{Live, Tuning};
+use net_pulse::sampler::{Sampler, Start};
+use net_pulse::source::{self, Choice, Woken};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATED.try_with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let _ = ALLOCATED.try_with(|count| count.set(count.get() + 1));
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Hand(Mutex<Now>);
+
+impl Clock for Hand {
+    fn now(&self) -> Now {
+        *self.0.lock().unwrap()
+    }
+}
+
+#[test]
+fn a_tick_allocates_nothing() {
+    for choice in [Choice::GetStats, Choice::GetLink] {
+        let (source, _) = source::open(choice).unwrap();
+        let tuning = Tuning {
+            interval_s: 30,
+            max_retries: 3,
+            retry_delay_ms: 1000,
+            // The loopback too, so that there is something to book on any machine.
+            interfaces: vec!["*".to_string()],
+            running: true,
+            flush_s: 300,
+        };
+        let wanted = Wanted { interfaces: tuning.interfaces.clone(), ignored: Vec::new() };
+        let live = Arc::new(Live::new(tuning, Zone::UTC));
+        let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 1000, unix_ms: (BUILD_FLOOR + 1000) * 1000 })));
+        let start = Start {
+            records: Vec::new(),
+            next_seq: 1,
+            keeper: Keeper::new(BUILD_FLOOR, None),
+            wanted,
+            boot: String::new(),
+            // Looking for the primary is over after a while; a chosen one makes that moment the first.
+            primary_chosen: "lo".to_string(),
+            primary_found: String::new(),
+        };
+        let reopen = Box::new(move || source::open(choice));
+        let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let mut run = |ticks: u32| {
+            for _ in 0..ticks {
+                // Something passes on every tick.
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+                let _ = socket.send_to(b"x", socket.local_addr().unwrap());
+                let before = ALLOCATED.get();
+                let sleep = sampler.step(Woken::default());
+                let after = ALLOCATED.get();
+                clock.0.lock().unwrap().mono_ms += sleep.as_millis() as u64;
+                clock.0.lock().unwrap().unix_ms += sleep.as_millis() as i64;
+                if after > before {
+                    return after - before;
+                }
+            }
+            0
+        };
+        // Buffers grow to their size, then the writer empties them and they keep it.
+        for _ in 0..120 {
+            run(1);
+        }
+        live.lock().batch.clear();
+        live.lock().anchors.clear();
+        assert_eq!(run(100), 0, "allocations in one tick of {choice:?}");
+        let state = live.lock();
+        assert!(state.batch.samples.len() >= 100, "{} samples", state.batch.samples.len());
+    }
+}
