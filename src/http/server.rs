@@ -489,7 +489,7 @@ mod tests {
     use crate::http::tests::quiet_context;
 
     #[test]
-    fn both_families_have_one_port() {
+    fn e48_both_families_have_one_port() {
         let listeners = bind(&[], 0).unwrap();
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         assert_ne!(addresses[0].port(), 0);

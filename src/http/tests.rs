@@ -97,6 +97,8 @@ struct Rig {
     address: SocketAddr,
     /// Gone with the rig.
     directory: PathBuf,
+    /// How often the sampler was woken.
+    woken: Arc<AtomicU32>,
 }
 
 impl Drop for Rig {
@@ -255,7 +257,10 @@ impl Rig {
         fill(&live);
         change(&live);
         let weak = Arc::downgrade(&live);
+        let woken = Arc::new(AtomicU32::new(0));
+        let count = woken.clone();
         live.set_wake(move || {
+            count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
             let (collect, read) = {
                 let mut state = live.lock();
@@ -277,7 +282,7 @@ impl Rig {
         let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let serving = Some(serve(context.clone(), listeners).unwrap());
-        Rig { context, serving, address, directory }
+        Rig { context, serving, address, directory, woken }
     }
 
     fn connect(&self) -> TcpStream {
@@ -843,8 +848,24 @@ fn one_bad_request_ends_one_request() {
 fn watching_is_noted_and_wakes_the_sampler_once() {
     let rig = Rig::new();
     assert_eq!(rig.context.live.lock().ring.watched_until_ms, 0);
-    rig.get("/api/traffic/live");
-    assert_eq!(rig.context.live.lock().ring.watched_until_ms, 1_010_000);
+    for _ in 0..3 {
+        rig.get("/api/traffic/live");
+        assert_eq!(rig.context.live.lock().ring.watched_until_ms, 1_010_000);
+    }
+    assert_eq!(rig.woken.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn e50_absent_interfaces_keep_their_history() {
+    // The store's second interface is unplugged.
+    let rig = Rig::with(|live| live.lock().interfaces[0].ifindex = 0, machine);
+    let name = "%3Dodd%2C%20%22one%22";
+    assert_eq!(rows(&rig.get(&format!("/api/traffic/totals?interface={name}")), "from")[0].1, 525_300);
+    assert_eq!(rows(&rig.get(&format!("/api/traffic/history?interface_name={name}&limit=3")), "timestamp").len(), 3);
+    let iface = rig.get(&format!("/api/interfaces/{name}")).json();
+    assert_eq!((&iface["present"], &iface["status"]), (&json!(false), &json!("down")));
+    assert_eq!(rig.get(&format!("/api/interfaces/{name}/stats")).status, 404);
+    assert_eq!(rig.get("/api/traffic/summary").json()["total_interfaces"], 2);
 }
 
 #[test]
