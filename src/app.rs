@@ -25,7 +25,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
     let hosts = config.list("host");
     let zone_wanted = config.text("timezone").to_string();
-    find_zone(&zone_wanted)?;
+    find_zone(&zone_wanted).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = database_path(config.text("database"), environment)?;
 
     // Before the first thread: every thread inherits the mask, and only this one takes signals.
@@ -39,7 +39,8 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
 
-    let opened = Store::open(&database, &Options { max_bytes: config.size("max_size") })?;
+    let options = Options { max_bytes: config.size("max_size") };
+    let opened = Store::open(&database, &options).map_err(|error| error.context(database.display()))?;
     log::info!("history in {}", database.display());
     for refused in config.take_saved(&opened.settings) {
         log::warn!("{refused}");

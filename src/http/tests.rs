@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -15,7 +16,8 @@ use super::routes::{ROUTES, Route};
 use super::{Context, Serving, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::live::{Iface, Live, Tuning};
-use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Sample, Tick};
+use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
+use crate::store::{Flush, Options, Reader, Store};
 
 /// 2026-01-15T10:30:00Z
 const NOW: i64 = 1_768_473_000;
@@ -28,6 +30,19 @@ fn tuning() -> Tuning {
 /// Nobody samples and nobody saves.
 pub fn quiet() -> Live {
     Live::new(tuning(), Zone::UTC)
+}
+
+/// Nobody asks anything of it.
+pub fn quiet_context() -> Context {
+    Context {
+        live: Arc::new(quiet()),
+        reader: None.into(),
+        clock: Arc::new(Still),
+        database: PathBuf::new(),
+        machine: Box::new(machine),
+        listening: Vec::new(),
+        notes: Default::default(),
+    }
 }
 
 pub fn iface(name: &str, ifindex: u32) -> Iface {
@@ -80,6 +95,10 @@ struct Rig {
     context: Arc<Context>,
     serving: Option<Serving>,
     address: SocketAddr,
+    /// Gone with the rig.
+    directory: PathBuf,
+    /// How often the sampler was woken.
+    woken: Arc<AtomicU32>,
 }
 
 impl Drop for Rig {
@@ -87,7 +106,52 @@ impl Drop for Rig {
         if let Some(serving) = self.serving.take() {
             serving.stop();
         }
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+fn directory() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("net-pulse-http-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    std::fs::create_dir(&path).unwrap();
+    path
+}
+
+/// A history of a hundred ticks, the newest a minute ago.
+fn reader(directory: &Path) -> Reader {
+    let opened = Store::open(&directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap();
+    let mut store = opened.store;
+    let record = |(id, name): (u32, &str)| Record {
+        id,
+        name: name.to_string(),
+        kind: Kind::Ethernet,
+        alias: String::new(),
+        ifindex: id,
+        boot: "boot".to_string(),
+        first_seen: NOW - 3600,
+        last_seen: NOW,
+        raw: Counters::ZERO,
+        lifetime: Counters::ZERO,
+        mono_ms: 0,
+    };
+    let event = Event {
+        unix: Some(NOW - 3000),
+        mono_ms: 0,
+        kind: EventKind::Appeared,
+        interface: "eth0".to_string(),
+        detail: "plugged in".to_string(),
+    };
+    let flush = Flush {
+        batch: &ticks(1, 100, NOW - 60),
+        anchors: &[],
+        records: &[(2, "eth0"), (3, "=odd, \"one\"")].map(record),
+        events: &[event],
+        settings: &[("interval".to_string(), Some("30".to_string()))],
+        zone: &Zone::UTC,
+    };
+    store.flush(&flush).unwrap();
+    store.reader().unwrap()
 }
 
 /// `count` ticks of two interfaces, thirty seconds apart, the newest at `until`.
@@ -174,11 +238,29 @@ impl Rig {
     }
 
     fn with(change: impl FnOnce(&Live), machine: impl Fn() -> Machine + Send + Sync + 'static) -> Rig {
+        let directory = directory();
+        let reader = reader(&directory);
+        Rig::on(directory, Some(reader), change, machine)
+    }
+
+    fn without_store() -> Rig {
+        Rig::on(directory(), None, |_| {}, machine)
+    }
+
+    fn on(
+        directory: PathBuf,
+        reader: Option<Reader>,
+        change: impl FnOnce(&Live),
+        machine: impl Fn() -> Machine + Send + Sync + 'static,
+    ) -> Rig {
         let live = Arc::new(quiet());
         fill(&live);
         change(&live);
         let weak = Arc::downgrade(&live);
+        let woken = Arc::new(AtomicU32::new(0));
+        let count = woken.clone();
         live.set_wake(move || {
+            count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
             let (collect, read) = {
                 let mut state = live.lock();
@@ -190,7 +272,7 @@ impl Rig {
         });
         let context = Arc::new(Context {
             live,
-            reader: None.into(),
+            reader: reader.into(),
             clock: Arc::new(Still),
             database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
             machine: Box::new(machine),
@@ -200,7 +282,7 @@ impl Rig {
         let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let serving = Some(serve(context.clone(), listeners).unwrap());
-        Rig { context, serving, address }
+        Rig { context, serving, address, directory, woken }
     }
 
     fn connect(&self) -> TcpStream {
@@ -363,6 +445,13 @@ fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Stri
     found
 }
 
+/// What the disk does is not ours to promise.
+fn settle(name: &str, body: &mut Value) {
+    if name == "system_health" {
+        body["details"]["database"]["database_size_bytes"] = json!(0);
+    }
+}
+
 /// An answer is one that the document tells of.
 fn check_documented(document: &Value, method: &str, path: &str, reply: &Reply) {
     let responses = &document["paths"][path][method.to_ascii_lowercase()]["responses"];
@@ -382,10 +471,11 @@ fn check_documented(document: &Value, method: &str, path: &str, reply: &Reply) {
 
 fn golden(name: &str, reply: &Reply) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    let body = match reply.header("content-type") {
+    let mut body = match reply.header("content-type") {
         Some(media) if media.starts_with("application/json") => reply.json(),
         _ => Value::String(String::from_utf8_lossy(&reply.body).into_owned()),
     };
+    settle(name.trim_end_matches(".json"), &mut body);
     let mut headers = reply.headers.clone();
     // A number that changes with every word of the bodies, which are compared themselves.
     headers.remove("content-length");
@@ -403,7 +493,7 @@ fn golden(name: &str, reply: &Reply) {
 
 /// file, method, path in the table, target, body
 #[rustfmt::skip]
-const WELL: [(&str, &str, &str, &str, &str); 37] = [
+const WELL: [(&str, &str, &str, &str, &str); 45] = [
     ("root", "GET", "/", "/", ""),
     ("health", "GET", "/health", "/health", ""),
     ("collector_status", "GET", "/collector/status", "/collector/status", ""),
@@ -414,13 +504,19 @@ const WELL: [(&str, &str, &str, &str, &str); 37] = [
     ("interface", "GET", "/api/interfaces/{name}", "/api/interfaces/eth0", ""),
     ("interface_odd", "GET", "/api/interfaces/{name}", "/api/interfaces/%3Dodd%2C%20%22one%22", ""),
     ("interface_stats", "GET", "/api/interfaces/{name}/stats", "/api/interfaces/eth0/stats", ""),
-    ("history", "GET", "/api/traffic/history", "/api/traffic/history", ""),
+    ("history", "GET", "/api/traffic/history", "/api/traffic/history?limit=5", ""),
     ("history_filtered", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=eth0&start_time=2026-01-15T10:30:00Z&end_time=2026-01-15T11:30:00%2B01:00&limit=1&unknown=1", ""),
-    ("history_offset", "GET", "/api/traffic/history", "/api/traffic/history?offset=3", ""),
+    ("history_offset", "GET", "/api/traffic/history", "/api/traffic/history?offset=3&limit=2", ""),
     ("history_of_nobody", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=nope", ""),
     ("latest", "GET", "/api/traffic/latest", "/api/traffic/latest?limit=1", ""),
     ("summary", "GET", "/api/traffic/summary", "/api/traffic/summary", ""),
     ("live", "GET", "/api/traffic/live", "/api/traffic/live?since=1", ""),
+    ("series", "GET", "/api/traffic/series", "/api/traffic/series?points=12&from=2026-01-15T08:30:00Z&to=2026-01-15T10:30:00Z&interface=eth0&interface=wg0&interface=eth0", ""),
+    ("series_of_primary", "GET", "/api/traffic/series", "/api/traffic/series?points=2", ""),
+    ("series_of_nobody", "GET", "/api/traffic/series", "/api/traffic/series?interface=nope", ""),
+    ("totals", "GET", "/api/traffic/totals", "/api/traffic/totals", ""),
+    ("totals_hours", "GET", "/api/traffic/totals", "/api/traffic/totals?by=hour&interface=eth0&from=1970-01-01&limit=2", ""),
+    ("totals_of_nobody", "GET", "/api/traffic/totals", "/api/traffic/totals?interface=nope", ""),
     ("config_interfaces", "GET", "/api/config/interfaces", "/api/config/interfaces", ""),
     ("config_interfaces_put", "PUT", "/api/config/interfaces", "/api/config/interfaces", r#"{"interfaces":["eth0","lo","eth0"]}"#),
     ("config_interfaces_all", "PUT", "/api/config/interfaces", "/api/config/interfaces", r#"{"interfaces":[]}"#),
@@ -434,8 +530,10 @@ const WELL: [(&str, &str, &str, &str, &str); 37] = [
     ("system_health", "GET", "/api/system/health", "/api/system/health", ""),
     ("system_metrics", "GET", "/api/system/metrics", "/api/system/metrics", ""),
     ("export_json", "GET", "/api/export/traffic", "/api/export/traffic?limit=3", ""),
-    ("export_csv", "GET", "/api/export/traffic", "/api/export/traffic?format=csv", ""),
+    ("export_csv", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&start_time=2026-01-15T10:29:00Z", ""),
     ("export_csv_hours", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=hour", ""),
+    ("export_json_days", "GET", "/api/export/traffic", "/api/export/traffic?resolution=day", ""),
+    ("export_csv_cells", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=5min&interface_name=eth0&start_time=2026-01-15T10:20:00Z", ""),
     ("export_of_nobody", "GET", "/api/export/traffic", "/api/export/traffic?interface_name=nope", ""),
     ("events", "GET", "/api/events", "/api/events", ""),
     ("events_offset", "GET", "/api/events", "/api/events?limit=1&offset=1", ""),
@@ -750,30 +848,41 @@ fn one_bad_request_ends_one_request() {
 fn watching_is_noted_and_wakes_the_sampler_once() {
     let rig = Rig::new();
     assert_eq!(rig.context.live.lock().ring.watched_until_ms, 0);
-    rig.get("/api/traffic/live");
-    assert_eq!(rig.context.live.lock().ring.watched_until_ms, 1_010_000);
+    for _ in 0..3 {
+        rig.get("/api/traffic/live");
+        assert_eq!(rig.context.live.lock().ring.watched_until_ms, 1_010_000);
+    }
+    assert_eq!(rig.woken.load(Ordering::Relaxed), 1);
 }
 
-/// So many samples that no export of them fits into one chunk.
-fn long(live: &Live) {
-    live.lock().batch = ticks(1, 500, NOW);
+#[test]
+fn e50_absent_interfaces_keep_their_history() {
+    // The store's second interface is unplugged.
+    let rig = Rig::with(|live| live.lock().interfaces[0].ifindex = 0, machine);
+    let name = "%3Dodd%2C%20%22one%22";
+    assert_eq!(rows(&rig.get(&format!("/api/traffic/totals?interface={name}")), "from")[0].1, 525_300);
+    assert_eq!(rows(&rig.get(&format!("/api/traffic/history?interface_name={name}&limit=3")), "timestamp").len(), 3);
+    let iface = rig.get(&format!("/api/interfaces/{name}")).json();
+    assert_eq!((&iface["present"], &iface["status"]), (&json!(false), &json!("down")));
+    assert_eq!(rig.get(&format!("/api/interfaces/{name}/stats")).status, 404);
+    assert_eq!(rig.get("/api/traffic/summary").json()["total_interfaces"], 2);
 }
 
 #[test]
 fn long_answers_go_in_chunks() {
-    let rig = Rig::with(long, machine);
+    let rig = Rig::new();
     let reply = rig.get("/api/export/traffic");
     assert_eq!(reply.header("transfer-encoding"), Some("chunked"));
     assert_eq!((reply.header("content-length"), reply.broken), (None, false));
     let rows = reply.json();
     let ids: Vec<u64> = rows.as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
-    assert_eq!(ids.len(), 1000);
+    assert_eq!(ids.len(), 204);
     assert!(ids.is_sorted_by(|one, next| one < next), "oldest first");
 
-    let reply = rig.get("/api/export/traffic?format=csv&limit=700&interface_name=eth0");
+    let reply = rig.get("/api/export/traffic?format=csv&limit=50&interface_name=eth0");
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=traffic_data.csv"));
     let text = String::from_utf8(reply.body).unwrap();
-    assert_eq!(text.lines().count(), 501);
+    assert_eq!(text.lines().count(), 51);
     assert!(text.starts_with("id,timestamp,interface_name,rx_bytes,"));
 
     let newest = rig.get("/api/traffic/history?limit=1000").json();
@@ -782,12 +891,86 @@ fn long_answers_go_in_chunks() {
     assert_eq!(newest, ids, "history is the same, the other way round");
 }
 
+/// What is asked for, as `[name, interface, bytes received]` of each row.
+fn rows(reply: &Reply, first: &str) -> Vec<(String, u64)> {
+    let body = reply.json();
+    let row = |row: &Value| (row[first].as_str().unwrap().to_string(), row["rx_bytes"].as_u64().unwrap());
+    body.as_array().unwrap().iter().map(row).collect()
+}
+
+#[test]
+fn every_way_to_ask_gives_the_same_sum() {
+    let rig = Rig::new();
+    let expect: u64 = (1..=102).map(|n| n * 100).sum();
+    let sum = |target: &str| rows(&rig.get(target), "from").iter().map(|row| row.1).sum::<u64>();
+    for by in ["hour", "day", "week", "month", "year", "cycle"] {
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}")), expect, "{by}");
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=0&to=253402300799")), expect, "{by}");
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&to=1970-01-02")), 0, "{by}");
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=2030-01-01&to=2020-01-01")), 0, "{by}");
+    }
+    for level in ["5min", "hour", "day"] {
+        assert_eq!(sum(&format!("/api/export/traffic?resolution={level}&interface_name=eth0")), expect, "{level}");
+    }
+    let samples = rows(&rig.get("/api/export/traffic?interface_name=eth0"), "timestamp");
+    assert_eq!(samples.iter().map(|row| row.1).sum::<u64>(), expect);
+    for points in [1, 2, 7, 12, 100, 720] {
+        let body = rig.get(&format!("/api/traffic/series?points={points}&from=2026-01-15T09:00:00Z")).json();
+        let columns = &body["interfaces"]["eth0"];
+        let length = body["t"].as_array().unwrap().len();
+        assert!(length <= points, "{length} of {points}");
+        for name in ["rx", "tx", "rx_peak", "tx_peak"] {
+            assert_eq!(columns[name].as_array().unwrap().len(), length, "{points} {name}");
+        }
+    }
+}
+
+#[test]
+fn without_a_database_answers_come_from_memory() {
+    let rig = Rig::without_store();
+    assert_eq!(rig.get("/health").json()["status"], "degraded");
+    assert_eq!(rows(&rig.get("/api/traffic/history?interface_name=eth0"), "timestamp").len(), 2);
+    assert_eq!(rig.get("/api/traffic/history?offset=3").json()[0]["id"], 101_u64 << 20 | 2);
+    assert_eq!(rig.get("/api/export/traffic").json().as_array().unwrap().len(), 4);
+    assert_eq!(rows(&rig.get("/api/traffic/totals"), "from"), [("2026-01-15T00:00:00Z".to_string(), 20_300)]);
+    let series = rig.get("/api/traffic/series?points=1").json();
+    assert!(series["interfaces"]["eth0"]["rx"][0].is_u64(), "{series}");
+    assert_eq!(rig.get("/api/events").json().as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn ranges_beyond_reason_are_answered_at_once() {
+    let rig = Rig::new();
+    for target in [
+        "/api/traffic/series?from=0&to=253402300799",
+        "/api/traffic/series?from=0&to=253402300799&points=1",
+        "/api/traffic/series?from=253402300799&to=0",
+        "/api/traffic/series?from=0&to=0",
+        "/api/traffic/totals?by=hour&from=0&to=253402300799&limit=1000",
+        "/api/traffic/totals?by=hour&from=253402300799",
+        "/api/traffic/totals?by=year&limit=1000",
+        "/api/traffic/totals?by=year&limit=1000&to=0",
+        "/api/traffic/history?start_time=0&end_time=253402300799&offset=9007199254740991",
+        "/api/traffic/history?start_time=253402300799&end_time=0",
+        "/api/export/traffic?resolution=5min&start_time=0&end_time=253402300799",
+        "/api/export/traffic?resolution=day&start_time=253402300799",
+        "/api/events?offset=9007199254740991",
+        "/api/traffic/live?since=9007199254740991",
+    ] {
+        let start = Instant::now();
+        let reply = rig.get(target);
+        assert_eq!((reply.status, reply.broken), (200, false), "{target}");
+        // Walking through every bucket of that time would take minutes.
+        assert!(start.elapsed() < Duration::from_secs(20), "{target}");
+    }
+}
+
 #[test]
 fn old_clients_get_no_chunks() {
-    let rig = Rig::with(long, machine);
+    let rig = Rig::new();
     let long = rig.raw(b"GET /api/export/traffic HTTP/1.0\r\n\r\n");
     assert_eq!((long.status, long.header("transfer-encoding"), long.header("connection")), (200, None, Some("close")));
-    assert_eq!(long.json().as_array().unwrap().len(), 1000);
+    assert_eq!(long.json().as_array().unwrap().len(), 204);
     let mut stream = rig.connect();
     stream.write_all(b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     stream.write_all(b"GET /api/export/traffic HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
@@ -838,7 +1021,7 @@ fn rubbish_does_no_harm() {
 
 #[test]
 fn stopping_does_not_wait_for_idle_clients() {
-    let mut rig = Rig::with(long, machine);
+    let mut rig = Rig::new();
     let _idle = rig.connect();
     let mut half = rig.connect();
     half.write_all(b"GET /health HTT").unwrap();

@@ -130,6 +130,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let words = judge(&state, call.unix(), mono_ms, readable);
         let unsaved = [&*state.saving_batch, &state.batch];
         let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
+        let unsaved_records: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
         SystemHealth {
             status: words.overall,
             reason: words.reason,
@@ -139,13 +140,13 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
             timestamp: Time(call.unix()),
             details: HealthDetails {
                 database: DatabaseDetails {
-                    traffic_data_records: facts.samples,
+                    traffic_data_records: facts.samples.saturating_add(unsaved_records as u64),
                     configuration_records: facts.settings,
                     database_size_bytes: facts.size_bytes,
                     database_path: context.database.display().to_string(),
                     last_saved: state.saving.last_saved.map(Time),
                     unsaved_seconds: oldest.map_or(0, |tick| mono_ms.saturating_sub(tick.mono_ms) / 1000),
-                    unsaved_records: unsaved.iter().map(|batch| batch.samples.len()).sum(),
+                    unsaved_records,
                     save_failures: state.saving.failures,
                     error: state.saving.error.clone().or_else(|| fault.map(|fault| fault.to_string())),
                 },
