@@ -120,7 +120,7 @@ fn a_database_that_cannot_be_made_is_one_sentence_and_exit_1() {
     let below = format!("{file}/net-pulse.db");
     let ended = finish(with(&["--host", "127.0.0.1", "--port", "0", "--database", &below], &[]));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
-    last_sentence(&ended, &below);
+    last_sentence(&ended, &file);
 }
 
 /// Two writers would spoil each other's figures.
