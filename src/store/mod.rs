@@ -2,15 +2,21 @@
 //! time, and never names `source`.
 //!
 //! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure. `open`, `write`
-//! and `query` are the edges.
+//! and `query` are the edges, each a caller's way in; `samples` and `levels` keep the tables, `window` moves samples from the one
+//! to the others, `keep` throws away, `state` is what the writer remembers.
 
 pub mod block;
 mod fold;
+mod keep;
+mod levels;
 mod open;
 mod query;
 pub mod rows;
+mod samples;
+mod state;
 #[cfg(test)]
 mod testing;
+mod window;
 mod write;
 
 use std::collections::BTreeMap;
@@ -36,7 +42,7 @@ pub struct Store {
     /// The largest size of the file.
     pages: u64,
     conn: Connection,
-    state: write::State,
+    state: state::State,
     /// A transaction failed: `state` may be older than the file.
     doubtful: bool,
     /// How many times the usual spare pages the next flush asks for; rises while the file is full.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::write::State;
+use super::state::State;
 use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};

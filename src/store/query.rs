@@ -8,8 +8,10 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::block::{Columns, Packed};
 use super::fold::{self, CELL_S, Cell, WINDOW_S};
+use super::levels::{Days, FIVE_MINUTES, HOURS, Level, each_cell, open_day};
 use super::rows::{Samples, count_samples, unpack_cells};
-use super::write::{BLOCK_S, Days, FIVE_MINUTES, HOURS, Level, State, each_block, each_cell, open_day};
+use super::samples::{BLOCK_S, each_block};
+use super::state::State;
 use super::{Cursor, Facts, Filter, Point, Reader, Unsaved};
 use crate::clock::Zone;
 use crate::error::Result;
