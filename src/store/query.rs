@@ -29,8 +29,9 @@ impl Filter {
         self.to.unwrap_or(i64::MAX)
     }
 
-    fn takes(&self, unix: i64, iface: IfaceId) -> bool {
-        unix >= self.from() && unix < self.to() && self.iface.is_none_or(|wanted| wanted == iface)
+    pub(super) fn takes(&self, point: &Point) -> bool {
+        let wanted = self.iface.is_none_or(|iface| iface == point.sample.iface);
+        wanted && point.unix >= self.from() && point.unix < self.to()
     }
 }
 
@@ -264,8 +265,9 @@ fn unpack(samples: &mut Samples, first: i64, bytes: &[u8], filter: &Filter, out:
         let packed = Packed::open(bytes)?;
         samples.open(&packed)?;
         samples.some(&packed, filter.iface, &mut |moment, sample| {
-            if filter.takes(moment.unix, sample.iface) {
-                out.push(Point { seq: moment.seq, unix: moment.unix, sample: *sample });
+            let point = Point { seq: moment.seq, unix: moment.unix, sample: *sample };
+            if filter.takes(&point) {
+                out.push(point);
             }
         })
     };
@@ -304,8 +306,9 @@ fn pending(conn: &Connection, filter: &Filter, unsaved: &Unsaved) -> Result<Vec<
         return Ok(points);
     }
     each_unsaved(unsaved, newest_seq(conn)?, &mut |seq, unix, sample| {
-        if filter.takes(unix, sample.iface) {
-            points.push(Point { seq, unix, sample: *sample });
+        let point = Point { seq, unix, sample: *sample };
+        if filter.takes(&point) {
+            points.push(point);
         }
     });
     points.sort_unstable_by_key(Point::order);

@@ -177,7 +177,8 @@ mod tests {
     use crate::store::fold::{self, Cell};
     use crate::store::keep::WINDOWS_OF_SAMPLES;
     use crate::store::state::{SEQ_MARGIN, Tally};
-    use crate::store::testing::{Load, OPTIONS, Place, Random, T, record};
+    use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
+    use crate::store::window::settle;
     use crate::store::{Filter, Opened, Point, Reader};
 
     const ALL: (i64, i64) = (0, i64::MAX);
@@ -251,6 +252,7 @@ mod tests {
                 }
             }
             assert_eq!(walked, points);
+            self.check_ranges(reader, zone, &points, unsaved);
             points.reverse();
             assert_eq!(reader.newest(&all, 0, usize::MAX, unsaved).unwrap(), points);
             for iface in 0..ifaces {
@@ -284,6 +286,38 @@ mod tests {
                 }
                 let samples = reader.buckets(Resolution::Sample, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
                 assert_eq!(sums(&samples), sums(&days));
+            }
+        }
+
+        /// Parts of the whole, `points` being all of it.
+        fn check_ranges(&self, reader: &Reader, zone: &Zone, points: &[Point], unsaved: &[Arc<Batch>]) {
+            let Some(last) = points.len().checked_sub(1) else { return };
+            for (from, to) in [(0, last / 2), (last / 4, last / 2), (last / 3, last), (last, last)] {
+                let (from, to) = (points[from].unix, points[to].unix);
+                for iface in [None, Some(0)] {
+                    let filter = Filter { iface, from: Some(from), to: Some(to) };
+                    let mut expect: Vec<Point> = points.iter().filter(|point| filter.takes(point)).copied().collect();
+                    assert_eq!(reader.oldest(&filter, None, usize::MAX, unsaved).unwrap(), (expect.clone(), None));
+                    expect.reverse();
+                    for offset in [0, expect.len() / 3, expect.len()] {
+                        let got = reader.newest(&filter, offset as u64, 50, unsaved).unwrap();
+                        assert_eq!(got, expect.iter().skip(offset).take(50).copied().collect::<Vec<_>>());
+                    }
+                }
+                if from == to {
+                    continue;
+                }
+                for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                    let mut expect = reader.buckets(level, 0, ALL.0, ALL.1, zone, unsaved).unwrap();
+                    expect.retain(|bucket| bucket.from < to && bucket.to > from);
+                    assert_eq!(reader.buckets(level, 0, from, to, zone, unsaved).unwrap(), expect, "{level:?}");
+                }
+                let mut expect = reader.buckets(Resolution::Sample, 0, ALL.0, ALL.1, zone, unsaved).unwrap();
+                expect.retain(|bucket| bucket.to > from && bucket.to <= to);
+                let mut got = reader.buckets(Resolution::Sample, 0, from, to, zone, unsaved).unwrap();
+                assert!(got.iter().all(|bucket| bucket.from < to && bucket.to > from));
+                got.retain(|bucket| bucket.to <= to);
+                assert_eq!(got, expect);
             }
         }
 
@@ -384,6 +418,9 @@ mod tests {
             let flush =
                 Flush { batch: &unsaved[0], anchors: &anchors, records, events: &[], settings: &[], zone: &zone };
             opened.store.flush(&flush).unwrap();
+            if random.below(15) == 0 {
+                settle(&opened.store.conn, &mut opened.store.state, &zone).unwrap();
+            }
             if random.below(10) == 0 {
                 // Its outcome was unclear: once more.
                 opened.store.doubtful = true;
@@ -406,58 +443,240 @@ mod tests {
         }
     }
 
+    fn flush(opened: &mut Opened, batch: &Batch, anchors: &[Anchor], records: &[Record]) {
+        let flush = Flush { batch, anchors, records, events: &[], settings: &[], zone: &Zone::UTC };
+        opened.store.flush(&flush).unwrap();
+    }
+
+    fn reopen(opened: Opened, place: &Place) -> Opened {
+        drop(opened);
+        Store::open(&place.file(), &OPTIONS).unwrap()
+    }
+
     #[test]
-    fn measure() {
+    fn raw_counters_and_totals_are_known_again_after_a_restart() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        assert_eq!((opened.next_seq, opened.newest), (1, None));
+        let raw = |bytes| Counters([bytes, 0, 0, 0, 0, 0, 0, 0]);
+        // (ticks with their bytes, anchors, raw and lifetime afterwards)
+        let steps: [(&[(u64, u64)], &[(u64, u64)], u64, u64); 7] = [
+            // A first reading: a base, and nothing has passed.
+            (&[(1, 0)], &[(1, 1_000)], 1_000, 0),
+            (&[(2, 10), (3, 10), (4, 10)], &[], 1_030, 30),
+            // A reset in the middle of a batch: what came since is added to the new base.
+            (&[(5, 1), (6, 5), (7, 7)], &[(6, 5)], 12, 43),
+            // An anchor that is ahead of the ticks, and holds as of the end of its own.
+            (&[(8, 1)], &[(9, 100)], 100, 44),
+            (&[(9, 50)], &[], 100, 94),
+            (&[(10, 1)], &[], 101, 95),
+            // A wrap of 64 bits.
+            (&[(11, 20)], &[(11, u64::MAX)], u64::MAX, 115),
+        ];
+        for (ticks, anchors, expect_raw, expect_lifetime) in steps {
+            let mut batch = Batch::default();
+            ticks.iter().for_each(|(seq, bytes)| batch.tick(*seq, T + 30 * *seq as i64, 30_000, &[(1, *bytes)]));
+            let anchors: Vec<Anchor> =
+                anchors.iter().map(|(seq, bytes)| Anchor { seq: *seq, iface: 1, raw: raw(*bytes) }).collect();
+            flush(&mut opened, &batch, &anchors, &[record(1)]);
+            opened = reopen(opened, &place);
+            let last = batch.ticks[batch.ticks.len() - 1];
+            let expect = Record {
+                raw: raw(expect_raw),
+                lifetime: raw(expect_lifetime),
+                mono_ms: last.mono_ms,
+                last_seen: last.unix.unwrap(),
+                ..record(1)
+            };
+            assert_eq!(opened.records, [expect]);
+            assert_eq!((opened.next_seq, opened.newest), (last.seq + 10_001, last.unix));
+        }
+    }
+
+    #[test]
+    fn a_base_without_a_sample_has_its_time() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut batch = Batch::default();
+        batch.tick(1, T + 30, 30_000, &[]);
+        let anchor = Anchor { seq: 1, iface: 1, raw: Counters([7; 8]) };
+        flush(&mut opened, &batch, &[anchor], &[record(1)]);
+        let opened = reopen(opened, &place);
+        let record = &opened.records[0];
+        assert_eq!((record.raw, record.mono_ms, record.last_seen), (anchor.raw, batch.ticks[0].mono_ms, T + 30));
+        assert_eq!(opened.newest, Some(T + 30));
+    }
+
+    #[test]
+    fn samples_of_an_unknown_interface_are_kept() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        opened = reopen(opened, &place);
+        assert_eq!((opened.records[0].name.as_str(), opened.records[0].lifetime.rx_bytes()), ("unknown-1", 900));
+        flush(&mut opened, &Batch::default(), &[], &[record(1)]);
+        opened = reopen(opened, &place);
+        assert_eq!((opened.records[0].name.as_str(), opened.records[0].lifetime.rx_bytes()), ("eth1", 900));
+    }
+
+    #[test]
+    fn an_unplaced_tick_is_refused_and_nothing_of_its_flush_is_kept() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut batch = Batch::steady(1, T + 30, 3);
+        batch.ticks[1].unix = None;
+        assert!(opened.save(&batch).is_err());
+        assert_eq!(opened.store.reader().unwrap().facts().unwrap().samples, 0);
+        batch.ticks[1].unix = Some(T + 60);
+        opened.save(&batch).unwrap();
+        assert_eq!(opened.store.reader().unwrap().facts().unwrap().samples, 3);
+    }
+
+    #[test]
+    fn e24_flushes_within_one_second_share_a_block() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        for seq in 1..6 {
+            let mut batch = Batch::default();
+            batch.tick(seq, T + 30, 100, &[(1, seq)]);
+            opened.save(&batch).unwrap();
+        }
+        let points = opened.store.reader().unwrap().newest(&Filter::default(), 0, 9, &[]).unwrap();
+        assert_eq!(points.iter().map(|point| point.seq).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn e21_a_clock_that_was_years_ahead_costs_no_history() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T, 2_000)).unwrap();
+        opened.save(&Batch::steady(3_000, T + 7 * 365 * 86_400, 2_000)).unwrap();
+        opened.save(&Batch::steady(6_000, T + 2_000 * 30, 2_000)).unwrap();
+        assert_eq!(opened.store.state.newest, Some(T + 3_999 * 30));
+        let reader = opened.store.reader().unwrap();
+        for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+            let buckets = reader.buckets(level, 1, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+            assert_eq!(sums(&buckets)[0], 6_000 * 300, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn e12_a_gap_of_months_is_in_every_level() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 10)).unwrap();
+        let mut batch = Batch::default();
+        batch.tick(11, T + 200 * 86_400, 200 * 86_400_000, &[(1, 1 << 40), (2, 3)]);
+        batch.samples.iter_mut().for_each(|sample| sample.mark = Mark::Gap);
+        opened.save(&batch).unwrap();
+        let reader = opened.store.reader().unwrap();
+        for (iface, sum) in [(1, (1 << 40) + 3_000), (2, 3)] {
+            for level in [Resolution::Hour, Resolution::Day] {
+                let buckets = reader.buckets(level, iface, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+                assert_eq!(sums(&buckets)[0], sum, "{level:?} of {iface}");
+            }
+        }
+        let cells = reader.buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1, &Zone::UTC, &[]).unwrap();
+        assert_eq!((cells.len(), sums(&cells)[0]), (90 * 288, 1 << 40));
+    }
+
+    #[test]
+    fn settings_are_kept_and_deleted() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut set = |settings: &[(String, Option<String>)]| {
+            let batch = Batch::default();
+            let flush = Flush { batch: &batch, anchors: &[], records: &[], events: &[], settings, zone: &Zone::UTC };
+            opened.store.flush(&flush).unwrap();
+        };
+        set(&[("a".into(), Some("1".into())), ("b".into(), Some("2".into()))]);
+        set(&[("a".into(), None), ("b".into(), Some("3".into()))]);
+        let opened = reopen(opened, &place);
+        assert_eq!(opened.settings.into_iter().collect::<Vec<_>>(), [("b".to_string(), "3".to_string())]);
+    }
+
+    /// 60 days of the load that the sizes are stated for.
+    #[test]
+    fn sixty_days_add_up_at_every_level() {
         let place = Place::new();
         let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
-        let io = || {
-            std::fs::read_to_string("/proc/self/io")
-                .unwrap()
-                .lines()
-                .find_map(|l| l.strip_prefix("wchar: ").map(|v| v.parse::<u64>().unwrap()))
-                .unwrap()
-        };
-        let days: usize = std::env::var("DAYS").map_or(10, |d| d.parse().unwrap());
-        let begin = std::time::Instant::now();
-        for day in 0..days {
-            let before = io();
-            let mut busy = 0;
-            let mut slow = 0;
-            for at in 0..288 {
-                let batch = load.batch(10);
-                let t0 = std::time::Instant::now();
-                let records = if day + at == 0 { Load::records() } else { vec![] };
-                let flush = Flush {
-                    batch: &batch,
-                    anchors: &[],
-                    records: &records,
-                    events: &[],
-                    settings: &[],
-                    zone: &Zone::UTC,
-                };
-                opened.store.flush(&flush).unwrap();
-                let us = t0.elapsed().as_micros();
-                busy += us;
-                slow = slow.max(us);
+        let mut expect = [[0u128; 8]; LOAD_IFACES as usize + 1];
+        flush(&mut opened, &Batch::default(), &[], &Load::records());
+        for _ in 0..60 * 288 {
+            let batch = load.batch(10);
+            for sample in &batch.samples {
+                let sums = &mut expect[sample.iface as usize];
+                sums.iter_mut().zip(sample.delta.0).for_each(|(sum, value)| *sum += u128::from(value));
             }
-            if day % (days / 10).max(1) == days / 10 - 1 || day < 2 {
-                let one = |sql: &str| opened.store.conn.query_row(sql, [], |row| row.get::<_, f64>(0)).unwrap_or(0.0);
-                eprintln!(
-                    "day {day}: wrote {:.3} MiB, flush {} us avg {} max, file {:.3} MB free {}, block {:.0} five {:.0} hour {:.0} day {:.0} rows {:?}",
-                    (io() - before) as f64 / 1048576.0,
-                    busy / 288,
-                    slow,
-                    std::fs::metadata(place.file()).unwrap().len() as f64 / 1e6,
-                    one("SELECT 1.0*freelist_count FROM pragma_freelist_count"),
-                    one("SELECT avg(length(data)) FROM sample"),
-                    one("SELECT avg(length(data)) FROM five_minutes"),
-                    one("SELECT avg(length(data)) FROM hour"),
-                    one("SELECT avg(length(data)) FROM day"),
-                    ["sample", "five_minutes", "hour", "day"].map(|t| one(&format!("SELECT 1.0*count(*) FROM {t}")))
-                );
+            flush(&mut opened, &batch, &[], &[]);
+        }
+        let (blocks, bytes): (u64, u64) = opened
+            .store
+            .conn
+            .query_row("SELECT count(*), sum(length(data)) FROM sample", [], |row| {
+                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+            })
+            .unwrap();
+        assert!(bytes / blocks <= 1_000, "{} bytes in a block of ten ticks", bytes / blocks);
+        let reader = opened.store.reader().unwrap();
+        for iface in 1..=LOAD_IFACES {
+            for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                let buckets = reader.buckets(level, iface, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+                assert_eq!(sums(&buckets), expect[iface as usize], "{level:?} of {iface}");
+                let covered: u64 = buckets.iter().map(|bucket| u64::from(bucket.covered)).sum();
+                assert_eq!(covered, 60 * 86_400);
             }
         }
-        eprintln!("{days} days in {:?}", begin.elapsed());
+        drop(reader);
+        for record in reopen(opened, &place).records {
+            assert_eq!(record.lifetime.0.map(u128::from), expect[record.id as usize]);
+        }
+    }
+
+    const CHILD: &str = "NETPULSE_TEST_WRITES";
+
+    /// What a day's flushes hand to write calls, the first week and later, when old blocks go as well. Counted in a process of its own,
+    /// because the other tests of this one write too.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn e44_a_day_writes_less_than_three_and_a_half_mebibytes() {
+        if std::env::var_os(CHILD).is_some() {
+            return a_day_of_writes();
+        }
+        let name = "store::write::tests::e44_a_day_writes_less_than_three_and_a_half_mebibytes";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&child.stdout);
+        let days: Vec<u64> = output
+            .lines()
+            .filter_map(|line| line.split_once("bytes written: "))
+            .map(|(_, bytes)| bytes.parse().unwrap())
+            .collect();
+        assert_eq!(days.len(), 12, "{output}");
+        assert!(days[..7].iter().all(|bytes| *bytes < 2_600_000), "{days:?}");
+        assert!(days[7..].iter().all(|bytes| *bytes < 3_500_000), "{days:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    fn a_day_of_writes() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut load = Load::new();
+        flush(&mut opened, &Batch::default(), &[], &Load::records());
+        let written = || -> u64 {
+            let io = std::fs::read_to_string("/proc/self/io").unwrap();
+            io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+        };
+        for _ in 0..12 {
+            let before = written();
+            for _ in 0..288 {
+                flush(&mut opened, &load.batch(10), &[], &[]);
+            }
+            println!("bytes written: {}", written() - before);
+        }
     }
 }
