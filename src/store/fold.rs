@@ -172,7 +172,7 @@ mod tests {
         let gap = sample(200 * 86_400_000, Mark::Gap, 90 * 288 * 1000);
         let mut cells = 0;
         pieces(T, &gap, 0, i64::MAX / 300 * 300, &mut |start, cell| {
-            assert!(start >= T - 90 * DAY_S && start < T);
+            assert!((T - 90 * DAY_S..T).contains(&start));
             assert_eq!((cell.sum.rx_bytes(), cell.covered, cell.blind, cell.rx_peak), (1000, 0, 300, 0));
             cells += 1;
         });

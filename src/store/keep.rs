@@ -84,3 +84,103 @@ pub(super) fn make_room(conn: &Connection, state: &mut State, zone: &Zone, pages
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Zone;
+    use crate::error::ErrorKind;
+    use crate::model::{Batch, Resolution};
+    use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, Place, T};
+    use crate::store::{Filter, Options, Store};
+
+    fn count(store: &Store, table: &str) -> i64 {
+        store.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn e41_old_rows_go_without_a_restart() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        for hour in 0..100 * 24 {
+            let mut batch = Batch::default();
+            batch.tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
+            opened.save(&batch).unwrap();
+        }
+        let store = &opened.store;
+        assert_eq!((count(store, "five_minutes"), count(store, "hour"), count(store, "day")), (360, 100, 100));
+        let reader = store.reader().unwrap();
+        let oldest = reader.oldest(&Filter::default(), None, 1, &[]).unwrap().0[0].unix;
+        // Seven days, and what the open window has so far.
+        assert_eq!(oldest, T + 100 * 86_400 - 7 * 86_400 - 21_600 + 3_600);
+        assert_eq!(reader.oldest_of(Resolution::FiveMinutes).unwrap(), Some(T + 10 * 86_400 - 21_600));
+        assert_eq!(reader.oldest_of(Resolution::Day).unwrap(), Some(T));
+        let days = reader.buckets(Resolution::Day, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
+        assert_eq!(days.len(), 100);
+        assert!(days.iter().all(|day| day.sum.rx_bytes() == 86_400 && day.covered == 86_400));
+    }
+
+    #[test]
+    fn e41_hours_go_after_five_years_and_days_never() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        for day in 0..1_900 {
+            let mut batch = Batch::default();
+            batch.tick(day + 1, T + 86_400 * day as i64 + 600, 30_000, &[(1, 1)]);
+            opened.save(&batch).unwrap();
+        }
+        assert_eq!((count(&opened.store, "hour"), count(&opened.store, "day")), (1_827, 1_899));
+    }
+
+    /// Whatever comes, the file keeps to its budget and the days stay right.
+    fn within(max_bytes: u64, days: usize, ticks: usize) {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &Options { max_bytes }).unwrap();
+        let mut load = Load::new();
+        let mut expect = 0;
+        for _ in 0..days * 2_880 / ticks {
+            let batch = load.batch(ticks);
+            expect += batch.samples.iter().map(|sample| u128::from(sample.delta.rx_bytes())).sum::<u128>();
+            opened.save(&batch).unwrap();
+        }
+        opened.store.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let size = std::fs::metadata(place.file()).unwrap().len();
+        assert!(size <= max_bytes, "{size} of {max_bytes}");
+        let reader = opened.store.reader().unwrap();
+        let sum: u128 = (1..=LOAD_IFACES)
+            .flat_map(|iface| reader.buckets(Resolution::Day, iface, 0, i64::MAX, &Zone::UTC, &[]).unwrap())
+            .map(|day| u128::from(day.sum.rx_bytes()))
+            .sum();
+        assert_eq!(sum, expect);
+        drop((opened.store, reader));
+        let opened = Store::open(&place.file(), &Options { max_bytes }).unwrap();
+        assert_eq!(opened.records.iter().map(|record| u128::from(record.lifetime.rx_bytes())).sum::<u128>(), expect);
+    }
+
+    #[test]
+    fn e42_pages_are_used_again_and_the_file_keeps_to_its_size() {
+        // Samples go.
+        within(1_500_000, 12, 10);
+        // Five-minute cells go as well, and samples of the open window.
+        within(500_000, 12, 10);
+        within(500_000, 3, 120);
+    }
+
+    #[test]
+    fn e39_a_full_file_is_said_and_loses_nothing() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        let pages: i64 = opened.store.conn.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        opened.store.conn.pragma_update(None, "max_page_count", pages).unwrap();
+        let batch = Load::new().batch(500);
+        let mut late = batch.clone();
+        late.ticks.iter_mut().for_each(|tick| tick.seq += 10);
+        assert_eq!(opened.save(&late).unwrap_err().kind, ErrorKind::Full);
+        assert_eq!(opened.save(&late).unwrap_err().kind, ErrorKind::Full);
+        let reader = opened.store.reader().unwrap();
+        assert_eq!(reader.facts().unwrap().samples, 3);
+        opened.store.conn.pragma_update(None, "max_page_count", 1_000).unwrap();
+        opened.save(&late).unwrap();
+        assert_eq!(reader.facts().unwrap().samples, 3 + 500 * u64::from(LOAD_IFACES));
+    }
+}

@@ -42,7 +42,7 @@ pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
     let ifaces: BTreeSet<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
     for iface in ifaces {
         let mut present = Vec::with_capacity(rows.len());
-        let mut columns = vec![Vec::with_capacity(rows.len()); SAMPLE_COLUMNS];
+        let mut columns = vec![Vec::new(); SAMPLE_COLUMNS];
         for (at, row) in rows.iter().enumerate() {
             let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
             present.push(at as u16);
@@ -64,7 +64,7 @@ fn put_head(out: &mut Vec<u8>, rows: &[Row]) -> Vec<u64> {
     put_leb(out, zigzag(first.moment.unix));
     put_leb(out, first.moment.mono_ms);
     put_leb(out, steps[0]);
-    let mut columns = vec![Vec::with_capacity(rows.len()); HEAD_COLUMNS];
+    let mut columns = vec![Vec::new(); HEAD_COLUMNS];
     for pair in rows.windows(2) {
         let (before, now) = (&pair[0].moment, &pair[1].moment);
         let step = now.mono_ms.wrapping_sub(before.mono_ms);
@@ -218,7 +218,7 @@ pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
     while let Some(((iface, _), _)) = cells.peek() {
         let iface = *iface;
         let mut present = Vec::with_capacity(rows);
-        let mut columns = vec![Vec::with_capacity(rows); CELL_COLUMNS];
+        let mut columns = vec![Vec::new(); CELL_COLUMNS];
         while let Some(((_, at), cell)) = cells.next_if(|((next, _), _)| *next == iface) {
             present.push(*at);
             columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));

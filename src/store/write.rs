@@ -460,7 +460,8 @@ mod tests {
         assert_eq!((opened.next_seq, opened.newest), (1, None));
         let raw = |bytes| Counters([bytes, 0, 0, 0, 0, 0, 0, 0]);
         // (ticks with their bytes, anchors, raw and lifetime afterwards)
-        let steps: [(&[(u64, u64)], &[(u64, u64)], u64, u64); 7] = [
+        type Pairs = &'static [(u64, u64)];
+        let steps: [(Pairs, Pairs, u64, u64); 7] = [
             // A first reading: a base, and nothing has passed.
             (&[(1, 0)], &[(1, 1_000)], 1_000, 0),
             (&[(2, 10), (3, 10), (4, 10)], &[], 1_030, 30),
