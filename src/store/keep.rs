@@ -12,8 +12,8 @@ use crate::error::Result;
 /// Pages that a flush may need beside those of its samples: rows of the coarser levels, their parents, the interfaces.
 pub(super) const SPARE_PAGES: i64 = 24;
 
-/// How much is kept of each level, counted in rows and not in time: where a clock was ahead for a while, or the machine off
-/// for a month, nothing real is thrown away for it.
+/// How much is kept of each level, counted in rows and not in time: where a clock was ahead for a while, or the
+/// machine off for a month, nothing real is thrown away for it.
 const KEPT: [(&str, i64); 2] = [
     // 90 days.
     (
@@ -52,9 +52,9 @@ fn newest_before(conn: &Connection, edge: i64) -> Result<Option<i64>> {
     Ok(conn.prepare_cached("SELECT max(first) FROM sample WHERE first <= ?1")?.query_row([edge], |row| row.get(0))?)
 }
 
-/// Frees pages for a flush when the file is near its largest size: samples first, if need be those of the open window too,
-/// then five-minute cells. Pages are used again; the file does not shrink. Says whether the tallies must be written, because
-/// blocks went that would tell them.
+/// Frees pages for a flush when the file is near its largest size: samples first, if need be those of the open window
+/// too, then five-minute cells. Pages are used again; the file does not shrink. Says whether the tallies must be
+/// written, because blocks went that would tell them.
 pub(super) fn make_room(conn: &Connection, state: &mut State, zone: &Zone, pages: u64, needed: i64) -> Result<bool> {
     let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let free = || -> Result<i64> { Ok(pages as i64 - pragma("page_count")? + pragma("freelist_count")?) };

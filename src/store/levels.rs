@@ -100,8 +100,8 @@ fn add_days<'a>(
     Ok(())
 }
 
-/// The local days around some time: those that have a row keep the borders they were cut with, and the others are cut in the
-/// zone, within what those leave.
+/// The local days around some time: those that have a row keep the borders they were cut with, and the others are cut
+/// in the zone, within what those leave.
 pub(super) struct Days {
     rows: Vec<(i64, i64)>,
     latest: usize,

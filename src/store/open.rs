@@ -2,8 +2,8 @@
 //! damaged file aside. Everything odd that happens here is told loudly, in the log and as an event.
 //!
 //! While the database is in use nobody may `open()` its path outside SQLite: closing any descriptor of a file drops all
-//! POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the look at the header comes
-//! before SQLite, and the guard against a second process has a file of its own.
+//! POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the look at the
+//! header comes before SQLite, and the guard against a second process has a file of its own.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -30,8 +30,8 @@ const LEAST_PAGES: u64 = 64;
 
 /// Ways to the file system, best first.
 const FILE_SYSTEMS: [Option<&str>; 3] = [
-    // Keeps the index of the write-ahead log on the heap: no -shm file, which jffs2 cannot map and whose dirty pages would
-    // double what is written. All connections of this process share it; other processes are kept out.
+    // Keeps the index of the write-ahead log on the heap: no -shm file, which jffs2 cannot map and whose dirty pages
+    // would double what is written. All connections of this process share it; other processes are kept out.
     Some("unix-excl"),
     // Where fcntl locks fail (overlayfs on jffs2 has been seen to answer EINVAL). Has no write-ahead log.
     Some("unix-dotfile"),

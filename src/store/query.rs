@@ -1,6 +1,6 @@
-//! The readers' side. Every query is one short read transaction, so that a slow client never keeps the write-ahead log from being
-//! taken in, and each merges what is stored with what is in memory: a tick is on disk with all that went before it, or
-//! not at all, so that the newest number on disk parts the two.
+//! The readers' side. Every query is one short read transaction, so that a slow client never keeps the write-ahead
+//! log from being taken in, and each merges what is stored with what is in memory: a tick is on disk with all that
+//! went before it, or not at all, so that the newest number on disk parts the two.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::block::{Columns, Packed};
 use super::fold::{self, CELL_S, Cell, WINDOW_S};
 use super::levels::{Days, FIVE_MINUTES, HOURS, Level, each_cell, open_day};
-use super::rows::{Samples, count_samples, unpack_cells};
+use super::rows::{LAST_UNIX, Samples, count_samples, unpack_cells};
 use super::samples::{BLOCK_S, each_block};
 use super::state::State;
 use super::{Cursor, Facts, Filter, Point, Reader, Unsaved};
@@ -293,6 +293,7 @@ fn each_unsaved(unsaved: &Unsaved, stored: u64, each: &mut dyn FnMut(u64, i64, &
             if let Some(unix) = tick.unix
                 && tick.seq > stored
             {
+                let unix = unix.clamp(1, LAST_UNIX);
                 samples.iter().for_each(|sample| each(tick.seq, unix, sample));
             }
         }
@@ -355,8 +356,8 @@ fn sample_buckets(conn: &Connection, iface: IfaceId, from: i64, to: i64, unsaved
     Ok(out)
 }
 
-/// What no row of a coarser level has yet, as five-minute cells that start in `[from, to)`, which must be borders of cells. Also
-/// the time of the newest stored tick.
+/// What no row of a coarser level has yet, as five-minute cells that start in `[from, to)`, which must be borders of
+/// cells. Also the time of the newest stored tick.
 fn recent(
     conn: &Connection,
     marks: &State,

@@ -9,8 +9,8 @@ use crate::model::{Counters, IfaceId, Mark, Sample};
 
 /// The year 9999. Times outside are nonsense, and keeping them out keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;
-/// Interface numbers are stored with room for `Point::id`.
-pub const LAST_IFACE: IfaceId = (1 << 20) - 1;
+/// What `Point::id` has room for: 270 years at a tick a second. A damaged number beyond would outrank every real one.
+pub const LAST_SEQ: u64 = (1 << 33) - 1;
 
 /// When a tick was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,8 +110,8 @@ impl Samples {
                 now.mono_ms = now.mono_ms.wrapping_add(step);
                 now.unix = now.unix.wrapping_add(in_seconds(step)).wrapping_add(column(2));
             }
-            if !(0..=LAST_UNIX).contains(&now.unix) {
-                return Err(damaged("a time is impossible"));
+            if !(0..=LAST_UNIX).contains(&now.unix) || now.seq > LAST_SEQ {
+                return Err(damaged("a tick is impossible"));
             }
             self.moments.push(now);
             self.steps.push(step);
@@ -328,8 +328,8 @@ mod tests {
     #[test]
     fn samples_come_back_as_they_went_in() {
         check(&[row(1, T, 5, &[])]);
-        check(&[row(u64::MAX, 0, u64::MAX, &[(0, u64::MAX)])]);
-        check(&[row(9, LAST_UNIX, 0, &[(1, 1), (LAST_IFACE, 2)]), row(3, LAST_UNIX, 0, &[(1, 0)])]);
+        check(&[row(LAST_SEQ, 0, u64::MAX, &[(0, u64::MAX)])]);
+        check(&[row(9, LAST_UNIX, 0, &[(1, 1), (u32::MAX, 2)]), row(3, LAST_UNIX, 0, &[(1, 0)])]);
         check(&[
             row(1, T, 1000, &[(1, 5), (2, 0)]),
             row(2, T + 30, 31_000, &[(2, 1)]),

@@ -12,8 +12,8 @@ pub(super) const BLOCK_S: i64 = 3_600;
 /// ... and holds about so many samples at most, to be unpacked at once on a small machine.
 const BLOCK_SAMPLES: usize = 8_192;
 
-/// Stores ticks of one window that are in the order of time. Where they lie among ticks that are stored already (the clock was
-/// set back), those blocks are made anew, so that blocks never overlap and readers can walk them in order.
+/// Stores ticks of one window that are in the order of time. Where they lie among ticks that are stored already (the
+/// clock was set back), those blocks are made anew, so that blocks never overlap and readers can walk them in order.
 pub(super) fn put_run(conn: &Connection, run: &[Row]) -> Result<()> {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
     let (from, to) = (first.moment.unix, last.moment.unix);

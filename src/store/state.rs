@@ -130,8 +130,8 @@ impl State {
         if self.seq == 0 { 1 } else { self.seq + 1 + SEQ_MARGIN }
     }
 
-    /// Adds to the tallies what the blocks of the open window hold beyond them. The blocks are in the order of time, and after
-    /// a step of the clock that is not the order of the ticks.
+    /// Adds to the tallies what the blocks of the open window hold beyond them. The blocks are in the order of time,
+    /// and after a step of the clock that is not the order of the ticks.
     fn catch_up(&mut self, conn: &Connection) -> Result<()> {
         self.seq = self.since.saturating_sub(1);
         let stored = self.tallies.clone();

@@ -114,8 +114,8 @@ pub fn record(id: IfaceId) -> Record {
 
 pub const LOAD_IFACES: u32 = 24;
 
-/// A router's day: 24 interfaces at 30 s, of which 2 carry 1 MB/s with noise in either direction, 4 carry 20 KB/s, 6 carry 200 B/s now and
-/// then, and 12 are idle.
+/// A router's day: 24 interfaces at 30 s, of which 2 carry 1 MB/s with noise in either direction, 4 carry 20 KB/s, 6
+/// carry 200 B/s now and then, and 12 are idle.
 pub struct Load {
     random: Random,
     seq: u64,

@@ -1,11 +1,12 @@
 //! The open window, and how it closes.
 //!
-//! One window of six hours is *open*: the one that the latest tick lies in. What passed in it since tick number `since` is in
-//! the blocks of samples only; everything else is in all coarser levels too. When a tick comes that lies in another window,
-//! the open one is closed: its samples are added to the rows of the coarser levels, in the same transaction. A piece
-//! of a sample that lies outside the open window (a gap reaches back over days) is added there at once.
-//! So at each commit every level is exact, and it does not matter which way the clock goes: a step back into a closed
-//! window opens that one again, and a clock that was in the year 2033 for a while leaves one odd row behind, nothing more.
+//! One window of six hours is *open*: the one that the latest tick lies in. What passed in it since tick number
+//! `since` is in the blocks of samples only; everything else is in all coarser levels too. When a tick comes that
+//! lies in another window, the open one is closed: its samples are added to the rows of the coarser levels, in the
+//! same transaction. A piece of a sample that lies outside the open window (a gap reaches back over days) is added
+//! there at once. So at each commit every level is exact, and it does not matter which way the clock goes: a step
+//! back into a closed window opens that one again, and a clock that was in the year 2033 for a while leaves one odd
+//! row behind, nothing more.
 
 use std::collections::BTreeSet;
 

@@ -333,8 +333,9 @@ mod tests {
         }
     }
 
-    /// Random histories: clocks that step to and fro, gaps, resets, interfaces that come and go, restarts, changes of zone. After each few
-    /// flushes every level must be what the simple model says, with what is still in memory and without.
+    /// Random histories: clocks that step to and fro, gaps, resets, interfaces that come and go, restarts, changes of
+    /// zone. After each few flushes every level must be what the simple model says, with what is still in memory and
+    /// without.
     #[test]
     fn every_level_is_exact_at_every_commit() {
         for round in 0..16 {
@@ -637,8 +638,8 @@ mod tests {
 
     const CHILD: &str = "NETPULSE_TEST_WRITES";
 
-    /// What a day's flushes hand to write calls, the first week and later, when old blocks go as well. Counted in a process of its own,
-    /// because the other tests of this one write too.
+    /// What a day's flushes hand to write calls, the first week and later, when old blocks go as well. Counted in a
+    /// process of its own, because the other tests of this one write too.
     #[test]
     #[cfg(target_os = "linux")]
     fn e44_a_day_writes_less_than_three_and_a_half_mebibytes() {
