@@ -36,8 +36,11 @@ impl Fault {
 
 impl Drop for Fault {
     fn drop(&mut self) {
-        // It lets go of the program on the way out; were it killed, the kernel would do that.
+        // It lets go of the program on the way out, so that a write in its hands ends as it should; but not while it
+        // sits out a delay.
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
+        rest(300);
+        let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
 }
@@ -52,6 +55,12 @@ fn strace_is_there() -> bool {
 
 fn database_status(daemon: &Daemon) -> String {
     daemon.get("/api/system/health")["database_status"].as_str().unwrap_or_default().to_string()
+}
+
+/// Records in the file, whatever is in memory.
+fn stored(daemon: &Daemon) -> u64 {
+    let health = daemon.get("/api/system/health");
+    health["details"]["database"]["traffic_data_records"].as_u64().expect("a number")
 }
 
 #[test]
@@ -101,6 +110,8 @@ fn e38_nobody_waits_for_a_slow_disk() {
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &flags);
         daemon.ticks(1);
+        send("wan0", 1000, 1);
+        wait_until("a base is on disk", || stored(&daemon) >= 2);
         // Each single write takes longer than this test waits for anything.
         let slow = Fault::on(&daemon, &format!("delay_enter={}", 2 * PATIENCE.as_micros()));
         for frames in 1..5 {
@@ -109,9 +120,10 @@ fn e38_nobody_waits_for_a_slow_disk() {
         }
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is slow");
-        // Cut off in the middle of it.
-        daemon.kill();
+        // Cut off in the middle of it. The program is gone only when strace has let go of it.
+        kill(Pid::from_raw(daemon.pid() as i32), Signal::SIGKILL).expect("it runs");
         drop(slow);
+        daemon.kill();
         send("wan0", 1000, 7);
         let daemon = Daemon::start(&dir, &flags);
         daemon.ticks(1);
