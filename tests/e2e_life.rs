@@ -309,7 +309,7 @@ fn the_busiest_is_the_primary_when_the_default_route_is_idle() {
 /// Some traffic on two links, until the program has made up its mind.
 fn primary(one: (&str, usize), other: (&str, usize), expect: &str) {
     let dir = Dir::new();
-    // The far end of a cable is exactly as busy.
+    // The far ends carry the same: they would be just as good.
     let daemon = Daemon::start(&dir, &[&FAST[..], &["--ignore", "far*"]].concat());
     let found = || -> Vec<String> {
         let all = daemon.get("/api/interfaces");
