@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! format (1) | rows | head length | directory length | groups | head | directory: (id step, length)* | body*
-//! body: modes | presence runs, if it lacks rows | column*      modes: bit 0 = lacks rows, then two bits for each
-//! column
+//! body: modes | presence runs, if it lacks rows | column*
+//! modes: bit 0 = lacks rows, then two bits for each column
 //! ```
 //! Every number is an unsigned LEB128. Three forms of a column were worth having, the shortest is taken for each:
 //! nothing at all where all values are zero (most are: errors, drops, idle links); LEB128 with runs of zero, for

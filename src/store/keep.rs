@@ -165,6 +165,45 @@ mod tests {
         within(500_000, 3, 120);
     }
 
+    fn all_levels(store: &Store, expect: u64) {
+        let reader = store.reader().unwrap();
+        for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+            let buckets = reader.buckets(level, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
+            assert_eq!(buckets.iter().map(|bucket| bucket.sum.rx_bytes()).sum::<u64>(), expect, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn e39_samples_of_the_open_window_go_when_they_alone_fill_the_file() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.store.pages = 1;
+        for at in 0..20 {
+            opened.save(&Batch::steady(1 + 10 * at, T + 30 + 300 * at as i64, 10)).unwrap();
+            all_levels(&opened.store, 3_000 * (at + 1));
+        }
+        assert_eq!(count(&opened.store, "sample"), 2);
+        drop(opened);
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        assert_eq!(opened.records[0].lifetime.rx_bytes(), 60_000);
+        assert_eq!((opened.newest, opened.next_seq), (Some(T + 6_000), 10_201));
+    }
+
+    #[test]
+    fn e41_the_open_window_is_never_thrown_away() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        for at in 0..40 {
+            opened.save(&Batch::steady(1 + at, T + 21_600 * (at + 2) as i64, 1)).unwrap();
+        }
+        // Set back to before all that is kept, and forward again.
+        opened.save(&Batch::steady(101, T + 30, 10)).unwrap();
+        opened.save(&Batch::steady(111, T + 330, 10)).unwrap();
+        all_levels(&opened.store, 60 * 300);
+        opened.save(&Batch::steady(121, T + 21_600 * 42, 1)).unwrap();
+        all_levels(&opened.store, 61 * 300);
+    }
+
     #[test]
     fn e39_a_full_file_is_said_and_loses_nothing() {
         let place = Place::new();

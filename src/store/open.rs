@@ -514,6 +514,16 @@ mod tests {
     }
 
     #[test]
+    fn e40_the_log_goes_along_with_its_database() {
+        let place = Place::new();
+        fs::write(place.file(), [0; 8_192]).unwrap();
+        fs::write(beside(&place.file(), "-wal"), b"the log").unwrap();
+        Store::open(&place.file(), &OPTIONS).unwrap();
+        let log = names(&place).into_iter().find(|name| name.contains(".corrupt-") && name.ends_with("-wal")).unwrap();
+        assert_eq!(fs::read(place.path().join(log)).unwrap(), b"the log");
+    }
+
+    #[test]
     fn e40_an_empty_file_is_a_fresh_start() {
         let place = Place::new();
         fs::write(place.file(), b"").unwrap();
