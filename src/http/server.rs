@@ -48,7 +48,7 @@ pub fn bind(hosts: &[String], port: u16) -> Result<Vec<TcpListener>> {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let found = (bare, port)
             .to_socket_addrs()
-            .map_err(|error| Error::usage(format!("--host {}: no such address: {error}", shown(host))))?;
+            .map_err(|error| Error::usage(format!("{}: no such address: {error}", shown(host))))?;
         for address in found {
             if !addresses.contains(&address.ip()) {
                 addresses.push(address.ip());
