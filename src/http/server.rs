@@ -527,7 +527,7 @@ mod tests {
         };
         check("127.0.0.1", port, &[&format!("port {port} is in use"), "--port"]);
         check("192.0.2.7", 0, &["192.0.2.7 is no address of this machine", "--host"]);
-        check("no such\u{1b}[2J host", 0, &["--host no such?[2J host"]);
+        check("no such\u{1b}[2J host", 0, &["no such?[2J host: no such address"]);
     }
 
     #[test]
