@@ -71,7 +71,8 @@ impl Source for Kernel {
         Ok(())
     }
     fn links(&mut self) -> Result<Vec<Link>> {
-        let link = |at: u32| Link { ifindex: at + 2, name: format!("lan{at:02}"), hardware: 1, up: true, ..Link::default() };
+        let link =
+            |at: u32| Link { ifindex: at + 2, name: format!("lan{at:02}"), hardware: 1, up: true, ..Link::default() };
         Ok((0..24).map(link).collect())
     }
     fn addresses(&mut self) -> Result<Vec<Address>> {
@@ -189,9 +190,18 @@ fn a_year_of_24_interfaces() {
         let days = of(Resolution::Day, 0, end_unix + DAY_S);
         let lengths: Vec<i64> = days.iter().map(|day| (day.to - day.from) / 3600).collect();
         if days.len() > 300 {
-            assert_eq!((lengths.iter().filter(|hours| **hours == 23).count(), lengths.iter().filter(|hours| **hours == 25).count()), (1, 1));
+            assert_eq!(
+                (
+                    lengths.iter().filter(|hours| **hours == 23).count(),
+                    lengths.iter().filter(|hours| **hours == 25).count()
+                ),
+                (1, 1)
+            );
         }
-        assert!(days.iter().all(|day| day.rx_peak * ((day.to - day.from) as u64) >= day.sum.rx_bytes()), "a peak is no less than the average");
+        assert!(
+            days.iter().all(|day| day.rx_peak * ((day.to - day.from) as u64) >= day.sum.rx_bytes()),
+            "a peak is no less than the average"
+        );
     }
     drop(state);
     report(&reader, &path, days);
@@ -200,7 +210,9 @@ fn a_year_of_24_interfaces() {
 /// The finer levels hold the newest part of the same story: over what they keep, in whole units of the coarser level,
 /// their sums are its sums.
 fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
-    for (fine, coarse, kept_days) in [(Resolution::FiveMinutes, Resolution::Hour, 89), (Resolution::Hour, Resolution::Day, 360)] {
+    for (fine, coarse, kept_days) in
+        [(Resolution::FiveMinutes, Resolution::Hour, 89), (Resolution::Hour, Resolution::Day, 360)]
+    {
         let all = of(coarse, end - kept_days * DAY_S, end + DAY_S);
         let whole = &all[usize::from(all.len() > 1)..];
         let (from, to) = (whole[0].from, whole[whole.len() - 1].to);

@@ -234,16 +234,15 @@ fn e11_made_anew_between_two_ticks() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links = vec![(link(3, "ppp0"), moved(4_000_000_100, 20))];
-        world.events =
-            vec![LinkEvent::Gone { ifindex: 2 }, LinkEvent::Seen { ifindex: 3, counters: Counters::ZERO }];
+        world.events = vec![LinkEvent::Gone { ifindex: 2 }, LinkEvent::Seen { ifindex: 3, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_000);
     let booked = bench.booked("ppp0");
-    assert_eq!(booked.iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(), [
-        (Mark::Plain, 0),
-        (Mark::Reset, 4_000_000_100)
-    ]);
+    assert_eq!(
+        booked.iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
+        [(Mark::Plain, 0), (Mark::Reset, 4_000_000_100)]
+    );
     let kinds = bench.kinds_of_events();
     assert!(kinds.contains(&EventKind::Vanished) && kinds.contains(&EventKind::Reset), "{kinds:?}");
     assert_eq!(bench.live.lock().interfaces.len(), 1);
