@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::clock::{BUILD_FLOOR, Clock, Keeper, SystemClock, Zone};
+use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now, SystemClock, Zone};
 use crate::config::Config;
 use crate::detect::Wanted;
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
     let hosts = config.list("host");
     let zone_wanted = config.text("timezone").to_string();
-    find_zone(&zone_wanted)?;
+    find_zone(&zone_wanted).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = database_path(config.text("database"), environment)?;
 
     // Before the first thread: every thread inherits the mask, and only this one takes signals.
@@ -39,7 +39,8 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
 
-    let opened = Store::open(&database, &Options { max_bytes: config.size("max_size") })?;
+    let options = Options { max_bytes: config.size("max_size") };
+    let opened = Store::open(&database, &options).map_err(|error| error.context(database.display()))?;
     log::info!("history in {}", database.display());
     for refused in config.take_saved(&opened.settings) {
         log::warn!("{refused}");
@@ -61,12 +62,19 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let waker = wake.clone();
     live.set_wake(move || waker.call());
 
+    let boot = source::boot_id();
+    let mut keeper = Keeper::new(BUILD_FLOOR, opened.newest);
+    // On the same boot the newest sample says what the wall clock was at a moment of the monotonic one.
+    let same_boot = opened.records.iter().filter(|record| record.boot == boot && record.last_seen > 0);
+    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
+        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
+    }
     let start = Start {
         records: opened.records,
         next_seq: opened.next_seq,
-        keeper: Keeper::new(BUILD_FLOOR, opened.newest),
+        keeper,
         wanted: Wanted { interfaces: config.list("interfaces"), ignored: config.list("ignore") },
-        boot: source::boot_id(),
+        boot,
         primary_chosen: config.text("primary").to_string(),
         primary_found: opened.settings.get("primary_found").cloned().unwrap_or_default(),
     };
@@ -83,6 +91,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         database,
         machine: Box::new(move || source::machine(&path)),
         listening,
+        notes: http::Notes::default(),
     };
     let sampling = spawn("sampler", move || sampler.run(&wake))?;
     let writing = spawn("writer", move || {

@@ -171,12 +171,18 @@ impl Config {
 
     /// The settings that cannot be changed while running, with who owns them.
     pub fn owners(&self) -> BTreeMap<&'static str, String> {
-        let owner = |setting: &Setting| match self.origin(setting.key) {
-            Origin::Flag => setting.flag.map(str::to_string),
-            Origin::Environment => setting.environment.map(str::to_string),
-            Origin::Saved | Origin::Default => None,
-        };
-        SETTINGS.iter().filter_map(|setting| Some((setting.key, owner(setting)?))).collect()
+        let owned = SETTINGS.iter().filter(|setting| self.origin(setting.key) > Origin::Saved);
+        owned.map(|setting| (setting.key, self.said_by(setting.key).to_string())).collect()
+    }
+
+    /// Who a fault in this setting is to be blamed on: the flag, the variable, or the saved setting.
+    pub fn said_by(&self, key: &str) -> &'static str {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else { return "" };
+        match self.origin(key) {
+            Origin::Flag => setting.flag.unwrap_or(setting.key),
+            Origin::Environment => setting.environment.unwrap_or(setting.key),
+            Origin::Saved | Origin::Default => setting.key,
+        }
     }
 }
 

@@ -21,21 +21,6 @@ impl Serialize for Time {
     }
 }
 
-/// Bytes per second: whole where that is exact enough, else to two digits, so that an idle link is not a dead one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate(pub f64);
-
-impl Serialize for Rate {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let rounded = if self.0 >= 1000.0 { self.0.round() } else { (self.0 * 100.0).round() / 100.0 };
-        if rounded.fract() == 0.0 {
-            serializer.serialize_u64(rounded as u64)
-        } else {
-            serializer.serialize_f64(rounded)
-        }
-    }
-}
-
 /// An interface's name, shared by all the rows that carry it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(pub Arc<str>);
@@ -65,7 +50,7 @@ pub type KindWord = &'static str;
 pub type EventWord = &'static str;
 
 /// What a type that is no shape is in JSON Schema.
-pub const SCALARS: [(&str, &str); 21] = [
+pub const SCALARS: [(&str, &str); 20] = [
     ("String", r#"{"type":"string"}"#),
     ("Name", r#"{"type":"string"}"#),
     ("Time", r#"{"type":"string","format":"date-time"}"#),
@@ -76,7 +61,6 @@ pub const SCALARS: [(&str, &str); 21] = [
     ("usize", r#"{"type":"integer","minimum":0}"#),
     ("i64", r#"{"type":"integer"}"#),
     ("f64", r#"{"type":"number"}"#),
-    ("Rate", r#"{"type":"number","minimum":0}"#),
     ("Overall", r#"{"enum":["healthy","degraded","unhealthy"]}"#),
     ("CollectorWord", r#"{"enum":["healthy","stopped","unhealthy"]}"#),
     ("DatabaseWord", r#"{"enum":["healthy","degraded","unhealthy"]}"#),
@@ -172,7 +156,7 @@ shapes! {
     }
     /// The collector's settings, as text.
     Configuration {
-        /// Comma-separated; empty for all that are not ignored.
+        /// Comma-separated: the chosen ones, else all that are not ignored.
         monitored_interfaces: String,
         /// Seconds.
         polling_interval: String,
@@ -385,6 +369,7 @@ shapes! {
     }
     /// The history on disk.
     DatabaseDetails {
+        /// As many as the history has, unsaved ones included.
         traffic_data_records: u64,
         configuration_records: u64,
         database_size_bytes: u64,
@@ -432,15 +417,15 @@ shapes! {
         from: Time,
         to: Time,
         /// Seconds; local days may have an hour more or less.
-        step: u32,
+        step: i64,
         /// Starts of the buckets, Unix seconds, ascending.
         t: Vec<i64>,
         interfaces: Map<SeriesColumns>,
     }
     /// Bytes per second.
     SeriesColumns {
-        rx: Vec<Option<Rate>>,
-        tx: Vec<Option<Rate>>,
+        rx: Vec<Option<u64>>,
+        tx: Vec<Option<u64>>,
         /// The highest rate of one sample.
         rx_peak: Vec<Option<u64>>,
         /// The highest rate of one sample.
@@ -454,7 +439,7 @@ shapes! {
         tx_bytes: u64,
         rx_packets: u64,
         tx_packets: u64,
-        /// The period is over.
+        /// The period is over, and nearly all of it is accounted for.
         complete: bool,
     }
     /// Rates of the latest seconds, in columns of equal length, oldest first.
@@ -599,16 +584,6 @@ mod tests {
         check("\tx", "\"'\tx\"");
         check("\rx", "\"'\rx\"");
         check("eth-1", "eth-1");
-    }
-
-    #[test]
-    fn rates_keep_what_matters() {
-        let check = |rate, expect: &str| assert_eq!(bytes(&Rate(rate)).unwrap(), expect.as_bytes());
-        check(0.0, "0");
-        check(0.126, "0.13");
-        check(12.0, "12");
-        check(999.994, "999.99");
-        check(123456.7, "123457");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::Serialize;
@@ -37,6 +38,17 @@ pub struct Context {
     /// Reads the machine's facts now.
     pub machine: Box<dyn Fn() -> Machine + Send + Sync>,
     pub listening: Vec<SocketAddr>,
+    pub notes: Notes,
+}
+
+/// What one request leaves for the next.
+#[derive(Default)]
+pub struct Notes {
+    /// Busy jiffies and all of them when they were last asked for: a percentage needs two readings, and nobody wants to
+    /// wait for the second.
+    jiffies: Mutex<(u64, u64)>,
+    /// Requests that ended in a panic.
+    panics: AtomicU32,
 }
 
 impl Context {

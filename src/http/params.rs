@@ -234,7 +234,7 @@ impl Reading {
         self.take(param, value, text);
     }
 
-    /// `true` is no 1, `"10"` is no 10 and 10.0 is no whole number: who sends these means something else.
+    /// `true` is no 1 and `"10"` is no 10: who sends these means something else.
     fn json(&mut self, param: &Param, json: &Json) {
         if let (Kind::Texts, Json::Array(items)) = (param.kind, json) {
             for item in items {
@@ -244,7 +244,7 @@ impl Reading {
         }
         let value = match param.kind {
             Kind::Integer { low, high, .. } => {
-                json.as_i64().filter(|number| (low..=high).contains(number)).map(Value::Integer)
+                whole(json).filter(|number| (low..=high).contains(number)).map(Value::Integer)
             }
             Kind::Decimal { low, high } => {
                 json.as_f64().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
@@ -266,6 +266,12 @@ impl Reading {
         };
         self.values.0.extend(value.map(|value| (param.name, value)));
     }
+}
+
+/// JSON has one kind of number: 10.0 and 1e1 are as whole as 10, to JSON Schema too.
+fn whole(json: &Json) -> Option<i64> {
+    let exact = |number: &f64| number.fract() == 0.0 && number.abs() <= MOST as f64;
+    json.as_i64().or_else(|| json.as_f64().filter(exact).map(|number| number as i64))
 }
 
 fn wanted(kind: Kind) -> String {
@@ -387,7 +393,10 @@ mod tests {
         check(&INTERVAL, br#"{"collection_interval":1,"more":[]}"#, Ok(Value::Integer(1)));
         check(&INTERVAL, br#"{"collection_interval":0}"#, Err(range));
         check(&INTERVAL, br#"{"collection_interval":3601}"#, Err(range));
-        check(&INTERVAL, br#"{"collection_interval":10.0}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":10.0}"#, Ok(Value::Integer(10)));
+        check(&INTERVAL, br#"{"collection_interval":10.5}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":-0.0}"#, Err(range));
+        check(&INTERVAL, br#"{"collection_interval":1e300}"#, Err(range));
         check(&INTERVAL, br#"{"collection_interval":true}"#, Err(range));
         check(&INTERVAL, br#"{"collection_interval":"10"}"#, Err(range));
         check(&INTERVAL, br#"{"collection_interval":null}"#, Err(range));

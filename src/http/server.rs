@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -35,13 +35,6 @@ const SKIP_LIMIT: usize = 4 << 20;
 /// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
 const CHUNK: usize = 8 * 1024;
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
-
-static PANICS: AtomicU32 = AtomicU32::new(0);
-
-/// Requests that ended in a panic so far.
-pub fn panics() -> u32 {
-    PANICS.load(Ordering::Relaxed)
-}
 
 /// Listens on `hosts`, or on all addresses where none is named: IPv4 and IPv6 each on a socket of its own, so that
 /// neither depends on how the system thinks of the other. Port 0 picks one that is free for all of them.
@@ -249,13 +242,13 @@ fn work(context: &Context, queue: &Mutex<Receiver<Request>>) {
             Ok(Ok(())) => {}
             // Whoever asked has gone; that is their right.
             Ok(Err(error)) => log::debug!("{target}: {error}"),
-            Err(panic) => blame(&target, &*panic),
+            Err(panic) => blame(context, &target, &*panic),
         }
     }
 }
 
-fn blame(target: &str, panic: &(dyn Any + Send)) {
-    PANICS.fetch_add(1, Ordering::Relaxed);
+fn blame(context: &Context, target: &str, panic: &(dyn Any + Send)) {
+    context.notes.panics.fetch_add(1, Ordering::Relaxed);
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     log::error!("{target}: the program is at fault: {text}");
@@ -289,7 +282,7 @@ fn handle(context: &Context, mut request: Request) -> io::Result<()> {
         body: body.as_deref(),
     };
     let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &ask))).unwrap_or_else(|panic| {
-        blame(&shown(&target), &*panic);
+        blame(context, &shown(&target), &*panic);
         Fault::new(500, "the program is at fault: its log has more").answer()
     });
 
@@ -401,7 +394,7 @@ fn send(context: &Context, out: &mut dyn Write, answer: Answer, manner: Manner) 
     let mut pipe = Pipe { out, head: Some(head), buffer: Vec::with_capacity(CHUNK + CHUNK / 4), manner, gone: false };
     let made = catch_unwind(AssertUnwindSafe(|| stream(context, &mut pipe)))
         .unwrap_or_else(|panic| {
-            blame("a streamed answer", &*panic);
+            blame(context, "a streamed answer", &*panic);
             Err(io::Error::other("the program is at fault: its log has more"))
         })
         .and_then(|()| pipe.finish());
@@ -487,5 +480,118 @@ impl Write for Pipe<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::quiet_context;
+
+    #[test]
+    fn e48_both_families_have_one_port() {
+        let listeners = bind(&[], 0).unwrap();
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        assert_ne!(addresses[0].port(), 0);
+        assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{addresses:?}");
+        assert!(addresses[0].is_ipv4());
+        // A machine without IPv6 has the one.
+        assert!(addresses.len() == 1 || addresses[1].is_ipv6());
+    }
+
+    #[test]
+    fn hosts_as_they_are_written() {
+        let check = |hosts: &[&str], expect: &[&str]| {
+            let hosts: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
+            let listeners = bind(&hosts, 0).unwrap();
+            let ips: Vec<String> = listeners.iter().map(|it| it.local_addr().unwrap().ip().to_string()).collect();
+            assert_eq!(ips, expect);
+        };
+        check(&["127.0.0.1"], &["127.0.0.1"]);
+        check(&["127.0.0.1", "127.0.0.1"], &["127.0.0.1"]);
+        check(&["127.0.0.1", "127.0.0.2"], &["127.0.0.1", "127.0.0.2"]);
+        if TcpListener::bind("[::1]:0").is_ok() {
+            check(&["[::1]"], &["::1"]);
+            check(&["::1", "127.0.0.1"], &["::1", "127.0.0.1"]);
+            check(&["0.0.0.0", "::"], &["0.0.0.0", "::"]);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_thing_and_the_next_step() {
+        let taken = bind(&["127.0.0.1".to_string()], 0).unwrap();
+        let port = taken[0].local_addr().unwrap().port();
+        let check = |host: &str, port, parts: &[&str]| {
+            let error = bind(&[host.to_string()], port).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        };
+        check("127.0.0.1", port, &[&format!("port {port} is in use"), "--port"]);
+        check("192.0.2.7", 0, &["192.0.2.7 is no address of this machine", "--host"]);
+        check("no such\u{1b}[2J host", 0, &["--host no such?[2J host"]);
+    }
+
+    #[test]
+    fn dates() {
+        let check = |unix, expect| assert_eq!(date(unix), expect);
+        check(784_111_777, "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        check(0, "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n");
+        check(1_709_210_096, "Date: Thu, 29 Feb 2024 12:34:56 GMT\r\n");
+    }
+
+    fn sent(answer: Answer, manner: Manner) -> String {
+        let mut out = Vec::new();
+        send(&quiet_context(), &mut out, answer, manner).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    const NEW: Manner = Manner { without_body: false, old: false, stays: true };
+
+    #[test]
+    fn a_short_stream_has_a_length() {
+        let text = sent(Answer::stream("text/plain", |_, out| out.write_all(b"abc")), NEW);
+        assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nabc");
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_never_looks_whole() {
+        let broken = |before: usize| {
+            Answer::stream("text/plain", move |_, out| {
+                out.write_all(&vec![b'x'; before])?;
+                Err(io::Error::other("the disk is gone"))
+            })
+        };
+        let early = sent(broken(10), NEW);
+        assert!(early.starts_with("HTTP/1.1 500 ") && early.contains("the disk is gone"), "{early}");
+        let late = sent(broken(2 * CHUNK), NEW);
+        assert!(late.starts_with("HTTP/1.1 200 ") && late.ends_with("x\r\nbroken off\r\n\r\n"));
+        assert!(!late.contains("\r\n0\r\n"));
+        let panics = |before: usize| {
+            Answer::stream("text/plain", move |_, out| {
+                out.write_all(&vec![b'x'; before])?;
+                panic!("a fault on purpose")
+            })
+        };
+        assert!(sent(panics(0), NEW).starts_with("HTTP/1.1 500 "));
+        assert!(sent(panics(2 * CHUNK), NEW).ends_with("broken off\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_client_that_went_away_stops_the_making() {
+        struct Gone;
+        impl Write for Gone {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let endless = Answer::stream("text/plain", |_, out| {
+            loop {
+                out.write_all(b"more")?;
+            }
+        });
+        let error = send(&quiet_context(), &mut Gone, endless, NEW).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     }
 }

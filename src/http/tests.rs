@@ -1,19 +1,48 @@
-//! What the tests of this room share.
-use crate::clock::Zone;
+//! The service as its clients see it: real sockets, a real `Live`, a real store in a directory of its own, clocks that
+//! stand still. The sampler and the writer are played by the wake-up call, which serves at once what they would.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::openapi;
+use super::routes::{ROUTES, Route};
+use super::{Context, Serving, assets, bind, serve};
+use crate::clock::{Clock, Now, Zone};
 use crate::live::{Iface, Live, Tuning};
-use crate::model::{Counters, Kind};
+use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
+use crate::store::{Flush, Options, Reader, Store};
+
+/// 2026-01-15T10:30:00Z
+const NOW: i64 = 1_768_473_000;
+
+fn tuning() -> Tuning {
+    let interfaces = Vec::new();
+    Tuning { interval_s: 30, max_retries: 3, retry_delay_ms: 1000, interfaces, running: true, flush_s: 300 }
+}
 
 /// Nobody samples and nobody saves.
 pub fn quiet() -> Live {
-    let tuning = Tuning {
-        interval_s: 30,
-        max_retries: 3,
-        retry_delay_ms: 1000,
-        interfaces: Vec::new(),
-        running: true,
-        flush_s: 300,
-    };
-    Live::new(tuning, Zone::UTC)
+    Live::new(tuning(), Zone::UTC)
+}
+
+/// Nobody asks anything of it.
+pub fn quiet_context() -> Context {
+    Context {
+        live: Arc::new(quiet()),
+        reader: None.into(),
+        clock: Arc::new(Still),
+        database: PathBuf::new(),
+        machine: Box::new(machine),
+        listening: Vec::new(),
+        notes: Default::default(),
+    }
 }
 
 pub fn iface(name: &str, ifindex: u32) -> Iface {
@@ -35,4 +64,1004 @@ pub fn iface(name: &str, ifindex: u32) -> Iface {
         rates: None,
         lifetime: Counters::ZERO,
     }
+}
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Now {
+        Now { mono_ms: 1_000_000, unix_ms: NOW * 1000 + 500 }
+    }
+}
+
+fn machine() -> Machine {
+    Machine {
+        hostname: "router".to_string(),
+        os: "Linux 6.6.52 mips".to_string(),
+        uptime_s: 1000,
+        cpu_count: 2,
+        memory_total: 64 << 20,
+        memory_available: 16 << 20,
+        cpu_busy: 250,
+        cpu_all: 1000,
+        disk_total: 8 << 20,
+        disk_free: 6 << 20,
+        rss_bytes: 4 << 20,
+        cpu_ms: 1234,
+    }
+}
+
+struct Rig {
+    context: Arc<Context>,
+    serving: Option<Serving>,
+    address: SocketAddr,
+    /// Gone with the rig.
+    directory: PathBuf,
+    /// How often the sampler was woken.
+    woken: Arc<AtomicU32>,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.stop();
+        }
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn directory() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("net-pulse-http-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    std::fs::create_dir(&path).unwrap();
+    path
+}
+
+/// A history of a hundred ticks, the newest a minute ago.
+fn reader(directory: &Path) -> Reader {
+    let opened = Store::open(&directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap();
+    let mut store = opened.store;
+    let record = |(id, name): (u32, &str)| Record {
+        id,
+        name: name.to_string(),
+        kind: Kind::Ethernet,
+        alias: String::new(),
+        ifindex: id,
+        boot: "boot".to_string(),
+        first_seen: NOW - 3600,
+        last_seen: NOW,
+        raw: Counters::ZERO,
+        lifetime: Counters::ZERO,
+        mono_ms: 0,
+    };
+    let event = Event {
+        unix: Some(NOW - 3000),
+        mono_ms: 0,
+        kind: EventKind::Appeared,
+        interface: "eth0".to_string(),
+        detail: "plugged in".to_string(),
+    };
+    let flush = Flush {
+        batch: &ticks(1, 100, NOW - 60),
+        anchors: &[],
+        records: &[(2, "eth0"), (3, "=odd, \"one\"")].map(record),
+        events: &[event],
+        settings: &[("interval".to_string(), Some("30".to_string()))],
+        zone: &Zone::UTC,
+    };
+    store.flush(&flush).unwrap();
+    store.reader().unwrap()
+}
+
+/// `count` ticks of two interfaces, thirty seconds apart, the newest at `until`.
+fn ticks(first_seq: u64, count: u64, until: i64) -> Batch {
+    let mut batch = Batch::default();
+    for at in 0..count {
+        for iface in [2, 3] {
+            let n = first_seq + at;
+            let delta = Counters([n * 100, n * 10, n, n, 0, 0, u64::from(iface), 0]);
+            batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 30_000, delta });
+        }
+        let ago = (count - 1 - at) as i64 * 30;
+        batch.ticks.push(Tick {
+            seq: first_seq + at,
+            mono_ms: 1_000_000_u64.saturating_sub(ago as u64 * 1000),
+            unix: Some(until - ago),
+            end: batch.samples.len(),
+        });
+    }
+    batch
+}
+
+fn fill(live: &Live) {
+    let mut state = live.lock();
+    let mut eth0 = iface("eth0", 2);
+    eth0.addresses = vec![
+        Address { ifindex: 2, ip: "192.0.2.1".parse().unwrap(), prefix: 24, broadcast: Some([192, 0, 2, 255].into()) },
+        Address { ifindex: 2, ip: "fe80::1".parse().unwrap(), prefix: 64, broadcast: None },
+    ];
+    eth0.raw = Counters([u64::MAX, 2000, 30, 40, 1, 2, 3, 4]);
+    eth0.rates = Some((1000, 100));
+    eth0.lifetime = Counters([5000, 6000, 0, 0, 0, 0, 0, 0]);
+    let mut odd = iface("=odd, \"one\"", 3);
+    odd.kind = Kind::Vlan;
+    odd.up = false;
+    odd.speed = None;
+    odd.mac = String::new();
+    odd.parent = Some("eth0".to_string());
+    odd.alias = "Büro".to_string();
+    let mut lo = iface("lo", 1);
+    lo.id = None;
+    lo.kind = Kind::Loopback;
+    lo.monitored = false;
+    lo.ignored_because = Some("loopback".to_string());
+    let mut gone = iface("wg0", 0);
+    gone.id = Some(4);
+    gone.kind = Kind::Vpn;
+    gone.monitored = false;
+    state.interfaces = vec![odd, eth0, lo, gone];
+    state.primary = Some("eth0".to_string());
+    state.source = "getstats";
+    state.clock_believed = true;
+    state.polls.total = 12;
+    state.polls.successful = 11;
+    state.polls.failed = 1;
+    state.polls.errors = 1;
+    state.polls.last = Some(NOW);
+    state.polls.last_successful = Some(NOW);
+    state.polls.started_mono_ms = 400_000;
+    state.saving.last_saved = Some(NOW - 60);
+    state.ring.next = 3;
+    state.ring.times = [NOW - 2, NOW - 1, NOW].into();
+    state.ring.rates.insert(2, [None, Some((10, 20)), Some((30, 40))].into());
+    state.event(Event {
+        unix: None,
+        mono_ms: 900_000,
+        kind: EventKind::Start,
+        interface: String::new(),
+        detail: "started".to_string(),
+    });
+    state.event(Event {
+        unix: Some(NOW - 30),
+        mono_ms: 970_000,
+        kind: EventKind::Reset,
+        interface: "eth0".to_string(),
+        detail: "the counters began again".to_string(),
+    });
+    state.batch = ticks(101, 2, NOW);
+}
+
+impl Rig {
+    fn new() -> Rig {
+        Rig::with(|_| {}, machine)
+    }
+
+    fn with(change: impl FnOnce(&Live), machine: impl Fn() -> Machine + Send + Sync + 'static) -> Rig {
+        let directory = directory();
+        let reader = reader(&directory);
+        Rig::on(directory, Some(reader), change, machine)
+    }
+
+    fn without_store() -> Rig {
+        Rig::on(directory(), None, |_| {}, machine)
+    }
+
+    fn on(
+        directory: PathBuf,
+        reader: Option<Reader>,
+        change: impl FnOnce(&Live),
+        machine: impl Fn() -> Machine + Send + Sync + 'static,
+    ) -> Rig {
+        let live = Arc::new(quiet());
+        fill(&live);
+        change(&live);
+        let weak = Arc::downgrade(&live);
+        let woken = Arc::new(AtomicU32::new(0));
+        let count = woken.clone();
+        live.set_wake(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let Some(live) = weak.upgrade() else { return };
+            let (collect, read) = {
+                let mut state = live.lock();
+                state.settings_saved = state.settings_asked;
+                state.collected.interfaces = 2;
+                Live::wishes(&state)
+            };
+            live.served(collect, read);
+        });
+        let context = Arc::new(Context {
+            live,
+            reader: reader.into(),
+            clock: Arc::new(Still),
+            database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
+            machine: Box::new(machine),
+            listening: Vec::new(),
+            notes: Default::default(),
+        });
+        let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let serving = Some(serve(context.clone(), listeners).unwrap());
+        Rig { context, serving, address, directory, woken }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// One connection, one request, as its bytes.
+    fn raw(&self, request: &[u8]) -> Reply {
+        let mut stream = self.connect();
+        stream.write_all(request).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        Reply::parse(&bytes)
+    }
+
+    fn send(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Reply {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let mut request =
+            format!("{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}{length}\r\n").into_bytes();
+        request.extend_from_slice(body);
+        self.raw(&request)
+    }
+
+    fn get(&self, target: &str) -> Reply {
+        self.send("GET", target, "", b"")
+    }
+
+    fn put(&self, target: &str, body: &str) -> Reply {
+        self.send("PUT", target, "Content-Type: application/json\r\n", body.as_bytes())
+    }
+}
+
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+    /// A chunked body that did not end as one should.
+    broken: bool,
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Reply {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = BTreeMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            assert!(headers.insert(name.to_ascii_lowercase(), value.to_string()).is_none(), "{name} twice");
+        }
+        let mut rest = &bytes[end + 4..];
+        let mut reply = Reply { status, headers, body: Vec::new(), broken: false };
+        if reply.header("transfer-encoding") != Some("chunked") {
+            reply.body = rest.to_vec();
+            return reply;
+        }
+        while !rest.is_empty() {
+            let line = rest.windows(2).position(|two| two == b"\r\n").unwrap();
+            let Ok(length) = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16) else { break };
+            reply.body.extend_from_slice(&rest[line + 2..line + 2 + length]);
+            rest = &rest[line + 2 + length + 2..];
+            if length == 0 {
+                assert!(rest.is_empty());
+                return reply;
+            }
+        }
+        reply.broken = true;
+        reply
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&self.body)))
+    }
+
+    fn detail(&self) -> String {
+        self.json()["detail"].as_str().unwrap().to_string()
+    }
+
+    /// `loc: msg (input)` of every fault.
+    fn flaws(&self) -> Vec<String> {
+        assert_eq!(self.status, 422);
+        let text = |value: &Value| value.as_str().unwrap().to_string();
+        let flaw = |flaw: &Value| {
+            let place: Vec<String> = flaw["loc"].as_array().unwrap().iter().map(text).collect();
+            format!("{}: {} ({})", place.join("."), text(&flaw["msg"]), text(&flaw["input"]))
+        };
+        self.json()["detail"].as_array().unwrap().iter().map(flaw).collect()
+    }
+}
+
+/// The document, as a client gets it.
+fn document() -> Value {
+    Rig::new().get("/openapi.json").json()
+}
+
+/// Faults of a value against a schema, in the subset of JSON Schema that the document uses. What the schema does not
+/// name may not be there either: the document tells all.
+fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = document.pointer(&reference[1..]).unwrap_or_else(|| panic!("{reference} leads nowhere"));
+        return faults(document, target, value, at);
+    }
+    if let Some(choices) = schema["anyOf"].as_array() {
+        let all: Vec<_> = choices.iter().map(|choice| faults(document, choice, value, at)).collect();
+        return if all.iter().any(Vec::is_empty) { Vec::new() } else { all.concat() };
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        return if words.contains(value) { Vec::new() } else { vec![format!("{at}: {value} is no word of it")] };
+    }
+    let mut found = Vec::new();
+    let right = match schema["type"].as_str().expect("a type") {
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "array" => {
+            for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                found.extend(faults(document, &schema["items"], item, &format!("{at}[{index}]")));
+            }
+            value.is_array()
+        }
+        "object" => {
+            for name in schema["required"].as_array().into_iter().flatten() {
+                if value.get(name.as_str().unwrap()).is_none() {
+                    found.push(format!("{at}.{name} is missing"));
+                }
+            }
+            for (name, member) in value.as_object().into_iter().flatten() {
+                let inner = match (&schema["properties"][name], &schema["additionalProperties"]) {
+                    (Value::Null, Value::Null) => {
+                        found.push(format!("{at}.{name} is not described"));
+                        continue;
+                    }
+                    (Value::Null, inner) | (inner, _) => inner,
+                };
+                found.extend(faults(document, inner, member, &format!("{at}.{name}")));
+            }
+            value.is_object()
+        }
+        other => panic!("type {other}"),
+    };
+    if !right {
+        found.push(format!("{at}: {value} is no {}", schema["type"]));
+    }
+    if schema["minimum"].as_f64().zip(value.as_f64()).is_some_and(|(low, value)| value < low) {
+        found.push(format!("{at}: {value} is too small"));
+    }
+    if schema["format"] == "date-time" && !value.as_str().is_some_and(|time| time.ends_with('Z') && time.len() == 20) {
+        found.push(format!("{at}: {value} is no time"));
+    }
+    found
+}
+
+/// What the disk does is not ours to promise.
+fn settle(name: &str, body: &mut Value) {
+    if name == "system_health" {
+        body["details"]["database"]["database_size_bytes"] = json!(0);
+    }
+}
+
+/// An answer is one that the document tells of.
+fn check_documented(document: &Value, method: &str, path: &str, reply: &Reply) {
+    let responses = &document["paths"][path][method.to_ascii_lowercase()]["responses"];
+    let mut response = &responses[reply.status.to_string()];
+    assert!(response.is_object(), "{method} {path}: {} is not documented", reply.status);
+    if let Some(reference) = response["$ref"].as_str() {
+        response = document.pointer(&reference[1..]).unwrap();
+    }
+    let media = reply.header("content-type").unwrap().split(';').next().unwrap();
+    let schema = &response["content"][media]["schema"];
+    assert!(schema.is_object(), "{method} {path}: {media} is not documented");
+    if media == "application/json" && path != "/openapi.json" {
+        let found = faults(document, schema, &reply.json(), "");
+        assert!(found.is_empty(), "{method} {path}: {found:#?}");
+    }
+}
+
+fn golden(name: &str, reply: &Reply) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let mut body = match reply.header("content-type") {
+        Some(media) if media.starts_with("application/json") => reply.json(),
+        _ => Value::String(String::from_utf8_lossy(&reply.body).into_owned()),
+    };
+    settle(name.trim_end_matches(".json"), &mut body);
+    let mut headers = reply.headers.clone();
+    // A number that changes with every word of the bodies, which are compared themselves.
+    headers.remove("content-length");
+    let mut got = serde_json::to_string_pretty(&json!({"status": reply.status, "headers": headers, "body": body}))
+        .unwrap()
+        .replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    got.push('\n');
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &got).unwrap();
+    }
+    let expect = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(got == expect, "{name} is not as it was; UPDATE_GOLDEN=1 renews it\n--- was\n{expect}\n--- is\n{got}");
+}
+
+/// file, method, path in the table, target, body
+#[rustfmt::skip]
+const WELL: [(&str, &str, &str, &str, &str); 45] = [
+    ("root", "GET", "/", "/", ""),
+    ("health", "GET", "/health", "/health", ""),
+    ("collector_status", "GET", "/collector/status", "/collector/status", ""),
+    ("collector_start", "POST", "/collector/start", "/collector/start", ""),
+    ("collector_stop", "POST", "/collector/stop", "/collector/stop", ""),
+    ("collector_collect", "POST", "/collector/collect", "/collector/collect", ""),
+    ("interfaces", "GET", "/api/interfaces", "/api/interfaces", ""),
+    ("interface", "GET", "/api/interfaces/{name}", "/api/interfaces/eth0", ""),
+    ("interface_odd", "GET", "/api/interfaces/{name}", "/api/interfaces/%3Dodd%2C%20%22one%22", ""),
+    ("interface_stats", "GET", "/api/interfaces/{name}/stats", "/api/interfaces/eth0/stats", ""),
+    ("history", "GET", "/api/traffic/history", "/api/traffic/history?limit=5", ""),
+    ("history_filtered", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=eth0&start_time=2026-01-15T10:30:00Z&end_time=2026-01-15T11:30:00%2B01:00&limit=1&unknown=1", ""),
+    ("history_offset", "GET", "/api/traffic/history", "/api/traffic/history?offset=3&limit=2", ""),
+    ("history_of_nobody", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=nope", ""),
+    ("latest", "GET", "/api/traffic/latest", "/api/traffic/latest?limit=1", ""),
+    ("summary", "GET", "/api/traffic/summary", "/api/traffic/summary", ""),
+    ("live", "GET", "/api/traffic/live", "/api/traffic/live?since=1", ""),
+    ("series", "GET", "/api/traffic/series", "/api/traffic/series?points=12&from=2026-01-15T08:30:00Z&to=2026-01-15T10:30:00Z&interface=eth0&interface=wg0&interface=eth0", ""),
+    ("series_of_primary", "GET", "/api/traffic/series", "/api/traffic/series?points=2", ""),
+    ("series_of_nobody", "GET", "/api/traffic/series", "/api/traffic/series?interface=nope", ""),
+    ("totals", "GET", "/api/traffic/totals", "/api/traffic/totals", ""),
+    ("totals_hours", "GET", "/api/traffic/totals", "/api/traffic/totals?by=hour&interface=eth0&from=1970-01-01&limit=2", ""),
+    ("totals_of_nobody", "GET", "/api/traffic/totals", "/api/traffic/totals?interface=nope", ""),
+    ("config_interfaces", "GET", "/api/config/interfaces", "/api/config/interfaces", ""),
+    ("config_interfaces_put", "PUT", "/api/config/interfaces", "/api/config/interfaces", r#"{"interfaces":["eth0","lo","eth0"]}"#),
+    ("config_interfaces_all", "PUT", "/api/config/interfaces", "/api/config/interfaces", r#"{"interfaces":[]}"#),
+    ("config_interval", "GET", "/api/config/collection-interval", "/api/config/collection-interval", ""),
+    ("config_interval_put", "PUT", "/api/config/collection-interval", "/api/config/collection-interval", r#"{"collection_interval":10}"#),
+    ("config_retries", "GET", "/api/config/max-retries", "/api/config/max-retries", ""),
+    ("config_retries_put", "PUT", "/api/config/max-retries", "/api/config/max-retries", r#"{"max_retries":100}"#),
+    ("config_delay", "GET", "/api/config/retry-delay", "/api/config/retry-delay", ""),
+    ("config_delay_put", "PUT", "/api/config/retry-delay", "/api/config/retry-delay", r#"{"retry_delay":0.25}"#),
+    ("system_info", "GET", "/api/system/info", "/api/system/info", ""),
+    ("system_health", "GET", "/api/system/health", "/api/system/health", ""),
+    ("system_metrics", "GET", "/api/system/metrics", "/api/system/metrics", ""),
+    ("export_json", "GET", "/api/export/traffic", "/api/export/traffic?limit=3", ""),
+    ("export_csv", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&start_time=2026-01-15T10:29:00Z", ""),
+    ("export_csv_hours", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=hour", ""),
+    ("export_json_days", "GET", "/api/export/traffic", "/api/export/traffic?resolution=day", ""),
+    ("export_csv_cells", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=5min&interface_name=eth0&start_time=2026-01-15T10:20:00Z", ""),
+    ("export_of_nobody", "GET", "/api/export/traffic", "/api/export/traffic?interface_name=nope", ""),
+    ("events", "GET", "/api/events", "/api/events", ""),
+    ("events_offset", "GET", "/api/events", "/api/events?limit=1&offset=1", ""),
+    ("openapi_paths", "GET", "/openapi.json", "/openapi.json", ""),
+    ("missing_interface", "GET", "/api/interfaces/{name}", "/api/interfaces/nope", ""),
+];
+
+#[test]
+fn every_route_answers_as_promised() {
+    let document = document();
+    for (name, method, path, target, body) in WELL {
+        // Each on its own: some of them change settings.
+        let rig = Rig::new();
+        let reply = rig.send(method, target, "", body.as_bytes());
+        check_documented(&document, method, path, &reply);
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{target}");
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{target}");
+        if name != "openapi_paths" {
+            golden(&format!("{name}.json"), &reply);
+        }
+        if method == "GET" {
+            let head = rig.send("HEAD", target, "", b"");
+            assert_eq!((head.status, head.body.len()), (reply.status, 0), "HEAD {target}");
+            assert_eq!(head.header("content-type"), reply.header("content-type"), "HEAD {target}");
+        }
+    }
+    for Route { method, path, .. } in ROUTES {
+        assert!(WELL.iter().any(|case| (case.1, case.2) == (*method, *path)), "{method} {path} is not tried");
+    }
+}
+
+#[test]
+fn every_path_knows_its_methods() {
+    let rig = Rig::new();
+    for route in ROUTES {
+        let target = route.path.replace("{name}", "eth0");
+        let mut expect: Vec<&str> =
+            ROUTES.iter().filter(|other| other.path == route.path).map(|other| other.method).collect();
+        if expect.contains(&"GET") {
+            expect.push("HEAD");
+        }
+        expect.push("OPTIONS");
+        let expect = expect.join(", ");
+        let reply = rig.send("OPTIONS", &target, "", b"");
+        assert_eq!((reply.status, reply.header("allow")), (204, Some(expect.as_str())), "{target}");
+        assert_eq!((reply.header("content-length"), reply.body.len()), (None, 0));
+        for method in ["DELETE", "TRACE", "BREW", "get"] {
+            let reply = rig.send(method, &target, "", b"");
+            assert_eq!((reply.status, reply.header("allow")), (405, Some(expect.as_str())), "{method} {target}");
+            assert_eq!(reply.json(), json!({"detail": "Method Not Allowed"}));
+        }
+    }
+    assert_eq!(rig.send("PUT", "/style.css", "", b"").header("allow"), Some("GET, HEAD, OPTIONS"));
+    assert_eq!(rig.send("OPTIONS", "/nowhere", "", b"").status, 404);
+}
+
+#[test]
+fn unknown_paths() {
+    let rig = Rig::new();
+    for target in
+        ["/nope", "/health/", "//", "/api", "/api/interfaces/", "*", "/%ff", "/%", "/..%2f..%2fetc%2fpasswd", "/a%00"]
+    {
+        let reply = rig.get(target);
+        assert_eq!((reply.status, reply.json()), (404, json!({"detail": "Not Found"})), "{target}");
+    }
+    assert_eq!(rig.get("/api/interfaces/%ff").detail(), "Not Found");
+    assert_eq!(rig.get("/api/interfaces/no%0d%0ape").detail(), "Interface 'no\r\npe' not found");
+    // It has a history, and no counters.
+    assert_eq!(rig.get("/api/interfaces/wg0").status, 200);
+    assert_eq!(rig.get("/api/interfaces/wg0/stats").detail(), "Interface 'wg0' not found");
+}
+
+#[test]
+fn all_faults_of_a_request_at_once() {
+    let rig = Rig::new();
+    let document = document();
+    let reply = rig.get("/api/traffic/history?limit=0&offset=-1&start_time=yesterday&interface_name=%ff");
+    check_documented(&document, "GET", "/api/traffic/history", &reply);
+    assert_eq!(
+        reply.flaws(),
+        [
+            "query.interface_name: must be UTF-8 (\u{fffd})",
+            "query.start_time: must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds (yesterday)",
+            "query.limit: must be a whole number from 1 to 1000 (0)",
+            "query.offset: must be a whole number, 0 or more (-1)",
+        ]
+    );
+    assert_eq!(
+        serde_json::to_value(reply.json()["detail"][2].clone()).unwrap(),
+        json!({"loc": ["query", "limit"], "msg": "must be a whole number from 1 to 1000", "input": "0"})
+    );
+    for target in [
+        "/api/traffic/history?limit=1001",
+        "/api/traffic/latest?limit=101",
+        "/api/traffic/latest?limit=",
+        "/api/export/traffic?format=xml",
+        "/api/export/traffic?resolution=minute",
+        "/api/export/traffic?limit=0",
+        "/api/traffic/series?points=721",
+        "/api/traffic/totals?by=decade",
+        "/api/traffic/live?since=-1",
+        "/api/events?limit=1001",
+    ] {
+        assert_eq!(rig.get(target).flaws().len(), 1, "{target}");
+    }
+}
+
+#[test]
+fn wrong_bodies() {
+    let rig = Rig::new();
+    let document = document();
+    let deep = "[".repeat(60_000);
+    for (path, member) in [
+        ("/api/config/collection-interval", "collection_interval"),
+        ("/api/config/max-retries", "max_retries"),
+        ("/api/config/retry-delay", "retry_delay"),
+        ("/api/config/interfaces", "interfaces"),
+    ] {
+        for value in
+            ["0", "-1", "true", "null", "\"10\"", "1e99", "1e999", "NaN", "{}", "[1]", "99999999999999999999", &deep]
+        {
+            let reply = rig.put(path, &format!("{{\"{member}\":{value}}}"));
+            check_documented(&document, "PUT", path, &reply);
+            let flaws = reply.flaws();
+            assert_eq!(flaws.len(), 1, "{path} {value}");
+            assert!(flaws[0].starts_with(&format!("body.{member}: ")), "{flaws:?}");
+        }
+        for body in ["", "{}", "[]", "10", "{", "\u{0}"] {
+            assert_eq!(rig.put(path, body).flaws().len(), 1, "{path} {body}");
+        }
+        assert_eq!(rig.send("PUT", path, "", b"{\"\xff\":1}").flaws().len(), 1);
+        let reply = rig.send("PUT", path, "", &vec![b' '; 65 * 1024]);
+        assert_eq!(reply.status, 413);
+        check_documented(&document, "PUT", path, &reply);
+    }
+    let state = rig.context.live.lock();
+    assert_eq!(state.tuning, tuning());
+    assert!(state.settings.is_empty());
+}
+
+#[test]
+fn bodies_may_come_in_chunks() {
+    let rig = Rig::new();
+    let request =
+        b"PUT /api/config/max-retries HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+                    8\r\n{\"max_re\r\n9\r\ntries\":7}\r\n0\r\n\r\n";
+    assert_eq!(rig.raw(request).json(), json!({"max_retries": 7, "saved": true}));
+    let mut request = request[..request.len() - 30].to_vec();
+    request.truncate(request.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4);
+    request.extend_from_slice(b"20000\r\n");
+    request.resize(request.len() + 0x20000, b' ');
+    let mut stream = rig.connect();
+    // The answer may come before all of it was taken.
+    let _ = stream.write_all(&request);
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 413");
+}
+
+#[test]
+fn a_declared_size_that_nobody_has_ends_one_connection_and_not_the_process() {
+    let rig = Rig::new();
+    for length in ["4194305", "9000000000000000000", "18446744073709551615"] {
+        let mut stream = rig.connect();
+        let request = format!("PUT /api/config/max-retries HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        if usize::BITS == 64 || length.len() < 10 {
+            let mut start = [0; 12];
+            stream.read_exact(&mut start).unwrap();
+            assert_eq!(&start, b"HTTP/1.1 413", "{length}");
+        }
+        assert_eq!(rig.get("/health").status, 200);
+    }
+}
+
+#[test]
+fn settings_are_in_force_and_saved() {
+    let rig = Rig::new();
+    assert_eq!(rig.put("/api/config/collection-interval", r#"{"collection_interval":7}"#).status, 200);
+    assert_eq!(rig.put("/api/config/max-retries", r#"{"max_retries":9}"#).status, 200);
+    assert_eq!(rig.put("/api/config/retry-delay", r#"{"retry_delay":2}"#).status, 200);
+    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["lo","eth0"]}"#).status, 200);
+    assert_eq!(rig.send("POST", "/collector/stop", "", b"").json()["status"], "stopped");
+    {
+        let state = rig.context.live.lock();
+        let tuning = &state.tuning;
+        assert_eq!((tuning.interval_s, tuning.max_retries, tuning.retry_delay_ms), (7, 9, 2000));
+        assert_eq!((tuning.interfaces.join(" ").as_str(), tuning.running), ("lo eth0", false));
+        let saved: Vec<_> = state.settings.iter().map(|(key, text)| (key.as_str(), text.as_deref().unwrap())).collect();
+        let expect = [
+            ("interval", "7"),
+            ("max_retries", "9"),
+            ("retry_delay", "2.0"),
+            ("interfaces", "lo,eth0"),
+            ("running", "false"),
+        ];
+        assert_eq!(saved, expect);
+    }
+    let config = rig.get("/collector/status").json()["configuration"].clone();
+    assert_eq!(config["monitored_interfaces"], "lo,eth0");
+    assert_eq!(
+        (&config["polling_interval"], &config["max_retries"], &config["retry_delay"]),
+        (&json!("7"), &json!("9"), &json!("2.0"))
+    );
+    // Twice is no error.
+    assert_eq!(rig.send("POST", "/collector/stop", "", b"").json()["message"], "Collector is already stopped");
+    assert_eq!(rig.send("POST", "/collector/start", "", b"").json()["message"], "Collector started");
+    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":[]}"#).status, 200);
+    let state = rig.context.live.lock();
+    assert!(state.settings.contains(&("interfaces".to_string(), None)), "all is the default, which is not kept");
+}
+
+#[test]
+fn unknown_interfaces_cannot_be_chosen() {
+    let rig = Rig::with(|live| live.lock().interfaces.push(iface("a,b", 9)), machine);
+    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["eth0","nope","no\r\npe","nope"]}"#);
+    assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: nope, no\r\npe"));
+    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["nope"]}"#).detail(), "Invalid interfaces: nope");
+    // It would come back from the disk as two.
+    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["a,b"]}"#).status, 400);
+    assert!(rig.context.live.lock().settings.is_empty());
+}
+
+#[test]
+fn owned_settings_are_refused_and_the_owner_named() {
+    let document = document();
+    for (key, method, path, body) in [
+        ("interval", "PUT", "/api/config/collection-interval", r#"{"collection_interval":7}"#),
+        ("max_retries", "PUT", "/api/config/max-retries", r#"{"max_retries":7}"#),
+        ("retry_delay", "PUT", "/api/config/retry-delay", r#"{"retry_delay":7}"#),
+        ("interfaces", "PUT", "/api/config/interfaces", r#"{"interfaces":[]}"#),
+        ("running", "POST", "/collector/start", ""),
+        ("running", "POST", "/collector/stop", ""),
+    ] {
+        let rig = Rig::with(
+            |live| {
+                live.lock().owners.insert(key, "NETPULSE_THIS".to_string());
+            },
+            machine,
+        );
+        let reply = rig.send(method, path, "", body.as_bytes());
+        assert_eq!(reply.status, 409, "{path}");
+        assert!(reply.detail().contains("is set by NETPULSE_THIS"), "{}", reply.detail());
+        check_documented(&document, method, path, &reply);
+        assert_eq!(rig.context.live.lock().tuning, tuning());
+    }
+}
+
+#[test]
+fn a_sick_service_says_so() {
+    let fail = |live: &Live| {
+        let mut state = live.lock();
+        state.polls.consecutive_failures = 5;
+        state.polls.last_successful = Some(NOW - 90);
+        state.polls.last_error = Some("no such device".to_string());
+    };
+    let rig = Rig::with(fail, machine);
+    let reply = rig.get("/health");
+    check_documented(&document(), "GET", "/health", &reply);
+    assert_eq!(reply.status, 503);
+    assert_eq!(reply.json()["status"], "unhealthy");
+    assert!(reply.json()["reason"].as_str().unwrap().contains("no such device"));
+    let health = rig.get("/api/system/health");
+    assert_eq!((health.status, &health.json()["collector_status"]), (200, &json!("unhealthy")));
+}
+
+#[test]
+fn the_page_goes_to_browsers() {
+    let rig = Rig::new();
+    let page = rig.send("GET", "/", "Accept: text/html,*/*;q=0.8\r\n", b"");
+    check_documented(&document(), "GET", "/", &page);
+    assert_eq!(page.status, 200);
+    assert_eq!(page.header("content-encoding"), Some("gzip"));
+    assert_eq!(page.header("vary"), Some("Accept"));
+    assert_eq!(page.body[..2], [0x1f, 0x8b]);
+    let also = rig.get("/index.html");
+    assert_eq!(also.body, page.body);
+    for asset in assets::ASSETS {
+        let reply = rig.get(asset.path);
+        assert_eq!((reply.status, reply.body.as_slice()), (200, asset.packed), "{}", asset.path);
+        assert_eq!(reply.header("content-type"), Some(asset.media));
+        assert_eq!(reply.header("cache-control"), Some("no-cache"));
+        assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(reply.header("referrer-policy"), Some("no-referrer"));
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'self'"));
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let tag = reply.header("etag").unwrap();
+        let again = rig.send("GET", asset.path, &format!("If-None-Match: {tag}\r\n"), b"");
+        assert_eq!((again.status, again.body.len(), again.header("content-length")), (304, 0, None));
+        assert_eq!(again.header("etag"), Some(tag));
+        assert_eq!(rig.send("GET", asset.path, "If-None-Match: \"other\"\r\n", b"").status, 200);
+        let head = rig.send("HEAD", asset.path, "", b"");
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        assert_eq!(head.header("content-length"), reply.header("content-length"));
+    }
+    assert_eq!(rig.get("/favicon.ico").header("content-type"), Some("image/svg+xml"));
+}
+
+#[test]
+fn one_bad_request_ends_one_request() {
+    let rig = Rig::with(|_| {}, || panic!("a fault on purpose"));
+    for round in 1..=10 {
+        let reply = rig.get("/api/system/info");
+        assert_eq!(reply.status, 500);
+        assert_eq!(rig.get("/api/system/health").json()["details"]["http"]["panics"], round);
+    }
+    check_documented(&document(), "GET", "/api/system/info", &rig.get("/api/system/info"));
+}
+
+#[test]
+fn watching_is_noted_and_wakes_the_sampler_once() {
+    let rig = Rig::new();
+    assert_eq!(rig.context.live.lock().ring.watched_until_ms, 0);
+    for _ in 0..3 {
+        rig.get("/api/traffic/live");
+        assert_eq!(rig.context.live.lock().ring.watched_until_ms, 1_010_000);
+    }
+    assert_eq!(rig.woken.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn e50_absent_interfaces_keep_their_history() {
+    // The store's second interface is unplugged.
+    let rig = Rig::with(|live| live.lock().interfaces[0].ifindex = 0, machine);
+    let name = "%3Dodd%2C%20%22one%22";
+    assert_eq!(rows(&rig.get(&format!("/api/traffic/totals?interface={name}")), "from")[0].1, 525_300);
+    assert_eq!(rows(&rig.get(&format!("/api/traffic/history?interface_name={name}&limit=3")), "timestamp").len(), 3);
+    let iface = rig.get(&format!("/api/interfaces/{name}")).json();
+    assert_eq!((&iface["present"], &iface["status"]), (&json!(false), &json!("down")));
+    assert_eq!(rig.get(&format!("/api/interfaces/{name}/stats")).status, 404);
+    assert_eq!(rig.get("/api/traffic/summary").json()["total_interfaces"], 2);
+}
+
+#[test]
+fn long_answers_go_in_chunks() {
+    let rig = Rig::new();
+    let reply = rig.get("/api/export/traffic");
+    assert_eq!(reply.header("transfer-encoding"), Some("chunked"));
+    assert_eq!((reply.header("content-length"), reply.broken), (None, false));
+    let rows = reply.json();
+    let ids: Vec<u64> = rows.as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), 204);
+    assert!(ids.is_sorted_by(|one, next| one < next), "oldest first");
+
+    let reply = rig.get("/api/export/traffic?format=csv&limit=50&interface_name=eth0");
+    assert_eq!(reply.header("content-disposition"), Some("attachment; filename=traffic_data.csv"));
+    let text = String::from_utf8(reply.body).unwrap();
+    assert_eq!(text.lines().count(), 51);
+    assert!(text.starts_with("id,timestamp,interface_name,rx_bytes,"));
+
+    let newest = rig.get("/api/traffic/history?limit=1000").json();
+    let mut newest: Vec<u64> = newest.as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
+    newest.reverse();
+    assert_eq!(newest, ids, "history is the same, the other way round");
+}
+
+/// What is asked for, as `[name, interface, bytes received]` of each row.
+fn rows(reply: &Reply, first: &str) -> Vec<(String, u64)> {
+    let body = reply.json();
+    let row = |row: &Value| (row[first].as_str().unwrap().to_string(), row["rx_bytes"].as_u64().unwrap());
+    body.as_array().unwrap().iter().map(row).collect()
+}
+
+#[test]
+fn every_way_to_ask_gives_the_same_sum() {
+    let rig = Rig::new();
+    let expect: u64 = (1..=102).map(|n| n * 100).sum();
+    let sum = |target: &str| rows(&rig.get(target), "from").iter().map(|row| row.1).sum::<u64>();
+    for by in ["hour", "day", "week", "month", "year", "cycle"] {
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}")), expect, "{by}");
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=0&to=253402300799")), expect, "{by}");
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&to=1970-01-02")), 0, "{by}");
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=2030-01-01&to=2020-01-01")), 0, "{by}");
+    }
+    for level in ["5min", "hour", "day"] {
+        assert_eq!(sum(&format!("/api/export/traffic?resolution={level}&interface_name=eth0")), expect, "{level}");
+    }
+    let samples = rows(&rig.get("/api/export/traffic?interface_name=eth0"), "timestamp");
+    assert_eq!(samples.iter().map(|row| row.1).sum::<u64>(), expect);
+    for points in [1, 2, 7, 12, 100, 720] {
+        let body = rig.get(&format!("/api/traffic/series?points={points}&from=2026-01-15T09:00:00Z")).json();
+        let columns = &body["interfaces"]["eth0"];
+        let length = body["t"].as_array().unwrap().len();
+        assert!(length <= points, "{length} of {points}");
+        for name in ["rx", "tx", "rx_peak", "tx_peak"] {
+            assert_eq!(columns[name].as_array().unwrap().len(), length, "{points} {name}");
+        }
+    }
+}
+
+#[test]
+fn without_a_database_answers_come_from_memory() {
+    let rig = Rig::without_store();
+    assert_eq!(rig.get("/health").json()["status"], "degraded");
+    assert_eq!(rows(&rig.get("/api/traffic/history?interface_name=eth0"), "timestamp").len(), 2);
+    assert_eq!(rig.get("/api/traffic/history?offset=3").json()[0]["id"], 101_u64 << 20 | 2);
+    assert_eq!(rig.get("/api/export/traffic").json().as_array().unwrap().len(), 4);
+    assert_eq!(rows(&rig.get("/api/traffic/totals"), "from"), [("2026-01-15T00:00:00Z".to_string(), 20_300)]);
+    let series = rig.get("/api/traffic/series?points=1").json();
+    assert!(series["interfaces"]["eth0"]["rx"][0].is_u64(), "{series}");
+    assert_eq!(rig.get("/api/events").json().as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn ranges_beyond_reason_are_answered_at_once() {
+    let rig = Rig::new();
+    for target in [
+        "/api/traffic/series?from=0&to=253402300799",
+        "/api/traffic/series?from=0&to=253402300799&points=1",
+        "/api/traffic/series?from=253402300799&to=0",
+        "/api/traffic/series?from=0&to=0",
+        "/api/traffic/totals?by=hour&from=0&to=253402300799&limit=1000",
+        "/api/traffic/totals?by=hour&from=253402300799",
+        "/api/traffic/totals?by=year&limit=1000",
+        "/api/traffic/totals?by=year&limit=1000&to=0",
+        "/api/traffic/history?start_time=0&end_time=253402300799&offset=9007199254740991",
+        "/api/traffic/history?start_time=253402300799&end_time=0",
+        "/api/export/traffic?resolution=5min&start_time=0&end_time=253402300799",
+        "/api/export/traffic?resolution=day&start_time=253402300799",
+        "/api/events?offset=9007199254740991",
+        "/api/traffic/live?since=9007199254740991",
+    ] {
+        let start = Instant::now();
+        let reply = rig.get(target);
+        assert_eq!((reply.status, reply.broken), (200, false), "{target}");
+        // Walking through every bucket of that time would take minutes.
+        assert!(start.elapsed() < Duration::from_secs(20), "{target}");
+    }
+}
+
+#[test]
+fn old_clients_get_no_chunks() {
+    let rig = Rig::new();
+    let long = rig.raw(b"GET /api/export/traffic HTTP/1.0\r\n\r\n");
+    assert_eq!((long.status, long.header("transfer-encoding"), long.header("connection")), (200, None, Some("close")));
+    assert_eq!(long.json().as_array().unwrap().len(), 204);
+    let mut stream = rig.connect();
+    stream.write_all(b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
+    stream.write_all(b"GET /api/export/traffic HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
+    stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let statuses: Vec<&str> = text.split("HTTP/1.1 ").skip(1).map(|part| &part[..3]).collect();
+    assert_eq!(statuses, ["200", "505", "200"], "{text}");
+}
+
+#[test]
+fn requests_in_a_row_are_answered_in_a_row() {
+    let rig = Rig::new();
+    let mut stream = rig.connect();
+    let targets = ["/health", "/api/system/info", "/nope", "/api/interfaces", "/health?x"];
+    for target in targets {
+        stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    }
+    stream.write_all(b"GET /collector/status HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let statuses: Vec<&str> = text.split("HTTP/1.1 ").skip(1).map(|part| &part[..3]).collect();
+    assert_eq!(statuses, ["200", "200", "404", "200", "200", "200"], "{text}");
+    assert!(text.ends_with('}') && text.contains("previous_data_count"));
+}
+
+#[test]
+fn rubbish_does_no_harm() {
+    let rig = Rig::new();
+    let mut seed = 7_u32;
+    for round in 0..300 {
+        let mut bytes =
+            b"GET /api/traffic/history?limit=1&start_time=2026-01-15 HTTP/1.1\r\nAccept: text/html\r\n\r\n".to_vec();
+        for _ in 0..=round % 8 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let at = (seed >> 8) as usize % (bytes.len() - 8);
+            bytes[at] = (seed >> 24) as u8;
+        }
+        let mut stream = rig.connect();
+        stream.write_all(&bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+    }
+    assert_eq!(rig.get("/health").status, 200);
+    assert_eq!(rig.get("/api/system/health").json()["details"]["http"]["panics"], 0);
+}
+
+#[test]
+fn stopping_does_not_wait_for_idle_clients() {
+    let mut rig = Rig::new();
+    let _idle = rig.connect();
+    let mut half = rig.connect();
+    half.write_all(b"GET /health HTT").unwrap();
+    let mut kept = rig.connect();
+    kept.write_all(b"GET /health HTTP/1.1\r\n\r\n").unwrap();
+    kept.read_exact(&mut [0; 12]).unwrap();
+    let start = Instant::now();
+    rig.serving.take().unwrap().stop();
+    // Its own limit is one second; the rest is for a machine with other things to do.
+    assert!(start.elapsed() < Duration::from_secs(5));
+    // tiny_http's own thread closes the socket, once it has noticed.
+    while TcpStream::connect(rig.address).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(20), "somebody still listens");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_document_is_whole() {
+    let document = document();
+    assert_eq!(document["openapi"], "3.1.0");
+    for route in ROUTES {
+        let operation = &document["paths"][route.path][route.method.to_ascii_lowercase()];
+        assert!(operation["summary"].is_string(), "{}", route.path);
+        for status in openapi::problems(route) {
+            assert!(operation["responses"][status.to_string()].is_object(), "{} {status}", route.path);
+        }
+    }
+    // Every reference leads somewhere.
+    fn walk(document: &Value, value: &Value) {
+        match value {
+            Value::Object(members) => {
+                if let Some(target) = members.get("$ref") {
+                    assert!(document.pointer(&target.as_str().unwrap()[1..]).is_some(), "{target}");
+                }
+                members.values().for_each(|member| walk(document, member));
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(document, item)),
+            _ => {}
+        }
+    }
+    walk(&document, &document);
 }

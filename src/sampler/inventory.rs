@@ -96,7 +96,6 @@ impl Sampler {
 
     /// Looks at all links again.
     pub(super) fn relink(&mut self, now: Now) {
-        self.relink_due_ms = None;
         self.relinked_ms = now.mono_ms;
         let links = match self.source.links() {
             Ok(links) => links,
@@ -106,6 +105,10 @@ impl Sampler {
                 return;
             }
         };
+        // A link in this list was reported before the list was made: without its report, which may have come since the
+        // last look, it would seem to have no beginning.
+        self.hear(now);
+        self.relink_due_ms = (!self.reports.is_empty()).then_some(now.mono_ms + RELINK_MS);
         let gone = |links: &[Link], tracked: &Tracked| !links.iter().any(|link| link.ifindex == tracked.link.ifindex);
         while let Some(at) = self.links.iter().position(|tracked| gone(&links, tracked)) {
             self.vanish(at, now);
@@ -178,7 +181,7 @@ impl Sampler {
             kind,
             id: record.map(|record| record.id),
             ignored: None,
-            active: record.is_some(),
+            active: record.is_some_and(|record| !(record.raw.is_zero() && record.lifetime.is_zero())),
             base: None,
             base_ms: now.mono_ms,
             mark: None,
@@ -252,7 +255,7 @@ impl Sampler {
         self.event(now, EventKind::Vanished, &tracked.link.name, "the link is gone; its history stays".to_string());
     }
 
-    /// The history's number of a link, made when there is first something to keep.
+    /// The history's number of a link, made when it is first watched: that it stood at zero is worth knowing after a restart.
     pub(super) fn identify(&mut self, at: usize, state: &mut State, now: Now) -> IfaceId {
         if let Some(id) = self.id_of(at) {
             return id;
@@ -275,8 +278,6 @@ impl Sampler {
         };
         if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
             iface.id = Some(id);
-            iface.monitored = true;
-            iface.ignored_because = None;
         }
         remember(state, record.clone());
         self.records.push(record);
@@ -313,7 +314,8 @@ impl Sampler {
         });
         let mut shown: Vec<Iface> = self.links.iter().map(|tracked| self.show(tracked, &addresses)).collect();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
-        shown.extend(self.records.iter().filter(|record| !present.contains(&record.id)).map(absent));
+        let kept = |record: &&Record| !present.contains(&record.id) && !record.lifetime.is_zero();
+        shown.extend(self.records.iter().filter(kept).map(absent));
         shown.sort_by(|one, other| one.name.cmp(&other.name).then(other.ifindex.cmp(&one.ifindex)));
         for tracked in &mut self.links {
             let slot = shown.iter().position(|iface| iface.ifindex == tracked.link.ifindex);

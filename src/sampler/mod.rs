@@ -440,9 +440,8 @@ impl Sampler {
         let tracked = &mut self.links[at];
         let Some(base) = tracked.base else {
             tracked.rebase(reading.counters, now);
-            if tracked.active {
-                self.anchor(at, seq, state);
-            }
+            self.show_active(at, state);
+            self.anchor(at, seq, state);
             return true;
         };
         let elapsed_ms = now.mono_ms.saturating_sub(tracked.base_ms);
@@ -471,6 +470,9 @@ impl Sampler {
             Change::Implausible(_) => (Mark::Gap, Counters::ZERO, true),
             Change::Held => return true,
         };
+        if first {
+            self.show_active(at, state);
+        }
         let id = self.identify(at, state, now);
         let tracked = &mut self.links[at];
         tracked.lifetime.add(&delta);
@@ -488,6 +490,14 @@ impl Sampler {
             }
         }
         true
+    }
+
+    fn show_active(&self, at: usize, state: &mut State) {
+        let tracked = &self.links[at];
+        if let Some(iface) = state.interfaces.get_mut(tracked.slot).filter(|_| tracked.active) {
+            iface.monitored = true;
+            iface.ignored_because = None;
+        }
     }
 
     fn anchor(&mut self, at: usize, seq: u64, state: &mut State) {

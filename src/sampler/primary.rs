@@ -22,11 +22,12 @@ pub(super) struct Primary {
     /// Counters at the beginning of the present look: (ifindex, counters, monotonic time).
     looks: Vec<(u32, Counters, u64)>,
     next_ms: Option<u64>,
+    begun: bool,
 }
 
 impl Primary {
     pub fn new(chosen: String, found: String) -> Primary {
-        Primary { chosen, found, route: None, route_since_ms: 0, looks: Vec::new(), next_ms: None }
+        Primary { chosen, found, route: None, route_since_ms: 0, looks: Vec::new(), next_ms: None, begun: false }
     }
 
     /// Looks at once, and at the end of the first ten seconds; after that only when counters are read anyway.
@@ -58,8 +59,9 @@ impl Sampler {
     pub(super) fn consider_primary(&mut self, now: Now) {
         let primary = &mut self.primary;
         if primary.due(now) {
-            // The first look has just begun, or has just ended.
-            primary.next_ms = primary.looks.is_empty().then_some(now.mono_ms + LOOK_MS);
+            // The first look has just begun, or has just ended: later ones have no deadline of their own.
+            primary.next_ms = (!primary.begun).then_some(now.mono_ms + LOOK_MS);
+            primary.begun = true;
         }
         let current = self.links.iter().find(|tracked| tracked.link.name == primary.name());
         let settled = match current {

@@ -182,7 +182,7 @@ fn connect(path: &Path, pages: u64, events: &mut Vec<Event>) -> Result<Connected
                 }
                 return Ok((conn, file_system, state, records));
             }
-            Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::System) => drop(first.get_or_insert(error)),
+            Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::System) => first = first.or(Some(error)),
             Err(error) => return Err(error),
         }
     }
@@ -273,7 +273,7 @@ fn writable(conn: &mut Connection, version: i32, events: &mut Vec<Event>) -> Res
                 return Ok(());
             }
             Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::Busy | ErrorKind::System) => {
-                drop(first.get_or_insert(error));
+                first = first.or(Some(error));
             }
             Err(error) => return Err(error),
         }

@@ -185,24 +185,28 @@ impl Reader {
         Ok(events)
     }
 
-    pub(super) fn beginning(&self, level: Resolution) -> Result<Option<i64>> {
+    pub(super) fn beginning(&self, asked: Resolution) -> Result<Option<i64>> {
         let tx = self.conn.unchecked_transaction()?;
-        let sql = match level {
-            Resolution::Sample => None,
-            Resolution::FiveMinutes => Some(("SELECT start, data FROM five_minutes ORDER BY start LIMIT 1", CELL_S)),
-            Resolution::Hour => Some(("SELECT start, data FROM hour ORDER BY start LIMIT 1", HOURS.cell_s)),
-            Resolution::Day => Some(("SELECT start, data FROM day ORDER BY start LIMIT 1", 0)),
-        };
-        if let Some((sql, cell_s)) = sql
-            && let Some((start, bytes)) =
-                tx.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))).optional()?
+        if asked == Resolution::Day
+            && let Some(start) = tx.query_row("SELECT min(start) FROM day", [], |row| row.get(0))?
         {
-            let mut first = u16::MAX;
-            let mut columns = Columns::default();
-            unpack_cells(&bytes, cell_s.max(u32::MAX.into()), None, &mut columns, &mut |_, at, _| {
-                first = first.min(at)
-            })?;
-            return Ok(Some(start + i64::from(first) * cell_s));
+            return Ok(Some(start));
+        }
+        for (resolution, level, sql) in [
+            (Resolution::FiveMinutes, &FIVE_MINUTES, "SELECT start, data FROM five_minutes ORDER BY start LIMIT 1"),
+            (Resolution::Hour, &HOURS, "SELECT start, data FROM hour ORDER BY start LIMIT 1"),
+        ] {
+            if resolution != asked {
+                continue;
+            }
+            let row = tx.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))).optional()?;
+            if let Some((start, bytes)) = row {
+                let mut first = (level.row_s / level.cell_s) as u16;
+                unpack_cells(&bytes, level.cell_s, None, &mut Columns::default(), &mut |_, at, _| {
+                    first = first.min(at)
+                })?;
+                return Ok(Some(start + i64::from(first) * level.cell_s));
+            }
         }
         let first: Option<i64> = tx.query_row("SELECT min(first) FROM sample", [], |row| row.get(0))?;
         let Some(first) = first else { return Ok(None) };
@@ -215,7 +219,7 @@ impl Reader {
         samples.some(&packed, None, &mut |moment, sample| {
             begin = begin.min(fold::range(moment.unix, sample).0);
         })?;
-        Ok(Some(match level {
+        Ok(Some(match asked {
             Resolution::FiveMinutes => fold::floor(begin, CELL_S),
             Resolution::Hour => fold::floor(begin, HOURS.cell_s),
             _ => begin,

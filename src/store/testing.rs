@@ -3,6 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::{Flush, Opened, Options, Store};
+use crate::clock::Zone;
+use crate::error::Result;
+use crate::model::{Batch, Counters, IfaceId, Kind, Mark, Record, Sample, Tick};
+
+/// Midnight in UTC, 15 January 2026.
+pub const T: i64 = 1_768_435_200;
+pub const OPTIONS: Options = Options { max_bytes: 32 << 20 };
+
 /// Repeatable noise (xorshift).
 pub struct Random(pub u64);
 
@@ -49,5 +58,56 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Opened {
+    /// Saves ticks, with nothing beside them.
+    pub fn save(&mut self, batch: &Batch) -> Result<()> {
+        self.store.save(batch)
+    }
+}
+
+impl Store {
+    pub fn save(&mut self, batch: &Batch) -> Result<()> {
+        let flush = Flush { batch, anchors: &[], records: &[], events: &[], settings: &[], zone: &Zone::UTC };
+        self.flush(&flush)
+    }
+}
+
+impl Batch {
+    /// Adds a tick with samples of (interface, received bytes), each over `span_ms`.
+    pub fn tick(&mut self, seq: u64, unix: i64, span_ms: u64, samples: &[(IfaceId, u64)]) {
+        self.samples.extend(samples.iter().map(|(iface, rx)| Sample {
+            iface: *iface,
+            mark: Mark::Plain,
+            span_ms,
+            delta: Counters([*rx, 0, 0, 0, 0, 0, 0, 0]),
+        }));
+        let mono_ms = (unix - T + 1_000_000) as u64 * 1000;
+        self.ticks.push(Tick { seq, mono_ms, unix: Some(unix), end: self.samples.len() });
+    }
+
+    /// `count` ticks of 30 s, the first one ending at `unix`, in which interface 1 receives 300 bytes each.
+    pub fn steady(seq: u64, unix: i64, count: u64) -> Batch {
+        let mut batch = Batch::default();
+        (0..count).for_each(|at| batch.tick(seq + at, unix + 30 * at as i64, 30_000, &[(1, 300)]));
+        batch
+    }
+}
+
+pub fn record(id: IfaceId) -> Record {
+    Record {
+        id,
+        name: format!("eth{id}"),
+        kind: Kind::Ethernet,
+        alias: String::new(),
+        ifindex: id + 1,
+        boot: "b0075".into(),
+        first_seen: T,
+        last_seen: T,
+        raw: Counters::ZERO,
+        lifetime: Counters::ZERO,
+        mono_ms: 0,
     }
 }

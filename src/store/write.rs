@@ -776,3 +776,239 @@ fn make_room(conn: &Connection, state: &State, pages: u64, needed: i64) -> Resul
     log::warn!("the database is at its largest size and holds nothing more that can be thrown away");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Bucket, EventKind, Mark, Resolution, Tick};
+    use crate::store::testing::{OPTIONS, Place, Random, T, record};
+    use crate::store::{Filter, Opened, Options, Point, Reader};
+
+    const ALL: (i64, i64) = (0, i64::MAX);
+    const ZONES: [&str; 4] =
+        ["UTC0", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0530>-5:30", "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0"];
+
+    fn sums(buckets: &[Bucket]) -> [u128; 8] {
+        let mut sums = [0; 8];
+        for bucket in buckets {
+            sums.iter_mut().zip(bucket.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
+        }
+        sums
+    }
+
+    /// Everything that was ever flushed, kept the simple way.
+    #[derive(Default)]
+    struct Model {
+        points: Vec<Point>,
+        cells: BTreeMap<(IfaceId, i64), Cell>,
+        tallies: BTreeMap<IfaceId, Tally>,
+        zone_changed: bool,
+    }
+
+    impl Model {
+        /// Cuts a sample second by second.
+        fn push(&mut self, point: Point) {
+            self.points.push(point);
+            let length = fold::seconds(point.sample.span_ms).max(1);
+            let looked = point.sample.span_ms > 0;
+            let plain = point.sample.mark == Mark::Plain;
+            let mut given = [0; 8];
+            for passed in 1..=length {
+                let second = point.unix - length + passed - 1;
+                let cell = self.cells.entry((point.sample.iface, second - second % 300)).or_default();
+                *if plain { &mut cell.covered } else { &mut cell.blind } += u32::from(looked);
+                if passed < length && (second + 1) % 300 != 0 {
+                    continue;
+                }
+                for (at, given) in given.iter_mut().enumerate() {
+                    let due = (u128::from(point.sample.delta.0[at]) * passed as u128 / length as u128) as u64;
+                    cell.sum.0[at] += due - *given;
+                    *given = due;
+                }
+                if plain && looked {
+                    let rate = |at: usize| {
+                        (u128::from(point.sample.delta.0[at]) * 1000 / u128::from(point.sample.span_ms)) as u64
+                    };
+                    cell.rx_peak = cell.rx_peak.max(rate(0));
+                    cell.tx_peak = cell.tx_peak.max(rate(1));
+                }
+            }
+        }
+
+        /// Five-minute cells of one interface.
+        fn cells(&self, iface: IfaceId) -> BTreeMap<i64, Cell> {
+            self.cells.range((iface, 0)..(iface + 1, 0)).map(|((_, at), cell)| (*at, *cell)).collect()
+        }
+
+        fn check(&self, reader: &Reader, zone: &Zone, ifaces: u32, unsaved: &[Arc<Batch>]) {
+            let mut points = self.points.clone();
+            points.sort_by_key(|point| (point.unix, point.seq, point.sample.iface));
+            let all = Filter::default();
+            let mut walked = Vec::new();
+            let mut cursor = None;
+            loop {
+                let (mut some, next) = reader.oldest(&all, cursor, 700, unsaved).unwrap();
+                walked.append(&mut some);
+                cursor = next;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(walked, points);
+            points.reverse();
+            assert_eq!(reader.newest(&all, 0, usize::MAX, unsaved).unwrap(), points);
+            for iface in 0..ifaces {
+                let filter = Filter { iface: Some(iface), ..all };
+                points.retain(|point| point.sample.iface >= iface);
+                let ones = points.iter().filter(|point| point.sample.iface == iface).copied();
+                let ones: Vec<Point> = ones.skip(77).take(99).collect();
+                assert_eq!(reader.newest(&filter, 77, 99, unsaved).unwrap(), ones);
+
+                let mut cells = self.cells(iface);
+                for (level, length) in [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600)] {
+                    let mut coarser: BTreeMap<i64, Cell> = BTreeMap::new();
+                    cells.iter().for_each(|(at, cell)| coarser.entry(at - at % length).or_default().add(cell));
+                    cells = coarser;
+                    let expect: Vec<Bucket> = cells.iter().map(|(at, cell)| cell.bucket(*at, at + length)).collect();
+                    let got = reader.buckets(level, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                    assert_eq!(got, expect, "{level:?} of {iface}");
+                }
+                let days = reader.buckets(Resolution::Day, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                assert!(days.is_sorted_by(|one, next| one.from < one.to && one.to <= next.from), "{days:?}");
+                if self.zone_changed {
+                    let hours = reader.buckets(Resolution::Hour, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                    assert_eq!(sums(&days), sums(&hours));
+                } else {
+                    let mut expect: BTreeMap<(i64, i64), Cell> = BTreeMap::new();
+                    for (at, cell) in self.cells(iface) {
+                        expect.entry(zone.day(at)).or_default().add(&cell);
+                    }
+                    let expect: Vec<Bucket> = expect.iter().map(|(day, cell)| cell.bucket(day.0, day.1)).collect();
+                    assert_eq!(days, expect, "days of {iface}");
+                }
+                let samples = reader.buckets(Resolution::Sample, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                assert_eq!(sums(&samples), sums(&days));
+            }
+        }
+
+        fn check_records(&self, opened: &Opened) {
+            for record in &opened.records {
+                let tally = self.tallies[&record.id];
+                assert_eq!((record.raw, record.lifetime), (tally.raw, tally.lifetime), "{}", record.name);
+                assert_eq!((record.mono_ms, Some(record.last_seen)), (tally.mono_ms, tally.last_seen));
+            }
+            if let Some(newest) = self.points.iter().max_by_key(|point| point.seq) {
+                assert!(opened.next_seq > newest.seq + SEQ_MARGIN);
+            }
+        }
+    }
+
+    /// Random histories: clocks that step to and fro, gaps, resets, interfaces that come and go, restarts, changes of zone. After each few
+    /// flushes every level must be what the simple model says, with what is still in memory and without.
+    #[test]
+    fn every_level_is_exact_at_every_commit() {
+        for round in 0..16 {
+            history(&mut Random(0x9e37_79b9_7f4a_7c15 ^ (round * 77 + 1)), round);
+        }
+    }
+
+    fn history(random: &mut Random, round: u64) {
+        // Around the ends of summer time in Europe and at Lord Howe Island, and an ordinary day.
+        let start = [1_774_746_000, 1_792_890_000, 1_775_314_800, T][round as usize % 4];
+        let mut zone = Zone::parse(ZONES[round as usize / 4 % 4]).unwrap();
+        let ifaces = 1 + random.below(5) as u32;
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut reader = opened.store.reader().unwrap();
+        let mut model = Model::default();
+        let (mut seq, mut mono_ms, mut offset) = (1, random.below(1 << 40), start);
+        let began = mono_ms;
+        let mut raws = vec![Counters::ZERO; ifaces as usize];
+        let mut seen = vec![mono_ms; ifaces as usize];
+        let interval = [1, 30, 30, 300][random.below(4) as usize];
+        let mut windows = BTreeSet::new();
+        for flush in 0..60 {
+            let mut batch = Batch::default();
+            let mut anchors = Vec::new();
+            if random.below(12) == 0 {
+                let far = [60, 4_000, 30_000, 100_000][random.below(4) as usize];
+                offset += random.below(2 * far) as i64 - far as i64;
+            }
+            for _ in 0..random.below(25) {
+                mono_ms += match random.below(40) {
+                    0 => random.below(40_000_000),
+                    1 => random.below(900),
+                    _ => interval * 1000 + random.below(5),
+                };
+                let unix = offset + ((mono_ms - began) / 1000) as i64;
+                windows.insert(window_of(unix));
+                for iface in 0..ifaces {
+                    if random.below(20) == 0 {
+                        continue;
+                    }
+                    let at = iface as usize;
+                    let kind = random.below(30);
+                    let delta =
+                        Counters(std::array::from_fn(|_| if random.below(3) == 0 { random.small() } else { 0 }));
+                    let mark = [Mark::Reset, Mark::Gap, Mark::Plain][kind.min(2) as usize];
+                    let span_ms = if kind == 3 { random.below(3_000_000) } else { mono_ms - seen[at] };
+                    seen[at] = mono_ms;
+                    let sample = Sample { iface, mark, span_ms, delta };
+                    batch.samples.push(sample);
+                    model.push(Point { seq, unix, sample });
+                    let tally = model.tallies.entry(iface).or_default();
+                    tally.lifetime.add(&delta);
+                    (tally.mono_ms, tally.last_seen) = (mono_ms, Some(unix));
+                    for (raw, delta) in raws[at].0.iter_mut().zip(delta.0) {
+                        *raw = raw.wrapping_add(delta);
+                    }
+                    if mark == Mark::Reset {
+                        raws[at] = Counters(std::array::from_fn(|_| random.small()));
+                        anchors.push(Anchor { seq, iface, raw: raws[at] });
+                    }
+                    tally.raw = raws[at];
+                }
+                batch.ticks.push(Tick { seq, mono_ms, unix: Some(unix), end: batch.samples.len() });
+                seq += 1;
+            }
+            if windows.len() > WINDOWS_OF_SAMPLES {
+                return;
+            }
+            if random.below(25) == 0 {
+                zone = Zone::parse(ZONES[random.below(4) as usize]).unwrap();
+                model.zone_changed = true;
+            }
+            let records: Vec<Record> = (0..ifaces).map(record).collect();
+            let unsaved = [Arc::new(batch), Arc::default()];
+            let check = flush % 7 == 6;
+            if check {
+                model.check(&reader, &zone, ifaces, &unsaved);
+            }
+            let records = if flush == 0 { &records[..] } else { &[] };
+            let flush =
+                Flush { batch: &unsaved[0], anchors: &anchors, records, events: &[], settings: &[], zone: &zone };
+            opened.store.flush(&flush).unwrap();
+            if random.below(10) == 0 {
+                // Its outcome was unclear: once more.
+                opened.store.doubtful = true;
+                opened.store.flush(&flush).unwrap();
+            }
+            if check {
+                model.check(&reader, &zone, ifaces, &[]);
+                model.check(&reader, &zone, ifaces, &unsaved);
+            }
+            if random.below(6) == 0 {
+                drop((opened, reader));
+                opened = Store::open(&place.file(), &OPTIONS).unwrap();
+                assert!(opened.events.is_empty());
+                reader = opened.store.reader().unwrap();
+                model.check_records(&opened);
+                if opened.newest.is_some() {
+                    seq = opened.next_seq;
+                }
+            }
+        }
+    }
+}

@@ -341,23 +341,32 @@ impl Daemon {
         Daemon::spawn(command)
     }
 
-    pub fn spawn(mut command: Command) -> Daemon {
+    /// Wherever it says it is.
+    pub fn spawn(command: Command) -> Daemon {
+        let (mut daemon, lines) = Daemon::launch(command);
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => daemon.first_line = line,
+            Err(RecvTimeoutError::Timeout) => panic!("no first line within {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("it ended without a word: {:?}", daemon.child.wait()),
+        }
+        let address = address_in(&daemon.first_line);
+        daemon.address = address.unwrap_or_else(|| panic!("no URL in the first line: {:?}", daemon.log()));
+        daemon
+    }
+
+    /// At an address known before, without a word from it.
+    pub fn spawn_at(command: Command, address: SocketAddr) -> Daemon {
+        let (mut daemon, _) = Daemon::launch(command);
+        daemon.address = address;
+        wait_until("it listens", || TcpStream::connect_timeout(&address, PATIENCE).is_ok());
+        daemon
+    }
+
+    fn launch(mut command: Command) -> (Daemon, Receiver<String>) {
         let mut child = command.stdout(Stdio::null()).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = follow(child.stderr.take().expect("a pipe"), log.clone());
-        let first_line = match lines.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(end) => {
-                let _ = child.kill();
-                let status = child.wait();
-                let silent = matches!(end, RecvTimeoutError::Timeout);
-                panic!("no first line: {}", if silent { "silence".to_string() } else { format!("{status:?}") });
-            }
-        };
-        let address = address_in(&first_line);
-        let daemon = Daemon { child, address: address.unwrap_or(([0; 4], 0).into()), log, first_line };
-        assert!(address.is_some(), "no URL in the first line: {:?}", daemon.log());
-        daemon
+        (Daemon { child, address: ([0; 4], 0).into(), log, first_line: String::new() }, lines)
     }
 
     pub fn pid(&self) -> u32 {

@@ -36,7 +36,12 @@ pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
     CollectorStatus {
         is_running: tuning.running,
         configuration: Configuration {
-            monitored_interfaces: tuning.interfaces.join(","),
+            monitored_interfaces: if tuning.interfaces.is_empty() {
+                let monitored = state.interfaces.iter().filter(|iface| iface.monitored && iface.present());
+                monitored.map(|iface| iface.name.as_str()).collect::<Vec<_>>().join(",")
+            } else {
+                tuning.interfaces.join(",")
+            },
             polling_interval: tuning.interval_s.to_string(),
             max_retries: tuning.max_retries.to_string(),
             retry_delay: seconds(tuning.retry_delay_ms),

@@ -1,8 +1,238 @@
-//! Columns for charts and rows for people.
-use crate::http::{Answer, Call, Context, Fault};
-pub fn series(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    todo!()
+//! Columns for charts and rows for people. What goes into a bucket is decided in `series` and `totals`.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Memory, ask, no_interface};
+use crate::clock::Zone;
+use crate::http::json::{Out, SeriesColumns, Time, Total, write, write_list};
+use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::live::State;
+use crate::model::{Bucket, IfaceId, Mark, RX_PACKETS, Resolution, TX_PACKETS};
+use crate::series::{Grid, Level, cells, choose, columns};
+use crate::store::Filter;
+use crate::totals::{self, Period};
+
+const DAY_S: i64 = 86_400;
+/// A clock that was wrong may have left something in the future, but nobody walks through all of it.
+const AHEAD_S: i64 = 366 * DAY_S;
+/// With nothing on disk yet, what is in memory is younger than this.
+const UNSAVED_S: i64 = 7 * DAY_S;
+/// Periods that are read at once: a year of hours lies in pieces of four days.
+const STRIDE: i64 = 100;
+
+/// An interface as it was asked for; without a number, nothing was ever stored of it.
+type Asked = (String, Option<IfaceId>);
+
+fn find(state: &State, name: &str) -> Result<Asked, Fault> {
+    let iface = state.interface(name).ok_or_else(|| no_interface(name))?;
+    Ok((iface.name.clone(), iface.id))
 }
-pub fn totals(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    todo!()
+
+/// What a query of buckets needs besides the range.
+struct Past {
+    memory: Memory,
+    zone: Arc<Zone>,
+}
+
+impl Past {
+    fn of(context: &Context) -> Past {
+        let zone = context.live.lock().zone.clone();
+        Past { memory: Memory::of(context), zone }
+    }
+
+    fn buckets(
+        &self,
+        context: &Context,
+        level: Resolution,
+        iface: Option<IfaceId>,
+        (from, to): (i64, i64),
+    ) -> Result<Vec<Bucket>, Fault> {
+        let Some(iface) = iface.filter(|_| from < to) else { return Ok(Vec::new()) };
+        let stored = ask(context, |reader| reader.buckets(level, iface, from, to, &self.zone, &self.memory.unsaved))?;
+        Ok(stored.unwrap_or_else(|| self.remembered(iface, from, to)))
+    }
+
+    /// Without a database there are samples, which are buckets of another length.
+    fn remembered(&self, iface: IfaceId, from: i64, to: i64) -> Vec<Bucket> {
+        let filter = Filter { iface: Some(iface), from: Some(from), to: Some(to) };
+        let bucket = |point: crate::store::Point| {
+            let seconds = u32::try_from(point.sample.span_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+            let plain = point.sample.mark == Mark::Plain;
+            let peak = |bytes: u64| if plain { bytes / u64::from(seconds).max(1) } else { 0 };
+            Bucket {
+                from: point.unix.saturating_sub(i64::from(seconds)),
+                to: point.unix,
+                sum: point.sample.delta,
+                rx_peak: peak(point.sample.delta.rx_bytes()),
+                tx_peak: peak(point.sample.delta.tx_bytes()),
+                covered: if plain { seconds } else { 0 },
+                blind: if plain { 0 } else { seconds },
+            }
+        };
+        self.memory.points(&filter).map(bucket).collect()
+    }
+}
+
+pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let to = call.values.integer("to").unwrap_or_else(|| call.unix());
+    let from = call.values.integer("from").unwrap_or_else(|| to.saturating_sub(DAY_S));
+    let points = call.values.count("points") as usize;
+
+    let (asked, interval_s) = {
+        let state = context.live.lock();
+        let mut asked: Vec<Asked> = Vec::new();
+        for name in call.values.texts("interface") {
+            if !asked.iter().any(|(known, _)| known == name) {
+                asked.push(find(&state, name)?);
+            }
+        }
+        if asked.is_empty() {
+            asked.extend(state.primary.as_deref().and_then(|name| find(&state, name).ok()));
+        }
+        (asked, i64::from(state.tuning.interval_s))
+    };
+    let past = Past::of(context);
+    let mut levels = Vec::new();
+    for (resolution, step) in [
+        (Resolution::Sample, interval_s),
+        (Resolution::FiveMinutes, 300),
+        (Resolution::Hour, 3600),
+        (Resolution::Day, DAY_S),
+    ] {
+        let oldest = ask(context, |reader| reader.oldest_of(resolution))?.flatten();
+        levels.push(Level { resolution, step, oldest });
+    }
+    let grid = choose(from, to, points, &past.zone, &levels);
+
+    // The first interface is read here: a history that cannot be read is a status, not half an answer. There are no
+    // more than one interface's columns in memory at a time.
+    let mut asked = asked.into_iter();
+    let first = match asked.next() {
+        Some((name, iface)) => Some((name, column(context, &past, &grid, iface)?)),
+        None => None,
+    };
+    Ok(Answer::stream(JSON, move |context, out| {
+        let starts = grid.edges.split_last().map_or(&[][..], |(_, starts)| starts);
+        let [begin, end] = [grid.edges.first(), grid.edges.last()].map(|edge| Time(edge.copied().unwrap_or_default()));
+        out.write_all(b"{\"from\":")?;
+        write(out, &begin)?;
+        out.write_all(b",\"to\":")?;
+        write(out, &end)?;
+        write!(out, ",\"step\":{},\"t\":", grid.step)?;
+        write(out, starts)?;
+        out.write_all(b",\"interfaces\":{")?;
+        if let Some((name, columns)) = first {
+            member(out, &name, &columns)?;
+        }
+        for (name, iface) in asked {
+            let columns = column(context, &past, &grid, iface).map_err(io::Error::other)?;
+            out.write_all(b",")?;
+            member(out, &name, &columns)?;
+        }
+        out.write_all(b"}}")
+    }))
+}
+
+fn member(out: Out, name: &str, columns: &SeriesColumns) -> io::Result<()> {
+    write(out, name)?;
+    out.write_all(b":")?;
+    write(out, columns)
+}
+
+fn column(context: &Context, past: &Past, grid: &Grid, iface: Option<IfaceId>) -> Result<SeriesColumns, Fault> {
+    let range = (grid.edges.first().copied().unwrap_or(0), grid.edges.last().copied().unwrap_or(0));
+    let buckets = past.buckets(context, grid.level, iface, range)?;
+    let columns = columns(&cells(&buckets, &grid.edges));
+    Ok(SeriesColumns { rx: columns.rx, tx: columns.tx, rx_peak: columns.rx_peak, tx_peak: columns.tx_peak })
+}
+
+pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let word = call.values.text("by").unwrap_or_default();
+    let period = Period::NAMES.iter().find(|(_, name)| *name == word).map_or(Period::Day, |(period, _)| *period);
+    let limit = call.values.count("limit") as usize;
+    let iface = {
+        let state = context.live.lock();
+        match call.values.text("interface") {
+            Some(name) => find(&state, name)?.1,
+            None => state.primary.as_deref().and_then(|name| find(&state, name).ok()).and_then(|(_, id)| id),
+        }
+    };
+    let past = Past::of(context);
+    let to = call.values.integer("to").unwrap_or_else(|| call.unix());
+    let back = |from: i64, count: i64| period.step(from, -count, &past.zone);
+    // The last moment that counts is just before `to`.
+    let from = call.values.integer("from").unwrap_or_else(|| back(to.saturating_sub(1), limit as i64 - 1));
+
+    let (mut rows, known) = (Vec::new(), Known::of(context, period, call.unix())?);
+    let to = to.min(call.unix().saturating_add(AHEAD_S));
+    let from = from.max(known.oldest);
+    if from < to {
+        let (start, mut end) = period.cover(from, to, &past.zone);
+        while rows.len() < limit && start < end {
+            let begin = back(end - 1, STRIDE - 1).max(start);
+            let mut buckets = known.read(context, &past, iface, (begin, end))?;
+            // One that reaches over the border is read from both sides.
+            buckets.retain(|bucket| (begin..end).contains(&(bucket.from + (bucket.to - bucket.from) / 2)));
+            let mut older = totals::rows(period, &past.zone, call.unix(), limit - rows.len(), &buckets);
+            older.append(&mut rows);
+            (rows, end) = (older, begin);
+        }
+    }
+    let row = |row: &totals::Row| Total {
+        from: Time(row.from),
+        to: Time(row.to),
+        rx_bytes: row.sum.rx_bytes(),
+        tx_bytes: row.sum.tx_bytes(),
+        rx_packets: row.sum.0[RX_PACKETS],
+        tx_packets: row.sum.0[TX_PACKETS],
+        complete: row.complete,
+    };
+    Ok(Answer::stream(JSON, move |_, out| write_list(out, rows.iter().map(row))))
+}
+
+/// Where the figures for a period come from.
+struct Known {
+    hourly: bool,
+    /// Of the level that reaches back furthest.
+    oldest: i64,
+    /// Before this there are hours only.
+    cells: i64,
+}
+
+impl Known {
+    fn of(context: &Context, period: Period, now: i64) -> Result<Known, Fault> {
+        let hourly = period == Period::Hour;
+        let oldest = |level| -> Result<i64, Fault> {
+            let known = ask(context, |reader| reader.oldest_of(level))?.flatten();
+            Ok(known.unwrap_or(now.saturating_sub(UNSAVED_S)))
+        };
+        if !hourly {
+            return Ok(Known { hourly, oldest: oldest(Resolution::Day)?, cells: 0 });
+        }
+        let cells = oldest(Resolution::FiveMinutes)?;
+        let oldest = oldest(Resolution::Hour)?.min(cells);
+        // An hour is taken from one level, not from both.
+        Ok(Known {
+            hourly,
+            oldest,
+            cells: if cells.saturating_sub(oldest) < 3600 { 0 } else { cells.saturating_add(3599) / 3600 * 3600 },
+        })
+    }
+
+    fn read(
+        &self,
+        context: &Context,
+        past: &Past,
+        iface: Option<IfaceId>,
+        (from, to): (i64, i64),
+    ) -> Result<Vec<Bucket>, Fault> {
+        if !self.hourly {
+            return past.buckets(context, Resolution::Day, iface, (from, to));
+        }
+        let cut = self.cells.clamp(from, to);
+        let mut buckets = past.buckets(context, Resolution::Hour, iface, (from, cut))?;
+        buckets.append(&mut past.buckets(context, Resolution::FiveMinutes, iface, (cut, to))?);
+        Ok(buckets)
+    }
 }

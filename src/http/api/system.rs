@@ -1,13 +1,13 @@
 //! The service and the machine: what runs here, and how it is.
 
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use super::{ask, collector, link_word};
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
-use crate::http::{Answer, Call, Context, Fault, assets, server};
+use crate::http::{Answer, Call, Context, Fault, assets};
 use crate::live::{Iface, State};
 use crate::model::Machine;
 
@@ -130,6 +130,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let words = judge(&state, call.unix(), mono_ms, readable);
         let unsaved = [&*state.saving_batch, &state.batch];
         let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
+        let unsaved_records: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
         SystemHealth {
             status: words.overall,
             reason: words.reason,
@@ -139,13 +140,13 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
             timestamp: Time(call.unix()),
             details: HealthDetails {
                 database: DatabaseDetails {
-                    traffic_data_records: facts.samples,
+                    traffic_data_records: facts.samples.saturating_add(unsaved_records as u64),
                     configuration_records: facts.settings,
                     database_size_bytes: facts.size_bytes,
                     database_path: context.database.display().to_string(),
                     last_saved: state.saving.last_saved.map(Time),
                     unsaved_seconds: oldest.map_or(0, |tick| mono_ms.saturating_sub(tick.mono_ms) / 1000),
-                    unsaved_records: unsaved.iter().map(|batch| batch.samples.len()).sum(),
+                    unsaved_records,
                     save_failures: state.saving.failures,
                     error: state.saving.error.clone().or_else(|| fault.map(|fault| fault.to_string())),
                 },
@@ -156,7 +157,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                 },
                 collector: collector::describe(&state, mono_ms),
                 clock: ClockDetails { believed: state.clock_believed, timezone: state.zone.name().to_string() },
-                http: HttpDetails { panics: server::panics() },
+                http: HttpDetails { panics: context.notes.panics.load(Ordering::Relaxed) },
             },
         }
     };
@@ -177,13 +178,10 @@ pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 }
 
 pub fn metrics(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    /// A percentage needs two readings, and nobody wants to wait for the second: the first is the one of whoever asked
-    /// before, or the boot of the machine.
-    static BEFORE: Mutex<(u64, u64)> = Mutex::new((0, 0));
-
     let machine = (context.machine)();
     let now = (machine.cpu_busy, machine.cpu_all);
-    let before = std::mem::replace(&mut *BEFORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
+    let before =
+        std::mem::replace(&mut *context.notes.jiffies.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
     let network_interfaces_count = context.live.lock().interfaces.iter().filter(|iface| iface.present()).count();
     Answer::json(&measure(&machine, before, network_interfaces_count, call.unix()))
 }
