@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::http::{self, Context};
 use crate::live::{Live, Tuning};
 use crate::sampler::{Reopen, Sampler, Start};
-use crate::source::{self, Choice, Wake};
+use crate::source::{self, Choice, Wake, Woken};
 use crate::store::{Options, Store};
 use crate::writer::Writer;
 
@@ -79,7 +79,9 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         primary_found: opened.settings.get("primary_found").cloned().unwrap_or_default(),
     };
     let reopen: Reopen = Box::new(move || source::open(choice));
-    let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+    let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+    // The first answer already knows the interfaces.
+    sampler.step(Woken::default());
     let reader = opened.store.reader()?;
     let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 

@@ -34,17 +34,17 @@ impl Traffic {
         self.step += 1;
         let n = self.step;
         let before = [kernel("wan0"), kernel("lan0"), kernel("tun0")];
-        send("wan0", 1400, 3 * n);
+        // Reports of a changed link in the middle of it all. (Down and up again would lose frames before any counter.)
+        ip(&format!("link set lan0 mtu {}", 1000 + n));
+        send("wan0", 800, 3 * n);
         send("lan0", 60, 2 * n);
         Wire::of("wan0").send(EVERYBODY, UNKNOWN, 100, n);
-        // With the other end down the sender counts a drop; which also makes link events in the middle of it all.
-        ip("link set lan0 down");
-        send("wan0", 500, n);
-        ip("link set lan0 up");
+        // More than the other end takes: a drop for the sender, and one for the receiver.
+        send("wan0", 1400, n);
         let n = n as u64;
-        let (down, up) = (3 * n * 1400 + n * 100, 2 * n * 60);
+        let (down, up) = (3 * n * 800 + n * 100, 2 * n * 60);
         let wan = [up, down, 2 * n, 4 * n, 0, 0, 0, n];
-        let lan = [down, up, 4 * n, 2 * n, 0, 0, n, 0];
+        let lan = [down, up, 4 * n, 2 * n, 0, 0, 2 * n, 0];
         let tunnel = self.tunnel.burst(self.step);
         for (name, (before, moved)) in WATCHED.iter().zip(before.into_iter().zip([wan, lan, tunnel])) {
             wait_until("the kernel has counted what was sent", || minus(kernel(name), before) == moved);
@@ -101,11 +101,8 @@ fn sums(source: &str) {
     check(&daemon, base, "from the disk");
     daemon.stop();
 
-    for name in WATCHED {
-        let moved = minus(kernel(name), base[WATCHED.iter().position(|known| *known == name).expect("of the table")]);
-        let expect_all = name == "tun0";
-        assert!(!expect_all || moved.iter().all(|count| *count > 0), "a counter never moved: {moved:?}");
-    }
+    let moved = minus(kernel("tun0"), base[2]);
+    assert!(moved.iter().all(|count| *count > 0), "a counter never moved: {moved:?}");
     let database = rusqlite::Connection::open(dir.join("net-pulse.db")).expect("a database");
     let verdict: String = database.query_row("PRAGMA integrity_check", (), |row| row.get(0)).expect("an answer");
     assert_eq!(verdict, "ok");

@@ -30,8 +30,8 @@ const FORBIDDEN: [(&str, &str); 4] =
 const RESERVED: [(&str, &[&str]); 6] = [
     ("rusqlite::", &["store"]),
     ("libc::", &["source", "clock", "app", "main"]),
-    // The front door asks for socket options and polls that the standard library has not.
-    ("nix::", &["source", "clock", "app", "http", "main"]),
+    // The front door owns its sockets; signals are awaited where the threads are made.
+    ("nix::", &["source", "clock", "http", "app", "main"]),
     ("tiny_http::", &["http"]),
     ("serde_json::", &["http", "commands"]),
     ("std::process::exit", &["main"]),

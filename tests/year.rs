@@ -7,6 +7,7 @@ use std::time::Duration;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
 use net_pulse::detect::Wanted;
 use net_pulse::error::Result;
+use net_pulse::http::{self, Ask, Context};
 use net_pulse::live::{Live, Tuning};
 use net_pulse::model::{Address, Bucket, Counters, Link, Reading, Resolution, Width};
 use net_pulse::sampler::{Sampler, Start};
@@ -204,7 +205,10 @@ fn a_year_of_24_interfaces() {
         );
     }
     drop(state);
-    report(&reader, &path, days);
+    let size = reader.facts().unwrap().size_bytes;
+    println!("{days} days: {size} bytes on disk");
+    assert!(size <= 8_000_000, "{size} bytes");
+    time_series(reader, live, clock, &folder.0);
 }
 
 /// The finer levels hold the newest part of the same story: over what they keep, in whole units of the coarser level,
@@ -230,8 +234,32 @@ fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
     assert!(cells.rx_bytes().abs_diff(samples.rx_bytes()) <= one, "{cells:?} {samples:?}");
 }
 
-fn report(reader: &Reader, path: &std::path::Path, days: i64) {
-    let size = reader.facts().unwrap().size_bytes;
-    println!("{days} days: {size} bytes in {}", path.file_name().unwrap().to_string_lossy());
-    assert!(size <= 8_000_000, "{size} bytes");
+/// For the eye, not for a verdict: `cargo test --release --test year -- --nocapture`.
+fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::path::Path) {
+    let context = Context {
+        live,
+        reader: Mutex::new(Some(reader)),
+        clock: clock.clone(),
+        database: folder.join("year.db"),
+        machine: Box::new(net_pulse::model::Machine::default),
+        listening: Vec::new(),
+        notes: http::Notes::default(),
+    };
+    let now = clock.now().unix_ms / 1000;
+    for (name, seconds) in [("1 h", 3600), ("24 h", DAY_S), ("30 d", 30 * DAY_S), ("1 y", 365 * DAY_S)] {
+        let target = format!("/api/traffic/series?interface=lan00&from={}&to={now}", now - seconds);
+        let ask = Ask { method: "GET", target: &target, ..Ask::default() };
+        let mut micros: Vec<u128> = Vec::new();
+        let mut bytes = 0;
+        for _ in 0..21 {
+            let begin = std::time::Instant::now();
+            let answer = http::answer(&context, &ask);
+            assert_eq!(answer.status, 200);
+            let body = answer.body.whole(&context).unwrap();
+            micros.push(begin.elapsed().as_micros());
+            bytes = body.len();
+        }
+        micros.sort_unstable();
+        println!("series over {name}: {} us, {bytes} bytes", micros[micros.len() / 2]);
+    }
 }

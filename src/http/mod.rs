@@ -94,6 +94,22 @@ pub enum Body {
     Stream(Stream),
 }
 
+impl Body {
+    /// All of it, for who asks without a socket. Only for what is known to be small.
+    pub fn whole(self, context: &Context) -> io::Result<Vec<u8>> {
+        match self {
+            Body::Empty => Ok(Vec::new()),
+            Body::Static(bytes) => Ok(bytes.to_vec()),
+            Body::Bytes(bytes) => Ok(bytes),
+            Body::Stream(stream) => {
+                let mut bytes = Vec::new();
+                stream(context, &mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
 /// What goes back. No header may carry anything that a stranger named: neither end checks them for line breaks.
 pub struct Answer {
     pub status: u16,

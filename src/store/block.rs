@@ -1,15 +1,16 @@
-//! Packing of small numbers into the blobs of the database, and back. Pure: it knows rows, groups and columns, not what they
-//! mean (`rows` does). A group is what belongs to one interface, and a directory in front lets a reader unpack one group and
-//! step over the others.
+//! Packing of small numbers into the blobs of the database, and back. Pure: it knows rows, groups and columns, not
+//! what they mean (`rows` does). A group is what belongs to one interface, and a directory in front lets a reader
+//! unpack one group and step over the others.
 //!
 //! ```text
 //! format (1) | rows | head length | directory length | groups | head | directory: (id step, length)* | body*
-//! body: modes | presence runs, if it lacks rows | column*      modes: bit 0 = lacks rows, then two bits for each column
+//! body: modes | presence runs, if it lacks rows | column*
+//! modes: bit 0 = lacks rows, then two bits for each column
 //! ```
 //! Every number is an unsigned LEB128. Three forms of a column were worth having, the shortest is taken for each:
-//! nothing at all where all values are zero (most are: errors, drops, idle links); LEB128 with runs of zero, for traffic that
-//! comes now and then; and the smallest value plus so many bits for each, for steady traffic, where LEB128's whole bytes
-//! cost a quarter more.
+//! nothing at all where all values are zero (most are: errors, drops, idle links); LEB128 with runs of zero, for
+//! traffic that comes now and then; and the smallest value plus so many bits for each, for steady traffic, where
+//! LEB128's whole bytes cost a quarter more.
 //!
 //! Unpacking trusts nothing: any bytes give an error or some numbers, in bounded time and memory.
 

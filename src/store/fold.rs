@@ -1,8 +1,8 @@
 //! Samples into cells: how what passed up to one tick is spread over the buckets of time it covers. Pure.
 //!
-//! A sample covers the whole seconds `(unix - span, unix]`; its deltas are cut at cell borders in proportion to time, and
-//! the pieces add up to the deltas exactly. Everything coarser is a sum of five-minute cells: local midnight lies on a
-//! five-minute border in every zone in use, half-hour ones included.
+//! A sample covers the whole seconds `(unix - span, unix]`; its deltas are cut at cell borders in proportion to time,
+//! and the pieces add up to the deltas exactly. Everything coarser is a sum of five-minute cells: local midnight lies
+//! on a five-minute border in every zone in use, half-hour ones included.
 
 use crate::model::{Bucket, Counters, Mark, RX_BYTES, Sample, TX_BYTES};
 
@@ -58,7 +58,8 @@ pub fn floor(unix: i64, length: i64) -> i64 {
     unix - unix.rem_euclid(length)
 }
 
-/// The window that a tick belongs to: what it tells of ends at the tick, so that a tick on the border closes the old one.
+/// The window that a tick belongs to: what it tells of ends at the tick, so that a tick on the border closes the old
+/// one.
 pub fn window_of(unix: i64) -> i64 {
     floor(unix - 1, WINDOW_S)
 }
@@ -90,8 +91,8 @@ pub fn whole(sample: &Sample) -> Cell {
     }
 }
 
-/// The pieces of a sample that lie in `[from, to)`, each with the start of its five-minute cell, ascending. `from` and `to` must be
-/// borders of cells.
+/// The pieces of a sample that lie in `[from, to)`, each with the start of its five-minute cell, ascending. `from`
+/// and `to` must be borders of cells.
 pub fn pieces(unix: i64, sample: &Sample, from: i64, to: i64, each: &mut dyn FnMut(i64, &Cell)) {
     let all = whole(sample);
     let (start, end) = range(unix, sample);
@@ -172,7 +173,7 @@ mod tests {
         let gap = sample(200 * 86_400_000, Mark::Gap, 90 * 288 * 1000);
         let mut cells = 0;
         pieces(T, &gap, 0, i64::MAX / 300 * 300, &mut |start, cell| {
-            assert!(start >= T - 90 * DAY_S && start < T);
+            assert!((T - 90 * DAY_S..T).contains(&start));
             assert_eq!((cell.sum.rx_bytes(), cell.covered, cell.blind, cell.rx_peak), (1000, 0, 300, 0));
             cells += 1;
         });

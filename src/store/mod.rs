@@ -1,16 +1,22 @@
 //! History in one SQLite file: the only SQL of the program. It keeps and finds; it decides nothing about interfaces or
 //! time, and never names `source`.
 //!
-//! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure. `open`, `write`
-//! and `query` are the edges.
+//! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure.
+//! `open`, `write` and `query` are the edges, each a caller's way in; `samples` and `levels` keep the tables,
+//! `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
 
 pub mod block;
 mod fold;
+mod keep;
+mod levels;
 mod open;
 mod query;
 pub mod rows;
+mod samples;
+mod state;
 #[cfg(test)]
 mod testing;
+mod window;
 mod write;
 
 use std::collections::BTreeMap;
@@ -36,7 +42,7 @@ pub struct Store {
     /// The largest size of the file.
     pages: u64,
     conn: Connection,
-    state: write::State,
+    state: state::State,
     /// A transaction failed: `state` may be older than the file.
     doubtful: bool,
     /// How many times the usual spare pages the next flush asks for; rises while the file is full.
@@ -61,8 +67,8 @@ pub struct Opened {
 pub struct Flush<'a> {
     pub batch: &'a Batch,
     pub anchors: &'a [Anchor],
-    /// Identities that are new or changed (name, kind, alias, ifindex, boot, first_seen); their `raw` and `lifetime` are
-    /// ignored: those follow from `anchors` and the batch.
+    /// Identities that are new or changed (name, kind, alias, ifindex, boot, first_seen); their `raw` and `lifetime`
+    /// are ignored: those follow from `anchors` and the batch.
     pub records: &'a [Record],
     pub events: &'a [Event],
     /// `None` deletes.
@@ -75,8 +81,8 @@ impl Store {
         open::open(path, options)
     }
 
-    /// One transaction: all of it or nothing. Closes windows, prunes. Ticks that are on disk already are left out, so that a
-    /// flush whose outcome was unclear can be repeated.
+    /// One transaction: all of it or nothing. Closes windows, prunes. Ticks that are on disk already are left out, so
+    /// that a flush whose outcome was unclear can be repeated.
     pub fn flush(&mut self, flush: &Flush) -> Result<()> {
         self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.path.display())))
     }
@@ -118,7 +124,8 @@ pub struct Reader {
     _guard: Arc<open::Guard>,
 }
 
-/// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken twice.
+/// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken
+/// twice.
 pub type Unsaved = [Arc<Batch>];
 
 impl Reader {
@@ -139,8 +146,8 @@ impl Reader {
         self.oldest_points(filter, after, limit, unsaved)
     }
 
-    /// Buckets of one level that overlap `[from, to)`, ascending, only those with something known in them. Of days, those
-    /// not yet closed are cut in `zone`. For `Sample`, one bucket a sample, `from` being its start.
+    /// Buckets of one level that overlap `[from, to)`, ascending, only those with something known in them. Of days,
+    /// those not yet closed are cut in `zone`. For `Sample`, one bucket a sample, `from` being its start.
     pub fn buckets(
         &self,
         level: Resolution,

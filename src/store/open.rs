@@ -2,8 +2,8 @@
 //! damaged file aside. Everything odd that happens here is told loudly, in the log and as an event.
 //!
 //! While the database is in use nobody may `open()` its path outside SQLite: closing any descriptor of a file drops all
-//! POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the look at the header comes
-//! before SQLite, and the guard against a second process has a file of its own.
+//! POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the look at the
+//! header comes before SQLite, and the guard against a second process has a file of its own.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::write::State;
+use super::state::State;
 use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,8 +30,8 @@ const LEAST_PAGES: u64 = 64;
 
 /// Ways to the file system, best first.
 const FILE_SYSTEMS: [Option<&str>; 3] = [
-    // Keeps the index of the write-ahead log on the heap: no -shm file, which jffs2 cannot map and whose dirty pages would
-    // double what is written. All connections of this process share it; other processes are kept out.
+    // Keeps the index of the write-ahead log on the heap: no -shm file, which jffs2 cannot map and whose dirty pages
+    // would double what is written. All connections of this process share it; other processes are kept out.
     Some("unix-excl"),
     // Where fcntl locks fail (overlayfs on jffs2 has been seen to answer EINVAL). Has no write-ahead log.
     Some("unix-dotfile"),
@@ -377,4 +377,251 @@ fn private_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o750);
     builder.recursive(true).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Batch;
+    use crate::store::testing::{OPTIONS, Place, T};
+
+    fn points(opened: &Opened) -> u64 {
+        opened.store.reader().unwrap().facts().unwrap().samples
+    }
+
+    /// A database with three samples, closed.
+    fn filled(place: &Place) {
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        assert_eq!((points(&opened), opened.events.len()), (3, 0));
+    }
+
+    fn names(place: &Place) -> Vec<String> {
+        let entries = fs::read_dir(place.path()).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn closing_leaves_one_file_and_its_guard() {
+        let place = Place::new();
+        filled(&place);
+        assert_eq!(names(&place), ["net-pulse.db", "net-pulse.db.guard"]);
+        assert_eq!(points(&Store::open(&place.file(), &OPTIONS).unwrap()), 3);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn files_are_for_their_owner_and_directories_are_made() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = Place::new();
+        let path = place.path().join("a/b/net-pulse.db");
+        let mut opened = Store::open(&path, &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for part in ["", "-wal", ".guard"] {
+            assert_eq!(mode(&beside(&path, part)), 0o600, "{part}");
+        }
+        assert_eq!(mode(&place.path().join("a/b")) & 0o027, 0);
+        assert!(!beside(&path, "-shm").exists());
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_is_in_its_way() {
+        let place = Place::new();
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let refused = || Store::open(&place.file(), &OPTIONS).err().unwrap();
+        assert_eq!(refused().kind, ErrorKind::Busy);
+        assert!(refused().to_string().contains("another net-pulse uses"));
+        drop(opened);
+        // The database is in use while anything of it is open.
+        assert_eq!(refused().kind, ErrorKind::Busy);
+        drop(reader);
+        Store::open(&place.file(), &OPTIONS).unwrap();
+    }
+
+    /// Refused with the kind and the words, and left as it was.
+    fn refuses(place: &Place, kind: ErrorKind, words: &[&str]) {
+        let before = fs::read(place.file()).ok();
+        let error = Store::open(&place.file(), &OPTIONS).err().unwrap();
+        assert_eq!(error.kind, kind, "{error}");
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error}"));
+        assert_eq!(fs::read(place.file()).ok(), before);
+        assert!(names(place).iter().all(|name| !name.contains("corrupt")));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let place = Place::new();
+        fs::create_dir(place.file()).unwrap();
+        refuses(&place, ErrorKind::Usage, &["is a directory", "--database"]);
+        fs::remove_dir(place.file()).unwrap();
+
+        for text in [&b"hello"[..], &[b'x'; 9_000]] {
+            fs::write(place.file(), text).unwrap();
+            refuses(&place, ErrorKind::Usage, &["is not a database of net-pulse", "--database"]);
+        }
+        fs::remove_file(place.file()).unwrap();
+        Connection::open(place.file()).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
+        refuses(&place, ErrorKind::Usage, &["is not a database of net-pulse"]);
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_naming_both_versions() {
+        let place = Place::new();
+        filled(&place);
+        Connection::open(place.file()).unwrap().pragma_update(None, "user_version", 97).unwrap();
+        refuses(&place, ErrorKind::Newer, &["schema 97", "up to 1"]);
+    }
+
+    /// Spoils a filled database, and expects a fresh one with the old one beside it and an event that says so.
+    fn set_aside_after(spoil: impl Fn(&Path)) {
+        let place = Place::new();
+        {
+            let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+            (0..40).for_each(|at| opened.save(&Batch::steady(1 + 10 * at, T + 300 * at as i64, 10)).unwrap());
+        }
+        spoil(&place.file());
+        let spoiled = fs::read(place.file()).unwrap();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let aside: Vec<String> = names(&place).into_iter().filter(|name| name.contains(".corrupt-")).collect();
+        assert_eq!(aside.len(), 1);
+        assert_eq!(fs::read(place.path().join(&aside[0])).unwrap(), spoiled);
+        assert_eq!(opened.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Storage]);
+        assert!(opened.events[0].detail.contains(&aside[0]));
+        assert_eq!((points(&opened), opened.next_seq), (0, 1));
+        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        assert_eq!(points(&opened), 3);
+    }
+
+    fn overwrite(path: &Path, from: usize, to: usize, byte: u8) {
+        let mut bytes = fs::read(path).unwrap();
+        let to = to.min(bytes.len());
+        bytes[from..to].fill(byte);
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn e40_a_damaged_database_is_set_aside() {
+        set_aside_after(|path| overwrite(path, 0, 4_096, 0));
+        set_aside_after(|path| overwrite(path, 0, usize::MAX, 0));
+        set_aside_after(|path| overwrite(path, 16, 4_096, 0xff));
+        set_aside_after(|path| overwrite(path, 100, 4_096, 0x5a));
+        set_aside_after(|path| overwrite(path, 4_096, 40_960, 0x5a));
+        set_aside_after(|path| OpenOptions::new().write(true).open(path).unwrap().set_len(3 * 4_096).unwrap());
+    }
+
+    #[test]
+    fn e40_the_log_goes_along_with_its_database() {
+        let place = Place::new();
+        fs::write(place.file(), [0; 8_192]).unwrap();
+        fs::write(beside(&place.file(), "-wal"), b"the log").unwrap();
+        Store::open(&place.file(), &OPTIONS).unwrap();
+        let log = names(&place).into_iter().find(|name| name.contains(".corrupt-") && name.ends_with("-wal")).unwrap();
+        assert_eq!(fs::read(place.path().join(log)).unwrap(), b"the log");
+    }
+
+    #[test]
+    fn e40_an_empty_file_is_a_fresh_start() {
+        let place = Place::new();
+        fs::write(place.file(), b"").unwrap();
+        filled(&place);
+    }
+
+    #[test]
+    fn e40_two_damaged_ones_do_not_overwrite_each_other() {
+        let place = Place::new();
+        filled(&place);
+        for _ in 0..3 {
+            overwrite(&place.file(), 0, 100, 0);
+            drop(Store::open(&place.file(), &OPTIONS).unwrap());
+        }
+        assert_eq!(names(&place).iter().filter(|name| name.contains(".corrupt-")).count(), 3);
+    }
+
+    /// `unix-dotfile` has no write-ahead log: the real thing refuses, and the other journal takes over.
+    #[test]
+    #[cfg(unix)]
+    fn e36_e37_without_a_write_ahead_log_the_other_journal_is_used() {
+        let place = Place::new();
+        let mut events = Vec::new();
+        // What a power cut leaves of its lock.
+        fs::create_dir(beside(&place.file(), ".lock")).unwrap();
+        let (conn, state, _) = connect_by(&place.file(), Some("unix-dotfile"), 1_000, &mut events).unwrap();
+        assert_eq!(events.len(), 1);
+        assert!(events[0].detail.contains("no write-ahead log"), "{events:?}");
+        let journal: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+        assert_eq!(journal, "truncate");
+        let guard = Arc::new(Guard::take(&place.file()).unwrap());
+        let mut store = Store {
+            path: place.file(),
+            file_system: Some("unix-dotfile"),
+            pages: 1_000,
+            conn,
+            state,
+            doubtful: false,
+            room: 1,
+            guard,
+        };
+        let reader = store.reader().unwrap();
+        for at in 0..5 {
+            store.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap();
+            assert_eq!(reader.facts().unwrap().samples, 3 * (at + 1));
+        }
+        drop((store, reader));
+        assert_eq!(points(&Store::open(&place.file(), &OPTIONS).unwrap()), 15);
+    }
+
+    #[test]
+    fn the_pragmas_are_in_force() {
+        let place = Place::new();
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let ask = |name: &str| -> i64 { opened.store.conn.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+        for (name, expect) in [
+            ("page_size", 4_096),
+            ("synchronous", 1),
+            ("wal_autocheckpoint", 64),
+            ("cache_size", -256),
+            ("temp_store", 2),
+            ("max_page_count", 8_192),
+            ("user_version", 1),
+            ("application_id", APPLICATION_ID.into()),
+        ] {
+            assert_eq!(ask(name), expect, "{name}");
+        }
+        let reader = opened.store.reader().unwrap();
+        assert!(reader.conn.execute("DELETE FROM sample", []).is_err());
+    }
+
+    #[test]
+    fn e38_readers_go_on_during_a_transaction_and_after_a_checkpoint() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let conn = &opened.store.conn;
+        conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO setting VALUES ('a', 'b')").unwrap();
+        let reader = std::thread::spawn(move || {
+            let facts = reader.facts().unwrap();
+            assert_eq!((facts.samples, facts.settings), (3, 0));
+            reader
+        })
+        .join()
+        .unwrap();
+        conn.execute_batch("COMMIT").unwrap();
+        let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+        assert_eq!(busy, 0);
+        assert_eq!((reader.facts().unwrap().samples, reader.facts().unwrap().settings), (3, 1));
+
+        // A reader in the middle of its read keeps its view, and does not stop the writer.
+        let before = reader.conn.unchecked_transaction().unwrap();
+        let count = || -> i64 { before.query_row("SELECT sum(n) FROM sample", [], |row| row.get(0)).unwrap() };
+        assert_eq!(count(), 3);
+        (1..200).for_each(|at| opened.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap());
+        assert_eq!(count(), 3);
+        drop(before);
+        assert_eq!(reader.facts().unwrap().samples, 600);
+    }
 }

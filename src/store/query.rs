@@ -1,6 +1,6 @@
-//! The readers' side. Every query is one short read transaction, so that a slow client never keeps the write-ahead log from being
-//! taken in, and each merges what is stored with what is in memory: a tick is on disk with all that went before it, or
-//! not at all, so that the newest number on disk parts the two.
+//! The readers' side. Every query is one short read transaction, so that a slow client never keeps the write-ahead
+//! log from being taken in, and each merges what is stored with what is in memory: a tick is on disk with all that
+//! went before it, or not at all, so that the newest number on disk parts the two.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,10 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::block::{Columns, Packed};
 use super::fold::{self, CELL_S, Cell, WINDOW_S};
-use super::rows::{Samples, count_samples, unpack_cells};
-use super::write::{BLOCK_S, Days, FIVE_MINUTES, HOURS, Level, State, each_block, each_cell, open_day};
+use super::levels::{Days, FIVE_MINUTES, HOURS, Level, each_cell, open_day};
+use super::rows::{LAST_UNIX, Samples, count_samples, unpack_cells};
+use super::samples::{BLOCK_S, each_block};
+use super::state::State;
 use super::{Cursor, Facts, Filter, Point, Reader, Unsaved};
 use crate::clock::Zone;
 use crate::error::Result;
@@ -27,8 +29,9 @@ impl Filter {
         self.to.unwrap_or(i64::MAX)
     }
 
-    fn takes(&self, unix: i64, iface: IfaceId) -> bool {
-        unix >= self.from() && unix < self.to() && self.iface.is_none_or(|wanted| wanted == iface)
+    pub(super) fn takes(&self, point: &Point) -> bool {
+        let wanted = self.iface.is_none_or(|iface| iface == point.sample.iface);
+        wanted && point.unix >= self.from() && point.unix < self.to()
     }
 }
 
@@ -262,8 +265,9 @@ fn unpack(samples: &mut Samples, first: i64, bytes: &[u8], filter: &Filter, out:
         let packed = Packed::open(bytes)?;
         samples.open(&packed)?;
         samples.some(&packed, filter.iface, &mut |moment, sample| {
-            if filter.takes(moment.unix, sample.iface) {
-                out.push(Point { seq: moment.seq, unix: moment.unix, sample: *sample });
+            let point = Point { seq: moment.seq, unix: moment.unix, sample: *sample };
+            if filter.takes(&point) {
+                out.push(point);
             }
         })
     };
@@ -289,6 +293,7 @@ fn each_unsaved(unsaved: &Unsaved, stored: u64, each: &mut dyn FnMut(u64, i64, &
             if let Some(unix) = tick.unix
                 && tick.seq > stored
             {
+                let unix = unix.clamp(1, LAST_UNIX);
                 samples.iter().for_each(|sample| each(tick.seq, unix, sample));
             }
         }
@@ -302,8 +307,9 @@ fn pending(conn: &Connection, filter: &Filter, unsaved: &Unsaved) -> Result<Vec<
         return Ok(points);
     }
     each_unsaved(unsaved, newest_seq(conn)?, &mut |seq, unix, sample| {
-        if filter.takes(unix, sample.iface) {
-            points.push(Point { seq, unix, sample: *sample });
+        let point = Point { seq, unix, sample: *sample };
+        if filter.takes(&point) {
+            points.push(point);
         }
     });
     points.sort_unstable_by_key(Point::order);
@@ -350,8 +356,8 @@ fn sample_buckets(conn: &Connection, iface: IfaceId, from: i64, to: i64, unsaved
     Ok(out)
 }
 
-/// What no row of a coarser level has yet, as five-minute cells that start in `[from, to)`, which must be borders of cells. Also
-/// the time of the newest stored tick.
+/// What no row of a coarser level has yet, as five-minute cells that start in `[from, to)`, which must be borders of
+/// cells. Also the time of the newest stored tick.
 fn recent(
     conn: &Connection,
     marks: &State,
@@ -477,4 +483,137 @@ fn day_buckets(
     }
     let overlap = |(start, until): &(i64, i64)| *start < to && *until > from;
     Ok(sums.iter().filter(|(day, _)| overlap(day)).map(|((start, until), cell)| cell.bucket(*start, *until)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::Batch;
+    use crate::store::testing::{OPTIONS, Place, T, record};
+    use crate::store::{Flush, Store};
+
+    #[test]
+    fn unsaved_samples_are_merged_once_and_those_without_a_time_are_left_out() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let saving = Arc::new(Batch::steady(1, T + 30, 10));
+        let mut next = Batch::steady(11, T + 330, 5);
+        next.ticks[4].unix = None;
+        let unsaved = [saving.clone(), Arc::new(next)];
+        let check = |reader: &Reader| {
+            let points = reader.newest(&Filter::default(), 0, 99, &unsaved).unwrap();
+            assert_eq!(points.iter().map(|point| point.seq).collect::<Vec<_>>(), (1..15).rev().collect::<Vec<_>>());
+            let cells = reader.buckets(Resolution::FiveMinutes, 1, T, T + 900, &Zone::UTC, &unsaved).unwrap();
+            let got: Vec<_> = cells.iter().map(|cell| (cell.from - T, cell.sum.rx_bytes(), cell.covered)).collect();
+            assert_eq!(got, [(0, 3_000, 300), (300, 1_200, 120)]);
+            let samples = reader.buckets(Resolution::Sample, 1, T, T + 900, &Zone::UTC, &unsaved).unwrap();
+            assert_eq!((samples.len(), samples[0].from, samples[0].rx_peak), (14, T, 10));
+        };
+        check(&reader);
+        // The same batch is still in memory while it is on disk already.
+        opened.save(&saving).unwrap();
+        check(&reader);
+    }
+
+    #[test]
+    fn a_walk_meets_every_point_once_though_the_batch_is_saved_meanwhile() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let batches = [Arc::new(Batch::steady(1, T + 30, 100)), Arc::new(Batch::steady(101, T + 3_030, 100))];
+        let (mut seqs, mut cursor) = (Vec::new(), None);
+        for round in 0.. {
+            let (points, next) = reader.oldest(&Filter::default(), cursor, 7, &batches).unwrap();
+            seqs.extend(points.iter().map(|point| point.seq));
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+            if round == 5 || round == 20 {
+                opened.save(&batches[round / 20]).unwrap();
+            }
+        }
+        assert_eq!(seqs, (1..201).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn e43_events_are_bounded_and_newest_first() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let batch = Batch::default();
+        for at in 0..13 {
+            let events: Vec<Event> = (0..100)
+                .map(|more| Event {
+                    unix: (more > 0).then_some(T + more),
+                    mono_ms: 5,
+                    kind: EventKind::Reset,
+                    interface: "eth0".into(),
+                    detail: format!("{}", at * 100 + more),
+                })
+                .collect();
+            let flush =
+                Flush { batch: &batch, anchors: &[], records: &[], events: &events, settings: &[], zone: &Zone::UTC };
+            opened.store.flush(&flush).unwrap();
+        }
+        let reader = opened.store.reader().unwrap();
+        let events = reader.events(2_000, 0).unwrap();
+        assert_eq!((events.len(), events[0].detail.as_str(), events[999].detail.as_str()), (1_000, "1299", "300"));
+        assert_eq!((events[0].unix, events[0].kind, events[999].unix), (Some(T + 99), EventKind::Reset, None));
+        assert_eq!(reader.events(5, 10).unwrap()[0].detail, "1289");
+    }
+
+    #[test]
+    fn e25_days_have_their_local_length_and_closed_ones_keep_it() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        // 28 to 31 March 2026 around the beginning of summer time in Europe, from midnight to midnight there.
+        let cet = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let start = 1_774_652_400;
+        let mut seq = 0;
+        let mut save = |hours: i64, zone: &Zone| {
+            let mut batch = Batch::default();
+            for _ in 0..hours {
+                seq += 1;
+                batch.tick(seq, start + 3_600 * seq as i64, 3_600_000, &[(1, 3_600)]);
+            }
+            let records = [record(1)];
+            let flush = Flush { batch: &batch, anchors: &[], records: &records, events: &[], settings: &[], zone };
+            opened.store.flush(&flush).unwrap();
+            let days = opened.store.reader().unwrap().buckets(Resolution::Day, 1, 0, i64::MAX, zone, &[]).unwrap();
+            days.iter().map(|day| ((day.to - day.from) / 3_600, day.sum.rx_bytes() / 3_600)).collect::<Vec<_>>()
+        };
+        assert_eq!(save(57, &cet), [(24, 24), (23, 23), (24, 10)]);
+        // Two hours to the west: the day at hand begins where the last closed one ended, and ends at the new midnight.
+        let azores = Zone::parse("<-01>1").unwrap();
+        assert_eq!(save(0, &azores), [(24, 24), (23, 23), (3, 3), (24, 7)]);
+        assert_eq!(save(24, &azores), [(24, 24), (23, 23), (3, 3), (24, 24), (24, 7)]);
+    }
+
+    #[test]
+    fn the_oldest_moments() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let levels = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
+        assert_eq!(levels.map(|level| reader.oldest_of(level).unwrap()), [None; 4]);
+        opened.save(&Batch::steady(1, T + 4_000, 3)).unwrap();
+        let expect = [T + 3_970, T + 3_900, T + 3_600, T + 3_970].map(Some);
+        assert_eq!(levels.map(|level| reader.oldest_of(level).unwrap()), expect);
+        opened.save(&Batch::steady(4, T + 40_000, 3)).unwrap();
+        let expect = [T + 3_970, T + 3_900, T + 3_600, T].map(Some);
+        assert_eq!(levels.map(|level| reader.oldest_of(level).unwrap()), expect);
+    }
+
+    #[test]
+    fn facts_count_what_is_stored() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 30)).unwrap();
+        let facts = opened.store.reader().unwrap().facts().unwrap();
+        assert_eq!((facts.samples, facts.settings), (30, 0));
+        assert!(facts.size_bytes > 0 && facts.size_bytes.is_multiple_of(4_096));
+    }
 }

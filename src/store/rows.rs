@@ -9,8 +9,8 @@ use crate::model::{Counters, IfaceId, Mark, Sample};
 
 /// The year 9999. Times outside are nonsense, and keeping them out keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;
-/// Interface numbers are stored with room for `Point::id`.
-pub const LAST_IFACE: IfaceId = (1 << 20) - 1;
+/// What `Point::id` has room for: 270 years at a tick a second. A damaged number beyond would outrank every real one.
+pub const LAST_SEQ: u64 = (1 << 33) - 1;
 
 /// When a tick was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
     let ifaces: BTreeSet<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
     for iface in ifaces {
         let mut present = Vec::with_capacity(rows.len());
-        let mut columns = vec![Vec::with_capacity(rows.len()); SAMPLE_COLUMNS];
+        let mut columns = vec![Vec::new(); SAMPLE_COLUMNS];
         for (at, row) in rows.iter().enumerate() {
             let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
             present.push(at as u16);
@@ -64,7 +64,7 @@ fn put_head(out: &mut Vec<u8>, rows: &[Row]) -> Vec<u64> {
     put_leb(out, zigzag(first.moment.unix));
     put_leb(out, first.moment.mono_ms);
     put_leb(out, steps[0]);
-    let mut columns = vec![Vec::with_capacity(rows.len()); HEAD_COLUMNS];
+    let mut columns = vec![Vec::new(); HEAD_COLUMNS];
     for pair in rows.windows(2) {
         let (before, now) = (&pair[0].moment, &pair[1].moment);
         let step = now.mono_ms.wrapping_sub(before.mono_ms);
@@ -110,8 +110,8 @@ impl Samples {
                 now.mono_ms = now.mono_ms.wrapping_add(step);
                 now.unix = now.unix.wrapping_add(in_seconds(step)).wrapping_add(column(2));
             }
-            if !(0..=LAST_UNIX).contains(&now.unix) {
-                return Err(damaged("a time is impossible"));
+            if !(0..=LAST_UNIX).contains(&now.unix) || now.seq > LAST_SEQ {
+                return Err(damaged("a tick is impossible"));
             }
             self.moments.push(now);
             self.steps.push(step);
@@ -218,7 +218,7 @@ pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
     while let Some(((iface, _), _)) = cells.peek() {
         let iface = *iface;
         let mut present = Vec::with_capacity(rows);
-        let mut columns = vec![Vec::with_capacity(rows); CELL_COLUMNS];
+        let mut columns = vec![Vec::new(); CELL_COLUMNS];
         while let Some(((_, at), cell)) = cells.next_if(|((next, _), _)| *next == iface) {
             present.push(*at);
             columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));
@@ -328,8 +328,8 @@ mod tests {
     #[test]
     fn samples_come_back_as_they_went_in() {
         check(&[row(1, T, 5, &[])]);
-        check(&[row(u64::MAX, 0, u64::MAX, &[(0, u64::MAX)])]);
-        check(&[row(9, LAST_UNIX, 0, &[(1, 1), (LAST_IFACE, 2)]), row(3, LAST_UNIX, 0, &[(1, 0)])]);
+        check(&[row(LAST_SEQ, 0, u64::MAX, &[(0, u64::MAX)])]);
+        check(&[row(9, LAST_UNIX, 0, &[(1, 1), (u32::MAX, 2)]), row(3, LAST_UNIX, 0, &[(1, 0)])]);
         check(&[
             row(1, T, 1000, &[(1, 5), (2, 0)]),
             row(2, T + 30, 31_000, &[(2, 1)]),

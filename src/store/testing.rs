@@ -111,3 +111,64 @@ pub fn record(id: IfaceId) -> Record {
         mono_ms: 0,
     }
 }
+
+pub const LOAD_IFACES: u32 = 24;
+
+/// A router's day: 24 interfaces at 30 s, of which 2 carry 1 MB/s with noise in either direction, 4 carry 20 KB/s, 6
+/// carry 200 B/s now and then, and 12 are idle.
+pub struct Load {
+    random: Random,
+    seq: u64,
+    unix: i64,
+    mono_ms: u64,
+}
+
+impl Load {
+    pub fn new() -> Load {
+        Load { random: Random(42), seq: 0, unix: T, mono_ms: 0 }
+    }
+
+    pub fn records() -> Vec<Record> {
+        (1..=LOAD_IFACES).map(record).collect()
+    }
+
+    /// The ticks of the next `count` times 30 s.
+    pub fn batch(&mut self, count: usize) -> Batch {
+        let mut batch = Batch::default();
+        for _ in 0..count {
+            self.seq += 1;
+            self.unix += 30;
+            let before = self.mono_ms;
+            self.mono_ms = self.seq * 30_000 + self.random.below(3);
+            let (mono_ms, span_ms) = (self.mono_ms, self.mono_ms - before);
+            for iface in 1..=LOAD_IFACES {
+                let delta = self.delta(iface);
+                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms, delta });
+            }
+            batch.ticks.push(Tick { seq: self.seq, mono_ms, unix: Some(self.unix), end: batch.samples.len() });
+        }
+        batch
+    }
+
+    fn delta(&mut self, iface: IfaceId) -> Counters {
+        let rate = match iface {
+            1..=2 => 1_000_000,
+            3..=6 => 20_000,
+            7..=12 if self.random.below(4) == 0 => 200,
+            _ => return Counters::ZERO,
+        };
+        let mut noisy = || 30 * rate * (70 + self.random.below(60)) / 100 + self.random.below(rate);
+        let (rx, tx) = (noisy(), noisy());
+        let rx_packets = rx / (600 + self.random.below(600)) + 1;
+        Counters([
+            rx,
+            tx,
+            rx_packets,
+            tx / (100 + self.random.below(400)) + 1,
+            0,
+            0,
+            u64::from(self.random.below(500) == 0),
+            0,
+        ])
+    }
+}

@@ -1,263 +1,19 @@
 //! The writer's transaction.
-//!
-//! One window of six hours is *open*: the one that the latest tick lies in. What passed in it since tick number `since` is in
-//! the blocks of samples only; everything else is in all coarser levels too. When a tick comes that lies in another window,
-//! the open one is closed: its samples are added to the rows of the coarser levels, in the same transaction. A piece
-//! of a sample that lies outside the open window (a gap reaches back over days) is added there at once.
-//! So at each commit every level is exact, and it does not matter which way the clock goes: a step back into a closed
-//! window opens that one again, and a clock that was in the year 2033 for a while leaves one odd row behind, nothing more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use rusqlite::{Connection, TransactionBehavior, params};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
-
-use super::block::{Bytes, Columns, Packed, put_leb, unzigzag, zigzag};
-use super::fold::{self, CELL_S, Cell, DAY_S, HOUR_S, WINDOW_S, window_of};
-use super::rows::{Cells, LAST_UNIX, Moment, Row, Samples, pack_cells, pack_samples, unpack_cells, unpack_samples};
+use super::fold::window_of;
+use super::keep::{SPARE_PAGES, make_room, prune};
+use super::levels::cut_again;
+use super::rows::{LAST_UNIX, Moment, Row};
+use super::samples::put_run;
+use super::state::State;
+use super::window::{advance, put_mark};
 use super::{Flush, Store};
-use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Anchor, Batch, Counters, Event, IfaceId, Record, Sample};
+use crate::model::{Batch, Event, Mark, Record};
 
-/// Ticks that were shown to somebody but never saved have numbers too: after a restart none is given again.
-const SEQ_MARGIN: u64 = 10_000;
-/// A block spans no more than this, so that a reader knows how far back from its key one can begin...
-pub(super) const BLOCK_S: i64 = 3_600;
-/// ... and holds about so many samples at most, to be unpacked at once on a small machine.
-const BLOCK_SAMPLES: usize = 8_192;
 const EVENTS_KEPT: i64 = 1_000;
-/// Pages that a flush may need beside those of its samples: rows of the coarser levels, their parents, the interfaces.
-const SPARE_PAGES: i64 = 24;
-
-/// How much is kept of each level, counted in rows and not in time: where a clock was ahead for a while, or the machine off
-/// for a month, nothing real is thrown away for it.
-const KEPT: [(&str, i64); 2] = [
-    // 90 days.
-    (
-        "DELETE FROM five_minutes WHERE start <= (SELECT start FROM five_minutes ORDER BY start DESC LIMIT 1 OFFSET ?1)",
-        360,
-    ),
-    // 5 years.
-    ("DELETE FROM hour WHERE start <= (SELECT start FROM hour ORDER BY start DESC LIMIT 1 OFFSET ?1)", 1_827),
-];
-/// 7 days, beside the open window.
-const WINDOWS_OF_SAMPLES: usize = 28;
-
-/// A level whose rows have one length.
-pub(super) struct Level {
-    pub row_s: i64,
-    pub cell_s: i64,
-    pub range: &'static str,
-    one: &'static str,
-    put: &'static str,
-}
-
-pub(super) const FIVE_MINUTES: Level = Level {
-    row_s: WINDOW_S,
-    cell_s: CELL_S,
-    range: "SELECT start, data FROM five_minutes WHERE start >= ?1 AND start < ?2 ORDER BY start",
-    one: "SELECT data FROM five_minutes WHERE start = ?1",
-    put: "INSERT OR REPLACE INTO five_minutes VALUES (?1, ?2)",
-};
-
-pub(super) const HOURS: Level = Level {
-    row_s: DAY_S,
-    cell_s: HOUR_S,
-    range: "SELECT start, data FROM hour WHERE start >= ?1 AND start < ?2 ORDER BY start",
-    one: "SELECT data FROM hour WHERE start = ?1",
-    put: "INSERT OR REPLACE INTO hour VALUES (?1, ?2)",
-};
-
-/// An interface's counters as of the newest tick on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub raw: Counters,
-    pub lifetime: Counters,
-    pub mono_ms: u64,
-    pub last_seen: Option<i64>,
-    /// The ticks up to which `raw` and `lifetime` are.
-    raw_seq: u64,
-    seq: u64,
-}
-
-impl Tally {
-    fn take(&mut self, moment: &Moment, sample: &Sample) {
-        if moment.seq > self.raw_seq {
-            for (raw, delta) in self.raw.0.iter_mut().zip(sample.delta.0) {
-                *raw = raw.wrapping_add(delta);
-            }
-            self.raw_seq = moment.seq;
-        }
-        self.lifetime.add(&sample.delta);
-        self.seq = moment.seq;
-        self.see(moment);
-    }
-
-    fn see(&mut self, moment: &Moment) {
-        self.mono_ms = moment.mono_ms;
-        self.last_seen = Some(moment.unix);
-    }
-
-    fn pack(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        self.raw.0.iter().chain(&self.lifetime.0).for_each(|value| put_leb(&mut out, *value));
-        for value in [self.raw_seq, self.seq, self.mono_ms, zigzag(self.last_seen.unwrap_or(-1))] {
-            put_leb(&mut out, value);
-        }
-        out
-    }
-
-    fn unpack(bytes: &[u8]) -> Result<Tally> {
-        let mut bytes = Bytes(bytes);
-        let mut values = [0; 20];
-        for value in &mut values {
-            *value = bytes.leb()?;
-        }
-        let counters = |from: usize| Counters(std::array::from_fn(|at| values[from + at]));
-        Ok(Tally {
-            raw: counters(0),
-            lifetime: counters(8),
-            raw_seq: values[16],
-            seq: values[17],
-            mono_ms: values[18],
-            last_seen: Some(unzigzag(values[19])).filter(|unix| *unix >= 0),
-        })
-    }
-}
-
-/// What the writer knows of the database without asking it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct State {
-    /// The open window, and the first tick whose samples are nowhere but in blocks.
-    pub window: Option<i64>,
-    pub since: u64,
-    /// Name of the zone that the latest day was cut in.
-    pub zone: Option<String>,
-    /// Of the newest tick.
-    pub seq: u64,
-    pub newest: Option<i64>,
-    tallies: BTreeMap<IfaceId, Tally>,
-    /// Those whose stored tally is older than the open window: they are written when it closes.
-    changed: BTreeSet<IfaceId>,
-}
-
-impl State {
-    pub fn load(conn: &Connection) -> Result<State> {
-        let mut state = State::marks(conn)?;
-        let mut statement = conn.prepare("SELECT id, tally FROM interface")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let id = row.get(0)?;
-            let tally = match row.get_ref(1)?.as_blob_or_null().map_err(rusqlite::Error::from)? {
-                None => Tally::default(),
-                Some(bytes) => Tally::unpack(bytes).unwrap_or_else(|error| {
-                    log::error!("the totals of interface {id} are lost: {error}");
-                    Tally::default()
-                }),
-            };
-            state.tallies.insert(id, tally);
-        }
-        state.catch_up(conn)?;
-        Ok(state)
-    }
-
-    /// What is noted of the open window.
-    pub fn marks(conn: &Connection) -> Result<State> {
-        let mut state = State::default();
-        let mut statement = conn.prepare_cached("SELECT key, value FROM meta")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            match row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)? {
-                "window" => state.window = Some(row.get(1)?),
-                "since" => state.since = row.get::<_, i64>(1)? as u64,
-                "zone" => state.zone = Some(row.get(1)?),
-                _ => {}
-            }
-        }
-        Ok(state)
-    }
-
-    pub fn tally(&self, iface: IfaceId) -> Tally {
-        self.tallies.get(&iface).copied().unwrap_or_default()
-    }
-
-    pub fn next_seq(&self) -> u64 {
-        if self.seq == 0 { 1 } else { self.seq + 1 + SEQ_MARGIN }
-    }
-
-    /// Adds to the tallies what the blocks of the open window hold beyond them. The blocks are in the order of time, and after
-    /// a step of the clock that is not the order of the ticks.
-    fn catch_up(&mut self, conn: &Connection) -> Result<()> {
-        self.seq = self.since.saturating_sub(1);
-        let stored = self.tallies.clone();
-        let Some(window) = self.window else { return Ok(()) };
-        each_block(conn, window, &mut |_, packed, samples| {
-            if let Some(last) = samples.open(packed)?.iter().max_by_key(|moment| moment.seq)
-                && (last.seq > self.seq || self.newest.is_none())
-            {
-                self.seq = last.seq.max(self.seq);
-                self.newest = Some(last.unix);
-            }
-            samples.some(packed, None, &mut |moment, sample| {
-                let base = stored.get(&sample.iface).copied().unwrap_or_default();
-                let tally = self.tallies.entry(sample.iface).or_default();
-                if moment.seq > base.raw_seq {
-                    for (raw, delta) in tally.raw.0.iter_mut().zip(sample.delta.0) {
-                        *raw = raw.wrapping_add(delta);
-                    }
-                    tally.raw_seq = tally.raw_seq.max(moment.seq);
-                }
-                if moment.seq > base.seq {
-                    tally.lifetime.add(&sample.delta);
-                    self.changed.insert(sample.iface);
-                    if moment.seq > tally.seq {
-                        tally.seq = moment.seq;
-                        tally.see(moment);
-                    }
-                }
-            })
-        })
-    }
-
-    /// Tallies as of the end of the flush. Gives the interfaces whose tally the blocks alone no longer tell.
-    fn count(&mut self, rows: &[Row], anchors: &[Anchor]) -> BTreeSet<IfaceId> {
-        let mut anchors: Vec<&Anchor> = anchors.iter().collect();
-        anchors.sort_by_key(|anchor| anchor.seq);
-        let mut anchors = anchors.into_iter().peekable();
-        let mut anchored = BTreeSet::new();
-        for row in rows {
-            // An anchor holds as of the end of its tick: after the tick's own samples, before those of the next.
-            while let Some(anchor) = anchors.next_if(|anchor| anchor.seq < row.moment.seq) {
-                self.anchor(anchor, None, &mut anchored);
-            }
-            for sample in &row.samples {
-                self.tallies.entry(sample.iface).or_default().take(&row.moment, sample);
-                self.changed.insert(sample.iface);
-            }
-            while let Some(anchor) = anchors.next_if(|anchor| anchor.seq == row.moment.seq) {
-                self.anchor(anchor, Some(&row.moment), &mut anchored);
-            }
-        }
-        anchors.for_each(|anchor| self.anchor(anchor, None, &mut anchored));
-        if let Some(row) = rows.last() {
-            self.seq = row.moment.seq;
-            self.newest = Some(row.moment.unix);
-        }
-        anchored
-    }
-
-    fn anchor(&mut self, anchor: &Anchor, moment: Option<&Moment>, anchored: &mut BTreeSet<IfaceId>) {
-        let tally = self.tallies.entry(anchor.iface).or_default();
-        if anchor.seq >= tally.raw_seq {
-            tally.raw = anchor.raw;
-            tally.raw_seq = anchor.seq;
-            if let Some(moment) = moment {
-                tally.see(moment);
-            }
-            anchored.insert(anchor.iface);
-        }
-    }
-}
 
 impl Store {
     pub(super) fn write(&mut self, flush: &Flush) -> Result<()> {
@@ -286,13 +42,14 @@ impl Store {
         let mut state = self.state.clone();
         let rows = placed(flush.batch, state.seq)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        make_room(&tx, &state, self.pages, SPARE_PAGES * self.room + flush.batch.samples.len() as i64 / 200)?;
+        let needed = SPARE_PAGES * self.room + flush.batch.samples.len() as i64 / 200;
+        let settled = make_room(&tx, &mut state, flush.zone, self.pages, needed)?;
         put_settings(&tx, flush.settings)?;
         put_events(&tx, flush.events)?;
         put_records(&tx, flush.records, &mut state)?;
         adopt(&tx, &rows, &mut state)?;
         if state.zone.as_deref() != Some(flush.zone.name()) {
-            cut_again(&tx, &state, flush.zone)?;
+            cut_again(&tx, state.newest, flush.zone)?;
             state.zone = Some(flush.zone.name().to_string());
             put_mark(&tx, "zone", flush.zone.name())?;
         }
@@ -302,9 +59,12 @@ impl Store {
             put_run(&tx, run)?;
         }
         let mut outdated = state.count(&rows, flush.anchors);
-        if advance(&tx, &rows, &mut state, flush.zone)? {
-            outdated.append(&mut state.changed);
+        let moved = advance(&tx, &rows, &mut state, flush.zone)?;
+        if moved {
             prune(&tx, &state)?;
+        }
+        if moved || settled {
+            outdated.append(&mut state.changed);
         }
         for iface in outdated {
             tx.prepare_cached("UPDATE interface SET tally = ?2 WHERE id = ?1")?
@@ -333,7 +93,7 @@ fn placed(batch: &Batch, seq: u64) -> Result<Vec<Row>> {
             let same = again.iface == first.iface;
             if same {
                 first.delta.add(&again.delta);
-                first.mark = if first.mark == again.mark { first.mark } else { crate::model::Mark::Gap };
+                first.mark = if first.mark == again.mark { first.mark } else { Mark::Gap };
                 first.span_ms = first.span_ms.max(again.span_ms);
             }
             same
@@ -399,392 +159,27 @@ fn adopt(conn: &Connection, rows: &[Row], state: &mut State) -> Result<()> {
                  VALUES (?1, ?2, 'other', '', 0, '', ?3)",
                 params![sample.iface, name, row.moment.unix],
             )?;
-            state.tallies.insert(sample.iface, Tally::default());
+            state.tallies.entry(sample.iface).or_default();
         }
     }
-    Ok(())
-}
-
-fn put_mark(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<()> {
-    conn.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key, value])?;
-    Ok(())
-}
-
-/// Stores ticks of one window that are in the order of time. Where they lie among ticks that are stored already (the clock was
-/// set back), those blocks are made anew, so that blocks never overlap and readers can walk them in order.
-fn put_run(conn: &Connection, run: &[Row]) -> Result<()> {
-    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
-    let (from, to) = (first.moment.unix, last.moment.unix);
-    let mut rows = run.to_vec();
-    let mut met = Vec::new();
-    {
-        let mut statement =
-            conn.prepare_cached("SELECT first, last, data FROM sample WHERE first <= ?1 ORDER BY first DESC")?;
-        let mut blocks = statement.query([to])?;
-        while let Some(block) = blocks.next()? {
-            if block.get::<_, i64>(1)? < from {
-                break;
-            }
-            met.push(block.get::<_, i64>(0)?);
-            match unpack_samples(block.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?) {
-                Ok(mut older) => rows.append(&mut older),
-                Err(error) => log::error!("samples are lost: {error}"),
-            }
-        }
-    }
-    if !met.is_empty() {
-        rows.sort_by_key(|row| (row.moment.unix, row.moment.seq));
-    }
-    for key in met {
-        conn.prepare_cached("DELETE FROM sample WHERE first = ?1")?.execute([key])?;
-    }
-    let mut start = 0;
-    let mut held = 0;
-    for at in 0..rows.len() {
-        held += rows[at].samples.len();
-        let full = rows.get(at + 1).is_none_or(|next| {
-            let next = next.moment.unix;
-            // Ticks of the same second stay together: the second is the key.
-            next > rows[at].moment.unix && (held >= BLOCK_SAMPLES || next - rows[start].moment.unix > BLOCK_S)
-        });
-        if full {
-            put_block(conn, &rows[start..=at], held)?;
-            (start, held) = (at + 1, 0);
-        }
-    }
-    Ok(())
-}
-
-fn put_block(conn: &Connection, rows: &[Row], n: usize) -> Result<()> {
-    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
-    let seq = rows.iter().map(|row| row.moment.seq).max().unwrap_or(0);
-    conn.prepare_cached("INSERT INTO sample VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-        first.moment.unix,
-        last.moment.unix,
-        seq as i64,
-        n as i64,
-        pack_samples(rows)
-    ])?;
-    Ok(())
-}
-
-/// Hands over the blocks of one window, in the order of time. A damaged one is passed over, loudly.
-pub(super) fn each_block(
-    conn: &Connection,
-    window: i64,
-    each: &mut dyn FnMut(i64, &Packed, &mut Samples) -> Result<()>,
-) -> Result<()> {
-    let mut samples = Samples::default();
-    let mut statement =
-        conn.prepare_cached("SELECT first, seq, data FROM sample WHERE first > ?1 AND first <= ?2 ORDER BY first")?;
-    let mut blocks = statement.query([window, window + WINDOW_S])?;
-    while let Some(block) = blocks.next()? {
-        let bytes = block.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        let seq = block.get(1)?;
-        if let Err(error) = Packed::open(bytes).and_then(|packed| each(seq, &packed, &mut samples)) {
-            log::error!("samples around {} are passed over: {error}", block.get::<_, i64>(0)?);
-        }
-    }
-    Ok(())
-}
-
-/// Moves the open window to where the newest tick is, and adds to the coarser levels what lies outside it. Says whether
-/// it has moved.
-fn advance(conn: &Connection, rows: &[Row], state: &mut State, zone: &Zone) -> Result<bool> {
-    let Some(last) = rows.last() else { return Ok(false) };
-    let window = window_of(last.moment.unix);
-    let stays = rows.iter().rev().take_while(|row| window_of(row.moment.unix) == window).count();
-    let moved = stays < rows.len() || state.window != Some(window);
-    // The samples of these rows go wherever they belong; of the others only what lies outside the window.
-    let (gone, open) = rows.split_at(rows.len() - stays);
-    let closed = state.window.filter(|_| moved);
-
-    let mut touched: BTreeSet<i64> = closed.into_iter().collect();
-    for (rows, skip) in [(gone, None), (open, Some(window))] {
-        for row in rows {
-            for sample in &row.samples {
-                let (from, to) = fold::range(row.moment.unix, sample);
-                let mut at = fold::floor(from, WINDOW_S);
-                while at < to {
-                    if Some(at) != skip {
-                        touched.insert(at);
-                    }
-                    at += WINDOW_S;
-                }
-            }
-        }
-    }
-    // One window at a time: a gap of months would not fit into a small machine's memory at once.
-    for at in touched {
-        let mut cells = Cells::new();
-        let mut add = |unix: i64, sample: &Sample| {
-            fold::pieces(unix, sample, at, at + WINDOW_S, &mut |start, cell| {
-                cells.entry((sample.iface, ((start - at) / CELL_S) as u16)).or_default().add(cell);
-            });
-        };
-        if closed == Some(at) {
-            let (since, before) = (state.since, rows[0].moment.seq);
-            each_block(conn, at, &mut |_, packed, samples| {
-                samples.open(packed)?;
-                samples.some(packed, None, &mut |moment, sample| {
-                    if moment.seq >= since && moment.seq < before {
-                        add(moment.unix, sample);
-                    }
-                })
-            })?;
-        }
-        let open = if at == window { &[] } else { open };
-        for row in gone.iter().chain(open) {
-            row.samples.iter().for_each(|sample| add(row.moment.unix, sample));
-        }
-        put_window(conn, at, &cells, zone)?;
-    }
-    if moved {
-        state.window = Some(window);
-        state.since = open.first().map_or(last.moment.seq, |row| row.moment.seq);
-        put_mark(conn, "window", window)?;
-        put_mark(conn, "since", state.since as i64)?;
-    }
-    Ok(moved)
-}
-
-/// Adds five-minute cells of one window to every coarser level.
-fn put_window(conn: &Connection, window: i64, cells: &Cells, zone: &Zone) -> Result<()> {
-    if cells.is_empty() {
-        return Ok(());
-    }
-    add_to(conn, &FIVE_MINUTES, window, cells)?;
-    let day = fold::floor(window, DAY_S);
-    let mut hours = Cells::new();
-    for ((iface, at), cell) in cells {
-        let hour = (window - day + i64::from(*at) * CELL_S) / HOUR_S;
-        hours.entry((*iface, hour as u16)).or_default().add(cell);
-    }
-    add_to(conn, &HOURS, day, &hours)?;
-    add_days(conn, zone, cells.iter().map(|((iface, at), cell)| (*iface, window + i64::from(*at) * CELL_S, cell)))
-}
-
-fn add_to(conn: &Connection, level: &Level, start: i64, more: &Cells) -> Result<()> {
-    let mut cells = more.clone();
-    if let Some(bytes) = conn.prepare_cached(level.one)?.query_row([start], |row| row.get(0)).optional()? {
-        add_stored(&mut cells, bytes, level.cell_s);
-    }
-    let packed = pack_cells(&cells, (level.row_s / level.cell_s) as usize, level.cell_s);
-    conn.prepare_cached(level.put)?.execute(params![start, packed])?;
-    Ok(())
-}
-
-/// What of a stored row can be read is added.
-fn add_stored(cells: &mut Cells, bytes: Vec<u8>, cell_s: i64) {
-    let mut columns = Columns::default();
-    let read = unpack_cells(&bytes, cell_s, None, &mut columns, &mut |iface, at, cell| {
-        cells.entry((iface, at)).or_default().add(cell);
-    });
-    if let Err(error) = read {
-        log::error!("history is lost: {error}");
-    }
-}
-
-/// Adds five-minute cells to the rows of their local days.
-fn add_days<'a>(
-    conn: &Connection,
-    zone: &Zone,
-    cells: impl Iterator<Item = (IfaceId, i64, &'a Cell)> + Clone,
-) -> Result<()> {
-    let starts = cells.clone().map(|(_, start, _)| start);
-    let (Some(from), Some(to)) = (starts.clone().min(), starts.max()) else { return Ok(()) };
-    let mut days = Days::load(conn, from, to)?;
-    let mut sums: BTreeMap<(i64, i64), Cells> = BTreeMap::new();
-    for (iface, start, cell) in cells {
-        let day = days.of(start, zone);
-        sums.entry(day).or_default().entry((iface, 0)).or_default().add(cell);
-    }
-    for ((start, until), mut cells) in sums {
-        let stored = conn.prepare_cached("SELECT data FROM day WHERE start = ?1")?.query_row([start], |row| row.get(0));
-        if let Some(bytes) = stored.optional()? {
-            add_stored(&mut cells, bytes, until - start);
-        }
-        conn.prepare_cached("INSERT OR REPLACE INTO day VALUES (?1, ?2, ?3)")?.execute(params![
-            start,
-            until,
-            pack_cells(&cells, 1, until - start)
-        ])?;
-    }
-    Ok(())
-}
-
-/// The local days around some time: those that have a row keep the borders they were cut with, and the others are cut in the
-/// zone, within what those leave.
-pub(super) struct Days {
-    rows: Vec<(i64, i64)>,
-    latest: usize,
-}
-
-impl Days {
-    /// Far enough around for the neighbours, whatever the zone.
-    pub const AROUND_S: i64 = 3 * DAY_S;
-
-    pub fn new(rows: Vec<(i64, i64)>) -> Days {
-        Days { rows, latest: 0 }
-    }
-
-    fn load(conn: &Connection, from: i64, to: i64) -> Result<Days> {
-        let mut statement =
-            conn.prepare_cached("SELECT start, until FROM day WHERE start > ?1 AND start < ?2 ORDER BY start")?;
-        let rows = statement
-            .query_map([from - Days::AROUND_S, to + Days::AROUND_S], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(Days::new(rows))
-    }
-
-    pub fn of(&mut self, unix: i64, zone: &Zone) -> (i64, i64) {
-        if let Some(&(start, until)) = self.rows.get(self.latest)
-            && start <= unix
-            && unix < until
-        {
-            return (start, until);
-        }
-        let next = self.rows.partition_point(|(start, _)| *start <= unix);
-        self.latest = next;
-        let mut day = zone.day(unix);
-        if let Some(before) = next.checked_sub(1) {
-            if unix < self.rows[before].1 {
-                self.latest = before;
-                return self.rows[before];
-            }
-            day.0 = day.0.max(self.rows[before].1);
-        }
-        if let Some((start, _)) = self.rows.get(next) {
-            day.1 = day.1.min(*start);
-        }
-        // Whatever a zone says, a moment lies in its own day.
-        let day = (day.0.min(unix), day.1.max(unix + 1));
-        self.rows.insert(next, day);
-        day
-    }
-}
-
-/// The zone has changed: the day that is not over yet is cut anew, from its five-minute cells. Closed days stay.
-fn cut_again(conn: &Connection, state: &State, zone: &Zone) -> Result<()> {
-    let Some((start, until, mut stored)) = open_day(conn, state.newest)? else { return Ok(()) };
-    let mut cells = BTreeMap::new();
-    each_cell(conn, None, start, until, &mut |iface, at, cell| {
-        cells.insert((iface, at), *cell);
-    })?;
-    for ((iface, _), cell) in &cells {
-        let left = stored.entry((*iface, 0)).or_default();
-        for (left, part) in left.sum.0.iter_mut().zip(cell.sum.0) {
-            *left = left.wrapping_sub(part);
-        }
-    }
-    if !stored.values().all(|cell| cell.sum.is_zero()) {
-        // The cells are gone already (a very small --max-size): the day keeps its borders.
-        return Ok(());
-    }
-    conn.execute("DELETE FROM day WHERE start = ?1", [start])?;
-    add_days(conn, zone, cells.iter().map(|((iface, at), cell)| (*iface, *at, cell)))
-}
-
-/// The row of the day that the newest tick lies in.
-pub(super) fn open_day(conn: &Connection, newest: Option<i64>) -> Result<Option<(i64, i64, Cells)>> {
-    let Some(newest) = newest else { return Ok(None) };
-    let row = conn
-        .prepare_cached("SELECT start, until, data FROM day WHERE start < ?1 ORDER BY start DESC LIMIT 1")?
-        .query_row([newest], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    Ok(row.filter(|(_, until, _)| newest < *until).map(|(start, until, bytes)| {
-        let mut cells = Cells::new();
-        add_stored(&mut cells, bytes, until - start);
-        (start, until, cells)
-    }))
-}
-
-/// The stored five-minute cells that start in `[from, to)`.
-pub(super) fn each_cell(
-    conn: &Connection,
-    iface: Option<IfaceId>,
-    from: i64,
-    to: i64,
-    each: &mut dyn FnMut(IfaceId, i64, &Cell),
-) -> Result<()> {
-    let level = &FIVE_MINUTES;
-    let mut columns = Columns::default();
-    let mut statement = conn.prepare_cached(level.range)?;
-    let mut rows = statement.query([fold::floor(from, level.row_s), to])?;
-    while let Some(row) = rows.next()? {
-        let start: i64 = row.get(0)?;
-        let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        let read = unpack_cells(bytes, level.cell_s, iface, &mut columns, &mut |iface, at, cell| {
-            let at = start + i64::from(at) * level.cell_s;
-            if at >= from && at < to {
-                each(iface, at, cell);
-            }
-        });
-        if let Err(error) = read {
-            log::error!("history around {start} is passed over: {error}");
-        }
-    }
-    Ok(())
-}
-
-/// Throws away what is older than each level is kept. Runs when a window closes: each step writes a few pages.
-fn prune(conn: &Connection, state: &State) -> Result<()> {
-    for (sql, rows) in KEPT {
-        conn.execute(sql, [rows])?;
-    }
-    let mut edge = i64::MAX;
-    for _ in 0..=WINDOWS_OF_SAMPLES {
-        match newest_before(conn, edge)? {
-            Some(first) => edge = window_of(first),
-            None => return Ok(()),
-        }
-    }
-    // The open window's samples are nowhere else.
-    let edge = edge.min(state.window.unwrap_or(edge));
-    conn.execute("DELETE FROM sample WHERE first <= ?1", [edge])?;
-    Ok(())
-}
-
-fn newest_before(conn: &Connection, edge: i64) -> Result<Option<i64>> {
-    Ok(conn.prepare_cached("SELECT max(first) FROM sample WHERE first <= ?1")?.query_row([edge], |row| row.get(0))?)
-}
-
-/// Frees pages for a flush when the file is near its largest size: samples first, then five-minute cells. Pages are used again;
-/// the file does not shrink.
-fn make_room(conn: &Connection, state: &State, pages: u64, needed: i64) -> Result<()> {
-    const OLDEST: [&str; 2] = [
-        "DELETE FROM sample WHERE first <= ?1 AND first <= (SELECT min(first) FROM sample) + ?2",
-        "DELETE FROM five_minutes WHERE start < ?1 AND start <= (SELECT min(start) FROM five_minutes) + ?2",
-    ];
-    let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let free = || -> Result<i64> { Ok(pages as i64 - pragma("page_count")? + pragma("freelist_count")?) };
-    if free()? >= needed {
-        return Ok(());
-    }
-    let Some(window) = state.window else { return Ok(()) };
-    for sql in OLDEST {
-        loop {
-            // Some more than needed, so that not every flush has to do it.
-            if free()? >= needed + SPARE_PAGES {
-                return Ok(());
-            }
-            if conn.execute(sql, [window, WINDOW_S - 1])? == 0 {
-                break;
-            }
-        }
-    }
-    log::warn!("the database is at its largest size and holds nothing more that can be thrown away");
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Bucket, EventKind, Mark, Resolution, Tick};
-    use crate::store::testing::{OPTIONS, Place, Random, T, record};
-    use crate::store::{Filter, Opened, Options, Point, Reader};
+    use crate::clock::Zone;
+    use crate::model::{Anchor, Counters, IfaceId, Sample};
+    use crate::model::{Bucket, Resolution, Tick};
+    use crate::store::fold::{self, Cell};
+    use crate::store::keep::WINDOWS_OF_SAMPLES;
+    use crate::store::state::{SEQ_MARGIN, Tally};
+    use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
+    use crate::store::window::settle;
+    use crate::store::{Filter, Opened, Point, Reader};
 
     const ALL: (i64, i64) = (0, i64::MAX);
     const ZONES: [&str; 4] =
@@ -857,6 +252,7 @@ mod tests {
                 }
             }
             assert_eq!(walked, points);
+            self.check_ranges(reader, zone, &points, unsaved);
             points.reverse();
             assert_eq!(reader.newest(&all, 0, usize::MAX, unsaved).unwrap(), points);
             for iface in 0..ifaces {
@@ -893,6 +289,38 @@ mod tests {
             }
         }
 
+        /// Parts of the whole, `points` being all of it.
+        fn check_ranges(&self, reader: &Reader, zone: &Zone, points: &[Point], unsaved: &[Arc<Batch>]) {
+            let Some(last) = points.len().checked_sub(1) else { return };
+            for (from, to) in [(0, last / 2), (last / 4, last / 2), (last / 3, last), (last, last)] {
+                let (from, to) = (points[from].unix, points[to].unix);
+                for iface in [None, Some(0)] {
+                    let filter = Filter { iface, from: Some(from), to: Some(to) };
+                    let mut expect: Vec<Point> = points.iter().filter(|point| filter.takes(point)).copied().collect();
+                    assert_eq!(reader.oldest(&filter, None, usize::MAX, unsaved).unwrap(), (expect.clone(), None));
+                    expect.reverse();
+                    for offset in [0, expect.len() / 3, expect.len()] {
+                        let got = reader.newest(&filter, offset as u64, 50, unsaved).unwrap();
+                        assert_eq!(got, expect.iter().skip(offset).take(50).copied().collect::<Vec<_>>());
+                    }
+                }
+                if from == to {
+                    continue;
+                }
+                for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                    let mut expect = reader.buckets(level, 0, ALL.0, ALL.1, zone, unsaved).unwrap();
+                    expect.retain(|bucket| bucket.from < to && bucket.to > from);
+                    assert_eq!(reader.buckets(level, 0, from, to, zone, unsaved).unwrap(), expect, "{level:?}");
+                }
+                let mut expect = reader.buckets(Resolution::Sample, 0, ALL.0, ALL.1, zone, unsaved).unwrap();
+                expect.retain(|bucket| bucket.to > from && bucket.to <= to);
+                let mut got = reader.buckets(Resolution::Sample, 0, from, to, zone, unsaved).unwrap();
+                assert!(got.iter().all(|bucket| bucket.from < to && bucket.to > from));
+                got.retain(|bucket| bucket.to <= to);
+                assert_eq!(got, expect);
+            }
+        }
+
         fn check_records(&self, opened: &Opened) {
             for record in &opened.records {
                 let tally = self.tallies[&record.id];
@@ -905,8 +333,9 @@ mod tests {
         }
     }
 
-    /// Random histories: clocks that step to and fro, gaps, resets, interfaces that come and go, restarts, changes of zone. After each few
-    /// flushes every level must be what the simple model says, with what is still in memory and without.
+    /// Random histories: clocks that step to and fro, gaps, resets, interfaces that come and go, restarts, changes of
+    /// zone. After each few flushes every level must be what the simple model says, with what is still in memory and
+    /// without.
     #[test]
     fn every_level_is_exact_at_every_commit() {
         for round in 0..16 {
@@ -990,6 +419,9 @@ mod tests {
             let flush =
                 Flush { batch: &unsaved[0], anchors: &anchors, records, events: &[], settings: &[], zone: &zone };
             opened.store.flush(&flush).unwrap();
+            if random.below(15) == 0 {
+                settle(&opened.store.conn, &mut opened.store.state, &zone).unwrap();
+            }
             if random.below(10) == 0 {
                 // Its outcome was unclear: once more.
                 opened.store.doubtful = true;
@@ -1009,6 +441,244 @@ mod tests {
                     seq = opened.next_seq;
                 }
             }
+        }
+    }
+
+    fn flush(opened: &mut Opened, batch: &Batch, anchors: &[Anchor], records: &[Record]) {
+        let flush = Flush { batch, anchors, records, events: &[], settings: &[], zone: &Zone::UTC };
+        opened.store.flush(&flush).unwrap();
+    }
+
+    fn reopen(opened: Opened, place: &Place) -> Opened {
+        drop(opened);
+        Store::open(&place.file(), &OPTIONS).unwrap()
+    }
+
+    #[test]
+    fn raw_counters_and_totals_are_known_again_after_a_restart() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        assert_eq!((opened.next_seq, opened.newest), (1, None));
+        let raw = |bytes| Counters([bytes, 0, 0, 0, 0, 0, 0, 0]);
+        // (ticks with their bytes, anchors, raw and lifetime afterwards)
+        type Pairs = &'static [(u64, u64)];
+        let steps: [(Pairs, Pairs, u64, u64); 7] = [
+            // A first reading: a base, and nothing has passed.
+            (&[(1, 0)], &[(1, 1_000)], 1_000, 0),
+            (&[(2, 10), (3, 10), (4, 10)], &[], 1_030, 30),
+            // A reset in the middle of a batch: what came since is added to the new base.
+            (&[(5, 1), (6, 5), (7, 7)], &[(6, 5)], 12, 43),
+            // An anchor that is ahead of the ticks, and holds as of the end of its own.
+            (&[(8, 1)], &[(9, 100)], 100, 44),
+            (&[(9, 50)], &[], 100, 94),
+            (&[(10, 1)], &[], 101, 95),
+            // A wrap of 64 bits.
+            (&[(11, 20)], &[(11, u64::MAX)], u64::MAX, 115),
+        ];
+        for (ticks, anchors, expect_raw, expect_lifetime) in steps {
+            let mut batch = Batch::default();
+            ticks.iter().for_each(|(seq, bytes)| batch.tick(*seq, T + 30 * *seq as i64, 30_000, &[(1, *bytes)]));
+            let anchors: Vec<Anchor> =
+                anchors.iter().map(|(seq, bytes)| Anchor { seq: *seq, iface: 1, raw: raw(*bytes) }).collect();
+            flush(&mut opened, &batch, &anchors, &[record(1)]);
+            opened = reopen(opened, &place);
+            let last = batch.ticks[batch.ticks.len() - 1];
+            let expect = Record {
+                raw: raw(expect_raw),
+                lifetime: raw(expect_lifetime),
+                mono_ms: last.mono_ms,
+                last_seen: last.unix.unwrap(),
+                ..record(1)
+            };
+            assert_eq!(opened.records, [expect]);
+            assert_eq!((opened.next_seq, opened.newest), (last.seq + 10_001, last.unix));
+        }
+    }
+
+    #[test]
+    fn a_base_without_a_sample_has_its_time() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut batch = Batch::default();
+        batch.tick(1, T + 30, 30_000, &[]);
+        let anchor = Anchor { seq: 1, iface: 1, raw: Counters([7; 8]) };
+        flush(&mut opened, &batch, &[anchor], &[record(1)]);
+        let opened = reopen(opened, &place);
+        let record = &opened.records[0];
+        assert_eq!((record.raw, record.mono_ms, record.last_seen), (anchor.raw, batch.ticks[0].mono_ms, T + 30));
+        assert_eq!(opened.newest, Some(T + 30));
+    }
+
+    #[test]
+    fn samples_of_an_unknown_interface_are_kept() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        opened = reopen(opened, &place);
+        assert_eq!((opened.records[0].name.as_str(), opened.records[0].lifetime.rx_bytes()), ("unknown-1", 900));
+        flush(&mut opened, &Batch::default(), &[], &[record(1)]);
+        opened = reopen(opened, &place);
+        assert_eq!((opened.records[0].name.as_str(), opened.records[0].lifetime.rx_bytes()), ("eth1", 900));
+    }
+
+    #[test]
+    fn an_unplaced_tick_is_refused_and_nothing_of_its_flush_is_kept() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut batch = Batch::steady(1, T + 30, 3);
+        batch.ticks[1].unix = None;
+        assert!(opened.save(&batch).is_err());
+        assert_eq!(opened.store.reader().unwrap().facts().unwrap().samples, 0);
+        batch.ticks[1].unix = Some(T + 60);
+        opened.save(&batch).unwrap();
+        assert_eq!(opened.store.reader().unwrap().facts().unwrap().samples, 3);
+    }
+
+    #[test]
+    fn e24_flushes_within_one_second_share_a_block() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        for seq in 1..6 {
+            let mut batch = Batch::default();
+            batch.tick(seq, T + 30, 100, &[(1, seq)]);
+            opened.save(&batch).unwrap();
+        }
+        let points = opened.store.reader().unwrap().newest(&Filter::default(), 0, 9, &[]).unwrap();
+        assert_eq!(points.iter().map(|point| point.seq).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn e21_a_clock_that_was_years_ahead_costs_no_history() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T, 2_000)).unwrap();
+        opened.save(&Batch::steady(3_000, T + 7 * 365 * 86_400, 2_000)).unwrap();
+        opened.save(&Batch::steady(6_000, T + 2_000 * 30, 2_000)).unwrap();
+        assert_eq!(opened.store.state.newest, Some(T + 3_999 * 30));
+        let reader = opened.store.reader().unwrap();
+        for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+            let buckets = reader.buckets(level, 1, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+            assert_eq!(sums(&buckets)[0], 6_000 * 300, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn e12_a_gap_of_months_is_in_every_level() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 10)).unwrap();
+        let mut batch = Batch::default();
+        batch.tick(11, T + 200 * 86_400, 200 * 86_400_000, &[(1, 1 << 40), (2, 3)]);
+        batch.samples.iter_mut().for_each(|sample| sample.mark = Mark::Gap);
+        opened.save(&batch).unwrap();
+        let reader = opened.store.reader().unwrap();
+        for (iface, sum) in [(1, (1 << 40) + 3_000), (2, 3)] {
+            for level in [Resolution::Hour, Resolution::Day] {
+                let buckets = reader.buckets(level, iface, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+                assert_eq!(sums(&buckets)[0], sum, "{level:?} of {iface}");
+            }
+        }
+        let cells = reader.buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1, &Zone::UTC, &[]).unwrap();
+        assert_eq!((cells.len(), sums(&cells)[0]), (90 * 288, 1 << 40));
+    }
+
+    #[test]
+    fn settings_are_kept_and_deleted() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut set = |settings: &[(String, Option<String>)]| {
+            let batch = Batch::default();
+            let flush = Flush { batch: &batch, anchors: &[], records: &[], events: &[], settings, zone: &Zone::UTC };
+            opened.store.flush(&flush).unwrap();
+        };
+        set(&[("a".into(), Some("1".into())), ("b".into(), Some("2".into()))]);
+        set(&[("a".into(), None), ("b".into(), Some("3".into()))]);
+        let opened = reopen(opened, &place);
+        assert_eq!(opened.settings.into_iter().collect::<Vec<_>>(), [("b".to_string(), "3".to_string())]);
+    }
+
+    /// 60 days of the load that the sizes are stated for.
+    #[test]
+    fn sixty_days_add_up_at_every_level() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut load = Load::new();
+        let mut expect = [[0u128; 8]; LOAD_IFACES as usize + 1];
+        flush(&mut opened, &Batch::default(), &[], &Load::records());
+        for _ in 0..60 * 288 {
+            let batch = load.batch(10);
+            for sample in &batch.samples {
+                let sums = &mut expect[sample.iface as usize];
+                sums.iter_mut().zip(sample.delta.0).for_each(|(sum, value)| *sum += u128::from(value));
+            }
+            flush(&mut opened, &batch, &[], &[]);
+        }
+        let (blocks, bytes): (u64, u64) = opened
+            .store
+            .conn
+            .query_row("SELECT count(*), sum(length(data)) FROM sample", [], |row| {
+                Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+            })
+            .unwrap();
+        assert!(bytes / blocks <= 1_000, "{} bytes in a block of ten ticks", bytes / blocks);
+        let reader = opened.store.reader().unwrap();
+        for iface in 1..=LOAD_IFACES {
+            for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                let buckets = reader.buckets(level, iface, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+                assert_eq!(sums(&buckets), expect[iface as usize], "{level:?} of {iface}");
+                let covered: u64 = buckets.iter().map(|bucket| u64::from(bucket.covered)).sum();
+                assert_eq!(covered, 60 * 86_400);
+            }
+        }
+        drop(reader);
+        for record in reopen(opened, &place).records {
+            assert_eq!(record.lifetime.0.map(u128::from), expect[record.id as usize]);
+        }
+    }
+
+    const CHILD: &str = "NETPULSE_TEST_WRITES";
+
+    /// What a day's flushes hand to write calls, the first week and later, when old blocks go as well. Counted in a
+    /// process of its own, because the other tests of this one write too.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn e44_a_day_writes_less_than_three_and_a_half_mebibytes() {
+        if std::env::var_os(CHILD).is_some() {
+            return a_day_of_writes();
+        }
+        let name = "store::write::tests::e44_a_day_writes_less_than_three_and_a_half_mebibytes";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&child.stdout);
+        let days: Vec<u64> = output
+            .lines()
+            .filter_map(|line| line.split_once("bytes written: "))
+            .map(|(_, bytes)| bytes.parse().unwrap())
+            .collect();
+        assert_eq!(days.len(), 12, "{output}");
+        assert!(days[..7].iter().all(|bytes| *bytes < 2_600_000), "{days:?}");
+        assert!(days[7..].iter().all(|bytes| *bytes < 3_500_000), "{days:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    fn a_day_of_writes() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut load = Load::new();
+        flush(&mut opened, &Batch::default(), &[], &Load::records());
+        let written = || -> u64 {
+            let io = std::fs::read_to_string("/proc/self/io").unwrap();
+            io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+        };
+        for _ in 0..12 {
+            let before = written();
+            for _ in 0..288 {
+                flush(&mut opened, &load.batch(10), &[], &[]);
+            }
+            println!("bytes written: {}", written() - before);
         }
     }
 }
