@@ -284,6 +284,18 @@ pub struct Ended {
     pub err: String,
 }
 
+/// A copy of the binary that was just made is busy while another test's child still holds its descriptor: between the
+/// fork and the exec of that one.
+fn spawn(command: &mut Command) -> Child {
+    for _ in 0..50 {
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => rest(20),
+            outcome => return outcome.expect("the binary starts"),
+        }
+    }
+    panic!("the binary stays busy");
+}
+
 /// Runs until it ends; a run that does not end is a failure.
 pub fn finish(mut command: Command) -> Ended {
     let mut child = command.spawn().expect("the binary starts");
@@ -363,7 +375,7 @@ impl Daemon {
     }
 
     fn launch(mut command: Command) -> (Daemon, Receiver<String>) {
-        let mut child = command.stdout(Stdio::null()).spawn().expect("the binary starts");
+        let mut child = spawn(command.stdout(Stdio::null()));
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = follow(child.stderr.take().expect("a pipe"), log.clone());
         (Daemon { child, address: ([0; 4], 0).into(), log, first_line: String::new() }, lines)
