@@ -403,6 +403,7 @@ impl Sampler {
             state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
             self.next_seq += 1;
         }
+        let early = state.bound();
         let polls = &mut state.polls;
         // A base is on disk from the first tick on.
         let save = polls.successful == 0;
@@ -419,7 +420,7 @@ impl Sampler {
         }
         state.save_now |= save;
         drop(guard);
-        if save {
+        if save || early {
             self.live.wake_writer();
         }
         if let Some(unix) = unix {
@@ -546,7 +547,8 @@ fn place(state: &mut State, offset_ms: i64) {
     for tick in state.batch.ticks.iter_mut().rev().take_while(|tick| tick.unix.is_none()) {
         tick.unix = Some(unix_at(tick.mono_ms, offset_ms));
     }
-    for event in state.events.iter_mut().rev().take_while(|event| event.unix.is_none()) {
+    // The writer has events too: one without a time may lie before one that has it.
+    for event in state.events.iter_mut().filter(|event| event.unix.is_none()) {
         event.unix = Some(unix_at(event.mono_ms, offset_ms));
     }
 }
