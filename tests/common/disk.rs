@@ -123,6 +123,11 @@ pub fn unsaved(daemon: &Daemon) -> u64 {
     health["details"]["database"]["unsaved_records"].as_u64().expect("a number")
 }
 
+/// Of a program that may be gone before it has answered. Half an answer is none.
+pub fn ask_quietly(daemon: &Daemon, method: &str, path: &str) -> std::io::Result<super::Answer> {
+    super::ask(([127, 0, 0, 1], daemon.port()).into(), method, path, "application/json", None)
+}
+
 pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid as i32), signal).expect("it runs");
 }
