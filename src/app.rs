@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 
@@ -12,11 +13,14 @@ use crate::config::{Config, SMALLEST_SIZE};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context};
-use crate::live::{Live, Tuning};
+use crate::live::{Live, State, Tuning};
 use crate::sampler::{Reopen, Sampler, Start};
 use crate::source::{self, Choice, Wake, Woken};
 use crate::store::{Options, Store};
 use crate::writer::Writer;
+
+/// After a signal to end: what is not on disk by then stays unsaved.
+const LAST_SAVE: Duration = Duration::from_secs(2);
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key.
 pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
@@ -93,7 +97,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let context = Context {
         live: live.clone(),
         reader: Mutex::new(Some(reader)),
-        clock,
+        clock: clock.clone(),
         database,
         machine: Box::new(move || source::machine(&path)),
         listening,
@@ -102,19 +106,47 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let sampling = spawn("sampler", move || sampler.run(&wake))?;
     let writing = spawn("writer", move || {
         writer.run();
-        writer
+        // The sampler ends with a last sample, and this thread with a last save.
+        let sampled = sampling.join();
+        writer.finish();
+        sampled
     })?;
     let serving = http::serve(Arc::new(context), listeners, names)?;
 
     wait(&signals, &live, config.text("timezone"));
+    let deadline = Instant::now() + LAST_SAVE;
     live.lock().stopping = true;
     live.wake_sampler();
     live.wake_writer();
     serving.stop();
-    let panicked = |_| Error::system("stopping", "a thread had panicked; see the log above");
-    sampling.join().map_err(panicked)?;
-    let mut writer = writing.join().map_err(panicked)?;
-    writer.save()
+    while !writing.is_finished() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let finished = writing.is_finished();
+    tell_what_is_left(&live.lock(), clock.now().mono_ms, finished);
+    if finished && !matches!(writing.join(), Ok(Ok(()))) {
+        return Err(Error::system("stopping", "a thread had panicked; see the log above"));
+    }
+    Ok(())
+}
+
+/// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,
+/// which does no more harm than a power cut.
+fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
+    let unsaved = [&*state.saving_batch, &state.batch];
+    let samples: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
+    if let Some(oldest) = unsaved.iter().find_map(|batch| batch.ticks.first()) {
+        let seconds = mono_ms.saturating_sub(oldest.mono_ms) / 1000;
+        let cause = match &state.saving.error {
+            Some(error) => error,
+            None if finished => "the clock has not been right so far",
+            None => "the disk takes too long",
+        };
+        log::error!(
+            "{samples} samples of the last {seconds} s stay unsaved ({cause}); \
+             what passed is booked at the next start, unless the machine is restarted before"
+        );
+    }
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     ReadOnly,
     /// The database file is not one, or is damaged.
     Corrupt,
+    /// What is in the database's place is not one of ours: it is left alone.
+    Foreign,
     /// The database was written by a newer version.
     Newer,
 }

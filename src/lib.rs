@@ -4,6 +4,7 @@
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod compact;
 pub mod config;
 pub mod counter;
 pub mod detect;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
+use crate::compact::{self, HELD_BYTES};
 use crate::model::{Address, Anchor, Batch, Counters, Event, IfaceId, Kind, Record};
 
 /// How many seconds of one-second rates are kept.
@@ -87,6 +88,8 @@ pub struct Saving {
     pub error: Option<String>,
     /// The database is beyond use for this run.
     pub lost: bool,
+    /// Since it last worked, samples were merged in memory.
+    pub compacted: bool,
 }
 
 /// Rates of one second, for each interface in `Ring::names`' order.
@@ -160,6 +163,20 @@ impl State {
             self.events.pop_front();
         }
         self.events.push_back(event);
+    }
+
+    /// After each tick: what waits for the writer stays within its memory. Says whether to save before the time, so that
+    /// nothing has to become coarser while the disk is well.
+    pub fn bound(&mut self) -> bool {
+        let held = compact::bytes(&self.batch, &self.anchors);
+        if held > HELD_BYTES {
+            compact::compact(&mut self.batch, &mut self.anchors, HELD_BYTES / 2);
+            self.saving.compacted = true;
+        }
+        let placed = self.batch.ticks.first().is_some_and(|tick| tick.unix.is_some());
+        let early = held > HELD_BYTES / 4 * 3 && placed && self.saving.error.is_none() && !self.save_now;
+        self.save_now |= early;
+        early
     }
 
     /// The samples that no query of the store can have yet, oldest first.
@@ -327,5 +344,59 @@ impl Live {
             let left = deadline.checked_duration_since(Instant::now())?;
             state = self.done.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Mark, Sample, Tick};
+
+    fn live() -> Live {
+        let tuning = Tuning {
+            interval_s: 1,
+            max_retries: 1,
+            retry_delay_ms: 100,
+            interfaces: Vec::new(),
+            running: true,
+            flush_s: 3_600,
+        };
+        Live::new(tuning, Zone::UTC)
+    }
+
+    fn tick(state: &mut State, seq: u64, unix: Option<i64>) -> bool {
+        for iface in 0..100 {
+            state.batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 1_000, delta: Counters([1; 8]) });
+        }
+        let end = state.batch.samples.len();
+        state.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
+        state.bound()
+    }
+
+    #[test]
+    fn saving_is_asked_for_before_anything_becomes_coarser() {
+        let live = live();
+        let mut state = live.lock();
+        let asked = (1..).find(|seq| tick(&mut state, *seq, Some(*seq as i64))).unwrap();
+        assert!(state.save_now && !state.saving.compacted);
+        assert_eq!(state.batch.ticks.len() as u64, asked);
+        // Once is enough, and the writer takes its time.
+        assert!((asked + 1..asked + 1_000).all(|seq| !tick(&mut state, seq, Some(seq as i64))));
+        assert!(state.saving.compacted);
+        assert!(compact::bytes(&state.batch, &state.anchors) <= HELD_BYTES);
+        let sum: u64 = state.batch.samples.iter().map(|sample| sample.delta.0[7]).sum();
+        assert_eq!(sum, (asked + 999) * 100);
+    }
+
+    #[test]
+    fn e21_what_waits_for_the_clock_is_bounded_too() {
+        let live = live();
+        let mut state = live.lock();
+        for seq in 1..2_000 {
+            assert!(!tick(&mut state, seq, None), "there is nothing to save");
+            assert!(compact::bytes(&state.batch, &state.anchors) <= HELD_BYTES);
+        }
+        let sum: u64 = state.batch.samples.iter().map(|sample| sample.delta.0[0]).sum();
+        assert_eq!(sum, 1_999 * 100);
     }
 }

@@ -2,6 +2,7 @@
 //! it only after the COMMIT; a failure keeps everything and is tried again, at growing distances. A commit may take as
 //! long as it likes: nobody waits for this thread.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ const LONGEST_RETRY_MS: u64 = 300_000;
 /// How long a sleep lasts at the most, so that a changed flush interval is noticed.
 const LONGEST_SLEEP_MS: u64 = 60_000;
 
-/// What one transaction takes, until it is on disk. The ticks are in `State::saving_batch`, where readers find them.
+/// What one transaction takes, until it is on disk. The ticks are in `State::saving_batch`, where readers find them; the
+/// events stay in `State::events` until then.
 #[derive(Default)]
 struct Cargo {
     batch: Arc<Batch>,
@@ -52,7 +54,7 @@ impl Writer {
         Writer { live, store, clock, cargo, spare, retry_ms: FIRST_RETRY_MS, saved_ms }
     }
 
-    /// Saves when it is time until `live` says stop; the last save is the caller's, after the sampler's last sample.
+    /// Saves when it is time until `live` says stop; `finish` is the caller's, after the sampler's last sample.
     pub fn run(&mut self) {
         let mut retry_due_ms = None;
         loop {
@@ -76,6 +78,20 @@ impl Writer {
         }
     }
 
+    /// The last saves, and the end of the database: closing it takes in the log, which is slow where saving is.
+    pub fn finish(mut self) {
+        // What a failed attempt has left goes by itself; then there is what came since.
+        while self.save().is_ok() && self.is_waited_for() {}
+    }
+
+    fn is_waited_for(&self) -> bool {
+        let state = self.live.lock();
+        state.batch.ticks.first().is_some_and(|tick| tick.unix.is_some())
+            || state.events.front().is_some_and(|event| event.unix.is_some())
+            || !state.records.is_empty()
+            || !state.settings.is_empty()
+    }
+
     /// Everything that has a place in time, in one transaction.
     pub fn save(&mut self) -> Result<()> {
         let zone = self.load();
@@ -87,15 +103,23 @@ impl Writer {
         match &outcome {
             Ok(()) => {
                 let recovered = state.saving.error.take().is_some();
+                let compacted = std::mem::take(&mut state.saving.compacted);
                 state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
                 state.saving_batch = Arc::default();
                 state.settings_saved = state.settings_saved.max(self.cargo.settings_asked);
+                forget(&mut state.events, &self.cargo.events);
+                // What came during the fault has waited long enough.
+                state.save_now |= recovered;
                 drop(state);
                 self.let_go();
                 self.retry_ms = FIRST_RETRY_MS;
                 self.saved_ms = now.mono_ms;
-                if recovered {
-                    log::info!("saving works again; nothing was lost");
+                match (recovered, compacted) {
+                    (true, false) => log::info!("saving works again; nothing was lost"),
+                    (true, true) => {
+                        log::info!("saving works again; no byte was lost, but older samples became coarser")
+                    }
+                    (false, _) => {}
                 }
             }
             Err(error) => {
@@ -118,24 +142,28 @@ impl Writer {
     }
 
     /// Takes from `live` what is placed in time. What a failed attempt has left goes first, and by itself: a batch that
-    /// is on its way is never changed, since readers hold it.
+    /// is on its way is never changed, since readers hold it, and since it may be on disk in spite of the failure.
+    /// The rest is small: a record for each interface, a value for each setting, as many events as `live` keeps.
     fn load(&mut self) -> Arc<Zone> {
         let live = self.live.clone();
         let mut state = live.lock();
         state.save_now = false;
         let zone = state.zone.clone();
-        if self.cargo.batch.is_empty() {
-            self.cargo.batch = Arc::new(take_placed(&mut state.batch, &mut self.spare));
-            state.saving_batch = self.cargo.batch.clone();
+        let State { batch, anchors, events, records, settings, .. } = &mut *state;
+        let cargo = &mut self.cargo;
+        let fresh = cargo.batch.is_empty();
+        if fresh {
+            cargo.batch = Arc::new(take_placed(batch, &mut self.spare));
         }
-        let newest = self.cargo.batch.ticks.last().map(|tick| tick.seq);
-        move_some(&mut state.anchors, &mut self.cargo.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
-        self.cargo.records.extend(std::mem::take(&mut state.records));
-        self.cargo.settings.extend(std::mem::take(&mut state.settings));
-        self.cargo.settings_asked = state.settings_asked;
-        let State { events, .. } = &mut *state;
-        while events.front().is_some_and(|event| event.unix.is_some()) {
-            self.cargo.events.extend(events.pop_front());
+        let newest = cargo.batch.ticks.last().map(|tick| tick.seq);
+        move_some(anchors, &mut cargo.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
+        replace_all(&mut cargo.records, std::mem::take(records), |one, other| one.id == other.id);
+        replace_all(&mut cargo.settings, std::mem::take(settings), |one, other| one.0 == other.0);
+        cargo.events.clear();
+        cargo.events.extend(events.iter().take_while(|event| event.unix.is_some()).cloned());
+        cargo.settings_asked = state.settings_asked;
+        if fresh {
+            state.saving_batch = cargo.batch.clone();
         }
         zone
     }
@@ -150,9 +178,22 @@ impl Writer {
             }
         }
     }
+}
 
-    pub fn store(&self) -> &Store {
-        &self.store
+/// Takes the saved events out from the front. The oldest may have gone from there meanwhile, for want of room.
+fn forget(events: &mut VecDeque<Event>, saved: &[Event]) {
+    for event in saved {
+        if events.front() == Some(event) {
+            events.pop_front();
+        }
+    }
+}
+
+/// The later one of two that stand for the same thing is the one to keep.
+fn replace_all<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> bool) {
+    for item in newer {
+        kept.retain(|known| !same(known, &item));
+        kept.push(item);
     }
 }
 
@@ -206,5 +247,33 @@ mod tests {
         check(&[(Some(1), 2), (Some(2), 3)], 2, 5);
         check(&[(Some(1), 2), (None, 3), (Some(3), 1)], 1, 2);
         check(&[(None, 2), (Some(2), 3)], 0, 0);
+    }
+
+    #[test]
+    fn the_later_record_of_an_interface_stays() {
+        let mut kept = vec![(1, 'a'), (2, 'b')];
+        replace_all(&mut kept, vec![(3, 'c'), (1, 'd'), (3, 'e')], |one, other| one.0 == other.0);
+        assert_eq!(kept, [(2, 'b'), (1, 'd'), (3, 'e')]);
+    }
+
+    #[test]
+    fn saved_events_go_and_newer_ones_stay() {
+        let event = |unix| Event {
+            unix: Some(unix),
+            mono_ms: 0,
+            kind: EventKind::Gap,
+            interface: String::new(),
+            detail: String::new(),
+        };
+        let check = |held: &[i64], saved: &[i64], left: &[i64]| {
+            let mut held: VecDeque<Event> = held.iter().map(|unix| event(*unix)).collect();
+            forget(&mut held, &saved.iter().map(|unix| event(*unix)).collect::<Vec<_>>());
+            assert_eq!(held.iter().filter_map(|event| event.unix).collect::<Vec<_>>(), left);
+        };
+        check(&[1, 2, 3], &[1, 2], &[3]);
+        check(&[2, 3, 4], &[1, 2], &[3, 4]);
+        check(&[3, 4], &[1, 2], &[3, 4]);
+        check(&[], &[1], &[]);
+        check(&[1, 1, 1], &[1, 1], &[1]);
     }
 }

@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 7] = [
     &["app", "commands"],
     &["http", "sampler", "writer", "cli"],
     &["counter", "detect", "live", "plan", "series", "source", "store", "totals"],
-    &["config", "log"],
+    &["compact", "config", "log"],
     &["clock"],
     &["model", "error"],
 ];

@@ -416,6 +416,7 @@ impl Sampler {
             state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
             self.next_seq += 1;
         }
+        let early = state.bound();
         let polls = &mut state.polls;
         // A beginning is on disk at once: after a crash the same-boot rule counts from there.
         let save = std::mem::take(&mut self.fresh);
@@ -433,7 +434,7 @@ impl Sampler {
         }
         state.save_now |= save;
         drop(guard);
-        if save {
+        if save || early {
             self.live.wake_writer();
         }
         if let Some(unix) = unix {
@@ -580,6 +581,7 @@ fn place(state: &mut State, offset_ms: i64) {
     for tick in state.batch.ticks.iter_mut().filter(|tick| tick.unix.is_none()) {
         tick.unix = Some(unix_at(tick.mono_ms, offset_ms));
     }
+    // The writer has events too: one without a time may lie before one that has it.
     for event in state.events.iter_mut().filter(|event| event.unix.is_none()) {
         event.unix = Some(unix_at(event.mono_ms, offset_ms));
     }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -71,7 +71,10 @@ const HANDOVER: Duration = Duration::from_secs(1);
 
 /// Keeps other processes away from the directory's database for as long as anything of it is open here.
 pub(super) struct Guard {
-    _file: Option<File>,
+    file: Option<File>,
+    name: PathBuf,
+    /// Its file says that the database was ours before, whatever it looks like now.
+    known: bool,
 }
 
 impl Guard {
@@ -81,6 +84,7 @@ impl Guard {
         let file = private(OpenOptions::new().write(true).create(true).truncate(false))
             .open(&name)
             .map_err(|cause| io_error(&name, cause))?;
+        let known = file.metadata().is_ok_and(|facts| facts.len() > 0);
         // The one before may be at its last save: a supervisor starts the next as soon as it likes.
         let deadline = Instant::now() + HANDOVER;
         let mut outcome = file.try_lock();
@@ -89,15 +93,32 @@ impl Guard {
             outcome = file.try_lock();
         }
         match outcome {
-            Ok(()) => Ok(Guard { _file: Some(file) }),
+            Ok(()) => Ok(Guard { file: Some(file), name, known }),
             Err(TryLockError::WouldBlock) => Err(Error::new(
                 ErrorKind::Busy,
                 format!("another net-pulse uses {}; stop it, or name another file with --database", path.display()),
             )),
             Err(TryLockError::Error(cause)) => {
                 log::warn!("cannot lock {}: {cause}; a second net-pulse would not be noticed", name.display());
-                Ok(Guard { _file: None })
+                Ok(Guard { file: None, name, known })
             }
+        }
+    }
+
+    /// The database beside it is ours: should its header be smashed one day, it is not taken for somebody else's file.
+    fn sign(&mut self) {
+        if !self.known
+            && let Some(file) = &mut self.file
+        {
+            // Without it everything works, but for that day.
+            self.known = file.write_all(b"net-pulse\n").is_ok();
+        }
+    }
+
+    /// Leaves nothing beside a file that is not ours.
+    fn withdraw(self) {
+        if !self.known {
+            let _ = fs::remove_file(&self.name);
         }
     }
 }
@@ -107,28 +128,28 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
     if path.exists() && !path.is_file() {
         let what = if path.is_dir() { "a directory" } else { "no ordinary file" };
-        return Err(Error::usage(format!("{} is {what}; name a file with --database", path.display())));
-    }
-    if let Err(error) = inspect(&path)
-        && error.kind == ErrorKind::Usage
-    {
-        // Somebody else's: not even a guard is left beside it.
-        return Err(error);
+        let sentence = format!("{} is {what}; name a file with --database", path.display());
+        return Err(Error::new(ErrorKind::Foreign, sentence));
     }
     if let Some(parent) = path.parent() {
         private_directory(parent).map_err(|cause| io_error(parent, cause))?;
     }
-    let guard = Guard::take(&path)?;
+    let mut guard = Guard::take(&path)?;
     let mut events = Vec::new();
     let pages = (options.max_bytes / PAGE_BYTES).max(LEAST_PAGES);
-    let opened = inspect(&path).and_then(|()| connect(&path, pages, &mut events));
+    let opened = inspect(&path, guard.known).and_then(|()| connect(&path, pages, &mut events));
     let (conn, file_system, state, records) = match opened {
         Err(error) if error.kind == ErrorKind::Corrupt => {
             set_aside(&path, &error, &mut events)?;
             connect(&path, pages, &mut events)?
         }
-        other => other?,
+        Err(error) => {
+            guard.withdraw();
+            return Err(error);
+        }
+        Ok(connected) => connected,
     };
+    guard.sign();
     let settings = settings(&conn)?;
     let (next_seq, newest) = (state.next_seq(), state.newest);
     let guard = Arc::new(guard);
@@ -143,8 +164,8 @@ pub(super) fn reader(store: &Store) -> Result<Reader> {
     Ok(Reader { conn, _guard: store.guard.clone() })
 }
 
-/// Looks at the file's header, before SQLite has it open.
-fn inspect(path: &Path) -> Result<()> {
+/// Looks at the file's header, before SQLite has it open. `known`: a database of ours was here before.
+fn inspect(path: &Path, known: bool) -> Result<()> {
     let mut header = [0; 100];
     let mut file = match File::open(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -164,7 +185,8 @@ fn inspect(path: &Path) -> Result<()> {
         return Err(Error::new(ErrorKind::Corrupt, "its first page is all zeros"));
     }
     if !header.starts_with(b"SQLite format 3\0") {
-        return Err(foreign(path));
+        let smashed = || Error::new(ErrorKind::Corrupt, "its header is not one");
+        return Err(if known { smashed() } else { foreign(path) });
     }
     refuse_newer(path, i32::from_be_bytes([header[60], header[61], header[62], header[63]]))
 }
@@ -185,7 +207,8 @@ fn refuse_newer(path: &Path, version: i32) -> Result<()> {
 }
 
 fn foreign(path: &Path) -> Error {
-    Error::usage(format!("{} is not a database of net-pulse; name another file with --database", path.display()))
+    let sentence = format!("{} is not a database of net-pulse; name another file with --database", path.display());
+    Error::new(ErrorKind::Foreign, sentence)
 }
 
 type Connected = (Connection, Option<&'static str>, State, Vec<Record>);
@@ -470,20 +493,27 @@ mod tests {
         assert!(names(place).iter().all(|name| !name.contains("corrupt")));
     }
 
+    /// A guard that has never kept anything of ours is litter.
+    fn refuses_a_stranger(place: &Place, words: &[&str]) {
+        let before = names(place);
+        refuses(place, ErrorKind::Foreign, words);
+        assert_eq!(names(place), before);
+    }
+
     #[test]
     fn what_is_not_ours_is_left_alone() {
         let place = Place::new();
         fs::create_dir(place.file()).unwrap();
-        refuses(&place, ErrorKind::Usage, &["is a directory", "--database"]);
+        refuses_a_stranger(&place, &["is a directory", "--database"]);
         fs::remove_dir(place.file()).unwrap();
 
         for text in [&b"hello"[..], &[b'x'; 9_000]] {
             fs::write(place.file(), text).unwrap();
-            refuses(&place, ErrorKind::Usage, &["is not a database of net-pulse", "--database"]);
+            refuses_a_stranger(&place, &["is not a database of net-pulse", "--database"]);
         }
         fs::remove_file(place.file()).unwrap();
         Connection::open(place.file()).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
-        refuses(&place, ErrorKind::Usage, &["is not a database of net-pulse"]);
+        refuses_a_stranger(&place, &["is not a database of net-pulse"]);
     }
 
     #[test]
@@ -528,6 +558,9 @@ mod tests {
         set_aside_after(|path| overwrite(path, 16, 4_096, 0xff));
         set_aside_after(|path| overwrite(path, 100, 4_096, 0x5a));
         set_aside_after(|path| overwrite(path, 4_096, 40_960, 0x5a));
+        // Without its header it could be anybody's, but for what the guard remembers.
+        set_aside_after(|path| overwrite(path, 0, 100, 0x5a));
+        set_aside_after(|path| overwrite(path, 0, usize::MAX, 0x5a));
         set_aside_after(|path| OpenOptions::new().write(true).open(path).unwrap().set_len(3 * 4_096).unwrap());
     }
 

@@ -17,12 +17,13 @@ const EVENTS_KEPT: i64 = 1_000;
 
 impl Store {
     pub(super) fn write(&mut self, flush: &Flush) -> Result<()> {
+        let again = self.doubtful;
         if self.doubtful {
             // A COMMIT that failed may have happened all the same: the file knows.
             self.state = State::load(&self.conn)?;
             self.doubtful = false;
         }
-        match self.transact(flush) {
+        match self.transact(flush, again) {
             Ok(state) => {
                 self.state = state;
                 self.room = 1;
@@ -38,14 +39,14 @@ impl Store {
         }
     }
 
-    fn transact(&mut self, flush: &Flush) -> Result<State> {
+    fn transact(&mut self, flush: &Flush, again: bool) -> Result<State> {
         let mut state = self.state.clone();
         let rows = placed(flush.batch, state.seq)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let needed = SPARE_PAGES * self.room + flush.batch.samples.len() as i64 / 200;
         let settled = make_room(&tx, &mut state, flush.zone, self.pages, needed)?;
         put_settings(&tx, flush.settings)?;
-        put_events(&tx, flush.events)?;
+        put_events(&tx, flush.events, again)?;
         put_records(&tx, flush.records, &mut state)?;
         adopt(&tx, &rows, &mut state)?;
         if state.zone.as_deref() != Some(flush.zone.name()) {
@@ -113,10 +114,14 @@ fn put_settings(conn: &Connection, settings: &[(String, Option<String>)]) -> Res
     Ok(())
 }
 
-fn put_events(conn: &Connection, events: &[Event]) -> Result<()> {
+/// `again`: an earlier attempt failed, and may have happened all the same. Events have no number to know them by.
+fn put_events(conn: &Connection, events: &[Event], again: bool) -> Result<()> {
     for event in events {
-        conn.prepare_cached("INSERT INTO event (unix, kind, interface, detail) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![event.unix, event.kind.name(), event.interface, event.detail])?;
+        conn.prepare_cached(
+            "INSERT INTO event (unix, kind, interface, detail) SELECT ?1, ?2, ?3, ?4 WHERE NOT (?5 AND EXISTS
+             (SELECT 1 FROM event WHERE unix = ?1 AND kind = ?2 AND interface = ?3 AND detail = ?4))",
+        )?
+        .execute(params![event.unix, event.kind.name(), event.interface, event.detail, again])?;
     }
     if !events.is_empty() {
         conn.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1", [EVENTS_KEPT])?;
@@ -580,6 +585,30 @@ mod tests {
         }
         let cells = reader.buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1, &Zone::UTC, &[]).unwrap();
         assert_eq!((cells.len(), sums(&cells)[0]), (90 * 288, 1 << 40));
+    }
+
+    #[test]
+    fn events_are_not_doubled_by_a_second_attempt() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let event = |unix| Event {
+            unix: Some(unix),
+            mono_ms: 1,
+            kind: crate::model::EventKind::Reset,
+            interface: "eth0".into(),
+            detail: "again from zero".into(),
+        };
+        let mut save = |events: &[Event], doubtful| {
+            opened.store.doubtful = doubtful;
+            let (batch, zone) = (Batch::default(), Zone::UTC);
+            let flush = Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], zone: &zone };
+            opened.store.flush(&flush).unwrap();
+            opened.store.reader().unwrap().events(10, 0).unwrap().len()
+        };
+        assert_eq!(save(&[event(T)], false), 1);
+        assert_eq!(save(&[event(T), event(T + 1)], true), 2);
+        // Twice in a second is news where no attempt has failed.
+        assert_eq!(save(&[event(T + 1)], false), 3);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 // Every test file takes this in whole and uses a part of it.
 #![allow(dead_code)]
 
+pub mod disk;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::traffic::filter;
-use super::{Memory, Names, ask, record};
+use super::{Memory, Names, ask_strictly, record};
 use crate::clock::Zone;
 use crate::http::json::{BucketRecord, CSV_HEAD, Out, Time, csv_bucket_head, write};
 use crate::http::{Answer, Call, Context, Fault, JSON, routes};
@@ -123,7 +123,7 @@ impl Walk {
         let Some(filter) = self.filter.as_ref().filter(|_| !self.over) else { return Ok(None) };
         // Anew for each piece: what was unsaved may have been saved meanwhile.
         let memory = Memory::of(context);
-        let read = ask(context, |reader| reader.oldest(filter, self.after, PIECE, &memory.unsaved))?;
+        let read = ask_strictly(context, |reader| reader.oldest(filter, self.after, PIECE, &memory.unsaved))?;
         let (points, after) = read.unwrap_or_else(|| (memory.points(filter).collect(), None));
         self.over = after.is_none();
         self.after = after;
@@ -149,7 +149,7 @@ impl Steps {
             (state.zone.clone(), ifaces)
         };
         let Some(filter) = filter else { return Ok(Steps { level, zone, ifaces: Vec::new(), from: 0, to: 0, at: 0 }) };
-        let oldest = ask(context, |reader| reader.oldest_of(level))?.flatten();
+        let oldest = ask_strictly(context, |reader| reader.oldest_of(level))?.flatten();
         let from = filter.from.unwrap_or(i64::MIN).max(oldest.unwrap_or(now));
         // What lies in the future was written while the clock was wrong; a year of it is looked at.
         let to = filter.to.unwrap_or(i64::MAX).min(now.saturating_add(366 * 86_400));
@@ -174,7 +174,7 @@ impl Steps {
             let read = |reader: &crate::store::Reader| {
                 reader.buckets(self.level, *iface, from, to, &self.zone, &memory.unsaved)
             };
-            let buckets = ask(context, read)?.unwrap_or_default();
+            let buckets = ask_strictly(context, read)?.unwrap_or_default();
             // A bucket that began in the stretch before was told of there.
             let new = buckets.iter().filter(|bucket| bucket.from >= from || from == self.from);
             rows.extend(new.map(|bucket| describe(bucket, *iface, &memory.names)));

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::json::{Name, Record, Time};
 use super::{Context, Fault};
+use crate::error::ErrorKind;
 use crate::live::{Iface, State};
 use crate::model::{Batch, IfaceId};
 use crate::store::{Filter, Point, Reader};
@@ -73,10 +74,31 @@ impl Memory {
     }
 }
 
-/// Asks the store, if there is one to ask. The lock is held for one query.
+/// Asks the store, if there is one to ask. The lock is held for one query. What the disk will not give (health tells of
+/// it) is as good as not there: what is in memory is answered all the same.
 fn ask<T>(context: &Context, query: impl FnOnce(&Reader) -> crate::error::Result<T>) -> Result<Option<T>, Fault> {
-    let reader = context.reader();
-    Ok(reader.as_ref().map(query).transpose()?)
+    match asked(context, query) {
+        Err(error) if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => {
+            log::debug!("answering from memory: {error}");
+            Ok(None)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// For what must not look whole when it is not.
+fn ask_strictly<T>(
+    context: &Context,
+    query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+) -> Result<Option<T>, Fault> {
+    Ok(asked(context, query)?)
+}
+
+fn asked<T>(
+    context: &Context,
+    query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+) -> crate::error::Result<Option<T>> {
+    context.reader().as_ref().map(query).transpose()
 }
 
 fn record(point: &Point, names: &Names) -> Record {

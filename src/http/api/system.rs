@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{ask, collector, link_word};
+use super::{ask_strictly, collector, link_word};
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
     SystemInfo, SystemMetrics, Time,
@@ -119,7 +119,7 @@ pub fn health(context: &Context, call: &Call) -> Result<Answer, Fault> {
 
 pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     // A store that cannot even count is told of, in place of the whole answer being lost to it.
-    let (facts, readable, fault) = match ask(context, |reader| reader.facts()) {
+    let (facts, readable, fault) = match ask_strictly(context, |reader| reader.facts()) {
         Ok(facts) => (facts.unwrap_or_default(), facts.is_some(), None),
         Err(fault) => (Default::default(), false, Some(fault)),
     };
