@@ -105,7 +105,7 @@ fn all_is_well(daemon: Daemon, dir: &Dir) {
 fn e39_a_disk_that_fills_up_and_is_freed() {
     in_namespace(|| {
         let outside = Dir::new();
-        small_disk(&outside.join("disk"), 1 << 20);
+        let _disk = small_disk(&outside.join("disk"), 1 << 20);
         let (database, filler) = (outside.join("disk/net-pulse.db"), outside.join("disk/filler"));
         let start = || {
             let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));

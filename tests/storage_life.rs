@@ -78,7 +78,7 @@ fn a_hangup_saves_and_has_the_zone_read_again() {
     in_namespace(|| {
         let dir = Dir::new();
         // The file that routers keep their zone in, of this thread's own.
-        small_disk(&dir.join("etc"), 1 << 20);
+        let _disk = small_disk(&dir.join("etc"), 1 << 20);
         for entry in fs::read_dir("/etc").expect("a directory").flatten() {
             let name = entry.file_name();
             if entry.path().is_file() && name != "localtime" && name != "TZ" {

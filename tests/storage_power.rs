@@ -205,7 +205,7 @@ fn e40_the_power_goes_at_every_write() {
         cable("wan0", "lan0");
         let steps = record(&dir);
         // Thousands of openings with their syncs: not on a disk.
-        small_disk(&dir.join("replay"), 64 << 20);
+        let _disk = small_disk(&dir.join("replay"), 64 << 20);
         let place = dir.join("replay/cut");
         every_cut(&steps, &place);
     });

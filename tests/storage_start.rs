@@ -142,7 +142,7 @@ fn without_permission_it_says_so() {
 fn on_a_read_only_file_system_it_says_so() {
     in_namespace(|| {
         let dir = Dir::new();
-        small_disk(&dir.join("data"), 4 << 20);
+        let _disk = small_disk(&dir.join("data"), 4 << 20);
         let there = filled(&dir);
         remount(&dir.join("data"), true);
         refused(command(&there), &dir.join("data"), &["ead-only", &there]);
@@ -161,7 +161,7 @@ fn on_a_read_only_file_system_it_says_so() {
 fn a_disk_without_any_room_says_so() {
     in_namespace(|| {
         let dir = Dir::new();
-        small_disk(&dir.join("data"), 64 << 10);
+        let _disk = small_disk(&dir.join("data"), 64 << 10);
         fill(&dir.join("data/filler"));
         let ended = finish(command(&database(&dir)));
         assert_eq!(ended.code, Some(1), "{}", ended.err);

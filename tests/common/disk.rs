@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rusqlite::Connection;
@@ -62,11 +62,21 @@ pub fn strace_is_there() -> bool {
 }
 
 /// A file system in memory that is full at so many bytes, seen by this thread and its children only. To be used in a
-/// namespace, with which it goes.
-pub fn small_disk(at: &str, bytes: usize) {
+/// namespace; it goes with the value.
+pub fn small_disk(at: &str, bytes: usize) -> Mounted {
     fs::create_dir_all(at).expect("it is ours");
     let size = format!("size={bytes}");
     mount(Some("none"), at, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).expect("a tmpfs");
+    Mounted(at.to_string())
+}
+
+/// A directory that something is mounted on cannot be removed.
+pub struct Mounted(String);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = umount2(self.0.as_str(), MntFlags::MNT_DETACH);
+    }
 }
 
 pub fn remount(at: &str, read_only: bool) {
