@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod assets;
+pub mod gate;
 pub mod json;
 pub mod openapi;
 pub mod params;
