@@ -154,6 +154,16 @@ fn handle(mut request: tiny_http::Request) {
     if let Some(milliseconds) = number("/slow/") {
         thread::sleep(Duration::from_millis(milliseconds as u64));
     }
+    if let Some(pieces) = number("/pieces/") {
+        let mut writer = request.into_writer();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {pieces}\r\n\r\n");
+        let mut written = writer.write_all(head.as_bytes()).and_then(|()| writer.flush());
+        for _ in 0..pieces {
+            thread::sleep(Duration::from_millis(2));
+            written = written.and_then(|()| writer.write_all(b"x")).and_then(|()| writer.flush());
+        }
+        return;
+    }
     let text = match target.as_str() {
         "/headers" => request.headers().iter().map(|header| format!("{header}\n")).collect::<String>().into_bytes(),
         "/echo" => body,
@@ -254,8 +264,15 @@ fn requests_arrive_and_answers_come_back() {
         assert!(bed.ask(&request).body == sent, "a body of {length}");
     }
 
+    for thousands in 0..200 {
+        let bytes = thousands * 1000;
+        assert_eq!(bed.get(&format!("/big/{bytes}")).body.len(), bytes);
+    }
     let big = bed.get("/big/5000000");
     assert_eq!(big.body.len(), 5_000_000);
+    for pieces in 0..20 {
+        assert_eq!(bed.get(&format!("/pieces/{pieces}")).body.len(), pieces);
+    }
     let headers = bed.ask(
         b"GET /headers HTTP/1.1\r\nHost: router\r\nX-Real-IP: 10.9.9.9\r\nConnection: keep-alive, Host\r\nCookie: \xff\r\n\r\n",
     );

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use crate::error::{Error, Result};
 use head::{BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
@@ -714,11 +714,10 @@ impl Client {
                 Err(_) => 0,
             };
             if count == 0 {
-                *inside = None;
-                if !*begun {
-                    return self.refuse(NO_ANSWER, rules, scratch, now);
-                }
-                continue;
+                return match *begun {
+                    true => self.part(rules, now),
+                    false => self.refuse(NO_ANSWER, rules, scratch, now),
+                };
             }
             *begun = true;
             let part = scratch.get(..count).unwrap_or_default();
@@ -781,7 +780,10 @@ impl Client {
 
 /// Without this the kernel keeps each closed connection for a minute or more, with all that was not read.
 fn reset_on_close(stream: &TcpStream) {
-    let _ = setsockopt(stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 });
+    if let Ok(mut linger) = getsockopt(stream, sockopt::Linger) {
+        (linger.l_onoff, linger.l_linger) = (1, 0);
+        let _ = setsockopt(stream, sockopt::Linger, &linger);
+    }
 }
 
 fn is_later(error: &io::Error) -> bool {
