@@ -63,6 +63,16 @@ pub fn read(path: &Path) -> Result<Option<Token>> {
     }
 }
 
+/// Tells one state of the file from another without reading it: its inode, its size, and when it changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(u64, u64, i64, i64);
+
+/// `None` when there is no file, or none that can be looked at.
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let found = fs::metadata(path).ok()?;
+    Some(Stamp(found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
+}
+
 /// RFC 6750, 2.1.
 fn is_token_letter(letter: u8) -> bool {
     letter.is_ascii_alphanumeric() || b"-._~+/=".contains(&letter)

@@ -3,20 +3,18 @@
 //! history and changed nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use super::gate::access::{bearer, changes_something, needs_token, same_secret};
 use super::{Answer, Ask, Fault, routes};
-use crate::token::{self, Token};
+use crate::token::{self, Stamp, Token};
 
 /// Wrong tokens of one address that are answered before it is told to wait.
 const FREE: u32 = 5;
 const WINDOW_MS: u64 = 60_000;
 /// Of so many addresses wrong tokens are remembered; then the one that began first is forgotten.
 const ADDRESSES: usize = 64;
-/// How often the file is looked at when a token is wrong: it may have been replaced since.
-const LOOK_MS: u64 = 1000;
 
 pub struct Guard {
     file: PathBuf,
@@ -30,13 +28,16 @@ pub struct Guard {
 struct Kept {
     /// `None` where it could be neither read nor made: then nobody from outside gets in.
     token: Option<Token>,
-    looked_ms: Option<u64>,
+    /// The file as it was when it was last read.
+    stamp: Option<Stamp>,
     failures: Failures,
 }
 
 impl Guard {
     pub fn new(file: PathBuf, token: Option<Token>, private: bool, open: bool) -> Guard {
-        Guard { file, private, open, kept: Mutex::new(Kept { token, looked_ms: None, failures: Failures::default() }) }
+        // Read once more at the first request, because it may have changed since it was read.
+        let kept = Kept { token, stamp: None, failures: Failures::default() };
+        Guard { file, private, open, kept: Mutex::new(kept) }
     }
 
     /// Nothing that panics is done while this is locked.
@@ -61,18 +62,10 @@ impl Guard {
                 None => unauthorized(NONE, ""),
             });
         };
-        if kept.admits(given) {
+        kept.look(&self.file);
+        let right = |token: &Token| same_secret(given.as_bytes(), token.text().as_bytes());
+        if kept.token.as_ref().is_some_and(right) {
             return None;
-        }
-        if kept.looked_ms.is_none_or(|last| mono_ms.saturating_sub(last) >= LOOK_MS) {
-            kept.looked_ms = Some(mono_ms);
-            // What cannot be read does not take away the one that is known.
-            if let Ok(Some(token)) = token::read(&self.file) {
-                kept.token = Some(token);
-            }
-            if kept.admits(given) {
-                return None;
-            }
         }
         let outcome = kept.failures.add(from, mono_ms);
         drop(kept);
@@ -92,8 +85,19 @@ impl Guard {
 }
 
 impl Kept {
-    fn admits(&self, given: &str) -> bool {
-        self.token.as_ref().is_some_and(|token| same_secret(given.as_bytes(), token.text().as_bytes()))
+    /// Whoever replaces the file wants the old token to be worth nothing from now on.
+    fn look(&mut self, file: &Path) {
+        let stamp = token::stamp(file);
+        // A file that is gone takes nothing away: it is made anew by whoever asks for it.
+        if stamp.is_none() || stamp == self.stamp {
+            return;
+        }
+        self.stamp = stamp;
+        match token::read(file) {
+            Ok(Some(token)) => self.token = Some(token),
+            Ok(None) => {}
+            Err(error) => log::warn!("the access token stays as it was: {error}"),
+        }
     }
 }
 

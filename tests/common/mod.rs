@@ -544,20 +544,38 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub fn ask(to: SocketAddr, method: &str, path: &str, accept: &str, body: Option<String>) -> io::Result<Answer> {
+    ask_with(to, method, path, &[("Accept", accept)], body)
+}
+
+/// With headers of the caller's choice; a Host among them takes the place of the right one.
+pub fn ask_with(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<String>,
+) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nAccept: {accept}\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head += &format!("Host: {to}\r\n");
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
     if let Some(body) = &body {
         head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
     }
     stream.write_all(format!("{head}\r\n{}", body.unwrap_or_default()).as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    parse_answer(&bytes).ok_or_else(|| io::Error::other(format!("no HTTP: {:?}", String::from_utf8_lossy(&bytes))))
+    let answer = parse_answer(&bytes, method == "HEAD");
+    answer.ok_or_else(|| io::Error::other(format!("no HTTP: {:?}", String::from_utf8_lossy(&bytes))))
 }
 
-fn parse_answer(bytes: &[u8]) -> Option<Answer> {
+fn parse_answer(bytes: &[u8], without_body: bool) -> Option<Answer> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");
@@ -566,6 +584,9 @@ fn parse_answer(bytes: &[u8]) -> Option<Answer> {
         .map(|line| line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_string())))
         .collect::<Option<_>>()?;
     let mut answer = Answer { status, headers, body: bytes[end + 4..].to_vec() };
+    if without_body {
+        return answer.body.is_empty().then_some(answer);
+    }
     if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         answer.body = unchunk(&answer.body)?;
     } else if let Some(length) = answer.header("content-length") {
