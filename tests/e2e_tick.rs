@@ -4,10 +4,8 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::SystemTime;
 
 use common::*;
 use nix::sys::signal::{Signal, kill};
@@ -133,24 +131,4 @@ fn memory_stays_small_while_serving() {
         println!("resident with {INTERFACES} interfaces: {} bytes", daemon.resident());
         daemon.stop();
     });
-}
-
-/// What is shipped, unless it is older than what it was made of.
-fn release_binary() -> Option<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // target/debug/net-pulse and target/release/net-pulse are neighbours, wherever the target directory is.
-    let binary = Path::new(env!("CARGO_BIN_EXE_net-pulse")).parent()?.parent()?.join("release/net-pulse");
-    let made = fs::metadata(&binary).ok()?.modified().ok()?;
-    let newest = ["src", "www"].iter().filter_map(|dir| newest_below(&here.join(dir))).max()?;
-    (made >= newest).then_some(binary)
-}
-
-fn newest_below(dir: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(dir).ok()?.flatten();
-    entries
-        .filter_map(|entry| {
-            let kind = entry.file_type().ok()?;
-            if kind.is_dir() { newest_below(&entry.path()) } else { entry.metadata().ok()?.modified().ok() }
-        })
-        .max()
 }

@@ -28,6 +28,8 @@ use crate::clock::Zone;
 use crate::error::{Error, Result};
 
 const WORKERS: usize = 4;
+/// Who finds it full is asked to come again after a second: a flood should not fill it before the gate has had its turn.
+const BACKLOG: i32 = 512;
 /// A handler is shallow; SQLite is what needs most of this.
 const WORKER_STACK: usize = 256 * 1024;
 /// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
@@ -98,7 +100,7 @@ fn bind_one(address: SocketAddr) -> std::result::Result<TcpListener, Errno> {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
     nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&socket, Backlog::new(128)?)?;
+    listen(&socket, Backlog::new(BACKLOG)?)?;
     Ok(TcpListener::from(socket))
 }
 

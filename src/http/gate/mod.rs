@@ -43,6 +43,8 @@ const LARGE_BODIES: usize = 8;
 const DRAIN_LIMIT: usize = 256 * 1024;
 /// How long nothing is accepted after descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Nobody is sent away for another before the segment that follows the handshake can have come.
+const GRACE: Duration = Duration::from_millis(2);
 /// Between attempts to reach the inside.
 const RETRY: Duration = Duration::from_millis(20);
 /// Left for everything else in this process when descriptors are scarce: SQLite and sysfs open files as they go.
@@ -348,10 +350,13 @@ impl Door {
 
     fn next_event(&self, now: Instant) -> Option<Instant> {
         let stall = self.rules.limits.stall;
-        let crowded = self.clients.iter().any(|client| matches!(client.phase, Phase::Waiting))
-            || self.clients.len() >= self.rules.limits.clients;
+        let full = self.clients.len() >= self.rules.limits.clients;
+        let crowded = full || self.clients.iter().any(|client| matches!(client.phase, Phase::Waiting));
         // While others wait, stalled readers have less time. A moment that has passed has had its effect.
         let stalls = self.clients.iter().filter(|client| crowded && client.unread()).map(|client| client.since + stall);
+        let graces =
+            self.clients.iter().filter(|client| full && client.incomplete()).map(|client| client.since + GRACE);
+        let stalls = stalls.chain(graces);
         let deadlines = self.clients.iter().map(|client| client.deadline);
         let retry = self.retry.filter(|_| self.clients.iter().any(|client| matches!(client.phase, Phase::Waiting)));
         deadlines.chain(stalls.filter(|at| *at > now)).chain(self.pause).chain(retry).min()
@@ -479,12 +484,12 @@ impl Door {
             clients.min_by_key(|(_, client)| client.since).map(|(at, _)| at)
         };
         oldest(&|client| matches!(client.phase, Phase::Parting(_) | Phase::Gone))
-            .or_else(|| self.crowd())
+            .or_else(|| self.crowd(now))
             .or_else(|| oldest(&|client| client.stalled(now, self.rules.limits.stall)))
     }
 
     /// Of those without a whole request the oldest one of the most numerous kin: a flood from one address costs its own.
-    fn crowd(&self) -> Option<usize> {
+    fn crowd(&self, now: Instant) -> Option<usize> {
         let mut kin: BTreeMap<u64, (usize, Instant, usize)> = BTreeMap::new();
         for (at, client) in self.clients.iter().enumerate().filter(|(_, client)| client.incomplete()) {
             let entry = kin.entry(client.kin()).or_insert((0, client.since, at));
@@ -494,7 +499,7 @@ impl Door {
             }
         }
         let largest = kin.values().max_by_key(|(count, oldest, _)| (*count, std::cmp::Reverse(*oldest)));
-        largest.map(|(_, _, at)| *at)
+        largest.filter(|(_, oldest, _)| now.saturating_duration_since(*oldest) >= GRACE).map(|(_, _, at)| *at)
     }
 
     /// Once a minute.
