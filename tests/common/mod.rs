@@ -338,6 +338,7 @@ pub struct Daemon {
     child: Child,
     address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<thread::JoinHandle<()>>,
     pub first_line: String,
 }
 
@@ -377,8 +378,8 @@ impl Daemon {
     fn launch(mut command: Command) -> (Daemon, Receiver<String>) {
         let mut child = spawn(command.stdout(Stdio::null()));
         let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = follow(child.stderr.take().expect("a pipe"), log.clone());
-        (Daemon { child, address: ([0; 4], 0).into(), log, first_line: String::new() }, lines)
+        let (lines, reader) = follow(child.stderr.take().expect("a pipe"), log.clone());
+        (Daemon { child, address: ([0; 4], 0).into(), log, reader: Some(reader), first_line: String::new() }, lines)
     }
 
     pub fn pid(&self) -> u32 {
@@ -393,12 +394,19 @@ impl Daemon {
         self.log.lock().expect("the reader does not panic").clone()
     }
 
-    /// SIGTERM, and a clean end.
-    pub fn stop(self) {
-        self.end_by(Signal::SIGTERM);
+    /// SIGTERM, and a clean end. Returns all that it ever said.
+    pub fn stop(mut self) -> Vec<String> {
+        self.end(Signal::SIGTERM);
+        let reader = self.reader.take().expect("it is waited for once");
+        reader.join().expect("the reader does not panic");
+        self.log()
     }
 
     pub fn end_by(mut self, signal: Signal) {
+        self.end(signal);
+    }
+
+    fn end(&mut self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
         let status = wait(&mut self.child, PATIENCE);
         let status = status.unwrap_or_else(|| panic!("{signal} was not heeded: {:?}", self.log()));
@@ -523,16 +531,19 @@ pub fn counters_of(row: &Value) -> Counters {
     COUNTERS.map(|name| row[name].as_u64().unwrap_or_else(|| panic!("{name} is no number in {row}")))
 }
 
-fn follow(pipe: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> Receiver<String> {
+fn follow(
+    pipe: impl Read + Send + 'static,
+    log: Arc<Mutex<Vec<String>>>,
+) -> (Receiver<String>, thread::JoinHandle<()>) {
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         for line in BufReader::new(pipe).lines() {
             let Ok(line) = line else { break };
             log.lock().expect("no one panics with it").push(line.clone());
             let _ = sender.send(line);
         }
     });
-    receiver
+    (receiver, reader)
 }
 
 /// The address behind `http://` in a line of the log.
