@@ -1,7 +1,7 @@
 //! The wiring, as one ordered script: understand, bind, open, start the threads, wait, stop in reverse.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use crate::live::{Live, State, Tuning};
 use crate::sampler::{Reopen, Sampler, Start};
 use crate::source::{self, Choice, Wake, Woken};
 use crate::store::{Options, Store};
+use crate::token;
 use crate::writer::Writer;
 
 /// After a signal to end: what is not on disk by then stays unsaved.
@@ -30,7 +31,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let hosts = config.list("host");
     let zone_wanted = config.text("timezone").to_string();
     find_zone(&zone_wanted).map_err(|error| error.context(config.said_by("timezone")))?;
-    let database = database_path(config.text("database"), environment)?;
+    let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
 
     // Before the first thread: every thread inherits the mask, and only this one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
@@ -93,6 +94,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 
     let names = http::own_names(&source::machine(&database).hostname, &config.list("allowed_host"));
+    let guard = guard(&config, &database);
     let path = database.clone();
     let context = Context {
         live: live.clone(),
@@ -101,6 +103,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         database,
         machine: Box::new(move || source::machine(&path)),
         listening,
+        guard,
         notes: http::Notes::default(),
     };
     let sampling = spawn("sampler", move || sampler.run(&wake))?;
@@ -193,6 +196,28 @@ fn tuning(config: &Config) -> Tuning {
     }
 }
 
+/// Without a token it goes on all the same: measuring comes first, and then only this machine may change anything.
+fn guard(config: &Config, database: &Path) -> http::Guard {
+    let file = token::file(database);
+    let token = match token::read_or_make(&file) {
+        Ok((token, new)) => {
+            if new {
+                log::info!("made an access token, in {}: `net-pulse token` prints it", file.display());
+            }
+            Some(token)
+        }
+        Err(error) => {
+            log::warn!("no access token: {error}; until then nothing can be changed from other machines");
+            None
+        }
+    };
+    let (private, open) = (config.switch("private"), config.switch("open"));
+    if private && open {
+        log::warn!("{} does nothing where {} is set", config.said_by("open"), config.said_by("private"));
+    }
+    http::Guard::new(file, token, private, open)
+}
+
 fn choice(word: &str) -> Choice {
     Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
 }
@@ -204,25 +229,6 @@ fn find_zone(wanted: &str) -> Result<Zone> {
         log::warn!("{warning}");
     }
     Ok(found.zone)
-}
-
-/// Where root's services keep their state, or a user's own.
-fn database_path(given: &str, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
-    const FILE: &str = "net-pulse/net-pulse.db";
-    if !given.is_empty() {
-        return Ok(PathBuf::from(given));
-    }
-    if nix::unistd::geteuid().is_root() {
-        return Ok(Path::new("/var/lib").join(FILE));
-    }
-    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    if let Some(state) = absolute("XDG_STATE_HOME") {
-        return Ok(state.join(FILE));
-    }
-    match absolute("HOME") {
-        Some(home) => Ok(home.join(".local/state").join(FILE)),
-        None => Err(Error::usage("no place for the history: HOME is not set; give one with --database PATH")),
-    }
 }
 
 /// What was asked for, and never more than half of what the file system has left.
@@ -264,10 +270,5 @@ mod tests {
         check(&["0.0.0.0:81"], &["127.0.0.1", "169.254.3.4", "fe80::1"], "http://127.0.0.1:81/");
         check(&["[::1]:8000"], &["192.168.1.1"], "http://[::1]:8000/");
         check(&["10.0.0.1:1"], &[], "http://10.0.0.1:1/");
-    }
-
-    #[test]
-    fn a_given_database_is_taken_as_it_is() {
-        assert_eq!(database_path("x.db", |_| None).unwrap(), PathBuf::from("x.db"));
     }
 }

@@ -2,6 +2,8 @@
 
 use argh::FromArgs;
 
+use crate::config::SETTINGS;
+
 /// Tells where your bandwidth went: samples the network interfaces, keeps the history, serves an API and a page.
 #[derive(FromArgs, Debug, Default)]
 struct Typed {
@@ -14,6 +16,12 @@ struct Typed {
     /// further name that browsers may use for this machine; repeatable (default: its host name and addresses)
     #[argh(option, arg_name = "name")]
     allowed_host: Vec<String>,
+    /// ask for the access token for reading too, not for changes alone
+    #[argh(switch)]
+    private: bool,
+    /// let everybody who can reach the port change things, without the access token
+    #[argh(switch)]
+    open: bool,
     /// file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)
     #[argh(option, arg_name = "path")]
     database: Option<String>,
@@ -50,12 +58,27 @@ struct Typed {
     /// print the version and end
     #[argh(switch)]
     version: bool,
+    #[argh(subcommand)]
+    command: Option<Sub>,
 }
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Sub {
+    Token(Token),
+}
+
+/// Prints the access token, which changes from other machines need; makes one where there is none.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "token")]
+struct Token {}
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// The settings given, by key.
     Run(Vec<(&'static str, String)>),
+    /// Print the access token; the settings given say whose.
+    Token(Vec<(&'static str, String)>),
     /// Something to print, and be done.
     Say(String),
     /// Not understood: one sentence.
@@ -66,20 +89,26 @@ pub fn parse(arguments: &[String]) -> Command {
     let borrowed: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match Typed::from_args(&["net-pulse"], &borrowed) {
         Ok(typed) if typed.version => Command::Say(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
-        Ok(typed) => Command::Run(typed.settings()),
+        Ok(typed) => match typed.command {
+            Some(Sub::Token(_)) => Command::Token(typed.settings()),
+            None => Command::Run(typed.settings()),
+        },
         Err(early) if early.status.is_ok() => Command::Say(early.output.trim_end().to_string()),
-        Err(early) => Command::Wrong(one_sentence(&early.output)),
+        Err(early) => Command::Wrong(one_sentence(&early.output, late_option(arguments, &early.output))),
     }
 }
 
 impl Typed {
     fn settings(self) -> Vec<(&'static str, String)> {
         let one = |key, value: Option<String>| value.map(|value| (key, value)).into_iter().collect::<Vec<_>>();
+        let switch = |key, given: bool| given.then(|| (key, "true".to_string())).into_iter().collect::<Vec<_>>();
         let many = |key, values: Vec<String>| values.into_iter().map(|value| (key, value)).collect();
         [
             many("host", self.host),
             one("port", self.port),
             many("allowed_host", self.allowed_host),
+            switch("private", self.private),
+            switch("open", self.open),
             one("database", self.database),
             one("interval", self.interval),
             one("media", self.media),
@@ -96,19 +125,28 @@ impl Typed {
     }
 }
 
+/// An option that is one, where options are over.
+fn late_option(arguments: &[String], output: &str) -> bool {
+    let mut after = arguments.iter().skip_while(|word| *word != "token");
+    after.any(|word| {
+        SETTINGS.iter().any(|setting| setting.flag == Some(word)) && output.contains(&format!("argument: {word}"))
+    })
+}
+
 /// argh answers in several lines, and may repeat its usage: the first says what is wrong.
-fn one_sentence(output: &str) -> String {
+fn one_sentence(output: &str, late: bool) -> String {
     let first = output.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("arguments not understood");
     let first = first.trim_end_matches('.');
     let mut lowered = first.chars();
     let head = lowered.next().map(|letter| letter.to_ascii_lowercase());
-    format!("{}{}; see net-pulse --help", head.map(String::from).unwrap_or_default(), lowered.as_str())
+    let next = if late { "options stand before the subcommand" } else { "see net-pulse --help" };
+    format!("{}{}; {next}", head.map(String::from).unwrap_or_default(), lowered.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SETTINGS;
+    use crate::config::Kind;
 
     fn words(line: &str) -> Command {
         parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>())
@@ -118,7 +156,11 @@ mod tests {
     fn every_flag_of_the_table_is_understood_and_no_other() {
         for setting in &SETTINGS {
             let Some(flag) = setting.flag else { continue };
-            assert_eq!(words(&format!("{flag} x")), Command::Run(vec![(setting.key, "x".to_string())]));
+            let (line, value) = match setting.kind {
+                Kind::Switch => (flag.to_string(), "true"),
+                _ => (format!("{flag} x"), "x"),
+            };
+            assert_eq!(words(&line), Command::Run(vec![(setting.key, value.to_string())]));
         }
         let Command::Say(help) = words("--help") else { panic!("no help") };
         let known = |flag: &str| {
@@ -132,6 +174,16 @@ mod tests {
     }
 
     #[test]
+    fn options_before_the_subcommand_are_its_own() {
+        assert_eq!(words("token"), Command::Token(vec![]));
+        assert_eq!(words("--database x token"), Command::Token(vec![("database", "x".to_string())]));
+        // The value of an option, whatever it is called.
+        assert_eq!(words("--database token"), Command::Run(vec![("database", "token".to_string())]));
+        let Command::Say(help) = words("token --help") else { panic!("no help") };
+        assert!(help.contains("access token"), "{help}");
+    }
+
+    #[test]
     fn repeats_are_kept_in_order() {
         let expect = vec![("host", "::1".to_string()), ("host", "127.0.0.1".to_string())];
         assert_eq!(words("--host ::1 --host 127.0.0.1"), Command::Run(expect));
@@ -142,6 +194,9 @@ mod tests {
         let check = |line, expect: &str| assert_eq!(words(line), Command::Wrong(expect.to_string()));
         check("--prot 80", "unrecognized argument: --prot; see net-pulse --help");
         check("--port", "no value provided for option '--port'; see net-pulse --help");
+        check("--private yes", "unrecognized argument: yes; see net-pulse --help");
+        check("token surplus", "unrecognized argument: surplus; see net-pulse --help");
+        check("token --port 80", "unrecognized argument: --port; options stand before the subcommand");
         check("surplus", "unrecognized argument: surplus; see net-pulse --help");
         assert_eq!(words("--version"), Command::Say(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
     }

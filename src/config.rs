@@ -2,6 +2,7 @@
 //! flag > environment > saved > default. Validated once, here.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -42,10 +43,12 @@ pub const RETRY_DELAY_S: (f64, f64) = (0.1, 300.0);
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
 #[rustfmt::skip]
-pub const SETTINGS: [Setting; 18] = [
+pub const SETTINGS: [Setting; 20] = [
     Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", saved: false, help: "address to listen on; repeatable (default: all, IPv4 and IPv6)" },
     Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", saved: false, help: "port to listen on; 0 picks one and the log says which" },
     Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", saved: false, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
+    Setting { key: "private", flag: Some("--private"), environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", saved: false, help: "ask for the access token for reading too, not for changes alone" },
+    Setting { key: "open", flag: Some("--open"), environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", saved: false, help: "let everybody who can reach the port change things, without the access token" },
     Setting { key: "database", flag: Some("--database"), environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", saved: false, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME)" },
     Setting { key: "interval", flag: Some("--interval"), environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", saved: true, help: "seconds between two samples" },
     Setting { key: "media", flag: Some("--media"), environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", saved: true, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
@@ -150,7 +153,7 @@ impl Config {
     }
 
     pub fn switch(&self, key: &str) -> bool {
-        self.text(key) == "true"
+        word(self.text(key)) == Some(true)
     }
 
     pub fn size(&self, key: &str) -> u64 {
@@ -159,6 +162,26 @@ impl Config {
 
     pub fn list(&self, key: &str) -> Vec<String> {
         list(self.text(key))
+    }
+
+    /// Where the history is kept: where it was said, where root's services keep their state, or a user's own.
+    pub fn database(&self, root: bool, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
+        const FILE: &str = "net-pulse/net-pulse.db";
+        let given = self.text("database");
+        if !given.is_empty() {
+            return Ok(PathBuf::from(given));
+        }
+        if root {
+            return Ok(Path::new("/var/lib").join(FILE));
+        }
+        let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        if let Some(state) = absolute("XDG_STATE_HOME") {
+            return Ok(state.join(FILE));
+        }
+        match absolute("HOME") {
+            Some(home) => Ok(home.join(".local/state").join(FILE)),
+            None => Err(Error::usage("no place for the history: HOME is not set; give one with --database PATH")),
+        }
     }
 
     /// An explicit --flush wins over what --media means, unless --media was set by somebody who has more to say.
@@ -208,9 +231,17 @@ impl Setting {
                 Some(bytes) if bytes >= SMALLEST_SIZE => Ok(()),
                 _ => wrong("a size of at least 1M, such as 32M".to_string()),
             },
-            Kind::Switch if text == "true" || text == "false" => Ok(()),
-            Kind::Switch => wrong("true or false".to_string()),
+            Kind::Switch if word(text).is_some() => Ok(()),
+            Kind::Switch => wrong("1 or 0, true or false".to_string()),
         }
+    }
+}
+
+fn word(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 
@@ -322,6 +353,38 @@ mod tests {
         let refused = config.take_saved(&BTreeMap::from([("interval".to_string(), "soon".to_string())]));
         assert_eq!(refused, ["saved interval: 'soon' is not a whole number from 1 to 3600; using 30"]);
         assert_eq!(config.integer("interval"), 30);
+    }
+
+    #[test]
+    fn switches_take_the_words_that_people_write() {
+        let check = |value: &str, expect: bool| {
+            assert_eq!(config(&[], &[("NETPULSE_PRIVATE", value)]).unwrap().switch("private"), expect, "{value}");
+        };
+        ["1", "true", "yes", "on", "TRUE"].iter().for_each(|word| check(word, true));
+        ["0", "false", "no", "off", ""].iter().for_each(|word| check(word, false));
+        let error = config(&[], &[("NETPULSE_PRIVATE", "maybe")]).unwrap_err();
+        assert_eq!(error.to_string(), "NETPULSE_PRIVATE: 'maybe' is not 1 or 0, true or false");
+    }
+
+    #[test]
+    fn the_history_has_a_place() {
+        let check = |given: &str, root, environment: &[(&str, &str)], expect: &str| {
+            let typed: Vec<_> = Some(("database", given)).filter(|_| !given.is_empty()).into_iter().collect();
+            let look = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|it| it.1.to_string());
+            let found = config(&typed, &[]).unwrap().database(root, look);
+            assert_eq!(found.map_or_else(|error| error.to_string(), |path| path.display().to_string()), expect);
+        };
+        check("x.db", true, &[], "x.db");
+        check("", true, &[("HOME", "/root")], "/var/lib/net-pulse/net-pulse.db");
+        check("", false, &[("HOME", "/home/a")], "/home/a/.local/state/net-pulse/net-pulse.db");
+        check("", false, &[("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")], "/s/net-pulse/net-pulse.db");
+        check(
+            "",
+            false,
+            &[("HOME", "/home/a"), ("XDG_STATE_HOME", "s")],
+            "/home/a/.local/state/net-pulse/net-pulse.db",
+        );
+        check("", false, &[], "no place for the history: HOME is not set; give one with --database PATH");
     }
 
     #[test]

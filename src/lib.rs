@@ -4,6 +4,7 @@
 pub mod app;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod compact;
 pub mod config;
 pub mod counter;
@@ -17,5 +18,6 @@ pub mod sampler;
 pub mod series;
 pub mod source;
 pub mod store;
+pub mod token;
 pub mod totals;
 pub mod writer;

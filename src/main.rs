@@ -1,30 +1,41 @@
 //! Parse, run, exit code: 0 when it ended as it should, 2 for what the user typed, 1 for everything else.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use net_pulse::cli::{self, Command};
-use net_pulse::error::ErrorKind;
+use net_pulse::error::{Error, ErrorKind};
+use net_pulse::{app, commands};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     match cli::parse(&arguments) {
-        Command::Say(text) => {
-            use std::io::Write;
-            // `net-pulse --help | head -1` is no reason to panic.
-            let _ = writeln!(std::io::stdout(), "{text}");
-            ExitCode::SUCCESS
-        }
-        Command::Wrong(sentence) => fail(&sentence, 2),
-        Command::Run(typed) => match net_pulse::app::run(&typed) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) if error.kind == ErrorKind::Usage => fail(&error.to_string(), 2),
-            Err(error) => fail(&error.to_string(), 1),
+        Command::Say(text) => say(&text),
+        Command::Wrong(sentence) => fail(&Error::usage(sentence)),
+        Command::Token(typed) => match commands::token::run(&typed) {
+            Ok(said) => {
+                said.note.iter().for_each(|note| complain(note));
+                say(&said.token)
+            }
+            Err(error) => fail(&error),
         },
+        Command::Run(typed) => app::run(&typed).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
     }
 }
 
-fn fail(sentence: &str, code: u8) -> ExitCode {
-    use std::io::Write;
+fn say(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        // `net-pulse --help | head -1` is no fault; a full disk behind `net-pulse token >file` is one.
+        Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => fail(&Error::system("standard output", cause)),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn complain(sentence: &str) {
     let _ = writeln!(std::io::stderr(), "net-pulse: {sentence}");
-    ExitCode::from(code)
+}
+
+fn fail(error: &Error) -> ExitCode {
+    complain(&error.to_string());
+    ExitCode::from(if error.kind == ErrorKind::Usage { 2 } else { 1 })
 }

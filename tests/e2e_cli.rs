@@ -102,6 +102,7 @@ fn bad_values_are_one_sentence_and_exit_2_and_touch_nothing() {
     for (name, value) in [
         ("NETPULSE_PORT", "x"),
         ("NETPULSE_INTERVAL", "0"),
+        ("NETPULSE_PRIVATE", "maybe"),
         ("NETPULSE_LOG_LEVEL", "loud"),
         ("NETPULSE_HOST", "300.1.1.1"),
         ("NETPULSE_TIMEZONE", "Nowhere/Atlantis"),
@@ -260,9 +261,8 @@ fn the_log_level_is_taken_from_flag_environment_default() {
             // It may have nothing to say, so its address has to be known before.
             let daemon = Daemon::spawn_at(command, format!("127.0.0.1:{port}").parse().expect("an address"));
             wait_until("it takes a sample", || daemon.polls() > 0);
-            let lines = daemon.log().len();
-            daemon.stop();
-            lines
+            // Not before the end: what was written may not have been read yet.
+            daemon.stop().len()
         };
         let (quiet, loud) = (lines(&["--log-level", "error"], &[]), lines(&["--log-level", "trace"], &[]));
         let normal = lines(&[], &[]);

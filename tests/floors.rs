@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 7] = [
     &["app", "commands"],
     &["http", "sampler", "writer", "cli"],
     &["counter", "detect", "live", "plan", "series", "source", "store", "totals"],
-    &["compact", "config", "log"],
+    &["compact", "config", "log", "token"],
     &["clock"],
     &["model", "error"],
 ];
@@ -31,7 +31,8 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("rusqlite::", &["store"]),
     ("libc::", &["source", "clock", "app", "main"]),
     // The front door owns its sockets; signals are awaited where the threads are made.
-    ("nix::", &["source", "clock", "http", "app", "main"]),
+    // Commands ask as whom they run, as the wiring does.
+    ("nix::", &["source", "clock", "http", "app", "commands", "main"]),
     ("tiny_http::", &["http"]),
     ("serde_json::", &["http", "commands"]),
     ("std::process::exit", &["main"]),

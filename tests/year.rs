@@ -243,6 +243,7 @@ fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::
         database: folder.join("year.db"),
         machine: Box::new(net_pulse::model::Machine::default),
         listening: Vec::new(),
+        guard: http::Guard::new(folder.to_path_buf(), None, false, false),
         notes: http::Notes::default(),
     };
     let now = clock.now().unix_ms / 1000;

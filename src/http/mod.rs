@@ -4,6 +4,7 @@
 pub mod api;
 pub mod assets;
 pub mod gate;
+pub mod guard;
 pub mod json;
 pub mod openapi;
 pub mod params;
@@ -13,7 +14,7 @@ pub mod server;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,6 +28,7 @@ use crate::model::Machine;
 use crate::store::Reader;
 
 pub use gate::access::own_names;
+pub use guard::Guard;
 pub use server::{Serving, bind, serve};
 
 /// Everything a handler may ask.
@@ -39,6 +41,7 @@ pub struct Context {
     /// Reads the machine's facts now.
     pub machine: Box<dyn Fn() -> Machine + Send + Sync>,
     pub listening: Vec<SocketAddr>,
+    pub guard: guard::Guard,
     pub notes: Notes,
 }
 
@@ -67,6 +70,11 @@ pub struct Ask<'a> {
     pub target: &'a str,
     pub accept: Option<&'a str>,
     pub if_none_match: Option<&'a str>,
+    pub authorization: Option<&'a str>,
+    /// Who asks, as the gate saw it.
+    pub from: Option<IpAddr>,
+    /// Some proxy had it in its hands, or somebody pretends so.
+    pub forwarded: bool,
     /// `None` when it is larger than anything that is asked for here.
     pub body: Option<&'a [u8]>,
 }
@@ -222,7 +230,10 @@ impl From<Error> for Fault {
 
 /// The whole of the service as a function.
 pub fn answer(context: &Context, ask: &Ask) -> Answer {
-    let mut answer = routes::dispatch(context, ask).unwrap_or_else(Fault::answer);
+    let mut answer = match context.guard.refuses(ask, context.clock.now().mono_ms) {
+        Some(answer) => answer,
+        None => routes::dispatch(context, ask).unwrap_or_else(Fault::answer),
+    };
     if !answer.has("Cache-Control") {
         answer.header("Cache-Control", "no-store");
     }

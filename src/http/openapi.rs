@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::gate::access::changes_something;
 use super::json::{Field, Out, SCALARS, SHAPES};
 use super::params::{Kind, Param, Place, TIMES};
 use super::routes::{ROUTES, Route};
@@ -11,14 +12,25 @@ pub fn handler(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
     Ok(Answer::stream(JSON, |_, out| document(out)))
 }
 
+/// What a problem says in its head.
+const HEADERS: [(u16, &str, &str); 3] =
+    [(401, "WWW-Authenticate", "string"), (405, "Allow", "string"), (429, "Retry-After", "integer")];
+
+const SECURITY: &str = "What `net-pulse token` prints on the machine itself. Changes need it, and with --private reading \
+                        does too; requests from the machine's own loopback need none, unless a proxy passed them on.";
+
 /// Every problem has the shape `Problem`, except 422.
-const PROBLEMS: [(u16, &str); 9] = [
+const PROBLEMS: [(u16, &str); 13] = [
     (400, "What was sent cannot be done; the answer says why"),
+    (401, "The access token is missing or wrong"),
+    (403, "A page of another origin may not change anything here"),
     (404, "There is no such thing"),
     (405, "The path has other methods"),
     (409, "The setting is owned by a flag or the environment"),
     (413, "The body is larger than anything asked for here"),
+    (421, "The Host is no name of this machine"),
     (422, "Parameters or body do not validate: all faults at once"),
+    (429, "Too many wrong tokens came from this address"),
     (500, "The program is at fault"),
     (503, "It cannot be done at the moment"),
     (507, "There is no room for it"),
@@ -65,18 +77,27 @@ fn document(out: Out) -> io::Result<()> {
     out.write_all(br#"},"responses":{"#)?;
     for (at, (status, doc)) in PROBLEMS.iter().enumerate() {
         let shape = if *status == 422 { "Problems" } else { "Problem" };
-        let headers =
-            if *status == 405 { r#""headers":{"Allow":{"required":true,"schema":{"type":"string"}}},"# } else { "" };
+        let header = HEADERS.iter().find(|(known, ..)| known == status);
+        let headers = header.map_or(String::new(), |(_, name, kind)| {
+            format!(r#""headers":{{"{name}":{{"required":true,"schema":{{"type":"{kind}"}}}}}},"#)
+        });
         write!(out, r#"{}"{status}":{{"description":{},{headers}"content":"#, comma(at), quoted(doc))?;
         write!(out, r##"{{"{JSON}":{{"schema":{{"$ref":"#/components/schemas/{shape}"}}}}}}}}"##)?;
     }
-    out.write_all(b"}}}")
+    write!(
+        out,
+        r#"}},"securitySchemes":{{"bearer":{{"type":"http","scheme":"bearer","description":{}}}}}}}}}"#,
+        quoted(SECURITY)
+    )
 }
 
 fn operation(out: Out, route: &Route) -> io::Result<()> {
     let method = route.method.to_ascii_lowercase();
     let id: String = route.path.chars().map(|each| if each.is_ascii_alphanumeric() { each } else { '_' }).collect();
     write!(out, r#""{method}":{{"operationId":"{method}{id}","summary":{}"#, quoted(route.summary))?;
+
+    let security = if changes_something(route.method) { r#"{"bearer":[]}"# } else { r#"{},{"bearer":[]}"# };
+    write!(out, r#","security":[{security}]"#)?;
 
     let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) =
         route.params.iter().partition(|param| param.place == Place::Body);
@@ -137,7 +158,9 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
 pub fn problems(route: &Route) -> Vec<u16> {
     let has = |place| route.params.iter().any(|param| param.place == place);
     let mut problems = route.problems.to_vec();
-    problems.extend([405, 500]);
+    // Of these, 400 and 421 are the gate's.
+    problems.extend([400, 401, 405, 421, 429, 500]);
+    problems.extend(changes_something(route.method).then_some(403));
     problems.extend(has(Place::Path).then_some(404));
     problems.extend(has(Place::Body).then_some(413));
     problems.extend((has(Place::Body) || has(Place::Query)).then_some(422));

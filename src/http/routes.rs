@@ -17,7 +17,7 @@ pub struct Route {
     pub params: &'static [Param],
     /// What a 200 holds: a type of `json`, or a media type.
     pub answers: &'static [&'static str],
-    /// Statuses of `json::Problem` besides those that follow from the rest (404, 405, 413, 422, 500).
+    /// Statuses of `json::Problem` besides those that follow from the rest: see `openapi::problems`.
     pub problems: &'static [u16],
 }
 
@@ -389,8 +389,7 @@ pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
         return (route.handler)(context, &Call { ask, values, now: context.clock.now() });
     }
 
-    let asset = params::decode(path, false).ok().and_then(|path| assets::find(&path));
-    if let Some(asset) = asset.filter(|_| methods.is_empty()) {
+    if let Some(asset) = asset(path).filter(|_| methods.is_empty()) {
         if method == "GET" {
             return Ok(assets::answer(asset, ask.if_none_match));
         }
@@ -405,6 +404,20 @@ pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
     };
     answer.header("Allow", allow(&methods));
     Ok(answer)
+}
+
+fn asset(path: &str) -> Option<&'static assets::Asset> {
+    params::decode(path, false).ok().and_then(|path| assets::find(&path))
+}
+
+/// The page, or one of the files it is made of: nothing that anybody has measured.
+pub fn is_page(ask: &Ask) -> bool {
+    let (path, _) = split(ask.target);
+    match path {
+        "/" => ask.accept.is_some_and(system::prefers_html),
+        // A route has the first word in `dispatch`, and none of those is a file.
+        _ => asset(path).is_some() && !ROUTES.iter().any(|route| matches(route.path, path).is_some()),
+    }
 }
 
 /// Path and query of a target, which a proxy may send with scheme and host in front.

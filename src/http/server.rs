@@ -201,6 +201,10 @@ fn handle(context: &Context, mut request: Request) -> io::Result<()> {
     };
     let accept = header(&request, "Accept");
     let if_none_match = header(&request, "If-None-Match");
+    let authorization = header(&request, "Authorization");
+    // Both are the gate's own words: what a client claims of these does not get through it.
+    let from = header(&request, "X-Real-IP").and_then(|address| address.parse().ok());
+    let forwarded = header(&request, "Forwarded").is_some();
     let method = request.method().as_str().to_string();
     let target = request.url().to_string();
     let body = match method.as_str() {
@@ -213,6 +217,9 @@ fn handle(context: &Context, mut request: Request) -> io::Result<()> {
         target: &target,
         accept: accept.as_deref(),
         if_none_match: if_none_match.as_deref(),
+        authorization: authorization.as_deref(),
+        from,
+        forwarded,
         body: body.as_deref(),
     };
     let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &ask))).unwrap_or_else(|panic| {
@@ -241,16 +248,18 @@ struct Manner {
     old: bool,
 }
 
-const REASONS: [(u16, &str); 12] = [
+const REASONS: [(u16, &str); 14] = [
     (200, "OK"),
     (204, "No Content"),
     (304, "Not Modified"),
     (400, "Bad Request"),
+    (401, "Unauthorized"),
     (404, "Not Found"),
     (405, "Method Not Allowed"),
     (409, "Conflict"),
     (413, "Content Too Large"),
     (422, "Unprocessable Content"),
+    (429, "Too Many Requests"),
     (500, "Internal Server Error"),
     (503, "Service Unavailable"),
     (507, "Insufficient Storage"),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::openapi;
 use super::routes::{ROUTES, Route};
-use super::{Context, Serving, assets, bind, serve};
+use super::{Context, Guard, Serving, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::live::{Iface, Live, Tuning};
 use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
@@ -41,6 +41,7 @@ pub fn quiet_context() -> Context {
         database: PathBuf::new(),
         machine: Box::new(machine),
         listening: Vec::new(),
+        guard: Guard::new(PathBuf::new(), None, false, false),
         notes: Default::default(),
     }
 }
@@ -278,6 +279,7 @@ impl Rig {
             database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
             machine: Box::new(machine),
             listening: Vec::new(),
+            guard: Guard::new(PathBuf::new(), None, false, false),
             notes: Default::default(),
         });
         let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap();

@@ -340,6 +340,7 @@ pub struct Daemon {
     child: Child,
     address: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<thread::JoinHandle<()>>,
     pub first_line: String,
 }
 
@@ -379,8 +380,8 @@ impl Daemon {
     fn launch(mut command: Command) -> (Daemon, Receiver<String>) {
         let mut child = spawn(command.stdout(Stdio::null()));
         let log = Arc::new(Mutex::new(Vec::new()));
-        let lines = follow(child.stderr.take().expect("a pipe"), log.clone());
-        (Daemon { child, address: ([0; 4], 0).into(), log, first_line: String::new() }, lines)
+        let (lines, reader) = follow(child.stderr.take().expect("a pipe"), log.clone());
+        (Daemon { child, address: ([0; 4], 0).into(), log, reader: Some(reader), first_line: String::new() }, lines)
     }
 
     pub fn pid(&self) -> u32 {
@@ -395,12 +396,19 @@ impl Daemon {
         self.log.lock().expect("the reader does not panic").clone()
     }
 
-    /// SIGTERM, and a clean end.
-    pub fn stop(self) {
-        self.end_by(Signal::SIGTERM);
+    /// SIGTERM, and a clean end. Returns all that it ever said.
+    pub fn stop(mut self) -> Vec<String> {
+        self.end(Signal::SIGTERM);
+        let reader = self.reader.take().expect("it is waited for once");
+        reader.join().expect("the reader does not panic");
+        self.log()
     }
 
     pub fn end_by(mut self, signal: Signal) {
+        self.end(signal);
+    }
+
+    fn end(&mut self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
         let status = wait(&mut self.child, PATIENCE);
         let status = status.unwrap_or_else(|| panic!("{signal} was not heeded: {:?}", self.log()));
@@ -525,16 +533,19 @@ pub fn counters_of(row: &Value) -> Counters {
     COUNTERS.map(|name| row[name].as_u64().unwrap_or_else(|| panic!("{name} is no number in {row}")))
 }
 
-fn follow(pipe: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> Receiver<String> {
+fn follow(
+    pipe: impl Read + Send + 'static,
+    log: Arc<Mutex<Vec<String>>>,
+) -> (Receiver<String>, thread::JoinHandle<()>) {
     let (sender, receiver) = channel();
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         for line in BufReader::new(pipe).lines() {
             let Ok(line) = line else { break };
             log.lock().expect("no one panics with it").push(line.clone());
             let _ = sender.send(line);
         }
     });
-    receiver
+    (receiver, reader)
 }
 
 /// The address behind `http://` in a line of the log.
@@ -566,20 +577,38 @@ impl Answer {
 
 /// One request on a connection of its own.
 pub fn ask(to: SocketAddr, method: &str, path: &str, accept: &str, body: Option<String>) -> io::Result<Answer> {
+    ask_with(to, method, path, &[("Accept", accept)], body)
+}
+
+/// With headers of the caller's choice; a Host among them takes the place of the right one.
+pub fn ask_with(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<String>,
+) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\nAccept: {accept}\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head += &format!("Host: {to}\r\n");
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
     if let Some(body) = &body {
         head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
     }
     stream.write_all(format!("{head}\r\n{}", body.unwrap_or_default()).as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    parse_answer(&bytes).ok_or_else(|| io::Error::other(format!("no HTTP: {:?}", String::from_utf8_lossy(&bytes))))
+    let answer = parse_answer(&bytes, method == "HEAD");
+    answer.ok_or_else(|| io::Error::other(format!("no HTTP: {:?}", String::from_utf8_lossy(&bytes))))
 }
 
-fn parse_answer(bytes: &[u8]) -> Option<Answer> {
+fn parse_answer(bytes: &[u8], without_body: bool) -> Option<Answer> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");
@@ -588,6 +617,9 @@ fn parse_answer(bytes: &[u8]) -> Option<Answer> {
         .map(|line| line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_string())))
         .collect::<Option<_>>()?;
     let mut answer = Answer { status, headers, body: bytes[end + 4..].to_vec() };
+    if without_body {
+        return answer.body.is_empty().then_some(answer);
+    }
     if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         answer.body = unchunk(&answer.body)?;
     } else if let Some(length) = answer.header("content-length") {

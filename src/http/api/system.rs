@@ -30,7 +30,7 @@ pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
 }
 
 /// A browser names text/html. What only takes `*/*` is a script, and scripts were here before the page.
-fn prefers_html(accept: &str) -> bool {
+pub fn prefers_html(accept: &str) -> bool {
     let (mut html, mut json) = (0.0, 0.0);
     for item in accept.split(',') {
         let mut parts = item.split(';').map(str::trim);

@@ -1,0 +1,3 @@
+//! What is done and over: subcommands that print something and end.
+
+pub mod token;
