@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now, SystemClock, Zone};
 use crate::config::Config;
 use crate::detect::Wanted;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context};
 use crate::live::{Live, Tuning};
 use crate::sampler::{Reopen, Sampler, Start};
@@ -34,7 +34,10 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
 
     let choice = choice(config.text("source"));
     let (mut source, note) = source::open(choice)?;
-    let listeners = http::bind(&hosts, config.integer("port") as u16)?;
+    let listeners = http::bind(&hosts, config.integer("port") as u16).map_err(|error| match error.kind {
+        ErrorKind::Usage => error.context(config.said_by("host")),
+        _ => error,
+    })?;
     let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));

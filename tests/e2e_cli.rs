@@ -72,7 +72,7 @@ fn bad_values_are_one_sentence_and_exit_2_and_touch_nothing() {
         let database = ["--database", &file];
         let arguments =
             if arguments.contains(&"--database") { arguments } else { &[&database[..], arguments].concat() };
-        let ended = finish(with(&arguments, environment));
+        let ended = finish(with(arguments, environment));
         assert_eq!(ended.code, Some(2), "{arguments:?} {environment:?}: {}", ended.err);
         one_sentence(&ended, words);
         let left: Vec<_> = fs::read_dir(dir.path()).expect("it is ours").collect();

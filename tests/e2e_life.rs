@@ -35,6 +35,26 @@ fn the_first_answer_does_not_wait_for_the_detection() {
     });
 }
 
+/// An empty answer would be a wrong one. Several starts: what is asked for races with the first look at the links.
+#[test]
+fn the_first_answer_knows_the_history() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("wan0", 1000, 10);
+        daemon.collect();
+        daemon.stop();
+        for source in ["sysfs", "getlink", "getstats"].repeat(3) {
+            let daemon = Daemon::start(&dir, &[&FAST[..], &["--source", source]].concat());
+            assert_eq!(daemon.booked("wan0")[1], 10_000, "export by {source}");
+            assert_eq!(listed(&daemon, "wan0")["lifetime_tx_bytes"], 10_000, "list by {source}");
+            daemon.stop();
+        }
+    });
+}
+
 #[test]
 fn all_of_a_new_links_traffic_counts() {
     in_namespace(|| {

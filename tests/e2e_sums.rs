@@ -98,6 +98,7 @@ fn sums(source: &str) {
 
     // From the disk alone.
     let daemon = Daemon::start(&dir, &flags);
+    daemon.ticks(1);
     check(&daemon, base, "from the disk");
     daemon.stop();
 

@@ -56,6 +56,7 @@ fn a_tick_is_a_constant_number_of_system_calls() {
         }
     });
     let counted = counted.into_inner().expect("no panic");
+    println!("system calls per tick at 2 and {INTERFACES} interfaces: {counted:?}");
     assert!(counted.windows(2).all(|pair| pair[0] == pair[1]), "calls per tick at 2 and at 24 interfaces: {counted:?}");
 }
 
@@ -129,6 +130,7 @@ fn memory_stays_small_while_serving() {
             assert!(resident <= RESIDENT_BYTES, "{resident} bytes resident after {} ticks", turn + 1);
         }
         assert_eq!(monitored(&daemon), INTERFACES);
+        println!("resident with {INTERFACES} interfaces: {} bytes", daemon.resident());
         daemon.stop();
     });
 }

@@ -131,7 +131,8 @@ function tell(id, text) {
 }
 
 function update() {
-  const fresh = !lost && now() - ring.t.at(-1) < FRESH_S;
+  // Without an answer the last known rates stay, paled; with one that says nothing new they go.
+  const fresh = lost || now() - ring.t.at(-1) < FRESH_S;
   const rate = (name, side) => mbit(fresh ? ring.interfaces[name]?.[side].at(-1) : null);
   const main = interfaces?.find((iface) => iface.name === primary);
   const idle = interfaces && !main;
@@ -151,7 +152,7 @@ function update() {
   $("rates").hidden = $("spark").hidden = idle;
   const both = ["rx", "tx"].map((side) => rate(primary, side));
   document.querySelectorAll("#rates b").forEach((node, i) => show(node, both[i]));
-  document.title = fresh && main ? `↓ ${both[0]} ↑ ${both[1]} · Net-Pulse` : "Net-Pulse";
+  document.title = fresh && main && !lost ? `↓ ${both[0]} ↑ ${both[1]} · Net-Pulse` : "Net-Pulse";
 
   if (!calm.matches || Date.now() - sparked > 10000) {
     sparked = Date.now();
@@ -180,7 +181,10 @@ function trouble() {
   if (lost) return Date.now() - lost > 1500 && `No answer since ${clock(lost / 1000)}. What you see is from then, and goes on by itself once the router can be reached.`;
   const failed = FEEDS.find((feed) => feed.fault);
   if (failed) return `Not up to date: ${failed.what} (${failed.fault}). Trying again.`;
-  return health && health.database_status !== "healthy" && "The database cannot be written. Counting goes on in memory, which a restart would lose: look at the disk and the log.";
+  const { database_status: database, collector_status: collector, reason } = health ?? {};
+  const why = reason ? ` (${reason})` : "";
+  if (health && database !== "healthy") return `The database cannot be written${why}. Counting goes on in memory, which a restart would lose: look at the disk and the log.`;
+  return collector !== "stopped" && why && `Something needs a look${why}.`;
 }
 
 // The chart in words and as a table, for those who do not see it.

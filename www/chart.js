@@ -134,7 +134,7 @@ function draw(canvas, data, bare) {
   pen.textBaseline = "middle";
 
   const reach = (side) => greatest(data[side], bare ? null : data[`${side}_peak`]) ?? 0;
-  const { up, span, ticks, unit: [unit, size] } = valueScale(reach("rx"), reach("tx"), Math.max(3, height / px(40)));
+  const { up, span, ticks, unit: [unit, size] } = valueScale(reach("rx"), reach("tx"), Math.max(3, height / px(50)));
   const label = (value) => String(Math.abs(+(value / size).toPrecision(6)));
   const left = bare ? 0 : px(10) + Math.max(...[unit, ...ticks.map(label)].map((text) => pen.measureText(text).width));
   const top = bare ? px(1) : px(20);

@@ -54,7 +54,7 @@ export function day(unix) {
 }
 
 // What an interface is, in one line.
-export function about({ kind, status, speed, parent }) {
+export function about({ kind, present, status, speed, parent }) {
   const link = speed && (speed < 1000 ? `${speed} Mbit/s` : `${speed / 1000} Gbit/s`);
-  return [KINDS[kind] ?? kind, status, link, parent && `${kind === "vlan" ? "on" : "in"} ${parent}`].filter(Boolean).join(" · ");
+  return [KINDS[kind] ?? kind, present === false ? "absent" : status, link, parent && `${kind === "vlan" ? "on" : "in"} ${parent}`].filter(Boolean).join(" · ");
 }

@@ -48,7 +48,7 @@ pub fn bind(hosts: &[String], port: u16) -> Result<Vec<TcpListener>> {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let found = (bare, port)
             .to_socket_addrs()
-            .map_err(|error| Error::usage(format!("--host {}: no such address: {error}", shown(host))))?;
+            .map_err(|error| Error::usage(format!("{}: no such address: {error}", shown(host))))?;
         for address in found {
             if !addresses.contains(&address.ip()) {
                 addresses.push(address.ip());
@@ -527,7 +527,7 @@ mod tests {
         };
         check("127.0.0.1", port, &[&format!("port {port} is in use"), "--port"]);
         check("192.0.2.7", 0, &["192.0.2.7 is no address of this machine", "--host"]);
-        check("no such\u{1b}[2J host", 0, &["--host no such?[2J host"]);
+        check("no such\u{1b}[2J host", 0, &["no such?[2J host: no such address"]);
     }
 
     #[test]

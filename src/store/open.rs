@@ -10,7 +10,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -65,6 +66,9 @@ const JOURNALS: [&str; 2] = ["wal", "truncate"];
 /// Only for file systems without a write-ahead log: there a reader can meet the writer.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// How long another process may take to let go of the database.
+const HANDOVER: Duration = Duration::from_secs(1);
+
 /// Keeps other processes away from the directory's database for as long as anything of it is open here.
 pub(super) struct Guard {
     _file: Option<File>,
@@ -77,7 +81,14 @@ impl Guard {
         let file = private(OpenOptions::new().write(true).create(true).truncate(false))
             .open(&name)
             .map_err(|cause| io_error(&name, cause))?;
-        match file.try_lock() {
+        // The one before may be at its last save: a supervisor starts the next as soon as it likes.
+        let deadline = Instant::now() + HANDOVER;
+        let mut outcome = file.try_lock();
+        while matches!(outcome, Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+            outcome = file.try_lock();
+        }
+        match outcome {
             Ok(()) => Ok(Guard { _file: Some(file) }),
             Err(TryLockError::WouldBlock) => Err(Error::new(
                 ErrorKind::Busy,

@@ -59,5 +59,6 @@ test("an interface is described by what is known of it", () => {
   check(about({ kind: "ethernet", status: "up", speed: 1000, parent: "br-lan" }), "Ethernet · up · 1 Gbit/s · in br-lan");
   check(about({ kind: "ethernet", status: "up", speed: 2500, parent: null }), "Ethernet · up · 2.5 Gbit/s");
   check(about({ kind: "vlan", status: "down", speed: null, parent: "eth0" }), "VLAN · down · on eth0");
+  check(about({ kind: "ppp", present: false, status: "down", speed: null, parent: null }), "PPP · absent");
   check(about({ kind: "bridge", status: "up", speed: 100 }), "bridge · up · 100 Mbit/s");
 });
