@@ -88,6 +88,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let reader = opened.store.reader()?;
     let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 
+    let names = http::own_names(&source::machine(&database).hostname, &config.list("allowed_host"));
     let path = database.clone();
     let context = Context {
         live: live.clone(),
@@ -103,7 +104,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         writer.run();
         writer
     })?;
-    let serving = http::serve(Arc::new(context), listeners)?;
+    let serving = http::serve(Arc::new(context), listeners, names)?;
 
     wait(&signals, &live, config.text("timezone"));
     live.lock().stopping = true;

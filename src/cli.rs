@@ -11,6 +11,9 @@ struct Typed {
     /// port to listen on (default 8000); 0 picks one and the log says which
     #[argh(option, arg_name = "number")]
     port: Option<String>,
+    /// further name that browsers may use for this machine; repeatable (default: its host name and addresses)
+    #[argh(option, arg_name = "name")]
+    allowed_host: Vec<String>,
     /// file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)
     #[argh(option, arg_name = "path")]
     database: Option<String>,
@@ -76,6 +79,7 @@ impl Typed {
         [
             many("host", self.host),
             one("port", self.port),
+            many("allowed_host", self.allowed_host),
             one("database", self.database),
             one("interval", self.interval),
             one("media", self.media),

@@ -42,9 +42,10 @@ pub const RETRY_DELAY_S: (f64, f64) = (0.1, 300.0);
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 
 #[rustfmt::skip]
-pub const SETTINGS: [Setting; 17] = [
+pub const SETTINGS: [Setting; 18] = [
     Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", saved: false, help: "address to listen on; repeatable (default: all, IPv4 and IPv6)" },
     Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", saved: false, help: "port to listen on; 0 picks one and the log says which" },
+    Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", saved: false, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
     Setting { key: "database", flag: Some("--database"), environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", saved: false, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME)" },
     Setting { key: "interval", flag: Some("--interval"), environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", saved: true, help: "seconds between two samples" },
     Setting { key: "media", flag: Some("--media"), environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", saved: true, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },

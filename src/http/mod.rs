@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod assets;
+pub mod gate;
 pub mod json;
 pub mod openapi;
 pub mod params;
@@ -25,6 +26,7 @@ use crate::live::Live;
 use crate::model::Machine;
 use crate::store::Reader;
 
+pub use gate::access::own_names;
 pub use server::{Serving, bind, serve};
 
 /// Everything a handler may ask.

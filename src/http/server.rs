@@ -1,15 +1,15 @@
-//! The sockets: listening, four workers, and answers as bytes. tiny_http reads requests; answers are written here,
-//! because its own writer keeps a streamed answer in memory for an HTTP/1.0 client, ends a failed one as though it were
-//! whole, and cannot leave the length out of a 204.
+//! The sockets: listening, four workers behind the gate, and answers as bytes. tiny_http reads requests; answers are
+//! written here, because its own writer keeps a streamed answer in memory for an HTTP/1.0 client, ends a failed one as
+//! though it were whole, and cannot leave the length out of a 204.
 
 use std::any::Any;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,11 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, listen, setsockopt, socket, sockopt,
 };
-use tiny_http::{HTTPVersion, Request, Server};
+use tiny_http::{HTTPVersion, Request};
 
+use super::gate::head::BODY_LIMIT;
+use super::gate::inner::Inner;
+use super::gate::{Gate, Limits};
 use super::{Answer, Ask, Body, Context, Fault, answer};
 use crate::clock::Zone;
 use crate::error::{Error, Result};
@@ -27,11 +30,6 @@ use crate::error::{Error, Result};
 const WORKERS: usize = 4;
 /// A handler is shallow; SQLite is what needs most of this.
 const WORKER_STACK: usize = 256 * 1024;
-const FORWARDER_STACK: usize = 64 * 1024;
-/// The largest body that any route could want.
-const BODY_LIMIT: usize = 64 * 1024;
-/// Beyond this, tiny_http's way of skipping a body is a danger: it allocates what was declared.
-const SKIP_LIMIT: usize = 4 << 20;
 /// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
 const CHUNK: usize = 8 * 1024;
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
@@ -128,115 +126,56 @@ fn shown(text: &str) -> String {
 
 /// The running server. Dropping it without `stop` leaves its threads to the end of the process.
 pub struct Serving {
-    doors: Vec<Arc<Door>>,
-    threads: Vec<JoinHandle<()>>,
+    gate: Gate,
+    inner: Arc<Inner>,
+    workers: Vec<JoinHandle<()>>,
 }
 
-/// One listener. tiny_http gives up on a listener after one failed `accept()`, so the server behind a door is replaced
-/// now and then.
-struct Door {
-    listener: TcpListener,
-    server: Mutex<Arc<Server>>,
-    closing: AtomicBool,
-}
-
-impl Door {
-    fn open(listener: TcpListener) -> Result<Door> {
-        let server = Mutex::new(listen_on(&listener)?);
-        Ok(Door { listener, server, closing: AtomicBool::new(false) })
-    }
-
-    fn server(&self) -> MutexGuard<'_, Arc<Server>> {
-        self.server.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Hands requests on until the door is closed.
-    fn forward(&self, workers: &SyncSender<Request>) {
-        loop {
-            let server = self.server().clone();
-            let received = server.recv();
-            drop(server);
-            if self.closing.load(Ordering::Relaxed) {
-                return;
-            }
-            match received {
-                Ok(request) => {
-                    if workers.send(request).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    log::error!("cannot accept connections: {error}; trying again");
-                    thread::sleep(Duration::from_secs(1));
-                    match listen_on(&self.listener) {
-                        Ok(server) => *self.server() = server,
-                        Err(error) => log::error!("{error}"),
-                    }
-                }
-            }
-        }
-    }
-
-    fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-        self.server().unblock();
-    }
-}
-
-fn listen_on(listener: &TcpListener) -> Result<Arc<Server>> {
-    let own = listener.try_clone().map_err(|error| Error::system("cannot serve", error))?;
-    Ok(Arc::new(Server::from_listener(own, None).map_err(|error| Error::system("cannot serve", error))?))
-}
-
-pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>) -> Result<Serving> {
-    let (sender, receiver) = sync_channel(WORKERS);
-    let queue = Arc::new(Mutex::new(receiver));
-    let mut serving = Serving { doors: Vec::new(), threads: Vec::new() };
+/// `names` are those under which this machine may be asked.
+pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<String>) -> Result<Serving> {
+    let (inner, road) = Inner::open(places(&context.database), WORKERS)?;
+    let mut workers = Vec::new();
     for number in 1..=WORKERS {
-        let (context, queue) = (context.clone(), queue.clone());
-        serving.spawn(format!("http-{number}"), WORKER_STACK, move || work(&context, &queue))?;
+        let (context, inner) = (context.clone(), inner.clone());
+        let worker = thread::Builder::new()
+            .name(format!("http-{number}"))
+            .stack_size(WORKER_STACK)
+            .spawn(move || work(&context, &inner))
+            .map_err(|error| Error::system("cannot start a thread", error))?;
+        workers.push(worker);
     }
-    for listener in listeners {
-        let door = Arc::new(Door::open(listener)?);
-        serving.doors.push(door.clone());
-        let sender = sender.clone();
-        serving.spawn("http-in".to_string(), FORWARDER_STACK, move || door.forward(&sender))?;
-    }
-    Ok(serving)
+    let limits = Limits { active: WORKERS, ..Limits::default() };
+    let gate = Gate::open(listeners, Box::new(road), names, limits)?;
+    Ok(Serving { gate, inner, workers })
+}
+
+/// Where the socket between the gate and tiny_http may be made: in memory rather than on flash, and on flash rather than
+/// nowhere.
+fn places(database: &Path) -> Vec<PathBuf> {
+    let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|path| path.is_absolute());
+    let beside = database.parent().map(Path::to_path_buf);
+    given.into_iter().chain(["/run".into(), std::env::temp_dir(), "/dev/shm".into()]).chain(beside).collect()
 }
 
 impl Serving {
-    fn spawn(&mut self, name: String, stack: usize, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = thread::Builder::new()
-            .name(name)
-            .stack_size(stack)
-            .spawn(run)
-            .map_err(|error| Error::system("cannot start a thread", error))?;
-        self.threads.push(thread);
-        Ok(())
-    }
-
     /// Takes no more requests and waits for those under way, but not for clients that do not read.
     pub fn stop(self) {
-        for door in &self.doors {
-            door.close();
-        }
+        self.gate.stop();
+        self.inner.close();
         let deadline = Instant::now() + STOP_PATIENCE;
-        while !self.threads.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
+        while !self.workers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }
-        for thread in self.threads {
-            if thread.is_finished() {
-                let _ = thread.join();
+        for worker in self.workers {
+            if worker.is_finished() {
+                let _ = worker.join();
             }
         }
     }
 }
 
-fn work(context: &Context, queue: &Mutex<Receiver<Request>>) {
-    loop {
-        let request = queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).recv();
-        let Ok(request) = request else { return };
+fn work(context: &Context, inner: &Inner) {
+    while let Some(request) = inner.next() {
         let target = shown(request.url());
         match catch_unwind(AssertUnwindSafe(|| handle(context, request))) {
             Ok(Ok(())) => {}
@@ -258,20 +197,13 @@ fn handle(context: &Context, mut request: Request) -> io::Result<()> {
     let header = |request: &Request, name: &'static str| {
         request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str().to_string())
     };
-    if request.body_length().is_some_and(|declared| declared > SKIP_LIMIT) {
-        // Every way of dropping this request skips its body first. What `upgrade` hands out can be left alone instead:
-        // a connection is lost to whoever does this, where the process would be lost otherwise.
-        std::mem::forget(request.upgrade("close", tiny_http::Response::empty(413)));
-        return Ok(());
-    }
     let accept = header(&request, "Accept");
     let if_none_match = header(&request, "If-None-Match");
-    let connection = header(&request, "Connection").unwrap_or_default().to_ascii_lowercase();
     let method = request.method().as_str().to_string();
     let target = request.url().to_string();
     let body = match method.as_str() {
         "GET" | "HEAD" | "OPTIONS" => Some(Vec::new()),
-        _ => read_body(&mut request, &connection)?,
+        _ => read_body(&mut request)?,
     };
 
     let ask = Ask {
@@ -286,25 +218,16 @@ fn handle(context: &Context, mut request: Request) -> io::Result<()> {
         Fault::new(500, "the program is at fault: its log has more").answer()
     });
 
-    let old = *request.http_version() < HTTPVersion(1, 1);
-    let stays = if old { connection.contains("keep-alive") } else { !connection.contains("close") };
-    let manner = Manner { without_body: method == "HEAD", old, stays };
+    let manner = Manner { without_body: method == "HEAD", old: *request.http_version() < HTTPVersion(1, 1) };
     let mut writer = request.into_writer();
     send(context, &mut *writer, answer, manner)?;
     writer.flush()
 }
 
-/// `None` when there is more than anybody wants.
-fn read_body(request: &mut Request, connection: &str) -> io::Result<Option<Vec<u8>>> {
-    let length = match request.body_length() {
-        Some(declared) if declared > BODY_LIMIT => return Ok(None),
-        Some(declared) => declared,
-        // Of a connection that wants to become another protocol, the whole rest would count as the body.
-        None if connection.contains("upgrade") => return Ok(Some(Vec::new())),
-        None => BODY_LIMIT + 1,
-    };
+/// `None` when there is more than anybody wants: the gate has seen to that already.
+fn read_body(request: &mut Request) -> io::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
-    request.as_reader().take(length as u64).read_to_end(&mut body)?;
+    request.as_reader().take(BODY_LIMIT as u64 + 1).read_to_end(&mut body)?;
     Ok((body.len() <= BODY_LIMIT).then_some(body))
 }
 
@@ -314,11 +237,9 @@ struct Manner {
     without_body: bool,
     /// HTTP/1.0, which knows no chunks.
     old: bool,
-    /// The connection goes on afterwards.
-    stays: bool,
 }
 
-const REASONS: [(u16, &str); 13] = [
+const REASONS: [(u16, &str); 12] = [
     (200, "OK"),
     (204, "No Content"),
     (304, "Not Modified"),
@@ -330,11 +251,10 @@ const REASONS: [(u16, &str); 13] = [
     (422, "Unprocessable Content"),
     (500, "Internal Server Error"),
     (503, "Service Unavailable"),
-    (505, "HTTP Version Not Supported"),
     (507, "Insufficient Storage"),
 ];
 
-fn head(context: &Context, answer: &Answer, manner: Manner) -> Vec<u8> {
+fn head(context: &Context, answer: &Answer) -> Vec<u8> {
     let reason = REASONS.iter().find(|(status, _)| *status == answer.status).map_or("", |(_, reason)| reason);
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", answer.status);
     // A machine that does not know the time does not tell it (RFC 9110, 6.6.1).
@@ -347,11 +267,7 @@ fn head(context: &Context, answer: &Answer, manner: Manner) -> Vec<u8> {
         head.push_str(value);
         head.push_str("\r\n");
     }
-    match (manner.old, manner.stays) {
-        (_, false) => head.push_str("Connection: close\r\n"),
-        (true, true) => head.push_str("Connection: keep-alive\r\n"),
-        (false, true) => {}
-    }
+    head.push_str("Connection: close\r\n");
     head.into_bytes()
 }
 
@@ -369,7 +285,7 @@ fn date(unix: i64) -> String {
 }
 
 fn send(context: &Context, out: &mut dyn Write, answer: Answer, manner: Manner) -> io::Result<()> {
-    let head = head(context, &answer, manner);
+    let head = head(context, &answer);
     let whole = |out: &mut dyn Write, mut head: Vec<u8>, body: &[u8]| {
         if !matches!(answer.status, 204 | 304) {
             head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
@@ -403,13 +319,7 @@ fn send(context: &Context, out: &mut dyn Write, answer: Answer, manner: Manner) 
         return Err(error);
     }
     if pipe.head.is_some() {
-        let (status, detail) = match error.kind() {
-            ErrorKind::Unsupported => {
-                (505, "this answer is long: ask with HTTP/1.1, or without keep-alive".to_string())
-            }
-            _ => (500, format!("the answer could not be made: {error}")),
-        };
-        let fault = Fault::new(status, detail).answer();
+        let fault = Fault::new(500, format!("the answer could not be made: {error}")).answer();
         return send(context, pipe.out, fault, manner);
     }
     // The status is gone already. What follows is no chunk, so that nobody takes half a file for a whole one.
@@ -435,10 +345,6 @@ impl Pipe<'_> {
 
     fn send_chunk(&mut self) -> io::Result<()> {
         if let Some(mut head) = self.head.take() {
-            if self.manner.old && self.manner.stays {
-                self.head = Some(head);
-                return Err(ErrorKind::Unsupported.into());
-            }
             head.extend_from_slice(if self.manner.old { b"\r\n" } else { b"Transfer-Encoding: chunked\r\n\r\n" });
             self.put(&head)?;
         }
@@ -544,12 +450,15 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    const NEW: Manner = Manner { without_body: false, old: false, stays: true };
+    const NEW: Manner = Manner { without_body: false, old: false };
 
     #[test]
     fn a_short_stream_has_a_length() {
         let text = sent(Answer::stream("text/plain", |_, out| out.write_all(b"abc")), NEW);
-        assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nabc");
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
+        );
     }
 
     #[test]
@@ -580,7 +489,7 @@ mod tests {
         struct Gone;
         impl Write for Gone {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(ErrorKind::BrokenPipe.into())
+                Err(io::ErrorKind::BrokenPipe.into())
             }
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
@@ -592,6 +501,6 @@ mod tests {
             }
         });
         let error = send(&quiet_context(), &mut Gone, endless, NEW).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }

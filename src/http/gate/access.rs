@@ -1,0 +1,262 @@
+//! Who may do what, as pure questions: whether a name is ours, whether a change comes from a page that is not ours, and
+//! whether the token is asked for. The answers are given elsewhere.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::head::{Head, Refusal};
+
+pub const NOT_US: Refusal = Refusal {
+    status: 421,
+    detail: "this machine is not known by that name: use its address, or start with --allowed-host and the name",
+};
+pub const FOREIGN: Refusal = Refusal { status: 403, detail: "a page of another origin may not change anything here" };
+
+/// What a router's DNS and mDNS make of a bare host name.
+const SUFFIXES: [&str; 4] = ["", ".lan", ".local", ".home.arpa"];
+
+/// The names under which this machine may be asked, in lower case.
+pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
+    let mut names = vec!["localhost".to_string()];
+    let mut add = |name: String| {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    };
+    let bare = host_name.split('.').next().unwrap_or_default();
+    if !bare.is_empty() {
+        SUFFIXES.iter().for_each(|suffix| add(format!("{bare}{suffix}")));
+    }
+    add(host_name.to_string());
+    allowed.iter().for_each(|name| add(name.clone()));
+    names
+}
+
+/// A page whose name was made to point here (DNS rebinding) gives itself away by its Host. An address cannot be
+/// rebound, so every address will do.
+pub fn allowed_host(host: &str, names: &[String]) -> bool {
+    let Some((name, _)) = split_port(host) else { return false };
+    if let Some(inner) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address = inner.split('%').next().unwrap_or_default();
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.parse::<Ipv4Addr>().is_ok() || names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Host and port, if that is what it is.
+fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
+    let bracket = host.rfind(']').map_or(0, |at| at + 1);
+    let Some(colon) = host.get(bracket..)?.find(':') else { return Some((host, None)) };
+    let (name, port) = (&host[..bracket + colon], &host[bracket + colon + 1..]);
+    if port.is_empty() {
+        return Some((name, None));
+    }
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| digits)?;
+    Some((name, Some(port)))
+}
+
+pub fn changes_something(method: &str) -> bool {
+    !matches!(method, "GET" | "HEAD" | "OPTIONS")
+}
+
+/// A browser says where a changing request comes from; whoever says nothing is no browser, or comes from here. A proxy
+/// has to leave the Host as it was.
+pub fn foreign_origin(head: &Head) -> bool {
+    if head.fetch_site.is_some_and(|site| site.eq_ignore_ascii_case("cross-site")) {
+        return true;
+    }
+    let Some(origin) = head.origin else { return false };
+    let Some((scheme, authority)) = origin.split_once("://") else { return true };
+    let default = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return true,
+    };
+    let place = |text| split_port(text).map(|(name, port)| (name.to_ascii_lowercase(), port.unwrap_or(default)));
+    match (place(authority), place(head.host)) {
+        (Some(origin), Some(own)) => origin != own,
+        _ => true,
+    }
+}
+
+/// `real_ip` is the client's own address as the gate saw it; `private` asks for the token for reading too, `open` for
+/// nothing, and where both are set the narrower one counts.
+pub fn needs_token(method: &str, real_ip: IpAddr, has_forwarded: bool, private: bool, open: bool) -> bool {
+    let reads = matches!(method, "GET" | "HEAD");
+    let wanted = private || (!reads && !open);
+    let local = real_ip.to_canonical().is_loopback() && !has_forwarded;
+    wanted && !local
+}
+
+/// The token in the value of an Authorization header.
+pub fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Takes as long for a near miss as for a wild guess. The length is no secret.
+pub fn same_secret(given: &[u8], expect: &[u8]) -> bool {
+    if given.len() != expect.len() || expect.is_empty() {
+        return false;
+    }
+    let differing = given.iter().zip(expect).fold(0, |sum, (one, other)| black_box(sum | (one ^ other)));
+    black_box(differing) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head::{Progress, parse};
+    use super::*;
+
+    #[track_caller]
+    fn host(host: &str, expect: bool) {
+        let names = own_names("Router", &["pulse.example.org".to_string()]);
+        assert_eq!(allowed_host(host, &names), expect, "{host}");
+    }
+
+    #[test]
+    fn e47_names_of_this_machine() {
+        for good in [
+            "127.0.0.1",
+            "127.0.0.1:8000",
+            "192.168.1.1",
+            "[::1]",
+            "[::1]:8000",
+            "[fe80::1%25eth0]:8000",
+            "localhost",
+            "LOCALHOST:8000",
+            "localhost.",
+            "router",
+            "Router.lan:80",
+            "router.local.",
+            "router.home.arpa",
+            "pulse.example.org",
+            "pulse.example.org:443",
+            "router:",
+        ] {
+            host(good, true);
+        }
+        for bad in [
+            "",
+            ":8000",
+            "evil.example",
+            "router.evil.example",
+            "evil-router",
+            "routerx",
+            "127.0.0.1.evil.example",
+            "127.0.0.1:80:90",
+            "127.0.0.1:99999",
+            "127.0.0.1:8x",
+            "127.0.0.1:+80",
+            "127.1",
+            "0x7f.0.0.1",
+            "2130706433",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[evil.example]",
+            "a@127.0.0.1",
+            "127.0.0.1/",
+            "localhost, evil.example",
+            "localhost evil",
+            "localhost..",
+        ] {
+            host(bad, false);
+        }
+    }
+
+    #[test]
+    fn names_of_a_machine_without_one() {
+        assert_eq!(own_names("", &[]), ["localhost"]);
+        assert_eq!(
+            own_names("Pi.Example.org", &["X.".to_string(), "x".to_string()]),
+            ["localhost", "pi", "pi.lan", "pi.local", "pi.home.arpa", "pi.example.org", "x"]
+        );
+    }
+
+    #[track_caller]
+    fn origin(host: &str, lines: &str, expect: bool) {
+        let text = format!("POST / HTTP/1.1\r\nHost: {host}\r\n{}\r\n", lines.replace('|', "\r\n"));
+        let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
+        assert_eq!(foreign_origin(&head), expect, "{text}");
+    }
+
+    #[test]
+    fn e47_changes_from_pages_of_others() {
+        origin("a:8000", "", false);
+        origin("a:8000", "Origin: http://a:8000|", false);
+        origin("A:8000", "Origin: http://a:8000|Sec-Fetch-Site: same-origin|", false);
+        origin("a", "Origin: http://a:80|", false);
+        origin("a:443", "Origin: https://a|", false);
+        origin("[::1]:8000", "Origin: http://[::1]:8000|", false);
+        origin("a:8000", "Sec-Fetch-Site: none|", false);
+        origin("a:8000", "Sec-Fetch-Site: cross-site|", true);
+        origin("a:8000", "Origin: http://a:8000|Sec-Fetch-Site: Cross-Site|", true);
+        origin("a:8000", "Origin: http://a|", true);
+        origin("a:8000", "Origin: https://a|", true);
+        origin("a:8000", "Origin: http://a:8001|", true);
+        origin("a:8000", "Origin: http://b:8000|", true);
+        origin("a:8000", "Origin: http://a:8000.evil|", true);
+        origin("a:8000", "Origin: null|", true);
+        origin("a:8000", "Origin:|", true);
+        origin("a:8000", "Origin: file://a:8000|", true);
+        origin("a:8000", "Origin: http://b@a:8000|", true);
+    }
+
+    #[test]
+    fn who_is_asked_for_the_token() {
+        let (near, far) =
+            (["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"], ["192.168.1.7", "fe80::1", "0.0.0.0"]);
+        let ask = |ip: &str, method, forwarded, private, open| {
+            needs_token(method, ip.parse().expect("an address"), forwarded, private, open)
+        };
+        for ip in near {
+            for method in ["GET", "POST", "DELETE"] {
+                assert!(!ask(ip, method, false, false, false));
+                assert!(!ask(ip, method, false, true, false));
+            }
+            assert!(ask(ip, "POST", true, false, false), "through a proxy on this machine");
+            assert!(!ask(ip, "GET", true, false, false));
+            assert!(ask(ip, "GET", true, true, false));
+        }
+        for ip in far {
+            for (method, normal, private, open) in [
+                ("GET", false, true, false),
+                ("HEAD", false, true, false),
+                ("POST", true, true, false),
+                ("PUT", true, true, false),
+                ("OPTIONS", true, true, false),
+                ("get", true, true, false),
+            ] {
+                assert_eq!(ask(ip, method, false, false, false), normal, "{method}");
+                assert_eq!(ask(ip, method, false, true, false), private, "{method} --private");
+                assert_eq!(ask(ip, method, false, false, true), open, "{method} --open");
+                assert!(ask(ip, method, false, true, true), "{method} --private --open");
+            }
+        }
+    }
+
+    #[test]
+    fn tokens() {
+        for (value, expect) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Bearer", None),
+            ("Bearer ", None),
+            ("Basic abc", None),
+            ("abc", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer(value), expect, "{value}");
+        }
+        assert!(same_secret(b"abc", b"abc"));
+        for wrong in ["", "ab", "abcd", "abd", "xbc", "ABC"] {
+            assert!(!same_secret(wrong.as_bytes(), b"abc"), "{wrong}");
+        }
+        assert!(!same_secret(b"", b""), "no token is not an empty one");
+    }
+}

@@ -1,0 +1,875 @@
+//! The bounded front door. One thread owns every TCP connection and waits in one place, poll(2); nothing it does waits
+//! for a client. What goes inward is a whole request that passed `head`, what comes back passes through one buffer, and
+//! whoever is slow, silent or strange loses their place to whoever is not.
+//!
+//! It refuses to keep connections open for a second request: a bound on requests is then a bound on connections.
+
+pub mod access;
+pub mod head;
+pub mod inner;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+
+use crate::error::{Error, Result};
+use head::{BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
+
+const STACK: usize = 128 * 1024;
+/// What of an answer is in our memory at a time, per connection.
+const RELAY: usize = 16 * 1024;
+/// The kernel's own buffers, per connection; it doubles the figures. Left alone they grow to megabytes.
+const SEND_BUFFER: usize = 64 * 1024;
+const RECEIVE_BUFFER: usize = 32 * 1024;
+/// Reads or writes on one connection before the next one has its turn.
+const TURNS: usize = 4;
+/// Connections that are taken before those that are here have their turn.
+const ACCEPTS: usize = 32;
+/// Bodies that do not fit where a head fits; more of them at a time are refused.
+const LARGE_BODIES: usize = 8;
+/// What is read and thrown away after an answer, so that the client finds the answer and not a reset.
+const DRAIN_LIMIT: usize = 256 * 1024;
+/// How long nothing is accepted after descriptors ran out.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Between attempts to reach the inside.
+const RETRY: Duration = Duration::from_millis(20);
+/// Left for everything else in this process when descriptors are scarce: SQLite and sysfs open files as they go.
+const SPARE_DESCRIPTORS: usize = 20;
+/// The gate's own end of a request and the two that tiny_http makes of the other.
+const DESCRIPTORS_INSIDE: usize = 3;
+
+const BUSY: Refusal = Refusal { status: 503, detail: "too much is going on here: try again in a moment" };
+const SLOW: Refusal = Refusal { status: 408, detail: "the request did not come in time" };
+const CUT_SHORT: Refusal = Refusal { status: 400, detail: "the request ended before it was whole" };
+const UNANSWERED: Refusal = Refusal { status: 504, detail: "the answer was not ready in time" };
+const NO_ANSWER: Refusal = Refusal { status: 502, detail: "the program is at fault: its log has more" };
+
+const REASONS: [(u16, &str); 11] = [
+    (400, "Bad Request"),
+    (403, "Forbidden"),
+    (408, "Request Timeout"),
+    (413, "Content Too Large"),
+    (414, "URI Too Long"),
+    (417, "Expectation Failed"),
+    (421, "Misdirected Request"),
+    (431, "Request Header Fields Too Large"),
+    (502, "Bad Gateway"),
+    (503, "Service Unavailable"),
+    (504, "Gateway Timeout"),
+];
+
+/// The inside. A connection takes one whole request and gives one whole answer.
+pub trait Inward: Send {
+    /// Without waiting, and the stream does not wait either.
+    fn connect(&mut self) -> io::Result<UnixStream>;
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub clients: usize,
+    /// Requests that are inside at a time: as many as there are workers. With more of them some would wait where nobody
+    /// can see whom they wait for.
+    pub active: usize,
+    /// How many of those may be ones whose answers are long: less than there are workers.
+    pub heavy: usize,
+    /// From the first moment of a connection to the end of its request's head, however busily it sends.
+    pub head: Duration,
+    /// From the end of the head to the end of the body.
+    pub body: Duration,
+    /// Until a whole request is let in.
+    pub queue: Duration,
+    /// Until the first byte of its answer.
+    pub answer: Duration,
+    /// How long a client may leave what it asked for unread while others wait.
+    pub stall: Duration,
+    /// And how long while nobody does.
+    pub idle: Duration,
+    /// How long a client that has its answer may take to say goodbye.
+    pub parting: Duration,
+    /// How long answers may take after the end was announced.
+    pub stop: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            clients: 64,
+            active: 4,
+            heavy: 2,
+            head: Duration::from_secs(5),
+            body: Duration::from_secs(5),
+            queue: Duration::from_secs(10),
+            answer: Duration::from_secs(60),
+            stall: Duration::from_millis(500),
+            idle: Duration::from_secs(30),
+            parting: Duration::from_secs(1),
+            stop: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Limits {
+    /// No more than `free` descriptors allow.
+    fn within(mut self, free: usize) -> Limits {
+        let free = free.saturating_sub(SPARE_DESCRIPTORS);
+        self.active = self.active.min(free / (2 * DESCRIPTORS_INSIDE)).max(2);
+        self.heavy = self.heavy.min(self.active - 1);
+        self.clients = self.clients.min(free.saturating_sub(self.active * DESCRIPTORS_INSIDE)).max(4);
+        self
+    }
+}
+
+/// What may still be opened, as far as can be told.
+fn free_descriptors() -> usize {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
+    let open = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")).map_or(32, Iterator::count);
+    usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open)
+}
+
+/// Answers that may be longer than the kernel holds for us: a worker is bound to the client until it has read them.
+fn is_heavy(target: &str) -> bool {
+    ["/api/export/", "/api/backup"].iter().any(|start| target.starts_with(start))
+}
+
+/// The running thread. Dropping it without `stop` leaves it to the end of the process.
+pub struct Gate {
+    stopping: Arc<AtomicBool>,
+    waker: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl Gate {
+    /// `names` are those of `access::own_names`.
+    pub fn open(
+        listeners: Vec<TcpListener>,
+        inward: Box<dyn Inward>,
+        names: Vec<String>,
+        limits: Limits,
+    ) -> Result<Gate> {
+        let failed = |error: io::Error| Error::system("cannot serve", error);
+        for listener in &listeners {
+            listener.set_nonblocking(true).map_err(failed)?;
+            // Connections inherit these; set on them, they would come too late for the first segments. Where they cannot
+            // be set, the kernel's own are as good as they ever were.
+            let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER);
+            let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER);
+        }
+        let (waker, bell) = UnixStream::pair().map_err(failed)?;
+        waker.set_nonblocking(true).map_err(failed)?;
+        bell.set_nonblocking(true).map_err(failed)?;
+        let limits = limits.within(free_descriptors());
+        log::debug!("the gate takes {} connections, {} requests at a time", limits.clients, limits.active);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let door = Door {
+            listeners,
+            bell,
+            stopping: stopping.clone(),
+            rules: Rules { names, limits },
+            inward,
+            clients: Vec::with_capacity(limits.clients),
+            pause: None,
+            retry: None,
+            complained: None,
+            scratch: vec![0; RELAY].into_boxed_slice(),
+        };
+        let thread = thread::Builder::new()
+            .name("gate".to_string())
+            .stack_size(STACK)
+            .spawn(move || door.run())
+            .map_err(|error| Error::system("cannot start a thread", error))?;
+        Ok(Gate { stopping, waker, thread })
+    }
+
+    /// Accepts nothing more, lets answers under way end within their time, and ends.
+    pub fn stop(mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let _ = self.waker.write(b"!");
+        let _ = self.thread.join();
+    }
+}
+
+struct Rules {
+    names: Vec<String>,
+    limits: Limits,
+}
+
+struct Door {
+    listeners: Vec<TcpListener>,
+    bell: UnixStream,
+    stopping: Arc<AtomicBool>,
+    rules: Rules,
+    inward: Box<dyn Inward>,
+    clients: Vec<Client>,
+    /// Nothing is accepted until then.
+    pause: Option<Instant>,
+    /// Nobody is let in until then.
+    retry: Option<Instant>,
+    /// When it was last said in the log that descriptors ran out.
+    complained: Option<Instant>,
+    scratch: Box<[u8]>,
+}
+
+struct Client {
+    stream: TcpStream,
+    address: IpAddr,
+    /// In this phase.
+    since: Instant,
+    deadline: Instant,
+    phase: Phase,
+    /// What has come and is not yet passed on, in the one direction or the other.
+    buffer: Vec<u8>,
+    /// How much of it was passed on.
+    at: usize,
+    heavy: bool,
+    /// HEAD: a refusal has no body either.
+    without_body: bool,
+}
+
+enum Phase {
+    /// Its head is coming.
+    Head(Scan),
+    /// Its body is coming; so many bytes make the request whole.
+    Body(usize),
+    /// A whole request that waits for its turn.
+    Waiting,
+    /// The request is on its way inward.
+    Asking(UnixStream),
+    /// The answer is on its way out. `inside` until its end was seen.
+    Answering {
+        inside: Option<UnixStream>,
+        begun: bool,
+    },
+    /// It has its answer; so much was thrown away since.
+    Parting(usize),
+    Gone,
+}
+
+impl Door {
+    fn run(mut self) {
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            if stop_at.is_none() && self.stopping.load(Ordering::Relaxed) {
+                stop_at = Some(now + self.rules.limits.stop);
+                self.listeners.clear();
+                // Whatever is whole has a right to its answer.
+                self.clients.retain(|client| !client.incomplete());
+            }
+            if stop_at.is_some_and(|end| now >= end || self.clients.iter().all(Client::parting)) {
+                return;
+            }
+            self.expire(now);
+            self.let_in(now);
+            self.bound_waiting(now);
+            self.clients.retain(|client| !matches!(client.phase, Phase::Gone));
+
+            let wake = self.next_event(now).into_iter().chain(stop_at).min();
+            let Some(ready) = self.wait(now, wake) else { continue };
+            let now = Instant::now();
+            for (client, events) in self.clients.iter_mut().zip(&ready.clients) {
+                if !events.is_empty() {
+                    client.turn(*events, &self.rules, &mut self.scratch, now);
+                }
+            }
+            for listener in 0..self.listeners.len() {
+                if ready.listeners.get(listener).is_some_and(|ready| *ready) {
+                    self.accept(listener, now);
+                }
+            }
+        }
+    }
+
+    /// Sleeps until something can be done, or until `wake`.
+    fn wait(&mut self, now: Instant, wake: Option<Instant>) -> Option<Ready> {
+        let timeout = wake.map_or(PollTimeout::NONE, |wake| {
+            // Rounded up: a wake-up before the time would be one for nothing.
+            let wait = wake.saturating_duration_since(now) + Duration::from_micros(999);
+            PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+        });
+        let accepting =
+            self.pause.is_none() && (self.clients.len() < self.rules.limits.clients || self.victim(now).is_some());
+
+        let mut waiting = Vec::with_capacity(1 + self.listeners.len() + 2 * self.clients.len());
+        waiting.push(PollFd::new(self.bell.as_fd(), PollFlags::POLLIN));
+        if accepting {
+            waiting.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+        }
+        let first_client = waiting.len();
+        for client in &self.clients {
+            waiting.push(PollFd::new(client.stream.as_fd(), client.interest()));
+            // A stream that nobody listens to would still report its end, again and again.
+            if let Some((inside, events)) = client.interest_inside() {
+                waiting.push(PollFd::new(inside, events));
+            }
+        }
+        match poll(&mut waiting, timeout) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return None,
+            Err(errno) => {
+                // No memory, or more descriptors than a limit that was lowered since.
+                log::error!("poll: {}", errno.desc());
+                thread::sleep(RETRY);
+                return None;
+            }
+        }
+
+        let events = |fd: &PollFd| fd.revents().unwrap_or(PollFlags::POLLERR);
+        let mut rest = waiting.iter();
+        let bell = rest.next().is_some_and(|fd| !events(fd).is_empty());
+        let listeners = rest.by_ref().take(first_client - 1).map(|fd| !events(fd).is_empty()).collect();
+        let clients = self
+            .clients
+            .iter()
+            .map(|client| {
+                let own = rest.next().map_or(PollFlags::empty(), events);
+                let inside = client.interest_inside().and_then(|_| rest.next()).map_or(PollFlags::empty(), events);
+                // The inside's troubles are found out by reading; the client's are its end.
+                own | if inside.is_empty() { PollFlags::empty() } else { PollFlags::POLLIN }
+            })
+            .collect();
+        drop(waiting);
+        if bell {
+            let _ = self.bell.read(&mut [0; 8]);
+        }
+        Some(Ready { listeners, clients })
+    }
+
+    fn next_event(&self, now: Instant) -> Option<Instant> {
+        let stall = self.rules.limits.stall;
+        let crowded = self.clients.iter().any(|client| matches!(client.phase, Phase::Waiting))
+            || self.clients.len() >= self.rules.limits.clients;
+        // While others wait, stalled readers have less time. A moment that has passed has had its effect.
+        let stalls = self.clients.iter().filter(|client| crowded && client.unread()).map(|client| client.since + stall);
+        let deadlines = self.clients.iter().map(|client| client.deadline);
+        let retry = self.retry.filter(|_| self.clients.iter().any(|client| matches!(client.phase, Phase::Waiting)));
+        deadlines.chain(stalls.filter(|at| *at > now)).chain(self.pause).chain(retry).min()
+    }
+
+    fn expire(&mut self, now: Instant) {
+        if self.pause.is_some_and(|until| now >= until) {
+            self.pause = None;
+        }
+        for client in &mut self.clients {
+            if now >= client.deadline {
+                client.expire(&self.rules, now);
+            }
+        }
+    }
+
+    /// Gives free places inside to those who wait, and makes stalled readers give theirs up.
+    fn let_in(&mut self, now: Instant) {
+        if self.retry.is_some_and(|until| now < until) {
+            return;
+        }
+        self.retry = None;
+        let limits = self.rules.limits;
+        loop {
+            let inside = self.clients.iter().filter(|client| client.inside()).count();
+            let heavy = self.clients.iter().filter(|client| client.inside() && client.heavy).count();
+            let all_taken = inside >= limits.active;
+            let heavy_taken = all_taken || heavy >= limits.heavy;
+            if !all_taken && let Some(next) = self.next_in_line(!heavy_taken) {
+                match self.inward.connect() {
+                    Ok(stream) => self.clients[next].ask(stream, &self.rules, &mut self.scratch, now),
+                    Err(error) => {
+                        if error.kind() != ErrorKind::WouldBlock {
+                            self.complain(now, "a request cannot be passed on", &error);
+                        }
+                        self.retry = Some(now + RETRY);
+                        return;
+                    }
+                }
+                continue;
+            }
+            // Everybody who still waits does so for want of a place: one of any kind, or one of the few for long answers.
+            let waits = |client: &Client| matches!(client.phase, Phase::Waiting) && (all_taken || client.heavy);
+            if !self.clients.iter().any(waits) {
+                return;
+            }
+            let stalled = self
+                .clients
+                .iter_mut()
+                .filter(|client| client.inside() && client.stalled(now, limits.stall) && (all_taken || client.heavy))
+                .min_by_key(|client| client.since);
+            let Some(stalled) = stalled else { return };
+            stalled.throw_out("did not read while others waited");
+        }
+    }
+
+    /// Of those who wait the one whose kin has the least inside, then the one who waited longest.
+    fn next_in_line(&self, heavy_too: bool) -> Option<usize> {
+        let inside = |kin: u64| self.clients.iter().filter(|client| client.inside() && client.kin() == kin).count();
+        let waiting = self.clients.iter().enumerate();
+        waiting
+            .filter(|(_, client)| matches!(client.phase, Phase::Waiting) && (heavy_too || !client.heavy))
+            .min_by_key(|(_, client)| (inside(client.kin()), client.since))
+            .map(|(at, _)| at)
+    }
+
+    /// Whoever came last finds the queue full, and large bodies are a matter of memory.
+    fn bound_waiting(&mut self, now: Instant) {
+        let large = |client: &Client| match client.phase {
+            Phase::Body(whole) => whole > HEAD_LIMIT,
+            Phase::Waiting | Phase::Asking(_) => client.buffer.len() > HEAD_LIMIT,
+            _ => false,
+        };
+        let queue = |client: &Client| matches!(client.phase, Phase::Waiting);
+        self.keep_to(LARGE_BODIES, large, now);
+        self.keep_to((self.rules.limits.clients / 2).max(2), queue, now);
+    }
+
+    fn keep_to(&mut self, most: usize, counts: impl Fn(&Client) -> bool, now: Instant) {
+        while self.clients.iter().filter(|client| counts(client)).count() > most {
+            let newest = self.clients.iter_mut().filter(|client| counts(client)).max_by_key(|client| client.since);
+            let Some(newest) = newest else { return };
+            newest.refuse(BUSY, &self.rules, &mut self.scratch, now);
+        }
+    }
+
+    fn accept(&mut self, listener: usize, now: Instant) {
+        for taken in 0..ACCEPTS {
+            if self.clients.len() >= self.rules.limits.clients {
+                let Some(victim) = self.victim(now) else { return };
+                self.clients.swap_remove(victim).evict();
+            }
+            let Some(listener) = self.listeners.get(listener) else { return };
+            match listener.accept() {
+                Ok((stream, address)) => {
+                    let Ok(mut client) = Client::new(stream, address.ip(), &self.rules.limits, now) else { continue };
+                    // Most requests are here already.
+                    client.turn(PollFlags::POLLIN, &self.rules, &mut self.scratch, now);
+                    self.clients.push(client);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    // Said before the kernel looks whether anybody is there at all.
+                    Some(Errno::EMFILE | Errno::ENFILE) if taken > 0 => return,
+                    Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                        // They stay in the kernel's queue. What we can give back may be what is missing.
+                        if let Some(victim) = self.victim(now) {
+                            self.clients.swap_remove(victim).evict();
+                        }
+                        self.pause = Some(now + PAUSE);
+                        self.complain(now, "connections cannot be accepted", &error);
+                        return;
+                    }
+                    // One that was gone before it was here (accept(2) lists more of these): the next one may be well.
+                    _ => log::debug!("accept: {error}"),
+                },
+            }
+        }
+    }
+
+    /// Who is to go when somebody else wants to come.
+    fn victim(&self, now: Instant) -> Option<usize> {
+        let oldest = |wanted: &dyn Fn(&Client) -> bool| {
+            let clients = self.clients.iter().enumerate().filter(|(_, client)| wanted(client));
+            clients.min_by_key(|(_, client)| client.since).map(|(at, _)| at)
+        };
+        oldest(&|client| matches!(client.phase, Phase::Parting(_) | Phase::Gone))
+            .or_else(|| self.crowd())
+            .or_else(|| oldest(&|client| client.stalled(now, self.rules.limits.stall)))
+    }
+
+    /// Of those without a whole request the oldest one of the most numerous kin: a flood from one address costs its own.
+    fn crowd(&self) -> Option<usize> {
+        let mut kin: BTreeMap<u64, (usize, Instant, usize)> = BTreeMap::new();
+        for (at, client) in self.clients.iter().enumerate().filter(|(_, client)| client.incomplete()) {
+            let entry = kin.entry(client.kin()).or_insert((0, client.since, at));
+            entry.0 += 1;
+            if client.since < entry.1 {
+                (entry.1, entry.2) = (client.since, at);
+            }
+        }
+        let largest = kin.values().max_by_key(|(count, oldest, _)| (*count, std::cmp::Reverse(*oldest)));
+        largest.map(|(_, _, at)| *at)
+    }
+
+    /// Once a minute.
+    fn complain(&mut self, now: Instant, what: &str, error: &io::Error) {
+        if self.complained.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(60)) {
+            self.complained = Some(now);
+            log::warn!("{what}: {error}; trying again");
+        }
+    }
+}
+
+struct Ready {
+    listeners: Vec<bool>,
+    clients: Vec<PollFlags>,
+}
+
+impl Client {
+    fn new(stream: TcpStream, address: IpAddr, limits: &Limits, now: Instant) -> io::Result<Client> {
+        stream.set_nonblocking(true)?;
+        // The relay writes whole buffers: there is nothing to collect.
+        let _ = stream.set_nodelay(true);
+        Ok(Client {
+            stream,
+            address,
+            since: now,
+            deadline: now + limits.head,
+            phase: Phase::Head(Scan::default()),
+            buffer: Vec::new(),
+            at: 0,
+            heavy: false,
+            without_body: false,
+        })
+    }
+
+    /// Whom it is counted with: an address, or the network that one subscriber has in IPv6.
+    fn kin(&self) -> u64 {
+        match self.address.to_canonical() {
+            IpAddr::V4(address) => u64::from(u32::from(address)),
+            IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+        }
+    }
+
+    fn incomplete(&self) -> bool {
+        matches!(self.phase, Phase::Head(_) | Phase::Body(_))
+    }
+
+    fn inside(&self) -> bool {
+        matches!(self.phase, Phase::Asking(_) | Phase::Answering { inside: Some(_), .. })
+    }
+
+    fn parting(&self) -> bool {
+        matches!(self.phase, Phase::Parting(_) | Phase::Gone)
+    }
+
+    fn unread(&self) -> bool {
+        matches!(self.phase, Phase::Answering { .. }) && self.at < self.buffer.len()
+    }
+
+    fn stalled(&self, now: Instant, stall: Duration) -> bool {
+        self.unread() && now.saturating_duration_since(self.since) >= stall
+    }
+
+    fn interest(&self) -> PollFlags {
+        match self.phase {
+            Phase::Head(_) | Phase::Body(_) | Phase::Parting(_) => PollFlags::POLLIN,
+            _ if self.unread() => PollFlags::POLLOUT,
+            // Still told of a reset, whatever is asked for.
+            _ => PollFlags::empty(),
+        }
+    }
+
+    fn interest_inside(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.phase {
+            Phase::Asking(inside) => Some((inside.as_fd(), PollFlags::POLLOUT)),
+            Phase::Answering { inside: Some(inside), .. } if !self.unread() => {
+                Some((inside.as_fd(), PollFlags::POLLIN))
+            }
+            _ => None,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, time: Duration, now: Instant) {
+        self.phase = phase;
+        self.since = now;
+        self.deadline = now + time;
+    }
+
+    fn turn(&mut self, events: PollFlags, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        // Both directions are shut: by a reset, as long as we have not said goodbye ourselves.
+        let lost = if self.parting() { PollFlags::empty() } else { PollFlags::POLLHUP };
+        if events.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL | lost) {
+            self.phase = Phase::Gone;
+            return;
+        }
+        match self.phase {
+            Phase::Head(_) | Phase::Body(_) => self.read(rules, scratch, now),
+            Phase::Asking(_) => self.pass_on(rules, scratch, now),
+            Phase::Answering { .. } => self.relay(rules, scratch, now),
+            Phase::Parting(_) => self.drain(scratch),
+            Phase::Waiting | Phase::Gone => {}
+        }
+    }
+
+    fn expire(&mut self, rules: &Rules, now: Instant) {
+        match self.phase {
+            // Browsers open connections that they may need later.
+            Phase::Head(_) if self.buffer.is_empty() => self.phase = Phase::Gone,
+            Phase::Head(_) | Phase::Body(_) => self.refuse(SLOW, rules, &mut [], now),
+            Phase::Waiting => self.refuse(BUSY, rules, &mut [], now),
+            Phase::Asking(_) | Phase::Answering { begun: false, .. } => self.refuse(UNANSWERED, rules, &mut [], now),
+            Phase::Answering { .. } => self.throw_out("did not read"),
+            Phase::Parting(_) | Phase::Gone => self.phase = Phase::Gone,
+        }
+    }
+
+    /// One read: others wait for their turn.
+    fn read(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        let room = match self.phase {
+            Phase::Body(whole) => whole.saturating_sub(self.buffer.len()),
+            _ => HEAD_LIMIT.saturating_sub(self.buffer.len()),
+        };
+        let room = room.min(scratch.len());
+        let count = match self.stream.read(&mut scratch[..room]) {
+            Ok(0) if self.buffer.is_empty() => return self.phase = Phase::Gone,
+            Ok(0) => return self.refuse(CUT_SHORT, rules, scratch, now),
+            Ok(count) => count,
+            Err(error) if is_later(&error) => return,
+            Err(_) => return self.phase = Phase::Gone,
+        };
+        self.buffer.extend_from_slice(&scratch[..count]);
+        if let Phase::Head(scan) = &mut self.phase {
+            match scan.end(&self.buffer) {
+                Ok(None) => return,
+                Err(refusal) => return self.refuse(refusal, rules, scratch, now),
+                Ok(Some(end)) => {
+                    if let Err(refusal) = self.take_head(end, rules, now) {
+                        return self.refuse(refusal, rules, scratch, now);
+                    }
+                }
+            }
+        }
+        if matches!(self.phase, Phase::Body(whole) if self.buffer.len() >= whole) {
+            self.enter(Phase::Waiting, rules.limits.queue, now);
+        }
+    }
+
+    fn take_head(&mut self, end: usize, rules: &Rules, now: Instant) -> std::result::Result<(), Refusal> {
+        let received = std::mem::take(&mut self.buffer);
+        let (head, rest) = received.split_at_checked(end).ok_or(head::NOT_HTTP)?;
+        let head = Head::read(head)?;
+        self.without_body = head.method == "HEAD";
+        if !access::allowed_host(head.host, &rules.names) {
+            return Err(access::NOT_US);
+        }
+        if access::changes_something(head.method) && access::foreign_origin(&head) {
+            return Err(access::FOREIGN);
+        }
+        self.heavy = is_heavy(head.target);
+        self.buffer = head.onward(self.address);
+        let length = head.length.unwrap_or(0).min(BODY_LIMIT);
+        // Whatever comes after the body is left where it is.
+        self.buffer.extend(rest.iter().take(length));
+        let whole = self.buffer.len() - rest.len().min(length) + length;
+        self.enter(Phase::Body(whole), rules.limits.body, now);
+        Ok(())
+    }
+
+    fn ask(&mut self, inside: UnixStream, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        self.at = 0;
+        self.enter(Phase::Asking(inside), rules.limits.answer, now);
+        self.pass_on(rules, scratch, now);
+    }
+
+    fn pass_on(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        let Phase::Asking(inside) = &mut self.phase else { return };
+        while self.at < self.buffer.len() {
+            match inside.write(&self.buffer[self.at..]) {
+                Ok(count) if count > 0 => self.at += count,
+                Err(error) if is_later(&error) => return,
+                // It may have been answered before it was read to its end.
+                _ => break,
+            }
+        }
+        let _ = inside.shutdown(Shutdown::Write);
+        self.buffer = Vec::new();
+        self.at = 0;
+        if let Phase::Asking(inside) = std::mem::replace(&mut self.phase, Phase::Gone) {
+            // With the time that is left.
+            self.phase = Phase::Answering { inside: Some(inside), begun: false };
+            self.relay(rules, scratch, now);
+        }
+    }
+
+    fn relay(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        for _ in 0..TURNS {
+            if self.unread() {
+                match self.stream.write(&self.buffer[self.at..]) {
+                    Ok(count) => self.at += count,
+                    Err(error) if is_later(&error) => return,
+                    Err(_) => return self.phase = Phase::Gone,
+                }
+                if self.unread() {
+                    return;
+                }
+                // Only a whole buffer counts as progress, so that a trickle does not.
+                self.buffer = Vec::new();
+                self.at = 0;
+                self.since = now;
+                self.deadline = now + rules.limits.idle;
+            }
+            let Phase::Answering { inside, begun } = &mut self.phase else { return };
+            let Some(stream) = inside else { return self.part(rules, now) };
+            let count = match stream.read(scratch) {
+                Ok(count) => count,
+                Err(error) if is_later(&error) => return,
+                // What closes with something unread is reported as a reset; what it wrote has been read by then.
+                Err(_) => 0,
+            };
+            if count == 0 {
+                return match *begun {
+                    true => self.part(rules, now),
+                    false => self.refuse(NO_ANSWER, rules, scratch, now),
+                };
+            }
+            *begun = true;
+            let part = scratch.get(..count).unwrap_or_default();
+            let written = match self.stream.write(part) {
+                Ok(count) => count,
+                Err(error) if is_later(&error) => 0,
+                Err(_) => return self.phase = Phase::Gone,
+            };
+            self.since = now;
+            self.deadline = now + rules.limits.idle;
+            self.buffer = part.get(written..).unwrap_or_default().to_vec();
+            self.at = 0;
+        }
+    }
+
+    /// Answers instead of the program.
+    fn refuse(&mut self, refusal: Refusal, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        log::debug!("{}: {}: {}", self.address, refusal.status, refusal.detail);
+        self.buffer = answer(refusal, self.without_body);
+        self.at = 0;
+        self.enter(Phase::Answering { inside: None, begun: true }, rules.limits.parting, now);
+        self.relay(rules, scratch, now);
+    }
+
+    fn part(&mut self, rules: &Rules, now: Instant) {
+        self.buffer = Vec::new();
+        self.at = 0;
+        match self.stream.shutdown(Shutdown::Write) {
+            Ok(()) => self.enter(Phase::Parting(0), rules.limits.parting, now),
+            Err(_) => self.phase = Phase::Gone,
+        }
+    }
+
+    fn drain(&mut self, scratch: &mut [u8]) {
+        let Phase::Parting(drained) = &mut self.phase else { return };
+        for _ in 0..TURNS {
+            match self.stream.read(scratch) {
+                Ok(count) if count > 0 && *drained <= DRAIN_LIMIT => *drained += count,
+                Err(error) if is_later(&error) => return,
+                _ => return self.phase = Phase::Gone,
+            }
+        }
+    }
+
+    /// Closes at once: what is still in the kernel's buffers goes with it.
+    fn throw_out(&mut self, why: &str) {
+        log::debug!("{}: {why}", self.address);
+        reset_on_close(&self.stream);
+        self.phase = Phase::Gone;
+    }
+
+    fn evict(self) {
+        // An answer may still be on its way to whoever has got one.
+        if !self.parting() {
+            log::debug!("{}: made way for another", self.address);
+            reset_on_close(&self.stream);
+        }
+    }
+}
+
+/// Without this the kernel keeps each closed connection for a minute or more, with all that was not read.
+fn reset_on_close(stream: &TcpStream) {
+    if let Ok(mut linger) = getsockopt(stream, sockopt::Linger) {
+        (linger.l_onoff, linger.l_linger) = (1, 0);
+        let _ = setsockopt(stream, sockopt::Linger, &linger);
+    }
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn answer(refusal: Refusal, without_body: bool) -> Vec<u8> {
+    let Refusal { status, detail } = refusal;
+    let reason = REASONS.iter().find(|(known, _)| *known == status).map_or("", |(_, reason)| reason);
+    let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
+    // No detail has anything in it that JSON would want escaped; a test looks.
+    let body = format!("{{\"detail\":\"{detail}\"}}");
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{retry}Connection: close\r\n\r\n",
+        body.len()
+    );
+    (if without_body { head } else { head + &body }).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_follow_the_descriptors() {
+        let check = |free: usize, clients: usize, active: usize, heavy: usize| {
+            let limits = Limits::default().within(free);
+            assert_eq!((limits.clients, limits.active, limits.heavy), (clients, active, heavy), "{free} free");
+            assert!(limits.heavy < limits.active);
+        };
+        check(1000, 64, 4, 2);
+        check(64 - 20, 12, 4, 2);
+        check(20, 4, 2, 1);
+        check(0, 4, 2, 1);
+        check(usize::MAX, 64, 4, 2);
+    }
+
+    #[test]
+    fn long_answers_are_known_by_their_path() {
+        for (target, expect) in [
+            ("/api/export/traffic?format=csv", true),
+            ("/api/backup", true),
+            ("/api/traffic/history?limit=1000", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_heavy(target), expect, "{target}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_whole_answers() {
+        use head::*;
+        let all = [
+            BARE_CR,
+            BARE_LF,
+            CONTROL,
+            FOLDED,
+            NOT_HTTP,
+            TARGET,
+            VERSION,
+            HEADER,
+            HOST,
+            TWICE,
+            LENGTH,
+            TOO_MUCH,
+            TRANSFER,
+            EXPECT,
+            LONG_TARGET,
+            LONG_HEAD,
+            BUSY,
+            SLOW,
+            CUT_SHORT,
+            UNANSWERED,
+            NO_ANSWER,
+            access::NOT_US,
+            access::FOREIGN,
+        ];
+        for refusal in all {
+            assert!(REASONS.iter().any(|(status, _)| *status == refusal.status), "{}", refusal.status);
+            let text = String::from_utf8(answer(refusal, false)).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            let json: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            assert_eq!(json, serde_json::json!({ "detail": refusal.detail }));
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+            assert_eq!(answer(refusal, true), format!("{head}\r\n\r\n").into_bytes());
+        }
+    }
+}
