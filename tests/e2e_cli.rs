@@ -250,23 +250,26 @@ fn the_environment_stands_in_for_flags() {
 
 #[test]
 fn the_log_level_is_taken_from_flag_environment_default() {
-    let lines = |arguments: &[&str], environment: &[(&str, &str)]| {
-        let dir = Dir::new();
-        let (database, port) = (dir.join("net-pulse.db"), free_port());
-        let always = ["--host", "127.0.0.1", "--port", &port, "--database", &database, "--interval", "1"];
-        let command = with(&[&always[..], arguments].concat(), environment);
-        // It may have nothing to say, so its address has to be known before.
-        let daemon = Daemon::spawn_at(command, format!("127.0.0.1:{port}").parse().expect("an address"));
-        wait_until("it takes a sample", || daemon.polls() > 0);
-        let lines = daemon.log().len();
-        daemon.stop();
-        lines
-    };
-    let (quiet, loud) = (lines(&["--log-level", "error"], &[]), lines(&["--log-level", "trace"], &[]));
-    let normal = lines(&[], &[]);
-    assert!(quiet < normal && normal < loud, "lines at error, info, trace: {quiet}, {normal}, {loud}");
-    assert_eq!(lines(&[], &[("NETPULSE_LOG_LEVEL", "error")]), quiet);
-    assert_eq!(lines(&["--log-level", "error"], &[("NETPULSE_LOG_LEVEL", "trace")]), quiet);
+    // A port that was free a moment ago stays so where nobody else is.
+    in_namespace(|| {
+        let lines = |arguments: &[&str], environment: &[(&str, &str)]| {
+            let dir = Dir::new();
+            let (database, port) = (dir.join("net-pulse.db"), free_port());
+            let always = ["--host", "127.0.0.1", "--port", &port, "--database", &database, "--interval", "1"];
+            let command = with(&[&always[..], arguments].concat(), environment);
+            // It may have nothing to say, so its address has to be known before.
+            let daemon = Daemon::spawn_at(command, format!("127.0.0.1:{port}").parse().expect("an address"));
+            wait_until("it takes a sample", || daemon.polls() > 0);
+            let lines = daemon.log().len();
+            daemon.stop();
+            lines
+        };
+        let (quiet, loud) = (lines(&["--log-level", "error"], &[]), lines(&["--log-level", "trace"], &[]));
+        let normal = lines(&[], &[]);
+        assert!(quiet < normal && normal < loud, "lines at error, info, trace: {quiet}, {normal}, {loud}");
+        assert_eq!(lines(&[], &[("NETPULSE_LOG_LEVEL", "error")]), quiet);
+        assert_eq!(lines(&["--log-level", "error"], &[("NETPULSE_LOG_LEVEL", "trace")]), quiet);
+    });
 }
 
 /// Nobody else's a moment ago.

@@ -138,6 +138,18 @@ fn cable() {
     ip("addr add 10.77.0.1/24 brd + dev va");
     ip("link set va up");
     ip("link set vb up");
+    // A link that is up a moment before its queue is drops what it is given.
+    let up = |name: &str| {
+        let told = Command::new("ip").args(["-o", "link", "show", "dev", name]).output().unwrap();
+        String::from_utf8_lossy(&told.stdout).contains("state UP")
+    };
+    for _ in 0..500 {
+        if up("va") && up("vb") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the cable has no carrier");
 }
 
 /// Bytes on the wire of each datagram: Ethernet, IPv4 and UDP headers and the payload.
