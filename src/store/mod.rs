@@ -6,7 +6,7 @@
 //! `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
 
 pub mod block;
-mod fold;
+pub mod fold;
 mod keep;
 mod levels;
 mod open;
