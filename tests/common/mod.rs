@@ -300,7 +300,7 @@ fn spawn(command: &mut Command) -> Child {
 
 /// Runs until it ends; a run that does not end is a failure.
 pub fn finish(mut command: Command) -> Ended {
-    let mut child = command.spawn().expect("the binary starts");
+    let mut child = spawn(&mut command);
     // Read on threads of their own: a full pipe would keep the child from ending.
     let (out, err) = (swallow(child.stdout.take()), swallow(child.stderr.take()));
     let status = wait(&mut child, PATIENCE);
