@@ -130,7 +130,10 @@ impl Writer {
         }
         let newest = self.cargo.batch.ticks.last().map(|tick| tick.seq);
         move_some(&mut state.anchors, &mut self.cargo.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
-        self.cargo.records.extend(std::mem::take(&mut state.records));
+        // An identity without the counters that belong to it would have the next start on this boot count from others.
+        if state.anchors.is_empty() {
+            self.cargo.records.extend(std::mem::take(&mut state.records));
+        }
         self.cargo.settings.extend(std::mem::take(&mut state.settings));
         self.cargo.settings_asked = state.settings_asked;
         let State { events, .. } = &mut *state;

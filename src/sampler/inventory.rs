@@ -155,7 +155,6 @@ impl Sampler {
             self.links[at].id = Some(record.id);
             self.links[at].lifetime = record.lifetime;
             self.links[at].mark.get_or_insert(Mark::Gap);
-            self.adopt(at);
         } else if let Some(id) = self.links[at].id
             && let Some(record) = self.records.iter_mut().find(|record| record.id == id)
         {
@@ -222,26 +221,28 @@ impl Sampler {
         self.links.push(tracked);
         let at = self.links.len() - 1;
         self.judge(at);
-        self.adopt(at);
         if let Some(before) = renamed {
             self.rename(at, &before, now);
         }
     }
 
-    /// The record takes on the link's present identity.
-    fn adopt(&mut self, at: usize) {
-        let tracked = &self.links[at];
-        let Some(record) = tracked.id.and_then(|id| self.records.iter_mut().find(|record| record.id == id)) else {
-            return;
-        };
-        if record.ifindex == tracked.link.ifindex && record.boot == self.boot && record.kind == tracked.kind {
-            return;
+    /// The record takes on the link's present identity, and no other keeps it. Only together with an anchor: on disk
+    /// an identity says whose counters `raw` are, and those of an earlier boot or link are not its.
+    pub(super) fn adopt(&mut self, at: usize, state: &mut State) {
+        let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
+        for record in &mut self.records {
+            let same = record.ifindex == link.ifindex && record.boot == self.boot;
+            if record.id == id && !(same && record.kind == kind) {
+                record.ifindex = link.ifindex;
+                record.boot.clone_from(&self.boot);
+                record.kind = kind;
+            } else if record.id != id && same {
+                record.ifindex = 0;
+            } else {
+                continue;
+            }
+            remember(state, record.clone());
         }
-        record.ifindex = tracked.link.ifindex;
-        record.boot.clone_from(&self.boot);
-        record.kind = tracked.kind;
-        let record = record.clone();
-        remember(&mut self.live.lock(), record);
     }
 
     fn vanish(&mut self, at: usize, now: Now) {

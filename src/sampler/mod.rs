@@ -503,6 +503,7 @@ impl Sampler {
     fn anchor(&mut self, at: usize, seq: u64, state: &mut State) {
         let now = Now { mono_ms: self.links[at].base_ms, unix_ms: 0 };
         let iface = self.identify(at, state, now);
+        self.adopt(at, state);
         let raw = self.links[at].base.unwrap_or_default();
         state.anchors.push(Anchor { seq, iface, raw });
     }
