@@ -14,6 +14,7 @@ use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context};
 use crate::live::{Live, State, Tuning};
+use crate::model::Record;
 use crate::sampler::{Reopen, Sampler, Start};
 use crate::source::{self, Choice, Wake, Woken};
 use crate::store::{Options, Store};
@@ -71,12 +72,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     live.set_wake(move || waker.call());
 
     let boot = source::boot_id();
-    let mut keeper = Keeper::new(BUILD_FLOOR, opened.newest);
-    // On the same boot the newest sample says what the wall clock was at a moment of the monotonic one.
-    let same_boot = opened.records.iter().filter(|record| record.boot == boot && record.last_seen > 0);
-    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
-        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
-    }
+    let keeper = keeper(opened.newest, &opened.records, &boot);
     let start = Start {
         records: opened.records,
         next_seq: opened.next_seq,
@@ -150,6 +146,17 @@ fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
              what passed is booked at the next start, unless the machine is restarted before"
         );
     }
+}
+
+/// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
+/// the monotonic one.
+pub fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
+    let mut keeper = Keeper::new(BUILD_FLOOR, newest);
+    let same_boot = records.iter().filter(|record| record.boot == boot && record.last_seen > 0);
+    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
+        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
+    }
+    keeper
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {

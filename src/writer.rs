@@ -157,7 +157,10 @@ impl Writer {
         }
         let newest = cargo.batch.ticks.last().map(|tick| tick.seq);
         move_some(anchors, &mut cargo.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
-        replace_all(&mut cargo.records, std::mem::take(records), |one, other| one.id == other.id);
+        // An identity without the counters that belong to it would have the next start on this boot count from others.
+        if anchors.is_empty() {
+            replace_all(&mut cargo.records, std::mem::take(records), |one, other| one.id == other.id);
+        }
         replace_all(&mut cargo.settings, std::mem::take(settings), |one, other| one.0 == other.0);
         cargo.events.clear();
         cargo.events.extend(events.iter().take_while(|event| event.unix.is_some()).cloned());

@@ -166,7 +166,6 @@ impl Sampler {
             self.links[at].id = Some(record.id);
             self.links[at].lifetime = record.lifetime;
             self.links[at].mark.get_or_insert(Mark::Gap);
-            self.adopt(at);
         } else if let Some(id) = self.links[at].id
             && let Some(record) = self.records.iter_mut().find(|record| record.id == id)
         {
@@ -185,9 +184,9 @@ impl Sampler {
         let birth = self.births.iter().find(|(ifindex, ..)| *ifindex == link.ifindex).copied();
         let taken: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let free = |record: &&Record| !taken.contains(&record.id);
-        let gone = |record: &Record| self.gone.contains(&record.id);
+        let came_back = |record: &Record| self.gone.contains(&(record.id, ifindex));
         let identical = |record: &Record| record.boot == self.boot && record.ifindex == ifindex;
-        let same = |record: &&Record| identical(record) && birth.is_none() && !gone(record);
+        let same = |record: &&Record| identical(record) && birth.is_none();
         let named = |record: &&Record| record.name == link.name;
         let find = |which: &dyn Fn(&&Record) -> bool| self.records.iter().filter(free).find(|record| which(record));
         let record = find(&|record| same(record) && named(record)).or_else(|| find(&same)).or_else(|| find(&named));
@@ -215,7 +214,7 @@ impl Sampler {
                 tracked.mark = record.map(|_| if counters.is_zero() { Mark::Reset } else { Mark::Gap });
             }
             // It went and came back as it was: from another namespace, with what it carried there.
-            (None, Some(record)) if gone(record) && identical(record) => {}
+            (None, Some(record)) if came_back(record) => {}
             // The same link on the same boot: what passed while nobody looked is real.
             (None, Some(record)) if identical(record) => {
                 (tracked.base, tracked.base_ms) = (Some(record.raw), record.mono_ms);
@@ -237,31 +236,33 @@ impl Sampler {
             self.event(now, EventKind::Appeared, &tracked.link.name, format!("a {} link", kind.name()));
         }
         if let Some(id) = tracked.id {
-            self.gone.retain(|known| *known != id);
+            self.gone.retain(|(known, _)| *known != id);
         }
         self.links.push(tracked);
         let at = self.links.len() - 1;
         self.judge(at);
-        self.adopt(at);
         if let Some(before) = renamed {
             self.rename(at, &before, now);
         }
     }
 
-    /// The record takes on the link's present identity.
-    fn adopt(&mut self, at: usize) {
-        let tracked = &self.links[at];
-        let Some(record) = tracked.id.and_then(|id| self.records.iter_mut().find(|record| record.id == id)) else {
-            return;
-        };
-        if record.ifindex == tracked.link.ifindex && record.boot == self.boot && record.kind == tracked.kind {
-            return;
+    /// The record takes on the link's present identity, and no other keeps it. Only together with an anchor: on disk
+    /// an identity says whose counters `raw` are, and those of an earlier boot or link are not its.
+    pub(super) fn adopt(&mut self, at: usize, state: &mut State) {
+        let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
+        for record in &mut self.records {
+            let same = record.ifindex == link.ifindex && record.boot == self.boot;
+            if record.id == id && !(same && record.kind == kind) {
+                record.ifindex = link.ifindex;
+                record.boot.clone_from(&self.boot);
+                record.kind = kind;
+            } else if record.id != id && same {
+                record.ifindex = 0;
+            } else {
+                continue;
+            }
+            remember(state, record.clone());
         }
-        record.ifindex = tracked.link.ifindex;
-        record.boot.clone_from(&self.boot);
-        record.kind = tracked.kind;
-        let record = record.clone();
-        remember(&mut self.live.lock(), record);
     }
 
     fn vanish(&mut self, at: usize, now: Now) {
@@ -270,9 +271,10 @@ impl Sampler {
             record.lifetime = tracked.lifetime;
             record.raw = tracked.base.unwrap_or_default();
             record.mono_ms = tracked.base_ms;
-            self.gone.push(record.id);
-            // Its number may be given to another link: after a restart this history must not take that one for its own.
-            remember(&mut self.live.lock(), Record { ifindex: 0, ..record.clone() });
+            self.gone.push((record.id, tracked.link.ifindex));
+            // The number may be given to another link, which this history must not take for its own.
+            record.ifindex = 0;
+            remember(&mut self.live.lock(), record.clone());
         }
         log::info!("{} vanished", tracked.link.name);
         self.event(now, EventKind::Vanished, &tracked.link.name, "the link is gone; its history stays".to_string());

@@ -60,8 +60,8 @@ pub struct Sampler {
     records: Vec<Record>,
     /// Counters of links that were reported and not yet looked at: (ifindex, counters, monotonic time).
     births: Vec<(u32, Counters, u64)>,
-    /// Histories whose link vanished in this run.
-    gone: Vec<IfaceId>,
+    /// Histories whose link vanished in this run, and the number that it had.
+    gone: Vec<(IfaceId, u32)>,
     primary: Primary,
     next_seq: u64,
     readings: Vec<Reading>,
@@ -538,6 +538,7 @@ impl Sampler {
     fn anchor(&mut self, at: usize, seq: u64, state: &mut State) {
         let now = Now { mono_ms: self.links[at].base_ms, unix_ms: 0 };
         let iface = self.identify(at, state, now);
+        self.adopt(at, state);
         let raw = self.links[at].base.unwrap_or_default();
         state.anchors.push(Anchor { seq, iface, raw });
     }

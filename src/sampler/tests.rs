@@ -332,6 +332,35 @@ fn renamed_while_not_running() {
     assert_eq!(bench.live.lock().interfaces.len(), 1);
 }
 
+/// The link that was called eth1 goes on with the history of wwan0; after a restart it must not go back to eth1's
+/// counters, which end before it.
+#[test]
+fn an_identity_goes_along_with_a_rename_to_a_known_name() {
+    let known = [
+        record(1, "eth1", 5, BOOT, moved(900, 10), 400_000),
+        record(2, "wwan0", 3, "an earlier boot", moved(70_000, 10), 90_000),
+    ];
+    let mut bench = Bench::after(&[(link(5, "eth1"), moved(1000, 10))], known.to_vec(), 1_000_000);
+    bench.world.lock().unwrap().links[0].0.name = "wwan0".to_string();
+    bench.turn(true);
+    bench.pass(2000);
+    bench.turn(false);
+    // Until the first sample under the new name the counters on disk are those of the old one.
+    assert!(bench.live.lock().records.iter().all(|record| record.ifindex != 5 || record.id == 1));
+    bench.set(5, moved(1500, 10));
+    bench.run(30_001);
+    assert_eq!(bench.booked("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
+
+    let mut left: Vec<Record> = bench.live.lock().records.clone();
+    left.sort_by_key(|record| record.id);
+    let identities: Vec<(IfaceId, u32, &str)> =
+        left.iter().map(|record| (record.id, record.ifindex, record.boot.as_str())).collect();
+    assert_eq!(identities, [(1, 0, BOOT), (2, 5, BOOT)]);
+    (left[0].raw, left[1].raw) = (moved(1000, 10), moved(1500, 10));
+    let again = Bench::after(&[(link(5, "wwan0"), moved(1501, 10))], left, 2_000_000);
+    assert_eq!(again.booked("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 1);
+}
+
 #[test]
 fn two_links_that_swap_names_keep_their_own_histories() {
     let mut bench = Bench::new(&[(link(2, "a"), moved(1000, 10)), (link(3, "b"), moved(50, 10))]);
@@ -503,6 +532,7 @@ fn a_name_that_is_taken_over_leaves_no_identity_behind() {
     bench.turn(true);
     bench.pass(2000);
     bench.turn(false);
+    bench.run(30_001);
     let state = bench.live.lock();
     let identities: Vec<(IfaceId, u32)> = state.records.iter().map(|record| (record.id, record.ifindex)).collect();
     assert!(identities.contains(&(7, 2)) && identities.contains(&(8, 0)), "{identities:?}");

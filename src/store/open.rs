@@ -161,6 +161,8 @@ pub(super) fn reader(store: &Store) -> Result<Reader> {
     let conn = connection(&store.path, store.file_system)?;
     // Not opened read-only: the log could not be recovered then.
     conn.pragma_update(None, "query_only", true)?;
+    // A chart reads each page once, and the operating system has it anyway.
+    conn.pragma_update(None, "cache_size", -64)?;
     Ok(Reader { conn, _guard: store.guard.clone() })
 }
 
