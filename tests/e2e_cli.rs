@@ -130,6 +130,8 @@ fn a_database_that_cannot_be_made_is_one_sentence_and_exit_1() {
 fn a_database_in_use_is_refused() {
     let dir = Dir::new();
     let daemon = Daemon::start(&dir, &[]);
+    // Its first line comes before it has opened the history, which the second could otherwise be first to do.
+    daemon.get("/health");
     let ended = finish(with(&["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")], &[]));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     last_sentence(&ended, "net-pulse.db");
