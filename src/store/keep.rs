@@ -186,7 +186,7 @@ mod tests {
         drop(opened);
         let opened = Store::open(&place.file(), &OPTIONS).unwrap();
         assert_eq!(opened.records[0].lifetime.rx_bytes(), 60_000);
-        assert_eq!((opened.newest, opened.next_seq), (Some(T + 6_000), 10_201));
+        assert_eq!((opened.newest, opened.next_seq), (Some(T + 6_000), 201 + crate::store::state::SEQ_MARGIN));
     }
 
     #[test]
