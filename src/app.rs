@@ -9,7 +9,7 @@ use std::thread;
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now, SystemClock, Zone};
-use crate::config::Config;
+use crate::config::{Config, SMALLEST_SIZE};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context};
@@ -44,7 +44,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
 
-    let options = Options { max_bytes: config.size("max_size") };
+    let options = Options { max_bytes: room(config.size("max_size"), &database) };
     let opened = Store::open(&database, &options).map_err(|error| error.context(database.display()))?;
     log::info!("history in {}", database.display());
     for refused in config.take_saved(&opened.settings) {
@@ -209,6 +209,16 @@ fn database_path(given: &str, environment: impl Fn(&str) -> Option<String>) -> R
     match absolute("HOME") {
         Some(home) => Ok(home.join(".local/state").join(FILE)),
         None => Err(Error::usage("no place for the history: HOME is not set; give one with --database PATH")),
+    }
+}
+
+/// What was asked for, and never more than half of what the file system has left.
+fn room(wanted: u64, database: &Path) -> u64 {
+    let present = std::fs::metadata(database).map_or(0, |file| file.len());
+    let existing = database.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("."));
+    match source::machine(existing).disk_free {
+        0 => wanted,
+        free => wanted.min(present.saturating_add(free / 2)).max(SMALLEST_SIZE),
     }
 }
 

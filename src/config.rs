@@ -215,7 +215,7 @@ impl Setting {
 }
 
 /// A year of days and hours of one interface and a week of samples need about this.
-const SMALLEST_SIZE: u64 = 1 << 20;
+pub const SMALLEST_SIZE: u64 = 1 << 20;
 
 fn size(text: &str) -> Option<u64> {
     const UNITS: [(char, u32); 3] = [('K', 10), ('M', 20), ('G', 30)];

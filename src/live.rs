@@ -74,6 +74,8 @@ pub struct Polls {
     pub last_error: Option<String>,
     /// Monotonic, of the start of the sampler.
     pub started_mono_ms: u64,
+    /// Monotonic, of the latest sample; what health goes by, for a sampler that hangs counts no failures.
+    pub sampled_mono_ms: Option<u64>,
 }
 
 /// How saving goes. Times are UTC seconds.

@@ -211,6 +211,7 @@ fn fill(live: &Live) {
     state.polls.last = Some(NOW);
     state.polls.last_successful = Some(NOW);
     state.polls.started_mono_ms = 400_000;
+    state.polls.sampled_mono_ms = Some(1_000_000);
     state.saving.last_saved = Some(NOW - 60);
     state.ring.next = 3;
     state.ring.times = [NOW - 2, NOW - 1, NOW].into();
@@ -782,6 +783,7 @@ fn a_sick_service_says_so() {
         let mut state = live.lock();
         state.polls.consecutive_failures = 5;
         state.polls.last_successful = Some(NOW - 90);
+        state.polls.sampled_mono_ms = Some(910_000);
         state.polls.last_error = Some("no such device".to_string());
     };
     let rig = Rig::with(fail, machine);

@@ -25,6 +25,8 @@ pub(super) struct Tracked {
     pub lifetime: Counters,
     pub seen: Option<(Counters, u64)>,
     pub rates: Option<(u64, u64)>,
+    /// The stretch that the rates are the mean of.
+    pub rates_ms: u64,
     /// Its place in `State::interfaces`.
     pub slot: usize,
 }
@@ -49,6 +51,7 @@ impl Tracked {
         if elapsed_ms < SHORTEST_RATE_MS {
             return;
         }
+        self.rates_ms = elapsed_ms;
         let rate = |before: u64, after: u64| {
             let bytes = u128::from(after.saturating_sub(before));
             u64::try_from(bytes * 1000 / u128::from(elapsed_ms)).unwrap_or(u64::MAX)
@@ -77,13 +80,17 @@ impl Sampler {
                         self.births.push((ifindex, counters, now.mono_ms));
                     }
                 }
-                LinkEvent::Gone { ifindex } => {
+                LinkEvent::Gone { ifindex, last } => {
                     self.births.retain(|(known, ..)| *known != ifindex);
                     if let Some(at) = self.links.iter().position(|link| link.link.ifindex == ifindex) {
+                        if let Some(counters) = last {
+                            self.book_last(at, counters, now);
+                        }
                         self.vanish(at, now);
                     }
                 }
-                LinkEvent::Addresses | LinkEvent::Lost => {}
+                LinkEvent::Lost => self.births.clear(),
+                LinkEvent::Addresses => {}
             }
         }
         self.reports = reports;
@@ -120,7 +127,9 @@ impl Sampler {
                 None => self.appear(link, now, first_look),
             }
         }
-        self.births.clear();
+        // A link that was reported after the list was made has its turn at the next look.
+        let links = &self.links;
+        self.births.retain(|(ifindex, ..)| !links.iter().any(|tracked| tracked.link.ifindex == *ifindex));
         self.links.sort_by_key(|tracked| tracked.link.ifindex);
         let route = self.source.default_route().unwrap_or_else(|error| {
             log::debug!("default route: {error}");
@@ -150,6 +159,8 @@ impl Sampler {
             if let Some(left) = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id))
             {
                 left.lifetime = self.links[at].lifetime;
+                left.ifindex = 0;
+                remember(&mut self.live.lock(), left.clone());
             }
             let record = &self.records[found];
             self.links[at].id = Some(record.id);
@@ -169,18 +180,21 @@ impl Sampler {
     /// A link that was not there at the last look.
     fn appear(&mut self, link: Link, now: Now, first_look: bool) {
         let kind = detect::kind(&link);
+        let ifindex = link.ifindex;
         let birth = self.births.iter().find(|(ifindex, ..)| *ifindex == link.ifindex).copied();
         let taken: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let free = |record: &&Record| !taken.contains(&record.id);
-        let same = |record: &&Record| record.boot == self.boot && record.ifindex == link.ifindex && birth.is_none();
+        let gone = |record: &Record| self.gone.contains(&record.id);
+        let identical = |record: &Record| record.boot == self.boot && record.ifindex == ifindex;
+        let same = |record: &&Record| identical(record) && birth.is_none() && !gone(record);
         let named = |record: &&Record| record.name == link.name;
-        let record =
-            self.records.iter().filter(free).find(same).or_else(|| self.records.iter().filter(free).find(named));
+        let find = |which: &dyn Fn(&&Record) -> bool| self.records.iter().filter(free).find(|record| which(record));
+        let record = find(&|record| same(record) && named(record)).or_else(|| find(&same)).or_else(|| find(&named));
         let mut tracked = Tracked {
             kind,
             id: record.map(|record| record.id),
             ignored: None,
-            active: record.is_some_and(|record| !(record.raw.is_zero() && record.lifetime.is_zero())),
+            active: record.is_some_and(was_active),
             base: None,
             base_ms: now.mono_ms,
             mark: None,
@@ -188,6 +202,7 @@ impl Sampler {
             lifetime: record.map_or(Counters::ZERO, |record| record.lifetime),
             seen: None,
             rates: None,
+            rates_ms: 0,
             slot: 0,
             link,
         };
@@ -198,8 +213,10 @@ impl Sampler {
                 (tracked.base, tracked.base_ms) = (Some(counters), born_ms);
                 tracked.mark = record.map(|_| if counters.is_zero() { Mark::Reset } else { Mark::Gap });
             }
+            // It went and came back as it was: from another namespace, with what it carried there.
+            (None, Some(record)) if gone(record) && identical(record) => {}
             // The same link on the same boot: what passed while nobody looked is real.
-            (None, Some(record)) if record.boot == self.boot && record.ifindex == tracked.link.ifindex => {
+            (None, Some(record)) if identical(record) => {
                 (tracked.base, tracked.base_ms) = (Some(record.raw), record.mono_ms);
                 tracked.mark = Some(Mark::Gap);
             }
@@ -217,6 +234,9 @@ impl Sampler {
         if !first_look {
             log::info!("{} appeared ({})", tracked.link.name, kind.name());
             self.event(now, EventKind::Appeared, &tracked.link.name, format!("a {} link", kind.name()));
+        }
+        if let Some(id) = tracked.id {
+            self.gone.retain(|known| *known != id);
         }
         self.links.push(tracked);
         let at = self.links.len() - 1;
@@ -251,6 +271,9 @@ impl Sampler {
             record.lifetime = tracked.lifetime;
             record.raw = tracked.base.unwrap_or_default();
             record.mono_ms = tracked.base_ms;
+            self.gone.push(record.id);
+            // Its number may be given to another link: after a restart this history must not take that one for its own.
+            remember(&mut self.live.lock(), Record { ifindex: 0, ..record.clone() });
         }
         log::info!("{} vanished", tracked.link.name);
         self.event(now, EventKind::Vanished, &tracked.link.name, "the link is gone; its history stays".to_string());
@@ -282,6 +305,7 @@ impl Sampler {
         }
         remember(state, record.clone());
         self.records.push(record);
+        self.fresh = true;
         id
     }
 
@@ -315,7 +339,7 @@ impl Sampler {
         });
         let mut shown: Vec<Iface> = self.links.iter().map(|tracked| self.show(tracked, &addresses)).collect();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
-        let kept = |record: &&Record| !present.contains(&record.id) && !record.lifetime.is_zero();
+        let kept = |record: &&Record| !present.contains(&record.id) && was_active(record);
         shown.extend(self.records.iter().filter(kept).map(absent));
         shown.sort_by(|one, other| one.name.cmp(&other.name).then(other.ifindex.cmp(&one.ifindex)));
         for tracked in &mut self.links {
@@ -373,6 +397,11 @@ fn absent(record: &Record) -> Iface {
         rates: None,
         lifetime: record.lifetime,
     }
+}
+
+/// Something was seen to move on it, now or in an earlier run.
+fn was_active(record: &Record) -> bool {
+    !(record.raw.is_zero() && record.lifetime.is_zero())
 }
 
 /// Has the writer save an identity.

@@ -16,7 +16,7 @@ use crate::counter::{self, Between, Change};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::{Collected, Live, RING_SECONDS, State, Tuning};
-use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick};
+use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
 
 use inventory::Tracked;
@@ -60,6 +60,8 @@ pub struct Sampler {
     records: Vec<Record>,
     /// Counters of links that were reported and not yet looked at: (ifindex, counters, monotonic time).
     births: Vec<(u32, Counters, u64)>,
+    /// Histories whose link vanished in this run.
+    gone: Vec<IfaceId>,
     primary: Primary,
     next_seq: u64,
     readings: Vec<Reading>,
@@ -76,6 +78,8 @@ pub struct Sampler {
     /// UTC milliseconds at monotonic zero, while the wall clock can be believed.
     offset_ms: Option<i64>,
     messages: Vec<String>,
+    /// A beginning was made (a base, a history) that no sum on disk leads to.
+    fresh: bool,
     /// Failed attempts at the sample that is due.
     attempts: u32,
     paused: bool,
@@ -102,6 +106,7 @@ impl Sampler {
             links: Vec::new(),
             records: start.records,
             births: Vec::new(),
+            gone: Vec::new(),
             primary: Primary::new(start.primary_chosen, start.primary_found),
             next_seq: start.next_seq,
             readings: Vec::new(),
@@ -116,6 +121,7 @@ impl Sampler {
             sampled_interval_ms: 0,
             offset_ms: None,
             messages: Vec::new(),
+            fresh: false,
             attempts: 0,
             started: false,
         }
@@ -226,9 +232,14 @@ impl Sampler {
     fn follow(&mut self, tuning: Tuning, now: Now) {
         let before = std::mem::replace(&mut self.tuning, tuning);
         if before.interfaces != self.tuning.interfaces {
+            // What was watched until now is booked; what is watched from now on begins now.
+            if before.running && self.read().is_ok() {
+                self.take_sample(now, None);
+            }
             self.wanted.interfaces.clone_from(&self.tuning.interfaces);
             self.judge_all();
             self.publish();
+            self.due_ms = self.tuning.running.then_some(now.mono_ms);
         }
         if before.running && !self.tuning.running {
             // What passed until now is booked; what passes from now on is not.
@@ -247,6 +258,7 @@ impl Sampler {
         } else if !before.running && self.tuning.running {
             self.paused = false;
             self.due_ms = Some(now.mono_ms);
+            self.live.lock().polls.sampled_mono_ms = Some(now.mono_ms);
             self.event(now, EventKind::Gap, "", "collection was started again: the pause is not booked".into());
         } else if before.interval_s != self.tuning.interval_s && self.tuning.running {
             let interval = u64::from(self.tuning.interval_s) * 1000;
@@ -342,7 +354,8 @@ impl Sampler {
             let rates = ring.rates.entry(tracked.link.ifindex).or_default();
             // A link that came later has nothing to show for the time before.
             rates.resize(length - 1 + usize::from(full), None);
-            rates.push_back(tracked.rates);
+            // The mean since some time ago is not the rate of this second.
+            rates.push_back(tracked.rates.filter(|_| tracked.rates_ms <= 2 * FAST_MS));
         }
         for rates in ring.rates.values_mut() {
             rates.resize(length + usize::from(full), None);
@@ -404,14 +417,15 @@ impl Sampler {
             self.next_seq += 1;
         }
         let polls = &mut state.polls;
-        // A base is on disk from the first tick on.
-        let save = polls.successful == 0;
+        // A beginning is on disk at once: after a crash the same-boot rule counts from there.
+        let save = std::mem::take(&mut self.fresh);
         polls.total += 1;
         polls.successful += 1;
         polls.consecutive_failures = 0;
         polls.last_error = None;
         polls.last = Some(now.unix_ms.div_euclid(1000));
         polls.last_successful = polls.last;
+        polls.sampled_mono_ms = Some(now.mono_ms);
         if collect.is_some() {
             let errors =
                 if self.paused { vec!["collection is stopped: nothing was booked".to_string()] } else { Vec::new() };
@@ -440,6 +454,7 @@ impl Sampler {
         let tracked = &mut self.links[at];
         let Some(base) = tracked.base else {
             tracked.rebase(reading.counters, now);
+            self.fresh = true;
             self.show_active(at, state);
             self.anchor(at, seq, state);
             return true;
@@ -490,6 +505,25 @@ impl Sampler {
             }
         }
         true
+    }
+
+    /// The last that the kernel told of a link: what has passed since its latest sample.
+    pub(super) fn book_last(&mut self, at: usize, counters: Counters, now: Now) {
+        if self.paused {
+            return;
+        }
+        let reading = Reading { ifindex: self.links[at].link.ifindex, counters, width: Width::Bits64 };
+        let unix = self.unix(now);
+        let live = self.live.clone();
+        let mut state = live.lock();
+        let before = state.batch.samples.len();
+        let ordinary_ms = u64::from(self.tuning.interval_s) * 1000;
+        self.book(at, &reading, now, self.next_seq, ordinary_ms, &mut state);
+        let end = state.batch.samples.len();
+        if end > before {
+            state.batch.ticks.push(Tick { seq: self.next_seq, mono_ms: now.mono_ms, unix, end });
+            self.next_seq += 1;
+        }
     }
 
     fn show_active(&self, at: usize, state: &mut State) {
@@ -544,10 +578,10 @@ fn unix_at(mono_ms: u64, offset_ms: i64) -> i64 {
 
 /// Gives every tick and event that has none its wall time.
 fn place(state: &mut State, offset_ms: i64) {
-    for tick in state.batch.ticks.iter_mut().rev().take_while(|tick| tick.unix.is_none()) {
+    for tick in state.batch.ticks.iter_mut().filter(|tick| tick.unix.is_none()) {
         tick.unix = Some(unix_at(tick.mono_ms, offset_ms));
     }
-    for event in state.events.iter_mut().rev().take_while(|event| event.unix.is_none()) {
+    for event in state.events.iter_mut().filter(|event| event.unix.is_none()) {
         event.unix = Some(unix_at(event.mono_ms, offset_ms));
     }
 }

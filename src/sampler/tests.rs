@@ -234,7 +234,8 @@ fn e11_made_anew_between_two_ticks() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links = vec![(link(3, "ppp0"), moved(4_000_000_100, 20))];
-        world.events = vec![LinkEvent::Gone { ifindex: 2 }, LinkEvent::Seen { ifindex: 3, counters: Counters::ZERO }];
+        world.events =
+            vec![LinkEvent::Gone { ifindex: 2, last: None }, LinkEvent::Seen { ifindex: 3, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_000);
@@ -512,4 +513,101 @@ fn an_unbelievable_clock_holds_samples_and_loses_none() {
     let placed: Vec<i64> = far.ticks.iter().filter_map(|tick| tick.unix).collect();
     assert_eq!(placed.len(), far.ticks.len());
     assert_eq!(placed[0], near.ticks[1].unix.unwrap());
+}
+
+#[test]
+fn a_restart_takes_the_record_that_goes_by_the_name_too() {
+    // The first one left this identity behind when its link took over the second one's name.
+    let left = record(1, "x0", 2, BOOT, moved(20_000, 1), 400_000);
+    let taken = record(2, "x1", 2, BOOT, moved(27_000, 1), 400_000);
+    let bench = Bench::after(&[(link(2, "x1"), moved(27_100, 1))], vec![left, taken], 1_000_000);
+    assert_eq!(bench.booked("x1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
+}
+
+#[test]
+fn a_name_that_is_taken_over_leaves_no_identity_behind() {
+    let old = record(7, "wan", 9, "boot-before", moved(5, 5), 1);
+    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], vec![old], 1_000_000);
+    bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
+    bench.turn(true);
+    bench.pass(2000);
+    bench.turn(false);
+    let state = bench.live.lock();
+    let identities: Vec<(IfaceId, u32)> = state.records.iter().map(|record| (record.id, record.ifindex)).collect();
+    assert!(identities.contains(&(7, 2)) && identities.contains(&(8, 0)), "{identities:?}");
+}
+
+#[test]
+fn a_report_that_comes_before_its_link_is_listed_is_kept() {
+    let mut bench = Bench::new(&[]);
+    bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    bench.turn(true);
+    bench.world.lock().unwrap().links.push((link(9, "wg0"), moved(300, 5)));
+    bench.pass(1000);
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+}
+
+#[test]
+fn the_last_traffic_of_a_vanishing_link_is_booked() {
+    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(1000, 10))]);
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.clear();
+        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(moved(1700, 10)) }];
+    }
+    bench.pass(5000);
+    bench.turn(true);
+    assert_eq!(bench.live.lock().interface("ppp0").unwrap().lifetime.rx_bytes(), 700);
+    assert_eq!(bench.booked("ppp0"), [(Mark::Plain, 700, 5)]);
+}
+
+#[test]
+fn a_changed_watch_list_loses_nothing_that_was_watched() {
+    let mut bench = Bench::new(&[(link(2, "w0"), moved(1000, 10)), (link(3, "w1"), moved(1000, 10))]);
+    bench.set(2, moved(101_000, 10));
+    bench.pass(3000);
+    bench.live.lock().tuning.interfaces = vec!["w1".to_string()];
+    bench.turn(false);
+    bench.set(2, moved(900_000, 10));
+    bench.pass(3000);
+    bench.live.lock().tuning.interfaces = Vec::new();
+    bench.turn(false);
+    bench.set(2, moved(950_000, 10));
+    bench.run(30_001);
+    assert_eq!(bench.booked("w0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 150_000);
+}
+
+#[test]
+fn every_beginning_is_saved_at_once() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let begun = |bench: &Bench| std::mem::take(&mut bench.live.lock().save_now);
+    assert!(begun(&bench), "the first base");
+    bench.run(60_001);
+    assert!(!begun(&bench), "an ordinary tick");
+    bench.live.lock().tuning.running = false;
+    bench.turn(false);
+    bench.live.lock().tuning.running = true;
+    bench.turn(false);
+    assert!(begun(&bench), "a base after a stop");
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((link(9, "wg0"), moved(300, 5)));
+        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    }
+    bench.turn(true);
+    bench.run(30_001);
+    assert!(begun(&bench), "a new history");
+}
+
+#[test]
+fn a_vanished_link_keeps_its_name_though_nothing_was_booked() {
+    let mut bench = Bench::new(&[(link(2, "w0"), moved(1000, 10))]);
+    bench.run(60_001);
+    bench.world.lock().unwrap().links.clear();
+    bench.turn(true);
+    bench.pass(2000);
+    bench.turn(false);
+    assert!(bench.live.lock().interface("w0").is_some_and(|iface| !iface.present()));
 }

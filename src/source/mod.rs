@@ -60,8 +60,8 @@ pub enum LinkEvent {
     /// A link was reported, with its counters at that moment: zero for a link that was just made, what it brought along
     /// for one that was moved in from another namespace. Also sent for a change of a known link.
     Seen { ifindex: u32, counters: Counters },
-    /// A link was destroyed or left this namespace.
-    Gone { ifindex: u32 },
+    /// A link was destroyed or left this namespace; with its counters at that moment, where they were told.
+    Gone { ifindex: u32, last: Option<Counters> },
     /// Addresses changed.
     Addresses,
     /// Reports were lost (ENOBUFS): look at everything again.

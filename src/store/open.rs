@@ -105,8 +105,15 @@ impl Guard {
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
     let path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
-    if path.is_dir() {
-        return Err(Error::usage(format!("{} is a directory; name a file with --database", path.display())));
+    if path.exists() && !path.is_file() {
+        let what = if path.is_dir() { "a directory" } else { "no ordinary file" };
+        return Err(Error::usage(format!("{} is {what}; name a file with --database", path.display())));
+    }
+    if let Err(error) = inspect(&path)
+        && error.kind == ErrorKind::Usage
+    {
+        // Somebody else's: not even a guard is left beside it.
+        return Err(error);
     }
     if let Some(parent) = path.parent() {
         private_directory(parent).map_err(|cause| io_error(parent, cause))?;

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::{Anchor, Counters, IfaceId, Sample};
 
 /// Ticks that were shown to somebody but never saved have numbers too: after a restart none is given again.
-pub(super) const SEQ_MARGIN: u64 = 10_000;
+pub(super) const SEQ_MARGIN: u64 = 100_000;
 
 /// An interface's counters as of the newest tick on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

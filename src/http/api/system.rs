@@ -59,17 +59,16 @@ struct Words {
     reason: Option<String>,
 }
 
-/// So many readings in a row have failed, over so many intervals, before sampling counts as broken: one lost reading
-/// is made good by the next, which covers the time of both.
+/// Sampling counts as broken after so many intervals without a sample, whether readings fail or nobody reads any more:
+/// one lost reading is made good by the next, which covers the time of both.
 const PATIENCE: u64 = 3;
+/// A short interval is no reason to cry at a busy moment.
+const SHORTEST_SILENCE_S: u64 = 10;
 
-fn judge(state: &State, unix: i64, mono_ms: u64, readable: bool) -> Words {
+fn judge(state: &State, mono_ms: u64, readable: bool) -> Words {
     let polls = &state.polls;
-    let silence_s = match polls.last_successful {
-        Some(last) => u64::try_from(unix.saturating_sub(last)).unwrap_or(0),
-        None => mono_ms.saturating_sub(polls.started_mono_ms) / 1000,
-    };
-    let broken = polls.consecutive_failures >= PATIENCE && silence_s >= PATIENCE * u64::from(state.tuning.interval_s);
+    let silence_s = mono_ms.saturating_sub(polls.sampled_mono_ms.unwrap_or(polls.started_mono_ms)) / 1000;
+    let broken = silence_s >= SHORTEST_SILENCE_S.max(PATIENCE * u64::from(state.tuning.interval_s));
 
     let collector = match (state.tuning.running, broken) {
         (false, _) => ("stopped", Some("collection is stopped".to_string())),
@@ -113,7 +112,7 @@ fn judge(state: &State, unix: i64, mono_ms: u64, readable: bool) -> Words {
 
 pub fn health(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let readable = context.reader().is_some();
-    let words = judge(&context.live.lock(), call.unix(), call.now.mono_ms, readable);
+    let words = judge(&context.live.lock(), call.now.mono_ms, readable);
     let status = if words.overall == "unhealthy" { 503 } else { 200 };
     Answer::json_with(status, &Health { status: words.overall, reason: words.reason })
 }
@@ -127,7 +126,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let mono_ms = call.now.mono_ms;
     let health = {
         let state = context.live.lock();
-        let words = judge(&state, call.unix(), mono_ms, readable);
+        let words = judge(&state, mono_ms, readable);
         let unsaved = [&*state.saving_batch, &state.batch];
         let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
         let unsaved_records: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
@@ -238,9 +237,9 @@ mod tests {
             let mut state = live.lock();
             state.interfaces = vec![iface("eth0", 2)];
             state.polls.total = 100;
-            state.polls.last_successful = Some(1000);
+            state.polls.sampled_mono_ms = Some(60_000);
             change(&mut state);
-            let words = judge(&state, 1090, 90_000, readable);
+            let words = judge(&state, 90_000, readable);
             assert_eq!([words.overall, words.collector, words.database, words.interfaces], expect);
             match reason {
                 Some(part) => assert!(words.reason.as_deref().unwrap_or_default().contains(part), "{words:?}"),
@@ -249,33 +248,24 @@ mod tests {
         };
         let well = ["healthy"; 4];
         check(|_| {}, true, well, None);
-        check(|state| state.polls.consecutive_failures = 2, true, well, None);
         let failing = ["unhealthy", "unhealthy", "healthy", "healthy"];
-        check(|state| state.polls.consecutive_failures = 3, true, failing, Some("for 90 s"));
+        check(|state| state.polls.sampled_mono_ms = Some(1000), true, well, None);
+        // Whether readings fail or the sampler hangs and counts nothing.
+        check(|state| state.polls.sampled_mono_ms = Some(0), true, failing, Some("for 90 s"));
         check(
             |state| {
-                state.polls.consecutive_failures = 3;
-                state.polls.last_successful = Some(1001);
-            },
-            true,
-            well,
-            None,
-        );
-        check(
-            |state| {
-                state.polls.consecutive_failures = 9;
-                state.polls.last_successful = None;
+                state.polls.sampled_mono_ms = None;
                 state.polls.last_error = Some("no netlink".to_string());
             },
             true,
             failing,
             Some("no netlink"),
         );
-        // A clock that was set back says nothing about the collector.
+        check(|state| state.polls.sampled_mono_ms = None, true, failing, Some("no cause is known"));
         check(
             |state| {
-                state.polls.consecutive_failures = 3;
-                state.polls.last_successful = Some(5000);
+                state.polls.sampled_mono_ms = Some(85_000);
+                state.tuning.interval_s = 1;
             },
             true,
             well,

@@ -544,7 +544,7 @@ mod tests {
         let gone = message(parse::RTM_DELLINK, &[[0; 4], 7u32.to_ne_bytes()].concat());
         let mut out = Vec::new();
         notifications(&[address.clone(), address.clone(), gone, address.clone(), address].concat(), &mut out);
-        let gone = LinkEvent::Gone { ifindex: 7 };
+        let gone = LinkEvent::Gone { ifindex: 7, last: None };
         assert_eq!(out, [LinkEvent::Addresses, gone, LinkEvent::Addresses]);
         out.clear();
         notifications(&[1, 2, 3], &mut out);

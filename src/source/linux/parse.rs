@@ -431,7 +431,10 @@ pub fn event(order: Order, message: &Message<'_>) -> Parsed<LinkEvent> {
                 Err(Malformed) => Err(Malformed),
             }
         }
-        RTM_DELLINK => Ok(link_index(order, message.body)?.map(|ifindex| LinkEvent::Gone { ifindex })),
+        RTM_DELLINK => Ok(link_index(order, message.body)?.map(|ifindex| {
+            let reading = link_counters(order, message.body).ok().flatten();
+            LinkEvent::Gone { ifindex, last: reading.map(|reading| reading.counters) }
+        })),
         RTM_NEWADDR | RTM_DELADDR => Ok(Some(LinkEvent::Addresses)),
         _ => Ok(None),
     }
@@ -848,7 +851,7 @@ mod tests {
         check(RTM_NEWLINK, 0, with_counters, Ok(Some(seen)));
         check(RTM_NEWLINK, 0, none, Err(Malformed));
         check(RTM_NEWLINK, 0, wireless, Ok(None));
-        check(RTM_DELLINK, 0, none, Ok(Some(LinkEvent::Gone { ifindex: 3 })));
+        check(RTM_DELLINK, 0, none, Ok(Some(LinkEvent::Gone { ifindex: 3, last: None })));
         // A port joins and leaves its bridge: the link stays.
         check(RTM_NEWLINK, 7, none, Ok(None));
         check(RTM_DELLINK, 7, none, Ok(None));
