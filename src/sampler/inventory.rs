@@ -159,8 +159,6 @@ impl Sampler {
             if let Some(left) = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id))
             {
                 left.lifetime = self.links[at].lifetime;
-                left.ifindex = 0;
-                remember(&mut self.live.lock(), left.clone());
             }
             let record = &self.records[found];
             self.links[at].id = Some(record.id);
@@ -235,9 +233,6 @@ impl Sampler {
             log::info!("{} appeared ({})", tracked.link.name, kind.name());
             self.event(now, EventKind::Appeared, &tracked.link.name, format!("a {} link", kind.name()));
         }
-        if let Some(id) = tracked.id {
-            self.gone.retain(|known| *known != id);
-        }
         self.links.push(tracked);
         let at = self.links.len() - 1;
         self.judge(at);
@@ -250,9 +245,12 @@ impl Sampler {
     /// an identity says whose counters `raw` are, and those of an earlier boot or link are not its.
     pub(super) fn adopt(&mut self, at: usize, state: &mut State) {
         let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
+        // Of one that came back as it was, the identity is not on disk any more.
+        let back = self.gone.contains(&id);
+        self.gone.retain(|known| *known != id);
         for record in &mut self.records {
             let same = record.ifindex == link.ifindex && record.boot == self.boot;
-            if record.id == id && !(same && record.kind == kind) {
+            if record.id == id && (back || !same || record.kind != kind) {
                 record.ifindex = link.ifindex;
                 record.boot.clone_from(&self.boot);
                 record.kind = kind;

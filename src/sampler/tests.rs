@@ -530,8 +530,7 @@ fn a_name_that_is_taken_over_leaves_no_identity_behind() {
     let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], vec![old], 1_000_000);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
     bench.turn(true);
-    bench.pass(2000);
-    bench.turn(false);
+    bench.run(30_001);
     let state = bench.live.lock();
     let identities: Vec<(IfaceId, u32)> = state.records.iter().map(|record| (record.id, record.ifindex)).collect();
     assert!(identities.contains(&(7, 2)) && identities.contains(&(8, 0)), "{identities:?}");
@@ -561,6 +560,24 @@ fn the_last_traffic_of_a_vanishing_link_is_booked() {
     bench.turn(true);
     assert_eq!(bench.live.lock().interface("ppp0").unwrap().lifetime.rx_bytes(), 700);
     assert_eq!(bench.booked("ppp0"), [(Mark::Plain, 700, 5)]);
+}
+
+/// Out to another namespace and back: on disk it is known again, or a restart would count from zero.
+#[test]
+fn a_link_that_came_back_is_known_after_a_restart() {
+    let mut bench = Bench::new(&[(link(2, "wan"), moved(1000, 10))]);
+    bench.set(2, moved(1500, 10));
+    bench.run(30_001);
+    let here = std::mem::take(&mut bench.world.lock().unwrap().links);
+    bench.turn(true);
+    bench.pass(2000);
+    bench.turn(false);
+    assert_eq!(bench.live.lock().records.last().unwrap().ifindex, 0);
+    bench.world.lock().unwrap().links = here;
+    bench.turn(true);
+    bench.run(30_001);
+    let record = bench.live.lock().records.last().unwrap().clone();
+    assert_eq!((record.ifindex, record.boot.as_str()), (2, BOOT));
 }
 
 #[test]

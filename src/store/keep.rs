@@ -90,6 +90,7 @@ mod tests {
     use crate::clock::Zone;
     use crate::error::ErrorKind;
     use crate::model::{Batch, Resolution};
+    use crate::store::state::SEQ_MARGIN;
     use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, Place, T};
     use crate::store::{Filter, Options, Store};
 
@@ -186,7 +187,7 @@ mod tests {
         drop(opened);
         let opened = Store::open(&place.file(), &OPTIONS).unwrap();
         assert_eq!(opened.records[0].lifetime.rx_bytes(), 60_000);
-        assert_eq!((opened.newest, opened.next_seq), (Some(T + 6_000), 10_201));
+        assert_eq!((opened.newest, opened.next_seq), (Some(T + 6_000), 201 + SEQ_MARGIN));
     }
 
     #[test]
