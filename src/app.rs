@@ -1,5 +1,6 @@
 //! The wiring, as one ordered script: understand, bind, open, start the threads, wait, stop in reverse.
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -231,11 +232,22 @@ fn choice(word: &str) -> Choice {
 
 fn find_zone(wanted: &str) -> Result<Zone> {
     let wanted = (!wanted.is_empty()).then_some(wanted);
-    let found = Zone::find(wanted, std::env::var("TZ").ok().as_deref(), |path| std::fs::read(path).ok())?;
+    let found = Zone::find(wanted, std::env::var("TZ").ok().as_deref(), zone_file)?;
     for warning in &found.warnings {
         log::warn!("{warning}");
     }
     Ok(found.zone)
+}
+
+/// A time zone's name may be the path of anything: only a file is read, and of that no more than a zone can take.
+fn zone_file(path: &Path) -> Option<Vec<u8>> {
+    const LONGEST: u64 = 256 * 1024;
+    if !std::fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// What was asked for, and never more than half of what the file system has left.

@@ -630,3 +630,29 @@ impl Drop for Told<'_> {
         }
     }
 }
+
+/// One row of 1970 must not make every export walk through half a century, step by step.
+#[test]
+fn an_hour_in_1970_does_not_slow_an_export_down() {
+    let mut machine = Machine::new(NOON - 2 * HOUR, ADELAIDE);
+    machine.start().run(HOUR).stop().reboot(HOUR, 20).start().run(3 * HOUR).set_right().run(HOUR).check_sums();
+    let counted: u64 = machine.counted().iter().map(Counters::rx_bytes).sum();
+    let daemon = machine.daemon.as_ref().unwrap();
+    for resolution in ["5min", "hour", "day"] {
+        let target = format!("/api/export/traffic?resolution={resolution}");
+        let begin = cpu_time();
+        let answer = http::answer(&daemon.context, &Ask { method: "GET", target: &target, ..Ask::default() });
+        let rows: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+        let rows = rows.as_array().unwrap();
+        assert_eq!(rows.iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum::<u64>(), counted, "{resolution}");
+        assert!(rows[0]["from"].as_str().unwrap() < "1971", "{resolution}");
+        // Half a century of five minutes takes a hundred times as long.
+        let passed = cpu_time() - begin;
+        assert!(passed < Duration::from_secs(2), "{resolution}: {passed:?}");
+    }
+}
+
+/// Of this thread: however busy the machine is, it means the same.
+fn cpu_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}

@@ -170,6 +170,12 @@ impl Reader {
         self.beginning(level)
     }
 
+    /// Where a walk through a level's buckets may go on that has found nothing up to `from`: there is nothing before, but
+    /// there may be nothing for some days after either. `None` when nothing follows.
+    pub fn next_of(&self, level: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
+        self.following(level, from, unsaved)
+    }
+
     pub fn facts(&self) -> Result<Facts> {
         self.count_facts()
     }

@@ -229,6 +229,27 @@ impl Reader {
         }))
     }
 
+    /// Not after the first bucket of a level that ends behind `from`, and not long before it.
+    pub(super) fn following(&self, asked: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
+        let tx = self.conn.unchecked_transaction()?;
+        let (sql, edge) = match asked {
+            Resolution::Hour => ("SELECT min(start) FROM hour WHERE start > ?1", from - HOURS.row_s),
+            Resolution::Day => ("SELECT min(start) FROM day WHERE until > ?1", from),
+            _ => ("SELECT min(start) FROM five_minutes WHERE start > ?1", from - FIVE_MINUTES.row_s),
+        };
+        let stored: Option<i64> = tx.query_row(sql, [edge], |row| row.get(0))?;
+        let open = State::marks(&tx)?.window.filter(|window| window + WINDOW_S > from);
+        let mut first = stored.into_iter().chain(open).min();
+        each_unsaved(unsaved, 0, &mut |_, unix, sample| {
+            let (start, end) = fold::range(unix, sample);
+            if end > from {
+                first = Some(first.map_or(start, |first| first.min(start)));
+            }
+        });
+        // Local days begin before what they hold.
+        Ok(first.map(|first| first - Days::AROUND_S))
+    }
+
     pub(super) fn count_facts(&self) -> Result<Facts> {
         let tx = self.conn.unchecked_transaction()?;
         let one = |sql: &str| -> Result<u64> { Ok(tx.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64) };

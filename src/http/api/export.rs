@@ -139,6 +139,8 @@ struct Steps {
     from: i64,
     to: i64,
     at: i64,
+    /// The latest stretch had nothing to tell.
+    barren: bool,
 }
 
 impl Steps {
@@ -148,13 +150,15 @@ impl Steps {
             let ifaces: Vec<IfaceId> = Names::of(&state).0.into_keys().collect();
             (state.zone.clone(), ifaces)
         };
-        let Some(filter) = filter else { return Ok(Steps { level, zone, ifaces: Vec::new(), from: 0, to: 0, at: 0 }) };
+        let Some(filter) = filter else {
+            return Ok(Steps { level, zone, ifaces: Vec::new(), from: 0, to: 0, at: 0, barren: false });
+        };
         let oldest = ask_strictly(context, |reader| reader.oldest_of(level))?.flatten();
         let from = filter.from.unwrap_or(i64::MIN).max(oldest.unwrap_or(now));
         // What lies in the future was written while the clock was wrong; a year of it is looked at.
         let to = filter.to.unwrap_or(i64::MAX).min(now.saturating_add(366 * 86_400));
         let ifaces = filter.iface.map_or(ifaces, |iface| vec![iface]);
-        Ok(Steps { level, zone, ifaces, from, to, at: from })
+        Ok(Steps { level, zone, ifaces, from, to, at: from, barren: false })
     }
 
     /// Buckets in the order of time, then of interfaces; `None` at the end.
@@ -165,10 +169,21 @@ impl Steps {
         const LENGTHS: [(Resolution, i64); 3] =
             [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600), (Resolution::Day, 86_400)];
         let length = LENGTHS.iter().find(|(level, _)| *level == self.level).map_or(300, |(_, length)| *length);
+        let memory = Memory::of(context);
+        if self.barren {
+            // A clock that was in 1970 for an hour has left a row there, and half a century of nothing behind it.
+            match ask_strictly(context, |reader| reader.next_of(self.level, self.at, &memory.unsaved))? {
+                Some(Some(next)) => self.at = self.at.max(next - next.rem_euclid(length)),
+                Some(None) => self.at = self.to,
+                None => {}
+            }
+        }
         let (from, to) = (self.at, self.to.min(self.at.saturating_add(STRIDE * length)));
         self.at = to;
+        if from >= to {
+            return Ok(None);
+        }
 
-        let memory = Memory::of(context);
         let mut rows = Vec::new();
         for iface in &self.ifaces {
             let read = |reader: &crate::store::Reader| {
@@ -179,6 +194,7 @@ impl Steps {
             let new = buckets.iter().filter(|bucket| bucket.from >= from || from == self.from);
             rows.extend(new.map(|bucket| describe(bucket, *iface, &memory.names)));
         }
+        self.barren = rows.is_empty();
         // Stable: interfaces keep their order within a bucket.
         rows.sort_by_key(|row| row.from);
         Ok(Some(rows))
