@@ -2,6 +2,7 @@
 //! for the method, the target up to a line feed, the body.
 #![no_main]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -9,12 +10,12 @@ use libfuzzer_sys::fuzz_target;
 use net_pulse::clock::{Clock, Now, Zone};
 use net_pulse::http::params::{self, Given, Kind, Place};
 use net_pulse::http::routes::ROUTES;
-use net_pulse::http::{self, Ask, Context, Notes};
+use net_pulse::http::{self, Ask, Context, Guard, Notes};
 use net_pulse::live::{Iface, Live, Tuning};
 use net_pulse::model::{Batch, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
 
 const NOW: i64 = 1_800_000_000;
-const METHODS: [&str; 5] = ["GET", "HEAD", "OPTIONS", "DELETE", "get"];
+const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "POST", "get"];
 
 struct Stopped;
 
@@ -78,6 +79,7 @@ fn context() -> &'static Context {
             database: PathBuf::from("/nowhere/net-pulse.db"),
             machine: Box::new(Machine::default),
             listening: Vec::new(),
+            guard: Guard::new(PathBuf::from("/nowhere/token"), None, false, true),
             notes: Notes::default(),
         }
     })
@@ -125,7 +127,8 @@ fuzz_target!(|bytes: &[u8]| {
 
     let context = context();
     let method = METHODS[usize::from(method) % METHODS.len()];
-    let ask = Ask { method, target, accept: None, if_none_match: None, body: Some(body) };
+    let from = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let ask = Ask { method, target, from, body: Some(body), ..Ask::default() };
     let answer = http::answer(context, &ask);
     assert!((200..600).contains(&answer.status) && answer.status != 500, "{method} {target}: {}", answer.status);
     let json = answer.headers.iter().any(|(name, value)| *name == "Content-Type" && value == "application/json");
