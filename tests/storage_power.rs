@@ -65,8 +65,14 @@ fn steps(trace: &str, database: &str) -> Vec<Step> {
     };
     let mut steps = Vec::new();
     for call in calls(trace) {
-        let Some((name, rest)) = call.split_once('(') else { continue };
-        let Some((arguments, result)) = rest.rsplit_once(") = ") else { continue };
+        // What is said of signals and of threads that ended.
+        if call.starts_with(['-', '+']) {
+            continue;
+        }
+        let (name, rest) = call.split_once('(').unwrap_or_else(|| panic!("no call: {call}"));
+        // The results of short calls stand in a column of their own.
+        let (arguments, result) = rest.rsplit_once(" = ").unwrap_or_else(|| panic!("no result: {call}"));
+        let arguments = arguments.trim_end().strip_suffix(')').unwrap_or_else(|| panic!("no end: {call}"));
         if result.starts_with('-') {
             continue;
         }
