@@ -11,10 +11,9 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now, SystemClock, Zone};
 use crate::config::{Config, SMALLEST_SIZE};
-use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context};
-use crate::live::{Live, State, Tuning};
+use crate::live::{Live, State};
 use crate::model::Record;
 use crate::sampler::{Reopen, Sampler, Start};
 use crate::source::{self, Choice, Wake, Woken};
@@ -61,10 +60,11 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     });
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let live = Arc::new(Live::new(tuning(&config), zone));
+    let names = http::own_names(&source::machine(&database).hostname, &config.list("allowed_host"));
+    let guard = guard(&config, &database);
+    let live = Arc::new(Live::new(config, zone));
     {
         let mut state = live.lock();
-        state.owners = config.owners();
         state.source_note = note;
         opened.events.into_iter().for_each(|event| state.event(event));
     }
@@ -78,9 +78,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         records: opened.records,
         next_seq: opened.next_seq,
         keeper,
-        wanted: Wanted { interfaces: config.list("interfaces"), ignored: config.list("ignore") },
         boot,
-        primary_chosen: config.text("primary").to_string(),
         primary_found: opened.settings.get("primary_found").cloned().unwrap_or_default(),
     };
     let reopen: Reopen = Box::new(move || source::open(choice));
@@ -90,8 +88,6 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let reader = opened.store.reader()?;
     let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 
-    let names = http::own_names(&source::machine(&database).hostname, &config.list("allowed_host"));
-    let guard = guard(&config, &database);
     let path = database.clone();
     let context = Context {
         live: live.clone(),
@@ -99,6 +95,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         clock: clock.clone(),
         database,
         machine: Box::new(move || source::machine(&path)),
+        find_zone: Box::new(find_zone),
         listening,
         guard,
         notes: http::Notes::default(),
@@ -113,7 +110,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     })?;
     let serving = http::serve(Arc::new(context), listeners, names)?;
 
-    wait(&signals, &live, config.text("timezone"));
+    wait(&signals, &live);
     let deadline = Instant::now() + LAST_SAVE;
     live.lock().stopping = true;
     live.wake_sampler();
@@ -168,11 +165,12 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
 }
 
 /// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it.
-fn wait(signals: &SigSet, live: &Live, zone_wanted: &str) {
+fn wait(signals: &SigSet, live: &Live) {
     loop {
         match signals.wait() {
             Ok(Signal::SIGHUP) => {
-                match find_zone(zone_wanted) {
+                let wanted = live.lock().config.text("timezone").to_string();
+                match find_zone(&wanted) {
                     Ok(zone) => live.lock().zone = Arc::new(zone),
                     Err(error) => log::warn!("{error}; keeping the zone"),
                 }
@@ -190,17 +188,6 @@ fn wait(signals: &SigSet, live: &Live, zone_wanted: &str) {
                 return;
             }
         }
-    }
-}
-
-fn tuning(config: &Config) -> Tuning {
-    Tuning {
-        interval_s: config.integer("interval") as u32,
-        max_retries: config.integer("max_retries") as u32,
-        retry_delay_ms: (config.decimal("retry_delay") * 1000.0) as u32,
-        interfaces: config.list("interfaces"),
-        running: config.switch("running"),
-        flush_s: config.flush_s(),
     }
 }
 

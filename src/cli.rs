@@ -173,6 +173,37 @@ mod tests {
         assert_eq!(unknown, Vec::<&str>::new());
     }
 
+    /// The help says of each flag what the table says, and its default.
+    #[test]
+    fn the_help_says_what_the_table_says() {
+        fn bare(text: &str) -> String {
+            let mut words = String::new();
+            let mut rest = text;
+            while let Some(at) = rest.find("(default") {
+                words.push_str(&rest[..at]);
+                rest = rest[at..].split_once(')').map_or("", |(_, after)| after);
+            }
+            words.push_str(rest);
+            let words = words.replace(", the default", "");
+            words.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ;", ";").replace(" ,", ",")
+        }
+        let Command::Say(help) = words("--help") else { panic!("no help") };
+        let options = help.split("Options:").nth(1).expect("a list of options");
+        let told: Vec<String> = options
+            .split("\n  -")
+            .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+            .filter_map(|part| Some(format!("--{}", part.strip_prefix('-')?)))
+            .collect();
+        for setting in &SETTINGS {
+            let Some(flag) = setting.flag else { continue };
+            let line = told.iter().find(|line| line.split(' ').next() == Some(flag));
+            let line = line.unwrap_or_else(|| panic!("{flag} is not in the help: {told:?}"));
+            assert!(bare(line).ends_with(&bare(setting.help)), "{flag}: {line}\n{}", setting.help);
+            let said = setting.default.is_empty() || setting.kind == Kind::Switch || setting.key == "flush";
+            assert!(said || line.contains(setting.default) || line.contains("the default"), "{line}");
+        }
+    }
+
     #[test]
     fn options_before_the_subcommand_are_its_own() {
         assert_eq!(words("token"), Command::Token(vec![]));

@@ -16,11 +16,38 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// Anything but nothing.
     Text,
+    /// A text that `clock` has the last word on.
+    Zone,
     /// Comma-separated or repeated; may be empty.
     List,
     /// Bytes, with K, M or G.
     Size,
     Switch,
+}
+
+impl Kind {
+    /// As the API and the reference call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Integer(..) => "integer",
+            Kind::Decimal(..) => "decimal",
+            Kind::Word(_) => "word",
+            Kind::Text | Kind::Zone => "text",
+            Kind::List => "list",
+            Kind::Size => "size",
+            Kind::Switch => "switch",
+        }
+    }
+}
+
+/// Who may change a setting while running; what is changed is kept in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Nobody,
+    /// Through the API, unless a flag or the environment owns it.
+    People,
+    /// The program itself: not shown to anybody.
+    Program,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +58,7 @@ pub struct Setting {
     pub environment: Option<&'static str>,
     pub kind: Kind,
     pub default: &'static str,
-    /// It may be kept in the database.
-    pub saved: bool,
+    pub change: Change,
     pub help: &'static str,
 }
 
@@ -41,30 +67,37 @@ pub const MAX_RETRIES: (u64, u64) = (1, 100);
 pub const RETRY_DELAY_S: (f64, f64) = (0.1, 300.0);
 
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
+/// Of a text, and of a list with its commas.
+const LONGEST_TEXT: usize = 4096;
 
 #[rustfmt::skip]
-pub const SETTINGS: [Setting; 20] = [
-    Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", saved: false, help: "address to listen on; repeatable (default: all, IPv4 and IPv6)" },
-    Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", saved: false, help: "port to listen on; 0 picks one and the log says which" },
-    Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", saved: false, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
-    Setting { key: "private", flag: Some("--private"), environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", saved: false, help: "ask for the access token for reading too, not for changes alone" },
-    Setting { key: "open", flag: Some("--open"), environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", saved: false, help: "let everybody who can reach the port change things, without the access token" },
-    Setting { key: "database", flag: Some("--database"), environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", saved: false, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME)" },
-    Setting { key: "interval", flag: Some("--interval"), environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", saved: true, help: "seconds between two samples" },
-    Setting { key: "media", flag: Some("--media"), environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", saved: true, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
-    Setting { key: "flush", flag: Some("--flush"), environment: Some("NETPULSE_FLUSH"), kind: Kind::Integer(1, 86400), default: "300", saved: true, help: "seconds between two saves, in place of what --media means" },
-    Setting { key: "max_size", flag: Some("--max-size"), environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", saved: false, help: "the history never grows past this; the finest is given up first" },
-    Setting { key: "timezone", flag: Some("--timezone"), environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Text, default: "", saved: true, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
-    Setting { key: "log_level", flag: Some("--log-level"), environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", saved: false, help: "error, warn, info, debug or trace" },
-    Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", saved: false, help: "where counters are read: auto, getstats, getlink or sysfs" },
-    Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", saved: true, help: "interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)" },
-    Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", saved: true, help: "interface to leave out, * allowed; repeatable" },
-    Setting { key: "primary", flag: Some("--primary"), environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", saved: true, help: "interface of the headline figure (default: found by its traffic)" },
-    Setting { key: "max_retries", flag: None, environment: Some("NETPULSE_MAX_RETRIES"), kind: Kind::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", saved: true, help: "further attempts after a failed reading" },
-    Setting { key: "retry_delay", flag: None, environment: Some("NETPULSE_RETRY_DELAY"), kind: Kind::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", saved: true, help: "seconds between two attempts" },
-    Setting { key: "running", flag: None, environment: None, kind: Kind::Switch, default: "true", saved: true, help: "whether samples are taken; stopped and started through the API" },
-    // Not for people: which interface was found to be the primary, so that a restart has a headline at once.
-    Setting { key: "primary_found", flag: None, environment: None, kind: Kind::Text, default: "", saved: true, help: "the primary as last found" },
+pub static SETTINGS: [Setting; 25] = [
+    Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on; repeatable (default: all, IPv4 and IPv6)" },
+    Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::Nobody, help: "port to listen on; 0 picks one and the log says which" },
+    Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
+    Setting { key: "private", flag: Some("--private"), environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "ask for the access token for reading too, not for changes alone" },
+    Setting { key: "open", flag: Some("--open"), environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "let everybody who can reach the port change things, without the access token" },
+    Setting { key: "database", flag: Some("--database"), environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", change: Change::Nobody, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
+    Setting { key: "interval", flag: Some("--interval"), environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", change: Change::People, help: "seconds between two samples" },
+    Setting { key: "media", flag: Some("--media"), environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", change: Change::People, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
+    Setting { key: "flush", flag: Some("--flush"), environment: Some("NETPULSE_FLUSH"), kind: Kind::Integer(1, 86400), default: "300", change: Change::People, help: "seconds between two saves, in place of what --media means" },
+    Setting { key: "max_size", flag: Some("--max-size"), environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::Nobody, help: "the history never grows past this; the finest is given up first" },
+    Setting { key: "timezone", flag: Some("--timezone"), environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
+    Setting { key: "log_level", flag: Some("--log-level"), environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::Nobody, help: "error, warn, info, debug or trace" },
+    Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs" },
+    Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)" },
+    Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * allowed; repeatable" },
+    Setting { key: "primary", flag: Some("--primary"), environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure (default: found by its traffic)" },
+    Setting { key: "max_retries", flag: None, environment: Some("NETPULSE_MAX_RETRIES"), kind: Kind::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", change: Change::People, help: "further attempts after a failed reading" },
+    Setting { key: "retry_delay", flag: None, environment: Some("NETPULSE_RETRY_DELAY"), kind: Kind::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", change: Change::People, help: "seconds between two attempts" },
+    Setting { key: "keep_samples_days", flag: None, environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: Kind::Integer(1, 366), default: "7", change: Change::People, help: "days that single samples are kept, as far as there is room" },
+    Setting { key: "keep_5min_days", flag: None, environment: Some("NETPULSE_KEEP_5MIN_DAYS"), kind: Kind::Integer(1, 3660), default: "90", change: Change::People, help: "days that sums of five minutes are kept, as far as there is room" },
+    Setting { key: "keep_hours_days", flag: None, environment: Some("NETPULSE_KEEP_HOURS_DAYS"), kind: Kind::Integer(1, 36600), default: "1826", change: Change::People, help: "days that sums of an hour are kept; sums of a day are kept for ever" },
+    Setting { key: "units", flag: None, environment: Some("NETPULSE_UNITS"), kind: Kind::Word(&["bits", "bytes"]), default: "bits", change: Change::People, help: "what the page shows rates in, per second: bits or bytes" },
+    Setting { key: "prefixes", flag: None, environment: Some("NETPULSE_PREFIXES"), kind: Kind::Word(&["si", "iec"]), default: "si", change: Change::People, help: "how the page shortens numbers: si (k is 1000) or iec (Ki is 1024)" },
+    Setting { key: "running", flag: None, environment: None, kind: Kind::Switch, default: "true", change: Change::People, help: "whether samples are taken" },
+    // So that a restart has a headline at once.
+    Setting { key: "primary_found", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the primary as last found" },
 ];
 
 /// Where a value comes from. Later ones beat earlier ones.
@@ -90,6 +123,22 @@ impl Origin {
 #[derive(Clone, Debug)]
 pub struct Config {
     values: BTreeMap<&'static str, (String, Origin)>,
+}
+
+/// Nobody has said anything.
+impl Default for Config {
+    fn default() -> Config {
+        let values = SETTINGS.iter().map(|setting| (setting.key, (setting.default.to_string(), Origin::Default)));
+        Config { values: values.collect() }
+    }
+}
+
+/// A setting that cannot be changed while running, because it would come back with the next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owned {
+    pub key: &'static str,
+    /// The flag or the variable.
+    pub owner: &'static str,
 }
 
 impl Config {
@@ -121,7 +170,7 @@ impl Config {
     /// older or a newer version, is returned for the log and left at its default.
     pub fn take_saved(&mut self, saved: &BTreeMap<String, String>) -> Vec<String> {
         let mut refused = Vec::new();
-        for setting in SETTINGS.iter().filter(|setting| setting.saved) {
+        for setting in SETTINGS.iter().filter(|setting| setting.change != Change::Nobody) {
             let Some(text) = saved.get(setting.key) else { continue };
             if self.origin(setting.key) > Origin::Saved {
                 continue;
@@ -134,6 +183,16 @@ impl Config {
             }
         }
         refused
+    }
+
+    /// As though these had been saved, for who has no database.
+    pub fn saved(texts: &[(&'static str, &str)]) -> Config {
+        let mut config = Config::default();
+        let texts = texts.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
+        for refused in config.take_saved(&texts) {
+            log::warn!("{refused}");
+        }
+        config
     }
 
     pub fn text(&self, key: &str) -> &str {
@@ -186,22 +245,44 @@ impl Config {
 
     /// An explicit --flush wins over what --media means, unless --media was set by somebody who has more to say.
     pub fn flush_s(&self) -> u32 {
-        const BY_MEDIA: [(&str, u32); 2] = [("disk", 300), ("flash", 3600)];
         if self.origin("flush") > Origin::Default && self.origin("flush") >= self.origin("media") {
             return self.integer("flush") as u32;
         }
+        self.media_flush_s()
+    }
+
+    /// What --media means.
+    pub fn media_flush_s(&self) -> u32 {
+        const BY_MEDIA: [(&str, u32); 2] = [("disk", 300), ("flash", 3600)];
         BY_MEDIA.iter().find(|(word, _)| *word == self.text("media")).map_or(300, |(_, seconds)| *seconds)
     }
 
-    /// The settings that cannot be changed while running, with who owns them.
-    pub fn owners(&self) -> BTreeMap<&'static str, String> {
-        let owned = SETTINGS.iter().filter(|setting| self.origin(setting.key) > Origin::Saved);
-        owned.map(|setting| (setting.key, self.said_by(setting.key).to_string())).collect()
+    /// The flag or the variable that a setting belongs to, and that has to be changed to change it.
+    pub fn owner(&self, key: &str) -> Option<&'static str> {
+        let by_media = key == "flush" && self.origin("media") > self.origin("flush");
+        let key = if by_media && self.origin("media") > Origin::Saved { "media" } else { key };
+        (self.origin(key) > Origin::Saved).then(|| self.said_by(key))
+    }
+
+    /// All of these or none: `None` stands for the default. The texts have been checked.
+    pub fn change(&mut self, changes: &[(&'static str, Option<String>)]) -> std::result::Result<(), Owned> {
+        if let Some(owned) = changes.iter().find_map(|(key, _)| Some(Owned { key, owner: self.owner(key)? })) {
+            return Err(owned);
+        }
+        for (key, text) in changes {
+            let Some(setting) = Setting::find(key) else { continue };
+            let value = match text {
+                Some(text) => (text.clone(), Origin::Saved),
+                None => (setting.default.to_string(), Origin::Default),
+            };
+            self.values.insert(setting.key, value);
+        }
+        Ok(())
     }
 
     /// Who a fault in this setting is to be blamed on: the flag, the variable, or the saved setting.
     pub fn said_by(&self, key: &str) -> &'static str {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else { return "" };
+        let Some(setting) = Setting::find(key) else { return "" };
         match self.origin(key) {
             Origin::Flag => setting.flag.unwrap_or(setting.key),
             Origin::Environment => setting.environment.unwrap_or(setting.key),
@@ -211,6 +292,10 @@ impl Config {
 }
 
 impl Setting {
+    pub fn find(key: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+
     pub fn check(&self, text: &str) -> Result<()> {
         let wrong = |what: String| Err(Error::usage(format!("'{}' is not {what}", shown(text))));
         match self.kind {
@@ -224,9 +309,15 @@ impl Setting {
             },
             Kind::Word(words) if words.contains(&text) => Ok(()),
             Kind::Word(words) => wrong(format!("one of {}", words.join(", "))),
-            Kind::Text if text.trim().is_empty() => wrong("usable: it is empty".to_string()),
+            Kind::Text | Kind::Zone if text.trim().is_empty() => wrong("usable: it is empty".to_string()),
             Kind::List if list(text).is_empty() => wrong("usable: it is empty".to_string()),
-            Kind::Text | Kind::List => Ok(()),
+            Kind::Text | Kind::Zone | Kind::List if text.len() > LONGEST_TEXT => {
+                wrong(format!("usable: it has more than {LONGEST_TEXT} bytes"))
+            }
+            Kind::Text | Kind::Zone | Kind::List if text.contains(char::is_control) => {
+                wrong("usable: it has control characters".to_string())
+            }
+            Kind::Text | Kind::Zone | Kind::List => Ok(()),
             Kind::Size => match size(text) {
                 Some(bytes) if bytes >= SMALLEST_SIZE => Ok(()),
                 _ => wrong("a size of at least 1M, such as 32M".to_string()),
@@ -389,11 +480,68 @@ mod tests {
 
     #[test]
     fn owners_are_named() {
-        let config = config(&[("interval", "5")], &[("NETPULSE_MAX_RETRIES", "4")]).unwrap();
-        let expect = BTreeMap::from([
-            ("interval", "--interval".to_string()),
-            ("max_retries", "NETPULSE_MAX_RETRIES".to_string()),
-        ]);
-        assert_eq!(config.owners(), expect);
+        let config = config(&[("interval", "5"), ("media", "disk")], &[("NETPULSE_MAX_RETRIES", "4")]).unwrap();
+        let owned: Vec<_> = SETTINGS.iter().filter_map(|it| Some((it.key, config.owner(it.key)?))).collect();
+        // A saved time between two saves would count for nothing beside the flag.
+        let expect = [
+            ("interval", "--interval"),
+            ("media", "--media"),
+            ("flush", "--media"),
+            ("max_retries", "NETPULSE_MAX_RETRIES"),
+        ];
+        assert_eq!(owned, expect);
+    }
+
+    #[test]
+    fn changes_are_all_or_none() {
+        let mut config = config(&[("interval", "5")], &[]).unwrap();
+        let some = |text: &str| Some(text.to_string());
+        let refused = config.change(&[("max_retries", some("9")), ("interval", some("7"))]);
+        assert_eq!(refused, Err(Owned { key: "interval", owner: "--interval" }));
+        assert_eq!((config.text("max_retries"), config.origin("max_retries")), ("3", Origin::Default));
+        config.change(&[("max_retries", some("9")), ("media", some("flash"))]).unwrap();
+        assert_eq!((config.text("max_retries"), config.origin("max_retries")), ("9", Origin::Saved));
+        assert_eq!(config.flush_s(), 3600);
+        config.change(&[("flush", some("60"))]).unwrap();
+        assert_eq!(config.flush_s(), 60);
+        config.change(&[("flush", None), ("max_retries", None)]).unwrap();
+        assert_eq!((config.flush_s(), config.origin("max_retries")), (3600, Origin::Default));
+    }
+
+    /// `docs/settings.md` is this table, for people.
+    #[test]
+    fn the_reference_tells_what_the_table_says() {
+        let mut got = String::from(
+            "# Settings\n\nA flag beats the environment, which beats what was set through the API \
+             (`PATCH /api/config`), which beats the default.\nWhat is marked with a *yes* can be changed while \
+             running; it acts at once and is kept in the database.\n\n\
+             | setting | flag | environment | default | may be | changed while running | meaning |\n\
+             |---|---|---|---|---|---|---|\n",
+        );
+        for setting in SETTINGS.iter().filter(|setting| setting.change != Change::Program) {
+            let code = |text: Option<&str>| text.map_or(String::new(), |text| format!("`{text}`"));
+            let range = match setting.kind {
+                Kind::Integer(low, high) => format!("{low} to {high}"),
+                Kind::Decimal(low, high) => format!("{low} to {high}, fractions allowed"),
+                Kind::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+                Kind::Switch => "`true`, `false`".to_string(),
+                other => other.name().to_string(),
+            };
+            got += &format!(
+                "| `{}` | {} | {} | {} | {range} | {} | {} |\n",
+                setting.key,
+                code(setting.flag),
+                code(setting.environment),
+                code(Some(setting.default).filter(|text| !text.is_empty())),
+                if setting.change == Change::People { "yes" } else { "" },
+                setting.help,
+            );
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &got).unwrap();
+        }
+        let expect = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(got == expect, "docs/settings.md is not what the table says; UPDATE_GOLDEN=1 renews it");
     }
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
 use crate::compact::{self, HELD_BYTES};
-use crate::model::{Address, Anchor, Batch, Counters, Event, IfaceId, Kind, Record};
+use crate::config::{Config, Owned};
+use crate::model::{Address, Anchor, Batch, Counters, Event, IfaceId, Keep, Kind, Record};
 
 /// How many seconds of one-second rates are kept.
 pub const RING_SECONDS: usize = 300;
@@ -17,17 +18,43 @@ pub const WATCH_MS: u64 = 10_000;
 /// Unsaved events beyond this many are dropped, oldest first.
 const EVENTS_HELD: usize = 200;
 
-/// Settings that may change while running. Their ranges and defaults are in `config`.
+/// Settings that the sampler and the writer go by, read out of `Config` so that nobody parses texts every tick.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
     pub interval_s: u32,
     pub max_retries: u32,
     pub retry_delay_ms: u32,
-    /// Names to monitor; empty for all that `detect` does not ignore.
+    /// Patterns to monitor; empty for all that `detect` does not ignore.
     pub interfaces: Vec<String>,
+    /// Patterns to leave out.
+    pub ignored: Vec<String>,
+    /// The user's choice; empty for none.
+    pub primary: String,
     /// Collection goes on; `false` survives a restart.
     pub running: bool,
     pub flush_s: u32,
+    pub keep: Keep,
+}
+
+impl Tuning {
+    pub fn of(config: &Config) -> Tuning {
+        let number = |key| u32::try_from(config.integer(key)).unwrap_or(u32::MAX);
+        Tuning {
+            interval_s: number("interval"),
+            max_retries: number("max_retries"),
+            retry_delay_ms: (config.decimal("retry_delay") * 1000.0).round() as u32,
+            interfaces: config.list("interfaces"),
+            ignored: config.list("ignore"),
+            primary: config.text("primary").to_string(),
+            running: config.switch("running"),
+            flush_s: config.flush_s(),
+            keep: Keep {
+                samples_days: number("keep_samples_days"),
+                five_minutes_days: number("keep_5min_days"),
+                hours_days: number("keep_hours_days"),
+            },
+        }
+    }
 }
 
 /// One interface as its readers see it.
@@ -123,9 +150,9 @@ pub struct Collected {
 }
 
 pub struct State {
+    pub config: Config,
+    /// What `config` means.
     pub tuning: Tuning,
-    /// Who owns a setting that cannot be changed here: key → "--interval" or "NETPULSE_INTERVAL".
-    pub owners: BTreeMap<&'static str, String>,
     pub zone: Arc<Zone>,
     /// Sorted by name, absent ones with history included.
     pub interfaces: Vec<Iface>,
@@ -148,7 +175,7 @@ pub struct State {
     pub events: VecDeque<Event>,
     pub records: Vec<Record>,
     pub settings: Vec<(String, Option<String>)>,
-    /// Counts changes of `settings`, and how far they are on disk.
+    /// Counts changes of `settings` and other wishes to save, and how far they are on disk.
     pub settings_asked: u64,
     pub settings_saved: u64,
     /// Asks the writer to save at once.
@@ -179,6 +206,13 @@ impl State {
         early
     }
 
+    /// Gives the ticket that `settings_saved` reaches when what is here now is on disk.
+    fn ask_to_save(&mut self) -> u64 {
+        self.settings_asked += 1;
+        self.save_now = true;
+        self.settings_asked
+    }
+
     /// The samples that no query of the store can have yet, oldest first.
     pub fn unsaved(&self) -> [Arc<Batch>; 2] {
         [self.saving_batch.clone(), Arc::new(self.batch.clone())]
@@ -199,11 +233,11 @@ pub struct Live {
 }
 
 impl Live {
-    pub fn new(tuning: Tuning, zone: Zone) -> Live {
+    pub fn new(config: Config, zone: Zone) -> Live {
         Live {
             state: Mutex::new(State {
-                tuning,
-                owners: BTreeMap::new(),
+                tuning: Tuning::of(&config),
+                config,
                 zone: Arc::new(zone),
                 interfaces: Vec::new(),
                 primary: None,
@@ -276,26 +310,39 @@ impl Live {
         self.wait(patience, |state| (state.wishes.read_done >= ticket).then_some(())).is_some()
     }
 
-    /// Changes settings: in force at once, and on disk when this returns `true`; `false` when the disk was not done
-    /// within `patience`, in which case the writer goes on trying.
+    /// Changes settings, all of them or none: in force at once, and on disk when this returns `true`; `false` when the
+    /// disk was not done within `patience`, in which case the writer goes on trying. `None` brings a default back.
+    /// `zone`: what a changed time zone means.
     pub fn change(
         &self,
-        saved: Vec<(String, Option<String>)>,
+        changes: &[(&'static str, Option<String>)],
+        zone: Option<Zone>,
         patience: Duration,
-        apply: impl FnOnce(&mut Tuning),
-    ) -> bool {
+    ) -> Result<bool, Owned> {
         let ticket = {
             let mut state = self.lock();
-            apply(&mut state.tuning);
-            for (key, value) in saved {
-                state.settings.retain(|(known, _)| *known != key);
-                state.settings.push((key, value));
+            state.config.change(changes)?;
+            state.tuning = Tuning::of(&state.config);
+            if let Some(zone) = zone {
+                state.zone = Arc::new(zone);
             }
-            state.settings_asked += 1;
-            state.save_now = true;
-            state.settings_asked
+            for (key, value) in changes {
+                state.settings.retain(|(known, _)| known != key);
+                state.settings.push((key.to_string(), value.clone()));
+            }
+            state.ask_to_save()
         };
         self.wake_sampler();
+        Ok(self.saved(ticket, patience))
+    }
+
+    /// Has everything that can be saved saved now; `false` when that was not done within `patience`.
+    pub fn flush(&self, patience: Duration) -> bool {
+        let ticket = self.lock().ask_to_save();
+        self.saved(ticket, patience)
+    }
+
+    fn saved(&self, ticket: u64, patience: Duration) -> bool {
         self.wake_writer();
         self.wait(patience, |state| (state.settings_saved >= ticket).then_some(())).is_some()
     }
@@ -353,15 +400,7 @@ mod tests {
     use crate::model::{Mark, Sample, Tick};
 
     fn live() -> Live {
-        let tuning = Tuning {
-            interval_s: 1,
-            max_retries: 1,
-            retry_delay_ms: 100,
-            interfaces: Vec::new(),
-            running: true,
-            flush_s: 3_600,
-        };
-        Live::new(tuning, Zone::UTC)
+        Live::new(Config::default(), Zone::UTC)
     }
 
     fn tick(state: &mut State, seq: u64, unix: Option<i64>) -> bool {

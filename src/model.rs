@@ -319,6 +319,14 @@ impl Resolution {
     ];
 }
 
+/// How many days the levels are kept that are not kept for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    pub samples_days: u32,
+    pub five_minutes_days: u32,
+    pub hours_days: u32,
+}
+
 /// What passed through one interface in one bucket of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {

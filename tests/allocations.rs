@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
-use net_pulse::detect::Wanted;
-use net_pulse::live::{Live, Tuning};
+use net_pulse::config::Config;
+use net_pulse::live::Live;
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::{self, Choice, Woken};
 
@@ -46,26 +46,16 @@ impl Clock for Hand {
 fn a_tick_allocates_nothing() {
     for choice in [Choice::GetStats, Choice::GetLink] {
         let (source, _) = source::open(choice).unwrap();
-        let tuning = Tuning {
-            interval_s: 30,
-            max_retries: 3,
-            retry_delay_ms: 1000,
-            // The loopback too, so that there is something to book on any machine.
-            interfaces: vec!["*".to_string()],
-            running: true,
-            flush_s: 300,
-        };
-        let wanted = Wanted { interfaces: tuning.interfaces.clone(), ignored: Vec::new() };
-        let live = Arc::new(Live::new(tuning, Zone::UTC));
+        // The loopback too, so that there is something to book on any machine. Looking for the primary is over
+        // after a while; a chosen one makes that moment the first.
+        let config = Config::saved(&[("interfaces", "*"), ("primary", "lo")]);
+        let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 1000, unix_ms: (BUILD_FLOOR + 1000) * 1000 })));
         let start = Start {
             records: Vec::new(),
             next_seq: 1,
             keeper: Keeper::new(BUILD_FLOOR, None),
-            wanted,
             boot: String::new(),
-            // Looking for the primary is over after a while; a chosen one makes that moment the first.
-            primary_chosen: "lo".to_string(),
             primary_found: String::new(),
         };
         let reopen = Box::new(move || source::open(choice));

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
-use net_pulse::detect::Wanted;
+use net_pulse::config::Config;
 use net_pulse::error::Result;
 use net_pulse::http::{self, Ask, Context};
-use net_pulse::live::{Live, Tuning};
+use net_pulse::live::Live;
 use net_pulse::model::{Address, Bucket, Counters, Link, Mark, Reading, Resolution, Width};
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
@@ -136,23 +136,15 @@ impl Machine {
         let path = self.folder.join("history.db");
         let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
         assert!(opened.events.is_empty(), "{:?}", opened.events);
-        let tuning = Tuning {
-            interval_s: INTERVAL_S as u32,
-            max_retries: 3,
-            retry_delay_ms: 1000,
-            interfaces: Vec::new(),
-            running: true,
-            flush_s: (FLUSH_MS / 1000) as u32,
-        };
-        let live = Arc::new(Live::new(tuning, self.zone.clone()));
+        let (interval, flush) = (INTERVAL_S.to_string(), (FLUSH_MS / 1000).to_string());
+        let config = Config::saved(&[("interval", &interval), ("flush", &flush), ("primary", "eth0")]);
+        let live = Arc::new(Live::new(config, self.zone.clone()));
         let boot = format!("boot-{}", self.boots);
         let start = Start {
             keeper: app::keeper(opened.newest, &opened.records, &boot),
             records: opened.records,
             next_seq: opened.next_seq,
-            wanted: Wanted::default(),
             boot,
-            primary_chosen: "eth0".to_string(),
             primary_found: String::new(),
         };
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
@@ -164,6 +156,7 @@ impl Machine {
             clock: self.clock.clone(),
             database: path,
             machine: Box::new(net_pulse::model::Machine::default),
+            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
             listening: Vec::new(),
             guard: http::Guard::new(self.folder.to_path_buf(), None, false, false),
             notes: http::Notes::default(),

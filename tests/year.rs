@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
-use net_pulse::detect::Wanted;
+use net_pulse::config::Config;
 use net_pulse::error::Result;
 use net_pulse::http::{self, Ask, Context};
-use net_pulse::live::{Live, Tuning};
+use net_pulse::live::Live;
 use net_pulse::model::{Address, Bucket, Counters, Link, Reading, Resolution, Width};
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
@@ -129,24 +129,16 @@ fn a_year_of_24_interfaces() {
     let path = folder.0.join("year.db");
     let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
     let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 50_000, unix_ms: start_unix * 1000 + 400 })));
-    let tuning = Tuning {
-        interval_s: TICK_S as u32,
-        max_retries: 3,
-        retry_delay_ms: 1000,
-        interfaces: Vec::new(),
-        running: true,
-        flush_s: FLUSH_S as u32,
-    };
-    let live = Arc::new(Live::new(tuning, zone.clone()));
+    let (interval, flush) = (TICK_S.to_string(), FLUSH_S.to_string());
+    let config = Config::saved(&[("interval", &interval), ("flush", &flush)]);
+    let live = Arc::new(Live::new(config, zone.clone()));
     let router = Arc::new(Router::new());
     let first: Vec<Counters> = router.counters.lock().unwrap().clone();
     let start = Start {
         records: opened.records,
         next_seq: opened.next_seq,
         keeper: Keeper::new(BUILD_FLOOR, opened.newest),
-        wanted: Wanted::default(),
         boot: "boot".to_string(),
-        primary_chosen: String::new(),
         primary_found: String::new(),
     };
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
@@ -242,6 +234,7 @@ fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::
         clock: clock.clone(),
         database: folder.join("year.db"),
         machine: Box::new(net_pulse::model::Machine::default),
+        find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
         listening: Vec::new(),
         guard: http::Guard::new(folder.to_path_buf(), None, false, false),
         notes: http::Notes::default(),

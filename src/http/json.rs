@@ -38,6 +38,39 @@ impl fmt::Display for Name {
 }
 
 pub type Map<T> = BTreeMap<String, T>;
+
+/// An object whose members keep the order in which they are here.
+#[derive(Clone, Debug)]
+pub struct Ordered<T>(pub Vec<(&'static str, T)>);
+
+impl<T: Serialize> Serialize for Ordered<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// A setting's value, in whatever JSON has for its kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SettingValue {
+    Integer(u64),
+    Decimal(f64),
+    Text(String),
+    List(Vec<String>),
+    Switch(bool),
+}
+
+impl Serialize for SettingValue {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            SettingValue::Integer(number) => serializer.serialize_u64(*number),
+            SettingValue::Decimal(number) => serializer.serialize_f64(*number),
+            SettingValue::Text(text) => serializer.serialize_str(text),
+            SettingValue::List(items) => items.serialize(serializer),
+            SettingValue::Switch(on) => serializer.serialize_bool(*on),
+        }
+    }
+}
+
 /// Words of a fixed vocabulary; `SCALARS` lists them.
 pub type Overall = &'static str;
 pub type CollectorWord = &'static str;
@@ -48,9 +81,11 @@ pub type LinkWord = &'static str;
 pub type Family = &'static str;
 pub type KindWord = &'static str;
 pub type EventWord = &'static str;
+pub type OriginWord = &'static str;
+pub type SettingKind = &'static str;
 
 /// What a type that is no shape is in JSON Schema.
-pub const SCALARS: [(&str, &str); 20] = [
+pub const SCALARS: [(&str, &str); 23] = [
     ("String", r#"{"type":"string"}"#),
     ("Name", r#"{"type":"string"}"#),
     ("Time", r#"{"type":"string","format":"date-time"}"#),
@@ -70,6 +105,12 @@ pub const SCALARS: [(&str, &str); 20] = [
     ("Family", r#"{"enum":["inet","inet6"]}"#),
     ("KindWord", r#"{"type":"string"}"#),
     ("EventWord", r#"{"type":"string"}"#),
+    ("OriginWord", r#"{"enum":["default","saved","environment","flag"]}"#),
+    ("SettingKind", r#"{"enum":["integer","decimal","text","word","list","size","switch"]}"#),
+    (
+        "SettingValue",
+        r#"{"anyOf":[{"type":"integer"},{"type":"number"},{"type":"string"},{"type":"boolean"},{"type":"array","items":{"type":"string"}}]}"#,
+    ),
     ("&'staticstr", r#"{"type":"string"}"#),
 ];
 
@@ -336,6 +377,36 @@ shapes! {
         #[serde(skip_serializing_if = "Option::is_none")]
         saved: Option<bool>,
     }
+    /// Every setting, in the order in which people should see them.
+    Settings {
+        settings: Ordered<Setting>,
+        /// After a change: it is on disk.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        saved: Option<bool>,
+    }
+    /// One setting.
+    Setting {
+        /// What is in force: integers and sizes (bytes) as numbers, lists as arrays, no text as an empty one.
+        value: SettingValue,
+        default: SettingValue,
+        /// What set it.
+        origin: OriginWord,
+        /// The flag or the variable that it belongs to: it cannot be changed here.
+        owner: Option<&'static str>,
+        kind: SettingKind,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        min: Option<SettingValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max: Option<SettingValue>,
+        /// What it may be, where that is one of a few words.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        words: Option<Vec<&'static str>>,
+        flag: Option<&'static str>,
+        environment: Option<&'static str>,
+        help: &'static str,
+        /// False: only a flag or the environment sets it.
+        changeable: bool,
+    }
     /// The machine.
     SystemInfo {
         hostname: String,
@@ -475,7 +546,7 @@ shapes! {
     /// One fault of a request.
     Flaw {
         /// `query`, `path` or `body`, and the name.
-        loc: Vec<&'static str>,
+        loc: Vec<String>,
         msg: String,
         input: String,
     }

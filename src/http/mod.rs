@@ -21,7 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::Serialize;
 
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Zone};
+use crate::config::Owned;
 use crate::error::{Error, ErrorKind};
 use crate::live::Live;
 use crate::model::Machine;
@@ -40,6 +41,8 @@ pub struct Context {
     pub database: PathBuf,
     /// Reads the machine's facts now.
     pub machine: Box<dyn Fn() -> Machine + Send + Sync>,
+    /// What a time zone's name means here; nothing stands for the system's own.
+    pub find_zone: Box<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>,
     pub listening: Vec<SocketAddr>,
     pub guard: guard::Guard,
     pub notes: Notes,
@@ -225,6 +228,12 @@ impl From<Error> for Fault {
         ];
         let status = STATUSES.iter().find(|(kind, _)| *kind == error.kind).map_or(500, |(_, status)| *status);
         Fault::new(status, format!("the history cannot be read: {error}; see /api/system/health"))
+    }
+}
+
+impl From<Owned> for Fault {
+    fn from(Owned { key, owner }: Owned) -> Fault {
+        Fault::new(409, format!("{} is set by {owner}: change it there and restart", key.replace('_', " ")))
     }
 }
 

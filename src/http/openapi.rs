@@ -7,6 +7,7 @@ use super::json::{Field, Out, SCALARS, SHAPES};
 use super::params::{Kind, Param, Place, TIMES};
 use super::routes::{ROUTES, Route};
 use super::{Answer, Call, Context, Fault, JSON};
+use crate::config;
 
 pub fn handler(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
     Ok(Answer::stream(JSON, |_, out| document(out)))
@@ -26,7 +27,7 @@ const PROBLEMS: [(u16, &str); 13] = [
     (403, "A page of another origin may not change anything here"),
     (404, "There is no such thing"),
     (405, "The path has other methods"),
-    (409, "The setting is owned by a flag or the environment"),
+    (409, "A flag or the environment owns the setting, or what is there stands in the way"),
     (413, "The body is larger than anything asked for here"),
     (421, "The Host is no name of this machine"),
     (422, "Parameters or body do not validate: all faults at once"),
@@ -99,8 +100,7 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
     let security = if changes_something(route.method) { r#"{"bearer":[]}"# } else { r#"{},{"bearer":[]}"# };
     write!(out, r#","security":[{security}]"#)?;
 
-    let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) =
-        route.params.iter().partition(|param| param.place == Place::Body);
+    let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) = route.params.iter().partition(|param| param.place.in_body());
     if !elsewhere.is_empty() {
         out.write_all(br#","parameters":["#)?;
         for (at, param) in elsewhere.iter().enumerate() {
@@ -120,10 +120,13 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
     if !in_body.is_empty() {
         let members: Vec<String> =
             in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, given(param))).collect();
-        let names: Vec<String> = in_body.iter().map(|param| quoted(param.name)).collect();
+        let needed = in_body.iter().filter(|param| !param.place.may_lack());
+        let names: Vec<String> = needed.map(|param| quoted(param.name)).collect();
+        // Where anything may be left out, a slip of the pen would go unnoticed.
+        let others = if names.is_empty() { r#","additionalProperties":false"# } else { "" };
         write!(
             out,
-            r#","requestBody":{{"required":true,"content":{{"{JSON}":{{"schema":{{"type":"object","properties":{{{}}},"required":[{}]}}}}}}}}"#,
+            r#","requestBody":{{"required":true,"content":{{"{JSON}":{{"schema":{{"type":"object","properties":{{{}}},"required":[{}]{others}}}}}}}}}"#,
             members.join(","),
             names.join(","),
         )?;
@@ -162,8 +165,9 @@ pub fn problems(route: &Route) -> Vec<u16> {
     problems.extend([400, 401, 405, 421, 429, 500]);
     problems.extend(changes_something(route.method).then_some(403));
     problems.extend(has(Place::Path).then_some(404));
-    problems.extend(has(Place::Body).then_some(413));
-    problems.extend((has(Place::Body) || has(Place::Query)).then_some(422));
+    let in_body = route.params.iter().any(|param| param.place.in_body());
+    problems.extend(in_body.then_some(413));
+    problems.extend((in_body || has(Place::Query)).then_some(422));
     problems.sort();
     problems.dedup();
     problems
@@ -179,6 +183,14 @@ fn quoted(text: &str) -> String {
 
 /// The schema of a parameter.
 fn given(param: &Param) -> String {
+    let schema = bare(param);
+    match param.place {
+        Place::PartOrNull => format!(r#"{{"description":{},"anyOf":[{schema},{{"type":"null"}}]}}"#, quoted(param.doc)),
+        _ => schema,
+    }
+}
+
+fn bare(param: &Param) -> String {
     match param.kind {
         Kind::Integer { low, high, default } => {
             let default = default.map_or(String::new(), |default| format!(r#","default":{default}"#));
@@ -186,8 +198,8 @@ fn given(param: &Param) -> String {
         }
         Kind::Decimal { low, high } => format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#),
         Kind::Word(words) => {
-            let list: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-            format!(r#"{{"type":"string","enum":[{}],"default":{}}}"#, list.join(","), list.first().map_or("", |it| it))
+            let default = words.first().map_or(String::new(), |word| quoted(word));
+            format!(r#"{{"type":"string","enum":[{}],"default":{default}}}"#, list(words))
         }
         Kind::Time => {
             const YEARS: &str = r#""pattern":"^(19[7-9]|[2-9][0-9]{2})[0-9]-""#;
@@ -198,8 +210,28 @@ fn given(param: &Param) -> String {
         }
         Kind::Text if param.place == Place::Path => r#"{"type":"string","minLength":1}"#.to_string(),
         Kind::Text => r#"{"type":"string"}"#.to_string(),
-        Kind::Texts => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
+        Kind::Line { most } => format!(r#"{{"type":"string","maxLength":{most},"pattern":"{LINE}"}}"#),
+        Kind::Texts { most } => format!(r#"{{"type":"array","maxItems":{most},"items":{{"type":"string"}}}}"#),
+        Kind::Words(words) => format!(r#"{{"type":"array","items":{{"type":"string","enum":[{}]}}}}"#, list(words)),
+        Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
+        Kind::Setting(setting) => match setting.kind {
+            config::Kind::Integer(low, high) => format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}}}"#),
+            config::Kind::Decimal(low, high) => format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#),
+            config::Kind::Word(words) => format!(r#"{{"type":"string","enum":[{}]}}"#, list(words)),
+            config::Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
+            config::Kind::List => {
+                r#"{"type":"array","items":{"type":"string","pattern":"^[^,]*[^, ][^,]*$"}}"#.to_string()
+            }
+            _ => format!(r#"{{"type":"string","pattern":"{LINE}"}}"#),
+        },
     }
+}
+
+/// Without control characters, as `params` has it.
+const LINE: &str = r"^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+
+fn list(words: &[&str]) -> String {
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(",")
 }
 
 /// `X` of `Wrapper<X>`.
@@ -232,7 +264,7 @@ fn schema(out: Out, kind: &str, doc: Option<&str>) -> io::Result<()> {
     } else if let Some(inner) = inside(kind, "Vec") {
         out.write_all(br#""type":"array","items":"#)?;
         schema(out, inner, None)?;
-    } else if let Some(inner) = inside(kind, "Map") {
+    } else if let Some(inner) = inside(kind, "Map").or_else(|| inside(kind, "Ordered")) {
         out.write_all(br#""type":"object","additionalProperties":"#)?;
         schema(out, inner, None)?;
     } else if let Some((_, scalar)) = SCALARS.iter().find(|(name, _)| *name == kind) {

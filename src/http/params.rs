@@ -8,6 +8,8 @@ use serde_json::Value as Json;
 use super::json::Flaw;
 use super::routes::MOST;
 use crate::clock::{Zone, parse_time};
+use crate::config::{self, Setting};
+use crate::error::Result as Found;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -15,6 +17,10 @@ pub enum Place {
     Query,
     /// A member of the JSON object in the body; always required.
     Body,
+    /// A member that may be left out. What no such parameter names may not be there either.
+    Part,
+    /// The same, and null means something.
+    PartOrNull,
 }
 
 impl Place {
@@ -22,8 +28,16 @@ impl Place {
         match self {
             Place::Path => "path",
             Place::Query => "query",
-            Place::Body => "body",
+            Place::Body | Place::Part | Place::PartOrNull => "body",
         }
+    }
+
+    pub fn in_body(self) -> bool {
+        self.name() == "body"
+    }
+
+    pub fn may_lack(self) -> bool {
+        matches!(self, Place::Part | Place::PartOrNull)
     }
 }
 
@@ -44,8 +58,19 @@ pub enum Kind {
     Word(&'static [&'static str]),
     Time,
     Text,
+    /// A text of so many characters at the most, none of them a control character.
+    Line {
+        most: usize,
+    },
     /// Repeated in a query, a list in a body.
-    Texts,
+    Texts {
+        most: usize,
+    },
+    /// The same, of a fixed vocabulary and without a default.
+    Words(&'static [&'static str]),
+    Switch,
+    /// As the table of settings has it.
+    Setting(&'static Setting),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +86,9 @@ enum Value {
     Integer(i64),
     Decimal(f64),
     Text(String),
+    Switch(bool),
+    /// Null, or an empty list or text where that comes to the same.
+    Nothing,
 }
 
 /// Years 1970 to 9999, as `parse_time` has it.
@@ -102,6 +130,18 @@ impl Values {
     pub fn text(&self, name: &str) -> Option<&str> {
         self.texts(name).next()
     }
+
+    pub fn switch(&self, name: &str) -> Option<bool> {
+        self.0.iter().find_map(|(known, value)| match value {
+            Value::Switch(on) if *known == name => Some(*on),
+            _ => None,
+        })
+    }
+
+    /// Given at all, be it as null.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| *known == name)
+    }
 }
 
 /// Percent-decoding. A `%` without two digits behind it stands for itself, as browsers have it. What is not UTF-8
@@ -135,9 +175,16 @@ pub struct Given<'a> {
     pub body: &'a [u8],
 }
 
-/// `zone` is asked for only when a time is among the parameters.
-pub fn read(params: &'static [Param], given: &Given, zone: impl FnOnce() -> Arc<Zone>) -> Result<Values, Vec<Flaw>> {
-    let zone = params.iter().any(|param| matches!(param.kind, Kind::Time)).then(zone);
+/// Who knows about time zones.
+pub struct Zones<'a> {
+    /// The one in force; asked for only when a time is among the parameters.
+    pub now: &'a dyn Fn() -> Arc<Zone>,
+    /// What a name means.
+    pub find: &'a dyn Fn(&str) -> Found<Zone>,
+}
+
+pub fn read(params: &'static [Param], given: &Given, zones: &Zones) -> Result<Values, Vec<Flaw>> {
+    let zone = params.iter().any(|param| matches!(param.kind, Kind::Time)).then(zones.now);
     let zone = zone.as_deref().unwrap_or(&Zone::UTC);
     let query: Vec<_> = given
         .query
@@ -150,7 +197,7 @@ pub fn read(params: &'static [Param], given: &Given, zone: impl FnOnce() -> Arc<
         .collect();
     let mut body = None;
 
-    let mut reading = Reading { values: Values::default(), flaws: Vec::new() };
+    let mut reading = Reading { values: Values::default(), flaws: Vec::new(), find: zones.find };
     for param in params {
         match param.place {
             Place::Path => {
@@ -160,9 +207,10 @@ pub fn read(params: &'static [Param], given: &Given, zone: impl FnOnce() -> Arc<
             }
             Place::Query => {
                 let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
-                if !matches!(param.kind, Kind::Texts) && found.len() > 1 {
+                if !matches!(param.kind, Kind::Texts { .. } | Kind::Words(_)) && found.len() > 1 {
                     found.drain(..found.len() - 1);
                 }
+                reading.count(param, found.len());
                 for (_, value) in &found {
                     match value {
                         Ok(text) => reading.text(param, text, zone),
@@ -173,20 +221,48 @@ pub fn read(params: &'static [Param], given: &Given, zone: impl FnOnce() -> Arc<
                     reading.default(param);
                 }
             }
-            Place::Body => {
+            Place::Body | Place::Part | Place::PartOrNull => {
                 let object = body.get_or_insert_with(|| object(given.body));
                 match object {
                     Ok(Json::Object(members)) => match members.get(param.name) {
+                        Some(Json::Null) if param.place == Place::PartOrNull => {
+                            reading.values.0.push((param.name, Value::Nothing))
+                        }
                         Some(value) => reading.json(param, value),
+                        None if param.place.may_lack() => {}
                         None => reading.flaw(param, "is missing", ""),
                     },
+                    // Once is enough: this is no fault of a member.
+                    _ if param.place.may_lack() => {}
                     Ok(other) => reading.flaw(param, "the body must be a JSON object", &other.to_string()),
                     Err(fault) => reading.flaw(param, fault, &String::from_utf8_lossy(given.body)),
                 }
             }
         }
     }
+    if params.iter().any(|param| param.place.may_lack()) {
+        match body {
+            Some(Ok(Json::Object(members))) => {
+                let known = |name: &str| params.iter().any(|param| param.place.in_body() && param.name == name);
+                for (name, value) in members.iter().filter(|(name, _)| !known(name)) {
+                    reading.flaws.push(flaw(
+                        ["body", name],
+                        "there is no such thing to be changed",
+                        &value.to_string(),
+                    ));
+                }
+            }
+            Some(Ok(other)) => reading.flaws.push(flaw(["body"], "the body must be a JSON object", &other.to_string())),
+            Some(Err(fault)) => reading.flaws.push(flaw(["body"], &fault, &String::from_utf8_lossy(given.body))),
+            None => {}
+        }
+    }
     if reading.flaws.is_empty() { Ok(reading.values) } else { Err(reading.flaws) }
+}
+
+fn flaw<const N: usize>(place: [&str; N], msg: &str, input: &str) -> Flaw {
+    let short = |text: &str| text.chars().take(SHOWN).collect::<String>();
+    Flaw { loc: place.map(short).to_vec(), msg: msg.to_string(), input: short(input) }
 }
 
 fn object(body: &[u8]) -> Result<Json, String> {
@@ -196,18 +272,23 @@ fn object(body: &[u8]) -> Result<Json, String> {
     serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))
 }
 
-struct Reading {
+struct Reading<'a> {
     values: Values,
     flaws: Vec<Flaw>,
+    find: &'a dyn Fn(&str) -> Found<Zone>,
 }
 
-impl Reading {
+impl Reading<'_> {
     fn flaw(&mut self, param: &Param, msg: &str, input: &str) {
-        self.flaws.push(Flaw {
-            loc: vec![param.place.name(), param.name],
-            msg: msg.to_string(),
-            input: input.chars().take(SHOWN).collect(),
-        });
+        self.flaws.push(flaw([param.place.name(), param.name], msg, input));
+    }
+
+    fn count(&mut self, param: &Param, given: usize) {
+        if let Kind::Texts { most } = param.kind
+            && given > most
+        {
+            self.flaw(param, &format!("must be given no more than {most} times"), &given.to_string());
+        }
     }
 
     fn take(&mut self, param: &Param, value: Option<Value>, input: &str) {
@@ -229,14 +310,21 @@ impl Reading {
             Kind::Time => {
                 parse_time(text, zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
             }
-            Kind::Text | Kind::Texts => Some(Value::Text(text.to_string())),
+            Kind::Text | Kind::Texts { .. } => Some(Value::Text(text.to_string())),
+            Kind::Words(words) => words.contains(&text).then(|| Value::Text(text.to_string())),
+            Kind::Line { most } => line(text, most),
+            Kind::Switch | Kind::Setting(_) => None,
         };
         self.take(param, value, text);
     }
 
     /// `true` is no 1 and `"10"` is no 10: who sends these means something else.
     fn json(&mut self, param: &Param, json: &Json) {
-        if let (Kind::Texts, Json::Array(items)) = (param.kind, json) {
+        if let Kind::Setting(setting) = param.kind {
+            return self.setting(param, setting, json);
+        }
+        if let (Kind::Texts { .. }, Json::Array(items)) = (param.kind, json) {
+            self.count(param, items.len());
             for item in items {
                 self.take(param, item.as_str().map(|text| Value::Text(text.to_string())), &item.to_string());
             }
@@ -253,19 +341,55 @@ impl Reading {
                 json.as_str().filter(|text| words.contains(text)).map(|text| Value::Text(text.to_string()))
             }
             Kind::Text => json.as_str().map(|text| Value::Text(text.to_string())),
-            Kind::Time | Kind::Texts => None,
+            Kind::Line { most } => json.as_str().and_then(|text| line(text, most)),
+            Kind::Switch => json.as_bool().map(Value::Switch),
+            Kind::Time | Kind::Texts { .. } | Kind::Words(_) | Kind::Setting(_) => None,
         };
         self.take(param, value, &json.to_string());
+    }
+
+    /// A setting as the text that `config` keeps.
+    fn setting(&mut self, param: &Param, setting: &Setting, json: &Json) {
+        let text = match setting.kind {
+            config::Kind::Integer(..) => whole(json).map(|number| number.to_string()),
+            config::Kind::Decimal(..) => json.as_f64().map(|number| format!("{number:?}")),
+            config::Kind::Switch => json.as_bool().map(|on| on.to_string()),
+            config::Kind::List => json.as_array().and_then(|items| {
+                let item = |item: &Json| item.as_str().map(str::trim).map(str::to_string);
+                // What is kept is cut at commas.
+                let sound = |item: &String| !item.is_empty() && !item.contains(',');
+                let items: Vec<String> = items.iter().map(|it| item(it).filter(sound)).collect::<Option<_>>()?;
+                Some(items.join(","))
+            }),
+            _ => json.as_str().map(|text| text.trim().to_string()),
+        };
+        let input = json.to_string();
+        match text {
+            Some(text) if text.is_empty() && setting.default.is_empty() => {
+                self.values.0.push((param.name, Value::Nothing))
+            }
+            Some(text) if setting.check(&text).is_err() => self.flaw(param, &wanted(param.kind), &input),
+            Some(text) => match (setting.kind == config::Kind::Zone).then(|| (self.find)(&text)) {
+                Some(Err(error)) => self.flaw(param, &format!("must be a time zone: {error}"), &input),
+                _ => self.values.0.push((param.name, Value::Text(text))),
+            },
+            None => self.flaw(param, &wanted(param.kind), &input),
+        }
     }
 
     fn default(&mut self, param: &Param) {
         let value = match param.kind {
             Kind::Integer { default, .. } => default.map(Value::Integer),
             Kind::Word(words) => words.first().map(|word| Value::Text(word.to_string())),
-            Kind::Decimal { .. } | Kind::Time | Kind::Text | Kind::Texts => None,
+            _ => None,
         };
         self.values.0.extend(value.map(|value| (param.name, value)));
     }
+}
+
+fn line(text: &str, most: usize) -> Option<Value> {
+    let sound = text.chars().count() <= most && !text.contains(char::is_control);
+    sound.then(|| Value::Text(text.to_string()))
 }
 
 /// JSON has one kind of number: 10.0 and 1e1 are as whole as 10, to JSON Schema too.
@@ -282,7 +406,18 @@ fn wanted(kind: Kind) -> String {
         Kind::Word(words) => format!("must be one of {}", words.join(", ")),
         Kind::Time => "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds".to_string(),
         Kind::Text => "must be a text".to_string(),
-        Kind::Texts => "must be a list of texts".to_string(),
+        Kind::Line { most } => format!("must be a text of up to {most} characters on one line"),
+        Kind::Texts { .. } => "must be a list of texts".to_string(),
+        Kind::Words(words) => format!("must be some of {}", words.join(", ")),
+        Kind::Switch => "must be true or false".to_string(),
+        Kind::Setting(setting) => match setting.kind {
+            config::Kind::Integer(low, high) => format!("must be a whole number from {low} to {high}"),
+            config::Kind::Decimal(low, high) => format!("must be a number from {low} to {high}"),
+            config::Kind::Word(words) => wanted(Kind::Word(words)),
+            config::Kind::Switch => wanted(Kind::Switch),
+            config::Kind::List => "must be a list of short texts without commas".to_string(),
+            _ => "must be a short text on one line".to_string(),
+        },
     }
 }
 
@@ -304,7 +439,7 @@ mod tests {
             doc: "",
         },
         Param { name: "format", place: Place::Query, kind: Kind::Word(&["json", "csv"]), doc: "" },
-        Param { name: "interface", place: Place::Query, kind: Kind::Texts, doc: "" },
+        Param { name: "interface", place: Place::Query, kind: Kind::Texts { most: 8 }, doc: "" },
         Param { name: "one", place: Place::Query, kind: Kind::Text, doc: "" },
     ];
     static INTERVAL: [Param; 1] = [Param {
@@ -315,10 +450,12 @@ mod tests {
     }];
     static DELAY: [Param; 1] =
         [Param { name: "retry_delay", place: Place::Body, kind: Kind::Decimal { low: 0.1, high: 300.0 }, doc: "" }];
-    static NAMES: [Param; 1] = [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts, doc: "" }];
+    static NAMES: [Param; 1] =
+        [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts { most: 8 }, doc: "" }];
 
     fn run(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
-        read(params, &Given { path: &[], query, body }, || Arc::new(Zone::UTC))
+        let zones = Zones { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
+        read(params, &Given { path: &[], query, body }, &zones)
     }
 
     #[test]
@@ -352,7 +489,8 @@ mod tests {
     #[test]
     fn all_faults_at_once() {
         let flaws = run(&QUERY, "limit=0&offset=-1&format=xml&interface=%ff", b"").unwrap_err();
-        let seen: Vec<_> = flaws.iter().map(|flaw| (flaw.loc[1], flaw.msg.as_str(), flaw.input.as_str())).collect();
+        let seen: Vec<_> =
+            flaws.iter().map(|flaw| (flaw.loc[1].as_str(), flaw.msg.as_str(), flaw.input.as_str())).collect();
         assert_eq!(
             seen,
             [

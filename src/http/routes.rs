@@ -2,9 +2,10 @@
 //! drift: a parameter that is not in the table does not reach a handler.
 
 use super::api::{collector, config, events, export, interfaces, live, series, system, traffic};
-use super::params::{self, Given, Kind, Param, Place};
+use super::params::{self, Given, Kind, Param, Place, Zones};
 use super::{Answer, Ask, Call, Context, Fault, assets, openapi};
-use crate::config::{INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S};
+use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
+use crate::model::EventKind;
 
 pub type Handler = fn(&Context, &Call) -> Result<Answer, Fault>;
 
@@ -45,6 +46,44 @@ const END: Param = query("end_time", Kind::Time, "Not after this time.");
 const FROM: Param = query("from", Kind::Time, "The beginning; a day before the end if left out.");
 const TO: Param = query("to", Kind::Time, "The end; now if left out.");
 const OFFSET: Param = query("offset", count(0, MOST, 0), "Skips so many of the newest.");
+
+const fn changeable() -> usize {
+    let (mut count, mut at) = (0, 0);
+    while at < SETTINGS.len() {
+        count += matches!(SETTINGS[at].change, Change::People) as usize;
+        at += 1;
+    }
+    count
+}
+
+/// Every setting that people may change while running.
+static CHANGEABLE: [Param; changeable()] = {
+    let mut params = [NAME; changeable()];
+    let (mut count, mut at) = (0, 0);
+    while at < SETTINGS.len() {
+        let setting = &SETTINGS[at];
+        if matches!(setting.change, Change::People) {
+            params[count] =
+                Param { name: setting.key, place: Place::PartOrNull, kind: Kind::Setting(setting), doc: setting.help };
+            count += 1;
+        }
+        at += 1;
+    }
+    params
+};
+
+const EVENT_KINDS: [&str; EventKind::NAMES.len()] = {
+    let mut words = [""; EventKind::NAMES.len()];
+    let mut at = 0;
+    while at < words.len() {
+        words[at] = EventKind::NAMES[at].1;
+        at += 1;
+    }
+    words
+};
+
+/// Charts of more lines than this nobody reads.
+const SERIES_MOST: usize = 8;
 
 pub const EXPORT_FORMATS: &[&str] = &["json", "csv"];
 pub const RESOLUTIONS: &[&str] = &["sample", "5min", "hour", "day"];
@@ -174,7 +213,7 @@ pub static ROUTES: &[Route] = &[
         handler: series::series,
         summary: "Rates over a range of time, in columns for a chart",
         params: &[
-            query("interface", Kind::Texts, "Which interfaces; the primary if left out."),
+            query("interface", Kind::Texts { most: SERIES_MOST }, "Which interfaces; the primary if left out."),
             FROM,
             TO,
             query("points", count(1, 720, 720), "No more buckets than this."),
@@ -225,6 +264,24 @@ pub static ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
+        path: "/api/config",
+        handler: config::all,
+        summary: "Every setting: its value, its default, what set it and what it may be",
+        params: &[],
+        answers: &["Settings"],
+        problems: &[],
+    },
+    Route {
+        method: "PATCH",
+        path: "/api/config",
+        handler: config::patch,
+        summary: "Changes settings, all that are named or none, at once; null brings the default back",
+        params: &CHANGEABLE,
+        answers: &["Settings"],
+        problems: &[409],
+    },
+    Route {
+        method: "GET",
         path: "/api/config/interfaces",
         handler: config::interfaces,
         summary: "Which interfaces are chosen by name",
@@ -237,7 +294,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/config/interfaces",
         handler: config::put_interfaces,
         summary: "Chooses interfaces by name",
-        params: &[body("interfaces", Kind::Texts, "Names; none for all that are not ignored.")],
+        params: &[body("interfaces", Kind::Texts { most: 1000 }, "Names; none for all that are not ignored.")],
         answers: &["InterfacesChanged"],
         problems: &[400, 409],
     },
@@ -335,7 +392,14 @@ pub static ROUTES: &[Route] = &[
         path: "/api/events",
         handler: events::events,
         summary: "Resets, gaps, clock steps, interfaces that came and went: newest first",
-        params: &[query("limit", count(1, 1000, 100), "No more than so many."), OFFSET],
+        params: &[
+            query("limit", count(1, 1000, 100), "No more than so many."),
+            OFFSET,
+            query("interface", Kind::Text, "Only what concerns this interface."),
+            query("kind", Kind::Words(&EVENT_KINDS), "Only of these kinds."),
+            query("from", Kind::Time, "Not before this time."),
+            query("to", Kind::Time, "Before this time."),
+        ],
         answers: &["Vec<EventRecord>"],
         problems: &[503],
     },
@@ -378,14 +442,14 @@ pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
             methods.push(route.method);
             continue;
         }
-        let wants_body = route.params.iter().any(|param| param.place == Place::Body);
+        let wants_body = route.params.iter().any(|param| param.place.in_body());
         let body = match ask.body {
             Some(body) => body,
             None if wants_body => return Err(Fault::new(413, "the body is larger than anything asked for here")),
             None => b"",
         };
-        let zone = || context.live.lock().zone.clone();
-        let values = params::read(route.params, &Given { path: &path, query, body }, zone).map_err(Fault::flaws)?;
+        let zones = Zones { now: &|| context.live.lock().zone.clone(), find: &context.find_zone };
+        let values = params::read(route.params, &Given { path: &path, query, body }, &zones).map_err(Fault::flaws)?;
         return (route.handler)(context, &Call { ask, values, now: context.clock.now() });
     }
 

@@ -39,10 +39,8 @@ pub struct Start {
     pub records: Vec<Record>,
     pub next_seq: u64,
     pub keeper: Keeper,
-    pub wanted: Wanted,
     pub boot: String,
-    /// The user's choice of primary, and the one found in an earlier run; empty for none.
-    pub primary_chosen: String,
+    /// The primary of an earlier run; empty for none.
     pub primary_found: String,
 }
 
@@ -101,13 +99,13 @@ impl Sampler {
             live,
             clock,
             keeper: start.keeper,
-            wanted: start.wanted,
+            wanted: wanted(&tuning),
             boot: start.boot,
             links: Vec::new(),
             records: start.records,
             births: Vec::new(),
             gone: Vec::new(),
-            primary: Primary::new(start.primary_chosen, start.primary_found),
+            primary: Primary::new(tuning.primary.clone(), start.primary_found),
             next_seq: start.next_seq,
             readings: Vec::new(),
             reports: Vec::new(),
@@ -231,15 +229,19 @@ impl Sampler {
     /// Settings changed while running: in force from this turn on.
     fn follow(&mut self, tuning: Tuning, now: Now) {
         let before = std::mem::replace(&mut self.tuning, tuning);
-        if before.interfaces != self.tuning.interfaces {
+        if (&before.interfaces, &before.ignored) != (&self.tuning.interfaces, &self.tuning.ignored) {
             // What was watched until now is booked; what is watched from now on begins now.
             if before.running && self.read().is_ok() {
                 self.take_sample(now, None);
             }
-            self.wanted.interfaces.clone_from(&self.tuning.interfaces);
+            self.wanted = wanted(&self.tuning);
             self.judge_all();
             self.publish();
             self.due_ms = self.tuning.running.then_some(now.mono_ms);
+        }
+        if before.primary != self.tuning.primary {
+            self.primary.choose(self.tuning.primary.clone(), now);
+            self.consider_primary(now);
         }
         if before.running && !self.tuning.running {
             // What passed until now is booked; what passes from now on is not.
@@ -552,6 +554,10 @@ impl Sampler {
     fn id_of(&self, at: usize) -> Option<IfaceId> {
         self.links[at].id
     }
+}
+
+fn wanted(tuning: &Tuning) -> Wanted {
+    Wanted { interfaces: tuning.interfaces.clone(), ignored: tuning.ignored.clone() }
 }
 
 /// What to tell of a sample that is more than a difference.

@@ -35,6 +35,13 @@ impl Primary {
         self.next_ms = Some(now.mono_ms);
     }
 
+    /// The user has made another choice, or leaves it to the traffic again: that takes another look.
+    pub fn choose(&mut self, chosen: String, now: Now) {
+        self.chosen = chosen;
+        self.looks.clear();
+        (self.begun, self.next_ms) = (false, Some(now.mono_ms));
+    }
+
     pub fn due(&self, now: Now) -> bool {
         self.next_ms.is_some_and(|next| now.mono_ms >= next)
     }
@@ -71,10 +78,10 @@ impl Sampler {
             }
             None => false,
         };
+        if !primary.name().is_empty() && self.live.lock().primary.as_deref() != Some(primary.name()) {
+            self.live.lock().primary = Some(primary.name().to_string());
+        }
         if !primary.chosen.is_empty() || settled {
-            if self.live.lock().primary.as_deref() != Some(primary.name()) {
-                self.live.lock().primary = Some(primary.name().to_string());
-            }
             return;
         }
         let mut claims = Vec::new();

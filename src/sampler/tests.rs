@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::clock::{BUILD_FLOOR, Zone};
+use crate::config::Config;
 use crate::model::{Address, Batch, Link, Width};
 
 #[derive(Default)]
@@ -78,10 +79,6 @@ struct Bench {
 const BOOT: &str = "boot-a";
 const START_MS: i64 = (BUILD_FLOOR + 1_000_000) * 1000;
 
-fn tuning() -> Tuning {
-    Tuning { interval_s: 30, max_retries: 3, retry_delay_ms: 1000, interfaces: Vec::new(), running: true, flush_s: 300 }
-}
-
 fn link(ifindex: u32, name: &str) -> Link {
     Link { ifindex, name: name.to_string(), hardware: 1, up: true, ..Link::default() }
 }
@@ -100,14 +97,12 @@ impl Bench {
     fn after(links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
         let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
         let clock = Arc::new(Hand(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
-        let live = Arc::new(Live::new(tuning(), Zone::UTC));
+        let live = Arc::new(Live::new(Config::default(), Zone::UTC));
         let start = Start {
             records,
             next_seq: 1,
             keeper: Keeper::new(BUILD_FLOOR, None),
-            wanted: Wanted::default(),
             boot: BOOT.to_string(),
-            primary_chosen: String::new(),
             primary_found: String::new(),
         };
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));

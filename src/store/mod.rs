@@ -27,7 +27,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Anchor, Batch, Bucket, Event, IfaceId, Record, Resolution, Sample};
+use crate::model::{Anchor, Batch, Bucket, Event, EventKind, IfaceId, Record, Resolution, Sample};
 
 pub struct Options {
     /// The file never grows past this; samples are pruned first, then five-minute cells.
@@ -117,6 +117,26 @@ pub struct Filter {
     pub to: Option<i64>,
 }
 
+/// Which events.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// Empty for all.
+    pub kinds: Vec<EventKind>,
+    pub interface: Option<String>,
+    /// `[from, to)`; what happened while the clock could not be believed is in no range.
+    pub from: Option<i64>,
+    pub to: Option<i64>,
+}
+
+impl EventFilter {
+    pub fn takes(&self, event: &Event) -> bool {
+        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
+            && self.interface.as_ref().is_none_or(|name| *name == event.interface)
+            && self.from.is_none_or(|from| event.unix.is_some_and(|unix| unix >= from))
+            && self.to.is_none_or(|to| event.unix.is_some_and(|unix| unix < to))
+    }
+}
+
 /// The readers' side. Every query is one short read transaction.
 pub struct Reader {
     conn: Connection,
@@ -161,8 +181,8 @@ impl Reader {
     }
 
     /// Newest first.
-    pub fn events(&self, limit: usize, offset: u64) -> Result<Vec<Event>> {
-        self.newest_events(limit, offset)
+    pub fn events(&self, filter: &EventFilter, limit: usize, offset: u64) -> Result<Vec<Event>> {
+        self.newest_events(filter, limit, offset)
     }
 
     /// The oldest moment that a level has anything of on disk.

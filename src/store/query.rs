@@ -12,7 +12,7 @@ use super::levels::{Days, FIVE_MINUTES, HOURS, Level, each_cell, open_day};
 use super::rows::{LAST_UNIX, Samples, count_samples, unpack_cells};
 use super::samples::{BLOCK_S, each_block};
 use super::state::State;
-use super::{Cursor, Facts, Filter, Point, Reader, Unsaved};
+use super::{Cursor, EventFilter, Facts, Filter, Point, Reader, Unsaved};
 use crate::clock::Zone;
 use crate::error::Result;
 use crate::model::{Bucket, Event, EventKind, IfaceId, Resolution, Sample};
@@ -167,23 +167,31 @@ impl Reader {
         }
     }
 
-    pub(super) fn newest_events(&self, limit: usize, offset: u64) -> Result<Vec<Event>> {
-        let clip = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let mut statement = self
-            .conn
-            .prepare_cached("SELECT unix, kind, interface, detail FROM event ORDER BY id DESC LIMIT ?1 OFFSET ?2")?;
-        let mut rows = statement.query([clip(limit as u64), clip(offset)])?;
-        let mut events = Vec::new();
-        while let Some(row) = rows.next()? {
+    /// There are a thousand at the most: they are looked at one by one.
+    pub(super) fn newest_events(&self, filter: &EventFilter, limit: usize, offset: u64) -> Result<Vec<Event>> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT unix, kind, interface, detail FROM event ORDER BY id DESC")?;
+        let mut rows = statement.query([])?;
+        let (mut events, mut skip) = (Vec::new(), offset);
+        while events.len() < limit
+            && let Some(row) = rows.next()?
+        {
             let name: String = row.get(1)?;
             let kind = EventKind::NAMES.iter().find(|(_, known)| *known == name);
-            events.push(Event {
+            let event = Event {
                 unix: row.get(0)?,
                 mono_ms: 0,
                 kind: kind.map_or(EventKind::Storage, |(kind, _)| *kind),
                 interface: row.get(2)?,
                 detail: row.get(3)?,
-            });
+            };
+            if !filter.takes(&event) {
+                continue;
+            }
+            match skip {
+                0 => events.push(event),
+                _ => skip -= 1,
+            }
         }
         Ok(events)
     }
@@ -580,10 +588,10 @@ mod tests {
             opened.store.flush(&flush).unwrap();
         }
         let reader = opened.store.reader().unwrap();
-        let events = reader.events(2_000, 0).unwrap();
+        let events = reader.events(&EventFilter::default(), 2_000, 0).unwrap();
         assert_eq!((events.len(), events[0].detail.as_str(), events[999].detail.as_str()), (1_000, "1299", "300"));
         assert_eq!((events[0].unix, events[0].kind, events[999].unix), (Some(T + 99), EventKind::Reset, None));
-        assert_eq!(reader.events(5, 10).unwrap()[0].detail, "1289");
+        assert_eq!(reader.events(&EventFilter::default(), 5, 10).unwrap()[0].detail, "1289");
     }
 
     #[test]

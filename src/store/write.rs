@@ -184,7 +184,7 @@ mod tests {
     use crate::store::state::{SEQ_MARGIN, Tally};
     use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
     use crate::store::window::settle;
-    use crate::store::{Filter, Opened, Point, Reader};
+    use crate::store::{EventFilter, Filter, Opened, Point, Reader};
 
     const ALL: (i64, i64) = (0, i64::MAX);
     const ZONES: [&str; 4] =
@@ -603,7 +603,7 @@ mod tests {
             let (batch, zone) = (Batch::default(), Zone::UTC);
             let flush = Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], zone: &zone };
             opened.store.flush(&flush).unwrap();
-            opened.store.reader().unwrap().events(10, 0).unwrap().len()
+            opened.store.reader().unwrap().events(&EventFilter::default(), 10, 0).unwrap().len()
         };
         assert_eq!(save(&[event(T)], false), 1);
         assert_eq!(save(&[event(T), event(T + 1)], true), 2);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{SAVE_PATIENCE, free};
+use super::config::change;
 use crate::http::json::{Collection, CollectorStatus, Configuration, Run, Stats, Time};
 use crate::http::{Answer, Call, Context, Fault};
 use crate::live::State;
@@ -70,15 +70,8 @@ pub fn stop(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 }
 
 fn run(context: &Context, running: bool, [changed, unchanged]: [&'static str; 2]) -> Result<Answer, Fault> {
-    let message = {
-        let state = context.live.lock();
-        free(&state, "running")?;
-        if state.tuning.running == running { unchanged } else { changed }
-    };
-    let saved =
-        context.live.change(vec![("running".to_string(), Some(running.to_string()))], SAVE_PATIENCE, |tuning| {
-            tuning.running = running
-        });
+    let message = if context.live.lock().tuning.running == running { unchanged } else { changed };
+    let saved = change(context, &[("running", Some(running.to_string()))])?;
     Answer::json(&Run { message, status: if running { "running" } else { "stopped" }, saved })
 }
 

@@ -1,10 +1,92 @@
-//! The settings that may be changed while running.
+//! The settings: all of them in one document, and four on paths of their own, as the original had them.
 
+use super::SAVE_PATIENCE;
 use super::collector::seconds;
-use super::{SAVE_PATIENCE, free};
-use crate::http::json::{DelaySetting, InterfacesChanged, InterfacesSetting, IntervalSetting, RetriesSetting};
+use crate::config::{Change, Config, Kind, Origin, SETTINGS, Setting};
+use crate::http::json::{
+    self, DelaySetting, InterfacesChanged, InterfacesSetting, IntervalSetting, Ordered, RetriesSetting, SettingValue,
+    Settings,
+};
 use crate::http::{Answer, Call, Context, Fault};
-use crate::live::Tuning;
+
+pub fn all(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    let settings = document(&context.live.lock().config);
+    Answer::json(&Settings { settings, saved: None })
+}
+
+pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let given = SETTINGS.iter().filter(|setting| call.values.has(setting.key));
+    let changes: Vec<_> =
+        given.map(|setting| (setting.key, call.values.text(setting.key).map(str::to_string))).collect();
+    // A change of nothing is no reason to write.
+    let saved = changes.is_empty() || change(context, &changes)?;
+    let settings = document(&context.live.lock().config);
+    Answer::json(&Settings { settings, saved: Some(saved) })
+}
+
+/// Whether it is on disk.
+pub(super) fn change(context: &Context, changes: &[(&'static str, Option<String>)]) -> Result<bool, Fault> {
+    let zone = match changes.iter().find(|(key, _)| *key == "timezone") {
+        Some((_, text)) => {
+            let found = (context.find_zone)(text.as_deref().unwrap_or_default());
+            Some(found.map_err(|error| Fault::new(500, format!("the time zone cannot be read: {error}")))?)
+        }
+        None => None,
+    };
+    Ok(context.live.change(changes, zone, SAVE_PATIENCE)?)
+}
+
+fn document(config: &Config) -> Ordered<json::Setting> {
+    let shown = SETTINGS.iter().filter(|setting| setting.change != Change::Program);
+    Ordered(shown.map(|setting| (setting.key, describe(config, setting))).collect())
+}
+
+fn describe(config: &Config, setting: &Setting) -> json::Setting {
+    let (min, max) = match setting.kind {
+        Kind::Integer(low, high) => (Some(SettingValue::Integer(low)), Some(SettingValue::Integer(high))),
+        Kind::Decimal(low, high) => (Some(SettingValue::Decimal(low)), Some(SettingValue::Decimal(high))),
+        _ => (None, None),
+    };
+    let words = match setting.kind {
+        Kind::Word(words) => Some(words.to_vec()),
+        _ => None,
+    };
+    let origin = config.origin(setting.key);
+    let own = (value(config, setting), value(&Config::default(), setting));
+    let (value, default) = match setting.key {
+        // What is in force is a matter of two settings.
+        "flush" => [config.flush_s(), config.media_flush_s()].map(|it| SettingValue::Integer(it.into())).into(),
+        _ => own,
+    };
+    let owner = config.owner(setting.key);
+    json::Setting {
+        value,
+        default,
+        // What another setting overrules has not set anything.
+        origin: if owner.is_some() && origin <= Origin::Saved { Origin::Default } else { origin }.name(),
+        owner,
+        kind: setting.kind.name(),
+        min,
+        max,
+        words,
+        flag: setting.flag,
+        environment: setting.environment,
+        help: setting.help,
+        changeable: setting.change == Change::People,
+    }
+}
+
+fn value(config: &Config, setting: &Setting) -> SettingValue {
+    let key = setting.key;
+    match setting.kind {
+        Kind::Integer(..) => SettingValue::Integer(config.integer(key)),
+        Kind::Decimal(..) => SettingValue::Decimal(config.decimal(key)),
+        Kind::Word(_) | Kind::Text | Kind::Zone => SettingValue::Text(config.text(key).to_string()),
+        Kind::List => SettingValue::List(config.list(key)),
+        Kind::Size => SettingValue::Integer(config.size(key)),
+        Kind::Switch => SettingValue::Switch(config.switch(key)),
+    }
+}
 
 pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, Fault> {
     let setting = {
@@ -22,7 +104,6 @@ pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let mut names: Vec<String> = Vec::new();
     {
         let state = context.live.lock();
-        free(&state, "interfaces")?;
         let mut unknown = Vec::new();
         for name in call.values.texts("interfaces") {
             let list = if state.interface(name).is_some() { &mut names } else { &mut unknown };
@@ -42,8 +123,7 @@ pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
         ));
     }
     let text = (!names.is_empty()).then(|| names.join(","));
-    let chosen = names.clone();
-    let saved = save(context, "interfaces", text, |tuning| tuning.interfaces = chosen);
+    let saved = change(context, &[("interfaces", text)])?;
     Answer::json(&InterfacesChanged { message: "Monitored interfaces updated", interfaces: names, saved })
 }
 
@@ -53,8 +133,8 @@ pub fn interval(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 }
 
 pub fn put_interval(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let seconds = whole(context, call, "interval", "collection_interval")?;
-    let saved = save(context, "interval", Some(seconds.to_string()), |tuning| tuning.interval_s = seconds);
+    let seconds = whole(call, "collection_interval")?;
+    let saved = change(context, &[("interval", Some(seconds.to_string()))])?;
     Answer::json(&IntervalSetting { collection_interval_seconds: seconds, saved: Some(saved) })
 }
 
@@ -64,8 +144,8 @@ pub fn retries(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 }
 
 pub fn put_retries(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let max_retries = whole(context, call, "max_retries", "max_retries")?;
-    let saved = save(context, "max_retries", Some(max_retries.to_string()), |tuning| tuning.max_retries = max_retries);
+    let max_retries = whole(call, "max_retries")?;
+    let saved = change(context, &[("max_retries", Some(max_retries.to_string()))])?;
     Answer::json(&RetriesSetting { max_retries, saved: Some(saved) })
 }
 
@@ -75,18 +155,12 @@ pub fn delay(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 }
 
 pub fn put_delay(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    free(&context.live.lock(), "retry_delay")?;
     // The table has kept it within 0.1 and 300.
     let ms = (call.values.decimal("retry_delay").unwrap_or(1.0) * 1000.0).round() as u32;
-    let saved = save(context, "retry_delay", Some(seconds(ms)), |tuning| tuning.retry_delay_ms = ms);
+    let saved = change(context, &[("retry_delay", Some(seconds(ms)))])?;
     Answer::json(&DelaySetting { retry_delay_seconds: f64::from(ms) / 1000.0, saved: Some(saved) })
 }
 
-fn whole(context: &Context, call: &Call, key: &str, param: &str) -> Result<u32, Fault> {
-    free(&context.live.lock(), key)?;
+fn whole(call: &Call, param: &str) -> Result<u32, Fault> {
     u32::try_from(call.values.count(param)).map_err(|_| Fault::new(500, format!("{param} has no range")))
-}
-
-fn save(context: &Context, key: &str, text: Option<String>, apply: impl FnOnce(&mut Tuning)) -> bool {
-    context.live.change(vec![(key.to_string(), text)], SAVE_PATIENCE, apply)
 }

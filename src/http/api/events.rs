@@ -3,19 +3,28 @@
 use super::ask;
 use crate::http::json::{EventRecord, Time, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
-use crate::model::Event;
+use crate::model::{Event, EventKind};
+use crate::store::EventFilter;
 
 pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let limit = call.values.count("limit") as usize;
     let offset = call.values.count("offset");
-    let unsaved: Vec<Event> = context.live.lock().events.iter().rev().cloned().collect();
+    let kind = |word: &str| EventKind::NAMES.iter().find(|(_, name)| *name == word).map(|(kind, _)| *kind);
+    let filter = EventFilter {
+        kinds: call.values.texts("kind").filter_map(kind).collect(),
+        interface: call.values.text("interface").map(str::to_string),
+        from: call.values.integer("from"),
+        to: call.values.integer("to"),
+    };
+    let unsaved: Vec<Event> =
+        context.live.lock().events.iter().rev().filter(|event| filter.takes(event)).cloned().collect();
 
     let in_memory = unsaved.len() as u64;
     let mut found: Vec<Event> = unsaved.iter().skip(offset.min(in_memory) as usize).take(limit).cloned().collect();
     let wanted = limit - found.len();
     if wanted > 0 {
         // What is being saved at this moment is in both places.
-        let stored = ask(context, |reader| reader.events(wanted, offset.saturating_sub(in_memory)))?;
+        let stored = ask(context, |reader| reader.events(&filter, wanted, offset.saturating_sub(in_memory)))?;
         found.extend(stored.unwrap_or_default().into_iter().filter(|event| !unsaved.iter().any(|it| same(it, event))));
     }
     Ok(Answer::stream(JSON, move |_, out| write_list(out, found.iter().map(describe))))

@@ -126,13 +126,3 @@ fn no_interface(name: &str) -> Fault {
 fn link_word(iface: &Iface) -> &'static str {
     if iface.up && iface.present() { "up" } else { "down" }
 }
-
-/// A setting that somebody fixed outside is not changed here: it would come back with the next start.
-fn free(state: &State, key: &str) -> Result<(), Fault> {
-    match state.owners.get(key) {
-        None => Ok(()),
-        Some(owner) => {
-            Err(Fault::new(409, format!("{} is set by {owner}: change it there and restart", key.replace('_', " "))))
-        }
-    }
-}

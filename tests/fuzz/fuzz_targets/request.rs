@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use net_pulse::clock::{Clock, Now, Zone};
-use net_pulse::http::params::{self, Given, Kind, Place};
+use net_pulse::config::Config;
+use net_pulse::http::params::{self, Given, Kind, Place, Zones};
 use net_pulse::http::routes::ROUTES;
 use net_pulse::http::{self, Ask, Context, Guard, Notes};
-use net_pulse::live::{Iface, Live, Tuning};
+use net_pulse::live::{Iface, Live};
 use net_pulse::model::{Batch, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
 
 const NOW: i64 = 1_800_000_000;
@@ -28,16 +29,8 @@ impl Clock for Stopped {
 fn context() -> &'static Context {
     static CONTEXT: OnceLock<Context> = OnceLock::new();
     CONTEXT.get_or_init(|| {
-        let tuning = Tuning {
-            interval_s: 30,
-            max_retries: 3,
-            retry_delay_ms: 1000,
-            interfaces: Vec::new(),
-            running: true,
-            flush_s: 300,
-        };
         let zone = Zone::parse("LHST-10:30LHDT-11,M10.1.0,M4.1.0/2").expect("it is one");
-        let live = Arc::new(Live::new(tuning, zone));
+        let live = Arc::new(Live::new(Config::default(), zone));
         {
             let mut state = live.lock();
             for (id, name) in [(1, "eth0"), (2, "=1+2\"<&"), (3, "a b/%")] {
@@ -78,6 +71,7 @@ fn context() -> &'static Context {
             clock: Arc::new(Stopped),
             database: PathBuf::from("/nowhere/net-pulse.db"),
             machine: Box::new(Machine::default),
+            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
             listening: Vec::new(),
             guard: Guard::new(PathBuf::from("/nowhere/token"), None, false, true),
             notes: Notes::default(),
@@ -95,7 +89,8 @@ fn read(query: &str, body: &[u8]) {
             .map(|param| (param.name, query.to_string()))
             .collect();
         let given = Given { path: &path, query, body };
-        let Ok(values) = params::read(route.params, &given, || Arc::new(Zone::UTC)) else { continue };
+        let zones = Zones { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
+        let Ok(values) = params::read(route.params, &given, &zones) else { continue };
         for param in route.params {
             match param.kind {
                 Kind::Integer { low, high, .. } => {
@@ -106,7 +101,16 @@ fn read(query: &str, body: &[u8]) {
                 }
                 Kind::Word(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
                 Kind::Time => assert!(values.integer(param.name).is_none_or(|unix| unix >= 0)),
-                Kind::Text | Kind::Texts => {}
+                Kind::Words(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
+                Kind::Line { most } => {
+                    let sound = |text: &str| text.chars().count() <= most && !text.contains(char::is_control);
+                    assert!(values.texts(param.name).all(sound))
+                }
+                Kind::Texts { most } => assert!(values.texts(param.name).count() <= most),
+                Kind::Setting(setting) => {
+                    assert!(values.texts(param.name).all(|text| setting.check(text).is_ok()))
+                }
+                Kind::Text | Kind::Switch => {}
             }
         }
     }
