@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Zone};
 use crate::error::Result;
 use crate::live::{Live, State};
-use crate::model::{Anchor, Batch, Event, EventKind, Record};
+use crate::model::{Anchor, Batch, Event, EventKind, Keep, Record};
 use crate::store::{Flush, Store};
 
 /// Between two attempts after a failure.
@@ -94,9 +94,9 @@ impl Writer {
 
     /// Everything that has a place in time, in one transaction.
     pub fn save(&mut self) -> Result<()> {
-        let zone = self.load();
+        let (zone, keep) = self.load();
         let Cargo { batch, anchors, events, records, settings, .. } = &self.cargo;
-        let flush = Flush { batch, anchors, records, events, settings, zone: &zone };
+        let flush = Flush { batch, anchors, records, events, settings, keep, zone: &zone };
         let outcome = if self.cargo.is_empty() { Ok(()) } else { self.store.flush(&flush) };
         let now = self.clock.now();
         let mut state = self.live.lock();
@@ -144,11 +144,11 @@ impl Writer {
     /// Takes from `live` what is placed in time. What a failed attempt has left goes first, and by itself: a batch that
     /// is on its way is never changed, since readers hold it, and since it may be on disk in spite of the failure.
     /// The rest is small: a record for each interface, a value for each setting, as many events as `live` keeps.
-    fn load(&mut self) -> Arc<Zone> {
+    fn load(&mut self) -> (Arc<Zone>, Keep) {
         let live = self.live.clone();
         let mut state = live.lock();
         state.save_now = false;
-        let zone = state.zone.clone();
+        let (zone, keep) = (state.zone.clone(), state.tuning.keep);
         let State { batch, anchors, events, records, settings, .. } = &mut *state;
         let cargo = &mut self.cargo;
         let fresh = cargo.batch.is_empty();
@@ -168,7 +168,7 @@ impl Writer {
         if fresh {
             state.saving_batch = cargo.batch.clone();
         }
-        zone
+        (zone, keep)
     }
 
     /// After the COMMIT. A reader may still hold the batch: then its memory goes when the reader is done.

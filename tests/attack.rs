@@ -15,6 +15,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::*;
 use net_pulse::clock::Zone;
+use net_pulse::config::Config;
+use net_pulse::live::Tuning;
 use net_pulse::model::{Batch, Counters as Count, Kind, Mark, Record, Sample, Tick};
 use net_pulse::store::{Flush, Options, Store};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -188,7 +190,15 @@ fn fill(path: &str) {
             batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix, end: batch.samples.len() });
         }
         let records = if window == 0 { &records[..] } else { &[] };
-        let flush = Flush { batch: &batch, anchors: &[], records, events: &[], settings: &[], zone: &Zone::UTC };
+        let flush = Flush {
+            batch: &batch,
+            anchors: &[],
+            records,
+            events: &[],
+            settings: &[],
+            keep: Tuning::of(&Config::default()).keep,
+            zone: &Zone::UTC,
+        };
         store.flush(&flush).expect("room on the disk");
     }
 }

@@ -10,6 +10,8 @@ use std::path::Path;
 use common::disk::*;
 use common::*;
 use net_pulse::clock::Zone;
+use net_pulse::config::Config;
+use net_pulse::live::Tuning;
 use net_pulse::model::{Batch, Counters, Mark, Sample, Tick};
 use net_pulse::store::{Flush, Options, Store};
 use rusqlite::Connection;
@@ -80,7 +82,15 @@ fn filled_at(database: String) -> String {
         let mono_ms = 1000 * at * 21_600;
         batch.ticks.push(Tick { seq: at + 1, mono_ms, unix: Some(T + 21_600 * at as i64), end: batch.samples.len() });
         let zone = Zone::UTC;
-        let flush = Flush { batch: &batch, anchors: &[], records: &[], events: &[], settings: &[], zone: &zone };
+        let flush = Flush {
+            batch: &batch,
+            anchors: &[],
+            records: &[],
+            events: &[],
+            settings: &[],
+            keep: Tuning::of(&Config::default()).keep,
+            zone: &zone,
+        };
         opened.store.flush(&flush).expect("there is room");
     }
     drop(opened);

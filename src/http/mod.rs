@@ -32,6 +32,8 @@ pub use gate::access::own_names;
 pub use guard::Guard;
 pub use server::{Serving, bind, serve};
 
+pub type FindZone = Box<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
+
 /// Everything a handler may ask.
 pub struct Context {
     pub live: Arc<Live>,
@@ -42,7 +44,7 @@ pub struct Context {
     /// Reads the machine's facts now.
     pub machine: Box<dyn Fn() -> Machine + Send + Sync>,
     /// What a time zone's name means here; nothing stands for the system's own.
-    pub find_zone: Box<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>,
+    pub find_zone: FindZone,
     pub listening: Vec<SocketAddr>,
     pub guard: guard::Guard,
     pub notes: Notes,

@@ -150,6 +150,7 @@ fn reader(directory: &Path) -> Reader {
         records: &[(2, "eth0"), (3, "=odd, \"one\"")].map(record),
         events: &[event],
         settings: &[("interval".to_string(), Some("30".to_string()))],
+        keep: tuning().keep,
         zone: &Zone::UTC,
     };
     store.flush(&flush).unwrap();

@@ -2,41 +2,38 @@
 
 use rusqlite::Connection;
 
-use super::fold::{WINDOW_S, window_of};
+use super::fold::{DAY_S, WINDOW_S, window_of};
 use super::samples::BLOCK_S;
 use super::state::State;
 use super::window::settle;
 use crate::clock::Zone;
 use crate::error::Result;
+use crate::model::Keep;
 
 /// Pages that a flush may need beside those of its samples: rows of the coarser levels, their parents, the interfaces.
 pub(super) const SPARE_PAGES: i64 = 24;
 
 /// How much is kept of each level, counted in rows and not in time: where a clock was ahead for a while, or the
 /// machine off for a month, nothing real is thrown away for it.
-const KEPT: [(&str, i64); 2] = [
-    // 90 days.
-    (
-        "DELETE FROM five_minutes WHERE start <= (SELECT start FROM five_minutes ORDER BY start DESC LIMIT 1 OFFSET ?1)",
-        360,
-    ),
-    // 5 years.
-    ("DELETE FROM hour WHERE start <= (SELECT start FROM hour ORDER BY start DESC LIMIT 1 OFFSET ?1)", 1_827),
-];
-/// 7 days, beside the open window.
-pub(super) const WINDOWS_OF_SAMPLES: usize = 28;
+const CELLS_BEYOND: &str =
+    "DELETE FROM five_minutes WHERE start <= (SELECT start FROM five_minutes ORDER BY start DESC LIMIT 1 OFFSET ?1)";
+const HOURS_BEYOND: &str =
+    "DELETE FROM hour WHERE start <= (SELECT start FROM hour ORDER BY start DESC LIMIT 1 OFFSET ?1)";
+pub(super) const WINDOWS_PER_DAY: u32 = (DAY_S / WINDOW_S) as u32;
 /// A step of the oldest rows, up to an edge.
 const OLDEST_SAMPLES: &str = "DELETE FROM sample WHERE first <= ?1 AND first <= (SELECT min(first) FROM sample) + ?2";
 const OLDEST_CELLS: &str =
     "DELETE FROM five_minutes WHERE start < ?1 AND start <= (SELECT min(start) FROM five_minutes) + ?2";
 
-/// Throws away what is older than each level is kept. Runs when a window closes: each step writes a few pages.
-pub(super) fn prune(conn: &Connection, state: &State) -> Result<()> {
-    for (sql, rows) in KEPT {
-        conn.execute(sql, [rows])?;
-    }
+/// Throws away what is older than each level is kept. Runs when a window closes, where each step writes a few pages, and
+/// when less is to be kept than before.
+pub(super) fn prune(conn: &Connection, state: &State, keep: &Keep) -> Result<()> {
+    conn.execute(CELLS_BEYOND, [i64::from(keep.five_minutes_days) * i64::from(WINDOWS_PER_DAY)])?;
+    // Today's row is not whole yet.
+    conn.execute(HOURS_BEYOND, [i64::from(keep.hours_days) + 1])?;
     let mut edge = i64::MAX;
-    for _ in 0..=WINDOWS_OF_SAMPLES {
+    // Beside the open window.
+    for _ in 0..=keep.samples_days.saturating_mul(WINDOWS_PER_DAY) {
         match newest_before(conn, edge)? {
             Some(first) => edge = window_of(first),
             None => return Ok(()),
@@ -89,8 +86,9 @@ pub(super) fn make_room(conn: &Connection, state: &mut State, zone: &Zone, pages
 mod tests {
     use crate::clock::Zone;
     use crate::error::ErrorKind;
+    use crate::model::Keep;
     use crate::model::{Batch, Resolution};
-    use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, Place, T};
+    use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T};
     use crate::store::{Filter, Options, Store};
 
     fn count(store: &Store, table: &str) -> i64 {
@@ -129,6 +127,60 @@ mod tests {
             opened.save(&batch).unwrap();
         }
         assert_eq!((count(&opened.store, "hour"), count(&opened.store, "day")), (1_827, 1_899));
+    }
+
+    /// What is set while running holds from the next flush on, and what is kept longer comes back with time only.
+    #[test]
+    fn e41_a_shorter_time_acts_at_once_and_touches_no_sum() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let hourly = |opened: &mut crate::store::Opened, hours: std::ops::Range<u64>, keep: Keep| {
+            for hour in hours {
+                let mut batch = Batch::default();
+                batch.tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
+                opened.store.save_keeping(&batch, keep).unwrap();
+            }
+        };
+        hourly(&mut opened, 0..30 * 24 + 3, KEEP);
+        let rows =
+            |opened: &crate::store::Opened| ["five_minutes", "hour", "day"].map(|table| count(&opened.store, table));
+        assert_eq!(rows(&opened), [120, 30, 30]);
+        let shorter = Keep { samples_days: 1, five_minutes_days: 2, hours_days: 3 };
+        // Not even a sample has to come: a change of the settings is enough.
+        opened.store.save_keeping(&Batch::default(), shorter).unwrap();
+        assert_eq!(rows(&opened), [8, 4, 30]);
+        let reader = opened.store.reader().unwrap();
+        let oldest = || reader.oldest(&Filter::default(), None, 1, &[]).unwrap().0[0].unix;
+        // A day in whole windows, and the open one.
+        assert_eq!(oldest(), T + 29 * 86_400 + 3_600);
+        let days = reader.buckets(Resolution::Day, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
+        assert_eq!(days.iter().map(|day| day.sum.rx_bytes()).sum::<u64>(), 3_600 * (30 * 24 + 3));
+        hourly(&mut opened, 30 * 24 + 3..34 * 24 + 3, Keep { five_minutes_days: 4, ..shorter });
+        assert_eq!(rows(&opened), [16, 4, 34]);
+        // Over a restart too: the first flush sees to it.
+        drop((opened, reader));
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.store.save_keeping(&Batch::default(), Keep { five_minutes_days: 1, ..shorter }).unwrap();
+        assert_eq!(rows(&opened), [4, 4, 34]);
+    }
+
+    #[test]
+    fn e41_a_false_future_takes_the_place_of_one_row_however_little_is_kept() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let keep = Keep { samples_days: 1, five_minutes_days: 1, hours_days: 1 };
+        for hour in 0..24u64 {
+            let mut batch = Batch::default();
+            batch.tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
+            opened.store.save_keeping(&batch, keep).unwrap();
+        }
+        let before = ["sample", "five_minutes", "hour"].map(|table| count(&opened.store, table));
+        // Seven years ahead, and back again: by time, nothing real would be left. The odd window counts for one of the
+        // five that a day of samples has, and so the oldest one goes six hours early.
+        opened.store.save_keeping(&Batch::steady(100, T + 7 * 365 * 86_400, 1), keep).unwrap();
+        opened.store.save_keeping(&Batch::steady(101, T + 24 * 3_600 + 30, 1), keep).unwrap();
+        let after = ["sample", "five_minutes", "hour"].map(|table| count(&opened.store, table));
+        assert_eq!(after, [before[0] + 2 - 6, before[1] + 1, before[2] + 1], "{before:?}");
     }
 
     /// Whatever comes, the file keeps to its budget and the days stay right.

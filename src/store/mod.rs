@@ -27,7 +27,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Anchor, Batch, Bucket, Event, EventKind, IfaceId, Record, Resolution, Sample};
+use crate::model::{Anchor, Batch, Bucket, Event, EventKind, IfaceId, Keep, Record, Resolution, Sample};
 
 pub struct Options {
     /// The file never grows past this; samples are pruned first, then five-minute cells.
@@ -43,6 +43,8 @@ pub struct Store {
     pages: u64,
     conn: Connection,
     state: state::State,
+    /// What was pruned by; `None` before the first time.
+    kept: Option<Keep>,
     /// A transaction failed: `state` may be older than the file.
     doubtful: bool,
     /// How many times the usual spare pages the next flush asks for; rises while the file is full.
@@ -73,6 +75,7 @@ pub struct Flush<'a> {
     pub events: &'a [Event],
     /// `None` deletes.
     pub settings: &'a [(String, Option<String>)],
+    pub keep: Keep,
     pub zone: &'a Zone,
 }
 

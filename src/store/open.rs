@@ -153,7 +153,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let settings = settings(&conn)?;
     let (next_seq, newest) = (state.next_seq(), state.newest);
     let guard = Arc::new(guard);
-    let store = Store { path, file_system, pages, conn, state, doubtful: false, room: 1, guard };
+    let store = Store { path, file_system, pages, conn, state, kept: None, doubtful: false, room: 1, guard };
     Ok(Opened { store, records, settings, next_seq, newest, events })
 }
 
@@ -614,6 +614,7 @@ mod tests {
             pages: 1_000,
             conn,
             state,
+            kept: None,
             doubtful: false,
             room: 1,
             guard,

@@ -520,7 +520,7 @@ mod tests {
 
     use super::*;
     use crate::model::Batch;
-    use crate::store::testing::{OPTIONS, Place, T, record};
+    use crate::store::testing::{KEEP, OPTIONS, Place, T, record};
     use crate::store::{Flush, Store};
 
     #[test]
@@ -583,8 +583,15 @@ mod tests {
                     detail: format!("{}", at * 100 + more),
                 })
                 .collect();
-            let flush =
-                Flush { batch: &batch, anchors: &[], records: &[], events: &events, settings: &[], zone: &Zone::UTC };
+            let flush = Flush {
+                batch: &batch,
+                anchors: &[],
+                records: &[],
+                events: &events,
+                settings: &[],
+                keep: KEEP,
+                zone: &Zone::UTC,
+            };
             opened.store.flush(&flush).unwrap();
         }
         let reader = opened.store.reader().unwrap();
@@ -609,7 +616,8 @@ mod tests {
                 batch.tick(seq, start + 3_600 * seq as i64, 3_600_000, &[(1, 3_600)]);
             }
             let records = [record(1)];
-            let flush = Flush { batch: &batch, anchors: &[], records: &records, events: &[], settings: &[], zone };
+            let flush =
+                Flush { batch: &batch, anchors: &[], records: &records, events: &[], settings: &[], keep: KEEP, zone };
             opened.store.flush(&flush).unwrap();
             let days = opened.store.reader().unwrap().buckets(Resolution::Day, 1, 0, i64::MAX, zone, &[]).unwrap();
             days.iter().map(|day| ((day.to - day.from) / 3_600, day.sum.rx_bytes() / 3_600)).collect::<Vec<_>>()

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{Flush, Opened, Options, Store};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::model::{Batch, Counters, IfaceId, Kind, Mark, Record, Sample, Tick};
+use crate::model::{Batch, Counters, IfaceId, Keep, Kind, Mark, Record, Sample, Tick};
 
 /// Midnight in UTC, 15 January 2026.
 pub const T: i64 = 1_768_435_200;
+pub const KEEP: Keep = Keep { samples_days: 7, five_minutes_days: 90, hours_days: 1826 };
 pub const OPTIONS: Options = Options { max_bytes: 32 << 20 };
 
 /// Repeatable noise (xorshift).
@@ -70,7 +71,11 @@ impl Opened {
 
 impl Store {
     pub fn save(&mut self, batch: &Batch) -> Result<()> {
-        let flush = Flush { batch, anchors: &[], records: &[], events: &[], settings: &[], zone: &Zone::UTC };
+        self.save_keeping(batch, KEEP)
+    }
+
+    pub fn save_keeping(&mut self, batch: &Batch, keep: Keep) -> Result<()> {
+        let flush = Flush { batch, anchors: &[], records: &[], events: &[], settings: &[], keep, zone: &Zone::UTC };
         self.flush(&flush)
     }
 }

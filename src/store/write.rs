@@ -26,6 +26,7 @@ impl Store {
         match self.transact(flush, again) {
             Ok(state) => {
                 self.state = state;
+                self.kept = Some(flush.keep);
                 self.room = 1;
                 Ok(())
             }
@@ -61,8 +62,8 @@ impl Store {
         }
         let mut outdated = state.count(&rows, flush.anchors);
         let moved = advance(&tx, &rows, &mut state, flush.zone)?;
-        if moved {
-            prune(&tx, &state)?;
+        if moved || self.kept != Some(flush.keep) {
+            prune(&tx, &state, &flush.keep)?;
         }
         if moved || settled {
             outdated.append(&mut state.changed);
@@ -180,9 +181,9 @@ mod tests {
     use crate::model::{Anchor, Counters, IfaceId, Sample};
     use crate::model::{Bucket, Resolution, Tick};
     use crate::store::fold::{self, Cell};
-    use crate::store::keep::WINDOWS_OF_SAMPLES;
+    use crate::store::keep::WINDOWS_PER_DAY;
     use crate::store::state::{SEQ_MARGIN, Tally};
-    use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
+    use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
     use crate::store::window::settle;
     use crate::store::{EventFilter, Filter, Opened, Point, Reader};
 
@@ -407,7 +408,7 @@ mod tests {
                 batch.ticks.push(Tick { seq, mono_ms, unix: Some(unix), end: batch.samples.len() });
                 seq += 1;
             }
-            if windows.len() > WINDOWS_OF_SAMPLES {
+            if windows.len() > (7 * WINDOWS_PER_DAY) as usize {
                 return;
             }
             if random.below(25) == 0 {
@@ -421,8 +422,15 @@ mod tests {
                 model.check(&reader, &zone, ifaces, &unsaved);
             }
             let records = if flush == 0 { &records[..] } else { &[] };
-            let flush =
-                Flush { batch: &unsaved[0], anchors: &anchors, records, events: &[], settings: &[], zone: &zone };
+            let flush = Flush {
+                batch: &unsaved[0],
+                anchors: &anchors,
+                records,
+                events: &[],
+                settings: &[],
+                keep: KEEP,
+                zone: &zone,
+            };
             opened.store.flush(&flush).unwrap();
             if random.below(15) == 0 {
                 settle(&opened.store.conn, &mut opened.store.state, &zone).unwrap();
@@ -450,7 +458,7 @@ mod tests {
     }
 
     fn flush(opened: &mut Opened, batch: &Batch, anchors: &[Anchor], records: &[Record]) {
-        let flush = Flush { batch, anchors, records, events: &[], settings: &[], zone: &Zone::UTC };
+        let flush = Flush { batch, anchors, records, events: &[], settings: &[], keep: KEEP, zone: &Zone::UTC };
         opened.store.flush(&flush).unwrap();
     }
 
@@ -601,7 +609,8 @@ mod tests {
         let mut save = |events: &[Event], doubtful| {
             opened.store.doubtful = doubtful;
             let (batch, zone) = (Batch::default(), Zone::UTC);
-            let flush = Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], zone: &zone };
+            let flush =
+                Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], keep: KEEP, zone: &zone };
             opened.store.flush(&flush).unwrap();
             opened.store.reader().unwrap().events(&EventFilter::default(), 10, 0).unwrap().len()
         };
@@ -617,7 +626,15 @@ mod tests {
         let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
         let mut set = |settings: &[(String, Option<String>)]| {
             let batch = Batch::default();
-            let flush = Flush { batch: &batch, anchors: &[], records: &[], events: &[], settings, zone: &Zone::UTC };
+            let flush = Flush {
+                batch: &batch,
+                anchors: &[],
+                records: &[],
+                events: &[],
+                settings,
+                keep: KEEP,
+                zone: &Zone::UTC,
+            };
             opened.store.flush(&flush).unwrap();
         };
         set(&[("a".into(), Some("1".into())), ("b".into(), Some("2".into()))]);
