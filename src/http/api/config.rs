@@ -1,6 +1,6 @@
 //! The settings: all of them in one document, and four on paths of their own, as the original had them.
 
-use super::SAVE_PATIENCE;
+use super::{READ_PATIENCE, SAVE_PATIENCE};
 use super::collector::seconds;
 use crate::config::{Change, Config, Kind, Origin, SETTINGS, Setting};
 use crate::http::json::{
@@ -33,7 +33,10 @@ pub(super) fn change(context: &Context, changes: &[(&'static str, Option<String>
         }
         None => None,
     };
-    Ok(context.live.change(changes, zone, SAVE_PATIENCE)?)
+    let saved = context.live.change(changes, zone, SAVE_PATIENCE)?;
+    // Whoever asks next finds what came of it: the sampler reads after it has followed.
+    context.live.refresh(READ_PATIENCE);
+    Ok(saved)
 }
 
 fn document(config: &Config) -> Ordered<json::Setting> {
