@@ -117,6 +117,15 @@ pub struct Saving {
     pub lost: bool,
     /// Since it last worked, samples were merged in memory.
     pub compacted: bool,
+    /// `None` where the kernel does not count.
+    pub written: Option<Written>,
+}
+
+/// What the writer has handed to the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub bytes: u64,
+    pub since_mono_ms: u64,
 }
 
 /// Where the database stands. While it is absent, the numbers of interfaces and ticks are those of memory alone, and

@@ -428,6 +428,12 @@ shapes! {
         interfaces_status: InterfacesWord,
         collector_status: CollectorWord,
         timestamp: Time,
+        /// False while the wall clock cannot be right.
+        clock_believed: bool,
+        /// Where counters are read: getstats, getlink or sysfs.
+        source: &'static str,
+        /// Why not from a better source.
+        source_note: Option<String>,
         details: HealthDetails,
     }
     /// What the words of the health are made of.
@@ -449,6 +455,20 @@ shapes! {
         /// What a power cut would lose now.
         unsaved_seconds: u64,
         unsaved_records: usize,
+        /// The same as `unsaved_records`.
+        unsaved_samples: usize,
+        /// Time of the oldest unsaved sample; null without one, or while the clock cannot be believed.
+        unsaved_since: Option<Time>,
+        /// Of the primary interface, in the samples that are not saved.
+        unsaved_rx_bytes: u64,
+        /// Of the primary interface, in the samples that are not saved.
+        unsaved_tx_bytes: u64,
+        /// What this run has handed to the file system for the history and its log, by the kernel's count of the writing
+        /// thread, as of the latest save. What a flash chip makes of it is more or less than that. Null in the first
+        /// hour, and where the kernel does not count (it lacks CONFIG_TASK_IO_ACCOUNTING).
+        bytes_written_per_day: Option<u64>,
+        /// Between two saves, as in force.
+        flush_interval_seconds: u32,
         save_failures: u64,
         error: Option<String>,
     }

@@ -16,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::Serialize;
@@ -58,6 +58,8 @@ pub struct Notes {
     jiffies: Mutex<(u64, u64)>,
     /// Requests that ended in a panic.
     panics: AtomicU32,
+    /// A copy of the database is being made or sent.
+    copying: Arc<AtomicBool>,
 }
 
 impl Context {
@@ -137,6 +139,7 @@ pub struct Answer {
 }
 
 pub const JSON: &str = "application/json";
+pub const SQLITE: &str = "application/vnd.sqlite3";
 
 impl Answer {
     pub fn new(status: u16, media: &'static str, body: Body) -> Answer {

@@ -1,9 +1,9 @@
 //! The one table of what is answered here. It dispatches requests and it is `/openapi.json`, so that the two cannot
 //! drift: a parameter that is not in the table does not reach a handler.
 
-use super::api::{collector, config, events, export, interfaces, live, series, system, traffic};
+use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
 use super::params::{self, Given, Kind, Param, Place, Zones};
-use super::{Answer, Ask, Call, Context, Fault, assets, openapi};
+use super::{Answer, Ask, Call, Context, Fault, SQLITE, assets, openapi};
 use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
 use crate::model::EventKind;
 
@@ -386,6 +386,15 @@ pub static ROUTES: &[Route] = &[
         params: &[],
         answers: &["SystemMetrics"],
         problems: &[],
+    },
+    Route {
+        method: "POST",
+        path: "/api/backup",
+        handler: backup::backup,
+        summary: "The whole history and the settings as a database, as of now; the access token is not in it",
+        params: &[],
+        answers: &[SQLITE],
+        problems: &[503, 507],
     },
     Route {
         method: "GET",

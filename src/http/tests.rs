@@ -499,7 +499,7 @@ fn golden(name: &str, reply: &Reply) {
 
 /// file, method, path in the table, target, body
 #[rustfmt::skip]
-const WELL: [(&str, &str, &str, &str, &str); 48] = [
+const WELL: [(&str, &str, &str, &str, &str); 49] = [
     ("root", "GET", "/", "/", ""),
     ("health", "GET", "/health", "/health", ""),
     ("collector_status", "GET", "/collector/status", "/collector/status", ""),
@@ -546,6 +546,7 @@ const WELL: [(&str, &str, &str, &str, &str); 48] = [
     ("events", "GET", "/api/events", "/api/events", ""),
     ("events_offset", "GET", "/api/events", "/api/events?limit=1&offset=1", ""),
     ("events_filtered", "GET", "/api/events", "/api/events?kind=reset&interface=eth0&from=2026-01-15&to=2026-01-16T00:00:00Z", ""),
+    ("backup", "POST", "/api/backup", "/api/backup", ""),
     ("openapi_paths", "GET", "/openapi.json", "/openapi.json", ""),
     ("missing_interface", "GET", "/api/interfaces/{name}", "/api/interfaces/nope", ""),
 ];
@@ -560,7 +561,7 @@ fn every_route_answers_as_promised() {
         check_documented(&document, method, path, &reply);
         assert_eq!(reply.header("cache-control"), Some("no-store"), "{target}");
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{target}");
-        if name != "openapi_paths" {
+        if !["openapi_paths", "backup"].contains(&name) {
             golden(&format!("{name}.json"), &reply);
         }
         if method == "GET" {
@@ -910,6 +911,37 @@ fn events_are_chosen_by_kind_interface_and_time() {
     assert_eq!(kinds(&format!("to={}", NOW - 30)), ["appeared"]);
     assert_eq!(kinds(&format!("from={}&to={}", NOW - 30, NOW - 29)), ["reset"]);
     assert_eq!(rig.get("/api/events?kind=reset&kind=holiday").flaws().len(), 1);
+}
+
+#[test]
+fn a_backup_is_one_at_a_time_and_only_where_it_fits() {
+    let document = document();
+    let backup = |rig: &Rig| {
+        let reply = rig.send("POST", "/api/backup", "", b"");
+        check_documented(&document, "POST", "/api/backup", &reply);
+        reply
+    };
+    let rig = Rig::new();
+    let reply = backup(&rig);
+    assert_eq!((reply.status, reply.broken), (200, false));
+    assert_eq!(reply.header("content-disposition"), Some("attachment; filename=net-pulse-2026-01-15.db"));
+    assert!(reply.body.starts_with(b"SQLite format 3\0"));
+    rig.context.notes.copying.store(true, Ordering::Relaxed);
+    let reply = backup(&rig);
+    assert_eq!(reply.status, 503);
+    assert!(reply.detail().contains("under way"));
+    rig.context.notes.copying.store(false, Ordering::Relaxed);
+    assert_eq!(backup(&rig).status, 200);
+    // Each lets go of its turn, whatever came of it.
+    assert!(!rig.context.notes.copying.load(Ordering::Relaxed));
+
+    let full = Rig::with(|_| {}, || Machine { disk_free: 100_000, ..machine() });
+    for _ in 0..2 {
+        let reply = backup(&full);
+        assert_eq!(reply.status, 507);
+        assert!(reply.detail().contains("no room"), "{}", reply.detail());
+    }
+    assert_eq!(backup(&Rig::without_store()).status, 503);
 }
 
 #[test]

@@ -95,6 +95,11 @@ pub fn boot_id() -> String {
     system::boot_id()
 }
 
+/// Bytes that the calling thread has handed to the system's writing calls so far; `None` where nobody counts.
+pub fn written() -> Option<u64> {
+    system::written()
+}
+
 /// Facts about the machine, with the file system that holds `path`.
 pub fn machine(path: &std::path::Path) -> Machine {
     system::machine(path)

@@ -26,6 +26,10 @@ pub fn boot_id() -> String {
     String::new()
 }
 
+pub fn written() -> Option<u64> {
+    None
+}
+
 pub fn machine(_path: &Path) -> Machine {
     Machine::default()
 }

@@ -6,6 +6,7 @@
 //! `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
 
 pub mod block;
+mod copy;
 pub mod fold;
 mod keep;
 mod levels;
@@ -24,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode};
+
+pub use copy::Copier;
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
@@ -143,8 +146,10 @@ impl EventFilter {
 /// The readers' side. Every query is one short read transaction.
 pub struct Reader {
     conn: Connection,
+    path: PathBuf,
+    file_system: Option<&'static str>,
     /// After the connection: it goes last.
-    _guard: Arc<open::Guard>,
+    guard: Arc<open::Guard>,
 }
 
 /// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken
@@ -197,6 +202,10 @@ impl Reader {
     /// there may be nothing for some days after either. `None` when nothing follows.
     pub fn next_of(&self, level: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
         self.following(level, from, unsaved)
+    }
+
+    pub fn copier(&self) -> Copier {
+        Copier { path: self.path.clone(), file_system: self.file_system, _guard: self.guard.clone() }
     }
 
     pub fn facts(&self) -> Result<Facts> {

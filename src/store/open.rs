@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::copy;
 use super::state::State;
 use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
@@ -64,7 +65,7 @@ const WRITER_PRAGMAS: [(&str, &str); 3] = [
 const JOURNALS: [&str; 2] = ["wal", "truncate"];
 
 /// Only for file systems without a write-ahead log: there a reader can meet the writer.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// How long another process may take to let go of the database.
 const HANDOVER: Duration = Duration::from_secs(1);
@@ -135,6 +136,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
         private_directory(parent).map_err(|cause| io_error(parent, cause))?;
     }
     let mut guard = Guard::take(&path)?;
+    copy::clear(&path);
     let mut events = Vec::new();
     let pages = (options.max_bytes / PAGE_BYTES).max(LEAST_PAGES);
     let opened = inspect(&path, guard.known).and_then(|()| connect(&path, pages, &mut events));
@@ -163,7 +165,8 @@ pub(super) fn reader(store: &Store) -> Result<Reader> {
     conn.pragma_update(None, "query_only", true)?;
     // A chart reads each page once, and the operating system has it anyway.
     conn.pragma_update(None, "cache_size", -64)?;
-    Ok(Reader { conn, _guard: store.guard.clone() })
+    let (path, file_system) = (store.path.clone(), store.file_system);
+    Ok(Reader { conn, path, file_system, guard: store.guard.clone() })
 }
 
 /// Looks at the file's header, before SQLite has it open. `known`: a database of ours was here before.
@@ -402,13 +405,13 @@ fn tell(events: &mut Vec<Event>, detail: String) {
     events.push(Event { unix: None, mono_ms, kind: EventKind::Storage, interface: String::new(), detail });
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn io_error(path: &Path, cause: io::Error) -> Error {
+pub(super) fn io_error(path: &Path, cause: io::Error) -> Error {
     let kind = match cause.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
@@ -418,7 +421,7 @@ fn io_error(path: &Path, cause: io::Error) -> Error {
 }
 
 /// Opened files are for their owner only.
-fn private(options: &mut OpenOptions) -> &OpenOptions {
+pub(super) fn private(options: &mut OpenOptions) -> &OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options

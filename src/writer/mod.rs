@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Now, Zone};
 use crate::error::Result;
-use crate::live::{Live, State};
+use crate::live::{Live, State, Written};
 use crate::model::{Anchor, Batch, Event, EventKind, Keep, Record};
+use crate::source;
 use crate::store::{Flush, Store};
 
 pub use opening::{Past, cannot_open, open};
@@ -49,17 +50,20 @@ pub struct Writer {
     spare: Batch,
     retry_ms: u64,
     saved_ms: u64,
+    /// When this thread began to save.
+    written_before: Option<Written>,
 }
 
 impl Writer {
     pub fn new(live: Arc<Live>, store: Store, clock: Arc<dyn Clock>) -> Writer {
         let saved_ms = clock.now().mono_ms;
         let (cargo, spare) = (Cargo::default(), Batch::default());
-        Writer { live, store, clock, cargo, spare, retry_ms: FIRST_RETRY_MS, saved_ms }
+        Writer { live, store, clock, cargo, spare, retry_ms: FIRST_RETRY_MS, saved_ms, written_before: None }
     }
 
     /// Saves when it is time until `live` says stop; `finish` is the caller's, after the sampler's last sample.
     pub fn run(&mut self) {
+        self.written_before = source::written().map(|bytes| Written { bytes, since_mono_ms: self.clock.now().mono_ms });
         let mut retry_due_ms = None;
         loop {
             let (flush_ms, save_now) = {
@@ -103,7 +107,12 @@ impl Writer {
         let flush = Flush { batch, anchors, records, events, settings, keep, zone: &zone };
         let outcome = if self.cargo.is_empty() { Ok(()) } else { self.store.flush(&flush) };
         let now = self.clock.now();
+        let written = self.written_before.and_then(|before| {
+            let bytes = source::written()?.saturating_sub(before.bytes);
+            Some(Written { bytes, ..before })
+        });
         let mut state = self.live.lock();
+        state.saving.written = written;
         match &outcome {
             Ok(()) => {
                 let recovered = state.saving.error.take().is_some();

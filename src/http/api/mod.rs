@@ -1,6 +1,7 @@
 //! The handlers, by subject. Each takes what it needs out of `live` under the lock, lets go of it, and only then reads
 //! the store or writes an answer.
 
+pub mod backup;
 pub mod collector;
 pub mod config;
 pub mod events;

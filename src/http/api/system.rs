@@ -8,8 +8,8 @@ use crate::http::json::{
     SystemInfo, SystemMetrics, Time,
 };
 use crate::http::{Answer, Call, Context, Fault, assets};
-use crate::live::{Iface, State};
-use crate::model::Machine;
+use crate::live::{Iface, State, Written};
+use crate::model::{Counters, Machine};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -130,6 +130,10 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let unsaved = [&*state.saving_batch, &state.batch];
         let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
         let unsaved_records: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
+        let primary = state.primary.as_deref().and_then(|name| state.interface(name)?.id);
+        let mut of_primary = Counters::ZERO;
+        let samples = unsaved.iter().flat_map(|batch| &batch.samples);
+        samples.filter(|sample| Some(sample.iface) == primary).for_each(|sample| of_primary.add(&sample.delta));
         SystemHealth {
             status: words.overall,
             reason: words.reason,
@@ -137,6 +141,9 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
             interfaces_status: words.interfaces,
             collector_status: words.collector,
             timestamp: Time(call.unix()),
+            clock_believed: state.clock_believed,
+            source: state.source,
+            source_note: state.source_note.clone(),
             details: HealthDetails {
                 database: DatabaseDetails {
                     traffic_data_records: facts.samples.saturating_add(unsaved_records as u64),
@@ -146,6 +153,12 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                     last_saved: state.saving.last_saved.map(Time),
                     unsaved_seconds: oldest.map_or(0, |tick| mono_ms.saturating_sub(tick.mono_ms) / 1000),
                     unsaved_records,
+                    unsaved_samples: unsaved_records,
+                    unsaved_since: oldest.and_then(|tick| tick.unix).map(Time),
+                    unsaved_rx_bytes: of_primary.rx_bytes(),
+                    unsaved_tx_bytes: of_primary.tx_bytes(),
+                    bytes_written_per_day: state.saving.written.and_then(|written| per_day(written, mono_ms)),
+                    flush_interval_seconds: state.tuning.flush_s,
                     save_failures: state.saving.failures,
                     error: state.saving.error.clone().or_else(|| fault.map(|fault| fault.to_string())),
                 },
@@ -161,6 +174,14 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         }
     };
     Answer::json(&health)
+}
+
+/// A figure of a shorter time than an hour says nothing about a day.
+fn per_day(written: Written, mono_ms: u64) -> Option<u64> {
+    const HOUR_MS: u64 = 3_600_000;
+    let elapsed_ms = mono_ms.saturating_sub(written.since_mono_ms);
+    let per_day = u128::from(written.bytes) * u128::from(24 * HOUR_MS) / u128::from(elapsed_ms.max(1));
+    (elapsed_ms >= HOUR_MS).then(|| u64::try_from(per_day).unwrap_or(u64::MAX))
 }
 
 pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
@@ -290,6 +311,18 @@ mod tests {
             well,
             None,
         );
+    }
+
+    #[test]
+    fn what_is_written_in_a_day() {
+        let check = |bytes, elapsed_ms: u64, expect| {
+            assert_eq!(per_day(Written { bytes, since_mono_ms: 5_000 }, 5_000 + elapsed_ms), expect);
+        };
+        check(1_000_000, 3_599_999, None);
+        check(1_000_000, 3_600_000, Some(24_000_000));
+        check(3_000_000, 86_400_000, Some(3_000_000));
+        check(0, 86_400_000, Some(0));
+        check(u64::MAX, 3_600_000, Some(u64::MAX));
     }
 
     #[test]

@@ -15,6 +15,12 @@ pub fn boot_id(proc: &Path) -> String {
     text::lossy(text::trim(&id))
 }
 
+/// `wchar` and not `write_bytes`: jffs2 writes through, and the kernel counts nothing of that; elsewhere a page that is
+/// written ten times before it goes to the disk counts once (https://docs.kernel.org/filesystems/proc.html, 3.3).
+pub fn written(proc: &Path) -> Option<u64> {
+    text::written(&fs::read(proc.join("thread-self/io")).ok()?)
+}
+
 /// `proc`: where procfs is mounted. `path` need not exist yet: its file system is that of the nearest directory above.
 pub fn machine(proc: &Path, path: &Path) -> Machine {
     let file = |name: &str| fs::read(proc.join(name)).unwrap_or_default();
@@ -87,6 +93,18 @@ mod tests {
         assert_eq!((machine.uptime_s, machine.memory_total, machine.cpu_all, machine.rss_bytes), (0, 0, 0, 0));
         assert!(machine.cpu_count > 0 && machine.disk_total > 0);
         assert_eq!(boot_id(scratch.path()), "");
+    }
+
+    #[test]
+    fn what_is_written_is_counted() {
+        let scratch = Scratch::new();
+        assert_eq!(written(scratch.path()), None);
+        scratch.file("thread-self/io", "rchar: 1948\nwchar: 4096\nsyscr: 7\nwrite_bytes: 0\n");
+        assert_eq!(written(scratch.path()), Some(4096));
+        if let Some(before) = written(Path::new("/proc")) {
+            scratch.file("more", &"x".repeat(10_000));
+            assert!(written(Path::new("/proc")).is_some_and(|after| after >= before + 10_000));
+        }
     }
 
     #[test]

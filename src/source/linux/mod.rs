@@ -75,6 +75,10 @@ pub fn boot_id() -> String {
     machine::boot_id(Path::new(PROC))
 }
 
+pub fn written() -> Option<u64> {
+    machine::written(Path::new(PROC))
+}
+
 pub fn machine(path: &Path) -> Machine {
     machine::machine(Path::new(PROC), path)
 }

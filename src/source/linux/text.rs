@@ -182,6 +182,11 @@ pub fn resident(text: &[u8]) -> u64 {
     line.and_then(|line| number(words(line).next()?)).unwrap_or(0).saturating_mul(1024)
 }
 
+/// `wchar` of a thread's `io`.
+pub fn written(text: &[u8]) -> Option<u64> {
+    lines(text).find_map(|line| number(trim(line.strip_prefix(b"wchar:")?)))
+}
+
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b'\n')
 }

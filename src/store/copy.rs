@@ -1,0 +1,113 @@
+//! A copy of the whole database while it is in use: consistent, compact, and never in memory.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::config::DbConfig;
+
+use super::open::{BUSY, Guard, PAGE_BYTES, beside, connection, io_error, private};
+use crate::error::{Error, ErrorKind, Result};
+
+const SUFFIX: &str = ".backup";
+/// What a copy leaves free for everybody else, the next saves among them.
+const SPARE_BYTES: u64 = 1 << 20;
+
+/// Makes copies on a connection of its own, so that nobody waits for them.
+pub struct Copier {
+    pub(super) path: PathBuf,
+    pub(super) file_system: Option<&'static str>,
+    pub(super) _guard: Arc<Guard>,
+}
+
+/// What an end in the middle of a copy has left.
+pub(super) fn clear(path: &Path) {
+    for part in ["", "-journal"] {
+        let _ = fs::remove_file(beside(path, &format!("{SUFFIX}{part}")));
+    }
+}
+
+impl Copier {
+    /// A file beside the database that has no name any more: its room is free again when it is closed, whatever becomes
+    /// of the program. `free`: bytes that are left there, where that is known.
+    pub fn copy(&self, free: Option<u64>) -> Result<File> {
+        let conn = connection(&self.path, self.file_system, BUSY)?;
+        // Should this be the last connection at the end of the program: taking in the log is the writer's, who syncs.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // Of a file that is gone when it is closed, nothing needs to reach the flash.
+        conn.pragma_update(None, "synchronous", "OFF")?;
+        let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let bytes = (pragma("page_count")? - pragma("freelist_count")?) as u64 * PAGE_BYTES;
+        if free.is_some_and(|free| free < bytes + SPARE_BYTES) {
+            let sentence = format!("the copy has {bytes} bytes, and {} are free", free.unwrap_or(0));
+            return Err(Error::new(ErrorKind::Full, sentence));
+        }
+        clear(&self.path);
+        let target = beside(&self.path, SUFFIX);
+        // SQLite takes an empty file, and would make it readable for all.
+        let made = private(OpenOptions::new().read(true).write(true).create_new(true))
+            .open(&target)
+            .map_err(|cause| io_error(&target, cause))
+            .and_then(|file| {
+                conn.execute("VACUUM INTO ?1", [target.to_str()])?;
+                Ok(file)
+            });
+        clear(&self.path);
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::model::Batch;
+    use crate::store::testing::{OPTIONS, Place, T};
+    use crate::store::{Filter, Store};
+
+    #[test]
+    fn a_copy_has_everything_and_leaves_nothing() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        for at in 0..200 {
+            opened.save(&Batch::steady(1 + 10 * at, T + 30 + 300 * at as i64, 10)).unwrap();
+        }
+        let reader = opened.store.reader().unwrap();
+        let copier = reader.copier();
+        let mut file = copier.copy(Some(u64::MAX)).unwrap();
+        // The original goes on meanwhile, and the copy does not change with it.
+        opened.save(&Batch::steady(2001, T + 30 + 300 * 200, 10)).unwrap();
+        let names = || fs::read_dir(place.path()).unwrap().count();
+        assert_eq!(names(), 3, "the database, its log and its guard");
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+
+        let other = Place::new();
+        fs::write(other.file(), &bytes).unwrap();
+        let copy = Store::open(&other.file(), &OPTIONS).unwrap();
+        assert!(copy.events.is_empty(), "{:?}", copy.events);
+        assert_eq!(copy.newest, Some(T + 30 + 300 * 199 + 270));
+        let points =
+            |reader: &crate::store::Reader| reader.oldest(&Filter::default(), None, usize::MAX, &[]).unwrap().0;
+        let all = points(&reader);
+        assert_eq!(points(&copy.store.reader().unwrap()), all[..2000]);
+    }
+
+    #[test]
+    fn e39_what_does_not_fit_is_not_begun() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        opened.save(&Batch::steady(1, T + 30, 10)).unwrap();
+        // As an end in the middle has left it.
+        fs::write(place.path().join("net-pulse.db.backup"), b"half").unwrap();
+        let copier = opened.store.reader().unwrap().copier();
+        assert_eq!(copier.copy(Some(1 << 20)).unwrap_err().kind, ErrorKind::Full);
+        drop(opened);
+        let opened = Store::open(&place.file(), &OPTIONS);
+        assert!(opened.is_err(), "whoever copies keeps other processes away");
+        drop(copier);
+        let _opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        assert!(!place.path().join("net-pulse.db.backup").exists());
+    }
+}
