@@ -49,7 +49,7 @@ struct Typed {
     /// interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)
     #[argh(option, arg_name = "pattern")]
     interface: Vec<String>,
-    /// interface to leave out, * allowed; repeatable
+    /// interface to leave out, * allowed, or with ! in front to keep whatever the rules say; repeatable
     #[argh(option, arg_name = "pattern")]
     ignore: Vec<String>,
     /// interface of the headline figure (default: found by its traffic)

@@ -143,12 +143,19 @@ const IGNORED: [(&str, &str); 9] = [
 pub struct Wanted {
     /// Patterns; where there are any, only what matches one is watched, and the rules do not apply to it.
     pub interfaces: Vec<String>,
-    /// Patterns that are left out on top of the rules.
+    /// Patterns that are left out on top of the rules; one behind a `!` is spared, whatever the rules say.
     pub ignored: Vec<String>,
 }
 
 /// Why an interface is left out; `None` where it is watched.
 pub fn ignored_because(name: &str, kind: Kind, wanted: &Wanted) -> Option<String> {
+    // What is said of one interface beats what is said of many.
+    if wanted.ignored.iter().any(|ignored| ignored == name) {
+        return Some("left out by its name".to_string());
+    }
+    if wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(|spared| matches(spared, name)) {
+        return None;
+    }
     if !wanted.interfaces.is_empty() {
         let asked = wanted.interfaces.iter().any(|pattern| matches(pattern, name));
         return (!asked).then(|| "not among the interfaces to watch".to_string());
@@ -285,7 +292,7 @@ mod tests {
 
     #[test]
     fn patterns_beat_the_rules() {
-        let wanted = Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1".to_string()] };
+        let wanted = Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()] };
         assert_eq!(ignored_because("veth1", Kind::Veth, &wanted), None);
         assert!(ignored_because("eth0", Kind::Ethernet, &wanted).is_some());
         let wanted = Wanted { interfaces: Vec::new(), ignored: vec!["eth*".to_string()] };
@@ -293,6 +300,24 @@ mod tests {
             ignored_because("eth0", Kind::Ethernet, &wanted).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
         );
+    }
+
+    #[test]
+    fn a_name_beats_patterns_and_rules() {
+        let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
+            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored) };
+            assert_eq!(ignored_because(name, Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
+        };
+        check(&[], &["!lo"], "lo", true);
+        check(&[], &["!docker*"], "docker0", true);
+        check(&[], &["eth*", "!eth1"], "eth1", true);
+        check(&[], &["eth*", "!eth1"], "eth2", false);
+        check(&[], &["!eth*", "eth1"], "eth1", false);
+        check(&["eth*"], &["eth1"], "eth1", false);
+        check(&["eth*"], &["eth1"], "eth2", true);
+        check(&["eth*"], &["!wg0"], "wg0", true);
+        check(&["eth*"], &["!wg0"], "wg1", false);
     }
 
     #[test]

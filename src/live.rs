@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Zone;
 use crate::compact::{self, HELD_BYTES};
 use crate::config::{Config, Owned};
-use crate::model::{Address, Anchor, Batch, Counters, Event, IfaceId, Keep, Kind, Record};
+use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, IfaceId, Keep, Kind, Record};
 
 /// How many seconds of one-second rates are kept.
 pub const RING_SECONDS: usize = 300;
@@ -153,9 +153,43 @@ pub struct Ring {
     pub watched_until_ms: u64,
 }
 
+/// A change of an interface's identity: the sampler's to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    Alias {
+        name: String,
+        alias: String,
+    },
+    /// The history of `from`, which is not there any more, becomes part of the other's.
+    Merge {
+        from: String,
+        into: String,
+    },
+    Forget {
+        name: String,
+    },
+}
+
+/// Why an order was not obeyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Unknown(String),
+    /// It is there: its history goes on.
+    Present(String),
+    /// The database is not open: nobody knows the numbers of interfaces.
+    NotYet,
+}
+
+/// Answers that nobody waits for any more are forgotten beyond so many.
+const ANSWERS_HELD: usize = 16;
+
 /// A one-off wish of `http`, answered by the sampler.
 #[derive(Clone, Debug, Default)]
 struct Wishes {
+    orders: VecDeque<(u64, Order)>,
+    orders_asked: u64,
+    /// The ticket that says when it is on disk.
+    answers: BTreeMap<u64, Result<u64, Refusal>>,
     /// Tickets handed out and served, for "take a sample now" and "read the counters now".
     collect_asked: u64,
     collect_done: u64,
@@ -197,6 +231,8 @@ pub struct State {
     pub events: VecDeque<Event>,
     pub records: Vec<Record>,
     pub settings: Vec<(String, Option<String>)>,
+    /// For the writer, in this order, after everything that was counted before.
+    pub edits: Vec<Edit>,
     /// Counts changes of `settings` and other wishes to save, and how far they are on disk.
     pub settings_asked: u64,
     pub settings_saved: u64,
@@ -288,6 +324,7 @@ impl Live {
                 events: VecDeque::new(),
                 records: Vec::new(),
                 settings: Vec::new(),
+                edits: Vec::new(),
                 settings_asked: 0,
                 settings_saved: 0,
                 save_now: false,
@@ -377,7 +414,42 @@ impl Live {
         self.saved(ticket, patience)
     }
 
-    fn saved(&self, ticket: u64, patience: Duration) -> bool {
+    /// Has an interface's identity changed by the sampler; gives the ticket for `saved`. `None` when the sampler did not
+    /// get to it within `patience`: it will.
+    pub fn order(&self, order: Order, patience: Duration) -> Option<Result<u64, Refusal>> {
+        let ticket = {
+            let wishes = &mut self.lock().wishes;
+            wishes.orders_asked += 1;
+            wishes.orders.push_back((wishes.orders_asked, order));
+            wishes.orders_asked
+        };
+        self.wake_sampler();
+        let answer = self.wait(patience, |state| state.wishes.answers.get(&ticket).cloned());
+        self.lock().wishes.answers.remove(&ticket);
+        answer
+    }
+
+    /// For the sampler: what is to be done next.
+    pub fn next_order(&self) -> Option<(u64, Order)> {
+        self.lock().wishes.orders.pop_front()
+    }
+
+    /// For the sampler: what came of it.
+    pub fn obeyed(&self, ticket: u64, outcome: Result<(), Refusal>) {
+        {
+            let mut state = self.lock();
+            let answer = outcome.map(|()| state.ask_to_save());
+            let answers = &mut state.wishes.answers;
+            answers.insert(ticket, answer);
+            if answers.len() > ANSWERS_HELD {
+                answers.pop_first();
+            }
+        }
+        self.done.notify_all();
+    }
+
+    /// Whether all that a ticket stands for is on disk, waiting for it a while.
+    pub fn saved(&self, ticket: u64, patience: Duration) -> bool {
         self.wake_writer();
         self.wait(patience, |state| (state.settings_saved >= ticket).then_some(())).is_some()
     }

@@ -205,6 +205,31 @@ impl Batch {
         &self.samples[start..self.ticks[at].end]
     }
 
+    /// Gives the samples of one interface to another, or takes them out: ticks stay as they are.
+    pub fn edit(&mut self, edit: &Edit, absorb: impl Fn(&mut Sample, &Sample)) {
+        if !self.samples.iter().any(|sample| sample.iface == edit.id()) {
+            return;
+        }
+        let mut samples: Vec<Sample> = Vec::with_capacity(self.samples.len());
+        let mut start = 0;
+        for tick in &mut self.ticks {
+            let kept = samples.len();
+            for sample in &self.samples[start..tick.end] {
+                let mut sample = *sample;
+                if sample.iface == edit.id() {
+                    let Some(into) = edit.into() else { continue };
+                    sample.iface = into;
+                }
+                match samples[kept..].iter_mut().find(|known| known.iface == sample.iface) {
+                    Some(known) => absorb(known, &sample),
+                    None => samples.push(sample),
+                }
+            }
+            (start, tick.end) = (tick.end, samples.len());
+        }
+        self.samples = samples;
+    }
+
     pub fn clear(&mut self) {
         self.ticks.clear();
         self.samples.clear();
@@ -251,6 +276,31 @@ pub struct Anchor {
     pub raw: Counters,
 }
 
+/// A change of what has been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Of an interface that is not there any more nothing is left.
+    Forget { id: IfaceId, name: String },
+    /// Its history becomes part of another's.
+    Merge { id: IfaceId, name: String, into: IfaceId, into_name: String },
+}
+
+impl Edit {
+    /// The interface that is gone afterwards.
+    pub fn id(&self) -> IfaceId {
+        let (Edit::Forget { id, .. } | Edit::Merge { id, .. }) = self;
+        *id
+    }
+
+    /// The one that has its history then.
+    pub fn into(&self) -> Option<IfaceId> {
+        match self {
+            Edit::Forget { .. } => None,
+            Edit::Merge { into, .. } => Some(*into),
+        }
+    }
+}
+
 /// Something that a reader of the figures wants to know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -270,6 +320,8 @@ pub enum EventKind {
     Appeared,
     Vanished,
     Renamed,
+    Merged,
+    Forgotten,
     Reset,
     Wrap,
     Gap,
@@ -280,12 +332,14 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const NAMES: [(EventKind, &'static str); 12] = [
+    pub const NAMES: [(EventKind, &'static str); 14] = [
         (EventKind::Start, "start"),
         (EventKind::Stop, "stop"),
         (EventKind::Appeared, "appeared"),
         (EventKind::Vanished, "vanished"),
         (EventKind::Renamed, "renamed"),
+        (EventKind::Merged, "merged"),
+        (EventKind::Forgotten, "forgotten"),
         (EventKind::Reset, "reset"),
         (EventKind::Wrap, "wrap"),
         (EventKind::Gap, "gap"),

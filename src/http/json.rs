@@ -265,10 +265,23 @@ shapes! {
         rx_rate: Option<u64>,
         /// Bytes per second at the latest reading.
         tx_rate: Option<u64>,
+        /// In the local day so far, as of the latest sample.
+        today_rx_bytes: u64,
+        /// In the local day so far, as of the latest sample.
+        today_tx_bytes: u64,
         /// Never falls, over restarts and reboots.
         lifetime_rx_bytes: u64,
         /// Never falls, over restarts and reboots.
         lifetime_tx_bytes: u64,
+        /// After a change: it is on disk.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        saved: Option<bool>,
+    }
+    /// An interface and its history are no more.
+    Forgotten {
+        message: String,
+        /// It is on disk.
+        saved: bool,
     }
     /// An interface's raw kernel counters.
     InterfaceStats {

@@ -58,6 +58,8 @@ pub struct Notes {
     jiffies: Mutex<(u64, u64)>,
     /// Requests that ended in a panic.
     panics: AtomicU32,
+    /// What passed today, by interface, and of which tick that was.
+    today: Mutex<Option<api::interfaces::Today>>,
     /// A copy of the database is being made or sent.
     copying: Arc<AtomicBool>,
 }

@@ -33,6 +33,10 @@ const fn body(name: &'static str, kind: Kind, doc: &'static str) -> Param {
     Param { name, place: Place::Body, kind, doc }
 }
 
+const fn part(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+    Param { name, place: Place::Part, kind, doc }
+}
+
 const fn count(low: i64, high: i64, default: i64) -> Kind {
     Kind::Integer { low, high, default: Some(default) }
 }
@@ -172,6 +176,39 @@ pub static ROUTES: &[Route] = &[
         problems: &[],
     },
     Route {
+        method: "PATCH",
+        path: "/api/interfaces/{name}",
+        handler: interfaces::patch,
+        summary: "Changes what is thought of one interface; monitored and primary are the settings ignore and primary",
+        params: &[
+            NAME,
+            part("alias", Kind::Line { most: 64 }, "A name for people; an empty one for the system's own."),
+            Param {
+                name: "monitored",
+                place: Place::PartOrNull,
+                kind: Kind::Switch,
+                doc: "Watched whatever the rules say, left out, or null: by the rules.",
+            },
+            part("primary", Kind::Switch, "The headline for good; or found by its traffic again."),
+            part(
+                "merge",
+                Kind::Text,
+                "An absent interface: its history becomes part of this one's, and its name is gone.",
+            ),
+        ],
+        answers: &["Interface"],
+        problems: &[409, 503],
+    },
+    Route {
+        method: "DELETE",
+        path: "/api/interfaces/{name}",
+        handler: interfaces::forget,
+        summary: "Forgets an absent interface and its history on every level",
+        params: &[NAME],
+        answers: &["Forgotten"],
+        problems: &[409, 503],
+    },
+    Route {
         method: "GET",
         path: "/api/interfaces/{name}/stats",
         handler: interfaces::stats,
@@ -294,7 +331,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/config/interfaces",
         handler: config::put_interfaces,
         summary: "Chooses interfaces by name",
-        params: &[body("interfaces", Kind::Texts { most: 1000 }, "Names; none for all that are not ignored.")],
+        params: &[body("interfaces", Kind::Texts { most: 256 }, "Names; none for all that are not ignored.")],
         answers: &["InterfacesChanged"],
         problems: &[400, 409],
     },

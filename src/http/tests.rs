@@ -266,6 +266,9 @@ impl Rig {
         live.set_wake(move || {
             count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
+            while let Some((ticket, _)) = live.next_order() {
+                live.obeyed(ticket, Ok(()));
+            }
             let (collect, read) = {
                 let mut state = live.lock();
                 state.settings_saved = state.settings_asked;
@@ -499,7 +502,7 @@ fn golden(name: &str, reply: &Reply) {
 
 /// file, method, path in the table, target, body
 #[rustfmt::skip]
-const WELL: [(&str, &str, &str, &str, &str); 49] = [
+const WELL: [(&str, &str, &str, &str, &str); 51] = [
     ("root", "GET", "/", "/", ""),
     ("health", "GET", "/health", "/health", ""),
     ("collector_status", "GET", "/collector/status", "/collector/status", ""),
@@ -509,6 +512,8 @@ const WELL: [(&str, &str, &str, &str, &str); 49] = [
     ("interfaces", "GET", "/api/interfaces", "/api/interfaces", ""),
     ("interface", "GET", "/api/interfaces/{name}", "/api/interfaces/eth0", ""),
     ("interface_odd", "GET", "/api/interfaces/{name}", "/api/interfaces/%3Dodd%2C%20%22one%22", ""),
+    ("interface_patch", "PATCH", "/api/interfaces/{name}", "/api/interfaces/eth0", r#"{"alias":"Internet","monitored":true,"primary":true}"#),
+    ("interface_forget", "DELETE", "/api/interfaces/{name}", "/api/interfaces/wg0", ""),
     ("interface_stats", "GET", "/api/interfaces/{name}/stats", "/api/interfaces/eth0/stats", ""),
     ("history", "GET", "/api/traffic/history", "/api/traffic/history?limit=5", ""),
     ("history_filtered", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=eth0&start_time=2026-01-15T10:30:00Z&end_time=2026-01-15T11:30:00%2B01:00&limit=1&unknown=1", ""),
@@ -911,6 +916,77 @@ fn events_are_chosen_by_kind_interface_and_time() {
     assert_eq!(kinds(&format!("to={}", NOW - 30)), ["appeared"]);
     assert_eq!(kinds(&format!("from={}&to={}", NOW - 30, NOW - 29)), ["reset"]);
     assert_eq!(rig.get("/api/events?kind=reset&kind=holiday").flaws().len(), 1);
+}
+
+#[test]
+fn what_is_thought_of_an_interface_is_kept_as_settings() {
+    let rig = Rig::new();
+    let document = document();
+    let patch = |name: &str, body: &str| {
+        let reply = rig.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
+        check_documented(&document, "PATCH", "/api/interfaces/{name}", &reply);
+        reply
+    };
+    let ignored = || rig.context.live.lock().tuning.ignored.join(" ");
+    for (name, body, expect) in [
+        ("lo", r#"{"monitored":true}"#, "!lo"),
+        ("eth0", r#"{"monitored":false}"#, "!lo eth0"),
+        ("eth0", r#"{"monitored":true}"#, "!lo !eth0"),
+        ("eth0", r#"{"monitored":null}"#, "!lo"),
+        ("lo", r#"{"monitored":null}"#, ""),
+    ] {
+        assert_eq!((patch(name, body).status, ignored().as_str()), (200, expect), "{name} {body}");
+    }
+    // The four original paths have the last word of those that were named there.
+    patch("lo", r#"{"monitored":true}"#);
+    patch("eth0", r#"{"monitored":false}"#);
+    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["eth0"]}"#).status, 200);
+    assert_eq!(ignored(), "");
+
+    assert_eq!(patch("eth0", r#"{"primary":true}"#).json()["saved"], true);
+    assert_eq!(rig.context.live.lock().tuning.primary, "eth0");
+    patch("lo", r#"{"primary":false}"#);
+    assert_eq!(rig.context.live.lock().tuning.primary, "eth0", "it was another's");
+    patch("eth0", r#"{"primary":false}"#);
+    assert_eq!(rig.context.live.lock().tuning.primary, "");
+
+    for (name, body, status) in [
+        ("nope", r#"{"alias":"x"}"#, 404),
+        ("eth0", r#"{"merge":"nope"}"#, 404),
+        ("eth0", r#"{"merge":"lo"}"#, 409),
+        ("eth0", r#"{"merge":"eth0"}"#, 422),
+        ("eth0", r#"{"alias":null}"#, 422),
+        ("eth0", r#"{"alias":"a\nb"}"#, 422),
+        ("eth0", r#"{"primary":null}"#, 422),
+        ("eth0", r#"{"colour":"red"}"#, 422),
+        ("%3Dodd%2C%20%22one%22", r#"{"monitored":true}"#, 422),
+        ("eth0", "[]", 422),
+    ] {
+        assert_eq!(patch(name, body).status, status, "{name} {body}");
+    }
+    assert_eq!(patch("eth0", r#"{"alias":7,"monitored":"yes","colour":"red"}"#).flaws().len(), 3);
+    for (name, status) in [("nope", 404), ("eth0", 409), ("wg0", 200)] {
+        let reply = rig.send("DELETE", &format!("/api/interfaces/{name}"), "", b"");
+        check_documented(&document, "DELETE", "/api/interfaces/{name}", &reply);
+        assert_eq!(reply.status, status, "{name}");
+    }
+}
+
+#[test]
+fn today_is_the_local_day_so_far() {
+    let today = |zone: &str| {
+        let rig = Rig::with(|live| live.lock().zone = Arc::new(Zone::parse(zone).unwrap()), machine);
+        let one = rig.get("/api/interfaces/eth0").json()["today_rx_bytes"].as_u64().unwrap();
+        let all = rig.get("/api/interfaces").json();
+        assert_eq!(all["eth0"]["today_rx_bytes"], one);
+        assert_eq!((&all["wg0"]["today_rx_bytes"], &all["lo"]["today_rx_bytes"]), (&json!(0), &json!(0)));
+        let rows = rows(&rig.get("/api/traffic/totals?interface=eth0&by=day&limit=1"), "from");
+        assert_eq!(rows[0].1, one, "{zone}");
+        one
+    };
+    assert_eq!(today("UTC"), (1..=102).map(|n| n * 100).sum::<u64>());
+    // Midnight was half an hour ago.
+    assert!(today("<+14>-14") < today("UTC"));
 }
 
 #[test]

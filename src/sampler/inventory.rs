@@ -215,6 +215,8 @@ impl Sampler {
             }
             // It went and came back as it was: from another namespace, with what it carried there.
             (None, Some(record)) if came_back(record) => {}
+            // Nobody has counted it so far.
+            (None, Some(record)) if record.boot.is_empty() => {}
             (None, Some(record)) => {
                 let (base, base_ms, mark) = end_of(record, &self.boot, ifindex);
                 (tracked.base, tracked.base_ms, tracked.mark) = (Some(base), base_ms, Some(mark));
@@ -279,7 +281,8 @@ impl Sampler {
             return id;
         }
         let tracked = &mut self.links[at];
-        let id = self.records.iter().map(|record| record.id).max().unwrap_or(0) + 1;
+        let id = self.records.iter().map(|record| record.id).max().unwrap_or(0).max(self.last_id) + 1;
+        self.last_id = id;
         tracked.id = Some(id);
         let record = Record {
             id,

@@ -5,6 +5,7 @@
 
 mod inventory;
 mod late;
+mod orders;
 mod primary;
 #[cfg(test)]
 mod tests;
@@ -73,6 +74,9 @@ pub struct Sampler {
     /// The clocks at the first turn.
     started_at: Option<Now>,
     next_seq: u64,
+    /// The highest number that a history of this run was given: those of forgotten ones are not given again, because
+    /// what was said about them may still be on its way to the disk.
+    last_id: IfaceId,
     readings: Vec<Reading>,
     reports: Vec<LinkEvent>,
     tuning: Tuning,
@@ -123,6 +127,7 @@ impl Sampler {
             beginnings: Vec::new(),
             started_at: None,
             next_seq: start.next_seq,
+            last_id: 0,
             readings: Vec::new(),
             reports: Vec::new(),
             paused: !tuning.running,
@@ -187,6 +192,7 @@ impl Sampler {
             }
             (collect, read, watched)
         };
+        self.obey_all(now);
         self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
 
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
@@ -538,6 +544,9 @@ impl Sampler {
         if self.paused {
             return;
         }
+        // What falls now falls because the link is being taken apart (one end of a veth counts at the other): no reset.
+        let base = self.links[at].base.unwrap_or(counters);
+        let counters = Counters(std::array::from_fn(|at| counters.0[at].max(base.0[at])));
         let reading = Reading { ifindex: self.links[at].link.ifindex, counters, width: Width::Bits64 };
         let unix = self.unix(now);
         let live = self.live.clone();

@@ -559,6 +559,24 @@ fn the_last_traffic_of_a_vanishing_link_is_booked() {
     assert_eq!(bench.booked("ppp0"), [(Mark::Plain, 700, 5)]);
 }
 
+/// One end of a veth counts its reception at the other end, which goes first.
+#[test]
+fn a_counter_that_falls_while_the_link_is_taken_apart_books_nothing_twice() {
+    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(1000, 10))]);
+    bench.set(2, moved(5000, 50));
+    bench.pass(30_000);
+    bench.turn(false);
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.clear();
+        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(moved(0, 57)) }];
+    }
+    bench.pass(5000);
+    bench.turn(true);
+    let lifetime = bench.live.lock().interface("ppp0").unwrap().lifetime;
+    assert_eq!((lifetime.rx_bytes(), lifetime.tx_bytes()), (4000, 47));
+}
+
 #[test]
 fn a_changed_watch_list_loses_nothing_that_was_watched() {
     let mut bench = Bench::new(&[(link(2, "w0"), moved(1000, 10)), (link(3, "w1"), moved(1000, 10))]);

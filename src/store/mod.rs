@@ -7,6 +7,7 @@
 
 pub mod block;
 mod copy;
+mod edit;
 pub mod fold;
 mod keep;
 mod levels;
@@ -30,7 +31,7 @@ pub use copy::Copier;
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Anchor, Batch, Bucket, Event, EventKind, IfaceId, Keep, Record, Resolution, Sample};
+use crate::model::{Anchor, Batch, Bucket, Counters, Event, EventKind, IfaceId, Keep, Record, Resolution, Sample};
 
 pub struct Options {
     /// The file never grows past this; samples are pruned first, then five-minute cells.
@@ -186,6 +187,11 @@ impl Reader {
         unsaved: &Unsaved,
     ) -> Result<Vec<Bucket>> {
         self.level(level, iface, from, to, zone, unsaved)
+    }
+
+    /// What passed in the local day around a moment, for all interfaces at once.
+    pub fn day(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<BTreeMap<IfaceId, Counters>> {
+        self.day_of_all(unix, zone, unsaved)
     }
 
     /// Newest first.

@@ -15,7 +15,7 @@ use super::state::State;
 use super::{Cursor, EventFilter, Facts, Filter, Point, Reader, Unsaved};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::model::{Bucket, Event, EventKind, IfaceId, Resolution, Sample};
+use crate::model::{Bucket, Counters, Event, EventKind, IfaceId, Resolution, Sample};
 
 /// Seconds beyond the end of a range in which a sample is still looked for that began inside it: the longest interval.
 const LOOK_AHEAD_S: i64 = 3_600;
@@ -258,6 +258,12 @@ impl Reader {
         Ok(first.map(|first| first - Days::AROUND_S))
     }
 
+    pub(super) fn day_of_all(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<BTreeMap<IfaceId, Counters>> {
+        let tx = self.conn.unchecked_transaction()?;
+        let days = days(&tx, None, unix, unix + 1, zone, unsaved)?;
+        Ok(days.into_iter().map(|((_, _, iface), cell)| (iface, cell.sum)).collect())
+    }
+
     pub(super) fn count_facts(&self) -> Result<Facts> {
         let tx = self.conn.unchecked_transaction()?;
         let one = |sql: &str| -> Result<u64> { Ok(tx.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64) };
@@ -390,10 +396,10 @@ fn sample_buckets(conn: &Connection, iface: IfaceId, from: i64, to: i64, unsaved
 fn recent(
     conn: &Connection,
     marks: &State,
-    iface: IfaceId,
+    only: Option<IfaceId>,
     (from, to): (i64, i64),
     unsaved: &Unsaved,
-    each: &mut dyn FnMut(i64, &Cell),
+    each: &mut dyn FnMut(IfaceId, i64, &Cell),
 ) -> Result<Option<i64>> {
     let mut newest = (marks.since.saturating_sub(1), None);
     if let Some(window) = marks.window {
@@ -407,16 +413,16 @@ fn recent(
             if moments.last().is_none_or(|moment| moment.unix <= from) {
                 return Ok(());
             }
-            samples.one(packed, iface, &mut |moment, sample| {
+            samples.some(packed, only, &mut |moment, sample| {
                 if moment.seq >= marks.since {
-                    fold::pieces(moment.unix, sample, from, to, each);
+                    fold::pieces(moment.unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
                 }
             })
         })?;
     }
     each_unsaved(unsaved, newest.0, &mut |_, unix, sample| {
-        if sample.iface == iface {
-            fold::pieces(unix, sample, from, to, each);
+        if only.is_none_or(|only| only == sample.iface) {
+            fold::pieces(unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
         }
     });
     Ok(newest.1)
@@ -451,7 +457,7 @@ fn row_buckets(
         }
     }
     let mut more: BTreeMap<i64, Cell> = BTreeMap::new();
-    recent(conn, &State::marks(conn)?, iface, (from, to), unsaved, &mut |at, cell| {
+    recent(conn, &State::marks(conn)?, Some(iface), (from, to), unsaved, &mut |_, at, cell| {
         more.entry(fold::floor(at, level.cell_s)).or_default().add(cell);
     })?;
     for (at, cell) in more {
@@ -471,11 +477,27 @@ fn day_buckets(
     zone: &Zone,
     unsaved: &Unsaved,
 ) -> Result<Vec<Bucket>> {
+    let days = days(conn, Some(iface), from, to, zone, unsaved)?;
+    Ok(days.iter().map(|((start, until, _), cell)| cell.bucket(*start, *until)).collect())
+}
+
+/// A local day with its bounds, and whose it is.
+type DayOf = (i64, i64, IfaceId);
+
+/// Of one interface or of all, in the order of time.
+fn days(
+    conn: &Connection,
+    only: Option<IfaceId>,
+    from: i64,
+    to: i64,
+    zone: &Zone,
+    unsaved: &Unsaved,
+) -> Result<BTreeMap<DayOf, Cell>> {
     let marks = State::marks(conn)?;
     // The days at the ends of the range reach beyond it.
     let range = (fold::floor(from - Days::AROUND_S, CELL_S), fold::floor(to + Days::AROUND_S, CELL_S));
-    let mut cells: Vec<(i64, Cell)> = Vec::new();
-    let newest = recent(conn, &marks, iface, range, unsaved, &mut |at, cell| cells.push((at, *cell)))?;
+    let mut cells: Vec<(IfaceId, i64, Cell)> = Vec::new();
+    let newest = recent(conn, &marks, only, range, unsaved, &mut |iface, at, cell| cells.push((iface, at, *cell)))?;
 
     // The zone was changed a moment ago: the writer will cut the day anew with its next flush, readers do so now.
     let mut again = None;
@@ -483,10 +505,10 @@ fn day_buckets(
         && let Some((start, until, _)) = open_day(conn, newest)?
     {
         again = Some(start);
-        each_cell(conn, Some(iface), start, until, &mut |_, at, cell| cells.push((at, *cell)))?;
+        each_cell(conn, only, start, until, &mut |iface, at, cell| cells.push((iface, at, *cell)))?;
     }
 
-    let mut sums: BTreeMap<(i64, i64), Cell> = BTreeMap::new();
+    let mut sums: BTreeMap<DayOf, Cell> = BTreeMap::new();
     let mut borders = Vec::new();
     let mut columns = Columns::default();
     let mut statement =
@@ -499,19 +521,20 @@ fn day_buckets(
         }
         borders.push((start, until));
         let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        let read = unpack_cells(bytes, until - start, Some(iface), &mut columns, &mut |_, _, cell| {
-            sums.insert((start, until), *cell);
+        let read = unpack_cells(bytes, until - start, only, &mut columns, &mut |iface, _, cell| {
+            sums.insert((start, until, iface), *cell);
         });
         if let Err(error) = read {
             log::error!("the day from {start} is passed over: {error}");
         }
     }
     let mut days = Days::new(borders);
-    for (at, cell) in &cells {
-        sums.entry(days.of(*at, zone)).or_default().add(cell);
+    for (iface, at, cell) in &cells {
+        let (start, until) = days.of(*at, zone);
+        sums.entry((start, until, *iface)).or_default().add(cell);
     }
-    let overlap = |(start, until): &(i64, i64)| *start < to && *until > from;
-    Ok(sums.iter().filter(|(day, _)| overlap(day)).map(|((start, until), cell)| cell.bucket(*start, *until)).collect())
+    sums.retain(|(start, until, _), _| *start < to && *until > from);
+    Ok(sums)
 }
 
 #[cfg(test)]

@@ -164,6 +164,20 @@ impl State {
         })
     }
 
+    /// Adds one interface's totals to another's, and gives them packed. What is in blocks up to now counts as taken in:
+    /// it bears the other's number from now on.
+    pub fn merge(&mut self, id: IfaceId, into: IfaceId) -> Vec<u8> {
+        let gone = self.tally(id);
+        let seq = self.seq;
+        let tally = self.tallies.entry(into).or_default();
+        tally.lifetime.add(&gone.lifetime);
+        tally.last_seen = tally.last_seen.max(gone.last_seen);
+        (tally.raw_seq, tally.seq) = (seq, seq);
+        let packed = tally.pack();
+        self.changed.remove(&into);
+        packed
+    }
+
     /// Tallies as of the end of the flush. Gives the interfaces whose tally the blocks alone no longer tell.
     pub fn count(&mut self, rows: &[Row], anchors: &[Anchor]) -> BTreeSet<IfaceId> {
         let mut anchors: Vec<&Anchor> = anchors.iter().collect();

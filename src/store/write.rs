@@ -11,7 +11,7 @@ use super::state::State;
 use super::window::{advance, put_mark};
 use super::{Flush, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Batch, Event, Mark, Record};
+use crate::model::{Batch, Event, Mark, Record, Sample};
 
 const EVENTS_KEPT: i64 = 1_000;
 
@@ -90,19 +90,24 @@ fn placed(batch: &Batch, seq: u64) -> Result<Vec<Row>> {
         };
         let moment = Moment { seq: tick.seq, unix: unix.clamp(1, LAST_UNIX), mono_ms: tick.mono_ms };
         let mut samples = samples.to_vec();
-        samples.sort_by_key(|sample| sample.iface);
-        samples.dedup_by(|again, first| {
-            let same = again.iface == first.iface;
-            if same {
-                first.delta.add(&again.delta);
-                first.mark = if first.mark == again.mark { first.mark } else { Mark::Gap };
-                first.span_ms = first.span_ms.max(again.span_ms);
-            }
-            same
-        });
+        join_same(&mut samples);
         rows.push(Row { moment, samples });
     }
     Ok(rows)
+}
+
+/// One sample for each interface, in their order.
+pub(super) fn join_same(samples: &mut Vec<Sample>) {
+    samples.sort_by_key(|sample| sample.iface);
+    samples.dedup_by(|again, first| {
+        let same = again.iface == first.iface;
+        if same {
+            first.delta.add(&again.delta);
+            first.mark = if first.mark == again.mark { first.mark } else { Mark::Gap };
+            first.span_ms = first.span_ms.max(again.span_ms);
+        }
+        same
+    });
 }
 
 fn put_settings(conn: &Connection, settings: &[(String, Option<String>)]) -> Result<()> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Now, Zone};
 use crate::error::Result;
 use crate::live::{Live, State, Written};
-use crate::model::{Anchor, Batch, Event, EventKind, Keep, Record};
+use crate::model::{Anchor, Batch, Edit, Event, EventKind, Keep, Record};
 use crate::source;
 use crate::store::{Flush, Store};
 
@@ -20,6 +20,8 @@ pub use opening::{Past, cannot_open, open};
 /// Between two attempts after a failure.
 const FIRST_RETRY_MS: u64 = 2_000;
 const LONGEST_RETRY_MS: u64 = 300_000;
+/// Attempts at a change of the past after the first.
+const EDIT_RETRIES: u32 = 5;
 /// How long a sleep lasts at the most, so that a changed flush interval is noticed.
 const LONGEST_SLEEP_MS: u64 = 60_000;
 
@@ -50,6 +52,9 @@ pub struct Writer {
     spare: Batch,
     retry_ms: u64,
     saved_ms: u64,
+    /// Changes of the past, in their order, and how often the first of them has failed.
+    edits: VecDeque<Edit>,
+    edit_failures: u32,
     /// When this thread began to save.
     written_before: Option<Written>,
 }
@@ -58,7 +63,18 @@ impl Writer {
     pub fn new(live: Arc<Live>, store: Store, clock: Arc<dyn Clock>) -> Writer {
         let saved_ms = clock.now().mono_ms;
         let (cargo, spare) = (Cargo::default(), Batch::default());
-        Writer { live, store, clock, cargo, spare, retry_ms: FIRST_RETRY_MS, saved_ms, written_before: None }
+        Writer {
+            live,
+            store,
+            clock,
+            cargo,
+            spare,
+            retry_ms: FIRST_RETRY_MS,
+            saved_ms,
+            edits: VecDeque::new(),
+            edit_failures: 0,
+            written_before: None,
+        }
     }
 
     /// Saves when it is time until `live` says stop; `finish` is the caller's, after the sampler's last sample.
@@ -98,6 +114,7 @@ impl Writer {
             || state.events.front().is_some_and(|event| event.unix.is_some())
             || !state.records.is_empty()
             || !state.settings.is_empty()
+            || !state.edits.is_empty()
     }
 
     /// Everything that has a place in time, in one transaction.
@@ -119,7 +136,10 @@ impl Writer {
                 let compacted = std::mem::take(&mut state.saving.compacted);
                 state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
                 state.saving_batch = Arc::default();
-                state.settings_saved = state.settings_saved.max(self.cargo.settings_asked);
+                if self.edits.is_empty() {
+                    state.settings_saved = state.settings_saved.max(self.cargo.settings_asked);
+                }
+                let asked = self.cargo.settings_asked;
                 forget(&mut state.events, &self.cargo.events);
                 // What came during the fault has waited long enough.
                 state.save_now |= recovered;
@@ -134,6 +154,9 @@ impl Writer {
                     }
                     (false, _) => {}
                 }
+                if !self.edits.is_empty() {
+                    return self.edit(asked, &zone);
+                }
             }
             Err(error) => {
                 let news = state.saving.error.is_none();
@@ -145,6 +168,35 @@ impl Writer {
         outcome
     }
 
+    /// What its user wants changed in the past, each by itself: whatever is wrong with one, saving goes on.
+    fn edit(&mut self, asked: u64, zone: &Zone) -> Result<()> {
+        while let Some(edit) = self.edits.front() {
+            if let Err(error) = self.store.edit(edit, zone) {
+                self.edit_failures += 1;
+                let given_up = self.edit_failures > EDIT_RETRIES;
+                let now = self.clock.now();
+                let sentence = match given_up {
+                    true => Some(format!("given up: {error}")),
+                    false => (self.edit_failures == 1).then(|| format!("trying again: {error}")),
+                };
+                complain(self.live.lock(), now, error.to_string(), sentence);
+                if given_up {
+                    self.edits.pop_front();
+                    self.edit_failures = 0;
+                }
+                return Err(error);
+            }
+            self.edits.pop_front();
+            self.edit_failures = 0;
+        }
+        {
+            let mut state = self.live.lock();
+            state.settings_saved = state.settings_saved.max(asked);
+        }
+        self.live.tell_done();
+        Ok(())
+    }
+
     /// Takes from `live` what is placed in time. What a failed attempt has left goes first, and by itself: a batch that
     /// is on its way is never changed, since readers hold it, and since it may be on disk in spite of the failure.
     /// The rest is small: a record for each interface, a value for each setting, as many events as `live` keeps.
@@ -153,7 +205,8 @@ impl Writer {
         let mut state = live.lock();
         state.save_now = false;
         let (zone, keep) = (state.zone.clone(), state.tuning.keep);
-        let State { batch, anchors, events, records, settings, .. } = &mut *state;
+        let State { batch, anchors, events, records, settings, edits, .. } = &mut *state;
+        self.edits.extend(edits.drain(..));
         let cargo = &mut self.cargo;
         let fresh = cargo.batch.is_empty();
         if fresh {

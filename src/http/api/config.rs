@@ -126,7 +126,18 @@ pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
         ));
     }
     let text = (!names.is_empty()).then(|| names.join(","));
-    let saved = change(context, &[("interfaces", text)])?;
+    let mut changes = vec![("interfaces", text)];
+    {
+        // What was once said of one of these, or kept beside them, would have the last word.
+        let state = context.live.lock();
+        let before = &state.tuning.ignored;
+        let said = |pattern: &String| names.contains(pattern) || pattern.starts_with('!');
+        let after: Vec<String> = before.iter().filter(|pattern| !said(pattern)).cloned().collect();
+        if !names.is_empty() && after != *before && state.config.owner("ignore").is_none() {
+            changes.push(("ignore", (!after.is_empty()).then(|| after.join(","))));
+        }
+    }
+    let saved = change(context, &changes)?;
     Answer::json(&InterfacesChanged { message: "Monitored interfaces updated", interfaces: names, saved })
 }
 

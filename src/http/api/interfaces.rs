@@ -1,32 +1,176 @@
 //! Interfaces: what they are, and what their counters say.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{READ_PATIENCE, link_word, no_interface};
-use crate::http::json::{Address, Interface, InterfaceStats, Map, Time, write};
+use super::config::change;
+use super::{Memory, READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
+use crate::config::Owned;
+use crate::http::json::{Address, Flaw, Forgotten, Interface, InterfaceStats, Map, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON};
-use crate::live::Iface;
+use crate::live::{Iface, Order, Refusal, State};
+use crate::model::{Counters, IfaceId};
+use crate::store::Filter;
 
-pub fn all(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+/// The sampler waits for nothing but the kernel.
+const ORDER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What passed in the local day so far.
+#[derive(Clone)]
+pub struct Today {
+    /// Ticks so far, changes that reached the disk, the beginning of the day.
+    key: (u64, u64, i64),
+    sums: Arc<BTreeMap<IfaceId, Counters>>,
+}
+
+/// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read.
+fn today(context: &Context, call: &Call) -> Result<Arc<BTreeMap<IfaceId, Counters>>, Fault> {
+    let (key, zone) = {
+        let state = context.live.lock();
+        let zone = state.zone.clone();
+        ((state.polls.total, state.settings_saved, zone.day(call.unix()).0), zone)
+    };
+    let kept = || context.notes.today.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(known) = kept().as_ref().filter(|known| known.key == key) {
+        return Ok(known.sums.clone());
+    }
+    let memory = Memory::of(context);
+    let stored = memory.ask(context, |reader| reader.day(call.unix(), &zone, &memory.unsaved))?;
+    let sums = Arc::new(stored.unwrap_or_else(|| {
+        let mut sums = BTreeMap::new();
+        let filter = Filter { iface: None, from: Some(key.2), to: None };
+        for point in memory.points(&filter) {
+            let sum: &mut Counters = sums.entry(point.sample.iface).or_default();
+            sum.add(&point.sample.delta);
+        }
+        sums
+    }));
+    *kept() = Some(Today { key, sums: sums.clone() });
+    Ok(sums)
+}
+
+pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let today = today(context, call)?;
     let map: Map<Interface> = {
         let state = context.live.lock();
         let primary = state.primary.as_deref();
-        state.interfaces.iter().map(|iface| (iface.name.clone(), describe(iface, primary))).collect()
+        state.interfaces.iter().map(|iface| (iface.name.clone(), describe(iface, primary, &today))).collect()
     };
     Ok(Answer::stream(JSON, move |_, out| write(out, &map)))
 }
 
 pub fn one(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let name = call.values.text("name").unwrap_or_default();
-    let found = {
+    Answer::json(&find(context, call)?)
+}
+
+fn find(context: &Context, call: &Call) -> Result<Interface, Fault> {
+    let name = name(call);
+    let today = today(context, call)?;
+    let state = context.live.lock();
+    let found = state.interface(name).map(|iface| describe(iface, state.primary.as_deref(), &today));
+    found.ok_or_else(|| no_interface(name))
+}
+
+fn name<'a>(call: &'a Call) -> &'a str {
+    call.values.text("name").unwrap_or_default()
+}
+
+pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let name = name(call);
+    let merge = call.values.text("merge");
+    let changes = {
         let state = context.live.lock();
-        state.interface(name).map(|iface| describe(iface, state.primary.as_deref()))
+        state.interface(name).ok_or_else(|| no_interface(name))?;
+        if let Some(other) = merge {
+            if other == name {
+                return Err(flaw("merge", "must be another interface", other));
+            }
+            if state.interface(other).ok_or_else(|| no_interface(other))?.present() {
+                return Err(present(other));
+            }
+        }
+        let changes = settings(&state, call)?;
+        // Before anything is done: of a request that is refused nothing happens.
+        if let Some(owned) = changes.iter().find_map(|(key, _)| Some(Owned { key, owner: state.config.owner(key)? })) {
+            return Err(owned.into());
+        }
+        changes
     };
-    Answer::json(&found.ok_or_else(|| no_interface(name))?)
+    let mut saved = true;
+    if let Some(other) = merge {
+        saved &= order(context, Order::Merge { from: other.to_string(), into: name.to_string() })?;
+    }
+    if let Some(alias) = call.values.text("alias") {
+        saved &= order(context, Order::Alias { name: name.to_string(), alias: alias.trim().to_string() })?;
+    }
+    if !changes.is_empty() {
+        saved &= change(context, &changes)?;
+    }
+    Answer::json(&Interface { saved: Some(saved), ..find(context, call)? })
+}
+
+/// What `monitored` and `primary` come to. Both are settings, so that flags and the environment have their say.
+fn settings(state: &State, call: &Call) -> Result<Vec<(&'static str, Option<String>)>, Fault> {
+    let name = name(call);
+    let mut changes = Vec::new();
+    if call.values.has("monitored") {
+        // What is kept is cut at commas, and stars and a mark of exclamation mean something.
+        if name.contains([',', '*']) || name.starts_with('!') {
+            return Err(flaw("monitored", "must be left to the rules: this name would be taken for a pattern", name));
+        }
+        let spared = format!("!{name}");
+        let mut ignored = state.tuning.ignored.clone();
+        ignored.retain(|pattern| pattern != name && *pattern != spared);
+        match call.values.switch("monitored") {
+            Some(true) => ignored.push(spared),
+            Some(false) => ignored.push(name.to_string()),
+            None => {}
+        }
+        changes.push(("ignore", (!ignored.is_empty()).then(|| ignored.join(","))));
+    }
+    match call.values.switch("primary") {
+        Some(true) => changes.push(("primary", Some(name.to_string()))),
+        Some(false) if state.tuning.primary == name => changes.push(("primary", None)),
+        _ => {}
+    }
+    Ok(changes)
+}
+
+pub fn forget(context: &Context, call: &Call) -> Result<Answer, Fault> {
+    let name = name(call);
+    if context.live.lock().interface(name).ok_or_else(|| no_interface(name))?.present() {
+        return Err(present(name));
+    }
+    let saved = order(context, Order::Forget { name: name.to_string() })?;
+    Answer::json(&Forgotten { message: format!("{name} and its history are forgotten"), saved })
+}
+
+/// Whether it is on disk.
+fn order(context: &Context, order: Order) -> Result<bool, Fault> {
+    match context.live.order(order, ORDER_PATIENCE) {
+        Some(Ok(ticket)) => Ok(context.live.saved(ticket, SAVE_PATIENCE)),
+        Some(Err(Refusal::Unknown(name))) => Err(no_interface(&name)),
+        Some(Err(Refusal::Present(name))) => Err(present(&name)),
+        Some(Err(Refusal::NotYet)) => {
+            Err(Fault::new(503, "the history is not open yet: see /api/system/health, and try again then"))
+        }
+        None => Err(Fault::new(503, "the sampler is busy: it will be done in a moment")),
+    }
+}
+
+fn present(name: &str) -> Fault {
+    Fault::new(409, format!("{name} is there, and its history goes on: only that of an absent interface can be moved"))
+}
+
+fn flaw(member: &str, msg: &str, input: &str) -> Fault {
+    let loc = ["body", member].map(str::to_string).to_vec();
+    Fault::flaws(vec![Flaw { loc, msg: msg.to_string(), input: input.to_string() }])
 }
 
 pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let name = call.values.text("name").unwrap_or_default();
+    let name = name(call);
     let known = |name: &str| context.live.lock().interface(name).is_some_and(Iface::present);
     if !known(name) {
         return Err(no_interface(name));
@@ -57,7 +201,8 @@ fn raw(iface: &Iface, unix: i64) -> InterfaceStats {
     }
 }
 
-fn describe(iface: &Iface, primary: Option<&str>) -> Interface {
+fn describe(iface: &Iface, primary: Option<&str>, today: &BTreeMap<IfaceId, Counters>) -> Interface {
+    let today = iface.id.and_then(|id| today.get(&id)).copied().unwrap_or_default();
     Interface {
         name: iface.name.clone(),
         addresses: iface.addresses.iter().map(address).collect(),
@@ -75,8 +220,11 @@ fn describe(iface: &Iface, primary: Option<&str>) -> Interface {
         ignored_because: iface.ignored_because.clone(),
         rx_rate: iface.rates.map(|rates| rates.0),
         tx_rate: iface.rates.map(|rates| rates.1),
+        today_rx_bytes: today.rx_bytes(),
+        today_tx_bytes: today.tx_bytes(),
         lifetime_rx_bytes: iface.lifetime.rx_bytes(),
         lifetime_tx_bytes: iface.lifetime.tx_bytes(),
+        saved: None,
     }
 }
 

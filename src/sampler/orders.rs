@@ -1,0 +1,144 @@
+//! What people want of an interface's identity: a name of their own, two histories made one, one forgotten. Here, because
+//! the sampler gives interfaces their numbers, and has samples that nobody else has yet.
+
+use super::inventory::{remember, was_active};
+use super::{Sampler, State};
+use crate::clock::Now;
+use crate::compact;
+use crate::live::{Order, Refusal};
+use crate::model::{Anchor, Counters, Edit, EventKind, IfaceId, Record};
+
+/// Its counters are nobody's: what a link has counted by a restart is not compared with them.
+fn disown(record: &mut Record) {
+    record.ifindex = 0;
+    record.boot.clear();
+}
+
+impl Sampler {
+    pub(super) fn obey_all(&mut self, now: Now) {
+        while let Some((ticket, order)) = self.live.next_order() {
+            let outcome = if self.joined { self.obey(order, now) } else { Err(Refusal::NotYet) };
+            if outcome.is_ok() {
+                self.publish();
+            }
+            self.live.obeyed(ticket, outcome);
+            self.live.wake_writer();
+        }
+    }
+
+    fn obey(&mut self, order: Order, now: Now) -> Result<(), Refusal> {
+        match order {
+            Order::Alias { name, alias } => {
+                let id = self.number_of(&name, now)?;
+                self.change_record(id, |record| record.alias = alias);
+            }
+            Order::Merge { from, into } => {
+                let gone = self.absent(&from)?;
+                let id = self.number_of(&into, now)?;
+                if gone.id == id {
+                    return Err(Refusal::Unknown(from));
+                }
+                self.take_over(&gone, id);
+                self.drop_history(Edit::Merge { id: gone.id, name: from.clone(), into: id, into_name: into.clone() });
+                self.anchor_again(id);
+                let detail = format!("the history of {from} became part of this one");
+                self.event(now, EventKind::Merged, &into, detail);
+            }
+            Order::Forget { name } => {
+                // More than one may have borne the name.
+                let mut gone = self.absent(&name)?;
+                loop {
+                    self.drop_history(Edit::Forget { id: gone.id, name: name.clone() });
+                    match self.absent(&name) {
+                        Ok(next) => gone = next,
+                        Err(_) => break,
+                    }
+                }
+                self.event(now, EventKind::Forgotten, "", format!("{name} and its history were forgotten"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The record of a name that no link bears or goes on with.
+    fn absent(&self, name: &str) -> Result<Record, Refusal> {
+        if self.links.iter().any(|tracked| tracked.link.name == name) {
+            return Err(Refusal::Present(name.to_string()));
+        }
+        let free = |record: &&Record| !self.links.iter().any(|tracked| tracked.id == Some(record.id));
+        let named = self.records.iter().filter(free).find(|record| record.name == name);
+        named.cloned().ok_or_else(|| Refusal::Unknown(name.to_string()))
+    }
+
+    /// The number of an interface's history, which begins here if there is none. A link that is not counted has nothing
+    /// that its counters could be compared with after a restart: its record belongs to no boot.
+    fn number_of(&mut self, name: &str, now: Now) -> Result<IfaceId, Refusal> {
+        let Some(at) = self.links.iter().position(|tracked| tracked.link.name == name) else {
+            return Ok(self.absent(name)?.id);
+        };
+        if let Some(id) = self.links[at].id {
+            return Ok(id);
+        }
+        let live = self.live.clone();
+        let id = self.identify(at, &mut live.lock(), now);
+        if self.links[at].base.is_none() {
+            self.change_record(id, disown);
+        }
+        Ok(id)
+    }
+
+    fn change_record(&mut self, id: IfaceId, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.records.iter_mut().find(|record| record.id == id) {
+            change(record);
+            remember(&mut self.live.lock(), record.clone());
+        }
+    }
+
+    /// All that an interface has ever been becomes another's, but for its counters.
+    fn take_over(&mut self, gone: &Record, id: IfaceId) {
+        let present = self.links.iter_mut().find(|tracked| tracked.id == Some(id));
+        let add = |lifetime: &mut Counters| lifetime.add(&gone.lifetime);
+        if let Some(tracked) = present {
+            add(&mut tracked.lifetime);
+            tracked.active |= was_active(gone);
+        }
+        self.change_record(id, |record| {
+            add(&mut record.lifetime);
+            record.first_seen = record.first_seen.min(gone.first_seen);
+            if record.alias.is_empty() {
+                record.alias.clone_from(&gone.alias);
+            }
+        });
+    }
+
+    /// Samples of another have come among its own: adding them up does not give its counters any more.
+    fn anchor_again(&mut self, id: IfaceId) {
+        let Some(tracked) = self.links.iter().find(|tracked| tracked.id == Some(id)) else { return };
+        let Some(raw) = tracked.base else {
+            // Nobody counts it at present: a restart has nothing to go on from.
+            return self.change_record(id, disown);
+        };
+        let mut state = self.live.lock();
+        if let Some(seq) = state.batch.ticks.last().map(|tick| tick.seq) {
+            state.anchors.push(Anchor { seq, iface: id, raw });
+        }
+    }
+
+    /// The batch that the writer has in hand goes to disk as it is, and the change after it.
+    fn drop_history(&mut self, edit: Edit) {
+        let id = edit.id();
+        self.records.retain(|record| record.id != id);
+        self.gone.retain(|(known, _)| *known != id);
+        let live = self.live.clone();
+        let state: &mut State = &mut live.lock();
+        state.batch.edit(&edit, |known, sample| {
+            let longest_ms = known.span_ms.max(sample.span_ms);
+            compact::absorb(known, sample);
+            // Of the same time, not one after the other.
+            known.span_ms = longest_ms;
+        });
+        state.anchors.retain(|anchor| anchor.iface != id);
+        state.records.retain(|record| record.id != id);
+        state.edits.push(edit);
+    }
+}
