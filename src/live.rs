@@ -180,7 +180,7 @@ pub enum Refusal {
     NotYet,
 }
 
-/// Answers that nobody waits for any more are forgotten beyond so many.
+/// The latest answers are kept for who waits for them: more than there are workers.
 const ANSWERS_HELD: usize = 16;
 
 /// A one-off wish of `http`, answered by the sampler.
@@ -189,7 +189,7 @@ struct Wishes {
     orders: VecDeque<(u64, Order)>,
     orders_asked: u64,
     /// The ticket that says when it is on disk.
-    answers: BTreeMap<u64, Result<u64, Refusal>>,
+    answers: VecDeque<(u64, Result<u64, Refusal>)>,
     /// Tickets handed out and served, for "take a sample now" and "read the counters now".
     collect_asked: u64,
     collect_done: u64,
@@ -424,9 +424,8 @@ impl Live {
             wishes.orders_asked
         };
         self.wake_sampler();
-        let answer = self.wait(patience, |state| state.wishes.answers.get(&ticket).cloned());
-        self.lock().wishes.answers.remove(&ticket);
-        answer
+        let mine = |(known, _): &&(u64, Result<u64, Refusal>)| *known == ticket;
+        self.wait(patience, |state| state.wishes.answers.iter().find(mine).map(|(_, answer)| answer.clone()))
     }
 
     /// For the sampler: what is to be done next.
@@ -440,9 +439,9 @@ impl Live {
             let mut state = self.lock();
             let answer = outcome.map(|()| state.ask_to_save());
             let answers = &mut state.wishes.answers;
-            answers.insert(ticket, answer);
+            answers.push_back((ticket, answer));
             if answers.len() > ANSWERS_HELD {
-                answers.pop_first();
+                answers.pop_front();
             }
         }
         self.done.notify_all();

@@ -135,15 +135,18 @@ fn rewrite_cells(conn: &Connection, table: &Table, key: i64, id: IfaceId, into: 
         conn.prepare_cached(table.one)?.query_row([key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let Some((bytes, length_s)) = row.filter(|(bytes, _)| holds(bytes, id)) else { return Ok(()) };
     let mut cells = Cells::new();
+    let mut moved = Vec::new();
     let read = unpack_cells(&bytes, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
-        cells.insert((iface, at), *cell);
+        if iface == id {
+            moved.push((at, *cell));
+        } else {
+            cells.insert((iface, at), *cell);
+        }
     });
     if let Err(error) = read {
         log::error!("history around {key} stays as it was: {error}");
         return Ok(());
     }
-    let moved: Vec<_> = cells.range((id, 0)..=(id, u16::MAX)).map(|((_, at), cell)| (*at, *cell)).collect();
-    cells.retain(|(iface, _), _| *iface != id);
     let whole = u32::try_from(length_s).unwrap_or(u32::MAX);
     for (into, (at, cell)) in moved.into_iter().filter_map(|cell| Some((into?, cell))) {
         let both = cells.entry((into, at)).or_default();

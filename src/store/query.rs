@@ -492,7 +492,7 @@ fn days(
     to: i64,
     zone: &Zone,
     unsaved: &Unsaved,
-) -> Result<BTreeMap<DayOf, Cell>> {
+) -> Result<Vec<(DayOf, Cell)>> {
     let marks = State::marks(conn)?;
     // The days at the ends of the range reach beyond it.
     let range = (fold::floor(from - Days::AROUND_S, CELL_S), fold::floor(to + Days::AROUND_S, CELL_S));
@@ -533,8 +533,8 @@ fn days(
         let (start, until) = days.of(*at, zone);
         sums.entry((start, until, *iface)).or_default().add(cell);
     }
-    sums.retain(|(start, until, _), _| *start < to && *until > from);
-    Ok(sums)
+    let overlap = |((start, until, _), _): &(DayOf, Cell)| *start < to && *until > from;
+    Ok(sums.into_iter().filter(overlap).collect())
 }
 
 #[cfg(test)]
