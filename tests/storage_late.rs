@@ -415,3 +415,50 @@ fn the_end_does_not_wait_for_an_opening() {
         }
     });
 }
+
+/// Settings of the history take effect late, but for those that were changed meanwhile; and who ends the program right after
+/// the fault has everything on disk.
+#[test]
+fn late_settings_and_a_last_attempt() {
+    in_namespace(|| {
+        let mut place = Place::new();
+        let directory = &OBSTACLES[0];
+        cable("wan0", "lan0");
+        let daemon = place.start();
+        let put = |daemon: &Daemon, path: &str, key: &str, value: Value| {
+            assert_eq!(daemon.put(path, serde_json::json!({ key: value })).status, 200);
+        };
+        put(&daemon, "/api/config/max-retries", "max_retries", 7.into());
+        put(&daemon, "/api/config/retry-delay", "retry_delay", 5.into());
+        wait_until("they are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
+        daemon.stop();
+        let settings = |daemon: &Daemon| {
+            let retries = daemon.get("/api/config/max-retries")["max_retries"].as_u64();
+            (retries, daemon.get("/api/config/retry-delay")["retry_delay_seconds"].as_f64())
+        };
+        (directory.spoil)(&mut place);
+        let daemon = place.start();
+        assert_eq!(settings(&daemon), (Some(3), Some(1.0)), "nobody knows better");
+        put(&daemon, "/api/config/retry-delay", "retry_delay", 2.into());
+        (directory.mend)(&mut place);
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("they take effect", || settings(&daemon) == (Some(7), Some(2.0)));
+        wait_until("it is saved", || database_status(&daemon) == "healthy");
+        daemon.stop();
+
+        (directory.spoil)(&mut place);
+        let daemon = place.start();
+        send("wan0", 1000, 9);
+        daemon.ticks(2);
+        let rows = figures(&daemon.export("wan0"));
+        (directory.mend)(&mut place);
+        let log = daemon.stop();
+        assert!(!log.iter().any(|line| line.contains("unsaved")), "{log:#?}");
+        let daemon = place.start();
+        assert_eq!(settings(&daemon), (Some(7), Some(2.0)));
+        let stored = figures(&daemon.export("wan0"));
+        let mut later = stored.iter();
+        assert!(rows.iter().all(|row| later.any(|known| known == row)), "{rows:#?} are not all in {stored:#?}");
+        daemon.stop();
+    });
+}
