@@ -136,7 +136,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
             log::info!("history in {}", context.database.display());
             let (late, reader) = desk.take_in(past);
             // Nobody asks it before the sampler has joined it to what is in memory.
-            context.set_reader(reader);
+            context.set_reader(Some(reader).filter(|_| !desk.ending));
             let _ = hand_over.send(late);
             live.wake_sampler();
         }
@@ -152,6 +152,8 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     live.wake_sampler();
     live.wake_writer();
     serving.stop();
+    // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
+    context.set_reader(None);
     let mut ends = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
             if let Ok(word) = desk.told.recv_timeout(Duration::from_millis(5)) {

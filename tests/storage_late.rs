@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::disk::*;
 use common::*;
@@ -310,4 +310,155 @@ fn whatever_is_in_the_way_of_a_known_history() {
         eprintln!("{}", obstacle.name);
         in_namespace(|| overcomes(obstacle, true));
     }
+}
+
+/// The real program below strace, which lets its first write of the database take so long.
+fn slow(place: &Place, seconds: u32) -> Daemon {
+    let mut command = net_pulse("strace");
+    let inject = format!("inject=pwrite64:delay_enter={}:when=1", seconds * 1_000_000);
+    command.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", &inject]);
+    command.args([env!("CARGO_BIN_EXE_net-pulse"), "--host", "127.0.0.1", "--port", "0"]);
+    command.args(["--database", &place.database(), "--interval", "1", "--flush", "1"]);
+    Daemon::spawn(command)
+}
+
+/// The program below strace: it does not end with it.
+struct Below(u32);
+
+impl Drop for Below {
+    fn drop(&mut self) {
+        if is_running(self.0) {
+            signal(self.0, Signal::SIGKILL);
+        }
+    }
+}
+
+fn is_running(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains("(zombie)"))
+}
+
+#[test]
+fn e38_an_opening_of_twenty_seconds_holds_up_nobody() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let place = Place::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 3);
+        let first = kernel("wan0");
+        make_history(&place);
+        let base = kernel("wan0");
+        let started = Instant::now();
+        let daemon = slow(&place, 20);
+        let program = Below(child_of(daemon.pid()));
+        daemon.get("/health");
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        counts_without(&daemon, base, &["takes more than 3 s"]);
+        let memory = figures(&daemon.export("wan0"));
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still being opened");
+        while started.elapsed() < Duration::from_secs(60) && database_status(&daemon) != "healthy" {
+            rest(100);
+        }
+        wait_until("it is saved", || database_status(&daemon) == "healthy" && stored(&daemon) > 0);
+        daemon.collect();
+        let expect = minus(kernel("wan0"), first);
+        assert_eq!((daemon.booked("wan0"), lifetime(&daemon)), (expect, expect[1]));
+        let rows = figures(&daemon.export("wan0"));
+        let mut later = rows.iter();
+        assert!(memory.iter().all(|row| later.any(|known| known == row)), "{memory:#?} are not all in {rows:#?}");
+        signal(program.0, Signal::SIGTERM);
+        assert_eq!(daemon.ended_within(PATIENCE).0, Some(0));
+        let daemon = place.start();
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), expect, "after a restart");
+        daemon.stop();
+    });
+}
+
+/// Before the start has given up waiting, and after.
+#[test]
+fn the_end_does_not_wait_for_an_opening() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        cable("wan0", "lan0");
+        for waits in [false, true] {
+            let place = Place::new();
+            make_history(&place);
+            let mut command = net_pulse("strace");
+            command.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=pwrite64"]);
+            command.args(["-e", "inject=pwrite64:delay_enter=20000000:when=1", env!("CARGO_BIN_EXE_net-pulse")]);
+            command.args(["--host", "127.0.0.1", "--port", "0", "--database", &place.database()]);
+            let mut strace = command.stderr(Stdio::null()).spawn().expect("strace");
+            // strace has had other children before.
+            let threads = |pid: u32| {
+                let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                let tasks = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count());
+                if comm.trim() == "net-pulse" { tasks } else { 0 }
+            };
+            let mut pid = 0;
+            wait_until("its threads are there", || {
+                pid = child_of(strace.id());
+                threads(pid) >= if waits { 6 } else { 3 }
+            });
+            let program = Below(pid);
+            let asked = Instant::now();
+            signal(program.0, Signal::SIGTERM);
+            wait_until("it ends", || !is_running(program.0));
+            assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+            // It sits out its delay otherwise.
+            strace.kill().expect("a child of ours");
+            strace.wait().expect("a child of ours");
+        }
+    });
+}
+
+/// Settings of the history take effect late, but for those that were changed meanwhile; and who ends the program right after
+/// the fault has everything on disk.
+#[test]
+fn late_settings_and_a_last_attempt() {
+    in_namespace(|| {
+        let mut place = Place::new();
+        let directory = &OBSTACLES[0];
+        cable("wan0", "lan0");
+        let daemon = place.start();
+        let put = |daemon: &Daemon, path: &str, key: &str, value: Value| {
+            assert_eq!(daemon.put(path, serde_json::json!({ key: value })).status, 200);
+        };
+        put(&daemon, "/api/config/max-retries", "max_retries", 7.into());
+        put(&daemon, "/api/config/retry-delay", "retry_delay", 5.into());
+        wait_until("they are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
+        daemon.stop();
+        let settings = |daemon: &Daemon| {
+            let retries = daemon.get("/api/config/max-retries")["max_retries"].as_u64();
+            (retries, daemon.get("/api/config/retry-delay")["retry_delay_seconds"].as_f64())
+        };
+        (directory.spoil)(&mut place);
+        let daemon = place.start();
+        assert_eq!(settings(&daemon), (Some(3), Some(1.0)), "nobody knows better");
+        put(&daemon, "/api/config/retry-delay", "retry_delay", 2.into());
+        (directory.mend)(&mut place);
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("they take effect", || settings(&daemon) == (Some(7), Some(2.0)));
+        wait_until("it is saved", || database_status(&daemon) == "healthy");
+        daemon.stop();
+
+        (directory.spoil)(&mut place);
+        let daemon = place.start();
+        send("wan0", 1000, 9);
+        daemon.ticks(2);
+        let rows = figures(&daemon.export("wan0"));
+        (directory.mend)(&mut place);
+        let log = daemon.stop();
+        assert!(!log.iter().any(|line| line.contains("unsaved")), "{log:#?}");
+        let daemon = place.start();
+        assert_eq!(settings(&daemon), (Some(7), Some(2.0)));
+        let stored = figures(&daemon.export("wan0"));
+        let mut later = stored.iter();
+        assert!(rows.iter().all(|row| later.any(|known| known == row)), "{rows:#?} are not all in {stored:#?}");
+        daemon.stop();
+    });
 }

@@ -65,9 +65,9 @@ pub struct Notes {
 }
 
 impl Context {
-    /// For a database that was opened late.
-    pub fn set_reader(&self, reader: Reader) {
-        *self.reader() = Some(reader);
+    /// For a database that was opened late, and for the end.
+    pub fn set_reader(&self, reader: Option<Reader>) {
+        *self.reader() = reader;
     }
 
     /// A panic of another worker leaves a connection behind that is between two queries, which is where they all are.
