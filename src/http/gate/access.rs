@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::head::{Head, Refusal};
+use super::head::{HOST, Head, Refusal};
 
 pub const NOT_US: Refusal = Refusal {
     status: 421,
@@ -33,8 +33,17 @@ pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     names
 }
 
-/// A page whose name was made to point here (DNS rebinding) gives itself away by its Host. An address cannot be
-/// rebound, so every address will do.
+/// A page whose name was made to point here (DNS rebinding) gives itself away by its Host. An old client that sends none
+/// is no browser; a proxy that lost it could have one behind it.
+pub fn wrong_host(head: &Head, names: &[String]) -> Option<Refusal> {
+    let browser = head.origin.is_some() || head.fetch_site.is_some();
+    match head.host {
+        Some(host) => (!allowed_host(host, names)).then_some(NOT_US),
+        None => (browser || head.forwarded).then_some(HOST),
+    }
+}
+
+/// An address cannot be rebound, so every address will do.
 pub fn allowed_host(host: &str, names: &[String]) -> bool {
     let Some((name, _)) = split_port(host) else { return false };
     if let Some(inner) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -76,7 +85,7 @@ pub fn foreign_origin(head: &Head) -> bool {
         _ => return true,
     };
     let place = |text| split_port(text).map(|(name, port)| (name.to_ascii_lowercase(), port.unwrap_or(default)));
-    match (place(authority), place(head.host)) {
+    match (place(authority), head.host.and_then(place)) {
         (Some(origin), Some(own)) => origin != own,
         _ => true,
     }
@@ -176,6 +185,30 @@ mod tests {
             own_names("Pi.Example.org", &["X.".to_string(), "x".to_string()]),
             ["localhost", "pi", "pi.lan", "pi.local", "pi.home.arpa", "pi.example.org", "x"]
         );
+    }
+
+    #[test]
+    fn e47_without_a_name_nobody_else_can_be_meant() {
+        #[track_caller]
+        fn check(head: &str, expect: Option<Refusal>) {
+            let text = head.replace('|', "\r\n");
+            let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!(wrong_host(&head, &own_names("router", &[])), expect, "{text}");
+        }
+        check("GET / HTTP/1.0||", None);
+        check("GET / HTTP/1.0|User-Agent: check_http/1.4||", None);
+        check("POST / HTTP/1.0||", None);
+        check("GET / HTTP/1.0|Host: router||", None);
+        check("GET / HTTP/1.0|Host: evil.example||", Some(NOT_US));
+        check("GET / HTTP/1.0|Host:||", Some(NOT_US));
+        check("GET / HTTP/1.0|Origin: http://evil.example||", Some(HOST));
+        check("GET / HTTP/1.0|Sec-Fetch-Site: same-origin||", Some(HOST));
+        for proxy in
+            ["Via: 1.0 old", "X-Forwarded-Host: evil.example", "Forwarded: host=evil.example", "X-Real-IP: ::1"]
+        {
+            check(&format!("GET / HTTP/1.0|{proxy}||"), Some(HOST));
+            check(&format!("GET / HTTP/1.0|Host: router|{proxy}||"), None);
+        }
     }
 
     #[track_caller]

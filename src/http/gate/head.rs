@@ -128,7 +128,8 @@ pub struct Head<'a> {
     pub target: &'a str,
     /// HTTP/1.0.
     pub old: bool,
-    pub host: &'a str,
+    /// Only a client of HTTP/1.0 may leave it out.
+    pub host: Option<&'a str>,
     pub origin: Option<&'a str>,
     pub fetch_site: Option<&'a str>,
     /// Some proxy had it in its hands, or somebody pretends so.
@@ -187,7 +188,7 @@ impl<'a> Head<'a> {
             method,
             target,
             old,
-            host: "",
+            host: None,
             origin: None,
             fetch_site: None,
             forwarded: false,
@@ -198,7 +199,11 @@ impl<'a> Head<'a> {
         for line in lines.take_while(|line| !line.is_empty()) {
             head.take(line)?;
         }
-        head.host = head.kept("host").ok_or(HOST)?;
+        head.host = head.kept("host");
+        // RFC 9112, 3.2.
+        if head.host.is_none() && !old {
+            return Err(HOST);
+        }
         head.origin = head.kept("origin");
         head.fetch_site = head.kept("sec-fetch-site");
         Ok(head)
@@ -337,6 +342,7 @@ mod tests {
             "GET /?a=%00&b HTTP/1.0|HOST:\ta \t||",
             "GET /?a=%00&b HTTP/1.0|host: a|x-real-ip: 192.0.2.7|connection: close||",
         );
+        onward("GET /health HTTP/1.0||", "GET /health HTTP/1.0|x-real-ip: 192.0.2.7|connection: close||");
         onward(
             "POST /x HTTP/1.1|Host: a|Connection: keep-alive, Authorization|Keep-Alive: 5|Upgrade: h2c|Cookie: x|Content-Length: 007|Authorization: Bearer t||",
             "POST /x HTTP/1.1|host: a|authorization: Bearer t|content-length: 7|x-real-ip: 192.0.2.7|connection: close||",
@@ -436,7 +442,7 @@ mod tests {
         refused("GET / HTTP/1.1|Host: \u{e4}||", HEADER);
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: \xff\r\n\r\n", HEADER);
         refused("GET / HTTP/1.1||", HOST);
-        refused("GET / HTTP/1.0|Accept: a||", HOST);
+        refused("GET / HTTP/1.0|Host: a|Host: a||", HOST);
         refused("GET / HTTP/1.1|Host: a|Host: a||", HOST);
         refused("GET / HTTP/1.1|Host: a|hOST: b||", HOST);
         refused("GET / HTTP/1.1|Host: a|Origin: http://a|Origin: http://b||", TWICE);

@@ -58,7 +58,8 @@ const CUT_SHORT: Refusal = Refusal { status: 400, detail: "the request ended bef
 const UNANSWERED: Refusal = Refusal { status: 504, detail: "the answer was not ready in time" };
 const NO_ANSWER: Refusal = Refusal { status: 502, detail: "the program is at fault: its log has more" };
 
-const REASONS: [(u16, &str); 11] = [
+/// Every status that is answered here.
+pub const REASONS: [(u16, &str); 11] = [
     (400, "Bad Request"),
     (403, "Forbidden"),
     (408, "Request Timeout"),
@@ -651,8 +652,8 @@ impl Client {
         let (head, rest) = received.split_at_checked(end).ok_or(head::NOT_HTTP)?;
         let head = Head::read(head)?;
         self.without_body = head.method == "HEAD";
-        if !access::allowed_host(head.host, &rules.names) {
-            return Err(access::NOT_US);
+        if let Some(refusal) = access::wrong_host(&head, &rules.names) {
+            return Err(refusal);
         }
         if access::changes_something(head.method) && access::foreign_origin(&head) {
             return Err(access::FOREIGN);
