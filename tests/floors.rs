@@ -184,6 +184,18 @@ fn arrows_run_down_and_rooms_keep_to_themselves() {
     assert_eq!(faults(&files()), Vec::<String>::new());
 }
 
+/// MIPS, PowerPC and ARMv5 have no 64-bit atomics; on 32-bit musl `SystemTime::now` panics past 2038, and routers do start
+/// there.
+#[test]
+fn e51_nothing_that_a_32_bit_router_lacks() {
+    for word in ["AtomicU64", "AtomicI64", "SystemTime"] {
+        for file in files() {
+            assert_eq!(after(&file.code, word).count(), 0, "{word} in {}", file.path);
+        }
+    }
+    assert_eq!(after("use std::sync::atomic::AtomicU64;", "AtomicU64").count(), 1);
+}
+
 /// A table of rules that no text can break would be no check.
 #[test]
 fn each_kind_of_fault_is_seen() {

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_does_not_grow() {
+    fn e43_the_table_does_not_grow() {
         let mut failures = Failures::default();
         for number in 0..10_000_u32 {
             failures.add(IpAddr::V4(number.into()), u64::from(number));
