@@ -48,6 +48,9 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
+    if let Some(note) = &note {
+        log::warn!("counters come from {}: {note}", source.name());
+    }
 
     let options = Options { max_bytes: room(config.size("max_size"), &database) };
     let opened = Store::open(&database, &options).map_err(|error| error.context(database.display()))?;
