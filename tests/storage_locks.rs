@@ -1,0 +1,54 @@
+//! File systems on which locks fail: an overlay over jffs2 was seen to refuse them. Other means are found, said aloud, and
+//! guard and keep the history as well.
+
+mod common;
+
+use common::disk::*;
+use common::*;
+
+#[test]
+fn e37_locks_that_the_file_system_refuses() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let dir = Dir::new();
+        let file = dir.join("net-pulse.db");
+        // The daemon is the child, strace a process beside it. Locks are the only fcntl(2) on the database's descriptors.
+        let start = || {
+            let mut strace = net_pulse("strace");
+            strace.args(["-D", "-f", "-q", "-o", "/dev/null", "-P", &file, "-e", "trace=fcntl,?fcntl64"]);
+            strace.args(["-e", "inject=fcntl,?fcntl64:error=EINVAL", env!("CARGO_BIN_EXE_net-pulse")]);
+            strace.args(["--host", "127.0.0.1", "--port", "0", "--database", &file, "--interval", "1", "--flush", "1"]);
+            Daemon::spawn(strace)
+        };
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let daemon = start();
+        daemon.ticks(1);
+        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        for frames in 1..4 {
+            send("wan0", 1000, frames);
+            daemon.ticks(1);
+        }
+        wait_until("it is on disk", || stored(&daemon) >= 4);
+        assert_eq!((database_status(&daemon), database_error(&daemon)), ("healthy".to_string(), String::new()));
+        assert!(daemon.log().iter().any(|line| line.contains("unix-dotfile")), "{:#?}", daemon.log());
+        // Nobody else gets in meanwhile.
+        let mut second = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        second.args(["--host", "127.0.0.1", "--port", "0", "--database", &file]);
+        let second = finish(second);
+        assert_eq!(second.code, Some(1), "{}", second.err);
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base));
+        // What a kill leaves of such a lock stops nobody.
+        daemon.kill();
+        send("wan0", 1000, 7);
+        let daemon = start();
+        daemon.ticks(1);
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base), "{:#?}", daemon.log());
+        daemon.stop();
+        assert_eq!(judge(&file).0, "ok");
+    });
+}
