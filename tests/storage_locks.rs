@@ -1,7 +1,10 @@
-//! File systems on which locks fail: an overlay over jffs2 was seen to refuse them. Other means are found, said aloud, and
-//! guard and keep the history as well.
+//! File systems of routers: an overlay over jffs2 was seen to refuse locks, and jffs2 cannot share memory. Other means are
+//! found, said aloud where they cost something, and guard and keep the history as well.
 
 mod common;
+
+use std::fs;
+use std::path::Path;
 
 use common::disk::*;
 use common::*;
@@ -51,4 +54,18 @@ fn e37_locks_that_the_file_system_refuses() {
         daemon.stop();
         assert_eq!(judge(&file).0, "ok");
     });
+}
+
+#[test]
+fn e36_no_memory_is_shared_through_the_file_system() {
+    let dir = Dir::new();
+    let file = dir.join("net-pulse.db");
+    let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "1"]);
+    daemon.ticks(2);
+    daemon.get("/api/traffic/history");
+    assert!(Path::new(&format!("{file}-wal")).exists(), "the write-ahead log is in use");
+    assert!(!Path::new(&format!("{file}-shm")).exists());
+    let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("it runs");
+    assert!(maps.contains("net-pulse") && !maps.contains("net-pulse.db"), "{maps}");
+    daemon.stop();
 }
