@@ -1,10 +1,12 @@
-//! The wiring, as one ordered script: understand, bind, open, start the threads, wait, stop in reverse.
+//! The wiring, as one ordered script: understand, bind, start the threads, wait, stop in reverse. The database is opened on
+//! the writer's thread: the start waits for it a while, and whatever is wrong with it, counting goes on.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -14,30 +16,40 @@ use crate::config::{Config, SMALLEST_SIZE};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context};
-use crate::live::{Live, State, Tuning};
+use crate::live::{Database, Live, State, Tuning};
 use crate::model::Record;
-use crate::sampler::{Reopen, Sampler, Start};
+use crate::sampler::{Late, Reopen, Sampler, Start};
 use crate::source::{self, Choice, Wake, Woken};
-use crate::store::{Options, Store};
-use crate::token;
-use crate::writer::Writer;
+use crate::store::{Opened, Options, Reader, Store};
+use crate::token::{self, Token};
+use crate::writer::{self, Past, Writer};
 
+/// The start waits so long for its database, so that the first answer knows the history; then it goes on without.
+const OPENING: Duration = Duration::from_secs(3);
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
+
+/// What the main thread is told.
+enum Word {
+    Signal(Signal),
+    /// The token beside the database, and whether it is new; `None` where there is none yet.
+    Token(Result<Option<(Token, bool)>>),
+    Database(Result<Past>),
+}
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key.
 pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();
-    let mut config = Config::new(typed, environment)?;
+    let config = Config::new(typed, environment)?;
     crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
     let hosts = config.list("host");
-    let zone_wanted = config.text("timezone").to_string();
-    find_zone(&zone_wanted).map_err(|error| error.context(config.said_by("timezone")))?;
+    let zone = find_zone(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
 
-    // Before the first thread: every thread inherits the mask, and only this one takes signals.
+    // Before the first thread: every thread inherits the mask, and only one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
+    let (tell, told) = mpsc::channel();
 
     let choice = choice(config.text("source"));
     let (mut source, note) = source::open(choice)?;
@@ -47,21 +59,9 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     })?;
     let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
-    log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
     if let Some(note) = &note {
         log::warn!("counters come from {}: {note}", source.name());
     }
-
-    let options = Options { max_bytes: room(config.size("max_size"), &database) };
-    let opened = Store::open(&database, &options).map_err(|error| error.context(database.display()))?;
-    log::info!("history in {}", database.display());
-    for refused in config.take_saved(&opened.settings) {
-        log::warn!("{refused}");
-    }
-    let zone = find_zone(config.text("timezone")).unwrap_or_else(|error| {
-        log::warn!("{error}; using UTC");
-        Zone::UTC
-    });
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let live = Arc::new(Live::new(tuning(&config), zone));
@@ -69,68 +69,265 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         let mut state = live.lock();
         state.owners = config.owners();
         state.source_note = note;
-        opened.events.into_iter().for_each(|event| state.event(event));
+        state.database = Database::Absent;
     }
     let wake = Wake::new()?;
     let waker = wake.clone();
     live.set_wake(move || waker.call());
 
+    spawn("signals", hear_signals(signals, tell.clone()))?;
+    let attempt = attempt(database.clone(), config.size("max_size"), tell.clone());
+    let writing = spawn("writer", {
+        let (live, clock) = (live.clone(), clock.clone());
+        move || {
+            let tell = |past| drop(tell.send(Word::Database(past)));
+            if let Some(store) = writer::open(&live, &*clock, attempt, tell) {
+                let mut writer = Writer::new(live.clone(), store, clock);
+                writer.run();
+                live.wait_for_last_sample();
+                writer.finish();
+            }
+        }
+    })?;
+
     let boot = source::boot_id();
-    let keeper = keeper(opened.newest, &opened.records, &boot);
-    let start = Start {
-        records: opened.records,
-        next_seq: opened.next_seq,
-        keeper,
-        wanted: Wanted { interfaces: config.list("interfaces"), ignored: config.list("ignore") },
-        boot,
-        primary_chosen: config.text("primary").to_string(),
-        primary_found: opened.settings.get("primary_found").cloned().unwrap_or_default(),
+    let mut desk = Desk { told, live: live.clone(), config, boot, token: None, new_token: false, ending: false };
+    let opened = desk.wait_for_database(&database)?;
+    log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
+    let (start, reader) = match opened {
+        Ok(past) => {
+            log::info!("history in {}", database.display());
+            let (late, reader) = desk.take_in(past);
+            live.set_database(Database::Joined);
+            (late.start, Some(reader))
+        }
+        Err(error) => {
+            if !desk.ending {
+                writer::cannot_open(&live, clock.now(), &error);
+            }
+            (desk.start(Vec::new(), 1, None), None)
+        }
     };
     let reopen: Reopen = Box::new(move || source::open(choice));
     let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
     // The first answer already knows the interfaces.
     sampler.step(Woken::default());
-    let reader = opened.store.reader()?;
-    let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 
-    let names = http::own_names(&source::machine(&database).hostname, &config.list("allowed_host"));
-    let guard = guard(&config, &database);
-    let path = database.clone();
-    let context = Context {
+    // The machine's name, not the disk's state: that one may be slow.
+    let names = http::own_names(&source::machine(Path::new("/")).hostname, &desk.config.list("allowed_host"));
+    let context = Arc::new(Context {
         live: live.clone(),
-        reader: Mutex::new(Some(reader)),
+        reader: Mutex::new(reader),
         clock: clock.clone(),
+        guard: desk.guard(&database),
+        machine: Box::new({
+            let database = database.clone();
+            move || source::machine(&database)
+        }),
         database,
-        machine: Box::new(move || source::machine(&path)),
         listening,
-        guard,
         notes: http::Notes::default(),
-    };
-    let sampling = spawn("sampler", move || sampler.run(&wake))?;
-    let writing = spawn("writer", move || {
-        writer.run();
-        // The sampler ends with a last sample, and this thread with a last save.
-        let sampled = sampling.join();
-        writer.finish();
-        sampled
-    })?;
-    let serving = http::serve(Arc::new(context), listeners, names)?;
+    });
+    let (hand_over, late) = mpsc::channel();
+    let sampling = spawn("sampler", move || sampler.run(&wake, &late))?;
+    let serving = http::serve(context.clone(), listeners, names)?;
 
-    wait(&signals, &live, config.text("timezone"));
+    let late_word = |desk: &mut Desk, word| match desk.hear(word) {
+        None => desk.tell_of_token(&context.database),
+        Some(Err(error)) => writer::cannot_open(&live, clock.now(), &error),
+        Some(Ok(past)) => {
+            log::info!("history in {}", context.database.display());
+            let (late, reader) = desk.take_in(past);
+            // Nobody asks it before the sampler has joined it to what is in memory.
+            context.set_reader(Some(reader).filter(|_| !desk.ending));
+            let _ = hand_over.send(late);
+            live.wake_sampler();
+        }
+    };
+    while !desk.ending {
+        match desk.told.recv() {
+            Ok(word) => late_word(&mut desk, word),
+            Err(_) => break,
+        }
+    }
     let deadline = Instant::now() + LAST_SAVE;
     live.lock().stopping = true;
     live.wake_sampler();
     live.wake_writer();
     serving.stop();
-    while !writing.is_finished() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let finished = writing.is_finished();
+    // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
+    context.set_reader(None);
+    let mut ends = |thread: &JoinHandle<()>| {
+        while !thread.is_finished() && Instant::now() < deadline {
+            if let Ok(word) = desk.told.recv_timeout(Duration::from_millis(5)) {
+                late_word(&mut desk, word);
+            }
+        }
+        thread.is_finished()
+    };
+    let sampled = ends(&sampling);
+    live.lock().sampled_out = sampled;
+    live.wake_writer();
+    let finished = ends(&writing);
     tell_what_is_left(&live.lock(), clock.now().mono_ms, finished);
-    if finished && !matches!(writing.join(), Ok(Ok(()))) {
+    if [(sampled, sampling), (finished, writing)].into_iter().any(|(over, thread)| over && thread.join().is_err()) {
         return Err(Error::system("stopping", "a thread had panicked; see the log above"));
     }
     Ok(())
+}
+
+/// The main thread's own: whatever it is told, and the settings, which are its to decide.
+struct Desk {
+    told: Receiver<Word>,
+    live: Arc<Live>,
+    config: Config,
+    boot: String,
+    token: Option<Token>,
+    /// It was just made, and nobody was told.
+    new_token: bool,
+    ending: bool,
+}
+
+impl Desk {
+    /// Fails where another net-pulse has the database: two of them would each show the half.
+    fn wait_for_database(&mut self, database: &Path) -> Result<Result<Past>> {
+        let deadline = Instant::now() + OPENING;
+        while !self.ending {
+            match self.told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(word) => match self.hear(word) {
+                    None => {}
+                    Some(Err(error)) if error.kind == ErrorKind::Taken => return Err(error),
+                    Some(outcome) => return Ok(outcome),
+                },
+                Err(_) => break,
+            }
+        }
+        let what = format!("opening {} takes more than {} s", database.display(), OPENING.as_secs());
+        Ok(Err(Error::new(ErrorKind::Transient, what)))
+    }
+
+    /// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it. What the database said is given back.
+    fn hear(&mut self, word: Word) -> Option<Result<Past>> {
+        match word {
+            Word::Database(outcome) => return Some(outcome),
+            Word::Token(Ok(Some((token, new)))) => (self.token, self.new_token) = (Some(token), new),
+            Word::Token(Ok(None)) => {}
+            Word::Token(Err(error)) => {
+                log::warn!("no access token: {error}; until then nothing can be changed from other machines")
+            }
+            Word::Signal(Signal::SIGHUP) => {
+                self.read_zone();
+                self.live.lock().save_now = true;
+                self.live.wake_writer();
+                log::info!("read the time zone again; saving now");
+            }
+            Word::Signal(signal) => {
+                log::info!("{signal}: saving and ending");
+                self.ending = true;
+            }
+        }
+        None
+    }
+
+    /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to it.
+    fn take_in(&mut self, past: Past) -> (Late, Reader) {
+        let Past { records, mut settings, next_seq, newest, reader } = past;
+        let found = settings.get("primary_found").cloned().unwrap_or_default();
+        let zone_before = self.config.text("timezone").to_string();
+        let (refused, stopped) = {
+            let mut state = self.live.lock();
+            let stopped_here = state.settings.iter().any(|(key, _)| key == "running");
+            for (key, value) in state.settings.iter().filter(|(key, _)| key != "primary_found") {
+                match value {
+                    Some(value) => settings.insert(key.clone(), value.clone()),
+                    None => settings.remove(key),
+                };
+            }
+            let refused = self.config.take_saved(&settings);
+            state.tuning = tuning(&self.config);
+            (refused, !state.tuning.running && !stopped_here)
+        };
+        refused.iter().for_each(|refused| log::warn!("{refused}"));
+        if self.config.text("timezone") != zone_before {
+            self.read_zone();
+        }
+        let start = Start { primary_found: found, ..self.start(records, next_seq, newest) };
+        (Late { start, stopped }, reader)
+    }
+
+    fn start(&self, records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
+        let config = &self.config;
+        Start {
+            keeper: keeper(newest, &records, &self.boot),
+            records,
+            next_seq,
+            wanted: Wanted { interfaces: config.list("interfaces"), ignored: config.list("ignore") },
+            boot: self.boot.clone(),
+            primary_chosen: config.text("primary").to_string(),
+            primary_found: String::new(),
+        }
+    }
+
+    fn read_zone(&self) {
+        match find_zone(self.config.text("timezone")) {
+            Ok(zone) => self.live.lock().zone = Arc::new(zone),
+            Err(error) => log::warn!("{error}; keeping the zone"),
+        }
+    }
+
+    /// Without a token it goes on all the same: measuring comes first, and then only this machine may change anything.
+    fn guard(&mut self, database: &Path) -> http::Guard {
+        self.tell_of_token(database);
+        let (private, open) = (self.config.switch("private"), self.config.switch("open"));
+        if private && open {
+            let said_by = |key| self.config.said_by(key);
+            log::warn!("{} does nothing where {} is set", said_by("open"), said_by("private"));
+        }
+        http::Guard::new(token::file(database), self.token.take(), private, open)
+    }
+
+    fn tell_of_token(&mut self, database: &Path) {
+        if std::mem::take(&mut self.new_token) {
+            let file = token::file(database);
+            log::info!("made an access token, in {}: `net-pulse token` prints it", file.display());
+        }
+    }
+}
+
+/// Opens the database, and finds the token beside it, on the writer's thread: both may be slow. A token is made only where
+/// the history could be opened: nothing is left beside what is not ours.
+fn attempt(database: PathBuf, max_bytes: u64, tell: Sender<Word>) -> impl FnMut() -> Result<Opened> + Send {
+    move || {
+        let options = Options { max_bytes: room(max_bytes, &database) };
+        let opened = Store::open(&database, &options);
+        let file = token::file(&database);
+        let token = match opened {
+            Ok(_) => token::read_or_make(&file).map(Some),
+            // Whatever is wrong with it is wrong with the place, of which the history tells.
+            Err(_) => Ok(token::read(&file).ok().flatten().map(|token| (token, false))),
+        };
+        let _ = tell.send(Word::Token(token));
+        opened
+    }
+}
+
+fn hear_signals(signals: SigSet, tell: Sender<Word>) -> impl FnOnce() + Send {
+    move || {
+        loop {
+            let signal = match signals.wait() {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => {
+                    log::error!("waiting for signals: {error}; ending");
+                    let _ = tell.send(Word::Signal(Signal::SIGTERM));
+                    return;
+                }
+                Ok(signal) => signal,
+            };
+            if tell.send(Word::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,
@@ -147,7 +344,7 @@ fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
         };
         log::error!(
             "{samples} samples of the last {seconds} s stay unsaved ({cause}); \
-             what passed is booked at the next start, unless the machine is restarted before"
+             what passed since the history ends is booked at the next start, unless the machine is restarted before"
         );
     }
 }
@@ -170,32 +367,6 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
         .map_err(|cause| Error::system(format!("starting {name}"), cause))
 }
 
-/// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it.
-fn wait(signals: &SigSet, live: &Live, zone_wanted: &str) {
-    loop {
-        match signals.wait() {
-            Ok(Signal::SIGHUP) => {
-                match find_zone(zone_wanted) {
-                    Ok(zone) => live.lock().zone = Arc::new(zone),
-                    Err(error) => log::warn!("{error}; keeping the zone"),
-                }
-                live.lock().save_now = true;
-                live.wake_writer();
-                log::info!("read the time zone again; saving now");
-            }
-            Ok(signal) => {
-                log::info!("{signal}: saving and ending");
-                return;
-            }
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => {
-                log::error!("waiting for signals: {error}; ending");
-                return;
-            }
-        }
-    }
-}
-
 fn tuning(config: &Config) -> Tuning {
     Tuning {
         interval_s: config.integer("interval") as u32,
@@ -205,28 +376,6 @@ fn tuning(config: &Config) -> Tuning {
         running: config.switch("running"),
         flush_s: config.flush_s(),
     }
-}
-
-/// Without a token it goes on all the same: measuring comes first, and then only this machine may change anything.
-fn guard(config: &Config, database: &Path) -> http::Guard {
-    let file = token::file(database);
-    let token = match token::read_or_make(&file) {
-        Ok((token, new)) => {
-            if new {
-                log::info!("made an access token, in {}: `net-pulse token` prints it", file.display());
-            }
-            Some(token)
-        }
-        Err(error) => {
-            log::warn!("no access token: {error}; until then nothing can be changed from other machines");
-            None
-        }
-    };
-    let (private, open) = (config.switch("private"), config.switch("open"));
-    if private && open {
-        log::warn!("{} does nothing where {} is set", config.said_by("open"), config.said_by("private"));
-    }
-    http::Guard::new(file, token, private, open)
 }
 
 fn choice(word: &str) -> Choice {

@@ -91,19 +91,21 @@ fn bucket(tick: &Tick, step_s: i64) -> (bool, i64) {
 fn join(group: &mut Vec<Sample>, sample: &Sample) {
     match group.binary_search_by_key(&sample.iface, |known| known.iface) {
         Err(at) => group.insert(at, *sample),
-        Ok(at) => {
-            let sum = &mut group[at];
-            sum.delta.add(&sample.delta);
-            sum.span_ms = sum.span_ms.saturating_add(sample.span_ms);
-            // The chart shows nothing where anything odd has happened.
-            sum.mark = match (sum.mark, sample.mark) {
-                (one, Mark::Plain) => one,
-                (Mark::Plain, other) => other,
-                (one, other) if one == other => one,
-                _ => Mark::Gap,
-            };
-        }
+        Ok(at) => absorb(&mut group[at], sample),
     }
+}
+
+/// Two samples of one interface as one.
+pub fn absorb(sum: &mut Sample, sample: &Sample) {
+    sum.delta.add(&sample.delta);
+    sum.span_ms = sum.span_ms.saturating_add(sample.span_ms);
+    // The chart shows nothing where anything odd has happened.
+    sum.mark = match (sum.mark, sample.mark) {
+        (one, Mark::Plain) => one,
+        (Mark::Plain, other) => other,
+        (one, other) if one == other => one,
+        _ => Mark::Gap,
+    };
 }
 
 /// An anchor holds as of the end of its tick. Where that tick becomes a part of a longer one, the anchor moves to the end

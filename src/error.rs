@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Unsupported,
     /// One attempt failed; the next may not.
     Transient,
+    /// Another instance of this program has the database.
+    Taken,
     /// The database, and nothing was lost: the caller keeps what it has and tries again.
     Busy,
     Full,

@@ -92,6 +92,18 @@ pub struct Saving {
     pub compacted: bool,
 }
 
+/// Where the database stands. While it is absent, the numbers of interfaces and ticks are those of memory alone, and
+/// mean nothing on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// Not opened so far.
+    Absent,
+    /// What is in memory goes on with what is on disk.
+    Joined,
+    /// Not opened until the end.
+    GivenUp,
+}
+
 /// Rates of one second, for each interface in `Ring::names`' order.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
@@ -137,6 +149,7 @@ pub struct State {
     /// The wall clock can be believed.
     pub clock_believed: bool,
     pub polls: Polls,
+    pub database: Database,
     pub saving: Saving,
     pub ring: Ring,
     pub collected: Collected,
@@ -154,6 +167,8 @@ pub struct State {
     /// Asks the writer to save at once.
     pub save_now: bool,
     pub stopping: bool,
+    /// The sampler has ended, with a last sample: nothing more will come.
+    pub sampled_out: bool,
     wishes: Wishes,
 }
 
@@ -163,6 +178,15 @@ impl State {
             self.events.pop_front();
         }
         self.events.push_back(event);
+    }
+
+    /// One that is told of late. Those that the writer has in hand lie at the front: not to be called while it saves.
+    pub fn earlier_event(&mut self, event: Event) {
+        if self.events.len() == EVENTS_HELD {
+            self.events.pop_front();
+        }
+        let at = self.events.partition_point(|known| known.mono_ms <= event.mono_ms);
+        self.events.insert(at, event);
     }
 
     /// After each tick: what waits for the writer stays within its memory. Says whether to save before the time, so that
@@ -211,6 +235,7 @@ impl Live {
                 source_note: None,
                 clock_believed: false,
                 polls: Polls::default(),
+                database: Database::Joined,
                 saving: Saving::default(),
                 ring: Ring::default(),
                 collected: Collected::default(),
@@ -224,6 +249,7 @@ impl Live {
                 settings_saved: 0,
                 save_now: false,
                 stopping: false,
+                sampled_out: false,
                 wishes: Wishes::default(),
             }),
             done: Condvar::new(),
@@ -331,6 +357,30 @@ impl Live {
         let state = self.lock();
         if !state.save_now && !state.stopping {
             drop(self.work.wait_timeout(state, longest));
+        }
+    }
+
+    /// Tells whoever waits for it.
+    pub fn set_database(&self, database: Database) {
+        self.lock().database = database;
+        self.done.notify_all();
+        self.wake_sampler();
+    }
+
+    /// For the writer: until the sampler has joined its figures to those on disk. `false` if it came to nothing.
+    pub fn wait_for_join(&self) -> bool {
+        let mut state = self.lock();
+        while state.database == Database::Absent {
+            state = self.done.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        state.database == Database::Joined
+    }
+
+    /// For the writer: until the sampler has ended.
+    pub fn wait_for_last_sample(&self) {
+        let mut state = self.lock();
+        while !state.sampled_out {
+            state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -250,7 +251,7 @@ impl Machine {
     fn stop(&mut self) -> &mut Machine {
         if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
             live.lock().stopping = true;
-            sampler.run(&Wake::new().unwrap());
+            sampler.run(&Wake::new().unwrap(), &channel().1);
             writer.save().unwrap();
         }
         self

@@ -113,6 +113,8 @@ fn e32_a_rename_during_a_stop_takes_the_history_along() {
         daemon.ticks(1);
         send("usb7", 900, 10);
         daemon.collect();
+        // The end waits for the disk for 2 s only: without a base on it there is nothing to go on with.
+        wait_until("a base is on disk", || disk::stored(&daemon) > 0);
         daemon.stop();
         ip("link set usb7 down");
         ip("link set usb7 name wan7");

@@ -56,6 +56,10 @@ impl Guard {
             return None;
         }
         let mut kept = self.kept();
+        if kept.token.is_none() {
+            // It is made once there is a place for it.
+            kept.look(&self.file);
+        }
         let Some(given) = ask.authorization.and_then(bearer) else {
             return Some(match kept.token {
                 Some(_) => unauthorized(NEEDED, ""),

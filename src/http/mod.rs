@@ -56,6 +56,11 @@ pub struct Notes {
 }
 
 impl Context {
+    /// For a database that was opened late, and for the end.
+    pub fn set_reader(&self, reader: Option<Reader>) {
+        *self.reader() = reader;
+    }
+
     /// A panic of another worker leaves a connection behind that is between two queries, which is where they all are.
     fn reader(&self) -> MutexGuard<'_, Option<Reader>> {
         self.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -14,6 +14,8 @@ pub(super) struct Tracked {
     pub kind: Kind,
     pub id: Option<IfaceId>,
     pub ignored: Option<String>,
+    /// It was seen to come: what it had counted before is known, and not ours.
+    pub born: bool,
     /// Any of its counters was ever seen to be other than zero.
     pub active: bool,
     /// What the next reading is compared with; `None` when the next reading is only a beginning.
@@ -185,15 +187,13 @@ impl Sampler {
         let taken: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let free = |record: &&Record| !taken.contains(&record.id);
         let came_back = |record: &Record| self.gone.contains(&(record.id, ifindex));
-        let identical = |record: &Record| record.boot == self.boot && record.ifindex == ifindex;
-        let same = |record: &&Record| identical(record) && birth.is_none();
-        let named = |record: &&Record| record.name == link.name;
-        let find = |which: &dyn Fn(&&Record) -> bool| self.records.iter().filter(free).find(|record| which(record));
-        let record = find(&|record| same(record) && named(record)).or_else(|| find(&same)).or_else(|| find(&named));
+        let same_link = birth.is_none().then_some((self.boot.as_str(), ifindex));
+        let record = past_of(self.records.iter().filter(free), same_link, &link.name);
         let mut tracked = Tracked {
             kind,
             id: record.map(|record| record.id),
             ignored: None,
+            born: birth.is_some(),
             active: record.is_some_and(was_active),
             base: None,
             base_ms: now.mono_ms,
@@ -215,16 +215,9 @@ impl Sampler {
             }
             // It went and came back as it was: from another namespace, with what it carried there.
             (None, Some(record)) if came_back(record) => {}
-            // The same link on the same boot: what passed while nobody looked is real.
-            (None, Some(record)) if identical(record) => {
-                (tracked.base, tracked.base_ms) = (Some(record.raw), record.mono_ms);
-                tracked.mark = Some(Mark::Gap);
-            }
-            // Made anew on this boot, or counted from zero since the machine started.
             (None, Some(record)) => {
-                let since_ms = if record.boot == self.boot { record.mono_ms } else { 0 };
-                (tracked.base, tracked.base_ms) = (Some(Counters::ZERO), since_ms);
-                tracked.mark = Some(Mark::Reset);
+                let (base, base_ms, mark) = end_of(record, &self.boot, ifindex);
+                (tracked.base, tracked.base_ms, tracked.mark) = (Some(base), base_ms, Some(mark));
             }
             (None, None) => {}
         }
@@ -413,13 +406,37 @@ fn absent(record: &Record) -> Iface {
     }
 }
 
+/// Whose history a link goes on with: the one of the same link (its boot and number), which may have another name by now,
+/// else the one of its name.
+pub(super) fn past_of<'a>(
+    records: impl Iterator<Item = &'a Record> + Clone,
+    same_link: Option<(&str, u32)>,
+    name: &str,
+) -> Option<&'a Record> {
+    let same = |record: &&Record| same_link == Some((record.boot.as_str(), record.ifindex));
+    let named = |record: &&Record| record.name == name;
+    let find = |which: &dyn Fn(&&Record) -> bool| records.clone().find(|record| which(record));
+    find(&|record| same(record) && named(record)).or_else(|| find(&same)).or_else(|| find(&named))
+}
+
+/// Where a history ends for a link that goes on with it: the counters and the time to compare its next reading with, and
+/// what to call the difference.
+pub(super) fn end_of(record: &Record, boot: &str, ifindex: u32) -> (Counters, u64, Mark) {
+    // The same link on the same boot: what passed while nobody looked is real.
+    if record.boot == boot && record.ifindex == ifindex {
+        return (record.raw, record.mono_ms, Mark::Gap);
+    }
+    // Made anew on this boot, or counted from zero since the machine started.
+    (Counters::ZERO, if record.boot == boot { record.mono_ms } else { 0 }, Mark::Reset)
+}
+
 /// Something was seen to move on it, now or in an earlier run.
-fn was_active(record: &Record) -> bool {
+pub(super) fn was_active(record: &Record) -> bool {
     !(record.raw.is_zero() && record.lifetime.is_zero())
 }
 
 /// Has the writer save an identity.
-fn remember(state: &mut State, record: Record) {
+pub(super) fn remember(state: &mut State, record: Record) {
     state.records.retain(|known| known.id != record.id);
     state.records.push(record);
 }

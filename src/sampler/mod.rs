@@ -4,23 +4,28 @@
 //! `step` is one turn: what is due is decided from the clock's reading alone, so that a test can run a year of turns.
 
 mod inventory;
+mod late;
 mod primary;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crate::clock::{Clock, Keeper, Now};
 use crate::counter::{self, Between, Change};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::live::{Collected, Live, RING_SECONDS, State, Tuning};
+use crate::live::{Collected, Database, Live, RING_SECONDS, State, Tuning};
 use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
 
 use inventory::Tracked;
+use late::Beginning;
 use primary::Primary;
+
+pub use late::Late;
 
 /// One-second readings while somebody watches.
 const FAST_MS: u64 = 1000;
@@ -63,6 +68,12 @@ pub struct Sampler {
     /// Histories whose link vanished in this run, and the number that it had.
     gone: Vec<(IfaceId, u32)>,
     primary: Primary,
+    /// The disk's histories are known, and numbers are theirs.
+    joined: bool,
+    /// Until then: how each history of this run began.
+    beginnings: Vec<Beginning>,
+    /// The clocks at the first turn.
+    started_at: Option<Now>,
     next_seq: u64,
     readings: Vec<Reading>,
     reports: Vec<LinkEvent>,
@@ -83,7 +94,6 @@ pub struct Sampler {
     /// Failed attempts at the sample that is due.
     attempts: u32,
     paused: bool,
-    started: bool,
 }
 
 impl Sampler {
@@ -94,7 +104,10 @@ impl Sampler {
         clock: Arc<dyn Clock>,
         start: Start,
     ) -> Sampler {
-        let tuning = live.lock().tuning.clone();
+        let (tuning, database) = {
+            let state = live.lock();
+            (state.tuning.clone(), state.database)
+        };
         Sampler {
             source,
             reopen,
@@ -108,6 +121,9 @@ impl Sampler {
             births: Vec::new(),
             gone: Vec::new(),
             primary: Primary::new(start.primary_chosen, start.primary_found),
+            joined: database == Database::Joined,
+            beginnings: Vec::new(),
+            started_at: None,
             next_seq: start.next_seq,
             readings: Vec::new(),
             reports: Vec::new(),
@@ -123,14 +139,23 @@ impl Sampler {
             messages: Vec::new(),
             fresh: false,
             attempts: 0,
-            started: false,
         }
     }
 
-    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing.
-    pub fn run(mut self, wake: &Wake) {
+    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing. `late` is where a history comes
+    /// from that could not be opened in time; it may still do so at the end.
+    pub fn run(mut self, wake: &Wake, late: &Receiver<Late>) {
         let mut woken = Woken::default();
-        while !self.live.lock().stopping {
+        loop {
+            if let Ok(late) = late.try_recv() {
+                self.join(late);
+            }
+            {
+                let state = self.live.lock();
+                if state.stopping && state.database != Database::Absent {
+                    break;
+                }
+            }
             let sleep = self.step(woken);
             woken = self.source.wait(sleep, wake);
         }
@@ -144,7 +169,7 @@ impl Sampler {
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
         self.keep_time(now);
-        if !self.started {
+        if self.started_at.is_none() {
             self.start(now);
         }
         if woken.changed {
@@ -195,7 +220,7 @@ impl Sampler {
     }
 
     fn start(&mut self, now: Now) {
-        self.started = true;
+        self.started_at = Some(now);
         self.due_ms = self.tuning.running.then_some(now.mono_ms);
         self.primary.begin(now);
         {
@@ -371,8 +396,7 @@ impl Sampler {
         let step = self.keeper.observe(now);
         self.offset_ms = step.offset_ms;
         if let Some(stepped) = step.stepped_ms {
-            let direction = if stepped < 0 { "back" } else { "forward" };
-            let detail = format!("the clock was set {direction} by {} s", stepped.unsigned_abs() / 1000);
+            let detail = step_detail(stepped);
             log::warn!("{detail}");
             self.event(now, EventKind::ClockStep, "", detail);
         }
@@ -454,10 +478,14 @@ impl Sampler {
         }
         let tracked = &mut self.links[at];
         let Some(base) = tracked.base else {
+            let new = tracked.id.is_none();
             tracked.rebase(reading.counters, now);
             self.fresh = true;
             self.show_active(at, state);
             self.anchor(at, seq, state);
+            if new && !self.joined {
+                self.begin(at, reading, now, seq);
+            }
             return true;
         };
         let elapsed_ms = now.mono_ms.saturating_sub(tracked.base_ms);
@@ -479,13 +507,8 @@ impl Sampler {
             // Nothing has ever moved here: nothing to keep.
             return true;
         }
-        let (mark, delta, anchored) = match change {
-            Change::Plain(delta) => (mark, delta, first || mark != Mark::Plain),
-            Change::Wrap(delta) => (mark, delta, true),
-            Change::Reset(delta) => (Mark::Reset, delta, true),
-            Change::Implausible(_) => (Mark::Gap, Counters::ZERO, true),
-            Change::Held => return true,
-        };
+        let (mark, delta) = outcome(&change, mark);
+        let anchored = first || mark != Mark::Plain || !matches!(change, Change::Plain(_));
         if first {
             self.show_active(at, state);
         }
@@ -554,6 +577,15 @@ impl Sampler {
     }
 }
 
+/// What is booked for a change that nothing else is known of than `mark`.
+fn outcome(change: &Change, mark: Mark) -> (Mark, Counters) {
+    match *change {
+        Change::Plain(delta) | Change::Wrap(delta) => (mark, delta),
+        Change::Reset(delta) => (Mark::Reset, delta),
+        Change::Implausible(_) | Change::Held => (Mark::Gap, Counters::ZERO),
+    }
+}
+
 /// What to tell of a sample that is more than a difference.
 fn account(change: &Change, mark: Mark, elapsed_ms: u64) -> Option<(EventKind, String)> {
     let seconds = elapsed_ms / 1000;
@@ -571,6 +603,11 @@ fn account(change: &Change, mark: Mark, elapsed_ms: u64) -> Option<(EventKind, S
         }
         _ => None,
     }
+}
+
+fn step_detail(stepped_ms: i64) -> String {
+    let direction = if stepped_ms < 0 { "back" } else { "forward" };
+    format!("the clock was set {direction} by {} s", stepped_ms.unsigned_abs() / 1000)
 }
 
 fn unix_at(mono_ms: u64, offset_ms: i64) -> i64 {

@@ -30,6 +30,17 @@ impl Primary {
         Primary { chosen, found, route: None, route_since_ms: 0, looks: Vec::new(), next_ms: None, begun: false }
     }
 
+    /// What an earlier run has found beats what was found without knowing of it: a headline does not change for a disk.
+    /// `true` if there was something.
+    pub fn recall(&mut self, chosen: String, found: String) -> bool {
+        let known = !found.is_empty();
+        self.chosen = chosen;
+        if known {
+            self.found = found;
+        }
+        known
+    }
+
     /// Looks at once, and at the end of the first ten seconds; after that only when counters are read anyway.
     pub fn begin(&mut self, now: Now) {
         self.next_ms = Some(now.mono_ms);

@@ -98,18 +98,21 @@ impl Bench {
 
     /// As after an earlier run that left these records.
     fn after(links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
+        Bench::on(Live::new(tuning(), Zone::UTC), links, records, mono_ms)
+    }
+
+    /// Without its database so far.
+    fn alone(links: &[(Link, Counters)], mono_ms: u64) -> Bench {
+        let live = Live::new(tuning(), Zone::UTC);
+        live.lock().database = Database::Absent;
+        Bench::on(live, links, Vec::new(), mono_ms)
+    }
+
+    fn on(live: Live, links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
         let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
         let clock = Arc::new(Hand(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
-        let live = Arc::new(Live::new(tuning(), Zone::UTC));
-        let start = Start {
-            records,
-            next_seq: 1,
-            keeper: Keeper::new(BUILD_FLOOR, None),
-            wanted: Wanted::default(),
-            boot: BOOT.to_string(),
-            primary_chosen: String::new(),
-            primary_found: String::new(),
-        };
+        let live = Arc::new(live);
+        let start = start(records, 1, None);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
         let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
@@ -161,6 +164,23 @@ impl Bench {
     fn kinds_of_events(&self) -> Vec<EventKind> {
         self.live.lock().events.iter().map(|event| event.kind).collect()
     }
+}
+
+fn start(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
+    Start {
+        records,
+        next_seq,
+        keeper: Keeper::new(BUILD_FLOOR, newest),
+        wanted: Wanted::default(),
+        boot: BOOT.to_string(),
+        primary_chosen: String::new(),
+        primary_found: String::new(),
+    }
+}
+
+/// A history that ends at tick 100, a minute before the bench begins.
+fn late(records: Vec<Record>) -> Late {
+    Late { start: start(records, 101, Some(START_MS / 1000 - 60)), stopped: false }
 }
 
 fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono_ms: u64) -> Record {
@@ -664,4 +684,181 @@ fn a_vanished_link_keeps_its_name_though_nothing_was_booked() {
     bench.pass(2000);
     bench.turn(false);
     assert!(bench.live.lock().interface("w0").is_some_and(|iface| !iface.present()));
+}
+
+/// Everything booked, with the raw counters that a reader of the whole comes to: what the writer makes of it.
+fn reckon(bench: &Bench, id: IfaceId, past: &[Record]) -> (Counters, Counters) {
+    let state = bench.live.lock();
+    let mut raw = past.iter().find(|record| record.id == id).map_or(Counters::ZERO, |record| record.raw);
+    let mut sum = Counters::ZERO;
+    for (tick, samples) in state.batch.iter() {
+        for sample in samples.iter().filter(|sample| sample.iface == id) {
+            sum.add(&sample.delta);
+            raw = Counters(std::array::from_fn(|at| raw.0[at].wrapping_add(sample.delta.0[at])));
+        }
+        for anchor in state.anchors.iter().filter(|anchor| (anchor.seq, anchor.iface) == (tick.seq, id)) {
+            raw = anchor.raw;
+        }
+    }
+    (sum, raw)
+}
+
+#[test]
+fn a_late_history_gets_the_gap_as_at_a_restart() {
+    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
+    bench.set(2, moved(1800, 10));
+    bench.run(60_001);
+    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 100);
+    bench.sampler.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
+    assert_eq!(bench.booked("eth0"), [(Mark::Gap, 700, 600), (Mark::Plain, 100, 30), (Mark::Plain, 0, 30)]);
+    {
+        let state = bench.live.lock();
+        assert_eq!(state.database, Database::Joined);
+        assert!(state.save_now);
+        assert_eq!(state.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_800);
+        assert_eq!(state.batch.ticks.iter().map(|tick| tick.seq).collect::<Vec<_>>(), [101, 102, 103]);
+        assert!(state.anchors.iter().all(|anchor| anchor.iface == 4 && anchor.seq == 101), "{:?}", state.anchors);
+        let [record] = &state.records[..] else { panic!("{:?}", state.records) };
+        assert_eq!((record.id, record.ifindex, record.boot.as_str()), (4, 2, BOOT));
+    }
+    assert!(bench.kinds_of_events().contains(&EventKind::Gap));
+    bench.set(2, moved(1900, 10));
+    bench.run(30_000);
+    assert_eq!(bench.booked("eth0")[3], (Mark::Plain, 100, 30));
+    assert_eq!(bench.batch().ticks.last().unwrap().seq, 104);
+}
+
+#[test]
+fn a_late_history_of_another_boot_is_gone_on_with_from_zero() {
+    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
+    bench.run(1);
+    bench.sampler.join(late(vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000)]));
+    assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1700, 1000)]);
+}
+
+/// Whatever the disk remembers, the sums are those of a start that knew it, and so are the numbers.
+#[test]
+fn a_late_history_comes_to_the_same_as_one_in_time() {
+    let links = [(link(2, "a"), moved(1700, 10)), (link(3, "b"), moved(50, 10)), (link(4, "c"), Counters::ZERO)];
+    let other = "boot-before";
+    let pasts: [Vec<Record>; 8] = [
+        vec![],
+        vec![record(1, "b", 3, BOOT, moved(20, 1), 900_000), record(2, "a", 2, BOOT, moved(900, 1), 900_000)],
+        // Renamed while nobody looked.
+        vec![record(1, "a", 3, BOOT, moved(20, 1), 900_000), record(2, "b", 2, BOOT, moved(900, 1), 900_000)],
+        vec![record(1, "x", 2, BOOT, moved(900, 1), 900_000), record(2, "y", 9, BOOT, moved(1, 1), 900_000)],
+        // Renamed to what had a history already.
+        vec![record(1, "x", 2, BOOT, moved(900, 1), 900_000), record(2, "a", 5, other, moved(7, 7), 1)],
+        vec![record(7, "a", 1, other, moved(9, 9), 5), record(3, "c", 4, other, moved(9, 9), 5)],
+        vec![record(7, "a", 8, BOOT, moved(90_000, 9), 500_000), record(8, "gone", 70, BOOT, moved(9, 9), 5)],
+        // More than now: begun again from zero in between.
+        vec![record(5, "a", 2, BOOT, moved(90_000, 90), 500_000)],
+    ];
+    for past in pasts {
+        for squeezed in [false, true] {
+            let mut early = Bench::after(&links, past.clone(), 1_000_000);
+            let mut alone = Bench::alone(&links, 1_000_000);
+            for bench in [&mut early, &mut alone] {
+                for at in 1..=6 {
+                    bench.set(2, moved(1700 + 100 * at, 10 + at));
+                    bench.set(3, moved(50 + at, 10));
+                    bench.run(30_000);
+                }
+                bench.world.lock().unwrap().links.remove(1);
+                bench.turn(true);
+                bench.run(30_000);
+            }
+            if squeezed {
+                let mut state = alone.live.lock();
+                let State { batch, anchors, .. } = &mut *state;
+                crate::compact::compact(batch, anchors, 0);
+                assert_eq!(batch.ticks.len(), 1);
+            }
+            alone.sampler.join(late(past.clone()));
+            for bench in [&mut early, &mut alone] {
+                bench.set(2, moved(5_000, 30));
+                bench.set(4, moved(77, 7));
+                bench.run(30_000);
+            }
+            let inventory = |bench: &Bench| -> Vec<(String, Option<IfaceId>, Counters)> {
+                let state = bench.live.lock();
+                state.interfaces.iter().map(|iface| (iface.name.clone(), iface.id, iface.lifetime)).collect()
+            };
+            let names = |rows: Vec<(String, Option<IfaceId>, Counters)>| -> Vec<(String, Counters)> {
+                rows.into_iter().map(|(name, _, lifetime)| (name, lifetime)).collect()
+            };
+            assert_eq!(names(inventory(&alone)), names(inventory(&early)), "{past:#?}");
+            for (name, id, lifetime) in inventory(&early) {
+                let (Some(id), true) = (id, lifetime.rx_bytes() > 0) else { continue };
+                let theirs = inventory(&alone).iter().find(|(known, ..)| *known == name).unwrap().1.unwrap();
+                if past.iter().any(|record| record.id == id) {
+                    assert_eq!(theirs, id, "{name} of {past:#?}");
+                }
+                assert_eq!(reckon(&alone, theirs, &past), reckon(&early, id, &past), "{name} of {past:#?}");
+            }
+            // As the disk will have them.
+            let identities = |bench: &Bench| {
+                let mut kept = past.clone();
+                for record in &bench.live.lock().records {
+                    kept.retain(|known| known.id != record.id);
+                    kept.push(record.clone());
+                }
+                kept.retain(|record| record.ifindex != 0);
+                let mut found: Vec<_> =
+                    kept.into_iter().map(|record| (record.name, record.ifindex, record.boot)).collect();
+                found.sort();
+                found
+            };
+            assert_eq!(identities(&alone), identities(&early), "{past:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_link_that_came_before_its_history_brings_no_phantom() {
+    let mut bench = Bench::alone(&[], 1_000_000);
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((link(9, "wg0"), moved(300, 5)));
+        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    }
+    bench.turn(true);
+    bench.run(30_001);
+    bench.sampler.join(late(vec![record(4, "wg0", 9, BOOT, moved(100, 1), 400_000)]));
+    assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+    assert_eq!(bench.live.lock().interface("wg0").unwrap().id, Some(4));
+}
+
+#[test]
+fn what_was_stopped_before_stays_unbooked() {
+    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
+    bench.set(2, moved(1800, 10));
+    bench.run(60_001);
+    bench.live.lock().tuning.running = false;
+    bench.sampler.join(Late { stopped: true, ..late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]) });
+    bench.set(2, moved(9000, 10));
+    bench.run(60_001);
+    assert_eq!(bench.booked("eth0"), []);
+    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_000);
+    bench.live.lock().tuning.running = true;
+    bench.turn(false);
+    bench.set(2, moved(9100, 10));
+    bench.run(30_001);
+    assert_eq!(bench.booked("eth0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [100]);
+}
+
+/// Nine hours behind, which only the history shows.
+#[test]
+fn e20_a_late_history_takes_back_what_was_placed_wrong() {
+    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
+    bench.run(60_001);
+    assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_some()));
+    let newest = START_MS / 1000 + 9 * 3600;
+    let records = vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 5)];
+    bench.sampler.join(Late { start: start(records, 101, Some(newest)), stopped: false });
+    assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_none()));
+    bench.clock.0.lock().unwrap().unix_ms += 9 * 3_600_000 + 1_000_000;
+    bench.run(30_000);
+    let ticks = bench.batch().ticks;
+    assert!(ticks.iter().all(|tick| tick.unix.is_some_and(|unix| unix > newest)), "{ticks:?}");
 }

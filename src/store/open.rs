@@ -95,7 +95,7 @@ impl Guard {
         match outcome {
             Ok(()) => Ok(Guard { file: Some(file), name, known }),
             Err(TryLockError::WouldBlock) => Err(Error::new(
-                ErrorKind::Busy,
+                ErrorKind::Taken,
                 format!("another net-pulse uses {}; stop it, or name another file with --database", path.display()),
             )),
             Err(TryLockError::Error(cause)) => {
@@ -158,7 +158,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
 }
 
 pub(super) fn reader(store: &Store) -> Result<Reader> {
-    let conn = connection(&store.path, store.file_system)?;
+    let conn = connection(&store.path, store.file_system, BUSY)?;
     // Not opened read-only: the log could not be recovered then.
     conn.pragma_update(None, "query_only", true)?;
     // A chart reads each page once, and the operating system has it anyway.
@@ -226,11 +226,18 @@ fn connect(path: &Path, pages: u64, events: &mut Vec<Event>) -> Result<Connected
                 return Ok((conn, file_system, state, records));
             }
             Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::System) => first = first.or(Some(error)),
-            Err(error) => return Err(error),
+            // These say it themselves, or are not the last word.
+            Err(error) if matches!(error.kind, ErrorKind::Foreign | ErrorKind::Newer | ErrorKind::Corrupt) => {
+                return Err(error);
+            }
+            Err(error) => {
+                first = Some(error);
+                break;
+            }
         }
     }
     let error = first.unwrap_or_else(|| Error::new(ErrorKind::System, "no way to open it"));
-    Err(error.context(format!("cannot use the database {}", path.display())))
+    Err(error.context(format!("cannot use {}", path.display())))
 }
 
 fn connect_by(
@@ -247,7 +254,8 @@ fn connect_by(
         // SQLite would make it readable for all; the log beside it takes over the mode.
         private(OpenOptions::new().write(true).create_new(true)).open(path).map_err(|cause| io_error(path, cause))?;
     }
-    let mut conn = connection(path, file_system)?;
+    // Nobody of this process is in the way, and there is more to do than to wait for others.
+    let mut conn = connection(path, file_system, HANDOVER)?;
     let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (version, owner) = (pragma("user_version")?, pragma("application_id")?);
     let tables: i32 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -269,17 +277,18 @@ fn connect_by(
     writable(&mut conn, version, events)?;
     let state = State::load(&conn)?;
     let records = records(&conn, &state)?;
+    conn.busy_timeout(BUSY)?;
     Ok((conn, state, records))
 }
 
-pub(super) fn connection(path: &Path, file_system: Option<&str>) -> Result<Connection> {
+pub(super) fn connection(path: &Path, file_system: Option<&str>, busy: Duration) -> Result<Connection> {
     // Each connection stays with one thread at a time, so that SQLite's own mutexes are idle weight.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = match file_system {
         Some(name) => Connection::open_with_flags_and_vfs(path, flags, name)?,
         None => Connection::open_with_flags(path, flags)?,
     };
-    conn.busy_timeout(BUSY)?;
+    conn.busy_timeout(busy)?;
     for (name, value) in PRAGMAS {
         set(&conn, name, value)?;
     }
@@ -476,11 +485,11 @@ mod tests {
         let opened = Store::open(&place.file(), &OPTIONS).unwrap();
         let reader = opened.store.reader().unwrap();
         let refused = || Store::open(&place.file(), &OPTIONS).err().unwrap();
-        assert_eq!(refused().kind, ErrorKind::Busy);
+        assert_eq!(refused().kind, ErrorKind::Taken);
         assert!(refused().to_string().contains("another net-pulse uses"));
         drop(opened);
         // The database is in use while anything of it is open.
-        assert_eq!(refused().kind, ErrorKind::Busy);
+        assert_eq!(refused().kind, ErrorKind::Taken);
         drop(reader);
         Store::open(&place.file(), &OPTIONS).unwrap();
     }

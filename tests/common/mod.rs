@@ -356,17 +356,27 @@ impl Daemon {
         Daemon::spawn(command)
     }
 
-    /// Wherever it says it is.
+    /// Wherever it says it is. A fault of the database may be told before that.
     pub fn spawn(command: Command) -> Daemon {
         let (mut daemon, lines) = Daemon::launch(command);
-        match lines.recv_timeout(PATIENCE) {
-            Ok(line) => daemon.first_line = line,
-            Err(RecvTimeoutError::Timeout) => panic!("no first line within {PATIENCE:?}"),
-            Err(RecvTimeoutError::Disconnected) => panic!("it ended without a word: {:?}", daemon.child.wait()),
+        loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    let address = address_in(&line);
+                    if daemon.first_line.is_empty() {
+                        daemon.first_line = line;
+                    }
+                    if let Some(address) = address {
+                        daemon.address = address;
+                        return daemon;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no URL within {PATIENCE:?}: {:?}", daemon.log()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("it ended without a URL: {:?}, {:?}", daemon.child.wait(), daemon.log())
+                }
+            }
         }
-        let address = address_in(&daemon.first_line);
-        daemon.address = address.unwrap_or_else(|| panic!("no URL in the first line: {:?}", daemon.log()));
-        daemon
     }
 
     /// At an address known before, without a word from it.

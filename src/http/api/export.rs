@@ -123,7 +123,7 @@ impl Walk {
         let Some(filter) = self.filter.as_ref().filter(|_| !self.over) else { return Ok(None) };
         // Anew for each piece: what was unsaved may have been saved meanwhile.
         let memory = Memory::of(context);
-        let read = ask_strictly(context, |reader| reader.oldest(filter, self.after, PIECE, &memory.unsaved))?;
+        let read = memory.ask_strictly(context, |reader| reader.oldest(filter, self.after, PIECE, &memory.unsaved))?;
         let (points, after) = read.unwrap_or_else(|| (memory.points(filter).collect(), None));
         self.over = after.is_none();
         self.after = after;
@@ -172,7 +172,7 @@ impl Steps {
         let memory = Memory::of(context);
         if self.barren {
             // A clock that was in 1970 for an hour has left a row there, and half a century of nothing behind it.
-            match ask_strictly(context, |reader| reader.next_of(self.level, self.at, &memory.unsaved))? {
+            match memory.ask_strictly(context, |reader| reader.next_of(self.level, self.at, &memory.unsaved))? {
                 Some(Some(next)) => self.at = self.at.max(next - next.rem_euclid(length)),
                 Some(None) => self.at = self.to,
                 None => {}
@@ -189,7 +189,7 @@ impl Steps {
             let read = |reader: &crate::store::Reader| {
                 reader.buckets(self.level, *iface, from, to, &self.zone, &memory.unsaved)
             };
-            let buckets = ask_strictly(context, read)?.unwrap_or_default();
+            let buckets = memory.ask_strictly(context, read)?.unwrap_or_default();
             // A bucket that began in the stretch before was told of there.
             let new = buckets.iter().filter(|bucket| bucket.from >= from || from == self.from);
             rows.extend(new.map(|bucket| describe(bucket, *iface, &memory.names)));

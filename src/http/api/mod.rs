@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::json::{Name, Record, Time};
 use super::{Context, Fault};
 use crate::error::ErrorKind;
-use crate::live::{Iface, State};
+use crate::live::{Database, Iface, State};
 use crate::model::{Batch, IfaceId};
 use crate::store::{Filter, Point, Reader};
 
@@ -53,12 +53,31 @@ impl Names {
 struct Memory {
     unsaved: [Arc<Batch>; 2],
     names: Names,
+    /// Its numbers of interfaces and ticks are those of the store.
+    joined: bool,
 }
 
 impl Memory {
     fn of(context: &Context) -> Memory {
         let state = context.live.lock();
-        Memory { unsaved: state.unsaved(), names: Names::of(&state) }
+        Memory { unsaved: state.unsaved(), names: Names::of(&state), joined: state.database == Database::Joined }
+    }
+
+    /// As `ask`, for what goes by numbers: the store is not asked for what memory has by other ones.
+    fn ask<T>(
+        &self,
+        context: &Context,
+        query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+    ) -> Result<Option<T>, Fault> {
+        if self.joined { ask(context, query) } else { Ok(None) }
+    }
+
+    fn ask_strictly<T>(
+        &self,
+        context: &Context,
+        query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+    ) -> Result<Option<T>, Fault> {
+        if self.joined { ask_strictly(context, query) } else { Ok(None) }
     }
 
     /// What there is without a database, oldest first.

@@ -10,7 +10,7 @@ use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::State;
 use crate::model::{Bucket, IfaceId, Mark, RX_PACKETS, Resolution, TX_PACKETS};
 use crate::series::{Grid, Level, cells, choose, columns};
-use crate::store::Filter;
+use crate::store::{Filter, Reader};
 use crate::totals::{self, Period};
 
 const DAY_S: i64 = 86_400;
@@ -49,7 +49,8 @@ impl Past {
         (from, to): (i64, i64),
     ) -> Result<Vec<Bucket>, Fault> {
         let Some(iface) = iface.filter(|_| from < to) else { return Ok(Vec::new()) };
-        let stored = ask(context, |reader| reader.buckets(level, iface, from, to, &self.zone, &self.memory.unsaved))?;
+        let query = |reader: &Reader| reader.buckets(level, iface, from, to, &self.zone, &self.memory.unsaved);
+        let stored = self.memory.ask(context, query)?;
         Ok(stored.unwrap_or_else(|| self.remembered(iface, from, to)))
     }
 

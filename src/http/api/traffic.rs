@@ -1,6 +1,6 @@
 //! Samples and sums.
 
-use super::{Memory, READ_PATIENCE, ask, link_word, record};
+use super::{Memory, READ_PATIENCE, link_word, record};
 use crate::http::json::{Headline, Summary, Time, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::State;
@@ -30,7 +30,7 @@ fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, Fault> 
     let memory = Memory::of(context);
     let points = match filter(call, &memory) {
         None => Vec::new(),
-        Some(filter) => match ask(context, |reader| reader.newest(&filter, offset, limit, &memory.unsaved))? {
+        Some(filter) => match memory.ask(context, |reader| reader.newest(&filter, offset, limit, &memory.unsaved))? {
             Some(points) => points,
             None => {
                 let skip = usize::try_from(offset).unwrap_or(usize::MAX);

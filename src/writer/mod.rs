@@ -1,16 +1,20 @@
 //! The thread that saves. It takes what `live` has pending, hands it to the store in one transaction, and lets go of
 //! it only after the COMMIT; a failure keeps everything and is tried again, at growing distances. A commit may take as
-//! long as it likes: nobody waits for this thread.
+//! long as it likes: nobody waits for this thread. `opening` is what it does before: getting at the database.
+
+mod opening;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use crate::clock::{Clock, Zone};
+use crate::clock::{Clock, Now, Zone};
 use crate::error::Result;
 use crate::live::{Live, State};
 use crate::model::{Anchor, Batch, Event, EventKind, Record};
 use crate::store::{Flush, Store};
+
+pub use opening::{Past, cannot_open, open};
 
 /// Between two attempts after a failure.
 const FIRST_RETRY_MS: u64 = 2_000;
@@ -123,18 +127,9 @@ impl Writer {
                 }
             }
             Err(error) => {
-                let first = state.saving.error.is_none();
-                state.saving.failures += 1;
-                state.saving.error = Some(error.to_string());
-                if first {
-                    let detail = format!("saving failed, going on in memory: {error}");
-                    let (unix, kind) = (None, EventKind::Storage);
-                    state.event(Event { unix, mono_ms: now.mono_ms, kind, interface: String::new(), detail });
-                }
-                drop(state);
-                if first {
-                    log::error!("saving failed, going on in memory: {error}");
-                }
+                let news = state.saving.error.is_none();
+                let sentence = news.then(|| format!("saving failed, going on in memory: {error}"));
+                complain(state, now, error.to_string(), sentence);
             }
         }
         self.live.tell_done();
@@ -181,6 +176,17 @@ impl Writer {
             }
         }
     }
+}
+
+/// Health and the page have a fault for as long as it lasts; the log and the events are told once, in a `sentence`.
+fn complain(mut state: MutexGuard<State>, now: Now, error: String, sentence: Option<String>) {
+    state.saving.failures += 1;
+    state.saving.error = Some(error);
+    let Some(detail) = sentence else { return };
+    let (unix, mono_ms, kind) = (None, now.mono_ms, EventKind::Storage);
+    state.event(Event { unix, mono_ms, kind, interface: String::new(), detail: detail.clone() });
+    drop(state);
+    log::error!("{detail}");
 }
 
 /// Takes the saved events out from the front. The oldest may have gone from there meanwhile, for want of room.

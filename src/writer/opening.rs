@@ -1,0 +1,95 @@
+//! Getting at the database. A disk that is full, slow, locked, read-only or not there yet is no reason not to count: it is
+//! tried again, at growing distances, until it works or the program ends. What is in memory by then is the sampler's to
+//! join to what is on disk; nothing is saved before it has.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{FIRST_RETRY_MS, LONGEST_RETRY_MS, LONGEST_SLEEP_MS, complain};
+use crate::clock::{Clock, Now};
+use crate::error::{Error, ErrorKind, Result};
+use crate::live::{Database, Live};
+use crate::model::Record;
+use crate::store::{Opened, Reader, Store};
+
+/// What a database remembers, and a way to ask it.
+pub struct Past {
+    pub records: Vec<Record>,
+    pub settings: BTreeMap<String, String>,
+    pub next_seq: u64,
+    pub newest: Option<i64>,
+    pub reader: Reader,
+}
+
+/// What to do about it, where the error does not say so itself.
+const NEXT_STEPS: [(ErrorKind, &str); 6] = [
+    (ErrorKind::Full, "make room there"),
+    (ErrorKind::ReadOnly, "let this user write there, or name another file with --database"),
+    (ErrorKind::Busy, "end the program that has it open"),
+    (ErrorKind::Io, "look at the disk, or name another file with --database"),
+    (ErrorKind::System, "look at the disk, or name another file with --database"),
+    (ErrorKind::Transient, "a disk that stays that slow is worn out or overloaded"),
+];
+
+/// Tries until it is open and joined. `tell` hears of the first failure, whose consequences are the caller's, and of the
+/// success. `None` when the end came first; then there was one more attempt after everybody was asked to stop, for
+/// whoever has put the disk right may well restart the machine next.
+pub fn open(
+    live: &Live,
+    clock: &dyn Clock,
+    mut attempt: impl FnMut() -> Result<Opened>,
+    tell: impl Fn(Result<Past>),
+) -> Option<Store> {
+    let mut retry_ms = FIRST_RETRY_MS;
+    let mut first = true;
+    loop {
+        let last = {
+            let mut state = live.lock();
+            state.save_now = false;
+            state.stopping
+        };
+        match attempt().and_then(|opened| Ok((opened.store.reader()?, opened))) {
+            Ok((reader, opened)) => {
+                let Opened { store, records, settings, next_seq, newest, events } = opened;
+                events.into_iter().for_each(|event| live.lock().event(event));
+                tell(Ok(Past { records, settings, next_seq, newest, reader }));
+                return live.wait_for_join().then_some(store);
+            }
+            Err(error) if first => tell(Err(error)),
+            Err(error) => cannot_open(live, clock.now(), &error),
+        }
+        first = false;
+        if last {
+            live.set_database(Database::GivenUp);
+            return None;
+        }
+        rest(live, clock, retry_ms);
+        retry_ms = (retry_ms * 2).min(LONGEST_RETRY_MS);
+    }
+}
+
+/// Until it is time to try again, or somebody asks for it.
+fn rest(live: &Live, clock: &dyn Clock, retry_ms: u64) {
+    let due_ms = clock.now().mono_ms + retry_ms;
+    loop {
+        let left_ms = due_ms.saturating_sub(clock.now().mono_ms);
+        let asked = {
+            let state = live.lock();
+            state.save_now || state.stopping
+        };
+        if asked || left_ms == 0 {
+            return;
+        }
+        live.wait_for_work(Duration::from_millis(left_ms.min(LONGEST_SLEEP_MS)));
+    }
+}
+
+/// Said again only when it has become another fault.
+pub fn cannot_open(live: &Live, now: Now, error: &Error) {
+    let next = NEXT_STEPS.iter().find(|(kind, _)| *kind == error.kind);
+    let error = next.map_or_else(|| error.to_string(), |(_, step)| format!("{error}; {step}"));
+    let state = live.lock();
+    let news = state.saving.error.as_ref() != Some(&error);
+    let sentence = news.then(|| format!("the history cannot be opened, going on in memory: {error}"));
+    complain(state, now, error, sentence);
+}
