@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now, SystemClock, Zone};
+use crate::clock::{BUILD_FLOOR, Clock, Found, Keeper, Now, SystemClock, Zone};
 use crate::config::{Config, SMALLEST_SIZE};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,17 +27,18 @@ const LAST_SAVE: Duration = Duration::from_secs(2);
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key.
 pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
+    // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
+    // And before the first thread: every thread inherits the mask, and only this one takes signals.
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
+
     let environment = |name: &str| std::env::var(name).ok();
     let mut config = Config::new(typed, environment)?;
     crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
     let hosts = config.list("host");
     let zone_wanted = config.text("timezone").to_string();
-    find_zone(&zone_wanted).map_err(|error| error.context(config.said_by("timezone")))?;
+    look_up_zone(&zone_wanted).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
-
-    // Before the first thread: every thread inherits the mask, and only this one takes signals.
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
 
     let choice = choice(config.text("source"));
     let (mut source, note) = source::open(choice)?;
@@ -93,7 +94,9 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let reader = opened.store.reader()?;
     let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 
-    let names = http::own_names(&source::machine(&database).hostname, &config.list("allowed_host"));
+    let (allowed, place) = (config.list("allowed_host"), database.clone());
+    let own_names = move || http::own_names(&source::machine(&place).hostname, &allowed);
+    let names = own_names();
     let guard = guard(&config, &database);
     let path = database.clone();
     let context = Context {
@@ -116,7 +119,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     })?;
     let serving = http::serve(Arc::new(context), listeners, names)?;
 
-    wait(&signals, &live, config.text("timezone"));
+    wait(&signals, &live, config.text("timezone"), || serving.rename(own_names()));
     let deadline = Instant::now() + LAST_SAVE;
     live.lock().stopping = true;
     live.wake_sampler();
@@ -170,8 +173,8 @@ fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static
         .map_err(|cause| Error::system(format!("starting {name}"), cause))
 }
 
-/// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it.
-fn wait(signals: &SigSet, live: &Live, zone_wanted: &str) {
+/// SIGHUP has the zone and the host name read again and everything saved; SIGTERM and SIGINT end it.
+fn wait(signals: &SigSet, live: &Live, zone_wanted: &str, rename: impl Fn()) {
     loop {
         match signals.wait() {
             Ok(Signal::SIGHUP) => {
@@ -179,9 +182,10 @@ fn wait(signals: &SigSet, live: &Live, zone_wanted: &str) {
                     Ok(zone) => live.lock().zone = Arc::new(zone),
                     Err(error) => log::warn!("{error}; keeping the zone"),
                 }
+                rename();
                 live.lock().save_now = true;
                 live.wake_writer();
-                log::info!("read the time zone again; saving now");
+                log::info!("read the time zone and the host name again; saving now");
             }
             Ok(signal) => {
                 log::info!("{signal}: saving and ending");
@@ -233,9 +237,13 @@ fn choice(word: &str) -> Choice {
     Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
 }
 
-fn find_zone(wanted: &str) -> Result<Zone> {
+fn look_up_zone(wanted: &str) -> Result<Found> {
     let wanted = (!wanted.is_empty()).then_some(wanted);
-    let found = Zone::find(wanted, std::env::var("TZ").ok().as_deref(), zone_file)?;
+    Zone::find(wanted, std::env::var("TZ").ok().as_deref(), zone_file)
+}
+
+fn find_zone(wanted: &str) -> Result<Zone> {
+    let found = look_up_zone(wanted)?;
     for warning in &found.warnings {
         log::warn!("{warning}");
     }
