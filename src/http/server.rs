@@ -160,6 +160,11 @@ fn places(database: &Path) -> Vec<PathBuf> {
 }
 
 impl Serving {
+    /// From now on this machine may be asked under these names and no others.
+    pub fn rename(&self, names: Vec<String>) {
+        self.gate.rename(names);
+    }
+
     /// Takes no more requests and waits for those under way, but not for clients that do not read.
     pub fn stop(self) {
         self.gate.stop();

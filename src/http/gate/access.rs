@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{PoisonError, RwLock};
 
 use super::head::{HOST, Head, Refusal};
 
@@ -15,7 +16,25 @@ pub const FOREIGN: Refusal = Refusal { status: 403, detail: "a page of another o
 /// What a router's DNS and mDNS make of a bare host name.
 const SUFFIXES: [&str; 4] = ["", ".lan", ".local", ".home.arpa"];
 
-/// The names under which this machine may be asked, in lower case.
+/// The names under which this machine may be asked, which can change while it runs.
+pub struct Names(RwLock<Vec<String>>);
+
+impl Names {
+    /// Those of `own_names`.
+    pub fn new(names: Vec<String>) -> Names {
+        Names(RwLock::new(names))
+    }
+
+    pub fn set(&self, names: Vec<String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    pub fn wrong_host(&self, head: &Head) -> Option<Refusal> {
+        wrong_host(head, &self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// In lower case.
 pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".to_string()];
     let mut add = |name: String| {
@@ -35,7 +54,7 @@ pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
 
 /// A page whose name was made to point here (DNS rebinding) gives itself away by its Host. An old client that sends none
 /// is no browser; a proxy that lost it could have one behind it.
-pub fn wrong_host(head: &Head, names: &[String]) -> Option<Refusal> {
+fn wrong_host(head: &Head, names: &[String]) -> Option<Refusal> {
     let browser = head.origin.is_some() || head.fetch_site.is_some();
     match head.host {
         Some(host) => (!allowed_host(host, names)).then_some(NOT_US),

@@ -270,10 +270,30 @@ impl<'a> Head<'a> {
     }
 }
 
-/// `X-Real-IP` too: a proxy that was told to add only that one would otherwise pass for a local user.
+/// What the proxies in common use add, one of which is enough: a proxy that was told to add only its own would otherwise
+/// pass for a local user.
+const PROXY_NAMES: [&str; 15] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "cdn-loop",
+    "x-proxyuser-ip",
+    "x-appengine-user-ip",
+    "x-azure-clientip",
+];
+const PROXY_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy-", "cf-"];
+
 fn tells_of_a_proxy(name: &str) -> bool {
-    let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts("x-forwarded") || ["forwarded", "via", "x-real-ip"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    let starts = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    PROXY_PREFIXES.iter().any(starts) || PROXY_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 fn length(value: &[u8]) -> Result<usize, Refusal> {
@@ -361,6 +381,14 @@ mod tests {
             ("x-real-ip: 127.0.0.1", ""),
             ("X-Forwarded-Port: 80", ""),
             ("X-Forwarded: x", ""),
+            ("CF-Connecting-IP: 10.0.0.1", ""),
+            ("True-Client-IP: 10.0.0.1", ""),
+            ("X-Client-IP: 10.0.0.1", ""),
+            ("X-Cluster-Client-IP: 10.0.0.1", ""),
+            ("X-Original-Forwarded-For: 10.0.0.1", ""),
+            ("X-ProxyUser-Ip: 10.0.0.1", ""),
+            ("X-Original-Host: a", ""),
+            ("Fastly-Client-IP: 10.0.0.1", ""),
             ("X-Forwarded-For: 10.0.0.1", "x-forwarded-for: 10.0.0.1|"),
             ("Via: 1.1 p", "via: 1.1 p|"),
         ] {

@@ -25,6 +25,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use crate::error::{Error, Result};
+use access::Names;
 use head::{BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
 
 const STACK: usize = 128 * 1024;
@@ -151,6 +152,7 @@ pub struct Gate {
     stopping: Arc<AtomicBool>,
     waker: UnixStream,
     thread: JoinHandle<()>,
+    names: Arc<Names>,
 }
 
 impl Gate {
@@ -175,11 +177,12 @@ impl Gate {
         let limits = limits.within(free_descriptors());
         log::debug!("the gate takes {} connections, {} requests at a time", limits.clients, limits.active);
         let stopping = Arc::new(AtomicBool::new(false));
+        let names = Arc::new(Names::new(names));
         let door = Door {
             listeners,
             bell,
             stopping: stopping.clone(),
-            rules: Rules { names, limits },
+            rules: Rules { names: names.clone(), limits },
             inward,
             clients: Vec::with_capacity(limits.clients),
             pause: None,
@@ -192,7 +195,12 @@ impl Gate {
             .stack_size(STACK)
             .spawn(move || door.run())
             .map_err(|error| Error::system("cannot start a thread", error))?;
-        Ok(Gate { stopping, waker, thread })
+        Ok(Gate { stopping, waker, thread, names })
+    }
+
+    /// In place of those that were known before.
+    pub fn rename(&self, names: Vec<String>) {
+        self.names.set(names);
     }
 
     /// Accepts nothing more, lets answers under way end within their time, and ends.
@@ -204,7 +212,7 @@ impl Gate {
 }
 
 struct Rules {
-    names: Vec<String>,
+    names: Arc<Names>,
     limits: Limits,
 }
 
@@ -652,7 +660,7 @@ impl Client {
         let (head, rest) = received.split_at_checked(end).ok_or(head::NOT_HTTP)?;
         let head = Head::read(head)?;
         self.without_body = head.method == "HEAD";
-        if let Some(refusal) = access::wrong_host(&head, &rules.names) {
+        if let Some(refusal) = rules.names.wrong_host(&head) {
             return Err(refusal);
         }
         if access::changes_something(head.method) && access::foreign_origin(&head) {
