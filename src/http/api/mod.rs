@@ -57,7 +57,7 @@ struct Memory {
 
 impl Memory {
     fn of(context: &Context) -> Memory {
-        let state = context.live.lock();
+        let mut state = context.live.lock();
         Memory { unsaved: state.unsaved(), names: Names::of(&state) }
     }
 
