@@ -205,7 +205,10 @@ fn given(param: &Param) -> String {
         }
         Kind::Text if param.place == Place::Path => r#"{"type":"string","minLength":1}"#.to_string(),
         Kind::Text => r#"{"type":"string"}"#.to_string(),
-        Kind::Texts => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
+        Kind::Texts { most: None } => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
+        Kind::Texts { most: Some(most) } => {
+            format!(r#"{{"type":"array","items":{{"type":"string"}},"maxItems":{most}}}"#)
+        }
     }
 }
 

@@ -45,7 +45,9 @@ pub enum Kind {
     Time,
     Text,
     /// Repeated in a query, a list in a body.
-    Texts,
+    Texts {
+        most: Option<usize>,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,8 +162,15 @@ pub fn read(params: &'static [Param], given: &Given, zone: impl FnOnce() -> Arc<
             }
             Place::Query => {
                 let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
-                if !matches!(param.kind, Kind::Texts) && found.len() > 1 {
-                    found.drain(..found.len() - 1);
+                match param.kind {
+                    Kind::Texts { most } if most.is_some_and(|most| found.len() > most) => {
+                        reading.flaw(param, &wanted(param.kind), &format!("{} of them", found.len()));
+                        continue;
+                    }
+                    Kind::Texts { .. } => {}
+                    _ => {
+                        found.drain(..found.len().saturating_sub(1));
+                    }
                 }
                 for (_, value) in &found {
                     match value {
@@ -229,14 +238,17 @@ impl Reading {
             Kind::Time => {
                 parse_time(text, zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
             }
-            Kind::Text | Kind::Texts => Some(Value::Text(text.to_string())),
+            Kind::Text | Kind::Texts { .. } => Some(Value::Text(text.to_string())),
         };
         self.take(param, value, text);
     }
 
     /// `true` is no 1 and `"10"` is no 10: who sends these means something else.
     fn json(&mut self, param: &Param, json: &Json) {
-        if let (Kind::Texts, Json::Array(items)) = (param.kind, json) {
+        if let (Kind::Texts { most }, Json::Array(items)) = (param.kind, json) {
+            if most.is_some_and(|most| items.len() > most) {
+                return self.flaw(param, &wanted(param.kind), &format!("{} of them", items.len()));
+            }
             for item in items {
                 self.take(param, item.as_str().map(|text| Value::Text(text.to_string())), &item.to_string());
             }
@@ -253,7 +265,7 @@ impl Reading {
                 json.as_str().filter(|text| words.contains(text)).map(|text| Value::Text(text.to_string()))
             }
             Kind::Text => json.as_str().map(|text| Value::Text(text.to_string())),
-            Kind::Time | Kind::Texts => None,
+            Kind::Time | Kind::Texts { .. } => None,
         };
         self.take(param, value, &json.to_string());
     }
@@ -262,7 +274,7 @@ impl Reading {
         let value = match param.kind {
             Kind::Integer { default, .. } => default.map(Value::Integer),
             Kind::Word(words) => words.first().map(|word| Value::Text(word.to_string())),
-            Kind::Decimal { .. } | Kind::Time | Kind::Text | Kind::Texts => None,
+            Kind::Decimal { .. } | Kind::Time | Kind::Text | Kind::Texts { .. } => None,
         };
         self.values.0.extend(value.map(|value| (param.name, value)));
     }
@@ -282,7 +294,8 @@ fn wanted(kind: Kind) -> String {
         Kind::Word(words) => format!("must be one of {}", words.join(", ")),
         Kind::Time => "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds".to_string(),
         Kind::Text => "must be a text".to_string(),
-        Kind::Texts => "must be a list of texts".to_string(),
+        Kind::Texts { most: None } => "must be a list of texts".to_string(),
+        Kind::Texts { most: Some(most) } => format!("must be a list of at most {most} texts"),
     }
 }
 
@@ -304,7 +317,7 @@ mod tests {
             doc: "",
         },
         Param { name: "format", place: Place::Query, kind: Kind::Word(&["json", "csv"]), doc: "" },
-        Param { name: "interface", place: Place::Query, kind: Kind::Texts, doc: "" },
+        Param { name: "interface", place: Place::Query, kind: Kind::Texts { most: Some(3) }, doc: "" },
         Param { name: "one", place: Place::Query, kind: Kind::Text, doc: "" },
     ];
     static INTERVAL: [Param; 1] = [Param {
@@ -315,7 +328,8 @@ mod tests {
     }];
     static DELAY: [Param; 1] =
         [Param { name: "retry_delay", place: Place::Body, kind: Kind::Decimal { low: 0.1, high: 300.0 }, doc: "" }];
-    static NAMES: [Param; 1] = [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts, doc: "" }];
+    static NAMES: [Param; 1] =
+        [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts { most: None }, doc: "" }];
 
     fn run(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
         read(params, &Given { path: &[], query, body }, || Arc::new(Zone::UTC))
@@ -347,6 +361,14 @@ mod tests {
         assert_eq!((values.count("limit"), values.text("format"), values.text("one")), (5, Some("csv"), Some("")));
         assert_eq!(values.texts("interface").collect::<Vec<_>>(), ["a", "b,c"]);
         assert_eq!(run(&QUERY, "limit=5&limit=6", b"").unwrap().integer("limit"), Some(6));
+    }
+
+    #[test]
+    fn lists_have_an_end() {
+        assert_eq!(run(&QUERY, "interface=a&interface=a&interface=b", b"").unwrap().texts("interface").count(), 3);
+        let flaws = run(&QUERY, "interface=a&interface=b&interface=c&interface=d", b"").unwrap_err();
+        assert_eq!((flaws.len(), flaws[0].input.as_str()), (1, "4 of them"));
+        assert_eq!(flaws[0].msg, "must be a list of at most 3 texts");
     }
 
     #[test]

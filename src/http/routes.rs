@@ -174,7 +174,11 @@ pub static ROUTES: &[Route] = &[
         handler: series::series,
         summary: "Rates over a range of time, in columns for a chart",
         params: &[
-            query("interface", Kind::Texts, "Which interfaces; the primary if left out."),
+            query(
+                "interface",
+                Kind::Texts { most: Some(series::INTERFACES) },
+                "Which interfaces; the primary if left out.",
+            ),
             FROM,
             TO,
             query("points", count(1, 720, 720), "No more buckets than this."),
@@ -237,7 +241,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/config/interfaces",
         handler: config::put_interfaces,
         summary: "Chooses interfaces by name",
-        params: &[body("interfaces", Kind::Texts, "Names; none for all that are not ignored.")],
+        params: &[body("interfaces", Kind::Texts { most: None }, "Names; none for all that are not ignored.")],
         answers: &["InterfacesChanged"],
         problems: &[400, 409],
     },

@@ -643,6 +643,9 @@ fn all_faults_of_a_request_at_once() {
     ] {
         assert_eq!(rig.get(target).flaws().len(), 1, "{target}");
     }
+    let crowd = "interface=eth0&".repeat(33);
+    let flaws = rig.get(&format!("/api/traffic/series?{crowd}")).flaws();
+    assert_eq!(flaws, ["query.interface: must be a list of at most 32 texts (33 of them)"]);
 }
 
 #[test]

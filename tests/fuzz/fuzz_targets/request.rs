@@ -106,7 +106,8 @@ fn read(query: &str, body: &[u8]) {
                 }
                 Kind::Word(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
                 Kind::Time => assert!(values.integer(param.name).is_none_or(|unix| unix >= 0)),
-                Kind::Text | Kind::Texts => {}
+                Kind::Texts { most } => assert!(most.is_none_or(|most| values.texts(param.name).count() <= most)),
+                Kind::Text => {}
             }
         }
     }
