@@ -10,12 +10,14 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use nix::libc::PIPE_BUF;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use simple_logger::SimpleLogger;
 
 /// How long the last words of a program that fails may wait: a person, or a supervisor, is about to read them.
 const LAST_WORDS_MS: u16 = 500;
+
+/// What a pipe that is writable takes at once: POSIX promises 512 bytes, Linux a page.
+const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 struct Logger {
     levels: SimpleLogger,

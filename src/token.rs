@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use nix::libc::O_NONBLOCK;
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
@@ -103,7 +103,7 @@ fn read_text(path: &Path) -> io::Result<(Vec<u8>, File)> {
         return Err(no_file());
     }
     // What it was a moment ago it need not be now, and opening a pipe would wait for whoever writes into it.
-    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let found = file.metadata()?;
     if !found.is_file() {
         return Err(no_file());

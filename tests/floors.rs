@@ -32,7 +32,8 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("libc::", &["source", "clock", "app", "main"]),
     // The front door owns its sockets; signals are awaited where the threads are made.
     // Commands ask as whom they run, as the wiring does.
-    ("nix::", &["source", "clock", "http", "app", "commands", "main"]),
+    // The log asks whether there is room before it writes, the token whose its file is.
+    ("nix::", &["source", "clock", "http", "app", "commands", "main", "log", "token"]),
     ("tiny_http::", &["http"]),
     ("serde_json::", &["http", "commands"]),
     ("std::process::exit", &["main"]),
