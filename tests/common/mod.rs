@@ -484,11 +484,20 @@ impl Daemon {
         wait_until("the timer ticks", || self.polls() >= goal);
     }
 
-    /// `VmRSS` in bytes.
+    /// Bytes of memory that it has now.
     pub fn resident(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most it ever had.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let text = fs::read_to_string(&path).expect("it runs");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line VmRSS");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("a line of its own");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
     }
 
