@@ -114,7 +114,9 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         writer.finish();
         sampled
     })?;
-    let serving = http::serve(Arc::new(context), listeners, names)?;
+    let context = Arc::new(context);
+    http::count_panics(context.clone());
+    let serving = http::serve(context, listeners, names)?;
 
     wait(&signals, &live, config.text("timezone"));
     let deadline = Instant::now() + LAST_SAVE;
