@@ -51,6 +51,8 @@ const SLOWEST: u64 = 1 << 20;
 const LOOK: Duration = Duration::from_millis(100);
 /// What a request that has just gone in counts in the choice of the next one: as long as most of them take.
 const LEAST_TURN: Duration = Duration::from_millis(50);
+/// Whoever had less than this lately can have the last place.
+const LITTLE: Duration = Duration::from_millis(500);
 /// How long nothing is accepted after descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Nobody is sent away for another before the segment that follows the handshake can have come.
@@ -154,12 +156,29 @@ fn free_descriptors() -> usize {
     usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open)
 }
 
-/// Answers that may be longer than the kernel holds for us: a worker is bound to the client until it has read them.
-fn is_heavy(target: &str) -> bool {
+/// What a request asks of the inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    Light,
+    /// Years of history are read for it.
+    Costly,
+    /// Its answer may be longer than the kernel holds for us: a worker is bound to the client until it has read it.
+    Long,
+}
+
+const WEIGHTS: [(&str, Weight); 5] = [
+    ("/api/traffic/series", Weight::Costly),
+    ("/api/traffic/totals", Weight::Costly),
+    ("/api/traffic/history", Weight::Costly),
+    ("/api/export/", Weight::Long),
+    ("/api/backup", Weight::Long),
+];
+
+fn weight(target: &str) -> Weight {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     // As the routes read it: `/%61pi/export/traffic` is an export.
     let path = params::decode(path, false).unwrap_or_default();
-    ["/api/export/", "/api/backup"].iter().any(|start| path.starts_with(start))
+    WEIGHTS.iter().find(|(start, _)| path.starts_with(start)).map_or(Weight::Light, |(_, weight)| *weight)
 }
 
 /// The running thread. Dropping it without `stop` leaves it to the end of the process.
@@ -260,7 +279,7 @@ struct Client {
     buffer: Vec<u8>,
     /// How much of it was passed on.
     at: usize,
-    heavy: bool,
+    weight: Weight,
     /// HEAD: a refusal has no body either.
     without_body: bool,
     /// Bytes of the answer that the client has taken, and the time that it kept them waiting before.
@@ -280,7 +299,7 @@ struct Inside {
 struct Left {
     inside: Inside,
     kin: u64,
-    heavy: bool,
+    weight: Weight,
 }
 
 /// What one address has inside, and in its way to the next place.
@@ -296,6 +315,7 @@ struct Census {
     kin: BTreeMap<u64, Standing>,
     free: usize,
     heavy_free: usize,
+    limits: Limits,
 }
 
 impl Census {
@@ -303,18 +323,21 @@ impl Census {
         self.kin.get(&client.kin()).copied().unwrap_or_default()
     }
 
-    /// The last free place, of any kind and of those for long answers, goes to an address that has none of these.
+    /// No address ever has all places, of any kind or of those for long answers; and the last free one is for what is soon
+    /// over, and for whoever had little lately, so that many addresses together do not have them all either.
     fn admits(&self, client: &Client) -> bool {
         let own = self.of(client);
-        let admits = |free: usize, own: usize| free > 1 || free == 1 && own == 0;
-        admits(self.free, own.inside) && (!client.heavy || admits(self.heavy_free, own.heavy))
+        let Limits { active, heavy, .. } = self.limits;
+        let share = |own: usize, all: usize| own == 0 || own + 1 < all;
+        let light = client.weight == Weight::Light && own.score < LITTLE;
+        let place = self.free > 1 || self.free == 1 && light;
+        let heavy_place = self.heavy_free > 0 && share(own.heavy, heavy);
+        place && share(own.inside, active) && (client.weight != Weight::Long || heavy_place)
     }
 
-    /// Whether `waiting` could go in, or sooner, if `holder` were not there.
+    /// Whether `waiting`, who was not admitted, could be if `holder` were not there.
     fn in_the_way(&self, holder: &Client, waiting: &Client) -> bool {
-        let same = holder.kin() == waiting.kin();
-        let in_the_way = |free: usize| free == 0 || same && free == 1;
-        in_the_way(self.free) || waiting.heavy && holder.heavy && in_the_way(self.heavy_free)
+        self.free <= 1 || [waiting, holder].iter().all(|client| client.weight == Weight::Long) && self.heavy_free <= 1
     }
 }
 
@@ -506,7 +529,7 @@ impl Door {
                 client.let_go();
             }
             if let Some(inside) = client.done.take() {
-                self.left.push(Left { inside, kin: client.kin(), heavy: client.heavy });
+                self.left.push(Left { inside, kin: client.kin(), weight: client.weight });
             }
         }
         let (shares, inward) = (&mut self.shares, &mut self.inward);
@@ -520,19 +543,19 @@ impl Door {
     }
 
     fn census(&self, now: Instant) -> Census {
-        let Limits { active, heavy, .. } = self.rules.limits;
-        let mut census = Census { kin: BTreeMap::new(), free: active, heavy_free: heavy };
+        let limits = self.rules.limits;
+        let mut census = Census { kin: BTreeMap::new(), free: limits.active, heavy_free: limits.heavy, limits };
         for client in self.clients.iter().filter(|client| client.waiting()) {
             let score = self.shares.used(client.kin(), now);
             census.kin.insert(client.kin(), Standing { score, ..Standing::default() });
         }
-        for (inside, kin, heavy) in self.inside() {
+        for (inside, kin, weight) in self.inside() {
             let score = self.shares.used(kin, now);
             let own = census.kin.entry(kin).or_insert(Standing { score, ..Standing::default() });
             own.inside += 1;
             own.score += now.saturating_duration_since(inside.since).clamp(LEAST_TURN, DEAREST);
             census.free = census.free.saturating_sub(1);
-            if heavy {
+            if weight == Weight::Long {
                 own.heavy += 1;
                 census.heavy_free = census.heavy_free.saturating_sub(1);
             }
@@ -541,10 +564,10 @@ impl Door {
     }
 
     /// Whatever goes on inside, with whom it is counted.
-    fn inside(&self) -> impl Iterator<Item = (&Inside, u64, bool)> {
+    fn inside(&self) -> impl Iterator<Item = (&Inside, u64, Weight)> {
         let clients =
-            self.clients.iter().filter_map(|client| Some((client.inside.as_ref()?, client.kin(), client.heavy)));
-        clients.chain(self.left.iter().map(|left| (&left.inside, left.kin, left.heavy)))
+            self.clients.iter().filter_map(|client| Some((client.inside.as_ref()?, client.kin(), client.weight)));
+        clients.chain(self.left.iter().map(|left| (&left.inside, left.kin, left.weight)))
     }
 
     fn free_place(&self) -> Option<usize> {
@@ -590,7 +613,7 @@ impl Door {
 
     /// Who finds it full is not the one who came last, but one of those who came with the most: of an address with one
     /// request nobody is sent away for another's second. Among them it is the one whose body is missing for longest, then
-    /// whoever came last.
+    /// what asks for most, then whoever came last.
     fn keep_to(&mut self, most: usize, counts: impl Fn(&Client) -> bool, now: Instant) {
         loop {
             let mut kin: BTreeMap<u64, usize> = BTreeMap::new();
@@ -608,7 +631,7 @@ impl Door {
             let victim = clients.max_by_key(|client| {
                 let age = now.saturating_duration_since(client.since);
                 let missing = client.incomplete().then_some(age);
-                (of(client), missing, Reverse(age))
+                (of(client), missing, client.weight, Reverse(age))
             });
             let Some(victim) = victim else { return };
             victim.refuse(BUSY, &self.rules, &mut self.scratch, now);
@@ -677,10 +700,14 @@ impl Door {
         self.clients.iter().for_each(|client| *kin.entry(client.kin()).or_default() += 1);
         let (largest, count) = kin.into_iter().max_by_key(|(_, count)| *count)?;
         let own = self.clients.iter().enumerate().filter(|(_, client)| client.kin() == largest);
-        if count < self.rules.limits.clients / 2 || own.clone().any(|(_, client)| client.incomplete()) {
+        let endangered = |client: &Client| client.incomplete() && client.kin() != largest;
+        let own_to_go = own.clone().any(|(_, client)| client.incomplete());
+        if count < self.rules.limits.clients / 2 || own_to_go || !self.clients.iter().any(endangered) {
             return None;
         }
-        own.filter(|(_, client)| client.waiting()).max_by_key(|(_, client)| client.since).map(|(at, _)| at)
+        own.filter(|(_, client)| client.waiting())
+            .max_by_key(|(_, client)| (client.weight, client.since))
+            .map(|(at, _)| at)
     }
 
     /// Of those without a whole request the oldest one of the most numerous kin: a flood from one address costs its own.
@@ -727,7 +754,7 @@ impl Client {
             done: None,
             buffer: Vec::new(),
             at: 0,
-            heavy: false,
+            weight: Weight::Light,
             without_body: false,
             passed: 0,
             waited: Duration::ZERO,
@@ -877,7 +904,7 @@ impl Client {
         if access::changes_something(head.method) && access::foreign_origin(&head) {
             return Err(access::FOREIGN);
         }
-        self.heavy = is_heavy(&head.target);
+        self.weight = weight(&head.target);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
         // Whatever comes after the body is left where it is.
@@ -1059,17 +1086,18 @@ mod tests {
     }
 
     #[test]
-    fn long_answers_are_known_by_their_path() {
+    fn weights_are_known_by_the_path() {
         for (target, expect) in [
-            ("/api/export/traffic?format=csv", true),
-            ("/api/backup", true),
-            ("/api/traffic/history?limit=1000", false),
-            ("/", false),
-            ("/%61pi/exp%6Frt/traffic", true),
-            ("/api/traffic/history?/api/export/", false),
-            ("/%ff/api/export/", false),
+            ("/api/export/traffic?format=csv", Weight::Long),
+            ("/%61pi/exp%6Frt/traffic", Weight::Long),
+            ("/api/backup", Weight::Long),
+            ("/api/traffic/history?limit=1000", Weight::Costly),
+            ("/api/traffic/series", Weight::Costly),
+            ("/api/traffic/latest?/api/export/", Weight::Light),
+            ("/", Weight::Light),
+            ("/%ff/api/export/", Weight::Light),
         ] {
-            assert_eq!(is_heavy(target), expect, "{target}");
+            assert_eq!(weight(target), expect, "{target}");
         }
     }
 
