@@ -133,6 +133,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     });
     let (hand_over, late) = mpsc::channel();
     let sampling = spawn("sampler", move || sampler.run(&wake, &late))?;
+    http::count_panics(context.clone());
     let serving = http::serve(context.clone(), listeners, names)?;
 
     let late_word = |desk: &mut Desk, word| match desk.hear(word) {

@@ -1,11 +1,12 @@
 //! What the outside-in tests share: a network namespace that goes away by itself, links and traffic of exactly known
-//! size in it, and the real binary with an HTTP client. It knows nothing of the program's modules: what it checks is
+//! size in it, and the real binary with an HTTP client. It knows nothing of the program's modules (but for `past`): what it checks is
 //! what a user could check. Nothing here waits for ever, and nothing leaves the loopback or the test's own namespace.
 
 // Every test file takes this in whole and uses a part of it.
 #![allow(dead_code)]
 
 pub mod disk;
+pub mod past;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -222,6 +222,10 @@ mod tests {
         check("GET / HTTP/1.0|Host:||", Some(NOT_US));
         check("GET / HTTP/1.0|Origin: http://evil.example||", Some(HOST));
         check("GET / HTTP/1.0|Sec-Fetch-Site: same-origin||", Some(HOST));
+        // What the target names is what counts, whatever the header says.
+        check("GET http://router/ HTTP/1.1|Host: evil.example||", None);
+        check("GET http://evil.example/ HTTP/1.1|Host: router||", Some(NOT_US));
+        check("GET http://evil.example/ HTTP/1.0||", Some(NOT_US));
         for proxy in
             ["Via: 1.0 old", "X-Forwarded-Host: evil.example", "Forwarded: host=evil.example", "X-Real-IP: ::1"]
         {

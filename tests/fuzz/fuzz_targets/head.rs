@@ -42,7 +42,7 @@ fn onward(head: &Head) {
             .iter()
             .all(|line| !line.is_empty() && line.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)))
     );
-    assert_eq!(lines[0].split(' ').collect::<Vec<_>>()[..2], [head.method, head.target]);
+    assert_eq!(lines[0].split(' ').collect::<Vec<_>>()[..2], [head.method, &*head.target]);
     let count = |name: &str| lines[1..].iter().filter(|line| line.starts_with(&format!("{name}: "))).count();
     assert!(head.host.is_some() || head.old);
     let hosts = usize::from(head.host.is_some());
