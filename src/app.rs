@@ -38,16 +38,17 @@ enum Word {
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key.
 pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
+    // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
+    // And before the first thread: every thread inherits the mask, and only this one takes signals.
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
+
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
     crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
     let hosts = config.list("host");
     let zone = find_zone(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
-
-    // Before the first thread: every thread inherits the mask, and only one takes signals.
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
     let (tell, told) = mpsc::channel();
 
     let choice = choice(config.text("source"));
@@ -58,6 +59,9 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     })?;
     let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
+    if let Some(note) = &note {
+        log::warn!("counters come from {}: {note}", source.name());
+    }
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (max_size, allowed_hosts) = (config.size("max_size"), config.list("allowed_host"));
@@ -110,7 +114,8 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     sampler.step(Woken::default());
 
     // The machine's name, not the disk's state: that one may be slow.
-    let names = http::own_names(&source::machine(Path::new("/")).hostname, &allowed_hosts);
+    let own_names = move || http::own_names(&source::machine(Path::new("/")).hostname, &allowed_hosts);
+    let names = own_names();
     let context = Arc::new(Context {
         live: live.clone(),
         reader: Mutex::new(reader),
@@ -127,6 +132,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     });
     let (hand_over, late) = mpsc::channel();
     let sampling = spawn("sampler", move || sampler.run(&wake, &late))?;
+    http::count_panics(context.clone());
     let serving = http::serve(context.clone(), listeners, names)?;
 
     let late_word = |desk: &mut Desk, word| match desk.hear(word) {
@@ -143,7 +149,13 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     };
     while !desk.ending {
         match desk.told.recv() {
-            Ok(word) => late_word(&mut desk, word),
+            Ok(word) => {
+                let again = matches!(word, Word::Signal(Signal::SIGHUP));
+                late_word(&mut desk, word);
+                if again {
+                    serving.rename(own_names());
+                }
+            }
             Err(_) => break,
         }
     }
@@ -215,7 +227,7 @@ impl Desk {
                 self.read_zone();
                 self.live.lock().save_now = true;
                 self.live.wake_writer();
-                log::info!("read the time zone again; saving now");
+                log::info!("read the time zone and the host name again; saving now");
             }
             Word::Signal(signal) => {
                 log::info!("{signal}: saving and ending");

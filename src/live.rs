@@ -3,7 +3,7 @@
 //! reads the kernel, the disk or the network while holding it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
@@ -227,6 +227,8 @@ pub struct State {
     pub batch: Batch,
     /// The batch that the writer is busy with; emptied only after its COMMIT.
     pub saving_batch: Arc<Batch>,
+    /// What readers have of `batch`: up to half a megabyte, and those who ask at the same time share it.
+    copied: Weak<Batch>,
     pub anchors: Vec<Anchor>,
     pub events: VecDeque<Event>,
     pub records: Vec<Record>,
@@ -283,8 +285,11 @@ impl State {
     }
 
     /// The samples that no query of the store can have yet, oldest first.
-    pub fn unsaved(&self) -> [Arc<Batch>; 2] {
-        [self.saving_batch.clone(), Arc::new(self.batch.clone())]
+    pub fn unsaved(&mut self) -> [Arc<Batch>; 2] {
+        let same = |copy: &Arc<Batch>| copy.ticks == self.batch.ticks && copy.samples == self.batch.samples;
+        let copy = self.copied.upgrade().filter(same).unwrap_or_else(|| Arc::new(self.batch.clone()));
+        self.copied = Arc::downgrade(&copy);
+        [self.saving_batch.clone(), copy]
     }
 
     pub fn interface(&self, name: &str) -> Option<&Iface> {
@@ -320,6 +325,7 @@ impl Live {
                 collected: Collected::default(),
                 batch: Batch::default(),
                 saving_batch: Arc::default(),
+                copied: Weak::new(),
                 anchors: Vec::new(),
                 events: VecDeque::new(),
                 records: Vec::new(),
@@ -540,6 +546,20 @@ mod tests {
         let end = state.batch.samples.len();
         state.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
         state.bound()
+    }
+
+    #[test]
+    fn those_who_ask_at_once_share_one_copy_of_the_unsaved() {
+        let live = live();
+        let mut state = live.lock();
+        tick(&mut state, 1, None);
+        let [_, first] = state.unsaved();
+        assert!(Arc::ptr_eq(&first, &state.unsaved()[1]));
+        // Placed meanwhile: another truth, though nothing was added.
+        state.batch.ticks[0].unix = Some(5);
+        assert_eq!(state.unsaved()[1].ticks, state.batch.ticks);
+        tick(&mut state, 2, Some(6));
+        assert_eq!((first.ticks.len(), state.unsaved()[1].ticks.len()), (1, 2));
     }
 
     #[test]

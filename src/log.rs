@@ -1,24 +1,58 @@
 //! Diagnostics on standard error, one line each. simple_logger decides what is worth a line; the line is written here,
 //! because its own way of printing panics when standard error is gone, and a daemon outlives its terminal.
+//!
+//! Nobody waits for whoever reads it: a pipe whose reader has stopped would otherwise stop sampling, saving and ending.
+//! O_NONBLOCK would be the usual way, but it belongs to the open file, which is shared with the shell or supervisor
+//! that started this, and would make their writes fail. So it asks before each write whether there is room.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use simple_logger::SimpleLogger;
+
+/// How long the last words of a program that fails may wait: a person, or a supervisor, is about to read them.
+const LAST_WORDS_MS: u16 = 500;
+
+/// What a pipe that is writable takes at once: POSIX promises 512 bytes, Linux a page.
+const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
 struct Logger {
     levels: SimpleLogger,
     /// journald takes the urgency from the beginning of the line.
     priorities: bool,
+    /// Locked from the question whether there is room to the write, or two threads would share the room of one.
+    losses: Mutex<Losses>,
+}
+
+/// What standard error has not taken.
+#[derive(Default)]
+struct Losses {
+    lines: u32,
+    /// It took the beginning of a line and not its end.
+    cut: bool,
 }
 
 /// No timestamps: procd and journald stamp lines themselves, and a router's clock is wrong at this hour.
 pub fn start(level: &str, priorities: bool) {
     let level = level.parse().unwrap_or(LevelFilter::Info);
-    let logger = Logger { levels: SimpleLogger::new().with_level(level), priorities };
+    let levels = SimpleLogger::new().with_level(level);
+    let logger = Logger { levels, priorities, losses: Mutex::default() };
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
+        // The standard library's own hook would wait for the reader.
+        std::panic::set_hook(Box::new(|panic| {
+            let thread = std::thread::current();
+            log::error!("thread '{}' {}", thread.name().unwrap_or("?"), panic.to_string().replace('\n', " "));
+        }));
     }
+}
+
+/// Why the program ends, whatever the level.
+pub fn last_words(sentence: &str) {
+    let _ = write(&mut io::stderr(), format!("net-pulse: {sentence}\n").as_bytes(), LAST_WORDS_MS);
 }
 
 impl Log for Logger {
@@ -28,12 +62,50 @@ impl Log for Logger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            // Nowhere left to complain to.
-            let _ = std::io::stderr().write_all(line(record, self.priorities).as_bytes());
+            let line = line(record, self.priorities);
+            let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+            losses.write(&mut io::stderr(), &line, self.priorities);
         }
     }
 
     fn flush(&self) {}
+}
+
+impl Losses {
+    fn write(&mut self, to: &mut (impl Write + AsFd), line: &str, priorities: bool) {
+        if self.lines > 0 {
+            let (end, priority) = (if self.cut { "\n" } else { "" }, if priorities { "<4>" } else { "" });
+            let lost = format!("{end}{priority}warning: {} lines were lost: nobody read them\n", self.lines);
+            if write(to, lost.as_bytes(), 0).is_err() {
+                self.lines = self.lines.saturating_add(1);
+                return;
+            }
+            *self = Losses::default();
+        }
+        if let Err(begun) = write(to, line.as_bytes(), 0) {
+            *self = Losses { lines: 1, cut: begun };
+        }
+    }
+}
+
+/// All of it, in pieces for which there is room: a pipe that is writable takes PIPE_BUF bytes at once. The error says
+/// whether a part is written.
+fn write(to: &mut (impl Write + AsFd), text: &[u8], wait_ms: u16) -> Result<(), bool> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let mut asked = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+        let there = poll(&mut asked, PollTimeout::from(wait_ms));
+        if matches!(there, Ok(0)) {
+            return Err(rest.len() < text.len());
+        }
+        match to.write(&rest[..rest.len().min(PIPE_BUF)]) {
+            Ok(written) if written > 0 => rest = &rest[written..],
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            // It is gone for good: nowhere left to complain to.
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 fn line(record: &Record, priorities: bool) -> String {
@@ -64,5 +136,52 @@ mod tests {
         check(Level::Info, "http://127.0.0.1:8000/", false, "http://127.0.0.1:8000/\n");
         check(Level::Error, "no", true, "<3>error: no\n");
         check(Level::Warn, "a\nforged\u{1b}[2Jline", false, "warning: a?forged?[2Jline\n");
+    }
+
+    #[test]
+    fn a_full_pipe_costs_lines_and_no_time() {
+        use std::io::Read;
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let mut losses = Losses::default();
+        let text = format!("{}\n", "x".repeat(1000));
+        for _ in 0..200 {
+            losses.write(&mut writer, &text, false);
+        }
+        assert!(losses.lines > 100 && losses.lines < 200, "{}", losses.lines);
+        let lost = losses.lines;
+        let mut bytes = vec![0; 1001 * (200 - lost as usize)];
+        reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 200 - lost as usize, "whole lines");
+        losses.write(&mut writer, "again\n", true);
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, format!("<4>warning: {lost} lines were lost: nobody read them\nagain\n"));
+    }
+
+    #[test]
+    fn a_line_larger_than_the_pipe_is_cut_and_ended() {
+        use std::io::Read;
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let mut losses = Losses::default();
+        losses.write(&mut writer, &format!("{}\n", "x".repeat(1 << 20)), false);
+        assert!(losses.cut && losses.lines == 1);
+        losses.write(&mut writer, "unheard\n", false);
+        assert!(losses.cut && losses.lines == 2);
+        reader.read_exact(&mut vec![0; PIPE_BUF]).unwrap();
+        losses.write(&mut writer, "", false);
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.trim_start_matches('x'), "\nwarning: 2 lines were lost: nobody read them\n");
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_no_loss_to_tell_of() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut losses = Losses::default();
+        losses.write(&mut writer, "nobody\n", false);
+        assert_eq!(losses.lines, 0);
     }
 }

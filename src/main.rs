@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use net_pulse::cli::{self, Command};
 use net_pulse::error::{Error, ErrorKind};
-use net_pulse::{app, commands};
+use net_pulse::{app, commands, log};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         Command::Wrong(sentence) => fail(&Error::usage(sentence)),
         Command::Token(typed) => match commands::token::run(&typed) {
             Ok(said) => {
-                said.note.iter().for_each(|note| complain(note));
+                said.note.iter().for_each(|note| log::last_words(note));
                 say(&said.token)
             }
             Err(error) => fail(&error),
@@ -31,11 +31,7 @@ fn say(text: &str) -> ExitCode {
     }
 }
 
-fn complain(sentence: &str) {
-    let _ = writeln!(std::io::stderr(), "net-pulse: {sentence}");
-}
-
 fn fail(error: &Error) -> ExitCode {
-    complain(&error.to_string());
+    log::last_words(&error.to_string());
     ExitCode::from(if error.kind == ErrorKind::Usage { 2 } else { 1 })
 }

@@ -125,14 +125,31 @@ fn midnight(day: i64, zone: &Zone) -> i64 {
     zone.unix(EPOCH.plus_days(day))
 }
 
-/// What lies between the edges. A bucket across an edge is split by time, to the byte; what lies outside is left out.
-pub fn cells(buckets: &[Bucket], edges: &[i64]) -> Vec<Cell> {
-    let mut cells = vec![Cell::default(); edges.len().saturating_sub(1)];
-    for bucket in buckets {
+/// The cells of a chart while its buckets are being read. Nothing is kept of these: a range may have half a million.
+pub struct Filling<'a> {
+    edges: &'a [i64],
+    cells: Vec<Cell>,
+    /// Where the latest bucket began: the next one is not far.
+    latest: usize,
+}
+
+impl<'a> Filling<'a> {
+    /// One cell between each two edges.
+    pub fn new(edges: &'a [i64]) -> Filling<'a> {
+        Filling { edges, cells: vec![Cell::default(); edges.len().saturating_sub(1)], latest: 0 }
+    }
+
+    /// A bucket across an edge is split by time, to the byte; what lies outside is left out.
+    pub fn add(&mut self, bucket: &Bucket) {
         // Two samples within a second make a bucket without length, and its bytes count too.
         let length = bucket.to.saturating_sub(bucket.from).max(1);
-        let first = edges.partition_point(|edge| *edge <= bucket.from).saturating_sub(1);
-        for (cell, range) in cells.iter_mut().zip(edges.windows(2)).skip(first) {
+        let begins = |edge: &i64| *edge <= bucket.from;
+        let near =
+            self.edges.get(self.latest).is_some_and(begins) && !self.edges.get(self.latest + 1).is_some_and(begins);
+        if !near {
+            self.latest = self.edges.partition_point(begins).saturating_sub(1);
+        }
+        for (cell, range) in self.cells.iter_mut().zip(self.edges.windows(2)).skip(self.latest) {
             let start = range[0].saturating_sub(bucket.from).clamp(0, length);
             let end = range[1].saturating_sub(bucket.from).clamp(0, length);
             if start < end {
@@ -143,7 +160,10 @@ pub fn cells(buckets: &[Bucket], edges: &[i64]) -> Vec<Cell> {
             }
         }
     }
-    cells
+
+    pub fn cells(self) -> Vec<Cell> {
+        self.cells
+    }
 }
 
 /// What of `value`, spread evenly over `length` seconds, falls into the first `seconds` of them.
@@ -329,6 +349,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn cells(buckets: &[Bucket], edges: &[i64]) -> Vec<Cell> {
+        let mut filling = Filling::new(edges);
+        buckets.iter().for_each(|bucket| filling.add(bucket));
+        filling.cells()
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {

@@ -1,10 +1,14 @@
 //! The access token: made once, kept in a file of its own beside the database and nowhere else. It has neither `Debug`
-//! nor `Display`, so that no line of the log gets it by accident. It refuses to replace a file that is already there.
+//! nor `Display`, so that no line of the log gets it by accident. It refuses to replace a file that is already there, and
+//! to take one that somebody else has put there: in a directory like /tmp anybody could choose the token.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
 
@@ -13,8 +17,8 @@ use crate::error::{Error, Result};
 const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// 140 bits.
 const LENGTH: usize = 28;
-/// Somebody may write a token of their own into the file; 22 letters are what 128 bits take in base64. Guesses are only
-/// slowed down, so that a shorter one would be no secret.
+/// Somebody may write a token of their own into the file; 22 letters are what 128 bits take in base64. Guessing is
+/// not made slower, so that a shorter one would be no secret.
 const SHORTEST: usize = 22;
 const LONGEST: usize = 256;
 
@@ -33,8 +37,8 @@ pub fn file(database: &Path) -> PathBuf {
 
 /// The token of a file that is there, or a new one; and whether it is new.
 pub fn read_or_make(path: &Path) -> Result<(Token, bool)> {
-    if let Some(token) = read(path)? {
-        tighten(path);
+    if let Some((token, file)) = look(path)? {
+        tighten(path, &file);
         return Ok((token, false));
     }
     make(path).map_err(|cause| blame(path, cause))?;
@@ -47,15 +51,19 @@ pub fn read_or_make(path: &Path) -> Result<(Token, bool)> {
 
 /// `None` when there is no file.
 pub fn read(path: &Path) -> Result<Option<Token>> {
-    let text = match read_text(path) {
-        Ok(text) => text,
+    Ok(look(path)?.map(|(token, _)| token))
+}
+
+fn look(path: &Path) -> Result<Option<(Token, File)>> {
+    let (text, file) = match read_text(path) {
+        Ok(found) => found,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(blame(path, cause)),
     };
     let token = text.trim_ascii();
     let sound = (SHORTEST..=LONGEST).contains(&token.len()) && token.iter().copied().all(is_token_letter);
     match std::str::from_utf8(token) {
-        Ok(token) if sound => Ok(Some(Token(token.to_string()))),
+        Ok(token) if sound => Ok(Some((Token(token.to_string()), file))),
         _ => {
             let what = format!("it holds no token of {SHORTEST} letters or more; remove it, and a new one is made");
             Err(Error::system(path.display(), what))
@@ -78,37 +86,64 @@ fn is_token_letter(letter: u8) -> bool {
     letter.is_ascii_alphanumeric() || b"-._~+/=".contains(&letter)
 }
 
-fn read_text(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe would wait for whoever writes into it.
+/// A link may lead elsewhere (secrets of containers are such), but the link and the file have to be from whom we trust.
+fn read_text(path: &Path) -> io::Result<(Vec<u8>, File)> {
+    let owners = [Some(0), Some(geteuid().as_raw()), patron(path)];
+    let trusted = |found: &fs::Metadata| match owners.contains(&Some(found.uid())) {
+        true => Ok(()),
+        false => {
+            let whose = format!("it belongs to user {}, who knows what it says", found.uid());
+            Err(io::Error::other(format!("{whose}; remove it, and a new one is made")))
+        }
+    };
+    trusted(&fs::symlink_metadata(path)?)?;
+    let no_file = || io::Error::other("it is no file; remove it, and a token is made");
+    // Opening some devices does things.
     if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no file; remove it, and a token is made"));
+        return Err(no_file());
     }
+    // What it was a moment ago it need not be now, and opening a pipe would wait for whoever writes into it.
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(no_file());
+    }
+    trusted(&found)?;
     let mut text = Vec::new();
-    File::open(path)?.take(LONGEST as u64 + 2).read_to_end(&mut text)?;
-    Ok(text)
+    (&file).take(LONGEST as u64 + 2).read_to_end(&mut text)?;
+    Ok((text, file))
+}
+
+/// Root asks for the token of a service that runs as another user, and has perhaps made it for that one: whoever the
+/// directory belongs to. That user can do as they like there anyway.
+fn patron(path: &Path) -> Option<u32> {
+    geteuid().is_root().then(|| fs::metadata(directory(path)).ok()).flatten().map(|found| found.uid())
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What a copy or a restored backup has opened to others.
-fn tighten(path: &Path) {
-    let Ok(file) = File::open(path) else { return };
+fn tighten(path: &Path, file: &File) {
     let mode = file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
     if mode & 0o077 == 0 {
         return;
     }
+    let what = if mode & 0o022 == 0 { "read" } else { "read or change" };
     match file.set_permissions(fs::Permissions::from_mode(0o600)) {
         Ok(()) => log::warn!(
-            "{}: others could read it (mode {mode:o}), and cannot any more; if somebody did, remove it and start anew",
+            "{}: others could {what} it until now (mode {mode:o}); if somebody may have, remove it and run `net-pulse \
+             token`: the old token is worth nothing from then on",
             path.display()
         ),
-        Err(cause) => log::warn!("{}: others can read it (mode {mode:o}): {cause}", path.display()),
+        Err(cause) => log::warn!("{}: others can {what} it (mode {mode:o}): {cause}", path.display()),
     }
 }
 
 /// Whole or not at all: it is written under another name and then linked, which fails where there is a file already.
 fn make(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(parent)?;
-    }
+    fs::DirBuilder::new().recursive(true).mode(0o750).create(directory(path))?;
     let fresh = beside(path, &format!(".{}", std::process::id()));
     // Left by a process that had our number and was killed.
     let _ = fs::remove_file(&fresh);
@@ -126,8 +161,7 @@ fn write(path: &Path, token: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // When root asks before the service's own user has ever run, the file has to be that user's, whom the directory
     // belongs to. Anybody else is refused, and has made the file for themselves.
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let owner = fs::metadata(parent)?;
+    let owner = fs::metadata(directory(path))?;
     if owner.uid() != file.metadata()?.uid() {
         let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
     }

@@ -130,41 +130,56 @@ fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
     range
 }
 
-/// Sums of `buckets` (ascending, of any levels one behind the other) by period; the newest `limit` rows, oldest first.
-/// Periods of which nothing is known have no row.
+/// Sums by period, while buckets are being read: ascending, of any levels one behind the other. Periods of which nothing
+/// is known have no row.
 ///
 /// Hours are best given as five-minute buckets, with hour buckets before these; everything longer as days. A row has the
 /// bounds of its period, but for an hour or a day that was closed by another clock (hours of UTC in a zone that is half an
 /// hour off, days from before a change of the zone): what cannot be cut again is shown as it was cut.
-pub fn rows(period: Period, zone: &Zone, now: i64, limit: usize, buckets: &[Bucket]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
-    let mut known_s = 0;
-    let mut around = (0, 0);
-    for bucket in buckets {
+pub struct Rows<'a> {
+    period: Period,
+    zone: &'a Zone,
+    now: i64,
+    rows: Vec<Row>,
+    known_s: i64,
+    around: (i64, i64),
+}
+
+impl<'a> Rows<'a> {
+    pub fn new(period: Period, zone: &'a Zone, now: i64) -> Rows<'a> {
+        Rows { period, zone, now, rows: Vec::new(), known_s: 0, around: (0, 0) }
+    }
+
+    pub fn add(&mut self, bucket: &Bucket) {
         let length = bucket.to.saturating_sub(bucket.from);
         let middle = bucket.from.saturating_add(length / 2);
-        if !(around.0..around.1).contains(&middle) {
-            around = period.around(middle, zone);
+        if !(self.around.0..self.around.1).contains(&middle) {
+            self.around = self.period.around(middle, self.zone);
         }
+        let around = self.around;
         let inside = around.0 <= bucket.from && bucket.to <= around.1;
         let as_long = length > (around.1 - around.0) / 2;
-        let own = !inside && as_long && matches!(period, Period::Hour | Period::Day);
+        let own = !inside && as_long && matches!(self.period, Period::Hour | Period::Day);
         let (from, to) = if own { (bucket.from, bucket.to) } else { around };
-        match rows.last_mut() {
+        match self.rows.last_mut() {
             Some(row) if row.to >= to => row.sum.add(&bucket.sum),
             last => {
                 let from = last.map_or(from, |row| from.max(row.to));
-                rows.push(Row { from, to, sum: bucket.sum, complete: false });
-                known_s = 0;
+                self.rows.push(Row { from, to, sum: bucket.sum, complete: false });
+                self.known_s = 0;
             }
         }
-        known_s += i64::from(bucket.covered) + i64::from(bucket.blind);
-        if let Some(row) = rows.last_mut() {
+        self.known_s += i64::from(bucket.covered) + i64::from(bucket.blind);
+        if let Some(row) = self.rows.last_mut() {
             let whole_s = row.to - row.from;
-            row.complete = row.to <= now && known_s >= whole_s - whole_s / 100;
+            row.complete = row.to <= self.now && self.known_s >= whole_s - whole_s / 100;
         }
     }
-    rows.split_off(rows.len().saturating_sub(limit))
+
+    /// Oldest first.
+    pub fn rows(self) -> Vec<Row> {
+        self.rows
+    }
 }
 
 #[cfg(test)]
@@ -285,8 +300,14 @@ mod tests {
         (at(from)..at(to)).step_by(seconds as usize).map(|from| bucket(from, seconds, seconds as u64)).collect()
     }
 
+    fn rows(period: Period, zone: &Zone, now: i64, buckets: &[Bucket]) -> Vec<Row> {
+        let mut rows = Rows::new(period, zone, now);
+        buckets.iter().for_each(|bucket| rows.add(bucket));
+        rows.rows()
+    }
+
     fn check(period: Period, tz: &str, now: &str, buckets: &[Bucket], expect: &[(&str, &str, u64, bool)]) {
-        let rows = rows(period, &zone(tz), at(now), 1000, buckets);
+        let rows = rows(period, &zone(tz), at(now), buckets);
         let rows: Vec<_> =
             rows.iter().map(|row| (rfc3339(row.from), rfc3339(row.to), row.sum.rx_bytes(), row.complete)).collect();
         let rows: Vec<_> = rows.iter().map(|row| (row.0.as_str(), row.1.as_str(), row.2, row.3)).collect();
@@ -373,7 +394,7 @@ mod tests {
     fn complete_means_over_and_nearly_all_known() {
         let whole = even("2026-01-15T00:00:00Z", "2026-01-15T01:00:00Z", 300);
         let case = |now: &str, buckets: &[Bucket], complete: bool| {
-            let rows = rows(Period::Hour, &Zone::UTC, at(now), 10, buckets);
+            let rows = rows(Period::Hour, &Zone::UTC, at(now), buckets);
             assert_eq!((rows.len(), rows[0].complete), (1, complete));
         };
         case("2026-01-15T01:00:00Z", &whole, true);
@@ -400,7 +421,7 @@ mod tests {
                     buckets.push(bucket(from, seconds, random >> 30));
                     from += seconds;
                 }
-                let rows = rows(period, &zone(tz), from, usize::MAX, &buckets);
+                let rows = rows(period, &zone(tz), from, &buckets);
                 let sum = |rows: &mut dyn Iterator<Item = u64>| rows.map(u128::from).sum::<u128>();
                 assert_eq!(
                     sum(&mut rows.iter().map(|row| row.sum.rx_bytes())),
@@ -410,17 +431,5 @@ mod tests {
                 assert!(rows.windows(2).all(|pair| pair[0].to <= pair[1].from), "{tz} {period:?}");
             }
         }
-    }
-
-    #[test]
-    fn the_limit_keeps_the_newest() {
-        let buckets = even("2026-01-01", "2026-01-11", 3600);
-        let newest = rows(Period::Day, &Zone::UTC, at("2026-02-01"), 3, &buckets);
-        assert_eq!(
-            newest.iter().map(|row| row.from).collect::<Vec<_>>(),
-            [at("2026-01-08"), at("2026-01-09"), at("2026-01-10")]
-        );
-        assert!(rows(Period::Day, &Zone::UTC, 0, 0, &buckets).is_empty());
-        assert!(rows(Period::Day, &Zone::UTC, 0, 5, &[]).is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -70,6 +71,18 @@ impl Bed {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect_timeout(&self.address, PATIENCE).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// From another address of this machine, with a small client's room for what comes back.
+    fn connect_from(&self, number: u8) -> TcpStream {
+        let SocketAddr::V4(to) = self.address else { unreachable!("bound to IPv4") };
+        let stream = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&stream, sockopt::RcvBuf, &16384).unwrap();
+        bind(stream.as_raw_fd(), &SockaddrIn::new(127, 0, 0, number, 0)).unwrap();
+        connect(stream.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
+        let stream = TcpStream::from(stream);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
@@ -259,6 +272,8 @@ fn requests_arrive_and_answers_come_back() {
         let answer = bed.get(&format!("/status/{status}"));
         assert_eq!((answer.status, answer.body.len()), (status, 0));
     }
+    let absolute = bed.ask(b"GET http://localhost/hello?x HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert_eq!((absolute.status, absolute.body.as_slice()), (200, &b"hello"[..]));
     let old = bed.ask(b"GET / HTTP/1.0\r\nHost: router.lan:80\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!((old.status, old.body.as_slice()), (200, &b"hello"[..]));
 
@@ -283,6 +298,13 @@ fn requests_arrive_and_answers_come_back() {
         b"GET /headers HTTP/1.1\r\nHost: router\r\nX-Real-IP: 10.9.9.9\r\nConnection: keep-alive, Host\r\nCookie: \xff\r\n\r\n",
     );
     let text = String::from_utf8(headers.body).unwrap();
+    let (place, text) = text.split_once('\n').unwrap();
+    assert!(
+        place
+            .strip_prefix("x-place: ")
+            .and_then(|place| place.parse().ok())
+            .is_some_and(|place: usize| place < WORKERS)
+    );
     assert_eq!(text, "host: router\nforwarded: for=unknown\nx-real-ip: 127.0.0.1\nconnection: close\n");
     bed.close();
 }
@@ -329,7 +351,8 @@ fn whatever_is_malformed_is_told_so() {
         (post("Content-Length: 5\r\nSec-Fetch-Site: cross-site").into(), 403),
         (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_vec(), 421),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 400),
-        (b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
+        (b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 421),
+        (b"GET https://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n".to_vec(), 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 400),
         (b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03\0\0\0\0".to_vec(), 400),
@@ -397,22 +420,31 @@ fn e45_slow_writers_lose_their_place_in_time() {
 fn a_flood_from_one_address_costs_its_own() {
     let bed = Bed::usual();
     let mut slow = bed.send(b"GET /hello HTTP/1.1\r\nHost: loc");
-    let to = SockaddrIn::from(match bed.address {
-        SocketAddr::V4(address) => address,
-        SocketAddr::V6(_) => unreachable!("bound to IPv4"),
-    });
-    let flood: Vec<_> = (0..300)
-        .map(|_| {
-            let stream = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            bind(stream.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 2, 0)).unwrap();
-            connect(stream.as_raw_fd(), &to).unwrap();
-            stream
-        })
-        .collect();
+    let flood: Vec<_> = (0..300).map(|_| bed.connect_from(2)).collect();
     bed.well("among others' connections");
     slow.write_all(b"alhost\r\n\r\n").unwrap();
     assert_eq!(read_answer(slow).status, 200, "the oldest connection of all");
     drop(flood);
+
+    // The same with whole requests, for which there is a waiting room.
+    for addresses in [1, 8] {
+        let start = Instant::now();
+        thread::scope(|scope| {
+            for number in 0..60 {
+                let bed = &bed;
+                scope.spawn(move || {
+                    while start.elapsed() < Duration::from_secs(3) {
+                        let mut stream = bed.connect_from(2 + number % addresses);
+                        let _ = stream.write_all(b"GET /slow/200 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                        let _ = stream.read_to_end(&mut Vec::new());
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                });
+            }
+            thread::sleep(Duration::from_millis(100));
+            bed.well_for(Duration::from_secs(2), "beside a waiting room that others fill");
+        });
+    }
     bed.close();
 }
 
@@ -486,36 +518,47 @@ fn clients_that_never_read_long_answers() {
 fn clients_that_never_read_answers_nobody_expected_to_be_long() {
     let bed = Bed::usual();
     let mute: Vec<_> = (0..30).map(|_| bed.send(b"GET /big/5000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
-    // They hold every place inside, and every worker. Each round of four loses its places after half a second.
+    // They hold every place that one address can have. Each round of three loses its places after half a second, and
+    // whoever comes from the same address has to wait for all of them.
     let start = Instant::now();
     assert_eq!(bed.get("/hello").status, 200);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
     drop(mute);
     bed.close();
 }
 
 #[test]
-fn a_trickling_reader_does_not_keep_a_place_that_others_want() {
+fn steady_slow_readers_do_not_keep_places_that_others_want() {
     let bed = Bed::usual();
-    let mut trickle: Vec<_> =
-        (0..2).map(|_| bed.send(b"GET /api/export/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
-    wait_until("both are inside", || {
-        trickle.iter_mut().all(|stream| stream.read(&mut [0; 64]).is_ok_and(|count| count > 0))
-    });
-    let waiting = bed.send(b"GET /api/export/1000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    waiting.set_nonblocking(true).unwrap();
-    let start = Instant::now();
-    let mut answered = Vec::new();
-    wait_until("the third is let in", || {
-        trickle.iter_mut().for_each(|stream| drop(stream.read(&mut [0; 64])));
-        let mut bytes = [0; 2048];
-        if let Ok(count) = (&waiting).read(&mut bytes) {
-            answered.extend_from_slice(&bytes[..count]);
-        }
-        split(&answered).is_some_and(|answer| answer.body.len() == 1000)
-    });
-    assert!(start.elapsed() < Duration::from_secs(5));
-    drop((trickle, waiting));
+    let request = b"GET /api/export/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    // 64 bytes, and 4 kB, at a time: in the one case no buffer is ever passed on, in the other they are all the time.
+    for bite in [64, 4096] {
+        let ended = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = [2, 3]
+            .map(|number| {
+                let ended = ended.clone();
+                let mut stream = bed.connect_from(number);
+                stream.write_all(request).unwrap();
+                thread::spawn(move || {
+                    let mut block = vec![0; bite];
+                    while !ended.load(Ordering::Relaxed) && stream.read(&mut block).is_ok_and(|count| count > 0) {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                })
+            })
+            .into();
+        // Nobody else wants their places.
+        thread::sleep(Duration::from_secs(2));
+        assert!(readers.iter().all(|reader| !reader.is_finished()));
+        let start = Instant::now();
+        assert_eq!(bed.get("/api/export/1000").body.len(), 1000);
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        wait_until("one of them knows that it has lost its place", || readers.iter().any(JoinHandle::is_finished));
+        bed.well("beside the other");
+        assert!(!readers.iter().all(JoinHandle::is_finished), "one was enough");
+        ended.store(true, Ordering::Relaxed);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    }
     bed.close();
 }
 

@@ -518,7 +518,7 @@ fn e21_eight_years_ahead_for_a_day() {
 }
 
 #[test]
-fn e24_days_of_half_an_hour_more_or_less() {
+fn e25_days_of_half_an_hour_more_or_less() {
     #[track_caller]
     fn check(zone: &str, noon: &str, length: i64, restart: bool) {
         let noon = net_pulse::clock::parse_time(noon, &Zone::UTC).unwrap();
@@ -542,6 +542,22 @@ fn e24_days_of_half_an_hour_more_or_less() {
         check(LORD_HOWE, "2027-10-03T01:00:00Z", 24 * 60 - 30, restart);
         check(ADELAIDE, "2027-04-04T02:00:00Z", 25 * 60, restart);
         check(ADELAIDE, "2027-10-03T02:00:00Z", 23 * 60, restart);
+    }
+}
+
+/// A suspend over midnight, and a clock that is set back over it and stays there until it is believed.
+#[test]
+fn e24_no_day_is_there_twice_nor_out_of_order() {
+    for back in [0, HOUR, 5 * HOUR, 30 * HOUR] {
+        let evening = net_pulse::clock::parse_time("2027-06-01T22:00:00Z", &Zone::UTC).unwrap();
+        let mut machine = Machine::new(evening, "UTC0");
+        machine.start().run(HOUR).suspend(4 * HOUR).run(HOUR).set_by(-back).run(DAY + 2 * HOUR).check_sums();
+        machine.kill().run(MINUTE).start().set_right().run(2 * DAY).check_sums();
+        let days = machine.days(evening - 3 * DAY, machine.truth());
+        assert!(days.iter().all(|(minutes, _)| *minutes == 24 * 60), "{days:?}");
+        assert_eq!(days.iter().map(|(_, rx)| rx).sum::<u64>(), machine.counted()[0].rx_bytes(), "back by {back} s");
+        // From the evening of the first day to the fourth one, and before it where the clock was.
+        assert!((4..=6).contains(&days.len()), "back by {back} s: {days:?}");
     }
 }
 

@@ -208,7 +208,7 @@ fn reading_is_open_and_changing_needs_the_token() {
 /// A proxy on the same machine opens nothing, and nobody becomes local by saying so.
 #[test]
 fn proxies_and_pretenders_need_the_token() {
-    const HEADERS: [(&str, &str); 9] = [
+    const HEADERS: [(&str, &str); 16] = [
         ("Forwarded", "for=127.0.0.1"),
         ("X-Forwarded-For", "127.0.0.1"),
         ("X-Forwarded-For", ""),
@@ -218,6 +218,13 @@ fn proxies_and_pretenders_need_the_token() {
         ("X-Real-IP", "127.0.0.1"),
         ("x-real-ip", "::1"),
         ("Via", "1.1 proxy"),
+        ("CF-Connecting-IP", "127.0.0.1"),
+        ("True-Client-IP", "127.0.0.1"),
+        ("X-Client-IP", "127.0.0.1"),
+        ("x-cluster-client-ip", "127.0.0.1"),
+        ("X-Original-Forwarded-For", "127.0.0.1"),
+        ("X-Original-Host", "localhost"),
+        ("Fastly-Client-IP", "127.0.0.1"),
     ];
     at_site(&[], &[], |site| {
         let path = "/collector/collect";
@@ -632,6 +639,60 @@ fn a_token_that_cannot_be_had_is_one_sentence() {
         assert_eq!((file.uid(), file.permissions().mode() & 0o777), (NOBODY, 0o600));
         let by_service = as_nobody(&database);
         assert_eq!((by_service.code, by_service.out), (Some(0), by_root.out));
+    });
+}
+
+/// In a directory where everybody may write, anybody can choose the token of a daemon that has not started yet, or point
+/// to a file of root's that everybody can read.
+#[test]
+fn a_token_from_somebody_else_is_not_taken() {
+    const PLANTED: &str = "attackerattackerattacker1";
+    in_namespace(|| {
+        let dir = Dir::new();
+        let stranger = Stranger::new();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).expect("it is ours");
+        let file = token_file(&dir);
+        let of_root = dir.join("readable");
+        fs::write(&of_root, "0123456789abcdef0123456789abcdef\n").expect("it is ours");
+        fs::set_permissions(&of_root, fs::Permissions::from_mode(0o644)).expect("it is ours");
+        let check = |token: &str| {
+            let said = token_of(&dir);
+            assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{}", said.err);
+            assert!(said.err.contains(&file) && said.err.contains("belongs to user 65534"), "{}", said.err);
+            let daemon = Daemon::spawn(command(&dir, &[], &[]));
+            wait_until("it answers", || ask(at("127.0.0.1", &daemon), "GET", "/health", "*/*", None).is_ok());
+            let post = |headers: Headers| sent(at("10.7.0.1", &daemon), "POST", "/collector/collect", headers, None);
+            let bearer = format!("Bearer {token}");
+            unauthorized(&stranger.does(|| post(&[("Authorization", &bearer)])), token);
+            says(&daemon, "belongs to user 65534");
+            // Not in the warnings about modes, nor anywhere.
+            assert!(!daemon.log().iter().any(|line| line.contains(token)), "{:#?}", daemon.log());
+            // Whoever removes it gets one of their own, at once.
+            fs::remove_file(&file).expect("root may");
+            let good = format!("Bearer {}", token_of(&dir).out.trim_end());
+            assert_eq!(stranger.does(|| post(&[("Authorization", &good)])).status, 200);
+            // And the other way round: no later file of somebody else's takes its place.
+            fs::remove_file(&file).expect("root may");
+            fs::write(&file, format!("{PLANTED}\n")).expect("root may");
+            chown(&file, Some(NOBODY), Some(NOBODY)).expect("root may");
+            unauthorized(&stranger.does(|| post(&[("Authorization", &format!("Bearer {PLANTED}"))])), "planted later");
+            assert_eq!(stranger.does(|| post(&[("Authorization", &good)])).status, 200);
+            daemon.stop();
+            fs::remove_file(&file).expect("root may");
+        };
+        for mode in [0o600, 0o644] {
+            fs::write(&file, format!("{PLANTED}\n")).expect("it is ours");
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("it is ours");
+            chown(&file, Some(NOBODY), Some(NOBODY)).expect("root may");
+            check(PLANTED);
+        }
+        std::os::unix::fs::symlink(&of_root, &file).expect("it is ours");
+        std::os::unix::fs::lchown(&file, Some(NOBODY), Some(NOBODY)).expect("root may");
+        check("0123456789abcdef0123456789abcdef");
+        assert_eq!(fs::metadata(&of_root).expect("it is there").permissions().mode() & 0o777, 0o644, "left alone");
+        // A link of root's own is as good as a file.
+        std::os::unix::fs::symlink(&of_root, &file).expect("it is ours");
+        assert_eq!(token_of(&dir).out, "0123456789abcdef0123456789abcdef\n");
     });
 }
 

@@ -160,7 +160,7 @@ fn signals_end_it_cleanly() {
 }
 
 #[test]
-fn the_first_line_names_a_url_that_can_be_opened() {
+fn e48_the_first_line_names_a_url_and_both_families_answer() {
     let dir = Dir::new();
     let daemon = Daemon::start(&dir, &[]);
     assert!(daemon.first_line.contains(&format!("http://127.0.0.1:{}/", daemon.port())), "{}", daemon.first_line);

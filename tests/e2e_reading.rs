@@ -5,7 +5,7 @@ mod common;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{Child, Command, Stdio};
 
@@ -42,6 +42,15 @@ fn strace_is_here() -> bool {
         skip("strace is not installed: no system call is made to fail");
     }
     here
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port")
+}
+
+/// What the program calls the place where it gets its counters from.
+fn source(daemon: &Daemon) -> String {
+    daemon.get("/collector/status")["source"].as_str().expect("a word").to_string()
 }
 
 fn check(daemon: &Daemon, name: &str, expect: Counters) {
@@ -110,6 +119,38 @@ fn e16_nothing_can_be_sent_any_more() {
 #[test]
 fn e16_no_socket_can_be_had_either() {
     trouble("recvfrom,socket", "error=EMFILE");
+}
+
+/// As under a seccomp filter or SELinux, from the first question on: sysfs has the answers.
+#[test]
+fn e16_refused_from_the_start() {
+    if !strace_is_here() {
+        return;
+    }
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 100, 1);
+        // The daemon is the child, strace a process beside it, which looks at the main thread alone: that one sends
+        // nothing but its questions, two for each of the two ways.
+        let mut strace = net_pulse("strace");
+        strace.args(["-D", "-q", "-o", "/dev/null", "-e", "trace=sendto"]);
+        strace.args(["-e", "inject=sendto:error=EACCES:when=1..4", env!("CARGO_BIN_EXE_net-pulse")]);
+        // The first line is about the refusal: the address has to be known beforehand.
+        let address = free_address();
+        strace.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
+        strace.args(["--database", &dir.join("net-pulse.db")]).args(FAST);
+        let daemon = Daemon::spawn_at(strace, address);
+        assert_eq!(source(&daemon), "sysfs", "{:?}", daemon.log());
+        assert!(daemon.log().iter().any(|line| line.contains("EACCES")), "{:?}", daemon.log());
+        daemon.ticks(1);
+        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        send("wan0", 700, 3);
+        send("lan0", 900, 4);
+        check(&daemon, "wan0", minus(kernel("wan0"), base));
+        assert_eq!(daemon.get("/health")["status"], "healthy");
+        daemon.stop();
+    });
 }
 
 #[test]
@@ -212,6 +253,14 @@ fn csv(text: &str) -> Vec<Vec<String>> {
 /// The kernel refuses slashes, colons, white space, per cent signs, `.` and `..`; nothing else.
 #[test]
 fn e14_names_of_odd_bytes() {
+    const ALIASES: [&[u8]; 6] = [
+        b"=2+5+cmd|' /C calc'!A0",
+        b"@SUM(1,2)\r\nSet-Cookie: a=b",
+        b"\t+1",
+        b"</script><img src=x onerror=alert(1)>",
+        b"\"quoted\", \x1b[31m\x07",
+        b"\xff\xfe \xe2\x98\x83",
+    ];
     const NAMES: [&[u8]; 12] = [
         b"=1+2",
         b"+cmd|'/C'!A0".split_at(5).0,
@@ -242,7 +291,9 @@ fn e14_names_of_odd_bytes() {
                 ),
                 "{name:?}"
             );
-            ip(&format!("link set far{at} alias =2+5+cmd|{at}"));
+            let far = format!("far{at}");
+            let words = ["link", "set", &far, "alias"].map(OsStr::new);
+            assert!(ip_bytes(&[&words[..], &[OsStr::from_bytes(ALIASES[at % ALIASES.len()])]].concat()));
             ip(&format!("link set far{at} up"));
             assert!(ip_bytes(&[OsStr::new("link"), OsStr::new("set"), OsStr::new("dev"), name, OsStr::new("up")]));
         }
@@ -263,7 +314,9 @@ fn e14_names_of_odd_bytes() {
             let one = daemon.get(&format!("/api/interfaces/{path}"));
             assert_eq!(one["lifetime_rx_bytes"], sent, "{name:?}");
             assert_eq!(daemon.get(&format!("/api/interfaces/{path}/stats"))["rx_bytes"], sent, "{name:?}");
-            assert_eq!(listed[format!("far{at}")]["alias"], format!("=2+5+cmd|{at}"));
+            let alias = String::from_utf8_lossy(ALIASES[at % ALIASES.len()]);
+            assert_eq!(listed[format!("far{at}")]["alias"], alias.as_ref());
+            assert_eq!(daemon.interface(&format!("far{at}"))["alias"], alias.as_ref());
 
             let booked: u64 = ["history?limit=1000&interface_name=", "history?limit=1000&start_time=0&interface_name="]
                 .map(|query| {
@@ -283,9 +336,25 @@ fn e14_names_of_odd_bytes() {
                 table.iter().filter(|row| row[2] == guarded).map(|row| row[3].parse::<u64>().expect("a number")).sum();
             assert_eq!(received, sent, "{name:?} in CSV");
         }
-        for row in &table {
-            assert_eq!(row.len(), table[0].len(), "{row:?}");
-            assert!(row.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@', '\t'])), "{row:?}");
+        for resolution in ["sample", "5min", "hour", "day"] {
+            let path = format!("/api/export/traffic?format=csv&resolution={resolution}");
+            let table = csv(&daemon.request("GET", &path, None).text());
+            for bytes in NAMES {
+                let name = String::from_utf8_lossy(bytes);
+                assert!(table.iter().any(|row| row[2].trim_start_matches('\'') == name), "{name:?}: {resolution}");
+            }
+            for row in &table {
+                assert_eq!(row.len(), table[0].len(), "{row:?}");
+                assert!(row.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@', '\t', '\r'])), "{row:?}");
+            }
+        }
+        // Nothing that a browser could take for a page, and no name in a head.
+        for path in ["/api/interfaces", "/api/events", "/api/export/traffic", "/api/export/traffic?format=csv"] {
+            let answer = daemon.request("GET", path, None);
+            let kind = answer.header("content-type").expect("a type");
+            assert!(kind.starts_with("application/json") || kind.starts_with("text/csv"), "{path}: {kind}");
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+            assert_eq!(answer.header("set-cookie"), None, "{path}");
         }
         // Logs are read in terminals.
         assert!(daemon.log().iter().all(|line| !line.contains(['\x1b', '\x07'])), "{:?}", daemon.log());
@@ -434,27 +503,180 @@ impl Drop for Elsewhere {
 fn e18_nothing_to_watch() {
     in_namespace(|| {
         let dir = Dir::new();
-        let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "nothing-like-this"]].concat());
+        let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "later*"]].concat());
         daemon.ticks(2);
         assert_eq!(daemon.collect()["interfaces_collected"], 0);
-        for path in [
-            "/api/interfaces",
-            "/api/traffic/summary",
-            "/api/traffic/series",
-            "/api/traffic/totals",
-            "/api/system/health",
+        let (list, nobody) = (serde_json::json!([]), Value::Null);
+        for (path, part, expect) in [
+            ("/api/traffic/history", "", &list),
+            ("/api/traffic/latest", "", &list),
+            ("/api/export/traffic?format=json", "", &list),
+            ("/api/export/traffic?resolution=day", "", &list),
+            ("/api/traffic/summary", "/primary", &nobody),
+            ("/api/traffic/live", "/t", &list),
+            ("/api/system/health", "/status", &"healthy".into()),
+            ("/health", "/status", &"healthy".into()),
         ] {
-            let answer = daemon.request("GET", path, None);
-            assert!(answer.status == 200 || answer.status == 404, "{path}: {} {}", answer.status, answer.text());
-            let _: Value = answer.json();
+            assert_eq!(daemon.get(path).pointer(part).unwrap_or(&nobody), expect, "{path}");
         }
-        for path in ["/api/traffic/history", "/api/traffic/latest", "/api/export/traffic?format=json"] {
-            assert_eq!(daemon.get(path), serde_json::json!([]), "{path}");
-        }
-        assert_eq!(daemon.get("/health")["status"], "healthy");
-        // The first one that comes is found.
-        ip("link add nothing-like-th type veth peer name other");
+        assert_eq!(daemon.get("/api/interfaces")["lo"]["monitored"], false);
+        assert_eq!(daemon.get("/api/traffic/series?points=2")["interfaces"], serde_json::json!({}));
+        assert_eq!(daemon.get("/api/traffic/totals"), list);
+        assert_eq!(csv(&daemon.request("GET", "/api/export/traffic?format=csv", None).text()).len(), 1);
         assert_eq!(daemon.page("/").status, 200);
+        // The first one that comes is found, and counts from its first byte.
+        cable("later0", "other");
+        send("later0", 100, 5);
+        wait_until("it is watched", || {
+            daemon.collect();
+            daemon.get("/api/interfaces")["later0"]["monitored"] == true
+        });
+        check(&daemon, "later0", [0, 500, 0, 5, 0, 0, 0, 0]);
+        daemon.stop();
+    });
+}
+
+/// Chosen before they are there: PPPoE comes up when the modem does, a dongle when it is plugged in.
+#[test]
+fn e30_what_is_chosen_may_come_late() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let more = ["--interface", "late*", "--primary", "late0"];
+        let late = [&FAST[..], &more].concat();
+        let daemon = Daemon::start(&dir, &late);
+        for _ in 0..2 {
+            daemon.ticks(1);
+            send("wan0", 1000, 50);
+        }
+        let headline = |daemon: &Daemon| daemon.get("/api/traffic/summary")["primary"].clone();
+        // Nobody else takes its place, however much it carries.
+        assert_eq!(
+            (headline(&daemon), daemon.get("/api/interfaces")["wan0"]["monitored"].clone()),
+            (Value::Null, false.into())
+        );
+        cable("late0", "isp");
+        send("late0", 100, 7);
+        wait_until("it is watched", || {
+            daemon.collect();
+            daemon.get("/api/interfaces")["late0"]["monitored"] == true
+        });
+        check(&daemon, "late0", [0, 700, 0, 7, 0, 0, 0, 0]);
+        assert_eq!(headline(&daemon)["name"], "late0");
+        daemon.stop();
+
+        // Gone while nobody runs, and back when somebody does: the choice and the history are still there.
+        ip("link del late0");
+        let daemon = Daemon::start(&dir, &late);
+        daemon.ticks(1);
+        assert_eq!(daemon.interface("late0")["lifetime_tx_bytes"], 700);
+        cable("late0", "isp");
+        send("late0", 100, 2);
+        wait_until("it is watched again", || {
+            daemon.collect();
+            daemon.interface("late0")["lifetime_tx_bytes"] == 900
+        });
+        assert_eq!(headline(&daemon)["name"], "late0");
+        daemon.stop();
+
+        // The same for names that were chosen through the API.
+        let daemon = Daemon::start(&dir, &FAST);
+        assert_eq!(daemon.put("/api/config/interfaces", serde_json::json!({"interfaces": ["late0"]})).status, 200);
+        daemon.stop();
+        ip("link del late0");
+        let daemon = Daemon::start(&dir, &FAST);
+        assert_eq!(daemon.get("/api/config/interfaces")["interfaces"], serde_json::json!(["late0"]));
+        assert_eq!(daemon.get("/api/interfaces")["wan0"]["monitored"], false);
+        cable("late0", "isp");
+        send("late0", 100, 1);
+        wait_until("it is watched once more", || {
+            daemon.collect();
+            daemon.interface("late0")["lifetime_tx_bytes"] == 1000
+        });
+        daemon.stop();
+    });
+}
+
+/// A bridge and its port see the same bytes. Each has its own history; the headline is one of them, never a sum.
+#[test]
+fn e34_the_headline_is_one_interface() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("port0", "far0");
+        ip("link add br-lan type bridge");
+        ip("link set port0 master br-lan");
+        ip("link set br-lan up");
+        ip("link set far0 up");
+        let daemon = Daemon::start(&dir, &[&FAST[..], &["--primary", "br-lan"]].concat());
+        daemon.ticks(1);
+        // A bridge that asks netfilter drops IPv4 that is none.
+        let frames = |bytes, count| Wire::of("far0").send(EVERYBODY, UNKNOWN, bytes, count);
+        // Until the bridge forwards.
+        wait_until("the bridge has heard of it", || {
+            frames(100, 1);
+            kernel("br-lan")[2] > 0
+        });
+        daemon.collect();
+        let (port, bridge) = (daemon.booked("port0"), daemon.booked("br-lan"));
+        frames(1000, 10);
+        daemon.collect();
+        assert_eq!(minus(daemon.booked("port0"), port)[..4], [10_000, 0, 10, 0]);
+        // A bridge counts what is handed to it, without the 14 bytes of Ethernet.
+        assert_eq!(minus(daemon.booked("br-lan"), bridge)[..4], [9_860, 0, 10, 0]);
+        let all = daemon.get("/api/interfaces");
+        assert_eq!((&all["port0"]["parent"], &all["port0"]["primary"]), (&"br-lan".into(), &false.into()));
+        assert_eq!((&all["br-lan"]["parent"], &all["br-lan"]["primary"]), (&Value::Null, &true.into()));
+        let headline = &daemon.get("/api/traffic/summary")["primary"];
+        let counted = kernel("br-lan");
+        assert_eq!((&headline["name"], &headline["rx_bytes"]), (&"br-lan".into(), &counted[0].into()));
+        assert_eq!(headline["lifetime_rx_bytes"], daemon.booked("br-lan")[0]);
+        let series = daemon.get("/api/traffic/series");
+        assert_eq!(series["interfaces"].as_object().expect("an object").keys().collect::<Vec<_>>(), ["br-lan"]);
+        let days = daemon.get("/api/traffic/totals?by=day");
+        let total: u64 = days.as_array().expect("a list").iter().filter_map(|row| row["rx_bytes"].as_u64()).sum();
+        assert_eq!(total, daemon.booked("br-lan")[0]);
+        daemon.stop();
+    });
+}
+
+/// What is left out is left out everywhere, and whoever has another name for it has that everywhere.
+#[test]
+fn e49_the_api_obeys_filters_and_aliases() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        ip("link set wan0 alias Fibre");
+        let daemon = Daemon::start(&dir, &[&FAST[..], &["--ignore", "lan*", "--primary", "wan0"]].concat());
+        daemon.ticks(1);
+        send("wan0", 1000, 3);
+        send("lan0", 1000, 4);
+        daemon.collect();
+        let all = daemon.get("/api/interfaces");
+        assert_eq!((&all["wan0"]["alias"], &all["wan0"]["monitored"]), (&"Fibre".into(), &true.into()));
+        assert_eq!(all["lan0"]["monitored"], false);
+        assert!(all["lan0"]["ignored_because"].as_str().expect("a reason").contains("lan*"));
+        for path in [
+            "/api/traffic/history",
+            "/api/traffic/latest",
+            "/api/export/traffic",
+            "/api/export/traffic?resolution=5min",
+        ] {
+            let rows = daemon.get(path);
+            let rows = rows.as_array().expect("a list");
+            assert!(!rows.is_empty() && rows.iter().all(|row| row["interface_name"] == "wan0"), "{path}: {rows:?}");
+        }
+        let table = csv(&daemon.request("GET", "/api/export/traffic?format=csv", None).text());
+        assert!(table[1..].iter().all(|row| row[2] == "wan0"), "{table:?}");
+        assert_eq!(daemon.get("/api/traffic/history?interface_name=lan0"), serde_json::json!([]));
+        assert_eq!(daemon.get("/api/traffic/totals?by=day&interface=lan0"), serde_json::json!([]));
+        let series = daemon.get("/api/traffic/series?interface=lan0&interface=wan0");
+        let known = |name: &str| {
+            series["interfaces"][name]["rx"].as_array().expect("a column").iter().any(|one| !one.is_null())
+        };
+        assert!(known("wan0") && !known("lan0"));
+        assert_eq!(daemon.get("/api/interfaces/lan0")["lifetime_tx_bytes"], 0);
+        ip("link set wan0 alias Copper");
+        wait_until("the other alias is known", || daemon.interface("wan0")["alias"] == "Copper");
         daemon.stop();
     });
 }
@@ -476,7 +698,7 @@ fn e26_garbage_for_a_time_zone() {
         let dir = Dir::new();
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
         // The first line may be a warning: the address has to be known beforehand.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+        let address = free_address();
         command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         command.args(["--database", &dir.join("net-pulse.db")]).args(FAST);
         command.env("TZ", OsString::from_vec(zone.to_vec()));

@@ -37,7 +37,7 @@ fn monitored(daemon: &Daemon) -> usize {
 }
 
 #[test]
-fn a_tick_is_a_constant_number_of_system_calls() {
+fn e15_a_tick_is_a_constant_number_of_system_calls() {
     if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
         return skip("strace is not installed: system calls per tick are not counted");
     }

@@ -32,7 +32,8 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("libc::", &["source", "clock", "app", "main"]),
     // The front door owns its sockets; signals are awaited where the threads are made.
     // Commands ask as whom they run, as the wiring does.
-    ("nix::", &["source", "clock", "http", "app", "commands", "main"]),
+    // The log asks whether there is room before it writes, the token whose its file is.
+    ("nix::", &["source", "clock", "http", "app", "commands", "main", "log", "token"]),
     ("tiny_http::", &["http"]),
     ("serde_json::", &["http", "commands"]),
     ("std::process::exit", &["main"]),
@@ -182,6 +183,18 @@ fn faults(files: &[File]) -> Vec<String> {
 #[test]
 fn arrows_run_down_and_rooms_keep_to_themselves() {
     assert_eq!(faults(&files()), Vec::<String>::new());
+}
+
+/// MIPS, PowerPC and ARMv5 have no 64-bit atomics; on 32-bit musl `SystemTime::now` panics past 2038, and routers do start
+/// there.
+#[test]
+fn e51_nothing_that_a_32_bit_router_lacks() {
+    for word in ["AtomicU64", "AtomicI64", "SystemTime"] {
+        for file in files() {
+            assert_eq!(after(&file.code, word).count(), 0, "{word} in {}", file.path);
+        }
+    }
+    assert_eq!(after("use std::sync::atomic::AtomicU64;", "AtomicU64").count(), 1);
 }
 
 /// A table of rules that no text can break would be no check.

@@ -1,5 +1,5 @@
 //! Signals and life: the end saves everything and takes no longer than it may, as PID 1 too; a hangup has things read
-//! again and saved; nothing of it needs root.
+//! again and saved; nobody waits for whoever reads the log; nothing of it needs root.
 
 mod common;
 
@@ -52,6 +52,7 @@ fn the_end_saves_what_came_since_the_last_save() {
 fn the_end_waits_for_no_client() {
     use std::io::Write;
     let dir = Dir::new();
+    past::fill(&dir.join("net-pulse.db"), past::Past::Days);
     let daemon = Daemon::start(&dir, &SELDOM);
     daemon.get("/health");
     let clients: Vec<_> = (0..20)
@@ -59,7 +60,8 @@ fn the_end_waits_for_no_client() {
             let mut stream = std::net::TcpStream::connect(("127.0.0.1", daemon.port())).expect("it listens");
             let text: &[u8] = match at % 3 {
                 0 => b"GET /health HTTP/1.1\r\nHost: localhost\r\n",
-                1 => b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                // Megabytes, of which the kernel holds a part: the rest waits for its reader.
+                1 => b"GET /api/export/traffic HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 _ => b"PUT /api/config/interfaces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
             };
             stream.write_all(text).expect("it listens");
@@ -71,6 +73,80 @@ fn the_end_waits_for_no_client() {
     let (code, log) = daemon.ended_within(LONGEST);
     assert_eq!(code, Some(0), "{log:#?}");
     drop(clients);
+}
+
+/// A pipe to a logger that hangs: sampling, saving, answering and ending go on, and what was lost is told later.
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
+    in_namespace(|| {
+        let dir = Dir::new();
+        let log = dir.join("log");
+        nix::unistd::mkfifo(log.as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        // Open both ways, so that it never lacks a reader; and a file of its own, so that only it does not block.
+        let flags = nix::libc::O_NONBLOCK;
+        let mut pipe = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(&log).expect("ours");
+        fn fill(mut pipe: &fs::File) {
+            for size in [4096, 1] {
+                while pipe.write(&[b'x'; 4096][..size]).is_ok() {}
+            }
+        }
+        fill(&pipe);
+        cable("wan0", "lan0");
+        let mut command = net_pulse("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\"", env!("CARGO_BIN_EXE_net-pulse")]).env("LOG", &log);
+        command.args(["--host", "127.0.0.1", "--port", "8000", "--database", &dir.join("net-pulse.db")]);
+        command.args(["--interval", "1", "--flush", "1", "--log-level", "trace"]);
+        let daemon = Daemon::spawn_at(command, ([127, 0, 0, 1], 8000).into());
+        let goes_on = |frames: usize| {
+            let before = stored(&daemon);
+            send("wan0", 1000, frames);
+            // Each of these has something to say.
+            signal(daemon.pid(), Signal::SIGHUP);
+            let wrong = [("Via", "x"), ("Authorization", "Bearer wrong")];
+            for _ in 0..8 {
+                let asked = Instant::now();
+                let to = ([127, 0, 0, 1], daemon.port()).into();
+                let answer = ask_with(to, "POST", "/collector/collect", &wrong, None).expect("an answer");
+                assert!([401, 429].contains(&answer.status), "{}", answer.status);
+                assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+            }
+            daemon.ticks(2);
+            wait_until("it is saved", || stored(&daemon) > before);
+            daemon.collect();
+            assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        };
+        goes_on(5);
+        goes_on(7);
+
+        // Somebody reads again.
+        let mut text = Vec::new();
+        let mut read = || {
+            let outcome = pipe.read_to_end(&mut text);
+            assert!(outcome.is_err_and(|cause| cause.kind() == ErrorKind::WouldBlock));
+            String::from_utf8_lossy(&text).trim_start_matches('x').to_string()
+        };
+        assert_eq!(read(), "", "nothing of it came through");
+        signal(daemon.pid(), Signal::SIGHUP);
+        let mut said = String::new();
+        wait_until("it tells of the loss", || {
+            said = read();
+            said.contains("saving now")
+        });
+        let first = said.lines().next().unwrap_or_default();
+        assert!(first.starts_with("warning: ") && first.contains(" lines were lost"), "{said}");
+
+        fill(&pipe);
+        send("wan0", 1000, 11);
+        let asked = Instant::now();
+        signal(daemon.pid(), Signal::SIGTERM);
+        let (code, _) = daemon.ended_within(LONGEST);
+        assert_eq!(code, Some(0), "after {:?}", asked.elapsed());
+        let daemon = Daemon::start(&dir, &SELDOM);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        daemon.stop();
+    });
 }
 
 #[test]
@@ -116,6 +192,43 @@ fn a_hangup_saves_and_has_the_zone_read_again() {
     });
 }
 
+/// A machine that gets its name from the network is renamed after the start. The old name is somebody else's from then on.
+#[test]
+fn a_hangup_has_the_host_name_read_again() {
+    in_namespace(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).expect("root may");
+        nix::unistd::sethostname("oldname").expect("a name of this thread and its children");
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &["--allowed-host", "pulse.example.org"]);
+        let status = |host: &str| {
+            let to = ([127, 0, 0, 1], daemon.port()).into();
+            ask_with(to, "GET", "/health", &[("Host", host)], None).expect("an answer").status
+        };
+        assert_eq!(["oldname", "newname.lan", "pulse.example.org"].map(status), [200, 421, 200]);
+        nix::unistd::sethostname("newname").expect("ours");
+        assert_eq!(status("newname"), 421, "not of its own accord");
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("it is read", || status("newname") == 200);
+        assert_eq!(["oldname", "newname.lan", "pulse.example.org"].map(status), [421, 200, 200]);
+        daemon.stop();
+    });
+}
+
+/// What is wrong with the zone of the machine is worth one line.
+#[test]
+fn a_zone_that_is_passed_over_is_told_of_once() {
+    let dir = Dir::new();
+    let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+    command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
+    let daemon = Daemon::spawn({
+        command.env("TZ", "garbage!!");
+        command
+    });
+    daemon.get("/health");
+    let log = daemon.stop();
+    assert_eq!(log.iter().filter(|line| line.contains("passed over")).count(), 1, "{log:#?}");
+}
+
 /// In a container it is the first process: the kernel keeps from that what it has no handler for.
 #[test]
 fn it_ends_as_the_first_process_too() {
@@ -140,6 +253,83 @@ fn it_ends_as_the_first_process_too() {
             assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
         }
     });
+}
+
+/// Sixty starts as the first process, each ended at another moment of its first 20 ms. What the kernel is told to keep
+/// for later is kept; before the program itself runs, while it is being loaded, nobody can ask it to.
+#[test]
+fn an_early_signal_is_not_lost_on_the_first_process() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let binary = fs::canonicalize(env!("CARGO_BIN_EXE_net-pulse")).expect("it is built");
+        let mut heard = 0;
+        for turn in 0..60 {
+            let mut command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--mount-proc"]).arg(&binary);
+            command.args(["--host", "127.0.0.1", "--port", "8000", "--database", &dir.join("net-pulse.db")]);
+            let mut wrapper = command.args(SELDOM).stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("unshare");
+            let program = child_of(wrapper.id());
+            wait_until("it is the program", || {
+                fs::read_link(format!("/proc/{program}/exe")).is_ok_and(|exe| exe == binary)
+            });
+            std::thread::sleep(Duration::from_micros(turn * 333));
+            let kept = keeps(program, Signal::SIGTERM);
+            signal(program, Signal::SIGTERM);
+            let deadline = Instant::now() + LONGEST;
+            let mut status = None;
+            while status.is_none() && Instant::now() < deadline {
+                status = wrapper.try_wait().expect("a child of ours");
+                rest(2);
+            }
+            if status.is_none() {
+                signal(program, Signal::SIGKILL);
+                wrapper.wait().expect("a child of ours");
+            }
+            assert!(status.is_some() || !kept, "turn {turn}: it runs on");
+            assert!(status.is_none_or(|status| status.code() == Some(0)), "turn {turn}: {status:?}");
+            heard += u64::from(status.is_some());
+        }
+        println!("{heard} of 60 came after the loader");
+        assert!(heard >= 20, "only {heard} of the signals came after the loader's time");
+    });
+}
+
+/// Whether the kernel keeps this signal for the process, or hands it to somebody who waits for it.
+fn keeps(pid: u32, which: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+    let blocked = u64::from_str_radix(field("SigBlk:"), 16).is_ok_and(|mask| mask & 1 << (which as u32 - 1) != 0);
+    // While they are waited for they are not blocked; by then there are other threads.
+    blocked || field("Threads:").parse::<u32>().is_ok_and(|count| count > 1)
+}
+
+/// The order of its system calls: of all that it reads by itself, nothing comes before the signals are kept.
+#[test]
+fn signals_are_kept_before_anything_is_read() {
+    if !strace_is_there() {
+        return;
+    }
+    let dir = Dir::new();
+    let trace = dir.join("trace");
+    let mut command = net_pulse("strace");
+    command.args([
+        "-o",
+        &trace,
+        "-e",
+        "trace=openat,?open,rt_sigprocmask,connect,socket,uname",
+        env!("CARGO_BIN_EXE_net-pulse"),
+    ]);
+    // Refused soon after all that is read at the beginning.
+    command.args(["--host", "300.1.1.1", "--database", &dir.join("net-pulse.db")]).env("TZ", "Europe/Berlin");
+    assert_eq!(finish(command).code, Some(2));
+    let text = fs::read_to_string(&trace).expect("strace writes it");
+    let place = |what: &dyn Fn(&str) -> bool| text.lines().position(what);
+    let kept = place(&|line| line.contains("rt_sigprocmask(SIG_BLOCK") && line.contains("TERM"));
+    // The loader has libraries to open, and the runtime looks where the stack is.
+    let loaders = |line: &str| [".so", "/proc/self/maps"].iter().any(|name| line.contains(name));
+    let reads = place(&|line| line.starts_with("open") && !loaders(line));
+    assert!(reads.is_some(), "nothing was read: {text}");
+    assert!(kept.is_some() && kept < reads, "{text}");
 }
 
 /// No capability, no account of its own: counting, saving, serving and ending all work.

@@ -1,6 +1,6 @@
-//! Who may do what, once a request is inside: asks for the access token where it is needed, and slows down whoever
-//! guesses. The names and origins were looked at by the gate. A connection that this refuses has read nothing of the
-//! history and changed nothing.
+//! Who may do what, once a request is inside: asks for the access token where it is needed. Whoever guesses is told to
+//! wait, and to the log; what keeps them out is the length of the token. The names and origins were looked at by the
+//! gate. A connection that this refuses has read nothing of the history and changed nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_does_not_grow() {
+    fn e43_the_table_does_not_grow() {
         let mut failures = Failures::default();
         for number in 0..10_000_u32 {
             failures.add(IpAddr::V4(number.into()), u64::from(number));

@@ -30,7 +30,7 @@ use crate::store::Reader;
 
 pub use gate::access::own_names;
 pub use guard::Guard;
-pub use server::{Serving, bind, serve};
+pub use server::{Serving, bind, count_panics, serve};
 
 pub type FindZone = Box<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 
@@ -56,7 +56,7 @@ pub struct Notes {
     /// Busy jiffies and all of them when they were last asked for: a percentage needs two readings, and nobody wants to
     /// wait for the second.
     jiffies: Mutex<(u64, u64)>,
-    /// Requests that ended in a panic.
+    /// Requests that ended in a panic, and threads of tiny_http that did.
     panics: AtomicU32,
     /// What passed today, by interface, and of which tick that was.
     today: Mutex<Option<api::interfaces::Today>>,

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::gate::REASONS;
 use super::gate::access::changes_something;
 use super::json::{Field, Out, SCALARS, SHAPES};
 use super::params::{Kind, Param, Place, TIMES};
@@ -21,19 +22,25 @@ const SECURITY: &str = "What `net-pulse token` prints on the machine itself. Cha
                         does too; requests from the machine's own loopback need none, unless a proxy passed them on.";
 
 /// Every problem has the shape `Problem`, except 422.
-const PROBLEMS: [(u16, &str); 13] = [
+const PROBLEMS: [(u16, &str); 19] = [
     (400, "What was sent cannot be done; the answer says why"),
     (401, "The access token is missing or wrong"),
     (403, "A page of another origin may not change anything here"),
     (404, "There is no such thing"),
     (405, "The path has other methods"),
+    (408, "The request did not come in time"),
     (409, "A flag or the environment owns the setting, or what is there stands in the way"),
     (413, "The body is larger than anything asked for here"),
+    (414, "The target is too long"),
+    (417, "Expect is not taken here"),
     (421, "The Host is no name of this machine"),
     (422, "Parameters or body do not validate: all faults at once"),
     (429, "Too many wrong tokens came from this address"),
+    (431, "The headers are too long"),
     (500, "The program is at fault"),
+    (502, "The program gave no answer"),
     (503, "It cannot be done at the moment"),
+    (504, "The program gave no answer in time"),
     (507, "There is no room for it"),
 ];
 
@@ -144,14 +151,14 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
         write!(out, r#"{}"{media}":{{"schema":{{"type":"{kind}"}}}}"#, comma(at + shapes.len()))?;
     }
     out.write_all(b"}}")?;
-    // The one answer that is no problem and no 200.
-    if route.path == "/health" {
-        write!(
-            out,
-            r##","503":{{"description":"It does not do its work","content":{{"{JSON}":{{"schema":{{"$ref":"#/components/schemas/Health"}}}}}}}}"##
-        )?;
-    }
     for status in problems(route) {
+        if (route.path, status) == ("/health", 503) {
+            // The one answer that is no problem and no 200.
+            write!(out, r#","503":{{"description":"It does not do its work","content":{{"{JSON}":{{"schema":"#)?;
+            one_of(out, &["Health", "Problem"])?;
+            out.write_all(b"}}}")?;
+            continue;
+        }
         write!(out, r##","{status}":{{"$ref":"#/components/responses/{status}"}}"##)?;
     }
     out.write_all(b"}}")
@@ -161,12 +168,12 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
 pub fn problems(route: &Route) -> Vec<u16> {
     let has = |place| route.params.iter().any(|param| param.place == place);
     let mut problems = route.problems.to_vec();
-    // Of these, 400 and 421 are the gate's.
-    problems.extend([400, 401, 405, 421, 429, 500]);
-    problems.extend(changes_something(route.method).then_some(403));
+    problems.extend([401, 405, 429, 500]);
+    // The gate refuses before it knows a route, but for one thing.
+    let changes = changes_something(route.method);
+    problems.extend(REASONS.iter().map(|(status, _)| *status).filter(|status| *status != 403 || changes));
     problems.extend(has(Place::Path).then_some(404));
     let in_body = route.params.iter().any(|param| param.place.in_body());
-    problems.extend(in_body.then_some(413));
     problems.extend((in_body || has(Place::Query)).then_some(422));
     problems.sort();
     problems.dedup();
@@ -211,7 +218,10 @@ fn bare(param: &Param) -> String {
         Kind::Text if param.place == Place::Path => r#"{"type":"string","minLength":1}"#.to_string(),
         Kind::Text => r#"{"type":"string"}"#.to_string(),
         Kind::Line { most } => format!(r#"{{"type":"string","maxLength":{most},"pattern":"{LINE}"}}"#),
-        Kind::Texts { most } => format!(r#"{{"type":"array","maxItems":{most},"items":{{"type":"string"}}}}"#),
+        Kind::Texts { most: None } => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
+        Kind::Texts { most: Some(most) } => {
+            format!(r#"{{"type":"array","items":{{"type":"string"}},"maxItems":{most}}}"#)
+        }
         Kind::Words(words) => format!(r#"{{"type":"array","items":{{"type":"string","enum":[{}]}}}}"#, list(words)),
         Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
         Kind::Setting(setting) => match setting.kind {

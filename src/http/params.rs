@@ -64,7 +64,7 @@ pub enum Kind {
     },
     /// Repeated in a query, a list in a body.
     Texts {
-        most: usize,
+        most: Option<usize>,
     },
     /// The same, of a fixed vocabulary and without a default.
     Words(&'static [&'static str]),
@@ -207,10 +207,16 @@ pub fn read(params: &'static [Param], given: &Given, zones: &Zones) -> Result<Va
             }
             Place::Query => {
                 let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
-                if !matches!(param.kind, Kind::Texts { .. } | Kind::Words(_)) && found.len() > 1 {
-                    found.drain(..found.len() - 1);
+                match param.kind {
+                    Kind::Texts { most } if most.is_some_and(|most| found.len() > most) => {
+                        reading.flaw(param, &wanted(param.kind), &format!("{} of them", found.len()));
+                        continue;
+                    }
+                    Kind::Texts { .. } | Kind::Words(_) => {}
+                    _ => {
+                        found.drain(..found.len().saturating_sub(1));
+                    }
                 }
-                reading.count(param, found.len());
                 for (_, value) in &found {
                     match value {
                         Ok(text) => reading.text(param, text, zone),
@@ -283,14 +289,6 @@ impl Reading<'_> {
         self.flaws.push(flaw([param.place.name(), param.name], msg, input));
     }
 
-    fn count(&mut self, param: &Param, given: usize) {
-        if let Kind::Texts { most } = param.kind
-            && given > most
-        {
-            self.flaw(param, &format!("must be given no more than {most} times"), &given.to_string());
-        }
-    }
-
     fn take(&mut self, param: &Param, value: Option<Value>, input: &str) {
         match value {
             Some(value) => self.values.0.push((param.name, value)),
@@ -323,8 +321,10 @@ impl Reading<'_> {
         if let Kind::Setting(setting) = param.kind {
             return self.setting(param, setting, json);
         }
-        if let (Kind::Texts { .. }, Json::Array(items)) = (param.kind, json) {
-            self.count(param, items.len());
+        if let (Kind::Texts { most }, Json::Array(items)) = (param.kind, json) {
+            if most.is_some_and(|most| items.len() > most) {
+                return self.flaw(param, &wanted(param.kind), &format!("{} of them", items.len()));
+            }
             for item in items {
                 self.take(param, item.as_str().map(|text| Value::Text(text.to_string())), &item.to_string());
             }
@@ -407,7 +407,8 @@ fn wanted(kind: Kind) -> String {
         Kind::Time => "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds".to_string(),
         Kind::Text => "must be a text".to_string(),
         Kind::Line { most } => format!("must be a text of up to {most} characters on one line"),
-        Kind::Texts { .. } => "must be a list of texts".to_string(),
+        Kind::Texts { most: None } => "must be a list of texts".to_string(),
+        Kind::Texts { most: Some(most) } => format!("must be a list of at most {most} texts"),
         Kind::Words(words) => format!("must be some of {}", words.join(", ")),
         Kind::Switch => "must be true or false".to_string(),
         Kind::Setting(setting) => match setting.kind {
@@ -439,7 +440,7 @@ mod tests {
             doc: "",
         },
         Param { name: "format", place: Place::Query, kind: Kind::Word(&["json", "csv"]), doc: "" },
-        Param { name: "interface", place: Place::Query, kind: Kind::Texts { most: 8 }, doc: "" },
+        Param { name: "interface", place: Place::Query, kind: Kind::Texts { most: Some(3) }, doc: "" },
         Param { name: "one", place: Place::Query, kind: Kind::Text, doc: "" },
     ];
     static INTERVAL: [Param; 1] = [Param {
@@ -451,7 +452,7 @@ mod tests {
     static DELAY: [Param; 1] =
         [Param { name: "retry_delay", place: Place::Body, kind: Kind::Decimal { low: 0.1, high: 300.0 }, doc: "" }];
     static NAMES: [Param; 1] =
-        [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts { most: 8 }, doc: "" }];
+        [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts { most: None }, doc: "" }];
 
     fn run(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
         let zones = Zones { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
@@ -484,6 +485,14 @@ mod tests {
         assert_eq!((values.count("limit"), values.text("format"), values.text("one")), (5, Some("csv"), Some("")));
         assert_eq!(values.texts("interface").collect::<Vec<_>>(), ["a", "b,c"]);
         assert_eq!(run(&QUERY, "limit=5&limit=6", b"").unwrap().integer("limit"), Some(6));
+    }
+
+    #[test]
+    fn lists_have_an_end() {
+        assert_eq!(run(&QUERY, "interface=a&interface=a&interface=b", b"").unwrap().texts("interface").count(), 3);
+        let flaws = run(&QUERY, "interface=a&interface=b&interface=c&interface=d", b"").unwrap_err();
+        assert_eq!((flaws.len(), flaws[0].input.as_str()), (1, "4 of them"));
+        assert_eq!(flaws[0].msg, "must be a list of at most 3 texts");
     }
 
     #[test]

@@ -86,9 +86,6 @@ const EVENT_KINDS: [&str; EventKind::NAMES.len()] = {
     words
 };
 
-/// Charts of more lines than this nobody reads.
-const SERIES_MOST: usize = 8;
-
 pub const EXPORT_FORMATS: &[&str] = &["json", "csv"];
 pub const RESOLUTIONS: &[&str] = &["sample", "5min", "hour", "day"];
 pub const PERIODS: &[&str] = &["day", "hour", "week", "month", "year", "cycle"];
@@ -250,7 +247,11 @@ pub static ROUTES: &[Route] = &[
         handler: series::series,
         summary: "Rates over a range of time, in columns for a chart",
         params: &[
-            query("interface", Kind::Texts { most: SERIES_MOST }, "Which interfaces; the primary if left out."),
+            query(
+                "interface",
+                Kind::Texts { most: Some(series::INTERFACES) },
+                "Which interfaces; the primary if left out.",
+            ),
             FROM,
             TO,
             query("points", count(1, 720, 720), "No more buckets than this."),
@@ -331,7 +332,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/config/interfaces",
         handler: config::put_interfaces,
         summary: "Chooses interfaces by name",
-        params: &[body("interfaces", Kind::Texts { most: 256 }, "Names; none for all that are not ignored.")],
+        params: &[body("interfaces", Kind::Texts { most: None }, "Names; none for all that are not ignored.")],
         answers: &["InterfacesChanged"],
         problems: &[400, 409],
     },

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 use tiny_http::{HTTPVersion, Request};
 
-use super::gate::head::BODY_LIMIT;
+use super::gate::head::{BODY_LIMIT, PLACE};
 use super::gate::inner::Inner;
 use super::gate::{Gate, Limits};
 use super::{Answer, Ask, Body, Context, Fault, answer};
@@ -160,6 +160,11 @@ fn places(database: &Path) -> Vec<PathBuf> {
 }
 
 impl Serving {
+    /// From now on this machine may be asked under these names and no others.
+    pub fn rename(&self, names: Vec<String>) {
+        self.gate.rename(names);
+    }
+
     /// Takes no more requests and waits for those under way, but not for clients that do not read.
     pub fn stop(self) {
         self.gate.stop();
@@ -179,13 +184,25 @@ impl Serving {
 fn work(context: &Context, inner: &Inner) {
     while let Some(request) = inner.next() {
         let target = shown(request.url());
-        match catch_unwind(AssertUnwindSafe(|| handle(context, request))) {
+        match catch_unwind(AssertUnwindSafe(|| handle(context, inner, request))) {
             Ok(Ok(())) => {}
             // Whoever asked has gone; that is their right.
             Ok(Err(error)) => log::debug!("{target}: {error}"),
             Err(panic) => blame(context, &target, &*panic),
         }
     }
+}
+
+/// Counts the panics of threads that nobody here has started: those of tiny_http, which have no names. Whatever ours do
+/// is caught and counted where it happens.
+pub fn count_panics(context: Arc<Context>) {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if thread::current().name().is_none() {
+            context.notes.panics.fetch_add(1, Ordering::Relaxed);
+        }
+        tell(panic);
+    }));
 }
 
 fn blame(context: &Context, target: &str, panic: &(dyn Any + Send)) {
@@ -195,22 +212,27 @@ fn blame(context: &Context, target: &str, panic: &(dyn Any + Send)) {
     log::error!("{target}: the program is at fault: {text}");
 }
 
-fn handle(context: &Context, mut request: Request) -> io::Result<()> {
+fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<()> {
     let header = |request: &Request, name: &'static str| {
         request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str().to_string())
     };
     let accept = header(&request, "Accept");
     let if_none_match = header(&request, "If-None-Match");
     let authorization = header(&request, "Authorization");
-    // Both are the gate's own words: what a client claims of these does not get through it.
+    // These are the gate's own words: what a client claims of these does not get through it.
     let from = header(&request, "X-Real-IP").and_then(|address| address.parse().ok());
     let forwarded = header(&request, "Forwarded").is_some();
+    let place = header(&request, PLACE).and_then(|place| place.parse().ok());
     let method = request.method().as_str().to_string();
     let target = request.url().to_string();
+    let old = *request.http_version() < HTTPVersion(1, 1);
     let body = match method.as_str() {
         "GET" | "HEAD" | "OPTIONS" => Some(Vec::new()),
         _ => read_body(&mut request)?,
     };
+    let mut writer = Awaited { out: request.into_writer(), inner, place };
+    // Of a request that was left in the middle the rest never comes.
+    writer.check()?;
 
     let ask = Ask {
         method: &method,
@@ -227,10 +249,33 @@ fn handle(context: &Context, mut request: Request) -> io::Result<()> {
         Fault::new(500, "the program is at fault: its log has more").answer()
     });
 
-    let manner = Manner { without_body: method == "HEAD", old: *request.http_version() < HTTPVersion(1, 1) };
-    let mut writer = request.into_writer();
-    send(context, &mut *writer, answer, manner)?;
+    let manner = Manner { without_body: method == "HEAD", old };
+    send(context, &mut writer, answer, manner)?;
     writer.flush()
+}
+
+/// The way to a client as long as there is one: what nobody waits for is not made to its end.
+struct Awaited<'a> {
+    out: Box<dyn Write + Send>,
+    inner: &'a Inner,
+    place: Option<usize>,
+}
+
+impl Awaited<'_> {
+    fn check(&self) -> io::Result<()> {
+        if self.inner.has_left(self.place) { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    }
+}
+
+impl Write for Awaited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// `None` when there is more than anybody wants: the gate has seen to that already.

@@ -175,8 +175,8 @@ impl Sampler {
             let record = record.clone();
             remember(&mut self.live.lock(), record);
         }
-        log::info!("{before} is now called {after}");
-        self.event(now, EventKind::Renamed, &after, format!("{before} is now called {after}"));
+        let message = format!("{before} is now called {after}");
+        self.tell(at, now, EventKind::Renamed, &message, message.clone());
     }
 
     /// A link that was not there at the last look.
@@ -226,16 +226,16 @@ impl Sampler {
         if self.paused {
             tracked.base = None;
         }
-        if !first_look {
-            log::info!("{} appeared ({})", tracked.link.name, kind.name());
-            self.event(now, EventKind::Appeared, &tracked.link.name, format!("a {} link", kind.name()));
-        }
         if let Some(id) = tracked.id {
             self.gone.retain(|(known, _)| *known != id);
         }
         self.links.push(tracked);
         let at = self.links.len() - 1;
         self.judge(at);
+        if !first_look {
+            let name = self.links[at].link.name.clone();
+            self.tell(at, now, EventKind::Appeared, &format!("{name} appeared"), format!("a {} link", kind.name()));
+        }
         if let Some(before) = renamed {
             self.rename(at, &before, now);
         }
@@ -261,6 +261,9 @@ impl Sampler {
     }
 
     fn vanish(&mut self, at: usize, now: Now) {
+        let name = self.links[at].link.name.clone();
+        let detail = "the link is gone; its history stays".to_string();
+        self.tell(at, now, EventKind::Vanished, &format!("{name} vanished"), detail);
         let tracked = self.links.remove(at);
         if let Some(record) = tracked.id.and_then(|id| self.records.iter_mut().find(|record| record.id == id)) {
             record.lifetime = tracked.lifetime;
@@ -271,8 +274,18 @@ impl Sampler {
             record.ifindex = 0;
             remember(&mut self.live.lock(), record.clone());
         }
-        log::info!("{} vanished", tracked.link.name);
-        self.event(now, EventKind::Vanished, &tracked.link.name, "the link is gone; its history stays".to_string());
+    }
+
+    /// The cables of containers come and go by the hundred a day: what nobody watches must not push out of the bounded
+    /// list what somebody does.
+    fn tell(&self, at: usize, now: Now, kind: EventKind, message: &str, detail: String) {
+        let tracked = &self.links[at];
+        if tracked.watched() || tracked.id.is_some() {
+            log::info!("{message}");
+            self.event(now, kind, &tracked.link.name, detail);
+        } else {
+            log::debug!("{message}");
+        }
     }
 
     /// The history's number of a link, made when it is first watched: that it stood at zero is worth knowing after a restart.

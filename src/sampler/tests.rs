@@ -485,6 +485,59 @@ fn e31_what_vanished_is_remembered_and_goes_on() {
 }
 
 #[test]
+fn e29_a_flood_of_cables_leaves_nothing_behind() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    for at in 0..300 {
+        let cable = link(100 + at, &format!("veth{at:x}"));
+        {
+            let mut world = bench.world.lock().unwrap();
+            world.links.push((cable, moved(u64::from(at), 10)));
+            world.events = vec![LinkEvent::Seen { ifindex: 100 + at, counters: Counters::ZERO }];
+        }
+        bench.turn(true);
+        bench.run(31_000);
+        assert!(bench.live.lock().interface(&format!("veth{at:x}")).is_some(), "shown while it is there");
+        {
+            let mut world = bench.world.lock().unwrap();
+            world.links.pop();
+            world.events = vec![LinkEvent::Gone { ifindex: 100 + at, last: Some(moved(9_000_000, 10)) }];
+        }
+        bench.turn(true);
+        bench.run(2000);
+    }
+    let state = bench.live.lock();
+    let names: Vec<&str> = state.interfaces.iter().map(|iface| iface.name.as_str()).collect();
+    assert_eq!(names, ["eth0"]);
+    let records: Vec<&str> = state.records.iter().map(|record| record.name.as_str()).collect();
+    assert_eq!(records, ["eth0"]);
+    assert!(state.batch.samples.iter().all(|sample| state.records[0].id == sample.iface));
+    assert!(state.events.iter().all(|event| !event.interface.starts_with("veth")), "{:?}", state.events);
+    drop(state);
+    assert!(bench.sampler.births.is_empty() && bench.sampler.gone.is_empty());
+}
+
+#[test]
+fn e30_a_chosen_primary_is_waited_for() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.sampler.primary = Primary::new("ppp0".to_string(), String::new());
+    bench.sampler.primary.begin(bench.clock.now());
+    bench.set(2, moved(9_000_000, 10));
+    bench.run(60_001);
+    // Not the busiest in its place: nothing, until it comes.
+    assert_eq!(bench.live.lock().primary.as_deref(), Some("ppp0"));
+    assert!(bench.live.lock().interface("ppp0").is_none());
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((link(9, "ppp0"), moved(300, 5)));
+        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    }
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.live.lock().primary.as_deref(), Some("ppp0"));
+    assert_eq!(bench.booked("ppp0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+}
+
+#[test]
 fn the_busiest_becomes_primary_after_ten_seconds() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
     bench.set(3, moved(9000, 10));

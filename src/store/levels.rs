@@ -111,17 +111,18 @@ impl Days {
     /// Far enough around for the neighbours, whatever the zone.
     pub const AROUND_S: i64 = 3 * DAY_S;
 
-    pub fn new(rows: Vec<(i64, i64)>) -> Days {
-        Days { rows, latest: 0 }
-    }
-
-    fn load(conn: &Connection, from: i64, to: i64) -> Result<Days> {
+    pub fn load(conn: &Connection, from: i64, to: i64) -> Result<Days> {
         let mut statement =
             conn.prepare_cached("SELECT start, until FROM day WHERE start > ?1 AND start < ?2 ORDER BY start")?;
         let rows = statement
             .query_map([from - Days::AROUND_S, to + Days::AROUND_S], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(Days::new(rows))
+        Ok(Days { rows, latest: 0 })
+    }
+
+    /// As though the day from `start` had no row.
+    pub fn forget(&mut self, start: i64) {
+        self.rows.retain(|(from, _)| *from != start);
     }
 
     pub fn of(&mut self, unix: i64, zone: &Zone) -> (i64, i64) {

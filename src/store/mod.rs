@@ -175,8 +175,22 @@ impl Reader {
         self.oldest_points(filter, after, limit, unsaved)
     }
 
-    /// Buckets of one level that overlap `[from, to)`, ascending, only those with something known in them. Of days,
-    /// those not yet closed are cut in `zone`. For `Sample`, one bucket a sample, `from` being its start.
+    /// Buckets of one level that overlap `[from, to)`, only those with something known in them, ascending but for samples
+    /// from before and after a clock was set back. Of days, those not yet closed are cut in `zone`. For `Sample`, one
+    /// bucket a sample, `from` being its start.
+    pub fn each_bucket(
+        &self,
+        level: Resolution,
+        iface: IfaceId,
+        range: (i64, i64),
+        zone: &Zone,
+        unsaved: &Unsaved,
+        each: &mut dyn FnMut(&Bucket),
+    ) -> Result<()> {
+        self.level(level, iface, range, zone, unsaved, each)
+    }
+
+    /// The same, all of them and in order: for ranges that are known to be short.
     pub fn buckets(
         &self,
         level: Resolution,
@@ -186,7 +200,10 @@ impl Reader {
         zone: &Zone,
         unsaved: &Unsaved,
     ) -> Result<Vec<Bucket>> {
-        self.level(level, iface, from, to, zone, unsaved)
+        let mut buckets = Vec::new();
+        self.level(level, iface, (from, to), zone, unsaved, &mut |bucket| buckets.push(*bucket))?;
+        buckets.sort_by_key(|bucket| (bucket.to, bucket.from));
+        Ok(buckets)
     }
 
     /// What passed in the local day around a moment, for all interfaces at once.

@@ -73,6 +73,9 @@ const HANDOVER: Duration = Duration::from_secs(1);
 /// Keeps other processes away from the directory's database for as long as anything of it is open here.
 pub(super) struct Guard {
     file: Option<File>,
+    /// The database itself, locked too: by another of its names, a hard link, one comes to another guard file. Opened
+    /// before SQLite opens it or after, and closed last of all.
+    held: Option<File>,
     name: PathBuf,
     /// Its file says that the database was ours before, whatever it looks like now.
     known: bool,
@@ -86,24 +89,27 @@ impl Guard {
             .open(&name)
             .map_err(|cause| io_error(&name, cause))?;
         let known = file.metadata().is_ok_and(|facts| facts.len() > 0);
-        // The one before may be at its last save: a supervisor starts the next as soon as it likes.
-        let deadline = Instant::now() + HANDOVER;
-        let mut outcome = file.try_lock();
-        while matches!(outcome, Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(20));
-            outcome = file.try_lock();
-        }
-        match outcome {
-            Ok(()) => Ok(Guard { file: Some(file), name, known }),
-            Err(TryLockError::WouldBlock) => Err(Error::new(
-                ErrorKind::Taken,
-                format!("another net-pulse uses {}; stop it, or name another file with --database", path.display()),
-            )),
+        match lock(&file) {
+            Ok(()) => Ok(Guard { file: Some(file), held: None, name, known }),
+            Err(TryLockError::WouldBlock) => Err(in_use(path)),
             Err(TryLockError::Error(cause)) => {
                 log::warn!("cannot lock {}: {cause}; a second net-pulse would not be noticed", name.display());
-                Ok(Guard { file: None, name, known })
+                Ok(Guard { file: None, held: None, name, known })
             }
         }
+    }
+
+    /// Once the file is there. What keeps it from being opened is told by SQLite.
+    fn hold(&mut self, path: &Path) -> Result<()> {
+        if self.held.is_none()
+            && let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
+        {
+            if matches!(lock(&file), Err(TryLockError::WouldBlock)) {
+                return Err(in_use(path));
+            }
+            self.held = Some(file);
+        }
+        Ok(())
     }
 
     /// The database beside it is ours: should its header be smashed one day, it is not taken for somebody else's file.
@@ -124,6 +130,22 @@ impl Guard {
     }
 }
 
+/// The one before may be at its last save: a supervisor starts the next as soon as it likes.
+fn lock(file: &File) -> std::result::Result<(), TryLockError> {
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn in_use(path: &Path) -> Error {
+    let sentence = format!("another net-pulse uses {}; stop it, or name another file with --database", path.display());
+    Error::new(ErrorKind::Taken, sentence)
+}
+
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
     let path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
@@ -135,7 +157,13 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     if let Some(parent) = path.parent() {
         private_directory(parent).map_err(|cause| io_error(parent, cause))?;
     }
+    // The guard stands beside the file itself, whatever link leads there.
+    let path = fs::canonicalize(&path).unwrap_or(path);
     let mut guard = Guard::take(&path)?;
+    if let Err(error) = guard.hold(&path) {
+        guard.withdraw();
+        return Err(error);
+    }
     copy::clear(&path);
     let mut events = Vec::new();
     let pages = (options.max_bytes / PAGE_BYTES).max(LEAST_PAGES);
@@ -143,6 +171,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let (conn, file_system, state, records) = match opened {
         Err(error) if error.kind == ErrorKind::Corrupt => {
             set_aside(&path, &error, &mut events)?;
+            guard.held = None;
             connect(&path, pages, &mut events)?
         }
         Err(error) => {
@@ -151,6 +180,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
         }
         Ok(connected) => connected,
     };
+    guard.hold(&path)?;
     guard.sign();
     let settings = settings(&conn)?;
     let (next_seq, newest) = (state.next_seq(), state.newest);

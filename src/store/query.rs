@@ -2,14 +2,15 @@
 //! log from being taken in, and each merges what is stored with what is in memory: a tick is on disk with all that
 //! went before it, or not at all, so that the newest number on disk parts the two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::block::{Columns, Packed};
 use super::fold::{self, CELL_S, Cell, WINDOW_S};
 use super::levels::{Days, FIVE_MINUTES, HOURS, Level, each_cell, open_day};
-use super::rows::{LAST_UNIX, Samples, count_samples, unpack_cells};
+use super::rows::{LAST_UNIX, Moment, Samples, count_samples, unpack_cells};
 use super::samples::{BLOCK_S, each_block};
 use super::state::State;
 use super::{Cursor, EventFilter, Facts, Filter, Point, Reader, Unsaved};
@@ -19,6 +20,8 @@ use crate::model::{Bucket, Counters, Event, EventKind, IfaceId, Resolution, Samp
 
 /// Seconds beyond the end of a range in which a sample is still looked for that began inside it: the longest interval.
 const LOOK_AHEAD_S: i64 = 3_600;
+/// About so many points of a block are unpacked at once: whole blocks of a busy machine are a megabyte of them.
+const STRETCH: usize = 1_024;
 
 impl Filter {
     fn from(&self) -> i64 {
@@ -58,36 +61,55 @@ impl Reader {
         let mut pending = pending(&tx, filter, unsaved)?;
         let mut taken = Taken { skip: offset, limit, points: Vec::new() };
         let mut samples = Samples::default();
+        let mut points = Vec::new();
         let mut statement = tx.prepare_cached(
             "SELECT first, last, n, data FROM sample WHERE first >= ?1 AND first < ?2 ORDER BY first DESC",
         )?;
         let mut blocks = statement.query([key_reaching(filter.from()), filter.to()])?;
         while let Some(block) = blocks.next()? {
+            let (first, last, n): (i64, i64, u32) = (block.get(0)?, block.get(1)?, block.get(2)?);
+            let newer = pending.partition_point(|pending| pending.unix <= last);
+            taken.take(pending.drain(newer..).map(Pending::point));
             if taken.points.len() >= limit {
                 return Ok(taken.points);
             }
-            let (first, last, n): (i64, i64, u32) = (block.get(0)?, block.get(1)?, block.get(2)?);
-            let mut points = pending.split_off(pending.partition_point(|point| point.unix < first));
-            let alone = points.is_empty() && first >= filter.from() && last < filter.to();
+            let alone = pending.last().is_none_or(|pending| pending.unix < first)
+                && first >= filter.from()
+                && last < filter.to();
             if alone && filter.iface.is_none() && u64::from(n) <= taken.skip {
                 taken.skip -= u64::from(n);
                 continue;
             }
             let bytes = block.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
-            let count = || Packed::open(bytes).and_then(|packed| count_samples(&packed, filter.iface));
-            if alone
-                && taken.skip > 0
-                && let Ok(count) = count()
-                && count as u64 <= taken.skip
-            {
-                taken.skip -= count as u64;
-                continue;
+            let mut read = || -> Result<()> {
+                let packed = Packed::open(bytes)?;
+                if alone && taken.skip > 0 {
+                    let count = count_samples(&packed, filter.iface)? as u64;
+                    if count <= taken.skip {
+                        taken.skip -= count;
+                        return Ok(());
+                    }
+                }
+                let moments = samples.open(&packed)?;
+                let least = moments.partition_point(|moment| moment.unix < filter.from());
+                let mut end = moments.partition_point(|moment| moment.unix < filter.to());
+                while end > least && taken.points.len() < limit {
+                    let start = stretch_before(samples.moments(), end, &packed, filter);
+                    unpack(&mut samples, &packed, start..end, filter, &mut points)?;
+                    let among = pending.partition_point(|pending| pending.unix < samples.moments()[start].unix);
+                    points.extend(pending.drain(among..).map(Pending::point));
+                    points.sort_unstable_by_key(Point::order);
+                    taken.take(points.drain(..));
+                    end = start;
+                }
+                Ok(())
+            };
+            if let Err(error) = read() {
+                points.clear();
+                log::error!("samples around {first} are passed over: {error}");
             }
-            unpack(&mut samples, first, bytes, filter, &mut points);
-            points.sort_unstable_by_key(Point::order);
-            taken.take(points);
         }
-        taken.take(pending);
+        taken.take(pending.drain(..).map(Pending::point));
         Ok(taken.points)
     }
 
@@ -101,69 +123,64 @@ impl Reader {
         let tx = self.conn.unchecked_transaction()?;
         let mut pending = pending(&tx, filter, unsaved)?;
         let mut samples = Samples::default();
-        let mut out: Vec<Point> = Vec::new();
-        // Whole ticks, so that the cursor says where to go on.
-        let mut take = |points: Vec<Point>| -> Option<Cursor> {
-            for point in points {
-                let here = Cursor { unix: point.unix, seq: point.seq };
-                if after.is_some_and(|after| (here.unix, here.seq) <= (after.unix, after.seq)) {
-                    continue;
-                }
-                if let Some(last) = out.last()
-                    && out.len() >= limit
-                    && (last.unix, last.seq) != (here.unix, here.seq)
-                {
-                    return Some(Cursor { unix: last.unix, seq: last.seq });
-                }
-                out.push(point);
-            }
-            None
-        };
+        let mut points = Vec::new();
+        let mut walk = Walk { after, limit, points: Vec::new(), next: None };
         let from = after.map_or(filter.from(), |after| after.unix.max(filter.from()));
         let mut statement = tx.prepare_cached(
             "SELECT first, last, data FROM sample WHERE first >= ?1 AND first < ?2 AND last >= ?3 ORDER BY first",
         )?;
         let mut blocks = statement.query([key_reaching(from), filter.to(), from])?;
         while let Some(block) = blocks.next()? {
-            let (first, last): (i64, i64) = (block.get(0)?, block.get(1)?);
-            let later = pending.split_off(pending.partition_point(|point| point.unix <= last));
-            let mut points = std::mem::replace(&mut pending, later);
-            unpack(
-                &mut samples,
-                first,
-                block.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?,
-                filter,
-                &mut points,
-            );
-            points.sort_unstable_by_key(Point::order);
-            if let Some(cursor) = take(points) {
-                return Ok((out, Some(cursor)));
+            let first: i64 = block.get(0)?;
+            let bytes = block.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            let mut read = || -> Result<()> {
+                let packed = Packed::open(bytes)?;
+                let moments = samples.open(&packed)?;
+                let mut start = moments.partition_point(|moment| moment.unix < from);
+                let most = moments.partition_point(|moment| moment.unix < filter.to());
+                while start < most && walk.next.is_none() {
+                    let end = stretch_from(samples.moments(), start, &packed, filter);
+                    unpack(&mut samples, &packed, start..end, filter, &mut points)?;
+                    let among = pending.partition_point(|pending| pending.unix <= samples.moments()[end - 1].unix);
+                    points.extend(pending.drain(..among).map(Pending::point));
+                    points.sort_unstable_by_key(Point::order);
+                    walk.take(points.drain(..));
+                    start = end;
+                }
+                Ok(())
+            };
+            if let Err(error) = read() {
+                points.clear();
+                log::error!("samples around {first} are passed over: {error}");
+            }
+            if walk.next.is_some() {
+                return Ok((walk.points, walk.next));
             }
         }
-        let cursor = take(pending);
-        Ok((out, cursor))
+        walk.take(pending.drain(..).map(Pending::point));
+        Ok((walk.points, walk.next))
     }
 
     pub(super) fn level(
         &self,
         level: Resolution,
         iface: IfaceId,
-        from: i64,
-        to: i64,
+        (from, to): (i64, i64),
         zone: &Zone,
         unsaved: &Unsaved,
-    ) -> Result<Vec<Bucket>> {
+        each: &mut dyn FnMut(&Bucket),
+    ) -> Result<()> {
         // Far enough from the ends of i64 for everything that is added below.
         let (from, to) = (from.max(0), to.min(i64::MAX / 4));
         if from >= to {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let tx = self.conn.unchecked_transaction()?;
         match level {
-            Resolution::Sample => sample_buckets(&tx, iface, from, to, unsaved),
-            Resolution::FiveMinutes => row_buckets(&tx, &FIVE_MINUTES, iface, from, to, unsaved),
-            Resolution::Hour => row_buckets(&tx, &HOURS, iface, from, to, unsaved),
-            Resolution::Day => day_buckets(&tx, iface, from, to, zone, unsaved),
+            Resolution::Sample => each_sample(&tx, iface, from, to, unsaved, each),
+            Resolution::FiveMinutes => each_of_rows(&tx, &FIVE_MINUTES, iface, from, to, unsaved, each),
+            Resolution::Hour => each_of_rows(&tx, &HOURS, iface, from, to, unsaved, each),
+            Resolution::Day => each_day(&tx, iface, from, to, zone, unsaved, each),
         }
     }
 
@@ -227,7 +244,7 @@ impl Reader {
         let mut samples = Samples::default();
         samples.open(&packed)?;
         let mut begin = first;
-        samples.some(&packed, None, &mut |moment, sample| {
+        samples.some(&packed, None, 0..packed.rows, &mut |moment, sample| {
             begin = begin.min(fold::range(moment.unix, sample).0);
         })?;
         Ok(Some(match asked {
@@ -258,10 +275,54 @@ impl Reader {
         Ok(first.map(|first| first - Days::AROUND_S))
     }
 
+    /// All interfaces in one walk: each by itself would unpack the open window as many times.
     pub(super) fn day_of_all(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<BTreeMap<IfaceId, Counters>> {
         let tx = self.conn.unchecked_transaction()?;
-        let days = days(&tx, None, unix, unix + 1, zone, unsaved)?;
-        Ok(days.into_iter().map(|((_, _, iface), cell)| (iface, cell.sum)).collect())
+        let marks = State::marks(&tx)?;
+        let mut days = Days::load(&tx, unix, unix)?;
+        // As in `each_day`: the zone was changed a moment ago.
+        let mut again = None;
+        if marks.zone.as_deref() != Some(zone.name())
+            && let Some((start, until, _)) = open_day(&tx, newest_time(&tx, &marks)?)?
+        {
+            days.forget(start);
+            again = Some((start, until));
+        }
+        let (start, until) = days.of(unix, zone);
+        let mut sums: BTreeMap<IfaceId, Counters> = BTreeMap::new();
+        let mut add = |iface: IfaceId, at: i64, cell: &Cell| {
+            if at >= start && at < until {
+                sums.entry(iface).or_default().add(&cell.sum);
+            }
+        };
+        let row: Option<Vec<u8>> = tx
+            .prepare_cached("SELECT data FROM day WHERE start = ?1 AND until = ?2")?
+            .query_row([start, until], |row| row.get(0))
+            .optional()?;
+        if let Some((from, to)) = again {
+            each_cell(&tx, None, from, to, &mut add)?;
+        }
+        if let Some(bytes) = row.filter(|_| again != Some((start, until))) {
+            unpack_cells(&bytes, until - start, None, &mut Columns::default(), &mut |iface, _, cell| {
+                add(iface, start, cell)
+            })?;
+        }
+        let range = (fold::floor(start, CELL_S), fold::floor(until + CELL_S - 1, CELL_S));
+        if let Some(window) = marks.window {
+            let (from, to) = (range.0.max(window), range.1.min(window + WINDOW_S));
+            each_block(&tx, window, &mut |_, packed, samples| {
+                samples.open(packed)?;
+                samples.some(packed, None, 0..packed.rows, &mut |moment, sample| {
+                    if moment.seq >= marks.since {
+                        fold::pieces(moment.unix, sample, from, to, &mut |at, cell| add(sample.iface, at, cell));
+                    }
+                })
+            })?;
+        }
+        each_unsaved(unsaved, newest_seq(&tx)?, &mut |_, unix, sample| {
+            fold::pieces(unix, sample, range.0, range.1, &mut |at, cell| add(sample.iface, at, cell));
+        });
+        Ok(sums)
     }
 
     pub(super) fn count_facts(&self) -> Result<Facts> {
@@ -284,31 +345,85 @@ struct Taken {
 
 impl Taken {
     /// `points` ascend.
-    fn take(&mut self, points: Vec<Point>) {
-        for point in points.into_iter().rev() {
+    fn take(&mut self, points: impl DoubleEndedIterator<Item = Point>) {
+        for point in points.rev() {
             if self.skip > 0 {
                 self.skip -= 1;
             } else if self.points.len() < self.limit {
                 self.points.push(point);
+            } else {
+                return;
             }
         }
     }
 }
 
-fn unpack(samples: &mut Samples, first: i64, bytes: &[u8], filter: &Filter, out: &mut Vec<Point>) {
-    let mut read = || -> Result<()> {
-        let packed = Packed::open(bytes)?;
-        samples.open(&packed)?;
-        samples.some(&packed, filter.iface, &mut |moment, sample| {
-            let point = Point { seq: moment.seq, unix: moment.unix, sample: *sample };
-            if filter.takes(&point) {
-                out.push(point);
+/// Points in ascending order, in whole ticks, so that the cursor says where to go on.
+struct Walk {
+    after: Option<Cursor>,
+    limit: usize,
+    points: Vec<Point>,
+    /// There were more.
+    next: Option<Cursor>,
+}
+
+impl Walk {
+    /// `points` ascend.
+    fn take(&mut self, points: impl Iterator<Item = Point>) {
+        for point in points {
+            if self.after.is_some_and(|after| (point.unix, point.seq) <= (after.unix, after.seq)) {
+                continue;
             }
-        })
-    };
-    if let Err(error) = read() {
-        log::error!("samples around {first} are passed over: {error}");
+            if let Some(last) = self.points.last()
+                && self.points.len() >= self.limit
+                && (last.unix, last.seq) != (point.unix, point.seq)
+            {
+                self.next = Some(Cursor { unix: last.unix, seq: last.seq });
+                return;
+            }
+            self.points.push(point);
+        }
     }
+}
+
+/// How many ticks make a stretch.
+fn stretch(packed: &Packed, filter: &Filter) -> usize {
+    let groups = if filter.iface.is_some() { 1 } else { packed.groups().count() };
+    (STRETCH / groups.max(1)).max(1)
+}
+
+/// Where the stretch begins that ends before `end`. Ticks of one second stay together, for what is unsaved may lie
+/// among them.
+fn stretch_before(moments: &[Moment], end: usize, packed: &Packed, filter: &Filter) -> usize {
+    let mut start = end.saturating_sub(stretch(packed, filter));
+    while start > 0 && moments[start - 1].unix == moments[start].unix {
+        start -= 1;
+    }
+    start
+}
+
+fn stretch_from(moments: &[Moment], start: usize, packed: &Packed, filter: &Filter) -> usize {
+    let mut end = (start + stretch(packed, filter)).min(moments.len());
+    while end < moments.len() && moments[end].unix == moments[end - 1].unix {
+        end += 1;
+    }
+    end
+}
+
+/// The points of some ticks of the block that was opened.
+fn unpack(
+    samples: &mut Samples,
+    packed: &Packed,
+    rows: Range<usize>,
+    filter: &Filter,
+    out: &mut Vec<Point>,
+) -> Result<()> {
+    samples.some(packed, filter.iface, rows, &mut |moment, sample| {
+        let point = Point { seq: moment.seq, unix: moment.unix, sample: *sample };
+        if filter.takes(&point) {
+            out.push(point);
+        }
+    })
 }
 
 /// The number of the newest tick on disk.
@@ -321,8 +436,22 @@ fn newest_seq(conn: &Connection) -> Result<u64> {
     Ok(newest.map_or(0, |seq| seq as u64).max(marks.since.saturating_sub(1)))
 }
 
+/// The time of the newest tick of the open window.
+fn newest_time(conn: &Connection, marks: &State) -> Result<Option<i64>> {
+    let Some(window) = marks.window else { return Ok(None) };
+    let mut newest = (0, None);
+    each_block(conn, window, &mut |seq, packed, samples| {
+        let moments = samples.open(packed)?;
+        if seq as u64 > newest.0 {
+            newest = (seq as u64, moments.iter().max_by_key(|moment| moment.seq).map(|moment| moment.unix));
+        }
+        Ok(())
+    })?;
+    Ok(newest.1)
+}
+
 /// Hands over the samples that are in memory only; those without a time have no place yet.
-fn each_unsaved(unsaved: &Unsaved, stored: u64, each: &mut dyn FnMut(u64, i64, &Sample)) {
+fn each_unsaved<'a>(unsaved: &'a Unsaved, stored: u64, each: &mut dyn FnMut(u64, i64, &'a Sample)) {
     for batch in unsaved {
         for (tick, samples) in batch.iter() {
             if let Some(unix) = tick.unix
@@ -335,30 +464,50 @@ fn each_unsaved(unsaved: &Unsaved, stored: u64, each: &mut dyn FnMut(u64, i64, &
     }
 }
 
-/// The unsaved points that a filter takes, ascending.
-fn pending(conn: &Connection, filter: &Filter, unsaved: &Unsaved) -> Result<Vec<Point>> {
-    let mut points = Vec::new();
-    if unsaved.iter().all(|batch| batch.is_empty()) {
-        return Ok(points);
-    }
-    each_unsaved(unsaved, newest_seq(conn)?, &mut |seq, unix, sample| {
-        let point = Point { seq, unix, sample: *sample };
-        if filter.takes(&point) {
-            points.push(point);
-        }
-    });
-    points.sort_unstable_by_key(Point::order);
-    Ok(points)
+/// A point that is in memory anyway.
+struct Pending<'a> {
+    unix: i64,
+    seq: u64,
+    sample: &'a Sample,
 }
 
-fn sample_buckets(conn: &Connection, iface: IfaceId, from: i64, to: i64, unsaved: &Unsaved) -> Result<Vec<Bucket>> {
-    let mut out = Vec::new();
+impl Pending<'_> {
+    fn point(self) -> Point {
+        Point { seq: self.seq, unix: self.unix, sample: *self.sample }
+    }
+}
+
+/// The unsaved points that a filter takes, ascending.
+fn pending<'a>(conn: &Connection, filter: &Filter, unsaved: &'a Unsaved) -> Result<Vec<Pending<'a>>> {
+    let mut all = Vec::new();
+    if unsaved.iter().all(|batch| batch.is_empty()) {
+        return Ok(all);
+    }
+    each_unsaved(unsaved, newest_seq(conn)?, &mut |seq, unix, sample| {
+        let pending = Pending { unix, seq, sample };
+        if filter.takes(&Point { seq, unix, sample: *sample }) {
+            all.push(pending);
+        }
+    });
+    all.sort_unstable_by_key(|pending| (pending.unix, pending.seq, pending.sample.iface));
+    Ok(all)
+}
+
+/// Samples as buckets, in order but for a clock that was set back.
+fn each_sample(
+    conn: &Connection,
+    iface: IfaceId,
+    from: i64,
+    to: i64,
+    unsaved: &Unsaved,
+    each: &mut dyn FnMut(&Bucket),
+) -> Result<()> {
     let mut past_end = false;
     let mut add = |unix: i64, sample: &Sample| {
         let (start, end) = fold::range(unix, sample);
         past_end |= end >= to;
         if start < to && end > from {
-            out.push(fold::whole(sample).bucket(start, end));
+            each(&fold::whole(sample).bucket(start, end));
         }
         past_end
     };
@@ -372,7 +521,9 @@ fn sample_buckets(conn: &Connection, iface: IfaceId, from: i64, to: i64, unsaved
         let mut past_end = false;
         let read = Packed::open(bytes).and_then(|packed| {
             samples.open(&packed)?;
-            samples.one(&packed, iface, &mut |moment, sample| past_end = add(moment.unix, sample))
+            samples.some(&packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
+                past_end = add(moment.unix, sample);
+            })
         });
         if let Err(error) = read {
             log::error!("samples around {} are passed over: {error}", block.get::<_, i64>(0)?);
@@ -386,155 +537,222 @@ fn sample_buckets(conn: &Connection, iface: IfaceId, from: i64, to: i64, unsaved
             add(unix, sample);
         }
     });
-    // In order already, but for a clock that was set back.
-    out.sort_by_key(|bucket| (bucket.to, bucket.from));
-    Ok(out)
+    Ok(())
 }
 
-/// What no row of a coarser level has yet, as five-minute cells that start in `[from, to)`, which must be borders of
-/// cells. Also the time of the newest stored tick.
-fn recent(
-    conn: &Connection,
-    marks: &State,
-    only: Option<IfaceId>,
-    (from, to): (i64, i64),
-    unsaved: &Unsaved,
-    each: &mut dyn FnMut(IfaceId, i64, &Cell),
-) -> Result<Option<i64>> {
-    let mut newest = (marks.since.saturating_sub(1), None);
-    if let Some(window) = marks.window {
+/// What no row of a coarser level has yet of one interface.
+struct Recent<'a> {
+    iface: IfaceId,
+    unsaved: &'a Unsaved,
+    /// The newest number on disk: what is unsaved begins behind it.
+    seq: u64,
+    /// The time of the newest stored tick, where the open window was looked at.
+    newest: Option<i64>,
+    /// Five-minute cells of the open window, as far as it is stored.
+    open: BTreeMap<i64, Cell>,
+}
+
+impl<'a> Recent<'a> {
+    /// `from` and `to` must be borders of cells.
+    fn read(
+        conn: &Connection,
+        marks: &State,
+        iface: IfaceId,
+        (from, to): (i64, i64),
+        unsaved: &'a Unsaved,
+    ) -> Result<Recent<'a>> {
+        let seq = marks.since.saturating_sub(1);
+        let mut recent = Recent { iface, unsaved, seq, newest: None, open: BTreeMap::new() };
+        let Some(window) = marks.window else { return Ok(recent) };
         let (from, to) = (from.max(window), to.min(window + WINDOW_S));
+        if from >= to {
+            recent.seq = newest_seq(conn)?;
+            return Ok(recent);
+        }
         each_block(conn, window, &mut |seq, packed, samples| {
             let moments = samples.open(packed)?;
-            if seq as u64 > newest.0 {
-                newest.0 = seq as u64;
-                newest.1 = moments.iter().max_by_key(|moment| moment.seq).map(|moment| moment.unix);
+            if seq as u64 > recent.seq {
+                recent.seq = seq as u64;
+                recent.newest = moments.iter().max_by_key(|moment| moment.seq).map(|moment| moment.unix);
             }
             if moments.last().is_none_or(|moment| moment.unix <= from) {
                 return Ok(());
             }
-            samples.some(packed, only, &mut |moment, sample| {
+            samples.some(packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
                 if moment.seq >= marks.since {
-                    fold::pieces(moment.unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
+                    fold::pieces(moment.unix, sample, from, to, &mut |at, cell| {
+                        recent.open.entry(at).or_default().add(cell);
+                    });
                 }
             })
         })?;
+        Ok(recent)
     }
-    each_unsaved(unsaved, newest.0, &mut |_, unix, sample| {
-        if only.is_none_or(|only| only == sample.iface) {
-            fold::pieces(unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
-        }
-    });
-    Ok(newest.1)
+
+    /// The time that it reaches over, piece by piece, in no order.
+    fn each_range(&self, each: &mut dyn FnMut(i64, i64)) {
+        self.open.keys().for_each(|at| each(*at, at + CELL_S));
+        each_unsaved(self.unsaved, self.seq, &mut |_, unix, sample| {
+            if sample.iface == self.iface {
+                let (start, end) = fold::range(unix, sample);
+                each(start, end);
+            }
+        });
+    }
+
+    /// Its cells in `[from, to)`, which must be borders of cells, in no order. Never kept: an unsaved gap of months is
+    /// tens of thousands of them.
+    fn each_cell(&self, from: i64, to: i64, each: &mut dyn FnMut(i64, &Cell)) {
+        self.open.range(from..to).for_each(|(at, cell)| each(*at, cell));
+        each_unsaved(self.unsaved, self.seq, &mut |_, unix, sample| {
+            if sample.iface == self.iface {
+                fold::pieces(unix, sample, from, to, each);
+            }
+        });
+    }
 }
 
-/// Buckets of a level whose rows and cells have one length each.
-fn row_buckets(
+/// Buckets of a level whose rows and cells have one length each, row by row.
+fn each_of_rows(
     conn: &Connection,
     level: &Level,
     iface: IfaceId,
     from: i64,
     to: i64,
     unsaved: &Unsaved,
-) -> Result<Vec<Bucket>> {
+    each: &mut dyn FnMut(&Bucket),
+) -> Result<()> {
     let from = fold::floor(from, level.cell_s);
     let to = fold::floor(to + level.cell_s - 1, level.cell_s);
-    let mut out: Vec<(i64, Cell)> = Vec::new();
+    let recent = Recent::read(conn, &State::marks(conn)?, iface, (from, to), unsaved)?;
+    let mut fresh = BTreeSet::new();
+    recent.each_range(&mut |start, end| {
+        let mut at = fold::floor(start.max(from), level.row_s);
+        while at < end.min(to) {
+            fresh.insert(at);
+            at += level.row_s;
+        }
+    });
+
+    let mut row: Vec<(u16, Cell)> = Vec::new();
+    let mut tell = |start: i64, row: &mut Vec<(u16, Cell)>, fresh: bool| {
+        if fresh {
+            recent.each_cell(start.max(from), (start + level.row_s).min(to), &mut |at, cell| {
+                let at = ((at - start) / level.cell_s) as u16;
+                match row.binary_search_by_key(&at, |(at, _)| *at) {
+                    Ok(found) => row[found].1.add(cell),
+                    Err(place) => row.insert(place, (at, *cell)),
+                }
+            });
+        }
+        for (at, cell) in row.drain(..) {
+            let at = start + i64::from(at) * level.cell_s;
+            if at >= from && at < to {
+                each(&cell.bucket(at, at + level.cell_s));
+            }
+        }
+    };
     let mut columns = Columns::default();
     let mut statement = conn.prepare_cached(level.range)?;
     let mut rows = statement.query([fold::floor(from, level.row_s), to])?;
-    while let Some(row) = rows.next()? {
-        let start: i64 = row.get(0)?;
-        let bytes = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+    while let Some(stored) = rows.next()? {
+        let start: i64 = stored.get(0)?;
+        while let Some(first) = fresh.first().copied().filter(|first| *first < start) {
+            fresh.remove(&first);
+            tell(first, &mut row, true);
+        }
+        let bytes = stored.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
         let read = unpack_cells(bytes, level.cell_s, Some(iface), &mut columns, &mut |_, at, cell| {
-            let at = start + i64::from(at) * level.cell_s;
-            if at >= from && at < to {
-                out.push((at, *cell));
-            }
+            row.push((at, *cell));
         });
         if let Err(error) = read {
             log::error!("history around {start} is passed over: {error}");
         }
+        tell(start, &mut row, fresh.remove(&start));
     }
-    let mut more: BTreeMap<i64, Cell> = BTreeMap::new();
-    recent(conn, &State::marks(conn)?, Some(iface), (from, to), unsaved, &mut |_, at, cell| {
-        more.entry(fold::floor(at, level.cell_s)).or_default().add(cell);
-    })?;
-    for (at, cell) in more {
-        match out.binary_search_by_key(&at, |(at, _)| *at) {
-            Ok(found) => out[found].1.add(&cell),
-            Err(place) => out.insert(place, (at, cell)),
-        }
+    for start in fresh {
+        tell(start, &mut row, true);
     }
-    Ok(out.into_iter().map(|(at, cell)| cell.bucket(at, at + level.cell_s)).collect())
+    Ok(())
 }
 
-fn day_buckets(
+fn each_day(
     conn: &Connection,
     iface: IfaceId,
     from: i64,
     to: i64,
     zone: &Zone,
     unsaved: &Unsaved,
-) -> Result<Vec<Bucket>> {
-    let days = days(conn, Some(iface), from, to, zone, unsaved)?;
-    Ok(days.iter().map(|((start, until, _), cell)| cell.bucket(*start, *until)).collect())
-}
-
-/// A local day with its bounds, and whose it is.
-type DayOf = (i64, i64, IfaceId);
-
-/// Of one interface or of all, in the order of time.
-fn days(
-    conn: &Connection,
-    only: Option<IfaceId>,
-    from: i64,
-    to: i64,
-    zone: &Zone,
-    unsaved: &Unsaved,
-) -> Result<Vec<(DayOf, Cell)>> {
+    each: &mut dyn FnMut(&Bucket),
+) -> Result<()> {
     let marks = State::marks(conn)?;
     // The days at the ends of the range reach beyond it.
     let range = (fold::floor(from - Days::AROUND_S, CELL_S), fold::floor(to + Days::AROUND_S, CELL_S));
-    let mut cells: Vec<(IfaceId, i64, Cell)> = Vec::new();
-    let newest = recent(conn, &marks, only, range, unsaved, &mut |iface, at, cell| cells.push((iface, at, *cell)))?;
+    let recent = Recent::read(conn, &marks, iface, range, unsaved)?;
+    let mut reach: Option<(i64, i64)> = None;
+    recent.each_range(&mut |start, end| {
+        let (start, end) = (start.max(range.0), end.min(range.1));
+        if start < end {
+            let (first, last) = reach.unwrap_or((start, end));
+            reach = Some((first.min(start), last.max(end)));
+        }
+    });
 
     // The zone was changed a moment ago: the writer will cut the day anew with its next flush, readers do so now.
     let mut again = None;
     if marks.zone.as_deref() != Some(zone.name())
-        && let Some((start, until, _)) = open_day(conn, newest)?
+        && let Some((start, until, _)) = open_day(conn, recent.newest)?
     {
-        again = Some(start);
-        each_cell(conn, only, start, until, &mut |iface, at, cell| cells.push((iface, at, *cell)))?;
+        again = Some((start, until));
+        let (first, last) = reach.unwrap_or((start, until));
+        reach = Some((first.min(start), last.max(until)));
     }
 
-    let mut sums: BTreeMap<DayOf, Cell> = BTreeMap::new();
-    let mut borders = Vec::new();
+    let mut sums: BTreeMap<(i64, i64), Cell> = BTreeMap::new();
+    if let Some((first, last)) = reach {
+        let mut days = Days::load(conn, first, last)?;
+        if let Some((start, _)) = again {
+            days.forget(start);
+        }
+        let mut add = |at: i64, cell: &Cell| sums.entry(days.of(at, zone)).or_default().add(cell);
+        recent.each_cell(range.0, range.1, &mut add);
+        if let Some((start, until)) = again {
+            each_cell(conn, Some(iface), start, until, &mut |_, at, cell| add(at, cell))?;
+        }
+    }
+
+    let mut tell = |(start, until): (i64, i64), cell: &Cell| {
+        if start < to && until > from {
+            each(&cell.bucket(start, until));
+        }
+    };
     let mut columns = Columns::default();
     let mut statement =
         conn.prepare_cached("SELECT start, until, data FROM day WHERE start > ?1 AND start < ?2 ORDER BY start")?;
     let mut rows = statement.query([range.0, range.1])?;
     while let Some(row) = rows.next()? {
-        let (start, until) = (row.get(0)?, row.get(1)?);
-        if again == Some(start) {
+        let day: (i64, i64) = (row.get(0)?, row.get(1)?);
+        if again == Some(day) {
             continue;
         }
-        borders.push((start, until));
+        while let Some(first) = sums.first_entry().filter(|first| *first.key() < day) {
+            let (day, cell) = first.remove_entry();
+            tell(day, &cell);
+        }
+        let mut sum = sums.remove(&day);
         let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        let read = unpack_cells(bytes, until - start, only, &mut columns, &mut |iface, _, cell| {
-            sums.insert((start, until, iface), *cell);
+        let read = unpack_cells(bytes, day.1 - day.0, Some(iface), &mut columns, &mut |_, _, cell| {
+            sum.get_or_insert_default().add(cell);
         });
         if let Err(error) = read {
-            log::error!("the day from {start} is passed over: {error}");
+            log::error!("the day from {} is passed over: {error}", day.0);
+        }
+        if let Some(cell) = sum {
+            tell(day, &cell);
         }
     }
-    let mut days = Days::new(borders);
-    for (iface, at, cell) in &cells {
-        let (start, until) = days.of(*at, zone);
-        sums.entry((start, until, *iface)).or_default().add(cell);
-    }
-    let overlap = |((start, until, _), _): &(DayOf, Cell)| *start < to && *until > from;
-    Ok(sums.into_iter().filter(overlap).collect())
+    sums.iter().for_each(|(day, cell)| tell(*day, cell));
+    Ok(())
 }
 
 #[cfg(test)]
@@ -543,7 +761,7 @@ mod tests {
 
     use super::*;
     use crate::model::Batch;
-    use crate::store::testing::{KEEP, OPTIONS, Place, T, record};
+    use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
     use crate::store::{Flush, Store};
 
     #[test]
@@ -589,6 +807,75 @@ mod tests {
             }
         }
         assert_eq!(seqs, (1..201).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn large_blocks_are_walked_in_stretches() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let mut load = Load::new();
+        // Blocks of 2,880 points; and set back by half an hour in the middle of the last one, nothing of it saved.
+        let batches = [120, 120, 40].map(|ticks| load.batch(ticks));
+        batches[..2].iter().for_each(|batch| opened.save(batch).unwrap());
+        let mut last = batches[2].clone();
+        last.ticks.iter_mut().for_each(|tick| tick.unix = tick.unix.map(|unix| unix - 1_800));
+        let unsaved = [Arc::new(Batch::default()), Arc::new(last)];
+
+        for iface in [None, Some(5)] {
+            let within = Filter { iface, from: Some(T + 1_000), to: Some(T + 6_500) };
+            for filter in [Filter { iface, ..Filter::default() }, within] {
+                let mut expect = Vec::new();
+                let ticks = batches[..2].iter().chain([&*unsaved[1]]).flat_map(|batch| batch.iter());
+                for (tick, samples) in ticks {
+                    let point = |sample: &Sample| Point { seq: tick.seq, unix: tick.unix.unwrap(), sample: *sample };
+                    expect.extend(samples.iter().map(point).filter(|point| filter.takes(point)));
+                }
+                expect.sort_by_key(Point::order);
+                let (mut walked, mut after) = (Vec::new(), None);
+                loop {
+                    let (mut points, next) = reader.oldest(&filter, after, 500, &unsaved).unwrap();
+                    assert!(points.len() < 500 + LOAD_IFACES as usize);
+                    walked.append(&mut points);
+                    after = next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert!(walked == expect);
+                expect.reverse();
+                for (offset, limit) in [(0, 1), (0, 1_000), (7, 1_000), (1_030, 50), (3_000, 2_000), (0, 99_999)] {
+                    let got = reader.newest(&filter, offset as u64, limit, &unsaved).unwrap();
+                    let rest = expect.iter().skip(offset).take(limit);
+                    assert!(got.iter().eq(rest), "{offset} {limit} {filter:?}");
+                }
+            }
+        }
+    }
+
+    /// What is unsaved may reach over rows that are stored and over months that are not.
+    #[test]
+    fn e12_an_unsaved_gap_is_in_every_level() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let days = 50;
+        opened.save(&Batch::steady(1, T + 30, 100)).unwrap();
+        let mut gap = Batch::default();
+        gap.tick(101, T + days * 86_400, (days * 86_400 - 3_000) as u64 * 1_000, &[(1, 7_000_000)]);
+        let check = |unsaved: &Unsaved| -> Vec<Vec<Bucket>> {
+            let levels = [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
+            let all = levels.map(|level| reader.buckets(level, 1, 0, i64::MAX, &Zone::UTC, unsaved).unwrap());
+            for (buckets, a_day) in all.iter().zip([288, 24, 1]) {
+                assert_eq!(buckets.len() as i64, days * a_day);
+                assert_eq!(buckets.iter().map(|bucket| bucket.sum.rx_bytes()).sum::<u64>(), 7_030_000);
+                assert!(buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
+            }
+            all.into()
+        };
+        let unsaved = check(&[Arc::new(gap.clone())]);
+        opened.save(&gap).unwrap();
+        assert!(check(&[]) == unsaved);
     }
 
     #[test]

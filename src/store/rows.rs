@@ -1,6 +1,7 @@
 //! What the blocks hold: ticks with their samples, and cells. Pure; the packing itself is `block`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::block::{Bytes, Columns, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag};
 use super::fold::Cell;
@@ -91,7 +92,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// The ticks of a block; `one` and `all` may be asked about the same block afterwards.
+    /// The ticks of a block; `some` may be asked about the same block afterwards.
     pub fn open(&mut self, packed: &Packed) -> Result<&[Moment]> {
         let mut bytes = Bytes(packed.head);
         let mut now = Moment { seq: bytes.leb()?, unix: unzigzag(bytes.leb()?), mono_ms: bytes.leb()? };
@@ -119,27 +120,25 @@ impl Samples {
         Ok(&self.moments)
     }
 
-    /// The samples of one interface in the block that was opened.
-    pub fn one(&mut self, packed: &Packed, iface: IfaceId, each: &mut dyn FnMut(&Moment, &Sample)) -> Result<()> {
-        match packed.find(iface)? {
-            Some(body) => self.group(packed, iface, body, each),
-            None => Ok(()),
-        }
+    /// The ticks of the block that was opened.
+    pub fn moments(&self) -> &[Moment] {
+        &self.moments
     }
 
-    /// The samples of one interface or of all, interface by interface.
+    /// The samples of one interface or of all, of some ticks of the block that was opened, interface by interface.
     pub fn some(
         &mut self,
         packed: &Packed,
         iface: Option<IfaceId>,
+        rows: Range<usize>,
         each: &mut dyn FnMut(&Moment, &Sample),
     ) -> Result<()> {
         if let Some(iface) = iface {
-            return self.one(packed, iface, each);
+            return packed.find(iface)?.map_or(Ok(()), |body| self.group(packed, iface, body, rows, each));
         }
         for group in packed.groups() {
             let (iface, body) = group?;
-            self.group(packed, iface, body, each)?;
+            self.group(packed, iface, body, rows.clone(), each)?;
         }
         Ok(())
     }
@@ -149,13 +148,19 @@ impl Samples {
         packed: &Packed,
         iface: IfaceId,
         body: &[u8],
+        rows: Range<usize>,
         each: &mut dyn FnMut(&Moment, &Sample),
     ) -> Result<()> {
         self.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
         let counters: [&[u64]; 8] = std::array::from_fn(|at| self.columns.column(at));
         let (marks, spans) = (self.columns.column(MARK), self.columns.column(SPAN));
-        for (at, row) in self.columns.present.iter().enumerate() {
+        let present = &self.columns.present;
+        let first = present.partition_point(|row| usize::from(*row) < rows.start);
+        for (at, row) in present.iter().enumerate().skip(first) {
             let row = usize::from(*row);
+            if row >= rows.end {
+                break;
+            }
             let sample = Sample {
                 iface,
                 mark: Mark::from_code(marks[at]),
@@ -179,7 +184,7 @@ pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<Row>> {
         samples.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
         let present = samples.columns.present.clone();
         let mut present = present.iter();
-        samples.group(&packed, iface, body, &mut |_, sample| {
+        samples.group(&packed, iface, body, 0..packed.rows, &mut |_, sample| {
             if let Some(row) = present.next() {
                 rows[usize::from(*row)].samples.push(*sample);
             }

@@ -143,7 +143,7 @@ impl State {
                 self.seq = last.seq.max(self.seq);
                 self.newest = Some(last.unix);
             }
-            samples.some(packed, None, &mut |moment, sample| {
+            samples.some(packed, None, 0..packed.rows, &mut |moment, sample| {
                 let base = stored.get(&sample.iface).copied().unwrap_or_default();
                 let tally = self.tallies.entry(sample.iface).or_default();
                 if moment.seq > base.raw_seq {

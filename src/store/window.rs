@@ -91,7 +91,7 @@ fn put_marks(conn: &Connection, state: &State) -> Result<()> {
 fn add_stored(conn: &Connection, window: i64, since: u64, before: u64, cells: &mut Cells) -> Result<()> {
     each_block(conn, window, &mut |_, packed, samples| {
         samples.open(packed)?;
-        samples.some(packed, None, &mut |moment, sample| {
+        samples.some(packed, None, 0..packed.rows, &mut |moment, sample| {
             if moment.seq >= since && moment.seq < before {
                 add(cells, window, moment.unix, sample);
             }

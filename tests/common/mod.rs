@@ -1,11 +1,12 @@
 //! What the outside-in tests share: a network namespace that goes away by itself, links and traffic of exactly known
-//! size in it, and the real binary with an HTTP client. It knows nothing of the program's modules: what it checks is
+//! size in it, and the real binary with an HTTP client. It knows nothing of the program's modules (but for `past`): what it checks is
 //! what a user could check. Nothing here waits for ever, and nothing leaves the loopback or the test's own namespace.
 
 // Every test file takes this in whole and uses a part of it.
 #![allow(dead_code)]
 
 pub mod disk;
+pub mod past;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -494,11 +495,20 @@ impl Daemon {
         wait_until("the timer ticks", || self.polls() >= goal);
     }
 
-    /// `VmRSS` in bytes.
+    /// Bytes of memory that it has now.
     pub fn resident(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most it ever had.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let text = fs::read_to_string(&path).expect("it runs");
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line VmRSS");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("a line of its own");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
     }
 

@@ -15,8 +15,8 @@ use crate::store::{Cursor, Filter, Point};
 
 /// Samples of one piece.
 const PIECE: usize = 500;
-/// Buckets of one interface in one piece.
-const STRIDE: i64 = 36;
+/// Buckets of one piece, of all interfaces together.
+const BUCKETS: usize = 900;
 
 pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let format = call.values.text("format").unwrap_or_default();
@@ -54,9 +54,10 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
             let mut steps = Steps::new(context, level, filter, call.unix())?;
             Answer::stream(media, move |context, out| {
                 rows.head(out, &csv_bucket_head())?;
-                while let Some(buckets) = steps.next(context).map_err(io::Error::other)? {
-                    for bucket in &buckets {
-                        if !rows.row(out, |out| bucket.csv(out), |out| write(out, bucket))? {
+                while let Some((buckets, names)) = steps.next(context).map_err(io::Error::other)? {
+                    for (iface, bucket) in &buckets {
+                        let bucket = describe(bucket, *iface, &names);
+                        if !rows.row(out, |out| bucket.csv(out), |out| write(out, &bucket))? {
                             return rows.tail(out);
                         }
                     }
@@ -124,12 +125,14 @@ impl Walk {
         // Anew for each piece: what was unsaved may have been saved meanwhile.
         let memory = Memory::of(context);
         let read = memory.ask_strictly(context, |reader| reader.oldest(filter, self.after, PIECE, &memory.unsaved))?;
-        let (points, after) = read.unwrap_or_else(|| (memory.points(filter).collect(), None));
+        let (points, after) = read.unwrap_or_else(|| (memory.points(filter.clone()).collect(), None));
         self.over = after.is_none();
         self.after = after;
         Ok(Some((points, memory.names)))
     }
 }
+
+type Stretch = (Vec<(IfaceId, Bucket)>, Names);
 
 /// A walk through the buckets of a level: stretches of time, each for all interfaces.
 struct Steps {
@@ -162,7 +165,7 @@ impl Steps {
     }
 
     /// Buckets in the order of time, then of interfaces; `None` at the end.
-    fn next(&mut self, context: &Context) -> Result<Option<Vec<BucketRecord>>, Fault> {
+    fn next(&mut self, context: &Context) -> Result<Option<Stretch>, Fault> {
         if self.at >= self.to || self.ifaces.is_empty() {
             return Ok(None);
         }
@@ -178,7 +181,8 @@ impl Steps {
                 None => {}
             }
         }
-        let (from, to) = (self.at, self.to.min(self.at.saturating_add(STRIDE * length)));
+        let stride = (BUCKETS / self.ifaces.len()).max(1) as i64;
+        let (from, to) = (self.at, self.to.min(self.at.saturating_add(stride * length)));
         self.at = to;
         if from >= to {
             return Ok(None);
@@ -186,18 +190,19 @@ impl Steps {
 
         let mut rows = Vec::new();
         for iface in &self.ifaces {
-            let read = |reader: &crate::store::Reader| {
-                reader.buckets(self.level, *iface, from, to, &self.zone, &memory.unsaved)
+            let mut add = |bucket: &Bucket| {
+                // A bucket that began in the stretch before was told of there.
+                if bucket.from >= from || from == self.from {
+                    rows.push((*iface, *bucket));
+                }
             };
-            let buckets = memory.ask_strictly(context, read)?.unwrap_or_default();
-            // A bucket that began in the stretch before was told of there.
-            let new = buckets.iter().filter(|bucket| bucket.from >= from || from == self.from);
-            rows.extend(new.map(|bucket| describe(bucket, *iface, &memory.names)));
+            memory.ask_strictly(context, |reader| {
+                reader.each_bucket(self.level, *iface, (from, to), &self.zone, &memory.unsaved, &mut add)
+            })?;
         }
         self.barren = rows.is_empty();
-        // Stable: interfaces keep their order within a bucket.
-        rows.sort_by_key(|row| row.from);
-        Ok(Some(rows))
+        rows.sort_unstable_by_key(|(iface, bucket)| (bucket.from, *iface));
+        Ok(Some((rows, memory.names)))
     }
 }
 

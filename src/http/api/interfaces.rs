@@ -41,7 +41,7 @@ fn today(context: &Context, call: &Call) -> Result<Arc<BTreeMap<IfaceId, Counter
     let sums = Arc::new(stored.unwrap_or_else(|| {
         let mut sums = BTreeMap::new();
         let filter = Filter { iface: None, from: Some(key.2), to: None };
-        for point in memory.points(&filter) {
+        for point in memory.points(filter) {
             let sum: &mut Counters = sums.entry(point.sample.iface).or_default();
             sum.add(&point.sample.delta);
         }

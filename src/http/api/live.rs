@@ -3,7 +3,7 @@
 use super::{Context, Fault};
 use crate::http::json::{LiveColumns, LiveRates, Map, write};
 use crate::http::{Answer, Call, JSON};
-use crate::live::{State, WATCH_MS};
+use crate::live::{RING_SECONDS, State, WATCH_MS};
 
 pub fn live(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let mono_ms = call.now.mono_ms;
@@ -12,7 +12,7 @@ pub fn live(context: &Context, call: &Call) -> Result<Answer, Fault> {
         // Already at one second, the sampler needs no waking.
         let asleep = state.ring.watched_until_ms <= mono_ms;
         state.ring.watched_until_ms = mono_ms.saturating_add(WATCH_MS);
-        (since(&state, call.values.count("since")), asleep)
+        (since(&state, call.values.count("since"), call.unix()), asleep)
     };
     if asleep {
         context.live.wake_sampler();
@@ -20,11 +20,14 @@ pub fn live(context: &Context, call: &Call) -> Result<Answer, Fault> {
     Ok(Answer::stream(JSON, move |_, out| write(out, &rates)))
 }
 
-/// A number from the future is from before a restart: all there is then.
-fn since(state: &State, since: u64) -> LiveRates {
+/// A number from the future is from before a restart: all there is then. The ring is turned only while somebody watches:
+/// what it holds may be of yesterday, or of a time that the clock was set away from.
+fn since(state: &State, since: u64, unix: i64) -> LiveRates {
     let ring = &state.ring;
     let first = ring.next.saturating_sub(ring.times.len() as u64);
-    let skip = if since > ring.next { 0 } else { since.saturating_sub(first) as usize };
+    let stale = ring.times.iter().take_while(|time| time.abs_diff(unix) > RING_SECONDS as u64).count();
+    let known = if since > ring.next { 0 } else { since.saturating_sub(first) as usize };
+    let skip = known.max(stale);
 
     let mut interfaces = Map::new();
     for iface in state.interfaces.iter().filter(|iface| iface.present()) {
@@ -50,7 +53,7 @@ mod tests {
         state.ring.rates.insert(2, [None, Some((1, 2)), Some((3, 4))].into());
         state.ring.rates.insert(9, [None, None, None].into());
         let check = |from, times: &[i64], rx: &[Option<u64>]| {
-            let rates = since(&state, from);
+            let rates = since(&state, from, 109);
             assert_eq!((rates.next, rates.t.as_slice()), (10, times), "since {from}");
             assert_eq!(rates.interfaces["eth0"].rx, rx, "since {from}");
             assert_eq!(rates.interfaces.len(), 1);
@@ -62,5 +65,31 @@ mod tests {
         check(10, &[], &[]);
         check(11, &[107, 108, 109], &[None, Some(1), Some(3)]);
         check(i64::MAX as u64, &[107, 108, 109], &[None, Some(1), Some(3)]);
+    }
+
+    #[test]
+    fn nothing_older_than_five_minutes() {
+        let live = quiet();
+        let mut state = live.lock();
+        state.interfaces = vec![iface("eth0", 2)];
+        state.ring.next = 10;
+        state.ring.times = [1000, 1001, 1200].into();
+        state.ring.rates.insert(2, [Some((1, 1)), Some((2, 2)), Some((3, 3))].into());
+        let check = |now, from, times: &[i64]| {
+            let rates = since(&state, from, now);
+            assert_eq!((rates.next, rates.t.as_slice()), (10, times), "at {now} since {from}");
+            assert_eq!(rates.interfaces["eth0"].rx.len(), times.len(), "at {now} since {from}");
+        };
+        check(1200, 0, &[1000, 1001, 1200]);
+        check(1300, 0, &[1000, 1001, 1200]);
+        check(1301, 0, &[1001, 1200]);
+        check(1301, 9, &[1200]);
+        check(1500, 0, &[1200]);
+        check(1501, 0, &[]);
+        check(1501, 8, &[]);
+        check(i64::MAX, 99, &[]);
+        // The clock was set back: a second from the future is from another time too.
+        check(699, 0, &[]);
+        check(i64::MIN, 0, &[]);
     }
 }

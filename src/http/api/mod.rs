@@ -60,7 +60,7 @@ struct Memory {
 
 impl Memory {
     fn of(context: &Context) -> Memory {
-        let state = context.live.lock();
+        let mut state = context.live.lock();
         Memory { unsaved: state.unsaved(), names: Names::of(&state), joined: state.database == Database::Joined }
     }
 
@@ -82,15 +82,15 @@ impl Memory {
     }
 
     /// What there is without a database, oldest first.
-    fn points<'a>(&'a self, filter: &'a Filter) -> impl DoubleEndedIterator<Item = Point> + 'a {
+    fn points(&self, filter: Filter) -> impl DoubleEndedIterator<Item = Point> {
         let ticks = self.unsaved.iter().flat_map(|batch| batch.iter());
         ticks
             .flat_map(|(tick, samples)| {
                 samples.iter().filter_map(|sample| Some(Point { seq: tick.seq, unix: tick.unix?, sample: *sample }))
             })
-            .filter(|point| filter.iface.is_none_or(|iface| iface == point.sample.iface))
-            .filter(|point| filter.from.is_none_or(|from| point.unix >= from))
-            .filter(|point| filter.to.is_none_or(|to| point.unix < to))
+            .filter(move |point| filter.iface.is_none_or(|iface| iface == point.sample.iface))
+            .filter(move |point| filter.from.is_none_or(|from| point.unix >= from))
+            .filter(move |point| filter.to.is_none_or(|to| point.unix < to))
     }
 }
 

@@ -9,10 +9,12 @@ use crate::http::json::{Out, SeriesColumns, Time, Total, write, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::State;
 use crate::model::{Bucket, IfaceId, Mark, RX_PACKETS, Resolution, TX_PACKETS};
-use crate::series::{Grid, Level, cells, choose, columns};
-use crate::store::{Filter, Reader};
-use crate::totals::{self, Period};
+use crate::series::{Filling, Grid, Level, choose, columns};
+use crate::store::Filter;
+use crate::totals::{Period, Row, Rows};
 
+/// No more in one chart: each is a query of its own, and the one that asks is not the only one.
+pub const INTERFACES: usize = 32;
 const DAY_S: i64 = 86_400;
 /// A clock that was wrong may have left something in the future, but nobody walks through all of it.
 const AHEAD_S: i64 = 366 * DAY_S;
@@ -41,23 +43,39 @@ impl Past {
         Past { memory: Memory::of(context), zone }
     }
 
-    fn buckets(
+    /// Hands over the buckets of a range to what `start` makes: a second time if the first was cut short.
+    fn each<T>(
         &self,
         context: &Context,
-        level: Resolution,
         iface: Option<IfaceId>,
-        (from, to): (i64, i64),
-    ) -> Result<Vec<Bucket>, Fault> {
-        let Some(iface) = iface.filter(|_| from < to) else { return Ok(Vec::new()) };
-        let query = |reader: &Reader| reader.buckets(level, iface, from, to, &self.zone, &self.memory.unsaved);
-        let stored = self.memory.ask(context, query)?;
-        Ok(stored.unwrap_or_else(|| self.remembered(iface, from, to)))
+        parts: &[(Resolution, i64, i64)],
+        start: impl Fn() -> T,
+        add: impl Fn(&mut T, &Bucket),
+    ) -> Result<T, Fault> {
+        let Some(iface) = iface else { return Ok(start()) };
+        let parts = || parts.iter().filter(|(_, from, to)| from < to);
+        let stored = self.memory.ask(context, |reader| {
+            let mut made = start();
+            for (level, from, to) in parts() {
+                let range = (*from, *to);
+                let add = &mut |bucket: &Bucket| add(&mut made, bucket);
+                reader.each_bucket(*level, iface, range, &self.zone, &self.memory.unsaved, add)?;
+            }
+            Ok(made)
+        })?;
+        Ok(stored.unwrap_or_else(|| {
+            let mut made = start();
+            for (_, from, to) in parts() {
+                self.remembered(iface, *from, *to).for_each(|bucket| add(&mut made, &bucket));
+            }
+            made
+        }))
     }
 
     /// Without a database there are samples, which are buckets of another length.
-    fn remembered(&self, iface: IfaceId, from: i64, to: i64) -> Vec<Bucket> {
+    fn remembered(&self, iface: IfaceId, from: i64, to: i64) -> impl Iterator<Item = Bucket> {
         let filter = Filter { iface: Some(iface), from: Some(from), to: Some(to) };
-        let bucket = |point: crate::store::Point| {
+        self.memory.points(filter).map(|point| {
             let seconds = u32::try_from(point.sample.span_ms.div_ceil(1000)).unwrap_or(u32::MAX);
             let plain = point.sample.mark == Mark::Plain;
             let peak = |bytes: u64| if plain { bytes / u64::from(seconds).max(1) } else { 0 };
@@ -70,8 +88,7 @@ impl Past {
                 covered: if plain { seconds } else { 0 },
                 blind: if plain { 0 } else { seconds },
             }
-        };
-        self.memory.points(&filter).map(bucket).collect()
+        })
     }
 }
 
@@ -143,8 +160,9 @@ fn member(out: Out, name: &str, columns: &SeriesColumns) -> io::Result<()> {
 
 fn column(context: &Context, past: &Past, grid: &Grid, iface: Option<IfaceId>) -> Result<SeriesColumns, Fault> {
     let range = (grid.edges.first().copied().unwrap_or(0), grid.edges.last().copied().unwrap_or(0));
-    let buckets = past.buckets(context, grid.level, iface, range)?;
-    let columns = columns(&cells(&buckets, &grid.edges));
+    let parts = [(grid.level, range.0, range.1)];
+    let filling = past.each(context, iface, &parts, || Filling::new(&grid.edges), Filling::add)?;
+    let columns = columns(&filling.cells());
     Ok(SeriesColumns { rx: columns.rx, tx: columns.tx, rx_peak: columns.rx_peak, tx_peak: columns.tx_peak })
 }
 
@@ -165,6 +183,7 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
     // The last moment that counts is just before `to`.
     let from = call.values.integer("from").unwrap_or_else(|| back(to.saturating_sub(1), limit as i64 - 1));
 
+    // Newest first.
     let (mut rows, known) = (Vec::new(), Known::of(context, period, call.unix())?);
     let to = to.min(call.unix().saturating_add(AHEAD_S));
     let from = from.max(known.oldest);
@@ -172,15 +191,18 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let (start, mut end) = period.cover(from, to, &past.zone);
         while rows.len() < limit && start < end {
             let begin = back(end - 1, STRIDE - 1).max(start);
-            let mut buckets = known.read(context, &past, iface, (begin, end))?;
-            // One that reaches over the border is read from both sides.
-            buckets.retain(|bucket| (begin..end).contains(&(bucket.from + (bucket.to - bucket.from) / 2)));
-            let mut older = totals::rows(period, &past.zone, call.unix(), limit - rows.len(), &buckets);
-            older.append(&mut rows);
-            (rows, end) = (older, begin);
+            let made = || Rows::new(period, &past.zone, call.unix());
+            let older = past.each(context, iface, &known.parts(begin, end), made, |rows, bucket| {
+                // One that reaches over the border is read from both sides.
+                if (begin..end).contains(&(bucket.from + (bucket.to - bucket.from) / 2)) {
+                    rows.add(bucket);
+                }
+            })?;
+            rows.extend(older.rows().into_iter().rev().take(limit - rows.len()));
+            end = begin;
         }
     }
-    let row = |row: &totals::Row| Total {
+    let row = |row: &Row| Total {
         from: Time(row.from),
         to: Time(row.to),
         rx_bytes: row.sum.rx_bytes(),
@@ -189,7 +211,7 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
         tx_packets: row.sum.0[TX_PACKETS],
         complete: row.complete,
     };
-    Ok(Answer::stream(JSON, move |_, out| write_list(out, rows.iter().map(row))))
+    Ok(Answer::stream(JSON, move |_, out| write_list(out, rows.iter().rev().map(row))))
 }
 
 /// Where the figures for a period come from.
@@ -221,19 +243,11 @@ impl Known {
         })
     }
 
-    fn read(
-        &self,
-        context: &Context,
-        past: &Past,
-        iface: Option<IfaceId>,
-        (from, to): (i64, i64),
-    ) -> Result<Vec<Bucket>, Fault> {
+    fn parts(&self, from: i64, to: i64) -> [(Resolution, i64, i64); 2] {
         if !self.hourly {
-            return past.buckets(context, Resolution::Day, iface, (from, to));
+            return [(Resolution::Day, from, to), (Resolution::Day, to, to)];
         }
         let cut = self.cells.clamp(from, to);
-        let mut buckets = past.buckets(context, Resolution::Hour, iface, (from, cut))?;
-        buckets.append(&mut past.buckets(context, Resolution::FiveMinutes, iface, (cut, to))?);
-        Ok(buckets)
+        [(Resolution::Hour, from, cut), (Resolution::FiveMinutes, cut, to)]
     }
 }

@@ -34,7 +34,7 @@ fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, Fault> 
             Some(points) => points,
             None => {
                 let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-                memory.points(&filter).rev().skip(skip).take(limit).collect()
+                memory.points(filter).rev().skip(skip).take(limit).collect()
             }
         },
     };

@@ -3,8 +3,9 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{PoisonError, RwLock};
 
-use super::head::{Head, Refusal};
+use super::head::{HOST, Head, Refusal};
 
 pub const NOT_US: Refusal = Refusal {
     status: 421,
@@ -15,7 +16,25 @@ pub const FOREIGN: Refusal = Refusal { status: 403, detail: "a page of another o
 /// What a router's DNS and mDNS make of a bare host name.
 const SUFFIXES: [&str; 4] = ["", ".lan", ".local", ".home.arpa"];
 
-/// The names under which this machine may be asked, in lower case.
+/// The names under which this machine may be asked, which can change while it runs.
+pub struct Names(RwLock<Vec<String>>);
+
+impl Names {
+    /// Those of `own_names`.
+    pub fn new(names: Vec<String>) -> Names {
+        Names(RwLock::new(names))
+    }
+
+    pub fn set(&self, names: Vec<String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    pub fn wrong_host(&self, head: &Head) -> Option<Refusal> {
+        wrong_host(head, &self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// In lower case.
 pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".to_string()];
     let mut add = |name: String| {
@@ -33,8 +52,17 @@ pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     names
 }
 
-/// A page whose name was made to point here (DNS rebinding) gives itself away by its Host. An address cannot be
-/// rebound, so every address will do.
+/// A page whose name was made to point here (DNS rebinding) gives itself away by its Host. An old client that sends none
+/// is no browser; a proxy that lost it could have one behind it.
+fn wrong_host(head: &Head, names: &[String]) -> Option<Refusal> {
+    let browser = head.origin.is_some() || head.fetch_site.is_some();
+    match head.host {
+        Some(host) => (!allowed_host(host, names)).then_some(NOT_US),
+        None => (browser || head.forwarded).then_some(HOST),
+    }
+}
+
+/// An address cannot be rebound, so every address will do.
 pub fn allowed_host(host: &str, names: &[String]) -> bool {
     let Some((name, _)) = split_port(host) else { return false };
     if let Some(inner) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -76,7 +104,7 @@ pub fn foreign_origin(head: &Head) -> bool {
         _ => return true,
     };
     let place = |text| split_port(text).map(|(name, port)| (name.to_ascii_lowercase(), port.unwrap_or(default)));
-    match (place(authority), place(head.host)) {
+    match (place(authority), head.host.and_then(place)) {
         (Some(origin), Some(own)) => origin != own,
         _ => true,
     }
@@ -176,6 +204,34 @@ mod tests {
             own_names("Pi.Example.org", &["X.".to_string(), "x".to_string()]),
             ["localhost", "pi", "pi.lan", "pi.local", "pi.home.arpa", "pi.example.org", "x"]
         );
+    }
+
+    #[test]
+    fn e47_without_a_name_nobody_else_can_be_meant() {
+        #[track_caller]
+        fn check(head: &str, expect: Option<Refusal>) {
+            let text = head.replace('|', "\r\n");
+            let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!(wrong_host(&head, &own_names("router", &[])), expect, "{text}");
+        }
+        check("GET / HTTP/1.0||", None);
+        check("GET / HTTP/1.0|User-Agent: check_http/1.4||", None);
+        check("POST / HTTP/1.0||", None);
+        check("GET / HTTP/1.0|Host: router||", None);
+        check("GET / HTTP/1.0|Host: evil.example||", Some(NOT_US));
+        check("GET / HTTP/1.0|Host:||", Some(NOT_US));
+        check("GET / HTTP/1.0|Origin: http://evil.example||", Some(HOST));
+        check("GET / HTTP/1.0|Sec-Fetch-Site: same-origin||", Some(HOST));
+        // What the target names is what counts, whatever the header says.
+        check("GET http://router/ HTTP/1.1|Host: evil.example||", None);
+        check("GET http://evil.example/ HTTP/1.1|Host: router||", Some(NOT_US));
+        check("GET http://evil.example/ HTTP/1.0||", Some(NOT_US));
+        for proxy in
+            ["Via: 1.0 old", "X-Forwarded-Host: evil.example", "Forwarded: host=evil.example", "X-Real-IP: ::1"]
+        {
+            check(&format!("GET / HTTP/1.0|{proxy}||"), Some(HOST));
+            check(&format!("GET / HTTP/1.0|Host: router|{proxy}||"), None);
+        }
     }
 
     #[track_caller]

@@ -1,6 +1,7 @@
 //! The head of a request as bytes: where it ends, whether it is one, and what of it is passed on. Stricter than RFC 9112
 //! asks for: whatever two readers could understand differently is refused. Pure; no byte of a request reaches an answer.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// A whole head, its empty line included.
@@ -124,11 +125,12 @@ impl Scan {
 #[derive(Clone, Debug)]
 pub struct Head<'a> {
     pub method: &'a str,
-    /// Path and query, still encoded.
-    pub target: &'a str,
+    /// Path and query, still encoded, in whichever form they came.
+    pub target: Cow<'a, str>,
     /// HTTP/1.0.
     pub old: bool,
-    pub host: &'a str,
+    /// Only a client of HTTP/1.0 may leave it out. What the target names goes before what the header does.
+    pub host: Option<&'a str>,
     pub origin: Option<&'a str>,
     pub fetch_site: Option<&'a str>,
     /// Some proxy had it in its hands, or somebody pretends so.
@@ -179,15 +181,16 @@ impl<'a> Head<'a> {
             "HTTP/1.1" => false,
             _ => return Err(VERSION),
         };
-        if !target.starts_with('/') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(TARGET);
         }
+        let (named, target) = split_target(target).ok_or(TARGET)?;
 
         let mut head = Head {
             method,
             target,
             old,
-            host: "",
+            host: None,
             origin: None,
             fetch_site: None,
             forwarded: false,
@@ -198,7 +201,16 @@ impl<'a> Head<'a> {
         for line in lines.take_while(|line| !line.is_empty()) {
             head.take(line)?;
         }
-        head.host = head.kept("host").ok_or(HOST)?;
+        head.host = head.kept("host");
+        // RFC 9112, 3.2.
+        if head.host.is_none() && !old {
+            return Err(HOST);
+        }
+        if let Some(named) = named {
+            head.kept.retain(|(name, _)| *name != "host");
+            head.kept.push(("host", named));
+            head.host = Some(named);
+        }
         head.origin = head.kept("origin");
         head.fetch_site = head.kept("sec-fetch-site");
         Ok(head)
@@ -265,10 +277,55 @@ impl<'a> Head<'a> {
     }
 }
 
-/// `X-Real-IP` too: a proxy that was told to add only that one would otherwise pass for a local user.
+/// What the proxies in common use add, one of which is enough: a proxy that was told to add only its own would otherwise
+/// pass for a local user.
+const PROXY_NAMES: [&str; 15] = [
+    "forwarded",
+    "via",
+    "x-real-ip",
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "cdn-loop",
+    "x-proxyuser-ip",
+    "x-appengine-user-ip",
+    "x-azure-clientip",
+];
+const PROXY_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy-", "cf-"];
+
+/// Where the inside keeps its word on whether the client is still there. No client's own gets through.
+pub const PLACE: &str = "x-place";
+
+/// Writes it into a head that is to be passed on.
+pub fn place(request: &mut Vec<u8>, place: usize) {
+    if let Some(end) = request.iter().position(|byte| *byte == b'\n') {
+        request.splice(end + 1..end + 1, format!("{PLACE}: {place}\r\n").into_bytes());
+    }
+}
+
 fn tells_of_a_proxy(name: &str) -> bool {
-    let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts("x-forwarded") || ["forwarded", "via", "x-real-ip"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    let starts = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    PROXY_PREFIXES.iter().any(starts) || PROXY_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// The host, if the target names one as it does to a proxy, and the path with its query (RFC 9112, 3.2.1 and 3.2.2).
+fn split_target(target: &str) -> Option<(Option<&str>, Cow<'_, str>)> {
+    if target.starts_with('/') {
+        return Some((None, target.into()));
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // There is no TLS here, and no user has a name (RFC 9110, 4.2.4).
+    if !scheme.eq_ignore_ascii_case("http") || host.is_empty() || host.contains('@') {
+        return None;
+    }
+    let path = if path.starts_with('/') { path.into() } else { format!("/{path}").into() };
+    Some((Some(host), path))
 }
 
 fn length(value: &[u8]) -> Result<usize, Refusal> {
@@ -337,6 +394,7 @@ mod tests {
             "GET /?a=%00&b HTTP/1.0|HOST:\ta \t||",
             "GET /?a=%00&b HTTP/1.0|host: a|x-real-ip: 192.0.2.7|connection: close||",
         );
+        onward("GET /health HTTP/1.0||", "GET /health HTTP/1.0|x-real-ip: 192.0.2.7|connection: close||");
         onward(
             "POST /x HTTP/1.1|Host: a|Connection: keep-alive, Authorization|Keep-Alive: 5|Upgrade: h2c|Cookie: x|Content-Length: 007|Authorization: Bearer t||",
             "POST /x HTTP/1.1|host: a|authorization: Bearer t|content-length: 7|x-real-ip: 192.0.2.7|connection: close||",
@@ -348,6 +406,36 @@ mod tests {
     }
 
     #[test]
+    fn targets_as_they_are_sent_to_a_proxy() {
+        let tail = "x-real-ip: 192.0.2.7|connection: close||";
+        for (target, path) in [
+            ("http://b/", "/"),
+            ("HTTP://b", "/"),
+            ("http://b/x?y", "/x?y"),
+            ("http://b?y=http://c/", "/?y=http://c/"),
+            ("http://b#x", "/#x"),
+            ("http://b//c/", "//c/"),
+        ] {
+            let expect = format!("GET {path} HTTP/1.1|accept: x|host: b|{tail}");
+            onward(&format!("GET {target} HTTP/1.1|Host: a|Accept: x||"), &expect);
+        }
+        onward("GET http://[::1]:80/x HTTP/1.0||", &format!("GET /x HTTP/1.0|host: [::1]:80|{tail}"));
+        refused("GET http://a/ HTTP/1.1||", HOST);
+        refused("GET http://a/ HTTP/1.1|Host: a|Host: a||", HOST);
+    }
+
+    #[test]
+    fn the_place_is_one_header_more() {
+        let mut request = text("GET / HTTP/1.1|host: a||body");
+        place(&mut request, 3);
+        assert_eq!(request, text("GET / HTTP/1.1|x-place: 3|host: a||body"));
+        onward(
+            "GET / HTTP/1.1|Host: a|X-Place: 1||",
+            "GET / HTTP/1.1|host: a|x-real-ip: 192.0.2.7|connection: close||",
+        );
+    }
+
+    #[test]
     fn a_client_cannot_name_its_own_address_nor_hide_a_proxy() {
         let tail = "x-real-ip: 192.0.2.7|connection: close||";
         for (name, kept) in [
@@ -355,6 +443,14 @@ mod tests {
             ("x-real-ip: 127.0.0.1", ""),
             ("X-Forwarded-Port: 80", ""),
             ("X-Forwarded: x", ""),
+            ("CF-Connecting-IP: 10.0.0.1", ""),
+            ("True-Client-IP: 10.0.0.1", ""),
+            ("X-Client-IP: 10.0.0.1", ""),
+            ("X-Cluster-Client-IP: 10.0.0.1", ""),
+            ("X-Original-Forwarded-For: 10.0.0.1", ""),
+            ("X-ProxyUser-Ip: 10.0.0.1", ""),
+            ("X-Original-Host: a", ""),
+            ("Fastly-Client-IP: 10.0.0.1", ""),
             ("X-Forwarded-For: 10.0.0.1", "x-forwarded-for: 10.0.0.1|"),
             ("Via: 1.1 p", "via: 1.1 p|"),
         ] {
@@ -395,7 +491,11 @@ mod tests {
     fn targets_and_versions() {
         refused("GET * HTTP/1.1|Host: a||", TARGET);
         refused("OPTIONS * HTTP/1.1|Host: a||", TARGET);
-        refused("GET http://a/ HTTP/1.1|Host: a||", TARGET);
+        for target in
+            ["http:/a", "http://", "http:///a", "http://?a", "http://u@a/", "https://a/", "ftp://a/", "://a/", "a"]
+        {
+            refused(&format!("GET {target} HTTP/1.1|Host: a||"), TARGET);
+        }
         refused("CONNECT a:80 HTTP/1.1|Host: a||", TARGET);
         refused("GET a HTTP/1.1|Host: a||", TARGET);
         refused_bytes(b"GET /\t HTTP/1.1\r\nHost: a\r\n\r\n", TARGET);
@@ -436,7 +536,7 @@ mod tests {
         refused("GET / HTTP/1.1|Host: \u{e4}||", HEADER);
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: \xff\r\n\r\n", HEADER);
         refused("GET / HTTP/1.1||", HOST);
-        refused("GET / HTTP/1.0|Accept: a||", HOST);
+        refused("GET / HTTP/1.0|Host: a|Host: a||", HOST);
         refused("GET / HTTP/1.1|Host: a|Host: a||", HOST);
         refused("GET / HTTP/1.1|Host: a|hOST: b||", HOST);
         refused("GET / HTTP/1.1|Host: a|Origin: http://a|Origin: http://b||", TWICE);
@@ -493,7 +593,7 @@ mod tests {
     fn what_follows_is_left_alone() {
         let bytes = text("GET /1 HTTP/1.1|Host: a||GET /2 HTTP/1.1|Host: a||\0\n");
         let Progress::Head(head, end) = parse(&bytes) else { panic!("refused") };
-        assert_eq!((head.target, end), ("/1", 28));
+        assert_eq!((&*head.target, end), ("/1", 28));
         for end in 0..28 {
             assert!(matches!(parse(&bytes[..end]), Progress::More), "{end}");
         }

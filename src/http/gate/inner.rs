@@ -25,11 +25,15 @@ use crate::error::{Error, Result};
 /// tiny_http's accepting thread dies of one failed `accept()`. It is replaced, but not in a tight loop.
 const BETWEEN_SERVERS: Duration = Duration::from_millis(500);
 
+const BETWEEN_WORDS: Duration = Duration::from_secs(60);
+
 /// What the workers ask for requests.
 pub struct Inner {
     running: Mutex<Running>,
     closing: AtomicBool,
     workers: usize,
+    /// By place: whoever asked from there has left.
+    left: Vec<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -41,8 +45,9 @@ struct Running {
 impl Inner {
     /// `places` are directories in which a socket may be made, the best one first.
     pub fn open(places: Vec<PathBuf>, workers: usize) -> Result<(Arc<Inner>, Road)> {
-        let inner = Arc::new(Inner { running: Mutex::default(), closing: AtomicBool::new(false), workers });
-        let mut road = Road { inner: inner.clone(), places, tried: None };
+        let left = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let inner = Arc::new(Inner { running: Mutex::default(), closing: AtomicBool::new(false), workers, left });
+        let mut road = Road { inner: inner.clone(), places, tried: None, said: None };
         road.build()
             .map_err(|error| Error::system("no directory to make a private socket in; set TMPDIR to one", error))?;
         Ok((inner, road))
@@ -66,6 +71,12 @@ impl Inner {
                 Err(error) => log::debug!("tiny_http: {error}"),
             }
         }
+    }
+
+    /// Whether nobody waits for an answer to this any more.
+    pub fn has_left(&self, place: Option<usize>) -> bool {
+        let left = place.and_then(|place| self.left.get(place));
+        left.is_some_and(|left| left.load(Ordering::Relaxed))
     }
 
     /// Wakes every worker out of `next`, for good.
@@ -93,6 +104,8 @@ pub struct Road {
     inner: Arc<Inner>,
     places: Vec<PathBuf>,
     tried: Option<Instant>,
+    /// When it was last said in the log that the server was replaced.
+    said: Option<Instant>,
 }
 
 /// How the socket is reached.
@@ -139,11 +152,20 @@ impl Inward for Road {
                 if self.tried.is_some_and(|tried| tried.elapsed() < BETWEEN_SERVERS) {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
-                log::warn!("tiny_http has stopped accepting ({error}): starting it anew");
+                if self.said.is_none_or(|said| said.elapsed() >= BETWEEN_WORDS) {
+                    self.said = Some(Instant::now());
+                    log::warn!("tiny_http has stopped accepting ({error}): starting it anew");
+                }
                 self.build()?;
                 self.reach()
             }
             result => result,
+        }
+    }
+
+    fn leave(&mut self, place: usize, left: bool) {
+        if let Some(known) = self.inner.left.get(place) {
+            known.store(left, Ordering::Relaxed);
         }
     }
 }

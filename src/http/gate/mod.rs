@@ -7,7 +7,9 @@
 pub mod access;
 pub mod head;
 pub mod inner;
+mod shares;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,8 +26,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
+use super::params;
 use crate::error::{Error, Result};
+use access::Names;
 use head::{BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
+use shares::{DEAREST, Shares};
 
 const STACK: usize = 128 * 1024;
 /// What of an answer is in our memory at a time, per connection.
@@ -41,6 +46,14 @@ const ACCEPTS: usize = 32;
 const LARGE_BODIES: usize = 8;
 /// What is read and thrown away after an answer, so that the client finds the answer and not a reset.
 const DRAIN_LIMIT: usize = 256 * 1024;
+/// Whoever reads more slowly, in bytes per second, gives their place to others who wait for it.
+const SLOWEST: u64 = 1 << 20;
+/// Between two looks at who reads too slowly.
+const LOOK: Duration = Duration::from_millis(100);
+/// What a request that has just gone in counts in the choice of the next one: as long as most of them take.
+const LEAST_TURN: Duration = Duration::from_millis(50);
+/// Whoever had less than this lately can have the last place.
+const LITTLE: Duration = Duration::from_millis(500);
 /// How long nothing is accepted after descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Nobody is sent away for another before the segment that follows the handshake can have come.
@@ -58,7 +71,8 @@ const CUT_SHORT: Refusal = Refusal { status: 400, detail: "the request ended bef
 const UNANSWERED: Refusal = Refusal { status: 504, detail: "the answer was not ready in time" };
 const NO_ANSWER: Refusal = Refusal { status: 502, detail: "the program is at fault: its log has more" };
 
-const REASONS: [(u16, &str); 11] = [
+/// Every status that is answered here.
+pub const REASONS: [(u16, &str); 11] = [
     (400, "Bad Request"),
     (403, "Forbidden"),
     (408, "Request Timeout"),
@@ -76,13 +90,16 @@ const REASONS: [(u16, &str); 11] = [
 pub trait Inward: Send {
     /// Without waiting, and the stream does not wait either.
     fn connect(&mut self) -> io::Result<UnixStream>;
+    /// Whether whoever asked from this place has left: what is still being made for them need not be.
+    fn leave(&mut self, place: usize, left: bool);
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub clients: usize,
     /// Requests that are inside at a time: as many as there are workers. With more of them some would wait where nobody
-    /// can see whom they wait for.
+    /// can see whom they wait for. A place is free again when the inside has closed its end, whatever became of the
+    /// client: whoever asks and leaves at once would otherwise fill the inside without bound.
     pub active: usize,
     /// How many of those may be ones whose answers are long: less than there are workers.
     pub heavy: usize,
@@ -140,9 +157,29 @@ fn free_descriptors() -> usize {
     usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open)
 }
 
-/// Answers that may be longer than the kernel holds for us: a worker is bound to the client until it has read them.
-fn is_heavy(target: &str) -> bool {
-    ["/api/export/", "/api/backup"].iter().any(|start| target.starts_with(start))
+/// What a request asks of the inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    Light,
+    /// Years of history are read for it.
+    Costly,
+    /// Its answer may be longer than the kernel holds for us: a worker is bound to the client until it has read it.
+    Long,
+}
+
+const WEIGHTS: [(&str, Weight); 5] = [
+    ("/api/traffic/series", Weight::Costly),
+    ("/api/traffic/totals", Weight::Costly),
+    ("/api/traffic/history", Weight::Costly),
+    ("/api/export/", Weight::Long),
+    ("/api/backup", Weight::Long),
+];
+
+fn weight(target: &str) -> Weight {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    // As the routes read it: `/%61pi/export/traffic` is an export.
+    let path = params::decode(path, false).unwrap_or_default();
+    WEIGHTS.iter().find(|(start, _)| path.starts_with(start)).map_or(Weight::Light, |(_, weight)| *weight)
 }
 
 /// The running thread. Dropping it without `stop` leaves it to the end of the process.
@@ -150,6 +187,7 @@ pub struct Gate {
     stopping: Arc<AtomicBool>,
     waker: UnixStream,
     thread: JoinHandle<()>,
+    names: Arc<Names>,
 }
 
 impl Gate {
@@ -174,13 +212,16 @@ impl Gate {
         let limits = limits.within(free_descriptors());
         log::debug!("the gate takes {} connections, {} requests at a time", limits.clients, limits.active);
         let stopping = Arc::new(AtomicBool::new(false));
+        let names = Arc::new(Names::new(names));
         let door = Door {
             listeners,
             bell,
             stopping: stopping.clone(),
-            rules: Rules { names, limits },
+            rules: Rules { names: names.clone(), limits },
             inward,
             clients: Vec::with_capacity(limits.clients),
+            left: Vec::with_capacity(limits.active),
+            shares: Shares::default(),
             pause: None,
             retry: None,
             complained: None,
@@ -191,7 +232,12 @@ impl Gate {
             .stack_size(STACK)
             .spawn(move || door.run())
             .map_err(|error| Error::system("cannot start a thread", error))?;
-        Ok(Gate { stopping, waker, thread })
+        Ok(Gate { stopping, waker, thread, names })
+    }
+
+    /// In place of those that were known before.
+    pub fn rename(&self, names: Vec<String>) {
+        self.names.set(names);
     }
 
     /// Accepts nothing more, lets answers under way end within their time, and ends.
@@ -203,7 +249,7 @@ impl Gate {
 }
 
 struct Rules {
-    names: Vec<String>,
+    names: Arc<Names>,
     limits: Limits,
 }
 
@@ -214,6 +260,9 @@ struct Door {
     rules: Rules,
     inward: Box<dyn Inward>,
     clients: Vec<Client>,
+    /// What still goes on inside for those who have left.
+    left: Vec<Left>,
+    shares: Shares,
     /// Nothing is accepted until then.
     pause: Option<Instant>,
     /// Nobody is let in until then.
@@ -230,13 +279,74 @@ struct Client {
     since: Instant,
     deadline: Instant,
     phase: Phase,
+    /// From the moment when its request is let in until the end of the answer was seen.
+    inside: Option<Inside>,
+    /// The same when it is of no more use to the client, for the door to take care of.
+    done: Option<Inside>,
     /// What has come and is not yet passed on, in the one direction or the other.
     buffer: Vec<u8>,
     /// How much of it was passed on.
     at: usize,
-    heavy: bool,
+    weight: Weight,
     /// HEAD: a refusal has no body either.
     without_body: bool,
+    /// Bytes of the answer that the client has taken, and the time that it kept them waiting before.
+    passed: u64,
+    waited: Duration,
+}
+
+/// One place inside.
+struct Inside {
+    stream: UnixStream,
+    place: usize,
+    since: Instant,
+    /// The inside has closed its end: the place is free.
+    ended: bool,
+}
+
+struct Left {
+    inside: Inside,
+    kin: u64,
+    weight: Weight,
+}
+
+/// What one address has inside, and in its way to the next place.
+#[derive(Clone, Copy, Default)]
+struct Standing {
+    inside: usize,
+    heavy: usize,
+    score: Duration,
+}
+
+/// Who is inside, counted.
+struct Census {
+    kin: BTreeMap<u64, Standing>,
+    free: usize,
+    heavy_free: usize,
+    limits: Limits,
+}
+
+impl Census {
+    fn of(&self, client: &Client) -> Standing {
+        self.kin.get(&client.kin()).copied().unwrap_or_default()
+    }
+
+    /// No address ever has all places, of any kind or of those for long answers; and the last free one is for what is soon
+    /// over, and for whoever had little lately, so that many addresses together do not have them all either.
+    fn admits(&self, client: &Client) -> bool {
+        let own = self.of(client);
+        let Limits { active, heavy, .. } = self.limits;
+        let share = |own: usize, all: usize| own == 0 || own + 1 < all;
+        let light = client.weight == Weight::Light && own.score < LITTLE;
+        let place = self.free > 1 || self.free == 1 && light;
+        let heavy_place = self.heavy_free > 0 && share(own.heavy, heavy);
+        place && share(own.inside, active) && (client.weight != Weight::Long || heavy_place)
+    }
+
+    /// Whether `waiting`, who was not admitted, could be if `holder` were not there.
+    fn in_the_way(&self, holder: &Client, waiting: &Client) -> bool {
+        self.free <= 1 || [waiting, holder].iter().all(|client| client.weight == Weight::Long) && self.heavy_free <= 1
+    }
 }
 
 enum Phase {
@@ -247,10 +357,9 @@ enum Phase {
     /// A whole request that waits for its turn.
     Waiting,
     /// The request is on its way inward.
-    Asking(UnixStream),
-    /// The answer is on its way out. `inside` until its end was seen.
+    Asking,
+    /// The answer is on its way out: from inside, or what is left of it.
     Answering {
-        inside: Option<UnixStream>,
         begun: bool,
     },
     /// It has its answer; so much was thrown away since.
@@ -275,6 +384,7 @@ impl Door {
             self.expire(now);
             self.let_in(now);
             self.bound_waiting(now);
+            self.see_off(now);
             self.clients.retain(|client| !matches!(client.phase, Phase::Gone));
 
             let wake = self.next_event(now).into_iter().chain(stop_at).min();
@@ -283,6 +393,11 @@ impl Door {
             for (client, events) in self.clients.iter_mut().zip(&ready.clients) {
                 if !events.is_empty() {
                     client.turn(*events, &self.rules, &mut self.scratch, now);
+                }
+            }
+            for (left, ready) in self.left.iter_mut().zip(&ready.left) {
+                if *ready {
+                    left.inside.discard(&mut self.scratch);
                 }
             }
             for listener in 0..self.listeners.len() {
@@ -316,6 +431,7 @@ impl Door {
                 waiting.push(PollFd::new(inside, events));
             }
         }
+        waiting.extend(self.left.iter().map(|left| PollFd::new(left.inside.stream.as_fd(), PollFlags::POLLIN)));
         match poll(&mut waiting, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return None,
@@ -341,11 +457,12 @@ impl Door {
                 own | if inside.is_empty() { PollFlags::empty() } else { PollFlags::POLLIN }
             })
             .collect();
+        let left = rest.map(|fd| !events(fd).is_empty()).collect();
         drop(waiting);
         if bell {
             let _ = self.bell.read(&mut [0; 8]);
         }
-        Some(Ready { listeners, clients })
+        Some(Ready { listeners, clients, left })
     }
 
     fn next_event(&self, now: Instant) -> Option<Instant> {
@@ -353,10 +470,13 @@ impl Door {
         let full = self.clients.len() >= self.rules.limits.clients;
         let crowded = full || self.clients.iter().any(|client| matches!(client.phase, Phase::Waiting));
         // While others wait, stalled readers have less time. A moment that has passed has had its effect.
-        let stalls = self.clients.iter().filter(|client| crowded && client.unread()).map(|client| client.since + stall);
+        let unread = self.clients.iter().filter(|client| crowded && client.unread());
+        let stalls = unread.clone().map(|client| client.since + stall);
+        // Whether a slow reader has to go depends on others too, and they change.
+        let slow = unread.filter(|client| client.inside()).map(|client| (client.slow_at(stall)).max(now + LOOK));
         let graces =
             self.clients.iter().filter(|client| full && client.incomplete()).map(|client| client.since + GRACE);
-        let stalls = stalls.chain(graces);
+        let stalls = stalls.chain(graces).chain(slow);
         let deadlines = self.clients.iter().map(|client| client.deadline);
         let retry = self.retry.filter(|_| self.clients.iter().any(|client| matches!(client.phase, Phase::Waiting)));
         deadlines.chain(stalls.filter(|at| *at > now)).chain(self.pause).chain(retry).min()
@@ -373,73 +493,156 @@ impl Door {
         }
     }
 
-    /// Gives free places inside to those who wait, and makes stalled readers give theirs up.
+    /// Gives free places inside to those who wait, and makes those who do not read give theirs up.
     fn let_in(&mut self, now: Instant) {
         if self.retry.is_some_and(|until| now < until) {
             return;
         }
         self.retry = None;
-        let limits = self.rules.limits;
         loop {
-            let inside = self.clients.iter().filter(|client| client.inside()).count();
-            let heavy = self.clients.iter().filter(|client| client.inside() && client.heavy).count();
-            let all_taken = inside >= limits.active;
-            let heavy_taken = all_taken || heavy >= limits.heavy;
-            if !all_taken && let Some(next) = self.next_in_line(!heavy_taken) {
-                match self.inward.connect() {
-                    Ok(stream) => self.clients[next].ask(stream, &self.rules, &mut self.scratch, now),
-                    Err(error) => {
-                        if error.kind() != ErrorKind::WouldBlock {
-                            self.complain(now, "a request cannot be passed on", &error);
-                        }
-                        self.retry = Some(now + RETRY);
-                        return;
-                    }
-                }
-                continue;
-            }
-            // Everybody who still waits does so for want of a place: one of any kind, or one of the few for long answers.
-            let waits = |client: &Client| matches!(client.phase, Phase::Waiting) && (all_taken || client.heavy);
-            if !self.clients.iter().any(waits) {
+            self.see_off(now);
+            if !self.clients.iter().any(Client::waiting) {
                 return;
             }
-            let stalled = self
-                .clients
-                .iter_mut()
-                .filter(|client| client.inside() && client.stalled(now, limits.stall) && (all_taken || client.heavy))
-                .min_by_key(|client| client.since);
-            let Some(stalled) = stalled else { return };
-            stalled.throw_out("did not read while others waited");
+            let census = self.census(now);
+            let Some((next, place)) = self.next_in_line(&census).zip(self.free_place()) else {
+                if let Some(holder) = self.unworthy(&census, now) {
+                    self.clients[holder].throw_out("did not read in time while others waited");
+                    // The place is free when the inside has noticed.
+                    continue;
+                }
+                return;
+            };
+            match self.inward.connect() {
+                Ok(stream) => {
+                    self.inward.leave(place, false);
+                    let inside = Inside { stream, place, since: now, ended: false };
+                    self.clients[next].ask(inside, &self.rules, &mut self.scratch, now);
+                }
+                Err(error) => {
+                    if error.kind() != ErrorKind::WouldBlock {
+                        self.complain(now, "a request cannot be passed on", &error);
+                    }
+                    self.retry = Some(now + RETRY);
+                    return;
+                }
+            }
         }
     }
 
-    /// Of those who wait the one whose kin has the least inside, then the one who waited longest.
-    fn next_in_line(&self, heavy_too: bool) -> Option<usize> {
-        let inside = |kin: u64| self.clients.iter().filter(|client| client.inside() && client.kin() == kin).count();
-        let waiting = self.clients.iter().enumerate();
-        waiting
-            .filter(|(_, client)| matches!(client.phase, Phase::Waiting) && (heavy_too || !client.heavy))
-            .min_by_key(|(_, client)| (inside(client.kin()), client.since))
-            .map(|(at, _)| at)
+    /// Takes over what clients have no more use for.
+    fn see_off(&mut self, now: Instant) {
+        for client in &mut self.clients {
+            if matches!(client.phase, Phase::Gone) {
+                client.let_go();
+            }
+            if let Some(inside) = client.done.take() {
+                self.left.push(Left { inside, kin: client.kin(), weight: client.weight });
+            }
+        }
+        let (shares, inward) = (&mut self.shares, &mut self.inward);
+        self.left.retain(|Left { inside, kin, .. }| {
+            match inside.ended {
+                true => shares.charge(*kin, now.saturating_duration_since(inside.since), now),
+                false => inward.leave(inside.place, true),
+            }
+            !inside.ended
+        });
     }
 
-    /// Whoever came last finds the queue full, and large bodies are a matter of memory.
+    fn census(&self, now: Instant) -> Census {
+        let limits = self.rules.limits;
+        let mut census = Census { kin: BTreeMap::new(), free: limits.active, heavy_free: limits.heavy, limits };
+        for client in self.clients.iter().filter(|client| client.waiting()) {
+            let score = self.shares.used(client.kin(), now);
+            census.kin.insert(client.kin(), Standing { score, ..Standing::default() });
+        }
+        for (inside, kin, weight) in self.inside() {
+            let score = self.shares.used(kin, now);
+            let own = census.kin.entry(kin).or_insert(Standing { score, ..Standing::default() });
+            own.inside += 1;
+            own.score += now.saturating_duration_since(inside.since).clamp(LEAST_TURN, DEAREST);
+            census.free = census.free.saturating_sub(1);
+            if weight == Weight::Long {
+                own.heavy += 1;
+                census.heavy_free = census.heavy_free.saturating_sub(1);
+            }
+        }
+        census
+    }
+
+    /// Whatever goes on inside, with whom it is counted.
+    fn inside(&self) -> impl Iterator<Item = (&Inside, u64, Weight)> {
+        let clients =
+            self.clients.iter().filter_map(|client| Some((client.inside.as_ref()?, client.kin(), client.weight)));
+        clients.chain(self.left.iter().map(|left| (&left.inside, left.kin, left.weight)))
+    }
+
+    fn free_place(&self) -> Option<usize> {
+        (0..self.rules.limits.active).find(|place| self.inside().all(|(inside, ..)| inside.place != *place))
+    }
+
+    /// Of those who wait the one whose address had least lately, then the one who waited longest.
+    fn next_in_line(&self, census: &Census) -> Option<usize> {
+        let waiting = self.clients.iter().enumerate().filter(|(_, client)| client.waiting() && census.admits(client));
+        waiting.min_by_key(|(_, client)| (census.of(client).score, client.since)).map(|(at, _)| at)
+    }
+
+    /// Who has to give up their place because somebody else waits for it: whoever reads nothing at all; and whoever
+    /// reads, but slowly, to an address that had less.
+    fn unworthy(&self, census: &Census, now: Instant) -> Option<usize> {
+        let stall = self.rules.limits.stall;
+        let waiting = || self.clients.iter().filter(|client| client.waiting());
+        // Their places are on the way already.
+        if self.left.len() >= waiting().count() {
+            return None;
+        }
+        let holders = self.clients.iter().enumerate().filter(|(_, client)| client.inside() && client.unread());
+        let unworthy = holders.filter(|(_, holder)| {
+            let score = census.of(holder).score;
+            let yields = |other: &Client| {
+                holder.stalled(now, stall) || holder.slow_at(stall) <= now && census.of(other).score < score
+            };
+            waiting().any(|other| census.in_the_way(holder, other) && yields(other))
+        });
+        unworthy.max_by_key(|(_, holder)| (census.of(holder).score, now.duration_since(holder.since))).map(|(at, _)| at)
+    }
+
+    /// The waiting room has an end, and large bodies are a matter of memory.
     fn bound_waiting(&mut self, now: Instant) {
         let large = |client: &Client| match client.phase {
             Phase::Body(whole) => whole > HEAD_LIMIT,
-            Phase::Waiting | Phase::Asking(_) => client.buffer.len() > HEAD_LIMIT,
+            Phase::Waiting | Phase::Asking => client.buffer.len() > HEAD_LIMIT,
             _ => false,
         };
-        let queue = |client: &Client| matches!(client.phase, Phase::Waiting);
         self.keep_to(LARGE_BODIES, large, now);
-        self.keep_to((self.rules.limits.clients / 2).max(2), queue, now);
+        self.keep_to((self.rules.limits.clients / 2).max(2), Client::waiting, now);
     }
 
+    /// Who finds it full is not the one who came last, but one of those who came with the most: of an address with one
+    /// request nobody is sent away for another's second. Among them it is the one whose body is missing for longest, then
+    /// what asks for most, then whoever came last.
     fn keep_to(&mut self, most: usize, counts: impl Fn(&Client) -> bool, now: Instant) {
-        while self.clients.iter().filter(|client| counts(client)).count() > most {
-            let newest = self.clients.iter_mut().filter(|client| counts(client)).max_by_key(|client| client.since);
-            let Some(newest) = newest else { return };
-            newest.refuse(BUSY, &self.rules, &mut self.scratch, now);
+        loop {
+            let mut kin: BTreeMap<u64, usize> = BTreeMap::new();
+            let counted = self.clients.iter().filter(|client| counts(client));
+            counted.for_each(|client| *kin.entry(client.kin()).or_default() += 1);
+            if kin.values().sum::<usize>() <= most {
+                return;
+            }
+            self.inside().for_each(|(_, other, _)| {
+                kin.entry(other).and_modify(|count| *count += 1);
+            });
+            // A request on its way inward is past being refused.
+            let clients = self.clients.iter_mut().filter(|client| counts(client) && client.inside.is_none());
+            let of = |client: &Client| kin.get(&client.kin()).copied().unwrap_or_default();
+            let victim = clients.max_by_key(|client| {
+                let age = now.saturating_duration_since(client.since);
+                let missing = client.incomplete().then_some(age);
+                (of(client), missing, client.weight, Reverse(age))
+            });
+            let Some(victim) = victim else { return };
+            victim.refuse(BUSY, &self.rules, &mut self.scratch, now);
         }
     }
 
@@ -447,7 +650,7 @@ impl Door {
         for taken in 0..ACCEPTS {
             if self.clients.len() >= self.rules.limits.clients {
                 let Some(victim) = self.victim(now) else { return };
-                self.clients.swap_remove(victim).evict();
+                self.evict(victim, now);
             }
             let Some(listener) = self.listeners.get(listener) else { return };
             match listener.accept() {
@@ -464,7 +667,7 @@ impl Door {
                     Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
                         // They stay in the kernel's queue. What we can give back may be what is missing.
                         if let Some(victim) = self.victim(now) {
-                            self.clients.swap_remove(victim).evict();
+                            self.evict(victim, now);
                         }
                         self.pause = Some(now + PAUSE);
                         self.complain(now, "connections cannot be accepted", &error);
@@ -477,6 +680,15 @@ impl Door {
         }
     }
 
+    fn evict(&mut self, victim: usize, now: Instant) {
+        // An answer may still be on its way to whoever has got one.
+        if let Some(client) = self.clients.get_mut(victim).filter(|client| !client.parting()) {
+            client.throw_out("made way for another");
+        }
+        self.see_off(now);
+        self.clients.swap_remove(victim);
+    }
+
     /// Who is to go when somebody else wants to come.
     fn victim(&self, now: Instant) -> Option<usize> {
         let oldest = |wanted: &dyn Fn(&Client) -> bool| {
@@ -484,8 +696,26 @@ impl Door {
             clients.min_by_key(|(_, client)| client.since).map(|(at, _)| at)
         };
         oldest(&|client| matches!(client.phase, Phase::Parting(_) | Phase::Gone))
+            .or_else(|| self.horde())
             .or_else(|| self.crowd(now))
             .or_else(|| oldest(&|client| client.stalled(now, self.rules.limits.stall)))
+    }
+
+    /// The newest request in the waiting room of an address that has so many connections that it would push out others
+    /// who have only just come.
+    fn horde(&self) -> Option<usize> {
+        let mut kin: BTreeMap<u64, usize> = BTreeMap::new();
+        self.clients.iter().for_each(|client| *kin.entry(client.kin()).or_default() += 1);
+        let (largest, count) = kin.into_iter().max_by_key(|(_, count)| *count)?;
+        let own = self.clients.iter().enumerate().filter(|(_, client)| client.kin() == largest);
+        let endangered = |client: &Client| client.incomplete() && client.kin() != largest;
+        let own_to_go = own.clone().any(|(_, client)| client.incomplete());
+        if count < self.rules.limits.clients / 2 || own_to_go || !self.clients.iter().any(endangered) {
+            return None;
+        }
+        own.filter(|(_, client)| client.waiting())
+            .max_by_key(|(_, client)| (client.weight, client.since))
+            .map(|(at, _)| at)
     }
 
     /// Of those without a whole request the oldest one of the most numerous kin: a flood from one address costs its own.
@@ -498,7 +728,7 @@ impl Door {
                 (entry.1, entry.2) = (client.since, at);
             }
         }
-        let largest = kin.values().max_by_key(|(count, oldest, _)| (*count, std::cmp::Reverse(*oldest)));
+        let largest = kin.values().max_by_key(|(count, oldest, _)| (*count, Reverse(*oldest)));
         largest.filter(|(_, oldest, _)| now.saturating_duration_since(*oldest) >= GRACE).map(|(_, _, at)| *at)
     }
 
@@ -514,6 +744,7 @@ impl Door {
 struct Ready {
     listeners: Vec<bool>,
     clients: Vec<PollFlags>,
+    left: Vec<bool>,
 }
 
 impl Client {
@@ -527,10 +758,14 @@ impl Client {
             since: now,
             deadline: now + limits.head,
             phase: Phase::Head(Scan::default()),
+            inside: None,
+            done: None,
             buffer: Vec::new(),
             at: 0,
-            heavy: false,
+            weight: Weight::Light,
             without_body: false,
+            passed: 0,
+            waited: Duration::ZERO,
         })
     }
 
@@ -547,7 +782,11 @@ impl Client {
     }
 
     fn inside(&self) -> bool {
-        matches!(self.phase, Phase::Asking(_) | Phase::Answering { inside: Some(_), .. })
+        self.inside.is_some()
+    }
+
+    fn waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting)
     }
 
     fn parting(&self) -> bool {
@@ -562,6 +801,23 @@ impl Client {
         self.unread() && now.saturating_duration_since(self.since) >= stall
     }
 
+    /// When it will have kept the inside waiting for longer than its answer is worth, if it goes on like that.
+    fn slow_at(&self, stall: Duration) -> Instant {
+        // What fits the kernel's buffers was no work for the client.
+        let read = self.passed.saturating_sub(2 * SEND_BUFFER as u64);
+        let worth = Duration::from_millis(read.saturating_mul(1000) / SLOWEST);
+        self.since + (stall + worth).saturating_sub(self.waited)
+    }
+
+    /// What goes on inside is not for this client any more.
+    fn let_go(&mut self) {
+        if let Some(inside) = self.inside.take() {
+            // If something of the request is still missing, it will stay so.
+            let _ = inside.stream.shutdown(Shutdown::Write);
+            self.done = Some(inside);
+        }
+    }
+
     fn interest(&self) -> PollFlags {
         match self.phase {
             Phase::Head(_) | Phase::Body(_) | Phase::Parting(_) => PollFlags::POLLIN,
@@ -572,11 +828,10 @@ impl Client {
     }
 
     fn interest_inside(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        match &self.phase {
-            Phase::Asking(inside) => Some((inside.as_fd(), PollFlags::POLLOUT)),
-            Phase::Answering { inside: Some(inside), .. } if !self.unread() => {
-                Some((inside.as_fd(), PollFlags::POLLIN))
-            }
+        let inside = self.inside.as_ref()?.stream.as_fd();
+        match self.phase {
+            Phase::Asking => Some((inside, PollFlags::POLLOUT)),
+            Phase::Answering { .. } if !self.unread() => Some((inside, PollFlags::POLLIN)),
             _ => None,
         }
     }
@@ -596,7 +851,7 @@ impl Client {
         }
         match self.phase {
             Phase::Head(_) | Phase::Body(_) => self.read(rules, scratch, now),
-            Phase::Asking(_) => self.pass_on(rules, scratch, now),
+            Phase::Asking => self.pass_on(rules, scratch, now),
             Phase::Answering { .. } => self.relay(rules, scratch, now),
             Phase::Parting(_) => self.drain(scratch),
             Phase::Waiting | Phase::Gone => {}
@@ -609,7 +864,7 @@ impl Client {
             Phase::Head(_) if self.buffer.is_empty() => self.phase = Phase::Gone,
             Phase::Head(_) | Phase::Body(_) => self.refuse(SLOW, rules, &mut [], now),
             Phase::Waiting => self.refuse(BUSY, rules, &mut [], now),
-            Phase::Asking(_) | Phase::Answering { begun: false, .. } => self.refuse(UNANSWERED, rules, &mut [], now),
+            Phase::Asking | Phase::Answering { begun: false } => self.refuse(UNANSWERED, rules, &mut [], now),
             Phase::Answering { .. } => self.throw_out("did not read"),
             Phase::Parting(_) | Phase::Gone => self.phase = Phase::Gone,
         }
@@ -651,13 +906,13 @@ impl Client {
         let (head, rest) = received.split_at_checked(end).ok_or(head::NOT_HTTP)?;
         let head = Head::read(head)?;
         self.without_body = head.method == "HEAD";
-        if !access::allowed_host(head.host, &rules.names) {
-            return Err(access::NOT_US);
+        if let Some(refusal) = rules.names.wrong_host(&head) {
+            return Err(refusal);
         }
         if access::changes_something(head.method) && access::foreign_origin(&head) {
             return Err(access::FOREIGN);
         }
-        self.heavy = is_heavy(head.target);
+        self.weight = weight(&head.target);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
         // Whatever comes after the body is left where it is.
@@ -667,30 +922,30 @@ impl Client {
         Ok(())
     }
 
-    fn ask(&mut self, inside: UnixStream, rules: &Rules, scratch: &mut [u8], now: Instant) {
+    fn ask(&mut self, inside: Inside, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        head::place(&mut self.buffer, inside.place);
         self.at = 0;
-        self.enter(Phase::Asking(inside), rules.limits.answer, now);
+        self.inside = Some(inside);
+        self.enter(Phase::Asking, rules.limits.answer, now);
         self.pass_on(rules, scratch, now);
     }
 
     fn pass_on(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        let Phase::Asking(inside) = &mut self.phase else { return };
+        let Some(Inside { stream, .. }) = &mut self.inside else { return };
         while self.at < self.buffer.len() {
-            match inside.write(&self.buffer[self.at..]) {
+            match stream.write(&self.buffer[self.at..]) {
                 Ok(count) if count > 0 => self.at += count,
                 Err(error) if is_later(&error) => return,
                 // It may have been answered before it was read to its end.
                 _ => break,
             }
         }
-        let _ = inside.shutdown(Shutdown::Write);
+        let _ = stream.shutdown(Shutdown::Write);
         self.buffer = Vec::new();
         self.at = 0;
-        if let Phase::Asking(inside) = std::mem::replace(&mut self.phase, Phase::Gone) {
-            // With the time that is left.
-            self.phase = Phase::Answering { inside: Some(inside), begun: false };
-            self.relay(rules, scratch, now);
-        }
+        // With the time that is left.
+        self.phase = Phase::Answering { begun: false };
+        self.relay(rules, scratch, now);
     }
 
     fn relay(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
@@ -705,21 +960,26 @@ impl Client {
                     return;
                 }
                 // Only a whole buffer counts as progress, so that a trickle does not.
+                self.passed += self.buffer.len() as u64;
+                self.waited += now.saturating_duration_since(self.since);
                 self.buffer = Vec::new();
                 self.at = 0;
                 self.since = now;
                 self.deadline = now + rules.limits.idle;
             }
-            let Phase::Answering { inside, begun } = &mut self.phase else { return };
-            let Some(stream) = inside else { return self.part(rules, now) };
-            let count = match stream.read(scratch) {
+            let Phase::Answering { begun } = &mut self.phase else { return };
+            let Some(inside) = &mut self.inside else { return self.part(rules, now) };
+            let count = match inside.stream.read(scratch) {
                 Ok(count) => count,
                 Err(error) if is_later(&error) => return,
                 // What closes with something unread is reported as a reset; what it wrote has been read by then.
                 Err(_) => 0,
             };
             if count == 0 {
-                return match *begun {
+                inside.ended = true;
+                let begun = *begun;
+                self.let_go();
+                return match begun {
                     true => self.part(rules, now),
                     false => self.refuse(NO_ANSWER, rules, scratch, now),
                 };
@@ -734,6 +994,7 @@ impl Client {
             self.since = now;
             self.deadline = now + rules.limits.idle;
             self.buffer = part.get(written..).unwrap_or_default().to_vec();
+            self.passed += written as u64;
             self.at = 0;
         }
     }
@@ -741,9 +1002,10 @@ impl Client {
     /// Answers instead of the program.
     fn refuse(&mut self, refusal: Refusal, rules: &Rules, scratch: &mut [u8], now: Instant) {
         log::debug!("{}: {}: {}", self.address, refusal.status, refusal.detail);
+        self.let_go();
         self.buffer = answer(refusal, self.without_body);
         self.at = 0;
-        self.enter(Phase::Answering { inside: None, begun: true }, rules.limits.parting, now);
+        self.enter(Phase::Answering { begun: true }, rules.limits.parting, now);
         self.relay(rules, scratch, now);
     }
 
@@ -773,12 +1035,16 @@ impl Client {
         reset_on_close(&self.stream);
         self.phase = Phase::Gone;
     }
+}
 
-    fn evict(self) {
-        // An answer may still be on its way to whoever has got one.
-        if !self.parting() {
-            log::debug!("{}: made way for another", self.address);
-            reset_on_close(&self.stream);
+impl Inside {
+    fn discard(&mut self, scratch: &mut [u8]) {
+        for _ in 0..TURNS {
+            match self.stream.read(scratch) {
+                Ok(count) if count > 0 => {}
+                Err(error) if is_later(&error) => return,
+                _ => return self.ended = true,
+            }
         }
     }
 }
@@ -828,14 +1094,18 @@ mod tests {
     }
 
     #[test]
-    fn long_answers_are_known_by_their_path() {
+    fn weights_are_known_by_the_path() {
         for (target, expect) in [
-            ("/api/export/traffic?format=csv", true),
-            ("/api/backup", true),
-            ("/api/traffic/history?limit=1000", false),
-            ("/", false),
+            ("/api/export/traffic?format=csv", Weight::Long),
+            ("/%61pi/exp%6Frt/traffic", Weight::Long),
+            ("/api/backup", Weight::Long),
+            ("/api/traffic/history?limit=1000", Weight::Costly),
+            ("/api/traffic/series", Weight::Costly),
+            ("/api/traffic/latest?/api/export/", Weight::Light),
+            ("/", Weight::Light),
+            ("/%ff/api/export/", Weight::Light),
         ] {
-            assert_eq!(is_heavy(target), expect, "{target}");
+            assert_eq!(weight(target), expect, "{target}");
         }
     }
 

@@ -455,6 +455,130 @@ mod tests {
         }
     }
 
+    /// Plays the kernel on the other end of an asking socket: the n-th question gets the n-th answer, written for its
+    /// sequence number, and each datagram of an answer is received as one. Ends with the socket, and says how many
+    /// questions came.
+    fn kernel(wire: &mut Wire, answers: Vec<Vec<Vec<Said>>>) -> std::thread::JoinHandle<usize> {
+        let (ours, theirs) =
+            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        // A question too many gets no answer, and the test an error in place of an endless wait.
+        socket::setsockopt(&ours, sockopt::ReceiveTimeout, &TimeVal::seconds(5)).unwrap();
+        wire.socket = Socket { fd: ours, port: PORT };
+        std::thread::spawn(move || {
+            let theirs = Socket { fd: theirs, port: 0 };
+            let mut question = [0; 64];
+            let mut asked = 0;
+            while theirs.receive(&mut question).is_ok_and(|length| length > 0) {
+                let seq = question[8..12].try_into().unwrap();
+                for datagram in answers.get(asked).into_iter().flatten() {
+                    let bytes: Vec<u8> = datagram.iter().flat_map(|said| said.message(seq)).collect();
+                    // Whoever asked may have gone for another socket.
+                    let _ = socket::send(theirs.fd.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL);
+                }
+                asked += 1;
+            }
+            asked
+        })
+    }
+
+    const PORT: u32 = 12016;
+    const MULTI: u16 = 0x2;
+    const MULTI_INTERRUPTED: u16 = 0x12;
+
+    /// What the kernel says, with the flags of the message.
+    #[derive(Clone, Copy)]
+    enum Said {
+        Counters(u32, u16),
+        End(u16),
+    }
+
+    impl Said {
+        fn message(self, seq: [u8; 4]) -> Vec<u8> {
+            let (kind, flags, body) = match self {
+                // An `if_stats_msg`, and IFLA_STATS_LINK_64 in full length.
+                Said::Counters(ifindex, flags) => {
+                    let start = [[0; 4], ifindex.to_ne_bytes(), 1u32.to_ne_bytes()].concat();
+                    let attribute = [204u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat();
+                    (parse::RTM_NEWSTATS, flags, [start, attribute, vec![1; 200]].concat())
+                }
+                Said::End(flags) => (3, flags, vec![0; 4]),
+            };
+            let numbers = [u16::to_ne_bytes(kind), flags.to_ne_bytes()].concat();
+            let length = (16 + body.len() as u32).to_ne_bytes();
+            [&length[..], &numbers, &seq, &PORT.to_ne_bytes(), &body].concat()
+        }
+    }
+
+    fn interrupted() -> Vec<Vec<Said>> {
+        // Said of one message, and not of its end.
+        vec![vec![Said::Counters(1, MULTI), Said::Counters(2, MULTI_INTERRUPTED)], vec![Said::End(MULTI)]]
+    }
+
+    fn whole() -> Vec<Vec<Said>> {
+        vec![vec![Said::Counters(1, MULTI), Said::Counters(2, MULTI)], vec![Said::Counters(3, MULTI), Said::End(MULTI)]]
+    }
+
+    fn indices(out: &[Reading]) -> Vec<u32> {
+        out.iter().map(|reading| reading.ifindex).collect()
+    }
+
+    #[test]
+    fn e17_an_interrupted_dump_is_asked_for_again() {
+        let mut wire = Wire::open(BUFFER_BYTES).unwrap();
+        let kernel = kernel(&mut wire, vec![interrupted(), interrupted(), whole()]);
+        let mut out = Vec::new();
+        wire.collect(&STATS, &mut out, parse::stats).unwrap();
+        assert_eq!(indices(&out), [1, 2, 3]);
+        drop(wire);
+        assert_eq!(kernel.join().unwrap(), 3);
+    }
+
+    #[test]
+    fn e17_a_dump_that_is_never_whole_is_given_up_and_passes() {
+        let mut wire = Wire::open(BUFFER_BYTES).unwrap();
+        let mut answers = vec![interrupted(); TRIES as usize];
+        answers.push(whole());
+        let kernel = kernel(&mut wire, answers);
+        let mut out = Vec::new();
+        let error = wire.collect(&STATS, &mut out, parse::stats).unwrap_err();
+        assert_eq!((error.kind, out.len()), (ErrorKind::Transient, 0), "{error}");
+        // The same socket is good for the next tick.
+        wire.collect(&STATS, &mut out, parse::stats).unwrap();
+        assert_eq!(indices(&out), [1, 2, 3]);
+        drop(wire);
+        assert_eq!(kernel.join().unwrap(), TRIES as usize + 1);
+    }
+
+    #[test]
+    fn e17_a_truncated_datagram_is_no_answer_and_the_buffer_grows() {
+        // Room for the first message and a part of the second.
+        let mut wire = Wire::open(300).unwrap();
+        let kernel = kernel(&mut wire, vec![whole()]);
+        let mut out = Vec::new();
+        wire.collect(&LINKS, &mut Vec::new(), parse::link_mark).unwrap();
+        assert!(wire.buffer.len() >= 464, "{}", wire.buffer.len());
+        // The real kernel was asked instead: none of the other's figures are there.
+        wire.collect(&LINKS, &mut out, parse::link_counters).unwrap();
+        assert!(!out.is_empty() && out.iter().all(|reading| reading.counters.0[0] != 0x0101_0101_0101_0101));
+        drop(wire);
+        assert_eq!(kernel.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn e17_a_dump_that_ends_without_its_end_is_no_answer() {
+        let mut wire = Wire::open(BUFFER_BYTES).unwrap();
+        let kernel = kernel(&mut wire, vec![vec![vec![Said::Counters(1, MULTI)], vec![]]]);
+        let mut out = Vec::new();
+        // As a socket that was closed under us would say it: nothing, and nothing again.
+        let outcome = wire.once(&STATS, &mut |body| {
+            out.extend(parse::stats(Order::NATIVE, body)?);
+            Ok(())
+        });
+        assert!(matches!(outcome, Err(Failure::Silent)));
+        drop(wire);
+        assert_eq!(kernel.join().unwrap(), 1);
+    }
+
     #[test]
     fn e16_a_broken_socket_is_replaced() {
         for how in [How::GetStats, How::GetLink] {

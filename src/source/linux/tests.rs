@@ -426,7 +426,7 @@ fn a_link_that_moves_in_brings_its_counters_along() {
 }
 
 #[test]
-fn a_thousand_interfaces_are_read_whole_and_buffers_grow() {
+fn e17_a_thousand_interfaces_are_read_whole_and_buffers_grow() {
     in_namespace(|rig| {
         ip_batch(&pairs(0, 500));
         let expect: Vec<u32> = rig.netlink(How::GetStats).links().unwrap().iter().map(|link| link.ifindex).collect();

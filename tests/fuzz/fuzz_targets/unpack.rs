@@ -20,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(rows::unpack_samples(&rows::pack_samples(&rows)).ok().as_ref(), Some(&rows));
         let (mut samples, mut found) = (Samples::default(), 0);
         samples.open(&packed).expect("it was unpacked");
-        samples.some(&packed, None, &mut |_, _| found += 1).expect("it was unpacked");
+        samples.some(&packed, None, 0..packed.rows, &mut |_, _| found += 1).expect("it was unpacked");
         assert_eq!(found, count);
     }
     if let Ok(packed) = Packed::open(bytes) {

@@ -1,0 +1,190 @@
+//! What a long history costs in memory while it is read: never much more than the program itself, however much is asked
+//! for at once, and nothing of it stays. Counted from outside, on what is shipped.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use common::*;
+use net_pulse::clock::Zone;
+use net_pulse::config::Config;
+use net_pulse::live::Tuning;
+use net_pulse::model::{self, Batch, Kind, Mark, Record, Sample, Tick};
+use net_pulse::store::{Flush, Options, Store};
+
+const PEAK_BYTES: u64 = 12 << 20;
+/// What the allocator may keep in pieces of what was freed. glibc keeps some for each worker, musl once.
+const KEPT_BYTES: u64 = 1 << 20;
+const DAYS: i64 = 100;
+/// Of these there are samples every 30 s; before, one an hour makes the same five-minute cells in a 120th of the time.
+const DAYS_OF_SAMPLES: i64 = 8;
+const INTERFACES: u32 = 24;
+const CLIENTS: usize = 4;
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64
+}
+
+/// Numbers that no packing makes small.
+fn fill(path: &Path, until: i64) {
+    let record = |id| Record {
+        id,
+        name: format!("lan{id}"),
+        kind: Kind::Ethernet,
+        alias: String::new(),
+        ifindex: 1000 + id,
+        boot: "another".to_string(),
+        first_seen: until - DAYS * 86_400,
+        last_seen: until,
+        raw: model::Counters::ZERO,
+        lifetime: model::Counters::ZERO,
+        mono_ms: 0,
+    };
+    let records: Vec<Record> = (1..=INTERFACES).map(record).collect();
+    let mut store = Store::open(path, &Options { max_bytes: 32 << 20 }).expect("a database").store;
+    let (mut unix, mut seq, mut random) = (until - DAYS * 86_400, 0, 88_172_645_463_325_252_u64);
+    while unix < until {
+        let step = if unix < until - DAYS_OF_SAMPLES * 86_400 { 3600 } else { 30 };
+        let mut batch = Batch::default();
+        for _ in 0..3600 / step {
+            unix += step;
+            seq += 1;
+            for iface in 1..=INTERFACES {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let bytes = [random % 100_000_000, (random >> 20) % 10_000_000].map(|bytes| bytes * step as u64 / 30);
+                let delta = [bytes[0], bytes[1], random % 9000, (random >> 9) % 9000, 0, 0, 0, 0];
+                let (mark, span_ms) = (Mark::Plain, step as u64 * 1000);
+                batch.samples.push(Sample { iface, mark, span_ms, delta: model::Counters(delta) });
+            }
+            batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(unix), end: batch.samples.len() });
+        }
+        let records: &[Record] = if seq <= 120 { &records } else { &[] };
+        let flush = Flush {
+            batch: &batch,
+            anchors: &[],
+            records,
+            events: &[],
+            settings: &[],
+            keep: Tuning::of(&Config::default()).keep,
+            zone: &Zone::UTC,
+        };
+        store.flush(&flush).expect("room");
+    }
+}
+
+/// Everything that a polite client can ask for.
+fn paths(now: i64) -> Vec<String> {
+    let all: Vec<String> = (1..=INTERFACES).map(|id| format!("interface=lan{id}")).collect();
+    let all = all.join("&");
+    let mut paths: Vec<String> = [
+        "/",
+        "/health",
+        "/api/interfaces",
+        "/api/traffic/summary",
+        "/api/traffic/latest",
+        "/api/traffic/history?limit=1000",
+        "/api/traffic/history?limit=1000&offset=200000",
+        "/api/traffic/history?limit=1000&offset=9007199254740991",
+        "/api/traffic/history?limit=1000&interface_name=lan3&offset=10000",
+        "/api/traffic/live",
+        "/api/events?limit=1000",
+        "/api/system/health",
+        "/api/system/metrics",
+        "/openapi.json",
+    ]
+    .map(String::from)
+    .into();
+    for days in [1, 6, 30, 80, 100, 20_000] {
+        for points in [1, 100, 720] {
+            paths.push(format!("/api/traffic/series?{all}&from={}&points={points}", now - days * 86_400));
+        }
+    }
+    for by in ["hour", "day", "week", "month", "year", "cycle"] {
+        paths.push(format!("/api/traffic/totals?interface=lan1&by={by}&limit=1000"));
+        paths.push(format!("/api/traffic/totals?interface=lan1&by={by}&limit=1000&from=0"));
+    }
+    for resolution in ["sample", "5min", "hour", "day"] {
+        for format in ["json", "csv"] {
+            paths.push(format!("/api/export/traffic?resolution={resolution}&format={format}"));
+        }
+    }
+    paths
+}
+
+/// Reads an answer and keeps nothing of it: an export is larger than anything here should be.
+fn drain(port: u16, path: &str) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").expect("it reads");
+    let mut buffer = vec![0; 64 << 10];
+    let (mut head, mut end) = (Vec::new(), Vec::new());
+    loop {
+        let count = stream.read(&mut buffer).unwrap_or_else(|error| panic!("{path}: {error}"));
+        if count == 0 {
+            break;
+        }
+        if head.len() < 1024 {
+            head.extend_from_slice(&buffer[..count.min(1024)]);
+        }
+        end.extend_from_slice(&buffer[count.saturating_sub(5)..count]);
+        end.drain(..end.len().saturating_sub(5));
+    }
+    let head = String::from_utf8_lossy(&head);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}");
+    assert!(!head.contains("Transfer-Encoding: chunked") || end == b"0\r\n\r\n", "{path} broke off");
+}
+
+fn at_once(port: u16, paths: &[String]) {
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                for at in 0..paths.len() {
+                    drain(port, &paths[(at + client * paths.len() / CLIENTS) % paths.len()]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_long_history_is_read_in_little_memory() {
+    let Some(binary) = release_binary() else {
+        return skip("no target/release/net-pulse newer than the source: memory is not measured");
+    };
+    in_namespace(|| {
+        let dir = Dir::new();
+        let now = now();
+        fill(Path::new(&dir.join("net-pulse.db")), now - 60);
+        for pair in 0..INTERFACES / 2 {
+            cable(&format!("lan{}", 2 * pair + 1), &format!("lan{}", 2 * pair + 2));
+        }
+        let options = ["--interval", "3600", "--flush", "3600"];
+        let daemon = Daemon::start_binary(binary.to_str().expect("a plain path"), &dir, &options);
+        // As much unsaved as with `--media flash`: an hour of it.
+        (0..120).for_each(|_| drop(daemon.collect()));
+        let (port, paths) = (daemon.port(), paths(now));
+        let fresh = daemon.resident();
+        paths.iter().for_each(|path| drain(port, path));
+        let alone = daemon.resident();
+        let chart = paths.iter().find(|path| path.ends_with(&format!("&from={}&points=720", now - 80 * 86_400)));
+        let charts = vec![chart.expect("it is among them").clone(); 4];
+        let round = || {
+            at_once(port, &charts);
+            at_once(port, &paths);
+            daemon.resident()
+        };
+        // Every worker has done everything once.
+        let warm = round();
+        let (resident, peak) = (round(), daemon.peak());
+        println!("resident: {fresh} fresh, {alone} after one client, {warm} and {resident} after four; peak {peak}");
+        assert!(peak <= PEAK_BYTES, "{peak} bytes at the peak");
+        assert!(resident <= warm + KEPT_BYTES, "{resident} bytes resident, {warm} after the first round");
+        assert!(warm <= alone + 2 * KEPT_BYTES, "{warm} bytes resident, {alone} after one client");
+        daemon.stop();
+    });
+}
