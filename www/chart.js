@@ -2,7 +2,7 @@
 // that draws them. Everything but `mount` is pure. Received goes up from the middle line and sent goes down, on one
 // scale, so that the two are told apart without colour and still compare.
 
-import { UNITS, clock, day, unitFor } from "./format.js";
+import { clock, day, unitFor, unitsOf } from "./format.js";
 
 // Distances between ticks that a clock face suggests, in seconds.
 const TIME_STEPS = [60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
@@ -76,7 +76,7 @@ export function valueScale(rx, tx, most) {
   const least = Math.max((rx + tx) * 0.12, 500);
   const up = Math.max(rx, least) * 1.05;
   const span = up + Math.max(tx, least) * 1.05;
-  const unit = unitFor(UNITS.rate, Math.max(rx, tx));
+  const unit = unitFor(unitsOf(true, false).rate, Math.max(rx, tx));
   const step = niceStep(span / unit[1], most) * unit[1];
   const ticks = [];
   for (let k = Math.ceil((up - span) / step); k * step <= up; k++) ticks.push(k * step);

@@ -63,7 +63,7 @@ test("hours average what is known and keep the peaks", () => {
   check(hourly({ t: [], rx: [], tx: [] }), []);
 });
 
-const walls = (from, to, most) => timeTicks(seconds(from), seconds(to), most).map(clock).join(" ");
+const walls = (from, to, most) => timeTicks(seconds(from), seconds(to), most).map((tick) => clock(tick)).join(" ");
 
 test("ticks stand at round local times", () => {
   check(walls("2026-01-15T10:30:00+01:00", "2026-01-16T10:30:00+01:00", 8), "12:00 15:00 18:00 21:00 00:00 03:00 06:00 09:00");
