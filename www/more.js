@@ -13,7 +13,7 @@ export const PERIODS = {
   week: { name: "Weeks", length: 7 * DAY_S, count: 26, into: "day" },
   month: { name: "Months", length: 30.44 * DAY_S, count: 24, into: "day" },
   year: { name: "Years", length: 365.25 * DAY_S, count: 12, into: "month" },
-  cycle: { name: "Billing cycles", length: 30.44 * DAY_S, count: 24, into: "day" },
+  cycle: { name: "Cycles", length: 30.44 * DAY_S, count: 24, into: "day" },
 };
 
 // Rows as bars: a period of which nothing is known is a hole as wide as itself, and null.
@@ -56,7 +56,7 @@ export function label(by, { from, to }, now, brief) {
   const exact = now && year(middle) !== year(now);
   const [first, last] = [from, to].map((unix, i) => date(unix + (i ? -0.5 : 0.5) * DAY_S));
   if (by === "hour") return brief ? clock(from) : `${day(from, exact)} ${clock(from)}`;
-  if (by === "day") return brief ? date(middle) : day(middle, exact);
+  if (by === "day") return brief ? String(+date(middle).slice(4)) : day(middle, exact);
   if (by === "month") return brief ? date(middle).slice(0, 3) : `${date(middle).slice(0, 3)} ${year(middle)}`;
   if (by === "year") return year(middle);
   return brief ? first : `${first} – ${last}${exact ? ` ${year(middle)}` : ""}`;
@@ -135,6 +135,13 @@ export function recent(records, now) {
   return { seconds: Math.max(1, now - since), ...Object.fromEntries(names.map((name) => [name, sum(name)])) };
 }
 
+// A netmask as the number of its bits, of either family.
+export function prefix(mask) {
+  const base = mask.includes(".") ? 10 : 16;
+  const bits = (part) => (parseInt(part, base) || 0).toString(2).replace(/0/g, "").length;
+  return mask.split(/[.:]/).reduce((sum, part) => sum + bits(part), 0);
+}
+
 // How it is, in a sentence or two.
 export function wellbeing({ status, reason, details: { collector, database, interfaces, clock: time = {} } }) {
   const sentences = [];
@@ -158,16 +165,21 @@ const using = (view) => (ctx) => {
   return view(ctx);
 };
 
-const cell = (text, className = "") => el("td", { className }, text);
-const head = (text, className = "") => el("th", { scope: "row", className }, text);
 const count = (number) => number?.toLocaleString("en") ?? NOTHING;
-const when = (time) => (time ? `${day(seconds(time))} ${clock(seconds(time), true)}` : "before the clock was right");
+const when = (time) => (time ? `${day(seconds(time)).slice(4)} ${clock(seconds(time), true)}` : "with a wrong clock");
 const hash = (path, values) => `#/${path}?${new URLSearchParams(values)}`;
-const bothWays = ([down, up]) => [el("span", { className: "rx" }, down), el("span", { className: "tx" }, up)];
+const bothWays = (down, up) => [el("span", { className: "rx" }, down), el("span", { className: "tx" }, up)];
+const called = ({ name, alias }) => [name, alias].filter(Boolean).join(" · ");
+const page = (name) => `#/interface/${encodeURIComponent(name)}`;
 
 // A part of a view. What came of something that was done in it is said at its end, next to the hand that did it.
-function part(title, className, ...children) {
-  return el("section", { className: `card ${className}` }, el("h2", null, title), children.flat(), el("p", { className: "said", role: "status" }));
+const card = (title, ...children) => el("section", { className: "card" }, el("h2", null, title), ...children, el("p", { className: "said", role: "status" }));
+const bar = (...children) => el("div", { className: "bar" }, ...children);
+const list = () => el("dl", { className: "facts" });
+const soft = (...children) => el("p", { className: "soft" }, ...children);
+
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 // What did not change is not touched: selections and the place of the keyboard stay where they are.
@@ -175,73 +187,59 @@ function fill(node, data, build) {
   const key = JSON.stringify(data);
   if (node.filled === key) return;
   node.filled = key;
-  node.replaceChildren(...build(data).flat());
+  node.replaceChildren(...build().flat());
 }
 
-function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-function table(caption, columns, rows) {
-  const titles = columns.map((title) => el("th", { scope: "col", className: { Down: "rx", Up: "tx" }[title] ?? "" }, title));
-  return el("table", null, el("caption", { className: "unseen" }, caption), el("thead", null, el("tr", null, titles)), el("tbody", null, rows));
-}
-
-// Pairs of a word and what it says; what is not known is left out.
+// Pairs of a word and what it says: a text, or one for down and one for up. What is not known is left out.
 function facts(node, pairs) {
-  fill(node, pairs.filter(([, value]) => value != null && value !== ""), (known) =>
-    known.map(([term, value]) => el("div", null, el("dt", null, term), el("dd", null, value))));
+  const known = pairs.filter(([, value]) => value);
+  fill(node, known, () => known.map(([term, value]) => el("div", null, el("dt", null, term), el("dd", null, Array.isArray(value) ? bothWays(...value) : value))));
 }
+
+function story(node, events, named) {
+  fill(node, events, () => events.map(({ time, kind, interface: name, detail }) => el("div", null, el("dt", null, when(time)),
+    el("dd", null, el("b", null, kind.replace("_", " ")), " ", named && name ? [el("a", { href: page(name) }, name), " "] : [], detail))));
+}
+
+function options(select, pairs, value) {
+  fill(select, [pairs, value], () => pairs.map(([word, text]) => el("option", { value: word, selected: word === value }, text)));
+  return select;
+}
+
+const field = (label, input) => el("label", { className: "field" }, `${label} `, input);
+const choice = (label, pairs, value, done) => field(label, options(el("select", { onchange: ({ target }) => done(target.value, target) }), pairs, value));
 
 // Does something and says what came of it: `work` answers with the sentence.
 async function act(node, work) {
   const said = node.closest("section").querySelector(".said");
-  const button = node.matches("button") && node;
+  node.disabled = true;
   put(said, "");
-  said.classList.remove("bad");
-  if (button) button.disabled = true;
+  said.className = "said";
   try {
     put(said, (await work()) ?? "");
   } catch (error) {
-    said.classList.add("bad");
+    said.className = "said bad";
     put(said, error.message);
   }
-  if (button) button.disabled = false;
+  node.disabled = false;
 }
 
-const button = (text, work, className = "") => el("button", { type: "button", className, onclick: ({ currentTarget: node }) => act(node, work) }, text);
-const change = (path, body, method = "PATCH") => api(path, { method, body });
+const button = (text, work) => el("button", { type: "button", onclick: ({ currentTarget }) => act(currentTarget, work) }, text);
+const form = (button, work, ...children) => el("form", { onsubmit(event) {
+  event.preventDefault();
+  act(button, work);
+} }, ...children);
+const send = (method, path, body) => api(path, { method, body });
 const kept = ({ saved }, done) => (saved === false ? `${done} It could not be written to disk yet, and is tried again.` : done);
-
-function sure(question, verb) {
-  return new Promise((done) => {
-    const dialog = el("dialog", { ariaLabel: verb },
-      el("form", { method: "dialog" }, el("p", null, question), el("p", { className: "bar" }, el("button", { value: "ok" }, verb), el("button", { value: "" }, "Cancel"))));
-    dialog.onclose = () => {
-      dialog.remove();
-      done(dialog.returnValue === "ok");
-    };
-    document.body.append(dialog);
-    dialog.showModal();
-  });
-}
-
-function choice(label, options, value, onchange) {
-  return el("label", { className: "field" }, `${label} `, el("select", { onchange: ({ target }) => onchange?.(target.value) }, options.map(([word, text]) => el("option", { value: word, selected: word === value }, text))));
-}
-
-const called = ({ name, alias }) => [name, alias].filter(Boolean).join(" · ");
-// Those that people count with: what is left out is not offered, unless it was asked for.
-const offered = (chosen) => (shell.interfaces ?? []).filter((iface) => iface.monitored || !iface.present || iface.name === chosen);
 
 function usage({ root, params }) {
   let by, rows, days, months, best;
   const chosen = () => params.get("i") ?? shell.primary;
   const path = (by, more) => shell.health && chosen() && `api/traffic/totals?${new URLSearchParams({ by, interface: chosen(), ...more })}`;
-  const read = (answer) => answer.map((row) => ({ from: seconds(row.from), to: seconds(row.to), rx: row.rx_bytes, tx: row.tx_bytes, whole: row.complete }));
   const range = () => Object.fromEntries(["from", "to"].filter((key) => params.get(key)).map((key) => [key, params.get(key)]));
-  const place = (more) => hash("usage", { by, i: chosen(), ...more });
-
+  const place = (more) => hash("usage", { by, i: chosen() ?? "", ...more });
+  const read = (answer) => answer.map((row) => ({ from: seconds(row.from), to: seconds(row.to), rx: row.rx_bytes, tx: row.tx_bytes, whole: row.complete }));
+  const sums = ({ rx, tx }) => [rx, tx, rx + tx];
   const feeds = [
     { what: "usage", every: 60, path: () => path(by, { limit: params.get("from") ? 1000 : PERIODS[by].count, ...range() }), take: (answer) => (rows = read(answer)) },
     { what: "today", every: 30, path: () => path("day", { limit: 2 }), take: (answer) => (days = read(answer)) },
@@ -249,67 +247,60 @@ function usage({ root, params }) {
     { what: "top days", every: 900, path: () => path("day", { limit: 366 }), take: (answer) => (best = read(answer)) },
   ];
 
-  const tile = (title) => {
-    const [total, down, up, small] = [el("b"), el("span", { className: "rx" }), el("span", { className: "tx" }), el("small")];
-    const node = el("section", { className: "card tile" }, el("h2", null, title), total, el("p", null, down, " ", up), small);
-    return [node, (row, words = "") => {
-      const texts = row ? amounts([row.rx, row.tx, row.rx + row.tx], shell.units) : [NOTHING, NOTHING, NOTHING];
-      [down, up, total].forEach((node, i) => put(node, texts[i]));
-      put(small, words);
-    }];
-  };
-  const tiles = ["Today", "Yesterday", "This month", "This month, if it goes on like this"].map(tile);
+  const tiles = ["Today", "Yesterday", "This month", "This month, going on like this"].map((title) =>
+    el("section", { className: "card tile" }, el("h2", null, title), el("b"), el("p", null, bothWays())));
   const which = el("select", { ariaLabel: "Interface", onchange: () => go(hash("usage", { by, i: which.value })) });
-  const cuts = el("nav", { ariaLabel: "Cut by", className: "bar" });
+  const cuts = Object.keys(PERIODS).map((word) => el("a", null, PERIODS[word].name));
+  const [earlier, later] = ["‹ Earlier", "Later ›"].map((text) => el("a", { className: "button" }, text));
   const title = el("h2");
-  const bars = el("div", { className: "bars", ariaHidden: "true" });
-  const under = el("p", { className: "soft", ariaHidden: "true" });
-  const empty = el("p", { className: "soft" });
-  const steps = el("p", { className: "bar" });
-  const figures = el("div", { className: "card" });
-  const top = el("div", { className: "card" });
+  const bars = el("div", { className: "bars" });
+  const told = el("span");
+  const empty = soft();
+  const [figures, top] = [el("section", { className: "card" }), el("section", { className: "card" })];
   root.className = "more usage";
   root.append(
-    el("div", { className: "bar wide" }, which, cuts),
-    el("div", { className: "tiles wide" }, tiles.map(([node]) => node)),
-    el("section", { className: "card main" }, el("div", { className: "bar spread" }, title, steps), bars, under, empty),
-    figures, top);
+    el("div", { className: "bar wide" }, which, el("nav", { ariaLabel: "Rows" }, cuts)),
+    el("div", { className: "tiles wide" }, tiles),
+    el("section", { className: "card" }, bar(title, earlier, later), empty,
+      el("div", { ariaHidden: "true" }, bars, soft(el("i", { className: "in" }), " down ", el("i", { className: "out" }), " up ", told))),
+    el("div", { className: "beside" }, figures), top);
 
   function change(next) {
     params = next;
     by = PERIODS[params.get("by")] ? params.get("by") : "day";
-    rows = days = months = best = undefined;
+    rows = days = months = best = null;
     for (const feed of feeds) feed.due = 0;
   }
 
-  // Where a row leads: to what it is made of, in the end to the curve.
-  const deeper = ({ from, to }) => (PERIODS[by].into ? hash("usage", { by: PERIODS[by].into, i: chosen(), from, to }) : hash("", { i: chosen(), from, to }));
-
-  function numbers(rows, caption, by, link) {
-    const texts = amounts(rows.flatMap(({ rx, tx }) => [rx, tx, rx + tx]), shell.units);
-    const note = (row) => (row.to > shell.now() ? "so far" : row.whole ? null : "in part");
-    return table(caption, ["", "Down", "Up", "Total"], rows.map((row, i) => el("tr", null,
-      el("th", { scope: "row" }, el("a", { href: link(row) }, label(by, row, shell.now())), note(row) && el("small", null, ` ${note(row)}`)),
-      [0, 1, 2].map((k) => cell(texts[3 * i + k])))));
+  // A row leads to what it is made of, in the end to the curve.
+  function numbers(rows, by, caption) {
+    const texts = amounts(rows.flatMap(sums), shell.units);
+    const { into } = PERIODS[by];
+    const title = (text, className = "") => el("th", { scope: "col", className }, text);
+    return el("table", null, el("caption", { className: "unseen" }, caption), el("thead", null, el("tr", null, title(by), title("Down", "rx"), title("Up", "tx"), title("Total"))),
+      el("tbody", null, rows.map((row, i) => {
+        const { from, to } = row;
+        const note = to > shell.now() ? " so far" : row.whole ? "" : " in part";
+        return el("tr", null, el("th", { scope: "row" }, el("a", { href: hash(into ? "usage" : "", { by: into, i: chosen(), from, to }) }, label(by, row, shell.now())), el("small", null, note)),
+          texts.slice(3 * i, 3 * i + 3).map((text) => el("td", null, text)));
+      })));
   }
 
   function draw(shown) {
     const { top, ticks, unit: [unit, size] } = barScale(Math.max(...shown.map((row) => (row ? row.rx + row.tx : 0))), 4, shell.units);
-    const every = Math.ceil(shown.length / 14);
-    const tall = (name, value) => {
-      const bar = el("i", { className: name });
-      bar.style.height = `${(value / top) * 100}%`;
-      return bar;
+    const every = Math.ceil(shown.length / 12);
+    const at = (node, side, value) => {
+      node.style[side] = `${(value / top) * 100}%`;
+      return node;
     };
-    const tell = (row) => () => put(under, row ? [label(by, row, shell.now()), ...amounts([row.rx, row.tx, row.rx + row.tx], shell.units).map((text, k) => `${["↓", "↑", "together"][k]} ${text}`)].join("   ") : "Nothing is known of this time.");
     return [
-      ...ticks.map((tick) => {
-        const line = el("span", null, `${+(tick / size).toPrecision(3)} ${unit}`);
-        line.style.bottom = `${(tick / top) * 100}%`;
-        return line;
+      ticks.map((tick) => at(el("span", null, `${+(tick / size).toPrecision(3)} ${unit}`), "bottom", tick)),
+      shown.map((row, i) => {
+        const tell = () => put(told, row ? `· ${label(by, row, shell.now())}: ${amounts(sums(row), shell.units).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "· nothing is known");
+        const back = (shown.length - 1 - i) / every;
+        return el("div", { onpointerenter: tell, onclick: tell }, row && [at(el("i", { className: "out" }), "height", row.tx), at(el("i", { className: "in" }), "height", row.rx)],
+          row && back % 1 === 0 && el("small", { className: back % 2 ? "spare" : "" }, label(by, row, 0, true)));
       }),
-      ...shown.map((row, i) => el("div", { onpointerenter: tell(row), onclick: tell(row) }, row && [tall("up", row.tx), tall("down", row.rx)],
-        row && (shown.length - 1 - i) % every === 0 && el("small", null, label(by, row, 0, true)))),
     ];
   }
 
@@ -317,38 +308,346 @@ function usage({ root, params }) {
   return {
     feeds, change,
     get title() {
-      return `Usage of ${chosen() ?? "…"}`;
+      return `Usage ${chosen() ?? ""}`;
     },
     update() {
+      const { interfaces, units } = shell;
       const now = shell.now();
-      const options = offered(chosen());
-      fill(which, [options.map(({ name, alias }) => ({ name, alias })), chosen()], ([options, chosen]) =>
-        options.map((iface) => el("option", { value: iface.name, selected: iface.name === chosen }, called(iface))));
-      fill(cuts, [by, chosen()], () => Object.entries(PERIODS).map(([word, { name }]) =>
-        el("a", { href: hash("usage", { by: word, i: chosen() }), ariaCurrent: word === by ? "page" : null }, name)));
-
-      const [today, yesterday] = latest(days ?? [], now);
+      const length = PERIODS[by].count * PERIODS[by].length;
+      // Those that people count with: what is left out is not offered, unless it was asked for.
+      options(which, (interfaces ?? []).filter(({ monitored, present, name }) => monitored || present === false || name === chosen()).map((iface) => [iface.name, called(iface)]), chosen());
+      cuts.forEach((link, i) => {
+        const word = Object.keys(PERIODS)[i];
+        link.href = hash("usage", { by: word, i: chosen() ?? "" });
+        link.ariaCurrent = word === by ? "page" : null;
+      });
       const [month] = latest(months ?? [], now);
-      const guess = month && best?.length ? project(month, best[0].from, now) : null;
-      [today, yesterday, month].forEach((row, i) => tiles[i][1](row));
-      tiles[3][1](guess, month && best && !guess ? "too early to say" : "");
+      const guess = month && best?.[0] && project(month, best[0].from, now);
+      [...latest(days ?? [], now), month, guess].forEach((row, i) => {
+        const texts = row ? amounts(sums(row), units) : [NOTHING, NOTHING, i > 2 && month && best ? "too early" : NOTHING];
+        tiles[i].querySelectorAll("span, b").forEach((node, k) => put(node, texts[(k + 2) % 3]));
+      });
 
-      put(title, params.get("from") && rows?.length ? `${PERIODS[by].name}: ${label(by, rows[0], now)} – ${label(by, rows.at(-1), now)}` : PERIODS[by].name);
-      const later = params.get("to") && +params.get("to") + PERIODS[by].count * PERIODS[by].length;
-      fill(steps, [rows?.[0]?.from, later, by, chosen()], ([first]) => [
-        first ? el("a", { className: "button", href: place({ to: first }) }, "‹ Earlier") : [],
-        later ? el("a", { className: "button", href: place(later < now ? { to: Math.round(later) } : {}) }, "Later ›") : [],
-      ]);
-      bars.hidden = figures.hidden = !rows?.length;
-      const idle = shell.interfaces && !chosen();
-      put(empty, idle || rows?.length === 0 ? "Nothing is recorded here yet. The first figures appear within a few minutes of the first traffic; there is nothing to set up." : "");
-      if (rows?.length) {
-        fill(bars, [rows, by, shell.units], ([rows]) => draw(slots(rows, PERIODS[by].length)));
-        fill(figures, [rows, by, shell.units], () => [numbers(rows.toReversed(), `Usage by ${by}`, by, deeper)]);
+      const first = rows?.[0];
+      put(title, params.get("from") && first ? `${label(by, first, now)} – ${label(by, rows.at(-1), now)}` : PERIODS[by].name);
+      earlier.hidden = !first;
+      earlier.href = place({ to: first?.from });
+      const end = +params.get("to") + length;
+      later.hidden = !params.get("to");
+      later.href = place(end < now ? { to: Math.round(end) } : {});
+      bars.parentNode.hidden = figures.hidden = !first;
+      put(empty, (interfaces && !chosen()) || (rows && !first) ? "Nothing is recorded here. The first figures appear a few minutes after the first traffic; there is nothing to set up." : "");
+      if (first) {
+        fill(bars, [rows, units], () => draw(slots(rows, PERIODS[by].length)));
+        fill(figures, [rows, units], () => [numbers(rows.toReversed(), by, `Usage by the ${by}`)]);
       }
-      const days10 = (best ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
-      top.hidden = days10.length < 3;
-      fill(top, [days10, shell.units], () => [el("h2", null, "Top days of a year"), numbers(days10, "The days of most traffic", "day", ({ from, to }) => hash("usage", { by: "hour", i: chosen(), from, to }))]);
+      const most = (best ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
+      top.hidden = most.length < 3;
+      fill(top, [most, units], () => [el("h2", null, "Top days of a year"), numbers(most, "day", "The days of most traffic")]);
     },
   };
 }
+
+function iface({ root, name }) {
+  let iface, stats, records, events, config;
+  const own = `api/interfaces/${encodeURIComponent(name)}`;
+  const feeds = [
+    { what: "interface", every: 10, path: () => own, take },
+    { what: "counters", every: 5, path: () => iface?.present && `${own}/stats`, take: (answer) => (stats = answer) },
+    { what: "errors", every: 60, path: () => iface?.present && `api/traffic/history?limit=120&${new URLSearchParams({ interface_name: name })}`, take: (answer) => (records = answer) },
+    { what: "events", every: 60, path: () => iface && `api/events?limit=50&${new URLSearchParams({ interface: name })}`, take: (answer) => (events = answer.filter((event) => event.interface === name)) },
+    { what: "settings", every: 300, path: () => "api/config", take: (answer) => (config = answer.settings) },
+  ];
+
+  function take(answer) {
+    iface = answer;
+    shell.interfaces = shell.interfaces?.map((other) => (other.name === name ? answer : other)) ?? null;
+  }
+
+  async function set(body, done) {
+    const answer = await send("PATCH", own, body);
+    take(answer);
+    feeds[4].due = 0;
+    return kept(answer, done);
+  }
+
+  const title = el("h2");
+  const kind = soft();
+  const [now, link, counters, happened] = [list(), list(), list(), list()];
+  const alias = el("input", { maxLength: 64, autocomplete: "off" });
+  const save = el("button", null, "Save");
+  const watch = choice("Watch it", [["", "as the rules say"], ["true", "always"], ["false", "never"]], "", (value, node) =>
+    act(node, () => set({ monitored: value ? value === "true" : null }, { true: "It is watched.", false: "It is left out from now on; its history stays." }[value] ?? "The rules decide.")));
+  const rules = soft();
+  const main = button("", () => set({ primary: !fixed() }, "The headline follows."));
+  const fixed = () => iface.primary && config?.primary?.value === name;
+  const gone = el("select", { ariaLabel: "Absent interface" });
+  const merge = bar("Add the history of", gone, button("Merge", () => confirm(`All that was counted of ${gone.value} becomes history of ${name}, and ${gone.value} is forgotten. This cannot be undone.`)
+    && set({ merge: gone.value }, "The histories are one.")));
+  const forget = button(`Forget ${name}`, async () => {
+    if (!confirm(`${name} and everything that was ever counted of it will be deleted. This cannot be undone.`)) return;
+    await send("DELETE", own);
+    shell.interfaces = shell.interfaces?.filter((other) => other.name !== name);
+    go("#/");
+  });
+  const parts = [
+    card("Link", link), card("Counters", counters),
+    card("What to do with it", form(save, () => set({ alias: alias.value.trim() }, "Saved."), field("Name for people", alias), save), watch, rules, bar(main, forget), merge),
+    card("What happened to it", happened),
+  ];
+  root.className = "more";
+  root.append(card("", title, kind, now, bar(el("a", { className: "button", href: hash("", { i: name }) }, "History"), el("a", { className: "button", href: hash("usage", { i: name }) }, "Usage"))), ...parts);
+
+  return {
+    feeds,
+    title: name,
+    update() {
+      const { units } = shell;
+      put(title, called(iface ?? { name }));
+      put(kind, iface ? about(iface) : feeds[0].fault ? "There is no interface of this name, and no history of one." : "");
+      for (const part of parts) part.hidden = !iface;
+      if (!iface) return;
+      const away = iface.present === false;
+      const pair = (rx, tx) => rx != null && amounts([rx, tx], units);
+      facts(now, [
+        ["Now", !away && iface.monitored && ["rx", "tx"].map((side) => `${rate(shell.rate(name, side), units)} ${rateUnit(units)}`)],
+        ["Today", pair(iface.today_rx_bytes, iface.today_tx_bytes)], ["In all", pair(iface.lifetime_rx_bytes, iface.lifetime_tx_bytes)],
+      ]);
+      facts(link, [
+        ...(iface.addresses ?? []).map(({ family, address, netmask }) => [family === "inet" ? "IPv4" : "IPv6", netmask ? `${address}/${prefix(netmask)}` : address]),
+        ["MAC", iface.mac], ["MTU", iface.mtu], ["Speed", iface.speed && `${count(iface.speed)} Mbit/s`], ["Part of", iface.parent],
+        ["Number", iface.ifindex], ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
+      ]);
+      parts[1].hidden = !stats;
+      const late = recent(records ?? [], shell.now());
+      const row = (title, key) => stats && [title, [stats[`rx_${key}`], stats[`tx_${key}`]].map(count)];
+      const lately = (key) => late && [`in the last ${span(late.seconds)}`, ["rx", "tx"].map((side) => late[`${side}_${key}`]).map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
+      facts(counters, [row("Bytes", "bytes"), row("Packets", "packets"), row("Errors", "errors"), lately("errors"), row("Drops", "drops"), lately("drops")].filter(Boolean));
+      if (document.activeElement !== alias && alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
+      const among = (key) => config?.[key]?.value?.includes?.(name);
+      if (watch.seen !== config) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "";
+      watch.seen = config;
+      const owners = ["interfaces", "ignore", "primary"].map((key) => config?.[key]?.owner);
+      put(rules, owners.some(Boolean) ? `Set at the start: ${owners.filter(Boolean).join(", ")}.` : "");
+      main.hidden = away || owners[2] || (iface.primary && !fixed());
+      put(main, fixed() ? "Find the headline by its traffic" : "Make it the headline");
+      forget.hidden = !away;
+      const absent = (shell.interfaces ?? []).filter((other) => other.present === false && other !== iface && other.name !== name);
+      merge.hidden = !absent.length;
+      options(gone, absent.map((other) => [other.name, called(other)]));
+      parts[3].hidden = !events?.length;
+      story(happened, events ?? []);
+    },
+  };
+}
+
+function system({ root }) {
+  let info, metrics, events;
+  let limit = 50;
+  const feeds = [
+    { what: "the machine", every: 60, path: () => "api/system/info", take: (answer) => (info = answer) },
+    { what: "load", every: 15, path: () => "api/system/metrics", take: (answer) => (metrics = answer) },
+    { what: "events", every: 60, path: () => `api/events?limit=${limit}`, take: (answer) => (events = answer) },
+  ];
+  const words = el("p", { className: "words" });
+  const [states, history, machine, log] = [list(), list(), list(), list()];
+  const more = el("button", { onclick() {
+    limit = Math.min(limit + 250, 1000);
+    feeds[2].due = 0;
+  } }, "Show older ones");
+  root.className = "more system";
+  root.append(card("How it is", words, states), card("The history", history), card("The machine", machine), card("What happened", log, more));
+  return {
+    feeds,
+    title: "System",
+    update() {
+      const { health, units } = shell;
+      const amount = (bytes) => bytes != null && amounts([bytes], units)[0];
+      const { database = {}, collector, clock: time } = health?.details ?? {};
+      if (collector) {
+        const { stats } = collector;
+        const ago = (time) => time && `${span(shell.now() - seconds(time))} ago, ${when(time)}`;
+        const since = database.unsaved_since ? shell.now() - seconds(database.unsaved_since) : database.unsaved_seconds;
+        put(words, wellbeing(health));
+        facts(states, [
+          ["Reading", health.collector_status], ["Saving", health.database_status], ["Interfaces", health.interfaces_status],
+          ["Last reading", ago(stats.last_successful_poll)], ["Readings", `${count(stats.total_polls)}, ${count(stats.failed_polls)} failed`],
+          ["Last fault", collector.last_error ?? database.error], ["Source", [collector.source, collector.source_note].filter(Boolean).join(": ")],
+          ["Time zone", time?.timezone], ["Clock", time && (time.believed ? "believed" : "cannot be right yet")],
+        ]);
+        facts(history, [
+          ["File", database.database_path], ["Size", amount(database.database_size_bytes)],
+          ["Last saved", ago(database.last_saved)], ["Saved every", database.flush_interval_seconds && span(database.flush_interval_seconds)],
+          ["A power cut now would lose", since ? `the last ${span(since)}` : "nothing"],
+          ["of the headline", since && database.unsaved_rx_bytes != null && amounts([database.unsaved_rx_bytes, database.unsaved_tx_bytes], units)],
+          ["Written in a day", amount(database.bytes_written_per_day) || "known after an hour"],
+          ["Samples", count(database.traffic_data_records)], ["Failed saves", database.save_failures], ["Disk in use", metrics && `${Math.round(metrics.disk_usage_percent)} %`],
+        ]);
+      }
+      facts(machine, [
+        ["Name", info?.hostname], ["System", info?.os], ["Up for", info && span(info.uptime_seconds)],
+        ["Processor", metrics && `${Math.round(metrics.cpu_percent)} % busy`], ["Memory free", info && amounts([info.memory_available, info.memory_total], units).join(" of ")],
+        ["Net-Pulse", info?.version], ["runs for", collector && span(collector.stats.uptime_seconds)],
+        ["takes memory", amount(metrics?.rss_bytes)], ["processor time", metrics?.cpu_seconds != null && span(metrics.cpu_seconds)],
+      ]);
+      story(log, events ?? [], true);
+      more.hidden = !(events?.length >= limit && limit < 1000);
+    },
+  };
+}
+
+// The settings' names, in groups; what a later version adds comes last.
+const GROUPS = {
+  "What is watched": { interfaces: "Watch", ignore: "Leave out", primary: "Headline" },
+  "How it is read": { interval: "Interval", max_retries: "Retries", retry_delay: "Time between them" },
+  "How it is saved": { media: "Lies on", flush: "Save every" },
+  "How long it is kept, in days": { keep_samples_days: "Samples", keep_5min_days: "Five minutes", keep_hours_days: "Hours" },
+  "How it is shown": { timezone: "Time zone", units: "Rates in", prefixes: "Units" },
+  More: {},
+};
+const WORDS = { si: "MB: steps of 1000", iec: "MiB: steps of 1024", true: "yes", false: "no" };
+
+function settings({ root }) {
+  let config;
+  const inputs = {};
+  const feeds = [
+    { what: "settings", every: 300, path: () => "api/config", take },
+    // The shell's own is not due when something was started or stopped here.
+    { what: "health", every: 3600, path: () => "api/system/health", take: (answer) => (shell.health = answer) },
+  ];
+  const wanted = () => changes(config ?? {}, Object.fromEntries(Object.entries(inputs).map(([key, { input }]) => [key, input.value])));
+  const submit = el("button", { className: "chief" }, "Save");
+  const undo = el("button", { type: "button", onclick: show }, "Undo");
+  const groups = el("div");
+  const edit = form(submit, save, groups, el("section", { className: "card saving" }, bar(submit, undo), el("p", { className: "said", role: "status" })));
+  const fixed = list();
+
+  // What somebody is typing is not taken from them.
+  function take(answer, saved) {
+    const edited = Object.keys(wanted()).length && saved !== true;
+    config = answer.settings;
+    if (!edited) show();
+    shell.units = unitsOf(config.units?.value !== "bytes", config.prefixes?.value === "iec");
+  }
+
+  function control(key, title) {
+    const { kind, words, min = "", max = "", help, owner, default: usual } = config[key];
+    const choices = kind === "word" ? words : kind === "switch" && ["true", "false"];
+    // What an empty field means stands in the help, where it is more than a value.
+    const placeholder = key === "flush" ? "as it lies on disk or flash" : help.match(/\(default: (.*)\)/)?.[1] ?? String(usual);
+    const input = choices ? options(el("select"), choices.map((word) => [word, WORDS[word] ?? word]))
+      : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder, autocomplete: "off", spellcheck: false, autocapitalize: "off" });
+    input.disabled = owner;
+    const fault = el("span", { className: "bad" });
+    const hint = el("small");
+    const range = max && ` (${min} to ${max})`;
+    inputs[key] = { input, fault, hint, help: `${owner ? `Set by ${owner}, change it there: ` : ""}${help.replace(/ \(default.*/, "")}${range}` };
+    return el("label", { className: "field" }, title, input, fault, hint);
+  }
+
+  function show() {
+    const free = Object.keys(config).filter((key) => config[key].changeable !== false && !/^(running|primary_found)$/.test(key));
+    const known = Object.values(GROUPS).flatMap(Object.keys);
+    GROUPS.More = Object.fromEntries(free.filter((key) => !known.includes(key)).map((key) => [key, key]));
+    fill(groups, free.map((key) => config[key].owner), () => Object.entries(GROUPS).map(([title, names]) => {
+      const fields = Object.keys(names).filter((key) => free.includes(key)).map((key) => control(key, names[key]));
+      return fields.length ? el("fieldset", { className: "card" }, el("legend", null, title), fields) : [];
+    }));
+    for (const [key, { input }] of Object.entries(inputs)) input.value = config[key].owner ? [config[key].value].join(", ") : text(config[key]);
+    mark({});
+    facts(fixed, Object.entries(config).filter(([, { changeable }]) => changeable === false)
+      .map(([key, { value, owner, flag, help }]) => [flag ?? key, `${[value].flat().join(", ") || NOTHING}${owner ? `, set by ${owner}` : ""}. ${help}`]));
+  }
+
+  function mark(faults) {
+    for (const [key, { input, fault }] of Object.entries(inputs)) {
+      put(fault, faults[key] ?? "");
+      input.ariaInvalid = faults[key] ? "true" : null;
+    }
+  }
+
+  async function save() {
+    mark({});
+    try {
+      const answer = await send("PATCH", "api/config", wanted());
+      take(answer, true);
+      return kept(answer, "Saved.");
+    } catch (error) {
+      const faults = faultsOf(error.detail, Object.keys(inputs));
+      mark(faults);
+      document.querySelector("[aria-invalid]")?.focus();
+      throw Object.keys(faults).length ? new Error(faults[""] ?? "Nothing was saved: see what is marked.") : error;
+    }
+  }
+
+  const run = (word, done) => button(word, async () => {
+    const answer = await send("POST", `collector/${word.toLowerCase()}`);
+    feeds[1].due = 0;
+    return done(answer);
+  });
+  const start = run("Start", (answer) => kept(answer, "Collection runs."));
+  const stop = run("Stop", (answer) => kept(answer, "Collection is stopped, over restarts too."));
+  const collect = run("Collect", ({ success, interfaces_collected: many, errors }) => (success ? `${many} interfaces were read.` : errors.join("; ")));
+  put(collect, "Collect now");
+
+  const secret = el("input", { type: "password", autocomplete: "off" });
+  const keep = el("button", null, "Keep");
+  const forget = button("Forget it", () => {
+    delete localStorage.token;
+    return "This browser has no token any more.";
+  });
+  const access = card("Access token", soft("Whoever changes something needs it; ", el("code", null, "net-pulse token"), " prints it on the router."),
+    form(keep, async () => {
+      localStorage.token = secret.value.trim();
+      secret.value = "";
+      await send("PATCH", "api/config", {});
+      return "It opens, and this browser keeps it.";
+    }, field("Token", secret), bar(keep, forget)));
+
+  const asked = { resolution: "5min", format: "csv" };
+  const pick = (label, key, pairs) => choice(label, pairs, asked[key], (value) => (asked[key] = value));
+  const dates = [el("input", { type: "date" }), el("input", { type: "date" })];
+  const which = pick("Interface", "interface_name", []);
+  const data = card("Export and backup",
+    el("div", { className: "form" }, which, pick("A row for", "resolution", [["sample", "each sample"], ["5min", "5 minutes"], ["hour", "an hour"], ["day", "a day"]]),
+      field("From", dates[0]), field("To", dates[1]), pick("Format", "format", [["csv", "CSV"], ["json", "JSON"]])),
+    bar(button("Export", async () => {
+      const [from, to] = dates.map((date) => date.value);
+      const query = Object.entries({ ...asked, start_time: from, end_time: to && `${to}T23:59:59` }).filter(([, value]) => value);
+      const path = `api/export/traffic?${new URLSearchParams(query)}`;
+      // Past this page, as it may be long; where reading needs the token, it cannot.
+      download(config?.private?.value ? await api(path) : path, `net-pulse-traffic.${asked.format}`);
+    }), button("Backup", async () => download(await send("POST", "api/backup"), `net-pulse-${new Date(shell.now() * 1000).toISOString().slice(0, 10)}.db`))));
+
+  function download(what, name) {
+    const href = typeof what === "string" ? what : URL.createObjectURL(what instanceof Blob ? what : new Blob([JSON.stringify(what)]));
+    el("a", { href, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 60000);
+  }
+
+  root.className = "more settings";
+  root.append(edit, el("div", null, card("Collection", bar(start, stop, collect)),
+    card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], localStorage.theme ?? "", dress)), access, data,
+    el("details", { className: "card" }, el("summary", null, "Fixed at the start"), fixed)));
+  return {
+    feeds,
+    title: "Settings",
+    update() {
+      const interfaces = shell.interfaces ?? [];
+      const stopped = shell.health?.collector_status === "stopped";
+      start.hidden = !stopped;
+      stop.hidden = stopped;
+      forget.hidden = !localStorage.token;
+      options(which.lastChild, [["", "all"], ...interfaces.map((iface) => [iface.name, called(iface)])], asked.interface_name);
+      submit.disabled = undo.disabled = !Object.keys(wanted()).length;
+      // Which interfaces a pattern means is seen while it is typed.
+      for (const [key, { input, hint, help }] of Object.entries(inputs)) {
+        const patterns = /^(interfaces|ignore)$/.test(key) ? items(input.value) : [];
+        const found = interfaces.filter(({ name }) => patterns.some((pattern) => matches(pattern, name))).map(({ name }) => name);
+        put(hint, patterns.length ? `${help}. Now: ${found.join(", ") || "none"}.` : help);
+      }
+    },
+  };
+}
+
+export const views = { usage: using(usage), interface: using(iface), system: using(system), settings: using(settings) };
