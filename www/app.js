@@ -1,8 +1,8 @@
 // The shell and the first view: asks the service for what changed, keeps the last answers, and shows them. It reads
 // nothing back from the document and never makes markup out of data. While the tab is hidden it asks for nothing.
 
-import { NOTHING, about, amounts, clock, rate, rateUnit, seconds, unitsOf } from "./format.js";
-import { greatest, hourly, join, mount } from "./chart.js";
+import { about, amounts, clock, day, rate, rateUnit, seconds, unitsOf } from "./format.js";
+import { draw, greatest, join, mount, pieces, plan } from "./chart.js";
 
 const RING_S = 300;
 // A rate older than this is not "now".
@@ -33,7 +33,7 @@ const shell = {
   rate: (name, side) => (shell.fresh() ? ring.interfaces[name]?.[side].at(-1) : null) ?? null,
 };
 
-const ctx = { shell, api, el, note, go, paint };
+const ctx = { shell, api, el, note, go, paint, dress };
 
 // The service.
 
@@ -271,26 +271,162 @@ function trouble() {
   return collector !== "stopped" && why && `Something needs a look${why}.`;
 }
 
-// The first view.
+// The first view. What is chosen lies in the hash.
 
-const home = { feeds: [{ what: "history", every: 60, path: seriesPath, take: takeSeries }], change() {}, update: showHome };
+const RANGES = { "5m": 300, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000, "1y": 31536000 };
+const GROUPS = [["auto", 0], ["5 min", 300], ["hour", 3600], ["day", 86400]];
+const MARKS = ["reset", "gap", "implausible", "clock_step"];
+const LIVE = "5m";
 
-const chart = mount($("chart"));
-const spark = mount($("spark"), true);
+const home = {
+  feeds: [
+    { what: "history", every: 60, path: seriesPath, take: takeSeries },
+    { what: "events", every: 60, path: () => shell.health && `api/events?limit=200&from=${plan(...frame()).from}&to=${Math.ceil(frame()[1])}`, take: (answer) => (events = answer) },
+  ],
+  change(params) {
+    query = params;
+    stale = true;
+    for (const feed of home.feeds) feed.due = 0;
+  },
+  update: showHome,
+};
+
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const rows = new Map();
+let query = new URLSearchParams();
 let series = null;
-let charted;
-let sparked = 0;
+let events = [];
+let stale = true;
+let sketched = 0;
+let shown = null;
+
+const range = () => RANGES[query.get("range")] ? query.get("range") : "24h";
+const whole = () => !(query.get("to") > query.get("from"));
+const last = () => (ring.t.at(-1) ?? Math.floor(shell.now())) + 1;
+
+// From when to when is looked.
+function frame() {
+  if (!whole()) return [+query.get("from"), +query.get("to")];
+  const to = range() === LIVE ? last() : Math.floor(shell.now());
+  return [to - RANGES[range()], to];
+}
+
+const live = ([from, to]) => (whole() ? range() === LIVE : from >= ring.t[0] && to <= last());
+
+function chosen() {
+  const known = query.getAll("i").filter((name) => shell.interfaces?.some((iface) => iface.name === name)).slice(0, 8);
+  return known.length ? known : [shell.primary].filter(Boolean);
+}
+
+const fits = ([from, to], step) => !step || ((to - from) / step <= 720 && (to - from) / step >= 2);
 
 function seriesPath() {
-  const to = Math.floor(shell.now());
-  return shell.primary && shell.health && `api/traffic/series?from=${to - 86400}&to=${to}&points=288&interface=${encodeURIComponent(shell.primary)}`;
+  const now = frame();
+  if (!shell.health || !chosen().length || live(now)) return null;
+  const step = GROUPS.find(([name]) => name === query.get("by"))?.[1];
+  const asked = new URLSearchParams(plan(...now, fits(now, step) && step));
+  for (const name of chosen()) asked.append("interface", name);
+  return `api/traffic/series?${asked}`;
 }
 
-function takeSeries({ from, to, step, t, interfaces }) {
-  series = { ...interfaces[shell.primary], from: seconds(from), to: seconds(to), step, t: t.map(seconds) };
+function takeSeries({ step, t, interfaces }) {
+  series = { step, t: t.map(seconds), lines: Object.entries(interfaces).map(([name, columns]) => ({ name, ...columns })), frame: frame() };
+  home.feeds[0].every = Math.min(Math.max(step, 10), 300);
+  stale = true;
 }
+
+function alter(changes, quietly) {
+  const params = new URLSearchParams(query);
+  for (const [name, value] of Object.entries(changes)) {
+    params.delete(name);
+    for (const each of [value].flat()) if (each != null) params.append(name, each);
+  }
+  go(`#/${params.size ? `?${params}` : ""}`, quietly);
+}
+
+const chart = mount($("chart"), {
+  settle(from, to, moved) {
+    const least = Math.max(0, 10 - (to - from)) / 2;
+    alter({ from: Math.floor(from - least), to: Math.ceil(to + least) }, moved && !whole());
+  },
+  whole: () => whole() || alter({ from: null, to: null }),
+  read,
+});
+
+const tool = (text, label, onclick) => $("tools").appendChild(el("button", { ariaLabel: label, title: label, onclick }, text));
+const ranges = Object.keys(RANGES).map((range) => $("ranges").appendChild(el("button", { onclick: () => alter({ range, from: null, to: null }) }, range)));
+tool("‹", "Earlier", () => chart.shift(-0.5));
+tool("›", "Later", () => chart.shift(0.5));
+tool("−", "Zoom out", () => chart.zoom(2));
+tool("+", "Zoom in", () => chart.zoom(0.5));
+const back = tool("⤢", "The whole range again", () => alter({ from: null, to: null }));
+const grab = tool("Move", "Dragging moves the chart instead of zooming", () => (grab.ariaPressed = chart.grab = !chart.grab));
+const over = tool("Overlay", "Down and up over each other", () => alter({ over: query.has("over") ? null : 1 }));
+const groups = GROUPS.map(([name]) => el("option", { value: name }, name));
+const by = $("tools").appendChild(el("select", { ariaLabel: "Grouped by", onchange: () => alter({ by: by.value }) }, groups));
+const who = new Map();
+
+// What the cursor stands on, for the eye and for the ear.
+function read(i) {
+  const { t, step, lines } = shown ?? { t: [] };
+  const known = i != null && i < t.length;
+  const from = t[i];
+  const sides = ["rx", "tx", "rx_peak", "tx_peak"];
+  const text = known && [
+    step < 86400 ? `${day(from)} ${clock(from, step < 60)}–${clock(from + step, step < 60)}` : day(from, true),
+    ...lines.map((line) => {
+      const [rx, tx, rxPeak, txPeak] = amounts(sides.map((side) => line[side]?.[i]), shell.units.rate);
+      return `${lines.length > 1 ? `${line.name} ` : ""}↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}`;
+    }),
+    ...marks().filter(([time]) => time >= from && time < from + step).map(([, text]) => text),
+  ].join("\n");
+  tell("read", text);
+  $("read").className = i > t.length / 2 ? "" : "right";
+  $("chart").ariaValueText = text || "no cursor";
+  $("chart").ariaValueNow = i ?? 0;
+}
+
+const marks = () => events.filter(({ time, kind, interface: name }) => time && MARKS.includes(kind) && (!name || chosen().includes(name)))
+  .map(({ time, interface: name, detail }) => [seconds(time), [name, detail].filter(Boolean).join(": ")]);
+
+function showHistory() {
+  const now = frame();
+  const running = live(now);
+  if (!stale && !running) return;
+  stale = false;
+  const { units } = shell;
+  const names = chosen();
+  shown = running
+    ? { t: ring.t, step: 1, lines: names.map((name) => ({ name, ...ring.interfaces[name] })).filter((line) => line.rx) }
+    : series ?? { t: [], step: 60, lines: [] };
+  const [from, to] = (whole() && !running && series?.frame) || now;
+  chart({ ...shown, from, to, units: units.rate, overlaid: query.has("over"), marks: marks().map(([time]) => time) });
+  const every = shown.step;
+  show($("step"), every < 2 ? "each second" : `averages of ${every < 60 ? `${every} s` : every < 3600 ? `${every / 60} min` : every < 86400 ? `${every / 3600} h` : `${every / 86400} d`}, pale: the peaks`);
+  ranges.forEach((button) => (button.ariaPressed = whole() && button.textContent === range()));
+  back.disabled = whole();
+  over.ariaPressed = query.has("over");
+  groups.forEach((option, i) => (option.disabled = !fits(now, GROUPS[i][1])));
+  by.value = groups.find((option) => !option.disabled && option.value === query.get("by"))?.value ?? "auto";
+  const known = greatest(...shown.lines.flatMap((line) => [line.rx, line.tx])) !== null;
+  tell("empty", shell.interfaces && (series || running) && !known && (running
+    ? "The first seconds appear here at once."
+    : "Nothing is recorded of this time. On a first visit the first figures appear within a few minutes, and after a day the picture is whole. There is nothing to set up."));
+  if (running && Date.now() - described < 10000) return;
+  described = Date.now();
+  const table = pieces(shown.t, shown.lines.flatMap((line) => [line.rx, line.tx]), shown.lines.flatMap((line) => [line.rx_peak, line.tx_peak]), 24);
+  const head = ["", ", peak"].flatMap((what) => shown.lines.flatMap(({ name }) => [`${name} down${what}`, `${name} up${what}`]));
+  $("table").replaceChildren(
+    el("caption", null, `Rates in ${rateUnit(units)}`),
+    el("tr", null, ["From", ...head].map((text) => el("th", { scope: "col" }, text))),
+    ...table.map(([time, ...values]) => el("tr", null, el("th", { scope: "row" }, `${day(time)} ${clock(time)}`), values.flat().map((value) => el("td", null, rate(value, units))))),
+    ...marks().map(([time, text]) => el("tr", null, el("th", { scope: "row" }, `${day(time)} ${clock(time)}`), el("td", null, text))),
+  );
+  $("chart").ariaLabel = `Traffic of ${names.join(", ")}, ${day(from)} ${clock(from)} to ${day(to)} ${clock(to)}`;
+  $("chart").ariaValueMax = shown.t.length;
+}
+
+let described = 0;
 
 function showHome() {
   const { interfaces, primary, units } = shell;
@@ -302,60 +438,68 @@ function showHome() {
     : "No network interface was found. One that is plugged in appears here by itself."));
   $("rates").hidden = $("spark").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => show(node, rate(shell.rate(primary, i ? "tx" : "rx"), units)));
-
-  if (!calm.matches || Date.now() - sparked > 10000) {
-    sparked = Date.now();
-    const columns = ring.interfaces[primary];
-    const to = ring.t.at(-1) + 1;
-    spark(columns ? { ...columns, t: ring.t, step: 1, from: to - RING_S, to } : null);
-  }
-  const empty = series && greatest(series.rx, series.tx) === null;
-  if (series !== charted) {
-    charted = series;
-    chart(empty ? null : charted);
-  }
-  tell("empty", (idle || empty)
-    && "Nothing is recorded yet. The first figures appear here within a few minutes, and after a day the picture is whole. There is nothing to set up.");
+  document.querySelectorAll(".unit").forEach((node) => show(node, rateUnit(units)));
+  const today = main?.today_rx_bytes == null ? [] : amounts([main.today_rx_bytes, main.today_tx_bytes], units.amount);
+  tell("today", today.length && `Today ↓ ${today[0]} ↑ ${today[1]}`);
   list();
+  if (!calm.matches || Date.now() - sketched > 10000) {
+    sketched = Date.now();
+    const to = last();
+    for (const [name, canvas] of [[primary, $("spark")], ...[...rows].map(([name, row]) => [name, row.querySelector("canvas")])])
+      draw(canvas, { t: ring.t, step: 1, lines: [ring.interfaces[name]].filter(Boolean), from: to - RING_S, to, units: units.rate, bare: true });
+  }
+  showHistory();
 }
 
 function list() {
   const { interfaces, units } = shell;
   for (const name of rows.keys()) if (!interfaces.some((iface) => iface.name === name)) rows.delete(name);
   const rank = (iface) => (iface.primary ? 0 : iface.status === "up" ? 1 : 2);
-  const parts = { watched: [], ignored: [] };
-  for (const iface of (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }))) {
+  const sorted = (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }));
+  const today = amounts(sorted.map((iface) => (iface.monitored ? iface.today_rx_bytes + iface.today_tx_bytes : null)), units.amount);
+  const parts = { watched: [], ignored: [], who: [] };
+  sorted.forEach((iface, i) => {
     const { name, alias, monitored, ignored_because: reason } = iface;
-    if (!rows.has(name)) rows.set(name, $("row").content.firstChild.cloneNode(true));
+    if (!rows.has(name)) {
+      const row = $("row").content.firstChild.cloneNode(true);
+      row.querySelector("a").href = `#/interface/${encodeURIComponent(name)}`;
+      rows.set(name, row);
+      who.set(name, el("button", { onclick: () => alter({ i: chosen().includes(name) ? chosen().filter((each) => each !== name) : [...chosen(), name] }) }));
+    }
     const row = rows.get(name);
     row.className = iface.primary ? "primary" : iface.status;
-    const [head, rx, tx] = row.children;
+    const [head, ...cells] = row.children;
     show(head.children[0], name);
     show(head.children[1], alias ?? "");
-    show(head.children[2], monitored ? about(iface) : reason ?? "not chosen");
-    show(rx, monitored ? rate(shell.rate(name, "rx"), units) : "");
-    show(tx, monitored ? rate(shell.rate(name, "tx"), units) : "");
+    show(head.children[2].firstChild, monitored ? about(iface) : reason ?? "not chosen");
+    const texts = monitored ? [rate(shell.rate(name, "rx"), units), rate(shell.rate(name, "tx"), units), today[i]] : [];
+    cells.forEach((cell, i) => show(cell, texts[i] ?? ""));
     parts[monitored ? "watched" : "ignored"].push(row);
-  }
+    if (monitored) parts.who.push(who.get(name));
+    show(who.get(name), alias || name);
+    who.get(name).ariaPressed = chosen().includes(name);
+  });
   // Moving a row takes the selection from it: only when something moved.
   for (const [id, wanted] of Object.entries(parts)) {
     const shown = $(id).children;
     if (shown.length !== wanted.length || wanted.some((row, i) => row !== shown[i])) $(id).replaceChildren(...wanted);
   }
+  $("who").hidden = parts.who.length < 2;
   const fold = document.querySelector("details");
   fold.hidden = !parts.ignored.length;
   show(fold.firstElementChild, `${parts.ignored.length} ignored`);
 }
 
 // By hand it is light or dark, else as the system has it.
-export function dress(theme) {
-  if (theme !== undefined) localStorage.theme = theme;
+function dress(theme) {
+  if (theme != null) localStorage.theme = theme;
   document.documentElement.dataset.theme = localStorage.theme ?? "";
+  chart.soon();
 }
-ctx.dress = dress;
-dress();
 
+dress();
+matchMedia("(prefers-color-scheme: dark)").onchange = chart.soon;
 $("stopped").lastElementChild.onclick = () => api("collector/start", { method: "POST" }).then(() => (FEEDS[2].due = 0), (error) => note(error.message));
-document.addEventListener("visibilitychange", turn);
-addEventListener("hashchange", route);
+document.onvisibilitychange = turn;
+onhashchange = route;
 route();

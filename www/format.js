@@ -31,11 +31,12 @@ export function rate(value, units) {
   return value > 0 && value < 0.005 ? "<0.01" : value.toFixed(2);
 }
 
-// Amounts that stand together, in bytes: all in the unit of the greatest, or they could not be compared at a glance.
+// Values that stand together, in bytes (a second): all in the unit of the greatest, or they could not be compared at a
+// glance. What is no number is not known.
 export function amounts(values, units) {
-  const most = Math.max(...values.map((value) => value ?? 0));
-  const [name, size] = unitFor(units.amount, most);
-  return values.map((value) => (value == null ? NOTHING : `${(value / size).toFixed(most / size < 100 ? 2 : 1)} ${name}`));
+  const most = Math.max(0, ...values.filter(Number.isFinite));
+  const [name, size] = unitFor(units, most);
+  return values.map((value) => (!Number.isFinite(value) ? NOTHING : `${(value / size).toFixed(most / size < 100 ? 2 : 1)} ${name}`));
 }
 
 // The API's times, RFC 3339 or Unix seconds, as the latter.
