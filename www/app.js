@@ -56,7 +56,8 @@ async function api(path, { method, body } = {}) {
   const content = await (json ? answer.json() : answer.blob());
   if (answer.ok) return content;
   const { detail } = content;
-  throw new Error(Array.isArray(detail) ? detail.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") : detail ?? answer.status);
+  const sentence = Array.isArray(detail) ? detail.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") : detail ?? answer.status;
+  throw Object.assign(new Error(sentence), { detail });
 }
 
 // Asked for once, however many requests want it; who does not give it is asked again only for a change.

@@ -54,9 +54,11 @@ export function label(by, { from, to }, now, brief) {
   const year = (unix) => day(unix, true).slice(11);
   const middle = (from + to) / 2;
   const exact = now && year(middle) !== year(now);
+  // A line may end before the hour, and nowhere else.
+  const whole = (unix) => day(unix, exact).replace(/ /g, "\u00a0");
   const [first, last] = [from, to].map((unix, i) => date(unix + (i ? -0.5 : 0.5) * DAY_S));
-  if (by === "hour") return brief ? clock(from) : `${day(from, exact)} ${clock(from)}`;
-  if (by === "day") return brief ? String(+date(middle).slice(4)) : day(middle, exact);
+  if (by === "hour") return brief ? clock(from) : `${whole(from)} ${clock(from)}`;
+  if (by === "day") return brief ? String(+date(middle).slice(4)) : whole(middle);
   if (by === "month") return brief ? date(middle).slice(0, 3) : `${date(middle).slice(0, 3)} ${year(middle)}`;
   if (by === "year") return year(middle);
   return brief ? first : `${first} – ${last}${exact ? ` ${year(middle)}` : ""}`;
@@ -111,7 +113,9 @@ export function changes(settings, texts) {
   const body = {};
   for (const [key, now] of Object.entries(texts)) {
     const setting = settings[key];
-    if (setting && now !== text(setting)) body[key] = now === String(setting.default) ? null : typed(setting.kind, now);
+    // An empty field means the default; choices have no empty one.
+    const usual = /word|switch/.test(setting?.kind) && now === String(setting.default);
+    if (setting && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
   }
   return body;
 }
@@ -165,6 +169,7 @@ const using = (view) => (ctx) => {
   return view(ctx);
 };
 
+const sizes = (values) => amounts(values, shell.units.amount);
 const count = (number) => number?.toLocaleString("en") ?? NOTHING;
 const when = (time) => (time ? `${day(seconds(time)).slice(4)} ${clock(seconds(time), true)}` : "with a wrong clock");
 const hash = (path, values) => `#/${path}?${new URLSearchParams(values)}`;
@@ -274,7 +279,7 @@ function usage({ root, params }) {
 
   // A row leads to what it is made of, in the end to the curve.
   function numbers(rows, by, caption) {
-    const texts = amounts(rows.flatMap(sums), shell.units);
+    const texts = sizes(rows.flatMap(sums));
     const { into } = PERIODS[by];
     const title = (text, className = "") => el("th", { scope: "col", className }, text);
     return el("table", null, el("caption", { className: "unseen" }, caption), el("thead", null, el("tr", null, title(by), title("Down", "rx"), title("Up", "tx"), title("Total"))),
@@ -287,8 +292,8 @@ function usage({ root, params }) {
   }
 
   function draw(shown) {
-    const { top, ticks, unit: [unit, size] } = barScale(Math.max(...shown.map((row) => (row ? row.rx + row.tx : 0))), 4, shell.units);
-    const every = Math.ceil(shown.length / 12);
+    const { top, ticks, unit: [unit, size] } = barScale(Math.max(0, ...shown.map((row) => row && row.rx + row.tx)), 4, shell.units);
+    const every = Math.ceil(shown.length / 10);
     const at = (node, side, value) => {
       node.style[side] = `${(value / top) * 100}%`;
       return node;
@@ -296,8 +301,8 @@ function usage({ root, params }) {
     return [
       ticks.map((tick) => at(el("span", null, `${+(tick / size).toPrecision(3)} ${unit}`), "bottom", tick)),
       shown.map((row, i) => {
-        const tell = () => put(told, row ? `· ${label(by, row, shell.now())}: ${amounts(sums(row), shell.units).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "· nothing is known");
-        const back = (shown.length - 1 - i) / every;
+        const tell = () => put(told, row ? `· ${label(by, row, shell.now())}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "· nothing is known");
+        const back = (shown.length - 1 - i - (every >> 1)) / every;
         return el("div", { onpointerenter: tell, onclick: tell }, row && [at(el("i", { className: "out" }), "height", row.tx), at(el("i", { className: "in" }), "height", row.rx)],
           row && back % 1 === 0 && el("small", { className: back % 2 ? "spare" : "" }, label(by, row, 0, true)));
       }),
@@ -324,7 +329,7 @@ function usage({ root, params }) {
       const [month] = latest(months ?? [], now);
       const guess = month && best?.[0] && project(month, best[0].from, now);
       [...latest(days ?? [], now), month, guess].forEach((row, i) => {
-        const texts = row ? amounts(sums(row), units) : [NOTHING, NOTHING, i > 2 && month && best ? "too early" : NOTHING];
+        const texts = row ? sizes(sums(row)) : [NOTHING, NOTHING, i > 2 && month && best ? "too early" : NOTHING];
         tiles[i].querySelectorAll("span, b").forEach((node, k) => put(node, texts[(k + 2) % 3]));
       });
 
@@ -379,7 +384,7 @@ function iface({ root, name }) {
   const watch = choice("Watch it", [["", "as the rules say"], ["true", "always"], ["false", "never"]], "", (value, node) =>
     act(node, () => set({ monitored: value ? value === "true" : null }, { true: "It is watched.", false: "It is left out from now on; its history stays." }[value] ?? "The rules decide.")));
   const rules = soft();
-  const main = button("", () => set({ primary: !fixed() }, "The headline follows."));
+  const main = button("…", () => set({ primary: !fixed() }, "The headline follows."));
   const fixed = () => iface.primary && config?.primary?.value === name;
   const gone = el("select", { ariaLabel: "Absent interface" });
   const merge = bar("Add the history of", gone, button("Merge", () => confirm(`All that was counted of ${gone.value} becomes history of ${name}, and ${gone.value} is forgotten. This cannot be undone.`)
@@ -395,6 +400,7 @@ function iface({ root, name }) {
     card("What to do with it", form(save, () => set({ alias: alias.value.trim() }, "Saved."), field("Name for people", alias), save), watch, rules, bar(main, forget), merge),
     card("What happened to it", happened),
   ];
+  parts[3].classList.add("log");
   root.className = "more";
   root.append(card("", title, kind, now, bar(el("a", { className: "button", href: hash("", { i: name }) }, "History"), el("a", { className: "button", href: hash("usage", { i: name }) }, "Usage"))), ...parts);
 
@@ -408,7 +414,7 @@ function iface({ root, name }) {
       for (const part of parts) part.hidden = !iface;
       if (!iface) return;
       const away = iface.present === false;
-      const pair = (rx, tx) => rx != null && amounts([rx, tx], units);
+      const pair = (rx, tx) => rx != null && sizes([rx, tx]);
       facts(now, [
         ["Now", !away && iface.monitored && ["rx", "tx"].map((side) => `${rate(shell.rate(name, side), units)} ${rateUnit(units)}`)],
         ["Today", pair(iface.today_rx_bytes, iface.today_tx_bytes)], ["In all", pair(iface.lifetime_rx_bytes, iface.lifetime_tx_bytes)],
@@ -416,7 +422,7 @@ function iface({ root, name }) {
       facts(link, [
         ...(iface.addresses ?? []).map(({ family, address, netmask }) => [family === "inet" ? "IPv4" : "IPv6", netmask ? `${address}/${prefix(netmask)}` : address]),
         ["MAC", iface.mac], ["MTU", iface.mtu], ["Speed", iface.speed && `${count(iface.speed)} Mbit/s`], ["Part of", iface.parent],
-        ["Number", iface.ifindex], ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
+        ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
       ]);
       parts[1].hidden = !stats;
       const late = recent(records ?? [], shell.now());
@@ -457,12 +463,13 @@ function system({ root }) {
   } }, "Show older ones");
   root.className = "more system";
   root.append(card("How it is", words, states), card("The history", history), card("The machine", machine), card("What happened", log, more));
+  root.lastChild.classList.add("log");
   return {
     feeds,
     title: "System",
     update() {
-      const { health, units } = shell;
-      const amount = (bytes) => bytes != null && amounts([bytes], units)[0];
+      const { health } = shell;
+      const amount = (bytes) => bytes != null && sizes([bytes])[0];
       const { database = {}, collector, clock: time } = health?.details ?? {};
       if (collector) {
         const { stats } = collector;
@@ -479,14 +486,14 @@ function system({ root }) {
           ["File", database.database_path], ["Size", amount(database.database_size_bytes)],
           ["Last saved", ago(database.last_saved)], ["Saved every", database.flush_interval_seconds && span(database.flush_interval_seconds)],
           ["A power cut now would lose", since ? `the last ${span(since)}` : "nothing"],
-          ["of the headline", since && database.unsaved_rx_bytes != null && amounts([database.unsaved_rx_bytes, database.unsaved_tx_bytes], units)],
+          ["of the headline", since && database.unsaved_rx_bytes != null && sizes([database.unsaved_rx_bytes, database.unsaved_tx_bytes])],
           ["Written in a day", amount(database.bytes_written_per_day) || "known after an hour"],
           ["Samples", count(database.traffic_data_records)], ["Failed saves", database.save_failures], ["Disk in use", metrics && `${Math.round(metrics.disk_usage_percent)} %`],
         ]);
       }
       facts(machine, [
         ["Name", info?.hostname], ["System", info?.os], ["Up for", info && span(info.uptime_seconds)],
-        ["Processor", metrics && `${Math.round(metrics.cpu_percent)} % busy`], ["Memory free", info && amounts([info.memory_available, info.memory_total], units).join(" of ")],
+        ["Processor", metrics && `${Math.round(metrics.cpu_percent)} % busy`], ["Memory free", info && sizes([info.memory_available, info.memory_total]).join(" of ")],
         ["Net-Pulse", info?.version], ["runs for", collector && span(collector.stats.uptime_seconds)],
         ["takes memory", amount(metrics?.rss_bytes)], ["processor time", metrics?.cpu_seconds != null && span(metrics.cpu_seconds)],
       ]);
