@@ -8,12 +8,12 @@ const DAY_S = 86400;
 
 // How usage is cut: the length of a row in seconds, how many are shown, and how a row is cut further.
 export const PERIODS = {
-  hour: { name: "Hours", length: 3600, count: 48 },
-  day: { name: "Days", length: DAY_S, count: 31, into: "hour" },
-  week: { name: "Weeks", length: 7 * DAY_S, count: 26, into: "day" },
-  month: { name: "Months", length: 30.44 * DAY_S, count: 24, into: "day" },
-  year: { name: "Years", length: 365.25 * DAY_S, count: 12, into: "month" },
-  cycle: { name: "Cycles", length: 30.44 * DAY_S, count: 24, into: "day" },
+  hour: { length: 3600, count: 48 },
+  day: { length: DAY_S, count: 31, into: "hour" },
+  week: { length: 7 * DAY_S, count: 26, into: "day" },
+  month: { length: 30.44 * DAY_S, count: 24, into: "day" },
+  year: { length: 365.25 * DAY_S, count: 12, into: "month" },
+  cycle: { length: 30.44 * DAY_S, count: 24, into: "day" },
 };
 
 // Rows as bars: a period of which nothing is known is a hole as wide as itself, and null.
@@ -32,10 +32,8 @@ export function slots(rows, length) {
 export function barScale(most, count, units) {
   const unit = unitFor(units.amount, most);
   const step = most ? niceStep(most / unit[1], count) * unit[1] : unit[1];
-  const top = Math.max(1, Math.ceil((most / step) * (1 - 1e-9))) * step;
-  const ticks = [];
-  for (let k = 1; k * step <= top * (1 + 1e-9); k++) ticks.push(k * step);
-  return { top, ticks, unit };
+  const steps = Math.max(1, Math.ceil((most / step) * (1 - 1e-9)));
+  return { top: steps * step, ticks: Array.from({ length: steps }, (_, k) => (k + 1) * step), unit };
 }
 
 // What a period comes to if it goes on as it went since `known`, the start of the records; null where that would be a
@@ -73,17 +71,14 @@ export function latest(rows, now) {
 
 // Seconds as the two greatest units.
 export function span(length) {
-  const parts = [["d", DAY_S], ["h", 3600], ["min", 60], ["s", 1]];
   let rest = Math.max(0, Math.round(length));
-  let at = parts.findIndex(([, size]) => rest >= size);
-  if (at < 0) return "0 s";
   const found = [];
-  for (const [name, size] of parts.slice(at, at + 2)) {
+  for (const [name, size] of [["d", DAY_S], ["h", 3600], ["min", 60], ["s", 1]]) {
     const count = Math.floor(rest / size);
-    if (count) found.push(`${count} ${name}`);
     rest -= count * size;
+    if (count || found.length) found.push(count && `${count} ${name}`);
   }
-  return found.join(" ");
+  return found.slice(0, 2).filter(Boolean).join(" ") || "0 s";
 }
 
 // As the router has it: * stands for anything, everything else for itself.
@@ -120,23 +115,16 @@ export function changes(settings, texts) {
   return body;
 }
 
-// The faults of a 422 by setting; whatever belongs to none of the fields is under "".
-export function faultsOf(detail, keys) {
-  const faults = {};
-  for (const { loc, msg } of Array.isArray(detail) ? detail : []) {
-    const key = keys.includes(loc.at(-1)) ? loc.at(-1) : "";
-    faults[key] = [faults[key], key ? msg : `${loc.at(-1)} ${msg}`].filter(Boolean).join("; ");
-  }
-  return faults;
+// The faults of a 422, by setting.
+export function faultsOf(detail) {
+  return Object.fromEntries((Array.isArray(detail) ? detail : []).map(({ loc, msg }) => [loc.at(-1), msg]));
 }
 
 // How many errors and drops there were in the newest samples, which begin `seconds` ago.
 export function recent(records, now) {
-  if (!records.length) return null;
-  const sum = (name) => records.reduce((all, record) => all + (record[name] ?? 0), 0);
-  const since = Math.min(...records.map((record) => seconds(record.timestamp)));
-  const names = ["rx_errors", "tx_errors", "rx_drops", "tx_drops"];
-  return { seconds: Math.max(1, now - since), ...Object.fromEntries(names.map((name) => [name, sum(name)])) };
+  const sums = { seconds: now - Math.min(now - 1, ...records.map(({ timestamp }) => seconds(timestamp))) };
+  for (const name of ["rx_errors", "tx_errors", "rx_drops", "tx_drops"]) sums[name] = records.reduce((sum, record) => sum + (record[name] ?? 0), 0);
+  return sums;
 }
 
 // A netmask as the number of its bits, of either family.
@@ -147,17 +135,12 @@ export function prefix(mask) {
 }
 
 // How it is, in a sentence or two.
-export function wellbeing({ status, reason, details: { collector, database, interfaces, clock: time = {} } }) {
-  const sentences = [];
-  if (reason) sentences.push(`${reason[0].toUpperCase()}${reason.slice(1)}.`);
-  else if (status === "healthy") {
-    const { polling_interval: every } = collector.configuration;
-    const count = interfaces.monitored_interfaces ?? collector.stats.interfaces_monitored;
-    const save = database.flush_interval_seconds ? ` and saved every ${span(database.flush_interval_seconds)}` : "";
-    sentences.push(`All is well. ${count} ${count === 1 ? "interface is" : "interfaces are"} read every ${span(every)}${save}.`);
-  }
-  if (time.believed === false) sentences.push("The clock of this machine cannot be right yet: what is counted waits in memory until it is.");
-  return sentences.join(" ");
+export function wellbeing({ status, reason, details: { collector, database, interfaces, clock } }) {
+  const count = interfaces.monitored_interfaces;
+  const save = database.flush_interval_seconds ? ` and saved every ${span(database.flush_interval_seconds)}` : "";
+  const well = `All is well: ${count} ${count === 1 ? "interface is" : "interfaces are"} read every ${span(collector.configuration.polling_interval)}${save}.`;
+  const late = clock?.believed === false ? " The clock cannot be right yet: what is counted waits in memory until it is." : "";
+  return (reason ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : status === "healthy" ? well : status) + late;
 }
 
 // What follows is seen. Views are given the shell's tools; the module keeps them, as there is one view at a time.
@@ -230,19 +213,19 @@ async function act(node, work) {
 }
 
 const button = (text, work) => el("button", { type: "button", onclick: ({ currentTarget }) => act(currentTarget, work) }, text);
-const form = (button, work, ...children) => el("form", { onsubmit(event) {
+const form = (button, work, ...children) => el("form", { noValidate: true, onsubmit(event) {
   event.preventDefault();
   act(button, work);
 } }, ...children);
 const send = (method, path, body) => api(path, { method, body });
-const kept = ({ saved }, done) => (saved === false ? `${done} It could not be written to disk yet, and is tried again.` : done);
+const kept = ({ saved }, done) => (saved === false ? `${done} It is not on disk yet.` : done);
 
 function usage({ root, params }) {
-  let by, rows, days, months, best;
-  const chosen = () => params.get("i") ?? shell.primary;
+  let by, of, rows, days, months, best;
+  const chosen = () => params.get("i") ?? shell.primary ?? "";
   const path = (by, more) => shell.health && chosen() && `api/traffic/totals?${new URLSearchParams({ by, interface: chosen(), ...more })}`;
   const range = () => Object.fromEntries(["from", "to"].filter((key) => params.get(key)).map((key) => [key, params.get(key)]));
-  const place = (more) => hash("usage", { by, i: chosen() ?? "", ...more });
+  const place = (more) => hash("usage", { by, i: chosen(), ...more });
   const read = (answer) => answer.map((row) => ({ from: seconds(row.from), to: seconds(row.to), rx: row.rx_bytes, tx: row.tx_bytes, whole: row.complete }));
   const sums = ({ rx, tx }) => [rx, tx, rx + tx];
   const feeds = [
@@ -255,7 +238,7 @@ function usage({ root, params }) {
   const tiles = ["Today", "Yesterday", "This month", "This month, going on like this"].map((title) =>
     el("section", { className: "card tile" }, el("h2", null, title), el("b"), el("p", null, bothWays())));
   const which = el("select", { ariaLabel: "Interface", onchange: () => go(hash("usage", { by, i: which.value })) });
-  const cuts = Object.keys(PERIODS).map((word) => el("a", null, PERIODS[word].name));
+  const cuts = Object.keys(PERIODS).map((word) => el("a", null, `${word}s`));
   const [earlier, later] = ["‹ Earlier", "Later ›"].map((text) => el("a", { className: "button" }, text));
   const title = el("h2");
   const bars = el("div", { className: "bars" });
@@ -273,7 +256,9 @@ function usage({ root, params }) {
   function change(next) {
     params = next;
     by = PERIODS[params.get("by")] ? params.get("by") : "day";
-    rows = days = months = best = null;
+    rows = null;
+    if (of !== chosen()) days = months = best = null;
+    of = chosen();
     for (const feed of feeds) feed.due = 0;
   }
 
@@ -286,7 +271,7 @@ function usage({ root, params }) {
       el("tbody", null, rows.map((row, i) => {
         const { from, to } = row;
         const note = to > shell.now() ? " so far" : row.whole ? "" : " in part";
-        return el("tr", null, el("th", { scope: "row" }, el("a", { href: hash(into ? "usage" : "", { by: into, i: chosen(), from, to }) }, label(by, row, shell.now())), el("small", null, note)),
+        return el("tr", null, el("th", { scope: "row" }, el("a", { href: hash(into ? "usage" : "", { ...(into && { by: into }), i: chosen(), from, to }) }, label(by, row, shell.now())), el("small", null, note)),
           texts.slice(3 * i, 3 * i + 3).map((text) => el("td", null, text)));
       })));
   }
@@ -303,7 +288,7 @@ function usage({ root, params }) {
       shown.map((row, i) => {
         const tell = () => put(told, row ? `· ${label(by, row, shell.now())}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "· nothing is known");
         const back = (shown.length - 1 - i - (every >> 1)) / every;
-        return el("div", { onpointerenter: tell, onclick: tell }, row && [at(el("i", { className: "out" }), "height", row.tx), at(el("i", { className: "in" }), "height", row.rx)],
+        return el("div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i", { className: "out" }), "height", row.tx), at(el("i", { className: "in" }), "height", row.rx)],
           row && back % 1 === 0 && el("small", { className: back % 2 ? "spare" : "" }, label(by, row, 0, true)));
       }),
     ];
@@ -312,10 +297,9 @@ function usage({ root, params }) {
   change(params);
   return {
     feeds, change,
-    get title() {
-      return `Usage ${chosen() ?? ""}`;
-    },
+    title: "Usage",
     update() {
+      if (of !== chosen()) change(params);
       const { interfaces, units } = shell;
       const now = shell.now();
       const length = PERIODS[by].count * PERIODS[by].length;
@@ -323,7 +307,7 @@ function usage({ root, params }) {
       options(which, (interfaces ?? []).filter(({ monitored, present, name }) => monitored || present === false || name === chosen()).map((iface) => [iface.name, called(iface)]), chosen());
       cuts.forEach((link, i) => {
         const word = Object.keys(PERIODS)[i];
-        link.href = hash("usage", { by: word, i: chosen() ?? "" });
+        link.href = hash("usage", { by: word, i: chosen() });
         link.ariaCurrent = word === by ? "page" : null;
       });
       const [month] = latest(months ?? [], now);
@@ -334,21 +318,24 @@ function usage({ root, params }) {
       });
 
       const first = rows?.[0];
-      put(title, params.get("from") && first ? `${label(by, first, now)} – ${label(by, rows.at(-1), now)}` : PERIODS[by].name);
+      const ends = params.get("from") && first ? [first, rows.at(-1)].map((row) => label(by === "hour" ? "day" : by, row, now)) : [`${by}s`];
+      put(title, [...new Set(ends)].join(" – "));
       earlier.hidden = !first;
       earlier.href = place({ to: first?.from });
       const end = +params.get("to") + length;
       later.hidden = !params.get("to");
       later.href = place(end < now ? { to: Math.round(end) } : {});
-      bars.parentNode.hidden = figures.hidden = !first;
-      put(empty, (interfaces && !chosen()) || (rows && !first) ? "Nothing is recorded here. The first figures appear a few minutes after the first traffic; there is nothing to set up." : "");
+      const idle = rows ? !first : interfaces && !of;
+      bars.parentNode.hidden = figures.hidden = idle;
+      put(empty, !idle ? "" : params.get("to") ? "Nothing is recorded of this time." : "Nothing is recorded yet. The first figures appear a few minutes after the first traffic; there is nothing to set up.");
+      // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
-        fill(bars, [rows, units], () => draw(slots(rows, PERIODS[by].length)));
-        fill(figures, [rows, units], () => [numbers(rows.toReversed(), by, `Usage by the ${by}`)]);
+        fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
+        fill(figures, [rows, by, of, units], () => [numbers(rows.toReversed(), by, `Usage by the ${by}`)]);
       }
       const most = (best ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
       top.hidden = most.length < 3;
-      fill(top, [most, units], () => [el("h2", null, "Top days of a year"), numbers(most, "day", "The days of most traffic")]);
+      fill(top, [most, of, units], () => [el("h2", null, "Top days of a year"), numbers(most, "day", "The days of most traffic")]);
     },
   };
 }
@@ -357,12 +344,14 @@ function iface({ root, name }) {
   let iface, stats, records, events, config;
   const own = `api/interfaces/${encodeURIComponent(name)}`;
   const feeds = [
-    { what: "interface", every: 10, path: () => own, take },
+    { what: "interface", every: 10, path: () => known() && own, take },
     { what: "counters", every: 5, path: () => iface?.present && `${own}/stats`, take: (answer) => (stats = answer) },
     { what: "errors", every: 60, path: () => iface?.present && `api/traffic/history?limit=120&${new URLSearchParams({ interface_name: name })}`, take: (answer) => (records = answer) },
     { what: "events", every: 60, path: () => iface && `api/events?limit=50&${new URLSearchParams({ interface: name })}`, take: (answer) => (events = answer.filter((event) => event.interface === name)) },
     { what: "settings", every: 300, path: () => "api/config", take: (answer) => (config = answer.settings) },
   ];
+
+  const known = () => shell.interfaces?.some((other) => other.name === name);
 
   function take(answer) {
     iface = answer;
@@ -383,7 +372,6 @@ function iface({ root, name }) {
   const save = el("button", null, "Save");
   const watch = choice("Watch it", [["", "as the rules say"], ["true", "always"], ["false", "never"]], "", (value, node) =>
     act(node, () => set({ monitored: value ? value === "true" : null }, { true: "It is watched.", false: "It is left out from now on; its history stays." }[value] ?? "The rules decide.")));
-  const rules = soft();
   const main = button("…", () => set({ primary: !fixed() }, "The headline follows."));
   const fixed = () => iface.primary && config?.primary?.value === name;
   const gone = el("select", { ariaLabel: "Absent interface" });
@@ -397,7 +385,7 @@ function iface({ root, name }) {
   });
   const parts = [
     card("Link", link), card("Counters", counters),
-    card("What to do with it", form(save, () => set({ alias: alias.value.trim() }, "Saved."), field("Name for people", alias), save), watch, rules, bar(main, forget), merge),
+    card("What to do with it", form(save, () => set({ alias: alias.value.trim() }, "Saved."), field("Name for people", alias), save), watch, bar(main, forget), merge),
     card("What happened to it", happened),
   ];
   parts[3].classList.add("log");
@@ -410,7 +398,7 @@ function iface({ root, name }) {
     update() {
       const { units } = shell;
       put(title, called(iface ?? { name }));
-      put(kind, iface ? about(iface) : feeds[0].fault ? "There is no interface of this name, and no history of one." : "");
+      put(kind, iface ? about(iface) : shell.interfaces && !known() ? "There is no interface of this name, and no history of one." : "");
       for (const part of parts) part.hidden = !iface;
       if (!iface) return;
       const away = iface.present === false;
@@ -421,21 +409,18 @@ function iface({ root, name }) {
       ]);
       facts(link, [
         ...(iface.addresses ?? []).map(({ family, address, netmask }) => [family === "inet" ? "IPv4" : "IPv6", netmask ? `${address}/${prefix(netmask)}` : address]),
-        ["MAC", iface.mac], ["MTU", iface.mtu], ["Speed", iface.speed && `${count(iface.speed)} Mbit/s`], ["Part of", iface.parent],
-        ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
+        ["MAC", iface.mac], ["MTU", iface.mtu], ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
       ]);
       parts[1].hidden = !stats;
-      const late = recent(records ?? [], shell.now());
+      const late = records?.length && recent(records, shell.now());
       const row = (title, key) => stats && [title, [stats[`rx_${key}`], stats[`tx_${key}`]].map(count)];
-      const lately = (key) => late && [`in the last ${span(late.seconds)}`, ["rx", "tx"].map((side) => late[`${side}_${key}`]).map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
+      const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, ["rx", "tx"].map((side) => late[`${side}_${key}`]).map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
       facts(counters, [row("Bytes", "bytes"), row("Packets", "packets"), row("Errors", "errors"), lately("errors"), row("Drops", "drops"), lately("drops")].filter(Boolean));
       if (document.activeElement !== alias && alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
       const among = (key) => config?.[key]?.value?.includes?.(name);
       if (watch.seen !== config) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "";
       watch.seen = config;
-      const owners = ["interfaces", "ignore", "primary"].map((key) => config?.[key]?.owner);
-      put(rules, owners.some(Boolean) ? `Set at the start: ${owners.filter(Boolean).join(", ")}.` : "");
-      main.hidden = away || owners[2] || (iface.primary && !fixed());
+      main.hidden = away || (iface.primary && !fixed());
       put(main, fixed() ? "Find the headline by its traffic" : "Make it the headline");
       forget.hidden = !away;
       const absent = (shell.interfaces ?? []).filter((other) => other.present === false && other !== iface && other.name !== name);
@@ -449,20 +434,15 @@ function iface({ root, name }) {
 
 function system({ root }) {
   let info, metrics, events;
-  let limit = 50;
   const feeds = [
     { what: "the machine", every: 60, path: () => "api/system/info", take: (answer) => (info = answer) },
     { what: "load", every: 15, path: () => "api/system/metrics", take: (answer) => (metrics = answer) },
-    { what: "events", every: 60, path: () => `api/events?limit=${limit}`, take: (answer) => (events = answer) },
+    { what: "events", every: 60, path: () => "api/events?limit=200", take: (answer) => (events = answer) },
   ];
   const words = el("p", { className: "words" });
   const [states, history, machine, log] = [list(), list(), list(), list()];
-  const more = el("button", { onclick() {
-    limit = Math.min(limit + 250, 1000);
-    feeds[2].due = 0;
-  } }, "Show older ones");
   root.className = "more system";
-  root.append(card("How it is", words, states), card("The history", history), card("The machine", machine), card("What happened", log, more));
+  root.append(card("How it is", words, states), card("The history", history), card("The machine", machine), card("What happened", log));
   root.lastChild.classList.add("log");
   return {
     feeds,
@@ -478,9 +458,9 @@ function system({ root }) {
         put(words, wellbeing(health));
         facts(states, [
           ["Reading", health.collector_status], ["Saving", health.database_status], ["Interfaces", health.interfaces_status],
-          ["Last reading", ago(stats.last_successful_poll)], ["Readings", `${count(stats.total_polls)}, ${count(stats.failed_polls)} failed`],
+          ["Last reading", ago(stats.last_successful_poll)], ["Failed readings", stats.failed_polls],
           ["Last fault", collector.last_error ?? database.error], ["Source", [collector.source, collector.source_note].filter(Boolean).join(": ")],
-          ["Time zone", time?.timezone], ["Clock", time && (time.believed ? "believed" : "cannot be right yet")],
+          ["Time zone", time?.timezone],
         ]);
         facts(history, [
           ["File", database.database_path], ["Size", amount(database.database_size_bytes)],
@@ -488,17 +468,15 @@ function system({ root }) {
           ["A power cut now would lose", since ? `the last ${span(since)}` : "nothing"],
           ["of the headline", since && database.unsaved_rx_bytes != null && sizes([database.unsaved_rx_bytes, database.unsaved_tx_bytes])],
           ["Written in a day", amount(database.bytes_written_per_day) || "known after an hour"],
-          ["Samples", count(database.traffic_data_records)], ["Failed saves", database.save_failures], ["Disk in use", metrics && `${Math.round(metrics.disk_usage_percent)} %`],
+          ["Failed saves", database.save_failures], ["Disk in use", metrics && `${Math.round(metrics.disk_usage_percent)} %`],
         ]);
       }
       facts(machine, [
-        ["Name", info?.hostname], ["System", info?.os], ["Up for", info && span(info.uptime_seconds)],
-        ["Processor", metrics && `${Math.round(metrics.cpu_percent)} % busy`], ["Memory free", info && sizes([info.memory_available, info.memory_total]).join(" of ")],
+        ["Name", info?.hostname], ["System", info?.os], ["Up for", info && span(info.uptime_seconds)], ["Memory free", info && sizes([info.memory_available, info.memory_total]).join(" of ")],
         ["Net-Pulse", info?.version], ["runs for", collector && span(collector.stats.uptime_seconds)],
-        ["takes memory", amount(metrics?.rss_bytes)], ["processor time", metrics?.cpu_seconds != null && span(metrics.cpu_seconds)],
+        ["takes memory", amount(metrics?.rss_bytes)],
       ]);
       story(log, events ?? [], true);
-      more.hidden = !(events?.length >= limit && limit < 1000);
     },
   };
 }
@@ -510,7 +488,6 @@ const GROUPS = {
   "How it is saved": { media: "Lies on", flush: "Save every" },
   "How long it is kept, in days": { keep_samples_days: "Samples", keep_5min_days: "Five minutes", keep_hours_days: "Hours" },
   "How it is shown": { timezone: "Time zone", units: "Rates in", prefixes: "Units" },
-  More: {},
 };
 const WORDS = { si: "MB: steps of 1000", iec: "MiB: steps of 1024", true: "yes", false: "no" };
 
@@ -545,18 +522,19 @@ function settings({ root }) {
     const input = choices ? options(el("select"), choices.map((word) => [word, WORDS[word] ?? word]))
       : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder, autocomplete: "off", spellcheck: false, autocapitalize: "off" });
     input.disabled = owner;
+    input.setAttribute("aria-describedby", `about-${key}`);
     const fault = el("span", { className: "bad" });
     const hint = el("small");
     const range = max && ` (${min} to ${max})`;
     inputs[key] = { input, fault, hint, help: `${owner ? `Set by ${owner}, change it there: ` : ""}${help.replace(/ \(default.*/, "")}${range}` };
-    return el("label", { className: "field" }, title, input, fault, hint);
+    return el("div", null, field(title, input), el("div", { id: `about-${key}` }, fault, hint));
   }
 
   function show() {
     const free = Object.keys(config).filter((key) => config[key].changeable !== false && !/^(running|primary_found)$/.test(key));
     const known = Object.values(GROUPS).flatMap(Object.keys);
-    GROUPS.More = Object.fromEntries(free.filter((key) => !known.includes(key)).map((key) => [key, key]));
-    fill(groups, free.map((key) => config[key].owner), () => Object.entries(GROUPS).map(([title, names]) => {
+    const more = Object.fromEntries(free.filter((key) => !known.includes(key)).map((key) => [key, key]));
+    fill(groups, free.map((key) => config[key].owner), () => Object.entries({ ...GROUPS, More: more }).map(([title, names]) => {
       const fields = Object.keys(names).filter((key) => free.includes(key)).map((key) => control(key, names[key]));
       return fields.length ? el("fieldset", { className: "card" }, el("legend", null, title), fields) : [];
     }));
@@ -580,10 +558,10 @@ function settings({ root }) {
       take(answer, true);
       return kept(answer, "Saved.");
     } catch (error) {
-      const faults = faultsOf(error.detail, Object.keys(inputs));
-      mark(faults);
-      document.querySelector("[aria-invalid]")?.focus();
-      throw Object.keys(faults).length ? new Error(faults[""] ?? "Nothing was saved: see what is marked.") : error;
+      mark(faultsOf(error.detail));
+      const marked = document.querySelector("[aria-invalid]");
+      marked?.focus();
+      throw marked ? new Error("Nothing was saved: see what is marked.") : error;
     }
   }
 
@@ -603,7 +581,7 @@ function settings({ root }) {
     delete localStorage.token;
     return "This browser has no token any more.";
   });
-  const access = card("Access token", soft("Whoever changes something needs it; ", el("code", null, "net-pulse token"), " prints it on the router."),
+  const access = card("Access token", soft("Changes need it; ", el("code", null, "net-pulse token"), " prints it on the router."),
     form(keep, async () => {
       localStorage.token = secret.value.trim();
       secret.value = "";

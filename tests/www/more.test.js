@@ -144,16 +144,15 @@ test("a word that is the default's is the default again", () => {
 
 test("faults find their fields", () => {
   const fault = (name, msg) => ({ loc: ["body", name], msg, input: "" });
-  check(faultsOf([fault("interval", "must be less"), fault("nope", "is no setting")], ["interval"]), { interval: "must be less", "": "nope is no setting" });
-  check(faultsOf([fault("interval", "a"), fault("interval", "b")], ["interval"]), { interval: "a; b" });
-  check(faultsOf("a sentence", ["interval"]), {});
-  check(faultsOf(undefined, []), {});
+  check(faultsOf([fault("interval", "must be less"), fault("media", "is no word")]), { interval: "must be less", media: "is no word" });
+  check(faultsOf("a sentence"), {});
+  check(faultsOf(undefined), {});
 });
 
 test("recent errors are those of the newest samples", () => {
   const record = (timestamp, rx_errors, tx_drops) => ({ timestamp, rx_errors, tx_errors: 0, rx_drops: 0, tx_drops });
   check(recent([record("1970-01-01T00:02:00Z", 2, 1), record("1970-01-01T00:01:00Z", 1, 0)], 180), { seconds: 120, rx_errors: 3, tx_errors: 0, rx_drops: 0, tx_drops: 1 });
-  check(recent([], 180), null);
+  check(recent([], 180).seconds, 1);
 });
 
 test("netmasks are counted", () => {
@@ -170,7 +169,7 @@ test("health is said in words", () => {
     status: "healthy", reason: null, ...more,
     details: { collector: { stats: {}, configuration: { polling_interval: "30" } }, database: { flush_interval_seconds: 300 }, interfaces: { monitored_interfaces: 3 }, clock },
   });
-  check(wellbeing(health()), "All is well. 3 interfaces are read every 30 s and saved every 5 min.");
+  check(wellbeing(health()), "All is well: 3 interfaces are read every 30 s and saved every 5 min.");
   check(wellbeing(health({ status: "degraded", reason: "collection is stopped" })), "Collection is stopped.");
-  assert.match(wellbeing(health({}, { believed: false })), /clock .* cannot be right/);
+  assert.match(wellbeing(health({}, { believed: false })), /clock cannot be right/);
 });
