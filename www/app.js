@@ -2,7 +2,7 @@
 // nothing back from the document and never makes markup out of data. While the tab is hidden it asks for nothing.
 
 import { about, amounts, clock, day, rate, rateUnit, seconds, unitsOf } from "./format.js";
-import { draw, greatest, join, mount, pieces, plan } from "./chart.js";
+import { SIDES, draw, greatest, join, plan } from "./chart.js";
 
 const RING_S = 300;
 // A rate older than this is not "now".
@@ -51,7 +51,7 @@ async function api(path, { method, body } = {}) {
     lost = null;
     for (const feed of feeds()) feed.due = 0;
   }
-  if (answer.status === 401 && (await token(method))) return api(path, { method, body });
+  if (answer.status === 401 && (method || !refused) && (await (asking ??= token()))) return api(path, { method, body });
   const json = answer.headers.get("Content-Type") === "application/json";
   const content = await (json ? answer.json() : answer.blob());
   if (answer.ok) return content;
@@ -64,19 +64,13 @@ async function api(path, { method, body } = {}) {
 let asking = null;
 let refused = false;
 
-function token(change) {
-  if (refused && !change) return false;
-  return (asking ??= new Promise((done) => {
-    const dialog = $("ask");
-    dialog.returnValue = "";
-    dialog.showModal();
-    dialog.onclose = () => {
-      refused = !dialog.returnValue;
-      if (!refused) localStorage.token = $("token").value.trim();
-      asking = null;
-      done(!refused);
-    };
-  }));
+async function token() {
+  const { ask } = await import("./token.js");
+  const given = await ask(el);
+  asking = null;
+  refused = !given;
+  if (given) localStorage.token = given;
+  return given;
 }
 
 // What is asked for again and again: `{ what, every, path, take }`, seconds between two questions, and where the answer
@@ -275,14 +269,13 @@ function trouble() {
 // The first view. What is chosen lies in the hash.
 
 const RANGES = { "5m": 300, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000, "1y": 31536000 };
-const GROUPS = [["auto", 0], ["5 min", 300], ["hour", 3600], ["day", 86400]];
+const GROUPS = { auto: 0, "5 min": 300, hour: 3600, day: 86400 };
 const MARKS = ["reset", "gap", "implausible", "clock_step"];
-const LIVE = "5m";
 
 const home = {
   feeds: [
     { what: "history", every: 60, path: seriesPath, take: takeSeries },
-    { what: "events", every: 60, path: () => shell.health && `api/events?limit=200&from=${plan(...frame()).from}&to=${Math.ceil(frame()[1])}`, take: (answer) => (events = answer) },
+    { what: "events", every: 60, path: eventsPath, take: takeEvents },
   ],
   change(params) {
     query = params;
@@ -294,160 +287,128 @@ const home = {
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const rows = new Map();
-let query = new URLSearchParams();
+let query;
 let series = null;
 let events = [];
-let stale = true;
 let sketched = 0;
-let shown = null;
+// What the chart shows, what a hand adds to that, and whether there is something newer.
+const plot = { canvas: $("chart"), look: {}, draw: () => (plot.left = draw(plot.canvas, { ...plot.data, ...plot.look })) };
+let stale;
+let refresh;
 
-const range = () => RANGES[query.get("range")] ? query.get("range") : "24h";
-const whole = () => !(query.get("to") > query.get("from"));
-const last = () => (ring.t.at(-1) ?? Math.floor(shell.now())) + 1;
+const range = () => (query.get("range") in RANGES ? query.get("range") : "24h");
+const whole = () => !(+query.get("to") > +query.get("from"));
 
-// From when to when is looked.
+// From when to when is looked, and whether that lies in the latest seconds, which need not be asked for.
 function frame() {
-  if (!whole()) return [+query.get("from"), +query.get("to")];
-  const to = range() === LIVE ? last() : Math.floor(shell.now());
-  return [to - RANGES[range()], to];
+  const last = ring.t.at(-1) + 1 || Math.floor(shell.now());
+  const [from, to] = whole() ? [last - RANGES[range()], last] : [+query.get("from"), +query.get("to")];
+  return { from, to, live: whole() ? range() === "5m" : from >= ring.t[0] && to <= last };
 }
-
-const live = ([from, to]) => (whole() ? range() === LIVE : from >= ring.t[0] && to <= last());
 
 function chosen() {
   const known = query.getAll("i").filter((name) => shell.interfaces?.some((iface) => iface.name === name)).slice(0, 8);
-  return known.length ? known : [shell.primary].filter(Boolean);
+  return known[0] ? known : [shell.primary ?? []].flat();
 }
 
-const fits = ([from, to], step) => !step || ((to - from) / step <= 720 && (to - from) / step >= 2);
+const fits = ({ from, to }, step) => !step || (to - from <= 720 * step && to - from >= 2 * step);
 
 function seriesPath() {
   const now = frame();
-  if (!shell.health || !chosen().length || live(now)) return null;
-  const step = GROUPS.find(([name]) => name === query.get("by"))?.[1];
-  const asked = new URLSearchParams(plan(...now, fits(now, step) && step));
+  if (!shell.health || !chosen()[0] || now.live) return null;
+  const step = GROUPS[query.get("by")];
+  const asked = new URLSearchParams(plan(now.from, now.to, fits(now, step) && step));
   for (const name of chosen()) asked.append("interface", name);
   return `api/traffic/series?${asked}`;
 }
 
 function takeSeries({ step, t, interfaces }) {
-  series = { step, t: t.map(seconds), lines: Object.entries(interfaces).map(([name, columns]) => ({ name, ...columns })), frame: frame() };
+  series = { ...frame(), step, t: t.map(seconds), lines: Object.entries(interfaces).map(([name, columns]) => ({ name, ...columns })) };
   home.feeds[0].every = Math.min(Math.max(step, 10), 300);
   stale = true;
 }
 
-function alter(changes, quietly) {
-  const params = new URLSearchParams(query);
-  for (const [name, value] of Object.entries(changes)) {
-    params.delete(name);
-    for (const each of [value].flat()) if (each != null) params.append(name, each);
-  }
-  go(`#/${params.size ? `?${params}` : ""}`, quietly);
+function takeEvents(answer) {
+  events = answer;
+  stale = true;
 }
 
-const chart = mount($("chart"), {
-  settle(from, to, moved) {
-    const least = Math.max(0, 10 - (to - from)) / 2;
-    alter({ from: Math.floor(from - least), to: Math.ceil(to + least) }, moved && !whole());
-  },
-  whole: () => whole() || alter({ from: null, to: null }),
-  read,
-});
-
-const tool = (text, label, onclick) => $("tools").appendChild(el("button", { ariaLabel: label, title: label, onclick }, text));
-const ranges = Object.keys(RANGES).map((range) => $("ranges").appendChild(el("button", { onclick: () => alter({ range, from: null, to: null }) }, range)));
-tool("‹", "Earlier", () => chart.shift(-0.5));
-tool("›", "Later", () => chart.shift(0.5));
-tool("−", "Zoom out", () => chart.zoom(2));
-tool("+", "Zoom in", () => chart.zoom(0.5));
-const back = tool("⤢", "The whole range again", () => alter({ from: null, to: null }));
-const grab = tool("Move", "Dragging moves the chart instead of zooming", () => (grab.ariaPressed = chart.grab = !chart.grab));
-const over = tool("Overlay", "Down and up over each other", () => alter({ over: query.has("over") ? null : 1 }));
-const groups = GROUPS.map(([name]) => el("option", { value: name }, name));
-const by = $("tools").appendChild(el("select", { ariaLabel: "Grouped by", onchange: () => alter({ by: by.value }) }, groups));
-const who = new Map();
-
-// What the cursor stands on, for the eye and for the ear.
-function read(i) {
-  const { t, step, lines } = shown ?? { t: [] };
-  const known = i != null && i < t.length;
-  const from = t[i];
-  const sides = ["rx", "tx", "rx_peak", "tx_peak"];
-  const text = known && [
-    step < 86400 ? `${day(from)} ${clock(from, step < 60)}–${clock(from + step, step < 60)}` : day(from, true),
-    ...lines.map((line) => {
-      const [rx, tx, rxPeak, txPeak] = amounts(sides.map((side) => line[side]?.[i]), shell.units.rate);
-      return `${lines.length > 1 ? `${line.name} ` : ""}↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}`;
-    }),
-    ...marks().filter(([time]) => time >= from && time < from + step).map(([, text]) => text),
-  ].join("\n");
-  tell("read", text);
-  $("read").className = i > t.length / 2 ? "" : "right";
-  $("chart").ariaValueText = text || "no cursor";
-  $("chart").ariaValueNow = i ?? 0;
+function eventsPath() {
+  const { from, to } = frame();
+  return shell.health && `api/events?limit=200&from=${from}&to=${to}`;
 }
+
+let reaching;
+
+// Loaded when it is first reached for, and a click that came too early is made good. A failure is tried again by the next.
+function reach({ type, target }) {
+  if (refresh || !plot.data) return;
+  reaching ??= import("./explore.js").then(
+    ({ explore }) => (refresh = explore(plot, { ...ctx, RANGES, hash: () => query, chosen, whole, marks, $, tell })),
+    () => (reaching = null),
+  );
+  if (type === "click") reaching.then(() => refresh && target.closest("button")?.click());
+}
+
+for (const event of ["pointerover", "focusin", "click"]) $("history").addEventListener(event, reach);
+const [, , , , back, , over, by] = $("tools").children;
 
 const marks = () => events.filter(({ time, kind, interface: name }) => time && MARKS.includes(kind) && (!name || chosen().includes(name)))
-  .map(({ time, interface: name, detail }) => [seconds(time), [name, detail].filter(Boolean).join(": ")]);
+  .map(({ time, interface: name, detail }) => [seconds(time), `${name} ${detail}`]);
 
 function showHistory() {
   const now = frame();
-  const running = live(now);
-  if (!stale && !running) return;
+  if (!stale && !now.live) return;
   stale = false;
   const { units } = shell;
   const names = chosen();
-  shown = running
-    ? { t: ring.t, step: 1, lines: names.map((name) => ({ name, ...ring.interfaces[name] })).filter((line) => line.rx) }
-    : series ?? { t: [], step: 60, lines: [] };
-  const [from, to] = (whole() && !running && series?.frame) || now;
-  chart({ ...shown, from, to, units: units.rate, overlaid: query.has("over"), marks: marks().map(([time]) => time) });
-  const every = shown.step;
-  show($("step"), every < 2 ? "each second" : `averages of ${every < 60 ? `${every} s` : every < 3600 ? `${every / 60} min` : every < 86400 ? `${every / 3600} h` : `${every / 86400} d`}, pale: the peaks`);
-  ranges.forEach((button) => (button.ariaPressed = whole() && button.textContent === range()));
+  const { step, lines } = plot.data = {
+    ...now.live
+      ? { ...now, t: ring.t, step: 1, lines: names.map((name) => ({ name, ...ring.interfaces[name] })).filter((line) => line.rx) }
+      : { t: [], step: 60, lines: [], ...now, ...series, ...!whole() && now },
+    units: units.rate,
+    overlaid: query.has("over"),
+    marks: marks().map(([time]) => time),
+  };
+  plot.draw();
+  refresh?.();
+  const [size, name] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => step >= size);
+  show($("step"), `averages of ${+(step / size).toFixed(1)} ${name}${now.live ? "" : ", pale: the peaks"}`);
+  for (const button of $("ranges").children) button.ariaPressed = whole() && button.textContent === range();
   back.disabled = whole();
   over.ariaPressed = query.has("over");
-  groups.forEach((option, i) => (option.disabled = !fits(now, GROUPS[i][1])));
-  by.value = groups.find((option) => !option.disabled && option.value === query.get("by"))?.value ?? "auto";
-  const known = greatest(...shown.lines.flatMap((line) => [line.rx, line.tx])) !== null;
-  tell("empty", shell.interfaces && (series || running) && !known && (running
-    ? "The first seconds appear here at once."
-    : "Nothing is recorded of this time. On a first visit the first figures appear within a few minutes, and after a day the picture is whole. There is nothing to set up."));
-  if (running && Date.now() - described < 10000) return;
-  described = Date.now();
-  const table = pieces(shown.t, shown.lines.flatMap((line) => [line.rx, line.tx]), shown.lines.flatMap((line) => [line.rx_peak, line.tx_peak]), 24);
-  const head = ["", ", peak"].flatMap((what) => shown.lines.flatMap(({ name }) => [`${name} down${what}`, `${name} up${what}`]));
-  $("table").replaceChildren(
-    el("caption", null, `Rates in ${rateUnit(units)}`),
-    el("tr", null, ["From", ...head].map((text) => el("th", { scope: "col" }, text))),
-    ...table.map(([time, ...values]) => el("tr", null, el("th", { scope: "row" }, `${day(time)} ${clock(time)}`), values.flat().map((value) => el("td", null, rate(value, units))))),
-    ...marks().map(([time, text]) => el("tr", null, el("th", { scope: "row" }, `${day(time)} ${clock(time)}`), el("td", null, text))),
-  );
-  $("chart").ariaLabel = `Traffic of ${names.join(", ")}, ${day(from)} ${clock(from)} to ${day(to)} ${clock(to)}`;
-  $("chart").ariaValueMax = shown.t.length;
+  by.value = query.get("by") ?? "auto";
+  for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
+  if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
+  tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
+    && "Nothing is recorded of this time. On a first visit the first figures appear within a few minutes, and after a day the picture is whole. There is nothing to set up.");
+  plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
 }
 
-let described = 0;
+function again() {
+  stale = true;
+  paint();
+}
 
 function showHome() {
   const { interfaces, primary, units } = shell;
   const main = interfaces?.find((iface) => iface.name === primary);
   const idle = interfaces && !main;
-  tell("which", [main?.name, main?.alias].filter(Boolean).join(" · "));
-  tell("waiting", idle && (interfaces.length
+  tell("which", main && `${primary} ${main.alias}`);
+  tell("waiting", idle && (interfaces[0]
     ? "No interface has carried traffic yet. The main one appears here a few seconds after it does."
     : "No network interface was found. One that is plugged in appears here by itself."));
   $("rates").hidden = $("spark").hidden = idle;
-  document.querySelectorAll("#rates b").forEach((node, i) => show(node, rate(shell.rate(primary, i ? "tx" : "rx"), units)));
+  document.querySelectorAll("#rates b").forEach((node, i) => show(node, rate(shell.rate(primary, SIDES[i]), units)));
   document.querySelectorAll(".unit").forEach((node) => show(node, rateUnit(units)));
-  const today = main?.today_rx_bytes == null ? [] : amounts([main.today_rx_bytes, main.today_tx_bytes], units.amount);
-  tell("today", today.length && `Today ↓ ${today[0]} ↑ ${today[1]}`);
+  const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units.amount);
+  show($("today"), `Today ↓ ${down} ↑ ${up}`);
   list();
-  if (!calm.matches || Date.now() - sketched > 10000) {
-    sketched = Date.now();
-    const to = last();
-    for (const [name, canvas] of [[primary, $("spark")], ...[...rows].map(([name, row]) => [name, row.querySelector("canvas")])])
-      draw(canvas, { t: ring.t, step: 1, lines: [ring.interfaces[name]].filter(Boolean), from: to - RING_S, to, units: units.rate, bare: true });
+  if (ring.next > sketched + (calm.matches && 10) || ring.next < sketched) {
+    sketched = ring.next;
+    const to = ring.t.at(-1) + 1;
+    for (const [name, canvas] of [[primary, $("spark")], ...[...rows].map(([name, nodes]) => [name, nodes[5]])])
+      draw(canvas, { t: ring.t, step: 1, lines: [ring.interfaces[name] ?? []].flat(), from: to - RING_S, to, units: units.rate, bare: true });
   }
   showHistory();
 }
@@ -463,31 +424,26 @@ function list() {
     const { name, alias, monitored, ignored_because: reason } = iface;
     if (!rows.has(name)) {
       const row = $("row").content.firstChild.cloneNode(true);
-      row.querySelector("a").href = `#/interface/${encodeURIComponent(name)}`;
-      rows.set(name, row);
-      who.set(name, el("button", { onclick: () => alter({ i: chosen().includes(name) ? chosen().filter((each) => each !== name) : [...chosen(), name] }) }));
+      rows.set(name, [row, el("button", { value: name }), ...row.querySelectorAll("a, small, p, td, canvas")]);
     }
-    const row = rows.get(name);
+    const [row, chip, link, second, what, canvas, ...cells] = rows.get(name);
     row.className = iface.primary ? "primary" : iface.status;
-    const [head, ...cells] = row.children;
-    show(head.children[0], name);
-    show(head.children[1], alias ?? "");
-    show(head.children[2].firstChild, monitored ? about(iface) : reason ?? "not chosen");
-    const texts = monitored ? [rate(shell.rate(name, "rx"), units), rate(shell.rate(name, "tx"), units), today[i]] : [];
-    cells.forEach((cell, i) => show(cell, texts[i] ?? ""));
+    link.href = `#/interface/${encodeURIComponent(name)}`;
+    chip.ariaPressed = chosen().includes(name);
+    const texts = [name, alias, monitored ? about(iface) : reason ?? "not chosen", ...monitored ? [rate(shell.rate(name, "rx"), units), rate(shell.rate(name, "tx"), units), today[i]] : []];
+    [link, second, what, ...cells].forEach((node, i) => show(node, texts[i] ?? ""));
+    show(chip, alias || name);
     parts[monitored ? "watched" : "ignored"].push(row);
-    if (monitored) parts.who.push(who.get(name));
-    show(who.get(name), alias || name);
-    who.get(name).ariaPressed = chosen().includes(name);
+    if (monitored) parts.who.push(chip);
   });
   // Moving a row takes the selection from it: only when something moved.
   for (const [id, wanted] of Object.entries(parts)) {
     const shown = $(id).children;
     if (shown.length !== wanted.length || wanted.some((row, i) => row !== shown[i])) $(id).replaceChildren(...wanted);
   }
-  $("who").hidden = parts.who.length < 2;
-  const fold = document.querySelector("details");
-  fold.hidden = !parts.ignored.length;
+  $("who").hidden = !parts.who[1];
+  const fold = $("fold");
+  fold.hidden = !parts.ignored[0];
   show(fold.firstElementChild, `${parts.ignored.length} ignored`);
 }
 
@@ -495,11 +451,11 @@ function list() {
 function dress(theme) {
   if (theme != null) localStorage.theme = theme;
   document.documentElement.dataset.theme = localStorage.theme ?? "";
-  chart.soon();
+  again();
 }
 
 dress();
-matchMedia("(prefers-color-scheme: dark)").onchange = chart.soon;
+matchMedia("(prefers-color-scheme: dark)").onchange = onresize = again;
 $("stopped").lastElementChild.onclick = () => api("collector/start", { method: "POST" }).then(() => (FEEDS[2].due = 0), (error) => note(error.message));
 document.onvisibilitychange = turn;
 onhashchange = route;

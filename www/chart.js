@@ -1,9 +1,10 @@
 // Columns as the API answers them (`t` ascending, `null` for a gap), the scales and ticks over them, and the canvas that
-// draws them. Everything but `draw` and `mount` is pure. Received goes up from the middle line and sent goes down, on one
+// draws them. Everything but `draw` is pure. Received goes up from the middle line and sent goes down, on one
 // scale, so that the two are told apart without colour and still compare.
 
 import { clock, day, unitFor } from "./format.js";
 
+export const SIDES = ["rx", "tx", "rx_peak", "tx_peak"];
 const DAY = 86400;
 // Distances between ticks that a clock face suggests, in seconds, and then in months.
 const TIME_STEPS = [1, 5, 10, 30, 60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY];
@@ -55,31 +56,10 @@ export function plan(from, to, step) {
   return { from: Math.max(edge(from), end - points * step - 3600 * (step === DAY)), to: end, points };
 }
 
-// At most `most` rows `[from, averages, peaks]` of neighbouring buckets, over what is known of them.
-export function pieces(t, averages, peaks, most) {
-  const size = Math.ceil(t.length / most);
-  const mean = (column) => {
-    const known = column.filter((value) => value != null);
-    return known.length ? known.reduce((sum, value) => sum + value) / known.length : null;
-  };
-  const rows = [];
-  for (let i = 0; i < t.length; i += size) {
-    const part = (column) => column?.slice(i, i + size) ?? [];
-    rows.push([t[i], averages.map((column) => mean(part(column))), peaks.map((column) => greatest(part(column)))]);
-  }
-  return rows;
-}
-
 // Columns one upon the other: each sum reaches from zero, and is null where nothing below it is known either.
 export function stack(columns) {
   let below = [];
   return columns.map((column) => (below = column.map((value, i) => (value == null ? below[i] ?? null : value + (below[i] ?? 0)))));
-}
-
-// The bucket that holds a time, or the nearest.
-export function nearest(t, step, time) {
-  const next = t.findIndex((start) => start + step > time);
-  return next < 0 ? t.length - 1 : next;
 }
 
 // Local round times in `from..to`, about `most` of them, each `[time, text, whether a new day or year begins]`. Counted in
@@ -142,15 +122,13 @@ export function runs(t, values, peaks, step, x) {
   return found;
 }
 
-// Draws `lines`, each `{rx, tx, rx_peak, tx_peak}` over `t`, as far as they lie in `from..to`, and gives back where the plot
-// begins. In device pixels throughout. `bare` leaves the axes and the peaks out.
-export function draw(canvas, { t, step, lines, from, to, settled, units, bare, overlaid, marks = [], at, picked }) {
+// Draws `lines`, each `{rx, tx, rx_peak, tx_peak}` over `t`, and gives back where the plot begins. The scale is that of
+// `from..to`; while it is moved, `seen` is seen instead. `bare` leaves the axes and the peaks out. In device pixels throughout.
+export function draw(canvas, { t, step, lines, from, to, seen = [from, to], units, bare, overlaid, marks = [], at, picked }) {
   const px = (length) => Math.round(length * devicePixelRatio);
   // Assigning the size clears as well.
   const width = (canvas.width = px(canvas.clientWidth));
   const height = (canvas.height = px(canvas.clientHeight));
-  if (!width) return 0;
-
   const style = getComputedStyle(canvas);
   const colour = (name) => style.getPropertyValue(`--${name}`);
   const pen = canvas.getContext("2d");
@@ -160,17 +138,20 @@ export function draw(canvas, { t, step, lines, from, to, settled, units, bare, o
   pen.textBaseline = "middle";
 
   const alone = lines.length < 2;
-  const sides = ["rx", "tx"].map((side) => stack(lines.map((line) => line[side])));
-  const peaks = ["rx", "tx"].map((side) => (alone && !bare ? lines[0]?.[`${side}_peak`] : null));
-  // While it is moved, the scale stays.
-  const [first, last] = settled ?? [from, to];
-  const reach = (k) => greatest(...[peaks[k], sides[k].at(-1)].map((column) => column?.filter((_, i) => t[i] + step > first && t[i] < last))) ?? 0;
-  const { up, span, ticks, unit: [unit, size] } = valueScale(reach(0), reach(1), Math.max(3, height / px(50)), units, overlaid);
+  const depth = (i) => (alone ? 0.25 : 0.75 - (0.65 * i) / (lines.length - 1));
+  const sides = ["rx", "tx"].map((side) => ({
+    side,
+    sums: stack(lines.map((line) => line[side])),
+    peaks: alone && !bare && lines[0]?.[`${side}_peak`],
+  }));
+  const [rx, tx] = sides.map(({ sums, peaks }) =>
+    greatest(...[sums.at(-1), peaks || []].map((column) => column?.filter((_, i) => t[i] + step > from && t[i] < to))) ?? 0);
+  const { up, span, ticks, unit: [unit, size] } = valueScale(rx, tx, Math.max(3, height / px(50)), units, overlaid);
   const label = (value) => String(Math.abs(+(value / size).toPrecision(6)));
   const left = bare ? 0 : px(10) + Math.max(...[unit, ...ticks.map(label)].map((text) => pen.measureText(text).width));
   const top = bare ? px(1) : px(20);
   const bottom = bare ? height - px(1) : height - px(24);
-  const x = (time) => left + ((time - from) / (to - from)) * (width - left);
+  const x = (time) => left + ((time - seen[0]) / (seen[1] - seen[0])) * (width - left);
   const y = (value) => top + ((up - value) / span) * (bottom - top);
   const write = (text, align, ink, x, y) => {
     pen.textAlign = align;
@@ -178,15 +159,15 @@ export function draw(canvas, { t, step, lines, from, to, settled, units, bare, o
     pen.fillText(text, x, y);
   };
   // On whole pixels, or a thin line is a blur of two.
-  const line = (ink, x, y, width, height) => {
+  const line = (ink, x, y, width = px(1), height = bottom - top) => {
     pen.fillStyle = colour(ink);
     pen.fillRect(Math.round(x), Math.round(y), width, height);
   };
 
   if (!bare) {
     write(unit, "right", "soft", left - px(8), px(6));
-    for (const [tick, text, strong] of timeTicks(from, to, (width - left) / px(68))) {
-      line("line", x(tick), top, px(1), bottom - top);
+    for (const [tick, text, strong] of timeTicks(...seen, (width - left) / px(68))) {
+      line("line", x(tick), top);
       const half = pen.measureText(text).width / 2;
       write(text, "center", strong ? "ink" : "soft", Math.min(Math.max(x(tick), left + half), width - half), height - px(8));
     }
@@ -194,163 +175,64 @@ export function draw(canvas, { t, step, lines, from, to, settled, units, bare, o
       line(tick ? "line" : "soft", left, y(tick), width, px(1));
       write(label(tick), "right", "soft", left - px(8), y(tick));
     }
-    pen.save();
-    pen.beginPath();
     pen.rect(left, 0, width, height);
     pen.clip();
   }
 
-  ["rx", "tx"].forEach((side, k) => {
-    const sign = k && !overlaid ? -1 : 1;
+  sides.forEach(({ side, sums, peaks }, k) => {
     // Laid over the other side it is a dashed line and hides nothing.
     const light = k && overlaid;
+    const sign = k && !light ? -1 : 1;
     if (light) pen.setLineDash([px(5), px(3)]);
     // The highest first: what is below is painted over it.
-    sides[k].map((column, i) => [column, i]).reverse().forEach(([column, i]) => {
-      for (const run of runs(t, column, peaks[k], step, x)) {
+    for (let i = lines.length - 1; i >= 0; i--) {
+      for (const run of runs(t, sums[i], peaks, step, x)) {
         // A run reaches over its outer buckets whole, so that a lonely one is seen too.
         const points = [{ ...run.points[0], x: run.from }, ...run.points, { ...run.points.at(-1), x: run.to }];
-        const trace = (...keys) => points.forEach((point) => keys.forEach((key) => pen.lineTo(point.x, y(sign * point[key]))));
-        const shade = (key, ink, alpha) => {
-          pen.fillStyle = colour(ink);
+        const trace = (...keys) => {
           pen.beginPath();
-          pen.lineTo(run.from, y(0));
+          points.forEach((point) => keys.forEach((key) => pen.lineTo(point.x, y(sign * point[key]))));
+        };
+        const shade = (key, ink, alpha) => {
           trace(key);
           pen.lineTo(run.to, y(0));
+          pen.lineTo(run.from, y(0));
+          pen.fillStyle = colour(ink);
           pen.globalAlpha = alpha;
           pen.fill();
           pen.globalAlpha = 1;
         };
-        if (!alone && !light) shade("high", "card", 1);
-        if (alone && !bare) shade("peak", side, light ? 0.12 : 0.22);
-        if (!light) shade("high", side, alone ? 0.25 : 0.75 - (0.65 * i) / (lines.length - 1));
-        pen.strokeStyle = colour(side);
-        pen.beginPath();
+        if (peaks) shade("peak", side, light ? 0.12 : 0.22);
+        if (!light) {
+          if (!alone) shade("high", "card", 1);
+          shade("high", side, depth(i));
+        }
         trace("low", "high");
+        pen.strokeStyle = colour(side);
         pen.stroke();
       }
-    });
-    pen.setLineDash([]);
-    if (!bare) write(k ? "↑ up" : "↓ down", "left", side, left + px(6 + (light ? 60 : 0)), sign > 0 ? top + px(9) : bottom - px(9));
+    }
+    if (!bare) write(k ? "↑ up" : "↓ down", "left", side, left + px(light ? 66 : 6), sign > 0 ? top + px(9) : bottom - px(9));
   });
 
+  // Which band is whose, from the middle outwards.
+  let place = left + px(70);
+  lines.forEach(({ name }, i) => {
+    if (alone) return;
+    pen.globalAlpha = depth(i);
+    write("■", "left", "rx", place, top - px(10));
+    pen.globalAlpha = 1;
+    write(name, "left", "ink", place + px(14), top - px(10));
+    place += pen.measureText(name).width + px(28);
+  });
   for (const mark of marks) {
-    pen.setLineDash([px(2), px(3)]);
-    pen.strokeStyle = colour("bad");
-    pen.beginPath();
-    pen.moveTo(x(mark), top);
-    pen.lineTo(x(mark), bottom);
-    pen.stroke();
+    line("bad", x(mark), top);
     write("▼", "center", "bad", x(mark), top - px(4));
   }
-  if (at != null && t.length) line("ink", x(t[at] + step / 2), top, px(1), bottom - top);
+  if (at) line("ink", x(at), top);
   if (picked) {
     pen.globalAlpha = 0.2;
-    line("ink", Math.min(...picked) * devicePixelRatio, top, px(Math.abs(picked[0] - picked[1])), bottom - top);
-    pen.globalAlpha = 1;
+    line("ink", px(Math.min(...picked)), top, px(Math.abs(picked[0] - picked[1])));
   }
-  if (!bare) pen.restore();
-  return left;
-}
-
-// Makes `canvas` a chart that is zoomed, moved and read by mouse, fingers and keys. What it gives back takes what `draw`
-// takes. `settle(from, to, moved)` is called when something else should be seen, `whole()` when all of it should,
-// `read(i)` when the cursor stands on another bucket. With `chart.grab`, dragging moves.
-export function mount(canvas, { settle, whole, read }) {
-  let data = null;
-  let left = 0;
-  // What is seen while it is dragged, what was seen before, and the times under the fingers then.
-  let seen = null;
-  let held = null;
-  let picked = null;
-  let at = null;
-  const fingers = new Map();
-
-  const redraw = () => {
-    if (data) left = draw(canvas, { ...data, ...seen && { from: seen[0], to: seen[1], settled: [data.from, data.to] }, at, picked }) / devicePixelRatio;
-    else canvas.width = 0;
-  };
-  let waiting = false;
-  const soon = () => {
-    if (!waiting) requestAnimationFrame(() => ((waiting = false), redraw()));
-    waiting = true;
-  };
-  const time = (x, [from, to] = seen ?? [data.from, data.to]) => from + (Math.max(x - left, 0) / (canvas.clientWidth - left)) * (to - from);
-  const point = (i) => {
-    at = i;
-    read(i);
-    soon();
-  };
-  const pointAt = (x) => data.t.length && point(nearest(data.t, data.step, time(x)));
-  const shift = (part) => settle(data.from + part * (data.to - data.from), data.to + part * (data.to - data.from), true);
-  const zoom = (by) => {
-    const { from, to, t, step } = data;
-    const middle = at == null ? (from + to) / 2 : t[at] + step / 2;
-    settle(middle - (middle - from) * by, middle + (to - middle) * by, true);
-  };
-
-  const grip = () => (held = new Map([...fingers].map(([id, x]) => [id, time(x)])));
-  canvas.onpointerdown = (event) => {
-    if (event.button || !data) return;
-    canvas.setPointerCapture(event.pointerId);
-    fingers.set(event.pointerId, event.offsetX);
-    picked = held = null;
-    if (event.shiftKey || chart.grab || fingers.size > 1) grip();
-    else picked = [event.offsetX, event.offsetX];
-    pointAt(event.offsetX);
-  };
-  canvas.onpointermove = (event) => {
-    if (!data) return;
-    const down = fingers.has(event.pointerId);
-    if (down) fingers.set(event.pointerId, event.offsetX);
-    if (!down || picked) {
-      if (down) picked[1] = Math.max(event.offsetX, left);
-      return pointAt(event.offsetX);
-    }
-    // Each finger keeps the time that it was put on.
-    const [[id, x], other] = fingers;
-    const [from, to] = seen ?? [data.from, data.to];
-    let scale = (to - from) / (canvas.clientWidth - left);
-    if (other && Math.abs(x - other[1]) > 20) scale = Math.abs((held.get(id) - held.get(other[0])) / (x - other[1]));
-    const start = held.get(id) - (x - left) * scale;
-    seen = [start, start + (canvas.clientWidth - left) * scale];
-    soon();
-  };
-  const release = (event) => {
-    if (!fingers.delete(event.pointerId)) return;
-    const [from, to] = picked?.map((x) => time(x)).sort((a, b) => a - b) ?? seen ?? [];
-    const wide = seen || (picked && Math.abs(picked[0] - picked[1]) > 8);
-    if (fingers.size) return grip();
-    const moved = !!seen;
-    seen = picked = held = null;
-    if (wide && event.type === "pointerup") settle(from, to, moved);
-    soon();
-  };
-  canvas.onpointerup = canvas.onpointercancel = release;
-  canvas.onpointerleave = (event) => event.pointerType === "mouse" && !fingers.size && point(null);
-  canvas.ondblclick = whole;
-  canvas.onblur = () => point(null);
-  canvas.onkeydown = ({ key, shiftKey }) => {
-    if (!data?.t.length) return true;
-    const end = data.t.length - 1;
-    const way = { ArrowLeft: -1, ArrowRight: 1 }[key];
-    if (way && shiftKey) shift(way / 4);
-    else if (way) point(Math.min(Math.max((at ?? end + (way < 0)) + way, 0), end));
-    else if (key === "Home" || key === "End") point(key === "End" ? end : 0);
-    else if (key === "+" || key === "-") zoom(key === "+" ? 0.5 : 2);
-    else if (key === "Escape") whole();
-    else return true;
-    return false;
-  };
-  new ResizeObserver(soon).observe(canvas);
-
-  const chart = (newer) => {
-    // The cursor stays at its time.
-    const known = at == null ? null : data?.t[at];
-    data = newer;
-    if (known != null && data?.t.length) at = nearest(data.t, data.step, known);
-    else at = null;
-    soon();
-  };
-  return Object.assign(chart, { shift, zoom, soon, grab: false });
+  return left / devicePixelRatio;
 }

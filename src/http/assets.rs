@@ -33,8 +33,11 @@ pub fn answer(asset: &Asset, if_none_match: Option<&str>) -> Answer {
     let mut answer = if known { Answer::empty(304) } else { Answer::new(200, asset.media, Body::Static(asset.packed)) };
     answer.header("ETag", asset.tag);
     answer.header("Cache-Control", "no-cache");
-    answer.header("Content-Security-Policy", POLICY);
-    answer.header("Referrer-Policy", "no-referrer");
+    // It is the document's policy that counts, for what it loads too. The other files have few bytes for headers.
+    if asset.path.ends_with(".html") {
+        answer.header("Content-Security-Policy", POLICY);
+        answer.header("Referrer-Policy", "no-referrer");
+    }
     if !known {
         answer.header("Content-Encoding", "gzip");
     }

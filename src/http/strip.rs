@@ -1,0 +1,117 @@
+//! What of the page's sources a browser does not need: comments, indentation and spaces beside punctuation. Used by
+//! `build.rs`, and compiled here only to be tested. It knows no grammar, so it keeps whatever it is not sure of: names,
+//! line breaks of scripts, all inside of strings, and everything from the first slash or backtick of a line to its end.
+
+/// Beside these a space means nothing in a script. Not `+` and `-`: `a - -b`.
+const SCRIPT: &str = "=,;:?(){}[]<>&|!*%";
+
+/// `None` when it is written in a way that could not be cut safely.
+pub fn strip(name: &str, source: &str) -> Option<String> {
+    match name.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("js") => script(source),
+        Some("css") => sheet(source),
+        Some("html") => Some(lines(source).map(|line| format!("{line}\n")).collect()),
+        _ => Some(source.to_string()),
+    }
+}
+
+fn lines(source: &str) -> impl Iterator<Item = &str> {
+    source.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
+/// Comments are whole lines, and no template goes over several.
+fn script(source: &str) -> Option<String> {
+    let mut out = String::new();
+    for line in lines(source).filter(|line| !line.starts_with("//")) {
+        if line.matches('`').count() % 2 == 1 || line.contains("/*") {
+            return None;
+        }
+        let sure = line.find(['/', '`', '\'', '\\']).unwrap_or(line.len());
+        // Half a string is no string.
+        let sure = if line[..sure].matches('"').count() % 2 == 1 { line.find('"').unwrap_or(0) } else { sure };
+        out.push_str(&tighten(&line[..sure], SCRIPT, SCRIPT));
+        out.push_str(&line[sure..]);
+        out.push('\n');
+    }
+    Some(out)
+}
+
+/// In a selector a space before a colon means something.
+fn sheet(source: &str) -> Option<String> {
+    let mut bare = String::new();
+    let mut rest = source;
+    while let Some((before, comment)) = rest.split_once("/*") {
+        bare.push_str(before);
+        rest = comment.split_once("*/")?.1;
+    }
+    bare.push_str(rest);
+    let line = lines(&bare).collect::<Vec<_>>().join(" ");
+    if line.contains(['\'', '\\']) {
+        return None;
+    }
+    Some(tighten(&line, "{};,:", "{};,").replace(";}", "}"))
+}
+
+/// Leaves out the spaces behind and before such characters, except in strings.
+fn tighten(text: &str, behind: &str, before: &str) -> String {
+    let mut out = String::new();
+    for (at, part) in text.split('"').enumerate() {
+        if at > 0 {
+            out.push('"');
+        }
+        if at % 2 == 1 {
+            out.push_str(part);
+            continue;
+        }
+        let mut rest = part.chars().peekable();
+        while let Some(each) = rest.next() {
+            let beside =
+                out.ends_with(|last| behind.contains(last)) || rest.peek().is_some_and(|next| before.contains(*next));
+            if each != ' ' || !beside {
+                out.push(each);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::strip;
+
+    #[test]
+    fn scripts() {
+        let check = |source, expect| assert_eq!(strip("a.js", source).as_deref(), expect, "{source}");
+        check("// why\n\n  const a = { b: [1, 2] };\n", Some("const a={b:[1,2]};\n"));
+        check("a = b - -c + +d;", Some("a=b - -c + +d;\n"));
+        check("return x === null ? \" = \" : y;", Some("return x===null?\" = \":y;\n"));
+        check("f( \"a\" , \"b\" )", Some("f(\"a\",\"b\")\n"));
+        check("a = `${b} = ${c}`;", Some("a=`${b} = ${c}`;\n"));
+        check("a = /x , y/.test(b) ;", Some("a=/x , y/.test(b) ;\n"));
+        check("a = \"b / c\" + d == 1", Some("a=\"b / c\" + d == 1\n"));
+        check("a = \"it's , so\" == b", Some("a=\"it's , so\" == b\n"));
+        check("let of = 1; for (const [a] of [b]) async () => {}", Some("let of=1;for(const[a]of[b])async()=>{}\n"));
+        check("a\n(b)", Some("a\n(b)\n"));
+        check("a = `b\n  c`", None);
+        check("a = 1 /* b */", None);
+    }
+
+    #[test]
+    fn sheets() {
+        let check = |source, expect| assert_eq!(strip("a.css", source).as_deref(), expect, "{source}");
+        check("/* why */\na b, c :focus {\n  margin: 0 -1px;\n  x: y;\n}\n", Some("a b,c :focus{margin:0 -1px;x:y}"));
+        check(
+            "@media (min-width: 62rem) { a { width: calc(1px + 2px); } }",
+            Some("@media (min-width:62rem){a{width:calc(1px + 2px)}}"),
+        );
+        check(".rx::before { content: \"↓ , \"; }", Some(".rx::before{content:\"↓ , \"}"));
+        check(":not([a=b]) :is(c, d) {}", Some(":not([a=b]) :is(c,d){}"));
+        check("a {} /* b", None);
+    }
+
+    #[test]
+    fn the_rest() {
+        assert_eq!(strip("a.html", "<p>\n  a  b\n\n</p>").as_deref(), Some("<p>\na  b\n</p>\n"));
+        assert_eq!(strip("a.svg", "<a  />\n").as_deref(), Some("<a  />\n"));
+    }
+}
