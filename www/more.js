@@ -83,7 +83,7 @@ export function span(length) {
 
 // As the router has it: * stands for anything, everything else for itself.
 export function matches(pattern, name) {
-  const pieces = pattern.split("*").map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+  const pieces = pattern.split("*").map((piece) => piece.replace(/\W/g, "\\$&"));
   return new RegExp(`^${pieces.join(".*")}$`, "s").test(name);
 }
 
@@ -122,9 +122,8 @@ export function faultsOf(detail) {
 
 // How many errors and drops there were in the newest samples, which begin `seconds` ago.
 export function recent(records, now) {
-  const sums = { seconds: now - Math.min(now - 1, ...records.map(({ timestamp }) => seconds(timestamp))) };
-  for (const name of ["rx_errors", "tx_errors", "rx_drops", "tx_drops"]) sums[name] = records.reduce((sum, record) => sum + (record[name] ?? 0), 0);
-  return sums;
+  const sum = (name) => records.reduce((sum, record) => sum + (record[name] ?? 0), 0);
+  return { seconds: now - Math.min(now - 1, ...records.map(({ timestamp }) => seconds(timestamp))), errors: ["rx_errors", "tx_errors"].map(sum), drops: ["rx_drops", "tx_drops"].map(sum) };
 }
 
 // A netmask as the number of its bits, of either family.
@@ -139,7 +138,7 @@ export function wellbeing({ status, reason, details: { collector, database, inte
   const count = interfaces.monitored_interfaces;
   const save = database.flush_interval_seconds ? ` and saved every ${span(database.flush_interval_seconds)}` : "";
   const well = `All is well: ${count} ${count === 1 ? "interface is" : "interfaces are"} read every ${span(collector.configuration.polling_interval)}${save}.`;
-  const late = clock?.believed === false ? " The clock cannot be right yet: what is counted waits in memory until it is." : "";
+  const late = clock?.believed === false ? " The clock cannot be right yet: figures wait in memory until it is." : "";
   return (reason ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : status === "healthy" ? well : status) + late;
 }
 
@@ -327,15 +326,15 @@ function usage({ root, params }) {
       later.href = place(end < now ? { to: Math.round(end) } : {});
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
-      put(empty, !idle ? "" : params.get("to") ? "Nothing is recorded of this time." : "Nothing is recorded yet. The first figures appear a few minutes after the first traffic; there is nothing to set up.");
+      put(empty, !idle ? "" : params.get("to") ? "Nothing is recorded of this time." : "Nothing is recorded yet. The first figures appear by themselves, minutes after the first traffic.");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
-        fill(figures, [rows, by, of, units], () => [numbers(rows.toReversed(), by, `Usage by the ${by}`)]);
+        fill(figures, [rows, by, of, units], () => [numbers(rows.toReversed(), by, `By the ${by}`)]);
       }
       const most = (best ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
       top.hidden = most.length < 3;
-      fill(top, [most, of, units], () => [el("h2", null, "Top days of a year"), numbers(most, "day", "The days of most traffic")]);
+      fill(top, [most, of, units], () => [el("h2", null, "Top days of a year"), numbers(most, "day", "Top days")]);
     },
   };
 }
@@ -371,14 +370,14 @@ function iface({ root, name }) {
   const alias = el("input", { maxLength: 64, autocomplete: "off" });
   const save = el("button", null, "Save");
   const watch = choice("Watch it", [["", "as the rules say"], ["true", "always"], ["false", "never"]], "", (value, node) =>
-    act(node, () => set({ monitored: value ? value === "true" : null }, { true: "It is watched.", false: "It is left out from now on; its history stays." }[value] ?? "The rules decide.")));
+    act(node, () => set({ monitored: value ? value === "true" : null }, { true: "It is watched.", false: "It is left out; its history stays." }[value] ?? "The rules decide.")));
   const main = button("…", () => set({ primary: !fixed() }, "The headline follows."));
   const fixed = () => iface.primary && config?.primary?.value === name;
   const gone = el("select", { ariaLabel: "Absent interface" });
-  const merge = bar("Add the history of", gone, button("Merge", () => confirm(`All that was counted of ${gone.value} becomes history of ${name}, and ${gone.value} is forgotten. This cannot be undone.`)
+  const merge = bar("Add the history of", gone, button("Merge", () => confirm(`Add all that was ever counted of ${gone.value} to ${name}, and forget ${gone.value}, for good?`)
     && set({ merge: gone.value }, "The histories are one.")));
   const forget = button(`Forget ${name}`, async () => {
-    if (!confirm(`${name} and everything that was ever counted of it will be deleted. This cannot be undone.`)) return;
+    if (!confirm(`Forget ${name} and all that was ever counted of it, for good?`)) return;
     await send("DELETE", own);
     shell.interfaces = shell.interfaces?.filter((other) => other.name !== name);
     go("#/");
@@ -398,7 +397,7 @@ function iface({ root, name }) {
     update() {
       const { units } = shell;
       put(title, called(iface ?? { name }));
-      put(kind, iface ? about(iface) : shell.interfaces && !known() ? "There is no interface of this name, and no history of one." : "");
+      put(kind, iface ? about(iface) : shell.interfaces && !known() ? "There is no such interface, and no history of one." : "");
       for (const part of parts) part.hidden = !iface;
       if (!iface) return;
       const away = iface.present === false;
@@ -414,7 +413,7 @@ function iface({ root, name }) {
       parts[1].hidden = !stats;
       const late = records?.length && recent(records, shell.now());
       const row = (title, key) => stats && [title, [stats[`rx_${key}`], stats[`tx_${key}`]].map(count)];
-      const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, ["rx", "tx"].map((side) => late[`${side}_${key}`]).map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
+      const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, late[key].map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
       facts(counters, [row("Bytes", "bytes"), row("Packets", "packets"), row("Errors", "errors"), lately("errors"), row("Drops", "drops"), lately("drops")].filter(Boolean));
       if (document.activeElement !== alias && alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
       const among = (key) => config?.[key]?.value?.includes?.(name);
@@ -439,7 +438,7 @@ function system({ root }) {
     { what: "load", every: 15, path: () => "api/system/metrics", take: (answer) => (metrics = answer) },
     { what: "events", every: 60, path: () => "api/events?limit=200", take: (answer) => (events = answer) },
   ];
-  const words = el("p", { className: "words" });
+  const words = el("p");
   const [states, history, machine, log] = [list(), list(), list(), list()];
   root.className = "more system";
   root.append(card("How it is", words, states), card("The history", history), card("The machine", machine), card("What happened", log));
@@ -518,15 +517,15 @@ function settings({ root }) {
     const { kind, words, min = "", max = "", help, owner, default: usual } = config[key];
     const choices = kind === "word" ? words : kind === "switch" && ["true", "false"];
     // What an empty field means stands in the help, where it is more than a value.
-    const placeholder = key === "flush" ? "as it lies on disk or flash" : help.match(/\(default: (.*)\)/)?.[1] ?? String(usual);
+    const placeholder = key === "flush" ? "disk 300, flash 3600" : help.match(/\(default: (.*)\)/)?.[1] ?? String(usual);
     const input = choices ? options(el("select"), choices.map((word) => [word, WORDS[word] ?? word]))
-      : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder, autocomplete: "off", spellcheck: false, autocapitalize: "off" });
+      : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder, autocomplete: "off", autocapitalize: "off" });
     input.disabled = owner;
     input.setAttribute("aria-describedby", `about-${key}`);
     const fault = el("span", { className: "bad" });
     const hint = el("small");
     const range = max && ` (${min} to ${max})`;
-    inputs[key] = { input, fault, hint, help: `${owner ? `Set by ${owner}, change it there: ` : ""}${help.replace(/ \(default.*/, "")}${range}` };
+    inputs[key] = { input, fault, hint, help: `${owner ? `Set by ${owner}: ` : ""}${help.replace(/ \(default.*/, "")}${range}` };
     return el("div", null, field(title, input), el("div", { id: `about-${key}` }, fault, hint));
   }
 
@@ -561,7 +560,7 @@ function settings({ root }) {
       mark(faultsOf(error.detail));
       const marked = document.querySelector("[aria-invalid]");
       marked?.focus();
-      throw marked ? new Error("Nothing was saved: see what is marked.") : error;
+      throw marked ? new Error("Not saved: see what is marked.") : error;
     }
   }
 
@@ -623,6 +622,7 @@ function settings({ root }) {
       start.hidden = !stopped;
       stop.hidden = stopped;
       forget.hidden = !localStorage.token;
+      edit.hidden = !config;
       options(which.lastChild, [["", "all"], ...interfaces.map((iface) => [iface.name, called(iface)])], asked.interface_name);
       submit.disabled = undo.disabled = !Object.keys(wanted()).length;
       // Which interfaces a pattern means is seen while it is typed.
