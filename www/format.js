@@ -16,7 +16,7 @@ export function unitsOf(bits, iec) {
 }
 
 // The largest unit of which `most` is at least one.
-export function unitFor(units[kind], most) {
+export function unitFor(units, most) {
   return units.findLast(([, size]) => most >= size) ?? units[0];
 }
 
