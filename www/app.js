@@ -401,7 +401,7 @@ function showHome() {
   $("rates").hidden = $("spark").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => show(node, rate(shell.rate(primary, SIDES[i]), units)));
   document.querySelectorAll(".unit").forEach((node) => show(node, rateUnit(units)));
-  const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units.amount);
+  const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units);
   show($("today"), `Today ↓ ${down} ↑ ${up}`);
   list();
   if (ring.next > sketched + (calm.matches && 10) || ring.next < sketched) {
@@ -418,7 +418,7 @@ function list() {
   for (const name of rows.keys()) if (!interfaces.some((iface) => iface.name === name)) rows.delete(name);
   const rank = (iface) => (iface.primary ? 0 : iface.status === "up" ? 1 : 2);
   const sorted = (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }));
-  const today = amounts(sorted.map((iface) => (iface.monitored ? iface.today_rx_bytes + iface.today_tx_bytes : null)), units.amount);
+  const today = amounts(sorted.map((iface) => (iface.monitored ? iface.today_rx_bytes + iface.today_tx_bytes : null)), units);
   const parts = { watched: [], ignored: [], who: [] };
   sorted.forEach((iface, i) => {
     const { name, alias, monitored, ignored_because: reason } = iface;

@@ -80,7 +80,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     const text = look.at && [
       step < 86400 ? moment(t[i]) : day(t[i], true),
       ...lines.map((line) => {
-        const [rx, tx, rxPeak, txPeak] = amounts(SIDES.map((side) => line[side]?.[i]), shell.units.rate);
+        const [rx, tx, rxPeak, txPeak] = amounts(SIDES.map((side) => line[side]?.[i]), shell.units, "rate");
         return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}`;
       }),
       ...marks().filter(([time]) => time >= t[i] && time < t[i] + step).map(([, text]) => text),
@@ -96,7 +96,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   function figures() {
     if (!$("figures").open) return;
     const { t, lines } = plot.data;
-    const row = (head, scope, cells) => el("tr", null, el("th", { scope }, head), cells.map((text) => el(scope === "col" ? "th" : "td", { scope: scope === "col" && scope }, text)));
+    const row = (head, scope, cells) => el("tr", null, el("th", { scope }, head), cells.map((text) => (scope === "col" ? el("th", { scope }, text) : el("td", null, text))));
     $("table").replaceChildren(
       el("caption", null, `Rates in ${rateUnit(shell.units)}`),
       row("From", "col", lines.flatMap(({ name }) => ["↓", "↑", "peak ↓", "peak ↑"].map((side) => `${lines[1] ? name : ""} ${side}`))),

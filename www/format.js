@@ -31,11 +31,11 @@ export function rate(value, units) {
   return value > 0 && value < 0.005 ? "<0.01" : value.toFixed(2);
 }
 
-// Values that stand together, in bytes (a second): all in the unit of the greatest, or they could not be compared at a
-// glance. What is no number is not known.
-export function amounts(values, units) {
+// Amounts, or what else has units, that stand together: all in the unit of the greatest, or they could not be compared at
+// a glance. What is no number is not known.
+export function amounts(values, units, kind = "amount") {
   const most = Math.max(0, ...values.filter(Number.isFinite));
-  const [name, size] = unitFor(units, most);
+  const [name, size] = unitFor(units[kind], most);
   return values.map((value) => (!Number.isFinite(value) ? NOTHING : `${(value / size).toFixed(most / size < 100 ? 2 : 1)} ${name}`));
 }
 

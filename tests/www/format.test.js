@@ -29,11 +29,12 @@ test("what is not known is a dash and never a zero", () => {
 });
 
 test("amounts that stand together share the unit of the greatest", () => {
-  check(amounts([3.42e9, 310e6, 3.73e9], bits.amount), ["3.42 GB", "0.31 GB", "3.73 GB"]);
-  check(amounts([0, 0, 0], bits.amount), ["0.00 kB", "0.00 kB", "0.00 kB"]);
-  check(amounts([184.6e9, 21.9e9], bits.amount), ["184.6 GB", "21.9 GB"]);
-  check(amounts([1e12, null], bits.amount), ["1.00 TB", "–"]);
-  check(amounts([1e12, 5e9], bits.amount), ["1.00 TB", "0.01 TB"]);
+  check(amounts([3.42e9, 310e6, 3.73e9], bits), ["3.42 GB", "0.31 GB", "3.73 GB"]);
+  check(amounts([0, 0, 0], bits), ["0.00 kB", "0.00 kB", "0.00 kB"]);
+  check(amounts([184.6e9, 21.9e9], bits), ["184.6 GB", "21.9 GB"]);
+  check(amounts([1e12, null, undefined, NaN], bits), ["1.00 TB", "–", "–", "–"]);
+  check(amounts([125e3, 1250], bits, "rate"), ["1.00 Mbit/s", "0.01 Mbit/s"]);
+  check(amounts([1e12, 5e9], bits), ["1.00 TB", "0.01 TB"]);
 });
 
 test("units change at their own size", () => {
@@ -45,7 +46,7 @@ test("units change at their own size", () => {
 });
 
 test("units follow the choice, and amounts are bytes always", () => {
-  const units = (...choice) => [rateUnit(unitsOf(...choice)), rate(1.25e6, unitsOf(...choice)), ...amounts([5e9], unitsOf(...choice).amount)];
+  const units = (...choice) => [rateUnit(unitsOf(...choice)), rate(1.25e6, unitsOf(...choice)), ...amounts([5e9], unitsOf(...choice))];
   check(units(true, false), ["Mbit/s", "10.00", "5.00 GB"]);
   check(units(false, false), ["MB/s", "1.25", "5.00 GB"]);
   check(units(true, true), ["Mibit/s", "9.54", "4.66 GiB"]);
