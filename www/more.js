@@ -151,7 +151,7 @@ const using = (view) => (ctx) => {
   return view(ctx);
 };
 
-const sizes = (values) => amounts(values, shell.units.amount);
+const sizes = (values) => amounts(values, shell.units);
 const count = (number) => number?.toLocaleString("en") ?? NOTHING;
 const when = (time) => (time ? `${day(seconds(time)).slice(4)} ${clock(seconds(time), true)}` : "with a wrong clock");
 const hash = (path, values) => `#/${path}?${new URLSearchParams(values)}`;
