@@ -138,16 +138,16 @@ export function wellbeing({ status, reason, details: { collector, database, inte
   const count = interfaces.monitored_interfaces;
   const save = database.flush_interval_seconds ? ` and saved every ${span(database.flush_interval_seconds)}` : "";
   const well = `All is well: ${count} ${count === 1 ? "interface is" : "interfaces are"} read every ${span(collector.configuration.polling_interval)}${save}.`;
-  const late = clock?.believed === false ? " The clock cannot be right yet: figures wait in memory until it is." : "";
+  const late = clock?.believed === false ? " The clock cannot be right yet: figures wait in memory." : "";
   return (reason ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : status === "healthy" ? well : status) + late;
 }
 
 // What follows is seen. Views are given the shell's tools; the module keeps them, as there is one view at a time.
 
-let api, el, shell, go, dress;
+let api, el, shell, go, dress, paint;
 
 const using = (view) => (ctx) => {
-  ({ api, el, shell, go, dress } = ctx);
+  ({ api, el, shell, go, dress, paint } = ctx);
   return view(ctx);
 };
 
@@ -209,6 +209,7 @@ async function act(node, work) {
     put(said, error.message);
   }
   node.disabled = false;
+  paint();
 }
 
 const button = (text, work) => el("button", { type: "button", onclick: ({ currentTarget }) => act(currentTarget, work) }, text);
@@ -304,6 +305,7 @@ function usage({ root, params }) {
       const length = PERIODS[by].count * PERIODS[by].length;
       // Those that people count with: what is left out is not offered, unless it was asked for.
       options(which, (interfaces ?? []).filter(({ monitored, present, name }) => monitored || present === false || name === chosen()).map((iface) => [iface.name, called(iface)]), chosen());
+      which.hidden = !of;
       cuts.forEach((link, i) => {
         const word = Object.keys(PERIODS)[i];
         link.href = hash("usage", { by: word, i: chosen() });
@@ -397,7 +399,7 @@ function iface({ root, name }) {
     update() {
       const { units } = shell;
       put(title, called(iface ?? { name }));
-      put(kind, iface ? about(iface) : shell.interfaces && !known() ? "There is no such interface, and no history of one." : "");
+      put(kind, iface ? about(iface) : shell.interfaces && !known() ? "There is no such interface." : "");
       for (const part of parts) part.hidden = !iface;
       if (!iface) return;
       const away = iface.present === false;
@@ -466,7 +468,7 @@ function system({ root }) {
           ["Last saved", ago(database.last_saved)], ["Saved every", database.flush_interval_seconds && span(database.flush_interval_seconds)],
           ["A power cut now would lose", since ? `the last ${span(since)}` : "nothing"],
           ["of the headline", since && database.unsaved_rx_bytes != null && sizes([database.unsaved_rx_bytes, database.unsaved_tx_bytes])],
-          ["Written in a day", amount(database.bytes_written_per_day) || "known after an hour"],
+          ["Written in a day", database.bytes_written_per_day === null ? "known after an hour" : amount(database.bytes_written_per_day)],
           ["Failed saves", database.save_failures], ["Disk in use", metrics && `${Math.round(metrics.disk_usage_percent)} %`],
         ]);
       }
@@ -488,7 +490,7 @@ const GROUPS = {
   "How long it is kept, in days": { keep_samples_days: "Samples", keep_5min_days: "Five minutes", keep_hours_days: "Hours" },
   "How it is shown": { timezone: "Time zone", units: "Rates in", prefixes: "Units" },
 };
-const WORDS = { si: "MB: steps of 1000", iec: "MiB: steps of 1024", true: "yes", false: "no" };
+const WORDS = { si: "MB (1000)", iec: "MiB (1024)", true: "yes", false: "no" };
 
 function settings({ root }) {
   let config;
@@ -502,8 +504,11 @@ function settings({ root }) {
   const submit = el("button", { className: "chief" }, "Save");
   const undo = el("button", { type: "button", onclick: show }, "Undo");
   const groups = el("div");
-  const edit = form(submit, save, groups, el("section", { className: "card saving" }, bar(submit, undo), el("p", { className: "said", role: "status" })));
   const fixed = list();
+  const edit = form(submit, save, groups, el("section", { className: "card saving" }, bar(submit, undo), el("p", { className: "said", role: "status" })),
+    el("details", { className: "card" }, el("summary", null, "Fixed at the start"), fixed));
+
+  edit.oninput = paint;
 
   // What somebody is typing is not taken from them.
   function take(answer, saved) {
@@ -560,7 +565,7 @@ function settings({ root }) {
       mark(faultsOf(error.detail));
       const marked = document.querySelector("[aria-invalid]");
       marked?.focus();
-      throw marked ? new Error("Not saved: see what is marked.") : error;
+      throw marked ? new Error("Not saved: see the marks.") : error;
     }
   }
 
@@ -611,8 +616,7 @@ function settings({ root }) {
 
   root.className = "more settings";
   root.append(edit, el("div", null, card("Collection", bar(start, stop, collect)),
-    card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], localStorage.theme ?? "", dress)), access, data,
-    el("details", { className: "card" }, el("summary", null, "Fixed at the start"), fixed)));
+    card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], localStorage.theme ?? "", dress)), access, data));
   return {
     feeds,
     title: "Settings",
