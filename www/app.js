@@ -186,8 +186,8 @@ async function route() {
     view?.end?.();
     view = next;
     view.key = key;
-    (view.feeds ?? []).forEach(adopt);
     if (view === home) home.change(params);
+    else view.feeds?.forEach(adopt);
     $("home").hidden = view !== home;
     $("other").replaceChildren(root);
     for (const link of document.querySelectorAll("nav a")) link.ariaCurrent = link.hash === `#/${place}` ? "page" : null;
@@ -203,7 +203,10 @@ async function route() {
 let sheets;
 
 function sheet(href) {
-  return (sheets ??= new Promise((onload, onerror) => document.head.append(el("link", { rel: "stylesheet", href, onload, onerror }))));
+  return (sheets ??= new Promise((onload, fail) => {
+    const onerror = () => fail((sheets = null));
+    document.head.append(el("link", { rel: "stylesheet", href, onload, onerror }));
+  }));
 }
 
 // What is seen.
@@ -275,7 +278,7 @@ const home = {
   feeds: [
     { what: "history", every: 60, path: seriesPath, take: takeSeries },
     { what: "events", every: 60, path: eventsPath, take: takeEvents },
-  ],
+  ].map(adopt),
   change(params) {
     query = params;
     stale = true;
@@ -340,13 +343,14 @@ function eventsPath() {
 let reaching;
 
 // Loaded when it is first reached for, and a click that came too early is made good. A failure is tried again by the next.
-function reach({ type, target }) {
+function reach(event) {
   if (refresh || !plot.data) return;
   reaching ??= import("./explore.js").then(
     ({ explore }) => (refresh = explore(plot, { ...ctx, RANGES, hash: () => query, chosen, whole, marks, $, tell })),
     () => (reaching = null),
   );
-  if (type === "click") reaching.then(() => refresh && target.closest("button")?.click());
+  const { type, target } = event;
+  if (type === "click" && target.matches("button, canvas")) reaching.then(() => refresh && target.dispatchEvent(new MouseEvent(type, event)));
 }
 
 for (const event of ["pointerover", "focusin", "click"]) $("history").addEventListener(event, reach);
@@ -397,7 +401,7 @@ function showHome() {
   tell("waiting", idle && (interfaces[0]
     ? "No interface has carried traffic yet. The main one appears here a few seconds after it does."
     : "No network interface was found. One that is plugged in appears here by itself."));
-  $("rates").hidden = $("spark").hidden = idle;
+  $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => show(node, rate(shell.rate(primary, SIDES[i]), units)));
   document.querySelectorAll(".unit").forEach((node) => show(node, rateUnit(units)));
   const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units);
