@@ -47,6 +47,9 @@ async function api(path, { method, body } = {}) {
     lost ??= Date.now();
     throw new Error("the router does not answer");
   }
+  // Whole seconds, and some time on the way.
+  const off = (Date.parse(answer.headers.get("Date")) - Date.now()) / 1000;
+  if (Math.abs(off - skew) > 3) skew = off;
   if (lost) {
     lost = null;
     for (const feed of feeds()) feed.due = 0;
@@ -88,7 +91,7 @@ function adopt(feed) {
 const FEEDS = [
   { what: "rates", every: 1, path: () => `api/traffic/live?since=${ring.next}`, take: (answer) => join(ring, { ...answer, t: answer.t.map(seconds) }, RING_S) },
   { what: "interfaces", every: 10, path: () => "api/interfaces", take: takeInterfaces },
-  { what: "health", every: 15, path: () => "api/system/health", take: takeHealth },
+  { what: "health", every: 15, path: () => "api/system/health", take: (answer) => (shell.health = answer) },
   { what: "settings", every: 300, path: () => "api/config", take: takeSettings },
 ].map(adopt);
 
@@ -97,11 +100,6 @@ const feeds = () => [...FEEDS, ...(view?.feeds ?? [])];
 function takeInterfaces(answer) {
   shell.interfaces = Object.values(answer);
   shell.primary = shell.interfaces.find((iface) => iface.primary)?.name ?? null;
-}
-
-function takeHealth(answer) {
-  shell.health = answer;
-  skew = seconds(answer.timestamp) - Date.now() / 1000 || 0;
 }
 
 function takeSettings({ settings: { units, prefixes } }) {
@@ -317,7 +315,7 @@ const fits = ({ from, to }, step) => !step || (to - from <= 720 * step && to - f
 
 function seriesPath() {
   const now = frame();
-  if (!shell.health || !chosen()[0] || now.live) return null;
+  if (!chosen()[0] || now.live) return null;
   const step = GROUPS[query.get("by")];
   const asked = new URLSearchParams(plan(now.from, now.to, fits(now, step) && step));
   for (const name of chosen()) asked.append("interface", name);
@@ -337,7 +335,7 @@ function takeEvents(answer) {
 
 function eventsPath() {
   const { from, to } = frame();
-  return shell.health && `api/events?limit=200&from=${from}&to=${to}`;
+  return shell.interfaces && `api/events?limit=200&from=${from}&to=${to}`;
 }
 
 let reaching;
