@@ -374,7 +374,7 @@ function showHistory() {
   plot.draw();
   refresh?.();
   const [size, name] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => step >= size);
-  show($("step"), `averages of ${+(step / size).toFixed(1)} ${name}${now.live ? "" : ", pale: the peaks"}`);
+  show($("step"), `averages of ${+(step / size).toFixed(1)} ${name}${now.live ? "" : ", pale: peaks"}`);
   for (const button of $("ranges").children) button.ariaPressed = whole() && button.textContent === range();
   back.disabled = whole();
   over.ariaPressed = query.has("over");
