@@ -8,10 +8,11 @@ use std::{env, fs, io};
 #[path = "src/http/strip.rs"]
 mod strip;
 
+/// A script is UTF-8 in any case, and a style sheet is what its page is.
 const TYPES: [(&str, &str); 6] = [
     ("html", "text/html; charset=utf-8"),
-    ("css", "text/css; charset=utf-8"),
-    ("js", "text/javascript; charset=utf-8"),
+    ("css", "text/css"),
+    ("js", "text/javascript"),
     ("svg", "image/svg+xml"),
     ("json", "application/json"),
     ("webmanifest", "application/manifest+json"),
@@ -43,10 +44,10 @@ fn main() -> io::Result<()> {
         fs::write(Path::new(&out).join(name), &stripped)?;
         let packed = pack(stripped.as_bytes())?;
         fs::write(Path::new(&out).join(format!("{name}.gz")), &packed)?;
-        let tag = fingerprint(&packed);
+        let tag = fingerprint(&packed) >> 32;
         let _ = writeln!(
             list,
-            "Asset {{ path: \"/{name}\", media: \"{media}\", tag: \"\\\"{tag:016x}\\\"\", \
+            "Asset {{ path: \"/{name}\", media: \"{media}\", tag: \"\\\"{tag:08x}\\\"\", \
              packed: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.gz\")) }},"
         );
     }

@@ -47,6 +47,9 @@ async function api(path, { method, body } = {}) {
     lost ??= Date.now();
     throw new Error("the router does not answer");
   }
+  // Whole seconds, and some time on the way.
+  const off = (Date.parse(answer.headers.get("Date")) - Date.now()) / 1000;
+  if (Math.abs(off - skew) > 3) skew = off;
   if (lost) {
     lost = null;
     for (const feed of feeds()) feed.due = 0;
@@ -89,7 +92,7 @@ function adopt(feed) {
 const FEEDS = [
   { what: "rates", every: 1, path: () => `api/traffic/live?since=${ring.next}`, take: (answer) => join(ring, { ...answer, t: answer.t.map(seconds) }, RING_S) },
   { what: "interfaces", every: 10, path: () => "api/interfaces", take: takeInterfaces },
-  { what: "health", every: 15, path: () => "api/system/health", take: takeHealth },
+  { what: "health", every: 15, path: () => "api/system/health", take: (answer) => (shell.health = answer) },
   { what: "settings", every: 300, path: () => "api/config", take: takeSettings },
 ].map(adopt);
 
@@ -98,11 +101,6 @@ const feeds = () => [...FEEDS, ...(view?.feeds ?? [])];
 function takeInterfaces(answer) {
   shell.interfaces = Object.values(answer);
   shell.primary = shell.interfaces.find((iface) => iface.primary)?.name ?? null;
-}
-
-function takeHealth(answer) {
-  shell.health = answer;
-  skew = seconds(answer.timestamp) - Date.now() / 1000 || 0;
 }
 
 function takeSettings({ settings: { units, prefixes } }) {
@@ -187,8 +185,8 @@ async function route() {
     view?.end?.();
     view = next;
     view.key = key;
-    (view.feeds ?? []).forEach(adopt);
     if (view === home) home.change(params);
+    else view.feeds?.forEach(adopt);
     $("home").hidden = view !== home;
     $("other").replaceChildren(root);
     for (const link of document.querySelectorAll("nav a")) link.ariaCurrent = link.hash === `#/${place}` ? "page" : null;
@@ -204,7 +202,10 @@ async function route() {
 let sheets;
 
 function sheet(href) {
-  return (sheets ??= new Promise((onload, onerror) => document.head.append(el("link", { rel: "stylesheet", href, onload, onerror }))));
+  return (sheets ??= new Promise((onload, fail) => {
+    const onerror = () => fail((sheets = null));
+    document.head.append(el("link", { rel: "stylesheet", href, onload, onerror }));
+  }));
 }
 
 // What is seen.
@@ -276,7 +277,7 @@ const home = {
   feeds: [
     { what: "history", every: 60, path: seriesPath, take: takeSeries },
     { what: "events", every: 60, path: eventsPath, take: takeEvents },
-  ],
+  ].map(adopt),
   change(params) {
     query = params;
     stale = true;
@@ -315,7 +316,7 @@ const fits = ({ from, to }, step) => !step || (to - from <= 720 * step && to - f
 
 function seriesPath() {
   const now = frame();
-  if (!shell.health || !chosen()[0] || now.live) return null;
+  if (!chosen()[0] || now.live) return null;
   const step = GROUPS[query.get("by")];
   const asked = new URLSearchParams(plan(now.from, now.to, fits(now, step) && step));
   for (const name of chosen()) asked.append("interface", name);
@@ -335,19 +336,20 @@ function takeEvents(answer) {
 
 function eventsPath() {
   const { from, to } = frame();
-  return shell.health && `api/events?limit=200&from=${from}&to=${to}`;
+  return shell.interfaces && `api/events?limit=200&from=${from}&to=${to}`;
 }
 
 let reaching;
 
 // Loaded when it is first reached for, and a click that came too early is made good. A failure is tried again by the next.
-function reach({ type, target }) {
+function reach(event) {
   if (refresh || !plot.data) return;
   reaching ??= import("./explore.js").then(
     ({ explore }) => (refresh = explore(plot, { ...ctx, RANGES, hash: () => query, chosen, whole, marks, $, tell })),
     () => (reaching = null),
   );
-  if (type === "click") reaching.then(() => refresh && target.closest("button")?.click());
+  const { type, target } = event;
+  if (type === "click" && target.matches("button, canvas")) reaching.then(() => refresh && target.dispatchEvent(new MouseEvent(type, event)));
 }
 
 for (const event of ["pointerover", "focusin", "click"]) $("history").addEventListener(event, reach);
@@ -373,7 +375,7 @@ function showHistory() {
   plot.draw();
   refresh?.();
   const [size, name] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => step >= size);
-  show($("step"), `averages of ${+(step / size).toFixed(1)} ${name}${now.live ? "" : ", pale: the peaks"}`);
+  show($("step"), `averages of ${+(step / size).toFixed(1)} ${name}${now.live ? "" : ", pale: peaks"}`);
   for (const button of $("ranges").children) button.ariaPressed = whole() && button.textContent === range();
   back.disabled = whole();
   over.ariaPressed = query.has("over");
@@ -398,7 +400,7 @@ function showHome() {
   tell("waiting", idle && (interfaces[0]
     ? "No interface has carried traffic yet. The main one appears here a few seconds after it does."
     : "No network interface was found. One that is plugged in appears here by itself."));
-  $("rates").hidden = $("spark").hidden = idle;
+  $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => show(node, rate(shell.rate(primary, SIDES[i]), units)));
   document.querySelectorAll(".unit").forEach((node) => show(node, rateUnit(units)));
   const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units);

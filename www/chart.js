@@ -138,7 +138,7 @@ export function draw(canvas, { t, step, lines, from, to, seen = [from, to], unit
   pen.textBaseline = "middle";
 
   const alone = lines.length < 2;
-  const depth = (i) => (alone ? 0.25 : 0.75 - (0.65 * i) / (lines.length - 1));
+  const depth = (i) => (alone ? 0.25 : 0.8 - (0.6 * i) / (lines.length - 1));
   const sides = ["rx", "tx"].map((side) => ({
     side,
     sums: stack(lines.map((line) => line[side])),

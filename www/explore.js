@@ -119,13 +119,13 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
       return soon();
     }
     if (look.picked) look.picked[1] = Math.max(x, plot.left);
-    point(nearest(plot.data.t, plot.data.step, time(x)));
+    canvas.onclick({ offsetX: x });
   };
-  canvas.onpointerup = (event) => {
+  // All that there is of a finger that taps.
+  canvas.onclick = ({ offsetX: x }) => point(nearest(plot.data.t, plot.data.step, time(x)));
+  canvas.onpointerup = () => {
     const { picked, seen } = look;
     const range = seen ?? (picked && Math.abs(picked[0] - picked[1]) > STILL && picked.map(time).sort((a, b) => a - b));
-    // A tap is all that there was of a finger.
-    if (!range) canvas.onpointermove(event);
     drop();
     if (range) settle(range, !!seen);
   };

@@ -1,9 +1,12 @@
 //! What of the page's sources a browser does not need: comments, indentation and spaces beside punctuation. Used by
 //! `build.rs`, and compiled here only to be tested. It knows no grammar, so it keeps whatever it is not sure of: names,
-//! line breaks of scripts, all inside of strings, and everything from the first slash or backtick of a line to its end.
+//! line breaks of scripts, all inside of strings, and from what may be a regular expression to the end of its line.
 
-/// Beside these a space means nothing in a script. Not `+` and `-`: `a - -b`.
-const SCRIPT: &str = "=,;:?(){}[]<>&|!*%";
+/// Beside these a space means nothing in a script, unless two signs would become one: `a - -b`.
+const SCRIPT: &str = "=,;:?(){}[]<>&|!*%+-/";
+const SIGNS: &str = "+-";
+/// In a selector a space before a colon means something.
+const SHEET: (&str, &str) = ("{};,:", "{};,");
 
 /// `None` when it is written in a way that could not be cut safely.
 pub fn strip(name: &str, source: &str) -> Option<String> {
@@ -26,17 +29,40 @@ fn script(source: &str) -> Option<String> {
         if line.matches('`').count() % 2 == 1 || line.contains("/*") {
             return None;
         }
-        let sure = line.find(['/', '`', '\'', '\\']).unwrap_or(line.len());
-        // Half a string is no string.
-        let sure = if line[..sure].matches('"').count() % 2 == 1 { line.find('"').unwrap_or(0) } else { sure };
-        out.push_str(&tighten(&line[..sure], SCRIPT, SCRIPT));
-        out.push_str(&line[sure..]);
+        statement(line, &mut out);
         out.push('\n');
     }
     Some(out)
 }
 
-/// In a selector a space before a colon means something.
+fn statement(line: &str, out: &mut String) {
+    let mut rest = line;
+    while let Some(each) = rest.chars().next() {
+        let dividing = out.ends_with(|last: char| last.is_alphanumeric() || ")]".contains(last));
+        let whole = match each {
+            '"' | '`' => quoted(rest, each),
+            '/' if !dividing => None,
+            '\'' | '\\' => None,
+            _ => Some(each.len_utf8()),
+        };
+        let (piece, after) = rest.split_at(whole.unwrap_or(rest.len()));
+        let next = after.chars().next().unwrap_or(' ');
+        let last = out.chars().next_back().unwrap_or(' ');
+        let beside = SCRIPT.contains(last) || SCRIPT.contains(next);
+        if piece != " " || !beside || SIGNS.contains(last) && SIGNS.contains(next) {
+            out.push_str(piece);
+        }
+        rest = after;
+    }
+}
+
+/// The length of what is quoted, if it is plain where that ends: no quotes are in it, escaped or in a template's `${}`.
+fn quoted(text: &str, quote: char) -> Option<usize> {
+    let inner = text[1..].split(quote).next()?;
+    let plain = inner.matches("${").count() == inner.matches('}').count() && !inner.ends_with('\\');
+    (plain && text.len() > inner.len() + 1).then_some(inner.len() + 2)
+}
+
 fn sheet(source: &str) -> Option<String> {
     let mut bare = String::new();
     let mut rest = source;
@@ -49,30 +75,21 @@ fn sheet(source: &str) -> Option<String> {
     if line.contains(['\'', '\\']) {
         return None;
     }
-    Some(tighten(&line, "{};,:", "{};,").replace(";}", "}"))
-}
-
-/// Leaves out the spaces behind and before such characters, except in strings.
-fn tighten(text: &str, behind: &str, before: &str) -> String {
     let mut out = String::new();
-    for (at, part) in text.split('"').enumerate() {
+    for (at, part) in line.split('"').enumerate() {
         if at > 0 {
             out.push('"');
-        }
-        if at % 2 == 1 {
-            out.push_str(part);
-            continue;
         }
         let mut rest = part.chars().peekable();
         while let Some(each) = rest.next() {
             let beside =
-                out.ends_with(|last| behind.contains(last)) || rest.peek().is_some_and(|next| before.contains(*next));
-            if each != ' ' || !beside {
+                out.ends_with(|last| SHEET.0.contains(last)) || rest.peek().is_some_and(|it| SHEET.1.contains(*it));
+            if at % 2 == 1 || each != ' ' || !beside {
                 out.push(each);
             }
         }
     }
-    out
+    Some(out.replace(";}", "}"))
 }
 
 #[cfg(test)]
@@ -83,13 +100,18 @@ mod tests {
     fn scripts() {
         let check = |source, expect| assert_eq!(strip("a.js", source).as_deref(), expect, "{source}");
         check("// why\n\n  const a = { b: [1, 2] };\n", Some("const a={b:[1,2]};\n"));
-        check("a = b - -c + +d;", Some("a=b - -c + +d;\n"));
-        check("return x === null ? \" = \" : y;", Some("return x===null?\" = \":y;\n"));
+        check("a = b - -c + +d - e++ + f;", Some("a=b- -c+ +d-e++ +f;\n"));
+        check("return x === null ? \" = \" : -y;", Some("return x===null?\" = \":-y;\n"));
         check("f( \"a\" , \"b\" )", Some("f(\"a\",\"b\")\n"));
-        check("a = `${b} = ${c}`;", Some("a=`${b} = ${c}`;\n"));
+        check("a = `${b} = ${c}` + d;", Some("a=`${b} = ${c}`+d;\n"));
+        check("a = `${b ? ` , ` : c} , ` + d;", Some("a=`${b ? ` , ` : c} , ` + d;\n"));
         check("a = /x , y/.test(b) ;", Some("a=/x , y/.test(b) ;\n"));
-        check("a = \"b / c\" + d == 1", Some("a=\"b / c\" + d == 1\n"));
-        check("a = \"it's , so\" == b", Some("a=\"it's , so\" == b\n"));
+        check("a = f(/x , y/) ;", Some("a=f(/x , y/) ;\n"));
+        check("a = (b + c) / d[1] / 2 == e", Some("a=(b+c)/d[1]/2==e\n"));
+        check("a = \"b / c\" + d == 1", Some("a=\"b / c\"+d==1\n"));
+        check("a = \"it's , so\" == b", Some("a=\"it's , so\"==b\n"));
+        check("a = 'b , c' == d", Some("a='b , c' == d\n"));
+        check("a = \"b \\\" , c\" == d", Some("a=\"b \\\" , c\" == d\n"));
         check("let of = 1; for (const [a] of [b]) async () => {}", Some("let of=1;for(const[a]of[b])async()=>{}\n"));
         check("a\n(b)", Some("a\n(b)\n"));
         check("a = `b\n  c`", None);
