@@ -235,7 +235,7 @@ function usage({ root, params }) {
     { what: "top days", every: 900, path: () => path("day", { limit: 366 }), take: (answer) => (best = read(answer)) },
   ];
 
-  const tiles = ["Today", "Yesterday", "This month", "This month, going on like this"].map((title) =>
+  const tiles = ["Today", "Yesterday", "This month", "This month at this pace"].map((title) =>
     el("section", { className: "card tile" }, el("h2", null, title), el("b"), el("p", null, bothWays())));
   const which = el("select", { ariaLabel: "Interface", onchange: () => go(hash("usage", { by, i: which.value })) });
   const cuts = Object.keys(PERIODS).map((word) => el("a", null, `${word}s`));
@@ -597,7 +597,7 @@ function settings({ root }) {
   const pick = (label, key, pairs) => choice(label, pairs, asked[key], (value) => (asked[key] = value));
   const dates = [el("input", { type: "date" }), el("input", { type: "date" })];
   const which = pick("Interface", "interface_name", []);
-  const data = card("Export and backup",
+  const data = card("Export, backup",
     el("div", { className: "form" }, which, pick("A row for", "resolution", [["sample", "each sample"], ["5min", "5 minutes"], ["hour", "an hour"], ["day", "a day"]]),
       field("From", dates[0]), field("To", dates[1]), pick("Format", "format", [["csv", "CSV"], ["json", "JSON"]])),
     bar(button("Export", async () => {
