@@ -1,7 +1,7 @@
 // The shell and the first view: asks the service for what changed, keeps the last answers, and shows them. It reads
 // nothing back from the document and never makes markup out of data. While the tab is hidden it asks for nothing.
 
-import { about, amounts, clock, day, rate, rateUnit, seconds, unitsOf } from "./format.js";
+import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitsOf } from "./format.js";
 import { SIDES, draw, greatest, join, plan } from "./chart.js";
 
 const RING_S = 300;
@@ -26,6 +26,7 @@ const shell = {
   interfaces: null,
   primary: null,
   health: null,
+  settings: null,
   units: unitsOf(true, false),
   now: () => Date.now() / 1000 + skew,
   // Without an answer the last known rates stay, paled; with one that says nothing new they go.
@@ -33,7 +34,7 @@ const shell = {
   rate: (name, side) => (shell.fresh() ? ring.interfaces[name]?.[side].at(-1) : null) ?? null,
 };
 
-const ctx = { shell, api, el, note, go, paint, dress };
+const ctx = { shell, api, ask, configure, el, go, paint, put, dress };
 
 // The service.
 
@@ -68,8 +69,8 @@ let asking = null;
 let refused = false;
 
 async function token() {
-  const { ask } = await import("./token.js");
-  const given = await ask(el);
+  const { request } = await import("./token.js");
+  const given = await request(el);
   asking = null;
   refused = !given;
   if (given) localStorage.token = given;
@@ -93,8 +94,13 @@ const FEEDS = [
   { what: "rates", every: 1, path: () => `api/traffic/live?since=${ring.next}`, take: (answer) => join(ring, { ...answer, t: answer.t.map(seconds) }, RING_S) },
   { what: "interfaces", every: 10, path: () => "api/interfaces", take: takeInterfaces },
   { what: "health", every: 15, path: () => "api/system/health", take: (answer) => (shell.health = answer) },
-  { what: "settings", every: 300, path: () => "api/config", take: takeSettings },
+  { what: "settings", every: 300, path: () => "api/config", take: configure },
 ].map(adopt);
+
+// To see at once what was changed.
+function ask(what) {
+  FEEDS.find((feed) => feed.what === what).due = 0;
+}
 
 const feeds = () => [...FEEDS, ...(view?.feeds ?? [])];
 
@@ -103,7 +109,8 @@ function takeInterfaces(answer) {
   shell.primary = shell.interfaces.find((iface) => iface.primary)?.name ?? null;
 }
 
-function takeSettings({ settings: { units, prefixes } }) {
+function configure({ settings }) {
+  const { units, prefixes } = shell.settings = settings;
   shell.units = unitsOf(units?.value !== "bytes", prefixes?.value === "iec");
 }
 
@@ -218,26 +225,23 @@ function paint() {
 }
 
 // What did not change is not touched: screen readers announce, and selections end, where it is.
-function show(node, text) {
+function put(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 // For what is there only while there is something to say.
 function tell(id, text) {
   $(id).hidden = !text;
-  show($(id), text || "");
+  put($(id), text || "");
 }
 
-let said = null;
+let said;
 
-// Says in the quiet bar what came of something that somebody did.
+// Says in the quiet bar, for a while, what came of something that somebody did.
 function note(text) {
   said = text;
-  setTimeout(() => {
-    if (said === text) said = null;
-    paint();
-  }, 8000);
   paint();
+  if (text) setTimeout(note, 8000);
 }
 
 function update() {
@@ -245,7 +249,7 @@ function update() {
   const { health, primary, units } = shell;
   const stopped = health?.collector_status === "stopped";
   const ill = lost ? "no answer" : stopped ? "stopped" : health?.status !== "healthy" && health?.status;
-  show($("state"), ill || (shell.fresh() ? "live" : "connecting"));
+  put($("state"), ill || (shell.fresh() ? "live" : "connecting"));
   $("state").className = ill ? "bad" : "";
   document.body.classList.toggle("stale", !!lost);
   $("stopped").hidden = !stopped;
@@ -258,12 +262,12 @@ function update() {
 
 function trouble() {
   // A phone that wakes up often fails once: that is not worth a word.
-  if (lost) return Date.now() - lost > 1500 && `No answer since ${clock(lost / 1000)}. What you see is from then, and goes on by itself once the router can be reached.`;
+  if (lost) return Date.now() - lost > 1500 && `No answer since ${clock(lost / 1000)}. It goes on by itself once the router can be reached.`;
   const failed = feeds().find((feed) => feed.fault);
   if (failed) return `Not up to date: ${failed.what} (${failed.fault}). Trying again.`;
   const { database_status: database, collector_status: collector, reason } = shell.health ?? {};
   const why = reason ? ` (${reason})` : "";
-  if (database && database !== "healthy") return `The database cannot be written${why}. Counting goes on in memory, which a restart would lose: look at the disk and the log.`;
+  if (database && database !== "healthy") return `The database cannot be written${why}. Figures wait in memory, which a restart would lose: look at the disk and the log.`;
   return collector !== "stopped" && why && `Something needs a look${why}.`;
 }
 
@@ -374,8 +378,7 @@ function showHistory() {
   };
   plot.draw();
   refresh?.();
-  const [size, name] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => step >= size);
-  show($("step"), `averages of ${+(step / size).toFixed(1)} ${name}${now.live ? "" : ", pale: peaks"}`);
+  put($("step"), `averages of ${span(step)}${now.live ? "" : ", pale: peaks"}`);
   for (const button of $("ranges").children) button.ariaPressed = whole() && button.textContent === range();
   back.disabled = whole();
   over.ariaPressed = query.has("over");
@@ -383,7 +386,7 @@ function showHistory() {
   for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
   if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
   tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
-    && "Nothing is recorded of this time. On a first visit the first figures appear within a few minutes, and after a day the picture is whole. There is nothing to set up.");
+    && "Nothing is recorded of this time. The first figures appear minutes after the first traffic, and after a day the picture is whole.");
   plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
 }
 
@@ -398,13 +401,13 @@ function showHome() {
   const idle = interfaces && !main;
   tell("which", main && `${primary} ${main.alias}`);
   tell("waiting", idle && (interfaces[0]
-    ? "No interface has carried traffic yet. The main one appears here a few seconds after it does."
+    ? "No interface has carried traffic yet. One that does appears here by itself."
     : "No network interface was found. One that is plugged in appears here by itself."));
   $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
-  document.querySelectorAll("#rates b").forEach((node, i) => show(node, rate(shell.rate(primary, SIDES[i]), units)));
-  document.querySelectorAll(".unit").forEach((node) => show(node, rateUnit(units)));
+  document.querySelectorAll("#rates b").forEach((node, i) => put(node, rate(shell.rate(primary, SIDES[i]), units)));
+  document.querySelectorAll(".unit").forEach((node) => put(node, rateUnit(units)));
   const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units);
-  show($("today"), `Today ↓ ${down} ↑ ${up}`);
+  put($("today"), `Today ↓ ${down} ↑ ${up}`);
   list();
   if (ring.next > sketched + (calm.matches && 10) || ring.next < sketched) {
     sketched = ring.next;
@@ -433,8 +436,8 @@ function list() {
     link.href = `#/interface/${encodeURIComponent(name)}`;
     chip.ariaPressed = chosen().includes(name);
     const texts = [name, alias, monitored ? about(iface) : reason ?? "not chosen", ...monitored ? [rate(shell.rate(name, "rx"), units), rate(shell.rate(name, "tx"), units), today[i]] : []];
-    [link, second, what, ...cells].forEach((node, i) => show(node, texts[i] ?? ""));
-    show(chip, alias || name);
+    [link, second, what, ...cells].forEach((node, i) => put(node, texts[i] ?? ""));
+    put(chip, alias || name);
     parts[monitored ? "watched" : "ignored"].push(row);
     if (monitored) parts.who.push(chip);
   });
@@ -446,7 +449,7 @@ function list() {
   $("who").hidden = !parts.who[1];
   const fold = $("fold");
   fold.hidden = !parts.ignored[0];
-  show(fold.firstElementChild, `${parts.ignored.length} ignored`);
+  put(fold.firstElementChild, `${parts.ignored.length} ignored`);
 }
 
 // By hand it is light or dark, else as the system has it.
@@ -458,7 +461,7 @@ function dress(theme) {
 
 dress();
 matchMedia("(prefers-color-scheme: dark)").onchange = onresize = again;
-$("stopped").lastElementChild.onclick = () => api("collector/start", { method: "POST" }).then(() => (FEEDS[2].due = 0), (error) => note(error.message));
+$("stopped").lastElementChild.onclick = () => api("collector/start", { method: "POST" }).then(() => ask("health"), (error) => note(error.message));
 document.onvisibilitychange = turn;
 onhashchange = route;
 route();

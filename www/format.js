@@ -50,6 +50,18 @@ export const clock = (unix, exact) => new Date(unix * 1000).toTimeString().slice
 // `Thu Jan 15`, with the year where another one than today's may be meant.
 export const day = (unix, exact) => new Date(unix * 1000).toDateString().slice(0, exact ? 15 : 10);
 
+// Seconds as the two greatest units.
+export function span(length) {
+  let rest = Math.max(0, Math.round(length));
+  const found = [];
+  for (const [name, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count || found.length) found.push(count && `${count} ${name}`);
+  }
+  return found.slice(0, 2).filter(Boolean).join(" ") || "0 s";
+}
+
 // What an interface is, in one line.
 export function about({ kind, present, status, speed, parent }) {
   const link = speed && (speed < 1000 ? `${speed} Mbit/s` : `${speed / 1000} Gbit/s`);

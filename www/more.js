@@ -1,7 +1,7 @@
 // The views that are opened now and then: usage, one interface, the system, the settings. Loaded when the first of them
 // is. What they calculate is pure and stands first; each view builds its elements once, and `update` fills them.
 
-import { NOTHING, about, amounts, clock, day, rate, rateUnit, seconds, unitFor, unitsOf } from "./format.js";
+import { NOTHING, about, amounts, clock, day, rate, rateUnit, seconds, span, unitFor } from "./format.js";
 import { niceStep } from "./chart.js";
 
 const DAY_S = 86400;
@@ -48,51 +48,31 @@ export function project({ from, to, rx, tx }, known, now) {
 // A row's name. Its bounds are the router's, which may live in another zone than the reader: the middle of a day is the
 // same date in both. What is not of this year says so.
 export function label(by, { from, to }, now, brief) {
-  const date = (unix) => day(unix).slice(4);
-  const year = (unix) => day(unix, true).slice(11);
   const middle = (from + to) / 2;
-  const exact = now && year(middle) !== year(now);
+  const [, month, date, year] = day(middle, true).split(" ");
+  const exact = now && year !== day(now, true).slice(11);
   // A line may end before the hour, and nowhere else.
-  const whole = (unix) => day(unix, exact).replace(/ /g, "\u00a0");
-  const [first, last] = [from, to].map((unix, i) => date(unix + (i ? -0.5 : 0.5) * DAY_S));
-  if (by === "hour") return brief ? clock(from) : `${whole(from)} ${clock(from)}`;
-  if (by === "day") return brief ? String(+date(middle).slice(4)) : whole(middle);
-  if (by === "month") return brief ? date(middle).slice(0, 3) : `${date(middle).slice(0, 3)} ${year(middle)}`;
-  if (by === "year") return year(middle);
-  return brief ? first : `${first} – ${last}${exact ? ` ${year(middle)}` : ""}`;
+  const whole = day(middle, exact).replace(/ /g, "\u00a0");
+  const [first, last] = [from + DAY_S / 2, to - DAY_S / 2].map((unix) => day(unix).slice(4));
+  const names = {
+    hour: [`${whole} ${clock(from)}`, clock(from)],
+    day: [whole, `${+date}`],
+    month: [`${month} ${year}`, month],
+    year: [year, year],
+  };
+  return (names[by] ?? [`${first} – ${last}${exact ? ` ${year}` : ""}`, first])[+!!brief];
 }
 
 // The rows of today and of yesterday, as far as they are known: the last row may be neither.
 export function latest(rows, now) {
-  const today = rows.find((row) => row.from <= now && now < row.to);
-  const yesterday = rows.findLast((row) => row !== today && row.to <= (today?.from ?? now) && now - row.to < 25 * 3600);
-  return [today, yesterday];
+  const today = rows.find(({ from, to }) => from <= now && now < to);
+  return [today, rows.findLast(({ to }) => to <= (today?.from ?? now) && now - to < 25 * 3600)];
 }
-
-// Seconds as the two greatest units.
-export function span(length) {
-  let rest = Math.max(0, Math.round(length));
-  const found = [];
-  for (const [name, size] of [["d", DAY_S], ["h", 3600], ["min", 60], ["s", 1]]) {
-    const count = Math.floor(rest / size);
-    rest -= count * size;
-    if (count || found.length) found.push(count && `${count} ${name}`);
-  }
-  return found.slice(0, 2).filter(Boolean).join(" ") || "0 s";
-}
-
-// As the router has it: * stands for anything, everything else for itself.
-export function matches(pattern, name) {
-  const pieces = pattern.split("*").map((piece) => piece.replace(/\W/g, "\\$&"));
-  return new RegExp(`^${pieces.join(".*")}$`, "s").test(name);
-}
-
-export const items = (text) => text.split(",").map((item) => item.trim()).filter(Boolean);
 
 // A field's text as the API takes it. Nothing typed means the default, and what is no number is left for the API to refuse.
 export function typed(kind, text) {
   if (!text.trim()) return null;
-  if (kind === "list") return items(text);
+  if (kind === "list") return text.split(",").map((item) => item.trim()).filter(Boolean);
   if (kind === "switch") return text === "true";
   return /integer|decimal|size/.test(kind) && !isNaN(text) ? Number(text) : text.trim();
 }
@@ -134,20 +114,17 @@ export function prefix(mask) {
 }
 
 // How it is, in a sentence or two.
-export function wellbeing({ status, reason, details: { collector, database, interfaces, clock } }) {
-  const count = interfaces.monitored_interfaces;
-  const save = database.flush_interval_seconds ? ` and saved every ${span(database.flush_interval_seconds)}` : "";
-  const well = `All is well: ${count} ${count === 1 ? "interface is" : "interfaces are"} read every ${span(collector.configuration.polling_interval)}${save}.`;
-  const late = clock?.believed === false ? " The clock cannot be right yet: figures wait in memory." : "";
-  return (reason ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : status === "healthy" ? well : status) + late;
+export function wellbeing({ status, reason, details: { clock } }) {
+  const how = reason ?? (status === "healthy" ? "all is well" : status);
+  return `${how[0].toUpperCase()}${how.slice(1)}.${clock?.believed === false ? " The clock cannot be right yet: figures wait in memory." : ""}`;
 }
 
 // What follows is seen. Views are given the shell's tools; the module keeps them, as there is one view at a time.
 
-let api, el, shell, go, dress, paint;
+let api, ask, configure, dress, el, go, paint, put, shell;
 
 const using = (view) => (ctx) => {
-  ({ api, el, shell, go, dress, paint } = ctx);
+  ({ api, ask, configure, dress, el, go, paint, put, shell } = ctx);
   return view(ctx);
 };
 
@@ -164,10 +141,6 @@ const card = (title, ...children) => el("section", { className: "card" }, el("h2
 const bar = (...children) => el("div", { className: "bar" }, ...children);
 const list = () => el("dl", { className: "facts" });
 const soft = (...children) => el("p", { className: "soft" }, ...children);
-
-function put(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
 
 // What did not change is not touched: selections and the place of the keyboard stay where they are.
 function fill(node, data, build) {
@@ -221,7 +194,7 @@ const send = (method, path, body) => api(path, { method, body });
 const kept = ({ saved }, done) => (saved === false ? `${done} It is not on disk yet.` : done);
 
 function usage({ root, params }) {
-  let by, of, rows, days, months, best;
+  let by, of, rows, days, months;
   const chosen = () => params.get("i") ?? shell.primary ?? "";
   const path = (by, more) => shell.health && chosen() && `api/traffic/totals?${new URLSearchParams({ by, interface: chosen(), ...more })}`;
   const range = () => Object.fromEntries(["from", "to"].filter((key) => params.get(key)).map((key) => [key, params.get(key)]));
@@ -230,9 +203,8 @@ function usage({ root, params }) {
   const sums = ({ rx, tx }) => [rx, tx, rx + tx];
   const feeds = [
     { what: "usage", every: 60, path: () => path(by, { limit: params.get("from") ? 1000 : PERIODS[by].count, ...range() }), take: (answer) => (rows = read(answer)) },
-    { what: "today", every: 30, path: () => path("day", { limit: 2 }), take: (answer) => (days = read(answer)) },
     { what: "this month", every: 60, path: () => path("month", { limit: 1 }), take: (answer) => (months = read(answer)) },
-    { what: "top days", every: 900, path: () => path("day", { limit: 366 }), take: (answer) => (best = read(answer)) },
+    { what: "days", every: 60, path: () => path("day", { limit: 366 }), take: (answer) => (days = read(answer)) },
   ];
 
   const tiles = ["Today", "Yesterday", "This month", "This month at this pace"].map((title) =>
@@ -257,7 +229,7 @@ function usage({ root, params }) {
     params = next;
     by = PERIODS[params.get("by")] ? params.get("by") : "day";
     rows = null;
-    if (of !== chosen()) days = months = best = null;
+    if (of !== chosen()) days = months = null;
     of = chosen();
     for (const feed of feeds) feed.due = 0;
   }
@@ -312,9 +284,9 @@ function usage({ root, params }) {
         link.ariaCurrent = word === by ? "page" : null;
       });
       const [month] = latest(months ?? [], now);
-      const guess = month && best?.[0] && project(month, best[0].from, now);
+      const guess = month && days?.[0] && project(month, days[0].from, now);
       [...latest(days ?? [], now), month, guess].forEach((row, i) => {
-        const texts = row ? sizes(sums(row)) : [NOTHING, NOTHING, i > 2 && month && best ? "too early" : NOTHING];
+        const texts = row ? sizes(sums(row)) : [NOTHING, NOTHING, i > 2 && month && days ? "too early" : NOTHING];
         tiles[i].querySelectorAll("span, b").forEach((node, k) => put(node, texts[(k + 2) % 3]));
       });
 
@@ -328,13 +300,13 @@ function usage({ root, params }) {
       later.href = place(end < now ? { to: Math.round(end) } : {});
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
-      put(empty, !idle ? "" : params.get("to") ? "Nothing is recorded of this time." : "Nothing is recorded yet. The first figures appear by themselves, minutes after the first traffic.");
+      put(empty, !idle ? "" : params.get("to") ? "Nothing is recorded of this time." : "Nothing is recorded yet. The first figures appear minutes after the first traffic.");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
         fill(figures, [rows, by, of, units], () => [numbers(rows.toReversed(), by, `By the ${by}`)]);
       }
-      const most = (best ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
+      const most = (days ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
       top.hidden = most.length < 3;
       fill(top, [most, of, units], () => [el("h2", null, "Top days of a year"), numbers(most, "day", "Top days")]);
     },
@@ -342,27 +314,20 @@ function usage({ root, params }) {
 }
 
 function iface({ root, name }) {
-  let iface, stats, records, events, config;
+  const known = () => shell.interfaces?.find((other) => other.name === name);
+  let iface = known();
+  let stats, records, events, seen;
   const own = `api/interfaces/${encodeURIComponent(name)}`;
   const feeds = [
-    { what: "interface", every: 10, path: () => known() && own, take },
     { what: "counters", every: 5, path: () => iface?.present && `${own}/stats`, take: (answer) => (stats = answer) },
     { what: "errors", every: 60, path: () => iface?.present && `api/traffic/history?limit=120&${new URLSearchParams({ interface_name: name })}`, take: (answer) => (records = answer) },
     { what: "events", every: 60, path: () => iface && `api/events?limit=50&${new URLSearchParams({ interface: name })}`, take: (answer) => (events = answer.filter((event) => event.interface === name)) },
-    { what: "settings", every: 300, path: () => "api/config", take: (answer) => (config = answer.settings) },
   ];
-
-  const known = () => shell.interfaces?.some((other) => other.name === name);
-
-  function take(answer) {
-    iface = answer;
-    shell.interfaces = shell.interfaces?.map((other) => (other.name === name ? answer : other)) ?? null;
-  }
 
   async function set(body, done) {
     const answer = await send("PATCH", own, body);
-    take(answer);
-    feeds[4].due = 0;
+    ask("interfaces");
+    ask("settings");
     return kept(answer, done);
   }
 
@@ -374,14 +339,13 @@ function iface({ root, name }) {
   const watch = choice("Watch it", [["", "as the rules say"], ["true", "always"], ["false", "never"]], "", (value, node) =>
     act(node, () => set({ monitored: value ? value === "true" : null }, { true: "It is watched.", false: "It is left out; its history stays." }[value] ?? "The rules decide.")));
   const main = button("…", () => set({ primary: !fixed() }, "The headline follows."));
-  const fixed = () => iface.primary && config?.primary?.value === name;
+  const fixed = () => iface.primary && shell.settings?.primary?.value === name;
   const gone = el("select", { ariaLabel: "Absent interface" });
-  const merge = bar("Add the history of", gone, button("Merge", () => confirm(`Add all that was ever counted of ${gone.value} to ${name}, and forget ${gone.value}, for good?`)
-    && set({ merge: gone.value }, "The histories are one.")));
+  const merge = bar("Add the history of", gone, button("Merge", () => confirm(`Add all of ${gone.value} to ${name}, for good?`) && set({ merge: gone.value }, "The histories are one.")));
   const forget = button(`Forget ${name}`, async () => {
-    if (!confirm(`Forget ${name} and all that was ever counted of it, for good?`)) return;
+    if (!confirm(`Forget ${name} and its history, for good?`)) return;
     await send("DELETE", own);
-    shell.interfaces = shell.interfaces?.filter((other) => other.name !== name);
+    ask("interfaces");
     go("#/");
   });
   const parts = [
@@ -397,9 +361,10 @@ function iface({ root, name }) {
     feeds,
     title: name,
     update() {
-      const { units } = shell;
+      const { interfaces, settings, units } = shell;
+      iface = known();
       put(title, called(iface ?? { name }));
-      put(kind, iface ? about(iface) : shell.interfaces && !known() ? "There is no such interface." : "");
+      put(kind, iface ? about(iface) : interfaces ? "There is no such interface." : "");
       for (const part of parts) part.hidden = !iface;
       if (!iface) return;
       const away = iface.present === false;
@@ -418,13 +383,13 @@ function iface({ root, name }) {
       const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, late[key].map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
       facts(counters, [row("Bytes", "bytes"), row("Packets", "packets"), row("Errors", "errors"), lately("errors"), row("Drops", "drops"), lately("drops")].filter(Boolean));
       if (document.activeElement !== alias && alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
-      const among = (key) => config?.[key]?.value?.includes?.(name);
-      if (watch.seen !== config) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "";
-      watch.seen = config;
+      const among = (key) => settings?.[key]?.value.includes(name);
+      if (seen !== settings) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "";
+      seen = settings;
       main.hidden = away || (iface.primary && !fixed());
       put(main, fixed() ? "Find the headline by its traffic" : "Make it the headline");
       forget.hidden = !away;
-      const absent = (shell.interfaces ?? []).filter((other) => other.present === false && other !== iface && other.name !== name);
+      const absent = interfaces.filter((other) => other.present === false && other !== iface);
       merge.hidden = !absent.length;
       options(gone, absent.map((other) => [other.name, called(other)]));
       parts[3].hidden = !events?.length;
@@ -451,14 +416,15 @@ function system({ root }) {
     update() {
       const { health } = shell;
       const amount = (bytes) => bytes != null && sizes([bytes])[0];
-      const { database = {}, collector, clock: time } = health?.details ?? {};
+      const { database = {}, collector, interfaces, clock: time } = health?.details ?? {};
       if (collector) {
         const { stats } = collector;
         const ago = (time) => time && `${span(shell.now() - seconds(time))} ago, ${when(time)}`;
         const since = database.unsaved_since ? shell.now() - seconds(database.unsaved_since) : database.unsaved_seconds;
         put(words, wellbeing(health));
         facts(states, [
-          ["Reading", health.collector_status], ["Saving", health.database_status], ["Interfaces", health.interfaces_status],
+          ["Reading", `${health.collector_status}, every ${span(collector.configuration.polling_interval)}`], ["Saving", health.database_status],
+          ["Interfaces", `${health.interfaces_status}, ${interfaces.monitored_interfaces} watched`],
           ["Last reading", ago(stats.last_successful_poll)], ["Failed readings", stats.failed_polls],
           ["Last fault", collector.last_error ?? database.error], ["Source", [collector.source, collector.source_note].filter(Boolean).join(": ")],
           ["Time zone", time?.timezone],
@@ -482,7 +448,7 @@ function system({ root }) {
   };
 }
 
-// The settings' names, in groups; what a later version adds comes last.
+// The settings' names, in groups.
 const GROUPS = {
   "What is watched": { interfaces: "Watch", ignore: "Leave out", primary: "Headline" },
   "How it is read": { interval: "Interval", max_retries: "Retries", retry_delay: "Time between them" },
@@ -493,30 +459,16 @@ const GROUPS = {
 const WORDS = { si: "MB (1000)", iec: "MiB (1024)", true: "yes", false: "no" };
 
 function settings({ root }) {
-  let config;
+  let config = {};
   const inputs = {};
-  const feeds = [
-    { what: "settings", every: 300, path: () => "api/config", take },
-    // The shell's own is not due when something was started or stopped here.
-    { what: "health", every: 3600, path: () => "api/system/health", take: (answer) => (shell.health = answer) },
-  ];
-  const wanted = () => changes(config ?? {}, Object.fromEntries(Object.entries(inputs).map(([key, { input }]) => [key, input.value])));
+  const wanted = () => changes(config, Object.fromEntries(Object.entries(inputs).map(([key, { input }]) => [key, input.value])));
   const submit = el("button", { className: "chief" }, "Save");
   const undo = el("button", { type: "button", onclick: show }, "Undo");
   const groups = el("div");
-  const fixed = list();
-  const edit = form(submit, save, groups, el("section", { className: "card saving" }, bar(submit, undo), el("p", { className: "said", role: "status" })),
-    el("details", { className: "card" }, el("summary", null, "Fixed at the start"), fixed));
+  const edit = form(submit, save, groups, el("section", { className: "card saving" }, bar(submit, undo), el("p", { className: "said", role: "status" })));
 
   edit.oninput = paint;
-
-  // What somebody is typing is not taken from them.
-  function take(answer, saved) {
-    const edited = Object.keys(wanted()).length && saved !== true;
-    config = answer.settings;
-    if (!edited) show();
-    shell.units = unitsOf(config.units?.value !== "bytes", config.prefixes?.value === "iec");
-  }
+  ask("settings");
 
   function control(key, title) {
     const { kind, words, min = "", max = "", help, owner, default: usual } = config[key];
@@ -528,24 +480,16 @@ function settings({ root }) {
     input.disabled = owner;
     input.setAttribute("aria-describedby", `about-${key}`);
     const fault = el("span", { className: "bad" });
-    const hint = el("small");
-    const range = max && ` (${min} to ${max})`;
-    inputs[key] = { input, fault, hint, help: `${owner ? `Set by ${owner}: ` : ""}${help.replace(/ \(default.*/, "")}${range}` };
-    return el("div", null, field(title, input), el("div", { id: `about-${key}` }, fault, hint));
+    inputs[key] = { input, fault };
+    return el("div", null, field(title, input), el("div", { id: `about-${key}` }, fault,
+      el("small", null, `${owner ? `Set by ${owner}: ` : ""}${help.replace(/ \(default.*/, "")}${max && ` (${min} to ${max})`}`)));
   }
 
   function show() {
-    const free = Object.keys(config).filter((key) => config[key].changeable !== false && !/^(running|primary_found)$/.test(key));
-    const known = Object.values(GROUPS).flatMap(Object.keys);
-    const more = Object.fromEntries(free.filter((key) => !known.includes(key)).map((key) => [key, key]));
-    fill(groups, free.map((key) => config[key].owner), () => Object.entries({ ...GROUPS, More: more }).map(([title, names]) => {
-      const fields = Object.keys(names).filter((key) => free.includes(key)).map((key) => control(key, names[key]));
-      return fields.length ? el("fieldset", { className: "card" }, el("legend", null, title), fields) : [];
-    }));
+    fill(groups, Object.keys(config).map((key) => config[key].owner), () => Object.entries(GROUPS).map(([title, names]) =>
+      el("fieldset", { className: "card" }, el("legend", null, title), Object.keys(names).filter((key) => config[key]).map((key) => control(key, names[key])))));
     for (const [key, { input }] of Object.entries(inputs)) input.value = config[key].owner ? [config[key].value].join(", ") : text(config[key]);
     mark({});
-    facts(fixed, Object.entries(config).filter(([, { changeable }]) => changeable === false)
-      .map(([key, { value, owner, flag, help }]) => [flag ?? key, `${[value].flat().join(", ") || NOTHING}${owner ? `, set by ${owner}` : ""}. ${help}`]));
   }
 
   function mark(faults) {
@@ -559,7 +503,9 @@ function settings({ root }) {
     mark({});
     try {
       const answer = await send("PATCH", "api/config", wanted());
-      take(answer, true);
+      configure(answer);
+      config = shell.settings;
+      show();
       return kept(answer, "Saved.");
     } catch (error) {
       mark(faultsOf(error.detail));
@@ -571,7 +517,7 @@ function settings({ root }) {
 
   const run = (word, done) => button(word, async () => {
     const answer = await send("POST", `collector/${word.toLowerCase()}`);
-    feeds[1].due = 0;
+    ask("health");
     return done(answer);
   });
   const start = run("Start", (answer) => kept(answer, "Collection runs."));
@@ -579,19 +525,9 @@ function settings({ root }) {
   const collect = run("Collect", ({ success, interfaces_collected: many, errors }) => (success ? `${many} interfaces were read.` : errors.join("; ")));
   put(collect, "Collect now");
 
-  const secret = el("input", { type: "password", autocomplete: "off" });
-  const keep = el("button", null, "Keep");
-  const forget = button("Forget it", () => {
+  const forget = button("Forget the access token", () => {
     delete localStorage.token;
-    return "This browser has no token any more.";
   });
-  const access = card("Access token", soft("Changes need it; ", el("code", null, "net-pulse token"), " prints it on the router."),
-    form(keep, async () => {
-      localStorage.token = secret.value.trim();
-      secret.value = "";
-      await send("PATCH", "api/config", {});
-      return "It opens, and this browser keeps it.";
-    }, field("Token", secret), bar(keep, forget)));
 
   const asked = { resolution: "5min", format: "csv" };
   const pick = (label, key, pairs) => choice(label, pairs, asked[key], (value) => (asked[key] = value));
@@ -605,7 +541,7 @@ function settings({ root }) {
       const query = Object.entries({ ...asked, start_time: from, end_time: to && `${to}T23:59:59` }).filter(([, value]) => value);
       const path = `api/export/traffic?${new URLSearchParams(query)}`;
       // Past this page, as it may be long; where reading needs the token, it cannot.
-      download(config?.private?.value ? await api(path) : path, `net-pulse-traffic.${asked.format}`);
+      download(config.private?.value ? await api(path) : path, `net-pulse-traffic.${asked.format}`);
     }), button("Backup", async () => download(await send("POST", "api/backup"), `net-pulse-${new Date(shell.now() * 1000).toISOString().slice(0, 10)}.db`))));
 
   function download(what, name) {
@@ -616,25 +552,23 @@ function settings({ root }) {
 
   root.className = "more settings";
   root.append(edit, el("div", null, card("Collection", bar(start, stop, collect)),
-    card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], localStorage.theme ?? "", dress)), access, data));
+    card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], localStorage.theme ?? "", dress), bar(forget)), data));
   return {
-    feeds,
     title: "Settings",
     update() {
-      const interfaces = shell.interfaces ?? [];
+      // What somebody is typing is not taken from them.
+      if (shell.settings && shell.settings !== config) {
+        const edited = Object.keys(wanted()).length;
+        config = shell.settings;
+        if (!edited) show();
+      }
       const stopped = shell.health?.collector_status === "stopped";
       start.hidden = !stopped;
       stop.hidden = stopped;
       forget.hidden = !localStorage.token;
-      edit.hidden = !config;
-      options(which.lastChild, [["", "all"], ...interfaces.map((iface) => [iface.name, called(iface)])], asked.interface_name);
+      edit.hidden = !shell.settings;
+      options(which.lastChild, [["", "all"], ...(shell.interfaces ?? []).map((iface) => [iface.name, called(iface)])], asked.interface_name);
       submit.disabled = undo.disabled = !Object.keys(wanted()).length;
-      // Which interfaces a pattern means is seen while it is typed.
-      for (const [key, { input, hint, help }] of Object.entries(inputs)) {
-        const patterns = /^(interfaces|ignore)$/.test(key) ? items(input.value) : [];
-        const found = interfaces.filter(({ name }) => patterns.some((pattern) => matches(pattern, name))).map(({ name }) => name);
-        put(hint, patterns.length ? `${help}. Now: ${found.join(", ") || "none"}.` : help);
-      }
     },
   };
 }

@@ -1,11 +1,11 @@
 // Asks for the access token. Loaded when the service first wants one.
 
 // Gives back what was typed, or nothing.
-export function ask(el) {
+export function request(el) {
   const input = el("input", { autocomplete: "off", spellcheck: false, required: true });
-  const dialog = el("dialog", { ariaLabel: "Access token" }, el("form", { method: "dialog" },
+  const dialog = el("dialog", { className: "card", ariaLabel: "Access token" }, el("form", { method: "dialog" },
     el("h2", null, "Access token"),
-    el("p", null, "Whoever changes something needs it. On the router, ", el("code", null, "net-pulse token"), " prints it; this browser keeps it."),
+    el("p", null, "Changes need it: ", el("code", null, "net-pulse token"), " prints it on the router. This browser keeps it."),
     el("label", null, "Token ", input),
     el("p", { className: "bar" }, el("button", { value: "ok" }, "Go on"), el("button", { formNoValidate: true }, "Cancel")),
   ));

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { about, amounts, clock, day, rate, rateUnit, seconds, unitFor, unitsOf } from "../../www/format.js";
+import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitFor, unitsOf } from "../../www/format.js";
 
 process.env.TZ = "Europe/Berlin";
 
@@ -67,6 +67,11 @@ test("times are shown in local time", () => {
   check(clock(1768473005, true), "11:30:05");
   check(day(1768473000), "Thu Jan 15");
   check(day(1768473000, true), "Thu Jan 15 2026");
+});
+
+test("durations have two units at most", () => {
+  check([0, 0.4, 59, 60, 61, 3600, 3661, 86400, 90061, -5].map(span), ["0 s", "0 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d", "1 d 1 h", "0 s"]);
+  check(span(1e9), "11574 d 1 h");
 });
 
 test("an interface is described by what is known of it", () => {
