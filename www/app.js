@@ -149,9 +149,11 @@ function turn() {
 
 // Views.
 
-// Text only, never markup. A name that is a property of the element is set as such (`onclick`, `className`, `value`).
+// Text only, never markup. Classes follow the tag: `p.soft`. A name that is a property of the element is set as such (`onclick`, `value`).
 function el(tag, attributes, ...children) {
-  const node = document.createElement(tag);
+  const [name, ...classes] = tag.split(".");
+  const node = document.createElement(name);
+  node.classList.add(...classes);
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (name in node) node[name] = value;
     else if (value != null && value !== false) node.setAttribute(name, value);

@@ -132,15 +132,15 @@ const sizes = (values) => amounts(values, shell.units);
 const count = (number) => number?.toLocaleString("en") ?? NOTHING;
 const when = (time) => (time ? `${day(seconds(time)).slice(4)} ${clock(seconds(time), true)}` : "with a wrong clock");
 const hash = (path, values) => `#/${path}?${new URLSearchParams(values)}`;
-const bothWays = (down, up) => [el("span", { className: "rx" }, down), el("span", { className: "tx" }, up)];
+const bothWays = (down, up) => [el("span.rx", null, down), el("span.tx", null, up)];
 const called = ({ name, alias }) => [name, alias].filter(Boolean).join(" · ");
 const page = (name) => `#/interface/${encodeURIComponent(name)}`;
 
 // A part of a view. What came of something that was done in it is said at its end, next to the hand that did it.
-const card = (title, ...children) => el("section", { className: "card" }, el("h2", null, title), ...children, el("p", { className: "said", role: "status" }));
-const bar = (...children) => el("div", { className: "bar" }, ...children);
-const list = () => el("dl", { className: "facts" });
-const soft = (...children) => el("p", { className: "soft" }, ...children);
+const card = (title, ...children) => el("section.card", null, el("h2", null, title), ...children, el("p.said", { role: "status" }));
+const bar = (...children) => el("div.bar", null, ...children);
+const list = () => el("dl.facts");
+const soft = (...children) => el("p.soft", null, ...children);
 
 // What did not change is not touched: selections and the place of the keyboard stay where they are.
 function fill(node, data, build) {
@@ -166,7 +166,7 @@ function options(select, pairs, value) {
   return select;
 }
 
-const field = (label, input) => el("label", { className: "field" }, `${label} `, input);
+const field = (label, input) => el("label.field", null, `${label} `, input);
 const choice = (label, pairs, value, done) => field(label, options(el("select", { onchange: ({ target }) => done(target.value, target) }), pairs, value));
 
 // Does something and says what came of it: `work` answers with the sentence.
@@ -191,7 +191,7 @@ const form = (button, work, ...children) => el("form", { noValidate: true, onsub
   act(button, work);
 } }, ...children);
 const send = (method, path, body) => api(path, { method, body });
-const kept = ({ saved }, done) => (saved === false ? `${done} It is not on disk yet.` : done);
+const kept = ({ saved }) => (saved === false ? "Done, and not on disk yet." : "Done.");
 
 function usage({ root, params }) {
   let by, of, rows, days, months;
@@ -208,22 +208,22 @@ function usage({ root, params }) {
   ];
 
   const tiles = ["Today", "Yesterday", "This month", "This month at this pace"].map((title) =>
-    el("section", { className: "card tile" }, el("h2", null, title), el("b"), el("p", null, bothWays())));
+    el("section.card.tile", null, el("h2", null, title), el("b"), el("p", null, bothWays())));
   const which = el("select", { ariaLabel: "Interface", onchange: () => go(hash("usage", { by, i: which.value })) });
   const cuts = Object.keys(PERIODS).map((word) => el("a", null, `${word}s`));
-  const [earlier, later] = ["‹ Earlier", "Later ›"].map((text) => el("a", { className: "button" }, text));
+  const [earlier, later] = ["‹ Earlier", "Later ›"].map((text) => el("a.button", null, text));
   const title = el("h2");
-  const bars = el("div", { className: "bars" });
+  const bars = el("div.bars");
   const told = el("span");
   const empty = soft();
-  const [figures, top] = [el("section", { className: "card" }), el("section", { className: "card" })];
+  const [figures, top] = [el("section.card"), el("section.card")];
   root.className = "more usage";
   root.append(
-    el("div", { className: "bar wide" }, which, el("nav", { ariaLabel: "Rows" }, cuts)),
-    el("div", { className: "tiles wide" }, tiles),
-    el("section", { className: "card" }, bar(title, earlier, later), empty,
-      el("div", { ariaHidden: "true" }, bars, soft(el("i", { className: "in" }), " down ", el("i", { className: "out" }), " up ", told))),
-    el("div", { className: "beside" }, figures), top);
+    el("div.bar.wide", null, which, el("nav", { ariaLabel: "Rows" }, cuts)),
+    el("div.tiles.wide", null, tiles),
+    el("section.card", null, bar(title, earlier, later), empty,
+      el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up ", told))),
+    el("div.beside", null, figures), top);
 
   function change(next) {
     params = next;
@@ -238,8 +238,8 @@ function usage({ root, params }) {
   function numbers(rows, by, caption) {
     const texts = sizes(rows.flatMap(sums));
     const { into } = PERIODS[by];
-    const title = (text, className = "") => el("th", { scope: "col", className }, text);
-    return el("table", null, el("caption", { className: "unseen" }, caption), el("thead", null, el("tr", null, title(by), title("Down", "rx"), title("Up", "tx"), title("Total"))),
+    const title = (text, side = "") => el(`th${side}`, { scope: "col" }, text);
+    return el("table", null, el("caption.unseen", null, caption), el("thead", null, el("tr", null, title(by), title("Down", ".rx"), title("Up", ".tx"), title("Total"))),
       el("tbody", null, rows.map((row, i) => {
         const { from, to } = row;
         const note = to > shell.now() ? " so far" : row.whole ? "" : " in part";
@@ -260,8 +260,8 @@ function usage({ root, params }) {
       shown.map((row, i) => {
         const tell = () => put(told, row ? `· ${label(by, row, shell.now())}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "· nothing is known");
         const back = (shown.length - 1 - i - (every >> 1)) / every;
-        return el("div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i", { className: "out" }), "height", row.tx), at(el("i", { className: "in" }), "height", row.rx)],
-          row && back % 1 === 0 && el("small", { className: back % 2 ? "spare" : "" }, label(by, row, 0, true)));
+        return el("div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i.out"), "height", row.tx), at(el("i.in"), "height", row.rx)],
+          row && back % 1 === 0 && el(back % 2 ? "small.spare" : "small", null, label(by, row, 0, true)));
       }),
     ];
   }
@@ -324,11 +324,11 @@ function iface({ root, name }) {
     { what: "events", every: 60, path: () => iface && `api/events?limit=50&${new URLSearchParams({ interface: name })}`, take: (answer) => (events = answer.filter((event) => event.interface === name)) },
   ];
 
-  async function set(body, done) {
+  async function set(body) {
     const answer = await send("PATCH", own, body);
     ask("interfaces");
     ask("settings");
-    return kept(answer, done);
+    return kept(answer);
   }
 
   const title = el("h2");
@@ -336,12 +336,12 @@ function iface({ root, name }) {
   const [now, link, counters, happened] = [list(), list(), list(), list()];
   const alias = el("input", { maxLength: 64, autocomplete: "off" });
   const save = el("button", null, "Save");
-  const watch = choice("Watch it", [["", "as the rules say"], ["true", "always"], ["false", "never"]], "", (value, node) =>
-    act(node, () => set({ monitored: value ? value === "true" : null }, { true: "It is watched.", false: "It is left out; its history stays." }[value] ?? "The rules decide.")));
-  const main = button("…", () => set({ primary: !fixed() }, "The headline follows."));
+  const watch = choice("Watch it", [["null", "as the rules say"], ["true", "always"], ["false", "never"]], "null", (value, node) =>
+    act(node, () => set({ monitored: JSON.parse(value) })));
+  const main = button("…", () => set({ primary: !fixed() }));
   const fixed = () => iface.primary && shell.settings?.primary?.value === name;
   const gone = el("select", { ariaLabel: "Absent interface" });
-  const merge = bar("Add the history of", gone, button("Merge", () => confirm(`Add all of ${gone.value} to ${name}, for good?`) && set({ merge: gone.value }, "The histories are one.")));
+  const merge = bar("Add the history of", gone, button("Merge", () => confirm(`Add all of ${gone.value} to ${name}, for good?`) && set({ merge: gone.value })));
   const forget = button(`Forget ${name}`, async () => {
     if (!confirm(`Forget ${name} and its history, for good?`)) return;
     await send("DELETE", own);
@@ -350,12 +350,12 @@ function iface({ root, name }) {
   });
   const parts = [
     card("Link", link), card("Counters", counters),
-    card("What to do with it", form(save, () => set({ alias: alias.value.trim() }, "Saved."), field("Name for people", alias), save), watch, bar(main, forget), merge),
+    card("What to do with it", form(save, () => set({ alias: alias.value.trim() }), field("Name for people", alias), save), watch, bar(main, forget), merge),
     card("What happened to it", happened),
   ];
   parts[3].classList.add("log");
   root.className = "more";
-  root.append(card("", title, kind, now, bar(el("a", { className: "button", href: hash("", { i: name }) }, "History"), el("a", { className: "button", href: hash("usage", { i: name }) }, "Usage"))), ...parts);
+  root.append(card("", title, kind, now, bar(el("a.button", { href: hash("", { i: name }) }, "History"), el("a.button", { href: hash("usage", { i: name }) }, "Usage"))), ...parts);
 
   return {
     feeds,
@@ -382,9 +382,9 @@ function iface({ root, name }) {
       const row = (title, key) => stats && [title, [stats[`rx_${key}`], stats[`tx_${key}`]].map(count)];
       const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, late[key].map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
       facts(counters, [row("Bytes", "bytes"), row("Packets", "packets"), row("Errors", "errors"), lately("errors"), row("Drops", "drops"), lately("drops")].filter(Boolean));
-      if (document.activeElement !== alias && alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
+      if (alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
       const among = (key) => settings?.[key]?.value.includes(name);
-      if (seen !== settings) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "";
+      if (seen !== settings) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "null";
       seen = settings;
       main.hidden = away || (iface.primary && !fixed());
       put(main, fixed() ? "Find the headline by its traffic" : "Make it the headline");
@@ -462,10 +462,10 @@ function settings({ root }) {
   let config = {};
   const inputs = {};
   const wanted = () => changes(config, Object.fromEntries(Object.entries(inputs).map(([key, { input }]) => [key, input.value])));
-  const submit = el("button", { className: "chief" }, "Save");
+  const submit = el("button.chief", null, "Save");
   const undo = el("button", { type: "button", onclick: show }, "Undo");
   const groups = el("div");
-  const edit = form(submit, save, groups, el("section", { className: "card saving" }, bar(submit, undo), el("p", { className: "said", role: "status" })));
+  const edit = form(submit, save, groups, el("section.card.saving", null, bar(submit, undo), el("p.said", { role: "status" })));
 
   edit.oninput = paint;
   ask("settings");
@@ -479,7 +479,7 @@ function settings({ root }) {
       : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder, autocomplete: "off", autocapitalize: "off" });
     input.disabled = owner;
     input.setAttribute("aria-describedby", `about-${key}`);
-    const fault = el("span", { className: "bad" });
+    const fault = el("span.bad");
     inputs[key] = { input, fault };
     return el("div", null, field(title, input), el("div", { id: `about-${key}` }, fault,
       el("small", null, `${owner ? `Set by ${owner}: ` : ""}${help.replace(/ \(default.*/, "")}${max && ` (${min} to ${max})`}`)));
@@ -487,7 +487,7 @@ function settings({ root }) {
 
   function show() {
     fill(groups, Object.keys(config).map((key) => config[key].owner), () => Object.entries(GROUPS).map(([title, names]) =>
-      el("fieldset", { className: "card" }, el("legend", null, title), Object.keys(names).filter((key) => config[key]).map((key) => control(key, names[key])))));
+      el("fieldset.card", null, el("legend", null, title), Object.keys(names).filter((key) => config[key]).map((key) => control(key, names[key])))));
     for (const [key, { input }] of Object.entries(inputs)) input.value = config[key].owner ? [config[key].value].join(", ") : text(config[key]);
     mark({});
   }
@@ -506,7 +506,7 @@ function settings({ root }) {
       configure(answer);
       config = shell.settings;
       show();
-      return kept(answer, "Saved.");
+      return kept(answer);
     } catch (error) {
       mark(faultsOf(error.detail));
       const marked = document.querySelector("[aria-invalid]");
@@ -515,15 +515,14 @@ function settings({ root }) {
     }
   }
 
-  const run = (word, done) => button(word, async () => {
-    const answer = await send("POST", `collector/${word.toLowerCase()}`);
+  const run = (text, path, done) => button(text, async () => {
+    const answer = await send("POST", `collector/${path}`);
     ask("health");
     return done(answer);
   });
-  const start = run("Start", (answer) => kept(answer, "Collection runs."));
-  const stop = run("Stop", (answer) => kept(answer, "Collection is stopped, over restarts too."));
-  const collect = run("Collect", ({ success, interfaces_collected: many, errors }) => (success ? `${many} interfaces were read.` : errors.join("; ")));
-  put(collect, "Collect now");
+  const start = run("Start", "start", kept);
+  const stop = run("Stop", "stop", kept);
+  const collect = run("Collect now", "collect", ({ success, interfaces_collected: many, errors }) => (success ? `${many} interfaces were read.` : errors.join("; ")));
 
   const forget = button("Forget the access token", () => {
     delete localStorage.token;
@@ -534,7 +533,7 @@ function settings({ root }) {
   const dates = [el("input", { type: "date" }), el("input", { type: "date" })];
   const which = pick("Interface", "interface_name", []);
   const data = card("Export, backup",
-    el("div", { className: "form" }, which, pick("A row for", "resolution", [["sample", "each sample"], ["5min", "5 minutes"], ["hour", "an hour"], ["day", "a day"]]),
+    el("div.form", null, which, pick("A row for", "resolution", [["sample", "each sample"], ["5min", "5 minutes"], ["hour", "an hour"], ["day", "a day"]]),
       field("From", dates[0]), field("To", dates[1]), pick("Format", "format", [["csv", "CSV"], ["json", "JSON"]])),
     bar(button("Export", async () => {
       const [from, to] = dates.map((date) => date.value);
