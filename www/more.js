@@ -235,11 +235,11 @@ function usage({ root, params }) {
   }
 
   // A row leads to what it is made of, in the end to the curve.
-  function numbers(rows, by, caption) {
+  function numbers(title, rows, by) {
     const texts = sizes(rows.flatMap(sums));
     const { into } = PERIODS[by];
-    const title = (text, side = "") => el(`th${side}`, { scope: "col" }, text);
-    return el("table", null, el("caption.unseen", null, caption), el("thead", null, el("tr", null, title(by), title("Down", ".rx"), title("Up", ".tx"), title("Total"))),
+    const head = (text, side = "") => el(`th${side}`, { scope: "col" }, text);
+    return el("table", null, el("caption", null, title), el("thead", null, el("tr", null, head(by), head("Down", ".rx"), head("Up", ".tx"), head("Total"))),
       el("tbody", null, rows.map((row, i) => {
         const { from, to } = row;
         const note = to > shell.now() ? " so far" : row.whole ? "" : " in part";
@@ -304,11 +304,11 @@ function usage({ root, params }) {
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
-        fill(figures, [rows, by, of, units], () => [numbers(rows.toReversed(), by, `By the ${by}`)]);
+        fill(figures, [rows, by, of, units], () => [numbers(`By the ${by}`, rows.toReversed(), by)]);
       }
       const most = (days ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
       top.hidden = most.length < 3;
-      fill(top, [most, of, units], () => [el("h2", null, "Top days of a year"), numbers(most, "day", "Top days")]);
+      fill(top, [most, of, units], () => [numbers("Top days of a year", most, "day")]);
     },
   };
 }
@@ -380,7 +380,7 @@ function iface({ root, name }) {
       parts[1].hidden = !stats;
       const late = records?.length && recent(records, shell.now());
       const row = (title, key) => stats && [title, [stats[`rx_${key}`], stats[`tx_${key}`]].map(count)];
-      const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, late[key].map((many) => count(many) + (many ? ` (${(many / late.seconds * 60).toPrecision(2)} a minute)` : ""))];
+      const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, late[key].map(count)];
       facts(counters, [row("Bytes", "bytes"), row("Packets", "packets"), row("Errors", "errors"), lately("errors"), row("Drops", "drops"), lately("drops")].filter(Boolean));
       if (alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
       const among = (key) => settings?.[key]?.value.includes(name);
@@ -471,10 +471,8 @@ function settings({ root }) {
   ask("settings");
 
   function control(key, title) {
-    const { kind, words, min = "", max = "", help, owner, default: usual } = config[key];
+    const { kind, words, min = "", max = "", help, owner, default: placeholder } = config[key];
     const choices = kind === "word" ? words : kind === "switch" && ["true", "false"];
-    // What an empty field means stands in the help, where it is more than a value.
-    const placeholder = key === "flush" ? "disk 300, flash 3600" : help.match(/\(default: (.*)\)/)?.[1] ?? String(usual);
     const input = choices ? options(el("select"), choices.map((word) => [word, WORDS[word] ?? word]))
       : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder, autocomplete: "off", autocapitalize: "off" });
     input.disabled = owner;
@@ -482,7 +480,7 @@ function settings({ root }) {
     const fault = el("span.bad");
     inputs[key] = { input, fault };
     return el("div", null, field(title, input), el("div", { id: `about-${key}` }, fault,
-      el("small", null, `${owner ? `Set by ${owner}: ` : ""}${help.replace(/ \(default.*/, "")}${max && ` (${min} to ${max})`}`)));
+      el("small", null, `${owner ? `Set by ${owner}: ` : ""}${help}${max && ` (${min} to ${max})`}`)));
   }
 
   function show() {
