@@ -69,7 +69,7 @@ let asking = null;
 let refused = false;
 
 async function token() {
-  const { request } = await import("./token.js");
+  const { request } = await import("./more.js");
   const given = await request(el);
   asking = null;
   refused = !given;
@@ -183,7 +183,7 @@ async function route() {
     const visit = ++visits;
     const first = !view;
     let next = home;
-    const root = el("div");
+    const root = el("div", { className: `more ${place}` });
     if (place) {
       const more = await Promise.all([import("./more.js"), sheet("more.css")]).catch(() => null);
       if (visit !== visits) return;

@@ -1,5 +1,5 @@
-// The views that are opened now and then: usage, one interface, the system, the settings. Loaded when the first of them
-// is. What they calculate is pure and stands first; each view builds its elements once, and `update` fills them.
+// The views that are opened now and then: usage, one interface, the system, the settings; and the question for the
+// access token. Loaded when the first of them is wanted. What they calculate is pure and stands first; each view builds its elements once, and `update` fills them.
 
 import { NOTHING, about, amounts, clock, day, rate, rateUnit, seconds, span, unitFor } from "./format.js";
 import { niceStep } from "./chart.js";
@@ -140,6 +140,7 @@ const page = (name) => `#/interface/${encodeURIComponent(name)}`;
 const card = (title, ...children) => el("section.card", null, el("h2", null, title), ...children, el("p.said", { role: "status" }));
 const bar = (...children) => el("div.bar", null, ...children);
 const list = () => el("dl.facts");
+const log = () => el("dl.facts.log");
 const soft = (...children) => el("p.soft", null, ...children);
 
 // What did not change is not touched: selections and the place of the keyboard stay where they are.
@@ -193,6 +194,25 @@ const form = (button, work, ...children) => el("form", { noValidate: true, onsub
 const send = (method, path, body) => api(path, { method, body });
 const kept = ({ saved }) => (saved === false ? "Done, and not on disk yet." : "Done.");
 
+// Asks for the access token. Gives back what was typed, or nothing.
+export function request(el) {
+  const input = el("input", { autocomplete: "off", spellcheck: false, required: true });
+  const dialog = el("dialog.card", { ariaLabel: "Access token" }, el("form", { method: "dialog" },
+    el("h2", null, "Access token"),
+    el("p", null, "Changes need it: ", el("code", null, "net-pulse token"), " prints it on the router. This browser keeps it."),
+    el("label", null, "Token ", input),
+    el("p.bar", null, el("button", { value: "ok" }, "Go on"), el("button", { formNoValidate: true }, "Cancel")),
+  ));
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((done) => {
+    dialog.onclose = () => {
+      dialog.remove();
+      done(dialog.returnValue && input.value.trim());
+    };
+  });
+}
+
 function usage({ root, params }) {
   let by, of, rows, days, months;
   const chosen = () => params.get("i") ?? shell.primary ?? "";
@@ -217,7 +237,6 @@ function usage({ root, params }) {
   const told = el("span");
   const empty = soft();
   const [figures, top] = [el("section.card"), el("section.card")];
-  root.className = "more usage";
   root.append(
     el("div.bar.wide", null, which, el("nav", { ariaLabel: "Rows" }, cuts)),
     el("div.tiles.wide", null, tiles),
@@ -333,7 +352,7 @@ function iface({ root, name }) {
 
   const title = el("h2");
   const kind = soft();
-  const [now, link, counters, happened] = [list(), list(), list(), list()];
+  const [now, link, counters, happened] = [list(), list(), list(), log()];
   const alias = el("input", { maxLength: 64, autocomplete: "off" });
   const save = el("button", null, "Save");
   const watch = choice("Watch it", [["null", "as the rules say"], ["true", "always"], ["false", "never"]], "null", (value, node) =>
@@ -353,8 +372,6 @@ function iface({ root, name }) {
     card("What to do with it", form(save, () => set({ alias: alias.value.trim() }), field("Name for people", alias), save), watch, bar(main, forget), merge),
     card("What happened to it", happened),
   ];
-  parts[3].classList.add("log");
-  root.className = "more";
   root.append(card("", title, kind, now, bar(el("a.button", { href: hash("", { i: name }) }, "History"), el("a.button", { href: hash("usage", { i: name }) }, "Usage"))), ...parts);
 
   return {
@@ -406,10 +423,8 @@ function system({ root }) {
     { what: "events", every: 60, path: () => "api/events?limit=200", take: (answer) => (events = answer) },
   ];
   const words = el("p");
-  const [states, history, machine, log] = [list(), list(), list(), list()];
-  root.className = "more system";
-  root.append(card("How it is", words, states), card("The history", history), card("The machine", machine), card("What happened", log));
-  root.lastChild.classList.add("log");
+  const [states, history, machine, happened] = [list(), list(), list(), log()];
+  root.append(card("How it is", words, states), card("The history", history), card("The machine", machine), card("What happened", happened));
   return {
     feeds,
     title: "System",
@@ -420,7 +435,7 @@ function system({ root }) {
       if (collector) {
         const { stats } = collector;
         const ago = (time) => time && `${span(shell.now() - seconds(time))} ago, ${when(time)}`;
-        const since = database.unsaved_since ? shell.now() - seconds(database.unsaved_since) : database.unsaved_seconds;
+        const since = database.unsaved_seconds;
         put(words, wellbeing(health));
         facts(states, [
           ["Reading", `${health.collector_status}, every ${span(collector.configuration.polling_interval)}`], ["Saving", health.database_status],
@@ -443,7 +458,7 @@ function system({ root }) {
         ["Net-Pulse", info?.version], ["runs for", collector && span(collector.stats.uptime_seconds)],
         ["takes memory", amount(metrics?.rss_bytes)],
       ]);
-      story(log, events ?? [], true);
+      story(happened, events ?? [], true);
     },
   };
 }
@@ -465,16 +480,16 @@ function settings({ root }) {
   const submit = el("button.chief", null, "Save");
   const undo = el("button", { type: "button", onclick: show }, "Undo");
   const groups = el("div");
-  const edit = form(submit, save, groups, el("section.card.saving", null, bar(submit, undo), el("p.said", { role: "status" })));
+  const edit = form(submit, save, groups, card("", bar(submit, undo)));
 
   edit.oninput = paint;
   ask("settings");
 
   function control(key, title) {
-    const { kind, words, min = "", max = "", help, owner, default: placeholder } = config[key];
+    const { kind, words, min = "", max = "", help, owner, default: usual } = config[key];
     const choices = kind === "word" ? words : kind === "switch" && ["true", "false"];
     const input = choices ? options(el("select"), choices.map((word) => [word, WORDS[word] ?? word]))
-      : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder, autocomplete: "off", autocapitalize: "off" });
+      : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder: key === "flush" ? "" : usual, autocomplete: "off", autocapitalize: "off" });
     input.disabled = owner;
     input.setAttribute("aria-describedby", `about-${key}`);
     const fault = el("span.bad");
@@ -547,7 +562,6 @@ function settings({ root }) {
     setTimeout(() => URL.revokeObjectURL(href), 60000);
   }
 
-  root.className = "more settings";
   root.append(edit, el("div", null, card("Collection", bar(start, stop, collect)),
     card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], localStorage.theme ?? "", dress), bar(forget)), data));
   return {
