@@ -2,7 +2,7 @@
 // nothing back from the document and never makes markup out of data. While the tab is hidden it asks for nothing.
 
 import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitsOf } from "./format.js";
-import { SIDES, draw, greatest, join, plan } from "./chart.js";
+import { draw, greatest, join, plan } from "./chart.js";
 
 const RING_S = 300;
 // A rate older than this is not "now".
@@ -20,7 +20,7 @@ let skew = 0;
 // When the service stopped answering; null while it answers.
 let lost = null;
 
-// What every view may look at. `interfaces` is a list, null until it is known; rates are bytes per second.
+// What every view may look at. `interfaces` is a list, null until it is known; rates are texts.
 const shell = {
   ring,
   interfaces: null,
@@ -31,7 +31,8 @@ const shell = {
   now: () => Date.now() / 1000 + skew,
   // Without an answer the last known rates stay, paled; with one that says nothing new they go.
   fresh: () => lost || shell.now() - ring.t.at(-1) < FRESH_S,
-  rate: (name, side) => (shell.fresh() ? ring.interfaces[name]?.[side].at(-1) : null) ?? null,
+  rates: (name) => ["rx", "tx"].map((side) => rate(shell.fresh() ? ring.interfaces[name]?.[side].at(-1) : null, shell.units)),
+  find: (name) => shell.interfaces?.find((iface) => iface.name === name),
 };
 
 const ctx = { shell, api, ask, configure, el, go, paint, put, dress };
@@ -248,7 +249,7 @@ function note(text) {
 
 function update() {
   drawn = true;
-  const { health, primary, units } = shell;
+  const { health, primary } = shell;
   const stopped = health?.collector_status === "stopped";
   const ill = lost ? "no answer" : stopped ? "stopped" : health?.status !== "healthy" && health?.status;
   put($("state"), ill || (shell.fresh() ? "live" : "connecting"));
@@ -256,8 +257,8 @@ function update() {
   document.body.classList.toggle("stale", !!lost);
   $("stopped").hidden = !stopped;
   tell("trouble", said ?? trouble());
-  const both = ["rx", "tx"].map((side) => rate(shell.rate(primary, side), units));
-  const title = view?.title ?? (primary && shell.fresh() && !lost && `↓ ${both[0]} ↑ ${both[1]}`);
+  const [down, up] = shell.rates(primary);
+  const title = view?.title ?? (primary && shell.fresh() && !lost && `↓ ${down} ↑ ${up}`);
   document.title = [title, "Net-Pulse"].filter(Boolean).join(" · ");
   view?.update();
 }
@@ -314,7 +315,7 @@ function frame() {
 }
 
 function chosen() {
-  const known = query.getAll("i").filter((name) => shell.interfaces?.some((iface) => iface.name === name)).slice(0, 8);
+  const known = query.getAll("i").filter(shell.find).slice(0, 8);
   return known[0] ? known : [shell.primary ?? []].flat();
 }
 
@@ -399,14 +400,14 @@ function again() {
 
 function showHome() {
   const { interfaces, primary, units } = shell;
-  const main = interfaces?.find((iface) => iface.name === primary);
+  const main = shell.find(primary);
   const idle = interfaces && !main;
   tell("which", main && `${primary} ${main.alias}`);
   tell("waiting", idle && (interfaces[0]
     ? "No interface has carried traffic yet. One that does appears here by itself."
     : "No network interface was found. One that is plugged in appears here by itself."));
   $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
-  document.querySelectorAll("#rates b").forEach((node, i) => put(node, rate(shell.rate(primary, SIDES[i]), units)));
+  document.querySelectorAll("#rates b").forEach((node, i) => put(node, shell.rates(primary)[i]));
   document.querySelectorAll(".unit").forEach((node) => put(node, rateUnit(units)));
   const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units);
   put($("today"), `Today ↓ ${down} ↑ ${up}`);
@@ -422,7 +423,7 @@ function showHome() {
 
 function list() {
   const { interfaces, units } = shell;
-  for (const name of rows.keys()) if (!interfaces.some((iface) => iface.name === name)) rows.delete(name);
+  for (const name of rows.keys()) if (!shell.find(name)) rows.delete(name);
   const rank = (iface) => (iface.primary ? 0 : iface.status === "up" ? 1 : 2);
   const sorted = (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }));
   const today = amounts(sorted.map((iface) => (iface.monitored ? iface.today_rx_bytes + iface.today_tx_bytes : null)), units);
@@ -437,7 +438,7 @@ function list() {
     row.className = iface.primary ? "primary" : iface.status;
     link.href = `#/interface/${encodeURIComponent(name)}`;
     chip.ariaPressed = chosen().includes(name);
-    const texts = [name, alias, monitored ? about(iface) : reason ?? "not chosen", ...monitored ? [rate(shell.rate(name, "rx"), units), rate(shell.rate(name, "tx"), units), today[i]] : []];
+    const texts = [name, alias, monitored ? about(iface) : reason ?? "not chosen", ...monitored ? [...shell.rates(name), today[i]] : []];
     [link, second, what, ...cells].forEach((node, i) => put(node, texts[i] ?? ""));
     put(chip, alias || name);
     parts[monitored ? "watched" : "ignored"].push(row);

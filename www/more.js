@@ -1,7 +1,7 @@
 // The views that are opened now and then: usage, one interface, the system, the settings; and the question for the
 // access token. Loaded when the first of them is wanted. What they calculate is pure and stands first; each view builds its elements once, and `update` fills them.
 
-import { NOTHING, about, amounts, clock, day, rate, rateUnit, seconds, span, unitFor } from "./format.js";
+import { NOTHING, about, amounts, clock, day, rateUnit, seconds, span, unitFor } from "./format.js";
 import { niceStep } from "./chart.js";
 
 const DAY_S = 86400;
@@ -216,13 +216,11 @@ export function request(el) {
 function usage({ root, params }) {
   let by, of, rows, days, months;
   const chosen = () => params.get("i") ?? shell.primary ?? "";
-  const path = (by, more) => shell.health && chosen() && `api/traffic/totals?${new URLSearchParams({ by, interface: chosen(), ...more })}`;
-  const range = () => Object.fromEntries(["from", "to"].filter((key) => params.get(key)).map((key) => [key, params.get(key)]));
-  const place = (more) => hash("usage", { by, i: chosen(), ...more });
+  const path = (by, more) => shell.health && chosen() && `api/traffic/totals?${new URLSearchParams({ ...more, by, interface: chosen() })}`;
   const read = (answer) => answer.map((row) => ({ from: seconds(row.from), to: seconds(row.to), rx: row.rx_bytes, tx: row.tx_bytes, whole: row.complete }));
   const sums = ({ rx, tx }) => [rx, tx, rx + tx];
   const feeds = [
-    { what: "usage", every: 60, path: () => path(by, { limit: params.get("from") ? 1000 : PERIODS[by].count, ...range() }), take: (answer) => (rows = read(answer)) },
+    { what: "usage", every: 60, path: () => path(by, { ...Object.fromEntries(params), limit: params.get("from") ? 1000 : PERIODS[by].count }), take: (answer) => (rows = read(answer)) },
     { what: "this month", every: 60, path: () => path("month", { limit: 1 }), take: (answer) => (months = read(answer)) },
     { what: "days", every: 60, path: () => path("day", { limit: 366 }), take: (answer) => (days = read(answer)) },
   ];
@@ -231,7 +229,7 @@ function usage({ root, params }) {
     el("section.card.tile", null, el("h2", null, title), el("b"), el("p", null, bothWays())));
   const which = el("select", { ariaLabel: "Interface", onchange: () => go(hash("usage", { by, i: which.value })) });
   const cuts = Object.keys(PERIODS).map((word) => el("a", null, `${word}s`));
-  const [earlier, later] = ["‹ Earlier", "Later ›"].map((text) => el("a.button", null, text));
+  const earlier = el("a.button", null, "‹ Earlier");
   const title = el("h2");
   const bars = el("div.bars");
   const told = el("span");
@@ -240,7 +238,7 @@ function usage({ root, params }) {
   root.append(
     el("div.bar.wide", null, which, el("nav", { ariaLabel: "Rows" }, cuts)),
     el("div.tiles.wide", null, tiles),
-    el("section.card", null, bar(title, earlier, later), empty,
+    el("section.card", null, bar(title, earlier), empty,
       el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up ", told))),
     el("div.beside", null, figures), top);
 
@@ -293,7 +291,6 @@ function usage({ root, params }) {
       if (of !== chosen()) change(params);
       const { interfaces, units } = shell;
       const now = shell.now();
-      const length = PERIODS[by].count * PERIODS[by].length;
       // Those that people count with: what is left out is not offered, unless it was asked for.
       options(which, (interfaces ?? []).filter(({ monitored, present, name }) => monitored || present === false || name === chosen()).map((iface) => [iface.name, called(iface)]), chosen());
       which.hidden = !of;
@@ -313,10 +310,7 @@ function usage({ root, params }) {
       const ends = params.get("from") && first ? [first, rows.at(-1)].map((row) => label(by === "hour" ? "day" : by, row, now)) : [`${by}s`];
       put(title, [...new Set(ends)].join(" – "));
       earlier.hidden = !first;
-      earlier.href = place({ to: first?.from });
-      const end = +params.get("to") + length;
-      later.hidden = !params.get("to");
-      later.href = place(end < now ? { to: Math.round(end) } : {});
+      earlier.href = hash("usage", { by, i: chosen(), to: first?.from });
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
       put(empty, !idle ? "" : params.get("to") ? "Nothing is recorded of this time." : "Nothing is recorded yet. The first figures appear minutes after the first traffic.");
@@ -333,8 +327,7 @@ function usage({ root, params }) {
 }
 
 function iface({ root, name }) {
-  const known = () => shell.interfaces?.find((other) => other.name === name);
-  let iface = known();
+  let iface = shell.find(name);
   let stats, records, events, seen;
   const own = `api/interfaces/${encodeURIComponent(name)}`;
   const feeds = [
@@ -379,7 +372,7 @@ function iface({ root, name }) {
     title: name,
     update() {
       const { interfaces, settings, units } = shell;
-      iface = known();
+      iface = shell.find(name);
       put(title, called(iface ?? { name }));
       put(kind, iface ? about(iface) : interfaces ? "There is no such interface." : "");
       for (const part of parts) part.hidden = !iface;
@@ -387,7 +380,7 @@ function iface({ root, name }) {
       const away = iface.present === false;
       const pair = (rx, tx) => rx != null && sizes([rx, tx]);
       facts(now, [
-        ["Now", !away && iface.monitored && ["rx", "tx"].map((side) => `${rate(shell.rate(name, side), units)} ${rateUnit(units)}`)],
+        ["Now", !away && iface.monitored && shell.rates(name).map((text) => `${text} ${rateUnit(units)}`)],
         ["Today", pair(iface.today_rx_bytes, iface.today_tx_bytes)], ["In all", pair(iface.lifetime_rx_bytes, iface.lifetime_tx_bytes)],
       ]);
       facts(link, [
@@ -454,7 +447,7 @@ function system({ root }) {
         ]);
       }
       facts(machine, [
-        ["Name", info?.hostname], ["System", info?.os], ["Up for", info && span(info.uptime_seconds)], ["Memory free", info && sizes([info.memory_available, info.memory_total]).join(" of ")],
+        ["Up for", info && span(info.uptime_seconds)], ["Memory free", info && sizes([info.memory_available, info.memory_total]).join(" of ")],
         ["Net-Pulse", info?.version], ["runs for", collector && span(collector.stats.uptime_seconds)],
         ["takes memory", amount(metrics?.rss_bytes)],
       ]);
