@@ -35,7 +35,8 @@ const shell = {
   find: (name) => shell.interfaces?.find((iface) => iface.name === name),
 };
 
-const ctx = { shell, api, ask, configure, el, go, paint, put, dress };
+const page = (name) => `#/interface/${encodeURIComponent(name)}`;
+const ctx = { api, ask, configure, dress, el, go, page, paint, put, shell };
 
 // The service.
 
@@ -436,7 +437,7 @@ function list() {
     }
     const [row, chip, link, second, what, canvas, ...cells] = rows.get(name);
     row.className = iface.primary ? "primary" : iface.status;
-    link.href = `#/interface/${encodeURIComponent(name)}`;
+    link.href = page(name);
     chip.ariaPressed = chosen().includes(name);
     const texts = [name, alias, monitored ? about(iface) : reason ?? "not chosen", ...monitored ? [...shell.rates(name), today[i]] : []];
     [link, second, what, ...cells].forEach((node, i) => put(node, texts[i] ?? ""));

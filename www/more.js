@@ -60,7 +60,8 @@ export function label(by, { from, to }, now, brief) {
     month: [`${month} ${year}`, month],
     year: [year, year],
   };
-  return (names[by] ?? [`${first} – ${last}${exact ? ` ${year}` : ""}`, first])[+!!brief];
+  const [long, short] = names[by] ?? [`${first} – ${last}${exact ? ` ${year}` : ""}`, first];
+  return brief ? short : long;
 }
 
 // The rows of today and of yesterday, as far as they are known: the last row may be neither.
@@ -121,10 +122,10 @@ export function wellbeing({ status, reason, details: { clock } }) {
 
 // What follows is seen. Views are given the shell's tools; the module keeps them, as there is one view at a time.
 
-let api, ask, configure, dress, el, go, paint, put, shell;
+let api, ask, configure, dress, el, go, page, paint, put, shell;
 
 const using = (view) => (ctx) => {
-  ({ api, ask, configure, dress, el, go, paint, put, shell } = ctx);
+  ({ api, ask, configure, dress, el, go, page, paint, put, shell } = ctx);
   return view(ctx);
 };
 
@@ -134,7 +135,6 @@ const when = (time) => (time ? `${day(seconds(time)).slice(4)} ${clock(seconds(t
 const hash = (path, values) => `#/${path}?${new URLSearchParams(values)}`;
 const bothWays = (down, up) => [el("span.rx", null, down), el("span.tx", null, up)];
 const called = ({ name, alias }) => [name, alias].filter(Boolean).join(" · ");
-const page = (name) => `#/interface/${encodeURIComponent(name)}`;
 
 // A part of a view. What came of something that was done in it is said at its end, next to the hand that did it.
 const card = (title, ...children) => el("section.card", null, el("h2", null, title), ...children, el("p.said", { role: "status" }));
@@ -313,7 +313,7 @@ function usage({ root, params }) {
       earlier.href = hash("usage", { by, i: chosen(), to: first?.from });
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
-      put(empty, !idle ? "" : params.get("to") ? "Nothing is recorded of this time." : "Nothing is recorded yet. The first figures appear minutes after the first traffic.");
+      put(empty, idle ? "Nothing is recorded of this time. The first figures appear minutes after the first traffic." : "");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
@@ -389,9 +389,9 @@ function iface({ root, name }) {
       ]);
       parts[1].hidden = !stats;
       const late = records?.length && recent(records, shell.now());
-      const row = (title, key) => stats && [title, [stats[`rx_${key}`], stats[`tx_${key}`]].map(count)];
+      const row = (key) => stats && [key, ["rx", "tx"].map((side) => count(stats[`${side}_${key}`]))];
       const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, late[key].map(count)];
-      facts(counters, [row("Bytes", "bytes"), row("Packets", "packets"), row("Errors", "errors"), lately("errors"), row("Drops", "drops"), lately("drops")].filter(Boolean));
+      facts(counters, [row("bytes"), row("packets"), row("errors"), lately("errors"), row("drops"), lately("drops")].filter(Boolean));
       if (alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
       const among = (key) => settings?.[key]?.value.includes(name);
       if (seen !== settings) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "null";
@@ -536,14 +536,13 @@ function settings({ root }) {
 
   const asked = { resolution: "5min", format: "csv" };
   const pick = (label, key, pairs) => choice(label, pairs, asked[key], (value) => (asked[key] = value));
-  const dates = [el("input", { type: "date" }), el("input", { type: "date" })];
+  const [from, to] = [el("input", { type: "date" }), el("input", { type: "date" })];
   const which = pick("Interface", "interface_name", []);
   const data = card("Export, backup",
     el("div.form", null, which, pick("A row for", "resolution", [["sample", "each sample"], ["5min", "5 minutes"], ["hour", "an hour"], ["day", "a day"]]),
-      field("From", dates[0]), field("To", dates[1]), pick("Format", "format", [["csv", "CSV"], ["json", "JSON"]])),
+      field("From", from), field("To", to), pick("Format", "format", [["csv", "CSV"], ["json", "JSON"]])),
     bar(button("Export", async () => {
-      const [from, to] = dates.map((date) => date.value);
-      const query = Object.entries({ ...asked, start_time: from, end_time: to && `${to}T23:59:59` }).filter(([, value]) => value);
+      const query = Object.entries({ ...asked, start_time: from.value, end_time: to.value && `${to.value}T23:59:59` }).filter(([, value]) => value);
       const path = `api/export/traffic?${new URLSearchParams(query)}`;
       // Past this page, as it may be long; where reading needs the token, it cannot.
       download(config.private?.value ? await api(path) : path, `net-pulse-traffic.${asked.format}`);
