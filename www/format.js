@@ -3,9 +3,7 @@
 export const NOTHING = "–";
 
 // The API's words for kinds, where saying them as they are would not do.
-const KINDS = {
-  ethernet: "Ethernet", wifi: "Wi-Fi", wwan: "mobile", ppp: "PPP", vpn: "VPN", vlan: "VLAN", veth: "virtual pair", apple: "Apple",
-};
+const KINDS = { ethernet: "Ethernet", wifi: "Wi-Fi", wwan: "mobile", ppp: "PPP", vpn: "VPN", vlan: "VLAN" };
 
 // The names of units and how many bytes (or bytes per second) they are, smallest first. Rates are bits or bytes per
 // second, prefixes go up by 1000 or by 1024; amounts are bytes always.

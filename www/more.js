@@ -78,9 +78,11 @@ export function typed(kind, text) {
   return /integer|decimal|size/.test(kind) && !isNaN(text) ? Number(text) : text.trim();
 }
 
+const CHOICE = /word|switch/;
+
 // A setting as the text of its field: empty where it is left to the default, which the field shows by itself.
 export function text({ kind, value, origin }) {
-  if (origin === "default" && kind !== "word" && kind !== "switch") return "";
+  if (origin === "default" && !CHOICE.test(kind)) return "";
   return Array.isArray(value) ? value.join(", ") : String(value);
 }
 
@@ -90,7 +92,7 @@ export function changes(settings, texts) {
   for (const [key, now] of Object.entries(texts)) {
     const setting = settings[key];
     // An empty field means the default; choices have no empty one.
-    const usual = /word|switch/.test(setting?.kind) && now === String(setting.default);
+    const usual = CHOICE.test(setting?.kind) && now === String(setting.default);
     if (setting && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
   }
   return body;
@@ -103,8 +105,9 @@ export function faultsOf(detail) {
 
 // How many errors and drops there were in the newest samples, which begin `seconds` ago.
 export function recent(records, now) {
-  const sum = (name) => records.reduce((sum, record) => sum + (record[name] ?? 0), 0);
-  return { seconds: now - Math.min(now - 1, ...records.map(({ timestamp }) => seconds(timestamp))), errors: ["rx_errors", "tx_errors"].map(sum), drops: ["rx_drops", "tx_drops"].map(sum) };
+  const oldest = Math.min(now - 1, ...records.map(({ timestamp }) => seconds(timestamp)));
+  const sums = (what) => ["rx", "tx"].map((side) => records.reduce((sum, record) => sum + (record[`${side}_${what}`] ?? 0), 0));
+  return { seconds: now - oldest, errors: sums("errors"), drops: sums("drops") };
 }
 
 // A netmask as the number of its bits, of either family.
@@ -225,7 +228,7 @@ function usage({ root, params }) {
     { what: "days", every: 60, path: () => path("day", { limit: 366 }), take: (answer) => (days = read(answer)) },
   ];
 
-  const tiles = ["Today", "Yesterday", "This month", "This month at this pace"].map((title) =>
+  const tiles = ["Today", "Yesterday", "This month", "At this pace"].map((title) =>
     el("section.card.tile", null, el("h2", null, title), el("b"), el("p", null, bothWays())));
   const which = el("select", { ariaLabel: "Interface", onchange: () => go(hash("usage", { by, i: which.value })) });
   const cuts = Object.keys(PERIODS).map((word) => el("a", null, `${word}s`));
@@ -239,7 +242,7 @@ function usage({ root, params }) {
     el("div.bar.wide", null, which, el("nav", { ariaLabel: "Rows" }, cuts)),
     el("div.tiles.wide", null, tiles),
     el("section.card", null, bar(title, earlier), empty,
-      el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up ", told))),
+      el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up", told))),
     el("div.beside", null, figures), top);
 
   function change(next) {
@@ -275,7 +278,7 @@ function usage({ root, params }) {
     return [
       ticks.map((tick) => at(el("span", null, `${+(tick / size).toPrecision(3)} ${unit}`), "bottom", tick)),
       shown.map((row, i) => {
-        const tell = () => put(told, row ? `· ${label(by, row, shell.now())}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "· nothing is known");
+        const tell = () => put(told, row ? ` · ${label(by, row, shell.now())}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "");
         const back = (shown.length - 1 - i - (every >> 1)) / every;
         return el("div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i.out"), "height", row.tx), at(el("i.in"), "height", row.rx)],
           row && back % 1 === 0 && el(back % 2 ? "small.spare" : "small", null, label(by, row, 0, true)));
@@ -424,7 +427,7 @@ function system({ root }) {
     update() {
       const { health } = shell;
       const amount = (bytes) => bytes != null && sizes([bytes])[0];
-      const { database = {}, collector, interfaces, clock: time } = health?.details ?? {};
+      const { database = {}, collector, interfaces } = health?.details ?? {};
       if (collector) {
         const { stats } = collector;
         const ago = (time) => time && `${span(shell.now() - seconds(time))} ago, ${when(time)}`;
@@ -435,7 +438,6 @@ function system({ root }) {
           ["Interfaces", `${health.interfaces_status}, ${interfaces.monitored_interfaces} watched`],
           ["Last reading", ago(stats.last_successful_poll)], ["Failed readings", stats.failed_polls],
           ["Last fault", collector.last_error ?? database.error], ["Source", [collector.source, collector.source_note].filter(Boolean).join(": ")],
-          ["Time zone", time?.timezone],
         ]);
         facts(history, [
           ["File", database.database_path], ["Size", amount(database.database_size_bytes)],
@@ -545,12 +547,12 @@ function settings({ root }) {
       const query = Object.entries({ ...asked, start_time: from.value, end_time: to.value && `${to.value}T23:59:59` }).filter(([, value]) => value);
       const path = `api/export/traffic?${new URLSearchParams(query)}`;
       // Past this page, as it may be long; where reading needs the token, it cannot.
-      download(config.private?.value ? await api(path) : path, `net-pulse-traffic.${asked.format}`);
-    }), button("Backup", async () => download(await send("POST", "api/backup"), `net-pulse-${new Date(shell.now() * 1000).toISOString().slice(0, 10)}.db`))));
+      download(config.private?.value ? await api(path) : path, asked.format);
+    }), button("Backup", async () => download(await send("POST", "api/backup"), "db"))));
 
-  function download(what, name) {
+  function download(what, ending) {
     const href = typeof what === "string" ? what : URL.createObjectURL(what instanceof Blob ? what : new Blob([JSON.stringify(what)]));
-    el("a", { href, download: name }).click();
+    el("a", { href, download: `net-pulse-${new Date().toJSON().slice(0, 10)}.${ending}` }).click();
     setTimeout(() => URL.revokeObjectURL(href), 60000);
   }
 
