@@ -1,97 +1,137 @@
-// The page: asks the service for what changed, keeps the last answers, and shows them. It reads nothing back from the
-// document and never makes markup out of data. While the tab is hidden it asks for nothing.
+// The shell and the first view: asks the service for what changed, keeps the last answers, and shows them. It reads
+// nothing back from the document and never makes markup out of data. While the tab is hidden it asks for nothing.
 
-import { NOTHING, about, amounts, clock, mbit, seconds } from "./format.js";
-import { greatest, hourly, join, mount } from "./chart.js";
+import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitsOf } from "./format.js";
+import { draw, greatest, join, plan } from "./chart.js";
 
 const RING_S = 300;
 // A rate older than this is not "now".
 const FRESH_S = 10;
 const PATIENCE_MS = 8000;
+// A backup is made before its first byte is sent.
+const LONG_PATIENCE_MS = 120000;
 const SLOWEST_RETRY_MS = 15000;
 
+const $ = (id) => document.getElementById(id);
+
 const ring = { next: 0, t: [], interfaces: {} };
-const of = { day: null, month: null, series: null };
-let interfaces = null;
-let primary = null;
-let health = null;
 // The router's clock less this one. Either may be wrong; the times that are asked for are the router's.
 let skew = 0;
 // When the service stopped answering; null while it answers.
 let lost = null;
 
-const now = () => Date.now() / 1000 + skew;
+// What every view may look at. `interfaces` is a list, null until it is known; rates are texts.
+const shell = {
+  ring,
+  interfaces: null,
+  primary: null,
+  health: null,
+  settings: null,
+  units: unitsOf(true, false),
+  now: () => Date.now() / 1000 + skew,
+  // Without an answer the last known rates stay, paled; with one that says nothing new they go.
+  fresh: () => lost || shell.now() - ring.t.at(-1) < FRESH_S,
+  rates: (name) => ["rx", "tx"].map((side) => rate(shell.fresh() ? ring.interfaces[name]?.[side].at(-1) : null, shell.units)),
+  find: (name) => shell.interfaces?.find((iface) => iface.name === name),
+};
 
-// What is asked for, how often in seconds, and where the answer goes. A path of null means that it is too early to ask.
-// What is `ofPrimary` is asked for again when another interface becomes the primary.
+const page = (name) => `#/interface/${encodeURIComponent(name)}`;
+const ctx = { api, ask, configure, dress, el, go, page, paint, put, shell };
+
+// The service.
+
+async function api(path, { method, body } = {}) {
+  const headers = {};
+  if (localStorage.token) headers.Authorization = `Bearer ${localStorage.token}`;
+  if (body) headers["Content-Type"] = "application/json";
+  const signal = AbortSignal.timeout(method ? LONG_PATIENCE_MS : PATIENCE_MS);
+  const answer = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) }).catch(() => null);
+  if (!answer) {
+    lost ??= Date.now();
+    throw new Error("the router does not answer");
+  }
+  // Whole seconds, and some time on the way.
+  const off = (Date.parse(answer.headers.get("Date")) - Date.now()) / 1000;
+  if (Math.abs(off - skew) > 3) skew = off;
+  if (lost) {
+    lost = null;
+    for (const feed of feeds()) feed.due = 0;
+  }
+  if (answer.status === 401 && (method || !refused) && (await (asking ??= token()))) return api(path, { method, body });
+  const json = answer.headers.get("Content-Type") === "application/json";
+  const content = await (json ? answer.json() : answer.blob());
+  if (answer.ok) return content;
+  const { detail } = content;
+  const sentence = Array.isArray(detail) ? detail.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") : detail ?? answer.status;
+  throw Object.assign(new Error(sentence), { detail });
+}
+
+// Asked for once, however many requests want it; who does not give it is asked again only for a change.
+let asking = null;
+let refused = false;
+
+async function token() {
+  const { request } = await import("./more.js");
+  const given = await request(el);
+  asking = null;
+  refused = !given;
+  if (given) localStorage.token = given;
+  return given;
+}
+
+// What is asked for again and again: `{ what, every, path, take }`, seconds between two questions, and where the answer
+// goes. A path that is not true means that there is nothing to ask now. Setting `due` to 0 asks at once.
+function adopt(feed) {
+  let due = 0;
+  return Object.defineProperty(Object.assign(feed, { failures: 0 }), "due", {
+    get: () => due,
+    set(at) {
+      due = at;
+      if (!at) queueMicrotask(turn);
+    },
+  });
+}
+
 const FEEDS = [
-  { what: "rates", every: 1, path: () => `traffic/live?since=${ring.next}`, take: takeLive },
-  { what: "interfaces", every: 10, path: () => "interfaces", take: takeInterfaces },
-  { what: "health", every: 15, path: () => "system/health", take: takeHealth },
-  { what: "last 24 hours", every: 60, ofPrimary: true, path: seriesPath, take: takeSeries },
-  { what: "today", every: 30, ofPrimary: true, path: () => totalsPath("day"), take: (rows) => takeTotals("day", rows) },
-  { what: "this month", every: 60, ofPrimary: true, path: () => totalsPath("month"), take: (rows) => takeTotals("month", rows) },
-].map((feed) => ({ ...feed, due: 0, failures: 0 }));
+  { what: "rates", every: 1, path: () => `api/traffic/live?since=${ring.next}`, take: (answer) => join(ring, { ...answer, t: answer.t.map(seconds) }, RING_S) },
+  { what: "interfaces", every: 10, path: () => "api/interfaces", take: takeInterfaces },
+  { what: "health", every: 15, path: () => "api/system/health", take: (answer) => (shell.health = answer) },
+  { what: "settings", every: 300, path: () => "api/config", take: configure },
+].map(adopt);
 
-const ofPrimary = (path) => primary && health && `${path}&interface=${encodeURIComponent(primary)}`;
-const totalsPath = (by) => ofPrimary(`traffic/totals?by=${by}&limit=1`);
-
-function seriesPath() {
-  const to = Math.floor(now());
-  return ofPrimary(`traffic/series?from=${to - 86400}&to=${to}&points=288`);
+// To see at once what was changed.
+function ask(what) {
+  FEEDS.find((feed) => feed.what === what).due = 0;
 }
 
-function takeLive(answer) {
-  join(ring, { ...answer, t: answer.t.map(seconds) }, RING_S);
-}
+const feeds = () => [...FEEDS, ...(view?.feeds ?? [])];
 
 function takeInterfaces(answer) {
-  interfaces = Object.values(answer);
-  const chosen = interfaces.find((iface) => iface.primary)?.name ?? null;
-  if (chosen === primary) return;
-  primary = chosen;
-  of.day = of.month = of.series = null;
-  for (const feed of FEEDS) if (feed.ofPrimary) feed.due = 0;
+  shell.interfaces = Object.values(answer);
+  shell.primary = shell.interfaces.find((iface) => iface.primary)?.name ?? null;
 }
 
-function takeHealth(answer) {
-  health = answer;
-  skew = seconds(answer.timestamp) - Date.now() / 1000 || 0;
-}
-
-function takeSeries({ from, to, step, t, interfaces }) {
-  of.series = { ...interfaces[primary], from: seconds(from), to: seconds(to), step, t: t.map(seconds) };
-}
-
-// A period that is over is not "today", even if it is the last one that is known.
-function takeTotals(period, rows) {
-  of[period] = rows.find((row) => seconds(row.from) <= now() && now() < seconds(row.to)) ?? null;
+function configure({ settings }) {
+  const { units, prefixes } = shell.settings = settings;
+  shell.units = unitsOf(units?.value !== "bytes", prefixes?.value === "iec");
 }
 
 async function load(feed, path) {
-  const asked = primary;
   feed.busy = true;
   feed.due = Date.now() + feed.every * 1000;
-  const answer = await fetch(`api/${path}`, { signal: AbortSignal.timeout(PATIENCE_MS) }).catch(() => null);
-  if (!answer) lost ??= Date.now();
-  else if (lost) {
-    lost = null;
-    for (const other of FEEDS) other.due = 0;
-  }
   feed.fault = null;
   try {
-    if (answer && !answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? answer.status);
-    const body = await answer?.json();
-    if (feed.ofPrimary && asked !== primary) feed.due = 0;
-    else if (answer) feed.take(body);
+    const answer = await api(path);
+    // Asked for anew meanwhile, or nobody is interested any more.
+    if (feed.due && feeds().includes(feed)) feed.take(answer);
+    feed.failures = 0;
   } catch (error) {
     feed.fault = error.message;
+    feed.due = Math.max(feed.due, Date.now() + Math.min(1000 * 2 ** ++feed.failures, SLOWEST_RETRY_MS));
   }
-  feed.failures = answer && !feed.fault ? 0 : feed.failures + 1;
-  if (feed.failures) feed.due = Math.max(feed.due, Date.now() + Math.min(1000 * 2 ** feed.failures, SLOWEST_RETRY_MS));
   feed.busy = false;
   turn();
-  requestAnimationFrame(update);
+  paint();
 }
 
 let timer;
@@ -100,7 +140,7 @@ function turn() {
   clearTimeout(timer);
   if (document.hidden) return;
   const waiting = [];
-  for (const feed of FEEDS) {
+  for (const feed of feeds()) {
     const path = !feed.busy && feed.path();
     if (path && feed.due <= Date.now()) load(feed, path);
     else if (path) waiting.push(feed.due);
@@ -109,121 +149,323 @@ function turn() {
   if (waiting.length) timer = setTimeout(turn, Math.min(...waiting) - Date.now());
 }
 
+// Views.
+
+// Text only, never markup. Classes follow the tag: `p.soft`. A name that is a property of the element is set as such (`onclick`, `value`).
+function el(tag, attributes, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const node = document.createElement(name);
+  node.classList.add(...classes);
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (name in node) node[name] = value;
+    else if (value != null && value !== false) node.setAttribute(name, value);
+  }
+  node.append(...children.flat().filter((child) => child != null && child !== false));
+  return node;
+}
+
+let view = null;
+let visits = 0;
+
+function go(hash, quietly) {
+  if (!quietly) location.hash = hash;
+  else {
+    history.replaceState(null, "", hash);
+    route();
+  }
+}
+
+async function route() {
+  const [path, query] = location.hash.slice(1).split("?");
+  const [place = "", name = null] = path.split("/").slice(1).map(decodeURIComponent);
+  const params = new URLSearchParams(query);
+  const key = [place, name].join();
+  if (view?.key === key && view.change) view.change(params);
+  else {
+    const visit = ++visits;
+    const first = !view;
+    let next = home;
+    const root = el("div", { className: `more ${place}` });
+    if (place) {
+      const more = await Promise.all([import("./more.js"), sheet("more.css")]).catch(() => null);
+      if (visit !== visits) return;
+      // A router that reboots: the nav is there, and the way back too.
+      if (!more) return setTimeout(() => visit === visits && route(), 3000);
+      next = more[0].views[place]?.({ ...ctx, root, params, name }) ?? home;
+    }
+    view?.end?.();
+    view = next;
+    view.key = key;
+    if (view === home) home.change(params);
+    else view.feeds?.forEach(adopt);
+    $("home").hidden = view !== home;
+    $("other").replaceChildren(root);
+    for (const link of document.querySelectorAll("nav a")) link.ariaCurrent = link.hash === `#/${place}` ? "page" : null;
+    if (!first) {
+      scrollTo(0, 0);
+      $("view").focus();
+    }
+  }
+  turn();
+  paint();
+}
+
+let sheets;
+
+function sheet(href) {
+  return (sheets ??= new Promise((onload, fail) => {
+    const onerror = () => fail((sheets = null));
+    document.head.append(el("link", { rel: "stylesheet", href, onload, onerror }));
+  }));
+}
+
 // What is seen.
 
-const $ = (id) => document.getElementById(id);
-const chart = mount($("chart"));
-const spark = mount($("spark"), true);
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
-const rows = new Map();
-let charted;
-let sparked = 0;
+let drawn = true;
+
+function paint() {
+  if (drawn) requestAnimationFrame(update);
+  drawn = false;
+}
 
 // What did not change is not touched: screen readers announce, and selections end, where it is.
-function show(node, text) {
+function put(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 // For what is there only while there is something to say.
 function tell(id, text) {
   $(id).hidden = !text;
-  show($(id), text || "");
+  put($(id), text || "");
+}
+
+let said;
+
+// Says in the quiet bar, for a while, what came of something that somebody did.
+function note(text) {
+  said = text;
+  paint();
+  if (text) setTimeout(note, 8000);
 }
 
 function update() {
-  // Without an answer the last known rates stay, paled; with one that says nothing new they go.
-  const fresh = lost || now() - ring.t.at(-1) < FRESH_S;
-  const rate = (name, side) => mbit(fresh ? ring.interfaces[name]?.[side].at(-1) : null);
-  const main = interfaces?.find((iface) => iface.name === primary);
-  const idle = interfaces && !main;
+  drawn = true;
+  const { health, primary } = shell;
   const stopped = health?.collector_status === "stopped";
   const ill = lost ? "no answer" : stopped ? "stopped" : health?.status !== "healthy" && health?.status;
-
-  show($("state"), ill || (fresh ? "live" : "connecting"));
+  put($("state"), ill || (shell.fresh() ? "live" : "connecting"));
   $("state").className = ill ? "bad" : "";
-  document.body.className = lost ? "stale" : "";
-  tell("stopped", stopped && "Collection is stopped: nothing is being counted. A POST to /collector/start starts it again.");
-  tell("trouble", trouble());
-
-  tell("which", [main?.name, main?.alias].filter(Boolean).join(" · "));
-  tell("waiting", idle && (interfaces.length
-    ? "No interface has carried traffic yet. The main one appears here a few seconds after it does."
-    : "No network interface was found. One that is plugged in appears here by itself."));
-  $("rates").hidden = $("spark").hidden = idle;
-  const both = ["rx", "tx"].map((side) => rate(primary, side));
-  document.querySelectorAll("#rates b").forEach((node, i) => show(node, both[i]));
-  document.title = fresh && main && !lost ? `↓ ${both[0]} ↑ ${both[1]} · Net-Pulse` : "Net-Pulse";
-
-  if (!calm.matches || Date.now() - sparked > 10000) {
-    sparked = Date.now();
-    const columns = ring.interfaces[primary];
-    const to = ring.t.at(-1) + 1;
-    spark(columns ? { ...columns, t: ring.t, step: 1, from: to - RING_S, to } : null);
-  }
-  for (const period of ["day", "month"]) {
-    const { rx_bytes: rx, tx_bytes: tx } = of[period] ?? {};
-    const texts = of[period] ? amounts([rx, tx, rx + tx]) : [NOTHING, NOTHING, NOTHING];
-    document.querySelectorAll(`#${period} dd`).forEach((node, i) => show(node, texts[i]));
-  }
-  const empty = of.series && greatest(of.series.rx, of.series.tx) === null;
-  if (of.series !== charted) {
-    charted = of.series;
-    chart(empty ? null : charted);
-    describe(charted);
-  }
-  tell("empty", (idle || empty)
-    && "Nothing is recorded yet. The first figures appear here within a few minutes, and after a day the picture is whole. There is nothing to set up.");
-  list(rate);
+  document.body.classList.toggle("stale", !!lost);
+  $("stopped").hidden = !stopped;
+  tell("trouble", said ?? trouble());
+  const [down, up] = shell.rates(primary);
+  const title = view?.title ?? (primary && shell.fresh() && !lost && `↓ ${down} ↑ ${up}`);
+  document.title = [title, "Net-Pulse"].filter(Boolean).join(" · ");
+  view?.update();
 }
 
 function trouble() {
   // A phone that wakes up often fails once: that is not worth a word.
-  if (lost) return Date.now() - lost > 1500 && `No answer since ${clock(lost / 1000)}. What you see is from then, and goes on by itself once the router can be reached.`;
-  const failed = FEEDS.find((feed) => feed.fault);
+  if (lost) return Date.now() - lost > 1500 && `No answer since ${clock(lost / 1000)}. It goes on by itself once the router can be reached.`;
+  const failed = feeds().find((feed) => feed.fault);
   if (failed) return `Not up to date: ${failed.what} (${failed.fault}). Trying again.`;
-  const { database_status: database, collector_status: collector, reason } = health ?? {};
+  const { database_status: database, collector_status: collector, reason } = shell.health ?? {};
   const why = reason ? ` (${reason})` : "";
-  if (health && database !== "healthy") return `The database cannot be written${why}. Counting goes on in memory, which a restart would lose: look at the disk and the log.`;
+  if (database && database !== "healthy") return `The database cannot be written${why}. Figures wait in memory, which a restart would lose: look at the disk and the log.`;
   return collector !== "stopped" && why && `Something needs a look${why}.`;
 }
 
-// The chart in words and as a table, for those who do not see it.
-function describe(series) {
-  const peak = (side) => mbit(greatest(series?.[`${side}_peak`], series?.[side]));
-  $("chart").ariaLabel = `Traffic of the last 24 hours: down at most ${peak("rx")} Mbit/s, up at most ${peak("tx")} Mbit/s`;
-  $("hours").tBodies[0].replaceChildren(...(series ? hourly(series) : []).map(([from, ...values]) => {
-    const row = document.createElement("tr");
-    for (const text of [clock(from), ...values.map(mbit)]) row.insertCell().textContent = text;
-    return row;
-  }));
+// The first view. What is chosen lies in the hash.
+
+const RANGES = { "5m": 300, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000, "1y": 31536000 };
+const GROUPS = { auto: 0, "5 min": 300, hour: 3600, day: 86400 };
+const MARKS = ["reset", "gap", "implausible", "clock_step"];
+
+const home = {
+  feeds: [
+    { what: "history", every: 60, path: seriesPath, take: takeSeries },
+    { what: "events", every: 60, path: eventsPath, take: takeEvents },
+  ].map(adopt),
+  change(params) {
+    query = params;
+    stale = true;
+    for (const feed of home.feeds) feed.due = 0;
+  },
+  update: showHome,
+};
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const rows = new Map();
+let query;
+let series = null;
+let events = [];
+let sketched = 0;
+// What the chart shows, what a hand adds to that, and whether there is something newer.
+const plot = { canvas: $("chart"), look: {}, draw: () => (plot.left = draw(plot.canvas, { ...plot.data, ...plot.look })) };
+let stale;
+let refresh;
+
+const range = () => (query.get("range") in RANGES ? query.get("range") : "24h");
+const whole = () => !(+query.get("to") > +query.get("from"));
+
+// From when to when is looked, and whether that lies in the latest seconds, which need not be asked for.
+function frame() {
+  const last = ring.t.at(-1) + 1 || Math.floor(shell.now());
+  const [from, to] = whole() ? [last - RANGES[range()], last] : [+query.get("from"), +query.get("to")];
+  return { from, to, live: whole() ? range() === "5m" : from >= ring.t[0] && to <= last };
 }
 
-function list(rate) {
-  for (const name of rows.keys()) if (!interfaces.some((iface) => iface.name === name)) rows.delete(name);
-  const rank = (iface) => (iface.primary ? 0 : iface.status === "up" ? 1 : 2);
-  const parts = { watched: [], ignored: [] };
-  for (const iface of (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }))) {
-    const { name, alias, monitored, ignored_because: reason } = iface;
-    if (!rows.has(name)) rows.set(name, $("row").content.firstChild.cloneNode(true));
-    const row = rows.get(name);
-    row.className = iface.primary ? "primary" : iface.status;
-    const [head, rx, tx] = row.children;
-    show(head.children[0], name);
-    show(head.children[1], alias ?? "");
-    show(head.children[2], monitored ? about(iface) : reason ?? "not chosen");
-    show(rx, monitored ? rate(name, "rx") : "");
-    show(tx, monitored ? rate(name, "tx") : "");
-    parts[monitored ? "watched" : "ignored"].push(row);
+function chosen() {
+  const known = query.getAll("i").filter(shell.find).slice(0, 8);
+  return known[0] ? known : [shell.primary ?? []].flat();
+}
+
+const fits = ({ from, to }, step) => !step || (to - from <= 720 * step && to - from >= 2 * step);
+
+function seriesPath() {
+  const now = frame();
+  if (!chosen()[0] || now.live) return null;
+  const step = GROUPS[query.get("by")];
+  const asked = new URLSearchParams(plan(now.from, now.to, fits(now, step) && step));
+  for (const name of chosen()) asked.append("interface", name);
+  return `api/traffic/series?${asked}`;
+}
+
+function takeSeries({ step, t, interfaces }) {
+  series = { ...frame(), step, t: t.map(seconds), lines: Object.entries(interfaces).map(([name, columns]) => ({ name, ...columns })) };
+  home.feeds[0].every = Math.min(Math.max(step, 10), 300);
+  stale = true;
+}
+
+function takeEvents(answer) {
+  events = answer;
+  stale = true;
+}
+
+function eventsPath() {
+  const { from, to } = frame();
+  return shell.interfaces && `api/events?limit=200&from=${from}&to=${to}`;
+}
+
+let reaching;
+
+// Loaded when it is first reached for, and a click that came too early is made good. A failure is tried again by the next.
+function reach(event) {
+  if (refresh || !plot.data) return;
+  reaching ??= import("./explore.js").then(
+    ({ explore }) => (refresh = explore(plot, { ...ctx, RANGES, hash: () => query, chosen, whole, marks, $, tell })),
+    () => (reaching = null),
+  );
+  const { type, target } = event;
+  if (type === "click" && target.matches("button, canvas")) reaching.then(() => refresh && target.dispatchEvent(new MouseEvent(type, event)));
+}
+
+for (const event of ["pointerover", "focusin", "click"]) $("history").addEventListener(event, reach);
+const [, , , , back, , over, by] = $("tools").children;
+
+const marks = () => events.filter(({ time, kind, interface: name }) => time && MARKS.includes(kind) && (!name || chosen().includes(name)))
+  .map(({ time, interface: name, detail }) => [seconds(time), `${name} ${detail}`]);
+
+function showHistory() {
+  const now = frame();
+  if (!stale && !now.live) return;
+  stale = false;
+  const { units } = shell;
+  const names = chosen();
+  const { step, lines } = plot.data = {
+    ...now.live
+      ? { ...now, t: ring.t, step: 1, lines: names.map((name) => ({ name, ...ring.interfaces[name] })).filter((line) => line.rx) }
+      : { t: [], step: 60, lines: [], ...now, ...series, ...!whole() && now },
+    units: units.rate,
+    overlaid: query.has("over"),
+    marks: marks().map(([time]) => time),
+  };
+  plot.draw();
+  refresh?.();
+  put($("step"), `averages of ${span(step)}${now.live ? "" : ", pale: peaks"}`);
+  for (const button of $("ranges").children) button.ariaPressed = whole() && button.textContent === range();
+  back.disabled = whole();
+  over.ariaPressed = query.has("over");
+  by.value = query.get("by") ?? "auto";
+  for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
+  if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
+  tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
+    && "Nothing is recorded of this time. The first figures appear minutes after the first traffic, and after a day the picture is whole.");
+  plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
+}
+
+function again() {
+  stale = true;
+  paint();
+}
+
+function showHome() {
+  const { interfaces, primary, units } = shell;
+  const main = shell.find(primary);
+  const idle = interfaces && !main;
+  tell("which", main && `${primary} ${main.alias}`);
+  tell("waiting", idle && (interfaces[0]
+    ? "No interface has carried traffic yet. One that does appears here by itself."
+    : "No network interface was found. One that is plugged in appears here by itself."));
+  $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
+  document.querySelectorAll("#rates b").forEach((node, i) => put(node, shell.rates(primary)[i]));
+  document.querySelectorAll(".unit").forEach((node) => put(node, rateUnit(units)));
+  const [down, up] = amounts([main?.today_rx_bytes, main?.today_tx_bytes], units);
+  put($("today"), `Today ↓ ${down} ↑ ${up}`);
+  list();
+  if (ring.next > sketched + (calm.matches && 10) || ring.next < sketched) {
+    sketched = ring.next;
+    const to = ring.t.at(-1) + 1;
+    for (const [name, canvas] of [[primary, $("spark")], ...[...rows].map(([name, nodes]) => [name, nodes[5]])])
+      draw(canvas, { t: ring.t, step: 1, lines: [ring.interfaces[name] ?? []].flat(), from: to - RING_S, to, units: units.rate, bare: true });
   }
+  showHistory();
+}
+
+function list() {
+  const { interfaces, units } = shell;
+  for (const name of rows.keys()) if (!shell.find(name)) rows.delete(name);
+  const rank = (iface) => (iface.primary ? 0 : iface.status === "up" ? 1 : 2);
+  const sorted = (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }));
+  const today = amounts(sorted.map((iface) => (iface.monitored ? iface.today_rx_bytes + iface.today_tx_bytes : null)), units);
+  const parts = { watched: [], ignored: [], who: [] };
+  sorted.forEach((iface, i) => {
+    const { name, alias, monitored, ignored_because: reason } = iface;
+    if (!rows.has(name)) {
+      const row = $("row").content.firstChild.cloneNode(true);
+      rows.set(name, [row, el("button", { value: name }), ...row.querySelectorAll("a, small, p, td, canvas")]);
+    }
+    const [row, chip, link, second, what, canvas, ...cells] = rows.get(name);
+    row.className = iface.primary ? "primary" : iface.status;
+    link.href = page(name);
+    chip.ariaPressed = chosen().includes(name);
+    const texts = [name, alias, monitored ? about(iface) : reason ?? "not chosen", ...monitored ? [...shell.rates(name), today[i]] : []];
+    [link, second, what, ...cells].forEach((node, i) => put(node, texts[i] ?? ""));
+    put(chip, alias || name);
+    parts[monitored ? "watched" : "ignored"].push(row);
+    if (monitored) parts.who.push(chip);
+  });
   // Moving a row takes the selection from it: only when something moved.
   for (const [id, wanted] of Object.entries(parts)) {
     const shown = $(id).children;
     if (shown.length !== wanted.length || wanted.some((row, i) => row !== shown[i])) $(id).replaceChildren(...wanted);
   }
-  const fold = document.querySelector("details");
-  fold.hidden = !parts.ignored.length;
-  show(fold.firstElementChild, `${parts.ignored.length} ignored`);
+  $("who").hidden = !parts.who[1];
+  const fold = $("fold");
+  fold.hidden = !parts.ignored[0];
+  put(fold.firstElementChild, `${parts.ignored.length} ignored`);
 }
 
-document.addEventListener("visibilitychange", turn);
-turn();
+// By hand it is light or dark, else as the system has it.
+function dress(theme) {
+  if (theme != null) localStorage.theme = theme;
+  document.documentElement.dataset.theme = localStorage.theme ?? "";
+  again();
+}
+
+dress();
+matchMedia("(prefers-color-scheme: dark)").onchange = onresize = again;
+$("stopped").lastElementChild.onclick = () => api("collector/start", { method: "POST" }).then(() => ask("health"), (error) => note(error.message));
+document.onvisibilitychange = turn;
+onhashchange = route;
+route();

@@ -1,11 +1,19 @@
-// Columns as the API answers them (`t` ascending, `null` for a gap), the scales and ticks over them, and the one canvas
-// that draws them. Everything but `mount` is pure. Received goes up from the middle line and sent goes down, on one
+// Columns as the API answers them (`t` ascending, `null` for a gap), the scales and ticks over them, and the canvas that
+// draws them. Everything but `draw` is pure. Received goes up from the middle line and sent goes down, on one
 // scale, so that the two are told apart without colour and still compare.
 
-import { UNITS, clock, day, unitFor } from "./format.js";
+import { clock, day, unitFor } from "./format.js";
 
-// Distances between ticks that a clock face suggests, in seconds.
-const TIME_STEPS = [60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800];
+export const SIDES = ["rx", "tx", "rx_peak", "tx_peak"];
+const DAY = 86400;
+// Distances between ticks that a clock face suggests, in seconds, and then in months.
+const TIME_STEPS = [1, 5, 10, 30, 60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY];
+const MONTH_STEPS = [1, 2, 3, 6, 12, 24, 60];
+// Widths of buckets of which a level that is stored is a part.
+const BUCKETS = [10, 30, 60, 300, 900, 1800, 3600, 7200, 21600, 43200, DAY];
+// As many as are told apart on a screen, and as many as there may be.
+const ENOUGH = 400;
+const MOST = 720;
 
 // Appends a newer answer of `/api/traffic/live` to the older ones, and keeps the last `most` seconds. A `next` that fell
 // means a restarted service, times that fall mean that its clock was set: what was before has no place beside either.
@@ -36,32 +44,42 @@ export function greatest(...columns) {
   return columns.flat().reduce((most, value) => (value != null && !(value < most) ? value : most), null);
 }
 
-// One row `[from, rx, tx, rx_peak, tx_peak]` for each hour: averages and peaks of what is known of it.
-export function hourly({ t, rx, tx, rx_peak, tx_peak }) {
-  const rows = [];
-  for (let i = 0, end; i < t.length; i = end) {
-    const hour = t[i] - (t[i] % 3600);
-    for (end = i; end < t.length && t[end] < hour + 3600; ) end++;
-    const mean = (column) => {
-      const known = column.slice(i, end).filter((value) => value !== null);
-      return known.length ? known.reduce((sum, value) => sum + value) / known.length : null;
-    };
-    rows.push([hour, mean(rx), mean(tx), greatest(rx_peak?.slice(i, end)), greatest(tx_peak?.slice(i, end))]);
-  }
-  return rows;
+// What to ask for to see `from..to` in buckets of `step` seconds, or of what suits. Whole buckets: only then they are as
+// wide as they should be. Days begin at local midnight.
+export function plan(from, to, step) {
+  step ||= BUCKETS.find((step) => (to - from) / step <= ENOUGH);
+  if (!step) return { from, to, points: ENOUGH };
+  const edge = (time) => (step < DAY ? time - (time % step) : new Date(time * 1000).setHours(0, 0, 0, 0) / 1000);
+  // Over the longest of days, too.
+  const end = edge(to) < to ? edge(to + step + (step < DAY ? 0 : 3600)) : to;
+  const points = Math.min(Math.round((end - edge(from)) / step), MOST);
+  return { from: Math.max(edge(from), end - points * step - 3600 * (step === DAY)), to: end, points };
 }
 
-// Local round times in `from..to`, about `most` of them. Counted in wall time from local midnight: on a day on which the
-// clock changes, ticks are not equally far apart, and in spring two wall times are one moment.
+// Columns one upon the other: each sum reaches from zero, and is null where nothing below it is known either.
+export function stack(columns) {
+  let below = [];
+  return columns.map((column) => (below = column.map((value, i) => (value == null ? below[i] ?? null : value + (below[i] ?? 0)))));
+}
+
+// Local round times in `from..to`, about `most` of them, each `[time, text, whether a new day or year begins]`. Counted in
+// wall time from local midnight: on a day on which the clock changes, ticks are not equally far apart, and in spring two
+// wall times are one moment.
 export function timeTicks(from, to, most) {
-  const step = TIME_STEPS.find((step) => (to - from) / step <= most) ?? TIME_STEPS.at(-1);
+  const step = TIME_STEPS.find((step) => (to - from) / step <= most);
+  const months = MONTH_STEPS.find((months) => (to - from) / months / 30 / DAY <= most) ?? 120;
   const start = new Date(from * 1000);
-  const ticks = new Set();
-  for (let wall = 0, tick = 0; tick <= to; wall += step) {
-    if (tick >= from) ticks.add(tick);
-    tick = new Date(start.getFullYear(), start.getMonth(), start.getDate(), 0, 0, wall) / 1000;
+  const year = start.getFullYear();
+  const ticks = new Map();
+  for (let i = 0, tick = 0; tick <= to; i++) {
+    const date = step ? new Date(year, start.getMonth(), start.getDate(), 0, 0, i * step) : new Date(year, i * months);
+    tick = date / 1000;
+    const time = clock(tick, step < 60);
+    const midnight = /^00:00(:00)?$/.test(time);
+    const text = !step ? (date.getMonth() ? day(tick).slice(4, 7) : String(date.getFullYear())) : !midnight ? time : day(tick).slice(step < DAY ? 0 : 4);
+    if (tick >= from && tick <= to) ticks.set(tick, [tick, text, step ? midnight && step < DAY : !date.getMonth()]);
   }
-  return [...ticks];
+  return [...ticks.values()];
 }
 
 // The least of 1, 2, 5, 10, 20 ... that cuts `span` into at most `most` pieces.
@@ -71,12 +89,12 @@ export function niceStep(span, most) {
 }
 
 // How far the two sides reach, the ticks between, all in bytes per second, and the unit to write them in. Neither side is
-// so short that it could not be labelled, nor does idle chatter look like a storm.
-export function valueScale(rx, tx, most) {
+// so short that it could not be labelled, nor does idle chatter look like a storm. Laid over each other, there is one side.
+export function valueScale(rx, tx, most, units, overlaid) {
   const least = Math.max((rx + tx) * 0.12, 500);
-  const up = Math.max(rx, least) * 1.05;
-  const span = up + Math.max(tx, least) * 1.05;
-  const unit = unitFor(UNITS.rate, Math.max(rx, tx));
+  const up = Math.max(rx, least, overlaid ? tx : 0) * 1.05;
+  const span = overlaid ? up : up + Math.max(tx, least) * 1.05;
+  const unit = unitFor(units, Math.max(rx, tx));
   const step = niceStep(span / unit[1], most) * unit[1];
   const ticks = [];
   for (let k = Math.ceil((up - span) / step); k * step <= up; k++) ticks.push(k * step);
@@ -90,7 +108,7 @@ export function runs(t, values, peaks, step, x) {
   const found = [];
   let run = null;
   values.forEach((value, i) => {
-    if (value === null) return (run = null);
+    if (value == null) return (run = null);
     if (!run || t[i] - t[i - 1] > step * 1.5) found.push((run = { from: x(t[i]), points: [] }));
     run.to = x(t[i] + step);
     const point = { x: x(t[i] + step / 2), low: value, high: value, peak: Math.max(value, peaks?.[i] ?? 0) };
@@ -104,27 +122,13 @@ export function runs(t, values, peaks, step, x) {
   return found;
 }
 
-// Draws into `canvas`, and again when its size, the screen's density or the colours change. `bare` leaves the axes and
-// the peaks out. What it gives back takes `{from, to, step, t, rx, tx, rx_peak, tx_peak}` or null.
-export function mount(canvas, bare) {
-  let data = null;
-  const redraw = () => draw(canvas, data, bare);
-  new ResizeObserver(redraw).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  return (newer) => {
-    data = newer;
-    redraw();
-  };
-}
-
-// In device pixels throughout.
-function draw(canvas, data, bare) {
+// Draws `lines`, each `{rx, tx, rx_peak, tx_peak}` over `t`, and gives back where the plot begins. The scale is that of
+// `from..to`; while it is moved, `seen` is seen instead. `bare` leaves the axes and the peaks out. In device pixels throughout.
+export function draw(canvas, { t, step, lines, from, to, seen = [from, to], units, bare, overlaid, marks = [], at, picked }) {
   const px = (length) => Math.round(length * devicePixelRatio);
   // Assigning the size clears as well.
   const width = (canvas.width = px(canvas.clientWidth));
   const height = (canvas.height = px(canvas.clientHeight));
-  if (!data || !width) return;
-
   const style = getComputedStyle(canvas);
   const colour = (name) => style.getPropertyValue(`--${name}`);
   const pen = canvas.getContext("2d");
@@ -133,13 +137,21 @@ function draw(canvas, data, bare) {
   pen.lineJoin = "round";
   pen.textBaseline = "middle";
 
-  const reach = (side) => greatest(data[side], bare ? null : data[`${side}_peak`]) ?? 0;
-  const { up, span, ticks, unit: [unit, size] } = valueScale(reach("rx"), reach("tx"), Math.max(3, height / px(50)));
+  const alone = lines.length < 2;
+  const depth = (i) => (alone ? 0.25 : 0.8 - (0.6 * i) / (lines.length - 1));
+  const sides = ["rx", "tx"].map((side) => ({
+    side,
+    sums: stack(lines.map((line) => line[side])),
+    peaks: alone && !bare && lines[0]?.[`${side}_peak`],
+  }));
+  const [rx, tx] = sides.map(({ sums, peaks }) =>
+    greatest(...[sums.at(-1), peaks || []].map((column) => column?.filter((_, i) => t[i] + step > from && t[i] < to))) ?? 0);
+  const { up, span, ticks, unit: [unit, size] } = valueScale(rx, tx, Math.max(3, height / px(50)), units, overlaid);
   const label = (value) => String(Math.abs(+(value / size).toPrecision(6)));
   const left = bare ? 0 : px(10) + Math.max(...[unit, ...ticks.map(label)].map((text) => pen.measureText(text).width));
   const top = bare ? px(1) : px(20);
   const bottom = bare ? height - px(1) : height - px(24);
-  const x = (time) => left + ((time - data.from) / (data.to - data.from)) * (width - left);
+  const x = (time) => left + ((time - seen[0]) / (seen[1] - seen[0])) * (width - left);
   const y = (value) => top + ((up - value) / span) * (bottom - top);
   const write = (text, align, ink, x, y) => {
     pen.textAlign = align;
@@ -147,47 +159,80 @@ function draw(canvas, data, bare) {
     pen.fillText(text, x, y);
   };
   // On whole pixels, or a thin line is a blur of two.
-  const line = (ink, x, y, width, height) => {
+  const line = (ink, x, y, width = px(1), height = bottom - top) => {
     pen.fillStyle = colour(ink);
     pen.fillRect(Math.round(x), Math.round(y), width, height);
   };
 
   if (!bare) {
     write(unit, "right", "soft", left - px(8), px(6));
-    for (const tick of timeTicks(data.from, data.to, (width - left) / px(56))) {
-      line("line", x(tick), top, px(1), bottom - top);
-      const time = clock(tick);
-      const text = time === "00:00" ? day(tick) : time;
+    for (const [tick, text, strong] of timeTicks(...seen, (width - left) / px(68))) {
+      line("line", x(tick), top);
       const half = pen.measureText(text).width / 2;
-      write(text, "center", text === time ? "soft" : "ink", Math.min(Math.max(x(tick), left + half), width - half), height - px(8));
+      write(text, "center", strong ? "ink" : "soft", Math.min(Math.max(x(tick), left + half), width - half), height - px(8));
     }
     for (const tick of ticks) {
       line(tick ? "line" : "soft", left, y(tick), width, px(1));
       write(label(tick), "right", "soft", left - px(8), y(tick));
     }
+    pen.rect(left, 0, width, height);
+    pen.clip();
   }
 
-  for (const [side, sign, name, at] of [["rx", 1, "↓ down", top + px(9)], ["tx", -1, "↑ up", bottom - px(9)]]) {
-    if (!bare) write(name, "left", side, left + px(6), at);
-    pen.fillStyle = pen.strokeStyle = colour(side);
-    for (const run of runs(data.t, data[side], data[`${side}_peak`], data.step, x)) {
-      // A run reaches over its outer buckets whole, so that a lonely one is seen too.
-      const points = [{ ...run.points[0], x: run.from }, ...run.points, { ...run.points.at(-1), x: run.to }];
-      const trace = (...keys) => points.forEach((point) => keys.forEach((key) => pen.lineTo(point.x, y(sign * point[key]))));
-      const shade = (key, alpha) => {
-        pen.beginPath();
-        pen.lineTo(run.from, y(0));
-        trace(key);
-        pen.lineTo(run.to, y(0));
-        pen.globalAlpha = alpha;
-        pen.fill();
-        pen.globalAlpha = 1;
-      };
-      if (!bare) shade("peak", 0.22);
-      shade("high", 0.25);
-      pen.beginPath();
-      trace("low", "high");
-      pen.stroke();
+  sides.forEach(({ side, sums, peaks }, k) => {
+    // Laid over the other side it is a dashed line and hides nothing.
+    const light = k && overlaid;
+    const sign = k && !light ? -1 : 1;
+    if (light) pen.setLineDash([px(5), px(3)]);
+    // The highest first: what is below is painted over it.
+    for (let i = lines.length - 1; i >= 0; i--) {
+      for (const run of runs(t, sums[i], peaks, step, x)) {
+        // A run reaches over its outer buckets whole, so that a lonely one is seen too.
+        const points = [{ ...run.points[0], x: run.from }, ...run.points, { ...run.points.at(-1), x: run.to }];
+        const trace = (...keys) => {
+          pen.beginPath();
+          points.forEach((point) => keys.forEach((key) => pen.lineTo(point.x, y(sign * point[key]))));
+        };
+        const shade = (key, ink, alpha) => {
+          trace(key);
+          pen.lineTo(run.to, y(0));
+          pen.lineTo(run.from, y(0));
+          pen.fillStyle = colour(ink);
+          pen.globalAlpha = alpha;
+          pen.fill();
+          pen.globalAlpha = 1;
+        };
+        if (peaks) shade("peak", side, light ? 0.12 : 0.22);
+        if (!light) {
+          if (!alone) shade("high", "card", 1);
+          shade("high", side, depth(i));
+        }
+        trace("low", "high");
+        pen.strokeStyle = colour(side);
+        pen.stroke();
+      }
     }
+    if (!bare) write(k ? "↑ up" : "↓ down", "left", side, left + px(light ? 66 : 6), sign > 0 ? top + px(9) : bottom - px(9));
+  });
+
+  // Which band is whose, from the middle outwards.
+  let place = left + px(70);
+  lines.forEach(({ name }, i) => {
+    if (alone) return;
+    pen.globalAlpha = depth(i);
+    write("■", "left", "rx", place, top - px(10));
+    pen.globalAlpha = 1;
+    write(name, "left", "ink", place + px(14), top - px(10));
+    place += pen.measureText(name).width + px(28);
+  });
+  for (const mark of marks) {
+    line("bad", x(mark), top);
+    write("▼", "center", "bad", x(mark), top - px(4));
   }
+  if (at) line("ink", x(at), top);
+  if (picked) {
+    pen.globalAlpha = 0.2;
+    line("ink", px(Math.min(...picked)), top, px(Math.abs(picked[0] - picked[1])));
+  }
+  return left / devicePixelRatio;
 }

@@ -1,40 +1,40 @@
 // Numbers, times and names as people read them. Pure: no page, no network, no clock of its own.
 
-// One table for every unit: its name, and how many bytes (or bytes per second) it is. Smallest first. Powers of ten, as
-// plans and links are sold.
-export const UNITS = {
-  amount: [["kB", 1e3], ["MB", 1e6], ["GB", 1e9], ["TB", 1e12], ["PB", 1e15]],
-  rate: [["kbit/s", 125], ["Mbit/s", 125e3], ["Gbit/s", 125e6], ["Tbit/s", 125e9]],
-};
-
 export const NOTHING = "–";
 
 // The API's words for kinds, where saying them as they are would not do.
-const KINDS = {
-  ethernet: "Ethernet", wifi: "Wi-Fi", wwan: "mobile", ppp: "PPP", vpn: "VPN", vlan: "VLAN", veth: "virtual pair", apple: "Apple",
-};
+const KINDS = { ethernet: "Ethernet", wifi: "Wi-Fi", wwan: "mobile", ppp: "PPP", vpn: "VPN", vlan: "VLAN" };
 
-const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+// The names of units and how many bytes (or bytes per second) they are, smallest first. Rates are bits or bytes per
+// second, prefixes go up by 1000 or by 1024; amounts are bytes always.
+export function unitsOf(bits, iec) {
+  const table = (name, size) => ["k", "M", "G", "T", "P"].map((prefix, i) =>
+    [(iec ? `${prefix.toUpperCase()}i` : prefix) + name, size * (iec ? 1024 : 1000) ** (i + 1)]);
+  return { rate: bits ? table("bit/s", 1 / 8) : table("B/s", 1), amount: table("B", 1) };
+}
 
 // The largest unit of which `most` is at least one.
 export function unitFor(units, most) {
   return units.findLast(([, size]) => most >= size) ?? units[0];
 }
 
-// Bytes per second in Mbit/s. Two digits behind the point whatever the value is: a column of rates stays aligned and never
-// changes its unit.
-export function mbit(rate) {
-  if (rate == null) return NOTHING;
-  const value = rate / 125e3;
+// What all rates in columns are written in: one unit for all, so that none jumps between neighbours.
+export const rateUnit = (units) => units.rate[1][0];
+
+// Bytes per second in that unit, without its name. Two digits behind the point whatever the value is: a column of rates
+// stays aligned.
+export function rate(value, units) {
+  if (value == null) return NOTHING;
+  value /= units.rate[1][1];
   return value > 0 && value < 0.005 ? "<0.01" : value.toFixed(2);
 }
 
-// Amounts that stand together, in bytes: all in the unit of the greatest, or they could not be compared at a glance.
-export function amounts(values) {
-  const most = Math.max(...values);
-  const [name, size] = unitFor(UNITS.amount, most);
-  return values.map((value) => `${(value / size).toFixed(most / size < 100 ? 2 : 1)} ${name}`);
+// Amounts, or what else has units, that stand together: all in the unit of the greatest, or they could not be compared at
+// a glance. What is no number is not known.
+export function amounts(values, units, kind = "amount") {
+  const most = Math.max(0, ...values.filter(Number.isFinite));
+  const [name, size] = unitFor(units[kind], most);
+  return values.map((value) => (!Number.isFinite(value) ? NOTHING : `${(value / size).toFixed(most / size < 100 ? 2 : 1)} ${name}`));
 }
 
 // The API's times, RFC 3339 or Unix seconds, as the latter.
@@ -42,15 +42,22 @@ export function seconds(time) {
   return typeof time === "number" ? time : Date.parse(time) / 1000;
 }
 
-// Local wall time of Unix seconds.
-export function clock(unix) {
-  const date = new Date(unix * 1000);
-  return [date.getHours(), date.getMinutes()].map((part) => String(part).padStart(2, "0")).join(":");
-}
+// Local wall time of Unix seconds: `11:30`, or `11:30:05` where seconds count.
+export const clock = (unix, exact) => new Date(unix * 1000).toTimeString().slice(0, exact ? 8 : 5);
 
-export function day(unix) {
-  const date = new Date(unix * 1000);
-  return `${DAYS[date.getDay()]} ${date.getDate()} ${MONTHS[date.getMonth()]}`;
+// `Thu Jan 15`, with the year where another one than today's may be meant.
+export const day = (unix, exact) => new Date(unix * 1000).toDateString().slice(0, exact ? 15 : 10);
+
+// Seconds as the two greatest units.
+export function span(length) {
+  let rest = Math.max(0, Math.round(length));
+  const found = [];
+  for (const [name, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    if (count || found.length) found.push(count && `${count} ${name}`);
+  }
+  return found.slice(0, 2).filter(Boolean).join(" ") || "0 s";
 }
 
 // What an interface is, in one line.

@@ -10,6 +10,8 @@ pub mod openapi;
 pub mod params;
 pub mod routes;
 pub mod server;
+#[cfg(test)]
+mod strip;
 
 use std::borrow::Cow;
 use std::fmt;

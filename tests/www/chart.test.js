@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { greatest, hourly, join, niceStep, runs, timeTicks, valueScale } from "../../www/chart.js";
-import { clock, seconds } from "../../www/format.js";
+import { greatest, join, niceStep, plan, runs, stack, timeTicks, valueScale } from "../../www/chart.js";
+import { nearest, pieces } from "../../www/explore.js";
+import { seconds, unitsOf } from "../../www/format.js";
 
 process.env.TZ = "Europe/Berlin";
 
@@ -57,24 +58,70 @@ test("the greatest of what is known", () => {
   check(greatest(undefined), null);
 });
 
-test("hours average what is known and keep the peaks", () => {
-  const series = { t: [3600, 5400, 7200], rx: [10, 20, null], tx: [null, 4, null], rx_peak: [15, 90, null], tx_peak: [null, 8, null] };
-  check(hourly(series), [[3600, 15, 4, 90, 8], [7200, null, null, null, null]]);
-  check(hourly({ t: [], rx: [], tx: [] }), []);
+test("the figures average what is known and keep the peaks", () => {
+  const t = [3600, 5400, 7200];
+  const lines = [{ rx: [10, 20, null], tx: [null, 4, null], rx_peak: [15, 90, null], tx_peak: [null, 8, null] }, { rx: [1, 2, 3], tx: [4, 5, 6] }];
+  check(pieces(t, lines, 2), [[3600, 15, 4, 90, 8, 1.5, 4.5, null, null], [7200, null, null, null, null, 3, 6, null, null]]);
+  check(pieces(t, [{ rx: [1, 2, 3], tx: [0, 0, 0] }], 5).length, 3);
+  check(pieces([], [], 5), []);
 });
 
-const walls = (from, to, most) => timeTicks(seconds(from), seconds(to), most).map(clock).join(" ");
+test("what is stacked reaches from zero, and a gap is one only where nothing is known", () => {
+  check(stack([[1, null, null, 4], [10, 20, null, null]]), [[1, null, null, 4], [11, 20, null, 4]]);
+  check(stack([]), []);
+});
+
+test("the cursor finds its bucket", () => {
+  const at = (time) => nearest([100, 200, 400], 100, time);
+  check([50, 100, 199, 200, 350, 450, 900].map(at), [0, 0, 0, 1, 2, 2, 2]);
+});
+
+const asked = (from, to, step) => {
+  const { from: begin, to: end, points } = plan(seconds(from), seconds(to), step);
+  return [new Date(begin * 1000).toJSON().slice(0, 16), new Date(end * 1000).toJSON().slice(0, 16), points];
+};
+
+test("whole buckets are asked for, of the width that was chosen", () => {
+  check(asked("2026-01-15T10:32:10Z", "2026-01-15T11:31:10Z", 300), ["2026-01-15T10:30", "2026-01-15T11:35", 13]);
+  check(asked("2026-01-15T10:00:00Z", "2026-01-15T11:00:00Z", 300), ["2026-01-15T10:00", "2026-01-15T11:00", 12]);
+  check(asked("2026-01-15T10:30:00Z", "2026-01-16T10:30:00Z", 3600), ["2026-01-15T10:00", "2026-01-16T11:00", 25]);
+});
+
+test("days begin at local midnight, also where the clock is changed", () => {
+  check(asked("2026-01-15T10:30:00Z", "2026-01-22T10:30:00Z", 86400), ["2026-01-14T23:00", "2026-01-22T23:00", 8]);
+  check(asked("2026-03-27T10:30:00Z", "2026-03-30T10:30:00Z", 86400), ["2026-03-26T23:00", "2026-03-30T22:00", 4]);
+  check(asked("2026-10-24T10:30:00Z", "2026-10-25T10:30:00Z", 86400), ["2026-10-23T22:00", "2026-10-25T23:00", 2]);
+});
+
+test("never more points than there may be, and the newest stay", () => {
+  check(asked("2026-01-01T00:30:00Z", "2026-01-31T00:30:00Z", 3600), ["2026-01-01T01:00", "2026-01-31T01:00", 720]);
+  for (const span of [60, 301, 3600, 86400, 604800, 2592000, 31536000, 3e8]) {
+    const { from, to, points } = plan(1.7e9 + 17, 1.7e9 + 17 + span);
+    assert.ok(points >= 1 && points <= 402, `${points} points for ${span} s`);
+    assert.ok(from <= 1.7e9 + 17 && to >= 1.7e9 + 17 + span, `${span} s are cut`);
+  }
+});
+
+const texts = (from, to, most) => timeTicks(seconds(from), seconds(to), most).map(([, text]) => text).join(" ");
 
 test("ticks stand at round local times", () => {
-  check(walls("2026-01-15T10:30:00+01:00", "2026-01-16T10:30:00+01:00", 8), "12:00 15:00 18:00 21:00 00:00 03:00 06:00 09:00");
-  check(walls("2026-01-15T10:30:00+01:00", "2026-01-16T10:30:00+01:00", 4), "12:00 18:00 00:00 06:00");
-  check(walls("2026-01-15T10:28:00+01:00", "2026-01-15T10:33:00+01:00", 5), "10:28 10:29 10:30 10:31 10:32 10:33");
+  check(texts("2026-01-15T10:30:00+01:00", "2026-01-16T10:30:00+01:00", 8), "12:00 15:00 18:00 21:00 Fri Jan 16 03:00 06:00 09:00");
+  check(texts("2026-01-15T10:30:00+01:00", "2026-01-16T10:30:00+01:00", 4), "12:00 18:00 Fri Jan 16 06:00");
+  check(texts("2026-01-15T10:28:00+01:00", "2026-01-15T10:33:00+01:00", 5), "10:28 10:29 10:30 10:31 10:32 10:33");
+  check(texts("2026-01-15T10:28:00+01:00", "2026-01-15T10:28:40+01:00", 5), "10:28:00 10:28:10 10:28:20 10:28:30 10:28:40");
+  check(texts("2026-01-15T10:28:00+01:00", "2026-01-19T10:28:00+01:00", 5), "Jan 16 Jan 17 Jan 18 Jan 19");
+});
+
+test("ticks over long times stand at months and years", () => {
+  check(texts("2025-11-10T00:00:00+01:00", "2026-05-20T00:00:00+01:00", 8), "Dec 2026 Feb Mar Apr May");
+  check(texts("2025-11-10T00:00:00+01:00", "2026-11-10T00:00:00+01:00", 5), "2026 Apr Jul Oct");
+  check(texts("2020-11-10T00:00:00+01:00", "2026-11-10T00:00:00+01:00", 7), "2021 2022 2023 2024 2025 2026");
 });
 
 test("ticks stay round through a change of the clock, and none stands twice", () => {
-  check(walls("2026-03-28T23:00:00+01:00", "2026-03-29T07:00:00+02:00", 8), "23:00 00:00 01:00 03:00 04:00 05:00 06:00 07:00");
-  check(walls("2026-03-28T21:00:00+01:00", "2026-03-29T21:00:00+02:00", 4), "00:00 06:00 12:00 18:00");
-  check(walls("2026-10-24T21:00:00+02:00", "2026-10-25T21:00:00+01:00", 5), "00:00 06:00 12:00 18:00");
+  check(texts("2026-03-28T23:00:00+01:00", "2026-03-29T07:00:00+02:00", 8), "23:00 Sun Mar 29 01:00 03:00 04:00 05:00 06:00 07:00");
+  check(texts("2026-03-28T21:00:00+01:00", "2026-03-29T21:00:00+02:00", 4), "Sun Mar 29 06:00 12:00 18:00");
+  check(texts("2026-10-24T21:00:00+02:00", "2026-10-25T21:00:00+01:00", 5), "Sun Oct 25 06:00 12:00 18:00");
 });
 
 test("steps are 1, 2 or 5 of some power of ten", () => {
@@ -88,13 +135,19 @@ test("steps are 1, 2 or 5 of some power of ten", () => {
 
 test("both sides fit into their scale and have room for a label", () => {
   for (const [rx, tx] of [[0, 0], [1, 0], [0, 1e6], [1e6, 1e6], [1e9, 1], [1, 1e9], [3e11, 5e4], [12345, 678]]) {
-    const { up, span, ticks, unit } = valueScale(rx, tx, 6);
+    const { up, span, ticks, unit } = valueScale(rx, tx, 6, unitsOf(true, false).rate);
     assert.ok(up >= rx && span - up >= tx, `${rx} and ${tx} are cut off`);
     assert.ok(up >= span * 0.1 && span - up >= span * 0.1, `${rx} and ${tx} leave no room`);
     assert.ok(ticks.includes(0) && ticks.length >= 2 && ticks.length <= 8, `${ticks.length} ticks for ${rx} and ${tx}`);
     assert.ok(ticks[0] >= up - span && ticks.at(-1) <= up, `a tick is outside for ${rx} and ${tx}`);
     assert.ok(Math.max(rx, tx) >= unit[1] || unit[0] === "kbit/s");
   }
+});
+
+test("sides that are laid over each other begin at zero and share the height", () => {
+  const { up, span, ticks } = valueScale(1e6, 3e6, 6, unitsOf(false, true).rate, true);
+  assert.ok(up === span && up >= 3e6 && ticks[0] === 0);
+  assert.ok(ticks[1] % 1024 === 0);
 });
 
 // Where a time goes, at one pixel for each ten seconds.

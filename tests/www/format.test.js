@@ -3,43 +3,55 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { UNITS, about, amounts, clock, day, mbit, seconds, unitFor } from "../../www/format.js";
+import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitFor, unitsOf } from "../../www/format.js";
 
 process.env.TZ = "Europe/Berlin";
 
 const check = (actual, expected) => assert.deepEqual(actual, expected);
+const bits = unitsOf(true, false);
 
 test("rates keep their unit and their digits", () => {
-  check(mbit(0), "0.00");
-  check(mbit(125000), "1.00");
-  check(mbit(11_750_000), "94.00");
-  check(mbit(312_500_000), "2500.00");
+  check(rate(0, bits), "0.00");
+  check(rate(125000, bits), "1.00");
+  check(rate(11_750_000, bits), "94.00");
+  check(rate(312_500_000, bits), "2500.00");
 });
 
 test("a rate too small to print is not nothing", () => {
-  check(mbit(1), "<0.01");
-  check(mbit(624), "<0.01");
-  check(mbit(625), "0.01");
+  check(rate(1, bits), "<0.01");
+  check(rate(624, bits), "<0.01");
+  check(rate(625, bits), "0.01");
 });
 
 test("what is not known is a dash and never a zero", () => {
-  check(mbit(null), "–");
-  check(mbit(undefined), "–");
+  check(rate(null, bits), "–");
+  check(rate(undefined, bits), "–");
 });
 
 test("amounts that stand together share the unit of the greatest", () => {
-  check(amounts([3.42e9, 310e6, 3.73e9]), ["3.42 GB", "0.31 GB", "3.73 GB"]);
-  check(amounts([0, 0, 0]), ["0.00 kB", "0.00 kB", "0.00 kB"]);
-  check(amounts([184.6e9, 21.9e9]), ["184.6 GB", "21.9 GB"]);
-  check(amounts([1e12, 5e9]), ["1.00 TB", "0.01 TB"]);
+  check(amounts([3.42e9, 310e6, 3.73e9], bits), ["3.42 GB", "0.31 GB", "3.73 GB"]);
+  check(amounts([0, 0, 0], bits), ["0.00 kB", "0.00 kB", "0.00 kB"]);
+  check(amounts([184.6e9, 21.9e9], bits), ["184.6 GB", "21.9 GB"]);
+  check(amounts([1e12, null, undefined, NaN], bits), ["1.00 TB", "–", "–", "–"]);
+  check(amounts([125e3, 1250], bits, "rate"), ["1.00 Mbit/s", "0.01 Mbit/s"]);
+  check(amounts([1e12, 5e9], bits), ["1.00 TB", "0.01 TB"]);
 });
 
 test("units change at their own size", () => {
-  check(unitFor(UNITS.amount, 999_999)[0], "kB");
-  check(unitFor(UNITS.amount, 1_000_000)[0], "MB");
-  check(unitFor(UNITS.amount, 0)[0], "kB");
-  check(unitFor(UNITS.amount, 2 ** 64)[0], "PB");
-  check(unitFor(UNITS.rate, 125_000)[0], "Mbit/s");
+  check(unitFor(bits.amount, 999_999)[0], "kB");
+  check(unitFor(bits.amount, 1_000_000)[0], "MB");
+  check(unitFor(bits.amount, 0)[0], "kB");
+  check(unitFor(bits.amount, 2 ** 64)[0], "PB");
+  check(unitFor(bits.rate, 125_000)[0], "Mbit/s");
+});
+
+test("units follow the choice, and amounts are bytes always", () => {
+  const units = (...choice) => [rateUnit(unitsOf(...choice)), rate(1.25e6, unitsOf(...choice)), ...amounts([5e9], unitsOf(...choice))];
+  check(units(true, false), ["Mbit/s", "10.00", "5.00 GB"]);
+  check(units(false, false), ["MB/s", "1.25", "5.00 GB"]);
+  check(units(true, true), ["Mibit/s", "9.54", "4.66 GiB"]);
+  check(units(false, true), ["MiB/s", "1.19", "4.66 GiB"]);
+  check(unitFor(unitsOf(false, true).amount, 1024)[0], "KiB");
 });
 
 test("times are taken as seconds or as RFC 3339", () => {
@@ -52,7 +64,14 @@ test("times are taken as seconds or as RFC 3339", () => {
 test("times are shown in local time", () => {
   check(clock(1768473000), "11:30");
   check(clock(1784111400), "12:30");
-  check(day(1768473000), "Thu 15 Jan");
+  check(clock(1768473005, true), "11:30:05");
+  check(day(1768473000), "Thu Jan 15");
+  check(day(1768473000, true), "Thu Jan 15 2026");
+});
+
+test("durations have two units at most", () => {
+  check([0, 0.4, 59, 60, 61, 3600, 3661, 86400, 90061, -5].map(span), ["0 s", "0 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d", "1 d 1 h", "0 s"]);
+  check(span(1e9), "11574 d 1 h");
 });
 
 test("an interface is described by what is known of it", () => {

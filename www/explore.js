@@ -1,0 +1,171 @@
+// The chart in the hands: zoom, moving, the cursor, and its figures as a table. Loaded when somebody first reaches for it.
+
+import { SIDES, greatest } from "./chart.js";
+import { amounts, clock, day, rate, rateUnit } from "./format.js";
+
+// A picked range is at least this long, in seconds.
+const LEAST_S = 10;
+// A press that moves less, in pixels, is a click.
+const STILL = 8;
+
+// At most `most` rows `[from, ...values of each line]`: averages and peaks of neighbouring buckets, over what is known.
+export function pieces(t, lines, most) {
+  const size = Math.ceil(t.length / most);
+  const rows = [];
+  for (let i = 0; i < t.length; i += size) {
+    rows.push([t[i], ...lines.flatMap((line) => SIDES.map((side) => {
+      const known = line[side]?.slice(i, i + size).filter((value) => value != null) ?? [];
+      return side.length > 2 || !known.length ? greatest(known) : known.reduce((sum, value) => sum + value) / known.length;
+    }))]);
+  }
+  return rows;
+}
+
+// The bucket that holds a time, or the nearest.
+export function nearest(t, step, time) {
+  const next = t.findIndex((start) => start + step > time);
+  return next < 0 ? t.length - 1 : next;
+}
+
+// Over the canvas of `plot`: `{ canvas, data, look, left, draw }`, where `look` is what the hands add to the picture. Gives
+// back what is to be called when there is newer data.
+export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, go, $, tell }) {
+  const { canvas, look } = plot;
+  let held;
+  let grab = false;
+  let waiting;
+
+  const soon = () => {
+    waiting ??= requestAnimationFrame(() => {
+      waiting = null;
+      plot.draw();
+    });
+  };
+  // A value of null takes it out of the hash.
+  const alter = (changes, quietly) => {
+    const params = new URLSearchParams(hash());
+    for (const [name, value] of Object.entries(changes)) {
+      params.delete(name);
+      for (const each of [value ?? []].flat()) params.append(name, each);
+    }
+    go(`#/?${params}`, quietly);
+  };
+  const ends = () => look.seen ?? [plot.data.from, plot.data.to];
+  const time = (x) => {
+    const [from, to] = ends();
+    return from + ((x - plot.left) / (canvas.clientWidth - plot.left)) * (to - from);
+  };
+  // Where somebody went step by step, going back is not step by step.
+  const settle = ([from, to], quietly) => {
+    const more = Math.max(0, LEAST_S + from - to) / 2;
+    alter({ from: Math.floor(from - more), to: Math.ceil(to + more) }, quietly && !whole());
+  };
+  const shift = (part) => settle(ends().map((time) => time + part * (plot.data.to - plot.data.from)), true);
+  const zoom = (by) => {
+    const [from, to] = ends();
+    const middle = look.at ?? (from + to) / 2;
+    settle([from, to].map((time) => middle + (time - middle) * by), true);
+  };
+  const reset = () => whole() || alter({ from: null, to: null });
+  const drop = () => {
+    held = look.picked = look.seen = undefined;
+    soon();
+  };
+  const moment = (time) => `${day(time, true)} ${clock(time, plot.data.step < 60)}`;
+
+  // What the cursor stands on, for the eye and for the ear.
+  function point(i) {
+    const { t, step, lines } = plot.data;
+    look.at = i < t.length ? t[i] + step / 2 : null;
+    const text = look.at && [
+      step < 86400 ? moment(t[i]) : day(t[i], true),
+      ...lines.map((line) => {
+        const [rx, tx, rxPeak, txPeak] = amounts(SIDES.map((side) => line[side]?.[i]), shell.units, "rate");
+        return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}`;
+      }),
+      ...marks().filter(([time]) => time >= t[i] && time < t[i] + step).map(([, text]) => text),
+    ].join("\n").trim();
+    tell("read", text);
+    $("read").className = i > t.length / 2 ? "" : "right";
+    canvas.ariaValueMax = t.length - 1;
+    canvas.ariaValueNow = i ?? 0;
+    canvas.ariaValueText = text || "no cursor";
+    soon();
+  }
+
+  function figures() {
+    if (!$("figures").open) return;
+    const { t, lines } = plot.data;
+    const row = (head, scope, cells) => el("tr", null, el("th", { scope }, head), cells.map((text) => (scope === "col" ? el("th", { scope }, text) : el("td", null, text))));
+    $("table").replaceChildren(
+      el("caption", null, `Rates in ${rateUnit(shell.units)}`),
+      row("From", "col", lines.flatMap(({ name }) => ["↓", "↑", "peak ↓", "peak ↑"].map((side) => `${lines[1] ? name : ""} ${side}`))),
+      ...pieces(t, lines, 24).map(([time, ...values]) => row(moment(time), "row", values.map((value) => rate(value, shell.units)))),
+      ...marks().map(([time, text]) => el("tr", null, el("th", { scope: "row" }, moment(time)), el("td", { colSpan: 4 * lines.length }, text))),
+    );
+  }
+
+  canvas.onpointerdown = ({ button, shiftKey, isPrimary, pointerId, offsetX: x }) => {
+    if (button || !isPrimary) return;
+    canvas.setPointerCapture(pointerId);
+    if (shiftKey || grab) held = time(x);
+    else look.picked = [x, x];
+  };
+  canvas.onpointermove = ({ isPrimary, offsetX: x }) => {
+    if (!isPrimary) return;
+    if (held) {
+      const by = held - time(x);
+      look.seen = ends().map((time) => time + by);
+      return soon();
+    }
+    if (look.picked) look.picked[1] = Math.max(x, plot.left);
+    canvas.onclick({ offsetX: x });
+  };
+  // All that there is of a finger that taps.
+  canvas.onclick = ({ offsetX: x }) => point(nearest(plot.data.t, plot.data.step, time(x)));
+  canvas.onpointerup = () => {
+    const { picked, seen } = look;
+    const range = seen ?? (picked && Math.abs(picked[0] - picked[1]) > STILL && picked.map(time).sort((a, b) => a - b));
+    drop();
+    if (range) settle(range, !!seen);
+  };
+  canvas.onpointercancel = drop;
+  canvas.onpointerleave = ({ pointerType }) => pointerType === "mouse" && !look.picked && point();
+  canvas.onblur = () => point();
+  canvas.ondblclick = reset;
+  canvas.onkeydown = ({ key, shiftKey }) => {
+    const way = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    const { t, step } = plot.data;
+    const end = t.length - 1;
+    if (way && shiftKey) shift(way / 4);
+    else if (way && t.length) point(Math.min(Math.max(look.at ? nearest(t, step, look.at) + way : end, 0), end));
+    else if (key === "+" || key === "-") zoom(key === "+" ? 0.5 : 2);
+    else if (key === "Escape") reset();
+    else return;
+    return false;
+  };
+  [
+    () => shift(-0.5),
+    () => shift(0.5),
+    () => zoom(2),
+    () => zoom(0.5),
+    reset,
+    ({ target }) => (target.ariaPressed = grab = !grab),
+    () => alter({ over: hash().has("over") ? null : 1 }),
+  ].forEach((onclick, i) => ($("tools").children[i].onclick = onclick));
+  $("tools").lastElementChild.onchange = ({ target: { value: by } }) => alter({ by });
+  $("ranges").onclick = ({ target: { textContent: range } }) => range in RANGES && alter({ range, from: null, to: null });
+  $("who").onclick = ({ target: { value } }) => value && alter({ i: chosen().includes(value) ? chosen().filter((name) => name !== value) : [...chosen(), value] });
+  $("figures").ontoggle = figures;
+  figures();
+
+  let told = 0;
+  return () => {
+    // The cursor stays at its time.
+    if (look.at) point(nearest(plot.data.t, plot.data.step, look.at));
+    // Read aloud, a table must not change all the time.
+    if (Date.now() - told < 10000 && plot.data.live) return;
+    told = Date.now();
+    figures();
+  };
+}
