@@ -116,8 +116,14 @@ fn paths(now: i64) -> Vec<String> {
     paths
 }
 
-/// Reads an answer and keeps nothing of it: an export is larger than anything here should be.
+/// Reads an answer and keeps nothing of it: an export is larger than anything here should be. One that was told to come
+/// back does so: of long answers two are made at a time.
 fn drain(port: u16, path: &str) {
+    let status = (0..10).map(|_| status_of(port, path)).find(|status| *status != 503);
+    assert_eq!(status, Some(200), "{path}");
+}
+
+fn status_of(port: u16, path: &str) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").expect("it reads");
@@ -135,8 +141,8 @@ fn drain(port: u16, path: &str) {
         end.drain(..end.len().saturating_sub(5));
     }
     let head = String::from_utf8_lossy(&head);
-    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}");
     assert!(!head.contains("Transfer-Encoding: chunked") || end == b"0\r\n\r\n", "{path} broke off");
+    head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{path}: {head}"))
 }
 
 fn at_once(port: u16, paths: &[String]) {
