@@ -242,6 +242,31 @@ fn e45_two_thousand_idle_connections() {
 }
 
 #[test]
+fn e45_a_flood_of_connections() {
+    const TIME: Duration = Duration::from_secs(4);
+    let target = Target::new();
+    let client = target.client();
+    let start = Instant::now();
+    let count: u32 = thread::scope(|scope| {
+        let target = &target;
+        let flood = move |seed: u8| {
+            let mut random = Random(0x9e37_79b9 ^ u32::from(seed));
+            let mut count = 0;
+            while start.elapsed() < TIME {
+                drop(target.send_from(2 + random.below(250) as u8, b""));
+                count += 1;
+            }
+            count
+        };
+        let floods = [1, 2].map(|seed| scope.spawn(move || flood(seed)));
+        floods.into_iter().map(|flood| flood.join().expect("no panic")).sum()
+    });
+    eprintln!("{} connections a second", count / TIME.as_secs() as u32);
+    client.was_answered_within(FLOODED);
+    target.unharmed();
+}
+
+#[test]
 fn e45_three_hundred_slow_writers() {
     let target = Target::new();
     let client = target.client();
