@@ -53,7 +53,7 @@ fn onward(head: &Head) {
     // Read again inside, it is the same request.
     let Progress::Head(again, end) = parse(&sent) else { panic!("not a head: {text}") };
     assert_eq!(end, sent.len());
-    assert_eq!((again.method, &again.target, again.old), (head.method, &head.target, head.old));
+    assert_eq!((again.method, &*again.target, again.old), (head.method, &*head.target, head.old));
     assert_eq!((again.host, again.length), (head.host, head.length));
     assert_eq!((again.origin, again.fetch_site), (head.origin, head.fetch_site));
 }
