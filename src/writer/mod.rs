@@ -40,6 +40,22 @@ impl Cargo {
     }
 }
 
+/// How long to the next attempt: ever longer while none succeeds.
+struct Backoff {
+    next_ms: u64,
+}
+
+impl Backoff {
+    fn new() -> Backoff {
+        Backoff { next_ms: FIRST_RETRY_MS }
+    }
+
+    fn failed(&mut self) -> u64 {
+        let longer_ms = (self.next_ms * 2).min(LONGEST_RETRY_MS);
+        std::mem::replace(&mut self.next_ms, longer_ms)
+    }
+}
+
 pub struct Writer {
     live: Arc<Live>,
     store: Store,
@@ -47,7 +63,7 @@ pub struct Writer {
     cargo: Cargo,
     /// Emptied, its memory kept: taking a batch must not make the sampler allocate.
     spare: Batch,
-    retry_ms: u64,
+    backoff: Backoff,
     saved_ms: u64,
 }
 
@@ -55,7 +71,7 @@ impl Writer {
     pub fn new(live: Arc<Live>, store: Store, clock: Arc<dyn Clock>) -> Writer {
         let saved_ms = clock.now().mono_ms;
         let (cargo, spare) = (Cargo::default(), Batch::default());
-        Writer { live, store, clock, cargo, spare, retry_ms: FIRST_RETRY_MS, saved_ms }
+        Writer { live, store, clock, cargo, spare, backoff: Backoff::new(), saved_ms }
     }
 
     /// Saves when it is time until `live` says stop; `finish` is the caller's, after the sampler's last sample.
@@ -76,8 +92,7 @@ impl Writer {
             } else if self.save().is_ok() {
                 retry_due_ms = None;
             } else {
-                retry_due_ms = Some(self.clock.now().mono_ms + self.retry_ms);
-                self.retry_ms = (self.retry_ms * 2).min(LONGEST_RETRY_MS);
+                retry_due_ms = Some(self.clock.now().mono_ms + self.backoff.failed());
             }
         }
     }
@@ -116,7 +131,7 @@ impl Writer {
                 state.save_now |= recovered;
                 drop(state);
                 self.let_go();
-                self.retry_ms = FIRST_RETRY_MS;
+                self.backoff = Backoff::new();
                 self.saved_ms = now.mono_ms;
                 match (recovered, compacted) {
                     (true, false) => log::info!("saving works again; nothing was lost"),
