@@ -1,6 +1,8 @@
 //! Attacks on the gate with a real tiny_http behind it, over the loopback. Both ends are in this process, so that every
 //! descriptor and thread can be counted; one test runs at a time for the same reason.
 
+mod common;
+
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use common::reset;
 use net_pulse::http::gate::inner::Inner;
 use net_pulse::http::gate::{Gate, Limits, access};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -245,11 +248,6 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Closes with a reset.
-fn reset(stream: TcpStream) {
-    setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
 }
 
 fn closed(mut stream: &TcpStream) -> bool {

@@ -2,21 +2,23 @@
 //! machine that is data. Whatever happens, what the kernel counted is in the history once, and at its true time
 //! wherever the clock was put right before anybody had to believe it.
 
+mod common;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::simulated::{Hand, Kept, Kernel};
 use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::error::Result;
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::live::Live;
-use net_pulse::model::{Address, Bucket, Counters, Link, Mark, Reading, Resolution, Width};
+use net_pulse::model::{Bucket, Counters, Mark, Resolution};
 use net_pulse::sampler::{Sampler, Start};
-use net_pulse::source::{LinkEvent, Source, Wake, Woken};
+use net_pulse::source::{Wake, Woken};
 use net_pulse::store::{Filter, Options, Point, Store};
 use net_pulse::writer::Writer;
 use serde_json::Value;
@@ -35,53 +37,6 @@ const ADELAIDE: &str = "ACST-9:30ACDT,M10.1.0,M4.1.0/3";
 
 /// What each interface counts in a second: received and sent, bytes and packets.
 const SPEEDS: [[u64; 4]; 3] = [[1_000_003, 70_001, 900, 500], [999, 1, 3, 1], [7, 0, 1, 0]];
-
-type Kept = Arc<Mutex<Vec<Counters>>>;
-
-struct Kernel(Kept);
-
-impl Source for Kernel {
-    fn name(&self) -> &'static str {
-        "simulated"
-    }
-    fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
-        out.clear();
-        for (at, counters) in self.0.lock().unwrap().iter().enumerate() {
-            out.push(Reading { ifindex: at as u32 + 2, counters: *counters, width: Width::Bits64 });
-        }
-        Ok(())
-    }
-    fn links(&mut self) -> Result<Vec<Link>> {
-        let link = |at: usize| Link {
-            ifindex: at as u32 + 2,
-            name: format!("eth{at}"),
-            hardware: 1,
-            up: true,
-            ..Link::default()
-        };
-        Ok((0..SPEEDS.len()).map(link).collect())
-    }
-    fn addresses(&mut self) -> Result<Vec<Address>> {
-        Ok(Vec::new())
-    }
-    fn default_route(&mut self) -> Result<Option<u32>> {
-        Ok(Some(2))
-    }
-    fn wait(&mut self, _: Duration, _: &Wake) -> Woken {
-        Woken::default()
-    }
-    fn events(&mut self, _: &mut Vec<LinkEvent>) -> Result<()> {
-        Ok(())
-    }
-}
-
-struct Hand(Mutex<Now>);
-
-impl Clock for Hand {
-    fn now(&self) -> Now {
-        *self.0.lock().unwrap()
-    }
-}
 
 struct Daemon {
     live: Arc<Live>,

@@ -260,7 +260,7 @@ fn the_log_level_is_taken_from_flag_environment_default() {
     in_namespace(|| {
         let lines = |arguments: &[&str], environment: &[(&str, &str)]| {
             let dir = Dir::new();
-            let (database, port) = (dir.join("net-pulse.db"), free_port());
+            let (database, port) = (dir.join("net-pulse.db"), free_address().port().to_string());
             let always = ["--host", "127.0.0.1", "--port", &port, "--database", &database, "--interval", "1"];
             let command = with(&[&always[..], arguments].concat(), environment);
             // It may have nothing to say, so its address has to be known before.
@@ -275,12 +275,6 @@ fn the_log_level_is_taken_from_flag_environment_default() {
         assert_eq!(lines(&[], &[("NETPULSE_LOG_LEVEL", "error")]), quiet);
         assert_eq!(lines(&["--log-level", "error"], &[("NETPULSE_LOG_LEVEL", "trace")]), quiet);
     });
-}
-
-/// Nobody else's a moment ago.
-fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port().to_string()
 }
 
 #[test]

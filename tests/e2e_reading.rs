@@ -5,48 +5,16 @@ mod common;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
+use common::disk::Fault;
 use common::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 const FAST: [&str; 4] = ["--interval", "1", "--flush", "2"];
-
-/// Has system calls of the sampler fail from now on, until it is dropped.
-struct Trouble(Child);
-
-impl Trouble {
-    fn begin(daemon: &Daemon, calls: &str, what: &str) -> Trouble {
-        let sampler = daemon.thread("sampler").expect("a thread named sampler").to_string();
-        let mut strace = Command::new("strace");
-        strace.args(["-q", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
-        strace.args(["-e", &format!("inject={calls}:{what}"), "-p", &sampler]);
-        Trouble(strace.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace starts"))
-    }
-}
-
-impl Drop for Trouble {
-    fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGINT);
-        let _ = self.0.wait();
-    }
-}
-
-fn strace_is_here() -> bool {
-    let here = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !here {
-        skip("strace is not installed: no system call is made to fail");
-    }
-    here
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port")
-}
 
 /// What the program calls the place where it gets its counters from.
 fn source(daemon: &Daemon) -> String {
@@ -60,7 +28,7 @@ fn check(daemon: &Daemon, name: &str, expect: Counters) {
 
 /// Every byte sent while reading failed is booked once it works again, by whatever way.
 fn trouble(calls: &str, what: &str) {
-    if !strace_is_here() {
+    if !strace_is_there() {
         return;
     }
     in_namespace(|| {
@@ -72,7 +40,7 @@ fn trouble(calls: &str, what: &str) {
         daemon.ticks(2);
         let base = minus(kernel("wan0"), daemon.booked("wan0"));
         {
-            let _trouble = Trouble::begin(&daemon, calls, what);
+            let _fault = Fault::of_sampler(&daemon, calls, what);
             let noticed = |daemon: &Daemon| {
                 let errors = daemon.get("/collector/status")["stats"]["total_errors"].as_u64().expect("a number");
                 errors > 0 || daemon.log().iter().any(|line| line.contains("another source"))
@@ -124,7 +92,7 @@ fn e16_no_socket_can_be_had_either() {
 /// As under a seccomp filter or SELinux, from the first question on: sysfs has the answers.
 #[test]
 fn e16_refused_from_the_start() {
-    if !strace_is_here() {
+    if !strace_is_there() {
         return;
     }
     in_namespace(|| {

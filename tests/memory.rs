@@ -5,77 +5,14 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use common::past::{INTERFACES, Past, fill, unix};
 use common::*;
-use net_pulse::clock::Zone;
-use net_pulse::config::Config;
-use net_pulse::live::Tuning;
-use net_pulse::model::{self, Batch, Kind, Mark, Record, Sample, Tick};
-use net_pulse::store::{Flush, Options, Store};
 
 const PEAK_BYTES: u64 = 12 << 20;
 /// What the allocator may keep in pieces of what was freed. glibc keeps some for each worker, musl once.
 const KEPT_BYTES: u64 = 1 << 20;
-const DAYS: i64 = 100;
-/// Of these there are samples every 30 s; before, one an hour makes the same five-minute cells in a 120th of the time.
-const DAYS_OF_SAMPLES: i64 = 8;
-const INTERFACES: u32 = 24;
 const CLIENTS: usize = 4;
-
-fn now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() as i64
-}
-
-/// Numbers that no packing makes small.
-fn fill(path: &Path, until: i64) {
-    let record = |id| Record {
-        id,
-        name: format!("lan{id}"),
-        kind: Kind::Ethernet,
-        alias: String::new(),
-        ifindex: 1000 + id,
-        boot: "another".to_string(),
-        first_seen: until - DAYS * 86_400,
-        last_seen: until,
-        raw: model::Counters::ZERO,
-        lifetime: model::Counters::ZERO,
-        mono_ms: 0,
-    };
-    let records: Vec<Record> = (1..=INTERFACES).map(record).collect();
-    let mut store = Store::open(path, &Options { max_bytes: 32 << 20 }).expect("a database").store;
-    let (mut unix, mut seq, mut random) = (until - DAYS * 86_400, 0, 88_172_645_463_325_252_u64);
-    while unix < until {
-        let step = if unix < until - DAYS_OF_SAMPLES * 86_400 { 3600 } else { 30 };
-        let mut batch = Batch::default();
-        for _ in 0..3600 / step {
-            unix += step;
-            seq += 1;
-            for iface in 1..=INTERFACES {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let bytes = [random % 100_000_000, (random >> 20) % 10_000_000].map(|bytes| bytes * step as u64 / 30);
-                let delta = [bytes[0], bytes[1], random % 9000, (random >> 9) % 9000, 0, 0, 0, 0];
-                let (mark, span_ms) = (Mark::Plain, step as u64 * 1000);
-                batch.samples.push(Sample { iface, mark, span_ms, delta: model::Counters(delta) });
-            }
-            batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(unix), end: batch.samples.len() });
-        }
-        let records: &[Record] = if seq <= 120 { &records } else { &[] };
-        let flush = Flush {
-            batch: &batch,
-            anchors: &[],
-            records,
-            events: &[],
-            settings: &[],
-            keep: Tuning::of(&Config::default()).keep,
-            zone: &Zone::UTC,
-        };
-        store.flush(&flush).expect("room");
-    }
-}
 
 /// Everything that a polite client can ask for.
 fn paths(now: i64) -> Vec<String> {
@@ -164,8 +101,8 @@ fn a_long_history_is_read_in_little_memory() {
     };
     in_namespace(|| {
         let dir = Dir::new();
-        let now = now();
-        fill(Path::new(&dir.join("net-pulse.db")), now - 60);
+        let now = unix();
+        fill(&dir.join("net-pulse.db"), Past::Months);
         for pair in 0..INTERFACES / 2 {
             cable(&format!("lan{}", 2 * pair + 1), &format!("lan{}", 2 * pair + 2));
         }

@@ -11,6 +11,15 @@ use nix::sys::signal::Signal;
 
 const FAST: [&str; 4] = ["--interval", "1", "--flush", "1"];
 
+/// A daemon that has the beginning of its history on disk.
+fn begun(dir: &Dir) -> Daemon {
+    let daemon = Daemon::start(dir, &FAST);
+    daemon.ticks(1);
+    send("wan0", 1000, 1);
+    wait_until("a base is on disk", || stored(&daemon) >= 2);
+    daemon
+}
+
 #[test]
 fn e39_a_full_disk_loses_nothing() {
     if !strace_is_there() {
@@ -54,10 +63,7 @@ fn e38_nobody_waits_for_a_slow_disk() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
-        send("wan0", 1000, 1);
-        wait_until("a base is on disk", || stored(&daemon) >= 2);
+        let daemon = begun(&dir);
         // Each single write takes longer than this test waits for anything.
         let slow = Fault::on(&daemon, &format!("delay_enter={}", 2 * PATIENCE.as_micros()));
         for frames in 1..5 {
@@ -215,10 +221,7 @@ fn e38_a_commit_of_twenty_seconds_holds_up_nobody() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
-        send("wan0", 1000, 1);
-        wait_until("a base is on disk", || stored(&daemon) >= 2);
+        let daemon = begun(&dir);
         let slow = Fault::of(&daemon, "fsync,fdatasync", "delay_enter=20000000");
         // Saves until one takes the log in.
         let mut frames = 0;
@@ -327,10 +330,7 @@ fn e40_a_database_smashed_while_running_is_told_of() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
-        send("wan0", 1000, 1);
-        wait_until("a base is on disk", || stored(&daemon) >= 2);
+        let daemon = begun(&dir);
         // This process is another one: its descriptors do not disturb the locks.
         let file = dir.join("net-pulse.db");
         let smash = || {

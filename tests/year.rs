@@ -1,17 +1,18 @@
 //! A simulated year of a router with 24 interfaces through the real sampler, writer and store, with a clock and a
 //! kernel that are data. Every level's sums must agree with the input to the byte, and the file stay small.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod common;
 
+use std::sync::{Arc, Mutex};
+
+use common::simulated::{Hand, Kept, Kernel};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::error::Result;
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::live::Live;
-use net_pulse::model::{Address, Bucket, Counters, Link, Reading, Resolution, Width};
+use net_pulse::model::{Bucket, Counters, Resolution};
 use net_pulse::sampler::{Sampler, Start};
-use net_pulse::source::{LinkEvent, Source, Wake, Woken};
+use net_pulse::source::Woken;
 use net_pulse::store::{Options, Reader, Store};
 use net_pulse::writer::Writer;
 
@@ -21,14 +22,15 @@ const FLUSH_S: u64 = 300;
 
 /// 24 interfaces: 2 at 1 MB/s with noise, 4 at 20 kB/s, 6 at 200 B/s now and then, 12 idle since they first moved.
 struct Router {
-    counters: Mutex<Vec<Counters>>,
+    counters: Kept,
     random: Mutex<u64>,
 }
 
 impl Router {
     fn new() -> Router {
         // All have moved before, so that all are kept.
-        Router { counters: Mutex::new(vec![Counters([1000, 1000, 10, 10, 0, 0, 0, 0]); 24]), random: Mutex::new(1) }
+        let counters = vec![Counters([1000, 1000, 10, 10, 0, 0, 0, 0]); 24];
+        Router { counters: Arc::new(Mutex::new(counters)), random: Mutex::new(1) }
     }
 
     fn below(&self, bound: u64) -> u64 {
@@ -51,50 +53,6 @@ impl Router {
             let passed = [rx, tx, rx / packet + 1, tx / packet + 1, errors, 0, errors, 0];
             counters.add(&Counters(passed));
         }
-    }
-}
-
-struct Kernel(Arc<Router>);
-
-impl Source for Kernel {
-    fn name(&self) -> &'static str {
-        "simulated"
-    }
-    fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
-        out.clear();
-        let counters = self.0.counters.lock().unwrap();
-        let reading = |(at, counters): (usize, &Counters)| Reading {
-            ifindex: at as u32 + 2,
-            counters: *counters,
-            width: Width::Bits64,
-        };
-        out.extend(counters.iter().enumerate().map(reading));
-        Ok(())
-    }
-    fn links(&mut self) -> Result<Vec<Link>> {
-        let link =
-            |at: u32| Link { ifindex: at + 2, name: format!("lan{at:02}"), hardware: 1, up: true, ..Link::default() };
-        Ok((0..24).map(link).collect())
-    }
-    fn addresses(&mut self) -> Result<Vec<Address>> {
-        Ok(Vec::new())
-    }
-    fn default_route(&mut self) -> Result<Option<u32>> {
-        Ok(Some(2))
-    }
-    fn wait(&mut self, _: Duration, _: &Wake) -> Woken {
-        Woken::default()
-    }
-    fn events(&mut self, _: &mut Vec<LinkEvent>) -> Result<()> {
-        Ok(())
-    }
-}
-
-struct Hand(Mutex<Now>);
-
-impl Clock for Hand {
-    fn now(&self) -> Now {
-        *self.0.lock().unwrap()
     }
 }
 
@@ -142,7 +100,8 @@ fn a_year_of_24_interfaces() {
         primary_found: String::new(),
     };
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
-    let mut sampler = Sampler::new(Box::new(Kernel(router.clone())), reopen, live.clone(), clock.clone(), start);
+    let mut sampler =
+        Sampler::new(Box::new(Kernel(router.counters.clone())), reopen, live.clone(), clock.clone(), start);
     let reader = opened.store.reader().unwrap();
     let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 
@@ -241,7 +200,7 @@ fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::
     };
     let now = clock.now().unix_ms / 1000;
     for (name, seconds) in [("1 h", 3600), ("24 h", DAY_S), ("30 d", 30 * DAY_S), ("1 y", 365 * DAY_S)] {
-        let target = format!("/api/traffic/series?interface=lan00&from={}&to={now}", now - seconds);
+        let target = format!("/api/traffic/series?interface=eth0&from={}&to={now}", now - seconds);
         let ask = Ask { method: "GET", target: &target, ..Ask::default() };
         let mut micros: Vec<u128> = Vec::new();
         let mut bytes = 0;

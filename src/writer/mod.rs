@@ -43,6 +43,22 @@ impl Cargo {
     }
 }
 
+/// How long to the next attempt: ever longer while none succeeds.
+struct Backoff {
+    next_ms: u64,
+}
+
+impl Backoff {
+    fn new() -> Backoff {
+        Backoff { next_ms: FIRST_RETRY_MS }
+    }
+
+    fn failed(&mut self) -> u64 {
+        let longer_ms = (self.next_ms * 2).min(LONGEST_RETRY_MS);
+        std::mem::replace(&mut self.next_ms, longer_ms)
+    }
+}
+
 pub struct Writer {
     live: Arc<Live>,
     store: Store,
@@ -50,7 +66,7 @@ pub struct Writer {
     cargo: Cargo,
     /// Emptied, its memory kept: taking a batch must not make the sampler allocate.
     spare: Batch,
-    retry_ms: u64,
+    backoff: Backoff,
     saved_ms: u64,
     /// Changes of the past, in their order, and how often the first of them has failed.
     edits: VecDeque<Edit>,
@@ -69,7 +85,7 @@ impl Writer {
             clock,
             cargo,
             spare,
-            retry_ms: FIRST_RETRY_MS,
+            backoff: Backoff::new(),
             saved_ms,
             edits: VecDeque::new(),
             edit_failures: 0,
@@ -96,8 +112,7 @@ impl Writer {
             } else if self.save().is_ok() {
                 retry_due_ms = None;
             } else {
-                retry_due_ms = Some(self.clock.now().mono_ms + self.retry_ms);
-                self.retry_ms = (self.retry_ms * 2).min(LONGEST_RETRY_MS);
+                retry_due_ms = Some(self.clock.now().mono_ms + self.backoff.failed());
             }
         }
     }
@@ -145,7 +160,7 @@ impl Writer {
                 state.save_now |= recovered;
                 drop(state);
                 self.let_go();
-                self.retry_ms = FIRST_RETRY_MS;
+                self.backoff = Backoff::new();
                 self.saved_ms = now.mono_ms;
                 match (recovered, compacted) {
                     (true, false) => log::info!("saving works again; nothing was lost"),

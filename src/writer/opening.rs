@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{FIRST_RETRY_MS, LONGEST_RETRY_MS, LONGEST_SLEEP_MS, complain};
+use super::{Backoff, LONGEST_SLEEP_MS, complain};
 use crate::clock::{Clock, Now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::{Database, Live};
@@ -40,7 +40,7 @@ pub fn open(
     mut attempt: impl FnMut() -> Result<Opened>,
     tell: impl Fn(Result<Past>),
 ) -> Option<Store> {
-    let mut retry_ms = FIRST_RETRY_MS;
+    let mut backoff = Backoff::new();
     let mut first = true;
     loop {
         let last = {
@@ -63,8 +63,7 @@ pub fn open(
             live.set_database(Database::GivenUp);
             return None;
         }
-        rest(live, clock, retry_ms);
-        retry_ms = (retry_ms * 2).min(LONGEST_RETRY_MS);
+        rest(live, clock, backoff.failed());
     }
 }
 

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rusqlite::Connection;
 
-use super::{Daemon, Dir, rest, skip, wait_until};
+use super::{Daemon, Dir, rest, wait_until};
 
 /// While it lives, the calls named are answered as it says.
 pub struct Fault {
@@ -25,10 +25,21 @@ impl Fault {
     }
 
     pub fn of(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+        Fault::attached(&["-f", "-p", &daemon.pid().to_string()], daemon, "writer", calls, what)
+    }
+
+    /// Calls of the thread that reads counters, and of no other.
+    pub fn of_sampler(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+        let sampler = daemon.thread("sampler").expect("a thread named sampler");
+        Fault::attached(&["-p", &sampler.to_string()], daemon, "sampler", calls, what)
+    }
+
+    /// `thread` is one of those that have to be traced before anything counts.
+    fn attached(to: &[&str], daemon: &Daemon, thread: &str, calls: &str, what: &str) -> Fault {
         let pid = daemon.pid();
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{what}"));
         let mut strace = Command::new("strace");
-        strace.args(["-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", &inject, "-p", &pid.to_string()]);
+        strace.args(["-q", "-o", "/dev/null", "-e", &trace, "-e", &inject]).args(to);
         strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let strace = strace.spawn().expect("strace starts");
         let traced = |id: String| {
@@ -36,8 +47,8 @@ impl Fault {
             text.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|id| id.trim() != "0"))
         };
         let fault = Fault { strace };
-        let writer = daemon.thread("writer").expect("a thread named writer");
-        wait_until("strace has attached", || traced(writer.to_string()));
+        let thread = daemon.thread(thread).expect("a thread of that name");
+        wait_until("strace has attached", || traced(thread.to_string()));
         fault
     }
 }
@@ -51,14 +62,6 @@ impl Drop for Fault {
         let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
-}
-
-pub fn strace_is_there() -> bool {
-    let there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !there {
-        skip("strace is not installed: a bad disk cannot be played");
-    }
-    there
 }
 
 /// A file system in memory that is full at so many bytes, seen by this thread and its children only. To be used in a

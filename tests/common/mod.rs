@@ -1,16 +1,17 @@
 //! What the outside-in tests share: a network namespace that goes away by itself, links and traffic of exactly known
-//! size in it, and the real binary with an HTTP client. It knows nothing of the program's modules (but for `past`): what it checks is
-//! what a user could check. Nothing here waits for ever, and nothing leaves the loopback or the test's own namespace.
+//! size in it, and the real binary with an HTTP client. But for `past` and `simulated` it knows nothing of the program's
+//! modules: what it checks is what a user could check. Nothing here waits for ever, and nothing leaves the loopback or the test's own namespace.
 
 // Every test file takes this in whole and uses a part of it.
 #![allow(dead_code)]
 
 pub mod disk;
 pub mod past;
+pub mod simulated;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,7 +24,10 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, sendto, socket};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, getsockopt, sendto, setsockopt, socket,
+    sockopt,
+};
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
@@ -229,12 +233,33 @@ fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+#[track_caller]
 pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !ready() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// An address that nobody else had a moment ago, for what has to be said before the program is started.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port")
+}
+
+/// Closes with a reset.
+pub fn reset(stream: TcpStream) {
+    let mut linger = getsockopt(&stream, sockopt::Linger).expect("a socket");
+    (linger.l_onoff, linger.l_linger) = (1, 0);
+    setsockopt(&stream, sockopt::Linger, &linger).expect("a socket");
+}
+
+pub fn strace_is_there() -> bool {
+    let there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !there {
+        skip("strace is not installed: no system call is made to fail");
+    }
+    there
 }
 
 pub fn rest(milliseconds: u64) {

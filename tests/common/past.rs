@@ -9,20 +9,26 @@ use net_pulse::live::Tuning;
 use net_pulse::model::{Batch, Counters, Kind, Mark, Record, Sample, Tick};
 use net_pulse::store::{Flush, Options, Store};
 
+pub const INTERFACES: u32 = 24;
+
 #[derive(Clone, Copy)]
 pub enum Past {
     /// Two days of twelve interfaces: enough to export.
     Days,
     /// Twelve weeks of two dozen: a chart of it takes a while.
     Weeks,
+    /// A hundred days of two dozen, the last eight with a sample every 30 s: more than is kept of each level.
+    Months,
 }
 
 impl Past {
-    /// Interfaces, days, seconds between two samples.
-    fn size(self) -> (u32, u64, u64) {
+    /// Interfaces, and one after the other: days, and seconds between two samples of these. One an hour makes the same
+    /// five-minute cells as one every 30 s, in a 120th of the time.
+    fn size(self) -> (u32, &'static [(i64, i64)]) {
         match self {
-            Past::Days => (12, 2, 30),
-            Past::Weeks => (24, 84, 300),
+            Past::Days => (12, &[(2, 30)]),
+            Past::Weeks => (INTERFACES, &[(84, 300)]),
+            Past::Months => (INTERFACES, &[(92, 3600), (8, 30)]),
         }
     }
 }
@@ -32,11 +38,12 @@ pub fn unix() -> i64 {
 }
 
 pub fn fill(path: &str, past: Past) {
-    const FLUSH: u64 = 120;
-    let (interfaces, days, step) = past.size();
+    const FLUSH: usize = 120;
+    let (interfaces, parts) = past.size();
     let until = unix() - 60;
+    let mut unix = until - parts.iter().map(|(days, _)| days * 86_400).sum::<i64>();
     let mut store = Store::open(path.as_ref(), &Options { max_bytes: 32 << 20 }).expect("a new history").store;
-    let records: Vec<Record> = (1..=interfaces)
+    let mut records: Vec<Record> = (1..=interfaces)
         .map(|id| Record {
             id,
             name: format!("lan{id}"),
@@ -44,7 +51,7 @@ pub fn fill(path: &str, past: Past) {
             alias: String::new(),
             ifindex: 1000 + id,
             boot: "another".to_string(),
-            first_seen: until - days as i64 * 86_400,
+            first_seen: unix,
             last_seen: until,
             raw: Counters::ZERO,
             lifetime: Counters::ZERO,
@@ -52,31 +59,32 @@ pub fn fill(path: &str, past: Past) {
         })
         .collect();
     let mut random = Random(0x2545_f491);
-    let ticks = days * 86_400 / step;
-    for window in 0..ticks / FLUSH {
-        let mut batch = Batch::default();
-        for at in 0..FLUSH {
-            let seq = window * FLUSH + at + 1;
+    let (mut batch, mut seq) = (Batch::default(), 0);
+    for (days, step) in parts {
+        for _ in 0..days * 86_400 / step {
+            unix += step;
+            seq += 1;
             for iface in 1..=interfaces {
+                // Numbers that no packing makes small.
                 let delta =
                     Counters([100_000_000, 10_000_000, 9000, 9000, 1, 1, 1, 1].map(|most| random.below(most) as u64));
-                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: step * 1000, delta });
+                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: *step as u64 * 1000, delta });
             }
-            let unix = Some(until - ((ticks - seq) * step) as i64);
-            batch.ticks.push(Tick { seq, mono_ms: seq * step * 1000, unix, end: batch.samples.len() });
+            batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(unix), end: batch.samples.len() });
+            if batch.ticks.len() == FLUSH {
+                save(&mut store, &mut batch, &mut records);
+            }
         }
-        let records = if window == 0 { &records[..] } else { &[] };
-        let flush = Flush {
-            batch: &batch,
-            anchors: &[],
-            records,
-            events: &[],
-            settings: &[],
-            keep: Tuning::of(&Config::default()).keep,
-            zone: &Zone::UTC,
-        };
-        store.flush(&flush).expect("room on the disk");
+        save(&mut store, &mut batch, &mut records);
     }
+}
+
+fn save(store: &mut Store, batch: &mut Batch, records: &mut Vec<Record>) {
+    let keep = Tuning::of(&Config::default()).keep;
+    let flush = Flush { batch, anchors: &[], records, events: &[], settings: &[], keep, zone: &Zone::UTC };
+    store.flush(&flush).expect("room on the disk");
+    batch.clear();
+    records.clear();
 }
 
 pub struct Random(pub u32);
