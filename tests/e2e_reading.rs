@@ -6,12 +6,10 @@ mod common;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use common::disk::Fault;
 use common::*;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 const FAST: [&str; 4] = ["--interval", "1", "--flush", "2"];

@@ -130,8 +130,9 @@ fn a_year_of_24_interfaces() {
     let last: Vec<Counters> = router.counters.lock().unwrap().clone();
     let state = live.lock();
     assert_eq!(state.interfaces.len(), 24);
-    for (at, iface) in state.interfaces.iter().enumerate() {
+    for iface in &state.interfaces {
         let id = iface.id.unwrap();
+        let at: usize = iface.name["eth".len()..].parse().unwrap();
         let input = Counters(std::array::from_fn(|field| last[at].0[field] - first[at].0[field]));
         assert_eq!(iface.lifetime, input, "lifetime of {}", iface.name);
         let of = |level, from, to| reader.buckets(level, id, from, to, &zone, &[]).unwrap();
