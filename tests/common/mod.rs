@@ -5,6 +5,7 @@
 // Every test file takes this in whole and uses a part of it.
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod disk;
 pub mod past;
 pub mod simulated;
