@@ -17,9 +17,7 @@ use std::time::{Duration, Instant};
 use common::past::*;
 use common::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockopt, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 use serde_json::Value;
 
 const PEAK_BYTES: u64 = 12 << 20;

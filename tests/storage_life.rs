@@ -275,16 +275,11 @@ fn an_early_signal_is_not_lost_on_the_first_process() {
             std::thread::sleep(Duration::from_micros(turn * 333));
             let kept = keeps(program, Signal::SIGTERM);
             signal(program, Signal::SIGTERM);
-            let deadline = Instant::now() + LONGEST;
-            let mut status = None;
-            while status.is_none() && Instant::now() < deadline {
-                status = wrapper.try_wait().expect("a child of ours");
-                rest(2);
-            }
+            let status = wait(&mut wrapper, LONGEST);
             if status.is_none() {
                 signal(program, Signal::SIGKILL);
-                wrapper.wait().expect("a child of ours");
             }
+            wrapper.wait().expect("a child of ours");
             assert!(status.is_some() || !kept, "turn {turn}: it runs on");
             assert!(status.is_none_or(|status| status.code() == Some(0)), "turn {turn}: {status:?}");
             heard += u64::from(status.is_some());

@@ -349,7 +349,8 @@ fn swallow(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Strin
     })
 }
 
-fn wait(child: &mut Child, longest: Duration) -> Option<ExitStatus> {
+/// How it ended, if it has by then.
+pub fn wait(child: &mut Child, longest: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + longest;
     loop {
         if let Some(status) = child.try_wait().expect("a child of ours") {
