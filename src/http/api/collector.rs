@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::config::change;
+use super::seconds;
 use crate::http::json::{Collection, CollectorStatus, Configuration, Run, Stats, Time};
 use crate::http::{Answer, Call, Context, Fault};
 use crate::live::State;
@@ -23,11 +24,6 @@ pub fn stats(state: &State, mono_ms: u64) -> Stats {
         consecutive_failures: polls.consecutive_failures,
         uptime_seconds: mono_ms.saturating_sub(polls.started_mono_ms) / 1000,
     }
-}
-
-/// Seconds as text, always with a decimal point: `1.0`.
-pub fn seconds(ms: u32) -> String {
-    format!("{:?}", f64::from(ms) / 1000.0)
 }
 
 pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
@@ -88,18 +84,4 @@ pub fn collect(context: &Context, _call: &Call) -> Result<Answer, Fault> {
         errors: collected.errors,
         stats,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seconds_have_a_point() {
-        let check = |ms, expect| assert_eq!(seconds(ms), expect);
-        check(1000, "1.0");
-        check(100, "0.1");
-        check(1250, "1.25");
-        check(300_000, "300.0");
-    }
 }

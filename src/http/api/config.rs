@@ -1,7 +1,6 @@
 //! The settings: all of them in one document, and four on paths of their own, as the original had them.
 
-use super::collector::seconds;
-use super::{READ_PATIENCE, SAVE_PATIENCE};
+use super::{READ_PATIENCE, SAVE_PATIENCE, seconds};
 use crate::config::{Change, Config, Kind, Origin, SETTINGS, Setting};
 use crate::http::json::{
     self, DelaySetting, InterfacesChanged, InterfacesSetting, IntervalSetting, Ordered, RetriesSetting, SettingValue,

@@ -146,3 +146,22 @@ fn no_interface(name: &str) -> Fault {
 fn link_word(iface: &Iface) -> &'static str {
     if iface.up && iface.present() { "up" } else { "down" }
 }
+
+/// Seconds as text, always with a decimal point: `1.0`.
+fn seconds(ms: u32) -> String {
+    format!("{:?}", f64::from(ms) / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_a_point() {
+        let check = |ms, expect| assert_eq!(seconds(ms), expect);
+        check(1000, "1.0");
+        check(100, "0.1");
+        check(1250, "1.25");
+        check(300_000, "300.0");
+    }
+}

@@ -1,0 +1,210 @@
+//! The main thread's desk: signals, the access token and the opened database are told to it, in whatever order they come.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::zone;
+use crate::clock::{BUILD_FLOOR, Keeper, Now};
+use crate::config::SMALLEST_SIZE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::http;
+use crate::live::{Live, Tuning};
+use crate::model::Record;
+use crate::sampler::{Late, Start};
+use crate::source;
+use crate::store::{Opened, Options, Reader, Store};
+use crate::token::{self, Token};
+use crate::writer::Past;
+
+/// The start waits so long for its database, so that the first answer knows the history; then it goes on without.
+const OPENING: Duration = Duration::from_secs(3);
+
+pub enum Word {
+    Signal(Signal),
+    /// The token beside the database, and whether it is new; `None` where there is none yet.
+    Token(Result<Option<(Token, bool)>>),
+    Database(Result<Past>),
+}
+
+pub struct Desk {
+    pub told: Receiver<Word>,
+    live: Arc<Live>,
+    boot: String,
+    token: Option<Token>,
+    /// It was just made, and nobody was told.
+    new_token: bool,
+    pub ending: bool,
+}
+
+impl Desk {
+    pub fn new(told: Receiver<Word>, live: Arc<Live>) -> Desk {
+        Desk { told, live, boot: source::boot_id(), token: None, new_token: false, ending: false }
+    }
+
+    /// Fails where another net-pulse has the database: two of them would each show the half.
+    pub fn wait_for_database(&mut self, database: &Path) -> Result<Result<Past>> {
+        let deadline = Instant::now() + OPENING;
+        while !self.ending {
+            match self.told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(word) => match self.hear(word) {
+                    None => {}
+                    Some(Err(error)) if error.kind == ErrorKind::Taken => return Err(error),
+                    Some(outcome) => return Ok(outcome),
+                },
+                Err(_) => break,
+            }
+        }
+        let what = format!("opening {} takes more than {} s", database.display(), OPENING.as_secs());
+        Ok(Err(Error::new(ErrorKind::Transient, what)))
+    }
+
+    /// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it. What the database said is given back.
+    pub fn hear(&mut self, word: Word) -> Option<Result<Past>> {
+        match word {
+            Word::Database(outcome) => return Some(outcome),
+            Word::Token(Ok(Some((token, new)))) => (self.token, self.new_token) = (Some(token), new),
+            Word::Token(Ok(None)) => {}
+            Word::Token(Err(error)) => {
+                log::warn!("no access token: {error}; until then nothing can be changed from other machines")
+            }
+            Word::Signal(Signal::SIGHUP) => {
+                self.read_zone();
+                self.live.lock().save_now = true;
+                self.live.wake_writer();
+                log::info!("read the time zone and the host name again; saving now");
+            }
+            Word::Signal(signal) => {
+                log::info!("{signal}: saving and ending");
+                self.ending = true;
+            }
+        }
+        None
+    }
+
+    /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to it.
+    pub fn take_in(&mut self, past: Past) -> (Late, Reader) {
+        let Past { records, mut settings, next_seq, newest, reader } = past;
+        let found = settings.get("primary_found").cloned().unwrap_or_default();
+        let (refused, stopped, other_zone) = {
+            let mut guard = self.live.lock();
+            let state = &mut *guard;
+            let zone_before = state.config.text("timezone").to_string();
+            let stopped_here = state.settings.iter().any(|(key, _)| key == "running");
+            for (key, value) in state.settings.iter().filter(|(key, _)| key != "primary_found") {
+                match value {
+                    Some(value) => settings.insert(key.clone(), value.clone()),
+                    None => settings.remove(key),
+                };
+            }
+            let refused = state.config.take_saved(&settings);
+            state.tuning = Tuning::of(&state.config);
+            (refused, !state.tuning.running && !stopped_here, state.config.text("timezone") != zone_before)
+        };
+        refused.iter().for_each(|refused| log::warn!("{refused}"));
+        if other_zone {
+            self.read_zone();
+        }
+        let start = Start { primary_found: found, ..self.start(records, next_seq, newest) };
+        (Late { start, stopped }, reader)
+    }
+
+    pub fn start(&self, records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
+        Start {
+            keeper: keeper(newest, &records, &self.boot),
+            records,
+            next_seq,
+            boot: self.boot.clone(),
+            primary_found: String::new(),
+        }
+    }
+
+    fn read_zone(&self) {
+        let wanted = self.live.lock().config.text("timezone").to_string();
+        match zone::find(&wanted) {
+            Ok(zone) => self.live.lock().zone = Arc::new(zone),
+            Err(error) => log::warn!("{error}; keeping the zone"),
+        }
+    }
+
+    /// Without a token it goes on all the same: measuring comes first, and then only this machine may change anything.
+    pub fn guard(&mut self, database: &Path) -> http::Guard {
+        self.tell_of_token(database);
+        let [private, open] = {
+            let config = &self.live.lock().config;
+            ["private", "open"].map(|key| config.switch(key).then(|| config.said_by(key)))
+        };
+        if let (Some(private), Some(open)) = (private, open) {
+            log::warn!("{open} does nothing where {private} is set");
+        }
+        let (private, open) = (private.is_some(), open.is_some());
+        http::Guard::new(token::file(database), self.token.take(), private, open)
+    }
+
+    pub fn tell_of_token(&mut self, database: &Path) {
+        if std::mem::take(&mut self.new_token) {
+            let file = token::file(database);
+            log::info!("made an access token, in {}: `net-pulse token` prints it", file.display());
+        }
+    }
+}
+
+/// Opens the database, and finds the token beside it, on the writer's thread: both may be slow. A token is made only where
+/// the history could be opened: nothing is left beside what is not ours.
+pub fn attempt(database: PathBuf, max_bytes: u64, tell: Sender<Word>) -> impl FnMut() -> Result<Opened> + Send {
+    move || {
+        let options = Options { max_bytes: room(max_bytes, &database) };
+        let opened = Store::open(&database, &options);
+        let file = token::file(&database);
+        let token = match opened {
+            Ok(_) => token::read_or_make(&file).map(Some),
+            // Whatever is wrong with it is wrong with the place, of which the history tells.
+            Err(_) => Ok(token::read(&file).ok().flatten().map(|token| (token, false))),
+        };
+        let _ = tell.send(Word::Token(token));
+        opened
+    }
+}
+
+pub fn hear_signals(signals: SigSet, tell: Sender<Word>) -> impl FnOnce() + Send {
+    move || {
+        loop {
+            let signal = match signals.wait() {
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => {
+                    log::error!("waiting for signals: {error}; ending");
+                    let _ = tell.send(Word::Signal(Signal::SIGTERM));
+                    return;
+                }
+                Ok(signal) => signal,
+            };
+            if tell.send(Word::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
+/// the monotonic one.
+pub fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
+    let mut keeper = Keeper::new(BUILD_FLOOR, newest);
+    let same_boot = records.iter().filter(|record| record.boot == boot && record.last_seen > 0);
+    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
+        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
+    }
+    keeper
+}
+
+/// What was asked for, and never more than half of what the file system has left.
+fn room(wanted: u64, database: &Path) -> u64 {
+    let present = std::fs::metadata(database).map_or(0, |file| file.len());
+    let existing = database.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("."));
+    match source::machine(existing).disk_free {
+        0 => wanted,
+        free => wanted.min(present.saturating_add(free / 2)).max(SMALLEST_SIZE),
+    }
+}

@@ -1,0 +1,238 @@
+//! The wiring, as one ordered script: understand, bind, start the threads, wait, stop in reverse. The database is opened on
+//! the writer's thread: the start waits for it a while, and whatever is wrong with it, counting goes on.
+
+mod desk;
+mod zone;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::{self, Context};
+use crate::live::{Database, Live, State};
+use crate::sampler::{Reopen, Sampler};
+use crate::source::{self, Choice, Wake, Woken};
+use crate::writer::{self, Writer};
+use desk::{Desk, Word};
+
+pub use desk::keeper;
+
+/// After a signal to end: what is not on disk by then stays unsaved.
+const LAST_SAVE: Duration = Duration::from_secs(2);
+
+/// Runs until a signal says stop. `typed`: what stood on the command line, by key.
+pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
+    // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
+    // And before the first thread: every thread inherits the mask, and only this one takes signals.
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
+
+    let environment = |name: &str| std::env::var(name).ok();
+    let config = Config::new(typed, environment)?;
+    crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
+    let hosts = config.list("host");
+    let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
+    let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
+    let (tell, told) = mpsc::channel();
+
+    let choice = choice(config.text("source"));
+    let (mut source, note) = source::open(choice)?;
+    let listeners = http::bind(&hosts, config.integer("port") as u16).map_err(|error| match error.kind {
+        ErrorKind::Usage => error.context(config.said_by("host")),
+        _ => error,
+    })?;
+    let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
+    if let Some(note) = &note {
+        log::warn!("counters come from {}: {note}", source.name());
+    }
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (max_size, allowed_hosts) = (config.size("max_size"), config.list("allowed_host"));
+    let live = Arc::new(Live::new(config, zone));
+    {
+        let mut state = live.lock();
+        state.source_note = note;
+        state.database = Database::Absent;
+    }
+    let wake = Wake::new()?;
+    let waker = wake.clone();
+    live.set_wake(move || waker.call());
+
+    spawn("signals", desk::hear_signals(signals, tell.clone()))?;
+    let attempt = desk::attempt(database.clone(), max_size, tell.clone());
+    let writing = spawn("writer", {
+        let (live, clock) = (live.clone(), clock.clone());
+        move || {
+            let tell = |past| drop(tell.send(Word::Database(past)));
+            if let Some(store) = writer::open(&live, &*clock, attempt, tell) {
+                let mut writer = Writer::new(live.clone(), store, clock);
+                writer.run();
+                live.wait_for_last_sample();
+                writer.finish();
+            }
+        }
+    })?;
+
+    let mut desk = Desk::new(told, live.clone());
+    let opened = desk.wait_for_database(&database)?;
+    log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
+    let (start, reader) = match opened {
+        Ok(past) => {
+            log::info!("history in {}", database.display());
+            let (late, reader) = desk.take_in(past);
+            live.set_database(Database::Joined);
+            (late.start, Some(reader))
+        }
+        Err(error) => {
+            if !desk.ending {
+                writer::cannot_open(&live, clock.now(), &error);
+            }
+            (desk.start(Vec::new(), 1, None), None)
+        }
+    };
+    let reopen: Reopen = Box::new(move || source::open(choice));
+    let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+    // The first answer already knows the interfaces.
+    sampler.step(Woken::default());
+
+    // The machine's name, not the disk's state: that one may be slow.
+    let own_names = move || http::own_names(&source::machine(Path::new("/")).hostname, &allowed_hosts);
+    let names = own_names();
+    let context = Arc::new(Context {
+        live: live.clone(),
+        reader: Mutex::new(reader),
+        clock: clock.clone(),
+        guard: desk.guard(&database),
+        machine: Box::new({
+            let database = database.clone();
+            move || source::machine(&database)
+        }),
+        find_zone: Box::new(zone::find),
+        database,
+        listening,
+        notes: http::Notes::default(),
+    });
+    let (hand_over, late) = mpsc::channel();
+    let sampling = spawn("sampler", move || sampler.run(&wake, &late))?;
+    http::count_panics(context.clone());
+    let serving = http::serve(context.clone(), listeners, names)?;
+
+    let late_word = |desk: &mut Desk, word| match desk.hear(word) {
+        None => desk.tell_of_token(&context.database),
+        Some(Err(error)) => writer::cannot_open(&live, clock.now(), &error),
+        Some(Ok(past)) => {
+            log::info!("history in {}", context.database.display());
+            let (late, reader) = desk.take_in(past);
+            // Nobody asks it before the sampler has joined it to what is in memory.
+            context.set_reader(Some(reader).filter(|_| !desk.ending));
+            let _ = hand_over.send(late);
+            live.wake_sampler();
+        }
+    };
+    while !desk.ending {
+        match desk.told.recv() {
+            Ok(word) => {
+                let again = matches!(word, Word::Signal(Signal::SIGHUP));
+                late_word(&mut desk, word);
+                if again {
+                    serving.rename(own_names());
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    let deadline = Instant::now() + LAST_SAVE;
+    live.lock().stopping = true;
+    live.wake_sampler();
+    live.wake_writer();
+    serving.stop();
+    // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
+    context.set_reader(None);
+    let mut ends = |thread: &JoinHandle<()>| {
+        while !thread.is_finished() && Instant::now() < deadline {
+            if let Ok(word) = desk.told.recv_timeout(Duration::from_millis(5)) {
+                late_word(&mut desk, word);
+            }
+        }
+        thread.is_finished()
+    };
+    let sampled = ends(&sampling);
+    live.lock().sampled_out = sampled;
+    live.wake_writer();
+    let finished = ends(&writing);
+    tell_what_is_left(&live.lock(), clock.now().mono_ms, finished);
+    if [(sampled, sampling), (finished, writing)].into_iter().any(|(over, thread)| over && thread.join().is_err()) {
+        return Err(Error::system("stopping", "a thread had panicked; see the log above"));
+    }
+    Ok(())
+}
+
+/// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,
+/// which does no more harm than a power cut.
+fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
+    let unsaved = [&*state.saving_batch, &state.batch];
+    let samples: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
+    if let Some(oldest) = unsaved.iter().find_map(|batch| batch.ticks.first()) {
+        let seconds = mono_ms.saturating_sub(oldest.mono_ms) / 1000;
+        let cause = match &state.saving.error {
+            Some(error) => error,
+            None if finished => "the clock has not been right so far",
+            None => "the disk takes too long",
+        };
+        log::error!(
+            "{samples} samples of the last {seconds} s stay unsaved ({cause}); \
+             what passed since the history ends is booked at the next start, unless the machine is restarted before"
+        );
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {
+    thread::Builder::new()
+        .name(name.to_string())
+        .spawn(run)
+        .map_err(|cause| Error::system(format!("starting {name}"), cause))
+}
+
+fn choice(word: &str) -> Choice {
+    Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
+}
+
+/// An address that a browser on the LAN can use, where there is one.
+fn url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
+    let port = listening.first().map_or(0, SocketAddr::port);
+    let reachable = |ip: &&IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(_) => false,
+    };
+    let host = match listening.iter().map(SocketAddr::ip).find(|ip| !ip.is_unspecified()) {
+        Some(ip) => ip,
+        None => addresses.iter().find(reachable).copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
+    };
+    format!("http://{}/", SocketAddr::new(host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_can_be_opened() {
+        let check = |listening: &[&str], addresses: &[&str], expect: &str| {
+            let listening: Vec<SocketAddr> = listening.iter().map(|text| text.parse().unwrap()).collect();
+            let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(url(&listening, &addresses), expect);
+        };
+        check(&["0.0.0.0:8000", "[::]:8000"], &["127.0.0.1", "192.168.1.1"], "http://192.168.1.1:8000/");
+        check(&["0.0.0.0:81"], &["127.0.0.1", "169.254.3.4", "fe80::1"], "http://127.0.0.1:81/");
+        check(&["[::1]:8000"], &["192.168.1.1"], "http://[::1]:8000/");
+        check(&["10.0.0.1:1"], &[], "http://10.0.0.1:1/");
+    }
+}

@@ -1,0 +1,27 @@
+//! The time zone that is wanted, from wherever this system keeps it.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::clock::Zone;
+use crate::error::Result;
+
+pub fn find(wanted: &str) -> Result<Zone> {
+    let wanted = (!wanted.is_empty()).then_some(wanted);
+    let found = Zone::find(wanted, std::env::var("TZ").ok().as_deref(), file)?;
+    for warning in &found.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(found.zone)
+}
+
+/// A time zone's name may be the path of anything: only a file is read, and of that no more than a zone can take.
+fn file(path: &Path) -> Option<Vec<u8>> {
+    const LONGEST: u64 = 256 * 1024;
+    if !std::fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
