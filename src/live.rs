@@ -233,8 +233,8 @@ pub struct State {
     pub events: VecDeque<Event>,
     pub records: Vec<Record>,
     pub settings: Vec<(String, Option<String>)>,
-    /// For the writer, in this order, after everything that was counted before.
-    pub edits: Vec<Edit>,
+    /// For the writer, in this order, after everything that was counted before; with what is told of it when it is done.
+    pub edits: Vec<(Edit, Option<Event>)>,
     /// Counts changes of `settings` and other wishes to save, and how far they are on disk.
     pub settings_asked: u64,
     pub settings_saved: u64,
@@ -275,6 +275,19 @@ impl State {
         let early = held > HELD_BYTES / 4 * 3 && placed && self.saving.error.is_none() && !self.save_now;
         self.save_now |= early;
         early
+    }
+
+    /// A history was changed on disk: what is still here of it goes the same way.
+    pub fn edited(&mut self, edit: &Edit) {
+        let id = edit.id();
+        self.batch.edit(edit, |known, sample| {
+            let longest_ms = known.span_ms.max(sample.span_ms);
+            compact::absorb(known, sample);
+            // Of the same time, not one after the other.
+            known.span_ms = longest_ms;
+        });
+        self.anchors.retain(|anchor| anchor.iface != id);
+        self.records.retain(|record| record.id != id);
     }
 
     /// Gives the ticket that `settings_saved` reaches when what is here now is on disk.
