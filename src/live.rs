@@ -575,6 +575,40 @@ mod tests {
         assert_eq!((first.ticks.len(), state.unsaved()[1].ticks.len()), (1, 2));
     }
 
+    /// While the clock waits to be believed nothing of it can be saved, and its history is changed all the same.
+    #[test]
+    fn what_cannot_be_saved_yet_follows_its_history() {
+        let live = live();
+        let mut state = live.lock();
+        tick(&mut state, 1, None);
+        for iface in [3, 4] {
+            state.anchors.push(Anchor { seq: 1, iface, raw: Counters::ZERO });
+        }
+        let name = String::new;
+        let record = |id| Record {
+            id,
+            name: name(),
+            kind: Kind::Other,
+            alias: name(),
+            ifindex: id,
+            boot: name(),
+            first_seen: 0,
+            last_seen: 0,
+            raw: Counters::ZERO,
+            lifetime: Counters::ZERO,
+            mono_ms: 0,
+        };
+        state.records.extend([3, 4].map(record));
+        state.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
+        state.edited(&Edit::Forget { id: 5, name: name() });
+        let of = |iface| state.batch.samples.iter().find(|sample| sample.iface == iface);
+        assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; 8]))));
+        assert_eq!(of(4).map(|sample| sample.span_ms), Some(1_000), "at the same time");
+        assert_eq!((state.batch.samples.len(), state.batch.ticks[0].end), (98, 98));
+        assert_eq!(state.anchors.iter().map(|anchor| anchor.iface).collect::<Vec<_>>(), [4]);
+        assert_eq!(state.records.iter().map(|record| record.id).collect::<Vec<_>>(), [4]);
+    }
+
     #[test]
     fn saving_is_asked_for_before_anything_becomes_coarser() {
         let live = live();
