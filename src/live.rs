@@ -233,8 +233,8 @@ pub struct State {
     pub events: VecDeque<Event>,
     pub records: Vec<Record>,
     pub settings: Vec<(String, Option<String>)>,
-    /// For the writer, in this order, after everything that was counted before.
-    pub edits: Vec<Edit>,
+    /// For the writer, in this order, after everything that was counted before; with what is told of it when it is done.
+    pub edits: Vec<(Edit, Option<Event>)>,
     /// Counts changes of `settings` and other wishes to save, and how far they are on disk.
     pub settings_asked: u64,
     pub settings_saved: u64,
@@ -275,6 +275,19 @@ impl State {
         let early = held > HELD_BYTES / 4 * 3 && placed && self.saving.error.is_none() && !self.save_now;
         self.save_now |= early;
         early
+    }
+
+    /// A history was changed on disk: what is still here of it goes the same way.
+    pub fn edited(&mut self, edit: &Edit) {
+        let id = edit.id();
+        self.batch.edit(edit, |known, sample| {
+            let longest_ms = known.span_ms.max(sample.span_ms);
+            compact::absorb(known, sample);
+            // Of the same time, not one after the other.
+            known.span_ms = longest_ms;
+        });
+        self.anchors.retain(|anchor| anchor.iface != id);
+        self.records.retain(|record| record.id != id);
     }
 
     /// Gives the ticket that `settings_saved` reaches when what is here now is on disk.
@@ -560,6 +573,40 @@ mod tests {
         assert_eq!(state.unsaved()[1].ticks, state.batch.ticks);
         tick(&mut state, 2, Some(6));
         assert_eq!((first.ticks.len(), state.unsaved()[1].ticks.len()), (1, 2));
+    }
+
+    /// While the clock waits to be believed nothing of it can be saved, and its history is changed all the same.
+    #[test]
+    fn what_cannot_be_saved_yet_follows_its_history() {
+        let live = live();
+        let mut state = live.lock();
+        tick(&mut state, 1, None);
+        for iface in [3, 4] {
+            state.anchors.push(Anchor { seq: 1, iface, raw: Counters::ZERO });
+        }
+        let name = String::new;
+        let record = |id| Record {
+            id,
+            name: name(),
+            kind: Kind::Other,
+            alias: name(),
+            ifindex: id,
+            boot: name(),
+            first_seen: 0,
+            last_seen: 0,
+            raw: Counters::ZERO,
+            lifetime: Counters::ZERO,
+            mono_ms: 0,
+        };
+        state.records.extend([3, 4].map(record));
+        state.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
+        state.edited(&Edit::Forget { id: 5, name: name() });
+        let of = |iface| state.batch.samples.iter().find(|sample| sample.iface == iface);
+        assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; 8]))));
+        assert_eq!(of(4).map(|sample| sample.span_ms), Some(1_000), "at the same time");
+        assert_eq!((state.batch.samples.len(), state.batch.ticks[0].end), (98, 98));
+        assert_eq!(state.anchors.iter().map(|anchor| anchor.iface).collect::<Vec<_>>(), [4]);
+        assert_eq!(state.records.iter().map(|record| record.id).collect::<Vec<_>>(), [4]);
     }
 
     #[test]

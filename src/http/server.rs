@@ -165,11 +165,12 @@ impl Serving {
         self.gate.rename(names);
     }
 
-    /// Takes no more requests and waits for those under way, but not for clients that do not read.
+    /// Takes no more requests and waits for those under way, but not for clients that do not read: whoever stops has the
+    /// last save before it.
     pub fn stop(self) {
+        let deadline = Instant::now() + STOP_PATIENCE;
         self.gate.stop();
         self.inner.close();
-        let deadline = Instant::now() + STOP_PATIENCE;
         while !self.workers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }

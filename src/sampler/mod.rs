@@ -578,9 +578,12 @@ impl Sampler {
     }
 
     fn event(&self, now: Now, kind: EventKind, interface: &str, detail: String) {
-        let interface = interface.to_string();
-        let unix = self.unix(now);
-        self.live.lock().event(Event { unix, mono_ms: now.mono_ms, kind, interface, detail });
+        let event = self.told(now, kind, interface, detail);
+        self.live.lock().event(event);
+    }
+
+    fn told(&self, now: Now, kind: EventKind, interface: &str, detail: String) -> Event {
+        Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface: interface.to_string(), detail }
     }
 
     fn id_of(&self, at: usize) -> Option<IfaceId> {

@@ -1,12 +1,11 @@
 //! What people want of an interface's identity: a name of their own, two histories made one, one forgotten. Here, because
 //! the sampler gives interfaces their numbers, and has samples that nobody else has yet.
 
+use super::Sampler;
 use super::inventory::{remember, was_active};
-use super::{Sampler, State};
 use crate::clock::Now;
-use crate::compact;
 use crate::live::{Order, Refusal};
-use crate::model::{Anchor, Counters, Edit, EventKind, IfaceId, Record};
+use crate::model::{Anchor, Counters, Edit, Event, EventKind, IfaceId, Record};
 
 /// Its counters are nobody's: what a link has counted by a restart is not compared with them.
 fn disown(record: &mut Record) {
@@ -39,22 +38,25 @@ impl Sampler {
                     return Err(Refusal::Unknown(from));
                 }
                 self.take_over(&gone, id);
-                self.drop_history(Edit::Merge { id: gone.id, name: from.clone(), into: id, into_name: into.clone() });
                 self.anchor_again(id);
                 let detail = format!("the history of {from} became part of this one");
-                self.event(now, EventKind::Merged, &into, detail);
+                let event = self.told(now, EventKind::Merged, &into, detail);
+                self.drop_history(Edit::Merge { id: gone.id, name: from, into: id, into_name: into }, Some(event));
             }
             Order::Forget { name } => {
                 // More than one may have borne the name.
                 let mut gone = self.absent(&name)?;
                 loop {
-                    self.drop_history(Edit::Forget { id: gone.id, name: name.clone() });
+                    self.drop_history(Edit::Forget { id: gone.id, name: name.clone() }, None);
                     match self.absent(&name) {
                         Ok(next) => gone = next,
                         Err(_) => break,
                     }
                 }
-                self.event(now, EventKind::Forgotten, "", format!("{name} and its history were forgotten"));
+                let event = self.told(now, EventKind::Forgotten, "", format!("{name} and its history were forgotten"));
+                if let Some((_, last)) = self.live.lock().edits.last_mut() {
+                    *last = Some(event);
+                }
             }
         }
         Ok(())
@@ -94,7 +96,8 @@ impl Sampler {
         }
     }
 
-    /// All that an interface has ever been becomes another's, but for its counters.
+    /// All that an interface has ever been becomes another's, but for its counters. The writer does the same on disk, in
+    /// one with the histories.
     fn take_over(&mut self, gone: &Record, id: IfaceId) {
         let present = self.links.iter_mut().find(|tracked| tracked.id == Some(id));
         let add = |lifetime: &mut Counters| lifetime.add(&gone.lifetime);
@@ -102,16 +105,16 @@ impl Sampler {
             add(&mut tracked.lifetime);
             tracked.active |= was_active(gone);
         }
-        self.change_record(id, |record| {
+        if let Some(record) = self.records.iter_mut().find(|record| record.id == id) {
             add(&mut record.lifetime);
             record.first_seen = record.first_seen.min(gone.first_seen);
             if record.alias.is_empty() {
                 record.alias.clone_from(&gone.alias);
             }
-        });
+        }
     }
 
-    /// Samples of another have come among its own: adding them up does not give its counters any more.
+    /// Samples of another come among its own: adding them up does not give its counters any more.
     fn anchor_again(&mut self, id: IfaceId) {
         let Some(tracked) = self.links.iter().find(|tracked| tracked.id == Some(id)) else { return };
         let Some(raw) = tracked.base else {
@@ -124,21 +127,13 @@ impl Sampler {
         }
     }
 
-    /// The batch that the writer has in hand goes to disk as it is, and the change after it.
-    fn drop_history(&mut self, edit: Edit) {
+    /// What was counted of it stays its own until the writer has changed the history on disk: whenever the power goes,
+    /// all of it is in one place.
+    fn drop_history(&mut self, edit: Edit, event: Option<Event>) {
         let id = edit.id();
         self.records.retain(|record| record.id != id);
         self.gone.retain(|(known, _)| *known != id);
-        let live = self.live.clone();
-        let state: &mut State = &mut live.lock();
-        state.batch.edit(&edit, |known, sample| {
-            let longest_ms = known.span_ms.max(sample.span_ms);
-            compact::absorb(known, sample);
-            // Of the same time, not one after the other.
-            known.span_ms = longest_ms;
-        });
-        state.anchors.retain(|anchor| anchor.iface != id);
-        state.records.retain(|record| record.id != id);
-        state.edits.push(edit);
+        self.last_id = self.last_id.max(id);
+        self.live.lock().edits.push((edit, event));
     }
 }

@@ -10,10 +10,10 @@ use super::levels::{FIVE_MINUTES, HOURS};
 use super::rows::{Cells, pack_cells, pack_samples, unpack_cells, unpack_samples};
 use super::state::State;
 use super::window::settle;
-use super::write::join_same;
+use super::write::{join_same, put_events};
 use crate::clock::Zone;
 use crate::error::{ErrorKind, Result};
-use crate::model::{Edit, IfaceId};
+use crate::model::{Edit, Event, IfaceId};
 
 /// A level: its keys, one row with the length of its cells, and how to put it back.
 struct Table {
@@ -49,15 +49,17 @@ const TABLES: [Table; 3] = [
 ];
 
 impl Store {
-    /// One transaction. An edit whose outcome was unclear can be repeated.
-    pub fn edit(&mut self, edit: &Edit, zone: &Zone) -> Result<()> {
+    /// One transaction, with what is told of it. An edit whose outcome was unclear can be repeated.
+    pub fn edit(&mut self, edit: &Edit, event: Option<&Event>, zone: &Zone) -> Result<()> {
+        let again = self.doubtful;
         if self.doubtful {
             self.state = State::load(&self.conn)?;
             self.doubtful = false;
         }
-        match self.rewrite(edit, zone) {
+        match self.rewrite(edit, event, again, zone) {
             Ok(state) => {
                 self.state = state;
+                self.room = 1;
                 Ok(())
             }
             Err(error) => {
@@ -70,7 +72,7 @@ impl Store {
         }
     }
 
-    fn rewrite(&mut self, edit: &Edit, zone: &Zone) -> Result<State> {
+    fn rewrite(&mut self, edit: &Edit, event: Option<&Event>, again: bool, zone: &Zone) -> Result<State> {
         let mut state = self.state.clone();
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         make_room(&tx, &mut state, zone, self.pages, SPARE_PAGES * self.room)?;
@@ -99,8 +101,9 @@ impl Store {
                     params![into, into_name, id],
                 )?;
                 tx.execute(
-                    "UPDATE interface SET first_seen = min(first_seen, (SELECT first_seen FROM interface WHERE id = ?2))
-                     WHERE id = ?1 AND EXISTS (SELECT 1 FROM interface WHERE id = ?2)",
+                    "UPDATE interface SET first_seen = min(interface.first_seen, gone.first_seen),
+                     alias = iif(interface.alias = '', gone.alias, interface.alias)
+                     FROM (SELECT first_seen, alias FROM interface WHERE id = ?2) AS gone WHERE interface.id = ?1",
                     [into, &id],
                 )?;
                 let tally = state.merge(id, *into);
@@ -108,6 +111,7 @@ impl Store {
             }
         }
         tx.execute("DELETE FROM interface WHERE id = ?1", [id])?;
+        put_events(&tx, event.map_or(&[], std::slice::from_ref), again)?;
         state.tallies.remove(&id);
         state.changed.remove(&id);
         // Samples that told their tallies may have gone to make room.
@@ -245,7 +249,7 @@ mod tests {
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
         let tally = |opened: &Opened, iface: IfaceId| opened.store.state.tally(iface);
         let (one, other) = (tally(&opened, 1), tally(&opened, 3));
-        opened.store.edit(&merge(3, 1), &Zone::UTC).unwrap();
+        opened.store.edit(&merge(3, 1), None, &Zone::UTC).unwrap();
         let check = |opened: &Opened, reader: &Reader| {
             for iface in 1..=LOAD_IFACES {
                 let expect = match iface {
@@ -268,7 +272,7 @@ mod tests {
         let cells = reader.buckets(Resolution::FiveMinutes, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
         assert!(cells.iter().all(|cell| cell.covered + cell.blind <= 300));
         // Doing it twice does no more, and a restart finds the same.
-        opened.store.edit(&merge(3, 1), &Zone::UTC).unwrap();
+        opened.store.edit(&merge(3, 1), None, &Zone::UTC).unwrap();
         check(&opened, &reader);
         drop((opened, reader));
         let opened = Store::open(&place.file(), &OPTIONS).unwrap();
@@ -282,7 +286,7 @@ mod tests {
     fn after_a_merge_counting_goes_on_as_before() {
         let place = Place::new();
         let mut opened = filled(&place);
-        opened.store.edit(&merge(1, 9), &Zone::UTC).unwrap();
+        opened.store.edit(&merge(1, 9), None, &Zone::UTC).unwrap();
         let (before, seq) = (opened.store.state.tally(9), opened.store.state.seq);
         let mut batch = Batch::default();
         batch.tick(seq + 1, T + 42 * 3_000 + 30, 30_000, &[(9, 1_000)]);
@@ -304,7 +308,7 @@ mod tests {
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
         let samples = reader.facts().unwrap().samples;
-        opened.store.edit(&Edit::Forget { id: 2, name: "eth2".to_string() }, &Zone::UTC).unwrap();
+        opened.store.edit(&Edit::Forget { id: 2, name: "eth2".to_string() }, None, &Zone::UTC).unwrap();
         assert_eq!(reader.facts().unwrap().samples, samples - 4_200);
         drop((opened, reader));
         let opened = Store::open(&place.file(), &OPTIONS).unwrap();
@@ -322,7 +326,7 @@ mod tests {
         let place = Place::new();
         let mut opened = filled(&place);
         let lifetime = opened.store.state.tally(5).lifetime;
-        opened.store.edit(&merge(5, 77), &Zone::UTC).unwrap();
+        opened.store.edit(&merge(5, 77), None, &Zone::UTC).unwrap();
         drop(opened);
         let opened = Store::open(&place.file(), &OPTIONS).unwrap();
         let found = opened.records.iter().find(|record| record.id == 77).unwrap();

@@ -121,7 +121,7 @@ fn put_settings(conn: &Connection, settings: &[(String, Option<String>)]) -> Res
 }
 
 /// `again`: an earlier attempt failed, and may have happened all the same. Events have no number to know them by.
-fn put_events(conn: &Connection, events: &[Event], again: bool) -> Result<()> {
+pub(super) fn put_events(conn: &Connection, events: &[Event], again: bool) -> Result<()> {
     for event in events {
         conn.prepare_cached(
             "INSERT INTO event (unix, kind, interface, detail) SELECT ?1, ?2, ?3, ?4 WHERE NOT (?5 AND EXISTS

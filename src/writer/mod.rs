@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use crate::clock::{Clock, Now, Zone};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::live::{Live, State, Written};
 use crate::model::{Anchor, Batch, Edit, Event, EventKind, Keep, Record};
 use crate::source;
@@ -20,8 +20,11 @@ pub use opening::{Past, cannot_open, open};
 /// Between two attempts after a failure.
 const FIRST_RETRY_MS: u64 = 2_000;
 const LONGEST_RETRY_MS: u64 = 300_000;
-/// Attempts at a change of the past after the first.
+/// Attempts at a change of the past after the first, where it is not the disk that is at fault.
 const EDIT_RETRIES: u32 = 5;
+/// What may be better later.
+const PASSING: [ErrorKind; 6] =
+    [ErrorKind::Busy, ErrorKind::Full, ErrorKind::Io, ErrorKind::ReadOnly, ErrorKind::System, ErrorKind::Transient];
 /// How long a sleep lasts at the most, so that a changed flush interval is noticed.
 const LONGEST_SLEEP_MS: u64 = 60_000;
 
@@ -68,9 +71,12 @@ pub struct Writer {
     spare: Batch,
     backoff: Backoff,
     saved_ms: u64,
-    /// Changes of the past, in their order, and how often the first of them has failed.
-    edits: VecDeque<Edit>,
+    /// Changes of the past, in their order.
+    edits: VecDeque<(Edit, Option<Event>)>,
+    /// How often the first of them has failed, and when it is tried again at the latest.
     edit_failures: u32,
+    edit_backoff: Backoff,
+    edit_due_ms: Option<u64>,
     /// When this thread began to save.
     written_before: Option<Written>,
 }
@@ -89,6 +95,8 @@ impl Writer {
             saved_ms,
             edits: VecDeque::new(),
             edit_failures: 0,
+            edit_backoff: Backoff::new(),
+            edit_due_ms: None,
             written_before: None,
         }
     }
@@ -106,7 +114,8 @@ impl Writer {
                 (u64::from(state.tuning.flush_s) * 1000, state.save_now)
             };
             let now_ms = self.clock.now().mono_ms;
-            let due_ms = retry_due_ms.unwrap_or(self.saved_ms + flush_ms);
+            let next_ms = || (self.saved_ms + flush_ms).min(self.edit_due_ms.unwrap_or(u64::MAX));
+            let due_ms = retry_due_ms.unwrap_or_else(next_ms);
             if !save_now && now_ms < due_ms {
                 self.live.wait_for_work(Duration::from_millis((due_ms - now_ms).min(LONGEST_SLEEP_MS)));
             } else if self.save().is_ok() {
@@ -132,7 +141,7 @@ impl Writer {
             || !state.edits.is_empty()
     }
 
-    /// Everything that has a place in time, in one transaction.
+    /// Everything that has a place in time, in one transaction; then what its user wants changed in the past.
     pub fn save(&mut self) -> Result<()> {
         let (zone, keep) = self.load();
         let Cargo { batch, anchors, events, records, settings, .. } = &self.cargo;
@@ -147,30 +156,16 @@ impl Writer {
         state.saving.written = written;
         match &outcome {
             Ok(()) => {
-                let recovered = state.saving.error.take().is_some();
-                let compacted = std::mem::take(&mut state.saving.compacted);
                 state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
                 state.saving_batch = Arc::default();
-                if self.edits.is_empty() {
-                    state.settings_saved = state.settings_saved.max(self.cargo.settings_asked);
-                }
                 let asked = self.cargo.settings_asked;
                 forget(&mut state.events, &self.cargo.events);
-                // What came during the fault has waited long enough.
-                state.save_now |= recovered;
                 drop(state);
                 self.let_go();
                 self.backoff = Backoff::new();
                 self.saved_ms = now.mono_ms;
-                match (recovered, compacted) {
-                    (true, false) => log::info!("saving works again; nothing was lost"),
-                    (true, true) => {
-                        log::info!("saving works again; no byte was lost, but older samples became coarser")
-                    }
-                    (false, _) => {}
-                }
-                if !self.edits.is_empty() {
-                    return self.edit(asked, &zone);
+                if self.edit(&zone) {
+                    self.all_is_well(asked);
                 }
             }
             Err(error) => {
@@ -183,48 +178,73 @@ impl Writer {
         outcome
     }
 
-    /// What its user wants changed in the past, each by itself: whatever is wrong with one, saving goes on.
-    fn edit(&mut self, asked: u64, zone: &Zone) -> Result<()> {
-        while let Some(edit) = self.edits.front() {
-            if let Err(error) = self.store.edit(edit, zone) {
+    fn all_is_well(&self, asked: u64) {
+        let mut state = self.live.lock();
+        let recovered = state.saving.error.take().is_some();
+        let compacted = std::mem::take(&mut state.saving.compacted);
+        state.settings_saved = state.settings_saved.max(asked);
+        // What came during the fault has waited long enough.
+        state.save_now |= recovered;
+        drop(state);
+        match (recovered, compacted) {
+            (true, false) => log::info!("saving works again; nothing was lost"),
+            (true, true) => log::info!("saving works again; no byte was lost, but older samples became coarser"),
+            (false, _) => {}
+        }
+    }
+
+    /// Each change by itself: whatever is wrong with one, saving goes on. Says whether nothing is left to be done.
+    fn edit(&mut self, zone: &Zone) -> bool {
+        while let Some((edit, event)) = self.edits.front() {
+            let placed = event.as_ref().filter(|event| event.unix.is_some());
+            let outcome = self.store.edit(edit, placed, zone);
+            let now = self.clock.now();
+            if let Err(error) = outcome {
                 self.edit_failures += 1;
-                let given_up = self.edit_failures > EDIT_RETRIES;
-                let now = self.clock.now();
+                let given_up = self.edit_failures > EDIT_RETRIES && !PASSING.contains(&error.kind);
                 let sentence = match given_up {
                     true => Some(format!("given up: {error}")),
                     false => (self.edit_failures == 1).then(|| format!("trying again: {error}")),
                 };
                 complain(self.live.lock(), now, error.to_string(), sentence);
                 if given_up {
-                    self.edits.pop_front();
-                    self.edit_failures = 0;
+                    self.done_with_first();
                 }
-                return Err(error);
+                self.edit_due_ms = Some(now.mono_ms + self.edit_backoff.failed());
+                return false;
             }
-            self.edits.pop_front();
-            self.edit_failures = 0;
+            {
+                let mut state = self.live.lock();
+                state.edited(edit);
+                // One that has no time yet waits for it as all do.
+                event.iter().filter(|event| event.unix.is_none()).for_each(|event| state.event(event.clone()));
+            }
+            self.done_with_first();
         }
-        {
-            let mut state = self.live.lock();
-            state.settings_saved = state.settings_saved.max(asked);
-        }
-        self.live.tell_done();
-        Ok(())
+        self.edit_due_ms = None;
+        true
+    }
+
+    fn done_with_first(&mut self) {
+        self.edits.pop_front();
+        (self.edit_failures, self.edit_backoff) = (0, Backoff::new());
     }
 
     /// Takes from `live` what is placed in time. What a failed attempt has left goes first, and by itself: a batch that
-    /// is on its way is never changed, since readers hold it, and since it may be on disk in spite of the failure.
+    /// is on its way is never changed, since readers hold it, and since it may be on disk in spite of the failure; and
+    /// no change of the past and no ticket is taken along, for what they come after is not.
     /// The rest is small: a record for each interface, a value for each setting, as many events as `live` keeps.
     fn load(&mut self) -> (Arc<Zone>, Keep) {
         let live = self.live.clone();
         let mut state = live.lock();
         state.save_now = false;
-        let (zone, keep) = (state.zone.clone(), state.tuning.keep);
+        let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.settings_asked);
         let State { batch, anchors, events, records, settings, edits, .. } = &mut *state;
-        self.edits.extend(edits.drain(..));
         let cargo = &mut self.cargo;
         let fresh = cargo.batch.is_empty();
         if fresh {
+            self.edits.extend(edits.drain(..));
+            cargo.settings_asked = asked;
             cargo.batch = Arc::new(take_placed(batch, &mut self.spare));
         }
         let newest = cargo.batch.ticks.last().map(|tick| tick.seq);
@@ -236,7 +256,6 @@ impl Writer {
         replace_all(&mut cargo.settings, std::mem::take(settings), |one, other| one.0 == other.0);
         cargo.events.clear();
         cargo.events.extend(events.iter().take_while(|event| event.unix.is_some()).cloned());
-        cargo.settings_asked = state.settings_asked;
         if fresh {
             state.saving_batch = cargo.batch.clone();
         }

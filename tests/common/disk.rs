@@ -34,6 +34,14 @@ impl Fault {
         Fault::attached(&["-p", &sampler.to_string()], daemon, "sampler", calls, what)
     }
 
+    /// Calls of the threads that answer, and of no other.
+    pub fn of_workers(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+        let workers = (1..).map_while(|number| daemon.thread(&format!("http-{number}")));
+        let ids: Vec<String> = workers.map(|id| id.to_string()).collect();
+        let to: Vec<&str> = ids.iter().flat_map(|id| ["-p", id]).collect();
+        Fault::attached(&to, daemon, &format!("http-{}", ids.len()), calls, what)
+    }
+
     /// `thread` is one of those that have to be traced before anything counts.
     fn attached(to: &[&str], daemon: &Daemon, thread: &str, calls: &str, what: &str) -> Fault {
         let pid = daemon.pid();
