@@ -779,3 +779,543 @@ fn table(daemon: &Daemon, browser: &Browser, series: &Value, names: &[&str]) {
     }
     assert_eq!(found, expect);
 }
+
+/// What happens while somebody looks: a pause, and a link that is made anew.
+#[test]
+fn what_happens_now_is_marked_and_the_live_values_are_the_apis() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("opt0", "far0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--primary", "opt0"]);
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(DESKTOP, Theme::Light);
+        open(&daemon, &browser, "#/?range=5m");
+        for count in 1..=4 {
+            send("opt0", 1000, 100 * count);
+            send("far0", 900, 100);
+            daemon.ticks(1);
+        }
+        daemon.post("/collector/stop");
+        open(&daemon, &browser, "#/?range=5m");
+        browser.wait("it is said", "return !document.querySelector('#stopped').hidden");
+        browser.click_text("#stopped button", "Start it");
+        wait_until("it runs", || daemon.get("/collector/status")["is_running"] == true);
+        browser.wait("it is over", "return document.querySelector('#stopped').hidden");
+        ip("link del opt0");
+        wait_until("it is gone", || daemon.interface("opt0")["present"] == false);
+        cable("opt0", "far0");
+        wait_until("it is there", || daemon.interface("opt0")["present"] == true);
+        wait_until("both are told", || marks(&daemon, &["opt0"]).len() >= 2);
+        wait_until("it is measured", || {
+            send("opt0", 1000, 100);
+            let live = daemon.get("/api/traffic/live");
+            live["interfaces"]["opt0"]["tx"]
+                .as_array()
+                .is_some_and(|tx| tx.iter().any(|rate| rate.as_f64() > Some(0.0)))
+        });
+
+        // A choice anew asks anew.
+        open(&daemon, &browser, "#/?range=5m");
+        browser.wait(
+            "the marks",
+            "const { onclick } = document.querySelector('#chart');
+            document.querySelector('#history').dispatchEvent(new Event('focusin'));
+            document.querySelector('#figures').open = true;
+            return document.querySelectorAll('#table td[colspan]').length >= 2",
+        );
+        let marked = marks(&daemon, &["opt0"]);
+        let found = cells(&browser, "#table tr:has([colspan])");
+        let expect: Vec<Vec<String>> =
+            marked.iter().map(|(time, text)| vec![moment(&browser, *time, 1), text.clone()]).collect();
+        assert_eq!(found, expect);
+        let of = |part: &str| marked.iter().any(|(_, text)| text.contains(part));
+        assert!(of("collection was started again") && of("began again"), "{marked:?}");
+
+        // Each second of the last minute.
+        browser.run("document.querySelector('#chart').focus()");
+        let mut busy = 0;
+        for _ in 0..25 {
+            press(&browser, "ArrowLeft", false);
+            let text = text_of(&browser, "#read");
+            let line = json!(text.lines().next().unwrap_or_default());
+            let time = browser.run(&format!("return Date.parse({line}) / 1000")).as_i64().unwrap_or_default();
+            let live = daemon.get("/api/traffic/live");
+            let at = live["t"].as_array().unwrap().iter().position(|t| seconds(t) == time);
+            let at = at.unwrap_or_else(|| panic!("{text} is none of {}", live["t"]));
+            let rates = ["rx", "tx"].map(|side| live["interfaces"]["opt0"][side][at].as_f64());
+            let texts = together(&rates, BITS);
+            let lines = format!(" ↓ {} ↑ {}", texts[0], texts[1]);
+            assert_eq!(text.lines().nth(1), Some(lines.as_str()), "at {time}");
+            busy += usize::from(rates[1] > Some(0.0));
+        }
+        assert!(busy > 0, "there was traffic to read out");
+        no_complaints(&browser);
+    });
+}
+
+// Usage.
+
+#[test]
+fn each_cut_of_the_usage_is_what_the_api_says() {
+    chart(|_, daemon, browser| {
+        open(daemon, browser, "#/");
+        browser.click_text("nav a", "Usage");
+        browser.wait("the rows", USAGE_READY);
+        assert_eq!(hash(browser), "#/usage");
+        let cuts = [("day", 31), ("hour", 48), ("week", 26), ("month", 24), ("year", 12), ("cycle", 24)];
+        for (by, limit) in cuts {
+            browser.click_text(".usage nav a", &format!("{by}s"));
+            browser.wait(
+                by,
+                &format!(
+                    "return document.querySelector('.usage caption')?.textContent === 'By the {by}' \
+                && document.querySelector('.usage nav [aria-current]').textContent === '{by}s'"
+                ),
+            );
+            assert_eq!(hash(browser), format!("#/usage?by={by}&i=wan0"));
+            let rows = daemon.get(&format!("/api/traffic/totals?by={by}&limit={limit}&interface=wan0"));
+            usage(browser, &rows, by);
+            let first = rows.as_array().unwrap().len();
+            assert!(first >= 2, "{by}: {first} rows");
+        }
+
+        // The same rows by their own address, and those before them.
+        open(daemon, browser, "#/usage?by=month&i=lan0");
+        browser.wait("the rows", USAGE_READY);
+        let months = daemon.get("/api/traffic/totals?by=month&limit=24&interface=lan0");
+        usage(browser, &months, "month");
+        browser.click(".usage tbody tr:nth-child(2) a");
+        browser.wait("days", "return document.querySelector('.usage caption')?.textContent === 'By the day'");
+        let month = &months.as_array().unwrap()[months.as_array().unwrap().len() - 2];
+        let (from, to) = (seconds(&month["from"]), seconds(&month["to"]));
+        assert_eq!(hash(browser), format!("#/usage?by=day&i=lan0&from={from}&to={to}"));
+        let days = daemon.get(&format!("/api/traffic/totals?by=day&limit=1000&interface=lan0&from={from}&to={to}"));
+        assert!(days.as_array().unwrap().len() >= 28, "{days}");
+        usage(browser, &days, "day");
+        browser.click(".usage tbody tr:last-child a");
+        browser.wait("hours", "return document.querySelector('.usage caption')?.textContent === 'By the hour'");
+        let hours =
+            daemon.get(&format!("/api/traffic/totals?by=hour&limit=1000&interface=lan0&from={from}&to={}", from + DAY));
+        assert_eq!(hours.as_array().unwrap().len(), 24);
+        usage(browser, &hours, "hour");
+        browser.click(".usage tbody tr:last-child a");
+        browser.wait("the curve", "return !document.querySelector('#home').hidden");
+        assert_eq!(hash(browser), format!("#/?i=lan0&from={from}&to={}", from + HOUR));
+        stated(browser, "lan0", from, from + HOUR);
+        for (by, rows) in [("hour", &hours), ("day", &days), ("month", &months)] {
+            browser.back();
+            browser
+                .wait(by, &format!("return document.querySelector('.usage caption')?.textContent === 'By the {by}'"));
+            usage(browser, rows, by);
+        }
+
+        let days = daemon.get("/api/traffic/totals?by=day&limit=31&interface=lan0");
+        browser.click_text(".usage nav a", "days");
+        browser.wait("days", "return document.querySelector('.usage caption')?.textContent === 'By the day'");
+        browser.click_text("a.button", "‹ Earlier");
+        browser.wait("earlier", "return location.hash.includes('to=')");
+        let before = seconds(&days[0]["from"]);
+        let earlier = daemon.get(&format!("/api/traffic/totals?by=day&limit=31&interface=lan0&to={before}"));
+        assert_ne!(earlier, days);
+        usage(browser, &earlier, "day");
+        pick(browser, "[aria-label=Interface]", "wan0");
+        browser.wait("the other", "return location.hash === '#/usage?by=day&i=wan0'");
+        usage(browser, &daemon.get("/api/traffic/totals?by=day&limit=31&interface=wan0"), "day");
+
+        // The tiles.
+        let today = daemon.interface("wan0");
+        tile(browser, "Today", &today["today_rx_bytes"], &today["today_tx_bytes"]);
+        let days = daemon.get("/api/traffic/totals?by=day&limit=366&interface=wan0");
+        let days = days.as_array().unwrap();
+        let yesterday = days.iter().rfind(|day| seconds(&day["to"]) <= unix()).unwrap();
+        tile(browser, "Yesterday", &yesterday["rx_bytes"], &yesterday["tx_bytes"]);
+        let month = daemon.get("/api/traffic/totals?by=month&limit=1&interface=wan0")[0].take();
+        tile(browser, "This month", &month["rx_bytes"], &month["tx_bytes"]);
+        let (from, to, now) = (seconds(&month["from"]), seconds(&month["to"]), unix());
+        let pace = |side: &str| {
+            let used = month[side].as_f64().unwrap();
+            used + used / (now - from) as f64 * (to - now) as f64
+        };
+        let shown = text_of(browser, ".tile:nth-child(4) b");
+        if now - from < (to - from) / 10 {
+            assert_eq!(shown, "too early");
+        } else {
+            let (rx, tx) = (pace("rx_bytes"), pace("tx_bytes"));
+            let number = |text: &str| text.split(' ').next().unwrap().parse::<f64>().unwrap();
+            let expect = number(&together(&[Some(rx), Some(tx), Some(rx + tx)], BYTES)[2]);
+            assert!((number(&shown) / expect - 1.0).abs() < 0.01, "{shown}, {expect}");
+        }
+
+        // The ten days with the most.
+        let mut most: Vec<&Value> = days.iter().collect();
+        let sum = |day: &Value| day["rx_bytes"].as_u64().unwrap() + day["tx_bytes"].as_u64().unwrap();
+        most.sort_by_key(|day| std::cmp::Reverse(sum(day)));
+        let most: Vec<Value> = most.into_iter().take(10).cloned().collect();
+        rows_say(browser, ".usage > section:last-child tbody tr", &most);
+        let links = "return [...document.querySelectorAll('.usage > section:last-child tbody a')].map((a) => a.hash)";
+        let expect: Vec<String> = most
+            .iter()
+            .map(|day| format!("#/usage?by=hour&i=wan0&from={}&to={}", seconds(&day["from"]), seconds(&day["to"])))
+            .collect();
+        assert_eq!(browser.run(links), json!(expect));
+    });
+}
+
+const USAGE_READY: &str = "return document.querySelectorAll('.usage tbody tr').length > 1 \
+                           && document.querySelectorAll('.bars i').length > 1";
+
+fn tile(browser: &Browser, title: &str, rx: &Value, tx: &Value) {
+    let (down, up) = (rx.as_f64().unwrap(), tx.as_f64().unwrap());
+    let texts = together(&[Some(down), Some(up), Some(down + up)], BYTES);
+    let script = format!(
+        "const tile = [...document.querySelectorAll('.tile')].find((tile) => tile.firstChild.textContent === '{title}');
+         return [...tile.querySelectorAll('span, b')].map((node) => node.textContent).join() === '{},{},{}'",
+        texts[2], texts[0], texts[1]
+    );
+    browser.wait(&format!("{title} {texts:?}"), &script);
+}
+
+/// Down, up and total of each row, all in one unit.
+#[track_caller]
+fn rows_say(browser: &Browser, selector: &str, rows: &[Value]) {
+    let value = |row: &Value, side: &str| row[side].as_f64().unwrap();
+    let values: Vec<Option<f64>> = rows
+        .iter()
+        .map(|row| (value(row, "rx_bytes"), value(row, "tx_bytes")))
+        .flat_map(|(rx, tx)| [Some(rx), Some(tx), Some(rx + tx)])
+        .collect();
+    let expect: Vec<Vec<String>> = together(&values, BYTES).chunks(3).map(<[String]>::to_vec).collect();
+    let mut found = Vec::new();
+    for _ in 0..100 {
+        found = cells(browser, selector).into_iter().map(|row| row[1..].to_vec()).collect::<Vec<_>>();
+        if found == expect {
+            return;
+        }
+        rest(50);
+    }
+    assert_eq!(found, expect);
+}
+
+/// The figures are these rows, the newest first, and the bars are as high as they are.
+#[track_caller]
+fn usage(browser: &Browser, rows: &Value, by: &str) {
+    let rows = rows.as_array().unwrap();
+    let newest: Vec<Value> = rows.iter().rev().cloned().collect();
+    rows_say(browser, ".beside tbody tr", &newest);
+    let heads = cells(browser, ".beside tbody tr");
+    for (row, head) in newest.iter().zip(&heads) {
+        let so_far = seconds(&row["to"]) > unix();
+        let note = if so_far {
+            " so far"
+        } else if row["complete"] == true {
+            ""
+        } else {
+            " in part"
+        };
+        assert!(head[0].ends_with(note), "{row}: {head:?}");
+        let middle = date(browser, (seconds(&row["from"]) + seconds(&row["to"])) / 2);
+        let words: Vec<&str> = middle.split(' ').collect();
+        let (month, day, year) = (words[1], words[2], words[3]);
+        let start = match by {
+            "year" => year.to_string(),
+            "month" => format!("{month} {year}"),
+            "day" => format!("{} {month} {day}", words[0]),
+            "hour" => format!("{} {month} {day}", words[0]),
+            _ => date(browser, seconds(&row["from"]) + DAY / 2)[4..10].to_string(),
+        };
+        assert!(head[0].replace('\u{a0}', " ").starts_with(&start), "{start}: {head:?}");
+    }
+
+    let bars = browser.run(
+        "return [...document.querySelectorAll('.bars > div')].filter((bar) => bar.children.length)
+            .map((bar) => ['.in', '.out'].map((side) => parseFloat(bar.querySelector(side)?.style.height ?? '0')))",
+    );
+    let bars: Vec<[f64; 2]> = serde_json::from_value(bars).unwrap();
+    // What a tick says and how high it stands tell how much the whole height is.
+    let tick = browser.run(
+        "const tick = document.querySelector('.bars > span');
+        return [tick.textContent, parseFloat(tick.style.bottom)]",
+    );
+    let (words, at) = (tick[0].as_str().unwrap(), tick[1].as_f64().unwrap());
+    let (number, unit) = words.split_once(' ').unwrap();
+    let size = BYTES.iter().find(|(name, _)| *name == unit).unwrap().1;
+    let whole = number.parse::<f64>().unwrap() * size / at * 100.0;
+    assert_eq!(bars.len(), rows.len());
+    for (bar, row) in bars.iter().zip(rows) {
+        for (height, side) in bar.iter().zip(["rx_bytes", "tx_bytes"]) {
+            let bytes = row[side].as_f64().unwrap();
+            assert!((height / 100.0 * whole - bytes).abs() <= whole / 500.0, "{by} {row}: {height} % of {whole}");
+        }
+    }
+}
+
+// One interface.
+
+#[test]
+fn an_interfaces_page_shows_and_changes_it() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("old0", "far0");
+        cable("old1", "far1");
+        ip("addr add 192.0.2.1/24 dev wan0");
+        ip("link set wan0 mtu 1400");
+        fs::write("/proc/sys/net/ipv6/conf/wan0/disable_ipv6", "0").unwrap();
+        ip("addr add 2001:db8::1/64 dev wan0 nodad");
+        let tunnel = Tunnel::new("vx0");
+        let daemon = Daemon::start(&dir, &FAST);
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(DESKTOP, Theme::Dark);
+        for name in ["old0", "old1"] {
+            send(name, 700, 30);
+        }
+        tunnel.burst(20);
+        daemon.ticks(2);
+        let moved = tunnel.burst(3);
+        daemon.collect();
+        for name in ["old0", "old1"] {
+            ip(&format!("link del {name}"));
+            wait_until("it is gone", || daemon.interface(name)["present"] == false);
+        }
+
+        // What it is: as the kernel has it.
+        open(&daemon, &browser, "#/interface/wan0");
+        let link: Value = serde_json::from_str(&output("ip", "-j addr show wan0")).unwrap();
+        says(&browser, "Link", "MAC", link[0]["address"].as_str().unwrap());
+        says(&browser, "Link", "MTU", "1400");
+        let expect: Vec<String> = link[0]["addr_info"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| format!("{}/{}", one["local"].as_str().unwrap(), one["prefixlen"]))
+            .collect();
+        assert!(expect.contains(&"192.0.2.1/24".to_string()) && expect.len() >= 2, "{link}");
+        let shown = || -> Vec<String> {
+            let facts = facts(&browser, "Link").into_iter().filter(|(term, _)| term.starts_with("IPv"));
+            facts.map(|(_, text)| text).collect()
+        };
+        wait_until("all addresses are there", || expect.iter().all(|one| shown().contains(one)));
+        reads(&browser, ".interface h2:nth-of-type(2)", "wan0");
+        reads(&browser, ".interface .soft", "veth · up · 10 Gbit/s");
+        assert_eq!(browser.run("return document.title"), "wan0 · Net-Pulse");
+
+        // Counters, and what became of them lately.
+        open(&daemon, &browser, "#/interface/vx0");
+        let raw = kernel("vx0");
+        let grouped = |number: u64| {
+            let digits = number.to_string();
+            let pieces: Vec<&str> =
+                digits.as_bytes().rchunks(3).rev().map(|piece| std::str::from_utf8(piece).unwrap()).collect();
+            pieces.join(",")
+        };
+        for (at, term) in ["bytes", "packets", "errors", "drops"].iter().enumerate() {
+            let both = format!("{} | {}", grouped(raw[2 * at]), grouped(raw[2 * at + 1]));
+            says(&browser, "Counters", term, &both);
+        }
+        let lately = facts(&browser, "Counters");
+        let recent: Vec<&str> =
+            lately.iter().filter(|(term, _)| term.starts_with("in the last")).map(|(_, text)| text.as_str()).collect();
+        let sums = daemon.booked("vx0");
+        assert!(sums[4] >= moved[4], "{sums:?} {moved:?}");
+        assert_eq!(recent, [format!("{} | {}", sums[4], sums[5]), format!("{} | {}", sums[6], sums[7])]);
+        let iface = daemon.interface("vx0");
+        let pair = |rx: &str, tx: &str| amounts(&[&iface[rx], &iface[tx]]).join(" | ");
+        says(&browser, "", "Today", &pair("today_rx_bytes", "today_tx_bytes"));
+        says(&browser, "", "In all", &pair("lifetime_rx_bytes", "lifetime_tx_bytes"));
+
+        // A name for people.
+        open(&daemon, &browser, "#/interface/wan0");
+        browser.fill(&control(&browser, "Name for people"), "Büro ü. Glas");
+        browser.click_text(".interface form button", "Save");
+        wait_until("it has the name", || daemon.interface("wan0")["alias"] == "Büro ü. Glas");
+        reads(&browser, ".interface h2:nth-of-type(2)", "wan0 · Büro ü. Glas");
+        reads(&browser, "section:has(form) .said", "Done.");
+
+        // Whether it is watched. What the page says afterwards is what is in force.
+        for (value, monitored, ignore) in
+            [("false", false, json!(["wan0"])), ("true", true, json!(["!wan0"])), ("null", true, json!([]))]
+        {
+            pick(&browser, &control(&browser, "Watch it"), value);
+            wait_until(value, || daemon.get("/api/config")["settings"]["ignore"]["value"] == ignore);
+            assert_eq!(daemon.interface("wan0")["monitored"], monitored, "{value}");
+            reads(&browser, "section:has(form) .said", "Done.");
+            open(&daemon, &browser, "#/interface/wan0");
+            let select = control(&browser, "Watch it");
+            let script = format!("return document.querySelector('{select}').value === '{value}'");
+            browser.wait(value, &script);
+            let not = fact(&browser, "Link", "Not watched");
+            assert_eq!(not.is_some(), !monitored, "{not:?}");
+        }
+
+        // The headline, by hand and by itself again.
+        let primary = || daemon.get("/api/config")["settings"]["primary"]["value"].clone();
+        for name in ["wan0", "vx0"] {
+            open(&daemon, &browser, &format!("#/interface/{name}"));
+            let now = daemon.interface(name)["primary"] == true;
+            browser.wait("the state", "return document.querySelector('.interface dd')");
+            let shown = browser.run(
+                "return ![...document.querySelectorAll('.interface button')]
+                .find((button) => /headline/.test(button.textContent)).hidden",
+            );
+            assert_eq!(shown, !now, "{name}: what is the headline already need not be made it");
+            if now {
+                continue;
+            }
+            browser.click_text(".interface button", "Make it the headline");
+            wait_until("it is", || daemon.interface(name)["primary"] == true && primary() == name);
+            browser.click_text(".interface button", "Find the headline by its traffic");
+            wait_until("it is found", || primary() == "");
+            browser.wait(
+                "it is said",
+                "return ![...document.querySelectorAll('.interface button')]
+                .some((button) => button.textContent === 'Find the headline by its traffic')",
+            );
+        }
+
+        // What is gone: merged and forgotten, and neither by a slip.
+        open(&daemon, &browser, "#/interface/wan0");
+        let absent = || daemon.request("GET", "/api/interfaces/old0", None).status == 404;
+        let before = daemon.interface("wan0")["lifetime_tx_bytes"].as_u64().unwrap();
+        let more = daemon.interface("old0")["lifetime_tx_bytes"].as_u64().unwrap();
+        assert_eq!(more, 21_000);
+        pick(&browser, "[aria-label='Absent interface']", "old0");
+        browser.click_text(".interface button", "Merge");
+        assert_eq!(browser.confirm(false), "Add all of old0 to wan0, for good?");
+        assert!(!absent());
+        browser.click_text(".interface button", "Merge");
+        browser.confirm(true);
+        wait_until("it is merged", absent);
+        assert!(daemon.interface("wan0")["lifetime_tx_bytes"].as_u64().unwrap() >= before + more);
+        reads(&browser, "section:has(form) .said", "Done.");
+
+        open(&daemon, &browser, "#/interface/old1");
+        reads(&browser, ".interface .soft", "veth · absent");
+        let events = daemon.get("/api/events?limit=50&interface=old1");
+        let expect: Vec<String> = events
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|event| event["interface"] == "old1")
+            .map(|event| {
+                format!("{} {}", event["kind"].as_str().unwrap().replace('_', " "), event["detail"].as_str().unwrap())
+            })
+            .collect();
+        assert!(!expect.is_empty(), "{events}");
+        let told =
+            || cells(&browser, ".log > div").into_iter().map(|row| row[1].trim().to_string()).collect::<Vec<_>>();
+        wait_until("it is told", || told() == expect);
+        browser.click_text(".interface button", "Forget old1");
+        assert_eq!(browser.confirm(false), "Forget old1 and its history, for good?");
+        assert_eq!(daemon.interface("old1")["present"], false);
+        browser.click_text(".interface button", "Forget old1");
+        browser.confirm(true);
+        wait_until("it is forgotten", || daemon.request("GET", "/api/interfaces/old1", None).status == 404);
+        browser.wait("home", "return location.hash === '#/'");
+        open(&daemon, &browser, "#/interface/old1");
+        reads(&browser, ".interface .soft", "There is no such interface.");
+        no_complaints(&browser);
+
+        // Where a flag has the last word it is said, and the page goes back to what is in force.
+        drop(daemon);
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--ignore", "x*"]);
+        open(&daemon, &browser, "#/interface/wan0");
+        let select = control(&browser, "Watch it");
+        pick(&browser, &select, "false");
+        let refused = daemon.request("PATCH", "/api/interfaces/wan0", Some(json!({"monitored": false}).to_string()));
+        assert_eq!(refused.status, 409);
+        assert!(refused.json()["detail"].as_str().unwrap().contains("--ignore"), "{}", refused.text());
+        reads(&browser, "section:has(form) .said", refused.json()["detail"].as_str().unwrap());
+        browser.wait("back", &format!("return document.querySelector('{select}').value === 'null'"));
+    });
+}
+
+fn output(program: &str, words: &str) -> String {
+    let output = std::process::Command::new(program).args(words.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "{program} {words}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+// The system, and collection.
+
+#[test]
+fn the_system_is_told_in_words_and_collection_is_steered() {
+    chart(|dir, daemon, browser| {
+        open(daemon, browser, "#/system");
+        let health = || daemon.get("/api/system/health");
+        reads(browser, ".system p", "All is well.");
+        says(browser, "How it is", "Reading", "healthy, every 1 h");
+        says(browser, "How it is", "Saving", "healthy");
+        says(browser, "How it is", "Interfaces", "healthy, 2 watched");
+        let status = daemon.get("/collector/status");
+        says(browser, "How it is", "Source", status["source"].as_str().unwrap());
+        says(browser, "The history", "File", &dir.join("net-pulse.db"));
+        let database = health()["details"]["database"].clone();
+        says(browser, "The history", "Size", &amounts(&[&database["database_size_bytes"]])[0]);
+        let size = fs::metadata(dir.join("net-pulse.db")).unwrap().len();
+        assert!(database["database_size_bytes"].as_u64() >= Some(size), "{database}");
+        says(browser, "The history", "Saved every", "5 min");
+        says(browser, "The history", "Written in a day", "known after an hour");
+        let info = daemon.get("/api/system/info");
+        says(browser, "The machine", "Net-Pulse", info["version"].as_str().unwrap());
+        says(browser, "The machine", "its time zone", health()["details"]["clock"]["timezone"].as_str().unwrap());
+        let memory = fact(browser, "The machine", "Memory free").unwrap();
+        assert!(memory.ends_with(&amounts(&[&info["memory_total"]])[0]), "{memory} {info}");
+        let events = daemon.get("/api/events?limit=200");
+        let log = cells(browser, ".log > div");
+        assert_eq!(log.len(), events.as_array().unwrap().len());
+        for (row, event) in log.iter().zip(events.as_array().unwrap()) {
+            let kind = event["kind"].as_str().unwrap().replace('_', " ");
+            let parts = [&kind, event["interface"].as_str().unwrap(), event["detail"].as_str().unwrap()];
+            assert_eq!(
+                row[1],
+                format!("{} {}{}{}", parts[0], parts[1], if parts[1].is_empty() { "" } else { " " }, parts[2])
+            );
+        }
+
+        // What a power cut would lose is what is not saved, until it is.
+        send("wan0", 1000, 50);
+        daemon.collect();
+        open(daemon, browser, "#/system");
+        let unsaved = health()["details"]["database"].clone();
+        assert!(unsaved["unsaved_tx_bytes"].as_u64() >= Some(50_000), "{unsaved}");
+        let both = amounts(&[&unsaved["unsaved_rx_bytes"], &unsaved["unsaved_tx_bytes"]]).join(" | ");
+        says(browser, "The history", "of the headline", &both);
+        let lose = fact(browser, "The history", "A power cut now would lose").unwrap();
+        assert!(lose.starts_with("the last "), "{lose}");
+        let saved = daemon.request("PATCH", "/api/config", Some(json!({"max_retries": 4}).to_string()));
+        assert_eq!(saved.json()["saved"], true);
+        wait_until("it is saved", || health()["details"]["database"]["unsaved_samples"] == 0);
+        open(daemon, browser, "#/system");
+        says(browser, "The history", "A power cut now would lose", "nothing");
+        assert!(fact(browser, "The history", "Last saved").unwrap().contains(" ago, "));
+
+        // Stop, start, and once now.
+        browser.click_text("nav a", "Settings");
+        let running = || daemon.get("/collector/status")["is_running"] == true;
+        browser.click_text(".settings button", "Stop");
+        wait_until("it stops", || !running());
+        browser.wait(
+            "it is said loudly",
+            "return !document.querySelector('#stopped').hidden \
+            && document.querySelector('#state').textContent === 'stopped'",
+        );
+        browser.click_text("nav a", "System");
+        reads(browser, ".system p", "Collection is stopped.");
+        browser.click_text("nav a", "Settings");
+        browser.click_text(".settings button", "Start");
+        wait_until("it runs", running);
+        browser.wait("all is well", "return document.querySelector('#stopped').hidden");
+        let before = daemon.booked("wan0")[1];
+        let polls = daemon.polls();
+        send("wan0", 1000, 7);
+        browser.click_text(".settings button", "Collect now");
+        browser.wait(
+            "it is said",
+            "return [...document.querySelectorAll('.said')]
+            .some((said) => said.textContent === '2 interfaces were read.')",
+        );
+        assert!(daemon.polls() > polls);
+        assert_eq!(daemon.booked("wan0")[1], before + 7000);
+    });
+}
