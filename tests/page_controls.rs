@@ -24,7 +24,7 @@ const DAY: i64 = 86_400;
 
 /// Of `wan0` and `lan0`: 400 days, the last one minute by minute, with a hole of three hours eight hours ago. Marks in the
 /// last two hours, and more of what is no mark than is asked for at once.
-fn past(dir: &Dir) {
+fn past(dir: &Dir, zone: &str) {
     let until = unix() - 90;
     let hole = until - 11 * HOUR..until - 8 * HOUR;
     let mut store = Store::open(dir.join("net-pulse.db").as_ref(), &Options { max_bytes: 32 << 20 }).unwrap().store;
@@ -79,7 +79,7 @@ fn past(dir: &Dir) {
         if batch.ticks.len() == 120 || time >= until {
             let keep = Tuning::of(&Config::default()).keep;
             let (records, events) = (std::mem::take(&mut records), std::mem::take(&mut events));
-            let (batch, zone) = (&mut batch, &Zone::UTC);
+            let (batch, zone) = (&mut batch, &Zone::parse(zone).expect("a zone"));
             let flush = Flush { batch, anchors: &[], records: &records, events: &events, settings: &[], keep, zone };
             store.flush(&flush).expect("room on the disk");
             batch.clear();
@@ -357,11 +357,15 @@ fn no_complaints(browser: &Browser) {
 
 /// A desktop's browser on a past of 400 days.
 fn chart(body: impl FnOnce(&Dir, &Daemon, &Browser) + Send) {
+    chart_in("UTC0", body);
+}
+
+fn chart_in(zone: &str, body: impl FnOnce(&Dir, &Daemon, &Browser) + Send) {
     in_namespace(|| {
         let dir = Dir::new();
-        past(&dir);
+        past(&dir, zone);
         cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &STILL);
+        let daemon = Daemon::start(&dir, &[&STILL[..], &["--timezone", zone]].concat());
         let Some(browser) = Browser::start(&dir) else { return };
         browser.wear(DESKTOP, Theme::Light);
         body(&dir, &daemon, &browser);
@@ -1317,5 +1321,342 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
         );
         assert!(daemon.polls() > polls);
         assert_eq!(daemon.booked("wan0")[1], before + 7000);
+    });
+}
+
+// Settings.
+
+/// Key, what is typed or picked, and what the API has then.
+fn settings() -> Vec<(&'static str, &'static str, Value)> {
+    vec![
+        ("interfaces", "wan*, vx0", json!(["wan*", "vx0"])),
+        ("ignore", "tun*, !lo", json!(["tun*", "!lo"])),
+        ("primary", "wan0", json!("wan0")),
+        ("interval", "2", json!(2)),
+        ("max_retries", "5", json!(5)),
+        ("retry_delay", "2.5", json!(2.5)),
+        ("media", "flash", json!("flash")),
+        ("flush", "60", json!(60)),
+        ("keep_samples_days", "3", json!(3)),
+        ("keep_5min_days", "30", json!(30)),
+        ("keep_hours_days", "400", json!(400)),
+        ("timezone", "<+0530>-5:30", json!("<+0530>-5:30")),
+        ("units", "bytes", json!("bytes")),
+        ("prefixes", "iec", json!("iec")),
+    ]
+}
+
+fn input(key: &str) -> String {
+    format!("[aria-describedby=about-{key}]")
+}
+
+/// Types or picks it.
+fn set(browser: &Browser, key: &str, text: &str) {
+    let input = input(key);
+    if browser.run(&format!("return document.querySelector('{input}').tagName")) == "SELECT" {
+        pick(browser, &input, text);
+    } else {
+        browser.fill(&input, text);
+    }
+}
+
+fn typed(browser: &Browser, key: &str) -> String {
+    let value = browser.run(&format!("return document.querySelector('{}').value", input(key)));
+    value.as_str().unwrap().to_string()
+}
+
+fn open_settings(daemon: &Daemon, browser: &Browser) {
+    open(daemon, browser, "#/settings");
+    browser.wait("the fields", &format!("return document.querySelector('{}')", input("interval")));
+}
+
+#[test]
+fn each_setting_is_changed_kept_and_given_back() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let address = free_address();
+        let daemon = daemon_at(&dir, address, &[], &[]);
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(DESKTOP, Theme::Light);
+        open_settings(&daemon, &browser);
+        let document = || daemon.get("/api/config")["settings"].clone();
+
+        // All that may be changed are here, and what is said of each.
+        let all = document();
+        let changeable = all.as_object().unwrap().iter().filter(|(_, setting)| setting["changeable"] == true);
+        let keys: Vec<&str> = changeable.map(|(key, _)| key.as_str()).filter(|key| *key != "running").collect();
+        let mut known: Vec<&str> = settings().iter().map(|(key, ..)| *key).collect();
+        known.sort_unstable();
+        assert_eq!(
+            {
+                let mut keys = keys.clone();
+                keys.sort_unstable();
+                keys
+            },
+            known,
+            "a setting that is new: have it here"
+        );
+        for key in &keys {
+            let about = text_of(&browser, &format!("#about-{key}"));
+            assert!(about.contains(all[key]["help"].as_str().unwrap()), "{key}: {about}");
+            let default = &all[key]["default"];
+            let shown = browser.run(&format!(
+                "const {{ placeholder, value }} = document.querySelector('{}');
+                return value || placeholder",
+                input(key)
+            ));
+            let same = match default.as_f64() {
+                Some(number) => shown.as_str().unwrap().parse() == Ok(number),
+                None => shown == *default || (shown == "" && *default == json!([])),
+            };
+            assert!(same, "{key}: {shown} {default}");
+        }
+
+        // One by one: what is saved is what the API has, and the others stay.
+        let save = "return !document.querySelector('.chief').disabled";
+        assert_eq!(browser.run(save), false, "there is nothing to save");
+        for (key, text, value) in settings() {
+            set(&browser, key, text);
+            browser.wait(key, save);
+            browser.click(".chief");
+            wait_until(key, || document()[key]["origin"] == "saved");
+            assert_eq!(document()[key]["value"], value, "{key}");
+            browser.wait(
+                key,
+                "return document.querySelector('form .said:not(:empty)')?.textContent === 'Done.' \
+                && document.querySelector('.chief').disabled",
+            );
+            assert_eq!(typed(&browser, key), text);
+        }
+        let saved = document();
+        let all_there = |settings: &Value| settings_differ(settings, &saved);
+        // They are in force.
+        assert_eq!(daemon.get("/collector/status")["configuration"]["polling_interval"], "2");
+        assert_eq!(daemon.get("/api/system/health")["details"]["clock"]["timezone"], "<+0530>-5:30");
+        assert_eq!(daemon.get("/api/system/health")["details"]["database"]["flush_interval_seconds"], 60);
+        assert_eq!(daemon.interface("lan0")["monitored"], false, "it is none of wan*, vx0");
+        assert_eq!(daemon.interface("wan0")["primary"], true);
+        // Units too, without loading anything anew.
+        browser.click_text("nav a", "Now");
+        reads(&browser, "#rates .unit", "MiB/s");
+        browser.wait("amounts", "return /^Today ↓ [0-9.]+ .i?B/.test(document.querySelector('#today').textContent)");
+
+        // Loaded anew.
+        open_settings(&daemon, &browser);
+        for (key, text, _) in settings() {
+            assert_eq!(typed(&browser, key), text, "{key}");
+        }
+        // Started anew: the page comes back by itself, with the same.
+        drop(daemon.stop());
+        browser.wait(
+            "it is missed",
+            "return document.querySelector('#state').textContent === 'no answer' \
+            && /^No answer since .* It goes on by itself/.test(document.querySelector('#trouble').textContent)",
+        );
+        let daemon = daemon_at(&dir, address, &[], &[]);
+        browser.wait(
+            "it is back",
+            "return document.querySelector('#state').textContent !== 'no answer' \
+            && document.querySelector('#trouble').hidden",
+        );
+        let document = || daemon.get("/api/config")["settings"].clone();
+        assert_eq!(all_there(&document()), Vec::<String>::new());
+        open_settings(&daemon, &browser);
+        for (key, text, _) in settings() {
+            assert_eq!(typed(&browser, key), text, "{key}");
+        }
+        // The browser says what it could not reach meanwhile.
+        browser.complaints();
+
+        // Wrong ones: each is told, nothing is changed, and nothing typed is lost.
+        let wrong = [
+            ("interval", "0", json!(0)),
+            ("max_retries", "1e9", json!(1e9)),
+            ("retry_delay", "soon", json!("soon")),
+            ("flush", "-5", json!(-5)),
+            ("keep_samples_days", "367", json!(367)),
+            ("timezone", "Nowhere/At_all", json!("Nowhere/At_all")),
+        ];
+        let body: serde_json::Map<String, Value> =
+            wrong.iter().map(|(key, _, value)| (key.to_string(), value.clone())).collect();
+        let refused = daemon.request("PATCH", "/api/config", Some(Value::Object(body).to_string()));
+        assert_eq!(refused.status, 422);
+        for (key, text, _) in &wrong {
+            set(&browser, key, text);
+        }
+        set(&browser, "keep_5min_days", "31");
+        browser.click(".chief");
+        reads(&browser, "form > section .said", "Not saved: see the marks.");
+        let faults = refused.json()["detail"].as_array().unwrap().clone();
+        assert_eq!(faults.len(), wrong.len());
+        for fault in &faults {
+            let key = fault["loc"][1].as_str().unwrap();
+            assert_eq!(text_of(&browser, &format!("#about-{key} .bad")), fault["msg"].as_str().unwrap(), "{key}");
+            let marked = format!("return document.querySelector('{}').ariaInvalid", input(key));
+            assert_eq!(browser.run(&marked), "true", "{key}");
+        }
+        let focused = browser.run("return document.activeElement.getAttribute('aria-describedby')");
+        assert_eq!(focused, "about-interval", "the first of them");
+        for (key, text, _) in &wrong {
+            assert_eq!(typed(&browser, key), *text, "{key}");
+        }
+        assert_eq!(typed(&browser, "keep_5min_days"), "31");
+        assert_eq!(all_there(&document()), Vec::<String>::new());
+        // Somebody else changes something: what is typed here stays, the rest follows.
+        let other = daemon.request("PATCH", "/api/config", Some(json!({"keep_hours_days": 500}).to_string()));
+        assert_eq!(other.status, 200);
+        browser.click_text("nav a", "Now");
+        browser.back();
+        browser.wait(
+            "a new view",
+            &format!("return document.querySelector('{}')?.value === '500'", input("keep_hours_days")),
+        );
+        set(&browser, "keep_5min_days", "31");
+        browser.click_text("button", "Undo");
+        assert_eq!(typed(&browser, "keep_5min_days"), "30");
+        // The console tells of the answer of 422.
+        assert!(browser.complaints().iter().all(|line| line.contains("422")));
+
+        // Empty is the default again, and so is a choice that is the default's.
+        for (key, ..) in settings() {
+            let default = document()[key]["default"].clone();
+            let choice = ["media", "units", "prefixes"].contains(&key);
+            set(&browser, key, if choice { default.as_str().unwrap() } else { "" });
+        }
+        browser.wait("something to save", save);
+        browser.click(".chief");
+        wait_until("all are as they were", || {
+            let now = document();
+            keys.iter().all(|key| now[key]["origin"] == "default")
+        });
+        browser.wait("saved", "return document.querySelector('.chief').disabled");
+        assert_eq!(typed(&browser, "flush"), "");
+        assert_eq!(browser.run(&format!("return document.querySelector('{}').placeholder", input("flush"))), "300");
+        no_complaints(&browser);
+    });
+}
+
+/// Those whose values are not the same.
+fn settings_differ(one: &Value, other: &Value) -> Vec<String> {
+    let differ = |key: &&str| one[key]["value"] != other[key]["value"] || one[key]["origin"] != "saved";
+    settings().iter().map(|(key, ..)| *key).filter(differ).map(str::to_string).collect()
+}
+
+#[test]
+fn what_a_flag_or_the_environment_owns_is_locked() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let environment = [("NETPULSE_UNITS", "bytes"), ("NETPULSE_MAX_RETRIES", "9"), ("NETPULSE_IGNORE", "x*,y*")];
+        let daemon = daemon_at(&dir, free_address(), &["--interval", "7", "--media", "flash"], &environment);
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(SMALL_PHONE, Theme::Light);
+        open_settings(&daemon, &browser);
+        let owned = [
+            ("interval", "7", "--interval"),
+            ("media", "flash", "--media"),
+            // What a medium means is said with the medium.
+            ("flush", "3600", "--media"),
+            ("units", "bytes", "NETPULSE_UNITS"),
+            ("max_retries", "9", "NETPULSE_MAX_RETRIES"),
+            ("ignore", "x*, y*", "NETPULSE_IGNORE"),
+        ];
+        for (key, ..) in settings() {
+            let owner = owned.iter().find(|(known, ..)| *known == key);
+            let disabled = browser.run(&format!("return document.querySelector('{}').disabled", input(key)));
+            let about = text_of(&browser, &format!("#about-{key}"));
+            assert_eq!(disabled, owner.is_some(), "{key}");
+            match owner {
+                Some((_, text, owner)) => {
+                    assert_eq!(typed(&browser, key), *text);
+                    assert!(about.starts_with(&format!("Set by {owner}: ")), "{about}");
+                }
+                None => assert!(!about.contains("Set by"), "{about}"),
+            }
+        }
+        // The others can be changed.
+        set(&browser, "retry_delay", "3");
+        browser.wait("something to save", "return !document.querySelector('.chief').disabled");
+        browser.click(".chief");
+        wait_until("it is saved", || daemon.get("/api/config")["settings"]["retry_delay"]["value"] == 3.0);
+        no_complaints(&browser);
+    });
+}
+
+#[test]
+fn colours_are_chosen_at_once_and_kept() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        let Some(browser) = Browser::start(&dir) else { return };
+        let ground = || browser.run("return getComputedStyle(document.body).backgroundColor");
+        const LIGHT: &str = "rgb(242, 244, 247)";
+        const DARK: &str = "rgb(14, 19, 24)";
+        for (system, choice, expect) in [
+            (Theme::Light, "", LIGHT),
+            (Theme::Light, "dark", DARK),
+            (Theme::Dark, "light", LIGHT),
+            (Theme::Dark, "dark", DARK),
+            (Theme::Dark, "", DARK),
+        ] {
+            browser.wear(PHONE, system);
+            open_settings(&daemon, &browser);
+            pick(&browser, &control(&browser, "Colours"), choice);
+            assert_eq!(ground(), expect, "{choice} where the system has {system:?}");
+            open_settings(&daemon, &browser);
+            assert_eq!(ground(), expect, "{choice} where the system has {system:?}, loaded anew");
+            let select = control(&browser, "Colours");
+            assert_eq!(browser.run(&format!("return document.querySelector('{select}').value")), choice);
+        }
+        // It follows the system while the page is open.
+        browser.wear(PHONE, Theme::Light);
+        assert_eq!(ground(), LIGHT);
+        no_complaints(&browser);
+    });
+}
+
+/// Times are the reader's, days are the router's: both are said where they differ.
+#[test]
+fn days_are_the_routers_where_the_reader_lives_elsewhere() {
+    chart_in("<+0530>-5:30", |_, daemon, browser| {
+        open(daemon, browser, "#/usage?by=day&i=wan0");
+        browser.wait("the rows", USAGE_READY);
+        browser.wait(
+            "it is said",
+            "return [...document.querySelectorAll('.usage .soft')]
+            .some((p) => p.textContent === \"Days are the router's (<+0530>-5:30), times are yours.\")",
+        );
+        let days = daemon.get("/api/traffic/totals?by=day&limit=31&interface=wan0");
+        let today = days.as_array().unwrap().last().unwrap();
+        assert!(today["from"].as_str().unwrap().ends_with("T18:30:00Z"), "{today}");
+        usage(browser, &days, "day");
+        tile(browser, "Today", &today["rx_bytes"], &today["tx_bytes"]);
+
+        // A day under the cursor has the date that it has on the router.
+        requests(browser);
+        open(daemon, browser, "#/?i=wan0&range=30d&by=day");
+        browser.wait("the chart", CHART_READY);
+        let series = daemon.get(&asked(browser, "/api/traffic/series"));
+        let step = series["step"].as_i64().unwrap();
+        assert!(step >= DAY, "{step}");
+        browser.run("document.querySelector('#history').dispatchEvent(new Event('focusin'))");
+        browser.wait("the keys", "return document.querySelector('#chart').onkeydown");
+        browser.run("document.querySelector('#chart').focus()");
+        press(browser, "ArrowLeft", false);
+        browser.wait("a cursor", "return !document.querySelector('#read').hidden");
+        let last = series["t"].as_array().unwrap().len() - 1;
+        let middle = seconds(&series["t"][last]) + step / 2;
+        let expect = date(browser, middle);
+        assert_eq!(text_of(browser, "#read").lines().next(), Some(expect.as_str()));
+        assert_ne!(expect, date(browser, seconds(&series["t"][last])));
+
+        // At home nothing is said.
+        browser.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": "Asia/Kolkata" }));
+        open(daemon, browser, "#/usage?by=day&i=wan0");
+        browser.wait("the rows", USAGE_READY);
+        rest(300);
+        assert!(!text_of(browser, ".usage").contains("times are yours"));
     });
 }

@@ -93,7 +93,7 @@ export function changes(settings, texts) {
     const setting = settings[key];
     // An empty field means the default; choices have no empty one.
     const usual = CHOICE.test(setting?.kind) && now === String(setting.default);
-    if (setting && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
+    if (setting && !setting.owner && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
   }
   return body;
 }
@@ -323,7 +323,7 @@ function usage({ root, params }) {
       bars.parentNode.hidden = figures.hidden = idle;
       const today = days?.at(-1);
       put(empty, idle ? "Nothing is recorded of this time. Figures appear minutes after the first traffic."
-        : today && clock(today.from) !== "00:00" ? `Days are the router's (${shell.health.details.clock.timezone}), times are yours.` : "");
+        : today && clock(today.to) !== "00:00" ? `Days are the router's (${shell.health.details.clock.timezone}), times are yours.` : "");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
@@ -510,7 +510,7 @@ function settings({ root }) {
       const setting = config[key];
       // One setting's default may follow from another's value.
       input.placeholder = setting.default;
-      if (!(key in edited)) input.value = setting.owner ? [setting.value].join(", ") : text(setting);
+      if (!(key in edited)) input.value = setting.owner ? [setting.value].flat().join(", ") : text(setting);
     }
     mark({});
   }
