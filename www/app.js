@@ -344,7 +344,7 @@ function takeEvents(answer) {
 
 function eventsPath() {
   const { from, to } = frame();
-  return shell.interfaces && `api/events?limit=200&from=${from}&to=${to}`;
+  return shell.interfaces && `api/events?limit=200&from=${from}&to=${to}&kind=${MARKS.join("&kind=")}`;
 }
 
 let reaching;
@@ -363,7 +363,7 @@ function reach(event) {
 for (const event of ["pointerover", "focusin", "click"]) $("history").addEventListener(event, reach);
 const [, , , , back, , over, by] = $("tools").children;
 
-const marks = () => events.filter(({ time, kind, interface: name }) => time && MARKS.includes(kind) && (!name || chosen().includes(name)))
+const marks = () => events.filter(({ time, interface: name }) => time && (!name || chosen().includes(name)))
   .map(({ time, interface: name, detail }) => [seconds(time), `${name} ${detail}`]);
 
 function showHistory() {

@@ -78,7 +78,8 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     const { t, step, lines } = plot.data;
     look.at = i < t.length ? t[i] + step / 2 : null;
     const text = look.at && [
-      step < 86400 ? moment(t[i]) : day(t[i], true),
+      // The router's days may begin at another hour than the reader's.
+      step < 86400 ? moment(t[i]) : day(t[i] + step / 2, true),
       ...lines.map((line) => {
         const [rx, tx, rxPeak, txPeak] = amounts(SIDES.map((side) => line[side]?.[i]), shell.units, "rate");
         return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}`;

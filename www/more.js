@@ -93,7 +93,7 @@ export function changes(settings, texts) {
     const setting = settings[key];
     // An empty field means the default; choices have no empty one.
     const usual = CHOICE.test(setting?.kind) && now === String(setting.default);
-    if (setting && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
+    if (setting && !setting.owner && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
   }
   return body;
 }
@@ -156,7 +156,7 @@ function fill(node, data, build) {
 
 // Pairs of a word and what it says: a text, or one for down and one for up. What is not known is left out.
 function facts(node, pairs) {
-  const known = pairs.filter(([, value]) => value);
+  const known = pairs.filter((pair) => pair?.[1]);
   fill(node, known, () => known.map(([term, value]) => el("div", null, el("dt", null, term), el("dd", null, Array.isArray(value) ? bothWays(...value) : value))));
 }
 
@@ -199,10 +199,14 @@ const kept = ({ saved }) => (saved === false ? "Done, and not on disk yet." : "D
 
 // Asks for the access token. Gives back what was typed, or nothing.
 export function request(el) {
+  // One that was sent and not taken.
+  const wrong = localStorage.token;
+  delete localStorage.token;
   const input = el("input", { autocomplete: "off", spellcheck: false, required: true });
   const dialog = el("dialog.card", { ariaLabel: "Access token" }, el("form", { method: "dialog" },
     el("h2", null, "Access token"),
-    el("p", null, "Changes need it: ", el("code", null, "net-pulse token"), " prints it on the router. This browser keeps it."),
+    wrong && el("p.bad", { role: "alert" }, "That is not it."),
+    el("p", null, "Changes need it: ", el("code", null, "net-pulse token"), " on the router prints it. This browser keeps it."),
     el("label", null, "Token ", input),
     el("p.bar", null, el("button", { value: "ok" }, "Go on"), el("button", { formNoValidate: true }, "Cancel")),
   ));
@@ -225,7 +229,7 @@ function usage({ root, params }) {
   const feeds = [
     { what: "usage", every: 60, path: () => path(by, { ...Object.fromEntries(params), limit: params.get("from") ? 1000 : PERIODS[by].count }), take: (answer) => (rows = read(answer)) },
     { what: "this month", every: 60, path: () => path("month", { limit: 1 }), take: (answer) => (months = read(answer)) },
-    { what: "days", every: 60, path: () => path("day", { limit: 366 }), take: (answer) => (days = read(answer)) },
+    { what: "days", every: 300, path: () => path("day", { limit: 366 }), take: (answer) => (days = read(answer)) },
   ];
 
   const tiles = ["Today", "Yesterday", "This month", "At this pace"].map((title) =>
@@ -304,7 +308,8 @@ function usage({ root, params }) {
       });
       const [month] = latest(months ?? [], now);
       const guess = month && days?.[0] && project(month, days[0].from, now);
-      [...latest(days ?? [], now), month, guess].forEach((row, i) => {
+      const { today_rx_bytes: rx, today_tx_bytes: tx } = shell.find(of) ?? {};
+      [rx != null && { rx, tx }, latest(days ?? [], now)[1], month, guess].forEach((row, i) => {
         const texts = row ? sizes(sums(row)) : [NOTHING, NOTHING, i > 2 && month && days ? "too early" : NOTHING];
         tiles[i].querySelectorAll("span, b").forEach((node, k) => put(node, texts[(k + 2) % 3]));
       });
@@ -316,7 +321,9 @@ function usage({ root, params }) {
       earlier.href = hash("usage", { by, i: chosen(), to: first?.from });
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
-      put(empty, idle ? "Nothing is recorded of this time. The first figures appear minutes after the first traffic." : "");
+      const today = days?.at(-1);
+      put(empty, idle ? "Nothing is recorded of this time. Figures appear minutes after the first traffic."
+        : today && clock(today.to) !== "00:00" ? `Days are the router's (${shell.health.details.clock.timezone}), times are yours.` : "");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
@@ -352,7 +359,7 @@ function iface({ root, name }) {
   const alias = el("input", { maxLength: 64, autocomplete: "off" });
   const save = el("button", null, "Save");
   const watch = choice("Watch it", [["null", "as the rules say"], ["true", "always"], ["false", "never"]], "null", (value, node) =>
-    act(node, () => set({ monitored: JSON.parse(value) })));
+    act(node, () => set({ monitored: JSON.parse(value) }).finally(() => (seen = null))));
   const main = button("…", () => set({ primary: !fixed() }));
   const fixed = () => iface.primary && shell.settings?.primary?.value === name;
   const gone = el("select", { ariaLabel: "Absent interface" });
@@ -390,14 +397,14 @@ function iface({ root, name }) {
         ...(iface.addresses ?? []).map(({ family, address, netmask }) => [family === "inet" ? "IPv4" : "IPv6", netmask ? `${address}/${prefix(netmask)}` : address]),
         ["MAC", iface.mac], ["MTU", iface.mtu], ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
       ]);
-      parts[1].hidden = !stats;
+      parts[1].hidden = away || !stats;
       const late = records?.length && recent(records, shell.now());
       const row = (key) => stats && [key, ["rx", "tx"].map((side) => count(stats[`${side}_${key}`]))];
       const lately = (key) => late && [`in the last ${span(Math.ceil(late.seconds / 60) * 60)}`, late[key].map(count)];
-      facts(counters, [row("bytes"), row("packets"), row("errors"), lately("errors"), row("drops"), lately("drops")].filter(Boolean));
+      facts(counters, [row("bytes"), row("packets"), row("errors"), lately("errors"), row("drops"), lately("drops")]);
       if (alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
-      const among = (key) => settings?.[key]?.value.includes(name);
-      if (seen !== settings) watch.lastChild.value = among("interfaces") ? "true" : among("ignore") ? "false" : "null";
+      const said = (pattern) => settings?.ignore?.value.includes(pattern);
+      if (seen !== settings) watch.lastChild.value = said(`!${name}`) ? "true" : said(name) ? "false" : "null";
       seen = settings;
       main.hidden = away || (iface.primary && !fixed());
       put(main, fixed() ? "Find the headline by its traffic" : "Make it the headline");
@@ -427,7 +434,7 @@ function system({ root }) {
     update() {
       const { health } = shell;
       const amount = (bytes) => bytes != null && sizes([bytes])[0];
-      const { database = {}, collector, interfaces } = health?.details ?? {};
+      const { database = {}, collector, interfaces, clock } = health?.details ?? {};
       if (collector) {
         const { stats } = collector;
         const ago = (time) => time && `${span(shell.now() - seconds(time))} ago, ${when(time)}`;
@@ -451,6 +458,7 @@ function system({ root }) {
       facts(machine, [
         ["Up for", info && span(info.uptime_seconds)], ["Memory free", info && sizes([info.memory_available, info.memory_total]).join(" of ")],
         ["Net-Pulse", info?.version], ["runs for", collector && span(collector.stats.uptime_seconds)],
+        ["its time zone", clock?.timezone],
         ["takes memory", amount(metrics?.rss_bytes)],
       ]);
       story(happened, events ?? [], true);
@@ -466,14 +474,14 @@ const GROUPS = {
   "How long it is kept, in days": { keep_samples_days: "Samples", keep_5min_days: "Five minutes", keep_hours_days: "Hours" },
   "How it is shown": { timezone: "Time zone", units: "Rates in", prefixes: "Units" },
 };
-const WORDS = { si: "MB (1000)", iec: "MiB (1024)", true: "yes", false: "no" };
+const WORDS = { si: "MB (1000)", iec: "MiB (1024)" };
 
 function settings({ root }) {
   let config = {};
   const inputs = {};
   const wanted = () => changes(config, Object.fromEntries(Object.entries(inputs).map(([key, { input }]) => [key, input.value])));
   const submit = el("button.chief", null, "Save");
-  const undo = el("button", { type: "button", onclick: show }, "Undo");
+  const undo = el("button", { type: "button", onclick: () => show() }, "Undo");
   const groups = el("div");
   const edit = form(submit, save, groups, card("", bar(submit, undo)));
 
@@ -481,10 +489,11 @@ function settings({ root }) {
   ask("settings");
 
   function control(key, title) {
-    const { kind, words, min = "", max = "", help, owner, default: usual } = config[key];
+    const { kind, words, min = "", max = "", help, owner } = config[key];
     const choices = kind === "word" ? words : kind === "switch" && ["true", "false"];
     const input = choices ? options(el("select"), choices.map((word) => [word, WORDS[word] ?? word]))
-      : el("input", { type: /integer|decimal/.test(kind) ? "number" : "text", min, max, step: "any", placeholder: key === "flush" ? "" : usual, autocomplete: "off", autocapitalize: "off" });
+      // A field of numbers would keep to itself what is none.
+      : el("input", { inputMode: /integer|decimal/.test(kind) ? "decimal" : "text", autocomplete: "off", autocapitalize: "off" });
     input.disabled = owner;
     input.setAttribute("aria-describedby", `about-${key}`);
     const fault = el("span.bad");
@@ -493,10 +502,16 @@ function settings({ root }) {
       el("small", null, `${owner ? `Set by ${owner}: ` : ""}${help}${max && ` (${min} to ${max})`}`)));
   }
 
-  function show() {
+  // All but what somebody is typing.
+  function show(edited = {}) {
     fill(groups, Object.keys(config).map((key) => config[key].owner), () => Object.entries(GROUPS).map(([title, names]) =>
       el("fieldset.card", null, el("legend", null, title), Object.keys(names).filter((key) => config[key]).map((key) => control(key, names[key])))));
-    for (const [key, { input }] of Object.entries(inputs)) input.value = config[key].owner ? [config[key].value].join(", ") : text(config[key]);
+    for (const [key, { input }] of Object.entries(inputs)) {
+      const setting = config[key];
+      // One setting's default may follow from another's value.
+      input.placeholder = setting.default;
+      if (!(key in edited)) input.value = setting.owner ? [setting.value].flat().join(", ") : text(setting);
+    }
     mark({});
   }
 
@@ -547,7 +562,7 @@ function settings({ root }) {
       const query = Object.entries({ ...asked, start_time: from.value, end_time: to.value && `${to.value}T23:59:59` }).filter(([, value]) => value);
       const path = `api/export/traffic?${new URLSearchParams(query)}`;
       // Past this page, as it may be long; where reading needs the token, it cannot.
-      download(config.private?.value ? await api(path) : path, asked.format);
+      download(config.private?.value ? await send("GET", path) : path, asked.format);
     }), button("Backup", async () => download(await send("POST", "api/backup"), "db"))));
 
   function download(what, ending) {
@@ -561,11 +576,10 @@ function settings({ root }) {
   return {
     title: "Settings",
     update() {
-      // What somebody is typing is not taken from them.
       if (shell.settings && shell.settings !== config) {
-        const edited = Object.keys(wanted()).length;
+        const edited = wanted();
         config = shell.settings;
-        if (!edited) show();
+        show(edited);
       }
       const stopped = shell.health?.collector_status === "stopped";
       start.hidden = !stopped;

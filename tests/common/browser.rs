@@ -249,6 +249,14 @@ impl Browser {
         self.post("actions", json!({ "actions": [mouse] }));
     }
 
+    /// Answers the page's question (`confirm`), and gives back what it said.
+    pub fn confirm(&self, yes: bool) -> String {
+        let path = format!("/session/{}/alert/text", self.session);
+        let said = self.call("GET", &path, Value::Null).as_str().expect("a question").to_string();
+        self.post(if yes { "alert/accept" } else { "alert/dismiss" }, json!({}));
+        said
+    }
+
     /// What is in sight of it.
     pub fn text(&self, selector: &str) -> String {
         let script = format!("return document.querySelector({})?.innerText", json!(selector));

@@ -124,6 +124,13 @@ test("a word that is the default's is the default again", () => {
   check(changes({ media }, { media: "disk" }), { media: null });
 });
 
+test("what is owned is never sent", () => {
+  // The saves that another flag means are no default of theirs.
+  const flush = { kind: "integer", value: 3600, default: 3600, origin: "default", owner: "--media" };
+  const ignore = { kind: "list", value: ["x*", "y*"], default: [], origin: "environment", owner: "NETPULSE_IGNORE" };
+  check(changes({ flush, ignore }, { flush: "3600", ignore: "x*,y*" }), {});
+});
+
 test("faults find their fields", () => {
   const fault = (name, msg) => ({ loc: ["body", name], msg, input: "" });
   check(faultsOf([fault("interval", "must be less"), fault("media", "is no word")]), { interval: "must be less", media: "is no word" });
