@@ -7,7 +7,10 @@ use net_pulse::clock::Zone;
 use net_pulse::config::Config;
 use net_pulse::live::Tuning;
 use net_pulse::model::{Batch, Counters, Event, EventKind, Kind, Mark, Record, Sample, Tick};
+use net_pulse::source::boot_id;
 use net_pulse::store::{Flush, Options, Store};
+use nix::sys::time::TimeValLike;
+use nix::time::ClockId;
 
 pub const INTERFACES: u32 = 24;
 
@@ -118,6 +121,7 @@ const EVENING_BYTES: f64 = 1_400_000.0;
 pub fn fill_home(path: &str) {
     const DAY: i64 = 86_400;
     let until = unix() - 60;
+    let mono_ms = nix::time::clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock").num_milliseconds() as u64;
     let start = until - 365 * DAY;
     let restart = until - 10 * 3600;
     let outage = (until - 4 * DAY) / DAY * DAY + 18 * 3600;
@@ -130,7 +134,7 @@ pub fn fill_home(path: &str) {
             kind,
             alias: alias.to_string(),
             ifindex: 1000 + id,
-            boot: "another".to_string(),
+            boot: boot_id(),
             first_seen: start,
             last_seen: until,
             raw: Counters::ZERO,
@@ -194,7 +198,9 @@ pub fn fill_home(path: &str) {
                 let delta = Counters([rx, tx, rx / 1100 + 1, tx / 700 + 1, 0, 0, 0, 0]);
                 batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: step as u64 * 1000, delta });
             }
-            batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(now), end: batch.samples.len() });
+            // On this boot: links that are made anew now have carried nothing before the last of them.
+            let mono_ms = mono_ms.saturating_sub((until + 60 - now) as u64 * 1000);
+            batch.ticks.push(Tick { seq, mono_ms, unix: Some(now), end: batch.samples.len() });
             if batch.ticks.len() == 240 {
                 save(&mut store, &mut batch, &mut records);
             }
