@@ -214,7 +214,7 @@ const touched = matchMedia("(pointer: coarse)").matches;
 if (touched)
   for (const node of seen("nav a, .bar a, button, select, input, summary, #list th a, footer a")) {
     const { width, height } = node.getBoundingClientRect();
-    if (Math.min(width, height) < 44) faults.push(`${called(node)} is ${width.toFixed(1)} x ${height.toFixed(1)}, too small for a thumb`);
+    if (Math.round(Math.min(width, height)) < 44) faults.push(`${called(node)} is ${width.toFixed(1)} x ${height.toFixed(1)}, too small for a thumb`);
   }
 for (const node of seen("td, dd, #rates b, .tile b, #today"))
   if (!getComputedStyle(node).fontVariantNumeric.includes("tabular-nums")) faults.push(`${called(node)}: no tabular figures`);
@@ -335,7 +335,7 @@ fn every_view_on_every_screen() {
         for (screen, theme) in WEARS {
             browser.wear(screen, theme);
             browser.visit(&home.url(""));
-            browser.wait("it is live", "return document.querySelector('#state').textContent == 'live'");
+            browser.wait("it is live", LIVE);
             for view in views() {
                 view.show(&browser);
                 eye.look(view.name, screen, theme);
@@ -344,5 +344,213 @@ fn every_view_on_every_screen() {
             only_to(&browser, &home.url(""));
         }
         eye.close();
+        picture_of_the_readme(&browser, &home);
+    });
+}
+
+/// A light desktop and a dark phone, side by side.
+fn picture_of_the_readme(browser: &Browser, home: &Home) {
+    let pictures = [(DESKTOP, Theme::Light), (PHONE, Theme::Dark)].map(|(screen, theme)| {
+        browser.wear(screen, theme);
+        browser.visit(&home.url("#/?range=24h"));
+        browser.wait("it is live", LIVE);
+        browser.wait("its chart", "return performance.getEntriesByType('resource').some(({ name }) => name.includes('series'))");
+        settle(browser);
+        let name = format!("readme-{}.png", screen.width);
+        fs::write(album().join(&name), browser.screenshot()).expect("room on the disk");
+        name
+    });
+    let page = format!(
+        "<!doctype html><style>body {{ margin: 0; padding: 20px; width: 1180px; box-sizing: border-box; display: flex; gap: 20px; align-items: center; background: #fff }}
+         img {{ flex: 1; min-width: 0; border-radius: 10px; box-shadow: 0 0 0 1px #ccd3da }} img + img {{ flex: 0 0 250px }}</style>
+         <img src={}><img src={}>",
+        pictures[0], pictures[1]
+    );
+    let path = album().join("readme.html");
+    fs::write(&path, page).expect("room on the disk");
+    browser.wear(Screen { width: 1180, height: 600, phone: false }, Theme::Light);
+    browser.visit(&format!("file://{}", path.display()));
+    browser.wait("both pictures", "return [...document.images].every(({ complete, naturalWidth }) => complete && naturalWidth)");
+    let picture = browser.whole_page();
+    assert!(picture.len() < 150_000, "{} bytes for README.md", picture.len());
+    fs::write(album().join("readme.png"), picture).expect("room on the disk");
+}
+
+const LIVE: &str = "return document.querySelector('#state').textContent == 'live'";
+
+/// From the first visit, with nothing to show, to a router that is away for a while.
+#[test]
+fn what_it_says_when_there_is_nothing_or_nobody() {
+    let axe = axe();
+    in_namespace(|| {
+        let dir = Dir::new();
+        let Some(browser) = Browser::start(&dir) else { return };
+        let mut eye = Eye { browser: &browser, axe: axe.as_deref(), faults: Vec::new() };
+        let everywhere = |eye: &mut Eye, name: &str| {
+            for (screen, theme) in WEARS {
+                browser.wear(screen, theme);
+                settle(&browser);
+                eye.look(name, screen, theme);
+            }
+        };
+
+        let bare = Daemon::start(&dir, &[]);
+        browser.open(&bare, "/");
+        let waiting = browser.wait("words for nothing", "return document.querySelector('#waiting:not([hidden])')?.textContent");
+        assert!(waiting.as_str().is_some_and(|text| text.starts_with("No interface has carried traffic yet.")), "{waiting}");
+        everywhere(&mut eye, "first-visit");
+        browser.run("location.hash = '#/usage'");
+        browser.wait("words for no usage", "return document.querySelector('.usage .soft')?.textContent.startsWith('Nothing is recorded')");
+        everywhere(&mut eye, "first-visit-usage");
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+        drop(bare);
+        browser.visit("about:blank");
+        browser.complaints();
+
+        let mut home = Home::new();
+        browser.visit(&home.url("#/settings"));
+        browser.click_text("button", "Stop");
+        browser.wait("the question for the token", "return document.querySelector('dialog[open]')");
+        everywhere(&mut eye, "token");
+        let complaints = browser.complaints();
+        assert!(complaints.len() == 1 && complaints[0].contains("401"), "{complaints:#?}");
+        let token = fs::read_to_string(home.dir.join("net-pulse.db.token")).expect("a token");
+        browser.fill("dialog input", token.trim());
+        browser.click_text("dialog button", "Go on");
+        browser.wait("it is stopped", "return document.querySelector('#stopped').checkVisibility()");
+        assert_eq!(browser.text("#state"), "▲ stopped".trim_start_matches("▲ "));
+        browser.run("location.hash = '#/?range=24h'");
+        browser.wait("its chart", "return performance.getEntriesByType('resource').some(({ name }) => name.includes('series'))");
+        everywhere(&mut eye, "stopped");
+        browser.click("#stopped button");
+        browser.wait("it goes on", "return !document.querySelector('#stopped').checkVisibility()");
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+
+        let figures = "return [...document.querySelectorAll('#rates b, #list td')].map((node) => node.textContent).join()";
+        browser.wait("figures", "return /\\d/.test(document.querySelector('#rates b').textContent)");
+        home.daemon.take().expect("it ran").kill();
+        browser.wait("the bar", "return document.querySelector('#trouble').checkVisibility()");
+        assert!(browser.text("#trouble").starts_with("No answer since"), "{}", browser.text("#trouble"));
+        assert_eq!(browser.text("#state"), "no answer");
+        let last = browser.run(figures);
+        everywhere(&mut eye, "gone");
+        // Longer than a rate is fresh with an answer.
+        rest(11_000);
+        assert_eq!(browser.run(figures), last, "the last data are still there");
+        assert!(last.as_str().is_some_and(|last| last.starts_with(char::is_numeric)), "{last}");
+        browser.click_text("nav a", "System");
+        rest(500);
+        home.start();
+        browser.wait("it is live again", LIVE);
+        browser.wait("no bar", "return !document.querySelector('#trouble').checkVisibility()");
+        browser.wait("the view that was asked for", "return document.querySelector('.system')?.innerText.includes('All is well')");
+        browser.click_text("nav a", "Now");
+        browser.wait("other figures", &format!("return (() => {{ {figures} }})() != {last}"));
+        for complaint in browser.complaints() {
+            assert!(complaint.contains("net::ERR_CONNECTION"), "{complaint}");
+        }
+        eye.close();
+    });
+}
+
+/// What one round trip of a fresh connection holds: ten segments.
+const FIRST_VIEW_BYTES: f64 = 14_336.0;
+
+#[test]
+fn the_first_view_is_one_round_trip_and_does_not_jump() {
+    in_namespace(|| {
+        let home = Home::new();
+        let Some(browser) = Browser::start(&home.dir) else { return };
+        browser.wear(PHONE, Theme::Light);
+        browser.devtools("Network.clearBrowserCache", json!({}));
+        browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": "window.shifts = [];
+            new PerformanceObserver((list) => shifts.push(...list.getEntries().map(({ value, sources }) => [value, sources.map(({ node }) => node?.id || node?.nodeName).join()])))
+                .observe({ type: 'layout-shift', buffered: true })" }));
+        browser.visit(&home.url(""));
+        browser.wait("its chart", "return performance.getEntriesByType('resource').some(({ name }) => name.includes('series'))");
+        settle(&browser);
+        let mut files: Vec<(String, f64)> = Vec::new();
+        let events = browser.network();
+        for event in &events {
+            if event["method"] != "Network.requestWillBeSent" {
+                continue;
+            }
+            let url = event["params"]["request"]["url"].as_str().expect("a URL");
+            let path = url.strip_prefix(&home.url("")).unwrap_or(url);
+            let of = |end: &&Value| end["method"] == "Network.loadingFinished" && end["params"]["requestId"] == event["params"]["requestId"];
+            if !path.starts_with("api/") {
+                let end = events.iter().find(of).unwrap_or_else(|| panic!("{path} has no end"));
+                files.push((path.to_string(), end["params"]["encodedDataLength"].as_f64().expect("a number")));
+            }
+        }
+        let total: f64 = files.iter().map(|(_, bytes)| bytes).sum();
+        println!("{files:?}: {total}");
+        let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort();
+        // The icon a second time, for the tab: it has not changed since.
+        names.dedup();
+        assert_eq!(names, ["", "app.js", "chart.js", "format.js", "icon.svg", "style.css"]);
+        assert!(total > 10_000.0 && total <= FIRST_VIEW_BYTES, "{files:?}: {total}");
+        assert_eq!(ask(home.address, "GET", "/favicon.ico", "image/*", None).expect("an answer").status, 200);
+
+        rest(5000);
+        let shifts = browser.run("return shifts");
+        let moved: f64 = shifts.as_array().expect("a list").iter().map(|shift| shift[0].as_f64().expect("a number")).sum();
+        assert!(moved < 0.01, "{shifts}");
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn addresses_and_figures() {
+    in_namespace(|| {
+        let home = Home::new();
+        let Some(browser) = Browser::start(&home.dir) else { return };
+        let pressed = |group: &str| {
+            browser.run(&format!("return [...document.querySelectorAll('{group} [aria-pressed=true]')].map((node) => node.textContent)"))
+        };
+        browser.wear(DESKTOP, Theme::Light);
+
+        browser.visit(&home.url("#/?i=wg0&i=wlan0&range=7d&over=1"));
+        browser.wait("its chart", "return document.querySelector('#step').textContent == 'averages of 30 min, pale: peaks'");
+        assert_eq!(pressed("#ranges"), json!(["7d"]));
+        assert_eq!(pressed("#who"), json!(["Office", "Wi-Fi"]));
+        assert_eq!(pressed("#tools"), json!(["Overlay"]));
+        browser.click_text("nav a", "Usage");
+        browser.click_text(".usage nav a", "months");
+        browser.wait("months", "return document.querySelector('.usage nav [aria-current]')?.textContent == 'months'");
+        browser.back();
+        browser.wait("days", "return document.querySelector('.usage nav [aria-current]')?.textContent == 'days'");
+        browser.back();
+        browser.wait("the chart", "return document.querySelector('#history').checkVisibility()");
+        assert!(browser.address().ends_with("#/?i=wg0&i=wlan0&range=7d&over=1"), "{}", browser.address());
+        assert_eq!(pressed("#ranges"), json!(["7d"]));
+        browser.visit("about:blank");
+        browser.visit(&home.url("#/interface/br-lan"));
+        browser.wait("the interface", "return document.querySelector('.interface h2:not(:empty)')?.textContent == 'br-lan · Home network'");
+
+        // A day that is over, in its hours: what the table says is what the API answers.
+        let midnight = unix() / 86_400 * 86_400 - 3 * 86_400;
+        browser.visit("about:blank");
+        browser.visit(&home.url(&format!("#/?from={midnight}&to={}&by=hour", midnight + 86_400)));
+        browser.wait("its chart", "return document.querySelector('#step').textContent.startsWith('averages of 1 h')");
+        browser.click("#figures summary");
+        let shown = browser.wait("its figures", "const rows = [...document.querySelectorAll('#table tr')].map((row) => [...row.cells].map((cell) => cell.textContent));
+            return rows.length > 20 && rows.slice(1)");
+        let path = format!("/api/traffic/series?interface=wan0&from={midnight}&to={}&points=24", midnight + 86_400);
+        let series = home.daemon().get(&path);
+        let columns = ["rx", "tx", "rx_peak", "tx_peak"].map(|side| &series["interfaces"]["wan0"][side]);
+        let mut expected = Vec::new();
+        for hour in 0..24 {
+            let cells = columns.map(|column| match column[hour].as_f64() {
+                Some(rate) => format!("{:.2}", rate * 8.0 / 1e6),
+                None => "–".to_string(),
+            });
+            expected.push(cells.to_vec());
+        }
+        let of_day = |row: &Value| (1..5).map(|at| row[at].as_str().unwrap_or_default().to_string()).collect::<Vec<_>>();
+        let shown: Vec<_> = shown.as_array().expect("rows").iter().map(of_day).collect();
+        assert_eq!(shown, expected);
+        assert_ne!(shown[2], shown[20]);
     });
 }
