@@ -83,7 +83,7 @@ pub fn fill(path: &str, past: Past) {
 }
 
 fn save(store: &mut Store, batch: &mut Batch, records: &mut Vec<Record>) {
-    save_with(store, batch, records, &[], &[]);
+    save_with(store, batch, records, &[], &[], &Zone::UTC);
 }
 
 fn save_with(
@@ -92,9 +92,10 @@ fn save_with(
     records: &mut Vec<Record>,
     events: &[Event],
     settings: &[(String, Option<String>)],
+    zone: &Zone,
 ) {
     let keep = Tuning::of(&Config::default()).keep;
-    let flush = Flush { batch, anchors: &[], records, events, settings, keep, zone: &Zone::UTC };
+    let flush = Flush { batch, anchors: &[], records, events, settings, keep, zone };
     store.flush(&flush).expect("room on the disk");
     batch.clear();
     records.clear();
@@ -112,19 +113,24 @@ pub const HOME: [(&str, Kind, &str); 5] = [
 pub const SPARE: (&str, Kind, &str) = ("wwan0", Kind::Wwan, "LTE stick");
 
 /// How much a household does at each hour of its day, in hundredths of what it does in the evening.
-const RHYTHM: [u32; 24] =
-    [30, 14, 6, 4, 3, 4, 10, 24, 30, 26, 24, 28, 36, 34, 30, 34, 44, 58, 70, 86, 100, 98, 80, 52];
+const RHYTHM: [u32; 24] = [30, 14, 6, 4, 3, 4, 10, 24, 30, 26, 24, 28, 36, 34, 30, 34, 44, 58, 70, 86, 100, 98, 80, 52];
 const EVENING_BYTES: f64 = 1_400_000.0;
 
+/// What POSIX calls clocks that are so many hours ahead.
+pub fn posix_zone(ahead: i64) -> String {
+    format!("<{ahead:+03}>{}", -ahead)
+}
+
 /// A year of a household, as people would find it: days and nights, weekends, a fortnight away, an evening without the
-/// internet, a restart of the router this morning.
-pub fn fill_home(path: &str) {
+/// internet, a restart of the router this morning. Its clocks are so many hours ahead of UTC.
+pub fn fill_home(path: &str, ahead: i64) {
     const DAY: i64 = 86_400;
     let until = unix() - 60;
     let mono_ms = nix::time::clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock").num_milliseconds() as u64;
     let start = until - 365 * DAY;
     let restart = until - 10 * 3600;
-    let outage = (until - 4 * DAY) / DAY * DAY + 18 * 3600;
+    let outage = (until + ahead * 3600 - 4 * DAY) / DAY * DAY + (18 - ahead) * 3600;
+    let zone = Zone::parse(&posix_zone(ahead)).expect("a zone");
     let mut store = Store::open(path.as_ref(), &Options { max_bytes: 32 << 20 }).expect("a new history").store;
     let mut records: Vec<Record> = (1..)
         .zip(HOME.into_iter().chain([SPARE]))
@@ -154,7 +160,7 @@ pub fn fill_home(path: &str) {
                 continue;
             }
             seq += 1;
-            let (day, second) = (now.div_euclid(DAY), now.rem_euclid(DAY));
+            let (day, second) = ((now + ahead * 3600).div_euclid(DAY), (now + ahead * 3600).rem_euclid(DAY));
             let (hour, part) = ((second / 3600) as usize, (second % 3600) as f64 / 3600.0);
             let rhythm = f64::from(RHYTHM[hour]) * (1.0 - part) + f64::from(RHYTHM[(hour + 1) % 24]) * part;
             let weekend = if (day + 4).rem_euclid(7) % 6 == 0 { 1.5 } else { 1.0 };
@@ -202,7 +208,7 @@ pub fn fill_home(path: &str) {
             let mono_ms = mono_ms.saturating_sub((until + 60 - now) as u64 * 1000);
             batch.ticks.push(Tick { seq, mono_ms, unix: Some(now), end: batch.samples.len() });
             if batch.ticks.len() == 240 {
-                save(&mut store, &mut batch, &mut records);
+                save_with(&mut store, &mut batch, &mut records, &[], &[], &zone);
             }
         }
     }
@@ -220,7 +226,7 @@ pub fn fill_home(path: &str) {
         event(restart + 210, EventKind::Reset, HOME[0].0, "the counters began again"),
     ];
     let settings = [("primary_found".to_string(), Some(HOME[0].0.to_string()))];
-    save_with(&mut store, &mut batch, &mut records, &events, &settings);
+    save_with(&mut store, &mut batch, &mut records, &events, &settings, &zone);
 }
 
 pub struct Random(pub u32);
