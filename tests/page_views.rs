@@ -373,7 +373,7 @@ fn every_view_on_every_screen() {
 
 /// A light desktop and a dark phone, side by side.
 fn picture_of_the_readme(browser: &Browser, home: &Home) {
-    let desktop = Screen { height: 1040, ..DESKTOP };
+    let desktop = Screen { height: 1100, ..DESKTOP };
     let pictures = [(desktop, Theme::Light), (PHONE, Theme::Dark)].map(|(screen, theme)| {
         browser.wear(screen, theme);
         // What was unfolded is forgotten.
@@ -447,6 +447,18 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.complaints();
 
         let mut home = Home::new();
+        let young = Daemon::start(&Dir::new(), &[]);
+        browser.open(&young, "/");
+        let words =
+            browser.wait("words for no history", "return document.querySelector('#empty:not([hidden])')?.textContent");
+        assert!(words.as_str().is_some_and(|text| text.contains("The first figures appear minutes after")), "{words}");
+        browser.wait("a rate", "return /\\d/.test(document.querySelector('#rates b').textContent)");
+        everywhere(&mut eye, "first-minutes");
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+        drop(young);
+        browser.visit("about:blank");
+        browser.complaints();
+
         browser.visit(&home.url("#/settings"));
         browser.click_text("button", "Stop");
         browser.wait("the question for the token", "return document.querySelector('dialog[open]')");
