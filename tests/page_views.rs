@@ -447,7 +447,8 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.complaints();
 
         let mut home = Home::new();
-        let young = Daemon::start(&Dir::new(), &[]);
+        let fresh = Dir::new();
+        let young = Daemon::start(&fresh, &[]);
         browser.open(&young, "/");
         let words =
             browser.wait("words for no history", "return document.querySelector('#empty:not([hidden])')?.textContent");
