@@ -268,6 +268,15 @@ impl Browser {
         decode_base64(shot.as_str().expect("base64"))
     }
 
+    /// All of the page, however long: what is below the window is seen too.
+    pub fn whole_page(&self) -> Vec<u8> {
+        let size = self
+            .run("const { scrollWidth, scrollHeight } = document.documentElement; return [scrollWidth, scrollHeight]");
+        let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
+        let shot = self.devtools("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "clip": clip }));
+        decode_base64(shot["data"].as_str().expect("base64"))
+    }
+
     /// What the page wrote to the console as a warning or an error, and what the browser held against it: a request that
     /// failed, a breach of the content security policy. Each is told once.
     pub fn complaints(&self) -> Vec<String> {
