@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use common::browser::*;
 use common::past::{Random, unix};
@@ -1644,8 +1643,10 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
         browser.run("document.querySelector('#history').dispatchEvent(new Event('focusin'))");
         browser.wait("the keys", "return document.querySelector('#chart').onkeydown");
         browser.run("document.querySelector('#chart').focus()");
-        press(browser, "ArrowLeft", false);
-        browser.wait("a cursor", "return !document.querySelector('#read').hidden");
+        wait_until("there is something under the cursor", || {
+            press(browser, "ArrowLeft", false);
+            browser.run("return !document.querySelector('#read').hidden") == true
+        });
         let last = series["t"].as_array().unwrap().len() - 1;
         let middle = seconds(&series["t"][last]) + step / 2;
         let expect = date(browser, middle);
