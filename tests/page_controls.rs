@@ -883,6 +883,20 @@ fn each_cut_of_the_usage_is_what_the_api_says() {
             assert!(first >= 2, "{by}: {first} rows");
         }
 
+        // A bar that is pointed at says what it is.
+        browser.click_text(".usage nav a", "months");
+        browser.wait("months", "return document.querySelector('.usage caption')?.textContent === 'By the month'");
+        let rows = daemon.get("/api/traffic/totals?by=month&limit=24&interface=wan0");
+        let last = rows.as_array().unwrap().last().unwrap();
+        let (rx, tx) = (last["rx_bytes"].as_f64().unwrap(), last["tx_bytes"].as_f64().unwrap());
+        let texts = together(&[Some(rx), Some(tx), Some(rx + tx)], BYTES);
+        let [x, y, width, height] = frame(browser, ".bars > div:last-child");
+        browser.hover(x + width / 2, y + height - 3);
+        let month = &date(browser, (seconds(&last["from"]) + seconds(&last["to"])) / 2)[4..];
+        let name = format!("{} {}", &month[..3], &month[7..]);
+        let expect = format!(" · {name}: ↓ {} ↑ {} = {}", texts[0], texts[1], texts[2]);
+        reads(browser, ".bars + .soft span", &expect);
+
         // The same rows by their own address, and those before them.
         open(daemon, browser, "#/usage?by=month&i=lan0");
         browser.wait("the rows", USAGE_READY);
@@ -1446,7 +1460,10 @@ fn each_setting_is_changed_kept_and_given_back() {
         for (key, text, _) in settings() {
             assert_eq!(typed(&browser, key), text, "{key}");
         }
-        // Started anew: the page comes back by itself, with the same.
+        // Started anew: the page comes back by itself, with the same. What somebody is typing stays, what somebody else has
+        // changed is there.
+        set(&browser, "keep_5min_days", "33");
+        change(&daemon, json!({"keep_hours_days": 500}));
         drop(daemon.stop());
         browser.wait(
             "it is missed",
@@ -1460,7 +1477,11 @@ fn each_setting_is_changed_kept_and_given_back() {
             && document.querySelector('#trouble').hidden",
         );
         let document = || daemon.get("/api/config")["settings"].clone();
-        assert_eq!(all_there(&document()), Vec::<String>::new());
+        let follows = format!("return document.querySelector('{}').value === '500'", input("keep_hours_days"));
+        browser.wait("the other change", &follows);
+        assert_eq!(typed(&browser, "keep_5min_days"), "33");
+        assert_eq!(all_there(&document()), ["keep_hours_days"]);
+        change(&daemon, json!({"keep_hours_days": 400}));
         open_settings(&daemon, &browser);
         for (key, text, _) in settings() {
             assert_eq!(typed(&browser, key), text, "{key}");
@@ -1502,18 +1523,9 @@ fn each_setting_is_changed_kept_and_given_back() {
         }
         assert_eq!(typed(&browser, "keep_5min_days"), "31");
         assert_eq!(all_there(&document()), Vec::<String>::new());
-        // Somebody else changes something: what is typed here stays, the rest follows.
-        let other = daemon.request("PATCH", "/api/config", Some(json!({"keep_hours_days": 500}).to_string()));
-        assert_eq!(other.status, 200);
-        browser.click_text("nav a", "Now");
-        browser.back();
-        browser.wait(
-            "a new view",
-            &format!("return document.querySelector('{}')?.value === '500'", input("keep_hours_days")),
-        );
-        set(&browser, "keep_5min_days", "31");
         browser.click_text("button", "Undo");
         assert_eq!(typed(&browser, "keep_5min_days"), "30");
+        assert_eq!(typed(&browser, "timezone"), "<+0530>-5:30");
         // The console tells of the answer of 422.
         assert!(browser.complaints().iter().all(|line| line.contains("422")));
 
@@ -1534,6 +1546,12 @@ fn each_setting_is_changed_kept_and_given_back() {
         assert_eq!(browser.run(&format!("return document.querySelector('{}').placeholder", input("flush"))), "300");
         no_complaints(&browser);
     });
+}
+
+/// As from somewhere else.
+fn change(daemon: &Daemon, body: Value) {
+    let answer = daemon.request("PATCH", "/api/config", Some(body.to_string()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 /// Those whose values are not the same.
