@@ -57,7 +57,8 @@ async function api(path, { method, body } = {}) {
     lost = null;
     for (const feed of feeds()) feed.due = 0;
   }
-  if (answer.status === 401 && (method || !refused) && (await (asking ??= token()))) return api(path, { method, body });
+  // After several wrong ones they are only counted; the right one is taken at any time.
+  if ([401, 429].includes(answer.status) && (method || !refused) && (await (asking ??= token()))) return api(path, { method, body });
   const json = answer.headers.get("Content-Type") === "application/json";
   const content = await (json ? answer.json() : answer.blob());
   if (answer.ok) return content;

@@ -206,7 +206,7 @@ export function request(el) {
   const dialog = el("dialog.card", { ariaLabel: "Access token" }, el("form", { method: "dialog" },
     el("h2", null, "Access token"),
     wrong && el("p.bad", { role: "alert" }, "That is not it."),
-    el("p", null, "Changes need it: ", el("code", null, "net-pulse token"), " on the router prints it. This browser keeps it."),
+    el("p", null, el("code", null, "net-pulse token"), " on the router prints it. This browser keeps it."),
     el("label", null, "Token ", input),
     el("p.bar", null, el("button", { value: "ok" }, "Go on"), el("button", { formNoValidate: true }, "Cancel")),
   ));
