@@ -158,7 +158,7 @@ fn views() -> Vec<View> {
     const TOTALS: &[&str] = &["api/traffic/totals"];
     const IFACE: &[&str] = &["/stats", "api/events", "api/traffic/history"];
     const SYSTEM: &[&str] = &["api/system/info", "api/system/metrics", "api/events"];
-    let noon = midnight() - 43_200;
+    let (from, to) = (midnight() - 86_400, midnight());
     let open = "document.querySelectorAll('details').forEach((each) => (each.open = true));
         document.querySelector('#chart').focus({ preventScroll: true })";
     let mut found: Vec<View> = ["24h", "5m", "1h", "6h", "7d", "30d", "1y"]
@@ -166,7 +166,7 @@ fn views() -> Vec<View> {
         .map(|range| view(range, &format!("#/?range={range}"), if range == "5m" { LIVE } else { CHART }, ""))
         .collect();
     found.extend([
-        view("dragged", &format!("#/?from={}&to={}", noon - 5000, noon + 9000), CHART, ""),
+        view("a-day", &format!("#/?from={from}&to={to}"), CHART, ""),
         view("stacked", "#/?i=wlan0&i=eth1&i=wg0&range=24h", CHART, ""),
         view("overlaid", "#/?over=1&range=7d", CHART, ""),
         view("unfolded", "#/?range=24h&by=hour", CHART, open),
