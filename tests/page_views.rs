@@ -586,6 +586,10 @@ fn addresses_and_figures() {
         assert_eq!(pressed("#ranges"), json!(["7d"]));
         assert_eq!(pressed("#who"), json!(["Office", "Wi-Fi"]));
         assert_eq!(pressed("#tools"), json!(["Overlay"]));
+        browser.click_text("#ranges button", "30d");
+        browser.wait("a month", "return document.querySelector('#ranges [aria-pressed=true]').textContent == '30d'");
+        browser.back();
+        browser.wait("a week", "return document.querySelector('#ranges [aria-pressed=true]').textContent == '7d'");
         browser.click_text("nav a", "Usage");
         browser.click_text(".usage nav a", "months");
         browser.wait("months", "return document.querySelector('.usage nav [aria-current]')?.textContent == 'months'");
