@@ -556,7 +556,7 @@ fn the_first_view_is_one_round_trip_and_does_not_jump() {
         names.sort();
         // The icon a second time, for the tab: it has not changed since.
         names.dedup();
-        assert_eq!(names, ["", "app.js", "chart.js", "format.js", "icon.svg", "style.css"]);
+        assert_eq!(names, ["", "app.js", "icon.svg", "style.css"]);
         assert!(total > 10_000.0 && total <= FIRST_VIEW_BYTES, "{files:?}: {total}");
         assert_eq!(ask(home.address, "GET", "/favicon.ico", "image/*", None).expect("an answer").status, 200);
 

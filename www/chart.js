@@ -15,14 +15,14 @@ const BUCKETS = [10, 30, 60, 300, 900, 1800, 3600, 7200, 21600, 43200, DAY];
 const ENOUGH = 400;
 const MOST = 720;
 
+// The latest seconds. Names of interfaces may be anything, `constructor` too.
+export const emptyRing = () => ({ next: 0, t: [], interfaces: { __proto__: null } });
+
 // Appends a newer answer of `/api/traffic/live` to the older ones, and keeps the last `most` seconds. A `next` that fell
 // means a restarted service, times that fall mean that its clock was set: what was before has no place beside either.
 export function join(ring, more, most) {
   const restarted = more.next < ring.next;
-  if (restarted || more.t[0] <= ring.t.at(-1)) {
-    ring.t = [];
-    ring.interfaces = {};
-  }
+  if (restarted || more.t[0] <= ring.t.at(-1)) Object.assign(ring, emptyRing());
   ring.next = restarted && !more.t.length ? 0 : more.next;
   const nulls = (count) => Array(count).fill(null);
   const surplus = Math.max(0, ring.t.length + more.t.length - most);
