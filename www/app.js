@@ -390,7 +390,7 @@ function showHistory() {
   for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
   if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
   tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
-    && "Nothing is recorded of this time. The first figures appear minutes after the first traffic, and after a day the picture is whole.");
+    && "Nothing is recorded of this time. Figures appear minutes after the first traffic.");
   plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
 }
 
@@ -404,9 +404,7 @@ function showHome() {
   const main = shell.find(primary);
   const idle = interfaces && !main;
   tell("which", main && `${primary} ${main.alias}`);
-  tell("waiting", idle && (interfaces[0]
-    ? "No interface has carried traffic yet. One that does appears here by itself."
-    : "No network interface was found. One that is plugged in appears here by itself."));
+  tell("waiting", idle && "No interface has carried traffic yet. One that does appears here by itself.");
   $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => put(node, shell.rates(primary)[i]));
   document.querySelectorAll(".unit").forEach((node) => put(node, rateUnit(units)));
