@@ -452,7 +452,7 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.open(&young, "/");
         let words =
             browser.wait("words for no history", "return document.querySelector('#empty:not([hidden])')?.textContent");
-        assert!(words.as_str().is_some_and(|text| text.contains("The first figures appear minutes after")), "{words}");
+        assert!(words.as_str().is_some_and(|text| text.contains("Figures appear minutes after")), "{words}");
         browser.wait("a rate", "return /\\d/.test(document.querySelector('#rates b').textContent)");
         everywhere(&mut eye, "first-minutes");
         assert_eq!(browser.complaints(), Vec::<String>::new());

@@ -409,7 +409,7 @@ function showHistory() {
   for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
   if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
   tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
-    && "Nothing is recorded of this time. The first figures appear minutes after the first traffic, and after a day the picture is whole.");
+    && "Nothing is recorded of this time. Figures appear minutes after the first traffic.");
   plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
 }
 
