@@ -58,7 +58,9 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   // Where somebody went step by step, going back is not step by step.
   const settle = ([from, to], quietly) => {
     const more = Math.max(0, LEAST_S + from - to) / 2;
-    alter({ from: Math.floor(from - more), to: Math.ceil(to + more) }, quietly && !whole());
+    // There is nothing to see of what is to come.
+    const late = Math.max(0, to + more - shell.now());
+    alter({ from: Math.floor(from - more - late), to: Math.ceil(to + more - late) }, quietly && !whole());
   };
   const shift = (part) => settle(ends().map((time) => time + part * (plot.data.to - plot.data.from)), true);
   const zoom = (by) => {
