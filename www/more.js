@@ -322,7 +322,7 @@ function usage({ root, params }) {
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
       const today = days?.at(-1);
-      put(empty, idle ? "Nothing is recorded of this time. Figures appear minutes after the first traffic."
+      put(empty, idle ? "Nothing is recorded of this time."
         : today && clock(today.to) !== "00:00" ? `Days are the router's (${shell.health.details.clock.timezone}), times are yours.` : "");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
