@@ -269,6 +269,17 @@ fn ends(browser: &Browser) -> (i64, i64) {
     (end("from"), end("to"))
 }
 
+/// Once the chart says the same: the next step is taken from there.
+#[track_caller]
+fn shown(browser: &Browser) -> (i64, i64) {
+    let (from, to) = ends(browser);
+    stated(browser, "wan0", from, to);
+    (from, to)
+}
+
+/// All of the latest, in the hash and in the chart.
+const WHOLE: &str = "return !location.hash.includes('from=') && document.querySelector('#ranges [aria-pressed=true]')";
+
 /// The newest of the requests for this, once there is one.
 #[track_caller]
 fn asked(browser: &Browser, path: &str) -> String {
@@ -492,7 +503,7 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         browser.drag(&[(one, middle), (one + 60, middle), (other, middle)]);
         browser.wait("zoomed", "return location.hash.includes('from=')");
         let target = asked(browser, "/api/traffic/series");
-        let zoomed = ends(browser);
+        let zoomed = shown(browser);
         let step = daemon.get("/api/traffic/series?points=400")["step"].as_i64().unwrap();
         for (end, bucket) in [(zoomed.0, bounds[0]), (zoomed.1, bounds[1])] {
             assert!((bucket - 1..=bucket + step + 1).contains(&end), "{end} is not in {bucket} + {step}");
@@ -506,10 +517,10 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         let length = zoomed.1 - zoomed.0;
         let buttons = [("→", 0.5, 1.0), ("←", -0.5, 1.0), ("←", -0.5, 1.0), ("−", -0.5, 2.0), ("+", 0.5, 0.5)];
         for (word, by, factor) in buttons {
-            let before = ends(browser);
+            let before = shown(browser);
             browser.click_text("#tools button", word);
             browser.wait(word, &format!("return !location.hash.includes('from={}&')", before.0));
-            let (after, long) = (ends(browser), (before.1 - before.0) as f64);
+            let (after, long) = (shown(browser), (before.1 - before.0) as f64);
             let expect = match factor {
                 1.0 => (before.0 as f64 + by * long, before.1 as f64 + by * long),
                 _ => {
@@ -522,24 +533,23 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
             stated(browser, "wan0", after.0, after.1);
         }
         browser.back();
-        browser.wait("whole", "return !location.hash.includes('from=')");
-        browser.wait("24 h", "return document.querySelector('#ranges [aria-pressed=true]')?.textContent === '24h'");
+        browser.wait("whole", WHOLE);
 
         // By keys.
         browser.run("document.querySelector('#chart').focus()");
         let whole = unix();
         press(browser, "+", false);
         browser.wait("zoomed", "return location.hash.includes('from=')");
-        let half = ends(browser);
+        let half = shown(browser);
         assert!((half.1 - half.0 - DAY / 2).abs() <= 2 && (half.1 - (whole - DAY / 4)).abs() <= 5, "{half:?}");
         press(browser, "ArrowLeft", true);
         browser.wait("moved", &format!("return !location.hash.includes('from={}&')", half.0));
-        assert!((ends(browser).0 - (half.0 - DAY / 8)).abs() <= 2, "{half:?} {:?}", ends(browser));
+        assert!((shown(browser).0 - (half.0 - DAY / 8)).abs() <= 2, "{half:?} {:?}", shown(browser));
         press(browser, "-", false);
         browser.wait("wider", &format!("return !location.hash.includes('from={}&')", half.0 - DAY / 8));
-        assert!((ends(browser).1 - ends(browser).0 - DAY).abs() <= 4);
+        assert!((shown(browser).1 - shown(browser).0 - DAY).abs() <= 4);
         press(browser, "Escape", false);
-        browser.wait("whole", "return !location.hash.includes('from=')");
+        browser.wait("whole", WHOLE);
 
         // By moving it: with the button, or with Shift held.
         browser.click_text("#tools button", "Move");
@@ -547,32 +557,53 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         let now = unix();
         browser.drag(&[(one, middle), (one + 50, middle), (one + 200, middle)]);
         browser.wait("moved", "return location.hash.includes('from=')");
-        let moved = ends(browser);
+        let moved = shown(browser);
         // Axis labels take a part of the width.
         let by = |plot: i64| 200 * DAY / plot;
         let back_by = now - moved.1;
         assert!((by(width - 20) - 60..=by(width - 100) + 60).contains(&back_by), "{back_by} for 200 of {width}");
         assert!((moved.1 - moved.0 - DAY).abs() <= 2, "{moved:?}");
-        let seen = ends(browser);
+        let seen = shown(browser);
         touch_screen(browser, true);
         touch(browser, &[(one, middle), (one - 40, middle), (one - 100, middle)]);
         browser.wait("moved by a finger", &format!("return !location.hash.includes('from={}&')", seen.0));
-        let finger = ends(browser);
+        let finger = shown(browser);
         assert!((finger.0 - seen.0 - back_by / 2).abs() <= back_by / 40, "{seen:?} {finger:?} {back_by}");
         browser.click_text("#tools button", "Move");
         touch(browser, &[(one, middle), (one + 40, middle), (one + 100, middle)]);
         browser.wait("a finger picks", &format!("return !location.hash.includes('from={}&')", finger.0));
-        let picked = ends(browser);
+        let picked = shown(browser);
         assert!(picked.0 > finger.0 && picked.1 < finger.1, "{finger:?} {picked:?}");
         touch_screen(browser, false);
 
+        // What is to come is not gone to.
+        let far = shown(browser);
+        for _ in 0..2 * DAY / (far.1 - far.0) {
+            browser.click_text("#tools button", "→");
+        }
+        browser.wait("now", &format!("return Math.abs(+/to=(.*)/.exec(location.hash)[1] - {}) < 10", unix()));
+        let latest = shown(browser);
+        assert!((latest.1 - latest.0 - (far.1 - far.0)).abs() <= 30, "{far:?} {latest:?}");
+        // With Shift held a drag moves it, too.
+        for (kind, place) in
+            [("mouseMoved", one), ("mousePressed", one), ("mouseMoved", one + 100), ("mouseReleased", one + 100)]
+        {
+            let button = if kind == "mouseMoved" && place == one { "none" } else { "left" };
+            let event = json!({ "type": kind, "x": place, "y": middle, "button": button, "buttons": 1, "clickCount": 1,
+                "modifiers": 8 });
+            browser.devtools("Input.dispatchMouseEvent", event);
+        }
+        browser.wait("moved", &format!("return !location.hash.includes('from={}&')", latest.0));
+        let shifted = shown(browser);
+        assert!(shifted.1 < latest.1 && (shifted.1 - shifted.0 - (latest.1 - latest.0)).abs() <= 2, "{shifted:?}");
+
         // Both ways back.
         double_click(browser, one, middle);
-        browser.wait("whole", "return !location.hash.includes('from=')");
+        browser.wait("whole", WHOLE);
         browser.drag(&[(one, middle), (other, middle)]);
         browser.wait("zoomed", "return location.hash.includes('from=')");
         browser.click_text("#tools button", "Whole");
-        browser.wait("whole", "return !location.hash.includes('from=')");
+        browser.wait("whole", WHOLE);
         assert_eq!(length, zoomed.1 - zoomed.0);
 
         // Mirrored, what is sent has its place below what is received; laid over each other, both stand on one floor.
@@ -1541,9 +1572,9 @@ fn each_setting_is_changed_kept_and_given_back() {
             let now = document();
             keys.iter().all(|key| now[key]["origin"] == "default")
         });
-        browser.wait("saved", "return document.querySelector('.chief').disabled");
+        let placeholder = format!("return document.querySelector('{}').placeholder === '300'", input("flush"));
+        browser.wait("the default is shown", &placeholder);
         assert_eq!(typed(&browser, "flush"), "");
-        assert_eq!(browser.run(&format!("return document.querySelector('{}').placeholder", input("flush"))), "300");
         no_complaints(&browser);
     });
 }
@@ -1855,7 +1886,10 @@ fn downloads(browser: &Browser, folder: &str) {
 /// The one file that came: its name and what it holds. It is taken away.
 #[track_caller]
 fn downloaded(folder: &str) -> (String, Vec<u8>) {
-    let there = || -> Vec<_> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    // While it is written it is hidden.
+    let plain = |path: &std::path::PathBuf| !path.file_name().unwrap().to_str().unwrap().starts_with('.');
+    let there =
+        || -> Vec<_> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(plain).collect() };
     // Until it is whole it has another ending.
     wait_until("a file comes", || {
         let files = there();

@@ -5,8 +5,6 @@ import { amounts, clock, day, dayThere, rate, rateUnit } from "./format.js";
 
 // A picked range is at least this long, in seconds.
 const LEAST_S = 10;
-// As far as there is something to see, in seconds: the year 2128.
-const LAST = 5e9;
 // A press that moves less, in pixels, is a click.
 const STILL = 8;
 
@@ -60,7 +58,9 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   // Where somebody went step by step, going back is not step by step.
   const settle = ([from, to], quietly) => {
     const more = Math.max(0, LEAST_S + from - to) / 2;
-    alter({ from: Math.max(Math.floor(from - more), 0), to: Math.min(Math.ceil(to + more), LAST) }, quietly && !whole());
+    // There is nothing to see of what is to come.
+    const late = Math.max(0, to + more - shell.now());
+    alter({ from: Math.max(0, Math.floor(from - more - late)), to: Math.ceil(to + more - late) }, quietly && !whole());
   };
   const shift = (part) => settle(ends().map((time) => time + part * (plot.data.to - plot.data.from)), true);
   const zoom = (by) => {

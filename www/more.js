@@ -83,10 +83,10 @@ export function typed(kind, text) {
 
 const CHOICE = /word|switch/;
 
-// A setting as the text of its field: empty where it is left to the default, which the field shows by itself.
-export function text({ kind, value, origin }) {
-  if (origin === "default" && !CHOICE.test(kind)) return "";
-  return Array.isArray(value) ? value.join(", ") : String(value);
+// A setting as the text of its field: empty where it is left to the default, which the field shows by itself. What is
+// owned may be a default too, of another flag's making.
+export function text({ kind, value, origin, owner }) {
+  return origin === "default" && !owner && !CHOICE.test(kind) ? "" : [value].flat().join(", ");
 }
 
 // What of the fields' texts differs from the settings, as the body of a PATCH.
@@ -96,7 +96,7 @@ export function changes(settings, texts) {
     const setting = settings[key];
     // An empty field means the default; choices have no empty one.
     const usual = CHOICE.test(setting?.kind) && now === String(setting.default);
-    if (setting && !setting.owner && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
+    if (setting && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
   }
   return body;
 }
@@ -327,7 +327,7 @@ function usage({ root, params }) {
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
       const today = days?.at(-1);
-      put(empty, idle ? "Nothing is recorded of this time. Figures appear minutes after the first traffic."
+      put(empty, idle ? "Nothing is recorded of this time."
         : today && clock(today.to) !== "00:00" ? `Days are the router's (${shell.health.details.clock.timezone}), times are yours.` : "");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
@@ -495,8 +495,7 @@ function settings({ root }) {
 
   function control(key, title) {
     const { kind, words, min = "", max = "", help, owner } = config[key];
-    const choices = kind === "word" ? words : kind === "switch" && ["true", "false"];
-    const input = choices ? options(el("select"), choices.map((word) => [word, WORDS[word] ?? word]))
+    const input = words ? options(el("select"), words.map((word) => [word, WORDS[word] ?? word]))
       // A field of numbers would keep to itself what is none.
       : el("input", { inputMode: /integer|decimal/.test(kind) ? "decimal" : "text", autocomplete: "off", autocapitalize: "off" });
     input.disabled = owner;
@@ -515,7 +514,7 @@ function settings({ root }) {
       const setting = config[key];
       // One setting's default may follow from another's value.
       input.placeholder = setting.default;
-      if (!(key in edited)) input.value = setting.owner ? [setting.value].flat().join(", ") : text(setting);
+      if (!(key in edited)) input.value = text(setting);
     }
     mark({});
   }
