@@ -493,6 +493,12 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         assert_eq!(browser.text("#state"), "no answer");
         let last = browser.run(figures);
         everywhere(&mut eye, "gone");
+        let curves = [Theme::Light, Theme::Dark].map(|theme| {
+            browser.wear(DESKTOP, theme);
+            settle(&browser);
+            browser.run("return document.querySelector('#spark').toDataURL()")
+        });
+        assert!(curves[0] != curves[1], "without news they change their colours all the same");
         // Longer than a rate is fresh with an answer.
         rest(11_000);
         assert_eq!(browser.run(figures), last, "the last data are still there");

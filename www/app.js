@@ -396,6 +396,7 @@ function showHistory() {
 
 function again() {
   stale = true;
+  sketched = 0;
   paint();
 }
 
