@@ -4,10 +4,10 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use common::browser::*;
@@ -79,16 +79,17 @@ fn browser(dir: &Dir) -> Option<Browser> {
     Some(browser)
 }
 
-/// The history is made once for all tests of this file.
-fn a_year() -> String {
-    static MADE: Mutex<Option<Dir>> = Mutex::new(None);
-    let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let dir = made.get_or_insert_with(|| {
-        let dir = Dir::new();
-        fill_home(&dir.join("net-pulse.db"), ahead());
-        dir
-    });
-    dir.join("net-pulse.db")
+/// The history is made once for all tests of this file, and anew for each run.
+fn a_year() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("year");
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a folder");
+        let path = dir.join("net-pulse.db");
+        fill_home(path.to_str().expect("a plain path"), ahead());
+        path
+    })
 }
 
 /// A bridge that nothing but its name makes one: the kernel's own would drop what is no proper IPv4.
