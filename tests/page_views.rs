@@ -230,8 +230,9 @@ const faults = [];
 const seen = (selector) => [...document.querySelectorAll(selector)].filter((node) => node.checkVisibility() && node.getBoundingClientRect().width > 1);
 const called = (node) => `${node.tagName.toLowerCase()} "${(node.innerText || node.ariaLabel || node.id).slice(0, 30)}"`;
 const root = document.scrollingElement;
-if (root.scrollWidth > innerWidth) {
-  const wide = seen("body *").filter((node) => node.getBoundingClientRect().right > innerWidth);
+// A phone's window grows with what is in it.
+if (root.scrollWidth > width) {
+  const wide = seen("body *").filter((node) => node.getBoundingClientRect().right > width);
   faults.push(`${root.scrollWidth} px wide: ${wide.slice(0, 3).map(called)}`);
 }
 const touched = matchMedia("(pointer: coarse)").matches;
@@ -311,7 +312,8 @@ impl Eye<'_> {
     fn look(&mut self, name: &str, screen: Screen, theme: Theme) {
         let name = format!("{name}-{}-{}", screen.width, if theme == Theme::Dark { "dark" } else { "light" });
         fs::write(album().join(format!("{name}.png")), self.browser.whole_page()).expect("room on the disk");
-        let mut found = self.browser.run_later(FAULTS).as_array().expect("a list").clone();
+        let faults = format!("const width = {};{FAULTS}", screen.width);
+        let mut found = self.browser.run_later(&faults).as_array().expect("a list").clone();
         if let Some(axe) = self.axe.filter(|_| screen != SMALL_PHONE) {
             if self.browser.run("return typeof axe") == "undefined" {
                 self.browser.run(&format!("{axe}; window.axe = axe"));
