@@ -311,7 +311,10 @@ struct Eye<'a> {
 impl Eye<'_> {
     fn look(&mut self, name: &str, screen: Screen, theme: Theme) {
         let name = format!("{name}-{}-{}", screen.width, if theme == Theme::Dark { "dark" } else { "light" });
-        fs::write(album().join(format!("{name}.png")), self.browser.whole_page()).expect("room on the disk");
+        // There it is only whether all of it fits.
+        if screen != SMALL_PHONE {
+            fs::write(album().join(format!("{name}.png")), self.browser.whole_page()).expect("room on the disk");
+        }
         let faults = format!("const width = {};{FAULTS}", screen.width);
         let mut found = self.browser.run_later(&faults).as_array().expect("a list").clone();
         if let Some(axe) = self.axe.filter(|_| screen != SMALL_PHONE) {
