@@ -4,10 +4,10 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use common::browser::*;
@@ -79,16 +79,17 @@ fn browser(dir: &Dir) -> Option<Browser> {
     Some(browser)
 }
 
-/// The history is made once for all tests of this file.
-fn a_year() -> String {
-    static MADE: Mutex<Option<Dir>> = Mutex::new(None);
-    let mut made = MADE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let dir = made.get_or_insert_with(|| {
-        let dir = Dir::new();
-        fill_home(&dir.join("net-pulse.db"), ahead());
-        dir
-    });
-    dir.join("net-pulse.db")
+/// The history is made once for all tests of this file, and anew for each run.
+fn a_year() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("year");
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).expect("a folder");
+        let path = dir.join("net-pulse.db");
+        fill_home(path.to_str().expect("a plain path"), ahead());
+        path
+    })
 }
 
 /// A bridge that nothing but its name makes one: the kernel's own would drop what is no proper IPv4.
@@ -229,8 +230,9 @@ const faults = [];
 const seen = (selector) => [...document.querySelectorAll(selector)].filter((node) => node.checkVisibility() && node.getBoundingClientRect().width > 1);
 const called = (node) => `${node.tagName.toLowerCase()} "${(node.innerText || node.ariaLabel || node.id).slice(0, 30)}"`;
 const root = document.scrollingElement;
-if (root.scrollWidth > innerWidth) {
-  const wide = seen("body *").filter((node) => node.getBoundingClientRect().right > innerWidth);
+// A phone's window grows with what is in it.
+if (root.scrollWidth > width) {
+  const wide = seen("body *").filter((node) => node.getBoundingClientRect().right > width);
   faults.push(`${root.scrollWidth} px wide: ${wide.slice(0, 3).map(called)}`);
 }
 const touched = matchMedia("(pointer: coarse)").matches;
@@ -309,8 +311,12 @@ struct Eye<'a> {
 impl Eye<'_> {
     fn look(&mut self, name: &str, screen: Screen, theme: Theme) {
         let name = format!("{name}-{}-{}", screen.width, if theme == Theme::Dark { "dark" } else { "light" });
-        fs::write(album().join(format!("{name}.png")), self.browser.whole_page()).expect("room on the disk");
-        let mut found = self.browser.run_later(FAULTS).as_array().expect("a list").clone();
+        // There it is only whether all of it fits.
+        if screen != SMALL_PHONE {
+            fs::write(album().join(format!("{name}.png")), self.browser.whole_page()).expect("room on the disk");
+        }
+        let faults = format!("const width = {};{FAULTS}", screen.width);
+        let mut found = self.browser.run_later(&faults).as_array().expect("a list").clone();
         if let Some(axe) = self.axe.filter(|_| screen != SMALL_PHONE) {
             if self.browser.run("return typeof axe") == "undefined" {
                 self.browser.run(&format!("{axe}; window.axe = axe"));
@@ -493,6 +499,12 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         assert_eq!(browser.text("#state"), "no answer");
         let last = browser.run(figures);
         everywhere(&mut eye, "gone");
+        let curves = [Theme::Light, Theme::Dark].map(|theme| {
+            browser.wear(DESKTOP, theme);
+            settle(&browser);
+            browser.run("return document.querySelector('#spark').toDataURL()")
+        });
+        assert!(curves[0] != curves[1], "without news they change their colours all the same");
         // Longer than a rate is fresh with an answer.
         rest(11_000);
         assert_eq!(browser.run(figures), last, "the last data are still there");

@@ -415,6 +415,7 @@ function showHistory() {
 
 function again() {
   stale = true;
+  sketched = 0;
   paint();
 }
 
