@@ -251,7 +251,7 @@ function usage({ root, params }) {
     el("div.tiles.wide", null, tiles),
     el("section.card", null, bar(title, earlier), empty,
       el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up", told)),
-      soft(el("small", null, "Counted at the interface, headers and the router's own traffic included: a provider may differ by a few per cent."))),
+      soft("Counted at the interface, headers and the router's own traffic included: a provider may differ by a few per cent.")),
     el("div.beside", null, figures), top);
 
   function change(next) {
