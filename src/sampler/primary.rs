@@ -161,8 +161,9 @@ impl Sampler {
     pub(super) fn hand_on_primary(&mut self, gone: &str, heir: Option<&str>, now: Now) {
         if self.primary.chosen == gone {
             self.primary.given_away = true;
+            let owner = self.live.lock().config.said_by("primary");
             log::warn!(
-                "{gone} is chosen for the headline figure by a flag or the environment, and has no history any more"
+                "{owner} names {gone}, which is no more: until it is there again the headline is found by traffic"
             );
         }
         if [&self.primary.chosen, &self.primary.found].contains(&&gone.to_string()) {
