@@ -1,6 +1,7 @@
-//! Packs `www/` for the binary: each file stripped and compressed once, here, with a tag of its content. The same files give the
+//! Packs `www/` for the binary: each file stripped and compressed once, here, with a tag of its content; three are joined. The same files give the
 //! same bytes on every machine: no times, no paths, sorted by name.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs, io};
@@ -18,6 +19,10 @@ const TYPES: [(&str, &str); 6] = [
     ("webmanifest", "application/manifest+json"),
 ];
 
+/// The scripts of the first view, each after those that it imports from. They are sent as the last of them: together they
+/// are smaller, and a router answers one request in place of three. A name at the top of one is in none of the others.
+const FIRST_VIEW: [&str; 3] = ["format.js", "chart.js", "app.js"];
+
 fn main() -> io::Result<()> {
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
     // A directory stands for everything in it, so that new and removed files are seen too.
@@ -25,21 +30,20 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/http/strip.rs");
 
-    let mut names = Vec::new();
+    let mut sources = BTreeMap::new();
     for entry in fs::read_dir("www")? {
-        names.push(entry?.file_name().into_string().map_err(|name| io::Error::other(format!("www/{name:?}")))?);
+        let name = entry?.file_name().into_string().map_err(|name| io::Error::other(format!("www/{name:?}")))?;
+        // Notes, tests and editors' leftovers are not the page's.
+        if let Some(media) = media(&name) {
+            let source = fs::read_to_string(Path::new("www").join(&name))?;
+            sources.insert(name, (media, source));
+        }
     }
-    names.sort();
+    join_first_view(&mut sources);
 
     let mut list = String::from("&[\n");
-    for name in &names {
-        let Some((_, media)) =
-            TYPES.iter().find(|(ending, _)| name.rsplit_once('.').is_some_and(|(_, it)| it == *ending))
-        else {
-            continue; // notes, tests, editors' leftovers
-        };
-        let source = fs::read_to_string(Path::new("www").join(name))?;
-        let stripped = strip::strip(name, &source)
+    for (name, (media, source)) in &sources {
+        let stripped = strip::strip(name, source)
             .ok_or_else(|| io::Error::other(format!("www/{name}: see what src/http/strip.rs asks of it")))?;
         fs::write(Path::new(&out).join(name), &stripped)?;
         let packed = pack(stripped.as_bytes())?;
@@ -53,6 +57,29 @@ fn main() -> io::Result<()> {
     }
     list.push_str("]\n");
     fs::write(Path::new(&out).join("assets.rs"), list)
+}
+
+fn media(name: &str) -> Option<&'static str> {
+    let (_, ending) = name.rsplit_once('.')?;
+    TYPES.iter().find(|(known, _)| *known == ending).map(|(_, media)| *media)
+}
+
+/// Imports stand on lines of their own.
+fn join_first_view(sources: &mut BTreeMap<String, (&'static str, String)>) {
+    let [.., whole] = FIRST_VIEW;
+    let from = |line: &str, name: &str| line.starts_with("import ") && line.contains(&format!("\"./{name}\""));
+    let together: String =
+        FIRST_VIEW.iter().filter_map(|name| sources.remove(*name)).map(|(_, source)| source).collect();
+    let own = together.lines().filter(|line| !FIRST_VIEW.iter().any(|name| from(line, name)));
+    let script = own.map(|line| format!("{line}\n")).collect();
+    for (_, source) in sources.values_mut() {
+        let imported = |line: &str| match FIRST_VIEW.iter().find(|name| from(line, name)) {
+            Some(name) => format!("{}\n", line.replace(name, whole)),
+            None => format!("{line}\n"),
+        };
+        *source = source.lines().map(imported).collect();
+    }
+    sources.insert(whole.to_string(), ("text/javascript", script));
 }
 
 /// Zopfli writes neither a time nor a name, and saves a twentieth of what zlib makes of the same.

@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use common::browser::*;
 use common::past::{Random, unix};
@@ -884,6 +883,20 @@ fn each_cut_of_the_usage_is_what_the_api_says() {
             assert!(first >= 2, "{by}: {first} rows");
         }
 
+        // A bar that is pointed at says what it is.
+        browser.click_text(".usage nav a", "months");
+        browser.wait("months", "return document.querySelector('.usage caption')?.textContent === 'By the month'");
+        let rows = daemon.get("/api/traffic/totals?by=month&limit=24&interface=wan0");
+        let last = rows.as_array().unwrap().last().unwrap();
+        let (rx, tx) = (last["rx_bytes"].as_f64().unwrap(), last["tx_bytes"].as_f64().unwrap());
+        let texts = together(&[Some(rx), Some(tx), Some(rx + tx)], BYTES);
+        let [x, y, width, height] = frame(browser, ".bars > div:last-child");
+        browser.hover(x + width / 2, y + height - 3);
+        let month = &date(browser, (seconds(&last["from"]) + seconds(&last["to"])) / 2)[4..];
+        let name = format!("{} {}", &month[..3], &month[7..]);
+        let expect = format!(" · {name}: ↓ {} ↑ {} = {}", texts[0], texts[1], texts[2]);
+        reads(browser, ".bars + .soft span", &expect);
+
         // The same rows by their own address, and those before them.
         open(daemon, browser, "#/usage?by=month&i=lan0");
         browser.wait("the rows", USAGE_READY);
@@ -1447,7 +1460,10 @@ fn each_setting_is_changed_kept_and_given_back() {
         for (key, text, _) in settings() {
             assert_eq!(typed(&browser, key), text, "{key}");
         }
-        // Started anew: the page comes back by itself, with the same.
+        // Started anew: the page comes back by itself, with the same. What somebody is typing stays, what somebody else has
+        // changed is there.
+        set(&browser, "keep_5min_days", "33");
+        change(&daemon, json!({"keep_hours_days": 500}));
         drop(daemon.stop());
         browser.wait(
             "it is missed",
@@ -1461,7 +1477,11 @@ fn each_setting_is_changed_kept_and_given_back() {
             && document.querySelector('#trouble').hidden",
         );
         let document = || daemon.get("/api/config")["settings"].clone();
-        assert_eq!(all_there(&document()), Vec::<String>::new());
+        let follows = format!("return document.querySelector('{}').value === '500'", input("keep_hours_days"));
+        browser.wait("the other change", &follows);
+        assert_eq!(typed(&browser, "keep_5min_days"), "33");
+        assert_eq!(all_there(&document()), ["keep_hours_days"]);
+        change(&daemon, json!({"keep_hours_days": 400}));
         open_settings(&daemon, &browser);
         for (key, text, _) in settings() {
             assert_eq!(typed(&browser, key), text, "{key}");
@@ -1503,18 +1523,9 @@ fn each_setting_is_changed_kept_and_given_back() {
         }
         assert_eq!(typed(&browser, "keep_5min_days"), "31");
         assert_eq!(all_there(&document()), Vec::<String>::new());
-        // Somebody else changes something: what is typed here stays, the rest follows.
-        let other = daemon.request("PATCH", "/api/config", Some(json!({"keep_hours_days": 500}).to_string()));
-        assert_eq!(other.status, 200);
-        browser.click_text("nav a", "Now");
-        browser.back();
-        browser.wait(
-            "a new view",
-            &format!("return document.querySelector('{}')?.value === '500'", input("keep_hours_days")),
-        );
-        set(&browser, "keep_5min_days", "31");
         browser.click_text("button", "Undo");
         assert_eq!(typed(&browser, "keep_5min_days"), "30");
+        assert_eq!(typed(&browser, "timezone"), "<+0530>-5:30");
         // The console tells of the answer of 422.
         assert!(browser.complaints().iter().all(|line| line.contains("422")));
 
@@ -1535,6 +1546,12 @@ fn each_setting_is_changed_kept_and_given_back() {
         assert_eq!(browser.run(&format!("return document.querySelector('{}').placeholder", input("flush"))), "300");
         no_complaints(&browser);
     });
+}
+
+/// As from somewhere else.
+fn change(daemon: &Daemon, body: Value) {
+    let answer = daemon.request("PATCH", "/api/config", Some(body.to_string()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 /// Those whose values are not the same.
@@ -1644,8 +1661,10 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
         browser.run("document.querySelector('#history').dispatchEvent(new Event('focusin'))");
         browser.wait("the keys", "return document.querySelector('#chart').onkeydown");
         browser.run("document.querySelector('#chart').focus()");
-        press(browser, "ArrowLeft", false);
-        browser.wait("a cursor", "return !document.querySelector('#read').hidden");
+        wait_until("there is something under the cursor", || {
+            press(browser, "ArrowLeft", false);
+            browser.run("return !document.querySelector('#read').hidden") == true
+        });
         let last = series["t"].as_array().unwrap().len() - 1;
         let middle = seconds(&series["t"][last]) + step / 2;
         let expect = date(browser, middle);
@@ -1658,5 +1677,383 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
         browser.wait("the rows", USAGE_READY);
         rest(300);
         assert!(!text_of(browser, ".usage").contains("times are yours"));
+    });
+}
+
+// The access token.
+
+const ELSEWHERE: &str = "10.9.0.1";
+
+/// Seen from a neighbour: from an address that is not the loopback's.
+fn neighbour(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str) + Send) {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        ip(&format!("addr add {ELSEWHERE}/24 dev wan0"));
+        send("wan0", 1000, 1);
+        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        command.args(["--host", ELSEWHERE, "--port", "0", "--interval", "1", "--database", &dir.join("net-pulse.db")]);
+        let daemon = Daemon::spawn({
+            command.args(more);
+            command
+        });
+        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        command.args(["--database", &dir.join("net-pulse.db"), "token"]);
+        let token = finish(command).out.trim().to_string();
+        assert!(token.len() >= 16, "{token}");
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(SMALL_PHONE, Theme::Dark);
+        body(&dir, &daemon, &browser, &token);
+    });
+}
+
+fn visit(daemon: &Daemon, browser: &Browser, hash: &str) {
+    browser.visit("about:blank");
+    browser.visit(&format!("http://{ELSEWHERE}:{}/{hash}", daemon.port()));
+}
+
+fn answer_dialog(browser: &Browser, token: &str) {
+    browser.fill("dialog input", token);
+    browser.click_text("dialog button", "Go on");
+}
+
+const NO_DIALOG: &str = "return !document.querySelector('dialog')";
+
+#[test]
+fn the_token_is_asked_for_once_and_with_the_first_change() {
+    neighbour(&[], |_, daemon, browser, token| {
+        let retries = || daemon.get("/api/config")["settings"]["max_retries"]["value"].clone();
+        visit(daemon, browser, "#/settings");
+        browser.wait("the fields", &format!("return document.querySelector('{}')", input("interval")));
+        assert_eq!(browser.run(NO_DIALOG), true, "reading needs none");
+        browser.fill(&input("max_retries"), "8");
+        browser.fill(&input("retry_delay"), "4");
+        browser.wait("something to save", "return !document.querySelector('.chief').disabled");
+        browser.click(".chief");
+        browser.wait("the question", "return document.querySelector('dialog')?.open");
+        // It fits on a small phone, and can be used by a thumb.
+        let sizes = browser.run(
+            "const { left, right, top, bottom } = document.querySelector('dialog').getBoundingClientRect();
+             const thumbs = [...document.querySelectorAll('dialog :is(button, input)')].map((node) => node.clientHeight);
+             return [left, top, innerWidth - right, innerHeight - bottom, Math.min(...thumbs) - 40,
+                 innerWidth - document.documentElement.scrollWidth]",
+        );
+        assert!(sizes.as_array().unwrap().iter().all(|size| size.as_f64() >= Some(0.0)), "{sizes}");
+        assert!(browser.text("dialog").contains("net-pulse token"), "it says where to find it");
+        fs::write(album().join("token-360.png"), browser.screenshot()).unwrap();
+
+        // Not now: nothing is lost, and it is said why nothing was changed.
+        browser.click_text("dialog button", "Cancel");
+        browser.wait("it is gone", NO_DIALOG);
+        browser.wait(
+            "it is said",
+            "return /access token/.test(document.querySelector('form > section .said').textContent)",
+        );
+        assert_eq!((typed(browser, "max_retries"), typed(browser, "retry_delay")), ("8".to_string(), "4".to_string()));
+        assert_eq!(browser.run("return localStorage.token ?? null"), Value::Null);
+
+        // A wrong one is told of, and asked for again.
+        browser.click(".chief");
+        browser.wait("the question", "return document.querySelector('dialog')?.open");
+        assert_eq!(text_of(browser, "dialog .bad"), "", "nothing was wrong so far");
+        // However often: at last the service answers that it is too often.
+        for attempt in 0..7 {
+            answer_dialog(browser, &format!("0123456789abcde{attempt}"));
+            browser.wait(
+                "it says so",
+                "return document.querySelector('dialog .bad')?.textContent \
+                && !document.querySelector('dialog input').value",
+            );
+            assert_eq!(browser.run("return document.querySelectorAll('dialog').length"), 1);
+        }
+        answer_dialog(browser, &format!(" {token} "));
+        reads(browser, "form > section .said", "Done.");
+        assert_eq!(browser.run(NO_DIALOG), true);
+        let settings = daemon.get("/api/config")["settings"].clone();
+        assert_eq!((&settings["max_retries"]["value"], &settings["retry_delay"]["value"]), (&json!(8), &json!(4.0)));
+        assert_eq!(browser.run("return localStorage.token"), token);
+
+        // Once for all: for the next change, after loading anew, and on another view.
+        browser.fill(&input("max_retries"), "9");
+        browser.wait("something to save", "return !document.querySelector('.chief').disabled");
+        browser.click(".chief");
+        wait_until("it is changed", || retries() == 9);
+        visit(daemon, browser, "#/interface/wan0");
+        browser.wait("the page", "return document.querySelector('.interface dd')");
+        browser.fill(&control(browser, "Name for people"), "Uplink");
+        browser.click_text(".interface form button", "Save");
+        wait_until("it has the name", || daemon.interface("wan0")["alias"] == "Uplink");
+        assert_eq!(browser.run(NO_DIALOG), true);
+
+        // Forgotten here, it is asked for again; a change that was replaced meanwhile is wrong.
+        visit(daemon, browser, "#/settings");
+        browser.click_text("button", "Forget the access token");
+        browser.wait("forgotten", "return localStorage.token == null");
+        browser.click_text(".settings button", "Collect now");
+        browser.wait("the question", "return document.querySelector('dialog')?.open");
+        answer_dialog(browser, token);
+        browser.wait(
+            "it is said",
+            "return [...document.querySelectorAll('.said')]
+            .some((said) => /were read/.test(said.textContent))",
+        );
+        browser.run("localStorage.token = 'of another router'");
+        browser.click_text(".settings button", "Stop");
+        browser.wait("the question", "return document.querySelector('dialog')?.open");
+        assert_eq!(text_of(browser, "dialog .bad"), "That is not it.");
+        // The Escape key.
+        browser.keys("\u{E00C}");
+        browser.wait("it is gone", NO_DIALOG);
+        assert_eq!(daemon.get("/collector/status")["is_running"], true);
+        let complaints = browser.complaints();
+        assert!(complaints.iter().all(|line| line.contains("401") || line.contains("429")), "{complaints:?}");
+        assert!(complaints.iter().any(|line| line.contains("429")));
+    });
+}
+
+#[test]
+fn where_reading_needs_the_token_it_is_asked_for_once_too() {
+    neighbour(&["--private"], |_, daemon, browser, token| {
+        visit(daemon, browser, "");
+        browser.wait("the question", "return document.querySelector('dialog')?.open");
+        rest(1500);
+        assert_eq!(
+            browser.run("return document.querySelectorAll('dialog').length"),
+            1,
+            "all feeds wait for one answer"
+        );
+        answer_dialog(browser, token);
+        browser.wait(
+            "it is there",
+            "return document.querySelector('#state').textContent === 'live' \
+            && document.querySelector('#watched tr') && !document.querySelector('dialog')",
+        );
+        visit(daemon, browser, "#/system");
+        browser.wait("it is kept", "return /All is well/.test(document.querySelector('.system p')?.textContent)");
+        assert_eq!(browser.run(NO_DIALOG), true);
+
+        // Who cancels is not asked again and again.
+        browser.run("delete localStorage.token");
+        visit(daemon, browser, "");
+        browser.wait("the question", "return document.querySelector('dialog')?.open");
+        browser.click_text("dialog button", "Cancel");
+        browser
+            .wait("why there is nothing", "return /access token/.test(document.querySelector('#trouble').textContent)");
+        rest(2500);
+        assert_eq!(browser.run(NO_DIALOG), true);
+        assert!(browser.complaints().iter().all(|line| line.contains("401")));
+    });
+}
+
+// What can be taken away.
+
+fn downloads(browser: &Browser, folder: &str) {
+    fs::create_dir_all(folder).unwrap();
+    browser.devtools("Browser.setDownloadBehavior", json!({ "behavior": "allow", "downloadPath": folder }));
+}
+
+/// The one file that came: its name and what it holds. It is taken away.
+#[track_caller]
+fn downloaded(folder: &str) -> (String, Vec<u8>) {
+    let there = || -> Vec<_> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    // Until it is whole it has another ending.
+    wait_until("a file comes", || {
+        let files = there();
+        files.len() == 1 && files[0].extension().is_none_or(|ending| ending != "crdownload")
+    });
+    let path = there().remove(0);
+    let found = (path.file_name().unwrap().to_str().unwrap().to_string(), fs::read(&path).unwrap());
+    fs::remove_file(&path).unwrap();
+    found
+}
+
+#[test]
+fn exports_and_backups_are_what_the_api_gives() {
+    chart(|dir, daemon, browser| {
+        let folder = dir.join("downloads");
+        downloads(browser, &folder);
+        open_settings(daemon, browser);
+        let today = browser.run("return new Date().toJSON().slice(0, 10)");
+        let day =
+            |days: i64| browser.run(&format!("return new Date({}000).toJSON().slice(0, 10)", unix() - days * DAY));
+        let (first, last) = (day(3), day(2));
+        let (first, last) = (first.as_str().unwrap(), last.as_str().unwrap());
+        for (resolution, format, name, range) in [
+            ("5min", "csv", "", false),
+            ("sample", "json", "wan0", true),
+            ("hour", "csv", "lan0", true),
+            ("day", "json", "", false),
+            ("day", "csv", "wan0", true),
+        ] {
+            pick(browser, &control(browser, "Interface"), name);
+            pick(browser, &control(browser, "A row for"), resolution);
+            pick(browser, &control(browser, "Format"), format);
+            for (label, date) in [("From", first), ("To", last)] {
+                let field = control(browser, label);
+                let date = if range { date } else { "" };
+                browser.run(&format!("const field = document.querySelector('{field}'); field.value = '{date}';"));
+            }
+            requests(browser);
+            browser.click_text("button", "Export");
+            let (file, bytes) = downloaded(&folder);
+            // The service has a name of its own for this one, which goes before the page's.
+            let csv = "traffic_data.csv".to_string();
+            assert_eq!(file, if format == "csv" { csv } else { format!("net-pulse-{}.json", today.as_str().unwrap()) });
+            let mut path = format!("/api/export/traffic?resolution={resolution}&format={format}");
+            if !name.is_empty() {
+                path += &format!("&interface_name={name}");
+            }
+            if range {
+                path += &format!("&start_time={first}&end_time={last}T23:59:59");
+            }
+            let expect = daemon.request("GET", &path, None);
+            assert_eq!(expect.status, 200);
+            assert_eq!(bytes.len(), expect.body.len(), "{path}");
+            assert!(bytes == expect.body, "{path}");
+            let lines = String::from_utf8(bytes).unwrap();
+            assert!(lines.matches("wan0").count() + lines.matches("lan0").count() >= 2, "{path}: {lines}");
+            if range && format == "csv" {
+                assert!(lines.contains(first) && lines.contains(last) && !lines.contains(day(5).as_str().unwrap()));
+            }
+        }
+
+        browser.click_text("button", "Backup");
+        let (file, bytes) = downloaded(&folder);
+        assert_eq!(file, format!("net-pulse-{}.db", today.as_str().unwrap()));
+        let other = Dir::new();
+        let path = other.join("net-pulse.db");
+        fs::write(&path, &bytes).unwrap();
+        {
+            let database = rusqlite::Connection::open(&path).unwrap();
+            let word: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(word, "ok");
+            let tables: i64 = database
+                .query_row("SELECT count(*) FROM sqlite_master WHERE type = 'table'", [], |row| row.get(0))
+                .unwrap();
+            assert!(tables >= 4, "{tables}");
+        }
+        // All of it: another service tells the same of each day.
+        let all = "/api/export/traffic?resolution=day&format=csv";
+        let expect = daemon.request("GET", all, None).text();
+        let copy = Daemon::start(&other, &STILL);
+        wait_until("it is opened", || copy.request("GET", all, None).text().lines().count() >= expect.lines().count());
+        assert_eq!(copy.request("GET", all, None).text(), expect);
+    });
+}
+
+/// Where reading needs the token a link would not have it.
+#[test]
+fn exports_of_a_private_service_carry_the_token() {
+    neighbour(&["--private"], |dir, daemon, browser, token| {
+        let folder = dir.join("downloads");
+        downloads(browser, &folder);
+        visit(daemon, browser, "#/settings");
+        browser.wait("the question", "return document.querySelector('dialog')?.open");
+        answer_dialog(browser, token);
+        browser.wait("the fields", &format!("return document.querySelector('{}')", input("interval")));
+        send("wan0", 1000, 5);
+        for format in ["csv", "json"] {
+            pick(browser, &control(browser, "A row for"), "day");
+            pick(browser, &control(browser, "Format"), format);
+            browser.click_text("button", "Export");
+            let (_, bytes) = downloaded(&folder);
+            let text = String::from_utf8(bytes).unwrap();
+            assert!(text.contains("wan0") && text.contains("rx_peak"), "{text}");
+            assert_eq!(serde_json::from_str::<Value>(&text).is_ok(), format == "json", "{text}");
+        }
+    });
+}
+
+// The shell.
+
+#[test]
+fn each_view_has_an_address_and_back_goes_back() {
+    chart(|_, daemon, browser| {
+        let views = [
+            ("#/", "Now", "return !document.querySelector('#home').hidden"),
+            ("#/usage", "Usage", "return document.querySelector('.usage .tiles')"),
+            ("#/system", "System", "return document.querySelector('.system .facts')"),
+            ("#/settings", "Settings", "return document.querySelector('.settings .chief')"),
+        ];
+        let current = |word: &str| {
+            let script = "return [...document.querySelectorAll('nav [aria-current]')].map((link) => link.textContent)";
+            browser.run(script)[0] == word
+        };
+        for (hash, word, there) in views {
+            open(daemon, browser, hash);
+            browser.wait(word, there);
+            wait_until(word, || current(word));
+        }
+        for (hash, word, there) in views {
+            browser.click_text("header nav a", word);
+            browser.wait(word, there);
+            assert_eq!(crate::hash(browser), hash);
+        }
+        for (hash, word, there) in views.iter().rev().skip(1) {
+            browser.back();
+            browser.wait(word, there);
+            assert_eq!(crate::hash(browser), *hash);
+            wait_until(word, || current(word));
+        }
+        // From a row to its interface, on to its history and its usage, and back.
+        browser.click_text("#watched a", "lan0");
+        reads(browser, ".interface h2:nth-of-type(2)", "lan0");
+        assert_eq!(hash(browser), "#/interface/lan0");
+        browser.click_text("a.button", "History");
+        browser.wait(
+            "its curve",
+            "return document.querySelector('#chart').ariaLabel.startsWith('Traffic of lan0 ') \
+            && location.hash === '#/?i=lan0'",
+        );
+        browser.back();
+        browser.wait("it", "return document.querySelector('.interface')");
+        browser.click_text("a.button", "Usage");
+        browser.wait("its usage", "return document.querySelector('.usage [aria-label=Interface]')?.value === 'lan0'");
+
+        // A range is an address too.
+        let (from, to) = (unix() - 5 * DAY, unix() - 4 * DAY);
+        open(daemon, browser, &format!("#/?i=lan0&i=wan0&from={from}&to={to}&over=1&by=hour"));
+        browser.wait("the chart", CHART_READY);
+        stated(browser, "lan0, wan0", from, to);
+        reads(browser, "#step", "averages of 1 h, pale: peaks");
+        let state = "return [document.querySelector('#tools button:nth-child(7)').ariaPressed,
+            document.querySelector('#tools select').value, document.querySelectorAll('#ranges [aria-pressed=true]').length]";
+        assert_eq!(browser.run(state), json!(["true", "hour", 0]));
+        // What is no address of ours is the first view, and no fault.
+        for hash in ["#/nowhere", "#nonsense", "#/?range=3y&i=nobody&from=x&by=year"] {
+            open(daemon, browser, hash);
+            browser.wait(hash, CHART_READY);
+        }
+        // Names that are not plain.
+        open(daemon, browser, "#/interface/no%2Fsuch%20one");
+        reads(browser, ".interface h2:nth-of-type(2)", "no/such one");
+        reads(browser, ".interface .soft", "There is no such interface.");
+    });
+}
+
+#[test]
+fn a_hidden_tab_asks_for_nothing() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        let Some(browser) = Browser::start(&dir) else { return };
+        open(&daemon, &browser, "#/");
+        let busy = || requests(&browser).iter().filter(|target| target.starts_with("/api/")).count();
+        busy();
+        rest(2500);
+        assert!(busy() >= 2, "it asks each second");
+        let other = browser.devtools("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
+        browser.wait("it is hidden", "return document.hidden");
+        // What was under way comes to its end.
+        rest(1000);
+        busy();
+        rest(4000);
+        assert_eq!(busy(), 0);
+        browser.devtools("Target.closeTarget", json!({ "targetId": other }));
+        browser.wait("it is seen", "return !document.hidden");
+        wait_until("it asks again", || busy() >= 1);
+        browser.wait("live", "return document.querySelector('#state').textContent === 'live'");
+        no_complaints(&browser);
     });
 }

@@ -158,7 +158,7 @@ fn views() -> Vec<View> {
     const TOTALS: &[&str] = &["api/traffic/totals"];
     const IFACE: &[&str] = &["/stats", "api/events", "api/traffic/history"];
     const SYSTEM: &[&str] = &["api/system/info", "api/system/metrics", "api/events"];
-    let noon = midnight() - 43_200;
+    let (from, to) = (midnight() - 86_400, midnight());
     let open = "document.querySelectorAll('details').forEach((each) => (each.open = true));
         document.querySelector('#chart').focus({ preventScroll: true })";
     let mut found: Vec<View> = ["24h", "5m", "1h", "6h", "7d", "30d", "1y"]
@@ -166,7 +166,7 @@ fn views() -> Vec<View> {
         .map(|range| view(range, &format!("#/?range={range}"), if range == "5m" { LIVE } else { CHART }, ""))
         .collect();
     found.extend([
-        view("dragged", &format!("#/?from={}&to={}", noon - 5000, noon + 9000), CHART, ""),
+        view("a-day", &format!("#/?from={from}&to={to}"), CHART, ""),
         view("stacked", "#/?i=wlan0&i=eth1&i=wg0&range=24h", CHART, ""),
         view("overlaid", "#/?over=1&range=7d", CHART, ""),
         view("unfolded", "#/?range=24h&by=hour", CHART, open),
@@ -363,8 +363,8 @@ fn every_view_on_every_screen() {
                 view.show(&browser);
                 eye.look(view.name, screen, theme);
             }
-            assert_eq!(browser.complaints(), Vec::<String>::new());
             only_to(&browser, &home.url(""));
+            assert_eq!(browser.complaints(), Vec::<String>::new());
         }
         eye.close();
         picture_of_the_readme(&browser, &home);
@@ -452,7 +452,7 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.open(&young, "/");
         let words =
             browser.wait("words for no history", "return document.querySelector('#empty:not([hidden])')?.textContent");
-        assert!(words.as_str().is_some_and(|text| text.contains("The first figures appear minutes after")), "{words}");
+        assert!(words.as_str().is_some_and(|text| text.contains("Figures appear minutes after")), "{words}");
         browser.wait("a rate", "return /\\d/.test(document.querySelector('#rates b').textContent)");
         everywhere(&mut eye, "first-minutes");
         assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -481,6 +481,9 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.wait("it goes on", "return !document.querySelector('#stopped').checkVisibility()");
         assert_eq!(browser.complaints(), Vec::<String>::new());
 
+        // The other views are not loaded yet.
+        browser.visit("about:blank");
+        browser.visit(&home.url("#/?range=24h"));
         let figures =
             "return [...document.querySelectorAll('#rates b, #list td')].map((node) => node.textContent).join()";
         browser.wait("figures", "return /\\d/.test(document.querySelector('#rates b').textContent)");
@@ -506,7 +509,9 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.click_text("nav a", "Now");
         browser.wait("other figures", &format!("return (() => {{ {figures} }})() != {last}"));
         for complaint in browser.complaints() {
-            assert!(complaint.contains("net::ERR_CONNECTION"), "{complaint}");
+            // Refused, or cut off by the end of the program.
+            let gone = ["net::ERR_CONNECTION", "net::ERR_EMPTY_RESPONSE"].iter().any(|it| complaint.contains(it));
+            assert!(gone, "{complaint}");
         }
         eye.close();
     });
@@ -553,7 +558,7 @@ fn the_first_view_is_one_round_trip_and_does_not_jump() {
         names.sort();
         // The icon a second time, for the tab: it has not changed since.
         names.dedup();
-        assert_eq!(names, ["", "app.js", "chart.js", "format.js", "icon.svg", "style.css"]);
+        assert_eq!(names, ["", "app.js", "icon.svg", "style.css"]);
         assert!(total > 10_000.0 && total <= FIRST_VIEW_BYTES, "{files:?}: {total}");
         assert_eq!(ask(home.address, "GET", "/favicon.ico", "image/*", None).expect("an answer").status, 200);
 
@@ -586,6 +591,10 @@ fn addresses_and_figures() {
         assert_eq!(pressed("#ranges"), json!(["7d"]));
         assert_eq!(pressed("#who"), json!(["Office", "Wi-Fi"]));
         assert_eq!(pressed("#tools"), json!(["Overlay"]));
+        browser.click_text("#ranges button", "30d");
+        browser.wait("a month", "return document.querySelector('#ranges [aria-pressed=true]')?.textContent == '30d'");
+        browser.back();
+        browser.wait("a week", "return document.querySelector('#ranges [aria-pressed=true]')?.textContent == '7d'");
         browser.click_text("nav a", "Usage");
         browser.click_text(".usage nav a", "months");
         browser.wait("months", "return document.querySelector('.usage nav [aria-current]')?.textContent == 'months'");

@@ -303,7 +303,7 @@ fn e40_killed_before_a_write_of_a_change() {
         return;
     }
     const LANES: [(Change, &[u32]); 4] = [
-        (Change::LateMerge, &[1, 10, 20, 30, 40, 50, 70]),
+        (Change::LateMerge, &[1, 12, 18, 20, 22, 24, 27, 30, 40, 60]),
         (Change::Merge, &[1, 4, 8, 12, 16, 20, 24, 28, 32, 40, 50, 60, 80]),
         (Change::Forget, &[1, 6, 12, 18, 24, 30, 40, 60]),
         (Change::Backup, &[2, 9, 40, 200]),

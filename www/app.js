@@ -2,7 +2,7 @@
 // nothing back from the document and never makes markup out of data. While the tab is hidden it asks for nothing.
 
 import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitsOf } from "./format.js";
-import { draw, greatest, join, plan } from "./chart.js";
+import { draw, emptyRing, greatest, join, plan } from "./chart.js";
 
 const RING_S = 300;
 // A rate older than this is not "now".
@@ -14,7 +14,12 @@ const SLOWEST_RETRY_MS = 15000;
 
 const $ = (id) => document.getElementById(id);
 
-const ring = { next: 0, t: [], interfaces: {} };
+const ring = emptyRing();
+// Where the browser may keep nothing, it is kept as long as the page is open.
+let kept = {};
+try {
+  kept = localStorage;
+} catch {}
 // The router's clock less this one. Either may be wrong; the times that are asked for are the router's.
 let skew = 0;
 // When the service stopped answering; null while it answers.
@@ -36,16 +41,18 @@ const shell = {
 };
 
 const page = (name) => `#/interface/${encodeURIComponent(name)}`;
-const ctx = { api, ask, configure, dress, el, go, page, paint, put, shell };
+const ctx = { api, ask, configure, dress, el, go, kept, page, paint, put, shell };
 
 // The service.
 
-async function api(path, { method, body } = {}) {
+// A `file` is given back as such, and may take as long as it likes once it has begun.
+async function api(path, { method, body, file } = {}) {
   const headers = {};
-  if (localStorage.token) headers.Authorization = `Bearer ${localStorage.token}`;
+  if (kept.token) headers.Authorization = `Bearer ${kept.token}`;
   if (body) headers["Content-Type"] = "application/json";
-  const signal = AbortSignal.timeout(method ? LONG_PATIENCE_MS : PATIENCE_MS);
-  const answer = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) }).catch(() => null);
+  const stop = new AbortController();
+  const late = setTimeout(() => stop.abort(), method || file ? LONG_PATIENCE_MS : PATIENCE_MS);
+  const answer = await fetch(path, { method, headers, signal: stop.signal, body: body && JSON.stringify(body) }).catch(() => null);
   if (!answer) {
     lost ??= Date.now();
     throw new Error("the router does not answer");
@@ -57,9 +64,11 @@ async function api(path, { method, body } = {}) {
     lost = null;
     for (const feed of feeds()) feed.due = 0;
   }
-  if (answer.status === 401 && (method || !refused) && (await (asking ??= token()))) return api(path, { method, body });
-  const json = answer.headers.get("Content-Type") === "application/json";
-  const content = await (json ? answer.json() : answer.blob());
+  // After several wrong ones they are only counted; the right one is taken at any time.
+  if ([401, 429].includes(answer.status) && (method || !refused) && (await (asking ??= token()))) return api(path, { method, body, file });
+  if (file) clearTimeout(late);
+  const content = await (file && answer.ok ? answer.blob() : answer.json());
+  clearTimeout(late);
   if (answer.ok) return content;
   const { detail } = content;
   const sentence = Array.isArray(detail) ? detail.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") : detail ?? answer.status;
@@ -72,10 +81,10 @@ let refused = false;
 
 async function token() {
   const { request } = await import("./more.js");
-  const given = await request(el);
+  const given = await request(el, kept);
   asking = null;
   refused = !given;
-  if (given) localStorage.token = given;
+  if (given) kept.token = given;
   return given;
 }
 
@@ -175,9 +184,18 @@ function go(hash, quietly) {
   }
 }
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 async function route() {
+  refused = false;
   const [path, query] = location.hash.slice(1).split("?");
-  const [place = "", name = null] = path.split("/").slice(1).map(decodeURIComponent);
+  const [place = "", name = null] = path.split("/").slice(1).map(decoded);
   const params = new URLSearchParams(query);
   const key = [place, name].join();
   if (view?.key === key && view.change) view.change(params);
@@ -221,11 +239,11 @@ function sheet(href) {
 
 // What is seen.
 
-let drawn = true;
+let waiting = false;
 
 function paint() {
-  if (drawn) requestAnimationFrame(update);
-  drawn = false;
+  if (!waiting) requestAnimationFrame(update);
+  waiting = true;
 }
 
 // What did not change is not touched: screen readers announce, and selections end, where it is.
@@ -249,7 +267,7 @@ function note(text) {
 }
 
 function update() {
-  drawn = true;
+  waiting = false;
   const { health, primary } = shell;
   const stopped = health?.collector_status === "stopped";
   const ill = lost ? "no answer" : stopped ? "stopped" : health?.status !== "healthy" && health?.status;
@@ -277,8 +295,8 @@ function trouble() {
 
 // The first view. What is chosen lies in the hash.
 
-const RANGES = { "5m": 300, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000, "1y": 31536000 };
-const GROUPS = { auto: 0, "5 min": 300, hour: 3600, day: 86400 };
+const RANGES = { __proto__: null, "5m": 300, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000, "1y": 31536000 };
+const GROUPS = { __proto__: null, auto: 0, "5 min": 300, hour: 3600, day: 86400 };
 const MARKS = ["reset", "gap", "implausible", "clock_step"];
 
 const home = {
@@ -324,7 +342,8 @@ const fits = ({ from, to }, step) => !step || (to - from <= 720 * step && to - f
 
 function seriesPath() {
   const now = frame();
-  if (!chosen()[0] || now.live) return null;
+  // Without a name it is the primary's, which is then asked for before its name is known.
+  if (now.live || (!chosen()[0] && (shell.interfaces || query.has("i")))) return null;
   const step = GROUPS[query.get("by")];
   const asked = new URLSearchParams(plan(now.from, now.to, fits(now, step) && step));
   for (const name of chosen()) asked.append("interface", name);
@@ -361,7 +380,6 @@ function reach(event) {
 }
 
 for (const event of ["pointerover", "focusin", "click"]) $("history").addEventListener(event, reach);
-const [, , , , back, , over, by] = $("tools").children;
 
 const marks = () => events.filter(({ time, interface: name }) => time && (!name || chosen().includes(name)))
   .map(({ time, interface: name, detail }) => [seconds(time), `${name} ${detail}`]);
@@ -384,13 +402,14 @@ function showHistory() {
   refresh?.();
   put($("step"), `averages of ${span(step)}${now.live ? "" : ", pale: peaks"}`);
   for (const button of $("ranges").children) button.ariaPressed = whole() && button.textContent === range();
-  back.disabled = whole();
-  over.ariaPressed = query.has("over");
+  $("whole").disabled = whole();
+  $("over").ariaPressed = query.has("over");
+  const by = $("by");
   by.value = query.get("by") ?? "auto";
   for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
   if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
   tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
-    && "Nothing is recorded of this time. The first figures appear minutes after the first traffic, and after a day the picture is whole.");
+    && "Nothing is recorded of this time. Figures appear minutes after the first traffic.");
   plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
 }
 
@@ -404,9 +423,7 @@ function showHome() {
   const main = shell.find(primary);
   const idle = interfaces && !main;
   tell("which", main && `${primary} ${main.alias}`);
-  tell("waiting", idle && (interfaces[0]
-    ? "No interface has carried traffic yet. One that does appears here by itself."
-    : "No network interface was found. One that is plugged in appears here by itself."));
+  tell("waiting", idle && "No interface has carried traffic yet. One that does appears here within seconds.");
   $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => put(node, shell.rates(primary)[i]));
   document.querySelectorAll(".unit").forEach((node) => put(node, rateUnit(units)));
@@ -426,7 +443,7 @@ function list() {
   const { interfaces, units } = shell;
   for (const name of rows.keys()) if (!shell.find(name)) rows.delete(name);
   const rank = (iface) => (iface.primary ? 0 : iface.status === "up" ? 1 : 2);
-  const sorted = (interfaces ?? []).toSorted((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }));
+  const sorted = [...interfaces ?? []].sort((a, b) => rank(a) - rank(b) || a.name.localeCompare(b.name, "en", { numeric: true }));
   const today = amounts(sorted.map((iface) => (iface.monitored ? iface.today_rx_bytes + iface.today_tx_bytes : null)), units);
   const parts = { watched: [], ignored: [], who: [] };
   sorted.forEach((iface, i) => {
@@ -458,8 +475,8 @@ function list() {
 
 // By hand it is light or dark, else as the system has it.
 function dress(theme) {
-  if (theme != null) localStorage.theme = theme;
-  document.documentElement.dataset.theme = localStorage.theme ?? "";
+  if (theme != null) kept.theme = theme;
+  document.documentElement.dataset.theme = kept.theme ?? "";
   again();
 }
 

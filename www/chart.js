@@ -15,14 +15,14 @@ const BUCKETS = [10, 30, 60, 300, 900, 1800, 3600, 7200, 21600, 43200, DAY];
 const ENOUGH = 400;
 const MOST = 720;
 
+// The latest seconds. Names of interfaces may be anything, `constructor` too.
+export const emptyRing = () => ({ next: 0, t: [], interfaces: { __proto__: null } });
+
 // Appends a newer answer of `/api/traffic/live` to the older ones, and keeps the last `most` seconds. A `next` that fell
 // means a restarted service, times that fall mean that its clock was set: what was before has no place beside either.
 export function join(ring, more, most) {
   const restarted = more.next < ring.next;
-  if (restarted || more.t[0] <= ring.t.at(-1)) {
-    ring.t = [];
-    ring.interfaces = {};
-  }
+  if (restarted || more.t[0] <= ring.t.at(-1)) Object.assign(ring, emptyRing());
   ring.next = restarted && !more.t.length ? 0 : more.next;
   const nulls = (count) => Array(count).fill(null);
   const surplus = Math.max(0, ring.t.length + more.t.length - most);
@@ -166,15 +166,11 @@ export function draw(canvas, { t, step, lines, from, to, seen = [from, to], unit
 
   if (!bare) {
     write(unit, "right", "soft", left - px(8), px(6));
-    // Where a name has no room beside the others, a day's goes before an hour's.
-    const taken = [];
-    for (const [tick, text, strong] of timeTicks(...seen, (width - left) / px(68)).sort((a, b) => b[2] - a[2])) {
+    for (const [tick, text, strong] of timeTicks(...seen, (width - left) / px(68))) {
       line("line", x(tick), top);
       const half = pen.measureText(text).width / 2;
-      const middle = Math.min(Math.max(x(tick), left + half), width - half);
-      if (taken.some(([other, reach]) => Math.abs(other - middle) < reach + half)) continue;
-      taken.push([middle, half + px(6)]);
-      write(text, "center", strong ? "ink" : "soft", middle, height - px(8));
+      // A day's name is wider than an hour's, but never reaches the next; moved in at the right it would.
+      if (x(tick) + half <= width) write(text, "center", strong ? "ink" : "soft", Math.max(x(tick), half), height - px(8));
     }
     for (const tick of ticks) {
       line(tick ? "line" : "soft", left, y(tick), width, px(1));

@@ -1,10 +1,12 @@
 // The chart in the hands: zoom, moving, the cursor, and its figures as a table. Loaded when somebody first reaches for it.
 
 import { SIDES, greatest } from "./chart.js";
-import { amounts, clock, day, rate, rateUnit } from "./format.js";
+import { amounts, clock, day, dayThere, rate, rateUnit } from "./format.js";
 
 // A picked range is at least this long, in seconds.
 const LEAST_S = 10;
+// As far as there is something to see, in seconds: the year 2128.
+const LAST = 5e9;
 // A press that moves less, in pixels, is a click.
 const STILL = 8;
 
@@ -58,7 +60,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   // Where somebody went step by step, going back is not step by step.
   const settle = ([from, to], quietly) => {
     const more = Math.max(0, LEAST_S + from - to) / 2;
-    alter({ from: Math.floor(from - more), to: Math.ceil(to + more) }, quietly && !whole());
+    alter({ from: Math.max(Math.floor(from - more), 0), to: Math.min(Math.ceil(to + more), LAST) }, quietly && !whole());
   };
   const shift = (part) => settle(ends().map((time) => time + part * (plot.data.to - plot.data.from)), true);
   const zoom = (by) => {
@@ -79,7 +81,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     look.at = i < t.length ? t[i] + step / 2 : null;
     const text = look.at && [
       // The router's days may begin at another hour than the reader's.
-      step < 86400 ? moment(t[i]) : day(t[i] + step / 2, true),
+      step < 86400 ? moment(t[i]) : dayThere(t[i] + step / 2, true),
       ...lines.map((line) => {
         const [rx, tx, rxPeak, txPeak] = amounts(SIDES.map((side) => line[side]?.[i]), shell.units, "rate");
         return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}`;
@@ -135,9 +137,9 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   canvas.onblur = () => point();
   canvas.ondblclick = reset;
   canvas.onkeydown = ({ key, shiftKey }) => {
-    const way = { ArrowLeft: -1, ArrowRight: 1 }[key];
     const { t, step } = plot.data;
     const end = t.length - 1;
+    const way = { ArrowLeft: -1, ArrowRight: 1, Home: -end, End: end }[key];
     if (way && shiftKey) shift(way / 4);
     else if (way && t.length) point(Math.min(Math.max(look.at ? nearest(t, step, look.at) + way : end, 0), end));
     else if (key === "+" || key === "-") zoom(key === "+" ? 0.5 : 2);
@@ -145,16 +147,17 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     else return;
     return false;
   };
-  [
-    () => shift(-0.5),
-    () => shift(0.5),
-    () => zoom(2),
-    () => zoom(0.5),
-    reset,
-    ({ target }) => (target.ariaPressed = grab = !grab),
-    () => alter({ over: hash().has("over") ? null : 1 }),
-  ].forEach((onclick, i) => ($("tools").children[i].onclick = onclick));
-  $("tools").lastElementChild.onchange = ({ target: { value: by } }) => alter({ by });
+  const tools = {
+    earlier: () => shift(-0.5),
+    later: () => shift(0.5),
+    wider: () => zoom(2),
+    closer: () => zoom(0.5),
+    whole: reset,
+    move: ({ target }) => (target.ariaPressed = grab = !grab),
+    over: () => alter({ over: hash().has("over") ? null : 1 }),
+  };
+  for (const [id, onclick] of Object.entries(tools)) $(id).onclick = onclick;
+  $("by").onchange = ({ target: { value: by } }) => alter({ by });
   $("ranges").onclick = ({ target: { textContent: range } }) => range in RANGES && alter({ range, from: null, to: null });
   $("who").onclick = ({ target: { value } }) => value && alter({ i: chosen().includes(value) ? chosen().filter((name) => name !== value) : [...chosen(), value] });
   $("figures").ontoggle = figures;

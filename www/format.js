@@ -21,12 +21,12 @@ export function unitFor(units, most) {
 // What all rates in columns are written in: one unit for all, so that none jumps between neighbours.
 export const rateUnit = (units) => units.rate[1][0];
 
-// Bytes per second in that unit, without its name. Two digits behind the point whatever the value is: a column of rates
-// stays aligned.
+// Bytes per second in that unit, without its name. Two digits behind the point, so that a column of rates stays aligned;
+// what is so large that it would need more than six signs has fewer.
 export function rate(value, units) {
   if (value == null) return NOTHING;
   value /= units.rate[1][1];
-  return value > 0 && value < 0.005 ? "<0.01" : value.toFixed(2);
+  return value > 0 && value < 0.005 ? "<0.01" : value.toFixed(value < 999.995 ? 2 : value < 9999.95 ? 1 : 0);
 }
 
 // Amounts, or what else has units, that stand together: all in the unit of the greatest, or they could not be compared at
@@ -34,7 +34,13 @@ export function rate(value, units) {
 export function amounts(values, units, kind = "amount") {
   const most = Math.max(0, ...values.filter(Number.isFinite));
   const [name, size] = unitFor(units[kind], most);
-  return values.map((value) => (!Number.isFinite(value) ? NOTHING : `${(value / size).toFixed(most / size < 100 ? 2 : 1)} ${name}`));
+  const digits = most / size < 100 ? 2 : 1;
+  const least = 10 ** -digits;
+  return values.map((value) => {
+    if (!Number.isFinite(value)) return NOTHING;
+    value /= size;
+    return `${value > 0 && value < least / 2 ? `<${least}` : value.toFixed(digits)} ${name}`;
+  });
 }
 
 // The API's times, RFC 3339 or Unix seconds, as the latter.
@@ -47,6 +53,13 @@ export const clock = (unix, exact) => new Date(unix * 1000).toTimeString().slice
 
 // `Thu Jan 15`, with the year where another one than today's may be meant.
 export const day = (unix, exact) => new Date(unix * 1000).toDateString().slice(0, exact ? 15 : 10);
+
+// The same of a noon at the router, wherever the reader lives: soon after it, it is that date in Greenwich too for all who
+// live from 10 hours behind it to 13 ahead.
+export function dayThere(noon, exact) {
+  const later = noon + 5400;
+  return day(later + new Date(later * 1000).getTimezoneOffset() * 60, exact);
+}
 
 // Seconds as the two greatest units.
 export function span(length) {

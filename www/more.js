@@ -1,13 +1,14 @@
 // The views that are opened now and then: usage, one interface, the system, the settings; and the question for the
 // access token. Loaded when the first of them is wanted. What they calculate is pure and stands first; each view builds its elements once, and `update` fills them.
 
-import { NOTHING, about, amounts, clock, day, rateUnit, seconds, span, unitFor } from "./format.js";
+import { NOTHING, about, amounts, clock, day, dayThere, rateUnit, seconds, span, unitFor } from "./format.js";
 import { niceStep } from "./chart.js";
 
 const DAY_S = 86400;
 
 // How usage is cut: the length of a row in seconds, how many are shown, and how a row is cut further.
 export const PERIODS = {
+  __proto__: null,
   hour: { length: 3600, count: 48 },
   day: { length: DAY_S, count: 31, into: "hour" },
   week: { length: 7 * DAY_S, count: 26, into: "day" },
@@ -45,15 +46,16 @@ export function project({ from, to, rx, tx }, known, now) {
   return { rx: whole(rx), tx: whole(tx) };
 }
 
-// A row's name. Its bounds are the router's, which may live in another zone than the reader: the middle of a day is the
-// same date in both. What is not of this year says so.
+// A row's name: hours are the reader's, days and what is longer are the router's, which may live in another zone. What is
+// not of this year says so.
 export function label(by, { from, to }, now, brief) {
   const middle = (from + to) / 2;
-  const [, month, date, year] = day(middle, true).split(" ");
+  const name = by === "hour" ? day : dayThere;
+  const [, month, date, year] = name(middle, true).split(" ");
   const exact = now && year !== day(now, true).slice(11);
   // A line may end before the hour, and nowhere else.
-  const whole = day(middle, exact).replace(/ /g, "\u00a0");
-  const [first, last] = [from + DAY_S / 2, to - DAY_S / 2].map((unix) => day(unix).slice(4));
+  const whole = name(middle, exact).replace(/ /g, "\u00a0");
+  const [first, last] = [from + DAY_S / 2, to - DAY_S / 2].map((unix) => dayThere(unix).slice(4));
   const names = {
     hour: [`${whole} ${clock(from)}`, clock(from)],
     day: [whole, `${+date}`],
@@ -64,10 +66,11 @@ export function label(by, { from, to }, now, brief) {
   return brief ? short : long;
 }
 
-// The rows of today and of yesterday, as far as they are known: the last row may be neither.
+// The rows of today and of yesterday, as far as they are known: the last row may be neither. Where the zone was changed
+// there is a piece of a day beside.
 export function latest(rows, now) {
   const today = rows.find(({ from, to }) => from <= now && now < to);
-  return [today, rows.findLast(({ to }) => to <= (today?.from ?? now) && now - to < 25 * 3600)];
+  return [today, rows.findLast(({ from, to }) => to <= (today?.from ?? now) && now - to < 25 * 3600 && to - from > DAY_S / 2)];
 }
 
 // A field's text as the API takes it. Nothing typed means the default, and what is no number is left for the API to refuse.
@@ -125,10 +128,10 @@ export function wellbeing({ status, reason, details: { clock } }) {
 
 // What follows is seen. Views are given the shell's tools; the module keeps them, as there is one view at a time.
 
-let api, ask, configure, dress, el, go, page, paint, put, shell;
+let api, ask, configure, dress, el, go, kept, page, paint, put, shell;
 
 const using = (view) => (ctx) => {
-  ({ api, ask, configure, dress, el, go, page, paint, put, shell } = ctx);
+  ({ api, ask, configure, dress, el, go, kept, page, paint, put, shell } = ctx);
   return view(ctx);
 };
 
@@ -195,18 +198,19 @@ const form = (button, work, ...children) => el("form", { noValidate: true, onsub
   act(button, work);
 } }, ...children);
 const send = (method, path, body) => api(path, { method, body });
-const kept = ({ saved }) => (saved === false ? "Done, and not on disk yet." : "Done.");
+const outcome = ({ saved }) => (saved === false ? "Done, and not on disk yet." : "Done.");
 
 // Asks for the access token. Gives back what was typed, or nothing.
-export function request(el) {
+export function request(el, kept) {
   // One that was sent and not taken.
-  const wrong = localStorage.token;
-  delete localStorage.token;
-  const input = el("input", { autocomplete: "off", spellcheck: false, required: true });
+  const wrong = kept.token;
+  delete kept.token;
+  // What a header cannot carry is no token.
+  const input = el("input", { autocomplete: "off", spellcheck: false, required: true, pattern: "\\s*[!-~]+\\s*" });
   const dialog = el("dialog.card", { ariaLabel: "Access token" }, el("form", { method: "dialog" },
     el("h2", null, "Access token"),
     wrong && el("p.bad", { role: "alert" }, "That is not it."),
-    el("p", null, "Changes need it: ", el("code", null, "net-pulse token"), " on the router prints it. This browser keeps it."),
+    el("p", null, el("code", null, "net-pulse token"), " on the router prints it. This browser keeps it."),
     el("label", null, "Token ", input),
     el("p.bar", null, el("button", { value: "ok" }, "Go on"), el("button", { formNoValidate: true }, "Cancel")),
   ));
@@ -246,7 +250,8 @@ function usage({ root, params }) {
     el("div.bar.wide", null, which, el("nav", { ariaLabel: "Rows" }, cuts)),
     el("div.tiles.wide", null, tiles),
     el("section.card", null, bar(title, earlier), empty,
-      el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up", told))),
+      el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up", told)),
+      soft(el("small", null, "Counted at the interface, headers and the router's own traffic included: a provider may differ by a few per cent."))),
     el("div.beside", null, figures), top);
 
   function change(next) {
@@ -327,9 +332,9 @@ function usage({ root, params }) {
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
-        fill(figures, [rows, by, of, units], () => [numbers(`By the ${by}`, rows.toReversed(), by)]);
+        fill(figures, [rows, by, of, units], () => [numbers(`By the ${by}`, [...rows].reverse(), by)]);
       }
-      const most = (days ?? []).toSorted((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
+      const most = [...days ?? []].sort((a, b) => b.rx + b.tx - a.rx - a.tx).slice(0, 10);
       top.hidden = most.length < 3;
       fill(top, [most, of, units], () => [numbers("Top days of a year", most, "day")]);
     },
@@ -350,7 +355,7 @@ function iface({ root, name }) {
     const answer = await send("PATCH", own, body);
     ask("interfaces");
     ask("settings");
-    return kept(answer);
+    return outcome(answer);
   }
 
   const title = el("h2");
@@ -529,7 +534,7 @@ function settings({ root }) {
       configure(answer);
       config = shell.settings;
       show();
-      return kept(answer);
+      return outcome(answer);
     } catch (error) {
       mark(faultsOf(error.detail));
       const marked = document.querySelector("[aria-invalid]");
@@ -543,12 +548,12 @@ function settings({ root }) {
     ask("health");
     return done(answer);
   });
-  const start = run("Start", "start", kept);
-  const stop = run("Stop", "stop", kept);
+  const start = run("Start", "start", outcome);
+  const stop = run("Stop", "stop", outcome);
   const collect = run("Collect now", "collect", ({ success, interfaces_collected: many, errors }) => (success ? `${many} interfaces were read.` : errors.join("; ")));
 
   const forget = button("Forget the access token", () => {
-    delete localStorage.token;
+    delete kept.token;
   });
 
   const asked = { resolution: "5min", format: "csv" };
@@ -562,17 +567,17 @@ function settings({ root }) {
       const query = Object.entries({ ...asked, start_time: from.value, end_time: to.value && `${to.value}T23:59:59` }).filter(([, value]) => value);
       const path = `api/export/traffic?${new URLSearchParams(query)}`;
       // Past this page, as it may be long; where reading needs the token, it cannot.
-      download(config.private?.value ? await send("GET", path) : path, asked.format);
-    }), button("Backup", async () => download(await send("POST", "api/backup"), "db"))));
+      download(config.private?.value ? await api(path, { file: true }) : path, asked.format);
+    }), button("Backup", async () => download(await api("api/backup", { method: "POST", file: true }), "db"))));
 
   function download(what, ending) {
-    const href = typeof what === "string" ? what : URL.createObjectURL(what instanceof Blob ? what : new Blob([JSON.stringify(what)]));
+    const href = what.size ? URL.createObjectURL(what) : what;
     el("a", { href, download: `net-pulse-${new Date().toJSON().slice(0, 10)}.${ending}` }).click();
     setTimeout(() => URL.revokeObjectURL(href), 60000);
   }
 
   root.append(edit, el("div", null, card("Collection", bar(start, stop, collect)),
-    card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], localStorage.theme ?? "", dress), bar(forget)), data));
+    card("This browser", choice("Colours", [["", "as the system has it"], ["light", "light"], ["dark", "dark"]], kept.theme ?? "", dress), bar(forget)), data));
   return {
     title: "Settings",
     update() {
@@ -584,7 +589,7 @@ function settings({ root }) {
       const stopped = shell.health?.collector_status === "stopped";
       start.hidden = !stopped;
       stop.hidden = stopped;
-      forget.hidden = !localStorage.token;
+      forget.hidden = !kept.token;
       edit.hidden = !shell.settings;
       options(which.lastChild, [["", "all"], ...(shell.interfaces ?? []).map((iface) => [iface.name, called(iface)])], asked.interface_name);
       submit.disabled = undo.disabled = !Object.keys(wanted()).length;
@@ -592,4 +597,4 @@ function settings({ root }) {
   };
 }
 
-export const views = { usage: using(usage), interface: using(iface), system: using(system), settings: using(settings) };
+export const views = { __proto__: null, usage: using(usage), interface: using(iface), system: using(system), settings: using(settings) };

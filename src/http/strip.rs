@@ -6,6 +6,8 @@
 /// Beside these a space means nothing in a script, unless two signs would become one: `a - -b`.
 const SCRIPT: &str = "=,;:?(){}[]<>&|!*%+-/\"`";
 const SIGNS: &str = "+-";
+/// Words that a value follows: a slash behind them begins a regular expression.
+const BEFORE_VALUE: [&str; 9] = ["return", "case", "typeof", "void", "delete", "in", "of", "yield", "await"];
 /// After the first and before the second a statement does not end, or has ended already, with or without the line.
 const OPEN: [char; 6] = ['{', '(', '[', ',', ';', ':'];
 const CLOSE: [char; 9] = ['}', ')', ']', ',', ';', ':', '?', '.', '&'];
@@ -90,7 +92,8 @@ fn needless(line: &str, next: &str) -> bool {
 fn statement(line: &str, out: &mut String) {
     let mut rest = line;
     while let Some(each) = rest.chars().next() {
-        let dividing = out.ends_with(|last: char| last.is_alphanumeric() || ")]".contains(last));
+        let word = out.rsplit(|sign: char| !sign.is_alphanumeric() && !"_$".contains(sign)).next().unwrap_or_default();
+        let dividing = !word.is_empty() && !BEFORE_VALUE.contains(&word) || out.ends_with([')', ']']);
         let whole = match each {
             '"' | '`' => quoted(rest, each),
             '/' if !dividing => None,
@@ -111,7 +114,8 @@ fn statement(line: &str, out: &mut String) {
 /// The length of what is quoted, if it is plain where that ends: no quotes are in it, escaped or in a template's `${}`.
 fn quoted(text: &str, quote: char) -> Option<usize> {
     let inner = text[1..].split(quote).next()?;
-    let plain = inner.matches("${").count() == inner.matches('}').count() && !inner.ends_with('\\');
+    let opened = inner.split("${").skip(1).all(|value| value.contains('}'));
+    let plain = opened && !inner.ends_with('\\');
     (plain && text.len() > inner.len() + 1).then_some(inner.len() + 2)
 }
 
@@ -124,7 +128,8 @@ fn sheet(source: &str) -> Option<String> {
     }
     bare.push_str(rest);
     let line = lines(&bare).collect::<Vec<_>>().join(" ");
-    if line.contains(['\'', '\\']) {
+    let quoted = line.split('"').skip(1).step_by(2).any(|text| text.contains(['{', '}', ';']));
+    if quoted || line.contains(['\'', '\\']) {
         return None;
     }
     let mut out = String::new();
@@ -158,6 +163,9 @@ mod tests {
         check("a = `${b} = ${c}` + d;", Some("a=`${b} = ${c}`+d;\n"));
         check("a = `${b ? ` , ` : c} , ` + d;", Some("a=`${b ? ` , ` : c} , ` + d;\n"));
         check("a = /x , y/.test(b) ;", Some("a=/x , y/.test(b) ;\n"));
+        check("return /x , y/.test(b) ;", Some("return/x , y/.test(b) ;\n"));
+        check("a = b.typeof_ / c , d", Some("a=b.typeof_/c,d\n"));
+        check("a = `} ${`x , y`} ` ;", Some("a=`} ${`x , y`} ` ;\n"));
         check("a = f(/x , y/) ;", Some("a=f(/x , y/) ;\n"));
         check("a = (b + c) / d[1] / 2 == e", Some("a=(b+c)/d[1]/2==e\n"));
         check("a = \"b / c\" + d == 1", Some("a=\"b / c\"+d==1\n"));
@@ -191,6 +199,7 @@ mod tests {
         );
         check(".rx::before { content: \"↓ , \"; }", Some(".rx::before{content:\"↓ , \"}"));
         check(":not([a=b]) :is(c, d) {}", Some(":not([a=b]) :is(c,d){}"));
+        check("a { content: \"c;}\" }", None);
         check("a {} /* b", None);
     }
 

@@ -136,7 +136,7 @@ impl Sampler {
             lifetime.add(&delta);
             let sample = Sample { iface: mine.id, mark, span_ms, delta };
             unseen.push(Unseen { seq: beginning.seq, mono_ms: beginning.mono_ms, sample });
-            if let Some((kind, detail)) = account(&change, mark, span_ms) {
+            if let Some((kind, detail)) = account(&change, mark, span_ms, u64::from(self.tuning.interval_s) * 1000) {
                 self.messages.push(format!("{}: {detail}", mine.name));
                 tell(state, beginning.mono_ms, kind, &mine.name, detail);
             }

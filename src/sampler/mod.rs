@@ -535,7 +535,7 @@ impl Sampler {
         if anchored {
             let name = tracked.link.name.clone();
             self.anchor(at, seq, state);
-            if let Some((kind, detail)) = account(&change, mark, elapsed_ms) {
+            if let Some((kind, detail)) = account(&change, mark, elapsed_ms, ordinary_ms) {
                 // Logged once the lock is free: standard error may block.
                 self.messages.push(format!("{name}: {detail}"));
                 state.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface: name, detail });
@@ -611,7 +611,7 @@ fn outcome(change: &Change, mark: Mark) -> (Mark, Counters) {
 }
 
 /// What to tell of a sample that is more than a difference.
-fn account(change: &Change, mark: Mark, elapsed_ms: u64) -> Option<(EventKind, String)> {
+fn account(change: &Change, mark: Mark, elapsed_ms: u64, ordinary_ms: u64) -> Option<(EventKind, String)> {
     let seconds = elapsed_ms / 1000;
     match (change, mark) {
         (Change::Wrap(_), _) => Some((EventKind::Wrap, "a counter went past its top and on from zero".to_string())),
@@ -622,7 +622,8 @@ fn account(change: &Change, mark: Mark, elapsed_ms: u64) -> Option<(EventKind, S
             let detail = format!("{bytes} bytes in {seconds} s are more than a link can carry: not booked");
             Some((EventKind::Implausible, detail))
         }
-        (_, Mark::Gap) => {
+        // A restart within the interval has missed nothing.
+        (_, Mark::Gap) if elapsed_ms > ordinary_ms => {
             Some((EventKind::Gap, format!("nobody looked for {seconds} s; what passed is booked to that time")))
         }
         _ => None,

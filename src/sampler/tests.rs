@@ -828,6 +828,16 @@ fn reckon(bench: &Bench, id: IfaceId, past: &[Record]) -> (Counters, Counters) {
 }
 
 #[test]
+fn a_restart_within_the_interval_is_not_worth_an_event() {
+    for (ended_ms, told) in [(990_000, false), (960_000, true)] {
+        let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
+        bench.sampler.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), ended_ms)]));
+        assert_eq!(bench.kinds_of_events().contains(&EventKind::Gap), told, "{ended_ms}");
+        assert_eq!(bench.booked("eth0")[0].1, 700);
+    }
+}
+
+#[test]
 fn a_late_history_gets_the_gap_as_at_a_restart() {
     let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
     bench.set(2, moved(1800, 10));

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { greatest, join, niceStep, plan, runs, stack, timeTicks, valueScale } from "../../www/chart.js";
+import { emptyRing, greatest, join, niceStep, plan, runs, stack, timeTicks, valueScale } from "../../www/chart.js";
 import { nearest, pieces } from "../../www/explore.js";
 import { seconds, unitsOf } from "../../www/format.js";
 
@@ -12,9 +12,9 @@ process.env.TZ = "Europe/Berlin";
 const check = (actual, expected) => assert.deepEqual(actual, expected);
 
 function ringOf(...answers) {
-  const ring = { next: 0, t: [], interfaces: {} };
+  const ring = emptyRing();
   for (const [next, t, interfaces] of answers) join(ring, { next, t, interfaces }, 4);
-  return ring;
+  return structuredClone(ring);
 }
 
 test("live answers are appended and the oldest seconds fall out", () => {
@@ -25,6 +25,15 @@ test("live answers are appended and the oldest seconds fall out", () => {
 test("an interface that comes or goes is null where it was not", () => {
   const ring = ringOf([1, [10], { a: { rx: [1], tx: [1] } }], [2, [11], { b: { rx: [2], tx: [2] } }]);
   check(ring.interfaces, { a: { rx: [1, null], tx: [1, null] }, b: { rx: [null, 2], tx: [null, 2] } });
+});
+
+test("names that every object knows are names like others", () => {
+  const answer = JSON.parse('{ "constructor": { "rx": [1], "tx": [2] }, "__proto__": { "rx": [3], "tx": [4] } }');
+  const ring = emptyRing();
+  for (const next of [1, 2, 3]) join(ring, { next, t: [9 + next], interfaces: next === 2 ? {} : answer }, 4);
+  check(Object.keys(ring.interfaces), ["constructor", "__proto__"]);
+  check(ring.interfaces.__proto__.rx, [3, null, 3]);
+  check(ring.interfaces.toString?.rx, undefined);
 });
 
 test("an interface that is long gone is forgotten", () => {

@@ -14,7 +14,10 @@ test("rates keep their unit and their digits", () => {
   check(rate(0, bits), "0.00");
   check(rate(125000, bits), "1.00");
   check(rate(11_750_000, bits), "94.00");
-  check(rate(312_500_000, bits), "2500.00");
+  check(rate(124_999_000, bits), "999.99");
+  check(rate(312_500_000, bits), "2500.0");
+  check(rate(12_500_000_000, bits), "100000");
+  for (let value = 1; value < 1e11; value *= 1.7) assert(rate(value, bits).length <= 6, rate(value, bits));
 });
 
 test("a rate too small to print is not nothing", () => {

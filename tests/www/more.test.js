@@ -80,12 +80,30 @@ test("a day keeps its date for readers in other zones", () => {
   }
 });
 
+test("a router's date is the same in Auckland and Honolulu, Sunday there or not", () => {
+  const routers = ["-10:00", "-05:00", "+00:00", "+05:45", "+12:00", "+13:00"];
+  for (const zone of ["Pacific/Auckland", "Pacific/Honolulu", "Europe/Berlin", "UTC"]) {
+    process.env.TZ = zone;
+    for (const offset of routers) {
+      const from = at(`2026-11-23T00:00:00${offset}`);
+      check(label("day", { from, to: from + DAY }, 0), "Mon\u00a0Nov\u00a023");
+      check(label("week", { from, to: from + 7 * DAY }, 0), "Nov 23 – Nov 29");
+    }
+  }
+  process.env.TZ = "Europe/Berlin";
+});
+
 test("the last row may be neither today nor yesterday", () => {
   const days = [0, 1, 2].map((n) => ({ from: n * DAY, to: (n + 1) * DAY }));
   check(latest(days, 2.5 * DAY), [days[2], days[1]]);
   check(latest(days, 3 * DAY + 60), [undefined, days[2]]);
   check(latest(days, 9 * DAY), [undefined, undefined]);
   check(latest([], 9 * DAY), [undefined, undefined]);
+});
+
+test("a piece of a day that a change of zone has left is not yesterday", () => {
+  const [whole, piece, today] = [[0, DAY], [DAY, DAY + 3600], [DAY + 3600, 2 * DAY + 3600]].map(([from, to]) => ({ from, to }));
+  check(latest([whole, piece, today], DAY + 7200), [today, whole]);
 });
 
 test("fields are what the API takes", () => {
