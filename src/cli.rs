@@ -52,7 +52,7 @@ struct Typed {
     /// interface to leave out, * allowed, or with ! in front to keep whatever the rules say; repeatable
     #[argh(option, arg_name = "pattern")]
     ignore: Vec<String>,
-    /// interface of the headline figure (default: found by its traffic)
+    /// interface of the headline figure, always watched (default: found by its traffic)
     #[argh(option, arg_name = "name")]
     primary: Option<String>,
     /// print the version and end

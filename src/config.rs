@@ -68,7 +68,7 @@ pub const RETRY_DELAY_S: (f64, f64) = (0.1, 300.0);
 
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 /// Of a text, and of a list with its commas.
-const LONGEST_TEXT: usize = 4096;
+pub const LONGEST_TEXT: usize = 4096;
 
 #[rustfmt::skip]
 pub static SETTINGS: [Setting; 25] = [
@@ -87,7 +87,7 @@ pub static SETTINGS: [Setting; 25] = [
     Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs" },
     Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)" },
     Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * allowed, or with ! in front to keep whatever the rules say; repeatable" },
-    Setting { key: "primary", flag: Some("--primary"), environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure (default: found by its traffic)" },
+    Setting { key: "primary", flag: Some("--primary"), environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure, always watched (default: found by its traffic)" },
     Setting { key: "max_retries", flag: None, environment: Some("NETPULSE_MAX_RETRIES"), kind: Kind::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", change: Change::People, help: "further attempts after a failed reading" },
     Setting { key: "retry_delay", flag: None, environment: Some("NETPULSE_RETRY_DELAY"), kind: Kind::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", change: Change::People, help: "seconds between two attempts" },
     Setting { key: "keep_samples_days", flag: None, environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: Kind::Integer(1, 366), default: "7", change: Change::People, help: "days that single samples are kept, as far as there is room" },
@@ -133,12 +133,16 @@ impl Default for Config {
     }
 }
 
-/// A setting that cannot be changed while running, because it would come back with the next start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owned {
-    pub key: &'static str,
-    /// The flag or the variable.
-    pub owner: &'static str,
+/// What settings become: `None` stands for the default.
+pub type Changes = Vec<(&'static str, Option<String>)>;
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It would come back with the next start: the flag or the variable has to be changed.
+    Owned { key: &'static str, owner: &'static str },
+    /// The next start would not take it.
+    Unfit { key: &'static str, why: String },
 }
 
 impl Config {
@@ -175,9 +179,20 @@ impl Config {
             if self.origin(setting.key) > Origin::Saved {
                 continue;
             }
+            let text = match setting.kind {
+                Kind::List => beginning(text),
+                _ => text,
+            };
             match setting.check(text) {
                 Ok(()) => {
-                    self.values.insert(setting.key, (text.clone(), Origin::Saved));
+                    if text.len() < saved[setting.key].len() {
+                        let rest = shown(saved[setting.key][text.len()..].trim_start_matches(','));
+                        refused.push(format!(
+                            "saved {} has more than {LONGEST_TEXT} bytes; leaving out what follows from '{rest}' on",
+                            setting.key
+                        ));
+                    }
+                    self.values.insert(setting.key, (text.to_string(), Origin::Saved));
                 }
                 Err(error) => refused.push(format!("saved {}: {error}; using {}", setting.key, setting.default)),
             }
@@ -264,11 +279,9 @@ impl Config {
         (self.origin(key) > Origin::Saved).then(|| self.said_by(key))
     }
 
-    /// All of these or none: `None` stands for the default. The texts have been checked.
-    pub fn change(&mut self, changes: &[(&'static str, Option<String>)]) -> std::result::Result<(), Owned> {
-        if let Some(owned) = changes.iter().find_map(|(key, _)| Some(Owned { key, owner: self.owner(key)? })) {
-            return Err(owned);
-        }
+    /// All of these or none.
+    pub fn change(&mut self, changes: &Changes) -> std::result::Result<(), Refused> {
+        self.allows(changes)?;
         for (key, text) in changes {
             let Some(setting) = Setting::find(key) else { continue };
             let value = match text {
@@ -276,6 +289,20 @@ impl Config {
                 None => (setting.default.to_string(), Origin::Default),
             };
             self.values.insert(setting.key, value);
+        }
+        Ok(())
+    }
+
+    pub fn allows(&self, changes: &Changes) -> std::result::Result<(), Refused> {
+        for (key, text) in changes {
+            let Some(setting) = Setting::find(key) else { continue };
+            let flag = setting.flag.filter(|_| setting.change == Change::Nobody);
+            if let Some(owner) = self.owner(key).or(flag) {
+                return Err(Refused::Owned { key, owner });
+            }
+            if let Some(Err(error)) = text.as_ref().map(|text| setting.check(text)) {
+                return Err(Refused::Unfit { key, why: error.to_string() });
+            }
         }
         Ok(())
     }
@@ -312,7 +339,8 @@ impl Setting {
             Kind::Text | Kind::Zone if text.trim().is_empty() => wrong("usable: it is empty".to_string()),
             Kind::List if list(text).is_empty() => wrong("usable: it is empty".to_string()),
             Kind::Text | Kind::Zone | Kind::List if text.len() > LONGEST_TEXT => {
-                wrong(format!("usable: it has more than {LONGEST_TEXT} bytes"))
+                let many = if self.kind == Kind::List { "; one pattern with * stands for many names" } else { "" };
+                wrong(format!("usable: it has more than {LONGEST_TEXT} bytes{many}"))
             }
             Kind::Text | Kind::Zone | Kind::List if text.contains(char::is_control) => {
                 wrong("usable: it has control characters".to_string())
@@ -353,6 +381,22 @@ fn size(text: &str) -> Option<u64> {
 
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_string).collect()
+}
+
+/// Whether a name stands for itself in `ignore`, which is cut at commas, and where stars and a mark of exclamation mean
+/// something.
+pub fn can_be_listed(name: &str) -> bool {
+    !name.contains([',', '*']) && !name.starts_with('!')
+}
+
+/// As many of a list's items as may be kept: better than none of them.
+fn beginning(text: &str) -> &str {
+    if text.len() <= LONGEST_TEXT {
+        return text;
+    }
+    // One comma further than may be kept: what ends right before it fits.
+    let end = text.as_bytes()[..=LONGEST_TEXT].iter().rposition(|byte| *byte == b',');
+    end.map_or(text, |end| &text[..end])
 }
 
 /// Enough of what was typed to find it again, and nothing that moves a terminal's cursor.
@@ -447,6 +491,24 @@ mod tests {
     }
 
     #[test]
+    fn of_a_saved_list_that_is_too_long_the_beginning_is_kept() {
+        let check = |saved: String, kept: usize, told: &str| {
+            let mut config = Config::default();
+            let refused = config.take_saved(&BTreeMap::from([("ignore".to_string(), saved)]));
+            assert_eq!((config.list("ignore").len(), refused.join(" ").contains(told)), (kept, true), "{refused:?}");
+            assert_eq!(refused.is_empty(), told.is_empty());
+        };
+        let names = |count: usize| (0..count).map(|at| format!("veth{at:03}")).collect::<Vec<_>>().join(",");
+        // Seven letters and a comma each.
+        check(names(512), 512, "");
+        check(names(513), 512, "leaving out what follows from 'veth512' on");
+        check(names(900), 512, "leaving out what follows from 'veth512,");
+        check(format!("{},ab", names(511)), 512, "");
+        check(format!("a{},b", names(512)), 512, "from 'b' on");
+        check("ü".repeat(LONGEST_TEXT), 0, "using");
+    }
+
+    #[test]
     fn switches_take_the_words_that_people_write() {
         let check = |value: &str, expect: bool| {
             assert_eq!(config(&[], &[("NETPULSE_PRIVATE", value)]).unwrap().switch("private"), expect, "{value}");
@@ -496,15 +558,26 @@ mod tests {
     fn changes_are_all_or_none() {
         let mut config = config(&[("interval", "5")], &[]).unwrap();
         let some = |text: &str| Some(text.to_string());
-        let refused = config.change(&[("max_retries", some("9")), ("interval", some("7"))]);
-        assert_eq!(refused, Err(Owned { key: "interval", owner: "--interval" }));
+        let refused = config.change(&vec![("max_retries", some("9")), ("interval", some("7"))]);
+        assert_eq!(refused, Err(Refused::Owned { key: "interval", owner: "--interval" }));
+        // One that only a flag sets.
+        let refused = config.change(&vec![("max_retries", some("9")), ("port", None)]);
+        assert_eq!(refused, Err(Refused::Owned { key: "port", owner: "--port" }));
+        // One that the next start would not take.
+        let long = "name,".repeat(LONGEST_TEXT / 5 + 1);
+        let Err(Refused::Unfit { key: "ignore", why }) =
+            config.change(&vec![("max_retries", some("9")), ("ignore", some(&long))])
+        else {
+            panic!("a list without an end");
+        };
+        assert!(why.ends_with("has more than 4096 bytes; one pattern with * stands for many names"), "{why}");
         assert_eq!((config.text("max_retries"), config.origin("max_retries")), ("3", Origin::Default));
-        config.change(&[("max_retries", some("9")), ("media", some("flash"))]).unwrap();
+        config.change(&vec![("max_retries", some("9")), ("media", some("flash"))]).unwrap();
         assert_eq!((config.text("max_retries"), config.origin("max_retries")), ("9", Origin::Saved));
         assert_eq!(config.flush_s(), 3600);
-        config.change(&[("flush", some("60"))]).unwrap();
+        config.change(&vec![("flush", some("60"))]).unwrap();
         assert_eq!(config.flush_s(), 60);
-        config.change(&[("flush", None), ("max_retries", None)]).unwrap();
+        config.change(&vec![("flush", None), ("max_retries", None)]).unwrap();
         assert_eq!((config.flush_s(), config.origin("max_retries")), (3600, Origin::Default));
     }
 

@@ -145,10 +145,15 @@ pub struct Wanted {
     pub interfaces: Vec<String>,
     /// Patterns that are left out on top of the rules; one behind a `!` is spared, whatever the rules say.
     pub ignored: Vec<String>,
+    /// The chosen headline, which would stand still if nobody counted it; empty for none.
+    pub primary: String,
 }
 
 /// Why an interface is left out; `None` where it is watched.
 pub fn ignored_because(name: &str, kind: Kind, wanted: &Wanted) -> Option<String> {
+    if name == wanted.primary {
+        return None;
+    }
     // What is said of one interface beats what is said of many.
     if wanted.ignored.iter().any(|ignored| ignored == name) {
         return Some("left out by its name".to_string());
@@ -292,10 +297,11 @@ mod tests {
 
     #[test]
     fn patterns_beat_the_rules() {
-        let wanted = Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()] };
+        let wanted =
+            Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()], ..Wanted::default() };
         assert_eq!(ignored_because("veth1", Kind::Veth, &wanted), None);
         assert!(ignored_because("eth0", Kind::Ethernet, &wanted).is_some());
-        let wanted = Wanted { interfaces: Vec::new(), ignored: vec!["eth*".to_string()] };
+        let wanted = Wanted { ignored: vec!["eth*".to_string()], ..Wanted::default() };
         assert_eq!(
             ignored_because("eth0", Kind::Ethernet, &wanted).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
@@ -306,7 +312,7 @@ mod tests {
     fn a_name_beats_patterns_and_rules() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
-            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored) };
+            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
             assert_eq!(ignored_because(name, Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
         };
         check(&[], &["!lo"], "lo", true);
@@ -318,6 +324,14 @@ mod tests {
         check(&["eth*"], &["eth1"], "eth2", true);
         check(&["eth*"], &["!wg0"], "wg0", true);
         check(&["eth*"], &["!wg0"], "wg1", false);
+    }
+
+    #[test]
+    fn the_chosen_headline_beats_everything() {
+        let primary = "wan0".to_string();
+        let wanted = Wanted { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
+        assert_eq!(ignored_because("wan0", Kind::Loopback, &wanted), None);
+        assert!(ignored_because("wan1", Kind::Ethernet, &wanted).is_some());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
 use crate::compact::{self, HELD_BYTES};
-use crate::config::{Config, Owned};
+use crate::config::{Changes, Config, Refused};
 use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, IfaceId, Keep, Kind, Record};
 
 /// How many seconds of one-second rates are kept.
@@ -290,6 +290,22 @@ impl State {
         self.records.retain(|record| record.id != id);
     }
 
+    /// Changes settings, all of them or none: in force at once.
+    pub fn change(&mut self, changes: Changes) -> Result<(), Refused> {
+        self.config.change(&changes)?;
+        self.tuning = Tuning::of(&self.config);
+        for (key, value) in changes {
+            self.keep_setting(key, value);
+        }
+        Ok(())
+    }
+
+    /// For the writer.
+    pub fn keep_setting(&mut self, key: &str, value: Option<String>) {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_string(), value));
+    }
+
     /// Gives the ticket that `settings_saved` reaches when what is here now is on disk.
     fn ask_to_save(&mut self) -> u64 {
         self.settings_asked += 1;
@@ -402,24 +418,24 @@ impl Live {
     }
 
     /// Changes settings, all of them or none: in force at once, and on disk when this returns `true`; `false` when the
-    /// disk was not done within `patience`, in which case the writer goes on trying. `None` brings a default back.
-    /// `zone`: what a changed time zone means.
-    pub fn change(
+    /// disk was not done within `patience`, in which case the writer goes on trying. `zone`: what a changed time zone
+    /// means. `plan`: what is to be changed, as things stand: nobody else changes anything meanwhile.
+    pub fn change<E: From<Refused>>(
         &self,
-        changes: &[(&'static str, Option<String>)],
         zone: Option<Zone>,
         patience: Duration,
-    ) -> Result<bool, Owned> {
+        plan: impl FnOnce(&State) -> Result<Changes, E>,
+    ) -> Result<bool, E> {
         let ticket = {
             let mut state = self.lock();
-            state.config.change(changes)?;
-            state.tuning = Tuning::of(&state.config);
+            let changes = plan(&state)?;
+            if changes.is_empty() {
+                // No reason to write.
+                return Ok(true);
+            }
+            state.change(changes)?;
             if let Some(zone) = zone {
                 state.zone = Arc::new(zone);
-            }
-            for (key, value) in changes {
-                state.settings.retain(|(known, _)| known != key);
-                state.settings.push((key.to_string(), value.clone()));
             }
             state.ask_to_save()
         };

@@ -142,12 +142,14 @@ pub struct Rows<'a> {
     now: i64,
     rows: Vec<Row>,
     known_s: i64,
+    /// What would have to be known for the latest row to be complete.
+    whole_s: i64,
     around: (i64, i64),
 }
 
 impl<'a> Rows<'a> {
     pub fn new(period: Period, zone: &'a Zone, now: i64) -> Rows<'a> {
-        Rows { period, zone, now, rows: Vec::new(), known_s: 0, around: (0, 0) }
+        Rows { period, zone, now, rows: Vec::new(), known_s: 0, whole_s: 0, around: (0, 0) }
     }
 
     pub fn add(&mut self, bucket: &Bucket) {
@@ -167,12 +169,13 @@ impl<'a> Rows<'a> {
                 let from = last.map_or(from, |row| from.max(row.to));
                 self.rows.push(Row { from, to, sum: bucket.sum, complete: false });
                 self.known_s = 0;
+                // What another clock has left of a period is a piece of it, however well that is known.
+                self.whole_s = if own { to - from } else { around.1 - around.0 };
             }
         }
         self.known_s += i64::from(bucket.covered) + i64::from(bucket.blind);
         if let Some(row) = self.rows.last_mut() {
-            let whole_s = row.to - row.from;
-            row.complete = row.to <= self.now && self.known_s >= whole_s - whole_s / 100;
+            row.complete = row.to <= self.now && self.known_s >= self.whole_s - self.whole_s / 100;
         }
     }
 
@@ -341,7 +344,7 @@ mod tests {
             &[
                 ("2026-01-15T00:00:00Z", "2026-01-15T01:00:00Z", 3600, true),
                 ("2026-01-15T01:00:00Z", "2026-01-15T02:00:00Z", 3600, true),
-                ("2026-01-15T02:00:00Z", "2026-01-15T02:30:00Z", 1800, true),
+                ("2026-01-15T02:00:00Z", "2026-01-15T02:30:00Z", 1800, false),
                 ("2026-01-15T02:30:00Z", "2026-01-15T03:30:00Z", 3600, true),
             ],
         );
@@ -384,7 +387,7 @@ mod tests {
             &[
                 ("2026-01-10T00:00:00Z", "2026-01-11T00:00:00Z", 86_400, true),
                 ("2026-01-11T00:00:00Z", "2026-01-12T00:00:00Z", 86_400, true),
-                ("2026-01-12T00:00:00Z", "2026-01-12T23:00:00Z", 7, true),
+                ("2026-01-12T00:00:00Z", "2026-01-12T23:00:00Z", 7, false),
                 ("2026-01-12T23:00:00Z", "2026-01-13T23:00:00Z", 9, true),
             ],
         );

@@ -166,6 +166,51 @@ fn a_merge_keeps_every_byte_of_every_level() {
     });
 }
 
+/// The WAN has another name from now on: its figures stay the headline.
+#[test]
+fn the_headline_goes_with_its_history() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("old0", "far0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("old0", 700, 30);
+        send("wan0", 700, 10);
+        daemon.collect();
+        patch(&daemon, "/api/interfaces/old0", json!({"monitored": true, "primary": true}));
+        ip("link del old0");
+        wait_until("it is gone", || daemon.interface("old0")["present"] == false);
+        assert_eq!(patch(&daemon, "/api/interfaces/wan0", json!({"merge": "old0"}))["primary"], true);
+        let said = |daemon: &Daemon| {
+            let settings = daemon.get("/api/config")["settings"].clone();
+            assert_eq!(
+                [&settings["primary"]["value"], &settings["ignore"]["value"]],
+                [&json!("wan0"), &json!(["!wan0"])]
+            );
+            let day = daemon.get("/api/traffic/totals?by=day");
+            assert_eq!(day[0]["tx_bytes"], 40 * 700, "{day}");
+        };
+        said(&daemon);
+        daemon.kill();
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        said(&daemon);
+
+        // Forgotten, the busiest of the others has its place.
+        ip("link del wan0");
+        wait_until("it is gone", || daemon.interface("wan0")["present"] == false);
+        assert_eq!(daemon.request("DELETE", "/api/interfaces/wan0", None).status, 200);
+        let settings = daemon.get("/api/config")["settings"].clone();
+        assert_eq!([&settings["primary"]["origin"], &settings["ignore"]["value"]], [&json!("default"), &json!([])]);
+        cable("wan1", "lan1");
+        wait_until("there is a headline again", || {
+            send("wan1", 1000, 20);
+            daemon.interface("wan1")["primary"] == true || daemon.interface("lan1")["primary"] == true
+        });
+    });
+}
+
 #[test]
 fn what_is_forgotten_is_gone_and_its_name_begins_anew() {
     in_namespace(|| {

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::Serialize;
 
 use crate::clock::{Clock, Now, Zone};
-use crate::config::Owned;
+use crate::config::Refused;
 use crate::error::{Error, ErrorKind};
 use crate::live::Live;
 use crate::model::Machine;
@@ -245,9 +245,15 @@ impl From<Error> for Fault {
     }
 }
 
-impl From<Owned> for Fault {
-    fn from(Owned { key, owner }: Owned) -> Fault {
-        Fault::new(409, format!("{} is set by {owner}: change it there and restart", key.replace('_', " ")))
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Fault {
+        let detail = match refused {
+            Refused::Owned { key, owner } => {
+                format!("{} is set by {owner}: change it there and restart", key.replace('_', " "))
+            }
+            Refused::Unfit { key, why } => format!("{key} cannot be kept like that: {why}"),
+        };
+        Fault::new(409, detail)
     }
 }
 

@@ -107,7 +107,8 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
     let security = if changes_something(route.method) { r#"{"bearer":[]}"# } else { r#"{},{"bearer":[]}"# };
     write!(out, r#","security":[{security}]"#)?;
 
-    let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) = route.params.iter().partition(|param| param.place.in_body());
+    let taken = route.params.iter().filter(|param| param.place != Place::Elsewhere);
+    let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) = taken.partition(|param| param.place.in_body());
     if !elsewhere.is_empty() {
         out.write_all(br#","parameters":["#)?;
         for (at, param) in elsewhere.iter().enumerate() {

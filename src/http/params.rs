@@ -21,6 +21,8 @@ pub enum Place {
     Part,
     /// The same, and null means something.
     PartOrNull,
+    /// A member that is known and changed somewhere else: to be refused by who knows where.
+    Elsewhere,
 }
 
 impl Place {
@@ -28,7 +30,7 @@ impl Place {
         match self {
             Place::Path => "path",
             Place::Query => "query",
-            Place::Body | Place::Part | Place::PartOrNull => "body",
+            Place::Body | Place::Part | Place::PartOrNull | Place::Elsewhere => "body",
         }
     }
 
@@ -37,7 +39,7 @@ impl Place {
     }
 
     pub fn may_lack(self) -> bool {
-        matches!(self, Place::Part | Place::PartOrNull)
+        matches!(self, Place::Part | Place::PartOrNull | Place::Elsewhere)
     }
 }
 
@@ -227,11 +229,14 @@ pub fn read(params: &'static [Param], given: &Given, zones: &Zones) -> Result<Va
                     reading.default(param);
                 }
             }
-            Place::Body | Place::Part | Place::PartOrNull => {
+            Place::Body | Place::Part | Place::PartOrNull | Place::Elsewhere => {
                 let object = body.get_or_insert_with(|| object(given.body));
                 match object {
                     Ok(Json::Object(members)) => match members.get(param.name) {
                         Some(Json::Null) if param.place == Place::PartOrNull => {
+                            reading.values.0.push((param.name, Value::Nothing))
+                        }
+                        Some(_) if param.place == Place::Elsewhere => {
                             reading.values.0.push((param.name, Value::Nothing))
                         }
                         Some(value) => reading.json(param, value),
@@ -416,7 +421,9 @@ fn wanted(kind: Kind) -> String {
             config::Kind::Decimal(low, high) => format!("must be a number from {low} to {high}"),
             config::Kind::Word(words) => wanted(Kind::Word(words)),
             config::Kind::Switch => wanted(Kind::Switch),
-            config::Kind::List => "must be a list of short texts without commas".to_string(),
+            config::Kind::List => {
+                format!("must be a list of texts without commas, {} bytes in all at the most", config::LONGEST_TEXT)
+            }
             _ => "must be a short text on one line".to_string(),
         },
     }

@@ -51,24 +51,28 @@ const FROM: Param = query("from", Kind::Time, "The beginning; a day before the e
 const TO: Param = query("to", Kind::Time, "The end; now if left out.");
 const OFFSET: Param = query("offset", count(0, MOST, 0), "Skips so many of the newest.");
 
-const fn changeable() -> usize {
+const fn shown() -> usize {
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
-        count += matches!(SETTINGS[at].change, Change::People) as usize;
+        count += !matches!(SETTINGS[at].change, Change::Program) as usize;
         at += 1;
     }
     count
 }
 
-/// Every setting that people may change while running.
-static CHANGEABLE: [Param; changeable()] = {
-    let mut params = [NAME; changeable()];
+/// Every setting that is shown, with those that only a flag or the environment sets.
+static SHOWN: [Param; shown()] = {
+    let mut params = [NAME; shown()];
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
         let setting = &SETTINGS[at];
-        if matches!(setting.change, Change::People) {
-            params[count] =
-                Param { name: setting.key, place: Place::PartOrNull, kind: Kind::Setting(setting), doc: setting.help };
+        let place = match setting.change {
+            Change::People => Some(Place::PartOrNull),
+            Change::Nobody => Some(Place::Elsewhere),
+            Change::Program => None,
+        };
+        if let Some(place) = place {
+            params[count] = Param { name: setting.key, place, kind: Kind::Setting(setting), doc: setting.help };
             count += 1;
         }
         at += 1;
@@ -186,7 +190,7 @@ pub static ROUTES: &[Route] = &[
                 kind: Kind::Switch,
                 doc: "Watched whatever the rules say, left out, or null: by the rules.",
             },
-            part("primary", Kind::Switch, "The headline for good; or found by its traffic again."),
+            part("primary", Kind::Switch, "The headline for good, and always watched; or found by its traffic again."),
             part(
                 "merge",
                 Kind::Text,
@@ -314,7 +318,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/config",
         handler: config::patch,
         summary: "Changes settings, all that are named or none, at once; null brings the default back",
-        params: &CHANGEABLE,
+        params: &SHOWN,
         answers: &["Settings"],
         problems: &[409],
     },

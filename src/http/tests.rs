@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::gate;
 use super::openapi;
 use super::routes::{ROUTES, Route};
-use super::{Context, Guard, Serving, assets, bind, serve};
+use super::{Ask, Context, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
 use crate::live::{Iface, Live, Tuning};
@@ -924,7 +924,6 @@ fn all_faults_of_a_change_at_once_and_nothing_is_changed() {
         ("ignore", "a list"),
         ("keep_5min_days", "from 1 to 3660"),
         ("running", "true or false"),
-        ("port", "no such thing"),
         ("primary_found", "no such thing"),
         ("retry_delay", "from 0.1 to 300"),
         ("primary", "on one line"),
@@ -932,7 +931,15 @@ fn all_faults_of_a_change_at_once_and_nothing_is_changed() {
         let told = flaws.iter().any(|flaw| flaw.starts_with(&format!("body.{key}: ")) && flaw.contains(part));
         assert!(told, "{key}: {flaws:?}");
     }
-    assert_eq!(flaws.len(), 10);
+    assert_eq!(flaws.len(), 9);
+    // Nothing is wrong with its name, and nothing of its value counts.
+    for (key, value, flag) in [("port", "1", "--port"), ("host", "null", "--host"), ("max_size", "[]", "--max-size")] {
+        let reply = patch(&format!(r#"{{"interval":5,"{key}":{value}}}"#));
+        check_documented(&document, "PATCH", "/api/config", &reply);
+        assert_eq!((reply.status, reply.detail().contains(flag)), (409, true), "{key}: {}", reply.detail());
+    }
+    let schema = &document["paths"]["/api/config"]["patch"]["requestBody"]["content"]["application/json"]["schema"];
+    assert!(schema["properties"]["port"].is_null(), "what cannot be changed is not offered");
     for body in ["", "[]", "null", "{", "7"] {
         assert_eq!(patch(body).flaws().len(), 1, "{body}");
     }
@@ -999,6 +1006,16 @@ fn what_is_thought_of_an_interface_is_kept_as_settings() {
     patch("eth0", r#"{"primary":false}"#);
     assert_eq!(rig.context.live.lock().tuning.primary, "");
 
+    // The chosen headline is watched, and what once was said against it goes.
+    patch("eth0", r#"{"monitored":false}"#);
+    assert_eq!(patch("eth0", r#"{"primary":true,"monitored":false}"#).status, 409);
+    assert_eq!((patch("eth0", r#"{"primary":true}"#).status, ignored().as_str()), (200, ""));
+    let reply = patch("eth0", r#"{"monitored":false,"alias":"no"}"#);
+    assert_eq!((reply.status, reply.detail().contains("primary")), (409, true), "{}", reply.detail());
+    assert_eq!(patch("eth0", r#"{"monitored":false,"primary":false}"#).status, 200);
+    assert_eq!((ignored().as_str(), rig.context.live.lock().tuning.primary.as_str()), ("eth0", ""));
+    patch("eth0", r#"{"monitored":null}"#);
+
     for (name, body, status) in [
         ("nope", r#"{"alias":"x"}"#, 404),
         ("eth0", r#"{"merge":"nope"}"#, 404),
@@ -1018,6 +1035,66 @@ fn what_is_thought_of_an_interface_is_kept_as_settings() {
         let reply = rig.send("DELETE", &format!("/api/interfaces/{name}"), "", b"");
         check_documented(&document, "DELETE", "/api/interfaces/{name}", &reply);
         assert_eq!(reply.status, status, "{name}");
+    }
+}
+
+#[test]
+fn a_list_does_not_grow_past_what_the_next_start_takes() {
+    let full = (0..512).map(|at| format!("veth{at:03}")).collect::<Vec<_>>();
+    let rig = Rig::with(|live| live.lock().change(vec![("ignore", Some(full.join(",")))]).unwrap(), machine);
+    let reply = rig.send("PATCH", "/api/interfaces/eth0", "", br#"{"monitored":false}"#);
+    assert_eq!(reply.status, 409);
+    let told = reply.detail();
+    assert!(
+        told.starts_with("ignore ") && told.contains("4096 bytes") && told.contains("one pattern with *"),
+        "{told}"
+    );
+    assert_eq!(rig.context.live.lock().tuning.ignored, full);
+    let long: Vec<String> = (0..300).map(|at| format!("interface-{at:04}")).collect();
+    rig.context.live.lock().interfaces = long.iter().map(|name| iface(name, 1)).collect();
+    assert_eq!(rig.put("/api/config/interfaces", &json!({ "interfaces": long }).to_string()).status, 409);
+    let reply = rig.send("PATCH", "/api/config", "", json!({ "interfaces": long }).to_string().as_bytes());
+    assert!(reply.flaws()[0].contains("4096 bytes"), "{:?}", reply.flaws());
+}
+
+/// Each of those who ask at the same time knows of one change: none of them may undo another's.
+#[test]
+fn changes_at_the_same_time_are_all_made() {
+    const ASKING: usize = 16;
+    let names: Vec<String> = (0..ASKING).map(|at| format!("eth{at}")).collect();
+    let rig = Rig::with(
+        |live| live.lock().interfaces = (1..).zip(&names).map(|(ifindex, name)| iface(name, ifindex)).collect(),
+        machine,
+    );
+    let ask = |method: &str, target: &str, body: &str| {
+        let from = Some([127, 0, 0, 1].into());
+        let ask = Ask { method, target, from, body: Some(body.as_bytes()), ..Ask::default() };
+        assert_eq!(answer(&rig.context, &ask).status, 200, "{target}");
+    };
+    for round in 0..200 {
+        let start = Barrier::new(ASKING);
+        std::thread::scope(|scope| {
+            for (at, name) in names.iter().enumerate() {
+                let (start, ask) = (&start, &ask);
+                scope.spawn(move || {
+                    start.wait();
+                    match at {
+                        0 => ask("PUT", "/api/config/interfaces", r#"{"interfaces":["eth0"]}"#),
+                        _ => ask("PATCH", &format!("/api/interfaces/{name}"), r#"{"monitored":false}"#),
+                    }
+                });
+            }
+        });
+        let state = rig.context.live.lock();
+        let mut ignored = state.tuning.ignored.clone();
+        ignored.sort();
+        let mut expect = names[1..].to_vec();
+        expect.sort();
+        assert_eq!(ignored, expect, "round {round}");
+        let saved: Vec<_> = state.settings.iter().filter(|(key, _)| key == "ignore").collect();
+        assert_eq!(saved, [&("ignore".to_string(), Some(state.tuning.ignored.join(",")))], "as it is in force");
+        drop(state);
+        ask("PATCH", "/api/config", r#"{"ignore":["eth0","!lo"],"interfaces":[]}"#);
     }
 }
 

@@ -184,14 +184,9 @@ impl Sampler {
         let (collect, read, watched) = {
             let state = self.live.lock();
             let (collect, read) = Live::wishes(&state);
-            let watched = state.ring.watched_until_ms > now.mono_ms;
-            if state.tuning != self.tuning {
-                let tuning = state.tuning.clone();
-                drop(state);
-                self.follow(tuning, now);
-            }
-            (collect, read, watched)
+            (collect, read, state.ring.watched_until_ms > now.mono_ms)
         };
+        self.follow(now);
         self.obey_all(now);
         self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
 
@@ -258,9 +253,17 @@ impl Sampler {
     }
 
     /// Settings changed while running: in force from this turn on.
-    fn follow(&mut self, tuning: Tuning, now: Now) {
+    fn follow(&mut self, now: Now) {
+        let tuning = {
+            let state = self.live.lock();
+            if state.tuning == self.tuning {
+                return;
+            }
+            state.tuning.clone()
+        };
         let before = std::mem::replace(&mut self.tuning, tuning);
-        if (&before.interfaces, &before.ignored) != (&self.tuning.interfaces, &self.tuning.ignored) {
+        let others = wanted(&before) != wanted(&self.tuning);
+        if others {
             // What was watched until now is booked; what is watched from now on begins now.
             if before.running && self.read().is_ok() {
                 self.take_sample(now, None);
@@ -272,6 +275,8 @@ impl Sampler {
         }
         if before.primary != self.tuning.primary {
             self.primary.choose(self.tuning.primary.clone(), now);
+        }
+        if others {
             self.consider_primary(now);
         }
         if before.running && !self.tuning.running {
@@ -592,7 +597,8 @@ impl Sampler {
 }
 
 fn wanted(tuning: &Tuning) -> Wanted {
-    Wanted { interfaces: tuning.interfaces.clone(), ignored: tuning.ignored.clone() }
+    let Tuning { interfaces, ignored, primary, .. } = tuning;
+    Wanted { interfaces: interfaces.clone(), ignored: ignored.clone(), primary: primary.clone() }
 }
 
 /// What is booked for a change that nothing else is known of than `mark`.

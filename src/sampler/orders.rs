@@ -4,7 +4,8 @@
 use super::Sampler;
 use super::inventory::{remember, was_active};
 use crate::clock::Now;
-use crate::live::{Order, Refusal};
+use crate::config::{Changes, can_be_listed};
+use crate::live::{Order, Refusal, State};
 use crate::model::{Anchor, Counters, Edit, Event, EventKind, IfaceId, Record};
 
 /// Its counters are nobody's: what a link has counted by a restart is not compared with them.
@@ -41,6 +42,7 @@ impl Sampler {
                 self.anchor_again(id);
                 let detail = format!("the history of {from} became part of this one");
                 let event = self.told(now, EventKind::Merged, &into, detail);
+                self.hand_on(&from, Some(&into), now);
                 self.drop_history(Edit::Merge { id: gone.id, name: from, into: id, into_name: into }, Some(event));
             }
             Order::Forget { name } => {
@@ -57,9 +59,26 @@ impl Sampler {
                 if let Some((_, last)) = self.live.lock().edits.last_mut() {
                     *last = Some(event);
                 }
+                self.hand_on(&name, None, now);
             }
         }
         Ok(())
+    }
+
+    /// What was said of a name that is gone is said of its heir, or of nobody.
+    fn hand_on(&mut self, gone: &str, heir: Option<&str>, now: Now) {
+        {
+            let mut state = self.live.lock();
+            // A list may have no room for the heir's name.
+            for heir in [heir, None] {
+                let changes = handed_on(&state, gone, heir);
+                if state.change(changes).is_ok() {
+                    break;
+                }
+            }
+        }
+        self.follow(now);
+        self.hand_on_primary(gone, heir, now);
     }
 
     /// The record of a name that no link bears or goes on with.
@@ -136,4 +155,33 @@ impl Sampler {
         self.last_id = self.last_id.max(id);
         self.live.lock().edits.push((edit, event));
     }
+}
+
+/// What flags and the environment own stays as they have it.
+fn handed_on(state: &State, gone: &str, heir: Option<&str>) -> Changes {
+    let mut changes = Changes::new();
+    if state.tuning.primary == gone {
+        changes.push(("primary", heir.map(str::to_string)));
+    }
+    for key in ["interfaces", "ignore"] {
+        let before = state.config.list(key);
+        let after = renamed(&before, gone, heir.filter(|heir| can_be_listed(heir)));
+        if after != before {
+            changes.push((key, (!after.is_empty()).then(|| after.join(","))));
+        }
+    }
+    changes.retain(|(key, _)| state.config.owner(key).is_none());
+    changes
+}
+
+/// A list with one name in the place of another. What it says of the heir already beats what it said of the other.
+fn renamed(list: &[String], gone: &str, heir: Option<&str>) -> Vec<String> {
+    let bare = |item: &str| item.strip_prefix('!').unwrap_or(item).to_string();
+    let said = |name: &str| list.iter().any(|item| bare(item) == name);
+    let heir = heir.filter(|heir| !said(heir));
+    let item = |item: &String| match bare(item) == gone {
+        true => heir.map(|heir| item.replacen(gone, heir, 1)),
+        false => Some(item.clone()),
+    };
+    list.iter().filter_map(item).collect()
 }

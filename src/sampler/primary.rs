@@ -15,6 +15,9 @@ const SETTLE_MS: u64 = 600_000;
 pub(super) struct Primary {
     /// The user's own choice; empty for none.
     chosen: String,
+    /// The history of that name was given away, and a flag chooses it all the same: until a link bears it again there is
+    /// nothing to be shown of it.
+    given_away: bool,
     /// Found by traffic; empty for none yet.
     found: String,
     route: Option<u32>,
@@ -27,7 +30,16 @@ pub(super) struct Primary {
 
 impl Primary {
     pub fn new(chosen: String, found: String) -> Primary {
-        Primary { chosen, found, route: None, route_since_ms: 0, looks: Vec::new(), next_ms: None, begun: false }
+        Primary {
+            chosen,
+            given_away: false,
+            found,
+            route: None,
+            route_since_ms: 0,
+            looks: Vec::new(),
+            next_ms: None,
+            begun: false,
+        }
     }
 
     /// What an earlier run has found beats what was found without knowing of it: a headline does not change for a disk.
@@ -48,7 +60,11 @@ impl Primary {
 
     /// The user has made another choice, or leaves it to the traffic again: that takes another look.
     pub fn choose(&mut self, chosen: String, now: Now) {
-        self.chosen = chosen;
+        (self.chosen, self.given_away) = (chosen, false);
+        self.look_again(now);
+    }
+
+    fn look_again(&mut self, now: Now) {
         self.looks.clear();
         (self.begun, self.next_ms) = (false, Some(now.mono_ms));
     }
@@ -67,8 +83,12 @@ impl Primary {
         }
     }
 
+    fn is_chosen(&self) -> bool {
+        !self.chosen.is_empty() && !self.given_away
+    }
+
     fn name(&self) -> &str {
-        if self.chosen.is_empty() { &self.found } else { &self.chosen }
+        if self.is_chosen() { &self.chosen } else { &self.found }
     }
 }
 
@@ -81,6 +101,12 @@ impl Sampler {
             primary.next_ms = (!primary.begun).then_some(now.mono_ms + LOOK_MS);
             primary.begun = true;
         }
+        primary.given_away &= !self.links.iter().any(|tracked| tracked.link.name == primary.chosen);
+        if self.links.iter().any(|tracked| tracked.link.name == primary.found && !tracked.watched()) {
+            // Nobody counts it any more.
+            self.find_primary(String::new(), now);
+        }
+        let primary = &mut self.primary;
         let current = self.links.iter().find(|tracked| tracked.link.name == primary.name());
         let settled = match current {
             Some(tracked) => {
@@ -89,10 +115,14 @@ impl Sampler {
             }
             None => false,
         };
-        if !primary.name().is_empty() && self.live.lock().primary.as_deref() != Some(primary.name()) {
-            self.live.lock().primary = Some(primary.name().to_string());
+        {
+            let mut state = self.live.lock();
+            let name = Some(primary.name()).filter(|name| !name.is_empty());
+            if state.primary.as_deref() != name {
+                state.primary = name.map(str::to_string);
+            }
         }
-        if !primary.chosen.is_empty() || settled {
+        if primary.is_chosen() || settled {
             return;
         }
         let mut claims = Vec::new();
@@ -120,12 +150,34 @@ impl Sampler {
         if name == primary.found {
             return;
         }
-        primary.found.clone_from(&name);
         log::info!("primary interface: {name}");
         self.event(now, EventKind::Primary, &name, "chosen as the interface of the headline figure".to_string());
-        let mut state = self.live.lock();
-        state.primary = Some(name.clone());
-        state.settings.retain(|(key, _)| key != "primary_found");
-        state.settings.push(("primary_found".to_string(), Some(name)));
+        self.live.lock().primary = Some(name.clone());
+        self.primary.found.clone_from(&name);
+        self.live.lock().keep_setting("primary_found", Some(name));
+    }
+
+    /// Whoever has the history now has the headline that went with it.
+    pub(super) fn hand_on_primary(&mut self, gone: &str, heir: Option<&str>, now: Now) {
+        if self.primary.chosen == gone {
+            self.primary.given_away = true;
+            let owner = self.live.lock().config.said_by("primary");
+            log::warn!(
+                "{owner} names {gone}, which is no more: until it is there again the headline is found by traffic"
+            );
+        }
+        if [&self.primary.chosen, &self.primary.found].contains(&&gone.to_string()) {
+            self.find_primary(heir.unwrap_or_default().to_string(), now);
+        }
+        self.consider_primary(now);
+    }
+
+    /// Without a name another look begins.
+    fn find_primary(&mut self, name: String, now: Now) {
+        if name.is_empty() {
+            self.primary.look_again(now);
+        }
+        self.live.lock().keep_setting("primary_found", Some(name.clone()).filter(|name| !name.is_empty()));
+        self.primary.found = name;
     }
 }

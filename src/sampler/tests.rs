@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::clock::{BUILD_FLOOR, Zone};
 use crate::config::Config;
+use crate::live::Order;
 use crate::model::{Address, Batch, Link, Width};
 
 #[derive(Default)]
@@ -549,6 +550,116 @@ fn the_busiest_becomes_primary_after_ten_seconds() {
     bench.set(2, moved(90_000_000, 10));
     bench.run(600_000);
     assert_eq!(bench.live.lock().primary.as_deref(), Some("eth1"));
+}
+
+/// A WAN that was `wan`, with what is said of it, and another link: `wan` is gone, and its history given away.
+fn given_away(typed: &[(&'static str, String)], saved: &[(&'static str, &str)], order: Order) -> Bench {
+    let mut config = Config::new(typed, |_| None).unwrap();
+    let saved = saved.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
+    assert_eq!(config.take_saved(&saved), [""; 0]);
+    let records = vec![record(1, "wan", 0, "boot-before", moved(5, 5), 1)];
+    let live = Live::new(config, Zone::UTC);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], records, 1_000_000);
+    bench.run(60_001);
+    assert_eq!(bench.live.order(order, Duration::ZERO), None, "it is the sampler's to do");
+    bench.turn(false);
+    bench
+}
+
+fn said(bench: &Bench) -> [String; 4] {
+    let state = bench.live.lock();
+    let text = |key| state.config.text(key).to_string();
+    [text("primary"), text("interfaces"), text("ignore"), state.primary.clone().unwrap_or_default()]
+}
+
+const SAID: [(&str, &str); 3] = [("primary", "wan"), ("interfaces", "lan*,wan"), ("ignore", "a*,!wan")];
+
+fn merged() -> Order {
+    Order::Merge { from: "wan".to_string(), into: "eth0".to_string() }
+}
+
+fn forgotten() -> Order {
+    Order::Forget { name: "wan".to_string() }
+}
+
+#[test]
+fn what_was_said_of_a_merged_one_is_said_of_its_heir() {
+    let bench = given_away(&[], &SAID, merged());
+    assert_eq!(said(&bench), ["eth0", "lan*,eth0", "a*,!eth0", "eth0"]);
+    assert!(bench.live.lock().interface("eth0").is_some_and(|iface| iface.monitored));
+    let saved = bench.live.lock().settings.clone();
+    for (key, text) in [("primary", "eth0"), ("interfaces", "lan*,eth0"), ("ignore", "a*,!eth0")] {
+        assert!(saved.contains(&(key.to_string(), Some(text.to_string()))), "{key}: {saved:?}");
+    }
+    // What is said of the heir already counts for more.
+    let bench = given_away(&[], &[("ignore", "wan,!eth0")], merged());
+    assert_eq!(said(&bench)[2], "!eth0");
+    // The headline that was found goes with the history too.
+    let bench = given_away(&[], &[], merged());
+    assert_eq!(said(&bench), ["", "", "", ""], "it was nobody's");
+}
+
+#[test]
+fn nothing_is_said_of_a_forgotten_one_and_there_is_another_headline() {
+    let mut bench = given_away(&[], &SAID, forgotten());
+    assert_eq!(said(&bench), ["", "lan*", "a*", ""]);
+    let saved = bench.live.lock().settings.clone();
+    assert!(saved.contains(&("primary".to_string(), None)), "{saved:?}");
+
+    bench = given_away(&[], &[("primary", "wan")], forgotten());
+    bench.set(2, moved(9_000_000, 10));
+    bench.run(30_001);
+    assert_eq!(said(&bench), ["", "", "", "eth0"]);
+}
+
+#[test]
+fn what_a_flag_says_of_one_that_is_gone_stays_and_does_not_hide_the_others() {
+    let typed = [("primary", "wan".to_string()), ("ignore", "wan".to_string())];
+    for order in [merged(), forgotten()] {
+        let mut bench = given_away(&typed, &[], order.clone());
+        assert_eq!(said(&bench)[..3], ["wan", "", "wan"]);
+        bench.set(2, moved(9_000_000, 10));
+        bench.run(60_001);
+        assert_eq!(said(&bench)[3], "eth0", "{order:?}");
+        // It comes back: the flag's word counts again.
+        bench.world.lock().unwrap().links.push((link(9, "wan"), moved(300, 5)));
+        bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+        bench.turn(true);
+        bench.run(30_001);
+        assert_eq!(said(&bench)[3], "wan", "{order:?}");
+    }
+}
+
+#[test]
+fn the_headline_is_watched() {
+    let links =
+        [(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10)), (link(4, "veth0"), moved(1, 1))];
+    let mut bench = Bench::new(&links);
+    bench.set(3, moved(90_000, 10));
+    bench.run(11_000);
+    assert_eq!(said(&bench)[3], "eth1");
+    let change = |bench: &Bench, key, text: &str| {
+        let text = Some(text.to_string()).filter(|text| !text.is_empty());
+        bench.live.lock().change(vec![(key, text)]).unwrap();
+    };
+    change(&bench, "ignore", "eth1");
+    bench.turn(false);
+    assert_eq!(said(&bench)[3], "", "nobody counts it any more");
+    bench.set(2, moved(90_000, 10));
+    bench.run(30_001);
+    assert_eq!(said(&bench)[3], "eth0");
+    // One that is chosen is watched, whatever the rules and the lists say.
+    for name in ["veth0", "eth1"] {
+        change(&bench, "primary", name);
+        bench.turn(false);
+        bench.run(1_000);
+        assert_eq!(said(&bench)[3], name);
+        assert!(bench.live.lock().interface(name).is_some_and(|iface| iface.monitored), "{name}");
+    }
+    change(&bench, "primary", "");
+    bench.run(60_001);
+    assert_eq!(said(&bench)[3], "eth0");
+    assert!(bench.live.lock().interface("eth1").is_some_and(|iface| !iface.monitored));
 }
 
 #[test]

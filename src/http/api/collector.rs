@@ -67,7 +67,7 @@ pub fn stop(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 
 fn run(context: &Context, running: bool, [changed, unchanged]: [&'static str; 2]) -> Result<Answer, Fault> {
     let message = if context.live.lock().tuning.running == running { unchanged } else { changed };
-    let saved = change(context, &[("running", Some(running.to_string()))])?;
+    let saved = change(context, |_| Ok(vec![("running", Some(running.to_string()))]))?;
     Answer::json(&Run { message, status: if running { "running" } else { "stopped" }, saved })
 }
 

@@ -1,12 +1,13 @@
 //! The settings: all of them in one document, and four on paths of their own, as the original had them.
 
 use super::{READ_PATIENCE, SAVE_PATIENCE, seconds};
-use crate::config::{Change, Config, Kind, Origin, SETTINGS, Setting};
+use crate::config::{Change, Changes, Config, Kind, Origin, SETTINGS, Setting};
 use crate::http::json::{
     self, DelaySetting, InterfacesChanged, InterfacesSetting, IntervalSetting, Ordered, RetriesSetting, SettingValue,
     Settings,
 };
 use crate::http::{Answer, Call, Context, Fault};
+use crate::live::State;
 
 pub fn all(context: &Context, _call: &Call) -> Result<Answer, Fault> {
     let settings = document(&context.live.lock().config);
@@ -15,16 +16,8 @@ pub fn all(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 
 pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let given = SETTINGS.iter().filter(|setting| call.values.has(setting.key));
-    let changes: Vec<_> =
+    let changes: Changes =
         given.map(|setting| (setting.key, call.values.text(setting.key).map(str::to_string))).collect();
-    // A change of nothing is no reason to write.
-    let saved = changes.is_empty() || change(context, &changes)?;
-    let settings = document(&context.live.lock().config);
-    Answer::json(&Settings { settings, saved: Some(saved) })
-}
-
-/// Whether it is on disk.
-pub(super) fn change(context: &Context, changes: &[(&'static str, Option<String>)]) -> Result<bool, Fault> {
     let zone = match changes.iter().find(|(key, _)| *key == "timezone") {
         Some((_, text)) => {
             let found = (context.find_zone)(text.as_deref().unwrap_or_default());
@@ -32,10 +25,20 @@ pub(super) fn change(context: &Context, changes: &[(&'static str, Option<String>
         }
         None => None,
     };
-    let saved = context.live.change(changes, zone, SAVE_PATIENCE)?;
-    // Whoever asks next finds what came of it: the sampler reads after it has followed.
+    let saved = follow(context, context.live.change(zone, SAVE_PATIENCE, |_| Ok::<_, Fault>(changes))?);
+    let settings = document(&context.live.lock().config);
+    Answer::json(&Settings { settings, saved: Some(saved) })
+}
+
+/// Whether it is on disk. What is changed depends on how things stand: who changes something at the same time waits.
+pub(super) fn change(context: &Context, plan: impl FnOnce(&State) -> Result<Changes, Fault>) -> Result<bool, Fault> {
+    Ok(follow(context, context.live.change(None, SAVE_PATIENCE, plan)?))
+}
+
+/// Whoever asks next finds what came of it: the sampler reads after it has followed.
+fn follow(context: &Context, saved: bool) -> bool {
     context.live.refresh(READ_PATIENCE);
-    Ok(saved)
+    saved
 }
 
 fn document(config: &Config) -> Ordered<json::Setting> {
@@ -104,18 +107,24 @@ pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 
 pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let mut names: Vec<String> = Vec::new();
-    {
-        let state = context.live.lock();
-        let mut unknown = Vec::new();
-        for name in call.values.texts("interfaces") {
-            let list = if state.interface(name).is_some() { &mut names } else { &mut unknown };
-            if !list.iter().any(|known| known == name) {
-                list.push(name.to_string());
-            }
+    let saved = change(context, |state| {
+        names = chosen(state, call)?;
+        Ok(choice(state, &names))
+    })?;
+    Answer::json(&InterfacesChanged { message: "Monitored interfaces updated", interfaces: names, saved })
+}
+
+/// The names that are asked for, each once.
+fn chosen(state: &State, call: &Call) -> Result<Vec<String>, Fault> {
+    let (mut names, mut unknown) = (Vec::new(), Vec::new());
+    for name in call.values.texts("interfaces") {
+        let list: &mut Vec<String> = if state.interface(name).is_some() { &mut names } else { &mut unknown };
+        if !list.iter().any(|known| known == name) {
+            list.push(name.to_string());
         }
-        if !unknown.is_empty() {
-            return Err(Fault::new(400, format!("Invalid interfaces: {}", unknown.join(", "))));
-        }
+    }
+    if !unknown.is_empty() {
+        return Err(Fault::new(400, format!("Invalid interfaces: {}", unknown.join(", "))));
     }
     // The kernel allows them. What is saved is cut at commas, and a star is a pattern.
     if let Some(name) = names.iter().find(|name| name.contains([',', '*'])) {
@@ -124,20 +133,19 @@ pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
             format!("'{name}' cannot be chosen by name: commas and stars mean something else"),
         ));
     }
-    let text = (!names.is_empty()).then(|| names.join(","));
-    let mut changes = vec![("interfaces", text)];
-    {
-        // What was once said of one of these, or kept beside them, would have the last word.
-        let state = context.live.lock();
-        let before = &state.tuning.ignored;
-        let said = |pattern: &String| names.contains(pattern) || pattern.starts_with('!');
-        let after: Vec<String> = before.iter().filter(|pattern| !said(pattern)).cloned().collect();
-        if !names.is_empty() && after != *before && state.config.owner("ignore").is_none() {
-            changes.push(("ignore", (!after.is_empty()).then(|| after.join(","))));
-        }
+    Ok(names)
+}
+
+fn choice(state: &State, names: &[String]) -> Changes {
+    let mut changes = vec![("interfaces", (!names.is_empty()).then(|| names.join(",")))];
+    // What was once said of one of these, or kept beside them, would have the last word.
+    let before = &state.tuning.ignored;
+    let said = |pattern: &String| names.contains(pattern) || pattern.starts_with('!');
+    let after: Vec<String> = before.iter().filter(|pattern| !said(pattern)).cloned().collect();
+    if !names.is_empty() && after != *before && state.config.owner("ignore").is_none() {
+        changes.push(("ignore", (!after.is_empty()).then(|| after.join(","))));
     }
-    let saved = change(context, &changes)?;
-    Answer::json(&InterfacesChanged { message: "Monitored interfaces updated", interfaces: names, saved })
+    changes
 }
 
 pub fn interval(context: &Context, _call: &Call) -> Result<Answer, Fault> {
@@ -147,7 +155,7 @@ pub fn interval(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 
 pub fn put_interval(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let seconds = whole(call, "collection_interval")?;
-    let saved = change(context, &[("interval", Some(seconds.to_string()))])?;
+    let saved = change(context, |_| Ok(vec![("interval", Some(seconds.to_string()))]))?;
     Answer::json(&IntervalSetting { collection_interval_seconds: seconds, saved: Some(saved) })
 }
 
@@ -158,7 +166,7 @@ pub fn retries(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 
 pub fn put_retries(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let max_retries = whole(call, "max_retries")?;
-    let saved = change(context, &[("max_retries", Some(max_retries.to_string()))])?;
+    let saved = change(context, |_| Ok(vec![("max_retries", Some(max_retries.to_string()))]))?;
     Answer::json(&RetriesSetting { max_retries, saved: Some(saved) })
 }
 
@@ -170,7 +178,7 @@ pub fn delay(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 pub fn put_delay(context: &Context, call: &Call) -> Result<Answer, Fault> {
     // The table has kept it within 0.1 and 300.
     let ms = (call.values.decimal("retry_delay").unwrap_or(1.0) * 1000.0).round() as u32;
-    let saved = change(context, &[("retry_delay", Some(seconds(ms)))])?;
+    let saved = change(context, |_| Ok(vec![("retry_delay", Some(seconds(ms)))]))?;
     Answer::json(&DelaySetting { retry_delay_seconds: f64::from(ms) / 1000.0, saved: Some(saved) })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::config::change;
 use super::{Memory, READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
-use crate::config::Owned;
+use crate::config::{Changes, can_be_listed};
 use crate::http::json::{Address, Flaw, Forgotten, Interface, InterfaceStats, Map, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::{Iface, Order, Refusal, State};
@@ -80,7 +80,7 @@ fn name<'a>(call: &'a Call) -> &'a str {
 pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let name = name(call);
     let merge = call.values.text("merge");
-    let changes = {
+    {
         let state = context.live.lock();
         state.interface(name).ok_or_else(|| no_interface(name))?;
         if let Some(other) = merge {
@@ -91,13 +91,9 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
                 return Err(present(other));
             }
         }
-        let changes = settings(&state, call)?;
         // Before anything is done: of a request that is refused nothing happens.
-        if let Some(owned) = changes.iter().find_map(|(key, _)| Some(Owned { key, owner: state.config.owner(key)? })) {
-            return Err(owned.into());
-        }
-        changes
-    };
+        state.config.allows(&settings(&state, call)?)?;
+    }
     let mut saved = true;
     if let Some(other) = merge {
         saved &= order(context, Order::Merge { from: other.to_string(), into: name.to_string() })?;
@@ -105,32 +101,42 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
     if let Some(alias) = call.values.text("alias") {
         saved &= order(context, Order::Alias { name: name.to_string(), alias: alias.trim().to_string() })?;
     }
-    if !changes.is_empty() {
-        saved &= change(context, &changes)?;
+    if ["monitored", "primary"].iter().any(|member| call.values.has(member)) {
+        saved &= change(context, |state| settings(state, call))?;
     }
     Answer::json(&Interface { saved: Some(saved), ..find(context, call)? })
 }
 
 /// What `monitored` and `primary` come to. Both are settings, so that flags and the environment have their say.
-fn settings(state: &State, call: &Call) -> Result<Vec<(&'static str, Option<String>)>, Fault> {
+fn settings(state: &State, call: &Call) -> Result<Changes, Fault> {
     let name = name(call);
     let mut changes = Vec::new();
+    let (monitored, primary) = (call.values.switch("monitored"), call.values.switch("primary"));
+    let spared = format!("!{name}");
+    let mut ignored = state.tuning.ignored.clone();
     if call.values.has("monitored") {
-        // What is kept is cut at commas, and stars and a mark of exclamation mean something.
-        if name.contains([',', '*']) || name.starts_with('!') {
+        if !can_be_listed(name) {
             return Err(flaw("monitored", "must be left to the rules: this name would be taken for a pattern", name));
         }
-        let spared = format!("!{name}");
-        let mut ignored = state.tuning.ignored.clone();
+        if monitored == Some(false) && primary.unwrap_or(state.tuning.primary == name) {
+            let detail =
+                format!("{name} is the chosen headline, which is always watched: send \"primary\":false with it");
+            return Err(Fault::new(409, detail));
+        }
         ignored.retain(|pattern| pattern != name && *pattern != spared);
-        match call.values.switch("monitored") {
+        match monitored {
             Some(true) => ignored.push(spared),
             Some(false) => ignored.push(name.to_string()),
             None => {}
         }
+    } else if primary == Some(true) && state.config.owner("ignore").is_none() {
+        // Its choice is the later word.
+        ignored.retain(|pattern| pattern != name);
+    }
+    if call.values.has("monitored") || ignored != state.tuning.ignored {
         changes.push(("ignore", (!ignored.is_empty()).then(|| ignored.join(","))));
     }
-    match call.values.switch("primary") {
+    match primary {
         Some(true) => changes.push(("primary", Some(name.to_string()))),
         Some(false) if state.tuning.primary == name => changes.push(("primary", None)),
         _ => {}
