@@ -267,7 +267,7 @@ fn e40_killed_in_the_middle_of_a_change() {
     thread::scope(|scope| {
         for (lane, (changes, lives)) in LANES.iter().enumerate() {
             let lane_of_lives = move || {
-                let mut random = past::Random(seed | 1 + lane as u32);
+                let mut random = past::Random(seed | (1 + lane as u32));
                 let mut bench = Lives::new();
                 let (mut about_us, mut befores, mut afters) = (3_000.0, 0, 0);
                 for life in 0..*lives {
