@@ -100,7 +100,9 @@ fn bind_one(address: SocketAddr) -> std::result::Result<TcpListener, Errno> {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
     nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&socket, Backlog::new(BACKLOG)?)?;
+    // nix allows no more than the C library's own constant, and musl's is 128: there -1 stands for what the kernel allows.
+    let backlog = Backlog::new(BACKLOG).or_else(|_| Backlog::new(-1)).unwrap_or(Backlog::MAXCONN);
+    listen(&socket, backlog)?;
     Ok(TcpListener::from(socket))
 }
 
