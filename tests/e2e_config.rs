@@ -181,6 +181,10 @@ fn the_headline_goes_with_its_history() {
         patch(&daemon, "/api/interfaces/old0", json!({"monitored": true, "primary": true}));
         ip("link del old0");
         wait_until("it is gone", || daemon.interface("old0")["present"] == false);
+        // The headline that it becomes is always watched: refused as a whole, and nothing is merged.
+        let both = json!({"merge": "old0", "monitored": false});
+        assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", both), 409);
+        assert_eq!(daemon.interface("old0")["present"], false);
         assert_eq!(patch(&daemon, "/api/interfaces/wan0", json!({"merge": "old0"}))["primary"], true);
         let said = |daemon: &Daemon| {
             let settings = daemon.get("/api/config")["settings"].clone();

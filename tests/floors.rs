@@ -226,3 +226,24 @@ fn each_kind_of_fault_is_seen() {
     check("main.rs", "use net_pulse::app;", &[]);
     check("counter.rs", "use crate::nowhere::X;", &["names 'nowhere'"]);
 }
+
+/// `build.rs` joins the scripts of the first view into one.
+#[test]
+fn scripts_that_are_joined_have_no_name_in_common() {
+    let mut names = std::collections::BTreeMap::new();
+    for file in ["format.js", "chart.js", "app.js"] {
+        let source = std::fs::read_to_string(format!("www/{file}")).expect("a script");
+        for line in source.lines() {
+            let line = line.strip_prefix("export ").unwrap_or(line);
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            let named = ["const ", "let ", "function ", "class "].iter().find_map(|word| line.strip_prefix(word));
+            let Some(rest) = named else { continue };
+            assert!(rest.starts_with(char::is_alphabetic) || rest.starts_with('$'), "{file}: one name, please: {line}");
+            let name = rest.split(|sign: char| !sign.is_alphanumeric() && !"_$".contains(sign)).next().expect("a name");
+            if let Some(other) = names.insert(name.to_string(), file) {
+                panic!("{name} is in {other} and in {file}");
+            }
+        }
+    }
+    assert!(names.len() > 40, "{names:?}");
+}

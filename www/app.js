@@ -18,12 +18,13 @@ const ring = emptyRing();
 // Where the browser may keep nothing, it is kept as long as the page is open.
 let kept = {};
 try {
-  kept = localStorage;
+  kept = localStorage ?? kept;
 } catch {}
 // The router's clock less this one. Either may be wrong; the times that are asked for are the router's.
 let skew = 0;
 // When the service stopped answering; null while it answers.
 let lost = null;
+let heard = 0;
 
 // What every view may look at. `interfaces` is a list, null until it is known; rates are texts.
 const shell = {
@@ -50,13 +51,16 @@ async function api(path, { method, body, file } = {}) {
   const headers = {};
   if (kept.token) headers.Authorization = `Bearer ${kept.token}`;
   if (body) headers["Content-Type"] = "application/json";
+  const began = Date.now();
   const stop = new AbortController();
   const late = setTimeout(() => stop.abort(), method || file ? LONG_PATIENCE_MS : PATIENCE_MS);
   const answer = await fetch(path, { method, headers, signal: stop.signal, body: body && JSON.stringify(body) }).catch(() => null);
   if (!answer) {
-    lost ??= Date.now();
+    // One that takes too long is no sign of a dead router where others were answered meanwhile.
+    if (heard < began) lost ??= Date.now();
     throw new Error("the router does not answer");
   }
+  heard = Date.now();
   // Whole seconds, and some time on the way.
   const off = (Date.parse(answer.headers.get("Date")) - Date.now()) / 1000;
   if (Math.abs(off - skew) > 3) skew = off;
@@ -80,12 +84,15 @@ let asking = null;
 let refused = false;
 
 async function token() {
-  const { request } = await import("./more.js");
-  const given = await request(el, kept);
-  asking = null;
-  refused = !given;
-  if (given) kept.token = given;
-  return given;
+  try {
+    const { request } = await module("more");
+    const given = await request(el, kept);
+    refused = !given;
+    if (given) kept.token = given;
+    return given;
+  } finally {
+    asking = null;
+  }
 }
 
 // What is asked for again and again: `{ what, every, path, take }`, seconds between two questions, and where the answer
@@ -192,7 +199,21 @@ function decoded(text) {
   }
 }
 
+// A browser may remember for as long as the page is open that a module could not be loaded: then it is asked for anew,
+// by another address.
+const modules = {};
+let misses = 0;
+
+function module(name) {
+  return (modules[name] ??= import(`./${name}.js${misses ? `?${misses}` : ""}`).catch((error) => {
+    misses++;
+    modules[name] = null;
+    throw error;
+  }));
+}
+
 async function route() {
+  const visit = ++visits;
   refused = false;
   const [path, query] = location.hash.slice(1).split("?");
   const [place = "", name = null] = path.split("/").slice(1).map(decoded);
@@ -200,12 +221,11 @@ async function route() {
   const key = [place, name].join();
   if (view?.key === key && view.change) view.change(params);
   else {
-    const visit = ++visits;
     const first = !view;
     let next = home;
     const root = el("div", { className: `more ${place}` });
     if (place) {
-      const more = await Promise.all([import("./more.js"), sheet("more.css")]).catch(() => null);
+      const more = await Promise.all([module("more"), sheet("more.css")]).catch(() => null);
       if (visit !== visits) return;
       // A router that reboots: the nav is there, and the way back too.
       if (!more) return setTimeout(() => visit === visits && route(), 3000);
@@ -330,7 +350,7 @@ const whole = () => !(+query.get("to") > +query.get("from"));
 function frame() {
   const last = ring.t.at(-1) + 1 || Math.floor(shell.now());
   const [from, to] = whole() ? [last - RANGES[range()], last] : [+query.get("from"), +query.get("to")];
-  return { from, to, live: whole() ? range() === "5m" : from >= ring.t[0] && to <= last };
+  return { from, to, live: whole() ? range() === "5m" : ring.t.filter((time) => time >= from && time < to).length > 0.9 * (to - from) };
 }
 
 function chosen() {
@@ -371,7 +391,7 @@ let reaching;
 // Loaded when it is first reached for, and a click that came too early is made good. A failure is tried again by the next.
 function reach(event) {
   if (refresh || !plot.data) return;
-  reaching ??= import("./explore.js").then(
+  reaching ??= module("explore").then(
     ({ explore }) => (refresh = explore(plot, { ...ctx, RANGES, hash: () => query, chosen, whole, marks, $, tell })),
     () => (reaching = null),
   );

@@ -25,7 +25,8 @@ export function join(ring, more, most) {
   if (restarted || more.t[0] <= ring.t.at(-1)) Object.assign(ring, emptyRing());
   ring.next = restarted && !more.t.length ? 0 : more.next;
   const nulls = (count) => Array(count).fill(null);
-  const surplus = Math.max(0, ring.t.length + more.t.length - most);
+  // By time and not by number: a tab that slept has nothing between.
+  const surplus = [...ring.t, ...more.t].filter((time) => time <= more.t.at(-1) - most).length;
   for (const name of Object.keys({ ...ring.interfaces, ...more.interfaces })) {
     const columns = (ring.interfaces[name] ??= { rx: nulls(ring.t.length), tx: nulls(ring.t.length) });
     for (const side of ["rx", "tx"]) {

@@ -136,11 +136,13 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   canvas.onpointerleave = ({ pointerType }) => pointerType === "mouse" && !look.picked && point();
   canvas.onblur = () => point();
   canvas.ondblclick = reset;
-  canvas.onkeydown = ({ key, shiftKey }) => {
+  canvas.onkeydown = ({ key, shiftKey, ctrlKey, altKey, metaKey }) => {
+    // The browser's own.
+    if (ctrlKey || altKey || metaKey) return;
     const { t, step } = plot.data;
     const end = t.length - 1;
     const way = { ArrowLeft: -1, ArrowRight: 1, Home: -end, End: end }[key];
-    if (way && shiftKey) shift(way / 4);
+    if (way ** 2 === 1 && shiftKey) shift(way / 4);
     else if (way && t.length) point(Math.min(Math.max(look.at ? nearest(t, step, look.at) + way : end, 0), end));
     else if (key === "+" || key === "-") zoom(key === "+" ? 0.5 : 2);
     else if (key === "Escape") reset();

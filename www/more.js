@@ -78,7 +78,7 @@ export function typed(kind, text) {
   if (!text.trim()) return null;
   if (kind === "list") return text.split(",").map((item) => item.trim()).filter(Boolean);
   if (kind === "switch") return text === "true";
-  return /integer|decimal|size/.test(kind) && !isNaN(text) ? Number(text) : text.trim();
+  return /integer|decimal|size/.test(kind) && Number.isFinite(+text) ? +text : text.trim();
 }
 
 const CHOICE = /word|switch/;

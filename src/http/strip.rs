@@ -7,7 +7,8 @@
 const SCRIPT: &str = "=,;:?(){}[]<>&|!*%+-/\"`";
 const SIGNS: &str = "+-";
 /// Words that a value follows: a slash behind them begins a regular expression.
-const BEFORE_VALUE: [&str; 9] = ["return", "case", "typeof", "void", "delete", "in", "of", "yield", "await"];
+const BEFORE_VALUE: [&str; 12] =
+    ["return", "case", "typeof", "void", "delete", "in", "of", "yield", "await", "throw", "else", "instanceof"];
 /// After the first and before the second a statement does not end, or has ended already, with or without the line.
 const OPEN: [char; 6] = ['{', '(', '[', ',', ';', ':'];
 const CLOSE: [char; 9] = ['}', ')', ']', ',', ';', ':', '?', '.', '&'];

@@ -165,8 +165,11 @@ fn handed_on(state: &State, gone: &str, heir: Option<&str>) -> Changes {
     }
     for key in ["interfaces", "ignore"] {
         let before = state.config.list(key);
-        let after = renamed(&before, gone, heir.filter(|heir| can_be_listed(heir)));
-        if after != before {
+        // That the other was left out is no reason to leave out its heir.
+        let inherited = |item: &str| key == "interfaces" || item.starts_with('!');
+        let after = renamed(&before, gone, heir.filter(|heir| can_be_listed(heir)), inherited);
+        // Nothing named would mean everything.
+        if after != before && !(key == "interfaces" && after.is_empty()) {
             changes.push((key, (!after.is_empty()).then(|| after.join(","))));
         }
     }
@@ -175,12 +178,12 @@ fn handed_on(state: &State, gone: &str, heir: Option<&str>) -> Changes {
 }
 
 /// A list with one name in the place of another. What it says of the heir already beats what it said of the other.
-fn renamed(list: &[String], gone: &str, heir: Option<&str>) -> Vec<String> {
+fn renamed(list: &[String], gone: &str, heir: Option<&str>, inherited: impl Fn(&str) -> bool) -> Vec<String> {
     let bare = |item: &str| item.strip_prefix('!').unwrap_or(item).to_string();
     let said = |name: &str| list.iter().any(|item| bare(item) == name);
     let heir = heir.filter(|heir| !said(heir));
     let item = |item: &String| match bare(item) == gone {
-        true => heir.map(|heir| item.replacen(gone, heir, 1)),
+        true => heir.filter(|_| inherited(item)).map(|heir| item.replacen(gone, heir, 1)),
         false => Some(item.clone()),
     };
     list.iter().filter_map(item).collect()

@@ -594,6 +594,9 @@ fn what_was_said_of_a_merged_one_is_said_of_its_heir() {
     // What is said of the heir already counts for more.
     let bench = given_away(&[], &[("ignore", "wan,!eth0")], merged());
     assert_eq!(said(&bench)[2], "!eth0");
+    // That the other was left out is its own affair.
+    let bench = given_away(&[], &[("ignore", "a*,wan")], merged());
+    assert_eq!(said(&bench)[2], "a*");
     // The headline that was found goes with the history too.
     let bench = given_away(&[], &[], merged());
     assert_eq!(said(&bench), ["", "", "", ""], "it was nobody's");
@@ -605,6 +608,10 @@ fn nothing_is_said_of_a_forgotten_one_and_there_is_another_headline() {
     assert_eq!(said(&bench), ["", "lan*", "a*", ""]);
     let saved = bench.live.lock().settings.clone();
     assert!(saved.contains(&("primary".to_string(), None)), "{saved:?}");
+
+    // An empty list would have everything watched.
+    bench = given_away(&[], &[("interfaces", "wan")], forgotten());
+    assert_eq!(said(&bench)[1], "wan");
 
     bench = given_away(&[], &[("primary", "wan")], forgotten());
     bench.set(2, moved(9_000_000, 10));

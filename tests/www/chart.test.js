@@ -45,6 +45,11 @@ test("an answer longer than the ring leaves its newest part", () => {
   check(ringOf([6, [1, 2, 3, 4, 5, 6], { a: { rx: [1, 2, 3, 4, 5, 6], tx: [1, 2, 3, 4, 5, 6] } }]).interfaces.a.rx, [3, 4, 5, 6]);
 });
 
+test("what was before a long sleep is not of the latest seconds", () => {
+  const ring = ringOf([2, [10, 11], { a: { rx: [1, 2], tx: [1, 2] } }], [4, [5000, 5001], { a: { rx: [3, 4], tx: [3, 4] } }]);
+  check(ring, { next: 4, t: [5000, 5001], interfaces: { a: { rx: [3, 4], tx: [3, 4] } } });
+});
+
 test("nothing new changes nothing", () => {
   const ring = ringOf([2, [10, 11], { a: { rx: [1, 2], tx: [5, 6] } }], [2, [], {}]);
   check(ring, { next: 2, t: [10, 11], interfaces: { a: { rx: [1, 2], tx: [5, 6] } } });

@@ -80,6 +80,12 @@ test("a day keeps its date for readers in other zones", () => {
   }
 });
 
+test("what is no number is left for the API to refuse", () => {
+  for (const text of ["1-5", "Infinity", "1e999", "5 x"]) check(typed("integer", text), text);
+  check(typed("integer", " 7 "), 7);
+  check(typed("decimal", "0.5"), 0.5);
+});
+
 test("a router's date is the same in Auckland and Honolulu, Sunday there or not", () => {
   const routers = ["-10:00", "-05:00", "+00:00", "+05:45", "+12:00", "+13:00"];
   for (const zone of ["Pacific/Auckland", "Pacific/Honolulu", "Europe/Berlin", "UTC"]) {

@@ -118,7 +118,8 @@ fn settings(state: &State, call: &Call) -> Result<Changes, Fault> {
         if !can_be_listed(name) {
             return Err(flaw("monitored", "must be left to the rules: this name would be taken for a pattern", name));
         }
-        if monitored == Some(false) && primary.unwrap_or(state.tuning.primary == name) {
+        let headline = [Some(name), call.values.text("merge")].contains(&Some(&state.tuning.primary));
+        if monitored == Some(false) && primary.unwrap_or(headline) {
             let detail =
                 format!("{name} is the chosen headline, which is always watched: send \"primary\":false with it");
             return Err(Fault::new(409, detail));
