@@ -137,8 +137,7 @@ fn a_merge_keeps_every_byte_of_every_level() {
         assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", json!({"merge": "old0"})), 409, "it is there");
         assert_eq!(status(&daemon, "DELETE", "/api/interfaces/old0", json!({})), 409);
         daemon.collect();
-        ip("link del old0");
-        wait_until("it is gone", || daemon.interface("old0")["present"] == false);
+        unplug(&daemon, "old0");
         send("wan0", 1000, 3);
         daemon.collect();
 
@@ -166,6 +165,11 @@ fn a_merge_keeps_every_byte_of_every_level() {
     });
 }
 
+fn unplug(daemon: &Daemon, name: &str) {
+    ip(&format!("link del {name}"));
+    wait_until("it is gone", || daemon.interface(name)["present"] == false);
+}
+
 /// The WAN has another name from now on: its figures stay the headline.
 #[test]
 fn the_headline_goes_with_its_history() {
@@ -179,8 +183,7 @@ fn the_headline_goes_with_its_history() {
         send("wan0", 700, 10);
         daemon.collect();
         patch(&daemon, "/api/interfaces/old0", json!({"monitored": true, "primary": true}));
-        ip("link del old0");
-        wait_until("it is gone", || daemon.interface("old0")["present"] == false);
+        unplug(&daemon, "old0");
         // The headline that it becomes is always watched: refused as a whole, and nothing is merged.
         let both = json!({"merge": "old0", "monitored": false});
         assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", both), 409);
@@ -202,8 +205,7 @@ fn the_headline_goes_with_its_history() {
         said(&daemon);
 
         // Forgotten, the busiest of the others has its place.
-        ip("link del wan0");
-        wait_until("it is gone", || daemon.interface("wan0")["present"] == false);
+        unplug(&daemon, "wan0");
         assert_eq!(daemon.request("DELETE", "/api/interfaces/wan0", None).status, 200);
         let settings = daemon.get("/api/config")["settings"].clone();
         assert_eq!([&settings["primary"]["origin"], &settings["ignore"]["value"]], [&json!("default"), &json!([])]);
@@ -227,8 +229,7 @@ fn what_is_forgotten_is_gone_and_its_name_begins_anew() {
         send("wan0", 500, 30);
         daemon.collect();
         let kept = levels(&daemon, "wan0");
-        ip("link del old0");
-        wait_until("it is gone", || daemon.interface("old0")["present"] == false);
+        unplug(&daemon, "old0");
         let answer = daemon.request("DELETE", "/api/interfaces/old0", None);
         assert_eq!((answer.status, &answer.json()["saved"]), (200, &json!(true)));
         assert_eq!(daemon.request("DELETE", "/api/interfaces/old0", None).status, 404);

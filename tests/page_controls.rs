@@ -7,12 +7,12 @@ use std::fs;
 use std::net::SocketAddr;
 
 use common::browser::*;
-use common::past::{Random, unix};
+use common::past::{Random, event, record, unix};
 use common::*;
 use net_pulse::clock::Zone;
 use net_pulse::config::Config;
 use net_pulse::live::Tuning;
-use net_pulse::model::{Batch, Counters, Event, EventKind, Kind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, Counters, EventKind, Kind, Mark, Record, Sample, Tick};
 use net_pulse::store::{Flush, Options, Store};
 use serde_json::{Value, json};
 
@@ -27,28 +27,8 @@ fn past(dir: &Dir, zone: &str) {
     let until = unix() - 90;
     let hole = until - 11 * HOUR..until - 8 * HOUR;
     let mut store = Store::open(dir.join("net-pulse.db").as_ref(), &Options { max_bytes: 32 << 20 }).unwrap().store;
-    let mut records: Vec<Record> = [(1, "wan0"), (2, "lan0")]
-        .map(|(id, name)| Record {
-            id,
-            name: name.to_string(),
-            kind: Kind::Veth,
-            alias: String::new(),
-            ifindex: 1000 + id,
-            boot: "another".to_string(),
-            first_seen: until - 400 * DAY,
-            last_seen: until,
-            raw: Counters::ZERO,
-            lifetime: Counters::ZERO,
-            mono_ms: 0,
-        })
-        .to_vec();
-    let event = |unix, kind, interface: &str, detail: &str| Event {
-        unix: Some(unix),
-        mono_ms: 0,
-        kind,
-        interface: interface.to_string(),
-        detail: detail.to_string(),
-    };
+    let mut records: Vec<Record> =
+        [(1, "wan0"), (2, "lan0")].map(|(id, name)| record(id, name, Kind::Veth, until - 400 * DAY, until)).to_vec();
     let mut events = vec![
         event(until - 5000, EventKind::ClockStep, "", "the clock was set forward by 5 s"),
         event(until - 4000, EventKind::Reset, "wan0", "the counters began again from zero"),

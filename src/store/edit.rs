@@ -12,7 +12,7 @@ use super::state::State;
 use super::window::settle;
 use super::write::{join_same, put_events};
 use crate::clock::Zone;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::model::{Edit, Event, IfaceId};
 
 /// A level: its keys, one row with the length of its cells, and how to put it back.
@@ -51,25 +51,8 @@ const TABLES: [Table; 3] = [
 impl Store {
     /// One transaction, with what is told of it. An edit whose outcome was unclear can be repeated.
     pub fn edit(&mut self, edit: &Edit, event: Option<&Event>, zone: &Zone) -> Result<()> {
-        let again = self.doubtful;
-        if self.doubtful {
-            self.state = State::load(&self.conn)?;
-            self.doubtful = false;
-        }
-        match self.rewrite(edit, event, again, zone) {
-            Ok(state) => {
-                self.state = state;
-                self.room = 1;
-                Ok(())
-            }
-            Err(error) => {
-                self.doubtful = true;
-                if error.kind == ErrorKind::Full {
-                    self.room = (self.room * 2).min(64);
-                }
-                Err(error.context(format!("cannot change the history in {}", self.path.display())))
-            }
-        }
+        let outcome = self.attempt(|store, again| store.rewrite(edit, event, again, zone));
+        outcome.map_err(|error| error.context(format!("cannot change the history in {}", self.path.display())))
     }
 
     fn rewrite(&mut self, edit: &Edit, event: Option<&Event>, again: bool, zone: &Zone) -> Result<State> {

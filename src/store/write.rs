@@ -17,16 +17,23 @@ const EVENTS_KEPT: i64 = 1_000;
 
 impl Store {
     pub(super) fn write(&mut self, flush: &Flush) -> Result<()> {
+        self.attempt(|store, again| store.transact(flush, again))?;
+        self.kept = Some(flush.keep);
+        Ok(())
+    }
+
+    /// One transaction. `work` is told whether an earlier one may have happened although its COMMIT failed, and gives back
+    /// the state that its own leaves.
+    pub(super) fn attempt(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<State>) -> Result<()> {
         let again = self.doubtful;
         if self.doubtful {
-            // A COMMIT that failed may have happened all the same: the file knows.
+            // The file knows.
             self.state = State::load(&self.conn)?;
             self.doubtful = false;
         }
-        match self.transact(flush, again) {
+        match work(self, again) {
             Ok(state) => {
                 self.state = state;
-                self.kept = Some(flush.keep);
                 self.room = 1;
                 Ok(())
             }

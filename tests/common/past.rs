@@ -40,27 +40,36 @@ pub fn unix() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64
 }
 
+/// Of another boot: its counters are compared with nothing.
+pub fn record(id: u32, name: &str, kind: Kind, first_seen: i64, last_seen: i64) -> Record {
+    Record {
+        id,
+        name: name.to_string(),
+        kind,
+        alias: String::new(),
+        ifindex: 1000 + id,
+        boot: "another".to_string(),
+        first_seen,
+        last_seen,
+        raw: Counters::ZERO,
+        lifetime: Counters::ZERO,
+        mono_ms: 0,
+    }
+}
+
+pub fn event(unix: i64, kind: EventKind, interface: &str, detail: &str) -> Event {
+    let (interface, detail) = (interface.to_string(), detail.to_string());
+    Event { unix: Some(unix), mono_ms: 0, kind, interface, detail }
+}
+
 pub fn fill(path: &str, past: Past) {
     const FLUSH: usize = 120;
     let (interfaces, parts) = past.size();
     let until = unix() - 60;
     let mut unix = until - parts.iter().map(|(days, _)| days * 86_400).sum::<i64>();
     let mut store = Store::open(path.as_ref(), &Options { max_bytes: 32 << 20 }).expect("a new history").store;
-    let mut records: Vec<Record> = (1..=interfaces)
-        .map(|id| Record {
-            id,
-            name: format!("lan{id}"),
-            kind: Kind::Ethernet,
-            alias: String::new(),
-            ifindex: 1000 + id,
-            boot: "another".to_string(),
-            first_seen: unix,
-            last_seen: until,
-            raw: Counters::ZERO,
-            lifetime: Counters::ZERO,
-            mono_ms: 0,
-        })
-        .collect();
+    let mut records: Vec<Record> =
+        (1..=interfaces).map(|id| record(id, &format!("lan{id}"), Kind::Ethernet, unix, until)).collect();
     let mut random = Random(0x2545_f491);
     let (mut batch, mut seq) = (Batch::default(), 0);
     for (days, step) in parts {
@@ -135,17 +144,9 @@ pub fn fill_home(path: &str, ahead: i64) {
     let mut records: Vec<Record> = (1..)
         .zip(HOME.into_iter().chain([SPARE]))
         .map(|(id, (name, kind, alias))| Record {
-            id,
-            name: name.to_string(),
-            kind,
             alias: alias.to_string(),
-            ifindex: 1000 + id,
             boot: boot_id(),
-            first_seen: start,
-            last_seen: until,
-            raw: Counters::ZERO,
-            lifetime: Counters::ZERO,
-            mono_ms: 0,
+            ..record(id, name, kind, start, until)
         })
         .collect();
     let mut random = Random(0x9e37_79b9);
@@ -212,13 +213,6 @@ pub fn fill_home(path: &str, ahead: i64) {
             }
         }
     }
-    let event = |unix, kind, interface: &str, detail: &str| Event {
-        unix: Some(unix),
-        mono_ms: 0,
-        kind,
-        interface: interface.to_string(),
-        detail: detail.to_string(),
-    };
     let events = [
         event(until - 200 * DAY, EventKind::Vanished, SPARE.0, ""),
         event(restart, EventKind::Stop, "", "version 0.1.0"),
