@@ -1,7 +1,7 @@
 //! Every setting: its name, range, default, environment variable and help in one table, and what it is in force:
 //! flag > environment > saved > default. Validated once, here.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -122,7 +122,7 @@ impl Origin {
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    values: BTreeMap<&'static str, (String, Origin)>,
+    values: Map<&'static str, (String, Origin)>,
 }
 
 /// Nobody has said anything.
@@ -148,7 +148,7 @@ pub enum Refused {
 impl Config {
     /// `typed`: what stood on the command line, by key; repeated flags are several entries.
     pub fn new(typed: &[(&'static str, String)], environment: impl Fn(&str) -> Option<String>) -> Result<Config> {
-        let mut values = BTreeMap::new();
+        let mut values = Map::new();
         for setting in &SETTINGS {
             let given: Vec<&str> =
                 typed.iter().filter(|(key, _)| *key == setting.key).map(|(_, value)| value.as_str()).collect();
@@ -172,21 +172,21 @@ impl Config {
 
     /// Takes what the database remembers where neither flag nor environment speaks. What does not validate, from an
     /// older or a newer version, is returned for the log and left at its default.
-    pub fn take_saved(&mut self, saved: &BTreeMap<String, String>) -> Vec<String> {
+    pub fn take_saved(&mut self, saved: &Map<String, String>) -> Vec<String> {
         let mut refused = Vec::new();
         for setting in SETTINGS.iter().filter(|setting| setting.change != Change::Nobody) {
-            let Some(text) = saved.get(setting.key) else { continue };
+            let Some(whole) = saved.get(setting.key) else { continue };
             if self.origin(setting.key) > Origin::Saved {
                 continue;
             }
             let text = match setting.kind {
-                Kind::List => beginning(text),
-                _ => text,
+                Kind::List => beginning(whole),
+                _ => whole,
             };
             match setting.check(text) {
                 Ok(()) => {
-                    if text.len() < saved[setting.key].len() {
-                        let rest = shown(saved[setting.key][text.len()..].trim_start_matches(','));
+                    if text.len() < whole.len() {
+                        let rest = shown(whole[text.len()..].trim_start_matches(','));
                         refused.push(format!(
                             "saved {} has more than {LONGEST_TEXT} bytes; leaving out what follows from '{rest}' on",
                             setting.key
@@ -417,14 +417,14 @@ mod tests {
 
     #[test]
     fn flag_beats_environment_beats_saved_beats_default() {
-        let saved = BTreeMap::from([("interval".to_string(), "7".to_string())]);
+        let saved = Map::from([("interval".to_string(), "7".to_string())]);
         let check =
-            |typed: &[(&'static str, &str)], environment: &[(&str, &str)], saved: &BTreeMap<_, _>, expect, origin| {
+            |typed: &[(&'static str, &str)], environment: &[(&str, &str)], saved: &Map<_, _>, expect, origin| {
                 let mut config = config(typed, environment).unwrap();
                 assert!(config.take_saved(saved).is_empty());
                 assert_eq!((config.integer("interval"), config.origin("interval")), (expect, origin));
             };
-        let nothing = BTreeMap::new();
+        let nothing = Map::new();
         check(&[], &[], &nothing, 30, Origin::Default);
         check(&[], &[], &saved, 7, Origin::Saved);
         check(&[], &[("NETPULSE_INTERVAL", "8")], &saved, 8, Origin::Environment);
@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn a_saved_value_of_another_version_is_refused_and_named() {
         let mut config = config(&[], &[]).unwrap();
-        let refused = config.take_saved(&BTreeMap::from([("interval".to_string(), "soon".to_string())]));
+        let refused = config.take_saved(&Map::from([("interval".to_string(), "soon".to_string())]));
         assert_eq!(refused, ["saved interval: 'soon' is not a whole number from 1 to 3600; using 30"]);
         assert_eq!(config.integer("interval"), 30);
     }
@@ -494,7 +494,7 @@ mod tests {
     fn of_a_saved_list_that_is_too_long_the_beginning_is_kept() {
         let check = |saved: String, kept: usize, told: &str| {
             let mut config = Config::default();
-            let refused = config.take_saved(&BTreeMap::from([("ignore".to_string(), saved)]));
+            let refused = config.take_saved(&Map::from([("ignore".to_string(), saved)]));
             assert_eq!((config.list("ignore").len(), refused.join(" ").contains(told)), (kept, true), "{refused:?}");
             assert_eq!(refused.is_empty(), told.is_empty());
         };

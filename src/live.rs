@@ -2,7 +2,8 @@
 //! that are not yet saved, and what `http` asks of the sampler and the writer. One lock, held for copying only: nobody
 //! reads the kernel, the disk or the network while holding it.
 
-use std::collections::{BTreeMap, VecDeque};
+use crate::sorted::Map;
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -148,7 +149,7 @@ pub struct Ring {
     /// UTC seconds, as the machine believes them.
     pub times: VecDeque<i64>,
     /// ifindex → rx and tx in bytes per second, as long as `times`; `None` where the interface was not there.
-    pub rates: BTreeMap<u32, VecDeque<Option<(u64, u64)>>>,
+    pub rates: Map<u32, VecDeque<Option<(u64, u64)>>>,
     /// Monotonic; 0 for never.
     pub watched_until_ms: u64,
 }

@@ -7,7 +7,7 @@ mod zone;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -19,6 +19,7 @@ use crate::http::{self, Context};
 use crate::live::{Database, Live, State};
 use crate::sampler::{Reopen, Sampler};
 use crate::source::{self, Choice, Wake, Woken};
+use crate::thread;
 use crate::writer::{self, Writer};
 use desk::{Desk, Word};
 
@@ -194,11 +195,8 @@ fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
     }
 }
 
-fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<thread::JoinHandle<T>> {
-    thread::Builder::new()
-        .name(name.to_string())
-        .spawn(run)
-        .map_err(|cause| Error::system(format!("starting {name}"), cause))
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread::spawn(name, 0, Box::new(run))
 }
 
 fn choice(word: &str) -> Choice {

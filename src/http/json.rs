@@ -1,7 +1,7 @@
 //! The shapes of the wire. Each is written once: the declaration is what serde serialises, what `/openapi.json`
 //! publishes, comments included, and what the tests check every answer against.
 
-use std::collections::BTreeMap;
+use crate::sorted;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl fmt::Display for Name {
     }
 }
 
-pub type Map<T> = BTreeMap<String, T>;
+pub type ByName<T> = sorted::Map<String, T>;
 
 /// An object whose members keep the order in which they are here.
 #[derive(Clone, Debug)]
@@ -524,7 +524,7 @@ shapes! {
         step: i64,
         /// Starts of the buckets, Unix seconds, ascending.
         t: Vec<i64>,
-        interfaces: Map<SeriesColumns>,
+        interfaces: ByName<SeriesColumns>,
     }
     /// Bytes per second.
     SeriesColumns {
@@ -552,7 +552,7 @@ shapes! {
         next: u64,
         /// Unix seconds.
         t: Vec<i64>,
-        interfaces: Map<LiveColumns>,
+        interfaces: ByName<LiveColumns>,
     }
     /// Bytes per second; null where the interface was not there.
     LiveColumns {

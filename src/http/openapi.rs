@@ -275,7 +275,7 @@ fn schema(out: Out, kind: &str, doc: Option<&str>) -> io::Result<()> {
     } else if let Some(inner) = inside(kind, "Vec") {
         out.write_all(br#""type":"array","items":"#)?;
         schema(out, inner, None)?;
-    } else if let Some(inner) = inside(kind, "Map").or_else(|| inside(kind, "Ordered")) {
+    } else if let Some(inner) = inside(kind, "ByName").or_else(|| inside(kind, "Ordered")) {
         out.write_all(br#""type":"object","additionalProperties":"#)?;
         schema(out, inner, None)?;
     } else if let Some((_, scalar)) = SCALARS.iter().find(|(name, _)| *name == kind) {

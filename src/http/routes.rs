@@ -164,7 +164,7 @@ pub static ROUTES: &[Route] = &[
         handler: interfaces::all,
         summary: "All interfaces by name, absent ones that have history included",
         params: &[],
-        answers: &["Map<Interface>"],
+        answers: &["ByName<Interface>"],
         problems: &[],
     },
     Route {

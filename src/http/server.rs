@@ -26,6 +26,7 @@ use super::gate::{Gate, Limits};
 use super::{Answer, Ask, Body, Context, Fault, answer};
 use crate::clock::Zone;
 use crate::error::{Error, Result};
+use crate::thread::spawn;
 
 const WORKERS: usize = 4;
 /// Who finds it full is asked to come again after a second: a flood should not fill it before the gate has had its turn.
@@ -141,12 +142,8 @@ pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<Stri
     let mut workers = Vec::new();
     for number in 1..=WORKERS {
         let (context, inner) = (context.clone(), inner.clone());
-        let worker = thread::Builder::new()
-            .name(format!("http-{number}"))
-            .stack_size(WORKER_STACK)
-            .spawn(move || work(&context, &inner))
-            .map_err(|error| Error::system("cannot start a thread", error))?;
-        workers.push(worker);
+        let run = Box::new(move || work(&context, &inner));
+        workers.push(spawn(&format!("http-{number}"), WORKER_STACK, run)?);
     }
     let limits = Limits { active: WORKERS, ..Limits::default() };
     let gate = Gate::open(listeners, Box::new(road), names, limits)?;

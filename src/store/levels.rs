@@ -1,6 +1,6 @@
 //! The coarser levels: rows of cells that only ever grow by addition.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -81,7 +81,7 @@ fn add_days<'a>(
     let starts = cells.clone().map(|(_, start, _)| start);
     let (Some(from), Some(to)) = (starts.clone().min(), starts.max()) else { return Ok(()) };
     let mut days = Days::load(conn, from, to)?;
-    let mut sums: BTreeMap<(i64, i64), Cells> = BTreeMap::new();
+    let mut sums: Map<(i64, i64), Cells> = Map::new();
     for (iface, start, cell) in cells {
         let day = days.of(start, zone);
         sums.entry(day).or_default().entry((iface, 0)).or_default().add(cell);
@@ -155,7 +155,7 @@ impl Days {
 /// The zone has changed: the day that is not over yet is cut anew, from its five-minute cells. Closed days stay.
 pub(super) fn cut_again(conn: &Connection, newest: Option<i64>, zone: &Zone) -> Result<()> {
     let Some((start, until, mut stored)) = open_day(conn, newest)? else { return Ok(()) };
-    let mut cells = BTreeMap::new();
+    let mut cells = Map::new();
     each_cell(conn, None, start, until, &mut |iface, at, cell| {
         cells.insert((iface, at), *cell);
     })?;

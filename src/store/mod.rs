@@ -21,7 +21,7 @@ mod testing;
 mod window;
 mod write;
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub struct Store {
 pub struct Opened {
     pub store: Store,
     pub records: Vec<Record>,
-    pub settings: BTreeMap<String, String>,
+    pub settings: Map<String, String>,
     pub next_seq: u64,
     /// UTC seconds of the newest sample.
     pub newest: Option<i64>,
@@ -214,7 +214,7 @@ impl Reader {
     }
 
     /// What passed in the local day around a moment, for all interfaces at once.
-    pub fn day(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<BTreeMap<IfaceId, Counters>> {
+    pub fn day(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<Map<IfaceId, Counters>> {
         self.day_of_all(unix, zone, unsaved)
     }
 

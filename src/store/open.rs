@@ -5,7 +5,7 @@
 //! POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the look at the
 //! header comes before SQLite, and the guard against a second process has a file of its own.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -404,7 +404,7 @@ fn records(conn: &Connection, state: &State) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-fn settings(conn: &Connection) -> Result<BTreeMap<String, String>> {
+fn settings(conn: &Connection) -> Result<Map<String, String>> {
     let mut statement = conn.prepare("SELECT key, value FROM setting")?;
     let settings = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(settings.collect::<rusqlite::Result<_>>()?)

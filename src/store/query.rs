@@ -2,7 +2,7 @@
 //! log from being taken in, and each merges what is stored with what is in memory: a tick is on disk with all that
 //! went before it, or not at all, so that the newest number on disk parts the two.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 use std::ops::Range;
 
 use rusqlite::{Connection, OptionalExtension};
@@ -276,7 +276,7 @@ impl Reader {
     }
 
     /// All interfaces in one walk: each by itself would unpack the open window as many times.
-    pub(super) fn day_of_all(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<BTreeMap<IfaceId, Counters>> {
+    pub(super) fn day_of_all(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<Map<IfaceId, Counters>> {
         let tx = self.conn.unchecked_transaction()?;
         let marks = State::marks(&tx)?;
         let mut days = Days::load(&tx, unix, unix)?;
@@ -289,7 +289,7 @@ impl Reader {
             again = Some((start, until));
         }
         let (start, until) = days.of(unix, zone);
-        let mut sums: BTreeMap<IfaceId, Counters> = BTreeMap::new();
+        let mut sums: Map<IfaceId, Counters> = Map::new();
         let mut add = |iface: IfaceId, at: i64, cell: &Cell| {
             if at >= start && at < until {
                 sums.entry(iface).or_default().add(&cell.sum);
@@ -549,7 +549,7 @@ struct Recent<'a> {
     /// The time of the newest stored tick, where the open window was looked at.
     newest: Option<i64>,
     /// Five-minute cells of the open window, as far as it is stored.
-    open: BTreeMap<i64, Cell>,
+    open: Map<i64, Cell>,
 }
 
 impl<'a> Recent<'a> {
@@ -562,7 +562,7 @@ impl<'a> Recent<'a> {
         unsaved: &'a Unsaved,
     ) -> Result<Recent<'a>> {
         let seq = marks.since.saturating_sub(1);
-        let mut recent = Recent { iface, unsaved, seq, newest: None, open: BTreeMap::new() };
+        let mut recent = Recent { iface, unsaved, seq, newest: None, open: Map::new() };
         let Some(window) = marks.window else { return Ok(recent) };
         let (from, to) = (from.max(window), to.min(window + WINDOW_S));
         if from >= to {
@@ -625,7 +625,7 @@ fn each_of_rows(
     let from = fold::floor(from, level.cell_s);
     let to = fold::floor(to + level.cell_s - 1, level.cell_s);
     let recent = Recent::read(conn, &State::marks(conn)?, iface, (from, to), unsaved)?;
-    let mut fresh = BTreeSet::new();
+    let mut fresh = Set::new();
     recent.each_range(&mut |start, end| {
         let mut at = fold::floor(start.max(from), level.row_s);
         while at < end.min(to) {
@@ -657,10 +657,7 @@ fn each_of_rows(
     let mut rows = statement.query([fold::floor(from, level.row_s), to])?;
     while let Some(stored) = rows.next()? {
         let start: i64 = stored.get(0)?;
-        while let Some(first) = fresh.first().copied().filter(|first| *first < start) {
-            fresh.remove(&first);
-            tell(first, &mut row, true);
-        }
+        fresh.drain_below(&start).for_each(|first| tell(first, &mut row, true));
         let bytes = stored.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
         let read = unpack_cells(bytes, level.cell_s, Some(iface), &mut columns, &mut |_, at, cell| {
             row.push((at, *cell));
@@ -708,7 +705,7 @@ fn each_day(
         reach = Some((first.min(start), last.max(until)));
     }
 
-    let mut sums: BTreeMap<(i64, i64), Cell> = BTreeMap::new();
+    let mut sums: Map<(i64, i64), Cell> = Map::new();
     if let Some((first, last)) = reach {
         let mut days = Days::load(conn, first, last)?;
         if let Some((start, _)) = again {
@@ -735,10 +732,7 @@ fn each_day(
         if again == Some(day) {
             continue;
         }
-        while let Some(first) = sums.first_entry().filter(|first| *first.key() < day) {
-            let (day, cell) = first.remove_entry();
-            tell(day, &cell);
-        }
+        sums.drain_below(&day).for_each(|(day, cell)| tell(day, &cell));
         let mut sum = sums.remove(&day);
         let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
         let read = unpack_cells(bytes, day.1 - day.0, Some(iface), &mut columns, &mut |_, _, cell| {

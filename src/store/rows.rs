@@ -1,6 +1,7 @@
 //! What the blocks hold: ticks with their samples, and cells. Pure; the packing itself is `block`'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::Set;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::block::{Bytes, Columns, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag};
@@ -40,7 +41,7 @@ const SPAN: usize = 9;
 pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
     let mut packer = Packer::new(rows.len());
     let steps = put_head(packer.head(), rows);
-    let ifaces: BTreeSet<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
+    let ifaces: Set<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
     for iface in ifaces {
         let mut present = Vec::with_capacity(rows.len());
         let mut columns = vec![Vec::new(); SAMPLE_COLUMNS];

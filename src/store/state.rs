@@ -1,6 +1,6 @@
 //! What the writer knows of the database without asking it, and how it is known again after a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use crate::sorted::{Map, Set};
 
 use rusqlite::Connection;
 
@@ -81,9 +81,9 @@ pub(super) struct State {
     /// Of the newest tick.
     pub seq: u64,
     pub newest: Option<i64>,
-    pub tallies: BTreeMap<IfaceId, Tally>,
+    pub tallies: Map<IfaceId, Tally>,
     /// Those whose stored tally is older than the open window: they are written when it closes.
-    pub changed: BTreeSet<IfaceId>,
+    pub changed: Set<IfaceId>,
 }
 
 impl State {
@@ -179,11 +179,11 @@ impl State {
     }
 
     /// Tallies as of the end of the flush. Gives the interfaces whose tally the blocks alone no longer tell.
-    pub fn count(&mut self, rows: &[Row], anchors: &[Anchor]) -> BTreeSet<IfaceId> {
+    pub fn count(&mut self, rows: &[Row], anchors: &[Anchor]) -> Set<IfaceId> {
         let mut anchors: Vec<&Anchor> = anchors.iter().collect();
         anchors.sort_by_key(|anchor| anchor.seq);
         let mut anchors = anchors.into_iter().peekable();
-        let mut anchored = BTreeSet::new();
+        let mut anchored = Set::new();
         for row in rows {
             // An anchor holds as of the end of its tick: after the tick's own samples, before those of the next.
             while let Some(anchor) = anchors.next_if(|anchor| anchor.seq < row.moment.seq) {
@@ -205,7 +205,7 @@ impl State {
         anchored
     }
 
-    fn anchor(&mut self, anchor: &Anchor, moment: Option<&Moment>, anchored: &mut BTreeSet<IfaceId>) {
+    fn anchor(&mut self, anchor: &Anchor, moment: Option<&Moment>, anchored: &mut Set<IfaceId>) {
         let tally = self.tallies.entry(anchor.iface).or_default();
         if anchor.seq >= tally.raw_seq {
             tally.raw = anchor.raw;

@@ -8,7 +8,7 @@
 //! back into a closed window opens that one again, and a clock that was in the year 2033 for a while leaves one odd
 //! row behind, nothing more.
 
-use std::collections::BTreeSet;
+use crate::sorted::Set;
 
 use rusqlite::{Connection, params};
 
@@ -37,7 +37,7 @@ pub(super) fn advance(conn: &Connection, rows: &[Row], state: &mut State, zone: 
     let (gone, open) = rows.split_at(rows.len() - stays);
     let closed = state.window.filter(|_| moved);
 
-    let mut touched: BTreeSet<i64> = closed.into_iter().collect();
+    let mut touched: Set<i64> = closed.into_iter().collect();
     for (rows, skip) in [(gone, None), (open, Some(window))] {
         for row in rows {
             for sample in &row.samples {

@@ -1,5 +1,7 @@
 //! The writer's transaction.
 
+use std::mem;
+
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::fold::window_of;
@@ -73,7 +75,7 @@ impl Store {
             prune(&tx, &state, &flush.keep)?;
         }
         if moved || settled {
-            outdated.append(&mut state.changed);
+            outdated.extend(mem::take(&mut state.changed));
         }
         for iface in outdated {
             tx.prepare_cached("UPDATE interface SET tally = ?2 WHERE id = ?1")?

@@ -2,7 +2,7 @@
 //! tried again, at growing distances, until it works or the program ends. What is in memory by then is the sampler's to
 //! join to what is on disk; nothing is saved before it has.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::time::Duration;
 
 use super::{Backoff, LONGEST_SLEEP_MS, complain};
@@ -15,7 +15,7 @@ use crate::store::{Opened, Reader, Store};
 /// What a database remembers, and a way to ask it.
 pub struct Past {
     pub records: Vec<Record>,
-    pub settings: BTreeMap<String, String>,
+    pub settings: Map<String, String>,
     pub next_seq: u64,
     pub newest: Option<i64>,
     pub reader: Reader,

@@ -150,7 +150,7 @@ impl Steps {
     fn new(context: &Context, level: Resolution, filter: Option<Filter>, now: i64) -> Result<Steps, Fault> {
         let (zone, ifaces) = {
             let state = context.live.lock();
-            let ifaces: Vec<IfaceId> = Names::of(&state).0.into_keys().collect();
+            let ifaces: Vec<IfaceId> = Names::of(&state).0.keys().copied().collect();
             (state.zone.clone(), ifaces)
         };
         let Some(filter) = filter else {

@@ -1,6 +1,6 @@
 //! Interfaces: what they are, and what their counters say.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::config::change;
 use super::{Memory, READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
 use crate::config::{Changes, can_be_listed};
-use crate::http::json::{Address, Flaw, Forgotten, Interface, InterfaceStats, Map, Time, write};
+use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::{Iface, Order, Refusal, State};
 use crate::model::{Counters, IfaceId};
@@ -22,11 +22,11 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Today {
     /// Ticks so far, changes that reached the disk, the beginning of the day.
     key: (u64, u64, i64),
-    sums: Arc<BTreeMap<IfaceId, Counters>>,
+    sums: Arc<Map<IfaceId, Counters>>,
 }
 
 /// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read.
-fn today(context: &Context, call: &Call) -> Result<Arc<BTreeMap<IfaceId, Counters>>, Fault> {
+fn today(context: &Context, call: &Call) -> Result<Arc<Map<IfaceId, Counters>>, Fault> {
     let (key, zone) = {
         let state = context.live.lock();
         let zone = state.zone.clone();
@@ -39,7 +39,7 @@ fn today(context: &Context, call: &Call) -> Result<Arc<BTreeMap<IfaceId, Counter
     let memory = Memory::of(context);
     let stored = memory.ask(context, |reader| reader.day(call.unix(), &zone, &memory.unsaved))?;
     let sums = Arc::new(stored.unwrap_or_else(|| {
-        let mut sums = BTreeMap::new();
+        let mut sums = Map::new();
         let filter = Filter { iface: None, from: Some(key.2), to: None };
         for point in memory.points(filter) {
             let sum: &mut Counters = sums.entry(point.sample.iface).or_default();
@@ -53,7 +53,7 @@ fn today(context: &Context, call: &Call) -> Result<Arc<BTreeMap<IfaceId, Counter
 
 pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let today = today(context, call)?;
-    let map: Map<Interface> = {
+    let map: ByName<Interface> = {
         let state = context.live.lock();
         let primary = state.primary.as_deref();
         state.interfaces.iter().map(|iface| (iface.name.clone(), describe(iface, primary, &today))).collect()
@@ -208,7 +208,7 @@ fn raw(iface: &Iface, unix: i64) -> InterfaceStats {
     }
 }
 
-fn describe(iface: &Iface, primary: Option<&str>, today: &BTreeMap<IfaceId, Counters>) -> Interface {
+fn describe(iface: &Iface, primary: Option<&str>, today: &Map<IfaceId, Counters>) -> Interface {
     let today = iface.id.and_then(|id| today.get(&id)).copied().unwrap_or_default();
     Interface {
         name: iface.name.clone(),

@@ -1,7 +1,7 @@
 //! The latest seconds, while somebody watches.
 
 use super::{Context, Fault};
-use crate::http::json::{LiveColumns, LiveRates, Map, write};
+use crate::http::json::{ByName, LiveColumns, LiveRates, write};
 use crate::http::{Answer, Call, JSON};
 use crate::live::{RING_SECONDS, State, WATCH_MS};
 
@@ -29,7 +29,7 @@ fn since(state: &State, since: u64, unix: i64) -> LiveRates {
     let known = if since > ring.next { 0 } else { since.saturating_sub(first) as usize };
     let skip = known.max(stale);
 
-    let mut interfaces = Map::new();
+    let mut interfaces = ByName::new();
     for iface in state.interfaces.iter().filter(|iface| iface.present()) {
         let Some(rates) = ring.rates.get(&iface.ifindex) else { continue };
         let column = |side: fn((u64, u64)) -> u64| rates.iter().skip(skip).map(|rate| rate.map(side)).collect();
@@ -55,7 +55,7 @@ mod tests {
         let check = |from, times: &[i64], rx: &[Option<u64>]| {
             let rates = since(&state, from, 109);
             assert_eq!((rates.next, rates.t.as_slice()), (10, times), "since {from}");
-            assert_eq!(rates.interfaces["eth0"].rx, rx, "since {from}");
+            assert_eq!(rates.interfaces.get("eth0").unwrap().rx, rx, "since {from}");
             assert_eq!(rates.interfaces.len(), 1);
         };
         check(0, &[107, 108, 109], &[None, Some(1), Some(3)]);
@@ -78,7 +78,7 @@ mod tests {
         let check = |now, from, times: &[i64]| {
             let rates = since(&state, from, now);
             assert_eq!((rates.next, rates.t.as_slice()), (10, times), "at {now} since {from}");
-            assert_eq!(rates.interfaces["eth0"].rx.len(), times.len(), "at {now} since {from}");
+            assert_eq!(rates.interfaces.get("eth0").unwrap().rx.len(), times.len(), "at {now} since {from}");
         };
         check(1200, 0, &[1000, 1001, 1200]);
         check(1300, 0, &[1000, 1001, 1200]);

@@ -12,7 +12,7 @@ pub mod series;
 pub mod system;
 pub mod traffic;
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Names of the interfaces that history knows by number.
 #[derive(Clone, Debug, Default)]
-struct Names(BTreeMap<IfaceId, Arc<str>>);
+struct Names(Map<IfaceId, Arc<str>>);
 
 impl Names {
     fn of(state: &State) -> Names {

@@ -9,8 +9,8 @@ pub mod head;
 pub mod inner;
 mod shares;
 
+use crate::sorted::Map;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -28,6 +28,7 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::params;
 use crate::error::{Error, Result};
+use crate::thread::spawn;
 use access::Names;
 use head::{BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
 use shares::{DEAREST, Shares};
@@ -227,11 +228,7 @@ impl Gate {
             complained: None,
             scratch: vec![0; RELAY].into_boxed_slice(),
         };
-        let thread = thread::Builder::new()
-            .name("gate".to_string())
-            .stack_size(STACK)
-            .spawn(move || door.run())
-            .map_err(|error| Error::system("cannot start a thread", error))?;
+        let thread = spawn("gate", STACK, Box::new(move || door.run()))?;
         Ok(Gate { stopping, waker, thread, names })
     }
 
@@ -320,7 +317,7 @@ struct Standing {
 
 /// Who is inside, counted.
 struct Census {
-    kin: BTreeMap<u64, Standing>,
+    kin: Map<u64, Standing>,
     free: usize,
     heavy_free: usize,
     limits: Limits,
@@ -552,7 +549,7 @@ impl Door {
 
     fn census(&self, now: Instant) -> Census {
         let limits = self.rules.limits;
-        let mut census = Census { kin: BTreeMap::new(), free: limits.active, heavy_free: limits.heavy, limits };
+        let mut census = Census { kin: Map::new(), free: limits.active, heavy_free: limits.heavy, limits };
         for client in self.clients.iter().filter(|client| client.waiting()) {
             let score = self.shares.used(client.kin(), now);
             census.kin.insert(client.kin(), Standing { score, ..Standing::default() });
@@ -624,14 +621,14 @@ impl Door {
     /// what asks for most, then whoever came last.
     fn keep_to(&mut self, most: usize, counts: impl Fn(&Client) -> bool, now: Instant) {
         loop {
-            let mut kin: BTreeMap<u64, usize> = BTreeMap::new();
+            let mut kin: Map<u64, usize> = Map::new();
             let counted = self.clients.iter().filter(|client| counts(client));
             counted.for_each(|client| *kin.entry(client.kin()).or_default() += 1);
             if kin.values().sum::<usize>() <= most {
                 return;
             }
             self.inside().for_each(|(_, other, _)| {
-                kin.entry(other).and_modify(|count| *count += 1);
+                kin.get_mut(&other).into_iter().for_each(|count| *count += 1);
             });
             // A request on its way inward is past being refused.
             let clients = self.clients.iter_mut().filter(|client| counts(client) && client.inside.is_none());
@@ -704,7 +701,7 @@ impl Door {
     /// The newest request in the waiting room of an address that has so many connections that it would push out others
     /// who have only just come.
     fn horde(&self) -> Option<usize> {
-        let mut kin: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut kin: Map<u64, usize> = Map::new();
         self.clients.iter().for_each(|client| *kin.entry(client.kin()).or_default() += 1);
         let (largest, count) = kin.into_iter().max_by_key(|(_, count)| *count)?;
         let own = self.clients.iter().enumerate().filter(|(_, client)| client.kin() == largest);
@@ -720,7 +717,7 @@ impl Door {
 
     /// Of those without a whole request the oldest one of the most numerous kin: a flood from one address costs its own.
     fn crowd(&self, now: Instant) -> Option<usize> {
-        let mut kin: BTreeMap<u64, (usize, Instant, usize)> = BTreeMap::new();
+        let mut kin: Map<u64, (usize, Instant, usize)> = Map::new();
         for (at, client) in self.clients.iter().enumerate().filter(|(_, client)| client.incomplete()) {
             let entry = kin.entry(client.kin()).or_insert((0, client.since, at));
             entry.0 += 1;

@@ -1,6 +1,6 @@
 //! What each address had of the time inside lately, so that the next place goes to whoever had least. Pure.
 
-use std::collections::BTreeMap;
+use crate::sorted::Map;
 use std::time::{Duration, Instant};
 
 /// One part in so many of the time that passes is forgiven.
@@ -15,7 +15,7 @@ pub const DEAREST: Duration = Duration::from_secs(1);
 const KNOWN: usize = 256;
 
 #[derive(Default)]
-pub struct Shares(BTreeMap<u64, (Duration, Instant)>);
+pub struct Shares(Map<u64, (Duration, Instant)>);
 
 impl Shares {
     pub fn used(&self, kin: u64, now: Instant) -> Duration {
