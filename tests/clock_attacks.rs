@@ -6,7 +6,6 @@ mod common;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use net_pulse::model::{Bucket, Counters, Mark, Resolution};
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::{Wake, Woken};
 use net_pulse::store::{Filter, Options, Point, Store};
+use net_pulse::thread::Mailbox;
 use net_pulse::writer::Writer;
 use serde_json::Value;
 
@@ -199,7 +199,7 @@ impl Machine {
     fn stop(&mut self) -> &mut Machine {
         if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
             live.lock().stopping = true;
-            sampler.run(&Wake::new().unwrap(), &channel().1);
+            sampler.run(&Wake::new().unwrap(), &Mailbox::default());
             writer.save().unwrap();
         }
         self

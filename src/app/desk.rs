@@ -1,8 +1,8 @@
 //! The main thread's desk: signals, the access token and the opened database are told to it, in whatever order they come.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -17,6 +17,7 @@ use crate::model::Record;
 use crate::sampler::{Late, Start};
 use crate::source;
 use crate::store::{Opened, Options, Reader, Store};
+use crate::thread::Mailbox;
 use crate::token::{self, Token};
 use crate::writer::Past;
 
@@ -31,7 +32,7 @@ pub enum Word {
 }
 
 pub struct Desk {
-    pub told: Receiver<Word>,
+    pub told: Mailbox<Word>,
     live: Arc<Live>,
     boot: String,
     token: Option<Token>,
@@ -41,7 +42,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(told: Receiver<Word>, live: Arc<Live>) -> Desk {
+    pub fn new(told: Mailbox<Word>, live: Arc<Live>) -> Desk {
         Desk { told, live, boot: source::boot_id(), token: None, new_token: false, ending: false }
     }
 
@@ -49,13 +50,11 @@ impl Desk {
     pub fn wait_for_database(&mut self, database: &Path) -> Result<Result<Past>> {
         let deadline = Instant::now() + OPENING;
         while !self.ending {
-            match self.told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(word) => match self.hear(word) {
-                    None => {}
-                    Some(Err(error)) if error.kind == ErrorKind::Taken => return Err(error),
-                    Some(outcome) => return Ok(outcome),
-                },
-                Err(_) => break,
+            let Some(word) = self.told.take(deadline.saturating_duration_since(Instant::now())) else { break };
+            match self.hear(word) {
+                None => {}
+                Some(Err(error)) if error.kind == ErrorKind::Taken => return Err(error),
+                Some(outcome) => return Ok(outcome),
             }
         }
         let what = format!("opening {} takes more than {} s", database.display(), OPENING.as_secs());
@@ -154,7 +153,7 @@ impl Desk {
 
 /// Opens the database, and finds the token beside it, on the writer's thread: both may be slow. A token is made only where
 /// the history could be opened: nothing is left beside what is not ours.
-pub fn attempt(database: PathBuf, max_bytes: u64, tell: Sender<Word>) -> impl FnMut() -> Result<Opened> + Send {
+pub fn attempt(database: PathBuf, max_bytes: u64, tell: Mailbox<Word>) -> impl FnMut() -> Result<Opened> + Send {
     move || {
         let options = Options { max_bytes: room(max_bytes, &database) };
         let opened = Store::open(&database, &options);
@@ -164,26 +163,23 @@ pub fn attempt(database: PathBuf, max_bytes: u64, tell: Sender<Word>) -> impl Fn
             // Whatever is wrong with it is wrong with the place, of which the history tells.
             Err(_) => Ok(token::read(&file).ok().flatten().map(|token| (token, false))),
         };
-        let _ = tell.send(Word::Token(token));
+        tell.put(Word::Token(token));
         opened
     }
 }
 
-pub fn hear_signals(signals: SigSet, tell: Sender<Word>) -> impl FnOnce() + Send {
+pub fn hear_signals(signals: SigSet, tell: Mailbox<Word>) -> impl FnOnce() + Send {
     move || {
         loop {
             let signal = match signals.wait() {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(error) => {
-                    log::error!("waiting for signals: {error}; ending");
-                    let _ = tell.send(Word::Signal(Signal::SIGTERM));
-                    return;
+                    log::error!("waiting for signals: {}; ending", io::Error::from(error));
+                    return tell.put(Word::Signal(Signal::SIGTERM));
                 }
                 Ok(signal) => signal,
             };
-            if tell.send(Word::Signal(signal)).is_err() {
-                return;
-            }
+            tell.put(Word::Signal(signal));
         }
     }
 }

@@ -4,9 +4,10 @@
 mod desk;
 mod zone;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::http::{self, Context};
 use crate::live::{Database, Live, State};
 use crate::sampler::{Reopen, Sampler};
 use crate::source::{self, Choice, Wake, Woken};
-use crate::thread;
+use crate::thread::{self, Mailbox};
 use crate::writer::{self, Writer};
 use desk::{Desk, Word};
 
@@ -33,7 +34,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
     // And before the first thread: every thread inherits the mask, and only this one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().map_err(|cause| Error::system("blocking signals", cause))?;
+    signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
 
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
@@ -41,7 +42,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let hosts = config.list("host");
     let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
-    let (tell, told) = mpsc::channel();
+    let told = Mailbox::default();
 
     let choice = choice(config.text("source"));
     let (mut source, note) = source::open(choice)?;
@@ -67,12 +68,12 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let waker = wake.clone();
     live.set_wake(move || waker.call());
 
-    spawn("signals", desk::hear_signals(signals, tell.clone()))?;
-    let attempt = desk::attempt(database.clone(), max_size, tell.clone());
+    spawn("signals", desk::hear_signals(signals, told.clone()))?;
+    let attempt = desk::attempt(database.clone(), max_size, told.clone());
     let writing = spawn("writer", {
-        let (live, clock) = (live.clone(), clock.clone());
+        let (live, clock, told) = (live.clone(), clock.clone(), told.clone());
         move || {
-            let tell = |past| drop(tell.send(Word::Database(past)));
+            let tell = |past| told.put(Word::Database(past));
             if let Some(store) = writer::open(&live, &*clock, attempt, tell) {
                 let mut writer = Writer::new(live.clone(), store, clock);
                 writer.run();
@@ -121,7 +122,8 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         listening,
         notes: http::Notes::default(),
     });
-    let (hand_over, late) = mpsc::channel();
+    let hand_over = Mailbox::default();
+    let late = hand_over.clone();
     let sampling = spawn("sampler", move || sampler.run(&wake, &late))?;
     http::count_panics(context.clone());
     let serving = http::serve(context.clone(), listeners, names)?;
@@ -134,20 +136,16 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
             let (late, reader) = desk.take_in(past);
             // Nobody asks it before the sampler has joined it to what is in memory.
             context.set_reader(Some(reader).filter(|_| !desk.ending));
-            let _ = hand_over.send(late);
+            hand_over.put(late);
             live.wake_sampler();
         }
     };
     while !desk.ending {
-        match desk.told.recv() {
-            Ok(word) => {
-                let again = matches!(word, Word::Signal(Signal::SIGHUP));
-                late_word(&mut desk, word);
-                if again {
-                    serving.rename(own_names());
-                }
-            }
-            Err(_) => break,
+        let Some(word) = desk.told.take(Duration::MAX) else { continue };
+        let again = matches!(word, Word::Signal(Signal::SIGHUP));
+        late_word(&mut desk, word);
+        if again {
+            serving.rename(own_names());
         }
     }
     let deadline = Instant::now() + LAST_SAVE;
@@ -159,7 +157,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     context.set_reader(None);
     let mut ends = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
-            if let Ok(word) = desk.told.recv_timeout(Duration::from_millis(5)) {
+            if let Some(word) = desk.told.take(Duration::from_millis(5)) {
                 late_word(&mut desk, word);
             }
         }

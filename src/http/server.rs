@@ -121,7 +121,7 @@ fn refusal(address: SocketAddr, errno: Errno) -> Error {
         Errno::EADDRNOTAVAIL => {
             Error::system(format!("{} is no address of this machine", address.ip()), "choose another with --host")
         }
-        other => Error::system(format!("cannot listen on {address}"), other.desc()),
+        other => Error::system(format!("cannot listen on {address}"), io::Error::from(other)),
     }
 }
 

@@ -11,7 +11,6 @@ mod primary;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crate::clock::{Clock, Keeper, Now};
@@ -21,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::live::{Collected, Database, Live, RING_SECONDS, State, Tuning};
 use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
+use crate::thread::Mailbox;
 
 use inventory::Tracked;
 use late::Beginning;
@@ -147,10 +147,10 @@ impl Sampler {
 
     /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing. `late` is where a history comes
     /// from that could not be opened in time; it may still do so at the end.
-    pub fn run(mut self, wake: &Wake, late: &Receiver<Late>) {
+    pub fn run(mut self, wake: &Wake, late: &Mailbox<Late>) {
         let mut woken = Woken::default();
         loop {
-            if let Ok(late) = late.try_recv() {
+            if let Some(late) = late.take(Duration::ZERO) {
                 self.join(late);
             }
             {

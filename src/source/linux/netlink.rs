@@ -3,6 +3,7 @@
 //! Two sockets. One asks. The other, not blocking, listens to link and address notifications; when the kernel had to
 //! drop some (ENOBUFS), everything is looked at again.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -273,8 +274,8 @@ impl Failure {
             Failure::Malformed | Failure::Silent | Failure::TooLong(_) => ErrorKind::Unsupported,
         };
         let message = match self {
-            Failure::Refused(errno) => format!("the kernel refuses {name}: {errno}"),
-            Failure::Socket(call, errno) => format!("netlink {call} for {name} failed: {errno}"),
+            Failure::Refused(errno) => format!("the kernel refuses {name}: {}", io::Error::from(errno)),
+            Failure::Socket(call, errno) => format!("netlink {call} for {name} failed: {}", io::Error::from(errno)),
             Failure::Malformed => format!("the answer to {name} cannot be understood"),
             Failure::Silent => format!("no answer to {name} within {PATIENCE_S} s"),
             Failure::Interrupted => format!("the links changed during {TRIES} dumps of {name} in a row"),
@@ -308,8 +309,9 @@ pub struct Wire {
 
 impl Wire {
     pub fn open(buffer_bytes: usize) -> Result<Wire> {
-        let socket = Socket::ask()
-            .map_err(|errno| Error::new(kind_of(errno), format!("a route netlink socket cannot be had: {errno}")))?;
+        let socket = Socket::ask().map_err(|errno| {
+            Error::new(kind_of(errno), format!("a route netlink socket cannot be had: {}", io::Error::from(errno)))
+        })?;
         Ok(Wire { socket, buffer: vec![0; buffer_bytes], request: Vec::with_capacity(64), seq: 0 })
     }
 

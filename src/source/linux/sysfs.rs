@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -230,7 +231,10 @@ fn each(root: &Path, found: &mut dyn FnMut(&OsStr, &OwnedFd) -> Result<()>) -> R
 }
 
 fn disturbed(name: &OsStr, errno: Errno) -> Error {
-    Error::new(ErrorKind::Transient, format!("the counters of {} cannot be read: {errno}", name.to_string_lossy()))
+    Error::new(
+        ErrorKind::Transient,
+        format!("the counters of {} cannot be read: {}", name.to_string_lossy(), io::Error::from(errno)),
+    )
 }
 
 fn index(link: &OwnedFd) -> nix::Result<u32> {
