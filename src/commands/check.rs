@@ -4,14 +4,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::{http, token};
 
 /// For everything together: names are looked up, the token may lie on a disk that hangs, and a server can drip.
@@ -27,15 +26,20 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<String> {
         let what = "0 stands for any port that is free; give the one that net-pulse says in its log";
         return Err(Error::usage(what).context(config.said_by("port")));
     }
-    let place = format!("port {}", config.text("port"));
-    let (tell, told) = mpsc::channel();
+    let (port, deadline) = (config.integer("port"), Instant::now() + PATIENCE);
     // On a thread that ends with the process, so that no single wait needs a bound of its own.
-    let asking = thread::Builder::new().name("check".to_string()).spawn(move || tell.send(ask(&config)));
-    asking.map_err(|cause| Error::system("starting a thread", cause))?;
-    told.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-        let what = format!("no answer within {} s; the log of net-pulse may say why", PATIENCE.as_secs());
-        Err(Error::system(place, what))
-    })
+    let asking = thread::Builder::new().name("check".to_string()).spawn(move || ask(&config));
+    let asking = asking.map_err(|cause| Error::system("starting a thread", cause))?;
+    while !asking.is_finished() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    if asking.is_finished()
+        && let Ok(said) = asking.join()
+    {
+        return said;
+    }
+    let what = format!("no answer within {} s; the log of net-pulse may say why", PATIENCE.as_secs());
+    Err(Error::system(format!("port {port}"), what))
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -47,17 +51,18 @@ fn ask(config: &Config) -> Result<String> {
     let found = http::resolve(&config.list("host")).map_err(|error| error.context(config.said_by("host")))?;
     let mut closed = None;
     for address in nearest(found, config.integer("port") as u16) {
-        let said = |cause: io::Error| Error::system(address, cause);
         match connect(address) {
             Ok(stream) => {
-                let answer = converse(stream, address, &credentials(config, address)?).map_err(said)?;
+                let token = credentials(config, address)?;
+                let answer = converse(stream, address, &token).map_err(|cause| Error::system(address, cause))?;
                 return judge(&answer).map_err(|fault| Error::system(address, fault));
             }
-            Err(cause) => closed = closed.or(Some(cause).map(said)),
+            Err(cause) if closed.is_none() => closed = Some(format!("{address}: {cause}")),
+            Err(_) => {}
         }
     }
-    let what = closed.map_or("no address".to_string(), |error| error.to_string());
-    Err(Error::system(what, "start net-pulse, or give the --host and --port that it has"))
+    let what = closed.unwrap_or_default();
+    Err(Error::new(ErrorKind::System, format!("{what}; start net-pulse, or give the --host and --port that it has")))
 }
 
 /// Where the daemon listens, as seen from here; the loopback first, which is asked for no token.
@@ -67,8 +72,12 @@ fn nearest(found: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let mut addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(near(ip), port)).collect();
-    addresses.sort_by_key(|address| !address.ip().is_loopback());
+    let (mut addresses, mut others) = (Vec::new(), Vec::new());
+    for ip in found.into_iter().map(near) {
+        let to = if ip.is_loopback() { &mut addresses } else { &mut others };
+        to.push(SocketAddr::new(ip, port));
+    }
+    addresses.append(&mut others);
     addresses
 }
 
@@ -120,7 +129,8 @@ fn judge(answer: &[u8]) -> std::result::Result<String, String> {
 fn parse(answer: &[u8]) -> Option<(String, Value)> {
     let (head, body) = std::str::from_utf8(answer).ok()?.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split_ascii_whitespace().nth(1)?;
-    Some((status.to_string(), serde_json::from_str(body).ok()?))
+    // From bytes, as everywhere in this program: from text would be the parser a second time.
+    Some((status.to_string(), serde_json::from_slice(body.as_bytes()).ok()?))
 }
 
 fn shown(text: &str) -> String {
@@ -131,7 +141,6 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
     use std::net::TcpListener;
-    use std::time::Instant;
 
     #[test]
     fn words_of_the_daemon() {
@@ -207,7 +216,7 @@ mod tests {
     #[test]
     fn what_cannot_be_asked_is_the_users_fault() {
         let error = run(&[("port", "0".to_string())]).unwrap_err();
-        assert_eq!(error.kind, crate::error::ErrorKind::Usage);
+        assert_eq!(error.kind, ErrorKind::Usage);
         assert!(error.to_string().starts_with("--port: 0 stands for any port"), "{error}");
     }
 }
