@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(&error),
         },
+        Command::Health(typed) => commands::check::run(&typed).map_or_else(|error| fail(&error), |line| say(&line)),
         Command::Run(typed) => app::run(&typed).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
     }
 }

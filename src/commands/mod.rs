@@ -1,3 +1,4 @@
 //! What is done and over: subcommands that print something and end.
 
+pub mod check;
 pub mod token;

@@ -32,7 +32,7 @@ use crate::store::Reader;
 
 pub use gate::access::own_names;
 pub use guard::Guard;
-pub use server::{Serving, bind, count_panics, serve};
+pub use server::{Serving, bind, count_panics, resolve, serve};
 
 pub type FindZone = Box<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 

@@ -41,22 +41,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// neither depends on how the system thinks of the other. Port 0 picks one that is free for all of them.
 pub fn bind(hosts: &[String], port: u16) -> Result<Vec<TcpListener>> {
     let everywhere = hosts.is_empty();
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    if everywhere {
-        addresses = vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    }
-    for host in hosts {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let found = (bare, port)
-            .to_socket_addrs()
-            .map_err(|error| Error::usage(format!("{}: no such address: {error}", shown(host))))?;
-        for address in found {
-            if !addresses.contains(&address.ip()) {
-                addresses.push(address.ip());
-            }
-        }
-    }
-
+    let addresses = resolve(hosts)?;
     // With port 0, what is free for the first address may be taken for the next.
     for last_try in (0..if port == 0 { 16 } else { 1 }).rev().map(|left| left == 0) {
         match bind_all(&addresses, port, everywhere) {
@@ -66,6 +51,26 @@ pub fn bind(hosts: &[String], port: u16) -> Result<Vec<TcpListener>> {
         }
     }
     Err(Error::system("cannot listen", "no port is free on all addresses"))
+}
+
+/// The addresses that `hosts` mean, each once.
+pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
+    if hosts.is_empty() {
+        return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
+    }
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for host in hosts {
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let found = (bare, 0)
+            .to_socket_addrs()
+            .map_err(|error| Error::usage(format!("{}: no such address: {error}", shown(host))))?;
+        for address in found {
+            if !addresses.contains(&address.ip()) {
+                addresses.push(address.ip());
+            }
+        }
+    }
+    Ok(addresses)
 }
 
 fn bind_all(

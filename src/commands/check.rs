@@ -1,0 +1,222 @@
+//! `net-pulse check --health`: asks the daemon that the same settings have started how it is, for whoever supervises it
+//! where there is neither a shell nor curl, as in a container. It never opens the history. What answers need not be
+//! net-pulse: it is read within bounds of time and bytes, and nothing that it says moves a terminal's cursor.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::{http, token};
+
+/// For everything together: names are looked up, the token may lie on a disk that hangs, and a server can drip.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Several times what /health says at its longest.
+const LONGEST_ANSWER: u64 = 16 * 1024;
+const LONGEST_REASON: usize = 500;
+
+/// What to print about a daemon that is well.
+pub fn run(typed: &[(&'static str, String)]) -> Result<String> {
+    let config = Config::new(typed, environment)?;
+    if config.integer("port") == 0 {
+        let what = "0 stands for any port that is free; give the one that net-pulse says in its log";
+        return Err(Error::usage(what).context(config.said_by("port")));
+    }
+    let (port, deadline) = (config.integer("port"), Instant::now() + PATIENCE);
+    // On a thread that ends with the process, so that no single wait needs a bound of its own.
+    let asking = thread::Builder::new().name("check".to_string()).spawn(move || ask(&config));
+    let asking = asking.map_err(|cause| Error::system("starting a thread", cause))?;
+    while !asking.is_finished() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    if asking.is_finished()
+        && let Ok(said) = asking.join()
+    {
+        return said;
+    }
+    let what = format!("no answer within {} s; the log of net-pulse may say why", PATIENCE.as_secs());
+    Err(Error::system(format!("port {port}"), what))
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// All addresses lead to the same daemon: the first one that is open decides.
+fn ask(config: &Config) -> Result<String> {
+    let found = http::resolve(&config.list("host")).map_err(|error| error.context(config.said_by("host")))?;
+    let mut closed = None;
+    for address in nearest(found, config.integer("port") as u16) {
+        match connect(address) {
+            Ok(stream) => {
+                let token = credentials(config, address)?;
+                let answer = converse(stream, address, &token).map_err(|cause| Error::system(address, cause))?;
+                return judge(&answer).map_err(|fault| Error::system(address, fault));
+            }
+            Err(cause) if closed.is_none() => closed = Some(format!("{address}: {cause}")),
+            Err(_) => {}
+        }
+    }
+    let what = closed.unwrap_or_default();
+    Err(Error::new(ErrorKind::System, format!("{what}; start net-pulse, or give the --host and --port that it has")))
+}
+
+/// Where the daemon listens, as seen from here; the loopback first, which is asked for no token.
+fn nearest(found: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
+    let near = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let (mut addresses, mut others) = (Vec::new(), Vec::new());
+    for ip in found.into_iter().map(near) {
+        let to = if ip.is_loopback() { &mut addresses } else { &mut others };
+        to.push(SocketAddr::new(ip, port));
+    }
+    addresses.append(&mut others);
+    addresses
+}
+
+/// An address that this machine has lost may be somebody else's by now, who must not get the token. Only our own can be
+/// bound.
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    UdpSocket::bind((address.ip(), 0))?;
+    TcpStream::connect(address)
+}
+
+/// The header that a private daemon asks for.
+fn credentials(config: &Config, address: SocketAddr) -> Result<String> {
+    if !config.switch("private") || address.ip().is_loopback() {
+        return Ok(String::new());
+    }
+    let file = token::file(&config.database(nix::unistd::geteuid().is_root(), environment)?);
+    match token::read(&file)? {
+        Some(token) => Ok(format!("Authorization: Bearer {}\r\n", token.text())),
+        None => Err(Error::system(file.display(), "there is no access token; give the --database that net-pulse has")),
+    }
+}
+
+/// HTTP/1.0: the answer comes in one piece and ends with the connection.
+fn converse(mut stream: TcpStream, address: SocketAddr, credentials: &str) -> io::Result<Vec<u8>> {
+    stream.write_all(format!("GET /health HTTP/1.0\r\nHost: {address}\r\n{credentials}\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// The line to print, or why all is not well. Who goes on without a part of it, as with a full disk, is well enough: to
+/// start it anew would lose what it keeps in memory.
+fn judge(answer: &[u8]) -> std::result::Result<String, String> {
+    let (status, body) = parse(answer).unwrap_or_default();
+    let word = |name| body.get(name).and_then(Value::as_str).map(shown);
+    match (status.as_str(), word("status").as_deref(), word("reason"), word("detail")) {
+        ("200", Some("healthy"), ..) => Ok("healthy".to_string()),
+        ("200", Some("degraded"), reason, _) => Ok(format!("degraded: {}", reason.unwrap_or_default())),
+        ("503", Some("unhealthy"), reason, _) => Err(format!("unhealthy: {}", reason.unwrap_or_default())),
+        ("401", ..) => {
+            Err("the access token is asked for; give --private and the --database that net-pulse has".to_string())
+        }
+        (status, _, _, Some(detail)) => Err(format!("{} instead of its health: {detail}", shown(status))),
+        _ => Err("this is no answer of net-pulse; give the --host and --port that it has".to_string()),
+    }
+}
+
+/// Status and body, if that is what it is.
+fn parse(answer: &[u8]) -> Option<(String, Value)> {
+    let (head, body) = std::str::from_utf8(answer).ok()?.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split_ascii_whitespace().nth(1)?;
+    // From bytes, as everywhere in this program: from text would be the parser a second time.
+    Some((status.to_string(), serde_json::from_slice(body.as_bytes()).ok()?))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(LONGEST_REASON).map(|each| if each.is_control() { '?' } else { each }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn words_of_the_daemon() {
+        let check = |answer: &str, expect: std::result::Result<&str, &str>| {
+            let got = judge(answer.replace('|', "\r\n").as_bytes());
+            assert_eq!(got.as_ref().map(String::as_str).map_err(String::as_str), expect, "{answer}");
+        };
+        let foreign = Err("this is no answer of net-pulse; give the --host and --port that it has");
+        check(r#"HTTP/1.1 200 OK|Content-Type: application/json||{"status":"healthy"}"#, Ok("healthy"));
+        check(r#"HTTP/1.0 200||{"status":"degraded","reason":"disk full"}"#, Ok("degraded: disk full"));
+        check(r#"HTTP/1.1 503 x||{"status":"unhealthy","reason":"no netlink"}"#, Err("unhealthy: no netlink"));
+        check(r#"HTTP/1.1 503 x||{"status":"unhealthy","reason":"\u001b[2J\n"}"#, Err("unhealthy: ?[2J?"));
+        check(
+            r#"HTTP/1.1 503 x||{"detail":"too much is going on here"}"#,
+            Err("503 instead of its health: too much is going on here"),
+        );
+        check(
+            r#"HTTP/1.1 401 x||{"detail":"this needs the access token"}"#,
+            Err("the access token is asked for; give --private and the --database that net-pulse has"),
+        );
+        // One word without the other is somebody else's health.
+        check(r#"HTTP/1.1 200 OK||{"status":"unhealthy"}"#, foreign);
+        check(r#"HTTP/1.1 503 OK||{"status":"healthy"}"#, foreign);
+        check(r#"HTTP/1.1 200 OK||{"status":"UP"}"#, foreign);
+        check(r#"HTTP/1.1 200 OK||{"status":["healthy"]}"#, foreign);
+        check(r#"HTTP/1.1 200 OK||"healthy""#, foreign);
+        check(r#"HTTP/1.1 200 OK||{"status":"healthy""#, foreign);
+        check(r#"HTTP/1.1 200 OK|{"status":"healthy"}"#, foreign);
+        check(r#"SSH-2.0-dropbear||{"status":"healthy"}"#, foreign);
+        check(r#"HTTP/1.1||{"status":"healthy"}"#, foreign);
+        check("||", foreign);
+        check("", foreign);
+        check(&format!("HTTP/1.1 200 OK||{}", "[".repeat(10_000)), foreign);
+        assert!(judge(b"HTTP/1.1 200 OK\r\n\r\n\xff").is_err());
+        let long = format!(r#"HTTP/1.1 503 x||{{"status":"unhealthy","reason":"{}"}}"#, "ü".repeat(5000));
+        assert_eq!(judge(long.replace('|', "\r\n").as_bytes()).unwrap_err().chars().count(), 511);
+    }
+
+    #[test]
+    fn where_it_is_asked() {
+        let check = |found: &[&str], expect: &[&str]| {
+            let found = found.iter().map(|ip| ip.parse().unwrap()).collect();
+            let got: Vec<String> = nearest(found, 80).iter().map(SocketAddr::to_string).collect();
+            assert_eq!(got, expect);
+        };
+        check(&["0.0.0.0", "::"], &["127.0.0.1:80", "[::1]:80"]);
+        check(&["::"], &["[::1]:80"]);
+        check(&["192.168.1.1", "10.0.0.1"], &["192.168.1.1:80", "10.0.0.1:80"]);
+        check(&["192.168.1.1", "::1", "127.0.0.2"], &["[::1]:80", "127.0.0.2:80", "192.168.1.1:80"]);
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_not_even_tried() {
+        let started = Instant::now();
+        let error = connect("192.0.2.7:80".parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(started.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn of_an_answer_without_an_end_the_beginning_is_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: and more\r\n").is_ok() {}
+        });
+        let answer = converse(connect(address).unwrap(), address, "").unwrap();
+        assert_eq!(answer.len() as u64, LONGEST_ANSWER);
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_the_users_fault() {
+        let error = run(&[("port", "0".to_string())]).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Usage);
+        assert!(error.to_string().starts_with("--port: 0 stands for any port"), "{error}");
+    }
+}
