@@ -56,7 +56,9 @@ config_load() {
 config_set() {
 	eval "CONFIG_$1_$2=\$3"
 }
+# Without an option it prints, there too.
 config_get() {
+	[ -n "$3" ] || { echo; return; }
 	eval "$1=\${CONFIG_$2_$3:-\$4}"
 }
 get_bool() {
