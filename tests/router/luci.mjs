@@ -9,8 +9,9 @@ String.prototype.format = function (...words) {
 	return this.replace(/%s/g, () => words.shift());
 };
 
-const seen = { required: [...source.matchAll(/^'require ([\w.]+)/gm)].map((found) => found[1]), options: [], rpc: [], polls: 0 };
-const text = (node) => (Array.isArray(node) ? node.map(text).join('') : typeof node === 'object' ? text(node.children) : String(node));
+const seen = { options: [], rpc: [], polls: 0 };
+const text = (node) =>
+	Array.isArray(node) ? node.map(text).join('') : typeof node === 'string' ? node : text(node.children);
 const kinds = (names) => Object.fromEntries(names.map((name) => [name, name]));
 
 class Section {
