@@ -1,0 +1,57 @@
+# bash completion for net-pulse
+
+_net_pulse() {
+  local current=$2 previous=$3 word command=
+  COMPREPLY=()
+  # The value of an option is no subcommand, whatever it is called.
+  local at skip=
+  for ((at = 1; at < COMP_CWORD; at++)); do
+    word=${COMP_WORDS[at]}
+    if [ -n "$skip" ]; then
+      skip=
+      continue
+    fi
+    case $word in
+      --private | --open | --version | --help | --health) ;;
+      --*) skip=yes ;;
+      token | check) command=$word ;;
+    esac
+  done
+  case $command in
+    token)
+      mapfile -t COMPREPLY < <(compgen -W "--help" -- "$current")
+      return
+      ;;
+    check)
+      mapfile -t COMPREPLY < <(compgen -W "--health --help" -- "$current")
+      return
+      ;;
+  esac
+  case $previous in
+    --database)
+      compopt -o filenames
+      mapfile -t COMPREPLY < <(compgen -f -- "$current")
+      ;;
+    --media) mapfile -t COMPREPLY < <(compgen -W "disk flash" -- "$current") ;;
+    --source) mapfile -t COMPREPLY < <(compgen -W "auto getstats getlink sysfs" -- "$current") ;;
+    --log-level) mapfile -t COMPREPLY < <(compgen -W "error warn info debug trace" -- "$current") ;;
+    --interface | --ignore | --primary)
+      mapfile -t COMPREPLY < <(cd /sys/class/net 2>/dev/null && compgen -f -- "$current")
+      ;;
+    --timezone)
+      mapfile -t COMPREPLY < <(cd /usr/share/zoneinfo 2>/dev/null && compgen -f -- "$current")
+      # A region is followed by a city.
+      if [ "${#COMPREPLY[@]}" -eq 1 ] && [ -d "/usr/share/zoneinfo/${COMPREPLY[0]}" ]; then
+        COMPREPLY[0]+=/
+        compopt -o nospace
+      fi
+      ;;
+    --host | --port | --allowed-host | --interval | --flush | --max-size) ;;
+    *)
+      mapfile -t COMPREPLY < <(compgen -W "--host --port --allowed-host --private --open --database --interval --media \
+        --flush --max-size --timezone --log-level --source --interface --ignore --primary --version --help token check" \
+        -- "$current")
+      ;;
+  esac
+}
+complete -F _net_pulse net-pulse

@@ -1,0 +1,92 @@
+"""What lies where in each package: tables of a file of this tree, its place on the machine, and its mode. A mode is never
+taken from the tree, where a umask or a checkout may have changed it; only LuCI's folders, which are packed whole, tell their
+programs by the first line. BINARY stands for the program itself."""
+
+import os
+
+from .archive import Fault, File, gzip
+
+BINARY = ""
+MAINTAINER = "The Net-Pulse developers <net-pulse@net-pulse.invalid>"
+TITLE = "Tells the people behind a router or a small server where their bandwidth went"
+NEEDS = "It needs nothing: no library, no other package and no service, and no configuration to begin with."
+
+# Files that Debian wants compressed are, by their name.
+DEBIAN = (
+    (BINARY, "usr/bin/net-pulse", 0o755),
+    ("cross/debian/net-pulse.service", "usr/lib/systemd/system/net-pulse.service", 0o644),
+    ("cross/debian/net-pulse.sysusers", "usr/lib/sysusers.d/net-pulse.conf", 0o644),
+    ("cross/debian/net-pulse.default", "etc/default/net-pulse", 0o644),
+    ("cross/debian/net-pulse.8", "usr/share/man/man8/net-pulse.8.gz", 0o644),
+    ("cross/debian/copyright", "usr/share/doc/net-pulse/copyright", 0o644),
+    ("CHANGELOG.md", "usr/share/doc/net-pulse/changelog.gz", 0o644),
+    ("cross/debian/lintian-overrides", "usr/share/lintian/overrides/net-pulse", 0o644),
+    ("cross/debian/completions/net-pulse.bash", "usr/share/bash-completion/completions/net-pulse", 0o644),
+    ("cross/debian/completions/net-pulse.fish", "usr/share/fish/vendor_completions.d/net-pulse.fish", 0o644),
+    ("cross/debian/completions/_net-pulse", "usr/share/zsh/vendor-completions/_net-pulse", 0o644),
+)
+DEBIAN_SCRIPTS = ("postinst", "prerm", "postrm")
+
+OPENWRT = (
+    (BINARY, "usr/sbin/net-pulse", 0o755),
+    ("openwrt/net-pulse/files/net-pulse.init", "etc/init.d/net-pulse", 0o755),
+    ("openwrt/net-pulse/files/net-pulse.config", "etc/config/net-pulse", 0o600),
+    ("openwrt/net-pulse/files/net-pulse.uci-defaults", "etc/uci-defaults/net-pulse", 0o755),
+    ("openwrt/net-pulse/files/net-pulse.upgrade", "lib/upgrade/net-pulse.sh", 0o644),
+    ("openwrt/net-pulse/files/net-pulse.keep", "lib/upgrade/keep.d/net-pulse", 0o644),
+)
+OPENWRT_CONFFILES = ("etc/config/net-pulse",)
+
+# Where luci.mk puts the folders of an application.
+LUCI = (("openwrt/luci-app-net-pulse/htdocs", "www/"), ("openwrt/luci-app-net-pulse/root", ""))
+
+# For a machine that has none of these package managers: by hand, from one folder.
+TARBALL = (
+    (BINARY, "net-pulse", 0o755),
+    ("LICENSE", "LICENSE", 0o644),
+    ("cross/debian/copyright", "copyright", 0o644),
+    ("README.md", "README.md", 0o644),
+    ("cross/debian/net-pulse.service", "net-pulse.service", 0o644),
+    ("cross/debian/net-pulse.sysusers", "net-pulse.sysusers", 0o644),
+    ("cross/debian/net-pulse.default", "net-pulse.default", 0o644),
+    ("cross/debian/net-pulse.8", "net-pulse.8", 0o644),
+    ("cross/debian/completions/net-pulse.bash", "completions/net-pulse.bash", 0o644),
+    ("cross/debian/completions/net-pulse.fish", "completions/net-pulse.fish", 0o644),
+    ("cross/debian/completions/_net-pulse", "completions/_net-pulse", 0o644),
+)
+
+
+def read(root, path):
+    """One file of the tree."""
+    try:
+        with open(os.path.join(root, path), "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise Fault(f"{path} cannot be packed: {error.strerror.lower()}") from None
+
+
+def gather(root, table, binary, top=""):
+    """The files of a table, below the folder `top`."""
+    files = []
+    for source, path, mode in table:
+        data = binary if source == BINARY else read(root, source)
+        files.append(File(top + path, mode, gzip(data) if path.endswith(".gz") else data))
+    return files
+
+
+def luci(root):
+    """Everything in LuCI's folders but what an editor or git left there."""
+    files = []
+    for folder, place in LUCI:
+        if not os.path.isdir(os.path.join(root, folder)):
+            raise Fault(f"{folder} cannot be packed: there is no such folder")
+        for here, folders, names in os.walk(os.path.join(root, folder)):
+            folders.sort()
+            for name in sorted(names):
+                if name.startswith(".") or name.endswith("~"):
+                    continue
+                source = os.path.relpath(os.path.join(here, name), root)
+                data = read(root, source)
+                path = place + os.path.relpath(source, folder)
+                files.append(File(path, 0o755 if data.startswith(b"#!") else 0o644, data))
+    return files

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Stands in for OpenWrt's /lib/functions/network.sh: an interface has the addresses that the files in /interfaces say.
+network_flush_cache() { :; }
+network_get_ipaddrs() { network_read "$1" "/interfaces/$2.4"; }
+network_get_ipaddrs6() { network_read "$1" "/interfaces/$2.6"; }
+network_read() {
+	unset "$1"
+	[ -s "$2" ] || return 1
+	read -r "${1?}" <"$2"
+}
