@@ -59,7 +59,7 @@ def until(seconds, what, look):
         time.sleep(0.1)
 
 
-def get(address, path, headers=None, seconds=10):
+def get(address, path, headers=None, seconds=30):
     connection = http.client.HTTPConnection(*address, timeout=seconds)
     try:
         connection.request("GET", path, headers=headers or {})
@@ -81,6 +81,32 @@ def alone(*command):
     return ["unshare", *root, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
 
 
+class Alone:
+    """Runs commands alone, several at a time where threads ask, and ends those that are left whatever happens."""
+
+    def __init__(self):
+        self.running = []
+
+    def __enter__(self):
+        # A SIGTERM cleans up like everything else that ends this.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        return self
+
+    def run(self, *command):
+        # What is set for a daemon outside is not for these.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("NETPULSE_")}
+        pipe = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(alone(*command), env=environment, text=True, **pipe)
+        self.running.append(process)
+        said, _ = process.communicate()
+        return process.returncode, said
+
+    def __exit__(self, *_):
+        # Their first process is killed with them, and with it everything in the namespace.
+        for process in self.running:
+            process.kill()
+
+
 def can_be_alone():
     return subprocess.run(alone("true"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
@@ -95,8 +121,3 @@ def need(commands):
     missing = sorted({package for command, package in commands if not shutil.which(command)})
     if missing:
         skip(f"not installed: {' '.join(missing)}")
-
-
-def end_tidily():
-    """So that what has to be cleaned up is also cleaned up after a SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
