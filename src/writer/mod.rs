@@ -129,16 +129,7 @@ impl Writer {
     /// The last saves, and the end of the database: closing it takes in the log, which is slow where saving is.
     pub fn finish(mut self) {
         // What a failed attempt has left goes by itself; then there is what came since.
-        while self.save().is_ok() && self.is_waited_for() {}
-    }
-
-    fn is_waited_for(&self) -> bool {
-        let state = self.live.lock();
-        state.batch.ticks.first().is_some_and(|tick| tick.unix.is_some())
-            || state.events.front().is_some_and(|event| event.unix.is_some())
-            || !state.records.is_empty()
-            || !state.settings.is_empty()
-            || !state.edits.is_empty()
+        while self.save().is_ok() && is_savable(&self.live.lock()) {}
     }
 
     /// Everything that has a place in time, in one transaction; then what its user wants changed in the past.
@@ -302,6 +293,16 @@ fn replace_all<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> boo
     }
 }
 
+/// Whether a further save would take anything. What waits for a right clock is none of it, nor are the identities that
+/// `load` leaves with the counters that they belong to.
+fn is_savable(state: &State) -> bool {
+    state.batch.ticks.first().is_some_and(|tick| tick.unix.is_some())
+        || state.events.front().is_some_and(|event| event.unix.is_some())
+        || (!state.records.is_empty() && state.anchors.is_empty())
+        || !state.settings.is_empty()
+        || !state.edits.is_empty()
+}
+
 /// The ticks up to the first that waits for a wall time.
 fn take_placed(batch: &mut Batch, spare: &mut Batch) -> Batch {
     let placed = batch.ticks.iter().take_while(|tick| tick.unix.is_some()).count();
@@ -322,7 +323,8 @@ fn move_some<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, which: impl Fn(&T) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Counters, Mark, Sample, Tick};
+    use crate::config::Config;
+    use crate::model::{Counters, Kind, Mark, Sample, Tick};
 
     fn batch(ticks: &[(Option<i64>, usize)]) -> Batch {
         let mut batch = Batch::default();
@@ -352,6 +354,34 @@ mod tests {
         check(&[(Some(1), 2), (Some(2), 3)], 2, 5);
         check(&[(Some(1), 2), (None, 3), (Some(3), 1)], 1, 2);
         check(&[(None, 2), (Some(2), 3)], 0, 0);
+    }
+
+    /// Or the end would be spent on saving nothing, again and again, until its time is up.
+    #[test]
+    fn e21_what_waits_for_the_clock_is_not_waited_for_at_the_end() {
+        let live = Live::new(Config::default(), Zone::UTC);
+        let mut state = live.lock();
+        assert!(!is_savable(&state));
+        let (name, raw) = (String::new, Counters::ZERO);
+        state.records.push(Record {
+            id: 1,
+            name: name(),
+            kind: Kind::Other,
+            alias: name(),
+            ifindex: 1,
+            boot: name(),
+            first_seen: 0,
+            last_seen: 0,
+            raw,
+            lifetime: raw,
+            mono_ms: 0,
+        });
+        assert!(is_savable(&state), "an identity by itself");
+        state.anchors.push(Anchor { seq: 0, iface: 1, raw });
+        state.batch = batch(&[(None, 1)]);
+        assert!(!is_savable(&state), "its first counters have no time yet");
+        state.batch = batch(&[(Some(1), 1)]);
+        assert!(is_savable(&state), "they have one now");
     }
 
     #[test]
