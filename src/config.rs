@@ -223,7 +223,7 @@ impl Config {
     }
 
     pub fn decimal(&self, key: &str) -> f64 {
-        decimal(self.text(key)).unwrap_or_default()
+        self.text(key).parse().unwrap_or_default()
     }
 
     pub fn switch(&self, key: &str) -> bool {
@@ -330,8 +330,8 @@ impl Setting {
                 Ok(number) if (low..=high).contains(&number) => Ok(()),
                 _ => wrong(format!("a whole number from {low} to {high}")),
             },
-            Kind::Decimal(low, high) => match decimal(text) {
-                Some(number) if (low..=high).contains(&number) => Ok(()),
+            Kind::Decimal(low, high) => match text.parse::<f64>() {
+                Ok(number) if (low..=high).contains(&number) => Ok(()),
                 _ => wrong(format!("a number from {low} to {high}")),
             },
             Kind::Word(words) if words.contains(&text) => Ok(()),
@@ -400,17 +400,6 @@ fn beginning(text: &str) -> &str {
 }
 
 /// Enough of what was typed to find it again, and nothing that moves a terminal's cursor.
-/// Digits, and a point among them. The standard library reads more, for 14 KB.
-pub fn decimal(text: &str) -> Option<f64> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let digits = [whole, part].concat();
-    // All that fit; they come out right to the sixteenth digit, as they do anywhere.
-    if digits.len() > 19 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    Some(digits.parse::<u64>().ok()? as f64 / 10f64.powi(part.len() as i32))
-}
-
 fn shown(text: &str) -> String {
     text.chars().take(40).map(|each| if each.is_control() { '?' } else { each }).collect()
 }

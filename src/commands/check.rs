@@ -4,13 +4,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::thread::{Mailbox, spawn};
 use crate::{http, token};
 
 /// For everything together: names are looked up, the token may lie on a disk that hangs, and a server can drip.
@@ -26,16 +26,12 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<String> {
         let what = "0 stands for any port that is free; give the one that net-pulse says in its log";
         return Err(Error::usage(what).context(config.said_by("port")));
     }
-    let (port, deadline) = (config.integer("port"), Instant::now() + PATIENCE);
+    let port = config.integer("port");
     // On a thread that ends with the process, so that no single wait needs a bound of its own.
-    let asking = thread::Builder::new().name("check".to_string()).spawn(move || ask(&config));
-    let asking = asking.map_err(|cause| Error::system("starting a thread", cause))?;
-    while !asking.is_finished() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(5));
-    }
-    if asking.is_finished()
-        && let Ok(said) = asking.join()
-    {
+    let answers = Mailbox::default();
+    let there = answers.clone();
+    spawn("check", 0, Box::new(move || there.put(ask(&config))))?;
+    if let Some(said) = answers.take(PATIENCE) {
         return said;
     }
     let what = format!("no answer within {} s; the log of net-pulse may say why", PATIENCE.as_secs());
@@ -141,6 +137,8 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::thread;
+    use std::time::Instant;
 
     #[test]
     fn words_of_the_daemon() {

@@ -307,7 +307,7 @@ impl Reading<'_> {
                 text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Integer)
             }
             Kind::Decimal { low, high } => {
-                config::decimal(text).filter(|number| (low..=high).contains(number)).map(Value::Decimal)
+                text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
             }
             Kind::Word(words) => words.contains(&text).then(|| Value::Text(text.to_string())),
             Kind::Time => {

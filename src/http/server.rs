@@ -4,7 +4,7 @@
 
 use std::any::Any;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -58,19 +58,41 @@ pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
     if hosts.is_empty() {
         return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
     }
+    let names = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     let mut addresses: Vec<IpAddr> = Vec::new();
     for host in hosts {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let found = (bare, 0)
-            .to_socket_addrs()
-            .map_err(|error| Error::usage(format!("{}: no such address: {error}", shown(host))))?;
-        for address in found {
-            if !addresses.contains(&address.ip()) {
-                addresses.push(address.ip());
+        let found = look_up(host, &names);
+        if found.is_empty() {
+            return Err(Error::usage(format!(
+                "{}: no such address; give an IP address, or a name that stands in /etc/hosts",
+                shown(host)
+            )));
+        }
+        for ip in found {
+            if !addresses.contains(&ip) {
+                addresses.push(ip);
             }
         }
     }
     Ok(addresses)
+}
+
+/// `names` is as /etc/hosts. Nobody else is asked: where to listen cannot wait for a name server, least of all on the
+/// machine that is one, and the C library's resolver is 20 KB.
+fn look_up(host: &str, names: &str) -> Vec<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if let Ok(ip) = bare.parse() {
+        return vec![ip];
+    }
+    if host.eq_ignore_ascii_case("localhost") {
+        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    let line = |line: &str| {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let ip = words.next()?.parse().ok()?;
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(ip)
+    };
+    names.lines().filter_map(line).collect()
 }
 
 fn bind_all(
@@ -482,6 +504,27 @@ mod tests {
             check(&["::1", "127.0.0.1"], &["::1", "127.0.0.1"]);
             check(&["0.0.0.0", "::"], &["0.0.0.0", "::"]);
         }
+    }
+
+    #[test]
+    fn a_name_is_one_of_the_hosts_file() {
+        let names =
+            "127.0.0.1 localhost\n192.168.1.1\tRouter.lan router # the box\nfd00::1 router\n# 10.0.0.1 gone\nwrong x\n";
+        let check = |host, expect: &[&str]| {
+            let got: Vec<String> = look_up(host, names).iter().map(IpAddr::to_string).collect();
+            assert_eq!(got, expect, "{host}");
+        };
+        check("192.0.2.7", &["192.0.2.7"]);
+        check("[::1]", &["::1"]);
+        check("::", &["::"]);
+        check("LocalHost", &["127.0.0.1", "::1"]);
+        check("router", &["192.168.1.1", "fd00::1"]);
+        check("router.LAN", &["192.168.1.1"]);
+        check("box", &[]);
+        check("gone", &[]);
+        check("x", &[]);
+        check("", &[]);
+        check("300.1.1.1", &[]);
     }
 
     #[test]

@@ -223,7 +223,15 @@ fn inspect(path: &Path, known: bool) -> Result<()> {
         let smashed = || Error::new(ErrorKind::Corrupt, "its header is not one");
         return Err(if known { smashed() } else { foreign(path) });
     }
-    refuse_newer(path, i32::from_be_bytes([header[60], header[61], header[62], header[63]]))
+    let word = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    // Its pages, and the largest root among them: set with auto_vacuum only, whose pages the SQLite that is built in would
+    // take for others (SQLITE_OMIT_AUTOVACUUM). Anything else is damage.
+    if (1..=word(28)).contains(&word(52)) {
+        let what = "was given auto_vacuum by another program";
+        let next = "sqlite3 FILE 'PRAGMA auto_vacuum=NONE; VACUUM' takes it away";
+        return Err(Error::new(ErrorKind::Foreign, format!("{} {what}; {next}", path.display())));
+    }
+    refuse_newer(path, word(60))
 }
 
 fn refuse_newer(path: &Path, version: i32) -> Result<()> {
@@ -558,6 +566,31 @@ mod tests {
         fs::remove_file(place.file()).unwrap();
         Connection::open(place.file()).unwrap().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
         refuses_a_stranger(&place, &["is not a database of net-pulse"]);
+    }
+
+    /// SQLite is built without virtual tables and auto_vacuum: the one is passed over, the other would be the end of the data.
+    #[test]
+    fn what_the_built_in_sqlite_lacks_harms_nothing() {
+        let place = Place::new();
+        filled(&place);
+        let conn = Connection::open(place.file()).unwrap();
+        conn.execute_batch(
+            "PRAGMA writable_schema=ON;
+             INSERT INTO sqlite_schema VALUES ('table', 'v', 'v', 0, 'CREATE VIRTUAL TABLE v USING fts5(x, y)');
+             CREATE VIEW w AS SELECT 1;",
+        )
+        .unwrap();
+        drop(conn);
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        assert_eq!((points(&opened), opened.events.len()), (3, 0));
+        assert!(opened.store.reader().unwrap().copier().copy(None).is_ok());
+        drop(opened);
+
+        let mut bytes = fs::read(place.file()).unwrap();
+        bytes[55] = 3;
+        fs::write(place.file(), &bytes).unwrap();
+        refuses_a_stranger(&place, &["auto_vacuum by another program", "PRAGMA auto_vacuum=NONE; VACUUM"]);
+        assert_eq!(fs::read(place.file()).unwrap(), bytes);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use super::{ask_strictly, collector, link_word};
-use crate::config;
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
     SystemInfo, SystemMetrics, Time,
@@ -39,7 +38,7 @@ pub fn prefers_html(accept: &str) -> bool {
         // A weight that is no number counts as none given.
         let weight = parts
             .filter_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
-            .find_map(|text| config::decimal(text.trim()))
+            .find_map(|text| text.trim().parse::<f32>().ok())
             .unwrap_or(1.0);
         if media.eq_ignore_ascii_case("text/html") {
             html = weight;
