@@ -25,16 +25,13 @@ pub fn written(proc: &Path) -> Option<u64> {
 pub fn machine(proc: &Path, path: &Path) -> Machine {
     let file = |name: &str| fs::read(proc.join(name)).unwrap_or_default();
     let (memory_total, memory_available) = text::meminfo(&file("meminfo"));
-    let (cpu_busy, cpu_all, mut cpu_count) = text::cpu(&file("stat"));
-    if cpu_count == 0 {
-        cpu_count = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
-    }
+    let (cpu_busy, cpu_all, cpu_count) = text::cpu(&file("stat"));
     let (disk_total, disk_free) = disk(path);
     Machine {
         hostname: nix::unistd::gethostname().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
         os: os(),
         uptime_s: text::uptime(&file("uptime")),
-        cpu_count,
+        cpu_count: cpu_count.max(1),
         memory_total,
         memory_available,
         cpu_busy,
