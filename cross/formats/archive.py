@@ -1,6 +1,7 @@
 """tar, gzip and ar, written by hand: what the libraries make of the same input changes with their version (device numbers,
 operating system bytes, pax headers), and the same commit has to give the same bytes on every machine."""
 
+import functools
 import struct
 import zlib
 from typing import NamedTuple, Optional
@@ -70,6 +71,13 @@ def gzip(data):
     """Like gzip -9n: no name, no time, and always the same operating system byte."""
     head = b"\x1f\x8b\x08\0" + bytes(4) + b"\x02\x03"
     return head + deflate(data) + struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
+
+
+@functools.lru_cache(maxsize=2)
+def gzip_for_flash(data):
+    """The same by zopfli, 4 % smaller for ten times the work: once for all architectures that get the same."""
+    import zopfli.gzip  # cross/package has made sure of it
+    return zopfli.gzip.compress(data, numiterations=3)
 
 
 def ar(members, mtime):

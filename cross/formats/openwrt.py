@@ -6,7 +6,7 @@ import hashlib
 from typing import NamedTuple, Optional
 
 from . import adb
-from .archive import File, gzip, tar, tree
+from .archive import File, gzip, gzip_for_flash, tar, tree
 from .contents import MAINTAINER, NEEDS, OPENWRT, OPENWRT_CONFFILES, TITLE, gather, luci
 
 
@@ -83,7 +83,7 @@ def ipk(package, mtime):
         about.append(File("postinst-pkg", 0o755, f"#!/bin/sh\n{package.installed}".encode()))
     members = (
         ("./debian-binary", b"2.0\n"),
-        ("./data.tar.gz", gzip(data)),
+        ("./data.tar.gz", gzip_for_flash(data)),
         ("./control.tar.gz", gzip(tar(tree(about), mtime, "./"))),
     )
     return gzip(tar([File(name, 0o644, content) for name, content in members], mtime))
