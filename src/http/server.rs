@@ -58,7 +58,8 @@ pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
     if hosts.is_empty() {
         return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
     }
-    let names = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let names = std::fs::read("/etc/hosts").unwrap_or_default();
+    let names = String::from_utf8_lossy(&names);
     let mut addresses: Vec<IpAddr> = Vec::new();
     for host in hosts {
         let found = look_up(host, &names);
@@ -84,15 +85,16 @@ fn look_up(host: &str, names: &str) -> Vec<IpAddr> {
     if let Ok(ip) = bare.parse() {
         return vec![ip];
     }
-    if host.eq_ignore_ascii_case("localhost") {
-        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    }
     let line = |line: &str| {
         let mut words = line.split('#').next()?.split_ascii_whitespace();
         let ip = words.next()?.parse().ok()?;
         words.any(|name| name.eq_ignore_ascii_case(host)).then_some(ip)
     };
-    names.lines().filter_map(line).collect()
+    let found: Vec<IpAddr> = names.lines().filter_map(line).collect();
+    if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
+        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    found
 }
 
 fn bind_all(
@@ -103,13 +105,14 @@ fn bind_all(
     let mut listeners = Vec::new();
     for ip in addresses {
         let address = SocketAddr::new(*ip, port);
+        let spare = everywhere || *ip == Ipv6Addr::LOCALHOST && addresses.contains(&Ipv4Addr::LOCALHOST.into());
         match bind_one(address) {
             Ok(listener) => {
                 port = listener.local_addr().map_or(port, |address| address.port());
                 listeners.push(listener);
             }
             // Routers often have IPv6 compiled out or switched off.
-            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if everywhere && ip.is_ipv6() => {
+            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if spare && ip.is_ipv6() => {
                 log::info!("no IPv6 here ({}): listening on IPv4 only", errno.desc());
             }
             Err(errno) => return Err((address, errno)),
@@ -517,7 +520,8 @@ mod tests {
         check("192.0.2.7", &["192.0.2.7"]);
         check("[::1]", &["::1"]);
         check("::", &["::"]);
-        check("LocalHost", &["127.0.0.1", "::1"]);
+        check("LocalHost", &["127.0.0.1"]);
+        assert_eq!(look_up("localhost", "").len(), 2);
         check("router", &["192.168.1.1", "fd00::1"]);
         check("router.LAN", &["192.168.1.1"]);
         check("box", &[]);

@@ -155,11 +155,9 @@ impl Days {
 /// The zone has changed: the day that is not over yet is cut anew, from its five-minute cells. Closed days stay.
 pub(super) fn cut_again(conn: &Connection, newest: Option<i64>, zone: &Zone) -> Result<()> {
     let Some((start, until, mut stored)) = open_day(conn, newest)? else { return Ok(()) };
-    let mut cells = Map::new();
-    each_cell(conn, None, start, until, &mut |iface, at, cell| {
-        cells.insert((iface, at), *cell);
-    })?;
-    for ((iface, _), cell) in &cells {
+    let mut cells = Vec::new();
+    each_cell(conn, None, start, until, &mut |iface, at, cell| cells.push((iface, at, *cell)))?;
+    for (iface, _, cell) in &cells {
         let left = stored.entry((*iface, 0)).or_default();
         for (left, part) in left.sum.0.iter_mut().zip(cell.sum.0) {
             *left = left.wrapping_sub(part);
@@ -170,7 +168,7 @@ pub(super) fn cut_again(conn: &Connection, newest: Option<i64>, zone: &Zone) -> 
         return Ok(());
     }
     conn.execute("DELETE FROM day WHERE start = ?1", [start])?;
-    add_days(conn, zone, cells.iter().map(|((iface, at), cell)| (*iface, *at, cell)))
+    add_days(conn, zone, cells.iter().map(|(iface, at, cell)| (*iface, *at, cell)))
 }
 
 /// The row of the day that the newest tick lies in.

@@ -168,6 +168,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let mut events = Vec::new();
     let pages = (options.max_bytes / PAGE_BYTES).max(LEAST_PAGES);
     let opened = inspect(&path, guard.known).and_then(|()| connect(&path, pages, &mut events));
+    let opened = opened.map_err(|error| if is_unknown_schema(&error) { unknown_schema(&path, &error) } else { error });
     let (conn, file_system, state, records) = match opened {
         Err(error) if error.kind == ErrorKind::Corrupt => {
             set_aside(&path, &error, &mut events)?;
@@ -247,6 +248,21 @@ fn refuse_newer(path: &Path, version: i32) -> Result<()> {
             path.display()
         ),
     ))
+}
+
+/// What another program has added can be more than the SQLite that is built in has learnt: generated columns, say. That is
+/// no damage, whose words are others.
+fn is_unknown_schema(error: &Error) -> bool {
+    let text = error.to_string();
+    error.kind == ErrorKind::Corrupt
+        && text.starts_with("malformed database schema (")
+        && text.contains(") - ")
+        && !["invalid rootpage", "orphan index"].iter().any(|damage| text.contains(damage))
+}
+
+fn unknown_schema(path: &Path, error: &Error) -> Error {
+    let what = "has something that another program has added, and this one cannot read";
+    Error::new(ErrorKind::Foreign, format!("{} {what} ({error}); remove that with sqlite3", path.display()))
 }
 
 fn foreign(path: &Path) -> Error {
@@ -585,6 +601,22 @@ mod tests {
         assert_eq!((points(&opened), opened.events.len()), (3, 0));
         assert!(opened.store.reader().unwrap().copier().copy(None).is_ok());
         drop(opened);
+
+        for addition in [
+            "'table', 'g', 'g', 2, 'CREATE TABLE g (a, b AS (a || 1))'",
+            "'table', 'g', 'g', 2, 'CREATE TABLE g (a DEFAULT 0x10)'",
+            "'trigger', 'g', 'w', 0, 'CREATE TRIGGER g INSTEAD OF INSERT ON w BEGIN SELECT 1; END'",
+        ] {
+            let place = Place::new();
+            filled(&place);
+            let conn = Connection::open(place.file()).unwrap();
+            let statement = format!("PRAGMA writable_schema=ON; INSERT INTO sqlite_schema VALUES ({addition})");
+            conn.execute_batch(&statement).unwrap();
+            drop(conn);
+            let bytes = fs::read(place.file()).unwrap();
+            refuses_a_stranger(&place, &["another program has added", "sqlite3"]);
+            assert_eq!(fs::read(place.file()).unwrap(), bytes);
+        }
 
         let mut bytes = fs::read(place.file()).unwrap();
         bytes[55] = 3;

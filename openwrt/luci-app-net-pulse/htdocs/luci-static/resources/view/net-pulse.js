@@ -71,7 +71,7 @@ const options = () => [
 		{ choices: { '': _('default'), 'flash': _('every hour, for flash'), 'disk': _('every five minutes, for disks') } } ],
 	[ 'storage', form.Value, 'flush', _('Seconds between two saves'), _('In place of the above.'),
 		{ datatype: 'range(1,86400)' } ],
-	[ 'storage', form.Value, 'max_size', _('Largest size'), _('The history never grows past this: the finest is given up first. It is a part of backups.'),
+	[ 'storage', form.Value, 'max_size', _('Largest size'), _('The history never grows past this: the finest is given up first. At its default place it is a part of backups.'),
 		{ placeholder: '32M', validate: isSize } ],
 
 	[ 'access', widgets.NetworkSelect, 'listen_interface', _('Listen on'), _('Networks from which the page can be reached.'),
