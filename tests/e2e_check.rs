@@ -110,7 +110,7 @@ fn a_frozen_daemon_is_not_waited_for() {
     let dir = Dir::new();
     let daemon = daemon(&dir, &["--host", "127.0.0.1"]);
     daemon.get("/health");
-    signal(daemon.pid(), Signal::SIGSTOP);
+    daemon.freeze();
     let ended = check(&["--port", &daemon.port().to_string()]);
     signal(daemon.pid(), Signal::SIGCONT);
     ill(&ended, 1, &[&daemon.port().to_string(), "no answer within 5 s"]);

@@ -165,6 +165,18 @@ pub fn child_of(pid: u32) -> u32 {
 }
 
 impl Daemon {
+    /// Until it is told to go on. The signal alone is no promise: a thread on another processor runs for a while yet.
+    pub fn freeze(&self) {
+        let pid = self.pid();
+        signal(pid, Signal::SIGSTOP);
+        wait_until("every thread is stopped", || {
+            fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten().all(|task| {
+                let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+                status.lines().any(|line| line.starts_with("State:") && line.contains("(stopped)"))
+            })
+        });
+    }
+
     /// It has ended, and waits for whoever looks after it.
     pub fn is_over(&self) -> bool {
         let pid = self.pid();
