@@ -332,7 +332,7 @@ impl Setting {
             },
             Kind::Decimal(low, high) => match text.parse::<f64>() {
                 Ok(number) if (low..=high).contains(&number) => Ok(()),
-                _ => wrong(format!("a number from {low} to {high}")),
+                _ => wrong(decimals(low, high)),
             },
             Kind::Word(words) if words.contains(&text) => Ok(()),
             Kind::Word(words) => wrong(format!("one of {}", words.join(", "))),
@@ -377,6 +377,20 @@ fn size(text: &str) -> Option<u64> {
         None => (bare, 0),
     };
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// To the thousandth, always with a decimal point: `1.0`. The standard library's way of writing any number there is would
+/// be 10 KB of the binary.
+pub fn decimal(number: f64) -> String {
+    let thousandths = (number * 1000.0).round() as u64;
+    let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+    let bare = text.trim_end_matches('0');
+    if bare.ends_with('.') { format!("{bare}0") } else { bare.to_string() }
+}
+
+pub fn decimals(low: f64, high: f64) -> String {
+    let [low, high] = [low, high].map(decimal);
+    format!("a number from {} to {}", low.trim_end_matches(".0"), high.trim_end_matches(".0"))
 }
 
 fn list(text: &str) -> Vec<String> {
@@ -455,6 +469,19 @@ mod tests {
         check("log_level", "loud\u{1b}[2J", "--log-level: 'loud?[2J' is not one of error, warn, info, debug, trace");
         let error = config(&[], &[("NETPULSE_PORT", "x")]).unwrap_err();
         assert_eq!(error.to_string(), "NETPULSE_PORT: 'x' is not a whole number from 0 to 65535");
+    }
+
+    #[test]
+    fn decimals_as_text() {
+        let check = |number, expect| assert_eq!(decimal(number), expect);
+        check(0.0, "0.0");
+        check(0.1, "0.1");
+        check(1.0, "1.0");
+        check(1.05, "1.05");
+        check(299.9996, "300.0");
+        check(12.3456, "12.346");
+        check(100.0, "100.0");
+        assert_eq!(decimals(0.1, 300.0), "a number from 0.1 to 300");
     }
 
     #[test]

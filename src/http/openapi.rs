@@ -204,7 +204,7 @@ fn bare(param: &Param) -> String {
             let default = default.map_or(String::new(), |default| format!(r#","default":{default}"#));
             format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}{default}}}"#)
         }
-        Kind::Decimal { low, high } => format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#),
+        Kind::Decimal { low, high } => decimals(low, high),
         Kind::Word(words) => {
             let default = words.first().map_or(String::new(), |word| quoted(word));
             format!(r#"{{"type":"string","enum":[{}],"default":{default}}}"#, list(words))
@@ -227,7 +227,7 @@ fn bare(param: &Param) -> String {
         Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
         Kind::Setting(setting) => match setting.kind {
             config::Kind::Integer(low, high) => format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}}}"#),
-            config::Kind::Decimal(low, high) => format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#),
+            config::Kind::Decimal(low, high) => decimals(low, high),
             config::Kind::Word(words) => format!(r#"{{"type":"string","enum":[{}]}}"#, list(words)),
             config::Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
             config::Kind::List => {
@@ -236,6 +236,11 @@ fn bare(param: &Param) -> String {
             _ => format!(r#"{{"type":"string","pattern":"{LINE}"}}"#),
         },
     }
+}
+
+fn decimals(low: f64, high: f64) -> String {
+    let [low, high] = [low, high].map(config::decimal);
+    format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#)
 }
 
 /// Without control characters, as `params` has it.

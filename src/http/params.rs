@@ -357,7 +357,7 @@ impl Reading<'_> {
     fn setting(&mut self, param: &Param, setting: &Setting, json: &Json) {
         let text = match setting.kind {
             config::Kind::Integer(..) => whole(json).map(|number| number.to_string()),
-            config::Kind::Decimal(..) => json.as_f64().map(|number| format!("{number:?}")),
+            config::Kind::Decimal(..) => json.as_f64().map(config::decimal),
             config::Kind::Switch => json.as_bool().map(|on| on.to_string()),
             config::Kind::List => json.as_array().and_then(|items| {
                 let item = |item: &Json| item.as_str().map(str::trim).map(str::to_string);
@@ -407,7 +407,7 @@ fn wanted(kind: Kind) -> String {
     match kind {
         Kind::Integer { low, high: MOST, .. } => format!("must be a whole number, {low} or more"),
         Kind::Integer { low, high, .. } => format!("must be a whole number from {low} to {high}"),
-        Kind::Decimal { low, high } => format!("must be a number from {low} to {high}"),
+        Kind::Decimal { low, high } => format!("must be {}", config::decimals(low, high)),
         Kind::Word(words) => format!("must be one of {}", words.join(", ")),
         Kind::Time => "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds".to_string(),
         Kind::Text => "must be a text".to_string(),
@@ -418,7 +418,7 @@ fn wanted(kind: Kind) -> String {
         Kind::Switch => "must be true or false".to_string(),
         Kind::Setting(setting) => match setting.kind {
             config::Kind::Integer(low, high) => format!("must be a whole number from {low} to {high}"),
-            config::Kind::Decimal(low, high) => format!("must be a number from {low} to {high}"),
+            config::Kind::Decimal(low, high) => format!("must be {}", config::decimals(low, high)),
             config::Kind::Word(words) => wanted(Kind::Word(words)),
             config::Kind::Switch => wanted(Kind::Switch),
             config::Kind::List => {

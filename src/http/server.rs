@@ -113,7 +113,7 @@ fn bind_all(
             }
             // Routers often have IPv6 compiled out or switched off.
             Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if spare && ip.is_ipv6() => {
-                log::info!("no IPv6 here ({}): listening on IPv4 only", errno.desc());
+                log::info!("no IPv6 here ({}): listening on IPv4 only", io::Error::from(errno));
             }
             Err(errno) => return Err((address, errno)),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
 
-use super::open::{BUSY, Guard, PAGE_BYTES, beside, connection, io_error, private};
+use super::open::{BUSY, Guard, PAGE_BYTES, beside, connection, io_error, pragma, private, set};
 use crate::error::{Error, ErrorKind, Result};
 
 const SUFFIX: &str = ".backup";
@@ -35,9 +35,8 @@ impl Copier {
         // Should this be the last connection at the end of the program: taking in the log is the writer's, who syncs.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // Of a file that is gone when it is closed, nothing needs to reach the flash.
-        conn.pragma_update(None, "synchronous", "OFF")?;
-        let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let bytes = (pragma("page_count")? - pragma("freelist_count")?) as u64 * PAGE_BYTES;
+        set(&conn, "synchronous", "OFF")?;
+        let bytes = (pragma(&conn, "page_count")? - pragma(&conn, "freelist_count")?) as u64 * PAGE_BYTES;
         if free.is_some_and(|free| free < bytes + SPARE_BYTES) {
             let sentence = format!("the copy has {bytes} bytes, and {} are free", free.unwrap_or(0));
             return Err(Error::new(ErrorKind::Full, sentence));

@@ -3,6 +3,7 @@
 use rusqlite::Connection;
 
 use super::fold::{DAY_S, WINDOW_S, window_of};
+use super::open::pragma;
 use super::samples::BLOCK_S;
 use super::state::State;
 use super::window::settle;
@@ -53,8 +54,7 @@ fn newest_before(conn: &Connection, edge: i64) -> Result<Option<i64>> {
 /// too, then five-minute cells. Pages are used again; the file does not shrink. Says whether the tallies must be
 /// written, because blocks went that would tell them.
 pub(super) fn make_room(conn: &Connection, state: &mut State, zone: &Zone, pages: u64, needed: i64) -> Result<bool> {
-    let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let free = || -> Result<i64> { Ok(pages as i64 - pragma("page_count")? + pragma("freelist_count")?) };
+    let free = || -> Result<i64> { Ok(pages as i64 - pragma(conn, "page_count")? + pragma(conn, "freelist_count")?) };
     if free()? >= needed {
         return Ok(false);
     }

@@ -193,9 +193,9 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
 pub(super) fn reader(store: &Store) -> Result<Reader> {
     let conn = connection(&store.path, store.file_system, BUSY)?;
     // Not opened read-only: the log could not be recovered then.
-    conn.pragma_update(None, "query_only", true)?;
+    set(&conn, "query_only", "1")?;
     // A chart reads each page once, and the operating system has it anyway.
-    conn.pragma_update(None, "cache_size", -64)?;
+    set(&conn, "cache_size", "-64")?;
     let (path, file_system) = (store.path.clone(), store.file_system);
     Ok(Reader { conn, path, file_system, guard: store.guard.clone() })
 }
@@ -313,8 +313,7 @@ fn connect_by(
     }
     // Nobody of this process is in the way, and there is more to do than to wait for others.
     let mut conn = connection(path, file_system, HANDOVER)?;
-    let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (version, owner) = (pragma("user_version")?, pragma("application_id")?);
+    let (version, owner) = (pragma(&conn, "user_version")? as i32, pragma(&conn, "application_id")? as i32);
     let tables: i32 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables > 0 && owner != APPLICATION_ID {
         return Err(foreign(path));
@@ -325,7 +324,7 @@ fn connect_by(
         return Err(Error::new(ErrorKind::Corrupt, verdict));
     }
     if tables == 0 {
-        conn.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
+        set(&conn, "page_size", &PAGE_BYTES.to_string())?;
     }
     for (name, value) in WRITER_PRAGMAS {
         set(&conn, name, value)?;
@@ -352,7 +351,11 @@ pub(super) fn connection(path: &Path, file_system: Option<&str>, busy: Duration)
     Ok(conn)
 }
 
-fn set(conn: &Connection, name: &str, value: &str) -> Result<()> {
+pub(super) fn pragma(conn: &Connection, name: &str) -> Result<i64> {
+    Ok(conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?)
+}
+
+pub(super) fn set(conn: &Connection, name: &str, value: &str) -> Result<()> {
     Ok(conn.execute_batch(&format!("PRAGMA {name}={value}"))?)
 }
 
@@ -396,8 +399,8 @@ fn migrate(conn: &mut Connection, version: i32) -> Result<()> {
     for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
         tx.execute_batch(step)?;
     }
-    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i32)?;
+    set(&tx, "application_id", &APPLICATION_ID.to_string())?;
+    set(&tx, "user_version", &MIGRATIONS.len().to_string())?;
     tx.execute("INSERT INTO meta VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", [])?;
     Ok(tx.commit()?)
 }

@@ -149,7 +149,7 @@ fn link_word(iface: &Iface) -> &'static str {
 
 /// Seconds as text, always with a decimal point: `1.0`.
 fn seconds(ms: u32) -> String {
-    format!("{:?}", f64::from(ms) / 1000.0)
+    crate::config::decimal(f64::from(ms) / 1000.0)
 }
 
 #[cfg(test)]

@@ -434,7 +434,7 @@ impl Door {
             Err(Errno::EINTR) => return None,
             Err(errno) => {
                 // No memory, or more descriptors than a limit that was lowered since.
-                log::error!("poll: {}", errno.desc());
+                log::error!("poll: {}", io::Error::from(errno));
                 thread::sleep(RETRY);
                 return None;
             }

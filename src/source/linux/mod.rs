@@ -8,6 +8,7 @@ mod sysfs;
 mod tests;
 pub mod text;
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl Wake {
     pub fn new() -> Result<Wake> {
         EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(|fd| Wake(Arc::new(fd)))
-            .map_err(|errno| Error::system("cannot make an eventfd", errno))
+            .map_err(|errno| Error::system("cannot make an eventfd", io::Error::from(errno)))
     }
 
     /// Never blocks: that the counter is full means that a call is already waiting.

@@ -199,7 +199,7 @@ impl Source for Netlink {
             && let Err(errno) = drain(socket, &mut self.wire.buffer, out)
         {
             // Whatever is wrong with the socket: what was sent to it is lost, and a new one may do better.
-            log::warn!("link notifications failed ({errno}), listening anew");
+            log::warn!("link notifications failed ({}), listening anew", io::Error::from(errno));
             self.events = Socket::listen().ok();
             self.changed();
             self.lost = true;
