@@ -2,6 +2,7 @@
    gives up on tables that it cannot read: they would bring printf in, with all its floating point, 12 to 25 KB. They are
    said here as they stand, figures left out. */
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -26,9 +27,8 @@ int fflush(void *stream) {
   return 0;
 }
 
-/* The name of a function, which a stripped binary does not have. */
+/* For the name of a function, which nobody asks for. Whoever else comes to call it shall not get a wrong answer. */
 int snprintf(char *out, size_t size, const char *format, ...) {
-  (void)format;
-  if (size > 0) *out = 0;
-  return 0;
+  (void)out, (void)size, (void)format;
+  abort();
 }

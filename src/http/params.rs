@@ -357,7 +357,10 @@ impl Reading<'_> {
     fn setting(&mut self, param: &Param, setting: &Setting, json: &Json) {
         let text = match setting.kind {
             config::Kind::Integer(..) => whole(json).map(|number| number.to_string()),
-            config::Kind::Decimal(..) => json.as_f64().map(config::decimal),
+            // As text it is rounded, and may then fit by that alone.
+            config::Kind::Decimal(low, high) => {
+                json.as_f64().filter(|number| (low..=high).contains(number)).map(config::decimal)
+            }
             config::Kind::Switch => json.as_bool().map(|on| on.to_string()),
             config::Kind::List => json.as_array().and_then(|items| {
                 let item = |item: &Json| item.as_str().map(str::trim).map(str::to_string);
