@@ -29,14 +29,6 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=www");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/http/strip.rs");
-    println!("cargo::rerun-if-changed=src/store/absent.c");
-    println!("cargo::rerun-if-changed=src/stdio.c");
-    // By a name that SQLite does not know: where it is built with everything, nothing of this is called for.
-    cc::Build::new().file("src/store/absent.c").warnings(false).compile("absent");
-    let target = |what: &str| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
-    if target("ENV") == "musl" && target("FEATURE").split(',').any(|feature| feature == "crt-static") {
-        cc::Build::new().file("src/stdio.c").warnings(false).compile("stdio");
-    }
 
     let mut sources = BTreeMap::new();
     for entry in fs::read_dir("www")? {

@@ -198,39 +198,6 @@ fn e51_nothing_that_a_32_bit_router_lacks() {
     assert_eq!(after("use std::sync::atomic::AtomicU64;", "AtomicU64").count(), 1);
 }
 
-/// SQLite is built without these (`.cargo/config.toml`). Some it would refuse; others it takes and does not act upon.
-#[test]
-fn no_sql_asks_for_what_the_built_in_sqlite_lacks() {
-    const LACKING: [&str; 13] = [
-        "ALTER TABLE",
-        "ANALYZE",
-        "REINDEX",
-        "CREATE VIEW",
-        "VIRTUAL TABLE",
-        "AUTOINCREMENT",
-        "REFERENCES",
-        "GENERATED",
-        "EXPLAIN",
-        "auto_vacuum=",
-        "json",
-        "strftime(",
-        "CURRENT_TIME",
-    ];
-    let mut sources: Vec<(String, String)> = files().into_iter().map(|file| (file.path, file.code)).collect();
-    sources.retain(|(path, _)| path.starts_with("store/"));
-    for entry in fs::read_dir("src/store/schema").expect("a directory").map(|entry| entry.expect("an entry").path()) {
-        sources.push((entry.display().to_string(), fs::read_to_string(&entry).expect("text")));
-    }
-    assert!(sources.iter().any(|(path, _)| path.ends_with(".sql")));
-    for (path, code) in sources {
-        for word in LACKING {
-            // What tells people how to be rid of it may name it.
-            let told = code.contains("takes it away") && word == "auto_vacuum=";
-            assert!(told || !code.contains(word), "{path}: {word}; see src/store/absent.c");
-        }
-    }
-}
-
 /// A table of rules that no text can break would be no check.
 #[test]
 fn each_kind_of_fault_is_seen() {

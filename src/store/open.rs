@@ -224,15 +224,8 @@ fn inspect(path: &Path, known: bool) -> Result<()> {
         let smashed = || Error::new(ErrorKind::Corrupt, "its header is not one");
         return Err(if known { smashed() } else { foreign(path) });
     }
-    let word = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    // Its pages, and the largest root among them: set with auto_vacuum only, whose pages the SQLite that is built in would
-    // take for others (SQLITE_OMIT_AUTOVACUUM). Anything else is damage.
-    if (1..=word(28)).contains(&word(52)) {
-        let what = "was given auto_vacuum by another program";
-        let next = "sqlite3 FILE 'PRAGMA auto_vacuum=NONE; VACUUM' takes it away";
-        return Err(Error::new(ErrorKind::Foreign, format!("{} {what}; {next}", path.display())));
-    }
-    refuse_newer(path, word(60))
+    let version = i32::from_be_bytes([header[60], header[61], header[62], header[63]]);
+    refuse_newer(path, version)
 }
 
 fn refuse_newer(path: &Path, version: i32) -> Result<()> {
@@ -250,8 +243,8 @@ fn refuse_newer(path: &Path, version: i32) -> Result<()> {
     ))
 }
 
-/// What another program has added can be more than the SQLite that is built in has learnt: generated columns, say. That is
-/// no damage, whose words are others.
+/// What another program has added can be more than the SQLite that is built in knows: a newer SQLite has more words. That is
+/// no damage, which has other messages.
 fn is_unknown_schema(error: &Error) -> bool {
     let text = error.to_string();
     error.kind == ErrorKind::Corrupt
@@ -587,45 +580,80 @@ mod tests {
         refuses_a_stranger(&place, &["is not a database of net-pulse"]);
     }
 
-    /// SQLite is built without virtual tables and auto_vacuum: the one is passed over, the other would be the end of the data.
+    /// Nothing of the language itself is left out, so what somebody else has added to the file is read as it was meant.
     #[test]
-    fn what_the_built_in_sqlite_lacks_harms_nothing() {
+    fn what_another_program_has_added_stays() {
         let place = Place::new();
         filled(&place);
         let conn = Connection::open(place.file()).unwrap();
         conn.execute_batch(
-            "PRAGMA writable_schema=ON;
-             INSERT INTO sqlite_schema VALUES ('table', 'v', 'v', 0, 'CREATE VIRTUAL TABLE v USING fts5(x, y)');
-             CREATE VIEW w AS SELECT 1;",
+            "PRAGMA auto_vacuum=FULL;
+             VACUUM;
+             CREATE TABLE g (a DEFAULT 0x10, b AS (a || 1));
+             INSERT INTO g DEFAULT VALUES;
+             CREATE VIEW w AS SELECT b FROM g;
+             CREATE TRIGGER t INSTEAD OF INSERT ON w BEGIN SELECT 1; END;
+             PRAGMA writable_schema=ON;
+             INSERT INTO sqlite_schema VALUES ('table', 'v', 'v', 0, 'CREATE VIRTUAL TABLE v USING fts5(x, y)');",
         )
         .unwrap();
         drop(conn);
-        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
         assert_eq!((points(&opened), opened.events.len()), (3, 0));
+        opened.save(&Batch::steady(100, T + 3_000, 3)).unwrap();
+        assert_eq!(points(&opened), 6);
         assert!(opened.store.reader().unwrap().copier().copy(None).is_ok());
         drop(opened);
+        let conn = Connection::open(place.file()).unwrap();
+        assert_eq!(conn.query_row("SELECT b FROM w", [], |row| row.get::<_, String>(0)).unwrap(), "161");
+        assert_eq!(conn.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
 
-        for addition in [
-            "'table', 'g', 'g', 2, 'CREATE TABLE g (a, b AS (a || 1))'",
-            "'table', 'g', 'g', 2, 'CREATE TABLE g (a DEFAULT 0x10)'",
-            "'trigger', 'g', 'w', 0, 'CREATE TRIGGER g INSTEAD OF INSERT ON w BEGIN SELECT 1; END'",
-        ] {
-            let place = Place::new();
-            filled(&place);
-            let conn = Connection::open(place.file()).unwrap();
-            let statement = format!("PRAGMA writable_schema=ON; INSERT INTO sqlite_schema VALUES ({addition})");
-            conn.execute_batch(&statement).unwrap();
-            drop(conn);
-            let bytes = fs::read(place.file()).unwrap();
-            refuses_a_stranger(&place, &["another program has added", "sqlite3"]);
-            assert_eq!(fs::read(place.file()).unwrap(), bytes);
-        }
-
-        let mut bytes = fs::read(place.file()).unwrap();
-        bytes[55] = 3;
-        fs::write(place.file(), &bytes).unwrap();
-        refuses_a_stranger(&place, &["auto_vacuum by another program", "PRAGMA auto_vacuum=NONE; VACUUM"]);
+        let conn = Connection::open(place.file()).unwrap();
+        conn.execute_batch(
+            "PRAGMA writable_schema=ON;
+             INSERT INTO sqlite_schema VALUES ('table', 'n', 'n', 2, 'CREATE TABLE n (a NEWLY INVENTED (WORDS) FOR IT)');",
+        )
+        .unwrap();
+        drop(conn);
+        let bytes = fs::read(place.file()).unwrap();
+        refuses_a_stranger(&place, &["another program has added", "sqlite3"]);
         assert_eq!(fs::read(place.file()).unwrap(), bytes);
+    }
+
+    /// `.cargo/config.toml` says what SQLite is built without. A migration may use all of the language, and one that uses
+    /// what is left out is refused: nothing is taken and then not acted upon.
+    #[test]
+    fn what_sqlite_is_built_without_is_refused() {
+        let conn = Connection::open_in_memory().unwrap();
+        for statement in [
+            "CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, n)",
+            "ALTER TABLE a ADD COLUMN added DEFAULT 0x10",
+            "ALTER TABLE a RENAME COLUMN n TO m",
+            "CREATE TABLE b (of REFERENCES a (id), twice AS (2 * of))",
+            "CREATE INDEX c ON a (m)",
+            "CREATE VIEW d AS SELECT id FROM a",
+            "CREATE TRIGGER e AFTER INSERT ON a BEGIN INSERT INTO b (of) VALUES (new.id); END",
+            "INSERT INTO a (m) VALUES (x'00')",
+            "EXPLAIN DELETE FROM a",
+            "ANALYZE",
+            "REINDEX",
+        ] {
+            conn.execute_batch(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+        assert_eq!(conn.query_row("SELECT length(CURRENT_TIMESTAMP)", [], |row| row.get::<_, i64>(0)).unwrap(), 19);
+        let refused = |statement: &str| conn.execute_batch(statement).expect_err(statement).to_string();
+        assert!(refused("INSERT INTO b (of) VALUES (2)").contains("FOREIGN KEY constraint failed"));
+        for (statement, message) in [
+            ("SELECT json('1')", "no such function: json"),
+            ("SELECT strftime('%Y')", "no such function: strftime"),
+            ("SELECT datetime('now')", "no such function: datetime"),
+            ("SELECT load_extension('x')", "no such function: load_extension"),
+            ("CREATE VIRTUAL TABLE f USING fts5(x)", "no such module: fts5"),
+            ("CREATE VIRTUAL TABLE f USING rtree(x)", "no such module: rtree"),
+            ("SELECT \"a string\"", "no such column"),
+        ] {
+            assert!(refused(statement).contains(message), "{statement}: {}", refused(statement));
+        }
     }
 
     #[test]
