@@ -19,6 +19,7 @@ pub mod series;
 pub mod sorted;
 pub mod source;
 pub mod store;
+pub mod system;
 pub mod thread;
 pub mod token;
 pub mod totals;

@@ -118,9 +118,8 @@ impl Period {
 fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
     let from = unix - (unix + i64::from(zone.offset_at(unix))).rem_euclid(3600);
     let mut range = (from, from + 3600);
-    if let Some(turn) = zone.turn_within(range.0, range.1)
-        && (zone.offset_at(turn) - zone.offset_at(turn - 1)) % 3600 != 0
-    {
+    let uneven = |turn: &i64| (zone.offset_at(*turn) - zone.offset_at(turn - 1)) % 3600 != 0;
+    if let Some(turn) = zone.turn_within(range.0, range.1).filter(uneven) {
         if turn <= unix {
             range.0 = turn;
         } else {

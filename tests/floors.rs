@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 7] = [
     &["counter", "detect", "live", "plan", "series", "source", "store", "totals"],
     &["compact", "config", "log", "token"],
     &["clock"],
-    &["model", "error", "sorted", "thread"],
+    &["model", "error", "sorted", "system", "thread"],
 ];
 
 /// Arrows within a floor. Each has its reason; more of them would be a floor of their own.
@@ -34,7 +34,7 @@ const RESERVED: [(&str, &[&str]); 6] = [
     // The front door owns its sockets; signals are awaited where the threads are made.
     // Commands ask as whom they run, as the wiring does.
     // The log asks whether there is room before it writes, the token whose its file is.
-    ("nix::", &["source", "clock", "http", "app", "commands", "main", "log", "token"]),
+    ("nix::", &["source", "clock", "http", "app", "commands", "main", "log", "token", "system"]),
     ("tiny_http::", &["http"]),
     ("serde_json::", &["http", "commands"]),
     ("std::process::exit", &["main"]),

@@ -328,10 +328,10 @@ fn date(day: i64) -> (i32, u8, u8) {
 /// A POSIX string, or the name of a zone that has a file (`Europe/Berlin`, `:Europe/Berlin`, `:/etc/localtime`).
 fn named(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> Result<Zone> {
     let name = text.strip_prefix(':').unwrap_or(text);
-    if name.len() == text.len()
-        && let Ok(zone) = Zone::parse(text)
-    {
-        return Ok(zone);
+    if name.len() == text.len() {
+        if let Ok(zone) = Zone::parse(text) {
+            return Ok(zone);
+        }
     }
     if UNIVERSAL.contains(&name) {
         return Zone::parse(name);

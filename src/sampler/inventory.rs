@@ -157,9 +157,9 @@ impl Sampler {
         let after = self.links[at].link.name.clone();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let waiting = self.records.iter().position(|record| record.name == after && !present.contains(&record.id));
+        let current = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id));
         if let Some(found) = waiting {
-            if let Some(left) = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id))
-            {
+            if let Some(left) = current {
                 left.lifetime = self.links[at].lifetime;
                 left.ifindex = 0;
                 remember(&mut self.live.lock(), left.clone());
@@ -168,12 +168,9 @@ impl Sampler {
             self.links[at].id = Some(record.id);
             self.links[at].lifetime = record.lifetime;
             self.links[at].mark.get_or_insert(Mark::Gap);
-        } else if let Some(id) = self.links[at].id
-            && let Some(record) = self.records.iter_mut().find(|record| record.id == id)
-        {
+        } else if let Some(record) = current {
             record.name.clone_from(&after);
-            let record = record.clone();
-            remember(&mut self.live.lock(), record);
+            remember(&mut self.live.lock(), record.clone());
         }
         let message = format!("{before} is now called {after}");
         self.tell(at, now, EventKind::Renamed, &message, message.clone());

@@ -126,11 +126,9 @@ impl Days {
     }
 
     pub fn of(&mut self, unix: i64, zone: &Zone) -> (i64, i64) {
-        if let Some(&(start, until)) = self.rows.get(self.latest)
-            && start <= unix
-            && unix < until
-        {
-            return (start, until);
+        match self.rows.get(self.latest) {
+            Some(&(start, until)) if start <= unix && unix < until => return (start, until),
+            _ => {}
         }
         let next = self.rows.partition_point(|(start, _)| *start <= unix);
         self.latest = next;

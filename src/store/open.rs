@@ -6,8 +6,8 @@
 //! header comes before SQLite, and the guard against a second process has a file of its own.
 
 use crate::sorted::Map;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -21,6 +21,7 @@ use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Event, EventKind, Kind, Record};
+use crate::system::lock::{Lock, Refusal};
 
 /// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is.
 const MIGRATIONS: [&str; 1] = [include_str!("schema/001.sql")];
@@ -72,10 +73,10 @@ const HANDOVER: Duration = Duration::from_secs(1);
 
 /// Keeps other processes away from the directory's database for as long as anything of it is open here.
 pub(super) struct Guard {
-    file: Option<File>,
-    /// The database itself, locked too: by another of its names, a hard link, one comes to another guard file. Opened
-    /// before SQLite opens it or after, and closed last of all.
-    held: Option<File>,
+    file: Option<Lock>,
+    /// The database itself, locked too where it can be: by another of its names, a hard link, one comes to another guard
+    /// file. Opened before SQLite opens it or after, and closed last of all.
+    held: Option<std::result::Result<Lock, File>>,
     name: PathBuf,
     /// Its file says that the database was ours before, whatever it looks like now.
     known: bool,
@@ -89,10 +90,10 @@ impl Guard {
             .open(&name)
             .map_err(|cause| io_error(&name, cause))?;
         let known = file.metadata().is_ok_and(|facts| facts.len() > 0);
-        match lock(&file) {
-            Ok(()) => Ok(Guard { file: Some(file), held: None, name, known }),
-            Err(TryLockError::WouldBlock) => Err(in_use(path)),
-            Err(TryLockError::Error(cause)) => {
+        match lock(file) {
+            Ok(lock) => Ok(Guard { file: Some(lock), held: None, name, known }),
+            Err((_, Refusal::Taken)) => Err(in_use(path)),
+            Err((_, Refusal::Failed(cause))) => {
                 log::warn!("cannot lock {}: {cause}; a second net-pulse would not be noticed", name.display());
                 Ok(Guard { file: None, held: None, name, known })
             }
@@ -101,24 +102,24 @@ impl Guard {
 
     /// Once the file is there. What keeps it from being opened is told by SQLite.
     fn hold(&mut self, path: &Path) -> Result<()> {
-        if self.held.is_none()
-            && let Ok(file) = OpenOptions::new().read(true).write(true).open(path)
-        {
-            if matches!(lock(&file), Err(TryLockError::WouldBlock)) {
-                return Err(in_use(path));
-            }
-            self.held = Some(file);
+        if self.held.is_some() {
+            return Ok(());
         }
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(()) };
+        self.held = match lock(file) {
+            Err((_, Refusal::Taken)) => return Err(in_use(path)),
+            Err((file, Refusal::Failed(_))) => Some(Err(file)),
+            Ok(lock) => Some(Ok(lock)),
+        };
         Ok(())
     }
 
     /// The database beside it is ours: should its header be smashed one day, it is not taken for somebody else's file.
     fn sign(&mut self) {
-        if !self.known
-            && let Some(file) = &mut self.file
-        {
+        match &mut self.file {
             // Without it everything works, but for that day.
-            self.known = file.write_all(b"net-pulse\n").is_ok();
+            Some(file) if !self.known => self.known = file.write_all(b"net-pulse\n").is_ok(),
+            _ => {}
         }
     }
 
@@ -131,11 +132,14 @@ impl Guard {
 }
 
 /// The one before may be at its last save: a supervisor starts the next as soon as it likes.
-fn lock(file: &File) -> std::result::Result<(), TryLockError> {
+fn lock(mut file: File) -> std::result::Result<Lock, (File, Refusal)> {
     let deadline = Instant::now() + HANDOVER;
     loop {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+        match Lock::take(file) {
+            Err((unlocked, Refusal::Taken)) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+                file = unlocked;
+            }
             outcome => return outcome,
         }
     }

@@ -190,9 +190,8 @@ impl Reader {
             self.conn.prepare_cached("SELECT unix, kind, interface, detail FROM event ORDER BY id DESC")?;
         let mut rows = statement.query([])?;
         let (mut events, mut skip) = (Vec::new(), offset);
-        while events.len() < limit
-            && let Some(row) = rows.next()?
-        {
+        while events.len() < limit {
+            let Some(row) = rows.next()? else { break };
             let name: String = row.get(1)?;
             let kind = EventKind::NAMES.iter().find(|(_, known)| *known == name);
             let event = Event {
@@ -215,10 +214,10 @@ impl Reader {
 
     pub(super) fn beginning(&self, asked: Resolution) -> Result<Option<i64>> {
         let tx = self.conn.unchecked_transaction()?;
-        if asked == Resolution::Day
-            && let Some(start) = tx.query_row("SELECT min(start) FROM day", [], |row| row.get(0))?
-        {
-            return Ok(Some(start));
+        if asked == Resolution::Day {
+            if let Some(start) = tx.query_row("SELECT min(start) FROM day", [], |row| row.get(0))? {
+                return Ok(Some(start));
+            }
         }
         for (resolution, level, sql) in [
             (Resolution::FiveMinutes, &FIVE_MINUTES, "SELECT start, data FROM five_minutes ORDER BY start LIMIT 1"),
@@ -282,11 +281,11 @@ impl Reader {
         let mut days = Days::load(&tx, unix, unix)?;
         // As in `each_day`: the zone was changed a moment ago.
         let mut again = None;
-        if marks.zone.as_deref() != Some(zone.name())
-            && let Some((start, until, _)) = open_day(&tx, newest_time(&tx, &marks)?)?
-        {
-            days.forget(start);
-            again = Some((start, until));
+        if marks.zone.as_deref() != Some(zone.name()) {
+            if let Some((start, until, _)) = open_day(&tx, newest_time(&tx, &marks)?)? {
+                days.forget(start);
+                again = Some((start, until));
+            }
         }
         let (start, until) = days.of(unix, zone);
         let mut sums: Map<IfaceId, Counters> = Map::new();
@@ -374,14 +373,13 @@ impl Walk {
             if self.after.is_some_and(|after| (point.unix, point.seq) <= (after.unix, after.seq)) {
                 continue;
             }
-            if let Some(last) = self.points.last()
-                && self.points.len() >= self.limit
-                && (last.unix, last.seq) != (point.unix, point.seq)
-            {
-                self.next = Some(Cursor { unix: last.unix, seq: last.seq });
-                return;
+            match self.points.last() {
+                Some(last) if self.points.len() >= self.limit && (last.unix, last.seq) != (point.unix, point.seq) => {
+                    self.next = Some(Cursor { unix: last.unix, seq: last.seq });
+                    return;
+                }
+                _ => self.points.push(point),
             }
-            self.points.push(point);
         }
     }
 }
@@ -454,12 +452,9 @@ fn newest_time(conn: &Connection, marks: &State) -> Result<Option<i64>> {
 fn each_unsaved<'a>(unsaved: &'a Unsaved, stored: u64, each: &mut dyn FnMut(u64, i64, &'a Sample)) {
     for batch in unsaved {
         for (tick, samples) in batch.iter() {
-            if let Some(unix) = tick.unix
-                && tick.seq > stored
-            {
-                let unix = unix.clamp(1, LAST_UNIX);
-                samples.iter().for_each(|sample| each(tick.seq, unix, sample));
-            }
+            let Some(unix) = tick.unix.filter(|_| tick.seq > stored) else { continue };
+            let unix = unix.clamp(1, LAST_UNIX);
+            samples.iter().for_each(|sample| each(tick.seq, unix, sample));
         }
     }
 }
@@ -697,12 +692,12 @@ fn each_day(
 
     // The zone was changed a moment ago: the writer will cut the day anew with its next flush, readers do so now.
     let mut again = None;
-    if marks.zone.as_deref() != Some(zone.name())
-        && let Some((start, until, _)) = open_day(conn, recent.newest)?
-    {
-        again = Some((start, until));
-        let (first, last) = reach.unwrap_or((start, until));
-        reach = Some((first.min(start), last.max(until)));
+    if marks.zone.as_deref() != Some(zone.name()) {
+        if let Some((start, until, _)) = open_day(conn, recent.newest)? {
+            again = Some((start, until));
+            let (first, last) = reach.unwrap_or((start, until));
+            reach = Some((first.min(start), last.max(until)));
+        }
     }
 
     let mut sums: Map<(i64, i64), Cell> = Map::new();
@@ -955,6 +950,6 @@ mod tests {
         opened.save(&Batch::steady(1, T + 30, 30)).unwrap();
         let facts = opened.store.reader().unwrap().facts().unwrap();
         assert_eq!((facts.samples, facts.settings), (30, 0));
-        assert!(facts.size_bytes > 0 && facts.size_bytes.is_multiple_of(4_096));
+        assert!(facts.size_bytes > 0 && facts.size_bytes % 4_096 == 0);
     }
 }

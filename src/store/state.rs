@@ -137,9 +137,8 @@ impl State {
         let stored = self.tallies.clone();
         let Some(window) = self.window else { return Ok(()) };
         each_block(conn, window, &mut |_, packed, samples| {
-            if let Some(last) = samples.open(packed)?.iter().max_by_key(|moment| moment.seq)
-                && (last.seq > self.seq || self.newest.is_none())
-            {
+            let last = samples.open(packed)?.iter().max_by_key(|moment| moment.seq);
+            if let Some(last) = last.filter(|last| last.seq > self.seq || self.newest.is_none()) {
                 self.seq = last.seq.max(self.seq);
                 self.newest = Some(last.unix);
             }

@@ -30,9 +30,10 @@ impl Shares {
             return;
         }
         self.0.insert(kin, (used, now));
-        if self.0.len() > KNOWN
-            && let Some(least) = self.0.keys().copied().min_by_key(|kin| self.used(*kin, now))
-        {
+        if self.0.len() <= KNOWN {
+            return;
+        }
+        if let Some(least) = self.0.keys().copied().min_by_key(|kin| self.used(*kin, now)) {
             self.0.remove(&least);
         }
     }

@@ -195,9 +195,8 @@ impl Source for Netlink {
     }
 
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
-        if let Some(socket) = &self.events
-            && let Err(errno) = drain(socket, &mut self.wire.buffer, out)
-        {
+        let drained = self.events.as_ref().map(|socket| drain(socket, &mut self.wire.buffer, out));
+        if let Some(Err(errno)) = drained {
             // Whatever is wrong with the socket: what was sent to it is lost, and a new one may do better.
             log::warn!("link notifications failed ({}), listening anew", io::Error::from(errno));
             self.events = Socket::listen().ok();

@@ -262,7 +262,7 @@ impl Dump {
 
     /// Zero is an acknowledgement.
     fn refusal(&self, code: &[u8]) -> Result<(), Fault> {
-        match self.order.u32(code, 0).unwrap_or(0).cast_signed() {
+        match self.order.u32(code, 0).unwrap_or(0) as i32 {
             0 => Ok(()),
             code => Err(Fault::Refused(code.saturating_neg())),
         }
@@ -570,7 +570,7 @@ mod tests {
     }
 
     fn done(order: Order, flags: u16, code: i32) -> Vec<u8> {
-        message(order, NLMSG_DONE, flags, SEQ, &four(order, code.cast_unsigned()))
+        message(order, NLMSG_DONE, flags, SEQ, &four(order, code as u32))
     }
 
     #[test]
@@ -697,8 +697,7 @@ mod tests {
                     attribute(order, IFLA_LINK, &four(order, lower)),
                     attribute(order, IFLA_LINKINFO, &attribute(order, IFLA_INFO_KIND, kind)),
                 ];
-                attributes
-                    .extend(netnsid.map(|id| attribute(order, IFLA_LINK_NETNSID, &four(order, id.cast_unsigned()))));
+                attributes.extend(netnsid.map(|id| attribute(order, IFLA_LINK_NETNSID, &four(order, id as u32))));
                 assert_eq!(link(order, &link_body(order, 0, 3, 0, &attributes)).unwrap().unwrap().0.lower, expect);
             }
         }
@@ -877,7 +876,7 @@ mod tests {
     #[test]
     fn e16_a_refusal_is_told_with_its_number() {
         for order in BOTH {
-            let error = |code: i32| message(order, NLMSG_ERROR, 0, SEQ, &four(order, code.cast_unsigned()));
+            let error = |code: i32| message(order, NLMSG_ERROR, 0, SEQ, &four(order, code as u32));
             assert_eq!(feed(order, &[error(-95)]).1, Err(Fault::Refused(95)));
             assert_eq!(feed(order, &[error(0)]).1, Ok(Progress::More));
             assert_eq!(feed(order, &[error(i32::MIN)]).1, Err(Fault::Refused(i32::MAX)));
