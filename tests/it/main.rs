@@ -1,7 +1,7 @@
 //! What plain `cargo test` runs beside the tests of each module: the program from outside, a simulated year, what may not
-//! be allocated, and the rules of the tree itself. Attacks and faults that take minutes are in `tests/attack`, the page in
-//! a browser in `tests/page`. One crate and not one per file, because each would be linked with all of the program and its
-//! SQLite.
+//! be allocated, the inputs that fuzzing has kept, and the rules of the tree itself. Attacks and faults that take minutes
+//! are in `tests/attack`, the page in a browser in `tests/page`. One crate and not one per file, because each would be
+//! linked with all of the program and its SQLite.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -10,6 +10,7 @@ mod simulated;
 
 mod allocations;
 mod clock_attacks;
+mod corpus;
 mod e2e_check;
 mod e2e_cli;
 mod e2e_config;
