@@ -1,14 +1,13 @@
 //! What the outside-in tests share: a network namespace that goes away by itself, links and traffic of exactly known
-//! size in it, and the real binary with an HTTP client. But for `past` and `simulated` it knows nothing of the program's
-//! modules: what it checks is what a user could check. Nothing here waits for ever, and nothing leaves the loopback or the test's own namespace.
+//! size in it, and the real binary with an HTTP client. But for `past` it knows nothing of the program's modules: what it
+//! checks is what a user could check. Nothing here waits for ever, and nothing leaves the loopback or the test's own
+//! namespace.
 
-// Every test file takes this in whole and uses a part of it.
+// Each of the three crates takes this in whole and uses a part of it.
 #![allow(dead_code)]
 
-pub mod browser;
 pub mod disk;
 pub mod past;
-pub mod simulated;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -655,7 +654,7 @@ pub fn ask_with(
     answer.ok_or_else(|| io::Error::other(format!("no HTTP: {:?}", String::from_utf8_lossy(&bytes))))
 }
 
-fn parse_answer(bytes: &[u8], without_body: bool) -> Option<Answer> {
+pub fn parse_answer(bytes: &[u8], without_body: bool) -> Option<Answer> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let mut lines = head.split("\r\n");

@@ -1,24 +1,3 @@
-//! The files of /proc and /sys, read as every one of them.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use net_pulse::source::text;
-
-fuzz_target!(|bytes: &[u8]| {
-    for line in text::lines(bytes) {
-        for (_, name) in [text::ipv4_default(line), text::ipv6_default(line)].into_iter().flatten() {
-            assert!(!name.is_empty() && name.len() < line.len());
-        }
-        if let Some(address) = text::inet6_address(line) {
-            assert!(address.ip.is_ipv6() && address.prefix <= 128);
-        }
-        let _ = text::operstate(line);
-        assert!(!matches!(text::speed(line), Some(0 | u32::MAX)));
-        assert!(text::mac_text(line).len() < 3 * 20);
-        assert!(text::number(line).is_none() || text::trim(line).len() == line.trim_ascii().len());
-    }
-    let _ = (text::meminfo(bytes), text::uptime(bytes), text::resident(bytes), text::hex(bytes));
-    let (busy, all, _) = text::cpu(bytes);
-    assert!(busy <= all);
-    assert!(text::devtype(bytes).len() <= 3 * bytes.len());
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| net_pulse_fuzz::procfs(bytes));

@@ -1,0 +1,132 @@
+//! What a long history costs in memory while it is read: never much more than the program itself, however much is asked
+//! for at once, and nothing of it stays. Counted from outside, on what is shipped.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::common::past::unix;
+use crate::common::*;
+use crate::past::{INTERFACES, Past, fill};
+
+const PEAK_BYTES: u64 = 12 << 20;
+/// What the allocator may keep in pieces of what was freed. glibc keeps some for each worker, musl once.
+const KEPT_BYTES: u64 = 1 << 20;
+const CLIENTS: usize = 4;
+
+/// Everything that a polite client can ask for.
+fn paths(now: i64) -> Vec<String> {
+    let all: Vec<String> = (1..=INTERFACES).map(|id| format!("interface=lan{id}")).collect();
+    let all = all.join("&");
+    let mut paths: Vec<String> = [
+        "/",
+        "/health",
+        "/api/interfaces",
+        "/api/traffic/summary",
+        "/api/traffic/latest",
+        "/api/traffic/history?limit=1000",
+        "/api/traffic/history?limit=1000&offset=200000",
+        "/api/traffic/history?limit=1000&offset=9007199254740991",
+        "/api/traffic/history?limit=1000&interface_name=lan3&offset=10000",
+        "/api/traffic/live",
+        "/api/events?limit=1000",
+        "/api/system/health",
+        "/api/system/metrics",
+        "/openapi.json",
+    ]
+    .map(String::from)
+    .into();
+    for days in [1, 6, 30, 80, 100, 20_000] {
+        for points in [1, 100, 720] {
+            paths.push(format!("/api/traffic/series?{all}&from={}&points={points}", now - days * 86_400));
+        }
+    }
+    for by in ["hour", "day", "week", "month", "year", "cycle"] {
+        paths.push(format!("/api/traffic/totals?interface=lan1&by={by}&limit=1000"));
+        paths.push(format!("/api/traffic/totals?interface=lan1&by={by}&limit=1000&from=0"));
+    }
+    for resolution in ["sample", "5min", "hour", "day"] {
+        for format in ["json", "csv"] {
+            paths.push(format!("/api/export/traffic?resolution={resolution}&format={format}"));
+        }
+    }
+    paths
+}
+
+/// Reads an answer and keeps nothing of it: an export is larger than anything here should be. One that was told to come
+/// back does so: of long answers two are made at a time.
+fn drain(port: u16, path: &str) {
+    let status = (0..10).map(|_| status_of(port, path)).find(|status| *status != 503);
+    assert_eq!(status, Some(200), "{path}");
+}
+
+fn status_of(port: u16, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").expect("it reads");
+    let mut buffer = vec![0; 64 << 10];
+    let (mut head, mut end) = (Vec::new(), Vec::new());
+    loop {
+        let count = stream.read(&mut buffer).unwrap_or_else(|error| panic!("{path}: {error}"));
+        if count == 0 {
+            break;
+        }
+        if head.len() < 1024 {
+            head.extend_from_slice(&buffer[..count.min(1024)]);
+        }
+        end.extend_from_slice(&buffer[count.saturating_sub(5)..count]);
+        end.drain(..end.len().saturating_sub(5));
+    }
+    let head = String::from_utf8_lossy(&head);
+    assert!(!head.contains("Transfer-Encoding: chunked") || end == b"0\r\n\r\n", "{path} broke off");
+    head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{path}: {head}"))
+}
+
+fn at_once(port: u16, paths: &[String]) {
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                for at in 0..paths.len() {
+                    drain(port, &paths[(at + client * paths.len() / CLIENTS) % paths.len()]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_long_history_is_read_in_little_memory() {
+    let Some(binary) = release_binary() else {
+        return skip("no target/release/net-pulse newer than the source: memory is not measured");
+    };
+    in_namespace(|| {
+        let dir = Dir::new();
+        let now = unix();
+        fill(&dir.join("net-pulse.db"), Past::Months);
+        for pair in 0..INTERFACES / 2 {
+            cable(&format!("lan{}", 2 * pair + 1), &format!("lan{}", 2 * pair + 2));
+        }
+        let options = ["--interval", "3600", "--flush", "3600"];
+        let daemon = Daemon::start_binary(binary.to_str().expect("a plain path"), &dir, &options);
+        // As much unsaved as with `--media flash`: an hour of it.
+        (0..120).for_each(|_| drop(daemon.collect()));
+        let (port, paths) = (daemon.port(), paths(now));
+        let fresh = daemon.resident();
+        paths.iter().for_each(|path| drain(port, path));
+        let alone = daemon.resident();
+        let chart = paths.iter().find(|path| path.ends_with(&format!("&from={}&points=720", now - 80 * 86_400)));
+        let charts = vec![chart.expect("it is among them").clone(); 4];
+        let round = || {
+            at_once(port, &charts);
+            at_once(port, &paths);
+            daemon.resident()
+        };
+        // Every worker has done everything once.
+        let warm = round();
+        let (resident, peak) = (round(), daemon.peak());
+        println!("resident: {fresh} fresh, {alone} after one client, {warm} and {resident} after four; peak {peak}");
+        assert!(peak <= PEAK_BYTES, "{peak} bytes at the peak");
+        assert!(resident <= warm + KEPT_BYTES, "{resident} bytes resident, {warm} after the first round");
+        assert!(warm <= alone + 2 * KEPT_BYTES, "{warm} bytes resident, {alone} after one client");
+        daemon.stop();
+    });
+}

@@ -1,0 +1,60 @@
+//! A long history for the program to find at its start. Written by the program's own store: what it looks like on disk is
+//! that one's affair.
+
+use crate::common::past::{Random, record, save, unix};
+use net_pulse::clock::Zone;
+use net_pulse::model::{Batch, Counters, Kind, Mark, Record, Sample, Tick};
+use net_pulse::store::{Options, Store};
+
+pub const INTERFACES: u32 = 24;
+
+#[derive(Clone, Copy)]
+pub enum Past {
+    /// Two days of twelve interfaces: enough to export.
+    Days,
+    /// Twelve weeks of two dozen: a chart of it takes a while.
+    Weeks,
+    /// A hundred days of two dozen, the last eight with a sample every 30 s: more than is kept of each level.
+    Months,
+}
+
+impl Past {
+    /// Interfaces, and one after the other: days, and seconds between two samples of these. One an hour makes the same
+    /// five-minute cells as one every 30 s, in a 120th of the time.
+    fn size(self) -> (u32, &'static [(i64, i64)]) {
+        match self {
+            Past::Days => (12, &[(2, 30)]),
+            Past::Weeks => (INTERFACES, &[(84, 300)]),
+            Past::Months => (INTERFACES, &[(92, 3600), (8, 30)]),
+        }
+    }
+}
+
+pub fn fill(path: &str, past: Past) {
+    const FLUSH: usize = 120;
+    let (interfaces, parts) = past.size();
+    let until = unix() - 60;
+    let mut unix = until - parts.iter().map(|(days, _)| days * 86_400).sum::<i64>();
+    let mut store = Store::open(path.as_ref(), &Options { max_bytes: 32 << 20 }).expect("a new history").store;
+    let mut records: Vec<Record> =
+        (1..=interfaces).map(|id| record(id, &format!("lan{id}"), Kind::Ethernet, unix, until)).collect();
+    let mut random = Random(0x2545_f491);
+    let (mut batch, mut seq) = (Batch::default(), 0);
+    for (days, step) in parts {
+        for _ in 0..days * 86_400 / step {
+            unix += step;
+            seq += 1;
+            for iface in 1..=interfaces {
+                // Numbers that no packing makes small.
+                let delta =
+                    Counters([100_000_000, 10_000_000, 9000, 9000, 1, 1, 1, 1].map(|most| random.below(most) as u64));
+                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: *step as u64 * 1000, delta });
+            }
+            batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(unix), end: batch.samples.len() });
+            if batch.ticks.len() == FLUSH {
+                save(&mut store, &mut batch, &mut records, &[], &[], &Zone::UTC);
+            }
+        }
+        save(&mut store, &mut batch, &mut records, &[], &[], &Zone::UTC);
+    }
+}

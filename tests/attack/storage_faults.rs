@@ -1,0 +1,382 @@
+//! A disk that is full, and one that takes its time: sampling and answering go on as if nothing were, and what could
+//! not be written is written later. The real binary meets real errors: strace answers its writes in the kernel's place.
+
+use std::time::{Duration, Instant};
+
+use crate::common::disk::*;
+use crate::common::*;
+use nix::sys::signal::Signal;
+
+const FAST: [&str; 4] = ["--interval", "1", "--flush", "1"];
+
+/// A daemon that has the beginning of its history on disk.
+fn begun(dir: &Dir) -> Daemon {
+    let daemon = Daemon::start(dir, &FAST);
+    daemon.ticks(1);
+    send("wan0", 1000, 1);
+    wait_until("a base is on disk", || stored(&daemon) >= 2);
+    daemon
+}
+
+#[test]
+fn e39_a_full_disk_loses_nothing() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        assert_eq!(database_status(&daemon), "healthy");
+        {
+            let _full = Fault::on(&daemon, "error=ENOSPC");
+            for frames in 1..4 {
+                send("wan0", 1000, frames);
+                daemon.ticks(1);
+            }
+            wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+            daemon.collect();
+            assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is full");
+            assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded is not dead");
+        }
+        wait_until("it is tried again", || database_status(&daemon) == "healthy");
+        daemon.collect();
+        let rows = daemon.export("wan0");
+        daemon.stop();
+
+        let daemon = Daemon::start(&dir, &FAST);
+        let after = daemon.export("wan0");
+        assert_eq!(after[..rows.len().min(after.len())], rows, "every single row came to disk");
+        daemon.ticks(1);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+    });
+}
+
+#[test]
+fn e38_nobody_waits_for_a_slow_disk() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = begun(&dir);
+        // Each single write takes longer than this test waits for anything.
+        let slow = Fault::on(&daemon, &format!("delay_enter={}", 2 * PATIENCE.as_micros()));
+        for frames in 1..5 {
+            send("wan0", 1000, frames);
+            daemon.ticks(1);
+        }
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is slow");
+        // Cut off in the middle of it. The program is gone only when strace has let go of it.
+        signal(daemon.pid(), Signal::SIGKILL);
+        drop(slow);
+        daemon.kill();
+        send("wan0", 1000, 7);
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the cut");
+    });
+}
+
+/// Everything as it should be after a fault: in memory, on disk, and again after a restart.
+fn all_is_well(daemon: Daemon, dir: &Dir) {
+    wait_until("it is tried again", || database_status(&daemon) == "healthy");
+    assert_eq!(database_error(&daemon), "");
+    daemon.collect();
+    assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the fault");
+    let (rows, events) = (daemon.export("wan0"), daemon.get("/api/events?limit=1000"));
+    daemon.stop();
+    let (verdict, samples) = judge(&dir.join("net-pulse.db"));
+    assert_eq!(verdict, "ok");
+    // One more is taken at the end.
+    assert!(samples >= 2 * rows.len() as u64, "{samples} samples on disk, {} rows an interface", rows.len());
+    send("wan0", 1000, 1);
+    let daemon = Daemon::start(dir, &FAST);
+    daemon.ticks(1);
+    assert_eq!(daemon.export("wan0")[..rows.len()], rows, "every row came to disk");
+    assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after a restart");
+    let after = daemon.get("/api/events?limit=1000");
+    for event in events.as_array().expect("a list") {
+        assert!(after.as_array().expect("a list").contains(event), "{event} is not on disk: {after}");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn e39_a_disk_that_fills_up_and_is_freed() {
+    in_namespace(|| {
+        let outside = Dir::new();
+        let _disk = small_disk(&outside.join("disk"), 1 << 20);
+        let (database, filler) = (outside.join("disk/net-pulse.db"), outside.join("disk/filler"));
+        let start = || {
+            let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+            command.args(["--host", "127.0.0.1", "--port", "0", "--database", &database]).args(FAST);
+            Daemon::spawn(command)
+        };
+        cable("wan0", "lan0");
+        let daemon = start();
+        daemon.ticks(1);
+        send("wan0", 1000, 1);
+        wait_until("a base is on disk", || stored(&daemon) >= 2);
+        fill(&filler);
+        for frames in 1..4 {
+            send("wan0", 1000, frames);
+            daemon.ticks(1);
+        }
+        wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+        assert!(database_error(&daemon).contains("full"), "{}", database_error(&daemon));
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is full");
+        assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded is not dead");
+        std::fs::remove_file(&filler).expect("it is ours");
+        // Asked to, it tries at once.
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("it is saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "once it is freed");
+
+        // Ended while it is full: what it has in memory is in the kernel's counters too.
+        fill(&filler);
+        send("wan0", 1000, 50);
+        daemon.ticks(2);
+        wait_until("it is full again", || database_status(&daemon) == "degraded");
+        signal(daemon.pid(), Signal::SIGTERM);
+        let (code, log) = daemon.ended_within(Duration::from_secs(3));
+        assert_eq!(code, Some(0), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("stay unsaved") && line.contains("full")), "{log:#?}");
+        assert_eq!(judge(&database).0, "ok");
+        // It starts on a full disk, too.
+        let daemon = start();
+        daemon.ticks(1);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "started on a full disk");
+        std::fs::remove_file(&filler).expect("it is ours");
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("it is saved", || database_status(&daemon) == "healthy");
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "freed again");
+        daemon.stop();
+        assert_eq!(judge(&database).0, "ok");
+    });
+}
+
+/// (calls, what becomes of them, whether saving fails by it). A failing fsync is one of a checkpoint: what was committed
+/// stays in the log, and saving goes on.
+const ERRORS: [(&str, &str, bool); 5] = [
+    ("pwrite64", "error=EIO", true),
+    ("pwrite64", "error=EROFS", true),
+    ("pwrite64", "error=EDQUOT", true),
+    ("fsync,fdatasync", "error=EIO", false),
+    ("fsync,fdatasync", "error=ENOSPC", false),
+];
+
+#[test]
+fn e39_whatever_the_disk_answers_nothing_is_lost() {
+    if !strace_is_there() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        for (calls, what, fails) in ERRORS {
+            scope.spawn(move || in_namespace(|| survives(calls, what, fails)));
+        }
+    });
+}
+
+fn survives(calls: &str, what: &str, fails: bool) {
+    let dir = Dir::new();
+    cable("wan0", "lan0");
+    let daemon = Daemon::start(&dir, &FAST);
+    daemon.ticks(1);
+    send("wan0", 1000, 1);
+    wait_until("a base is on disk", || stored(&daemon) >= 2);
+    let fault = Fault::of(&daemon, calls, what);
+    // Often, so that the log is taken in more than once.
+    for frames in 1..30 {
+        send("wan0", 1000, frames);
+        daemon.collect();
+        signal(daemon.pid(), Signal::SIGHUP);
+        rest(20);
+    }
+    if fails {
+        wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+        assert_ne!(database_error(&daemon), "");
+    }
+    assert_eq!(daemon.booked("wan0"), kernel("wan0"), "{calls} {what}");
+    assert_eq!(daemon.request("GET", "/health", None).status, 200);
+    drop(fault);
+    signal(daemon.pid(), Signal::SIGHUP);
+    all_is_well(daemon, &dir);
+}
+
+/// A commit that hangs in fsync: nobody waits for it, the end neither.
+#[test]
+fn e38_a_commit_of_twenty_seconds_holds_up_nobody() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = begun(&dir);
+        let slow = Fault::of(&daemon, "fsync,fdatasync", "delay_enter=20000000");
+        // Saves until one takes the log in.
+        let mut frames = 0;
+        wait_until("a commit hangs", || {
+            frames += 1;
+            send("wan0", 1000, frames);
+            let before = unsaved(&daemon);
+            daemon.collect();
+            signal(daemon.pid(), Signal::SIGHUP);
+            rest(100);
+            before > 0 && unsaved(&daemon) > before
+        });
+        let started = Instant::now();
+        for frames in 1..4 {
+            send("wan0", 1000, frames);
+            daemon.ticks(1);
+            let asked = Instant::now();
+            for path in ["/health", "/api/system/health", "/api/traffic/latest", "/api/interfaces", "/api/events"] {
+                daemon.get(path);
+            }
+            assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        }
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while a commit hangs");
+        assert!(unsaved(&daemon) > 0 && started.elapsed() < Duration::from_secs(15), "it still hangs");
+        let asked = Instant::now();
+        signal(daemon.pid(), Signal::SIGTERM);
+        // Nobody can take note of its end before strace has.
+        wait_until("it ends", || daemon.is_over());
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+        drop(slow);
+        let (code, log) = daemon.ended_within(PATIENCE);
+        assert_eq!(code, Some(0), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("stay unsaved") && line.contains("too long")), "{log:#?}");
+        send("wan0", 1000, 7);
+        assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the end");
+    });
+}
+
+/// 300 interfaces fill the buffer in 20 samples. It gets coarser then, and no larger; the sums stay.
+#[test]
+fn e39_a_long_fault_is_held_in_bounded_memory() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        const CABLES: usize = 150;
+        let dir = Dir::new();
+        let names: Vec<String> = (0..CABLES).map(|at| format!("wan{at}")).collect();
+        let mut batch = String::new();
+        for at in 0..CABLES {
+            batch += &format!("link add wan{at} type veth peer name lan{at}\n");
+            batch += &format!("link set lan{at} up\nlink set wan{at} up\n");
+        }
+        let script = dir.join("links");
+        std::fs::write(&script, batch).expect("it is ours");
+        ip(&format!("-batch {script}"));
+        let wires: Vec<Wire> = names.iter().map(|name| Wire::of(name)).collect();
+        let traffic = |frames| wires.iter().for_each(|wire| wire.send(EVERYBODY, QUIET, 100, frames));
+        wait_until("all are up", || {
+            traffic(1);
+            names.iter().all(|name| kernel(name)[1] > 0)
+        });
+        let base: Vec<Counters> = names.iter().map(|name| kernel(name)).collect();
+        let daemon = Daemon::start(&dir, &["--interval", "3600", "--flush", "1"]);
+        daemon.get("/health");
+        traffic(1);
+        daemon.collect();
+        wait_until("a base is on disk", || stored(&daemon) >= 2 * CABLES as u64);
+        let fault = Fault::on(&daemon, "error=EIO");
+        let mut highest = 0;
+        let before = daemon.resident();
+        for _ in 0..120 {
+            traffic(1);
+            daemon.collect();
+            highest = highest.max(unsaved(&daemon));
+        }
+        wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+        // 80 bytes each, half a mebibyte in the writer's hands and another that waits.
+        assert!(highest > 6_000, "the buffer was not filled: {highest}");
+        assert!(highest * 80 <= 1 << 20, "{highest} samples in memory");
+        let grown = daemon.resident().saturating_sub(before);
+        assert!(grown < 6 << 20, "{grown} bytes more than before the fault");
+        drop(fault);
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("it is saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) == 0);
+        assert!(daemon.log().iter().any(|line| line.contains("coarser")), "{:#?}", daemon.log());
+        let check = |daemon: &Daemon, when: &str| {
+            for (name, base) in names.iter().zip(&base).step_by(10) {
+                assert_eq!(daemon.booked(name), minus(kernel(name), *base), "{name} {when}");
+            }
+        };
+        check(&daemon, "after the fault");
+        daemon.stop();
+        assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+        check(&Daemon::start(&dir, &["--interval", "3600"]), "after a restart");
+    });
+}
+
+/// Pages that go bad under the running program, as on a card that dies.
+#[test]
+fn e40_a_database_smashed_while_running_is_told_of() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = begun(&dir);
+        // This process is another one: its descriptors do not disturb the locks.
+        let file = dir.join("net-pulse.db");
+        let smash = || {
+            for part in ["", "-wal"] {
+                let path = format!("{file}{part}");
+                let length = std::fs::metadata(&path).map_or(0, |facts| facts.len() as usize);
+                let opened = std::fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+                std::os::unix::fs::FileExt::write_all_at(&opened, &vec![0x5a; length], 0).expect("it is ours");
+            }
+        };
+        wait_until("it is noticed", || {
+            smash();
+            send("wan0", 1000, 1);
+            daemon.collect();
+            signal(daemon.pid(), Signal::SIGHUP);
+            rest(100);
+            database_status(&daemon) == "degraded"
+        });
+        assert_ne!(database_error(&daemon), "");
+        assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded is not dead");
+        let polls = daemon.polls();
+        daemon.ticks(2);
+        assert!(daemon.polls() > polls);
+        send("wan0", 12_345 / 9, 9);
+        daemon.collect();
+        let newest = daemon.get("/api/traffic/history?interface_name=wan0&limit=1");
+        assert_eq!(newest[0]["tx_bytes"], 12_339, "from memory: {newest}");
+        for path in ["/api/interfaces", "/api/traffic/summary", "/api/events", "/api/traffic/series?interface=wan0"] {
+            daemon.get(path);
+        }
+        // What must not look whole when it is not.
+        let answer = daemon.request("GET", "/api/export/traffic", None);
+        assert!([200, 503].contains(&answer.status), "{} {}", answer.status, answer.text());
+        assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], kernel("wan0")[1]);
+        signal(daemon.pid(), Signal::SIGTERM);
+        let (code, log) = daemon.ended_within(Duration::from_secs(3));
+        assert_eq!(code, Some(0), "{log:#?}");
+
+        // The next start puts it aside and works.
+        let daemon = Daemon::start(&dir, &FAST);
+        assert!(
+            daemon.log().iter().any(|line| line.contains("set aside as")) || {
+                daemon.ticks(1);
+                daemon.log().iter().any(|line| line.contains("set aside as"))
+            }
+        );
+        wait_until("it is well", || stored(&daemon) > 0 && database_status(&daemon) == "healthy");
+        daemon.stop();
+        assert_eq!(judge(&file).0, "ok");
+    });
+}

@@ -1,0 +1,57 @@
+//! Heads of requests: whole or byte by byte they come to the same, and what is passed on says what was asked for, once,
+//! and nothing else.
+
+use std::net::IpAddr;
+
+use net_pulse::http::gate::head::{BODY_LIMIT, HEAD_LIMIT, Head, Progress, Scan, parse};
+
+const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+
+pub fn head(bytes: &[u8]) {
+    let whole = parse(bytes);
+    let mut scan = Scan::default();
+    let found = (1..=bytes.len()).find_map(|end| scan.end(&bytes[..end]).transpose());
+    match &whole {
+        Progress::More => {
+            assert!(found.is_none() && bytes.len() < HEAD_LIMIT);
+        }
+        Progress::Refused(refusal) => {
+            assert!((400..500).contains(&refusal.status));
+            let found = found.expect("refused as a whole").and_then(|end| Head::read(&bytes[..end]).map(drop));
+            assert_eq!(found, Err(*refusal));
+        }
+        Progress::Head(head, end) => {
+            assert_eq!(found, Some(Ok(*end)));
+            assert!(*end <= HEAD_LIMIT && head.length.is_none_or(|length| length <= BODY_LIMIT));
+            assert!(head.target.starts_with('/') && head.target.bytes().all(|byte| byte.is_ascii_graphic()));
+            onward(head);
+        }
+    }
+}
+
+fn onward(head: &Head) {
+    let sent = head.onward(FROM);
+    let text = std::str::from_utf8(&sent).expect("ASCII");
+    let body = text.strip_suffix("\r\n\r\n").expect("it ends");
+    assert!(text.is_ascii() && !body.contains("\r\n\r\n"));
+    let lines: Vec<&str> = body.split("\r\n").collect();
+    assert!(
+        lines
+            .iter()
+            .all(|line| !line.is_empty() && line.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)))
+    );
+    assert_eq!(lines[0].split(' ').collect::<Vec<_>>()[..2], [head.method, &*head.target]);
+    let count = |name: &str| lines[1..].iter().filter(|line| line.starts_with(&format!("{name}: "))).count();
+    assert!(head.host.is_some() || head.old);
+    let hosts = usize::from(head.host.is_some());
+    assert_eq!((count("x-real-ip"), count("host"), count("connection")), (1, hosts, 1));
+    assert_eq!(count("content-length"), usize::from(head.length.is_some()));
+    assert_eq!(count("transfer-encoding") + count("expect") + count("cookie"), 0);
+    assert!(!head.forwarded || count("forwarded") > 0);
+    // Read again inside, it is the same request.
+    let Progress::Head(again, end) = parse(&sent) else { panic!("not a head: {text}") };
+    assert_eq!(end, sent.len());
+    assert_eq!((again.method, &*again.target, again.old), (head.method, &*head.target, head.old));
+    assert_eq!((again.host, again.length), (head.host, head.length));
+    assert_eq!((again.origin, again.fetch_site), (head.origin, head.fetch_site));
+}

@@ -1,0 +1,58 @@
+//! Datagrams of netlink, in both byte orders: nothing panics, nothing loops, and what comes out is bounded by what
+//! went in.
+
+use net_pulse::source::parse::{self, Dump, Messages, Order};
+
+const HEADER: usize = 16;
+
+fn read(order: Order, bytes: &[u8]) {
+    let mut count = 0;
+    for message in Messages::new(order, bytes) {
+        count += 1;
+        let Ok(message) = message else { continue };
+        assert!(message.body.len() + HEADER <= bytes.len());
+        let _ = parse::event(order, &message);
+        bodies(order, message.body);
+    }
+    assert!(count <= bytes.len() / HEADER + 1);
+    bodies(order, bytes);
+
+    // The first message is one that was asked for, so that the rest of a dump is looked at too.
+    let Some(Ok(first)) = Messages::new(order, bytes).next() else { return };
+    for kind in [parse::RTM_NEWSTATS, parse::RTM_NEWLINK, first.kind] {
+        let mut answers = 0;
+        let mut dump = Dump::new(order, first.seq, first.port, kind);
+        let _ = dump.feed(bytes, &mut |body| {
+            answers += 1;
+            parse::stats(order, body).map(drop)
+        });
+        let _ = dump.feed(bytes, &mut |_| Ok(()));
+        assert!(answers <= bytes.len() / HEADER);
+    }
+}
+
+fn bodies(order: Order, body: &[u8]) {
+    let _ = parse::stats(order, body);
+    let _ = parse::address(order, body);
+    if let Ok(Some(route)) = parse::default_route(order, body) {
+        assert_ne!(route.ifindex, 0);
+    }
+    let counters = parse::link_counters(order, body);
+    if let Ok(Some(reading)) = &counters {
+        assert_ne!(reading.ifindex, 0);
+    }
+    let mark = parse::link_mark(order, body);
+    if let Ok(Some((link, raw))) = parse::link(order, body) {
+        assert!(!raw.is_empty() && !raw.contains(&0) && raw.len() <= body.len());
+        assert!(!link.name.is_empty() && link.name.len() <= 3 * raw.len());
+        assert!(link.alias.len() <= 3 * body.len() && link.driver.len() <= 3 * body.len());
+        assert!(link.mac.len() < 3 * 20 && link.lower != link.ifindex);
+        assert!(matches!(mark, Ok(Some(_))));
+        assert!(!matches!(counters, Ok(None)));
+    }
+}
+
+pub fn netlink(bytes: &[u8]) {
+    read(Order::Little, bytes);
+    read(Order::Big, bytes);
+}

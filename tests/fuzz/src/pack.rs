@@ -1,0 +1,116 @@
+//! Samples and cells of any value come back out of their blocks as they went in, and a sample's pieces add up to it.
+
+use std::collections::BTreeSet;
+
+use net_pulse::model::{Counters, Mark, Sample};
+use net_pulse::store::block::{Columns, Packed};
+use net_pulse::store::fold::{self, Cell};
+use net_pulse::store::rows::{self, Cells, LAST_SEQ, LAST_UNIX, Moment, Row};
+
+/// What is left of the bytes. At their end there are zeros without an end, so that every input makes something.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    /// Of so many bytes.
+    fn integer(&mut self, bytes: usize) -> u64 {
+        let (first, rest) = self.0.split_at(bytes.min(self.0.len()));
+        self.0 = rest;
+        first.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.integer(1) % bound
+    }
+
+    /// Of every magnitude, small ones most of all.
+    fn number(&mut self) -> u64 {
+        match self.below(8) {
+            0..=3 => self.integer(1) / 64,
+            4 => self.integer(2),
+            5 => self.integer(4),
+            6 => u64::MAX - self.integer(1),
+            _ => self.integer(8),
+        }
+    }
+}
+
+fn sample(input: &mut Input, iface: u32) -> Sample {
+    let mut counters = [0; 8];
+    for counter in &mut counters {
+        *counter = input.number();
+    }
+    let mark = Mark::from_code(input.below(3));
+    Sample { iface, mark, span_ms: input.number(), delta: Counters(counters) }
+}
+
+fn samples(input: &mut Input) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for _ in 0..1 + input.below(24) {
+        let moment = Moment {
+            seq: input.number().min(LAST_SEQ),
+            unix: input.number().min(LAST_UNIX as u64) as i64,
+            mono_ms: input.number(),
+        };
+        // One of each interface at most, in their order.
+        let ifaces: BTreeSet<u32> = (0..input.below(5)).map(|_| input.number() as u32).collect();
+        let samples = ifaces.into_iter().map(|iface| sample(input, iface)).collect();
+        rows.push(Row { moment, samples });
+    }
+    rows
+}
+
+fn cells(input: &mut Input, rows: u16) -> Cells {
+    let mut cells = Cells::new();
+    for _ in 0..1 + input.below(24) {
+        let at = (input.below(5) as u32, input.integer(2) as u16 % rows);
+        let mut cell = Cell { rx_peak: input.number(), tx_peak: input.number(), ..Cell::default() };
+        for counter in &mut cell.sum.0 {
+            *counter = input.number();
+        }
+        cell.covered = input.number() as u32;
+        cell.blind = input.number() as u32;
+        cells.insert(at, cell);
+    }
+    cells
+}
+
+pub fn pack(bytes: &[u8]) {
+    let input = &mut Input(bytes);
+
+    let rows = samples(input);
+    let packed = rows::pack_samples(&rows);
+    assert_eq!(rows::unpack_samples(&packed).expect("it was packed"), rows);
+    let opened = Packed::open(&packed).expect("it was packed");
+    let count: usize = rows.iter().map(|row| row.samples.len()).sum();
+    assert_eq!(rows::count_samples(&opened, None).expect("it was packed"), count);
+
+    let (places, length_s) = [(72, 300), (24, 3600), (1, 82_800)][input.below(3) as usize];
+    let cells = cells(input, places);
+    let packed = rows::pack_cells(&cells, usize::from(places), length_s);
+    let mut found = Cells::new();
+    rows::unpack_cells(&packed, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
+        found.insert((iface, at), *cell);
+    })
+    .expect("it was packed");
+    assert_eq!(found, cells);
+
+    // Pieces at most as many as five-minute cells are kept for would take seconds.
+    let mut sample = sample(input, 1);
+    sample.span_ms %= 7 * 86_400_000;
+    let unix = input.number().min(LAST_UNIX as u64) as i64;
+    let (first, last) = fold::range(unix, &sample);
+    let (mut sum, mut seconds) = ([0u128; 8], 0);
+    fold::pieces(
+        unix,
+        &sample,
+        fold::floor(first, fold::CELL_S),
+        fold::floor(last, fold::CELL_S) + fold::CELL_S,
+        &mut |start, cell| {
+            assert!(start + fold::CELL_S > first && start < last);
+            sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
+            seconds += i64::from(cell.covered + cell.blind);
+        },
+    );
+    assert_eq!(sum, sample.delta.0.map(u128::from));
+    assert_eq!(seconds, fold::seconds(sample.span_ms));
+}

@@ -1,0 +1,145 @@
+//! Paths, parameters and bodies, against every route: the service as a function, with a history in memory. Input: a byte
+//! for the method, the target up to a line feed, the body.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use net_pulse::clock::{Clock, Now, Zone};
+use net_pulse::config::Config;
+use net_pulse::http::params::{self, Given, Kind, Place, Zones};
+use net_pulse::http::routes::ROUTES;
+use net_pulse::http::{self, Ask, Context, Guard, Notes};
+use net_pulse::live::{Iface, Live};
+use net_pulse::model::{Batch, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
+
+const NOW: i64 = 1_800_000_000;
+const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "POST", "get"];
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Now {
+        Now { mono_ms: 1_000_000_000, unix_ms: NOW * 1000 }
+    }
+}
+
+fn context() -> &'static Context {
+    static CONTEXT: OnceLock<Context> = OnceLock::new();
+    CONTEXT.get_or_init(|| {
+        let zone = Zone::parse("LHST-10:30LHDT-11,M10.1.0,M4.1.0/2").expect("it is one");
+        let live = Arc::new(Live::new(Config::default(), zone));
+        {
+            let mut state = live.lock();
+            for (id, name) in [(1, "eth0"), (2, "=1+2\"<&"), (3, "a b/%")] {
+                state.interfaces.push(Iface {
+                    id: Some(id),
+                    ifindex: id,
+                    name: name.to_string(),
+                    kind: LinkKind::Ethernet,
+                    mac: String::new(),
+                    mtu: 1500,
+                    speed: None,
+                    up: true,
+                    alias: "@home".to_string(),
+                    addresses: Vec::new(),
+                    parent: None,
+                    monitored: true,
+                    ignored_because: None,
+                    raw: Counters([u64::MAX; 8]),
+                    rates: Some((1, 2)),
+                    lifetime: Counters([u64::MAX; 8]),
+                });
+            }
+            state.primary = Some("eth0".to_string());
+            let mut batch = Batch::default();
+            for seq in 1..=20 {
+                for iface in 1..=3 {
+                    let delta = Counters([seq * 1000; 8]);
+                    batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 30_000, delta });
+                }
+                let unix = Some(NOW - 600 + 30 * seq as i64);
+                batch.ticks.push(Tick { seq, mono_ms: 30_000 * seq, unix, end: batch.samples.len() });
+            }
+            state.batch = batch;
+        }
+        Context {
+            live,
+            reader: Mutex::new(None),
+            clock: Arc::new(Stopped),
+            database: PathBuf::from("/nowhere/net-pulse.db"),
+            machine: Box::new(Machine::default),
+            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+            listening: Vec::new(),
+            guard: Guard::new(PathBuf::from("/nowhere/token"), None, false, true),
+            notes: Notes::default(),
+        }
+    })
+}
+
+/// Every parameter of every route, read from these bytes: what passes lies in its range.
+fn read(query: &str, body: &[u8]) {
+    for route in ROUTES {
+        let path: Vec<(&'static str, String)> = route
+            .params
+            .iter()
+            .filter(|param| param.place == Place::Path)
+            .map(|param| (param.name, query.to_string()))
+            .collect();
+        let given = Given { path: &path, query, body };
+        let zones = Zones { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
+        let Ok(values) = params::read(route.params, &given, &zones) else { continue };
+        for param in route.params {
+            match param.kind {
+                Kind::Integer { low, high, .. } => {
+                    assert!(values.integer(param.name).is_none_or(|value| (low..=high).contains(&value)))
+                }
+                Kind::Decimal { low, high } => {
+                    assert!(values.decimal(param.name).is_none_or(|value| (low..=high).contains(&value)))
+                }
+                Kind::Word(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
+                Kind::Time => assert!(values.integer(param.name).is_none_or(|unix| unix >= 0)),
+                Kind::Words(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
+                Kind::Line { most } => {
+                    let sound = |text: &str| text.chars().count() <= most && !text.contains(char::is_control);
+                    assert!(values.texts(param.name).all(sound))
+                }
+                Kind::Texts { most } => assert!(most.is_none_or(|most| values.texts(param.name).count() <= most)),
+                Kind::Setting(setting) => {
+                    assert!(values.texts(param.name).all(|text| setting.check(text).is_ok()))
+                }
+                Kind::Text | Kind::Switch => {}
+            }
+        }
+    }
+}
+
+pub fn request(bytes: &[u8]) {
+    let Some((&method, rest)) = bytes.split_first() else { return };
+    let at = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+    let (target, body) = (&rest[..at], rest.get(at + 1..).unwrap_or(&[]));
+    // What is not visible ASCII does not get past the gate.
+    let Ok(target) = std::str::from_utf8(target) else { return };
+    for plus in [false, true] {
+        if let Ok(text) = params::decode(target, plus) {
+            assert!(text.len() <= target.len());
+        }
+    }
+    read(target.split_once('?').map_or(target, |(_, query)| query), body);
+
+    let context = context();
+    let method = METHODS[usize::from(method) % METHODS.len()];
+    let from = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let ask = Ask { method, target, from, body: Some(body), ..Ask::default() };
+    let answer = http::answer(context, &ask);
+    assert!((200..600).contains(&answer.status) && answer.status != 500, "{method} {target}: {}", answer.status);
+    let json = answer.headers.iter().any(|(name, value)| *name == "Content-Type" && value == "application/json");
+    for (name, value) in &answer.headers {
+        assert!(value.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{name}: {value:?}");
+    }
+    let body = answer.body.whole(context).expect("memory does not fail");
+    if json {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&body);
+        assert!(parsed.is_ok(), "{method} {target}: {}", String::from_utf8_lossy(&body));
+    }
+}

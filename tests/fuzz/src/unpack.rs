@@ -1,0 +1,44 @@
+//! Blocks of history as a worn-out card gives them back: an error or some numbers, in bounded time and memory.
+
+use net_pulse::store::block::{self, Bytes, Columns, MAX_ROWS, Packed};
+use net_pulse::store::rows::{self, LAST_SEQ, LAST_UNIX, Samples};
+
+pub fn unpack(bytes: &[u8]) {
+    let _ = Bytes(bytes).leb();
+    if let Ok(rows) = rows::unpack_samples(bytes) {
+        assert!(!rows.is_empty() && rows.len() <= MAX_ROWS);
+        for row in &rows {
+            assert!((0..=LAST_UNIX).contains(&row.moment.unix) && row.moment.seq <= LAST_SEQ);
+        }
+        let count = rows.iter().map(|row| row.samples.len()).sum::<usize>();
+        let packed = Packed::open(bytes).expect("it was unpacked");
+        assert_eq!(rows::count_samples(&packed, None).ok(), Some(count));
+
+        // What was read can be written: the next flush merges into it.
+        assert_eq!(rows::unpack_samples(&rows::pack_samples(&rows)).ok().as_ref(), Some(&rows));
+        let (mut samples, mut found) = (Samples::default(), 0);
+        samples.open(&packed).expect("it was unpacked");
+        samples.some(&packed, None, 0..packed.rows, &mut |_, _| found += 1).expect("it was unpacked");
+        assert_eq!(found, count);
+    }
+    if let Ok(packed) = Packed::open(bytes) {
+        let _ = packed.find(1);
+        for (_, body) in packed.groups().flatten() {
+            let _ = block::present_rows(body, packed.rows);
+        }
+    }
+    let mut columns = Columns::default();
+    for (rows, length_s) in [(72, 300), (24, 3600), (1, 82_800)] {
+        let _ = columns.read(bytes, rows, 3);
+        assert!(columns.present.len() <= rows);
+        let mut cells = rows::Cells::new();
+        let outcome = rows::unpack_cells(bytes, length_s, None, &mut columns, &mut |iface, at, cell| {
+            cells.insert((iface, at), *cell);
+        });
+        if outcome.is_ok() {
+            for cell in cells.values() {
+                let _ = cell.bucket(0, length_s);
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Time zones out of files that anybody may have written: as POSIX text, as TZif, and as whatever `find` is led to.
+//! Whatever zone comes of it, days follow one another without a hole, and local times lead back to their instants.
+
+use net_pulse::clock::{Civil, Zone, footer, parse_time, rfc3339};
+
+const DAY: i64 = 86_400;
+const YEAR: i64 = 365 * DAY;
+/// A week and a day: RFC 8536 lets the clocks change that far from the day that is named.
+const LONGEST_OFFSET_S: i32 = 25 * 3600;
+
+fn check(zone: &Zone, unix: i64) {
+    let offset = zone.offset_at(unix);
+    assert!(offset.abs() <= LONGEST_OFFSET_S);
+    let inside = Zone::clamp(unix);
+
+    let (from, to) = zone.day(unix);
+    assert!(from <= inside && inside < to, "{from} {inside} {to}");
+    assert!(to - from <= 4 * DAY, "{from} {to}");
+    // The ends of the calendar have no days beyond.
+    if (-300 * YEAR..8000 * YEAR).contains(&inside) {
+        assert_eq!(zone.day(from), (from, to));
+        assert_eq!(zone.day(to - 1), (from, to));
+        assert_eq!(zone.day(to).0, to);
+        assert_eq!(zone.day(from - 1).1, from);
+    }
+
+    let civil = zone.civil(inside);
+    let again = zone.unix(civil);
+    // The hour that happens twice means the first one.
+    assert!(again <= inside, "{civil:?} {again} {inside}");
+    assert_eq!(zone.civil(again), civil);
+    assert!((inside - again) <= 2 * i64::from(LONGEST_OFFSET_S));
+    assert!(civil.weekday() < 7);
+    assert_eq!(Civil::date(civil.year, civil.month, civil.day).days(), civil.days());
+
+    if let Some(turn) = zone.turn_within(inside, inside + 300 * DAY) {
+        assert!(inside < turn && turn < inside + 300 * DAY);
+    }
+}
+
+pub fn zone(bytes: &[u8]) {
+    let (numbers, file) = bytes.split_at(bytes.len().min(8));
+    let mut eight = [0; 8];
+    eight[..numbers.len()].copy_from_slice(numbers);
+    let any = i64::from_le_bytes(eight);
+    // Most of all instants lie where no calendar reaches: a third of the tries goes to our own century.
+    let near = any.rem_euclid(100 * YEAR);
+
+    let text = String::from_utf8_lossy(file);
+    let (argument, tz) = text.split_once('\0').unwrap_or((&text, ""));
+    let mut zones: Vec<Zone> = Vec::new();
+    zones.extend(Zone::parse(&text));
+    zones.extend(footer(file).and_then(|rule| Zone::parse(rule).ok()));
+    for wanted in [None, Some(argument)] {
+        zones.extend(Zone::find(wanted, Some(tz), |_| Some(file.to_vec())).map(|found| found.zone));
+        let lost = Zone::find(wanted, Some(argument), |_| None);
+        assert!(wanted.is_some() || lost.is_ok());
+    }
+    for zone in &zones {
+        for unix in [any, near, near - 1, near + 1800] {
+            check(zone, unix);
+        }
+        if let Ok(unix) = parse_time(&text, zone) {
+            assert_eq!(parse_time(&rfc3339(unix), zone).ok(), Some(unix));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! In the steady state a tick of the real sampler over the real kernel allocates nothing.
+
+use std::sync::{Arc, Mutex};
+
+use crate::counting::allocated;
+use crate::simulated::Hand;
+use net_pulse::clock::{BUILD_FLOOR, Keeper, Now, Zone};
+use net_pulse::config::Config;
+use net_pulse::live::Live;
+use net_pulse::sampler::{Sampler, Start};
+use net_pulse::source::{self, Choice, Woken};
+
+#[test]
+fn a_tick_allocates_nothing() {
+    for choice in [Choice::GetStats, Choice::GetLink] {
+        let (source, _) = source::open(choice).unwrap();
+        // The loopback too, so that there is something to book on any machine. Looking for the primary is over
+        // after a while; a chosen one makes that moment the first.
+        let config = Config::saved(&[("interfaces", "*"), ("primary", "lo")]);
+        let live = Arc::new(Live::new(config, Zone::UTC));
+        let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 1000, unix_ms: (BUILD_FLOOR + 1000) * 1000 })));
+        let start = Start {
+            records: Vec::new(),
+            next_seq: 1,
+            keeper: Keeper::new(BUILD_FLOOR, None),
+            boot: String::new(),
+            primary_found: String::new(),
+        };
+        let reopen = Box::new(move || source::open(choice));
+        let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let mut run = |ticks: u32| {
+            for _ in 0..ticks {
+                // Something passes on every tick.
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+                let _ = socket.send_to(b"x", socket.local_addr().unwrap());
+                let before = allocated();
+                let sleep = sampler.step(Woken::default());
+                let after = allocated();
+                clock.0.lock().unwrap().mono_ms += sleep.as_millis() as u64;
+                clock.0.lock().unwrap().unix_ms += sleep.as_millis() as i64;
+                if after > before {
+                    return after - before;
+                }
+            }
+            0
+        };
+        // Buffers grow to their size, then the writer empties them and they keep it.
+        for _ in 0..120 {
+            run(1);
+        }
+        live.lock().batch.clear();
+        live.lock().anchors.clear();
+        assert_eq!(run(100), 0, "allocations in one tick of {choice:?}");
+        let state = live.lock();
+        assert!(state.batch.samples.len() >= 100, "{} samples", state.batch.samples.len());
+    }
+}

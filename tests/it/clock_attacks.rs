@@ -1,0 +1,621 @@
+//! Clocks that lie, step and sleep, and a daemon that is killed meanwhile: the real sampler, writer and store over a
+//! machine that is data. Whatever happens, what the kernel counted is in the history once, and at its true time
+//! wherever the clock was put right before anybody had to believe it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::simulated::{Hand, Kept, Kernel};
+use net_pulse::app;
+use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
+use net_pulse::config::Config;
+use net_pulse::http::{self, Ask, Context};
+use net_pulse::live::Live;
+use net_pulse::model::{Bucket, Counters, Mark, Resolution};
+use net_pulse::sampler::{Sampler, Start};
+use net_pulse::source::{Wake, Woken};
+use net_pulse::store::{Filter, Options, Point, Store};
+use net_pulse::thread::Mailbox;
+use net_pulse::writer::Writer;
+use serde_json::Value;
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+const YEAR: i64 = 365 * DAY;
+const FLUSH_MS: u64 = 300_000;
+const INTERVAL_S: i64 = 30;
+const EVER: i64 = 253_402_300_799;
+/// A moment long after the build.
+const NOON: i64 = BUILD_FLOOR + 100 * DAY + 12 * HOUR;
+const LORD_HOWE: &str = "LHST-10:30LHDT-11,M10.1.0,M4.1.0/2";
+const ADELAIDE: &str = "ACST-9:30ACDT,M10.1.0,M4.1.0/3";
+
+/// What each interface counts in a second: received and sent, bytes and packets.
+const SPEEDS: [[u64; 4]; 3] = [[1_000_003, 70_001, 900, 500], [999, 1, 3, 1], [7, 0, 1, 0]];
+
+struct Daemon {
+    live: Arc<Live>,
+    sampler: Sampler,
+    writer: Writer,
+    context: Context,
+    saved_ms: u64,
+}
+
+/// A machine with a disk, two clocks and counters; the daemon on it comes and goes.
+struct Machine {
+    folder: PathBuf,
+    zone: Zone,
+    clock: Arc<Hand>,
+    /// What a good clock would say.
+    truth_ms: i64,
+    boots: u32,
+    kernel: Kept,
+    /// What the kernel had counted when it was first looked at; since then, all of it is to be found in the history.
+    first: Option<Vec<Counters>>,
+    /// What earlier boots had counted.
+    before: Vec<Counters>,
+    daemon: Option<Daemon>,
+}
+
+impl Machine {
+    /// Has been running for a while, with some traffic, at this time.
+    fn new(truth: i64, zone: &str) -> Machine {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("net-pulse-clock-{}-{number}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let counters = vec![Counters([5_000_000_000, 4_000_000_000, 30, 20, 1, 0, 2, 0]); SPEEDS.len()];
+        Machine {
+            folder,
+            zone: Zone::parse(zone).unwrap(),
+            clock: Arc::new(Hand(Mutex::new(Now { mono_ms: 20_000, unix_ms: truth * 1000 + 400 }))),
+            truth_ms: truth * 1000 + 400,
+            boots: 0,
+            kernel: Arc::new(Mutex::new(counters)),
+            first: None,
+            before: vec![Counters::ZERO; SPEEDS.len()],
+            daemon: None,
+        }
+    }
+
+    fn truth(&self) -> i64 {
+        self.truth_ms / 1000
+    }
+
+    fn start(&mut self) -> &mut Machine {
+        assert!(self.daemon.is_none());
+        let path = self.folder.join("history.db");
+        let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
+        assert!(opened.events.is_empty(), "{:?}", opened.events);
+        let (interval, flush) = (INTERVAL_S.to_string(), (FLUSH_MS / 1000).to_string());
+        let config = Config::saved(&[("interval", &interval), ("flush", &flush), ("primary", "eth0")]);
+        let live = Arc::new(Live::new(config, self.zone.clone()));
+        let boot = format!("boot-{}", self.boots);
+        let start = Start {
+            keeper: app::keeper(opened.newest, &opened.records, &boot),
+            records: opened.records,
+            next_seq: opened.next_seq,
+            boot,
+            primary_found: String::new(),
+        };
+        let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
+        let source = Box::new(Kernel(self.kernel.clone()));
+        let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), start);
+        let context = Context {
+            live: live.clone(),
+            reader: Mutex::new(Some(opened.store.reader().unwrap())),
+            clock: self.clock.clone(),
+            database: path,
+            machine: Box::new(net_pulse::model::Machine::default),
+            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+            listening: Vec::new(),
+            guard: http::Guard::new(self.folder.to_path_buf(), None, false, false),
+            notes: http::Notes::default(),
+        };
+        let writer = Writer::new(live.clone(), opened.store, self.clock.clone());
+        let saved_ms = self.clock.now().mono_ms;
+        self.first.get_or_insert_with(|| self.kernel.lock().unwrap().clone());
+        self.daemon = Some(Daemon { live, sampler, writer, context, saved_ms });
+        self.turn();
+        self
+    }
+
+    /// One turn of the sampler, and of the writer where it is due.
+    fn turn(&mut self) -> u64 {
+        let daemon = self.daemon.as_mut().unwrap();
+        let sleep = daemon.sampler.step(Woken::default()).as_millis() as u64;
+        let now_ms = self.clock.now().mono_ms;
+        if daemon.live.lock().save_now || now_ms - daemon.saved_ms >= FLUSH_MS {
+            daemon.writer.save().unwrap();
+            daemon.saved_ms = now_ms;
+        }
+        sleep
+    }
+
+    /// Time and traffic, unseen.
+    fn pass(&mut self, ms: u64) {
+        let mut now = self.clock.0.lock().unwrap();
+        // What passes in a second is counted at its end.
+        let seconds = (now.mono_ms + ms) / 1000 - now.mono_ms / 1000;
+        now.mono_ms += ms;
+        now.unix_ms += ms as i64;
+        self.truth_ms += ms as i64;
+        for (counters, speed) in self.kernel.lock().unwrap().iter_mut().zip(SPEEDS) {
+            let [rx, tx, rx_packets, tx_packets] = speed.map(|one| one * seconds);
+            counters.add(&Counters([rx, tx, rx_packets, tx_packets, 0, 0, 0, 0]));
+        }
+    }
+
+    fn run(&mut self, seconds: i64) -> &mut Machine {
+        let end = self.clock.now().mono_ms + seconds as u64 * 1000;
+        if self.daemon.is_none() {
+            self.pass(seconds as u64 * 1000);
+        }
+        loop {
+            let left = end - self.clock.now().mono_ms;
+            if left == 0 {
+                return self;
+            }
+            let sleep = self.turn();
+            self.pass(sleep.clamp(1, left));
+        }
+    }
+
+    /// Nobody runs, but both clocks go on, and so does the network card.
+    fn suspend(&mut self, seconds: i64) -> &mut Machine {
+        self.pass(seconds as u64 * 1000);
+        self
+    }
+
+    /// Linux refuses to set the clock to before the boot, as seen from 1970.
+    fn set_by(&mut self, seconds: i64) -> &mut Machine {
+        let mut now = self.clock.0.lock().unwrap();
+        now.unix_ms = (now.unix_ms + seconds * 1000).max(now.mono_ms as i64);
+        drop(now);
+        self
+    }
+
+    fn set_to(&mut self, unix: i64) -> &mut Machine {
+        self.clock.0.lock().unwrap().unix_ms = unix * 1000;
+        self.set_by(0)
+    }
+
+    fn set_right(&mut self) -> &mut Machine {
+        self.clock.0.lock().unwrap().unix_ms = self.truth_ms;
+        self
+    }
+
+    fn kill(&mut self) -> &mut Machine {
+        self.daemon = None;
+        self
+    }
+
+    /// As SIGTERM does it: one last sample, one last save.
+    fn stop(&mut self) -> &mut Machine {
+        if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
+            live.lock().stopping = true;
+            sampler.run(&Wake::new().unwrap(), &Mailbox::default());
+            writer.save().unwrap();
+        }
+        self
+    }
+
+    /// The power comes back after `seconds`, with a clock that says `wall`.
+    fn reboot(&mut self, seconds: i64, wall: i64) -> &mut Machine {
+        assert!(self.daemon.is_none());
+        self.boots += 1;
+        self.truth_ms += seconds * 1000;
+        *self.clock.0.lock().unwrap() = Now { mono_ms: 15_000, unix_ms: wall * 1000 };
+        for (counters, before) in self.kernel.lock().unwrap().iter_mut().zip(&mut self.before) {
+            before.add(counters);
+            *counters = Counters::ZERO;
+        }
+        self
+    }
+
+    /// What the kernel has counted since it was first looked at.
+    fn counted(&self) -> Vec<Counters> {
+        let first = self.first.as_ref().unwrap();
+        let kernel = self.kernel.lock().unwrap();
+        (0..SPEEDS.len())
+            .map(|at| {
+                let mut sum = self.before[at];
+                sum.add(&kernel[at]);
+                Counters(std::array::from_fn(|field| sum.0[field] - first[at].0[field]))
+            })
+            .collect()
+    }
+
+    /// Takes a last sample, so that what was counted up to now is either booked or waits for its time. Says whether all
+    /// of it is on disk.
+    fn catch_up(&mut self) -> bool {
+        let live = self.daemon.as_ref().unwrap().live.clone();
+        // The wish is there before the turn: nobody waits.
+        assert!(live.collect(Duration::ZERO).is_none());
+        self.turn();
+        self.daemon.as_mut().unwrap().writer.save().unwrap();
+        let state = live.lock();
+        state.batch.is_empty()
+    }
+
+    /// On every level, and as lifetime totals, the history tells of what the kernel has counted: all of it, once.
+    fn check_sums(&mut self) -> &mut Machine {
+        assert!(self.catch_up(), "something still waits for its time");
+        let counted = self.counted();
+        let daemon = self.daemon.as_ref().unwrap();
+        let guard = daemon.context.reader.lock().unwrap();
+        let reader = guard.as_ref().unwrap();
+        let state = daemon.live.lock();
+        for (at, expect) in counted.iter().enumerate() {
+            let iface = state.interface(&format!("eth{at}")).unwrap();
+            assert_eq!(iface.lifetime, *expect, "lifetime of eth{at}");
+            for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                let buckets = reader.buckets(level, iface.id.unwrap(), -DAY, EVER, &self.zone, &[]).unwrap();
+                assert_eq!(sum(&buckets), *expect, "{level:?} of eth{at}");
+                assert!(buckets.is_sorted_by(|one, next| one.to <= next.from), "{level:?} of eth{at}");
+            }
+        }
+        drop(state);
+        drop(guard);
+        self
+    }
+
+    fn points(&self) -> Vec<Point> {
+        let daemon = self.daemon.as_ref().unwrap();
+        let reader = daemon.context.reader.lock().unwrap();
+        let filter = Filter { iface: Some(1), ..Filter::default() };
+        reader.as_ref().unwrap().oldest(&filter, None, usize::MAX, &[]).unwrap().0
+    }
+
+    /// No row lies elsewhere than between these true times, and no two are the same tick.
+    fn check_times(&mut self, from: i64, to: i64) -> &mut Machine {
+        let points = self.points();
+        for point in &points {
+            assert!((from..=to).contains(&point.unix), "{} is not in {from}..={to}", point.unix);
+        }
+        let mut ids: Vec<u64> = points.iter().map(Point::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), points.len(), "an id twice");
+        self
+    }
+
+    /// Every row at its true time: as many as there were ticks, 30 s apart, up to now.
+    fn check_steady(&mut self, from: i64) -> &mut Machine {
+        let points = self.points();
+        let plain: Vec<i64> =
+            points.iter().filter(|point| point.sample.mark == Mark::Plain).map(|point| point.unix).collect();
+        let expect = (self.truth() - from) / INTERVAL_S;
+        assert!((plain.len() as i64 - expect).abs() <= 2, "{} rows, {expect} ticks", plain.len());
+        // The first ten seconds and the last sample have readings of their own.
+        for pair in plain.windows(2) {
+            assert!(pair[0] < pair[1] && pair[1] - pair[0] <= INTERVAL_S + 1, "{pair:?}");
+        }
+        assert!((self.truth() - plain[plain.len() - 1]).abs() <= 1);
+        self.check_times(from, self.truth() + 1)
+    }
+
+    fn events(&self, kind: &str) -> Vec<String> {
+        let daemon = self.daemon.as_ref().unwrap();
+        let ask = Ask { method: "GET", target: "/api/events?limit=1000", ..Ask::default() };
+        let answer = http::answer(&daemon.context, &ask);
+        assert_eq!(answer.status, 200);
+        let events: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+        let of_kind = events.as_array().unwrap().iter().filter(|event| event["kind"] == kind);
+        of_kind.map(|event| event["detail"].as_str().unwrap().to_string()).collect()
+    }
+
+    /// Lengths of the local days in minutes, and what they hold of eth0, as the API has it.
+    fn days(&self, from: i64, to: i64) -> Vec<(i64, u64)> {
+        let daemon = self.daemon.as_ref().unwrap();
+        let target = format!("/api/traffic/totals?interface=eth0&by=day&from={from}&to={to}&limit=1000");
+        let answer = http::answer(&daemon.context, &Ask { method: "GET", target: &target, ..Ask::default() });
+        assert_eq!(answer.status, 200);
+        let rows: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+        let time = |text: &Value| net_pulse::clock::parse_time(text.as_str().unwrap(), &Zone::UTC).unwrap();
+        let row = |row: &Value| ((time(&row["to"]) - time(&row["from"])) / 60, row["rx_bytes"].as_u64().unwrap());
+        rows.as_array().unwrap().iter().map(row).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.daemon = None;
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn sum(buckets: &[Bucket]) -> Counters {
+    let mut sum = Counters::ZERO;
+    buckets.iter().for_each(|bucket| sum.add(&bucket.sum));
+    sum
+}
+
+fn absurd_clocks(truth: i64) -> [(&'static str, i64); 4] {
+    [
+        ("1970", 20),
+        ("2033", 1_996_000_000),
+        ("9 hours behind", truth - 9 * HOUR),
+        ("past 2038", i64::from(i32::MAX) + 100 * DAY),
+    ]
+}
+
+#[test]
+fn e20_a_boot_with_an_absurd_clock_that_is_put_right() {
+    for (name, wall) in absurd_clocks(NOON) {
+        for ntp_after in [1, 45, 5 * MINUTE, 50 * MINUTE] {
+            println!("{name}, put right after {ntp_after} s");
+            let mut machine = Machine::new(NOON - 2 * HOUR, "UTC0");
+            // An hour of history, then a power cut of an hour less a bit.
+            machine.start().run(HOUR).stop().reboot(HOUR - 5 * MINUTE, wall);
+            let from = machine.truth();
+            machine
+                .start()
+                .run(ntp_after)
+                .set_right()
+                .run(2 * HOUR)
+                .check_sums()
+                .check_times(NOON - 2 * HOUR, NOON + 3 * HOUR);
+            let rows = machine.points().iter().filter(|point| point.unix > from).count() as i64;
+            assert!((rows - (ntp_after + 2 * HOUR) / INTERVAL_S).abs() <= 2, "{rows}");
+            assert_eq!(machine.events("clock_step").len(), 1);
+        }
+    }
+}
+
+#[test]
+fn e20_a_first_start_with_an_absurd_clock() {
+    for (name, wall) in absurd_clocks(NOON) {
+        println!("{name}");
+        let mut machine = Machine::new(NOON, "UTC0");
+        machine.set_to(wall).start().run(20 * MINUTE).set_right().run(HOUR).check_sums();
+        if name == "9 hours behind" {
+            // Nothing tells this clock from a right one: it was believed.
+            machine.check_times(NOON - 9 * HOUR, NOON + 2 * HOUR);
+        } else {
+            machine.check_steady(NOON);
+        }
+        assert_eq!(machine.events("clock_step").len(), 1);
+    }
+}
+
+/// A clock that nobody puts right is believed in the end, and nothing is lost or doubled by that.
+#[test]
+fn e20_a_clock_that_stays_absurd() {
+    for (name, wall) in absurd_clocks(NOON) {
+        println!("{name}");
+        let mut machine = Machine::new(NOON - 2 * HOUR, "UTC0");
+        machine.start().run(HOUR).stop().reboot(HOUR, wall).start().run(3 * HOUR).check_sums();
+        assert_eq!(machine.events("clock_step").len(), 0);
+        machine.set_right().run(HOUR).check_sums();
+        assert_eq!(machine.events("clock_step").len(), 1);
+    }
+}
+
+/// Samples that wait for their time are in memory only. The counters on disk are then those of the last sample that
+/// had its time, so that the next start books what the lost ones had counted.
+#[test]
+fn samples_that_wait_survive_the_daemon() {
+    for (name, wall) in absurd_clocks(NOON) {
+        for orderly in [false, true] {
+            for run in [10, 20 * MINUTE] {
+                println!("{name}, orderly: {orderly}, after {run} s");
+                let mut machine = Machine::new(NOON - 2 * HOUR, "UTC0");
+                machine.start().run(HOUR).stop().reboot(HOUR, wall).start().run(run);
+                // Twice, so that a start finds what a start without belief has left.
+                for _ in 0..2 {
+                    machine = if orderly { end(machine, Machine::stop) } else { end(machine, Machine::kill) };
+                    machine.run(40).start().run(7 * MINUTE);
+                }
+                machine.set_right().run(HOUR).check_sums().check_times(NOON - 2 * HOUR, NOON + 3 * HOUR);
+                assert!(!machine.events("reset").is_empty(), "the reboot");
+            }
+        }
+    }
+}
+
+fn end(mut machine: Machine, how: fn(&mut Machine) -> &mut Machine) -> Machine {
+    how(&mut machine);
+    machine
+}
+
+/// Without any history there is no base to go back to: counting begins with the run that comes to believe its clock.
+/// It must not begin with what the kernel had counted before anybody looked.
+#[test]
+fn a_first_run_that_never_knew_the_time_leaves_nothing() {
+    for orderly in [false, true] {
+        let mut machine = Machine::new(NOON, "UTC0");
+        machine.set_to(1000).start().run(20 * MINUTE);
+        machine = if orderly { end(machine, Machine::stop) } else { end(machine, Machine::kill) };
+        machine.first = None;
+        machine.run(MINUTE).start().run(5 * MINUTE).set_right().run(HOUR).check_sums();
+        machine.check_steady(NOON + 21 * MINUTE);
+    }
+}
+
+#[test]
+fn e21_steps_while_running() {
+    let mut machine = Machine::new(NOON, "UTC0");
+    machine.start().run(HOUR);
+    for (step, stay) in [(-HOUR, 2 * HOUR), (HOUR, 2 * HOUR), (HOUR, 2 * HOUR), (-HOUR, 2 * HOUR)] {
+        machine.set_by(step).run(stay).check_sums();
+    }
+    machine.check_times(NOON - HOUR, machine.truth() + HOUR + 1);
+    assert_eq!(machine.events("clock_step").len(), 4);
+    // Eight years, and back before anybody had to believe it.
+    let (rows, from) = (machine.points().len() as i64, machine.truth());
+    machine.set_by(8 * YEAR).run(9 * MINUTE).set_right().run(20 * MINUTE).check_sums();
+    machine.check_times(NOON - HOUR, machine.truth() + HOUR + 1);
+    let more = machine.points().len() as i64 - rows;
+    assert!((more - (machine.truth() - from) / INTERVAL_S).abs() <= 2, "{more} rows");
+    assert_eq!(
+        machine.events("clock_step")[..2],
+        [format!("the clock was set back by {} s", 8 * YEAR), format!("the clock was set forward by {} s", 8 * YEAR),]
+    );
+}
+
+/// It stays there until it is believed, and a day later somebody notices.
+#[test]
+fn e21_eight_years_ahead_for_a_day() {
+    let mut machine = Machine::new(NOON, "UTC0");
+    machine.start().run(DAY).set_by(8 * YEAR).run(DAY).check_sums();
+    machine.set_right().run(DAY).check_sums();
+    let now = machine.truth();
+    let week: u64 = machine.days(now - 3 * DAY, now).iter().map(|(_, rx)| rx).sum();
+    let counted = machine.counted()[0].rx_bytes();
+    assert!(week > counted / 3 * 2 - 50 * 60 * SPEEDS[0][0] && week < counted / 3 * 2 + 50 * 60 * SPEEDS[0][0]);
+    assert_eq!(machine.events("clock_step").len(), 2);
+}
+
+#[test]
+fn e25_days_of_half_an_hour_more_or_less() {
+    #[track_caller]
+    fn check(zone: &str, noon: &str, length: i64, restart: bool) {
+        let noon = net_pulse::clock::parse_time(noon, &Zone::UTC).unwrap();
+        let mut machine = Machine::new(noon - DAY, zone);
+        let (from, to) = machine.zone.day(noon);
+        assert_eq!((to - from) / 60, length, "{zone}");
+        machine.start().run(from - noon + DAY + 2 * HOUR);
+        if restart {
+            machine.kill().run(HOUR).start();
+        }
+        machine.run(to + 30 * HOUR - machine.truth()).check_sums();
+        let days = machine.days(from, to - 1);
+        assert_eq!(days.len(), 1, "{days:?}");
+        let expect = SPEEDS[0][0] * length as u64 * 60;
+        assert_eq!(days[0].0, length);
+        assert!(days[0].1.abs_diff(expect) <= SPEEDS[0][0], "{} is not {expect}", days[0].1);
+        assert!(machine.events("clock_step").is_empty(), "wall clocks in UTC know nothing of summer");
+    }
+    for restart in [false, true] {
+        check(LORD_HOWE, "2027-04-04T01:00:00Z", 24 * 60 + 30, restart);
+        check(LORD_HOWE, "2027-10-03T01:00:00Z", 24 * 60 - 30, restart);
+        check(ADELAIDE, "2027-04-04T02:00:00Z", 25 * 60, restart);
+        check(ADELAIDE, "2027-10-03T02:00:00Z", 23 * 60, restart);
+    }
+}
+
+/// A suspend over midnight, and a clock that is set back over it and stays there until it is believed.
+#[test]
+fn e24_no_day_is_there_twice_nor_out_of_order() {
+    for back in [0, HOUR, 5 * HOUR, 30 * HOUR] {
+        let evening = net_pulse::clock::parse_time("2027-06-01T22:00:00Z", &Zone::UTC).unwrap();
+        let mut machine = Machine::new(evening, "UTC0");
+        machine.start().run(HOUR).suspend(4 * HOUR).run(HOUR).set_by(-back).run(DAY + 2 * HOUR).check_sums();
+        machine.kill().run(MINUTE).start().set_right().run(2 * DAY).check_sums();
+        let days = machine.days(evening - 3 * DAY, machine.truth());
+        assert!(days.iter().all(|(minutes, _)| *minutes == 24 * 60), "{days:?}");
+        assert_eq!(days.iter().map(|(_, rx)| rx).sum::<u64>(), machine.counted()[0].rx_bytes(), "back by {back} s");
+        // From the evening of the first day to the fourth one, and before it where the clock was.
+        assert!((4..=6).contains(&days.len()), "back by {back} s: {days:?}");
+    }
+}
+
+#[test]
+fn e22_eight_hours_asleep() {
+    // Over the night in which Lord Howe's clocks change, and by day.
+    for begins in ["2027-04-03T10:00:00Z", "2027-06-01T00:00:00Z"] {
+        let begins = net_pulse::clock::parse_time(begins, &Zone::UTC).unwrap();
+        let mut machine = Machine::new(begins, LORD_HOWE);
+        machine.start().run(HOUR).suspend(8 * HOUR).run(HOUR).check_sums();
+        let gaps: Vec<Point> = machine.points().into_iter().filter(|point| point.sample.mark == Mark::Gap).collect();
+        assert_eq!(gaps.len(), 1);
+        assert!(gaps[0].sample.span_ms.abs_diff(8 * 3_600_000) <= 31_000, "{gaps:?}");
+        assert_eq!(machine.events("clock_step").len(), 0);
+        assert!(machine.events("gap").iter().any(|detail| detail.contains("nobody looked for 288")));
+        // Spread over the night, as something that nobody saw.
+        let daemon = machine.daemon.as_ref().unwrap();
+        let reader = daemon.context.reader.lock().unwrap();
+        let (from, to) = (begins + 2 * HOUR, begins + 8 * HOUR);
+        let hours = reader.as_ref().unwrap().buckets(Resolution::Hour, 1, from, to, &machine.zone, &[]).unwrap();
+        assert_eq!(hours.len(), 6);
+        assert!(hours.iter().all(|hour| hour.blind == 3600 && hour.covered == 0), "{hours:?}");
+        assert!(hours.iter().all(|hour| hour.sum.rx_bytes().abs_diff(3600 * SPEEDS[0][0]) < 100_000));
+    }
+}
+
+/// Everything at once, in orders that nobody thought of. The sums hold, whatever the clock said.
+#[test]
+fn anything_in_any_order() {
+    for seed in 1..=60 {
+        let mut random = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed);
+        let mut below = move |bound: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 20) % bound
+        };
+        let mut machine = Machine::new(NOON, [LORD_HOWE, ADELAIDE, "UTC0"][below(3) as usize]);
+        let mut told = vec![format!("seed {seed}")];
+        machine.start().run(HOUR);
+        for _ in 0..25 {
+            let what = below(10);
+            told.push(format!("{what} at {}", machine.truth()));
+            let told = Told(&told);
+            match what {
+                0 => machine.set_by(-HOUR),
+                1 => machine.set_by(HOUR),
+                2 => machine.set_by(if below(2) == 0 { 3 * DAY } else { -3 * DAY }),
+                3 => machine.set_to([20, 2_000_000_000, 2_300_000_000][below(3) as usize]),
+                4 | 5 => machine.set_right(),
+                6 => machine.kill().run(below(400) as i64).start(),
+                7 => machine.stop().run(below(20_000) as i64).start(),
+                8 => machine.suspend(below(30_000) as i64),
+                _ => {
+                    // What only memory knows goes with a power cut: it comes at a moment when there is no such thing.
+                    assert!(machine.set_right().run(15 * MINUTE).catch_up());
+                    let wall = if below(2) == 0 { machine.truth() } else { 20 };
+                    machine.kill().reboot(below(100_000) as i64, wall).start()
+                }
+            };
+            machine.run(below(3000) as i64);
+            if machine.catch_up() {
+                machine.check_sums();
+            }
+            drop(told);
+        }
+        let told = Told(&told);
+        machine.set_right().run(HOUR).check_sums();
+        drop(told);
+    }
+}
+
+/// What was done, where it went wrong.
+struct Told<'a>(&'a [String]);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{:#?}", self.0);
+        }
+    }
+}
+
+/// One row of 1970 must not make every export walk through half a century, step by step.
+#[test]
+fn an_hour_in_1970_does_not_slow_an_export_down() {
+    let mut machine = Machine::new(NOON - 2 * HOUR, ADELAIDE);
+    machine.start().run(HOUR).stop().reboot(HOUR, 20).start().run(3 * HOUR).set_right().run(HOUR).check_sums();
+    let counted: u64 = machine.counted().iter().map(Counters::rx_bytes).sum();
+    let daemon = machine.daemon.as_ref().unwrap();
+    for resolution in ["5min", "hour", "day"] {
+        let target = format!("/api/export/traffic?resolution={resolution}");
+        let begin = cpu_time();
+        let answer = http::answer(&daemon.context, &Ask { method: "GET", target: &target, ..Ask::default() });
+        let rows: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+        let rows = rows.as_array().unwrap();
+        assert_eq!(rows.iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum::<u64>(), counted, "{resolution}");
+        assert!(rows[0]["from"].as_str().unwrap() < "1971", "{resolution}");
+        // Half a century of five minutes takes a hundred times as long.
+        let passed = cpu_time() - begin;
+        assert!(passed < Duration::from_secs(2), "{resolution}: {passed:?}");
+    }
+}
+
+/// Of this thread: however busy the machine is, it means the same.
+fn cpu_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}

@@ -1,0 +1,249 @@
+//! `net-pulse check --health` as a supervisor meets it: the exit code for a daemon that is well, ill, gone, frozen or
+//! somebody else, within the time that it promises.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::disk::{Fault, signal};
+use crate::common::*;
+use nix::sys::signal::Signal;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
+/// What it promises, and a busy machine.
+const BOUND: Duration = Duration::from_secs(8);
+
+/// By the settings given, which are those that the daemon was started with.
+fn check(settings: &[&str]) -> Ended {
+    check_in(settings, &[])
+}
+
+fn check_in(settings: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let mut command = net_pulse(BINARY);
+    command.args(settings).args(["check", "--health"]).envs(environment.iter().copied());
+    let started = Instant::now();
+    let ended = finish(command);
+    assert!(started.elapsed() < BOUND, "{settings:?} took {:?}", started.elapsed());
+    ended
+}
+
+#[track_caller]
+fn well(ended: &Ended) {
+    assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (Some(0), "healthy\n", ""));
+}
+
+/// One sentence with all of `words`, on standard error.
+#[track_caller]
+fn ill(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!((ended.code, ended.out.as_str(), ended.err.lines().count()), (Some(code), "", 1), "{}", ended.err);
+    for word in words {
+        assert!(ended.err.contains(word), "'{word}' is missing in: {}", ended.err);
+    }
+}
+
+fn daemon(dir: &Dir, settings: &[&str]) -> Daemon {
+    let mut command = net_pulse(BINARY);
+    // What is typed beats it.
+    command.env("NETPULSE_DATABASE", dir.join("net-pulse.db")).args(["--port", "0"]).args(settings);
+    Daemon::spawn(command)
+}
+
+#[test]
+fn a_daemon_that_is_well_and_then_gone() {
+    // A port that was given back stays free where nobody else is.
+    in_namespace(|| {
+        let dir = Dir::new();
+        let daemon = daemon(&dir, &["--host", "127.0.0.1"]);
+        let port = daemon.port().to_string();
+        well(&check(&["--host", "127.0.0.1", "--port", &port]));
+        // As in a unit or a container, where nobody types anything.
+        well(&check_in(&[], &[("NETPULSE_HOST", "127.0.0.1"), ("NETPULSE_PORT", &port)]));
+        // No further setting, and the name stands for both families.
+        well(&check(&["--port", &port]));
+        well(&check(&["--host", "localhost", "--port", &port]));
+        daemon.stop();
+        let gone = format!("127.0.0.1:{port}: ");
+        for settings in [&["--port", port.as_str()][..], &["--host", "127.0.0.1", "--port", &port]] {
+            ill(&check(settings), 1, &[&gone, "refused", "start net-pulse", "--host", "--port"]);
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_goes_on_without_its_disk_is_left_alone() {
+    let dir = Dir::new();
+    let file = dir.join("a-file");
+    fs::write(&file, "").expect("it is ours");
+    let daemon = daemon(&dir, &["--host", "127.0.0.1", "--database", &format!("{file}/net-pulse.db")]);
+    let ended = check(&["--port", &daemon.port().to_string()]);
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    assert!(ended.out.starts_with("degraded: ") && ended.out.contains("a-file"), "{}", ended.out);
+    assert_eq!(ended.out.lines().count(), 1);
+}
+
+#[test]
+fn a_daemon_that_cannot_read_its_counters_is_ill_until_it_can() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let dir = Dir::new();
+        let daemon = daemon(&dir, &["--host", "127.0.0.1", "--interval", "1"]);
+        let port = daemon.port().to_string();
+        daemon.ticks(1);
+        well(&check(&["--port", &port]));
+        {
+            let _fault = Fault::of_sampler(&daemon, "recvfrom,sendto,socket,open,openat", "error=EIO");
+            wait_until("it is ill", || check(&["--port", &port]).code == Some(1));
+            let address = format!("127.0.0.1:{port}: ");
+            ill(&check(&["--port", &port]), 1, &[&address, "unhealthy: the counters could not be read for"]);
+        }
+        wait_until("it is well again", || check(&["--port", &port]).code == Some(0));
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_frozen_daemon_is_not_waited_for() {
+    let dir = Dir::new();
+    let daemon = daemon(&dir, &["--host", "127.0.0.1"]);
+    daemon.get("/health");
+    daemon.freeze();
+    let ended = check(&["--port", &daemon.port().to_string()]);
+    signal(daemon.pid(), Signal::SIGCONT);
+    ill(&ended, 1, &[&daemon.port().to_string(), "no answer within 5 s"]);
+    daemon.stop();
+}
+
+#[test]
+fn a_private_daemon_asks_for_the_token_where_it_has_to() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let database = dir.join("net-pulse.db");
+        ip("address add 10.7.0.1/24 dev lo");
+
+        // Everywhere: the loopback needs no token, nor a setting that tells of it.
+        let open = daemon(&dir, &["--private"]);
+        let port = open.port().to_string();
+        well(&check(&["--private", "--database", "/nonexistent/net-pulse.db", "--port", &port]));
+        well(&check(&["--port", &port]));
+        // Among several the loopback comes first, however they are ordered.
+        well(&check(&["--private", "--port", &port, "--host", "10.7.0.1", "--host", "127.0.0.1"]));
+        open.stop();
+
+        let daemon = daemon(&dir, &["--private", "--host", "10.7.0.1"]);
+        let port = daemon.port().to_string();
+        let at = ["--host", "10.7.0.1", "--port", &port];
+        let with = |more: &[&str]| check(&[&at[..], more].concat());
+        well(&with(&["--private", "--database", &database]));
+        well(&check_in(&at, &[("NETPULSE_PRIVATE", "1"), ("NETPULSE_DATABASE", &database)]));
+        ill(&with(&["--database", &database]), 1, &["10.7.0.1", "access token", "--private", "--database"]);
+        let other = dir.join("other.db");
+        ill(&with(&["--private", "--database", &other]), 1, &["other.db.token", "no access token", "--database"]);
+        assert!(!fs::exists(format!("{other}.token")).expect("it is ours"), "it made a token");
+        fs::write(format!("{other}.token"), "0123456789abcdefghjkmnpq\n").expect("it is ours");
+        ill(&with(&["--private", "--database", &other]), 1, &["10.7.0.1", "access token", "--database"]);
+        let log = daemon.stop().join("\n");
+        let token = fs::read_to_string(format!("{database}.token")).expect("it was made");
+        assert!(!log.contains(token.trim()), "the token is in the log: {log}");
+    });
+}
+
+#[test]
+fn each_family_alone() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        // Routers without IPv6: the daemon goes without, and so does the check.
+        let four = daemon(&dir, &[]);
+        well(&check(&["--port", &four.port().to_string()]));
+        four.stop();
+        ill(&check(&["--host", "::1"]), 1, &["[::1]:8000: ", "--host"]);
+
+        fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").expect("a namespace of our own");
+        for host in ["::1", "[::1]", "::"] {
+            let six = daemon(&dir, &["--host", host]);
+            let port = six.port().to_string();
+            well(&check(&["--host", host, "--port", &port]));
+            // Nothing was said about the family: the other one is tried.
+            well(&check(&["--port", &port]));
+            six.stop();
+        }
+    });
+}
+
+/// Somebody else's address may have got the packets, and the token: it is neither waited for nor asked.
+#[test]
+fn an_address_that_is_gone() {
+    let started = Instant::now();
+    ill(&check(&["--private", "--host", "192.0.2.7"]), 1, &["192.0.2.7:8000: ", "--host"]);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+/// Answers every connection that way; the thread ends with the test's process.
+fn somebody_else(answers: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = answers(&mut stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn what_is_not_net_pulse_is_told_so_and_not_waited_for() {
+    const HEALTHY: &str = "{\"status\":\"healthy\"}";
+    let said = |answer: String, words: &[&str]| {
+        let address = somebody_else(move |stream| {
+            // All of the question, or the end of the connection would be a reset.
+            let _ = stream.read(&mut [0; 1024])?;
+            stream.write_all(answer.as_bytes())
+        });
+        ill(&check(&["--port", &address.port().to_string()]), 1, &[&[&*address.to_string()], words].concat());
+    };
+    said(String::new(), &["no answer of net-pulse"]);
+    said("SSH-2.0-dropbear\r\n".to_string(), &["no answer of net-pulse"]);
+    said(format!("HTTP/1.1 404 Not Found\r\n\r\n{HEALTHY}"), &["no answer of net-pulse"]);
+    said("HTTP/1.1 200 OK\r\n\r\n<html>It works!</html>".to_string(), &["no answer of net-pulse", "--port"]);
+    said("HTTP/1.1 503 x\r\n\r\n{\"detail\":\"a\\u001b[2Jb\\n\"}".to_string(), &["503", "a?[2Jb?"]);
+    said(format!("HTTP/1.1 200 OK\r\n\r\n{HEALTHY}{}", "x".repeat(1 << 20)), &["no answer of net-pulse"]);
+}
+
+#[test]
+fn a_server_without_an_end_is_not_waited_for() {
+    let endless = somebody_else(|stream| {
+        loop {
+            stream.write_all(b"X-More: and more\r\n")?;
+        }
+    });
+    let dripping = somebody_else(|stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"status\":\"healthy\"}")?;
+        loop {
+            stream.write_all(b" ")?;
+            rest(100);
+        }
+    });
+    ill(&check(&["--port", &endless.port().to_string()]), 1, &[&endless.to_string()]);
+    ill(&check(&["--port", &dripping.port().to_string()]), 1, &["no answer within 5 s"]);
+}
+
+#[test]
+fn what_was_typed_wrong_is_exit_2() {
+    ill(&check(&["--port", "0"]), 2, &["--port", "log"]);
+    ill(&check_in(&[], &[("NETPULSE_PORT", "0")]), 2, &["NETPULSE_PORT"]);
+    ill(&check(&["--port", "http"]), 2, &["--port"]);
+    ill(&check(&["--host", "300.1.1.1"]), 2, &["--host"]);
+    let run = |arguments: &[&str]| {
+        let mut command: Command = net_pulse(BINARY);
+        command.args(arguments);
+        finish(command)
+    };
+    ill(&run(&["check"]), 2, &["net-pulse check --health"]);
+    ill(&run(&["check", "--health", "--port", "80"]), 2, &["--port", "before the subcommand"]);
+    let help = run(&["check", "--help"]);
+    assert!(help.code == Some(0) && help.out.contains("--health"), "{}", help.out);
+}

@@ -1,0 +1,319 @@
+//! What people change, from the outside: settings that act at once and survive a restart, interfaces that are renamed,
+//! merged and forgotten without a byte going astray, and a backup that the program itself opens.
+
+use crate::common::*;
+use serde_json::{Value, json};
+
+const FAST: [&str; 4] = ["--interval", "1", "--flush", "2"];
+
+fn patch(daemon: &Daemon, path: &str, body: Value) -> Value {
+    let answer = daemon.request("PATCH", path, Some(body.to_string()));
+    assert_eq!(answer.status, 200, "PATCH {path}: {}", answer.text());
+    let answer = answer.json();
+    assert_eq!(answer["saved"], true, "{answer}");
+    answer
+}
+
+fn status(daemon: &Daemon, method: &str, path: &str, body: Value) -> u16 {
+    daemon.request(method, path, Some(body.to_string())).status
+}
+
+/// What each level says of an interface, all told: samples, five minutes, hours, days, and for ever.
+fn levels(daemon: &Daemon, name: &str) -> Vec<[u64; 2]> {
+    let sum = |rows: Value| {
+        let rows = rows.as_array().expect("a list").clone();
+        let of = |key: &str| rows.iter().map(|row| row[key].as_u64().expect("a number")).sum::<u64>();
+        [of("rx_bytes"), of("tx_bytes")]
+    };
+    let mut levels: Vec<[u64; 2]> = ["sample", "5min", "hour", "day"]
+        .iter()
+        .map(|level| sum(daemon.get(&format!("/api/export/traffic?resolution={level}&interface_name={name}"))))
+        .collect();
+    for by in ["hour", "day", "cycle"] {
+        levels.push(sum(daemon.get(&format!("/api/traffic/totals?by={by}&interface={name}"))));
+    }
+    let iface = daemon.interface(name);
+    let of = |key: &str| iface[key].as_u64().expect("a number");
+    levels.push([of("lifetime_rx_bytes"), of("lifetime_tx_bytes")]);
+    levels
+}
+
+#[test]
+fn settings_act_at_once_and_survive_a_restart() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let daemon = Daemon::start(&dir, &["--media", "disk"]);
+        wait_until("the first tick", || daemon.polls() > 0);
+
+        let changed = json!({"interval": 1, "timezone": "<+0530>-5:30", "ignore": ["lan*"], "primary": "wan0",
+            "keep_samples_days": 2, "units": "bytes"});
+        let answer = patch(&daemon, "/api/config", changed);
+        assert_eq!(answer["settings"]["interval"]["origin"], "saved");
+        assert_eq!(answer["settings"]["media"]["owner"], "--media");
+        daemon.ticks(2);
+        assert_eq!(daemon.interface("lan0")["monitored"], false);
+        assert_eq!(daemon.interface("wan0")["primary"], true);
+        assert_eq!(daemon.get("/api/system/health")["details"]["clock"]["timezone"], "<+0530>-5:30");
+        let day = daemon.get("/api/traffic/totals?by=day&limit=1&interface=wan0");
+        assert!(day[0]["from"].as_str().is_some_and(|time| time.ends_with("T18:30:00Z")), "{day}");
+
+        // One that is owned, and nothing is changed.
+        assert_eq!(status(&daemon, "PATCH", "/api/config", json!({"interval": 9, "media": "flash"})), 409);
+        assert_eq!(status(&daemon, "PATCH", "/api/config", json!({"interval": 9, "flush": 9})), 409);
+        assert_eq!(status(&daemon, "PATCH", "/api/config", json!({"interval": 9, "timezone": "Nowhere/At_all"})), 422);
+        let settings = daemon.get("/api/config")["settings"].clone();
+        assert_eq!(settings["interval"]["value"], 1);
+        daemon.kill();
+
+        let daemon = Daemon::start(&dir, &["--interval", "2"]);
+        let again = daemon.get("/api/config")["settings"].clone();
+        for key in ["timezone", "ignore", "primary", "keep_samples_days", "units"] {
+            assert_eq!(again[key]["value"], settings[key]["value"], "{key}");
+            assert_eq!(again[key]["origin"], "saved", "{key}");
+        }
+        assert_eq!((&again["interval"]["value"], &again["interval"]["owner"]), (&json!(2), &json!("--interval")));
+        patch(&daemon, "/api/config", json!({"timezone": null, "ignore": [], "primary": null}));
+        assert_eq!(daemon.get("/api/config")["settings"]["timezone"]["origin"], "default");
+        assert_eq!(daemon.interface("lan0")["ignored_because"], Value::Null);
+    });
+}
+
+#[test]
+fn an_interface_is_named_watched_and_left_out() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(2);
+        assert_eq!(patch(&daemon, "/api/interfaces/wan0", json!({"alias": "Büro ü. Glas"}))["alias"], "Büro ü. Glas");
+        // One that is not counted has a name too, and begins when it is watched: not with what it had carried before.
+        assert_eq!(patch(&daemon, "/api/interfaces/lo", json!({"alias": "inside"}))["alias"], "inside");
+        daemon.kill();
+        let daemon = Daemon::start(&dir, &FAST);
+        assert_eq!(daemon.interface("lo")["alias"], "inside");
+        assert_eq!(daemon.interface("wan0")["alias"], "Büro ü. Glas");
+        assert_eq!(patch(&daemon, "/api/interfaces/lo", json!({"monitored": true}))["ignored_because"], Value::Null);
+        daemon.ticks(2);
+        assert_eq!(daemon.interface("lo")["monitored"], true);
+        let small = daemon.interface("lo")["lifetime_rx_bytes"].as_u64().expect("a number");
+        assert!(small < kernel("lo")[0], "the time before it was watched is not its history: {small}");
+
+        let out = patch(&daemon, "/api/interfaces/lan0", json!({"monitored": false}));
+        assert_eq!(out["monitored"], false);
+        let before = daemon.booked("lan0");
+        send("wan0", 1000, 5);
+        daemon.collect();
+        assert_eq!(daemon.booked("lan0"), before);
+        assert_eq!(patch(&daemon, "/api/interfaces/lan0", json!({"monitored": null, "alias": ""}))["monitored"], true);
+        assert_eq!(daemon.get("/api/config")["settings"]["ignore"]["value"], json!(["!lo"]));
+        drop(daemon);
+        let daemon = Daemon::start(&dir, &["--ignore", "x*"]);
+        assert_eq!(status(&daemon, "PATCH", "/api/interfaces/lan0", json!({"monitored": false, "alias": "no"})), 409);
+        assert_eq!(daemon.interface("lan0")["alias"], "", "of a request that is refused nothing happens");
+    });
+}
+
+/// A modem that was replaced: its history goes on under the name of the new one, over restarts and crashes.
+#[test]
+fn a_merge_keeps_every_byte_of_every_level() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("old0", "far0");
+        send("wan0", 1000, 1);
+        send("old0", 700, 1);
+        // Nothing is saved but what has to be: the samples of both are in memory when they are merged.
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
+        daemon.ticks(1);
+        send("old0", 700, 30);
+        send("far0", 600, 20);
+        send("wan0", 1000, 10);
+        daemon.ticks(2);
+        assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", json!({"merge": "old0"})), 409, "it is there");
+        assert_eq!(status(&daemon, "DELETE", "/api/interfaces/old0", json!({})), 409);
+        daemon.collect();
+        unplug(&daemon, "old0");
+        send("wan0", 1000, 3);
+        daemon.collect();
+
+        let (one, other) = (levels(&daemon, "wan0"), levels(&daemon, "old0"));
+        assert!(other.iter().all(|sum| *sum == other[0]) && other[0] == [20 * 600, 30 * 700], "{other:?}");
+        let both: Vec<[u64; 2]> =
+            one.iter().zip(&other).map(|(one, other)| [one[0] + other[0], one[1] + other[1]]).collect();
+        patch(&daemon, "/api/interfaces/wan0", json!({"merge": "old0"}));
+        assert_eq!(daemon.request("GET", "/api/interfaces/old0", None).status, 404);
+        assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", json!({"merge": "old0"})), 404);
+        // The other end of the old cable went with it, and nothing else moves.
+        assert_eq!(levels(&daemon, "wan0"), both);
+        let events = daemon.get("/api/events?kind=merged");
+        assert_eq!(events[0]["interface"], "wan0", "{events}");
+        daemon.kill();
+
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        assert_eq!(daemon.request("GET", "/api/interfaces/old0", None).status, 404);
+        assert_eq!(levels(&daemon, "wan0"), both, "a crash after the answer");
+        send("wan0", 1000, 2);
+        daemon.collect();
+        let after: Vec<[u64; 2]> = both.iter().map(|sum| [sum[0], sum[1] + 2000]).collect();
+        assert_eq!(levels(&daemon, "wan0"), after, "counting goes on");
+    });
+}
+
+fn unplug(daemon: &Daemon, name: &str) {
+    ip(&format!("link del {name}"));
+    wait_until("it is gone", || daemon.interface(name)["present"] == false);
+}
+
+/// The WAN has another name from now on: its figures stay the headline.
+#[test]
+fn the_headline_goes_with_its_history() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("old0", "far0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("old0", 700, 30);
+        send("wan0", 700, 10);
+        daemon.collect();
+        patch(&daemon, "/api/interfaces/old0", json!({"monitored": true, "primary": true}));
+        unplug(&daemon, "old0");
+        // The headline that it becomes is always watched: refused as a whole, and nothing is merged.
+        let both = json!({"merge": "old0", "monitored": false});
+        assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", both), 409);
+        assert_eq!(daemon.interface("old0")["present"], false);
+        assert_eq!(patch(&daemon, "/api/interfaces/wan0", json!({"merge": "old0"}))["primary"], true);
+        let said = |daemon: &Daemon| {
+            let settings = daemon.get("/api/config")["settings"].clone();
+            assert_eq!(
+                [&settings["primary"]["value"], &settings["ignore"]["value"]],
+                [&json!("wan0"), &json!(["!wan0"])]
+            );
+            let day = daemon.get("/api/traffic/totals?by=day");
+            assert_eq!(day[0]["tx_bytes"], 40 * 700, "{day}");
+        };
+        said(&daemon);
+        daemon.kill();
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        said(&daemon);
+
+        // Forgotten, the busiest of the others has its place.
+        unplug(&daemon, "wan0");
+        assert_eq!(daemon.request("DELETE", "/api/interfaces/wan0", None).status, 200);
+        let settings = daemon.get("/api/config")["settings"].clone();
+        assert_eq!([&settings["primary"]["origin"], &settings["ignore"]["value"]], [&json!("default"), &json!([])]);
+        cable("wan1", "lan1");
+        wait_until("there is a headline again", || {
+            send("wan1", 1000, 20);
+            daemon.interface("wan1")["primary"] == true || daemon.interface("lan1")["primary"] == true
+        });
+    });
+}
+
+#[test]
+fn what_is_forgotten_is_gone_and_its_name_begins_anew() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("old0", "far0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("old0", 700, 30);
+        send("wan0", 500, 30);
+        daemon.collect();
+        let kept = levels(&daemon, "wan0");
+        unplug(&daemon, "old0");
+        let answer = daemon.request("DELETE", "/api/interfaces/old0", None);
+        assert_eq!((answer.status, &answer.json()["saved"]), (200, &json!(true)));
+        assert_eq!(daemon.request("DELETE", "/api/interfaces/old0", None).status, 404);
+        assert_eq!(daemon.get("/api/events?interface=old0"), json!([]));
+        assert!(
+            daemon
+                .get("/api/export/traffic?resolution=day")
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|row| row["interface_name"] != "old0")
+        );
+        assert_eq!(levels(&daemon, "wan0"), kept);
+        cable("old0", "far0");
+        send("old0", 700, 1);
+        wait_until("it is seen", || daemon.request("GET", "/api/interfaces/old0", None).status == 200);
+        daemon.collect();
+        assert_eq!(daemon.interface("old0")["lifetime_tx_bytes"], 700);
+        // Everything so far is on disk before this is answered.
+        patch(&daemon, "/api/config", json!({"units": "bytes"}));
+        daemon.kill();
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        assert_eq!(levels(&daemon, "old0")[0], [0, 700]);
+        assert_eq!(levels(&daemon, "wan0"), kept);
+    });
+}
+
+#[test]
+fn a_backup_is_a_history_that_the_program_goes_on_with() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
+        daemon.ticks(1);
+        patch(&daemon, "/api/config", json!({"keep_5min_days": 30}));
+        patch(&daemon, "/api/interfaces/wan0", json!({"alias": "uplink"}));
+        send("wan0", 1000, 20);
+        daemon.collect();
+        let expect = levels(&daemon, "wan0");
+        let health = || daemon.get("/api/system/health")["details"]["database"].clone();
+        let unsaved = health();
+        assert!(unsaved["unsaved_samples"].as_u64() > Some(0), "{unsaved}");
+        assert!(unsaved["unsaved_since"].is_string(), "{unsaved}");
+        assert_eq!(
+            (&unsaved["flush_interval_seconds"], &unsaved["bytes_written_per_day"]),
+            (&json!(3600), &Value::Null)
+        );
+
+        let answer = daemon.request("POST", "/api/backup", None);
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/vnd.sqlite3")));
+        assert!(
+            answer.header("content-disposition").is_some_and(|it| it.starts_with("attachment; filename=net-pulse-20"))
+        );
+        assert_eq!(health()["error"], Value::Null);
+        let names = || {
+            let mut names: Vec<String> = std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name.contains("backup"))
+                .collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), [""; 0], "nothing is left beside the database");
+        let token = std::fs::read(dir.join("net-pulse.db.token")).expect("a token");
+        let token = String::from_utf8(token).unwrap().trim().to_string();
+        assert!(!answer.body.windows(token.len()).any(|part| part == token.as_bytes()), "the token is not in it");
+
+        // A client that goes away in the middle leaves nothing either, and the next one has its turn.
+        for _ in 0..3 {
+            use std::io::{Read, Write};
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", daemon.port())).unwrap();
+            write!(stream, "POST /api/backup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").unwrap();
+            let _ = stream.read(&mut [0; 10]);
+            drop(stream);
+            wait_until("there is a turn again", || daemon.request("POST", "/api/backup", None).status == 200);
+            assert_eq!(names(), [""; 0]);
+        }
+
+        let other = Dir::new();
+        std::fs::write(other.join("net-pulse.db"), &answer.body).unwrap();
+        let copy = Daemon::start(&other, &["--interval", "3600"]);
+        wait_until("the first tick", || copy.polls() > 0);
+        assert_eq!(copy.interface("wan0")["alias"], "uplink");
+        assert_eq!(copy.get("/api/config")["settings"]["keep_5min_days"]["value"], 30);
+        assert_eq!(levels(&copy, "wan0"), expect);
+    });
+}

@@ -1,0 +1,450 @@
+//! Links that come, go, change their names and move, and the orders that the running program takes: what each of them
+//! does to the figures, seen from outside.
+
+use crate::common::*;
+use serde_json::{Value, json};
+
+const FAST: [&str; 4] = ["--interval", "1", "--flush", "2"];
+
+fn listed(daemon: &Daemon, name: &str) -> Value {
+    daemon.get("/api/interfaces")[name].clone()
+}
+
+fn reason(daemon: &Daemon, name: &str) -> String {
+    listed(daemon, name)["ignored_because"].as_str().unwrap_or_default().to_string()
+}
+
+fn check(daemon: &Daemon, name: &str, expect: Counters) {
+    daemon.collect();
+    assert_eq!(daemon.booked(name), expect, "{name}: {COUNTERS:?}; log: {:#?}", daemon.log());
+}
+
+#[test]
+fn the_first_answer_does_not_wait_for_the_detection() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let started = std::time::Instant::now();
+        let daemon = Daemon::start(&dir, &[]);
+        daemon.get("/health");
+        daemon.get("/api/interfaces/wan0");
+        // Detection looks for ten seconds. The promise is one; a busy machine is given some more.
+        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+    });
+}
+
+/// An empty answer would be a wrong one. Several starts: what is asked for races with the first look at the links.
+#[test]
+fn the_first_answer_knows_the_history() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("wan0", 1000, 10);
+        daemon.collect();
+        daemon.stop();
+        for source in ["sysfs", "getlink", "getstats"].repeat(3) {
+            let daemon = Daemon::start(&dir, &[&FAST[..], &["--source", source]].concat());
+            assert_eq!(daemon.booked("wan0")[1], 10_000, "export by {source}");
+            assert_eq!(listed(&daemon, "wan0")["lifetime_tx_bytes"], 10_000, "list by {source}");
+            daemon.stop();
+        }
+    });
+}
+
+#[test]
+fn all_of_a_new_links_traffic_counts() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        for (near, far, frames) in [("ppp7", "far7", 40), ("wan7", "far8", 3)] {
+            cable(near, far);
+            send(near, 700, frames);
+            send(far, 300, 2 * frames);
+            daemon.ticks(2);
+            send(near, 100, 1);
+            check(&daemon, near, kernel(near));
+            assert_eq!(kernel(near)[0], 600 * frames as u64, "the test's own traffic");
+        }
+    });
+}
+
+#[test]
+fn e32_a_rename_takes_the_history_along() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("usb7", "far7");
+        send("usb7", 900, 5);
+        let base = kernel("usb7");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("usb7", 900, 10);
+        check(&daemon, "usb7", minus(kernel("usb7"), base));
+        ip("link set usb7 down");
+        ip("link set usb7 name wan7");
+        ip("link set wan7 up");
+        send("wan7", 900, 20);
+        wait_until("the new name is known", || daemon.get("/api/interfaces")["wan7"]["monitored"] == true);
+        check(&daemon, "wan7", minus(kernel("wan7"), base));
+        assert_eq!(daemon.interface("wan7")["lifetime_tx_bytes"], 30 * 900);
+        assert_eq!(listed(&daemon, "usb7"), Value::Null, "the old name stands for nothing");
+        daemon.stop();
+
+        send("wan7", 900, 1);
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        check(&daemon, "wan7", minus(kernel("wan7"), base));
+    });
+}
+
+/// Renamed while nobody looked: the number of the link is the same, and so is the boot.
+#[test]
+fn e32_a_rename_during_a_stop_takes_the_history_along() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("usb7", "far7");
+        send("usb7", 900, 5);
+        let base = kernel("usb7");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("usb7", 900, 10);
+        daemon.collect();
+        // The end waits for the disk for 2 s only: without a base on it there is nothing to go on with.
+        wait_until("a base is on disk", || disk::stored(&daemon) > 0);
+        daemon.stop();
+        ip("link set usb7 down");
+        ip("link set usb7 name wan7");
+        ip("link set wan7 up");
+        send("wan7", 900, 20);
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        check(&daemon, "wan7", minus(kernel("wan7"), base));
+    });
+}
+
+/// Made anew between two ticks with more traffic than the old one had: by name alone this looks like a small rise.
+#[test]
+fn e11_a_link_made_anew_counts_from_zero() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("ppp7", "far7");
+        send("ppp7", 1000, 1);
+        let mut base = kernel("ppp7");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        // What the links before this one had carried when they were last looked at.
+        let mut before = [0; 8];
+        for frames in [10, 50, 7] {
+            send("ppp7", 1000, frames);
+            daemon.collect();
+            before = plus(before, minus(kernel("ppp7"), base));
+            base = [0; 8];
+            assert_eq!(daemon.booked("ppp7"), before);
+            ip("link delete ppp7");
+            cable("ppp7", "far7");
+        }
+        send("ppp7", 1000, 90);
+        daemon.ticks(1);
+        check(&daemon, "ppp7", plus(before, kernel("ppp7")));
+        let highest = daemon.export("ppp7").iter().map(|row| row["tx_bytes"].as_u64().expect("a number")).max();
+        assert!(highest <= Some(90_000), "no sample is larger than what was sent: {highest:?}");
+        assert_eq!(daemon.interface("ppp7")["lifetime_tx_bytes"], 157_000);
+    });
+}
+
+/// The same while the program was not there.
+#[test]
+fn e11_a_link_made_anew_during_a_stop_counts_from_zero() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("ppp7", "far7");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("ppp7", 1000, 10);
+        check(&daemon, "ppp7", kernel("ppp7"));
+        let before = kernel("ppp7");
+        daemon.stop();
+        ip("link delete ppp7");
+        cable("ppp7", "far7");
+        send("ppp7", 1000, 50);
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        check(&daemon, "ppp7", plus(before, kernel("ppp7")));
+    });
+}
+
+#[test]
+fn e31_a_link_that_is_gone_keeps_its_history_and_its_place() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("usb7", "far7");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("usb7", 800, 10);
+        send("wan0", 800, 1);
+        daemon.collect();
+        let expect = kernel("usb7");
+        ip("link delete usb7");
+        daemon.ticks(2);
+        assert_eq!(listed(&daemon, "usb7")["status"], "down");
+        assert_eq!(daemon.booked("usb7"), expect);
+        send("wan0", 800, 2);
+        check(&daemon, "wan0", kernel("wan0"));
+        daemon.stop();
+
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        assert_eq!(listed(&daemon, "usb7")["status"], "down", "after a restart");
+        assert_eq!(daemon.booked("usb7"), expect, "after a restart");
+        assert_eq!(daemon.interface("usb7")["lifetime_tx_bytes"], 8000);
+    });
+}
+
+#[test]
+fn a_link_moved_in_brings_a_base_and_no_traffic() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        let here = daemon.pid();
+        in_namespace(|| {
+            cable("wan0", "lan0");
+            send("wan0", 1000, 30);
+            send("lan0", 1000, 20);
+            ip(&format!("link set wan0 netns {here}"));
+            ip(&format!("link set lan0 netns {here}"));
+        });
+        ip("link set wan0 up");
+        ip("link set lan0 up");
+        assert_eq!(kernel("wan0")[1], 30_000, "the kernel keeps counters over a move");
+        let base = kernel("wan0");
+        wait_until("it is watched", || listed(&daemon, "wan0")["monitored"] == true);
+        daemon.ticks(1);
+        send("wan0", 500, 3);
+        check(&daemon, "wan0", minus(kernel("wan0"), base));
+        assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], 1500);
+    });
+}
+
+#[test]
+fn e29_veth_and_loopback_are_left_out_and_say_why() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("veth7", "far7");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("veth7", 1000, 5);
+        daemon.ticks(1);
+        for name in ["veth7", "lo"] {
+            assert_eq!(listed(&daemon, name)["monitored"], false, "{name}");
+            assert!(reason(&daemon, name).len() > 5, "{name}: {:?}", reason(&daemon, name));
+            assert_eq!(daemon.booked(name), [0; 8], "{name}");
+        }
+        // By name, not by kind: a container's own eth0 is a veth too.
+        send("far7", 1000, 5);
+        daemon.collect();
+        assert_eq!(listed(&daemon, "far7")["monitored"], true);
+        daemon.stop();
+
+        let base = kernel("veth7");
+        let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "veth*"]].concat());
+        daemon.ticks(1);
+        send("veth7", 1000, 5);
+        check(&daemon, "veth7", minus(kernel("veth7"), base));
+        assert_eq!(listed(&daemon, "veth7")["monitored"], true);
+        assert_eq!(reason(&daemon, "veth7"), "");
+        daemon.stop();
+
+        let daemon = Daemon::start(&dir, &[&FAST[..], &["--ignore", "far*"]].concat());
+        daemon.ticks(1);
+        assert_eq!(listed(&daemon, "far7")["monitored"], false);
+        assert!(reason(&daemon, "far7").contains("far*"), "{:?}", reason(&daemon, "far7"));
+    });
+}
+
+#[test]
+fn an_inactive_link_waits_and_loses_nothing() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(2);
+        assert_eq!(kernel("wan0"), [0; 8], "the test's own silence");
+        assert_eq!(listed(&daemon, "wan0")["monitored"], false);
+        assert!(reason(&daemon, "wan0").len() > 5, "{:?}", reason(&daemon, "wan0"));
+        assert_eq!(daemon.export("wan0").len(), 0);
+        send("wan0", 1500, 25);
+        send("lan0", 60, 1);
+        check(&daemon, "wan0", kernel("wan0"));
+        assert_eq!(daemon.booked("wan0")[1], 37_500);
+        assert_eq!(listed(&daemon, "wan0")["monitored"], true);
+        assert_eq!(reason(&daemon, "wan0"), "");
+        daemon.stop();
+    });
+}
+
+/// Inactive at the end of one run, active before the next: it was known to be at zero, so everything counts.
+#[test]
+fn an_inactive_links_first_traffic_during_a_stop_counts() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(2);
+        daemon.stop();
+        send("wan0", 1500, 25);
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("wan0", 1500, 1);
+        check(&daemon, "wan0", kernel("wan0"));
+    });
+}
+
+#[test]
+fn the_default_route_makes_the_primary_when_it_qualifies() {
+    in_namespace(|| {
+        cable("wan0", "far0");
+        cable("lan0", "far1");
+        ip("address add 10.7.0.2/24 dev wan0");
+        ip("route add default via 10.7.0.1 dev wan0");
+        primary(("wan0", 20), ("lan0", 400), "wan0");
+    });
+}
+
+#[test]
+fn the_busiest_is_the_primary_when_the_default_route_is_idle() {
+    in_namespace(|| {
+        cable("wan0", "far0");
+        cable("lan0", "far1");
+        cable("lan1", "far2");
+        ip("address add 10.7.0.2/24 dev wan0");
+        ip("route add default via 10.7.0.1 dev wan0");
+        primary(("lan0", 20), ("lan1", 400), "lan1");
+    });
+}
+
+/// Some traffic on two links, until the program has made up its mind.
+fn primary(one: (&str, usize), other: (&str, usize), expect: &str) {
+    let dir = Dir::new();
+    // The far ends carry the same: they would be just as good.
+    let daemon = Daemon::start(&dir, &[&FAST[..], &["--ignore", "far*"]].concat());
+    let found = || -> Vec<String> {
+        let all = daemon.get("/api/interfaces");
+        let rows = all.as_object().expect("an object");
+        rows.iter().filter(|(_, row)| row["primary"] == true).map(|(name, _)| name.clone()).collect()
+    };
+    let deadline = std::time::Instant::now() + 2 * PATIENCE;
+    while found().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "no primary; log: {:#?}", daemon.log());
+        for (name, frames) in [one, other] {
+            send(name, 1000, frames);
+        }
+        rest(300);
+    }
+    assert_eq!(found(), [expect]);
+    assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], expect);
+}
+
+#[test]
+fn orders_act_at_once_and_survive_a_restart() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let base = kernel("wan0");
+        let status = |daemon: &Daemon| daemon.get("/collector/status");
+
+        // 30 s by default: what happens in this test happens because it was asked for.
+        let daemon = Daemon::start(&dir, &[]);
+        wait_until("the first tick", || daemon.polls() > 0);
+        assert_eq!(status(&daemon)["is_running"], true);
+        send("wan0", 1000, 10);
+        let answer = daemon.collect();
+        assert!(answer["interfaces_collected"].as_u64() >= Some(1), "{answer}");
+        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base));
+
+        let answer = daemon.put("/api/config/collection-interval", json!({"collection_interval": 1}));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["collection_interval_seconds"], 1);
+        daemon.ticks(2);
+
+        let answer = daemon.post("/collector/stop");
+        assert_eq!(answer["status"], "stopped");
+        assert_eq!(status(&daemon)["is_running"], false);
+        let before = minus(kernel("wan0"), base);
+        let polls = daemon.polls();
+        send("wan0", 1000, 100);
+        let during = kernel("wan0");
+        rest(2500);
+        assert_eq!(daemon.polls(), polls, "a stopped collector polls");
+        assert_eq!(daemon.booked("wan0"), before, "a stopped collector books");
+        daemon.kill();
+
+        let daemon = Daemon::start(&dir, &[]);
+        assert_eq!(status(&daemon)["is_running"], false, "the stop survives a restart");
+        let interval = daemon.get("/api/config/collection-interval");
+        assert_eq!(interval["collection_interval_seconds"], 1, "the interval survives a restart");
+        assert_eq!(daemon.post("/collector/start")["status"], "running");
+        assert_eq!(daemon.post("/collector/start")["status"], "running", "twice is not an error");
+        assert_eq!(status(&daemon)["is_running"], true);
+        daemon.ticks(1);
+        send("wan0", 1000, 3);
+        daemon.collect();
+        let after = minus(kernel("wan0"), during);
+        assert_eq!(daemon.booked("wan0"), plus(before, after), "nothing of the stop, all of the rest");
+    });
+}
+
+/// A stop and a start within one run: the traffic in between is nobody's.
+#[test]
+fn a_pause_books_nothing() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("wan0", 1000, 4);
+        // What passed up to the stop counts, although no tick has seen it yet.
+        daemon.collect();
+        daemon.post("/collector/stop");
+        let stopped = kernel("wan0");
+        send("wan0", 1000, 100);
+        let started = kernel("wan0");
+        daemon.post("/collector/start");
+        daemon.ticks(1);
+        send("wan0", 1000, 2);
+        check(&daemon, "wan0", plus(stopped, minus(kernel("wan0"), started)));
+    });
+}
+
+#[test]
+fn choosing_interfaces_acts_at_once_and_survives() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("wan0", 1000, 2);
+        daemon.collect();
+        let answer = daemon.put("/api/config/interfaces", json!({"interfaces": ["wan0", "nope"]}));
+        assert_eq!((answer.status, answer.json()["detail"].clone()), (400, json!("Invalid interfaces: nope")));
+        let answer = daemon.put("/api/config/interfaces", json!({"interfaces": ["wan0"]}));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let before = daemon.booked("lan0");
+        send("wan0", 1000, 2);
+        check(&daemon, "wan0", kernel("wan0"));
+        assert_eq!(daemon.booked("lan0"), before);
+        assert_eq!(listed(&daemon, "lan0")["monitored"], false);
+        daemon.kill();
+        let daemon = Daemon::start(&dir, &FAST);
+        assert_eq!(daemon.get("/api/config/interfaces")["interfaces"], json!(["wan0"]));
+        daemon.ticks(1);
+        assert_eq!(listed(&daemon, "lan0")["monitored"], false);
+        assert_eq!(daemon.put("/api/config/interfaces", json!({"interfaces": []})).status, 200);
+        daemon.ticks(1);
+        assert_eq!(listed(&daemon, "lan0")["monitored"], true);
+    });
+}

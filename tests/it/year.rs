@@ -1,0 +1,217 @@
+//! A simulated year of a router with 24 interfaces through the real sampler, writer and store, with a clock and a
+//! kernel that are data. Every level's sums must agree with the input to the byte, and the file stay small.
+
+use std::sync::{Arc, Mutex};
+
+use crate::simulated::{Hand, Kept, Kernel};
+use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
+use net_pulse::config::Config;
+use net_pulse::http::{self, Ask, Context};
+use net_pulse::live::Live;
+use net_pulse::model::{Bucket, Counters, Resolution};
+use net_pulse::sampler::{Sampler, Start};
+use net_pulse::source::Woken;
+use net_pulse::store::{Options, Reader, Store};
+use net_pulse::writer::Writer;
+
+const DAY_S: i64 = 86_400;
+const TICK_S: u64 = 30;
+const FLUSH_S: u64 = 300;
+
+/// 24 interfaces: 2 at 1 MB/s with noise, 4 at 20 kB/s, 6 at 200 B/s now and then, 12 idle since they first moved.
+struct Router {
+    counters: Kept,
+    random: Mutex<u64>,
+}
+
+impl Router {
+    fn new() -> Router {
+        // All have moved before, so that all are kept.
+        let counters = vec![Counters([1000, 1000, 10, 10, 0, 0, 0, 0]); 24];
+        Router { counters: Arc::new(Mutex::new(counters)), random: Mutex::new(1) }
+    }
+
+    fn below(&self, bound: u64) -> u64 {
+        let mut state = self.random.lock().unwrap();
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state % bound
+    }
+
+    fn pass(&self, seconds: u64) {
+        for (at, counters) in self.counters.lock().unwrap().iter_mut().enumerate() {
+            let (rx, tx, packet) = match at {
+                0..2 => (seconds * (700_000 + self.below(600_000)), seconds * (70_000 + self.below(60_000)), 1100),
+                2..6 => (seconds * (14_000 + self.below(12_000)), seconds * (1400 + self.below(1200)), 600),
+                6..12 if self.below(10) == 0 => (seconds * self.below(400), seconds * self.below(400), 150),
+                _ => continue,
+            };
+            let errors = u64::from(self.below(1000) == 0);
+            let passed = [rx, tx, rx / packet + 1, tx / packet + 1, errors, 0, errors, 0];
+            counters.add(&Counters(passed));
+        }
+    }
+}
+
+fn sum(buckets: &[Bucket]) -> Counters {
+    let mut sum = Counters::ZERO;
+    buckets.iter().for_each(|bucket| sum.add(&bucket.sum));
+    sum
+}
+
+/// A place in memory where there is one: the year is 105,000 transactions, and this is no test of the machine's disk.
+fn folder() -> std::path::PathBuf {
+    let memory = std::path::Path::new("/dev/shm");
+    let base = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    base.join(format!("net-pulse-year-{}", std::process::id()))
+}
+
+struct Cleared(std::path::PathBuf);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_year_of_24_interfaces() {
+    let days: i64 = std::env::var("NETPULSE_TEST_DAYS").ok().and_then(|days| days.parse().ok()).unwrap_or(365);
+    let folder = Cleared(folder());
+    // With both changes of the clock in it.
+    let zone = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let start_unix = BUILD_FLOOR + 5 * DAY_S;
+    let path = folder.0.join("year.db");
+    let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
+    let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 50_000, unix_ms: start_unix * 1000 + 400 })));
+    let (interval, flush) = (TICK_S.to_string(), FLUSH_S.to_string());
+    let config = Config::saved(&[("interval", &interval), ("flush", &flush)]);
+    let live = Arc::new(Live::new(config, zone.clone()));
+    let router = Arc::new(Router::new());
+    let first: Vec<Counters> = router.counters.lock().unwrap().clone();
+    let start = Start {
+        records: opened.records,
+        next_seq: opened.next_seq,
+        keeper: Keeper::new(BUILD_FLOOR, opened.newest),
+        boot: "boot".to_string(),
+        primary_found: String::new(),
+    };
+    let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
+    let mut sampler =
+        Sampler::new(Box::new(Kernel(router.counters.clone())), reopen, live.clone(), clock.clone(), start);
+    let reader = opened.store.reader().unwrap();
+    let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
+
+    let ticks = days * DAY_S / TICK_S as i64;
+    let (mut passed_s, mut saved_s) = (0u64, 0u64);
+    sampler.step(Woken::default());
+    writer.save().unwrap();
+    while passed_s < ticks as u64 * TICK_S {
+        // The first ten seconds end with a reading of their own.
+        let sleep = sampler.step(Woken::default()).as_millis() as u64;
+        let mut now = clock.0.lock().unwrap();
+        now.mono_ms += sleep;
+        now.unix_ms += sleep as i64;
+        drop(now);
+        router.pass(sleep / 1000);
+        passed_s += sleep / 1000;
+        if passed_s - saved_s >= FLUSH_S {
+            writer.save().unwrap();
+            saved_s = passed_s;
+        }
+    }
+    sampler.step(Woken::default());
+    writer.save().unwrap();
+
+    let end_unix = start_unix + passed_s as i64 + 1;
+    let last: Vec<Counters> = router.counters.lock().unwrap().clone();
+    let state = live.lock();
+    assert_eq!(state.interfaces.len(), 24);
+    for iface in &state.interfaces {
+        let id = iface.id.unwrap();
+        let at: usize = iface.name["eth".len()..].parse().unwrap();
+        let input = Counters(std::array::from_fn(|field| last[at].0[field] - first[at].0[field]));
+        assert_eq!(iface.lifetime, input, "lifetime of {}", iface.name);
+        let of = |level, from, to| reader.buckets(level, id, from, to, &zone, &[]).unwrap();
+        for level in [Resolution::Hour, Resolution::Day] {
+            assert_eq!(sum(&of(level, 0, end_unix + DAY_S)), input, "{level:?} of {}", iface.name);
+        }
+        agree(&of, end_unix);
+        let days = of(Resolution::Day, 0, end_unix + DAY_S);
+        let lengths: Vec<i64> = days.iter().map(|day| (day.to - day.from) / 3600).collect();
+        if days.len() > 300 {
+            assert_eq!(
+                (
+                    lengths.iter().filter(|hours| **hours == 23).count(),
+                    lengths.iter().filter(|hours| **hours == 25).count()
+                ),
+                (1, 1)
+            );
+        }
+        assert!(
+            days.iter().all(|day| day.rx_peak * ((day.to - day.from) as u64) >= day.sum.rx_bytes()),
+            "a peak is no less than the average"
+        );
+    }
+    drop(state);
+    let size = reader.facts().unwrap().size_bytes;
+    println!("{days} days: {size} bytes on disk");
+    assert!(size <= 8_000_000, "{size} bytes");
+    time_series(reader, live, clock, &folder.0);
+}
+
+/// The finer levels hold the newest part of the same story: over what they keep, in whole units of the coarser level,
+/// their sums are its sums.
+fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
+    for (fine, coarse, kept_days) in
+        [(Resolution::FiveMinutes, Resolution::Hour, 89), (Resolution::Hour, Resolution::Day, 360)]
+    {
+        let all = of(coarse, end - kept_days * DAY_S, end + DAY_S);
+        let whole = &all[usize::from(all.len() > 1)..];
+        let (from, to) = (whole[0].from, whole[whole.len() - 1].to);
+        let fine_sum = of(fine, from, to).into_iter().filter(|bucket| bucket.from >= from).collect::<Vec<_>>();
+        assert_eq!(sum(&fine_sum), sum(whole), "{fine:?} against {coarse:?}");
+    }
+    // A sample lies in one piece where cells cut it in two: the cells over its whole time are the sum.
+    let samples = of(Resolution::Sample, end - 6 * DAY_S, end + DAY_S);
+    assert!(samples.len() as i64 >= 2 * 60 * 24 * 5, "{}", samples.len());
+    let cells = of(Resolution::FiveMinutes, samples[0].to, end + DAY_S);
+    let inner: Vec<Bucket> = cells.into_iter().filter(|cell| cell.from >= samples[0].to).collect();
+    let tail: Vec<Bucket> = samples.iter().copied().filter(|sample| sample.from >= inner[0].from).collect();
+    let (cells, samples) = (sum(&inner), sum(&tail));
+    let one = tail.iter().map(|sample| sample.sum.rx_bytes()).max().unwrap_or(0);
+    assert!(cells.rx_bytes().abs_diff(samples.rx_bytes()) <= one, "{cells:?} {samples:?}");
+}
+
+/// For the eye, not for a verdict: `cargo test --release --test it year -- --nocapture`.
+fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::path::Path) {
+    let context = Context {
+        live,
+        reader: Mutex::new(Some(reader)),
+        clock: clock.clone(),
+        database: folder.join("year.db"),
+        machine: Box::new(net_pulse::model::Machine::default),
+        find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+        listening: Vec::new(),
+        guard: http::Guard::new(folder.to_path_buf(), None, false, false),
+        notes: http::Notes::default(),
+    };
+    let now = clock.now().unix_ms / 1000;
+    for (name, seconds) in [("1 h", 3600), ("24 h", DAY_S), ("30 d", 30 * DAY_S), ("1 y", 365 * DAY_S)] {
+        let target = format!("/api/traffic/series?interface=eth0&from={}&to={now}", now - seconds);
+        let ask = Ask { method: "GET", target: &target, ..Ask::default() };
+        let mut micros: Vec<u128> = Vec::new();
+        let mut bytes = 0;
+        for _ in 0..21 {
+            let begin = std::time::Instant::now();
+            let answer = http::answer(&context, &ask);
+            assert_eq!(answer.status, 200);
+            let body = answer.body.whole(&context).unwrap();
+            micros.push(begin.elapsed().as_micros());
+            bytes = body.len();
+        }
+        micros.sort_unstable();
+        println!("series over {name}: {} us, {bytes} bytes", micros[micros.len() / 2]);
+    }
+}
