@@ -569,9 +569,10 @@ fn read_slowly(target: &Target, number: u8) -> Vec<Vec<u8>> {
         let mut stream = target.send_from(number, get("/api/export/traffic").as_bytes());
         let mut last = Vec::new();
         let mut block = [0; 8192];
-        while let Ok(count @ 1..) = stream.read(&mut block)
-            && !ended()
-        {
+        while let Ok(count @ 1..) = stream.read(&mut block) {
+            if ended() {
+                break;
+            }
             last = block[..count].to_vec();
             rest(40);
         }

@@ -70,10 +70,8 @@ fn lane_of_lives(seed: u64) {
             while !over.load(Ordering::Relaxed) {
                 wire.send(EVERYBODY, QUIET, 1000, 3);
                 // It may be gone at any moment: no answer is no fault.
-                if let Ok(answer) = ask_quietly(&daemon, "POST", "/collector/collect")
-                    && answer.status == 200
-                    && !calm
-                {
+                let collected = ask_quietly(&daemon, "POST", "/collector/collect");
+                if collected.is_ok_and(|answer| answer.status == 200) && !calm {
                     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGHUP);
                 }
                 if let Ok(answer) = ask_quietly(&daemon, "GET", "/api/system/health") {

@@ -30,10 +30,7 @@ type Files = BTreeMap<String, Vec<u8>>;
 fn unhex(text: &str) -> Vec<u8> {
     let digits = text.as_bytes();
     let byte = |four: &[u8]| u8::from_str_radix(std::str::from_utf8(&four[2..]).expect("ASCII"), 16).expect("hex");
-    assert!(
-        digits.len() % 4 == 0 && digits.chunks(4).all(|four| four.starts_with(b"\\x")),
-        "no -xx string: {text}"
-    );
+    assert!(digits.len() % 4 == 0 && digits.chunks(4).all(|four| four.starts_with(b"\\x")), "no -xx string: {text}");
     digits.chunks(4).map(byte).collect()
 }
 
