@@ -19,7 +19,7 @@ pub enum Refusal {
 pub struct Lock(Option<Flock<File>>);
 
 impl Lock {
-    /// Waits for nobody. A file that cannot be locked is handed back open.
+    /// Does not wait: a file that cannot be locked is handed back, still open.
     pub fn take(file: File) -> Result<Lock, (File, Refusal)> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Lock(Some(lock))),

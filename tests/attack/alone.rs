@@ -13,7 +13,7 @@ const ALONE: &str = "NET_PULSE_TEST_ALONE";
 /// Thousands of connections, and what else the tests beside have open.
 const DESCRIPTORS: u64 = 8192;
 
-/// Attacks would be each other's: whoever holds this is the only one.
+/// Two attacks at once would spoil what each of them measures: a test holds this while it attacks.
 pub fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

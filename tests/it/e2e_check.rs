@@ -59,7 +59,7 @@ fn a_daemon_that_is_well_and_then_gone() {
         let daemon = daemon(&dir, &["--host", "127.0.0.1"]);
         let port = daemon.port().to_string();
         well(&check(&["--host", "127.0.0.1", "--port", &port]));
-        // As in a unit or a container, where nobody types anything.
+        // As in a unit or a container: there is no terminal.
         well(&check_in(&[], &[("NETPULSE_HOST", "127.0.0.1"), ("NETPULSE_PORT", &port)]));
         // No further setting, and the name stands for both families.
         well(&check(&["--port", &port]));
