@@ -1,3 +1,3 @@
-//! What several rooms need of the operating system, so that not each of them has to name it.
+//! What several modules need of the operating system, in one place for each thing.
 
 pub mod lock;

@@ -1,5 +1,4 @@
-//! A long history for the program to find at its start. Written by the program's own store: what it looks like on disk is
-//! that one's affair.
+//! A long history for the program to find at its start, written by the program's own store.
 
 use crate::common::past::{Random, record, save, unix};
 use net_pulse::clock::Zone;

@@ -1,5 +1,5 @@
-//! What a history is written with, for the program to find at its start. By the program's own store: what it looks like on
-//! disk is that one's affair.
+//! What a history is written with, for the program to find at its start. The program's own store writes it, so no test has to
+//! know what it looks like on disk.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

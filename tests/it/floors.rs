@@ -198,6 +198,24 @@ fn e51_nothing_that_a_32_bit_router_lacks() {
     assert_eq!(after("use std::sync::atomic::AtomicU64;", "AtomicU64").count(), 1);
 }
 
+/// SQLite is built without these (`.cargo/config.toml`): it takes them in the definition of a view, a trigger or a default, and
+/// fails when they are used.
+#[test]
+fn no_sql_asks_for_what_the_built_in_sqlite_lacks() {
+    const LACKING: [&str; 7] = ["json", "strftime(", "datetime(", " date(", "julianday(", "unixepoch(", "USING "];
+    let mut sources: Vec<(String, String)> = files().into_iter().map(|file| (file.path, file.code)).collect();
+    sources.retain(|(path, _)| path.starts_with("store/"));
+    for entry in fs::read_dir("src/store/schema").expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        sources.push((entry.display().to_string(), fs::read_to_string(&entry).expect("text")));
+    }
+    assert!(sources.iter().any(|(path, _)| path.ends_with(".sql")));
+    for (path, code) in sources {
+        for word in LACKING {
+            assert!(!code.contains(word), "{path}: {word}; see .cargo/config.toml");
+        }
+    }
+}
+
 /// A table of rules that no text can break would be no check.
 #[test]
 fn each_kind_of_fault_is_seen() {
