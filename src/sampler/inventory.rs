@@ -92,7 +92,7 @@ impl Sampler {
                     }
                 }
                 LinkEvent::Lost => self.births.clear(),
-                LinkEvent::Addresses => {}
+                LinkEvent::Changed { .. } | LinkEvent::Addresses => {}
             }
         }
         self.reports = reports;

@@ -57,9 +57,11 @@ pub struct Woken {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// A link was reported, with its counters at that moment: zero for a link that was just made, what it brought along
-    /// for one that was moved in from another namespace. Also sent for a change of a known link.
+    /// A link has come, with its counters at that moment: zero for a link that was just made, what it brought along for
+    /// one that was moved in from another namespace.
     Seen { ifindex: u32, counters: Counters },
+    /// Something about a link that was there before.
+    Changed { ifindex: u32 },
     /// A link was destroyed or left this namespace; with its counters at that moment, where they were told.
     Gone { ifindex: u32, last: Option<Counters> },
     /// Addresses changed.

@@ -422,10 +422,14 @@ pub fn event(order: Order, message: &Message<'_>) -> Parsed<LinkEvent> {
     match message.kind {
         RTM_NEWLINK => {
             let wireless = |(kind, _): (u16, &[u8])| kind == IFLA_WIRELESS;
+            // The kernel sets every bit of `ifi_change` for a link that was registered or moved in, and for no other: see
+            // `rtnl_configure_link` and `register_netdevice`. A carrier that comes while we start is no new link.
+            let is_new = order.u32(message.body, 12) == Some(u32::MAX);
             match link_counters(order, message.body) {
-                Ok(reading) => {
-                    Ok(reading.map(|reading| LinkEvent::Seen { ifindex: reading.ifindex, counters: reading.counters }))
+                Ok(Some(reading)) if is_new => {
+                    Ok(Some(LinkEvent::Seen { ifindex: reading.ifindex, counters: reading.counters }))
                 }
+                Ok(reading) => Ok(reading.map(|reading| LinkEvent::Changed { ifindex: reading.ifindex })),
                 // A wireless driver's own notices (a scan has ended, a station has gone) come as links without counters.
                 Err(Malformed) if Attributes::behind(order, message.body, LINK_HEADER).any(wireless) => Ok(None),
                 Err(Malformed) => Err(Malformed),
@@ -519,8 +523,19 @@ mod tests {
     }
 
     fn link_body(order: Order, family: u8, ifindex: u32, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
-        let start = [&[family, 0][..], &two(order, 1), &four(order, ifindex), &four(order, flags), &[0; 4]].concat();
-        [start, attributes.concat()].concat()
+        changed_body(order, family, ifindex, flags, 0, attributes)
+    }
+
+    fn changed_body(
+        order: Order,
+        family: u8,
+        ifindex: u32,
+        flags: u32,
+        change: u32,
+        attributes: &[Vec<u8>],
+    ) -> Vec<u8> {
+        let numbers = [ifindex, flags, change].map(|number| four(order, number)).concat();
+        [&[family, 0][..], &two(order, 1), &numbers, &attributes.concat()].concat()
     }
 
     fn stats_body(order: Order, ifindex: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
@@ -846,8 +861,18 @@ mod tests {
         fn wireless(order: Order) -> Vec<Vec<u8>> {
             vec![attribute(order, IFLA_IFNAME, b"wlan0\0"), attribute(order, IFLA_WIRELESS, &[0; 8])]
         }
-        let seen = LinkEvent::Seen { ifindex: 3, counters: COUNTED };
-        check(RTM_NEWLINK, 0, with_counters, Ok(Some(seen)));
+        check(RTM_NEWLINK, 0, with_counters, Ok(Some(LinkEvent::Changed { ifindex: 3 })));
+        for order in BOTH {
+            for (change, expect) in [
+                (u32::MAX, LinkEvent::Seen { ifindex: 3, counters: COUNTED }),
+                (u32::MAX >> 1, LinkEvent::Changed { ifindex: 3 }),
+                (1, LinkEvent::Changed { ifindex: 3 }),
+            ] {
+                let body = changed_body(order, 0, 3, 0, change, &with_counters(order));
+                let bytes = message(order, RTM_NEWLINK, 0, 0, &body);
+                assert_eq!(event(order, &first(order, &bytes)), Ok(Some(expect)), "{change:x}");
+            }
+        }
         check(RTM_NEWLINK, 0, none, Err(Malformed));
         check(RTM_NEWLINK, 0, wireless, Ok(None));
         check(RTM_DELLINK, 0, none, Ok(Some(LinkEvent::Gone { ifindex: 3, last: None })));
