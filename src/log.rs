@@ -1,7 +1,7 @@
 //! Diagnostics on standard error, one line each. simple_logger decides what is worth a line; the line is written here,
 //! because its own way of printing panics when standard error is gone, and a daemon outlives its terminal.
 //!
-//! Nobody waits for whoever reads it: a pipe whose reader has stopped would otherwise stop sampling, saving and ending.
+//! The program never waits for its reader: a pipe that is not read would otherwise stop sampling, saving and ending.
 //! O_NONBLOCK would be the usual way, but it belongs to the open file, which is shared with the shell or supervisor
 //! that started this, and would make their writes fail. So it asks before each write whether there is room.
 

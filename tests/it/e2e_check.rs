@@ -53,7 +53,7 @@ fn daemon(dir: &Dir, settings: &[&str]) -> Daemon {
 
 #[test]
 fn a_daemon_that_is_well_and_then_gone() {
-    // A port that was given back stays free where nobody else is.
+    // A port that was given back stays free, for no other test is in this namespace.
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = daemon(&dir, &["--host", "127.0.0.1"]);
