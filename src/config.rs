@@ -71,7 +71,7 @@ const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 pub const LONGEST_TEXT: usize = 4096;
 
 #[rustfmt::skip]
-pub static SETTINGS: [Setting; 25] = [
+pub static SETTINGS: [Setting; 26] = [
     Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on; repeatable (default: all, IPv4 and IPv6)" },
     Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::Nobody, help: "port to listen on; 0 picks one and the log says which" },
     Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
@@ -98,6 +98,7 @@ pub static SETTINGS: [Setting; 25] = [
     Setting { key: "running", flag: None, environment: None, kind: Kind::Switch, default: "true", change: Change::People, help: "whether samples are taken" },
     // So that a restart has a headline at once.
     Setting { key: "primary_found", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the primary as last found" },
+    Setting { key: "newest_link", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the highest ifindex so far, behind its namespace" },
 ];
 
 /// Where a value comes from. Later ones beat earlier ones.

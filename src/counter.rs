@@ -1,10 +1,11 @@
 //! Two readings of one interface's counters, and what happened between them. Pure: no clock, no kernel, no names.
 //!
-//! The kernel's counters only rise, so a fall is a reset: the interface was made anew (PPPoE, Wi-Fi, a VPN) and counts
-//! from zero. Booking a rollover there instead is how other monitors come by their phantom +4 GiB. A rollover is
-//! believed only where it is proven.
+//! The kernel's counters only rise. When all of them fall, the interface was made anew (PPPoE, Wi-Fi, a VPN) and counts
+//! from zero. When one falls and the others rise, a driver or a modem has reported nonsense for a moment. Booking a
+//! rollover in either case is how other monitors come by their phantom +4 GiB: a rollover is believed only where it is
+//! proven.
 
-use crate::model::{Counters, RX_BYTES, RX_PACKETS, TX_BYTES, TX_PACKETS, Width};
+use crate::model::{COUNTER_NAMES, Counters, RX_BYTES, RX_PACKETS, TX_BYTES, TX_PACKETS, Width};
 
 /// What the second reading means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,9 @@ pub enum Change {
     Wrap(Counters),
     /// The counters began again from zero; this is what has passed since.
     Reset(Counters),
+    /// Some counters fell while others rose, by no rollover. Nothing is booked for the fall: a counter that stands at or
+    /// above its old value at the next reading goes on from there, another from where it has fallen to.
+    Dip { delta: Counters, fell: [bool; 8] },
     /// Everything reads zero for the first time: some drivers do so for one reading and recover. Keep the previous
     /// reading and look again.
     Held,
@@ -30,8 +34,6 @@ pub struct Between {
     /// What the link says of itself, often wrong: 10 on a tun that carries a gigabit. It decides only what is ambiguous.
     pub speed_mbit: Option<u32>,
     pub width: Width,
-    /// The previous reading was held back (`Change::Held`) one reading ago.
-    pub held: bool,
 }
 
 /// No link reaches 1 Tbit/s; bond drivers were seen to report 471.
@@ -40,28 +42,87 @@ const CEILING_MBIT: u64 = 1_000_000;
 const ORDINARY_MBIT: u64 = 10_000;
 /// A 64-bit counter wraps only if it stood this close below its top.
 const LAST_STRETCH: u64 = 1 << 40;
+const SMALLEST_FRAME: u64 = 14;
+/// What counts as one packet: after GRO up to 64 KiB, with BIG TCP up to eight times that (`GSO_MAX_SIZE` in
+/// include/linux/netdevice.h).
+const LARGEST_FRAME: u64 = 8 * 65_536;
 
-pub fn compare(before: &Counters, after: &Counters, between: &Between) -> Change {
-    let fell: [bool; 8] = std::array::from_fn(|at| after.0[at] < before.0[at]);
-    if !fell.contains(&true) {
-        let delta = Counters(std::array::from_fn(|at| after.0[at] - before.0[at]));
-        let ceiling = bytes_at(CEILING_MBIT.max(4 * speed(between)), between.elapsed_ms);
-        return match excess(&delta, ceiling) {
-            Some(bytes) => Change::Implausible(bytes),
-            None => Change::Plain(delta),
-        };
+/// Each direction's bytes and packets: what a link that carries anything counts.
+const DIRECTIONS: [(usize, usize); 2] = [(RX_BYTES, RX_PACKETS), (TX_BYTES, TX_PACKETS)];
+
+/// What the next reading is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Baseline {
+    pub counters: Counters,
+    /// Counters that fell at the latest reading, and what they fell to. `counters` still has their old values.
+    fell: [bool; 8],
+    low: Counters,
+    /// Everything read zero at the latest reading.
+    zero: bool,
+}
+
+impl Baseline {
+    pub fn new(counters: Counters) -> Baseline {
+        Baseline { counters, fell: [false; 8], low: Counters::ZERO, zero: false }
     }
-    if after.is_zero() && !between.held {
+
+    /// Whether the bytes of the latest reading are uncertain: one of them is held.
+    pub fn is_blind(&self) -> bool {
+        self.fell[RX_BYTES] || self.fell[TX_BYTES]
+    }
+
+    /// Compares with a later reading, and goes on from that.
+    pub fn advance(&mut self, after: &Counters, between: &Between) -> Change {
+        let mut before = self.counters;
+        for at in 0..8 {
+            if self.fell[at] && after.0[at] < before.0[at] {
+                before.0[at] = self.low.0[at];
+            }
+        }
+        let change = compare(&before, after, between, self.zero);
+        match change {
+            Change::Held => self.zero = true,
+            Change::Dip { fell, .. } => {
+                let counters = Counters(std::array::from_fn(|at| if fell[at] { before.0[at] } else { after.0[at] }));
+                *self = Baseline { counters, fell, low: *after, zero: false };
+            }
+            _ => *self = Baseline::new(*after),
+        }
+        change
+    }
+}
+
+/// `zero`: the reading before this one was zero throughout, and was held back.
+fn compare(before: &Counters, after: &Counters, between: &Between, zero: bool) -> Change {
+    let mut fell: [bool; 8] = std::array::from_fn(|at| after.0[at] < before.0[at]);
+    let mut delta = Counters(std::array::from_fn(|at| after.0[at].saturating_sub(before.0[at])));
+    if !fell.contains(&true) {
+        return carried(delta, between).map_or(Change::Plain(delta), Change::Implausible);
+    }
+    if after.is_zero() && !zero {
         return Change::Held;
     }
-    if let Some(delta) = wrapped(before, after, &fell, between) {
+    let whole = fell;
+    for at in 0..8 {
+        if let Some(passed) = wrapped(before, after, &whole, at, between) {
+            (delta.0[at], fell[at]) = (passed, false);
+        }
+    }
+    if !fell.contains(&true) {
         return Change::Wrap(delta);
     }
-    let ceiling = bytes_at(ORDINARY_MBIT.max(2 * speed(between)), between.elapsed_ms);
-    match excess(after, ceiling) {
-        Some(bytes) => Change::Implausible(bytes),
-        None => Change::Reset(*after),
+    if began_anew(before, after, &whole, between) {
+        let ceiling = bytes_at(ORDINARY_MBIT.max(2 * speed(between)), between.elapsed_ms);
+        return excess(after, ceiling).map_or(Change::Reset(*after), Change::Implausible);
     }
+    carried(delta, between).map_or(Change::Dip { delta, fell }, Change::Implausible)
+}
+
+/// The names of the counters that fell, for people.
+pub fn names(fell: &[bool; 8]) -> String {
+    let names: Vec<&str> =
+        COUNTER_NAMES.into_iter().zip(fell).filter(|(_, fell)| **fell).map(|(name, _)| name).collect();
+    names.join(", ")
 }
 
 fn speed(between: &Between) -> u64 {
@@ -79,35 +140,63 @@ fn excess(delta: &Counters, ceiling: u64) -> Option<u64> {
     (most > ceiling).then_some(most)
 }
 
-/// The differences if every fall is a proven rollover.
-fn wrapped(before: &Counters, after: &Counters, fell: &[bool; 8], between: &Between) -> Option<Counters> {
+/// The bytes of a rise that no link can have carried.
+fn carried(delta: Counters, between: &Between) -> Option<u64> {
+    excess(&delta, bytes_at(CEILING_MBIT.max(4 * speed(between)), between.elapsed_ms))
+}
+
+/// Whether all counters began again from zero. None that had a value may still stand there, but for one that is small
+/// enough to have been counted since: then at least two others must have fallen.
+fn began_anew(before: &Counters, after: &Counters, fell: &[bool; 8], between: &Between) -> bool {
+    let counted = || DIRECTIONS.into_iter().flat_map(|(bytes, packets)| [bytes, packets]);
+    let fallen = counted().filter(|at| fell[*at]).count();
+    let mut standing = counted().filter(|at| before.0[*at] > 0 && !fell[*at]);
+    let Some(first) = standing.next() else { return fallen > 0 };
+    let since = bytes_at(ORDINARY_MBIT.max(2 * speed(between)), between.elapsed_ms);
+    standing.next().is_none() && fallen >= 2 && after.0[first] <= since
+}
+
+/// What has passed if the fall of this counter is a proven rollover.
+fn wrapped(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, between: &Between) -> Option<u64> {
+    if !fell[at] {
+        return None;
+    }
+    // Wrapping subtraction and not "top - before + after", which is one short.
+    let wide = after.0[at].wrapping_sub(before.0[at]);
+    let narrow = u64::from((after.0[at] as u32).wrapping_sub(before.0[at] as u32));
+    let passed = if before.0[at] >= u64::MAX - LAST_STRETCH {
+        wide
+    } else if before.0[at] <= u64::from(u32::MAX) && survived(before, after, fell, at, between.width) {
+        narrow
+    } else {
+        return None;
+    };
+    (passed <= most(before, after, fell, at, between)).then_some(passed)
+}
+
+/// The most that one counter can have counted: by the link's speed, and by what the other counter of its direction says.
+/// A counter of packets that has never moved says nothing: some drivers do not count them.
+fn most(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, between: &Between) -> u64 {
     let mbit = match between.speed_mbit {
         Some(mbit) => u64::from(mbit) + u64::from(mbit) / 4,
         None => ORDINARY_MBIT,
     };
-    let most_bytes = bytes_at(mbit, between.elapsed_ms);
-    let mut delta = [0; 8];
-    for at in 0..8 {
-        // Wrapping subtraction and not "top - before + after", which is one short.
-        let wide = after.0[at].wrapping_sub(before.0[at]);
-        delta[at] = wide;
-        if !fell[at] {
-            continue;
+    let bytes = bytes_at(mbit, between.elapsed_ms);
+    let moved = |other: usize| match fell[other] && before.0[other] < u64::MAX - LAST_STRETCH {
+        true => u64::from((after.0[other] as u32).wrapping_sub(before.0[other] as u32)),
+        false => after.0[other].wrapping_sub(before.0[other]),
+    };
+    let counted = |other: usize| after.0[other] > 0 || before.0[other] > 0;
+    match DIRECTIONS.into_iter().find(|(bytes, packets)| [*bytes, *packets].contains(&at)) {
+        Some((_, packets)) if at != packets && counted(packets) => {
+            bytes.min(moved(packets).saturating_mul(LARGEST_FRAME))
         }
-        // A frame is at least 14 bytes long, so counts of frames are bounded too.
-        let most = if at == RX_BYTES || at == TX_BYTES { most_bytes } else { most_bytes / 14 };
-        let near_top = before.0[at] >= u64::MAX - LAST_STRETCH;
-        if near_top && wide <= most {
-            continue;
-        }
-        let narrow = u64::from((after.0[at] as u32).wrapping_sub(before.0[at] as u32));
-        let fits = before.0[at] <= u64::from(u32::MAX) && narrow <= most;
-        if !fits || !survived(before, after, fell, at, between.width) {
-            return None;
-        }
-        delta[at] = narrow;
+        Some((_, packets)) if at != packets => bytes,
+        Some((other, _)) if counted(other) => bytes.min(moved(other)) / SMALLEST_FRAME,
+        Some(_) => bytes / SMALLEST_FRAME,
+        // Errors and drops: a small fall must not pass for a turn through nearly all of 32 bits.
+        None => (bytes / SMALLEST_FRAME).min(u64::from(u32::MAX / 2)),
     }
-    Some(Counters(delta))
 }
 
 /// Whether something shows that the interface is still the one it was. A new one has all its counters near zero, so a
@@ -118,11 +207,9 @@ fn survived(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, wi
         // The counters are known to be narrow: any other counter will do, and where there is no other, so will its absence.
         Width::Bits32 => (0..8).any(stands) || (0..8).all(|other| other == at || before.0[other] == 0),
         // A narrow driver behind 64-bit fields: the frames of the same direction must have risen with the bytes.
-        Width::Bits64 => match at {
-            RX_BYTES => stands(RX_PACKETS) && after.0[RX_PACKETS] > before.0[RX_PACKETS],
-            TX_BYTES => stands(TX_PACKETS) && after.0[TX_PACKETS] > before.0[TX_PACKETS],
-            _ => false,
-        },
+        Width::Bits64 => DIRECTIONS
+            .into_iter()
+            .any(|(bytes, packets)| bytes == at && stands(packets) && after.0[packets] > before.0[packets]),
     }
 }
 
@@ -131,7 +218,7 @@ mod tests {
     use super::*;
 
     const TOP32: u64 = u32::MAX as u64;
-    const HALF_MINUTE: Between = Between { elapsed_ms: 30_000, speed_mbit: None, width: Width::Bits64, held: false };
+    const HALF_MINUTE: Between = Between { elapsed_ms: 30_000, speed_mbit: None, width: Width::Bits64 };
     const NARROW: Between = Between { width: Width::Bits32, ..HALF_MINUTE };
 
     /// Bytes and packets of both directions.
@@ -140,7 +227,20 @@ mod tests {
     }
 
     fn check(before: Counters, after: Counters, between: Between, expect: Change) {
-        assert_eq!(compare(&before, &after, &between), expect, "{before:?} -> {after:?} in {between:?}");
+        let change = Baseline::new(before).advance(&after, &between);
+        assert_eq!(change, expect, "{before:?} -> {after:?} in {between:?}");
+    }
+
+    /// Readings one after another, and what each means after the first.
+    fn follow(first: Counters, readings: &[(Counters, Change)]) {
+        let mut baseline = Baseline::new(first);
+        for (at, (after, expect)) in readings.iter().enumerate() {
+            assert_eq!(baseline.advance(after, &HALF_MINUTE), *expect, "reading {at} of {readings:?}");
+        }
+    }
+
+    fn dip(delta: Counters, fell: &[usize]) -> Change {
+        Change::Dip { delta, fell: std::array::from_fn(|at| fell.contains(&at)) }
     }
 
     #[test]
@@ -177,17 +277,26 @@ mod tests {
         check(four(TOP32 - 99, 10, 7, 1), four(200, 10, 9, 1), NARROW, Change::Wrap(four(300, 0, 2, 0)));
         // Bytes and packets in one interval: transmission stands as the witness.
         check(four(TOP32 - 99, 10, TOP32, 1), four(200, 10, 0, 1), NARROW, Change::Wrap(four(300, 0, 1, 0)));
-        // More than the link can carry in the time is a reset.
+        // More than the link can carry in the time is none.
         let slow = Between { speed_mbit: Some(10), ..NARROW };
-        let after = four(3_000_000_000, 20, 3, 2);
-        check(
-            four(TOP32 - 99, 10, 7, 1),
-            after,
-            Between { elapsed_ms: 1000, ..slow },
-            Change::Implausible(3_000_000_000),
-        );
-        let after = four(100_000_000, 20, 9, 2);
-        check(four(TOP32 - 99, 10, 7, 1), after, slow, Change::Reset(after));
+        let before = four(TOP32 - 99, 10, 7, 1);
+        check(before, four(100_000_000, 20, 900, 2), slow, dip(four(0, 10, 893, 1), &[0]));
+        // Nor are ten packets four gigabytes, GRO and BIG TCP included.
+        let hour = Between { elapsed_ms: 3_600_000, ..NARROW };
+        let dipped = four(3_717_611_343, 9_000_002_000, 120, 120);
+        let before = four(3_717_616_438, 9_000_001_000, 110, 110);
+        check(before, dipped, hour, dip(four(0, 1000, 10, 10), &[0]));
+        let after = four(4_000_000, 10, 7 + 8, 1);
+        check(four(TOP32 - 99, 10, 7, 1), after, hour, Change::Wrap(four(4_000_100, 0, 8, 0)));
+        let after = four(4_300_000, 10, 7 + 8, 1);
+        check(four(TOP32 - 99, 10, 7, 1), after, hour, dip(four(0, 0, 8, 0), &[0]));
+        // A driver that counts no packets at all is judged by speed and time alone.
+        check(four(TOP32 - 99, 10, 0, 0), four(200, 10, 0, 0), NARROW, Change::Wrap(four(300, 0, 0, 0)));
+        // A count of packets that fell back is not a turn through all of 32 bits either.
+        check(four(9_000, 9_000, 120, 90), four(9_900, 9_000, 110, 90), hour, dip(four(900, 0, 0, 0), &[2]));
+        let drops = |count| Counters([5000, 5000, 50, 50, 0, 0, count, 0]);
+        check(drops(50), drops(0), hour, dip(Counters::ZERO, &[6]));
+        check(drops(TOP32), drops(4), hour, Change::Wrap(Counters([0, 0, 0, 0, 0, 0, 5, 0])));
     }
 
     #[test]
@@ -196,21 +305,71 @@ mod tests {
         check(before, four(1500, 5, 3_000_002, 7), HALF_MINUTE, Change::Wrap(four(2501, 0, 2, 0)));
         // Once past 32 bits it cannot be narrow.
         let past = four(TOP32 + 1000, 5, 3_000_000, 7);
-        let after = four(1500, 5, 3_000_002, 7);
-        check(past, after, HALF_MINUTE, Change::Reset(after));
+        check(past, four(1500, 5, 3_000_002, 7), HALF_MINUTE, dip(four(0, 0, 2, 0), &[0]));
         // Without a frame there are no bytes.
-        let after = four(1500, 5, 3_000_000, 7);
-        check(before, after, HALF_MINUTE, Change::Reset(after));
+        check(before, four(1500, 5, 3_000_000, 7), HALF_MINUTE, dip(Counters::ZERO, &[0]));
+    }
+
+    #[test]
+    fn one_counter_falls_while_the_others_rise() {
+        let before = four(5_000_000, 900, 4000, 8);
+        // It recovers: what passed since the old value is booked, and nothing for the fall.
+        follow(
+            before,
+            &[
+                (four(4_990_000, 1000, 4010, 9), dip(four(0, 100, 10, 1), &[0])),
+                (four(5_000_700, 1100, 4020, 10), Change::Plain(four(700, 100, 10, 1))),
+            ],
+        );
+        // It does not: it goes on from where it has fallen to.
+        follow(
+            before,
+            &[
+                (four(300, 1000, 4010, 9), dip(four(0, 100, 10, 1), &[0])),
+                (four(500, 1100, 4020, 10), Change::Plain(four(200, 100, 10, 1))),
+                (four(900, 1100, 4020, 10), Change::Plain(four(400, 0, 0, 0))),
+            ],
+        );
+        // It falls again, and another one with it.
+        follow(
+            before,
+            &[
+                (four(300, 1000, 4010, 9), dip(four(0, 100, 10, 1), &[0])),
+                (four(200, 1100, 4005, 10), dip(four(0, 100, 0, 1), &[0, 2])),
+                (four(250, 1200, 4011, 11), Change::Plain(four(50, 100, 1, 1))),
+            ],
+        );
+        // Counters of drops that somebody has zeroed.
+        let drops = |bytes, count| Counters([bytes, bytes, 9, 9, 0, 0, count, 0]);
+        follow(
+            drops(2_000_000_000, 50),
+            &[
+                (drops(2_000_001_000, 0), dip(Counters([1000, 1000, 0, 0, 0, 0, 0, 0]), &[6])),
+                (drops(2_000_002_000, 3), Change::Plain(Counters([1000, 1000, 0, 0, 0, 0, 3, 0]))),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_rollover_and_a_fall_in_one_reading_are_told_apart() {
+        let before = Counters([TOP32 - 1000, 5, 3_000_000, 7, 0, 0, 50, 0]);
+        let after = Counters([1500, 5, 3_000_002, 7, 0, 0, 0, 0]);
+        check(before, after, HALF_MINUTE, dip(Counters([2501, 0, 2, 0, 0, 0, 0, 0]), &[6]));
+    }
+
+    #[test]
+    fn a_rise_is_never_cut_by_the_count_of_packets() {
+        let stands_still = four(1_000_000_000, 0, 5, 0);
+        check(four(1000, 0, 5, 0), stands_still, HALF_MINUTE, Change::Plain(four(999_999_000, 0, 0, 0)));
     }
 
     #[test]
     fn e6_sudden_zero_is_held_once() {
         let before = four(5000, 600, 7, 8);
-        check(before, Counters::ZERO, HALF_MINUTE, Change::Held);
-        let held = Between { held: true, elapsed_ms: 60_000, ..HALF_MINUTE };
-        check(before, four(5100, 600, 8, 8), held, Change::Plain(four(100, 0, 1, 0)));
-        check(before, four(40, 0, 1, 0), held, Change::Reset(four(40, 0, 1, 0)));
-        check(before, Counters::ZERO, held, Change::Reset(Counters::ZERO));
+        let then = |after, expect| follow(before, &[(Counters::ZERO, Change::Held), (after, expect)]);
+        then(four(5100, 600, 8, 8), Change::Plain(four(100, 0, 1, 0)));
+        then(four(40, 0, 1, 0), Change::Reset(four(40, 0, 1, 0)));
+        then(Counters::ZERO, Change::Reset(Counters::ZERO));
         check(Counters::ZERO, Counters::ZERO, HALF_MINUTE, Change::Plain(Counters::ZERO));
     }
 

@@ -602,19 +602,7 @@ mod tests {
             state.anchors.push(Anchor { seq: 1, iface, raw: Counters::ZERO });
         }
         let name = String::new;
-        let record = |id| Record {
-            id,
-            name: name(),
-            kind: Kind::Other,
-            alias: name(),
-            ifindex: id,
-            boot: name(),
-            first_seen: 0,
-            last_seen: 0,
-            raw: Counters::ZERO,
-            lifetime: Counters::ZERO,
-            mono_ms: 0,
-        };
+        let record = |id| Record { id, ifindex: id, ..Record::default() };
         state.records.extend([3, 4].map(record));
         state.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
         state.edited(&Edit::Forget { id: 5, name: name() });

@@ -92,7 +92,7 @@ pub struct Address {
     pub broadcast: Option<std::net::Ipv4Addr>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Ethernet,
     Wifi,
@@ -107,6 +107,7 @@ pub enum Kind {
     Loopback,
     Apple,
     Virtual,
+    #[default]
     Other,
 }
 
@@ -246,17 +247,32 @@ impl Batch {
     }
 }
 
+/// Which instance of the network stack a link belongs to: a namespace of a boot of a machine. An `ifindex` means the same
+/// link within one of them only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stack {
+    /// A digest of the machine's id, which is nobody else's to know; empty where it has none.
+    pub machine: String,
+    /// Empty where it cannot be read.
+    pub boot: String,
+    /// Of the network namespace, the same for as long as that lasts; 0 where the kernel has none. It says nothing beyond
+    /// the boot: these numbers are small and come again.
+    pub namespace: u64,
+}
+
 /// What is remembered of an interface between runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub id: IfaceId,
     pub name: String,
     pub kind: Kind,
     /// The user's own name for it; empty for none.
     pub alias: String,
-    /// Identity on the boot named by `boot`; 0 when it was never seen on a kernel.
+    /// Whose counters `raw` are: a link's number in its network stack, and its hardware address as a witness. 0 when no link
+    /// has them any more.
     pub ifindex: u32,
-    pub boot: String,
+    pub stack: Stack,
+    pub mac: String,
     pub first_seen: i64,
     pub last_seen: i64,
     /// Raw counters at the newest sample.
@@ -324,6 +340,8 @@ pub enum EventKind {
     Forgotten,
     Reset,
     Wrap,
+    Dip,
+    HardwareAddress,
     Gap,
     Implausible,
     ClockStep,
@@ -332,7 +350,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const NAMES: [(EventKind, &'static str); 14] = [
+    pub const NAMES: [(EventKind, &'static str); 16] = [
         (EventKind::Start, "start"),
         (EventKind::Stop, "stop"),
         (EventKind::Appeared, "appeared"),
@@ -342,6 +360,8 @@ impl EventKind {
         (EventKind::Forgotten, "forgotten"),
         (EventKind::Reset, "reset"),
         (EventKind::Wrap, "wrap"),
+        (EventKind::Dip, "dip"),
+        (EventKind::HardwareAddress, "hardware_address"),
         (EventKind::Gap, "gap"),
         (EventKind::Implausible, "implausible"),
         (EventKind::ClockStep, "clock_step"),

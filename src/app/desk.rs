@@ -13,7 +13,7 @@ use crate::config::SMALLEST_SIZE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http;
 use crate::live::{Live, Tuning};
-use crate::model::Record;
+use crate::model::{Record, Stack};
 use crate::sampler::{Late, Start};
 use crate::source;
 use crate::store::{Opened, Options, Reader, Store};
@@ -23,6 +23,9 @@ use crate::writer::Past;
 
 /// The start waits so long for its database, so that the first answer knows the history; then it goes on without.
 const OPENING: Duration = Duration::from_secs(3);
+
+/// What a run keeps for the next one: what this run has found meanwhile says nothing of the one before.
+const OF_A_RUN: [&str; 2] = ["primary_found", "newest_link"];
 
 pub enum Word {
     Signal(Signal),
@@ -34,7 +37,7 @@ pub enum Word {
 pub struct Desk {
     pub told: Mailbox<Word>,
     live: Arc<Live>,
-    boot: String,
+    stack: Stack,
     token: Option<Token>,
     /// It was just made, and nobody was told.
     new_token: bool,
@@ -43,7 +46,7 @@ pub struct Desk {
 
 impl Desk {
     pub fn new(told: Mailbox<Word>, live: Arc<Live>) -> Desk {
-        Desk { told, live, boot: source::boot_id(), token: None, new_token: false, ending: false }
+        Desk { told, live, stack: source::stack(), token: None, new_token: false, ending: false }
     }
 
     /// Fails where another net-pulse has the database: two of them would each show the half.
@@ -87,13 +90,13 @@ impl Desk {
     /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to it.
     pub fn take_in(&mut self, past: Past) -> (Late, Reader) {
         let Past { records, mut settings, next_seq, newest, reader } = past;
-        let found = settings.get("primary_found").cloned().unwrap_or_default();
+        let [found, newest_link] = OF_A_RUN.map(|key| settings.get(key).cloned().unwrap_or_default());
         let (refused, stopped, other_zone) = {
             let mut guard = self.live.lock();
             let state = &mut *guard;
             let zone_before = state.config.text("timezone").to_string();
             let stopped_here = state.settings.iter().any(|(key, _)| key == "running");
-            for (key, value) in state.settings.iter().filter(|(key, _)| key != "primary_found") {
+            for (key, value) in state.settings.iter().filter(|(key, _)| !OF_A_RUN.contains(&key.as_str())) {
                 match value {
                     Some(value) => settings.insert(key.clone(), value.clone()),
                     None => settings.remove(key),
@@ -107,16 +110,18 @@ impl Desk {
         if other_zone {
             self.read_zone();
         }
-        let start = Start { primary_found: found, ..self.start(records, next_seq, newest) };
+        let newest_link = newest_link_of(&newest_link, self.stack.namespace);
+        let start = Start { primary_found: found, newest_link, ..self.start(records, next_seq, newest) };
         (Late { start, stopped }, reader)
     }
 
     pub fn start(&self, records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
         Start {
-            keeper: keeper(newest, &records, &self.boot),
+            keeper: keeper(newest, &records, &self.stack.boot),
             records,
             next_seq,
-            boot: self.boot.clone(),
+            stack: self.stack.clone(),
+            newest_link: None,
             primary_found: String::new(),
         }
     }
@@ -184,11 +189,19 @@ pub fn hear_signals(signals: SigSet, tell: Mailbox<Word>) -> impl FnOnce() + Sen
     }
 }
 
+/// The sampler kept it, and takes it back: of the same boot, it knows of every link that was there at the latest sample.
+fn newest_link_of(text: &str, namespace: u64) -> Option<u32> {
+    let (of, ifindex) = text.split_once(':')?;
+    let same = namespace != 0 && of.parse() == Ok(namespace);
+    ifindex.parse().ok().filter(|_| same)
+}
+
 /// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
 /// the monotonic one.
 pub fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
     let mut keeper = Keeper::new(BUILD_FLOOR, newest);
-    let same_boot = records.iter().filter(|record| record.boot == boot && record.last_seen > 0);
+    let same_boot = |record: &&Record| !boot.is_empty() && record.stack.boot == boot && record.last_seen > 0;
+    let same_boot = records.iter().filter(same_boot);
     if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
         keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
     }

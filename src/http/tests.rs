@@ -129,14 +129,10 @@ fn reader(directory: &Path) -> Reader {
         id,
         name: name.to_string(),
         kind: Kind::Ethernet,
-        alias: String::new(),
         ifindex: id,
-        boot: "boot".to_string(),
         first_seen: NOW - 3600,
         last_seen: NOW,
-        raw: Counters::ZERO,
-        lifetime: Counters::ZERO,
-        mono_ms: 0,
+        ..Record::default()
     };
     let event = Event {
         unix: Some(NOW - 3000),

@@ -1,11 +1,13 @@
-//! Which links are there, and whose history they go on with. Identity is ifindex and boot; the name follows a rename.
+//! Which links are there. Whose history each goes on with is decided in `identity`; the name follows a rename.
 
 use crate::clock::Now;
+use crate::counter::Baseline;
 use crate::detect;
 use crate::live::Iface;
 use crate::model::{Address, Counters, EventKind, IfaceId, Kind, Link, Mark, Reading, Record};
 use crate::source::LinkEvent;
 
+use super::identity::{self, Assigned, Candidate, End, Present, Resume};
 use super::{RELINK_MS, SHORTEST_RATE_MS, Sampler, State};
 
 /// A present link.
@@ -19,11 +21,14 @@ pub(super) struct Tracked {
     /// Any of its counters was ever seen to be other than zero.
     pub active: bool,
     /// What the next reading is compared with; `None` when the next reading is only a beginning.
-    pub base: Option<Counters>,
+    pub base: Option<Baseline>,
     pub base_ms: u64,
+    /// Whether this is the link and the boot that the base is of is not known: a counter that fell proves that it is not.
+    pub unsure: bool,
+    /// The first reading is booked from zero if the machine was started after this second.
+    pub since_boot: Option<i64>,
     /// How to mark the next sample, where that is known beforehand.
     pub mark: Option<Mark>,
-    pub held: bool,
     pub lifetime: Counters,
     pub seen: Option<(Counters, u64)>,
     pub rates: Option<(u64, u64)>,
@@ -39,9 +44,27 @@ impl Tracked {
     }
 
     pub fn rebase(&mut self, counters: Counters, now: Now) {
-        self.base = Some(counters);
+        self.base = Some(Baseline::new(counters));
         self.base_ms = now.mono_ms;
         self.active |= !counters.is_zero();
+    }
+
+    /// Counting begins with the next reading.
+    pub fn forget_base(&mut self) {
+        (self.base, self.mark, self.unsure, self.since_boot) = (None, None, false, None);
+    }
+
+    /// Gives the reason where counting begins anew.
+    pub fn resume(&mut self, resume: &Resume) -> Option<&'static str> {
+        match *resume {
+            Resume::From(End { counters, mono_ms, mark, unsure }) => {
+                (self.base, self.base_ms) = (Some(Baseline::new(counters)), mono_ms);
+                (self.mark, self.unsure) = (Some(mark), unsure);
+            }
+            Resume::SinceBoot { last_seen } => self.since_boot = Some(last_seen),
+            Resume::Anew(why) => return Some(why),
+        }
+        None
     }
 
     pub fn observe(&mut self, reading: &Reading, now: Now) {
@@ -96,7 +119,8 @@ impl Sampler {
             }
         }
         self.reports = reports;
-        self.relink_due_ms = Some(now.mono_ms.max(self.relinked_ms + RELINK_MS));
+        let calm_ms = self.looked_ms.map_or(0, |looked_ms| looked_ms + RELINK_MS);
+        self.relink_due_ms = Some(now.mono_ms.max(calm_ms));
         if self.births.iter().any(|(.., born)| *born == now.mono_ms) {
             // Something new: look now, so that its first sample is not late.
             self.relink_due_ms = Some(now.mono_ms);
@@ -105,7 +129,6 @@ impl Sampler {
 
     /// Looks at all links again.
     pub(super) fn relink(&mut self, now: Now) {
-        self.relinked_ms = now.mono_ms;
         let links = match self.source.links() {
             Ok(links) => links,
             Err(error) => {
@@ -123,22 +146,36 @@ impl Sampler {
             self.vanish(at, now);
         }
         let first_look = self.live.lock().interfaces.is_empty() && self.links.is_empty();
+        let mut new = Vec::new();
         for link in links {
             match self.links.iter().position(|tracked| tracked.link.ifindex == link.ifindex) {
                 Some(at) => self.update(at, link, now),
-                None => self.appear(link, now, first_look),
+                None => new.push(link),
             }
         }
+        self.appear(new, now, first_look);
+        self.looked_ms = Some(now.mono_ms);
         // A link that was reported after the list was made has its turn at the next look.
         let links = &self.links;
         self.births.retain(|(ifindex, ..)| !links.iter().any(|tracked| tracked.link.ifindex == *ifindex));
         self.links.sort_by_key(|tracked| tracked.link.ifindex);
+        self.note_newest_link();
         let route = self.source.default_route().unwrap_or_else(|error| {
             log::debug!("default route: {error}");
             None
         });
         self.primary.default_route(route, now);
         self.publish();
+    }
+
+    /// Kept, so that the next start knows which links were made after this run.
+    fn note_newest_link(&mut self) {
+        let newest = self.links.last().map_or(0, |tracked| tracked.link.ifindex);
+        if self.noted_link.is_none_or(|noted| newest > noted) {
+            self.noted_link = Some(newest);
+            let text = format!("{}:{newest}", self.stack.namespace);
+            self.live.lock().keep_setting("newest_link", Some(text));
+        }
     }
 
     fn update(&mut self, at: usize, link: Link, now: Now) {
@@ -148,6 +185,15 @@ impl Sampler {
         self.judge(at);
         if renamed {
             self.rename(at, &before.name, now);
+        }
+        let Tracked { id, ref link, .. } = self.links[at];
+        if before.mac != link.mac {
+            let (mac, ifindex) = (link.mac.clone(), link.ifindex);
+            let own = |record: &&mut Record| Some(record.id) == id && record.ifindex == ifindex;
+            if let Some(record) = self.records.iter_mut().find(own) {
+                record.mac = mac;
+                remember(&mut self.live.lock(), record.clone());
+            }
         }
     }
 
@@ -160,8 +206,8 @@ impl Sampler {
         let current = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id));
         if let Some(found) = waiting {
             if let Some(left) = current {
+                // It keeps the link's identity until the other has its counters too: see `adopt`.
                 left.lifetime = self.links[at].lifetime;
-                left.ifindex = 0;
                 remember(&mut self.live.lock(), left.clone());
             }
             let record = &self.records[found];
@@ -172,69 +218,111 @@ impl Sampler {
             record.name.clone_from(&after);
             remember(&mut self.live.lock(), record.clone());
         }
-        let message = format!("{before} is now called {after}");
+        self.tell_of_rename(at, before, now);
+    }
+
+    fn tell_of_rename(&self, at: usize, before: &str, now: Now) {
+        let message = format!("{before} is now called {}", self.links[at].link.name);
         self.tell(at, now, EventKind::Renamed, &message, message.clone());
     }
 
-    /// A link that was not there at the last look.
-    fn appear(&mut self, link: Link, now: Now, first_look: bool) {
-        let kind = detect::kind(&link);
-        let ifindex = link.ifindex;
-        let birth = self.births.iter().find(|(ifindex, ..)| *ifindex == link.ifindex).copied();
+    /// Links that were not there at the last look.
+    fn appear(&mut self, new: Vec<Link>, now: Now, first_look: bool) {
+        let birth = |link: &Link| self.births.iter().find(|(ifindex, ..)| *ifindex == link.ifindex).copied();
+        let births: Vec<_> = new.iter().map(birth).collect();
         let taken: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
-        let free = |record: &&Record| !taken.contains(&record.id);
-        let came_back = |record: &Record| self.gone.contains(&(record.id, ifindex));
-        let same_link = birth.is_none().then_some((self.boot.as_str(), ifindex));
-        let record = past_of(self.records.iter().filter(free), same_link, &link.name);
-        let mut tracked = Tracked {
-            kind,
-            id: record.map(|record| record.id),
-            ignored: None,
-            born: birth.is_some(),
-            active: record.is_some_and(was_active),
-            base: None,
-            base_ms: now.mono_ms,
-            mark: None,
-            held: false,
-            lifetime: record.map_or(Counters::ZERO, |record| record.lifetime),
-            seen: None,
-            rates: None,
-            rates_ms: 0,
-            slot: 0,
-            link,
+        let free: Vec<&Record> = self.records.iter().filter(|record| !taken.contains(&record.id)).collect();
+        let candidates: Vec<Candidate> =
+            new.iter().zip(&births).map(|(link, birth)| Candidate::of(link, birth.is_some())).collect();
+        let newest_link = if self.looked_ms.is_some() { self.noted_link } else { self.newest_link };
+        let present = Present {
+            stack: &self.stack,
+            mono_ms: now.mono_ms,
+            newest_link: newest_link.unwrap_or(u32::MAX),
+            looked_ms: self.looked_ms,
         };
-        let renamed = record.filter(|record| record.name != tracked.link.name).map(|record| record.name.clone());
-        match (birth, record) {
+        let assigned = identity::assign(&candidates, &free, &present);
+        let pasts: Vec<Option<(Record, Record, Resume)>> = assigned
+            .into_iter()
+            .zip(&candidates)
+            .map(|(assigned, candidate)| {
+                let Assigned { end, past } = assigned?;
+                let resume = identity::resume(free[end], candidate, &present);
+                Some((free[end].clone(), free[past].clone(), resume))
+            })
+            .collect();
+        let from = self.links.len();
+        for ((link, birth), past) in new.into_iter().zip(&births).zip(&pasts) {
+            let record = past.as_ref().map(|(_, past, _)| past);
+            self.links.push(Tracked {
+                kind: detect::kind(&link),
+                id: record.map(|record| record.id),
+                ignored: None,
+                born: birth.is_some(),
+                active: record.is_some_and(was_active),
+                base: None,
+                base_ms: now.mono_ms,
+                unsure: false,
+                since_boot: None,
+                mark: None,
+                lifetime: record.map_or(Counters::ZERO, |record| record.lifetime),
+                seen: None,
+                rates: None,
+                rates_ms: 0,
+                slot: 0,
+                link,
+            });
+        }
+        for (at, (birth, past)) in (from..).zip(births.into_iter().zip(pasts)) {
+            self.begin_link(at, birth, past, now, first_look);
+        }
+    }
+
+    fn begin_link(
+        &mut self,
+        at: usize,
+        birth: Option<(u32, Counters, u64)>,
+        past: Option<(Record, Record, Resume)>,
+        now: Now,
+        first_look: bool,
+    ) {
+        let mut why = None;
+        let tracked = &mut self.links[at];
+        match (birth, &past) {
+            _ if self.paused => {}
             // Zero if it was made just now, what it brought along if it came from another namespace.
             (Some((_, counters, born_ms)), _) => {
-                (tracked.base, tracked.base_ms) = (Some(counters), born_ms);
-                tracked.mark = record.map(|_| if counters.is_zero() { Mark::Reset } else { Mark::Gap });
+                (tracked.base, tracked.base_ms) = (Some(Baseline::new(counters)), born_ms);
+                tracked.mark = past.as_ref().map(|_| if counters.is_zero() { Mark::Reset } else { Mark::Gap });
             }
-            // It went and came back as it was: from another namespace, with what it carried there.
-            (None, Some(record)) if came_back(record) => {}
-            // Nobody has counted it so far.
-            (None, Some(record)) if record.boot.is_empty() => {}
-            (None, Some(record)) => {
-                let (base, base_ms, mark) = end_of(record, &self.boot, ifindex);
-                (tracked.base, tracked.base_ms, tracked.mark) = (Some(base), base_ms, Some(mark));
-            }
+            (None, Some((_, _, resume))) => why = tracked.resume(resume),
             (None, None) => {}
         }
-        if self.paused {
-            tracked.base = None;
-        }
-        if let Some(id) = tracked.id {
-            self.gone.retain(|(known, _)| *known != id);
-        }
-        self.links.push(tracked);
-        let at = self.links.len() - 1;
         self.judge(at);
+        let Tracked { ref link, kind, born, .. } = self.links[at];
+        let name = link.name.clone();
+        let readdressed = past.as_ref().filter(|_| !born && why.is_none()).and_then(|(end, ..)| {
+            identity::readdressed(end, &Candidate::of(link, false)).then(|| address_detail(&end.mac, &link.mac))
+        });
         if !first_look {
-            let name = self.links[at].link.name.clone();
             self.tell(at, now, EventKind::Appeared, &format!("{name} appeared"), format!("a {} link", kind.name()));
         }
-        if let Some(before) = renamed {
-            self.rename(at, &before, now);
+        if let Some(why) = why.filter(|_| self.links[at].watched()) {
+            self.tell(at, now, EventKind::Gap, &format!("{name}: {why}"), anew_detail(why));
+        }
+        if let Some(detail) = readdressed {
+            self.tell(at, now, EventKind::HardwareAddress, &format!("{name}: {detail}"), detail.clone());
+        }
+        let Some((end, past, _)) = past else { return };
+        if end.id != past.id {
+            self.links[at].mark.get_or_insert(Mark::Gap);
+        } else if let Some(record) = self.records.iter_mut().find(|record| record.id == past.id && record.name != name)
+        {
+            record.name = name.clone();
+            remember(&mut self.live.lock(), record.clone());
+        }
+        if end.name != name {
+            self.tell_of_rename(at, &end.name, now);
         }
     }
 
@@ -243,10 +331,11 @@ impl Sampler {
     pub(super) fn adopt(&mut self, at: usize, state: &mut State) {
         let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
         for record in &mut self.records {
-            let same = record.ifindex == link.ifindex && record.boot == self.boot;
-            if record.id == id && !(same && record.kind == kind) {
+            let same = record.ifindex == link.ifindex && record.stack == self.stack;
+            if record.id == id && !(same && record.kind == kind && record.mac == link.mac) {
                 record.ifindex = link.ifindex;
-                record.boot.clone_from(&self.boot);
+                record.stack.clone_from(&self.stack);
+                record.mac.clone_from(&link.mac);
                 record.kind = kind;
             } else if record.id != id && same {
                 record.ifindex = 0;
@@ -264,9 +353,8 @@ impl Sampler {
         let tracked = self.links.remove(at);
         if let Some(record) = tracked.id.and_then(|id| self.records.iter_mut().find(|record| record.id == id)) {
             record.lifetime = tracked.lifetime;
-            record.raw = tracked.base.unwrap_or_default();
+            record.raw = tracked.base.map_or(Counters::ZERO, |base| base.counters);
             record.mono_ms = tracked.base_ms;
-            self.gone.push((record.id, tracked.link.ifindex));
             // The number may be given to another link, which this history must not take for its own.
             record.ifindex = 0;
             remember(&mut self.live.lock(), record.clone());
@@ -300,7 +388,8 @@ impl Sampler {
             kind: tracked.kind,
             alias: String::new(),
             ifindex: tracked.link.ifindex,
-            boot: self.boot.clone(),
+            stack: self.stack.clone(),
+            mac: tracked.link.mac.clone(),
             first_seen: now.unix_ms.div_euclid(1000),
             last_seen: 0,
             raw: Counters::ZERO,
@@ -328,14 +417,12 @@ impl Sampler {
         tracked.ignored = detect::ignored_because(&tracked.link.name, tracked.kind, &self.wanted);
         if before && !tracked.watched() {
             // Should it be watched again, counting begins then.
-            (tracked.base, tracked.mark) = (None, None);
+            tracked.forget_base();
         }
     }
 
     pub(super) fn forget_bases(&mut self) {
-        for tracked in &mut self.links {
-            (tracked.base, tracked.mark, tracked.held) = (None, None, false);
-        }
+        self.links.iter_mut().for_each(Tracked::forget_base);
     }
 
     /// Shows the inventory to the readers.
@@ -406,28 +493,12 @@ fn absent(record: &Record) -> Iface {
     }
 }
 
-/// Whose history a link goes on with: the one of the same link (its boot and number), which may have another name by now,
-/// else the one of its name.
-pub(super) fn past_of<'a>(
-    records: impl Iterator<Item = &'a Record> + Clone,
-    same_link: Option<(&str, u32)>,
-    name: &str,
-) -> Option<&'a Record> {
-    let same = |record: &&Record| same_link == Some((record.boot.as_str(), record.ifindex));
-    let named = |record: &&Record| record.name == name;
-    let find = |which: &dyn Fn(&&Record) -> bool| records.clone().find(|record| which(record));
-    find(&|record| same(record) && named(record)).or_else(|| find(&same)).or_else(|| find(&named))
+pub(super) fn anew_detail(why: &str) -> String {
+    format!("counting begins anew, and nothing is booked for the time before: {why}")
 }
 
-/// Where a history ends for a link that goes on with it: the counters and the time to compare its next reading with, and
-/// what to call the difference.
-pub(super) fn end_of(record: &Record, boot: &str, ifindex: u32) -> (Counters, u64, Mark) {
-    // The same link on the same boot: what passed while nobody looked is real.
-    if record.boot == boot && record.ifindex == ifindex {
-        return (record.raw, record.mono_ms, Mark::Gap);
-    }
-    // Made anew on this boot, or counted from zero since the machine started.
-    (Counters::ZERO, if record.boot == boot { record.mono_ms } else { 0 }, Mark::Reset)
+fn address_detail(before: &str, after: &str) -> String {
+    format!("the hardware address is {after} now, and was {before}; counting goes on")
 }
 
 /// Something was seen to move on it, now or in an earlier run.

@@ -3,11 +3,12 @@
 //! interface under the number of its history, behind its last tick, and with what passed between the two booked into the
 //! first tick. Nothing here waits for the disk.
 
-use super::inventory::{Tracked, end_of, past_of, remember, was_active};
+use super::identity::{self, Assigned, Candidate, End, Present, Resume};
+use super::inventory::{anew_detail, remember, was_active};
 use super::{Sampler, Start, account, outcome, step_detail, unix_at, wanted};
 use crate::clock::Now;
 use crate::compact;
-use crate::counter::{self, Between};
+use crate::counter::{Baseline, Between, Change};
 use crate::live::{Database, State};
 use crate::model::{Batch, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick, Width};
 
@@ -19,14 +20,21 @@ pub struct Late {
 }
 
 /// The first reading of an interface that nothing was known of, so that it was only a beginning.
+#[derive(Clone, Copy)]
 pub(super) struct Beginning {
-    id: IfaceId,
+    pub id: IfaceId,
     ifindex: u32,
     counters: Counters,
     width: Width,
     speed_mbit: Option<u32>,
     mono_ms: u64,
     seq: u64,
+}
+
+/// A first reading that is booked from zero if the machine was started after this second.
+pub(super) struct Waiting {
+    pub first: Beginning,
+    pub last_seen: i64,
 }
 
 /// What an interface of this run goes on with.
@@ -36,6 +44,14 @@ struct Link {
     /// What it had before, with what passed unseen.
     lifetime: Counters,
     active: bool,
+}
+
+/// The history of an interface of this run.
+struct Past {
+    /// Whose counters go on here.
+    end: Record,
+    record: Record,
+    resume: Resume,
 }
 
 /// What nobody has seen pass, as of this run's first look.
@@ -49,24 +65,87 @@ struct Unseen {
 const STEP_S: u64 = 2;
 
 impl Sampler {
-    pub(super) fn begin(&mut self, at: usize, reading: &Reading, now: Now, seq: u64) {
+    pub(super) fn beginning(&self, at: usize, reading: &Reading, now: Now, seq: u64) -> Option<Beginning> {
         let link = &self.links[at];
-        let Some(id) = link.id else { return };
-        self.beginnings.push(Beginning {
-            id,
+        Some(Beginning {
+            id: link.id?,
             ifindex: reading.ifindex,
             counters: reading.counters,
             width: reading.width,
             speed_mbit: link.link.speed,
             mono_ms: now.mono_ms,
             seq,
-        });
+        })
+    }
+
+    /// Decides on the first readings that wait for it, once the clock can be believed.
+    pub(super) fn book_since_boot(&mut self, state: &mut State) {
+        let Some(offset_ms) = self.offset_ms.filter(|_| !self.waiting.is_empty()) else { return };
+        let boot_unix = unix_at(0, offset_ms);
+        let mut unseen = Vec::new();
+        for Waiting { first, last_seen } in std::mem::take(&mut self.waiting) {
+            let Some(name) = self.records.iter().find(|record| record.id == first.id).map(|it| it.name.clone()) else {
+                continue;
+            };
+            if identity::began_before(boot_unix, last_seen) {
+                self.tell_of_anew(&name, "the machine was started before the latest sample", first.mono_ms, state);
+                continue;
+            }
+            let delta = self.count_unseen(&first, &name, End::zero(0), state, &mut unseen);
+            if let Some(record) = self.records.iter_mut().find(|record| record.id == first.id) {
+                record.lifetime.add(&delta);
+            }
+            if let Some(tracked) = self.links.iter_mut().find(|tracked| tracked.id == Some(first.id)) {
+                tracked.lifetime.add(&delta);
+            }
+            if let Some(iface) = state.interfaces.iter_mut().find(|iface| iface.id == Some(first.id)) {
+                iface.lifetime.add(&delta);
+            }
+        }
+        self.book_unseen(unseen, state);
+    }
+
+    fn tell_of_anew(&mut self, name: &str, why: &str, mono_ms: u64, state: &mut State) {
+        let detail = anew_detail(why);
+        self.messages.push(format!("{name}: {detail}"));
+        tell(state, mono_ms, EventKind::Gap, name, detail);
+    }
+
+    /// What passed between the end of a history and a first reading.
+    fn count_unseen(
+        &mut self,
+        first: &Beginning,
+        name: &str,
+        end: End,
+        state: &mut State,
+        unseen: &mut Vec<Unseen>,
+    ) -> Counters {
+        let Beginning { id, counters, width, speed_mbit, mono_ms, seq, .. } = *first;
+        let span_ms = mono_ms.saturating_sub(end.mono_ms);
+        let between = Between { elapsed_ms: span_ms, speed_mbit, width };
+        let mut baseline = Baseline::new(end.counters);
+        let change = match baseline.advance(&counters, &between) {
+            // There was a reading after this one: it was no zero for a moment.
+            Change::Held => baseline.advance(&counters, &between),
+            change => change,
+        };
+        if end.unsure && !matches!(change, Change::Plain(_)) {
+            self.tell_of_anew(name, "its counters have fallen since the latest sample", mono_ms, state);
+            return Counters::ZERO;
+        }
+        let (mark, delta) = outcome(&change, end.mark);
+        unseen.push(Unseen { seq, mono_ms, sample: Sample { iface: id, mark, span_ms, delta } });
+        if let Some((kind, detail)) = account(&change, mark, span_ms, u64::from(self.tuning.interval_s) * 1000) {
+            self.messages.push(format!("{name}: {detail}"));
+            tell(state, mono_ms, kind, name, detail);
+        }
+        delta
     }
 
     pub(super) fn join(&mut self, late: Late) {
         let now = self.clock.now();
         let live = self.live.clone();
-        let Start { records, next_seq, keeper, primary_found, .. } = late.start;
+        let Start { records, next_seq, keeper, primary_found, newest_link, .. } = late.start;
         let shift = next_seq.saturating_sub(1);
         {
             let mut guard = live.lock();
@@ -76,15 +155,26 @@ impl Sampler {
             }
             self.joined = true;
             state.records.clear();
+            self.newest_link = newest_link;
             let mine = std::mem::replace(&mut self.records, records);
-            let mut unseen = Vec::new();
-            let links: Vec<Link> = mine.into_iter().map(|record| self.go_on(record, state, &mut unseen)).collect();
+            let mut pasts = self.pasts(&mine).into_iter();
+            let (mut unseen, mut waiting) = (Vec::new(), Vec::new());
+            let links: Vec<Link> = mine
+                .into_iter()
+                .zip(pasts.by_ref())
+                .map(|(record, past)| self.go_on(record, past, state, &mut unseen, &mut waiting))
+                .collect();
             self.book_unseen(unseen, state);
             self.renumber(&links, shift, state);
+            for Waiting { first, last_seen } in waiting {
+                let id = links.iter().find(|link| link.mine == first.id).map_or(first.id, |link| link.theirs);
+                self.waiting.push(Waiting { first: Beginning { id, seq: first.seq + shift, ..first }, last_seen });
+            }
+            let numbered: Vec<bool> = self.links.iter().map(|tracked| tracked.id.is_some()).collect();
             for at in 0..self.links.len() {
-                match self.links[at].id {
-                    Some(_) => self.adopt(at, state),
-                    None => self.take_up(at, state),
+                match numbered[at] {
+                    true => self.adopt(at, state),
+                    false => self.take_up(at, pasts.next().flatten(), state),
                 }
             }
             self.wanted = wanted(&state.tuning);
@@ -101,6 +191,7 @@ impl Sampler {
                 self.offset_ms = self.keeper.observe(now).offset_ms;
                 place_again(state, self.offset_ms);
             }
+            self.book_since_boot(state);
             state.bound();
         }
         self.beginnings = Vec::new();
@@ -113,10 +204,44 @@ impl Sampler {
         live.set_database(Database::Joined);
     }
 
-    /// Finds the history of one of this run's records by the rules of a start, and makes one of both.
-    fn go_on(&mut self, mine: Record, state: &mut State, unseen: &mut Vec<Unseen>) -> Link {
-        let beginning = self.beginnings.iter().find(|beginning| beginning.id == mine.id);
-        let Some((end, past)) = self.find(beginning.map(|beginning| beginning.ifindex), &mine.name, state) else {
+    /// What each of this run's histories goes on with by the rules of a start, and then each link that has none.
+    fn pasts(&self, mine: &[Record]) -> Vec<Option<Past>> {
+        let beginning = |id: IfaceId| self.beginnings.iter().find(|beginning| beginning.id == id);
+        let known = mine.iter().map(|record| Candidate {
+            ifindex: beginning(record.id).map(|beginning| beginning.ifindex),
+            name: &record.name,
+            mac: &record.mac,
+        });
+        let others = self.links.iter().filter(|tracked| tracked.id.is_none());
+        let candidates: Vec<Candidate> =
+            known.chain(others.map(|tracked| Candidate::of(&tracked.link, tracked.born))).collect();
+        let records: Vec<&Record> = self.records.iter().collect();
+        let present = Present {
+            stack: &self.stack,
+            mono_ms: self.started_at.map_or(0, |started_at| started_at.mono_ms),
+            newest_link: self.newest_link.unwrap_or(u32::MAX),
+            looked_ms: None,
+        };
+        let assigned = identity::assign(&candidates, &records, &present);
+        let past = |(assigned, candidate): (Option<Assigned>, &Candidate)| {
+            let Assigned { end, past } = assigned?;
+            let resume = identity::resume(records[end], candidate, &present);
+            Some(Past { end: records[end].clone(), record: records[past].clone(), resume })
+        };
+        assigned.into_iter().zip(&candidates).map(past).collect()
+    }
+
+    /// Makes one of both.
+    fn go_on(
+        &mut self,
+        mine: Record,
+        past: Option<Past>,
+        state: &mut State,
+        unseen: &mut Vec<Unseen>,
+        waiting: &mut Vec<Waiting>,
+    ) -> Link {
+        let beginning = self.beginnings.iter().find(|beginning| beginning.id == mine.id).copied();
+        let Some(Past { end, record: past, resume }) = past else {
             let theirs = self.records.iter().map(|record| record.id).max().unwrap_or(0) + 1;
             let link = Link { mine: mine.id, theirs, lifetime: Counters::ZERO, active: false };
             let record = Record { id: theirs, ..mine };
@@ -126,23 +251,15 @@ impl Sampler {
         };
         let mut lifetime = past.lifetime;
         // Where nothing has ever moved there is nothing to keep.
-        if let Some(beginning) = beginning.filter(|one| was_active(&past) || !one.counters.is_zero()) {
-            let (base, base_ms, mark) = end_of(&end, &self.boot, beginning.ifindex);
-            let span_ms = beginning.mono_ms.saturating_sub(base_ms);
-            let Beginning { speed_mbit, width, .. } = *beginning;
-            let between = Between { elapsed_ms: span_ms, speed_mbit, width, held: true };
-            let change = counter::compare(&base, &beginning.counters, &between);
-            let (mark, delta) = outcome(&change, mark);
-            lifetime.add(&delta);
-            let sample = Sample { iface: mine.id, mark, span_ms, delta };
-            unseen.push(Unseen { seq: beginning.seq, mono_ms: beginning.mono_ms, sample });
-            if let Some((kind, detail)) = account(&change, mark, span_ms, u64::from(self.tuning.interval_s) * 1000) {
-                self.messages.push(format!("{}: {detail}", mine.name));
-                tell(state, beginning.mono_ms, kind, &mine.name, detail);
+        if let Some(first) = beginning.filter(|one| was_active(&past) || !one.counters.is_zero()) {
+            match resume {
+                Resume::From(end) => lifetime.add(&self.count_unseen(&first, &mine.name, end, state, unseen)),
+                Resume::SinceBoot { last_seen } => waiting.push(Waiting { first, last_seen }),
+                Resume::Anew(why) => self.tell_of_anew(&mine.name, why, first.mono_ms, state),
             }
         }
-        if past.name != mine.name {
-            let detail = format!("{} is now called {}", past.name, mine.name);
+        if end.name != mine.name {
+            let detail = format!("{} is now called {}", end.name, mine.name);
             tell(state, mine.mono_ms, EventKind::Renamed, &mine.name, detail);
         }
         let link = Link { mine: mine.id, theirs: past.id, lifetime, active: was_active(&past) };
@@ -155,34 +272,25 @@ impl Sampler {
         link
     }
 
-    /// The history that a link of this run goes on with, behind the one that its counters go on with. They differ for a
-    /// link that was renamed to what has a history of its own. `ifindex`: `None` where it was seen to be made.
-    fn find(&self, ifindex: Option<u32>, name: &str, state: &State) -> Option<(Record, Record)> {
-        // What is on its way to the disk belongs to somebody.
-        let free = self.records.iter().filter(|record| !state.records.iter().any(|taken| taken.id == record.id));
-        let same_link = ifindex.map(|ifindex| (self.boot.as_str(), ifindex));
-        let end = past_of(free.clone(), same_link, name)?;
-        let past = past_of(free, None, name).filter(|_| end.name != name).unwrap_or(end);
-        Some((end.clone(), past.clone()))
-    }
-
     /// A link that has no number yet: it was not looked at, nothing has moved on it, or nobody wants to know.
-    fn take_up(&mut self, at: usize, state: &mut State) {
-        let Tracked { born, ref link, .. } = self.links[at];
-        let ifindex = link.ifindex;
-        let Some((end, past)) = self.find((!born).then_some(ifindex), &link.name, state) else { return };
+    fn take_up(&mut self, at: usize, past: Option<Past>, state: &mut State) {
+        let Some(Past { record: past, resume, .. }) = past else { return };
+        let paused = self.paused;
         let tracked = &mut self.links[at];
         tracked.id = Some(past.id);
         tracked.active |= was_active(&past);
         tracked.lifetime = past.lifetime;
         if let Some(base) = &tracked.base {
-            tracked.mark = Some(if base.is_zero() { Mark::Reset } else { Mark::Gap });
-        } else if !self.paused && !born && tracked.watched() {
-            let (base, base_ms, mark) = end_of(&end, &self.boot, ifindex);
-            (tracked.base, tracked.base_ms, tracked.mark) = (Some(base), base_ms, Some(mark));
+            tracked.mark = Some(if base.counters.is_zero() { Mark::Reset } else { Mark::Gap });
+        } else if !paused && !tracked.born && tracked.watched() {
+            if let Some(why) = tracked.resume(&resume) {
+                let name = tracked.link.name.clone();
+                self.tell_of_anew(&name, why, self.started_at.map_or(0, |started_at| started_at.mono_ms), state);
+            }
         }
+        let name = &self.links[at].link.name;
         if let Some(record) = self.records.iter_mut().find(|record| record.id == past.id) {
-            record.name.clone_from(&tracked.link.name);
+            record.name.clone_from(name);
             remember(state, record.clone());
         }
     }
@@ -229,7 +337,6 @@ impl Sampler {
         state.anchors.clear();
         self.records.clear();
         self.beginnings.clear();
-        self.gone.clear();
     }
 
     /// Numbers of this run become numbers on disk.
@@ -257,7 +364,6 @@ impl Sampler {
         for iface in state.interfaces.iter_mut().filter(|iface| !iface.present()) {
             iface.id.iter_mut().for_each(number);
         }
-        self.gone.iter_mut().for_each(|(id, _)| number(id));
         self.next_seq += shift;
     }
 }

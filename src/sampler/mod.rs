@@ -3,6 +3,7 @@
 //!
 //! `step` is one turn: what is due is decided from the clock's reading alone, so that a test can run a year of turns.
 
+mod identity;
 mod inventory;
 mod late;
 mod orders;
@@ -14,16 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Keeper, Now};
-use crate::counter::{self, Between, Change};
+use crate::counter::{self, Baseline, Between, Change};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::{Collected, Database, Live, RING_SECONDS, State, Tuning};
-use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick, Width};
+use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Stack, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
 use crate::thread::Mailbox;
 
-use inventory::Tracked;
-use late::Beginning;
+use inventory::{Tracked, anew_detail};
+use late::{Beginning, Waiting};
 use primary::Primary;
 
 pub use late::Late;
@@ -45,7 +46,9 @@ pub struct Start {
     pub records: Vec<Record>,
     pub next_seq: u64,
     pub keeper: Keeper,
-    pub boot: String,
+    pub stack: Stack,
+    /// The highest `ifindex` that the present namespace had given away by the latest sample, if that is known.
+    pub newest_link: Option<u32>,
     /// The primary of an earlier run; empty for none.
     pub primary_found: String,
 }
@@ -57,20 +60,23 @@ pub struct Sampler {
     clock: Arc<dyn Clock>,
     keeper: Keeper,
     wanted: Wanted,
-    boot: String,
+    stack: Stack,
+    newest_link: Option<u32>,
+    /// The same as of this run's looks.
+    noted_link: Option<u32>,
     /// Present links, by ifindex.
     links: Vec<Tracked>,
     /// All interfaces that have a history, present or not.
     records: Vec<Record>,
     /// Counters of links that were reported and not yet looked at: (ifindex, counters, monotonic time).
     births: Vec<(u32, Counters, u64)>,
-    /// Histories whose link vanished in this run, and the number that it had.
-    gone: Vec<(IfaceId, u32)>,
     primary: Primary,
     /// The disk's histories are known, and numbers are theirs.
     joined: bool,
     /// Until then: how each history of this run began.
     beginnings: Vec<Beginning>,
+    /// First readings of which it is not decided whether they are booked: when the machine was started is not known yet.
+    waiting: Vec<Waiting>,
     /// The clocks at the first turn.
     started_at: Option<Now>,
     next_seq: u64,
@@ -84,7 +90,8 @@ pub struct Sampler {
     due_ms: Option<u64>,
     fast_due_ms: Option<u64>,
     relink_due_ms: Option<u64>,
-    relinked_ms: u64,
+    /// The latest look at all links; `None` before the first.
+    looked_ms: Option<u64>,
     last_sample_ms: Option<u64>,
     /// The interval in force at that sample.
     sampled_interval_ms: u64,
@@ -117,14 +124,16 @@ impl Sampler {
             clock,
             keeper: start.keeper,
             wanted: wanted(&tuning),
-            boot: start.boot,
+            stack: start.stack,
+            newest_link: start.newest_link,
+            noted_link: None,
             links: Vec::new(),
             records: start.records,
             births: Vec::new(),
-            gone: Vec::new(),
             primary: Primary::new(tuning.primary.clone(), start.primary_found),
             joined: database == Database::Joined,
             beginnings: Vec::new(),
+            waiting: Vec::new(),
             started_at: None,
             next_seq: start.next_seq,
             last_id: 0,
@@ -135,7 +144,7 @@ impl Sampler {
             due_ms: None,
             fast_due_ms: None,
             relink_due_ms: None,
-            relinked_ms: 0,
+            looked_ms: None,
             last_sample_ms: None,
             sampled_interval_ms: 0,
             offset_ms: None,
@@ -226,6 +235,8 @@ impl Sampler {
             let mut state = self.live.lock();
             state.polls.started_mono_ms = now.mono_ms;
             state.source = self.source.name();
+            let note = state.source_note.take();
+            state.source_note = source_note(&self.stack, note);
         }
         self.event(now, EventKind::Start, "", format!("net-pulse {} started", env!("CARGO_PKG_VERSION")));
         self.relink(now);
@@ -319,7 +330,7 @@ impl Sampler {
         {
             let mut state = self.live.lock();
             state.source = self.source.name();
-            state.source_note = note.or_else(|| Some(error.to_string()));
+            state.source_note = source_note(&self.stack, Some(note.unwrap_or_else(|| error.to_string())));
         }
         self.relink_due_ms = Some(0);
         self.source.read(&mut self.readings)
@@ -413,9 +424,11 @@ impl Sampler {
             log::warn!("{detail}");
             self.event(now, EventKind::ClockStep, "", detail);
         }
-        let mut state = self.live.lock();
+        let live = self.live.clone();
+        let mut state = live.lock();
         state.clock_believed = step.offset_ms.is_some();
         if let Some(offset_ms) = step.offset_ms {
+            self.book_since_boot(&mut state);
             place(&mut state, offset_ms);
         }
     }
@@ -453,6 +466,7 @@ impl Sampler {
             state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
             self.next_seq += 1;
         }
+        self.book_since_boot(state);
         let early = state.bound();
         let polls = &mut state.polls;
         // A beginning is on disk at once: after a crash the same-boot rule counts from there.
@@ -490,38 +504,50 @@ impl Sampler {
             return false;
         }
         let tracked = &mut self.links[at];
-        let Some(base) = tracked.base else {
+        let Some(base) = &mut tracked.base else {
             let new = tracked.id.is_none();
+            let since_boot = tracked.since_boot.take();
             tracked.rebase(reading.counters, now);
             self.fresh = true;
             self.show_active(at, state);
             self.anchor(at, seq, state);
             if new && !self.joined {
-                self.begin(at, reading, now, seq);
+                self.beginnings.extend(self.beginning(at, reading, now, seq));
+            }
+            if let (Some(last_seen), Some(first)) = (since_boot, self.beginning(at, reading, now, seq)) {
+                self.waiting.push(Waiting { first, last_seen });
             }
             return true;
         };
         let elapsed_ms = now.mono_ms.saturating_sub(tracked.base_ms);
-        let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: reading.width, held: tracked.held };
-        let change = counter::compare(&base, &reading.counters, &between);
+        let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: reading.width };
+        let (before, was_blind) = (base.counters, base.is_blind());
+        let change = base.advance(&reading.counters, &between);
         if change == Change::Held {
-            tracked.held = true;
             return true;
         }
-        tracked.held = false;
+        // One that fell is another link's, or of an earlier boot.
+        let foreign = std::mem::take(&mut tracked.unsure) && !matches!(change, Change::Plain(_));
+        if foreign {
+            *base = Baseline::new(reading.counters);
+        }
+        let blind = was_blind || base.is_blind();
+        let after = base.counters;
         let mark = match tracked.mark.take() {
             Some(mark) => mark,
-            None if elapsed_ms > ordinary_ms * 5 / 2 => Mark::Gap,
+            None if elapsed_ms > ordinary_ms * 5 / 2 || blind => Mark::Gap,
             None => Mark::Plain,
         };
         let first = !tracked.active;
-        tracked.rebase(reading.counters, now);
+        tracked.base_ms = now.mono_ms;
+        tracked.active |= !after.is_zero();
         if first && !tracked.active {
             // Nothing has ever moved here: nothing to keep.
             return true;
         }
-        let (mark, delta) = outcome(&change, mark);
-        let anchored = first || mark != Mark::Plain || !matches!(change, Change::Plain(_));
+        let (mark, delta) = if foreign { (Mark::Gap, Counters::ZERO) } else { outcome(&change, mark) };
+        let sum = Counters(std::array::from_fn(|at| before.0[at].wrapping_add(delta.0[at])));
+        let anchored = first || mark != Mark::Plain || sum != after;
         if first {
             self.show_active(at, state);
         }
@@ -532,14 +558,18 @@ impl Sampler {
         if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
             iface.lifetime = tracked.lifetime;
         }
+        let told = match foreign {
+            true => Some((EventKind::Gap, anew_detail("its counters have fallen since the latest sample"))),
+            false => account(&change, mark, elapsed_ms, ordinary_ms),
+        };
+        if let Some((kind, detail)) = told {
+            // Logged once the lock is free: standard error may block.
+            let interface = tracked.link.name.clone();
+            self.messages.push(format!("{interface}: {detail}"));
+            state.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface, detail });
+        }
         if anchored {
-            let name = tracked.link.name.clone();
             self.anchor(at, seq, state);
-            if let Some((kind, detail)) = account(&change, mark, elapsed_ms, ordinary_ms) {
-                // Logged once the lock is free: standard error may block.
-                self.messages.push(format!("{name}: {detail}"));
-                state.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface: name, detail });
-            }
         }
         true
     }
@@ -550,7 +580,7 @@ impl Sampler {
             return;
         }
         // What falls now falls because the link is being taken apart (one end of a veth counts at the other): no reset.
-        let base = self.links[at].base.unwrap_or(counters);
+        let base = self.links[at].base.map_or(counters, |base| base.counters);
         let counters = Counters(std::array::from_fn(|at| counters.0[at].max(base.0[at])));
         let reading = Reading { ifindex: self.links[at].link.ifindex, counters, width: Width::Bits64 };
         let unix = self.unix(now);
@@ -578,7 +608,7 @@ impl Sampler {
         let now = Now { mono_ms: self.links[at].base_ms, unix_ms: 0 };
         let iface = self.identify(at, state, now);
         self.adopt(at, state);
-        let raw = self.links[at].base.unwrap_or_default();
+        let raw = self.links[at].base.map_or(Counters::ZERO, |base| base.counters);
         state.anchors.push(Anchor { seq, iface, raw });
     }
 
@@ -604,7 +634,7 @@ fn wanted(tuning: &Tuning) -> Wanted {
 /// What is booked for a change that nothing else is known of than `mark`.
 fn outcome(change: &Change, mark: Mark) -> (Mark, Counters) {
     match *change {
-        Change::Plain(delta) | Change::Wrap(delta) => (mark, delta),
+        Change::Plain(delta) | Change::Wrap(delta) | Change::Dip { delta, .. } => (mark, delta),
         Change::Reset(delta) => (Mark::Reset, delta),
         Change::Implausible(_) | Change::Held => (Mark::Gap, Counters::ZERO),
     }
@@ -615,6 +645,10 @@ fn account(change: &Change, mark: Mark, elapsed_ms: u64, ordinary_ms: u64) -> Op
     let seconds = elapsed_ms / 1000;
     match (change, mark) {
         (Change::Wrap(_), _) => Some((EventKind::Wrap, "a counter went past its top and on from zero".to_string())),
+        (Change::Dip { fell, .. }, _) => {
+            let names = counter::names(fell);
+            Some((EventKind::Dip, format!("{names} fell while other counters rose: nothing is booked for the fall")))
+        }
         (Change::Reset(_), _) | (_, Mark::Reset) => {
             Some((EventKind::Reset, "the counters began again from zero".to_string()))
         }
@@ -628,6 +662,12 @@ fn account(change: &Change, mark: Mark, elapsed_ms: u64, ordinary_ms: u64) -> Op
         }
         _ => None,
     }
+}
+
+/// Why not a better source, and what is not known of the machine.
+fn source_note(stack: &Stack, note: Option<String>) -> Option<String> {
+    let notes: Vec<String> = note.into_iter().chain(identity::unknown(stack).map(str::to_string)).collect();
+    (!notes.is_empty()).then(|| notes.join("; "))
 }
 
 fn step_detail(stepped_ms: i64) -> String {

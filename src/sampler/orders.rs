@@ -5,13 +5,14 @@ use super::Sampler;
 use super::inventory::{remember, was_active};
 use crate::clock::Now;
 use crate::config::{Changes, can_be_listed};
+use crate::counter::Baseline;
 use crate::live::{Order, Refusal, State};
-use crate::model::{Anchor, Counters, Edit, Event, EventKind, IfaceId, Record};
+use crate::model::{Anchor, Counters, Edit, Event, EventKind, IfaceId, Record, Stack};
 
 /// Its counters are nobody's: what a link has counted by a restart is not compared with them.
 fn disown(record: &mut Record) {
     record.ifindex = 0;
-    record.boot.clear();
+    record.stack = Stack::default();
 }
 
 impl Sampler {
@@ -136,7 +137,7 @@ impl Sampler {
     /// Samples of another come among its own: adding them up does not give its counters any more.
     fn anchor_again(&mut self, id: IfaceId) {
         let Some(tracked) = self.links.iter().find(|tracked| tracked.id == Some(id)) else { return };
-        let Some(raw) = tracked.base else {
+        let Some(Baseline { counters: raw, .. }) = tracked.base else {
             // Nobody counts it at present: a restart has nothing to go on from.
             return self.change_record(id, disown);
         };
@@ -151,7 +152,7 @@ impl Sampler {
     fn drop_history(&mut self, edit: Edit, event: Option<Event>) {
         let id = edit.id();
         self.records.retain(|record| record.id != id);
-        self.gone.retain(|(known, _)| *known != id);
+        self.waiting.retain(|waiting| waiting.first.id != id);
         self.last_id = self.last_id.max(id);
         self.live.lock().edits.push((edit, event));
     }

@@ -13,7 +13,7 @@ mod unsupported;
 use unsupported as system;
 
 use crate::error::Result;
-use crate::model::{Address, Counters, Link, Machine, Reading};
+use crate::model::{Address, Counters, Link, Machine, Reading, Stack};
 
 pub use system::Wake;
 /// The pure parsers, for fuzzing.
@@ -92,9 +92,9 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
     system::open(choice)
 }
 
-/// The identity of this boot: exact, unlike a boot time. Empty where the kernel has none.
-pub fn boot_id() -> String {
-    system::boot_id()
+/// Which network stack this process sees.
+pub fn stack() -> Stack {
+    system::stack()
 }
 
 /// Bytes that the calling thread has handed to the system's writing calls so far; `None` where nobody counts.

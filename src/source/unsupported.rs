@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Choice, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Machine;
+use crate::model::{Machine, Stack};
 
 /// Ends a `Source::wait` from another thread; without a source there is none.
 #[derive(Clone)]
@@ -22,8 +22,8 @@ pub fn open(_choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
     Err(Error::new(ErrorKind::Unsupported, "interface counters cannot be read on this operating system yet"))
 }
 
-pub fn boot_id() -> String {
-    String::new()
+pub fn stack() -> Stack {
+    Stack::default()
 }
 
 pub fn written() -> Option<u64> {

@@ -20,11 +20,11 @@ use super::state::State;
 use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Event, EventKind, Kind, Record};
+use crate::model::{Event, EventKind, Kind, Record, Stack};
 use crate::system::lock::{Lock, Refusal};
 
 /// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/001.sql"), include_str!("schema/002.sql")];
 /// "NPls": marks the file as ours, so that another program's is never taken for it.
 const APPLICATION_ID: i32 = 0x4e50_6c73;
 pub(super) const PAGE_BYTES: u64 = 4096;
@@ -403,8 +403,9 @@ fn migrate(conn: &mut Connection, version: i32) -> Result<()> {
 }
 
 fn records(conn: &Connection, state: &State) -> Result<Vec<Record>> {
-    let mut statement =
-        conn.prepare("SELECT id, name, kind, alias, ifindex, boot, first_seen FROM interface ORDER BY id")?;
+    let mut statement = conn.prepare(
+        "SELECT id, name, kind, alias, ifindex, boot, first_seen, machine, namespace, mac FROM interface ORDER BY id",
+    )?;
     let mut rows = statement.query([])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
@@ -417,7 +418,8 @@ fn records(conn: &Connection, state: &State) -> Result<Vec<Record>> {
             kind: Kind::from_name(&row.get::<_, String>(2)?),
             alias: row.get(3)?,
             ifindex: row.get(4)?,
-            boot: row.get(5)?,
+            stack: Stack { machine: row.get(7)?, boot: row.get(5)?, namespace: row.get::<_, i64>(8)? as u64 },
+            mac: row.get(9)?,
             first_seen,
             last_seen: tally.last_seen.unwrap_or(first_seen),
             raw: tally.raw,
@@ -668,12 +670,32 @@ mod tests {
         }
     }
 
+    /// As version 0.1 has left it.
+    #[test]
+    fn an_older_schema_keeps_its_history_and_does_not_know_whose_counters_it_has() {
+        let place = Place::new();
+        let conn = Connection::open(place.file()).unwrap();
+        conn.execute_batch(MIGRATIONS[0]).unwrap();
+        conn.execute("INSERT INTO interface VALUES (4, 'eth0', 'ethernet', 'the WAN', 2, 'b0075', 77, NULL)", [])
+            .unwrap();
+        conn.pragma_update(None, "user_version", 1).unwrap();
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        drop(conn);
+        for _ in 0..2 {
+            let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+            let [record] = &opened.records[..] else { panic!("{:?}", opened.records) };
+            let stack = Stack { boot: "b0075".into(), ..Stack::default() };
+            assert_eq!((record.id, record.name.as_str(), record.alias.as_str()), (4, "eth0", "the WAN"));
+            assert_eq!((record.ifindex, &record.stack, record.mac.as_str()), (2, &stack, ""));
+        }
+    }
+
     #[test]
     fn a_newer_schema_is_refused_naming_both_versions() {
         let place = Place::new();
         filled(&place);
         Connection::open(place.file()).unwrap().pragma_update(None, "user_version", 97).unwrap();
-        refuses(&place, ErrorKind::Newer, &["schema 97", "up to 1"]);
+        refuses(&place, ErrorKind::Newer, &["schema 97", "up to 2"]);
     }
 
     /// Spoils a filled database, and expects a fresh one with the old one beside it and an event that says so.
@@ -790,7 +812,7 @@ mod tests {
             ("cache_size", -256),
             ("temp_store", 2),
             ("max_page_count", 8_192),
-            ("user_version", 1),
+            ("user_version", 2),
             ("application_id", APPLICATION_ID.into()),
         ] {
             assert_eq!(ask(name), expect, "{name}");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{Flush, Opened, Options, Store};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::model::{Batch, Counters, IfaceId, Keep, Kind, Mark, Record, Sample, Tick};
+use crate::model::{Batch, Counters, IfaceId, Keep, Kind, Mark, Record, Sample, Stack, Tick};
 
 /// Midnight in UTC, 15 January 2026.
 pub const T: i64 = 1_768_435_200;
@@ -108,7 +108,8 @@ pub fn record(id: IfaceId) -> Record {
         kind: Kind::Ethernet,
         alias: String::new(),
         ifindex: id + 1,
-        boot: "b0075".into(),
+        stack: Stack { machine: "6d6163".into(), boot: "b0075".into(), namespace: 7 },
+        mac: "02:00:00:00:00:01".into(),
         first_seen: T,
         last_seen: T,
         raw: Counters::ZERO,

@@ -324,7 +324,7 @@ fn move_some<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, which: impl Fn(&T) -> 
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::model::{Counters, Kind, Mark, Sample, Tick};
+    use crate::model::{Counters, Mark, Sample, Tick};
 
     fn batch(ticks: &[(Option<i64>, usize)]) -> Batch {
         let mut batch = Batch::default();
@@ -362,22 +362,9 @@ mod tests {
         let live = Live::new(Config::default(), Zone::UTC);
         let mut state = live.lock();
         assert!(!is_savable(&state));
-        let (name, raw) = (String::new, Counters::ZERO);
-        state.records.push(Record {
-            id: 1,
-            name: name(),
-            kind: Kind::Other,
-            alias: name(),
-            ifindex: 1,
-            boot: name(),
-            first_seen: 0,
-            last_seen: 0,
-            raw,
-            lifetime: raw,
-            mono_ms: 0,
-        });
+        state.records.push(Record { id: 1, ifindex: 1, ..Record::default() });
         assert!(is_savable(&state), "an identity by itself");
-        state.anchors.push(Anchor { seq: 0, iface: 1, raw });
+        state.anchors.push(Anchor { seq: 0, iface: 1, raw: Counters::ZERO });
         state.batch = batch(&[(None, 1)]);
         assert!(!is_savable(&state), "its first counters have no time yet");
         state.batch = batch(&[(Some(1), 1)]);

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use net_pulse::clock::Zone;
 use net_pulse::config::Config;
 use net_pulse::live::Tuning;
-use net_pulse::model::{Batch, Counters, Event, Kind, Record};
+use net_pulse::model::{Batch, Event, Kind, Record, Stack};
 use net_pulse::store::{Flush, Store};
 
 pub fn unix() -> i64 {
@@ -19,14 +19,11 @@ pub fn record(id: u32, name: &str, kind: Kind, first_seen: i64, last_seen: i64) 
         id,
         name: name.to_string(),
         kind,
-        alias: String::new(),
         ifindex: 1000 + id,
-        boot: "another".to_string(),
+        stack: Stack { boot: "another".to_string(), ..Stack::default() },
         first_seen,
         last_seen,
-        raw: Counters::ZERO,
-        lifetime: Counters::ZERO,
-        mono_ms: 0,
+        ..Record::default()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::simulated::Hand;
 use net_pulse::clock::{BUILD_FLOOR, Keeper, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::live::Live;
+use net_pulse::model::Stack;
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::{self, Choice, Woken};
 
@@ -23,7 +24,8 @@ fn a_tick_allocates_nothing() {
             records: Vec::new(),
             next_seq: 1,
             keeper: Keeper::new(BUILD_FLOOR, None),
-            boot: String::new(),
+            stack: Stack::default(),
+            newest_link: None,
             primary_found: String::new(),
         };
         let reopen = Box::new(move || source::open(choice));

@@ -13,7 +13,7 @@ use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::live::Live;
-use net_pulse::model::{Bucket, Counters, Mark, Resolution};
+use net_pulse::model::{Bucket, Counters, Mark, Resolution, Stack};
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::{Wake, Woken};
 use net_pulse::store::{Filter, Options, Point, Store};
@@ -98,7 +98,8 @@ impl Machine {
             keeper: app::keeper(opened.newest, &opened.records, &boot),
             records: opened.records,
             next_seq: opened.next_seq,
-            boot,
+            stack: Stack { boot, ..Stack::default() },
+            newest_link: None,
             primary_found: String::new(),
         };
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));

@@ -8,7 +8,7 @@ use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::live::Live;
-use net_pulse::model::{Bucket, Counters, Resolution};
+use net_pulse::model::{Bucket, Counters, Resolution, Stack};
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::Woken;
 use net_pulse::store::{Options, Reader, Store};
@@ -94,7 +94,8 @@ fn a_year_of_24_interfaces() {
         records: opened.records,
         next_seq: opened.next_seq,
         keeper: Keeper::new(BUILD_FLOOR, opened.newest),
-        boot: "boot".to_string(),
+        stack: Stack { boot: "boot".to_string(), ..Stack::default() },
+        newest_link: None,
         primary_found: String::new(),
     };
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));

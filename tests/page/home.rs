@@ -3,7 +3,7 @@
 use crate::common::past::{Random, record, save, unix};
 use net_pulse::clock::Zone;
 use net_pulse::model::{Batch, Counters, Event, EventKind, Kind, Mark, Record, Sample, Tick};
-use net_pulse::source::boot_id;
+use net_pulse::source::stack;
 use net_pulse::store::{Options, Store};
 use nix::sys::time::TimeValLike;
 use nix::time::ClockId;
@@ -48,7 +48,7 @@ pub fn fill_home(path: &str, ahead: i64) {
         .zip(HOME.into_iter().chain([SPARE]))
         .map(|(id, (name, kind, alias))| Record {
             alias: alias.to_string(),
-            boot: boot_id(),
+            stack: stack(),
             ..record(id, name, kind, start, until)
         })
         .collect();

@@ -4,16 +4,43 @@ use std::fs;
 use std::path::Path;
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeValLike;
+use nix::{getsockopt_impl, libc, sockopt_impl};
 
 use super::text;
-use crate::model::Machine;
+use crate::model::{Machine, Stack};
 
-pub fn boot_id(proc: &Path) -> String {
-    let id = fs::read(proc.join("sys/kernel/random/boot_id")).unwrap_or_default();
-    text::lossy(text::trim(&id))
+/// The same for all that run one system. The second is where systems have it that are older than the first.
+const MACHINE_IDS: [&str; 2] = ["etc/machine-id", "var/lib/dbus/machine-id"];
+
+/// `proc`: where procfs is mounted; `root`: what lies below `/`.
+pub fn stack(proc: &Path, root: &Path) -> Stack {
+    let ids = MACHINE_IDS.map(|name| fs::read(root.join(name)).unwrap_or_default());
+    let boot = fs::read(proc.join("sys/kernel/random/boot_id")).unwrap_or_default();
+    Stack {
+        machine: ids.iter().find_map(|id| text::machine(id)).unwrap_or_default(),
+        boot: text::lossy(text::trim(&boot)),
+        namespace: namespace(proc),
+    }
 }
+
+/// The cookie is never given again within a boot, but kernels have it from 5.14 on; the inode before may be.
+fn namespace(proc: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let inode = || fs::metadata(proc.join("self/ns/net")).map(|file| file.ino());
+    cookie().or_else(|| inode().ok()).unwrap_or(0)
+}
+
+fn cookie() -> Option<u64> {
+    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    getsockopt(&any, NetnsCookie).ok()
+}
+
+/// As `asm-generic/socket.h` has it; of all architectures only parisc and sparc number otherwise.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+sockopt_impl!(NetnsCookie, GetOnly, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64);
 
 /// `wchar` and not `write_bytes`: jffs2 writes through, and the kernel counts nothing of that; elsewhere a page that is
 /// written ten times before it goes to the disk counts once (https://docs.kernel.org/filesystems/proc.html, 3.3).
@@ -89,7 +116,8 @@ mod tests {
         let machine = machine(scratch.path(), Path::new(""));
         assert_eq!((machine.uptime_s, machine.memory_total, machine.cpu_all, machine.rss_bytes), (0, 0, 0, 0));
         assert!(machine.cpu_count > 0 && machine.disk_total > 0);
-        assert_eq!(boot_id(scratch.path()), "");
+        let stack = stack(scratch.path(), scratch.path());
+        assert_eq!((stack.machine.as_str(), stack.boot.as_str()), ("", ""));
     }
 
     #[test]
@@ -108,7 +136,33 @@ mod tests {
     fn e13_the_boot_id_is_the_kernels() {
         let scratch = Scratch::new();
         scratch.file("sys/kernel/random/boot_id", "3f6e6a0c-8f3c-4f43-9c0e-0123456789ab\n");
-        assert_eq!(boot_id(scratch.path()), "3f6e6a0c-8f3c-4f43-9c0e-0123456789ab");
-        assert_eq!(boot_id(Path::new("/proc")).len(), 36);
+        assert_eq!(stack(scratch.path(), scratch.path()).boot, "3f6e6a0c-8f3c-4f43-9c0e-0123456789ab");
+        assert_eq!(stack(Path::new("/proc"), Path::new("/")).boot.len(), 36);
+    }
+
+    #[test]
+    fn a_machines_id_is_known_again_and_not_told() {
+        let scratch = Scratch::new();
+        let machine = || stack(scratch.path(), scratch.path()).machine;
+        let id = "0123456789abcdef0123456789abcdef";
+        scratch.file("var/lib/dbus/machine-id", &format!("{id}\n"));
+        let first = machine();
+        assert!(first.len() == 16 && !first.contains(&id[..8]), "{first}");
+        // Before the first boot of an image there is a word in its place.
+        scratch.file("etc/machine-id", "uninitialized\n");
+        assert_eq!(machine(), first);
+        scratch.file("etc/machine-id", "fedcba9876543210fedcba9876543210\n");
+        assert!(machine() != first && machine().len() == 16);
+    }
+
+    #[test]
+    fn each_namespace_has_a_number_of_its_own() {
+        let here = namespace(Path::new("/proc"));
+        assert_eq!((here > 0, here), (true, namespace(Path::new("/proc"))));
+        // Without permission there is only the one.
+        let there = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok().and_then(|()| cookie())
+        });
+        assert_ne!(there.join().unwrap(), Some(here));
     }
 }

@@ -20,7 +20,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{Choice, Source, Woken};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Machine;
+use crate::model::{Machine, Stack};
 use netlink::{How, Netlink};
 use sysfs::Sysfs;
 
@@ -72,8 +72,8 @@ fn proc_net() -> &'static Path {
     if first.exists() { first } else { second }
 }
 
-pub fn boot_id() -> String {
-    machine::boot_id(Path::new(PROC))
+pub fn stack() -> Stack {
+    machine::stack(Path::new(PROC), Path::new("/"))
 }
 
 pub fn written() -> Option<u64> {

@@ -61,9 +61,22 @@ pub fn speed(text: &[u8]) -> Option<u32> {
 
 /// Tells two sets of links apart when summed up: FNV-1a over index and name.
 pub fn mark(ifindex: u32, name: &[u8]) -> u64 {
+    fnv(ifindex.to_be_bytes().iter().chain(name))
+}
+
+/// FNV-1a.
+fn fnv<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
     const PRIME: u64 = 0x0100_0000_01b3;
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    ifindex.to_be_bytes().iter().chain(name).fold(BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+    bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}
+
+/// A machine's id as 16 digits that tell it from others. The id itself is not to be handed on (machine-id(5)), and half as
+/// many digits cannot be turned back into it.
+pub fn machine(id: &[u8]) -> Option<String> {
+    let id = trim(id);
+    let whole = id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit);
+    whole.then(|| format!("{:016x}", fnv(b"net-pulse ".iter().chain(id))))
 }
 
 /// A whole decimal number, with white space around it at most.
