@@ -169,10 +169,8 @@ impl End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
     From(End),
-    /// From zero if the machine was started after the latest sample, which only a clock that can be believed tells.
-    SinceBoot {
-        last_seen: i64,
-    },
+    /// From zero if the machine was started after the latest sample.
+    SinceBoot(Boot),
     /// Its first reading is a beginning: why nothing of it can be booked.
     Anew(&'static str),
 }
@@ -199,7 +197,10 @@ pub fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
         Relation::OtherBoot if differ(&record.mac, link.mac) && !(is_random(&record.mac) && is_random(link.mac)) => {
             Resume::Anew("it has another hardware address: its counters are those of other hardware")
         }
-        Relation::OtherBoot => Resume::SinceBoot { last_seen: record.last_seen },
+        Relation::OtherBoot => Resume::SinceBoot(Boot {
+            last_seen: record.last_seen,
+            same_machine: agree(&record.stack.machine, &present.stack.machine),
+        }),
         Relation::Unknown => Resume::Anew("whether the machine was started anew cannot be told without its boot id"),
     }
 }
@@ -212,9 +213,31 @@ pub fn unknown(stack: &Stack) -> Option<&'static str> {
     )
 }
 
-/// Whether a boot that began then can have counted something before the latest sample.
-pub fn began_before(boot_unix: i64, last_seen: i64) -> bool {
-    boot_unix.saturating_add(BOOT_SLACK_S) < last_seen
+/// A boot that is not the one of the latest sample. What it has counted by its first reading is booked if it began after
+/// that sample, which is decided once the clock can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Boot {
+    pub last_seen: i64,
+    /// Its id is known, and the same.
+    pub same_machine: bool,
+}
+
+impl Boot {
+    /// Gives the reason where nothing can be booked.
+    pub fn refusal(&self, boot_unix: i64, now_unix: i64) -> Option<&'static str> {
+        if boot_unix.saturating_add(BOOT_SLACK_S) >= self.last_seen {
+            return None;
+        }
+        // It cannot be earlier now than it was then, so that one of the clocks is wrong, and neither tells of the boot.
+        // A machine's boots follow each other.
+        match (now_unix < self.last_seen, self.same_machine) {
+            (true, true) => None,
+            (true, false) => {
+                Some("the clock says that the latest sample lies in the future, and the machine has no id")
+            }
+            (false, _) => Some("this boot began before the latest sample"),
+        }
+    }
 }
 
 /// The hardware address is another, and that alone is no reason to lose anything.

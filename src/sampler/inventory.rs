@@ -7,7 +7,7 @@ use crate::live::Iface;
 use crate::model::{Address, Counters, EventKind, IfaceId, Kind, Link, Mark, Reading, Record};
 use crate::source::LinkEvent;
 
-use super::identity::{self, Assigned, Candidate, End, Present, Resume};
+use super::identity::{self, Assigned, Boot, Candidate, End, Present, Resume};
 use super::{RELINK_MS, SHORTEST_RATE_MS, Sampler, State};
 
 /// A present link.
@@ -25,8 +25,8 @@ pub(super) struct Tracked {
     pub base_ms: u64,
     /// Whether this is the link and the boot that the base is of is not known: a counter that fell proves that it is not.
     pub unsure: bool,
-    /// The first reading is booked from zero if the machine was started after this second.
-    pub since_boot: Option<i64>,
+    /// The first reading may be booked from zero.
+    pub since_boot: Option<Boot>,
     /// How to mark the next sample, where that is known beforehand.
     pub mark: Option<Mark>,
     pub lifetime: Counters,
@@ -61,7 +61,7 @@ impl Tracked {
                 (self.base, self.base_ms) = (Some(Baseline::new(counters)), mono_ms);
                 (self.mark, self.unsure) = (Some(mark), unsure);
             }
-            Resume::SinceBoot { last_seen } => self.since_boot = Some(last_seen),
+            Resume::SinceBoot(boot) => self.since_boot = Some(boot),
             Resume::Anew(why) => return Some(why),
         }
         None

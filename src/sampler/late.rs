@@ -3,7 +3,7 @@
 //! interface under the number of its history, behind its last tick, and with what passed between the two booked into the
 //! first tick. Nothing here waits for the disk.
 
-use super::identity::{self, Assigned, Candidate, End, Present, Resume};
+use super::identity::{self, Assigned, Boot, Candidate, End, Present, Resume};
 use super::inventory::{anew_detail, remember, was_active};
 use super::{Sampler, Start, account, outcome, step_detail, unix_at, wanted};
 use crate::clock::Now;
@@ -31,10 +31,10 @@ pub(super) struct Beginning {
     seq: u64,
 }
 
-/// A first reading that is booked from zero if the machine was started after this second.
+/// A first reading that may be booked from zero.
 pub(super) struct Waiting {
     pub first: Beginning,
-    pub last_seen: i64,
+    pub boot: Boot,
 }
 
 /// What an interface of this run goes on with.
@@ -79,16 +79,16 @@ impl Sampler {
     }
 
     /// Decides on the first readings that wait for it, once the clock can be believed.
-    pub(super) fn book_since_boot(&mut self, state: &mut State) {
+    pub(super) fn book_since_boot(&mut self, now: Now, state: &mut State) {
         let Some(offset_ms) = self.offset_ms.filter(|_| !self.waiting.is_empty()) else { return };
-        let boot_unix = unix_at(0, offset_ms);
+        let (boot_unix, now_unix) = (unix_at(0, offset_ms), unix_at(now.mono_ms, offset_ms));
         let mut unseen = Vec::new();
-        for Waiting { first, last_seen } in std::mem::take(&mut self.waiting) {
+        for Waiting { first, boot } in std::mem::take(&mut self.waiting) {
             let Some(name) = self.records.iter().find(|record| record.id == first.id).map(|it| it.name.clone()) else {
                 continue;
             };
-            if identity::began_before(boot_unix, last_seen) {
-                self.tell_of_anew(&name, "the machine was started before the latest sample", first.mono_ms, state);
+            if let Some(why) = boot.refusal(boot_unix, now_unix) {
+                self.tell_of_anew(&name, why, first.mono_ms, state);
                 continue;
             }
             let delta = self.count_unseen(&first, &name, End::zero(0), state, &mut unseen);
@@ -166,9 +166,9 @@ impl Sampler {
                 .collect();
             self.book_unseen(unseen, state);
             self.renumber(&links, shift, state);
-            for Waiting { first, last_seen } in waiting {
+            for Waiting { first, boot } in waiting {
                 let id = links.iter().find(|link| link.mine == first.id).map_or(first.id, |link| link.theirs);
-                self.waiting.push(Waiting { first: Beginning { id, seq: first.seq + shift, ..first }, last_seen });
+                self.waiting.push(Waiting { first: Beginning { id, seq: first.seq + shift, ..first }, boot });
             }
             let numbered: Vec<bool> = self.links.iter().map(|tracked| tracked.id.is_some()).collect();
             for at in 0..self.links.len() {
@@ -191,7 +191,7 @@ impl Sampler {
                 self.offset_ms = self.keeper.observe(now).offset_ms;
                 place_again(state, self.offset_ms);
             }
-            self.book_since_boot(state);
+            self.book_since_boot(now, state);
             state.bound();
         }
         self.beginnings = Vec::new();
@@ -254,7 +254,7 @@ impl Sampler {
         if let Some(first) = beginning.filter(|one| was_active(&past) || !one.counters.is_zero()) {
             match resume {
                 Resume::From(end) => lifetime.add(&self.count_unseen(&first, &mine.name, end, state, unseen)),
-                Resume::SinceBoot { last_seen } => waiting.push(Waiting { first, last_seen }),
+                Resume::SinceBoot(boot) => waiting.push(Waiting { first, boot }),
                 Resume::Anew(why) => self.tell_of_anew(&mine.name, why, first.mono_ms, state),
             }
         }

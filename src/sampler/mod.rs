@@ -428,7 +428,7 @@ impl Sampler {
         let mut state = live.lock();
         state.clock_believed = step.offset_ms.is_some();
         if let Some(offset_ms) = step.offset_ms {
-            self.book_since_boot(&mut state);
+            self.book_since_boot(now, &mut state);
             place(&mut state, offset_ms);
         }
     }
@@ -466,7 +466,7 @@ impl Sampler {
             state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
             self.next_seq += 1;
         }
-        self.book_since_boot(state);
+        self.book_since_boot(now, state);
         let early = state.bound();
         let polls = &mut state.polls;
         // A beginning is on disk at once: after a crash the same-boot rule counts from there.
@@ -514,8 +514,8 @@ impl Sampler {
             if new && !self.joined {
                 self.beginnings.extend(self.beginning(at, reading, now, seq));
             }
-            if let (Some(last_seen), Some(first)) = (since_boot, self.beginning(at, reading, now, seq)) {
-                self.waiting.push(Waiting { first, last_seen });
+            if let (Some(boot), Some(first)) = (since_boot, self.beginning(at, reading, now, seq)) {
+                self.waiting.push(Waiting { first, boot });
             }
             return true;
         };

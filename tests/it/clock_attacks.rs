@@ -98,7 +98,7 @@ impl Machine {
             keeper: app::keeper(opened.newest, &opened.records, &boot),
             records: opened.records,
             next_seq: opened.next_seq,
-            stack: Stack { boot, ..Stack::default() },
+            stack: Stack { machine: "the router".to_string(), boot, namespace: 1 },
             newest_link: None,
             primary_found: String::new(),
         };
