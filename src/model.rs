@@ -78,6 +78,9 @@ pub struct Link {
     pub mtu: u32,
     /// Hardware address, lower-case hex with colons; empty where it has none.
     pub mac: String,
+    /// Of the device: the inode of its directory in sysfs. It stays through changes of name, number and namespace, and the
+    /// kernel gives a higher one to each device that it makes; 0 where it is not known. It says nothing beyond the boot.
+    pub node: u64,
     pub alias: String,
     pub up: bool,
     /// Mbit/s; `None` where the driver says 0, -1 or nothing.
@@ -268,11 +271,12 @@ pub struct Record {
     pub kind: Kind,
     /// The user's own name for it; empty for none.
     pub alias: String,
-    /// Whose counters `raw` are: a link's number in its network stack, and its hardware address as a witness. 0 when no link
-    /// has them any more.
+    /// Whose counters `raw` are: a link's number in its network stack, with its hardware address and its device as
+    /// witnesses. 0 when no link has them any more.
     pub ifindex: u32,
     pub stack: Stack,
     pub mac: String,
+    pub node: u64,
     pub first_seen: i64,
     pub last_seen: i64,
     /// Raw counters at the newest sample.

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http;
 use crate::live::{Live, Tuning};
 use crate::model::{Record, Stack};
-use crate::sampler::{Late, Start};
+use crate::sampler::{Late, Newest, Start};
 use crate::source;
 use crate::store::{Opened, Options, Reader, Store};
 use crate::thread::Mailbox;
@@ -110,8 +110,8 @@ impl Desk {
         if other_zone {
             self.read_zone();
         }
-        let newest_link = newest_link_of(&newest_link, self.stack.namespace);
-        let start = Start { primary_found: found, newest_link, ..self.start(records, next_seq, newest) };
+        let newest_link = Newest::of_text(&newest_link, self.stack.namespace);
+        let start = Start { primary_found: found, newest: newest_link, ..self.start(records, next_seq, newest) };
         (Late { start, stopped }, reader)
     }
 
@@ -121,7 +121,7 @@ impl Desk {
             records,
             next_seq,
             stack: self.stack.clone(),
-            newest_link: None,
+            newest: None,
             primary_found: String::new(),
         }
     }
@@ -187,13 +187,6 @@ pub fn hear_signals(signals: SigSet, tell: Mailbox<Word>) -> impl FnOnce() + Sen
             tell.put(Word::Signal(signal));
         }
     }
-}
-
-/// The sampler kept it, and takes it back: of the same boot, it knows of every link that was there at the latest sample.
-fn newest_link_of(text: &str, namespace: u64) -> Option<u32> {
-    let (of, ifindex) = text.split_once(':')?;
-    let same = namespace != 0 && of.parse() == Ok(namespace);
-    ifindex.parse().ok().filter(|_| same)
 }
 
 /// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of

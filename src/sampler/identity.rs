@@ -1,7 +1,7 @@
 //! Whose history a link goes on with, and from which counters. Pure.
 //!
-//! A link's identity is its network stack (a namespace of a boot of a machine) and its `ifindex` there; its hardware
-//! address and its name are witnesses. All links are assigned at once, the surest first: two that have exchanged their
+//! A link's identity is its network stack (a namespace of a boot of a machine) and its `ifindex` there, or within one boot
+//! its device, where that is known; its hardware address and its name are witnesses. All links are assigned at once, the surest first: two that have exchanged their
 //! names must not both come to the same history. What is unknown never counts as equal, and what a kernel has counted is
 //! booked only as far as it can have passed since the history's latest sample.
 
@@ -16,13 +16,14 @@ pub const BOOT_SLACK_S: i64 = 120;
 pub struct Candidate<'a> {
     /// `None` where it was seen to come: then it is none of those that were there before.
     pub ifindex: Option<u32>,
+    pub node: u64,
     pub name: &'a str,
     pub mac: &'a str,
 }
 
 impl<'a> Candidate<'a> {
     pub fn of(link: &'a Link, came: bool) -> Candidate<'a> {
-        Candidate { ifindex: (!came).then_some(link.ifindex), name: &link.name, mac: &link.mac }
+        Candidate { ifindex: (!came).then_some(link.ifindex), node: link.node, name: &link.name, mac: &link.mac }
     }
 }
 
@@ -35,14 +36,44 @@ pub struct Assigned {
     pub past: usize,
 }
 
+/// The highest numbers of a namespace's links, as of some look. The kernel gives higher ones to each link that it makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Newest {
+    pub ifindex: u32,
+    pub node: u64,
+}
+
+impl Newest {
+    pub fn or(self, link: &Link) -> Newest {
+        Newest { ifindex: self.ifindex.max(link.ifindex), node: self.node.max(link.node) }
+    }
+
+    /// Of two numbers one may be misleading: a link that was moved here has counted before, and keeps its own.
+    fn is_before(&self, link: &Candidate) -> bool {
+        link.ifindex.is_some_and(|ifindex| ifindex > self.ifindex)
+            && (link.node == 0 || self.node == 0 || link.node > self.node)
+    }
+
+    /// As a setting, kept for the next start: the numbers behind their namespace.
+    pub fn to_text(self, namespace: u64) -> String {
+        format!("{namespace}:{}:{}", self.ifindex, self.node)
+    }
+
+    /// `None` where they are another namespace's.
+    pub fn of_text(text: &str, namespace: u64) -> Option<Newest> {
+        let mut parts = text.split(':');
+        let same = namespace != 0 && parts.next()?.parse() == Ok(namespace);
+        let newest = Newest { ifindex: parts.next()?.parse().ok()?, node: parts.next()?.parse().ok()? };
+        same.then_some(newest)
+    }
+}
+
 /// What the present is compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Present<'a> {
     pub stack: &'a Stack,
     pub mono_ms: u64,
-    /// The highest `ifindex` that this namespace had given away at the latest look. The kernel gives a higher one to each link
-    /// that it makes.
-    pub newest_link: u32,
+    pub newest: Option<Newest>,
     /// When that look was, if it was this run's; else it was before each record's latest sample.
     pub looked_ms: Option<u64>,
 }
@@ -84,10 +115,16 @@ impl Present<'_> {
 
     /// The very link that a record's counters are of.
     fn is_link(&self, record: &Record, link: &Candidate) -> bool {
-        if record.ifindex == 0 || link.ifindex != Some(record.ifindex) {
+        let Some(ifindex) = link.ifindex.filter(|_| record.ifindex != 0) else { return false };
+        let relation = self.relation(record);
+        let same_boot = matches!(relation, Relation::Same | Relation::SameBoot | Relation::OtherNamespace);
+        if same_boot && record.node != 0 && link.node != 0 {
+            return record.node == link.node;
+        }
+        if record.ifindex != ifindex {
             return false;
         }
-        match self.relation(record) {
+        match relation {
             // Numbers are given again where links move between namespaces: a link that has neither its name nor its
             // address any more is another one.
             Relation::Same => record.name == link.name || !differ(&record.mac, link.mac),
@@ -177,7 +214,7 @@ pub enum Resume {
 
 pub fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
     let relation = present.relation(record);
-    let made_since = link.ifindex.is_some_and(|ifindex| ifindex > present.newest_link);
+    let made_since = present.newest.is_some_and(|newest| newest.is_before(link));
     if let (true, Some(looked_ms)) = (made_since, present.looked_ms) {
         return Resume::From(End::zero(looked_ms));
     }

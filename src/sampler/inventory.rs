@@ -170,10 +170,11 @@ impl Sampler {
 
     /// Kept, so that the next start knows which links were made after this run.
     fn note_newest_link(&mut self) {
-        let newest = self.links.last().map_or(0, |tracked| tracked.link.ifindex);
-        if self.noted_link.is_none_or(|noted| newest > noted) {
-            self.noted_link = Some(newest);
-            let text = format!("{}:{newest}", self.stack.namespace);
+        let before = self.noted.unwrap_or_default();
+        let newest = self.links.iter().fold(before, |newest, tracked| newest.or(&tracked.link));
+        if self.noted != Some(newest) {
+            self.noted = Some(newest);
+            let text = newest.to_text(self.stack.namespace);
             self.live.lock().keep_setting("newest_link", Some(text));
         }
     }
@@ -234,11 +235,10 @@ impl Sampler {
         let free: Vec<&Record> = self.records.iter().filter(|record| !taken.contains(&record.id)).collect();
         let candidates: Vec<Candidate> =
             new.iter().zip(&births).map(|(link, birth)| Candidate::of(link, birth.is_some())).collect();
-        let newest_link = if self.looked_ms.is_some() { self.noted_link } else { self.newest_link };
         let present = Present {
             stack: &self.stack,
             mono_ms: now.mono_ms,
-            newest_link: newest_link.unwrap_or(u32::MAX),
+            newest: if self.looked_ms.is_some() { self.noted } else { self.newest_before },
             looked_ms: self.looked_ms,
         };
         let assigned = identity::assign(&candidates, &free, &present);
@@ -332,10 +332,11 @@ impl Sampler {
         let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
         for record in &mut self.records {
             let same = record.ifindex == link.ifindex && record.stack == self.stack;
-            if record.id == id && !(same && record.kind == kind && record.mac == link.mac) {
+            if record.id == id && !(same && record.kind == kind && record.mac == link.mac && record.node == link.node) {
                 record.ifindex = link.ifindex;
                 record.stack.clone_from(&self.stack);
                 record.mac.clone_from(&link.mac);
+                record.node = link.node;
                 record.kind = kind;
             } else if record.id != id && same {
                 record.ifindex = 0;
@@ -390,6 +391,7 @@ impl Sampler {
             ifindex: tracked.link.ifindex,
             stack: self.stack.clone(),
             mac: tracked.link.mac.clone(),
+            node: tracked.link.node,
             first_seen: now.unix_ms.div_euclid(1000),
             last_seen: 0,
             raw: Counters::ZERO,

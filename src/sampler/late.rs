@@ -145,7 +145,7 @@ impl Sampler {
     pub(super) fn join(&mut self, late: Late) {
         let now = self.clock.now();
         let live = self.live.clone();
-        let Start { records, next_seq, keeper, primary_found, newest_link, .. } = late.start;
+        let Start { records, next_seq, keeper, primary_found, newest, .. } = late.start;
         let shift = next_seq.saturating_sub(1);
         {
             let mut guard = live.lock();
@@ -155,7 +155,7 @@ impl Sampler {
             }
             self.joined = true;
             state.records.clear();
-            self.newest_link = newest_link;
+            self.newest_before = newest;
             let mine = std::mem::replace(&mut self.records, records);
             let mut pasts = self.pasts(&mine).into_iter();
             let (mut unseen, mut waiting) = (Vec::new(), Vec::new());
@@ -211,6 +211,7 @@ impl Sampler {
             ifindex: beginning(record.id).map(|beginning| beginning.ifindex),
             name: &record.name,
             mac: &record.mac,
+            node: record.node,
         });
         let others = self.links.iter().filter(|tracked| tracked.id.is_none());
         let candidates: Vec<Candidate> =
@@ -219,7 +220,7 @@ impl Sampler {
         let present = Present {
             stack: &self.stack,
             mono_ms: self.started_at.map_or(0, |started_at| started_at.mono_ms),
-            newest_link: self.newest_link.unwrap_or(u32::MAX),
+            newest: self.newest_before,
             looked_ms: None,
         };
         let assigned = identity::assign(&candidates, &records, &present);

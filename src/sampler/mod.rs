@@ -27,6 +27,7 @@ use inventory::{Tracked, anew_detail};
 use late::{Beginning, Waiting};
 use primary::Primary;
 
+pub use identity::Newest;
 pub use late::Late;
 
 /// One-second readings while somebody watches.
@@ -47,8 +48,8 @@ pub struct Start {
     pub next_seq: u64,
     pub keeper: Keeper,
     pub stack: Stack,
-    /// The highest `ifindex` that the present namespace had given away by the latest sample, if that is known.
-    pub newest_link: Option<u32>,
+    /// Of the present namespace, as of the latest sample.
+    pub newest: Option<Newest>,
     /// The primary of an earlier run; empty for none.
     pub primary_found: String,
 }
@@ -61,9 +62,9 @@ pub struct Sampler {
     keeper: Keeper,
     wanted: Wanted,
     stack: Stack,
-    newest_link: Option<u32>,
-    /// The same as of this run's looks.
-    noted_link: Option<u32>,
+    /// The newest link as of the history's latest sample, and as of this run's looks.
+    newest_before: Option<Newest>,
+    noted: Option<Newest>,
     /// Present links, by ifindex.
     links: Vec<Tracked>,
     /// All interfaces that have a history, present or not.
@@ -125,8 +126,8 @@ impl Sampler {
             keeper: start.keeper,
             wanted: wanted(&tuning),
             stack: start.stack,
-            newest_link: start.newest_link,
-            noted_link: None,
+            newest_before: start.newest,
+            noted: None,
             links: Vec::new(),
             records: start.records,
             births: Vec::new(),

@@ -170,7 +170,7 @@ fn start(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
         next_seq,
         keeper: Keeper::new(BUILD_FLOOR, newest),
         stack: stack(BOOT),
-        newest_link: Some(5),
+        newest: Some(Newest { ifindex: 5, node: 0 }),
         primary_found: String::new(),
     }
 }

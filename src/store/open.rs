@@ -404,7 +404,8 @@ fn migrate(conn: &mut Connection, version: i32) -> Result<()> {
 
 fn records(conn: &Connection, state: &State) -> Result<Vec<Record>> {
     let mut statement = conn.prepare(
-        "SELECT id, name, kind, alias, ifindex, boot, first_seen, machine, namespace, mac FROM interface ORDER BY id",
+        "SELECT id, name, kind, alias, ifindex, boot, first_seen, machine, namespace, mac, node FROM interface
+         ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
     let mut records = Vec::new();
@@ -420,6 +421,7 @@ fn records(conn: &Connection, state: &State) -> Result<Vec<Record>> {
             ifindex: row.get(4)?,
             stack: Stack { machine: row.get(7)?, boot: row.get(5)?, namespace: row.get::<_, i64>(8)? as u64 },
             mac: row.get(9)?,
+            node: row.get::<_, i64>(10)? as u64,
             first_seen,
             last_seen: tally.last_seen.unwrap_or(first_seen),
             raw: tally.raw,

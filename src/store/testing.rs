@@ -110,6 +110,7 @@ pub fn record(id: IfaceId) -> Record {
         ifindex: id + 1,
         stack: Stack { machine: "6d6163".into(), boot: "b0075".into(), namespace: 7 },
         mac: "02:00:00:00:00:01".into(),
+        node: 1 << 40,
         first_seen: T,
         last_seen: T,
         raw: Counters::ZERO,

@@ -147,11 +147,11 @@ pub(super) fn put_events(conn: &Connection, events: &[Event], again: bool) -> Re
 fn put_records(conn: &Connection, records: &[Record], state: &mut State) -> Result<()> {
     for record in records {
         conn.prepare_cached(
-            "INSERT INTO interface (id, name, kind, alias, ifindex, boot, first_seen, machine, namespace, mac)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            "INSERT INTO interface (id, name, kind, alias, ifindex, boot, first_seen, machine, namespace, mac, node)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, kind = excluded.kind, alias = excluded.alias,
              ifindex = excluded.ifindex, boot = excluded.boot, first_seen = excluded.first_seen,
-             machine = excluded.machine, namespace = excluded.namespace, mac = excluded.mac",
+             machine = excluded.machine, namespace = excluded.namespace, mac = excluded.mac, node = excluded.node",
         )?
         .execute(params![
             record.id,
@@ -163,7 +163,8 @@ fn put_records(conn: &Connection, records: &[Record], state: &mut State) -> Resu
             record.first_seen,
             record.stack.machine,
             record.stack.namespace as i64,
-            record.mac
+            record.mac,
+            record.node as i64
         ])?;
         state.tallies.entry(record.id).or_default();
     }

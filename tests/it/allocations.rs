@@ -25,7 +25,7 @@ fn a_tick_allocates_nothing() {
             next_seq: 1,
             keeper: Keeper::new(BUILD_FLOOR, None),
             stack: Stack::default(),
-            newest_link: None,
+            newest: None,
             primary_found: String::new(),
         };
         let reopen = Box::new(move || source::open(choice));

@@ -99,7 +99,7 @@ impl Machine {
             records: opened.records,
             next_seq: opened.next_seq,
             stack: Stack { machine: "the router".to_string(), boot, namespace: 1 },
-            newest_link: None,
+            newest: None,
             primary_found: String::new(),
         };
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));

@@ -95,7 +95,7 @@ fn a_year_of_24_interfaces() {
         next_seq: opened.next_seq,
         keeper: Keeper::new(BUILD_FLOOR, opened.newest),
         stack: Stack { boot: "boot".to_string(), ..Stack::default() },
-        newest_link: None,
+        newest: None,
         primary_found: String::new(),
     };
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));

@@ -157,6 +157,16 @@ pub fn decorate(root: &Path, name: &[u8], link: &mut Link) {
     link.wireless = dir.join("phy80211").exists() || dir.join("wireless").exists();
     link.physical = dir.join("device").exists();
     link.devtype = fs::read(dir.join("uevent")).map_or(String::new(), |text| text::devtype(&text));
+    // Another namespace may have a link of this name and number too; its address is another.
+    let address = fs::read(dir.join("address")).map_or(String::new(), |text| text::mac_text(&text));
+    if !address.is_empty() && address == link.mac {
+        link.node = node(&dir);
+    }
+}
+
+fn node(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(dir).map_or(0, |dir| dir.ino())
 }
 
 /// A whole link out of its files; `None` for what is no link, or no longer.
@@ -183,6 +193,8 @@ fn link(root: &Path, name: &[u8]) -> Option<Link> {
         ..Link::default()
     };
     decorate(root, name, &mut link);
+    // Everything is from the same place here.
+    link.node = node(&dir);
     let driver = DRIVERS.iter().find(|(entry, _)| dir.join(entry).exists()).map(|(_, driver)| *driver);
     // The device types of wired links are the names of their drivers; "wlan" and "wwan" are none.
     const NO_DRIVERS: [&str; 2] = ["wlan", "wwan"];
