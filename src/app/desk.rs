@@ -15,6 +15,7 @@ use crate::http;
 use crate::live::{Live, Tuning};
 use crate::model::{Record, Stack};
 use crate::sampler::{Late, Newest, Start};
+use crate::sorted::Map;
 use crate::source;
 use crate::store::{Opened, Options, Reader, Store};
 use crate::thread::Mailbox;
@@ -90,7 +91,7 @@ impl Desk {
     /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to it.
     pub fn take_in(&mut self, past: Past) -> (Late, Reader) {
         let Past { records, mut settings, next_seq, newest, reader } = past;
-        let [found, newest_link] = OF_A_RUN.map(|key| settings.get(key).cloned().unwrap_or_default());
+        let start = start(records, &settings, next_seq, newest, self.stack.clone());
         let (refused, stopped, other_zone) = {
             let mut guard = self.live.lock();
             let state = &mut *guard;
@@ -110,20 +111,12 @@ impl Desk {
         if other_zone {
             self.read_zone();
         }
-        let newest_link = Newest::of_text(&newest_link, self.stack.namespace);
-        let start = Start { primary_found: found, newest: newest_link, ..self.start(records, next_seq, newest) };
         (Late { start, stopped }, reader)
     }
 
-    pub fn start(&self, records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
-        Start {
-            keeper: keeper(newest, &records, &self.stack.boot),
-            records,
-            next_seq,
-            stack: self.stack.clone(),
-            newest: None,
-            primary_found: String::new(),
-        }
+    /// Nothing is known of an earlier run.
+    pub fn afresh(&self) -> Start {
+        start(Vec::new(), &Map::new(), 1, None, self.stack.clone())
     }
 
     fn read_zone(&self) {
@@ -189,9 +182,28 @@ pub fn hear_signals(signals: SigSet, tell: Mailbox<Word>) -> impl FnOnce() + Sen
     }
 }
 
+/// What the sampler starts from: what an earlier run has left, seen from the present network stack.
+pub fn start(
+    records: Vec<Record>,
+    settings: &Map<String, String>,
+    next_seq: u64,
+    newest: Option<i64>,
+    stack: Stack,
+) -> Start {
+    let [primary_found, newest_link] = OF_A_RUN.map(|key| settings.get(key).cloned().unwrap_or_default());
+    Start {
+        keeper: keeper(newest, &records, &stack.boot),
+        records,
+        next_seq,
+        newest: Newest::of_text(&newest_link, stack.namespace),
+        stack,
+        primary_found,
+    }
+}
+
 /// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
 /// the monotonic one.
-pub fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
+fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
     let mut keeper = Keeper::new(BUILD_FLOOR, newest);
     let same_boot = |record: &&Record| !boot.is_empty() && record.stack.boot == boot && record.last_seen > 0;
     let same_boot = records.iter().filter(same_boot);

@@ -24,7 +24,7 @@ use crate::thread::{self, Mailbox};
 use crate::writer::{self, Writer};
 use desk::{Desk, Word};
 
-pub use desk::keeper;
+pub use desk::start;
 
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
@@ -97,7 +97,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
             if !desk.ending {
                 writer::cannot_open(&live, clock.now(), &error);
             }
-            (desk.start(Vec::new(), 1, None), None)
+            (desk.afresh(), None)
         }
     };
     let reopen: Reopen = Box::new(move || source::open(choice));

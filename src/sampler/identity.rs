@@ -27,13 +27,45 @@ impl<'a> Candidate<'a> {
     }
 }
 
+/// The history of a link.
+#[derive(Clone, Debug)]
+pub struct Past {
+    /// Whose counters go on here.
+    pub end: Record,
+    pub record: Record,
+    pub resume: Resume,
+}
+
+impl Past {
+    /// What to tell where the hardware address is another, and that alone is no reason to lose anything.
+    pub fn readdressed(&self, mac: &str) -> Option<String> {
+        let before = &self.end.mac;
+        differ(before, mac).then(|| format!("the hardware address is {mac} now, and was {before}; counting goes on"))
+    }
+}
+
+/// Each link with its history, if it has one.
+pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Past>> {
+    let past = |(assigned, link): (Option<Assigned>, &Candidate)| {
+        let Assigned { end, past } = assigned?;
+        let mut resume = resume(records[end], link, present);
+        let other = |record: &&Record| record.id != records[end].id && may_be(record, link, present.stack);
+        // What it has counted may stand in that history already.
+        let sure = present.is_link(records[end], link) && present.relation(records[end]) != Relation::Unknown;
+        if !sure && records.iter().any(other) {
+            resume = Resume::Anew("another history may have its counters");
+        }
+        Some(Past { end: records[end].clone(), record: records[past].clone(), resume })
+    };
+    assign(links, records, present).into_iter().zip(links).map(past).collect()
+}
+
 /// Places in the list of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// Whose counters go on here.
-    pub end: usize,
-    /// Whose history: another one where the link was renamed to what has a history of its own.
-    pub past: usize,
+struct Assigned {
+    end: usize,
+    /// Another one where the link was renamed to what has a history of its own.
+    past: usize,
 }
 
 /// The highest numbers of a namespace's links, as of some look. The kernel gives higher ones to each link that it makes.
@@ -135,6 +167,20 @@ impl Present<'_> {
     }
 }
 
+/// Whether a record may have the counters of this link: another one must not go on with them as well.
+pub fn may_be(record: &Record, link: &Candidate, stack: &Stack) -> bool {
+    if record.ifindex == 0 || differ(&record.stack.boot, &stack.boot) {
+        return false;
+    }
+    match record.node != 0 && link.node != 0 {
+        true => record.node == link.node,
+        false => {
+            let [one, other] = [record.stack.namespace, stack.namespace];
+            link.ifindex == Some(record.ifindex) && (one == other || one == 0 || other == 0)
+        }
+    }
+}
+
 fn agree(one: &str, other: &str) -> bool {
     !one.is_empty() && one == other
 }
@@ -148,8 +194,8 @@ fn is_random(mac: &str) -> bool {
     mac.get(..2).and_then(|first| u8::from_str_radix(first, 16).ok()).is_some_and(|first| first & 2 != 0)
 }
 
-/// Each link with its history, if it has one. No record goes to two links.
-pub fn assign(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Assigned>> {
+/// No record goes to two links.
+fn assign(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Assigned>> {
     let alone = |mac: &str| {
         !mac.is_empty()
             && !is_random(mac)
@@ -212,15 +258,15 @@ pub enum Resume {
     Anew(&'static str),
 }
 
-pub fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
+fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
     let relation = present.relation(record);
-    let made_since = present.newest.is_some_and(|newest| newest.is_before(link));
-    if let (true, Some(looked_ms)) = (made_since, present.looked_ms) {
-        return Resume::From(End::zero(looked_ms));
-    }
     if present.is_link(record, link) {
         let (counters, mono_ms, unsure) = (record.raw, record.mono_ms, relation == Relation::Unknown);
         return Resume::From(End { counters, mono_ms, mark: Mark::Gap, unsure });
+    }
+    let made_since = present.newest.is_some_and(|newest| newest.is_before(link));
+    if let (true, Some(looked_ms)) = (made_since, present.looked_ms) {
+        return Resume::From(End::zero(looked_ms));
     }
     if record.stack == Stack::default() && record.ifindex == 0 {
         return Resume::Anew("it was not counted before");
@@ -275,9 +321,4 @@ impl Boot {
             (false, _) => Some("this boot began before the latest sample"),
         }
     }
-}
-
-/// The hardware address is another, and that alone is no reason to lose anything.
-pub fn readdressed(record: &Record, link: &Candidate) -> bool {
-    differ(&record.mac, link.mac)
 }

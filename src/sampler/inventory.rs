@@ -7,7 +7,7 @@ use crate::live::Iface;
 use crate::model::{Address, Counters, EventKind, IfaceId, Kind, Link, Mark, Reading, Record};
 use crate::source::LinkEvent;
 
-use super::identity::{self, Assigned, Boot, Candidate, End, Present, Resume};
+use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
 use super::{RELINK_MS, SHORTEST_RATE_MS, Sampler, State};
 
 /// A present link.
@@ -153,13 +153,18 @@ impl Sampler {
                 None => new.push(link),
             }
         }
-        self.appear(new, now, first_look);
+        let brought = self.appear(new, now, first_look);
         self.looked_ms = Some(now.mono_ms);
         // A link that was reported after the list was made has its turn at the next look.
         let links = &self.links;
         self.births.retain(|(ifindex, ..)| !links.iter().any(|tracked| tracked.link.ifindex == *ifindex));
         self.links.sort_by_key(|tracked| tracked.link.ifindex);
-        self.note_newest_link();
+        self.note_newest();
+        if brought {
+            // A start after a crash must not take it for one that was made since the latest sample.
+            self.live.lock().save_now = true;
+            self.live.wake_writer();
+        }
         let route = self.source.default_route().unwrap_or_else(|error| {
             log::debug!("default route: {error}");
             None
@@ -169,7 +174,7 @@ impl Sampler {
     }
 
     /// Kept, so that the next start knows which links were made after this run.
-    fn note_newest_link(&mut self) {
+    fn note_newest(&mut self) {
         let before = self.noted.unwrap_or_default();
         let newest = self.links.iter().fold(before, |newest, tracked| newest.or(&tracked.link));
         if self.noted != Some(newest) {
@@ -227,8 +232,8 @@ impl Sampler {
         self.tell(at, now, EventKind::Renamed, &message, message.clone());
     }
 
-    /// Links that were not there at the last look.
-    fn appear(&mut self, new: Vec<Link>, now: Now, first_look: bool) {
+    /// Links that were not there at the last look. Says whether one of them has brought a past along.
+    fn appear(&mut self, new: Vec<Link>, now: Now, first_look: bool) -> bool {
         let birth = |link: &Link| self.births.iter().find(|(ifindex, ..)| *ifindex == link.ifindex).copied();
         let births: Vec<_> = new.iter().map(birth).collect();
         let taken: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
@@ -241,19 +246,11 @@ impl Sampler {
             newest: if self.looked_ms.is_some() { self.noted } else { self.newest_before },
             looked_ms: self.looked_ms,
         };
-        let assigned = identity::assign(&candidates, &free, &present);
-        let pasts: Vec<Option<(Record, Record, Resume)>> = assigned
-            .into_iter()
-            .zip(&candidates)
-            .map(|(assigned, candidate)| {
-                let Assigned { end, past } = assigned?;
-                let resume = identity::resume(free[end], candidate, &present);
-                Some((free[end].clone(), free[past].clone(), resume))
-            })
-            .collect();
+        let pasts = identity::find(&candidates, &free, &present);
+        let brought = births.iter().flatten().any(|(_, counters, _)| !counters.is_zero());
         let from = self.links.len();
         for ((link, birth), past) in new.into_iter().zip(&births).zip(&pasts) {
-            let record = past.as_ref().map(|(_, past, _)| past);
+            let record = past.as_ref().map(|past| &past.record);
             self.links.push(Tracked {
                 kind: detect::kind(&link),
                 id: record.map(|record| record.id),
@@ -276,13 +273,14 @@ impl Sampler {
         for (at, (birth, past)) in (from..).zip(births.into_iter().zip(pasts)) {
             self.begin_link(at, birth, past, now, first_look);
         }
+        brought
     }
 
     fn begin_link(
         &mut self,
         at: usize,
         birth: Option<(u32, Counters, u64)>,
-        past: Option<(Record, Record, Resume)>,
+        past: Option<Past>,
         now: Now,
         first_look: bool,
     ) {
@@ -295,15 +293,13 @@ impl Sampler {
                 (tracked.base, tracked.base_ms) = (Some(Baseline::new(counters)), born_ms);
                 tracked.mark = past.as_ref().map(|_| if counters.is_zero() { Mark::Reset } else { Mark::Gap });
             }
-            (None, Some((_, _, resume))) => why = tracked.resume(resume),
+            (None, Some(past)) => why = tracked.resume(&past.resume),
             (None, None) => {}
         }
         self.judge(at);
         let Tracked { ref link, kind, born, .. } = self.links[at];
         let name = link.name.clone();
-        let readdressed = past.as_ref().filter(|_| !born && why.is_none()).and_then(|(end, ..)| {
-            identity::readdressed(end, &Candidate::of(link, false)).then(|| address_detail(&end.mac, &link.mac))
-        });
+        let readdressed = past.as_ref().filter(|_| !born && why.is_none()).and_then(|past| past.readdressed(&link.mac));
         if !first_look {
             self.tell(at, now, EventKind::Appeared, &format!("{name} appeared"), format!("a {} link", kind.name()));
         }
@@ -313,7 +309,7 @@ impl Sampler {
         if let Some(detail) = readdressed {
             self.tell(at, now, EventKind::HardwareAddress, &format!("{name}: {detail}"), detail.clone());
         }
-        let Some((end, past, _)) = past else { return };
+        let Some(Past { end, record: past, .. }) = past else { return };
         if end.id != past.id {
             self.links[at].mark.get_or_insert(Mark::Gap);
         } else if let Some(record) = self.records.iter_mut().find(|record| record.id == past.id && record.name != name)
@@ -338,7 +334,7 @@ impl Sampler {
                 record.mac.clone_from(&link.mac);
                 record.node = link.node;
                 record.kind = kind;
-            } else if record.id != id && same {
+            } else if record.id != id && identity::may_be(record, &Candidate::of(link, false), &self.stack) {
                 record.ifindex = 0;
             } else {
                 continue;
@@ -497,10 +493,6 @@ fn absent(record: &Record) -> Iface {
 
 pub(super) fn anew_detail(why: &str) -> String {
     format!("counting begins anew, and nothing is booked for the time before: {why}")
-}
-
-fn address_detail(before: &str, after: &str) -> String {
-    format!("the hardware address is {after} now, and was {before}; counting goes on")
 }
 
 /// Something was seen to move on it, now or in an earlier run.

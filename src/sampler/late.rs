@@ -3,7 +3,7 @@
 //! interface under the number of its history, behind its last tick, and with what passed between the two booked into the
 //! first tick. Nothing here waits for the disk.
 
-use super::identity::{self, Assigned, Boot, Candidate, End, Present, Resume};
+use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
 use super::inventory::{anew_detail, remember, was_active};
 use super::{Sampler, Start, account, outcome, step_detail, unix_at, wanted};
 use crate::clock::Now;
@@ -44,14 +44,6 @@ struct Link {
     /// What it had before, with what passed unseen.
     lifetime: Counters,
     active: bool,
-}
-
-/// The history of an interface of this run.
-struct Past {
-    /// Whose counters go on here.
-    end: Record,
-    record: Record,
-    resume: Resume,
 }
 
 /// What nobody has seen pass, as of this run's first look.
@@ -142,7 +134,7 @@ impl Sampler {
         delta
     }
 
-    pub(super) fn join(&mut self, late: Late) {
+    pub fn join(&mut self, late: Late) {
         let now = self.clock.now();
         let live = self.live.clone();
         let Start { records, next_seq, keeper, primary_found, newest, .. } = late.start;
@@ -223,13 +215,7 @@ impl Sampler {
             newest: self.newest_before,
             looked_ms: None,
         };
-        let assigned = identity::assign(&candidates, &records, &present);
-        let past = |(assigned, candidate): (Option<Assigned>, &Candidate)| {
-            let Assigned { end, past } = assigned?;
-            let resume = identity::resume(records[end], candidate, &present);
-            Some(Past { end: records[end].clone(), record: records[past].clone(), resume })
-        };
-        assigned.into_iter().zip(&candidates).map(past).collect()
+        identity::find(&candidates, &records, &present)
     }
 
     /// Makes one of both.
@@ -242,6 +228,7 @@ impl Sampler {
         waiting: &mut Vec<Waiting>,
     ) -> Link {
         let beginning = self.beginnings.iter().find(|beginning| beginning.id == mine.id).copied();
+        let readdressed = past.as_ref().and_then(|past| past.readdressed(&mine.mac));
         let Some(Past { end, record: past, resume }) = past else {
             let theirs = self.records.iter().map(|record| record.id).max().unwrap_or(0) + 1;
             let link = Link { mine: mine.id, theirs, lifetime: Counters::ZERO, active: false };
@@ -253,6 +240,9 @@ impl Sampler {
         let mut lifetime = past.lifetime;
         // Where nothing has ever moved there is nothing to keep.
         if let Some(first) = beginning.filter(|one| was_active(&past) || !one.counters.is_zero()) {
+            if let Some(detail) = readdressed.filter(|_| !matches!(resume, Resume::Anew(_))) {
+                tell(state, first.mono_ms, EventKind::HardwareAddress, &mine.name, detail);
+            }
             match resume {
                 Resume::From(end) => lifetime.add(&self.count_unseen(&first, &mine.name, end, state, unseen)),
                 Resume::SinceBoot(boot) => waiting.push(Waiting { first, boot }),

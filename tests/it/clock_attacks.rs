@@ -14,7 +14,7 @@ use net_pulse::config::Config;
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::live::Live;
 use net_pulse::model::{Bucket, Counters, Mark, Resolution, Stack};
-use net_pulse::sampler::{Sampler, Start};
+use net_pulse::sampler::Sampler;
 use net_pulse::source::{Wake, Woken};
 use net_pulse::store::{Filter, Options, Point, Store};
 use net_pulse::thread::Mailbox;
@@ -94,14 +94,8 @@ impl Machine {
         let config = Config::saved(&[("interval", &interval), ("flush", &flush), ("primary", "eth0")]);
         let live = Arc::new(Live::new(config, self.zone.clone()));
         let boot = format!("boot-{}", self.boots);
-        let start = Start {
-            keeper: app::keeper(opened.newest, &opened.records, &boot),
-            records: opened.records,
-            next_seq: opened.next_seq,
-            stack: Stack { machine: "the router".to_string(), boot, namespace: 1 },
-            newest: None,
-            primary_found: String::new(),
-        };
+        let stack = Stack { machine: "the router".to_string(), boot, namespace: 1 };
+        let start = app::start(opened.records, &opened.settings, opened.next_seq, opened.newest, stack);
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
         let source = Box::new(Kernel(self.kernel.clone()));
         let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), start);

@@ -18,6 +18,7 @@ mod e2e_life;
 mod e2e_sums;
 mod e2e_tick;
 mod floors;
+mod identity;
 mod source_steady;
 mod storage_locks;
 mod year;
