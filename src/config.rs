@@ -98,7 +98,7 @@ pub static SETTINGS: [Setting; 26] = [
     Setting { key: "running", flag: None, environment: None, kind: Kind::Switch, default: "true", change: Change::People, help: "whether samples are taken" },
     // So that a restart has a headline at once.
     Setting { key: "primary_found", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the primary as last found" },
-    Setting { key: "newest_link", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the numbers of the newest link, behind its namespace" },
+    Setting { key: "newest_link", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the numbers of the newest link, behind its boot and namespace" },
 ];
 
 /// Where a value comes from. Later ones beat earlier ones.

@@ -195,7 +195,7 @@ pub fn start(
         keeper: keeper(newest, &records, &stack.boot),
         records,
         next_seq,
-        newest: Newest::of_text(&newest_link, stack.namespace),
+        newest: Newest::of_text(&newest_link, &stack),
         stack,
         primary_found,
     }

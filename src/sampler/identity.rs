@@ -86,17 +86,18 @@ impl Newest {
             && (link.node == 0 || self.node == 0 || link.node > self.node)
     }
 
-    /// As a setting, kept for the next start: the numbers behind their namespace.
-    pub fn to_text(self, namespace: u64) -> String {
-        format!("{namespace}:{}:{}", self.ifindex, self.node)
+    /// As a setting, kept for the next start: the numbers behind what they hold in.
+    pub fn to_text(self, stack: &Stack) -> String {
+        format!("{}:{}:{}:{}", stack.boot, stack.namespace, self.ifindex, self.node)
     }
 
-    /// `None` where they are another namespace's.
-    pub fn of_text(text: &str, namespace: u64) -> Option<Newest> {
+    /// `None` where they are of another network stack, or may be.
+    pub fn of_text(text: &str, stack: &Stack) -> Option<Newest> {
         let mut parts = text.split(':');
-        let same = namespace != 0 && parts.next()?.parse() == Ok(namespace);
+        let same_boot = agree(parts.next()?, &stack.boot);
+        let same_namespace = stack.namespace != 0 && parts.next()?.parse() == Ok(stack.namespace);
         let newest = Newest { ifindex: parts.next()?.parse().ok()?, node: parts.next()?.parse().ok()? };
-        same.then_some(newest)
+        (same_boot && same_namespace).then_some(newest)
     }
 }
 
@@ -106,8 +107,10 @@ pub struct Present<'a> {
     pub stack: &'a Stack,
     pub mono_ms: u64,
     pub newest: Option<Newest>,
-    /// When that look was, if it was this run's; else it was before each record's latest sample.
+    /// When that look was, if it was this run's; else it was at the latest sample.
     pub looked_ms: Option<u64>,
+    /// UTC seconds of the latest sample of all histories.
+    pub last_seen: i64,
 }
 
 /// How a record's network stack relates to the present one.
@@ -252,7 +255,8 @@ impl End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
     From(End),
-    /// From zero if the machine was started after the latest sample.
+    /// From zero if the machine was started after the latest sample: what was counted before on this boot may stand in other
+    /// histories.
     SinceBoot(Boot),
     /// Its first reading is a beginning: why nothing of it can be booked.
     Anew(&'static str),
@@ -264,16 +268,19 @@ fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
         let (counters, mono_ms, unsure) = (record.raw, record.mono_ms, relation == Relation::Unknown);
         return Resume::From(End { counters, mono_ms, mark: Mark::Gap, unsure });
     }
-    let made_since = present.newest.is_some_and(|newest| newest.is_before(link));
-    if let (true, Some(looked_ms)) = (made_since, present.looked_ms) {
-        return Resume::From(End::zero(looked_ms));
+    if present.newest.is_some_and(|newest| newest.is_before(link)) {
+        let since = if relation == Relation::Same { record.mono_ms } else { 0 };
+        return Resume::From(End::zero(present.looked_ms.unwrap_or(since)));
+    }
+    const ANOTHER: &str = "it is another link, which may have counted before";
+    if present.looked_ms.is_some() {
+        return Resume::Anew(ANOTHER);
     }
     if record.stack == Stack::default() && record.ifindex == 0 {
         return Resume::Anew("it was not counted before");
     }
     match relation {
-        Relation::Same if made_since => Resume::From(End::zero(record.mono_ms)),
-        Relation::Same | Relation::SameBoot => Resume::Anew("it is another link, which may have counted before"),
+        Relation::Same | Relation::SameBoot => Resume::Anew(ANOTHER),
         Relation::OtherNamespace => Resume::Anew("its counters are those of another network namespace"),
         Relation::Earlier => Resume::Anew("this machine was set back to a moment before the latest sample"),
         Relation::OtherMachine => Resume::Anew("its counters are those of another machine"),
@@ -281,7 +288,7 @@ fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
             Resume::Anew("it has another hardware address: its counters are those of other hardware")
         }
         Relation::OtherBoot => Resume::SinceBoot(Boot {
-            last_seen: record.last_seen,
+            last_seen: present.last_seen,
             same_machine: agree(&record.stack.machine, &present.stack.machine),
         }),
         Relation::Unknown => Resume::Anew("whether the machine was started anew cannot be told without its boot id"),
@@ -319,6 +326,240 @@ impl Boot {
                 Some("the clock says that the latest sample lies in the future, and the machine has no id")
             }
             (false, _) => Some("this boot began before the latest sample"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAKER: [&str; 2] = ["00:16:3e:00:00:01", "00:16:3e:00:00:02"];
+    const RANDOM: [&str; 2] = ["02:16:3e:00:00:01", "02:16:3e:00:00:02"];
+
+    fn stack(machine: &str, boot: &str, namespace: u64) -> Stack {
+        Stack { machine: machine.to_string(), boot: boot.to_string(), namespace }
+    }
+
+    fn here() -> Stack {
+        stack("m", "b", 7)
+    }
+
+    /// Last sampled ten minutes before the present, at second 5000.
+    fn record(id: u32, name: &str, ifindex: u32, mac: &str, stack: Stack) -> Record {
+        let raw = Counters([100; 8]);
+        let (name, mac) = (name.to_string(), mac.to_string());
+        Record { id, name, ifindex, mac, stack, raw, mono_ms: 400_000, last_seen: 5000, ..Record::default() }
+    }
+
+    fn link<'a>(ifindex: u32, name: &'a str, mac: &'a str) -> Candidate<'a> {
+        Candidate { ifindex: Some(ifindex), node: 0, name, mac }
+    }
+
+    fn present(stack: &Stack) -> Present<'_> {
+        let newest = Some(Newest { ifindex: 9, node: 90 });
+        Present {
+            stack,
+            mono_ms: 1_000_000,
+            newest: newest.filter(|_| *stack == here()),
+            looked_ms: None,
+            last_seen: 5000,
+        }
+    }
+
+    fn end(unsure: bool) -> Resume {
+        Resume::From(End { counters: Counters([100; 8]), mono_ms: 400_000, mark: Mark::Gap, unsure })
+    }
+
+    fn since_boot(same_machine: bool) -> Resume {
+        Resume::SinceBoot(Boot { last_seen: 5000, same_machine })
+    }
+
+    /// What a link in the present goes on from; an empty text: not from anything.
+    #[derive(Debug)]
+    enum Expect {
+        Is(Resume),
+        Anew(&'static str),
+    }
+
+    fn check(record: &Record, link: &Candidate, here: &Stack, expect: Expect) {
+        let found = find(&[*link], &[record], &present(here));
+        let Some(Past { resume, .. }) = &found[0] else { panic!("no history for {link:?}: {record:?}") };
+        match (&expect, resume) {
+            (Expect::Is(expect), resume) if expect == resume => {}
+            (Expect::Anew(words), Resume::Anew(why)) if why.contains(words) => {}
+            _ => panic!("{resume:?} and not {expect:?} for {link:?}: {record:?}"),
+        }
+    }
+
+    #[test]
+    fn within_one_network_stack_the_number_is_the_link() {
+        let [mac, other] = RANDOM;
+        let known = record(1, "eth0", 3, mac, here());
+        check(&known, &link(3, "eth0", mac), &here(), Expect::Is(end(false)));
+        check(&known, &link(3, "wan", mac), &here(), Expect::Is(end(false)));
+        // A new address alone, or none to compare with.
+        check(&known, &link(3, "eth0", other), &here(), Expect::Is(end(false)));
+        check(&known, &link(3, "wan", ""), &here(), Expect::Is(end(false)));
+        // Made since: the kernel gives rising numbers.
+        check(&known, &link(10, "eth0", mac), &here(), Expect::Is(Resume::From(End::zero(400_000))));
+        check(&known, &link(4, "eth0", mac), &here(), Expect::Anew("another link"));
+        // Neither its name nor its address: a link that was moved here and has the number by chance.
+        assert!(find(&[link(3, "wan", other)], &[&known], &present(&here()))[0].is_none());
+    }
+
+    #[test]
+    fn within_one_boot_the_device_is_the_link() {
+        let known = Record { node: 50, ..record(1, "eth0", 3, RANDOM[0], here()) };
+        let device = |node, ifindex| Candidate { node, ..link(ifindex, "eth0", RANDOM[0]) };
+        check(&known, &device(50, 4), &here(), Expect::Is(end(false)));
+        check(&known, &device(50, 4), &stack("m", "b", 8), Expect::Is(end(false)));
+        // The same number, name and address, and another device all the same.
+        check(&known, &device(60, 3), &here(), Expect::Anew("another link"));
+        check(&known, &device(91, 10), &here(), Expect::Is(Resume::From(End::zero(400_000))));
+        // A high number that it has brought along from elsewhere.
+        check(&known, &device(89, 10), &here(), Expect::Anew("another link"));
+    }
+
+    #[test]
+    fn another_namespace_of_the_same_boot_begins_anew() {
+        let known = record(1, "eth0", 3, RANDOM[0], here());
+        let there = stack("m", "b", 8);
+        check(&known, &link(3, "eth0", RANDOM[1]), &there, Expect::Anew("another network namespace"));
+        check(&known, &link(3, "eth0", RANDOM[0]), &there, Expect::Anew("another network namespace"));
+        check(&known, &link(99, "eth0", RANDOM[0]), &there, Expect::Anew("another network namespace"));
+        assert!(find(&[link(3, "eno1", RANDOM[1])], &[&known], &present(&there))[0].is_none(), "by its number");
+        // As version 0.1 has left it, or a kernel without namespaces: the name has to agree.
+        let unknown = record(1, "eth0", 3, "", stack("", "b", 0));
+        check(&unknown, &link(3, "eth0", RANDOM[1]), &there, Expect::Is(end(false)));
+        assert!(find(&[link(3, "eno1", RANDOM[1])], &[&unknown], &present(&there))[0].is_none());
+        // The same number of another boot is another namespace.
+        check(&known, &link(3, "eth0", RANDOM[0]), &stack("m", "c", 7), Expect::Is(since_boot(true)));
+    }
+
+    #[test]
+    fn another_machine_or_other_hardware_begins_anew() {
+        let there = stack("n", "c", 7);
+        let known = |mac| record(1, "eth0", 3, mac, here());
+        check(&known(MAKER[0]), &link(3, "eth0", MAKER[0]), &there, Expect::Anew("another machine"));
+        let (later, unknown) = (stack("m", "c", 7), stack("", "c", 7));
+        check(&known(MAKER[0]), &link(3, "eth0", MAKER[0]), &later, Expect::Is(since_boot(true)));
+        check(&known(MAKER[0]), &link(3, "eth0", MAKER[1]), &later, Expect::Anew("another hardware address"));
+        check(&known(MAKER[0]), &link(3, "eth0", RANDOM[1]), &later, Expect::Anew("another hardware address"));
+        // Random addresses tell nothing, and no address neither.
+        check(&known(RANDOM[0]), &link(3, "eth0", RANDOM[1]), &later, Expect::Is(since_boot(true)));
+        check(&known(MAKER[0]), &link(3, "eth0", ""), &later, Expect::Is(since_boot(true)));
+        check(&known(MAKER[0]), &link(3, "eth0", MAKER[0]), &unknown, Expect::Is(since_boot(false)));
+        // A virtual machine that was set back has the same boot, and an earlier time.
+        let ahead = Record { mono_ms: 2_000_000, ..known(MAKER[0]) };
+        check(&ahead, &link(3, "eth0", MAKER[0]), &here(), Expect::Anew("set back"));
+    }
+
+    #[test]
+    fn e13_when_a_boot_began_is_a_matter_of_both_times() {
+        let check = |last_seen, same_machine, boot_unix, now_unix, expect: Option<&str>| {
+            let refusal = Boot { last_seen, same_machine }.refusal(boot_unix, now_unix);
+            match (refusal, expect) {
+                (None, None) => {}
+                (Some(why), Some(words)) if why.contains(words) => {}
+                _ => panic!("{refusal:?} and not {expect:?}: {last_seen} {boot_unix} {now_unix}"),
+            }
+        };
+        check(5000, false, 5000, 5100, None);
+        check(5000, false, 9000, 9100, None);
+        check(5000, false, 5000 - BOOT_SLACK_S, 5100, None);
+        check(5000, true, 5000 - BOOT_SLACK_S - 1, 5100, Some("began before"));
+        check(5000, false, 1000, 5100, Some("began before"));
+        // It cannot be earlier now than then.
+        check(5000, true, 20, 4000, None);
+        check(5000, false, 20, 4000, Some("in the future"));
+        check(i64::MAX, false, i64::MIN, 0, Some("in the future"));
+    }
+
+    #[test]
+    fn without_a_boot_id_nothing_is_taken_for_the_same_boot() {
+        let nameless = stack("m", "", 7);
+        let known = record(1, "eth0", 3, RANDOM[0], nameless.clone());
+        for (record, here) in
+            [(&known, &nameless), (&known, &here()), (&record(1, "eth0", 3, RANDOM[0], here()), &nameless)]
+        {
+            // Only a difference that has certainly passed, whichever boot it is.
+            check(record, &link(3, "eth0", RANDOM[0]), here, Expect::Is(end(true)));
+            check(record, &link(3, "eth0", RANDOM[1]), here, Expect::Anew("without its boot id"));
+            check(record, &link(3, "eth0", ""), here, Expect::Anew("without its boot id"));
+            check(record, &link(4, "eth0", RANDOM[0]), here, Expect::Anew("without its boot id"));
+            assert!(find(&[link(3, "wan", RANDOM[1])], &[record], &present(here))[0].is_none(), "{record:?}");
+        }
+        // A smaller monotonic clock proves that the machine was started anew.
+        let ahead = Record { mono_ms: 2_000_000, ..known };
+        check(&ahead, &link(3, "eth0", RANDOM[0]), &nameless, Expect::Is(since_boot(true)));
+    }
+
+    /// The records that links go on with: whose counters, and whose history.
+    fn assigned(links: &[Candidate], records: &[Record], here: &Stack) -> Vec<Option<(u32, u32)>> {
+        let records: Vec<&Record> = records.iter().collect();
+        let pasts = find(links, &records, &present(here));
+        pasts.iter().map(|past| past.as_ref().map(|past| (past.end.id, past.record.id))).collect()
+    }
+
+    #[test]
+    fn names_that_were_exchanged_stay_with_their_links() {
+        let [a, b] = RANDOM;
+        let two = [record(1, "eth0", 3, a, here()), record(2, "eth1", 4, b, here())];
+        let links = [link(3, "eth1", a), link(4, "eth0", b)];
+        assert_eq!(assigned(&links, &two, &here()), [Some((1, 1)), Some((2, 2))]);
+        let three = [("a", 3), ("b", 4), ("c", 5)];
+        let records: Vec<Record> =
+            (1..).zip(three).map(|(id, (name, ifindex))| record(id, name, ifindex, "", here())).collect();
+        let circle = [link(3, "b", ""), link(4, "c", ""), link(5, "a", "")];
+        assert_eq!(assigned(&circle, &records, &here()), [Some((1, 1)), Some((2, 2)), Some((3, 3))]);
+        // One of them to a name that has a history of its own, which no link bears.
+        let records = [record(1, "eth1", 3, a, here()), record(2, "wwan0", 9, "", stack("m", "older", 1))];
+        assert_eq!(assigned(&[link(3, "wwan0", a)], &records, &here()), [Some((1, 2))]);
+    }
+
+    #[test]
+    fn on_another_boot_the_makers_address_counts_for_more_than_the_name() {
+        let later = stack("m", "c", 1);
+        let [a, b] = MAKER;
+        let records = [record(1, "eth0", 3, a, here()), record(2, "eth1", 4, b, here())];
+        let exchanged = [link(2, "eth1", a), link(3, "eth0", b)];
+        assert_eq!(assigned(&exchanged, &records, &later), [Some((1, 1)), Some((2, 2))]);
+        // Ports of a switch have one address in common, and random ones come from nowhere: by name.
+        for mac in [a, RANDOM[0]] {
+            let records = [record(1, "lan1", 3, mac, here()), record(2, "lan2", 4, mac, here())];
+            let links = [link(2, "lan2", mac), link(3, "lan1", mac)];
+            assert_eq!(assigned(&links, &records, &later), [Some((2, 2)), Some((1, 1))]);
+        }
+        let records = [record(1, "eth0", 3, RANDOM[0], here())];
+        assert_eq!(assigned(&[link(2, "eth1", RANDOM[0])], &records, &later), [None]);
+    }
+
+    #[test]
+    fn what_another_history_may_have_is_not_booked_twice() {
+        let nameless = stack("m", "", 7);
+        // The link was eth1 on this boot, whose id could be read then; eth0 is a history from before.
+        let records = [
+            record(1, "eth1", 3, RANDOM[0], here()),
+            Record { mono_ms: 2_000_000, ..record(2, "eth0", 4, RANDOM[1], stack("m", "older", 7)) },
+        ];
+        let records: Vec<&Record> = records.iter().collect();
+        let found = find(&[link(3, "eth0", "")], &records, &present(&nameless));
+        let Some(Past { resume: Resume::Anew(why), .. }) = &found[0] else { panic!("{found:?}") };
+        assert!(why.contains("another history"), "{why}");
+    }
+
+    #[test]
+    fn the_newest_link_is_known_again_in_its_namespace_only() {
+        let newest = Newest { ifindex: 12, node: u64::MAX };
+        let text = newest.to_text(&here());
+        assert_eq!(Newest::of_text(&text, &here()), Some(newest));
+        for stack in [stack("m", "b", 8), stack("m", "c", 7), stack("m", "", 7), stack("m", "b", 0)] {
+            assert_eq!(Newest::of_text(&text, &stack), None, "{stack:?}");
+            assert_eq!(Newest::of_text(&newest.to_text(&stack), &here()), None, "{stack:?}");
+        }
+        for text in ["", "b", "b:7:12", "b:7:x:5", "::12:5"] {
+            assert_eq!(Newest::of_text(text, &here()), None, "{text}");
         }
     }
 }

@@ -214,6 +214,7 @@ impl Sampler {
             mono_ms: self.started_at.map_or(0, |started_at| started_at.mono_ms),
             newest: self.newest_before,
             looked_ms: None,
+            last_seen: self.last_seen(),
         };
         identity::find(&candidates, &records, &present)
     }

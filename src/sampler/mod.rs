@@ -580,9 +580,16 @@ impl Sampler {
         if self.paused {
             return;
         }
-        // What falls now falls because the link is being taken apart (one end of a veth counts at the other): no reset.
-        let base = self.links[at].base.map_or(counters, |base| base.counters);
-        let counters = Counters(std::array::from_fn(|at| counters.0[at].max(base.0[at])));
+        // What falls now, and not by a rollover, falls because the link is being taken apart (one end of a veth counts at the
+        // other): no reset.
+        let tracked = &self.links[at];
+        let base = tracked.base.unwrap_or(Baseline::new(counters));
+        let elapsed_ms = now.mono_ms.saturating_sub(tracked.base_ms);
+        let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: Width::Bits64 };
+        let counters = match base.clone().advance(&counters, &between) {
+            Change::Wrap(_) => counters,
+            _ => Counters(std::array::from_fn(|at| counters.0[at].max(base.counters.0[at]))),
+        };
         let reading = Reading { ifindex: self.links[at].link.ifindex, counters, width: Width::Bits64 };
         let unix = self.unix(now);
         let live = self.live.clone();

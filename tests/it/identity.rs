@@ -733,10 +733,10 @@ impl Rig {
                 let there = (here.0, 1 - here.1);
                 let inwards = count == 0 || world.below(2) == 0;
                 let (from, to) = if inwards { (there, here) } else { (here, there) };
-                // Without reports, only its device tells a link that was moved here from one that was made.
-                let tellable = world.nodes_are_readable && (!running || world.boot_is_readable);
-                let known = |device: &Device| tellable && self.ledger.seen.contains_key(&device.uid);
-                let movable = |device: &Device| !inwards || tells || known(device);
+                // Without reports, only its device tells a link that was moved here from one that was made: if that is older
+                // than another one here.
+                let newest = world.namespace().devices.iter().map(|device| device.link.node).max().unwrap_or(0);
+                let movable = |device: &Device| !inwards || tells || device.link.node < newest;
                 let devices = &world.machines[from.0].namespaces[from.1].devices;
                 let Some(index) = devices.iter().position(movable) else { return };
                 let taken =
