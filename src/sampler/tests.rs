@@ -1006,3 +1006,173 @@ fn e20_a_late_history_takes_back_what_was_placed_wrong() {
     let ticks = bench.batch().ticks;
     assert!(ticks.iter().all(|tick| tick.unix.is_some_and(|unix| unix > newest)), "{ticks:?}");
 }
+
+fn details(bench: &Bench, kind: EventKind) -> Vec<String> {
+    let state = bench.live.lock();
+    state.events.iter().filter(|event| event.kind == kind).map(|event| event.detail.clone()).collect()
+}
+
+/// Of another boot, with its latest sample so many seconds after the present boot began (at monotonic zero).
+fn of_another_boot(machine: &str, last_seen_s: i64) -> Record {
+    let booted = (START_MS - 1_000_000) / 1000;
+    let known = record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000);
+    let stack = Stack { machine: machine.to_string(), ..known.stack };
+    Record { stack, last_seen: booted + last_seen_s, ..known }
+}
+
+#[test]
+fn a_boot_from_before_the_latest_sample_is_not_booked() {
+    let links = [(link(2, "eth0"), moved(1_400_000, 10))];
+    for (known, words) in [
+        (of_another_boot("machine", 500), "began before the latest sample"),
+        (of_another_boot("", 500), "began before the latest sample"),
+        (of_another_boot("another", -500), "another machine"),
+    ] {
+        let mut bench = Bench::after(&links, vec![known], 1_000_000);
+        let told = details(&bench, EventKind::Gap);
+        assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
+        bench.set(2, moved(1_405_000, 10));
+        bench.run(30_001);
+        assert_eq!(bench.booked("eth0"), [(Mark::Plain, 5000, 30)]);
+        assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 5_005_000);
+    }
+    let bench = Bench::after(&links, vec![of_another_boot("", -500)], 1_000_000);
+    assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1_400_000, 1000)]);
+    assert_eq!(details(&bench, EventKind::Gap), [""; 0]);
+}
+
+#[test]
+fn whether_a_boot_is_booked_waits_for_the_clock_with_the_samples() {
+    for (last_seen_s, expect) in [(-500, 1_400_000), (500, 0)] {
+        let known = of_another_boot("", last_seen_s);
+        let newest = Some(known.last_seen);
+        let live = Live::new(Config::default(), Zone::UTC);
+        let world =
+            Arc::new(Mutex::new(World { links: vec![(link(2, "eth0"), moved(1_400_000, 10))], ..World::default() }));
+        let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 1_000_000, unix_ms: 1_000_000 })));
+        let live = Arc::new(live);
+        let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
+        let source = Box::new(Kernel(world.clone()));
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start(vec![known], 1, newest));
+        let mut bench = Bench { world, clock, live, sampler };
+        bench.set(2, moved(1_400_000, 10));
+        bench.run(30_001);
+        bench.set(2, moved(1_400_700, 10));
+        bench.run(30_000);
+        assert!(bench.booked("eth0").iter().all(|(mark, ..)| *mark == Mark::Plain), "{:?}", bench.booked("eth0"));
+        bench.clock.0.lock().unwrap().unix_ms = START_MS + 60_001;
+        bench.run(1);
+        let booked = bench.booked("eth0");
+        let sum: u64 = booked.iter().map(|(_, rx, _)| *rx).sum();
+        assert_eq!(sum, expect + 700, "{booked:?}");
+        assert_eq!(booked.iter().filter(|(mark, ..)| *mark == Mark::Reset).count(), usize::from(expect > 0));
+        let lifetime = bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes();
+        assert_eq!(lifetime, 5_000_700 + expect);
+        assert_eq!(details(&bench, EventKind::Gap).len(), usize::from(expect == 0));
+        // In the tick of the first reading, which has its true time.
+        let batch = bench.batch();
+        assert_eq!(batch.ticks[0].unix, Some(START_MS / 1000));
+        assert_eq!(batch.samples_of(0).len(), usize::from(expect > 0));
+        // Raw counters follow from what is saved.
+        let (_, raw) = reckon(&bench, 4, &[]);
+        assert_eq!(raw.rx_bytes(), 1_400_700);
+    }
+}
+
+#[test]
+fn names_exchanged_while_nothing_ran_leave_each_link_its_history() {
+    let names = ["a", "b", "c"];
+    for count in [2, 3] {
+        let records: Vec<Record> =
+            (0..count).map(|at| record(at + 1, names[at as usize], at + 2, BOOT, moved(1000, 10), 400_000)).collect();
+        let links: Vec<(Link, Counters)> = (0..count)
+            .map(|at| (link(at + 2, names[((at + 1) % count) as usize]), moved(1100 + u64::from(at), 10)))
+            .collect();
+        let bench = Bench::after(&links, records.clone(), 1_000_000);
+        let mut alone = Bench::alone(&links, 1_000_000);
+        alone.sampler.join(late(records));
+        for bench in [&bench, &alone] {
+            for at in 0..count {
+                let name = names[((at + 1) % count) as usize];
+                let (id, lifetime) =
+                    bench.live.lock().interface(name).map(|it| (it.id, it.lifetime.rx_bytes())).unwrap();
+                assert_eq!((id, lifetime), (Some(at + 1), 5_000_100 + u64::from(at)), "{name} of {count}");
+            }
+            assert_eq!(details(bench, EventKind::Renamed).len(), count as usize);
+        }
+    }
+}
+
+#[test]
+fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
+    let four = |rx, tx| Counters([rx, tx, 20, 20, 0, 0, 0, 0]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), four(1_000_000, 1000))]);
+    for (rx, tx) in [(990_000, 1100), (991_000, 1300), (992_000, 1400)] {
+        bench.set(2, four(rx, tx));
+        bench.run(30_001);
+    }
+    bench.run(30_000);
+    let told = details(&bench, EventKind::Dip);
+    assert_eq!(told, ["rx_bytes fell while other counters rose: nothing is booked for the fall"]);
+    // Nothing can be said of the first two, and then it counts from where it has fallen to.
+    let booked = bench.booked("eth0");
+    assert_eq!(booked.iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [0, 1000, 1000, 0]);
+    assert_eq!(booked.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3], [Mark::Gap, Mark::Gap, Mark::Plain]);
+    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime, Counters([2000, 400, 0, 0, 0, 0, 0, 0]));
+    let id = bench.live.lock().interface("eth0").unwrap().id.unwrap();
+    assert_eq!(reckon(&bench, id, &[]).1, four(992_000, 1400));
+}
+
+#[test]
+fn another_hardware_address_on_the_same_boot_loses_nothing_and_is_told() {
+    let known =
+        Record { mac: "02:00:00:00:00:01".to_string(), ..record(4, "wlan0", 2, BOOT, moved(1000, 10), 400_000) };
+    let now = Link { mac: "02:00:00:00:00:02".to_string(), ..link(2, "wlan0") };
+    let mut alone = Bench::alone(&[(now.clone(), moved(1700, 10))], 1_000_000);
+    alone.sampler.join(late(vec![known.clone()]));
+    for bench in [Bench::after(&[(now, moved(1700, 10))], vec![known], 1_000_000), alone] {
+        assert_eq!(bench.booked("wlan0"), [(Mark::Gap, 700, 600)]);
+        let told = details(&bench, EventKind::HardwareAddress);
+        assert!(told.len() == 1 && told[0].contains("02:00:00:00:00:02") && told[0].contains("was 02:00:00:00:00:01"));
+        assert_eq!(bench.live.lock().records.last().unwrap().mac, "02:00:00:00:00:02");
+    }
+}
+
+#[test]
+fn without_a_boot_id_only_what_certainly_passed_is_booked() {
+    let mac = "02:00:00:00:00:01".to_string();
+    let known = Record {
+        mac: mac.clone(),
+        stack: stack(""),
+        ..record(4, "eth0", 2, "", Counters([1000, 1000, 10, 10, 0, 0, 0, 0]), 400_000)
+    };
+    for (rx, expect, gap) in [(1700, 700, "nobody looked"), (900, 0, "have fallen")] {
+        let counters = Counters([rx, 2000, 20, 20, 0, 0, 0, 0]);
+        let links = [(Link { mac: mac.clone(), ..link(2, "eth0") }, counters)];
+        for is_late in [false, true] {
+            let (mut bench, start) = (Bench::alone(&links, 1_000_000), start(vec![known.clone()], 101, None));
+            let start = Start { stack: stack(""), ..start };
+            bench.sampler.stack = stack("");
+            if is_late {
+                bench.sampler.join(Late { start, stopped: false });
+            } else {
+                let live = Arc::new(Live::new(Config::default(), Zone::UTC));
+                let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
+                let source = Box::new(Kernel(bench.world.clone()));
+                bench.sampler = Sampler::new(source, reopen, live.clone(), bench.clock.clone(), start);
+                bench.live = live;
+                bench.turn(false);
+                let note = bench.live.lock().source_note.clone().unwrap_or_default();
+                assert!(note.contains("boot id cannot be read"), "{note}");
+            }
+            let booked: u64 = bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum();
+            assert_eq!(booked, expect, "{is_late}");
+            let told = details(&bench, EventKind::Gap);
+            assert!(told.len() == 1 && told[0].contains(gap), "{told:?}, {is_late}");
+            bench.set(2, Counters([rx + 5, 2000, 20, 20, 0, 0, 0, 0]));
+            bench.run(30_001);
+            let booked: u64 = bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum();
+            assert_eq!(booked, expect + 5, "{is_late}");
+        }
+    }
+}
