@@ -46,14 +46,19 @@ impl Past {
 
 /// Each link with its history, if it has one.
 pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Past>> {
+    // Something of this boot is in the database: then it began before the latest sample, whatever the clock says.
+    let here = |record: &&Record| agree(&record.stack.boot, &present.stack.boot);
+    let counted = present.newest.is_some() || records.iter().any(here);
     let past = |(assigned, link): (Option<Assigned>, &Candidate)| {
         let Assigned { end, past } = assigned?;
         let mut resume = resume(records[end], link, present);
         let other = |record: &&Record| record.id != records[end].id && may_be(record, link, present.stack);
-        // What it has counted may stand in that history already.
         let sure = present.is_link(records[end], link) && present.relation(records[end]) != Relation::Unknown;
         if !sure && records.iter().any(other) {
+            // What it has counted may stand in that one already.
             resume = Resume::Anew("another history may have its counters");
+        } else if matches!(resume, Resume::SinceBoot(_)) && counted {
+            resume = Resume::Anew("this boot was counted before, and without it");
         }
         Some(Past { end: records[end].clone(), record: records[past].clone(), resume })
     };

@@ -45,6 +45,11 @@ pub trait Source: Send {
 
     /// What the kernel reported since the last call; appended to `out` in its order.
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()>;
+
+    /// What this one cannot know, for people.
+    fn limits(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -842,7 +842,11 @@ impl Rig {
                             // A battery says so at once, a network some minutes later.
                             world.pass(MINUTE_MS);
                         }
-                        8 => world.at.0 = world.below(3) as usize,
+                        8 => {
+                            // Nobody carries a database to another machine within two minutes.
+                            world.pass(3 * MINUTE_MS);
+                            world.at.0 = world.below(3) as usize;
+                        }
                         9 => world.at.1 = world.below(2) as usize,
                         10 => {
                             // The namespace is made anew, as a container's is at each of its starts.

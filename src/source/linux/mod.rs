@@ -37,7 +37,10 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
     let mut passed_over: Vec<String> = Vec::new();
     for one in PREFERENCE.into_iter().filter(|one| choice == Choice::Auto || *one == choice) {
         match try_one(one) {
-            Ok(source) => return Ok((source, Some(passed_over.join("; ")).filter(|note| !note.is_empty()))),
+            Ok(source) => {
+                passed_over.extend(source.limits().map(str::to_string));
+                return Ok((source, Some(passed_over.join("; ")).filter(|note| !note.is_empty())));
+            }
             Err(error) => {
                 let why = error.to_string();
                 if !passed_over.contains(&why) {
@@ -104,6 +107,10 @@ impl Wake {
         let _ = self.0.read();
     }
 }
+
+/// Of a source that hears of no link: it sees them come and go between two looks.
+const NO_REPORTS: &str = "no reports of links: what one carries after its last sample goes with it, and one that is moved in \
+                          from another namespace may be taken for one that was made";
 
 /// One poll(2), and a second system call only when somebody called.
 fn sleep(timeout: Duration, wake: &Wake, events: Option<BorrowedFd<'_>>) -> Woken {

@@ -13,7 +13,7 @@ use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, Soc
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::parse::{self, Dump, Malformed, Messages, Order, Parsed, Progress};
-use super::{SYS_CLASS_NET, Wake, sysfs};
+use super::{NO_REPORTS, SYS_CLASS_NET, Wake, sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Link, Reading};
 use crate::source::{LinkEvent, Source, Woken};
@@ -192,6 +192,10 @@ impl Source for Netlink {
             woken.changed = self.lost;
         }
         woken
+    }
+
+    fn limits(&self) -> Option<&'static str> {
+        self.events.is_none().then_some(NO_REPORTS)
     }
 
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {

@@ -17,7 +17,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
 use super::netlink::Wire;
-use super::{Wake, text};
+use super::{NO_REPORTS, Wake, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Counters, Link, Reading, Width};
 use crate::source::{LinkEvent, Source, Woken};
@@ -136,6 +136,10 @@ impl Source for Sysfs {
             woken.changed = self.lost;
         }
         woken
+    }
+
+    fn limits(&self) -> Option<&'static str> {
+        Some(NO_REPORTS)
     }
 
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
