@@ -434,6 +434,47 @@ fn a_changed_interval_acts_at_once_and_is_no_gap() {
     assert!(booked.len() >= 6, "{booked:?}");
 }
 
+/// Set to a minute by mistake and back before the minute was over: the timer did what it was told.
+#[test]
+fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "ppp0"), moved(1000, 10))]);
+    let set = |bench: &mut Bench, seconds| {
+        bench.live.lock().tuning.interval_s = seconds;
+        bench.turn(false);
+    };
+    set(&mut bench, 1);
+    bench.run(3_000);
+    for (interval, elapsed) in [(60, 9_000), (20, 9_000), (1, 0)] {
+        set(&mut bench, interval);
+        bench.pass(elapsed);
+    }
+    bench.run(3_000);
+    let booked = bench.booked("eth0");
+    assert!(booked.iter().all(|(mark, ..)| *mark == Mark::Plain), "{booked:?}");
+    assert_eq!(booked.iter().filter(|(.., span)| *span >= 18).count(), 1, "{booked:?}");
+    assert!(!bench.kinds_of_events().contains(&EventKind::Gap));
+
+    // A link that goes in such a moment, before the sample that is due.
+    set(&mut bench, 60);
+    bench.pass(20_000);
+    bench.live.lock().tuning.interval_s = 3;
+    bench.sampler.follow(bench.clock.now());
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.pop();
+        world.events = vec![LinkEvent::Gone { ifindex: 3, last: Some(moved(1700, 10)) }];
+    }
+    bench.turn(true);
+    let (mark, rx, _) = *bench.booked("ppp0").last().unwrap();
+    assert_eq!((mark, rx), (Mark::Plain, 700));
+
+    // It is forgotten with the next sample: nobody looked for longer than anything that was asked for.
+    bench.run(10_000);
+    bench.pass(30_000);
+    bench.run(1);
+    assert_eq!(bench.booked("eth0").last().unwrap().0, Mark::Gap);
+}
+
 #[test]
 fn failed_readings_are_tried_again_and_counted_once() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
@@ -454,6 +495,40 @@ fn failed_readings_are_tried_again_and_counted_once() {
     bench.run(60_000);
     let state = bench.live.lock();
     assert_eq!((state.polls.consecutive_failures, state.interface("eth0").unwrap().lifetime.rx_bytes()), (0, 900));
+}
+
+#[test]
+fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
+    let ask = |bench: &mut Bench, failures| {
+        bench.world.lock().unwrap().failures = failures;
+        assert!(bench.live.collect(Duration::ZERO).is_none(), "it is the sampler's to do");
+        bench.turn(false);
+        bench.live.lock().collected.errors.clone()
+    };
+    let ticks = |bench: &Bench| {
+        let ticks = bench.batch().ticks;
+        ticks.iter().map(|tick| tick.mono_ms - 1_000_000).collect::<Vec<u64>>()
+    };
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.run(40_000);
+    for _ in 0..9 {
+        assert_eq!(ask(&mut bench, 1), ["no"]);
+    }
+    {
+        let state = bench.live.lock();
+        assert_eq!((state.polls.failed, state.polls.errors, state.polls.consecutive_failures), (9, 9, 9));
+    }
+    bench.run(60_000);
+    assert_eq!(ticks(&bench), [0, 30_000, 60_000, 90_000]);
+
+    // In the same turn as a scheduled one, which still has its attempts; and between two of these.
+    bench.pass(20_000);
+    assert_eq!(ask(&mut bench, 1), ["no"]);
+    bench.pass(500);
+    assert_eq!(ask(&mut bench, 1), ["no"]);
+    assert_eq!(bench.live.lock().polls.failed, 11);
+    bench.run(700);
+    assert_eq!(ticks(&bench).last(), Some(&121_000));
 }
 
 #[test]
