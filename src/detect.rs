@@ -13,7 +13,7 @@ const ARPHRD_RAWIP: u16 = 519;
 const ARPHRD_NONE: u16 = 65534;
 
 /// The kernel's own word for a link, where it has one.
-const BY_DRIVER: [(&str, Kind); 24] = [
+const BY_DRIVER: [(&str, Kind); 26] = [
     ("bridge", Kind::Bridge),
     ("bond", Kind::Bond),
     ("team", Kind::Bond),
@@ -36,6 +36,8 @@ const BY_DRIVER: [(&str, Kind); 24] = [
     ("dummy", Kind::Virtual),
     ("macvlan", Kind::Container),
     ("ipvlan", Kind::Container),
+    ("macvtap", Kind::Container),
+    ("ipvtap", Kind::Container),
     ("vxlan", Kind::Virtual),
     ("dsa", Kind::Ethernet),
 ];
@@ -56,11 +58,15 @@ const BY_HARDWARE: [(u16, Kind); 8] = [
 ];
 
 /// Names, for what the kernel says nothing of (sysfs only, or another system). The first match counts.
-const BY_NAME: [(&str, Kind); 36] = [
+const BY_NAME: [(&str, Kind); 40] = [
     ("docker*", Kind::Container),
     ("podman*", Kind::Container),
     ("cni*", Kind::Container),
     ("lxc*", Kind::Container),
+    ("macvlan*", Kind::Container),
+    ("macvtap*", Kind::Container),
+    ("ipvlan*", Kind::Container),
+    ("ipvtap*", Kind::Container),
     ("virbr*", Kind::Bridge),
     ("br-*", Kind::Bridge),
     ("bridge*", Kind::Bridge),
@@ -105,6 +111,9 @@ pub fn kind(link: &Link) -> Kind {
     if link.wireless {
         return Kind::Wifi;
     }
+    if is_a_guests(link) {
+        return Kind::Virtual;
+    }
     if let Some(kind) = driver.or(devtype) {
         // A bridge that a container engine made is a container's to its owner.
         return match by_name() {
@@ -122,6 +131,16 @@ pub fn kind(link: &Link) -> Kind {
         _ if link.hardware == ARPHRD_ETHER => Kind::Ethernet,
         _ => Kind::Other,
     }
+}
+
+/// A tap is a cable whose other end is in a program: a VPN, or a virtual machine. A hypervisor makes its taps ports of a
+/// bridge, whatever it calls them (`vnet0`, `tap100i0`), and a VPN that routes does not. The guest at the other end is a
+/// machine and not a container, so that the word is "virtual".
+fn is_a_guests(link: &Link) -> bool {
+    const BRIDGES: [&str; 2] = ["bridge", "openvswitch"];
+    let by_name = || link.driver.is_empty() && ["tap*", "vnet*"].iter().any(|pattern| matches(pattern, &link.name));
+    let is_tap = link.driver == "tun" || (!link.physical && by_name());
+    is_tap && BRIDGES.contains(&link.master_driver.as_str())
 }
 
 /// What is left out unless it is asked for, each with the reason that is shown. By name and not by kind where a
@@ -256,6 +275,12 @@ mod tests {
         check(link("wg0", "wireguard", 65534), Kind::Vpn);
         check(link("tun0", "tun", 65534), Kind::Vpn);
         check(link("utun3", "", 0), Kind::Vpn);
+        check(link("macvtap0", "macvtap", 1), Kind::Container);
+        check(link("guest0", "macvtap", 1), Kind::Container);
+        check(link("guest0", "ipvtap", 1), Kind::Container);
+        check(link("macvtap0", "", 1), Kind::Container);
+        check(link("ipvtap7", "", 1), Kind::Container);
+        check(link("macvlan1", "", 1), Kind::Container);
         check(link("pppoe-wan", "ppp", 512), Kind::Ppp);
         check(link("ppp0", "", 512), Kind::Ppp);
         check(link("br-lan", "bridge", 1), Kind::Bridge);
@@ -271,6 +296,34 @@ mod tests {
         check(link("odd", "", 32), Kind::Other);
         // A name proves nothing against real hardware.
         check(Link { physical: true, ..link("rail0", "", 1) }, Kind::Ethernet);
+    }
+
+    #[test]
+    fn a_tap_is_a_virtual_machines_where_it_is_a_port_of_a_bridge() {
+        let check = |name: &str, driver: &str, master: &str, expect| {
+            let port = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
+            assert_eq!(kind(&port), expect, "{port:?}");
+        };
+        for bridge in ["bridge", "openvswitch"] {
+            for name in ["vnet3", "tap0", "tap100i0", "guest"] {
+                check(name, "tun", bridge, Kind::Virtual);
+            }
+            // Where the driver is not known, the name has to do.
+            check("vnet3", "", bridge, Kind::Virtual);
+            check("tap0", "", bridge, Kind::Virtual);
+            check("eth3", "", bridge, Kind::Ethernet);
+            check("wg0", "wireguard", bridge, Kind::Vpn);
+            check("vethab12", "veth", bridge, Kind::Veth);
+            check("tap0", "gretap", bridge, Kind::Vpn);
+        }
+        // OpenVPN's.
+        check("tap0", "tun", "", Kind::Vpn);
+        check("vnet0", "tun", "", Kind::Vpn);
+        check("tap0", "", "", Kind::Vpn);
+        check("tap0", "tun", "bond", Kind::Vpn);
+        check("tap0", "tun", "vrf", Kind::Vpn);
+        let card = Link { physical: true, master_driver: "bridge".to_string(), ..link("tap0", "", ARPHRD_ETHER) };
+        assert_eq!(kind(&card), Kind::Ethernet);
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct Link {
     pub physical: bool,
     /// ifindex of the bridge or bond it is a port of; 0 for none.
     pub master: u32,
+    /// `driver` of that one ("bridge", "openvswitch", "bond" ...), empty for none and where it is unknown.
+    pub master_driver: String,
     /// ifindex of the link below it (a VLAN's parent); 0 for none or in another namespace.
     pub lower: u32,
     pub mtu: u32,

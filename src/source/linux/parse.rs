@@ -47,6 +47,7 @@ const IFLA_STATS64: u16 = 23;
 pub const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_STATS_LINK_64: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
@@ -333,9 +334,12 @@ pub fn link(order: Order, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
             IFLA_OPERSTATE => operstate = payload.first().copied().unwrap_or(text::OPERSTATE_UNKNOWN),
             IFLA_IFALIAS => link.alias = text::lossy(string(payload)),
             IFLA_LINKINFO => {
-                if let Some((_, name)) = (Attributes { order, rest: payload }).find(|(kind, _)| *kind == IFLA_INFO_KIND)
-                {
-                    link.driver = text::lossy(string(name));
+                for (kind, word) in (Attributes { order, rest: payload }) {
+                    match kind {
+                        IFLA_INFO_KIND => link.driver = text::lossy(string(word)),
+                        IFLA_INFO_SLAVE_KIND => link.master_driver = text::lossy(string(word)),
+                        _ => {}
+                    }
                 }
             }
             _ => {}
@@ -672,7 +676,8 @@ mod tests {
     #[test]
     fn a_link_with_everything() {
         for order in BOTH {
-            let info = attribute(order, IFLA_INFO_KIND, b"vlan\0");
+            let words = [(IFLA_INFO_KIND, &b"vlan\0"[..]), (IFLA_INFO_SLAVE_KIND, b"bridge\0"), (3, b"else"), (5, b"")];
+            let info = words.map(|(kind, word)| attribute(order, kind, word)).concat();
             let attributes = [
                 attribute(order, IFLA_IFNAME, b"eth0.7\0"),
                 attribute(order, IFLA_MTU, &four(order, 1400)),
@@ -691,6 +696,7 @@ mod tests {
                 hardware: 1,
                 driver: "vlan".into(),
                 master: 4,
+                master_driver: "bridge".into(),
                 lower: 2,
                 mtu: 1400,
                 mac: "02:00:00:00:00:0b".into(),
@@ -1003,7 +1009,7 @@ mod tests {
         if let Ok(Some((link, raw))) = link(order, body) {
             assert!(!raw.is_empty() && raw.len() <= body.len());
             assert!(link.name.len() <= 3 * body.len() && link.alias.len() <= 3 * body.len());
-            assert!(link.mac.len() <= 3 * 20 && link.driver.len() <= 3 * body.len());
+            assert!(link.mac.len() <= 3 * 20 && link.driver.len() + link.master_driver.len() <= 3 * body.len());
         }
     }
 
@@ -1011,7 +1017,7 @@ mod tests {
     fn two_hundred_thousand_mutated_buffers() {
         let mut seeds: Vec<(Order, Vec<u8>)> = Vec::new();
         for order in BOTH {
-            let kind = attribute(order, IFLA_INFO_KIND, b"bridge\0");
+            let kind = [IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND].map(|kind| attribute(order, kind, b"bridge\0")).concat();
             let attributes = [
                 attribute(order, IFLA_IFNAME, b"br-lan\0"),
                 attribute(order, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),

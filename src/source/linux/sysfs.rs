@@ -159,10 +159,23 @@ pub fn decorate(root: &Path, name: &[u8], link: &mut Link) {
     link.devtype = fs::read(dir.join("uevent")).map_or(String::new(), |text| text::devtype(&text));
 }
 
+/// What a file or directory of a link's own says of the driver that netlink would have named.
+fn driver(dir: &Path) -> Option<&'static str> {
+    const DRIVERS: [(&str, &str); 5] =
+        [("bridge", "bridge"), ("bonding", "bond"), ("tun_flags", "tun"), ("macvtap", "macvtap"), ("ipvtap", "ipvtap")];
+    DRIVERS.iter().find(|(entry, _)| dir.join(entry).exists()).map(|(_, driver)| *driver)
+}
+
+/// The driver of a port's master. The ports of all bridges of Open vSwitch have one master, which has no file of its own
+/// and always the same name.
+fn master_driver(dir: &Path) -> Option<&'static str> {
+    let master = dir.join("master");
+    let is_switch = || fs::read_link(&master).is_ok_and(|path| path.ends_with("ovs-system"));
+    driver(&master).or_else(|| is_switch().then_some("openvswitch"))
+}
+
 /// A whole link out of its files; `None` for what is no link, or no longer.
 fn link(root: &Path, name: &[u8]) -> Option<Link> {
-    // What a directory below says of the kind that netlink would have named.
-    const DRIVERS: [(&str, &str); 3] = [("bridge", "bridge"), ("bonding", "bond"), ("tun_flags", "tun")];
     let dir = root.join(OsStr::from_bytes(plain(name)?));
     let file = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
     let small = |name: &str| text::number(&file(name)).and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
@@ -179,15 +192,15 @@ fn link(root: &Path, name: &[u8]) -> Option<Link> {
         alias: text::lossy(text::trim(&file("ifalias"))),
         up: text::is_up(text::operstate(&file("operstate")), flags),
         master: file_number(&dir.join("master/ifindex")).unwrap_or(0),
+        master_driver: master_driver(&dir).unwrap_or("").to_string(),
         lower: below(&dir, ifindex, small("iflink")),
         ..Link::default()
     };
     decorate(root, name, &mut link);
-    let driver = DRIVERS.iter().find(|(entry, _)| dir.join(entry).exists()).map(|(_, driver)| *driver);
     // The device types of wired links are the names of their drivers; "wlan" and "wwan" are none.
     const NO_DRIVERS: [&str; 2] = ["wlan", "wwan"];
     let devtype = Some(link.devtype.as_str()).filter(|devtype| !NO_DRIVERS.contains(devtype));
-    link.driver = driver.or(devtype).unwrap_or("").to_string();
+    link.driver = driver(&dir).or(devtype).unwrap_or("").to_string();
     Some(link)
 }
 
@@ -443,6 +456,26 @@ mod tests {
         assert_eq!(links[2], expect);
         assert_eq!((links[0].physical, links[0].driver.as_str()), (true, ""));
         assert_eq!((links[1].physical, links[1].driver.as_str()), (false, "bridge"));
+    }
+
+    #[test]
+    fn what_a_port_is_a_port_of() {
+        let fake = Fake::new();
+        for (at, name) in ["tap0", "br0", "tap1", "ovs-system", "eth0", "bond0", "mv0"].into_iter().enumerate() {
+            fake.link(name, at as u32 + 2, 0);
+        }
+        fake.file("br0", "bridge/bridge_id", "");
+        fake.file("bond0", "bonding/mode", "");
+        fake.file("tap0", "tun_flags", "0x1002\n");
+        fake.file("mv0", "macvtap/tap8/dev", "");
+        for (port, master) in [("tap0", "br0"), ("tap1", "ovs-system"), ("eth0", "bond0"), ("mv0", "mv0")] {
+            std::os::unix::fs::symlink(format!("../{master}"), fake.root().join(port).join("master")).unwrap();
+        }
+        let links = fake.open().links().unwrap();
+        let said: Vec<_> = links.iter().map(|link| (link.driver.as_str(), link.master_driver.as_str())).collect();
+        let expect = [("tun", "bridge"), ("bridge", ""), ("", "openvswitch"), ("", ""), ("", "bond"), ("bond", "")];
+        assert_eq!(said[..6], expect);
+        assert_eq!((links[0].master, links[6].driver.as_str()), (3, "macvtap"));
     }
 
     #[test]

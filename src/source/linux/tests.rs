@@ -262,6 +262,32 @@ fn links_by_netlink_and_by_sysfs_are_the_same() {
 }
 
 #[test]
+fn a_virtual_machines_cables_are_told_apart_by_every_source() {
+    in_namespace(|rig| {
+        cable();
+        ip("link add br0 type bridge");
+        ip("link add guest0 link va type macvtap");
+        let mut expect = vec![("br0", "bridge", ""), ("guest0", "macvtap", "")];
+        if Path::new("/dev/net/tun").exists() {
+            ip("tuntap add vnet0 mode tap");
+            ip("link set vnet0 master br0");
+            ip("tuntap add tap0 mode tap");
+            expect.extend([("vnet0", "tun", "bridge"), ("tap0", "tun", "")]);
+        } else {
+            println!("skipped: needs /dev/net/tun");
+        }
+        for mut source in rig.all() {
+            let links = named(source.as_mut());
+            for (name, driver, master) in &expect {
+                let link = &links[*name];
+                let said = (link.driver.as_str(), link.master_driver.as_str());
+                assert_eq!(said, (*driver, *master), "{name} by {}", source.name());
+            }
+        }
+    });
+}
+
+#[test]
 fn a_sysfs_of_another_namespace_adds_nothing() {
     in_namespace(|rig| {
         cable();
