@@ -168,23 +168,32 @@ pub struct Wanted {
     pub primary: String,
 }
 
-/// Why an interface is left out; `None` where it is watched.
-pub fn ignored_because(name: &str, kind: Kind, wanted: &Wanted) -> Option<String> {
-    if name == wanted.primary {
+/// Why an interface is left out; `None` where it is watched. What people say may be said of its altnames too; the rules go
+/// by its own name.
+pub fn ignored_because(name: &str, altnames: &[String], kind: Kind, wanted: &Wanted) -> Option<String> {
+    let fits = |pattern: &str| fits(pattern, name, altnames);
+    if name == wanted.primary || altnames.contains(&wanted.primary) {
         return None;
     }
-    // What is said of one interface beats what is said of many.
+    // What is said of one interface beats what is said of many, and what is said by its own name what is said by another.
     if wanted.ignored.iter().any(|ignored| ignored == name) {
         return Some("left out by its name".to_string());
     }
-    if wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(|spared| matches(spared, name)) {
+    let spared = || wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!'));
+    if spared().any(|spared| spared == name) {
+        return None;
+    }
+    if let Some(altname) = altnames.iter().find(|altname| wanted.ignored.contains(altname)) {
+        return Some(format!("left out by its altname '{altname}'"));
+    }
+    if spared().any(fits) {
         return None;
     }
     if !wanted.interfaces.is_empty() {
-        let asked = wanted.interfaces.iter().any(|pattern| matches(pattern, name));
+        let asked = wanted.interfaces.iter().any(|pattern| fits(pattern));
         return (!asked).then(|| "not among the interfaces to watch".to_string());
     }
-    if let Some(pattern) = wanted.ignored.iter().find(|pattern| matches(pattern, name)) {
+    if let Some(pattern) = wanted.ignored.iter().find(|pattern| fits(pattern)) {
         return Some(format!("matches the pattern '{pattern}' of interfaces to ignore"));
     }
     if kind == Kind::Loopback {
@@ -200,6 +209,11 @@ pub fn ignored_because(name: &str, kind: Kind, wanted: &Wanted) -> Option<String
 /// short word of the letters a to f.
 fn is_container_bridge(name: &str) -> bool {
     name.strip_prefix("br-").is_some_and(|rest| rest.len() >= 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether a pattern is one of a link with these names.
+pub fn fits(pattern: &str, name: &str, altnames: &[String]) -> bool {
+    matches(pattern, name) || altnames.iter().any(|altname| matches(pattern, altname))
 }
 
 /// `*` stands for anything, also for nothing; every other byte for itself.
@@ -330,7 +344,7 @@ mod tests {
     fn e29_what_is_ignored_and_why() {
         let wanted = Wanted::default();
         let check = |name: &str, kind, ignored: bool| {
-            assert_eq!(ignored_because(name, kind, &wanted).is_some(), ignored, "{name}");
+            assert_eq!(ignored_because(name, &[], kind, &wanted).is_some(), ignored, "{name}");
         };
         check("lo", Kind::Loopback, true);
         check("loop", Kind::Loopback, true);
@@ -352,11 +366,11 @@ mod tests {
     fn patterns_beat_the_rules() {
         let wanted =
             Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()], ..Wanted::default() };
-        assert_eq!(ignored_because("veth1", Kind::Veth, &wanted), None);
-        assert!(ignored_because("eth0", Kind::Ethernet, &wanted).is_some());
+        assert_eq!(ignored_because("veth1", &[], Kind::Veth, &wanted), None);
+        assert!(ignored_because("eth0", &[], Kind::Ethernet, &wanted).is_some());
         let wanted = Wanted { ignored: vec!["eth*".to_string()], ..Wanted::default() };
         assert_eq!(
-            ignored_because("eth0", Kind::Ethernet, &wanted).as_deref(),
+            ignored_because("eth0", &[], Kind::Ethernet, &wanted).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
         );
     }
@@ -366,7 +380,7 @@ mod tests {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
-            assert_eq!(ignored_because(name, Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
+            assert_eq!(ignored_because(name, &[], Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
         };
         check(&[], &["!lo"], "lo", true);
         check(&[], &["!docker*"], "docker0", true);
@@ -383,8 +397,35 @@ mod tests {
     fn the_chosen_headline_beats_everything() {
         let primary = "wan0".to_string();
         let wanted = Wanted { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
-        assert_eq!(ignored_because("wan0", Kind::Loopback, &wanted), None);
-        assert!(ignored_because("wan1", Kind::Ethernet, &wanted).is_some());
+        assert_eq!(ignored_because("wan0", &[], Kind::Loopback, &wanted), None);
+        assert!(ignored_because("wan1", &[], Kind::Ethernet, &wanted).is_some());
+    }
+
+    #[test]
+    fn an_altname_is_as_good_as_a_name_and_the_own_name_beats_it() {
+        let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let check = |interfaces: &[&str], ignored: &[&str], primary: &str, altnames: &[&str], expect: Option<&str>| {
+            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
+            let because = ignored_because("enp3s0", &list(altnames), Kind::Ethernet, &wanted);
+            assert_eq!(because.as_deref(), expect, "{wanted:?} {altnames:?}");
+        };
+        let other = Some("not among the interfaces to watch");
+        check(&["wan"], &[], "", &["x", "wan"], None);
+        check(&["w*"], &[], "", &["wan"], None);
+        check(&["wan"], &[], "", &[], other);
+        check(&["wan"], &[], "", &["wan0"], other);
+        check(&[], &["w*"], "", &["wan"], Some("matches the pattern 'w*' of interfaces to ignore"));
+        check(&[], &["wan"], "", &["wan"], Some("left out by its altname 'wan'"));
+        check(&[], &["e*", "!wan"], "", &["wan"], None);
+        check(&["lan"], &["!w*"], "", &["wan"], None);
+        check(&[], &["wan"], "wan", &["wan"], None);
+        check(&["lan"], &[], "wan", &["wan"], None);
+        // What is said of the name itself.
+        check(&[], &["wan", "!enp3s0"], "", &["wan"], None);
+        check(&[], &["enp3s0", "!wan"], "", &["wan"], Some("left out by its name"));
+        check(&[], &["wan", "!w*"], "", &["wan"], Some("left out by its altname 'wan'"));
+        // The rules mean what the kernel calls it.
+        check(&[], &[], "", &["veth0", "docker0", "lo"], None);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub struct Iface {
     /// 0 while it is absent.
     pub ifindex: u32,
     pub name: String,
+    pub altnames: Vec<String>,
     pub kind: Kind,
     pub mac: String,
     pub mtu: u32,
@@ -87,6 +88,11 @@ pub struct Iface {
 impl Iface {
     pub fn present(&self) -> bool {
         self.ifindex != 0
+    }
+
+    /// By its own name or by an altname.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.altnames.iter().any(|altname| altname == name)
     }
 }
 
@@ -322,8 +328,10 @@ impl State {
         [self.saving_batch.clone(), copy]
     }
 
+    /// By its name. An altname serves where no interface, present or absent, has that for its own name.
     pub fn interface(&self, name: &str) -> Option<&Iface> {
-        self.interfaces.iter().find(|iface| iface.name == name)
+        let own = self.interfaces.iter().find(|iface| iface.name == name);
+        own.or_else(|| self.interfaces.iter().find(|iface| iface.is_called(name)))
     }
 }
 

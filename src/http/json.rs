@@ -244,6 +244,8 @@ shapes! {
     /// One network interface.
     Interface {
         name: String,
+        /// Further names that the kernel has for it; it is found by each of them, and answers by `name`.
+        altnames: Vec<String>,
         addresses: Vec<Address>,
         status: LinkWord,
         mtu: u32,

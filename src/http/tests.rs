@@ -53,6 +53,7 @@ pub fn iface(name: &str, ifindex: u32) -> Iface {
         id: Some(ifindex),
         ifindex,
         name: name.to_string(),
+        altnames: Vec::new(),
         kind: Kind::Ethernet,
         mac: "02:00:00:00:00:01".to_string(),
         mtu: 1500,
@@ -181,6 +182,7 @@ fn ticks(first_seq: u64, count: u64, until: i64) -> Batch {
 fn fill(live: &Live) {
     let mut state = live.lock();
     let mut eth0 = iface("eth0", 2);
+    eth0.altnames = ["enp3s0", "wan/1"].map(str::to_string).to_vec();
     eth0.addresses = vec![
         Address { ifindex: 2, ip: "192.0.2.1".parse().unwrap(), prefix: 24, broadcast: Some([192, 0, 2, 255].into()) },
         Address { ifindex: 2, ip: "fe80::1".parse().unwrap(), prefix: 64, broadcast: None },
@@ -1037,6 +1039,77 @@ fn what_is_thought_of_an_interface_is_kept_as_settings() {
         check_documented(&document, "DELETE", "/api/interfaces/{name}", &reply);
         assert_eq!(reply.status, status, "{name}");
     }
+}
+
+#[test]
+fn an_altname_finds_what_the_name_finds_and_answers_carry_the_name() {
+    let rig = Rig::new();
+    for target in [
+        "/api/interfaces/NAME",
+        "/api/interfaces/NAME/stats",
+        "/api/traffic/series?interface=NAME",
+        "/api/traffic/series?interface=eth0&interface=NAME",
+        "/api/traffic/totals?interface=NAME",
+        "/api/traffic/history?interface_name=NAME",
+        "/api/traffic/latest",
+        "/api/export/traffic?interface_name=NAME",
+        "/api/export/traffic?interface_name=NAME&format=csv&resolution=hour",
+        "/api/events?interface=NAME",
+    ] {
+        let by = |name: &str| rig.get(&target.replace("NAME", name));
+        let expect = by("eth0");
+        assert_eq!(expect.status, 200, "{target}");
+        for altname in ["enp3s0", "wan%2F1"] {
+            let reply = by(altname);
+            assert_eq!((reply.status, &reply.body), (200, &expect.body), "{target} by {altname}");
+        }
+    }
+    assert!(rows(&rig.get("/api/traffic/history?interface_name=enp3s0"), "interface_name")[0].0 == "eth0");
+    assert_eq!(rig.get("/api/interfaces/enp3").status, 404);
+
+    // An interface that has it for its own name comes first, though it is not there.
+    rig.context.live.lock().interfaces[3].name = "enp3s0".to_string();
+    assert_eq!(rig.get("/api/interfaces/enp3s0").json()["present"], false);
+    assert_eq!(rows(&rig.get("/api/traffic/history?interface_name=enp3s0"), "interface_name"), []);
+    assert_eq!(rig.get("/api/interfaces/wan%2F1").json()["name"], "eth0");
+}
+
+#[test]
+fn what_is_said_by_an_altname_is_said_of_the_name() {
+    let rig = Rig::new();
+    let patch = |name: &str, body: &str| rig.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
+    let said = || {
+        let state = rig.context.live.lock();
+        [state.tuning.interfaces.join(" "), state.tuning.ignored.join(" "), state.tuning.primary.clone()]
+    };
+    let set = |key, text: &str| rig.context.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
+    assert_eq!(patch("enp3s0", r#"{"monitored":false,"alias":"x"}"#).json()["name"], "eth0");
+    assert_eq!(said(), ["", "eth0", ""]);
+    // By whichever of its names it was said before.
+    for (body, expect) in [(r#"{"monitored":true}"#, "a* !eth0"), (r#"{"monitored":null}"#, "a*")] {
+        for before in ["enp3s0", "!wan/1", "!eth0"] {
+            set("ignore", &format!("a*,{before}"));
+            assert_eq!(patch("eth0", body).status, 200);
+            assert_eq!(said()[1], expect, "{before}");
+        }
+    }
+    set("primary", "enp3s0");
+    assert_eq!(patch("eth0", r#"{"monitored":false}"#).status, 409, "it is the headline");
+    assert_eq!((patch("eth0", r#"{"primary":false}"#).status, said()[2].as_str()), (200, ""));
+    assert_eq!((patch("wan%2F1", r#"{"primary":true}"#).status, said()[2].as_str()), (200, "eth0"));
+
+    set("ignore", "wan/1,b*");
+    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","lo","eth0"]}"#);
+    assert_eq!(reply.json()["interfaces"], json!(["eth0", "lo"]));
+    assert_eq!(said(), ["eth0 lo", "b*", "eth0"]);
+    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","enp4s0"]}"#);
+    assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: enp4s0"));
+
+    assert_eq!(patch("eth0", r#"{"merge":"enp3s0"}"#).status, 422, "it is itself");
+    for reply in [patch("lo", r#"{"merge":"enp3s0"}"#), rig.send("DELETE", "/api/interfaces/enp3s0", "", b"")] {
+        assert_eq!((reply.status, reply.detail().starts_with("eth0 is there")), (409, true), "{}", reply.detail());
+    }
+    assert_eq!(patch("enp3s0", r#"{"merge":"wg0"}"#).json()["name"], "eth0");
 }
 
 #[test]

@@ -93,6 +93,8 @@ pub struct Sampler {
     messages: Vec<String>,
     /// A beginning was made (a base, a history) that no sum on disk leads to.
     fresh: bool,
+    /// A link that was left out is watched from now on: it has got another name, or people think otherwise of it.
+    newly_watched: bool,
     /// Failed attempts at the sample that is due.
     attempts: u32,
     paused: bool,
@@ -141,6 +143,7 @@ impl Sampler {
             offset_ms: None,
             messages: Vec::new(),
             fresh: false,
+            newly_watched: false,
             attempts: 0,
         }
     }
@@ -180,6 +183,7 @@ impl Sampler {
         }
         if self.relink_due_ms.is_some_and(|due| now.mono_ms >= due) {
             self.relink(now);
+            self.show_primary();
         }
         let (collect, read, watched) = {
             let state = self.live.lock();
@@ -192,7 +196,9 @@ impl Sampler {
 
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
         let scheduled = passed(self.due_ms);
-        let sample_due = scheduled || collect.is_some();
+        // Counting begins now, and not with the next sample, which may be an hour away.
+        let begins = std::mem::take(&mut self.newly_watched) && self.tuning.running;
+        let sample_due = scheduled || begins || collect.is_some();
         let fast_due = passed(self.fast_due_ms);
         let primary_due = self.primary.due(now);
         if sample_due || fast_due || primary_due || read.is_some() {
@@ -608,6 +614,12 @@ impl Sampler {
 fn wanted(tuning: &Tuning) -> Wanted {
     let Tuning { interfaces, ignored, primary, .. } = tuning;
     Wanted { interfaces: interfaces.clone(), ignored: ignored.clone(), primary: primary.clone() }
+}
+
+/// The link of this name. An altname serves where no link has that for its own name.
+fn find<'a>(links: &'a [Tracked], name: &str) -> Option<&'a Tracked> {
+    let own = links.iter().find(|tracked| tracked.link.name == name);
+    own.or_else(|| links.iter().find(|tracked| tracked.link.altnames.iter().any(|altname| altname == name)))
 }
 
 /// What is booked for a change that nothing else is known of than `mark`.

@@ -5,7 +5,7 @@ use crate::clock::Now;
 use crate::detect::{self, Claim};
 use crate::model::{Counters, EventKind, RX_PACKETS, TX_PACKETS};
 
-use super::Sampler;
+use super::{Sampler, find};
 
 /// How long traffic is watched before a choice is made.
 const LOOK_MS: u64 = 10_000;
@@ -101,13 +101,14 @@ impl Sampler {
             primary.next_ms = (!primary.begun).then_some(now.mono_ms + LOOK_MS);
             primary.begun = true;
         }
-        primary.given_away &= !self.links.iter().any(|tracked| tracked.link.name == primary.chosen);
-        if self.links.iter().any(|tracked| tracked.link.name == primary.found && !tracked.watched()) {
+        primary.given_away &= find(&self.links, &primary.chosen).is_none();
+        if find(&self.links, &primary.found).is_some_and(|tracked| !tracked.watched()) {
             // Nobody counts it any more.
             self.find_primary(String::new(), now);
         }
+        self.show_primary();
         let primary = &mut self.primary;
-        let current = self.links.iter().find(|tracked| tracked.link.name == primary.name());
+        let current = find(&self.links, primary.name());
         let settled = match current {
             Some(tracked) => {
                 primary.route.is_none_or(|route| route == tracked.link.ifindex)
@@ -115,13 +116,6 @@ impl Sampler {
             }
             None => false,
         };
-        {
-            let mut state = self.live.lock();
-            let name = Some(primary.name()).filter(|name| !name.is_empty());
-            if state.primary.as_deref() != name {
-                state.primary = name.map(str::to_string);
-            }
-        }
         if primary.is_chosen() || settled {
             return;
         }
@@ -157,9 +151,19 @@ impl Sampler {
         self.live.lock().keep_setting("primary_found", Some(name));
     }
 
+    /// Shown by the name that the kernel has for it, however it was asked for.
+    pub(super) fn show_primary(&self) {
+        let asked = Some(self.primary.name()).filter(|name| !name.is_empty());
+        let name = asked.map(|asked| find(&self.links, asked).map_or(asked, |tracked| &tracked.link.name));
+        let mut state = self.live.lock();
+        if state.primary.as_deref() != name {
+            state.primary = name.map(str::to_string);
+        }
+    }
+
     /// Whoever has the history now has the headline that went with it.
     pub(super) fn hand_on_primary(&mut self, gone: &str, heir: Option<&str>, now: Now) {
-        if self.primary.chosen == gone {
+        if self.primary.chosen == gone && find(&self.links, gone).is_none() {
             self.primary.given_away = true;
             let owner = self.live.lock().config.said_by("primary");
             log::warn!(

@@ -712,6 +712,62 @@ fn what_a_flag_says_of_one_that_is_gone_stays_and_does_not_hide_the_others() {
     }
 }
 
+/// A name for the place of a link, which keeps it whatever the kernel calls the link today.
+#[test]
+fn an_altname_that_comes_and_goes_is_followed() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
+    {
+        let mut state = bench.live.lock();
+        state.tuning.interfaces = vec!["up*".to_string()];
+        state.tuning.primary = "uplink".to_string();
+    }
+    bench.run(10_000);
+    let watched = |bench: &Bench| {
+        let state = bench.live.lock();
+        let watched = |name| state.interface(name).is_some_and(|iface: &crate::live::Iface| iface.monitored);
+        ([watched("eth0"), watched("eth1")], state.primary.clone().unwrap_or_default())
+    };
+    let call = |bench: &mut Bench, at: usize, altnames: &[&str]| {
+        bench.world.lock().unwrap().links[at].0.altnames = altnames.iter().map(|name| name.to_string()).collect();
+        bench.turn(true);
+        bench.pass(1_000);
+        bench.turn(false);
+    };
+    assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
+    call(&mut bench, 1, &["dsl", "uplink"]);
+    assert_eq!(watched(&bench), ([false, true], "eth1".to_string()));
+    assert_eq!(bench.live.lock().interface("uplink").unwrap().name, "eth1");
+    // From that moment on, and not from the next sample.
+    bench.set(3, moved(1700, 10));
+    bench.run(30_000);
+    assert_eq!(bench.booked("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
+
+    call(&mut bench, 1, &[]);
+    assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
+    call(&mut bench, 0, &["uplink"]);
+    assert_eq!(watched(&bench), ([true, false], "eth0".to_string()));
+    // Its own name beats what another is called besides.
+    bench.world.lock().unwrap().links[1].0.name = "uplink".to_string();
+    call(&mut bench, 0, &["uplink"]);
+    assert_eq!(watched(&bench).1, "uplink");
+}
+
+#[test]
+fn a_link_that_is_renamed_to_what_is_watched_counts_at_once() {
+    let live = Live::new(Config::saved(&[("interfaces", "wan"), ("interval", "3600")]), Zone::UTC);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], Vec::new(), 1_000_000);
+    bench.run(60_000);
+    bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
+    bench.turn(true);
+    bench.run(2_000);
+    bench.set(2, moved(1600, 10));
+    bench.run(3_600_000);
+    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 600);
+    // The schedule stays.
+    let ticks: Vec<u64> = bench.batch().ticks.iter().map(|tick| tick.mono_ms).collect();
+    assert_eq!(ticks, [1_060_000, 4_600_000]);
+}
+
 #[test]
 fn the_headline_is_watched() {
     let links =

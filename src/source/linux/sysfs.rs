@@ -3,6 +3,8 @@
 //!
 //! A mounted sysfs shows the network namespace that it was mounted in, whatever the namespace of the reader: what is
 //! found here under a link's name is believed only when the index is that link's.
+//!
+//! Altnames are in no file: a link that is read from here alone goes by its own name.
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
