@@ -259,6 +259,12 @@ impl Claim {
     }
 }
 
+/// With one interface that is watched there is nothing to choose from, unless the way to the internet is another's.
+pub fn only(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
+    let first = watched.next()?;
+    (watched.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
+}
+
 /// The interface of the headline figure: the default route's if it has carried anything to speak of, else the busiest.
 pub fn primary(claims: &[Claim], default_route: Option<u32>) -> Option<u32> {
     let best = claims
@@ -445,6 +451,20 @@ mod tests {
         check("", "", true);
         check("", "x", false);
         check("w*ü*", "wlanü0", true);
+    }
+
+    #[test]
+    fn one_is_no_choice() {
+        let check = |watched: &[u32], route, expect| {
+            assert_eq!(only(watched.iter().copied(), route), expect, "{watched:?} {route:?}");
+        };
+        check(&[], None, None);
+        check(&[], Some(2), None);
+        check(&[2], None, Some(2));
+        check(&[2], Some(2), Some(2));
+        check(&[2], Some(3), None);
+        check(&[2, 3], None, None);
+        check(&[2, 3], Some(2), None);
     }
 
     fn claim(ifindex: u32, bytes: u64, packets: u64) -> Claim {

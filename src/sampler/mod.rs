@@ -175,15 +175,16 @@ impl Sampler {
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
         self.keep_time(now);
-        if self.started_at.is_none() {
+        let first = self.started_at.is_none();
+        if first {
             self.start(now);
         }
         if woken.changed {
             self.hear(now);
         }
-        if self.relink_due_ms.is_some_and(|due| now.mono_ms >= due) {
+        let relinks = self.relink_due_ms.is_some_and(|due| now.mono_ms >= due);
+        if relinks {
             self.relink(now);
-            self.show_primary();
         }
         let (collect, read, watched) = {
             let state = self.live.lock();
@@ -192,6 +193,10 @@ impl Sampler {
         };
         self.follow(now);
         self.obey_all(now);
+        if first || relinks {
+            self.take_the_only_one(now);
+            self.show_primary();
+        }
         self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
 
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);

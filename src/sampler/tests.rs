@@ -14,6 +14,7 @@ struct World {
     events: Vec<LinkEvent>,
     failures: usize,
     reads: usize,
+    route: Option<u32>,
 }
 
 /// A kernel of the test's making: it has the trait of the real ones, and no more.
@@ -49,7 +50,7 @@ impl Source for Kernel {
     }
 
     fn default_route(&mut self) -> Result<Option<u32>> {
-        Ok(None)
+        Ok(self.0.lock().unwrap().route)
     }
 
     fn wait(&mut self, _timeout: Duration, _wake: &Wake) -> Woken {
@@ -674,7 +675,7 @@ fn what_was_said_of_a_merged_one_is_said_of_its_heir() {
     assert_eq!(said(&bench)[2], "a*");
     // The headline that was found goes with the history too.
     let bench = given_away(&[], &[], merged());
-    assert_eq!(said(&bench), ["", "", "", ""], "it was nobody's");
+    assert_eq!(said(&bench), ["", "", "", "eth0"], "there is no other");
 }
 
 #[test]
@@ -771,7 +772,7 @@ fn a_link_that_is_renamed_to_what_is_watched_counts_at_once() {
 #[test]
 fn the_headline_is_watched() {
     let links =
-        [(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10)), (link(4, "veth0"), moved(1, 1))];
+        [(2, "eth0"), (3, "eth1"), (4, "veth0"), (5, "eth2")].map(|(at, name)| (link(at, name), moved(1000, 10)));
     let mut bench = Bench::new(&links);
     bench.set(3, moved(90_000, 10));
     bench.run(11_000);
@@ -802,12 +803,126 @@ fn the_headline_is_watched() {
 
 #[test]
 fn a_quiet_start_is_looked_at_again() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
     bench.run(60_000);
     assert_eq!(bench.live.lock().primary, None);
     bench.set(2, moved(100_000, 10));
     bench.run(60_000);
     assert_eq!(bench.live.lock().primary.as_deref(), Some("eth0"));
+}
+
+fn primary(bench: &Bench) -> String {
+    bench.live.lock().primary.clone().unwrap_or_default()
+}
+
+fn kept_primary(bench: &Bench) -> Option<String> {
+    let state = bench.live.lock();
+    state.settings.iter().find(|(key, _)| key == "primary_found").and_then(|(_, name)| name.clone())
+}
+
+fn plug(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((link(ifindex, name), counters));
+        world.events = vec![LinkEvent::Seen { ifindex, counters: Counters::ZERO }];
+    }
+    bench.turn(true);
+}
+
+fn unplug(bench: &mut Bench, ifindex: u32) {
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.retain(|(link, _)| link.ifindex != ifindex);
+        world.events = vec![LinkEvent::Gone { ifindex, last: None }];
+    }
+    bench.turn(true);
+    bench.pass(1_000);
+    bench.turn(false);
+}
+
+#[test]
+fn the_only_one_that_is_watched_is_the_headline_at_once_and_has_no_right_to_it() {
+    let lo = || (Link { hardware: 772, ..link(1, "lo") }, moved(50_000, 50_000));
+    let mut bench = Bench::new(&[lo(), (link(2, "eth0"), Counters::ZERO)]);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), ("eth0", None));
+    assert!(bench.kinds_of_events().contains(&EventKind::Primary));
+    // Another one comes, and has what this one never had.
+    bench.run(60_000);
+    plug(&mut bench, 3, "eth1", Counters::ZERO);
+    bench.run(60_000);
+    assert_eq!(primary(&bench), "eth0", "nothing speaks for the other so far");
+    bench.set(3, moved(5_000, 10));
+    bench.run(60_001);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth1", Some("eth1")));
+
+    // With traffic of its own it is as good as any that was found by that.
+    let mut bench = Bench::new(&[lo(), (link(2, "eth0"), moved(1000, 10))]);
+    bench.set(2, moved(9_000, 10));
+    bench.run(60_001);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("eth0")));
+    plug(&mut bench, 3, "eth1", Counters::ZERO);
+    bench.set(3, moved(90_000_000, 10));
+    bench.run(60_001);
+    assert_eq!(primary(&bench), "eth0");
+    assert_eq!(bench.kinds_of_events().iter().filter(|kind| **kind == EventKind::Primary).count(), 1);
+
+    // Two: the ordinary rules, until one of them is left out.
+    let mut bench = Bench::new(&[(link(2, "eth0"), Counters::ZERO), (link(3, "eth1"), Counters::ZERO)]);
+    bench.run(60_001);
+    assert_eq!(primary(&bench), "");
+    bench.live.lock().tuning.ignored = vec!["eth0".to_string()];
+    bench.turn(false);
+    assert_eq!(primary(&bench), "eth1");
+    bench.live.lock().tuning.primary = "eth0".to_string();
+    bench.turn(false);
+    assert_eq!(primary(&bench), "eth0", "a choice is one");
+}
+
+#[test]
+fn the_only_one_is_no_headline_where_the_default_route_is_anothers() {
+    let mut bench = Bench::new(&[]);
+    bench.live.lock().tuning.interfaces = vec!["lan0".to_string()];
+    bench.world.lock().unwrap().route = Some(7);
+    plug(&mut bench, 7, "wan0", moved(9, 9));
+    plug(&mut bench, 2, "lan0", moved(9, 9));
+    bench.run(60_001);
+    assert_eq!(primary(&bench), "");
+    bench.world.lock().unwrap().route = Some(2);
+    bench.turn(true);
+    bench.run(1_001);
+    assert_eq!(primary(&bench), "lan0");
+}
+
+#[test]
+fn the_only_one_waits_for_a_headline_that_has_just_gone() {
+    let links = [(link(2, "eth0"), Counters::ZERO), (link(5, "ppp0"), moved(1000, 10))];
+    let mut bench = Bench::new(&links);
+    bench.set(5, moved(90_000, 10));
+    bench.run(30_001);
+    assert_eq!(primary(&bench), "ppp0");
+    // Dialled again within seconds.
+    unplug(&mut bench, 5);
+    assert_eq!(primary(&bench), "ppp0");
+    plug(&mut bench, 6, "ppp0", Counters::ZERO);
+    bench.run(120_001);
+    assert_eq!(primary(&bench), "ppp0");
+    // And not.
+    unplug(&mut bench, 6);
+    bench.run(5_000);
+    assert_eq!(primary(&bench), "ppp0");
+    bench.run(60_001);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("ppp0")));
+    plug(&mut bench, 7, "ppp0", Counters::ZERO);
+    assert_eq!(primary(&bench), "ppp0", "it is there again");
+
+    // Found by a run that is long over.
+    let live = Live::new(Config::default(), Zone::UTC);
+    let mut bench = Bench::on(live, &[], Vec::new(), 1_000_000);
+    bench.sampler.primary = Primary::new(String::new(), "wlan7".to_string());
+    bench.sampler.primary.begin(bench.clock.now());
+    plug(&mut bench, 2, "eth0", Counters::ZERO);
+    bench.run(11_000);
+    assert_eq!(primary(&bench), "eth0");
 }
 
 #[test]

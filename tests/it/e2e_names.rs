@@ -203,3 +203,88 @@ fn sysfs_knows_no_altnames() {
         assert!(!monitored(&daemon, "wan0") && monitored(&daemon, "lan0"));
     });
 }
+
+/// A server with one card that nothing has come through so far.
+#[test]
+fn the_only_interface_is_the_headline_at_once_and_without_traffic() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        ip("link add wan0 type bridge mcast_snooping 0");
+        ip("link set wan0 up");
+        let daemon = Daemon::start(&dir, &["--interval", "3600"]);
+        assert_eq!(kernel("wan0")[..4], [0; 4]);
+        assert_eq!(daemon.interface("wan0")["primary"], true);
+        assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], "wan0");
+        daemon.stop();
+
+        // With another one beside it its traffic has to speak for it, or that of the other.
+        let daemon = Daemon::start(&dir, &FAST);
+        assert_eq!(daemon.interface("wan0")["primary"], true);
+        cable("lan0", "veth-far");
+        wait_until("the other one has it", || {
+            send("veth-far", 1000, 20);
+            daemon.request("GET", "/api/interfaces/lan0", None).json()["primary"] == true
+        });
+        assert_eq!(daemon.interface("wan0")["primary"], false);
+        daemon.stop();
+        let daemon = Daemon::start(&dir, &FAST);
+        assert_eq!(daemon.interface("lan0")["primary"], true);
+    });
+}
+
+#[test]
+fn the_only_interface_is_no_headline_where_the_way_out_is_anothers() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        ip("addr add 10.66.0.2/24 dev wan0");
+        ip("route add default via 10.66.0.1");
+        let daemon = Daemon::start(&dir, &flags(&["--interface", "lan0"]));
+        daemon.ticks(2);
+        assert_eq!(daemon.interface("lan0")["primary"], false);
+        ip("route del default");
+        // The kernel reports no routes: with the next change of a link.
+        ip("link set lan0 mtu 1400");
+        wait_until("it is the headline", || daemon.interface("lan0")["primary"] == true);
+    });
+}
+
+/// A tap is a VPN's until a hypervisor makes it a port of a bridge; macvtap is a cable into a guest in any case.
+#[test]
+fn a_virtual_machines_cables_are_called_so() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        ip("link add br0 type bridge");
+        ip("link add guest0 link wan0 type macvtap");
+        ip("link add macvtap1 link wan0 type macvtap");
+        let there = std::path::Path::new("/dev/net/tun").exists();
+        if there {
+            for name in ["vnet0", "tap0", "tap1"] {
+                ip(&format!("tuntap add {name} mode tap"));
+            }
+            ip("link set vnet0 master br0");
+        } else {
+            skip("/dev/net/tun is not there: taps are not made");
+        }
+        for source in ["getstats", "getlink", "sysfs"] {
+            let daemon = Daemon::start(&dir, &flags(&["--source", source]));
+            let kind = |name: &str| daemon.interface(name)["kind"].clone();
+            assert_eq!((kind("guest0"), kind("macvtap1")), (json!("container"), json!("container")), "{source}");
+            if !there {
+                continue;
+            }
+            assert_eq!((kind("vnet0"), kind("tap0")), (json!("virtual"), json!("vpn")), "{source}");
+            assert_eq!(daemon.interface("vnet0")["parent"], "br0");
+            // While it runs. Without notifications only the coming and going of links is seen.
+            ip("link set tap0 master br0");
+            if source != "sysfs" {
+                wait_until("it is a port", || kind("tap0") == "virtual");
+            }
+            ip("link set tap0 nomaster");
+            if source != "sysfs" {
+                wait_until("it is none any more", || kind("tap0") == "vpn");
+            }
+        }
+    });
+}
