@@ -307,6 +307,14 @@ impl Config {
         Ok(())
     }
 
+    /// A setting with what it names, as a sentence begins with them: `--interface ppp7`, `the primary setting wan`.
+    pub fn naming(&self, key: &str, what: &str) -> String {
+        match self.owner(key) {
+            Some(owner) => format!("{owner} {what}"),
+            None => format!("the {key} setting {what}"),
+        }
+    }
+
     /// Who a fault in this setting is to be blamed on: the flag, the variable, or the saved setting.
     pub fn said_by(&self, key: &str) -> &'static str {
         let Some(setting) = Setting::find(key) else { return "" };

@@ -17,7 +17,7 @@ use super::routes::{ROUTES, Route};
 use super::{Ask, Context, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
-use crate::live::{Iface, Live, Tuning};
+use crate::live::{Iface, Live, Tuning, Unmatched};
 use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
 use crate::store::{Flush, Options, Reader, Store};
 
@@ -1259,6 +1259,32 @@ fn a_sick_service_says_so() {
     assert!(reply.json()["reason"].as_str().unwrap().contains("no such device"));
     let health = rig.get("/api/system/health");
     assert_eq!((health.status, &health.json()["collector_status"]), (200, &json!("unhealthy")));
+}
+
+#[test]
+fn what_is_asked_for_and_not_there_is_told_and_is_no_illness() {
+    let ask = |live: &Live| {
+        let mut state = live.lock();
+        state.change(vec![("interfaces", Some("eth*,nope*,ppp7".to_string()))]).unwrap();
+        let asked = [("interfaces", "nope*"), ("interfaces", "ppp7"), ("primary", "ppp7")];
+        state.unmatched = asked.map(|(key, name)| Unmatched { key, pattern: name.to_string(), known: true }).to_vec();
+    };
+    let rig = Rig::with(ask, machine);
+    assert_eq!(rig.get("/health").json(), json!({"status": "healthy"}));
+    let health = rig.get("/api/system/health");
+    check_documented(&document(), "GET", "/api/system/health", &health);
+    let health = health.json();
+    assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
+    assert_eq!(health["details"]["interfaces"]["unmatched"], json!(["nope*", "ppp7"]));
+    let reason = "the interfaces setting nope*, ppp7 match no interface now: their figures go on when they appear; \
+                  the primary setting ppp7 matches no interface now: it is the headline once it is there";
+    assert_eq!(health["reason"], reason);
+    // Behind what is wrong.
+    rig.context.live.lock().tuning.running = false;
+    let health = rig.get("/api/system/health").json();
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["reason"], format!("collection is stopped; {reason}"));
+    assert_eq!(rig.get("/health").json()["reason"], "collection is stopped");
 }
 
 /// What one round trip of a fresh connection holds (ten segments), for all that is needed to see the first view.

@@ -5,6 +5,7 @@
 
 mod inventory;
 mod late;
+mod missing;
 mod orders;
 mod primary;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::thread::Mailbox;
 
 use inventory::Tracked;
 use late::Beginning;
+use missing::Missing;
 use primary::Primary;
 
 pub use late::Late;
@@ -67,6 +69,7 @@ pub struct Sampler {
     /// Histories whose link vanished in this run, and the number that it had.
     gone: Vec<(IfaceId, u32)>,
     primary: Primary,
+    missing: Missing,
     /// The disk's histories are known, and numbers are theirs.
     joined: bool,
     /// Until then: how each history of this run began.
@@ -125,6 +128,7 @@ impl Sampler {
             births: Vec::new(),
             gone: Vec::new(),
             primary: Primary::new(tuning.primary.clone(), start.primary_found),
+            missing: Missing::default(),
             joined: database == Database::Joined,
             beginnings: Vec::new(),
             started_at: None,
@@ -196,6 +200,9 @@ impl Sampler {
         if first || relinks {
             self.take_the_only_one(now);
             self.show_primary();
+        }
+        if first || relinks || self.missing.is_due(&self.wanted, now) {
+            self.look_for_missing(now);
         }
         self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
 
@@ -269,7 +276,7 @@ impl Sampler {
     }
 
     fn sleep(&self, now: Now) -> Duration {
-        let due = [self.due_ms, self.fast_due_ms, self.relink_due_ms, self.primary.next_ms()];
+        let due = [self.due_ms, self.fast_due_ms, self.relink_due_ms, self.primary.next_ms(), self.missing.next_ms()];
         let until = due.into_iter().flatten().min().unwrap_or(u64::MAX);
         Duration::from_millis(until.saturating_sub(now.mono_ms).min(LONGEST_SLEEP_MS))
     }

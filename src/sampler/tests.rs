@@ -925,6 +925,82 @@ fn the_only_one_waits_for_a_headline_that_has_just_gone() {
     assert_eq!(primary(&bench), "eth0");
 }
 
+/// Patterns that nothing matches, as a reader of the health finds them.
+fn unmatched(bench: &Bench) -> Vec<String> {
+    let state = bench.live.lock();
+    state.unmatched.iter().map(|asked| format!("{} {} {}", asked.key, asked.pattern, asked.known)).collect()
+}
+
+#[test]
+fn what_is_asked_for_and_not_there_is_shown_until_it_is() {
+    let saved = [("interfaces", "eth*,nope*,ppp0,uplink,eth*"), ("primary", "wan")];
+    let live = Live::new(Config::saved(&saved), Zone::UTC);
+    let past = record(1, "ppp0", 0, "boot-before", moved(5, 5), 1);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], vec![past], 1_000_000);
+    let all = ["interfaces nope* false", "interfaces ppp0 true", "interfaces uplink false", "primary wan false"];
+    assert_eq!(unmatched(&bench), all);
+    bench.run(60_000);
+    assert_eq!(unmatched(&bench), all);
+    plug(&mut bench, 5, "ppp0", Counters::ZERO);
+    assert_eq!(unmatched(&bench), [all[0], all[2], all[3]]);
+    bench.world.lock().unwrap().links[0].0.altnames = vec!["uplink".to_string(), "wan".to_string()];
+    bench.turn(true);
+    bench.pass(1_000);
+    bench.turn(false);
+    assert_eq!(unmatched(&bench), [all[0]]);
+    unplug(&mut bench, 5);
+    assert_eq!(unmatched(&bench), [all[0], all[1]]);
+    let change = |bench: &mut Bench, key, text: &str| {
+        bench.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
+        bench.turn(false);
+    };
+    change(&mut bench, "interfaces", "e*");
+    assert_eq!(unmatched(&bench), [""; 0]);
+    // In a name a star stands for itself.
+    change(&mut bench, "primary", "e*");
+    assert_eq!(unmatched(&bench), ["primary e* false"]);
+}
+
+#[test]
+fn what_comes_and_goes_is_news_a_few_times() {
+    let typed = [("interfaces", "ppp0,eth*".to_string())];
+    let live = Live::new(Config::new(&typed, |_| None).unwrap(), Zone::UTC);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], Vec::new(), 1_000_000);
+    let gone = "--interface ppp0 matches no interface now: its figures begin when it appears";
+    // A minute before it is looked at again: as if nothing had been told of it so far.
+    bench.sampler.missing = Missing::default();
+    let mut told = Vec::new();
+    let mut look = |bench: &mut Bench, there: bool, ms: u64| {
+        bench.world.lock().unwrap().links.truncate(1);
+        if there {
+            bench.world.lock().unwrap().links.push((link(5, "ppp0"), Counters::ZERO));
+        }
+        bench.pass(ms);
+        let now = bench.clock.now();
+        bench.sampler.relink(now);
+        let news = bench.sampler.news_of_missing(now);
+        told.extend(news.iter().map(|(level, line)| format!("{level} {line}")));
+        (news.len(), bench.sampler.missing.next_ms().map(|due| due - now.mono_ms))
+    };
+    assert_eq!(look(&mut bench, false, 0), (1, None));
+    assert_eq!(look(&mut bench, false, 50_000), (0, None), "told once");
+    for at in 0..5 {
+        assert_eq!(look(&mut bench, at % 2 == 0, 10_000), (1, None), "{at}");
+    }
+    for at in 0..100 {
+        // What is as the log has it has no news.
+        let due = Some(500_000 - 1_000 * (at + 1)).filter(|_| at % 2 == 0);
+        assert_eq!(look(&mut bench, at % 2 != 0, 1_000), (0, due), "{at}");
+    }
+    assert_eq!(look(&mut bench, false, 1_000), (0, Some(399_000)));
+    // At the end of ten minutes the log has what stands then.
+    assert_eq!(look(&mut bench, false, 399_000), (1, None));
+    assert_eq!(look(&mut bench, true, 1_000), (1, None));
+    assert_eq!(told[0], format!("WARN {gone}"));
+    assert_eq!(told[1], "INFO --interface ppp0 matches ppp0 now");
+    assert_eq!(told.len(), 8);
+}
+
 #[test]
 fn an_unbelievable_clock_holds_samples_and_loses_none() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);

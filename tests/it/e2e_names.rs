@@ -204,6 +204,102 @@ fn sysfs_knows_no_altnames() {
     });
 }
 
+fn unmatched(daemon: &Daemon) -> Value {
+    daemon.get("/api/system/health")["details"]["interfaces"]["unmatched"].clone()
+}
+
+fn told(daemon: &Daemon, what: &str) -> usize {
+    daemon.log().iter().filter(|line| line.contains(what)).count()
+}
+
+/// A typing mistake is told at once, and no more than once; what it meant is told when it comes.
+#[test]
+fn a_pattern_that_matches_nothing_is_told_once_until_something_does() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let words = ["--interface", "wan*", "--interface", "nope*", "--primary", "ppp7", "--ignore", "no-such-thing"];
+        let daemon = Daemon::start(&dir, &flags(&words));
+        let health = daemon.get("/api/system/health");
+        assert_eq!(unmatched(&daemon), json!(["nope*", "ppp7"]));
+        assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
+        let pattern = "--interface nope* matches no interface now: its figures begin when one appears";
+        let headline = "--primary ppp7 matches no interface now: it is the headline once it is there";
+        assert_eq!(health["reason"], format!("{pattern}; {headline}"));
+        assert_eq!(daemon.get("/health"), json!({"status": "healthy"}));
+        let warned = |line: &str| told(&daemon, &format!("warning: {line}"));
+        assert_eq!([warned(pattern), warned(headline)], [1, 1], "{:?}", daemon.log());
+
+        // Looked at again and again for other reasons.
+        for mtu in 1400..1404 {
+            ip(&format!("link set wan0 mtu {mtu}"));
+            rest(600);
+        }
+        wait_until("it was looked at", || daemon.interface("wan0")["mtu"] == 1403);
+        ip("link add ppp7 type bridge");
+        wait_until("the headline is there", || unmatched(&daemon) == json!(["nope*"]));
+        assert_eq!(daemon.interface("ppp7")["primary"], true);
+        call("wan0", "nope-but-for-this");
+        wait_until("the other one too", || unmatched(&daemon) == json!([]));
+        assert_eq!(daemon.get("/api/system/health")["reason"], Value::Null);
+        assert_eq!([warned(pattern), warned(headline)], [1, 1], "{:?}", daemon.log());
+        assert_eq!(told(&daemon, "--primary ppp7 matches ppp7 now"), 1);
+        assert_eq!(told(&daemon, "--interface nope* matches wan0 now"), 1);
+
+        // It has a history that goes on.
+        ip("link del ppp7");
+        wait_until("it is gone", || unmatched(&daemon) == json!(["ppp7"]));
+        assert_eq!(warned(headline), 2, "{:?}", daemon.log());
+    });
+}
+
+#[test]
+fn what_was_there_once_goes_on_and_the_setting_is_named_by_its_owner() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("ppp0", "far0");
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("ppp0", 700, 3);
+        daemon.collect();
+        patch(&daemon, "/api/config", json!({"interfaces": ["ppp0", "wan0"]}));
+        assert_eq!(unmatched(&daemon), json!([]));
+        ip("link del ppp0");
+        let reason = |daemon: &Daemon| daemon.get("/api/system/health")["reason"].clone();
+        let expect = "the interfaces setting ppp0 matches no interface now: its figures go on when it appears";
+        wait_until("it is missed", || reason(&daemon) == expect);
+        wait_until("the log has it", || told(&daemon, expect) == 1);
+        daemon.stop();
+
+        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
+        command.env("NETPULSE_INTERFACE", "ppp0,ppp*,wan0");
+        let daemon = Daemon::spawn(command);
+        let expect = "NETPULSE_INTERFACE ppp0, ppp* match no interface now: their figures begin when they appear";
+        assert_eq!(reason(&daemon), expect);
+        assert_eq!(told(&daemon, expect), 1, "{:?}", daemon.log());
+    });
+}
+
+/// Every second for a while, as a modem with a loose plug does.
+#[test]
+fn a_link_that_comes_and_goes_does_not_fill_the_log() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &flags(&["--interface", "ppp0"]));
+        for _ in 0..8 {
+            ip("link add ppp0 type bridge");
+            wait_until("it is there", || unmatched(&daemon) == json!([]));
+            ip("link del ppp0");
+            wait_until("it is gone", || unmatched(&daemon) == json!(["ppp0"]));
+        }
+        let (gone, there) = (told(&daemon, "ppp0 matches no interface"), told(&daemon, "ppp0 matches ppp0 now"));
+        assert_eq!((gone, there), (3, 3), "{:?}", daemon.log());
+    });
+}
+
 /// A server with one card that nothing has come through so far.
 #[test]
 fn the_only_interface_is_the_headline_at_once_and_without_traffic() {

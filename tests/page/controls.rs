@@ -1881,6 +1881,44 @@ fn where_reading_needs_the_token_it_is_asked_for_once_too() {
     });
 }
 
+#[test]
+fn what_is_asked_for_and_not_there_is_told_without_alarm() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let words = ["--interval", "1", "--interface", "wan0", "--interface", "<b>nope*"];
+        let daemon = Daemon::start(&dir, &words);
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(SMALL_PHONE, Theme::Light);
+        browser.open(&daemon, "/");
+        browser.wait("the notice", "return document.querySelector('#trouble').checkVisibility()");
+        let told = browser.text("#trouble");
+        assert_eq!(told, "--interface <b>nope* matches no interface now: its figures begin when one appears.");
+        browser.wait("it is live", "return document.querySelector('#state').textContent === 'live'");
+        assert_eq!(browser.run("return document.querySelector('#state').className"), "");
+        let wide = "return document.scrollingElement.scrollWidth > document.scrollingElement.clientWidth";
+        assert_eq!(browser.run(wide), false);
+
+        ip("link add <b>nope1 type bridge");
+        ip("link property add dev wan0 altname the-line");
+        wait_until("it is there", || daemon.get("/api/system/health")["reason"].is_null());
+        browser.visit("about:blank");
+        browser.open(&daemon, "/#/system");
+        browser.wait("all is well", "return /All is well/.test(document.querySelector('.system p')?.textContent)");
+        assert_eq!(browser.run("return document.querySelector('#trouble').checkVisibility()"), false);
+        // Chosen by what it is called besides, it is the chosen one on its page.
+        let chosen = json!({"primary": "the-line"}).to_string();
+        assert_eq!(daemon.request("PATCH", "/api/config", Some(chosen)).status, 200);
+        browser.visit("about:blank");
+        browser.open(&daemon, "/#/interface/wan0");
+        browser.wait("its altname", "return /the-line/.test(document.querySelector('.interface').textContent)");
+        browser.click_text("button", "Find the headline by its traffic");
+        wait_until("it is not chosen any more", || daemon.get("/api/config")["settings"]["primary"]["value"] == "");
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    });
+}
+
 // What can be taken away.
 
 fn downloads(browser: &Browser, folder: &str) {
