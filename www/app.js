@@ -310,7 +310,7 @@ function trouble() {
   const { database_status: database, collector_status: collector, status, reason } = shell.health ?? {};
   const why = reason ? ` (${reason})` : "";
   if (database && database !== "healthy") return `The database cannot be written${why}. Figures wait in memory, which a restart would lose: look at the disk and the log.`;
-  return collector !== "stopped" && why && (status === "healthy" ? `${reason}.` : `Something needs a look${why}.`);
+  return collector !== "stopped" && why && (status === "healthy" ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : `Something needs a look${why}.`);
 }
 
 // The first view. What is chosen lies in the hash.

@@ -469,7 +469,7 @@ fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
     let (mark, rx, _) = *bench.booked("ppp0").last().unwrap();
     assert_eq!((mark, rx), (Mark::Plain, 700));
 
-    // It is forgotten with the next sample: nobody looked for longer than anything that was asked for.
+    // It is forgotten with the next sample: this is longer than anything that was asked for.
     bench.run(10_000);
     bench.pass(30_000);
     bench.run(1);

@@ -1510,7 +1510,7 @@ fn each_setting_is_changed_kept_and_given_back() {
         browser.wait(
             "it is back",
             "return document.querySelector('#state').textContent !== 'no answer' \
-            && document.querySelector('#trouble').hidden",
+            && document.querySelector('#trouble').textContent.startsWith('The interfaces setting vx0 matches no interface')",
         );
         let document = || daemon.get("/api/config")["settings"].clone();
         let follows = format!("return document.querySelector('{}').value === '500'", input("keep_hours_days"));
