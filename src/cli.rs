@@ -43,7 +43,7 @@ struct Typed {
     /// error, warn, info (default), debug or trace
     #[argh(option, arg_name = "level")]
     log_level: Option<String>,
-    /// where counters are read: auto (default), getstats, getlink or sysfs
+    /// where counters are read: auto (default), getstats, getlink or sysfs, which knows no altnames
     #[argh(option, arg_name = "name")]
     source: Option<String>,
     /// interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)

@@ -84,7 +84,7 @@ pub static SETTINGS: [Setting; 26] = [
     Setting { key: "max_size", flag: Some("--max-size"), environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::Nobody, help: "the history never grows past this; the finest is given up first" },
     Setting { key: "timezone", flag: Some("--timezone"), environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
     Setting { key: "log_level", flag: Some("--log-level"), environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::Nobody, help: "error, warn, info, debug or trace" },
-    Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs" },
+    Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
     Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)" },
     Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * allowed, or with ! in front to keep whatever the rules say; repeatable" },
     Setting { key: "primary", flag: Some("--primary"), environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure, always watched (default: found by its traffic)" },
@@ -306,6 +306,14 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// A setting with what it names, as a sentence begins with them: `--interface ppp7`, `the primary setting wan`.
+    pub fn naming(&self, key: &str, what: &str) -> String {
+        match self.owner(key) {
+            Some(owner) => format!("{owner} {what}"),
+            None => format!("the {key} setting {what}"),
+        }
     }
 
     /// Who a fault in this setting is to be blamed on: the flag, the variable, or the saved setting.

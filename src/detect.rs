@@ -13,7 +13,7 @@ const ARPHRD_RAWIP: u16 = 519;
 const ARPHRD_NONE: u16 = 65534;
 
 /// The kernel's own word for a link, where it has one.
-const BY_DRIVER: [(&str, Kind); 24] = [
+const BY_DRIVER: [(&str, Kind); 26] = [
     ("bridge", Kind::Bridge),
     ("bond", Kind::Bond),
     ("team", Kind::Bond),
@@ -36,6 +36,8 @@ const BY_DRIVER: [(&str, Kind); 24] = [
     ("dummy", Kind::Virtual),
     ("macvlan", Kind::Container),
     ("ipvlan", Kind::Container),
+    ("macvtap", Kind::Container),
+    ("ipvtap", Kind::Container),
     ("vxlan", Kind::Virtual),
     ("dsa", Kind::Ethernet),
 ];
@@ -56,11 +58,15 @@ const BY_HARDWARE: [(u16, Kind); 8] = [
 ];
 
 /// Names, for what the kernel says nothing of (sysfs only, or another system). The first match counts.
-const BY_NAME: [(&str, Kind); 36] = [
+const BY_NAME: [(&str, Kind); 40] = [
     ("docker*", Kind::Container),
     ("podman*", Kind::Container),
     ("cni*", Kind::Container),
     ("lxc*", Kind::Container),
+    ("macvlan*", Kind::Container),
+    ("macvtap*", Kind::Container),
+    ("ipvlan*", Kind::Container),
+    ("ipvtap*", Kind::Container),
     ("virbr*", Kind::Bridge),
     ("br-*", Kind::Bridge),
     ("bridge*", Kind::Bridge),
@@ -105,6 +111,9 @@ pub fn kind(link: &Link) -> Kind {
     if link.wireless {
         return Kind::Wifi;
     }
+    if is_a_guests(link) {
+        return Kind::Virtual;
+    }
     if let Some(kind) = driver.or(devtype) {
         // A bridge that a container engine made is a container's to its owner.
         return match by_name() {
@@ -122,6 +131,16 @@ pub fn kind(link: &Link) -> Kind {
         _ if link.hardware == ARPHRD_ETHER => Kind::Ethernet,
         _ => Kind::Other,
     }
+}
+
+/// A tap is a cable whose other end is in a program: a VPN, or a virtual machine. A hypervisor makes its taps ports of a
+/// bridge, whatever it calls them (`vnet0`, `tap100i0`), and a VPN that routes does not. The guest at the other end is a
+/// machine and not a container, so that the word is "virtual".
+fn is_a_guests(link: &Link) -> bool {
+    const BRIDGES: [&str; 2] = ["bridge", "openvswitch"];
+    let by_name = || link.driver.is_empty() && ["tap*", "vnet*"].iter().any(|pattern| matches(pattern, &link.name));
+    let is_tap = link.driver == "tun" || (!link.physical && by_name());
+    is_tap && BRIDGES.contains(&link.master_driver.as_str())
 }
 
 /// What is left out unless it is asked for, each with the reason that is shown. By name and not by kind where a
@@ -149,23 +168,32 @@ pub struct Wanted {
     pub primary: String,
 }
 
-/// Why an interface is left out; `None` where it is watched.
-pub fn ignored_because(name: &str, kind: Kind, wanted: &Wanted) -> Option<String> {
-    if name == wanted.primary {
+/// Why an interface is left out; `None` where it is watched. What people say may be said of its altnames too; the rules go
+/// by its own name.
+pub fn ignored_because(name: &str, altnames: &[String], kind: Kind, wanted: &Wanted) -> Option<String> {
+    let fits = |pattern: &str| fits(pattern, name, altnames);
+    if name == wanted.primary || altnames.contains(&wanted.primary) {
         return None;
     }
-    // What is said of one interface beats what is said of many.
+    // What is said of one interface beats what is said of many, and what is said by its own name what is said by another.
     if wanted.ignored.iter().any(|ignored| ignored == name) {
         return Some("left out by its name".to_string());
     }
-    if wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(|spared| matches(spared, name)) {
+    let spared = || wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!'));
+    if spared().any(|spared| spared == name) {
+        return None;
+    }
+    if let Some(altname) = altnames.iter().find(|altname| wanted.ignored.contains(altname)) {
+        return Some(format!("left out by its altname '{altname}'"));
+    }
+    if spared().any(fits) {
         return None;
     }
     if !wanted.interfaces.is_empty() {
-        let asked = wanted.interfaces.iter().any(|pattern| matches(pattern, name));
+        let asked = wanted.interfaces.iter().any(|pattern| fits(pattern));
         return (!asked).then(|| "not among the interfaces to watch".to_string());
     }
-    if let Some(pattern) = wanted.ignored.iter().find(|pattern| matches(pattern, name)) {
+    if let Some(pattern) = wanted.ignored.iter().find(|pattern| fits(pattern)) {
         return Some(format!("matches the pattern '{pattern}' of interfaces to ignore"));
     }
     if kind == Kind::Loopback {
@@ -181,6 +209,11 @@ pub fn ignored_because(name: &str, kind: Kind, wanted: &Wanted) -> Option<String
 /// short word of the letters a to f.
 fn is_container_bridge(name: &str) -> bool {
     name.strip_prefix("br-").is_some_and(|rest| rest.len() >= 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether a pattern is one of a link with these names.
+pub fn fits(pattern: &str, name: &str, altnames: &[String]) -> bool {
+    matches(pattern, name) || altnames.iter().any(|altname| matches(pattern, altname))
 }
 
 /// `*` stands for anything, also for nothing; every other byte for itself.
@@ -226,6 +259,12 @@ impl Claim {
     }
 }
 
+/// With one interface that is watched there is nothing to choose from, unless the way to the internet is another's.
+pub fn only(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
+    let first = watched.next()?;
+    (watched.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
+}
+
 /// The interface of the headline figure: the default route's if it has carried anything to speak of, else the busiest.
 pub fn primary(claims: &[Claim], default_route: Option<u32>) -> Option<u32> {
     let best = claims
@@ -256,6 +295,12 @@ mod tests {
         check(link("wg0", "wireguard", 65534), Kind::Vpn);
         check(link("tun0", "tun", 65534), Kind::Vpn);
         check(link("utun3", "", 0), Kind::Vpn);
+        check(link("macvtap0", "macvtap", 1), Kind::Container);
+        check(link("guest0", "macvtap", 1), Kind::Container);
+        check(link("guest0", "ipvtap", 1), Kind::Container);
+        check(link("macvtap0", "", 1), Kind::Container);
+        check(link("ipvtap7", "", 1), Kind::Container);
+        check(link("macvlan1", "", 1), Kind::Container);
         check(link("pppoe-wan", "ppp", 512), Kind::Ppp);
         check(link("ppp0", "", 512), Kind::Ppp);
         check(link("br-lan", "bridge", 1), Kind::Bridge);
@@ -274,10 +319,38 @@ mod tests {
     }
 
     #[test]
+    fn a_tap_is_a_virtual_machines_where_it_is_a_port_of_a_bridge() {
+        let check = |name: &str, driver: &str, master: &str, expect| {
+            let port = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
+            assert_eq!(kind(&port), expect, "{port:?}");
+        };
+        for bridge in ["bridge", "openvswitch"] {
+            for name in ["vnet3", "tap0", "tap100i0", "guest"] {
+                check(name, "tun", bridge, Kind::Virtual);
+            }
+            // Where the driver is not known, the name has to do.
+            check("vnet3", "", bridge, Kind::Virtual);
+            check("tap0", "", bridge, Kind::Virtual);
+            check("eth3", "", bridge, Kind::Ethernet);
+            check("wg0", "wireguard", bridge, Kind::Vpn);
+            check("vethab12", "veth", bridge, Kind::Veth);
+            check("tap0", "gretap", bridge, Kind::Vpn);
+        }
+        // OpenVPN's.
+        check("tap0", "tun", "", Kind::Vpn);
+        check("vnet0", "tun", "", Kind::Vpn);
+        check("tap0", "", "", Kind::Vpn);
+        check("tap0", "tun", "bond", Kind::Vpn);
+        check("tap0", "tun", "vrf", Kind::Vpn);
+        let card = Link { physical: true, master_driver: "bridge".to_string(), ..link("tap0", "", ARPHRD_ETHER) };
+        assert_eq!(kind(&card), Kind::Ethernet);
+    }
+
+    #[test]
     fn e29_what_is_ignored_and_why() {
         let wanted = Wanted::default();
         let check = |name: &str, kind, ignored: bool| {
-            assert_eq!(ignored_because(name, kind, &wanted).is_some(), ignored, "{name}");
+            assert_eq!(ignored_because(name, &[], kind, &wanted).is_some(), ignored, "{name}");
         };
         check("lo", Kind::Loopback, true);
         check("loop", Kind::Loopback, true);
@@ -299,11 +372,11 @@ mod tests {
     fn patterns_beat_the_rules() {
         let wanted =
             Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()], ..Wanted::default() };
-        assert_eq!(ignored_because("veth1", Kind::Veth, &wanted), None);
-        assert!(ignored_because("eth0", Kind::Ethernet, &wanted).is_some());
+        assert_eq!(ignored_because("veth1", &[], Kind::Veth, &wanted), None);
+        assert!(ignored_because("eth0", &[], Kind::Ethernet, &wanted).is_some());
         let wanted = Wanted { ignored: vec!["eth*".to_string()], ..Wanted::default() };
         assert_eq!(
-            ignored_because("eth0", Kind::Ethernet, &wanted).as_deref(),
+            ignored_because("eth0", &[], Kind::Ethernet, &wanted).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
         );
     }
@@ -313,7 +386,7 @@ mod tests {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
-            assert_eq!(ignored_because(name, Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
+            assert_eq!(ignored_because(name, &[], Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
         };
         check(&[], &["!lo"], "lo", true);
         check(&[], &["!docker*"], "docker0", true);
@@ -330,8 +403,35 @@ mod tests {
     fn the_chosen_headline_beats_everything() {
         let primary = "wan0".to_string();
         let wanted = Wanted { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
-        assert_eq!(ignored_because("wan0", Kind::Loopback, &wanted), None);
-        assert!(ignored_because("wan1", Kind::Ethernet, &wanted).is_some());
+        assert_eq!(ignored_because("wan0", &[], Kind::Loopback, &wanted), None);
+        assert!(ignored_because("wan1", &[], Kind::Ethernet, &wanted).is_some());
+    }
+
+    #[test]
+    fn an_altname_is_as_good_as_a_name_and_the_own_name_beats_it() {
+        let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let check = |interfaces: &[&str], ignored: &[&str], primary: &str, altnames: &[&str], expect: Option<&str>| {
+            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
+            let because = ignored_because("enp3s0", &list(altnames), Kind::Ethernet, &wanted);
+            assert_eq!(because.as_deref(), expect, "{wanted:?} {altnames:?}");
+        };
+        let other = Some("not among the interfaces to watch");
+        check(&["wan"], &[], "", &["x", "wan"], None);
+        check(&["w*"], &[], "", &["wan"], None);
+        check(&["wan"], &[], "", &[], other);
+        check(&["wan"], &[], "", &["wan0"], other);
+        check(&[], &["w*"], "", &["wan"], Some("matches the pattern 'w*' of interfaces to ignore"));
+        check(&[], &["wan"], "", &["wan"], Some("left out by its altname 'wan'"));
+        check(&[], &["e*", "!wan"], "", &["wan"], None);
+        check(&["lan"], &["!w*"], "", &["wan"], None);
+        check(&[], &["wan"], "wan", &["wan"], None);
+        check(&["lan"], &[], "wan", &["wan"], None);
+        // What is said of the name itself.
+        check(&[], &["wan", "!enp3s0"], "", &["wan"], None);
+        check(&[], &["enp3s0", "!wan"], "", &["wan"], Some("left out by its name"));
+        check(&[], &["wan", "!w*"], "", &["wan"], Some("left out by its altname 'wan'"));
+        // The rules mean what the kernel calls it.
+        check(&[], &[], "", &["veth0", "docker0", "lo"], None);
     }
 
     #[test]
@@ -351,6 +451,20 @@ mod tests {
         check("", "", true);
         check("", "x", false);
         check("w*ü*", "wlanü0", true);
+    }
+
+    #[test]
+    fn one_is_no_choice() {
+        let check = |watched: &[u32], route, expect| {
+            assert_eq!(only(watched.iter().copied(), route), expect, "{watched:?} {route:?}");
+        };
+        check(&[], None, None);
+        check(&[], Some(2), None);
+        check(&[2], None, Some(2));
+        check(&[2], Some(2), Some(2));
+        check(&[2], Some(3), None);
+        check(&[2, 3], None, None);
+        check(&[2, 3], Some(2), None);
     }
 
     fn claim(ifindex: u32, bytes: u64, packets: u64) -> Claim {

@@ -61,6 +61,9 @@ pub enum Width {
 pub struct Link {
     pub ifindex: u32,
     pub name: String,
+    /// Further names that it can be asked for by (`ip link property add dev NAME altname OTHER`). Netlink alone tells them:
+    /// for sysfs there are none.
+    pub altnames: Vec<String>,
     /// ARPHRD_*: 1 Ethernet, 772 loopback, 512 PPP, 65534 none (tun, WireGuard) ...
     pub hardware: u16,
     /// IFLA_INFO_KIND ("veth", "bridge", "wireguard" ...), empty where the kernel names none.
@@ -73,6 +76,8 @@ pub struct Link {
     pub physical: bool,
     /// ifindex of the bridge or bond it is a port of; 0 for none.
     pub master: u32,
+    /// `driver` of that one ("bridge", "openvswitch", "bond" ...), empty for none and where it is unknown.
+    pub master_driver: String,
     /// ifindex of the link below it (a VLAN's parent); 0 for none or in another namespace.
     pub lower: u32,
     pub mtu: u32,

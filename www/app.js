@@ -307,10 +307,10 @@ function trouble() {
   if (lost) return Date.now() - lost > 1500 && `No answer since ${clock(lost / 1000)}. It goes on by itself once the router can be reached.`;
   const failed = feeds().find((feed) => feed.fault);
   if (failed) return `Not up to date: ${failed.what} (${failed.fault}). Trying again.`;
-  const { database_status: database, collector_status: collector, reason } = shell.health ?? {};
+  const { database_status: database, collector_status: collector, status, reason } = shell.health ?? {};
   const why = reason ? ` (${reason})` : "";
   if (database && database !== "healthy") return `The database cannot be written${why}. Figures wait in memory, which a restart would lose: look at the disk and the log.`;
-  return collector !== "stopped" && why && `Something needs a look${why}.`;
+  return collector !== "stopped" && why && (status === "healthy" ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : `Something needs a look${why}.`);
 }
 
 // The first view. What is chosen lies in the hash.

@@ -366,7 +366,7 @@ function iface({ root, name }) {
   const watch = choice("Watch it", [["null", "as the rules say"], ["true", "always"], ["false", "never"]], "null", (value, node) =>
     act(node, () => set({ monitored: JSON.parse(value) }).finally(() => (seen = null))));
   const main = button("…", () => set({ primary: !fixed() }));
-  const fixed = () => iface.primary && shell.settings?.primary?.value === name;
+  const fixed = () => iface.primary && [name, ...iface.altnames ?? []].includes(shell.settings?.primary?.value);
   const gone = el("select", { ariaLabel: "Absent interface" });
   const merge = bar("Add the history of", gone, button("Merge", () => confirm(`Add all of ${gone.value} to ${name}, for good?`) && set({ merge: gone.value })));
   const forget = button(`Forget ${name}`, async () => {
@@ -400,7 +400,7 @@ function iface({ root, name }) {
       ]);
       facts(link, [
         ...(iface.addresses ?? []).map(({ family, address, netmask }) => [family === "inet" ? "IPv4" : "IPv6", netmask ? `${address}/${prefix(netmask)}` : address]),
-        ["MAC", iface.mac], ["MTU", iface.mtu], ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
+        ["Altnames", iface.altnames?.join(", ")], ["MAC", iface.mac], ["MTU", iface.mtu], ["Not watched", !iface.monitored && (iface.ignored_because ?? "left out")],
       ]);
       parts[1].hidden = away || !stats;
       const late = records?.length && recent(records, shell.now());

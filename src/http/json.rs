@@ -244,6 +244,8 @@ shapes! {
     /// One network interface.
     Interface {
         name: String,
+        /// Further names that the kernel has for it; it is found by each of them, and answers by `name`.
+        altnames: Vec<String>,
         addresses: Vec<Address>,
         status: LinkWord,
         mtu: u32,
@@ -435,7 +437,7 @@ shapes! {
     /// The state of the service, part by part.
     SystemHealth {
         status: Overall,
-        /// What is wrong; null while all is well.
+        /// What is wrong, and what the settings ask for that is not there, which changes no status; null without either.
         reason: Option<String>,
         database_status: DatabaseWord,
         interfaces_status: InterfacesWord,
@@ -490,6 +492,8 @@ shapes! {
         total_interfaces: usize,
         active_interfaces: usize,
         monitored_interfaces: usize,
+        /// What `interfaces` and `primary` ask for while no interface that is there has such a name.
+        unmatched: Vec<String>,
     }
     /// What is thought of the clock.
     ClockDetails {

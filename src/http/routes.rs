@@ -41,10 +41,15 @@ const fn count(low: i64, high: i64, default: i64) -> Kind {
     Kind::Integer { low, high, default: Some(default) }
 }
 
-const NAME: Param =
-    Param { name: "name", place: Place::Path, kind: Kind::Text, doc: "An interface's name, as in /api/interfaces." };
-const INTERFACE_NAME: Param = query("interface_name", Kind::Text, "Only this interface.");
-const INTERFACE: Param = query("interface", Kind::Text, "Which interface; the primary if left out.");
+const NAME: Param = Param {
+    name: "name",
+    place: Place::Path,
+    kind: Kind::Text,
+    doc: "An interface's name or altname, as in /api/interfaces.",
+};
+const INTERFACE_NAME: Param = query("interface_name", Kind::Text, "Only this interface, by its name or an altname.");
+const INTERFACE: Param =
+    query("interface", Kind::Text, "Which interface, by its name or an altname; the primary if left out.");
 const START: Param = query("start_time", Kind::Time, "Not before this time.");
 const END: Param = query("end_time", Kind::Time, "Not after this time.");
 const FROM: Param = query("from", Kind::Time, "The beginning; a day before the end if left out.");
@@ -254,7 +259,7 @@ pub static ROUTES: &[Route] = &[
             query(
                 "interface",
                 Kind::Texts { most: Some(series::INTERFACES) },
-                "Which interfaces; the primary if left out.",
+                "Which interfaces, by their names or altnames; the primary if left out.",
             ),
             FROM,
             TO,
@@ -336,7 +341,11 @@ pub static ROUTES: &[Route] = &[
         path: "/api/config/interfaces",
         handler: config::put_interfaces,
         summary: "Chooses interfaces by name",
-        params: &[body("interfaces", Kind::Texts { most: None }, "Names; none for all that are not ignored.")],
+        params: &[body(
+            "interfaces",
+            Kind::Texts { most: None },
+            "Names or altnames; none for all that are not ignored.",
+        )],
         answers: &["InterfacesChanged"],
         problems: &[400, 409],
     },
@@ -446,7 +455,7 @@ pub static ROUTES: &[Route] = &[
         params: &[
             query("limit", count(1, 1000, 100), "No more than so many."),
             OFFSET,
-            query("interface", Kind::Text, "Only what concerns this interface."),
+            query("interface", Kind::Text, "Only what concerns this interface, by its name or an altname."),
             query("kind", Kind::Words(&EVENT_KINDS), "Only of these kinds."),
             query("from", Kind::Time, "Not before this time."),
             query("to", Kind::Time, "Before this time."),

@@ -17,7 +17,7 @@ use super::routes::{ROUTES, Route};
 use super::{Ask, Context, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
-use crate::live::{Iface, Live, Tuning};
+use crate::live::{Iface, Live, Tuning, Unmatched};
 use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
 use crate::store::{Flush, Options, Reader, Store};
 
@@ -53,6 +53,7 @@ pub fn iface(name: &str, ifindex: u32) -> Iface {
         id: Some(ifindex),
         ifindex,
         name: name.to_string(),
+        altnames: Vec::new(),
         kind: Kind::Ethernet,
         mac: "02:00:00:00:00:01".to_string(),
         mtu: 1500,
@@ -177,6 +178,7 @@ fn ticks(first_seq: u64, count: u64, until: i64) -> Batch {
 fn fill(live: &Live) {
     let mut state = live.lock();
     let mut eth0 = iface("eth0", 2);
+    eth0.altnames = ["enp3s0", "wan/1"].map(str::to_string).to_vec();
     eth0.addresses = vec![
         Address { ifindex: 2, ip: "192.0.2.1".parse().unwrap(), prefix: 24, broadcast: Some([192, 0, 2, 255].into()) },
         Address { ifindex: 2, ip: "fe80::1".parse().unwrap(), prefix: 64, broadcast: None },
@@ -1036,6 +1038,77 @@ fn what_is_thought_of_an_interface_is_kept_as_settings() {
 }
 
 #[test]
+fn an_altname_finds_what_the_name_finds_and_answers_carry_the_name() {
+    let rig = Rig::new();
+    for target in [
+        "/api/interfaces/NAME",
+        "/api/interfaces/NAME/stats",
+        "/api/traffic/series?interface=NAME",
+        "/api/traffic/series?interface=eth0&interface=NAME",
+        "/api/traffic/totals?interface=NAME",
+        "/api/traffic/history?interface_name=NAME",
+        "/api/traffic/latest",
+        "/api/export/traffic?interface_name=NAME",
+        "/api/export/traffic?interface_name=NAME&format=csv&resolution=hour",
+        "/api/events?interface=NAME",
+    ] {
+        let by = |name: &str| rig.get(&target.replace("NAME", name));
+        let expect = by("eth0");
+        assert_eq!(expect.status, 200, "{target}");
+        for altname in ["enp3s0", "wan%2F1"] {
+            let reply = by(altname);
+            assert_eq!((reply.status, &reply.body), (200, &expect.body), "{target} by {altname}");
+        }
+    }
+    assert!(rows(&rig.get("/api/traffic/history?interface_name=enp3s0"), "interface_name")[0].0 == "eth0");
+    assert_eq!(rig.get("/api/interfaces/enp3").status, 404);
+
+    // An interface that has it for its own name comes first, though it is not there.
+    rig.context.live.lock().interfaces[3].name = "enp3s0".to_string();
+    assert_eq!(rig.get("/api/interfaces/enp3s0").json()["present"], false);
+    assert_eq!(rows(&rig.get("/api/traffic/history?interface_name=enp3s0"), "interface_name"), []);
+    assert_eq!(rig.get("/api/interfaces/wan%2F1").json()["name"], "eth0");
+}
+
+#[test]
+fn what_is_said_by_an_altname_is_said_of_the_name() {
+    let rig = Rig::new();
+    let patch = |name: &str, body: &str| rig.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
+    let said = || {
+        let state = rig.context.live.lock();
+        [state.tuning.interfaces.join(" "), state.tuning.ignored.join(" "), state.tuning.primary.clone()]
+    };
+    let set = |key, text: &str| rig.context.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
+    assert_eq!(patch("enp3s0", r#"{"monitored":false,"alias":"x"}"#).json()["name"], "eth0");
+    assert_eq!(said(), ["", "eth0", ""]);
+    // By whichever of its names it was said before.
+    for (body, expect) in [(r#"{"monitored":true}"#, "a* !eth0"), (r#"{"monitored":null}"#, "a*")] {
+        for before in ["enp3s0", "!wan/1", "!eth0"] {
+            set("ignore", &format!("a*,{before}"));
+            assert_eq!(patch("eth0", body).status, 200);
+            assert_eq!(said()[1], expect, "{before}");
+        }
+    }
+    set("primary", "enp3s0");
+    assert_eq!(patch("eth0", r#"{"monitored":false}"#).status, 409, "it is the headline");
+    assert_eq!((patch("eth0", r#"{"primary":false}"#).status, said()[2].as_str()), (200, ""));
+    assert_eq!((patch("wan%2F1", r#"{"primary":true}"#).status, said()[2].as_str()), (200, "eth0"));
+
+    set("ignore", "wan/1,b*");
+    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","lo","eth0"]}"#);
+    assert_eq!(reply.json()["interfaces"], json!(["eth0", "lo"]));
+    assert_eq!(said(), ["eth0 lo", "b*", "eth0"]);
+    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","enp4s0"]}"#);
+    assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: enp4s0"));
+
+    assert_eq!(patch("eth0", r#"{"merge":"enp3s0"}"#).status, 422, "it is itself");
+    for reply in [patch("lo", r#"{"merge":"enp3s0"}"#), rig.send("DELETE", "/api/interfaces/enp3s0", "", b"")] {
+        assert_eq!((reply.status, reply.detail().starts_with("eth0 is there")), (409, true), "{}", reply.detail());
+    }
+    assert_eq!(patch("enp3s0", r#"{"merge":"wg0"}"#).json()["name"], "eth0");
+}
+
+#[test]
 fn a_list_does_not_grow_past_what_the_next_start_takes() {
     let full = (0..512).map(|at| format!("veth{at:03}")).collect::<Vec<_>>();
     let rig = Rig::with(|live| live.lock().change(vec![("ignore", Some(full.join(",")))]).unwrap(), machine);
@@ -1182,6 +1255,32 @@ fn a_sick_service_says_so() {
     assert!(reply.json()["reason"].as_str().unwrap().contains("no such device"));
     let health = rig.get("/api/system/health");
     assert_eq!((health.status, &health.json()["collector_status"]), (200, &json!("unhealthy")));
+}
+
+#[test]
+fn what_is_asked_for_and_not_there_is_told_and_is_no_illness() {
+    let ask = |live: &Live| {
+        let mut state = live.lock();
+        state.change(vec![("interfaces", Some("eth*,nope*,ppp7".to_string()))]).unwrap();
+        let asked = [("interfaces", "nope*"), ("interfaces", "ppp7"), ("primary", "ppp7")];
+        state.unmatched = asked.map(|(key, name)| Unmatched { key, pattern: name.to_string(), known: true }).to_vec();
+    };
+    let rig = Rig::with(ask, machine);
+    assert_eq!(rig.get("/health").json(), json!({"status": "healthy"}));
+    let health = rig.get("/api/system/health");
+    check_documented(&document(), "GET", "/api/system/health", &health);
+    let health = health.json();
+    assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
+    assert_eq!(health["details"]["interfaces"]["unmatched"], json!(["nope*", "ppp7"]));
+    let reason = "the interfaces setting nope*, ppp7 match no interface now: their figures go on when they appear; \
+                  the primary setting ppp7 matches no interface now: it is the headline once it is there";
+    assert_eq!(health["reason"], reason);
+    // Behind what is wrong.
+    rig.context.live.lock().tuning.running = false;
+    let health = rig.get("/api/system/health").json();
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["reason"], format!("collection is stopped; {reason}"));
+    assert_eq!(rig.get("/health").json()["reason"], "collection is stopped");
 }
 
 /// What one round trip of a fresh connection holds (ten segments), for all that is needed to see the first view.

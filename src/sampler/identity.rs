@@ -46,9 +46,9 @@ impl Past {
 
 /// Each link with its history, if it has one.
 pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Past>> {
-    // Something of this boot is in the database: then it began before the latest sample, whatever the clock says.
+    // Samples of this boot are in the database: then it began before the latest one, whatever the clock says.
     let here = |record: &&Record| agree(&record.stack.boot, &present.stack.boot);
-    let counted = present.newest.is_some() || records.iter().any(here);
+    let counted = records.iter().any(here);
     let past = |(assigned, link): (Option<Assigned>, &Candidate)| {
         let Assigned { end, past } = assigned?;
         let mut resume = resume(records[end], link, present);

@@ -418,11 +418,13 @@ impl Sampler {
     fn judge(&mut self, at: usize) {
         let tracked = &mut self.links[at];
         let before = tracked.watched();
-        tracked.ignored = detect::ignored_because(&tracked.link.name, tracked.kind, &self.wanted);
+        let Link { name, altnames, .. } = &tracked.link;
+        tracked.ignored = detect::ignored_because(name, altnames, tracked.kind, &self.wanted);
         if before && !tracked.watched() {
             // Should it be watched again, counting begins then.
             tracked.forget_base();
         }
+        self.newly_watched |= !before && self.links[at].watched();
     }
 
     pub(super) fn forget_bases(&mut self) {
@@ -459,6 +461,7 @@ impl Sampler {
             id: tracked.id,
             ifindex: link.ifindex,
             name: link.name.clone(),
+            altnames: link.altnames.clone(),
             kind: tracked.kind,
             mac: link.mac.clone(),
             mtu: link.mtu,
@@ -481,6 +484,7 @@ fn absent(record: &Record) -> Iface {
         id: Some(record.id),
         ifindex: 0,
         name: record.name.clone(),
+        altnames: Vec::new(),
         kind: record.kind,
         mac: String::new(),
         mtu: 0,

@@ -6,6 +6,7 @@
 mod identity;
 mod inventory;
 mod late;
+mod missing;
 mod orders;
 mod primary;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::thread::Mailbox;
 
 use inventory::{Tracked, anew_detail};
 use late::{Beginning, Waiting};
+use missing::Missing;
 use primary::Primary;
 
 pub use identity::Newest;
@@ -72,6 +74,7 @@ pub struct Sampler {
     /// Counters of links that were reported and not yet looked at: (ifindex, counters, monotonic time).
     births: Vec<(u32, Counters, u64)>,
     primary: Primary,
+    missing: Missing,
     /// The disk's histories are known, and numbers are theirs.
     joined: bool,
     /// Until then: how each history of this run began.
@@ -94,13 +97,15 @@ pub struct Sampler {
     /// The latest look at all links; `None` before the first.
     looked_ms: Option<u64>,
     last_sample_ms: Option<u64>,
-    /// The interval in force at that sample.
-    sampled_interval_ms: u64,
+    /// The longest interval that has counted since that sample, at which one counted too.
+    longest_interval_ms: u64,
     /// UTC milliseconds at monotonic zero, while the wall clock can be believed.
     offset_ms: Option<i64>,
     messages: Vec<String>,
     /// A beginning was made (a base, a history) that no sum on disk leads to.
     fresh: bool,
+    /// A link that was left out is watched from now on: it has got another name, or people think otherwise of it.
+    newly_watched: bool,
     /// Failed attempts at the sample that is due.
     attempts: u32,
     paused: bool,
@@ -132,6 +137,7 @@ impl Sampler {
             records: start.records,
             births: Vec::new(),
             primary: Primary::new(tuning.primary.clone(), start.primary_found),
+            missing: Missing::default(),
             joined: database == Database::Joined,
             beginnings: Vec::new(),
             waiting: Vec::new(),
@@ -147,10 +153,11 @@ impl Sampler {
             relink_due_ms: None,
             looked_ms: None,
             last_sample_ms: None,
-            sampled_interval_ms: 0,
+            longest_interval_ms: 0,
             offset_ms: None,
             messages: Vec::new(),
             fresh: false,
+            newly_watched: false,
             attempts: 0,
         }
     }
@@ -182,13 +189,15 @@ impl Sampler {
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
         self.keep_time(now);
-        if self.started_at.is_none() {
+        let first = self.started_at.is_none();
+        if first {
             self.start(now);
         }
         if woken.changed {
             self.hear(now);
         }
-        if self.relink_due_ms.is_some_and(|due| now.mono_ms >= due) {
+        let relinks = self.relink_due_ms.is_some_and(|due| now.mono_ms >= due);
+        if relinks {
             self.relink(now);
         }
         let (collect, read, watched) = {
@@ -198,10 +207,20 @@ impl Sampler {
         };
         self.follow(now);
         self.obey_all(now);
+        if first || relinks {
+            self.take_the_only_one(now);
+            self.show_primary();
+        }
+        if first || relinks || self.missing.is_due(&self.wanted, now) {
+            self.look_for_missing(now);
+        }
         self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
 
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
-        let sample_due = passed(self.due_ms) || collect.is_some();
+        let scheduled = passed(self.due_ms);
+        // Counting begins now, and not with the next sample, which may be an hour away.
+        let begins = std::mem::take(&mut self.newly_watched) && self.tuning.running;
+        let sample_due = scheduled || begins || collect.is_some();
         let fast_due = passed(self.fast_due_ms);
         let primary_due = self.primary.due(now);
         if sample_due || fast_due || primary_due || read.is_some() {
@@ -211,11 +230,11 @@ impl Sampler {
                     if sample_due {
                         self.take_sample(now, collect);
                         self.attempts = 0;
-                        self.due_ms = self.next_due(now, collect.is_some() && !passed(self.due_ms));
+                        self.due_ms = self.next_due(now, !scheduled);
                     }
                     self.consider_primary(now);
                 }
-                Err(error) => self.failed(error, now, sample_due, collect.is_some()),
+                Err(error) => self.failed(error, now, scheduled, collect.is_some()),
             }
             if collect.is_some() || read.is_some() {
                 self.live.served(collect, read);
@@ -249,7 +268,7 @@ impl Sampler {
         if !self.tuning.running {
             return None;
         }
-        let interval = u64::from(self.tuning.interval_s) * 1000;
+        let interval = self.interval_ms();
         let due = self.due_ms.unwrap_or(now.mono_ms);
         if keep {
             return Some(due);
@@ -258,8 +277,18 @@ impl Sampler {
         Some(due + (missed + 1) * interval)
     }
 
+    fn interval_ms(&self) -> u64 {
+        u64::from(self.tuning.interval_s) * 1000
+    }
+
+    /// What may lie between two samples by the schedule. An interval that was changed meanwhile counts, as does one that
+    /// was changed and changed back.
+    fn ordinary_ms(&self) -> u64 {
+        self.interval_ms().max(self.longest_interval_ms)
+    }
+
     fn sleep(&self, now: Now) -> Duration {
-        let due = [self.due_ms, self.fast_due_ms, self.relink_due_ms, self.primary.next_ms()];
+        let due = [self.due_ms, self.fast_due_ms, self.relink_due_ms, self.primary.next_ms(), self.missing.next_ms()];
         let until = due.into_iter().flatten().min().unwrap_or(u64::MAX);
         Duration::from_millis(until.saturating_sub(now.mono_ms).min(LONGEST_SLEEP_MS))
     }
@@ -274,6 +303,7 @@ impl Sampler {
             state.tuning.clone()
         };
         let before = std::mem::replace(&mut self.tuning, tuning);
+        self.longest_interval_ms = self.ordinary_ms();
         let others = wanted(&before) != wanted(&self.tuning);
         if others {
             // What was watched until now is booked; what is watched from now on begins now.
@@ -311,8 +341,7 @@ impl Sampler {
             self.live.lock().polls.sampled_mono_ms = Some(now.mono_ms);
             self.event(now, EventKind::Gap, "", "collection was started again: the pause is not booked".into());
         } else if before.interval_s != self.tuning.interval_s && self.tuning.running {
-            let interval = u64::from(self.tuning.interval_s) * 1000;
-            self.due_ms = Some(self.last_sample_ms.unwrap_or(now.mono_ms) + interval);
+            self.due_ms = Some(self.last_sample_ms.unwrap_or(now.mono_ms) + self.interval_ms());
             self.attempts = 0;
         }
     }
@@ -337,21 +366,21 @@ impl Sampler {
         self.source.read(&mut self.readings)
     }
 
-    fn failed(&mut self, error: Error, now: Now, sample_due: bool, asked: bool) {
+    /// A scheduled sample has further attempts. One that somebody asked for has its answer, and the schedule stays.
+    fn failed(&mut self, error: Error, now: Now, scheduled: bool, asked: bool) {
+        let again = scheduled && self.attempts < self.tuning.max_retries;
+        if again {
+            self.attempts += 1;
+            self.due_ms = Some(now.mono_ms + u64::from(self.tuning.retry_delay_ms));
+        } else if scheduled {
+            self.attempts = 0;
+            self.due_ms = self.next_due(now, false);
+        }
         let mut state = self.live.lock();
         let polls = &mut state.polls;
         polls.errors += 1;
         polls.last_error = Some(error.to_string());
-        if asked {
-            state.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
-        }
-        if !sample_due {
-            return;
-        }
-        let polls = &mut state.polls;
-        self.attempts += 1;
-        if self.attempts <= self.tuning.max_retries && !asked {
-            self.due_ms = Some(now.mono_ms + u64::from(self.tuning.retry_delay_ms));
+        if !asked && (again || !scheduled) {
             return;
         }
         polls.total += 1;
@@ -359,13 +388,14 @@ impl Sampler {
         polls.consecutive_failures += 1;
         polls.last = Some(now.unix_ms.div_euclid(1000));
         let failures = polls.consecutive_failures;
+        if asked {
+            state.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
+        }
         drop(state);
         // Once is news; the rest is in the health answer.
         if failures == 1 {
             log::error!("reading counters from {} failed: {error}", self.source.name());
         }
-        self.attempts = 0;
-        self.due_ms = self.next_due(now, false);
     }
 
     /// The latest counters and rates, for whoever looks; nothing of it is kept.
@@ -441,9 +471,7 @@ impl Sampler {
 
     /// Books what passed since the previous sample.
     fn take_sample(&mut self, now: Now, collect: Option<u64>) {
-        let interval_ms = u64::from(self.tuning.interval_s) * 1000;
-        // After a change of the interval the stretch in between is as long as the older one.
-        let ordinary_ms = interval_ms.max(self.sampled_interval_ms);
+        let ordinary_ms = self.ordinary_ms();
         let unix = self.unix(now);
         let live = self.live.clone();
         let mut guard = live.lock();
@@ -492,7 +520,7 @@ impl Sampler {
         if let Some(unix) = unix {
             self.keeper.placed(unix);
         }
-        self.sampled_interval_ms = interval_ms;
+        self.longest_interval_ms = self.interval_ms();
         self.last_sample_ms = Some(now.mono_ms);
         for message in self.messages.drain(..) {
             log::info!("{message}");
@@ -595,8 +623,7 @@ impl Sampler {
         let live = self.live.clone();
         let mut state = live.lock();
         let before = state.batch.samples.len();
-        let ordinary_ms = u64::from(self.tuning.interval_s) * 1000;
-        self.book(at, &reading, now, self.next_seq, ordinary_ms, &mut state);
+        self.book(at, &reading, now, self.next_seq, self.ordinary_ms(), &mut state);
         let end = state.batch.samples.len();
         if end > before {
             state.batch.ticks.push(Tick { seq: self.next_seq, mono_ms: now.mono_ms, unix, end });
@@ -637,6 +664,12 @@ impl Sampler {
 fn wanted(tuning: &Tuning) -> Wanted {
     let Tuning { interfaces, ignored, primary, .. } = tuning;
     Wanted { interfaces: interfaces.clone(), ignored: ignored.clone(), primary: primary.clone() }
+}
+
+/// The link of this name. An altname serves where no link has that for its own name.
+fn find<'a>(links: &'a [Tracked], name: &str) -> Option<&'a Tracked> {
+    let own = links.iter().find(|tracked| tracked.link.name == name);
+    own.or_else(|| links.iter().find(|tracked| tracked.link.altnames.iter().any(|altname| altname == name)))
 }
 
 /// What is booked for a change that nothing else is known of than `mark`.

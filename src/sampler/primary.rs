@@ -1,11 +1,11 @@
-//! The interface of the headline figure: looked for over the first ten seconds and again until one qualifies; followed
-//! when the default route moves for good.
+//! The interface of the headline figure: the only one that is watched, else looked for over the first ten seconds and again
+//! until one qualifies; followed when the default route moves for good.
 
 use crate::clock::Now;
 use crate::detect::{self, Claim};
 use crate::model::{Counters, EventKind, RX_PACKETS, TX_PACKETS};
 
-use super::Sampler;
+use super::{Sampler, Tracked, find};
 
 /// How long traffic is watched before a choice is made.
 const LOOK_MS: u64 = 10_000;
@@ -18,12 +18,18 @@ pub(super) struct Primary {
     /// The history of that name was given away, and a flag chooses it all the same: until a link bears it again there is
     /// nothing to be shown of it.
     given_away: bool,
-    /// Found by traffic; empty for none yet.
+    /// Found by traffic, or because there was no other; empty for none yet.
     found: String,
+    /// There was no other: traffic has its say as soon as there is one. Not kept for the next start, which may know more.
+    alone: bool,
+    /// The one that traffic had found before, and that was not there; empty for none. It is the headline again when it is.
+    missed: String,
     route: Option<u32>,
     route_since_ms: u64,
     /// Counters at the beginning of the present look: (ifindex, counters, monotonic time).
     looks: Vec<(u32, Counters, u64)>,
+    /// What comes of it, kept for its memory: without traffic every reading ends a look.
+    claims: Vec<Claim>,
     next_ms: Option<u64>,
     begun: bool,
 }
@@ -34,9 +40,12 @@ impl Primary {
             chosen,
             given_away: false,
             found,
+            alone: false,
+            missed: String::new(),
             route: None,
             route_since_ms: 0,
             looks: Vec::new(),
+            claims: Vec::new(),
             next_ms: None,
             begun: false,
         }
@@ -47,8 +56,10 @@ impl Primary {
     pub fn recall(&mut self, chosen: String, found: String) -> bool {
         let known = !found.is_empty();
         self.chosen = chosen;
-        if known {
-            self.found = found;
+        if known && self.alone && found != self.found {
+            self.missed = found;
+        } else if known {
+            (self.found, self.alone) = (found, false);
         }
         known
     }
@@ -101,31 +112,27 @@ impl Sampler {
             primary.next_ms = (!primary.begun).then_some(now.mono_ms + LOOK_MS);
             primary.begun = true;
         }
-        primary.given_away &= !self.links.iter().any(|tracked| tracked.link.name == primary.chosen);
-        if self.links.iter().any(|tracked| tracked.link.name == primary.found && !tracked.watched()) {
+        primary.given_away &= find(&self.links, &primary.chosen).is_none();
+        if find(&self.links, &primary.found).is_some_and(|tracked| !tracked.watched()) {
             // Nobody counts it any more.
             self.find_primary(String::new(), now);
         }
+        self.take_the_only_one(now);
+        self.show_primary();
         let primary = &mut self.primary;
-        let current = self.links.iter().find(|tracked| tracked.link.name == primary.name());
+        let current = find(&self.links, primary.name());
         let settled = match current {
+            Some(_) if primary.alone => false,
             Some(tracked) => {
                 primary.route.is_none_or(|route| route == tracked.link.ifindex)
                     || now.mono_ms < primary.route_since_ms + SETTLE_MS
             }
             None => false,
         };
-        {
-            let mut state = self.live.lock();
-            let name = Some(primary.name()).filter(|name| !name.is_empty());
-            if state.primary.as_deref() != name {
-                state.primary = name.map(str::to_string);
-            }
-        }
         if primary.is_chosen() || settled {
             return;
         }
-        let mut claims = Vec::new();
+        primary.claims.clear();
         for tracked in self.links.iter().filter(|tracked| tracked.watched()) {
             let Some((after, _)) = tracked.seen else { continue };
             let ifindex = tracked.link.ifindex;
@@ -138,28 +145,75 @@ impl Sampler {
             if elapsed_ms >= LOOK_MS {
                 let bytes = moved(0).saturating_add(moved(1));
                 let packets = moved(RX_PACKETS).saturating_add(moved(TX_PACKETS));
-                claims.push(Claim { ifindex, bytes, packets, elapsed_ms });
+                primary.claims.push(Claim { ifindex, bytes, packets, elapsed_ms });
             }
         }
-        let best = detect::primary(&claims, primary.route);
+        let best = detect::primary(&primary.claims, primary.route);
         let Some(name) = best.and_then(|best| self.links.iter().find(|tracked| tracked.link.ifindex == best)) else {
             return;
         };
         let name = name.link.name.clone();
         primary.looks.clear();
-        if name == primary.found {
+        let alone = std::mem::take(&mut primary.alone);
+        if name == primary.found && !alone {
             return;
         }
-        log::info!("primary interface: {name}");
-        self.event(now, EventKind::Primary, &name, "chosen as the interface of the headline figure".to_string());
-        self.live.lock().primary = Some(name.clone());
-        self.primary.found.clone_from(&name);
+        if name != primary.found {
+            self.found_primary(&name, now, "chosen as the interface of the headline figure");
+        }
         self.live.lock().keep_setting("primary_found", Some(name));
+    }
+
+    fn found_primary(&mut self, name: &str, now: Now, why: &str) {
+        log::info!("primary interface: {name}");
+        self.event(now, EventKind::Primary, name, why.to_string());
+        self.primary.found = name.to_string();
+        self.show_primary();
+    }
+
+    /// Needs no traffic. In the place of one that traffic has found, and that is not there any more, only after a look: a
+    /// modem that is made anew is back within seconds.
+    pub(super) fn take_the_only_one(&mut self, now: Now) {
+        if self.primary.is_chosen() {
+            return;
+        }
+        if self.primary.alone && find(&self.links, &self.primary.missed).is_some_and(Tracked::watched) {
+            let missed = std::mem::take(&mut self.primary.missed);
+            self.primary.alone = false;
+            self.found_primary(&missed, now, "its traffic made it the headline before");
+        }
+        let primary = &self.primary;
+        if find(&self.links, &primary.found).is_some() {
+            return;
+        }
+        let watched = self.links.iter().filter(|tracked| tracked.watched()).map(|tracked| tracked.link.ifindex);
+        let Some(only) = detect::only(watched, primary.route) else { return };
+        let looked =
+            |(ifindex, _, since_ms): &(u32, Counters, u64)| *ifindex == only && now.mono_ms >= since_ms + LOOK_MS;
+        if !primary.found.is_empty() && !primary.alone && !primary.looks.iter().any(looked) {
+            return;
+        }
+        let Some(tracked) = self.links.iter().find(|tracked| tracked.link.ifindex == only) else { return };
+        let name = tracked.link.name.clone();
+        if !std::mem::replace(&mut self.primary.alone, true) {
+            self.primary.missed = std::mem::take(&mut self.primary.found);
+        }
+        self.found_primary(&name, now, "the only interface that is watched: the headline is its figure");
+    }
+
+    /// Shown by the name that the kernel has for it, however it was asked for.
+    pub(super) fn show_primary(&self) {
+        let asked = Some(self.primary.name()).filter(|name| !name.is_empty());
+        let name = asked.map(|asked| find(&self.links, asked).map_or(asked, |tracked| &tracked.link.name));
+        let mut state = self.live.lock();
+        if state.primary.as_deref() != name {
+            state.primary = name.map(str::to_string);
+        }
     }
 
     /// Whoever has the history now has the headline that went with it.
     pub(super) fn hand_on_primary(&mut self, gone: &str, heir: Option<&str>, now: Now) {
-        if self.primary.chosen == gone {
+        if self.primary.chosen == gone && find(&self.links, gone).is_none() {
             self.primary.given_away = true;
             let owner = self.live.lock().config.said_by("primary");
             log::warn!(
@@ -178,6 +232,6 @@ impl Sampler {
             self.primary.look_again(now);
         }
         self.live.lock().keep_setting("primary_found", Some(name.clone()).filter(|name| !name.is_empty()));
-        self.primary.found = name;
+        (self.primary.found, self.primary.alone) = (name, false);
     }
 }

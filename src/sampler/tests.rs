@@ -14,6 +14,7 @@ struct World {
     events: Vec<LinkEvent>,
     failures: usize,
     reads: usize,
+    route: Option<u32>,
 }
 
 /// A kernel of the test's making: it has the trait of the real ones, and no more.
@@ -49,7 +50,7 @@ impl Source for Kernel {
     }
 
     fn default_route(&mut self) -> Result<Option<u32>> {
-        Ok(None)
+        Ok(self.0.lock().unwrap().route)
     }
 
     fn wait(&mut self, _timeout: Duration, _wake: &Wake) -> Woken {
@@ -437,6 +438,47 @@ fn a_changed_interval_acts_at_once_and_is_no_gap() {
     assert!(booked.len() >= 6, "{booked:?}");
 }
 
+/// Set to a minute by mistake and back before the minute was over: the timer did what it was told.
+#[test]
+fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "ppp0"), moved(1000, 10))]);
+    let set = |bench: &mut Bench, seconds| {
+        bench.live.lock().tuning.interval_s = seconds;
+        bench.turn(false);
+    };
+    set(&mut bench, 1);
+    bench.run(3_000);
+    for (interval, elapsed) in [(60, 9_000), (20, 9_000), (1, 0)] {
+        set(&mut bench, interval);
+        bench.pass(elapsed);
+    }
+    bench.run(3_000);
+    let booked = bench.booked("eth0");
+    assert!(booked.iter().all(|(mark, ..)| *mark == Mark::Plain), "{booked:?}");
+    assert_eq!(booked.iter().filter(|(.., span)| *span >= 18).count(), 1, "{booked:?}");
+    assert!(!bench.kinds_of_events().contains(&EventKind::Gap));
+
+    // A link that goes in such a moment, before the sample that is due.
+    set(&mut bench, 60);
+    bench.pass(20_000);
+    bench.live.lock().tuning.interval_s = 3;
+    bench.sampler.follow(bench.clock.now());
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.pop();
+        world.events = vec![LinkEvent::Gone { ifindex: 3, last: Some(moved(1700, 10)) }];
+    }
+    bench.turn(true);
+    let (mark, rx, _) = *bench.booked("ppp0").last().unwrap();
+    assert_eq!((mark, rx), (Mark::Plain, 700));
+
+    // It is forgotten with the next sample: this is longer than anything that was asked for.
+    bench.run(10_000);
+    bench.pass(30_000);
+    bench.run(1);
+    assert_eq!(bench.booked("eth0").last().unwrap().0, Mark::Gap);
+}
+
 #[test]
 fn failed_readings_are_tried_again_and_counted_once() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
@@ -457,6 +499,40 @@ fn failed_readings_are_tried_again_and_counted_once() {
     bench.run(60_000);
     let state = bench.live.lock();
     assert_eq!((state.polls.consecutive_failures, state.interface("eth0").unwrap().lifetime.rx_bytes()), (0, 900));
+}
+
+#[test]
+fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
+    let ask = |bench: &mut Bench, failures| {
+        bench.world.lock().unwrap().failures = failures;
+        assert!(bench.live.collect(Duration::ZERO).is_none(), "it is the sampler's to do");
+        bench.turn(false);
+        bench.live.lock().collected.errors.clone()
+    };
+    let ticks = |bench: &Bench| {
+        let ticks = bench.batch().ticks;
+        ticks.iter().map(|tick| tick.mono_ms - 1_000_000).collect::<Vec<u64>>()
+    };
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.run(40_000);
+    for _ in 0..9 {
+        assert_eq!(ask(&mut bench, 1), ["no"]);
+    }
+    {
+        let state = bench.live.lock();
+        assert_eq!((state.polls.failed, state.polls.errors, state.polls.consecutive_failures), (9, 9, 9));
+    }
+    bench.run(60_000);
+    assert_eq!(ticks(&bench), [0, 30_000, 60_000, 90_000]);
+
+    // In the same turn as a scheduled one, which still has its attempts; and between two of these.
+    bench.pass(20_000);
+    assert_eq!(ask(&mut bench, 1), ["no"]);
+    bench.pass(500);
+    assert_eq!(ask(&mut bench, 1), ["no"]);
+    assert_eq!(bench.live.lock().polls.failed, 11);
+    bench.run(700);
+    assert_eq!(ticks(&bench).last(), Some(&121_000));
 }
 
 #[test]
@@ -602,7 +678,7 @@ fn what_was_said_of_a_merged_one_is_said_of_its_heir() {
     assert_eq!(said(&bench)[2], "a*");
     // The headline that was found goes with the history too.
     let bench = given_away(&[], &[], merged());
-    assert_eq!(said(&bench), ["", "", "", ""], "it was nobody's");
+    assert_eq!(said(&bench), ["", "", "", "eth0"], "there is no other");
 }
 
 #[test]
@@ -640,10 +716,66 @@ fn what_a_flag_says_of_one_that_is_gone_stays_and_does_not_hide_the_others() {
     }
 }
 
+/// A name for the place of a link, which keeps it whatever the kernel calls the link today.
+#[test]
+fn an_altname_that_comes_and_goes_is_followed() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
+    {
+        let mut state = bench.live.lock();
+        state.tuning.interfaces = vec!["up*".to_string()];
+        state.tuning.primary = "uplink".to_string();
+    }
+    bench.run(10_000);
+    let watched = |bench: &Bench| {
+        let state = bench.live.lock();
+        let watched = |name| state.interface(name).is_some_and(|iface: &crate::live::Iface| iface.monitored);
+        ([watched("eth0"), watched("eth1")], state.primary.clone().unwrap_or_default())
+    };
+    let call = |bench: &mut Bench, at: usize, altnames: &[&str]| {
+        bench.world.lock().unwrap().links[at].0.altnames = altnames.iter().map(|name| name.to_string()).collect();
+        bench.turn(true);
+        bench.pass(1_000);
+        bench.turn(false);
+    };
+    assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
+    call(&mut bench, 1, &["dsl", "uplink"]);
+    assert_eq!(watched(&bench), ([false, true], "eth1".to_string()));
+    assert_eq!(bench.live.lock().interface("uplink").unwrap().name, "eth1");
+    // From that moment on, and not from the next sample.
+    bench.set(3, moved(1700, 10));
+    bench.run(30_000);
+    assert_eq!(bench.booked("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
+
+    call(&mut bench, 1, &[]);
+    assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
+    call(&mut bench, 0, &["uplink"]);
+    assert_eq!(watched(&bench), ([true, false], "eth0".to_string()));
+    // Its own name beats what another is called besides.
+    bench.world.lock().unwrap().links[1].0.name = "uplink".to_string();
+    call(&mut bench, 0, &["uplink"]);
+    assert_eq!(watched(&bench).1, "uplink");
+}
+
+#[test]
+fn a_link_that_is_renamed_to_what_is_watched_counts_at_once() {
+    let live = Live::new(Config::saved(&[("interfaces", "wan"), ("interval", "3600")]), Zone::UTC);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], Vec::new(), 1_000_000);
+    bench.run(60_000);
+    bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
+    bench.turn(true);
+    bench.run(2_000);
+    bench.set(2, moved(1600, 10));
+    bench.run(3_600_000);
+    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 600);
+    // The schedule stays.
+    let ticks: Vec<u64> = bench.batch().ticks.iter().map(|tick| tick.mono_ms).collect();
+    assert_eq!(ticks, [1_060_000, 4_600_000]);
+}
+
 #[test]
 fn the_headline_is_watched() {
     let links =
-        [(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10)), (link(4, "veth0"), moved(1, 1))];
+        [(2, "eth0"), (3, "eth1"), (4, "veth0"), (5, "eth2")].map(|(at, name)| (link(at, name), moved(1000, 10)));
     let mut bench = Bench::new(&links);
     bench.set(3, moved(90_000, 10));
     bench.run(11_000);
@@ -674,12 +806,202 @@ fn the_headline_is_watched() {
 
 #[test]
 fn a_quiet_start_is_looked_at_again() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
     bench.run(60_000);
     assert_eq!(bench.live.lock().primary, None);
     bench.set(2, moved(100_000, 10));
     bench.run(60_000);
     assert_eq!(bench.live.lock().primary.as_deref(), Some("eth0"));
+}
+
+fn primary(bench: &Bench) -> String {
+    bench.live.lock().primary.clone().unwrap_or_default()
+}
+
+fn kept_primary(bench: &Bench) -> Option<String> {
+    let state = bench.live.lock();
+    state.settings.iter().find(|(key, _)| key == "primary_found").and_then(|(_, name)| name.clone())
+}
+
+fn plug(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((link(ifindex, name), counters));
+        world.events = vec![LinkEvent::Seen { ifindex, counters: Counters::ZERO }];
+    }
+    bench.turn(true);
+}
+
+fn unplug(bench: &mut Bench, ifindex: u32) {
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.retain(|(link, _)| link.ifindex != ifindex);
+        world.events = vec![LinkEvent::Gone { ifindex, last: None }];
+    }
+    bench.turn(true);
+    bench.pass(1_000);
+    bench.turn(false);
+}
+
+#[test]
+fn the_only_one_that_is_watched_is_the_headline_at_once_and_has_no_right_to_it() {
+    let lo = || (Link { hardware: 772, ..link(1, "lo") }, moved(50_000, 50_000));
+    let mut bench = Bench::new(&[lo(), (link(2, "eth0"), Counters::ZERO)]);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), ("eth0", None));
+    assert!(bench.kinds_of_events().contains(&EventKind::Primary));
+    // Another one comes, and has what this one never had.
+    bench.run(60_000);
+    plug(&mut bench, 3, "eth1", Counters::ZERO);
+    bench.run(60_000);
+    assert_eq!(primary(&bench), "eth0", "nothing speaks for the other so far");
+    bench.set(3, moved(5_000, 10));
+    bench.run(60_001);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth1", Some("eth1")));
+
+    // With traffic of its own it is as good as any that was found by that.
+    let mut bench = Bench::new(&[lo(), (link(2, "eth0"), moved(1000, 10))]);
+    bench.set(2, moved(9_000, 10));
+    bench.run(60_001);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("eth0")));
+    plug(&mut bench, 3, "eth1", Counters::ZERO);
+    bench.set(3, moved(90_000_000, 10));
+    bench.run(60_001);
+    assert_eq!(primary(&bench), "eth0");
+    assert_eq!(bench.kinds_of_events().iter().filter(|kind| **kind == EventKind::Primary).count(), 1);
+
+    // Two: the ordinary rules, until one of them is left out.
+    let mut bench = Bench::new(&[(link(2, "eth0"), Counters::ZERO), (link(3, "eth1"), Counters::ZERO)]);
+    bench.run(60_001);
+    assert_eq!(primary(&bench), "");
+    bench.live.lock().tuning.ignored = vec!["eth0".to_string()];
+    bench.turn(false);
+    assert_eq!(primary(&bench), "eth1");
+    bench.live.lock().tuning.primary = "eth0".to_string();
+    bench.turn(false);
+    assert_eq!(primary(&bench), "eth0", "a choice is one");
+}
+
+#[test]
+fn the_only_one_is_no_headline_where_the_default_route_is_anothers() {
+    let mut bench = Bench::new(&[]);
+    bench.live.lock().tuning.interfaces = vec!["lan0".to_string()];
+    bench.world.lock().unwrap().route = Some(7);
+    plug(&mut bench, 7, "wan0", moved(9, 9));
+    plug(&mut bench, 2, "lan0", moved(9, 9));
+    bench.run(60_001);
+    assert_eq!(primary(&bench), "");
+    bench.world.lock().unwrap().route = Some(2);
+    bench.turn(true);
+    bench.run(1_001);
+    assert_eq!(primary(&bench), "lan0");
+}
+
+#[test]
+fn the_only_one_waits_for_a_headline_that_has_just_gone() {
+    let links = [(link(2, "eth0"), Counters::ZERO), (link(5, "ppp0"), moved(1000, 10))];
+    let mut bench = Bench::new(&links);
+    bench.set(5, moved(90_000, 10));
+    bench.run(30_001);
+    assert_eq!(primary(&bench), "ppp0");
+    // Dialled again within seconds.
+    unplug(&mut bench, 5);
+    assert_eq!(primary(&bench), "ppp0");
+    plug(&mut bench, 6, "ppp0", Counters::ZERO);
+    bench.run(120_001);
+    assert_eq!(primary(&bench), "ppp0");
+    // And not.
+    unplug(&mut bench, 6);
+    bench.run(5_000);
+    assert_eq!(primary(&bench), "ppp0");
+    bench.run(60_001);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("ppp0")));
+    plug(&mut bench, 7, "ppp0", Counters::ZERO);
+    assert_eq!(primary(&bench), "ppp0", "it is there again");
+
+    // Found by a run that is long over.
+    let live = Live::new(Config::default(), Zone::UTC);
+    let mut bench = Bench::on(live, &[], Vec::new(), 1_000_000);
+    bench.sampler.primary = Primary::new(String::new(), "wlan7".to_string());
+    bench.sampler.primary.begin(bench.clock.now());
+    plug(&mut bench, 2, "eth0", Counters::ZERO);
+    bench.run(11_000);
+    assert_eq!(primary(&bench), "eth0");
+}
+
+/// Patterns that nothing matches, as a reader of the health finds them.
+fn unmatched(bench: &Bench) -> Vec<String> {
+    let state = bench.live.lock();
+    state.unmatched.iter().map(|asked| format!("{} {} {}", asked.key, asked.pattern, asked.known)).collect()
+}
+
+#[test]
+fn what_is_asked_for_and_not_there_is_shown_until_it_is() {
+    let saved = [("interfaces", "eth*,nope*,ppp0,uplink,eth*"), ("primary", "wan")];
+    let live = Live::new(Config::saved(&saved), Zone::UTC);
+    let past = record(1, "ppp0", 0, "boot-before", moved(5, 5), 1);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], vec![past], 1_000_000);
+    let all = ["interfaces nope* false", "interfaces ppp0 true", "interfaces uplink false", "primary wan false"];
+    assert_eq!(unmatched(&bench), all);
+    bench.run(60_000);
+    assert_eq!(unmatched(&bench), all);
+    plug(&mut bench, 5, "ppp0", Counters::ZERO);
+    assert_eq!(unmatched(&bench), [all[0], all[2], all[3]]);
+    bench.world.lock().unwrap().links[0].0.altnames = vec!["uplink".to_string(), "wan".to_string()];
+    bench.turn(true);
+    bench.pass(1_000);
+    bench.turn(false);
+    assert_eq!(unmatched(&bench), [all[0]]);
+    unplug(&mut bench, 5);
+    assert_eq!(unmatched(&bench), [all[0], all[1]]);
+    let change = |bench: &mut Bench, key, text: &str| {
+        bench.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
+        bench.turn(false);
+    };
+    change(&mut bench, "interfaces", "e*");
+    assert_eq!(unmatched(&bench), [""; 0]);
+    // In a name a star stands for itself.
+    change(&mut bench, "primary", "e*");
+    assert_eq!(unmatched(&bench), ["primary e* false"]);
+}
+
+#[test]
+fn what_comes_and_goes_is_news_a_few_times() {
+    let typed = [("interfaces", "ppp0,eth*".to_string())];
+    let live = Live::new(Config::new(&typed, |_| None).unwrap(), Zone::UTC);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], Vec::new(), 1_000_000);
+    let gone = "--interface ppp0 matches no interface now: its figures begin when it appears";
+    // A minute before it is looked at again: as if nothing had been told of it so far.
+    bench.sampler.missing = Missing::default();
+    let mut told = Vec::new();
+    let mut look = |bench: &mut Bench, there: bool, ms: u64| {
+        bench.world.lock().unwrap().links.truncate(1);
+        if there {
+            bench.world.lock().unwrap().links.push((link(5, "ppp0"), Counters::ZERO));
+        }
+        bench.pass(ms);
+        let now = bench.clock.now();
+        bench.sampler.relink(now);
+        let news = bench.sampler.news_of_missing(now);
+        told.extend(news.iter().map(|(level, line)| format!("{level} {line}")));
+        (news.len(), bench.sampler.missing.next_ms().map(|due| due - now.mono_ms))
+    };
+    assert_eq!(look(&mut bench, false, 0), (1, None));
+    assert_eq!(look(&mut bench, false, 50_000), (0, None), "told once");
+    for at in 0..5 {
+        assert_eq!(look(&mut bench, at % 2 == 0, 10_000), (1, None), "{at}");
+    }
+    for at in 0..100 {
+        // What is as the log has it has no news.
+        let due = Some(500_000 - 1_000 * (at + 1)).filter(|_| at % 2 == 0);
+        assert_eq!(look(&mut bench, at % 2 != 0, 1_000), (0, due), "{at}");
+    }
+    assert_eq!(look(&mut bench, false, 1_000), (0, Some(399_000)));
+    // At the end of ten minutes the log has what stands then.
+    assert_eq!(look(&mut bench, false, 399_000), (1, None));
+    assert_eq!(look(&mut bench, true, 1_000), (1, None));
+    assert_eq!(told[0], format!("WARN {gone}"));
+    assert_eq!(told[1], "INFO --interface ppp0 matches ppp0 now");
+    assert_eq!(told.len(), 8);
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub trait Source: Send {
     /// have grown.
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()>;
 
-    /// Names, kinds and the rest; asked for at the start and after link events, never per tick.
+    /// Names, kinds and the rest; asked for at the start and after link events, never per tick. Altnames by netlink only:
+    /// sysfs has none of them.
     fn links(&mut self) -> Result<Vec<Link>>;
 
     fn addresses(&mut self) -> Result<Vec<Address>>;

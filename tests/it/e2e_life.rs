@@ -448,3 +448,77 @@ fn choosing_interfaces_acts_at_once_and_survives() {
         assert_eq!(listed(&daemon, "lan0")["monitored"], true);
     });
 }
+
+/// A minute by mistake, and a second again before it was over.
+#[test]
+fn an_interval_that_is_changed_and_changed_back_leaves_no_gap() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let daemon = Daemon::start(&dir, &[]);
+        let set = |seconds: u64| {
+            let answer = daemon.put("/api/config/collection-interval", json!({ "collection_interval": seconds }));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        };
+        set(1);
+        daemon.ticks(2);
+        set(60);
+        send("wan0", 1000, 5);
+        rest(4000);
+        set(1);
+        daemon.ticks(2);
+        assert_eq!(daemon.get("/api/events?kind=gap"), json!([]));
+        assert_eq!(daemon.booked("wan0")[1], 5000);
+    });
+}
+
+/// The files of all links, and none of their counters, for as long as it is needed.
+struct Unreadable;
+
+impl Unreadable {
+    const SYS: &str = "/sys/class/net";
+
+    fn new() -> Unreadable {
+        let files: Vec<(String, Vec<u8>)> = ["lo", "wan0", "lan0"]
+            .map(|name| format!("{}/{name}/ifindex", Self::SYS))
+            .map(|path| (path.clone(), std::fs::read(path).expect("it is there")))
+            .to_vec();
+        run("mount", &format!("-t tmpfs none {}", Self::SYS));
+        for (path, bytes) in files {
+            std::fs::create_dir(std::path::Path::new(&path).parent().expect("a link's own")).expect("an empty place");
+            std::fs::write(path, bytes).expect("there is room");
+        }
+        Unreadable
+    }
+}
+
+impl Drop for Unreadable {
+    fn drop(&mut self) {
+        run("umount", Self::SYS);
+    }
+}
+
+#[test]
+fn a_collection_by_hand_that_fails_does_not_move_the_next_sample() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let daemon = Daemon::start(&dir, &["--interval", "7", "--source", "sysfs"]);
+        wait_until("the first tick", || daemon.polls() > 0);
+        let first = std::time::Instant::now();
+        rest(4000);
+        {
+            let _unreadable = Unreadable::new();
+            for _ in 0..3 {
+                let answer = daemon.post("/collector/collect");
+                assert_eq!(answer["success"], false, "{answer}");
+            }
+        }
+        assert_eq!(daemon.polls(), 1);
+        wait_until("the next one", || daemon.polls() == 2);
+        assert!((5..10).contains(&first.elapsed().as_secs()), "{:?}", first.elapsed());
+        assert_eq!(daemon.get("/collector/status")["stats"]["failed_polls"], 3);
+    });
+}

@@ -1510,7 +1510,7 @@ fn each_setting_is_changed_kept_and_given_back() {
         browser.wait(
             "it is back",
             "return document.querySelector('#state').textContent !== 'no answer' \
-            && document.querySelector('#trouble').hidden",
+            && document.querySelector('#trouble').textContent.startsWith('The interfaces setting vx0 matches no interface')",
         );
         let document = || daemon.get("/api/config")["settings"].clone();
         let follows = format!("return document.querySelector('{}').value === '500'", input("keep_hours_days"));
@@ -1878,6 +1878,44 @@ fn where_reading_needs_the_token_it_is_asked_for_once_too() {
         rest(2500);
         assert_eq!(browser.run(NO_DIALOG), true);
         assert!(browser.complaints().iter().all(|line| line.contains("401")));
+    });
+}
+
+#[test]
+fn what_is_asked_for_and_not_there_is_told_without_alarm() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let words = ["--interval", "1", "--interface", "wan0", "--interface", "<b>nope*"];
+        let daemon = Daemon::start(&dir, &words);
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(SMALL_PHONE, Theme::Light);
+        browser.open(&daemon, "/");
+        browser.wait("the notice", "return document.querySelector('#trouble').checkVisibility()");
+        let told = browser.text("#trouble");
+        assert_eq!(told, "--interface <b>nope* matches no interface now: its figures begin when one appears.");
+        browser.wait("it is live", "return document.querySelector('#state').textContent === 'live'");
+        assert_eq!(browser.run("return document.querySelector('#state').className"), "");
+        let wide = "return document.scrollingElement.scrollWidth > document.scrollingElement.clientWidth";
+        assert_eq!(browser.run(wide), false);
+
+        ip("link add <b>nope1 type bridge");
+        ip("link property add dev wan0 altname the-line");
+        wait_until("it is there", || daemon.get("/api/system/health")["reason"].is_null());
+        browser.visit("about:blank");
+        browser.open(&daemon, "/#/system");
+        browser.wait("all is well", "return /All is well/.test(document.querySelector('.system p')?.textContent)");
+        assert_eq!(browser.run("return document.querySelector('#trouble').checkVisibility()"), false);
+        // Chosen by what it is called besides, it is the chosen one on its page.
+        let chosen = json!({"primary": "the-line"}).to_string();
+        assert_eq!(daemon.request("PATCH", "/api/config", Some(chosen)).status, 200);
+        browser.visit("about:blank");
+        browser.open(&daemon, "/#/interface/wan0");
+        browser.wait("its altname", "return /the-line/.test(document.querySelector('.interface').textContent)");
+        browser.click_text("button", "Find the headline by its traffic");
+        wait_until("it is not chosen any more", || daemon.get("/api/config")["settings"]["primary"]["value"] == "");
+        assert_eq!(browser.complaints(), Vec::<String>::new());
     });
 }
 

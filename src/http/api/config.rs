@@ -7,7 +7,7 @@ use crate::http::json::{
     Settings,
 };
 use crate::http::{Answer, Call, Context, Fault};
-use crate::live::State;
+use crate::live::{Iface, State};
 
 pub fn all(context: &Context, _call: &Call) -> Result<Answer, Fault> {
     let settings = document(&context.live.lock().config);
@@ -108,39 +108,43 @@ pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let mut names: Vec<String> = Vec::new();
     let saved = change(context, |state| {
-        names = chosen(state, call)?;
-        Ok(choice(state, &names))
+        let chosen = chosen(state, call)?;
+        names = chosen.iter().map(|iface| iface.name.clone()).collect();
+        Ok(choice(state, &chosen))
     })?;
     Answer::json(&InterfacesChanged { message: "Monitored interfaces updated", interfaces: names, saved })
 }
 
-/// The names that are asked for, each once.
-fn chosen(state: &State, call: &Call) -> Result<Vec<String>, Fault> {
-    let (mut names, mut unknown) = (Vec::new(), Vec::new());
+/// What is asked for, each once, whichever of its names was given.
+fn chosen<'a>(state: &'a State, call: &Call) -> Result<Vec<&'a Iface>, Fault> {
+    let (mut chosen, mut unknown): (Vec<&Iface>, Vec<&str>) = (Vec::new(), Vec::new());
     for name in call.values.texts("interfaces") {
-        let list: &mut Vec<String> = if state.interface(name).is_some() { &mut names } else { &mut unknown };
-        if !list.iter().any(|known| known == name) {
-            list.push(name.to_string());
+        match state.interface(name) {
+            Some(iface) if !chosen.iter().any(|known| known.name == iface.name) => chosen.push(iface),
+            None if !unknown.contains(&name) => unknown.push(name),
+            _ => {}
         }
     }
     if !unknown.is_empty() {
         return Err(Fault::new(400, format!("Invalid interfaces: {}", unknown.join(", "))));
     }
     // The kernel allows them. What is saved is cut at commas, and a star is a pattern.
-    if let Some(name) = names.iter().find(|name| name.contains([',', '*'])) {
+    if let Some(iface) = chosen.iter().find(|iface| iface.name.contains([',', '*'])) {
+        let name = &iface.name;
         return Err(Fault::new(
             400,
             format!("'{name}' cannot be chosen by name: commas and stars mean something else"),
         ));
     }
-    Ok(names)
+    Ok(chosen)
 }
 
-fn choice(state: &State, names: &[String]) -> Changes {
+fn choice(state: &State, chosen: &[&Iface]) -> Changes {
+    let names: Vec<&str> = chosen.iter().map(|iface| iface.name.as_str()).collect();
     let mut changes = vec![("interfaces", (!names.is_empty()).then(|| names.join(",")))];
     // What was once said of one of these, or kept beside them, would have the last word.
     let before = &state.tuning.ignored;
-    let said = |pattern: &String| names.contains(pattern) || pattern.starts_with('!');
+    let said = |pattern: &str| pattern.starts_with('!') || chosen.iter().any(|iface| iface.is_called(pattern));
     let after: Vec<String> = before.iter().filter(|pattern| !said(pattern)).cloned().collect();
     if !names.is_empty() && after != *before && state.config.owner("ignore").is_none() {
         changes.push(("ignore", (!after.is_empty()).then(|| after.join(","))));

@@ -10,9 +10,13 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let limit = call.values.count("limit") as usize;
     let offset = call.values.count("offset");
     let kind = |word: &str| EventKind::NAMES.iter().find(|(_, name)| *name == word).map(|(kind, _)| *kind);
+    let named = |name: &str| {
+        let state = context.live.lock();
+        state.interface(name).map_or(name, |iface| &iface.name).to_string()
+    };
     let filter = EventFilter {
         kinds: call.values.texts("kind").filter_map(kind).collect(),
-        interface: call.values.text("interface").map(str::to_string),
+        interface: call.values.text("interface").map(named),
         from: call.values.integer("from"),
         to: call.values.integer("to"),
     };

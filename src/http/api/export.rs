@@ -27,7 +27,7 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let limit = call.values.integer("limit").and_then(|limit| u64::try_from(limit).ok()).unwrap_or(u64::MAX);
 
     let memory = Memory::of(context);
-    let filter = filter(call, &memory);
+    let filter = filter(context, call, &memory);
     let mut rows = Rows { csv, limit, written: 0 };
     let media = if csv { "text/csv; charset=utf-8" } else { JSON };
     let mut answer = match level {

@@ -78,79 +78,93 @@ fn name<'a>(call: &'a Call) -> &'a str {
 }
 
 pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let name = name(call);
-    let merge = call.values.text("merge");
-    {
+    let (name, merge) = {
         let state = context.live.lock();
-        state.interface(name).ok_or_else(|| no_interface(name))?;
-        if let Some(other) = merge {
-            if other == name {
-                return Err(flaw("merge", "must be another interface", other));
+        let iface = known(&state, name(call))?;
+        let merge = match call.values.text("merge") {
+            Some(other) => {
+                let from = known(&state, other)?;
+                if from.name == iface.name {
+                    return Err(flaw("merge", "must be another interface", other));
+                }
+                if from.present() {
+                    return Err(present(&from.name));
+                }
+                Some(from.name.clone())
             }
-            if state.interface(other).ok_or_else(|| no_interface(other))?.present() {
-                return Err(present(other));
-            }
-        }
+            None => None,
+        };
         // Before anything is done: of a request that is refused nothing happens.
-        state.config.allows(&settings(&state, call)?)?;
-    }
+        state.config.allows(&settings(&state, iface, call)?)?;
+        (iface.name.clone(), merge)
+    };
     let mut saved = true;
-    if let Some(other) = merge {
-        saved &= order(context, Order::Merge { from: other.to_string(), into: name.to_string() })?;
+    if let Some(from) = merge {
+        saved &= order(context, Order::Merge { from, into: name.clone() })?;
     }
     if let Some(alias) = call.values.text("alias") {
-        saved &= order(context, Order::Alias { name: name.to_string(), alias: alias.trim().to_string() })?;
+        saved &= order(context, Order::Alias { name: name.clone(), alias: alias.trim().to_string() })?;
     }
     if ["monitored", "primary"].iter().any(|member| call.values.has(member)) {
-        saved &= change(context, |state| settings(state, call))?;
+        saved &= change(context, |state| settings(state, known(state, &name)?, call))?;
     }
     Answer::json(&Interface { saved: Some(saved), ..find(context, call)? })
 }
 
-/// What `monitored` and `primary` come to. Both are settings, so that flags and the environment have their say.
-fn settings(state: &State, call: &Call) -> Result<Changes, Fault> {
-    let name = name(call);
+/// By its name or an altname.
+fn known<'a>(state: &'a State, name: &str) -> Result<&'a Iface, Fault> {
+    state.interface(name).ok_or_else(|| no_interface(name))
+}
+
+/// What `monitored` and `primary` come to. Both are settings, so that flags and the environment have their say. What they
+/// say from now on is said of the interface's own name, in place of all that was said of any of its names.
+fn settings(state: &State, iface: &Iface, call: &Call) -> Result<Changes, Fault> {
+    let name = iface.name.as_str();
     let mut changes = Vec::new();
     let (monitored, primary) = (call.values.switch("monitored"), call.values.switch("primary"));
-    let spared = format!("!{name}");
     let mut ignored = state.tuning.ignored.clone();
     if call.values.has("monitored") {
         if !can_be_listed(name) {
             return Err(flaw("monitored", "must be left to the rules: this name would be taken for a pattern", name));
         }
-        let headline = [Some(name), call.values.text("merge")].contains(&Some(&state.tuning.primary));
+        let chosen = state.tuning.primary.as_str();
+        let headline = iface.is_called(chosen) || call.values.text("merge") == Some(chosen);
         if monitored == Some(false) && primary.unwrap_or(headline) {
             let detail =
                 format!("{name} is the chosen headline, which is always watched: send \"primary\":false with it");
             return Err(Fault::new(409, detail));
         }
-        ignored.retain(|pattern| pattern != name && *pattern != spared);
+        ignored.retain(|pattern| !iface.is_called(pattern.strip_prefix('!').unwrap_or(pattern)));
         match monitored {
-            Some(true) => ignored.push(spared),
+            Some(true) => ignored.push(format!("!{name}")),
             Some(false) => ignored.push(name.to_string()),
             None => {}
         }
     } else if primary == Some(true) && state.config.owner("ignore").is_none() {
         // Its choice is the later word.
-        ignored.retain(|pattern| pattern != name);
+        ignored.retain(|pattern| !iface.is_called(pattern));
     }
     if call.values.has("monitored") || ignored != state.tuning.ignored {
         changes.push(("ignore", (!ignored.is_empty()).then(|| ignored.join(","))));
     }
     match primary {
         Some(true) => changes.push(("primary", Some(name.to_string()))),
-        Some(false) if state.tuning.primary == name => changes.push(("primary", None)),
+        Some(false) if iface.is_called(&state.tuning.primary) => changes.push(("primary", None)),
         _ => {}
     }
     Ok(changes)
 }
 
 pub fn forget(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let name = name(call);
-    if context.live.lock().interface(name).ok_or_else(|| no_interface(name))?.present() {
-        return Err(present(name));
-    }
-    let saved = order(context, Order::Forget { name: name.to_string() })?;
+    let name = {
+        let state = context.live.lock();
+        let iface = known(&state, name(call))?;
+        if iface.present() {
+            return Err(present(&iface.name));
+        }
+        iface.name.clone()
+    };
+    let saved = order(context, Order::Forget { name: name.clone() })?;
     Answer::json(&Forgotten { message: format!("{name} and its history are forgotten"), saved })
 }
 
@@ -212,6 +226,7 @@ fn describe(iface: &Iface, primary: Option<&str>, today: &Map<IfaceId, Counters>
     let today = iface.id.and_then(|id| today.get(&id)).copied().unwrap_or_default();
     Interface {
         name: iface.name.clone(),
+        altnames: iface.altnames.clone(),
         addresses: iface.addresses.iter().map(address).collect(),
         status: link_word(iface),
         mtu: iface.mtu,

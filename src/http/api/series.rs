@@ -101,8 +101,9 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let state = context.live.lock();
         let mut asked: Vec<Asked> = Vec::new();
         for name in call.values.texts("interface") {
-            if !asked.iter().any(|(known, _)| known == name) {
-                asked.push(find(&state, name)?);
+            let found = find(&state, name)?;
+            if !asked.iter().any(|(known, _)| *known == found.0) {
+                asked.push(found);
             }
         }
         if asked.is_empty() {

@@ -8,7 +8,7 @@ use crate::http::json::{
     SystemInfo, SystemMetrics, Time,
 };
 use crate::http::{Answer, Call, Context, Fault, assets};
-use crate::live::{Iface, State, Written};
+use crate::live::{Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::{Counters, Machine};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -134,9 +134,18 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let mut of_primary = Counters::ZERO;
         let samples = unsaved.iter().flat_map(|batch| &batch.samples);
         samples.filter(|sample| Some(sample.iface) == primary).for_each(|sample| of_primary.add(&sample.delta));
+        let asked = unmatched_sentences(&state.unmatched, &state.config);
+        let reasons: Vec<String> = words.reason.into_iter().chain(asked).collect();
+        // The headline may be in the list of what to watch too.
+        let again = |asked: &Unmatched| {
+            let same = |other: &Unmatched| other.key != asked.key && other.pattern == asked.pattern;
+            asked.key == "primary" && state.unmatched.iter().any(same)
+        };
+        let unmatched =
+            state.unmatched.iter().filter(|asked| !again(asked)).map(|asked| asked.pattern.clone()).collect();
         SystemHealth {
             status: words.overall,
-            reason: words.reason,
+            reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
             database_status: words.database,
             interfaces_status: words.interfaces,
             collector_status: words.collector,
@@ -166,6 +175,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                     total_interfaces: state.interfaces.iter().filter(|iface| iface.present()).count(),
                     active_interfaces: state.interfaces.iter().filter(|iface| link_word(iface) == "up").count(),
                     monitored_interfaces: state.interfaces.iter().filter(|it| it.monitored && it.present()).count(),
+                    unmatched,
                 },
                 collector: collector::describe(&state, mono_ms),
                 clock: ClockDetails { believed: state.clock_believed, timezone: state.zone.name().to_string() },

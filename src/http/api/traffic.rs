@@ -16,9 +16,12 @@ pub fn latest(context: &Context, call: &Call) -> Result<Answer, Fault> {
 }
 
 /// What `interface_name`, `start_time` and `end_time` mean; `None` for an interface that nothing is known of.
-pub(super) fn filter(call: &Call, memory: &Memory) -> Option<Filter> {
+pub(super) fn filter(context: &Context, call: &Call, memory: &Memory) -> Option<Filter> {
     let iface = match call.values.text("interface_name") {
-        Some(name) => Some(memory.names.id(name)?),
+        Some(name) => {
+            let by_altname = || context.live.lock().interface(name)?.id;
+            Some(memory.names.id(name).or_else(by_altname)?)
+        }
         None => None,
     };
     let to = call.values.integer("end_time").map(|last| last.saturating_add(1));
@@ -28,7 +31,7 @@ pub(super) fn filter(call: &Call, memory: &Memory) -> Option<Filter> {
 fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, Fault> {
     let limit = call.values.count("limit") as usize;
     let memory = Memory::of(context);
-    let points = match filter(call, &memory) {
+    let points = match filter(context, call, &memory) {
         None => Vec::new(),
         Some(filter) => match memory.ask(context, |reader| reader.newest(&filter, offset, limit, &memory.unsaved))? {
             Some(points) => points,

@@ -161,13 +161,7 @@ impl Source for Netlink {
         let mut named = Vec::new();
         self.wire.collect(&LINKS, &mut named, parse::link)?;
         named.sort_unstable_by_key(|(link, _)| link.ifindex);
-        Ok(named
-            .into_iter()
-            .map(|(mut link, name)| {
-                sysfs::decorate(&self.sys, &name, &mut link);
-                link
-            })
-            .collect())
+        Ok(sysfs::decorate_all(&self.sys, named))
     }
 
     fn addresses(&mut self) -> Result<Vec<Address>> {

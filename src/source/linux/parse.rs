@@ -46,7 +46,10 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 pub const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_STATS_LINK_64: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
@@ -332,10 +335,14 @@ pub fn link(order: Order, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
             IFLA_LINK_NETNSID => elsewhere = true,
             IFLA_OPERSTATE => operstate = payload.first().copied().unwrap_or(text::OPERSTATE_UNKNOWN),
             IFLA_IFALIAS => link.alias = text::lossy(string(payload)),
+            IFLA_PROP_LIST => link.altnames.extend(altnames(order, payload).map(text::lossy)),
             IFLA_LINKINFO => {
-                if let Some((_, name)) = (Attributes { order, rest: payload }).find(|(kind, _)| *kind == IFLA_INFO_KIND)
-                {
-                    link.driver = text::lossy(string(name));
+                for (kind, word) in (Attributes { order, rest: payload }) {
+                    match kind {
+                        IFLA_INFO_KIND => link.driver = text::lossy(string(word)),
+                        IFLA_INFO_SLAVE_KIND => link.master_driver = text::lossy(string(word)),
+                        _ => {}
+                    }
                 }
             }
             _ => {}
@@ -352,11 +359,30 @@ pub fn link(order: Order, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
     Ok(Some((link, raw_name.to_vec())))
 }
 
-/// A number that changes when a link is renamed, comes or goes: the sum of these over all links tells two sets apart.
+/// The alternative names of a link: up to 127 bytes each (ALTIFNAMSIZ), of which the kernel forbids none.
+fn altnames(order: Order, list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let named = (Attributes { order, rest: list }).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+    named.map(|(_, name)| string(name)).filter(|name| !name.is_empty())
+}
+
+/// A number that changes when a link is renamed, gets another altname, comes or goes: the sum of these over all links
+/// tells two sets apart.
 pub fn link_mark(order: Order, body: &[u8]) -> Parsed<u64> {
     let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
-    let name = Attributes::behind(order, body, LINK_HEADER).find(|(kind, _)| *kind == IFLA_IFNAME);
-    Ok(Some(text::mark(ifindex, string(name.ok_or(Malformed)?.1))))
+    let (mut own, mut others) = (None, 0u64);
+    for (kind, payload) in Attributes::behind(order, body, LINK_HEADER) {
+        match kind {
+            IFLA_IFNAME => own = Some(text::mark(ifindex, string(payload))),
+            // Another index, so that a name and an altname that change places are another set.
+            IFLA_PROP_LIST => {
+                for altname in altnames(order, payload) {
+                    others = others.wrapping_add(text::mark(!ifindex, altname));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(own.ok_or(Malformed)?.wrapping_add(others)))
 }
 
 /// An RTM_NEWADDR (`ifaddrmsg`) of IPv4 or IPv6.
@@ -672,12 +698,15 @@ mod tests {
     #[test]
     fn a_link_with_everything() {
         for order in BOTH {
-            let info = attribute(order, IFLA_INFO_KIND, b"vlan\0");
+            let words = [(IFLA_INFO_KIND, &b"vlan\0"[..]), (IFLA_INFO_SLAVE_KIND, b"bridge\0"), (3, b"else"), (5, b"")];
+            let info = words.map(|(kind, word)| attribute(order, kind, word)).concat();
+            let altnames = [&b"uplink\0"[..], b"enp3s0.7"].map(|name| attribute(order, IFLA_ALT_IFNAME, name)).concat();
             let attributes = [
                 attribute(order, IFLA_IFNAME, b"eth0.7\0"),
                 attribute(order, IFLA_MTU, &four(order, 1400)),
                 attribute(order, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 0xb]),
                 attribute(order, IFLA_IFALIAS, b"wan side\0"),
+                attribute(order, IFLA_PROP_LIST | 0x8000, &altnames),
                 attribute(order, IFLA_MASTER, &four(order, 4)),
                 attribute(order, IFLA_LINK, &four(order, 2)),
                 attribute(order, IFLA_OPERSTATE, &[6]),
@@ -688,9 +717,11 @@ mod tests {
             let expect = Link {
                 ifindex: 3,
                 name: "eth0.7".into(),
+                altnames: vec!["uplink".into(), "enp3s0.7".into()],
                 hardware: 1,
                 driver: "vlan".into(),
                 master: 4,
+                master_driver: "bridge".into(),
                 lower: 2,
                 mtu: 1400,
                 mac: "02:00:00:00:00:0b".into(),
@@ -699,6 +730,44 @@ mod tests {
                 ..Link::default()
             };
             assert_eq!((got, name), (expect, b"eth0.7".to_vec()));
+        }
+    }
+
+    #[test]
+    fn altnames_are_any_bytes_and_the_rest_of_the_list_is_none() {
+        #[track_caller]
+        fn check(list: &[(u16, &[u8])], expect: &[&str]) {
+            for order in BOTH {
+                let list: Vec<u8> = list.iter().flat_map(|(kind, word)| attribute(order, *kind, word)).collect();
+                let attributes = [attribute(order, IFLA_IFNAME, b"x\0"), attribute(order, IFLA_PROP_LIST, &list)];
+                let body = link_body(order, 0, 3, 0, &attributes);
+                assert_eq!(link(order, &body).unwrap().unwrap().0.altnames, expect);
+                assert_eq!(
+                    link_mark(order, &body).is_ok_and(|mark| mark == Some(text::mark(3, b"x"))),
+                    expect.is_empty()
+                );
+            }
+        }
+        check(&[], &[]);
+        check(&[(53, b"wan\0")], &["wan"]);
+        check(&[(53, b"wan")], &["wan"]);
+        check(&[(53, b"a\0"), (54, b"no\0"), (53, b"\0"), (53, b""), (53, b"b/ ,*\n\0")], &["a", "b/ ,*\n"]);
+        check(&[(53, b"a\xffb\0")], &["a\u{fffd}b"]);
+        let longest = "ü".repeat(63) + "x";
+        check(&[(53, longest.as_bytes())], &[&longest]);
+    }
+
+    #[test]
+    fn a_set_of_links_is_another_when_a_name_and_an_altname_change_places() {
+        for order in BOTH {
+            let mark = |name: &[u8], altnames: &[&[u8]]| {
+                let list: Vec<u8> = altnames.iter().flat_map(|name| attribute(order, IFLA_ALT_IFNAME, name)).collect();
+                let attributes = [attribute(order, IFLA_PROP_LIST, &list), attribute(order, IFLA_IFNAME, name)];
+                link_mark(order, &link_body(order, 0, 3, 0, &attributes)).unwrap().unwrap()
+            };
+            let sets = [mark(b"a", &[]), mark(b"a", &[b"b"]), mark(b"b", &[b"a"]), mark(b"a", &[b"b", b"c"])];
+            assert!((0..4).all(|at| !sets[at + 1..].contains(&sets[at])), "{sets:?}");
+            assert_eq!(mark(b"a", &[b"b", b"c"]), mark(b"a", &[b"c", b"b"]));
         }
     }
 
@@ -1003,7 +1072,8 @@ mod tests {
         if let Ok(Some((link, raw))) = link(order, body) {
             assert!(!raw.is_empty() && raw.len() <= body.len());
             assert!(link.name.len() <= 3 * body.len() && link.alias.len() <= 3 * body.len());
-            assert!(link.mac.len() <= 3 * 20 && link.driver.len() <= 3 * body.len());
+            assert!(link.altnames.iter().map(String::len).sum::<usize>() <= 3 * body.len());
+            assert!(link.mac.len() <= 3 * 20 && link.driver.len() + link.master_driver.len() <= 3 * body.len());
         }
     }
 
@@ -1011,7 +1081,7 @@ mod tests {
     fn two_hundred_thousand_mutated_buffers() {
         let mut seeds: Vec<(Order, Vec<u8>)> = Vec::new();
         for order in BOTH {
-            let kind = attribute(order, IFLA_INFO_KIND, b"bridge\0");
+            let kind = [IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND].map(|kind| attribute(order, kind, b"bridge\0")).concat();
             let attributes = [
                 attribute(order, IFLA_IFNAME, b"br-lan\0"),
                 attribute(order, IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),
@@ -1019,6 +1089,7 @@ mod tests {
                 attribute(order, IFLA_STATS64, &wide(order, &counted(25))),
                 attribute(order, IFLA_LINKINFO, &kind),
                 attribute(order, IFLA_IFALIAS, b"home\0"),
+                attribute(order, IFLA_PROP_LIST, &attribute(order, IFLA_ALT_IFNAME, b"the-lan\0")),
             ];
             let link = link_body(order, 0, 3, 0x41, &attributes);
             seeds.push((order, message(order, RTM_NEWLINK, 2, SEQ, &link)));

@@ -3,12 +3,15 @@
 //!
 //! A mounted sysfs shows the network namespace that it was mounted in, whatever the namespace of the reader: what is
 //! found here under a link's name is believed only when the index is that link's.
+//!
+//! Altnames are in no file: a link that is read from here alone goes by its own name.
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -150,33 +153,57 @@ impl Source for Sysfs {
     }
 }
 
+/// Adds what only sysfs knows to the links of these names.
+pub fn decorate_all(root: &Path, named: Vec<(Link, Vec<u8>)>) -> Vec<Link> {
+    let mut same_address = Vec::new();
+    let decorated = |(mut link, name): (Link, Vec<u8>)| {
+        if decorate(root, &name, &mut link) && !link.mac.is_empty() {
+            let dir = root.join(OsStr::from_bytes(&name));
+            let address = fs::read(dir.join("address")).map_or(String::new(), |text| text::mac_text(&text));
+            same_address.push(address == link.mac);
+        }
+        link
+    };
+    let mut links: Vec<Link> = named.into_iter().map(decorated).collect();
+    // Another namespace may have links of these names and numbers too, but not of these addresses.
+    if same_address.is_empty() || same_address.contains(&false) {
+        links.iter_mut().for_each(|link| link.node = 0);
+    }
+    links
+}
+
 /// Adds what only sysfs knows to a link of this name and index; nothing where sysfs shows another link, or none.
-pub fn decorate(root: &Path, name: &[u8], link: &mut Link) {
-    let Some(name) = plain(name) else { return };
+fn decorate(root: &Path, name: &[u8], link: &mut Link) -> bool {
+    let Some(name) = plain(name) else { return false };
     let dir = root.join(OsStr::from_bytes(name));
     if file_number(&dir.join("ifindex")) != Some(link.ifindex) {
-        return;
+        return false;
     }
     link.speed = fs::read(dir.join("speed")).ok().and_then(|text| text::speed(&text));
     link.wireless = dir.join("phy80211").exists() || dir.join("wireless").exists();
     link.physical = dir.join("device").exists();
     link.devtype = fs::read(dir.join("uevent")).map_or(String::new(), |text| text::devtype(&text));
-    // Another namespace may have a link of this name and number too; its address is another.
-    let address = fs::read(dir.join("address")).map_or(String::new(), |text| text::mac_text(&text));
-    if !address.is_empty() && address == link.mac {
-        link.node = node(&dir);
-    }
+    link.node = fs::metadata(dir).map_or(0, |dir| dir.ino());
+    true
 }
 
-fn node(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata(dir).map_or(0, |dir| dir.ino())
+/// What a file or directory of a link's own says of the driver that netlink would have named.
+fn driver(dir: &Path) -> Option<&'static str> {
+    const DRIVERS: [(&str, &str); 5] =
+        [("bridge", "bridge"), ("bonding", "bond"), ("tun_flags", "tun"), ("macvtap", "macvtap"), ("ipvtap", "ipvtap")];
+    DRIVERS.iter().find(|(entry, _)| dir.join(entry).exists()).map(|(_, driver)| *driver)
+}
+
+/// The driver of a port's master. The ports of all bridges of Open vSwitch have one master, which has no file of its own
+/// and always the same name.
+fn master_driver(dir: &Path) -> Option<&'static str> {
+    let master = dir.join("master");
+    let is_switch = || fs::read_link(&master).is_ok_and(|path| path.ends_with("ovs-system"));
+    driver(&master).or_else(|| is_switch().then_some("openvswitch"))
 }
 
 /// A whole link out of its files; `None` for what is no link, or no longer.
 fn link(root: &Path, name: &[u8]) -> Option<Link> {
-    // What a directory below says of the kind that netlink would have named.
-    const DRIVERS: [(&str, &str); 3] = [("bridge", "bridge"), ("bonding", "bond"), ("tun_flags", "tun")];
     let dir = root.join(OsStr::from_bytes(plain(name)?));
     let file = |name: &str| fs::read(dir.join(name)).unwrap_or_default();
     let small = |name: &str| text::number(&file(name)).and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
@@ -193,17 +220,15 @@ fn link(root: &Path, name: &[u8]) -> Option<Link> {
         alias: text::lossy(text::trim(&file("ifalias"))),
         up: text::is_up(text::operstate(&file("operstate")), flags),
         master: file_number(&dir.join("master/ifindex")).unwrap_or(0),
+        master_driver: master_driver(&dir).unwrap_or("").to_string(),
         lower: below(&dir, ifindex, small("iflink")),
         ..Link::default()
     };
     decorate(root, name, &mut link);
-    // Everything is from the same place here.
-    link.node = node(&dir);
-    let driver = DRIVERS.iter().find(|(entry, _)| dir.join(entry).exists()).map(|(_, driver)| *driver);
     // The device types of wired links are the names of their drivers; "wlan" and "wwan" are none.
     const NO_DRIVERS: [&str; 2] = ["wlan", "wwan"];
     let devtype = Some(link.devtype.as_str()).filter(|devtype| !NO_DRIVERS.contains(devtype));
-    link.driver = driver.or(devtype).unwrap_or("").to_string();
+    link.driver = driver(&dir).or(devtype).unwrap_or("").to_string();
     Some(link)
 }
 
@@ -454,11 +479,32 @@ mod tests {
             alias: "the modem".into(),
             up: true,
             speed: Some(1000),
+            node: fs::metadata(fake.root().join("eth0.7")).unwrap().ino(),
             ..Link::default()
         };
         assert_eq!(links[2], expect);
         assert_eq!((links[0].physical, links[0].driver.as_str()), (true, ""));
         assert_eq!((links[1].physical, links[1].driver.as_str()), (false, "bridge"));
+    }
+
+    #[test]
+    fn what_a_port_is_a_port_of() {
+        let fake = Fake::new();
+        for (at, name) in ["tap0", "br0", "tap1", "ovs-system", "eth0", "bond0", "mv0"].into_iter().enumerate() {
+            fake.link(name, at as u32 + 2, 0);
+        }
+        fake.file("br0", "bridge/bridge_id", "");
+        fake.file("bond0", "bonding/mode", "");
+        fake.file("tap0", "tun_flags", "0x1002\n");
+        fake.file("mv0", "macvtap/tap8/dev", "");
+        for (port, master) in [("tap0", "br0"), ("tap1", "ovs-system"), ("eth0", "bond0"), ("mv0", "mv0")] {
+            std::os::unix::fs::symlink(format!("../{master}"), fake.root().join(port).join("master")).unwrap();
+        }
+        let links = fake.open().links().unwrap();
+        let said: Vec<_> = links.iter().map(|link| (link.driver.as_str(), link.master_driver.as_str())).collect();
+        let expect = [("tun", "bridge"), ("bridge", ""), ("", "openvswitch"), ("", ""), ("", "bond"), ("bond", "")];
+        assert_eq!(said[..6], expect);
+        assert_eq!((links[0].master, links[6].driver.as_str()), (3, "macvtap"));
     }
 
     #[test]

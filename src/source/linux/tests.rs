@@ -258,6 +258,66 @@ fn links_by_netlink_and_by_sysfs_are_the_same() {
         assert_eq!((br0.driver.as_str(), br0.devtype.as_str()), ("bridge", "bridge"));
         assert_eq!((lo.hardware, lo.up, lo.mac.as_str()), (772, true, ""));
         assert_eq!((va.speed, lo.speed), (Some(10_000), None));
+        // Each device has a number of its own, and the later the higher.
+        assert!(0 < lo.node && lo.node < va.node.min(vb.node) && va.node.max(vb.node) < br0.node);
+    });
+}
+
+#[test]
+fn altnames_are_known_by_netlink_and_their_changes_are_reported() {
+    in_namespace(|rig| {
+        cable();
+        // As long as they may be, and of bytes that a name may not have.
+        let longest = "enx".repeat(42) + "0";
+        ip_bytes(&[
+            b"link",
+            b"property",
+            b"add",
+            b"dev",
+            b"va",
+            b"altname",
+            b"\xffup,*1",
+            b"altname",
+            longest.as_bytes(),
+        ]);
+        for how in [How::GetStats, How::GetLink] {
+            let links = named(&mut rig.netlink(how));
+            assert_eq!(links["va"].altnames, ["\u{fffd}up,*1", &longest]);
+            assert_eq!(links["vb"].altnames, [""; 0]);
+        }
+        assert_eq!(named(&mut rig.sysfs())["va"].altnames, [""; 0]);
+        let mut source = rig.netlink(How::GetStats);
+        let index = named(&mut source)["va"].ifindex;
+        events_until(&mut source, |events| events.is_empty());
+        ip_bytes(&[b"link", b"property", b"del", b"dev", b"va", b"altname", b"\xffup,*1"]);
+        assert!(changed(&events_until(&mut source, |events| changed(events, index)), index));
+        assert_eq!(named(&mut source)["va"].altnames, [longest]);
+    });
+}
+
+#[test]
+fn a_virtual_machines_cables_are_told_apart_by_every_source() {
+    in_namespace(|rig| {
+        cable();
+        ip("link add br0 type bridge");
+        ip("link add guest0 link va type macvtap");
+        let mut expect = vec![("br0", "bridge", ""), ("guest0", "macvtap", "")];
+        if Path::new("/dev/net/tun").exists() {
+            ip("tuntap add vnet0 mode tap");
+            ip("link set vnet0 master br0");
+            ip("tuntap add tap0 mode tap");
+            expect.extend([("vnet0", "tun", "bridge"), ("tap0", "tun", "")]);
+        } else {
+            println!("skipped: needs /dev/net/tun");
+        }
+        for mut source in rig.all() {
+            let links = named(source.as_mut());
+            for (name, driver, master) in &expect {
+                let link = &links[*name];
+                let said = (link.driver.as_str(), link.master_driver.as_str());
+                assert_eq!(said, (*driver, *master), "{name} by {}", source.name());
+            }
+        }
     });
 }
 
@@ -270,6 +330,10 @@ fn a_sysfs_of_another_namespace_adds_nothing() {
         elsewhere.file("va/speed", "100\n");
         let mut source = Netlink::with(How::GetStats, 32 * 1024, elsewhere.path().into()).unwrap();
         assert_eq!(named(&mut source)["va"].speed, None);
+        // The same name and number by chance: its device is another all the same.
+        elsewhere.file("va/ifindex", &named(&mut source)["va"].ifindex.to_string());
+        elsewhere.file("va/address", "02:00:00:00:00:01\n");
+        assert_eq!(named(&mut source)["va"].node, 0);
         assert_eq!(named(&mut rig.netlink(How::GetStats))["va"].speed, Some(10_000));
     });
 }
@@ -544,6 +608,8 @@ fn the_change_of_a_set_of_links_is_seen_without_notifications() {
                 if !change.is_empty() {
                     ip(change);
                 }
+                // No file has them.
+                let expect = expect && !(change.contains("altname") && source.name() == "sysfs");
                 let woken = source.wait(Duration::ZERO, &wake);
                 assert_eq!(woken, Woken { called: false, changed: expect }, "{change}");
                 let mut events = Vec::new();
@@ -555,6 +621,9 @@ fn the_change_of_a_set_of_links_is_seen_without_notifications() {
             look("", false);
             look("link set va name vc", true);
             look("link set vc up", false);
+            look("link property add dev vc altname uplink", true);
+            look("link property add dev vc altname enp3s0", true);
+            look("link property del dev vc altname uplink", true);
             look("link del vc", true);
             look("", false);
         }
@@ -564,12 +633,12 @@ fn the_change_of_a_set_of_links_is_seen_without_notifications() {
 #[test]
 fn open_takes_the_best_and_what_was_asked_for() {
     #[track_caller]
-    fn check(choice: Choice, expect: &str) {
+    fn check(choice: Choice, expect: &str, expect_note: Option<&str>) {
         let (source, note) = open(choice).unwrap();
-        assert_eq!((source.name(), note), (expect, None));
+        assert_eq!((source.name(), note.as_deref()), (expect, expect_note));
     }
-    check(Choice::GetLink, "getlink");
-    check(Choice::Sysfs, "sysfs");
+    check(Choice::GetLink, "getlink", None);
+    check(Choice::Sysfs, "sysfs", Some(NO_REPORTS));
     let (mut source, note) = open(Choice::Auto).unwrap();
     assert_eq!(source.name() == "getstats", note.is_none(), "{note:?}");
     assert!(!read(source.as_mut()).is_empty());

@@ -59,9 +59,14 @@ pub fn speed(text: &[u8]) -> Option<u32> {
     number(text)?.try_into().ok().filter(|speed| *speed != 0 && *speed != u32::MAX)
 }
 
-/// Tells two sets of links apart when summed up: FNV-1a over index and name.
+/// Tells two sets of links apart when summed up: a hash of index and name.
 pub fn mark(ifindex: u32, name: &[u8]) -> u64 {
-    fnv(ifindex.to_be_bytes().iter().chain(name))
+    // Without this the end of a name counts by itself, and two links that swap their names come to the same sum half of
+    // the time.
+    const MIX: u64 = 0xff51_afd7_ed55_8ccd;
+    let hash = fnv(ifindex.to_be_bytes().iter().chain(name));
+    let mixed = (hash ^ (hash >> 33)).wrapping_mul(MIX);
+    mixed ^ (mixed >> 33)
 }
 
 /// FNV-1a.
@@ -282,8 +287,10 @@ mod tests {
     fn marks_tell_renamed_and_replaced_links_apart() {
         assert_ne!(mark(1, b"eth0"), mark(2, b"eth0"));
         assert_ne!(mark(1, b"eth0"), mark(1, b"eth1"));
-        let swapped = mark(1, b"eth1").wrapping_add(mark(2, b"eth0"));
-        assert_ne!(mark(1, b"eth0").wrapping_add(mark(2, b"eth1")), swapped);
+        for (one, other) in (1..40).flat_map(|one| (one + 1..40).map(move |other| (one, other))) {
+            let swapped = mark(one, b"eth1").wrapping_add(mark(other, b"eth0"));
+            assert_ne!(mark(one, b"eth0").wrapping_add(mark(other, b"eth1")), swapped, "{one} {other}");
+        }
     }
 
     #[test]

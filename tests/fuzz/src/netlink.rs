@@ -45,7 +45,8 @@ fn bodies(order: Order, body: &[u8]) {
     if let Ok(Some((link, raw))) = parse::link(order, body) {
         assert!(!raw.is_empty() && !raw.contains(&0) && raw.len() <= body.len());
         assert!(!link.name.is_empty() && link.name.len() <= 3 * raw.len());
-        assert!(link.alias.len() <= 3 * body.len() && link.driver.len() <= 3 * body.len());
+        assert!(link.alias.len() <= 3 * body.len() && link.driver.len() + link.master_driver.len() <= 3 * body.len());
+        assert!(link.altnames.iter().all(|name| !name.is_empty() && name.len() <= 3 * body.len()));
         assert!(link.mac.len() < 3 * 20 && link.lower != link.ifindex);
         assert!(matches!(mark, Ok(Some(_))));
         assert!(!matches!(counters, Ok(None)));

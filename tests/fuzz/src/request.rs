@@ -36,6 +36,7 @@ fn context() -> &'static Context {
                     id: Some(id),
                     ifindex: id,
                     name: name.to_string(),
+                    altnames: vec![format!("{name}/alt")],
                     kind: LinkKind::Ethernet,
                     mac: String::new(),
                     mtu: 1500,
