@@ -259,6 +259,8 @@ pub struct State {
     /// `getstats`, `getlink` or `sysfs`, and why not a better one.
     pub source: &'static str,
     pub source_note: Option<String>,
+    /// What cannot be told of the machine, so that a start may have to leave something out.
+    pub unknown: Option<&'static str>,
     /// The wall clock can be believed.
     pub clock_believed: bool,
     pub polls: Polls,
@@ -392,6 +394,7 @@ impl Live {
                 unmatched: Vec::new(),
                 source: "",
                 source_note: None,
+                unknown: None,
                 clock_believed: false,
                 polls: Polls::default(),
                 database: Database::Joined,

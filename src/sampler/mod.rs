@@ -257,6 +257,7 @@ impl Sampler {
             state.source = self.source.name();
             let note = state.source_note.take();
             state.source_note = source_note(&self.stack, note);
+            state.unknown = identity::unknown(&self.stack);
         }
         self.event(now, EventKind::Start, "", format!("net-pulse {} started", env!("CARGO_PKG_VERSION")));
         self.relink(now);

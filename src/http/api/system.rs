@@ -135,7 +135,8 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let samples = unsaved.iter().flat_map(|batch| &batch.samples);
         samples.filter(|sample| Some(sample.iface) == primary).for_each(|sample| of_primary.add(&sample.delta));
         let asked = unmatched_sentences(&state.unmatched, &state.config);
-        let reasons: Vec<String> = words.reason.into_iter().chain(asked).collect();
+        let reasons: Vec<String> =
+            words.reason.into_iter().chain(asked).chain(state.unknown.map(str::to_string)).collect();
         // The headline may be in the list of what to watch too.
         let again = |asked: &Unmatched| {
             let same = |other: &Unmatched| other.key != asked.key && other.pattern == asked.pattern;
