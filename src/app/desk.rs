@@ -195,6 +195,7 @@ pub fn start(
         keeper: keeper(newest, &records, &stack.boot),
         records,
         next_seq,
+        last_seen: newest.unwrap_or(0),
         newest: Newest::of_text(&newest_link, &stack),
         stack,
         primary_found,

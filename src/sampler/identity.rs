@@ -1,9 +1,9 @@
 //! Whose history a link goes on with, and from which counters. Pure.
 //!
 //! A link's identity is its network stack (a namespace of a boot of a machine) and its `ifindex` there, or within one boot
-//! its device, where that is known; its hardware address and its name are witnesses. All links are assigned at once, the surest first: two that have exchanged their
-//! names must not both come to the same history. What is unknown never counts as equal, and what a kernel has counted is
-//! booked only as far as it can have passed since the history's latest sample.
+//! its device, where that is known; its hardware address and its name are witnesses. All links are assigned at once, the
+//! surest first: two that have exchanged their names must not both come to the same history. What is unknown never counts
+//! as equal, and what a kernel has counted is booked only as far as it can have passed since the latest sample.
 
 use crate::model::{Counters, Link, Mark, Record, Stack};
 
@@ -114,7 +114,7 @@ pub struct Present<'a> {
     pub newest: Option<Newest>,
     /// When that look was, if it was this run's; else it was at the latest sample.
     pub looked_ms: Option<u64>,
-    /// UTC seconds of the latest sample of all histories.
+    /// UTC seconds of the latest sample of all histories, which need not be the one with the greatest time.
     pub last_seen: i64,
 }
 
@@ -183,8 +183,10 @@ pub fn may_be(record: &Record, link: &Candidate, stack: &Stack) -> bool {
     match record.node != 0 && link.node != 0 {
         true => record.node == link.node,
         false => {
+            // One that is moved to another namespace keeps its number where that is free there.
             let [one, other] = [record.stack.namespace, stack.namespace];
-            link.ifindex == Some(record.ifindex) && (one == other || one == 0 || other == 0)
+            let reachable = one == other || one == 0 || other == 0 || agree(&record.mac, link.mac);
+            link.ifindex == Some(record.ifindex) && reachable
         }
     }
 }
@@ -294,7 +296,8 @@ fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
         }
         Relation::OtherBoot => Resume::SinceBoot(Boot {
             last_seen: present.last_seen,
-            same_machine: agree(&record.stack.machine, &present.stack.machine),
+            same_machine: agree(&record.stack.machine, &present.stack.machine)
+                || (agree(&record.mac, link.mac) && !is_random(link.mac)),
         }),
         Relation::Unknown => Resume::Anew("whether the machine was started anew cannot be told without its boot id"),
     }
@@ -313,7 +316,7 @@ pub fn unknown(stack: &Stack) -> Option<&'static str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boot {
     pub last_seen: i64,
-    /// Its id is known, and the same.
+    /// Its id is known and the same, or this very hardware.
     pub same_machine: bool,
 }
 
@@ -454,7 +457,9 @@ mod tests {
         // Random addresses tell nothing, and no address neither.
         check(&known(RANDOM[0]), &link(3, "eth0", RANDOM[1]), &later, Expect::Is(since_boot(true)));
         check(&known(MAKER[0]), &link(3, "eth0", ""), &later, Expect::Is(since_boot(true)));
-        check(&known(MAKER[0]), &link(3, "eth0", MAKER[0]), &unknown, Expect::Is(since_boot(false)));
+        check(&known(RANDOM[0]), &link(3, "eth0", RANDOM[0]), &unknown, Expect::Is(since_boot(false)));
+        check(&known(""), &link(3, "eth0", ""), &unknown, Expect::Is(since_boot(false)));
+        check(&known(MAKER[0]), &link(3, "eth0", MAKER[0]), &unknown, Expect::Is(since_boot(true)));
         // A virtual machine that was set back has the same boot, and an earlier time.
         let ahead = Record { mono_ms: 2_000_000, ..known(MAKER[0]) };
         check(&ahead, &link(3, "eth0", MAKER[0]), &here(), Expect::Anew("set back"));

@@ -245,7 +245,7 @@ impl Sampler {
             mono_ms: now.mono_ms,
             newest: if self.looked_ms.is_some() { self.noted } else { self.newest_before },
             looked_ms: self.looked_ms,
-            last_seen: self.last_seen(),
+            last_seen: self.last_seen,
         };
         let pasts = identity::find(&candidates, &free, &present);
         let brought = births.iter().flatten().any(|(_, counters, _)| !counters.is_zero());
@@ -275,11 +275,6 @@ impl Sampler {
             self.begin_link(at, birth, past, now, first_look);
         }
         brought
-    }
-
-    /// Of all histories, as this run found them.
-    pub(super) fn last_seen(&self) -> i64 {
-        self.records.iter().map(|record| record.last_seen).max().unwrap_or(0)
     }
 
     fn begin_link(

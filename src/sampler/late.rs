@@ -137,7 +137,7 @@ impl Sampler {
     pub fn join(&mut self, late: Late) {
         let now = self.clock.now();
         let live = self.live.clone();
-        let Start { records, next_seq, keeper, primary_found, newest, .. } = late.start;
+        let Start { records, next_seq, keeper, primary_found, newest, last_seen, .. } = late.start;
         let shift = next_seq.saturating_sub(1);
         {
             let mut guard = live.lock();
@@ -147,7 +147,7 @@ impl Sampler {
             }
             self.joined = true;
             state.records.clear();
-            self.newest_before = newest;
+            (self.newest_before, self.last_seen) = (newest, last_seen);
             let mine = std::mem::replace(&mut self.records, records);
             let mut pasts = self.pasts(&mine).into_iter();
             let (mut unseen, mut waiting) = (Vec::new(), Vec::new());
@@ -214,7 +214,7 @@ impl Sampler {
             mono_ms: self.started_at.map_or(0, |started_at| started_at.mono_ms),
             newest: self.newest_before,
             looked_ms: None,
-            last_seen: self.last_seen(),
+            last_seen: self.last_seen,
         };
         identity::find(&candidates, &records, &present)
     }

@@ -52,6 +52,8 @@ pub struct Start {
     pub stack: Stack,
     /// Of the present namespace, as of the latest sample.
     pub newest: Option<Newest>,
+    /// UTC seconds of that sample; 0 for none.
+    pub last_seen: i64,
     /// The primary of an earlier run; empty for none.
     pub primary_found: String,
 }
@@ -64,7 +66,8 @@ pub struct Sampler {
     keeper: Keeper,
     wanted: Wanted,
     stack: Stack,
-    /// The newest link as of the history's latest sample, and as of this run's looks.
+    /// The time of the history's latest sample; the newest link as of that, and as of this run's looks.
+    last_seen: i64,
     newest_before: Option<Newest>,
     noted: Option<Newest>,
     /// Present links, by ifindex.
@@ -131,6 +134,7 @@ impl Sampler {
             keeper: start.keeper,
             wanted: wanted(&tuning),
             stack: start.stack,
+            last_seen: start.last_seen,
             newest_before: start.newest,
             noted: None,
             links: Vec::new(),

@@ -111,7 +111,8 @@ impl Bench {
         let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
         let clock = Arc::new(Hand(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
         let live = Arc::new(live);
-        let start = start(records, 1, None);
+        let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
+        let start = start(records, 1, newest);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
         let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
@@ -172,13 +173,16 @@ fn start(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
         keeper: Keeper::new(BUILD_FLOOR, newest),
         stack: stack(BOOT),
         newest: Some(Newest { ifindex: 5, node: 0 }),
+        last_seen: newest.unwrap_or(0),
         primary_found: String::new(),
     }
 }
 
-/// A history that ends at tick 100, a minute before the bench begins.
+/// A history that ends at tick 100: a minute before the bench begins, or before this boot.
 fn late(records: Vec<Record>) -> Late {
-    Late { start: start(records, 101, Some(START_MS / 1000 - 60)), stopped: false }
+    let this_boot = records.iter().any(|record| record.stack.boot == BOOT);
+    let newest = START_MS / 1000 - if this_boot { 60 } else { 1100 };
+    Late { start: start(records, 101, Some(newest)), stopped: false }
 }
 
 fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono_ms: u64) -> Record {

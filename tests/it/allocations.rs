@@ -26,6 +26,7 @@ fn a_tick_allocates_nothing() {
             keeper: Keeper::new(BUILD_FLOOR, None),
             stack: Stack::default(),
             newest: None,
+            last_seen: 0,
             primary_found: String::new(),
         };
         let reopen = Box::new(move || source::open(choice));

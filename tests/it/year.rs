@@ -96,6 +96,7 @@ fn a_year_of_24_interfaces() {
         keeper: Keeper::new(BUILD_FLOOR, opened.newest),
         stack: Stack { boot: "boot".to_string(), ..Stack::default() },
         newest: None,
+        last_seen: 0,
         primary_found: String::new(),
     };
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
