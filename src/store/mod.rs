@@ -2,13 +2,15 @@
 //! time, and never names `source`.
 //!
 //! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure.
-//! `open`, `write` and `query` are the edges, each a caller's way in; `samples` and `levels` keep the tables,
+//! `open`, `write` and `query` are the edges, each a caller's way in; `guard` is the file beside the database that keeps
+//! others out and knows whose the log is; `samples` and `levels` keep the tables,
 //! `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
 
 pub mod block;
 mod copy;
 mod edit;
 pub mod fold;
+mod guard;
 mod keep;
 mod levels;
 mod open;
@@ -54,7 +56,7 @@ pub struct Store {
     /// How many times the usual spare pages the next flush asks for; rises while the file is full.
     room: i64,
     /// After the connection: it goes last.
-    guard: Arc<open::Guard>,
+    guard: Arc<guard::Guard>,
 }
 
 /// What an opened database remembers.
@@ -157,7 +159,7 @@ pub struct Reader {
     path: PathBuf,
     file_system: Option<&'static str>,
     /// After the connection: it goes last.
-    guard: Arc<open::Guard>,
+    guard: Arc<guard::Guard>,
 }
 
 /// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken
