@@ -210,7 +210,7 @@ impl Reader {
         unsaved: &Unsaved,
     ) -> Result<Vec<Bucket>> {
         let mut buckets = Vec::new();
-        self.level(level, iface, (from, to), zone, unsaved, &mut |bucket| buckets.push(*bucket))?;
+        self.each_bucket(level, iface, (from, to), zone, unsaved, &mut |bucket| buckets.push(*bucket))?;
         buckets.sort_by_key(|bucket| (bucket.to, bucket.from));
         Ok(buckets)
     }
@@ -225,13 +225,13 @@ impl Reader {
         self.newest_events(filter, limit, offset)
     }
 
-    /// The oldest moment that a level has anything of on disk.
+    /// The oldest moment that a level has anything of on disk; not where a walk through it begins, for that is `next_of`.
     pub fn oldest_of(&self, level: Resolution) -> Result<Option<i64>> {
         self.beginning(level)
     }
 
-    /// Where a walk through a level's buckets may go on that has found nothing up to `from`: there is nothing before, but
-    /// there may be nothing for some days after either. `None` when nothing follows.
+    /// Where a walk through a level's buckets may begin, or go on that has found nothing up to `from`: there is nothing
+    /// before, but there may be nothing for some days after either. `None` when nothing follows.
     pub fn next_of(&self, level: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
         self.following(level, from, unsaved)
     }
@@ -242,6 +242,30 @@ impl Reader {
 
     pub fn facts(&self) -> Result<Facts> {
         self.count_facts()
+    }
+}
+
+/// The same questions where there is no database to ask, with the answers that it would give of these samples.
+pub struct Unstored<'a>(pub &'a Unsaved);
+
+impl Unstored<'_> {
+    pub fn each_bucket(
+        &self,
+        level: Resolution,
+        iface: IfaceId,
+        range: (i64, i64),
+        zone: &Zone,
+        each: &mut dyn FnMut(&Bucket),
+    ) -> Result<()> {
+        query::level(None, level, iface, range, zone, self.0, each)
+    }
+
+    pub fn day(&self, unix: i64, zone: &Zone) -> Result<Map<IfaceId, Counters>> {
+        query::day_of_all(None, unix, zone, self.0)
+    }
+
+    pub fn next_of(&self, level: Resolution, from: i64) -> Result<Option<i64>> {
+        query::following(None, level, from, self.0)
     }
 }
 
