@@ -50,7 +50,7 @@ impl Copier {
             .map_err(|cause| io_error(&target, cause))
             .and_then(|file| {
                 conn.execute("VACUUM INTO ?1", [target.to_str()])?;
-                self.rename(&target)?;
+                self.give_id(&target)?;
                 Ok(file)
             });
         clear(&self.path);
@@ -58,7 +58,7 @@ impl Copier {
     }
 
     /// The copy is another file from here on: put in place of its original, it must not get the original's log.
-    fn rename(&self, target: &Path) -> Result<()> {
+    fn give_id(&self, target: &Path) -> Result<()> {
         let conn = connection(target, self.file_system, BUSY)?;
         set(&conn, "synchronous", "OFF")?;
         set(&conn, "journal_mode", "MEMORY")?;

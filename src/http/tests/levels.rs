@@ -61,7 +61,7 @@ fn add(to: &mut Figures, more: Figures) {
     to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
 }
 
-/// What of a sample at `unix` falls between two moments.
+/// The part of a sample at `unix` that falls between two moments.
 fn part(unix: i64, sample: &Sample, from: i64, to: i64) -> Figures {
     let length = sample.span_ms as i64 / 1_000;
     let start = unix - length;
