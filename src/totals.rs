@@ -8,6 +8,8 @@ use std::iter::successors;
 use crate::clock::{Civil, Zone};
 use crate::model::{Bucket, Counters};
 
+const HOUR_S: i64 = 3_600;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
     Hour,
@@ -132,13 +134,14 @@ fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
 /// Sums by period, while buckets are being read: ascending, of any levels one behind the other. Periods of which nothing
 /// is known have no row.
 ///
-/// Hours are best given as five-minute buckets, with hour buckets before these; everything longer as days. A row has the
+/// Hours are best given as `Hours`, everything longer as days. A row has the
 /// bounds of its period, but for an hour or a day that was closed by another clock (hours of UTC in a zone that is half an
 /// hour off, days from before a change of the zone): what cannot be cut again is shown as it was cut.
 pub struct Rows<'a> {
     period: Period,
     zone: &'a Zone,
     now: i64,
+    range: (i64, i64),
     rows: Vec<Row>,
     known_s: i64,
     /// What would have to be known for the latest row to be complete.
@@ -147,13 +150,17 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn new(period: Period, zone: &'a Zone, now: i64) -> Rows<'a> {
-        Rows { period, zone, now, rows: Vec::new(), known_s: 0, whole_s: 0, around: (0, 0) }
+    /// Of buckets whose middle lies in `[from, to)`: others are passed over.
+    pub fn new(period: Period, zone: &'a Zone, now: i64, range: (i64, i64)) -> Rows<'a> {
+        Rows { period, zone, now, range, rows: Vec::new(), known_s: 0, whole_s: 0, around: (0, 0) }
     }
 
     pub fn add(&mut self, bucket: &Bucket) {
         let length = bucket.to.saturating_sub(bucket.from);
         let middle = bucket.from.saturating_add(length / 2);
+        if !(self.range.0..self.range.1).contains(&middle) {
+            return;
+        }
         if !(self.around.0..self.around.1).contains(&middle) {
             self.around = self.period.around(middle, self.zone);
         }
@@ -181,6 +188,66 @@ impl<'a> Rows<'a> {
     /// Oldest first.
     pub fn rows(self) -> Vec<Row> {
         self.rows
+    }
+}
+
+/// Rows of hours, from the two levels that have them. Five-minute buckets fit into the hours of any zone, but they are not
+/// kept as long, or longer, and either level may lack something of an hour that the other one has: each hour of UTC is
+/// taken from the one that has more of it.
+pub struct Hours<'a> {
+    rows: Rows<'a>,
+    hours: Vec<Bucket>,
+    /// How many of them are decided about.
+    done: usize,
+    /// Five-minute buckets of one hour.
+    cells: Vec<Bucket>,
+}
+
+impl<'a> Hours<'a> {
+    pub fn new(rows: Rows<'a>) -> Hours<'a> {
+        Hours { rows, hours: Vec::new(), done: 0, cells: Vec::new() }
+    }
+
+    /// First all buckets of an hour, then all of five minutes. Of an hour at the end of the range, all of either have to
+    /// come.
+    pub fn add(&mut self, bucket: &Bucket) {
+        if bucket.to - bucket.from >= HOUR_S {
+            return self.hours.push(*bucket);
+        }
+        let same = |cell: &Bucket| cell.from.div_euclid(HOUR_S) == bucket.from.div_euclid(HOUR_S);
+        if !self.cells.last().is_none_or(same) {
+            self.close();
+        }
+        self.cells.push(*bucket);
+    }
+
+    fn next_hour(&mut self, wanted: impl Fn(i64) -> bool) -> Option<Bucket> {
+        let hour = *self.hours.get(self.done).filter(|hour| wanted(hour.from))?;
+        self.done += 1;
+        Some(hour)
+    }
+
+    /// Decides about the hour of the five-minute buckets at hand. Hours before it have none.
+    fn close(&mut self) {
+        let Some(start) = self.cells.first().map(|cell| cell.from - cell.from.rem_euclid(HOUR_S)) else { return };
+        while let Some(hour) = self.next_hour(|from| from < start) {
+            self.rows.add(&hour);
+        }
+        let mut sum = Counters::ZERO;
+        self.cells.iter().for_each(|cell| sum.add(&cell.sum));
+        let hour = self.next_hour(|from| from == start);
+        match hour.filter(|hour| hour.sum.0.iter().zip(sum.0).any(|(hour, cells)| *hour > cells)) {
+            Some(hour) => self.rows.add(&hour),
+            None => self.cells.iter().for_each(|cell| self.rows.add(cell)),
+        }
+        self.cells.clear();
+    }
+
+    /// Oldest first.
+    pub fn rows(mut self) -> Vec<Row> {
+        self.close();
+        self.hours[self.done..].iter().for_each(|hour| self.rows.add(hour));
+        self.rows.rows()
     }
 }
 
@@ -303,7 +370,7 @@ mod tests {
     }
 
     fn rows(period: Period, zone: &Zone, now: i64, buckets: &[Bucket]) -> Vec<Row> {
-        let mut rows = Rows::new(period, zone, now);
+        let mut rows = Rows::new(period, zone, now, (i64::MIN, i64::MAX));
         buckets.iter().for_each(|bucket| rows.add(bucket));
         rows.rows()
     }
@@ -329,6 +396,23 @@ mod tests {
                 ("2026-01-15T02:30:00Z", "2026-01-15T03:30:00Z", 600, false),
             ],
         );
+    }
+
+    #[test]
+    fn an_hour_is_taken_from_the_level_that_has_more_of_it() {
+        let zone = zone("IST-5:30");
+        let range = (at("2026-01-15T00:30:00Z"), at("2026-01-15T05:30:00Z"));
+        let mut hours = Hours::new(Rows::new(Period::Hour, &zone, at("2026-02-01"), range));
+        even("2026-01-15T00:00:00Z", "2026-01-15T05:00:00Z", 3600).iter().for_each(|hour| hours.add(hour));
+        // Of the second hour a part is lost, the third has none, and the last one is in five minutes only.
+        let mut cells = even("2026-01-15T00:00:00Z", "2026-01-15T06:00:00Z", 300);
+        cells.retain(|cell| !(at("2026-01-15T01:20:00Z")..at("2026-01-15T03:00:00Z")).contains(&cell.from));
+        cells.iter().for_each(|cell| hours.add(cell));
+        let rows = hours.rows();
+        let rows: Vec<_> = rows.iter().map(|row| (rfc3339(row.from), row.sum.rx_bytes())).collect();
+        let expect =
+            [("00:30", 1800), ("01:30", 3600), ("02:00", 3600), ("03:00", 1800), ("03:30", 3600), ("04:30", 3600)];
+        assert_eq!(rows, expect.map(|(from, sum)| (format!("2026-01-15T{from}:00Z"), sum)));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The service as its clients see it: real sockets, a real `Live`, a real store in a directory of its own, clocks that
 //! stand still. The sampler and the writer are played by the wake-up call, which serves at once what they would.
 
+mod levels;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

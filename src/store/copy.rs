@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
 
-use super::open::{BUSY, Guard, PAGE_BYTES, beside, connection, io_error, pragma, private, set};
+use super::guard::Guard;
+use super::open::{BUSY, PAGE_BYTES, beside, connection, io_error, pragma, private, set};
 use crate::error::{Error, ErrorKind, Result};
 
 const SUFFIX: &str = ".backup";
@@ -49,10 +50,20 @@ impl Copier {
             .map_err(|cause| io_error(&target, cause))
             .and_then(|file| {
                 conn.execute("VACUUM INTO ?1", [target.to_str()])?;
+                self.give_id(&target)?;
                 Ok(file)
             });
         clear(&self.path);
         made
+    }
+
+    /// The copy is another file from here on: put in place of its original, it must not get the original's log.
+    fn give_id(&self, target: &Path) -> Result<()> {
+        let conn = connection(target, self.file_system, BUSY)?;
+        set(&conn, "synchronous", "OFF")?;
+        set(&conn, "journal_mode", "MEMORY")?;
+        conn.execute("UPDATE meta SET value = hex(randomblob(8)) WHERE key = 'file'", [])?;
+        Ok(())
     }
 }
 

@@ -2,13 +2,14 @@
 //! time, and never names `source`.
 //!
 //! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure.
-//! `open`, `write` and `query` are the edges, each a caller's way in; `samples` and `levels` keep the tables,
-//! `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
+//! `open`, `write` and `query` are the edges, each a caller's way in; `guard` is the file beside the database that keeps
+//! others out and knows whose the log is; `samples` and `levels` keep the tables, `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
 
 pub mod block;
 mod copy;
 mod edit;
 pub mod fold;
+mod guard;
 mod keep;
 mod levels;
 mod open;
@@ -54,7 +55,7 @@ pub struct Store {
     /// How many times the usual spare pages the next flush asks for; rises while the file is full.
     room: i64,
     /// After the connection: it goes last.
-    guard: Arc<open::Guard>,
+    guard: Arc<guard::Guard>,
 }
 
 /// What an opened database remembers.
@@ -157,7 +158,7 @@ pub struct Reader {
     path: PathBuf,
     file_system: Option<&'static str>,
     /// After the connection: it goes last.
-    guard: Arc<open::Guard>,
+    guard: Arc<guard::Guard>,
 }
 
 /// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken
@@ -208,7 +209,7 @@ impl Reader {
         unsaved: &Unsaved,
     ) -> Result<Vec<Bucket>> {
         let mut buckets = Vec::new();
-        self.level(level, iface, (from, to), zone, unsaved, &mut |bucket| buckets.push(*bucket))?;
+        self.each_bucket(level, iface, (from, to), zone, unsaved, &mut |bucket| buckets.push(*bucket))?;
         buckets.sort_by_key(|bucket| (bucket.to, bucket.from));
         Ok(buckets)
     }
@@ -223,13 +224,13 @@ impl Reader {
         self.newest_events(filter, limit, offset)
     }
 
-    /// The oldest moment that a level has anything of on disk.
+    /// The oldest moment that a level has anything of on disk; not where a walk through it begins, for that is `next_of`.
     pub fn oldest_of(&self, level: Resolution) -> Result<Option<i64>> {
         self.beginning(level)
     }
 
-    /// Where a walk through a level's buckets may go on that has found nothing up to `from`: there is nothing before, but
-    /// there may be nothing for some days after either. `None` when nothing follows.
+    /// Where a walk through a level's buckets may begin, or go on that has found nothing up to `from`: there is nothing
+    /// before, but there may be nothing for some days after either. `None` when nothing follows.
     pub fn next_of(&self, level: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
         self.following(level, from, unsaved)
     }
@@ -240,6 +241,30 @@ impl Reader {
 
     pub fn facts(&self) -> Result<Facts> {
         self.count_facts()
+    }
+}
+
+/// The same questions where there is no database to ask, with the answers that it would give of these samples.
+pub struct Unstored<'a>(pub &'a Unsaved);
+
+impl Unstored<'_> {
+    pub fn each_bucket(
+        &self,
+        level: Resolution,
+        iface: IfaceId,
+        range: (i64, i64),
+        zone: &Zone,
+        each: &mut dyn FnMut(&Bucket),
+    ) -> Result<()> {
+        query::level(None, level, iface, range, zone, self.0, each)
+    }
+
+    pub fn day(&self, unix: i64, zone: &Zone) -> Result<Map<IfaceId, Counters>> {
+        query::day_of_all(None, unix, zone, self.0)
+    }
+
+    pub fn next_of(&self, level: Resolution, from: i64) -> Result<Option<i64>> {
+        query::following(None, level, from, self.0)
     }
 }
 

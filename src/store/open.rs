@@ -1,27 +1,29 @@
 //! Opening the database: look before touching, keep others out, fall back where the file system lacks something, set a
-//! damaged file aside. Everything odd that happens here is told loudly, in the log and as an event.
+//! damaged file aside, and a log that belongs to another file. Everything odd that happens here is told loudly, in the
+//! log and as an event.
 //!
 //! While the database is in use nobody may `open()` its path outside SQLite: closing any descriptor of a file drops all
 //! POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the look at the
 //! header comes before SQLite, and the guard against a second process has a file of its own.
 
 use crate::sorted::Map;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::copy;
+use super::guard::{FileId, Guard, HANDOVER};
 use super::state::State;
+use super::window::put_mark;
 use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Event, EventKind, Kind, Record, Stack};
-use crate::system::lock::{Lock, Refusal};
 
 /// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is.
 const MIGRATIONS: [&str; 2] = [include_str!("schema/001.sql"), include_str!("schema/002.sql")];
@@ -68,88 +70,6 @@ const JOURNALS: [&str; 2] = ["wal", "truncate"];
 /// Only for file systems without a write-ahead log: there a reader can meet the writer.
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
-/// How long another process may take to let go of the database.
-const HANDOVER: Duration = Duration::from_secs(1);
-
-/// Keeps other processes away from the directory's database for as long as anything of it is open here.
-pub(super) struct Guard {
-    file: Option<Lock>,
-    /// The database itself, locked too where it can be: by another of its names, a hard link, one comes to another guard
-    /// file. Opened before SQLite opens it or after, and closed last of all.
-    held: Option<std::result::Result<Lock, File>>,
-    name: PathBuf,
-    /// Its file says that the database was ours before, whatever it looks like now.
-    known: bool,
-}
-
-impl Guard {
-    fn take(path: &Path) -> Result<Guard> {
-        // Not ".lock": that is the name of the unix-dotfile lock, which is a directory.
-        let name = beside(path, ".guard");
-        let file = private(OpenOptions::new().write(true).create(true).truncate(false))
-            .open(&name)
-            .map_err(|cause| io_error(&name, cause))?;
-        let known = file.metadata().is_ok_and(|facts| facts.len() > 0);
-        match lock(file) {
-            Ok(lock) => Ok(Guard { file: Some(lock), held: None, name, known }),
-            Err((_, Refusal::Taken)) => Err(in_use(path)),
-            Err((_, Refusal::Failed(cause))) => {
-                log::warn!("cannot lock {}: {cause}; a second net-pulse would not be noticed", name.display());
-                Ok(Guard { file: None, held: None, name, known })
-            }
-        }
-    }
-
-    /// Once the file is there. What keeps it from being opened is told by SQLite.
-    fn hold(&mut self, path: &Path) -> Result<()> {
-        if self.held.is_some() {
-            return Ok(());
-        }
-        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(()) };
-        self.held = match lock(file) {
-            Err((_, Refusal::Taken)) => return Err(in_use(path)),
-            Err((file, Refusal::Failed(_))) => Some(Err(file)),
-            Ok(lock) => Some(Ok(lock)),
-        };
-        Ok(())
-    }
-
-    /// The database beside it is ours: should its header be smashed one day, it is not taken for somebody else's file.
-    fn sign(&mut self) {
-        match &mut self.file {
-            // Without it everything works, but for that day.
-            Some(file) if !self.known => self.known = file.write_all(b"net-pulse\n").is_ok(),
-            _ => {}
-        }
-    }
-
-    /// Leaves nothing beside a file that is not ours.
-    fn withdraw(self) {
-        if !self.known {
-            let _ = fs::remove_file(&self.name);
-        }
-    }
-}
-
-/// The one before may be at its last save: a supervisor starts the next as soon as it likes.
-fn lock(mut file: File) -> std::result::Result<Lock, (File, Refusal)> {
-    let deadline = Instant::now() + HANDOVER;
-    loop {
-        match Lock::take(file) {
-            Err((unlocked, Refusal::Taken)) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(20));
-                file = unlocked;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-fn in_use(path: &Path) -> Error {
-    let sentence = format!("another net-pulse uses {}; stop it, or name another file with --database", path.display());
-    Error::new(ErrorKind::Taken, sentence)
-}
-
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
     let path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
@@ -171,13 +91,15 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     copy::clear(&path);
     let mut events = Vec::new();
     let pages = (options.max_bytes / PAGE_BYTES).max(LEAST_PAGES);
-    let opened = inspect(&path, guard.known).and_then(|()| connect(&path, pages, &mut events));
+    let opened = inspect(&path, guard.known())
+        .and_then(|()| part_from_foreign_log(&path, &guard, &mut events))
+        .and_then(|()| connect(&path, pages, &mut guard, &mut events));
     let opened = opened.map_err(|error| if is_unknown_schema(&error) { unknown_schema(&path, &error) } else { error });
     let (conn, file_system, state, records) = match opened {
         Err(error) if error.kind == ErrorKind::Corrupt => {
             set_aside(&path, &error, &mut events)?;
-            guard.held = None;
-            connect(&path, pages, &mut events)?
+            guard.release();
+            connect(&path, pages, &mut guard, &mut events)?
         }
         Err(error) => {
             guard.withdraw();
@@ -247,6 +169,77 @@ fn refuse_newer(path: &Path, version: i32) -> Result<()> {
     ))
 }
 
+/// SQLite plays whatever log it finds into the file of that name: also the log of a killed program into a copy that was put
+/// in place of its database since. The log's contents win then, or the file is taken for damaged. The guard knows which
+/// file the log belongs to. Where it does not, or the file cannot be read without its log, the log is taken for its own:
+/// after a crash it holds what was saved last.
+fn part_from_foreign_log(path: &Path, guard: &Guard, events: &mut Vec<Event>) -> Result<()> {
+    let logs = ["-wal", "-journal"].map(|part| beside(path, part));
+    let mut logs = logs.iter().filter(|log| fs::metadata(log).is_ok_and(|facts| facts.len() > 0)).peekable();
+    let Some(ids) = guard.ids().filter(|_| logs.peek().is_some()) else { return Ok(()) };
+    match is_other_file(path, ids) {
+        Ok(true) => {}
+        Ok(false) => return Ok(()),
+        Err(error) => {
+            log::debug!("{} cannot be read without its log: {error}", path.display());
+            return Ok(());
+        }
+    }
+    for log in logs {
+        let aside = unused(log, "foreign");
+        fs::rename(log, &aside).map_err(|cause| io_error(log, cause))?;
+        let (file, log, aside) = (path.display(), log.display(), aside.display());
+        tell(events, format!("{log} belongs to the file that {file} was before: set aside as {aside}"));
+    }
+    // After a power cut the log must not have its old name again beside a file that has got a new id meanwhile.
+    if let Some(Ok(directory)) = path.parent().map(File::open) {
+        let _ = directory.sync_all();
+    }
+    Ok(())
+}
+
+/// A whole database of ours, but none of those that the guard speaks of. Read without its log and without any locks: it
+/// is done before SQLite has it open.
+fn is_other_file(path: &Path, ids: &[FileId; 2]) -> Result<bool> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(immutable(path), flags)?;
+    for (name, value) in PRAGMAS {
+        set(&conn, name, value)?;
+    }
+    if pragma(&conn, "application_id")? as i32 != APPLICATION_ID {
+        return Ok(false);
+    }
+    match file_id(&conn)? {
+        Some(id) if !ids.contains(&id) => {}
+        _ => return Ok(false),
+    }
+    // Cut off while the log was being taken in, its pages are old and new ones, and the id can be anything.
+    Ok(conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))? == "ok")
+}
+
+/// A name for SQLite that has it read the file as it is and nothing beside it: https://www.sqlite.org/uri.html.
+fn immutable(path: &Path) -> OsString {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri.into()
+}
+
+/// `None` for something that this program has not written.
+fn file_id(conn: &Connection) -> Result<Option<FileId>> {
+    let id = conn
+        .query_row("SELECT value FROM meta WHERE key = 'file'", [], |row| {
+            Ok(row.get_ref(0)?.as_str().map(FileId::parse)?)
+        })
+        .optional()?;
+    Ok(id.unwrap_or(Some(FileId::NONE)))
+}
+
 /// What another program has added can be more than the SQLite that is built in knows: a newer SQLite has more words. That is
 /// no damage, which has other messages.
 fn is_unknown_schema(error: &Error) -> bool {
@@ -269,10 +262,10 @@ fn foreign(path: &Path) -> Error {
 
 type Connected = (Connection, Option<&'static str>, State, Vec<Record>);
 
-fn connect(path: &Path, pages: u64, events: &mut Vec<Event>) -> Result<Connected> {
+fn connect(path: &Path, pages: u64, guard: &mut Guard, events: &mut Vec<Event>) -> Result<Connected> {
     let mut first = None;
     for file_system in FILE_SYSTEMS {
-        match connect_by(path, file_system, pages, events) {
+        match connect_by(path, file_system, pages, guard, events) {
             Ok((conn, state, records)) => {
                 if let Some(error) = first {
                     tell(events, format!("{error}: locking by other means ({})", file_system.unwrap_or("default")));
@@ -298,6 +291,7 @@ fn connect_by(
     path: &Path,
     file_system: Option<&'static str>,
     pages: u64,
+    guard: &mut Guard,
     events: &mut Vec<Event>,
 ) -> Result<(Connection, State, Vec<Record>)> {
     if file_system == Some("unix-dotfile") {
@@ -327,7 +321,7 @@ fn connect_by(
         set(&conn, name, value)?;
     }
     set(&conn, "max_page_count", &pages.min(u64::from(u32::MAX - 1)).to_string())?;
-    writable(&mut conn, version, events)?;
+    writable(&mut conn, version, guard, events)?;
     let state = State::load(&conn)?;
     let records = records(&conn, &state)?;
     conn.busy_timeout(BUSY)?;
@@ -357,7 +351,7 @@ pub(super) fn set(conn: &Connection, name: &str, value: &str) -> Result<()> {
 }
 
 /// Chooses a journal and proves it by writing: some file systems agree to a write-ahead log and fail at the first page.
-fn writable(conn: &mut Connection, version: i32, events: &mut Vec<Event>) -> Result<()> {
+fn writable(conn: &mut Connection, version: i32, guard: &mut Guard, events: &mut Vec<Event>) -> Result<()> {
     let mut first = None;
     for journal in JOURNALS {
         let tried = conn
@@ -365,7 +359,7 @@ fn writable(conn: &mut Connection, version: i32, events: &mut Vec<Event>) -> Res
             .map_err(Error::from)
             .and_then(|reply| {
                 if reply.eq_ignore_ascii_case(journal) {
-                    return migrate(conn, version);
+                    return migrate(conn, version, guard);
                 }
                 Err(Error::new(ErrorKind::Io, format!("journal_mode={journal} was answered with {reply}")))
             });
@@ -391,15 +385,45 @@ fn writable(conn: &mut Connection, version: i32, events: &mut Vec<Event>) -> Res
 }
 
 /// Brings the schema up to date. Writes something in any case.
-fn migrate(conn: &mut Connection, version: i32) -> Result<()> {
+fn migrate(conn: &mut Connection, version: i32, guard: &mut Guard) -> Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
         tx.execute_batch(step)?;
     }
-    set(&tx, "application_id", &APPLICATION_ID.to_string())?;
-    set(&tx, "user_version", &MIGRATIONS.len().to_string())?;
+    if version as usize != MIGRATIONS.len() {
+        // The first page with them: not written where it has them.
+        set(&tx, "application_id", &APPLICATION_ID.to_string())?;
+        set(&tx, "user_version", &MIGRATIONS.len().to_string())?;
+    }
     tx.execute("INSERT INTO meta VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", [])?;
-    Ok(tx.commit()?)
+    let id = renew_id(&tx, guard)?;
+    tx.commit()?;
+    if let Some(id) = id {
+        settle_id(conn, guard, id);
+    }
+    Ok(())
+}
+
+/// From here on every copy that was made before is another file. The guard has both ids before the file can have the new
+/// one: whenever the power goes, it speaks of the file that is found.
+fn renew_id(conn: &Connection, guard: &mut Guard) -> Result<Option<FileId>> {
+    let old = file_id(conn)?.unwrap_or(FileId::NONE);
+    let new: String = conn.query_row("SELECT hex(randomblob(8))", [], |row| row.get(0))?;
+    let new = FileId::parse(&new).filter(|new| guard.note(&[old, *new], true));
+    if let Some(id) = new {
+        put_mark(conn, "file", id.text())?;
+    }
+    Ok(new)
+}
+
+/// The log is taken in, so that the file has the new id without it too; then the guard forgets the old one, which copies
+/// may have. Until that has worked, either is taken.
+fn settle_id(conn: &Connection, guard: &mut Guard, id: FileId) {
+    let taken_in = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    if taken_in.is_ok_and(|blocked| blocked == 0) {
+        // Not synced: should a power cut bring the old content back, then both are right.
+        guard.note(&[id, id], false);
+    }
 }
 
 fn records(conn: &Connection, state: &State) -> Result<Vec<Record>> {
@@ -440,12 +464,7 @@ fn settings(conn: &Connection) -> Result<Map<String, String>> {
 
 /// Renames a damaged database, and what belongs to it so that the two can still be looked at together.
 fn set_aside(path: &Path, why: &Error, events: &mut Vec<Event>) -> Result<()> {
-    let mut unix = SystemClock.now().unix_ms.div_euclid(1000);
-    let mut aside = beside(path, &format!(".corrupt-{unix}"));
-    while aside.exists() {
-        unix += 1;
-        aside = beside(path, &format!(".corrupt-{unix}"));
-    }
+    let aside = unused(path, "corrupt");
     fs::rename(path, &aside).map_err(|cause| io_error(path, cause))?;
     for part in ["-wal", "-journal"] {
         let from = beside(path, part);
@@ -455,6 +474,18 @@ fn set_aside(path: &Path, why: &Error, events: &mut Vec<Event>) -> Result<()> {
     }
     tell(events, format!("the database was damaged ({why}): set aside as {}, starting afresh", aside.display()));
     Ok(())
+}
+
+/// A name beside it that says why and when, and that nothing has yet.
+fn unused(path: &Path, why: &str) -> PathBuf {
+    let mut unix = SystemClock.now().unix_ms.div_euclid(1000);
+    loop {
+        let name = beside(path, &format!(".{why}-{unix}"));
+        if !name.exists() {
+            return name;
+        }
+        unix += 1;
+    }
 }
 
 fn tell(events: &mut Vec<Event>, detail: String) {
@@ -494,9 +525,11 @@ fn private_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::Batch;
-    use crate::store::testing::{OPTIONS, Place, T};
+    use crate::store::testing::{OPTIONS, Place, Random, T};
 
     fn points(opened: &Opened) -> u64 {
         opened.store.reader().unwrap().facts().unwrap().samples
@@ -768,6 +801,305 @@ mod tests {
         assert_eq!(names(&place).iter().filter(|name| name.contains(".corrupt-")).count(), 3);
     }
 
+    /// Names, without what they all begin with, and contents.
+    type Files = BTreeMap<String, Vec<u8>>;
+
+    /// What a crash at this moment leaves.
+    fn files(place: &Place) -> Files {
+        let content = |name: String| {
+            let bytes = fs::read(place.path().join(&name)).unwrap();
+            (name.strip_prefix("net-pulse.db").unwrap().to_string(), bytes)
+        };
+        names(place).into_iter().map(content).collect()
+    }
+
+    fn laid(files: &Files) -> Place {
+        let place = Place::new();
+        files.iter().for_each(|(part, bytes)| fs::write(beside(&place.file(), part), bytes).unwrap());
+        place
+    }
+
+    /// Opens it and saves so many samples, one in each window of six hours, so that rows of all tables change.
+    fn saved(place: &Place, count: u64) -> Opened {
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let start = opened.newest.unwrap_or(T);
+        for at in 0..count {
+            let batch = Batch::steady(opened.next_seq + at, start + 21_600 * (at as i64 + 1), 1);
+            opened.save(&batch).unwrap();
+        }
+        opened
+    }
+
+    /// The files as they are when a program that has saved so many samples is killed.
+    fn killed(place: &Place, count: u64) -> Files {
+        let opened = saved(place, count);
+        let files = files(place);
+        assert!(files["-wal"].len() > 4_096, "the latest samples are in the log alone");
+        drop(opened);
+        files
+    }
+
+    /// Opens the files, expects so many samples and that nothing is told.
+    fn opens_with(files: &Files, expect: u64, what: &str) {
+        let place = laid(files);
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(opened.events.is_empty(), "{what}: {:?}", opened.events);
+        assert_eq!(points(&opened), expect, "{what}");
+    }
+
+    /// Opens the files, expects so many samples and that this log is set aside as it is, and told of.
+    fn opens_without(files: &Files, log: &str, expect: u64) {
+        let place = laid(files);
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let asides: Vec<String> = names(&place).into_iter().filter(|name| name.contains(".foreign-")).collect();
+        assert_eq!(asides.len(), 1, "{asides:?}");
+        assert!(asides[0].starts_with(&format!("net-pulse.db{log}.foreign-")), "{asides:?}");
+        assert_eq!(fs::read(place.path().join(&asides[0])).unwrap(), files[log]);
+        assert_eq!(opened.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Storage]);
+        assert!(opened.events[0].detail.contains(&asides[0]), "{:?}", opened.events);
+        assert_eq!(points(&opened), expect);
+        drop(opened);
+        // From here on it is a file with a log of its own.
+        let mut files = killed(&place, 2);
+        files.remove(&asides[0]["net-pulse.db".len()..]);
+        opens_with(&files, expect + 2, "after a kill");
+    }
+
+    fn copied(opened: &Opened) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        opened.store.reader().unwrap().copier().copy(None).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_log_of_the_file_that_a_copy_was_put_in_place_of_is_set_aside() {
+        let place = Place::new();
+        drop(saved(&place, 3));
+        let cold = fs::read(place.file()).unwrap();
+        drop(saved(&place, 2));
+        let later = fs::read(place.file()).unwrap();
+        let opened = saved(&place, 1);
+        let warm = copied(&opened);
+        drop(opened);
+        // Of the run that is killed, too: its ids differ from its original's and from each other's.
+        let opened = saved(&place, 4);
+        let (one, other) = (copied(&opened), copied(&opened));
+        assert_ne!(one, other);
+        drop(opened);
+        let last = fs::read(place.file()).unwrap();
+        let crash = killed(&place, 5);
+        opens_with(&crash, 15, "as it was");
+        for (copy, expect) in [(cold, 3), (later, 5), (warm, 6), (one, 10), (other, 10), (last, 10)] {
+            let mut files = crash.clone();
+            files.insert(String::new(), copy);
+            opens_without(&files, "-wal", expect);
+        }
+    }
+
+    /// A copy from before files had ids, and one that never was beside this guard.
+    #[test]
+    fn a_log_beside_a_copy_from_elsewhere_is_set_aside() {
+        let place = Place::new();
+        let crash = killed(&place, 5);
+        let other = Place::new();
+        drop(saved(&other, 2));
+        let mut files = crash.clone();
+        files.insert(String::new(), fs::read(other.file()).unwrap());
+        opens_without(&files, "-wal", 2);
+        Connection::open(other.file()).unwrap().execute("DELETE FROM meta WHERE key = 'file'", []).unwrap();
+        files.insert(String::new(), fs::read(other.file()).unwrap());
+        opens_without(&files, "-wal", 2);
+    }
+
+    /// In the middle of a transaction without a write-ahead log.
+    fn with_a_hot_journal(place: &Place) -> Files {
+        let conn = Connection::open(place.file()).unwrap();
+        conn.execute_batch(
+            "PRAGMA journal_mode=TRUNCATE; PRAGMA cache_size=1; BEGIN IMMEDIATE; UPDATE sample SET n = 1000;
+             CREATE TABLE filler (x); INSERT INTO filler VALUES (zeroblob(100000));",
+        )
+        .unwrap();
+        let files = files(place);
+        assert!(files["-journal"].len() > 4_096, "it is on its way to the disk");
+        files
+    }
+
+    #[test]
+    fn a_hot_journal_is_rolled_back_into_its_own_file_only() {
+        let place = Place::new();
+        drop(saved(&place, 3));
+        let cold = fs::read(place.file()).unwrap();
+        drop(saved(&place, 4));
+        let mut files = with_a_hot_journal(&place);
+        opens_with(&files, 7, "as it was");
+        files.insert(String::new(), cold);
+        opens_without(&files, "-journal", 3);
+        // Both kinds, whatever has left them.
+        let journal = files.insert("-wal".into(), vec![0x5a; 9_000]).or(files.get("-journal").cloned()).unwrap();
+        let place = laid(&files);
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        assert_eq!((points(&opened), opened.events.len()), (3, 2));
+        let aside = |part: &str| {
+            let name = names(&place).into_iter().find(|name| name.contains(&format!("{part}.foreign-"))).unwrap();
+            fs::read(place.path().join(name)).unwrap()
+        };
+        assert!(aside("-journal") == journal && aside("-wal") == files["-wal"]);
+    }
+
+    #[test]
+    fn a_log_is_kept_where_the_guard_does_not_know_the_file() {
+        let place = Place::new();
+        let mut files = killed(&place, 5);
+        // Of an older version, removed, smashed.
+        let half = files[".guard"][..60].to_vec();
+        for guard in [&b"net-pulse\n"[..], b"", &[0x5a; 78], &[0; 78], &half] {
+            files.insert(".guard".into(), guard.to_vec());
+            opens_with(&files, 5, "another guard");
+        }
+        files.remove(".guard");
+        opens_with(&files, 5, "no guard");
+        // An older version has opened it meanwhile, and was killed.
+        let place = Place::new();
+        drop(saved(&place, 2));
+        let guard = Guard::take(&place.file()).unwrap();
+        let conn = connection(&place.file(), None, HANDOVER).unwrap();
+        conn.execute_batch("UPDATE meta SET value = value + 1 WHERE key = 'opened'").unwrap();
+        opens_with(&files_without_lock(&place), 2, "an older version");
+        drop((guard, conn));
+    }
+
+    fn files_without_lock(place: &Place) -> Files {
+        let mut files = files(place);
+        files.remove("-shm");
+        assert!(files["-wal"].len() > 4_096);
+        files
+    }
+
+    /// The first `from` bytes of one file, and what the other has behind them.
+    fn torn(new: &[u8], old: &[u8], at: usize) -> Vec<u8> {
+        [&new[..at], old.get(at..).unwrap_or_default()].concat()
+    }
+
+    /// What a power cut may leave of a file whose pages are being written: sectors in order, and pages in no order.
+    fn each_torn(new: &[u8], old: &[u8], mut each: impl FnMut(Vec<u8>)) {
+        (0..=new.len()).step_by(512).for_each(|at| each(torn(new, old, at)));
+        let mut random = Random(88_172_645_463_325_252);
+        for _ in 0..100 {
+            let mut bytes = old.to_vec();
+            for (at, page) in new.chunks(4_096).enumerate().filter(|_| random.below(2) == 0) {
+                bytes.resize(bytes.len().max(4_096 * at + page.len()), 0);
+                bytes[4_096 * at..][..page.len()].copy_from_slice(page);
+            }
+            each(bytes);
+        }
+    }
+
+    #[test]
+    fn e40_a_log_that_was_being_taken_in_is_kept() {
+        let place = Place::new();
+        drop(saved(&place, 3));
+        let opened = saved(&place, 5);
+        let mut files = files(&place);
+        let old = files[""].clone();
+        opened.store.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+        let new = fs::read(place.file()).unwrap();
+        drop(opened);
+        assert_ne!(old, new);
+        each_torn(&new, &old, |bytes| {
+            files.insert(String::new(), bytes);
+            opens_with(&files, 8, "torn");
+        });
+    }
+
+    /// The id, the log and the guard change one after the other while a killed program's database is opened. After each
+    /// step, and within it, what is there belongs together.
+    #[test]
+    fn e40_whenever_the_power_goes_at_an_opening_the_log_is_kept() {
+        let place = Place::new();
+        drop(saved(&place, 3));
+        let mut stages = vec![("killed", killed(&place, 5))];
+        let place = laid(&stages[0].1);
+        {
+            let mut guard = Guard::take(&place.file()).unwrap();
+            let mut conn = connection(&place.file(), Some("unix-excl"), HANDOVER).unwrap();
+            WRITER_PRAGMAS.iter().for_each(|(name, value)| set(&conn, name, value).unwrap());
+            set(&conn, "journal_mode", "wal").unwrap();
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+            let id = renew_id(&tx, &mut guard).unwrap().unwrap();
+            stages.push(("the guard has both ids", files(&place)));
+            tx.commit().unwrap();
+            stages.push(("the log has the new id", files(&place)));
+            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+            stages.push(("the file has the new id", files(&place)));
+            settle_id(&conn, &mut guard, id);
+            stages.push(("the guard has the new id alone", files(&place)));
+        }
+        let part = |stage: usize, part: &str| stages[stage].1[part].clone();
+        assert!(part(0, ".guard") != part(1, ".guard") && part(1, ".guard") != part(4, ".guard"));
+        assert!(part(2, "") != part(3, "") && part(4, "-wal").is_empty());
+        for (what, files) in &stages {
+            opens_with(files, 8, what);
+        }
+        // The guard is synced before the transaction begins to be written: what is cut off then is found with either log.
+        let mut files = stages[1].1.clone();
+        for at in (0..=part(2, "-wal").len()).step_by(512) {
+            files.insert("-wal".into(), torn(&part(2, "-wal"), &part(1, "-wal"), at));
+            opens_with(&files, 8, "within the log");
+        }
+        let mut files = stages[0].1.clone();
+        for at in 0..=part(1, ".guard").len() {
+            files.insert(".guard".into(), torn(&part(1, ".guard"), &part(0, ".guard"), at));
+            opens_with(&files, 8, "within the first write of the guard");
+        }
+        // The log is taken in, and kept until the file is synced.
+        let mut files = stages[2].1.clone();
+        each_torn(&part(3, ""), &part(2, ""), |bytes| {
+            files.insert(String::new(), bytes);
+            opens_with(&files, 8, "within the file");
+        });
+        // Cutting off the log and the last write of the guard are not synced: any of it may be there.
+        let mut files = stages[4].1.clone();
+        for log in [part(3, "-wal"), Vec::new()] {
+            files.insert("-wal".into(), log);
+            for at in 0..=part(4, ".guard").len() {
+                files.insert(".guard".into(), torn(&part(4, ".guard"), &part(3, ".guard"), at));
+                opens_with(&files, 8, "within the last write of the guard");
+            }
+        }
+    }
+
+    /// Where the guard cannot be written to, the file keeps its id, and everything is as it was.
+    #[test]
+    fn a_guard_that_takes_nothing_changes_no_id() {
+        let place = Place::new();
+        drop(saved(&place, 3));
+        let id = |place: &Place| file_id(&Connection::open(place.file()).unwrap()).unwrap().unwrap();
+        let (before, file) = (id(&place), fs::read(beside(&place.file(), ".guard")).unwrap());
+        let mut events = Vec::new();
+        let mut guard = Guard::that_takes_nothing(&place.file());
+        drop(connect_by(&place.file(), None, 1_000, &mut guard, &mut events).unwrap());
+        drop(guard);
+        assert_eq!((id(&place), events.len()), (before, 0));
+        assert_eq!(fs::read(beside(&place.file(), ".guard")).unwrap(), file);
+        opens_with(&killed(&place, 2), 5, "after it");
+        assert_ne!(id(&place), before);
+    }
+
+    /// Any name, read by SQLite as an URI.
+    #[test]
+    fn a_database_of_any_name_is_read_alone() {
+        let place = Place::new();
+        let directory = place.path().join("50% of a?b#c&d=e ü");
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("net pulse+%41.db");
+        drop(Store::open(&path, &OPTIONS).unwrap());
+        let ids = *Guard::take(&path).unwrap().ids().unwrap();
+        assert_eq!(ids[0], ids[1]);
+        assert!(!is_other_file(&path, &ids).unwrap());
+        assert!(is_other_file(&path, &[FileId::NONE; 2]).unwrap());
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 2, "nothing is made beside it");
+    }
+
     /// `unix-dotfile` has no write-ahead log: the real thing refuses, and the other journal takes over.
     #[test]
     #[cfg(unix)]
@@ -776,12 +1108,12 @@ mod tests {
         let mut events = Vec::new();
         // What a power cut leaves of its lock.
         fs::create_dir(beside(&place.file(), ".lock")).unwrap();
-        let (conn, state, _) = connect_by(&place.file(), Some("unix-dotfile"), 1_000, &mut events).unwrap();
+        let mut guard = Guard::take(&place.file()).unwrap();
+        let (conn, state, _) = connect_by(&place.file(), Some("unix-dotfile"), 1_000, &mut guard, &mut events).unwrap();
         assert_eq!(events.len(), 1);
         assert!(events[0].detail.contains("no write-ahead log"), "{events:?}");
         let journal: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(journal, "truncate");
-        let guard = Arc::new(Guard::take(&place.file()).unwrap());
         let mut store = Store {
             path: place.file(),
             file_system: Some("unix-dotfile"),
@@ -791,7 +1123,7 @@ mod tests {
             kept: None,
             doubtful: false,
             room: 1,
-            guard,
+            guard: Arc::new(guard),
         };
         let reader = store.reader().unwrap();
         for at in 0..5 {

@@ -163,25 +163,25 @@ impl Reader {
 
     pub(super) fn level(
         &self,
-        level: Resolution,
+        asked: Resolution,
         iface: IfaceId,
-        (from, to): (i64, i64),
+        range: (i64, i64),
         zone: &Zone,
         unsaved: &Unsaved,
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
-        // Far enough from the ends of i64 for everything that is added below.
-        let (from, to) = (from.max(0), to.min(i64::MAX / 4));
-        if from >= to {
-            return Ok(());
-        }
         let tx = self.conn.unchecked_transaction()?;
-        match level {
-            Resolution::Sample => each_sample(&tx, iface, from, to, unsaved, each),
-            Resolution::FiveMinutes => each_of_rows(&tx, &FIVE_MINUTES, iface, from, to, unsaved, each),
-            Resolution::Hour => each_of_rows(&tx, &HOURS, iface, from, to, unsaved, each),
-            Resolution::Day => each_day(&tx, iface, from, to, zone, unsaved, each),
-        }
+        level(Some(&tx), asked, iface, range, zone, unsaved, each)
+    }
+
+    pub(super) fn following(&self, asked: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
+        let tx = self.conn.unchecked_transaction()?;
+        following(Some(&tx), asked, from, unsaved)
+    }
+
+    pub(super) fn day_of_all(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<Map<IfaceId, Counters>> {
+        let tx = self.conn.unchecked_transaction()?;
+        day_of_all(Some(&tx), unix, zone, unsaved)
     }
 
     /// There are a thousand at the most: they are looked at one by one.
@@ -237,11 +237,20 @@ impl Reader {
         }
         let first: Option<i64> = tx.query_row("SELECT min(first) FROM sample", [], |row| row.get(0))?;
         let Some(first) = first else { return Ok(None) };
-        // Nothing but the open window yet: its first sample began before its tick.
         let bytes: Vec<u8> = tx.query_row("SELECT data FROM sample WHERE first = ?1", [first], |row| row.get(0))?;
         let packed = Packed::open(&bytes)?;
         let mut samples = Samples::default();
         samples.open(&packed)?;
+        let closed: bool = tx.query_row("SELECT EXISTS (SELECT 1 FROM five_minutes)", [], |row| row.get(0))?;
+        if asked == Resolution::Sample && closed {
+            // Older ones may have been thrown away: that one interface's sample goes far back says nothing of the others.
+            let mut begin = None;
+            samples.some(&packed, None, 0..1, &mut |moment, sample| {
+                begin = begin.max(Some(fold::range(moment.unix, sample).0));
+            })?;
+            return Ok(Some(begin.unwrap_or(first).max(first - LOOK_AHEAD_S)));
+        }
+        // Nothing but the open window yet: its first sample began before its tick.
         let mut begin = first;
         samples.some(&packed, None, 0..packed.rows, &mut |moment, sample| {
             begin = begin.min(fold::range(moment.unix, sample).0);
@@ -253,77 +262,6 @@ impl Reader {
         }))
     }
 
-    /// Not after the first bucket of a level that ends behind `from`, and not long before it.
-    pub(super) fn following(&self, asked: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
-        let tx = self.conn.unchecked_transaction()?;
-        let (sql, edge) = match asked {
-            Resolution::Hour => ("SELECT min(start) FROM hour WHERE start > ?1", from - HOURS.row_s),
-            Resolution::Day => ("SELECT min(start) FROM day WHERE until > ?1", from),
-            _ => ("SELECT min(start) FROM five_minutes WHERE start > ?1", from - FIVE_MINUTES.row_s),
-        };
-        let stored: Option<i64> = tx.query_row(sql, [edge], |row| row.get(0))?;
-        let open = State::marks(&tx)?.window.filter(|window| window + WINDOW_S > from);
-        let mut first = stored.into_iter().chain(open).min();
-        each_unsaved(unsaved, 0, &mut |_, unix, sample| {
-            let (start, end) = fold::range(unix, sample);
-            if end > from {
-                first = Some(first.map_or(start, |first| first.min(start)));
-            }
-        });
-        // Local days begin before what they hold.
-        Ok(first.map(|first| first - Days::AROUND_S))
-    }
-
-    /// All interfaces in one walk: each by itself would unpack the open window as many times.
-    pub(super) fn day_of_all(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<Map<IfaceId, Counters>> {
-        let tx = self.conn.unchecked_transaction()?;
-        let marks = State::marks(&tx)?;
-        let mut days = Days::load(&tx, unix, unix)?;
-        // As in `each_day`: the zone was changed a moment ago.
-        let mut again = None;
-        if marks.zone.as_deref() != Some(zone.name()) {
-            if let Some((start, until, _)) = open_day(&tx, newest_time(&tx, &marks)?)? {
-                days.forget(start);
-                again = Some((start, until));
-            }
-        }
-        let (start, until) = days.of(unix, zone);
-        let mut sums: Map<IfaceId, Counters> = Map::new();
-        let mut add = |iface: IfaceId, at: i64, cell: &Cell| {
-            if at >= start && at < until {
-                sums.entry(iface).or_default().add(&cell.sum);
-            }
-        };
-        let row: Option<Vec<u8>> = tx
-            .prepare_cached("SELECT data FROM day WHERE start = ?1 AND until = ?2")?
-            .query_row([start, until], |row| row.get(0))
-            .optional()?;
-        if let Some((from, to)) = again {
-            each_cell(&tx, None, from, to, &mut add)?;
-        }
-        if let Some(bytes) = row.filter(|_| again != Some((start, until))) {
-            unpack_cells(&bytes, until - start, None, &mut Columns::default(), &mut |iface, _, cell| {
-                add(iface, start, cell)
-            })?;
-        }
-        let range = (fold::floor(start, CELL_S), fold::floor(until + CELL_S - 1, CELL_S));
-        if let Some(window) = marks.window {
-            let (from, to) = (range.0.max(window), range.1.min(window + WINDOW_S));
-            each_block(&tx, window, &mut |_, packed, samples| {
-                samples.open(packed)?;
-                samples.some(packed, None, 0..packed.rows, &mut |moment, sample| {
-                    if moment.seq >= marks.since {
-                        fold::pieces(moment.unix, sample, from, to, &mut |at, cell| add(sample.iface, at, cell));
-                    }
-                })
-            })?;
-        }
-        each_unsaved(unsaved, newest_seq(&tx)?, &mut |_, unix, sample| {
-            fold::pieces(unix, sample, range.0, range.1, &mut |at, cell| add(sample.iface, at, cell));
-        });
-        Ok(sums)
-    }
-
     pub(super) fn count_facts(&self) -> Result<Facts> {
         let tx = self.conn.unchecked_transaction()?;
         let one = |sql: &str| -> Result<u64> { Ok(tx.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64) };
@@ -333,6 +271,121 @@ impl Reader {
             size_bytes: one("PRAGMA page_count")? * one("PRAGMA page_size")?,
         })
     }
+}
+
+// What follows tells of buckets, with a transaction or of memory alone. It is the same code for both, so that a history
+// that is not on disk yet is told as it will be later.
+
+fn marks(conn: Option<&Connection>) -> Result<State> {
+    conn.map_or_else(|| Ok(State::default()), State::marks)
+}
+
+pub(super) fn level(
+    conn: Option<&Connection>,
+    level: Resolution,
+    iface: IfaceId,
+    (from, to): (i64, i64),
+    zone: &Zone,
+    unsaved: &Unsaved,
+    each: &mut dyn FnMut(&Bucket),
+) -> Result<()> {
+    // Far enough from the ends of i64 for everything that is added below.
+    let (from, to) = (from.max(0), to.min(i64::MAX / 4));
+    if from >= to {
+        return Ok(());
+    }
+    match level {
+        Resolution::Sample => each_sample(conn, iface, from, to, unsaved, each),
+        Resolution::FiveMinutes => each_of_rows(conn, &FIVE_MINUTES, iface, from, to, unsaved, each),
+        Resolution::Hour => each_of_rows(conn, &HOURS, iface, from, to, unsaved, each),
+        Resolution::Day => each_day(conn, iface, from, to, zone, unsaved, each),
+    }
+}
+
+/// Not after the first bucket of a level that ends behind `from`, and not long before it.
+pub(super) fn following(
+    conn: Option<&Connection>,
+    asked: Resolution,
+    from: i64,
+    unsaved: &Unsaved,
+) -> Result<Option<i64>> {
+    let mut first = None;
+    let mut find = |start: i64| first = Some(first.map_or(start, |first: i64| first.min(start)));
+    if let Some(conn) = conn {
+        let (sql, edge) = match asked {
+            Resolution::Hour => ("SELECT min(start) FROM hour WHERE start > ?1", from - HOURS.row_s),
+            Resolution::Day => ("SELECT min(start) FROM day WHERE until > ?1", from),
+            _ => ("SELECT min(start) FROM five_minutes WHERE start > ?1", from - FIVE_MINUTES.row_s),
+        };
+        let stored: Option<i64> = conn.query_row(sql, [edge], |row| row.get(0))?;
+        stored.into_iter().for_each(&mut find);
+    }
+    // What its samples have put before it is in rows already.
+    marks(conn)?.window.into_iter().filter(|window| window + WINDOW_S > from).for_each(&mut find);
+    each_unsaved(unsaved, 0, &mut |_, unix, sample| {
+        let (start, end) = fold::range(unix, sample);
+        if end > from {
+            find(start);
+        }
+    });
+    // Local days begin before what they hold.
+    Ok(first.map(|first| first - Days::AROUND_S))
+}
+
+/// All interfaces in one walk: each by itself would unpack the open window as many times.
+pub(super) fn day_of_all(
+    conn: Option<&Connection>,
+    unix: i64,
+    zone: &Zone,
+    unsaved: &Unsaved,
+) -> Result<Map<IfaceId, Counters>> {
+    let marks = marks(conn)?;
+    let mut days = Days::load(conn, unix, unix)?;
+    // As in `each_day`: the zone was changed a moment ago.
+    let mut again = None;
+    if let Some(conn) = conn.filter(|_| marks.zone.as_deref() != Some(zone.name())) {
+        if let Some((start, until, _)) = open_day(conn, newest_time(conn, &marks)?)? {
+            days.forget(start);
+            again = Some((start, until));
+        }
+    }
+    let (start, until) = days.of(unix, zone);
+    let mut sums: Map<IfaceId, Counters> = Map::new();
+    let mut add = |iface: IfaceId, at: i64, cell: &Cell| {
+        if at >= start && at < until {
+            sums.entry(iface).or_default().add(&cell.sum);
+        }
+    };
+    let range = (fold::floor(start, CELL_S), fold::floor(until + CELL_S - 1, CELL_S));
+    if let Some(conn) = conn {
+        let row: Option<Vec<u8>> = conn
+            .prepare_cached("SELECT data FROM day WHERE start = ?1 AND until = ?2")?
+            .query_row([start, until], |row| row.get(0))
+            .optional()?;
+        if let Some((from, to)) = again {
+            each_cell(conn, None, from, to, &mut add)?;
+        }
+        if let Some(bytes) = row.filter(|_| again != Some((start, until))) {
+            unpack_cells(&bytes, until - start, None, &mut Columns::default(), &mut |iface, _, cell| {
+                add(iface, start, cell)
+            })?;
+        }
+        if let Some(window) = marks.window {
+            let (from, to) = (range.0.max(window), range.1.min(window + WINDOW_S));
+            each_block(conn, window, &mut |_, packed, samples| {
+                samples.open(packed)?;
+                samples.some(packed, None, 0..packed.rows, &mut |moment, sample| {
+                    if moment.seq >= marks.since {
+                        fold::pieces(moment.unix, sample, from, to, &mut |at, cell| add(sample.iface, at, cell));
+                    }
+                })
+            })?;
+        }
+    }
+    each_unsaved(unsaved, newest_seq(conn)?, &mut |_, unix, sample| {
+        fold::pieces(unix, sample, range.0, range.1, &mut |at, cell| add(sample.iface, at, cell));
+    });
+    Ok(sums)
 }
 
 /// Points in descending order, with the first ones left out.
@@ -425,9 +478,9 @@ fn unpack(
 }
 
 /// The number of the newest tick on disk.
-fn newest_seq(conn: &Connection) -> Result<u64> {
-    let marks = State::marks(conn)?;
-    let Some(window) = marks.window else { return Ok(0) };
+fn newest_seq(conn: Option<&Connection>) -> Result<u64> {
+    let marks = marks(conn)?;
+    let (Some(conn), Some(window)) = (conn, marks.window) else { return Ok(0) };
     let newest: Option<i64> = conn
         .prepare_cached("SELECT max(seq) FROM sample WHERE first > ?1 AND first <= ?2")?
         .query_row([window, window + WINDOW_S], |row| row.get(0))?;
@@ -478,7 +531,7 @@ fn pending<'a>(conn: &Connection, filter: &Filter, unsaved: &'a Unsaved) -> Resu
     if unsaved.iter().all(|batch| batch.is_empty()) {
         return Ok(all);
     }
-    each_unsaved(unsaved, newest_seq(conn)?, &mut |seq, unix, sample| {
+    each_unsaved(unsaved, newest_seq(Some(conn))?, &mut |seq, unix, sample| {
         let pending = Pending { unix, seq, sample };
         if filter.takes(&Point { seq, unix, sample: *sample }) {
             all.push(pending);
@@ -490,13 +543,14 @@ fn pending<'a>(conn: &Connection, filter: &Filter, unsaved: &'a Unsaved) -> Resu
 
 /// Samples as buckets, in order but for a clock that was set back.
 fn each_sample(
-    conn: &Connection,
+    conn: Option<&Connection>,
     iface: IfaceId,
     from: i64,
     to: i64,
     unsaved: &Unsaved,
     each: &mut dyn FnMut(&Bucket),
 ) -> Result<()> {
+    // One that ends after the range is the last that begins in it: the next one begins there.
     let mut past_end = false;
     let mut add = |unix: i64, sample: &Sample| {
         let (start, end) = fold::range(unix, sample);
@@ -506,25 +560,16 @@ fn each_sample(
         }
         past_end
     };
-    let mut samples = Samples::default();
-    let mut statement = conn.prepare_cached(
-        "SELECT first, data FROM sample WHERE first > ?1 AND first <= ?2 AND last > ?3 ORDER BY first",
-    )?;
-    let mut blocks = statement.query([key_reaching(from), to + LOOK_AHEAD_S, from])?;
-    while let Some(block) = blocks.next()? {
-        let bytes = block.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        let mut past_end = false;
-        let read = Packed::open(bytes).and_then(|packed| {
-            samples.open(&packed)?;
-            samples.some(&packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
-                past_end = add(moment.unix, sample);
-            })
-        });
-        if let Err(error) = read {
-            log::error!("samples around {} are passed over: {error}", block.get::<_, i64>(0)?);
-        }
-        if past_end {
-            break;
+    if let Some(conn) = conn {
+        let near = to + LOOK_AHEAD_S;
+        let mut over = each_block_between(conn, iface, (key_reaching(from), near), from, &mut add)?;
+        if !over {
+            // A gap is as long as it likes. Without one, the interface was not there any more.
+            let cell = fold::floor(to, CELL_S);
+            each_of_rows(Some(conn), &FIVE_MINUTES, iface, cell, cell + CELL_S, &[], &mut |_| over = true)?;
+            if over {
+                each_block_between(conn, iface, (near, i64::MAX), from, &mut add)?;
+            }
         }
     }
     each_unsaved(unsaved, newest_seq(conn)?, &mut |_, unix, sample| {
@@ -533,6 +578,39 @@ fn each_sample(
         }
     });
     Ok(())
+}
+
+/// Hands over the samples of one interface in blocks whose keys lie in `(after, up_to]`, until `add` says that it has
+/// enough. Says whether it did.
+fn each_block_between(
+    conn: &Connection,
+    iface: IfaceId,
+    (after, up_to): (i64, i64),
+    from: i64,
+    add: &mut dyn FnMut(i64, &Sample) -> bool,
+) -> Result<bool> {
+    let mut samples = Samples::default();
+    let mut statement = conn.prepare_cached(
+        "SELECT first, data FROM sample WHERE first > ?1 AND first <= ?2 AND last > ?3 ORDER BY first",
+    )?;
+    let mut blocks = statement.query([after, up_to, from])?;
+    let mut enough = false;
+    while let Some(block) = blocks.next()? {
+        let bytes = block.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+        let read = Packed::open(bytes).and_then(|packed| {
+            samples.open(&packed)?;
+            samples.some(&packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
+                enough = add(moment.unix, sample);
+            })
+        });
+        if let Err(error) = read {
+            log::error!("samples around {} are passed over: {error}", block.get::<_, i64>(0)?);
+        }
+        if enough {
+            break;
+        }
+    }
+    Ok(enough)
 }
 
 /// What no row of a coarser level has yet of one interface.
@@ -550,7 +628,7 @@ struct Recent<'a> {
 impl<'a> Recent<'a> {
     /// `from` and `to` must be borders of cells.
     fn read(
-        conn: &Connection,
+        conn: Option<&Connection>,
         marks: &State,
         iface: IfaceId,
         (from, to): (i64, i64),
@@ -558,10 +636,10 @@ impl<'a> Recent<'a> {
     ) -> Result<Recent<'a>> {
         let seq = marks.since.saturating_sub(1);
         let mut recent = Recent { iface, unsaved, seq, newest: None, open: Map::new() };
-        let Some(window) = marks.window else { return Ok(recent) };
+        let (Some(conn), Some(window)) = (conn, marks.window) else { return Ok(recent) };
         let (from, to) = (from.max(window), to.min(window + WINDOW_S));
         if from >= to {
-            recent.seq = newest_seq(conn)?;
+            recent.seq = newest_seq(Some(conn))?;
             return Ok(recent);
         }
         each_block(conn, window, &mut |seq, packed, samples| {
@@ -609,7 +687,7 @@ impl<'a> Recent<'a> {
 
 /// Buckets of a level whose rows and cells have one length each, row by row.
 fn each_of_rows(
-    conn: &Connection,
+    conn: Option<&Connection>,
     level: &Level,
     iface: IfaceId,
     from: i64,
@@ -619,7 +697,7 @@ fn each_of_rows(
 ) -> Result<()> {
     let from = fold::floor(from, level.cell_s);
     let to = fold::floor(to + level.cell_s - 1, level.cell_s);
-    let recent = Recent::read(conn, &State::marks(conn)?, iface, (from, to), unsaved)?;
+    let recent = Recent::read(conn, &marks(conn)?, iface, (from, to), unsaved)?;
     let mut fresh = Set::new();
     recent.each_range(&mut |start, end| {
         let mut at = fold::floor(start.max(from), level.row_s);
@@ -647,20 +725,22 @@ fn each_of_rows(
             }
         }
     };
-    let mut columns = Columns::default();
-    let mut statement = conn.prepare_cached(level.range)?;
-    let mut rows = statement.query([fold::floor(from, level.row_s), to])?;
-    while let Some(stored) = rows.next()? {
-        let start: i64 = stored.get(0)?;
-        fresh.drain_below(&start).for_each(|first| tell(first, &mut row, true));
-        let bytes = stored.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
-        let read = unpack_cells(bytes, level.cell_s, Some(iface), &mut columns, &mut |_, at, cell| {
-            row.push((at, *cell));
-        });
-        if let Err(error) = read {
-            log::error!("history around {start} is passed over: {error}");
+    if let Some(conn) = conn {
+        let mut columns = Columns::default();
+        let mut statement = conn.prepare_cached(level.range)?;
+        let mut rows = statement.query([fold::floor(from, level.row_s), to])?;
+        while let Some(stored) = rows.next()? {
+            let start: i64 = stored.get(0)?;
+            fresh.drain_below(&start).for_each(|first| tell(first, &mut row, true));
+            let bytes = stored.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+            let read = unpack_cells(bytes, level.cell_s, Some(iface), &mut columns, &mut |_, at, cell| {
+                row.push((at, *cell));
+            });
+            if let Err(error) = read {
+                log::error!("history around {start} is passed over: {error}");
+            }
+            tell(start, &mut row, fresh.remove(&start));
         }
-        tell(start, &mut row, fresh.remove(&start));
     }
     for start in fresh {
         tell(start, &mut row, true);
@@ -669,7 +749,7 @@ fn each_of_rows(
 }
 
 fn each_day(
-    conn: &Connection,
+    conn: Option<&Connection>,
     iface: IfaceId,
     from: i64,
     to: i64,
@@ -677,7 +757,7 @@ fn each_day(
     unsaved: &Unsaved,
     each: &mut dyn FnMut(&Bucket),
 ) -> Result<()> {
-    let marks = State::marks(conn)?;
+    let marks = marks(conn)?;
     // The days at the ends of the range reach beyond it.
     let range = (fold::floor(from - Days::AROUND_S, CELL_S), fold::floor(to + Days::AROUND_S, CELL_S));
     let recent = Recent::read(conn, &marks, iface, range, unsaved)?;
@@ -692,7 +772,7 @@ fn each_day(
 
     // The zone was changed a moment ago: the writer will cut the day anew with its next flush, readers do so now.
     let mut again = None;
-    if marks.zone.as_deref() != Some(zone.name()) {
+    if let Some(conn) = conn.filter(|_| marks.zone.as_deref() != Some(zone.name())) {
         if let Some((start, until, _)) = open_day(conn, recent.newest)? {
             again = Some((start, until));
             let (first, last) = reach.unwrap_or((start, until));
@@ -708,7 +788,7 @@ fn each_day(
         }
         let mut add = |at: i64, cell: &Cell| sums.entry(days.of(at, zone)).or_default().add(cell);
         recent.each_cell(range.0, range.1, &mut add);
-        if let Some((start, until)) = again {
+        if let (Some(conn), Some((start, until))) = (conn, again) {
             each_cell(conn, Some(iface), start, until, &mut |_, at, cell| add(at, cell))?;
         }
     }
@@ -718,26 +798,28 @@ fn each_day(
             each(&cell.bucket(start, until));
         }
     };
-    let mut columns = Columns::default();
-    let mut statement =
-        conn.prepare_cached("SELECT start, until, data FROM day WHERE start > ?1 AND start < ?2 ORDER BY start")?;
-    let mut rows = statement.query([range.0, range.1])?;
-    while let Some(row) = rows.next()? {
-        let day: (i64, i64) = (row.get(0)?, row.get(1)?);
-        if again == Some(day) {
-            continue;
-        }
-        sums.drain_below(&day).for_each(|(day, cell)| tell(day, &cell));
-        let mut sum = sums.remove(&day);
-        let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        let read = unpack_cells(bytes, day.1 - day.0, Some(iface), &mut columns, &mut |_, _, cell| {
-            sum.get_or_insert_default().add(cell);
-        });
-        if let Err(error) = read {
-            log::error!("the day from {} is passed over: {error}", day.0);
-        }
-        if let Some(cell) = sum {
-            tell(day, &cell);
+    if let Some(conn) = conn {
+        let mut columns = Columns::default();
+        let mut statement =
+            conn.prepare_cached("SELECT start, until, data FROM day WHERE start > ?1 AND start < ?2 ORDER BY start")?;
+        let mut rows = statement.query([range.0, range.1])?;
+        while let Some(row) = rows.next()? {
+            let day: (i64, i64) = (row.get(0)?, row.get(1)?);
+            if again == Some(day) {
+                continue;
+            }
+            sums.drain_below(&day).for_each(|(day, cell)| tell(day, &cell));
+            let mut sum = sums.remove(&day);
+            let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            let read = unpack_cells(bytes, day.1 - day.0, Some(iface), &mut columns, &mut |_, _, cell| {
+                sum.get_or_insert_default().add(cell);
+            });
+            if let Err(error) = read {
+                log::error!("the day from {} is passed over: {error}", day.0);
+            }
+            if let Some(cell) = sum {
+                tell(day, &cell);
+            }
         }
     }
     sums.iter().for_each(|(day, cell)| tell(*day, cell));
@@ -865,6 +947,31 @@ mod tests {
         let unsaved = check(&[Arc::new(gap.clone())]);
         opened.save(&gap).unwrap();
         assert!(check(&[]) == unsaved);
+    }
+
+    /// What could not be saved for long was made one sample; it is found from anywhere in its time.
+    #[test]
+    fn a_range_within_one_long_sample_has_it() {
+        let place = Place::new();
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let reader = opened.store.reader().unwrap();
+        let hours = 20;
+        opened.save(&Batch::steady(1, T + 30, 120)).unwrap();
+        let mut long = Batch::default();
+        long.tick(121, T + 3_600 * (hours + 1), 3_600_000 * hours as u64, &[(1, 72_000), (2, 5)]);
+        opened.save(&long).unwrap();
+        // The other one is gone from here on.
+        opened.save(&Batch::steady(122, T + 3_600 * (hours + 1) + 30, 500)).unwrap();
+        for hour in 0..hours + 3 {
+            let at = T + 3_600 * hour + 600;
+            let spans = |iface: IfaceId| -> Vec<i64> {
+                let buckets = reader.buckets(Resolution::Sample, iface, at, at + 60, &Zone::UTC, &[]).unwrap();
+                buckets.iter().map(|bucket| bucket.to - bucket.from).collect()
+            };
+            let within = (1..=hours).contains(&hour);
+            assert_eq!(spans(1), if within { vec![3_600 * hours] } else { vec![30, 30] }, "hour {hour}");
+            assert_eq!(spans(2), if within { vec![3_600 * hours] } else { vec![] }, "hour {hour}");
+        }
     }
 
     #[test]

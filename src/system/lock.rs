@@ -2,7 +2,7 @@
 //! and Debian 13 has 1.85.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -28,8 +28,8 @@ impl Lock {
         }
     }
 
-    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.as_mut().map_or(Ok(()), |file| file.write_all(bytes))
+    pub fn file(&self) -> &File {
+        self.0.as_ref().expect("it is taken out when this is dropped, and no earlier")
     }
 }
 
@@ -45,14 +45,16 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn one_opening_at_a_time() {
         let path = std::env::temp_dir().join(format!("net-pulse-lock-{}", std::process::id()));
         let open = || File::options().append(true).create(true).open(&path).unwrap();
-        let mut lock = Lock::take(open()).ok().unwrap();
-        lock.write_all(b"here").unwrap();
+        let lock = Lock::take(open()).ok().unwrap();
+        lock.file().write_all(b"here").unwrap();
         let (file, refusal) = Lock::take(open()).err().unwrap();
         assert!(matches!(refusal, Refusal::Taken));
         drop(lock);

@@ -56,7 +56,7 @@ fn calls(trace: &str) -> Vec<String> {
 fn steps(trace: &str, database: &str) -> Vec<Step> {
     let ours = |path: &str| {
         let path = String::from_utf8(unhex(path)).ok()?;
-        path.strip_prefix(database).filter(|part| *part != ".guard").map(str::to_string)
+        path.strip_prefix(database).map(str::to_string)
     };
     let mut steps = Vec::new();
     for call in calls(trace) {
@@ -159,29 +159,35 @@ fn reopened(dir: &str, files: &Files, what: &str) -> Found {
     Found { samples, set_aside }
 }
 
-/// Has the real binary save many times while its calls are written down.
-fn record(dir: &Dir) -> Vec<Step> {
-    let (trace, database) = (dir.join("trace"), dir.join("net-pulse.db"));
+/// The real binary, with its calls written down. Its own process is the child.
+fn traced(trace: &str, database: &str) -> (Daemon, u32) {
     let mut command = Command::new("strace");
-    command.args(["-f", "-y", "-xx", "-s", "100000", "-o", &trace]);
+    command.args(["-f", "-y", "-xx", "-s", "100000", "-o", trace]);
     command.args(["-e", "trace=openat,pwrite64,ftruncate,unlink,fsync,fdatasync", "-e", "signal=none"]);
     command.arg(env!("CARGO_BIN_EXE_net-pulse"));
     command.args(["--host", "127.0.0.1", "--port", "0", "--interval", "3600", "--flush", "3600"]);
-    command.args(["--database", &database]);
+    command.args(["--database", database]);
     command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
     let daemon = Daemon::spawn(command);
     let program = child_of(daemon.pid());
     daemon.get("/health");
-    let save = |frames| {
+    (daemon, program)
+}
+
+/// Has the real binary save many times, killed in between, while its calls are written down.
+fn record(dir: &Dir) -> Vec<Step> {
+    let database = dir.join("net-pulse.db");
+    let save = |daemon: &Daemon, program, frames| {
         send("wan0", 900, frames);
         daemon.collect();
-        let before = stored(&daemon);
+        let before = stored(daemon);
         signal(program, Signal::SIGHUP);
-        wait_until("it is saved", || stored(&daemon) > before);
+        wait_until("it is saved", || stored(daemon) > before);
     };
-    // The log is taken in every 64 pages: several times in so many saves, and at the end.
+    let (daemon, program) = traced(&dir.join("trace-1"), &database);
+    // The log is taken in every 64 pages: several times in so many saves.
     for turn in 1..120 {
-        save(turn % 7 + 1);
+        save(&daemon, program, turn % 7 + 1);
         if turn % 6 == 0 {
             // Pages of another table, and events.
             let answer = daemon.put("/api/config/max-retries", serde_json::json!({ "max_retries": turn % 50 + 1 }));
@@ -190,10 +196,22 @@ fn record(dir: &Dir) -> Vec<Step> {
             daemon.post("/collector/start");
         }
     }
+    signal(program, Signal::SIGKILL);
+    wait_until("it is gone", || daemon.is_over());
+    let log = fs::metadata(format!("{database}-wal")).map_or(0, |facts| facts.len());
+    assert!(log > 4096, "nothing is in the log alone");
+
+    // The next one takes in the log of the killed one, and its own at the end.
+    let (daemon, program) = traced(&dir.join("trace-2"), &database);
+    (1..10).for_each(|turn| save(&daemon, program, turn));
     signal(program, Signal::SIGTERM);
     let (code, log) = daemon.ended_within(PATIENCE);
     assert_eq!(code, Some(0), "{log:#?}");
-    steps(&fs::read_to_string(&trace).expect("a trace"), &database)
+    let traces = ["trace-1", "trace-2"].map(|trace| fs::read_to_string(dir.join(trace)).expect("a trace"));
+    let steps = traces.map(|trace| steps(&trace, &database)).concat();
+    let notes = steps.iter().filter(|(part, change)| part == ".guard" && matches!(change, Change::Write { .. }));
+    assert_eq!(notes.count(), 4, "what file the database is, before and after it becomes another one");
+    steps
 }
 
 #[test]

@@ -236,6 +236,92 @@ fn e40_a_stray_log_spoils_nothing() {
     }
 }
 
+/// Saves of their own for `count` frames, so that the log has something that the database itself does not.
+fn save_frames(daemon: &Daemon, count: usize) {
+    for _ in 0..count {
+        send("wan0", 700, 1);
+        daemon.collect();
+        let before = stored(daemon);
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("it is saved", || stored(daemon) > before);
+    }
+}
+
+fn sent(daemon: &Daemon) -> u64 {
+    daemon.interface("wan0")["lifetime_tx_bytes"].as_u64().expect("a number")
+}
+
+/// A backup is copied over the database of a program that was killed, whose log still lies beside it: the backup is what is
+/// opened, and the log of the other file is set aside as it was, and told of.
+#[test]
+fn a_backup_over_the_database_of_a_killed_program_is_opened_without_its_log() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let there = database(&dir);
+        cable("wan0", "lan0");
+        let start = || {
+            let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+            command.args(["--host", "127.0.0.1", "--port", "0", "--database", &there]);
+            command.args(["--interval", "3600", "--flush", "3600"]);
+            let daemon = Daemon::spawn(command);
+            daemon.get("/health");
+            daemon
+        };
+        let logs = || fs::read(format!("{there}-wal")).unwrap_or_default();
+
+        // Made while it was stopped, and asked of it while it ran.
+        let daemon = start();
+        save_frames(&daemon, 5);
+        let cold = (sent(&daemon), dir.join("cold.db"));
+        daemon.stop();
+        fs::copy(&there, &cold.1).expect("a copy");
+        let daemon = start();
+        save_frames(&daemon, 5);
+        let warm = (sent(&daemon), dir.join("warm.db"));
+        let answer = daemon.request("POST", "/api/backup", None);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        fs::write(&warm.1, &answer.body).expect("there is room");
+        save_frames(&daemon, 20);
+        let last = sent(&daemon);
+        daemon.kill();
+        ip("link del wan0");
+        assert!(cold.0 < warm.0 && warm.0 < last && logs().len() > 4096, "{cold:?} {warm:?} {last}");
+        let crashed = contents(&dir.join("data"));
+
+        for (expect, copy) in [cold, warm] {
+            for (path, bytes) in &crashed {
+                fs::write(path, bytes).expect("it is ours");
+            }
+            let log = logs();
+            fs::copy(&copy, &there).expect("a copy");
+            let daemon = start();
+            assert_eq!(sent(&daemon), expect, "what {copy} has");
+            let asides: Vec<(String, Vec<u8>)> =
+                contents(&dir.join("data")).into_iter().filter(|(path, _)| path.contains(".foreign-")).collect();
+            assert_eq!(asides.len(), 1, "{:?}", daemon.log());
+            let (aside, bytes) = &asides[0];
+            assert!(aside.starts_with(&format!("{there}-wal.")) && *bytes == log, "{aside}");
+            let said = daemon.log();
+            let said = said.iter().find(|line| line.contains(aside)).unwrap_or_else(|| panic!("not a word: {said:?}"));
+            assert!(said.starts_with("error: "), "{said}");
+            let events = daemon.get("/api/events?kind=storage");
+            let events = events.as_array().expect("a list");
+            assert!(events.iter().any(|event| event["detail"].as_str().is_some_and(|text| text.contains(aside))));
+            // From here on the log is its own again, and a kill costs nothing.
+            daemon.put("/api/config/max-retries", serde_json::json!({ "max_retries": 7 }));
+            wait_until("it is in the log", || logs().len() > 4096);
+            daemon.kill();
+            let daemon = start();
+            assert_eq!(daemon.get("/api/config/max-retries")["max_retries"], 7, "{:?}", daemon.log());
+            assert_eq!(sent(&daemon), expect, "after a kill");
+            assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:?}", daemon.log());
+            daemon.stop();
+            assert_eq!(judge(&there).0, "ok");
+            fs::remove_file(aside).expect("it is ours");
+        }
+    });
+}
+
 /// A second one says so, and the first one never notices.
 #[test]
 fn a_second_instance_is_refused() {

@@ -6,12 +6,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::traffic::filter;
-use super::{Memory, Names, ask_strictly, record};
+use super::{Memory, Names, record};
 use crate::clock::Zone;
 use crate::http::json::{BucketRecord, CSV_HEAD, Out, Time, csv_bucket_head, write};
 use crate::http::{Answer, Call, Context, Fault, JSON, routes};
 use crate::model::{Bucket, IfaceId, Resolution};
-use crate::store::{Cursor, Filter, Point};
+use crate::store::{Cursor, Filter, Point, Unstored};
 
 /// Samples of one piece.
 const PIECE: usize = 500;
@@ -156,8 +156,8 @@ impl Steps {
         let Some(filter) = filter else {
             return Ok(Steps { level, zone, ifaces: Vec::new(), from: 0, to: 0, at: 0, barren: false });
         };
-        let oldest = ask_strictly(context, |reader| reader.oldest_of(level))?.flatten();
-        let from = filter.from.unwrap_or(i64::MIN).max(oldest.unwrap_or(now));
+        let beginning = next_of(context, &Memory::of(context), level, 0)?;
+        let from = filter.from.unwrap_or(i64::MIN).max(beginning.unwrap_or(i64::MAX));
         // What lies in the future was written while the clock was wrong; a year of it is looked at.
         let to = filter.to.unwrap_or(i64::MAX).min(now.saturating_add(366 * 86_400));
         let ifaces = filter.iface.map_or(ifaces, |iface| vec![iface]);
@@ -175,10 +175,9 @@ impl Steps {
         let memory = Memory::of(context);
         if self.barren {
             // A clock that was in 1970 for an hour has left a row there, and half a century of nothing behind it.
-            match memory.ask_strictly(context, |reader| reader.next_of(self.level, self.at, &memory.unsaved))? {
-                Some(Some(next)) => self.at = self.at.max(next - next.rem_euclid(length)),
-                Some(None) => self.at = self.to,
-                None => {}
+            match next_of(context, &memory, self.level, self.at)? {
+                Some(next) => self.at = self.at.max(next - next.rem_euclid(length)),
+                None => self.at = self.to,
             }
         }
         let stride = (BUCKETS / self.ifaces.len()).max(1) as i64;
@@ -196,13 +195,24 @@ impl Steps {
                     rows.push((*iface, *bucket));
                 }
             };
-            memory.ask_strictly(context, |reader| {
+            let stored = memory.ask_strictly(context, |reader| {
                 reader.each_bucket(self.level, *iface, (from, to), &self.zone, &memory.unsaved, &mut add)
             })?;
+            if stored.is_none() {
+                Unstored(&memory.unsaved).each_bucket(self.level, *iface, (from, to), &self.zone, &mut add)?;
+            }
         }
         self.barren = rows.is_empty();
         rows.sort_unstable_by_key(|(iface, bucket)| (bucket.from, *iface));
         Ok(Some((rows, memory.names)))
+    }
+}
+
+/// Where buckets may follow that end after `from`.
+fn next_of(context: &Context, memory: &Memory, level: Resolution, from: i64) -> Result<Option<i64>, Fault> {
+    match memory.ask_strictly(context, |reader| reader.next_of(level, from, &memory.unsaved))? {
+        Some(next) => Ok(next),
+        None => Ok(Unstored(&memory.unsaved).next_of(level, from)?),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceSt
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::{Iface, Order, Refusal, State};
 use crate::model::{Counters, IfaceId};
-use crate::store::Filter;
+use crate::store::Unstored;
 
 /// The sampler waits for nothing but the kernel.
 const ORDER_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,16 +37,11 @@ fn today(context: &Context, call: &Call) -> Result<Arc<Map<IfaceId, Counters>>, 
         return Ok(known.sums.clone());
     }
     let memory = Memory::of(context);
-    let stored = memory.ask(context, |reader| reader.day(call.unix(), &zone, &memory.unsaved))?;
-    let sums = Arc::new(stored.unwrap_or_else(|| {
-        let mut sums = Map::new();
-        let filter = Filter { iface: None, from: Some(key.2), to: None };
-        for point in memory.points(filter) {
-            let sum: &mut Counters = sums.entry(point.sample.iface).or_default();
-            sum.add(&point.sample.delta);
-        }
-        sums
-    }));
+    let sums = match memory.ask(context, |reader| reader.day(call.unix(), &zone, &memory.unsaved))? {
+        Some(sums) => sums,
+        None => Unstored(&memory.unsaved).day(call.unix(), &zone)?,
+    };
+    let sums = Arc::new(sums);
     *kept() = Some(Today { key, sums: sums.clone() });
     Ok(sums)
 }

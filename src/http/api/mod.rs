@@ -20,8 +20,9 @@ use super::json::{Name, Record, Time};
 use super::{Context, Fault};
 use crate::error::ErrorKind;
 use crate::live::{Database, Iface, State};
+use crate::model::Resolution;
 use crate::model::{Batch, IfaceId};
-use crate::store::{Filter, Point, Reader};
+use crate::store::{Filter, Point, Reader, Unstored};
 
 /// How long a change may take to reach the disk before it is answered without that.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
@@ -79,6 +80,14 @@ impl Memory {
         query: impl FnOnce(&Reader) -> crate::error::Result<T>,
     ) -> Result<Option<T>, Fault> {
         if self.joined { ask_strictly(context, query) } else { Ok(None) }
+    }
+
+    /// Where a walk through a level may begin, what is unsaved included; `None` where there is nothing.
+    fn beginning(&self, context: &Context, level: Resolution) -> Result<Option<i64>, Fault> {
+        match self.ask(context, |reader| reader.next_of(level, 0, &self.unsaved))? {
+            Some(beginning) => Ok(beginning),
+            None => Ok(Unstored(&self.unsaved).next_of(level, 0)?),
+        }
     }
 
     /// What there is without a database, oldest first.

@@ -3,23 +3,22 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Memory, ask, no_interface};
+use super::{Memory, no_interface};
 use crate::clock::Zone;
 use crate::http::json::{Out, SeriesColumns, Time, Total, write, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::State;
-use crate::model::{Bucket, IfaceId, Mark, RX_PACKETS, Resolution, TX_PACKETS};
+use crate::model::{Bucket, IfaceId, RX_PACKETS, Resolution, TX_PACKETS};
 use crate::series::{Filling, Grid, Level, choose, columns};
-use crate::store::Filter;
-use crate::totals::{Period, Row, Rows};
+use crate::store::Unstored;
+use crate::totals::{Hours, Period, Row, Rows};
 
 /// No more in one chart: each is a query of its own, and the one that asks is not the only one.
 pub const INTERFACES: usize = 32;
+const HOUR_S: i64 = 3_600;
 const DAY_S: i64 = 86_400;
 /// A clock that was wrong may have left something in the future, but nobody walks through all of it.
 const AHEAD_S: i64 = 366 * DAY_S;
-/// With nothing on disk yet, what is in memory is younger than this.
-const UNSAVED_S: i64 = 7 * DAY_S;
 /// Periods that are read at once: a year of hours lies in pieces of four days.
 const STRIDE: i64 = 100;
 
@@ -63,32 +62,24 @@ impl Past {
             }
             Ok(made)
         })?;
-        Ok(stored.unwrap_or_else(|| {
-            let mut made = start();
-            for (_, from, to) in parts() {
-                self.remembered(iface, *from, *to).for_each(|bucket| add(&mut made, &bucket));
-            }
-            made
-        }))
+        if let Some(made) = stored {
+            return Ok(made);
+        }
+        let mut made = start();
+        for (level, from, to) in parts() {
+            let add = &mut |bucket: &Bucket| add(&mut made, bucket);
+            Unstored(&self.memory.unsaved).each_bucket(*level, iface, (*from, *to), &self.zone, add)?;
+        }
+        Ok(made)
     }
 
-    /// Without a database there are samples, which are buckets of another length.
-    fn remembered(&self, iface: IfaceId, from: i64, to: i64) -> impl Iterator<Item = Bucket> {
-        let filter = Filter { iface: Some(iface), from: Some(from), to: Some(to) };
-        self.memory.points(filter).map(|point| {
-            let seconds = u32::try_from(point.sample.span_ms.div_ceil(1000)).unwrap_or(u32::MAX);
-            let plain = point.sample.mark == Mark::Plain;
-            let peak = |bytes: u64| if plain { bytes / u64::from(seconds).max(1) } else { 0 };
-            Bucket {
-                from: point.unix.saturating_sub(i64::from(seconds)),
-                to: point.unix,
-                sum: point.sample.delta,
-                rx_peak: peak(point.sample.delta.rx_bytes()),
-                tx_peak: peak(point.sample.delta.tx_bytes()),
-                covered: if plain { seconds } else { 0 },
-                blind: if plain { 0 } else { seconds },
-            }
-        })
+    /// Not after the first bucket that the rows of a period are made of.
+    fn beginning(&self, context: &Context, period: Period) -> Result<Option<i64>, Fault> {
+        if period != Period::Hour {
+            return self.memory.beginning(context, Resolution::Day);
+        }
+        let hours = self.memory.beginning(context, Resolution::Hour)?;
+        Ok(hours.into_iter().chain(self.memory.beginning(context, Resolution::FiveMinutes)?).min())
     }
 }
 
@@ -119,7 +110,7 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
         (Resolution::Hour, 3600),
         (Resolution::Day, DAY_S),
     ] {
-        let oldest = ask(context, |reader| reader.oldest_of(resolution))?.flatten();
+        let oldest = past.memory.ask(context, |reader| reader.oldest_of(resolution))?.flatten();
         levels.push(Level { resolution, step, oldest });
     }
     let grid = choose(from, to, points, &past.zone, &levels);
@@ -185,21 +176,23 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let from = call.values.integer("from").unwrap_or_else(|| back(to.saturating_sub(1), limit as i64 - 1));
 
     // Newest first.
-    let (mut rows, known) = (Vec::new(), Known::of(context, period, call.unix())?);
+    let mut rows = Vec::new();
     let to = to.min(call.unix().saturating_add(AHEAD_S));
-    let from = from.max(known.oldest);
+    let from = from.max(past.beginning(context, period)?.unwrap_or(i64::MAX));
     if from < to {
         let (start, mut end) = period.cover(from, to, &past.zone);
         while rows.len() < limit && start < end {
             let begin = back(end - 1, STRIDE - 1).max(start);
-            let made = || Rows::new(period, &past.zone, call.unix());
-            let older = past.each(context, iface, &known.parts(begin, end), made, |rows, bucket| {
-                // One that reaches over the border is read from both sides.
-                if (begin..end).contains(&(bucket.from + (bucket.to - bucket.from) / 2)) {
-                    rows.add(bucket);
-                }
-            })?;
-            rows.extend(older.rows().into_iter().rev().take(limit - rows.len()));
+            // What reaches over the border is read from both sides, and counted on one.
+            let made = || Rows::new(period, &past.zone, call.unix(), (begin, end));
+            let older = if period == Period::Hour {
+                let (begin, end) = (begin - begin.rem_euclid(HOUR_S), end + (-end).rem_euclid(HOUR_S));
+                let parts = [(Resolution::Hour, begin, end), (Resolution::FiveMinutes, begin, end)];
+                past.each(context, iface, &parts, || Hours::new(made()), Hours::add)?.rows()
+            } else {
+                past.each(context, iface, &[(Resolution::Day, begin, end)], made, Rows::add)?.rows()
+            };
+            rows.extend(older.into_iter().rev().take(limit - rows.len()));
             end = begin;
         }
     }
@@ -213,42 +206,4 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
         complete: row.complete,
     };
     Ok(Answer::stream(JSON, move |_, out| write_list(out, rows.iter().rev().map(row))))
-}
-
-/// Where the figures for a period come from.
-struct Known {
-    hourly: bool,
-    /// Of the level that reaches back furthest.
-    oldest: i64,
-    /// Before this there are hours only.
-    cells: i64,
-}
-
-impl Known {
-    fn of(context: &Context, period: Period, now: i64) -> Result<Known, Fault> {
-        let hourly = period == Period::Hour;
-        let oldest = |level| -> Result<i64, Fault> {
-            let known = ask(context, |reader| reader.oldest_of(level))?.flatten();
-            Ok(known.unwrap_or(now.saturating_sub(UNSAVED_S)))
-        };
-        if !hourly {
-            return Ok(Known { hourly, oldest: oldest(Resolution::Day)?, cells: 0 });
-        }
-        let cells = oldest(Resolution::FiveMinutes)?;
-        let oldest = oldest(Resolution::Hour)?.min(cells);
-        // An hour is taken from one level, not from both.
-        Ok(Known {
-            hourly,
-            oldest,
-            cells: if cells.saturating_sub(oldest) < 3600 { 0 } else { cells.saturating_add(3599) / 3600 * 3600 },
-        })
-    }
-
-    fn parts(&self, from: i64, to: i64) -> [(Resolution, i64, i64); 2] {
-        if !self.hourly {
-            return [(Resolution::Day, from, to), (Resolution::Day, to, to)];
-        }
-        let cut = self.cells.clamp(from, to);
-        [(Resolution::Hour, from, cut), (Resolution::FiveMinutes, cut, to)]
-    }
 }
