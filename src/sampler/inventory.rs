@@ -27,6 +27,8 @@ pub(super) struct Tracked {
     pub unsure: bool,
     /// The first reading may be booked from zero.
     pub since_boot: Option<Boot>,
+    /// Its history has its identity and its counters, from this run.
+    pub anchored: bool,
     /// How to mark the next sample, where that is known beforehand.
     pub mark: Option<Mark>,
     pub lifetime: Counters,
@@ -217,7 +219,7 @@ impl Sampler {
                 remember(&mut self.live.lock(), left.clone());
             }
             let record = &self.records[found];
-            self.links[at].id = Some(record.id);
+            (self.links[at].id, self.links[at].anchored) = (Some(record.id), false);
             self.links[at].lifetime = record.lifetime;
             self.links[at].mark.get_or_insert(Mark::Gap);
         } else if let Some(record) = current {
@@ -262,6 +264,7 @@ impl Sampler {
                 base_ms: now.mono_ms,
                 unsure: false,
                 since_boot: None,
+                anchored: false,
                 mark: None,
                 lifetime: record.map_or(Counters::ZERO, |record| record.lifetime),
                 seen: None,

@@ -269,7 +269,7 @@ impl Sampler {
         let Some(Past { record: past, resume, .. }) = past else { return };
         let paused = self.paused;
         let tracked = &mut self.links[at];
-        tracked.id = Some(past.id);
+        (tracked.id, tracked.anchored) = (Some(past.id), false);
         tracked.active |= was_active(&past);
         tracked.lifetime = past.lifetime;
         if let Some(base) = &tracked.base {
@@ -322,7 +322,7 @@ impl Sampler {
         self.paused = true;
         self.forget_bases();
         for tracked in &mut self.links {
-            (tracked.id, tracked.lifetime) = (None, Counters::ZERO);
+            (tracked.id, tracked.anchored, tracked.lifetime) = (None, false, Counters::ZERO);
         }
         state.interfaces.iter_mut().for_each(|iface| iface.id = None);
         state.batch.clear();

@@ -576,7 +576,11 @@ impl Sampler {
         tracked.base_ms = now.mono_ms;
         tracked.active |= !after.is_zero();
         if first && !tracked.active {
-            // Nothing has ever moved here: nothing to keep.
+            // Nothing has ever moved here: nothing to keep, but that it stood at zero, for a start that finds it moved.
+            if !tracked.anchored {
+                self.fresh = true;
+                self.anchor(at, seq, state);
+            }
             return true;
         }
         let (mark, delta) = if foreign { (Mark::Gap, Counters::ZERO) } else { outcome(&change, mark) };
@@ -648,6 +652,7 @@ impl Sampler {
         let now = Now { mono_ms: self.links[at].base_ms, unix_ms: 0 };
         let iface = self.identify(at, state, now);
         self.adopt(at, state);
+        self.links[at].anchored = true;
         let raw = self.links[at].base.map_or(Counters::ZERO, |base| base.counters);
         state.anchors.push(Anchor { seq, iface, raw });
     }
