@@ -103,9 +103,9 @@ fn compare(before: &Counters, after: &Counters, between: &Between, zero: bool) -
         return Change::Held;
     }
     let whole = fell;
-    for at in 0..8 {
+    for (at, fell) in fell.iter_mut().enumerate() {
         if let Some(passed) = wrapped(before, after, &whole, at, between) {
-            (delta.0[at], fell[at]) = (passed, false);
+            (delta.0[at], *fell) = (passed, false);
         }
     }
     if !fell.contains(&true) {

@@ -204,6 +204,9 @@ fn is_random(mac: &str) -> bool {
     mac.get(..2).and_then(|first| u8::from_str_radix(first, 16).ok()).is_some_and(|first| first & 2 != 0)
 }
 
+/// Whether a link goes on with a record.
+type Rule<'a> = &'a dyn Fn(&Record, &Candidate) -> bool;
+
 /// No record goes to two links.
 fn assign(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Assigned>> {
     let alone = |mac: &str| {
@@ -214,7 +217,7 @@ fn assign(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Op
     };
     let same_name = |record: &Record, link: &Candidate| record.name == link.name;
     // The surest first.
-    let rules: [&dyn Fn(&Record, &Candidate) -> bool; 5] = [
+    let rules: [Rule; 5] = [
         &|record, link| present.is_link(record, link) && same_name(record, link),
         &|record, link| present.is_link(record, link),
         &|record, link| same_name(record, link) && agree(&record.mac, link.mac),

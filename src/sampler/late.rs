@@ -163,8 +163,8 @@ impl Sampler {
                 self.waiting.push(Waiting { first: Beginning { id, seq: first.seq + shift, ..first }, boot });
             }
             let numbered: Vec<bool> = self.links.iter().map(|tracked| tracked.id.is_some()).collect();
-            for at in 0..self.links.len() {
-                match numbered[at] {
+            for (at, numbered) in numbered.into_iter().enumerate() {
+                match numbered {
                     true => self.adopt(at, state),
                     false => self.take_up(at, pasts.next().flatten(), state),
                 }

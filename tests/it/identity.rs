@@ -729,8 +729,10 @@ impl Rig {
                 let inwards = count == 0 || world.below(2) == 0;
                 let (from, to) = if inwards { (there, here) } else { (here, there) };
                 // Without reports, only its device tells a link that was moved here from one that was made: if that is older
-                // than another one here.
-                let newest = world.namespace().devices.iter().map(|device| device.link.node).max().unwrap_or(0);
+                // than another one that was here at the latest sample.
+                let sampled = |device: &&Device| self.ledger.seen.get(&device.uid).is_some_and(|seen| seen.sure);
+                let here = world.namespace().devices.iter().filter(sampled);
+                let newest = here.map(|device| device.link.node).max().unwrap_or(0);
                 let movable = |device: &Device| !inwards || tells || device.link.node < newest;
                 let devices = &world.machines[from.0].namespaces[from.1].devices;
                 let Some(index) = devices.iter().position(movable) else { return };
