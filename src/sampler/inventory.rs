@@ -45,6 +45,12 @@ impl Tracked {
         self.ignored.is_none()
     }
 
+    /// A number can be given to another device before anybody has looked.
+    fn is(&self, link: &Link) -> bool {
+        let [one, other] = [self.link.node, link.node];
+        self.link.ifindex == link.ifindex && (one == other || one == 0 || other == 0)
+    }
+
     pub fn rebase(&mut self, counters: Counters, now: Now) {
         self.base = Some(Baseline::new(counters));
         self.base_ms = now.mono_ms;
@@ -143,14 +149,14 @@ impl Sampler {
         // last look, it would seem to have no beginning.
         self.hear(now);
         self.relink_due_ms = (!self.reports.is_empty()).then_some(now.mono_ms + RELINK_MS);
-        let gone = |links: &[Link], tracked: &Tracked| !links.iter().any(|link| link.ifindex == tracked.link.ifindex);
+        let gone = |links: &[Link], tracked: &Tracked| !links.iter().any(|link| tracked.is(link));
         while let Some(at) = self.links.iter().position(|tracked| gone(&links, tracked)) {
             self.vanish(at, now);
         }
         let first_look = self.live.lock().interfaces.is_empty() && self.links.is_empty();
         let mut new = Vec::new();
         for link in links {
-            match self.links.iter().position(|tracked| tracked.link.ifindex == link.ifindex) {
+            match self.links.iter().position(|tracked| tracked.is(&link)) {
                 Some(at) => self.update(at, link, now),
                 None => new.push(link),
             }

@@ -1464,6 +1464,26 @@ fn another_hardware_address_on_the_same_boot_loses_nothing_and_is_told() {
     }
 }
 
+/// Without reports of links, as sysfs has it.
+#[test]
+fn another_device_with_the_number_of_one_that_is_gone_is_another_link() {
+    let device = |node| Link { node, ..link(2, "eth0") };
+    let mut bench = Bench::new(&[(device(50), moved(1000, 10))]);
+    bench.set(2, moved(1500, 10));
+    bench.run(30_001);
+    bench.world.lock().unwrap().links = vec![(device(40), moved(9_000_000, 10))];
+    bench.world.lock().unwrap().events = vec![LinkEvent::Lost];
+    bench.turn(true);
+    bench.pass(2000);
+    bench.turn(false);
+    bench.run(30_001);
+    bench.set(2, moved(9_000_700, 10));
+    bench.run(30_000);
+    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 500 + 700);
+    let kinds = bench.kinds_of_events();
+    assert!(kinds.contains(&EventKind::Vanished) && kinds.contains(&EventKind::Gap), "{kinds:?}");
+}
+
 #[test]
 fn without_a_boot_id_only_what_certainly_passed_is_booked() {
     let mac = "02:00:00:00:00:01".to_string();
