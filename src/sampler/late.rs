@@ -100,7 +100,20 @@ impl Sampler {
     fn tell_of_anew(&mut self, name: &str, why: &str, mono_ms: u64, state: &mut State) {
         let detail = anew_detail(why);
         self.messages.push(format!("{name}: {detail}"));
-        tell(state, mono_ms, EventKind::Gap, name, detail);
+        self.tell_late(state, mono_ms, EventKind::Gap, name, detail);
+    }
+
+    /// Something that happened when it could not be told yet.
+    fn tell_late(&self, state: &mut State, mono_ms: u64, kind: EventKind, interface: &str, detail: String) {
+        let event = Event { unix: None, mono_ms, kind, interface: interface.to_string(), detail };
+        match state.database {
+            // The writer may have the first ones in hand.
+            Database::Joined => {
+                let unix = self.offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
+                state.event(Event { unix, ..event });
+            }
+            _ => state.earlier_event(event),
+        }
     }
 
     /// What passed between the end of a history and a first reading.
@@ -129,7 +142,7 @@ impl Sampler {
         unseen.push(Unseen { seq, mono_ms, sample: Sample { iface: id, mark, span_ms, delta } });
         if let Some((kind, detail)) = account(&change, mark, span_ms, u64::from(self.tuning.interval_s) * 1000) {
             self.messages.push(format!("{name}: {detail}"));
-            tell(state, mono_ms, kind, name, detail);
+            self.tell_late(state, mono_ms, kind, name, detail);
         }
         delta
     }
@@ -178,7 +191,7 @@ impl Sampler {
                 self.keeper = keeper;
                 let step = self.keeper.observe(started_at);
                 if let Some(stepped_ms) = step.stepped_ms {
-                    tell(state, started_at.mono_ms, EventKind::ClockStep, "", step_detail(stepped_ms));
+                    self.tell_late(state, started_at.mono_ms, EventKind::ClockStep, "", step_detail(stepped_ms));
                 }
                 self.offset_ms = self.keeper.observe(now).offset_ms;
                 place_again(state, self.offset_ms);
@@ -242,7 +255,7 @@ impl Sampler {
         // Where nothing has ever moved there is nothing to keep.
         if let Some(first) = beginning.filter(|one| was_active(&past) || !one.counters.is_zero()) {
             if let Some(detail) = readdressed.filter(|_| !matches!(resume, Resume::Anew(_))) {
-                tell(state, first.mono_ms, EventKind::HardwareAddress, &mine.name, detail);
+                self.tell_late(state, first.mono_ms, EventKind::HardwareAddress, &mine.name, detail);
             }
             match resume {
                 Resume::From(end) => lifetime.add(&self.count_unseen(&first, &mine.name, end, state, unseen)),
@@ -252,7 +265,7 @@ impl Sampler {
         }
         if end.name != mine.name {
             let detail = format!("{} is now called {}", end.name, mine.name);
-            tell(state, mine.mono_ms, EventKind::Renamed, &mine.name, detail);
+            self.tell_late(state, mine.mono_ms, EventKind::Renamed, &mine.name, detail);
         }
         let link = Link { mine: mine.id, theirs: past.id, lifetime, active: was_active(&past) };
         lifetime.add(&mine.lifetime);
@@ -358,11 +371,6 @@ impl Sampler {
         }
         self.next_seq += shift;
     }
-}
-
-/// Something that happened when it could not be told yet.
-fn tell(state: &mut State, mono_ms: u64, kind: EventKind, interface: &str, detail: String) {
-    state.earlier_event(Event { unix: None, mono_ms, kind, interface: interface.to_string(), detail });
 }
 
 /// Gives every tick and event the time that it has by a clock that is known better now.
