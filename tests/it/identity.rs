@@ -3,13 +3,14 @@
 //! that knows what really passed. Whatever happens, a link's bytes are booked to one history, all of them where there was
 //! a reading before and after, never more than passed, and every level tells the same.
 //!
-//! `NETPULSE_TEST_SEEDS=first..last` runs other seeds than those of every day.
+//! `NETPULSE_TEST_SEEDS=first..last` runs other seeds than those of every day, `NETPULSE_TEST_SECONDS=600` random ones for
+//! so long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
@@ -923,21 +924,28 @@ impl Drop for Rig {
     }
 }
 
+fn run(seed: u64) {
+    let mut rig = Rig::new(seed);
+    rig.start(false);
+    for _ in 0..40 {
+        rig.act();
+    }
+    rig.check_levels();
+}
+
 #[test]
 fn whatever_happens_to_links_and_machines_what_passed_is_booked_once() {
-    let (first, last) = match std::env::var("NETPULSE_TEST_SEEDS").ok() {
-        None => (1, 60),
-        Some(range) => {
-            let (first, last) = range.split_once("..").expect("first..last");
-            (first.parse().expect("a number"), last.parse().expect("a number"))
-        }
-    };
-    for seed in first..=last {
-        let mut rig = Rig::new(seed);
-        rig.start(false);
-        for _ in 0..40 {
-            rig.act();
-        }
-        rig.check_levels();
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let variable = |name: &str| std::env::var(name).ok();
+    if let Some(seconds) = variable("NETPULSE_TEST_SECONDS") {
+        let (begin, first) =
+            (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() << 20);
+        let seeds = (first..).take_while(|_| begin.elapsed().as_secs() < number(&seconds)).inspect(|seed| run(*seed));
+        return println!("{} seeds from {first} on", seeds.count());
     }
+    let (first, last) = match variable("NETPULSE_TEST_SEEDS") {
+        None => (1, 60),
+        Some(range) => range.split_once("..").map(|(first, last)| (number(first), number(last))).expect("first..last"),
+    };
+    (first..=last).for_each(run);
 }
