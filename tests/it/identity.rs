@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::simulated::memory;
 use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
@@ -371,7 +372,7 @@ impl Rig {
     fn new(seed: u64) -> Rig {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("net-pulse-identity-{}-{number}", std::process::id()));
+        let folder = memory().join(format!("net-pulse-identity-{}-{number}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let mut world = World {
             truth_ms: NOON * 1000,

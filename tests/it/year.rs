@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::simulated::{Hand, Kept, Kernel};
+use crate::simulated::{Hand, Kept, Kernel, memory};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::http::{self, Ask, Context};
@@ -60,13 +60,6 @@ fn sum(buckets: &[Bucket]) -> Counters {
     sum
 }
 
-/// A place in memory where there is one: the year is 105,000 transactions, and this is no test of the machine's disk.
-fn folder() -> std::path::PathBuf {
-    let memory = std::path::Path::new("/dev/shm");
-    let base = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
-    base.join(format!("net-pulse-year-{}", std::process::id()))
-}
-
 struct Cleared(std::path::PathBuf);
 
 impl Drop for Cleared {
@@ -78,7 +71,7 @@ impl Drop for Cleared {
 #[test]
 fn a_year_of_24_interfaces() {
     let days: i64 = std::env::var("NETPULSE_TEST_DAYS").ok().and_then(|days| days.parse().ok()).unwrap_or(365);
-    let folder = Cleared(folder());
+    let folder = Cleared(memory().join(format!("net-pulse-year-{}", std::process::id())));
     // With both changes of the clock in it.
     let zone = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let start_unix = BUILD_FLOOR + 5 * DAY_S;
