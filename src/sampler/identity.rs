@@ -46,9 +46,14 @@ impl Past {
 
 /// Each link with its history, if it has one.
 pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Past>> {
-    // Samples of this boot are in the database: then it began before the latest one, whatever the clock says.
+    // Samples of this boot are in the database, or may be: then it began before the latest one, whatever the clock says.
     let here = |record: &&Record| agree(&record.stack.boot, &present.stack.boot);
-    let counted = records.iter().any(here);
+    let latest = records.iter().max_by_key(|record| record.last_seen);
+    let may_be_here = |record: &&Record| {
+        let unknown = record.stack.boot.is_empty() || present.stack.boot.is_empty();
+        unknown && record.mono_ms <= present.mono_ms
+    };
+    let counted = records.iter().any(here) || latest.is_some_and(may_be_here);
     let past = |(assigned, link): (Option<Assigned>, &Candidate)| {
         let Assigned { end, past } = assigned?;
         let mut resume = resume(records[end], link, present);
@@ -58,7 +63,7 @@ pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<
             // What it has counted may stand in that one already.
             resume = Resume::Anew("another history may have its counters");
         } else if matches!(resume, Resume::SinceBoot(_)) && counted {
-            resume = Resume::Anew("this boot was counted before, and without it");
+            resume = Resume::Anew("this boot may have been counted before, and without it");
         }
         Some(Past { end: records[end].clone(), record: records[past].clone(), resume })
     };
