@@ -58,8 +58,10 @@ pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<
         let Assigned { end, past } = assigned?;
         let mut resume = resume(records[end], link, present);
         let other = |record: &&Record| record.id != records[end].id && may_be(record, link, present.stack);
-        let sure = present.is_link(records[end], link) && present.relation(records[end]) != Relation::Unknown;
-        if !sure && records.iter().any(other) {
+        let unsure = !present.is_link(records[end], link) || present.relation(records[end]) == Relation::Unknown;
+        let outdated = latest.is_some_and(|latest| latest.last_seen > records[end].last_seen);
+        let from_unknown = matches!(resume, Resume::From(End { unsure: true, .. }));
+        if (unsure && records.iter().any(other)) || (from_unknown && outdated) {
             // What it has counted may stand in that one already.
             resume = Resume::Anew("another history may have its counters");
         } else if matches!(resume, Resume::SinceBoot(_)) && counted {
