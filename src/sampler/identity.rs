@@ -2,14 +2,14 @@
 //!
 //! A link's identity is its network stack (a namespace of a boot of a machine) and its `ifindex` there, or within one boot
 //! its device, where that is known; its hardware address and its name are witnesses. All links are assigned at once, the
-//! surest first: two that have exchanged their names must not both come to the same history. What is unknown never counts
-//! as equal, and what a kernel has counted is booked only as far as it can have passed since the latest sample.
+//! surest first: two that have exchanged their names must not both come to the same history. A boot that is unknown never
+//! counts as the same, and what a kernel has counted is booked only as far as it can have passed since the latest sample.
 
 use crate::model::{Counters, Link, Mark, Record, Stack};
 
 /// Clocks are put right while a machine starts, and a battery clock has whole seconds: a boot that seems to have begun so
-/// much before the latest sample may have begun after it.
-pub const BOOT_SLACK_S: i64 = 120;
+/// much before the latest sample may have begun after it, on a machine that is known to be the same and on others.
+const BOOT_SLACK_S: [i64; 2] = [120, 5];
 
 /// A link that has no history yet in this run.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +129,7 @@ pub struct Present<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relation {
     Same,
-    /// The same boot of a kernel that does not say which namespace it is.
+    /// The same boot, and the namespace is not known: of a kernel that does not tell, or from version 0.1.
     SameBoot,
     OtherNamespace,
     /// The same boot, at a moment before the latest sample: a virtual machine that was set back.
@@ -176,7 +176,12 @@ impl Present<'_> {
             // address any more is another one.
             Relation::Same => record.name == link.name || !differ(&record.mac, link.mac),
             Relation::SameBoot => record.name == link.name || agree(&record.mac, link.mac),
-            Relation::Unknown => record.name == link.name && agree(&record.mac, link.mac),
+            Relation::Unknown => {
+                let (one, other) = (record.stack.namespace, self.stack.namespace);
+                let twin = (one != 0 && other != 0 && one != other)
+                    || (record.node != 0 && link.node != 0 && record.node != link.node);
+                record.name == link.name && agree(&record.mac, link.mac) && !twin
+            }
             _ => false,
         }
     }
@@ -247,7 +252,16 @@ fn assign(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Op
         (0..records.len()).find(|found| renamed && waiting(found)).unwrap_or(end)
     };
     let assigned = |(end, link): (&Option<usize>, &Candidate)| end.map(|end| Assigned { end, past: past(end, link) });
-    ends.iter().zip(links).map(assigned).collect()
+    let mut all: Vec<Option<Assigned>> = ends.iter().zip(links).map(assigned).collect();
+    // A link that went to the history of its new name has left its own to one that bears its old name now.
+    for (at, link) in links.iter().enumerate() {
+        if all[at].is_none() {
+            let taken = |found: usize| all.iter().flatten().any(|assigned| assigned.past == found);
+            let left = (0..records.len()).find(|found| same_name(records[*found], link) && !taken(*found));
+            all[at] = left.map(|found| Assigned { end: found, past: found });
+        }
+    }
+    all
 }
 
 /// Where a history ends: what a link has counted beyond these counters has passed since this moment.
@@ -286,6 +300,10 @@ fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
         return Resume::From(End { counters, mono_ms, mark: Mark::Gap, unsure });
     }
     if present.newest.is_some_and(|newest| newest.is_before(link)) {
+        if (record.node == 0 || link.node == 0) && relation == Relation::Same && agree(&record.mac, link.mac) {
+            // It may have been away, and have come back under a new number.
+            return Resume::From(End { counters: record.raw, mono_ms: record.mono_ms, mark: Mark::Gap, unsure: true });
+        }
         let since = if relation == Relation::Same { record.mono_ms } else { 0 };
         return Resume::From(End::zero(present.looked_ms.unwrap_or(since)));
     }
@@ -296,18 +314,19 @@ fn resume(record: &Record, link: &Candidate, present: &Present) -> Resume {
     if record.stack == Stack::default() && record.ifindex == 0 {
         return Resume::Anew("it was not counted before");
     }
+    let same_id = agree(&record.stack.machine, &present.stack.machine);
+    let like_before = is_random(&record.mac) || same_id;
     match relation {
         Relation::Same | Relation::SameBoot => Resume::Anew(ANOTHER),
         Relation::OtherNamespace => Resume::Anew("its counters are those of another network namespace"),
         Relation::Earlier => Resume::Anew("this machine was set back to a moment before the latest sample"),
         Relation::OtherMachine => Resume::Anew("its counters are those of another machine"),
-        Relation::OtherBoot if differ(&record.mac, link.mac) && !(is_random(&record.mac) && is_random(link.mac)) => {
+        Relation::OtherBoot if differ(&record.mac, link.mac) && !(is_random(link.mac) && like_before) => {
             Resume::Anew("it has another hardware address: its counters are those of other hardware")
         }
         Relation::OtherBoot => Resume::SinceBoot(Boot {
             last_seen: present.last_seen,
-            same_machine: agree(&record.stack.machine, &present.stack.machine)
-                || (agree(&record.mac, link.mac) && !is_random(link.mac)),
+            same_machine: same_id || (agree(&record.mac, link.mac) && !is_random(link.mac)),
         }),
         Relation::Unknown => Resume::Anew("whether the machine was started anew cannot be told without its boot id"),
     }
@@ -333,7 +352,8 @@ pub struct Boot {
 impl Boot {
     /// Gives the reason where nothing can be booked.
     pub fn refusal(&self, boot_unix: i64, now_unix: i64) -> Option<&'static str> {
-        if boot_unix.saturating_add(BOOT_SLACK_S) >= self.last_seen {
+        let [same, other] = BOOT_SLACK_S;
+        if boot_unix.saturating_add(if self.same_machine { same } else { other }) >= self.last_seen {
             return None;
         }
         // It cannot be earlier now than it was then, so that one of the clocks is wrong, and neither tells of the boot.
@@ -420,7 +440,9 @@ mod tests {
         check(&known, &link(3, "eth0", other), &here(), Expect::Is(end(false)));
         check(&known, &link(3, "wan", ""), &here(), Expect::Is(end(false)));
         // Made since: the kernel gives rising numbers.
-        check(&known, &link(10, "eth0", mac), &here(), Expect::Is(Resume::From(End::zero(400_000))));
+        check(&known, &link(10, "eth0", other), &here(), Expect::Is(Resume::From(End::zero(400_000))));
+        // Or it was away, and has come back under a new number.
+        check(&known, &link(10, "eth0", mac), &here(), Expect::Is(end(true)));
         check(&known, &link(4, "eth0", mac), &here(), Expect::Anew("another link"));
         // Neither its name nor its address: a link that was moved here and has the number by chance.
         assert!(find(&[link(3, "wan", other)], &[&known], &present(&here()))[0].is_none());
@@ -463,7 +485,9 @@ mod tests {
         let (later, unknown) = (stack("m", "c", 7), stack("", "c", 7));
         check(&known(MAKER[0]), &link(3, "eth0", MAKER[0]), &later, Expect::Is(since_boot(true)));
         check(&known(MAKER[0]), &link(3, "eth0", MAKER[1]), &later, Expect::Anew("another hardware address"));
-        check(&known(MAKER[0]), &link(3, "eth0", RANDOM[1]), &later, Expect::Anew("another hardware address"));
+        check(&known(RANDOM[1]), &link(3, "eth0", MAKER[0]), &later, Expect::Anew("another hardware address"));
+        check(&known(MAKER[0]), &link(3, "eth0", RANDOM[1]), &unknown, Expect::Anew("another hardware address"));
+        check(&known(MAKER[0]), &link(3, "eth0", RANDOM[1]), &later, Expect::Is(since_boot(true)));
         // Random addresses tell nothing, and no address neither.
         check(&known(RANDOM[0]), &link(3, "eth0", RANDOM[1]), &later, Expect::Is(since_boot(true)));
         check(&known(MAKER[0]), &link(3, "eth0", ""), &later, Expect::Is(since_boot(true)));
@@ -487,8 +511,11 @@ mod tests {
         };
         check(5000, false, 5000, 5100, None);
         check(5000, false, 9000, 9100, None);
-        check(5000, false, 5000 - BOOT_SLACK_S, 5100, None);
-        check(5000, true, 5000 - BOOT_SLACK_S - 1, 5100, Some("began before"));
+        let [same, other] = BOOT_SLACK_S;
+        check(5000, false, 5000 - other, 5100, None);
+        check(5000, false, 5000 - other - 1, 5100, Some("began before"));
+        check(5000, true, 5000 - same, 5100, None);
+        check(5000, true, 5000 - same - 1, 5100, Some("began before"));
         check(5000, false, 1000, 5100, Some("began before"));
         // It cannot be earlier now than then.
         check(5000, true, 20, 4000, None);
@@ -533,6 +560,10 @@ mod tests {
             (1..).zip(three).map(|(id, (name, ifindex))| record(id, name, ifindex, "", here())).collect();
         let circle = [link(3, "b", ""), link(4, "c", ""), link(5, "a", "")];
         assert_eq!(assigned(&circle, &records, &here()), [Some((1, 1)), Some((2, 2)), Some((3, 3))]);
+        // One of them to the name of one that is gone, and a new link with its old name goes on with what it left.
+        let records = [record(1, "eth0", 2, "", here()), record(2, "eth1", 3, b, here())];
+        let links = [link(3, "eth0", b), link(10, "eth1", "")];
+        assert_eq!(assigned(&links, &records, &here()), [Some((2, 1)), Some((2, 2))]);
         // One of them to a name that has a history of its own, which no link bears.
         let records = [record(1, "eth1", 3, a, here()), record(2, "wwan0", 9, "", stack("m", "older", 1))];
         assert_eq!(assigned(&[link(3, "wwan0", a)], &records, &here()), [Some((1, 2))]);

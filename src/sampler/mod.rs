@@ -698,7 +698,10 @@ fn account(change: &Change, mark: Mark, elapsed_ms: u64, ordinary_ms: u64) -> Op
         (Change::Wrap(_), _) => Some((EventKind::Wrap, "a counter went past its top and on from zero".to_string())),
         (Change::Dip { fell, .. }, _) => {
             let names = counter::names(fell);
-            Some((EventKind::Dip, format!("{names} fell while other counters rose: nothing is booked for the fall")))
+            Some((
+                EventKind::Dip,
+                format!("{names} fell, and the link was not made anew: nothing is booked for the fall"),
+            ))
         }
         (Change::Reset(_), _) | (_, Mark::Reset) => {
             Some((EventKind::Reset, "the counters began again from zero".to_string()))

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 
 use super::netlink::Wire;
 use super::{NO_REPORTS, Wake, text};
@@ -68,7 +68,8 @@ impl Sysfs {
         let mut census = 0u64;
         let seen = each(&self.root, &mut |name, link| {
             if let Ok(ifindex) = index(link) {
-                census = census.wrapping_add(text::mark(ifindex, name.as_bytes()));
+                // Another device may have come to the name and number of one that has gone.
+                census = census.wrapping_add(text::mark(ifindex, name.as_bytes()) ^ node(link));
             }
             Ok(())
         });
@@ -276,6 +277,12 @@ fn disturbed(name: &OsStr, errno: Errno) -> Error {
         ErrorKind::Transient,
         format!("the counters of {} cannot be read: {}", name.to_string_lossy(), io::Error::from(errno)),
     )
+}
+
+/// The type of inodes differs from target to target.
+#[allow(clippy::unnecessary_cast)]
+fn node(link: &OwnedFd) -> u64 {
+    fstat(link).map_or(0, |link| link.st_ino as u64)
 }
 
 fn index(link: &OwnedFd) -> nix::Result<u32> {
