@@ -10,6 +10,9 @@ use crate::source::LinkEvent;
 use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
 use super::{RELINK_MS, SHORTEST_RATE_MS, Sampler, State};
 
+/// A counter that falls again within this time is no news.
+const DIP_QUIET_MS: u64 = 3_600_000;
+
 /// A present link.
 pub(super) struct Tracked {
     pub link: Link,
@@ -31,6 +34,8 @@ pub(super) struct Tracked {
     pub anchored: bool,
     /// How to mark the next sample, where that is known beforehand.
     pub mark: Option<Mark>,
+    /// When it was told that one of its counters fell.
+    pub dip_told_ms: Option<u64>,
     pub lifetime: Counters,
     pub seen: Option<(Counters, u64)>,
     pub rates: Option<(u64, u64)>,
@@ -55,6 +60,15 @@ impl Tracked {
         self.base = Some(Baseline::new(counters));
         self.base_ms = now.mono_ms;
         self.active |= !counters.is_zero();
+    }
+
+    /// Once in a while: a counter that goes to and fro must not push all else out of the list of events.
+    pub fn tells_dip(&mut self, now: Now) -> bool {
+        let tells = self.dip_told_ms.is_none_or(|told_ms| now.mono_ms >= told_ms + DIP_QUIET_MS);
+        if tells {
+            self.dip_told_ms = Some(now.mono_ms);
+        }
+        tells
     }
 
     /// Counting begins with the next reading.
@@ -272,6 +286,7 @@ impl Sampler {
                 since_boot: None,
                 anchored: false,
                 mark: None,
+                dip_told_ms: None,
                 lifetime: record.map_or(Counters::ZERO, |record| record.lifetime),
                 seen: None,
                 rates: None,

@@ -600,7 +600,7 @@ impl Sampler {
             true => Some((EventKind::Gap, anew_detail("its counters have fallen since the latest sample"))),
             false => account(&change, mark, elapsed_ms, ordinary_ms),
         };
-        if let Some((kind, detail)) = told {
+        if let Some((kind, detail)) = told.filter(|(kind, _)| *kind != EventKind::Dip || tracked.tells_dip(now)) {
             // Logged once the lock is free: standard error may block.
             let interface = tracked.link.name.clone();
             self.messages.push(format!("{interface}: {detail}"));

@@ -1447,6 +1447,13 @@ fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
     assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime, Counters([2000, 400, 0, 0, 0, 0, 0, 0]));
     let id = bench.live.lock().interface("eth0").unwrap().id.unwrap();
     assert_eq!(reckon(&bench, id, &[]).1, four(992_000, 1400));
+    // One that goes to and fro is told of once an hour.
+    for at in 1..=360 {
+        bench.set(2, four(992_000 - 1000 * (at % 2), 1400 + at));
+        bench.run(30_000);
+    }
+    assert_eq!(details(&bench, EventKind::Dip).len(), 4);
+    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 2000);
 }
 
 #[test]
