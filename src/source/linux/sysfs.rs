@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat, fstatat};
 
 use super::netlink::Wire;
 use super::{NO_REPORTS, Wake, text};
@@ -68,8 +68,9 @@ impl Sysfs {
         let mut census = 0u64;
         let seen = each(&self.root, &mut |name, link| {
             if let Ok(ifindex) = index(link) {
-                // Another device may have come to the name and number of one that has gone.
-                census = census.wrapping_add(text::mark(ifindex, name.as_bytes()) ^ node(link));
+                // Another device may have come to the name and number of one that has gone, and a port is of another kind.
+                let port = u64::from(fstatat(link, c"master", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok());
+                census = census.wrapping_add(text::mark(ifindex, name.as_bytes()) ^ (node(link) << 1) ^ port);
             }
             Ok(())
         });
