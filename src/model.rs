@@ -259,7 +259,7 @@ impl Batch {
 /// link within one of them only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack {
-    /// A digest of the machine's id, which is nobody else's to know; empty where it has none.
+    /// A digest of the machine's id, which is not to be told; empty where it has none.
     pub machine: String,
     /// Empty where it cannot be read.
     pub boot: String,

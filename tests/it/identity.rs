@@ -203,7 +203,7 @@ impl World {
         self.enter(at, device);
     }
 
-    /// As the kernel reports it to whoever listens in that namespace.
+    /// As the kernel reports it to those who listen in that namespace.
     fn enter(&mut self, at: (usize, usize), device: Device) {
         if self.at == at && self.hears {
             self.reports.push(LinkEvent::Seen { ifindex: device.link.ifindex, counters: device.shown() });
@@ -847,7 +847,7 @@ impl Rig {
                             world.pass(MINUTE_MS);
                         }
                         8 => {
-                            // Nobody carries a database to another machine within two minutes.
+                            // A database is not carried to another machine within two minutes.
                             world.pass(3 * MINUTE_MS);
                             world.at.0 = world.below(3) as usize;
                         }
