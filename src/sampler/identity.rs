@@ -49,6 +49,10 @@ pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<
     // Samples of this boot are in the database, or may be: then it began before the latest one, whatever the clock says.
     let here = |record: &&Record| agree(&record.stack.boot, &present.stack.boot);
     let latest = records.iter().max_by_key(|record| record.last_seen);
+    // The latest sample may have been taken elsewhere, long after this namespace was looked at.
+    let sampled_here = latest.is_some_and(|latest| latest.stack == *present.stack);
+    let newest = present.newest.filter(|_| present.looked_ms.is_some() || sampled_here);
+    let present = &Present { newest, ..*present };
     let may_be_here = |record: &&Record| {
         let unknown = record.stack.boot.is_empty() || present.stack.boot.is_empty();
         unknown && record.mono_ms <= present.mono_ms
