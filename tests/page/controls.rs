@@ -707,7 +707,10 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
         }
         assert_eq!(browser.run("return document.querySelector('#chart').ariaValueMax"), end.to_string());
         // Where something is marked, it is said what.
-        assert_eq!(all_marks.iter().filter(|(_, text)| text.contains("began again")).count(), 2, "{all_marks:?}");
+        // The history is of another boot: whether this one began after it is a matter of the machine.
+        let marks = |words: &str| all_marks.iter().filter(|(_, text)| text.contains(words)).count();
+        let (again, anew) = (marks("began again from zero"), marks("counting begins anew"));
+        assert!(again >= 1 && again + anew == 2, "{all_marks:?}");
         let marked = t.iter().rposition(|from| *from <= all_marks.last().unwrap().0).unwrap();
         for _ in marked..end - 1 {
             press(browser, "ArrowLeft", false);
