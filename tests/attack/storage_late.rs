@@ -116,7 +116,7 @@ const OBSTACLES: [Obstacle; 7] = [
             Ok(0) => fs::remove_file(place.database()).expect("it is ours"),
             _ => place.set_version(1),
         },
-        words: &["schema 97", "up to 1", "--database"],
+        words: &["schema 97", "up to 2", "--database"],
         with_history: true,
     },
     Obstacle {
