@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rusqlite::config::DbConfig;
 
+use super::files::{beside, io_error, private};
 use super::guard::Guard;
-use super::open::{BUSY, PAGE_BYTES, beside, connection, io_error, pragma, private, set};
+use super::open::{BUSY, PAGE_BYTES, connection, pragma, set};
 use crate::error::{Error, ErrorKind, Result};
 
 const SUFFIX: &str = ".backup";

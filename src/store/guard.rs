@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::open::{beside, io_error, private};
+use super::files::{beside, io_error, private};
 use crate::error::{Error, ErrorKind, Result};
 use crate::system::lock::{Lock, Refusal};
 

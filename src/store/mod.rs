@@ -3,11 +3,13 @@
 //!
 //! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure.
 //! `open`, `write` and `query` are the edges, each a caller's way in; `guard` is the file beside the database that keeps
-//! others out and knows whose the log is; `samples` and `levels` keep the tables, `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
+//! others out and knows whose the log is, `files` the names and modes of such files; `samples` and `levels` keep the
+//! tables, `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
 
 pub mod block;
 mod copy;
 mod edit;
+mod files;
 pub mod fold;
 mod guard;
 mod keep;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::copy;
+use super::files::{beside, io_error, private};
 use super::guard::{FileId, Guard, HANDOVER};
 use super::state::State;
 use super::window::put_mark;
@@ -492,28 +493,6 @@ fn tell(events: &mut Vec<Event>, detail: String) {
     log::error!("{detail}");
     let mono_ms = SystemClock.now().mono_ms;
     events.push(Event { unix: None, mono_ms, kind: EventKind::Storage, interface: String::new(), detail });
-}
-
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-pub(super) fn io_error(path: &Path, cause: io::Error) -> Error {
-    let kind = match cause.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
-        _ => ErrorKind::System,
-    };
-    Error::new(kind, format!("{}: {cause}", path.display()))
-}
-
-/// Opened files are for their owner only.
-pub(super) fn private(options: &mut OpenOptions) -> &OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
 }
 
 fn private_directory(path: &Path) -> io::Result<()> {
