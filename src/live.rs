@@ -4,13 +4,14 @@
 
 use crate::sorted::Map;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
 use crate::compact::{self, HELD_BYTES};
 use crate::config::{Changes, Config, Refused};
-use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, IfaceId, Keep, Kind, Record};
+use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, EventKind, IfaceId, Keep, Kind, Record};
 
 /// How many seconds of one-second rates are kept.
 pub const RING_SECONDS: usize = 300;
@@ -148,19 +149,97 @@ pub struct Polls {
     pub sampled_mono_ms: Option<u64>,
 }
 
-/// How saving goes. Times are UTC seconds.
+/// How saving goes. Times are UTC seconds, but for those that say otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Saving {
     pub last_saved: Option<i64>,
+    /// Monotonic: when saving last succeeded, or the thread that saves began.
+    pub succeeded_mono_ms: Option<u64>,
+    /// Monotonic: since when a save has been under way.
+    pub saving_since_mono_ms: Option<u64>,
+    /// How much of a trouble that has not ended was told to the log and the events.
+    pub told: Told,
     pub failures: u64,
     /// Set while the newest attempt failed.
     pub error: Option<String>,
-    /// The database is beyond use for this run.
+    /// Nothing is saved any more in this run.
     pub lost: bool,
     /// Since it last worked, samples were merged in memory.
     pub compacted: bool,
     /// `None` where the kernel does not count.
     pub written: Option<Written>,
+}
+
+/// How far a trouble of saving has come, in the order in which it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Told {
+    #[default]
+    Nothing,
+    /// Nothing is saved, though nothing failed: a disk that does not answer.
+    Silence,
+    /// Memory is full of what could not be saved.
+    Full,
+}
+
+/// Nothing saved for so many flush intervals is a trouble,
+const MISSED_SAVES: u64 = 3;
+/// and so is one save that takes as long as this, whatever the interval.
+const LONGEST_SAVE_S: u64 = 300;
+/// On a worn card a save takes seconds, and that is no trouble.
+const SHORTEST_SILENCE_S: u64 = 10;
+/// The thread that saves looks up once a minute, and later still when the machine was asleep.
+const LATE_S: u64 = 120;
+
+impl Saving {
+    /// What is wrong with it, for as long as it lasts.
+    pub fn trouble(&self, mono_ms: u64, flush_s: u32) -> Option<String> {
+        let silence = || {
+            let seconds = self.silence_s(mono_ms, flush_s)?;
+            let cause = match self.saving_since_mono_ms {
+                Some(_) => "the disk does not answer",
+                None => "the thread that saves does not run",
+            };
+            Some(format!("nothing could be saved for {seconds} s: {cause}"))
+        };
+        match &self.error {
+            _ if self.lost => Some("the thread that saves has ended: the program is at fault".to_string()),
+            Some(error) => Some(format!("the newest figures are in memory only: {error}")),
+            None => silence(),
+        }
+    }
+
+    /// For how long nothing was saved, where that is too long.
+    fn silence_s(&self, mono_ms: u64, flush_s: u32) -> Option<u64> {
+        let since = |at: u64| mono_ms.saturating_sub(at) / 1000;
+        let silence = since(self.succeeded_mono_ms?);
+        let missed = (MISSED_SAVES * u64::from(flush_s)).max(SHORTEST_SILENCE_S);
+        let too_long = match self.saving_since_mono_ms.map(since) {
+            // A save that has just begun may be done at once, however late it is.
+            Some(lasts) => lasts >= LONGEST_SAVE_S || silence >= missed && lasts >= SHORTEST_SILENCE_S / 2,
+            None => silence >= missed + LATE_S,
+        };
+        too_long.then_some(silence)
+    }
+}
+
+/// What a power cut would take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AtRisk {
+    pub seconds: u64,
+    pub samples: usize,
+    /// UTC seconds, where the clock was right.
+    pub since: Option<i64>,
+    /// What passed on the primary meanwhile.
+    pub of_primary: Counters,
+}
+
+impl fmt::Display for AtRisk {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.samples {
+            0 => out.write_str("a power cut now would lose nothing"),
+            _ => write!(out, "a power cut now would lose the last {} s", self.seconds),
+        }
+    }
 }
 
 /// What the writer has handed to the file system.
@@ -322,6 +401,50 @@ impl State {
         early
     }
 
+    pub fn at_risk(&self, mono_ms: u64) -> AtRisk {
+        let unsaved = [&*self.saving_batch, &self.batch];
+        let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
+        let primary = self.primary.as_deref().and_then(|name| self.interface(name)?.id);
+        let mut of_primary = Counters::ZERO;
+        let samples = unsaved.iter().flat_map(|batch| &batch.samples);
+        samples.filter(|sample| Some(sample.iface) == primary).for_each(|sample| of_primary.add(&sample.delta));
+        AtRisk {
+            seconds: oldest.map_or(0, |tick| mono_ms.saturating_sub(tick.mono_ms) / 1000),
+            samples: unsaved.iter().map(|batch| batch.samples.len()).sum(),
+            since: oldest.and_then(|tick| tick.unix),
+            of_primary,
+        }
+    }
+
+    /// A save that hangs tells nothing of itself. To be called now and then: the sentence for the log, once for each
+    /// trouble; the event is made of it here.
+    pub fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
+        let trouble = self.saving.trouble(mono_ms, self.tuning.flush_s)?;
+        let stage = match self.saving.error {
+            _ if self.saving.compacted => Told::Full,
+            // A failure was told of where it came up.
+            Some(_) if !self.saving.lost => return None,
+            _ => Told::Silence,
+        };
+        if self.saving.told >= stage {
+            return None;
+        }
+        self.saving.told = stage;
+        let consequence = match stage {
+            Told::Full => "memory is full: older samples become coarser until saving works",
+            _ => "going on in memory",
+        };
+        let detail = format!("{trouble}; {consequence}; {}", self.at_risk(mono_ms));
+        self.event(Event {
+            unix: None,
+            mono_ms,
+            kind: EventKind::Storage,
+            interface: String::new(),
+            detail: detail.clone(),
+        });
+        Some(detail)
+    }
+
     /// A history was changed on disk: what is still here of it goes the same way.
     pub fn edited(&mut self, edit: &Edit) {
         let id = edit.id();
@@ -431,6 +554,11 @@ impl Live {
     /// than taking every thread down with it.
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// For the end, which waits for nothing.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock().ok()
     }
 
     pub fn wake_sampler(&self) {

@@ -3,21 +3,34 @@
 //!
 //! The program never waits for its reader: a pipe that is not read would otherwise stop sampling, saving and ending.
 //! O_NONBLOCK would be the usual way, but it belongs to the open file, which is shared with the shell or supervisor
-//! that started this, and would make their writes fail. So it asks before each write whether there is room.
+//! that started this, and would make their writes fail. So it asks before each write whether there is room. A file on a
+//! disk that hangs always says that there is: to a file, a thread of its own writes.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat};
 use simple_logger::SimpleLogger;
+
+use crate::thread;
 
 /// How long the last words of a program that fails may wait: a person, or a supervisor, is about to read them.
 const LAST_WORDS_MS: u16 = 500;
 
 /// What a pipe that is writable takes at once: POSIX promises 512 bytes, Linux a page.
 const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+
+/// Lines that a file has not taken so far, at most.
+const QUEUED: usize = 64;
+const QUEUE_STACK: usize = 64 * 1024;
+
+/// Where standard error is a file.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 struct Logger {
     levels: SimpleLogger,
@@ -40,6 +53,13 @@ pub fn start(level: &str, priorities: bool) {
     let level = level.parse().unwrap_or(LevelFilter::Info);
     let levels = SimpleLogger::new().with_level(level);
     let logger = Logger { levels, priorities, losses: Mutex::default() };
+    if is_file(&io::stderr()) {
+        // Without the thread, the file is written to as anything else is.
+        let write = move || QUEUE.get_or_init(Queue::default).run(&mut io::stderr(), priorities);
+        if thread::spawn("log", QUEUE_STACK, Box::new(write)).is_ok() {
+            QUEUE.get_or_init(Queue::default);
+        }
+    }
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
         // The standard library's own hook would wait for the reader.
@@ -52,7 +72,80 @@ pub fn start(level: &str, priorities: bool) {
 
 /// Why the program ends, whatever the level.
 pub fn last_words(sentence: &str) {
-    let _ = write(&mut io::stderr(), format!("net-pulse: {sentence}\n").as_bytes(), LAST_WORDS_MS);
+    let line = format!("net-pulse: {sentence}\n");
+    match QUEUE.get() {
+        Some(queue) => queue.put(line),
+        None => drop(write(&mut io::stderr(), line.as_bytes(), LAST_WORDS_MS)),
+    }
+}
+
+/// Before the end: what is still to be written has a moment for it.
+pub fn finish() {
+    if let Some(queue) = QUEUE.get() {
+        queue.wait(Duration::from_millis(LAST_WORDS_MS.into()));
+    }
+}
+
+fn is_file(stream: &impl AsFd) -> bool {
+    let kind = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    fstat(stream.as_fd()).is_ok_and(|found| [SFlag::S_IFREG, SFlag::S_IFBLK].contains(&kind(found.st_mode)))
+}
+
+/// What a file has not taken so far. Whoever adds to it never waits for the file.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: VecDeque<String>,
+    /// Of these none is left: there was no room.
+    lost: u32,
+    writing: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, line: String) {
+        let mut waiting = self.waiting();
+        match waiting.lines.len() {
+            QUEUED.. => waiting.lost = waiting.lost.saturating_add(1),
+            _ => waiting.lines.push_back(line),
+        }
+        self.changed.notify_all();
+    }
+
+    fn run(&self, to: &mut (impl Write + AsFd), priorities: bool) {
+        loop {
+            let empty = |waiting: &mut Waiting| waiting.lines.is_empty();
+            let waited = self.changed.wait_while(self.waiting(), empty);
+            let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
+            waiting.writing = true;
+            let (lines, lost) = (std::mem::take(&mut waiting.lines), std::mem::take(&mut waiting.lost));
+            drop(waiting);
+            let lost = (lost > 0).then(|| lost_lines(lost, priorities, "the disk did not take them"));
+            for line in lines.into_iter().chain(lost) {
+                let _ = write(to, line.as_bytes(), LAST_WORDS_MS);
+            }
+            self.waiting().writing = false;
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait(&self, patience: Duration) {
+        let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
+        drop(self.changed.wait_timeout_while(self.waiting(), patience, busy));
+    }
+}
+
+fn lost_lines(lines: u32, priorities: bool, why: &str) -> String {
+    let priority = if priorities { "<4>" } else { "" };
+    format!("{priority}warning: {lines} lines were lost: {why}\n")
 }
 
 impl Log for Logger {
@@ -63,6 +156,9 @@ impl Log for Logger {
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
             let line = line(record, self.priorities);
+            if let Some(queue) = QUEUE.get() {
+                return queue.put(line);
+            }
             let mut losses = self.losses.lock().unwrap_or_else(PoisonError::into_inner);
             losses.write(&mut io::stderr(), &line, self.priorities);
         }
@@ -74,8 +170,8 @@ impl Log for Logger {
 impl Losses {
     fn write(&mut self, to: &mut (impl Write + AsFd), line: &str, priorities: bool) {
         if self.lines > 0 {
-            let (end, priority) = (if self.cut { "\n" } else { "" }, if priorities { "<4>" } else { "" });
-            let lost = format!("{end}{priority}warning: {} lines were lost: nobody read them\n", self.lines);
+            let end = if self.cut { "\n" } else { "" };
+            let lost = format!("{end}{}", lost_lines(self.lines, priorities, "nobody read them"));
             if write(to, lost.as_bytes(), 0).is_err() {
                 self.lines = self.lines.saturating_add(1);
                 return;

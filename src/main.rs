@@ -20,7 +20,12 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         },
         Command::Health(typed) => commands::check::run(&typed).map_or_else(|error| fail(&error), |line| say(&line)),
-        Command::Run(typed) => app::run(&typed).map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS),
+        Command::Run(typed) => {
+            let ended = app::run(&typed, || std::process::exit(0));
+            let code = ended.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
+            log::finish();
+            code
+        }
     }
 }
 

@@ -239,6 +239,13 @@ impl Batch {
         self.samples = samples;
     }
 
+    /// The ticks behind this one.
+    pub fn after(&self, seq: u64) -> Batch {
+        let mut rest = self.clone();
+        rest.drop_front(self.ticks.partition_point(|tick| tick.seq <= seq));
+        rest
+    }
+
     pub fn clear(&mut self) {
         self.ticks.clear();
         self.samples.clear();

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -166,18 +167,22 @@ pub fn attempt(database: PathBuf, max_bytes: u64, tell: Mailbox<Word>) -> impl F
     }
 }
 
-pub fn hear_signals(signals: SigSet, tell: Mailbox<Word>) -> impl FnOnce() + Send {
-    move || {
-        loop {
-            let signal = match signals.wait() {
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => {
-                    log::error!("waiting for signals: {}; ending", io::Error::from(error));
-                    return tell.put(Word::Signal(Signal::SIGTERM));
-                }
-                Ok(signal) => signal,
-            };
-            tell.put(Word::Signal(signal));
+/// `give_up` ends the process, should the main thread not have done so in `time` after it was told to: it may wait for a disk
+/// that hangs.
+pub fn hear_signals(signals: &SigSet, tell: &Mailbox<Word>, time: Duration, give_up: impl FnOnce()) {
+    loop {
+        let signal = match signals.wait() {
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => {
+                log::error!("waiting for signals: {}; ending", io::Error::from(error));
+                Signal::SIGTERM
+            }
+            Ok(signal) => signal,
+        };
+        tell.put(Word::Signal(signal));
+        if signal != Signal::SIGHUP {
+            thread::sleep(time);
+            return give_up();
         }
     }
 }

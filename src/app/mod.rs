@@ -7,7 +7,7 @@ mod zone;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{self, Context};
+use crate::http::disk::GLANCE;
+use crate::http::{self, Context, Disk};
 use crate::live::{Database, Live, State};
 use crate::sampler::{Reopen, Sampler};
 use crate::source::{self, Choice, Wake, Woken};
@@ -29,8 +30,13 @@ pub use desk::start;
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
 
-/// Runs until a signal says stop. `typed`: what stood on the command line, by key.
-pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
+/// After a signal to end: whatever this thread waits for by then, the process ends.
+const LAST_MOMENT: Duration = Duration::from_millis(2700);
+/// A save that hangs is looked for so often.
+const WATCH_S: (u32, u32) = (10, 60);
+
+/// Runs until a signal says stop. `typed`: what stood on the command line, by key. `leave` ends the process at once.
+pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
     // And before the first thread: every thread inherits the mask, and only this one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
@@ -68,17 +74,28 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let waker = wake.clone();
     live.set_wake(move || waker.call());
 
-    spawn("signals", desk::hear_signals(signals, told.clone()))?;
+    spawn("signals", {
+        let (live, clock, tell) = (live.clone(), clock.clone(), told.clone());
+        let give_up = move || {
+            if let Some(state) = live.try_lock() {
+                tell_what_is_left(&state, clock.now().mono_ms, false);
+            }
+            leave();
+        };
+        move || desk::hear_signals(&signals, &tell, LAST_MOMENT, give_up)
+    })?;
     let attempt = desk::attempt(database.clone(), max_size, told.clone());
     let writing = spawn("writer", {
         let (live, clock, told) = (live.clone(), clock.clone(), told.clone());
         move || {
             let tell = |past| told.put(Word::Database(past));
             if let Some(store) = writer::open(&live, &*clock, attempt, tell) {
-                let mut writer = Writer::new(live.clone(), store, clock);
-                writer.run();
-                live.wait_for_last_sample();
-                writer.finish();
+                writer::guarded(&live, &*clock, || {
+                    let mut writer = Writer::new(live.clone(), store, clock.clone());
+                    writer.run();
+                    live.wait_for_last_sample();
+                    writer.finish();
+                });
             }
         }
     })?;
@@ -110,14 +127,14 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let names = own_names();
     let context = Arc::new(Context {
         live: live.clone(),
-        reader: Mutex::new(reader),
+        disk: Disk::new(reader),
         clock: clock.clone(),
         guard: desk.guard(&database),
-        machine: Box::new({
+        machine: Arc::new({
             let database = database.clone();
             move || source::machine(&database)
         }),
-        find_zone: Box::new(zone::find),
+        find_zone: Arc::new(zone::find),
         database,
         listening,
         notes: http::Notes::default(),
@@ -135,13 +152,17 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
             log::info!("history in {}", context.database.display());
             let (late, reader) = desk.take_in(past);
             // Nobody asks it before the sampler has joined it to what is in memory.
-            context.set_reader(Some(reader).filter(|_| !desk.ending));
+            context.disk.set_reader(Some(reader).filter(|_| !desk.ending), Duration::ZERO);
             hand_over.put(late);
             live.wake_sampler();
         }
     };
     while !desk.ending {
-        let Some(word) = desk.told.take(Duration::MAX) else { continue };
+        let (now_ms, flush_s) = (clock.now().mono_ms, live.lock().tuning.flush_s);
+        let trouble = live.lock().watch_saving(now_ms);
+        trouble.iter().for_each(|trouble| log::error!("{trouble}"));
+        let patience = flush_s.clamp(WATCH_S.0, WATCH_S.1);
+        let Some(word) = desk.told.take(Duration::from_secs(patience.into())) else { continue };
         let again = matches!(word, Word::Signal(Signal::SIGHUP));
         late_word(&mut desk, word);
         if again {
@@ -154,7 +175,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     live.wake_writer();
     serving.stop();
     // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
-    context.set_reader(None);
+    context.disk.set_reader(None, GLANCE);
     let mut ends = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
             if let Some(word) = desk.told.take(Duration::from_millis(5)) {

@@ -4,8 +4,9 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::disk::{Disk, GLANCE};
 use super::gate::access::{bearer, changes_something, needs_token, same_secret};
 use super::{Answer, Ask, Fault, routes};
 use crate::token::{self, Stamp, Token};
@@ -22,32 +23,35 @@ pub struct Guard {
     private: bool,
     /// Changing does not.
     open: bool,
-    kept: Mutex<Kept>,
+    known: Arc<Mutex<Known>>,
+    failures: Mutex<Failures>,
 }
 
-struct Kept {
-    /// `None` where it could be neither read nor made: then nobody from outside gets in.
-    token: Option<Token>,
-    /// The file as it was when it was last read.
+/// The file as it was when it was last read.
+#[derive(Default)]
+struct Known {
+    /// `None` where it could be neither read nor made: then nothing is let in from outside.
+    token: Option<Arc<Token>>,
     stamp: Option<Stamp>,
-    failures: Failures,
 }
 
 impl Guard {
     pub fn new(file: PathBuf, token: Option<Token>, private: bool, open: bool) -> Guard {
         // Read once more at the first request, because it may have changed since it was read.
-        let kept = Kept { token, stamp: None, failures: Failures::default() };
-        Guard { file, private, open, kept: Mutex::new(kept) }
+        let known = Known { token: token.map(Arc::new), stamp: None };
+        Guard { file, private, open, known: Arc::new(Mutex::new(known)), failures: Mutex::default() }
     }
 
-    /// Nothing that panics is done while this is locked.
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// The file is read by the thread that may wait for the disk. If that takes long, what is known of it holds.
+    fn token(&self, disk: &Disk) -> Option<Arc<Token>> {
+        let (file, known) = (self.file.clone(), self.known.clone());
+        let _ = disk.ask(GLANCE, move |_| look(&file, &known));
+        lock(&self.known).token.clone()
     }
 
     /// The answer for who is refused. The right token is taken even from an address that guesses: with 128 bits nobody
     /// finds it by trying, and otherwise one phone could lock out the rest of its network, which in IPv6 counts as one.
-    pub fn refuses(&self, ask: &Ask, mono_ms: u64) -> Option<Answer> {
+    pub fn refuses(&self, ask: &Ask, disk: &Disk, mono_ms: u64) -> Option<Answer> {
         // What is not known to come from here comes from elsewhere.
         let from = ask.from.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         // What may be asked is no secret, and the page has to be there to ask for the token.
@@ -55,24 +59,19 @@ impl Guard {
         if harmless || !needs_token(ask.method, from, ask.forwarded, self.private, self.open) {
             return None;
         }
-        let mut kept = self.kept();
-        if kept.token.is_none() {
-            // It is made once there is a place for it.
-            kept.look(&self.file);
-        }
         let Some(given) = ask.authorization.and_then(bearer) else {
-            return Some(match kept.token {
+            let known = lock(&self.known).token.clone();
+            // It is made once there is a place for it.
+            return Some(match known.or_else(|| self.token(disk)) {
                 Some(_) => unauthorized(NEEDED, ""),
                 None => unauthorized(NONE, ""),
             });
         };
-        kept.look(&self.file);
-        let right = |token: &Token| same_secret(given.as_bytes(), token.text().as_bytes());
-        if kept.token.as_ref().is_some_and(right) {
+        let token = self.token(disk);
+        if token.is_some_and(|token| same_secret(given.as_bytes(), token.text().as_bytes())) {
             return None;
         }
-        let outcome = kept.failures.add(from, mono_ms);
-        drop(kept);
+        let outcome = lock(&self.failures).add(from, mono_ms);
         if let Some(unsaid) = outcome.say {
             log::warn!("{unsaid} wrong access tokens; the last one came from {from}");
         }
@@ -88,20 +87,25 @@ impl Guard {
     }
 }
 
-impl Kept {
-    /// Whoever replaces the file wants the old token to be worth nothing from now on.
-    fn look(&mut self, file: &Path) {
-        let stamp = token::stamp(file);
-        // A file that is gone takes nothing away: it is made anew by whoever asks for it.
-        if stamp.is_none() || stamp == self.stamp {
-            return;
-        }
-        self.stamp = stamp;
-        match token::read(file) {
-            Ok(Some(token)) => self.token = Some(token),
-            Ok(None) => {}
-            Err(error) => log::warn!("the access token stays as it was: {error}"),
-        }
+/// Nothing that panics is done while this is locked, and nothing that waits.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file that was replaced takes the old token's worth from now on. One that is gone takes nothing away: it is made anew
+/// by the next `net-pulse token`.
+fn look(file: &Path, known: &Mutex<Known>) {
+    let stamp = token::stamp(file);
+    if stamp.is_none() || stamp == lock(known).stamp {
+        return;
+    }
+    let read = token::read(file);
+    let mut known = lock(known);
+    known.stamp = stamp;
+    match read {
+        Ok(Some(token)) => known.token = Some(Arc::new(token)),
+        Ok(None) => {}
+        Err(error) => log::warn!("the access token stays as it was: {error}"),
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod assets;
+pub mod disk;
 pub mod gate;
 pub mod guard;
 pub mod json;
@@ -19,8 +20,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
+use disk::PATIENCE;
 use serde::Serialize;
 
 use crate::clock::{Clock, Now, Zone};
@@ -28,23 +30,24 @@ use crate::config::Refused;
 use crate::error::{Error, ErrorKind};
 use crate::live::Live;
 use crate::model::Machine;
-use crate::store::Reader;
+use crate::store::Facts;
 
+pub use disk::Disk;
 pub use gate::access::own_names;
 pub use guard::Guard;
 pub use server::{Serving, bind, count_panics, resolve, serve};
 
-pub type FindZone = Box<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
+pub type FindZone = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 
 /// Everything a handler may ask.
 pub struct Context {
     pub live: Arc<Live>,
-    /// `None` when the database cannot be read: answers come from memory.
-    pub reader: Mutex<Option<Reader>>,
+    /// Without a history to be read, answers come from memory.
+    pub disk: Disk,
     pub clock: Arc<dyn Clock>,
     pub database: PathBuf,
-    /// Reads the machine's facts now.
-    pub machine: Box<dyn Fn() -> Machine + Send + Sync>,
+    /// Reads the machine's facts now, those of the disk among them.
+    pub machine: Arc<dyn Fn() -> Machine + Send + Sync>,
     /// What a time zone's name means here; nothing stands for the system's own.
     pub find_zone: FindZone,
     pub listening: Vec<SocketAddr>,
@@ -61,20 +64,22 @@ pub struct Notes {
     /// Requests that ended in a panic, and threads of tiny_http that did.
     panics: AtomicU32,
     /// What passed today, by interface, and of which tick that was.
-    today: Mutex<Option<api::interfaces::Today>>,
+    today: Arc<Mutex<Option<api::interfaces::Today>>>,
+    /// What the history held when it could last be read.
+    facts: Arc<Mutex<Facts>>,
     /// A copy of the database is being made or sent.
     copying: Arc<AtomicBool>,
 }
 
 impl Context {
-    /// For a database that was opened late, and for the end.
-    pub fn set_reader(&self, reader: Option<Reader>) {
-        *self.reader() = reader;
+    pub fn machine(&self) -> Result<Machine, Fault> {
+        let machine = self.machine.clone();
+        Ok(self.disk.ask(PATIENCE, move |_| machine())?)
     }
 
-    /// A panic of another worker leaves a connection behind that is between two queries, which is where they all are.
-    fn reader(&self) -> MutexGuard<'_, Option<Reader>> {
-        self.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
+        let (find, name) = (self.find_zone.clone(), name.to_string());
+        self.disk.ask(PATIENCE, move |_| find(&name))?
     }
 }
 
@@ -259,7 +264,7 @@ impl From<Refused> for Fault {
 
 /// The whole of the service as a function.
 pub fn answer(context: &Context, ask: &Ask) -> Answer {
-    let mut answer = match context.guard.refuses(ask, context.clock.now().mono_ms) {
+    let mut answer = match context.guard.refuses(ask, &context.disk, context.clock.now().mono_ms) {
         Some(answer) => answer,
         None => routes::dispatch(context, ask).unwrap_or_else(Fault::answer),
     };

@@ -508,7 +508,7 @@ pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
             None if wants_body => return Err(Fault::new(413, "the body is larger than anything asked for here")),
             None => b"",
         };
-        let zones = Zones { now: &|| context.live.lock().zone.clone(), find: &context.find_zone };
+        let zones = Zones { now: &|| context.live.lock().zone.clone(), find: &|name| context.zone(name) };
         let values = params::read(route.params, &Given { path: &path, query, body }, &zones).map_err(Fault::flaws)?;
         return (route.handler)(context, &Call { ask, values, now: context.clock.now() });
     }

@@ -31,7 +31,7 @@ use crate::thread::spawn;
 const WORKERS: usize = 4;
 /// Who finds it full is asked to come again after a second: a flood should not fill it before the gate has had its turn.
 const BACKLOG: i32 = 512;
-/// A handler is shallow; SQLite is what needs most of this.
+/// A handler is shallow: history is read on a thread of its own.
 const WORKER_STACK: usize = 256 * 1024;
 /// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
 const CHUNK: usize = 8 * 1024;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::gate;
 use super::openapi;
 use super::routes::{ROUTES, Route};
-use super::{Ask, Context, Guard, Serving, answer, assets, bind, serve};
+use super::{Ask, Context, Disk, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
 use crate::live::{Iface, Live, Tuning, Unmatched};
@@ -39,11 +39,11 @@ pub fn quiet() -> Live {
 pub fn quiet_context() -> Context {
     Context {
         live: Arc::new(quiet()),
-        reader: None.into(),
+        disk: Disk::new(None),
         clock: Arc::new(Still),
         database: PathBuf::new(),
-        machine: Box::new(machine),
-        find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+        machine: Arc::new(machine),
+        find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
         listening: Vec::new(),
         guard: Guard::new(PathBuf::new(), None, false, false),
         notes: Default::default(),
@@ -280,11 +280,11 @@ impl Rig {
         });
         let context = Arc::new(Context {
             live,
-            reader: reader.into(),
+            disk: Disk::new(reader),
             clock: Arc::new(Still),
             database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
-            machine: Box::new(machine),
-            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+            machine: Arc::new(machine),
+            find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
             listening: Vec::new(),
             guard: Guard::new(PathBuf::new(), None, false, false),
             notes: Default::default(),

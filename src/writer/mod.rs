@@ -5,12 +5,13 @@
 mod opening;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use crate::clock::{Clock, Now, Zone};
 use crate::error::{ErrorKind, Result};
-use crate::live::{Live, State, Written};
+use crate::live::{Live, State, Told, Written};
 use crate::model::{Anchor, Batch, Edit, Event, EventKind, Keep, Record};
 use crate::source;
 use crate::store::{Flush, Store};
@@ -103,7 +104,9 @@ impl Writer {
 
     /// Saves when it is time until `live` says stop; `finish` is the caller's, after the sampler's last sample.
     pub fn run(&mut self) {
-        self.written_before = source::written().map(|bytes| Written { bytes, since_mono_ms: self.clock.now().mono_ms });
+        let began_ms = self.clock.now().mono_ms;
+        self.written_before = source::written().map(|bytes| Written { bytes, since_mono_ms: began_ms });
+        self.live.lock().saving.succeeded_mono_ms = Some(began_ms);
         let mut retry_due_ms = None;
         loop {
             let (flush_ms, save_now) = {
@@ -134,6 +137,14 @@ impl Writer {
 
     /// Everything that has a place in time, in one transaction; then what its user wants changed in the past.
     pub fn save(&mut self) -> Result<()> {
+        self.live.lock().saving.saving_since_mono_ms = Some(self.clock.now().mono_ms);
+        let outcome = self.save_all();
+        self.live.lock().saving.saving_since_mono_ms = None;
+        self.live.tell_done();
+        outcome
+    }
+
+    fn save_all(&mut self) -> Result<()> {
         let (zone, keep) = self.load();
         let Cargo { batch, anchors, events, records, settings, .. } = &self.cargo;
         let flush = Flush { batch, anchors, records, events, settings, keep, zone: &zone };
@@ -148,6 +159,7 @@ impl Writer {
         match &outcome {
             Ok(()) => {
                 state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
+                state.saving.succeeded_mono_ms = Some(now.mono_ms);
                 state.saving_batch = Arc::default();
                 let asked = self.cargo.settings_asked;
                 forget(&mut state.events, &self.cargo.events);
@@ -165,13 +177,13 @@ impl Writer {
                 complain(state, now, error.to_string(), sentence);
             }
         }
-        self.live.tell_done();
         outcome
     }
 
     fn all_is_well(&self, asked: u64) {
         let mut state = self.live.lock();
-        let recovered = state.saving.error.take().is_some();
+        let told = std::mem::take(&mut state.saving.told);
+        let recovered = state.saving.error.take().is_some() || told > Told::Nothing;
         let compacted = std::mem::take(&mut state.saving.compacted);
         state.settings_saved = state.settings_saved.max(asked);
         // What came during the fault has waited long enough.
@@ -263,6 +275,19 @@ impl Writer {
             }
         }
     }
+}
+
+/// Runs the thread that saves. If it panics, nothing is saved any more, which has to be told.
+pub fn guarded(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return };
+    {
+        let mut state = live.lock();
+        state.saving.lost = true;
+        let sentence =
+            "nothing is saved any more: the thread that saves has ended, the program is at fault; restart it";
+        complain(state, clock.now(), sentence.to_string(), Some(sentence.to_string()));
+    }
+    resume_unwind(panic);
 }
 
 /// Health and the page have a fault for as long as it lasts; the log and the events are told once, in a `sentence`.

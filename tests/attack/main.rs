@@ -14,6 +14,7 @@ mod e2e_reading;
 mod memory;
 mod storage_edits;
 mod storage_faults;
+mod storage_hang;
 mod storage_kill;
 mod storage_late;
 mod storage_life;

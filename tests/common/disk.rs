@@ -28,17 +28,35 @@ impl Fault {
         Fault::attached(&["-f", "-p", &daemon.pid().to_string()], daemon, "writer", calls, what)
     }
 
+    /// Calls of the thread that saves, and of no other.
+    pub fn of_writer(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+        let writer = daemon.thread("writer").expect("a thread named writer");
+        Fault::attached(&["-p", &writer.to_string()], daemon, "writer", calls, what)
+    }
+
     /// Calls of the thread that reads counters, and of no other.
     pub fn of_sampler(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         let sampler = daemon.thread("sampler").expect("a thread named sampler");
         Fault::attached(&["-p", &sampler.to_string()], daemon, "sampler", calls, what)
     }
 
-    /// Calls of the threads that answer, and of no other.
+    /// Calls of the thread that reads history for requests, and of no other.
+    pub fn of_reader(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+        // It is started by the first request that asks the history.
+        wait_until("the history is read", || {
+            daemon.get("/api/events");
+            daemon.thread("reader").is_some()
+        });
+        let reader = daemon.thread("reader").expect("just seen");
+        Fault::attached(&["-p", &reader.to_string()], daemon, "reader", calls, what)
+    }
+
+    /// Calls of the threads that answer and of those that they start, and of no other.
     pub fn of_workers(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         let workers = (1..).map_while(|number| daemon.thread(&format!("http-{number}")));
         let ids: Vec<String> = workers.map(|id| id.to_string()).collect();
-        let to: Vec<&str> = ids.iter().flat_map(|id| ["-p", id]).collect();
+        let mut to = vec!["-f"];
+        to.extend(ids.iter().flat_map(|id| ["-p", id]));
         Fault::attached(&to, daemon, &format!("http-{}", ids.len()), calls, what)
     }
 

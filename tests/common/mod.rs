@@ -234,8 +234,14 @@ fn mac(bytes: [u8; 6]) -> String {
 }
 
 #[track_caller]
-pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, ready: impl FnMut() -> bool) {
+    wait_until_within(what, PATIENCE, ready);
+}
+
+/// For what takes its time by design.
+#[track_caller]
+pub fn wait_until_within(what: &str, longest: Duration, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + longest;
     while !ready() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(20));

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::simulated::{Hand, Kept, Kernel};
+use crate::simulated::{Hand, Kept, Kernel, read};
 use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::http::{self, Ask, Context};
+use net_pulse::http::{self, Ask, Context, Disk};
 use net_pulse::live::Live;
 use net_pulse::model::{Bucket, Counters, Mark, Resolution, Stack};
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{Wake, Woken};
-use net_pulse::store::{Filter, Options, Point, Store};
+use net_pulse::store::{Filter, Options, Point, Reader, Store};
 use net_pulse::thread::Mailbox;
 use net_pulse::writer::Writer;
 use serde_json::Value;
@@ -101,11 +101,11 @@ impl Machine {
         let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), start);
         let context = Context {
             live: live.clone(),
-            reader: Mutex::new(Some(opened.store.reader().unwrap())),
+            disk: Disk::new(Some(opened.store.reader().unwrap())),
             clock: self.clock.clone(),
             database: path,
-            machine: Box::new(net_pulse::model::Machine::default),
-            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+            machine: Arc::new(net_pulse::model::Machine::default),
+            find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
             listening: Vec::new(),
             guard: http::Guard::new(self.folder.to_path_buf(), None, false, false),
             notes: http::Notes::default(),
@@ -241,28 +241,26 @@ impl Machine {
         assert!(self.catch_up(), "something still waits for its time");
         let counted = self.counted();
         let daemon = self.daemon.as_ref().unwrap();
-        let guard = daemon.context.reader.lock().unwrap();
-        let reader = guard.as_ref().unwrap();
         let state = daemon.live.lock();
         for (at, expect) in counted.iter().enumerate() {
             let iface = state.interface(&format!("eth{at}")).unwrap();
             assert_eq!(iface.lifetime, *expect, "lifetime of eth{at}");
             for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                let buckets = reader.buckets(level, iface.id.unwrap(), -DAY, EVER, &self.zone, &[]).unwrap();
+                let (id, zone) = (iface.id.unwrap(), self.zone.clone());
+                let question = move |reader: &Reader| reader.buckets(level, id, -DAY, EVER, &zone, &[]).unwrap();
+                let buckets = read(&daemon.context, question);
                 assert_eq!(sum(&buckets), *expect, "{level:?} of eth{at}");
                 assert!(buckets.is_sorted_by(|one, next| one.to <= next.from), "{level:?} of eth{at}");
             }
         }
         drop(state);
-        drop(guard);
         self
     }
 
     fn points(&self) -> Vec<Point> {
         let daemon = self.daemon.as_ref().unwrap();
-        let reader = daemon.context.reader.lock().unwrap();
         let filter = Filter { iface: Some(1), ..Filter::default() };
-        reader.as_ref().unwrap().oldest(&filter, None, usize::MAX, &[]).unwrap().0
+        read(&daemon.context, move |reader| reader.oldest(&filter, None, usize::MAX, &[]).unwrap().0)
     }
 
     /// No row lies elsewhere than between these true times, and no two are the same tick.
@@ -523,9 +521,9 @@ fn e22_eight_hours_asleep() {
         assert!(machine.events("gap").iter().any(|detail| detail.contains("nobody looked for 288")));
         // Spread over the night, as something that nobody saw.
         let daemon = machine.daemon.as_ref().unwrap();
-        let reader = daemon.context.reader.lock().unwrap();
-        let (from, to) = (begins + 2 * HOUR, begins + 8 * HOUR);
-        let hours = reader.as_ref().unwrap().buckets(Resolution::Hour, 1, from, to, &machine.zone, &[]).unwrap();
+        let (from, to, zone) = (begins + 2 * HOUR, begins + 8 * HOUR, machine.zone.clone());
+        let hours =
+            read(&daemon.context, move |reader| reader.buckets(Resolution::Hour, 1, from, to, &zone, &[]).unwrap());
         assert_eq!(hours.len(), 6);
         assert!(hours.iter().all(|hour| hour.blind == 3600 && hour.covered == 0), "{hours:?}");
         assert!(hours.iter().all(|hour| hour.sum.rx_bytes().abs_diff(3600 * SPEEDS[0][0]) < 100_000));

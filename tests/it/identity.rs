@@ -12,17 +12,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::simulated::memory;
+use crate::simulated::{memory, read};
 use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::error::Result;
-use net_pulse::http::{self, Ask, Context};
+use net_pulse::http::{self, Ask, Context, Disk};
 use net_pulse::live::{Database, Live};
 use net_pulse::model::{Address, Counters, IfaceId, Link, Reading, Resolution, Stack, Width};
 use net_pulse::sampler::{Late, Sampler};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
-use net_pulse::store::{Options, Store};
+use net_pulse::store::{Options, Reader, Store};
 use net_pulse::thread::Mailbox;
 use net_pulse::writer::Writer;
 use serde_json::Value;
@@ -457,11 +457,11 @@ impl Rig {
         let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
         let context = Context {
             live: live.clone(),
-            reader: Mutex::new(Some(reader)),
+            disk: Disk::new(Some(reader)),
             clock: clock.clone(),
             database: path,
-            machine: Box::new(net_pulse::model::Machine::default),
-            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+            machine: Arc::new(net_pulse::model::Machine::default),
+            find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
             listening: Vec::new(),
             guard: http::Guard::new(self.folder.clone(), None, false, false),
             notes: http::Notes::default(),
@@ -899,16 +899,14 @@ impl Rig {
         let ifaces: Vec<(IfaceId, Counters)> =
             state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
         drop(state);
-        let guard = daemon.context.reader.lock().unwrap();
-        let reader = guard.as_ref().unwrap();
-        for (id, lifetime) in &ifaces {
+        for (id, lifetime) in ifaces.clone() {
             for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                let buckets = reader.buckets(level, *id, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
+                let question = move |reader: &Reader| reader.buckets(level, id, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
+                let buckets = read(&daemon.context, question);
                 let sum = buckets.iter().fold(Counters::ZERO, |sum, bucket| plus(sum, bucket.sum));
-                assert_eq!(sum, *lifetime, "{level:?} of {id}: {:#?}", self.told);
+                assert_eq!(sum, lifetime, "{level:?} of {id}: {:#?}", self.told);
             }
         }
-        drop(guard);
         let all = ifaces.iter().fold(Counters::ZERO, |sum, (_, lifetime)| plus(sum, *lifetime));
         for resolution in ["sample", "5min", "hour", "day"] {
             let target = format!("/api/export/traffic?resolution={resolution}");

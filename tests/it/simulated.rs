@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use net_pulse::clock::{Clock, Now};
 use net_pulse::error::Result;
+use net_pulse::http::Context;
+use net_pulse::http::disk::PATIENCE;
 use net_pulse::model::{Address, Counters, Link, Reading, Width};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
+use net_pulse::store::Reader;
 
 /// The counters of its links, by their order; the first is where the default route goes.
 pub type Kept = Arc<Mutex<Vec<Counters>>>;
@@ -70,4 +73,9 @@ impl Clock for Hand {
 pub fn memory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() }
+}
+
+/// Asks the history as a request would.
+pub fn read<T: Send + 'static>(context: &Context, question: impl FnOnce(&Reader) -> T + Send + 'static) -> T {
+    context.disk.ask(PATIENCE, |reader| question(reader.unwrap())).unwrap()
 }

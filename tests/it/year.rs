@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::simulated::{Hand, Kept, Kernel, memory};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::http::{self, Ask, Context};
+use net_pulse::http::{self, Ask, Context, Disk};
 use net_pulse::live::Live;
 use net_pulse::model::{Bucket, Counters, Resolution, Stack};
 use net_pulse::sampler::{Sampler, Start};
@@ -183,11 +183,11 @@ fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
 fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::path::Path) {
     let context = Context {
         live,
-        reader: Mutex::new(Some(reader)),
+        disk: Disk::new(Some(reader)),
         clock: clock.clone(),
         database: folder.join("year.db"),
-        machine: Box::new(net_pulse::model::Machine::default),
-        find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+        machine: Arc::new(net_pulse::model::Machine::default),
+        find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
         listening: Vec::new(),
         guard: http::Guard::new(folder.to_path_buf(), None, false, false),
         notes: http::Notes::default(),

@@ -8,11 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::ErrorKind;
+use crate::http::disk::PATIENCE;
 use crate::http::json::Out;
 use crate::http::{Answer, Call, Context, Fault, SQLITE};
+use crate::store::Reader;
+use crate::thread::{Mailbox, spawn};
 
 /// How long a last save may take before the copy is made without it.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+/// Before the front door loses its own patience.
+const COPY_PATIENCE: Duration = Duration::from_secs(50);
+/// As for all that asks SQLite.
+const STACK: usize = 256 * 1024;
 const PIECE: usize = 8 * 1024;
 
 /// One copy at a time: each takes as much room as the history.
@@ -34,16 +41,22 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let Some(turn) = Turn::take(&context.notes.copying) else {
         return Err(Fault::new(503, "another backup is under way: try again when it is over"));
     };
-    let copier = context.reader().as_ref().map(|reader| reader.copier());
-    let Some(copier) = copier else {
+    let Some(copier) = context.disk.ask(PATIENCE, |reader| reader.map(Reader::copier))? else {
         return Err(Fault::new(503, "there is no database to copy: see /api/system/health"));
     };
     if !context.live.flush(FLUSH_PATIENCE) {
         log::warn!("a backup is made without the newest figures: they could not be saved");
     }
-    let machine = (context.machine)();
+    let machine = context.machine()?;
     let free = (machine.disk_total > 0).then_some(machine.disk_free);
-    let file = copier.copy(free).map_err(|error| match error.kind {
+    // On a thread of its own: a disk that hangs must not take along one of those that answer.
+    let made = Mailbox::default();
+    let copied = made.clone();
+    spawn("copy", STACK, Box::new(move || copied.put((copier.copy(free), turn))))?;
+    let Some((file, turn)) = made.take(COPY_PATIENCE) else {
+        return Err(Fault::new(503, "the disk takes too long to make a copy: see /api/system/health"));
+    };
+    let file = file.map_err(|error| match error.kind {
         ErrorKind::Full => Fault::new(507, format!("no room for a copy beside the database: {error}; make room there")),
         _ => Fault::from(error),
     })?;

@@ -20,7 +20,7 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
         given.map(|setting| (setting.key, call.values.text(setting.key).map(str::to_string))).collect();
     let zone = match changes.iter().find(|(key, _)| *key == "timezone") {
         Some((_, text)) => {
-            let found = (context.find_zone)(text.as_deref().unwrap_or_default());
+            let found = context.zone(text.as_deref().unwrap_or_default());
             Some(found.map_err(|error| Fault::new(500, format!("the time zone cannot be read: {error}")))?)
         }
         None => None,

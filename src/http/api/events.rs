@@ -28,7 +28,8 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let wanted = limit - found.len();
     if wanted > 0 {
         // What is being saved at this moment is in both places.
-        let stored = ask(context, |reader| reader.events(&filter, wanted, offset.saturating_sub(in_memory)))?;
+        let skip = offset.saturating_sub(in_memory);
+        let stored = ask(context, move |reader| reader.events(&filter, wanted, skip))?;
         found.extend(stored.unwrap_or_default().into_iter().filter(|event| !unsaved.iter().any(|it| same(it, event))));
     }
     Ok(Answer::stream(JSON, move |_, out| write_list(out, found.iter().map(describe))))

@@ -121,11 +121,12 @@ struct Walk {
 
 impl Walk {
     fn next(&mut self, context: &Context) -> Result<Option<(Vec<Point>, Names)>, Fault> {
-        let Some(filter) = self.filter.as_ref().filter(|_| !self.over) else { return Ok(None) };
+        let Some(filter) = self.filter.clone().filter(|_| !self.over) else { return Ok(None) };
         // Anew for each piece: what was unsaved may have been saved meanwhile.
         let memory = Memory::of(context);
-        let read = memory.ask_strictly(context, |reader| reader.oldest(filter, self.after, PIECE, &memory.unsaved))?;
-        let (points, after) = read.unwrap_or_else(|| (memory.points(filter.clone()).collect(), None));
+        let (asked, after) = (filter.clone(), self.after);
+        let read = memory.ask_strictly(context, move |reader, unsaved| reader.oldest(&asked, after, PIECE, unsaved))?;
+        let (points, after) = read.unwrap_or_else(|| (memory.points(filter).collect(), None));
         self.over = after.is_none();
         self.after = after;
         Ok(Some((points, memory.names)))
@@ -187,19 +188,27 @@ impl Steps {
             return Ok(None);
         }
 
+        let (level, zone, beginning) = (self.level, self.zone.clone(), self.from);
+        // A bucket that began in the stretch before was told of there.
+        let wanted = move |bucket: &Bucket| bucket.from >= from || from == beginning;
         let mut rows = Vec::new();
         for iface in &self.ifaces {
-            let mut add = |bucket: &Bucket| {
-                // A bucket that began in the stretch before was told of there.
-                if bucket.from >= from || from == self.from {
-                    rows.push((*iface, *bucket));
+            let (iface, zone) = (*iface, zone.clone());
+            let stored = memory.ask_strictly(context, {
+                let zone = zone.clone();
+                move |reader, unsaved| {
+                    let mut rows = Vec::new();
+                    let add = &mut |bucket: &Bucket| rows.extend(wanted(bucket).then_some((iface, *bucket)));
+                    reader.each_bucket(level, iface, (from, to), &zone, unsaved, add)?;
+                    Ok(rows)
                 }
-            };
-            let stored = memory.ask_strictly(context, |reader| {
-                reader.each_bucket(self.level, *iface, (from, to), &self.zone, &memory.unsaved, &mut add)
             })?;
-            if stored.is_none() {
-                Unstored(&memory.unsaved).each_bucket(self.level, *iface, (from, to), &self.zone, &mut add)?;
+            match stored {
+                Some(stored) => rows.extend(stored),
+                None => {
+                    let add = &mut |bucket: &Bucket| rows.extend(wanted(bucket).then_some((iface, *bucket)));
+                    Unstored(&memory.unsaved).each_bucket(level, iface, (from, to), &zone, add)?;
+                }
             }
         }
         self.barren = rows.is_empty();
@@ -210,7 +219,7 @@ impl Steps {
 
 /// Where buckets may follow that end after `from`.
 fn next_of(context: &Context, memory: &Memory, level: Resolution, from: i64) -> Result<Option<i64>, Fault> {
-    match memory.ask_strictly(context, |reader| reader.next_of(level, from, &memory.unsaved))? {
+    match memory.ask_strictly(context, move |reader, unsaved| reader.next_of(level, from, unsaved))? {
         Some(next) => Ok(next),
         None => Ok(Unstored(&memory.unsaved).next_of(level, from)?),
     }

@@ -2,12 +2,14 @@
 
 use crate::sorted::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::config::change;
 use super::{Memory, READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
 use crate::config::{Changes, can_be_listed};
+use crate::error::ErrorKind;
+use crate::http::disk::GLANCE;
 use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::{Iface, Order, Refusal, State};
@@ -22,28 +24,65 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Today {
     /// Ticks so far, changes that reached the disk, the beginning of the day.
     key: (u64, u64, i64),
-    sums: Arc<Map<IfaceId, Counters>>,
+    /// The newest tick that is in it.
+    newest: u64,
+    sums: Arc<Sums>,
 }
 
-/// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read.
-fn today(context: &Context, call: &Call) -> Result<Arc<Map<IfaceId, Counters>>, Fault> {
-    let (key, zone) = {
+type Sums = Map<IfaceId, Counters>;
+
+/// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read. Nothing
+/// waits for a disk that is slow: then the latest figures go on with what is in memory.
+fn today(context: &Context, call: &Call) -> Result<Arc<Sums>, Fault> {
+    let memory = Memory::of(context);
+    let (key, zone, compacted) = {
         let state = context.live.lock();
         let zone = state.zone.clone();
-        ((state.polls.total, state.settings_saved, zone.day(call.unix()).0), zone)
+        ((state.polls.total, state.settings_saved, zone.day(call.unix()).0), zone, state.saving.compacted)
     };
-    let kept = || context.notes.today.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some(known) = kept().as_ref().filter(|known| known.key == key) {
+    let notes = context.notes.today.clone();
+    let known = locked(&notes).clone();
+    if let Some(known) = known.as_ref().filter(|known| known.key == key) {
         return Ok(known.sums.clone());
     }
-    let memory = Memory::of(context);
-    let sums = match memory.ask(context, |reader| reader.day(call.unix(), &zone, &memory.unsaved))? {
-        Some(sums) => sums,
-        None => Unstored(&memory.unsaved).day(call.unix(), &zone)?,
+    let (unix, unsaved) = (call.unix(), memory.unsaved.clone());
+    let newest = unsaved.iter().filter_map(|batch| batch.ticks.last()).map(|tick| tick.seq).max().unwrap_or(0);
+    let keep = move |sums: Sums| {
+        let sums = Arc::new(sums);
+        let mut kept = locked(&notes);
+        // Two may be counted at a time.
+        if kept.as_ref().is_none_or(|kept| kept.newest <= newest || kept.key.2 != key.2) {
+            *kept = Some(Today { key, newest, sums: sums.clone() });
+        }
+        sums
     };
-    let sums = Arc::new(sums);
-    *kept() = Some(Today { key, sums: sums.clone() });
-    Ok(sums)
+    if !memory.joined || !context.disk.has_reader() {
+        return Ok(keep(Unstored(&unsaved).day(unix, &zone)?));
+    }
+    let asked = context.disk.ask(GLANCE, {
+        let (keep, zone, unsaved) = (keep.clone(), zone.clone(), unsaved.clone());
+        move |reader| reader.map(|reader| reader.day(unix, &zone, &unsaved).map(keep)).transpose()
+    });
+    match asked {
+        Ok(Ok(Some(sums))) => Ok(sums),
+        Ok(Err(error)) if !matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => Err(error.into()),
+        Ok(_) => Ok(keep(Unstored(&unsaved).day(unix, &zone)?)),
+        Err(_) => {
+            let known = known.filter(|known| known.key.2 == key.2);
+            // Ticks that were merged may be in the latest figures with a part of what they have.
+            let after = known.as_ref().map_or(0, |known| if compacted { u64::MAX } else { known.newest });
+            let since = unsaved.map(|batch| Arc::new(batch.after(after)));
+            let mut sums = known.map(|known| (*known.sums).clone()).unwrap_or_default();
+            for (id, passed) in Unstored(&since).day(unix, &zone)?.iter() {
+                sums.entry(*id).or_default().add(passed);
+            }
+            Ok(Arc::new(sums))
+        }
+    }
+}
+
+fn locked(today: &Mutex<Option<Today>>) -> MutexGuard<'_, Option<Today>> {
+    today.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {

@@ -16,13 +16,14 @@ use crate::sorted::Map;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::disk::PATIENCE;
 use super::json::{Name, Record, Time};
 use super::{Context, Fault};
 use crate::error::ErrorKind;
 use crate::live::{Database, Iface, State};
 use crate::model::Resolution;
 use crate::model::{Batch, IfaceId};
-use crate::store::{Filter, Point, Reader, Unstored};
+use crate::store::{Filter, Point, Reader, Unsaved, Unstored};
 
 /// How long a change may take to reach the disk before it is answered without that.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
@@ -66,25 +67,27 @@ impl Memory {
     }
 
     /// As `ask`, for what goes by numbers: the store is not asked for what memory has by other ones.
-    fn ask<T>(
+    fn ask<T: Send + 'static>(
         &self,
         context: &Context,
-        query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+        query: impl FnOnce(&Reader, &Unsaved) -> crate::error::Result<T> + Send + 'static,
     ) -> Result<Option<T>, Fault> {
-        if self.joined { ask(context, query) } else { Ok(None) }
+        let unsaved = self.unsaved.clone();
+        if self.joined { ask(context, move |reader| query(reader, &unsaved)) } else { Ok(None) }
     }
 
-    fn ask_strictly<T>(
+    fn ask_strictly<T: Send + 'static>(
         &self,
         context: &Context,
-        query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+        query: impl FnOnce(&Reader, &Unsaved) -> crate::error::Result<T> + Send + 'static,
     ) -> Result<Option<T>, Fault> {
-        if self.joined { ask_strictly(context, query) } else { Ok(None) }
+        let unsaved = self.unsaved.clone();
+        if self.joined { ask_strictly(context, move |reader| query(reader, &unsaved)) } else { Ok(None) }
     }
 
     /// Where a walk through a level may begin, what is unsaved included; `None` where there is nothing.
     fn beginning(&self, context: &Context, level: Resolution) -> Result<Option<i64>, Fault> {
-        match self.ask(context, |reader| reader.next_of(level, 0, &self.unsaved))? {
+        match self.ask(context, move |reader, unsaved| reader.next_of(level, 0, unsaved))? {
             Some(beginning) => Ok(beginning),
             None => Ok(Unstored(&self.unsaved).next_of(level, 0)?),
         }
@@ -103,9 +106,12 @@ impl Memory {
     }
 }
 
-/// Asks the store, if there is one to ask. The lock is held for one query. What the disk will not give (health tells of
-/// it) is as good as not there: what is in memory is answered all the same.
-fn ask<T>(context: &Context, query: impl FnOnce(&Reader) -> crate::error::Result<T>) -> Result<Option<T>, Fault> {
+/// Asks the store, if there is one to ask. What the disk will not give (health tells of it) is as good as not there: what
+/// is in memory is answered all the same. A disk that does not answer at all may do so later: that is a fault.
+fn ask<T: Send + 'static>(
+    context: &Context,
+    query: impl FnOnce(&Reader) -> crate::error::Result<T> + Send + 'static,
+) -> Result<Option<T>, Fault> {
     match asked(context, query) {
         Err(error) if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => {
             log::debug!("answering from memory: {error}");
@@ -116,18 +122,21 @@ fn ask<T>(context: &Context, query: impl FnOnce(&Reader) -> crate::error::Result
 }
 
 /// For what must not look whole when it is not.
-fn ask_strictly<T>(
+fn ask_strictly<T: Send + 'static>(
     context: &Context,
-    query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+    query: impl FnOnce(&Reader) -> crate::error::Result<T> + Send + 'static,
 ) -> Result<Option<T>, Fault> {
     Ok(asked(context, query)?)
 }
 
-fn asked<T>(
+fn asked<T: Send + 'static>(
     context: &Context,
-    query: impl FnOnce(&Reader) -> crate::error::Result<T>,
+    query: impl FnOnce(&Reader) -> crate::error::Result<T> + Send + 'static,
 ) -> crate::error::Result<Option<T>> {
-    context.reader().as_ref().map(query).transpose()
+    if !context.disk.has_reader() {
+        return Ok(None);
+    }
+    context.disk.ask(PATIENCE, |reader| reader.map(query).transpose())?
 }
 
 fn record(point: &Point, names: &Names) -> Record {

@@ -30,6 +30,11 @@ fn find(state: &State, name: &str) -> Result<Asked, Fault> {
     Ok((iface.name.clone(), iface.id))
 }
 
+/// A level, and from when to when it is read.
+type Range = (Resolution, i64, i64);
+/// Hands over the buckets of all ranges, one by one.
+type Each<'a> = &'a mut dyn FnMut(&mut dyn FnMut(&Bucket)) -> crate::error::Result<()>;
+
 /// What a query of buckets needs besides the range.
 struct Past {
     memory: Memory,
@@ -42,35 +47,36 @@ impl Past {
         Past { memory: Memory::of(context), zone }
     }
 
-    /// Hands over the buckets of a range to what `start` makes: a second time if the first was cut short.
-    fn each<T>(
+    /// What `make` makes of the buckets of these ranges. It is called a second time if the first was cut short.
+    fn read<T: Send + 'static>(
         &self,
         context: &Context,
         iface: Option<IfaceId>,
-        parts: &[(Resolution, i64, i64)],
-        start: impl Fn() -> T,
-        add: impl Fn(&mut T, &Bucket),
+        ranges: Vec<Range>,
+        make: impl Fn(Each) -> crate::error::Result<T> + Clone + Send + 'static,
     ) -> Result<T, Fault> {
-        let Some(iface) = iface else { return Ok(start()) };
-        let parts = || parts.iter().filter(|(_, from, to)| from < to);
-        let stored = self.memory.ask(context, |reader| {
-            let mut made = start();
-            for (level, from, to) in parts() {
-                let range = (*from, *to);
-                let add = &mut |bucket: &Bucket| add(&mut made, bucket);
-                reader.each_bucket(*level, iface, range, &self.zone, &self.memory.unsaved, add)?;
+        let Some(iface) = iface else { return Ok(make(&mut |_| Ok(()))?) };
+        let stored = self.memory.ask(context, {
+            let (ranges, zone, make) = (ranges.clone(), self.zone.clone(), make.clone());
+            move |reader, unsaved| {
+                make(&mut |add| {
+                    let mut ranges = ranges.iter().filter(|(_, from, to)| from < to);
+                    ranges.try_for_each(|(level, from, to)| {
+                        reader.each_bucket(*level, iface, (*from, *to), &zone, unsaved, add)
+                    })
+                })
             }
-            Ok(made)
         })?;
         if let Some(made) = stored {
             return Ok(made);
         }
-        let mut made = start();
-        for (level, from, to) in parts() {
-            let add = &mut |bucket: &Bucket| add(&mut made, bucket);
-            Unstored(&self.memory.unsaved).each_bucket(*level, iface, (*from, *to), &self.zone, add)?;
-        }
-        Ok(made)
+        let made = make(&mut |add| {
+            let mut ranges = ranges.iter().filter(|(_, from, to)| from < to);
+            ranges.try_for_each(|(level, from, to)| {
+                Unstored(&self.memory.unsaved).each_bucket(*level, iface, (*from, *to), &self.zone, add)
+            })
+        });
+        Ok(made?)
     }
 
     /// Not after the first bucket that the rows of a period are made of.
@@ -110,10 +116,10 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
         (Resolution::Hour, 3600),
         (Resolution::Day, DAY_S),
     ] {
-        let oldest = past.memory.ask(context, |reader| reader.oldest_of(resolution))?.flatten();
+        let oldest = past.memory.ask(context, move |reader, _| reader.oldest_of(resolution))?.flatten();
         levels.push(Level { resolution, step, oldest });
     }
-    let grid = choose(from, to, points, &past.zone, &levels);
+    let grid = Arc::new(choose(from, to, points, &past.zone, &levels));
 
     // The first interface is read here: a history that cannot be read is a status, not half an answer. There are no
     // more than one interface's columns in memory at a time.
@@ -150,11 +156,14 @@ fn member(out: Out, name: &str, columns: &SeriesColumns) -> io::Result<()> {
     write(out, columns)
 }
 
-fn column(context: &Context, past: &Past, grid: &Grid, iface: Option<IfaceId>) -> Result<SeriesColumns, Fault> {
+fn column(context: &Context, past: &Past, grid: &Arc<Grid>, iface: Option<IfaceId>) -> Result<SeriesColumns, Fault> {
     let range = (grid.edges.first().copied().unwrap_or(0), grid.edges.last().copied().unwrap_or(0));
-    let parts = [(grid.level, range.0, range.1)];
-    let filling = past.each(context, iface, &parts, || Filling::new(&grid.edges), Filling::add)?;
-    let columns = columns(&filling.cells());
+    let grid = grid.clone();
+    let columns = past.read(context, iface, vec![(grid.level, range.0, range.1)], move |each| {
+        let mut filling = Filling::new(&grid.edges);
+        each(&mut |bucket| filling.add(bucket))?;
+        Ok(columns(&filling.cells()))
+    })?;
     Ok(SeriesColumns { rx: columns.rx, tx: columns.tx, rx_peak: columns.rx_peak, tx_peak: columns.tx_peak })
 }
 
@@ -184,13 +193,21 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
         while rows.len() < limit && start < end {
             let begin = back(end - 1, STRIDE - 1).max(start);
             // What reaches over the border is read from both sides, and counted on one.
-            let made = || Rows::new(period, &past.zone, call.unix(), (begin, end));
+            let (zone, now, wanted) = (past.zone.clone(), call.unix(), (begin, end));
             let older = if period == Period::Hour {
                 let (begin, end) = (begin - begin.rem_euclid(HOUR_S), end + (-end).rem_euclid(HOUR_S));
-                let parts = [(Resolution::Hour, begin, end), (Resolution::FiveMinutes, begin, end)];
-                past.each(context, iface, &parts, || Hours::new(made()), Hours::add)?.rows()
+                let ranges = vec![(Resolution::Hour, begin, end), (Resolution::FiveMinutes, begin, end)];
+                past.read(context, iface, ranges, move |each| {
+                    let mut hours = Hours::new(Rows::new(period, &zone, now, wanted));
+                    each(&mut |bucket| hours.add(bucket))?;
+                    Ok(hours.rows())
+                })?
             } else {
-                past.each(context, iface, &[(Resolution::Day, begin, end)], made, Rows::add)?.rows()
+                past.read(context, iface, vec![(Resolution::Day, begin, end)], move |each| {
+                    let mut rows = Rows::new(period, &zone, now, wanted);
+                    each(&mut |bucket| rows.add(bucket))?;
+                    Ok(rows.rows())
+                })?
             };
             rows.extend(older.into_iter().rev().take(limit - rows.len()));
             end = begin;

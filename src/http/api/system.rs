@@ -1,15 +1,20 @@
 //! The service and the machine: what runs here, and how it is.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::{ask_strictly, collector, link_word};
+use super::{collector, link_word};
+use crate::error::Error;
+use crate::http::disk::{Disk, GLANCE};
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
 use crate::http::{Answer, Call, Context, Fault, assets};
 use crate::live::{Iface, State, Unmatched, Written, unmatched_sentences};
-use crate::model::{Counters, Machine};
+use crate::model::Machine;
+use crate::store::Reader;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -65,7 +70,22 @@ const PATIENCE: u64 = 3;
 /// A short interval is no reason to cry at a busy moment.
 const SHORTEST_SILENCE_S: u64 = 10;
 
-fn judge(state: &State, mono_ms: u64, readable: bool) -> Words {
+/// A disk that has been silent for so long is told of.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Why the history cannot be read now.
+fn unreadable(disk: &Disk) -> Option<String> {
+    let silence = disk.silence();
+    match disk.has_reader() {
+        false => Some("the database cannot be read: answering from memory".to_string()),
+        true if silence >= SILENCE => {
+            Some(format!("the history cannot be read: the disk has not answered for {} s", silence.as_secs()))
+        }
+        true => None,
+    }
+}
+
+fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     let polls = &state.polls;
     let silence_s = mono_ms.saturating_sub(polls.sampled_mono_ms.unwrap_or(polls.started_mono_ms)) / 1000;
     let broken = silence_s >= SHORTEST_SILENCE_S.max(PATIENCE * u64::from(state.tuning.interval_s));
@@ -78,14 +98,17 @@ fn judge(state: &State, mono_ms: u64, readable: bool) -> Words {
         }
         (true, false) => ("healthy", None),
     };
-    let database = match (&state.saving.error, state.saving.lost, readable) {
-        (error, true, _) => {
-            let cause = error.as_deref().unwrap_or("it is beyond use");
-            ("unhealthy", Some(format!("the database does not work: {cause}")))
-        }
-        (Some(error), ..) => ("degraded", Some(format!("the newest figures are in memory only: {error}"))),
-        (None, false, false) => ("degraded", Some("the database cannot be read: answering from memory".to_string())),
-        (None, false, true) => ("healthy", None),
+    let saving = &state.saving;
+    let unsaved = saving.trouble(mono_ms, state.tuning.flush_s).map(|trouble| {
+        let coarser = if saving.compacted { "; memory is full: older samples become coarser" } else { "" };
+        format!("{trouble}; {}{coarser}", state.at_risk(mono_ms))
+    });
+    let database = match (unsaved, unreadable) {
+        (Some(unsaved), _) if saving.lost => ("unhealthy", Some(format!("the database does not work: {unsaved}"))),
+        (Some(unsaved), _) if saving.compacted => ("unhealthy", Some(unsaved)),
+        (Some(unsaved), _) => ("degraded", Some(unsaved)),
+        (None, Some(unreadable)) => ("degraded", Some(unreadable)),
+        (None, None) => ("healthy", None),
     };
     let interfaces = match state.interfaces.iter().any(Iface::present) {
         true => ("healthy", None),
@@ -111,29 +134,33 @@ fn judge(state: &State, mono_ms: u64, readable: bool) -> Words {
 }
 
 pub fn health(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let readable = context.reader().is_some();
-    let words = judge(&context.live.lock(), call.now.mono_ms, readable);
+    let words = judge(&context.live.lock(), call.now.mono_ms, unreadable(&context.disk));
     let status = if words.overall == "unhealthy" { 503 } else { 200 };
     Answer::json_with(status, &Health { status: words.overall, reason: words.reason })
 }
 
 pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     // A store that cannot even count is told of, in place of the whole answer being lost to it.
-    let (facts, readable, fault) = match ask_strictly(context, |reader| reader.facts()) {
-        Ok(facts) => (facts.unwrap_or_default(), facts.is_some(), None),
-        Err(fault) => (Default::default(), false, Some(fault)),
+    let notes = context.notes.facts.clone();
+    let kept = move || *notes.lock().unwrap_or_else(PoisonError::into_inner);
+    let keep = context.notes.facts.clone();
+    let counted = context.disk.ask(GLANCE, move |reader| {
+        let facts = reader.map(Reader::facts).transpose()?;
+        facts.inspect(|facts| *keep.lock().unwrap_or_else(PoisonError::into_inner) = *facts);
+        Ok(facts)
+    });
+    let (facts, fault) = match counted {
+        Ok(Ok(facts)) => (facts.unwrap_or_default(), None),
+        Ok(Err(error)) => (Default::default(), Some(error)),
+        // Of a disk that is slow, the latest figures.
+        Err(_) => (kept(), None),
     };
+    let unreadable = unreadable(&context.disk).or_else(|| fault.as_ref().map(Error::to_string));
     let mono_ms = call.now.mono_ms;
     let health = {
         let state = context.live.lock();
-        let words = judge(&state, mono_ms, readable);
-        let unsaved = [&*state.saving_batch, &state.batch];
-        let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
-        let unsaved_records: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
-        let primary = state.primary.as_deref().and_then(|name| state.interface(name)?.id);
-        let mut of_primary = Counters::ZERO;
-        let samples = unsaved.iter().flat_map(|batch| &batch.samples);
-        samples.filter(|sample| Some(sample.iface) == primary).for_each(|sample| of_primary.add(&sample.delta));
+        let words = judge(&state, mono_ms, unreadable);
+        let risk = state.at_risk(mono_ms);
         let asked = unmatched_sentences(&state.unmatched, &state.config);
         let reasons: Vec<String> =
             words.reason.into_iter().chain(asked).chain(state.unknown.map(str::to_string)).collect();
@@ -156,21 +183,24 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
             source_note: state.source_note.clone(),
             details: HealthDetails {
                 database: DatabaseDetails {
-                    traffic_data_records: facts.samples.saturating_add(unsaved_records as u64),
+                    traffic_data_records: facts.samples.saturating_add(risk.samples as u64),
                     configuration_records: facts.settings,
                     database_size_bytes: facts.size_bytes,
                     database_path: context.database.display().to_string(),
                     last_saved: state.saving.last_saved.map(Time),
-                    unsaved_seconds: oldest.map_or(0, |tick| mono_ms.saturating_sub(tick.mono_ms) / 1000),
-                    unsaved_records,
-                    unsaved_samples: unsaved_records,
-                    unsaved_since: oldest.and_then(|tick| tick.unix).map(Time),
-                    unsaved_rx_bytes: of_primary.rx_bytes(),
-                    unsaved_tx_bytes: of_primary.tx_bytes(),
+                    unsaved_seconds: risk.seconds,
+                    unsaved_records: risk.samples,
+                    unsaved_samples: risk.samples,
+                    unsaved_since: risk.since.map(Time),
+                    unsaved_rx_bytes: risk.of_primary.rx_bytes(),
+                    unsaved_tx_bytes: risk.of_primary.tx_bytes(),
                     bytes_written_per_day: state.saving.written.and_then(|written| per_day(written, mono_ms)),
                     flush_interval_seconds: state.tuning.flush_s,
                     save_failures: state.saving.failures,
-                    error: state.saving.error.clone().or_else(|| fault.map(|fault| fault.to_string())),
+                    error: state
+                        .saving
+                        .trouble(mono_ms, state.tuning.flush_s)
+                        .or_else(|| fault.map(|fault| format!("the history cannot be read: {fault}"))),
                 },
                 interfaces: InterfacesDetails {
                     total_interfaces: state.interfaces.iter().filter(|iface| iface.present()).count(),
@@ -196,7 +226,7 @@ fn per_day(written: Written, mono_ms: u64) -> Option<u64> {
 }
 
 pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    let machine = (context.machine)();
+    let machine = context.machine()?;
     Answer::json(&SystemInfo {
         hostname: machine.hostname,
         os: machine.os,
@@ -209,7 +239,7 @@ pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 }
 
 pub fn metrics(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let machine = (context.machine)();
+    let machine = context.machine()?;
     let now = (machine.cpu_busy, machine.cpu_all);
     let before =
         std::mem::replace(&mut *context.notes.jiffies.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
@@ -264,14 +294,15 @@ mod tests {
     #[test]
     fn words() {
         type Change = fn(&mut State);
-        let check = |change: Change, readable, expect: [&str; 4], reason: Option<&str>| {
+        let check = |change: Change, readable: bool, expect: [&str; 4], reason: Option<&str>| {
             let live = quiet();
             let mut state = live.lock();
             state.interfaces = vec![iface("eth0", 2)];
             state.polls.total = 100;
             state.polls.sampled_mono_ms = Some(60_000);
             change(&mut state);
-            let words = judge(&state, 90_000, readable);
+            let unreadable = (!readable).then(|| "answering from memory".to_string());
+            let words = judge(&state, 90_000, unreadable);
             assert_eq!([words.overall, words.collector, words.database, words.interfaces], expect);
             match reason {
                 Some(part) => assert!(words.reason.as_deref().unwrap_or_default().contains(part), "{words:?}"),
@@ -309,7 +340,7 @@ mod tests {
         check(|state| state.saving.error = Some("disk full".to_string()), true, unsaved, Some("disk full"));
         check(|_| {}, false, unsaved, Some("from memory"));
         let lost = ["unhealthy", "healthy", "unhealthy", "healthy"];
-        check(|state| state.saving.lost = true, true, lost, Some("beyond use"));
+        check(|state| state.saving.lost = true, true, lost, Some("has ended"));
         let alone = ["degraded", "healthy", "healthy", "unhealthy"];
         check(|state| state.interfaces.clear(), true, alone, Some("no network interface"));
         check(|state| state.interfaces[0].ifindex = 0, true, alone, Some("no network interface"));

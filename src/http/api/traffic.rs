@@ -33,7 +33,10 @@ fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, Fault> 
     let memory = Memory::of(context);
     let points = match filter(context, call, &memory) {
         None => Vec::new(),
-        Some(filter) => match memory.ask(context, |reader| reader.newest(&filter, offset, limit, &memory.unsaved))? {
+        Some(filter) => match memory.ask(context, {
+            let filter = filter.clone();
+            move |reader, unsaved| reader.newest(&filter, offset, limit, unsaved)
+        })? {
             Some(points) => points,
             None => {
                 let skip = usize::try_from(offset).unwrap_or(usize::MAX);

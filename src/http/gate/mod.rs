@@ -53,8 +53,6 @@ const SLOWEST: u64 = 1 << 20;
 const LOOK: Duration = Duration::from_millis(100);
 /// What a request that has just gone in counts in the choice of the next one: as long as most of them take.
 const LEAST_TURN: Duration = Duration::from_millis(50);
-/// Whoever had less than this lately can have the last place.
-const LITTLE: Duration = Duration::from_millis(500);
 /// How long nothing is accepted after descriptors ran out.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Nobody is sent away for another before the segment that follows the handshake can have come.
@@ -161,26 +159,34 @@ fn free_descriptors() -> usize {
 /// What a request asks of the inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Weight {
+    /// Memory has what it asks for.
     Light,
-    /// Years of history are read for it.
+    /// The disk is read for it, perhaps years of history.
     Costly,
     /// Its answer may be longer than the kernel holds for us: a worker is bound to the client until it has read it.
     Long,
 }
 
-const WEIGHTS: [(&str, Weight); 5] = [
+const WEIGHTS: [(&str, Weight); 9] = [
+    ("/api/events", Weight::Costly),
+    ("/api/system/info", Weight::Costly),
+    ("/api/system/metrics", Weight::Costly),
     ("/api/traffic/series", Weight::Costly),
     ("/api/traffic/totals", Weight::Costly),
     ("/api/traffic/history", Weight::Costly),
+    ("/api/traffic/latest", Weight::Costly),
     ("/api/export/", Weight::Long),
     ("/api/backup", Weight::Long),
 ];
 
-fn weight(target: &str) -> Weight {
+fn weight(method: &str, target: &str) -> Weight {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     // As the routes read it: `/%61pi/export/traffic` is an export.
     let path = params::decode(path, false).unwrap_or_default();
-    WEIGHTS.iter().find(|(start, _)| path.starts_with(start)).map_or(Weight::Light, |(_, weight)| *weight)
+    let known = WEIGHTS.iter().find(|(start, _)| path.starts_with(start)).map(|(_, weight)| *weight);
+    // What is changed is to be on disk before it is answered.
+    let least = if access::changes_something(method) { Weight::Costly } else { Weight::Light };
+    known.map_or(least, |weight| weight.max(least))
 }
 
 /// The running thread. Dropping it without `stop` leaves it to the end of the process.
@@ -328,16 +334,19 @@ impl Census {
         self.kin.get(&client.kin()).copied().unwrap_or_default()
     }
 
-    /// No address ever has all places, of any kind or of those for long answers; and the last free one is for what is soon
-    /// over, and for whoever had little lately, so that many addresses together do not have them all either.
+    /// No address ever has all places with what takes long, of any kind or of those for long answers; and the last free one
+    /// is for what memory can answer, so that a disk that hangs keeps no such request waiting.
     fn admits(&self, client: &Client) -> bool {
         let own = self.of(client);
         let Limits { active, heavy, .. } = self.limits;
         let share = |own: usize, all: usize| own == 0 || own + 1 < all;
-        let light = client.weight == Weight::Light && own.score < LITTLE;
-        let place = self.free > 1 || self.free == 1 && light;
-        let heavy_place = self.heavy_free > 0 && share(own.heavy, heavy);
-        place && share(own.inside, active) && (client.weight != Weight::Long || heavy_place)
+        match client.weight {
+            Weight::Light => self.free > 0,
+            Weight::Costly => self.free > 1 && share(own.inside, active),
+            Weight::Long => {
+                self.free > 1 && share(own.inside, active) && self.heavy_free > 0 && share(own.heavy, heavy)
+            }
+        }
     }
 
     /// Whether `waiting`, who was not admitted, could be if `holder` were not there.
@@ -909,7 +918,7 @@ impl Client {
         if access::changes_something(head.method) && access::foreign_origin(&head) {
             return Err(access::FOREIGN);
         }
-        self.weight = weight(&head.target);
+        self.weight = weight(head.method, &head.target);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
         // Whatever comes after the body is left where it is.
@@ -1098,12 +1107,14 @@ mod tests {
             ("/api/backup", Weight::Long),
             ("/api/traffic/history?limit=1000", Weight::Costly),
             ("/api/traffic/series", Weight::Costly),
-            ("/api/traffic/latest?/api/export/", Weight::Light),
+            ("/api/traffic/latest?/api/export/", Weight::Costly),
             ("/", Weight::Light),
             ("/%ff/api/export/", Weight::Light),
         ] {
-            assert_eq!(weight(target), expect, "{target}");
+            assert_eq!(weight("GET", target), expect, "{target}");
         }
+        assert_eq!(weight("PATCH", "/api/config"), Weight::Costly);
+        assert_eq!(weight("POST", "/api/backup"), Weight::Long);
     }
 
     #[test]

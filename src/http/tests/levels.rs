@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{directory, iface, quiet_context};
 use crate::clock::{Clock, Now, Zone, parse_time};
+use crate::http::disk::PATIENCE;
 use crate::http::{Ask, Context, answer};
 use crate::live::Database;
 use crate::model::{Batch, Counters, IfaceId, Keep, Mark, Sample, Tick};
@@ -116,11 +117,11 @@ impl History {
     }
 
     fn open(&mut self) {
-        self.context.set_reader(None);
+        assert!(self.context.disk.set_reader(None, PATIENCE));
         self.store = None;
         let opened = Store::open(&self.directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap();
         self.seq = self.seq.max(opened.next_seq);
-        self.context.set_reader(Some(opened.store.reader().unwrap()));
+        assert!(self.context.disk.set_reader(Some(opened.store.reader().unwrap()), PATIENCE));
         self.store = Some(opened.store);
         self.context.live.lock().database = Database::Joined;
     }

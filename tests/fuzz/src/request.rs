@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use net_pulse::clock::{Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::http::params::{self, Given, Kind, Place, Zones};
 use net_pulse::http::routes::ROUTES;
-use net_pulse::http::{self, Ask, Context, Guard, Notes};
+use net_pulse::http::{self, Ask, Context, Disk, Guard, Notes};
 use net_pulse::live::{Iface, Live};
 use net_pulse::model::{Batch, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
 
@@ -66,11 +66,11 @@ fn context() -> &'static Context {
         }
         Context {
             live,
-            reader: Mutex::new(None),
+            disk: Disk::new(None),
             clock: Arc::new(Stopped),
             database: PathBuf::from("/nowhere/net-pulse.db"),
-            machine: Box::new(Machine::default),
-            find_zone: Box::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
+            machine: Arc::new(Machine::default),
+            find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
             listening: Vec::new(),
             guard: Guard::new(PathBuf::from("/nowhere/token"), None, false, true),
             notes: Notes::default(),

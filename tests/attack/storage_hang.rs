@@ -1,0 +1,211 @@
+//! A disk that answers nothing, neither well nor badly: saving hangs, reading hangs, and the file that the log goes to. It
+//! is told of, and whatever does not need the disk goes on as if nothing were.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::disk::*;
+use crate::common::*;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const FOR_EVER: &str = "delay_enter=60000000";
+const WRITES: &str = "pwrite64,fdatasync,fsync,ftruncate";
+/// What memory alone can answer is there within this, on a busy machine too.
+const SOON: Duration = Duration::from_secs(1);
+/// After a signal to end.
+const LONGEST: Duration = Duration::from_secs(3);
+
+fn soon(daemon: &Daemon, path: &str) -> Answer {
+    let asked = Instant::now();
+    let answer = daemon.request("GET", path, None);
+    assert!(asked.elapsed() < SOON, "{path}: {:?}", asked.elapsed());
+    answer
+}
+
+/// Everything that has no business with the disk.
+fn goes_on(daemon: &Daemon) {
+    const PATHS: [&str; 9] = [
+        "/health",
+        "/collector/status",
+        "/api/interfaces",
+        "/api/interfaces/wan0",
+        "/api/interfaces/wan0/stats",
+        "/api/traffic/live",
+        "/api/traffic/summary",
+        "/api/system/health",
+        "/app.js",
+    ];
+    for path in PATHS {
+        assert_eq!(soon(daemon, path).status, 200, "{path}");
+    }
+    let before = daemon.polls();
+    daemon.collect();
+    assert!(daemon.polls() > before);
+}
+
+fn health(daemon: &Daemon) -> (String, String) {
+    let health: Value = soon(daemon, "/health").json();
+    let word = |key: &str| health[key].as_str().unwrap_or_default().to_string();
+    (word("status"), word("reason"))
+}
+
+fn told(daemon: &Daemon, part: &str) -> bool {
+    let events = daemon.get("/api/events?kind=storage");
+    let mut details = events.as_array().expect("a list").iter().map(|event| event["detail"].to_string());
+    details.any(|detail| detail.contains(part))
+}
+
+/// What is traced is not gone before its tracer has taken note of it, which sits out its delay.
+fn ended_in_time(daemon: Daemon, fault: Fault) -> (Option<i32>, Vec<String>) {
+    signal(daemon.pid(), Signal::SIGTERM);
+    wait_until_within("it ends", LONGEST, || daemon.is_over());
+    drop(fault);
+    daemon.ended_within(PATIENCE)
+}
+
+#[test]
+fn a_save_that_hangs_is_told_and_holds_up_nothing() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
+        // It has looked at the counters once.
+        daemon.get("/health");
+        send("wan0", 1000, 1);
+        daemon.collect();
+        wait_until("it saves", || stored(&daemon) > 0);
+        let fault = Fault::of_writer(&daemon, WRITES, FOR_EVER);
+        send("wan0", 1000, 5);
+        daemon.collect();
+        wait_until_within("it is told", Duration::from_secs(40), || {
+            goes_on(&daemon);
+            health(&daemon).0 == "degraded"
+        });
+        let (_, reason) = health(&daemon);
+        for part in ["nothing could be saved for ", "the disk does not answer", "a power cut now would lose the last "]
+        {
+            assert!(reason.contains(part), "{reason}");
+        }
+        let details = daemon.get("/api/system/health");
+        assert_eq!(details["database_status"], "degraded");
+        assert!(details["details"]["database"]["unsaved_seconds"].as_u64() >= Some(8), "{details}");
+        wait_until_within("the log and the events have it", Duration::from_secs(20), || {
+            let log = daemon.log().iter().any(|line| line.contains("a power cut now would lose"));
+            log && told(&daemon, "nothing could be saved for")
+        });
+        drop(fault);
+        wait_until("saving works again", || health(&daemon).0 == "healthy");
+        assert!(daemon.log().iter().any(|line| line.contains("saving works again; nothing was lost")));
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        daemon.stop();
+    });
+}
+
+#[test]
+fn the_end_waits_for_no_save_that_hangs() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
+        // It has looked at the counters once.
+        daemon.get("/health");
+        send("wan0", 1000, 1);
+        daemon.collect();
+        wait_until("it saves", || stored(&daemon) > 0);
+        let fault = Fault::of_writer(&daemon, WRITES, FOR_EVER);
+        send("wan0", 1000, 5);
+        daemon.collect();
+        daemon.ticks(3);
+        let (code, log) = ended_in_time(daemon, fault);
+        assert_eq!(code, Some(0), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("stay unsaved (the disk takes too long)")), "{log:#?}");
+        let daemon = Daemon::start(&dir, &["--interval", "1"]);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "the next start books what was lost of memory");
+        daemon.stop();
+    });
+}
+
+/// All that ask the history wait at the same time, more of them than there are threads that answer.
+#[test]
+fn a_read_that_hangs_holds_up_who_asked_for_it() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
+        // It has looked at the counters once.
+        daemon.get("/health");
+        send("wan0", 1000, 1);
+        daemon.collect();
+        wait_until("it saves", || stored(&daemon) > 0);
+        let fault = Fault::of_reader(&daemon, "pread64,fstat,fcntl", FOR_EVER);
+        let began = Instant::now();
+        thread::scope(|scope| {
+            let daemon = &daemon;
+            let asked: Vec<_> = ["series", "totals", "history", "latest", "series", "totals"]
+                .map(|what| scope.spawn(move || daemon.request("GET", &format!("/api/traffic/{what}"), None)))
+                .into_iter()
+                .collect();
+            wait_until("it hangs", || daemon.thread("reader").is_some_and(|reader| in_ptrace_stop(&daemon, reader)));
+            while began.elapsed() < Duration::from_secs(14) {
+                goes_on(&daemon);
+                rest(200);
+            }
+            for answer in asked {
+                let answer = answer.join().expect("an answer");
+                assert_eq!(answer.status, 503, "{}", answer.text());
+                assert!(answer.text().contains("the disk has not answered for"), "{}", answer.text());
+            }
+        });
+        let (status, reason) = health(&daemon);
+        assert_eq!(status, "degraded");
+        assert!(reason.contains("the history cannot be read: the disk has not answered for "), "{reason}");
+        assert_eq!(soon(&daemon, "/api/traffic/series").status, 503, "no one waits for it a second time");
+        // What passed today goes on, though what is on disk of it cannot be read.
+        let today = || daemon.interface("wan0")["today_tx_bytes"].as_u64().expect("a number");
+        let before = today();
+        send("wan0", 1000, 5);
+        daemon.collect();
+        assert_eq!(today(), before + 5000);
+        let (code, log) = ended_in_time(daemon, fault);
+        assert_eq!(code, Some(0), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("unsaved")), "the last save needs no reader: {log:#?}");
+        let daemon = Daemon::start(&dir, &["--interval", "1"]);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        daemon.stop();
+    });
+}
+
+fn in_ptrace_stop(daemon: &Daemon, thread: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/task/{thread}/status", daemon.pid())).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && line.contains("tracing stop"))
+}
+
+/// Where reading needs the token too, its file is looked at for each request.
+#[test]
+fn a_token_that_cannot_be_read_is_known_still() {
+    let dir = Dir::new();
+    let daemon = Daemon::start(&dir, &["--private"]);
+    let token = fs::read_to_string(dir.join("net-pulse.db.token")).expect("it is made at the start");
+    let bearer = format!("Bearer {}", token.trim());
+    // From this machine no token is needed, unless something says that a proxy passed it on.
+    let by = |token: &str| {
+        let headers = [("Via", "1.1 test"), ("Authorization", token)];
+        let asked = Instant::now();
+        let answer = ask_with(([127, 0, 0, 1], daemon.port()).into(), "GET", "/api/interfaces", &headers, None);
+        (answer.expect("an answer").status, asked.elapsed())
+    };
+    assert_eq!(by(&bearer).0, 200);
+    let fault = Fault::of_reader(&daemon, "statx,stat,lstat,newfstatat,openat,open,read", FOR_EVER);
+    for _ in 0..6 {
+        let (status, took) = by(&bearer);
+        assert_eq!(status, 200);
+        assert!(took < SOON, "{took:?}");
+        let (status, took) = by("Bearer wrong-wrong-wrong-wrong-wrong");
+        assert!([401, 429].contains(&status) && took < SOON, "{status}, {took:?}");
+    }
+    drop(fault);
+    daemon.stop();
+}
