@@ -33,7 +33,7 @@ const LAST_SAVE: Duration = Duration::from_secs(2);
 /// After a signal to end: whatever this thread waits for by then, the process ends.
 const LAST_MOMENT: Duration = Duration::from_millis(2700);
 /// A save that hangs is looked for so often.
-const WATCH_S: (u32, u32) = (10, 60);
+const WATCH_S: (u32, u32) = (5, 60);
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key. `leave` ends the process at once.
 pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
