@@ -741,6 +741,60 @@ mod tests {
     use super::*;
     use crate::model::{Mark, Sample, Tick};
 
+    #[test]
+    fn a_save_that_hangs_is_a_trouble_in_time() {
+        // Seconds since saving last succeeded, and since the present save began.
+        let check = |flush_s, success: u64, save: Option<u64>, expect: Option<u64>| {
+            let now_ms = 100_000_000;
+            let ago = |seconds: u64| now_ms - seconds * 1000;
+            let (succeeded_mono_ms, saving_since_mono_ms) = (Some(ago(success)), save.map(ago));
+            let saving = Saving { succeeded_mono_ms, saving_since_mono_ms, ..Saving::default() };
+            assert_eq!(saving.silence_s(now_ms, flush_s), expect, "{flush_s} {success} {save:?}");
+            assert_eq!(saving.trouble(now_ms, flush_s).is_some(), expect.is_some());
+        };
+        // Three missed saves, or five minutes in one, whichever is first.
+        check(2, 9, Some(7), None);
+        check(2, 10, Some(8), Some(10));
+        check(60, 179, Some(119), None);
+        check(60, 180, Some(120), Some(180));
+        check(300, 599, Some(299), None);
+        check(300, 600, Some(300), Some(600));
+        check(3600, 3900, Some(300), Some(3900));
+        // After a sleep, and after the interval was shortened, the save that is late has just begun.
+        check(300, 30_000, Some(1), None);
+        check(300, 30_000, Some(5), Some(30_000));
+        // Without a save under way the thread is to blame, which looks up once a minute.
+        check(300, 1019, None, None);
+        check(300, 1020, None, Some(1020));
+        assert_eq!(Saving::default().trouble(u64::MAX, 1), None, "not begun");
+    }
+
+    #[test]
+    fn a_trouble_is_told_once_and_its_end_is_not_missed() {
+        let live = live();
+        let mut state = live.lock();
+        state.saving.succeeded_mono_ms = Some(0);
+        state.saving.saving_since_mono_ms = Some(300_000);
+        tick(&mut state, 1, Some(1000));
+        assert_eq!(state.watch_saving(599_999), None);
+        let told = state.watch_saving(600_000).unwrap();
+        assert!(
+            told.starts_with("nothing could be saved for 600 s: the disk does not answer; going on in memory"),
+            "{told}"
+        );
+        assert_eq!((state.watch_saving(700_000), state.events.len()), (None, 1));
+        assert_eq!(state.events[0].detail, told);
+        state.saving.compacted = true;
+        let told = state.watch_saving(800_000).unwrap();
+        assert!(told.contains("memory is full: older samples become coarser"), "{told}");
+        assert_eq!(state.watch_saving(900_000), None);
+        // What fails is told of by the writer.
+        state.saving = Saving { error: Some("no room".to_string()), ..Saving::default() };
+        assert_eq!(state.watch_saving(900_000), None);
+        state.saving.lost = true;
+        assert!(state.watch_saving(900_000).unwrap().starts_with("the thread that saves has ended"));
+    }
+
     fn live() -> Live {
         Live::new(Config::default(), Zone::UTC)
     }

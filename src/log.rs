@@ -266,6 +266,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_on_a_disk_that_hangs_costs_lines_and_no_time() {
+        use std::io::Read;
+        let (mut reader, mut writer) = pipe();
+        let queue = std::sync::Arc::new(Queue::default());
+        (0..QUEUED + 7).for_each(|at| queue.put(format!("{at}\n")));
+        queue.wait(Duration::from_millis(1));
+        let other = queue.clone();
+        std::thread::spawn(move || other.run(&mut writer, true));
+        queue.wait(Duration::from_secs(20));
+        let mut bytes = [0; 1000];
+        let length = reader.read(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..length]);
+        assert!(text.starts_with("0\n1\n2\n"), "{text}");
+        assert!(text.ends_with("63\n<4>warning: 7 lines were lost: the disk did not take them\n"), "{text}");
+    }
+
+    #[test]
+    fn what_is_a_file() {
+        let (reader, writer) = pipe();
+        assert!(!is_file(&reader) && !is_file(&writer));
+        assert!(is_file(&File::open(std::env::current_exe().unwrap()).unwrap()));
+        assert!(!is_file(&File::open("/dev/null").unwrap()));
+    }
+
+    #[test]
     fn a_line_larger_than_the_pipe_is_cut_and_ended() {
         use std::io::Read;
         let (mut reader, mut writer) = pipe();

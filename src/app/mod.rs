@@ -30,8 +30,10 @@ pub use desk::start;
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
 
-/// After a signal to end: whatever this thread waits for by then, the process ends.
-const LAST_MOMENT: Duration = Duration::from_millis(2700);
+/// After a signal to end: should the main thread wait for something by then, it is not waited for.
+const LAST_MOMENT: Duration = Duration::from_millis(2200);
+/// What is saved then all the same has so long for it.
+const LAST_RESORT: Duration = Duration::from_millis(500);
 /// A save that hangs is looked for so often.
 const WATCH_S: (u32, u32) = (5, 60);
 
@@ -77,6 +79,9 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     spawn("signals", {
         let (live, clock, tell) = (live.clone(), clock.clone(), told.clone());
         let give_up = move || {
+            live.try_lock().into_iter().for_each(|mut state| state.save_now = true);
+            live.wake_writer();
+            std::thread::sleep(LAST_RESORT);
             if let Some(state) = live.try_lock() {
                 tell_what_is_left(&state, clock.now().mono_ms, false);
             }

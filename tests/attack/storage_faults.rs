@@ -300,7 +300,8 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
             daemon.collect();
             highest = highest.max(unsaved(&daemon));
         }
-        wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+        // Nothing is lost, but older samples are not what they were.
+        wait_until("it is said aloud", || database_status(&daemon) == "unhealthy");
         // 80 bytes each, half a mebibyte in the writer's hands and another that waits.
         assert!(highest > 6_000, "the buffer was not filled: {highest}");
         assert!(highest * 80 <= 1 << 20, "{highest} samples in memory");

@@ -57,10 +57,18 @@ fn told(daemon: &Daemon, part: &str) -> bool {
     details.any(|detail| detail.contains(part))
 }
 
-/// What is traced is not gone before its tracer has taken note of it, which sits out its delay.
+/// A thread that is traced is not gone before its tracer has taken note of it, which sits out its delay.
 fn ended_in_time(daemon: Daemon, fault: Fault) -> (Option<i32>, Vec<String>) {
     signal(daemon.pid(), Signal::SIGTERM);
-    wait_until_within("it ends", LONGEST, || daemon.is_over());
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    wait_until_within("all threads end, but for the traced one", LONGEST, || {
+        let mut tasks = fs::read_dir(&tasks).expect("it is a child of ours").flatten();
+        tasks.all(|task| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or("gone");
+            ["zombie", "dead", "tracing stop", "gone"].iter().any(|over| state.contains(over))
+        })
+    });
     drop(fault);
     daemon.ended_within(PATIENCE)
 }
@@ -128,6 +136,28 @@ fn the_end_waits_for_no_save_that_hangs() {
     });
 }
 
+/// The time zone is read again by the thread that ends the program, from files that may hang.
+#[test]
+fn the_end_waits_for_no_file_of_the_system() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
+        daemon.get("/health");
+        let fault = Fault::of_main(&daemon, "openat,open,statx,stat,newfstatat,readlink", FOR_EVER);
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("it hangs", || in_ptrace_stop(&daemon, daemon.pid()));
+        send("wan0", 1000, 5);
+        daemon.collect();
+        let (code, log) = ended_in_time(daemon, fault);
+        assert_eq!(code, Some(0), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("unsaved")), "it is saved first: {log:#?}");
+        let daemon = Daemon::start(&dir, &["--interval", "3600"]);
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        daemon.stop();
+    });
+}
+
 /// All that ask the history wait at the same time, more of them than there are threads that answer.
 #[test]
 fn a_read_that_hangs_holds_up_who_asked_for_it() {
@@ -148,9 +178,9 @@ fn a_read_that_hangs_holds_up_who_asked_for_it() {
                 .map(|what| scope.spawn(move || daemon.request("GET", &format!("/api/traffic/{what}"), None)))
                 .into_iter()
                 .collect();
-            wait_until("it hangs", || daemon.thread("reader").is_some_and(|reader| in_ptrace_stop(&daemon, reader)));
+            wait_until("it hangs", || daemon.thread("reader").is_some_and(|reader| in_ptrace_stop(daemon, reader)));
             while began.elapsed() < Duration::from_secs(14) {
-                goes_on(&daemon);
+                goes_on(daemon);
                 rest(200);
             }
             for answer in asked {

@@ -28,6 +28,11 @@ impl Fault {
         Fault::attached(&["-f", "-p", &daemon.pid().to_string()], daemon, "writer", calls, what)
     }
 
+    /// Calls of the main thread, and of no other.
+    pub fn of_main(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+        Fault::attached(&["-p", &daemon.pid().to_string()], daemon, "net-pulse", calls, what)
+    }
+
     /// Calls of the thread that saves, and of no other.
     pub fn of_writer(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         let writer = daemon.thread("writer").expect("a thread named writer");
