@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::browser::*;
+use crate::common::disk::Fault;
 use crate::common::past::{Random, record, save, unix};
 use crate::common::*;
 use crate::home::event;
@@ -1918,6 +1920,39 @@ fn what_is_asked_for_and_not_there_is_told_without_alarm() {
         browser.wait("its altname", "return /the-line/.test(document.querySelector('.interface').textContent)");
         browser.click_text("button", "Find the headline by its traffic");
         wait_until("it is not chosen any more", || daemon.get("/api/config")["settings"]["primary"]["value"] == "");
+        assert_eq!(browser.complaints(), Vec::<String>::new());
+    });
+}
+
+/// A disk that hangs is no fault of the page's: rates and totals go on, and it says what a power cut would take.
+#[test]
+fn a_save_that_hangs_is_told_on_the_page() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2", "--interface", "wan0"]);
+        daemon.get("/health");
+        send("wan0", 1000, 1);
+        let Some(browser) = Browser::start(&dir) else { return };
+        browser.wear(SMALL_PHONE, Theme::Light);
+        browser.open(&daemon, "/");
+        browser.wait("it is live", "return document.querySelector('#state').textContent === 'live'");
+        let fault = Fault::of_writer(&daemon, "pwrite64,fdatasync,fsync,ftruncate", "delay_enter=60000000");
+        send("wan0", 1000, 5);
+        // The page asks how things are once in a while.
+        wait_until_within("the notice", Duration::from_secs(60), || {
+            browser.run("return document.querySelector('#trouble').checkVisibility()") == true
+        });
+        let told = browser.text("#trouble");
+        for part in ["(nothing could be saved for ", "the disk does not answer; a power cut now would lose the last "] {
+            assert!(told.contains(part), "{told}");
+        }
+        fs::write(album().join("hanging-disk-360.png"), browser.screenshot()).unwrap();
+        assert_eq!(browser.run("return document.querySelector('#state').textContent"), "degraded");
+        drop(fault);
+        wait_until_within("all is well again", Duration::from_secs(60), || {
+            browser.run("return document.querySelector('#trouble').checkVisibility()") == false
+        });
         assert_eq!(browser.complaints(), Vec::<String>::new());
     });
 }
