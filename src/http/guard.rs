@@ -40,6 +40,10 @@ impl Guard {
         Guard { file, private, open, kept: Mutex::new(kept) }
     }
 
+    pub fn private(&self) -> bool {
+        self.private
+    }
+
     /// Nothing that panics is done while this is locked.
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -52,7 +56,7 @@ impl Guard {
         let from = ask.from.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         // What may be asked is no secret, and the page has to be there to ask for the token.
         let harmless = ask.method == "OPTIONS" || (!changes_something(ask.method) && routes::is_page(ask));
-        if harmless || !needs_token(ask.method, from, ask.forwarded, self.private, self.open) {
+        if harmless || !needs_token(ask.method, ask.trusted, self.private, self.open) {
             return None;
         }
         let mut kept = self.kept();
@@ -62,6 +66,7 @@ impl Guard {
         }
         let Some(given) = ask.authorization.and_then(bearer) else {
             return Some(match kept.token {
+                Some(_) if from.to_canonical().is_loopback() => unauthorized(NEEDED_HERE, ""),
                 Some(_) => unauthorized(NEEDED, ""),
                 None => unauthorized(NONE, ""),
             });
@@ -108,6 +113,10 @@ impl Kept {
 const ASK: &str = "`net-pulse token` on the router prints the right one";
 const NEEDED: &str = "this needs the access token: run `net-pulse token` on the router, and send what it prints as the \
                       header 'Authorization: Bearer TOKEN'";
+/// On the machine itself as well, for who is used to needing none there.
+const NEEDED_HERE: &str = "this needs the access token: on the router itself only root and the user of net-pulse change \
+                           things without it, in HTTP/1.1 and through no proxy; run `net-pulse token` there as one of \
+                           them, and send what it prints as the header 'Authorization: Bearer TOKEN'";
 const WRONG: &str = "this is not the access token: run `net-pulse token` on the router, which prints it";
 const NONE: &str =
     "this needs the access token, and there is none: run `net-pulse token` on the router, which says why";

@@ -89,8 +89,8 @@ pub struct Ask<'a> {
     pub authorization: Option<&'a str>,
     /// Who asks, as the gate saw it.
     pub from: Option<IpAddr>,
-    /// Some proxy had it in its hands, or somebody pretends so.
-    pub forwarded: bool,
+    /// It comes from root or our own user on this machine, as far as the gate could find out, and through no proxy.
+    pub trusted: bool,
     /// `None` when it is larger than anything that is asked for here.
     pub body: Option<&'a [u8]>,
 }

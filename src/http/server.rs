@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 use tiny_http::{HTTPVersion, Request};
 
-use super::gate::head::{BODY_LIMIT, PLACE};
+use super::gate::head::{BODY_LIMIT, PLACE, TRUSTED};
 use super::gate::inner::Inner;
 use super::gate::{Gate, Limits};
 use super::{Answer, Ask, Body, Context, Fault, answer};
@@ -169,6 +169,7 @@ pub struct Serving {
 /// `names` are those under which this machine may be asked.
 pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<String>) -> Result<Serving> {
     let (inner, road) = Inner::open(places(&context.database), WORKERS)?;
+    let private = context.guard.private();
     let mut workers = Vec::new();
     for number in 1..=WORKERS {
         let (context, inner) = (context.clone(), inner.clone());
@@ -176,7 +177,7 @@ pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<Stri
         workers.push(spawn(&format!("http-{number}"), WORKER_STACK, run)?);
     }
     let limits = Limits { active: WORKERS, ..Limits::default() };
-    let gate = Gate::open(listeners, Box::new(road), names, limits)?;
+    let gate = Gate::open(listeners, Box::new(road), names, private, limits)?;
     Ok(Serving { gate, inner, workers })
 }
 
@@ -251,7 +252,7 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
     let authorization = header(&request, "Authorization");
     // These are the gate's own words: what a client claims of these does not get through it.
     let from = header(&request, "X-Real-IP").and_then(|address| address.parse().ok());
-    let forwarded = header(&request, "Forwarded").is_some();
+    let trusted = header(&request, TRUSTED).is_some();
     let place = header(&request, PLACE).and_then(|place| place.parse().ok());
     let method = request.method().as_str().to_string();
     let target = request.url().to_string();
@@ -271,7 +272,7 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
         if_none_match: if_none_match.as_deref(),
         authorization: authorization.as_deref(),
         from,
-        forwarded,
+        trusted,
         body: body.as_deref(),
     };
     let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &ask))).unwrap_or_else(|panic| {

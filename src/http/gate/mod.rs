@@ -8,6 +8,7 @@ pub mod access;
 pub mod head;
 pub mod inner;
 mod shares;
+mod trust;
 
 use crate::sorted::Map;
 use std::cmp::Reverse;
@@ -32,6 +33,7 @@ use crate::thread::spawn;
 use access::Names;
 use head::{BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
 use shares::{DEAREST, Shares};
+use trust::Trust;
 
 const STACK: usize = 128 * 1024;
 /// What of an answer is in our memory at a time, per connection.
@@ -192,11 +194,12 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// `names` are those of `access::own_names`.
+    /// `names` are those of `access::own_names`; `private`: reading needs the token too.
     pub fn open(
         listeners: Vec<TcpListener>,
         inward: Box<dyn Inward>,
         names: Vec<String>,
+        private: bool,
         limits: Limits,
     ) -> Result<Gate> {
         let failed = |error: io::Error| Error::system("cannot serve", error);
@@ -218,7 +221,7 @@ impl Gate {
             listeners,
             bell,
             stopping: stopping.clone(),
-            rules: Rules { names: names.clone(), limits },
+            rules: Rules { names: names.clone(), trust: Trust::new(private), limits },
             inward,
             clients: Vec::with_capacity(limits.clients),
             left: Vec::with_capacity(limits.active),
@@ -247,6 +250,7 @@ impl Gate {
 
 struct Rules {
     names: Arc<Names>,
+    trust: Trust,
     limits: Limits,
 }
 
@@ -287,6 +291,8 @@ struct Client {
     weight: Weight,
     /// HEAD: a refusal has no body either.
     without_body: bool,
+    /// It needs no token if its socket is of the right user.
+    may_be_trusted: bool,
     /// Bytes of the answer that the client has taken, and the time that it kept them waiting before.
     passed: u64,
     waited: Duration,
@@ -761,6 +767,7 @@ impl Client {
             at: 0,
             weight: Weight::Light,
             without_body: false,
+            may_be_trusted: false,
             passed: 0,
             waited: Duration::ZERO,
         })
@@ -910,6 +917,7 @@ impl Client {
             return Err(access::FOREIGN);
         }
         self.weight = weight(&head.target);
+        self.may_be_trusted = access::may_be_trusted(&head, self.address, rules.trust.private);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
         // Whatever comes after the body is left where it is.
@@ -920,7 +928,8 @@ impl Client {
     }
 
     fn ask(&mut self, inside: Inside, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        head::place(&mut self.buffer, inside.place);
+        let trusted = self.may_be_trusted && rules.trust.holds(&self.stream);
+        head::note(&mut self.buffer, inside.place, trusted);
         self.at = 0;
         self.inside = Some(inside);
         self.enter(Phase::Asking, rules.limits.answer, now);
