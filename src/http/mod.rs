@@ -6,6 +6,7 @@ pub mod assets;
 pub mod gate;
 pub mod guard;
 pub mod json;
+mod listen;
 pub mod openapi;
 pub mod params;
 pub mod routes;
@@ -16,7 +17,7 @@ mod strip;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -32,7 +33,8 @@ use crate::store::Reader;
 
 pub use gate::access::own_names;
 pub use guard::Guard;
-pub use server::{Serving, bind, count_panics, resolve, serve};
+pub use listen::{Bound, Unreachable, Waiting, bind, resolve};
+pub use server::{Serving, count_panics, serve};
 
 pub type FindZone = Box<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 
@@ -47,6 +49,7 @@ pub struct Context {
     pub machine: Box<dyn Fn() -> Machine + Send + Sync>,
     /// What a time zone's name means here; nothing stands for the system's own.
     pub find_zone: FindZone,
+    /// All addresses that it is to listen on.
     pub listening: Vec<SocketAddr>,
     pub guard: guard::Guard,
     pub notes: Notes,
@@ -64,12 +67,38 @@ pub struct Notes {
     today: Mutex<Option<api::interfaces::Today>>,
     /// A copy of the database is being made or sent.
     copying: Arc<AtomicBool>,
+    /// Of those that it is to listen on, what it does not so far.
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+impl Notes {
+    pub fn new(waiting: Vec<Waiting>) -> Notes {
+        Notes { waiting: Mutex::new(waiting), ..Notes::default() }
+    }
 }
 
 impl Context {
     /// For a database that was opened late, and for the end.
     pub fn set_reader(&self, reader: Option<Reader>) {
         *self.reader() = reader;
+    }
+
+    /// Tries once more to listen where that was not possible before.
+    pub fn listen_again(&self) -> Vec<TcpListener> {
+        listen::bind_again(&mut self.waiting())
+    }
+
+    pub fn all_listen(&self) -> bool {
+        self.waiting().is_empty()
+    }
+
+    /// Where it cannot be reached now of what was asked for.
+    pub fn unreachable(&self) -> Vec<Unreachable> {
+        listen::unreachable(&self.listening, &self.waiting(), &self.live.lock())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.notes.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A panic of another worker leaves a connection behind that is between two queries, which is where they all are.

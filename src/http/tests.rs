@@ -289,7 +289,7 @@ impl Rig {
             guard: Guard::new(PathBuf::new(), None, false, false),
             notes: Default::default(),
         });
-        let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap();
+        let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap().listeners;
         let address = listeners[0].local_addr().unwrap();
         let serving = Some(serve(context.clone(), listeners, vec!["x".to_string()]).unwrap());
         Rig { context, serving, address, directory, woken }

@@ -376,7 +376,7 @@ fn private_asks_other_users_for_reading_too() {
 /// either, everybody is asked, and the log says so once.
 #[test]
 fn where_the_kernel_tells_less() {
-    let refusing = script("refusing.py");
+    let refusing = refusing();
     // A netlink socket of NETLINK_SOCK_DIAG.
     let rule = "socket 0=16 2=4";
     in_namespace(|| {

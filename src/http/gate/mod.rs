@@ -17,8 +17,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -191,6 +191,15 @@ pub struct Gate {
     waker: UnixStream,
     thread: JoinHandle<()>,
     names: Arc<Names>,
+    newcomers: Arc<Mutex<Vec<TcpListener>>>,
+}
+
+/// Connections inherit the buffers; set on them, they would come too late for the first segments. Where they cannot be set,
+/// the kernel's own are as good as they ever were.
+fn prepare(listener: &TcpListener) -> io::Result<()> {
+    let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER);
+    let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    listener.set_nonblocking(true)
 }
 
 impl Gate {
@@ -203,13 +212,7 @@ impl Gate {
         limits: Limits,
     ) -> Result<Gate> {
         let failed = |error: io::Error| Error::system("cannot serve", error);
-        for listener in &listeners {
-            listener.set_nonblocking(true).map_err(failed)?;
-            // Connections inherit these; set on them, they would come too late for the first segments. Where they cannot
-            // be set, the kernel's own are as good as they ever were.
-            let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER);
-            let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER);
-        }
+        listeners.iter().try_for_each(prepare).map_err(failed)?;
         let (waker, bell) = UnixStream::pair().map_err(failed)?;
         waker.set_nonblocking(true).map_err(failed)?;
         bell.set_nonblocking(true).map_err(failed)?;
@@ -217,8 +220,10 @@ impl Gate {
         log::debug!("the gate takes {} connections, {} requests at a time", limits.clients, limits.active);
         let stopping = Arc::new(AtomicBool::new(false));
         let names = Arc::new(Names::new(names));
+        let newcomers = Arc::new(Mutex::new(Vec::new()));
         let door = Door {
             listeners,
+            newcomers: newcomers.clone(),
             bell,
             stopping: stopping.clone(),
             rules: Rules { names: names.clone(), trust: Trust::new(private), limits },
@@ -232,12 +237,19 @@ impl Gate {
             scratch: vec![0; RELAY].into_boxed_slice(),
         };
         let thread = spawn("gate", STACK, Box::new(move || door.run()))?;
-        Ok(Gate { stopping, waker, thread, names })
+        Ok(Gate { stopping, waker, thread, names, newcomers })
     }
 
     /// In place of those that were known before.
     pub fn rename(&self, names: Vec<String>) {
         self.names.set(names);
+    }
+
+    /// Takes connections from these too.
+    pub fn listen(&self, mut listeners: Vec<TcpListener>) {
+        listeners.retain(|listener| prepare(listener).is_ok());
+        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner).append(&mut listeners);
+        let _ = (&self.waker).write(b"!");
     }
 
     /// Accepts nothing more, lets answers under way end within their time, and ends.
@@ -256,6 +268,8 @@ struct Rules {
 
 struct Door {
     listeners: Vec<TcpListener>,
+    /// Listeners that came later.
+    newcomers: Arc<Mutex<Vec<TcpListener>>>,
     bell: UnixStream,
     stopping: Arc<AtomicBool>,
     rules: Rules,
@@ -375,6 +389,7 @@ impl Door {
         let mut stop_at: Option<Instant> = None;
         loop {
             let now = Instant::now();
+            self.listeners.append(&mut self.newcomers.lock().unwrap_or_else(PoisonError::into_inner));
             if stop_at.is_none() && self.stopping.load(Ordering::Relaxed) {
                 stop_at = Some(now + self.rules.limits.stop);
                 self.listeners.clear();
