@@ -78,7 +78,7 @@ pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// `names` is as /etc/hosts. Nobody else is asked: where to listen cannot wait for a name server, least of all on the
+/// `names` is as /etc/hosts. No name server is asked: where to listen cannot wait for one, least of all on the
 /// machine that is one, and the C library's resolver is 20 KB.
 fn look_up(host: &str, names: &str) -> Vec<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
@@ -138,7 +138,7 @@ pub fn bind_again(waiting: &mut Vec<Waiting>) -> Vec<TcpListener> {
     listeners
 }
 
-/// An address at which nobody can reach us now.
+/// An address at which no client can reach us now.
 pub struct Unreachable {
     pub address: SocketAddr,
     /// A sentence.
@@ -163,7 +163,7 @@ pub fn unreachable(addresses: &[SocketAddr], waiting: &[Waiting], state: &State)
             _ if pending => {
                 format!("{ip} cannot be used yet: its link is down, or another machine may have the same address")
             }
-            _ => format!("{ip} is no address of this machine: nobody reaches net-pulse there until it is"),
+            _ => format!("{ip} is no address of this machine: net-pulse is not reached there until it is"),
         };
         Some(Unreachable { address: *address, why, pending })
     };

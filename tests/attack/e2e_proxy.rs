@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
 /// An account without rights, on every Debian.
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 /// Of users that nothing else runs as.
 const ALICE: u32 = 41_001;
 const SERVICE: u32 = 41_002;
@@ -184,7 +184,7 @@ fn haproxy_with_its_default_settings_opens_nothing() {
 #[test]
 fn a_plain_forwarder_of_another_user_opens_nothing() {
     with_daemon(|_, daemon| {
-        for (user, status) in [(NOBODY, 401), (ALICE, 401), (0, 200)] {
+        for (user, status) in [(UNPRIVILEGED, 401), (ALICE, 401), (0, 200)] {
             let front = free_address();
             let file = Dir::new();
             let path = file.join("forwarder.py");
@@ -206,7 +206,7 @@ fn a_plain_forwarder_of_another_user_opens_nothing() {
 fn other_users_of_this_machine_are_asked_for_the_token() {
     with_daemon(|_, daemon| {
         let port = daemon.port();
-        for user in [NOBODY, ALICE] {
+        for user in [UNPRIVILEGED, ALICE] {
             for how in ["plain", "old", "half", "mapped"] {
                 assert_eq!(stranger(user, how, port, 1), "401", "{how} of {user}");
             }
@@ -343,16 +343,16 @@ fn as_user(user: u32, more: &[&str], wrapped: &[&str], body: impl FnOnce(&Daemon
 }
 
 #[test]
-fn the_daemons_own_user_needs_no_token_unless_it_is_nobody() {
+fn the_daemons_own_user_needs_no_token_unless_it_is_one_of_many() {
     as_user(SERVICE, &[], &[], |daemon| {
         assert_eq!(stranger(ALICE, "plain", daemon.port(), 1), "401");
-        assert_eq!(stranger(NOBODY, "plain", daemon.port(), 1), "401");
+        assert_eq!(stranger(UNPRIVILEGED, "plain", daemon.port(), 1), "401");
         runs(daemon);
         assert_eq!(stranger(SERVICE, "plain", daemon.port(), 1), "200");
         assert_eq!(collect_at(at(daemon.port())), 200, "root");
     });
-    as_user(NOBODY, &[], &[], |daemon| {
-        assert_eq!(stranger(NOBODY, "plain", daemon.port(), 1), "401");
+    as_user(UNPRIVILEGED, &[], &[], |daemon| {
+        assert_eq!(stranger(UNPRIVILEGED, "plain", daemon.port(), 1), "401");
         runs(daemon);
         assert_eq!(collect_at(at(daemon.port())), 200, "root");
     });
@@ -368,7 +368,7 @@ fn private_asks_other_users_for_reading_too() {
             let output = command.uid(user).gid(user).current_dir("/").output().expect("curl; tests/all installs it");
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
-        assert_eq!([ALICE, NOBODY, SERVICE, 0].map(status), ["401", "401", "200", "200"]);
+        assert_eq!([ALICE, UNPRIVILEGED, SERVICE, 0].map(status), ["401", "401", "200", "200"]);
     });
 }
 
@@ -411,7 +411,7 @@ fn where_the_kernel_tells_less() {
 
         let daemon = start(&[&blind[..], &python].concat());
         for _ in 0..3 {
-            assert_eq!(collect_at(at(daemon.port())), 401, "nobody can be known");
+            assert_eq!(collect_at(at(daemon.port())), 401, "root cannot be known");
         }
         assert_eq!(daemon.get("/health")["status"], "healthy");
         wait_until("it is told once", || warned(&daemon) == 1);

@@ -67,13 +67,7 @@ def mptcp():
     return status(client)
 
 
-def lan():
-    client = connected(address="10.7.0.1")
-    client.sendall(REQUEST)
-    return status(client)
-
-
-# Two users of one socket: nobody opens it, and root, who has been given it, sends.
+# Two users of one socket: one without rights opens it, and root, who has been given it, sends.
 def passed():
     ours, theirs = socket.socketpair()
     if os.fork() == 0:

@@ -80,7 +80,7 @@ fn addresses_that_come(wrapped: &[&str]) {
         assert!(warned.contains("10.9.9.9") && warned.contains("192.0.2.1") && warned.contains("--host"), "{warned}");
         assert!(!warned.contains("fd77::1"), "a LAN without a carrier is no mistake: {warned}");
 
-        // Whoever supervises it finds it, by the same settings.
+        // A supervisor finds it, by the same settings.
         let port = daemon.port().to_string();
         let mut check = net_pulse(BINARY);
         check

@@ -18,8 +18,8 @@ impl Trust {
         Trust { users: Trusted::of_this_process(), private, told: AtomicBool::new(false) }
     }
 
-    /// Asked at the moment when a whole request is let in: who has closed the connection by then, or half of it, is
-    /// nobody any more.
+    /// Asked at the moment when a whole request is let in: a client that has closed its end by then, or half of it, cannot
+    /// be known any more.
     pub fn holds(&self, client: &TcpStream) -> bool {
         match peer::user(client) {
             Ok(user) => user.is_some_and(|user| self.users.has(user)),

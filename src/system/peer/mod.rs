@@ -3,7 +3,7 @@
 //! its modules are missing as on OpenWrt, through the tables of procfs.
 //!
 //! It says nothing where it is not certain. A socket that its owner has closed is shown with the user 0 and the inode 0,
-//! and is nobody's.
+//! and tells of no user.
 
 #[cfg(target_os = "linux")]
 mod diag;
@@ -34,7 +34,7 @@ impl Trusted {
         Trusted { own: nix::unistd::geteuid().as_raw(), unknown }
     }
 
-    /// Root and the user that this process runs as. The user `nobody` is many: every service that was given no user of its
+    /// Root and the user that this process runs as. The user 65534 is many: every service that was given no user of its
     /// own, and everybody whom this user namespace does not know.
     pub fn has(self, user: u32) -> bool {
         (user == 0 || user == self.own) && user != UNKNOWN && user != self.unknown

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_its_owner_has_closed_is_held_by_nobody() {
+    fn what_its_owner_has_closed_is_not_held() {
         for state in ["02", "04", "05", "06", "08", "0A", "1", "", "01x"] {
             let text = LITTLE.replace(" 01 ", &format!(" {state} "));
             let entry = line(Order::Little, &text).map(|(_, entry)| entry);

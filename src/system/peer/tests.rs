@@ -69,7 +69,7 @@ fn a_socket_of_ipv6_may_speak_ipv4() {
 }
 
 #[test]
-fn what_is_closed_or_half_closed_is_held_by_nobody() {
+fn what_is_closed_or_half_closed_is_not_held() {
     let (client, server) = pair("127.0.0.1:0").unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(user(&server).unwrap(), None, "half closed");
