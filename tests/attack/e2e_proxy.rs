@@ -324,34 +324,31 @@ fn who_sends_and_is_gone_is_never_taken_for_root() {
 }
 
 /// A daemon with a user of its own, as everywhere but in these tests.
-fn as_user(user: u32, more: &[&str], wrapped: &[&str], body: impl FnOnce(&Daemon) + Send) {
+fn as_user(user: u32, more: &[&str], body: impl FnOnce(&Dir, &Daemon) + Send) {
     in_namespace(|| {
         let dir = Dir::new();
         chown(dir.path(), Some(user), Some(user)).expect("root may");
         let binary = dir.join("net-pulse");
         fs::copy(BINARY, &binary).expect("it is there");
-        let mut words: Vec<&str> = wrapped.to_vec();
-        let database = dir.join("net-pulse.db");
-        words.extend([&*binary, "--host", "127.0.0.1", "--port", "0", "--database", &database]);
-        words.extend(more);
-        let mut command = net_pulse(words[0]);
-        command.args(&words[1..]).uid(user).gid(user).current_dir("/");
+        let mut command = net_pulse(&binary);
+        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]).args(more);
+        command.uid(user).gid(user).current_dir("/");
         let daemon = Daemon::spawn(command);
-        body(&daemon);
+        body(&dir, &daemon);
         daemon.stop();
     });
 }
 
 #[test]
 fn the_daemons_own_user_needs_no_token_unless_it_is_one_of_many() {
-    as_user(SERVICE, &[], &[], |daemon| {
+    as_user(SERVICE, &[], |_, daemon| {
         assert_eq!(stranger(ALICE, "plain", daemon.port(), 1), "401");
         assert_eq!(stranger(UNPRIVILEGED, "plain", daemon.port(), 1), "401");
         runs(daemon);
         assert_eq!(stranger(SERVICE, "plain", daemon.port(), 1), "200");
         assert_eq!(collect_at(at(daemon.port())), 200, "root");
     });
-    as_user(UNPRIVILEGED, &[], &[], |daemon| {
+    as_user(UNPRIVILEGED, &[], |_, daemon| {
         assert_eq!(stranger(UNPRIVILEGED, "plain", daemon.port(), 1), "401");
         runs(daemon);
         assert_eq!(collect_at(at(daemon.port())), 200, "root");
@@ -360,7 +357,7 @@ fn the_daemons_own_user_needs_no_token_unless_it_is_one_of_many() {
 
 #[test]
 fn private_asks_other_users_for_reading_too() {
-    as_user(SERVICE, &["--private"], &[], |daemon| {
+    as_user(SERVICE, &["--private"], |_, daemon| {
         let status = |user: u32| {
             let mut command = Command::new("/usr/bin/curl");
             command.args(["-s", "-o", "/dev/null", "-w", "%{http_code}"]);
@@ -370,6 +367,30 @@ fn private_asks_other_users_for_reading_too() {
         };
         assert_eq!([ALICE, UNPRIVILEGED, SERVICE, 0].map(status), ["401", "401", "200", "200"]);
     });
+}
+
+/// The health check of a private daemon: root and its own user are known, and the user that cannot be shows the token,
+/// which it may read.
+#[test]
+fn a_private_daemon_is_checked_by_its_user_and_by_root() {
+    for user in [SERVICE, UNPRIVILEGED] {
+        as_user(user, &["--private"], |dir, daemon| {
+            let check = |asking: u32| {
+                let mut command = net_pulse(&dir.join("net-pulse"));
+                command.args(["--private", "--host", "127.0.0.1", "--port", &daemon.port().to_string()]);
+                command.args(["--database", &dir.join("net-pulse.db"), "check", "--health"]);
+                command.uid(asking).gid(asking).current_dir("/");
+                finish(command)
+            };
+            for known in [0, user] {
+                let ended = check(known);
+                assert_eq!((ended.code, ended.out.as_str()), (Some(0), "healthy\n"), "{known}: {}", ended.err);
+            }
+            let refused = check(ALICE);
+            assert_eq!(refused.code, Some(1), "{}", refused.out);
+            assert!(refused.err.contains("access token") && refused.err.contains("user"), "{}", refused.err);
+        });
+    }
 }
 
 /// sock_diag is refused in sandboxes, and its module missing on routers: then procfs tells. Where that tells nothing
