@@ -7,7 +7,7 @@ use crate::config::SETTINGS;
 /// Tells where your bandwidth went: samples the network interfaces, keeps the history, serves an API and a page.
 #[derive(FromArgs, Debug, Default)]
 struct Typed {
-    /// address to listen on; repeatable (default: all, IPv4 and IPv6)
+    /// address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)
     #[argh(option, arg_name = "address")]
     host: Vec<String>,
     /// port to listen on (default 8000); 0 picks one and the log says which

@@ -72,7 +72,7 @@ pub const LONGEST_TEXT: usize = 4096;
 
 #[rustfmt::skip]
 pub static SETTINGS: [Setting; 26] = [
-    Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on; repeatable (default: all, IPv4 and IPv6)" },
+    Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
     Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::Nobody, help: "port to listen on; 0 picks one and the log says which" },
     Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
     Setting { key: "private", flag: Some("--private"), environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "ask for the access token for reading too, not for changes alone" },

@@ -2,6 +2,7 @@
 //! the writer's thread: the start waits for it a while, and whatever is wrong with it, counting goes on.
 
 mod desk;
+mod listening;
 mod zone;
 
 use std::io;
@@ -24,6 +25,7 @@ use crate::source::{self, Choice, Wake, Woken};
 use crate::thread::{self, Mailbox};
 use crate::writer::{self, Writer};
 use desk::{Desk, Word};
+use listening::Watch;
 
 pub use desk::start;
 
@@ -54,11 +56,10 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
 
     let choice = choice(config.text("source"));
     let (mut source, note) = source::open(choice)?;
-    let listeners = http::bind(&hosts, config.integer("port") as u16).map_err(|error| match error.kind {
+    let bound = http::bind(&hosts, config.integer("port") as u16).map_err(|error| match error.kind {
         ErrorKind::Usage => error.context(config.said_by("host")),
         _ => error,
     })?;
-    let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     if let Some(note) = &note {
         log::warn!("counters come from {}: {note}", source.name());
@@ -107,7 +108,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
 
     let mut desk = Desk::new(told, live.clone());
     let opened = desk.wait_for_database(&database)?;
-    log::info!("{} is the page of net-pulse {}", url(&listening, &addresses), env!("CARGO_PKG_VERSION"));
+    log::info!("{} is the page of net-pulse {}", url(&bound.addresses, &addresses), env!("CARGO_PKG_VERSION"));
     let (start, reader) = match opened {
         Ok(past) => {
             log::info!("history in {}", database.display());
@@ -141,14 +142,14 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         }),
         find_zone: Arc::new(zone::find),
         database,
-        listening,
-        notes: http::Notes::default(),
+        listening: bound.addresses,
+        notes: http::Notes::new(bound.waiting),
     });
     let hand_over = Mailbox::default();
     let late = hand_over.clone();
     let sampling = spawn("sampler", move || sampler.run(&wake, &late))?;
     http::count_panics(context.clone());
-    let serving = http::serve(context.clone(), listeners, names)?;
+    let serving = http::serve(context.clone(), bound.listeners, names)?;
 
     let late_word = |desk: &mut Desk, word| match desk.hear(word) {
         None => desk.tell_of_token(&context.database),
@@ -162,12 +163,14 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
             live.wake_sampler();
         }
     };
+    let mut watch = Watch::default();
     while !desk.ending {
         let (now_ms, flush_s) = (clock.now().mono_ms, live.lock().tuning.flush_s);
         let trouble = live.lock().watch_saving(now_ms);
         trouble.iter().for_each(|trouble| log::error!("{trouble}"));
-        let patience = flush_s.clamp(WATCH_S.0, WATCH_S.1);
-        let Some(word) = desk.told.take(Duration::from_secs(patience.into())) else { continue };
+        let patience = Duration::from_secs(flush_s.clamp(WATCH_S.0, WATCH_S.1).into());
+        let patience = patience.min(watch.look(&context, &serving, Instant::now()));
+        let Some(word) = desk.told.take(patience) else { continue };
         let again = matches!(word, Word::Signal(Signal::SIGHUP));
         late_word(&mut desk, word);
         if again {
@@ -227,15 +230,17 @@ fn choice(word: &str) -> Choice {
     Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
 }
 
-/// An address that a browser on the LAN can use, where there is one.
+/// An address that a browser on the LAN can use, where there is one: of those that are listened on, one that is there.
 fn url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
     let port = listening.first().map_or(0, SocketAddr::port);
     let reachable = |ip: &&IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
         IpAddr::V6(_) => false,
     };
-    let host = match listening.iter().map(SocketAddr::ip).find(|ip| !ip.is_unspecified()) {
-        Some(ip) => ip,
+    let named: Vec<IpAddr> = listening.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
+    let present = named.iter().find(|ip| ip.is_loopback() || addresses.contains(ip));
+    let host = match present.or(named.first()) {
+        Some(ip) => *ip,
         None => addresses.iter().find(reachable).copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
     };
     format!("http://{}/", SocketAddr::new(host, port))
@@ -256,5 +261,7 @@ mod tests {
         check(&["0.0.0.0:81"], &["127.0.0.1", "169.254.3.4", "fe80::1"], "http://127.0.0.1:81/");
         check(&["[::1]:8000"], &["192.168.1.1"], "http://[::1]:8000/");
         check(&["10.0.0.1:1"], &[], "http://10.0.0.1:1/");
+        check(&["10.0.0.1:1", "10.0.0.2:1"], &["10.0.0.2"], "http://10.0.0.2:1/");
+        check(&["10.0.0.1:1", "127.0.0.1:1"], &["10.0.0.2"], "http://127.0.0.1:1/");
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::system::peer::Trusted;
 use crate::thread::{Mailbox, spawn};
 use crate::{http, token};
 
@@ -84,21 +85,26 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address)
 }
 
-/// The header that a private daemon asks for.
+/// The header that a private daemon asks for; on the loopback it knows us by our user. There the token is for none but
+/// whom it cannot know like that: another program may have the port.
 fn credentials(config: &Config, address: SocketAddr) -> Result<String> {
-    if !config.switch("private") || address.ip().is_loopback() {
+    let user = nix::unistd::geteuid();
+    let known = address.ip().is_loopback() && Trusted::of_this_process().has(user.as_raw());
+    if !config.switch("private") || known {
         return Ok(String::new());
     }
-    let file = token::file(&config.database(nix::unistd::geteuid().is_root(), environment)?);
+    let file = token::file(&config.database(user.is_root(), environment)?);
     match token::read(&file)? {
         Some(token) => Ok(format!("Authorization: Bearer {}\r\n", token.text())),
         None => Err(Error::system(file.display(), "there is no access token; give the --database that net-pulse has")),
     }
 }
 
-/// HTTP/1.0: the answer comes in one piece and ends with the connection.
+/// A request in HTTP/1.0 is not known by its user, because a proxy may have sent it. The answer is short: it comes in one piece
+/// and ends with the connection.
 fn converse(mut stream: TcpStream, address: SocketAddr, credentials: &str) -> io::Result<Vec<u8>> {
-    stream.write_all(format!("GET /health HTTP/1.0\r\nHost: {address}\r\n{credentials}\r\n").as_bytes())?;
+    let head = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{credentials}\r\n");
+    stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
     Ok(answer)
@@ -114,7 +120,8 @@ fn judge(answer: &[u8]) -> std::result::Result<String, String> {
         ("200", Some("degraded"), reason, _) => Ok(format!("degraded: {}", reason.unwrap_or_default())),
         ("503", Some("unhealthy"), reason, _) => Err(format!("unhealthy: {}", reason.unwrap_or_default())),
         ("401", ..) => {
-            Err("the access token is asked for; give --private and the --database that net-pulse has".to_string())
+            Err("the access token is asked for; give --private and the --database that net-pulse has, as the user that it has"
+                .to_string())
         }
         (status, _, _, Some(detail)) => Err(format!("{} instead of its health: {detail}", shown(status))),
         _ => Err("this is no answer of net-pulse; give the --host and --port that it has".to_string()),
@@ -157,7 +164,9 @@ mod tests {
         );
         check(
             r#"HTTP/1.1 401 x||{"detail":"this needs the access token"}"#,
-            Err("the access token is asked for; give --private and the --database that net-pulse has"),
+            Err(
+                "the access token is asked for; give --private and the --database that net-pulse has, as the user that it has",
+            ),
         );
         // One word without the other is somebody else's health.
         check(r#"HTTP/1.1 200 OK||{"status":"unhealthy"}"#, foreign);

@@ -42,6 +42,10 @@ impl Guard {
         Guard { file, private, open, known: Arc::new(Mutex::new(known)), failures: Mutex::default() }
     }
 
+    pub fn private(&self) -> bool {
+        self.private
+    }
+
     /// The file is read by the thread that may wait for the disk. If that takes long, what is known of it holds.
     fn token(&self, disk: &Disk) -> Option<Arc<Token>> {
         let (file, known) = (self.file.clone(), self.known.clone());
@@ -56,13 +60,14 @@ impl Guard {
         let from = ask.from.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         // What may be asked is no secret, and the page has to be there to ask for the token.
         let harmless = ask.method == "OPTIONS" || (!changes_something(ask.method) && routes::is_page(ask));
-        if harmless || !needs_token(ask.method, from, ask.forwarded, self.private, self.open) {
+        if harmless || !needs_token(ask.method, ask.trusted, self.private, self.open) {
             return None;
         }
         let Some(given) = ask.authorization.and_then(bearer) else {
             let known = lock(&self.known).token.clone();
             // It is made once there is a place for it.
             return Some(match known.or_else(|| self.token(disk)) {
+                Some(_) if from.to_canonical().is_loopback() => unauthorized(NEEDED_HERE, ""),
                 Some(_) => unauthorized(NEEDED, ""),
                 None => unauthorized(NONE, ""),
             });
@@ -112,6 +117,10 @@ fn look(file: &Path, known: &Mutex<Known>) {
 const ASK: &str = "`net-pulse token` on the router prints the right one";
 const NEEDED: &str = "this needs the access token: run `net-pulse token` on the router, and send what it prints as the \
                       header 'Authorization: Bearer TOKEN'";
+/// On the machine itself as well, for who is used to needing none there.
+const NEEDED_HERE: &str = "this needs the access token: on the router itself only root and the user of net-pulse change \
+                           things without it, in HTTP/1.1 and through no proxy; run `net-pulse token` there as one of \
+                           them, and send what it prints as the header 'Authorization: Bearer TOKEN'";
 const WRONG: &str = "this is not the access token: run `net-pulse token` on the router, which prints it";
 const NONE: &str =
     "this needs the access token, and there is none: run `net-pulse token` on the router, which says why";

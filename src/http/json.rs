@@ -505,6 +505,8 @@ shapes! {
     HttpDetails {
         /// Requests that ended in a fault of the program.
         panics: u32,
+        /// Of the addresses that `host` names, those at which it cannot be reached now: not there yet, or another machine's.
+        unreachable: Vec<String>,
     }
     /// How busy the machine is, and this program.
     SystemMetrics {

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod gate;
 pub mod guard;
 pub mod json;
+mod listen;
 pub mod openapi;
 pub mod params;
 pub mod routes;
@@ -17,10 +18,10 @@ mod strip;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use disk::PATIENCE;
 use serde::Serialize;
@@ -35,7 +36,8 @@ use crate::store::Facts;
 pub use disk::Disk;
 pub use gate::access::own_names;
 pub use guard::Guard;
-pub use server::{Serving, bind, count_panics, resolve, serve};
+pub use listen::{Bound, Unreachable, Waiting, bind, resolve};
+pub use server::{Serving, count_panics, serve};
 
 pub type FindZone = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 
@@ -50,6 +52,7 @@ pub struct Context {
     pub machine: Arc<dyn Fn() -> Machine + Send + Sync>,
     /// What a time zone's name means here; nothing stands for the system's own.
     pub find_zone: FindZone,
+    /// All addresses that it is to listen on.
     pub listening: Vec<SocketAddr>,
     pub guard: guard::Guard,
     pub notes: Notes,
@@ -69,6 +72,14 @@ pub struct Notes {
     facts: Arc<Mutex<Facts>>,
     /// A copy of the database is being made or sent.
     copying: Arc<AtomicBool>,
+    /// Of those that it is to listen on, what it does not so far.
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+impl Notes {
+    pub fn new(waiting: Vec<Waiting>) -> Notes {
+        Notes { waiting: Mutex::new(waiting), ..Notes::default() }
+    }
 }
 
 impl Context {
@@ -80,6 +91,24 @@ impl Context {
     pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
         let (find, name) = (self.find_zone.clone(), name.to_string());
         self.disk.ask(PATIENCE, move |_| find(&name))?
+    }
+
+    /// Tries once more to listen where that was not possible before.
+    pub fn listen_again(&self) -> Vec<TcpListener> {
+        listen::bind_again(&mut self.waiting())
+    }
+
+    pub fn all_listen(&self) -> bool {
+        self.waiting().is_empty()
+    }
+
+    /// Where it cannot be reached now of what was asked for.
+    pub fn unreachable(&self) -> Vec<Unreachable> {
+        listen::unreachable(&self.listening, &self.waiting(), &self.live.lock())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.notes.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -94,8 +123,8 @@ pub struct Ask<'a> {
     pub authorization: Option<&'a str>,
     /// Who asks, as the gate saw it.
     pub from: Option<IpAddr>,
-    /// Some proxy had it in its hands, or somebody pretends so.
-    pub forwarded: bool,
+    /// It comes from root or our own user on this machine, as far as the gate could find out, and through no proxy.
+    pub trusted: bool,
     /// `None` when it is larger than anything that is asked for here.
     pub body: Option<&'a [u8]>,
 }

@@ -19,7 +19,8 @@ const HEADERS: [(u16, &str, &str); 3] =
     [(401, "WWW-Authenticate", "string"), (405, "Allow", "string"), (429, "Retry-After", "integer")];
 
 const SECURITY: &str = "What `net-pulse token` prints on the machine itself. Changes need it, and with --private reading \
-                        does too; requests from the machine's own loopback need none, unless a proxy passed them on.";
+                        does too; root and the user of the service need none on the machine's own loopback, in HTTP/1.1 \
+                        and through no proxy.";
 
 /// Every problem has the shape `Problem`, except 422.
 const PROBLEMS: [(u16, &str); 19] = [

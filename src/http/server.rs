@@ -1,11 +1,10 @@
-//! The sockets: listening, four workers behind the gate, and answers as bytes. tiny_http reads requests; answers are
+//! Four workers behind the gate, and answers as bytes. tiny_http reads requests; answers are
 //! written here, because its own writer keeps a streamed answer in memory for an HTTP/1.0 client, ends a failed one as
 //! though it were whole, and cannot leave the length out of a 204.
 
 use std::any::Any;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,149 +12,24 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, listen, setsockopt, socket, sockopt,
-};
 use tiny_http::{HTTPVersion, Request};
 
-use super::gate::head::{BODY_LIMIT, PLACE};
+use super::gate::head::{BODY_LIMIT, PLACE, TRUSTED};
 use super::gate::inner::Inner;
 use super::gate::{Gate, Limits};
 use super::{Answer, Ask, Body, Context, Fault, answer};
 use crate::clock::Zone;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::thread::spawn;
 
 const WORKERS: usize = 4;
-/// Who finds it full is asked to come again after a second: a flood should not fill it before the gate has had its turn.
-const BACKLOG: i32 = 512;
 /// A handler is shallow: history is read on a thread of its own.
 const WORKER_STACK: usize = 256 * 1024;
 /// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
 const CHUNK: usize = 8 * 1024;
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Listens on `hosts`, or on all addresses where none is named: IPv4 and IPv6 each on a socket of its own, so that
-/// neither depends on how the system thinks of the other. Port 0 picks one that is free for all of them.
-pub fn bind(hosts: &[String], port: u16) -> Result<Vec<TcpListener>> {
-    let everywhere = hosts.is_empty();
-    let addresses = resolve(hosts)?;
-    // With port 0, what is free for the first address may be taken for the next.
-    for last_try in (0..if port == 0 { 16 } else { 1 }).rev().map(|left| left == 0) {
-        match bind_all(&addresses, port, everywhere) {
-            Err((_, Errno::EADDRINUSE)) if !last_try => {}
-            Err((address, errno)) => return Err(refusal(address, errno)),
-            Ok(listeners) => return Ok(listeners),
-        }
-    }
-    Err(Error::system("cannot listen", "no port is free on all addresses"))
-}
-
-/// The addresses that `hosts` mean, each once.
-pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
-    if hosts.is_empty() {
-        return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
-    }
-    let names = std::fs::read("/etc/hosts").unwrap_or_default();
-    let names = String::from_utf8_lossy(&names);
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for host in hosts {
-        let found = look_up(host, &names);
-        if found.is_empty() {
-            return Err(Error::usage(format!(
-                "{}: no such address; give an IP address, or a name that stands in /etc/hosts",
-                shown(host)
-            )));
-        }
-        for ip in found {
-            if !addresses.contains(&ip) {
-                addresses.push(ip);
-            }
-        }
-    }
-    Ok(addresses)
-}
-
-/// `names` is as /etc/hosts. Nobody else is asked: where to listen cannot wait for a name server, least of all on the
-/// machine that is one, and the C library's resolver is 20 KB.
-fn look_up(host: &str, names: &str) -> Vec<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    if let Ok(ip) = bare.parse() {
-        return vec![ip];
-    }
-    let line = |line: &str| {
-        let mut words = line.split('#').next()?.split_ascii_whitespace();
-        let ip = words.next()?.parse().ok()?;
-        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(ip)
-    };
-    let found: Vec<IpAddr> = names.lines().filter_map(line).collect();
-    if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
-        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    }
-    found
-}
-
-fn bind_all(
-    addresses: &[IpAddr],
-    mut port: u16,
-    everywhere: bool,
-) -> std::result::Result<Vec<TcpListener>, (SocketAddr, Errno)> {
-    let mut listeners = Vec::new();
-    for ip in addresses {
-        let address = SocketAddr::new(*ip, port);
-        let spare = everywhere || *ip == Ipv6Addr::LOCALHOST && addresses.contains(&Ipv4Addr::LOCALHOST.into());
-        match bind_one(address) {
-            Ok(listener) => {
-                port = listener.local_addr().map_or(port, |address| address.port());
-                listeners.push(listener);
-            }
-            // Routers often have IPv6 compiled out or switched off.
-            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if spare && ip.is_ipv6() => {
-                log::info!("no IPv6 here ({}): listening on IPv4 only", io::Error::from(errno));
-            }
-            Err(errno) => return Err((address, errno)),
-        }
-    }
-    Ok(listeners)
-}
-
-/// The standard library sets SO_REUSEADDR, but gives no chance to set IPV6_V6ONLY before binding.
-fn bind_one(address: SocketAddr) -> std::result::Result<TcpListener, Errno> {
-    let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
-    fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    if address.is_ipv6() {
-        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
-    }
-    nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    // nix allows no more than the C library's own constant, and musl's is 128: there -1 stands for what the kernel allows.
-    let backlog = Backlog::new(BACKLOG).or_else(|_| Backlog::new(-1)).unwrap_or(Backlog::MAXCONN);
-    listen(&socket, backlog)?;
-    Ok(TcpListener::from(socket))
-}
-
-fn refusal(address: SocketAddr, errno: Errno) -> Error {
-    let port = address.port();
-    match errno {
-        Errno::EADDRINUSE => Error::system(
-            format!("port {port} is in use"),
-            format!("choose another with --port, or stop what listens on {address}"),
-        ),
-        Errno::EACCES => Error::system(
-            format!("port {port} needs more rights than this user has"),
-            "choose one above 1023 with --port",
-        ),
-        Errno::EADDRNOTAVAIL => {
-            Error::system(format!("{} is no address of this machine", address.ip()), "choose another with --host")
-        }
-        other => Error::system(format!("cannot listen on {address}"), io::Error::from(other)),
-    }
-}
-
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     text.chars().take(60).map(|each| if each.is_control() { '?' } else { each }).collect()
 }
 
@@ -169,6 +43,7 @@ pub struct Serving {
 /// `names` are those under which this machine may be asked.
 pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<String>) -> Result<Serving> {
     let (inner, road) = Inner::open(places(&context.database), WORKERS)?;
+    let private = context.guard.private();
     let mut workers = Vec::new();
     for number in 1..=WORKERS {
         let (context, inner) = (context.clone(), inner.clone());
@@ -176,7 +51,7 @@ pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<Stri
         workers.push(spawn(&format!("http-{number}"), WORKER_STACK, run)?);
     }
     let limits = Limits { active: WORKERS, ..Limits::default() };
-    let gate = Gate::open(listeners, Box::new(road), names, limits)?;
+    let gate = Gate::open(listeners, Box::new(road), names, private, limits)?;
     Ok(Serving { gate, inner, workers })
 }
 
@@ -192,6 +67,11 @@ impl Serving {
     /// From now on this machine may be asked under these names and no others.
     pub fn rename(&self, names: Vec<String>) {
         self.gate.rename(names);
+    }
+
+    /// Takes connections here too.
+    pub fn listen(&self, listeners: Vec<TcpListener>) {
+        self.gate.listen(listeners);
     }
 
     /// Takes no more requests and waits for those under way, but not for clients that do not read: whoever stops has the
@@ -251,7 +131,7 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
     let authorization = header(&request, "Authorization");
     // These are the gate's own words: what a client claims of these does not get through it.
     let from = header(&request, "X-Real-IP").and_then(|address| address.parse().ok());
-    let forwarded = header(&request, "Forwarded").is_some();
+    let trusted = header(&request, TRUSTED).is_some();
     let place = header(&request, PLACE).and_then(|place| place.parse().ok());
     let method = request.method().as_str().to_string();
     let target = request.url().to_string();
@@ -271,7 +151,7 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
         if_none_match: if_none_match.as_deref(),
         authorization: authorization.as_deref(),
         from,
-        forwarded,
+        trusted,
         body: body.as_deref(),
     };
     let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &ask))).unwrap_or_else(|panic| {
@@ -479,70 +359,6 @@ impl Write for Pipe<'_> {
 mod tests {
     use super::*;
     use crate::http::tests::quiet_context;
-
-    #[test]
-    fn e48_both_families_have_one_port() {
-        let listeners = bind(&[], 0).unwrap();
-        let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        assert_ne!(addresses[0].port(), 0);
-        assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{addresses:?}");
-        assert!(addresses[0].is_ipv4());
-        // A machine without IPv6 has the one.
-        assert!(addresses.len() == 1 || addresses[1].is_ipv6());
-    }
-
-    #[test]
-    fn hosts_as_they_are_written() {
-        let check = |hosts: &[&str], expect: &[&str]| {
-            let hosts: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
-            let listeners = bind(&hosts, 0).unwrap();
-            let ips: Vec<String> = listeners.iter().map(|it| it.local_addr().unwrap().ip().to_string()).collect();
-            assert_eq!(ips, expect);
-        };
-        check(&["127.0.0.1"], &["127.0.0.1"]);
-        check(&["127.0.0.1", "127.0.0.1"], &["127.0.0.1"]);
-        check(&["127.0.0.1", "127.0.0.2"], &["127.0.0.1", "127.0.0.2"]);
-        if TcpListener::bind("[::1]:0").is_ok() {
-            check(&["[::1]"], &["::1"]);
-            check(&["::1", "127.0.0.1"], &["::1", "127.0.0.1"]);
-            check(&["0.0.0.0", "::"], &["0.0.0.0", "::"]);
-        }
-    }
-
-    #[test]
-    fn a_name_is_one_of_the_hosts_file() {
-        let names =
-            "127.0.0.1 localhost\n192.168.1.1\tRouter.lan router # the box\nfd00::1 router\n# 10.0.0.1 gone\nwrong x\n";
-        let check = |host, expect: &[&str]| {
-            let got: Vec<String> = look_up(host, names).iter().map(IpAddr::to_string).collect();
-            assert_eq!(got, expect, "{host}");
-        };
-        check("192.0.2.7", &["192.0.2.7"]);
-        check("[::1]", &["::1"]);
-        check("::", &["::"]);
-        check("LocalHost", &["127.0.0.1"]);
-        assert_eq!(look_up("localhost", "").len(), 2);
-        check("router", &["192.168.1.1", "fd00::1"]);
-        check("router.LAN", &["192.168.1.1"]);
-        check("box", &[]);
-        check("gone", &[]);
-        check("x", &[]);
-        check("", &[]);
-        check("300.1.1.1", &[]);
-    }
-
-    #[test]
-    fn refusals_name_the_thing_and_the_next_step() {
-        let taken = bind(&["127.0.0.1".to_string()], 0).unwrap();
-        let port = taken[0].local_addr().unwrap().port();
-        let check = |host: &str, port, parts: &[&str]| {
-            let error = bind(&[host.to_string()], port).unwrap_err().to_string();
-            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
-        };
-        check("127.0.0.1", port, &[&format!("port {port} is in use"), "--port"]);
-        check("192.0.2.7", 0, &["192.0.2.7 is no address of this machine", "--host"]);
-        check("no such\u{1b}[2J host", 0, &["no such?[2J host: no such address"]);
-    }
 
     #[test]
     fn dates() {

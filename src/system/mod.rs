@@ -1,3 +1,5 @@
 //! What several modules need of the operating system, in one place for each thing.
 
 pub mod lock;
+pub mod peer;
+pub mod socket;

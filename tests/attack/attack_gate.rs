@@ -57,7 +57,7 @@ impl Bed {
         };
         let workers = (0..WORKERS).map(|_| thread::spawn(work(inner.clone()))).collect();
         let names = access::own_names("router", &[]);
-        let gate = Gate::open(vec![listener], Box::new(road), names, limits).unwrap();
+        let gate = Gate::open(vec![listener], Box::new(road), names, false, limits).unwrap();
         let at_rest = (0, 0);
         let (gate, inner) = (Some(gate), Some(inner));
         let mut bed = Bed { address, gate, inner, workers, descriptors_before, at_rest };

@@ -260,6 +260,11 @@ pub fn reset(stream: TcpStream) {
     setsockopt(&stream, sockopt::Linger, &linger).expect("a socket");
 }
 
+/// The script that has the kernel refuse calls: `python3 REFUSING RULE... -- COMMAND...`.
+pub fn refusing() -> String {
+    format!("{}/tests/common/refusing.py", env!("CARGO_MANIFEST_DIR"))
+}
+
 pub fn strace_is_there() -> bool {
     let there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
     if !there {

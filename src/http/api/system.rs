@@ -157,13 +157,15 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     };
     let unreadable = unreadable(&context.disk).or_else(|| fault.as_ref().map(Error::to_string));
     let mono_ms = call.now.mono_ms;
+    let (unreachable, not_reached): (Vec<_>, Vec<_>) =
+        context.unreachable().into_iter().map(|it| (it.address.to_string(), it.why)).unzip();
     let health = {
         let state = context.live.lock();
         let words = judge(&state, mono_ms, unreadable);
         let risk = state.at_risk(mono_ms);
         let asked = unmatched_sentences(&state.unmatched, &state.config);
         let reasons: Vec<String> =
-            words.reason.into_iter().chain(asked).chain(state.unknown.map(str::to_string)).collect();
+            words.reason.into_iter().chain(asked).chain(not_reached).chain(state.unknown.map(str::to_string)).collect();
         // The headline may be in the list of what to watch too.
         let again = |asked: &Unmatched| {
             let same = |other: &Unmatched| other.key != asked.key && other.pattern == asked.pattern;
@@ -210,7 +212,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                 },
                 collector: collector::describe(&state, mono_ms),
                 clock: ClockDetails { believed: state.clock_believed, timezone: state.zone.name().to_string() },
-                http: HttpDetails { panics: context.notes.panics.load(Ordering::Relaxed) },
+                http: HttpDetails { panics: context.notes.panics.load(Ordering::Relaxed), unreachable },
             },
         }
     };

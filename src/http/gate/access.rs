@@ -110,13 +110,22 @@ pub fn foreign_origin(head: &Head) -> bool {
     }
 }
 
-/// `real_ip` is the client's own address as the gate saw it; `private` asks for the token for reading too, `open` for
-/// nothing, and where both are set the narrower one counts.
-pub fn needs_token(method: &str, real_ip: IpAddr, has_forwarded: bool, private: bool, open: bool) -> bool {
-    let reads = matches!(method, "GET" | "HEAD");
-    let wanted = private || (!reads && !open);
-    let local = real_ip.to_canonical().is_loopback() && !has_forwarded;
-    wanted && !local
+/// `trusted`: the gate knows that it comes from root or our own user on this machine. `private` asks for the token for
+/// reading too, `open` for nothing, and where both are set the narrower one counts.
+pub fn needs_token(method: &str, trusted: bool, private: bool, open: bool) -> bool {
+    let wanted = asks_for_rights(method, private) && (private || !open);
+    wanted && !trusted
+}
+
+/// Whether it matters who sends it.
+fn asks_for_rights(method: &str, private: bool) -> bool {
+    private || !matches!(method, "GET" | "HEAD")
+}
+
+/// Whether the user behind the socket decides: a request from the loopback that no proxy has told of. In HTTP/1.0 comes
+/// what old proxies pass on, nginx among them, which add no header unless they are told to.
+pub fn may_be_trusted(head: &Head, from: IpAddr, private: bool) -> bool {
+    from.to_canonical().is_loopback() && !head.forwarded && !head.old && asks_for_rights(head.method, private)
 }
 
 /// The token in the value of an Authorization header.
@@ -265,34 +274,46 @@ mod tests {
 
     #[test]
     fn who_is_asked_for_the_token() {
-        let (near, far) =
-            (["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"], ["192.168.1.7", "fe80::1", "0.0.0.0"]);
-        let ask = |ip: &str, method, forwarded, private, open| {
-            needs_token(method, ip.parse().expect("an address"), forwarded, private, open)
-        };
-        for ip in near {
-            for method in ["GET", "POST", "DELETE"] {
-                assert!(!ask(ip, method, false, false, false));
-                assert!(!ask(ip, method, false, true, false));
+        for (method, normal, private, open) in [
+            ("GET", false, true, false),
+            ("HEAD", false, true, false),
+            ("POST", true, true, false),
+            ("PUT", true, true, false),
+            ("OPTIONS", true, true, false),
+            ("get", true, true, false),
+        ] {
+            assert_eq!(needs_token(method, false, false, false), normal, "{method}");
+            assert_eq!(needs_token(method, false, true, false), private, "{method} --private");
+            assert_eq!(needs_token(method, false, false, true), open, "{method} --open");
+            assert!(needs_token(method, false, true, true), "{method} --private --open");
+            for (private, open) in [(false, false), (true, false), (false, true), (true, true)] {
+                assert!(!needs_token(method, true, private, open), "{method} of somebody trusted");
             }
-            assert!(ask(ip, "POST", true, false, false), "through a proxy on this machine");
-            assert!(!ask(ip, "GET", true, false, false));
-            assert!(ask(ip, "GET", true, true, false));
         }
-        for ip in far {
-            for (method, normal, private, open) in [
-                ("GET", false, true, false),
-                ("HEAD", false, true, false),
-                ("POST", true, true, false),
-                ("PUT", true, true, false),
-                ("OPTIONS", true, true, false),
-                ("get", true, true, false),
-            ] {
-                assert_eq!(ask(ip, method, false, false, false), normal, "{method}");
-                assert_eq!(ask(ip, method, false, true, false), private, "{method} --private");
-                assert_eq!(ask(ip, method, false, false, true), open, "{method} --open");
-                assert!(ask(ip, method, false, true, true), "{method} --private --open");
-            }
+    }
+
+    #[test]
+    fn whose_socket_is_looked_at() {
+        #[track_caller]
+        fn check(head: &str, from: &str, private: bool, expect: bool) {
+            let text = head.replace('|', "\r\n");
+            let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!(may_be_trusted(&head, from.parse().expect("an address"), private), expect, "{text} {from}");
+        }
+        let post = "POST / HTTP/1.1|Host: a||";
+        for near in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            check(post, near, false, true);
+            check(post, near, true, true);
+            check("GET / HTTP/1.1|Host: a||", near, false, false);
+            check("GET / HTTP/1.1|Host: a||", near, true, true);
+            check("POST / HTTP/1.0|Host: a||", near, false, false);
+            check("POST / HTTP/1.0||", near, false, false);
+            check("POST / HTTP/1.1|Host: a|Via: 1.1 p||", near, false, false);
+            check("POST / HTTP/1.1|Host: a|X-Real-IP: 127.0.0.1||", near, false, false);
+        }
+        for far in ["192.168.1.7", "fe80::1", "0.0.0.0", "::"] {
+            check(post, far, false, false);
+            check(post, far, true, false);
         }
     }
 

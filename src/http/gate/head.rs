@@ -300,11 +300,14 @@ const PROXY_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy-", "cf
 
 /// Where the inside keeps its word on whether the client is still there. No client's own gets through.
 pub const PLACE: &str = "x-place";
+/// The gate has found that this request needs no token. No client's own gets through.
+pub const TRUSTED: &str = "x-trusted";
 
-/// Writes it into a head that is to be passed on.
-pub fn place(request: &mut Vec<u8>, place: usize) {
+/// Writes both into a head that is to be passed on.
+pub fn note(request: &mut Vec<u8>, place: usize, trusted: bool) {
     if let Some(end) = request.iter().position(|byte| *byte == b'\n') {
-        request.splice(end + 1..end + 1, format!("{PLACE}: {place}\r\n").into_bytes());
+        let trusted = if trusted { format!("{TRUSTED}: 1\r\n") } else { String::new() };
+        request.splice(end + 1..end + 1, format!("{PLACE}: {place}\r\n{trusted}").into_bytes());
     }
 }
 
@@ -425,12 +428,14 @@ mod tests {
     }
 
     #[test]
-    fn the_place_is_one_header_more() {
-        let mut request = text("GET / HTTP/1.1|host: a||body");
-        place(&mut request, 3);
-        assert_eq!(request, text("GET / HTTP/1.1|x-place: 3|host: a||body"));
+    fn what_the_gate_notes_are_headers_of_its_own() {
+        for (trusted, expect) in [(false, ""), (true, "x-trusted: 1|")] {
+            let mut request = text("GET / HTTP/1.1|host: a||body");
+            note(&mut request, 3, trusted);
+            assert_eq!(request, text(&format!("GET / HTTP/1.1|x-place: 3|{expect}host: a||body")));
+        }
         onward(
-            "GET / HTTP/1.1|Host: a|X-Place: 1||",
+            "GET / HTTP/1.1|Host: a|X-Place: 1|X-Trusted: 1|x-trusted:1||",
             "GET / HTTP/1.1|host: a|x-real-ip: 192.0.2.7|connection: close||",
         );
     }

@@ -8,6 +8,7 @@ pub mod access;
 pub mod head;
 pub mod inner;
 mod shares;
+mod trust;
 
 use crate::sorted::Map;
 use std::cmp::Reverse;
@@ -16,8 +17,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use crate::thread::spawn;
 use access::Names;
 use head::{BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
 use shares::{DEAREST, Shares};
+use trust::Trust;
 
 const STACK: usize = 128 * 1024;
 /// What of an answer is in our memory at a time, per connection.
@@ -195,24 +197,28 @@ pub struct Gate {
     waker: UnixStream,
     thread: JoinHandle<()>,
     names: Arc<Names>,
+    newcomers: Arc<Mutex<Vec<TcpListener>>>,
+}
+
+/// Connections inherit the buffers; set on them, they would come too late for the first segments. Where they cannot be set,
+/// the kernel's own are as good as they ever were.
+fn prepare(listener: &TcpListener) -> io::Result<()> {
+    let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER);
+    let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    listener.set_nonblocking(true)
 }
 
 impl Gate {
-    /// `names` are those of `access::own_names`.
+    /// `names` are those of `access::own_names`; `private`: reading needs the token too.
     pub fn open(
         listeners: Vec<TcpListener>,
         inward: Box<dyn Inward>,
         names: Vec<String>,
+        private: bool,
         limits: Limits,
     ) -> Result<Gate> {
         let failed = |error: io::Error| Error::system("cannot serve", error);
-        for listener in &listeners {
-            listener.set_nonblocking(true).map_err(failed)?;
-            // Connections inherit these; set on them, they would come too late for the first segments. Where they cannot
-            // be set, the kernel's own are as good as they ever were.
-            let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER);
-            let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER);
-        }
+        listeners.iter().try_for_each(prepare).map_err(failed)?;
         let (waker, bell) = UnixStream::pair().map_err(failed)?;
         waker.set_nonblocking(true).map_err(failed)?;
         bell.set_nonblocking(true).map_err(failed)?;
@@ -220,11 +226,13 @@ impl Gate {
         log::debug!("the gate takes {} connections, {} requests at a time", limits.clients, limits.active);
         let stopping = Arc::new(AtomicBool::new(false));
         let names = Arc::new(Names::new(names));
+        let newcomers = Arc::new(Mutex::new(Vec::new()));
         let door = Door {
             listeners,
+            newcomers: newcomers.clone(),
             bell,
             stopping: stopping.clone(),
-            rules: Rules { names: names.clone(), limits },
+            rules: Rules { names: names.clone(), trust: Trust::new(private), limits },
             inward,
             clients: Vec::with_capacity(limits.clients),
             left: Vec::with_capacity(limits.active),
@@ -235,12 +243,19 @@ impl Gate {
             scratch: vec![0; RELAY].into_boxed_slice(),
         };
         let thread = spawn("gate", STACK, Box::new(move || door.run()))?;
-        Ok(Gate { stopping, waker, thread, names })
+        Ok(Gate { stopping, waker, thread, names, newcomers })
     }
 
     /// In place of those that were known before.
     pub fn rename(&self, names: Vec<String>) {
         self.names.set(names);
+    }
+
+    /// Takes connections from these too.
+    pub fn listen(&self, mut listeners: Vec<TcpListener>) {
+        listeners.retain(|listener| prepare(listener).is_ok());
+        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner).append(&mut listeners);
+        let _ = (&self.waker).write(b"!");
     }
 
     /// Accepts nothing more, lets answers under way end within their time, and ends.
@@ -253,11 +268,14 @@ impl Gate {
 
 struct Rules {
     names: Arc<Names>,
+    trust: Trust,
     limits: Limits,
 }
 
 struct Door {
     listeners: Vec<TcpListener>,
+    /// Listeners that came later.
+    newcomers: Arc<Mutex<Vec<TcpListener>>>,
     bell: UnixStream,
     stopping: Arc<AtomicBool>,
     rules: Rules,
@@ -293,6 +311,8 @@ struct Client {
     weight: Weight,
     /// HEAD: a refusal has no body either.
     without_body: bool,
+    /// It needs no token if its socket is of the right user.
+    may_be_trusted: bool,
     /// Bytes of the answer that the client has taken, and the time that it kept them waiting before.
     passed: u64,
     waited: Duration,
@@ -378,6 +398,7 @@ impl Door {
         let mut stop_at: Option<Instant> = None;
         loop {
             let now = Instant::now();
+            self.listeners.append(&mut self.newcomers.lock().unwrap_or_else(PoisonError::into_inner));
             if stop_at.is_none() && self.stopping.load(Ordering::Relaxed) {
                 stop_at = Some(now + self.rules.limits.stop);
                 self.listeners.clear();
@@ -770,6 +791,7 @@ impl Client {
             at: 0,
             weight: Weight::Light,
             without_body: false,
+            may_be_trusted: false,
             passed: 0,
             waited: Duration::ZERO,
         })
@@ -919,6 +941,7 @@ impl Client {
             return Err(access::FOREIGN);
         }
         self.weight = weight(head.method, &head.target);
+        self.may_be_trusted = access::may_be_trusted(&head, self.address, rules.trust.private);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
         // Whatever comes after the body is left where it is.
@@ -929,7 +952,8 @@ impl Client {
     }
 
     fn ask(&mut self, inside: Inside, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        head::place(&mut self.buffer, inside.place);
+        let trusted = self.may_be_trusted && rules.trust.holds(&self.stream);
+        head::note(&mut self.buffer, inside.place, trusted);
         self.at = 0;
         self.inside = Some(inside);
         self.enter(Phase::Asking, rules.limits.answer, now);

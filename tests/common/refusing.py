@@ -1,0 +1,40 @@
+# refusing.py RULE... -- COMMAND...
+# Runs a command for which the kernel refuses some calls (EPERM), as a sandbox does: a seccomp filter of rules such as
+# "setsockopt 1=0 2=15", the call and what its arguments are. It holds for all that the command starts.
+import ctypes
+import os
+import platform
+import struct
+import sys
+
+MACHINES = {"x86_64": (0xC000003E, {"socket": 41, "setsockopt": 54}), "aarch64": (0xC00000B7, {"socket": 198, "setsockopt": 208})}
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
+ALLOW, REFUSE = 0x7FFF0000, 0x00050001
+
+
+def filter_of(rules):
+    arch, calls = MACHINES[platform.machine()]
+    program = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, arch), (RETURN, 0, 0, ALLOW)]
+    for rule in rules:
+        name, *wanted = rule.split()
+        tests = [(0, calls[name])] + [(16 + 8 * int(at), int(value)) for at, value in (one.split("=") for one in wanted)]
+        for number, (offset, value) in enumerate(tests):
+            # A test that fails leads past the rest of the rule.
+            past = 2 * (len(tests) - number - 1) + 1
+            program += [(LOAD, 0, 0, offset), (EQUAL, 0, past, value)]
+        program.append((RETURN, 0, 0, REFUSE))
+    return program + [(RETURN, 0, 0, ALLOW)]
+
+
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+end = sys.argv.index("--")
+program = filter_of(sys.argv[1:end])
+code = b"".join(struct.pack("HBBI", *each) for each in program)
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+# No new rights, without which only root may; then the filter.
+if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.byref(Program(len(program), code)), 0, 0):
+    sys.exit(f"seccomp: {os.strerror(ctypes.get_errno())}")
+os.execvp(sys.argv[end + 1], sys.argv[end + 1 :])

@@ -1,0 +1,165 @@
+//! Addresses that are not there when the program starts: a LAN without a carrier, an address that comes later, one that
+//! never comes. It counts from the first moment, and is reached there as soon as anything can be.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use crate::common::*;
+use serde_json::{Value, json};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
+
+/// A link that is up while its other end is down: without a carrier, an IPv6 address stays tentative.
+fn lan_without_carrier() {
+    ip("link add lan0 type veth peer name far0");
+    // What is sent to an address of this machine goes through the loopback.
+    for link in ["lo", "lan0"] {
+        fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "0").expect("a namespace of our own");
+    }
+    ip("address add 192.168.77.1/24 dev lan0");
+    ip("address add fd77::1/64 dev lan0");
+    ip("link set lan0 up");
+    let shown = Command::new("ip").args(["-6", "address", "show", "dev", "lan0", "tentative"]).output().expect("ip");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("fd77::1"), "it is not tentative");
+}
+
+/// The words before the program's own, and the hosts that it is to listen on.
+fn start(dir: &Dir, wrapped: &[&str], hosts: &[&str]) -> Daemon {
+    let database = dir.join("net-pulse.db");
+    let mut words = wrapped.to_vec();
+    words.extend([BINARY, "--port", "0", "--interval", "1", "--database", &database]);
+    hosts.iter().for_each(|host| words.extend(["--host", host]));
+    let mut command = net_pulse(words[0]);
+    command.args(&words[1..]);
+    Daemon::spawn(command)
+}
+
+fn at(host: &str, daemon: &Daemon) -> SocketAddr {
+    format!("{host}:{}", daemon.port()).parse().expect("an address")
+}
+
+fn is_reached(address: SocketAddr) -> bool {
+    ask(address, "GET", "/health", "*/*", None).is_ok_and(|answer| answer.status == 200)
+}
+
+fn health(at: SocketAddr) -> Value {
+    ask(at, "GET", "/api/system/health", "*/*", None).expect("an answer").json()
+}
+
+fn unreachable(at: SocketAddr) -> Value {
+    health(at)["details"]["http"]["unreachable"].clone()
+}
+
+fn warnings(daemon: &Daemon) -> Vec<String> {
+    daemon.log().into_iter().filter(|line| line.contains("is no address of this machine")).collect()
+}
+
+/// `wrapped`: what the kernel refuses it. The same holds in both ways.
+fn addresses_that_come(wrapped: &[&str]) {
+    in_namespace(|| {
+        lan_without_carrier();
+        let dir = Dir::new();
+        let hosts = ["192.168.77.1", "fd77::1", "10.9.9.9", "192.0.2.1"];
+        let daemon = start(&dir, wrapped, &hosts);
+        let [lan, late6, late4, never] =
+            ["192.168.77.1", "[fd77::1]", "10.9.9.9", "192.0.2.1"].map(|host| at(host, &daemon));
+        daemon.ticks(1);
+        assert!(is_reached(lan));
+        let told = health(lan);
+        assert_eq!(told["status"], "healthy", "{told}");
+        let all = json!([late6.to_string(), late4.to_string(), never.to_string()]);
+        assert_eq!(told["details"]["http"]["unreachable"], all);
+        let reason = told["reason"].as_str().expect("a sentence");
+        for part in ["fd77::1 cannot be used yet", "10.9.9.9 is no address of this machine", "192.0.2.1 is no address"]
+        {
+            assert!(reason.contains(part), "{reason}");
+        }
+        wait_until("it warns", || !warnings(&daemon).is_empty());
+        let warned = &warnings(&daemon)[0];
+        assert!(warned.contains("10.9.9.9") && warned.contains("192.0.2.1") && warned.contains("--host"), "{warned}");
+        assert!(!warned.contains("fd77::1"), "a LAN without a carrier is no mistake: {warned}");
+
+        // A supervisor finds it, by the same settings.
+        let port = daemon.port().to_string();
+        let mut check = net_pulse(BINARY);
+        check
+            .args(["--port", &port])
+            .args(hosts.iter().rev().flat_map(|host| ["--host", host]))
+            .args(["check", "--health"]);
+        let ended = finish(check);
+        assert_eq!((ended.code, ended.out.as_str()), (Some(0), "healthy\n"), "{}", ended.err);
+
+        ip("address add 10.9.9.9/24 dev lan0");
+        wait_until("the IPv4 address came", || is_reached(late4));
+        ip("link set far0 up");
+        wait_until("the IPv6 address came", || is_reached(late6));
+        assert_eq!(unreachable(lan), json!([never.to_string()]));
+        // And goes, and comes back.
+        ip("address delete 10.9.9.9/24 dev lan0");
+        assert_eq!(unreachable(lan), json!([late4.to_string(), never.to_string()]));
+        ip("address add 10.9.9.9/24 dev lan0");
+        assert!(is_reached(late4));
+        assert_eq!(warnings(&daemon).len(), 1, "{:?}", daemon.log());
+        daemon.stop();
+    });
+}
+
+#[test]
+fn an_address_that_is_not_there_yet_ends_nothing() {
+    addresses_that_come(&[]);
+}
+
+/// As in a sandbox, or on a system that cannot bind before there is an address.
+#[test]
+fn where_nothing_can_be_bound_before_its_address() {
+    addresses_that_come(&["/usr/bin/python3", &refusing(), "setsockopt 1=0 2=15", "--"]);
+}
+
+#[test]
+fn with_no_address_at_all_it_counts_and_waits() {
+    in_namespace(|| {
+        lan_without_carrier();
+        for wrapped in [&[][..], &["/usr/bin/python3", &refusing(), "setsockopt 1=0 2=15", "--"]] {
+            let dir = Dir::new();
+            let database = dir.join("net-pulse.db");
+            let address: SocketAddr = "[fd77::1]:8077".parse().expect("an address");
+            let mut words = wrapped.to_vec();
+            words.extend([BINARY, "--port", "8077", "--host", "fd77::1", "--interval", "1", "--database", &database]);
+            let mut command = net_pulse(words[0]);
+            command.args(&words[1..]);
+            let daemon = Daemon::spawn(command);
+            assert!(!is_reached(address));
+            send("lan0", 100, 5);
+            rest(1500);
+            ip("link set far0 up");
+            wait_until("the address can be used", || is_reached(address));
+            let polls = ask(address, "GET", "/collector/status", "*/*", None).expect("an answer").json();
+            assert!(polls["stats"]["successful_polls"].as_u64() > Some(1), "{polls}");
+            let sent = ask(address, "GET", "/api/interfaces/lan0/stats", "*/*", None).expect("an answer").json();
+            assert!(sent["tx_drops"].as_u64() > Some(0) || sent["tx_packets"].as_u64() > Some(0), "{sent}");
+            daemon.stop();
+            ip("link set far0 down");
+            ip("address delete fd77::1/64 dev lan0");
+            ip("address add fd77::1/64 dev lan0");
+        }
+    });
+}
+
+/// What is taken or forbidden is a mistake as before, also beside an address that is not there yet.
+#[test]
+fn a_port_that_is_taken_still_ends_the_start() {
+    in_namespace(|| {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = taken.local_addr().expect("an address").port().to_string();
+        for hosts in [["127.0.0.1", "192.0.2.1"], ["192.0.2.1", "127.0.0.1"]] {
+            let dir = Dir::new();
+            let mut command = net_pulse(BINARY);
+            command.args(["--port", &port, "--database", &dir.join("net-pulse.db")]);
+            command.args(hosts.iter().flat_map(|host| ["--host", host]));
+            let ended = finish(command);
+            assert_eq!(ended.code, Some(1), "{}", ended.err);
+            assert!(ended.err.contains(&format!("port {port} is in use")), "{}", ended.err);
+        }
+    });
+}
