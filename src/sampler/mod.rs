@@ -230,7 +230,10 @@ impl Sampler {
             log::info!("{sentence}");
             self.event(now, EventKind::Appeared, "", sentence);
         }
-        let relinks = self.relink_due_ms.is_some_and(|due| now.mono_ms >= due);
+        let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
+        // A sample has the links that have come before it, also in a flood.
+        let samples = passed(self.due_ms) || Live::wishes(&self.live.lock()).0.is_some();
+        let relinks = passed(self.relink_due_ms) || (samples && !self.births.is_empty());
         if relinks {
             self.relink(now);
         }
@@ -251,7 +254,6 @@ impl Sampler {
         }
         self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
 
-        let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
         let scheduled = passed(self.due_ms);
         // Counting begins now, and not with the next sample, which may be an hour away.
         let begins = std::mem::take(&mut self.newly_watched) && self.tuning.running;
