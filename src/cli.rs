@@ -46,10 +46,10 @@ struct Typed {
     /// where counters are read: auto (default), getstats, getlink or sysfs, which knows no altnames
     #[argh(option, arg_name = "name")]
     source: Option<String>,
-    /// interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)
+    /// interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)
     #[argh(option, arg_name = "pattern")]
     interface: Vec<String>,
-    /// interface to leave out, * allowed, or with ! in front to keep whatever the rules say; repeatable
+    /// interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable
     #[argh(option, arg_name = "pattern")]
     ignore: Vec<String>,
     /// interface of the headline figure, always watched (default: found by its traffic)

@@ -5,6 +5,7 @@ use crate::sorted::Map;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::model::{BY_KIND, Kind as LinkKind};
 
 /// What a setting's text may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,8 +86,8 @@ pub static SETTINGS: [Setting; 26] = [
     Setting { key: "timezone", flag: Some("--timezone"), environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
     Setting { key: "log_level", flag: Some("--log-level"), environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::Nobody, help: "error, warn, info, debug or trace" },
     Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
-    Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed; repeatable, beats the ignore rules (default: all that matter)" },
-    Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * allowed, or with ! in front to keep whatever the rules say; repeatable" },
+    Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
+    Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
     Setting { key: "primary", flag: Some("--primary"), environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure, always watched (default: found by its traffic)" },
     Setting { key: "max_retries", flag: None, environment: Some("NETPULSE_MAX_RETRIES"), kind: Kind::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", change: Change::People, help: "further attempts after a failed reading" },
     Setting { key: "retry_delay", flag: None, environment: Some("NETPULSE_RETRY_DELAY"), kind: Kind::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", change: Change::People, help: "seconds between two attempts" },
@@ -354,7 +355,14 @@ impl Setting {
             Kind::Text | Kind::Zone | Kind::List if text.contains(char::is_control) => {
                 wrong("usable: it has control characters".to_string())
             }
-            Kind::Text | Kind::Zone | Kind::List => Ok(()),
+            Kind::List => match unknown_kind(self.key, text) {
+                Some(word) => {
+                    let words: Vec<&str> = kinds().collect();
+                    wrong(format!("usable: '{}' is no kind; the kinds are {}", shown(word), words.join(", ")))
+                }
+                None => Ok(()),
+            },
+            Kind::Text | Kind::Zone => Ok(()),
             Kind::Size => match size(text) {
                 Some(bytes) if bytes >= SMALLEST_SIZE => Ok(()),
                 _ => wrong("a size of at least 1M, such as 32M".to_string()),
@@ -406,10 +414,22 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_string).collect()
 }
 
-/// Whether a name stands for itself in `ignore`, which is cut at commas, and where stars and a mark of exclamation mean
-/// something.
+/// Whether a name stands for itself in `ignore`, which is cut at commas, and where stars, a mark of exclamation and the word
+/// before a kind mean something.
 pub fn can_be_listed(name: &str) -> bool {
-    !name.contains([',', '*']) && !name.starts_with('!')
+    !name.contains([',', '*']) && !name.starts_with('!') && !name.starts_with(BY_KIND)
+}
+
+/// Of the lists of interfaces, the first item that asks for a kind that there is none of.
+fn unknown_kind<'a>(key: &str, text: &'a str) -> Option<&'a str> {
+    let items = text.split(',').map(str::trim).filter(|_| ["interfaces", "ignore"].contains(&key));
+    let mut words = items.filter_map(|item| item.strip_prefix('!').unwrap_or(item).strip_prefix(BY_KIND));
+    words.find(|word| kinds().all(|known| known != *word))
+}
+
+/// Of links: "others" are none.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    LinkKind::NAMES.iter().filter(|(kind, _)| *kind != LinkKind::Others).map(|(_, word)| *word)
 }
 
 /// As many of a list's items as may be kept: better than none of them.
@@ -475,6 +495,13 @@ mod tests {
         check("media", "paper", "--media: 'paper' is not one of disk, flash");
         check("max_size", "1K", "--max-size: '1K' is not a size of at least 1M, such as 32M");
         check("database", "", "--database: '' is not usable: it is empty");
+        let kinds = "the kinds are ethernet, wifi, wwan, ppp, vpn, bridge, bond, vlan, veth, container, loopback, apple, \
+                     virtual, other";
+        let wrong = format!("--interface: 'eth0, kind:vteh' is not usable: 'vteh' is no kind; {kinds}");
+        check("interfaces", "eth0, kind:vteh", &wrong);
+        check("ignore", "!kind:", &format!("--ignore: '!kind:' is not usable: '' is no kind; {kinds}"));
+        assert!(config(&[("interfaces", "kind:veth"), ("ignore", "!kind:veth,kind:vpn")], &[]).is_ok());
+        assert!(config(&[("allowed_host", "kind:anything")], &[]).is_ok());
         check("log_level", "loud\u{1b}[2J", "--log-level: 'loud?[2J' is not one of error, warn, info, debug, trace");
         let error = config(&[], &[("NETPULSE_PORT", "x")]).unwrap_err();
         assert_eq!(error.to_string(), "NETPULSE_PORT: 'x' is not a whole number from 0 to 65535");

@@ -1,6 +1,6 @@
 //! What an interface is, whether it is watched, and which one is the way to the internet. Pure: facts in, verdicts out.
 
-use crate::model::{Kind, Link};
+use crate::model::{BY_KIND, Kind, Link};
 
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_PPP: u16 = 512;
@@ -137,25 +137,108 @@ pub fn kind(link: &Link) -> Kind {
 /// bridge, whatever it calls them (`vnet0`, `tap100i0`), and a VPN that routes does not. The guest at the other end is a
 /// machine and not a container, so that the word is "virtual".
 fn is_a_guests(link: &Link) -> bool {
-    const BRIDGES: [&str; 2] = ["bridge", "openvswitch"];
     let by_name = || link.driver.is_empty() && ["tap*", "vnet*"].iter().any(|pattern| matches(pattern, &link.name));
     let is_tap = link.driver == "tun" || (!link.physical && by_name());
     is_tap && BRIDGES.contains(&link.master_driver.as_str())
 }
 
-/// What is left out unless it is asked for, each with the reason that is shown. By name and not by kind where a
-/// container looks at itself: its own `eth0` is a veth too, and its only way out.
-const IGNORED: [(&str, &str); 9] = [
+/// Drivers of what has ports that are somebody's cables.
+pub const BRIDGES: [&str; 2] = ["bridge", "openvswitch"];
+
+/// What is left out unless it is asked for, each with the reason that is shown.
+const IGNORED: [(&str, &str); 8] = [
     ("lo", "loopback: never leaves this machine"),
     ("docker*", "container bridge: its traffic is counted on the uplink"),
     ("podman*", "container bridge: its traffic is counted on the uplink"),
-    ("veth*", "a container's or namespace's cable: comes and goes with it"),
     ("ifb*", "traffic shaping: a second count of another interface"),
     ("*.ifb", "traffic shaping: a second count of another interface"),
     ("dummy*", "dummy: carries no traffic"),
     ("awdl*", "Apple's peer-to-peer link"),
     ("llw*", "Apple's peer-to-peer link"),
 ];
+
+const CABLE: &str = "the cable of a container, virtual machine or namespace: comes and goes with it";
+
+/// What a name in `GENERATED` must be besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum If {
+    /// Any link but a bridge: `lxcbr0` is no cable.
+    Link,
+    /// A port of a bridge: where it is none, a VPN may have such a name.
+    Port,
+    Bridge,
+}
+
+/// The names that container engines, hypervisors and clusters make up for the near ends of their cables; `#` stands for one
+/// digit or more, `*` at the end for anything.
+const GENERATED: [(&str, If); 21] = [
+    // Docker, podman, LXD, flannel, Weave, and the kernel where none is given.
+    ("veth*", If::Link),
+    // libvirt.
+    ("vnet#", If::Link),
+    // Proxmox VE: of a machine, of a container, and with a firewall in between.
+    ("tap#i#", If::Port),
+    ("fwpr#p#", If::Link),
+    ("fwln#i#", If::Link),
+    ("fwln#o#", If::Link),
+    ("fwbr#i#", If::Bridge),
+    // Xen.
+    ("vif#.#", If::Link),
+    ("vif#.#-emu", If::Link),
+    // OpenStack Neutron, whose taps have eight hex digits and more.
+    ("tap*-*", If::Port),
+    ("qvo*-*", If::Link),
+    ("qvb*-*", If::Link),
+    ("qbr*-*", If::Bridge),
+    // systemd-nspawn.
+    ("vb-*", If::Link),
+    ("ve-*", If::Link),
+    // Kubernetes: Calico, Cilium and LXC, Amazon, Azure, Google, Antrea.
+    ("cali*", If::Link),
+    ("lxc*", If::Link),
+    ("eni*", If::Link),
+    ("azv*", If::Link),
+    ("gke*", If::Link),
+    ("nsm-*", If::Link),
+];
+
+/// The names of an uplink and of a home network are no cable's, even where the link is a veth: a container looks at itself.
+const NEVER_CABLES: [&str; 3] = ["eth*", "wan*", "lan*"];
+
+/// How a link stands among the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// It carries an address of more than the link itself, or the default route, or has done so.
+    pub is_end: bool,
+    /// A port of a bridge that has other ports too.
+    pub beside_others: bool,
+}
+
+/// Of a guest, so that what it carries is counted on the uplink as well.
+fn is_cable(link: &Link, standing: Standing) -> bool {
+    if standing.is_end || link.physical || NEVER_CABLES.iter().any(|pattern| matches(pattern, &link.name)) {
+        return false;
+    }
+    let is_bridge = link.driver == "bridge" || link.devtype == "bridge";
+    let is_port = BRIDGES.contains(&link.master_driver.as_str());
+    let generated = |(pattern, only_if): &(&str, If)| {
+        is_generated(pattern, &link.name)
+            && match only_if {
+                If::Link => !is_bridge,
+                If::Port => is_port,
+                If::Bridge => is_bridge,
+            }
+    };
+    GENERATED.iter().any(generated) || (link.driver == "veth" && is_port && standing.beside_others)
+}
+
+/// As `matches`, with `#` for one digit or more.
+fn is_generated(pattern: &str, name: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('#') else { return matches(pattern, name) };
+    let Some(rest) = name.strip_prefix(before) else { return false };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    digits > 0 && is_generated(after, &rest[digits..])
+}
 
 /// The user's say in what is watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -168,11 +251,22 @@ pub struct Wanted {
     pub primary: String,
 }
 
+impl Wanted {
+    /// Something is said of this very name. What is said of every link or of a kind is said of none by name.
+    pub fn speaks_of(&self, name: &str) -> bool {
+        let of_names = |pattern: &&str| !pattern.starts_with(BY_KIND) && pattern.bytes().any(|byte| byte != b'*');
+        let bare = |pattern: &'_ String| pattern.strip_prefix('!').unwrap_or(pattern).to_string();
+        let mut said = self.interfaces.iter().chain(&self.ignored).map(bare);
+        self.primary == name || said.any(|pattern| of_names(&pattern.as_str()) && matches(&pattern, name))
+    }
+}
+
 /// Why an interface is left out; `None` where it is watched. What people say may be said of its altnames too; the rules go
 /// by its own name.
-pub fn ignored_because(name: &str, altnames: &[String], kind: Kind, wanted: &Wanted) -> Option<String> {
-    let fits = |pattern: &str| fits(pattern, name, altnames);
-    if name == wanted.primary || altnames.contains(&wanted.primary) {
+pub fn ignored_because(link: &Link, kind: Kind, standing: Standing, wanted: &Wanted) -> Option<String> {
+    let Link { name, altnames, .. } = link;
+    let fits = |pattern: &str| fits(pattern, name, altnames, kind);
+    if *name == wanted.primary || altnames.contains(&wanted.primary) {
         return None;
     }
     // What is said of one interface beats what is said of many, and what is said by its own name what is said by another.
@@ -202,6 +296,9 @@ pub fn ignored_because(name: &str, altnames: &[String], kind: Kind, wanted: &Wan
     if let Some((_, reason)) = IGNORED.iter().find(|(pattern, _)| matches(pattern, name)) {
         return Some((*reason).to_string());
     }
+    if is_cable(link, standing) {
+        return Some(CABLE.to_string());
+    }
     is_container_bridge(name).then(|| "container bridge: its traffic is counted on the uplink".to_string())
 }
 
@@ -211,8 +308,11 @@ fn is_container_bridge(name: &str) -> bool {
     name.strip_prefix("br-").is_some_and(|rest| rest.len() >= 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Whether a pattern is one of a link with these names.
-pub fn fits(pattern: &str, name: &str, altnames: &[String]) -> bool {
+/// Whether a pattern is one of a link with these names, or names its kind.
+pub fn fits(pattern: &str, name: &str, altnames: &[String], kind: Kind) -> bool {
+    if let Some(word) = pattern.strip_prefix(BY_KIND) {
+        return word == kind.name();
+    }
     matches(pattern, name) || altnames.iter().any(|altname| matches(pattern, altname))
 }
 
@@ -280,6 +380,11 @@ mod tests {
 
     fn link(name: &str, driver: &str, hardware: u16) -> Link {
         Link { name: name.to_string(), driver: driver.to_string(), hardware, ..Link::default() }
+    }
+
+    fn because(name: &str, altnames: &[String], kind: Kind, wanted: &Wanted) -> Option<String> {
+        let link = Link { altnames: altnames.to_vec(), ..link(name, "", ARPHRD_ETHER) };
+        ignored_because(&link, kind, Standing::default(), wanted)
     }
 
     #[test]
@@ -350,7 +455,7 @@ mod tests {
     fn e29_what_is_ignored_and_why() {
         let wanted = Wanted::default();
         let check = |name: &str, kind, ignored: bool| {
-            assert_eq!(ignored_because(name, &[], kind, &wanted).is_some(), ignored, "{name}");
+            assert_eq!(because(name, &[], kind, &wanted).is_some(), ignored, "{name}");
         };
         check("lo", Kind::Loopback, true);
         check("loop", Kind::Loopback, true);
@@ -369,14 +474,122 @@ mod tests {
     }
 
     #[test]
+    fn cables_of_guests_are_known_by_their_names_and_by_their_bridge() {
+        let check_at = |name: &str, driver: &str, master: &str, standing: Standing, ignored: bool| {
+            let link = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
+            let because = ignored_because(&link, kind(&link), standing, &Wanted::default());
+            assert_eq!(because.as_deref(), ignored.then_some(CABLE), "{name} {driver} {master} {standing:?}");
+        };
+        let check = |name, driver, master, ignored| check_at(name, driver, master, Standing::default(), ignored);
+        for (name, driver, master) in [
+            ("veth12ab", "veth", ""),
+            ("veth0", "", ""),
+            ("vnet0", "tun", "bridge"),
+            ("vnet12", "tun", ""),
+            ("tap100i0", "tun", "bridge"),
+            ("tap100i0", "", "openvswitch"),
+            ("fwpr100p0", "veth", "bridge"),
+            ("fwln100i0", "veth", ""),
+            ("fwln101o1", "openvswitch", ""),
+            ("fwbr100i0", "bridge", ""),
+            ("vif3.0", "", "bridge"),
+            ("vif3.0-emu", "tun", "bridge"),
+            ("tap0a1b2c3d-4e", "tun", "bridge"),
+            ("qvo0a1b2c3d-4e", "veth", "openvswitch"),
+            ("qbr0a1b2c3d-4e", "bridge", ""),
+            ("ve-web", "veth", ""),
+            ("vb-web", "veth", "bridge"),
+            ("cali0123456789a", "veth", ""),
+            ("lxc0123456789a", "veth", ""),
+            ("lxc_health", "veth", ""),
+            ("eni0123456789a", "veth", ""),
+            ("azv01234567", "veth", ""),
+            ("gke01234567", "veth", ""),
+        ] {
+            check(name, driver, master, true);
+            // One that carries an address is somebody's way, and no cable.
+            check_at(name, driver, master, Standing { is_end: true, beside_others: true }, false);
+        }
+        for (name, driver, master) in [
+            // A VPN's, where it is no port.
+            ("tap100i0", "tun", ""),
+            ("tap0", "tun", "bridge"),
+            ("tap0", "tun", ""),
+            ("vnet", "tun", ""),
+            ("vnet0x", "tun", ""),
+            ("vif0", "", ""),
+            ("vif3.", "", ""),
+            ("lxcbr0", "bridge", ""),
+            ("fwbr100i0", "", ""),
+            ("fwpr100", "veth", ""),
+            ("uplink", "veth", ""),
+            ("uplink", "veth", "bridge"),
+            ("wg0", "wireguard", ""),
+            ("enp3s0", "", "bridge"),
+        ] {
+            check(name, driver, master, false);
+        }
+        // Beside others at a bridge it is one of several guests, whatever it is called.
+        let beside = Standing { beside_others: true, is_end: false };
+        check_at("web", "veth", "bridge", beside, true);
+        check_at("web", "veth", "openvswitch", beside, true);
+        for (name, driver, master) in [
+            ("eth0", "veth", "bridge"),
+            ("wan", "veth", "bridge"),
+            ("lan2", "veth", "bridge"),
+            ("web", "vlan", "bridge"),
+            ("web", "", "bridge"),
+            ("web", "veth", "bond"),
+        ] {
+            check_at(name, driver, master, beside, false);
+        }
+        let card = Link { physical: true, ..link("eni0", "", ARPHRD_ETHER) };
+        assert_eq!(ignored_because(&card, Kind::Ethernet, Standing::default(), &Wanted::default()), None);
+    }
+
+    #[test]
+    fn a_kind_is_as_good_as_a_pattern() {
+        let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: Kind, watched: bool| {
+            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
+            assert_eq!(because(name, &[], kind, &wanted).is_none(), watched, "{wanted:?} {name} {kind:?}");
+        };
+        check(&["kind:veth"], &[], "veth12", Kind::Veth, true);
+        check(&["kind:veth"], &[], "eth0", Kind::Ethernet, false);
+        check(&["kind:veth", "eth0"], &[], "eth0", Kind::Ethernet, true);
+        check(&["kind:eth"], &[], "eth0", Kind::Ethernet, false);
+        check(&["kind:*"], &[], "eth0", Kind::Ethernet, false);
+        check(&[], &["kind:vpn"], "wg0", Kind::Vpn, false);
+        check(&[], &["kind:vpn", "!wg0"], "wg0", Kind::Vpn, true);
+        check(&[], &["!kind:veth"], "veth12", Kind::Veth, true);
+        check(&[], &["!kind:veth"], "docker0", Kind::Container, false);
+    }
+
+    #[test]
+    fn what_is_said_of_a_name() {
+        let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+        let check = |interfaces: &[&str], ignored: &[&str], primary: &str, expect: bool| {
+            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
+            assert_eq!(wanted.speaks_of("ppp0"), expect, "{wanted:?}");
+        };
+        check(&["ppp0"], &[], "", true);
+        check(&["p*"], &[], "", true);
+        check(&[], &["!ppp*"], "", true);
+        check(&[], &["ppp0"], "", true);
+        check(&[], &[], "ppp0", true);
+        check(&[], &[], "", false);
+        check(&["*", "**", "kind:ppp", "eth0"], &["!kind:ppp", "!*"], "wg0", false);
+    }
+
+    #[test]
     fn patterns_beat_the_rules() {
         let wanted =
             Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()], ..Wanted::default() };
-        assert_eq!(ignored_because("veth1", &[], Kind::Veth, &wanted), None);
-        assert!(ignored_because("eth0", &[], Kind::Ethernet, &wanted).is_some());
+        assert_eq!(because("veth1", &[], Kind::Veth, &wanted), None);
+        assert!(because("eth0", &[], Kind::Ethernet, &wanted).is_some());
         let wanted = Wanted { ignored: vec!["eth*".to_string()], ..Wanted::default() };
         assert_eq!(
-            ignored_because("eth0", &[], Kind::Ethernet, &wanted).as_deref(),
+            because("eth0", &[], Kind::Ethernet, &wanted).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
         );
     }
@@ -386,7 +599,7 @@ mod tests {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
-            assert_eq!(ignored_because(name, &[], Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
+            assert_eq!(because(name, &[], Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
         };
         check(&[], &["!lo"], "lo", true);
         check(&[], &["!docker*"], "docker0", true);
@@ -403,8 +616,8 @@ mod tests {
     fn the_chosen_headline_beats_everything() {
         let primary = "wan0".to_string();
         let wanted = Wanted { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
-        assert_eq!(ignored_because("wan0", &[], Kind::Loopback, &wanted), None);
-        assert!(ignored_because("wan1", &[], Kind::Ethernet, &wanted).is_some());
+        assert_eq!(because("wan0", &[], Kind::Loopback, &wanted), None);
+        assert!(because("wan1", &[], Kind::Ethernet, &wanted).is_some());
     }
 
     #[test]
@@ -412,7 +625,7 @@ mod tests {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], primary: &str, altnames: &[&str], expect: Option<&str>| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
-            let because = ignored_because("enp3s0", &list(altnames), Kind::Ethernet, &wanted);
+            let because = because("enp3s0", &list(altnames), Kind::Ethernet, &wanted);
             assert_eq!(because.as_deref(), expect, "{wanted:?} {altnames:?}");
         };
         let other = Some("not among the interfaces to watch");

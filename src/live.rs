@@ -261,7 +261,12 @@ pub enum Database {
     GivenUp,
 }
 
-/// Rates of one second, for each interface in `Ring::names`' order.
+/// What the ring's rates take at the most: 72 interfaces for all of its time, and more of them for less.
+pub const RING_BYTES: usize = 512 * 1024;
+
+type Rates = Option<(u64, u64)>;
+
+/// Rates of one second, of the interfaces that are watched.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
     /// Rises with every second kept; what `since` of the API means.
@@ -269,9 +274,50 @@ pub struct Ring {
     /// UTC seconds, as the machine believes them.
     pub times: VecDeque<i64>,
     /// ifindex → rx and tx in bytes per second, as long as `times`; `None` where the interface was not there.
-    pub rates: Map<u32, VecDeque<Option<(u64, u64)>>>,
+    pub rates: Map<u32, VecDeque<Rates>>,
     /// Monotonic; 0 for never.
     pub watched_until_ms: u64,
+}
+
+impl Ring {
+    /// One more second.
+    pub fn push(&mut self, unix: i64, watched: impl Iterator<Item = (u32, Rates)> + Clone) {
+        // Those that have gone are in it for as long as it reaches back.
+        let bytes = watched.clone().count().max(self.rates.len()) * size_of::<Rates>();
+        let seconds = (RING_BYTES / bytes.max(1)).clamp(1, RING_SECONDS);
+        while self.times.len() >= seconds {
+            self.times.pop_front();
+            for rates in self.rates.values_mut() {
+                rates.pop_front();
+            }
+        }
+        let length = self.times.len();
+        self.times.push_back(unix);
+        self.next += 1;
+        for (ifindex, rate) in watched {
+            let rates = self.rates.entry(ifindex).or_default();
+            if rates.capacity() == 0 {
+                rates.reserve_exact(seconds);
+            }
+            // A link that came later has nothing to show for the time before.
+            rates.resize(length, None);
+            rates.push_back(rate);
+        }
+        for rates in self.rates.values_mut() {
+            rates.resize(length + 1, None);
+            if rates.capacity() > 2 * seconds {
+                rates.shrink_to(seconds);
+            }
+        }
+        self.rates.retain(|_, rates| rates.iter().any(Option::is_some));
+    }
+
+    /// Nothing in it is of interest any more once nobody has asked for as long as it reaches back.
+    pub fn forget(&mut self, mono_ms: u64) {
+        if !self.times.is_empty() && mono_ms > self.watched_until_ms.saturating_add(RING_SECONDS as u64 * 1000) {
+            (self.times, self.rates) = Default::default();
+        }
+    }
 }
 
 /// A change of an interface's identity: the sampler's to make.
@@ -335,6 +381,9 @@ pub struct State {
     /// Name of the interface of the headline figure.
     pub primary: Option<String>,
     pub unmatched: Vec<Unmatched>,
+    /// How often the kernel has dropped reports of links, and when it last did, by the monotonic clock.
+    pub reports_lost: u64,
+    pub reports_lost_ms: u64,
     /// `getstats`, `getlink` or `sysfs`, and why not a better one.
     pub source: &'static str,
     pub source_note: Option<String>,
@@ -359,6 +408,11 @@ pub struct State {
     pub settings: Vec<(String, Option<String>)>,
     /// For the writer, in this order, after everything that was counted before; with what is told of it when it is done.
     pub edits: Vec<(Edit, Option<Event>)>,
+    /// The interfaces of folds that the writer has not done yet.
+    pub folding: Vec<IfaceId>,
+    /// The highest number of an interface that the writer has taken anything of: what is of higher ones is here and
+    /// nowhere else.
+    pub taken_id: IfaceId,
     /// Counts changes of `settings` and other wishes to save, and how far they are on disk.
     pub settings_asked: u64,
     pub settings_saved: u64,
@@ -447,15 +501,15 @@ impl State {
 
     /// A history was changed on disk: what is still here of it goes the same way.
     pub fn edited(&mut self, edit: &Edit) {
-        let id = edit.id();
         self.batch.edit(edit, |known, sample| {
             let longest_ms = known.span_ms.max(sample.span_ms);
             compact::absorb(known, sample);
             // Of the same time, not one after the other.
             known.span_ms = longest_ms;
         });
-        self.anchors.retain(|anchor| anchor.iface != id);
-        self.records.retain(|record| record.id != id);
+        self.anchors.retain(|anchor| !edit.takes(anchor.iface));
+        self.records.retain(|record| !edit.takes(record.id));
+        self.folding.retain(|id| !edit.takes(*id));
     }
 
     /// Changes settings, all of them or none: in force at once.
@@ -515,6 +569,8 @@ impl Live {
                 interfaces: Vec::new(),
                 primary: None,
                 unmatched: Vec::new(),
+                reports_lost: 0,
+                reports_lost_ms: 0,
                 source: "",
                 source_note: None,
                 unknown: None,
@@ -532,6 +588,8 @@ impl Live {
                 records: Vec::new(),
                 settings: Vec::new(),
                 edits: Vec::new(),
+                folding: Vec::new(),
+                taken_id: 0,
                 settings_asked: 0,
                 settings_saved: 0,
                 save_now: false,

@@ -117,10 +117,15 @@ pub enum Kind {
     Virtual,
     #[default]
     Other,
+    /// No link's: the history of many that are gone.
+    Others,
 }
 
+/// Before the name of a kind, in place of a pattern of names. No link can have it in its name: the kernel allows no colon.
+pub const BY_KIND: &str = "kind:";
+
 impl Kind {
-    pub const NAMES: [(Kind, &'static str); 14] = [
+    pub const NAMES: [(Kind, &'static str); 15] = [
         (Kind::Ethernet, "ethernet"),
         (Kind::Wifi, "wifi"),
         (Kind::Wwan, "wwan"),
@@ -135,6 +140,7 @@ impl Kind {
         (Kind::Apple, "apple"),
         (Kind::Virtual, "virtual"),
         (Kind::Other, "other"),
+        (Kind::Others, "others"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -216,7 +222,7 @@ impl Batch {
 
     /// Gives the samples of one interface to another, or takes them out: ticks stay as they are.
     pub fn edit(&mut self, edit: &Edit, absorb: impl Fn(&mut Sample, &Sample)) {
-        if !self.samples.iter().any(|sample| sample.iface == edit.id()) {
+        if !self.samples.iter().any(|sample| edit.takes(sample.iface)) {
             return;
         }
         let mut samples: Vec<Sample> = Vec::with_capacity(self.samples.len());
@@ -225,7 +231,7 @@ impl Batch {
             let kept = samples.len();
             for sample in &self.samples[start..tick.end] {
                 let mut sample = *sample;
-                if sample.iface == edit.id() {
+                if edit.takes(sample.iface) {
                     let Some(into) = edit.into() else { continue };
                     sample.iface = into;
                 }
@@ -315,20 +321,28 @@ pub enum Edit {
     Forget { id: IfaceId, name: String },
     /// Its history becomes part of another's.
     Merge { id: IfaceId, name: String, into: IfaceId, into_name: String },
+    /// The histories of many that are gone become part of one that belongs to none of them.
+    Fold { ids: Vec<IfaceId>, into: IfaceId, into_name: String },
 }
 
 impl Edit {
-    /// The interface that is gone afterwards.
-    pub fn id(&self) -> IfaceId {
-        let (Edit::Forget { id, .. } | Edit::Merge { id, .. }) = self;
-        *id
+    /// The interfaces that are gone afterwards.
+    pub fn gone(&self) -> &[IfaceId] {
+        match self {
+            Edit::Forget { id, .. } | Edit::Merge { id, .. } => std::slice::from_ref(id),
+            Edit::Fold { ids, .. } => ids,
+        }
     }
 
-    /// The one that has its history then.
+    pub fn takes(&self, id: IfaceId) -> bool {
+        self.gone().contains(&id)
+    }
+
+    /// The one that has their history then.
     pub fn into(&self) -> Option<IfaceId> {
         match self {
             Edit::Forget { .. } => None,
-            Edit::Merge { into, .. } => Some(*into),
+            Edit::Merge { into, .. } | Edit::Fold { into, .. } => Some(*into),
         }
     }
 }

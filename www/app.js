@@ -483,15 +483,18 @@ function list() {
     parts[monitored ? "watched" : "ignored"].push(row);
     if (monitored) parts.who.push(chip);
   });
+  const fold = $("fold");
+  fold.hidden = !parts.ignored[0];
+  put(fold.firstElementChild, `${parts.ignored.length} ignored`);
+  // There may be hundreds.
+  fold.ontoggle = paint;
+  if (!fold.open) parts.ignored = [];
   // Moving a row takes the selection from it: only when something moved.
   for (const [id, wanted] of Object.entries(parts)) {
     const shown = $(id).children;
     if (shown.length !== wanted.length || wanted.some((row, i) => row !== shown[i])) $(id).replaceChildren(...wanted);
   }
   $("who").hidden = !parts.who[1];
-  const fold = $("fold");
-  fold.hidden = !parts.ignored[0];
-  put(fold.firstElementChild, `${parts.ignored.length} ignored`);
 }
 
 // By hand it is light or dark, else as the system has it.

@@ -494,6 +494,8 @@ shapes! {
         monitored_interfaces: usize,
         /// What `interfaces` and `primary` ask for while no interface that is there has such a name.
         unmatched: Vec<String>,
+        /// How often the kernel has dropped reports of links that came or went.
+        reports_lost: u64,
     }
     /// What is thought of the clock.
     ClockDetails {

@@ -5,7 +5,7 @@
 //! surest first: two that have exchanged their names must not both come to the same history. A boot that is unknown never
 //! counts as the same, and what a kernel has counted is booked only as far as it can have passed since the latest sample.
 
-use crate::model::{Counters, Link, Mark, Record, Stack};
+use crate::model::{Counters, Kind, Link, Mark, Record, Stack};
 
 /// Clocks are put right while a machine starts, and a battery clock has whole seconds: a boot that seems to have begun so
 /// much before the latest sample may have begun after it, on a machine that is known to be the same and on others.
@@ -46,6 +46,9 @@ impl Past {
 
 /// Each link with its history, if it has one.
 pub fn find(links: &[Candidate], records: &[&Record], present: &Present) -> Vec<Option<Past>> {
+    // The history of many that are gone is no link's.
+    let records: Vec<&Record> = records.iter().filter(|record| record.kind != Kind::Others).copied().collect();
+    let records = &records[..];
     // Samples of this boot are in the database, or may be: then it began before the latest one, whatever the clock says.
     let here = |record: &&Record| agree(&record.stack.boot, &present.stack.boot);
     let latest = records.iter().max_by_key(|record| record.last_seen);

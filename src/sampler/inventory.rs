@@ -1,15 +1,18 @@
 //! Which links are there. Whose history each goes on with is decided in `identity`; the name follows a rename.
 
+use std::net::IpAddr;
+
 use crate::clock::Now;
 use crate::counter::Baseline;
-use crate::detect;
+use crate::detect::{self, Standing};
 use crate::live::Iface;
 use crate::model::{Address, Counters, EventKind, IfaceId, Kind, Link, Mark, Reading, Record};
-use crate::source::LinkEvent;
 
 use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
 use super::{RELINK_MS, SHORTEST_RATE_MS, Sampler, State};
 
+/// A link that is missing in so many looks is gone, even if none of them was whole.
+const MISSED: u8 = 3;
 /// A counter that falls again within this time is no news.
 const DIP_QUIET_MS: u64 = 3_600_000;
 
@@ -19,6 +22,9 @@ pub(super) struct Tracked {
     pub kind: Kind,
     pub id: Option<IfaceId>,
     pub ignored: Option<String>,
+    pub standing: Standing,
+    /// In so many looks that were not whole, one after another, it was missing.
+    pub missed: u8,
     /// It was seen to come: what it had counted before is known, and not ours.
     pub born: bool,
     /// Any of its counters was ever seen to be other than zero.
@@ -110,48 +116,9 @@ impl Tracked {
 }
 
 impl Sampler {
-    /// Takes in what the kernel reported. The counters that a new link was reported with are kept at once: they tell a
-    /// link that was just made from one that was moved in with a past.
-    pub(super) fn hear(&mut self, now: Now) {
-        let mut reports = std::mem::take(&mut self.reports);
-        reports.clear();
-        if let Err(error) = self.source.events(&mut reports) {
-            log::warn!("link events: {error}");
-        }
-        for report in &reports {
-            match *report {
-                LinkEvent::Seen { ifindex, counters } => {
-                    let known = self.links.iter().any(|link| link.link.ifindex == ifindex)
-                        || self.births.iter().any(|(known, ..)| *known == ifindex);
-                    if !known {
-                        self.births.push((ifindex, counters, now.mono_ms));
-                    }
-                }
-                LinkEvent::Gone { ifindex, last } => {
-                    self.births.retain(|(known, ..)| *known != ifindex);
-                    if let Some(at) = self.links.iter().position(|link| link.link.ifindex == ifindex) {
-                        if let Some(counters) = last {
-                            self.book_last(at, counters, now);
-                        }
-                        self.vanish(at, now);
-                    }
-                }
-                LinkEvent::Lost => self.births.clear(),
-                LinkEvent::Changed { .. } | LinkEvent::Addresses => {}
-            }
-        }
-        self.reports = reports;
-        let calm_ms = self.looked_ms.map_or(0, |looked_ms| looked_ms + RELINK_MS);
-        self.relink_due_ms = Some(now.mono_ms.max(calm_ms));
-        if self.births.iter().any(|(.., born)| *born == now.mono_ms) {
-            // Something new: look now, so that its first sample is not late.
-            self.relink_due_ms = Some(now.mono_ms);
-        }
-    }
-
     /// Looks at all links again.
     pub(super) fn relink(&mut self, now: Now) {
-        let links = match self.source.links() {
+        let mut links = match self.source.links() {
             Ok(links) => links,
             Err(error) => {
                 log::warn!("listing interfaces: {error}");
@@ -159,12 +126,21 @@ impl Sampler {
                 return;
             }
         };
+        let whole = self.source.is_whole();
+        self.ask_where();
+        if self.looked_ms.is_none_or(|looked_ms| now.mono_ms >= looked_ms + RELINK_MS) {
+            self.hurried = 0;
+        }
         // A link in this list was reported before the list was made: without its report, which may have come since the
-        // last look, it would seem to have no beginning.
-        self.hear(now);
-        self.relink_due_ms = (!self.reports.is_empty()).then_some(now.mono_ms + RELINK_MS);
-        let gone = |links: &[Link], tracked: &Tracked| !links.iter().any(|link| tracked.is(link));
-        while let Some(at) = self.links.iter().position(|tracked| gone(&links, tracked)) {
+        // last look, it would seem to have no beginning. One that has gone since was dealt with.
+        let heard = self.hear(now);
+        links.retain(|link| !self.left.contains(&link.ifindex));
+        self.relink_due_ms = (heard || !whole).then_some(now.mono_ms + RELINK_MS);
+        for tracked in &mut self.links {
+            let there = links.iter().any(|link| tracked.is(link));
+            tracked.missed = if there { 0 } else { tracked.missed + if whole { MISSED } else { 1 } };
+        }
+        while let Some(at) = self.links.iter().position(|tracked| tracked.missed >= MISSED) {
             self.vanish(at, now);
         }
         let first_look = self.live.lock().interfaces.is_empty() && self.links.is_empty();
@@ -177,9 +153,12 @@ impl Sampler {
         }
         let brought = self.appear(new, now, first_look);
         self.looked_ms = Some(now.mono_ms);
+        // How each stands depends on those that came after it.
+        self.judge_all();
         // A link that was reported after the list was made has its turn at the next look.
         let links = &self.links;
-        self.births.retain(|(ifindex, ..)| !links.iter().any(|tracked| tracked.link.ifindex == *ifindex));
+        self.births.retain(|birth| !links.iter().any(|tracked| tracked.link.ifindex == birth.ifindex));
+        self.missed_reports = false;
         self.links.sort_by_key(|tracked| tracked.link.ifindex);
         self.note_newest();
         if brought {
@@ -187,12 +166,20 @@ impl Sampler {
             self.live.lock().save_now = true;
             self.live.wake_writer();
         }
-        let route = self.source.default_route().unwrap_or_else(|error| {
+        self.primary.default_route(self.route, now);
+        self.publish();
+    }
+
+    /// Which links carry addresses and the default route.
+    fn ask_where(&mut self) {
+        self.addresses = self.source.addresses().unwrap_or_else(|error| {
+            log::debug!("listing addresses: {error}");
+            Vec::new()
+        });
+        self.route = self.source.default_route().unwrap_or_else(|error| {
             log::debug!("default route: {error}");
             None
         });
-        self.primary.default_route(route, now);
-        self.publish();
     }
 
     /// Kept, so that the next start knows which links were made after this run.
@@ -210,7 +197,6 @@ impl Sampler {
         let renamed = self.links[at].link.name != link.name;
         let before = std::mem::replace(&mut self.links[at].link, link);
         self.links[at].kind = detect::kind(&self.links[at].link);
-        self.judge(at);
         if renamed {
             self.rename(at, &before.name, now);
         }
@@ -230,7 +216,8 @@ impl Sampler {
     fn rename(&mut self, at: usize, before: &str, now: Now) {
         let after = self.links[at].link.name.clone();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
-        let waiting = self.records.iter().position(|record| record.name == after && !present.contains(&record.id));
+        let free = |record: &Record| record.kind != Kind::Others && !present.contains(&record.id);
+        let waiting = self.records.iter().position(|record| record.name == after && free(record));
         let current = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id));
         if let Some(found) = waiting {
             if let Some(left) = current {
@@ -249,14 +236,18 @@ impl Sampler {
         self.tell_of_rename(at, before, now);
     }
 
-    fn tell_of_rename(&self, at: usize, before: &str, now: Now) {
+    fn tell_of_rename(&mut self, at: usize, before: &str, now: Now) {
         let message = format!("{before} is now called {}", self.links[at].link.name);
         self.tell(at, now, EventKind::Renamed, &message, message.clone());
     }
 
     /// Links that were not there at the last look. Says whether one of them has brought a past along.
-    fn appear(&mut self, new: Vec<Link>, now: Now, first_look: bool) -> bool {
-        let birth = |link: &Link| self.births.iter().find(|(ifindex, ..)| *ifindex == link.ifindex).copied();
+    pub(super) fn appear(&mut self, new: Vec<Link>, now: Now, first_look: bool) -> bool {
+        let sure = !self.missed_reports;
+        let birth = |link: &Link| {
+            let birth = self.births.iter().find(|birth| birth.is_of(link, sure))?;
+            Some((birth.ifindex, birth.counters, birth.mono_ms))
+        };
         let births: Vec<_> = new.iter().map(birth).collect();
         let taken: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let free: Vec<&Record> = self.records.iter().filter(|record| !taken.contains(&record.id)).collect();
@@ -276,6 +267,8 @@ impl Sampler {
             let record = past.as_ref().map(|past| &past.record);
             self.links.push(Tracked {
                 kind: detect::kind(&link),
+                standing: Standing::default(),
+                missed: 0,
                 id: record.map(|record| record.id),
                 ignored: None,
                 born: birth.is_some(),
@@ -368,7 +361,7 @@ impl Sampler {
         }
     }
 
-    fn vanish(&mut self, at: usize, now: Now) {
+    pub(super) fn vanish(&mut self, at: usize, now: Now) {
         let name = self.links[at].link.name.clone();
         let detail = "the link is gone; its history stays".to_string();
         self.tell(at, now, EventKind::Vanished, &format!("{name} vanished"), detail);
@@ -385,9 +378,11 @@ impl Sampler {
 
     /// The cables of containers come and go by the hundred a day: what nobody watches must not push out of the bounded
     /// list what somebody does.
-    fn tell(&self, at: usize, now: Now, kind: EventKind, message: &str, detail: String) {
+    fn tell(&mut self, at: usize, now: Now, kind: EventKind, message: &str, detail: String) {
+        const MANY: [EventKind; 3] = [EventKind::Appeared, EventKind::Vanished, EventKind::Renamed];
         let tracked = &self.links[at];
-        if tracked.watched() || tracked.id.is_some() {
+        let counts = tracked.watched() || tracked.id.is_some();
+        if counts && (!MANY.contains(&kind) || self.quiet.tells(now)) {
             log::info!("{message}");
             self.event(now, kind, &tracked.link.name, detail);
         } else {
@@ -400,9 +395,8 @@ impl Sampler {
         if let Some(id) = self.id_of(at) {
             return id;
         }
+        let id = self.new_id();
         let tracked = &mut self.links[at];
-        let id = self.records.iter().map(|record| record.id).max().unwrap_or(0).max(self.last_id) + 1;
-        self.last_id = id;
         tracked.id = Some(id);
         let record = Record {
             id,
@@ -428,6 +422,11 @@ impl Sampler {
         id
     }
 
+    pub(super) fn new_id(&mut self) -> IfaceId {
+        self.last_id = self.records.iter().map(|record| record.id).fold(self.last_id, IfaceId::max) + 1;
+        self.last_id
+    }
+
     pub(super) fn judge_all(&mut self) {
         for at in 0..self.links.len() {
             self.judge(at);
@@ -435,10 +434,16 @@ impl Sampler {
     }
 
     fn judge(&mut self, at: usize) {
+        let Link { ifindex, master, .. } = self.links[at].link;
+        let beside = |other: &Tracked| other.link.master == master && other.link.ifindex != ifindex;
+        let beside_others = master != 0 && self.links.iter().any(beside);
+        let leads_on = |address: &Address| address.ifindex == ifindex && !is_local(address.ip);
+        let is_end = self.route == Some(ifindex) || self.addresses.iter().any(leads_on);
         let tracked = &mut self.links[at];
         let before = tracked.watched();
-        let Link { name, altnames, .. } = &tracked.link;
-        tracked.ignored = detect::ignored_because(name, altnames, tracked.kind, &self.wanted);
+        // An address may go for a moment: that is no reason to stop counting.
+        tracked.standing = Standing { is_end: is_end || tracked.standing.is_end, beside_others };
+        tracked.ignored = detect::ignored_because(&tracked.link, tracked.kind, tracked.standing, &self.wanted);
         if before && !tracked.watched() {
             // Should it be watched again, counting begins then.
             tracked.forget_base();
@@ -452,11 +457,9 @@ impl Sampler {
 
     /// Shows the inventory to the readers.
     pub(super) fn publish(&mut self) {
-        let addresses = self.source.addresses().unwrap_or_else(|error| {
-            log::debug!("listing addresses: {error}");
-            Vec::new()
-        });
-        let mut shown: Vec<Iface> = self.links.iter().map(|tracked| self.show(tracked, &addresses)).collect();
+        self.fold_excess();
+        self.name_others();
+        let mut shown: Vec<Iface> = self.links.iter().map(|tracked| self.show(tracked, &self.addresses)).collect();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let kept = |record: &&Record| !present.contains(&record.id) && was_active(record);
         shown.extend(self.records.iter().filter(kept).map(absent));
@@ -498,7 +501,19 @@ impl Sampler {
     }
 }
 
+/// An address that leads nowhere beyond the link: every link that is up has one in IPv6.
+fn is_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
 fn absent(record: &Record) -> Iface {
+    let why = match record.kind {
+        Kind::Others => "what many interfaces that are gone have carried",
+        _ => "not there now; its history is kept",
+    };
     Iface {
         id: Some(record.id),
         ifindex: 0,
@@ -513,7 +528,7 @@ fn absent(record: &Record) -> Iface {
         addresses: Vec::new(),
         parent: None,
         monitored: false,
-        ignored_because: Some("not there now; its history is kept".to_string()),
+        ignored_because: Some(why.to_string()),
         raw: Counters::ZERO,
         rates: None,
         lifetime: record.lifetime,

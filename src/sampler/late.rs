@@ -10,7 +10,8 @@ use crate::clock::Now;
 use crate::compact;
 use crate::counter::{Baseline, Between, Change};
 use crate::live::{Database, State};
-use crate::model::{Batch, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Tick, Width};
+use crate::model::{Batch, Counters, Event, EventKind, IfaceId, Kind, Mark, Reading, Record};
+use crate::model::{Sample, Tick, Width};
 
 /// What turned up.
 pub struct Late {
@@ -160,6 +161,7 @@ impl Sampler {
             }
             self.joined = true;
             state.records.clear();
+            state.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
             (self.newest_before, self.last_seen) = (newest, last_seen);
             let mine = std::mem::replace(&mut self.records, records);
             let mut pasts = self.pasts(&mine).into_iter();
@@ -214,7 +216,8 @@ impl Sampler {
         let beginning = |id: IfaceId| self.beginnings.iter().find(|beginning| beginning.id == id);
         let known = mine.iter().map(|record| Candidate {
             ifindex: beginning(record.id).map(|beginning| beginning.ifindex),
-            name: &record.name,
+            // No link's: it goes on with none of theirs, whatever that is called.
+            name: if record.kind == Kind::Others { "" } else { &record.name },
             mac: &record.mac,
             node: record.node,
         });
@@ -242,6 +245,11 @@ impl Sampler {
         waiting: &mut Vec<Waiting>,
     ) -> Link {
         let beginning = self.beginnings.iter().find(|beginning| beginning.id == mine.id).copied();
+        let others = || self.records.iter().find(|record| record.kind == Kind::Others);
+        let past = match others().filter(|_| mine.kind == Kind::Others).cloned() {
+            Some(record) => Some(Past { end: record.clone(), record, resume: Resume::Anew("") }),
+            None => past,
+        };
         let readdressed = past.as_ref().and_then(|past| past.readdressed(&mine.mac));
         let Some(Past { end, record: past, resume }) = past else {
             let theirs = self.records.iter().map(|record| record.id).max().unwrap_or(0) + 1;
@@ -370,6 +378,7 @@ impl Sampler {
             iface.id.iter_mut().for_each(number);
         }
         self.next_seq += shift;
+        self.last_words = None;
     }
 }
 

@@ -37,7 +37,9 @@ impl Asked {
         match self.unmatched.key {
             // A name: a star in it stands for itself.
             "primary" => find(links, pattern),
-            _ => links.iter().find(|tracked| detect::fits(pattern, &tracked.link.name, &tracked.link.altnames)),
+            _ => links
+                .iter()
+                .find(|tracked| detect::fits(pattern, &tracked.link.name, &tracked.link.altnames, tracked.kind)),
         }
     }
 

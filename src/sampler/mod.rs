@@ -8,7 +8,10 @@ mod inventory;
 mod late;
 mod missing;
 mod orders;
+mod others;
 mod primary;
+mod quiet;
+mod reports;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +22,9 @@ use crate::clock::{Clock, Keeper, Now};
 use crate::counter::{self, Baseline, Between, Change};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
-use crate::live::{Collected, Database, Live, RING_SECONDS, State, Tuning};
-use crate::model::{Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record, Sample, Stack, Tick, Width};
+use crate::live::{Collected, Database, Live, State, Tuning};
+use crate::model::{Address, Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record};
+use crate::model::{Sample, Stack, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
 use crate::thread::Mailbox;
 
@@ -28,6 +32,8 @@ use inventory::{Tracked, anew_detail};
 use late::{Beginning, Waiting};
 use missing::Missing;
 use primary::Primary;
+use quiet::Quiet;
+use reports::Birth;
 
 pub use identity::Newest;
 pub use late::Late;
@@ -74,8 +80,18 @@ pub struct Sampler {
     links: Vec<Tracked>,
     /// All interfaces that have a history, present or not.
     records: Vec<Record>,
-    /// Counters of links that were reported and not yet looked at: (ifindex, counters, monotonic time).
-    births: Vec<(u32, Counters, u64)>,
+    /// Links that were reported and not yet looked at.
+    births: Vec<Birth>,
+    /// Looks that did not wait their time, since the latest that did.
+    hurried: u32,
+    /// Links that the latest reports had go.
+    left: Vec<u32>,
+    /// Since the latest look, reports were lost.
+    missed_reports: bool,
+    /// As of the latest look.
+    addresses: Vec<Address>,
+    route: Option<u32>,
+    quiet: Quiet,
     primary: Primary,
     missing: Missing,
     /// The disk's histories are known, and numbers are theirs.
@@ -87,6 +103,8 @@ pub struct Sampler {
     /// The clocks at the first turn.
     started_at: Option<Now>,
     next_seq: u64,
+    /// The latest tick of links that have gone.
+    last_words: Option<u64>,
     /// The highest number that a history of this run was given: those of forgotten ones are not given again, because
     /// what was said about them may still be on its way to the disk.
     last_id: IfaceId,
@@ -123,7 +141,8 @@ impl Sampler {
         start: Start,
     ) -> Sampler {
         let (tuning, database) = {
-            let state = live.lock();
+            let mut state = live.lock();
+            state.taken_id = start.records.iter().map(|record| record.id).max().unwrap_or(0);
             (state.tuning.clone(), state.database)
         };
         Sampler {
@@ -140,6 +159,12 @@ impl Sampler {
             links: Vec::new(),
             records: start.records,
             births: Vec::new(),
+            hurried: 0,
+            left: Vec::new(),
+            missed_reports: false,
+            addresses: Vec::new(),
+            route: None,
+            quiet: Quiet::default(),
             primary: Primary::new(tuning.primary.clone(), start.primary_found),
             missing: Missing::default(),
             joined: database == Database::Joined,
@@ -147,6 +172,7 @@ impl Sampler {
             waiting: Vec::new(),
             started_at: None,
             next_seq: start.next_seq,
+            last_words: None,
             last_id: 0,
             readings: Vec::new(),
             reports: Vec::new(),
@@ -200,12 +226,20 @@ impl Sampler {
         if woken.changed {
             self.hear(now);
         }
-        let relinks = self.relink_due_ms.is_some_and(|due| now.mono_ms >= due);
+        if let Some(sentence) = self.quiet.sentence(now) {
+            log::info!("{sentence}");
+            self.event(now, EventKind::Appeared, "", sentence);
+        }
+        let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
+        // A sample has the links that have come before it, also in a flood.
+        let samples = passed(self.due_ms) || Live::wishes(&self.live.lock()).0.is_some();
+        let relinks = passed(self.relink_due_ms) || (samples && !self.births.is_empty());
         if relinks {
             self.relink(now);
         }
         let (collect, read, watched) = {
-            let state = self.live.lock();
+            let mut state = self.live.lock();
+            state.ring.forget(now.mono_ms);
             let (collect, read) = Live::wishes(&state);
             (collect, read, state.ring.watched_until_ms > now.mono_ms)
         };
@@ -220,7 +254,6 @@ impl Sampler {
         }
         self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
 
-        let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
         let scheduled = passed(self.due_ms);
         // Counting begins now, and not with the next sample, which may be an hour away.
         let begins = std::mem::take(&mut self.newly_watched) && self.tuning.running;
@@ -293,8 +326,9 @@ impl Sampler {
     }
 
     fn sleep(&self, now: Now) -> Duration {
-        let due = [self.due_ms, self.fast_due_ms, self.relink_due_ms, self.primary.next_ms(), self.missing.next_ms()];
-        let until = due.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let dues = [self.due_ms, self.fast_due_ms, self.relink_due_ms];
+        let told = [self.primary.next_ms(), self.missing.next_ms(), self.quiet.next_ms()];
+        let until = dues.into_iter().chain(told).flatten().min().unwrap_or(u64::MAX);
         Duration::from_millis(until.saturating_sub(now.mono_ms).min(LONGEST_SLEEP_MS))
     }
 
@@ -422,33 +456,12 @@ impl Sampler {
             }
         }
         if ring {
-            self.push_ring(state, now);
-        }
-    }
-
-    fn push_ring(&self, state: &mut State, now: Now) {
-        let ring = &mut state.ring;
-        let full = ring.times.len() == RING_SECONDS;
-        if full {
-            ring.times.pop_front();
-        }
-        ring.times.push_back(now.unix_ms.div_euclid(1000));
-        ring.next += 1;
-        let length = ring.times.len();
-        for tracked in &self.links {
-            let rates = ring.rates.entry(tracked.link.ifindex).or_default();
-            // A link that came later has nothing to show for the time before.
-            rates.resize(length - 1 + usize::from(full), None);
+            let unix = now.unix_ms.div_euclid(1000);
             // The mean since some time ago is not the rate of this second.
-            rates.push_back(tracked.rates.filter(|_| tracked.rates_ms <= 2 * FAST_MS));
+            let fresh = |tracked: &&Tracked| tracked.rates.filter(|_| tracked.rates_ms <= 2 * FAST_MS);
+            let watched = self.links.iter().filter(|tracked| tracked.watched());
+            state.ring.push(unix, watched.map(|tracked| (tracked.link.ifindex, fresh(&tracked))));
         }
-        for rates in ring.rates.values_mut() {
-            rates.resize(length + usize::from(full), None);
-            if full {
-                rates.pop_front();
-            }
-        }
-        ring.rates.retain(|_, rates| rates.iter().any(Option::is_some));
     }
 
     /// Follows the clocks; what waited for a believable wall time gets it.
@@ -519,6 +532,9 @@ impl Sampler {
         }
         state.save_now |= save;
         drop(guard);
+        if save {
+            self.fold_excess();
+        }
         if save || early {
             self.live.wake_writer();
         }
@@ -600,7 +616,13 @@ impl Sampler {
             true => Some((EventKind::Gap, anew_detail("its counters have fallen since the latest sample"))),
             false => account(&change, mark, elapsed_ms, ordinary_ms),
         };
-        if let Some((kind, detail)) = told.filter(|(kind, _)| *kind != EventKind::Dip || tracked.tells_dip(now)) {
+        let mut is_news = |kind: EventKind| match kind {
+            EventKind::Dip => tracked.tells_dip(now),
+            // One of many that come and go under the same name.
+            EventKind::Reset if tracked.born => self.quiet.tells(now),
+            _ => true,
+        };
+        if let Some((kind, detail)) = told.filter(|(kind, _)| is_news(*kind)) {
             // Logged once the lock is free: standard error may block.
             let interface = tracked.link.name.clone();
             self.messages.push(format!("{interface}: {detail}"));
@@ -632,12 +654,39 @@ impl Sampler {
         let live = self.live.clone();
         let mut state = live.lock();
         let before = state.batch.samples.len();
-        self.book(at, &reading, now, self.next_seq, self.ordinary_ms(), &mut state);
+        // What begins and ends here is nothing that a start after a crash could go on with.
+        let fresh = self.fresh;
+        // A tick for each of a thousand links a second would take more memory than what they carried.
+        let id = self.id_of(at);
+        let same = state.batch.ticks.last().copied().filter(|tick| self.is_joined_by(tick, now));
+        let alone = |tick: &Tick| {
+            let from = state.batch.ticks.len().checked_sub(2).map_or(0, |at| state.batch.ticks[at].end);
+            !state.batch.samples[from..tick.end].iter().any(|sample| Some(sample.iface) == id)
+        };
+        let same = same.filter(alone);
+        let seq = same.map_or(self.next_seq, |tick| tick.seq);
+        self.book(at, &reading, now, seq, self.ordinary_ms(), &mut state);
+        self.fresh = fresh;
         let end = state.batch.samples.len();
-        if end > before {
-            state.batch.ticks.push(Tick { seq: self.next_seq, mono_ms: now.mono_ms, unix, end });
-            self.next_seq += 1;
+        match state.batch.ticks.last_mut().filter(|_| same.is_some()) {
+            Some(tick) => tick.end = end,
+            None if end > before => {
+                state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
+                self.last_words = Some(seq);
+                self.next_seq += 1;
+            }
+            None => {}
         }
+        let early = state.bound();
+        drop(state);
+        if early {
+            self.live.wake_writer();
+        }
+    }
+
+    /// The latest tick is one of last words too, and of this second.
+    fn is_joined_by(&self, tick: &Tick, now: Now) -> bool {
+        self.last_words == Some(tick.seq) && now.mono_ms < tick.mono_ms + 1000
     }
 
     fn show_active(&self, at: usize, state: &mut State) {

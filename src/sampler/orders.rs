@@ -118,7 +118,7 @@ impl Sampler {
 
     /// All that an interface has ever been becomes another's, but for its counters. The writer does the same on disk, in
     /// one with the histories.
-    fn take_over(&mut self, gone: &Record, id: IfaceId) {
+    pub(super) fn take_over(&mut self, gone: &Record, id: IfaceId) {
         let present = self.links.iter_mut().find(|tracked| tracked.id == Some(id));
         let add = |lifetime: &mut Counters| lifetime.add(&gone.lifetime);
         if let Some(tracked) = present {
@@ -149,12 +149,17 @@ impl Sampler {
 
     /// What was counted of it stays its own until the writer has changed the history on disk: whenever the power goes,
     /// all of it is in one place.
-    fn drop_history(&mut self, edit: Edit, event: Option<Event>) {
-        let id = edit.id();
-        self.records.retain(|record| record.id != id);
-        self.waiting.retain(|waiting| waiting.first.id != id);
-        self.last_id = self.last_id.max(id);
+    pub(super) fn drop_history(&mut self, edit: Edit, event: Option<Event>) {
+        self.disown_all(&edit);
         self.live.lock().edits.push((edit, event));
+    }
+
+    /// Here nothing is known any more of the interfaces that are gone afterwards.
+    pub(super) fn disown_all(&mut self, edit: &Edit) {
+        self.records.retain(|record| !edit.takes(record.id));
+        self.waiting.retain(|waiting| !edit.takes(waiting.first.id));
+        self.beginnings.retain(|beginning| !edit.takes(beginning.id));
+        self.last_id = edit.gone().iter().copied().fold(self.last_id, IfaceId::max);
     }
 }
 

@@ -98,7 +98,7 @@ impl Primary {
         !self.chosen.is_empty() && !self.given_away
     }
 
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         if self.is_chosen() { &self.chosen } else { &self.found }
     }
 }
@@ -133,6 +133,8 @@ impl Sampler {
             return;
         }
         primary.claims.clear();
+        // Those that have gone meanwhile may be many.
+        primary.looks.retain(|(known, ..)| self.links.iter().any(|tracked| tracked.link.ifindex == *known));
         for tracked in self.links.iter().filter(|tracked| tracked.watched()) {
             let Some((after, _)) = tracked.seen else { continue };
             let ifindex = tracked.link.ifindex;

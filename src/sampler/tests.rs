@@ -1,5 +1,7 @@
 //! Turns of the real sampler over a world that the test moves: links, counters and the clock are data.
 
+mod links;
+
 use std::sync::Mutex;
 
 use super::*;
@@ -15,6 +17,8 @@ struct World {
     failures: usize,
     reads: usize,
     route: Option<u32>,
+    addresses: Vec<Address>,
+    partial: bool,
 }
 
 /// A kernel of the test's making: it has the trait of the real ones, and no more.
@@ -45,8 +49,12 @@ impl Source for Kernel {
         Ok(self.0.lock().unwrap().links.iter().map(|(link, _)| link.clone()).collect())
     }
 
+    fn is_whole(&self) -> bool {
+        !self.0.lock().unwrap().partial
+    }
+
     fn addresses(&mut self) -> Result<Vec<Address>> {
-        Ok(Vec::new())
+        Ok(self.0.lock().unwrap().addresses.clone())
     }
 
     fn default_route(&mut self) -> Result<Option<u32>> {

@@ -25,15 +25,20 @@ pub trait Source: Send {
     /// `getstats`, `getlink` or `sysfs`.
     fn name(&self) -> &'static str;
 
-    /// Replaces `out` by the counters of every interface of this namespace, sorted by ifindex. All or nothing: an
-    /// incomplete dump is an error, never a shorter list. `Transient` where the next attempt may do better,
-    /// `Unsupported` where `open` had better be called again. The netlink sources allocate nothing once their buffers
-    /// have grown.
+    /// Replaces `out` by the counters of the interfaces of this namespace, sorted by ifindex. Where links come and go too
+    /// fast for a whole list, an interface may be missing: its next reading tells what it has counted since. `Transient`
+    /// where the next attempt may do better, `Unsupported` where `open` had better be called again. The netlink sources
+    /// allocate nothing once their buffers have grown.
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()>;
 
     /// Names, kinds and the rest; asked for at the start and after link events, never per tick. Altnames by netlink only:
     /// sysfs has none of them.
     fn links(&mut self) -> Result<Vec<Link>>;
+
+    /// Whether the latest `links` was whole: that a link is not in another list does not mean that it is gone.
+    fn is_whole(&self) -> bool {
+        true
+    }
 
     fn addresses(&mut self) -> Result<Vec<Address>>;
 
@@ -44,7 +49,8 @@ pub trait Source: Send {
     /// One system call when nothing but time passed.
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken;
 
-    /// What the kernel reported since the last call; appended to `out` in its order.
+    /// What the kernel reported since the last call; appended to `out` in its order. In a flood not all at once: more than
+    /// `EVENTS_AT_ONCE` of them mean that there may be others.
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()>;
 
     /// What this one cannot know, for people.
@@ -61,8 +67,13 @@ pub struct Woken {
     pub changed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What one call of `Source::events` may bring without there being more.
+pub const EVENTS_AT_ONCE: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
+    /// What the report that follows says of its link. Facts that only sysfs has are not among them.
+    Described(Box<Link>),
     /// A link has come, with its counters at that moment: zero for a link that was just made, what it brought along for
     /// one that was moved in from another namespace.
     Seen { ifindex: u32, counters: Counters },
@@ -72,7 +83,7 @@ pub enum LinkEvent {
     Gone { ifindex: u32, last: Option<Counters> },
     /// Addresses changed.
     Addresses,
-    /// Reports were lost (ENOBUFS): look at everything again.
+    /// Reports were lost (ENOBUFS), or there are none: look at everything again.
     Lost,
 }
 

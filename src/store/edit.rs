@@ -1,5 +1,5 @@
-//! What its user wants changed in the past: two histories made one, or one forgotten. Every level in one transaction, so
-//! that all of them tell the same before and after, whenever the power goes.
+//! What is changed in the past: two histories made one, many that are gone made one, or one forgotten. Every level in one
+//! transaction, so that all of them tell the same before and after, whenever the power goes.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -13,7 +13,7 @@ use super::window::settle;
 use super::write::{join_same, put_events};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::model::{Edit, Event, IfaceId};
+use crate::model::{Edit, Event, IfaceId, Kind};
 
 /// A level: its keys, one row with the length of its cells, and how to put it back.
 struct Table {
@@ -62,41 +62,34 @@ impl Store {
         // What the open window holds goes to the coarser levels first: samples of two interfaces become one below, and
         // of one sample nobody could tell what of it was booked where.
         settle(&tx, &mut state, zone)?;
-        let (id, into) = (edit.id(), edit.into());
         for table in &TABLES {
             for key in keys(&tx, table.keys)? {
-                rewrite_cells(&tx, table, key, id, into)?;
+                rewrite_cells(&tx, table, key, edit)?;
             }
         }
         for key in keys(&tx, "SELECT first FROM sample")? {
-            rewrite_samples(&tx, key, id, into)?;
+            rewrite_samples(&tx, key, edit)?;
         }
         match edit {
             Edit::Forget { name, .. } => {
                 tx.execute("DELETE FROM event WHERE interface = ?1", [name])?;
             }
-            Edit::Merge { name, into, into_name, .. } => {
+            Edit::Merge { id, name, into, into_name } => {
                 tx.execute("UPDATE event SET interface = ?2 WHERE interface = ?1", [name, into_name])?;
-                // Its own row may wait for the anchor that belongs to it.
-                tx.execute(
-                    "INSERT OR IGNORE INTO interface (id, name, kind, alias, ifindex, boot, first_seen)
-                     SELECT ?1, ?2, kind, '', 0, '', first_seen FROM interface WHERE id = ?3",
-                    params![into, into_name, id],
-                )?;
-                tx.execute(
-                    "UPDATE interface SET first_seen = min(interface.first_seen, gone.first_seen),
-                     alias = iif(interface.alias = '', gone.alias, interface.alias)
-                     FROM (SELECT first_seen, alias FROM interface WHERE id = ?2) AS gone WHERE interface.id = ?1",
-                    [into, &id],
-                )?;
-                let tally = state.merge(id, *into);
-                tx.execute("UPDATE interface SET tally = ?2 WHERE id = ?1", params![into, tally])?;
+                merge_row(&tx, &mut state, *id, *into, into_name, None)?;
+            }
+            Edit::Fold { ids, into, into_name } => {
+                for id in ids {
+                    merge_row(&tx, &mut state, *id, *into, into_name, Some(Kind::Others))?;
+                }
             }
         }
-        tx.execute("DELETE FROM interface WHERE id = ?1", [id])?;
         put_events(&tx, event.map_or(&[], std::slice::from_ref), again)?;
-        state.tallies.remove(&id);
-        state.changed.remove(&id);
+        for id in edit.gone() {
+            tx.execute("DELETE FROM interface WHERE id = ?1", [id])?;
+            state.tallies.remove(id);
+            state.changed.remove(id);
+        }
         // Samples that told their tallies may have gone to make room.
         for iface in std::mem::take(&mut state.changed) {
             tx.execute("UPDATE interface SET tally = ?2 WHERE id = ?1", params![iface, state.tally(iface).pack()])?;
@@ -106,6 +99,32 @@ impl Store {
     }
 }
 
+/// `kind`: of the one that the history goes to, where that is no link's.
+fn merge_row(
+    conn: &Connection,
+    state: &mut State,
+    id: IfaceId,
+    into: IfaceId,
+    into_name: &str,
+    kind: Option<Kind>,
+) -> Result<()> {
+    // Its own row may wait for the anchor that belongs to it.
+    conn.execute(
+        "INSERT OR IGNORE INTO interface (id, name, kind, alias, ifindex, boot, first_seen)
+         SELECT ?1, ?2, ifnull(?4, kind), '', 0, '', first_seen FROM interface WHERE id = ?3",
+        params![into, into_name, id, kind.map(Kind::name)],
+    )?;
+    conn.execute(
+        "UPDATE interface SET first_seen = min(interface.first_seen, gone.first_seen),
+         alias = iif(interface.alias = '', gone.alias, interface.alias)
+         FROM (SELECT first_seen, alias FROM interface WHERE id = ?2) AS gone WHERE interface.id = ?1",
+        [into, id],
+    )?;
+    let tally = state.merge(id, into);
+    conn.execute("UPDATE interface SET tally = ?2 WHERE id = ?1", params![into, tally])?;
+    Ok(())
+}
+
 fn keys(conn: &Connection, sql: &str) -> Result<Vec<i64>> {
     let mut statement = conn.prepare(sql)?;
     let keys = statement.query_map([], |row| row.get(0))?;
@@ -113,18 +132,26 @@ fn keys(conn: &Connection, sql: &str) -> Result<Vec<i64>> {
 }
 
 /// What cannot be read stays as it is.
-fn holds(bytes: &[u8], id: IfaceId) -> bool {
-    Packed::open(bytes).and_then(|packed| Ok(packed.find(id)?.is_some())).unwrap_or(false)
+fn holds(bytes: &[u8], edit: &Edit) -> bool {
+    let found = |packed: Packed| {
+        for group in packed.groups() {
+            if edit.takes(group?.0) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    Packed::open(bytes).and_then(found).unwrap_or(false)
 }
 
-fn rewrite_cells(conn: &Connection, table: &Table, key: i64, id: IfaceId, into: Option<IfaceId>) -> Result<()> {
+fn rewrite_cells(conn: &Connection, table: &Table, key: i64, edit: &Edit) -> Result<()> {
     let row: Option<(Vec<u8>, i64)> =
         conn.prepare_cached(table.one)?.query_row([key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let Some((bytes, length_s)) = row.filter(|(bytes, _)| holds(bytes, id)) else { return Ok(()) };
+    let Some((bytes, length_s)) = row.filter(|(bytes, _)| holds(bytes, edit)) else { return Ok(()) };
     let mut cells = Cells::new();
     let mut moved = Vec::new();
     let read = unpack_cells(&bytes, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
-        if iface == id {
+        if edit.takes(iface) {
             moved.push((at, *cell));
         } else {
             cells.insert((iface, at), *cell);
@@ -135,7 +162,7 @@ fn rewrite_cells(conn: &Connection, table: &Table, key: i64, id: IfaceId, into: 
         return Ok(());
     }
     let whole = u32::try_from(length_s).unwrap_or(u32::MAX);
-    for (into, (at, cell)) in moved.into_iter().filter_map(|cell| Some((into?, cell))) {
+    for (into, (at, cell)) in moved.into_iter().filter_map(|cell| Some((edit.into()?, cell))) {
         let both = cells.entry((into, at)).or_default();
         both.add(&cell);
         // Two that were there at the same time have been looked at once in each second, not twice.
@@ -150,12 +177,12 @@ fn rewrite_cells(conn: &Connection, table: &Table, key: i64, id: IfaceId, into: 
     Ok(())
 }
 
-fn rewrite_samples(conn: &Connection, key: i64, id: IfaceId, into: Option<IfaceId>) -> Result<()> {
+fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
     let bytes: Option<Vec<u8>> = conn
         .prepare_cached("SELECT data FROM sample WHERE first = ?1")?
         .query_row([key], |row| row.get(0))
         .optional()?;
-    let Some(bytes) = bytes.filter(|bytes| holds(bytes, id)) else { return Ok(()) };
+    let Some(bytes) = bytes.filter(|bytes| holds(bytes, edit)) else { return Ok(()) };
     let mut rows = match unpack_samples(&bytes) {
         Ok(rows) => rows,
         Err(error) => {
@@ -164,11 +191,12 @@ fn rewrite_samples(conn: &Connection, key: i64, id: IfaceId, into: Option<IfaceI
         }
     };
     for row in &mut rows {
-        match into {
+        match edit.into() {
             Some(into) => {
-                row.samples.iter_mut().filter(|sample| sample.iface == id).for_each(|sample| sample.iface = into)
+                let moved = row.samples.iter_mut().filter(|sample| edit.takes(sample.iface));
+                moved.for_each(|sample| sample.iface = into);
             }
-            None => row.samples.retain(|sample| sample.iface != id),
+            None => row.samples.retain(|sample| !edit.takes(sample.iface)),
         }
         join_same(&mut row.samples);
     }
@@ -263,6 +291,31 @@ mod tests {
         check(&opened, &reader);
         assert!(opened.records.iter().all(|record| record.id != 3));
         assert_eq!(opened.records[0].lifetime, tally(&opened, 1).lifetime);
+    }
+
+    #[test]
+    fn many_are_folded_into_one_in_one_transaction() {
+        let place = Place::new();
+        let mut opened = filled(&place);
+        let reader = opened.store.reader().unwrap();
+        let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
+        let ids: Vec<IfaceId> = (3..=LOAD_IFACES).collect();
+        let mut lifetime = Counters::ZERO;
+        ids.iter().for_each(|id| lifetime.add(&opened.store.state.tally(*id).lifetime));
+        let fold = Edit::Fold { ids: ids.clone(), into: 99, into_name: "others".to_string() };
+        // Doing it twice does no more.
+        for _ in 0..2 {
+            opened.store.edit(&fold, None, &Zone::UTC).unwrap();
+            let whole = |level: usize| ids.iter().map(|id| before[*id as usize][level]).sum::<u128>();
+            assert_eq!(sums(&reader, 99), std::array::from_fn(whole));
+            assert_eq!([1, 2].map(|iface| sums(&reader, iface)), [before[1], before[2]]);
+            assert!(ids.iter().all(|id| sums(&reader, *id) == [0; LEVELS.len()]));
+        }
+        drop((opened, reader));
+        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let found: Vec<_> = opened.records.iter().map(|record| (record.id, record.kind)).collect();
+        assert_eq!((found.len(), found[2]), (3, (99, Kind::Others)));
+        assert_eq!((opened.records[2].lifetime, opened.records[2].ifindex), (lifetime, 0));
     }
 
     #[test]

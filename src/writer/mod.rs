@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Now, Zone};
 use crate::error::{ErrorKind, Result};
 use crate::live::{Live, State, Told, Written};
-use crate::model::{Anchor, Batch, Edit, Event, EventKind, Keep, Record};
+use crate::model::{Anchor, Batch, Edit, Event, EventKind, IfaceId, Keep, Record};
 use crate::source;
 use crate::store::{Flush, Store};
 
@@ -23,6 +23,8 @@ const FIRST_RETRY_MS: u64 = 2_000;
 const LONGEST_RETRY_MS: u64 = 300_000;
 /// Attempts at a change of the past after the first, where it is not the disk that is at fault.
 const EDIT_RETRIES: u32 = 5;
+/// Identities that wait for a save that fails.
+const RECORDS_HELD: usize = 512;
 /// What may be better later.
 const PASSING: [ErrorKind; 6] =
     [ErrorKind::Busy, ErrorKind::Full, ErrorKind::Io, ErrorKind::ReadOnly, ErrorKind::System, ErrorKind::Transient];
@@ -242,7 +244,7 @@ impl Writer {
         let mut state = live.lock();
         state.save_now = false;
         let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.settings_asked);
-        let State { batch, anchors, events, records, settings, edits, .. } = &mut *state;
+        let State { batch, anchors, events, records, settings, edits, taken_id, .. } = &mut *state;
         let cargo = &mut self.cargo;
         let fresh = cargo.batch.is_empty();
         if fresh {
@@ -253,10 +255,15 @@ impl Writer {
         let newest = cargo.batch.ticks.last().map(|tick| tick.seq);
         move_some(anchors, &mut cargo.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
         // An identity without the counters that belong to it would have the next start on this boot count from others.
-        if anchors.is_empty() {
+        // Links that come and go while nothing can be saved must not pile up here.
+        if anchors.is_empty() && cargo.records.len() < RECORDS_HELD {
             replace_all(&mut cargo.records, std::mem::take(records), |one, other| one.id == other.id);
         }
         replace_all(&mut cargo.settings, std::mem::take(settings), |one, other| one.0 == other.0);
+        let samples = cargo.batch.samples.iter().map(|sample| sample.iface);
+        let anchored = cargo.anchors.iter().map(|anchor| anchor.iface);
+        let taken = samples.chain(anchored).chain(cargo.records.iter().map(|record| record.id));
+        *taken_id = taken.fold(*taken_id, IfaceId::max);
         cargo.events.clear();
         cargo.events.extend(events.iter().take_while(|event| event.unix.is_some()).cloned());
         if fresh {

@@ -10,6 +10,7 @@ mod attack;
 mod attack_gate;
 mod e2e_access;
 mod e2e_clock;
+mod e2e_links;
 mod e2e_proxy;
 mod e2e_reading;
 mod memory;

@@ -2146,6 +2146,39 @@ fn each_view_has_an_address_and_back_goes_back() {
     });
 }
 
+/// As many links that are gone as are ever listed.
+#[test]
+fn what_is_folded_away_is_not_drawn() {
+    const GONE: u32 = 256;
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let until = unix() - 90;
+        let mut store = Store::open(dir.join("net-pulse.db").as_ref(), &Options { max_bytes: 32 << 20 }).unwrap().store;
+        let name = |id: u32| format!("job{id}");
+        let mut records: Vec<Record> =
+            (1..=GONE).map(|id| record(id, &name(id), Kind::Veth, until - DAY, until)).collect();
+        let mut batch = Batch::default();
+        let one = |iface| Sample { iface, mark: Mark::Plain, span_ms: 1000, delta: Counters([5000; 8]) };
+        batch.samples.extend((1..=GONE).map(one));
+        batch.ticks.push(Tick { seq: 1, mono_ms: 1000, unix: Some(until), end: batch.samples.len() });
+        save(&mut store, &mut batch, &mut records, &[], &[], &Zone::UTC);
+        drop(store);
+        let daemon = Daemon::start(&dir, &FAST);
+        let Some(browser) = Browser::start(&dir) else { return };
+        open(&daemon, &browser, "#/");
+        browser.wait("they are counted", "return parseInt(document.querySelector('#fold summary').textContent) > 250");
+        let nodes = browser.run("return document.querySelectorAll('*').length").as_u64().unwrap();
+        assert!(nodes < 2_000, "{nodes} nodes");
+        assert_eq!(browser.run("return document.querySelectorAll('#ignored tr').length"), 0);
+        browser.click("#fold summary");
+        let all = "const rows = document.querySelectorAll('#ignored tr').length;
+            return rows > 250 && `${rows} ignored` === document.querySelector('#fold summary').textContent";
+        browser.wait("they are seen", all);
+        no_complaints(&browser);
+    });
+}
+
 #[test]
 fn a_hidden_tab_asks_for_nothing() {
     in_namespace(|| {

@@ -21,8 +21,7 @@ use super::json::{Name, Record, Time};
 use super::{Context, Fault};
 use crate::error::ErrorKind;
 use crate::live::{Database, Iface, State};
-use crate::model::Resolution;
-use crate::model::{Batch, IfaceId};
+use crate::model::{Batch, IfaceId, Kind, Resolution};
 use crate::store::{Filter, Point, Reader, Unsaved, Unstored};
 
 /// How long a change may take to reach the disk before it is answered without that.
@@ -37,8 +36,11 @@ struct Names(Map<IfaceId, Arc<str>>);
 impl Names {
     fn of(state: &State) -> Names {
         let saved = state.records.iter().map(|record| (record.id, record.name.as_str().into()));
+        // Until the writer has moved it.
+        let others = state.interfaces.iter().find(|iface| iface.kind == Kind::Others);
+        let folded = others.iter().flat_map(|others| state.folding.iter().map(|id| (*id, others.name.as_str().into())));
         let seen = state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
-        Names(saved.chain(seen).collect())
+        Names(saved.chain(folded).chain(seen).collect())
     }
 
     fn name(&self, id: IfaceId) -> Name {

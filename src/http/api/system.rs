@@ -164,8 +164,15 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let words = judge(&state, mono_ms, unreadable);
         let risk = state.at_risk(mono_ms);
         let asked = unmatched_sentences(&state.unmatched, &state.config);
-        let reasons: Vec<String> =
-            words.reason.into_iter().chain(asked).chain(not_reached).chain(state.unknown.map(str::to_string)).collect();
+        let unknown = state.unknown.map(str::to_string);
+        let reasons: Vec<String> = words
+            .reason
+            .into_iter()
+            .chain(asked)
+            .chain(unheard(&state, mono_ms))
+            .chain(not_reached)
+            .chain(unknown)
+            .collect();
         // The headline may be in the list of what to watch too.
         let again = |asked: &Unmatched| {
             let same = |other: &Unmatched| other.key != asked.key && other.pattern == asked.pattern;
@@ -209,6 +216,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                     active_interfaces: state.interfaces.iter().filter(|iface| link_word(iface) == "up").count(),
                     monitored_interfaces: state.interfaces.iter().filter(|it| it.monitored && it.present()).count(),
                     unmatched,
+                    reports_lost: state.reports_lost,
                 },
                 collector: collector::describe(&state, mono_ms),
                 clock: ClockDetails { believed: state.clock_believed, timezone: state.zone.name().to_string() },
@@ -217,6 +225,19 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         }
     };
     Answer::json(&health)
+}
+
+/// Bytes of links that came and went while the kernel dropped its reports of them may be in no record. Told for an hour.
+fn unheard(state: &State, mono_ms: u64) -> Option<String> {
+    const TOLD_MS: u64 = 3_600_000;
+    let ago_ms = mono_ms.saturating_sub(state.reports_lost_ms);
+    (state.reports_lost > 0 && ago_ms < TOLD_MS).then(|| {
+        let (times, ago) = (state.reports_lost, ago_ms / 60_000);
+        format!(
+            "links came and went too fast for the kernel's reports, {times} times, the latest {ago} min ago: \
+             what the shortest-lived of them carried may be counted nowhere"
+        )
+    })
 }
 
 /// A figure of a shorter time than an hour says nothing about a day.
@@ -355,6 +376,16 @@ mod tests {
             well,
             None,
         );
+    }
+
+    #[test]
+    fn lost_reports_are_told_of_for_an_hour() {
+        let live = quiet();
+        let mut state = live.lock();
+        assert_eq!(unheard(&state, 1), None);
+        (state.reports_lost, state.reports_lost_ms) = (7, 1_000_000);
+        assert!(unheard(&state, 1_120_000).unwrap().contains("7 times, the latest 2 min ago"));
+        assert_eq!(unheard(&state, 4_600_000), None);
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! Counters and links over a route netlink socket: one question, one dump, all or nothing.
+//! Counters and links over a route netlink socket: one question, one dump. A dump that the kernel calls interrupted (links
+//! came or went meanwhile) is asked for again, and when that does not help, all that these dumps have shown is the answer:
+//! each link in it has been there, and of one that is missing nothing is known.
 //!
 //! Two sockets. One asks. The other, not blocking, listens to link and address notifications; when the kernel had to
 //! drop some (ENOBUFS), everything is looked at again.
@@ -16,21 +18,24 @@ use super::parse::{self, Dump, Malformed, Messages, Order, Parsed, Progress};
 use super::{NO_REPORTS, SYS_CLASS_NET, Wake, sysfs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Link, Reading};
-use crate::source::{LinkEvent, Source, Woken};
+use crate::source::{EVENTS_AT_ONCE, LinkEvent, Source, Woken};
 
 /// The kernel fills at most this much into one datagram of a dump, however much room it is given
 /// (`netlink_recvmsg` in net/netlink/af_netlink.c): 140 interfaces' counters.
 const BUFFER_BYTES: usize = 32 * 1024;
 /// One message can be larger than that, with many virtual functions on a card; nothing is larger than this.
 const BUFFER_MAX: usize = 1024 * 1024;
-/// Dumps that change under way are asked for again this often before the tick is given up.
-const TRIES: u32 = 8;
+/// So many dumps that change under way have to do. Each costs as much as a tick.
+const TRIES: u32 = 3;
+/// Dumps that fail otherwise, for want of room.
+const ATTEMPTS: u32 = 8;
 /// The kernel answers from within `recv`: silence means that the answer got lost.
 const PATIENCE_S: i64 = 2;
-/// What may queue up between two looks; the kernel caps it at `net.core.rmem_max`, which is no error.
-const EVENT_BYTES: usize = 256 * 1024;
-/// Notifications taken in one go, so that a storm of them cannot hold up a tick for ever.
-const EVENTS_AT_ONCE: u32 = 4096;
+/// What may queue up between two looks: some 400 reports, the time of a look at a thousand links in a flood. Without
+/// CAP_NET_ADMIN the kernel caps it at `net.core.rmem_max`, which is no error.
+const EVENT_BYTES: usize = 1024 * 1024;
+/// Notifications taken in one go, so that a storm of them cannot hold up a tick for ever, and its reports take little memory.
+const NOTIFICATIONS_AT_ONCE: usize = EVENTS_AT_ONCE;
 
 const RTMGRP_LINK: u32 = 0x1;
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
@@ -45,6 +50,9 @@ struct Ask {
     tail: &'static [u8],
     /// A dump that is longer is left behind at this point, and what has come is the answer.
     enough_bytes: usize,
+    /// What interrupted dumps have shown counts all together, and not the latest one alone: kernels before 6.9 can pass over
+    /// a link when another one goes.
+    together: bool,
 }
 
 /// The last field of `if_stats_msg`: IFLA_STATS_LINK_64 only.
@@ -65,6 +73,7 @@ const STATS: Ask = Ask {
     header: &[0; 8],
     tail: &STATS_FILTER,
     enough_bytes: usize::MAX,
+    together: true,
 };
 const LINKS: Ask = Ask {
     name: "RTM_GETLINK",
@@ -73,6 +82,7 @@ const LINKS: Ask = Ask {
     header: &[0; 16],
     tail: &SKIP_STATS,
     enough_bytes: usize::MAX,
+    together: true,
 };
 const ADDRESSES: Ask = Ask {
     name: "RTM_GETADDR",
@@ -81,6 +91,7 @@ const ADDRESSES: Ask = Ask {
     header: &[0; 8],
     tail: &[],
     enough_bytes: usize::MAX,
+    together: false,
 };
 /// A router may have the whole Internet's routes, a million of them. The default routes come first: the kernel walks
 /// each table in order of destination, and the main table stands last but one.
@@ -91,6 +102,7 @@ const ROUTES_V4: Ask = Ask {
     header: &[parse::AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     tail: &[],
     enough_bytes: 1024 * 1024,
+    together: false,
 };
 const ROUTES_V6: Ask = Ask { header: &[parse::AF_INET6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], ..ROUTES_V4 };
 
@@ -110,6 +122,8 @@ pub struct Netlink {
     marks: Vec<u64>,
     /// The links have changed, or reports of it were lost: `events` has to say so.
     lost: bool,
+    /// The latest look at the links was a whole one.
+    whole: bool,
     sys: PathBuf,
 }
 
@@ -122,7 +136,7 @@ impl Netlink {
         // Listening begins before anything is asked, so that no change falls between the two.
         let events = Socket::listen().ok();
         let wire = Wire::open(buffer_bytes)?;
-        let mut source = Netlink { how, wire, events, census: 0, marks: Vec::new(), lost: false, sys };
+        let mut source = Netlink { how, wire, events, census: 0, marks: Vec::new(), lost: false, whole: true, sys };
         if source.events.is_none() {
             source.changed();
         }
@@ -132,8 +146,10 @@ impl Netlink {
     /// Whether the set of links is another than at the previous call. When it cannot be asked, it has not changed: the
     /// next reading of the counters will tell why.
     fn changed(&mut self) -> bool {
-        if self.wire.collect(&LINKS, &mut self.marks, parse::link_mark).is_err() {
-            return false;
+        match self.wire.collect(&LINKS, &mut self.marks, parse::link_mark) {
+            Ok(true) => {}
+            Ok(false) => return true,
+            Err(_) => return false,
         }
         let census = self.marks.iter().fold(0u64, |sum, mark| sum.wrapping_add(*mark));
         std::mem::replace(&mut self.census, census) != census
@@ -149,19 +165,27 @@ impl Source for Netlink {
     }
 
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
-        match self.how {
+        let whole = match self.how {
             How::GetStats => self.wire.collect(&STATS, out, parse::stats),
             How::GetLink => self.wire.collect(&LINKS, out, parse::link_counters),
         }?;
-        out.sort_unstable_by_key(|reading| reading.ifindex);
+        if whole {
+            out.sort_unstable_by_key(|reading| reading.ifindex);
+        } else {
+            latest(out, |reading| reading.ifindex);
+        }
         Ok(())
     }
 
     fn links(&mut self) -> Result<Vec<Link>> {
         let mut named = Vec::new();
-        self.wire.collect(&LINKS, &mut named, parse::link)?;
-        named.sort_unstable_by_key(|(link, _)| link.ifindex);
+        self.whole = self.wire.collect(&LINKS, &mut named, parse::link)?;
+        latest(&mut named, |(link, _)| link.ifindex);
         Ok(sysfs::decorate_all(&self.sys, named))
+    }
+
+    fn is_whole(&self) -> bool {
+        self.whole
     }
 
     fn addresses(&mut self) -> Result<Vec<Address>> {
@@ -208,8 +232,15 @@ impl Source for Netlink {
     }
 }
 
+/// Of several dumps, one behind another, what the latest has to say of each link.
+fn latest<T>(out: &mut Vec<T>, ifindex: impl Fn(&T) -> u32) {
+    out.reverse();
+    out.sort_by_key(&ifindex);
+    out.dedup_by_key(|one| ifindex(one));
+}
+
 fn drain(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<LinkEvent>) -> nix::Result<()> {
-    for _ in 0..EVENTS_AT_ONCE {
+    for _ in 0..NOTIFICATIONS_AT_ONCE {
         match socket.receive(buffer) {
             Ok(length) if length > buffer.len() => {
                 grow(buffer, length);
@@ -227,10 +258,17 @@ fn drain(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<LinkEvent>) -> nix
 
 fn notifications(datagram: &[u8], out: &mut Vec<LinkEvent>) {
     for message in Messages::new(Order::NATIVE, datagram) {
-        match message.and_then(|message| parse::event(Order::NATIVE, &message)) {
+        let Ok(message) = message else {
+            lost(out);
+            continue;
+        };
+        match parse::event(Order::NATIVE, &message) {
             // A link that comes up brings several addresses at once.
             Ok(Some(LinkEvent::Addresses)) if out.last() == Some(&LinkEvent::Addresses) => {}
-            Ok(Some(event)) => out.push(event),
+            Ok(Some(event)) => {
+                out.extend(parse::described(Order::NATIVE, &message).map(|link| LinkEvent::Described(Box::new(link))));
+                out.push(event);
+            }
             Ok(None) => {}
             Err(Malformed) => lost(out),
         }
@@ -258,7 +296,6 @@ enum Failure {
     Socket(&'static str, Errno),
     Malformed,
     Silent,
-    Interrupted,
     TooLong(usize),
 }
 
@@ -267,7 +304,6 @@ impl Failure {
         let name = ask.name;
         let kind = match &self {
             Failure::Refused(errno) | Failure::Socket(_, errno) => kind_of(*errno),
-            Failure::Interrupted => ErrorKind::Transient,
             Failure::Malformed | Failure::Silent | Failure::TooLong(_) => ErrorKind::Unsupported,
         };
         let message = match self {
@@ -275,7 +311,6 @@ impl Failure {
             Failure::Socket(call, errno) => format!("netlink {call} for {name} failed: {}", io::Error::from(errno)),
             Failure::Malformed => format!("the answer to {name} cannot be understood"),
             Failure::Silent => format!("no answer to {name} within {PATIENCE_S} s"),
-            Failure::Interrupted => format!("the links changed during {TRIES} dumps of {name} in a row"),
             Failure::TooLong(bytes) => format!("an answer to {name} has {bytes} bytes"),
         };
         Error::new(kind, message)
@@ -319,14 +354,12 @@ impl Wire {
         Ok(addresses)
     }
 
-    /// Replaces `out` by a complete dump. A socket that fails is replaced once; `out` is empty after an error.
-    fn collect<T>(&mut self, ask: &Ask, out: &mut Vec<T>, parse: fn(Order, &[u8]) -> Parsed<T>) -> Result<()> {
-        let answer = self.patiently(ask, out, parse).or_else(|failure| match failure {
-            Failure::Interrupted => Err(failure),
-            _ => {
-                self.socket = Socket::ask().map_err(|errno| Failure::Socket("socket", errno))?;
-                self.patiently(ask, out, parse)
-            }
+    /// Replaces `out` by a dump, and says whether it was a whole one; else it is all of several dumps, one behind another.
+    /// A socket that fails is replaced once; `out` is empty after an error.
+    fn collect<T>(&mut self, ask: &Ask, out: &mut Vec<T>, parse: fn(Order, &[u8]) -> Parsed<T>) -> Result<bool> {
+        let answer = self.patiently(ask, out, parse).or_else(|_| {
+            self.socket = Socket::ask().map_err(|errno| Failure::Socket("socket", errno))?;
+            self.patiently(ask, out, parse)
         });
         answer.map_err(|failure| {
             out.clear();
@@ -339,26 +372,42 @@ impl Wire {
         ask: &Ask,
         out: &mut Vec<T>,
         parse: fn(Order, &[u8]) -> Parsed<T>,
-    ) -> std::result::Result<(), Failure> {
-        for _ in 0..TRIES {
-            out.clear();
+    ) -> std::result::Result<bool, Failure> {
+        out.clear();
+        let (mut interrupted, mut longest) = (0, 0);
+        for _ in 0..ATTEMPTS {
+            if !ask.together {
+                out.clear();
+            }
+            let before = out.len();
             let outcome = self.once(ask, &mut |body| {
                 out.extend(parse(Order::NATIVE, body)?);
                 Ok(())
             })?;
             match outcome {
-                Outcome::Complete => return Ok(()),
-                Outcome::Interrupted => {}
+                Outcome::Complete => {
+                    // What the interrupted ones had is in it, or gone.
+                    out.drain(..before);
+                    return Ok(true);
+                }
+                Outcome::Interrupted => {
+                    interrupted += 1;
+                    if interrupted == TRIES {
+                        return Ok(false);
+                    }
+                }
                 Outcome::Truncated(length) => {
+                    out.truncate(before);
+                    longest = length;
                     if !grow(&mut self.buffer, length) {
-                        return Err(Failure::TooLong(length));
+                        break;
                     }
                     // The end of the dump may have been in what was cut off: waiting for it is no use.
                     self.socket = Socket::ask().map_err(|errno| Failure::Socket("socket", errno))?;
                 }
             }
         }
-        Err(Failure::Interrupted)
+        Err(Failure::TooLong(longest))
     }
 
     fn once(
@@ -412,7 +461,9 @@ impl Socket {
     fn listen() -> nix::Result<Socket> {
         let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
         let socket = Socket::open(groups, SockFlag::SOCK_NONBLOCK)?;
-        let _ = socket::setsockopt(&socket.fd, sockopt::RcvBuf, &EVENT_BYTES);
+        if socket::setsockopt(&socket.fd, sockopt::RcvBufForce, &EVENT_BYTES).is_err() {
+            let _ = socket::setsockopt(&socket.fd, sockopt::RcvBuf, &EVENT_BYTES);
+        }
         Ok(socket)
     }
 
@@ -533,18 +584,21 @@ mod tests {
     }
 
     #[test]
-    fn e17_a_dump_that_is_never_whole_is_given_up_and_passes() {
-        let mut wire = Wire::open(BUFFER_BYTES).unwrap();
-        let mut answers = vec![interrupted(); TRIES as usize];
-        answers.push(whole());
-        let kernel = kernel(&mut wire, answers);
+    fn e17_dumps_that_are_never_whole_are_an_answer_together() {
+        let wire = Wire::open(BUFFER_BYTES).unwrap();
+        let (marks, sys) = (Vec::new(), PathBuf::new());
+        let mut source =
+            Netlink { how: How::GetStats, wire, events: None, census: 0, marks, lost: false, whole: true, sys };
+        // The second passes one over that is there before and behind it.
+        let short = vec![vec![Said::Counters(2, MULTI_INTERRUPTED)], vec![Said::End(MULTI)]];
+        let kernel = kernel(&mut source.wire, vec![interrupted(), short, interrupted(), whole()]);
         let mut out = Vec::new();
-        let error = wire.collect(&STATS, &mut out, parse::stats).unwrap_err();
-        assert_eq!((error.kind, out.len()), (ErrorKind::Transient, 0), "{error}");
+        source.read(&mut out).unwrap();
+        assert_eq!(indices(&out), [1, 2]);
         // The same socket is good for the next tick.
-        wire.collect(&STATS, &mut out, parse::stats).unwrap();
+        source.read(&mut out).unwrap();
         assert_eq!(indices(&out), [1, 2, 3]);
-        drop(wire);
+        drop(source);
         assert_eq!(kernel.join().unwrap(), TRIES as usize + 1);
     }
 
@@ -629,7 +683,6 @@ mod tests {
         fn check(failure: Failure, expect: ErrorKind) {
             assert_eq!(failure.into_error(&STATS).kind, expect);
         }
-        check(Failure::Interrupted, ErrorKind::Transient);
         check(Failure::Socket("recv", Errno::ENOBUFS), ErrorKind::Transient);
         check(Failure::Socket("socket", Errno::EMFILE), ErrorKind::Transient);
         check(Failure::Refused(Errno::EBUSY), ErrorKind::Transient);

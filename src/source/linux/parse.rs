@@ -207,7 +207,7 @@ fn after(bytes: &[u8], length: usize) -> &[u8] {
 pub enum Progress {
     More,
     Complete,
-    /// It has ended, and the kernel says that it changed under way: some of it is missing or stands there twice.
+    /// It has ended, and the kernel says that it changed under way: some of it may be missing or stand there twice.
     Interrupted,
 }
 
@@ -233,7 +233,7 @@ impl Dump {
         Dump { order, seq, port, kind, interrupted: false }
     }
 
-    /// What has come so far is not to be relied on.
+    /// What has come so far need not be all of it.
     pub fn interrupted(&self) -> bool {
         self.interrupted
     }
@@ -256,7 +256,7 @@ impl Dump {
                     self.refusal(message.body.get(..4).unwrap_or(&[0; 4]))?;
                     return Ok(if self.interrupted { Progress::Interrupted } else { Progress::Complete });
                 }
-                kind if kind == self.kind && !self.interrupted => each(message.body).map_err(|_| Fault::Malformed)?,
+                kind if kind == self.kind => each(message.body).map_err(|_| Fault::Malformed)?,
                 _ => {}
             }
         }
@@ -441,6 +441,13 @@ pub fn default_route(order: Order, body: &[u8]) -> Parsed<Route> {
     }
     let route = Route { metric, ifindex };
     Ok((table == RT_TABLE_MAIN && ifindex != 0).then_some(route))
+}
+
+/// What a notification of a link says of the link itself.
+pub fn described(order: Order, message: &Message<'_>) -> Option<Link> {
+    let of_links = message.kind == RTM_NEWLINK || message.kind == RTM_DELLINK;
+    let named = of_links.then(|| link(order, message.body).ok().flatten()).flatten();
+    named.map(|(link, _)| link)
 }
 
 /// A notification. Nothing for kinds of message that concern neither links nor addresses.
@@ -980,12 +987,12 @@ mod tests {
     }
 
     #[test]
-    fn e17_an_interrupted_dump_is_never_taken_for_a_whole_one() {
+    fn e17_an_interrupted_dump_is_never_taken_for_a_whole_one_and_shows_what_it_has() {
         for order in BOTH {
             let mut interrupted = answer(order, 2);
             interrupted[6..8].copy_from_slice(&two(order, 2 | NLM_F_DUMP_INTR));
             let datagrams = [answer(order, 1), interrupted, answer(order, 3), done(order, 2, 0)];
-            assert_eq!(feed(order, &datagrams), (vec![1], Ok(Progress::Interrupted)));
+            assert_eq!(feed(order, &datagrams), (vec![1, 2, 3], Ok(Progress::Interrupted)));
             let datagrams = [answer(order, 1), done(order, 2 | NLM_F_DUMP_INTR, 0)];
             assert_eq!(feed(order, &datagrams), (vec![1], Ok(Progress::Interrupted)));
             let overrun = message(order, NLMSG_OVERRUN, 0, SEQ, &[]);

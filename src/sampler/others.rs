@@ -1,0 +1,121 @@
+//! The bound of what is remembered of interfaces: where containers, tunnels or modems get a new name each time, those that
+//! are gone would be without end. Above the bound the ones that carried least are folded into one history, "others", so
+//! that sums stay exact and little is lost to the eye.
+
+use super::Sampler;
+use super::inventory::remember;
+use crate::live::State;
+use crate::model::{Counters, Edit, IfaceId, Kind, Record, Stack};
+
+/// So many histories are kept beside "others".
+pub(super) const RECORDS: usize = 256;
+const OTHERS: &str = "others";
+/// While a link has that name. No link can have this one: the kernel allows no colon.
+const OTHERS_STILL: &str = "others:";
+
+fn bytes(record: &Record) -> u64 {
+    record.lifetime.rx_bytes().saturating_add(record.lifetime.tx_bytes())
+}
+
+impl Sampler {
+    /// Folds what is too much. Never a link that is there, nor one that people speak of: by an alias, by a pattern or as the
+    /// headline.
+    pub(super) fn fold_excess(&mut self) {
+        let kept = self.records.iter().filter(|record| record.kind != Kind::Others).count();
+        let excess = kept.saturating_sub(RECORDS);
+        if excess == 0 {
+            return;
+        }
+        let headline = self.primary.name();
+        let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
+        let is_free = |record: &&Record| {
+            record.kind != Kind::Others
+                && record.alias.is_empty()
+                && record.name != headline
+                && !is_present(record.id)
+                && !self.wanted.speaks_of(&record.name)
+        };
+        let mut gone: Vec<(u64, IfaceId)> =
+            self.records.iter().filter(is_free).map(|record| (bytes(record), record.id)).collect();
+        gone.sort_unstable();
+        gone.truncate(excess);
+        if !gone.is_empty() {
+            let live = self.live.clone();
+            self.fold(gone.into_iter().map(|(_, id)| id).collect(), &mut live.lock());
+        }
+    }
+
+    /// What the writer has taken nothing of is only here, and is folded here. The rest is the writer's to fold, with its
+    /// next save: a rewrite of the past costs as much as several saves.
+    fn fold(&mut self, ids: Vec<IfaceId>, state: &mut State) {
+        let (into, into_name) = self.others(&ids, state);
+        for id in &ids {
+            if let Some(gone) = self.records.iter().find(|record| record.id == *id).cloned() {
+                self.take_over(&gone, into);
+            }
+        }
+        let (taken, ours): (Vec<IfaceId>, Vec<IfaceId>) = ids.into_iter().partition(|id| *id <= state.taken_id);
+        if !ours.is_empty() {
+            let edit = Edit::Fold { ids: ours, into, into_name: into_name.clone() };
+            state.edited(&edit);
+            self.disown_all(&edit);
+        }
+        if taken.is_empty() {
+            return;
+        }
+        state.folding.extend(&taken);
+        let edit = Edit::Fold { ids: taken, into, into_name };
+        self.disown_all(&edit);
+        match (state.edits.last_mut(), edit) {
+            (Some((Edit::Fold { ids, into: same, .. }, _)), Edit::Fold { ids: more, into, .. })
+                if *same == into && ids.len() < RECORDS =>
+            {
+                ids.extend(more);
+            }
+            (_, edit) => state.edits.push((edit, None)),
+        }
+    }
+
+    fn others(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {
+        if let Some(known) = self.records.iter().find(|record| record.kind == Kind::Others) {
+            return (known.id, known.name.clone());
+        }
+        let first = self.records.iter().filter(|record| ids.contains(&record.id)).map(|record| record.first_seen).min();
+        let id = self.new_id();
+        let record = Record {
+            id,
+            name: self.free_name().to_string(),
+            kind: Kind::Others,
+            alias: String::new(),
+            // No link's: none is ever taken for it.
+            ifindex: 0,
+            stack: Stack::default(),
+            mac: String::new(),
+            node: 0,
+            first_seen: first.unwrap_or_default(),
+            last_seen: 0,
+            raw: Counters::ZERO,
+            lifetime: Counters::ZERO,
+            mono_ms: 0,
+        };
+        let name = record.name.clone();
+        remember(state, record.clone());
+        self.records.push(record);
+        (id, name)
+    }
+
+    fn free_name(&self) -> &'static str {
+        let link = self.links.iter().any(|tracked| tracked.link.name == OTHERS);
+        let record = self.records.iter().any(|record| record.kind != Kind::Others && record.name == OTHERS);
+        if link || record { OTHERS_STILL } else { OTHERS }
+    }
+
+    /// Before the inventory is shown: a link may have come that is called so.
+    pub(super) fn name_others(&mut self) {
+        let name = self.free_name();
+        if let Some(others) = self.records.iter_mut().find(|it| it.kind == Kind::Others && it.name != name) {
+            others.name = name.to_string();
+            remember(&mut self.live.lock(), others.clone());
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Links that come and go by the thousand, and links that are somebody's cables.
+
+use super::*;
+use crate::model::{Edit, Kind};
+use crate::sampler::others::RECORDS;
+
+/// Made, has carried so much, and is gone before anybody has looked.
+fn flash(bench: &Bench, link: Link, rx: u64) {
+    let (ifindex, last) = (link.ifindex, Some(moved(rx, 0)));
+    let seen = LinkEvent::Seen { ifindex, counters: Counters::ZERO };
+    let described = || LinkEvent::Described(Box::new(link.clone()));
+    let reports = [described(), seen, described(), LinkEvent::Gone { ifindex, last }];
+    bench.world.lock().unwrap().events.extend(reports);
+}
+
+fn lifetimes(bench: &Bench) -> u64 {
+    bench.sampler.records.iter().map(|record| record.lifetime.rx_bytes()).sum()
+}
+
+fn booked(bench: &Bench) -> u64 {
+    bench.live.lock().batch.samples.iter().map(|sample| sample.delta.rx_bytes()).sum()
+}
+
+#[test]
+fn what_came_and_went_between_two_looks_is_booked() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    flash(&bench, link(7, "ppp0"), 500);
+    // Nothing has moved on it, and nothing is left of it.
+    flash(&bench, link(8, "ppp1"), 0);
+    flash(&bench, link(9, "veth12ab"), 7_000);
+    let tap = Link { driver: "tun".to_string(), ..link(10, "tap100i0") };
+    let port = Link { master: 2, master_driver: "bridge".to_string(), ..tap.clone() };
+    let reports = [
+        LinkEvent::Described(Box::new(tap.clone())),
+        LinkEvent::Seen { ifindex: 10, counters: Counters::ZERO },
+        LinkEvent::Described(Box::new(port)),
+        LinkEvent::Changed { ifindex: 10 },
+        // It has left its bridge when it goes.
+        LinkEvent::Described(Box::new(tap)),
+        LinkEvent::Gone { ifindex: 10, last: Some(moved(90, 90)) },
+    ];
+    bench.world.lock().unwrap().events.extend(reports);
+    bench.turn(true);
+    bench.run(1_001);
+    assert_eq!(bench.booked("ppp0"), [(Mark::Plain, 500, 0)]);
+    // Again under its name: one history.
+    flash(&bench, link(11, "ppp0"), 30);
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.booked("ppp0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [500, 30]);
+    let names: Vec<String> = bench.sampler.records.iter().map(|record| record.name.clone()).collect();
+    assert_eq!(names, ["eth0", "ppp0"]);
+    assert_eq!(bench.sampler.births.len(), 0);
+}
+
+#[test]
+fn three_thousand_links_leave_a_bounded_list_and_every_byte() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    bench.live.lock().event(Event {
+        unix: None,
+        mono_ms: 0,
+        kind: EventKind::Storage,
+        interface: String::new(),
+        detail: "an event of before".to_string(),
+    });
+    let mut sum = 0;
+    for at in 0..3_000u32 {
+        let rx = 100 + u64::from(at) * 7 % 1_000;
+        sum += rx;
+        flash(&bench, link(10 + at, &format!("job{at}")), rx);
+        if at % 40 == 39 {
+            bench.turn(true);
+            bench.pass(100);
+            let state = bench.live.lock();
+            assert!(bench.sampler.records.len() <= RECORDS + 1);
+            assert!(crate::compact::bytes(&state.batch, &state.anchors) <= crate::compact::HELD_BYTES);
+            assert!(state.records.len() <= RECORDS + 1, "{}", state.records.len());
+        }
+    }
+    bench.run(30_001);
+    assert_eq!((lifetimes(&bench), booked(&bench)), (sum, sum));
+    let others = bench.live.lock().interface("others").cloned().unwrap();
+    assert_eq!((others.kind, others.ifindex, others.monitored), (Kind::Others, 0, false));
+    assert_eq!(bench.live.lock().interfaces.len(), RECORDS + 1);
+    // The ones that carried most are still told apart.
+    let least = bench.sampler.records.iter().filter(|record| record.name.starts_with("job"));
+    assert!(least.map(|record| record.lifetime.rx_bytes()).min().unwrap() > 1_000);
+    // None of it is the writer's business: it has taken nothing of these.
+    assert!(bench.live.lock().edits.is_empty());
+    let events = bench.live.lock().events.clone();
+    assert!(events.len() < 60 && events.iter().any(|event| event.detail == "an event of before"), "{events:#?}");
+    bench.run(600_000);
+    let told = details(&bench, EventKind::Appeared);
+    assert!(told.last().unwrap().contains("times more within 10 min"), "{told:?}");
+}
+
+/// Histories of links that are gone: `gone1` carried 1 byte, and so on.
+fn many(count: u32) -> Vec<Record> {
+    let of = |at: u32| Record {
+        lifetime: moved(u64::from(at), 0),
+        ..record(at, &format!("gone{at}"), 0, BOOT, moved(1, 1), 5)
+    };
+    (1..=count).map(of).collect()
+}
+
+#[test]
+fn what_people_speak_of_is_never_folded_and_the_least_goes_first() {
+    let mut records = many(300);
+    records[0].alias = "guest's tunnel".to_string();
+    let live = Live::new(Config::saved(&[("ignore", "!gone2"), ("primary", "gone3")]), Zone::UTC);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], records, 1_000_000);
+    bench.run(30_001);
+    let left: Vec<IfaceId> = bench.sampler.records.iter().map(|record| record.id).filter(|id| *id <= 300).collect();
+    assert_eq!(left[..4], [1, 2, 3, 49]);
+    assert_eq!((left.len(), lifetimes(&bench)), (RECORDS - 1, (1..=300).sum::<u64>()));
+    // What is on disk is folded there, in one go, and bears its new name until then.
+    let state = bench.live.lock();
+    let [(Edit::Fold { ids, into, into_name }, None)] = &state.edits[..] else { panic!("{:?}", state.edits) };
+    assert_eq!((ids.len(), into_name.as_str()), (45, "others"));
+    assert_eq!(state.folding, *ids);
+    assert_eq!(state.interface("others").unwrap().id, Some(*into));
+}
+
+#[test]
+fn a_link_that_is_called_others_is_not_the_others() {
+    let mut bench = Bench::after(&[(link(2, "others"), moved(1000, 10))], many(300), 1_000_000);
+    bench.set(2, moved(1_500, 10));
+    bench.run(30_001);
+    assert_eq!(bench.booked("others").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
+    let kind = |name: &str| bench.live.lock().interface(name).map(|iface| iface.kind);
+    assert_eq!((kind("others"), kind("others:")), (Some(Kind::Ethernet), Some(Kind::Others)));
+    drop(bench);
+    // It comes later, and nothing of theirs is its own.
+    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(300), 1_000_000);
+    bench.world.lock().unwrap().links.push((link(9, "others"), moved(70, 10)));
+    bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.live.lock().interface("others").unwrap().lifetime.rx_bytes(), 70);
+    assert_eq!(bench.live.lock().interface("others:").unwrap().kind, Kind::Others);
+    // And by another name before.
+    bench.world.lock().unwrap().links[1].0.name = "web".to_string();
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.live.lock().interface("others").unwrap().kind, Kind::Others);
+    bench.world.lock().unwrap().links[1].0.name = "others".to_string();
+    bench.turn(true);
+    bench.run(30_001);
+    assert_eq!(bench.live.lock().interface("others").unwrap().lifetime.rx_bytes(), 70);
+}
+
+#[test]
+fn the_others_of_a_run_without_its_history_go_on_with_those_on_disk() {
+    for on_disk in [false, true] {
+        let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1000, 10))], 1_000_000);
+        for at in 0..400u32 {
+            flash(&bench, link(10 + at, &format!("job{at}")), 100 + u64::from(at));
+        }
+        bench.turn(true);
+        bench.run(30_001);
+        let sum: u64 = (0..400).map(|at| 100 + at).sum();
+        assert_eq!((lifetimes(&bench), booked(&bench)), (sum, sum));
+        assert!(bench.live.lock().edits.is_empty() && bench.sampler.records.len() <= RECORDS + 1);
+        let mut past = vec![record(4, "others", 0, BOOT, moved(1, 1), 5)];
+        past.extend(on_disk.then(|| Record { kind: Kind::Others, ..record(7, "others:", 0, "", moved(1, 1), 5) }));
+        bench.sampler.join(late(past));
+        bench.run(30_001);
+        let others: Vec<&Record> = bench.sampler.records.iter().filter(|it| it.kind == Kind::Others).collect();
+        assert_eq!((others.len(), others[0].id == 7), (1, on_disk));
+        let before = if on_disk { 10_000_000 } else { 5_000_000 };
+        assert_eq!((lifetimes(&bench), booked(&bench)), (sum + before, sum));
+    }
+}
+
+#[test]
+fn a_look_that_is_not_whole_takes_no_link_for_gone_until_it_is_missing_again_and_again() {
+    let all = [(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))];
+    let mut bench = Bench::new(&all);
+    bench.world.lock().unwrap().partial = true;
+    bench.world.lock().unwrap().links.pop();
+    for _ in 0..2 {
+        bench.turn(true);
+        bench.pass(1_001);
+        bench.turn(false);
+        bench.pass(1_001);
+        bench.world.lock().unwrap().links = all.to_vec();
+        bench.turn(false);
+        assert_eq!(bench.live.lock().interfaces.iter().filter(|iface| iface.present()).count(), 2);
+        bench.world.lock().unwrap().links.pop();
+        bench.pass(1_001);
+    }
+    bench.run(4_001);
+    assert_eq!(bench.live.lock().interfaces.iter().filter(|iface| iface.present()).count(), 1);
+    assert!(bench.kinds_of_events().contains(&EventKind::Vanished));
+}
+
+#[test]
+fn a_cable_is_left_out_until_it_carries_an_address() {
+    let cable = |ifindex, name: &str, master| Link {
+        driver: "veth".to_string(),
+        master,
+        master_driver: if master == 0 { "" } else { "bridge" }.to_string(),
+        ..link(ifindex, name)
+    };
+    let bridge = Link { driver: "bridge".to_string(), ..link(3, "br-lan") };
+    let links = [
+        (link(2, "eth0"), moved(9, 9)),
+        (bridge, moved(9, 9)),
+        (cable(4, "web", 3), moved(9, 9)),
+        (cable(5, "vethab", 0), moved(9, 9)),
+    ];
+    let mut bench = Bench::new(&links);
+    let why = |bench: &Bench, name: &str| bench.live.lock().interface(name).unwrap().ignored_because.clone();
+    assert_eq!(why(&bench, "web"), None, "the only port");
+    assert!(why(&bench, "vethab").unwrap().contains("cable"));
+    assert!(!bench.sampler.records.iter().any(|record| record.name == "vethab"));
+    {
+        let mut world = bench.world.lock().unwrap();
+        world.links.push((cable(6, "db", 3), Counters::ZERO));
+        let of = |ip: &str| Address { ifindex: 5, ip: ip.parse().unwrap(), prefix: 24, broadcast: None };
+        world.addresses = vec![of("fe80::1"), of("169.254.7.7")];
+    }
+    bench.turn(true);
+    bench.run(2_000);
+    assert!(why(&bench, "web").is_some() && why(&bench, "db").is_some() && why(&bench, "vethab").is_some());
+    let address = Address { ifindex: 5, ip: "10.0.0.1".parse().unwrap(), prefix: 24, broadcast: None };
+    bench.world.lock().unwrap().addresses = vec![address];
+    bench.turn(true);
+    bench.run(2_000);
+    assert_eq!(why(&bench, "vethab"), None);
+    // An address that goes for a moment is no reason to stop counting.
+    bench.world.lock().unwrap().addresses.clear();
+    bench.turn(true);
+    bench.set(5, moved(109, 9));
+    bench.run(30_001);
+    assert_eq!(bench.live.lock().interface("vethab").unwrap().lifetime.rx_bytes(), 100);
+}
+
+#[test]
+fn the_ring_has_what_is_watched_and_no_more_bytes_than_it_may() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), moved(9, 9)), (link(3, "veth0"), moved(9, 9))]);
+    bench.live.lock().ring.watched_until_ms = u64::MAX;
+    bench.run(10_001);
+    let keys = |bench: &Bench| bench.live.lock().ring.rates.keys().copied().collect::<Vec<_>>();
+    assert_eq!(keys(&bench), [2]);
+    {
+        let mut state = bench.live.lock();
+        let ring = &mut state.ring;
+        for (links, seconds) in [(10u32, 300), (2_000, 10), (300, 72), (30_000, 1)] {
+            for second in 0..400 {
+                ring.push(second, (0..links).map(|link| (link, Some((1, 2)))));
+                let held: usize = ring.rates.values().map(|rates| rates.capacity() * 24).sum();
+                let least = ring.rates.len() * 24;
+                assert!(held <= 2 * crate::live::RING_BYTES.max(least), "{held} of {links}");
+            }
+            assert_eq!(ring.times.len(), seconds, "{links}");
+            assert!(ring.rates.values().all(|rates| rates.len() == seconds));
+        }
+        ring.watched_until_ms = 0;
+    }
+    bench.run(1);
+    assert!(bench.live.lock().ring.rates.is_empty() && bench.live.lock().ring.times.is_empty());
+}

@@ -1,0 +1,254 @@
+//! Links without end: what hypervisors and clusters make and take away by the thousand, and what matches no rule. The real
+//! program in a network namespace, with bytes that are counted by the kernel.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::*;
+use serde_json::Value;
+
+/// An `ip -batch -` that takes its lines as they come.
+struct Batch(Child);
+
+impl Batch {
+    fn start() -> Batch {
+        let ip = Command::new("ip").args(["-force", "-batch", "-"]).stdin(Stdio::piped()).spawn();
+        Batch(ip.expect("ip starts"))
+    }
+
+    fn say(&mut self, lines: &str) {
+        let stdin = self.0.stdin.as_mut().expect("a pipe");
+        stdin.write_all(lines.as_bytes()).expect("ip listens");
+        stdin.flush().expect("ip listens");
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        assert!(wait(&mut self.0, PATIENCE).expect("it ends").success());
+    }
+}
+
+/// Pages that are the process's own and of no file.
+fn anonymous(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+}
+
+fn interfaces(daemon: &Daemon) -> Vec<Value> {
+    daemon.get("/api/interfaces").as_object().expect("an object").values().cloned().collect()
+}
+
+/// What all records say, sent and received.
+fn lifetimes(daemon: &Daemon) -> (u64, u64) {
+    let sum = |key: &str| interfaces(daemon).iter().map(|row| row[key].as_u64().expect("a number")).sum();
+    (sum("lifetime_rx_bytes"), sum("lifetime_tx_bytes"))
+}
+
+/// What the history has of one resolution.
+fn exported(daemon: &Daemon, resolution: &str) -> (u64, u64) {
+    let rows = daemon.get(&format!("/api/export/traffic?format=json&resolution={resolution}"));
+    let rows = rows.as_array().expect("a list");
+    let sum = |key: &str| rows.iter().map(|row| row[key].as_u64().expect("a number")).sum();
+    (sum("rx_bytes"), sum("tx_bytes"))
+}
+
+/// The two ends of a cable: under the names that machines give them, and under those of people.
+fn names(at: usize) -> (String, String) {
+    match at % 6 {
+        0 => (format!("veth{at:08x}"), format!("veth{at:08x}p")),
+        1 => (format!("cali{at:011x}"), format!("cali{at:010x}p")),
+        2 => (format!("lxc{at:012x}"), format!("lxc{at:011x}p")),
+        3 => (format!("fwln{at}i0"), format!("fwpr{at}p0")),
+        4 => (format!("vnet{at}"), format!("veth{at}")),
+        _ => (format!("job{at}"), format!("work{at}")),
+    }
+}
+
+fn is_cable(name: &str) -> bool {
+    ["veth", "cali", "lxc", "fwln", "fwpr", "vnet"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn three_thousand_links_that_come_and_go() {
+    const LINKS: usize = 3_000;
+    const AT_ONCE: usize = 50;
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--interval", "1", "--flush", "2"]);
+        // One heap for all threads, as in what is shipped: glibc keeps what was freed for each of them.
+        command.args(["--database", &dir.join("net-pulse.db")]).env("MALLOC_ARENA_MAX", "1");
+        let daemon = Daemon::spawn(command);
+        daemon.ticks(2);
+        send("wan0", 100, 3);
+        // As large as ever without them: with a list asked for, and a few that came and went.
+        for at in 900_000..900_020 {
+            let (near, far) = names(at);
+            ip(&format!("link add {near} type veth peer name {far}"));
+            ip(&format!("link del {near}"));
+        }
+        daemon.collect();
+        interfaces(&daemon);
+        for resolution in ["sample", "5min", "hour", "day"] {
+            exported(&daemon, resolution);
+        }
+        let before = anonymous(&daemon);
+
+        let mut batch = Batch::start();
+        let (mut sent, mut received) = (0u64, 0u64);
+        for first in (0..LINKS / 2).step_by(AT_ONCE) {
+            let pairs: Vec<(String, String)> = (first..first + AT_ONCE).map(names).collect();
+            for (near, far) in &pairs {
+                batch.say(&format!("link add {near} group 7 up type veth peer name {far}\nlink set {far} up\n"));
+            }
+            let last = pairs.last().expect("some").1.clone();
+            let up = || fs::read_to_string(format!("/sys/class/net/{last}/operstate"));
+            wait_until("they are up", || up().unwrap_or_default().trim() == "up");
+            for (at, (near, far)) in (first..).zip(&pairs) {
+                let bytes = 100 + at % 50;
+                send(near, bytes, 2);
+                // What the kernel has counted, of the ends that are no cables.
+                let [near, far] = [near, far].map(|end| kernel(end));
+                assert_eq!([near[0], near[1], far[0], far[1]], [0, 2 * bytes as u64, 2 * bytes as u64, 0]);
+                if !is_cable(&pairs[at - first].0) {
+                    sent += near[1];
+                    received += far[0];
+                }
+            }
+            batch.say("link del group 7\n");
+            let gone = || !std::path::Path::new(&format!("/sys/class/net/{last}")).exists();
+            wait_until("they are gone", gone);
+        }
+        batch.end();
+        daemon.ticks(2);
+        daemon.collect();
+        let base = [daemon.booked("wan0"), daemon.booked("lan0")];
+        let wires = [0, 1].map(|side| base[0][side] + base[1][side]);
+        let told = lifetimes(&daemon);
+        let grown = anonymous(&daemon).saturating_sub(before);
+        let health = daemon.get("/api/system/health");
+        assert_eq!(health["details"]["interfaces"]["reports_lost"], 0, "{health}");
+        assert_eq!(told.1, sent + wires[1], "{:#?}", daemon.log());
+        // An end of a cable is told what it has received by the other end, which it has lost when it is taken away: the
+        // kernel's last word is zero, and what is known is what was read before.
+        assert!((wires[0]..=received + wires[0]).contains(&told.0), "{told:?}");
+        // The writer folds with its next save.
+        wait_until("all of it is in the history too", || {
+            ["sample", "5min", "hour", "day"].iter().all(|resolution| exported(&daemon, resolution) == told)
+        });
+        let rows = interfaces(&daemon);
+        assert!(rows.len() <= 256 + 4, "{} entries", rows.len());
+        assert!(rows.iter().all(|row| !is_cable(row["name"].as_str().expect("a name"))), "a cable has a record");
+        let others = daemon.interface("others");
+        assert_eq!(
+            (&others["kind"], &others["present"], &others["monitored"]),
+            (&"others".into(), &false.into(), &false.into())
+        );
+        let listed = daemon.request("GET", "/api/interfaces", None).text().len();
+        assert!(listed < 200_000, "{listed} bytes");
+        println!("{} entries, {listed} bytes, {grown} bytes more of memory", rows.len());
+        assert!(grown < 3 << 19, "{grown} bytes more");
+        let events = daemon.get("/api/events?limit=1000");
+        let events = events.as_array().expect("a list");
+        assert!(events.len() < 100 && events.iter().any(|event| event["kind"] == "start"), "{} events", events.len());
+        daemon.stop();
+
+        // After a restart all of it is there, and nothing is folded twice.
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
+        daemon.collect();
+        assert_eq!(lifetimes(&daemon), told);
+        assert_eq!(exported(&daemon, "day"), told);
+        assert!(interfaces(&daemon).len() <= 256 + 4);
+        daemon.stop();
+    });
+}
+
+/// As fast as the kernel can: a busy cluster's a thousand links a second.
+#[test]
+fn a_flood_costs_those_that_stay_no_byte() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
+        daemon.ticks(1);
+        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        let polls = daemon.polls();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let done = &done;
+            let flood = scope.spawn(move || {
+                let mut batch = Batch::start();
+                let mut made = 0;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let add =
+                        |at| format!("link add veth{at} group 7 type veth peer name job{at}\nlink set job{at} up\n");
+                    batch.say(&(made..made + 50).map(add).collect::<String>());
+                    batch.say("link del group 7\n");
+                    made += 50;
+                }
+                batch.end();
+                made
+            });
+            for count in 1..=20 {
+                send("wan0", 700, count);
+                send("lan0", 900, count);
+                rest(200);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            let made = flood.join().expect("it floods");
+            println!("{made} pairs in four seconds");
+        });
+        // Every tick had its sample meanwhile.
+        assert!(daemon.polls() >= polls + 3, "{:#?}", daemon.log());
+        daemon.ticks(2);
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base), "{:#?}", daemon.log());
+        let stats = daemon.get("/collector/status")["stats"].clone();
+        assert_eq!(stats["failed_polls"], 0, "{stats}");
+        let listings = daemon.log().iter().filter(|line| line.contains("listing interfaces")).count();
+        assert_eq!(listings, 0, "{:#?}", daemon.log());
+        let health = daemon.get("/api/system/health");
+        let lost = health["details"]["interfaces"]["reports_lost"].as_u64().expect("a number");
+        let told = health["reason"].as_str().unwrap_or_default().contains("too fast for the kernel's reports");
+        assert_eq!(lost > 0, told, "{health}");
+        println!("{lost} times reports were lost");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn looking_on_takes_no_memory_for_what_is_ignored() {
+    const PAIRS: usize = 1_000;
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let mut batch = Batch::start();
+        for at in 0..PAIRS {
+            batch.say(&format!("link add veth{at}a type veth peer name veth{at}b\n"));
+        }
+        batch.end();
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "60"]);
+        daemon.ticks(2);
+        let ask = || daemon.get("/api/traffic/live");
+        ask();
+        rest(2_000);
+        ask();
+        let before = anonymous(&daemon);
+        for _ in 0..8 {
+            rest(1_000);
+            ask();
+        }
+        let live = ask();
+        let names: Vec<&String> = live["interfaces"].as_object().expect("an object").keys().collect();
+        assert_eq!(names, ["lan0", "wan0"]);
+        assert!(live["t"].as_array().expect("a list").len() >= 6);
+        let grown = anonymous(&daemon).saturating_sub(before);
+        println!("{grown} bytes more with {} ignored links", 2 * PAIRS);
+        // A second of all links took 48 KB.
+        assert!(grown < 200_000, "{grown} bytes more");
+        daemon.stop();
+    });
+}
