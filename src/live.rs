@@ -155,6 +155,8 @@ pub struct Saving {
     pub failures: u64,
     /// Set while the newest attempt failed.
     pub error: Option<String>,
+    /// What to tell while it works, but into another file than the settings name.
+    pub elsewhere: Option<String>,
     /// The database is beyond use for this run.
     pub lost: bool,
     /// Since it last worked, samples were merged in memory.

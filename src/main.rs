@@ -8,8 +8,11 @@ use net_pulse::error::{Error, ErrorKind};
 use net_pulse::{app, commands, log};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    match cli::parse(&arguments) {
+    let command = match cli::texts(std::env::args_os().skip(1), std::env::vars_os()) {
+        Ok(arguments) => cli::parse(&arguments),
+        Err(sentence) => Command::Wrong(sentence),
+    };
+    match command {
         Command::Say(text) => say(&text),
         Command::Wrong(sentence) => fail(&Error::usage(sentence)),
         Command::Token(typed) => match commands::token::run(&typed) {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::clock::{Clock, SystemClock};
@@ -29,12 +30,18 @@ pub use desk::start;
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
 
+/// Open files without which not even one request at a time is answered while the history is saved and copied.
+const DESCRIPTORS: rlim_t = 26;
+
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key.
 pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
     // And before the first thread: every thread inherits the mask, and only this one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
+    // A limit on the size of files is a full disk: the write fails, and nothing ends.
+    let blocked = signals | Signal::SIGXFSZ;
+    blocked.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
+    enough_descriptors()?;
 
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
@@ -42,6 +49,10 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     let hosts = config.list("host");
     let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
+    if std::path::absolute(&database).is_ok_and(|path| path.to_str().is_none()) {
+        let what = "the current directory is not UTF-8; start elsewhere, or give a whole path with --database";
+        return Err(Error::usage(what));
+    }
     let told = Mailbox::default();
 
     let choice = choice(config.text("source"));
@@ -172,6 +183,16 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         return Err(Error::system("stopping", "a thread had panicked; see the log above"));
     }
     Ok(())
+}
+
+/// With fewer descriptors than are needed each request would fail by itself, at one place or another.
+fn enough_descriptors() -> Result<()> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((DESCRIPTORS, DESCRIPTORS));
+    if soft >= DESCRIPTORS {
+        return Ok(());
+    }
+    let what = format!("{soft} are allowed and {DESCRIPTORS} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
+    Err(Error::system("open files", what))
 }
 
 /// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,

@@ -14,6 +14,7 @@ use super::window::{advance, put_mark};
 use super::{Flush, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Batch, Event, Mark, Record, Sample};
+use crate::system::errno;
 
 const EVENTS_KEPT: i64 = 1_000;
 
@@ -28,6 +29,7 @@ impl Store {
     /// the state that its own leaves.
     pub(super) fn attempt(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<State>) -> Result<()> {
         let again = self.doubtful;
+        errno::forget();
         if self.doubtful {
             // The file knows.
             self.state = State::load(&self.conn)?;

@@ -1,3 +1,4 @@
 //! What several modules need of the operating system, in one place for each thing.
 
+pub mod errno;
 pub mod lock;

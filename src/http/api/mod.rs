@@ -127,7 +127,10 @@ fn asked<T>(
     context: &Context,
     query: impl FnOnce(&Reader) -> crate::error::Result<T>,
 ) -> crate::error::Result<Option<T>> {
-    context.reader().as_ref().map(query).transpose()
+    let mut reader = context.reader();
+    let Some(reader) = reader.as_mut() else { return Ok(None) };
+    reader.follow()?;
+    query(reader).map(Some)
 }
 
 fn record(point: &Point, names: &Names) -> Record {

@@ -78,13 +78,15 @@ fn judge(state: &State, mono_ms: u64, readable: bool) -> Words {
         }
         (true, false) => ("healthy", None),
     };
-    let database = match (&state.saving.error, state.saving.lost, readable) {
+    let (error, elsewhere) = (&state.saving.error, &state.saving.elsewhere);
+    let database = match (error, state.saving.lost, readable) {
         (error, true, _) => {
             let cause = error.as_deref().unwrap_or("it is beyond use");
             ("unhealthy", Some(format!("the database does not work: {cause}")))
         }
         (Some(error), ..) => ("degraded", Some(format!("the newest figures are in memory only: {error}"))),
         (None, false, false) => ("degraded", Some("the database cannot be read: answering from memory".to_string())),
+        (None, false, true) if elsewhere.is_some() => ("degraded", elsewhere.clone()),
         (None, false, true) => ("healthy", None),
     };
     let interfaces = match state.interfaces.iter().any(Iface::present) {
@@ -170,7 +172,9 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                     bytes_written_per_day: state.saving.written.and_then(|written| per_day(written, mono_ms)),
                     flush_interval_seconds: state.tuning.flush_s,
                     save_failures: state.saving.failures,
-                    error: state.saving.error.clone().or_else(|| fault.map(|fault| fault.to_string())),
+                    error: (state.saving.error.clone())
+                        .or_else(|| fault.map(|fault| fault.to_string()))
+                        .or_else(|| state.saving.elsewhere.clone()),
                 },
                 interfaces: InterfacesDetails {
                     total_interfaces: state.interfaces.iter().filter(|iface| iface.present()).count(),
