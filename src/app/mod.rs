@@ -30,8 +30,10 @@ pub use desk::start;
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
 
-/// Open files without which not even one request at a time is answered while the history is saved and copied.
-const DESCRIPTORS: rlim_t = 26;
+/// What is open at rest, but for the listeners and what the parent left open, is 13; one request after the other, exports and
+/// backups among them, takes eight more while the history is saved.
+const DESCRIPTORS: usize = 13 + 8;
+const STANDARD_STREAMS: usize = 3;
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key.
 pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
@@ -41,7 +43,8 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     // A limit on the size of files is a full disk: the write fails, and nothing ends.
     let blocked = signals | Signal::SIGXFSZ;
     blocked.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
-    enough_descriptors()?;
+    let inherited = open_descriptors();
+    enough_descriptors(inherited, 1)?;
 
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
@@ -61,6 +64,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
         ErrorKind::Usage => error.context(config.said_by("host")),
         _ => error,
     })?;
+    enough_descriptors(inherited, listeners.len())?;
     let listening: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     if let Some(note) = &note {
@@ -186,13 +190,21 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
 }
 
 /// With fewer descriptors than are needed each request would fail by itself, at one place or another.
-fn enough_descriptors() -> Result<()> {
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((DESCRIPTORS, DESCRIPTORS));
-    if soft >= DESCRIPTORS {
-        return Ok(());
+fn enough_descriptors(inherited: usize, listeners: usize) -> Result<()> {
+    let needed = (inherited + DESCRIPTORS + listeners) as rlim_t;
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) if soft < needed => {
+            let what = format!("{soft} are allowed and {needed} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
+            Err(Error::system("too few open files", what))
+        }
+        _ => Ok(()),
     }
-    let what = format!("{soft} are allowed and {DESCRIPTORS} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
-    Err(Error::system("open files", what))
+}
+
+fn open_descriptors() -> usize {
+    // One of them is the directory's own.
+    let listed = std::fs::read_dir("/proc/self/fd").or_else(|_| std::fs::read_dir("/dev/fd"));
+    listed.map_or(STANDARD_STREAMS, |listed| listed.count().saturating_sub(1))
 }
 
 /// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,
@@ -243,6 +255,7 @@ mod tests {
     #[test]
     fn the_url_can_be_opened() {
         let check = |listening: &[&str], addresses: &[&str], expect: &str| {
+            enough_descriptors(inherited, listeners.len())?;
             let listening: Vec<SocketAddr> = listening.iter().map(|text| text.parse().unwrap()).collect();
             let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
             assert_eq!(url(&listening, &addresses), expect);

@@ -22,4 +22,5 @@ mod floors;
 mod identity;
 mod source_steady;
 mod storage_locks;
+mod storage_moved;
 mod year;
