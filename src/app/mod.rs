@@ -30,9 +30,11 @@ pub use desk::start;
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
 
-/// What is open at rest, but for the listeners and what the parent left open, is 13; one request after the other, exports and
-/// backups among them, takes eight more while the history is saved.
+/// What is open at rest, but for the listeners and what the parent left open, is 13; one request after the other, exports
+/// among them, takes eight more while the history is saved. With nine a backup never meets a save that has the last one.
 const DESCRIPTORS: usize = 13 + 8;
+/// As many listeners as there are without `--host`; with one of them, its descriptor is the ninth.
+const LISTENERS: usize = 2;
 const STANDARD_STREAMS: usize = 3;
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key.
@@ -40,11 +42,9 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
     // And before the first thread: every thread inherits the mask, and only this one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    // A limit on the size of files is a full disk: the write fails, and nothing ends.
-    let blocked = signals | Signal::SIGXFSZ;
-    blocked.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
+    signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
     let inherited = open_descriptors();
-    enough_descriptors(inherited, 1)?;
+    enough_descriptors(inherited, LISTENERS)?;
 
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
@@ -191,7 +191,7 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
 
 /// With fewer descriptors than are needed each request would fail by itself, at one place or another.
 fn enough_descriptors(inherited: usize, listeners: usize) -> Result<()> {
-    let needed = (inherited + DESCRIPTORS + listeners) as rlim_t;
+    let needed = (inherited + DESCRIPTORS + listeners.max(LISTENERS)) as rlim_t;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, _)) if soft < needed => {
             let what = format!("{soft} are allowed and {needed} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
