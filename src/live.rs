@@ -157,6 +157,8 @@ pub struct Saving {
     pub error: Option<String>,
     /// What to tell while it works, but into another file than the settings name.
     pub elsewhere: Option<String>,
+    /// All of the history is being written, which takes longer than a save.
+    pub anew: bool,
     /// The database is beyond use for this run.
     pub lost: bool,
     /// Since it last worked, samples were merged in memory.

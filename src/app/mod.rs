@@ -30,6 +30,9 @@ pub use desk::start;
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
 
+/// And while a history that somebody has removed is written anew, without which all of it would be lost.
+const REWRITE: Duration = Duration::from_secs(60);
+
 /// What is open at rest, but for the listeners and what the parent left open, is 13; one request after the other, exports
 /// among them, takes eight more while the history is saved. With nine a backup never meets a save that has the last one.
 const DESCRIPTORS: usize = 13 + 8;
@@ -171,7 +174,8 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<()> {
     // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
     context.set_reader(None);
     let mut ends = |thread: &JoinHandle<()>| {
-        while !thread.is_finished() && Instant::now() < deadline {
+        let patience = || if live.lock().saving.anew { REWRITE } else { Duration::ZERO };
+        while !thread.is_finished() && Instant::now() < deadline + patience() {
             if let Some(word) = desk.told.take(Duration::from_millis(5)) {
                 late_word(&mut desk, word);
             }

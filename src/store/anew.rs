@@ -57,8 +57,14 @@ fn make(store: &Store, standing: Standing, what: &str) -> Result<Made> {
         }
         _ => old.guard.clone(),
     };
-    // A file that was renamed has all that it should have then. Where that fails, the new one has it.
-    let _ = store.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    let take_in_log = || {
+        let _ = store.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+    };
+    // A kill in the middle of it would leave a file that only its log can mend.
+    if standing != Standing::WithoutLog {
+        // What was renamed has everything then.
+        take_in_log();
+    }
     let temporary = beside(&path, ANEW);
     let made = write_all(&store.conn, &temporary, old.file_system).and_then(|file| {
         let put = || {
@@ -69,6 +75,10 @@ fn make(store: &Store, standing: Standing, what: &str) -> Result<Made> {
         put().map_err(|cause| io_error(&path, cause))
     });
     remove(&temporary);
+    if made.is_err() && standing == Standing::WithoutLog {
+        // It stays the database for now.
+        take_in_log();
+    }
     let inode = Inode::of(&made?);
     sync_directory(&path);
     old.remove_log();

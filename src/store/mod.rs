@@ -119,6 +119,11 @@ impl Store {
         }
     }
 
+    /// Whether the next flush has nothing to write anew before.
+    pub fn is_in_place(&self) -> bool {
+        self.site.standing() == Standing::Here
+    }
+
     /// What to tell while the history is kept beside a file that was put in its site.
     pub fn beside_another(&self) -> Option<String> {
         let (wanted, path) = (self.site.guard.path().display(), &self.site.path);

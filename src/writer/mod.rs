@@ -134,6 +134,8 @@ impl Writer {
 
     /// Everything that has a place in time, in one transaction; then what its user wants changed in the past.
     pub fn save(&mut self) -> Result<()> {
+        let anew = !self.store.is_in_place();
+        self.live.lock().saving.anew = anew;
         let (zone, keep) = self.load();
         let Cargo { batch, anchors, events, records, settings, .. } = &self.cargo;
         let flush = Flush { batch, anchors, records, events, settings, keep, zone: &zone };
@@ -145,6 +147,7 @@ impl Writer {
         });
         let mut state = self.live.lock();
         state.saving.written = written;
+        state.saving.anew = false;
         state.saving.elsewhere = self.store.beside_another();
         self.store.take_events().into_iter().for_each(|event| state.event(event));
         match &outcome {

@@ -335,3 +335,33 @@ fn a_copy_is_never_of_the_wrong_file() {
         assert_eq!(fs::read(&file).expect("it is there"), bytes);
     });
 }
+
+/// It is noticed with the last save, and then the end waits for it, however long that takes.
+#[test]
+fn what_is_removed_before_the_end_is_written_anew_at_the_end() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let (before, base, file) = (case.rows(), case.base, case.file.clone());
+        case.daemon.take().expect("it runs").stop();
+        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &file, "--interval", "1", "--flush", "3600"]);
+        let daemon = Daemon::spawn(command);
+        daemon.ticks(1);
+        // The new file and its directory take three seconds together.
+        let fault = Fault::of(&daemon, "fsync", "delay_enter=1500000:when=1..2");
+        fs::remove_file(&file).expect("it is ours");
+        send("wan0", 1000, 9);
+        let log = daemon.stop();
+        drop(fault);
+        assert!(log.iter().any(|line| line.contains("was removed or renamed")), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("unsaved")), "{log:#?}");
+        case.daemon = Some(start(&file));
+        case.still_has(&before);
+        case.daemon().collect();
+        assert_eq!(case.daemon().booked("wan0"), minus(kernel("wan0"), base));
+        case.end();
+    });
+}
