@@ -48,7 +48,7 @@ fn make(store: &Store, standing: Standing, what: &str) -> Result<Made> {
     let old = &store.site;
     let path = if standing == Standing::Replaced { unused(old.guard.path(), "replaced") } else { old.path.clone() };
     let guard = match standing {
-        // The directory may be gone as well. Whoever has made another one and begun there has the guard.
+        // The directory may be gone as well. Another net-pulse that has begun in a new one has the guard.
         Standing::Gone if !old.guard.stands() => {
             if let Some(parent) = path.parent() {
                 private_directory(parent).map_err(|cause| io_error(parent, cause))?;

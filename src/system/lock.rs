@@ -66,7 +66,7 @@ impl Drop for Lock {
 }
 
 /// An open file of which one byte is locked until this is dropped. That byte is in the way of no other use of the file:
-/// SQLite locks 512 bytes from 2^30 on (https://www.sqlite.org/fileformat2.html, 1.5), and a lock keeps nobody from writing.
+/// SQLite locks 512 bytes from 2^30 on (https://www.sqlite.org/fileformat2.html, 1.5), and a lock of this kind stops no write.
 pub struct Claim(File);
 
 impl Claim {

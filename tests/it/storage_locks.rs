@@ -219,7 +219,7 @@ fn another_programs_lock_is_waited_for() {
     Daemon::spawn(command(&file)).stop();
 
     let other = Connection::open(&file).expect("a database");
-    other.execute_batch("BEGIN EXCLUSIVE").expect("nobody else has it");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("no other has it");
     waits_for(&file, "database is locked", || drop(other));
 
     // All bytes, for reading, as a program that copies the file has it; and in the way of our own byte.
@@ -232,17 +232,17 @@ fn another_programs_lock_is_waited_for() {
         l_pid: 0,
     };
     let reader = open();
-    fcntl(&reader, FcntlArg::F_OFD_SETLK(&all(libc::F_RDLCK))).expect("nobody else has it");
+    fcntl(&reader, FcntlArg::F_OFD_SETLK(&all(libc::F_RDLCK))).expect("no other has it");
     waits_for(&file, "another program has locked", || drop(reader));
 
     // A lock of the other kind is in the way of nothing.
-    let other = Flock::lock(open(), FlockArg::LockExclusiveNonblock).expect("nobody else has it");
+    let other = Flock::lock(open(), FlockArg::LockExclusiveNonblock).expect("no other has it");
     let daemon = Daemon::spawn(command(&file));
     wait_until("it is saved", || stored(&daemon) > 0);
     assert_eq!(database_error(&daemon), "");
     drop(other);
 
-    // Nobody gets in while it runs, and it does not notice.
+    // No other gets in while it runs, and it does not notice.
     let other = Connection::open(&file).expect("it is there");
     other.busy_timeout(std::time::Duration::ZERO).expect("a number");
     let refused = other.execute_batch("BEGIN EXCLUSIVE").expect_err("it is in use");

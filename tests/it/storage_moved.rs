@@ -116,8 +116,8 @@ fn names(at: &str) -> Vec<String> {
     names.map(|name| name.into_string().expect("plain")).collect()
 }
 
-fn remove(files: &[String]) {
-    files.iter().for_each(|file| fs::remove_file(file).unwrap_or_else(|error| panic!("{file}: {error}")));
+fn remove(file: &str) {
+    fs::remove_file(file).unwrap_or_else(|error| panic!("{file}: {error}"));
 }
 
 /// One after the other on one file system; `moved` is a place on it for what is renamed.
@@ -126,11 +126,11 @@ fn every_way_of_losing_it(dir: Dir) {
     let file = case.file.clone();
     let before = case.rows();
 
-    remove(&[file.clone()]);
+    remove(&file);
     case.told(&["error", &file, "was removed or renamed", "now in"]);
     case.restarted_with_all();
 
-    remove(&["", "-wal", ".guard"].map(|part| format!("{file}{part}")));
+    ["", "-wal", ".guard"].iter().for_each(|part| remove(&format!("{file}{part}")));
     case.told(&["error", &file, "was removed or renamed", "now in"]);
     case.restarted_with_all();
     // A second one is kept out by the guard that was made anew.
@@ -138,7 +138,7 @@ fn every_way_of_losing_it(dir: Dir) {
     second.args(["--host", "127.0.0.1", "--port", "0", "--database", &file]);
     assert_eq!(finish(second).code, Some(1));
 
-    remove(&[format!("{file}-wal")]);
+    remove(&format!("{file}-wal"));
     case.told(&["error", &file, "has lost its log", "now in"]);
     case.restarted_with_all();
 
@@ -149,7 +149,7 @@ fn every_way_of_losing_it(dir: Dir) {
     let (verdict, samples) = judge(&moved);
     assert!(verdict == "ok" && samples >= held, "what was renamed has what it had: {verdict}, {samples} of {held}");
     case.restarted_with_all();
-    remove(&[moved]);
+    remove(&moved);
 
     case.still_has(&before);
     let events = case.daemon().get("/api/events?kind=storage");
@@ -272,7 +272,7 @@ fn a_strange_file_in_its_place_is_not_touched() {
         pass(case.daemon(), 4);
         case.daemon.take().expect("it runs").stop();
         assert_eq!(fs::read(&file).expect("it is there"), b"Dear Ada,\n");
-        remove(&[file.clone()]);
+        remove(&file);
         let data = case.dir.join("data");
         let aside = names(&data).into_iter().find(|name| name.contains(".replaced-")).expect("a file of that name");
         assert!(!aside.ends_with("-wal"), "closed as it should be: {:?}", names(&data));
@@ -294,7 +294,7 @@ fn a_full_disk_delays_it_and_loses_nothing() {
         let mut case = Case::begin(dir);
         let filling = case.dir.join("data/filling");
         fill(&filling);
-        remove(&[case.file.clone()]);
+        remove(&case.file);
         fill(&case.dir.join("data/more"));
         wait_until("it is told", || database_status(case.daemon()) == "degraded");
         let error = database_error(case.daemon());
@@ -302,7 +302,7 @@ fn a_full_disk_delays_it_and_loses_nothing() {
         assert!(!Path::new(&case.file).exists());
         send("wan0", 1000, 6);
         case.daemon().ticks(2);
-        remove(&[filling]);
+        remove(&filling);
         case.told(&["error", "now in", &case.file]);
         case.restarted_with_all();
         case.end();
