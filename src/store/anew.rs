@@ -7,6 +7,8 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use rusqlite::config::DbConfig;
+
 use super::Store;
 use super::copy::{ANEW, remove, write_all};
 use super::files::{Inode, beside, io_error, private, sync_directory, unused};
@@ -59,6 +61,7 @@ fn make(store: &Store, standing: Standing, what: &str) -> Result<Made> {
     };
     let take_in_log = || {
         let _ = store.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        old.remember();
     };
     // A kill in the middle of it would leave a file that only its log can mend.
     if standing != Standing::WithoutLog {
@@ -87,6 +90,24 @@ fn make(store: &Store, standing: Standing, what: &str) -> Result<Made> {
         sentence += ", and goes on there until net-pulse is restarted, which opens the other file";
     }
     Ok(Made { path, inode, guard, sentence })
+}
+
+/// From a file that another program has written into. What was saved is gone with it; nothing is written there from here on,
+/// and its log, which would be played into it, is set aside. Fails, with what is to be said.
+pub(super) fn part(store: &mut Store) -> Result<()> {
+    if !mem::replace(&mut store.parted, true) {
+        let _ = store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        let log = beside(&store.site.path, "-wal");
+        let aside = unused(&log, "foreign");
+        if fs::rename(&log, &aside).is_ok() {
+            let (path, log, aside) = (store.site.path.display(), log.display(), aside.display());
+            tell(
+                &mut store.events,
+                format!("{path} was overwritten while it was in use: set its log {log} aside as {aside}"),
+            );
+        }
+    }
+    store.site.is_sound()
 }
 
 /// Fails where something is by now, but for `ours`.

@@ -62,6 +62,8 @@ pub struct Store {
     room: i64,
     /// What was written anew and could not be opened so far.
     made: Option<anew::Made>,
+    /// It is not ours any more, and was told of.
+    parted: bool,
     /// What happened since the opening that its user should know.
     events: Vec<Event>,
     /// After the connection: it goes last.
@@ -111,8 +113,12 @@ impl Store {
     }
 
     /// The database is where it should be, or is from here on: where it was removed or renamed while it was in use, it is
-    /// written anew there, and where another file was put in its place, beside that one. Fails while it is not.
+    /// written anew there, and where another file was put in its place, beside that one. Fails while it is not, and for
+    /// good where something else was written into it.
     pub fn stay(&mut self) -> Result<()> {
+        if self.site.is_overwritten() {
+            return anew::part(self);
+        }
         match self.site.standing() {
             Standing::Here => Ok(()),
             standing => anew::write(self, standing),
@@ -210,6 +216,7 @@ impl Reader {
     /// To where the database is now; before each query, and after it is known what is unsaved.
     pub fn follow(&mut self) -> Result<()> {
         let site = site::current(&self.current);
+        site.is_sound()?;
         if !Arc::ptr_eq(&site, &self.site) {
             *self = open::reader(&site, &self.current)?;
         }

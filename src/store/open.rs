@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::copy;
@@ -119,8 +120,8 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
 
 fn store(site: Arc<Site>, pages: u64, conn: Connection, state: State) -> Store {
     let current = Arc::new(Mutex::new(site.clone()));
-    let (kept, doubtful, room, made, events) = (None, false, 1, None, Vec::new());
-    Store { pages, conn, state, kept, doubtful, room, made, events, site, current }
+    let (kept, doubtful, room, made, parted, events) = (None, false, 1, None, false, Vec::new());
+    Store { pages, conn, state, kept, doubtful, room, made, parted, events, site, current }
 }
 
 /// Something that a database can be, or can be made of.
@@ -140,6 +141,8 @@ fn usable(path: &Path) -> Result<()> {
 
 pub(super) fn reader(site: &Arc<Site>, current: &Arc<Mutex<Arc<Site>>>) -> Result<Reader> {
     let conn = site.connect()?;
+    // Taking in the log is the writer's.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Not opened read-only: the log could not be recovered then.
     set(&conn, "query_only", "1")?;
     // A chart reads each page once, and the operating system has it anyway.

@@ -5,8 +5,10 @@
 //! somebody else, into which SQLite would play the log that it finds there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind::{NotADirectory, NotFound};
+use std::io::ErrorKind::{NotADirectory, NotFound, UnexpectedEof};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
@@ -68,6 +70,13 @@ impl Hold {
     }
 }
 
+/// How long a file is and how it begins. SQLite counts its changes there.
+#[derive(PartialEq, Eq)]
+struct Face {
+    length: u64,
+    header: [u8; 100],
+}
+
 /// Shared by all that have the database open, who let go of it after their connection.
 pub(super) struct Site {
     pub path: PathBuf,
@@ -78,7 +87,11 @@ pub(super) struct Site {
     log: Option<Inode>,
     /// Two openings of one file had the same inode: some file systems make them up.
     told_apart: bool,
-    _hold: Hold,
+    hold: Hold,
+    /// When it was last written to from here; `None` where it could not be read.
+    face: Mutex<Option<Face>>,
+    /// Another program has written into it since: it is not ours any more.
+    overwritten: AtomicBool,
     pub guard: Arc<Guard>,
 }
 
@@ -99,7 +112,35 @@ impl Site {
         let journal: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
         let log = Inode::at(&beside(&path, "-wal")).filter(|_| journal == "wal");
         let told_apart = Inode::at(&path) == Some(inode);
-        Ok(Site { path, file_system, inode, log, told_apart, _hold: hold, guard })
+        let (face, overwritten) = (Mutex::default(), AtomicBool::new(false));
+        let site = Site { path, file_system, inode, log, told_apart, hold, face, overwritten, guard };
+        site.remember();
+        Ok(site)
+    }
+
+    /// For the writer, after all that it may have written.
+    pub fn remember(&self) {
+        *self.face.lock().unwrap_or_else(PoisonError::into_inner) = self.look();
+    }
+
+    /// For the writer, before it writes. A copy over the file that is in use leaves it the same file, with other content.
+    pub fn is_overwritten(&self) -> bool {
+        let known = self.face.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*known, self.look()) {
+            (Some(known), Some(face)) if *known != face => self.overwritten.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        self.overwritten.load(Ordering::Relaxed)
+    }
+
+    fn look(&self) -> Option<Face> {
+        let (file, mut header) = (self.hold.file(), [0; 100]);
+        let length = file.metadata().ok()?.len();
+        // Shorter than that it is no database either.
+        match file.read_exact_at(&mut header, 0) {
+            Err(cause) if cause.kind() != UnexpectedEof => None,
+            _ => Some(Face { length, header }),
+        }
     }
 
     pub fn standing(&self) -> Standing {
@@ -136,7 +177,17 @@ impl Site {
         Ok(conn)
     }
 
+    /// What is read from here is what was written here.
+    pub fn is_sound(&self) -> Result<()> {
+        if !self.overwritten.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let what = "was overwritten while it was in use; restart net-pulse to go on with what is there now";
+        Err(Error::new(ErrorKind::Corrupt, format!("{} {what}", self.path.display())))
+    }
+
     fn check(&self) -> Result<()> {
+        self.is_sound()?;
         match self.standing() {
             Standing::Here => Ok(()),
             _ => {

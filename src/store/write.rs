@@ -35,7 +35,9 @@ impl Store {
             self.state = State::load(&self.conn)?;
             self.doubtful = false;
         }
-        match work(self, again) {
+        let outcome = work(self, again);
+        self.site.remember();
+        match outcome {
             Ok(state) => {
                 self.state = state;
                 self.room = 1;
@@ -456,6 +458,7 @@ mod tests {
             opened.store.flush(&flush).unwrap();
             if random.below(15) == 0 {
                 settle(&opened.store.conn, &mut opened.store.state, &zone).unwrap();
+                opened.store.site.remember();
             }
             if random.below(10) == 0 {
                 // Its outcome was unclear: once more.

@@ -260,7 +260,47 @@ fn what_somebody_has_put_in_its_place_is_not_touched() {
     });
 }
 
-/// Nor is what is no database at all, nor what another program has open.
+/// `cp` in place of `mv`: the file is the same, and what it had is gone. What it has now stays as it is.
+#[test]
+fn what_somebody_has_copied_over_it_is_not_touched() {
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let file = case.file.clone();
+        let of_backup = case.rows();
+        let answer = case.daemon().request("POST", "/api/backup", None);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        for end in ["kill", "stop"] {
+            pass(case.daemon(), 4);
+            fs::write(&file, &answer.body).expect("there is room");
+            case.told(&["error", &file, "was overwritten", "aside as", ".foreign-"]);
+            wait_until("it is told", || database_status(case.daemon()) == "degraded");
+            let error = database_error(case.daemon());
+            assert!(error.contains("was overwritten") && error.contains("restart net-pulse"), "{error}");
+            send("wan0", 1000, 2);
+            case.daemon().collect();
+            assert!(case.daemon().get("/api/traffic/latest").is_array(), "answered from memory");
+            let refused = case.daemon().request("POST", "/api/backup", None).status;
+            assert!(refused >= 500, "{refused}");
+            let daemon = case.daemon.take().expect("it runs");
+            if end == "kill" {
+                daemon.kill()
+            } else {
+                drop(daemon.stop())
+            }
+            assert_eq!(fs::read(&file).expect("it is there"), answer.body, "to the bit, after a {end}");
+            let daemon = case.daemon.insert(start(&file));
+            daemon.ticks(1);
+            daemon.collect();
+            assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), case.base), "{:#?}", daemon.log());
+            case.still_has(&of_backup);
+            let asides = names(&case.dir.join("data")).into_iter().filter(|name| name.contains(".foreign-"));
+            asides.for_each(|name| remove(&case.dir.join(&format!("data/{name}"))));
+        }
+        case.end();
+    });
+}
+
+/// Nor is what is no database at all.
 #[test]
 fn a_strange_file_in_its_place_is_not_touched() {
     in_namespace(|| {
