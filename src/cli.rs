@@ -1,5 +1,7 @@
 //! What the user typed. It only collects texts: `config` says what they mean.
 
+use std::ffi::OsString;
+
 use argh::{FromArgs, SubCommands};
 
 use crate::config::SETTINGS;
@@ -97,6 +99,33 @@ pub enum Command {
     Wrong(String),
 }
 
+/// Variables that say where something is, beside our own.
+const PLACES: [&str; 2] = ["HOME", "XDG_STATE_HOME"];
+
+/// The arguments as text, unless they or what is asked of the environment are none: made text with question marks in it, a
+/// path would be that of another file. The sentence says which.
+pub fn texts(
+    arguments: impl Iterator<Item = OsString>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<Vec<String>, String> {
+    let refused = |what: &str, value: &OsString| {
+        let shown: String =
+            value.to_string_lossy().chars().map(|each| if each.is_control() { '?' } else { each }).collect();
+        format!("{what} is not UTF-8: '{shown}'; rename what it stands for")
+    };
+    for (name, value) in variables {
+        let name = name.to_string_lossy();
+        let asked = name.starts_with("NETPULSE_") || PLACES.contains(&&*name);
+        if asked && value.to_str().is_none() {
+            return Err(refused(&name, &value));
+        }
+    }
+    let numbered = arguments.enumerate();
+    numbered
+        .map(|(at, word)| word.into_string().map_err(|word| refused(&format!("argument {}", at + 1), &word)))
+        .collect()
+}
+
 pub fn parse(arguments: &[String]) -> Command {
     let borrowed: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match Typed::from_args(&["net-pulse"], &borrowed) {
@@ -166,6 +195,21 @@ mod tests {
 
     fn words(line: &str) -> Command {
         parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_by_name() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = || OsString::from_vec(b"/tmp/\xff\x1b.db".to_vec());
+        let said = |arguments: Vec<OsString>, variable: &str| {
+            texts(arguments.into_iter(), [(OsString::from(variable), odd())].into_iter())
+        };
+        assert_eq!(said(vec!["--port".into(), "80".into()], "LANG"), Ok(vec!["--port".into(), "80".into()]));
+        let refused = said(vec!["--database".into(), odd()], "LANG").unwrap_err();
+        assert_eq!(refused, "argument 2 is not UTF-8: '/tmp/\u{fffd}?.db'; rename what it stands for");
+        for name in ["NETPULSE_DATABASE", "HOME", "XDG_STATE_HOME"] {
+            assert!(said(Vec::new(), name).unwrap_err().starts_with(&format!("{name} is not UTF-8")));
+        }
     }
 
     #[test]

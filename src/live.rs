@@ -162,6 +162,8 @@ pub struct Saving {
     pub failures: u64,
     /// Set while the newest attempt failed.
     pub error: Option<String>,
+    /// What to tell while it works, but into another file than the settings name.
+    pub elsewhere: Option<String>,
     /// Nothing is saved any more in this run.
     pub lost: bool,
     /// Since it last worked, samples were merged in memory.

@@ -6,10 +6,16 @@ use std::process::ExitCode;
 use net_pulse::cli::{self, Command};
 use net_pulse::error::{Error, ErrorKind};
 use net_pulse::{app, commands, log};
+use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    match cli::parse(&arguments) {
+    // A limit on the size of files is as a full disk then: the write fails, and no more than that.
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+    let command = match cli::texts(std::env::args_os().skip(1), std::env::vars_os()) {
+        Ok(arguments) => cli::parse(&arguments),
+        Err(sentence) => Command::Wrong(sentence),
+    };
+    match command {
         Command::Say(text) => say(&text),
         Command::Wrong(sentence) => fail(&Error::usage(sentence)),
         Command::Token(typed) => match commands::token::run(&typed) {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::clock::{Clock, SystemClock};
@@ -39,12 +40,21 @@ const LAST_RESORT: Duration = Duration::from_millis(500);
 /// A save that hangs is looked for so often.
 const WATCH_S: (u32, u32) = (5, 60);
 
+/// What is open at rest, but for the listeners and what the parent left open, is 13; one request after the other, exports
+/// among them, takes eight more while the history is saved. With nine a backup never meets a save that has the last one.
+const DESCRIPTORS: usize = 13 + 8;
+/// As many listeners as there are without `--host`; with one of them, its descriptor is the ninth.
+const LISTENERS: usize = 2;
+const STANDARD_STREAMS: usize = 3;
+
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key. `leave` ends the process at once.
 pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
     // And before the first thread: every thread inherits the mask, and only this one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
+    let inherited = open_descriptors();
+    enough_descriptors(inherited, LISTENERS)?;
 
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
@@ -52,6 +62,10 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let hosts = config.list("host");
     let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
+    if std::path::absolute(&database).is_ok_and(|path| path.to_str().is_none()) {
+        let what = "the current directory is not UTF-8; start elsewhere, or give a whole path with --database";
+        return Err(Error::usage(what));
+    }
     let told = Mailbox::default();
 
     let choice = choice(config.text("source"));
@@ -60,6 +74,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         ErrorKind::Usage => error.context(config.said_by("host")),
         _ => error,
     })?;
+    enough_descriptors(inherited, bound.listeners.len())?;
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     if let Some(note) = &note {
         log::warn!("counters come from {}: {note}", source.name());
@@ -201,6 +216,24 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         return Err(Error::system("stopping", "a thread had panicked; see the log above"));
     }
     Ok(())
+}
+
+/// With fewer descriptors than are needed each request would fail by itself, at one place or another.
+fn enough_descriptors(inherited: usize, listeners: usize) -> Result<()> {
+    let needed = (inherited + DESCRIPTORS + listeners.max(LISTENERS)) as rlim_t;
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, _)) if soft < needed => {
+            let what = format!("{soft} are allowed and {needed} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
+            Err(Error::system("too few open files", what))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_descriptors() -> usize {
+    // One of them is the directory's own.
+    let listed = std::fs::read_dir("/proc/self/fd").or_else(|_| std::fs::read_dir("/dev/fd"));
+    listed.map_or(STANDARD_STREAMS, |listed| listed.count().saturating_sub(1))
 }
 
 /// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,

@@ -20,7 +20,7 @@ pub const GLANCE: Duration = Duration::from_millis(250);
 /// SQLite needs most of it.
 const STACK: usize = 256 * 1024;
 
-type Question = Box<dyn FnOnce(Option<&Reader>) + Send>;
+type Question = Box<dyn FnOnce(Option<&mut Reader>) + Send>;
 
 enum Task {
     Answer(Question),
@@ -66,7 +66,7 @@ impl Desk {
                 state.tasks.pop_front()
             };
             match task {
-                Some(Task::Answer(question)) => question(reader.as_ref()),
+                Some(Task::Answer(question)) => question(reader.as_mut()),
                 Some(Task::Replace(other)) => reader = other,
                 Some(Task::End) => return,
                 None => {}
@@ -109,7 +109,7 @@ impl Disk {
     pub fn ask<T: Send + 'static>(
         &self,
         patience: Duration,
-        question: impl FnOnce(Option<&Reader>) -> T + Send + 'static,
+        question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
     ) -> Result<T> {
         let silence = self.silence();
         if silence > patience {
@@ -125,6 +125,23 @@ impl Disk {
             Some(Err(panic)) => resume_unwind(panic),
             None => Err(silent(self.silence().max(patience))),
         }
+    }
+
+    /// The same of the history, wherever that is by now; `None` where there is none. Two things can fail: the disk does not
+    /// answer in time, or not well.
+    pub fn read<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        query: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
+    ) -> Result<Result<Option<T>>> {
+        if !self.has_reader() {
+            return Ok(Ok(None));
+        }
+        self.ask(patience, |reader| {
+            let Some(reader) = reader else { return Ok(None) };
+            reader.follow()?;
+            query(reader).map(Some)
+        })
     }
 
     fn put(&self, task: Task, first: bool) -> Result<()> {
@@ -170,7 +187,7 @@ mod tests {
     fn hang(disk: &Disk) -> Mailbox<()> {
         let (end, begun): (Mailbox<()>, Mailbox<()>) = Default::default();
         let (ended, beginning) = (end.clone(), begun.clone());
-        let question = move |_: Option<&Reader>| {
+        let question = move |_: Option<&mut Reader>| {
             beginning.put(());
             ended.take(LONG);
         };

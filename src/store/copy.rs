@@ -1,39 +1,67 @@
 //! A copy of the whole database while it is in use: consistent, compact, and never in memory.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::files::{beside, io_error, private};
-use super::guard::Guard;
+use super::files::{beside, io_error, no_other, private};
 use super::open::{BUSY, PAGE_BYTES, connection, pragma, set};
+use super::site::{Site, current};
 use crate::error::{Error, ErrorKind, Result};
+use crate::system::errno;
 
 const SUFFIX: &str = ".backup";
+/// Of the history that will be the database itself.
+pub(super) const ANEW: &str = ".anew";
 /// What a copy leaves free for everybody else, the next saves among them.
 const SPARE_BYTES: u64 = 1 << 20;
 
 /// Makes copies on a connection of its own, so that nobody waits for them.
 pub struct Copier {
-    pub(super) path: PathBuf,
-    pub(super) file_system: Option<&'static str>,
-    pub(super) _guard: Arc<Guard>,
+    pub(super) current: Arc<Mutex<Arc<Site>>>,
 }
 
 /// What an end in the middle of a copy has left.
 pub(super) fn clear(path: &Path) {
-    for part in ["", "-journal"] {
-        let _ = fs::remove_file(beside(path, &format!("{SUFFIX}{part}")));
+    for suffix in [SUFFIX, ANEW] {
+        remove(&beside(path, suffix));
     }
+}
+
+/// A file that was being made.
+pub(super) fn remove(target: &Path) {
+    for name in [target, &beside(target, "-journal")] {
+        let _ = fs::remove_file(name);
+    }
+}
+
+/// Everything that `conn` reads, in a new file with an id of its own: put in place of its original, it must not get the
+/// original's log. Not synced.
+pub(super) fn write_all(conn: &Connection, target: &Path, file_system: Option<&str>) -> Result<File> {
+    remove(target);
+    no_other(target)?;
+    // SQLite takes an empty file, and would make it readable for all.
+    let file = private(OpenOptions::new().read(true).write(true).create_new(true))
+        .open(target)
+        .map_err(|cause| io_error(target, cause))?;
+    errno::forget();
+    conn.execute("VACUUM INTO ?1", [target.to_str()])?;
+    let conn = connection(target, file_system, BUSY)?;
+    set(&conn, "synchronous", "OFF")?;
+    set(&conn, "journal_mode", "MEMORY")?;
+    conn.execute("UPDATE meta SET value = hex(randomblob(8)) WHERE key = 'file'", [])?;
+    Ok(file)
 }
 
 impl Copier {
     /// A file beside the database that has no name any more: its room is free again when it is closed, whatever becomes
     /// of the program. `free`: bytes that are left there, where that is known.
     pub fn copy(&self, free: Option<u64>) -> Result<File> {
-        let conn = connection(&self.path, self.file_system, BUSY)?;
+        let site = current(&self.current);
+        let conn = site.connect()?;
         // Should this be the last connection at the end of the program: taking in the log is the writer's, who syncs.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // Of a file that is gone when it is closed, nothing needs to reach the flash.
@@ -43,28 +71,12 @@ impl Copier {
             let sentence = format!("the copy has {bytes} bytes, and {} are free", free.unwrap_or(0));
             return Err(Error::new(ErrorKind::Full, sentence));
         }
-        clear(&self.path);
-        let target = beside(&self.path, SUFFIX);
-        // SQLite takes an empty file, and would make it readable for all.
-        let made = private(OpenOptions::new().read(true).write(true).create_new(true))
-            .open(&target)
-            .map_err(|cause| io_error(&target, cause))
-            .and_then(|file| {
-                conn.execute("VACUUM INTO ?1", [target.to_str()])?;
-                self.give_id(&target)?;
-                Ok(file)
-            });
-        clear(&self.path);
+        let target = beside(&site.path, SUFFIX);
+        let made = write_all(&conn, &target, site.file_system);
+        remove(&target);
+        // After the connection: the site goes last.
+        drop(conn);
         made
-    }
-
-    /// The copy is another file from here on: put in place of its original, it must not get the original's log.
-    fn give_id(&self, target: &Path) -> Result<()> {
-        let conn = connection(target, self.file_system, BUSY)?;
-        set(&conn, "synchronous", "OFF")?;
-        set(&conn, "journal_mode", "MEMORY")?;
-        conn.execute("UPDATE meta SET value = hex(randomblob(8)) WHERE key = 'file'", [])?;
-        Ok(())
     }
 }
 

@@ -52,7 +52,7 @@ impl Store {
     /// One transaction, with what is told of it. An edit whose outcome was unclear can be repeated.
     pub fn edit(&mut self, edit: &Edit, event: Option<&Event>, zone: &Zone) -> Result<()> {
         let outcome = self.attempt(|store, again| store.rewrite(edit, event, again, zone));
-        outcome.map_err(|error| error.context(format!("cannot change the history in {}", self.path.display())))
+        outcome.map_err(|error| error.context(format!("cannot change the history in {}", self.site.path.display())))
     }
 
     fn rewrite(&mut self, edit: &Edit, event: Option<&Event>, again: bool, zone: &Zone) -> Result<State> {

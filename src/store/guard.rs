@@ -4,14 +4,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::files::{beside, io_error, private};
+use super::files::{Inode, beside, in_the_way, io_error, no_other, private, sort};
 use crate::error::{Error, ErrorKind, Result};
-use crate::system::lock::{Lock, Refusal};
+use crate::system::lock::{Lock, Refusal, UNFOLLOWED};
 
 /// How long another process may take to let go of the database.
 pub(super) const HANDOVER: Duration = Duration::from_secs(1);
@@ -44,11 +45,16 @@ impl FileId {
 pub(super) struct Guard {
     /// Not locked where its file system has no locks.
     file: std::result::Result<Lock, File>,
-    /// The database itself, locked too where it can be: by another of its names, a hard link, one comes to another guard
-    /// file. Opened before SQLite opens it or after, and closed last of all.
-    held: Option<std::result::Result<Lock, File>>,
+    /// Of the database.
+    path: PathBuf,
     name: PathBuf,
-    /// Its file says that the database was ours before, whatever it looks like now.
+    said: Mutex<Said>,
+}
+
+/// What its file says.
+#[derive(Clone, Copy)]
+struct Said {
+    /// The database was ours before, whatever it looks like now.
     known: bool,
     /// The database has one of these.
     ids: Option<[FileId; 2]>,
@@ -58,76 +64,72 @@ impl Guard {
     pub fn take(path: &Path) -> Result<Guard> {
         // Not ".lock": that is the name of the unix-dotfile lock, which is a directory.
         let name = beside(path, ".guard");
-        let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
-            .open(&name)
-            .map_err(|cause| io_error(&name, cause))?;
-        let file = match lock(file) {
+        let file = match lock(open(&name)?) {
             Ok(lock) => Ok(lock),
             Err((_, Refusal::Taken)) => return Err(in_use(path)),
-            Err((file, Refusal::Failed(cause))) => {
+            Err((file, refusal)) => {
+                let cause = refusal.cause();
                 log::warn!("cannot lock {}: {cause}; a second net-pulse would not be noticed", name.display());
                 Err(file)
             }
         };
-        let mut guard = Guard { file, held: None, name, known: false, ids: None };
+        let said = Mutex::new(Said { known: false, ids: None });
+        let guard = Guard { file, path: path.to_path_buf(), name, said };
         let content = guard.read();
-        guard.known = !content.is_empty();
-        guard.ids = ids_in(&content);
+        *guard.said() = Said { known: !content.is_empty(), ids: ids_in(&content) };
         Ok(guard)
     }
 
+    /// Where the database should be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its file still has its name: it may have been removed, alone or with its directory.
+    pub fn stands(&self) -> bool {
+        self.file().metadata().is_ok_and(|found| Inode::at(&self.name) == Some(Inode::of(&found)))
+    }
+
     pub fn known(&self) -> bool {
-        self.known
+        self.said().known
     }
 
     /// The database beside it has one of these, unless another file was put in its place. `None` where that is not known.
-    pub fn ids(&self) -> Option<&[FileId; 2]> {
-        self.ids.as_ref()
-    }
-
-    /// Once the file is there. What keeps it from being opened is told by SQLite.
-    pub fn hold(&mut self, path: &Path) -> Result<()> {
-        if self.held.is_some() {
-            return Ok(());
-        }
-        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(()) };
-        self.held = match lock(file) {
-            Err((_, Refusal::Taken)) => return Err(in_use(path)),
-            Err((file, Refusal::Failed(_))) => Some(Err(file)),
-            Ok(lock) => Some(Ok(lock)),
-        };
-        Ok(())
-    }
-
-    /// The file of that name will be another one.
-    pub fn release(&mut self) {
-        self.held = None;
+    pub fn ids(&self) -> Option<[FileId; 2]> {
+        self.said().ids
     }
 
     /// Writes down which file the database is, durably if asked to. `false` where that fails: then the guard says
     /// what it said before, or nothing that can be read.
-    pub fn note(&mut self, ids: &[FileId; 2], synced: bool) -> bool {
+    pub fn note(&self, ids: &[FileId; 2], synced: bool) -> bool {
         let written = self.write(&content(ids)).and_then(|()| if synced { self.file().sync_data() } else { Ok(()) });
         if let Err(cause) = &written {
             log::debug!("{}: {cause}", self.name.display());
         }
-        self.ids = Some(*ids).filter(|_| written.is_ok());
+        self.said().ids = Some(*ids).filter(|_| written.is_ok());
         written.is_ok()
     }
 
     /// The database beside it is ours: should its header be smashed one day, it is not taken for somebody else's file.
-    pub fn sign(&mut self) {
-        if !self.known {
+    pub fn sign(&self) {
+        let Said { known, ids } = *self.said();
+        if !known {
             // Without it everything works, but for that day.
-            self.known = self.ids.is_some() || self.write(&format!("{SIGN}\n")).is_ok();
+            let signed = ids.is_some() || self.write(&format!("{SIGN}\n")).is_ok();
+            self.said().known = signed;
         }
     }
 
     /// Leaves nothing beside a file that is not ours.
     pub fn withdraw(self) {
-        if !self.known {
+        if !self.known() {
             let _ = fs::remove_file(&self.name);
         }
+    }
+
+    /// Each change is one assignment: a panic leaves nothing half done.
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn file(&self) -> &File {
@@ -163,11 +165,30 @@ fn ids_in(bytes: &[u8]) -> Option<[FileId; 2]> {
     Some([FileId::parse(one)?, FileId::parse(other)?])
 }
 
+/// In a directory where others may write, a link of that name could lead to any file, and a FIFO takes no notes.
+fn open(name: &Path) -> Result<File> {
+    no_other(name)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(UNFOLLOWED);
+    let file = private(&mut options).open(name).map_err(|cause| io_error(name, cause))?;
+    match file.metadata().ok().as_ref().and_then(sort) {
+        Some(what) => Err(in_the_way(name, what)),
+        None => Ok(file),
+    }
+}
+
 /// The one before may be at its last save: a supervisor starts the next as soon as it likes.
-fn lock(mut file: File) -> std::result::Result<Lock, (File, Refusal)> {
+fn lock(file: File) -> std::result::Result<Lock, (File, Refusal)> {
+    patiently(file, Lock::take)
+}
+
+pub(super) fn patiently<T>(
+    mut file: File,
+    take: impl Fn(File) -> std::result::Result<T, (File, Refusal)>,
+) -> std::result::Result<T, (File, Refusal)> {
     let deadline = Instant::now() + HANDOVER;
     loop {
-        match Lock::take(file) {
+        match take(file) {
             Err((unlocked, Refusal::Taken)) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(20));
                 file = unlocked;
@@ -177,7 +198,7 @@ fn lock(mut file: File) -> std::result::Result<Lock, (File, Refusal)> {
     }
 }
 
-fn in_use(path: &Path) -> Error {
+pub(super) fn in_use(path: &Path) -> Error {
     let sentence = format!("another net-pulse uses {}; stop it, or name another file with --database", path.display());
     Error::new(ErrorKind::Taken, sentence)
 }
@@ -191,7 +212,7 @@ mod tests {
         pub fn that_takes_nothing(path: &Path) -> Guard {
             let name = beside(path, ".guard");
             let file = Err(File::open(&name).unwrap());
-            Guard { file, held: None, name, known: true, ids: None }
+            Guard { file, path: path.to_path_buf(), name, said: Mutex::new(Said { known: true, ids: None }) }
         }
     }
 

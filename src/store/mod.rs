@@ -3,9 +3,11 @@
 //!
 //! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure.
 //! `open`, `write` and `query` are the edges, each a caller's way in; `guard` is the file beside the database that keeps
-//! others out and knows whose the log is, `files` the names and modes of such files; `samples` and `levels` keep the
-//! tables, `window` moves samples from the one to the others, `keep` throws away, `state` is what the writer remembers.
+//! others out and knows whose the log is, `site` knows which file the database is, and `anew` writes it again where it was
+//! removed; `files` has the names and modes of such files; `samples` and `levels` keep the tables, `window` moves samples
+//! from the one to the others, `keep` throws away, `state` is what the writer remembers.
 
+mod anew;
 pub mod block;
 mod copy;
 mod edit;
@@ -15,9 +17,11 @@ mod guard;
 mod keep;
 mod levels;
 mod open;
+
 mod query;
 pub mod rows;
 mod samples;
+mod site;
 mod state;
 #[cfg(test)]
 mod testing;
@@ -25,16 +29,19 @@ mod window;
 mod write;
 
 use crate::sorted::Map;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
 
 pub use copy::Copier;
+use site::{Site, Standing};
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Anchor, Batch, Bucket, Counters, Event, EventKind, IfaceId, Keep, Record, Resolution, Sample};
+use crate::system::errno;
 
 pub struct Options {
     /// The file never grows past this; samples are pruned first, then five-minute cells.
@@ -43,9 +50,6 @@ pub struct Options {
 
 /// The writer's side: one connection, one owner.
 pub struct Store {
-    path: PathBuf,
-    /// SQLite's name for the way to the file system.
-    file_system: Option<&'static str>,
     /// The largest size of the file.
     pages: u64,
     conn: Connection,
@@ -56,8 +60,16 @@ pub struct Store {
     doubtful: bool,
     /// How many times the usual spare pages the next flush asks for; rises while the file is full.
     room: i64,
+    /// What was written anew and could not be opened so far.
+    made: Option<anew::Made>,
+    /// It is not ours any more, and was told of.
+    parted: bool,
+    /// What happened since the opening that its user should know.
+    events: Vec<Event>,
     /// After the connection: it goes last.
-    guard: Arc<guard::Guard>,
+    site: Arc<Site>,
+    /// The same, for readers.
+    current: Arc<Mutex<Arc<Site>>>,
 }
 
 /// What an opened database remembers.
@@ -94,19 +106,48 @@ impl Store {
     /// One transaction: all of it or nothing. Closes windows, prunes. Ticks that are on disk already are left out, so
     /// that a flush whose outcome was unclear can be repeated.
     pub fn flush(&mut self, flush: &Flush) -> Result<()> {
-        self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.path.display())))
+        self.stay()?;
+        self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.site.path.display())))?;
+        // Before the caller lets go of what may be in a removed file only.
+        self.stay()
+    }
+
+    /// The database is where it should be, or is from here on: where it was removed or renamed while it was in use, it is
+    /// written anew there, and where another file was put in its place, beside that one. Fails while it is not, and for
+    /// good where something else was written into it.
+    pub fn stay(&mut self) -> Result<()> {
+        if self.site.is_overwritten() {
+            return anew::part(self);
+        }
+        match self.site.standing() {
+            Standing::Here => Ok(()),
+            standing => anew::write(self, standing),
+        }
+    }
+
+    /// What to tell while the history is kept beside a file that was put in its site.
+    pub fn beside_another(&self) -> Option<String> {
+        let (wanted, path) = (self.site.guard.path().display(), &self.site.path);
+        (self.site.guard.path() != path).then(|| {
+            let path = path.display();
+            format!("another file was put in place of {wanted}: the history goes on in {path}; restart net-pulse to use the other")
+        })
+    }
+
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     /// A connection of its own for readers.
     pub fn reader(&self) -> Result<Reader> {
-        open::reader(self)
+        open::reader(&self.site, &self.current)
     }
 }
 
 /// Whoever is still making a copy at the end of the program does it for nobody.
 impl Drop for Store {
     fn drop(&mut self) {
-        copy::clear(&self.path);
+        copy::clear(&self.site.path);
     }
 }
 
@@ -157,10 +198,9 @@ impl EventFilter {
 /// The readers' side. Every query is one short read transaction.
 pub struct Reader {
     conn: Connection,
-    path: PathBuf,
-    file_system: Option<&'static str>,
     /// After the connection: it goes last.
-    guard: Arc<guard::Guard>,
+    site: Arc<Site>,
+    current: Arc<Mutex<Arc<Site>>>,
 }
 
 /// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken
@@ -168,6 +208,16 @@ pub struct Reader {
 pub type Unsaved = [Arc<Batch>];
 
 impl Reader {
+    /// To where the database is now; before each query, and after it is known what is unsaved.
+    pub fn follow(&mut self) -> Result<()> {
+        let site = site::current(&self.current);
+        site.is_sound()?;
+        if !Arc::ptr_eq(&site, &self.site) {
+            *self = open::reader(&site, &self.current)?;
+        }
+        Ok(())
+    }
+
     /// Newest first, what is unsaved included.
     pub fn newest(&self, filter: &Filter, offset: u64, limit: usize, unsaved: &Unsaved) -> Result<Vec<Point>> {
         self.newest_points(filter, offset, limit, unsaved)
@@ -238,7 +288,7 @@ impl Reader {
     }
 
     pub fn copier(&self) -> Copier {
-        Copier { path: self.path.clone(), file_system: self.file_system, _guard: self.guard.clone() }
+        Copier { current: self.current.clone() }
     }
 
     pub fn facts(&self) -> Result<Facts> {
@@ -298,10 +348,21 @@ const REFUSALS: [(ErrorCode, ErrorKind); 10] = [
     (ErrorCode::NotADatabase, ErrorKind::Corrupt),
 ];
 
+/// What SQLite calls an I/O error, and the system has a better name for.
+const CAUSES: [(io::ErrorKind, ErrorKind, &str); 3] = [
+    (io::ErrorKind::QuotaExceeded, ErrorKind::Full, "the disk quota is used up"),
+    (io::ErrorKind::FileTooLarge, ErrorKind::Full, "a file may not grow further here: see the limits (ulimit -f)"),
+    (io::ErrorKind::StaleNetworkFileHandle, ErrorKind::Io, "its file server has forgotten it (stale file handle)"),
+];
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         let code = error.sqlite_error_code();
         let kind = REFUSALS.iter().find(|(known, _)| Some(*known) == code).map_or(ErrorKind::System, |(_, kind)| *kind);
-        Error::new(kind, error.to_string())
+        let cause = errno::last().kind();
+        match CAUSES.iter().find(|(known, ..)| *known == cause && kind == ErrorKind::Io) {
+            Some((_, kind, sentence)) => Error::new(*kind, *sentence),
+            None => Error::new(kind, error.to_string()),
+        }
     }
 }

@@ -10,21 +10,24 @@ use crate::sorted::Map;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::copy;
-use super::files::{beside, io_error, private};
+use super::files::{beside, io_error, private, resolve, sort, sync_directory, unused};
 use super::guard::{FileId, Guard, HANDOVER};
+use super::site::{Hold, Site};
 use super::state::State;
 use super::window::put_mark;
 use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Event, EventKind, Kind, Record, Stack};
+use crate::system::errno;
 
 /// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is.
 const MIGRATIONS: [&str; 2] = [include_str!("schema/001.sql"), include_str!("schema/002.sql")];
@@ -74,33 +77,32 @@ pub(super) const BUSY: Duration = Duration::from_secs(5);
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
     let path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
-    if path.exists() && !path.is_file() {
-        let what = if path.is_dir() { "a directory" } else { "no ordinary file" };
-        let sentence = format!("{} is {what}; name a file with --database", path.display());
-        return Err(Error::new(ErrorKind::Foreign, sentence));
-    }
+    // The guard stands beside the file itself, whatever link leads there.
+    let path = resolve(&path).map_err(|cause| io_error(&path, cause))?;
+    usable(&path)?;
     if let Some(parent) = path.parent() {
         private_directory(parent).map_err(|cause| io_error(parent, cause))?;
     }
-    // The guard stands beside the file itself, whatever link leads there.
-    let path = fs::canonicalize(&path).unwrap_or(path);
-    let mut guard = Guard::take(&path)?;
-    if let Err(error) = guard.hold(&path) {
-        guard.withdraw();
-        return Err(error);
-    }
+    let guard = Guard::take(&path)?;
+    let mut hold = match Hold::take(&path) {
+        Ok(hold) => hold,
+        Err(error) => {
+            guard.withdraw();
+            return Err(error);
+        }
+    };
     copy::clear(&path);
     let mut events = Vec::new();
     let pages = (options.max_bytes / PAGE_BYTES).max(LEAST_PAGES);
     let opened = inspect(&path, guard.known())
         .and_then(|()| part_from_foreign_log(&path, &guard, &mut events))
-        .and_then(|()| connect(&path, pages, &mut guard, &mut events));
+        .and_then(|()| connect(&path, pages, &guard, &mut events));
     let opened = opened.map_err(|error| if is_unknown_schema(&error) { unknown_schema(&path, &error) } else { error });
     let (conn, file_system, state, records) = match opened {
         Err(error) if error.kind == ErrorKind::Corrupt => {
             set_aside(&path, &error, &mut events)?;
-            guard.release();
-            connect(&path, pages, &mut guard, &mut events)?
+            hold = None;
+            connect(&path, pages, &guard, &mut events)?
         }
         Err(error) => {
             guard.withdraw();
@@ -108,23 +110,44 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
         }
         Ok(connected) => connected,
     };
-    guard.hold(&path)?;
     guard.sign();
     let settings = settings(&conn)?;
     let (next_seq, newest) = (state.next_seq(), state.newest);
-    let guard = Arc::new(guard);
-    let store = Store { path, file_system, pages, conn, state, kept: None, doubtful: false, room: 1, guard };
+    let site = Arc::new(Site::new(path, file_system, hold, Arc::new(guard), &conn)?);
+    let store = store(site, pages, conn, state);
     Ok(Opened { store, records, settings, next_seq, newest, events })
 }
 
-pub(super) fn reader(store: &Store) -> Result<Reader> {
-    let conn = connection(&store.path, store.file_system, BUSY)?;
+fn store(site: Arc<Site>, pages: u64, conn: Connection, state: State) -> Store {
+    let current = Arc::new(Mutex::new(site.clone()));
+    let (kept, doubtful, room, made, parted, events) = (None, false, 1, None, false, Vec::new());
+    Store { pages, conn, state, kept, doubtful, room, made, parted, events, site, current }
+}
+
+/// Something that a database can be, or can be made of.
+fn usable(path: &Path) -> Result<()> {
+    let refuse = |what: &str| {
+        let sentence = format!("{} {what}; name a file with --database", path.display());
+        Err(Error::new(ErrorKind::Foreign, sentence))
+    };
+    if path.to_str().is_none() {
+        return refuse("is no name in UTF-8");
+    }
+    match fs::metadata(path).ok().as_ref().and_then(sort) {
+        Some(what) => refuse(&format!("is {what}")),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn reader(site: &Arc<Site>, current: &Arc<Mutex<Arc<Site>>>) -> Result<Reader> {
+    let conn = site.connect()?;
+    // Taking in the log is the writer's.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     // Not opened read-only: the log could not be recovered then.
     set(&conn, "query_only", "1")?;
     // A chart reads each page once, and the operating system has it anyway.
     set(&conn, "cache_size", "-64")?;
-    let (path, file_system) = (store.path.clone(), store.file_system);
-    Ok(Reader { conn, path, file_system, guard: store.guard.clone() })
+    Ok(Reader { conn, site: site.clone(), current: current.clone() })
 }
 
 /// Looks at the file's header, before SQLite has it open. `known`: a database of ours was here before.
@@ -174,11 +197,11 @@ fn refuse_newer(path: &Path, version: i32) -> Result<()> {
 /// in place of its database since. The log's contents win then, or the file is taken for damaged. The guard knows which
 /// file the log belongs to. Where it does not, or the file cannot be read without its log, the log is taken for its own:
 /// after a crash it holds what was saved last.
-fn part_from_foreign_log(path: &Path, guard: &Guard, events: &mut Vec<Event>) -> Result<()> {
+pub(super) fn part_from_foreign_log(path: &Path, guard: &Guard, events: &mut Vec<Event>) -> Result<()> {
     let logs = ["-wal", "-journal"].map(|part| beside(path, part));
     let mut logs = logs.iter().filter(|log| fs::metadata(log).is_ok_and(|facts| facts.len() > 0)).peekable();
     let Some(ids) = guard.ids().filter(|_| logs.peek().is_some()) else { return Ok(()) };
-    match is_other_file(path, ids) {
+    match is_other_file(path, &ids) {
         Ok(true) => {}
         Ok(false) => return Ok(()),
         Err(error) => {
@@ -193,9 +216,7 @@ fn part_from_foreign_log(path: &Path, guard: &Guard, events: &mut Vec<Event>) ->
         tell(events, format!("{log} belongs to the file that {file} was before: set aside as {aside}"));
     }
     // After a power cut the log must not have its old name again beside a file that has got a new id meanwhile.
-    if let Some(Ok(directory)) = path.parent().map(File::open) {
-        let _ = directory.sync_all();
-    }
+    sync_directory(path);
     Ok(())
 }
 
@@ -261,9 +282,9 @@ fn foreign(path: &Path) -> Error {
     Error::new(ErrorKind::Foreign, sentence)
 }
 
-type Connected = (Connection, Option<&'static str>, State, Vec<Record>);
+pub(super) type Connected = (Connection, Option<&'static str>, State, Vec<Record>);
 
-fn connect(path: &Path, pages: u64, guard: &mut Guard, events: &mut Vec<Event>) -> Result<Connected> {
+pub(super) fn connect(path: &Path, pages: u64, guard: &Guard, events: &mut Vec<Event>) -> Result<Connected> {
     let mut first = None;
     for file_system in FILE_SYSTEMS {
         match connect_by(path, file_system, pages, guard, events) {
@@ -292,7 +313,7 @@ fn connect_by(
     path: &Path,
     file_system: Option<&'static str>,
     pages: u64,
-    guard: &mut Guard,
+    guard: &Guard,
     events: &mut Vec<Event>,
 ) -> Result<(Connection, State, Vec<Record>)> {
     if file_system == Some("unix-dotfile") {
@@ -330,6 +351,7 @@ fn connect_by(
 }
 
 pub(super) fn connection(path: &Path, file_system: Option<&str>, busy: Duration) -> Result<Connection> {
+    errno::forget();
     // Each connection stays with one thread at a time, so that SQLite's own mutexes are idle weight.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = match file_system {
@@ -352,7 +374,7 @@ pub(super) fn set(conn: &Connection, name: &str, value: &str) -> Result<()> {
 }
 
 /// Chooses a journal and proves it by writing: some file systems agree to a write-ahead log and fail at the first page.
-fn writable(conn: &mut Connection, version: i32, guard: &mut Guard, events: &mut Vec<Event>) -> Result<()> {
+fn writable(conn: &mut Connection, version: i32, guard: &Guard, events: &mut Vec<Event>) -> Result<()> {
     let mut first = None;
     for journal in JOURNALS {
         let tried = conn
@@ -386,7 +408,7 @@ fn writable(conn: &mut Connection, version: i32, guard: &mut Guard, events: &mut
 }
 
 /// Brings the schema up to date. Writes something in any case.
-fn migrate(conn: &mut Connection, version: i32, guard: &mut Guard) -> Result<()> {
+fn migrate(conn: &mut Connection, version: i32, guard: &Guard) -> Result<()> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
         tx.execute_batch(step)?;
@@ -407,7 +429,7 @@ fn migrate(conn: &mut Connection, version: i32, guard: &mut Guard) -> Result<()>
 
 /// From here on every copy that was made before is another file. The guard has both ids before the file can have the new
 /// one: whenever the power goes, it speaks of the file that is found.
-fn renew_id(conn: &Connection, guard: &mut Guard) -> Result<Option<FileId>> {
+fn renew_id(conn: &Connection, guard: &Guard) -> Result<Option<FileId>> {
     let old = file_id(conn)?.unwrap_or(FileId::NONE);
     let new: String = conn.query_row("SELECT hex(randomblob(8))", [], |row| row.get(0))?;
     let new = FileId::parse(&new).filter(|new| guard.note(&[old, *new], true));
@@ -419,7 +441,7 @@ fn renew_id(conn: &Connection, guard: &mut Guard) -> Result<Option<FileId>> {
 
 /// The log is taken in, so that the file has the new id without it too; then the guard forgets the old one, which copies
 /// may have. Until that has worked, either is taken.
-fn settle_id(conn: &Connection, guard: &mut Guard, id: FileId) {
+fn settle_id(conn: &Connection, guard: &Guard, id: FileId) {
     let taken_in = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     if taken_in.is_ok_and(|blocked| blocked == 0) {
         // Not synced: should a power cut bring the old content back, then both are right.
@@ -477,25 +499,13 @@ fn set_aside(path: &Path, why: &Error, events: &mut Vec<Event>) -> Result<()> {
     Ok(())
 }
 
-/// A name beside it that says why and when, and that nothing has yet.
-fn unused(path: &Path, why: &str) -> PathBuf {
-    let mut unix = SystemClock.now().unix_ms.div_euclid(1000);
-    loop {
-        let name = beside(path, &format!(".{why}-{unix}"));
-        if !name.exists() {
-            return name;
-        }
-        unix += 1;
-    }
-}
-
-fn tell(events: &mut Vec<Event>, detail: String) {
+pub(super) fn tell(events: &mut Vec<Event>, detail: String) {
     log::error!("{detail}");
     let mono_ms = SystemClock.now().mono_ms;
     events.push(Event { unix: None, mono_ms, kind: EventKind::Storage, interface: String::new(), detail });
 }
 
-fn private_directory(path: &Path) -> io::Result<()> {
+pub(super) fn private_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o750);
@@ -999,18 +1009,18 @@ mod tests {
         let mut stages = vec![("killed", killed(&place, 5))];
         let place = laid(&stages[0].1);
         {
-            let mut guard = Guard::take(&place.file()).unwrap();
+            let guard = Guard::take(&place.file()).unwrap();
             let mut conn = connection(&place.file(), Some("unix-excl"), HANDOVER).unwrap();
             WRITER_PRAGMAS.iter().for_each(|(name, value)| set(&conn, name, value).unwrap());
             set(&conn, "journal_mode", "wal").unwrap();
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-            let id = renew_id(&tx, &mut guard).unwrap().unwrap();
+            let id = renew_id(&tx, &guard).unwrap().unwrap();
             stages.push(("the guard has both ids", files(&place)));
             tx.commit().unwrap();
             stages.push(("the log has the new id", files(&place)));
             conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
             stages.push(("the file has the new id", files(&place)));
-            settle_id(&conn, &mut guard, id);
+            settle_id(&conn, &guard, id);
             stages.push(("the guard has the new id alone", files(&place)));
         }
         let part = |stage: usize, part: &str| stages[stage].1[part].clone();
@@ -1055,8 +1065,8 @@ mod tests {
         let id = |place: &Place| file_id(&Connection::open(place.file()).unwrap()).unwrap().unwrap();
         let (before, file) = (id(&place), fs::read(beside(&place.file(), ".guard")).unwrap());
         let mut events = Vec::new();
-        let mut guard = Guard::that_takes_nothing(&place.file());
-        drop(connect_by(&place.file(), None, 1_000, &mut guard, &mut events).unwrap());
+        let guard = Guard::that_takes_nothing(&place.file());
+        drop(connect_by(&place.file(), None, 1_000, &guard, &mut events).unwrap());
         drop(guard);
         assert_eq!((id(&place), events.len()), (before, 0));
         assert_eq!(fs::read(beside(&place.file(), ".guard")).unwrap(), file);
@@ -1072,7 +1082,7 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         let path = directory.join("net pulse+%41.db");
         drop(Store::open(&path, &OPTIONS).unwrap());
-        let ids = *Guard::take(&path).unwrap().ids().unwrap();
+        let ids = Guard::take(&path).unwrap().ids().unwrap();
         assert_eq!(ids[0], ids[1]);
         assert!(!is_other_file(&path, &ids).unwrap());
         assert!(is_other_file(&path, &[FileId::NONE; 2]).unwrap());
@@ -1087,23 +1097,14 @@ mod tests {
         let mut events = Vec::new();
         // What a power cut leaves of its lock.
         fs::create_dir(beside(&place.file(), ".lock")).unwrap();
-        let mut guard = Guard::take(&place.file()).unwrap();
-        let (conn, state, _) = connect_by(&place.file(), Some("unix-dotfile"), 1_000, &mut guard, &mut events).unwrap();
+        let guard = Guard::take(&place.file()).unwrap();
+        let (conn, state, _) = connect_by(&place.file(), Some("unix-dotfile"), 1_000, &guard, &mut events).unwrap();
         assert_eq!(events.len(), 1);
         assert!(events[0].detail.contains("no write-ahead log"), "{events:?}");
         let journal: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(journal, "truncate");
-        let mut store = Store {
-            path: place.file(),
-            file_system: Some("unix-dotfile"),
-            pages: 1_000,
-            conn,
-            state,
-            kept: None,
-            doubtful: false,
-            room: 1,
-            guard: Arc::new(guard),
-        };
+        let there = Site::new(place.file(), Some("unix-dotfile"), None, Arc::new(guard), &conn).unwrap();
+        let mut store = store(Arc::new(there), 1_000, conn, state);
         let reader = store.reader().unwrap();
         for at in 0..5 {
             store.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap();

@@ -14,6 +14,7 @@ use super::window::{advance, put_mark};
 use super::{Flush, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Batch, Event, Mark, Record, Sample};
+use crate::system::errno;
 
 const EVENTS_KEPT: i64 = 1_000;
 
@@ -28,12 +29,15 @@ impl Store {
     /// the state that its own leaves.
     pub(super) fn attempt(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<State>) -> Result<()> {
         let again = self.doubtful;
+        errno::forget();
         if self.doubtful {
             // The file knows.
             self.state = State::load(&self.conn)?;
             self.doubtful = false;
         }
-        match work(self, again) {
+        let outcome = work(self, again);
+        self.site.remember();
+        match outcome {
             Ok(state) => {
                 self.state = state;
                 self.room = 1;
@@ -454,6 +458,7 @@ mod tests {
             opened.store.flush(&flush).unwrap();
             if random.below(15) == 0 {
                 settle(&opened.store.conn, &mut opened.store.state, &zone).unwrap();
+                opened.store.site.remember();
             }
             if random.below(10) == 0 {
                 // Its outcome was unclear: once more.

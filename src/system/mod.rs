@@ -1,5 +1,6 @@
 //! What several modules need of the operating system, in one place for each thing.
 
+pub mod errno;
 pub mod lock;
 pub mod peer;
 pub mod socket;

@@ -150,7 +150,7 @@ impl Writer {
         let (zone, keep) = self.load();
         let Cargo { batch, anchors, events, records, settings, .. } = &self.cargo;
         let flush = Flush { batch, anchors, records, events, settings, keep, zone: &zone };
-        let outcome = if self.cargo.is_empty() { Ok(()) } else { self.store.flush(&flush) };
+        let outcome = if self.cargo.is_empty() { self.store.stay() } else { self.store.flush(&flush) };
         let now = self.clock.now();
         let written = self.written_before.and_then(|before| {
             let bytes = source::written()?.saturating_sub(before.bytes);
@@ -158,6 +158,8 @@ impl Writer {
         });
         let mut state = self.live.lock();
         state.saving.written = written;
+        state.saving.elsewhere = self.store.beside_another();
+        self.store.take_events().into_iter().for_each(|event| state.event(event));
         match &outcome {
             Ok(()) => {
                 state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));

@@ -107,6 +107,12 @@ pub fn small_disk(at: &str, bytes: usize) -> Mounted {
 /// A directory that something is mounted on cannot be removed.
 pub struct Mounted(String);
 
+impl Mounted {
+    pub fn at(place: &str) -> Mounted {
+        Mounted(place.to_string())
+    }
+}
+
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = umount2(self.0.as_str(), MntFlags::MNT_DETACH);

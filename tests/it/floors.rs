@@ -30,7 +30,7 @@ const FORBIDDEN: [(&str, &str); 4] =
 /// A word that may stand in the code of these rooms only.
 const RESERVED: [(&str, &[&str]); 6] = [
     ("rusqlite::", &["store"]),
-    ("libc::", &["source", "clock", "app", "main"]),
+    ("libc::", &["source", "clock", "app", "main", "system"]),
     // The front door owns its sockets; signals are awaited where the threads are made.
     // Commands ask as whom they run, as the wiring does.
     // The log asks whether there is room before it writes, the token whose its file is.

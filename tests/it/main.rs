@@ -22,5 +22,8 @@ mod e2e_tick;
 mod floors;
 mod identity;
 mod source_steady;
+mod storage_limits;
 mod storage_locks;
+mod storage_moved;
+mod storage_names;
 mod year;

@@ -3,9 +3,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::common::disk::*;
 use crate::common::*;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::libc;
+use rusqlite::Connection;
 
 #[test]
 fn e37_locks_that_the_file_system_refuses() {
@@ -60,8 +64,7 @@ fn other_names_of_a_database_in_use_are_refused() {
     use std::os::unix::fs::symlink;
     let dir = Dir::new();
     let file = dir.join("net-pulse.db");
-    let flags = ["--interval", "1", "--flush", "1"];
-    let daemon = Daemon::start(&dir, &flags);
+    let daemon = Daemon::start(&dir, &FLAGS);
     daemon.ticks(1);
     fs::create_dir(dir.join("other")).expect("it is ours");
     fs::create_dir(dir.join("deep")).expect("it is ours");
@@ -73,10 +76,8 @@ fn other_names_of_a_database_in_use_are_refused() {
     fs::hard_link(&file, &names[3]).expect("it is ours");
     symlink("hard.db", &names[4]).expect("it is ours");
     for name in names.iter().chain([&dir.join("deep/../net-pulse.db")]) {
-        let mut second = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
-        second.args(["--host", "127.0.0.1", "--port", "0", "--database", name]);
         let started = std::time::Instant::now();
-        let second = finish(second);
+        let second = finish(command(name));
         let last = second.err.lines().last().unwrap_or_default();
         assert_eq!(second.code, Some(1), "{name}: {}", second.err);
         assert!(last.contains("another net-pulse uses") && last.contains("--database"), "{name}: {}", second.err);
@@ -95,9 +96,7 @@ fn other_names_of_a_database_in_use_are_refused() {
     daemon.stop();
     // Alone, each of them will do.
     for name in &names {
-        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
-        command.args(["--host", "127.0.0.1", "--port", "0", "--database", name]).args(flags);
-        let daemon = Daemon::spawn(command);
+        let daemon = Daemon::spawn(command(name));
         daemon.ticks(1);
         daemon.stop();
     }
@@ -116,4 +115,140 @@ fn e36_no_memory_is_shared_through_the_file_system() {
     let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("it runs");
     assert!(maps.contains("net-pulse") && !maps.contains("net-pulse.db"), "{maps}");
     daemon.stop();
+}
+
+const FLAGS: [&str; 4] = ["--interval", "1", "--flush", "1"];
+
+fn command(database: &str) -> Command {
+    let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+    command.args(["--host", "127.0.0.1", "--port", "0", "--database", database]).args(FLAGS);
+    command
+}
+
+/// What flock(2) is on NFS and SMB, and on BSD anywhere: a lock on all bytes, which meets those of SQLite. The program's own
+/// library, before the C library's: it is linked dynamically here.
+const FLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+
+int flock(int fd, int how)
+{
+    struct flock all = { .l_type = how & LOCK_UN ? F_UNLCK : how & LOCK_SH ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+    int of_process = getenv("FLOCK_OF_PROCESS") != NULL, waits = !(how & LOCK_NB);
+    int command = of_process ? (waits ? F_SETLKW : F_SETLK) : (waits ? F_OFD_SETLKW : F_OFD_SETLK);
+    int outcome = fcntl(fd, command, &all);
+    if (outcome < 0 && errno == EACCES)
+        errno = EWOULDBLOCK;
+    return outcome;
+}
+"#;
+
+/// Whether such a lock is the process's or belongs to one opening differs: two openings in one process meet, or not.
+#[test]
+fn where_flock_is_a_lock_on_bytes_it_starts_again_and_again() {
+    let dir = Dir::new();
+    let (source, library) = (dir.join("flock.c"), dir.join("flock.so"));
+    fs::write(&source, FLOCK).expect("it is ours");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o", &library, &source]).status();
+    if !built.is_ok_and(|status| status.success()) {
+        return skip("no C compiler: flock(2) is what it is");
+    }
+    for of_process in [false, true] {
+        let at = dir.join(if of_process { "process" } else { "opening" });
+        let file = format!("{at}/net-pulse.db");
+        let preloaded = |database: &str| {
+            let mut command = command(database);
+            command.env("LD_PRELOAD", &library);
+            if of_process {
+                command.env("FLOCK_OF_PROCESS", "1");
+            }
+            command
+        };
+        // The first start has no database yet, the second one finds it, the third what a kill has left.
+        for round in 0..3 {
+            let daemon = Daemon::spawn(preloaded(&file));
+            let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("it runs");
+            assert!(maps.contains("flock.so"), "the library is not in use");
+            let before = stored(&daemon);
+            wait_until("it is saved", || stored(&daemon) > before);
+            assert_eq!(database_error(&daemon), "", "round {round}: {:#?}", daemon.log());
+            assert_eq!(database_status(&daemon), "healthy");
+            let linked = format!("{at}/deep/link.db");
+            if round == 0 {
+                fs::create_dir(format!("{at}/deep")).expect("it is ours");
+                fs::hard_link(&file, &linked).expect("it is ours");
+                std::os::unix::fs::symlink("../net-pulse.db", format!("{at}/deep/soft.db")).expect("it is ours");
+            }
+            for name in [&file, &linked, &format!("{at}/deep/soft.db")] {
+                let second = finish(preloaded(name));
+                assert_eq!(second.code, Some(1), "{name}: {}", second.err);
+                assert!(second.err.contains("another net-pulse uses"), "{name}: {}", second.err);
+            }
+            if round == 1 { daemon.kill() } else { drop(daemon.stop()) }
+        }
+        assert_eq!(judge(&file).0, "ok");
+    }
+}
+
+/// Begins in memory, says why, and has everything as soon as the other lets go.
+fn waits_for(file: &str, words: &str, release: impl FnOnce()) {
+    let daemon = Daemon::spawn(command(file));
+    wait_until("it says so", || database_status(&daemon) == "degraded");
+    let error = database_error(&daemon);
+    assert!(error.contains(words), "{error}");
+    daemon.ticks(2);
+    assert_eq!((stored(&daemon), unsaved(&daemon) > 0), (0, true));
+    let rows = daemon.export("lo").len();
+    release();
+    signal(daemon.pid(), nix::sys::signal::Signal::SIGHUP);
+    wait_until("it is saved", || unsaved(&daemon) == 0 && stored(&daemon) > 0);
+    assert!(daemon.export("lo").len() >= rows);
+    assert_eq!(database_error(&daemon), "");
+    daemon.stop();
+    assert_eq!(judge(file).0, "ok");
+}
+
+/// `lo` is watched: there need be no other link.
+#[test]
+fn another_programs_lock_is_waited_for() {
+    let dir = Dir::new();
+    let file = dir.join("net-pulse.db");
+    Daemon::spawn(command(&file)).stop();
+
+    let other = Connection::open(&file).expect("a database");
+    other.execute_batch("BEGIN EXCLUSIVE").expect("no other has it");
+    waits_for(&file, "database is locked", || drop(other));
+
+    // All bytes, for reading, as a program that copies the file has it; and in the way of our own byte.
+    let open = || fs::File::options().read(true).write(true).open(&file).expect("it is there");
+    let all = |kind: i32| libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let reader = open();
+    fcntl(&reader, FcntlArg::F_OFD_SETLK(&all(libc::F_RDLCK))).expect("no other has it");
+    waits_for(&file, "another program has locked", || drop(reader));
+
+    // A lock of the other kind is in the way of nothing.
+    let other = Flock::lock(open(), FlockArg::LockExclusiveNonblock).expect("no other has it");
+    let daemon = Daemon::spawn(command(&file));
+    wait_until("it is saved", || stored(&daemon) > 0);
+    assert_eq!(database_error(&daemon), "");
+    drop(other);
+
+    // No other gets in while it runs, and it does not notice.
+    let other = Connection::open(&file).expect("it is there");
+    other.busy_timeout(std::time::Duration::ZERO).expect("a number");
+    let refused = other.execute_batch("BEGIN EXCLUSIVE").expect_err("it is in use");
+    assert!(refused.to_string().contains("locked"), "{refused}");
+    daemon.ticks(2);
+    assert_eq!(database_error(&daemon), "");
+    daemon.stop();
+    assert_eq!(judge(&file).0, "ok");
 }

@@ -11,7 +11,6 @@ use crate::error::ErrorKind;
 use crate::http::disk::PATIENCE;
 use crate::http::json::Out;
 use crate::http::{Answer, Call, Context, Fault, SQLITE};
-use crate::store::Reader;
 use crate::thread::{Mailbox, spawn};
 
 /// How long a last save may take before the copy is made without it.
@@ -41,7 +40,7 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let Some(turn) = Turn::take(&context.notes.copying) else {
         return Err(Fault::new(503, "another backup is under way: try again when it is over"));
     };
-    let Some(copier) = context.disk.ask(PATIENCE, |reader| reader.map(Reader::copier))? else {
+    let Some(copier) = context.disk.read(PATIENCE, |reader| Ok(reader.copier()))?? else {
         return Err(Fault::new(503, "there is no database to copy: see /api/system/health"));
     };
     if !context.live.flush(FLUSH_PATIENCE) {

@@ -56,12 +56,12 @@ fn today(context: &Context, call: &Call) -> Result<Arc<Sums>, Fault> {
         }
         sums
     };
-    if !memory.joined || !context.disk.has_reader() {
+    if !memory.joined {
         return Ok(keep(Unstored(&unsaved).day(unix, &zone)?));
     }
-    let asked = context.disk.ask(GLANCE, {
+    let asked = context.disk.read(GLANCE, {
         let (keep, zone, unsaved) = (keep.clone(), zone.clone(), unsaved.clone());
-        move |reader| reader.map(|reader| reader.day(unix, &zone, &unsaved).map(keep)).transpose()
+        move |reader| reader.day(unix, &zone, &unsaved).map(keep)
     });
     match asked {
         Ok(Ok(Some(sums))) => Ok(sums),

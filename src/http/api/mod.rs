@@ -135,10 +135,7 @@ fn asked<T: Send + 'static>(
     context: &Context,
     query: impl FnOnce(&Reader) -> crate::error::Result<T> + Send + 'static,
 ) -> crate::error::Result<Option<T>> {
-    if !context.disk.has_reader() {
-        return Ok(None);
-    }
-    context.disk.ask(PATIENCE, |reader| reader.map(query).transpose())?
+    context.disk.read(PATIENCE, query)?
 }
 
 fn record(point: &Point, names: &Names) -> Record {

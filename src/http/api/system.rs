@@ -14,7 +14,6 @@ use crate::http::json::{
 use crate::http::{Answer, Call, Context, Fault, assets};
 use crate::live::{Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
-use crate::store::Reader;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -108,6 +107,7 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
         (Some(unsaved), _) if saving.compacted => ("unhealthy", Some(unsaved)),
         (Some(unsaved), _) => ("degraded", Some(unsaved)),
         (None, Some(unreadable)) => ("degraded", Some(unreadable)),
+        (None, None) if saving.elsewhere.is_some() => ("degraded", saving.elsewhere.clone()),
         (None, None) => ("healthy", None),
     };
     let interfaces = match state.interfaces.iter().any(Iface::present) {
@@ -144,9 +144,9 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let notes = context.notes.facts.clone();
     let kept = move || *notes.lock().unwrap_or_else(PoisonError::into_inner);
     let keep = context.notes.facts.clone();
-    let counted = context.disk.ask(GLANCE, move |reader| {
-        let facts = reader.map(Reader::facts).transpose()?;
-        facts.inspect(|facts| *keep.lock().unwrap_or_else(PoisonError::into_inner) = *facts);
+    let counted = context.disk.read(GLANCE, move |reader| {
+        let facts = reader.facts()?;
+        *keep.lock().unwrap_or_else(PoisonError::into_inner) = facts;
         Ok(facts)
     });
     let (facts, fault) = match counted {
@@ -206,10 +206,9 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                     bytes_written_per_day: state.saving.written.and_then(|written| per_day(written, mono_ms)),
                     flush_interval_seconds: state.tuning.flush_s,
                     save_failures: state.saving.failures,
-                    error: state
-                        .saving
-                        .trouble(mono_ms, state.tuning.flush_s)
-                        .or_else(|| fault.map(|fault| format!("the history cannot be read: {fault}"))),
+                    error: (state.saving.trouble(mono_ms, state.tuning.flush_s))
+                        .or_else(|| fault.map(|fault| format!("the history cannot be read: {fault}")))
+                        .or_else(|| state.saving.elsewhere.clone()),
                 },
                 interfaces: InterfacesDetails {
                     total_interfaces: state.interfaces.iter().filter(|iface| iface.present()).count(),

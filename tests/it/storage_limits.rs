@@ -1,0 +1,132 @@
+//! Limits that a supervisor or an administrator sets: on the size of files, on what a user may keep, on open files.
+
+use std::process::Command;
+
+use crate::common::disk::*;
+use crate::common::*;
+
+fn limited(limit: &str, dir: &Dir) -> Command {
+    let mut command = net_pulse("prlimit");
+    command.args([limit, env!("CARGO_BIN_EXE_net-pulse"), "--host", "127.0.0.1", "--port", "0"]);
+    command.args(["--database", &dir.join("data/net-pulse.db"), "--interval", "1", "--flush", "1"]);
+    command
+}
+
+/// In memory until there is room, and then on disk with nothing lost.
+fn goes_on_once(daemon: Daemon, words: &str, base: Counters, relieve: impl FnOnce(&Daemon)) {
+    wait_until("saving fails", || {
+        send("wan0", 1000, 1);
+        daemon.collect();
+        database_status(&daemon) == "degraded"
+    });
+    wait_until(&format!("{words} in: {}", database_error(&daemon)), || database_error(&daemon).contains(words));
+    send("wan0", 1000, 3);
+    daemon.ticks(2);
+    relieve(&daemon);
+    signal(daemon.pid(), nix::sys::signal::Signal::SIGHUP);
+    wait_until("it is saved", || database_error(&daemon).is_empty() && unsaved(&daemon) == 0);
+    daemon.collect();
+    assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base), "{:#?}", daemon.log());
+    daemon.stop();
+}
+
+fn begin(command: Command) -> (Daemon, Counters) {
+    cable("wan0", "lan0");
+    send("wan0", 1000, 1);
+    let daemon = Daemon::spawn(command);
+    daemon.ticks(1);
+    let base = minus(kernel("wan0"), daemon.booked("wan0"));
+    (daemon, base)
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_a_full_disk() {
+    in_namespace(|| {
+        // Of the log, which reaches it while it runs; and of the first file that is made.
+        for limit in ["90000", "4096", "0"] {
+            let dir = Dir::new();
+            let (daemon, base) = begin(limited(&format!("--fsize={limit}:unlimited"), &dir));
+            goes_on_once(daemon, "a file may not grow further", base, |daemon| {
+                run("prlimit", &format!("--fsize=unlimited --pid {}", daemon.pid()));
+            });
+            assert_eq!(judge(&dir.join("data/net-pulse.db")).0, "ok");
+            ip("link del wan0");
+        }
+        // Nor does it end the commands.
+        let dir = Dir::new();
+        let mut token = limited("--fsize=0", &dir);
+        token.arg("token");
+        let token = finish(token);
+        assert_eq!(token.code, Some(1), "{}", token.err);
+        assert!(token.err.contains("too large"), "{}", token.err);
+    });
+}
+
+/// What a file system answers where a user may keep no more, and a file server that has forgotten a file.
+#[test]
+fn a_quota_and_a_stale_handle_are_called_so() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        for (error, words) in [("EDQUOT", "the disk quota is used up"), ("ESTALE", "stale file handle")] {
+            let dir = Dir::new();
+            let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+            command.args(["--host", "127.0.0.1", "--port", "0", "--interval", "1", "--flush", "1"]);
+            command.args(["--database", &dir.join("data/net-pulse.db")]);
+            let (daemon, base) = begin(command);
+            let fault = Fault::on(&daemon, &format!("error={error}"));
+            goes_on_once(daemon, words, base, |_| drop(fault));
+            ip("link del wan0");
+        }
+    });
+}
+
+/// One sentence at the start; and with one descriptor more everything is answered.
+#[test]
+fn too_few_descriptors_are_told_of_at_the_start() {
+    let dir = Dir::new();
+    let ended = finish(limited("--nofile=20", &dir));
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    let words: Vec<&str> = ended.err.split_whitespace().collect();
+    let needed =
+        words.windows(2).find(|pair| pair[1] == "are" && pair[0].parse::<u32>().is_ok_and(|number| number > 20));
+    let needed: u32 = needed.unwrap_or_else(|| panic!("how many? {}", ended.err))[0].parse().expect("a number");
+    assert!(
+        ended.err.contains("too few open files: 20 are allowed") && ended.err.contains("ulimit -n"),
+        "{}",
+        ended.err
+    );
+    assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    for fewer in [6, 8, 14, needed - 2, needed - 1] {
+        let ended = finish(limited(&format!("--nofile={fewer}"), &dir));
+        assert_eq!(ended.code, Some(1), "{fewer}: {}", ended.err);
+        assert!(!ended.err.contains("http://") && ended.err.lines().count() == 1, "{fewer}: {}", ended.err);
+    }
+
+    // With a second listener there is one less for everything else: a copy may be refused then, with a sentence.
+    for (hosts, copies) in [(&["--host", "127.0.0.2"][..], false), (&[], true)] {
+        let mut command = limited(&format!("--nofile={needed}"), &dir);
+        command.args(hosts);
+        let daemon = Daemon::spawn(command);
+        for _ in 0..5 {
+            for (method, path) in [
+                ("GET", "/api/system/health"),
+                ("GET", "/api/export/traffic?format=json"),
+                ("POST", "/api/backup"),
+                ("GET", "/api/interfaces"),
+                ("GET", "/api/traffic/series?interface_name=lo"),
+            ] {
+                let answer = daemon.request(method, path, None);
+                let well = answer.status < 500 || (method == "POST" && !copies && answer.status != 502);
+                assert!(well, "{method} {path}: {} {:#?}", answer.text(), daemon.log());
+            }
+            let before = stored(&daemon);
+            wait_until("it is saved", || stored(&daemon) > before);
+        }
+        assert_eq!((database_status(&daemon), database_error(&daemon)), ("healthy".to_string(), String::new()));
+        let faults: Vec<String> = daemon.log().into_iter().filter(|line| line.contains("Too many open")).collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+        daemon.stop();
+    }
+}

@@ -1,0 +1,407 @@
+//! The database is removed, renamed or replaced while the program runs. To it everything looks saved: the file goes on
+//! working, until a restart finds nothing.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::disk::*;
+use crate::common::*;
+use nix::mount::{MsFlags, mount};
+use rusqlite::Connection;
+use serde_json::Value;
+
+const FLAGS: [&str; 4] = ["--interval", "1", "--flush", "1"];
+
+/// A daemon with some history on disk, in a directory below the test's own.
+struct Case {
+    dir: Dir,
+    file: String,
+    daemon: Option<Daemon>,
+    /// What the kernel had counted before the first sample.
+    base: Counters,
+}
+
+fn start(file: &str) -> Daemon {
+    let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+    command.args(["--host", "127.0.0.1", "--port", "0", "--database", file]).args(FLAGS);
+    Daemon::spawn(command)
+}
+
+/// Traffic, booked and saved.
+fn pass(daemon: &Daemon, frames: usize) {
+    send("wan0", 1000, frames);
+    daemon.collect();
+    let before = stored(daemon);
+    wait_until("it is saved", || unsaved(daemon) == 0 || stored(daemon) > before);
+}
+
+impl Case {
+    /// Below `data`, which the caller may have mounted something on.
+    fn begin(dir: Dir) -> Case {
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let file = dir.join("data/net-pulse.db");
+        let daemon = start(&file);
+        daemon.ticks(1);
+        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        for frames in 1..4 {
+            pass(&daemon, frames);
+        }
+        Case { dir, file, daemon: Some(daemon), base }
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("it runs")
+    }
+
+    /// All of them on disk.
+    fn rows(&self) -> Vec<Value> {
+        let rows = self.daemon().export("wan0");
+        wait_until("they are saved", || unsaved(self.daemon()) == 0);
+        rows
+    }
+
+    /// No row that was there before is another one now.
+    fn still_has(&self, before: &[Value]) {
+        let after = self.daemon().export("wan0");
+        let other = before.iter().zip(&after).find(|(before, after)| before != after);
+        let log = self.daemon().log();
+        assert!(
+            other.is_none() && before.len() <= after.len(),
+            "{} of {}: {other:?} {log:#?}",
+            after.len(),
+            before.len()
+        );
+    }
+
+    /// The sentence about what was done, once it is there.
+    fn told(&self, words: &[&str]) -> String {
+        let mut found = None;
+        wait_until(&format!("{words:?} in {:#?}", self.daemon().log()), || {
+            let log = self.daemon().log();
+            found = log.into_iter().find(|line| words.iter().all(|word| line.contains(word)));
+            found.is_some()
+        });
+        found.expect("just seen")
+    }
+
+    /// Killed, so that nothing is put right at the end, and started again: every row from before is there, and every byte
+    /// was booked once.
+    fn restarted_with_all(&mut self) {
+        pass(self.daemon(), 5);
+        wait_until("all is well", || database_status(self.daemon()) == "healthy");
+        let before = self.rows();
+        self.daemon.take().expect("it runs").kill();
+        assert_eq!(judge(&self.file).0, "ok");
+        send("wan0", 1000, 7);
+        let daemon = self.daemon.insert(start(&self.file));
+        daemon.ticks(1);
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), self.base), "{:#?}", daemon.log());
+        assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
+        self.still_has(&before);
+    }
+
+    fn end(self) {
+        self.daemon.expect("it runs").stop();
+        assert_eq!(judge(&self.file).0, "ok");
+        ip("link del wan0");
+        let left: Vec<String> = names(&self.dir.join("data"));
+        assert!(left.iter().all(|name| !name.ends_with(".anew") && !name.ends_with("-journal")), "{left:?}");
+    }
+}
+
+fn names(at: &str) -> Vec<String> {
+    let names = fs::read_dir(at).expect("ours").flatten().map(|entry| entry.file_name());
+    names.map(|name| name.into_string().expect("plain")).collect()
+}
+
+fn remove(file: &str) {
+    fs::remove_file(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+}
+
+/// One after the other on one file system; `moved` is a place on it for what is renamed.
+fn every_way_of_losing_it(dir: Dir) {
+    let mut case = Case::begin(dir);
+    let file = case.file.clone();
+    let before = case.rows();
+
+    remove(&file);
+    case.told(&["error", &file, "was removed or renamed", "now in"]);
+    case.restarted_with_all();
+
+    ["", "-wal", ".guard"].iter().for_each(|part| remove(&format!("{file}{part}")));
+    case.told(&["error", &file, "was removed or renamed", "now in"]);
+    case.restarted_with_all();
+    // A second one is kept out by the guard that was made anew.
+    let mut second = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+    second.args(["--host", "127.0.0.1", "--port", "0", "--database", &file]);
+    assert_eq!(finish(second).code, Some(1));
+
+    remove(&format!("{file}-wal"));
+    case.told(&["error", &file, "has lost its log", "now in"]);
+    case.restarted_with_all();
+
+    let moved = case.dir.join("data/moved.db");
+    let held = stored(case.daemon());
+    fs::rename(&file, &moved).expect("the same file system");
+    case.told(&["error", &file, "was removed or renamed", "now in"]);
+    let (verdict, samples) = judge(&moved);
+    assert!(verdict == "ok" && samples >= held, "what was renamed has what it had: {verdict}, {samples} of {held}");
+    case.restarted_with_all();
+    remove(&moved);
+
+    case.still_has(&before);
+    let events = case.daemon().get("/api/events?kind=storage");
+    assert_eq!(events.as_array().expect("a list").len(), 4, "{events}");
+    case.end();
+}
+
+#[test]
+fn what_was_removed_or_renamed_is_written_anew() {
+    in_namespace(|| every_way_of_losing_it(Dir::new()));
+}
+
+#[test]
+fn what_was_removed_from_an_overlay_is_written_anew() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let [disk, data] = ["disk", "data"].map(|name| dir.join(name));
+        fs::create_dir(&data).expect("it is ours");
+        // A file system of its own: where /tmp is an overlay, it cannot be another one's upper layer.
+        let _disk = small_disk(&disk, 8 << 20);
+        for name in ["lower", "upper", "work"] {
+            fs::create_dir(format!("{disk}/{name}")).expect("it is ours");
+        }
+        // The file is below at first, and is copied up when it is written to.
+        let lower = format!("{disk}/lower/net-pulse.db");
+        start(&lower).stop();
+        fs::remove_file(format!("{lower}.guard")).expect("it is ours");
+        let layers = format!("lowerdir={disk}/lower,upperdir={disk}/upper,workdir={disk}/work");
+        let options = Some(layers.as_str());
+        if let Err(error) = mount(Some("none"), data.as_str(), Some("overlay"), MsFlags::empty(), options) {
+            return skip(&format!("no overlay: {error}"));
+        }
+        let _overlay = Mounted::at(&data);
+        every_way_of_losing_it(dir);
+    });
+}
+
+#[test]
+fn what_was_removed_from_a_bind_mount_is_written_anew() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let [real, data] = ["real", "data"].map(|name| dir.join(name));
+        [&real, &data].iter().for_each(|name| fs::create_dir(name).expect("it is ours"));
+        mount(Some(real.as_str()), data.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("root may");
+        let _bind = Mounted::at(&data);
+        every_way_of_losing_it(dir);
+    });
+}
+
+#[test]
+fn a_directory_that_was_removed_or_renamed_is_made_anew() {
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let data = case.dir.join("data");
+        fs::remove_dir_all(&data).expect("it is ours");
+        case.told(&["error", "was removed or renamed", "now in"]);
+        case.restarted_with_all();
+        fs::rename(&data, case.dir.join("elsewhere")).expect("it is ours");
+        case.told(&["error", "was removed or renamed", "now in"]);
+        case.restarted_with_all();
+        assert_eq!(judge(&case.dir.join("elsewhere/net-pulse.db")).0, "ok");
+        case.end();
+    });
+}
+
+/// A mistake that is easily made: a backup is put in place without stopping the program. Nothing of either is lost.
+#[test]
+fn what_somebody_has_put_in_its_place_is_not_touched() {
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let (file, backup) = (case.file.clone(), case.dir.join("backup.db"));
+        let of_backup = case.rows();
+        let answer = case.daemon().request("POST", "/api/backup", None);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        fs::write(&backup, &answer.body).expect("there is room");
+        pass(case.daemon(), 4);
+        fs::rename(&backup, &file).expect("the same file system");
+
+        let said = case.told(&["error", &file, "was replaced by another file", "now in"]);
+        let aside = names(&case.dir.join("data")).into_iter().find(|name| name.contains(".replaced-"));
+        let aside = case.dir.join(&format!("data/{}", aside.expect("a file of that name").trim_end_matches("-wal")));
+        assert!(said.contains(&aside), "{said}");
+        pass(case.daemon(), 5);
+        assert_eq!(unsaved(case.daemon()), 0);
+        assert_eq!(database_status(case.daemon()), "degraded");
+        let error = database_error(case.daemon());
+        assert!(error.contains(&aside) && error.contains("restart net-pulse"), "{error}");
+        // And so is a copy that is asked for now.
+        let copy = case.daemon().request("POST", "/api/backup", None);
+        assert_eq!(copy.status, 200, "{}", copy.text());
+        let before = case.rows();
+        case.daemon().ticks(1);
+        case.daemon.take().expect("it runs").kill();
+        assert_eq!(fs::read(&file).expect("it is there"), answer.body, "to the bit");
+
+        // The restart takes what was put there, and books what its counters say has passed since.
+        let daemon = case.daemon.insert(start(&file));
+        daemon.ticks(1);
+        daemon.collect();
+        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), case.base));
+        assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
+        case.still_has(&of_backup);
+        case.daemon.take().expect("it runs").stop();
+        // Everything that was counted in between is in the other.
+        case.daemon = Some(start(&aside));
+        case.still_has(&before);
+        case.end();
+    });
+}
+
+/// `cp` in place of `mv`: the file is the same, and what it had is gone. What it has now stays as it is.
+#[test]
+fn what_somebody_has_copied_over_it_is_not_touched() {
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let file = case.file.clone();
+        let of_backup = case.rows();
+        let answer = case.daemon().request("POST", "/api/backup", None);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        for end in ["kill", "stop"] {
+            pass(case.daemon(), 4);
+            fs::write(&file, &answer.body).expect("there is room");
+            case.told(&["error", &file, "was overwritten", "aside as", ".foreign-"]);
+            wait_until("it is told", || database_status(case.daemon()) == "degraded");
+            let error = database_error(case.daemon());
+            assert!(error.contains("was overwritten") && error.contains("restart net-pulse"), "{error}");
+            send("wan0", 1000, 2);
+            case.daemon().collect();
+            assert!(case.daemon().get("/api/traffic/latest").is_array(), "answered from memory");
+            let refused = case.daemon().request("POST", "/api/backup", None).status;
+            assert!(refused >= 500, "{refused}");
+            let daemon = case.daemon.take().expect("it runs");
+            if end == "kill" {
+                daemon.kill()
+            } else {
+                drop(daemon.stop())
+            }
+            assert_eq!(fs::read(&file).expect("it is there"), answer.body, "to the bit, after a {end}");
+            let daemon = case.daemon.insert(start(&file));
+            daemon.ticks(1);
+            daemon.collect();
+            assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), case.base), "{:#?}", daemon.log());
+            case.still_has(&of_backup);
+            let asides = names(&case.dir.join("data")).into_iter().filter(|name| name.contains(".foreign-"));
+            asides.for_each(|name| remove(&case.dir.join(&format!("data/{name}"))));
+        }
+        case.end();
+    });
+}
+
+/// Nor is what is no database at all.
+#[test]
+fn a_strange_file_in_its_place_is_not_touched() {
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let file = case.file.clone();
+        fs::remove_file(&file).expect("it is ours");
+        fs::write(&file, "Dear Ada,\n").expect("it is ours");
+        case.told(&["error", &file, "now in"]);
+        pass(case.daemon(), 4);
+        case.daemon.take().expect("it runs").stop();
+        assert_eq!(fs::read(&file).expect("it is there"), b"Dear Ada,\n");
+        remove(&file);
+        let data = case.dir.join("data");
+        let aside = names(&data).into_iter().find(|name| name.contains(".replaced-")).expect("a file of that name");
+        assert!(!aside.ends_with("-wal"), "closed as it should be: {:?}", names(&data));
+        // Put back by hand, it is the history again.
+        fs::rename(format!("{data}/{aside}"), &file).expect("it is ours");
+        case.daemon = Some(start(&file));
+        case.daemon().ticks(1);
+        case.restarted_with_all();
+        case.end();
+    });
+}
+
+/// There is no room for the history a second time: that is told, and tried again.
+#[test]
+fn a_full_disk_delays_it_and_loses_nothing() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let _disk = small_disk(&dir.join("data"), 4 << 20);
+        let mut case = Case::begin(dir);
+        let filling = case.dir.join("data/filling");
+        fill(&filling);
+        remove(&case.file);
+        fill(&case.dir.join("data/more"));
+        wait_until("it is told", || database_status(case.daemon()) == "degraded");
+        let error = database_error(case.daemon());
+        assert!(error.contains("was removed or renamed") && error.contains("full"), "{error}");
+        assert!(!Path::new(&case.file).exists());
+        send("wan0", 1000, 6);
+        case.daemon().ticks(2);
+        remove(&filling);
+        case.told(&["error", "now in", &case.file]);
+        case.restarted_with_all();
+        case.end();
+    });
+}
+
+/// Readers and copies never open what another has put there, whatever the moment: a log of ours would be played into it.
+#[test]
+fn a_copy_is_never_of_the_wrong_file() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let file = dir.join("data/net-pulse.db");
+        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &file, "--interval", "1"]);
+        // No save comes in between, but the one that a backup asks for.
+        let daemon = {
+            command.args(["--flush", "3600"]);
+            Daemon::spawn(command)
+        };
+        daemon.ticks(1);
+        let other = dir.join("other.db");
+        Connection::open(&other).and_then(|conn| conn.execute_batch("CREATE TABLE a (b)")).expect("a database");
+        let bytes = fs::read(&other).expect("it is there");
+        fs::rename(&other, &file).expect("the same file system");
+        let copy = daemon.request("POST", "/api/backup", None);
+        assert_eq!(copy.status, 200, "{}", copy.text());
+        assert!(copy.body.windows(9).any(|word| word == b"interface") && copy.body.len() > bytes.len());
+        assert_eq!(fs::read(&file).expect("it is there"), bytes);
+        daemon.stop();
+        assert_eq!(fs::read(&file).expect("it is there"), bytes);
+    });
+}
+
+/// It is noticed with the last save, and then the end waits for it as for any other.
+#[test]
+fn what_is_removed_before_the_end_is_written_anew_at_the_end() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let (before, base, file) = (case.rows(), case.base, case.file.clone());
+        case.daemon.take().expect("it runs").stop();
+        let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &file, "--interval", "1", "--flush", "3600"]);
+        let daemon = Daemon::spawn(command);
+        daemon.ticks(1);
+        // The new file and its directory take a second together.
+        let fault = Fault::of(&daemon, "fsync", "delay_enter=500000:when=1..2");
+        fs::remove_file(&file).expect("it is ours");
+        send("wan0", 1000, 9);
+        let log = daemon.stop();
+        drop(fault);
+        assert!(log.iter().any(|line| line.contains("was removed or renamed")), "{log:#?}");
+        assert!(!log.iter().any(|line| line.contains("unsaved")), "{log:#?}");
+        case.daemon = Some(start(&file));
+        case.still_has(&before);
+        case.daemon().collect();
+        assert_eq!(case.daemon().booked("wan0"), minus(kernel("wan0"), base));
+        case.end();
+    });
+}

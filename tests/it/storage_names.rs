@@ -1,0 +1,170 @@
+//! Where the database and what lies beside it may be, and what may already be there under these names.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::disk::*;
+use crate::common::*;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+fn command(database: &str) -> Command {
+    let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+    command.args(["--host", "127.0.0.1", "--port", "0", "--database", database, "--interval", "1", "--flush", "1"]);
+    command
+}
+
+fn works(daemon: &Daemon) {
+    let before = stored(daemon);
+    wait_until("it is saved", || stored(daemon) > before);
+    assert_eq!((database_status(daemon), database_error(daemon)), ("healthy".to_string(), String::new()));
+}
+
+#[test]
+fn behind_a_link_that_leads_to_nothing_yet_the_database_is_made() {
+    let dir = Dir::new();
+    let at = |name: &str| dir.join(name);
+    symlink("far/relative-target.db", at("relative.db")).expect("it is ours");
+    symlink(at("absolute-target.db"), at("absolute.db")).expect("it is ours");
+    symlink(at("second.db"), at("first.db")).expect("it is ours");
+    symlink("far/chain-target.db", at("second.db")).expect("it is ours");
+    symlink("not/yet", at("directory")).expect("it is ours");
+    for (link, target) in [
+        ("relative.db", "far/relative-target.db"),
+        ("absolute.db", "absolute-target.db"),
+        ("first.db", "far/chain-target.db"),
+        ("directory/net-pulse.db", "not/yet/net-pulse.db"),
+    ] {
+        for start in ["first", "second"] {
+            let daemon = Daemon::spawn(command(&at(link)));
+            works(&daemon);
+            assert!(fs::symlink_metadata(at(target)).is_ok_and(|found| found.is_file()), "{start} at {link}");
+            assert!(Path::new(&at(&format!("{target}.guard"))).exists(), "the guard stands beside the file");
+            assert!(!Path::new(&at(&format!("{link}.guard"))).exists() || link.starts_with("directory"));
+            let second = finish(command(&at(target)));
+            assert_eq!(second.code, Some(1), "{link}: {}", second.err);
+            daemon.stop();
+        }
+        assert_eq!(judge(&at(target)).0, "ok");
+    }
+
+    symlink("b.db", at("a.db")).expect("it is ours");
+    symlink("a.db", at("b.db")).expect("it is ours");
+    let daemon = Daemon::spawn(command(&at("a.db")));
+    wait_until("it is told", || database_status(&daemon) == "degraded");
+    let error = database_error(&daemon);
+    assert!(error.contains(&at("a.db")) && error.contains("symbolic links"), "{error}");
+    // Put right, it is used.
+    fs::remove_file(at("a.db")).expect("it is ours");
+    signal(daemon.pid(), Signal::SIGHUP);
+    works(&daemon);
+    daemon.stop();
+    assert_eq!(judge(&at("a.db")).0, "ok");
+}
+
+/// Something else under the guard's name is named, is left alone, and nothing is written through it.
+#[test]
+fn what_is_no_guard_is_called_what_it_is() {
+    let dir = Dir::new();
+    let (file, guard, aim) = (dir.join("net-pulse.db"), dir.join("net-pulse.db.guard"), dir.join("aim"));
+    type Make<'a> = (&'a str, &'a dyn Fn());
+    let makes: [Make; 5] = [
+        ("is a directory", &|| fs::create_dir(&guard).expect("it is ours")),
+        ("is a FIFO", &|| mkfifo(guard.as_str(), Mode::S_IRUSR | Mode::S_IWUSR).expect("it is ours")),
+        ("is a symbolic link", &|| symlink(&aim, &guard).expect("it is ours")),
+        ("is a socket", &|| drop(std::os::unix::net::UnixListener::bind(&guard).expect("it is ours"))),
+        // To a file that is there: nothing may be written into it.
+        ("is a symbolic link", &|| {
+            fs::write(&aim, "somebody else's").expect("it is ours");
+            symlink(&aim, &guard).expect("it is ours");
+        }),
+    ];
+    for (words, make) in makes {
+        make();
+        let daemon = Daemon::spawn(command(&file));
+        wait_until("it is told", || database_status(&daemon) == "degraded");
+        let error = database_error(&daemon);
+        assert!(error.contains(&guard) && error.contains(words) && error.contains("remove it"), "{error}");
+        assert!(!Path::new(&file).exists());
+        assert_eq!(fs::read(&aim).unwrap_or_default().len(), if Path::new(&aim).exists() { 15 } else { 0 });
+        let again = fs::symlink_metadata(&guard).expect("it is left alone");
+        if again.is_dir() { fs::remove_dir(&guard) } else { fs::remove_file(&guard) }.expect("it is ours");
+        signal(daemon.pid(), Signal::SIGHUP);
+        works(&daemon);
+        daemon.stop();
+        [&file, &guard].iter().for_each(|name| fs::remove_file(name).expect("it is ours"));
+    }
+}
+
+#[test]
+fn what_is_in_the_way_of_a_copy_is_called_what_it_is() {
+    let dir = Dir::new();
+    let (file, backup, anew) =
+        (dir.join("net-pulse.db"), dir.join("net-pulse.db.backup"), dir.join("net-pulse.db.anew"));
+    for name in [&backup, &anew] {
+        fs::create_dir(name).expect("it is ours");
+        fs::write(format!("{name}/inside"), "untouched").expect("it is ours");
+    }
+    let daemon = Daemon::spawn(command(&file));
+    works(&daemon);
+    let answer = daemon.request("POST", "/api/backup", None);
+    assert!((500..600).contains(&answer.status), "{}", answer.status);
+    assert!(answer.text().contains(&format!("{backup} is a directory")), "{}", answer.text());
+    fs::remove_file(&file).expect("it is ours");
+    wait_until("it is told", || database_error(&daemon).contains(&format!("{anew} is a directory")));
+    fs::remove_dir_all(&anew).expect("it is ours");
+    signal(daemon.pid(), Signal::SIGHUP);
+    works(&daemon);
+    fs::remove_dir_all(&backup).expect("it is ours");
+    assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
+    daemon.stop();
+    assert_eq!(judge(&file).0, "ok");
+}
+
+#[test]
+fn what_is_no_text_is_refused() {
+    let dir = Dir::new();
+    let odd = OsString::from_vec([dir.path().as_os_str().as_encoded_bytes(), b"/\xff\xfe.db"].concat());
+    let refuses = |mut command: Command, words: &str| {
+        let ended = finish({
+            command.args(["--host", "127.0.0.1", "--port", "0"]);
+            command
+        });
+        assert_eq!(ended.code, Some(2), "{}", ended.err);
+        assert!(ended.err.contains(words) && !ended.err.contains("panicked"), "{words}: {}", ended.err);
+        assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
+    };
+    let new = || net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
+    for argument in ["--database", "--timezone", "--interface"] {
+        let mut command = new();
+        command.arg(argument).arg(&odd);
+        refuses(command, "argument 2 is not UTF-8");
+    }
+    for name in ["NETPULSE_DATABASE", "NETPULSE_PORT", "NETPULSE_UNITS", "HOME", "XDG_STATE_HOME"] {
+        let mut command = new();
+        command.env(name, &odd);
+        refuses(command, &format!("{name} is not UTF-8"));
+    }
+    fs::create_dir(&odd).expect("any name will do");
+    let mut command = new();
+    command.current_dir(&odd).args(["--database", "net-pulse.db"]);
+    refuses(command, "the current directory is not UTF-8");
+    // Of other programs' variables nothing is asked.
+    let mut command = new();
+    command.env("LESS", &odd).arg("--version");
+    assert_eq!(finish(command).code, Some(0));
+    assert_eq!(fs::read_dir(&odd).expect("it is there").count(), 0);
+    // The way there may be text, and what it leads to none.
+    let link = dir.join("link.db");
+    let target = OsString::from_vec([odd.as_encoded_bytes(), b"/net-pulse.db"].concat());
+    symlink(&target, &link).expect("it is ours");
+    let daemon = Daemon::spawn(self::command(&link));
+    wait_until("it is told", || database_error(&daemon).contains("no name in UTF-8"));
+    daemon.stop();
+    assert_eq!(fs::read_dir(&odd).expect("it is there").count(), 0);
+}
