@@ -95,7 +95,7 @@ impl Baseline {
 /// `zero`: the reading before this one was zero throughout, and was held back.
 fn compare(before: &Counters, after: &Counters, between: &Between, zero: bool) -> Change {
     let mut fell: [bool; 8] = std::array::from_fn(|at| after.0[at] < before.0[at]);
-    let mut delta = Counters(std::array::from_fn(|at| after.0[at].saturating_sub(before.0[at])));
+    let mut delta = after.since(before);
     if !fell.contains(&true) {
         return carried(delta, between).map_or(Change::Plain(delta), Change::Implausible);
     }

@@ -157,6 +157,8 @@ pub struct Saving {
     pub succeeded_mono_ms: Option<u64>,
     /// Monotonic: since when a save has been under way.
     pub saving_since_mono_ms: Option<u64>,
+    /// Monotonic: when a thread that was too late to save was called.
+    pub called_mono_ms: Option<u64>,
     /// How much of a trouble that has not ended was told to the log and the events.
     pub told: Told,
     pub failures: u64,
@@ -189,8 +191,10 @@ const MISSED_SAVES: u64 = 3;
 const LONGEST_SAVE_S: u64 = 300;
 /// On a worn card a save takes seconds, and that is no trouble.
 const SHORTEST_SILENCE_S: u64 = 10;
-/// The thread that saves looks up once a minute, and later still when the machine was asleep.
+/// The thread that saves looks up once a minute; when the machine or the process was asleep it is late without a fault, and
+/// is called before anything is told of it.
 const LATE_S: u64 = 120;
+const CALLED_S: u64 = 10;
 
 impl Saving {
     /// What is wrong with it, for as long as it lasts.
@@ -210,6 +214,13 @@ impl Saving {
         }
     }
 
+    /// No save is under way, and one should have been.
+    fn is_late(&self, mono_ms: u64, flush_s: u32) -> bool {
+        let silence = |at: u64| mono_ms.saturating_sub(at) / 1000;
+        let missed = MISSED_SAVES * u64::from(flush_s) + LATE_S;
+        self.saving_since_mono_ms.is_none() && self.succeeded_mono_ms.is_some_and(|at| silence(at) >= missed)
+    }
+
     /// For how long nothing was saved, where that is too long.
     fn silence_s(&self, mono_ms: u64, flush_s: u32) -> Option<u64> {
         let since = |at: u64| mono_ms.saturating_sub(at) / 1000;
@@ -218,7 +229,7 @@ impl Saving {
         let too_long = match self.saving_since_mono_ms.map(since) {
             // A save that has just begun may be done at once, however late it is.
             Some(lasts) => lasts >= LONGEST_SAVE_S || silence >= missed && lasts >= SHORTEST_SILENCE_S / 2,
-            None => silence >= missed + LATE_S,
+            None => self.is_late(mono_ms, flush_s) && self.called_mono_ms.is_some_and(|at| since(at) >= CALLED_S),
         };
         too_long.then_some(silence)
     }
@@ -474,7 +485,11 @@ impl State {
 
     /// A save that hangs tells nothing of itself. To be called now and then: the sentence for the log, once for each
     /// trouble; the event is made of it here.
-    pub fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
+    fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
+        if self.saving.is_late(mono_ms, self.tuning.flush_s) && self.saving.called_mono_ms.is_none() {
+            self.saving.called_mono_ms = Some(mono_ms);
+            self.save_now = true;
+        }
         let trouble = self.saving.trouble(mono_ms, self.tuning.flush_s)?;
         let stage = match self.saving.error {
             _ if self.saving.compacted => Told::Full,
@@ -559,6 +574,7 @@ pub struct Live {
     /// The writer has something to do before its time.
     work: Condvar,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    wake_watch: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Live {
@@ -602,12 +618,18 @@ impl Live {
             done: Condvar::new(),
             work: Condvar::new(),
             wake: OnceLock::new(),
+            wake_watch: OnceLock::new(),
         }
     }
 
     /// How to interrupt the sampler's sleep; set once, while wiring.
     pub fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.wake.set(Box::new(wake));
+    }
+
+    /// How to have `watch_saving` called anew; set once, while wiring.
+    pub fn set_wake_watch(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wake_watch.set(Box::new(wake));
     }
 
     /// A panic elsewhere while the lock was held leaves plain numbers behind, at worst one tick old: going on is better
@@ -625,6 +647,18 @@ impl Live {
         if let Some(wake) = self.wake.get() {
             wake();
         }
+    }
+
+    /// What there is to tell the log of saving.
+    pub fn watch_saving(&self, mono_ms: u64) -> Option<String> {
+        let mut state = self.lock();
+        let told = state.watch_saving(mono_ms);
+        let called = state.saving.called_mono_ms == Some(mono_ms);
+        drop(state);
+        if called {
+            self.wake_writer();
+        }
+        told
     }
 
     pub fn wake_writer(&self) {
@@ -670,7 +704,11 @@ impl Live {
                 // No reason to write.
                 return Ok(true);
             }
+            let flush_s = state.tuning.flush_s;
             state.change(changes)?;
+            if state.tuning.flush_s != flush_s {
+                self.wake_watch.get().into_iter().for_each(|wake| wake());
+            }
             if let Some(zone) = zone {
                 state.zone = Arc::new(zone);
             }
@@ -719,9 +757,11 @@ impl Live {
         self.done.notify_all();
     }
 
-    /// Whether all that a ticket stands for is on disk, waiting for it a while.
+    /// Whether all that a ticket stands for is on disk, waiting for it a while; not for a save that hangs.
     pub fn saved(&self, ticket: u64, patience: Duration) -> bool {
+        let told = self.lock().saving.told;
         self.wake_writer();
+        let patience = if told > Told::Nothing { Duration::ZERO } else { patience };
         self.wait(patience, |state| (state.settings_saved >= ticket).then_some(())).is_some()
     }
 
@@ -808,7 +848,8 @@ mod tests {
             let now_ms = 100_000_000;
             let ago = |seconds: u64| now_ms - seconds * 1000;
             let (succeeded_mono_ms, saving_since_mono_ms) = (Some(ago(success)), save.map(ago));
-            let saving = Saving { succeeded_mono_ms, saving_since_mono_ms, ..Saving::default() };
+            let called_mono_ms = Some(ago(10));
+            let saving = Saving { succeeded_mono_ms, saving_since_mono_ms, called_mono_ms, ..Saving::default() };
             assert_eq!(saving.silence_s(now_ms, flush_s), expect, "{flush_s} {success} {save:?}");
             assert_eq!(saving.trouble(now_ms, flush_s).is_some(), expect.is_some());
         };
@@ -827,6 +868,19 @@ mod tests {
         check(300, 1019, None, None);
         check(300, 1020, None, Some(1020));
         assert_eq!(Saving::default().trouble(u64::MAX, 1), None, "not begun");
+    }
+
+    /// After a sleep of the machine the thread that saves may look up a minute later.
+    #[test]
+    fn a_thread_that_is_late_is_called_before_it_is_blamed() {
+        let live = live();
+        let mut state = live.lock();
+        state.saving.succeeded_mono_ms = Some(0);
+        state.save_now = false;
+        assert_eq!((state.watch_saving(1_019_000), state.save_now), (None, false));
+        assert_eq!((state.watch_saving(50_000_000), state.save_now), (None, true));
+        assert_eq!(state.saving.trouble(50_009_000, 300), None);
+        assert!(state.watch_saving(50_010_000).unwrap().contains("the thread that saves does not run"));
     }
 
     #[test]

@@ -27,7 +27,11 @@ fn main() -> ExitCode {
         },
         Command::Health(typed) => commands::check::run(&typed).map_or_else(|error| fail(&error), |line| say(&line)),
         Command::Run(typed) => {
-            let ended = app::run(&typed, || std::process::exit(0));
+            let leave = || {
+                log::finish();
+                std::process::exit(0)
+            };
+            let ended = app::run(&typed, leave);
             let code = ended.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
             log::finish();
             code

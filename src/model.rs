@@ -30,6 +30,11 @@ impl Counters {
         self.0[TX_BYTES]
     }
 
+    /// What came since an earlier reading.
+    pub fn since(&self, before: &Counters) -> Counters {
+        Counters(std::array::from_fn(|at| self.0[at].saturating_sub(before.0[at])))
+    }
+
     /// Sums are kept for years: they stop at the top rather than start again from zero.
     pub fn add(&mut self, other: &Counters) {
         for (sum, value) in self.0.iter_mut().zip(other.0) {
@@ -243,13 +248,6 @@ impl Batch {
             (start, tick.end) = (tick.end, samples.len());
         }
         self.samples = samples;
-    }
-
-    /// The ticks behind this one.
-    pub fn after(&self, seq: u64) -> Batch {
-        let mut rest = self.clone();
-        rest.drop_front(self.ticks.partition_point(|tick| tick.seq <= seq));
-        rest
     }
 
     pub fn clear(&mut self) {

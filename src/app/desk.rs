@@ -34,6 +34,8 @@ pub enum Word {
     /// The token beside the database, and whether it is new; `None` where there is none yet.
     Token(Result<Option<(Token, bool)>>),
     Database(Result<Past>),
+    /// Something changed for what the main thread watches over.
+    Watch,
 }
 
 pub struct Desk {
@@ -71,7 +73,7 @@ impl Desk {
         match word {
             Word::Database(outcome) => return Some(outcome),
             Word::Token(Ok(Some((token, new)))) => (self.token, self.new_token) = (Some(token), new),
-            Word::Token(Ok(None)) => {}
+            Word::Token(Ok(None)) | Word::Watch => {}
             Word::Token(Err(error)) => {
                 log::warn!("no access token: {error}; until then nothing can be changed from other machines")
             }

@@ -8,7 +8,7 @@ mod zone;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,6 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::disk::GLANCE;
 use crate::http::{self, Context, Disk};
 use crate::live::{Database, Live, State};
 use crate::sampler::{Reopen, Sampler};
@@ -37,6 +36,8 @@ const LAST_SAVE: Duration = Duration::from_secs(2);
 const LAST_MOMENT: Duration = Duration::from_millis(2200);
 /// What is saved then all the same has so long for it.
 const LAST_RESORT: Duration = Duration::from_millis(500);
+/// Of which closing what is read from may take so much.
+const CLOSING: Duration = Duration::from_millis(250);
 /// A save that hangs is looked for so often.
 const WATCH_S: (u32, u32) = (5, 60);
 
@@ -53,6 +54,12 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     // And before the first thread: every thread inherits the mask, and only this one takes signals.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
+    let told = Mailbox::default();
+    let begun: Arc<OnceLock<Arc<Live>>> = Arc::default();
+    spawn("signals", {
+        let (tell, begun) = (told.clone(), begun.clone());
+        move || desk::hear_signals(&signals, &tell, LAST_MOMENT, || give_up(&begun, leave))
+    })?;
     let inherited = open_descriptors();
     enough_descriptors(inherited, LISTENERS)?;
 
@@ -66,7 +73,6 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         let what = "the current directory is not UTF-8; start elsewhere, or give a whole path with --database";
         return Err(Error::usage(what));
     }
-    let told = Mailbox::default();
 
     let choice = choice(config.text("source"));
     let (mut source, note) = source::open(choice)?;
@@ -91,20 +97,10 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let wake = Wake::new()?;
     let waker = wake.clone();
     live.set_wake(move || waker.call());
+    let watch = told.clone();
+    live.set_wake_watch(move || watch.put(Word::Watch));
+    let _ = begun.set(live.clone());
 
-    spawn("signals", {
-        let (live, clock, tell) = (live.clone(), clock.clone(), told.clone());
-        let give_up = move || {
-            live.try_lock().into_iter().for_each(|mut state| state.save_now = true);
-            live.wake_writer();
-            std::thread::sleep(LAST_RESORT);
-            if let Some(state) = live.try_lock() {
-                tell_what_is_left(&state, clock.now().mono_ms, false);
-            }
-            leave();
-        };
-        move || desk::hear_signals(&signals, &tell, LAST_MOMENT, give_up)
-    })?;
     let attempt = desk::attempt(database.clone(), max_size, told.clone());
     let writing = spawn("writer", {
         let (live, clock, told) = (live.clone(), clock.clone(), told.clone());
@@ -180,8 +176,8 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     };
     let mut watch = Watch::default();
     while !desk.ending {
-        let (now_ms, flush_s) = (clock.now().mono_ms, live.lock().tuning.flush_s);
-        let trouble = live.lock().watch_saving(now_ms);
+        let trouble = live.watch_saving(clock.now().mono_ms);
+        let flush_s = live.lock().tuning.flush_s;
         trouble.iter().for_each(|trouble| log::error!("{trouble}"));
         let patience = Duration::from_secs(flush_s.clamp(WATCH_S.0, WATCH_S.1).into());
         let patience = patience.min(watch.look(&context, &serving, Instant::now()));
@@ -198,7 +194,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     live.wake_writer();
     serving.stop();
     // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
-    context.disk.set_reader(None, GLANCE);
+    context.disk.set_reader(None, CLOSING);
     let mut ends = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
             if let Some(word) = desk.told.take(Duration::from_millis(5)) {
@@ -234,6 +230,19 @@ fn open_descriptors() -> usize {
     // One of them is the directory's own.
     let listed = std::fs::read_dir("/proc/self/fd").or_else(|_| std::fs::read_dir("/dev/fd"));
     listed.map_or(STANDARD_STREAMS, |listed| listed.count().saturating_sub(1))
+}
+
+/// The main thread waits for something that hangs: what the others can still save is saved, and it ends.
+fn give_up(begun: &OnceLock<Arc<Live>>, leave: fn()) {
+    if let Some(live) = begun.get() {
+        live.try_lock().into_iter().for_each(|mut state| state.save_now = true);
+        live.wake_writer();
+        std::thread::sleep(LAST_RESORT);
+        if let Some(state) = live.try_lock() {
+            tell_what_is_left(&state, SystemClock.now().mono_ms, false);
+        }
+    }
+    leave();
 }
 
 /// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,27 +14,33 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Reader;
 use crate::thread::{Mailbox, spawn};
 
-/// For what cannot be answered without the history. Who waits at the front door meanwhile has more of it.
+/// For what cannot be answered without the history. What waits at the front door meanwhile has more of it.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 /// For what memory can answer nearly as well.
-pub const GLANCE: Duration = Duration::from_millis(250);
+const GLANCE: Duration = Duration::from_millis(250);
+/// So many of these are kept for a disk that is slow.
+const GLANCES: usize = 8;
+/// A disk that has been silent for so long is told of.
+const SILENCE: Duration = Duration::from_secs(5);
 /// SQLite needs most of it.
 const STACK: usize = 256 * 1024;
 
 type Question = Box<dyn FnOnce(Option<&mut Reader>) + Send>;
 
 enum Task {
-    Answer(Question),
+    /// Not asked any more once it is not awaited.
+    Ask {
+        question: Question,
+        awaited: Arc<AtomicBool>,
+    },
+    Glance(Question),
     /// The old connection is closed, which may take long.
     Replace(Option<Reader>),
     End,
 }
 
-pub struct Disk {
-    /// There is a history to be read.
-    present: Mutex<bool>,
-    desk: Arc<Desk>,
-}
+#[derive(Default)]
+pub struct Disk(Arc<Desk>);
 
 /// Where questions are left for the thread.
 #[derive(Default)]
@@ -45,10 +52,14 @@ struct Desk {
 #[derive(Default)]
 struct State {
     tasks: VecDeque<Task>,
-    /// Since when it has been at work on the present task.
-    since: Option<Instant>,
     /// It is started by the first task.
     started: bool,
+    /// There is a history to be read.
+    present: bool,
+    /// Since when it has been at work on the present task.
+    since: Option<Instant>,
+    /// The latest request that waited for the history had to go without.
+    late: bool,
 }
 
 impl Desk {
@@ -59,116 +70,152 @@ impl Desk {
     fn run(&self) {
         let mut reader = None;
         loop {
-            let task = {
-                let waited = self.came.wait_while(self.state(), |state| state.tasks.is_empty());
-                let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-                state.since = Some(Instant::now());
-                state.tasks.pop_front()
-            };
+            let waited = self.came.wait_while(self.state(), |state| state.tasks.is_empty());
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.since = Some(Instant::now());
+            let task = state.tasks.pop_front();
+            drop(state);
             match task {
-                Some(Task::Answer(question)) => question(reader.as_mut()),
+                Some(Task::Ask { question, awaited }) if awaited.load(Ordering::Relaxed) => question(reader.as_mut()),
+                Some(Task::Glance(question)) => question(reader.as_mut()),
                 Some(Task::Replace(other)) => reader = other,
                 Some(Task::End) => return,
-                None => {}
+                Some(Task::Ask { .. }) | None => {}
             }
             self.state().since = None;
         }
     }
 }
 
+impl State {
+    fn silence(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn put(&mut self, task: Task, desk: &Arc<Desk>) -> Result<()> {
+        if !self.started {
+            let desk = desk.clone();
+            spawn("reader", STACK, Box::new(move || desk.run()))?;
+            self.started = true;
+        }
+        // Behind a connection that was replaced, for who asks then is to be answered from the new one.
+        let replaced = |task: &Task| matches!(task, Task::Replace(_));
+        match task {
+            Task::Glance(_) => {
+                self.tasks.insert(self.tasks.iter().rposition(replaced).map_or(0, |last| last + 1), task)
+            }
+            _ => self.tasks.push_back(task),
+        }
+        desk.came.notify_one();
+        Ok(())
+    }
+}
+
 impl Disk {
     /// `None` while there is no database that can be read.
     pub fn new(reader: Option<Reader>) -> Disk {
-        let disk = Disk { present: Mutex::new(false), desk: Arc::default() };
-        if reader.is_some() {
-            disk.set_reader(reader, Duration::ZERO);
-        }
+        let disk = Disk::default();
+        disk.set_reader(reader, Duration::ZERO);
         disk
     }
 
     /// From now on the history is read from here; `false` where the old one was not closed within `patience`.
     pub fn set_reader(&self, reader: Option<Reader>, patience: Duration) -> bool {
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = reader.is_some();
-        if reader.is_none() && !self.desk.state().started {
-            return true;
+        {
+            let mut state = self.0.state();
+            state.present = reader.is_some();
+            if reader.is_none() && !state.started {
+                return true;
+            }
+            if state.put(Task::Replace(reader), &self.0).is_err() {
+                return false;
+            }
         }
-        self.put(Task::Replace(reader), false).is_ok() && self.ask(patience, |_| ()).is_ok()
+        self.ask(Instant::now() + patience, |_| ()).is_ok()
     }
 
-    pub fn has_reader(&self) -> bool {
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why the history cannot be read now.
+    pub fn trouble(&self) -> Option<String> {
+        let state = self.0.state();
+        let silence = state.silence();
+        match state.present {
+            false => Some("the database cannot be read: answering from memory".to_string()),
+            true if silence >= SILENCE => Some(format!("the history cannot be read: {}", silent(silence))),
+            true if state.late => Some("the history cannot be read: the disk is too slow".to_string()),
+            true => None,
+        }
     }
 
-    /// How long the present question has been waiting for the disk.
-    pub fn silence(&self) -> Duration {
-        self.desk.state().since.map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    /// What the thread found. Whether or not that came within `patience`, it is found: `question` can leave it somewhere.
-    /// A disk that has been silent for longer than `patience` is not asked.
+    /// What the thread finds by then. A disk that has not answered anybody for long is not asked.
     pub fn ask<T: Send + 'static>(
         &self,
-        patience: Duration,
+        deadline: Instant,
         question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
     ) -> Result<T> {
-        let silence = self.silence();
-        if silence > patience {
-            return Err(silent(silence));
-        }
-        let answer: Mailbox<thread::Result<T>> = Mailbox::default();
-        let found = answer.clone();
-        let question: Question = Box::new(move |reader| found.put(catch_unwind(AssertUnwindSafe(|| question(reader)))));
-        self.put(Task::Answer(question), patience <= GLANCE)?;
-        match answer.take(patience) {
-            Some(Ok(answer)) => Ok(answer),
-            // It is this request's fault, and is told of where it ends.
-            Some(Err(panic)) => resume_unwind(panic),
-            None => Err(silent(self.silence().max(patience))),
-        }
+        let awaited = Arc::new(AtomicBool::new(true));
+        let task = |question| Task::Ask { question, awaited: awaited.clone() };
+        let answer = self.put(PATIENCE, usize::MAX, question, task)?;
+        let answer = answer.take(deadline.saturating_duration_since(Instant::now()));
+        awaited.store(false, Ordering::Relaxed);
+        self.0.state().late = answer.is_none();
+        answer.map_or_else(|| Err(silent(self.0.state().silence().max(PATIENCE))), take)
     }
 
-    /// The same of the history, wherever that is by now; `None` where there is none. Two things can fail: the disk does not
-    /// answer in time, or not well.
-    pub fn read<T: Send + 'static>(
+    /// The same at once, or not at all. The question is asked in any case, so that it can leave its answer for the next.
+    pub fn glance<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
+    ) -> Result<T> {
+        let answer = self.put(GLANCE, GLANCES, question, Task::Glance)?;
+        answer.take(GLANCE).map_or_else(|| Err(silent(GLANCE)), take)
+    }
+
+    fn put<T: Send + 'static>(
         &self,
         patience: Duration,
-        query: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
-    ) -> Result<Result<Option<T>>> {
-        if !self.has_reader() {
-            return Ok(Ok(None));
+        most: usize,
+        question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
+        task: impl FnOnce(Question) -> Task,
+    ) -> Result<Mailbox<thread::Result<T>>> {
+        let mut state = self.0.state();
+        let silence = state.silence();
+        if silence > patience || state.tasks.len() >= most {
+            return Err(silent(silence));
         }
-        self.ask(patience, |reader| {
-            let Some(reader) = reader else { return Ok(None) };
-            reader.follow()?;
-            query(reader).map(Some)
-        })
+        let answer = Mailbox::default();
+        let found = answer.clone();
+        let ask = move |reader: Option<&mut Reader>| {
+            found.put(catch_unwind(AssertUnwindSafe(|| question(reader))));
+        };
+        state.put(task(Box::new(ask)), &self.0)?;
+        Ok(answer)
     }
+}
 
-    fn put(&self, task: Task, first: bool) -> Result<()> {
-        let mut state = self.desk.state();
-        if !state.started {
-            let desk = self.desk.clone();
-            spawn("reader", STACK, Box::new(move || desk.run()))?;
-            state.started = true;
-        }
-        // A connection that is replaced is so for whoever asks afterwards, and no earlier.
-        let at = state.tasks.iter().rposition(|task| !matches!(task, Task::Answer(_))).map_or(0, |last| last + 1);
-        match first {
-            true => state.tasks.insert(at, task),
-            false => state.tasks.push_back(task),
-        }
-        self.desk.came.notify_one();
-        Ok(())
+/// A question of the history, wherever that is by now; `None` where there is none.
+pub fn query<T>(
+    query: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
+) -> impl FnOnce(Option<&mut Reader>) -> Result<Option<T>> + Send + 'static {
+    |reader| {
+        let Some(reader) = reader else { return Ok(None) };
+        reader.follow()?;
+        query(reader).map(Some)
     }
+}
+
+/// A panic is the fault of the request that asked, and is told of where that ends.
+fn take<T>(answer: thread::Result<T>) -> Result<T> {
+    answer.map_or_else(|panic| resume_unwind(panic), Ok)
 }
 
 /// The connection is closed with it, unless the disk hangs.
 impl Drop for Disk {
     fn drop(&mut self) {
         self.set_reader(None, GLANCE);
-        let mut state = self.desk.state();
-        state.tasks.push_back(Task::End);
-        self.desk.came.notify_one();
+        let mut state = self.0.state();
+        if state.started {
+            let _ = state.put(Task::End, &self.0);
+        }
     }
 }
 
@@ -181,7 +228,13 @@ fn silent(silence: Duration) -> Error {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(20);
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn asked(disk: &Disk) -> Option<u32> {
+        disk.ask(soon(), |_| 7).ok()
+    }
 
     /// A question that lasts until it is told to end, and has begun.
     fn hang(disk: &Disk) -> Mailbox<()> {
@@ -189,47 +242,71 @@ mod tests {
         let (ended, beginning) = (end.clone(), begun.clone());
         let question = move |_: Option<&mut Reader>| {
             beginning.put(());
-            ended.take(LONG);
+            ended.take(Duration::from_secs(20));
         };
-        disk.put(Task::Answer(Box::new(question)), false).unwrap();
-        assert_eq!(begun.take(LONG), Some(()));
+        disk.0.state().put(Task::Glance(Box::new(question)), &disk.0).unwrap();
+        assert_eq!(begun.take(Duration::from_secs(20)), Some(()));
         end
     }
 
     #[test]
-    fn a_disk_that_hangs_is_waited_for_once() {
-        let disk = Disk::new(None);
-        assert_eq!(disk.ask(LONG, |reader| reader.is_none()).ok(), Some(true));
+    fn a_disk_that_hangs_is_not_waited_for_beyond_the_deadline() {
+        let disk = Disk::default();
+        assert_eq!(asked(&disk), Some(7));
         let end = hang(&disk);
-        thread::sleep(Duration::from_millis(5));
-        let error = disk.ask(Duration::from_millis(1), |_| ()).err().unwrap();
+        let error = disk.ask(Instant::now(), |_| ()).err().unwrap();
         assert_eq!(
             (error.kind, error.to_string().as_str()),
-            (ErrorKind::Transient, "the disk has not answered for 1 s")
+            (ErrorKind::Transient, "the disk has not answered for 8 s")
         );
-        assert!(disk.silence() > Duration::ZERO);
+        assert!(disk.glance(|_| ()).is_err());
+        // It has been silent for longer than anything that must be soon can wait.
+        let asked_at = Instant::now();
+        assert!(disk.glance(|_| ()).is_err() && asked_at.elapsed() < GLANCE / 2);
+        disk.0.state().present = true;
+        assert_eq!(disk.trouble().unwrap(), "the history cannot be read: the disk is too slow");
         end.put(());
-        assert_eq!(disk.ask(LONG, |_| 7).ok(), Some(7));
+        assert_eq!(asked(&disk), Some(7));
+        assert_eq!(disk.trouble(), None);
     }
 
     #[test]
-    fn what_waits_for_a_moment_only_goes_first() {
-        let disk = Disk::new(None);
+    fn what_waits_for_a_moment_only_goes_first_and_what_is_not_awaited_goes_nowhere() {
+        let disk = Disk::default();
         let (end, said): (_, Mailbox<char>) = (hang(&disk), Mailbox::default());
-        for (letter, first) in [('a', false), ('b', true), ('c', false), ('d', true)] {
+        for (letter, glance, awaited) in
+            [('a', false, true), ('b', true, true), ('c', false, false), ('d', true, true), ('e', false, true)]
+        {
             let said = said.clone();
-            disk.put(Task::Answer(Box::new(move |_| said.put(letter))), first).unwrap();
+            let question: Question = Box::new(move |_| said.put(letter));
+            let awaited = Arc::new(AtomicBool::new(awaited));
+            let task = if glance { Task::Glance(question) } else { Task::Ask { question, awaited } };
+            disk.0.state().put(task, &disk.0).unwrap();
         }
         end.put(());
-        let order: Vec<char> = (0..4).filter_map(|_| said.take(LONG)).collect();
-        assert_eq!(order, ['d', 'b', 'a', 'c']);
+        assert_eq!(asked(&disk), Some(7));
+        let order: String = (0..5).filter_map(|_| said.take(Duration::ZERO)).collect();
+        assert_eq!(order, "dbae");
+    }
+
+    #[test]
+    fn a_slow_disk_does_not_collect_questions() {
+        let disk = Disk::default();
+        let end = hang(&disk);
+        disk.0.state().since = None;
+        (0..4 * GLANCES).for_each(|_| {
+            let _ = disk.put(GLANCE, GLANCES, |_| (), Task::Glance);
+        });
+        assert_eq!(disk.0.state().tasks.len(), GLANCES);
+        end.put(());
+        assert_eq!(asked(&disk), Some(7));
     }
 
     #[test]
     fn a_panic_is_the_askers_and_ends_nothing() {
-        let disk = Disk::new(None);
-        let panic = catch_unwind(AssertUnwindSafe(|| disk.ask(LONG, |_| panic!("on purpose")))).err().unwrap();
+        let disk = Disk::default();
+        let panic = catch_unwind(AssertUnwindSafe(|| disk.ask(soon(), |_| panic!("on purpose")))).err().unwrap();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
-        assert_eq!(disk.ask(LONG, |_| 7).ok(), Some(7));
+        assert_eq!(asked(&disk), Some(7));
     }
 }

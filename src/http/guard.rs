@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::disk::{Disk, GLANCE};
+use super::disk::Disk;
 use super::gate::access::{bearer, changes_something, needs_token, same_secret};
 use super::{Answer, Ask, Fault, routes};
 use crate::token::{self, Stamp, Token};
@@ -49,7 +49,7 @@ impl Guard {
     /// The file is read by the thread that may wait for the disk. If that takes long, what is known of it holds.
     fn token(&self, disk: &Disk) -> Option<Arc<Token>> {
         let (file, known) = (self.file.clone(), self.known.clone());
-        let _ = disk.ask(GLANCE, move |_| look(&file, &known));
+        let _ = disk.glance(move |_| look(&file, &known));
         lock(&self.known).token.clone()
     }
 

@@ -22,6 +22,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use disk::PATIENCE;
 use serde::Serialize;
@@ -85,12 +86,12 @@ impl Notes {
 impl Context {
     pub fn machine(&self) -> Result<Machine, Fault> {
         let machine = self.machine.clone();
-        Ok(self.disk.ask(PATIENCE, move |_| machine())?)
+        Ok(self.disk.ask(Instant::now() + PATIENCE, move |_| machine())?)
     }
 
     pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
         let (find, name) = (self.find_zone.clone(), name.to_string());
-        self.disk.ask(PATIENCE, move |_| find(&name))?
+        self.disk.ask(Instant::now() + PATIENCE, move |_| find(&name))?
     }
 
     /// Tries once more to listen where that was not possible before.

@@ -9,6 +9,7 @@ use super::json::Flaw;
 use super::routes::MOST;
 use crate::clock::{Zone, parse_time};
 use crate::config::{self, Setting};
+use crate::error::ErrorKind;
 use crate::error::Result as Found;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -378,7 +379,10 @@ impl Reading<'_> {
             }
             Some(text) if setting.check(&text).is_err() => self.flaw(param, &wanted(param.kind), &input),
             Some(text) => match (setting.kind == config::Kind::Zone).then(|| (self.find)(&text)) {
-                Some(Err(error)) => self.flaw(param, &format!("must be a time zone: {error}"), &input),
+                // Where it cannot be found out now, the handler says so.
+                Some(Err(error)) if error.kind != ErrorKind::Transient => {
+                    self.flaw(param, &format!("must be a time zone: {error}"), &input)
+                }
                 _ => self.values.0.push((param.name, Value::Text(text))),
             },
             None => self.flaw(param, &wanted(param.kind), &input),

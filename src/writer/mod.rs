@@ -164,6 +164,7 @@ impl Writer {
             Ok(()) => {
                 state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
                 state.saving.succeeded_mono_ms = Some(now.mono_ms);
+                state.saving.called_mono_ms = None;
                 state.saving_batch = Arc::default();
                 let asked = self.cargo.settings_asked;
                 forget(&mut state.events, &self.cargo.events);

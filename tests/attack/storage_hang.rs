@@ -158,6 +158,68 @@ fn the_end_waits_for_no_file_of_the_system() {
     });
 }
 
+/// Before anything is counted too.
+#[test]
+fn the_end_of_a_start_waits_for_nothing() {
+    let dir = Dir::new();
+    let zone = dir.join("zone");
+    fs::write(&zone, "CET-1CEST,M3.5.0,M10.5.0/3").expect("it is ours");
+    let mut command = net_pulse("strace");
+    command.args(["-f", "-q", "-o", "/dev/null", "-e", "trace=openat,open", "-P", &zone]);
+    command.args(["-e", &format!("inject=openat,open:{FOR_EVER}"), env!("CARGO_BIN_EXE_net-pulse")]);
+    command.args(["--timezone", &format!(":{zone}"), "--port", "0", "--database", &dir.join("net-pulse.db")]);
+    let mut strace = command.spawn().expect("strace starts");
+    let daemon = child_of(strace.id());
+    let state = || fs::read_to_string(format!("/proc/{daemon}/status")).unwrap_or_default();
+    wait_until("it hangs", || {
+        state().contains("tracing stop") && fs::read_dir(format!("/proc/{daemon}/task")).expect("it runs").count() > 1
+    });
+    signal(daemon, Signal::SIGTERM);
+    wait_until_within("no thread but the traced one is left", LONGEST, || {
+        fs::read_dir(format!("/proc/{daemon}/task")).map_or(0, Iterator::count) <= 1
+    });
+    strace.kill().expect("it runs");
+    strace.wait().expect("a child of ours");
+}
+
+/// Charts that take too long one by one do not keep those after them from being tried.
+#[test]
+fn a_slow_disk_is_told_of_and_recovers() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
+        daemon.get("/health");
+        send("wan0", 1000, 5);
+        daemon.collect();
+        wait_until("it saves", || stored(&daemon) > 0);
+        let fault = Fault::of_reader(&daemon, "pread64,fstat,fcntl", "delay_enter=600000");
+        let began = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    while began.elapsed() < Duration::from_secs(15) {
+                        let _ = ask_quietly(&daemon, "GET", "/api/traffic/series");
+                    }
+                });
+            }
+            wait_until("it is told", || health(&daemon).1.contains("the history cannot be read: the disk"));
+            while began.elapsed() < Duration::from_secs(15) {
+                goes_on(&daemon);
+                // What is saved meanwhile is not forgotten of the day.
+                let wan0 = daemon.interface("wan0");
+                assert_eq!(wan0["today_tx_bytes"], wan0["lifetime_tx_bytes"]);
+                send("wan0", 1000, 1);
+                rest(500);
+            }
+        });
+        drop(fault);
+        wait_until("one chart is enough", || daemon.request("GET", "/api/traffic/series", None).status == 200);
+        wait_until("all is well", || health(&daemon).0 == "healthy");
+        daemon.stop();
+    });
+}
+
 /// All that ask the history wait at the same time, more of them than there are threads that answer.
 #[test]
 fn a_read_that_hangs_holds_up_who_asked_for_it() {

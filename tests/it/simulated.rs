@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net_pulse::clock::{Clock, Now};
 use net_pulse::error::Result;
@@ -77,5 +77,5 @@ pub fn memory() -> PathBuf {
 
 /// Asks the history as a request would.
 pub fn read<T: Send + 'static>(context: &Context, question: impl FnOnce(&Reader) -> T + Send + 'static) -> T {
-    context.disk.ask(PATIENCE, |reader| question(reader.unwrap())).unwrap()
+    context.disk.ask(Instant::now() + PATIENCE, |reader| question(reader.unwrap())).unwrap()
 }

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::ask_strictly;
 use crate::error::ErrorKind;
 use crate::http::disk::PATIENCE;
 use crate::http::json::Out;
@@ -40,7 +41,7 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let Some(turn) = Turn::take(&context.notes.copying) else {
         return Err(Fault::new(503, "another backup is under way: try again when it is over"));
     };
-    let Some(copier) = context.disk.read(PATIENCE, |reader| Ok(reader.copier()))?? else {
+    let Some(copier) = ask_strictly(context, Instant::now() + PATIENCE, |reader| Ok(reader.copier()))? else {
         return Err(Fault::new(503, "there is no database to copy: see /api/system/health"));
     };
     if !context.live.flush(FLUSH_PATIENCE) {

@@ -2,6 +2,7 @@
 
 use super::{READ_PATIENCE, SAVE_PATIENCE, seconds};
 use crate::config::{Change, Changes, Config, Kind, Origin, SETTINGS, Setting};
+use crate::error::ErrorKind;
 use crate::http::json::{
     self, DelaySetting, InterfacesChanged, InterfacesSetting, IntervalSetting, Ordered, RetriesSetting, SettingValue,
     Settings,
@@ -21,7 +22,10 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let zone = match changes.iter().find(|(key, _)| *key == "timezone") {
         Some((_, text)) => {
             let found = context.zone(text.as_deref().unwrap_or_default());
-            Some(found.map_err(|error| Fault::new(500, format!("the time zone cannot be read: {error}")))?)
+            Some(found.map_err(|error| {
+                let status = if error.kind == ErrorKind::Transient { 503 } else { 500 };
+                Fault::new(status, format!("the time zone cannot be read: {error}"))
+            })?)
         }
         None => None,
     };

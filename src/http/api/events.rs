@@ -1,6 +1,9 @@
 //! What happened: from memory and from the store, without telling anything twice.
 
+use std::time::Instant;
+
 use super::ask;
+use crate::http::disk::PATIENCE;
 use crate::http::json::{EventRecord, Time, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::model::{Event, EventKind};
@@ -29,7 +32,7 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     if wanted > 0 {
         // What is being saved at this moment is in both places.
         let skip = offset.saturating_sub(in_memory);
-        let stored = ask(context, move |reader| reader.events(&filter, wanted, skip))?;
+        let stored = ask(context, Instant::now() + PATIENCE, move |reader| reader.events(&filter, wanted, skip))?;
         found.extend(stored.unwrap_or_default().into_iter().filter(|event| !unsaved.iter().any(|it| same(it, event))));
     }
     Ok(Answer::stream(JSON, move |_, out| write_list(out, found.iter().map(describe))))

@@ -9,9 +9,8 @@ use super::config::change;
 use super::{Memory, READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
 use crate::config::{Changes, can_be_listed};
 use crate::error::ErrorKind;
-use crate::http::disk::GLANCE;
 use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
-use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::http::{Answer, Call, Context, Fault, JSON, disk};
 use crate::live::{Iface, Order, Refusal, State};
 use crate::model::{Counters, IfaceId};
 use crate::store::Unstored;
@@ -24,60 +23,62 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Today {
     /// Ticks so far, changes that reached the disk, the beginning of the day.
     key: (u64, u64, i64),
-    /// The newest tick that is in it.
-    newest: u64,
     sums: Arc<Sums>,
+    /// What had passed altogether by then.
+    lifetimes: Sums,
 }
 
 type Sums = Map<IfaceId, Counters>;
 
 /// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read. Nothing
-/// waits for a disk that is slow: then the latest figures go on with what is in memory.
+/// waits for a disk that is slow: then the latest figures go on with what has passed since.
 fn today(context: &Context, call: &Call) -> Result<Arc<Sums>, Fault> {
     let memory = Memory::of(context);
-    let (key, zone, compacted) = {
+    let (key, zone, lifetimes) = {
         let state = context.live.lock();
         let zone = state.zone.clone();
-        ((state.polls.total, state.settings_saved, zone.day(call.unix()).0), zone, state.saving.compacted)
+        let lifetimes: Sums = state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
+        ((state.polls.total, state.settings_saved, zone.day(call.unix()).0), zone, lifetimes)
     };
     let notes = context.notes.today.clone();
-    let known = locked(&notes).clone();
+    let known = locked(&notes).clone().filter(|known| known.key.2 == key.2);
     if let Some(known) = known.as_ref().filter(|known| known.key == key) {
         return Ok(known.sums.clone());
     }
     let (unix, unsaved) = (call.unix(), memory.unsaved.clone());
-    let newest = unsaved.iter().filter_map(|batch| batch.ticks.last()).map(|tick| tick.seq).max().unwrap_or(0);
-    let keep = move |sums: Sums| {
-        let sums = Arc::new(sums);
-        let mut kept = locked(&notes);
-        // Two may be counted at a time.
-        if kept.as_ref().is_none_or(|kept| kept.newest <= newest || kept.key.2 != key.2) {
-            *kept = Some(Today { key, newest, sums: sums.clone() });
+    let keep = {
+        let lifetimes = lifetimes.clone();
+        move |sums: Sums| {
+            let sums = Arc::new(sums);
+            let mut kept = locked(&notes);
+            // Two may be counted at a time.
+            if kept.as_ref().is_none_or(|kept| kept.key.0 <= key.0) {
+                *kept = Some(Today { key, sums: sums.clone(), lifetimes });
+            }
+            sums
         }
-        sums
     };
     if !memory.joined {
         return Ok(keep(Unstored(&unsaved).day(unix, &zone)?));
     }
-    let asked = context.disk.read(GLANCE, {
+    let asked = context.disk.glance(disk::query({
         let (keep, zone, unsaved) = (keep.clone(), zone.clone(), unsaved.clone());
         move |reader| reader.day(unix, &zone, &unsaved).map(keep)
-    });
-    match asked {
-        Ok(Ok(Some(sums))) => Ok(sums),
-        Ok(Err(error)) if !matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => Err(error.into()),
-        Ok(_) => Ok(keep(Unstored(&unsaved).day(unix, &zone)?)),
-        Err(_) => {
-            let known = known.filter(|known| known.key.2 == key.2);
-            // Ticks that were merged may be in the latest figures with a part of what they have.
-            let after = known.as_ref().map_or(0, |known| if compacted { u64::MAX } else { known.newest });
-            let since = unsaved.map(|batch| Arc::new(batch.after(after)));
-            let mut sums = known.map(|known| (*known.sums).clone()).unwrap_or_default();
-            for (id, passed) in Unstored(&since).day(unix, &zone)?.iter() {
-                sums.entry(*id).or_default().add(passed);
+    }));
+    match (asked, known) {
+        (Ok(Ok(Some(sums))), _) => Ok(sums),
+        (Ok(Err(error)), _) if !matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => Err(error.into()),
+        (Err(_), Some(known)) => {
+            let mut sums = (*known.sums).clone();
+            for (id, now) in lifetimes.iter() {
+                let before = known.lifetimes.get(id).copied().unwrap_or_default();
+                sums.entry(*id).or_default().add(&now.since(&before));
             }
             Ok(Arc::new(sums))
         }
+        // Of a disk that has answered nothing today, what memory has.
+        (Err(_), None) => Ok(Arc::new(Unstored(&unsaved).day(unix, &zone)?)),
+        (Ok(_), _) => Ok(keep(Unstored(&unsaved).day(unix, &zone)?)),
     }
 }
 

@@ -14,9 +14,9 @@ pub mod traffic;
 
 use crate::sorted::Map;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::disk::PATIENCE;
+use super::disk::{self, PATIENCE};
 use super::json::{Name, Record, Time};
 use super::{Context, Fault};
 use crate::error::ErrorKind;
@@ -60,12 +60,15 @@ struct Memory {
     names: Names,
     /// Its numbers of interfaces and ticks are those of the store.
     joined: bool,
+    /// Of all that is asked of the store until something is written of it.
+    deadline: Instant,
 }
 
 impl Memory {
     fn of(context: &Context) -> Memory {
         let mut state = context.live.lock();
-        Memory { unsaved: state.unsaved(), names: Names::of(&state), joined: state.database == Database::Joined }
+        let joined = state.database == Database::Joined;
+        Memory { unsaved: state.unsaved(), names: Names::of(&state), joined, deadline: Instant::now() + PATIENCE }
     }
 
     /// As `ask`, for what goes by numbers: the store is not asked for what memory has by other ones.
@@ -75,7 +78,7 @@ impl Memory {
         query: impl FnOnce(&Reader, &Unsaved) -> crate::error::Result<T> + Send + 'static,
     ) -> Result<Option<T>, Fault> {
         let unsaved = self.unsaved.clone();
-        if self.joined { ask(context, move |reader| query(reader, &unsaved)) } else { Ok(None) }
+        if self.joined { ask(context, self.deadline, move |reader| query(reader, &unsaved)) } else { Ok(None) }
     }
 
     fn ask_strictly<T: Send + 'static>(
@@ -84,7 +87,7 @@ impl Memory {
         query: impl FnOnce(&Reader, &Unsaved) -> crate::error::Result<T> + Send + 'static,
     ) -> Result<Option<T>, Fault> {
         let unsaved = self.unsaved.clone();
-        if self.joined { ask_strictly(context, move |reader| query(reader, &unsaved)) } else { Ok(None) }
+        if self.joined { ask_strictly(context, self.deadline, move |reader| query(reader, &unsaved)) } else { Ok(None) }
     }
 
     /// Where a walk through a level may begin, what is unsaved included; `None` where there is nothing.
@@ -112,9 +115,10 @@ impl Memory {
 /// is in memory is answered all the same. A disk that does not answer at all may do so later: that is a fault.
 fn ask<T: Send + 'static>(
     context: &Context,
+    deadline: Instant,
     query: impl FnOnce(&Reader) -> crate::error::Result<T> + Send + 'static,
 ) -> Result<Option<T>, Fault> {
-    match asked(context, query) {
+    match context.disk.ask(deadline, disk::query(query))? {
         Err(error) if matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => {
             log::debug!("answering from memory: {error}");
             Ok(None)
@@ -126,16 +130,10 @@ fn ask<T: Send + 'static>(
 /// For what must not look whole when it is not.
 fn ask_strictly<T: Send + 'static>(
     context: &Context,
+    deadline: Instant,
     query: impl FnOnce(&Reader) -> crate::error::Result<T> + Send + 'static,
 ) -> Result<Option<T>, Fault> {
-    Ok(asked(context, query)?)
-}
-
-fn asked<T: Send + 'static>(
-    context: &Context,
-    query: impl FnOnce(&Reader) -> crate::error::Result<T> + Send + 'static,
-) -> crate::error::Result<Option<T>> {
-    context.disk.read(PATIENCE, query)?
+    Ok(context.disk.ask(deadline, disk::query(query))??)
 }
 
 fn record(point: &Point, names: &Names) -> Record {

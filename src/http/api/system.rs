@@ -2,16 +2,14 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::{collector, link_word};
 use crate::error::Error;
-use crate::http::disk::{Disk, GLANCE};
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
-use crate::http::{Answer, Call, Context, Fault, assets};
+use crate::http::{Answer, Call, Context, Fault, assets, disk};
 use crate::live::{Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
 
@@ -69,21 +67,6 @@ const PATIENCE: u64 = 3;
 /// A short interval is no reason to cry at a busy moment.
 const SHORTEST_SILENCE_S: u64 = 10;
 
-/// A disk that has been silent for so long is told of.
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// Why the history cannot be read now.
-fn unreadable(disk: &Disk) -> Option<String> {
-    let silence = disk.silence();
-    match disk.has_reader() {
-        false => Some("the database cannot be read: answering from memory".to_string()),
-        true if silence >= SILENCE => {
-            Some(format!("the history cannot be read: the disk has not answered for {} s", silence.as_secs()))
-        }
-        true => None,
-    }
-}
-
 fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     let polls = &state.polls;
     let silence_s = mono_ms.saturating_sub(polls.sampled_mono_ms.unwrap_or(polls.started_mono_ms)) / 1000;
@@ -134,7 +117,7 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
 }
 
 pub fn health(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let words = judge(&context.live.lock(), call.now.mono_ms, unreadable(&context.disk));
+    let words = judge(&context.live.lock(), call.now.mono_ms, context.disk.trouble());
     let status = if words.overall == "unhealthy" { 503 } else { 200 };
     Answer::json_with(status, &Health { status: words.overall, reason: words.reason })
 }
@@ -144,18 +127,18 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let notes = context.notes.facts.clone();
     let kept = move || *notes.lock().unwrap_or_else(PoisonError::into_inner);
     let keep = context.notes.facts.clone();
-    let counted = context.disk.read(GLANCE, move |reader| {
+    let counted = context.disk.glance(disk::query(move |reader| {
         let facts = reader.facts()?;
         *keep.lock().unwrap_or_else(PoisonError::into_inner) = facts;
         Ok(facts)
-    });
+    }));
     let (facts, fault) = match counted {
         Ok(Ok(facts)) => (facts.unwrap_or_default(), None),
         Ok(Err(error)) => (Default::default(), Some(error)),
         // Of a disk that is slow, the latest figures.
         Err(_) => (kept(), None),
     };
-    let unreadable = unreadable(&context.disk).or_else(|| fault.as_ref().map(Error::to_string));
+    let unreadable = context.disk.trouble().or_else(|| fault.as_ref().map(Error::to_string));
     let mono_ms = call.now.mono_ms;
     let (unreachable, not_reached): (Vec<_>, Vec<_>) =
         context.unreachable().into_iter().map(|it| (it.address.to_string(), it.why)).unzip();

@@ -169,7 +169,8 @@ enum Weight {
     Long,
 }
 
-const WEIGHTS: [(&str, Weight); 9] = [
+const WEIGHTS: [(&str, Weight); 10] = [
+    ("/collector/", Weight::Light),
     ("/api/events", Weight::Costly),
     ("/api/system/info", Weight::Costly),
     ("/api/system/metrics", Weight::Costly),
@@ -187,8 +188,7 @@ fn weight(method: &str, target: &str) -> Weight {
     let path = params::decode(path, false).unwrap_or_default();
     let known = WEIGHTS.iter().find(|(start, _)| path.starts_with(start)).map(|(_, weight)| *weight);
     // What is changed is to be on disk before it is answered.
-    let least = if access::changes_something(method) { Weight::Costly } else { Weight::Light };
-    known.map_or(least, |weight| weight.max(least))
+    known.unwrap_or(if access::changes_something(method) { Weight::Costly } else { Weight::Light })
 }
 
 /// The running thread. Dropping it without `stop` leaves it to the end of the process.
@@ -1138,6 +1138,7 @@ mod tests {
             assert_eq!(weight("GET", target), expect, "{target}");
         }
         assert_eq!(weight("PATCH", "/api/config"), Weight::Costly);
+        assert_eq!(weight("POST", "/collector/stop"), Weight::Light);
         assert_eq!(weight("POST", "/api/backup"), Weight::Long);
     }
 
