@@ -176,16 +176,16 @@ fn where_flock_is_a_lock_on_bytes_it_starts_again_and_again() {
             wait_until("it is saved", || stored(&daemon) > before);
             assert_eq!(database_error(&daemon), "", "round {round}: {:#?}", daemon.log());
             assert_eq!(database_status(&daemon), "healthy");
-            let linked = format!("{at}/deep/link.db");
             if round == 0 {
                 fs::create_dir(format!("{at}/deep")).expect("it is ours");
-                fs::hard_link(&file, &linked).expect("it is ours");
-                std::os::unix::fs::symlink("../net-pulse.db", format!("{at}/deep/soft.db")).expect("it is ours");
-            }
-            for name in [&file, &linked, &format!("{at}/deep/soft.db")] {
-                let second = finish(preloaded(name));
-                assert_eq!(second.code, Some(1), "{name}: {}", second.err);
-                assert!(second.err.contains("another net-pulse uses"), "{name}: {}", second.err);
+                let [hard, soft] = ["hard.db", "soft.db"].map(|name| format!("{at}/deep/{name}"));
+                fs::hard_link(&file, &hard).expect("it is ours");
+                std::os::unix::fs::symlink("../net-pulse.db", &soft).expect("it is ours");
+                for name in [&file, &hard, &soft] {
+                    let second = finish(preloaded(name));
+                    assert_eq!(second.code, Some(1), "{name}: {}", second.err);
+                    assert!(second.err.contains("another net-pulse uses"), "{name}: {}", second.err);
+                }
             }
             if round == 1 { daemon.kill() } else { drop(daemon.stop()) }
         }
