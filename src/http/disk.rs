@@ -22,6 +22,8 @@ const GLANCE: Duration = Duration::from_millis(250);
 const GLANCES: usize = 8;
 /// A disk that has been silent for so long is told of.
 const SILENCE: Duration = Duration::from_secs(5);
+/// And one that was too slow for the latest request, for so long after it.
+const LATELY: Duration = Duration::from_secs(60);
 /// SQLite needs most of it.
 const STACK: usize = 256 * 1024;
 
@@ -58,8 +60,8 @@ struct State {
     present: bool,
     /// Since when it has been at work on the present task.
     since: Option<Instant>,
-    /// The latest request that waited for the history had to go without.
-    late: bool,
+    /// When a request had to go without the history, unless a later one had it.
+    late: Option<Instant>,
 }
 
 impl Desk {
@@ -131,7 +133,8 @@ impl Disk {
                 return false;
             }
         }
-        self.ask(Instant::now() + patience, |_| ()).is_ok()
+        let task = |question| Task::Ask { question, awaited: Arc::new(AtomicBool::new(true)) };
+        self.put(PATIENCE, usize::MAX, |_| (), task).is_ok_and(|closed| closed.take(patience).is_some())
     }
 
     /// Why the history cannot be read now.
@@ -141,7 +144,9 @@ impl Disk {
         match state.present {
             false => Some("the database cannot be read: answering from memory".to_string()),
             true if silence >= SILENCE => Some(format!("the history cannot be read: {}", silent(silence))),
-            true if state.late => Some("the history cannot be read: the disk is too slow".to_string()),
+            true if state.late.is_some_and(|at| at.elapsed() < LATELY) => {
+                Some("the history cannot be read: the disk is too slow".to_string())
+            }
             true => None,
         }
     }
@@ -157,7 +162,7 @@ impl Disk {
         let answer = self.put(PATIENCE, usize::MAX, question, task)?;
         let answer = answer.take(deadline.saturating_duration_since(Instant::now()));
         awaited.store(false, Ordering::Relaxed);
-        self.0.state().late = answer.is_none();
+        self.0.state().late = answer.is_none().then(Instant::now);
         answer.map_or_else(|| Err(silent(self.0.state().silence().max(PATIENCE))), take)
     }
 

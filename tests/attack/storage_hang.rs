@@ -169,7 +169,12 @@ fn the_end_of_a_start_waits_for_nothing() {
     command.args(["-e", &format!("inject=openat,open:{FOR_EVER}"), env!("CARGO_BIN_EXE_net-pulse")]);
     command.args(["--timezone", &format!(":{zone}"), "--port", "0", "--database", &dir.join("net-pulse.db")]);
     let mut strace = command.spawn().expect("strace starts");
-    let daemon = child_of(strace.id());
+    // Its first children are trials of its own.
+    let mut daemon = 0;
+    wait_until("the program runs", || {
+        daemon = child_of(strace.id());
+        fs::read_to_string(format!("/proc/{daemon}/comm")).is_ok_and(|comm| comm.trim() == "net-pulse")
+    });
     let state = || fs::read_to_string(format!("/proc/{daemon}/status")).unwrap_or_default();
     wait_until("it hangs", || {
         state().contains("tracing stop") && fs::read_dir(format!("/proc/{daemon}/task")).expect("it runs").count() > 1
@@ -193,6 +198,7 @@ fn a_slow_disk_is_told_of_and_recovers() {
         send("wan0", 1000, 5);
         daemon.collect();
         wait_until("it saves", || stored(&daemon) > 0);
+        assert_eq!(daemon.interface("wan0")["today_tx_bytes"], 5000);
         let fault = Fault::of_reader(&daemon, "pread64,fstat,fcntl", "delay_enter=600000");
         let began = Instant::now();
         thread::scope(|scope| {
