@@ -337,18 +337,17 @@ fn a_strange_file_in_its_place_is_not_touched() {
     });
 }
 
-/// There is no room for the history a second time: that is told, and tried again.
+/// There is no room for the history a second time: that is told, and tried again. A disk that is really full may have room
+/// for it once the log is taken in.
 #[test]
 fn a_full_disk_delays_it_and_loses_nothing() {
+    if !strace_is_there() {
+        return;
+    }
     in_namespace(|| {
-        let dir = Dir::new();
-        let disk = small_disk(&dir.join("data"), 4 << 20);
-        let mut case = Case::begin_on(Some(disk), dir);
-        let filling = case.dir.join("data/filling");
-        fill(&filling);
+        let mut case = Case::begin(Dir::new());
+        let fault = Fault::on(case.daemon(), "error=ENOSPC");
         remove(&case.file);
-        fill(&case.dir.join("data/more"));
-        // Before it was removed, a save may have found the disk full.
         wait_until("it is told", || database_error(case.daemon()).contains("was removed or renamed"));
         let error = database_error(case.daemon());
         assert!(error.contains("full"), "{error}");
@@ -356,7 +355,7 @@ fn a_full_disk_delays_it_and_loses_nothing() {
         assert!(!Path::new(&case.file).exists());
         send("wan0", 1000, 6);
         case.daemon().ticks(2);
-        remove(&filling);
+        drop(fault);
         case.told(&["error", "now in", &case.file]);
         case.restarted_with_all();
         case.end();
