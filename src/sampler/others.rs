@@ -9,6 +9,8 @@ use crate::model::{Counters, Edit, IfaceId, Kind, Record, Stack};
 
 /// So many histories are kept beside "others".
 pub(super) const RECORDS: usize = 256;
+/// Of links that are gone so many at the least, however many there are: one that is away for a moment comes back to its own.
+const GONE: usize = 64;
 const OTHERS: &str = "others";
 /// While a link has that name. No link can have this one: the kernel allows no colon.
 const OTHERS_STILL: &str = "others:";
@@ -21,18 +23,22 @@ impl Sampler {
     /// Folds what is too much. Never a link that is there, nor one that people speak of: by an alias, by a pattern or as the
     /// headline.
     pub(super) fn fold_excess(&mut self) {
-        let kept = self.records.iter().filter(|record| record.kind != Kind::Others).count();
-        let excess = kept.saturating_sub(RECORDS);
+        if self.records.len() <= RECORDS {
+            return;
+        }
+        let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
+        let is_gone = |record: &&Record| record.kind != Kind::Others && !is_present(record.id);
+        let gone = self.records.iter().filter(is_gone).count();
+        let present = self.links.iter().filter(|tracked| tracked.id.is_some()).count();
+        let excess = gone.saturating_sub(RECORDS.saturating_sub(present).max(GONE));
         if excess == 0 {
             return;
         }
         let headline = self.primary.name();
-        let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
         let is_free = |record: &&Record| {
-            record.kind != Kind::Others
+            is_gone(record)
                 && record.alias.is_empty()
                 && record.name != headline
-                && !is_present(record.id)
                 && !self.wanted.speaks_of(&record.name)
         };
         let mut gone: Vec<(u64, IfaceId)> =

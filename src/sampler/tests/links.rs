@@ -122,6 +122,17 @@ fn what_people_speak_of_is_never_folded_and_the_least_goes_first() {
 }
 
 #[test]
+fn where_very_many_are_there_some_of_those_that_are_gone_are_kept() {
+    let links: Vec<(Link, Counters)> =
+        (1..=300).map(|at| (link(1000 + at, &format!("port{at}")), moved(9, 9))).collect();
+    let mut bench = Bench::after(&links, many(100), 1_000_000);
+    bench.run(30_001);
+    let left = bench.sampler.records.iter().filter(|record| record.name.starts_with("gone")).map(|record| record.id);
+    assert_eq!(left.collect::<Vec<_>>(), (37..=100).collect::<Vec<_>>());
+    assert_eq!(bench.sampler.records.len(), 300 + 64 + 1);
+}
+
+#[test]
 fn a_link_that_is_called_others_is_not_the_others() {
     let mut bench = Bench::after(&[(link(2, "others"), moved(1000, 10))], many(300), 1_000_000);
     bench.set(2, moved(1_500, 10));
