@@ -325,7 +325,7 @@ impl Ring {
         self.rates.retain(|_, rates| rates.iter().any(Option::is_some));
     }
 
-    /// Nothing in it is of interest any more once nobody has asked for as long as it reaches back.
+    /// What was not asked for in all the time that it reaches back is of no interest any more.
     pub fn forget(&mut self, mono_ms: u64) {
         if !self.times.is_empty() && mono_ms > self.watched_until_ms.saturating_add(RING_SECONDS as u64 * 1000) {
             (self.times, self.rates) = Default::default();

@@ -554,7 +554,7 @@ shapes! {
         /// The period is over, and nearly all of it is accounted for.
         complete: bool,
     }
-    /// Rates of the latest seconds, in columns of equal length, oldest first.
+    /// Rates of the latest seconds of interfaces that are watched, in columns of equal length, oldest first.
     LiveRates {
         /// To be passed as `since` the next time.
         next: u64,

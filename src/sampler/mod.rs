@@ -92,6 +92,9 @@ pub struct Sampler {
     addresses: Vec<Address>,
     route: Option<u32>,
     quiet: Quiet,
+    /// Histories that are to be folded on disk, and since when they wait for it.
+    folds: Vec<IfaceId>,
+    folds_since_ms: Option<u64>,
     primary: Primary,
     missing: Missing,
     /// The disk's histories are known, and numbers are theirs.
@@ -165,6 +168,8 @@ impl Sampler {
             addresses: Vec::new(),
             route: None,
             quiet: Quiet::default(),
+            folds: Vec::new(),
+            folds_since_ms: None,
             primary: Primary::new(tuning.primary.clone(), start.primary_found),
             missing: Missing::default(),
             joined: database == Database::Joined,
@@ -535,6 +540,7 @@ impl Sampler {
         if save {
             self.fold_excess();
         }
+        self.hand_folds_over(now, false);
         if save || early {
             self.live.wake_writer();
         }

@@ -28,6 +28,8 @@ impl Sampler {
     }
 
     fn obey(&mut self, order: Order, now: Now) -> Result<(), Refusal> {
+        // Into what may be forgotten or merged next.
+        self.hand_folds_over(now, true);
         match order {
             Order::Alias { name, alias } => {
                 let id = self.number_of(&name, now)?;
@@ -149,7 +151,7 @@ impl Sampler {
 
     /// What was counted of it stays its own until the writer has changed the history on disk: whenever the power goes,
     /// all of it is in one place.
-    pub(super) fn drop_history(&mut self, edit: Edit, event: Option<Event>) {
+    fn drop_history(&mut self, edit: Edit, event: Option<Event>) {
         self.disown_all(&edit);
         self.live.lock().edits.push((edit, event));
     }

@@ -4,11 +4,17 @@
 
 use super::Sampler;
 use super::inventory::remember;
+use crate::clock::Now;
 use crate::live::State;
 use crate::model::{Counters, Edit, IfaceId, Kind, Record, Stack};
 
 /// So many histories are kept beside "others".
 pub(super) const RECORDS: usize = 256;
+/// Of links that are gone so many at the least, however many there are: one that is away for a moment comes back to its own.
+const GONE: usize = 64;
+/// So many are folded on disk at once, or fewer after so long.
+const FOLDS: usize = 16;
+const FOLDS_WAIT_MS: u64 = 3_600_000;
 const OTHERS: &str = "others";
 /// While a link has that name. No link can have this one: the kernel allows no colon.
 const OTHERS_STILL: &str = "others:";
@@ -21,18 +27,22 @@ impl Sampler {
     /// Folds what is too much. Never a link that is there, nor one that people speak of: by an alias, by a pattern or as the
     /// headline.
     pub(super) fn fold_excess(&mut self) {
-        let kept = self.records.iter().filter(|record| record.kind != Kind::Others).count();
-        let excess = kept.saturating_sub(RECORDS);
+        if self.records.len() <= RECORDS {
+            return;
+        }
+        let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
+        let is_gone = |record: &&Record| record.kind != Kind::Others && !is_present(record.id);
+        let gone = self.records.iter().filter(is_gone).count();
+        let present = self.links.iter().filter(|tracked| tracked.id.is_some()).count();
+        let excess = gone.saturating_sub(RECORDS.saturating_sub(present).max(GONE));
         if excess == 0 {
             return;
         }
         let headline = self.primary.name();
-        let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
         let is_free = |record: &&Record| {
-            record.kind != Kind::Others
+            is_gone(record)
                 && record.alias.is_empty()
                 && record.name != headline
-                && !is_present(record.id)
                 && !self.wanted.speaks_of(&record.name)
         };
         let mut gone: Vec<(u64, IfaceId)> =
@@ -45,8 +55,7 @@ impl Sampler {
         }
     }
 
-    /// What the writer has taken nothing of is only here, and is folded here. The rest is the writer's to fold, with its
-    /// next save: a rewrite of the past costs as much as several saves.
+    /// What the writer has taken nothing of is only here, and is folded here. The rest is the writer's to fold.
     fn fold(&mut self, ids: Vec<IfaceId>, state: &mut State) {
         let (into, into_name) = self.others(&ids, state);
         for id in &ids {
@@ -55,25 +64,29 @@ impl Sampler {
             }
         }
         let (taken, ours): (Vec<IfaceId>, Vec<IfaceId>) = ids.into_iter().partition(|id| *id <= state.taken_id);
-        if !ours.is_empty() {
-            let edit = Edit::Fold { ids: ours, into, into_name: into_name.clone() };
-            state.edited(&edit);
-            self.disown_all(&edit);
-        }
-        if taken.is_empty() {
+        let here = Edit::Fold { ids: ours, into, into_name: into_name.clone() };
+        state.edited(&here);
+        self.disown_all(&here);
+        state.folding.extend(&taken);
+        self.folds.extend(&taken);
+        self.disown_all(&Edit::Fold { ids: taken, into, into_name });
+    }
+
+    /// Hands the writer what is to be folded on disk: a rewrite of the past costs as much as several saves, so that it is
+    /// done for many at once, or once an hour.
+    pub(super) fn hand_folds_over(&mut self, now: Now, in_any_case: bool) {
+        if self.folds.is_empty() {
             return;
         }
-        state.folding.extend(&taken);
-        let edit = Edit::Fold { ids: taken, into, into_name };
-        self.disown_all(&edit);
-        match (state.edits.last_mut(), edit) {
-            (Some((Edit::Fold { ids, into: same, .. }, _)), Edit::Fold { ids: more, into, .. })
-                if *same == into && ids.len() < RECORDS =>
-            {
-                ids.extend(more);
-            }
-            (_, edit) => state.edits.push((edit, None)),
+        let since_ms = *self.folds_since_ms.get_or_insert(now.mono_ms);
+        if !in_any_case && self.folds.len() < FOLDS && now.mono_ms < since_ms + FOLDS_WAIT_MS {
+            return;
         }
+        let Some(others) = self.records.iter().find(|record| record.kind == Kind::Others) else { return };
+        let ids = std::mem::take(&mut self.folds);
+        let edit = Edit::Fold { ids, into: others.id, into_name: others.name.clone() };
+        self.folds_since_ms = None;
+        self.live.lock().edits.push((edit, None));
     }
 
     fn others(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {

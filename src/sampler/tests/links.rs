@@ -122,6 +122,40 @@ fn what_people_speak_of_is_never_folded_and_the_least_goes_first() {
 }
 
 #[test]
+fn few_are_folded_on_disk_once_an_hour() {
+    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(258), 1_000_000);
+    bench.run(3_599_000);
+    assert_eq!(bench.live.lock().edits.len(), 0);
+    assert_eq!((bench.live.lock().folding.len(), lifetimes(&bench)), (3, (1..=258).sum::<u64>()));
+    bench.run(60_000);
+    assert_eq!(bench.live.lock().edits.len(), 1);
+    // Before what is said of the others.
+    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(258), 1_000_000);
+    bench.run(30_001);
+    let live = bench.live.clone();
+    let asks =
+        std::thread::spawn(move || live.order(Order::Forget { name: "others".to_string() }, Duration::from_secs(5)));
+    while !asks.is_finished() {
+        bench.turn(false);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(asks.join().unwrap().unwrap().is_ok());
+    let state = bench.live.lock();
+    assert!(matches!(&state.edits[..], [(Edit::Fold { .. }, _), (Edit::Forget { .. }, _)]), "{:?}", state.edits);
+}
+
+#[test]
+fn where_very_many_are_there_some_of_those_that_are_gone_are_kept() {
+    let links: Vec<(Link, Counters)> =
+        (1..=300).map(|at| (link(1000 + at, &format!("port{at}")), moved(9, 9))).collect();
+    let mut bench = Bench::after(&links, many(100), 1_000_000);
+    bench.run(30_001);
+    let left = bench.sampler.records.iter().filter(|record| record.name.starts_with("gone")).map(|record| record.id);
+    assert_eq!(left.collect::<Vec<_>>(), (37..=100).collect::<Vec<_>>());
+    assert_eq!(bench.sampler.records.len(), 300 + 64 + 1);
+}
+
+#[test]
 fn a_link_that_is_called_others_is_not_the_others() {
     let mut bench = Bench::after(&[(link(2, "others"), moved(1000, 10))], many(300), 1_000_000);
     bench.set(2, moved(1_500, 10));

@@ -12,6 +12,7 @@ fn read(order: Order, bytes: &[u8]) {
         let Ok(message) = message else { continue };
         assert!(message.body.len() + HEADER <= bytes.len());
         let _ = parse::event(order, &message);
+        let _ = parse::described(order, &message);
         bodies(order, message.body);
     }
     assert!(count <= bytes.len() / HEADER + 1);
