@@ -145,6 +145,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let context = Arc::new(Context {
         live: live.clone(),
         disk: Disk::new(reader),
+        copying: Disk::named("copy"),
         clock: clock.clone(),
         guard: desk.guard(&database),
         machine: Arc::new({

@@ -41,12 +41,12 @@ enum Task {
     End,
 }
 
-#[derive(Default)]
 pub struct Disk(Arc<Desk>);
 
 /// Where questions are left for the thread.
-#[derive(Default)]
 struct Desk {
+    /// Of the thread.
+    name: &'static str,
     state: Mutex<State>,
     came: Condvar,
 }
@@ -97,7 +97,7 @@ impl State {
     fn put(&mut self, task: Task, desk: &Arc<Desk>) -> Result<()> {
         if !self.started {
             let desk = desk.clone();
-            spawn("reader", STACK, Box::new(move || desk.run()))?;
+            spawn(desk.name, STACK, Box::new(move || desk.run()))?;
             self.started = true;
         }
         // Behind a connection that was replaced, for who asks then is to be answered from the new one.
@@ -116,9 +116,14 @@ impl State {
 impl Disk {
     /// `None` while there is no database that can be read.
     pub fn new(reader: Option<Reader>) -> Disk {
-        let disk = Disk::default();
+        let disk = Disk::named("reader");
         disk.set_reader(reader, Duration::ZERO);
         disk
+    }
+
+    /// One more thread, for what takes longer than anything that is read. It has no history of its own.
+    pub fn named(name: &'static str) -> Disk {
+        Disk(Arc::new(Desk { name, state: Mutex::default(), came: Condvar::new() }))
     }
 
     /// From now on the history is read from here; `false` where the old one was not closed within `patience`.
@@ -256,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_hangs_is_not_waited_for_beyond_the_deadline() {
-        let disk = Disk::default();
+        let disk = Disk::named("reader");
         assert_eq!(asked(&disk), Some(7));
         let end = hang(&disk);
         let error = disk.ask(Instant::now(), |_| ()).err().unwrap();
@@ -277,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_moment_only_goes_first_and_what_is_not_awaited_goes_nowhere() {
-        let disk = Disk::default();
+        let disk = Disk::named("reader");
         let (end, said): (_, Mailbox<char>) = (hang(&disk), Mailbox::default());
         for (letter, glance, awaited) in
             [('a', false, true), ('b', true, true), ('c', false, false), ('d', true, true), ('e', false, true)]
@@ -296,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_slow_disk_does_not_collect_questions() {
-        let disk = Disk::default();
+        let disk = Disk::named("reader");
         let end = hang(&disk);
         disk.0.state().since = None;
         (0..4 * GLANCES).for_each(|_| {
@@ -309,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_the_askers_and_ends_nothing() {
-        let disk = Disk::default();
+        let disk = Disk::named("reader");
         let panic = catch_unwind(AssertUnwindSafe(|| disk.ask(soon(), |_| panic!("on purpose")))).err().unwrap();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
         assert_eq!(asked(&disk), Some(7));

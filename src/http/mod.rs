@@ -47,6 +47,8 @@ pub struct Context {
     pub live: Arc<Live>,
     /// Without a history to be read, answers come from memory.
     pub disk: Disk,
+    /// Makes copies of it.
+    pub copying: Disk,
     pub clock: Arc<dyn Clock>,
     pub database: PathBuf,
     /// Reads the machine's facts now, those of the disk among them.
@@ -72,7 +74,7 @@ pub struct Notes {
     /// What the history held when it could last be read.
     facts: Arc<Mutex<Facts>>,
     /// A copy of the database is being made or sent.
-    copying: Arc<AtomicBool>,
+    copy_taken: Arc<AtomicBool>,
     /// Of those that it is to listen on, what it does not so far.
     waiting: Mutex<Vec<Waiting>>,
 }

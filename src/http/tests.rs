@@ -40,6 +40,7 @@ pub fn quiet_context() -> Context {
     Context {
         live: Arc::new(quiet()),
         disk: Disk::new(None),
+        copying: Disk::named("copy"),
         clock: Arc::new(Still),
         database: PathBuf::new(),
         machine: Arc::new(machine),
@@ -281,6 +282,7 @@ impl Rig {
         let context = Arc::new(Context {
             live,
             disk: Disk::new(reader),
+            copying: Disk::named("copy"),
             clock: Arc::new(Still),
             database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
             machine: Arc::new(machine),
@@ -1200,14 +1202,14 @@ fn a_backup_is_one_at_a_time_and_only_where_it_fits() {
     assert_eq!((reply.status, reply.broken), (200, false));
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=net-pulse-2026-01-15.db"));
     assert!(reply.body.starts_with(b"SQLite format 3\0"));
-    rig.context.notes.copying.store(true, Ordering::Relaxed);
+    rig.context.notes.copy_taken.store(true, Ordering::Relaxed);
     let reply = backup(&rig);
     assert_eq!(reply.status, 503);
     assert!(reply.detail().contains("under way"));
-    rig.context.notes.copying.store(false, Ordering::Relaxed);
+    rig.context.notes.copy_taken.store(false, Ordering::Relaxed);
     assert_eq!(backup(&rig).status, 200);
     // Each lets go of its turn, whatever came of it.
-    assert!(!rig.context.notes.copying.load(Ordering::Relaxed));
+    assert!(!rig.context.notes.copy_taken.load(Ordering::Relaxed));
 
     let full = Rig::with(|_| {}, || Machine { disk_free: 100_000, ..machine() });
     for _ in 0..2 {

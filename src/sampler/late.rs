@@ -5,6 +5,7 @@
 
 use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
 use super::inventory::{anew_detail, remember, was_active};
+use super::others::Remembered;
 use super::{Sampler, Start, account, outcome, step_detail, unix_at, wanted};
 use crate::clock::Now;
 use crate::compact;
@@ -163,6 +164,7 @@ impl Sampler {
             state.records.clear();
             state.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
             (self.newest_before, self.last_seen) = (newest, last_seen);
+            self.remembered = Remembered::new(&records, now);
             let mine = std::mem::replace(&mut self.records, records);
             let mut pasts = self.pasts(&mine).into_iter();
             let (mut unseen, mut waiting) = (Vec::new(), Vec::new());

@@ -31,6 +31,7 @@ use crate::thread::Mailbox;
 use inventory::{Tracked, anew_detail};
 use late::{Beginning, Waiting};
 use missing::Missing;
+use others::Remembered;
 use primary::Primary;
 use quiet::Quiet;
 use reports::Birth;
@@ -92,6 +93,7 @@ pub struct Sampler {
     addresses: Vec<Address>,
     route: Option<u32>,
     quiet: Quiet,
+    remembered: Remembered,
     /// Histories that are to be folded on disk, and since when they wait for it.
     folds: Vec<IfaceId>,
     folds_since_ms: Option<u64>,
@@ -143,6 +145,7 @@ impl Sampler {
         clock: Arc<dyn Clock>,
         start: Start,
     ) -> Sampler {
+        let remembered = Remembered::new(&start.records, clock.now());
         let (tuning, database) = {
             let mut state = live.lock();
             state.taken_id = start.records.iter().map(|record| record.id).max().unwrap_or(0);
@@ -168,6 +171,7 @@ impl Sampler {
             addresses: Vec::new(),
             route: None,
             quiet: Quiet::default(),
+            remembered,
             folds: Vec::new(),
             folds_since_ms: None,
             primary: Primary::new(tuning.primary.clone(), start.primary_found),
@@ -227,6 +231,9 @@ impl Sampler {
         let first = self.started_at.is_none();
         if first {
             self.start(now);
+        }
+        if self.remembered.settles(now) {
+            self.publish();
         }
         if woken.changed {
             self.hear(now);

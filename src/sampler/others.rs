@@ -15,6 +15,8 @@ const GONE: usize = 64;
 /// So many are folded on disk at once, or fewer after so long.
 const FOLDS: usize = 16;
 const FOLDS_WAIT_MS: u64 = 3_600_000;
+/// Nothing that is remembered of an earlier run is folded before: a modem or a tunnel takes a while to come up.
+const SETTLING_MS: u64 = 600_000;
 const OTHERS: &str = "others";
 /// While a link has that name. No link can have this one: the kernel allows no colon.
 const OTHERS_STILL: &str = "others:";
@@ -23,11 +25,32 @@ fn bytes(record: &Record) -> u64 {
     record.lifetime.rx_bytes().saturating_add(record.lifetime.tx_bytes())
 }
 
+/// What is known of an earlier run, whose links may still be on their way.
+pub(super) struct Remembered {
+    /// Its numbers end there; 0 once all that is gone is known to be gone.
+    last: IfaceId,
+    until_ms: u64,
+}
+
+impl Remembered {
+    pub fn new(records: &[Record], now: Now) -> Remembered {
+        let last = records.iter().map(|record| record.id).max().unwrap_or(0);
+        Remembered { last, until_ms: now.mono_ms + SETTLING_MS }
+    }
+
+    /// Whether it has just become known.
+    pub fn settles(&mut self, now: Now) -> bool {
+        let settles = self.last > 0 && now.mono_ms >= self.until_ms;
+        self.last = if settles { 0 } else { self.last };
+        settles
+    }
+}
+
 impl Sampler {
     /// Folds what is too much. Never a link that is there, nor one that people speak of: by an alias, by a pattern or as the
     /// headline.
     pub(super) fn fold_excess(&mut self) {
-        if self.records.len() <= RECORDS {
+        if self.records.len() <= RECORDS || self.looked_ms.is_none() {
             return;
         }
         let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
@@ -41,6 +64,7 @@ impl Sampler {
         let headline = self.primary.name();
         let is_free = |record: &&Record| {
             is_gone(record)
+                && record.id > self.remembered.last
                 && record.alias.is_empty()
                 && record.name != headline
                 && !self.wanted.speaks_of(&record.name)

@@ -102,6 +102,7 @@ impl Machine {
         let context = Context {
             live: live.clone(),
             disk: Disk::new(Some(opened.store.reader().unwrap())),
+            copying: Disk::named("copy"),
             clock: self.clock.clone(),
             database: path,
             machine: Arc::new(net_pulse::model::Machine::default),

@@ -458,6 +458,7 @@ impl Rig {
         let context = Context {
             live: live.clone(),
             disk: Disk::new(Some(reader)),
+            copying: Disk::named("copy"),
             clock: clock.clone(),
             database: path,
             machine: Arc::new(net_pulse::model::Machine::default),

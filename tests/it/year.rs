@@ -184,6 +184,7 @@ fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::
     let context = Context {
         live,
         disk: Disk::new(Some(reader)),
+        copying: Disk::named("copy"),
         clock: clock.clone(),
         database: folder.join("year.db"),
         machine: Arc::new(net_pulse::model::Machine::default),

@@ -12,14 +12,11 @@ use crate::error::ErrorKind;
 use crate::http::disk::PATIENCE;
 use crate::http::json::Out;
 use crate::http::{Answer, Call, Context, Fault, SQLITE};
-use crate::thread::{Mailbox, spawn};
 
 /// How long a last save may take before the copy is made without it.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 /// Before the front door loses its own patience.
-const COPY_PATIENCE: Duration = Duration::from_secs(50);
-/// As for all that asks SQLite.
-const STACK: usize = 256 * 1024;
+const COPY_PATIENCE: Duration = Duration::from_secs(45);
 const PIECE: usize = 8 * 1024;
 
 /// One copy at a time: each takes as much room as the history.
@@ -38,7 +35,7 @@ impl Drop for Turn {
 }
 
 pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let Some(turn) = Turn::take(&context.notes.copying) else {
+    let Some(turn) = Turn::take(&context.notes.copy_taken) else {
         return Err(Fault::new(503, "another backup is under way: try again when it is over"));
     };
     let Some(copier) = ask_strictly(context, Instant::now() + PATIENCE, |reader| Ok(reader.copier()))? else {
@@ -49,13 +46,10 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
     }
     let machine = context.machine()?;
     let free = (machine.disk_total > 0).then_some(machine.disk_free);
-    // On a thread of its own: a disk that hangs must not take along one of those that answer.
-    let made = Mailbox::default();
-    let copied = made.clone();
-    spawn("copy", STACK, Box::new(move || copied.put((copier.copy(free), turn))))?;
-    let Some((file, turn)) = made.take(COPY_PATIENCE) else {
-        return Err(Fault::new(503, "the disk takes too long to make a copy: see /api/system/health"));
-    };
+    // A disk that hangs must not take along one of the threads that answer.
+    let made = context.copying.ask(Instant::now() + COPY_PATIENCE, move |_| (copier.copy(free), turn));
+    let slow = |_| Fault::new(503, "the disk takes too long to make a copy: see /api/system/health");
+    let (file, turn) = made.map_err(slow)?;
     let file = file.map_err(|error| match error.kind {
         ErrorKind::Full => Fault::new(507, format!("no room for a copy beside the database: {error}; make room there")),
         _ => Fault::from(error),

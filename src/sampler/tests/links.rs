@@ -4,6 +4,9 @@ use super::*;
 use crate::model::{Edit, Kind};
 use crate::sampler::others::RECORDS;
 
+/// By then what an earlier run knew is there again, or gone.
+const SETTLED: u64 = 630_001;
+
 /// Made, has carried so much, and is gone before anybody has looked.
 fn flash(bench: &Bench, link: Link, rx: u64) {
     let (ifindex, last) = (link.ifindex, Some(moved(rx, 0)));
@@ -109,7 +112,7 @@ fn what_people_speak_of_is_never_folded_and_the_least_goes_first() {
     records[0].alias = "guest's tunnel".to_string();
     let live = Live::new(Config::saved(&[("ignore", "!gone2"), ("primary", "gone3")]), Zone::UTC);
     let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], records, 1_000_000);
-    bench.run(30_001);
+    bench.run(SETTLED);
     let left: Vec<IfaceId> = bench.sampler.records.iter().map(|record| record.id).filter(|id| *id <= 300).collect();
     assert_eq!(left[..4], [1, 2, 3, 49]);
     assert_eq!((left.len(), lifetimes(&bench)), (RECORDS - 1, (1..=300).sum::<u64>()));
@@ -121,17 +124,39 @@ fn what_people_speak_of_is_never_folded_and_the_least_goes_first() {
     assert_eq!(state.interface("others").unwrap().id, Some(*into));
 }
 
+/// A restart finds all of them there, or some of them a few minutes later: each goes on with its own history.
+#[test]
+fn what_an_earlier_run_knew_is_not_gone_because_it_is_not_there_yet() {
+    let all: Vec<(Link, Counters)> =
+        (1..=300).map(|at| (link(at, &format!("port{at}")), moved(5_000_009, 9))).collect();
+    let known = || -> Vec<Record> {
+        all.iter()
+            .map(|(link, _)| record(link.ifindex, &link.name, link.ifindex, BOOT, moved(5_000_000, 9), 5))
+            .collect()
+    };
+    for late in [0, 100] {
+        let mut bench = Bench::after(&all[late..], known(), 1_000_000);
+        bench.turn(true);
+        bench.run(300_000);
+        bench.world.lock().unwrap().links = all.clone();
+        bench.turn(true);
+        bench.run(SETTLED);
+        assert_eq!(bench.sampler.records.len(), 300, "{late} of them come late");
+        assert!(bench.sampler.links.iter().all(|tracked| tracked.id == Some(tracked.link.ifindex)));
+    }
+}
+
 #[test]
 fn few_are_folded_on_disk_once_an_hour() {
     let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(258), 1_000_000);
     bench.run(3_599_000);
     assert_eq!(bench.live.lock().edits.len(), 0);
     assert_eq!((bench.live.lock().folding.len(), lifetimes(&bench)), (3, (1..=258).sum::<u64>()));
-    bench.run(60_000);
+    bench.run(660_000);
     assert_eq!(bench.live.lock().edits.len(), 1);
     // Before what is said of the others.
     let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(258), 1_000_000);
-    bench.run(30_001);
+    bench.run(SETTLED);
     let live = bench.live.clone();
     let asks =
         std::thread::spawn(move || live.order(Order::Forget { name: "others".to_string() }, Duration::from_secs(5)));
@@ -149,7 +174,7 @@ fn where_very_many_are_there_some_of_those_that_are_gone_are_kept() {
     let links: Vec<(Link, Counters)> =
         (1..=300).map(|at| (link(1000 + at, &format!("port{at}")), moved(9, 9))).collect();
     let mut bench = Bench::after(&links, many(100), 1_000_000);
-    bench.run(30_001);
+    bench.run(SETTLED);
     let left = bench.sampler.records.iter().filter(|record| record.name.starts_with("gone")).map(|record| record.id);
     assert_eq!(left.collect::<Vec<_>>(), (37..=100).collect::<Vec<_>>());
     assert_eq!(bench.sampler.records.len(), 300 + 64 + 1);
@@ -159,7 +184,7 @@ fn where_very_many_are_there_some_of_those_that_are_gone_are_kept() {
 fn a_link_that_is_called_others_is_not_the_others() {
     let mut bench = Bench::after(&[(link(2, "others"), moved(1000, 10))], many(300), 1_000_000);
     bench.set(2, moved(1_500, 10));
-    bench.run(30_001);
+    bench.run(SETTLED);
     assert_eq!(bench.booked("others").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
     let kind = |name: &str| bench.live.lock().interface(name).map(|iface| iface.kind);
     assert_eq!((kind("others"), kind("others:")), (Some(Kind::Ethernet), Some(Kind::Others)));
@@ -169,7 +194,7 @@ fn a_link_that_is_called_others_is_not_the_others() {
     bench.world.lock().unwrap().links.push((link(9, "others"), moved(70, 10)));
     bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
-    bench.run(30_001);
+    bench.run(SETTLED);
     assert_eq!(bench.live.lock().interface("others").unwrap().lifetime.rx_bytes(), 70);
     assert_eq!(bench.live.lock().interface("others:").unwrap().kind, Kind::Others);
     // And by another name before.

@@ -67,6 +67,7 @@ fn context() -> &'static Context {
         Context {
             live,
             disk: Disk::new(None),
+            copying: Disk::named("copy"),
             clock: Arc::new(Stopped),
             database: PathBuf::from("/nowhere/net-pulse.db"),
             machine: Arc::new(Machine::default),
