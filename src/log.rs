@@ -91,7 +91,7 @@ fn is_file(stream: &impl AsFd) -> bool {
     fstat(stream.as_fd()).is_ok_and(|found| [SFlag::S_IFREG, SFlag::S_IFBLK].contains(&kind(found.st_mode)))
 }
 
-/// What a file has not taken so far. Whoever adds to it never waits for the file.
+/// What a file has not taken so far. Adding to it never waits for the file.
 #[derive(Default)]
 struct Queue {
     waiting: Mutex<Waiting>,

@@ -17,6 +17,18 @@ const SOON: Duration = Duration::from_secs(1);
 /// After a signal to end.
 const LONGEST: Duration = Duration::from_secs(3);
 
+/// It has saved something, and does so every two seconds.
+fn begun(dir: &Dir) -> Daemon {
+    cable("wan0", "lan0");
+    let daemon = Daemon::start(dir, &["--interval", "1", "--flush", "2"]);
+    // It has looked at the counters once.
+    daemon.get("/health");
+    send("wan0", 1000, 1);
+    daemon.collect();
+    wait_until("it saves", || stored(&daemon) > 0);
+    daemon
+}
+
 fn soon(daemon: &Daemon, path: &str) -> Answer {
     let asked = Instant::now();
     let answer = daemon.request("GET", path, None);
@@ -77,13 +89,7 @@ fn ended_in_time(daemon: Daemon, fault: Fault) -> (Option<i32>, Vec<String>) {
 fn a_save_that_hangs_is_told_and_holds_up_nothing() {
     in_namespace(|| {
         let dir = Dir::new();
-        cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
-        // It has looked at the counters once.
-        daemon.get("/health");
-        send("wan0", 1000, 1);
-        daemon.collect();
-        wait_until("it saves", || stored(&daemon) > 0);
+        let daemon = begun(&dir);
         let fault = Fault::of_writer(&daemon, WRITES, FOR_EVER);
         send("wan0", 1000, 5);
         daemon.collect();
@@ -116,13 +122,7 @@ fn a_save_that_hangs_is_told_and_holds_up_nothing() {
 fn the_end_waits_for_no_save_that_hangs() {
     in_namespace(|| {
         let dir = Dir::new();
-        cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
-        // It has looked at the counters once.
-        daemon.get("/health");
-        send("wan0", 1000, 1);
-        daemon.collect();
-        wait_until("it saves", || stored(&daemon) > 0);
+        let daemon = begun(&dir);
         let fault = Fault::of_writer(&daemon, WRITES, FOR_EVER);
         send("wan0", 1000, 5);
         daemon.collect();
@@ -192,13 +192,8 @@ fn the_end_of_a_start_waits_for_nothing() {
 fn a_slow_disk_is_told_of_and_recovers() {
     in_namespace(|| {
         let dir = Dir::new();
-        cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
-        daemon.get("/health");
-        send("wan0", 1000, 5);
-        daemon.collect();
-        wait_until("it saves", || stored(&daemon) > 0);
-        assert_eq!(daemon.interface("wan0")["today_tx_bytes"], 5000);
+        let daemon = begun(&dir);
+        assert_eq!(daemon.interface("wan0")["today_tx_bytes"], 1000);
         let fault = Fault::of_reader(&daemon, "pread64,fstat,fcntl", "delay_enter=600000");
         let began = Instant::now();
         thread::scope(|scope| {
@@ -231,13 +226,7 @@ fn a_slow_disk_is_told_of_and_recovers() {
 fn a_read_that_hangs_holds_up_who_asked_for_it() {
     in_namespace(|| {
         let dir = Dir::new();
-        cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
-        // It has looked at the counters once.
-        daemon.get("/health");
-        send("wan0", 1000, 1);
-        daemon.collect();
-        wait_until("it saves", || stored(&daemon) > 0);
+        let daemon = begun(&dir);
         let fault = Fault::of_reader(&daemon, "pread64,fstat,fcntl", FOR_EVER);
         let began = Instant::now();
         thread::scope(|scope| {
