@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::config::change;
-use super::{Memory, READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
+use super::{READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
+use crate::clock::Zone;
 use crate::config::{Changes, can_be_listed};
 use crate::error::ErrorKind;
 use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON, disk};
-use crate::live::{Iface, Order, Refusal, State};
-use crate::model::{Counters, IfaceId};
+use crate::live::{Database, Iface, Live, Order, Refusal, State};
+use crate::model::{Batch, Counters, IfaceId};
 use crate::store::Unstored;
 
 /// The sampler waits for nothing but the kernel.
@@ -21,64 +22,83 @@ const ORDER_PATIENCE: Duration = Duration::from_secs(5);
 /// What passed in the local day so far.
 #[derive(Clone)]
 pub struct Today {
-    /// Ticks so far, changes that reached the disk, the beginning of the day.
-    key: (u64, u64, i64),
+    key: Key,
     sums: Arc<Sums>,
     /// What had passed altogether by then.
     lifetimes: Sums,
 }
 
+/// Ticks so far, changes that reached the disk, the beginning of the day.
+type Key = (u64, u64, i64);
 type Sums = Map<IfaceId, Counters>;
+
+/// What memory knows at a moment.
+struct Moment {
+    key: Key,
+    zone: Arc<Zone>,
+    unsaved: [Arc<Batch>; 2],
+    lifetimes: Sums,
+    /// When something was last saved, and when the save under way began.
+    saves: (Option<u64>, Option<u64>),
+    joined: bool,
+}
+
+impl Moment {
+    fn of(live: &Live, unix: i64) -> Moment {
+        let mut state = live.lock();
+        let zone = state.zone.clone();
+        Moment {
+            key: (state.polls.total, state.settings_saved, zone.day(unix).0),
+            zone,
+            unsaved: state.unsaved(),
+            lifetimes: state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect(),
+            saves: saves(&state),
+            joined: state.database == Database::Joined,
+        }
+    }
+}
+
+fn saves(state: &State) -> (Option<u64>, Option<u64>) {
+    (state.saving.succeeded_mono_ms, state.saving.saving_since_mono_ms)
+}
 
 /// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read. Nothing
 /// waits for a disk that is slow: then the latest figures go on with what has passed since.
 fn today(context: &Context, call: &Call) -> Result<Arc<Sums>, Fault> {
-    let memory = Memory::of(context);
-    let (key, zone, lifetimes) = {
-        let state = context.live.lock();
-        let zone = state.zone.clone();
-        let lifetimes: Sums = state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
-        ((state.polls.total, state.settings_saved, zone.day(call.unix()).0), zone, lifetimes)
-    };
-    let notes = context.notes.today.clone();
-    let known = locked(&notes).clone().filter(|known| known.key.2 == key.2);
-    if let Some(known) = known.as_ref().filter(|known| known.key == key) {
+    let unix = call.unix();
+    let now = Moment::of(&context.live, unix);
+    let known = locked(&context.notes.today).clone().filter(|known| known.key.2 == now.key.2);
+    if let Some(known) = known.as_ref().filter(|known| known.key == now.key) {
         return Ok(known.sums.clone());
     }
-    let (unix, unsaved) = (call.unix(), memory.unsaved.clone());
-    let keep = {
-        let lifetimes = lifetimes.clone();
-        move |sums: Sums| {
-            let sums = Arc::new(sums);
-            let mut kept = locked(&notes);
-            // Two may be counted at a time.
-            if kept.as_ref().is_none_or(|kept| kept.key.0 <= key.0) {
-                *kept = Some(Today { key, sums: sums.clone(), lifetimes });
-            }
-            sums
-        }
-    };
-    if !memory.joined {
-        return Ok(keep(Unstored(&unsaved).day(unix, &zone)?));
+    let from_memory = || Unstored(&now.unsaved).day(unix, &now.zone);
+    if !now.joined {
+        return Ok(Arc::new(from_memory()?));
     }
-    let asked = context.disk.glance(disk::query({
-        let (keep, zone, unsaved) = (keep.clone(), zone.clone(), unsaved.clone());
-        move |reader| reader.day(unix, &zone, &unsaved).map(keep)
+    let (live, notes) = (context.live.clone(), context.notes.today.clone());
+    let asked = context.disk.glance(disk::query(move |reader| {
+        // Its turn may come late.
+        let Moment { key, zone, unsaved, lifetimes, saves: before, .. } = Moment::of(&live, unix);
+        let sums = Arc::new(reader.day(unix, &zone, &unsaved)?);
+        // What was saved meanwhile may be among the sums, and is none of the lifetimes.
+        if saves(&live.lock()) == before {
+            *locked(&notes) = Some(Today { key, sums: sums.clone(), lifetimes });
+        }
+        Ok(sums)
     }));
     match (asked, known) {
         (Ok(Ok(Some(sums))), _) => Ok(sums),
         (Ok(Err(error)), _) if !matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => Err(error.into()),
         (Err(_), Some(known)) => {
             let mut sums = (*known.sums).clone();
-            for (id, now) in lifetimes.iter() {
+            for (id, lifetime) in now.lifetimes.iter() {
                 let before = known.lifetimes.get(id).copied().unwrap_or_default();
-                sums.entry(*id).or_default().add(&now.since(&before));
+                sums.entry(*id).or_default().add(&lifetime.since(&before));
             }
             Ok(Arc::new(sums))
         }
-        // Of a disk that has answered nothing today, what memory has.
-        (Err(_), None) => Ok(Arc::new(Unstored(&unsaved).day(unix, &zone)?)),
-        (Ok(_), _) => Ok(keep(Unstored(&unsaved).day(unix, &zone)?)),
+        // A disk that cannot be read, or has answered nothing today.
+        _ => Ok(Arc::new(from_memory()?)),
     }
 }
 
