@@ -55,6 +55,11 @@ fn goes_on(daemon: &Daemon) {
     let before = daemon.polls();
     daemon.collect();
     assert!(daemon.polls() > before);
+    for path in ["/collector/stop", "/collector/start"] {
+        let asked = Instant::now();
+        assert_eq!(daemon.request("POST", path, None).status, 200, "{path}");
+        assert!(asked.elapsed() < SOON, "{path}: {:?}", asked.elapsed());
+    }
 }
 
 fn health(daemon: &Daemon) -> (String, String) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::config::change;
+use super::config::change_within;
 use super::seconds;
 use crate::http::json::{Collection, CollectorStatus, Configuration, Run, Stats, Time};
 use crate::http::{Answer, Call, Context, Fault};
@@ -10,6 +10,9 @@ use crate::live::State;
 
 /// A sample may need every retry that is configured, but a client does not wait for ever.
 const COLLECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// That it takes effect does not wait for the disk, and its answer not for one that hangs.
+const SAVE_PATIENCE: Duration = Duration::from_millis(500);
 
 pub fn stats(state: &State, mono_ms: u64) -> Stats {
     let polls = &state.polls;
@@ -67,7 +70,8 @@ pub fn stop(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 
 fn run(context: &Context, running: bool, [changed, unchanged]: [&'static str; 2]) -> Result<Answer, Fault> {
     let message = if context.live.lock().tuning.running == running { unchanged } else { changed };
-    let saved = change(context, |_| Ok(vec![("running", Some(running.to_string()))]))?;
+    let plan = |_: &State| Ok(vec![("running", Some(running.to_string()))]);
+    let saved = change_within(context, SAVE_PATIENCE, plan)?;
     Answer::json(&Run { message, status: if running { "running" } else { "stopped" }, saved })
 }
 

@@ -1,5 +1,7 @@
 //! The settings: all of them in one document, and four on paths of their own, as the original had them.
 
+use std::time::Duration;
+
 use super::{READ_PATIENCE, SAVE_PATIENCE, seconds};
 use crate::config::{Change, Changes, Config, Kind, Origin, SETTINGS, Setting};
 use crate::error::ErrorKind;
@@ -36,7 +38,15 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
 
 /// Whether it is on disk. What is changed depends on how things stand: who changes something at the same time waits.
 pub(super) fn change(context: &Context, plan: impl FnOnce(&State) -> Result<Changes, Fault>) -> Result<bool, Fault> {
-    Ok(follow(context, context.live.change(None, SAVE_PATIENCE, plan)?))
+    change_within(context, SAVE_PATIENCE, plan)
+}
+
+pub(super) fn change_within(
+    context: &Context,
+    patience: Duration,
+    plan: impl FnOnce(&State) -> Result<Changes, Fault>,
+) -> Result<bool, Fault> {
+    Ok(follow(context, context.live.change(None, patience, plan)?))
 }
 
 /// Whoever asks next finds what came of it: the sampler reads after it has followed.
