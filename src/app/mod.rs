@@ -42,9 +42,9 @@ const CLOSING: Duration = Duration::from_millis(250);
 const WATCH_S: (u32, u32) = (5, 60);
 
 /// What is open at rest, but for the listeners and what the parent left open, is 13; one request after the other, exports
-/// among them, takes eight more while the history is saved. With nine a backup never meets a save that has the last one.
-const DESCRIPTORS: usize = 13 + 8;
-/// As many listeners as there are without `--host`; with one of them, its descriptor is the ninth.
+/// among them, takes eight more while the history is saved, and two more of them at once another two.
+const DESCRIPTORS: usize = 13 + 10;
+/// As many listeners as there are without `--host`.
 const LISTENERS: usize = 2;
 const STANDARD_STREAMS: usize = 3;
 

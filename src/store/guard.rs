@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -171,8 +171,11 @@ fn open(name: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).custom_flags(UNFOLLOWED);
     let file = private(&mut options).open(name).map_err(|cause| io_error(name, cause))?;
-    match file.metadata().ok().as_ref().and_then(sort) {
+    let found = file.metadata().map_err(|cause| io_error(name, cause))?;
+    match sort(&found) {
         Some(what) => Err(in_the_way(name, what)),
+        // What is written into it would be written into a file of another name.
+        None if found.nlink() > 1 => Err(in_the_way(name, "a file that has another name too")),
         None => Ok(file),
     }
 }

@@ -30,7 +30,7 @@ mod write;
 
 use crate::sorted::Map;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
@@ -50,6 +50,10 @@ pub struct Options {
 
 /// The writer's side: one connection, one owner.
 pub struct Store {
+    /// As the settings name it.
+    asked: PathBuf,
+    /// That name leads elsewhere by now.
+    astray: bool,
     /// The largest size of the file.
     pages: u64,
     conn: Connection,
@@ -120,18 +124,35 @@ impl Store {
             return anew::part(self);
         }
         match self.site.standing() {
-            Standing::Here => Ok(()),
-            standing => anew::write(self, standing),
+            Standing::Here => self.look_at_name(),
+            standing => anew::write(self, standing)?,
         }
+        Ok(())
+    }
+
+    /// The name in the settings may be a link, or lead through one, and lead elsewhere by now.
+    fn look_at_name(&mut self) {
+        let leads_here = files::resolve(&self.asked).is_ok_and(|path| path == self.site.guard.path());
+        if !leads_here && !self.astray {
+            let sentence = self.astray_sentence();
+            open::tell(&mut self.events, sentence);
+        }
+        self.astray = !leads_here;
+    }
+
+    fn astray_sentence(&self) -> String {
+        let (asked, path) = (self.asked.display(), self.site.path.display());
+        format!("{asked} leads elsewhere now, or nowhere: the history goes on in {path} until net-pulse is restarted")
     }
 
     /// What to tell while the history is kept beside a file that was put in its site.
     pub fn beside_another(&self) -> Option<String> {
         let (wanted, path) = (self.site.guard.path().display(), &self.site.path);
-        (self.site.guard.path() != path).then(|| {
+        let replaced = (self.site.guard.path() != path).then(|| {
             let path = path.display();
             format!("another file was put in place of {wanted}: the history goes on in {path}; restart net-pulse to use the other")
-        })
+        });
+        replaced.or_else(|| self.astray.then(|| self.astray_sentence()))
     }
 
     pub fn take_events(&mut self) -> Vec<Event> {

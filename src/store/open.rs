@@ -10,7 +10,7 @@ use crate::sorted::Map;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -76,9 +76,9 @@ pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
-    let path = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
+    let asked = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
     // The guard stands beside the file itself, whatever link leads there.
-    let path = resolve(&path).map_err(|cause| io_error(&path, cause))?;
+    let path = resolve(&asked).map_err(|cause| io_error(&path, cause))?;
     usable(&path)?;
     if let Some(parent) = path.parent() {
         private_directory(parent).map_err(|cause| io_error(parent, cause))?;
@@ -114,14 +114,15 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let settings = settings(&conn)?;
     let (next_seq, newest) = (state.next_seq(), state.newest);
     let site = Arc::new(Site::new(path, file_system, hold, Arc::new(guard), &conn)?);
-    let store = store(site, pages, conn, state);
+    let store = store(asked, site, pages, conn, state);
     Ok(Opened { store, records, settings, next_seq, newest, events })
 }
 
-fn store(site: Arc<Site>, pages: u64, conn: Connection, state: State) -> Store {
+fn store(asked: PathBuf, site: Arc<Site>, pages: u64, conn: Connection, state: State) -> Store {
     let current = Arc::new(Mutex::new(site.clone()));
     let (kept, doubtful, room, made, parted, events) = (None, false, 1, None, false, Vec::new());
-    Store { pages, conn, state, kept, doubtful, room, made, parted, events, site, current }
+    let astray = false;
+    Store { asked, astray, pages, conn, state, kept, doubtful, room, made, parted, events, site, current }
 }
 
 /// Something that a database can be, or can be made of.
@@ -1104,7 +1105,7 @@ mod tests {
         let journal: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(journal, "truncate");
         let there = Site::new(place.file(), Some("unix-dotfile"), None, Arc::new(guard), &conn).unwrap();
-        let mut store = store(Arc::new(there), 1_000, conn, state);
+        let mut store = store(there.path.clone(), Arc::new(there), 1_000, conn, state);
         let reader = store.reader().unwrap();
         for at in 0..5 {
             store.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap();

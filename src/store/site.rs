@@ -118,9 +118,11 @@ impl Site {
         Ok(site)
     }
 
-    /// For the writer, after all that it may have written.
+    /// For the writer, after all that it may have written. Without a write-ahead log a reader may have to roll back what a
+    /// failed save has left: then it is our own file that has changed.
     pub fn remember(&self) {
-        *self.face.lock().unwrap_or_else(PoisonError::into_inner) = self.look();
+        let face = if self.log.is_some() { self.look() } else { None };
+        *self.face.lock().unwrap_or_else(PoisonError::into_inner) = face;
     }
 
     /// For the writer, before it writes. A copy over the file that is in use leaves it the same file, with other content.
@@ -144,12 +146,10 @@ impl Site {
     }
 
     pub fn standing(&self) -> Standing {
-        match fs::metadata(&self.path) {
-            Err(cause) if matches!(cause.kind(), NotFound | NotADirectory) => {
-                // A link that leads nowhere is something as well.
-                let link = fs::symlink_metadata(&self.path).is_ok();
-                if link { Standing::Replaced } else { Standing::Gone }
-            }
+        match fs::symlink_metadata(&self.path) {
+            Err(cause) if matches!(cause.kind(), NotFound | NotADirectory) => Standing::Gone,
+            // Also one that leads to our file: the next start looks for the log beside that.
+            Ok(found) if found.is_symlink() => Standing::Replaced,
             Ok(found) if self.told_apart && Inode::of(&found) != self.inode => Standing::Replaced,
             Ok(_) if self.told_apart && self.log.is_some() && self.log_now() != self.log => Standing::WithoutLog,
             // Nor is it known to be elsewhere when it cannot be looked at.

@@ -337,6 +337,48 @@ fn a_strange_file_in_its_place_is_not_touched() {
     });
 }
 
+/// Moved to another disk, with a link in its place: the next start would look for the log beside the other name.
+#[test]
+fn a_link_in_its_place_loses_nothing() {
+    in_namespace(|| {
+        let mut case = Case::begin(Dir::new());
+        let (before, file, moved) = (case.rows(), case.file.clone(), case.dir.join("data/moved.db"));
+        fs::rename(&file, &moved).expect("it is ours");
+        std::os::unix::fs::symlink("moved.db", &file).expect("it is ours");
+        case.told(&["error", &file, "was replaced by another file", "net-pulse.db.replaced-"]);
+        case.daemon.take().expect("it runs").kill();
+        case.daemon = Some(start(&file));
+        case.daemon().ticks(1);
+        case.daemon().collect();
+        case.still_has(&before);
+        assert_eq!(case.daemon().booked("wan0"), minus(kernel("wan0"), case.base));
+        case.daemon.take().expect("it runs").stop();
+    });
+}
+
+/// The settings name a link: where it leads is looked at as well.
+#[test]
+fn a_name_that_leads_elsewhere_is_told() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        send("wan0", 1000, 1);
+        let (link, real) = (dir.join("net-pulse.db"), dir.join("real.db"));
+        std::os::unix::fs::symlink("real.db", &link).expect("it is ours");
+        let daemon = start(&link);
+        pass(&daemon, 3);
+        assert_eq!(database_status(&daemon), "healthy");
+        remove(&link);
+        wait_until("it is told", || database_status(&daemon) == "degraded");
+        let told = format!("{link} leads elsewhere now, or nowhere: the history goes on in {real}");
+        assert!(database_error(&daemon).contains(&told), "{}", database_error(&daemon));
+        assert!(daemon.log().iter().any(|line| line.contains(&told)), "{:#?}", daemon.log());
+        std::os::unix::fs::symlink("real.db", &link).expect("it is ours");
+        wait_until("all is well again", || database_status(&daemon) == "healthy");
+        daemon.stop();
+    });
+}
+
 /// There is no room for the history a second time: that is told, and tried again. A disk that is really full may have room
 /// for it once the log is taken in.
 #[test]

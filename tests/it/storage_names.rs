@@ -73,7 +73,7 @@ fn what_is_no_guard_is_called_what_it_is() {
     let dir = Dir::new();
     let (file, guard, aim) = (dir.join("net-pulse.db"), dir.join("net-pulse.db.guard"), dir.join("aim"));
     type Make<'a> = (&'a str, &'a dyn Fn());
-    let makes: [Make; 5] = [
+    let makes: [Make; 6] = [
         ("is a directory", &|| fs::create_dir(&guard).expect("it is ours")),
         ("is a FIFO", &|| mkfifo(guard.as_str(), Mode::S_IRUSR | Mode::S_IWUSR).expect("it is ours")),
         ("is a symbolic link", &|| symlink(&aim, &guard).expect("it is ours")),
@@ -83,6 +83,7 @@ fn what_is_no_guard_is_called_what_it_is() {
             fs::write(&aim, "somebody else's").expect("it is ours");
             symlink(&aim, &guard).expect("it is ours");
         }),
+        ("has another name too", &|| fs::hard_link(&aim, &guard).expect("it is ours")),
     ];
     for (words, make) in makes {
         make();
