@@ -78,7 +78,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
     let asked = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
     // The guard stands beside the file itself, whatever link leads there.
-    let path = resolve(&asked).map_err(|cause| io_error(&path, cause))?;
+    let path = resolve(&asked).map_err(|cause| io_error(path, cause))?;
     usable(&path)?;
     if let Some(parent) = path.parent() {
         private_directory(parent).map_err(|cause| io_error(parent, cause))?;
