@@ -177,7 +177,10 @@ impl Writer {
                 }
             }
             Err(error) => {
-                let news = state.saving.error.is_none();
+                // A fault that does not pass is told of also where one was before that would have.
+                let lasts = error.kind == ErrorKind::Corrupt;
+                let same = |known: &String| !lasts || *known == error.to_string();
+                let news = !state.saving.error.as_ref().is_some_and(same);
                 let sentence = news.then(|| format!("saving failed, going on in memory: {error}"));
                 complain(state, now, error.to_string(), sentence);
             }
