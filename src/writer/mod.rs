@@ -410,6 +410,16 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_saves_no_more_is_told_of() {
+        let live = Live::new(Config::default(), Zone::UTC);
+        let panics = || guarded(&live, &crate::clock::SystemClock, || panic!("on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        let state = live.lock();
+        assert!(state.saving.lost && state.saving.trouble(0, 300).is_some_and(|it| it.contains("has ended")));
+        assert!(state.events[0].detail.starts_with("nothing is saved any more: the thread that saves has ended"));
+    }
+
+    #[test]
     fn the_later_record_of_an_interface_stays() {
         let mut kept = vec![(1, 'a'), (2, 'b')];
         replace_all(&mut kept, vec![(3, 'c'), (1, 'd'), (3, 'e')], |one, other| one.0 == other.0);
