@@ -373,6 +373,10 @@ impl Sampler {
             // The number may be given to another link, which this history must not take for its own.
             record.ifindex = 0;
             remember(&mut self.live.lock(), record.clone());
+            self.spoken_of.retain(|id| *id != record.id);
+            if tracked.link.altnames.iter().any(|name| self.wanted.speaks_of(name)) {
+                self.spoken_of.push(record.id);
+            }
         }
     }
 

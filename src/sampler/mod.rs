@@ -94,9 +94,8 @@ pub struct Sampler {
     route: Option<u32>,
     quiet: Quiet,
     remembered: Remembered,
-    /// Histories that are to be folded on disk, and since when they wait for it.
-    folds: Vec<IfaceId>,
-    folds_since_ms: Option<u64>,
+    /// Histories of links that are gone, of whose altnames a setting says something.
+    spoken_of: Vec<IfaceId>,
     primary: Primary,
     missing: Missing,
     /// The disk's histories are known, and numbers are theirs.
@@ -172,8 +171,7 @@ impl Sampler {
             route: None,
             quiet: Quiet::default(),
             remembered,
-            folds: Vec::new(),
-            folds_since_ms: None,
+            spoken_of: Vec::new(),
             primary: Primary::new(tuning.primary.clone(), start.primary_found),
             missing: Missing::default(),
             joined: database == Database::Joined,
@@ -547,7 +545,6 @@ impl Sampler {
         if save {
             self.fold_excess();
         }
-        self.hand_folds_over(now, false);
         if save || early {
             self.live.wake_writer();
         }

@@ -28,8 +28,6 @@ impl Sampler {
     }
 
     fn obey(&mut self, order: Order, now: Now) -> Result<(), Refusal> {
-        // Into what may be forgotten or merged next.
-        self.hand_folds_over(now, true);
         match order {
             Order::Alias { name, alias } => {
                 let id = self.number_of(&name, now)?;

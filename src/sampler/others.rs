@@ -12,9 +12,8 @@ use crate::model::{Counters, Edit, IfaceId, Kind, Record, Stack};
 pub(super) const RECORDS: usize = 256;
 /// Of links that are gone so many at the least, however many there are: one that is away for a moment comes back to its own.
 const GONE: usize = 64;
-/// So many are folded on disk at once, or fewer after so long.
-const FOLDS: usize = 16;
-const FOLDS_WAIT_MS: u64 = 3_600_000;
+/// So many are folded on disk at once: a rewrite of the past costs as much as several saves. Fewer are kept until then.
+pub(super) const FOLDS: usize = 16;
 /// Nothing that is remembered of an earlier run is folded before: a modem or a tunnel takes a while to come up.
 const SETTLING_MS: u64 = 600_000;
 const OTHERS: &str = "others";
@@ -68,49 +67,46 @@ impl Sampler {
                 && record.alias.is_empty()
                 && record.name != headline
                 && !self.wanted.speaks_of(&record.name)
+                && !self.spoken_of.contains(&record.id)
         };
         let mut gone: Vec<(u64, IfaceId)> =
             self.records.iter().filter(is_free).map(|record| (bytes(record), record.id)).collect();
         gone.sort_unstable();
         gone.truncate(excess);
-        if !gone.is_empty() {
-            let live = self.live.clone();
-            self.fold(gone.into_iter().map(|(_, id)| id).collect(), &mut live.lock());
+        let live = self.live.clone();
+        let mut state = live.lock();
+        let (mut taken, ours): (Vec<IfaceId>, Vec<IfaceId>) =
+            gone.into_iter().map(|(_, id)| id).partition(|id| *id <= state.taken_id);
+        if taken.len() < FOLDS {
+            taken.clear();
+        }
+        if !taken.is_empty() || !ours.is_empty() {
+            self.fold(taken, ours, &mut state);
         }
     }
 
-    /// What the writer has taken nothing of is only here, and is folded here. The rest is the writer's to fold.
-    fn fold(&mut self, ids: Vec<IfaceId>, state: &mut State) {
+    /// `ours`: what the writer has taken nothing of is only here, and is folded here. The rest is the writer's to fold, at
+    /// once, for its bytes are in two places until then.
+    fn fold(&mut self, taken: Vec<IfaceId>, ours: Vec<IfaceId>, state: &mut State) {
+        let ids: Vec<IfaceId> = taken.iter().chain(&ours).copied().collect();
         let (into, into_name) = self.others(&ids, state);
         for id in &ids {
             if let Some(gone) = self.records.iter().find(|record| record.id == *id).cloned() {
                 self.take_over(&gone, into);
             }
         }
-        let (taken, ours): (Vec<IfaceId>, Vec<IfaceId>) = ids.into_iter().partition(|id| *id <= state.taken_id);
         let here = Edit::Fold { ids: ours, into, into_name: into_name.clone() };
         state.edited(&here);
         self.disown_all(&here);
+        if taken.is_empty() {
+            return;
+        }
         state.folding.extend(&taken);
-        self.folds.extend(&taken);
-        self.disown_all(&Edit::Fold { ids: taken, into, into_name });
-    }
-
-    /// Hands the writer what is to be folded on disk: a rewrite of the past costs as much as several saves, so that it is
-    /// done for many at once, or once an hour.
-    pub(super) fn hand_folds_over(&mut self, now: Now, in_any_case: bool) {
-        if self.folds.is_empty() {
-            return;
-        }
-        let since_ms = *self.folds_since_ms.get_or_insert(now.mono_ms);
-        if !in_any_case && self.folds.len() < FOLDS && now.mono_ms < since_ms + FOLDS_WAIT_MS {
-            return;
-        }
-        let Some(others) = self.records.iter().find(|record| record.kind == Kind::Others) else { return };
-        let ids = std::mem::take(&mut self.folds);
-        let edit = Edit::Fold { ids, into: others.id, into_name: others.name.clone() };
-        self.folds_since_ms = None;
-        self.live.lock().edits.push((edit, None));
+        let there = Edit::Fold { ids: taken, into, into_name };
+        self.disown_all(&there);
+        state.edits.push((there, None));
+        state.save_now = true;
+        self.live.wake_writer();
     }
 
     fn others(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {

@@ -140,7 +140,8 @@ fn three_thousand_links_that_come_and_go() {
             ["sample", "5min", "hour", "day"].iter().all(|resolution| exported(&daemon, resolution) == told)
         });
         let rows = interfaces(&daemon);
-        assert!(rows.len() <= 256 + 4, "{} entries", rows.len());
+        // Fewer than sixteen are not folded on disk.
+        assert!(rows.len() <= 256 + 15 + 4, "{} entries", rows.len());
         assert!(rows.iter().all(|row| !is_cable(row["name"].as_str().expect("a name"))), "a cable has a record");
         let others = daemon.interface("others");
         assert_eq!(

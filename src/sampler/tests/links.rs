@@ -146,27 +146,49 @@ fn what_an_earlier_run_knew_is_not_gone_because_it_is_not_there_yet() {
     }
 }
 
+/// On disk many at once; until then each is what it was, with all that is asked of it.
 #[test]
-fn few_are_folded_on_disk_once_an_hour() {
-    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(258), 1_000_000);
-    bench.run(3_599_000);
-    assert_eq!(bench.live.lock().edits.len(), 0);
-    assert_eq!((bench.live.lock().folding.len(), lifetimes(&bench)), (3, (1..=258).sum::<u64>()));
-    bench.run(660_000);
-    assert_eq!(bench.live.lock().edits.len(), 1);
-    // Before what is said of the others.
-    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(258), 1_000_000);
-    bench.run(SETTLED);
-    let live = bench.live.clone();
-    let asks =
-        std::thread::spawn(move || live.order(Order::Forget { name: "others".to_string() }, Duration::from_secs(5)));
-    while !asks.is_finished() {
-        bench.turn(false);
-        std::thread::sleep(Duration::from_millis(1));
+fn few_are_not_folded_on_disk() {
+    for (count, folded) in [(258, 0), (270, 0), (271, 16), (300, 45)] {
+        let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], many(count), 1_000_000);
+        bench.run(SETTLED);
+        let records = bench.sampler.records.len();
+        let state = bench.live.lock();
+        let ids: Vec<IfaceId> = state
+            .edits
+            .iter()
+            .flat_map(|(edit, _)| match edit {
+                Edit::Fold { ids, .. } => ids.clone(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!((ids.len(), state.folding.len()), (folded, folded), "{count}");
+        assert!(folded == 0 || state.save_now, "{count}");
+        assert_eq!(records, count as usize + 1 - folded + usize::from(folded > 0));
+        assert_eq!(lifetimes(&bench), (1..=u64::from(count)).sum::<u64>());
     }
-    assert!(asks.join().unwrap().unwrap().is_ok());
-    let state = bench.live.lock();
-    assert!(matches!(&state.edits[..], [(Edit::Fold { .. }, _), (Edit::Forget { .. }, _)]), "{:?}", state.edits);
+}
+
+/// What is said of an altname is said of the link, also when it is gone.
+#[test]
+fn what_people_speak_of_by_an_altname_is_never_folded() {
+    let live = Live::new(Config::saved(&[("ignore", "!uplink*")]), Zone::UTC);
+    let spoken = Link { altnames: vec!["uplink-a".to_string()], ..link(7, "modem") };
+    let mut bench =
+        Bench::on(live, &[(link(2, "eth0"), moved(1000, 10)), (spoken, moved(5, 5))], Vec::new(), 1_000_000);
+    bench.run(30_001);
+    bench.set(7, moved(6, 5));
+    bench.run(30_001);
+    bench.world.lock().unwrap().links.pop();
+    bench.world.lock().unwrap().events = vec![LinkEvent::Gone { ifindex: 7, last: Some(moved(6, 5)) }];
+    bench.turn(true);
+    for at in 0..400u32 {
+        flash(&bench, link(10 + at, &format!("job{at}")), 1_000 + u64::from(at));
+    }
+    bench.turn(true);
+    bench.run(30_001);
+    assert!(bench.sampler.records.iter().any(|record| record.name == "modem"));
+    assert!(bench.sampler.records.iter().any(|record| record.kind == Kind::Others));
 }
 
 #[test]
