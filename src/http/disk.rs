@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 const GLANCE: Duration = Duration::from_millis(250);
 /// So many of these are kept for a disk that is slow.
 const GLANCES: usize = 8;
-/// A disk that has been silent for so long is told of.
+/// A disk that has been silent for so long is told of, and asked nothing more.
 const SILENCE: Duration = Duration::from_secs(5);
 /// And one that was too slow for the latest request, for so long after it.
 const LATELY: Duration = Duration::from_secs(60);
@@ -139,7 +139,7 @@ impl Disk {
             }
         }
         let task = |question| Task::Ask { question, awaited: Arc::new(AtomicBool::new(true)) };
-        self.put(PATIENCE, usize::MAX, |_| (), task).is_ok_and(|closed| closed.take(patience).is_some())
+        self.put(SILENCE, usize::MAX, |_| (), task).is_ok_and(|closed| closed.take(patience).is_some())
     }
 
     /// Why the history cannot be read now.
@@ -164,7 +164,7 @@ impl Disk {
     ) -> Result<T> {
         let awaited = Arc::new(AtomicBool::new(true));
         let task = |question| Task::Ask { question, awaited: awaited.clone() };
-        let answer = self.put(PATIENCE, usize::MAX, question, task)?;
+        let answer = self.put(SILENCE, usize::MAX, question, task)?;
         let answer = answer.take(deadline.saturating_duration_since(Instant::now()));
         awaited.store(false, Ordering::Relaxed);
         self.0.state().late = answer.is_none().then(Instant::now);
@@ -182,14 +182,14 @@ impl Disk {
 
     fn put<T: Send + 'static>(
         &self,
-        patience: Duration,
+        longest_silence: Duration,
         most: usize,
         question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
         task: impl FnOnce(Question) -> Task,
     ) -> Result<Mailbox<thread::Result<T>>> {
         let mut state = self.0.state();
         let silence = state.silence();
-        if silence > patience || state.tasks.len() >= most {
+        if silence > longest_silence || state.tasks.len() >= most {
             return Err(silent(silence));
         }
         let answer = Mailbox::default();
