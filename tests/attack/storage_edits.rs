@@ -326,8 +326,9 @@ fn e40_killed_before_a_write_of_a_change() {
 
 /// A disk of its own with twelve weeks of history, and a link that is counted while all that happens.
 struct Place {
-    dir: Dir,
+    /// Before the directory, which cannot go while something is mounted there.
     _disk: Mounted,
+    dir: Dir,
 }
 
 impl Place {
@@ -338,7 +339,7 @@ impl Place {
         cable("wan0", "lan0");
         // Else the kernel takes the whole of a copy, and no reader is too slow.
         std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 65536").expect("the namespace is ours");
-        Place { dir, _disk: disk }
+        Place { _disk: disk, dir }
     }
 
     fn start(&self) -> Daemon {
