@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::disk::*;
 use crate::common::*;
+use crate::past;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -299,5 +300,32 @@ fn a_token_that_cannot_be_read_is_known_still() {
         assert!([401, 429].contains(&status) && took < SOON, "{status}, {took:?}");
     }
     drop(fault);
+    daemon.stop();
+}
+
+/// What each interface of a chart takes is bounded, and not what the client takes to read them all.
+#[test]
+fn a_client_that_reads_slowly_has_all_of_its_chart() {
+    use std::io::{Read, Write};
+    let dir = Dir::new();
+    past::fill(&dir.join("net-pulse.db"), past::Past::Weeks);
+    let daemon = Daemon::start(&dir, &["--interval", "3600"]);
+    let known = daemon.get("/api/interfaces");
+    let mut names: Vec<&String> = known.as_object().expect("an object").keys().collect();
+    names.truncate(32);
+    let query: String = names.iter().map(|name| format!("&interface={name}")).collect();
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", daemon.port())).expect("it listens");
+    let from = crate::common::past::unix() - 80 * 86_400;
+    let head = format!("GET /api/traffic/series?points=720&from={from}{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    // So that the kernel does not hold all of it.
+    nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::RcvBuf, &8192).expect("a socket");
+    stream.write_all(head.as_bytes()).expect("it listens");
+    rest(9_500);
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("all of it");
+    let answer = parse_answer(&bytes, false).unwrap_or_else(|| panic!("{} bytes that break off", bytes.len()));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let columns = answer.json()["interfaces"].as_object().expect("an object").len();
+    assert!(columns == names.len() && bytes.len() > 256 << 10, "{columns} of {}, {} bytes", names.len(), bytes.len());
     daemon.stop();
 }

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Memory, no_interface};
 use crate::clock::Zone;
+use crate::http::disk::PATIENCE;
 use crate::http::json::{Out, SeriesColumns, Time, Total, write, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::State;
@@ -108,7 +110,7 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
         }
         (asked, i64::from(state.tuning.interval_s))
     };
-    let past = Past::of(context);
+    let mut past = Past::of(context);
     let mut levels = Vec::new();
     for (resolution, step) in [
         (Resolution::Sample, interval_s),
@@ -142,6 +144,8 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
             member(out, &name, &columns)?;
         }
         for (name, iface) in asked {
+            // The client may have taken its time with the one before.
+            past.memory.deadline = Instant::now() + PATIENCE;
             let columns = column(context, &past, &grid, iface).map_err(io::Error::other)?;
             out.write_all(b",")?;
             member(out, &name, &columns)?;
