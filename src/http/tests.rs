@@ -978,6 +978,44 @@ fn events_are_chosen_by_kind_interface_and_time() {
     assert_eq!(rig.get("/api/events?kind=reset&kind=holiday").flaws().len(), 1);
 }
 
+/// What the writer has in hand stays in memory until it knows that it is on disk.
+#[test]
+fn a_save_under_way_takes_no_event_from_the_answer() {
+    let event = |detail: &str, unix: i64| Event {
+        unix: Some(unix),
+        mono_ms: 0,
+        kind: EventKind::Gap,
+        interface: "eth0".to_string(),
+        detail: detail.to_string(),
+    };
+    // Twice the same within a second, and then others.
+    let stored = ["a", "b", "b", "c", "d"].map(|detail| event(detail, NOW - 900));
+    let directory = directory();
+    let mut store = Store::open(&directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap().store;
+    let (keep, batch) = (tuning().keep, Batch::default());
+    let flush =
+        Flush { batch: &batch, anchors: &[], records: &[], events: &stored, settings: &[], keep, zone: &Zone::UTC };
+    store.flush(&flush).unwrap();
+    let rig = Rig::on(directory, Some(store.reader().unwrap()), |_| {}, machine);
+    let details = |query: &str| -> Vec<String> {
+        let body = rig.get(&format!("/api/events?kind=gap&{query}")).json();
+        body.as_array().unwrap().iter().map(|it| it["detail"].as_str().unwrap().to_string()).collect()
+    };
+    let all = ["f", "e", "d", "c", "b", "b", "a"];
+    // From none of those that are stored to all of them are still in memory, before what came since.
+    for in_memory in 0..=stored.len() {
+        let mut held: Vec<Event> = stored[stored.len() - in_memory..].to_vec();
+        held.extend([event("e", NOW - 60), event("f", NOW - 30)]);
+        rig.context.live.lock().events = held.into();
+        for limit in 1..=all.len() {
+            for offset in 0..=all.len() {
+                let expect: Vec<&str> = all.iter().skip(offset).take(limit).copied().collect();
+                assert_eq!(details(&format!("limit={limit}&offset={offset}")), expect, "{in_memory} {limit} {offset}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_thought_of_an_interface_is_kept_as_settings() {
     let rig = Rig::new();

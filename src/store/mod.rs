@@ -292,9 +292,9 @@ impl Reader {
         self.day_of_all(unix, zone, unsaved)
     }
 
-    /// Newest first.
-    pub fn events(&self, filter: &EventFilter, limit: usize, offset: u64) -> Result<Vec<Event>> {
-        self.newest_events(filter, limit, offset)
+    /// Newest first, and without those that are in memory too: what is being saved at this moment is in both places.
+    pub fn events(&self, filter: &EventFilter, in_memory: &[Event], limit: usize, offset: u64) -> Result<Vec<Event>> {
+        self.newest_events(filter, in_memory, limit, offset)
     }
 
     /// The oldest moment that a level has anything of on disk; not where a walk through it begins, for that is `next_of`.

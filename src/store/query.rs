@@ -185,11 +185,18 @@ impl Reader {
     }
 
     /// There are a thousand at the most: they are looked at one by one.
-    pub(super) fn newest_events(&self, filter: &EventFilter, limit: usize, offset: u64) -> Result<Vec<Event>> {
+    pub(super) fn newest_events(
+        &self,
+        filter: &EventFilter,
+        in_memory: &[Event],
+        limit: usize,
+        offset: u64,
+    ) -> Result<Vec<Event>> {
         let mut statement =
             self.conn.prepare_cached("SELECT unix, kind, interface, detail FROM event ORDER BY id DESC")?;
         let mut rows = statement.query([])?;
         let (mut events, mut skip) = (Vec::new(), offset);
+        let mut in_memory: Vec<&Event> = in_memory.iter().collect();
         while events.len() < limit {
             let Some(row) = rows.next()? else { break };
             let name: String = row.get(1)?;
@@ -202,6 +209,11 @@ impl Reader {
                 detail: row.get(3)?,
             };
             if !filter.takes(&event) {
+                continue;
+            }
+            // Each hides one only: the same may happen twice within a second.
+            if let Some(at) = in_memory.iter().position(|known| same(known, &event)) {
+                in_memory.swap_remove(at);
                 continue;
             }
             match skip {
@@ -275,6 +287,14 @@ impl Reader {
 
 // What follows tells of buckets, with a transaction or of memory alone. It is the same code for both, so that a history
 // that is not on disk yet is told as it will be later.
+
+/// The file does not know the monotonic clock; and what had no time in memory yet has been given one there.
+fn same(in_memory: &Event, stored: &Event) -> bool {
+    let when = in_memory.unix.is_none() || in_memory.unix == stored.unix;
+    when && in_memory.kind == stored.kind
+        && in_memory.interface == stored.interface
+        && in_memory.detail == stored.detail
+}
 
 fn marks(conn: Option<&Connection>) -> Result<State> {
     conn.map_or_else(|| Ok(State::default()), State::marks)
@@ -1001,10 +1021,10 @@ mod tests {
             opened.store.flush(&flush).unwrap();
         }
         let reader = opened.store.reader().unwrap();
-        let events = reader.events(&EventFilter::default(), 2_000, 0).unwrap();
+        let events = reader.events(&EventFilter::default(), &[], 2_000, 0).unwrap();
         assert_eq!((events.len(), events[0].detail.as_str(), events[999].detail.as_str()), (1_000, "1299", "300"));
         assert_eq!((events[0].unix, events[0].kind, events[999].unix), (Some(T + 99), EventKind::Reset, None));
-        assert_eq!(reader.events(&EventFilter::default(), 5, 10).unwrap()[0].detail, "1289");
+        assert_eq!(reader.events(&EventFilter::default(), &[], 5, 10).unwrap()[0].detail, "1289");
     }
 
     #[test]

@@ -637,7 +637,7 @@ mod tests {
             let flush =
                 Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], keep: KEEP, zone: &zone };
             opened.store.flush(&flush).unwrap();
-            opened.store.reader().unwrap().events(&EventFilter::default(), 10, 0).unwrap().len()
+            opened.store.reader().unwrap().events(&EventFilter::default(), &[], 10, 0).unwrap().len()
         };
         assert_eq!(save(&[event(T)], false), 1);
         assert_eq!(save(&[event(T), event(T + 1)], true), 2);

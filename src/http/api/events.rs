@@ -7,7 +7,7 @@ use crate::http::disk::PATIENCE;
 use crate::http::json::{EventRecord, Time, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::model::{Event, EventKind};
-use crate::store::EventFilter;
+use crate::store::{EventFilter, Reader};
 
 pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let limit = call.values.count("limit") as usize;
@@ -23,24 +23,17 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
         from: call.values.integer("from"),
         to: call.values.integer("to"),
     };
-    let unsaved: Vec<Event> =
+    let in_memory: Vec<Event> =
         context.live.lock().events.iter().rev().filter(|event| filter.takes(event)).cloned().collect();
-
-    let in_memory = unsaved.len() as u64;
-    let mut found: Vec<Event> = unsaved.iter().skip(offset.min(in_memory) as usize).take(limit).cloned().collect();
+    let count = in_memory.len() as u64;
+    let mut found: Vec<Event> = in_memory.iter().skip(offset.min(count) as usize).take(limit).cloned().collect();
     let wanted = limit - found.len();
     if wanted > 0 {
-        // What is being saved at this moment is in both places.
-        let skip = offset.saturating_sub(in_memory);
-        let stored = ask(context, Instant::now() + PATIENCE, move |reader| reader.events(&filter, wanted, skip))?;
-        found.extend(stored.unwrap_or_default().into_iter().filter(|event| !unsaved.iter().any(|it| same(it, event))));
+        let skip = offset.saturating_sub(count);
+        let read = move |reader: &Reader| reader.events(&filter, &in_memory, wanted, skip);
+        found.extend(ask(context, Instant::now() + PATIENCE, read)?.unwrap_or_default());
     }
     Ok(Answer::stream(JSON, move |_, out| write_list(out, found.iter().map(describe))))
-}
-
-fn same(one: &Event, other: &Event) -> bool {
-    let when = one.unix.is_none() || one.unix == other.unix;
-    when && one.kind == other.kind && one.interface == other.interface && one.detail == other.detail
 }
 
 fn describe(event: &Event) -> EventRecord {
