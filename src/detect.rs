@@ -365,6 +365,13 @@ pub fn only(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) 
     (watched.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
 }
 
+/// Until there is traffic to choose by: the default route's, else the one that has carried most since its counters began.
+pub fn provisional(carried: impl Iterator<Item = (u32, u64)>, default_route: Option<u32>) -> Option<u32> {
+    let is_route = |ifindex: u32| Some(ifindex) == default_route;
+    let best = carried.max_by_key(|(ifindex, bytes)| (is_route(*ifindex), *bytes, std::cmp::Reverse(*ifindex)));
+    best.filter(|(ifindex, bytes)| is_route(*ifindex) || *bytes > 0).map(|(ifindex, _)| ifindex)
+}
+
 /// The interface of the headline figure: the default route's if it has carried anything to speak of, else the busiest.
 pub fn primary(claims: &[Claim], default_route: Option<u32>) -> Option<u32> {
     let best = claims

@@ -45,6 +45,8 @@ pub struct Cell {
 /// Bytes per second, one value for each bucket; `None` where nobody looked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
+    /// Seconds that the rates are a mean of; 0 where there is none.
+    pub observed: Vec<u64>,
     pub rx: Vec<Option<u64>>,
     pub tx: Vec<Option<u64>>,
     pub rx_peak: Vec<Option<u64>>,
@@ -131,16 +133,34 @@ pub struct Filling<'a> {
     cells: Vec<Cell>,
     /// Where the latest bucket began: the next one is not far.
     latest: usize,
+    /// The end of the latest bucket, where they are samples.
+    samples: Option<i64>,
+}
+
+/// A sample behind the one that ended at `before`. Ticks are known to the second and spans are rounded to seconds, so that two
+/// neighbours may seem to lie a second apart, or one upon the other: that second is the later one's in the first case, and
+/// the earlier one's alone in the second case.
+fn after(before: i64, sample: &Bucket) -> Bucket {
+    if (sample.from - before).abs() != 1 {
+        return *sample;
+    }
+    let seconds = u32::try_from(sample.to - before).unwrap_or(0);
+    let told = |known: u32| if known > 0 { seconds } else { 0 };
+    let from = before.min(sample.to - 1);
+    Bucket { from, covered: told(sample.covered), blind: told(sample.blind), ..*sample }
 }
 
 impl<'a> Filling<'a> {
     /// One cell between each two edges.
-    pub fn new(edges: &'a [i64]) -> Filling<'a> {
-        Filling { edges, cells: vec![Cell::default(); edges.len().saturating_sub(1)], latest: 0 }
+    pub fn new(level: Resolution, edges: &'a [i64]) -> Filling<'a> {
+        let cells = vec![Cell::default(); edges.len().saturating_sub(1)];
+        Filling { edges, cells, latest: 0, samples: (level == Resolution::Sample).then_some(i64::MIN / 2) }
     }
 
     /// A bucket across an edge is split by time, to the byte; what lies outside is left out.
     pub fn add(&mut self, bucket: &Bucket) {
+        let bucket = self.samples.map_or(*bucket, |before| after(before, bucket));
+        self.samples = self.samples.map(|_| bucket.to);
         // Two samples within a second make a bucket without length, and its bytes count too.
         let length = bucket.to.saturating_sub(bucket.from).max(1);
         let begins = |edge: &i64| *edge <= bucket.from;
@@ -153,7 +173,7 @@ impl<'a> Filling<'a> {
             let start = range[0].saturating_sub(bucket.from).clamp(0, length);
             let end = range[1].saturating_sub(bucket.from).clamp(0, length);
             if start < end {
-                cell.add(bucket, |value| part(value, end, length) - part(value, start, length));
+                cell.add(&bucket, |value| part(value, end, length) - part(value, start, length));
             }
             if end == length {
                 break;
@@ -199,6 +219,7 @@ pub fn columns(cells: &[Cell]) -> Columns {
     let mut columns = Columns::default();
     for cell in cells {
         let (rx, tx) = (cell.rate(RX_BYTES), cell.rate(TX_BYTES));
+        columns.observed.push(if cell.covered > 0 { cell.covered + cell.blind } else { 0 });
         columns.rx.push(rx);
         columns.tx.push(tx);
         columns.rx_peak.push(peak(rx, cell.rx_peak));
@@ -352,7 +373,7 @@ mod tests {
     }
 
     fn cells(buckets: &[Bucket], edges: &[i64]) -> Vec<Cell> {
-        let mut filling = Filling::new(edges);
+        let mut filling = Filling::new(Resolution::FiveMinutes, edges);
         buckets.iter().for_each(|bucket| filling.add(bucket));
         filling.cells()
     }
@@ -382,8 +403,53 @@ mod tests {
         check(0, 300, (None, None));
         check(0, 0, (None, None));
         let empty = columns(&cells(&[], &[0, 300, 600]));
-        assert_eq!((empty.rx, empty.tx_peak), (vec![None, None], vec![None, None]));
+        assert_eq!((empty.rx, empty.tx_peak, empty.observed), (vec![None, None], vec![None, None], vec![0, 0]));
         assert_eq!(columns(&cells(&[bucket(0, 300, 1)], &[])), Columns::default());
+    }
+
+    /// What a timer of one second makes of any phase, with stalls of 2 to 20 seconds: each second is told of once.
+    #[test]
+    fn neighbours_leave_no_second_out_and_have_none_twice() {
+        const SECONDS: i64 = 200;
+        let mut state = 7_u64;
+        for _ in 0..300 {
+            let mut below = |most: i64| random(&mut state) as i64 % most;
+            // Milliseconds: when a tick is due, and when the latest was.
+            let (mut due, mut latest) = (1000 + below(1000), None);
+            let (mut samples, mut bytes, mut plain) = (Vec::new(), 0, vec![false; SECONDS as usize]);
+            loop {
+                let stall = if below(15) == 0 { 2_000 + below(18_000) } else { below(30) };
+                let now = due + stall;
+                due = now - now.rem_euclid(1000) + due.rem_euclid(1000);
+                due += if due > now { 0 } else { 1000 };
+                if now / 1000 >= SECONDS - 1 {
+                    break;
+                }
+                if let Some(before) = latest.replace(now) {
+                    let seconds = ((now - before + 500) / 1000).max(1);
+                    let looked = stall < 1000;
+                    let (covered, blind) = if looked { (seconds, 0) } else { (0, seconds) };
+                    let (from, to) = (now / 1000 - seconds, now / 1000);
+                    bytes += 1000;
+                    samples.push(Bucket {
+                        covered: covered as u32,
+                        blind: blind as u32,
+                        ..bucket(from, to - from, 1000)
+                    });
+                    (before / 1000..now / 1000).for_each(|second| plain[second as usize] = looked);
+                }
+            }
+            let edges: Vec<i64> = (0..=SECONDS).collect();
+            let mut filling = Filling::new(Resolution::Sample, &edges);
+            samples.iter().for_each(|sample| filling.add(sample));
+            let cells = filling.cells();
+            // The first one has no neighbour to say where it begins.
+            for (second, cell) in cells.iter().enumerate().skip(samples[0].to as usize) {
+                assert_eq!(cell.covered > 0, plain[second], "{second}: {cell:?}");
+                assert!(cell.covered + cell.blind <= 1, "{second}: {cell:?}");
+            }
+            assert_eq!(cells.iter().map(|cell| cell.sum.rx_bytes()).sum::<u64>(), bytes);
+        }
     }
 
     #[test]
@@ -431,8 +497,9 @@ mod tests {
             assert_eq!(sum(&mut cells.iter().map(|cell| cell.covered + cell.blind)), expect);
 
             // A rate is rounded to the nearest byte per second: that, and no more, is lost.
-            for (cell, rate) in cells.iter().zip(columns(&cells).rx) {
-                let seconds = cell.covered + cell.blind;
+            let columns = columns(&cells);
+            for ((cell, rate), seconds) in cells.iter().zip(columns.rx).zip(columns.observed) {
+                assert_eq!(seconds, if rate.is_some() { cell.covered + cell.blind } else { 0 });
                 let bytes = rate.unwrap_or(0) * seconds;
                 assert!(bytes.abs_diff(if rate.is_some() { cell.sum.rx_bytes() } else { 0 }) * 2 <= seconds);
             }

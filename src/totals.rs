@@ -27,8 +27,19 @@ pub struct Row {
     pub from: i64,
     pub to: i64,
     pub sum: Counters,
+    /// Seconds of it that are accounted for.
+    pub observed: i64,
     /// The period is over, and nearly all of it is accounted for.
     pub complete: bool,
+}
+
+impl Row {
+    /// The first and the last local day of it. Its ends may not be midnights: a zone may leave out the first hour of a day, and
+    /// what was closed under another zone has that one's midnights, so that the day is looked for inside.
+    pub fn days(&self, zone: &Zone) -> (Civil, Civil) {
+        let inside = ((self.to - self.from) / 2).min(12 * HOUR_S);
+        (zone.civil(self.from + inside).midnight(), zone.civil(self.to - inside).midnight())
+    }
 }
 
 impl Period {
@@ -143,7 +154,6 @@ pub struct Rows<'a> {
     now: i64,
     range: (i64, i64),
     rows: Vec<Row>,
-    known_s: i64,
     /// What would have to be known for the latest row to be complete.
     whole_s: i64,
     around: (i64, i64),
@@ -152,7 +162,7 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Of buckets whose middle lies in `[from, to)`: others are passed over.
     pub fn new(period: Period, zone: &'a Zone, now: i64, range: (i64, i64)) -> Rows<'a> {
-        Rows { period, zone, now, range, rows: Vec::new(), known_s: 0, whole_s: 0, around: (0, 0) }
+        Rows { period, zone, now, range, rows: Vec::new(), whole_s: 0, around: (0, 0) }
     }
 
     pub fn add(&mut self, bucket: &Bucket) {
@@ -173,15 +183,16 @@ impl<'a> Rows<'a> {
             Some(row) if row.to >= to => row.sum.add(&bucket.sum),
             last => {
                 let from = last.map_or(from, |row| from.max(row.to));
-                self.rows.push(Row { from, to, sum: bucket.sum, complete: false });
-                self.known_s = 0;
+                self.rows.push(Row { from, to, sum: bucket.sum, observed: 0, complete: false });
                 // What another clock has left of a period is a piece of it, however well that is known.
                 self.whole_s = if own { to - from } else { around.1 - around.0 };
             }
         }
-        self.known_s += i64::from(bucket.covered) + i64::from(bucket.blind);
         if let Some(row) = self.rows.last_mut() {
-            row.complete = row.to <= self.now && self.known_s >= self.whole_s - self.whole_s / 100;
+            // Where the clock was set back, the same time has passed twice.
+            let observed = row.observed + i64::from(bucket.covered) + i64::from(bucket.blind);
+            row.observed = observed.min(row.to - row.from);
+            row.complete = row.to <= self.now && row.observed >= self.whole_s - self.whole_s / 100;
         }
     }
 

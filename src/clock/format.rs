@@ -15,6 +15,11 @@ pub fn rfc3339(unix: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// `2026-01-15`
+pub fn date(civil: Civil) -> String {
+    format!("{:04}-{:02}-{:02}", civil.year, civil.month, civil.day)
+}
+
 /// RFC 3339 with `Z` or an offset, a local date-time without one (read in `zone`), a bare date, or integer Unix seconds.
 /// The years 1970 to 9999.
 pub fn parse_time(text: &str, zone: &Zone) -> Result<i64> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::ser::{Serialize, Serializer};
 
-use crate::clock::rfc3339;
+use crate::clock::{Civil, date, rfc3339};
 use crate::model::COUNTER_NAMES;
 
 /// UTC seconds, as RFC 3339 on the wire.
@@ -18,6 +18,16 @@ pub struct Time(pub i64);
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&rfc3339(self.0))
+    }
+}
+
+/// A day of the configured time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Date(pub Civil);
+
+impl Serialize for Date {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&date(self.0))
     }
 }
 
@@ -85,10 +95,11 @@ pub type OriginWord = &'static str;
 pub type SettingKind = &'static str;
 
 /// What a type that is no shape is in JSON Schema.
-pub const SCALARS: [(&str, &str); 23] = [
+pub const SCALARS: [(&str, &str); 24] = [
     ("String", r#"{"type":"string"}"#),
     ("Name", r#"{"type":"string"}"#),
     ("Time", r#"{"type":"string","format":"date-time"}"#),
+    ("Date", r#"{"type":"string","format":"date"}"#),
     ("bool", r#"{"type":"boolean"}"#),
     ("u8", r#"{"type":"integer","minimum":0}"#),
     ("u32", r#"{"type":"integer","minimum":0}"#),
@@ -332,6 +343,8 @@ shapes! {
         rx_peak: u64,
         /// The highest rate of one sample, bytes per second.
         tx_peak: u64,
+        /// Seconds of it that are accounted for.
+        observed: u64,
     }
     /// All interfaces together, by the kernel's counters. Bridges count what their ports count: see `primary`.
     Summary {
@@ -534,8 +547,10 @@ shapes! {
         t: Vec<i64>,
         interfaces: ByName<SeriesColumns>,
     }
-    /// Bytes per second.
+    /// Bytes per second, as a mean over the seconds that were observed: a rate times these gives the bytes.
     SeriesColumns {
+        /// Seconds of the bucket that the rates are a mean of; 0 where they are null.
+        observed: Vec<u64>,
         rx: Vec<Option<u64>>,
         tx: Vec<Option<u64>>,
         /// The highest rate of one sample.
@@ -547,10 +562,15 @@ shapes! {
     Total {
         from: Time,
         to: Time,
+        /// In the configured time zone, which the reader's may not be.
+        first_day: Date,
+        last_day: Date,
         rx_bytes: u64,
         tx_bytes: u64,
         rx_packets: u64,
         tx_packets: u64,
+        /// Seconds of it that are accounted for: of a period that has begun, or was missed in part, not all of it.
+        observed: u64,
         /// The period is over, and nearly all of it is accounted for.
         complete: bool,
     }
@@ -622,7 +642,7 @@ pub const CSV_HEAD: &str = "id,timestamp,interface_name,rx_bytes,tx_bytes,rx_pac
 
 /// The header row of exported buckets: the counters have the order of `COUNTER_NAMES`.
 pub fn csv_bucket_head() -> String {
-    format!("from,to,interface_name,{},rx_peak,tx_peak\r\n", COUNTER_NAMES.join(","))
+    format!("from,to,interface_name,{},rx_peak,tx_peak,observed\r\n", COUNTER_NAMES.join(","))
 }
 
 impl Record {
@@ -649,7 +669,7 @@ impl BucketRecord {
     pub fn csv(&self, out: Out) -> io::Result<()> {
         write!(
             out,
-            "{},{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
+            "{},{},{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
             rfc3339(self.from.0),
             rfc3339(self.to.0),
             cell(&self.interface_name.0),
@@ -663,6 +683,7 @@ impl BucketRecord {
             self.tx_drops,
             self.rx_peak,
             self.tx_peak,
+            self.observed,
         )
     }
 }

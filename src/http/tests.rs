@@ -19,7 +19,7 @@ use super::routes::{ROUTES, Route};
 use super::{Ask, Context, Disk, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
-use crate::live::{Iface, Live, Tuning, Unmatched};
+use crate::live::{Iface, Live, Order, Tuning, Unmatched};
 use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
 use crate::store::{Flush, Options, Reader, Store};
 
@@ -268,8 +268,15 @@ impl Rig {
         live.set_wake(move || {
             count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
-            while let Some((ticket, _)) = live.next_order() {
-                live.obeyed(ticket, Ok(()));
+            while let Some((ticket, order)) = live.next_order() {
+                let outcome = match &order {
+                    Order::Alter(asked) => {
+                        let mut state = live.lock();
+                        state.changes(asked).map(|changes| state.change(changes).unwrap())
+                    }
+                    Order::Forget { .. } => Ok(()),
+                };
+                live.obeyed(ticket, outcome);
             }
             let (collect, read) = {
                 let mut state = live.lock();

@@ -2,6 +2,7 @@
 //! that are not yet saved, and what `http` asks of the sampler and the writer. One lock, held for copying only: nobody
 //! reads the kernel, the disk or the network while holding it.
 
+mod orders;
 mod saving;
 
 use crate::sorted::Map;
@@ -14,6 +15,7 @@ use crate::compact::{self, HELD_BYTES};
 use crate::config::{Changes, Config, Refused};
 use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, EventKind, IfaceId, Keep, Kind, Record};
 
+pub use orders::{Alteration, Order, Refusal};
 pub use saving::{AtRisk, Saving, Told, Written};
 
 /// How many seconds of one-second rates are kept.
@@ -221,33 +223,6 @@ impl Ring {
             (self.times, self.rates) = Default::default();
         }
     }
-}
-
-/// A change of an interface's identity: the sampler's to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    Alias {
-        name: String,
-        alias: String,
-    },
-    /// The history of `from`, which is not there any more, becomes part of the other's.
-    Merge {
-        from: String,
-        into: String,
-    },
-    Forget {
-        name: String,
-    },
-}
-
-/// Why an order was not obeyed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    Unknown(String),
-    /// It is there: its history goes on.
-    Present(String),
-    /// The database is not open: nobody knows the numbers of interfaces.
-    NotYet,
 }
 
 /// The latest answers are kept for who waits for them: more than there are workers.

@@ -4,9 +4,8 @@
 use super::Sampler;
 use super::inventory::{remember, was_active};
 use crate::clock::Now;
-use crate::config::{Changes, can_be_listed};
 use crate::counter::Baseline;
-use crate::live::{Order, Refusal, State};
+use crate::live::{Alteration, Order, Refusal};
 use crate::model::{Anchor, Counters, Edit, Event, EventKind, IfaceId, Record, Stack};
 
 /// Its counters are nobody's: what a link has counted by a restart is not compared with them.
@@ -18,7 +17,8 @@ fn disown(record: &mut Record) {
 impl Sampler {
     pub(super) fn obey_all(&mut self, now: Now) {
         while let Some((ticket, order)) = self.live.next_order() {
-            let outcome = if self.joined { self.obey(order, now) } else { Err(Refusal::NotYet) };
+            let possible = self.joined || matches!(&order, Order::Alter(asked) if !asked.needs_history());
+            let outcome = if possible { self.obey(order, now) } else { Err(Refusal::NotYet) };
             if outcome.is_ok() {
                 self.publish();
             }
@@ -29,23 +29,7 @@ impl Sampler {
 
     fn obey(&mut self, order: Order, now: Now) -> Result<(), Refusal> {
         match order {
-            Order::Alias { name, alias } => {
-                let id = self.number_of(&name, now)?;
-                self.change_record(id, |record| record.alias = alias);
-            }
-            Order::Merge { from, into } => {
-                let gone = self.absent(&from)?;
-                let id = self.number_of(&into, now)?;
-                if gone.id == id {
-                    return Err(Refusal::Unknown(from));
-                }
-                self.take_over(&gone, id);
-                self.anchor_again(id);
-                let detail = format!("the history of {from} became part of this one");
-                let event = self.told(now, EventKind::Merged, &into, detail);
-                self.hand_on(&from, Some(&into), now);
-                self.drop_history(Edit::Merge { id: gone.id, name: from, into: id, into_name: into }, Some(event));
-            }
+            Order::Alter(asked) => self.alter(asked, now)?,
             Order::Forget { name } => {
                 // More than one may have borne the name.
                 let mut gone = self.absent(&name)?;
@@ -60,26 +44,58 @@ impl Sampler {
                 if let Some((_, last)) = self.live.lock().edits.last_mut() {
                     *last = Some(event);
                 }
-                self.hand_on(&name, None, now);
+                {
+                    let mut state = self.live.lock();
+                    let changes = state.handed_on(&name, None);
+                    if let Err(refused) = state.change(changes) {
+                        log::warn!("what the settings say of {name} stays: {refused:?}");
+                    }
+                }
+                self.follow(now);
+                self.hand_on_primary(&name, None, now);
             }
         }
         Ok(())
     }
 
-    /// What was said of a name that is gone is said of its heir, or of nobody.
-    fn hand_on(&mut self, gone: &str, heir: Option<&str>, now: Now) {
+    fn alter(&mut self, asked: Alteration, now: Now) -> Result<(), Refusal> {
+        let Alteration { name, merge, alias, .. } = &asked;
+        let gone = merge.as_deref().map(|from| self.absent(from)).transpose()?;
+        if gone.is_some() && merge.as_ref() == Some(name) {
+            return Err(Refusal::Unknown(name.clone()));
+        }
+        if !self.links.iter().any(|tracked| tracked.link.name == *name) {
+            self.absent(name)?;
+        }
         {
             let mut state = self.live.lock();
-            // A list may have no room for the heir's name.
-            for heir in [heir, None] {
-                let changes = handed_on(&state, gone, heir);
-                if state.change(changes).is_ok() {
-                    break;
-                }
-            }
+            let changes = state.changes(&asked)?;
+            state.change(changes).map_err(Refusal::Setting)?;
         }
+        // Nothing can be refused any more.
+        if let Some(gone) = &gone {
+            self.merge(gone, name, now)?;
+        } else {
+            self.follow(now);
+        }
+        if let Some(alias) = alias {
+            let id = self.number_of(name, now)?;
+            self.change_record(id, |record| record.alias.clone_from(alias));
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, gone: &Record, into: &str, now: Now) -> Result<(), Refusal> {
+        let id = self.number_of(into, now)?;
+        self.take_over(gone, id);
+        self.anchor_again(id);
+        let detail = format!("the history of {} became part of this one", gone.name);
+        let event = self.told(now, EventKind::Merged, into, detail);
         self.follow(now);
-        self.hand_on_primary(gone, heir, now);
+        self.hand_on_primary(&gone.name, Some(into), now);
+        let edit = Edit::Merge { id: gone.id, name: gone.name.clone(), into: id, into_name: into.to_string() };
+        self.drop_history(edit, Some(event));
+        Ok(())
     }
 
     /// The record of a name that no link bears or goes on with.
@@ -161,36 +177,4 @@ impl Sampler {
         self.beginnings.retain(|beginning| !edit.takes(beginning.id));
         self.last_id = edit.gone().iter().copied().fold(self.last_id, IfaceId::max);
     }
-}
-
-/// What flags and the environment own stays as they have it.
-fn handed_on(state: &State, gone: &str, heir: Option<&str>) -> Changes {
-    let mut changes = Changes::new();
-    if state.tuning.primary == gone {
-        changes.push(("primary", heir.map(str::to_string)));
-    }
-    for key in ["interfaces", "ignore"] {
-        let before = state.config.list(key);
-        // That the other was left out is no reason to leave out its heir.
-        let inherited = |item: &str| key == "interfaces" || item.starts_with('!');
-        let after = renamed(&before, gone, heir.filter(|heir| can_be_listed(heir)), inherited);
-        // Nothing named would mean everything.
-        if after != before && !(key == "interfaces" && after.is_empty()) {
-            changes.push((key, (!after.is_empty()).then(|| after.join(","))));
-        }
-    }
-    changes.retain(|(key, _)| state.config.owner(key).is_none());
-    changes
-}
-
-/// A list with one name in the place of another. What it says of the heir already beats what it said of the other.
-fn renamed(list: &[String], gone: &str, heir: Option<&str>, inherited: impl Fn(&str) -> bool) -> Vec<String> {
-    let bare = |item: &str| item.strip_prefix('!').unwrap_or(item).to_string();
-    let said = |name: &str| list.iter().any(|item| bare(item) == name);
-    let heir = heir.filter(|heir| !said(heir));
-    let item = |item: &String| match bare(item) == gone {
-        true => heir.filter(|_| inherited(item)).map(|heir| item.replacen(gone, heir, 1)),
-        false => Some(item.clone()),
-    };
-    list.iter().filter_map(item).collect()
 }

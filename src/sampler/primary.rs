@@ -206,11 +206,23 @@ impl Sampler {
     /// Shown by the name that the kernel has for it, however it was asked for.
     pub(super) fn show_primary(&self) {
         let asked = Some(self.primary.name()).filter(|name| !name.is_empty());
-        let name = asked.map(|asked| find(&self.links, asked).map_or(asked, |tracked| &tracked.link.name));
+        let known = asked.map(|asked| find(&self.links, asked).map_or(asked, |tracked| &tracked.link.name));
+        let name = known.or_else(|| self.provisional());
         let mut state = self.live.lock();
         if state.primary.as_deref() != name {
             state.primary = name.map(str::to_string);
         }
+    }
+
+    /// The figure at the top need not wait for the end of the first look. Nothing is kept of it, and nothing told.
+    fn provisional(&self) -> Option<&str> {
+        let watched = self.links.iter().filter(|tracked| tracked.watched());
+        let carried = watched.map(|tracked| {
+            let bytes = tracked.seen.map_or(0, |(raw, _)| raw.rx_bytes().saturating_add(raw.tx_bytes()));
+            (tracked.link.ifindex, bytes)
+        });
+        let best = detect::provisional(carried, self.primary.route)?;
+        self.links.iter().find(|tracked| tracked.link.ifindex == best).map(|tracked| tracked.link.name.as_str())
     }
 
     /// Whoever has the history now has the headline that went with it.

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::clock::{BUILD_FLOOR, Zone};
 use crate::config::Config;
-use crate::live::Order;
+use crate::live::{Alteration, Order, Refusal};
 use crate::model::{Address, Batch, Link, Width};
 
 #[derive(Default)]
@@ -632,9 +632,11 @@ fn e30_a_chosen_primary_is_waited_for() {
 #[test]
 fn the_busiest_becomes_primary_after_ten_seconds() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
+    assert_eq!(primary(&bench), "eth0", "of those that have carried as much, the first is shown until one is found");
+    assert_eq!(kept_primary(&bench), None);
     bench.set(3, moved(9000, 10));
     bench.run(9_000);
-    assert_eq!(bench.live.lock().primary, None);
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), ("eth0", None));
     bench.run(1_001);
     assert_eq!(bench.live.lock().primary.as_deref(), Some("eth1"));
     // And it stays, though the other one is busier now.
@@ -666,7 +668,7 @@ fn said(bench: &Bench) -> [String; 4] {
 const SAID: [(&str, &str); 3] = [("primary", "wan"), ("interfaces", "lan*,wan"), ("ignore", "a*,!wan")];
 
 fn merged() -> Order {
-    Order::Merge { from: "wan".to_string(), into: "eth0".to_string() }
+    Order::Alter(Alteration { name: "eth0".to_string(), merge: Some("wan".to_string()), ..Alteration::default() })
 }
 
 fn forgotten() -> Order {
@@ -691,6 +693,51 @@ fn what_was_said_of_a_merged_one_is_said_of_its_heir() {
     // The headline that was found goes with the history too.
     let bench = given_away(&[], &[], merged());
     assert_eq!(said(&bench), ["", "", "", "eth0"], "there is no other");
+}
+
+/// Whether an order was refused, as `http` hears it.
+fn refused(bench: &mut Bench, order: Order) -> Option<Refusal> {
+    let live = bench.live.clone();
+    let asked = std::thread::spawn(move || live.order(order, Duration::from_secs(10)));
+    while !asked.is_finished() {
+        bench.turn(false);
+    }
+    asked.join().unwrap().expect("an answer").err()
+}
+
+/// Merge, alias and watching are one request: what stands against one of them stands against all.
+#[test]
+fn of_an_alteration_that_is_refused_nothing_happens() {
+    let all = |monitored| {
+        Order::Alter(Alteration {
+            name: "eth0".to_string(),
+            merge: Some("wan".to_string()),
+            alias: Some("uplink".to_string()),
+            monitored: Some(monitored),
+            primary: None,
+        })
+    };
+    let typed = [("ignore", "x*".to_string())];
+    for (typed, saved) in [(&typed[..], &SAID[1..2]), (&[], &[("primary", "eth0"), ("ignore", "wan")]), (&[], &SAID)] {
+        let mut bench = given_away(typed, saved, Order::Forget { name: "nope".to_string() });
+        let before = (said(&bench), bench.live.lock().records.clone(), bench.sampler.records.clone());
+        let refusal = refused(&mut bench, all(Some(false)));
+        let expect = if typed.is_empty() { "Headline" } else { "Setting" };
+        assert!(format!("{refusal:?}").contains(expect), "{refusal:?}");
+        assert_eq!((said(&bench), bench.live.lock().records.clone(), bench.sampler.records.clone()), before);
+        {
+            let state = bench.live.lock();
+            assert!(state.edits.is_empty() && state.interface("wan").is_some(), "{:?}", state.edits);
+            assert_eq!(state.interface("eth0").map(|iface| iface.alias.as_str()), Some(""));
+        }
+        if typed.is_empty() {
+            assert_eq!(refused(&mut bench, all(Some(true))), None);
+            let state = bench.live.lock();
+            assert_eq!((state.edits.len(), state.interface("wan").is_some()), (1, false));
+            assert_eq!(state.interface("eth0").map(|iface| iface.alias.as_str()), Some("uplink"));
+            assert!(state.tuning.ignored.contains(&"!eth0".to_string()), "{:?}", state.tuning.ignored);
+        }
+    }
 }
 
 #[test]
@@ -798,7 +845,7 @@ fn the_headline_is_watched() {
     };
     change(&bench, "ignore", "eth1");
     bench.turn(false);
-    assert_eq!(said(&bench)[3], "", "nobody counts it any more");
+    assert_eq!((said(&bench)[3].as_str(), kept_primary(&bench)), ("eth0", None), "it is not counted any more");
     bench.set(2, moved(90_000, 10));
     bench.run(30_001);
     assert_eq!(said(&bench)[3], "eth0");
@@ -820,10 +867,34 @@ fn the_headline_is_watched() {
 fn a_quiet_start_is_looked_at_again() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
     bench.run(60_000);
-    assert_eq!(bench.live.lock().primary, None);
+    assert_eq!(kept_primary(&bench), None);
     bench.set(2, moved(100_000, 10));
     bench.run(60_000);
-    assert_eq!(bench.live.lock().primary.as_deref(), Some("eth0"));
+    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("eth0")));
+}
+
+/// From the first second on, and without a word of it: nothing is found yet.
+#[test]
+fn a_headline_is_there_before_one_is_found() {
+    let carried = |bytes: u64| Counters([bytes, 0, 0, 0, 0, 0, 0, 0]);
+    let links = |bytes: [u64; 2]| [(link(2, "eth0"), carried(bytes[0])), (link(3, "eth1"), carried(bytes[1]))];
+    let check = |bytes, route, expect: &str| {
+        let mut bench = Bench::new(&links(bytes));
+        bench.world.lock().unwrap().route = route;
+        bench.world.lock().unwrap().events = vec![LinkEvent::Addresses];
+        bench.turn(true);
+        bench.run(1_000);
+        assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), (expect, None), "{bytes:?} {route:?}");
+        let told = |event: &Event| event.kind == EventKind::Primary;
+        assert!(!bench.live.lock().events.iter().any(told));
+    };
+    check([0, 0], None, "");
+    check([5, 9], None, "eth1");
+    check([9, 9], None, "eth0");
+    check([5, 9], Some(2), "eth0");
+    check([0, 0], Some(3), "eth1");
+    // The way out is a link that is not watched, or not known.
+    check([5, 9], Some(77), "eth1");
 }
 
 fn primary(bench: &Bench) -> String {

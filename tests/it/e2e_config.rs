@@ -1,6 +1,9 @@
 //! What people change, from the outside: settings that act at once and survive a restart, interfaces that are renamed,
 //! merged and forgotten without a byte going astray, and a backup that the program itself opens.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use crate::common::*;
 use serde_json::{Value, json};
 
@@ -160,6 +163,62 @@ fn a_merge_keeps_every_byte_of_every_level() {
         daemon.collect();
         let after: Vec<[u64; 2]> = both.iter().map(|sum| [sum[0], sum[1] + 2000]).collect();
         assert_eq!(levels(&daemon, "wan0"), after, "counting goes on");
+    });
+}
+
+/// While another client keeps changing what one part of the request depends on.
+#[test]
+fn a_change_of_several_things_is_made_whole_or_not_at_all() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("wan0", "lan0");
+        cable("old0", "far0");
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
+        daemon.ticks(1);
+        let (mut made, mut refused) = (0, 0);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // A chosen headline cannot be left out.
+                for turn in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let primary = if turn % 2 == 0 { json!("wan0") } else { Value::Null };
+                    daemon.request("PATCH", "/api/config", Some(json!({ "primary": primary }).to_string()));
+                }
+            });
+            for turn in 0..200 {
+                if made >= 8 && refused >= 8 {
+                    break;
+                }
+                if turn == 0 || daemon.request("GET", "/api/interfaces/old0", None).status == 404 {
+                    if turn > 0 {
+                        cable("old0", "far0");
+                    }
+                    send("old0", 700, 3);
+                    daemon.collect();
+                    unplug(&daemon, "old0");
+                }
+                let alias = format!("turn {turn}");
+                let all = json!({"merge": "old0", "alias": alias, "monitored": false});
+                let answer = daemon.request("PATCH", "/api/interfaces/wan0", Some(all.to_string()));
+                let gone = daemon.request("GET", "/api/interfaces/old0", None).status == 404;
+                let named = daemon.interface("wan0")["alias"] == alias.as_str();
+                let said = daemon.get("/api/config")["settings"]["ignore"]["value"] == json!(["wan0"]);
+                match answer.status {
+                    200 => made += 1,
+                    409 => refused += 1,
+                    other => panic!("{other}: {}", answer.text()),
+                }
+                assert_eq!([gone, named, said], [answer.status == 200; 3], "{turn}: {}", answer.text());
+                if said {
+                    patch(&daemon, "/api/interfaces/wan0", json!({"monitored": null}));
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(made >= 8 && refused >= 8, "{made} made, {refused} refused");
     });
 }
 

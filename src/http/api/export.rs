@@ -241,5 +241,6 @@ fn describe(bucket: &Bucket, iface: IfaceId, names: &Names) -> BucketRecord {
         tx_drops,
         rx_peak: bucket.rx_peak,
         tx_peak: bucket.tx_peak,
+        observed: u64::from(bucket.covered) + u64::from(bucket.blind),
     }
 }

@@ -5,14 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::config::change;
 use super::{READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
 use crate::clock::Zone;
-use crate::config::{Changes, can_be_listed};
+use crate::config::can_be_listed;
 use crate::error::ErrorKind;
 use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON, disk};
-use crate::live::{Database, Iface, Live, Order, Refusal, State};
+use crate::live::{Alteration, Database, Iface, Live, Order, Refusal, State};
 use crate::model::{Batch, Counters, IfaceId};
 use crate::store::Unstored;
 
@@ -133,7 +132,7 @@ fn name<'a>(call: &'a Call) -> &'a str {
 }
 
 pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let (name, merge) = {
+    let asked = {
         let state = context.live.lock();
         let iface = known(&state, name(call))?;
         let merge = match call.values.text("merge") {
@@ -142,72 +141,29 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
                 if from.name == iface.name {
                     return Err(flaw("merge", "must be another interface", other));
                 }
-                if from.present() {
-                    return Err(present(&from.name));
-                }
                 Some(from.name.clone())
             }
             None => None,
         };
-        // Before anything is done: of a request that is refused nothing happens.
-        state.config.allows(&settings(&state, iface, call)?)?;
-        (iface.name.clone(), merge)
+        if call.values.has("monitored") && !can_be_listed(&iface.name) {
+            let msg = "must be left to the rules: this name would be taken for a pattern";
+            return Err(flaw("monitored", msg, &iface.name));
+        }
+        Alteration {
+            name: iface.name.clone(),
+            merge,
+            alias: call.values.text("alias").map(|alias| alias.trim().to_string()),
+            monitored: call.values.has("monitored").then(|| call.values.switch("monitored")),
+            primary: call.values.switch("primary"),
+        }
     };
-    let mut saved = true;
-    if let Some(from) = merge {
-        saved &= order(context, Order::Merge { from, into: name.clone() })?;
-    }
-    if let Some(alias) = call.values.text("alias") {
-        saved &= order(context, Order::Alias { name: name.clone(), alias: alias.trim().to_string() })?;
-    }
-    if ["monitored", "primary"].iter().any(|member| call.values.has(member)) {
-        saved &= change(context, |state| settings(state, known(state, &name)?, call))?;
-    }
+    let saved = asked.is_empty() || order(context, Order::Alter(asked))?;
     Answer::json(&Interface { saved: Some(saved), ..find(context, call)? })
 }
 
 /// By its name or an altname.
 fn known<'a>(state: &'a State, name: &str) -> Result<&'a Iface, Fault> {
     state.interface(name).ok_or_else(|| no_interface(name))
-}
-
-/// What `monitored` and `primary` come to. Both are settings, so that flags and the environment have their say. What they
-/// say from now on is said of the interface's own name, in place of all that was said of any of its names.
-fn settings(state: &State, iface: &Iface, call: &Call) -> Result<Changes, Fault> {
-    let name = iface.name.as_str();
-    let mut changes = Vec::new();
-    let (monitored, primary) = (call.values.switch("monitored"), call.values.switch("primary"));
-    let mut ignored = state.tuning.ignored.clone();
-    if call.values.has("monitored") {
-        if !can_be_listed(name) {
-            return Err(flaw("monitored", "must be left to the rules: this name would be taken for a pattern", name));
-        }
-        let chosen = state.tuning.primary.as_str();
-        let headline = iface.is_called(chosen) || call.values.text("merge") == Some(chosen);
-        if monitored == Some(false) && primary.unwrap_or(headline) {
-            let detail =
-                format!("{name} is the chosen headline, which is always watched: send \"primary\":false with it");
-            return Err(Fault::new(409, detail));
-        }
-        ignored.retain(|pattern| !iface.is_called(pattern.strip_prefix('!').unwrap_or(pattern)));
-        match monitored {
-            Some(true) => ignored.push(format!("!{name}")),
-            Some(false) => ignored.push(name.to_string()),
-            None => {}
-        }
-    } else if primary == Some(true) && state.config.owner("ignore").is_none() {
-        // Its choice is the later word.
-        ignored.retain(|pattern| !iface.is_called(pattern));
-    }
-    if call.values.has("monitored") || ignored != state.tuning.ignored {
-        changes.push(("ignore", (!ignored.is_empty()).then(|| ignored.join(","))));
-    }
-    match primary {
-        Some(true) => changes.push(("primary", Some(name.to_string()))),
-        Some(false) if iface.is_called(&state.tuning.primary) => changes.push(("primary", None)),
-        _ => {}
-    }
-    Ok(changes)
 }
 
 pub fn forget(context: &Context, call: &Call) -> Result<Answer, Fault> {
@@ -229,6 +185,12 @@ fn order(context: &Context, order: Order) -> Result<bool, Fault> {
         Some(Ok(ticket)) => Ok(context.live.saved(ticket, SAVE_PATIENCE)),
         Some(Err(Refusal::Unknown(name))) => Err(no_interface(&name)),
         Some(Err(Refusal::Present(name))) => Err(present(&name)),
+        Some(Err(Refusal::Setting(refused))) => Err(refused.into()),
+        Some(Err(Refusal::Headline(name))) => {
+            let detail =
+                format!("{name} is the chosen headline, which is always watched: send \"primary\":false with it");
+            Err(Fault::new(409, detail))
+        }
         Some(Err(Refusal::NotYet)) => {
             Err(Fault::new(503, "the history is not open yet: see /api/system/health, and try again then"))
         }

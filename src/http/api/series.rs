@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::{Memory, no_interface};
 use crate::clock::Zone;
 use crate::http::disk::PATIENCE;
-use crate::http::json::{Out, SeriesColumns, Time, Total, write, write_list};
+use crate::http::json::{Date, Out, SeriesColumns, Time, Total, write, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::State;
 use crate::model::{Bucket, IfaceId, RX_PACKETS, Resolution, TX_PACKETS};
-use crate::series::{Filling, Grid, Level, choose, columns};
+use crate::series::{Columns, Filling, Grid, Level, choose, columns};
 use crate::store::Unstored;
 use crate::totals::{Hours, Period, Row, Rows};
 
@@ -163,12 +163,14 @@ fn member(out: Out, name: &str, columns: &SeriesColumns) -> io::Result<()> {
 fn column(context: &Context, past: &Past, grid: &Arc<Grid>, iface: Option<IfaceId>) -> Result<SeriesColumns, Fault> {
     let range = (grid.edges.first().copied().unwrap_or(0), grid.edges.last().copied().unwrap_or(0));
     let grid = grid.clone();
-    let columns = past.read(context, iface, vec![(grid.level, range.0, range.1)], move |each| {
-        let mut filling = Filling::new(&grid.edges);
+    // The second before tells how the first sample lies to its neighbour.
+    let columns = past.read(context, iface, vec![(grid.level, range.0 - 1, range.1)], move |each| {
+        let mut filling = Filling::new(grid.level, &grid.edges);
         each(&mut |bucket| filling.add(bucket))?;
         Ok(columns(&filling.cells()))
     })?;
-    Ok(SeriesColumns { rx: columns.rx, tx: columns.tx, rx_peak: columns.rx_peak, tx_peak: columns.tx_peak })
+    let Columns { observed, rx, tx, rx_peak, tx_peak } = columns;
+    Ok(SeriesColumns { observed, rx, tx, rx_peak, tx_peak })
 }
 
 pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
@@ -217,14 +219,21 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
             end = begin;
         }
     }
-    let row = |row: &Row| Total {
-        from: Time(row.from),
-        to: Time(row.to),
-        rx_bytes: row.sum.rx_bytes(),
-        tx_bytes: row.sum.tx_bytes(),
-        rx_packets: row.sum.0[RX_PACKETS],
-        tx_packets: row.sum.0[TX_PACKETS],
-        complete: row.complete,
+    let zone = past.zone;
+    let row = move |row: &Row| {
+        let (first_day, last_day) = row.days(&zone);
+        Total {
+            from: Time(row.from),
+            to: Time(row.to),
+            first_day: Date(first_day),
+            last_day: Date(last_day),
+            rx_bytes: row.sum.rx_bytes(),
+            tx_bytes: row.sum.tx_bytes(),
+            rx_packets: row.sum.0[RX_PACKETS],
+            tx_packets: row.sum.0[TX_PACKETS],
+            observed: row.observed.unsigned_abs(),
+            complete: row.complete,
+        }
     };
-    Ok(Answer::stream(JSON, move |_, out| write_list(out, rows.iter().rev().map(row))))
+    Ok(Answer::stream(JSON, move |_, out| write_list(out, rows.iter().rev().map(&row))))
 }
