@@ -27,6 +27,8 @@ pub struct Grid {
     /// The level to read, from the first edge to the last.
     pub level: Resolution,
     pub step: i64,
+    /// With which the first bucket begins, where the step is whole days.
+    pub first_day: Option<Civil>,
     /// One more than there are buckets, ascending.
     pub edges: Vec<i64>,
 }
@@ -90,6 +92,7 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Level]) 
     let edge = |at: i64| if whole_days { midnight(at, zone) } else { at.saturating_mul(unit) };
     // Multiples of the step since 1970, so that a chart which moves on keeps the buckets that it has.
     let mut at = if points == 1 { range.0 } else { range.0.div_euclid(stride) * stride };
+    let first_day = whole_days.then(|| EPOCH.plus_days(at));
     let mut edges = vec![edge(at)];
     while at < range.1 {
         at = at.saturating_add(stride);
@@ -102,7 +105,7 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Level]) 
         _ => edges.iter().all(|edge| edge % level.step.max(1) == 0),
     };
     let level = kept.iter().rev().find(fits).or(kept.first()).map_or(Resolution::Sample, |level| level.resolution);
-    Grid { level, step, edges }
+    Grid { level, step, first_day, edges }
 }
 
 /// The smallest stride that cuts `[from, to)`, rounded outwards to multiples of it, into at most `points` pieces.
@@ -305,6 +308,7 @@ mod tests {
         let grid = choose(at("2020-10-24T12:00:00Z"), at("2020-10-26T12:00:00Z"), 3, &zone(BERLIN), &levels(5000));
         let edges = ["2020-10-23T22:00:00Z", "2020-10-24T22:00:00Z", "2020-10-25T23:00:00Z", "2020-10-26T23:00:00Z"];
         assert_eq!((grid.level, grid.step, grid.edges), (Resolution::Day, DAY, edges.map(at).to_vec()));
+        assert_eq!(grid.first_day, Some(Civil::date(2020, 10, 24)));
         // Two days of UTC touch three of India; and of the levels before the days, the hours have none of its midnights.
         let no_days = &levels(80)[1..3];
         let grid = choose(at("2026-10-24"), at("2026-10-26"), 2, &zone("IST-5:30"), no_days);

@@ -329,6 +329,35 @@ mod tests {
         }
     }
 
+    /// At the ends of the world, where a day begins at one o'clock, and where it was cut by the clock of another zone.
+    #[test]
+    fn rows_know_their_first_and_last_day() {
+        const CHATHAM: &str = "<+1245>-12:45<+1345>,M9.5.0/2:45,M4.1.0/3:45";
+        for tz in ["SST11", "<-12>12", "<+14>-14", CHATHAM, CHILE, BERLIN, HOWE, "UTC0"] {
+            let zone = zone(tz);
+            let mut day = Civil::date(2026, 1, 1);
+            for (from, to) in Period::Day.ascending(zone.unix(day), zone.unix(Civil::date(2027, 1, 1)), &zone) {
+                assert_eq!(Row { from, to, ..Row::default() }.days(&zone), (day, day), "{tz} {from}");
+                day = day.plus_days(1);
+            }
+            let days = |period: Period, unix: i64| {
+                let (from, to) = period.around(unix, &zone);
+                Row { from, to, ..Row::default() }.days(&zone)
+            };
+            let noon = zone.unix(Civil { hour: 12, ..Civil::date(2026, 9, 6) });
+            let year = (Civil::date(2026, 1, 1), Civil::date(2026, 12, 31));
+            assert_eq!(days(Period::Year, noon), year, "{tz}");
+            assert_eq!(days(Period::Month, noon), (Civil::date(2026, 9, 1), Civil::date(2026, 9, 30)), "{tz}");
+            assert_eq!(days(Period::Week, noon), (Civil::date(2026, 8, 31), Civil::date(2026, 9, 6)), "{tz}");
+            let today = Civil::date(2026, 9, 6);
+            assert_eq!(days(Period::Hour, noon - 11 * HOUR_S), (today, today), "{tz}");
+        }
+        // Closed by the clock of Greenwich, and shown in Berlin.
+        let (from, to) = (at("2026-01-15T00:00:00Z"), at("2026-01-16T00:00:00Z"));
+        let day = Civil::date(2026, 1, 15);
+        assert_eq!(Row { from, to, ..Row::default() }.days(&zone(BERLIN)), (day, day));
+    }
+
     #[test]
     fn steps_agree_with_walking() {
         for tz in ["UTC0", BERLIN, CHILE, "IST-5:30"] {

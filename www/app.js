@@ -370,8 +370,8 @@ function seriesPath() {
   return `api/traffic/series?${asked}`;
 }
 
-function takeSeries({ step, t, interfaces }) {
-  series = { ...frame(), step, t: t.map(seconds), lines: Object.entries(interfaces).map(([name, columns]) => ({ name, ...columns })) };
+function takeSeries({ first_day: day, step, t, interfaces }) {
+  series = { ...frame(), day, step, t: t.map(seconds), lines: Object.entries(interfaces).map(([name, columns]) => ({ name, ...columns })) };
   home.feeds[0].every = Math.min(Math.max(step, 10), 300);
   stale = true;
 }

@@ -1,22 +1,32 @@
 // The chart in the hands: zoom, moving, the cursor, and its figures as a table. Loaded when somebody first reaches for it.
 
 import { SIDES, greatest } from "./chart.js";
-import { amounts, clock, day, dayThere, rate, rateUnit } from "./format.js";
+import { amounts, clock, day, dayOf, rate, rateUnit, span } from "./format.js";
 
 // A picked range is at least this long, in seconds.
 const LEAST_S = 10;
 // A press that moves less, in pixels, is a click.
 const STILL = 8;
 
-// At most `most` rows `[from, ...values of each line]`: averages and peaks of neighbouring buckets, over what is known.
+// At most `most` rows `[first bucket, ...values of each line]`: averages and peaks of neighbouring buckets, over what is known.
 export function pieces(t, lines, most) {
   const size = Math.ceil(t.length / most);
   const rows = [];
   for (let i = 0; i < t.length; i += size) {
-    rows.push([t[i], ...lines.flatMap((line) => SIDES.map((side) => {
-      const known = line[side]?.slice(i, i + size).filter((value) => value != null) ?? [];
-      return side.length > 2 || !known.length ? greatest(known) : known.reduce((sum, value) => sum + value) / known.length;
-    }))]);
+    rows.push([i, ...lines.flatMap((line) => {
+      const part = (name) => line[name]?.slice(i, i + size) ?? [];
+      const seen = part("observed");
+      return SIDES.map((side) => {
+        if (side.length > 2) return greatest(part(side));
+        let [sum, seconds] = [0, 0];
+        part(side).forEach((value, k) => {
+          if (value == null) return;
+          seconds += seen[k] ?? 1;
+          sum += value * (seen[k] ?? 1);
+        });
+        return seconds ? sum / seconds : null;
+      });
+    })]);
   }
   return rows;
 }
@@ -74,17 +84,18 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     soon();
   };
   const moment = (time) => `${day(time, true)} ${clock(time, plot.data.step < 60)}`;
+  // The router's days may begin at another hour than the reader's.
+  const named = (i) => (plot.data.day ? dayOf(plot.data.day, true, (i * plot.data.step) / 86400) : moment(plot.data.t[i]));
 
   // What the cursor stands on, for the eye and for the ear.
   function point(i) {
     const { t, step, lines } = plot.data;
     look.at = i < t.length ? t[i] + step / 2 : null;
     const text = look.at && [
-      // The router's days may begin at another hour than the reader's.
-      step < 86400 ? moment(t[i]) : dayThere(t[i] + step / 2, true),
+      named(i),
       ...lines.map((line) => {
         const [rx, tx, rxPeak, txPeak] = amounts(SIDES.map((side) => line[side]?.[i]), shell.units, "rate");
-        return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}`;
+        return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}${line.observed?.[i] < 0.99 * step ? `\nknown for ${span(line.observed[i])} of ${span(step)}` : ""}`;
       }),
       ...marks().filter(([time]) => time >= t[i] && time < t[i] + step).map(([, text]) => text),
     ].join("\n").trim();
@@ -103,7 +114,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     $("table").replaceChildren(
       el("caption", null, `Rates in ${rateUnit(shell.units)}`),
       row("From", "col", lines.flatMap(({ name }) => ["↓", "↑", "peak ↓", "peak ↑"].map((side) => `${lines[1] ? name : ""} ${side}`))),
-      ...pieces(t, lines, 24).map(([time, ...values]) => row(moment(time), "row", values.map((value) => rate(value, shell.units)))),
+      ...pieces(t, lines, 24).map(([i, ...values]) => row(named(i), "row", values.map((value) => rate(value, shell.units)))),
       ...marks().map(([time, text]) => el("tr", null, el("th", { scope: "row" }, moment(time)), el("td", { colSpan: 4 * lines.length }, text))),
     );
   }

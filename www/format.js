@@ -54,11 +54,10 @@ export const clock = (unix, exact) => new Date(unix * 1000).toTimeString().slice
 // `Thu Jan 15`, with the year where another one than today's may be meant.
 export const day = (unix, exact) => new Date(unix * 1000).toDateString().slice(0, exact ? 15 : 10);
 
-// The same of a noon at the router, wherever the reader lives: soon after it, it is that date in Greenwich too for all who
-// live from 10 hours behind it to 13 ahead.
-export function dayThere(noon, exact) {
-  const later = noon + 5400;
-  return day(later + new Date(later * 1000).getTimezoneOffset() * 60, exact);
+// The same of a date that the router tells, `2026-01-15`, or so many days later, wherever the reader lives.
+export function dayOf(date, exact, later = 0) {
+  const noon = new Date(`${date}T12:00`);
+  return day(noon.setDate(noon.getDate() + later) / 1000, exact);
 }
 
 // Seconds as the two greatest units.

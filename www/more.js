@@ -1,7 +1,7 @@
 // The views that are opened now and then: usage, one interface, the system, the settings; and the question for the
 // access token. Loaded when the first of them is wanted. What they calculate is pure and stands first; each view builds its elements once, and `update` fills them.
 
-import { NOTHING, about, amounts, clock, day, dayThere, rateUnit, seconds, span, unitFor } from "./format.js";
+import { NOTHING, about, amounts, clock, day, dayOf, rateUnit, seconds, span, unitFor } from "./format.js";
 import { niceStep } from "./chart.js";
 
 const DAY_S = 86400;
@@ -37,32 +37,37 @@ export function barScale(most, count, units) {
   return { top: steps * step, ticks: Array.from({ length: steps }, (_, k) => (k + 1) * step), unit };
 }
 
-// What a period comes to if it goes on as it went since `known`, the start of the records; null where that would be a
-// guess: before a tenth of the period was seen, and when it is over.
-export function project({ from, to, rx, tx }, known, now) {
-  const seen = now - Math.max(from, known);
+// What is not whole, behind a row's name: it has begun, or was missed in part. A reading or two is always to come.
+export function note({ from, to, seen }, now, interval) {
+  const length = Math.min(to, now) - from;
+  return [to > now && " so far", length - seen > length / 100 + 2 * interval && " in part"].filter(Boolean).join(",");
+}
+
+// What a period comes to if it goes on as it went since the records began, of which `day` is the first; null where that
+// would be a guess: before a tenth of the period was seen, and when it is over.
+export function project({ from, to, rx, tx }, day, now) {
+  const seen = now - Math.max(from, Math.min(day?.to, now) - day?.seen);
   if (now >= to || !(seen >= (to - from) / 10)) return null;
   const whole = (used) => used + (used / seen) * (to - now);
   return { rx: whole(rx), tx: whole(tx) };
 }
 
-// A row's name: hours are the reader's, days and what is longer are the router's, which may live in another zone. What is
-// not of this year says so.
-export function label(by, { from, to }, now, brief) {
-  const middle = (from + to) / 2;
-  const name = by === "hour" ? day : dayThere;
-  const [, month, date, year] = name(middle, true).split(" ");
+// A row's name: hours are the reader's, days and what is longer are the router's, which says them, as it may live in another
+// zone. What is not of this year says so.
+export function label(by, { from, to, first, last }, now, brief) {
+  const name = (exact) => (by === "hour" ? day((from + to) / 2, exact) : dayOf(first, exact));
+  const [, month, date, year] = name(true).split(" ");
   const exact = now && year !== day(now, true).slice(11);
   // A line may end before the hour, and nowhere else.
-  const whole = name(middle, exact).replace(/ /g, "\u00a0");
-  const [first, last] = [from + DAY_S / 2, to - DAY_S / 2].map((unix) => dayThere(unix).slice(4));
+  const whole = name(exact).replace(/ /g, "\u00a0");
+  const [begin, end] = [first, last].map((date) => dayOf(date).slice(4));
   const names = {
     hour: [`${whole} ${clock(from)}`, clock(from)],
     day: [whole, `${+date}`],
     month: [`${month} ${year}`, month],
     year: [year, year],
   };
-  const [long, short] = names[by] ?? [`${first} – ${last}${exact ? ` ${year}` : ""}`, first];
+  const [long, short] = names[by] ?? [`${begin} – ${end}${exact ? ` ${year}` : ""}`, begin];
   return brief ? short : long;
 }
 
@@ -228,16 +233,18 @@ function usage({ root, params }) {
   let by, of, rows, days, months;
   const chosen = () => params.get("i") ?? shell.primary ?? "";
   const path = (by, more) => shell.health && chosen() && `api/traffic/totals?${new URLSearchParams({ ...more, by, interface: chosen() })}`;
-  const read = (answer) => answer.map((row) => ({ from: seconds(row.from), to: seconds(row.to), rx: row.rx_bytes, tx: row.tx_bytes, whole: row.complete }));
+  const read = (answer) => answer.map((row) => ({ from: seconds(row.from), to: seconds(row.to), first: row.first_day, last: row.last_day, rx: row.rx_bytes, tx: row.tx_bytes, seen: row.observed, whole: row.complete }));
   const sums = ({ rx, tx }) => [rx, tx, rx + tx];
+  const remark = (row) => note(row, shell.now(), shell.settings?.interval?.value ?? 30);
   const feeds = [
     { what: "usage", every: 60, path: () => path(by, { ...Object.fromEntries(params), limit: params.get("from") ? 1000 : PERIODS[by].count }), take: (answer) => (rows = read(answer)) },
     { what: "this month", every: 60, path: () => path("month", { limit: 1 }), take: (answer) => (months = read(answer)) },
     { what: "days", every: 300, path: () => path("day", { limit: 366 }), take: (answer) => (days = read(answer)) },
   ];
 
-  const tiles = ["Today", "Yesterday", "This month", "At this pace"].map((title) =>
-    el("section.card.tile", null, el("h2", null, title), el("b"), el("p", null, bothWays())));
+  const titles = ["Today", "Yesterday", "This month", "At this pace"];
+  const tiles = titles.map(() =>
+    el("section.card.tile", null, el("h2"), el("b"), el("p", null, bothWays())));
   const which = el("select", { ariaLabel: "Interface", onchange: () => go(hash("usage", { by, i: which.value })) });
   const cuts = Object.keys(PERIODS).map((word) => el("a", null, `${word}s`));
   const earlier = el("a.button", null, "‹ Earlier");
@@ -271,8 +278,7 @@ function usage({ root, params }) {
     return el("table", null, el("caption", null, title), el("thead", null, el("tr", null, head(by), head("Down", ".rx"), head("Up", ".tx"), head("Total"))),
       el("tbody", null, rows.map((row, i) => {
         const { from, to } = row;
-        const note = to > shell.now() ? " so far" : row.whole ? "" : " in part";
-        return el("tr", null, el("th", { scope: "row" }, el("a", { href: hash(into ? "usage" : "", { ...(into && { by: into }), i: chosen(), from, to }) }, label(by, row, shell.now())), el("small", null, note)),
+        return el("tr", null, el("th", { scope: "row" }, el("a", { href: hash(into ? "usage" : "", { ...(into && { by: into }), i: chosen(), from, to }) }, label(by, row, shell.now())), el("small", null, remark(row))),
           texts.slice(3 * i, 3 * i + 3).map((text) => el("td", null, text)));
       })));
   }
@@ -289,7 +295,7 @@ function usage({ root, params }) {
       shown.map((row, i) => {
         const tell = () => put(told, row ? ` · ${label(by, row, shell.now())}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "");
         const back = (shown.length - 1 - i - (every >> 1)) / every;
-        return el("div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i.out"), "height", row.tx), at(el("i.in"), "height", row.rx)],
+        return el(row?.whole === false ? "div.part" : "div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i.out"), "height", row.tx), at(el("i.in"), "height", row.rx)],
           row && back % 1 === 0 && el(back % 2 ? "small.spare" : "small", null, label(by, row, 0, true)));
       }),
     ];
@@ -312,9 +318,11 @@ function usage({ root, params }) {
         link.ariaCurrent = word === by ? "page" : null;
       });
       const [month] = latest(months ?? [], now);
-      const guess = month && days?.[0] && project(month, days[0].from, now);
+      const guess = month && project(month, days?.[0], now);
       const { today_rx_bytes: rx, today_tx_bytes: tx } = shell.find(of) ?? {};
-      [rx != null && { rx, tx }, latest(days ?? [], now)[1], month, guess].forEach((row, i) => {
+      const [today, yesterday] = latest(days ?? [], now);
+      [rx != null && { ...today, rx, tx }, yesterday, month, guess].forEach((row, i) => {
+        put(tiles[i].firstChild, titles[i] + (row?.to ? remark(row) : ""));
         const texts = row ? sizes(sums(row)) : [NOTHING, NOTHING, i > 2 && month && days ? "too early" : NOTHING];
         tiles[i].querySelectorAll("span, b").forEach((node, k) => put(node, texts[(k + 2) % 3]));
       });
@@ -326,9 +334,9 @@ function usage({ root, params }) {
       earlier.href = hash("usage", { by, i: chosen(), to: first?.from });
       const idle = rows ? !first : interfaces && !of;
       bars.parentNode.hidden = figures.hidden = idle;
-      const today = days?.at(-1);
+      const midnight = days?.at(-1)?.to;
       put(empty, idle ? "Nothing is recorded of this time."
-        : today && clock(today.to) !== "00:00" ? `Days are the router's (${shell.health.details.clock.timezone}), times are yours.` : "");
+        : midnight && clock(midnight) !== "00:00" ? `Days are the router's (${shell.health.details.clock.timezone}), times are yours.` : "");
       // Until the answer is there, what was before stays, so that nothing jumps.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));

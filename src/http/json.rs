@@ -543,6 +543,8 @@ shapes! {
         to: Time,
         /// Seconds; local days may have an hour more or less.
         step: i64,
+        /// The local day with which the first bucket begins; the others follow by whole days. Null where buckets are shorter.
+        first_day: Option<Date>,
         /// Starts of the buckets, Unix seconds, ascending.
         t: Vec<i64>,
         interfaces: ByName<SeriesColumns>,

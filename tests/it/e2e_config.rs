@@ -176,8 +176,16 @@ fn a_change_of_several_things_is_made_whole_or_not_at_all() {
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
         daemon.ticks(1);
         let (mut made, mut refused) = (0, 0);
+        // Also where the test fails.
+        struct Over<'a>(&'a AtomicBool);
+        impl Drop for Over<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
+            let _over = Over(&over);
             scope.spawn(|| {
                 // A chosen headline cannot be left out.
                 for turn in 0.. {
@@ -216,7 +224,6 @@ fn a_change_of_several_things_is_made_whole_or_not_at_all() {
                     patch(&daemon, "/api/interfaces/wan0", json!({"monitored": null}));
                 }
             }
-            over.store(true, Ordering::Relaxed);
         });
         assert!(made >= 8 && refused >= 8, "{made} made, {refused} refused");
     });

@@ -11,6 +11,7 @@ mod simulated;
 mod allocations;
 mod clock_attacks;
 mod corpus;
+mod e2e_answers;
 mod e2e_check;
 mod e2e_cli;
 mod e2e_config;

@@ -75,9 +75,12 @@ test("the greatest of what is known", () => {
 test("the figures average what is known and keep the peaks", () => {
   const t = [3600, 5400, 7200];
   const lines = [{ rx: [10, 20, null], tx: [null, 4, null], rx_peak: [15, 90, null], tx_peak: [null, 8, null] }, { rx: [1, 2, 3], tx: [4, 5, 6] }];
-  check(pieces(t, lines, 2), [[3600, 15, 4, 90, 8, 1.5, 4.5, null, null], [7200, null, null, null, null, 3, 6, null, null]]);
+  check(pieces(t, lines, 2), [[0, 15, 4, 90, 8, 1.5, 4.5, null, null], [2, null, null, null, null, 3, 6, null, null]]);
   check(pieces(t, [{ rx: [1, 2, 3], tx: [0, 0, 0] }], 5).length, 3);
   check(pieces([], [], 5), []);
+  // What was looked at for a second does not count for as much as an hour.
+  const uneven = { rx: [10, null, 90], tx: [2, null, 6], observed: [3, 0, 1] };
+  check(pieces([0, 60, 120], [uneven], 1), [[0, 30, 3, null, null]]);
 });
 
 test("what is stacked reaches from zero, and a gap is one only where nothing is known", () => {

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { unitsOf } from "../../www/format.js";
-import { barScale, changes, faultsOf, label, latest, prefix, project, recent, slots, text, typed, wellbeing } from "../../www/more.js";
+import { dayOf, unitsOf } from "../../www/format.js";
+import { barScale, changes, faultsOf, label, latest, note, prefix, project, recent, slots, text, typed, wellbeing } from "../../www/more.js";
 
 process.env.TZ = "Europe/Berlin";
 
@@ -44,40 +44,47 @@ test("without traffic there is a scale too", () => {
 
 test("e28_no_projection_early_in_a_period", () => {
   const month = { from: 0, to: 30 * DAY, rx: 300, tx: 30 };
-  check(project(month, 0, 1 * DAY), null);
-  check(project(month, 0, 3 * DAY - 1), null);
-  check(project(month, 0, 3 * DAY), { rx: 3000, tx: 300 });
-  check(project(month, 0, 15 * DAY), { rx: 600, tx: 60 });
-  check(project(month, 0, 30 * DAY), null);
+  const day = { to: DAY, seen: DAY };
+  check(project(month, day, 1 * DAY), null);
+  check(project(month, day, 3 * DAY - 1), null);
+  check(project(month, day, 3 * DAY), { rx: 3000, tx: 300 });
+  check(project(month, day, 15 * DAY), { rx: 600, tx: 60 });
+  check(project(month, day, 30 * DAY), null);
 });
 
 test("what was before the records is not made up", () => {
   // Known for the second of two halves of the elapsed time: as much again for the rest only.
-  check(project({ from: 0, to: 40, rx: 100, tx: 0 }, 10, 20), { rx: 300, tx: 0 });
-  check(project({ from: 0, to: 40, rx: 100, tx: 0 }, 18, 20), null);
-  check(project({ from: 0, to: 40, rx: 100, tx: 0 }, undefined, 20), null);
+  const period = { from: 0, to: 40, rx: 100, tx: 0 };
+  check(project(period, { to: 15, seen: 5 }, 20), { rx: 300, tx: 0 });
+  check(project(period, { to: 20, seen: 2 }, 20), null);
+  // The first day is today, and has hours to come.
+  check(project(period, { to: 30, seen: 10 }, 20), { rx: 300, tx: 0 });
+  check(project(period, undefined, 20), null);
 });
 
 test("rows are named for people", () => {
   const now = at("2026-11-22T12:00:00+01:00");
-  const name = (by, from, to, brief) => label(by, { from: at(from), to: at(to) }, now, brief).replace(/\u00a0/g, " ");
-  const day = ["2026-11-21T23:00:00Z", "2026-11-22T23:00:00Z"];
-  check(name("day", ...day), "Sun Nov 22");
-  check(name("day", ...day, true), "22");
-  check(name("hour", "2026-11-22T12:00:00Z", "2026-11-22T13:00:00Z"), "Sun Nov 22 13:00");
-  check(name("hour", "2026-11-22T12:00:00Z", "2026-11-22T13:00:00Z", true), "13:00");
-  check(name("week", "2026-11-15T23:00:00Z", "2026-11-22T23:00:00Z"), "Nov 16 – Nov 22");
-  check(name("month", "2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z"), "Nov 2026");
-  check(name("month", "2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z", true), "Nov");
-  check(name("year", "2025-12-31T23:00:00Z", "2026-12-31T23:00:00Z"), "2026");
-  check(name("day", "2025-11-20T23:00:00Z", "2025-11-21T23:00:00Z"), "Fri Nov 21 2025");
+  const name = (by, row, brief) => label(by, row, now, brief).replace(/\u00a0/g, " ");
+  const hour = { from: at("2026-11-22T12:00:00Z"), to: at("2026-11-22T13:00:00Z"), first: "2026-11-22", last: "2026-11-22" };
+  const days = (first, last = first) => ({ from: 0, to: 0, first, last });
+  check(name("day", days("2026-11-22")), "Sun Nov 22");
+  check(name("day", days("2026-11-22"), true), "22");
+  check(name("hour", hour), "Sun Nov 22 13:00");
+  check(name("hour", hour, true), "13:00");
+  check(name("week", days("2026-11-16", "2026-11-22")), "Nov 16 – Nov 22");
+  check(name("month", days("2026-11-01", "2026-11-30")), "Nov 2026");
+  check(name("month", days("2026-11-01", "2026-11-30"), true), "Nov");
+  check(name("year", days("2026-01-01", "2026-12-31")), "2026");
+  check(name("day", days("2025-11-21")), "Fri Nov 21 2025");
 });
 
-test("a day keeps its date for readers in other zones", () => {
-  const now = at("2026-11-22T12:00:00Z");
-  for (const from of ["2026-11-21T14:00:00Z", "2026-11-22T08:00:00Z"]) {
-    check(label("day", { from: at(from), to: at(from) + DAY }, now, true), "22");
-  }
+test("what is not whole says so", () => {
+  const day = (seen) => ({ from: 0, to: DAY, seen });
+  check(note(day(DAY - 800), 2 * DAY, 30), "");
+  check(note(day(DAY - 1000), 2 * DAY, 30), " in part");
+  check(note(day(DAY / 2), DAY / 2 + 40, 30), " so far");
+  check(note(day(DAY / 4), DAY / 2, 30), " so far, in part");
+  check(note(day(0), 3000, 3600), " so far");
 });
 
 test("what is no number is left for the API to refuse", () => {
@@ -86,15 +93,19 @@ test("what is no number is left for the API to refuse", () => {
   check(typed("decimal", "0.5"), 0.5);
 });
 
-test("a router's date is the same in Auckland and Honolulu, Sunday there or not", () => {
-  const routers = ["-10:00", "-05:00", "+00:00", "+05:45", "+12:00", "+13:00"];
-  for (const zone of ["Pacific/Auckland", "Pacific/Honolulu", "Europe/Berlin", "UTC"]) {
+test("a router's date is the same for all readers", () => {
+  // On the days on which Berlin, New York and Samoa change their clocks, too; Santiago has no midnight on one of these.
+  const zones = ["Pacific/Niue", "Etc/GMT+12", "Pacific/Kiritimati", "Pacific/Chatham", "Pacific/Auckland", "Pacific/Honolulu",
+    "America/Santiago", "America/New_York", "Europe/Berlin", "UTC"];
+  for (const zone of zones) {
     process.env.TZ = zone;
-    for (const offset of routers) {
-      const from = at(`2026-11-23T00:00:00${offset}`);
-      check(label("day", { from, to: from + DAY }, 0), "Mon\u00a0Nov\u00a023");
-      check(label("week", { from, to: from + 7 * DAY }, 0), "Nov 23 – Nov 29");
+    for (const [date, name] of [["2026-11-23", "Mon Nov 23"], ["2026-03-29", "Sun Mar 29"], ["2026-09-06", "Sun Sep 06"], ["2026-11-01", "Sun Nov 01"]]) {
+      check(label("day", { from: 0, to: 0, first: date, last: date }, 0), name.replace(/ /g, "\u00a0"));
+      check(dayOf(date), name);
     }
+    check(label("week", { from: 0, to: 0, first: "2026-11-23", last: "2026-11-29" }, 0), "Nov 23 – Nov 29");
+    check(dayOf("2026-03-28", true, 2), "Mon Mar 30 2026");
+    check(dayOf("2026-12-31", true, 366), "Sat Jan 01 2028");
   }
   process.env.TZ = "Europe/Berlin";
 });

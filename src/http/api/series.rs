@@ -137,7 +137,9 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
         write(out, &begin)?;
         out.write_all(b",\"to\":")?;
         write(out, &end)?;
-        write!(out, ",\"step\":{},\"t\":", grid.step)?;
+        write!(out, ",\"step\":{},\"first_day\":", grid.step)?;
+        write(out, &grid.first_day.map(Date))?;
+        out.write_all(b",\"t\":")?;
         write(out, starts)?;
         out.write_all(b",\"interfaces\":{")?;
         if let Some((name, columns)) = first {

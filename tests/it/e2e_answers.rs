@@ -1,0 +1,193 @@
+//! Answers that people hold against a bill or a spreadsheet, from the outside: dates, rates and what was observed of them.
+
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::common::*;
+
+const FAST: [&str; 4] = ["--interval", "1", "--flush", "3600"];
+
+/// Today's date and the hour in a zone, by the system's own tool.
+fn date_in(zone: &str) -> String {
+    let output = Command::new("date").env("TZ", zone).arg("+%F").stdin(Stdio::null()).output().expect("coreutils");
+    String::from_utf8(output.stdout).expect("text").trim().to_string()
+}
+
+/// At the ends of the world a date is another one than in Greenwich for half of the day, and than the reader's for longer.
+#[test]
+fn days_have_the_date_of_the_router() {
+    in_namespace(|| {
+        let zones =
+            ["SST11", "<-12>12", "<+14>-14", "<+1245>-12:45<+1345>,M9.5.0/2:45,M4.1.0/3:45", "<+0545>-5:45", "UTC0"];
+        cable("wan0", "lan0");
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &FAST);
+        send("wan0", 700, 5);
+        daemon.ticks(2);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        let end = (now / 86_400 + 1) * 86_400;
+        for zone in zones {
+            let changed = serde_json::json!({ "timezone": zone }).to_string();
+            assert_eq!(daemon.request("PATCH", "/api/config", Some(changed)).status, 200);
+            let told = |path: &str, row: &dyn Fn(&Value) -> Value| {
+                // Until both are of the same day.
+                loop {
+                    let (before, answer) = (date_in(zone), daemon.get(path));
+                    if before == date_in(zone) {
+                        return (Value::from(before), row(&answer));
+                    }
+                }
+            };
+            for by in ["hour", "day"] {
+                let path = format!("/api/traffic/totals?by={by}&limit=1&interface=wan0");
+                for member in ["first_day", "last_day"] {
+                    let (date, told) = told(&path, &|rows| rows[0][member].clone());
+                    assert_eq!(told, date, "{zone} {by} {member}");
+                }
+            }
+            let month = daemon.get("/api/traffic/totals?by=month&limit=1&interface=wan0");
+            assert!(month[0]["first_day"].as_str().is_some_and(|day| day.ends_with("-01")), "{zone} {month}");
+            let (date, told) = told(
+                &format!("/api/traffic/series?points=10&from={}&to={end}&interface=wan0", end - 864_000),
+                &|series| {
+                    assert_eq!(series["step"].as_i64().map(|step| step % 86_400), Some(0));
+                    let (first, last) =
+                        (series["first_day"].clone(), series["t"].as_array().map_or(0, Vec::len) as i64 - 1);
+                    let days = last * series["step"].as_i64().unwrap() / 86_400;
+                    // The last bucket begins so many days after the first, and holds today.
+                    let ahead = format!("{} +{days} days", first.as_str().expect("a date"));
+                    let output = Command::new("date").args(["-u", "-d", &ahead, "+%F"]).output().expect("coreutils");
+                    Value::from(String::from_utf8(output.stdout).expect("text").trim())
+                },
+            );
+            assert!(told.as_str() <= date.as_str(), "{zone}: {told} is not before {date}");
+        }
+        let series = daemon.get("/api/traffic/series?points=40&interface=wan0");
+        assert_eq!(
+            (&series["first_day"], series["step"].as_i64().map(|step| step < 86_400)),
+            (&Value::Null, Some(true))
+        );
+    });
+}
+
+fn numbers(column: &Value) -> Vec<Option<u64>> {
+    column.as_array().expect("a column").iter().map(Value::as_u64).collect()
+}
+
+/// A mean is over the seconds that were observed: a few of a day must not look like a whole day.
+#[test]
+fn rates_and_observed_seconds_give_the_bytes() {
+    in_namespace(|| {
+        cable("wan0", "lan0");
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &FAST);
+        daemon.ticks(1);
+        send("lan0", 1000, 600);
+        daemon.ticks(2);
+        send("lan0", 1000, 400);
+        daemon.collect();
+        let bytes: u64 = daemon.export("wan0").iter().map(|row| row["rx_bytes"].as_u64().expect("a number")).sum();
+        assert_eq!(bytes, 1_000_000);
+        for points in [1, 2, 7, 24, 288, 720] {
+            let series = daemon.get(&format!("/api/traffic/series?interface=wan0&points={points}"));
+            let columns = &series["interfaces"]["wan0"];
+            let (rx, observed) = (numbers(&columns["rx"]), numbers(&columns["observed"]));
+            let of = |at: usize| rx[at].unwrap_or(0) * observed[at].expect("a number");
+            let (sum, seconds) = ((0..rx.len()).map(of).sum::<u64>(), observed.iter().flatten().sum::<u64>());
+            // A rate is rounded to a byte per second.
+            assert!(sum.abs_diff(bytes) <= seconds, "{points}: {sum} in {seconds} s of {columns}");
+            assert!((2..600).contains(&seconds), "{points}: {seconds}");
+            assert!((0..rx.len()).all(|at| rx[at].is_some() == (observed[at] > Some(0))), "{columns}");
+        }
+        // An hour and a day that have begun say how much of them is known.
+        for by in ["hour", "day", "month"] {
+            let row = daemon.get(&format!("/api/traffic/totals?by={by}&limit=1&interface=wan0"))[0].clone();
+            assert_eq!(row["complete"], false, "{row}");
+            assert!(row["observed"].as_u64().is_some_and(|seconds| (1..600).contains(&seconds)), "{row}");
+        }
+        for level in ["5min", "hour", "day"] {
+            let rows = daemon.get(&format!("/api/export/traffic?resolution={level}&interface_name=wan0"));
+            let seconds: u64 = rows.as_array().expect("rows").iter().map(|row| row["observed"].as_u64().unwrap()).sum();
+            assert!((1..600).contains(&seconds), "{level}: {rows}");
+        }
+    });
+}
+
+/// A process that stood still has a gap there, and nowhere else.
+#[test]
+fn the_seconds_around_a_stall_are_told() {
+    in_namespace(|| {
+        cable("wan0", "lan0");
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &FAST);
+        send("wan0", 700, 1);
+        daemon.ticks(3);
+        let pid = Pid::from_raw(daemon.pid() as i32);
+        for milliseconds in [2_300, 3_700] {
+            kill(pid, Signal::SIGSTOP).expect("it runs");
+            rest(milliseconds);
+            kill(pid, Signal::SIGCONT).expect("it runs");
+            daemon.ticks(3);
+        }
+        let rows = daemon.export("wan0");
+        let unix = |time: &Value| {
+            let output = Command::new("date").args(["-d", time.as_str().expect("a time"), "+%s"]).output();
+            String::from_utf8(output.expect("coreutils").stdout).expect("text").trim().parse::<i64>().expect("a number")
+        };
+        let (first, last) = (unix(&rows[0]["timestamp"]), unix(&rows[rows.len() - 1]["timestamp"]));
+        let events = daemon.get("/api/events?kind=gap&interface=wan0");
+        let gaps: Vec<(i64, i64)> = events
+            .as_array()
+            .expect("events")
+            .iter()
+            .map(|event| {
+                let seconds = event["detail"].as_str().and_then(|detail| detail.split(' ').nth(3)?.parse::<i64>().ok());
+                let end = unix(&event["time"]);
+                (end - seconds.expect("nobody looked for so many s") - 1, end)
+            })
+            .collect();
+        assert!(!gaps.is_empty(), "{events}");
+        let series = daemon.get(&format!("/api/traffic/series?interface=wan0&from={first}&to={last}"));
+        assert_eq!(series["step"], 1, "{series}");
+        let (t, rx) = (numbers(&series["t"]), numbers(&series["interfaces"]["wan0"]["rx"]));
+        let mut unknown = 0;
+        for (second, rate) in t.iter().zip(rx) {
+            let second = second.expect("a time") as i64;
+            let inside = gaps.iter().any(|(from, to)| (*from..*to).contains(&second));
+            assert!(rate.is_some() || inside, "{second} is in none of {gaps:?}: {series}");
+            unknown += i64::from(rate.is_none());
+        }
+        assert!(unknown >= 2, "{unknown} of {gaps:?}: {series}");
+    });
+}
+
+/// The first page that is opened has figures at its top: of the way out, or of the link that has carried most so far.
+#[test]
+fn a_headline_is_there_at_once() {
+    in_namespace(|| {
+        cable("wan0", "far0");
+        cable("lan0", "pc0");
+        send("far0", 700, 10);
+        send("pc0", 700, 90);
+        let headline = |daemon: &Daemon| {
+            wait_until("the first reading", || daemon.polls() > 0);
+            assert_eq!(daemon.get("/api/events?kind=primary"), Value::Array(Vec::new()), "none is chosen so far");
+            let primary = &daemon.get("/api/traffic/summary")["primary"];
+            primary["name"].as_str().unwrap_or_default().to_string()
+        };
+        let more = ["--interface", "wan0", "--interface", "lan0"];
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &more);
+        assert_eq!(headline(&daemon), "lan0");
+        drop(daemon);
+        ip("addr add 192.0.2.1/24 dev wan0");
+        ip("route add default via 192.0.2.2");
+        let dir = Dir::new();
+        let daemon = Daemon::start(&dir, &more);
+        assert_eq!(headline(&daemon), "wan0");
+    });
+}
