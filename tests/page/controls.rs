@@ -137,6 +137,16 @@ fn date(browser: &Browser, unix: i64) -> String {
     browser.run(&format!("return new Date({unix}000).toDateString()")).as_str().unwrap().to_string()
 }
 
+/// A date as the API says it, or so many days later, as people read it.
+fn day_of(browser: &Browser, told: &Value, later: i64) -> String {
+    let (told, later) = (told.as_str().expect("a date"), later * DAY * 1000);
+    let script = format!(
+        "return new Date(Date.parse('{told}') + {later}).toLocaleDateString('en', {{ timeZone: 'UTC', weekday: 'short', \
+         month: 'short', day: '2-digit', year: 'numeric' }}).replace(/,/g, '')"
+    );
+    browser.run(&script).as_str().unwrap().to_string()
+}
+
 fn clock(browser: &Browser, unix: i64, exact: bool) -> String {
     let length = if exact { 8 } else { 5 };
     let text = browser.run(&format!("return new Date({unix}000).toTimeString().slice(0, {length})"));
@@ -152,11 +162,19 @@ const SIDES: [&str; 4] = ["rx", "tx", "rx_peak", "tx_peak"];
 /// What the cursor reads out on bucket `at` of a series.
 fn read_out(browser: &Browser, series: &Value, names: &[&str], at: usize) -> String {
     let (step, time) = (series["step"].as_i64().unwrap(), seconds(&series["t"][at]));
-    let when = if step < DAY { moment(browser, time, step) } else { date(browser, time + step / 2) };
+    let when = match &series["first_day"] {
+        Value::Null => moment(browser, time, step),
+        first => day_of(browser, first, at as i64 * step / DAY),
+    };
     let lines = names.iter().map(|name| {
         let texts = together(&SIDES.map(|side| series["interfaces"][name][side][at].as_f64()), BITS);
-        let name = if names.len() > 1 { name } else { "" };
-        format!("{name} ↓ {} ↑ {}\npeak ↓ {} ↑ {}", texts[0], texts[1], texts[2], texts[3])
+        let title = if names.len() > 1 { name } else { "" };
+        let observed = series["interfaces"][name]["observed"][at].as_i64().unwrap();
+        let known = match observed * 100 < step * 99 {
+            true => format!("\nknown for {} of {}", span(observed), span(step)),
+            false => String::new(),
+        };
+        format!("{title} ↓ {} ↑ {}\npeak ↓ {} ↑ {}{known}", texts[0], texts[1], texts[2], texts[3])
     });
     std::iter::once(when).chain(lines).collect::<Vec<_>>().join("\n")
 }
@@ -807,11 +825,21 @@ fn table(daemon: &Daemon, browser: &Browser, series: &Value, names: &[&str]) {
         let mut row = vec![moment(browser, seconds(&t[from]), step)];
         for name in names {
             for side in SIDES {
-                let part = &series["interfaces"][name][side].as_array().unwrap()[from..(from + size).min(t.len())];
-                let known: Vec<f64> = part.iter().filter_map(Value::as_f64).collect();
+                let part = |column: &str| {
+                    &series["interfaces"][name][column].as_array().unwrap()[from..(from + size).min(t.len())]
+                };
+                let seconds = part("observed").iter().map(|seconds| seconds.as_f64().unwrap());
+                let known: Vec<(f64, f64)> = part(side)
+                    .iter()
+                    .zip(seconds)
+                    .filter_map(|(value, seconds)| Some((value.as_f64()?, seconds)))
+                    .collect();
                 let value = match side.len() {
-                    2 => known.iter().sum::<f64>() / known.len() as f64,
-                    _ => known.iter().fold(0.0, |most: f64, value| most.max(*value)),
+                    2 => {
+                        let bytes: f64 = known.iter().map(|(rate, seconds)| rate * seconds).sum();
+                        bytes / known.iter().map(|(_, seconds)| seconds).sum::<f64>()
+                    }
+                    _ => known.iter().fold(0.0, |most: f64, (value, _)| most.max(*value)),
                 };
                 row.push(megabits((!known.is_empty()).then_some(value)));
             }
@@ -1027,7 +1055,7 @@ fn tile(browser: &Browser, title: &str, rx: &Value, tx: &Value) {
     let (down, up) = (rx.as_f64().unwrap(), tx.as_f64().unwrap());
     let texts = together(&[Some(down), Some(up), Some(down + up)], BYTES);
     let script = format!(
-        "const tile = [...document.querySelectorAll('.tile')].find((tile) => tile.firstChild.textContent === '{title}');
+        "const tile = [...document.querySelectorAll('.tile')].find((tile) => tile.firstChild.textContent.startsWith('{title}'));
          return [...tile.querySelectorAll('span, b')].map((node) => node.textContent).join() === '{},{},{}'",
         texts[2], texts[0], texts[1]
     );
@@ -1063,16 +1091,22 @@ fn usage(browser: &Browser, rows: &Value, by: &str) {
     rows_say(browser, ".beside tbody tr", &newest);
     let heads = cells(browser, ".beside tbody tr");
     for (row, head) in newest.iter().zip(&heads) {
-        let so_far = seconds(&row["to"]) > unix();
-        let note = if so_far {
-            " so far"
-        } else if row["complete"] == true {
-            ""
-        } else {
-            " in part"
+        let now = unix();
+        let length = seconds(&row["to"]).min(now) - seconds(&row["from"]);
+        // Two intervals of `STILL` are to come at any time.
+        let missed = length - row["observed"].as_i64().unwrap() > length / 100 + 2 * HOUR;
+        let note = match (seconds(&row["to"]) > now, missed) {
+            (true, true) => " so far, in part",
+            (true, false) => " so far",
+            (false, true) => " in part",
+            (false, false) => "",
         };
         assert!(head[0].ends_with(note), "{row}: {head:?}");
-        let middle = date(browser, (seconds(&row["from"]) + seconds(&row["to"])) / 2);
+        assert_eq!(head[0].contains("so far") || head[0].contains("in part"), !note.is_empty(), "{row}: {head:?}");
+        let middle = match by {
+            "hour" => date(browser, (seconds(&row["from"]) + seconds(&row["to"])) / 2),
+            _ => day_of(browser, &row["first_day"], 0),
+        };
         let words: Vec<&str> = middle.split(' ').collect();
         let (month, day, year) = (words[1], words[2], words[3]);
         let start = match by {
@@ -1080,7 +1114,7 @@ fn usage(browser: &Browser, rows: &Value, by: &str) {
             "month" => format!("{month} {year}"),
             "day" => format!("{} {month} {day}", words[0]),
             "hour" => format!("{} {month} {day}", words[0]),
-            _ => date(browser, seconds(&row["from"]) + DAY / 2)[4..10].to_string(),
+            _ => middle[4..10].to_string(),
         };
         assert!(head[0].replace('\u{a0}', " ").starts_with(&start), "{start}: {head:?}");
     }
@@ -1707,8 +1741,7 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
             browser.run("return !document.querySelector('#read').hidden") == true
         });
         let last = series["t"].as_array().unwrap().len() - 1;
-        let middle = seconds(&series["t"][last]) + step / 2;
-        let expect = date(browser, middle);
+        let expect = day_of(browser, &series["first_day"], last as i64 * step / DAY);
         assert_eq!(text_of(browser, "#read").lines().next(), Some(expect.as_str()));
         assert_ne!(expect, date(browser, seconds(&series["t"][last])));
 
@@ -2047,12 +2080,12 @@ fn exports_and_backups_are_what_the_api_gives() {
                 .unwrap();
             assert!(tables >= 4, "{tables}");
         }
-        // All of it: another service tells the same of each day.
-        let all = "/api/export/traffic?resolution=day&format=csv";
-        let expect = daemon.request("GET", all, None).text();
+        // All of it: another service tells the same of each day that is over.
+        let all = format!("/api/export/traffic?resolution=day&format=csv&end_time={}", unix() / DAY * DAY - 1);
+        let expect = daemon.request("GET", &all, None).text();
         let copy = Daemon::start(&other, &STILL);
-        wait_until("it is opened", || copy.request("GET", all, None).text().lines().count() >= expect.lines().count());
-        assert_eq!(copy.request("GET", all, None).text(), expect);
+        wait_until("it is opened", || copy.request("GET", &all, None).text().lines().count() >= expect.lines().count());
+        assert_eq!(copy.request("GET", &all, None).text(), expect);
     });
 }
 
