@@ -29,16 +29,16 @@ DEBIAN_SCRIPTS = ("postinst", "prerm", "postrm")
 
 OPENWRT = (
     (BINARY, "usr/sbin/net-pulse", 0o755),
-    ("openwrt/net-pulse/files/net-pulse.init", "etc/init.d/net-pulse", 0o755),
-    ("openwrt/net-pulse/files/net-pulse.config", "etc/config/net-pulse", 0o600),
-    ("openwrt/net-pulse/files/net-pulse.uci-defaults", "etc/uci-defaults/net-pulse", 0o755),
-    ("openwrt/net-pulse/files/net-pulse.upgrade", "lib/upgrade/net-pulse.sh", 0o644),
-    ("openwrt/net-pulse/files/net-pulse.keep", "lib/upgrade/keep.d/net-pulse", 0o644),
+    ("openwrt/net/net-pulse/files/net-pulse.init", "etc/init.d/net-pulse", 0o755),
+    ("openwrt/net/net-pulse/files/net-pulse.config", "etc/config/net-pulse", 0o600),
+    ("openwrt/net/net-pulse/files/net-pulse.uci-defaults", "etc/uci-defaults/net-pulse", 0o755),
+    ("openwrt/net/net-pulse/files/net-pulse.upgrade", "lib/upgrade/net-pulse.sh", 0o644),
+    ("openwrt/net/net-pulse/files/net-pulse.keep", "lib/upgrade/keep.d/net-pulse", 0o644),
 )
 OPENWRT_CONFFILES = ("etc/config/net-pulse",)
 
 # Where luci.mk puts the folders of an application.
-LUCI = (("openwrt/luci-app-net-pulse/htdocs", "www/"), ("openwrt/luci-app-net-pulse/root", ""))
+LUCI = (("openwrt/applications/luci-app-net-pulse/htdocs", "www/"), ("openwrt/applications/luci-app-net-pulse/root", ""))
 
 # For a machine that has none of these package managers: by hand, from one folder.
 TARBALL = (
