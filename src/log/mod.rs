@@ -80,19 +80,16 @@ pub fn start(level: &str, syslog: &str) {
     let level = level.parse().unwrap_or(LevelFilter::Info);
     let levels = SimpleLogger::new().with_level(level);
     let journal = is_journal();
-    let to_stderr = move |line: &Line| {
-        drop(stream::write(&mut io::stderr(), stream::text(line, journal).as_bytes(), LAST_WORDS_MS))
-    };
     if !syslog.is_empty() {
         let system = Syslog::at(PathBuf::from(syslog));
         let write = move |line: &Line| {
             if !system.takes(line) {
-                to_stderr(line);
+                to_stderr(line, journal);
             }
         };
         have_written("the system's log did not take them", Box::new(write));
     } else if stream::is_file(&io::stderr()) {
-        have_written("the disk did not take them", Box::new(to_stderr));
+        have_written("the disk did not take them", Box::new(move |line| to_stderr(line, journal)));
     }
     if log::set_boxed_logger(Box::new(Logger { levels, journal, losses: Mutex::default() })).is_ok() {
         log::set_max_level(level);
@@ -126,7 +123,7 @@ fn tell(level: Level, sentence: &str) {
     let line = Line::new(level, "net-pulse: ", sentence);
     match QUEUE.get() {
         Some(queue) => queue.put(line),
-        None => drop(stream::write(&mut io::stderr(), stream::text(&line, is_journal()).as_bytes(), LAST_WORDS_MS)),
+        None => to_stderr(&line, is_journal()),
     }
 }
 
@@ -135,6 +132,11 @@ pub fn finish() {
     if let Some(queue) = QUEUE.get() {
         queue.wait(Duration::from_millis(LAST_WORDS_MS.into()));
     }
+}
+
+/// What it does not take within a moment is lost.
+fn to_stderr(line: &Line, journal: bool) {
+    let _ = stream::write(&mut io::stderr(), stream::text(line, journal).as_bytes(), LAST_WORDS_MS);
 }
 
 fn is_journal() -> bool {
