@@ -75,12 +75,12 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let other = queue.clone();
         std::thread::spawn(move || {
-            other.run(&mut |line| tell.send((line.level, line.text.clone())).unwrap(), "nobody took them")
+            other.run(&mut |line| tell.send((line.level, line.text.clone())).unwrap(), "it did not take them")
         });
         queue.wait(Duration::from_secs(20));
         let told: Vec<_> = told.try_iter().collect();
         let expect = |at: usize| (Level::Info, at.to_string());
         assert_eq!(told[..QUEUED], (0..QUEUED).map(expect).collect::<Vec<_>>());
-        assert_eq!(told[QUEUED..], [(Level::Warn, "7 lines were lost: nobody took them".to_string())]);
+        assert_eq!(told[QUEUED..], [(Level::Warn, "7 lines were lost: it did not take them".to_string())]);
     }
 }

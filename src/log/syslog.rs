@@ -23,7 +23,7 @@ impl Syslog {
         Syslog { path }
     }
 
-    /// Waits for as long as it is full. `false`: nobody is there who would take a line.
+    /// Waits for as long as it is full. `false`: there is no such log.
     pub fn takes(&self, line: &Line) -> bool {
         let text = datagram(line, std::process::id());
         loop {

@@ -141,7 +141,7 @@ fn a_systems_log_that_takes_nothing_costs_lines_and_no_time() {
 }
 
 #[test]
-fn the_journal_is_told_each_level_and_nobody_else() {
+fn the_journal_alone_is_told_each_level_in_front_of_the_line() {
     let dir = Dir::new();
     // Standard error, its other end, and what systemd would tell of it.
     let stream = || {
