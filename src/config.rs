@@ -54,7 +54,7 @@ pub enum Change {
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub key: &'static str,
-    /// `None`: it is changed through the API only.
+    /// `None`: it is for the environment or the API only.
     pub flag: Option<&'static str>,
     pub environment: Option<&'static str>,
     pub kind: Kind,
@@ -72,7 +72,7 @@ const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 pub const LONGEST_TEXT: usize = 4096;
 
 #[rustfmt::skip]
-pub static SETTINGS: [Setting; 26] = [
+pub static SETTINGS: [Setting; 27] = [
     Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
     Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::Nobody, help: "port to listen on; 0 picks one and the log says which" },
     Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
@@ -85,6 +85,7 @@ pub static SETTINGS: [Setting; 26] = [
     Setting { key: "max_size", flag: Some("--max-size"), environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::Nobody, help: "the history never grows past this; the finest is given up first" },
     Setting { key: "timezone", flag: Some("--timezone"), environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
     Setting { key: "log_level", flag: Some("--log-level"), environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::Nobody, help: "error, warn, info, debug or trace" },
+    Setting { key: "syslog", flag: None, environment: Some("NETPULSE_SYSLOG"), kind: Kind::Text, default: "", change: Change::Nobody, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
     Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
     Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
     Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
@@ -298,8 +299,8 @@ impl Config {
     pub fn allows(&self, changes: &Changes) -> std::result::Result<(), Refused> {
         for (key, text) in changes {
             let Some(setting) = Setting::find(key) else { continue };
-            let flag = setting.flag.filter(|_| setting.change == Change::Nobody);
-            if let Some(owner) = self.owner(key).or(flag) {
+            let fixed = setting.flag.or(setting.environment).filter(|_| setting.change == Change::Nobody);
+            if let Some(owner) = self.owner(key).or(fixed) {
                 return Err(Refused::Owned { key, owner });
             }
             if let Some(Err(error)) = text.as_ref().map(|text| setting.check(text)) {
@@ -623,9 +624,11 @@ mod tests {
         let some = |text: &str| Some(text.to_string());
         let refused = config.change(&vec![("max_retries", some("9")), ("interval", some("7"))]);
         assert_eq!(refused, Err(Refused::Owned { key: "interval", owner: "--interval" }));
-        // One that only a flag sets.
+        // Those that only a flag or the environment sets.
         let refused = config.change(&vec![("max_retries", some("9")), ("port", None)]);
         assert_eq!(refused, Err(Refused::Owned { key: "port", owner: "--port" }));
+        let refused = config.change(&vec![("syslog", some("/dev/log"))]);
+        assert_eq!(refused, Err(Refused::Owned { key: "syslog", owner: "NETPULSE_SYSLOG" }));
         // One that the next start would not take.
         let long = "name,".repeat(LONGEST_TEXT / 5 + 1);
         let Err(Refused::Unfit { key: "ignore", why }) =

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Command::Wrong(sentence) => fail(&Error::usage(sentence)),
         Command::Token(typed) => match commands::token::run(&typed) {
             Ok(said) => {
-                said.note.iter().for_each(|note| log::last_words(note));
+                said.note.iter().for_each(|note| log::remark(note));
                 say(&said.token)
             }
             Err(error) => fail(&error),

@@ -3,6 +3,7 @@ taken from the tree, where a umask or a checkout may have changed it; only LuCI'
 programs by the first line. BINARY stands for the program itself."""
 
 import os
+import re
 
 from .archive import Fault, File, gzip
 
@@ -29,16 +30,16 @@ DEBIAN_SCRIPTS = ("postinst", "prerm", "postrm")
 
 OPENWRT = (
     (BINARY, "usr/sbin/net-pulse", 0o755),
-    ("openwrt/net-pulse/files/net-pulse.init", "etc/init.d/net-pulse", 0o755),
-    ("openwrt/net-pulse/files/net-pulse.config", "etc/config/net-pulse", 0o600),
-    ("openwrt/net-pulse/files/net-pulse.uci-defaults", "etc/uci-defaults/net-pulse", 0o755),
-    ("openwrt/net-pulse/files/net-pulse.upgrade", "lib/upgrade/net-pulse.sh", 0o644),
-    ("openwrt/net-pulse/files/net-pulse.keep", "lib/upgrade/keep.d/net-pulse", 0o644),
+    ("openwrt/net/net-pulse/files/net-pulse.init", "etc/init.d/net-pulse", 0o755),
+    ("openwrt/net/net-pulse/files/net-pulse.config", "etc/config/net-pulse", 0o600),
+    ("openwrt/net/net-pulse/files/net-pulse.uci-defaults", "etc/uci-defaults/net-pulse", 0o755),
+    ("openwrt/net/net-pulse/files/net-pulse.upgrade", "lib/upgrade/net-pulse.sh", 0o644),
+    ("openwrt/net/net-pulse/files/net-pulse.keep", "lib/upgrade/keep.d/net-pulse", 0o644),
 )
 OPENWRT_CONFFILES = ("etc/config/net-pulse",)
 
 # Where luci.mk puts the folders of an application.
-LUCI = (("openwrt/luci-app-net-pulse/htdocs", "www/"), ("openwrt/luci-app-net-pulse/root", ""))
+LUCI = (("openwrt/applications/luci-app-net-pulse/htdocs", "www/"), ("openwrt/applications/luci-app-net-pulse/root", ""))
 
 # For a machine that has none of these package managers: by hand, from one folder.
 TARBALL = (
@@ -54,6 +55,14 @@ TARBALL = (
     ("cross/debian/completions/net-pulse.fish", "completions/net-pulse.fish", 0o644),
     ("cross/debian/completions/_net-pulse", "completions/_net-pulse", 0o644),
 )
+
+
+def version(manifest):
+    """X.Y.Z of Cargo.toml. Anything longer means something else to each of the package managers."""
+    match = re.search(r'^\[package\]\n(?:[^\[\n].*\n|\n)*?version = "([^"]*)"', manifest, re.M)
+    if not match or not re.fullmatch(r"\d+\.\d+\.\d+", match[1]):
+        raise Fault(f"Cargo.toml has no version X.Y.Z, but {match[1] if match else 'none'}")
+    return match[1]
 
 
 def read(root, path):

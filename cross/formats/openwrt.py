@@ -22,16 +22,15 @@ class Package(NamedTuple):
     user: Optional[str]
     conffiles: tuple
     files: list
-    # What is done after the installation beyond what every package does, and after an upgrade.
+    # What is done after the installation beyond what every package does.
     installed: str
-    upgraded: str
 
 
 def net_pulse(root, binary, version, architecture):
     """The program."""
     return Package(
         "net-pulse", f"{version}-r1", architecture, "net", f"{TITLE}. {NEEDS}", (), "net-pulse:net-pulse",
-        OPENWRT_CONFFILES, gather(root, OPENWRT, binary), "", RESTART,
+        OPENWRT_CONFFILES, gather(root, OPENWRT, binary), ADDRESS,
     )
 
 
@@ -40,13 +39,12 @@ def luci_app(root, version):
     return Package(
         "luci-app-net-pulse", f"{version}-r1", "all", "luci",
         "LuCI support for Net-Pulse. It needs LuCI and the package net-pulse.",
-        ("luci-base", "net-pulse"), None, (), luci(root), LUCI_MENU, "",
+        ("luci-base", "net-pulse"), None, (), luci(root), LUCI_MENU,
     )
 
 
-# opkg stops a service before an upgrade, apk does not, and to procd a start with the same arguments is no change: the old
-# program would go on until the next reboot.
-RESTART = '[ -n "$root" ] || /etc/init.d/net-pulse restart\n'
+# Where its page is, for a person who installs it: as in openwrt/net/net-pulse/Makefile.
+ADDRESS = '[ -n "${IPKG_INSTROOT}" ] || [ "${PKG_UPGRADE}" = 1 ] || /etc/init.d/net-pulse address || :\n'
 # LuCI keeps its menu, and rpcd who may do what, until they are told of new files.
 LUCI_MENU = '[ -n "${IPKG_INSTROOT}" ] || {\n\trm -rf /tmp/luci-indexcache* /tmp/luci-modulecache\n' \
     '\t/etc/init.d/rpcd reload\n}\n'
@@ -107,7 +105,7 @@ def apk(package, mtime):
     install = f"{QUIET}{FUNCTIONS}{names}add_group_and_user\ndefault_postinst\n{package.installed}"
     scripts = {
         "post-install": f"#!/bin/sh\n{install}",
-        "post-upgrade": f"#!/bin/sh\nexport PKG_UPGRADE=1\n{install}{package.upgraded}",
+        "post-upgrade": f"#!/bin/sh\nexport PKG_UPGRADE=1\n{install}",
         "pre-deinstall": f"#!/bin/sh\n{FUNCTIONS}{names}default_prerm\n",
     }
     info = {

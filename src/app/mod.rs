@@ -65,7 +65,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
 
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
-    crate::log::start(config.text("log_level"), environment("JOURNAL_STREAM").is_some());
+    crate::log::start(config.text("log_level"), config.text("syslog"));
     let hosts = config.list("host");
     let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
@@ -281,8 +281,9 @@ fn url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
         IpAddr::V6(_) => false,
     };
     let named: Vec<IpAddr> = listening.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
-    let present = named.iter().find(|ip| ip.is_loopback() || addresses.contains(ip));
-    let host = match present.or(named.first()) {
+    let elsewhere = named.iter().find(|ip| !ip.is_loopback() && addresses.contains(ip));
+    let here = named.iter().find(|ip| ip.is_loopback());
+    let host = match elsewhere.or(here).or(named.first()) {
         Some(ip) => *ip,
         None => addresses.iter().find(reachable).copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
     };
@@ -306,5 +307,7 @@ mod tests {
         check(&["10.0.0.1:1"], &[], "http://10.0.0.1:1/");
         check(&["10.0.0.1:1", "10.0.0.2:1"], &["10.0.0.2"], "http://10.0.0.2:1/");
         check(&["10.0.0.1:1", "127.0.0.1:1"], &["10.0.0.2"], "http://127.0.0.1:1/");
+        check(&["127.0.0.1:1", "10.0.0.1:1", "[fd00::1]:1"], &["fd00::1", "10.0.0.1"], "http://10.0.0.1:1/");
+        check(&["127.0.0.1:1", "10.0.0.1:1"], &["127.0.0.1"], "http://127.0.0.1:1/");
     }
 }

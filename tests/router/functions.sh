@@ -11,10 +11,14 @@ record() {
 	printf '%s\n' "${line#?}" >>/record
 }
 logger() {
+	local aloud=''
 	while [ "${1#-}" != "$1" ]; do
 		case "$1" in
-			-s) shift ;;
-			-p) record log "$2" "$3"; shift 2 ;;
+			-s) aloud=1; shift ;;
+			-p)
+				record log "$2" "$3"
+				[ -z "$aloud" ] || echo "net-pulse: $3" >&2
+				shift 2 ;;
 			*) shift 2 ;;
 		esac
 	done
