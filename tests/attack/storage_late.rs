@@ -302,7 +302,7 @@ fn overcomes(obstacle: &Obstacle, with_history: bool) {
     let base = if with_history { first } else { kernel("wan0") };
     let daemon = place.start();
     // Answered after the first reading.
-    daemon.get("/health");
+    daemon.request("GET", "/health", None);
     send("wan0", 1000, 17);
     daemon.ticks(2);
     (obstacle.mend)(&mut place);

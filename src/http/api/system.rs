@@ -362,7 +362,7 @@ mod tests {
             },
             true,
             unsaved,
-            None,
+            Some("/data: Permission denied"),
         );
         let alone = ["degraded", "healthy", "healthy", "unhealthy"];
         check(|state| state.interfaces.clear(), true, alone, Some("no network interface"));
