@@ -83,7 +83,7 @@ class Heap:
 
 
 def write(info, members, scripts, mtime):
-    """A whole .apk. Info: name, version, description, arch, license, origin, maintainer; depends is a list of names.
+    """A whole .apk. Info: name, version, description, arch, license, origin, maintainer, url; depends is a list of names.
     Members: the sorted tree of files and directories. Scripts: a text for each name of SCRIPTS that is wanted."""
     heap = Heap()
     described = {field: heap.blob(info[field]) for field in PACKAGE_INFO if field in info and field != "depends"}

@@ -8,7 +8,6 @@ import re
 from .archive import Fault, File, gzip
 
 BINARY = ""
-MAINTAINER = "The Net-Pulse developers <net-pulse@net-pulse.invalid>"
 TITLE = "Tells the people behind a router or a small server where their bandwidth went"
 NEEDS = "It needs nothing: no library, no other package and no service, and no configuration to begin with."
 
@@ -18,9 +17,11 @@ DEBIAN = (
     ("cross/debian/net-pulse.service", "usr/lib/systemd/system/net-pulse.service", 0o644),
     ("cross/debian/net-pulse.sysusers", "usr/lib/sysusers.d/net-pulse.conf", 0o644),
     ("cross/debian/net-pulse.default", "etc/default/net-pulse", 0o644),
+    ("cross/debian/net-pulse.ufw", "etc/ufw/applications.d/net-pulse", 0o644),
     ("cross/debian/net-pulse.8", "usr/share/man/man8/net-pulse.8.gz", 0o644),
     ("cross/debian/copyright", "usr/share/doc/net-pulse/copyright", 0o644),
     ("CHANGELOG.md", "usr/share/doc/net-pulse/changelog.gz", 0o644),
+    ("cross/debian/changelog", "usr/share/doc/net-pulse/changelog.Debian.gz", 0o644),
     ("cross/debian/lintian-overrides", "usr/share/lintian/overrides/net-pulse", 0o644),
     ("cross/debian/completions/net-pulse.bash", "usr/share/bash-completion/completions/net-pulse", 0o644),
     ("cross/debian/completions/net-pulse.fish", "usr/share/fish/vendor_completions.d/net-pulse.fish", 0o644),
@@ -72,6 +73,11 @@ def read(root, path):
             return file.read()
     except OSError as error:
         raise Fault(f"{path} cannot be packed: {error.strerror.lower()}") from None
+
+
+def project(root):
+    """The variables of cross/project."""
+    return dict(re.findall(r'^([A-Z_]+)="(.*)"$', read(root, "cross/project").decode(), re.M))
 
 
 def gather(root, table, binary, top=""):

@@ -3,37 +3,29 @@
 import hashlib
 import lzma
 import re
-import time
 
 from .archive import Fault, File, ar, gzip, tar, tree
-from .contents import DEBIAN, DEBIAN_SCRIPTS, MAINTAINER, gather, read
+from .contents import DEBIAN, DEBIAN_SCRIPTS, gather, project, read
 
 # As dpkg-deb has them: what unpacks the standard preset takes 9 MB, which a Pi Zero has.
 XZ = {"format": lzma.FORMAT_XZ, "check": lzma.CHECK_CRC32, "preset": 6 | lzma.PRESET_EXTREME}
-DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def write(root, binary, version, architecture, mtime):
     """A whole .deb of the version X.Y.Z-1."""
-    fixed = {"VERSION": f"{version}-1", "MAINTAINER": MAINTAINER, "DATE": date(mtime)}
-    files = gather(root, DEBIAN, binary)
-    files.append(File("usr/share/doc/net-pulse/changelog.Debian.gz", 0o644,
-                      gzip(fill(read(root, "cross/debian/changelog"), fixed))))
-    members = tree(files)
+    begins = read(root, "cross/debian/changelog").decode().split(" ")[:2]
+    if begins != ["net-pulse", f"({version}-1)"]:
+        raise Fault(f"cross/debian/changelog begins with {' '.join(begins)}, and Cargo.toml says {version}")
+    members = tree(gather(root, DEBIAN, binary))
     # In kilobytes, each file rounded up and each directory counted as one: dpkg-gencontrol's way.
     size = sum(1 if member.data is None else -(-len(member.data) // 1024) for member in members)
-    control = fill(read(root, "cross/debian/control"), {
-        **fixed,
-        "ARCHITECTURE": architecture,
-        "INSTALLED_SIZE": str(size),
-        "DEPENDS": ", ".join(read(root, "cross/debian/depends").decode().split("\n")).strip(", "),
-    })
     sums = "".join(f"{hashlib.md5(m.data).hexdigest()}  {m.path}\n" for m in members if m.data is not None)
     conffiles = "".join(f"/{m.path}\n" for m in members if m.data is not None and m.path.startswith("etc/"))
-    about = [File("control", 0o644, control), File("md5sums", 0o644, sums.encode()),
+    about = [File("control", 0o644, control(root, version, architecture, size)), File("md5sums", 0o644, sums.encode()),
              File("conffiles", 0o644, conffiles.encode())]
-    about += [File(name, 0o755, read(root, f"cross/debian/{name}")) for name in DEBIAN_SCRIPTS]
+    # Where debhelper puts lines of its own there is nothing to be put.
+    about += [File(name, 0o755, read(root, f"cross/debian/{name}").replace(b"\n#DEBHELPER#\n", b""))
+              for name in DEBIAN_SCRIPTS]
     return ar((
         ("debian-binary", b"2.0\n"),
         ("control.tar.xz", lzma.compress(tar(tree(about), mtime, "./"), **XZ)),
@@ -41,19 +33,26 @@ def write(root, binary, version, architecture, mtime):
     ), mtime)
 
 
-def fill(template, values):
-    """The template with each @NAME@ replaced. A field that is left empty is left out."""
-    text = template.decode()
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    left = re.search("@[A-Z_]+@", text)
-    if left:
-        raise Fault(f"a template in cross/debian has {left[0]}, which nobody fills in")
-    return "".join(line for line in text.splitlines(True) if not line.rstrip().endswith("Depends:")).encode()
+def control(root, version, architecture, size):
+    """What dpkg-gencontrol makes of debian/control, but for what only a dynamic program depends on."""
+    about = project(root)
+    source, package = (paragraph(text) for text in read(root, "cross/debian/control").decode().split("\n\n"))
+    depends = [name.strip() for name in package["Depends"].split(",") if "${" not in name]
+    fields = (
+        ("Package", package["Package"]),
+        ("Version", f"{version}-1"),
+        ("Architecture", architecture),
+        ("Maintainer", about["MAINTAINER"]),
+        ("Installed-Size", str(size)),
+        ("Depends", ", ".join(depends)),
+        ("Section", source["Section"]),
+        ("Priority", source["Priority"]),
+        ("Homepage", about["HOMEPAGE"]),
+        ("Description", package["Description"]),
+    )
+    return "".join(f"{name}: {value}\n" for name, value in fields if value).encode()
 
 
-def date(epoch):
-    """As a Debian changelog has it, in English whatever the locale says."""
-    t = time.gmtime(epoch)
-    return f"{DAYS[t.tm_wday]}, {t.tm_mday:02} {MONTHS[t.tm_mon - 1]} {t.tm_year} " \
-        f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} +0000"
+def paragraph(text):
+    """The fields of one; the lines that go on with one begin with a space, as they do in the package."""
+    return dict(re.findall(r"^([A-Za-z-]+): (.*(?:\n .*)*)$", text.strip("\n"), re.M))

@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 
 from . import adb
 from .archive import File, gzip, gzip_for_flash, tar, tree
-from .contents import MAINTAINER, NEEDS, OPENWRT, OPENWRT_CONFFILES, TITLE, gather, luci
+from .contents import NEEDS, OPENWRT, OPENWRT_CONFFILES, TITLE, gather, luci, project
 
 
 class Package(NamedTuple):
@@ -24,13 +24,15 @@ class Package(NamedTuple):
     files: list
     # What is done after the installation beyond what every package does.
     installed: str
+    # Of cross/project.
+    project: dict
 
 
 def net_pulse(root, binary, version, architecture):
     """The program."""
     return Package(
         "net-pulse", f"{version}-r1", architecture, "net", f"{TITLE}. {NEEDS}", (), "net-pulse:net-pulse",
-        OPENWRT_CONFFILES, gather(root, OPENWRT, binary), ADDRESS,
+        OPENWRT_CONFFILES, gather(root, OPENWRT, binary), ADDRESS, project(root),
     )
 
 
@@ -39,7 +41,7 @@ def luci_app(root, version):
     return Package(
         "luci-app-net-pulse", f"{version}-r1", "all", "luci",
         "LuCI support for Net-Pulse. It needs LuCI and the package net-pulse.",
-        ("luci-base", "net-pulse"), None, (), luci(root), LUCI_MENU,
+        ("luci-base", "net-pulse"), None, (), luci(root), LUCI_MENU, project(root),
     )
 
 
@@ -64,7 +66,8 @@ def ipk(package, mtime):
         ("Section", package.section),
         ("Require-User", package.user),
         ("SourceDateEpoch", str(mtime)),
-        ("Maintainer", MAINTAINER),
+        ("URL", package.project["HOMEPAGE"]),
+        ("Maintainer", package.project["MAINTAINER"]),
         ("Architecture", package.architecture),
         ("Installed-Size", str(len(data))),
         ("Description", package.description),
@@ -115,7 +118,8 @@ def apk(package, mtime):
         "arch": "noarch" if package.architecture == "all" else package.architecture,
         "license": "MIT",
         "origin": "net-pulse",
-        "maintainer": MAINTAINER,
+        "maintainer": package.project["MAINTAINER"],
+        "url": package.project["HOMEPAGE"],
         "depends": package.depends,
     }
     return adb.write(info, tree(files), scripts, mtime)

@@ -344,8 +344,10 @@ fn named(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> Result<Zo
     let path = Path::new(ZONEINFO).join(name);
     let Some(bytes) = read_file(&path) else {
         return Err(Error::usage(format!(
-            "time zone {} is not known here, install zoneinfo or write it as POSIX does, like CET-1CEST,M3.5.0,M10.5.0/3",
-            quoted(text)
+            "time zone {} is not known here: there is no file {}; write it as POSIX does, like CET-1CEST,M3.5.0,M10.5.0/3, \
+             or install the zones (tzdata, on OpenWrt zoneinfo-*), or in a container mount {ZONEINFO}",
+            quoted(text),
+            path.display()
         )));
     };
     let rule = footer(&bytes).ok_or_else(|| {
@@ -785,7 +787,10 @@ mod tests {
             let error = Zone::find(Some(text), Some("UTC0"), |_| None).unwrap_err().to_string();
             assert!(error.contains(expect), "{error}");
         }
-        check("Europe/Berlin", "'Europe/Berlin' is not known here, install zoneinfo or write it as POSIX does");
+        let known = "'Europe/Berlin' is not known here: there is no file /usr/share/zoneinfo/Europe/Berlin; ";
+        check("Europe/Berlin", known);
+        check("Europe/Berlin", "write it as POSIX does, like CET-1CEST,M3.5.0,M10.5.0/3");
+        check("Europe/Berlin", "zoneinfo-*), or in a container mount /usr/share/zoneinfo");
         check("CET-1CEST,M3", "'CET-1CEST,M3' is not a POSIX time zone");
         check("../../etc/passwd", "is not a POSIX time zone");
         check(":", "is not a POSIX time zone");

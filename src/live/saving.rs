@@ -22,6 +22,8 @@ pub struct Saving {
     pub error: Option<String>,
     /// What to tell while it works, but into another file than the settings name.
     pub elsewhere: Option<String>,
+    /// While there is no database: what keeps it from being opened lasts until a person has changed something.
+    pub refused: bool,
     /// Nothing is saved any more in this run.
     pub lost: bool,
     /// Since it last worked, samples were merged in memory.

@@ -41,7 +41,7 @@ use site::{Site, Standing};
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Anchor, Batch, Bucket, Counters, Event, EventKind, IfaceId, Keep, Record, Resolution, Sample};
-use crate::system::errno;
+use crate::system::{closed, errno};
 
 pub struct Options {
     /// The file never grows past this; samples are pruned first, then five-minute cells.
@@ -104,7 +104,10 @@ pub struct Flush<'a> {
 
 impl Store {
     pub fn open(path: &Path, options: &Options) -> Result<Opened> {
-        open::open(path, options)
+        open::open(path, options).map_err(|error| match closed::to_us(path) {
+            Some(why) if error.kind == ErrorKind::ReadOnly => Error::new(error.kind, format!("{error}; {why}")),
+            _ => error,
+        })
     }
 
     /// One transaction: all of it or nothing. Closes windows, prunes. Ticks that are on disk already are left out, so

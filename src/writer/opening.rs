@@ -31,6 +31,9 @@ const NEXT_STEPS: [(ErrorKind, &str); 6] = [
     (ErrorKind::Transient, "a disk that stays that slow is worn out or overloaded"),
 ];
 
+/// What does not pass by itself. Full, slow and locked disks do, and so may one that fails.
+const LASTING: [ErrorKind; 3] = [ErrorKind::ReadOnly, ErrorKind::Foreign, ErrorKind::Newer];
+
 /// Tries until it is open and joined. `tell` hears of the first failure, whose consequences are the caller's, and of the
 /// success. `None` when the end came first; then there was one more attempt after everybody was asked to stop, for
 /// whoever has put the disk right may well restart the machine next.
@@ -85,9 +88,11 @@ fn rest(live: &Live, clock: &dyn Clock, retry_ms: u64) {
 
 /// Said again only when it has become another fault.
 pub fn cannot_open(live: &Live, now: Now, error: &Error) {
+    let refused = LASTING.contains(&error.kind);
     let next = NEXT_STEPS.iter().find(|(kind, _)| *kind == error.kind);
     let error = next.map_or_else(|| error.to_string(), |(_, step)| format!("{error}; {step}"));
-    let state = live.lock();
+    let mut state = live.lock();
+    state.saving.refused = refused;
     let news = state.saving.error.as_ref() != Some(&error);
     let sentence = news.then(|| format!("the history cannot be opened, going on in memory: {error}"));
     complain(state, now, error, sentence);

@@ -53,7 +53,7 @@ fn contents(at: &str) -> Vec<(String, Vec<u8>)> {
 fn left_alone(command: std::process::Command, at: &str, words: &[&str]) {
     let before = contents(at);
     let daemon = Daemon::spawn(command);
-    wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+    wait_until("it is said aloud", || database_status(&daemon) == "unhealthy");
     daemon.ticks(1);
     signal(daemon.pid(), Signal::SIGTERM);
     let (code, log) = daemon.ended_within(Duration::from_secs(3));

@@ -1,9 +1,11 @@
 //! `net-pulse check --health` as a supervisor meets it: the exit code for a daemon that is well, ill, gone, frozen or
 //! somebody else, within the time that it promises.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use crate::common::disk::{Fault, signal};
 use crate::common::*;
 use nix::sys::signal::Signal;
 
+const NOBODY: u32 = 65_534;
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
 /// What it promises, and a busy machine.
 const BOUND: Duration = Duration::from_secs(8);
@@ -82,6 +85,33 @@ fn a_daemon_that_goes_on_without_its_disk_is_left_alone() {
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
     assert!(ended.out.starts_with("degraded: ") && ended.out.contains("a-file"), "{}", ended.out);
     assert_eq!(ended.out.lines().count(), 1);
+}
+
+/// Nothing of such a run is ever kept, and only a person can change that. As soon as one has, all is well, without a restart.
+#[test]
+fn a_history_that_may_not_be_written_is_an_illness() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let open = |mode| fs::set_permissions(dir.path(), Permissions::from_mode(mode)).expect("it is ours");
+        open(0o755);
+        let binary = dir.join("net-pulse");
+        fs::copy(BINARY, &binary).expect("a copy");
+        let mut command = net_pulse(&binary);
+        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
+        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        let daemon = Daemon::spawn(command);
+        let port = daemon.port().to_string();
+        wait_until("it is ill", || check(&["--port", &port]).code == Some(1));
+        let whose =
+            format!("{} belongs to user 0, and net-pulse runs as user {NOBODY}; let this user", dir.path().display());
+        ill(&check(&["--port", &port]), 1, &["unhealthy: the newest figures are in memory only", "denied", &whose]);
+        open(0o777);
+        // It tries again by itself too, at growing distances.
+        signal(daemon.pid(), Signal::SIGHUP);
+        wait_until("it is well", || check(&["--port", &port]).code == Some(0));
+        well(&check(&["--port", &port]));
+        daemon.stop();
+    });
 }
 
 #[test]

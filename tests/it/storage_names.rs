@@ -88,7 +88,7 @@ fn what_is_no_guard_is_called_what_it_is() {
     for (words, make) in makes {
         make();
         let daemon = Daemon::spawn(command(&file));
-        wait_until("it is told", || database_status(&daemon) == "degraded");
+        wait_until("it is told", || database_status(&daemon) == "unhealthy");
         let error = database_error(&daemon);
         assert!(error.contains(&guard) && error.contains(words) && error.contains("remove it"), "{error}");
         assert!(!Path::new(&file).exists());

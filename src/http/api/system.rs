@@ -10,7 +10,7 @@ use crate::http::json::{
     SystemInfo, SystemMetrics, Time,
 };
 use crate::http::{Answer, Call, Context, Fault, assets, disk};
-use crate::live::{Iface, State, Unmatched, Written, unmatched_sentences};
+use crate::live::{Database, Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -87,6 +87,8 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     });
     let database = match (unsaved, unreadable) {
         (Some(unsaved), _) if saving.lost => ("unhealthy", Some(format!("the database does not work: {unsaved}"))),
+        // A supervisor has to hear of it: until a person lets the history be opened, nothing of this run is kept.
+        (Some(unsaved), _) if saving.refused && state.database != Database::Joined => ("unhealthy", Some(unsaved)),
         (Some(unsaved), _) if saving.compacted => ("unhealthy", Some(unsaved)),
         (Some(unsaved), _) => ("degraded", Some(unsaved)),
         (None, Some(unreadable)) => ("degraded", Some(unreadable)),
@@ -346,6 +348,22 @@ mod tests {
         check(|_| {}, false, unsaved, Some("from memory"));
         let lost = ["unhealthy", "healthy", "unhealthy", "healthy"];
         check(|state| state.saving.lost = true, true, lost, Some("has ended"));
+        fn never_opened(state: &mut State, refused: bool) {
+            state.database = Database::Absent;
+            state.saving.error = Some("/data: Permission denied".to_string());
+            state.saving.refused = refused;
+        }
+        check(|state| never_opened(state, true), true, lost, Some("/data: Permission denied"));
+        check(|state| never_opened(state, false), true, unsaved, Some("/data: Permission denied"));
+        check(
+            |state| {
+                never_opened(state, true);
+                state.database = Database::Joined;
+            },
+            true,
+            unsaved,
+            Some("/data: Permission denied"),
+        );
         let alone = ["degraded", "healthy", "healthy", "unhealthy"];
         check(|state| state.interfaces.clear(), true, alone, Some("no network interface"));
         check(|state| state.interfaces[0].ifindex = 0, true, alone, Some("no network interface"));
