@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod assets;
+mod csv;
 pub mod disk;
 pub mod gate;
 pub mod guard;

@@ -96,6 +96,9 @@ const EVENT_KINDS: [&str; EventKind::NAMES.len()] = {
 };
 
 pub const EXPORT_FORMATS: &[&str] = &["json", "csv"];
+pub const CSV_MARKS: &[&str] = &["0", "1"];
+pub const CSV_SEPARATORS: &[&str] = &[",", ";"];
+pub const CSV_TIMES: &[&str] = &["utc", "local"];
 pub const RESOLUTIONS: &[&str] = &["sample", "5min", "hour", "day"];
 pub const PERIODS: &[&str] = &["day", "hour", "week", "month", "year", "cycle"];
 
@@ -299,7 +302,24 @@ pub static ROUTES: &[Route] = &[
         summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
                   eight counters, rx_peak, tx_peak",
         params: &[
-            query("format", Kind::Word(EXPORT_FORMATS), "CSV comes with a header row."),
+            query(
+                "format",
+                Kind::Word(EXPORT_FORMATS),
+                "CSV comes with a header row. Names that begin with =, +, - or @ have an apostrophe in front there, so that \
+                 no spreadsheet takes them for formulas. All figures are whole numbers.",
+            ),
+            query("bom", Kind::Word(CSV_MARKS), "CSV: 1 begins with a byte order mark, by which Excel knows UTF-8."),
+            query(
+                "separator",
+                Kind::Word(CSV_SEPARATORS),
+                "CSV: what stands between two cells; ; where decimals have a comma.",
+            ),
+            query(
+                "time",
+                Kind::Word(CSV_TIMES),
+                "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone, and behind the last column for \
+                 each how many seconds that is ahead of UTC: where clocks go back an hour is there twice.",
+            ),
             query("resolution", Kind::Word(RESOLUTIONS), "Samples, or buckets of this length."),
             INTERFACE_NAME,
             START,

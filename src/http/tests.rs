@@ -2,6 +2,7 @@
 //! stand still. The sampler and the writer are played by the wake-up call, which serves at once what they would.
 
 mod levels;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -505,7 +506,7 @@ fn golden(name: &str, reply: &Reply) {
 
 /// file, method, path in the table, target, body
 #[rustfmt::skip]
-const WELL: [(&str, &str, &str, &str, &str); 51] = [
+const WELL: [(&str, &str, &str, &str, &str); 53] = [
     ("root", "GET", "/", "/", ""),
     ("health", "GET", "/health", "/health", ""),
     ("collector_status", "GET", "/collector/status", "/collector/status", ""),
@@ -550,6 +551,8 @@ const WELL: [(&str, &str, &str, &str, &str); 51] = [
     ("export_csv_hours", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=hour", ""),
     ("export_json_days", "GET", "/api/export/traffic", "/api/export/traffic?resolution=day", ""),
     ("export_csv_cells", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=5min&interface_name=eth0&start_time=2026-01-15T10:20:00Z", ""),
+    ("export_csv_spreadsheet", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=hour&bom=1&separator=;&time=local", ""),
+    ("export_csv_local", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&limit=2&time=local", ""),
     ("export_of_nobody", "GET", "/api/export/traffic", "/api/export/traffic?interface_name=nope", ""),
     ("events", "GET", "/api/events", "/api/events", ""),
     ("events_offset", "GET", "/api/events", "/api/events?limit=1&offset=1", ""),
@@ -637,7 +640,7 @@ fn all_faults_of_a_request_at_once() {
         reply.flaws(),
         [
             "query.interface_name: must be UTF-8 (\u{fffd})",
-            "query.start_time: must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds (yesterday)",
+            "query.start_time: must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15, or Unix seconds or milliseconds (yesterday)",
             "query.limit: must be a whole number from 1 to 1000 (0)",
             "query.offset: must be a whole number, 0 or more (-1)",
         ]
@@ -1427,7 +1430,7 @@ fn every_way_to_ask_gives_the_same_sum() {
     let sum = |target: &str| rows(&rig.get(target), "from").iter().map(|row| row.1).sum::<u64>();
     for by in ["hour", "day", "week", "month", "year", "cycle"] {
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}")), expect, "{by}");
-        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=0&to=253402300799")), expect, "{by}");
+        assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=0&to=253402300799999")), expect, "{by}");
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}&to=1970-01-02")), 0, "{by}");
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=2030-01-01&to=2020-01-01")), 0, "{by}");
     }
@@ -1464,18 +1467,18 @@ fn without_a_database_answers_come_from_memory() {
 fn ranges_beyond_reason_are_answered_at_once() {
     let rig = Rig::new();
     for target in [
-        "/api/traffic/series?from=0&to=253402300799",
-        "/api/traffic/series?from=0&to=253402300799&points=1",
-        "/api/traffic/series?from=253402300799&to=0",
+        "/api/traffic/series?from=0&to=253402300799999",
+        "/api/traffic/series?from=0&to=253402300799999&points=1",
+        "/api/traffic/series?from=253402300799999&to=0",
         "/api/traffic/series?from=0&to=0",
-        "/api/traffic/totals?by=hour&from=0&to=253402300799&limit=1000",
-        "/api/traffic/totals?by=hour&from=253402300799",
+        "/api/traffic/totals?by=hour&from=0&to=253402300799999&limit=1000",
+        "/api/traffic/totals?by=hour&from=253402300799999",
         "/api/traffic/totals?by=year&limit=1000",
         "/api/traffic/totals?by=year&limit=1000&to=0",
-        "/api/traffic/history?start_time=0&end_time=253402300799&offset=9007199254740991",
-        "/api/traffic/history?start_time=253402300799&end_time=0",
-        "/api/export/traffic?resolution=5min&start_time=0&end_time=253402300799",
-        "/api/export/traffic?resolution=day&start_time=253402300799",
+        "/api/traffic/history?start_time=0&end_time=253402300799999&offset=9007199254740991",
+        "/api/traffic/history?start_time=253402300799999&end_time=0",
+        "/api/export/traffic?resolution=5min&start_time=0&end_time=253402300799999",
+        "/api/export/traffic?resolution=day&start_time=253402300799999",
         "/api/events?offset=9007199254740991",
         "/api/traffic/live?since=9007199254740991",
     ] {
