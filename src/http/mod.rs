@@ -1,12 +1,14 @@
 //! JSON and status codes, and nothing else: what is known comes from `live` and `store`. A request becomes an `Answer`
 //! here without a socket in sight; `server` has the sockets.
 
+pub mod accept;
 pub mod api;
 pub mod assets;
 mod csv;
 pub mod disk;
 pub mod gate;
 pub mod guard;
+mod inflate;
 pub mod json;
 mod listen;
 pub mod openapi;
@@ -123,6 +125,7 @@ pub struct Ask<'a> {
     /// Path and query, still encoded.
     pub target: &'a str,
     pub accept: Option<&'a str>,
+    pub accept_encoding: Option<&'a str>,
     pub if_none_match: Option<&'a str>,
     pub authorization: Option<&'a str>,
     /// Who asks, as the gate saw it.

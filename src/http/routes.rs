@@ -1,6 +1,7 @@
 //! The one table of what is answered here. It dispatches requests and it is `/openapi.json`, so that the two cannot
 //! drift: a parameter that is not in the table does not reach a handler.
 
+use super::accept::prefers_html;
 use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
 use super::params::{self, Given, Kind, Param, Place, Zones};
 use super::{Answer, Ask, Call, Context, Fault, SQLITE, assets, openapi};
@@ -535,7 +536,7 @@ pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
 
     if let Some(asset) = asset(path).filter(|_| methods.is_empty()) {
         if method == "GET" {
-            return Ok(assets::answer(asset, ask.if_none_match));
+            return assets::answer(asset, ask);
         }
         methods.push("GET");
     }
@@ -558,7 +559,7 @@ fn asset(path: &str) -> Option<&'static assets::Asset> {
 pub fn is_page(ask: &Ask) -> bool {
     let (path, _) = split(ask.target);
     match path {
-        "/" => ask.accept.is_some_and(system::prefers_html),
+        "/" => ask.accept.is_some_and(prefers_html),
         // A route has the first word in `dispatch`, and none of those is a file.
         _ => asset(path).is_some() && !ROUTES.iter().any(|route| matches(route.path, path).is_some()),
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::{collector, link_word};
 use crate::error::Error;
+use crate::http::accept::prefers_html;
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
     SystemInfo, SystemMetrics, Time,
@@ -17,9 +18,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
     if let Some(page) = assets::find("/").filter(|_| call.ask.accept.is_some_and(prefers_html)) {
-        let mut answer = assets::answer(page, call.ask.if_none_match);
-        answer.header("Vary", "Accept");
-        return Ok(answer);
+        return assets::answer(page, call.ask);
     }
     let mut answer = Answer::json(&About {
         name: "Net-Pulse",
@@ -29,26 +28,6 @@ pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
     })?;
     answer.header("Vary", "Accept");
     Ok(answer)
-}
-
-/// A browser names text/html. What only takes `*/*` is a script, and scripts were here before the page.
-pub fn prefers_html(accept: &str) -> bool {
-    let (mut html, mut json) = (0.0, 0.0);
-    for item in accept.split(',') {
-        let mut parts = item.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        // A weight that is no number counts as none given.
-        let weight = parts
-            .filter_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
-            .find_map(|text| text.trim().parse::<f32>().ok())
-            .unwrap_or(1.0);
-        if media.eq_ignore_ascii_case("text/html") {
-            html = weight;
-        } else if media.eq_ignore_ascii_case("application/json") {
-            json = weight;
-        }
-    }
-    html > 0.0 && html >= json
 }
 
 /// The words of the health, and why.
@@ -277,24 +256,6 @@ fn percent(part: u64, whole: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::http::tests::{iface, quiet};
-
-    #[test]
-    fn who_is_a_browser() {
-        let check = |accept, expect| assert_eq!(prefers_html(accept), expect, "{accept}");
-        check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true);
-        check("text/html", true);
-        check("TEXT/HTML ; q=0.5", true);
-        check("text/html;q=0", false);
-        check("*/*", false);
-        check("", false);
-        check("application/json", false);
-        check("application/json, text/html;q=0.9", false);
-        check("application/json;q=0.5, text/html;q=0.9", true);
-        check("application/json, text/html", true);
-        check("text/html;q=", true);
-        check(";;;,,,q=", false);
-        check("text/html;q=NaN", false);
-    }
 
     #[test]
     fn words() {
