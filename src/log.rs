@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 use simple_logger::SimpleLogger;
 
+use crate::plural::counted;
 use crate::thread;
 
 /// How long the last words of a program that fails may wait: a person, or a supervisor, is about to read them.
@@ -145,7 +146,8 @@ impl Queue {
 
 fn lost_lines(lines: u32, priorities: bool, why: &str) -> String {
     let priority = if priorities { "<4>" } else { "" };
-    format!("{priority}warning: {lines} lines were lost: {why}\n")
+    let lost = counted(lines.into(), "line was", "lines were");
+    format!("{priority}warning: {lost} lost: {why}\n")
 }
 
 impl Log for Logger {
@@ -263,6 +265,7 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, format!("<4>warning: {lost} lines were lost: nobody read them\nagain\n"));
+        assert_eq!(lost_lines(1, false, "why"), "warning: 1 line was lost: why\n");
     }
 
     #[test]

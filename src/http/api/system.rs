@@ -13,6 +13,7 @@ use crate::http::json::{
 use crate::http::{Answer, Call, Context, Fault, assets, disk};
 use crate::live::{Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
+use crate::plural::counted;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -193,9 +194,9 @@ fn unheard(state: &State, mono_ms: u64) -> Option<String> {
     const TOLD_MS: u64 = 3_600_000;
     let ago_ms = mono_ms.saturating_sub(state.reports_lost_ms);
     (state.reports_lost > 0 && ago_ms < TOLD_MS).then(|| {
-        let (times, ago) = (state.reports_lost, ago_ms / 60_000);
+        let (times, ago) = (counted(state.reports_lost, "time", "times"), ago_ms / 60_000);
         format!(
-            "links came and went too fast for the kernel's reports, {times} times, the latest {ago} min ago: \
+            "links came and went too fast for the kernel's reports, {times}, the latest {ago} min ago: \
              what the shortest-lived of them carried may be counted nowhere"
         )
     })
@@ -328,6 +329,8 @@ mod tests {
         assert_eq!(unheard(&state, 1), None);
         (state.reports_lost, state.reports_lost_ms) = (7, 1_000_000);
         assert!(unheard(&state, 1_120_000).unwrap().contains("7 times, the latest 2 min ago"));
+        state.reports_lost = 1;
+        assert!(unheard(&state, 1_120_000).unwrap().contains("reports, 1 time, the latest"));
         assert_eq!(unheard(&state, 4_600_000), None);
     }
 
