@@ -29,6 +29,7 @@ use desk::{Desk, Word};
 use listening::Watch;
 
 pub use desk::start;
+pub use zone::look_up as look_up_zone;
 
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);

@@ -123,6 +123,8 @@ const ASK: &str = "`net-pulse token` on the router prints the right one";
 const NEEDED: &str = "this needs the access token: run `net-pulse token` on the router, and send what it prints as the \
                       header 'Authorization: Bearer TOKEN'";
 /// On the machine itself as well, for who is used to needing none there.
+/// In the challenge of a 401 (RFC 6750, 3).
+pub const REALM: &str = r#"realm="net-pulse""#;
 const NEEDED_HERE: &str = "this needs the access token: on the router itself only root and the user of net-pulse change \
                            things without it, in HTTP/1.1 and through no proxy; run `net-pulse token` there as one of \
                            them, and send what it prints as the header 'Authorization: Bearer TOKEN'";
@@ -132,7 +134,7 @@ const NONE: &str =
 
 fn unauthorized(detail: &str, more: &str) -> Answer {
     let mut answer = Fault::new(401, detail).answer();
-    answer.header("WWW-Authenticate", format!(r#"Bearer realm="net-pulse"{more}"#));
+    answer.header("WWW-Authenticate", format!("Bearer {REALM}{more}"));
     answer
 }
 

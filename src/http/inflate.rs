@@ -69,7 +69,7 @@ fn graded(bits: &mut Bits, symbol: usize, shift: u32) -> Option<usize> {
         return Some(symbol);
     }
     let further = (symbol >> shift) as u32 - 1;
-    Some((steps + symbol % steps << further) + bits.take(further)?)
+    Some(((steps + symbol % steps) << further) + bits.take(further)?)
 }
 
 fn fixed() -> Code {

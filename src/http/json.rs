@@ -592,6 +592,9 @@ shapes! {
     }
 }
 
+/// `About.name`, by which another start knows who has its port.
+pub const NAME: &str = "Net-Pulse";
+
 /// Everything is serialised to this one writer: each further type of writer would be a second copy of the serialiser.
 pub type Out<'a> = &'a mut dyn Write;
 

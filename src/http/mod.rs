@@ -4,6 +4,7 @@
 pub mod accept;
 pub mod api;
 pub mod assets;
+pub mod client;
 mod csv;
 pub mod disk;
 pub mod gate;

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 7] = [
     &["counter", "detect", "live", "plan", "series", "source", "store", "totals"],
     &["compact", "config", "log", "token"],
     &["clock"],
-    &["model", "error", "plural", "sorted", "system", "thread"],
+    &["model", "error", "near", "plural", "sorted", "system", "thread"],
 ];
 
 /// Arrows within a floor. Each has its reason; more of them would be a floor of their own.

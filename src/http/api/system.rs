@@ -7,7 +7,7 @@ use super::{collector, link_word};
 use crate::error::Error;
 use crate::http::accept::prefers_html;
 use crate::http::json::{
-    About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
+    About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, NAME, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
 use crate::http::{Answer, Call, Context, Fault, assets, disk};
@@ -22,7 +22,7 @@ pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
         return assets::answer(page, call.ask);
     }
     let mut answer = Answer::json(&About {
-        name: "Net-Pulse",
+        name: NAME,
         version: VERSION,
         description: env!("CARGO_PKG_DESCRIPTION"),
         status: "running",
