@@ -2,6 +2,7 @@
 //! written, and a history that hangs is not waited for.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nix::unistd::{AccessFlags, access, geteuid};
@@ -53,29 +54,26 @@ impl Report {
 }
 
 pub fn run(typed: &[(&'static str, String)], find_zone: FindZone) -> Result<Report> {
-    let config = settings(typed)?;
-    // On a thread that ends with the process, so that no single wait needs a bound of its own.
-    let found = Mailbox::default();
-    let there = found.clone();
-    spawn("check", 0, Box::new(move || LOOKS.iter().for_each(|(_, look)| there.put(look(&config, find_zone)))))?;
+    let config = Arc::new(settings(typed)?);
+    let mut answers = Vec::new();
+    for (_, look) in LOOKS {
+        // Threads end with the process: what one of them waits for keeps nothing else back.
+        let there = Mailbox::default();
+        answers.push(there.clone());
+        let config = config.clone();
+        spawn("check", 0, Box::new(move || there.put(look(&config, find_zone))))?;
+    }
     let deadline = Instant::now() + PATIENCE;
     let mut report = Report { lines: String::new(), faults: 0 };
-    for (name, _) in LOOKS {
-        let outcome = found.take(deadline.saturating_duration_since(Instant::now()));
-        let late = outcome.is_none();
-        let (word, text) = match outcome {
+    for ((name, _), answer) in LOOKS.iter().zip(answers) {
+        let (word, text) = match answer.take(deadline.saturating_duration_since(Instant::now())) {
             Some(Ok(Well(text))) => ("ok", text),
             Some(Ok(Note(text))) => ("note", text),
             Some(Err(error)) => ("fault", error.to_string()),
-            None => {
-                ("fault", format!("no answer within {} s; what comes after it was not looked at", PATIENCE.as_secs()))
-            }
+            None => ("fault", format!("no answer within {} s", PATIENCE.as_secs())),
         };
         report.faults += u64::from(word == "fault");
         report.lines += &format!("{word:5} {name}: {text}\n");
-        if late {
-            break;
-        }
     }
     Ok(report)
 }

@@ -412,7 +412,7 @@ fn whole(json: &Json) -> Option<i64> {
 
 /// A word as it stands in a sentence: punctuation would be taken for the sentence's own.
 fn named(word: &str) -> String {
-    if word.contains(char::is_alphanumeric) { word.to_string() } else { format!("'{word}'") }
+    if word.contains(|each: char| each.is_ascii_alphanumeric()) { word.to_string() } else { format!("'{word}'") }
 }
 
 fn wanted(kind: Kind) -> String {

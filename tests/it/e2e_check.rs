@@ -350,7 +350,7 @@ fn everything_is_looked_at_and_nothing_is_touched() {
 #[test]
 fn a_history_of_another_user_and_of_a_newer_version() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("not root: nobody else's history can be made");
+        return skip("not root: no history of another user can be made");
     }
     let dir = Dir::new();
     let database = dir.join("net-pulse.db");

@@ -62,7 +62,7 @@ fn grafana_asks_in_milliseconds() {
     });
 }
 
-/// Python's csv module is a reader that nobody here has written.
+/// Python's csv module is a reader that is not ours.
 const READ_TABLE: &str = "
 import csv, sys, datetime
 text = sys.stdin.buffer.read()
