@@ -15,7 +15,10 @@ const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
 fn daemon(dir: &Dir, settings: &[&str]) -> Daemon {
     let mut command = net_pulse(BINARY);
     command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]).args(settings);
-    Daemon::spawn(command)
+    let daemon = Daemon::spawn(command);
+    // Its first reading comes after its first line and before its first answer: what passes from now on is booked.
+    assert!([200, 401].contains(&daemon.request("GET", "/api/interfaces", None).status));
+    daemon
 }
 
 fn address(daemon: &Daemon) -> SocketAddr {
