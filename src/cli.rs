@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use argh::{FromArgs, SubCommands};
 
-use crate::config::SETTINGS;
+use crate::config::{Kind, SETTINGS};
+use crate::near::nearest;
 
 /// Tells where your bandwidth went: samples the network interfaces, keeps the history, serves an API and a page.
 #[derive(FromArgs, Debug, Default)]
@@ -76,11 +77,11 @@ enum Sub {
 #[argh(subcommand, name = "token")]
 struct Token {}
 
-/// Looks at a net-pulse that runs; ends with 0 when all is well there and with 1 otherwise, saying why.
+/// Looks at the settings, the interfaces, the history and the net-pulse that runs, and changes nothing; ends with 0 when nothing is wrong, else with 1. It takes the options that net-pulse was started with.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "check")]
 struct Check {
-    /// whether it reads and keeps what passes; the options that it was started with, before the subcommand, say where it is
+    /// only ask the net-pulse that runs whether it reads and keeps what passes
     #[argh(switch)]
     health: bool,
 }
@@ -91,6 +92,8 @@ pub enum Command {
     Run(Vec<(&'static str, String)>),
     /// Print the access token; the settings given say whose.
     Token(Vec<(&'static str, String)>),
+    /// Look at everything that the settings given speak of.
+    Check(Vec<(&'static str, String)>),
     /// Ask the daemon how it is; the settings given say where it listens.
     Health(Vec<(&'static str, String)>),
     /// Something to print, and be done.
@@ -127,18 +130,21 @@ pub fn texts(
 }
 
 pub fn parse(arguments: &[String]) -> Command {
-    let borrowed: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ordered = match ordered(arguments) {
+        Ok(ordered) => ordered,
+        Err(sentence) => return Command::Wrong(sentence),
+    };
+    let borrowed: Vec<&str> = ordered.iter().map(String::as_str).collect();
     match Typed::from_args(&["net-pulse"], &borrowed) {
         Ok(typed) if typed.version => Command::Say(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
         Ok(typed) => match typed.command {
             Some(Sub::Token(_)) => Command::Token(typed.settings()),
             Some(Sub::Check(Check { health: true })) => Command::Health(typed.settings()),
-            // Whoever relies on it today must not get another check with the next version.
-            Some(Sub::Check(_)) => Command::Wrong("check what? say net-pulse check --health".to_string()),
+            Some(Sub::Check(Check { health: false })) => Command::Check(typed.settings()),
             None => Command::Run(typed.settings()),
         },
-        Err(early) if early.status.is_ok() => Command::Say(early.output.trim_end().to_string()),
-        Err(early) => Command::Wrong(one_sentence(&early.output, late_option(arguments, &early.output))),
+        Err(early) if early.status.is_ok() => Command::Say(with_short(early.output.trim_end())),
+        Err(early) => Command::Wrong(one_sentence(&early.output)),
     }
 }
 
@@ -169,29 +175,64 @@ impl Typed {
     }
 }
 
-/// An option that is one, where options are over.
-fn late_option(arguments: &[String], output: &str) -> bool {
-    let subcommand = |word: &String| Sub::COMMANDS.iter().any(|known| known.name == word);
-    let mut after = arguments.iter().skip_while(|word| !subcommand(word));
-    after.any(|word| {
-        SETTINGS.iter().any(|setting| setting.flag == Some(word)) && output.contains(&format!("argument: {word}"))
-    })
+/// The arguments as argh takes them: options before the command, values behind their options, `--help` in full.
+fn ordered(arguments: &[String]) -> Result<Vec<String>, String> {
+    let (mut options, mut rest) = (Vec::new(), Vec::new());
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
+        match SETTINGS.iter().find(|setting| setting.flag == Some(name)) {
+            Some(setting) if setting.kind == Kind::Switch => match value {
+                Some(_) => {
+                    return Err(format!("{name} takes no value: leave out what follows it; see net-pulse --help"));
+                }
+                None => options.push(name.to_string()),
+            },
+            Some(_) => {
+                let value = value.map(str::to_string).or_else(|| words.next().cloned());
+                // Where a command stands before it, argh would take that for the value.
+                let value =
+                    value.ok_or_else(|| format!("no value provided for option '{name}'; see net-pulse --help"))?;
+                options.extend([name.to_string(), value]);
+            }
+            None if word == "--version" => options.push(word.clone()),
+            None if word == "-h" => rest.push(HELP.to_string()),
+            None => rest.push(word.clone()),
+        }
+    }
+    options.append(&mut rest);
+    Ok(options)
+}
+
+const HELP: &str = "--help";
+
+/// argh knows nothing of `-h`, and so its help does not.
+fn with_short(help: &str) -> String {
+    help.replace("--help, help      ", "--help, -h, help  ")
 }
 
 /// argh answers in several lines, and may repeat its usage: the first says what is wrong.
-fn one_sentence(output: &str, late: bool) -> String {
+fn one_sentence(output: &str) -> String {
     let first = output.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("arguments not understood");
     let first = first.trim_end_matches('.');
     let mut lowered = first.chars();
     let head = lowered.next().map(|letter| letter.to_ascii_lowercase());
-    let next = if late { "options stand before the subcommand" } else { "see net-pulse --help" };
-    format!("{}{}; {next}", head.map(String::from).unwrap_or_default(), lowered.as_str())
+    let meant = first.split_once("argument: ").and_then(|(_, word)| meant(word));
+    let meant = meant.map_or(String::new(), |word| format!("did you mean {word}? "));
+    format!("{}{}; {meant}see net-pulse --help", head.map(String::from).unwrap_or_default(), lowered.as_str())
+}
+
+fn meant(word: &str) -> Option<&'static str> {
+    const OTHERS: [(&str, &str); 3] = [("--version", "--version"), (HELP, HELP), ("--health", "check --health")];
+    let flags = SETTINGS.iter().filter_map(|setting| setting.flag);
+    let commands = Sub::COMMANDS.iter().map(|command| command.name);
+    let found = nearest(word, flags.chain(commands).chain(OTHERS.map(|(name, _)| name)))?;
+    Some(OTHERS.iter().find(|(name, _)| *name == found).map_or(found, |(_, said)| said))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Kind;
 
     fn words(line: &str) -> Command {
         parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>())
@@ -265,15 +306,45 @@ mod tests {
     }
 
     #[test]
-    fn options_before_the_subcommand_are_its_own() {
+    fn options_stand_before_a_command_or_behind_it() {
+        let database = || vec![("database", "x".to_string())];
+        let port = || vec![("port", "80".to_string())];
         assert_eq!(words("token"), Command::Token(vec![]));
-        assert_eq!(words("--database x token"), Command::Token(vec![("database", "x".to_string())]));
+        assert_eq!(words("--database x token"), Command::Token(database()));
+        assert_eq!(words("token --database x"), Command::Token(database()));
+        assert_eq!(words("token --database=x"), Command::Token(database()));
         // The value of an option, whatever it is called.
         assert_eq!(words("--database token"), Command::Run(vec![("database", "token".to_string())]));
+        assert_eq!(words("check --database check"), Command::Check(vec![("database", "check".to_string())]));
+        assert_eq!(words("check"), Command::Check(vec![]));
         assert_eq!(words("check --health"), Command::Health(vec![]));
-        assert_eq!(words("--port 80 check --health"), Command::Health(vec![("port", "80".to_string())]));
-        let Command::Say(help) = words("token --help") else { panic!("no help") };
-        assert!(help.contains("access token"), "{help}");
+        for line in ["--port 80 check --health", "check --port 80 --health", "check --health --port=80"] {
+            assert_eq!(words(line), Command::Health(port()), "{line}");
+        }
+        let both = [port(), vec![("private", "true".to_string())], database()].concat();
+        assert_eq!(words("--port 80 check --private --database x"), Command::Check(both));
+        let order = vec![("host", "::1".to_string()), ("host", "127.0.0.1".to_string())];
+        assert_eq!(words("--host ::1 check --host 127.0.0.1"), Command::Check(order));
+        assert_eq!(words("--port="), Command::Run(vec![("port", String::new())]));
+        assert_eq!(words("--database=a=b"), Command::Run(vec![("database", "a=b".to_string())]));
+    }
+
+    #[test]
+    fn help_is_where_it_is_looked_for() {
+        let said = |line| match words(line) {
+            Command::Say(help) => help,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert!(said("--help").contains("--help, -h, help  display usage information"));
+        for line in ["-h", "help", "--port 80 -h", "-h --port 80"] {
+            assert_eq!(said(line), said("--help"), "{line}");
+        }
+        assert!(said("token --help").contains("access token") && said("check --help").contains("--health"));
+        for line in ["check -h", "check --port 80 -h", "--port 80 check -h"] {
+            assert_eq!(said(line), said("check --help"), "{line}");
+        }
+        assert_eq!(said("check --version"), said("--version"));
+        assert_eq!(words("--database -h"), Command::Run(vec![("database", "-h".to_string())]));
     }
 
     #[test]
@@ -284,16 +355,31 @@ mod tests {
 
     #[test]
     fn wrong_words_are_one_sentence() {
-        let check = |line, expect: &str| assert_eq!(words(line), Command::Wrong(expect.to_string()));
-        check("--prot 80", "unrecognized argument: --prot; see net-pulse --help");
+        let check = |line: &str, expect: &str| assert_eq!(words(line), Command::Wrong(expect.to_string()));
         check("--port", "no value provided for option '--port'; see net-pulse --help");
+        check("check --port", "no value provided for option '--port'; see net-pulse --help");
         check("--private yes", "unrecognized argument: yes; see net-pulse --help");
+        check("--private=yes", "--private takes no value: leave out what follows it; see net-pulse --help");
         check("token surplus", "unrecognized argument: surplus; see net-pulse --help");
-        check("token --port 80", "unrecognized argument: --port; options stand before the subcommand");
-        check("check", "check what? say net-pulse check --health");
-        check("check --health --port 80", "unrecognized argument: --port; options stand before the subcommand");
-        check("check --wealth", "unrecognized argument: --wealth; see net-pulse --help");
         check("surplus", "unrecognized argument: surplus; see net-pulse --help");
+        let near = |line: &str, wrong: &str, meant: &str| {
+            check(line, &format!("unrecognized argument: {wrong}; did you mean {meant}? see net-pulse --help"));
+        };
+        near("--prot 80", "--prot", "--port");
+        near("-port 80", "-port", "--port");
+        near("--Port=80", "--Port=80", "--port");
+        near("--ports 80", "--ports", "--port");
+        near("chekc", "chekc", "check");
+        near("check --prot 80", "--prot", "--port");
+        near("check --wealth", "--wealth", "check --health");
+        near("--health", "--health", "check --health");
+        near("--verison", "--verison", "--version");
+        near("--token", "--token", "token");
+        for setting in &SETTINGS {
+            let Some(flag) = setting.flag else { continue };
+            let doubled = format!("{flag}{}", &flag[flag.len() - 1..]);
+            near(&doubled, &doubled, flag);
+        }
         assert_eq!(words("--version"), Command::Say(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
     }
 }

@@ -14,6 +14,8 @@ pub mod http;
 pub mod live;
 pub mod log;
 pub mod model;
+pub mod near;
+pub mod plural;
 pub mod sampler;
 pub mod series;
 pub mod sorted;

@@ -25,6 +25,13 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(&error),
         },
+        Command::Check(typed) => match commands::look::run(&typed, app::look_up_zone) {
+            Ok(report) => match (say(report.lines.trim_end()), report.verdict()) {
+                (_, Err(error)) => fail(&error),
+                (said, Ok(())) => said,
+            },
+            Err(error) => fail(&error),
+        },
         Command::Health(typed) => commands::check::run(&typed).map_or_else(|error| fail(&error), |line| say(&line)),
         Command::Run(typed) => {
             let leave = || {

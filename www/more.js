@@ -557,7 +557,7 @@ function settings({ root }) {
   });
   const start = run("Start", "start", outcome);
   const stop = run("Stop", "stop", outcome);
-  const collect = run("Collect now", "collect", ({ success, interfaces_collected: many, errors }) => (success ? `${many} interfaces were read.` : errors.join("; ")));
+  const collect = run("Collect now", "collect", ({ success, interfaces_collected: many, errors }) => (success ? `Interfaces read: ${many}.` : errors.join("; ")));
 
   const forget = button("Forget the access token", () => {
     delete kept.token;

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context, Disk};
 use crate::live::{Database, Live, State};
+use crate::plural::plural;
 use crate::sampler::{Reopen, Sampler};
 use crate::source::{self, Choice, Wake, Woken};
 use crate::thread::{self, Mailbox};
@@ -28,6 +29,7 @@ use desk::{Desk, Word};
 use listening::Watch;
 
 pub use desk::start;
+pub use zone::look_up as look_up_zone;
 
 /// After a signal to end: what is not on disk by then stays unsaved.
 const LAST_SAVE: Duration = Duration::from_secs(2);
@@ -258,11 +260,16 @@ fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
             None if finished => "the clock has not been right so far",
             None => "the disk takes too long",
         };
-        log::error!(
-            "{samples} samples of the last {seconds} s stay unsaved ({cause}); \
-             what passed since the history ends is booked at the next start, unless the machine is restarted before"
-        );
+        log::error!("{}", left_unsaved(samples as u64, seconds, cause));
     }
+}
+
+fn left_unsaved(samples: u64, seconds: u64, cause: &str) -> String {
+    let [many, stay] = [("sample", "samples"), ("stays", "stay")].map(|(one, many)| plural(samples, one, many));
+    format!(
+        "{samples} {many} of the last {seconds} s {stay} unsaved ({cause}); \
+         what passed since the history ends is booked at the next start, unless the machine is restarted before"
+    )
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
@@ -293,6 +300,16 @@ fn url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_sample_stays_and_two_stay() {
+        let check = |samples, expect: &str| {
+            let said = left_unsaved(samples, 30, "the disk takes too long");
+            assert!(said.starts_with(expect), "{said}");
+        };
+        check(1, "1 sample of the last 30 s stays unsaved (the disk takes too long); what passed");
+        check(2, "2 samples of the last 30 s stay unsaved (the disk takes too long); what passed");
+    }
 
     #[test]
     fn the_url_can_be_opened() {

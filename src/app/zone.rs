@@ -3,16 +3,21 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::clock::Zone;
+use crate::clock::{Found, Zone};
 use crate::error::Result;
 
+/// The log hears what is odd about it.
 pub fn find(wanted: &str) -> Result<Zone> {
-    let wanted = (!wanted.is_empty()).then_some(wanted);
-    let found = Zone::find(wanted, std::env::var("TZ").ok().as_deref(), file)?;
+    let found = look_up(wanted)?;
     for warning in &found.warnings {
         log::warn!("{warning}");
     }
     Ok(found.zone)
+}
+
+pub fn look_up(wanted: &str) -> Result<Found> {
+    let wanted = (!wanted.is_empty()).then_some(wanted);
+    Zone::find(wanted, std::env::var("TZ").ok().as_deref(), file)
 }
 
 /// A time zone's name may be the path of anything: only a file is read, and of that no more than a zone can take.

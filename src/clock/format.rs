@@ -6,13 +6,14 @@ use crate::error::{Error, Result};
 
 /// The last second of the year 9999: four digits are all that RFC 3339 has.
 const LAST: i64 = 253_402_300_799;
+/// Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138, as milliseconds this is March 1973.
+const MILLISECONDS: i64 = 100_000_000_000;
 /// The first second of the year 0.
 const FIRST: i64 = -62_167_219_200;
 
 /// `2026-01-15T10:30:00Z`
 pub fn rfc3339(unix: i64) -> String {
-    let Civil { year, month, day, hour, minute, second } = Civil::from_seconds(unix.clamp(FIRST, LAST));
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    written(Civil::from_seconds(unix.clamp(FIRST, LAST)), "T") + "Z"
 }
 
 /// `2026-01-15`
@@ -20,14 +21,26 @@ pub fn date(civil: Civil) -> String {
     format!("{:04}-{:02}-{:02}", civil.year, civil.month, civil.day)
 }
 
-/// RFC 3339 with `Z` or an offset, a local date-time without one (read in `zone`), a bare date, or integer Unix seconds.
-/// The years 1970 to 9999.
+/// `2026-01-15 11:30:00`, as the clocks of `zone` show it, and how many seconds they are ahead of UTC.
+pub fn local_time(unix: i64, zone: &Zone) -> (String, i64) {
+    let unix = unix.clamp(FIRST, LAST);
+    let civil = zone.civil(unix);
+    (written(civil, " "), civil.seconds() - unix)
+}
+
+fn written(civil: Civil, between: &str) -> String {
+    let Civil { year, month, day, hour, minute, second } = civil;
+    format!("{year:04}-{month:02}-{day:02}{between}{hour:02}:{minute:02}:{second:02}")
+}
+
+/// RFC 3339 with `Z` or an offset, a local date-time without one (read in `zone`), a bare date, integer Unix seconds, or
+/// Unix milliseconds, which JavaScript counts in and Grafana sends. The years 1970 to 9999.
 pub fn parse_time(text: &str, zone: &Zone) -> Result<i64> {
     let text = text.trim();
     read(text, zone).ok_or_else(|| {
         Error::usage(format!(
             "{} is not a time from 1970 to 9999, write 2026-01-15T10:30:00Z, a local 2026-01-15T10:30 or 2026-01-15, or \
-             Unix seconds",
+             Unix seconds or milliseconds",
             quoted(text)
         ))
     })
@@ -35,7 +48,9 @@ pub fn parse_time(text: &str, zone: &Zone) -> Result<i64> {
 
 fn read(text: &str, zone: &Zone) -> Option<i64> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().filter(|unix| *unix <= LAST);
+        let number: i64 = text.parse().ok()?;
+        let unix = if number < MILLISECONDS { number } else { number / 1000 };
+        return (unix <= LAST).then_some(unix);
     }
     let mut scan = Scan(text.as_bytes());
     let year = scan.digits(4, 1970..=9999)?;
@@ -146,6 +161,19 @@ mod tests {
     }
 
     #[test]
+    fn local_times_and_how_far_they_are_ahead() {
+        let check = |zone: &Zone, unix, expect: &str, ahead| {
+            assert_eq!(local_time(unix, zone), (expect.to_string(), ahead));
+        };
+        check(&Zone::UTC, 1_768_473_000, "2026-01-15 10:30:00", 0);
+        check(&berlin(), 1_768_473_000, "2026-01-15 11:30:00", 3600);
+        // The hour that is there twice: only the second figure tells which it is.
+        check(&berlin(), 1_792_888_200, "2026-10-25 02:30:00", 7200);
+        check(&berlin(), 1_792_891_800, "2026-10-25 02:30:00", 3600);
+        check(&Zone::parse("<-0930>9:30").unwrap(), 0, "1969-12-31 14:30:00", -34_200);
+    }
+
+    #[test]
     fn text_that_is_a_time() {
         fn check(text: &str, expect: &str) {
             assert_eq!(rfc3339(parse_time(text, &berlin()).unwrap()), expect, "{text}");
@@ -168,7 +196,11 @@ mod tests {
         check("1768473000", "2026-01-15T10:30:00Z");
         check("0", "1970-01-01T00:00:00Z");
         check("1970-01-01", "1970-01-01T00:00:00Z");
-        check("253402300799", "9999-12-31T23:59:59Z");
+        check("99999999999", "5138-11-16T09:46:39Z");
+        check("100000000000", "1973-03-03T09:46:40Z");
+        check("1768473000999", "2026-01-15T10:30:00Z");
+        check("001768473000", "2026-01-15T10:30:00Z");
+        check("253402300799999", "9999-12-31T23:59:59Z");
         check("9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59Z");
     }
 
@@ -181,7 +213,9 @@ mod tests {
             "+5",
             "1.5",
             "now",
-            "253402300800",
+            "-1768473000000",
+            "1768473000000.5",
+            "253402300800000",
             "99999999999999999999999",
             "1969-12-31",
             "10000-01-01",

@@ -8,7 +8,7 @@ mod zone;
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 
-pub use format::{date, parse_time, rfc3339};
+pub use format::{date, local_time, parse_time, rfc3339};
 pub use keeper::{Keeper, Step};
 pub use zone::{Civil, Found, Zone, footer};
 

@@ -2,31 +2,24 @@
 //! where there is neither a shell nor curl, as in a container. It never opens the history. What answers need not be
 //! net-pulse: it is read within bounds of time and bytes, and nothing that it says moves a terminal's cursor.
 
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::http::client::{Reply, connect, converse, nearest, shown};
 use crate::system::peer::Trusted;
 use crate::thread::{Mailbox, spawn};
 use crate::{http, token};
 
 /// For everything together: names are looked up, the token may lie on a disk that hangs, and a server can drip.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Several times what /health says at its longest.
-const LONGEST_ANSWER: u64 = 16 * 1024;
-const LONGEST_REASON: usize = 500;
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to print about a daemon that is well.
 pub fn run(typed: &[(&'static str, String)]) -> Result<String> {
-    let config = Config::new(typed, environment)?;
-    if config.integer("port") == 0 {
-        let what = "0 stands for any port that is free; give the one that net-pulse says in its log";
-        return Err(Error::usage(what).context(config.said_by("port")));
-    }
+    let config = settings(typed)?;
     let port = config.integer("port");
     // On a thread that ends with the process, so that no single wait needs a bound of its own.
     let answers = Mailbox::default();
@@ -39,19 +32,30 @@ pub fn run(typed: &[(&'static str, String)]) -> Result<String> {
     Err(Error::system(format!("port {port}"), what))
 }
 
-fn environment(name: &str) -> Option<String> {
+/// Those that a daemon can be found by.
+pub(super) fn settings(typed: &[(&'static str, String)]) -> Result<Config> {
+    let config = Config::new(typed, environment)?;
+    if config.integer("port") == 0 {
+        let what = "0 stands for any port that is free; give the one that net-pulse says in its log";
+        return Err(Error::usage(what).context(config.said_by("port")));
+    }
+    Ok(config)
+}
+
+pub(super) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 /// All addresses lead to the same daemon: the first one that is open decides.
-fn ask(config: &Config) -> Result<String> {
+pub(super) fn ask(config: &Config) -> Result<String> {
     let found = http::resolve(&config.list("host")).map_err(|error| error.context(config.said_by("host")))?;
     let mut closed = None;
     for address in nearest(found, config.integer("port") as u16) {
         match connect(address) {
             Ok(stream) => {
                 let token = credentials(config, address)?;
-                let answer = converse(stream, address, &token).map_err(|cause| Error::system(address, cause))?;
+                let answer =
+                    converse(stream, address, "/health", &token).map_err(|cause| Error::system(address, cause))?;
                 return judge(&answer).map_err(|fault| Error::system(address, fault));
             }
             Err(cause) if closed.is_none() => closed = Some(format!("{address}: {cause}")),
@@ -60,29 +64,6 @@ fn ask(config: &Config) -> Result<String> {
     }
     let what = closed.unwrap_or_default();
     Err(Error::new(ErrorKind::System, format!("{what}; start net-pulse, or give the --host and --port that it has")))
-}
-
-/// Where the daemon listens, as seen from here; the loopback first, which is asked for no token.
-fn nearest(found: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
-    let near = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    let (mut addresses, mut others) = (Vec::new(), Vec::new());
-    for ip in found.into_iter().map(near) {
-        let to = if ip.is_loopback() { &mut addresses } else { &mut others };
-        to.push(SocketAddr::new(ip, port));
-    }
-    addresses.append(&mut others);
-    addresses
-}
-
-/// An address that this machine has lost may be somebody else's by now, who must not get the token. Only our own can be
-/// bound.
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    UdpSocket::bind((address.ip(), 0))?;
-    TcpStream::connect(address)
 }
 
 /// The header that a private daemon asks for; on the loopback it knows us by our user. There the token is for none but
@@ -100,20 +81,10 @@ fn credentials(config: &Config, address: SocketAddr) -> Result<String> {
     }
 }
 
-/// A request in HTTP/1.0 is not known by its user, because a proxy may have sent it. The answer is short: it comes in one piece
-/// and ends with the connection.
-fn converse(mut stream: TcpStream, address: SocketAddr, credentials: &str) -> io::Result<Vec<u8>> {
-    let head = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{credentials}\r\n");
-    stream.write_all(head.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
 /// The line to print, or why all is not well. Who goes on without a part of it, as with a full disk, is well enough: to
 /// start it anew would lose what it keeps in memory.
 fn judge(answer: &[u8]) -> std::result::Result<String, String> {
-    let (status, body) = parse(answer).unwrap_or_default();
+    let Reply { status, body, .. } = Reply::parse(answer).unwrap_or_default();
     let word = |name| body.get(name).and_then(Value::as_str).map(shown);
     match (status.as_str(), word("status").as_deref(), word("reason"), word("detail")) {
         ("200", Some("healthy"), ..) => Ok("healthy".to_string()),
@@ -128,24 +99,9 @@ fn judge(answer: &[u8]) -> std::result::Result<String, String> {
     }
 }
 
-/// Status and body, if that is what it is.
-fn parse(answer: &[u8]) -> Option<(String, Value)> {
-    let (head, body) = std::str::from_utf8(answer).ok()?.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split_ascii_whitespace().nth(1)?;
-    // From bytes, as everywhere in this program: from text would be the parser a second time.
-    Some((status.to_string(), serde_json::from_slice(body.as_bytes()).ok()?))
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(LONGEST_REASON).map(|each| if each.is_control() { '?' } else { each }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
-    use std::thread;
-    use std::time::Instant;
 
     #[test]
     fn words_of_the_daemon() {
@@ -184,40 +140,6 @@ mod tests {
         assert!(judge(b"HTTP/1.1 200 OK\r\n\r\n\xff").is_err());
         let long = format!(r#"HTTP/1.1 503 x||{{"status":"unhealthy","reason":"{}"}}"#, "ü".repeat(5000));
         assert_eq!(judge(long.replace('|', "\r\n").as_bytes()).unwrap_err().chars().count(), 511);
-    }
-
-    #[test]
-    fn where_it_is_asked() {
-        let check = |found: &[&str], expect: &[&str]| {
-            let found = found.iter().map(|ip| ip.parse().unwrap()).collect();
-            let got: Vec<String> = nearest(found, 80).iter().map(SocketAddr::to_string).collect();
-            assert_eq!(got, expect);
-        };
-        check(&["0.0.0.0", "::"], &["127.0.0.1:80", "[::1]:80"]);
-        check(&["::"], &["[::1]:80"]);
-        check(&["192.168.1.1", "10.0.0.1"], &["192.168.1.1:80", "10.0.0.1:80"]);
-        check(&["192.168.1.1", "::1", "127.0.0.2"], &["[::1]:80", "127.0.0.2:80", "192.168.1.1:80"]);
-    }
-
-    #[test]
-    fn an_address_that_is_not_ours_is_not_even_tried() {
-        let started = Instant::now();
-        let error = connect("192.0.2.7:80".parse().unwrap()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
-        assert!(started.elapsed() < Duration::from_secs(1));
-    }
-
-    #[test]
-    fn of_an_answer_without_an_end_the_beginning_is_read() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            while stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: and more\r\n").is_ok() {}
-        });
-        let answer = converse(connect(address).unwrap(), address, "").unwrap();
-        assert_eq!(answer.len() as u64, LONGEST_ANSWER);
-        server.join().unwrap();
     }
 
     #[test]

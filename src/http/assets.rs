@@ -1,7 +1,10 @@
-//! The page: files that `build.rs` packed, always sent as they are stored, which is compressed. Every browser of this
-//! century takes gzip, and a router should not spend flash on a second copy or CPU on unpacking the first.
+//! The page: files that `build.rs` packed, sent as they are stored, which is compressed: every browser of this century
+//! takes gzip. For others they are unpacked each time, so that a router spends no flash on a second copy.
 
-use super::{Answer, Body};
+use std::borrow::Cow;
+
+use super::accept::takes_gzip;
+use super::{Answer, Ask, Body, Fault, inflate};
 
 pub struct Asset {
     pub path: &'static str,
@@ -18,9 +21,11 @@ pub static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 const POLICY: &str =
     "default-src 'self'; frame-ancestors 'self'; base-uri 'none'; form-action 'self'; object-src 'none'";
 
+const PAGE: &str = "/index.html";
+
 pub fn find(path: &str) -> Option<&'static Asset> {
     let path = match path {
-        "/" => "/index.html",
+        "/" => PAGE,
         // Asked for by browsers that do not read the link in the page.
         "/favicon.ico" => "/icon.svg",
         other => other,
@@ -28,20 +33,34 @@ pub fn find(path: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }
 
-pub fn answer(asset: &Asset, if_none_match: Option<&str>) -> Answer {
-    let known = if_none_match.is_some_and(|tags| holds(tags, asset.tag));
-    let mut answer = if known { Answer::empty(304) } else { Answer::new(200, asset.media, Body::Static(asset.packed)) };
-    answer.header("ETag", asset.tag);
+/// Two clients may get different bytes, which are two things to whatever keeps a copy: each has a tag of its own.
+pub fn answer(asset: &Asset, ask: &Ask) -> Result<Answer, Fault> {
+    let packed = ask.accept_encoding.is_some_and(takes_gzip);
+    let tag =
+        if packed { Cow::from(asset.tag) } else { Cow::from(format!("{}-plain\"", asset.tag.trim_end_matches('"'))) };
+    let known = ask.if_none_match.is_some_and(|tags| holds(tags, &tag));
+    let mut answer = match (known, packed) {
+        (true, _) => Answer::empty(304),
+        (false, true) => Answer::new(200, asset.media, Body::Static(asset.packed)),
+        (false, false) => {
+            let plain = inflate::gunzip(asset.packed);
+            let plain = plain.ok_or_else(|| Fault::new(500, "the program is at fault: a file cannot be unpacked"))?;
+            Answer::new(200, asset.media, Body::Bytes(plain))
+        }
+    };
+    answer.header("ETag", tag);
     answer.header("Cache-Control", "no-cache");
+    // Under the name of `/` others get JSON.
+    answer.header("Vary", if asset.path == PAGE { "Accept, Accept-Encoding" } else { "Accept-Encoding" });
     // It is the document's policy that counts, for what it loads too. The other files have few bytes for headers.
     if asset.path.ends_with(".html") {
         answer.header("Content-Security-Policy", POLICY);
         answer.header("Referrer-Policy", "no-referrer");
     }
-    if !known {
+    if packed && !known {
         answer.header("Content-Encoding", "gzip");
     }
-    answer
+    Ok(answer)
 }
 
 /// The weak comparison, which is the one for If-None-Match (RFC 9110, 13.1.2).

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::disk::Disk;
 use super::gate::access::{bearer, changes_something, needs_token, same_secret};
 use super::{Answer, Ask, Fault, routes};
+use crate::plural::counted;
 use crate::token::{self, Stamp, Token};
 
 /// Wrong tokens of one address that are answered before it is told to wait.
@@ -78,7 +79,7 @@ impl Guard {
         }
         let outcome = lock(&self.failures).add(from, mono_ms);
         if let Some(unsaid) = outcome.say {
-            log::warn!("{unsaid} wrong access tokens; the last one came from {from}");
+            log::warn!("{}", warning(unsaid, from));
         }
         Some(match outcome.wait_s {
             None => unauthorized(WRONG, r#", error="invalid_token""#),
@@ -90,6 +91,10 @@ impl Guard {
             }
         })
     }
+}
+
+fn warning(unsaid: u32, from: IpAddr) -> String {
+    format!("{}; the last one came from {from}", counted(unsaid.into(), "wrong access token", "wrong access tokens"))
 }
 
 /// Nothing that panics is done while this is locked, and nothing that waits.
@@ -118,6 +123,8 @@ const ASK: &str = "`net-pulse token` on the router prints the right one";
 const NEEDED: &str = "this needs the access token: run `net-pulse token` on the router, and send what it prints as the \
                       header 'Authorization: Bearer TOKEN'";
 /// On the machine itself as well, for who is used to needing none there.
+/// In the challenge of a 401 (RFC 6750, 3).
+pub const REALM: &str = r#"realm="net-pulse""#;
 const NEEDED_HERE: &str = "this needs the access token: on the router itself only root and the user of net-pulse change \
                            things without it, in HTTP/1.1 and through no proxy; run `net-pulse token` there as one of \
                            them, and send what it prints as the header 'Authorization: Bearer TOKEN'";
@@ -127,7 +134,7 @@ const NONE: &str =
 
 fn unauthorized(detail: &str, more: &str) -> Answer {
     let mut answer = Fault::new(401, detail).answer();
-    answer.header("WWW-Authenticate", format!(r#"Bearer realm="net-pulse"{more}"#));
+    answer.header("WWW-Authenticate", format!("Bearer {REALM}{more}"));
     answer
 }
 
@@ -191,6 +198,13 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_wrong_token_and_two() {
+        let check = |count, expect| assert!(warning(count, ip("192.0.2.1")).starts_with(expect));
+        check(1, "1 wrong access token; the last one came from 192.0.2.1");
+        check(2, "2 wrong access tokens; ");
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use serde::ser::{Serialize, Serializer};
 
 use crate::clock::{Civil, date, rfc3339};
-use crate::model::COUNTER_NAMES;
 
 /// UTC seconds, as RFC 3339 on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -615,6 +614,9 @@ shapes! {
     }
 }
 
+/// `About.name`, by which another start knows who has its port.
+pub const NAME: &str = "Net-Pulse";
+
 /// Everything is serialised to this one writer: each further type of writer would be a second copy of the serialiser.
 pub type Out<'a> = &'a mut dyn Write;
 
@@ -640,86 +642,9 @@ pub fn write_list<T: Serialize>(out: Out, items: impl Iterator<Item = T>) -> io:
     out.write_all(b"]")
 }
 
-pub const CSV_HEAD: &str = "id,timestamp,interface_name,rx_bytes,tx_bytes,rx_packets,tx_packets,created_at,rx_errors,tx_errors,rx_drops,tx_drops\r\n";
-
-/// The header row of exported buckets: the counters have the order of `COUNTER_NAMES`.
-pub fn csv_bucket_head() -> String {
-    format!("from,to,interface_name,{},rx_peak,tx_peak,observed\r\n", COUNTER_NAMES.join(","))
-}
-
-impl Record {
-    pub fn csv(&self, out: Out) -> io::Result<()> {
-        write!(
-            out,
-            "{},{time},{},{},{},{},{},{time},{},{},{},{}\r\n",
-            self.id,
-            cell(&self.interface_name.0),
-            self.rx_bytes,
-            self.tx_bytes,
-            self.rx_packets,
-            self.tx_packets,
-            self.rx_errors,
-            self.tx_errors,
-            self.rx_drops,
-            self.tx_drops,
-            time = rfc3339(self.timestamp.0),
-        )
-    }
-}
-
-impl BucketRecord {
-    pub fn csv(&self, out: Out) -> io::Result<()> {
-        write!(
-            out,
-            "{},{},{},{},{},{},{},{},{},{},{},{},{},{}\r\n",
-            rfc3339(self.from.0),
-            rfc3339(self.to.0),
-            cell(&self.interface_name.0),
-            self.rx_bytes,
-            self.tx_bytes,
-            self.rx_packets,
-            self.tx_packets,
-            self.rx_errors,
-            self.tx_errors,
-            self.rx_drops,
-            self.tx_drops,
-            self.rx_peak,
-            self.tx_peak,
-            self.observed,
-        )
-    }
-}
-
-/// A text as a CSV cell. Spreadsheets run what begins like a formula, and an interface may be named `=cmd`: an
-/// apostrophe in front makes it text there (owasp.org/www-community/attacks/CSV_Injection).
-fn cell(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-    if guard.is_empty() && !text.contains(['"', ',', '\n', '\r']) {
-        return text.to_string();
-    }
-    format!("\"{guard}{}\"", text.replace('"', "\"\""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cells_are_text_and_nothing_else() {
-        let check = |text, expect| assert_eq!(cell(text), expect);
-        check("eth0", "eth0");
-        check("", "");
-        check("a,b", "\"a,b\"");
-        check("a\"b", "\"a\"\"b\"");
-        check("a\nb", "\"a\nb\"");
-        check("=cmd", "\"'=cmd\"");
-        check("+1", "\"'+1\"");
-        check("-1", "\"'-1\"");
-        check("@x", "\"'@x\"");
-        check("\tx", "\"'\tx\"");
-        check("\rx", "\"'\rx\"");
-        check("eth-1", "eth-1");
-    }
 
     #[test]
     fn every_type_is_known() {

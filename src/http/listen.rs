@@ -12,6 +12,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, listen, setsockopt, socket, sockopt,
 };
 
+use super::client;
 use super::server::shown;
 use crate::error::{Error, Result};
 use crate::live::{Iface, State};
@@ -200,10 +201,13 @@ fn bind_one(address: SocketAddr, early: bool) -> std::result::Result<TcpListener
 fn refusal(address: SocketAddr, errno: Errno) -> Error {
     let port = address.port();
     match errno {
-        Errno::EADDRINUSE => Error::system(
-            format!("port {port} is in use"),
-            format!("choose another with --port, or stop what listens on {address}"),
-        ),
+        Errno::EADDRINUSE => {
+            let next = match client::who_is_at(address) {
+                Some(who) => format!("{who} is running there already; stop it, or choose another with --port"),
+                None => format!("choose another with --port, or stop what listens on {address}"),
+            };
+            Error::system(format!("port {port} is in use"), next)
+        }
         Errno::EACCES => Error::system(
             format!("port {port} needs more rights than this user has"),
             "choose one above 1023 with --port",

@@ -1,11 +1,15 @@
 //! JSON and status codes, and nothing else: what is known comes from `live` and `store`. A request becomes an `Answer`
 //! here without a socket in sight; `server` has the sockets.
 
+pub mod accept;
 pub mod api;
 pub mod assets;
+pub mod client;
+mod csv;
 pub mod disk;
 pub mod gate;
 pub mod guard;
+mod inflate;
 pub mod json;
 mod listen;
 pub mod openapi;
@@ -32,6 +36,7 @@ use crate::config::Refused;
 use crate::error::{Error, ErrorKind};
 use crate::live::Live;
 use crate::model::Machine;
+use crate::plural::counted;
 use crate::store::Facts;
 
 pub use disk::Disk;
@@ -122,6 +127,7 @@ pub struct Ask<'a> {
     /// Path and query, still encoded.
     pub target: &'a str,
     pub accept: Option<&'a str>,
+    pub accept_encoding: Option<&'a str>,
     pub if_none_match: Option<&'a str>,
     pub authorization: Option<&'a str>,
     /// Who asks, as the gate saw it.
@@ -191,14 +197,17 @@ impl Answer {
         Answer { status, headers: Vec::new(), body: Body::Empty }
     }
 
-    /// For small values: what may be large is streamed.
+    /// For small values: what may be large is streamed. All JSON ends with its line: curl shows a prompt behind it.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Answer, Fault> {
         Answer::json_with(200, value)
     }
 
     pub fn json_with(status: u16, value: &(impl Serialize + ?Sized)) -> Result<Answer, Fault> {
         match json::bytes(value) {
-            Ok(bytes) => Ok(Answer::new(status, JSON, Body::Bytes(bytes))),
+            Ok(mut bytes) => {
+                bytes.push(b'\n');
+                Ok(Answer::new(status, JSON, Body::Bytes(bytes)))
+            }
             Err(error) => Err(Fault::new(500, format!("the answer cannot be written as JSON: {error}"))),
         }
     }
@@ -207,6 +216,10 @@ impl Answer {
         media: &'static str,
         stream: impl FnOnce(&Context, json::Out) -> io::Result<()> + Send + 'static,
     ) -> Answer {
+        let stream = move |context: &Context, out: json::Out| {
+            stream(context, out)?;
+            out.write_all(if media == JSON { b"\n" } else { b"" })
+        };
         Answer::new(200, media, Body::Stream(Box::new(stream)))
     }
 
@@ -236,7 +249,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.detail {
             Detail::Sentence(sentence) => out.write_str(sentence),
-            Detail::Flaws(flaws) => write!(out, "{} faults", flaws.len()),
+            Detail::Flaws(flaws) => out.write_str(&counted(flaws.len() as u64, "fault", "faults")),
         }
     }
 }

@@ -213,8 +213,9 @@ fn bare(param: &Param) -> String {
         Kind::Time => {
             const YEARS: &str = r#""pattern":"^(19[7-9]|[2-9][0-9]{2})[0-9]-""#;
             format!(
-                r#"{{"description":"RFC 3339 with Z or an offset, a local date-time without one, a date, or Unix seconds","anyOf":[{{"type":"string","format":"date-time",{YEARS}}},{{"type":"string","format":"date",{YEARS}}},{{"type":"integer","minimum":{},"maximum":{}}}]}}"#,
-                TIMES.0, TIMES.1
+                r#"{{"description":"RFC 3339 with Z or an offset, a local date-time without one, a date, Unix seconds, or from 100000000000 on Unix milliseconds","anyOf":[{{"type":"string","format":"date-time",{YEARS}}},{{"type":"string","format":"date",{YEARS}}},{{"type":"integer","minimum":{},"maximum":{}}}]}}"#,
+                TIMES.0,
+                TIMES.1 * 1000 + 999
             )
         }
         Kind::Text if param.place == Place::Path => r#"{"type":"string","minLength":1}"#.to_string(),

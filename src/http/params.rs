@@ -410,13 +410,23 @@ fn whole(json: &Json) -> Option<i64> {
     json.as_i64().or_else(|| json.as_f64().filter(exact).map(|number| number as i64))
 }
 
+/// A word as it stands in a sentence: punctuation would be taken for the sentence's own.
+fn named(word: &str) -> String {
+    if word.contains(|each: char| each.is_ascii_alphanumeric()) { word.to_string() } else { format!("'{word}'") }
+}
+
 fn wanted(kind: Kind) -> String {
     match kind {
         Kind::Integer { low, high: MOST, .. } => format!("must be a whole number, {low} or more"),
         Kind::Integer { low, high, .. } => format!("must be a whole number from {low} to {high}"),
         Kind::Decimal { low, high } => format!("must be {}", config::decimals(low, high)),
-        Kind::Word(words) => format!("must be one of {}", words.join(", ")),
-        Kind::Time => "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15 or Unix seconds".to_string(),
+        Kind::Word(words) => {
+            format!("must be one of {}", words.iter().map(|word| named(word)).collect::<Vec<_>>().join(", "))
+        }
+        Kind::Time => {
+            "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15, or Unix seconds or milliseconds"
+                .to_string()
+        }
         Kind::Text => "must be a text".to_string(),
         Kind::Line { most } => format!("must be a text of up to {most} characters on one line"),
         Kind::Texts { most: None } => "must be a list of texts".to_string(),

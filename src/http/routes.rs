@@ -1,6 +1,7 @@
 //! The one table of what is answered here. It dispatches requests and it is `/openapi.json`, so that the two cannot
 //! drift: a parameter that is not in the table does not reach a handler.
 
+use super::accept::prefers_html;
 use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
 use super::params::{self, Given, Kind, Param, Place, Zones};
 use super::{Answer, Ask, Call, Context, Fault, SQLITE, assets, openapi};
@@ -96,6 +97,9 @@ const EVENT_KINDS: [&str; EventKind::NAMES.len()] = {
 };
 
 pub const EXPORT_FORMATS: &[&str] = &["json", "csv"];
+pub const CSV_MARKS: &[&str] = &["0", "1"];
+pub const CSV_SEPARATORS: &[&str] = &[",", ";"];
+pub const CSV_TIMES: &[&str] = &["utc", "local"];
 pub const RESOLUTIONS: &[&str] = &["sample", "5min", "hour", "day"];
 pub const PERIODS: &[&str] = &["day", "hour", "week", "month", "year", "cycle"];
 
@@ -299,7 +303,24 @@ pub static ROUTES: &[Route] = &[
         summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
                   eight counters, rx_peak, tx_peak",
         params: &[
-            query("format", Kind::Word(EXPORT_FORMATS), "CSV comes with a header row."),
+            query(
+                "format",
+                Kind::Word(EXPORT_FORMATS),
+                "CSV comes with a header row. Names that begin with =, +, - or @ have an apostrophe in front there, so that \
+                 no spreadsheet takes them for formulas. All figures are whole numbers.",
+            ),
+            query("bom", Kind::Word(CSV_MARKS), "CSV: 1 begins with a byte order mark, by which Excel knows UTF-8."),
+            query(
+                "separator",
+                Kind::Word(CSV_SEPARATORS),
+                "CSV: what stands between two cells; ; where decimals have a comma.",
+            ),
+            query(
+                "time",
+                Kind::Word(CSV_TIMES),
+                "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone, and behind the last column for \
+                 each how many seconds that is ahead of UTC: where clocks go back an hour is there twice.",
+            ),
             query("resolution", Kind::Word(RESOLUTIONS), "Samples, or buckets of this length."),
             INTERFACE_NAME,
             START,
@@ -515,7 +536,7 @@ pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
 
     if let Some(asset) = asset(path).filter(|_| methods.is_empty()) {
         if method == "GET" {
-            return Ok(assets::answer(asset, ask.if_none_match));
+            return assets::answer(asset, ask);
         }
         methods.push("GET");
     }
@@ -538,7 +559,7 @@ fn asset(path: &str) -> Option<&'static assets::Asset> {
 pub fn is_page(ask: &Ask) -> bool {
     let (path, _) = split(ask.target);
     match path {
-        "/" => ask.accept.is_some_and(system::prefers_html),
+        "/" => ask.accept.is_some_and(prefers_html),
         // A route has the first word in `dispatch`, and none of those is a file.
         _ => asset(path).is_some() && !ROUTES.iter().any(|route| matches(route.path, path).is_some()),
     }

@@ -127,6 +127,9 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
         request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str().to_string())
     };
     let accept = header(&request, "Accept");
+    // A proxy may have added a line of its own.
+    let accept_encoding = request.headers().iter().filter(|header| header.field.equiv("Accept-Encoding"));
+    let accept_encoding = accept_encoding.map(|header| header.value.as_str()).collect::<Vec<_>>().join(",");
     let if_none_match = header(&request, "If-None-Match");
     let authorization = header(&request, "Authorization");
     // These are the gate's own words: what a client claims of these does not get through it.
@@ -148,6 +151,7 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
         method: &method,
         target: &target,
         accept: accept.as_deref(),
+        accept_encoding: Some(&accept_encoding),
         if_none_match: if_none_match.as_deref(),
         authorization: authorization.as_deref(),
         from,

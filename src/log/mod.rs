@@ -17,6 +17,7 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use crate::plural::counted;
 use crate::thread;
 use queue::Queue;
 use stream::Losses;
@@ -53,7 +54,7 @@ impl Line {
     }
 
     fn of_losses(lines: u32, why: &str) -> Line {
-        Line::new(Level::Warn, "warning: ", &format!("{lines} lines were lost: {why}"))
+        Line::new(Level::Warn, "warning: ", &format!("{} lost: {why}", counted(lines.into(), "line was", "lines were")))
     }
 
     /// As syslog(3) counts.

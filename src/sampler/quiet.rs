@@ -1,6 +1,7 @@
 //! Links that come and go by the thousand must not push all else out of the bounded list of events. Pure.
 
 use crate::clock::Now;
+use crate::plural::counted;
 
 /// So many are told of in so long a time; the rest is counted, and told of in one sentence at its end.
 const TOLD: u32 = 20;
@@ -36,7 +37,8 @@ impl Quiet {
         let count = std::mem::take(&mut self.held_back);
         let minutes = now.mono_ms.saturating_sub(self.since_ms) / 60_000;
         (self.since_ms, self.told) = (now.mono_ms, 0);
-        Some(format!("links came, went or were renamed {count} times more within {minutes} min: not listed one by one"))
+        let times = counted(count, "time", "times");
+        Some(format!("links came, went or were renamed {times} more within {minutes} min: not listed one by one"))
     }
 }
 
@@ -57,5 +59,8 @@ mod tests {
         assert!(quiet.tells(at(1_600_001)));
         // What comes at leisure is told of one by one.
         assert!((0..100).all(|at_min| quiet.tells(at(2_000_000 + at_min * 60_000))));
+        assert_eq!((0..21).filter(|_| quiet.tells(at(9_000_000))).count(), 20);
+        let sentence = quiet.sentence(at(9_600_000)).unwrap();
+        assert!(sentence.contains(" 1 time more within 10 min"), "{sentence}");
     }
 }

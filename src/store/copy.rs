@@ -68,7 +68,7 @@ impl Copier {
         set(&conn, "synchronous", "OFF")?;
         let bytes = (pragma(&conn, "page_count")? - pragma(&conn, "freelist_count")?) as u64 * PAGE_BYTES;
         if free.is_some_and(|free| free < bytes + SPARE_BYTES) {
-            let sentence = format!("the copy has {bytes} bytes, and {} are free", free.unwrap_or(0));
+            let sentence = format!("the copy has {bytes} bytes, and there is room for {}", free.unwrap_or(0));
             return Err(Error::new(ErrorKind::Full, sentence));
         }
         let target = beside(&site.path, SUFFIX);

@@ -16,6 +16,7 @@ pub mod fold;
 mod guard;
 mod keep;
 mod levels;
+mod look;
 mod open;
 
 mod query;
@@ -36,6 +37,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, ErrorCode};
 
 pub use copy::Copier;
+pub use look::look;
 use site::{Site, Standing};
 
 use crate::clock::Zone;

@@ -126,7 +126,7 @@ fn store(asked: PathBuf, site: Arc<Site>, pages: u64, conn: Connection, state: S
 }
 
 /// Something that a database can be, or can be made of.
-fn usable(path: &Path) -> Result<()> {
+pub(super) fn usable(path: &Path) -> Result<()> {
     let refuse = |what: &str| {
         let sentence = format!("{} {what}; name a file with --database", path.display());
         Err(Error::new(ErrorKind::Foreign, sentence))
@@ -152,7 +152,7 @@ pub(super) fn reader(site: &Arc<Site>, current: &Arc<Mutex<Arc<Site>>>) -> Resul
 }
 
 /// Looks at the file's header, before SQLite has it open. `known`: a database of ours was here before.
-fn inspect(path: &Path, known: bool) -> Result<()> {
+pub(super) fn inspect(path: &Path, known: bool) -> Result<()> {
     let mut header = [0; 100];
     let mut file = match File::open(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),

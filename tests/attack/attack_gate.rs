@@ -367,7 +367,7 @@ fn whatever_is_malformed_is_told_so() {
         let answer = bed.ask(&request);
         let shown = String::from_utf8_lossy(&request[..request.len().min(100)]).into_owned();
         assert_eq!(answer.status, status, "{shown}");
-        assert!(answer.body.starts_with(b"{\"detail\":\"") && answer.body.ends_with(b"\"}"), "{shown}");
+        assert!(answer.body.starts_with(b"{\"detail\":\"") && answer.body.ends_with(b"\"}\n"), "{shown}");
         assert!(start.elapsed() < SOON, "{shown}: not at once");
     }
     let answer = bed.ask(b"HEAD / HTTP/1.1\r\nHost: evil.example\r\n\r\n");

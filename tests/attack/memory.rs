@@ -45,7 +45,7 @@ fn paths(now: i64) -> Vec<String> {
         paths.push(format!("/api/traffic/totals?interface=lan1&by={by}&limit=1000&from=0"));
     }
     for resolution in ["sample", "5min", "hour", "day"] {
-        for format in ["json", "csv"] {
+        for format in ["json", "csv", "csv&bom=1&separator=;&time=local"] {
             paths.push(format!("/api/export/traffic?resolution={resolution}&format={format}"));
         }
     }

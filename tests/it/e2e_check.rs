@@ -1,5 +1,5 @@
 //! `net-pulse check --health` as a supervisor meets it: the exit code for a daemon that is well, ill, gone, frozen or
-//! somebody else, within the time that it promises.
+//! somebody else, within the time that it promises. And `net-pulse check` as a person does, who looks for what is wrong.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -142,9 +142,17 @@ fn a_frozen_daemon_is_not_waited_for() {
     let daemon = daemon(&dir, &["--host", "127.0.0.1"]);
     daemon.get("/health");
     daemon.freeze();
-    let ended = check(&["--port", &daemon.port().to_string()]);
+    let port = daemon.port().to_string();
+    let (ended, looked) = thread::scope(|scope| {
+        let looked = scope.spawn(|| look(&["--port", &port]));
+        (check(&["--port", &port]), looked.join().expect("it ends"))
+    });
     signal(daemon.pid(), Signal::SIGCONT);
-    ill(&ended, 1, &[&daemon.port().to_string(), "no answer within 5 s"]);
+    ill(&ended, 1, &[&port, "no answer within 5 s"]);
+    let last = looked.out.lines().last().unwrap_or_default();
+    assert!(looked.code == Some(1) && last.starts_with("fault net-pulse: no answer within 5 s"), "{}", looked.out);
+    // What came before it is told.
+    assert!(looked.out.contains("interfaces, read by"), "{}", looked.out);
     daemon.stop();
 }
 
@@ -272,8 +280,122 @@ fn what_was_typed_wrong_is_exit_2() {
         command.args(arguments);
         finish(command)
     };
-    ill(&run(&["check"]), 2, &["net-pulse check --health"]);
-    ill(&run(&["check", "--health", "--port", "80"]), 2, &["--port", "before the subcommand"]);
+    for command in [&["check"][..], &["check", "--health"]] {
+        ill(&run(&[command, &["--port", "0"]].concat()), 2, &["--port", "log"]);
+        ill(&run(&[command, &["--port=http"]].concat()), 2, &["--port"]);
+        ill(&run(&[command, &["--wealth"]].concat()), 2, &["--wealth", "did you mean check --health?"]);
+    }
     let help = run(&["check", "--help"]);
     assert!(help.code == Some(0) && help.out.contains("--health"), "{}", help.out);
+}
+
+/// `net-pulse check`, its options behind it.
+fn look(settings: &[&str]) -> Ended {
+    let mut command = net_pulse(BINARY);
+    command.arg("check").args(settings);
+    let started = Instant::now();
+    let ended = finish(command);
+    assert!(started.elapsed() < BOUND, "{settings:?} took {:?}", started.elapsed());
+    ended
+}
+
+/// A line for each part, in their order, each with its word and its text.
+#[track_caller]
+fn found(ended: &Ended, code: i32, expect: [(&str, &str); 6]) {
+    const PARTS: [&str; 6] = ["settings", "time zone", "interfaces", "history", "access token", "net-pulse"];
+    let lines: Vec<&str> = ended.out.lines().collect();
+    assert_eq!((ended.code, lines.len()), (Some(code), 6), "{}{}", ended.out, ended.err);
+    for ((line, part), (word, text)) in lines.iter().zip(PARTS).zip(expect) {
+        assert!(line.starts_with(&format!("{word:5} {part}: ")) && line.contains(text), "not {word} '{text}': {line}");
+    }
+    let faults = expect.iter().filter(|(word, _)| *word == "fault").count();
+    let told = ["", "net-pulse: check: 1 fault found\n", "net-pulse: check: 2 faults found\n"];
+    assert_eq!(ended.err, told[faults]);
+}
+
+#[test]
+fn everything_is_looked_at_and_nothing_is_touched() {
+    in_namespace(|| {
+        cable("wan0", "far0");
+        let dir = Dir::new();
+        let database = dir.join("net-pulse.db");
+        let files = || {
+            let facts = |entry: fs::DirEntry| {
+                let facts = entry.metadata().expect("it is ours");
+                (entry.file_name(), facts.len(), facts.modified().expect("a time"))
+            };
+            let mut files: Vec<_> = fs::read_dir(dir.path()).expect("it is ours").flatten().map(facts).collect();
+            files.sort();
+            files
+        };
+        let zone = "--timezone=Europe/Nowhere";
+        let settings = |port: &str| ["--port".to_string(), port.to_string(), format!("--database={database}")];
+        let look = |port: &str, more: &[&str]| {
+            let settings = settings(port);
+            look(&[&settings.each_ref().map(String::as_str)[..], more].concat())
+        };
+        let missing = ["--interface", "wan0", "--interface=ppp*", "--timezone", "UTC0"];
+        let wait = [("note", "net-pulse.db is not there yet"), ("note", "there is none"), ("fault", "start net-pulse")];
+        let [nowhere, nothing, silent] = wait;
+        let given = ("ok", "--port, --database, --timezone, --interface");
+        let unmatched = ("note", "3 interfaces, read by getstats; nothing that is there matches --interface ppp*");
+        found(&look("8000", &missing), 1, [given, ("ok", "UTC0"), unmatched, nowhere, nothing, silent]);
+        assert_eq!(files(), []);
+        let unknown = ("fault", "--timezone: ");
+        let seen = ("ok", "3 interfaces, read by getstats");
+        found(&look("8000", &[zone]), 1, [("ok", "--timezone"), unknown, seen, nowhere, nothing, silent]);
+
+        let daemon = Daemon::start(&dir, &["--interface", "wan0", "--flush", "1", "--interval", "1"]);
+        daemon.ticks(1);
+        daemon.post("/collector/stop");
+        let saved = || daemon.get("/api/system/health")["details"]["database"]["unsaved_records"] == 0;
+        wait_until("all is saved", saved);
+        let (port, before) = (daemon.port().to_string(), files());
+        let ours = [("ok", "--database"), ("ok", ""), seen, ("ok", &database), ("ok", "net-pulse.db.token")];
+        let [given, utc, links, there, token] = ours;
+        // Stopped on purpose is a note.
+        found(&look(&port, &[]), 0, [given, utc, links, there, token, ("note", "degraded: ")]);
+        assert_eq!(files(), before);
+        daemon.post("/collector/start");
+        found(&look(&port, &[]), 0, [given, utc, links, there, token, ("ok", "healthy")]);
+        // Whatever was looked at, the daemon has its locks still.
+        let mut second = net_pulse(BINARY);
+        second.args(["--port", "0", "--host", "127.0.0.1", "--database", &database]);
+        let refused = finish(second);
+        assert!(refused.code == Some(1) && refused.err.contains("another net-pulse uses"), "{}", refused.err);
+        daemon.ticks(2);
+        let log = daemon.stop();
+        assert!(!log.iter().any(|line| line.contains("error")), "{log:?}");
+
+        fs::write(&database, "a letter to the editor").expect("it is ours");
+        fs::remove_file(format!("{database}.guard")).expect("it is ours");
+        let foreign = ("fault", "is not a database of net-pulse; name another file with --database");
+        found(&look(&port, &[]), 1, [given, utc, links, foreign, token, silent]);
+        assert_eq!(fs::read(&database).expect("it is ours"), b"a letter to the editor");
+    });
+}
+
+#[test]
+fn a_history_of_another_user_and_of_a_newer_version() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("not root: no history of another user can be made");
+    }
+    let dir = Dir::new();
+    let database = dir.join("net-pulse.db");
+    let mut head = vec![0; 4096];
+    head[..16].copy_from_slice(b"SQLite format 3\0");
+    head[60..64].copy_from_slice(&999_i32.to_be_bytes());
+    fs::write(&database, &head).expect("it is ours");
+    let ended = look(&["--database", &database, "--port", "1"]);
+    assert!(ended.code == Some(1) && ended.out.contains("fault history: ") && ended.out.contains("schema 999"));
+
+    head[60..64].copy_from_slice(&0_i32.to_be_bytes());
+    fs::write(&database, &head).expect("it is ours");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o444)).expect("it is ours");
+    let mut command = net_pulse(BINARY);
+    command.args(["check", "--port", "1", "--database", &database]).uid(65534);
+    let ended = finish(command);
+    let said = "net-pulse.db: Permission denied (os error 13); ask as the user that net-pulse has, or as root";
+    assert!(ended.code == Some(1) && ended.out.contains(said), "{}{}", ended.out, ended.err);
 }

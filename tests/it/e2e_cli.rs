@@ -1,11 +1,14 @@
 //! The command line as a user meets it: what it says, with which status it ends, and what it leaves alone.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::common::*;
 use nix::sys::signal::Signal;
@@ -44,8 +47,10 @@ fn version_and_help() {
     let ended = finish(with(&["--version"], &[]));
     let expect = format!("net-pulse {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!((ended.code, ended.out, ended.err), (Some(0), expect, String::new()));
+    let short = finish(with(&["-h"], &[]));
     let ended = finish(with(&["--help"], &[]));
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    assert_eq!((short.code, short.out, short.err.as_str()), (Some(0), ended.out.clone(), ""));
     for flag in ["--host", "--port", "--database", "--interval", "--flush", "--media", "--timezone", "--log-level"] {
         assert!(ended.out.contains(flag), "{flag} is not in the help");
     }
@@ -59,6 +64,90 @@ fn a_port_in_use_is_one_sentence_and_exit_1() {
     let ended = finish(with(&["--host", "127.0.0.1", "--port", &port, "--database", &dir.join("db")], &[]));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     one_sentence(&ended, &[&port, "--port"]);
+}
+
+/// Somebody who answers every connection like that; the thread ends with the test's process.
+fn somebody(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    port
+}
+
+#[test]
+fn a_second_start_is_told_who_has_the_port() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let second = |hosts: &[&str], port: u16| {
+            let started = Instant::now();
+            let (port, other) = (port.to_string(), dir.join("other.db"));
+            let ended = finish(with(&[hosts, &["--port", &port, "--database", &other]].concat(), &[]));
+            assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+            assert_eq!(ended.code, Some(1), "{}", ended.err);
+            assert!(!fs::exists(&other).expect("it is ours"));
+            ended
+        };
+        let local = ["--host", "127.0.0.1"];
+        let us = format!("net-pulse {} is running there already", env!("CARGO_PKG_VERSION"));
+        for (hosts, settings) in [(&[][..], &[][..]), (&local, &local), (&[], &local), (&local, &["--private"])] {
+            let mut command = with(settings, &[]);
+            command.args(["--port", "0", "--database", &dir.join("net-pulse.db")]);
+            let first = Daemon::spawn(command);
+            let port = first.port();
+            one_sentence(&second(hosts, port), &[&format!("port {port} is in use: {us}; stop it"), "--port"]);
+            first.stop();
+        }
+
+        let unknown = |port: u16| {
+            let ended = second(&local, port);
+            one_sentence(&ended, &[&format!("port {port} is in use"), "stop what listens on 127.0.0.1", "--port"]);
+            assert!(!ended.err.contains("running there already"), "{}", ended.err);
+        };
+        // One that says nothing, one that says it for ever, one that is something else, and one that is at its end.
+        unknown(somebody(|stream| drop(thread::spawn(move || (stream, thread::park())))));
+        unknown(somebody(|mut stream| while stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: and more\r\n").is_ok() {}));
+        unknown(somebody(|mut stream| drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"name\":\"nginx\"}"))));
+        unknown(somebody(drop));
+    });
+}
+
+#[test]
+fn options_stand_on_either_side_of_a_command() {
+    let dir = Dir::new();
+    let database = dir.join("net-pulse.db");
+    let joined = format!("--database={database}");
+    let run = |arguments: &[&str]| {
+        let ended = finish(with(arguments, &[]));
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.err);
+        ended.out
+    };
+    let token = run(&["--database", &database, "token"]);
+    assert!(token.trim().len() == 28 && fs::exists(format!("{database}.token")).expect("it is ours"), "{token}");
+    assert_eq!(run(&["token", "--database", &database]), token);
+    assert_eq!(run(&["token", &joined]), token);
+    assert_eq!(run(&[&joined, "token"]), token);
+}
+
+#[test]
+fn a_slip_of_the_pen_is_told_what_was_meant() {
+    for (typed, meant) in [
+        (&["--prot", "80"][..], "--port"),
+        (&["-port", "80"], "--port"),
+        (&["--Port=80"], "--port"),
+        (&["--ports", "80"], "--port"),
+        (&["--max_size", "4M"], "--max-size"),
+        (&["chekc"], "check"),
+        (&["tokne"], "token"),
+        (&["check", "--helth"], "check --health"),
+        (&["--health"], "check --health"),
+        (&["token", "--databsae", "x"], "--database"),
+    ] {
+        let ended = finish(with(typed, &[]));
+        assert_eq!(ended.code, Some(2), "{typed:?}");
+        one_sentence(&ended, &[&format!("did you mean {meant}?"), "net-pulse --help"]);
+    }
+    let ended = finish(with(&["--frobnicate"], &[]));
+    assert!(ended.code == Some(2) && !ended.err.contains("did you mean"), "{}", ended.err);
 }
 
 #[test]

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 7] = [
     &["counter", "detect", "live", "plan", "series", "source", "store", "totals"],
     &["compact", "config", "log", "token"],
     &["clock"],
-    &["model", "error", "sorted", "system", "thread"],
+    &["model", "error", "near", "plural", "sorted", "system", "thread"],
 ];
 
 /// Arrows within a floor. Each has its reason; more of them would be a floor of their own.
@@ -265,4 +265,88 @@ fn scripts_that_are_joined_have_no_name_in_common() {
         }
     }
     assert!(names.len() > 40, "{names:?}");
+}
+
+/// What is counted in sentences. Symbols of units (s, min) have no plural.
+const COUNTED: [&str; 26] = [
+    "addresses",
+    "attempts",
+    "bytes",
+    "characters",
+    "connections",
+    "days",
+    "descriptors",
+    "events",
+    "faults",
+    "files",
+    "histories",
+    "hours",
+    "interfaces",
+    "lines",
+    "links",
+    "minutes",
+    "records",
+    "requests",
+    "rows",
+    "samples",
+    "seconds",
+    "texts",
+    "ticks",
+    "times",
+    "tokens",
+    "years",
+];
+
+/// Sentences with a number that cannot be one.
+const NEVER_ONE: [&str; 8] = [
+    // Constants of the program.
+    "has more than {LONGEST_TEXT} bytes",
+    "{} connections, {} requests at a time",
+    "{} requests at a time",
+    "commas, {} bytes in all",
+    "up to {most} characters",
+    "at most {most} texts",
+    // More than a page, and more than a link carries.
+    "has {bytes} bytes",
+    "{bytes} bytes in {seconds} s are more than a link can carry",
+];
+
+/// "1 samples": such a sentence takes `plural`.
+#[test]
+fn no_number_stands_before_a_plural_as_it_comes() {
+    let of = |code: &str| {
+        let (path, room) = ("live/mod.rs".to_string(), "live".to_string());
+        as_they_come(&[File { path, room, code: code.to_string() }])
+    };
+    assert_eq!(
+        of("log::warn!(\"{unsaid} wrong access tokens; the last\")"),
+        ["live/mod.rs: {unsaid} wrong access tokens"]
+    );
+    assert_eq!(of("\"for {seconds} s\", \"has {bytes} bytes\""), Vec::<String>::new());
+    assert_eq!(as_they_come(&files()), Vec::<String>::new());
+}
+
+fn as_they_come(files: &[File]) -> Vec<String> {
+    let mut found = Vec::new();
+    for File { path, code, .. } in files.iter().filter(|file| !file.path.contains("tests")) {
+        for (at, _) in code.match_indices('{') {
+            let Some((inner, after)) = code[at + 1..].split_once('}') else { continue };
+            if !inner.chars().all(|each| each.is_alphanumeric() || "_.:".contains(each)) || !after.starts_with(' ') {
+                continue;
+            }
+            let end = after.find(|each: char| each != ' ' && !each.is_ascii_lowercase()).unwrap_or(after.len());
+            let mut words = after[..end].split_whitespace().take(4);
+            let exempt = NEVER_ONE.iter().any(|known| {
+                known.match_indices('{').any(|(brace, _)| {
+                    at.checked_sub(brace)
+                        .and_then(|start| code.get(start..))
+                        .is_some_and(|code| code.starts_with(known))
+                })
+            });
+            if words.any(|word| COUNTED.contains(&word)) && !exempt {
+                found.push(format!("{path}: {{{inner}}}{}", &after[..end]));
+            }
+        }
+    }
+    found
 }

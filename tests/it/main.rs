@@ -19,6 +19,7 @@ mod e2e_life;
 mod e2e_listen;
 mod e2e_log;
 mod e2e_names;
+mod e2e_requests;
 mod e2e_sums;
 mod e2e_tick;
 mod floors;

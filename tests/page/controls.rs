@@ -1405,7 +1405,7 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
         browser.wait(
             "it is said",
             "return [...document.querySelectorAll('.said')]
-            .some((said) => said.textContent === '2 interfaces were read.')",
+            .some((said) => said.textContent === 'Interfaces read: 2.')",
         );
         assert!(daemon.polls() > polls);
         assert_eq!(daemon.booked("wan0")[1], before + 7000);

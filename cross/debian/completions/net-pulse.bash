@@ -17,15 +17,13 @@ _net_pulse() {
       token | check) command=$word ;;
     esac
   done
+  # Options stand before a command or behind it.
+  local words="--host --port --allowed-host --private --open --database --interval --media --flush --max-size --timezone \
+    --log-level --source --interface --ignore --primary --help"
   case $command in
-    token)
-      mapfile -t COMPREPLY < <(compgen -W "--help" -- "$current")
-      return
-      ;;
-    check)
-      mapfile -t COMPREPLY < <(compgen -W "--health --help" -- "$current")
-      return
-      ;;
+    token) ;;
+    check) words+=" --health" ;;
+    *) words+=" --version token check" ;;
   esac
   case $previous in
     --database)
@@ -47,11 +45,7 @@ _net_pulse() {
       fi
       ;;
     --host | --port | --allowed-host | --interval | --flush | --max-size) ;;
-    *)
-      mapfile -t COMPREPLY < <(compgen -W "--host --port --allowed-host --private --open --database --interval --media \
-        --flush --max-size --timezone --log-level --source --interface --ignore --primary --version --help token check" \
-        -- "$current")
-      ;;
+    *) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
   esac
 }
 complete -F _net_pulse net-pulse

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::traffic::filter;
 use super::{Memory, Names, record};
 use crate::clock::Zone;
-use crate::http::json::{BucketRecord, CSV_HEAD, Out, Time, csv_bucket_head, write};
+use crate::http::csv::Csv;
+use crate::http::json::{BucketRecord, Out, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON, routes};
 use crate::model::{Bucket, IfaceId, Resolution};
 use crate::store::{Cursor, Filter, Point, Unstored};
@@ -21,6 +22,11 @@ const BUCKETS: usize = 900;
 pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let format = call.values.text("format").unwrap_or_default();
     let csv = format == routes::EXPORT_FORMATS[1];
+    let table = csv.then(|| Csv::of(call, || context.live.lock().zone.clone()));
+    let misplaced = if csv { Vec::new() } else { Csv::misplaced(call) };
+    if !misplaced.is_empty() {
+        return Err(Fault::flaws(misplaced));
+    }
     let word = call.values.text("resolution").unwrap_or_default();
     let level =
         Resolution::NAMES.iter().find(|(_, name)| *name == word).map_or(Resolution::Sample, |(level, _)| *level);
@@ -28,7 +34,7 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
 
     let memory = Memory::of(context);
     let filter = filter(context, call, &memory);
-    let mut rows = Rows { csv, limit, written: 0 };
+    let mut rows = Rows { table, limit, written: 0 };
     let media = if csv { "text/csv; charset=utf-8" } else { JSON };
     let mut answer = match level {
         Resolution::Sample => {
@@ -36,12 +42,12 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
             let mut walk = Walk { filter, after: None, over: false };
             let first = walk.next(context)?;
             Answer::stream(media, move |context, out| {
-                rows.head(out, CSV_HEAD)?;
+                rows.head(out, Csv::sample_head)?;
                 let mut piece = first;
                 while let Some((points, names)) = piece {
                     for point in &points {
                         let record = record(point, &names);
-                        if !rows.row(out, |out| record.csv(out), |out| write(out, &record))? {
+                        if !rows.row(out, |csv, out| csv.sample(out, &record), |out| write(out, &record))? {
                             return rows.tail(out);
                         }
                     }
@@ -53,11 +59,11 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
         _ => {
             let mut steps = Steps::new(context, level, filter, call.unix())?;
             Answer::stream(media, move |context, out| {
-                rows.head(out, &csv_bucket_head())?;
+                rows.head(out, Csv::bucket_head)?;
                 while let Some((buckets, names)) = steps.next(context).map_err(io::Error::other)? {
                     for (iface, bucket) in &buckets {
                         let bucket = describe(bucket, *iface, &names);
-                        if !rows.row(out, |out| bucket.csv(out), |out| write(out, &bucket))? {
+                        if !rows.row(out, |csv, out| csv.bucket(out, &bucket), |out| write(out, &bucket))? {
                             return rows.tail(out);
                         }
                     }
@@ -74,30 +80,34 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
 
 /// The rows that both formats have in common.
 struct Rows {
-    csv: bool,
+    /// `None` for JSON.
+    table: Option<Csv>,
     limit: u64,
     written: u64,
 }
 
 impl Rows {
-    fn head(&self, out: Out, head: &str) -> io::Result<()> {
-        out.write_all(if self.csv { head.as_bytes() } else { b"[" })
+    fn head(&self, out: Out, csv: impl FnOnce(&Csv, Out) -> io::Result<()>) -> io::Result<()> {
+        match &self.table {
+            Some(table) => csv(table, out),
+            None => out.write_all(b"["),
+        }
     }
 
     /// `false` when there were enough.
     fn row(
         &mut self,
         out: Out,
-        csv: impl FnOnce(Out) -> io::Result<()>,
+        csv: impl FnOnce(&Csv, Out) -> io::Result<()>,
         json: impl FnOnce(Out) -> io::Result<()>,
     ) -> io::Result<bool> {
         if self.written == self.limit {
             return Ok(false);
         }
-        match (self.csv, self.written) {
-            (true, _) => csv(out)?,
-            (false, 0) => json(out)?,
-            (false, _) => {
+        match (&self.table, self.written) {
+            (Some(table), _) => csv(table, out)?,
+            (None, 0) => json(out)?,
+            (None, _) => {
                 out.write_all(b",")?;
                 json(out)?;
             }
@@ -107,7 +117,7 @@ impl Rows {
     }
 
     fn tail(&self, out: Out) -> io::Result<()> {
-        out.write_all(if self.csv { b"" } else { b"]" })
+        out.write_all(if self.table.is_some() { b"" } else { b"]" })
     }
 }
 

@@ -5,50 +5,30 @@ use std::sync::atomic::Ordering;
 
 use super::{collector, link_word};
 use crate::error::Error;
+use crate::http::accept::prefers_html;
 use crate::http::json::{
-    About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SystemHealth,
+    About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, NAME, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
 use crate::http::{Answer, Call, Context, Fault, assets, disk};
 use crate::live::{Database, Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
+use crate::plural::counted;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
     if let Some(page) = assets::find("/").filter(|_| call.ask.accept.is_some_and(prefers_html)) {
-        let mut answer = assets::answer(page, call.ask.if_none_match);
-        answer.header("Vary", "Accept");
-        return Ok(answer);
+        return assets::answer(page, call.ask);
     }
     let mut answer = Answer::json(&About {
-        name: "Net-Pulse",
+        name: NAME,
         version: VERSION,
         description: env!("CARGO_PKG_DESCRIPTION"),
         status: "running",
     })?;
     answer.header("Vary", "Accept");
     Ok(answer)
-}
-
-/// A browser names text/html. What only takes `*/*` is a script, and scripts were here before the page.
-pub fn prefers_html(accept: &str) -> bool {
-    let (mut html, mut json) = (0.0, 0.0);
-    for item in accept.split(',') {
-        let mut parts = item.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default();
-        // A weight that is no number counts as none given.
-        let weight = parts
-            .filter_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
-            .find_map(|text| text.trim().parse::<f32>().ok())
-            .unwrap_or(1.0);
-        if media.eq_ignore_ascii_case("text/html") {
-            html = weight;
-        } else if media.eq_ignore_ascii_case("application/json") {
-            json = weight;
-        }
-    }
-    html > 0.0 && html >= json
 }
 
 /// The words of the health, and why.
@@ -216,9 +196,9 @@ fn unheard(state: &State, mono_ms: u64) -> Option<String> {
     const TOLD_MS: u64 = 3_600_000;
     let ago_ms = mono_ms.saturating_sub(state.reports_lost_ms);
     (state.reports_lost > 0 && ago_ms < TOLD_MS).then(|| {
-        let (times, ago) = (state.reports_lost, ago_ms / 60_000);
+        let (times, ago) = (counted(state.reports_lost, "time", "times"), ago_ms / 60_000);
         format!(
-            "links came and went too fast for the kernel's reports, {times} times, the latest {ago} min ago: \
+            "links came and went too fast for the kernel's reports, {times}, the latest {ago} min ago: \
              what the shortest-lived of them carried may be counted nowhere"
         )
     })
@@ -279,24 +259,6 @@ fn percent(part: u64, whole: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::http::tests::{iface, quiet};
-
-    #[test]
-    fn who_is_a_browser() {
-        let check = |accept, expect| assert_eq!(prefers_html(accept), expect, "{accept}");
-        check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true);
-        check("text/html", true);
-        check("TEXT/HTML ; q=0.5", true);
-        check("text/html;q=0", false);
-        check("*/*", false);
-        check("", false);
-        check("application/json", false);
-        check("application/json, text/html;q=0.9", false);
-        check("application/json;q=0.5, text/html;q=0.9", true);
-        check("application/json, text/html", true);
-        check("text/html;q=", true);
-        check(";;;,,,q=", false);
-        check("text/html;q=NaN", false);
-    }
 
     #[test]
     fn words() {
@@ -385,6 +347,8 @@ mod tests {
         assert_eq!(unheard(&state, 1), None);
         (state.reports_lost, state.reports_lost_ms) = (7, 1_000_000);
         assert!(unheard(&state, 1_120_000).unwrap().contains("7 times, the latest 2 min ago"));
+        state.reports_lost = 1;
+        assert!(unheard(&state, 1_120_000).unwrap().contains("reports, 1 time, the latest"));
         assert_eq!(unheard(&state, 4_600_000), None);
     }
 

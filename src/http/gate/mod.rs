@@ -1096,7 +1096,7 @@ fn answer(refusal: Refusal, without_body: bool) -> Vec<u8> {
     let reason = REASONS.iter().find(|(known, _)| *known == status).map_or("", |(_, reason)| reason);
     let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
     // No detail has anything in it that JSON would want escaped; a test looks.
-    let body = format!("{{\"detail\":\"{detail}\"}}");
+    let body = format!("{{\"detail\":\"{detail}\"}}\n");
     let head = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{retry}Connection: close\r\n\r\n",
