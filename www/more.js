@@ -38,9 +38,10 @@ export function barScale(most, count, units) {
 }
 
 // What is not whole, behind a row's name: it has begun, or was missed in part. A reading or two is always to come.
-export function note({ from, to, seen }, now, interval) {
-  const length = Math.min(to, now) - from;
-  return [to > now && " so far", length - seen > length / 100 + 2 * interval && " in part"].filter(Boolean).join(",");
+export function note({ from, to, seen, whole }, now, interval) {
+  const length = now - from;
+  if (to <= now) return whole ? "" : " in part";
+  return length - seen > length / 100 + 2 * interval ? " so far, in part" : " so far";
 }
 
 // What a period comes to if it goes on as it went since the records began, of which `day` is the first; null where that

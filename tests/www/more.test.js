@@ -79,9 +79,10 @@ test("rows are named for people", () => {
 });
 
 test("what is not whole says so", () => {
-  const day = (seen) => ({ from: 0, to: DAY, seen });
-  check(note(day(DAY - 800), 2 * DAY, 30), "");
-  check(note(day(DAY - 1000), 2 * DAY, 30), " in part");
+  const day = (seen, whole) => ({ from: 0, to: DAY, seen, whole });
+  check(note(day(DAY - 800, true), 2 * DAY, 30), "");
+  // A piece of a day, all of which was seen.
+  check(note(day(DAY, false), DAY, 30), " in part");
   check(note(day(DAY / 2), DAY / 2 + 40, 30), " so far");
   check(note(day(DAY / 4), DAY / 2, 30), " so far, in part");
   check(note(day(0), 3000, 3600), " so far");
