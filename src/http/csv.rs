@@ -6,13 +6,17 @@ use std::sync::Arc;
 
 use super::Call;
 use super::json::{BucketRecord, Flaw, Out, Record};
-use super::routes::{CSV_MARKS, CSV_SEPARATORS, CSV_TIMES};
 use crate::clock::{Zone, local_time, rfc3339};
 use crate::model::COUNTER_NAMES;
 
 const SAMPLE_HEAD: &str = "id,timestamp,interface_name,rx_bytes,tx_bytes,rx_packets,tx_packets,created_at,rx_errors,tx_errors,rx_drops,tx_drops";
 /// Excel takes a file without it for one in the code page of its country.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+// What may be asked for, the default first.
+pub const MARKS: &[&str] = &["0", "1"];
+pub const SEPARATORS: &[&str] = &[",", ";"];
+pub const TIMES: &[&str] = &["utc", "local"];
 
 /// How the table is wanted.
 pub struct Csv {
@@ -33,13 +37,13 @@ use Cell::{Number, Text, Time};
 impl Csv {
     pub fn of(call: &Call, zone: impl FnOnce() -> Arc<Zone>) -> Csv {
         let has = |name: &str, word: &str| call.values.text(name) == Some(word);
-        let separator = CSV_SEPARATORS.iter().find(|it| has("separator", it)).unwrap_or(&CSV_SEPARATORS[0]);
-        Csv { mark: has("bom", CSV_MARKS[1]), separator, local: has("time", CSV_TIMES[1]).then(zone) }
+        let separator = SEPARATORS.iter().find(|it| has("separator", it)).unwrap_or(&SEPARATORS[0]);
+        Csv { mark: has("bom", MARKS[1]), separator, local: has("time", TIMES[1]).then(zone) }
     }
 
     /// What was asked for that only a table has.
     pub fn misplaced(call: &Call) -> Vec<Flaw> {
-        let asked = [("bom", CSV_MARKS), ("separator", CSV_SEPARATORS), ("time", CSV_TIMES)]
+        let asked = [("bom", MARKS), ("separator", SEPARATORS), ("time", TIMES)]
             .map(|(name, words)| (name, call.values.text(name).filter(|word| *word != words[0])));
         let flaw = |(name, word): (&str, Option<&str>)| {
             let loc = vec!["query".to_string(), name.to_string()];
@@ -129,8 +133,7 @@ impl Csv {
 /// quoted, so that a name is one cell whichever a reader takes.
 fn cell(text: &str) -> String {
     let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
-    let plain =
-        guard.is_empty() && !text.contains(['"', '\n', '\r']) && !CSV_SEPARATORS.iter().any(|it| text.contains(it));
+    let plain = guard.is_empty() && !text.contains(['"', '\n', '\r']) && !SEPARATORS.iter().any(|it| text.contains(it));
     if plain {
         return text.to_string();
     }

@@ -14,6 +14,7 @@ pub mod json;
 mod listen;
 pub mod openapi;
 pub mod params;
+pub mod route;
 pub mod routes;
 pub mod server;
 #[cfg(test)]

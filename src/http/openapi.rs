@@ -2,17 +2,13 @@
 
 use std::io;
 
+use super::JSON;
 use super::gate::REASONS;
 use super::gate::access::changes_something;
 use super::json::{Field, Out, SCALARS, SHAPES};
 use super::params::{Kind, Param, Place, TIMES};
-use super::routes::{ROUTES, Route};
-use super::{Answer, Call, Context, Fault, JSON};
+use super::route::Route;
 use crate::config;
-
-pub fn handler(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    Ok(Answer::stream(JSON, |_, out| document(out)))
-}
 
 /// What a problem says in its head.
 const HEADERS: [(u16, &str, &str); 3] =
@@ -45,18 +41,18 @@ const PROBLEMS: [(u16, &str); 19] = [
     (507, "There is no room for it"),
 ];
 
-fn document(out: Out) -> io::Result<()> {
+pub fn document(out: Out, routes: &[Route]) -> io::Result<()> {
     write!(
         out,
         r#"{{"openapi":"3.1.0","info":{{"title":"Net-Pulse","version":"{}","description":{},"license":{{"name":"MIT","identifier":"MIT"}}}},"paths":{{"#,
         env!("CARGO_PKG_VERSION"),
         quoted(env!("CARGO_PKG_DESCRIPTION")),
     )?;
-    let mut paths: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+    let mut paths: Vec<&str> = routes.iter().map(|route| route.path).collect();
     paths.dedup();
     for (at, path) in paths.iter().enumerate() {
         write!(out, "{}{}:{{", comma(at), quoted(path))?;
-        for (at, route) in ROUTES.iter().filter(|route| route.path == *path).enumerate() {
+        for (at, route) in routes.iter().filter(|route| route.path == *path).enumerate() {
             write!(out, "{}", comma(at))?;
             operation(out, route)?;
         }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::json::Flaw;
-use super::routes::MOST;
 use crate::clock::{Zone, parse_time};
 use crate::config::{self, Setting};
 use crate::error::ErrorKind;
 use crate::error::Result as Found;
+
+/// Where there is no other limit: the largest number that every JSON reader has exactly.
+pub const MOST: i64 = (1 << 53) - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {

@@ -3,28 +3,12 @@
 
 use super::accept::prefers_html;
 use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
-use super::params::{self, Given, Kind, Param, Place, Zones};
-use super::{Answer, Ask, Call, Context, Fault, SQLITE, assets, openapi};
+use super::csv;
+use super::params::{self, Given, Kind, MOST, Param, Place, Zones};
+use super::route::Route;
+use super::{Answer, Ask, Call, Context, Fault, JSON, SQLITE, assets, openapi};
 use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
 use crate::model::EventKind;
-
-pub type Handler = fn(&Context, &Call) -> Result<Answer, Fault>;
-
-pub struct Route {
-    pub method: &'static str,
-    /// Whole segments may be `{name}`.
-    pub path: &'static str,
-    pub handler: Handler,
-    pub summary: &'static str,
-    pub params: &'static [Param],
-    /// What a 200 holds: a type of `json`, or a media type.
-    pub answers: &'static [&'static str],
-    /// Statuses of `json::Problem` besides those that follow from the rest: see `openapi::problems`.
-    pub problems: &'static [u16],
-}
-
-/// Where there is no other limit: the largest number that every JSON reader has exactly.
-pub const MOST: i64 = (1 << 53) - 1;
 
 const fn query(name: &'static str, kind: Kind, doc: &'static str) -> Param {
     Param { name, place: Place::Query, kind, doc }
@@ -96,12 +80,12 @@ const EVENT_KINDS: [&str; EventKind::NAMES.len()] = {
     words
 };
 
-pub const EXPORT_FORMATS: &[&str] = &["json", "csv"];
-pub const CSV_MARKS: &[&str] = &["0", "1"];
-pub const CSV_SEPARATORS: &[&str] = &[",", ";"];
-pub const CSV_TIMES: &[&str] = &["utc", "local"];
 pub const RESOLUTIONS: &[&str] = &["sample", "5min", "hour", "day"];
 pub const PERIODS: &[&str] = &["day", "hour", "week", "month", "year", "cycle"];
+
+fn description(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
+    Ok(Answer::stream(JSON, |_, out| openapi::document(out, ROUTES)))
+}
 
 pub static ROUTES: &[Route] = &[
     Route {
@@ -125,7 +109,7 @@ pub static ROUTES: &[Route] = &[
     Route {
         method: "GET",
         path: "/openapi.json",
-        handler: openapi::handler,
+        handler: description,
         summary: "This description",
         params: &[],
         answers: &["application/json"],
@@ -305,19 +289,19 @@ pub static ROUTES: &[Route] = &[
         params: &[
             query(
                 "format",
-                Kind::Word(EXPORT_FORMATS),
+                Kind::Word(export::FORMATS),
                 "CSV comes with a header row. Names that begin with =, +, - or @ have an apostrophe in front there, so that \
                  no spreadsheet takes them for formulas. All figures are whole numbers.",
             ),
-            query("bom", Kind::Word(CSV_MARKS), "CSV: 1 begins with a byte order mark, by which Excel knows UTF-8."),
+            query("bom", Kind::Word(csv::MARKS), "CSV: 1 begins with a byte order mark, by which Excel knows UTF-8."),
             query(
                 "separator",
-                Kind::Word(CSV_SEPARATORS),
+                Kind::Word(csv::SEPARATORS),
                 "CSV: what stands between two cells; ; where decimals have a comma.",
             ),
             query(
                 "time",
-                Kind::Word(CSV_TIMES),
+                Kind::Word(csv::TIMES),
                 "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone, and behind the last column for \
                  each how many seconds that is ahead of UTC: where clocks go back an hour is there twice.",
             ),

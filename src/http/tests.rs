@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 
 use super::gate;
 use super::openapi;
-use super::routes::{ROUTES, Route};
+use super::route::Route;
+use super::routes::ROUTES;
 use super::{Ask, Context, Disk, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::connection::{BUSY, PAGE_BYTES, connection, pragma, set};
 use super::files::{beside, io_error, no_other, private};
-use super::open::{BUSY, PAGE_BYTES, connection, pragma, set};
 use super::site::{Site, current};
 use crate::error::{Error, ErrorKind, Result};
 use crate::system::errno;

@@ -2,8 +2,8 @@
 
 use rusqlite::Connection;
 
+use super::connection::pragma;
 use super::fold::{DAY_S, WINDOW_S, window_of};
-use super::open::pragma;
 use super::samples::BLOCK_S;
 use super::state::State;
 use super::window::settle;

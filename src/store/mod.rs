@@ -9,6 +9,7 @@
 
 mod anew;
 pub mod block;
+mod connection;
 mod copy;
 mod edit;
 mod files;

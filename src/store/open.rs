@@ -12,11 +12,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
+use super::connection::{BUSY, PAGE_BYTES, connection, pragma, prepare, set};
 use super::copy;
 use super::files::{beside, io_error, private, resolve, sort, sync_directory, unused};
 use super::guard::{FileId, Guard, HANDOVER};
@@ -27,13 +27,11 @@ use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Event, EventKind, Kind, Record, Stack};
-use crate::system::errno;
 
 /// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is.
 const MIGRATIONS: [&str; 2] = [include_str!("schema/001.sql"), include_str!("schema/002.sql")];
 /// "NPls": marks the file as ours, so that another program's is never taken for it.
 const APPLICATION_ID: i32 = 0x4e50_6c73;
-pub(super) const PAGE_BYTES: u64 = 4096;
 /// Below this the schema itself and one window would not fit.
 const LEAST_PAGES: u64 = 64;
 
@@ -48,16 +46,6 @@ const FILE_SYSTEMS: [Option<&str>; 3] = [
     None,
 ];
 
-/// For every connection.
-const PRAGMAS: [(&str, &str); 3] = [
-    // 256 KiB: the pages of one flush or of one chart; the operating system caches the rest.
-    ("cache_size", "-256"),
-    // A container without /tmp has nowhere else.
-    ("temp_store", "MEMORY"),
-    // An I/O error in a mapped page is a SIGBUS.
-    ("mmap_size", "0"),
-];
-
 /// For the writer's.
 const WRITER_PRAGMAS: [(&str, &str); 3] = [
     // Syncs at checkpoints, not at commits: a power cut may take the latest minutes, never the consistency.
@@ -70,9 +58,6 @@ const WRITER_PRAGMAS: [(&str, &str); 3] = [
 
 /// The write-ahead log writes a page once and syncs rarely; the other works everywhere.
 const JOURNALS: [&str; 2] = ["wal", "truncate"];
-
-/// Only for file systems without a write-ahead log: there a reader can meet the writer.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     // Absolute also because SQLite takes a name like "file:x?mode=memory" for an URI.
@@ -226,9 +211,7 @@ pub(super) fn part_from_foreign_log(path: &Path, guard: &Guard, events: &mut Vec
 fn is_other_file(path: &Path, ids: &[FileId; 2]) -> Result<bool> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(immutable(path), flags)?;
-    for (name, value) in PRAGMAS {
-        set(&conn, name, value)?;
-    }
+    prepare(&conn)?;
     if pragma(&conn, "application_id")? as i32 != APPLICATION_ID {
         return Ok(false);
     }
@@ -349,29 +332,6 @@ fn connect_by(
     let records = records(&conn, &state)?;
     conn.busy_timeout(BUSY)?;
     Ok((conn, state, records))
-}
-
-pub(super) fn connection(path: &Path, file_system: Option<&str>, busy: Duration) -> Result<Connection> {
-    errno::forget();
-    // Each connection stays with one thread at a time, so that SQLite's own mutexes are idle weight.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = match file_system {
-        Some(name) => Connection::open_with_flags_and_vfs(path, flags, name)?,
-        None => Connection::open_with_flags(path, flags)?,
-    };
-    conn.busy_timeout(busy)?;
-    for (name, value) in PRAGMAS {
-        set(&conn, name, value)?;
-    }
-    Ok(conn)
-}
-
-pub(super) fn pragma(conn: &Connection, name: &str) -> Result<i64> {
-    Ok(conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?)
-}
-
-pub(super) fn set(conn: &Connection, name: &str, value: &str) -> Result<()> {
-    Ok(conn.execute_batch(&format!("PRAGMA {name}={value}"))?)
 }
 
 /// Chooses a journal and proves it by writing: some file systems agree to a write-ahead log and fail at the first page.

@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 
+use super::connection::{BUSY, connection};
 use super::files::{Inode, beside, io_error};
 use super::guard::{Guard, in_use, patiently};
-use super::open::{BUSY, connection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::system::lock::{Claim, Lock, Refusal, has_byte_locks};
 

@@ -10,10 +10,11 @@ use super::{Memory, Names, record};
 use crate::clock::Zone;
 use crate::http::csv::Csv;
 use crate::http::json::{BucketRecord, Out, Time, write};
-use crate::http::{Answer, Call, Context, Fault, JSON, routes};
+use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::model::{Bucket, IfaceId, Resolution};
 use crate::store::{Cursor, Filter, Point, Unstored};
 
+pub const FORMATS: &[&str] = &["json", "csv"];
 /// Samples of one piece.
 const PIECE: usize = 500;
 /// Buckets of one piece, of all interfaces together.
@@ -21,7 +22,7 @@ const BUCKETS: usize = 900;
 
 pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let format = call.values.text("format").unwrap_or_default();
-    let csv = format == routes::EXPORT_FORMATS[1];
+    let csv = format == FORMATS[1];
     let table = csv.then(|| Csv::of(call, || context.live.lock().zone.clone()));
     let misplaced = if csv { Vec::new() } else { Csv::misplaced(call) };
     if !misplaced.is_empty() {
