@@ -9,6 +9,7 @@ mod counting;
 mod simulated;
 
 mod allocations;
+mod circles;
 mod clock_attacks;
 mod corpus;
 mod e2e_answers;

@@ -1,5 +1,6 @@
 //! Linux: netlink where it works, sysfs where it does not, and which of them it is to be.
 
+mod class_net;
 mod machine;
 mod netlink;
 pub mod parse;

@@ -15,7 +15,7 @@ use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, Soc
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::parse::{self, Dump, Malformed, Messages, Order, Parsed, Progress};
-use super::{NO_REPORTS, SYS_CLASS_NET, Wake, sysfs};
+use super::{NO_REPORTS, SYS_CLASS_NET, Wake, class_net};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Link, Reading};
 use crate::source::{EVENTS_AT_ONCE, LinkEvent, Source, Woken};
@@ -181,7 +181,7 @@ impl Source for Netlink {
         let mut named = Vec::new();
         self.whole = self.wire.collect(&LINKS, &mut named, parse::link)?;
         latest(&mut named, |(link, _)| link.ifindex);
-        Ok(sysfs::decorate_all(&self.sys, named))
+        Ok(class_net::decorate_all(&self.sys, named))
     }
 
     fn is_whole(&self) -> bool {

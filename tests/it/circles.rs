@@ -1,0 +1,143 @@
+//! Files that use each other in a circle cannot be understood one after the other. What a file uses is read from its `use`
+//! lines; that a directory's `mod.rs` and the files below it know each other is no circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::floors::{File, files};
+
+type Modules = BTreeMap<String, BTreeSet<String>>;
+
+/// `http::gate` of `http/gate/mod.rs`.
+fn module(path: &str) -> String {
+    let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    path.replace('/', "::")
+}
+
+/// The paths of a `use` line, with its groups written out.
+fn paths(line: &str) -> Vec<String> {
+    let Some((before, group)) = line.split_once('{') else { return vec![line.trim().to_string()] };
+    let (group, after) = inner(group);
+    let mut all: Vec<String> = entries(group).iter().flat_map(|entry| paths(&format!("{before}{entry}"))).collect();
+    all.extend(Some(after.trim_matches([',', ' '])).filter(|after| !after.is_empty()).map(str::to_string));
+    all
+}
+
+/// Up to the brace that closes a group, and what follows.
+fn inner(text: &str) -> (&str, &str) {
+    let mut depth = 0;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' if depth == 0 => return (&text[..at], &text[at + 1..]),
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    (text, "")
+}
+
+fn entries(group: &str) -> Vec<&str> {
+    let (mut all, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                all.push(group[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    all.push(group[start..].trim());
+    all.retain(|entry| !entry.is_empty());
+    all
+}
+
+/// The names from the crate's root on.
+fn absolute(path: &str, module: &str) -> Option<String> {
+    let mut here: Vec<&str> = module.split("::").collect();
+    let mut rest = path;
+    if let Some(path) = rest.strip_prefix("crate::") {
+        return Some(path.to_string());
+    }
+    rest = rest.strip_prefix("self::").unwrap_or(rest);
+    while let Some(path) = rest.strip_prefix("super::") {
+        here.pop();
+        rest = path;
+    }
+    (rest != path).then(|| here.iter().copied().chain([rest]).collect::<Vec<_>>().join("::"))
+}
+
+/// What each file uses of the others.
+fn arrows(files: &[File]) -> Modules {
+    let known: BTreeSet<String> = files.iter().map(|file| module(&file.path)).collect();
+    let mut arrows = Modules::new();
+    for file in files {
+        let here = module(&file.path);
+        let code = file.code.replace('\n', " ");
+        let lines = code.split(';').filter_map(|line| Some(line.rsplit_once("use ")?.1));
+        for path in lines.flat_map(paths).filter_map(|path| absolute(&path, &here)) {
+            let names: Vec<&str> = path.split("::").collect();
+            let prefixes = (1..=names.len()).rev().map(|count| names[..count].join("::"));
+            let Some(there) = prefixes.into_iter().find(|prefix| known.contains(prefix)) else { continue };
+            let related = |one: &str, other: &str| one == other || one.starts_with(&format!("{other}::"));
+            if !related(&here, &there) && !related(&there, &here) {
+                arrows.entry(here.clone()).or_default().insert(there);
+            }
+        }
+    }
+    arrows
+}
+
+/// The first circle that is found.
+fn circle(arrows: &Modules) -> Option<Vec<String>> {
+    fn walk(at: &str, arrows: &Modules, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
+        if let Some(start) = way.iter().position(|known| known == at) {
+            return Some(way[start..].to_vec());
+        }
+        if done.contains(at) {
+            return None;
+        }
+        way.push(at.to_string());
+        let found = arrows.get(at).into_iter().flatten().find_map(|next| walk(next, arrows, way, done));
+        way.pop();
+        done.insert(at.to_string());
+        found
+    }
+    let mut done = BTreeSet::new();
+    arrows.keys().find_map(|start| walk(start, arrows, &mut Vec::new(), &mut done))
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let arrows = arrows(&files());
+    assert!(arrows.values().map(BTreeSet::len).sum::<usize>() > 150, "{arrows:?}");
+    assert_eq!(circle(&arrows), None);
+}
+
+#[test]
+fn a_circle_is_seen() {
+    let file = |path: &str, code: &str| File {
+        path: path.to_string(),
+        room: path.split(['/', '.']).next().expect("a name").to_string(),
+        code: code.to_string(),
+    };
+    let check = |files: &[File], expect: Option<&[&str]>| {
+        let found = circle(&arrows(files));
+        assert_eq!(found, expect.map(|names| names.iter().map(|name| name.to_string()).collect::<Vec<_>>()));
+    };
+    let root = || file("store/mod.rs", "mod open;\npub use open::open;\nuse crate::model::Tick;");
+    check(&[root(), file("store/open.rs", "use super::Store;"), file("model.rs", "")], None);
+    let open = || file("store/open.rs", "use super::{Store, copy::{self, clear}};");
+    check(&[root(), open(), file("store/copy.rs", "use crate::error::Error;")], None);
+    check(
+        &[
+            root(),
+            open(),
+            file("store/copy.rs", "use super::site::Site;"),
+            file("store/site.rs", "use super::open::{A,\n B};"),
+        ],
+        Some(&["store::copy", "store::site", "store::open"]),
+    );
+}
