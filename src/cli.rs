@@ -1,63 +1,16 @@
-//! What the user typed. It only collects texts: `config` says what they mean.
+//! What the user typed. It only collects texts: `config` says what they mean. The settings are taken out of the arguments,
+//! and described in the help, by the table of `config`; the commands and the rest of the help are argh's.
 
 use std::ffi::OsString;
 
 use argh::{FromArgs, SubCommands};
 
-use crate::config::{Kind, SETTINGS};
+use crate::config::{Kind, SETTINGS, Setting};
 use crate::near::nearest;
 
 /// Tells where your bandwidth went: samples the network interfaces, keeps the history, serves an API and a page.
 #[derive(FromArgs, Debug, Default)]
 struct Typed {
-    /// address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)
-    #[argh(option, arg_name = "address")]
-    host: Vec<String>,
-    /// port to listen on (default 8000); 0 picks one and the log says which
-    #[argh(option, arg_name = "number")]
-    port: Option<String>,
-    /// further name that browsers may use for this machine; repeatable (default: its host name and addresses)
-    #[argh(option, arg_name = "name")]
-    allowed_host: Vec<String>,
-    /// ask for the access token for reading too, not for changes alone
-    #[argh(switch)]
-    private: bool,
-    /// let everybody who can reach the port change things, without the access token
-    #[argh(switch)]
-    open: bool,
-    /// file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)
-    #[argh(option, arg_name = "path")]
-    database: Option<String>,
-    /// seconds between two samples (default 30)
-    #[argh(option, arg_name = "seconds")]
-    interval: Option<String>,
-    /// what the history lies on: disk (saved every 5 minutes, the default) or flash (hourly)
-    #[argh(option, arg_name = "kind")]
-    media: Option<String>,
-    /// seconds between two saves, in place of what --media means
-    #[argh(option, arg_name = "seconds")]
-    flush: Option<String>,
-    /// the history never grows past this (default 32M); the finest is given up first
-    #[argh(option, arg_name = "size")]
-    max_size: Option<String>,
-    /// POSIX zone or a zoneinfo name, for days and months (default: the system's)
-    #[argh(option, arg_name = "zone")]
-    timezone: Option<String>,
-    /// error, warn, info (default), debug or trace
-    #[argh(option, arg_name = "level")]
-    log_level: Option<String>,
-    /// where counters are read: auto (default), getstats, getlink or sysfs, which knows no altnames
-    #[argh(option, arg_name = "name")]
-    source: Option<String>,
-    /// interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)
-    #[argh(option, arg_name = "pattern")]
-    interface: Vec<String>,
-    /// interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable
-    #[argh(option, arg_name = "pattern")]
-    ignore: Vec<String>,
-    /// interface of the headline figure, always watched (default: found by its traffic)
-    #[argh(option, arg_name = "name")]
-    primary: Option<String>,
     /// print the version and end
     #[argh(switch)]
     version: bool,
@@ -86,16 +39,18 @@ struct Check {
     health: bool,
 }
 
+/// The settings that were typed, by key.
+type Given = Vec<(&'static str, String)>;
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The settings given, by key.
-    Run(Vec<(&'static str, String)>),
+    Run(Given),
     /// Print the access token; the settings given say whose.
-    Token(Vec<(&'static str, String)>),
+    Token(Given),
     /// Look at everything that the settings given speak of.
-    Check(Vec<(&'static str, String)>),
+    Check(Given),
     /// Ask the daemon how it is; the settings given say where it listens.
-    Health(Vec<(&'static str, String)>),
+    Health(Given),
     /// Something to print, and be done.
     Say(String),
     /// Not understood: one sentence.
@@ -130,54 +85,28 @@ pub fn texts(
 }
 
 pub fn parse(arguments: &[String]) -> Command {
-    let ordered = match ordered(arguments) {
-        Ok(ordered) => ordered,
+    let (given, rest) = match separated(arguments) {
+        Ok(separated) => separated,
         Err(sentence) => return Command::Wrong(sentence),
     };
-    let borrowed: Vec<&str> = ordered.iter().map(String::as_str).collect();
+    let borrowed: Vec<&str> = rest.iter().map(String::as_str).collect();
     match Typed::from_args(&["net-pulse"], &borrowed) {
         Ok(typed) if typed.version => Command::Say(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
         Ok(typed) => match typed.command {
-            Some(Sub::Token(_)) => Command::Token(typed.settings()),
-            Some(Sub::Check(Check { health: true })) => Command::Health(typed.settings()),
-            Some(Sub::Check(Check { health: false })) => Command::Check(typed.settings()),
-            None => Command::Run(typed.settings()),
+            Some(Sub::Token(_)) => Command::Token(given),
+            Some(Sub::Check(Check { health: true })) => Command::Health(given),
+            Some(Sub::Check(Check { health: false })) => Command::Check(given),
+            None => Command::Run(given),
         },
-        Err(early) if early.status.is_ok() => Command::Say(with_short(early.output.trim_end())),
+        Err(early) if early.status.is_ok() => Command::Say(whole_help(early.output.trim_end())),
         Err(early) => Command::Wrong(one_sentence(&early.output)),
     }
 }
 
-impl Typed {
-    fn settings(self) -> Vec<(&'static str, String)> {
-        let one = |key, value: Option<String>| value.map(|value| (key, value)).into_iter().collect::<Vec<_>>();
-        let switch = |key, given: bool| given.then(|| (key, "true".to_string())).into_iter().collect::<Vec<_>>();
-        let many = |key, values: Vec<String>| values.into_iter().map(|value| (key, value)).collect();
-        [
-            many("host", self.host),
-            one("port", self.port),
-            many("allowed_host", self.allowed_host),
-            switch("private", self.private),
-            switch("open", self.open),
-            one("database", self.database),
-            one("interval", self.interval),
-            one("media", self.media),
-            one("flush", self.flush),
-            one("max_size", self.max_size),
-            one("timezone", self.timezone),
-            one("log_level", self.log_level),
-            one("source", self.source),
-            many("interfaces", self.interface),
-            many("ignore", self.ignore),
-            one("primary", self.primary),
-        ]
-        .concat()
-    }
-}
-
-/// The arguments as argh takes them: options before the command, values behind their options, `--help` in full.
-fn ordered(arguments: &[String]) -> Result<Vec<String>, String> {
-    let (mut options, mut rest) = (Vec::new(), Vec::new());
+/// The settings, on whichever side of a command they stand, and what is left for argh: `--version` before the command,
+/// `--help` in full.
+fn separated(arguments: &[String]) -> Result<(Given, Vec<String>), String> {
+    let (mut given, mut version, mut rest) = (Vec::new(), Vec::new(), Vec::new());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
@@ -186,29 +115,79 @@ fn ordered(arguments: &[String]) -> Result<Vec<String>, String> {
                 Some(_) => {
                     return Err(format!("{name} takes no value: leave out what follows it; see net-pulse --help"));
                 }
-                None => options.push(name.to_string()),
+                None => given.push((setting, "true".to_string())),
             },
-            Some(_) => {
+            Some(setting) => {
+                // Whatever stands there is the value, a command's name too.
                 let value = value.map(str::to_string).or_else(|| words.next().cloned());
-                // Where a command stands before it, argh would take that for the value.
                 let value =
                     value.ok_or_else(|| format!("no value provided for option '{name}'; see net-pulse --help"))?;
-                options.extend([name.to_string(), value]);
+                given.push((setting, value));
             }
-            None if word == "--version" => options.push(word.clone()),
+            None if word == "--version" => version.push(word.clone()),
             None if word == "-h" => rest.push(HELP.to_string()),
             None => rest.push(word.clone()),
         }
     }
-    options.append(&mut rest);
-    Ok(options)
+    version.append(&mut rest);
+    Ok((told_once(given)?, version))
+}
+
+/// Of what is no list one value counts, and a second one is a slip.
+fn told_once(given: Vec<(&'static Setting, String)>) -> Result<Given, String> {
+    let mut once: Given = Vec::new();
+    for (setting, value) in given {
+        match setting.kind {
+            Kind::List => {}
+            _ if once.iter().all(|(key, _)| *key != setting.key) => {}
+            Kind::Switch => continue,
+            _ => {
+                let flag = setting.flag.unwrap_or(setting.key);
+                let what = format!("error parsing option '{flag}' with value '{value}': duplicate values provided");
+                return Err(one_sentence(&what));
+            }
+        }
+        once.push((setting.key, value));
+    }
+    Ok(once)
 }
 
 const HELP: &str = "--help";
 
-/// argh knows nothing of `-h`, and so its help does not.
-fn with_short(help: &str) -> String {
-    help.replace("--help, help      ", "--help, -h, help  ")
+/// argh knows nothing of the settings and of `-h`, and so its help does not. That of a command has no settings either.
+fn whole_help(help: &str) -> String {
+    const USAGE: &str = "Usage: net-pulse";
+    const OPTIONS: &str = "Options:\n";
+    let help = help.replace("--help, help      ", "--help, -h, help  ");
+    if !help.starts_with(&format!("{USAGE} [--version]")) {
+        return help;
+    }
+    let flags = || SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
+    let usage: String = flags().map(|(setting, flag)| usage_of(setting, flag)).collect();
+    let options: String = flags().map(|(setting, flag)| described(flag, &setting.help_with_default())).collect();
+    help.replacen(USAGE, &format!("{USAGE}{usage}"), 1).replacen(OPTIONS, &format!("{OPTIONS}{options}"), 1)
+}
+
+/// ` [--port <number>]`
+fn usage_of(setting: &Setting, flag: &str) -> String {
+    match setting.kind {
+        Kind::Switch => format!(" [{flag}]"),
+        Kind::List => format!(" [{flag} <{}...>]", setting.argument),
+        _ => format!(" [{flag} <{}>]", setting.argument),
+    }
+}
+
+/// As argh has it: the text begins in column 20, and lines have 80.
+fn described(flag: &str, text: &str) -> String {
+    let (mut lines, mut line) = (String::new(), format!("  {flag:<17}"));
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > 80 {
+            lines = lines + &line + "\n";
+            line = " ".repeat(19);
+        }
+        line = line + " " + word;
+    }
+    lines + &line + "\n"
 }
 
 /// argh answers in several lines, and may repeat its usage: the first says what is wrong.
@@ -255,7 +234,7 @@ mod tests {
 
     #[test]
     fn every_flag_of_the_table_is_understood_and_no_other() {
-        for setting in &SETTINGS {
+        for setting in SETTINGS {
             let Some(flag) = setting.flag else { continue };
             let (line, value) = match setting.kind {
                 Kind::Switch => (flag.to_string(), "true"),
@@ -274,35 +253,44 @@ mod tests {
         assert_eq!(unknown, Vec::<&str>::new());
     }
 
-    /// The help says of each flag what the table says, and its default.
+    /// The help says of each flag what the table says, and its default, as argh would.
     #[test]
     fn the_help_says_what_the_table_says() {
-        fn bare(text: &str) -> String {
-            let mut words = String::new();
-            let mut rest = text;
-            while let Some(at) = rest.find("(default") {
-                words.push_str(&rest[..at]);
-                rest = rest[at..].split_once(')').map_or("", |(_, after)| after);
-            }
-            words.push_str(rest);
-            let words = words.replace(", the default", "");
-            words.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ;", ";").replace(" ,", ",")
-        }
         let Command::Say(help) = words("--help") else { panic!("no help") };
-        let options = help.split("Options:").nth(1).expect("a list of options");
-        let told: Vec<String> = options
-            .split("\n  -")
-            .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
-            .filter_map(|part| Some(format!("--{}", part.strip_prefix('-')?)))
-            .collect();
-        for setting in &SETTINGS {
-            let Some(flag) = setting.flag else { continue };
-            let line = told.iter().find(|line| line.split(' ').next() == Some(flag));
-            let line = line.unwrap_or_else(|| panic!("{flag} is not in the help: {told:?}"));
-            assert!(bare(line).ends_with(&bare(setting.help)), "{flag}: {line}\n{}", setting.help);
+        let (usage, options) =
+            (help.lines().next().unwrap(), help.split("Options:\n").nth(1).expect("a list of options"));
+        let flags = SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
+        let mut lines = options.lines();
+        for (setting, flag) in flags.clone() {
+            let first = lines.next().expect("a line");
+            assert_eq!(first[..20].trim(), flag);
+            let more = lines.clone().take_while(|line| line.starts_with(&" ".repeat(20))).map(|line| &line[20..]);
+            let told: Vec<&str> = [&first[20..]].into_iter().chain(more).collect();
+            assert_eq!(told.join(" "), setting.help_with_default());
+            lines.by_ref().take(told.len() - 1).for_each(drop);
             let said = setting.default.is_empty() || setting.kind == Kind::Switch || setting.key == "flush";
-            assert!(said || line.contains(setting.default) || line.contains("the default"), "{line}");
+            assert!(
+                said || told.join(" ").contains(&format!("default {}", setting.default))
+                    || matches!(setting.kind, Kind::Word(_))
+            );
         }
+        // What argh itself says, in the same columns.
+        assert_eq!(lines.next(), Some("  --version         print the version and end"));
+        assert_eq!(lines.next(), Some("  --help, -h, help  display usage information"));
+        assert!(options.lines().all(|line| line.len() <= 80), "{options}");
+        let expect: String = flags.map(|(setting, flag)| usage_of(setting, flag)).collect();
+        assert_eq!(usage, format!("Usage: net-pulse{expect} [--version] [<command>] [<args>]"));
+        assert!(usage.starts_with("Usage: net-pulse [--host <address...>] [--port <number>] "), "{usage}");
+        assert!(usage.contains(" [--private] [--open] [--database <path>] "), "{usage}");
+    }
+
+    #[test]
+    fn what_is_no_list_is_said_once() {
+        let twice = "error parsing option '--port' with value '81': duplicate values provided; see net-pulse --help";
+        for line in ["--port 80 --port 81", "--port=80 check --port=81", "--port 80 --help --port 81"] {
+            assert_eq!(words(line), Command::Wrong(twice.to_string()), "{line}");
+        }
+        assert_eq!(words("--open --open"), Command::Run(vec![("open", "true".to_string())]));
     }
 
     #[test]
@@ -375,7 +363,7 @@ mod tests {
         near("--health", "--health", "check --health");
         near("--verison", "--verison", "--version");
         near("--token", "--token", "token");
-        for setting in &SETTINGS {
+        for setting in SETTINGS {
             let Some(flag) = setting.flag else { continue };
             let doubled = format!("{flag}{}", &flag[flag.len() - 1..]);
             near(&doubled, &doubled, flag);

@@ -56,6 +56,8 @@ pub struct Setting {
     pub key: &'static str,
     /// `None`: it is for the environment or the API only.
     pub flag: Option<&'static str>,
+    /// What the help calls the flag's value.
+    pub argument: &'static str,
     pub environment: Option<&'static str>,
     pub kind: Kind,
     pub default: &'static str,
@@ -72,35 +74,35 @@ const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 pub const LONGEST_TEXT: usize = 4096;
 
 #[rustfmt::skip]
-pub static SETTINGS: [Setting; 27] = [
-    Setting { key: "host", flag: Some("--host"), environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
-    Setting { key: "port", flag: Some("--port"), environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::Nobody, help: "port to listen on; 0 picks one and the log says which" },
-    Setting { key: "allowed_host", flag: Some("--allowed-host"), environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
-    Setting { key: "private", flag: Some("--private"), environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "ask for the access token for reading too, not for changes alone" },
-    Setting { key: "open", flag: Some("--open"), environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "let everybody who can reach the port change things, without the access token" },
-    Setting { key: "database", flag: Some("--database"), environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", change: Change::Nobody, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
-    Setting { key: "interval", flag: Some("--interval"), environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", change: Change::People, help: "seconds between two samples" },
-    Setting { key: "media", flag: Some("--media"), environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", change: Change::People, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
-    Setting { key: "flush", flag: Some("--flush"), environment: Some("NETPULSE_FLUSH"), kind: Kind::Integer(1, 86400), default: "300", change: Change::People, help: "seconds between two saves, in place of what --media means" },
-    Setting { key: "max_size", flag: Some("--max-size"), environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::Nobody, help: "the history never grows past this; the finest is given up first" },
-    Setting { key: "timezone", flag: Some("--timezone"), environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
-    Setting { key: "log_level", flag: Some("--log-level"), environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::Nobody, help: "error, warn, info, debug or trace" },
-    Setting { key: "syslog", flag: None, environment: Some("NETPULSE_SYSLOG"), kind: Kind::Text, default: "", change: Change::Nobody, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
-    Setting { key: "source", flag: Some("--source"), environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
-    Setting { key: "interfaces", flag: Some("--interface"), environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
-    Setting { key: "ignore", flag: Some("--ignore"), environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
-    Setting { key: "primary", flag: Some("--primary"), environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure, always watched (default: found by its traffic)" },
-    Setting { key: "max_retries", flag: None, environment: Some("NETPULSE_MAX_RETRIES"), kind: Kind::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", change: Change::People, help: "further attempts after a failed reading" },
-    Setting { key: "retry_delay", flag: None, environment: Some("NETPULSE_RETRY_DELAY"), kind: Kind::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", change: Change::People, help: "seconds between two attempts" },
-    Setting { key: "keep_samples_days", flag: None, environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: Kind::Integer(1, 366), default: "7", change: Change::People, help: "days that single samples are kept, as far as there is room" },
-    Setting { key: "keep_5min_days", flag: None, environment: Some("NETPULSE_KEEP_5MIN_DAYS"), kind: Kind::Integer(1, 3660), default: "90", change: Change::People, help: "days that sums of five minutes are kept, as far as there is room" },
-    Setting { key: "keep_hours_days", flag: None, environment: Some("NETPULSE_KEEP_HOURS_DAYS"), kind: Kind::Integer(1, 36600), default: "1826", change: Change::People, help: "days that sums of an hour are kept; sums of a day are kept for ever" },
-    Setting { key: "units", flag: None, environment: Some("NETPULSE_UNITS"), kind: Kind::Word(&["bits", "bytes"]), default: "bits", change: Change::People, help: "what the page shows rates in, per second: bits or bytes" },
-    Setting { key: "prefixes", flag: None, environment: Some("NETPULSE_PREFIXES"), kind: Kind::Word(&["si", "iec"]), default: "si", change: Change::People, help: "how the page shortens numbers: si (k is 1000) or iec (Ki is 1024)" },
-    Setting { key: "running", flag: None, environment: None, kind: Kind::Switch, default: "true", change: Change::People, help: "whether samples are taken" },
+pub static SETTINGS: &[Setting] = &[
+    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
+    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::Nobody, help: "port to listen on; 0 picks one and the log says which" },
+    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
+    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "ask for the access token for reading too, not for changes alone" },
+    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "let everybody who can reach the port change things, without the access token" },
+    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", change: Change::Nobody, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
+    Setting { key: "interval", flag: Some("--interval"), argument: "seconds", environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", change: Change::People, help: "seconds between two samples" },
+    Setting { key: "media", flag: Some("--media"), argument: "kind", environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", change: Change::People, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
+    Setting { key: "flush", flag: Some("--flush"), argument: "seconds", environment: Some("NETPULSE_FLUSH"), kind: Kind::Integer(1, 86400), default: "300", change: Change::People, help: "seconds between two saves, in place of what --media means" },
+    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::Nobody, help: "the history never grows past this; the finest is given up first" },
+    Setting { key: "timezone", flag: Some("--timezone"), argument: "zone", environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
+    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::Nobody, help: "error, warn, info, debug or trace" },
+    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: Kind::Text, default: "", change: Change::Nobody, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
+    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
+    Setting { key: "interfaces", flag: Some("--interface"), argument: "pattern", environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
+    Setting { key: "ignore", flag: Some("--ignore"), argument: "pattern", environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
+    Setting { key: "primary", flag: Some("--primary"), argument: "name", environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure, always watched (default: found by its traffic)" },
+    Setting { key: "max_retries", flag: None, argument: "", environment: Some("NETPULSE_MAX_RETRIES"), kind: Kind::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", change: Change::People, help: "further attempts after a failed reading" },
+    Setting { key: "retry_delay", flag: None, argument: "", environment: Some("NETPULSE_RETRY_DELAY"), kind: Kind::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", change: Change::People, help: "seconds between two attempts" },
+    Setting { key: "keep_samples_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: Kind::Integer(1, 366), default: "7", change: Change::People, help: "days that single samples are kept, as far as there is room" },
+    Setting { key: "keep_5min_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_5MIN_DAYS"), kind: Kind::Integer(1, 3660), default: "90", change: Change::People, help: "days that sums of five minutes are kept, as far as there is room" },
+    Setting { key: "keep_hours_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_HOURS_DAYS"), kind: Kind::Integer(1, 36600), default: "1826", change: Change::People, help: "days that sums of an hour are kept; sums of a day are kept for ever" },
+    Setting { key: "units", flag: None, argument: "", environment: Some("NETPULSE_UNITS"), kind: Kind::Word(&["bits", "bytes"]), default: "bits", change: Change::People, help: "what the page shows rates in, per second: bits or bytes" },
+    Setting { key: "prefixes", flag: None, argument: "", environment: Some("NETPULSE_PREFIXES"), kind: Kind::Word(&["si", "iec"]), default: "si", change: Change::People, help: "how the page shortens numbers: si (k is 1000) or iec (Ki is 1024)" },
+    Setting { key: "running", flag: None, argument: "", environment: None, kind: Kind::Switch, default: "true", change: Change::People, help: "whether samples are taken" },
     // So that a restart has a headline at once.
-    Setting { key: "primary_found", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the primary as last found" },
-    Setting { key: "newest_link", flag: None, environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the numbers of the newest link, behind its boot and namespace" },
+    Setting { key: "primary_found", flag: None, argument: "", environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the primary as last found" },
+    Setting { key: "newest_link", flag: None, argument: "", environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the numbers of the newest link, behind its boot and namespace" },
 ];
 
 /// Where a value comes from. Later ones beat earlier ones.
@@ -152,7 +154,7 @@ impl Config {
     /// `typed`: what stood on the command line, by key; repeated flags are several entries.
     pub fn new(typed: &[(&'static str, String)], environment: impl Fn(&str) -> Option<String>) -> Result<Config> {
         let mut values = Map::new();
-        for setting in &SETTINGS {
+        for setting in SETTINGS {
             let given: Vec<&str> =
                 typed.iter().filter(|(key, _)| *key == setting.key).map(|(_, value)| value.as_str()).collect();
             let variable = setting.environment.and_then(|name| Some((name, environment(name)?)));
@@ -332,6 +334,28 @@ impl Config {
 impl Setting {
     pub fn find(key: &str) -> Option<&'static Setting> {
         SETTINGS.iter().find(|setting| setting.key == key)
+    }
+
+    /// The help, with the default where it is one that people know.
+    pub fn help_with_default(&self) -> String {
+        let (help, default) = (self.help, self.default);
+        match self.kind {
+            // What --media means comes first.
+            _ if self.key == "flush" || default.is_empty() => help.to_string(),
+            Kind::Integer(..) | Kind::Decimal(..) | Kind::Size => {
+                let (what, more) = help.split_at(help.find(';').unwrap_or(help.len()));
+                format!("{what} (default {default}){more}")
+            }
+            Kind::Word(_) => {
+                let (before, after) = help.split_once(default).unwrap_or((help, ""));
+                match after.strip_prefix(" (").and_then(|after| after.split_once(')')) {
+                    Some((inside, after)) => format!("{before}{default} ({inside}, the default){after}"),
+                    None => format!("{before}{default} (default){after}"),
+                }
+            }
+            // Where there is one, the help has it in words.
+            Kind::Text | Kind::Zone | Kind::List | Kind::Switch => help.to_string(),
+        }
     }
 
     pub fn check(&self, text: &str) -> Result<()> {
@@ -519,6 +543,19 @@ mod tests {
         check(12.3456, "12.346");
         check(100.0, "100.0");
         assert_eq!(decimals(0.1, 300.0), "a number from 0.1 to 300");
+    }
+
+    #[test]
+    fn the_help_has_the_default_where_people_know_it() {
+        let check = |key, expect: &str| assert_eq!(Setting::find(key).unwrap().help_with_default(), expect);
+        check("port", "port to listen on (default 8000); 0 picks one and the log says which");
+        check("interval", "seconds between two samples (default 30)");
+        check("retry_delay", "seconds between two attempts (default 1.0)");
+        check("flush", "seconds between two saves, in place of what --media means");
+        check("log_level", "error, warn, info (default), debug or trace");
+        check("media", "what the history lies on: disk (saved every 5 minutes, the default) or flash (hourly)");
+        check("private", "ask for the access token for reading too, not for changes alone");
+        check("primary", "interface of the headline figure, always watched (default: found by its traffic)");
     }
 
     #[test]
