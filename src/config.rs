@@ -56,7 +56,7 @@ pub struct Setting {
     pub key: &'static str,
     /// `None`: it is for the environment or the API only.
     pub flag: Option<&'static str>,
-    /// What the help calls the flag's value.
+    /// What the help calls the value of the flag; nothing for a switch.
     pub argument: &'static str,
     pub environment: Option<&'static str>,
     pub kind: Kind,
@@ -73,6 +73,7 @@ const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 /// Of a text, and of a list with its commas.
 pub const LONGEST_TEXT: usize = 4096;
 
+/// After a change here `cross/settings` renews whatever else tells of the settings.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
     Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
@@ -696,6 +697,7 @@ mod tests {
         );
         for setting in SETTINGS.iter().filter(|setting| setting.change != Change::Program) {
             let code = |text: Option<&str>| text.map_or(String::new(), |text| format!("`{text}`"));
+            let flag = setting.flag.map(|flag| format!("{flag} {}", setting.argument).trim_end().to_string());
             let range = match setting.kind {
                 Kind::Integer(low, high) => format!("{low} to {high}"),
                 Kind::Decimal(low, high) => format!("{low} to {high}, fractions allowed"),
@@ -706,7 +708,7 @@ mod tests {
             got += &format!(
                 "| `{}` | {} | {} | {} | {range} | {} | {} |\n",
                 setting.key,
-                code(setting.flag),
+                code(flag.as_deref()),
                 code(setting.environment),
                 code(Some(setting.default).filter(|text| !text.is_empty())),
                 if setting.change == Change::People { "yes" } else { "" },
@@ -718,6 +720,6 @@ mod tests {
             std::fs::write(&path, &got).unwrap();
         }
         let expect = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(got == expect, "docs/settings.md is not what the table says; UPDATE_GOLDEN=1 renews it");
+        assert!(got == expect, "docs/settings.md is not what the table says; cross/settings renews it");
     }
 }

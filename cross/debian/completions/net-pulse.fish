@@ -3,6 +3,7 @@
 set -l before 'not __fish_seen_subcommand_from token check'
 
 complete -c net-pulse -f
+# made by cross/settings
 complete -c net-pulse -x -l host -d 'address to listen on'
 complete -c net-pulse -x -l port -d 'port to listen on'
 complete -c net-pulse -x -l allowed-host -d 'further name that browsers may use for this machine'
@@ -19,6 +20,7 @@ complete -c net-pulse -x -l source -a 'auto getstats getlink sysfs' -d 'where co
 complete -c net-pulse -x -l interface -a '(command ls /sys/class/net)' -d 'interface to watch'
 complete -c net-pulse -x -l ignore -a '(command ls /sys/class/net)' -d 'interface to leave out'
 complete -c net-pulse -x -l primary -a '(command ls /sys/class/net)' -d 'interface of the headline figure'
+# end of what cross/settings makes
 complete -c net-pulse -n $before -l version -d 'print the version and end'
 complete -c net-pulse -s h -l help -d 'display usage information'
 complete -c net-pulse -n $before -a token -d 'print the access token'

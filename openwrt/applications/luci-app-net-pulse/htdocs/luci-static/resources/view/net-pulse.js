@@ -58,25 +58,11 @@ function isFile(section_id, value) {
 const options = () => [
 	[ 'general', form.Flag, 'enabled', _('Enabled'), null,
 		{ default: '1', rmempty: false } ],
-	[ 'general', form.Value, 'interval', _('Interval'), _('Seconds between two samples.'),
-		{ datatype: 'range(1,3600)', placeholder: '30' } ],
-	[ 'general', form.Value, 'timezone', _('Time zone'), _('For days and months: a POSIX string. Empty: that of the system.'),
-		{ placeholder: 'CET-1CEST,M3.5.0,M10.5.0/3' } ],
-	[ 'general', form.ListValue, 'log_level', _('Log level'), null,
-		{ choices: { '': _('default'), 'error': null, 'warn': null, 'info': null, 'debug': null, 'trace': null } } ],
-
-	[ 'storage', form.Value, 'database', _('History'), _('File of the history. In the flash it survives reboots; below /mnt it spares the flash, on a disk that is mounted there; below /var it costs no wear, and each reboot begins a new one.'),
-		{ placeholder: '/srv/net-pulse/net-pulse.db', validate: isFile } ],
-	[ 'storage', form.ListValue, 'media', _('Saved'), _('How often. A power cut loses what was not saved, a reboot loses nothing.'),
-		{ choices: { '': _('default'), 'flash': _('every hour, for flash'), 'disk': _('every five minutes, for disks') } } ],
-	[ 'storage', form.Value, 'flush', _('Seconds between two saves'), _('In place of the above.'),
-		{ datatype: 'range(1,86400)' } ],
-	[ 'storage', form.Value, 'max_size', _('Largest size'), _('The history never grows past this: the finest is given up first. At its default place it is a part of backups.'),
-		{ placeholder: '32M', validate: isSize } ],
-
 	[ 'access', widgets.NetworkSelect, 'listen_interface', _('Listen on'), _('Networks from which the page can be reached.'),
 		{ multiple: true, loopback: true, nocreate: true, default: 'lan' } ],
 	[ 'access', form.Flag, 'listen_all', _('Listen everywhere'), _('On all addresses, in place of the above: the firewall decides who gets through.'), {} ],
+
+	/* made by cross/settings */
 	[ 'access', form.DynamicList, 'host', _('Listen on addresses'), _('These alone, in place of both.'),
 		{ datatype: 'ipaddr("nomask")' } ],
 	[ 'access', form.Value, 'port', _('Port'), null,
@@ -85,14 +71,28 @@ const options = () => [
 		{ datatype: 'hostname' } ],
 	[ 'access', form.Flag, 'private', _('Private'), _('Ask for the access token for reading too. The command <code>service net-pulse token</code> prints it.'), {} ],
 	[ 'access', form.Flag, 'open', _('Open'), _('Let everybody who can reach the page change things, without the token.'), {} ],
-
+	[ 'general', form.Value, 'interval', _('Interval'), _('Seconds between two samples.'),
+		{ datatype: 'range(1,3600)', placeholder: '30' } ],
+	[ 'general', form.Value, 'timezone', _('Time zone'), _('For days and months: a POSIX string. Empty: that of the system.'),
+		{ placeholder: 'CET-1CEST,M3.5.0,M10.5.0/3' } ],
+	[ 'general', form.ListValue, 'log_level', _('Log level'), null,
+		{ choices: { '': _('default'), 'error': null, 'warn': null, 'info': null, 'debug': null, 'trace': null } } ],
 	[ 'interfaces', widgets.DeviceSelect, 'interface', _('Watch'), _('These devices alone, <code>*</code> allowed. Empty: all that matter.'),
 		{ multiple: true, noaliases: true } ],
 	[ 'interfaces', form.DynamicList, 'ignore', _('Leave out'), _('Devices to leave out, <code>*</code> allowed, or with <code>!</code> in front to keep.'), {} ],
 	[ 'interfaces', widgets.DeviceSelect, 'primary', _('Headline'), _('The device of the headline figure. Empty: the one towards the internet is found.'),
 		{ noaliases: true } ],
 	[ 'interfaces', form.ListValue, 'source', _('Counters'), _('Where they are read.'),
-		{ choices: { '': _('default'), 'auto': null, 'getstats': null, 'getlink': null, 'sysfs': null } } ]
+		{ choices: { '': _('default'), 'auto': null, 'getstats': null, 'getlink': null, 'sysfs': null } } ],
+	[ 'storage', form.Value, 'database', _('History'), _('File of the history. In the flash it survives reboots; below /mnt it spares the flash, on a disk that is mounted there; below /var it costs no wear, and each reboot begins a new one.'),
+		{ placeholder: '/srv/net-pulse/net-pulse.db', validate: isFile } ],
+	[ 'storage', form.ListValue, 'media', _('Saved'), _('How often. A power cut loses what was not saved, a reboot loses nothing.'),
+		{ choices: { '': _('default'), 'flash': _('every hour, for flash'), 'disk': _('every five minutes, for disks') } } ],
+	[ 'storage', form.Value, 'flush', _('Seconds between two saves'), _('In place of the above.'),
+		{ datatype: 'range(1,86400)' } ],
+	[ 'storage', form.Value, 'max_size', _('Largest size'), _('The history never grows past this: the finest is given up first. At its default place it is a part of backups.'),
+		{ placeholder: '32M', validate: isSize } ],
+	/* end of what cross/settings makes */
 ];
 
 return view.extend({
