@@ -341,12 +341,9 @@ impl Setting {
     pub fn help_with_default(&self) -> String {
         let (help, default) = (self.help, self.default);
         match self.kind {
-            // What --media means comes first.
-            _ if self.key == "flush" || default.is_empty() => help.to_string(),
-            Kind::Integer(..) | Kind::Decimal(..) | Kind::Size => {
-                let (what, more) = help.split_at(help.find(';').unwrap_or(help.len()));
-                format!("{what} (default {default}){more}")
-            }
+            // Where there is none, the help has it in words. What --media means comes before that of --flush.
+            _ if default.is_empty() || self.key == "flush" => help.to_string(),
+            Kind::Switch => help.to_string(),
             Kind::Word(_) => {
                 let (before, after) = help.split_once(default).unwrap_or((help, ""));
                 match after.strip_prefix(" (").and_then(|after| after.split_once(')')) {
@@ -354,8 +351,10 @@ impl Setting {
                     None => format!("{before}{default} (default){after}"),
                 }
             }
-            // Where there is one, the help has it in words.
-            Kind::Text | Kind::Zone | Kind::List | Kind::Switch => help.to_string(),
+            _ => {
+                let (what, more) = help.split_at(help.find(';').unwrap_or(help.len()));
+                format!("{what} (default {default}){more}")
+            }
         }
     }
 
