@@ -340,12 +340,11 @@ impl Setting {
     /// The help, with the default where it is one that people know.
     pub fn help_with_default(&self) -> String {
         let (help, default) = (self.help, self.default);
-        match self.kind {
+        match (self.kind, help.split_once(default)) {
             // Where there is none, the help has it in words. What --media means comes before that of --flush.
             _ if default.is_empty() || self.key == "flush" => help.to_string(),
-            Kind::Switch => help.to_string(),
-            Kind::Word(_) => {
-                let (before, after) = help.split_once(default).unwrap_or((help, ""));
+            (Kind::Switch, _) => help.to_string(),
+            (Kind::Word(_), Some((before, after))) => {
                 match after.strip_prefix(" (").and_then(|after| after.split_once(')')) {
                     Some((inside, after)) => format!("{before}{default} ({inside}, the default){after}"),
                     None => format!("{before}{default} (default){after}"),
@@ -556,6 +555,14 @@ mod tests {
         check("media", "what the history lies on: disk (saved every 5 minutes, the default) or flash (hourly)");
         check("private", "ask for the access token for reading too, not for changes alone");
         check("primary", "interface of the headline figure, always watched (default: found by its traffic)");
+        // Those that the table could have: a text with a default, and a word that the help does not name.
+        let like = |key| *Setting::find(key).unwrap();
+        let text = Setting { help: "name of it; shown", default: "it", ..like("primary") };
+        assert_eq!(text.help_with_default(), "name of it (default it); shown");
+        assert_eq!(
+            Setting { help: "where it lies", ..like("media") }.help_with_default(),
+            "where it lies (default disk)"
+        );
     }
 
     #[test]
