@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use argh::{FromArgs, SubCommands};
 
 use crate::config::{Kind, SETTINGS};
-use crate::near::nearest;
+use crate::near::suggestion;
+use crate::text::printable;
 
 /// Tells where your bandwidth went: samples the network interfaces, keeps the history, serves an API and a page.
 #[derive(FromArgs, Debug, Default)]
@@ -112,8 +113,7 @@ pub fn texts(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<String>, String> {
     let refused = |what: &str, value: &OsString| {
-        let shown: String =
-            value.to_string_lossy().chars().map(|each| if each.is_control() { '?' } else { each }).collect();
+        let shown = printable(&value.to_string_lossy(), usize::MAX);
         format!("{what} is not UTF-8: '{shown}'; rename what it stands for")
     };
     for (name, value) in variables {
@@ -180,6 +180,11 @@ fn ordered(arguments: &[String]) -> Result<Vec<String>, String> {
     let (mut options, mut rest) = (Vec::new(), Vec::new());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word.clone());
+            rest.extend(words.cloned());
+            break;
+        }
         let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
         match SETTINGS.iter().find(|setting| setting.flag == Some(name)) {
             Some(setting) if setting.kind == Kind::Switch => match value {
@@ -188,6 +193,9 @@ fn ordered(arguments: &[String]) -> Result<Vec<String>, String> {
                 }
                 None => options.push(name.to_string()),
             },
+            Some(setting) if setting.kind != Kind::List && options.iter().any(|known| known == name) => {
+                return Err(format!("{name} is given twice; see net-pulse --help"));
+            }
             Some(_) => {
                 let value = value.map(str::to_string).or_else(|| words.next().cloned());
                 // Where a command stands before it, argh would take that for the value.
@@ -224,9 +232,12 @@ fn one_sentence(output: &str) -> String {
 
 fn meant(word: &str) -> Option<&'static str> {
     const OTHERS: [(&str, &str); 3] = [("--version", "--version"), (HELP, HELP), ("--health", "check --health")];
+    if let Some((_, said)) = OTHERS.iter().find(|(name, said)| *name == word && name != said) {
+        return Some(said);
+    }
     let flags = SETTINGS.iter().filter_map(|setting| setting.flag);
     let commands = Sub::COMMANDS.iter().map(|command| command.name);
-    let found = nearest(word, flags.chain(commands).chain(OTHERS.map(|(name, _)| name)))?;
+    let found = suggestion(word, flags.chain(commands).chain(OTHERS.map(|(name, _)| name)))?;
     Some(OTHERS.iter().find(|(name, _)| *name == found).map_or(found, |(_, said)| said))
 }
 

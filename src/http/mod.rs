@@ -37,8 +37,8 @@ use crate::config::Refused;
 use crate::error::{Error, ErrorKind};
 use crate::live::Live;
 use crate::model::Machine;
-use crate::plural::counted;
 use crate::store::Facts;
+use crate::text::counted;
 
 pub use disk::Disk;
 pub use gate::access::own_names;

@@ -285,7 +285,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/export/traffic",
         handler: export::traffic,
         summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
-                  eight counters, rx_peak, tx_peak",
+                  eight counters, rx_peak, tx_peak, observed",
         params: &[
             query(
                 "format",
@@ -302,8 +302,9 @@ pub static ROUTES: &[Route] = &[
             query(
                 "time",
                 Kind::Word(csv::TIMES),
-                "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone, and behind the last column for \
-                 each how many seconds that is ahead of UTC: where clocks go back an hour is there twice.",
+                "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone. Further columns say how many \
+                 seconds that is ahead of UTC (utc_offset_seconds; of buckets from_utc_offset_seconds and \
+                 to_utc_offset_seconds), which tells the two hours apart where clocks go back.",
             ),
             query("resolution", Kind::Word(RESOLUTIONS), "Samples, or buckets of this length."),
             INTERFACE_NAME,

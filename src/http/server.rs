@@ -20,6 +20,7 @@ use super::gate::{Gate, Limits};
 use super::{Answer, Ask, Body, Context, Fault, answer};
 use crate::clock::Zone;
 use crate::error::Result;
+use crate::text::printable;
 use crate::thread::spawn;
 
 const WORKERS: usize = 4;
@@ -30,7 +31,7 @@ const CHUNK: usize = 8 * 1024;
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 pub fn shown(text: &str) -> String {
-    text.chars().take(60).map(|each| if each.is_control() { '?' } else { each }).collect()
+    printable(text, 60)
 }
 
 /// The running server. Dropping it without `stop` leaves its threads to the end of the process.

@@ -12,12 +12,12 @@ pub mod block;
 mod connection;
 mod copy;
 mod edit;
+mod examine;
 mod files;
 pub mod fold;
 mod guard;
 mod keep;
 mod levels;
-mod look;
 mod open;
 
 mod query;
@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, ErrorCode};
 
 pub use copy::Copier;
-pub use look::look;
+pub use examine::examine;
 use site::{Site, Standing};
 
 use crate::clock::Zone;

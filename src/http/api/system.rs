@@ -13,7 +13,7 @@ use crate::http::json::{
 use crate::http::{Answer, Call, Context, Fault, assets, disk};
 use crate::live::{Database, Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
-use crate::plural::counted;
+use crate::text::counted;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
