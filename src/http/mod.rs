@@ -17,6 +17,7 @@ pub mod params;
 pub mod route;
 pub mod routes;
 pub mod server;
+mod status;
 #[cfg(test)]
 mod strip;
 

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use crate::alone::{is_alone, room_for_attackers};
 use crate::common::reset;
 use net_pulse::http::gate::inner::Inner;
-use net_pulse::http::gate::{Gate, Limits, access};
+use net_pulse::http::gate::{Gate, Limits, Terms, access};
+use net_pulse::http::routes::weight;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 
@@ -57,7 +58,8 @@ impl Bed {
         };
         let workers = (0..WORKERS).map(|_| thread::spawn(work(inner.clone()))).collect();
         let names = access::own_names("router", &[]);
-        let gate = Gate::open(vec![listener], Box::new(road), names, false, limits).unwrap();
+        let terms = Terms { names, private: false, limits, weigh: weight };
+        let gate = Gate::open(vec![listener], Box::new(road), terms).unwrap();
         let at_rest = (0, 0);
         let (gate, inner) = (Some(gate), Some(inner));
         let mut bed = Bed { address, gate, inner, workers, descriptors_before, at_rest };
