@@ -143,12 +143,10 @@ pub struct Filling<'a> {
 /// A sample behind the one that ended at `before`. Ticks are known to the second and spans are rounded to seconds, so that two
 /// neighbours may be a second apart, or overlap by one: the later one then begins where the earlier one ends.
 fn after(before: i64, sample: &Bucket) -> Bucket {
-    if (sample.from - before).abs() > 1 {
-        return *sample;
-    }
-    let seconds = u32::try_from(sample.to - before).unwrap_or(0);
+    let begin = if (sample.from - before).abs() <= 1 { before } else { sample.from };
+    let seconds = u32::try_from(sample.to - begin).unwrap_or(0);
     let (covered, blind) = if sample.blind > 0 { (0, seconds) } else { (seconds, 0) };
-    Bucket { from: before.min(sample.to - 1), covered, blind, ..*sample }
+    Bucket { from: begin.min(sample.to - 1), covered, blind, ..*sample }
 }
 
 impl<'a> Filling<'a> {
