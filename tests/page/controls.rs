@@ -1869,7 +1869,7 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
         browser.wait(
             "it is said",
             "return [...document.querySelectorAll('.said')]
-            .some((said) => /were read/.test(said.textContent))",
+            .some((said) => /^Interfaces read: \\d/.test(said.textContent))",
         );
         browser.run("localStorage.token = 'of another router'");
         browser.click_text(".settings button", "Stop");
