@@ -144,7 +144,7 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
     return [
       ticks.map((tick) => at(el("span", null, `${+(tick / size).toPrecision(3)} ${unit}`), "bottom", tick)),
       shown.map((row, i) => {
-        const tell = () => put(told, row ? ` · ${label(by, row, shell.now())}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "");
+        const tell = () => put(told, row ? ` · ${label(by, row, shell.now())}${remark(row)}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "");
         const back = (shown.length - 1 - i - (every >> 1)) / every;
         return el(row?.whole === false ? "div.part" : "div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i.out"), "height", row.tx), at(el("i.in"), "height", row.rx)],
           row && back % 1 === 0 && el(back % 2 ? "small.spare" : "small", null, label(by, row, 0, true)));
@@ -173,7 +173,8 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
       const { today_rx_bytes: rx, today_tx_bytes: tx } = shell.find(of) ?? {};
       const [today, yesterday] = latest(days ?? [], now);
       [rx != null && { ...today, rx, tx }, yesterday, month, guess].forEach((row, i) => {
-        put(tiles[i].firstChild, titles[i] + (row?.to ? remark(row) : ""));
+        // What it goes by is this month.
+        put(tiles[i].firstChild, titles[i] + (row?.to ? remark(row) : guess && i > 2 ? remark(month).replace(" so far", "") : ""));
         const texts = row ? sizes(sums(row)) : [NOTHING, NOTHING, i > 2 && month && days ? USAGE.early : NOTHING];
         tiles[i].querySelectorAll("span, b").forEach((node, k) => put(node, texts[(k + 2) % 3]));
       });

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 
 use super::health::{ask, judge};
@@ -125,17 +124,15 @@ fn history(config: &Config, _: FindZone) -> Result<Outcome> {
     let path = database(config)?;
     let free = source::machine(&path).disk_free;
     let parents = path.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
-    let found = store::examine(&path).map_err(|error| match system::closed::to_us(&path) {
-        Some(whose) => error.next(format!("{whose}; ask as that user, or as root")),
-        None => error,
-    })?;
-    let Some(bytes) = found else {
+    if path.exists() {
+        may_write(&path)?;
+    }
+    let Some(bytes) = store::examine(&path)? else {
         // What is missing of its directories is made at the start.
         let place = parents.into_iter().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
         may_write(place)?;
         return Ok(Note(format!("{} is not there yet; {} are free for it", path.display(), size(free))));
     };
-    may_write(&path)?;
     parents.into_iter().take(1).try_for_each(may_write)?;
     let there = format!("{}, {}, and {} are free", path.display(), size(bytes), size(free));
     Ok(match (bytes, free < SMALLEST_SIZE) {
@@ -157,11 +154,8 @@ fn size(bytes: u64) -> String {
 
 fn may_write(path: &Path) -> Result<()> {
     access(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|errno| {
-        let error = Error::system(path.display(), std::io::Error::from(errno));
-        match system::closed::to_us(path).filter(|_| errno == Errno::EACCES) {
-            Some(whose) => error.next(format!("{whose}; ask as that user, or as root")),
-            None => error,
-        }
+        let what = format!("{}; or ask as the user that net-pulse has", system::closed::remedy(path));
+        Error::system(path.display(), std::io::Error::from(errno)).next(what)
     })
 }
 
