@@ -1,5 +1,6 @@
-//! Packs `www/` for the binary: each file stripped and compressed once, here, with a tag of its content; three are joined. The same files give the
-//! same bytes on every machine: no times, no paths, sorted by name.
+//! Packs `www/` for the binary: each file stripped and compressed once, here, with a tag of its content; three are joined,
+//! and one is divided among the others. The same files give the same bytes on every machine: no times, no paths, sorted by
+//! name.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,6 +24,10 @@ const TYPES: [(&str, &str); 6] = [
 /// are smaller, and a router answers one request in place of three. A name at the top of one is in none of the others.
 const FIRST_VIEW: [&str; 3] = ["format.js", "chart.js", "app.js"];
 
+/// One table of what the page says. It is not sent: the parts that a script imports take the place of the import, so that
+/// no view waits for another file, and the first one has no words of the others.
+const TEXTS: &str = "texts.js";
+
 fn main() -> io::Result<()> {
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
     // A directory stands for everything in it, so that new and removed files are seen too.
@@ -39,6 +44,7 @@ fn main() -> io::Result<()> {
             sources.insert(name, (media, source));
         }
     }
+    hand_out_texts(&mut sources)?;
     join_first_view(&mut sources);
 
     let mut list = String::from("&[\n");
@@ -64,16 +70,44 @@ fn media(name: &str) -> Option<&'static str> {
     TYPES.iter().find(|(known, _)| *known == ending).map(|(_, media)| *media)
 }
 
+/// A page's file by its name: what it is, and its text.
+type Sources = BTreeMap<String, (&'static str, String)>;
+
 /// Imports stand on lines of their own.
-fn join_first_view(sources: &mut BTreeMap<String, (&'static str, String)>) {
+fn imports(line: &str, name: &str) -> bool {
+    line.starts_with("import ") && line.contains(&format!("\"./{name}\""))
+}
+
+fn hand_out_texts(sources: &mut Sources) -> io::Result<()> {
+    let Some((_, table)) = sources.remove(TEXTS) else { return Ok(()) };
+    // Each part as `NAME = {...};`, with the comment on the next, which is taken out like all others.
+    let parts: Vec<&str> = table.split("\nexport const ").skip(1).collect();
+    let part = |name: &str| parts.iter().find(|part| part.split(' ').next() == Some(name));
+    for (file, (_, source)) in sources.iter_mut() {
+        let mut whole = String::new();
+        for line in source.lines() {
+            if !imports(line, TEXTS) {
+                whole.push_str(&format!("{line}\n"));
+                continue;
+            }
+            for name in line.split(['{', '}']).nth(1).unwrap_or_default().split(',').map(str::trim) {
+                let part = part(name).ok_or_else(|| io::Error::other(format!("www/{file}: no {name} in {TEXTS}")))?;
+                whole.push_str(&format!("const {part}\n"));
+            }
+        }
+        *source = whole;
+    }
+    Ok(())
+}
+
+fn join_first_view(sources: &mut Sources) {
     let [.., whole] = FIRST_VIEW;
-    let from = |line: &str, name: &str| line.starts_with("import ") && line.contains(&format!("\"./{name}\""));
     let together: String =
         FIRST_VIEW.iter().filter_map(|name| sources.remove(*name)).map(|(_, source)| source).collect();
-    let own = together.lines().filter(|line| !FIRST_VIEW.iter().any(|name| from(line, name)));
+    let own = together.lines().filter(|line| !FIRST_VIEW.iter().any(|name| imports(line, name)));
     let script = own.map(|line| format!("{line}\n")).collect();
     for (_, source) in sources.values_mut() {
-        let imported = |line: &str| match FIRST_VIEW.iter().find(|name| from(line, name)) {
+        let imported = |line: &str| match FIRST_VIEW.iter().find(|name| imports(line, name)) {
             Some(name) => format!("{}\n", line.replace(name, whole)),
             None => format!("{line}\n"),
         };

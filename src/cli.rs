@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use argh::{FromArgs, SubCommands};
 
 use crate::config::{Kind, SETTINGS, Setting};
-use crate::near::nearest;
+use crate::near::suggestion;
+use crate::text::printable;
 
 /// Tells where your bandwidth went: samples the network interfaces, keeps the history, serves an API and a page.
 #[derive(FromArgs, Debug, Default)]
@@ -67,8 +68,7 @@ pub fn texts(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<String>, String> {
     let refused = |what: &str, value: &OsString| {
-        let shown: String =
-            value.to_string_lossy().chars().map(|each| if each.is_control() { '?' } else { each }).collect();
+        let shown = printable(&value.to_string_lossy(), usize::MAX);
         format!("{what} is not UTF-8: '{shown}'; rename what it stands for")
     };
     for (name, value) in variables {
@@ -106,50 +106,44 @@ pub fn parse(arguments: &[String]) -> Command {
 /// The settings, on whichever side of a command they stand, and what is left for argh: `--version` before the command,
 /// `--help` in full.
 fn separated(arguments: &[String]) -> Result<(Given, Vec<String>), String> {
-    let (mut given, mut version, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut given, mut version, mut rest) = (Given::new(), Vec::new(), Vec::new());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
+        if word == "--" {
+            rest.push(word.clone());
+            rest.extend(words.cloned());
+            break;
+        }
         let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
-        match SETTINGS.iter().find(|setting| setting.flag == Some(name)) {
-            Some(setting) if setting.kind == Kind::Switch => match value {
-                Some(_) => {
-                    return Err(format!("{name} takes no value: leave out what follows it; see net-pulse --help"));
-                }
-                None => given.push((setting, "true".to_string())),
-            },
-            Some(setting) => {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == Some(name)) else {
+            match word.as_str() {
+                "--version" => version.push(word.clone()),
+                "-h" => rest.push(HELP.to_string()),
+                _ => rest.push(word.clone()),
+            }
+            continue;
+        };
+        let again = given.iter().any(|(key, _)| *key == setting.key);
+        match (setting.kind, value) {
+            (Kind::Switch, Some(_)) => {
+                return Err(format!("{name} takes no value: leave out what follows it; see net-pulse --help"));
+            }
+            (Kind::Switch, None) if again => {}
+            (Kind::Switch, None) => given.push((setting.key, "true".to_string())),
+            (kind, _) if again && kind != Kind::List => {
+                return Err(format!("{name} is given twice; see net-pulse --help"));
+            }
+            (_, value) => {
                 // Whatever stands there is the value, a command's name too.
                 let value = value.map(str::to_string).or_else(|| words.next().cloned());
                 let value =
                     value.ok_or_else(|| format!("no value provided for option '{name}'; see net-pulse --help"))?;
-                given.push((setting, value));
+                given.push((setting.key, value));
             }
-            None if word == "--version" => version.push(word.clone()),
-            None if word == "-h" => rest.push(HELP.to_string()),
-            None => rest.push(word.clone()),
         }
     }
     version.append(&mut rest);
-    Ok((told_once(given)?, version))
-}
-
-/// Of what is no list one value counts, and a second one is a slip.
-fn told_once(given: Vec<(&'static Setting, String)>) -> Result<Given, String> {
-    let mut once: Given = Vec::new();
-    for (setting, value) in given {
-        match setting.kind {
-            Kind::List => {}
-            _ if once.iter().all(|(key, _)| *key != setting.key) => {}
-            Kind::Switch => continue,
-            _ => {
-                let flag = setting.flag.unwrap_or(setting.key);
-                let what = format!("error parsing option '{flag}' with value '{value}': duplicate values provided");
-                return Err(one_sentence(&what));
-            }
-        }
-        once.push((setting.key, value));
-    }
-    Ok(once)
+    Ok((given, version))
 }
 
 const HELP: &str = "--help";
@@ -203,9 +197,12 @@ fn one_sentence(output: &str) -> String {
 
 fn meant(word: &str) -> Option<&'static str> {
     const OTHERS: [(&str, &str); 3] = [("--version", "--version"), (HELP, HELP), ("--health", "check --health")];
+    if let Some((_, said)) = OTHERS.iter().find(|(name, said)| *name == word && name != said) {
+        return Some(said);
+    }
     let flags = SETTINGS.iter().filter_map(|setting| setting.flag);
     let commands = Sub::COMMANDS.iter().map(|command| command.name);
-    let found = nearest(word, flags.chain(commands).chain(OTHERS.map(|(name, _)| name)))?;
+    let found = suggestion(word, flags.chain(commands).chain(OTHERS.map(|(name, _)| name)))?;
     Some(OTHERS.iter().find(|(name, _)| *name == found).map_or(found, |(_, said)| said))
 }
 
@@ -283,10 +280,13 @@ mod tests {
 
     #[test]
     fn what_is_no_list_is_said_once() {
-        let twice = "error parsing option '--port' with value '81': duplicate values provided; see net-pulse --help";
+        let twice = "--port is given twice; see net-pulse --help";
         for line in ["--port 80 --port 81", "--port=80 check --port=81", "--port 80 --help --port 81"] {
             assert_eq!(words(line), Command::Wrong(twice.to_string()), "{line}");
         }
+        // A value is no flag, whatever it looks like.
+        let both = vec![("primary", "--port".to_string()), ("port", "80".to_string())];
+        assert_eq!(words("--primary --port --port 80"), Command::Run(both));
         assert_eq!(words("--open --open"), Command::Run(vec![("open", "true".to_string())]));
     }
 

@@ -2,6 +2,7 @@
 //! flag > environment > saved > default. Validated once, here.
 
 use crate::sorted::Map;
+use crate::text::printable;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -468,7 +469,7 @@ fn beginning(text: &str) -> &str {
 
 /// Enough of what was typed to find it again, and nothing that moves a terminal's cursor.
 fn shown(text: &str) -> String {
-    text.chars().take(40).map(|each| if each.is_control() { '?' } else { each }).collect()
+    printable(text, 40)
 }
 
 #[cfg(test)]

@@ -50,6 +50,12 @@ impl Error {
         Error::new(ErrorKind::System, format!("{what}: {cause}"))
     }
 
+    /// What to do about it.
+    pub fn next(mut self, what: impl fmt::Display) -> Error {
+        self.message = format!("{}; {what}", self.message);
+        self
+    }
+
     pub fn context(mut self, what: impl fmt::Display) -> Error {
         self.message = format!("{what}: {}", self.message);
         self

@@ -25,22 +25,22 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(&error),
         },
-        Command::Check(typed) => match commands::look::run(&typed, app::look_up_zone) {
-            Ok(report) => match (say(report.lines.trim_end()), report.verdict()) {
-                (_, Err(error)) => fail(&error),
-                (said, Ok(())) => said,
-            },
+        Command::Check(typed) => match commands::check::run(&typed, app::look_up_zone) {
+            Ok(report) => {
+                let said = say(report.lines.trim_end());
+                report.verdict().map_or_else(|error| fail(&error), |()| said)
+            }
             Err(error) => fail(&error),
         },
-        Command::Health(typed) => commands::check::run(&typed).map_or_else(|error| fail(&error), |line| say(&line)),
+        Command::Health(typed) => commands::health::run(&typed).map_or_else(|error| fail(&error), |line| say(&line)),
         Command::Run(typed) => {
             let leave = || {
-                log::finish();
+                log::finish(app::LAST_LINES);
                 std::process::exit(0)
             };
             let ended = app::run(&typed, leave);
             let code = ended.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
-            log::finish();
+            log::finish(log::LAST_WORDS);
             code
         }
     }

@@ -3,20 +3,22 @@
 /// No word that is known is longer.
 const LONGEST: usize = 24;
 
-/// The known word that is typed like this but for a slip or two, for dashes in front and for the case of letters.
-pub fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The known word that is typed like this but for a slip or two, for dashes in front and for the case of letters. Short words
+/// are like many others: for these one slip is the most.
+pub fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let bare = |word: &str| word.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
-    let typed = bare(typed.split('=').next().unwrap_or_default());
+    let whole = typed.split('=').next().unwrap_or_default();
+    let typed = bare(whole);
     let near = |word: &'a str| {
         let slips = match typed.len().min(word.len()) {
             0..3 => 0,
-            3..5 => 1,
+            3..8 => 1,
             _ => 2,
         };
         let steps = steps(typed.as_bytes(), bare(word).as_bytes());
         (steps <= slips).then_some((steps, word))
     };
-    let found = known.filter(|_| (1..=LONGEST).contains(&typed.len())).filter_map(near);
+    let found = known.filter(|word| (1..=LONGEST).contains(&typed.len()) && *word != whole).filter_map(near);
     found.min_by_key(|(steps, _)| *steps).map(|(_, word)| word)
 }
 
@@ -46,14 +48,29 @@ mod tests {
 
     #[test]
     fn slips() {
-        let known = ["--host", "--port", "--open", "--max-size", "--timezone", "--database", "token", "check"];
-        let check = |typed, expect| assert_eq!(nearest(typed, known.into_iter()), expect, "{typed}");
+        let known = [
+            "--host",
+            "--port",
+            "--open",
+            "--max-size",
+            "--timezone",
+            "--database",
+            "--help",
+            "--flush",
+            "token",
+            "check",
+        ];
+        let check = |typed, expect| assert_eq!(suggestion(typed, known.into_iter()), expect, "{typed}");
         check("--prot", Some("--port"));
         check("-port", Some("--port"));
         check("port", Some("--port"));
         check("--Port", Some("--port"));
         check("--ports=80", Some("--port"));
         check("--max_size", Some("--max-size"));
+        // Words of their own.
+        for typed in ["--hello", "--force", "--fresh", "broken", "token", "check"] {
+            check(typed, None);
+        }
         check("--maxsize=1M", Some("--max-size"));
         check("--time-zone", Some("--timezone"));
         check("--databsae", Some("--database"));

@@ -141,16 +141,12 @@ pub struct Filling<'a> {
 }
 
 /// A sample behind the one that ended at `before`. Ticks are known to the second and spans are rounded to seconds, so that two
-/// neighbours may seem to lie a second apart, or one upon the other: that second is the later one's in the first case, and
-/// the earlier one's alone in the second case.
+/// neighbours may be a second apart, or overlap by one: the later one then begins where the earlier one ends.
 fn after(before: i64, sample: &Bucket) -> Bucket {
-    if (sample.from - before).abs() != 1 {
-        return *sample;
-    }
-    let seconds = u32::try_from(sample.to - before).unwrap_or(0);
-    let told = |known: u32| if known > 0 { seconds } else { 0 };
-    let from = before.min(sample.to - 1);
-    Bucket { from, covered: told(sample.covered), blind: told(sample.blind), ..*sample }
+    let begin = if (sample.from - before).abs() <= 1 { before } else { sample.from };
+    let seconds = u32::try_from(sample.to - begin).unwrap_or(0);
+    let (covered, blind) = if sample.blind > 0 { (0, seconds) } else { (seconds, 0) };
+    Bucket { from: begin.min(sample.to - 1), covered, blind, ..*sample }
 }
 
 impl<'a> Filling<'a> {

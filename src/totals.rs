@@ -43,9 +43,10 @@ impl Row {
 }
 
 impl Period {
+    /// The first is what is meant where none is named.
     pub const NAMES: [(Period, &'static str); 6] = [
-        (Period::Hour, "hour"),
         (Period::Day, "day"),
+        (Period::Hour, "hour"),
         (Period::Week, "week"),
         (Period::Month, "month"),
         (Period::Year, "year"),

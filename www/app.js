@@ -3,6 +3,7 @@
 
 import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitsOf } from "./format.js";
 import { draw, emptyRing, greatest, join, plan } from "./chart.js";
+import { SHELL } from "./texts.js";
 
 const RING_S = 300;
 // A rate older than this is not "now".
@@ -58,7 +59,7 @@ async function api(path, { method, body, file } = {}) {
   if (!answer) {
     // One that takes too long is no sign of a dead router where others were answered meanwhile.
     if (heard < began) lost ??= Date.now();
-    throw new Error("the router does not answer");
+    throw new Error(SHELL.silent);
   }
   heard = Date.now();
   // Whole seconds, and some time on the way.
@@ -85,7 +86,7 @@ let refused = false;
 
 async function token() {
   try {
-    const { request } = await module("more");
+    const { request } = await module("token");
     const given = await request(el, kept);
     refused = !given;
     if (given) kept.token = given;
@@ -199,6 +200,10 @@ function decoded(text) {
   }
 }
 
+const links = document.querySelectorAll("nav a");
+// Each has a file of its name, loaded when it is first wanted: those that the frame links to, and that of an interface.
+const VIEWS = ["interface", ...Array.from(links, ({ hash }) => hash.slice(2)).filter(Boolean)];
+
 // A browser may remember for as long as the page is open that a module could not be loaded: then it is asked for anew,
 // by another address.
 const modules = {};
@@ -224,12 +229,13 @@ async function route() {
     const first = !view;
     let next = home;
     const root = el("div", { className: `more ${place}` });
-    if (place) {
-      const more = await Promise.all([module("more"), sheet("more.css")]).catch(() => null);
+    if (VIEWS.includes(place)) {
+      const loaded = await Promise.all([module("elements"), module(place), sheet("views.css")]).catch(() => null);
       if (visit !== visits) return;
       // A router that reboots: the nav is there, and the way back too.
-      if (!more) return setTimeout(() => visit === visits && route(), 3000);
-      next = more[0].views[place]?.({ ...ctx, root, params, name }) ?? home;
+      if (!loaded) return setTimeout(() => visit === visits && route(), 3000);
+      const [{ elements }, { mount }] = loaded;
+      next = mount({ ...ctx, ...elements(ctx), root, params, name });
     }
     view?.end?.();
     view = next;
@@ -238,7 +244,7 @@ async function route() {
     else view.feeds?.forEach(adopt);
     $("home").hidden = view !== home;
     $("other").replaceChildren(root);
-    for (const link of document.querySelectorAll("nav a")) link.ariaCurrent = link.hash === `#/${place}` ? "page" : null;
+    for (const link of links) link.ariaCurrent = link.hash === `#/${place}` ? "page" : null;
     if (!first) {
       scrollTo(0, 0);
       $("view").focus();
@@ -290,8 +296,8 @@ function update() {
   waiting = false;
   const { health, primary } = shell;
   const stopped = health?.collector_status === "stopped";
-  const ill = lost ? "no answer" : stopped ? "stopped" : health?.status !== "healthy" && health?.status;
-  put($("state"), ill || (shell.fresh() ? "live" : "connecting"));
+  const ill = lost ? SHELL.lost : stopped ? SHELL.stopped : health?.status !== "healthy" && health?.status;
+  put($("state"), ill || (shell.fresh() ? SHELL.live : SHELL.connecting));
   $("state").className = ill ? "bad" : "";
   document.body.classList.toggle("stale", !!lost);
   $("stopped").hidden = !stopped;
@@ -304,13 +310,13 @@ function update() {
 
 function trouble() {
   // A phone that wakes up often fails once: that is not worth a word.
-  if (lost) return Date.now() - lost > 1500 && `No answer since ${clock(lost / 1000)}. It goes on by itself once the router can be reached.`;
+  if (lost) return Date.now() - lost > 1500 && SHELL.since(clock(lost / 1000));
   const failed = feeds().find((feed) => feed.fault);
-  if (failed) return `Not up to date: ${failed.what} (${failed.fault}). Trying again.`;
+  if (failed) return SHELL.late(failed.what, failed.fault);
   const { database_status: database, collector_status: collector, status, reason } = shell.health ?? {};
   const why = reason ? ` (${reason})` : "";
-  if (database && database !== "healthy") return `The database cannot be written${why}. Figures wait in memory, which a restart would lose: look at the disk and the log.`;
-  return collector !== "stopped" && why && (status === "healthy" ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : `Something needs a look${why}.`);
+  if (database && database !== "healthy") return SHELL.unsaved(why);
+  return collector !== "stopped" && why && (status === "healthy" ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : SHELL.unwell(why));
 }
 
 // The first view. What is chosen lies in the hash.
@@ -429,7 +435,7 @@ function showHistory() {
   for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
   if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
   tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
-    && "Nothing is recorded of this time. Figures appear minutes after the first traffic.");
+    && SHELL.empty);
   plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
 }
 
@@ -444,7 +450,7 @@ function showHome() {
   const main = shell.find(primary);
   const idle = interfaces && !main;
   tell("which", main && `${primary} ${main.alias}`);
-  tell("waiting", idle && "No interface has carried traffic yet. One that does appears here within seconds.");
+  tell("waiting", idle && SHELL.idle);
   $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => put(node, shell.rates(primary)[i]));
   document.querySelectorAll(".unit").forEach((node) => put(node, rateUnit(units)));
@@ -477,7 +483,7 @@ function list() {
     row.className = iface.primary ? "primary" : iface.status;
     link.href = page(name);
     chip.ariaPressed = chosen().includes(name);
-    const texts = [name, alias, monitored ? about(iface) : reason ?? "not chosen", ...monitored ? [...shell.rates(name), today[i]] : []];
+    const texts = [name, alias, monitored ? about(iface) : reason ?? SHELL.unwatched, ...monitored ? [...shell.rates(name), today[i]] : []];
     [link, second, what, ...cells].forEach((node, i) => put(node, texts[i] ?? ""));
     put(chip, alias || name);
     parts[monitored ? "watched" : "ignored"].push(row);

@@ -2,6 +2,7 @@
 
 import { SIDES, greatest } from "./chart.js";
 import { amounts, clock, day, dayOf, rate, rateUnit, span } from "./format.js";
+import { CURSOR } from "./texts.js";
 
 // A picked range is at least this long, in seconds.
 const LEAST_S = 10;
@@ -95,7 +96,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
       named(i),
       ...lines.map((line) => {
         const [rx, tx, rxPeak, txPeak] = amounts(SIDES.map((side) => line[side]?.[i]), shell.units, "rate");
-        return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}${line.observed?.[i] < 0.99 * step ? `\nknown for ${span(line.observed[i])} of ${span(step)}` : ""}`;
+        return `${lines[1] ? line.name : ""} ↓ ${rx} ↑ ${tx}${line.rx_peak ? `\npeak ↓ ${rxPeak} ↑ ${txPeak}` : ""}${line.observed?.[i] < 0.99 * step ? `\n${CURSOR.known(span(line.observed[i]), span(step))}` : ""}`;
       }),
       ...marks().filter(([time]) => time >= t[i] && time < t[i] + step).map(([, text]) => text),
     ].join("\n").trim();
@@ -103,7 +104,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     $("read").className = i > t.length / 2 ? "" : "right";
     canvas.ariaValueMax = t.length - 1;
     canvas.ariaValueNow = i ?? 0;
-    canvas.ariaValueText = text || "no cursor";
+    canvas.ariaValueText = text || CURSOR.none;
     soon();
   }
 

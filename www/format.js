@@ -1,9 +1,8 @@
 // Numbers, times and names as people read them. Pure: no page, no network, no clock of its own.
 
-export const NOTHING = "–";
+import { LINKS } from "./texts.js";
 
-// The API's words for kinds, where saying them as they are would not do.
-const KINDS = { ethernet: "Ethernet", wifi: "Wi-Fi", wwan: "mobile", ppp: "PPP", vpn: "VPN", vlan: "VLAN" };
+export const NOTHING = "–";
 
 // The names of units and how many bytes (or bytes per second) they are, smallest first. Rates are bits or bytes per
 // second, prefixes go up by 1000 or by 1024; amounts are bytes always.
@@ -75,5 +74,5 @@ export function span(length) {
 // What an interface is, in one line.
 export function about({ kind, present, status, speed, parent }) {
   const link = speed && (speed < 1000 ? `${speed} Mbit/s` : `${speed / 1000} Gbit/s`);
-  return [KINDS[kind] ?? kind, present === false ? "absent" : status, link, parent && `${kind === "vlan" ? "on" : "in"} ${parent}`].filter(Boolean).join(" · ");
+  return [LINKS.kinds[kind] ?? kind, present === false ? LINKS.absent : status, link, parent && `${kind === "vlan" ? "on" : "in"} ${parent}`].filter(Boolean).join(" · ");
 }

@@ -77,7 +77,11 @@ def read(root, path):
 
 def project(root):
     """The variables of cross/project."""
-    return dict(re.findall(r'^([A-Z_]+)="(.*)"$', read(root, "cross/project").decode(), re.M))
+    found = dict(re.findall(r'^([A-Z_]+)="(.*)"$', read(root, "cross/project").decode(), re.M))
+    for name, value in found.items():
+        if re.search(r'["$`]|\\\\', value):
+            raise Fault(f"cross/project: {name} has a letter that shells read otherwise: one of \", $ and `, or two \\")
+    return found
 
 
 def gather(root, table, binary, top=""):

@@ -20,9 +20,9 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{self, Context, Disk};
 use crate::live::{Database, Live, State};
-use crate::plural::plural;
 use crate::sampler::{Reopen, Sampler};
 use crate::source::{self, Choice, Wake, Woken};
+use crate::text::plural;
 use crate::thread::{self, Mailbox};
 use crate::writer::{self, Writer};
 use desk::{Desk, Word};
@@ -36,8 +36,10 @@ const LAST_SAVE: Duration = Duration::from_secs(2);
 
 /// After a signal to end: should the main thread wait for something by then, it is not waited for.
 const LAST_MOMENT: Duration = Duration::from_millis(2200);
-/// What is saved then all the same has so long for it.
-const LAST_RESORT: Duration = Duration::from_millis(500);
+/// What is saved then all the same has so long for it...
+const LAST_RESORT: Duration = Duration::from_millis(300);
+/// ... and after that the log.
+pub const LAST_LINES: Duration = Duration::from_millis(200);
 /// Of which closing what is read from may take so much.
 const CLOSING: Duration = Duration::from_millis(250);
 /// A save that hangs is looked for so often.
@@ -76,7 +78,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         return Err(Error::usage(what));
     }
 
-    let choice = choice(config.text("source"));
+    let choice = Choice::named(config.text("source"));
     let (mut source, note) = source::open(choice)?;
     let bound = http::bind(&hosts, config.integer("port") as u16).map_err(|error| match error.kind {
         ErrorKind::Usage => error.context(config.said_by("host")),
@@ -274,10 +276,6 @@ fn left_unsaved(samples: u64, seconds: u64, cause: &str) -> String {
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     thread::spawn(name, 0, Box::new(run))
-}
-
-fn choice(word: &str) -> Choice {
-    Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
 }
 
 /// An address that a browser on the LAN can use, where there is one: of those that are listened on, one that is there.

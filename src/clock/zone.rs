@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::text::printable;
 
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
@@ -347,7 +348,7 @@ fn named(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> Result<Zo
             "time zone {} is not known here: there is no file {}; write it as POSIX does, like CET-1CEST,M3.5.0,M10.5.0/3, \
              or install the zones (tzdata, on OpenWrt zoneinfo-*), or in a container mount {ZONEINFO}",
             quoted(text),
-            path.display()
+            printable(&path.to_string_lossy(), 100)
         )));
     };
     let rule = footer(&bytes).ok_or_else(|| {

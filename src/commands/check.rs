@@ -1,151 +1,185 @@
-//! `net-pulse check --health`: asks the daemon that the same settings have started how it is, for whoever supervises it
-//! where there is neither a shell nor curl, as in a container. It never opens the history. What answers need not be
-//! net-pulse: it is read within bounds of time and bytes, and nothing that it says moves a terminal's cursor.
+//! `net-pulse check`: everything that can be looked at without changing it, a line for each. Nothing is made, locked or
+//! written, and a history that hangs is not waited for.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
-use serde_json::Value;
+use nix::unistd::{AccessFlags, access};
 
-use crate::config::Config;
+use super::health::{ask, judge};
+use super::{PATIENCE, database, settings};
+use crate::clock::Found;
+use crate::config::{Config, Origin, SETTINGS, SMALLEST_SIZE};
+use crate::detect::{fits, kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::client::{Reply, connect, converse, nearest, shown};
-use crate::system::peer::Trusted;
+use crate::source::{self, Choice};
+use crate::text::{counted, printable};
 use crate::thread::{Mailbox, spawn};
-use crate::{http, token};
+use crate::{store, system, token};
 
-/// For everything together: names are looked up, the token may lie on a disk that hangs, and a server can drip.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// Where time zones are found.
+pub type FindZone = fn(&str) -> Result<Found>;
 
-/// What to print about a daemon that is well.
-pub fn run(typed: &[(&'static str, String)]) -> Result<String> {
-    let config = settings(typed)?;
-    let port = config.integer("port");
-    // On a thread that ends with the process, so that no single wait needs a bound of its own.
-    let answers = Mailbox::default();
-    let there = answers.clone();
-    spawn("check", 0, Box::new(move || there.put(ask(&config))))?;
-    if let Some(said) = answers.take(PATIENCE) {
-        return said;
+enum Outcome {
+    Well(String),
+    /// Nothing is wrong, but somebody may want to know.
+    Note(String),
+}
+use Outcome::{Note, Well};
+
+type Look = fn(&Config, FindZone) -> Result<Outcome>;
+
+const LOOKS: [(&str, Look); 6] = [
+    ("settings", given),
+    ("time zone", zone),
+    ("interfaces", interfaces),
+    ("history", history),
+    ("access token", access_token),
+    ("net-pulse", daemon),
+];
+
+/// What to print, and how much of it is wrong.
+pub struct Report {
+    pub lines: String,
+    faults: u64,
+}
+
+impl Report {
+    pub fn verdict(&self) -> Result<()> {
+        match self.faults {
+            0 => Ok(()),
+            faults => Err(Error::system("check", format!("{} found", counted(faults, "fault", "faults")))),
+        }
     }
-    let what = format!("no answer within {} s; the log of net-pulse may say why", PATIENCE.as_secs());
-    Err(Error::system(format!("port {port}"), what))
 }
 
-/// Those that a daemon can be found by.
-pub(super) fn settings(typed: &[(&'static str, String)]) -> Result<Config> {
-    let config = Config::new(typed, environment)?;
-    if config.integer("port") == 0 {
-        let what = "0 stands for any port that is free; give the one that net-pulse says in its log";
-        return Err(Error::usage(what).context(config.said_by("port")));
+pub fn run(typed: &[(&'static str, String)], find_zone: FindZone) -> Result<Report> {
+    let config = Arc::new(settings(typed)?);
+    let mut answers = Vec::new();
+    for (_, look) in LOOKS {
+        // Threads end with the process: what one of them waits for keeps nothing else back.
+        let there = Mailbox::default();
+        answers.push(there.clone());
+        let config = config.clone();
+        spawn("check", 0, Box::new(move || there.put(look(&config, find_zone))))?;
     }
-    Ok(config)
-}
-
-pub(super) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-/// All addresses lead to the same daemon: the first one that is open decides.
-pub(super) fn ask(config: &Config) -> Result<String> {
-    let found = http::resolve(&config.list("host")).map_err(|error| error.context(config.said_by("host")))?;
-    let mut closed = None;
-    for address in nearest(found, config.integer("port") as u16) {
-        match connect(address) {
-            Ok(stream) => {
-                let token = credentials(config, address)?;
-                let answer =
-                    converse(stream, address, "/health", &token).map_err(|cause| Error::system(address, cause))?;
-                return judge(&answer).map_err(|fault| Error::system(address, fault));
+    let deadline = Instant::now() + PATIENCE;
+    let mut report = Report { lines: String::new(), faults: 0 };
+    for ((name, _), answer) in LOOKS.iter().zip(answers) {
+        let late = || Error::new(ErrorKind::Transient, format!("no answer within {} s", PATIENCE.as_secs()));
+        let outcome = answer.take(deadline.saturating_duration_since(Instant::now()));
+        let (word, text) = match outcome.unwrap_or_else(|| Err(late())) {
+            Ok(Well(text)) => ("ok", text),
+            Ok(Note(text)) => ("note", text),
+            Err(error) => {
+                report.faults += 1;
+                ("fault", error.to_string())
             }
-            Err(cause) if closed.is_none() => closed = Some(format!("{address}: {cause}")),
-            Err(_) => {}
-        }
-    }
-    let what = closed.unwrap_or_default();
-    Err(Error::new(ErrorKind::System, format!("{what}; start net-pulse, or give the --host and --port that it has")))
-}
-
-/// The header that a private daemon asks for; on the loopback it knows us by our user. There the token is for none but
-/// whom it cannot know like that: another program may have the port.
-fn credentials(config: &Config, address: SocketAddr) -> Result<String> {
-    let user = nix::unistd::geteuid();
-    let known = address.ip().is_loopback() && Trusted::of_this_process().has(user.as_raw());
-    if !config.switch("private") || known {
-        return Ok(String::new());
-    }
-    let file = token::file(&config.database(user.is_root(), environment)?);
-    match token::read(&file)? {
-        Some(token) => Ok(format!("Authorization: Bearer {}\r\n", token.text())),
-        None => Err(Error::system(file.display(), "there is no access token; give the --database that net-pulse has")),
-    }
-}
-
-/// The line to print, or why all is not well. Who goes on without a part of it, as with a full disk, is well enough: to
-/// start it anew would lose what it keeps in memory.
-fn judge(answer: &[u8]) -> std::result::Result<String, String> {
-    let Reply { status, body, .. } = Reply::parse(answer).unwrap_or_default();
-    let word = |name| body.get(name).and_then(Value::as_str).map(shown);
-    match (status.as_str(), word("status").as_deref(), word("reason"), word("detail")) {
-        ("200", Some("healthy"), ..) => Ok("healthy".to_string()),
-        ("200", Some("degraded"), reason, _) => Ok(format!("degraded: {}", reason.unwrap_or_default())),
-        ("503", Some("unhealthy"), reason, _) => Err(format!("unhealthy: {}", reason.unwrap_or_default())),
-        ("401", ..) => {
-            Err("the access token is asked for; give --private and the --database that net-pulse has, as the user that it has"
-                .to_string())
-        }
-        (status, _, _, Some(detail)) => Err(format!("{} instead of its health: {detail}", shown(status))),
-        _ => Err("this is no answer of net-pulse; give the --host and --port that it has".to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_of_the_daemon() {
-        let check = |answer: &str, expect: std::result::Result<&str, &str>| {
-            let got = judge(answer.replace('|', "\r\n").as_bytes());
-            assert_eq!(got.as_ref().map(String::as_str).map_err(String::as_str), expect, "{answer}");
         };
-        let foreign = Err("this is no answer of net-pulse; give the --host and --port that it has");
-        check(r#"HTTP/1.1 200 OK|Content-Type: application/json||{"status":"healthy"}"#, Ok("healthy"));
-        check(r#"HTTP/1.0 200||{"status":"degraded","reason":"disk full"}"#, Ok("degraded: disk full"));
-        check(r#"HTTP/1.1 503 x||{"status":"unhealthy","reason":"no netlink"}"#, Err("unhealthy: no netlink"));
-        check(r#"HTTP/1.1 503 x||{"status":"unhealthy","reason":"\u001b[2J\n"}"#, Err("unhealthy: ?[2J?"));
-        check(
-            r#"HTTP/1.1 503 x||{"detail":"too much is going on here"}"#,
-            Err("503 instead of its health: too much is going on here"),
-        );
-        check(
-            r#"HTTP/1.1 401 x||{"detail":"this needs the access token"}"#,
-            Err(
-                "the access token is asked for; give --private and the --database that net-pulse has, as the user that it has",
-            ),
-        );
-        // One word without the other is somebody else's health.
-        check(r#"HTTP/1.1 200 OK||{"status":"unhealthy"}"#, foreign);
-        check(r#"HTTP/1.1 503 OK||{"status":"healthy"}"#, foreign);
-        check(r#"HTTP/1.1 200 OK||{"status":"UP"}"#, foreign);
-        check(r#"HTTP/1.1 200 OK||{"status":["healthy"]}"#, foreign);
-        check(r#"HTTP/1.1 200 OK||"healthy""#, foreign);
-        check(r#"HTTP/1.1 200 OK||{"status":"healthy""#, foreign);
-        check(r#"HTTP/1.1 200 OK|{"status":"healthy"}"#, foreign);
-        check(r#"SSH-2.0-dropbear||{"status":"healthy"}"#, foreign);
-        check(r#"HTTP/1.1||{"status":"healthy"}"#, foreign);
-        check("||", foreign);
-        check("", foreign);
-        check(&format!("HTTP/1.1 200 OK||{}", "[".repeat(10_000)), foreign);
-        assert!(judge(b"HTTP/1.1 200 OK\r\n\r\n\xff").is_err());
-        let long = format!(r#"HTTP/1.1 503 x||{{"status":"unhealthy","reason":"{}"}}"#, "ü".repeat(5000));
-        assert_eq!(judge(long.replace('|', "\r\n").as_bytes()).unwrap_err().chars().count(), 511);
+        report.lines += &format!("{word:5} {name}: {text}\n");
     }
+    Ok(report)
+}
 
-    #[test]
-    fn what_cannot_be_asked_is_the_users_fault() {
-        let error = run(&[("port", "0".to_string())]).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Usage);
-        assert!(error.to_string().starts_with("--port: 0 stands for any port"), "{error}");
+/// What was set on the page is in the history, which is not read here.
+fn given(config: &Config, _: FindZone) -> Result<Outcome> {
+    let given = SETTINGS.iter().filter(|setting| config.origin(setting.key) > Origin::Default);
+    let given: Vec<&str> = given.map(|setting| config.said_by(setting.key)).collect();
+    let given = if given.is_empty() { "no flag and no variable is given".to_string() } else { given.join(", ") };
+    let log = config.text("syslog");
+    let is_socket = |path: &str| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if log.is_empty() || is_socket(log) {
+        return Ok(Well(given));
     }
+    Ok(Note(format!("{given}; {} is no socket of a log: lines go to standard error", printable(log, 200))))
+}
+
+fn zone(config: &Config, find: FindZone) -> Result<Outcome> {
+    let wanted = config.text("timezone");
+    let found = find(wanted).map_err(|error| error.context(config.said_by("timezone")))?;
+    let zone = found.zone.name().to_string();
+    Ok(if found.warnings.is_empty() { Well(zone) } else { Note(format!("{zone}: {}", found.warnings.join("; "))) })
+}
+
+fn interfaces(config: &Config, _: FindZone) -> Result<Outcome> {
+    let (mut source, note) = source::open(Choice::named(config.text("source")))?;
+    let links = source.links()?;
+    let there = |pattern: &str| links.iter().any(|link| fits(pattern, &link.name, &link.altnames, kind(link)));
+    let asked = ["interfaces", "primary"].into_iter().flat_map(|key| {
+        let missing = config.list(key).into_iter().filter(|pattern| !there(pattern));
+        missing.map(move |pattern| config.naming(key, &pattern)).collect::<Vec<_>>()
+    });
+    let missing: Vec<String> = asked.collect();
+    let seen = format!("{}, read by {}", counted(links.len() as u64, "interface", "interfaces"), source.name());
+    if !missing.is_empty() {
+        return Ok(Note(format!("{seen}; nothing that is there matches {}", missing.join(", "))));
+    }
+    Ok(note.map_or_else(|| Well(seen.clone()), |note| Note(format!("{seen}: {note}"))))
+}
+
+fn history(config: &Config, _: FindZone) -> Result<Outcome> {
+    let path = database(config)?;
+    let free = source::machine(&path).disk_free;
+    let parents = path.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    if path.exists() {
+        may_write(&path)?;
+    }
+    let Some(bytes) = store::examine(&path)? else {
+        // What is missing of its directories is made at the start.
+        let place = parents.into_iter().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+        may_write(place)?;
+        return Ok(Note(format!("{} is not there yet; {} are free for it", path.display(), size(free))));
+    };
+    parents.into_iter().take(1).try_for_each(may_write)?;
+    let there = format!("{}, {}, and {} are free", path.display(), size(bytes), size(free));
+    Ok(match (bytes, free < SMALLEST_SIZE) {
+        (0, _) => Note(format!("{} is empty: the start makes a history of it", path.display())),
+        (_, true) => Note(there),
+        (_, false) => Well(there),
+    })
+}
+
+/// In the unit in which it has at most four digits.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let (mut amount, mut at) = (bytes / 1024, 0);
+    while amount >= 10_000 && at + 1 < UNITS.len() {
+        (amount, at) = (amount / 1024, at + 1);
+    }
+    format!("{amount} {}", UNITS[at])
+}
+
+fn may_write(path: &Path) -> Result<()> {
+    access(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|errno| {
+        let what = format!("{}; or ask as the user that net-pulse has", system::closed::remedy(path));
+        Error::system(path.display(), std::io::Error::from(errno)).next(what)
+    })
+}
+
+fn access_token(config: &Config, _: FindZone) -> Result<Outcome> {
+    let file = token::file(&database(config)?);
+    Ok(match token::read(&file)? {
+        Some(_) => Well(format!("in {}", file.display())),
+        None => Note(format!("there is none in {} yet; the start makes one", file.display())),
+    })
+}
+
+fn daemon(config: &Config, _: FindZone) -> Result<Outcome> {
+    let (address, answer) = ask(config, "/api/system/health")?;
+    let verdict = judge(&answer).map_err(|fault| Error::system(address, fault))?;
+    let own = std::path::absolute(database(config)?).unwrap_or_default();
+    if let Some(other) = verdict.database.filter(|other| Path::new(other) != own) {
+        return Ok(Note(format!(
+            "the one at {address} has another history, {other}; give its --database, or its --port"
+        )));
+    }
+    let zone = verdict.zone.map_or(String::new(), |zone| format!("; its days are those of {zone}"));
+    let word = if verdict.healthy { "healthy" } else { "degraded" };
+    Ok(match verdict.reason {
+        Some(reason) => Note(format!("{word}: {reason}{zone}")),
+        None => Well(format!("{word}{zone}")),
+    })
 }

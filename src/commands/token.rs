@@ -1,5 +1,6 @@
 //! `net-pulse token`: the access token alone on standard output, for a person or a script. It never opens the history.
 
+use super::{database, environment};
 use crate::config::Config;
 use crate::error::Result;
 use crate::token;
@@ -11,9 +12,8 @@ pub struct Said {
 }
 
 pub fn run(typed: &[(&'static str, String)]) -> Result<Said> {
-    let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(typed, environment)?;
-    let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
+    let database = database(&config)?;
     let file = token::file(&database);
     let (token, new) = token::read_or_make(&file)?;
     // Asked by the wrong user or without --database, it would otherwise be handed out as though it opened something.

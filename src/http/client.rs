@@ -5,14 +5,16 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
 
 use super::guard::REALM;
 use super::json::NAME;
+use crate::text::printable;
 use crate::thread::{Mailbox, spawn};
 
-/// Several times what /health says at its longest.
-const LONGEST_ANSWER: u64 = 16 * 1024;
+/// Several times what /api/system/health says at its longest.
+const LONGEST_ANSWER: u64 = 64 * 1024;
 const LONGEST_REASON: usize = 500;
 /// A start that finds its port taken waits so long to be told by whom.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -23,11 +25,23 @@ pub fn who_is_at(address: SocketAddr) -> Option<String> {
     let answers = Mailbox::default();
     let there = answers.clone();
     let ask = move || {
-        let at = nearest(vec![address.ip()], address.port());
-        there.put(at.first().and_then(|at| converse(connect(*at).ok()?, *at, "/", "").ok()));
+        let asked = places(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
+        there.put(asked.filter_map(|at| name(&converse(connect(at).ok()?, at, "/", "").ok()?)).next());
     };
     spawn("who", 0, Box::new(ask)).ok()?;
-    name(&answers.take(PATIENCE)??)
+    answers.take(PATIENCE)?
+}
+
+/// Where the port may be taken that this address needs: that one itself, or any of this machine's where it stands for all.
+fn places(ip: IpAddr) -> Vec<IpAddr> {
+    let loopback = reachable(vec![ip], 0).into_iter().map(|address| address.ip());
+    let others = getifaddrs().into_iter().flatten().filter_map(|found| {
+        let address = found.address?;
+        let four = address.as_sockaddr_in().map(|four| IpAddr::from(four.ip()));
+        four.or_else(|| address.as_sockaddr_in6().map(|six| six.ip().into()))
+    });
+    let others = others.filter(|other| ip.is_unspecified() && other.is_ipv4() == ip.is_ipv4());
+    loopback.chain(others).collect()
 }
 
 fn name(answer: &[u8]) -> Option<String> {
@@ -42,7 +56,7 @@ fn name(answer: &[u8]) -> Option<String> {
 }
 
 /// Where the daemon listens, as seen from here; the loopback first, which is asked for no token.
-pub fn nearest(found: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
+pub fn reachable(found: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
     let near = |ip: IpAddr| match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -64,8 +78,7 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(address)
 }
 
-/// A request in HTTP/1.0 is not known by its user, because a proxy may have sent it. The answer is short: it comes in one piece
-/// and ends with the connection.
+/// In HTTP/1.1, because only there the daemon trusts the user of the socket. The answer ends with the connection.
 pub fn converse(mut stream: TcpStream, address: SocketAddr, path: &str, credentials: &str) -> io::Result<Vec<u8>> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{credentials}\r\n");
     stream.write_all(head.as_bytes())?;
@@ -91,9 +104,9 @@ impl Reply {
     }
 }
 
-/// Enough of what a stranger says, and nothing that moves a terminal's cursor.
+/// Enough of what a stranger says.
 pub fn shown(text: &str) -> String {
-    text.chars().take(LONGEST_REASON).map(|each| if each.is_control() { '?' } else { each }).collect()
+    printable(text, LONGEST_REASON)
 }
 
 #[cfg(test)]
@@ -125,7 +138,7 @@ mod tests {
     fn where_it_is_asked() {
         let check = |found: &[&str], expect: &[&str]| {
             let found = found.iter().map(|ip| ip.parse().unwrap()).collect();
-            let got: Vec<String> = nearest(found, 80).iter().map(SocketAddr::to_string).collect();
+            let got: Vec<String> = reachable(found, 80).iter().map(SocketAddr::to_string).collect();
             assert_eq!(got, expect);
         };
         check(&["0.0.0.0", "::"], &["127.0.0.1:80", "[::1]:80"]);

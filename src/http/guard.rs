@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::disk::Disk;
 use super::gate::access::{bearer, changes_something, needs_token, same_secret};
 use super::{Answer, Ask, Fault, routes};
-use crate::plural::counted;
+use crate::text::counted;
 use crate::token::{self, Stamp, Token};
 
 /// Wrong tokens of one address that are answered before it is told to wait.

@@ -548,7 +548,7 @@ shapes! {
         t: Vec<i64>,
         interfaces: ByName<SeriesColumns>,
     }
-    /// Bytes per second, as a mean over the seconds that were observed: a rate times these gives the bytes.
+    /// Bytes per second, a mean over the seconds that were observed: their product is the bytes, but for those of gaps.
     SeriesColumns {
         /// Seconds of the bucket that the rates are a mean of; 0 where they are null.
         observed: Vec<u64>,

@@ -204,7 +204,7 @@ fn refusal(address: SocketAddr, errno: Errno) -> Error {
         Errno::EADDRINUSE => {
             let next = match client::who_is_at(address) {
                 Some(who) => format!("{who} is running there already; stop it, or choose another with --port"),
-                None => format!("choose another with --port, or stop what listens on {address}"),
+                None => format!("choose another with --port, or stop what listens on port {port}"),
             };
             Error::system(format!("port {port} is in use"), next)
         }

@@ -17,6 +17,7 @@ pub mod params;
 pub mod route;
 pub mod routes;
 pub mod server;
+mod status;
 #[cfg(test)]
 mod strip;
 
@@ -37,8 +38,8 @@ use crate::config::Refused;
 use crate::error::{Error, ErrorKind};
 use crate::live::Live;
 use crate::model::Machine;
-use crate::plural::counted;
 use crate::store::Facts;
+use crate::text::counted;
 
 pub use disk::Disk;
 pub use gate::access::own_names;

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::JSON;
-use super::gate::REASONS;
+use super::gate::STATUSES;
 use super::gate::access::changes_something;
 use super::json::{Field, Out, SCALARS, SHAPES};
 use super::params::{Kind, Param, Place, TIMES};
@@ -169,7 +169,7 @@ pub fn problems(route: &Route) -> Vec<u16> {
     problems.extend([401, 405, 429, 500]);
     // The gate refuses before it knows a route, but for one thing.
     let changes = changes_something(route.method);
-    problems.extend(REASONS.iter().map(|(status, _)| *status).filter(|status| *status != 403 || changes));
+    problems.extend(STATUSES.into_iter().filter(|status| *status != 403 || changes));
     problems.extend(has(Place::Path).then_some(404));
     let in_body = route.params.iter().any(|param| param.place.in_body());
     problems.extend((in_body || has(Place::Query)).then_some(422));

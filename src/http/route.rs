@@ -3,6 +3,17 @@
 use super::params::Param;
 use super::{Answer, Call, Context, Fault};
 
+/// What a request asks of the inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Memory has what it asks for.
+    Light,
+    /// The disk is read for it, perhaps years of history; or what it changes is to be on disk before it is answered.
+    Costly,
+    /// Its answer may be longer than the kernel holds for us: a worker is bound to the client until it has read it.
+    Long,
+}
+
 pub type Handler = fn(&Context, &Call) -> Result<Answer, Fault>;
 
 pub struct Route {
@@ -10,6 +21,7 @@ pub struct Route {
     /// Whole segments may be `{name}`.
     pub path: &'static str,
     pub handler: Handler,
+    pub weight: Weight,
     pub summary: &'static str,
     pub params: &'static [Param],
     /// What a 200 holds: a type of `json`, or a media type.

@@ -4,11 +4,13 @@
 use super::accept::prefers_html;
 use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
 use super::csv;
+use super::gate::access::changes_something;
 use super::params::{self, Given, Kind, MOST, Param, Place, Zones};
-use super::route::Route;
+use super::route::{Route, Weight};
 use super::{Answer, Ask, Call, Context, Fault, JSON, SQLITE, assets, openapi};
 use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
-use crate::model::EventKind;
+use crate::model::{EventKind, Resolution};
+use crate::totals::Period;
 
 const fn query(name: &'static str, kind: Kind, doc: &'static str) -> Param {
     Param { name, place: Place::Query, kind, doc }
@@ -70,18 +72,20 @@ static SHOWN: [Param; shown()] = {
     params
 };
 
-const EVENT_KINDS: [&str; EventKind::NAMES.len()] = {
-    let mut words = [""; EventKind::NAMES.len()];
+/// The names of a table of words.
+const fn words<T: Copy, const N: usize>(table: &[(T, &'static str); N]) -> [&'static str; N] {
+    let mut words = [""; N];
     let mut at = 0;
-    while at < words.len() {
-        words[at] = EventKind::NAMES[at].1;
+    while at < N {
+        words[at] = table[at].1;
         at += 1;
     }
     words
-};
+}
 
-pub const RESOLUTIONS: &[&str] = &["sample", "5min", "hour", "day"];
-pub const PERIODS: &[&str] = &["day", "hour", "week", "month", "year", "cycle"];
+const EVENT_KINDS: [&str; EventKind::NAMES.len()] = words(&EventKind::NAMES);
+const RESOLUTIONS: [&str; Resolution::NAMES.len()] = words(&Resolution::NAMES);
+const PERIODS: [&str; Period::NAMES.len()] = words(&Period::NAMES);
 
 fn description(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
     Ok(Answer::stream(JSON, |_, out| openapi::document(out, ROUTES)))
@@ -92,6 +96,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/",
         handler: system::root,
+        weight: Weight::Light,
         summary: "The page, or what answers here",
         params: &[],
         answers: &["About", "text/html"],
@@ -101,6 +106,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/health",
         handler: system::health,
+        weight: Weight::Light,
         summary: "The state of the service in one word; 503 when it does not do its work",
         params: &[],
         answers: &["Health"],
@@ -110,6 +116,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/openapi.json",
         handler: description,
+        weight: Weight::Light,
         summary: "This description",
         params: &[],
         answers: &["application/json"],
@@ -119,6 +126,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/collector/status",
         handler: collector::status,
+        weight: Weight::Light,
         summary: "Whether samples are taken, and how that goes",
         params: &[],
         answers: &["CollectorStatus"],
@@ -128,6 +136,7 @@ pub static ROUTES: &[Route] = &[
         method: "POST",
         path: "/collector/start",
         handler: collector::start,
+        weight: Weight::Light,
         summary: "Takes samples again",
         params: &[],
         answers: &["Run"],
@@ -137,6 +146,7 @@ pub static ROUTES: &[Route] = &[
         method: "POST",
         path: "/collector/stop",
         handler: collector::stop,
+        weight: Weight::Light,
         summary: "Takes no more samples, over restarts too",
         params: &[],
         answers: &["Run"],
@@ -146,6 +156,7 @@ pub static ROUTES: &[Route] = &[
         method: "POST",
         path: "/collector/collect",
         handler: collector::collect,
+        weight: Weight::Light,
         summary: "Takes one sample now",
         params: &[],
         answers: &["Collection"],
@@ -155,6 +166,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/interfaces",
         handler: interfaces::all,
+        weight: Weight::Light,
         summary: "All interfaces by name, absent ones that have history included",
         params: &[],
         answers: &["ByName<Interface>"],
@@ -164,6 +176,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/interfaces/{name}",
         handler: interfaces::one,
+        weight: Weight::Light,
         summary: "One interface",
         params: &[NAME],
         answers: &["Interface"],
@@ -173,6 +186,7 @@ pub static ROUTES: &[Route] = &[
         method: "PATCH",
         path: "/api/interfaces/{name}",
         handler: interfaces::patch,
+        weight: Weight::Costly,
         summary: "Changes what is thought of one interface; monitored and primary are the settings ignore and primary",
         params: &[
             NAME,
@@ -197,6 +211,7 @@ pub static ROUTES: &[Route] = &[
         method: "DELETE",
         path: "/api/interfaces/{name}",
         handler: interfaces::forget,
+        weight: Weight::Costly,
         summary: "Forgets an absent interface and its history on every level",
         params: &[NAME],
         answers: &["Forgotten"],
@@ -206,6 +221,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/interfaces/{name}/stats",
         handler: interfaces::stats,
+        weight: Weight::Light,
         summary: "Raw kernel counters of one interface, read now",
         params: &[NAME],
         answers: &["InterfaceStats"],
@@ -215,6 +231,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/traffic/history",
         handler: traffic::history,
+        weight: Weight::Costly,
         summary: "Samples, newest first: what passed since the interface's previous sample",
         params: &[INTERFACE_NAME, START, END, query("limit", count(1, 1000, 100), "No more than so many."), OFFSET],
         answers: &["Vec<Record>"],
@@ -224,6 +241,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/traffic/latest",
         handler: traffic::latest,
+        weight: Weight::Costly,
         summary: "The newest samples",
         params: &[query("limit", count(1, 100, 10), "No more than so many.")],
         answers: &["Vec<Record>"],
@@ -233,6 +251,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/traffic/summary",
         handler: traffic::summary,
+        weight: Weight::Light,
         summary: "All interfaces together, by the kernel's counters",
         params: &[],
         answers: &["Summary"],
@@ -242,6 +261,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/traffic/series",
         handler: series::series,
+        weight: Weight::Costly,
         summary: "Rates over a range of time, in columns for a chart",
         params: &[
             query(
@@ -260,10 +280,11 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/traffic/totals",
         handler: series::totals,
+        weight: Weight::Costly,
         summary: "What passed per hour, day, week, month or year of the configured time zone, ascending",
         params: &[
             INTERFACE,
-            query("by", Kind::Word(PERIODS), "The length of a row."),
+            query("by", Kind::Word(&PERIODS), "The length of a row."),
             query("from", Kind::Time, "The beginning; if left out, as far back as `limit` reaches."),
             TO,
             query("limit", count(1, 1000, 100), "No more than so many, the newest ones."),
@@ -275,6 +296,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/traffic/live",
         handler: live::live,
+        weight: Weight::Light,
         summary: "Rates of the latest seconds. Asking keeps the one-second rhythm going for ten seconds",
         params: &[query("since", count(0, MOST, 0), "`next` of the previous answer.")],
         answers: &["LiveRates"],
@@ -284,8 +306,9 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/export/traffic",
         handler: export::traffic,
+        weight: Weight::Long,
         summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
-                  eight counters, rx_peak, tx_peak",
+                  eight counters, rx_peak, tx_peak, observed",
         params: &[
             query(
                 "format",
@@ -302,10 +325,11 @@ pub static ROUTES: &[Route] = &[
             query(
                 "time",
                 Kind::Word(csv::TIMES),
-                "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone, and behind the last column for \
-                 each how many seconds that is ahead of UTC: where clocks go back an hour is there twice.",
+                "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone. Further columns say how many \
+                 seconds that is ahead of UTC (utc_offset_seconds; of buckets from_utc_offset_seconds and \
+                 to_utc_offset_seconds), which tells the two hours apart where clocks go back.",
             ),
-            query("resolution", Kind::Word(RESOLUTIONS), "Samples, or buckets of this length."),
+            query("resolution", Kind::Word(&RESOLUTIONS), "Samples, or buckets of this length."),
             INTERFACE_NAME,
             START,
             END,
@@ -318,6 +342,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/config",
         handler: config::all,
+        weight: Weight::Light,
         summary: "Every setting: its value, its default, what set it and what it may be",
         params: &[],
         answers: &["Settings"],
@@ -327,6 +352,7 @@ pub static ROUTES: &[Route] = &[
         method: "PATCH",
         path: "/api/config",
         handler: config::patch,
+        weight: Weight::Costly,
         summary: "Changes settings, all that are named or none, at once; null brings the default back",
         params: &SHOWN,
         answers: &["Settings"],
@@ -336,6 +362,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/config/interfaces",
         handler: config::interfaces,
+        weight: Weight::Light,
         summary: "Which interfaces are chosen by name",
         params: &[],
         answers: &["InterfacesSetting"],
@@ -345,6 +372,7 @@ pub static ROUTES: &[Route] = &[
         method: "PUT",
         path: "/api/config/interfaces",
         handler: config::put_interfaces,
+        weight: Weight::Costly,
         summary: "Chooses interfaces by name",
         params: &[body(
             "interfaces",
@@ -358,6 +386,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/config/collection-interval",
         handler: config::interval,
+        weight: Weight::Light,
         summary: "Seconds between two samples",
         params: &[],
         answers: &["IntervalSetting"],
@@ -367,6 +396,7 @@ pub static ROUTES: &[Route] = &[
         method: "PUT",
         path: "/api/config/collection-interval",
         handler: config::put_interval,
+        weight: Weight::Costly,
         summary: "Changes the seconds between two samples, at once",
         params: &[body(
             "collection_interval",
@@ -380,6 +410,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/config/max-retries",
         handler: config::retries,
+        weight: Weight::Light,
         summary: "Further attempts after a failed reading",
         params: &[],
         answers: &["RetriesSetting"],
@@ -389,6 +420,7 @@ pub static ROUTES: &[Route] = &[
         method: "PUT",
         path: "/api/config/max-retries",
         handler: config::put_retries,
+        weight: Weight::Costly,
         summary: "Changes the further attempts after a failed reading",
         params: &[body(
             "max_retries",
@@ -402,6 +434,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/config/retry-delay",
         handler: config::delay,
+        weight: Weight::Light,
         summary: "Seconds between two attempts",
         params: &[],
         answers: &["DelaySetting"],
@@ -411,6 +444,7 @@ pub static ROUTES: &[Route] = &[
         method: "PUT",
         path: "/api/config/retry-delay",
         handler: config::put_delay,
+        weight: Weight::Costly,
         summary: "Changes the seconds between two attempts",
         params: &[body("retry_delay", Kind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 }, "Seconds.")],
         answers: &["DelaySetting"],
@@ -420,6 +454,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/system/info",
         handler: system::info,
+        weight: Weight::Costly,
         summary: "The machine",
         params: &[],
         answers: &["SystemInfo"],
@@ -429,6 +464,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/system/health",
         handler: system::details,
+        weight: Weight::Light,
         summary: "The state of the service, part by part",
         params: &[],
         answers: &["SystemHealth"],
@@ -438,6 +474,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/system/metrics",
         handler: system::metrics,
+        weight: Weight::Costly,
         summary: "How busy the machine is, and this program",
         params: &[],
         answers: &["SystemMetrics"],
@@ -447,6 +484,7 @@ pub static ROUTES: &[Route] = &[
         method: "POST",
         path: "/api/backup",
         handler: backup::backup,
+        weight: Weight::Long,
         summary: "The whole history and the settings as a database, as of now; the access token is not in it",
         params: &[],
         answers: &[SQLITE],
@@ -456,6 +494,7 @@ pub static ROUTES: &[Route] = &[
         method: "GET",
         path: "/api/events",
         handler: events::events,
+        weight: Weight::Costly,
         summary: "Resets, gaps, clock steps, interfaces that came and went: newest first",
         params: &[
             query("limit", count(1, 1000, 100), "No more than so many."),
@@ -539,6 +578,15 @@ fn asset(path: &str) -> Option<&'static assets::Asset> {
     params::decode(path, false).ok().and_then(|path| assets::find(&path))
 }
 
+/// What a request asks of the workers, before it is let in to them. What is changed asks for the token, whose file is read.
+pub fn weight(method: &str, target: &str) -> Weight {
+    let (path, _) = split(target);
+    let asked = if method == "HEAD" { "GET" } else { method };
+    let found = ROUTES.iter().find(|route| route.method == asked && matches(route.path, path).is_some());
+    let unknown = if changes_something(method) { Weight::Costly } else { Weight::Light };
+    found.map_or(unknown, |route| route.weight)
+}
+
 /// The page, or one of the files it is made of: nothing that anybody has measured.
 pub fn is_page(ask: &Ask) -> bool {
     let (path, _) = split(ask.target);
@@ -564,6 +612,28 @@ fn split(target: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_are_known_by_the_path() {
+        for (target, expect) in [
+            ("/api/export/traffic?format=csv", Weight::Long),
+            ("/%61pi/exp%6Frt/traffic", Weight::Long),
+            ("/api/traffic/history?limit=1000", Weight::Costly),
+            ("/api/traffic/series", Weight::Costly),
+            ("/api/traffic/latest?/api/export/", Weight::Costly),
+            ("/", Weight::Light),
+            ("/%ff/api/export/", Weight::Light),
+            ("http://router/api/export/traffic", Weight::Long),
+            ("/api/export/nothing", Weight::Light),
+        ] {
+            assert_eq!(weight("GET", target), expect, "{target}");
+        }
+        assert_eq!(weight("HEAD", "/api/export/traffic"), Weight::Long);
+        assert_eq!(weight("PATCH", "/api/config"), Weight::Costly);
+        assert_eq!(weight("DELETE", "/nothing"), Weight::Costly);
+        assert_eq!(weight("POST", "/collector/stop"), Weight::Light);
+        assert_eq!(weight("POST", "/api/backup"), Weight::Long);
+    }
 
     #[test]
     fn paths() {

@@ -16,10 +16,13 @@ use tiny_http::{HTTPVersion, Request};
 
 use super::gate::head::{BODY_LIMIT, PLACE, TRUSTED};
 use super::gate::inner::Inner;
-use super::gate::{Gate, Limits};
+use super::gate::{Gate, Limits, Terms};
+use super::routes::weight;
+use super::status::reason;
 use super::{Answer, Ask, Body, Context, Fault, answer};
 use crate::clock::Zone;
 use crate::error::Result;
+use crate::text::printable;
 use crate::thread::spawn;
 
 const WORKERS: usize = 4;
@@ -30,7 +33,7 @@ const CHUNK: usize = 8 * 1024;
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 pub fn shown(text: &str) -> String {
-    text.chars().take(60).map(|each| if each.is_control() { '?' } else { each }).collect()
+    printable(text, 60)
 }
 
 /// The running server. Dropping it without `stop` leaves its threads to the end of the process.
@@ -51,7 +54,7 @@ pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<Stri
         workers.push(spawn(&format!("http-{number}"), WORKER_STACK, run)?);
     }
     let limits = Limits { active: WORKERS, ..Limits::default() };
-    let gate = Gate::open(listeners, Box::new(road), names, private, limits)?;
+    let gate = Gate::open(listeners, Box::new(road), Terms { names, private, limits, weigh: weight })?;
     Ok(Serving { gate, inner, workers })
 }
 
@@ -207,26 +210,8 @@ struct Manner {
     old: bool,
 }
 
-const REASONS: [(u16, &str); 14] = [
-    (200, "OK"),
-    (204, "No Content"),
-    (304, "Not Modified"),
-    (400, "Bad Request"),
-    (401, "Unauthorized"),
-    (404, "Not Found"),
-    (405, "Method Not Allowed"),
-    (409, "Conflict"),
-    (413, "Content Too Large"),
-    (422, "Unprocessable Content"),
-    (429, "Too Many Requests"),
-    (500, "Internal Server Error"),
-    (503, "Service Unavailable"),
-    (507, "Insufficient Storage"),
-];
-
 fn head(context: &Context, answer: &Answer) -> Vec<u8> {
-    let reason = REASONS.iter().find(|(status, _)| *status == answer.status).map_or("", |(_, reason)| reason);
-    let mut head = format!("HTTP/1.1 {} {reason}\r\n", answer.status);
+    let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
     // A machine that does not know the time does not tell it (RFC 9110, 6.6.1).
     if context.live.lock().clock_believed {
         head.push_str(&date(context.clock.now().unix_ms.div_euclid(1000)));

@@ -370,7 +370,7 @@ impl State {
             Told::Full => "memory is full: older samples become coarser until saving works",
             _ => "going on in memory",
         };
-        let detail = format!("{trouble}; {consequence}; {}", self.at_risk(mono_ms));
+        let detail = format!("{trouble}; {consequence}{}", self.at_risk(mono_ms));
         self.event(Event {
             unix: None,
             mono_ms,

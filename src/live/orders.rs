@@ -33,6 +33,8 @@ pub enum Refusal {
     NotYet,
     /// The chosen headline is always watched.
     Headline(String),
+    /// To be the headline and not to be watched.
+    Contradiction,
     Setting(Refused),
 }
 
@@ -52,8 +54,8 @@ impl Alteration {
 }
 
 impl State {
-    /// What an alteration comes to in settings: flags and the environment have their say. What is said of the interface from
-    /// now on is said of its own name, in place of all that was said of any of its names.
+    /// What an alteration comes to in settings, which flags and the environment may own. Entries are written under the
+    /// interface's own name, and those under its altnames go.
     pub fn changes(&self, alteration: &Alteration) -> Result<Changes, Refusal> {
         let unknown = |name: &str| Refusal::Unknown(name.to_string());
         let name = alteration.name.as_str();
@@ -66,9 +68,9 @@ impl State {
             return Err(Refusal::Present(gone.to_string()));
         }
         let mut outcome = Ok(Changes::new());
-        // A list may have no room for the heir's name.
-        for heir in [Some(name), None] {
-            let changes = choice(self, iface, alteration, self.handed_on(gone, heir))?;
+        // A list may have no room for the successor's name.
+        for successor in [Some(name), None] {
+            let changes = choice(self, iface, alteration, self.handed_on(gone, successor))?;
             match self.config.allows(&changes) {
                 Ok(()) => return Ok(changes),
                 Err(refused) if alteration.chooses() => outcome = Err(Refusal::Setting(refused)),
@@ -79,18 +81,18 @@ impl State {
         outcome
     }
 
-    /// What was said of a name that is gone is said of its heir, or of no interface. What flags and the environment own stays as
-    /// they have it.
-    pub fn handed_on(&self, gone: &str, heir: Option<&str>) -> Changes {
+    /// Settings that name an interface which is gone name its successor from then on, or no interface. What flags and the
+    /// environment own stays as they have it.
+    pub fn handed_on(&self, gone: &str, successor: Option<&str>) -> Changes {
         let mut changes = Changes::new();
         if self.tuning.primary == gone {
-            changes.push(("primary", heir.map(str::to_string)));
+            changes.push(("primary", successor.map(str::to_string)));
         }
         for key in ["interfaces", "ignore"] {
             let before = self.config.list(key);
-            // That the other was left out is no reason to leave out its heir.
-            let inherited = |item: &str| key == "interfaces" || item.starts_with('!');
-            let after = renamed(&before, gone, heir.filter(|heir| can_be_listed(heir)), inherited);
+            // That the other was left out is no reason to leave out its successor.
+            let kept = |item: &str| key == "interfaces" || item.starts_with('!');
+            let after = renamed(&before, gone, successor.filter(|name| can_be_listed(name)), kept);
             // Nothing named would mean everything.
             if after != before && !(key == "interfaces" && after.is_empty()) {
                 changes.push((key, (!after.is_empty()).then(|| after.join(","))));
@@ -113,8 +115,10 @@ fn choice(state: &State, iface: &Iface, asked: &Alteration, mut changes: Changes
     let mut ignored = before.clone();
     if let Some(monitored) = asked.monitored {
         let headline = iface.is_called(&chosen) || asked.merge.as_ref() == Some(&chosen);
-        if monitored == Some(false) && asked.primary.unwrap_or(headline) {
-            return Err(Refusal::Headline(name.to_string()));
+        match asked.primary {
+            Some(true) if monitored == Some(false) => return Err(Refusal::Contradiction),
+            None if monitored == Some(false) && headline => return Err(Refusal::Headline(name.to_string())),
+            _ => {}
         }
         ignored.retain(|pattern| !iface.is_called(pattern.strip_prefix('!').unwrap_or(pattern)));
         match monitored {
@@ -141,13 +145,13 @@ fn choice(state: &State, iface: &Iface, asked: &Alteration, mut changes: Changes
     Ok(changes)
 }
 
-/// A list with one name in the place of another. What it says of the heir already beats what it said of the other.
-fn renamed(list: &[String], gone: &str, heir: Option<&str>, inherited: impl Fn(&str) -> bool) -> Vec<String> {
+/// A list with one name in the place of another. An entry that the successor has already stays.
+fn renamed(list: &[String], gone: &str, successor: Option<&str>, kept: impl Fn(&str) -> bool) -> Vec<String> {
     let bare = |item: &str| item.strip_prefix('!').unwrap_or(item).to_string();
     let said = |name: &str| list.iter().any(|item| bare(item) == name);
-    let heir = heir.filter(|heir| !said(heir));
+    let successor = successor.filter(|name| !said(name));
     let item = |item: &String| match bare(item) == gone {
-        true => heir.filter(|_| inherited(item)).map(|heir| item.replacen(gone, heir, 1)),
+        true => successor.filter(|_| kept(item)).map(|name| item.replacen(gone, name, 1)),
         false => Some(item.clone()),
     };
     list.iter().filter_map(item).collect()

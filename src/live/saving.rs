@@ -104,11 +104,12 @@ pub struct AtRisk {
     pub of_primary: Counters,
 }
 
+/// What follows the sentence about a trouble: nothing where nothing would be lost.
 impl fmt::Display for AtRisk {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.samples {
-            0 => out.write_str("a power cut now would lose nothing"),
-            _ => write!(out, "a power cut now would lose the last {} s", self.seconds),
+        match (self.samples, self.seconds) {
+            (0, _) | (_, 0) => Ok(()),
+            (_, seconds) => write!(out, "; a power cut now would lose the last {seconds} s"),
         }
     }
 }

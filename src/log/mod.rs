@@ -9,15 +9,16 @@ mod queue;
 mod stream;
 mod syslog;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
-use crate::plural::counted;
+use crate::text::{counted, printable};
 use crate::thread;
 use queue::Queue;
 use stream::Losses;
@@ -25,10 +26,13 @@ use syslog::Syslog;
 
 /// How long the last words of a program that fails may wait: a person, or a supervisor, is about to read them.
 const LAST_WORDS_MS: u16 = 500;
+pub const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS as u64);
 const QUEUE_STACK: usize = 64 * 1024;
 
 /// Where a thread of its own writes.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
+/// That is the system's log: standard error can still be written to.
+static SYSTEM: AtomicBool = AtomicBool::new(false);
 
 /// What is told, before it has the form that its reader knows.
 struct Line {
@@ -41,7 +45,7 @@ struct Line {
 impl Line {
     fn new(level: Level, word: &'static str, text: &str) -> Line {
         // Interface names and requests are other people's bytes: they must not move a terminal's cursor or forge a line.
-        Line { level, word, text: text.chars().map(|each| if each.is_control() { '?' } else { each }).collect() }
+        Line { level, word, text: printable(text, usize::MAX) }
     }
 
     fn of(record: &Record) -> Line {
@@ -83,12 +87,20 @@ pub fn start(level: &str, syslog: &str) {
     let journal = is_journal();
     if !syslog.is_empty() {
         let system = Syslog::at(PathBuf::from(syslog));
+        let missing = Line::new(Level::Warn, "warning: ", &format!("{syslog} is no socket of a log: lines go here"));
+        let mut there = true;
         let write = move |line: &Line| {
-            if !system.takes(line) {
+            let taken = system.takes(line);
+            if !taken && there {
+                to_stderr(&missing, journal);
+            }
+            there = taken;
+            if !taken {
                 to_stderr(line, journal);
             }
         };
         have_written("the system's log did not take them", Box::new(write));
+        SYSTEM.store(QUEUE.get().is_some(), Ordering::Relaxed);
     } else if stream::is_file(&io::stderr()) {
         have_written("the disk did not take them", Box::new(move |line| to_stderr(line, journal)));
     }
@@ -110,9 +122,13 @@ fn have_written(losing: &'static str, mut write: Box<dyn FnMut(&Line) + Send>) {
     }
 }
 
-/// Why the program ends, whatever the level that was asked for.
+/// Why the program ends, whatever the level that was asked for. A person at a terminal does not read the system's log, and one
+/// that is full takes nothing.
 pub fn last_words(sentence: &str) {
     tell(Level::Error, sentence);
+    if SYSTEM.load(Ordering::Relaxed) && (!finish(LAST_WORDS) || io::stderr().is_terminal()) {
+        to_stderr(&Line::new(Level::Error, "net-pulse: ", sentence), is_journal());
+    }
 }
 
 /// What a person who has typed a command is told beside its answer.
@@ -128,11 +144,9 @@ fn tell(level: Level, sentence: &str) {
     }
 }
 
-/// Before the end: what is still to be written has a moment for it.
-pub fn finish() {
-    if let Some(queue) = QUEUE.get() {
-        queue.wait(Duration::from_millis(LAST_WORDS_MS.into()));
-    }
+/// Before the end: what is still to be written has so long for it. Whether that was enough.
+pub fn finish(patience: Duration) -> bool {
+    QUEUE.get().is_none_or(|queue| queue.wait(patience))
 }
 
 /// What it does not take within a moment is lost.

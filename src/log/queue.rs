@@ -18,7 +18,7 @@ pub struct Queue {
 #[derive(Default)]
 struct Waiting {
     lines: VecDeque<Line>,
-    /// Of these none is left: there was no room.
+    /// Lines that were dropped, for want of room.
     lost: u32,
     writing: bool,
 }
@@ -53,9 +53,11 @@ impl Queue {
         }
     }
 
-    pub fn wait(&self, patience: Duration) {
+    /// Whether all of it was handed on by then.
+    pub fn wait(&self, patience: Duration) -> bool {
         let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
-        drop(self.changed.wait_timeout_while(self.waiting(), patience, busy));
+        let waited = self.changed.wait_timeout_while(self.waiting(), patience, busy);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
 

@@ -47,7 +47,7 @@ impl Losses {
     pub fn write(&mut self, to: &mut (impl Write + AsFd), line: &Line, journal: bool) {
         if self.lines > 0 {
             let end = if self.cut { "\n" } else { "" };
-            let lost = format!("{end}{}", text(&Line::of_losses(self.lines, "nobody read them"), journal));
+            let lost = format!("{end}{}", text(&Line::of_losses(self.lines, "standard error was full"), journal));
             if write(to, lost.as_bytes(), 0).is_err() {
                 self.lines = self.lines.saturating_add(1);
                 return;
@@ -118,7 +118,7 @@ mod tests {
         drop(writer);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, format!("<4>warning: {lost} lines were lost: nobody read them\n<6>again\n"));
+        assert_eq!(text, format!("<4>warning: {lost} lines were lost: standard error was full\n<6>again\n"));
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         drop(writer);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text.trim_start_matches('x'), "\nwarning: 2 lines were lost: nobody read them\nheard\n");
+        assert_eq!(text.trim_start_matches('x'), "\nwarning: 2 lines were lost: standard error was full\nheard\n");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::Sampler;
 use super::inventory::{remember, was_active};
 use crate::clock::Now;
+use crate::config::Refused;
 use crate::counter::Baseline;
 use crate::live::{Alteration, Order, Refusal};
 use crate::model::{Anchor, Counters, Edit, Event, EventKind, IfaceId, Record, Stack};
@@ -48,7 +49,8 @@ impl Sampler {
                     let mut state = self.live.lock();
                     let changes = state.handed_on(&name, None);
                     if let Err(refused) = state.change(changes) {
-                        log::warn!("what the settings say of {name} stays: {refused:?}");
+                        let (Refused::Owned { key, .. } | Refused::Unfit { key, .. }) = refused;
+                        log::warn!("the {key} setting still names {name}");
                     }
                 }
                 self.follow(now);

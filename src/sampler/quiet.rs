@@ -1,7 +1,7 @@
 //! Links that come and go by the thousand must not push all else out of the bounded list of events. Pure.
 
 use crate::clock::Now;
-use crate::plural::counted;
+use crate::text::counted;
 
 /// So many are told of in so long a time; the rest is counted, and told of in one sentence at its end.
 const TOLD: u32 = 20;

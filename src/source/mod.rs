@@ -102,6 +102,10 @@ impl Choice {
         (Choice::GetLink, "getlink"),
         (Choice::Sysfs, "sysfs"),
     ];
+
+    pub fn named(word: &str) -> Choice {
+        Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
+    }
 }
 
 /// The best source that works here (`Auto`), or the one asked for. The second value says why a better one was passed over.

@@ -13,6 +13,8 @@ pub const HOUR_S: i64 = 3_600;
 pub const WINDOW_S: i64 = 21_600;
 /// One row of hours.
 pub const DAY_S: i64 = 86_400;
+/// A sample of a shorter time than this says nothing of a rate.
+const PEAK_MS: u64 = 500;
 /// A gap longer than five-minute cells are kept for is spread over so much only.
 const SPREAD_S: u64 = 90 * 86_400;
 
@@ -48,7 +50,7 @@ impl Cell {
             rx_peak: self.rx_peak,
             tx_peak: self.tx_peak,
             covered: self.covered.min(length),
-            blind: self.blind.min(length),
+            blind: self.blind.min(length - self.covered.min(length)),
         }
     }
 }
@@ -64,10 +66,11 @@ pub fn window_of(unix: i64) -> i64 {
     floor(unix - 1, WINDOW_S)
 }
 
-/// Whole seconds that a sample covers. Anything that was looked at counts for a second at least.
+/// Whole seconds that a sample covers. Samples that follow each other within a second (somebody asked for them, or settings were
+/// changed) are not a second each.
 pub fn seconds(span_ms: u64) -> i64 {
     let rounded = span_ms / 1000 + u64::from(span_ms % 1000 >= 500);
-    rounded.clamp(u64::from(span_ms > 0), SPREAD_S) as i64
+    rounded.min(SPREAD_S) as i64
 }
 
 /// The range of time that a sample at `unix` puts something into.
@@ -79,7 +82,10 @@ pub fn range(unix: i64, sample: &Sample) -> (i64, i64) {
 pub fn whole(sample: &Sample) -> Cell {
     let seconds = seconds(sample.span_ms) as u32;
     let rate = |bytes: u64| match (sample.mark, sample.span_ms) {
-        (Mark::Plain, 1..) => u64::try_from(u128::from(bytes) * 1000 / u128::from(sample.span_ms)).unwrap_or(u64::MAX),
+        // A packet within a millisecond is no rate.
+        (Mark::Plain, PEAK_MS..) => {
+            u64::try_from(u128::from(bytes) * 1000 / u128::from(sample.span_ms)).unwrap_or(u64::MAX)
+        }
         _ => 0,
     };
     Cell {
@@ -154,7 +160,8 @@ mod tests {
         check(T, plain(30_000, 900), &[(T - 300, 900, 30)]);
         check(T + 10, plain(30_000, 900), &[(T - 300, 600, 20), (T, 300, 10)]);
         check(T + 10, plain(30_499, 100), &[(T - 300, 66, 20), (T, 34, 10)]);
-        check(T + 1, plain(300, 5), &[(T, 5, 1)]);
+        check(T + 1, plain(499, 5), &[(T, 5, 0)]);
+        check(T + 1, plain(500, 5), &[(T, 5, 1)]);
         check(T, plain(0, 5), &[(T - 300, 5, 0)]);
         check(T + 600, plain(600_000, 7), &[(T, 3, 300), (T + 300, 4, 300)]);
         check(T + 310, plain(330_000, 330), &[(T - 300, 20, 20), (T, 300, 300), (T + 300, 10, 10)]);
@@ -199,7 +206,8 @@ mod tests {
         assert_eq!((cell.rx_peak, cell.tx_peak, cell.covered), (2_000, 666, 2));
         assert_eq!(whole(&sample(1_500, Mark::Reset, 3_000)).rx_peak, 0);
         assert_eq!(whole(&sample(0, Mark::Plain, 3_000)).rx_peak, 0);
-        assert_eq!(whole(&sample(1, Mark::Plain, u64::MAX)).rx_peak, u64::MAX);
+        assert_eq!(whole(&sample(499, Mark::Plain, 3_000)).rx_peak, 0);
+        assert_eq!(whole(&sample(500, Mark::Plain, u64::MAX)).rx_peak, u64::MAX);
     }
 
     #[test]

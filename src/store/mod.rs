@@ -12,12 +12,12 @@ pub mod block;
 mod connection;
 mod copy;
 mod edit;
+mod examine;
 mod files;
 pub mod fold;
 mod guard;
 mod keep;
 mod levels;
-mod look;
 mod open;
 
 mod query;
@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, ErrorCode};
 
 pub use copy::Copier;
-pub use look::look;
+pub use examine::examine;
 use site::{Site, Standing};
 
 use crate::clock::Zone;
@@ -107,8 +107,11 @@ pub struct Flush<'a> {
 
 impl Store {
     pub fn open(path: &Path, options: &Options) -> Result<Opened> {
-        open::open(path, options).map_err(|error| match closed::to_us(path) {
-            Some(why) if error.kind == ErrorKind::ReadOnly => Error::new(error.kind, format!("{error}; {why}")),
+        open::open(path, options).map_err(|error| match error.kind {
+            ErrorKind::ReadOnly => {
+                let remedy = closed::remedy(path);
+                Error::new(error.kind, format!("{error}; {remedy}, or name another file with --database"))
+            }
             _ => error,
         })
     }
@@ -148,6 +151,13 @@ impl Store {
 
     fn astray_sentence(&self) -> String {
         let (asked, path) = (self.asked.display(), self.site.path.display());
+        // The file that is open goes on working.
+        if files::resolve(&self.asked).is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied) {
+            let remedy = closed::remedy(&self.asked);
+            return format!(
+                "{asked} cannot be reached any more, and a restart could not open it: {remedy}; until then saving goes on"
+            );
+        }
         format!("{asked} leads elsewhere now, or nowhere: the history goes on in {path} until net-pulse is restarted")
     }
 

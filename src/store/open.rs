@@ -32,6 +32,8 @@ use crate::model::{Event, EventKind, Kind, Record, Stack};
 const MIGRATIONS: [&str; 2] = [include_str!("schema/001.sql"), include_str!("schema/002.sql")];
 /// "NPls": marks the file as ours, so that another program's is never taken for it.
 const APPLICATION_ID: i32 = 0x4e50_6c73;
+/// How the first page of the schema begins, behind the file's header, with the number of its tables two bytes on.
+const LEAF_OF_TABLE: u8 = 13;
 /// Below this the schema itself and one window would not fit.
 const LEAST_PAGES: u64 = 64;
 
@@ -138,7 +140,7 @@ pub(super) fn reader(site: &Arc<Site>, current: &Arc<Mutex<Arc<Site>>>) -> Resul
 
 /// Looks at the file's header, before SQLite has it open. `known`: a database of ours was here before.
 pub(super) fn inspect(path: &Path, known: bool) -> Result<()> {
-    let mut header = [0; 100];
+    let mut header = [0; 105];
     let mut file = match File::open(path) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(|cause| io_error(path, cause))?,
@@ -160,7 +162,13 @@ pub(super) fn inspect(path: &Path, known: bool) -> Result<()> {
         let smashed = || Error::new(ErrorKind::Corrupt, "its header is not one");
         return Err(if known { smashed() } else { foreign(path) });
     }
-    let version = i32::from_be_bytes([header[60], header[61], header[62], header[63]]);
+    let number = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (version, owner) = (number(60), number(68));
+    // A file that has just been made has neither an id nor a table: both are still in its log.
+    let bare = owner == 0 && header[100] == LEAF_OF_TABLE && header[103..105] == [0, 0];
+    if owner != APPLICATION_ID && !bare && !known {
+        return Err(foreign(path));
+    }
     refuse_newer(path, version)
 }
 

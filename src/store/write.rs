@@ -237,7 +237,7 @@ mod tests {
         fn push(&mut self, point: Point) {
             self.points.push(point);
             let length = fold::seconds(point.sample.span_ms).max(1);
-            let looked = point.sample.span_ms > 0;
+            let looked = point.sample.span_ms >= 500;
             let plain = point.sample.mark == Mark::Plain;
             let mut given = [0; 8];
             for passed in 1..=length {

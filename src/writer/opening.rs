@@ -22,9 +22,8 @@ pub struct Past {
 }
 
 /// What to do about it, where the error does not say so itself.
-const NEXT_STEPS: [(ErrorKind, &str); 6] = [
+const NEXT_STEPS: [(ErrorKind, &str); 5] = [
     (ErrorKind::Full, "make room there"),
-    (ErrorKind::ReadOnly, "let this user write there, or name another file with --database"),
     (ErrorKind::Busy, "end the program that has it open"),
     (ErrorKind::Io, "look at the disk, or name another file with --database"),
     (ErrorKind::System, "look at the disk, or name another file with --database"),

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use crate::alone::{is_alone, room_for_attackers};
 use crate::common::reset;
 use net_pulse::http::gate::inner::Inner;
-use net_pulse::http::gate::{Gate, Limits, access};
+use net_pulse::http::gate::{Gate, Limits, Terms, access};
+use net_pulse::http::route::Weight;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 
@@ -24,6 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(1);
 /// When the kernel's queue of new connections is full, it asks to come again after a second.
 const FLOODED: Duration = Duration::from_secs(3);
+
+/// The handlers here have answers of any length behind one path.
+fn weigh(_method: &str, target: &str) -> Weight {
+    if target.starts_with("/api/export/") { Weight::Long } else { Weight::Light }
+}
 
 /// A gate, tiny_http and four workers with handlers that take a path's word for what they do.
 struct Bed {
@@ -57,7 +63,8 @@ impl Bed {
         };
         let workers = (0..WORKERS).map(|_| thread::spawn(work(inner.clone()))).collect();
         let names = access::own_names("router", &[]);
-        let gate = Gate::open(vec![listener], Box::new(road), names, false, limits).unwrap();
+        let terms = Terms { names, private: false, limits, weigh };
+        let gate = Gate::open(vec![listener], Box::new(road), terms).unwrap();
         let at_rest = (0, 0);
         let (gate, inner) = (Some(gate), Some(inner));
         let mut bed = Bed { address, gate, inner, workers, descriptors_before, at_rest };

@@ -142,7 +142,10 @@ const OBSTACLES: [Obstacle; 7] = [
         name: "a read-only file system",
         spoil: |place| remount(&place.data(), true),
         mend: |place| remount(&place.data(), false),
-        words: &["ead-only", "let this user write there"],
+        words: &[
+            "ead-only",
+            "lies on a file system that is mounted read-only; mount it for writing, or name another file",
+        ],
         health: LASTS,
         with_history: true,
     },
@@ -188,7 +191,7 @@ const OBSTACLES: [Obstacle; 7] = [
         mend: |place| fs::set_permissions(place.data(), Permissions::from_mode(0o777)).expect("it is ours"),
         words: &[
             "ermission denied",
-            "data belongs to user 0, and net-pulse runs as user 65534; let this user write there",
+            "data belongs to user 0, and net-pulse runs as user 65534; let user 65534 write there",
         ],
         health: LASTS,
         with_history: true,

@@ -1,7 +1,7 @@
 //! Answers that people hold against a bill or a spreadsheet, from the outside: dates, rates and what was observed of them.
 
 use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -113,6 +113,39 @@ fn rates_and_observed_seconds_give_the_bytes() {
             let rows = daemon.get(&format!("/api/export/traffic?resolution={level}&interface_name=wan0"));
             let seconds: u64 = rows.as_array().expect("rows").iter().map(|row| row["observed"].as_u64().unwrap()).sum();
             assert!((1..600).contains(&seconds), "{level}: {rows}");
+        }
+    });
+}
+
+/// Samples that follow each other within a second tell of no more time than passes.
+#[test]
+fn samples_that_were_asked_for_are_no_seconds_of_their_own() {
+    in_namespace(|| {
+        cable("wan0", "lan0");
+        let dir = Dir::new();
+        let started = Instant::now();
+        let daemon = Daemon::start(&dir, &["--interface", "wan0", "--flush", "3600"]);
+        wait_until("the first reading", || daemon.polls() > 0);
+        for turn in 0..60 {
+            send("lan0", 1000, 1);
+            let changed = serde_json::json!({ "monitored": (turn % 2 == 0).then_some(true) }).to_string();
+            assert_eq!(daemon.request("PATCH", "/api/interfaces/lan0", Some(changed)).status, 200);
+            daemon.collect();
+        }
+        let elapsed = started.elapsed().as_secs() + 1;
+        for (path, rows) in [
+            ("/api/traffic/totals?by=hour&interface=wan0", 3),
+            ("/api/traffic/totals?by=day&interface=wan0", 2),
+            ("/api/export/traffic?resolution=5min&interface_name=wan0", 2),
+        ] {
+            let answer = daemon.get(path);
+            let answer = answer.as_array().expect("rows");
+            assert!((1..=rows).contains(&answer.len()), "{answer:?}");
+            let observed: u64 = answer.iter().map(|row| row["observed"].as_u64().expect("seconds")).sum();
+            assert!(observed <= elapsed, "{path}: {observed} of {elapsed} s");
+            // One frame within some milliseconds is no rate of a second.
+            let peak = answer.iter().filter_map(|row| row["rx_peak"].as_u64()).max().unwrap_or(0);
+            assert!(peak <= 2 * 60 * 1000, "{path}: {peak}");
         }
     });
 }

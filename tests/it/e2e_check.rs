@@ -385,17 +385,35 @@ fn a_history_of_another_user_and_of_a_newer_version() {
     let mut head = vec![0; 4096];
     head[..16].copy_from_slice(b"SQLite format 3\0");
     head[60..64].copy_from_slice(&999_i32.to_be_bytes());
-    fs::write(&database, &head).expect("it is ours");
-    let ended = look(&["--database", &database, "--port", "1"]);
-    assert!(ended.code == Some(1) && ended.out.contains("fault history: ") && ended.out.contains("schema 999"));
-
+    head[68..72].copy_from_slice(b"NPls");
+    head[100] = 13;
+    let says = |head: &[u8], words: &str| {
+        fs::write(&database, head).expect("it is ours");
+        let ended = look(&["--database", &database, "--port", "1"]);
+        assert!(ended.code == Some(1) && ended.out.contains("fault history: "), "{}", ended.out);
+        assert!(ended.out.contains(words), "{}", ended.out);
+    };
+    says(&head, "schema 999");
+    // Another program's, by its id, or by a table without one.
+    let foreign = "is not a database of net-pulse; name another file with --database";
     head[60..64].copy_from_slice(&0_i32.to_be_bytes());
+    head[68..72].copy_from_slice(b"GPKG");
+    says(&head, foreign);
+    head[68..72].copy_from_slice(&[0; 4]);
+    head[104] = 1;
+    says(&head, foreign);
+    head[104] = 0;
     fs::write(&database, &head).expect("it is ours");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
     fs::set_permissions(&database, fs::Permissions::from_mode(0o444)).expect("it is ours");
     let mut command = net_pulse(BINARY);
     command.args(["check", "--port", "1", "--database", &database]).uid(65534);
     let ended = finish(command);
-    let said = "net-pulse.db: Permission denied (os error 13); ask as the user that net-pulse has, or as root";
-    assert!(ended.code == Some(1) && ended.out.contains(said), "{}{}", ended.out, ended.err);
+    for said in [
+        "net-pulse.db: Permission denied (os error 13); ",
+        "belongs to user 0",
+        "or ask as the user that net-pulse has",
+    ] {
+        assert!(ended.code == Some(1) && ended.out.contains(said), "{}{}", ended.out, ended.err);
+    }
 }

@@ -89,7 +89,12 @@ fn a_second_start_is_told_who_has_the_port() {
         };
         let local = ["--host", "127.0.0.1"];
         let us = format!("net-pulse {} is running there already", env!("CARGO_PKG_VERSION"));
-        for (hosts, settings) in [(&[][..], &[][..]), (&local, &local), (&[], &local), (&local, &["--private"])] {
+        // An address of the LAN alone: what a router's service has.
+        ip("addr add 10.9.0.1/24 dev lo");
+        let lan = ["--host", "10.9.0.1"];
+        let pairs =
+            [(&[][..], &[][..]), (&local, &local), (&[], &local), (&local, &["--private"]), (&[], &lan), (&lan, &[])];
+        for (hosts, settings) in pairs {
             let mut command = with(settings, &[]);
             command.args(["--port", "0", "--database", &dir.join("net-pulse.db")]);
             let first = Daemon::spawn(command);
@@ -100,7 +105,7 @@ fn a_second_start_is_told_who_has_the_port() {
 
         let unknown = |port: u16| {
             let ended = second(&local, port);
-            one_sentence(&ended, &[&format!("port {port} is in use"), "stop what listens on 127.0.0.1", "--port"]);
+            one_sentence(&ended, &[&format!("port {port} is in use"), "stop what listens on port", "--port"]);
             assert!(!ended.err.contains("running there already"), "{}", ended.err);
         };
         // One that says nothing, one that says it for ever, one that is something else, and one that is at its end.

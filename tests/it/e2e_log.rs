@@ -98,7 +98,8 @@ fn without_a_systems_log_standard_error_has_the_lines() {
     let socket = dir.join("log");
     let running = Daemon::spawn(daemon(&dir, &socket, &[]));
     let again = || kill(Pid::from_raw(running.pid() as i32), Signal::SIGHUP).expect("it runs");
-    assert!(running.first_line.contains(" is the page of net-pulse "), "{}", running.first_line);
+    assert_eq!(running.first_line, format!("warning: {socket} is no socket of a log: lines go here"));
+    assert!(running.log()[1].contains(" is the page of net-pulse "), "{:?}", running.log());
     // Once one is there, it has them; and so has the next one, which takes its place.
     for _ in 0..2 {
         let log = Log::at(&socket);

@@ -249,11 +249,11 @@ fn each_kind_of_fault_is_seen() {
     check("counter.rs", "use crate::nowhere::X;", &["names 'nowhere'"]);
 }
 
-/// `build.rs` joins the scripts of the first view into one.
+/// `build.rs` joins the scripts of the first view into one, with what they take of the texts.
 #[test]
 fn scripts_that_are_joined_have_no_name_in_common() {
     let mut names = std::collections::BTreeMap::new();
-    for file in ["format.js", "chart.js", "app.js"] {
+    for file in ["texts.js", "format.js", "chart.js", "app.js"] {
         let source = std::fs::read_to_string(format!("www/{file}")).expect("a script");
         for line in source.lines() {
             let line = line.strip_prefix("export ").unwrap_or(line);

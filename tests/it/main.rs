@@ -26,6 +26,7 @@ mod e2e_tick;
 mod floors;
 mod identity;
 mod source_steady;
+mod storage_closed;
 mod storage_limits;
 mod storage_locks;
 mod storage_moved;

@@ -963,7 +963,7 @@ fn each_cut_of_the_usage_is_what_the_api_says() {
         browser.hover(x + width / 2, y + height - 3);
         let month = &date(browser, (seconds(&last["from"]) + seconds(&last["to"])) / 2)[4..];
         let name = format!("{} {}", &month[..3], &month[7..]);
-        let expect = format!(" · {name}: ↓ {} ↑ {} = {}", texts[0], texts[1], texts[2]);
+        let expect = format!(" · {name}{}: ↓ {} ↑ {} = {}", note(last), texts[0], texts[1], texts[2]);
         reads(browser, ".bars + .soft span", &expect);
 
         // The same rows by their own address, and those before them.
@@ -1083,6 +1083,20 @@ fn rows_say(browser: &Browser, selector: &str, rows: &[Value]) {
     assert_eq!(found, expect);
 }
 
+/// What is said of a row that is not whole.
+fn note(row: &Value) -> &'static str {
+    let now = unix();
+    let length = now - seconds(&row["from"]);
+    // Two intervals of `STILL` are to come at any time.
+    let missed = length - row["observed"].as_i64().unwrap() > length / 100 + 2 * HOUR;
+    match seconds(&row["to"]) > now {
+        true if missed => " so far, in part",
+        true => " so far",
+        false if row["complete"] == true => "",
+        false => " in part",
+    }
+}
+
 /// The figures are these rows, the newest first, and the bars are as high as they are.
 #[track_caller]
 fn usage(browser: &Browser, rows: &Value, by: &str) {
@@ -1091,16 +1105,7 @@ fn usage(browser: &Browser, rows: &Value, by: &str) {
     rows_say(browser, ".beside tbody tr", &newest);
     let heads = cells(browser, ".beside tbody tr");
     for (row, head) in newest.iter().zip(&heads) {
-        let now = unix();
-        let length = now - seconds(&row["from"]);
-        // Two intervals of `STILL` are to come at any time.
-        let missed = length - row["observed"].as_i64().unwrap() > length / 100 + 2 * HOUR;
-        let note = match seconds(&row["to"]) > now {
-            true if missed => " so far, in part",
-            true => " so far",
-            false if row["complete"] == true => "",
-            false => " in part",
-        };
+        let note = note(row);
         assert!(head[0].ends_with(note), "{row}: {head:?}");
         assert_eq!(head[0].contains("so far") || head[0].contains("in part"), !note.is_empty(), "{row}: {head:?}");
         let middle = match by {
@@ -1759,7 +1764,7 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
 const ELSEWHERE: &str = "10.9.0.1";
 
 /// Seen from a neighbour: from an address that is not the loopback's.
-fn neighbour(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str) + Send) {
+pub fn neighbour(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str) + Send) {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -1781,12 +1786,12 @@ fn neighbour(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str) + S
     });
 }
 
-fn visit(daemon: &Daemon, browser: &Browser, hash: &str) {
+pub fn visit(daemon: &Daemon, browser: &Browser, hash: &str) {
     browser.visit("about:blank");
     browser.visit(&format!("http://{ELSEWHERE}:{}/{hash}", daemon.port()));
 }
 
-fn answer_dialog(browser: &Browser, token: &str) {
+pub fn answer_dialog(browser: &Browser, token: &str) {
     browser.fill("dialog input", token);
     browser.click_text("dialog button", "Go on");
 }
@@ -1869,7 +1874,7 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
         browser.wait(
             "it is said",
             "return [...document.querySelectorAll('.said')]
-            .some((said) => /were read/.test(said.textContent))",
+            .some((said) => /^Interfaces read: \\d/.test(said.textContent))",
         );
         browser.run("localStorage.token = 'of another router'");
         browser.click_text(".settings button", "Stop");

@@ -8,5 +8,6 @@ mod browser;
 mod home;
 
 mod controls;
+mod loading;
 mod speed;
 mod views;

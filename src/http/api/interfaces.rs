@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{READ_PATIENCE, SAVE_PATIENCE, link_word, no_interface};
+use super::{READ_PATIENCE, SAVE_PATIENCE, known, link_word, no_interface, not_open};
 use crate::clock::Zone;
 use crate::config::can_be_listed;
 use crate::error::ErrorKind;
@@ -161,11 +161,6 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
     Answer::json(&Interface { saved: Some(saved), ..find(context, call)? })
 }
 
-/// By its name or an altname.
-fn known<'a>(state: &'a State, name: &str) -> Result<&'a Iface, Fault> {
-    state.interface(name).ok_or_else(|| no_interface(name))
-}
-
 pub fn forget(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let name = {
         let state = context.live.lock();
@@ -191,15 +186,19 @@ fn order(context: &Context, order: Order) -> Result<bool, Fault> {
                 format!("{name} is the chosen headline, which is always watched: send \"primary\":false with it");
             Err(Fault::new(409, detail))
         }
-        Some(Err(Refusal::NotYet)) => {
-            Err(Fault::new(503, "the history is not open yet: see /api/system/health, and try again then"))
-        }
-        None => Err(Fault::new(503, "the sampler is busy: it will be done in a moment")),
+        Some(Err(Refusal::Contradiction)) => Err(Fault::new(
+            409,
+            "the headline is always watched: \"primary\":true and \"monitored\":false exclude each other",
+        )),
+        Some(Err(Refusal::NotYet)) => Err(not_open()),
+        None => Err(Fault::new(503, "the sampler is busy, and has the change to make: ask for the interface again")),
     }
 }
 
 fn present(name: &str) -> Fault {
-    Fault::new(409, format!("{name} is there, and its history goes on: only that of an absent interface can be moved"))
+    let detail =
+        format!("{name} is there, and its history goes on: only an absent interface can be merged or forgotten");
+    Fault::new(409, detail)
 }
 
 fn flaw(member: &str, msg: &str, input: &str) -> Fault {

@@ -158,6 +158,19 @@ fn no_interface(name: &str) -> Fault {
     Fault::new(404, format!("Interface '{name}' not found"))
 }
 
+/// By its name or an altname.
+fn known<'a>(state: &'a State, name: &str) -> Result<&'a Iface, Fault> {
+    state.interface(name).ok_or_else(|| match state.database {
+        // What was there once is known only then.
+        Database::Joined => no_interface(name),
+        _ => not_open(),
+    })
+}
+
+fn not_open() -> Fault {
+    Fault::new(503, "the history is not open yet: see /api/system/health, and try again then")
+}
+
 fn link_word(iface: &Iface) -> &'static str {
     if iface.up && iface.present() { "up" } else { "down" }
 }

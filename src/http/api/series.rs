@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Memory, no_interface};
+use super::{Memory, known};
 use crate::clock::Zone;
 use crate::http::disk::PATIENCE;
 use crate::http::json::{Date, Out, SeriesColumns, Time, Total, write, write_list};
@@ -28,7 +28,7 @@ const STRIDE: i64 = 100;
 type Asked = (String, Option<IfaceId>);
 
 fn find(state: &State, name: &str) -> Result<Asked, Fault> {
-    let iface = state.interface(name).ok_or_else(|| no_interface(name))?;
+    let iface = known(state, name)?;
     Ok((iface.name.clone(), iface.id))
 }
 

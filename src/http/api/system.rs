@@ -13,7 +13,7 @@ use crate::http::json::{
 use crate::http::{Answer, Call, Context, Fault, assets, disk};
 use crate::live::{Database, Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
-use crate::plural::counted;
+use crate::text::counted;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -63,7 +63,7 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     let saving = &state.saving;
     let unsaved = saving.trouble(mono_ms, state.tuning.flush_s).map(|trouble| {
         let coarser = if saving.compacted { "; memory is full: older samples become coarser" } else { "" };
-        format!("{trouble}; {}{coarser}", state.at_risk(mono_ms))
+        format!("{trouble}{}{coarser}", state.at_risk(mono_ms))
     });
     let database = match (unsaved, unreadable) {
         (Some(unsaved), _) if saving.lost => ("unhealthy", Some(format!("the database does not work: {unsaved}"))),

@@ -27,7 +27,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
-use super::params;
+use super::route::Weight;
+use super::status::reason;
 use crate::error::{Error, Result};
 use crate::thread::spawn;
 use access::Names;
@@ -73,19 +74,7 @@ const UNANSWERED: Refusal = Refusal { status: 504, detail: "the answer was not r
 const NO_ANSWER: Refusal = Refusal { status: 502, detail: "the program is at fault: its log has more" };
 
 /// Every status that is answered here.
-pub const REASONS: [(u16, &str); 11] = [
-    (400, "Bad Request"),
-    (403, "Forbidden"),
-    (408, "Request Timeout"),
-    (413, "Content Too Large"),
-    (414, "URI Too Long"),
-    (417, "Expectation Failed"),
-    (421, "Misdirected Request"),
-    (431, "Request Header Fields Too Large"),
-    (502, "Bad Gateway"),
-    (503, "Service Unavailable"),
-    (504, "Gateway Timeout"),
-];
+pub const STATUSES: [u16; 11] = [400, 403, 408, 413, 414, 417, 421, 431, 502, 503, 504];
 
 /// The inside. A connection takes one whole request and gives one whole answer.
 pub trait Inward: Send {
@@ -158,39 +147,6 @@ fn free_descriptors() -> usize {
     usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open)
 }
 
-/// What a request asks of the inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Weight {
-    /// Memory has what it asks for.
-    Light,
-    /// The disk is read for it, perhaps years of history.
-    Costly,
-    /// Its answer may be longer than the kernel holds for us: a worker is bound to the client until it has read it.
-    Long,
-}
-
-const WEIGHTS: [(&str, Weight); 10] = [
-    ("/collector/", Weight::Light),
-    ("/api/events", Weight::Costly),
-    ("/api/system/info", Weight::Costly),
-    ("/api/system/metrics", Weight::Costly),
-    ("/api/traffic/series", Weight::Costly),
-    ("/api/traffic/totals", Weight::Costly),
-    ("/api/traffic/history", Weight::Costly),
-    ("/api/traffic/latest", Weight::Costly),
-    ("/api/export/", Weight::Long),
-    ("/api/backup", Weight::Long),
-];
-
-fn weight(method: &str, target: &str) -> Weight {
-    let path = target.split(['?', '#']).next().unwrap_or_default();
-    // As the routes read it: `/%61pi/export/traffic` is an export.
-    let path = params::decode(path, false).unwrap_or_default();
-    let known = WEIGHTS.iter().find(|(start, _)| path.starts_with(start)).map(|(_, weight)| *weight);
-    // What is changed is to be on disk before it is answered.
-    known.unwrap_or(if access::changes_something(method) { Weight::Costly } else { Weight::Light })
-}
-
 /// The running thread. Dropping it without `stop` leaves it to the end of the process.
 pub struct Gate {
     stopping: Arc<AtomicBool>,
@@ -210,13 +166,8 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
 
 impl Gate {
     /// `names` are those of `access::own_names`; `private`: reading needs the token too.
-    pub fn open(
-        listeners: Vec<TcpListener>,
-        inward: Box<dyn Inward>,
-        names: Vec<String>,
-        private: bool,
-        limits: Limits,
-    ) -> Result<Gate> {
+    pub fn open(listeners: Vec<TcpListener>, inward: Box<dyn Inward>, terms: Terms) -> Result<Gate> {
+        let Terms { names, private, limits, weigh } = terms;
         let failed = |error: io::Error| Error::system("cannot serve", error);
         listeners.iter().try_for_each(prepare).map_err(failed)?;
         let (waker, bell) = UnixStream::pair().map_err(failed)?;
@@ -232,7 +183,7 @@ impl Gate {
             newcomers: newcomers.clone(),
             bell,
             stopping: stopping.clone(),
-            rules: Rules { names: names.clone(), trust: Trust::new(private), limits },
+            rules: Rules { names: names.clone(), trust: Trust::new(private), limits, weigh },
             inward,
             clients: Vec::with_capacity(limits.clients),
             left: Vec::with_capacity(limits.active),
@@ -266,10 +217,22 @@ impl Gate {
     }
 }
 
+/// On what terms requests are let in.
+pub struct Terms {
+    /// By which this machine may be asked for.
+    pub names: Vec<String>,
+    /// Reading asks for the token too.
+    pub private: bool,
+    pub limits: Limits,
+    /// What a method and a target ask of the inside.
+    pub weigh: fn(&str, &str) -> Weight,
+}
+
 struct Rules {
     names: Arc<Names>,
     trust: Trust,
     limits: Limits,
+    weigh: fn(&str, &str) -> Weight,
 }
 
 struct Door {
@@ -940,7 +903,7 @@ impl Client {
         if access::changes_something(head.method) && access::foreign_origin(&head) {
             return Err(access::FOREIGN);
         }
-        self.weight = weight(head.method, &head.target);
+        self.weight = (rules.weigh)(head.method, &head.target);
         self.may_be_trusted = access::may_be_trusted(&head, self.address, rules.trust.private);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
@@ -1093,7 +1056,7 @@ fn is_later(error: &io::Error) -> bool {
 
 fn answer(refusal: Refusal, without_body: bool) -> Vec<u8> {
     let Refusal { status, detail } = refusal;
-    let reason = REASONS.iter().find(|(known, _)| *known == status).map_or("", |(_, reason)| reason);
+    let reason = reason(status);
     let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
     // No detail has anything in it that JSON would want escaped; a test looks.
     let body = format!("{{\"detail\":\"{detail}\"}}\n");
@@ -1121,25 +1084,6 @@ mod tests {
         check(20, 4, 2, 1);
         check(0, 4, 2, 1);
         check(usize::MAX, 64, 4, 2);
-    }
-
-    #[test]
-    fn weights_are_known_by_the_path() {
-        for (target, expect) in [
-            ("/api/export/traffic?format=csv", Weight::Long),
-            ("/%61pi/exp%6Frt/traffic", Weight::Long),
-            ("/api/backup", Weight::Long),
-            ("/api/traffic/history?limit=1000", Weight::Costly),
-            ("/api/traffic/series", Weight::Costly),
-            ("/api/traffic/latest?/api/export/", Weight::Costly),
-            ("/", Weight::Light),
-            ("/%ff/api/export/", Weight::Light),
-        ] {
-            assert_eq!(weight("GET", target), expect, "{target}");
-        }
-        assert_eq!(weight("PATCH", "/api/config"), Weight::Costly);
-        assert_eq!(weight("POST", "/collector/stop"), Weight::Light);
-        assert_eq!(weight("POST", "/api/backup"), Weight::Long);
     }
 
     #[test]
@@ -1171,7 +1115,7 @@ mod tests {
             access::FOREIGN,
         ];
         for refusal in all {
-            assert!(REASONS.iter().any(|(status, _)| *status == refusal.status), "{}", refusal.status);
+            assert!(STATUSES.contains(&refusal.status) && !reason(refusal.status).is_empty(), "{}", refusal.status);
             let text = String::from_utf8(answer(refusal, false)).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
             let json: serde_json::Value = serde_json::from_str(body).expect("JSON");

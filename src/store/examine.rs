@@ -10,7 +10,7 @@ use super::open::{inspect, usable};
 use crate::error::Result;
 
 /// Bytes of the file; `None` where there is none yet. Fails where a start could not use it.
-pub fn look(path: &Path) -> Result<Option<u64>> {
+pub fn examine(path: &Path) -> Result<Option<u64>> {
     let asked = std::path::absolute(path).map_err(|cause| io_error(path, cause))?;
     let path = resolve(&asked).map_err(|cause| io_error(path, cause))?;
     usable(&path)?;

@@ -1,10 +1,10 @@
-// What the further views calculate.
+// What the usage calculates.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { dayOf, unitsOf } from "../../www/format.js";
-import { barScale, changes, faultsOf, label, latest, note, prefix, project, recent, slots, text, typed, wellbeing } from "../../www/more.js";
+import { barScale, label, latest, note, project, slots } from "../../www/usage.js";
 
 process.env.TZ = "Europe/Berlin";
 
@@ -88,12 +88,6 @@ test("what is not whole says so", () => {
   check(note(day(0), 3000, 3600), " so far");
 });
 
-test("what is no number is left for the API to refuse", () => {
-  for (const text of ["1-5", "Infinity", "1e999", "5 x"]) check(typed("integer", text), text);
-  check(typed("integer", " 7 "), 7);
-  check(typed("decimal", "0.5"), 0.5);
-});
-
 test("a router's date is the same for all readers", () => {
   // On the days on which Berlin, New York and Samoa change their clocks, too; Santiago has no midnight on one of these.
   const zones = ["Pacific/Niue", "Etc/GMT+12", "Pacific/Kiritimati", "Pacific/Chatham", "Pacific/Auckland", "Pacific/Honolulu",
@@ -122,79 +116,4 @@ test("the last row may be neither today nor yesterday", () => {
 test("a piece of a day that a change of zone has left is not yesterday", () => {
   const [whole, piece, today] = [[0, DAY], [DAY, DAY + 3600], [DAY + 3600, 2 * DAY + 3600]].map(([from, to]) => ({ from, to }));
   check(latest([whole, piece, today], DAY + 7200), [today, whole]);
-});
-
-test("fields are what the API takes", () => {
-  check(typed("integer", "30"), 30);
-  check(typed("integer", "ten"), "ten");
-  check(typed("decimal", " 0.5 "), 0.5);
-  check(typed("integer", "  "), null);
-  check(typed("list", "eth*, wg0,,"), ["eth*", "wg0"]);
-  check(typed("switch", "false"), false);
-  check(typed("text", " Europe/Berlin "), "Europe/Berlin");
-  check(typed("word", "flash"), "flash");
-});
-
-const SETTINGS = {
-  interval: { kind: "integer", value: 10, default: 30, origin: "saved" },
-  flush: { kind: "integer", value: 300, default: 300, origin: "default" },
-  media: { kind: "word", value: "disk", default: "disk", origin: "default" },
-  interfaces: { kind: "list", value: ["eth*", "wg0"], default: [], origin: "saved" },
-  retry_delay: { kind: "decimal", value: 5, default: 1, origin: "flag", owner: "--x" },
-};
-
-test("only what was changed is sent", () => {
-  const texts = Object.fromEntries(Object.keys(SETTINGS).map((key) => [key, text(SETTINGS[key])]));
-  check(texts, { interval: "10", flush: "", media: "disk", interfaces: "eth*, wg0", retry_delay: "5" });
-  check(changes(SETTINGS, texts), {});
-  check(changes(SETTINGS, { ...texts, interval: "5", media: "flash" }), { interval: 5, media: "flash" });
-  check(changes(SETTINGS, { ...texts, interval: "" }), { interval: null });
-  check(changes(SETTINGS, { ...texts, interfaces: "" }), { interfaces: null });
-  check(changes(SETTINGS, { ...texts, interfaces: "eth*" }), { interfaces: ["eth*"] });
-  // Said outright, though it is the default's own value: with another medium it would be another.
-  check(changes(SETTINGS, { ...texts, flush: "300" }), { flush: 300 });
-});
-
-test("a word that is the default's is the default again", () => {
-  const media = { kind: "word", value: "flash", default: "disk", origin: "saved" };
-  check(changes({ media }, { media: "disk" }), { media: null });
-});
-
-test("what is owned is never sent", () => {
-  const flush = { kind: "integer", value: 3600, default: 3600, origin: "default", owner: "--media" };
-  const ignore = { kind: "list", value: ["x*", "y*"], default: [], origin: "environment", owner: "NETPULSE_IGNORE" };
-  check([flush, ignore].map(text), ["3600", "x*, y*"]);
-  check(changes({ flush, ignore }, { flush: text(flush), ignore: text(ignore) }), {});
-});
-
-test("faults find their fields", () => {
-  const fault = (name, msg) => ({ loc: ["body", name], msg, input: "" });
-  check(faultsOf([fault("interval", "must be less"), fault("media", "is no word")]), { interval: "must be less", media: "is no word" });
-  check(faultsOf("a sentence"), {});
-  check(faultsOf(undefined), {});
-});
-
-test("recent errors are those of the newest samples", () => {
-  const record = (timestamp, rx_errors, tx_drops) => ({ timestamp, rx_errors, tx_errors: 0, rx_drops: 0, tx_drops });
-  check(recent([record("1970-01-01T00:02:00Z", 2, 1), record("1970-01-01T00:01:00Z", 1, 0)], 180), { seconds: 120, errors: [3, 0], drops: [0, 1] });
-  check(recent([], 180).seconds, 1);
-});
-
-test("netmasks are counted", () => {
-  check(prefix("255.255.255.0"), 24);
-  check(prefix("255.255.240.0"), 20);
-  check(prefix("0.0.0.0"), 0);
-  check(prefix("ffff:ffff:ffff:ffff::"), 64);
-  check(prefix("ffff:ffff:ffff:fff0::"), 60);
-  check(prefix("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), 128);
-});
-
-test("health is said in words", () => {
-  const health = (more, clock) => ({
-    status: "healthy", reason: null, ...more,
-    details: { clock },
-  });
-  check(wellbeing(health()), "All is well.");
-  check(wellbeing(health({ status: "degraded", reason: "collection is stopped" })), "Collection is stopped.");
-  assert.match(wellbeing(health({}, { believed: false })), /clock cannot be right/);
 });
