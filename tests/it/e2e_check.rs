@@ -102,8 +102,10 @@ fn a_history_that_may_not_be_written_is_an_illness() {
         let daemon = Daemon::spawn(command);
         let port = daemon.port().to_string();
         wait_until("it is ill", || check(&["--port", &port]).code == Some(1));
-        let whose =
-            format!("{} belongs to user 0, and net-pulse runs as user {NOBODY}; let this user", dir.path().display());
+        let whose = format!(
+            "{} belongs to user 0, and net-pulse runs as user {NOBODY}; let user {NOBODY} write there",
+            dir.path().display()
+        );
         ill(&check(&["--port", &port]), 1, &["unhealthy: the newest figures are in memory only", "denied", &whose]);
         open(0o777);
         // It tries again by itself too, at growing distances.
