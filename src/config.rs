@@ -42,10 +42,11 @@ impl Kind {
     }
 }
 
-/// Who may change a setting while running; what is changed is kept in the database.
+/// When and by what a setting changes; what is changed while running is kept in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    Nobody,
+    /// By a flag or the environment alone.
+    AtStart,
     /// Through the API, unless a flag or the environment owns it.
     People,
     /// The program itself: not shown to anybody.
@@ -77,20 +78,20 @@ pub const LONGEST_TEXT: usize = 4096;
 /// After a change here `cross/settings` renews whatever else tells of the settings.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
-    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::Nobody, help: "port to listen on; 0 picks one and the log says which" },
-    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::Nobody, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
-    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "ask for the access token for reading too, not for changes alone" },
-    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", change: Change::Nobody, help: "let everybody who can reach the port change things, without the access token" },
-    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", change: Change::Nobody, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
+    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::AtStart, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
+    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::AtStart, help: "port to listen on; 0 picks one and the log says which" },
+    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::AtStart, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
+    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::AtStart, help: "ask for the access token for reading too, not for changes alone" },
+    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", change: Change::AtStart, help: "let everybody who can reach the port change things, without the access token" },
+    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", change: Change::AtStart, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
     Setting { key: "interval", flag: Some("--interval"), argument: "seconds", environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", change: Change::People, help: "seconds between two samples" },
     Setting { key: "media", flag: Some("--media"), argument: "kind", environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", change: Change::People, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
     Setting { key: "flush", flag: Some("--flush"), argument: "seconds", environment: Some("NETPULSE_FLUSH"), kind: Kind::Integer(1, 86400), default: "300", change: Change::People, help: "seconds between two saves, in place of what --media means" },
-    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::Nobody, help: "the history never grows past this; the finest is given up first" },
+    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::AtStart, help: "the history never grows past this; the finest is given up first" },
     Setting { key: "timezone", flag: Some("--timezone"), argument: "zone", environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
-    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::Nobody, help: "error, warn, info, debug or trace" },
-    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: Kind::Text, default: "", change: Change::Nobody, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
-    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::Nobody, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
+    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::AtStart, help: "error, warn, info, debug or trace" },
+    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: Kind::Text, default: "", change: Change::AtStart, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
+    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::AtStart, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
     Setting { key: "interfaces", flag: Some("--interface"), argument: "pattern", environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
     Setting { key: "ignore", flag: Some("--ignore"), argument: "pattern", environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
     Setting { key: "primary", flag: Some("--primary"), argument: "name", environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure, always watched (default: found by its traffic)" },
@@ -181,7 +182,7 @@ impl Config {
     /// older or a newer version, is returned for the log and left at its default.
     pub fn take_saved(&mut self, saved: &Map<String, String>) -> Vec<String> {
         let mut refused = Vec::new();
-        for setting in SETTINGS.iter().filter(|setting| setting.change != Change::Nobody) {
+        for setting in SETTINGS.iter().filter(|setting| setting.change != Change::AtStart) {
             let Some(whole) = saved.get(setting.key) else { continue };
             if self.origin(setting.key) > Origin::Saved {
                 continue;
@@ -303,7 +304,7 @@ impl Config {
     pub fn allows(&self, changes: &Changes) -> std::result::Result<(), Refused> {
         for (key, text) in changes {
             let Some(setting) = Setting::find(key) else { continue };
-            let fixed = setting.flag.or(setting.environment).filter(|_| setting.change == Change::Nobody);
+            let fixed = setting.flag.or(setting.environment).filter(|_| setting.change == Change::AtStart);
             if let Some(owner) = self.owner(key).or(fixed) {
                 return Err(Refused::Owned { key, owner });
             }

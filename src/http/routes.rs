@@ -60,7 +60,7 @@ static SHOWN: [Param; shown()] = {
         let setting = &SETTINGS[at];
         let place = match setting.change {
             Change::People => Some(Place::PartOrNull),
-            Change::Nobody => Some(Place::Elsewhere),
+            Change::AtStart => Some(Place::Elsewhere),
             Change::Program => None,
         };
         if let Some(place) = place {
