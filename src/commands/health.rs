@@ -67,10 +67,8 @@ fn credentials(config: &Config, address: SocketAddr) -> Result<String> {
 }
 
 fn said(address: SocketAddr, answer: &[u8]) -> Result<String> {
-    match judge(answer).map_err(|fault| Error::system(address, fault))? {
-        Verdict { reason: None, .. } => Ok("healthy".to_string()),
-        Verdict { reason: Some(reason), .. } => Ok(format!("degraded: {reason}")),
-    }
+    let Verdict { healthy, reason, .. } = judge(answer).map_err(|fault| Error::system(address, fault))?;
+    Ok(if healthy { "healthy".to_string() } else { format!("degraded: {}", reason.unwrap_or_default()) })
 }
 
 /// What a daemon that does its work says of itself.
@@ -120,6 +118,7 @@ mod tests {
         let foreign = Err("this is no answer of net-pulse; give the --host and --port that it has");
         check(r#"HTTP/1.1 200 OK|Content-Type: application/json||{"status":"healthy"}"#, Ok("healthy"));
         check(r#"HTTP/1.0 200||{"status":"degraded","reason":"disk full"}"#, Ok("degraded: disk full"));
+        check(r#"HTTP/1.0 200||{"status":"degraded"}"#, Ok("degraded: "));
         check(r#"HTTP/1.1 503 x||{"status":"unhealthy","reason":"no netlink"}"#, Err("unhealthy: no netlink"));
         check(r#"HTTP/1.1 503 x||{"status":"unhealthy","reason":"\u001b[2J\n"}"#, Err("unhealthy: ?[2J?"));
         check(
