@@ -171,7 +171,9 @@ fn daemon(config: &Config, _: FindZone) -> Result<Outcome> {
     let (address, answer) = ask(config, "/api/system/health")?;
     let verdict = judge(&answer).map_err(|fault| Error::system(address, fault))?;
     let own = std::path::absolute(database(config)?).unwrap_or_default();
-    if let Some(other) = verdict.database.filter(|other| Path::new(other) != own) {
+    // A relative one is told from the directory in which the daemon was started, which is not known here.
+    let another = |path: &Path| path.is_absolute() && path != own;
+    if let Some(other) = verdict.database.filter(|other| another(Path::new(other))) {
         return Ok(Note(format!(
             "the one at {address} has another history, {other}; give its --database, or its --port"
         )));

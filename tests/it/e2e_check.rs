@@ -378,6 +378,24 @@ fn everything_is_looked_at_and_nothing_is_touched() {
 }
 
 #[test]
+fn a_history_is_the_daemons_or_another() {
+    let dir = Dir::new();
+    let mut command = net_pulse(BINARY);
+    command.args(["--host", "127.0.0.1", "--port", "0", "--database", "own.db"]).current_dir(dir.path());
+    let relative = Daemon::spawn(command);
+    let absolute = Daemon::start(&dir, &[]);
+    let says = |daemon: &Daemon, database: &str| {
+        let mut command = net_pulse(BINARY);
+        let port = daemon.port().to_string();
+        command.args(["check", "--port", &port, "--database", database]).current_dir(dir.path());
+        finish(command).out.contains("has another history")
+    };
+    assert!(!says(&relative, "own.db") && !says(&relative, &dir.join("own.db")));
+    assert!(!says(&absolute, "net-pulse.db") && !says(&absolute, &dir.join("net-pulse.db")));
+    assert!(says(&absolute, "own.db"));
+}
+
+#[test]
 fn a_history_of_another_user_and_of_a_newer_version() {
     if !nix::unistd::geteuid().is_root() {
         return skip("not root: no history of another user can be made");
