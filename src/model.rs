@@ -402,39 +402,9 @@ impl EventKind {
     }
 }
 
-/// The levels at which history is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Resolution {
-    Sample,
-    FiveMinutes,
-    Hour,
-    Day,
-}
-
-impl Resolution {
-    /// Name on the wire, and seconds per bucket; samples have the polling interval and days their local length.
-    pub const NAMES: [(Resolution, &'static str); 4] = [
-        (Resolution::Sample, "sample"),
-        (Resolution::FiveMinutes, "5min"),
-        (Resolution::Hour, "hour"),
-        (Resolution::Day, "day"),
-    ];
-}
-
-/// How many days the levels are kept that are not kept for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
-    pub samples_days: u32,
-    pub five_minutes_days: u32,
-    pub hours_days: u32,
-}
-
-/// What passed through one interface in one bucket of time.
+/// What passed through one interface in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
-    /// UTC seconds; a local day may be 23 or 25 hours long.
-    pub from: i64,
-    pub to: i64,
+pub struct Cell {
     pub sum: Counters,
     /// The highest rate of one plain sample, bytes per second.
     pub rx_peak: u64,
@@ -443,6 +413,45 @@ pub struct Bucket {
     pub covered: u32,
     /// Seconds that `sum` counts without anybody having looked (gaps and resets).
     pub blind: u32,
+}
+
+impl Cell {
+    /// Adds another part of the same time, or a part of a longer one. The order of such additions does not matter.
+    pub fn add(&mut self, other: &Cell) {
+        self.sum.add(&other.sum);
+        self.rx_peak = self.rx_peak.max(other.rx_peak);
+        self.tx_peak = self.tx_peak.max(other.tx_peak);
+        self.covered = self.covered.saturating_add(other.covered);
+        self.blind = self.blind.saturating_add(other.blind);
+    }
+
+    /// Seconds that the sum stands for.
+    pub fn observed(&self) -> u64 {
+        u64::from(self.covered) + u64::from(self.blind)
+    }
+
+    /// Where a clock was set back, the same minutes have passed twice: the numbers count, the time does not.
+    pub fn within(mut self, length_s: i64) -> Cell {
+        let length = u32::try_from(length_s).unwrap_or(u32::MAX);
+        self.covered = self.covered.min(length);
+        self.blind = self.blind.min(length - self.covered);
+        self
+    }
+}
+
+/// A cell with its place in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// UTC seconds; a local day may be 23 or 25 hours long.
+    pub from: i64,
+    pub to: i64,
+    pub cell: Cell,
+}
+
+impl Bucket {
+    pub fn new(from: i64, to: i64, cell: &Cell) -> Bucket {
+        Bucket { from, to, cell: cell.within(to - from) }
+    }
 }
 
 /// Facts about the machine, for `/api/system/*`; read when asked for.

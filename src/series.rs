@@ -1,9 +1,9 @@
 //! History as the columns of a chart: which buckets it gets, and what is in them. Pure.
 
 use crate::clock::{Civil, Zone};
-use crate::model::{Bucket, Counters, RX_BYTES, Resolution, TX_BYTES};
+use crate::level::{Cut, DAY_S as DAY, Level, Resolution};
+use crate::model::{Bucket, Cell, Counters, RX_BYTES, TX_BYTES};
 
-const DAY: i64 = 86_400;
 const EPOCH: Civil = Civil::date(1970, 1, 1);
 /// The end of the year 9999, beyond which no request can ask.
 const LAST: i64 = 253_402_300_800;
@@ -11,10 +11,10 @@ const LAST: i64 = 253_402_300_800;
 /// on 32 bits. A step found by estimate is then at most a few percent greater.
 const ATTEMPTS: usize = 10_000;
 
-/// A level of which something may be stored.
+/// How far back a level goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level {
-    pub resolution: Resolution,
+pub struct Reach {
+    pub level: &'static Level,
     /// Seconds per bucket: the polling interval for samples.
     pub step: i64,
     /// The oldest moment it has anything of.
@@ -33,26 +33,11 @@ pub struct Grid {
     pub edges: Vec<i64>,
 }
 
-/// What lies in one bucket of the chart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
-    pub sum: Counters,
-    pub rx_peak: u64,
-    pub tx_peak: u64,
-    /// Seconds, as in `Bucket`.
-    pub covered: u64,
-    pub blind: u64,
-}
-
-/// Bytes per second, one value for each bucket; `None` where nobody looked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Columns {
-    /// Seconds that the rates are a mean of; 0 where there is none.
-    pub observed: Vec<u64>,
-    pub rx: Vec<Option<u64>>,
-    pub tx: Vec<Option<u64>>,
-    pub rx_peak: Vec<Option<u64>>,
-    pub tx_peak: Vec<Option<u64>>,
+impl Grid {
+    /// Nothing between any two edges.
+    pub fn empty(&self) -> Vec<Cell> {
+        vec![Cell::default(); self.edges.len().saturating_sub(1)]
+    }
 }
 
 /// Cuts `[from, to)`, rounded outwards, into at most `points` buckets. The step is the smallest multiple of a level's that
@@ -60,7 +45,7 @@ pub struct Columns {
 /// the same figures in fewer rows.
 ///
 /// `levels` from fine to coarse, all that there are; with nothing stored yet, any of them will do.
-pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Level]) -> Grid {
+pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Reach]) -> Grid {
     let from = from.clamp(0, LAST - 1);
     let to = to.clamp(from + 1, LAST);
     let points = i64::try_from(points).unwrap_or(i64::MAX).max(1);
@@ -73,12 +58,13 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Level]) 
         let Some(first) = ends.min() else { return levels.iter().all(|level| level.oldest.is_none()) };
         levels[at].oldest.is_some_and(|oldest| oldest <= from.max(first))
     };
-    let kept: Vec<&Level> = (0..levels.len()).filter(|at| stored(*at)).map(|at| &levels[at]).collect();
+    let kept: Vec<&Reach> = (0..levels.len()).filter(|at| stored(*at)).map(|at| &levels[at]).collect();
 
     let days = (day_number(from, zone), day_number(to - 1, zone) + 1);
-    let candidate = |level: &&Level| {
-        let unit = level.step.max(1);
-        let range = if level.resolution == Resolution::Day { days } else { (from / unit, (to - 1) / unit + 1) };
+    let candidate = |reach: &&Reach| {
+        let local = reach.level.cut == Cut::Local;
+        let unit = if local { DAY } else { reach.step.max(1) };
+        let range = if local { days } else { (from / unit, (to - 1) / unit + 1) };
         (smallest(range, points).saturating_mul(unit), unit, range)
     };
     let found = kept.iter().map(candidate).min_by_key(|(step, ..)| *step);
@@ -100,11 +86,14 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Level]) 
     }
     edges.dedup();
 
-    let fits = |level: &&&Level| match level.resolution {
-        Resolution::Day => whole_days,
-        _ => edges.iter().all(|edge| edge % level.step.max(1) == 0),
+    let fits = |reach: &&&Reach| match reach.level.cut {
+        Cut::Local => {
+            whole_days && (reach.step == DAY || edges.iter().all(|edge| zone.days(*edge, reach.step / DAY).0 == *edge))
+        }
+        _ => edges.iter().all(|edge| edge % reach.step.max(1) == 0),
     };
-    let level = kept.iter().rev().find(fits).or(kept.first()).map_or(Resolution::Sample, |level| level.resolution);
+    let finest = Resolution::Sample;
+    let level = kept.iter().rev().find(fits).or(kept.first()).map_or(finest, |reach| reach.level.resolution);
     Grid { level, step, first_day, edges }
 }
 
@@ -145,8 +134,8 @@ pub struct Filling<'a> {
 fn after(before: i64, sample: &Bucket) -> Bucket {
     let begin = if (sample.from - before).abs() <= 1 { before } else { sample.from };
     let seconds = u32::try_from(sample.to - begin).unwrap_or(0);
-    let (covered, blind) = if sample.blind > 0 { (0, seconds) } else { (seconds, 0) };
-    Bucket { from: begin.min(sample.to - 1), covered, blind, ..*sample }
+    let (covered, blind) = if sample.cell.blind > 0 { (0, seconds) } else { (seconds, 0) };
+    Bucket { from: begin.min(sample.to - 1), to: sample.to, cell: Cell { covered, blind, ..sample.cell } }
 }
 
 impl<'a> Filling<'a> {
@@ -172,7 +161,7 @@ impl<'a> Filling<'a> {
             let start = range[0].saturating_sub(bucket.from).clamp(0, length);
             let end = range[1].saturating_sub(bucket.from).clamp(0, length);
             if start < end {
-                cell.add(&bucket, |value| part(value, end, length) - part(value, start, length));
+                add(cell, &bucket, |value| part(value, end, length) - part(value, start, length));
             }
             if end == length {
                 break;
@@ -195,36 +184,31 @@ fn part(value: u64, seconds: i64, length: i64) -> u64 {
     value / length * seconds + (value % length).saturating_mul(seconds) / length
 }
 
-impl Cell {
-    fn add(&mut self, bucket: &Bucket, share: impl Fn(u64) -> u64) {
-        self.sum.add(&Counters(bucket.sum.0.map(&share)));
-        self.covered += share(u64::from(bucket.covered));
-        self.blind += share(u64::from(bucket.blind));
-        self.rx_peak = self.rx_peak.max(bucket.rx_peak);
-        self.tx_peak = self.tx_peak.max(bucket.tx_peak);
-    }
-
-    /// The mean over the time that the sum stands for; nothing where nobody looked, for a line through a gap is a guess.
-    fn rate(&self, counter: usize) -> Option<u64> {
-        let seconds = self.covered + self.blind;
-        let bytes = self.sum.0[counter];
-        (self.covered > 0).then(|| (bytes / seconds).saturating_add((bytes % seconds * 2 + seconds) / (seconds * 2)))
-    }
+/// Adds a share of a bucket.
+fn add(cell: &mut Cell, bucket: &Bucket, share: impl Fn(u64) -> u64) {
+    let Cell { sum, rx_peak, tx_peak, covered, blind } = bucket.cell;
+    let [covered, blind] = [covered, blind].map(|seconds| share(seconds.into()) as u32);
+    cell.add(&Cell { sum: Counters(sum.0.map(share)), rx_peak, tx_peak, covered, blind });
 }
 
-/// A peak is never below the mean: of a bucket with a gap in it, only the plain samples have one.
-pub fn columns(cells: &[Cell]) -> Columns {
+/// Seconds that the rates of a cell are a mean of; 0 where there is none.
+pub fn observed(cell: &Cell) -> u64 {
+    if cell.covered > 0 { cell.observed() } else { 0 }
+}
+
+/// Bytes per second, the mean over the time that the sum stands for; nothing where nobody looked, for a line through a gap
+/// is a guess.
+fn rate(cell: &Cell, counter: usize) -> Option<u64> {
+    let (seconds, bytes) = (cell.observed(), cell.sum.0[counter]);
+    (cell.covered > 0).then(|| (bytes / seconds).saturating_add((bytes % seconds * 2 + seconds) / (seconds * 2)))
+}
+
+/// The rates received and sent, and their peaks. A peak is never below the mean: of a bucket with a gap in it, only the plain
+/// samples have one.
+pub fn rates(cell: &Cell) -> [Option<u64>; 4] {
+    let [rx, tx] = [RX_BYTES, TX_BYTES].map(|counter| rate(cell, counter));
     let peak = |rate: Option<u64>, peak: u64| rate.map(|rate| rate.max(peak));
-    let mut columns = Columns::default();
-    for cell in cells {
-        let (rx, tx) = (cell.rate(RX_BYTES), cell.rate(TX_BYTES));
-        columns.observed.push(if cell.covered > 0 { cell.covered + cell.blind } else { 0 });
-        columns.rx.push(rx);
-        columns.tx.push(tx);
-        columns.rx_peak.push(peak(rx, cell.rx_peak));
-        columns.tx_peak.push(peak(tx, cell.tx_peak));
-    }
-    columns
+    [rx, tx, peak(rx, cell.rx_peak), peak(tx, cell.tx_peak)]
 }
 
 #[cfg(test)]
@@ -245,10 +229,10 @@ mod tests {
     /// A database that began so many days before this moment, with the usual retention.
     const NOW: &str = "2026-11-22T17:46:43Z";
 
-    fn levels(days: i64) -> [Level; 4] {
-        let level = |resolution, step: i64, kept: i64| {
+    fn levels(days: i64) -> [Reach; 4] {
+        let level = |resolution: Resolution, step: i64, kept: i64| {
             let oldest = at(NOW) - days.min(kept) * DAY;
-            Level { resolution, step, oldest: Some(oldest / step * step) }
+            Reach { level: resolution.level(), step, oldest: Some(oldest / step * step) }
         };
         [
             level(Resolution::Sample, 30, 7),
@@ -289,10 +273,10 @@ mod tests {
 
     #[test]
     fn nothing_stored_yet() {
-        let none = levels(1).map(|level| Level { oldest: None, ..level });
+        let none = levels(1).map(|level| Reach { oldest: None, ..level });
         let grid = choose(at(NOW) - 3600, at(NOW), 720, &Zone::UTC, &none);
         assert_eq!((grid.level, grid.step), (Resolution::Sample, 30));
-        let only = [Level { oldest: Some(at(NOW) - 60), ..none[0] }, none[1], none[2], none[3]];
+        let only = [Reach { oldest: Some(at(NOW) - 60), ..none[0] }, none[1], none[2], none[3]];
         assert_eq!(choose(at(NOW) - DAY, at(NOW), 25, &Zone::UTC, &only).level, Resolution::Sample);
         let grid = choose(at(NOW) - 100, at(NOW), 10, &Zone::UTC, &[]);
         assert_eq!((grid.step, grid.edges.len()), (11, 11));
@@ -334,7 +318,7 @@ mod tests {
             assert!(grid.edges[0] <= from && *grid.edges.last().unwrap() >= to, "{context}");
             assert!(grid.edges[1] > from && grid.edges[grid.edges.len() - 2] < to, "{context}");
             if grid.level != Resolution::Day {
-                let unit = levels(days).iter().find(|level| level.resolution == grid.level).unwrap().step;
+                let unit = levels(days).iter().find(|level| level.level.resolution == grid.level).unwrap().step;
                 assert!(grid.edges.iter().all(|edge| edge % unit == 0), "{context}");
             }
         }
@@ -342,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_step_is_the_smallest() {
-        let level = [Level { resolution: Resolution::Sample, step: 7, oldest: None }];
+        let level = [Reach { level: Resolution::Sample.level(), step: 7, oldest: None }];
         let mut state = 5;
         for _ in 0..2000 {
             let from = (random(&mut state) % 100_000) as i64;
@@ -363,7 +347,7 @@ mod tests {
                         if points == usize::MAX && to.saturating_sub(from) > 1_000_000 {
                             continue;
                         }
-                        let strange = Level { resolution: Resolution::Sample, step, oldest: Some(i64::MAX) };
+                        let strange = Reach { level: Resolution::Sample.level(), step, oldest: Some(i64::MAX) };
                         choose(from, to, points, &zone(BERLIN), &[strange, levels(1000)[3]]);
                         choose(from, to, points, &zone(BERLIN), &levels(1000));
                     }
@@ -379,32 +363,32 @@ mod tests {
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
-        Bucket {
-            from,
-            to: from + seconds,
-            sum: Counters([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]),
-            rx_peak: bytes,
-            tx_peak: 0,
-            covered: seconds as u32,
-            blind: 0,
-        }
+        let sum = Counters([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]);
+        let cell = Cell { sum, rx_peak: bytes, tx_peak: 0, covered: seconds as u32, blind: 0 };
+        Bucket { from, to: from + seconds, cell }
+    }
+
+    fn seen(bucket: Bucket, covered: u32, blind: u32) -> Bucket {
+        Bucket { cell: Cell { covered, blind, ..bucket.cell }, ..bucket }
     }
 
     #[test]
     fn e12_a_gap_is_null_and_its_bytes_are_not_lost() {
         fn check(covered: u32, blind: u32, expect: (Option<u64>, Option<u64>)) {
-            let bucket = Bucket { covered, blind, rx_peak: 5, ..bucket(0, 300, 3000) };
-            let columns = columns(&cells(&[bucket], &[0, 300]));
-            assert_eq!((columns.rx[0], columns.rx_peak[0]), expect, "{covered} {blind}");
+            let mut bucket = seen(bucket(0, 300, 3000), covered, blind);
+            bucket.cell.rx_peak = 5;
+            let [rx, _, rx_peak, _] = rates(&cells(&[bucket], &[0, 300])[0]);
+            assert_eq!((rx, rx_peak), expect, "{covered} {blind}");
         }
         check(300, 0, (Some(10), Some(10)));
         check(100, 200, (Some(10), Some(10)));
         check(100, 0, (Some(30), Some(30)));
         check(0, 300, (None, None));
         check(0, 0, (None, None));
-        let empty = columns(&cells(&[], &[0, 300, 600]));
-        assert_eq!((empty.rx, empty.tx_peak, empty.observed), (vec![None, None], vec![None, None], vec![0, 0]));
-        assert_eq!(columns(&cells(&[bucket(0, 300, 1)], &[])), Columns::default());
+        for empty in cells(&[], &[0, 300, 600]) {
+            assert_eq!((rates(&empty), observed(&empty)), ([None; 4], 0));
+        }
+        assert_eq!(cells(&[bucket(0, 300, 1)], &[]), []);
     }
 
     /// What a timer of one second makes of any phase, with stalls of 2 to 20 seconds: each second is told of once.
@@ -431,11 +415,7 @@ mod tests {
                     let (covered, blind) = if looked { (seconds, 0) } else { (0, seconds) };
                     let (from, to) = (now / 1000 - seconds, now / 1000);
                     bytes += 1000;
-                    samples.push(Bucket {
-                        covered: covered as u32,
-                        blind: blind as u32,
-                        ..bucket(from, to - from, 1000)
-                    });
+                    samples.push(seen(bucket(from, to - from, 1000), covered as u32, blind as u32));
                     (before / 1000..now / 1000).for_each(|second| plain[second as usize] = looked);
                 }
             }
@@ -454,7 +434,7 @@ mod tests {
 
     #[test]
     fn buckets_across_an_edge_are_split_by_time() {
-        fn check(bucket: Bucket, expect: &[(u64, u64)]) {
+        fn check(bucket: Bucket, expect: &[(u64, u32)]) {
             let cells = cells(&[bucket], &[0, 100, 200, 300]);
             assert_eq!(cells.iter().map(|cell| (cell.sum.rx_bytes(), cell.covered)).collect::<Vec<_>>(), expect);
         }
@@ -481,7 +461,7 @@ mod tests {
                 let seconds = 1 + (random(&mut state) % 4000) as i64;
                 let blind = if random(&mut state) >> 42 == 0 { seconds as u32 / 4 } else { 0 };
                 let bytes = random(&mut state) >> (random(&mut state) % 44);
-                buckets.push(Bucket { covered: seconds as u32 - blind, blind, ..bucket(from, seconds, bytes) });
+                buckets.push(seen(bucket(from, seconds, bytes), seconds as u32 - blind, blind));
                 from += seconds;
             }
             let points = 1 + random(&mut state) as usize % 300;
@@ -490,16 +470,16 @@ mod tests {
 
             let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>();
             for counter in 0..8 {
-                let expect = sum(&mut buckets.iter().map(|bucket| bucket.sum.0[counter]));
+                let expect = sum(&mut buckets.iter().map(|bucket| bucket.cell.sum.0[counter]));
                 assert_eq!(sum(&mut cells.iter().map(|cell| cell.sum.0[counter])), expect);
             }
-            let expect = sum(&mut buckets.iter().map(|bucket| u64::from(bucket.covered + bucket.blind)));
-            assert_eq!(sum(&mut cells.iter().map(|cell| cell.covered + cell.blind)), expect);
+            let expect = sum(&mut buckets.iter().map(|bucket| bucket.cell.observed()));
+            assert_eq!(sum(&mut cells.iter().map(Cell::observed)), expect);
 
             // A rate is rounded to the nearest byte per second: that, and no more, is lost.
-            let columns = columns(&cells);
-            for ((cell, rate), seconds) in cells.iter().zip(columns.rx).zip(columns.observed) {
-                assert_eq!(seconds, if rate.is_some() { cell.covered + cell.blind } else { 0 });
+            for cell in &cells {
+                let ([rate, ..], seconds) = (rates(cell), observed(cell));
+                assert_eq!(seconds, if rate.is_some() { cell.observed() } else { 0 });
                 let bytes = rate.unwrap_or(0) * seconds;
                 assert!(bytes.abs_diff(if rate.is_some() { cell.sum.rx_bytes() } else { 0 }) * 2 <= seconds);
             }

@@ -6,9 +6,8 @@
 use std::iter::successors;
 
 use crate::clock::{Civil, Zone};
+use crate::level::HOUR_S;
 use crate::model::{Bucket, Counters};
-
-const HOUR_S: i64 = 3_600;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
@@ -181,17 +180,17 @@ impl<'a> Rows<'a> {
         let own = !inside && as_long && matches!(self.period, Period::Hour | Period::Day);
         let (from, to) = if own { (bucket.from, bucket.to) } else { around };
         match self.rows.last_mut() {
-            Some(row) if row.to >= to => row.sum.add(&bucket.sum),
+            Some(row) if row.to >= to => row.sum.add(&bucket.cell.sum),
             last => {
                 let from = last.map_or(from, |row| from.max(row.to));
-                self.rows.push(Row { from, to, sum: bucket.sum, observed: 0, complete: false });
+                self.rows.push(Row { from, to, sum: bucket.cell.sum, observed: 0, complete: false });
                 // What another clock has left of a period is a piece of it, however well that is known.
                 self.whole_s = if own { to - from } else { around.1 - around.0 };
             }
         }
         if let Some(row) = self.rows.last_mut() {
             // Where the clock was set back, the same time has passed twice.
-            let observed = row.observed + i64::from(bucket.covered) + i64::from(bucket.blind);
+            let observed = row.observed + bucket.cell.observed() as i64;
             row.observed = observed.min(row.to - row.from);
             row.complete = row.to <= self.now && row.observed >= self.whole_s - self.whole_s / 100;
         }
@@ -246,9 +245,9 @@ impl<'a> Hours<'a> {
             self.rows.add(&hour);
         }
         let mut sum = Counters::ZERO;
-        self.cells.iter().for_each(|cell| sum.add(&cell.sum));
+        self.cells.iter().for_each(|cell| sum.add(&cell.cell.sum));
         let hour = self.next_hour(|from| from == start);
-        match hour.filter(|hour| hour.sum.0.iter().zip(sum.0).any(|(hour, cells)| *hour > cells)) {
+        match hour.filter(|hour| hour.cell.sum.0.iter().zip(sum.0).any(|(hour, cells)| *hour > cells)) {
             Some(hour) => self.rows.add(&hour),
             None => self.cells.iter().for_each(|cell| self.rows.add(cell)),
         }
@@ -267,6 +266,7 @@ impl<'a> Hours<'a> {
 mod tests {
     use super::*;
     use crate::clock::{parse_time, rfc3339};
+    use crate::model::Cell;
 
     const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
     const HOWE: &str = "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0";
@@ -402,7 +402,7 @@ mod tests {
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
         let sum = Counters([bytes, 2 * bytes, 1, 1, 0, 0, 0, 0]);
-        Bucket { from, to: from + seconds, sum, covered: seconds as u32, ..Bucket::default() }
+        Bucket { from, to: from + seconds, cell: Cell { sum, covered: seconds as u32, ..Cell::default() } }
     }
 
     /// Buckets one behind the other, a byte a second.
@@ -529,7 +529,7 @@ mod tests {
         case("2026-01-15T01:00:00Z", &whole[1..], false);
         let mut blind = whole.clone();
         for (seconds, complete) in [(300, true), (264, true), (263, false)] {
-            (blind[3].covered, blind[3].blind) = (0, seconds);
+            (blind[3].cell.covered, blind[3].cell.blind) = (0, seconds);
             case("2026-01-15T01:00:00Z", &blind, complete);
         }
     }
@@ -552,7 +552,7 @@ mod tests {
                 let sum = |rows: &mut dyn Iterator<Item = u64>| rows.map(u128::from).sum::<u128>();
                 assert_eq!(
                     sum(&mut rows.iter().map(|row| row.sum.rx_bytes())),
-                    sum(&mut buckets.iter().map(|bucket| bucket.sum.rx_bytes()))
+                    sum(&mut buckets.iter().map(|bucket| bucket.cell.sum.rx_bytes()))
                 );
                 assert!(rows.iter().all(|row| row.from < row.to), "{tz} {period:?}");
                 assert!(rows.windows(2).all(|pair| pair[0].to <= pair[1].from), "{tz} {period:?}");

@@ -18,7 +18,8 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{self, Context, Disk};
+use crate::history::{Disk, History};
+use crate::http::{self, Context};
 use crate::live::{Database, Live, State};
 use crate::sampler::{Reopen, Sampler};
 use crate::source::{self, Choice, Wake, Woken};
@@ -148,7 +149,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let names = own_names();
     let context = Arc::new(Context {
         live: live.clone(),
-        disk: Disk::new(reader),
+        history: History::new(live.clone(), reader),
         copying: Disk::named("copy"),
         clock: clock.clone(),
         guard: desk.guard(&database),
@@ -174,7 +175,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
             log::info!("history in {}", context.database.display());
             let (late, reader) = desk.take_in(past);
             // Nobody asks it before the sampler has joined it to what is in memory.
-            context.disk.set_reader(Some(reader).filter(|_| !desk.ending), Duration::ZERO);
+            context.history.set_reader(Some(reader).filter(|_| !desk.ending), Duration::ZERO);
             hand_over.put(late);
             live.wake_sampler();
         }
@@ -199,7 +200,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     live.wake_writer();
     serving.stop();
     // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
-    context.disk.set_reader(None, CLOSING);
+    context.history.set_reader(None, CLOSING);
     let mut ends = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
             if let Some(word) = desk.told.take(Duration::from_millis(5)) {

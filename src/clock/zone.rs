@@ -11,6 +11,8 @@ use crate::text::printable;
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
+/// Days from a Monday to 1 January 1970, which was a Thursday.
+const MONDAY: i64 = 3;
 
 /// Seconds of UTC at the ends of the years -9999 and 9999. Instants beyond are taken for the nearer end.
 const FIRST: i64 = days(-9999, 1, 1) * DAY;
@@ -204,15 +206,21 @@ impl Zone {
 
     /// The first instant of the local day that `unix` lies in, and of the next one.
     pub fn day(&self, unix: i64) -> (i64, i64) {
+        self.days(unix, 1)
+    }
+
+    /// The same of so many days at a time, counted from a Monday.
+    pub fn days(&self, unix: i64, count: i64) -> (i64, i64) {
         let unix = unix.clamp(FIRST, LAST);
         let today = self.civil(unix).midnight();
-        let (mut from, mut to) = (self.unix(today), self.unix(today.plus_days(1)));
+        let first = today.plus_days(-(today.days() + MONDAY).rem_euclid(count));
+        let (mut from, mut to) = (self.unix(first), self.unix(first.plus_days(count)));
         // Clocks put back from just after midnight show the old date again. That stretch belongs to the new day, which
         // had begun: days follow one another without a hole or an overlap.
-        let mut ahead = 2;
+        let mut ahead = 2 * count;
         while to <= unix {
-            (from, to) = (to, self.unix(today.plus_days(ahead)));
-            ahead += 1;
+            (from, to) = (to, self.unix(first.plus_days(ahead)));
+            ahead += count;
         }
         (from, to)
     }
@@ -248,8 +256,7 @@ impl Civil {
 
     /// Monday is 0.
     pub fn weekday(self) -> u8 {
-        // 1 January 1970 was a Thursday.
-        (self.days() + 3).rem_euclid(7) as u8
+        (self.days() + MONDAY).rem_euclid(7) as u8
     }
 
     /// Seconds since 1970 as though it were UTC. Fields beyond their range run over into the next greater one.

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::disk::Disk;
 use super::gate::access::{bearer, changes_something, needs_token, same_secret};
 use super::{Answer, Ask, Fault, routes};
+use crate::history::Disk;
 use crate::text::counted;
 use crate::token::{self, Stamp, Token};
 

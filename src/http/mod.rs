@@ -6,7 +6,6 @@ pub mod api;
 pub mod assets;
 pub mod client;
 mod csv;
-pub mod disk;
 pub mod gate;
 pub mod guard;
 mod inflate;
@@ -30,18 +29,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use disk::PATIENCE;
 use serde::Serialize;
 
 use crate::clock::{Clock, Now, Zone};
 use crate::config::Refused;
 use crate::error::{Error, ErrorKind};
+use crate::history::{Disk, History, PATIENCE};
 use crate::live::Live;
 use crate::model::Machine;
-use crate::store::Facts;
 use crate::text::counted;
 
-pub use disk::Disk;
 pub use gate::access::own_names;
 pub use guard::Guard;
 pub use listen::{Bound, Unreachable, Waiting, bind, resolve};
@@ -52,8 +49,8 @@ pub type FindZone = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync
 /// Everything a handler may ask.
 pub struct Context {
     pub live: Arc<Live>,
-    /// Without a history to be read, answers come from memory.
-    pub disk: Disk,
+    /// Without one to be read, answers come from memory.
+    pub history: History,
     /// Makes copies of it.
     pub copying: Disk,
     pub clock: Arc<dyn Clock>,
@@ -76,10 +73,6 @@ pub struct Notes {
     jiffies: Mutex<(u64, u64)>,
     /// Requests that ended in a panic, and threads of tiny_http that did.
     panics: AtomicU32,
-    /// What passed today, by interface, and of which tick that was.
-    today: Arc<Mutex<Option<api::interfaces::Today>>>,
-    /// What the history held when it could last be read.
-    facts: Arc<Mutex<Facts>>,
     /// A copy of the database is being made or sent.
     copy_taken: Arc<AtomicBool>,
     /// Of those that it is to listen on, what it does not so far.
@@ -95,12 +88,12 @@ impl Notes {
 impl Context {
     pub fn machine(&self) -> Result<Machine, Fault> {
         let machine = self.machine.clone();
-        Ok(self.disk.ask(Instant::now() + PATIENCE, move |_| machine())?)
+        Ok(self.history.disk().ask(Instant::now() + PATIENCE, move |_| machine())?)
     }
 
     pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
         let (find, name) = (self.find_zone.clone(), name.to_string());
-        self.disk.ask(Instant::now() + PATIENCE, move |_| find(&name))?
+        self.history.disk().ask(Instant::now() + PATIENCE, move |_| find(&name))?
     }
 
     /// Tries once more to listen where that was not possible before.
@@ -311,7 +304,7 @@ impl From<Refused> for Fault {
 
 /// The whole of the service as a function.
 pub fn answer(context: &Context, ask: &Ask) -> Answer {
-    let mut answer = match context.guard.refuses(ask, &context.disk, context.clock.now().mono_ms) {
+    let mut answer = match context.guard.refuses(ask, context.history.disk(), context.clock.now().mono_ms) {
         Some(answer) => answer,
         None => routes::dispatch(context, ask).unwrap_or_else(Fault::answer),
     };

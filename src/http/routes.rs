@@ -9,7 +9,8 @@ use super::params::{self, Given, Kind, MOST, Param, Place, Zones};
 use super::route::{Route, Weight};
 use super::{Answer, Ask, Call, Context, Fault, JSON, SQLITE, assets, openapi};
 use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
-use crate::model::{EventKind, Resolution};
+use crate::level;
+use crate::model::EventKind;
 use crate::totals::Period;
 
 const fn query(name: &'static str, kind: Kind, doc: &'static str) -> Param {
@@ -84,7 +85,6 @@ const fn words<T: Copy, const N: usize>(table: &[(T, &'static str); N]) -> [&'st
 }
 
 const EVENT_KINDS: [&str; EventKind::NAMES.len()] = words(&EventKind::NAMES);
-const RESOLUTIONS: [&str; Resolution::NAMES.len()] = words(&Resolution::NAMES);
 const PERIODS: [&str; Period::NAMES.len()] = words(&Period::NAMES);
 
 fn description(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
@@ -329,7 +329,7 @@ pub static ROUTES: &[Route] = &[
                  seconds that is ahead of UTC (utc_offset_seconds; of buckets from_utc_offset_seconds and \
                  to_utc_offset_seconds), which tells the two hours apart where clocks go back.",
             ),
-            query("resolution", Kind::Word(&RESOLUTIONS), "Samples, or buckets of this length."),
+            query("resolution", Kind::Word(&level::NAMES), "Samples, or buckets of this length."),
             INTERFACE_NAME,
             START,
             END,

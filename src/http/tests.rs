@@ -22,6 +22,8 @@ use super::routes::ROUTES;
 use super::{Ask, Context, Disk, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
+use crate::history::History;
+use crate::level::Resolution;
 use crate::live::{Iface, Live, Order, Tuning, Unmatched};
 use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
 use crate::store::{Flush, Options, Reader, Store};
@@ -40,9 +42,10 @@ pub fn quiet() -> Live {
 
 /// Nobody asks anything of it.
 pub fn quiet_context() -> Context {
+    let live = Arc::new(quiet());
     Context {
-        live: Arc::new(quiet()),
-        disk: Disk::new(None),
+        live: live.clone(),
+        history: History::new(live, None),
         copying: Disk::named("copy"),
         clock: Arc::new(Still),
         database: PathBuf::new(),
@@ -290,8 +293,8 @@ impl Rig {
             live.served(collect, read);
         });
         let context = Arc::new(Context {
-            live,
-            disk: Disk::new(reader),
+            live: live.clone(),
+            history: History::new(live.clone(), reader),
             copying: Disk::named("copy"),
             clock: Arc::new(Still),
             database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
@@ -903,7 +906,7 @@ fn settings_are_changed_together_and_shown_as_they_are() {
     {
         let state = rig.context.live.lock();
         assert_eq!((state.tuning.interval_s, state.tuning.flush_s, state.tuning.running), (10, 3600, false));
-        assert_eq!((state.tuning.keep.samples_days, state.tuning.keep.hours_days), (1, 1826));
+        assert_eq!([Resolution::Sample, Resolution::Hour].map(|level| state.tuning.keep.days(level)), [1, 1826]);
         assert_eq!(state.tuning.ignored, ["a*", "b"]);
         assert_eq!(state.zone.offset_at(NOW), 3600);
         assert!(state.settings.contains(&("ignore".to_string(), Some("a*,b".to_string()))));

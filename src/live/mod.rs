@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use crate::clock::Zone;
 use crate::compact::{self, HELD_BYTES};
 use crate::config::{Changes, Config, Refused};
-use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, EventKind, IfaceId, Keep, Kind, Record};
+use crate::level::Keep;
+use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, EventKind, IfaceId, Kind, Record};
 
 pub use orders::{Alteration, Order, Refusal};
 pub use saving::{AtRisk, Saving, Told, Written};
@@ -55,11 +56,7 @@ impl Tuning {
             primary: config.text("primary").to_string(),
             running: config.switch("running"),
             flush_s: config.flush_s(),
-            keep: Keep {
-                samples_days: number("keep_samples_days"),
-                five_minutes_days: number("keep_5min_days"),
-                hours_days: number("keep_hours_days"),
-            },
+            keep: Keep::by(number),
         }
     }
 }

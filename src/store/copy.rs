@@ -85,9 +85,10 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+    use crate::history::Filter;
     use crate::model::Batch;
+    use crate::store::Store;
     use crate::store::testing::{OPTIONS, Place, T};
-    use crate::store::{Filter, Store};
 
     #[test]
     fn a_copy_has_everything_and_leaves_nothing() {
@@ -112,7 +113,7 @@ mod tests {
         assert!(copy.events.is_empty(), "{:?}", copy.events);
         assert_eq!(copy.newest, Some(T + 30 + 300 * 199 + 270));
         let points =
-            |reader: &crate::store::Reader| reader.oldest(&Filter::default(), None, usize::MAX, &[]).unwrap().0;
+            |reader: &crate::store::Reader| reader.now().oldest(&Filter::default(), None, usize::MAX).unwrap().0;
         let all = points(&reader);
         assert_eq!(points(&copy.store.reader().unwrap()), all[..2000]);
     }

@@ -6,47 +6,15 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::Store;
 use super::block::{Columns, Packed};
 use super::keep::{SPARE_PAGES, make_room};
-use super::levels::{FIVE_MINUTES, HOURS};
-use super::rows::{Cells, pack_cells, pack_samples, unpack_cells, unpack_samples};
+use super::levels::{block_at, put_block, remove_block};
+use super::rows::{Cells, pack_samples, unpack_cells, unpack_samples};
 use super::state::State;
 use super::window::settle;
 use super::write::{join_same, put_events};
 use crate::clock::Zone;
 use crate::error::Result;
+use crate::level::{Level, coarser};
 use crate::model::{Edit, Event, IfaceId, Kind};
-
-/// A level: its keys, one row with the length of its cells, and how to put it back.
-struct Table {
-    keys: &'static str,
-    one: &'static str,
-    put: &'static str,
-    delete: &'static str,
-    cells: usize,
-}
-
-const TABLES: [Table; 3] = [
-    Table {
-        keys: "SELECT start FROM five_minutes",
-        one: "SELECT data, 300 FROM five_minutes WHERE start = ?1",
-        put: "UPDATE five_minutes SET data = ?2 WHERE start = ?1",
-        delete: "DELETE FROM five_minutes WHERE start = ?1",
-        cells: (FIVE_MINUTES.row_s / FIVE_MINUTES.cell_s) as usize,
-    },
-    Table {
-        keys: "SELECT start FROM hour",
-        one: "SELECT data, 3600 FROM hour WHERE start = ?1",
-        put: "UPDATE hour SET data = ?2 WHERE start = ?1",
-        delete: "DELETE FROM hour WHERE start = ?1",
-        cells: (HOURS.row_s / HOURS.cell_s) as usize,
-    },
-    Table {
-        keys: "SELECT start FROM day",
-        one: "SELECT data, until - start FROM day WHERE start = ?1",
-        put: "UPDATE day SET data = ?2 WHERE start = ?1",
-        delete: "DELETE FROM day WHERE start = ?1",
-        cells: 1,
-    },
-];
 
 impl Store {
     /// One transaction, with what is told of it. An edit whose outcome was unclear can be repeated.
@@ -62,9 +30,9 @@ impl Store {
         // What the open window holds goes to the coarser levels first: samples of two interfaces become one below, and
         // of one sample nobody could tell what of it was booked where.
         settle(&tx, &mut state, zone)?;
-        for table in &TABLES {
-            for key in keys(&tx, table.keys)? {
-                rewrite_cells(&tx, table, key, edit)?;
+        for level in coarser() {
+            for key in keys(&tx, &format!("SELECT start FROM {}", level.table))? {
+                rewrite_cells(&tx, level, key, edit)?;
             }
         }
         for key in keys(&tx, "SELECT first FROM sample")? {
@@ -144,10 +112,11 @@ fn holds(bytes: &[u8], edit: &Edit) -> bool {
     Packed::open(bytes).and_then(found).unwrap_or(false)
 }
 
-fn rewrite_cells(conn: &Connection, table: &Table, key: i64, edit: &Edit) -> Result<()> {
-    let row: Option<(Vec<u8>, i64)> =
-        conn.prepare_cached(table.one)?.query_row([key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let Some((bytes, length_s)) = row.filter(|(bytes, _)| holds(bytes, edit)) else { return Ok(()) };
+fn rewrite_cells(conn: &Connection, level: &Level, key: i64, edit: &Edit) -> Result<()> {
+    let Some((block, bytes)) = block_at(conn, level, key)?.filter(|(_, bytes)| holds(bytes, edit)) else {
+        return Ok(());
+    };
+    let length_s = level.cell_s(block);
     let mut cells = Cells::new();
     let mut moved = Vec::new();
     let read = unpack_cells(&bytes, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
@@ -161,20 +130,13 @@ fn rewrite_cells(conn: &Connection, table: &Table, key: i64, edit: &Edit) -> Res
         log::error!("history around {key} stays as it was: {error}");
         return Ok(());
     }
-    let whole = u32::try_from(length_s).unwrap_or(u32::MAX);
     for (into, (at, cell)) in moved.into_iter().filter_map(|cell| Some((edit.into()?, cell))) {
         let both = cells.entry((into, at)).or_default();
         both.add(&cell);
         // Two that were there at the same time have been looked at once in each second, not twice.
-        both.covered = both.covered.min(whole);
-        both.blind = both.blind.min(whole - both.covered);
+        *both = both.within(length_s);
     }
-    if cells.is_empty() {
-        conn.prepare_cached(table.delete)?.execute([key])?;
-    } else {
-        conn.prepare_cached(table.put)?.execute(params![key, pack_cells(&cells, table.cells, length_s)])?;
-    }
-    Ok(())
+    if cells.is_empty() { remove_block(conn, level, key) } else { put_block(conn, level, block, &cells) }
 }
 
 fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
@@ -212,16 +174,18 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Anchor, Batch, Counters, Mark, Resolution};
+    use crate::history::Filter;
+    use crate::level::Resolution;
+    use crate::model::{Anchor, Batch, Counters, Mark};
     use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
-    use crate::store::{Filter, Flush, Opened, Reader};
+    use crate::store::{Flush, Opened, Reader};
 
     const LEVELS: [Resolution; 4] = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
 
     fn sums(reader: &Reader, iface: IfaceId) -> [u128; LEVELS.len()] {
         LEVELS.map(|level| {
-            let buckets = reader.buckets(level, iface, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
-            buckets.iter().map(|bucket| bucket.sum.0.iter().map(|value| u128::from(*value)).sum::<u128>()).sum()
+            let buckets = reader.now().buckets(level, iface, 0, i64::MAX).unwrap();
+            buckets.iter().map(|bucket| bucket.cell.sum.0.iter().map(|value| u128::from(*value)).sum::<u128>()).sum()
         })
     }
 
@@ -277,11 +241,11 @@ mod tests {
         };
         check(&opened, &reader);
         // One point of an interface at a time: history gives each a number of its own.
-        let points = reader.newest(&Filter { iface: Some(1), ..Filter::default() }, 0, usize::MAX, &[]).unwrap();
+        let points = reader.now().newest(&Filter { iface: Some(1), ..Filter::default() }, 0, usize::MAX).unwrap();
         assert!(points.is_sorted_by(|newer, older| newer.seq > older.seq));
         // Two that were there at once have been looked at once.
-        let cells = reader.buckets(Resolution::FiveMinutes, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
-        assert!(cells.iter().all(|cell| cell.covered + cell.blind <= 300));
+        let cells = reader.now().buckets(Resolution::FiveMinutes, 1, 0, i64::MAX).unwrap();
+        assert!(cells.iter().all(|cell| cell.cell.covered + cell.cell.blind <= 300));
         // Doing it twice does no more, and a restart finds the same.
         opened.store.edit(&merge(3, 1), None, &Zone::UTC).unwrap();
         check(&opened, &reader);
@@ -343,9 +307,9 @@ mod tests {
         let mut opened = filled(&place);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
-        let samples = reader.facts().unwrap().samples;
+        let samples = reader.view().unwrap().facts().unwrap().samples;
         opened.store.edit(&Edit::Forget { id: 2, name: "eth2".to_string() }, None, &Zone::UTC).unwrap();
-        assert_eq!(reader.facts().unwrap().samples, samples - 4_200);
+        assert_eq!(reader.view().unwrap().facts().unwrap().samples, samples - 4_200);
         drop((opened, reader));
         let opened = Store::open(&place.file(), &OPTIONS).unwrap();
         let reader = opened.store.reader().unwrap();

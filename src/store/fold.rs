@@ -4,60 +4,22 @@
 //! and the pieces add up to the deltas exactly. Everything coarser is a sum of five-minute cells: local midnight lies
 //! on a five-minute border in every zone in use, half-hour ones included.
 
-use crate::model::{Bucket, Counters, Mark, RX_BYTES, Sample, TX_BYTES};
+use crate::level::{CELL_S, WINDOW_S};
+use crate::model::{Cell, Mark, RX_BYTES, Sample, TX_BYTES};
 
-/// Lengths in seconds.
-pub const CELL_S: i64 = 300;
-pub const HOUR_S: i64 = 3_600;
-/// One row of five-minute cells. Also what is open: see `write`.
-pub const WINDOW_S: i64 = 21_600;
-/// One row of hours.
-pub const DAY_S: i64 = 86_400;
 /// A sample of a shorter time than this says nothing of a rate.
 const PEAK_MS: u64 = 500;
 /// A gap longer than five-minute cells are kept for is spread over so much only.
 const SPREAD_S: u64 = 90 * 86_400;
 
-/// What passed through one interface in one bucket of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
-    pub sum: Counters,
-    /// Bytes per second; of plain samples only.
-    pub rx_peak: u64,
-    pub tx_peak: u64,
-    /// Seconds seen by plain samples, and seconds counted without anybody having looked.
-    pub covered: u32,
-    pub blind: u32,
-}
-
-impl Cell {
-    /// Adds another part of the same bucket, or a part of a longer one. The order of such additions does not matter.
-    pub fn add(&mut self, other: &Cell) {
-        self.sum.add(&other.sum);
-        self.rx_peak = self.rx_peak.max(other.rx_peak);
-        self.tx_peak = self.tx_peak.max(other.tx_peak);
-        self.covered = self.covered.saturating_add(other.covered);
-        self.blind = self.blind.saturating_add(other.blind);
-    }
-
-    /// Where a clock was set back, the same minutes have passed twice: the numbers count, the time does not.
-    pub fn bucket(&self, from: i64, to: i64) -> Bucket {
-        let length = u32::try_from(to - from).unwrap_or(u32::MAX);
-        Bucket {
-            from,
-            to,
-            sum: self.sum,
-            rx_peak: self.rx_peak,
-            tx_peak: self.tx_peak,
-            covered: self.covered.min(length),
-            blind: self.blind.min(length - self.covered.min(length)),
-        }
-    }
-}
-
-/// The start of the bucket of `length` seconds that `unix` lies in.
+/// The start of the piece of `length` seconds that `unix` lies in.
 pub fn floor(unix: i64, length: i64) -> i64 {
     unix - unix.rem_euclid(length)
+}
+
+/// The first border of such pieces that does not lie before `unix`.
+pub fn ceil(unix: i64, length: i64) -> i64 {
+    unix + (-unix).rem_euclid(length)
 }
 
 /// The window that a tick belongs to: what it tells of ends at the tick, so that a tick on the border closes the old
@@ -134,6 +96,8 @@ fn share(delta: u64, part: i64, whole: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::level::DAY_S;
+    use crate::model::Counters;
 
     const T: i64 = 1_768_435_200; // midnight in UTC
 

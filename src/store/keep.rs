@@ -3,38 +3,54 @@
 use rusqlite::Connection;
 
 use super::connection::pragma;
-use super::fold::{DAY_S, WINDOW_S, window_of};
-use super::samples::BLOCK_S;
+use super::fold::window_of;
 use super::state::State;
 use super::window::settle;
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::model::Keep;
+use crate::level::{Cut, DAY_S, HOUR_S, Keep, LEVELS, Level, Resolution, WINDOW_S};
 
+/// Samples of so much time go at once, where not even a window of them fits.
+const STEP_S: i64 = HOUR_S;
 /// Pages that a flush may need beside those of its samples: rows of the coarser levels, their parents, the interfaces.
 pub(super) const SPARE_PAGES: i64 = 24;
 
-/// How much is kept of each level, counted in rows and not in time: where a clock was ahead for a while, or the
-/// machine off for a month, nothing real is thrown away for it.
-const CELLS_BEYOND: &str =
-    "DELETE FROM five_minutes WHERE start <= (SELECT start FROM five_minutes ORDER BY start DESC LIMIT 1 OFFSET ?1)";
-const HOURS_BEYOND: &str =
-    "DELETE FROM hour WHERE start <= (SELECT start FROM hour ORDER BY start DESC LIMIT 1 OFFSET ?1)";
 pub(super) const WINDOWS_PER_DAY: u32 = (DAY_S / WINDOW_S) as u32;
-/// A step of the oldest rows, up to an edge.
+/// A step of the oldest blocks, up to an edge.
 const OLDEST_SAMPLES: &str = "DELETE FROM sample WHERE first <= ?1 AND first <= (SELECT min(first) FROM sample) + ?2";
-const OLDEST_CELLS: &str =
-    "DELETE FROM five_minutes WHERE start < ?1 AND start <= (SELECT min(start) FROM five_minutes) + ?2";
+
+fn oldest_cells(level: &Level) -> String {
+    let table = level.table;
+    format!("DELETE FROM {table} WHERE start < ?1 AND start <= (SELECT min(start) FROM {table}) + ?2")
+}
 
 /// Throws away what is older than each level is kept. Runs when a window closes, where each step writes a few pages, and
-/// when less is to be kept than before.
+/// when less is to be kept than before. How much is kept is counted in blocks and not in time: where a clock was ahead for
+/// a while, or the machine off for a month, nothing real is thrown away for it.
 pub(super) fn prune(conn: &Connection, state: &State, keep: &Keep) -> Result<()> {
-    conn.execute(CELLS_BEYOND, [i64::from(keep.five_minutes_days) * i64::from(WINDOWS_PER_DAY)])?;
-    // Today's row is not whole yet.
-    conn.execute(HOURS_BEYOND, [i64::from(keep.hours_days) + 1])?;
+    for level in LEVELS.iter().filter(|level| level.kept_by.is_some()) {
+        match level.cut {
+            Cut::Ticks => prune_samples(conn, state, keep.days(level.resolution))?,
+            Cut::Even { block_s } => prune_cells(conn, level, block_s, keep.days(level.resolution))?,
+            Cut::Local => prune_cells(conn, level, level.step_s, keep.days(level.resolution))?,
+        }
+    }
+    Ok(())
+}
+
+fn prune_cells(conn: &Connection, level: &Level, block_s: i64, days: u32) -> Result<()> {
+    // What is longer than a window is not whole yet when one closes.
+    let open = i64::from(block_s > WINDOW_S);
+    let (blocks, table) = ((i64::from(days) * DAY_S).div_euclid(block_s) + open, level.table);
+    let newest = format!("SELECT start FROM {table} ORDER BY start DESC LIMIT 1 OFFSET ?1");
+    conn.execute(&format!("DELETE FROM {table} WHERE start <= ({newest})"), [blocks])?;
+    Ok(())
+}
+
+fn prune_samples(conn: &Connection, state: &State, days: u32) -> Result<()> {
     let mut edge = i64::MAX;
     // Beside the open window.
-    for _ in 0..=keep.samples_days.saturating_mul(WINDOWS_PER_DAY) {
+    for _ in 0..=days.saturating_mul(WINDOWS_PER_DAY) {
         match newest_before(conn, edge)? {
             Some(first) => edge = window_of(first),
             None => return Ok(()),
@@ -76,7 +92,8 @@ pub(super) fn make_room(conn: &Connection, state: &mut State, zone: &Zone, pages
     // Very many interfaces at a very short interval: not even six hours of samples fit.
     settle(conn, state, zone)?;
     let newest = newest_before(conn, i64::MAX)?.unwrap_or(window);
-    if !until_enough(OLDEST_SAMPLES, newest - 1, BLOCK_S - 1)? && !until_enough(OLDEST_CELLS, window, WINDOW_S - 1)? {
+    let cells = oldest_cells(Resolution::FiveMinutes.level());
+    if !until_enough(OLDEST_SAMPLES, newest - 1, STEP_S - 1)? && !until_enough(&cells, window, WINDOW_S - 1)? {
         log::warn!("the database is at its largest size, and holds nothing more that can be thrown away");
     }
     Ok(true)
@@ -84,15 +101,19 @@ pub(super) fn make_room(conn: &Connection, state: &mut State, zone: &Zone, pages
 
 #[cfg(test)]
 mod tests {
-    use crate::clock::Zone;
     use crate::error::ErrorKind;
-    use crate::model::Keep;
-    use crate::model::{Batch, Resolution};
+    use crate::history::Filter;
+    use crate::level::{Keep, Resolution};
+    use crate::model::Batch;
     use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T};
-    use crate::store::{Filter, Options, Store};
+    use crate::store::{Options, Store};
 
     fn count(store: &Store, table: &str) -> i64 {
         store.conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    fn kept(samples: u32, five_minutes: u32, hours: u32) -> Keep {
+        KEEP.with(Resolution::Sample, samples).with(Resolution::FiveMinutes, five_minutes).with(Resolution::Hour, hours)
     }
 
     #[test]
@@ -107,14 +128,14 @@ mod tests {
         let store = &opened.store;
         assert_eq!((count(store, "five_minutes"), count(store, "hour"), count(store, "day")), (360, 100, 100));
         let reader = store.reader().unwrap();
-        let oldest = reader.oldest(&Filter::default(), None, 1, &[]).unwrap().0[0].unix;
+        let oldest = reader.now().oldest(&Filter::default(), None, 1).unwrap().0[0].unix;
         // Seven days, and what the open window has so far.
         assert_eq!(oldest, T + 100 * 86_400 - 7 * 86_400 - 21_600 + 3_600);
-        assert_eq!(reader.oldest_of(Resolution::FiveMinutes).unwrap(), Some(T + 10 * 86_400 - 21_600));
-        assert_eq!(reader.oldest_of(Resolution::Day).unwrap(), Some(T));
-        let days = reader.buckets(Resolution::Day, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
+        assert_eq!(reader.now().oldest_of(Resolution::FiveMinutes).unwrap(), Some(T + 10 * 86_400 - 21_600));
+        assert_eq!(reader.now().oldest_of(Resolution::Day).unwrap(), Some(T));
+        let days = reader.now().buckets(Resolution::Day, 1, 0, i64::MAX).unwrap();
         assert_eq!(days.len(), 100);
-        assert!(days.iter().all(|day| day.sum.rx_bytes() == 86_400 && day.covered == 86_400));
+        assert!(days.iter().all(|day| day.cell.sum.rx_bytes() == 86_400 && day.cell.covered == 86_400));
     }
 
     #[test]
@@ -145,22 +166,22 @@ mod tests {
         let rows =
             |opened: &crate::store::Opened| ["five_minutes", "hour", "day"].map(|table| count(&opened.store, table));
         assert_eq!(rows(&opened), [120, 30, 30]);
-        let shorter = Keep { samples_days: 1, five_minutes_days: 2, hours_days: 3 };
+        let shorter = kept(1, 2, 3);
         // Not even a sample has to come: a change of the settings is enough.
         opened.store.save_keeping(&Batch::default(), shorter).unwrap();
         assert_eq!(rows(&opened), [8, 4, 30]);
         let reader = opened.store.reader().unwrap();
-        let oldest = || reader.oldest(&Filter::default(), None, 1, &[]).unwrap().0[0].unix;
+        let oldest = || reader.now().oldest(&Filter::default(), None, 1).unwrap().0[0].unix;
         // A day in whole windows, and the open one.
         assert_eq!(oldest(), T + 29 * 86_400 + 3_600);
-        let days = reader.buckets(Resolution::Day, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
-        assert_eq!(days.iter().map(|day| day.sum.rx_bytes()).sum::<u64>(), 3_600 * (30 * 24 + 3));
-        hourly(&mut opened, 30 * 24 + 3..34 * 24 + 3, Keep { five_minutes_days: 4, ..shorter });
+        let days = reader.now().buckets(Resolution::Day, 1, 0, i64::MAX).unwrap();
+        assert_eq!(days.iter().map(|day| day.cell.sum.rx_bytes()).sum::<u64>(), 3_600 * (30 * 24 + 3));
+        hourly(&mut opened, 30 * 24 + 3..34 * 24 + 3, kept(1, 4, 3));
         assert_eq!(rows(&opened), [16, 4, 34]);
         // Over a restart too: the first flush sees to it.
         drop((opened, reader));
         let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
-        opened.store.save_keeping(&Batch::default(), Keep { five_minutes_days: 1, ..shorter }).unwrap();
+        opened.store.save_keeping(&Batch::default(), kept(1, 1, 3)).unwrap();
         assert_eq!(rows(&opened), [4, 4, 34]);
     }
 
@@ -168,7 +189,7 @@ mod tests {
     fn e41_a_false_future_takes_the_place_of_one_row_however_little_is_kept() {
         let place = Place::new();
         let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
-        let keep = Keep { samples_days: 1, five_minutes_days: 1, hours_days: 1 };
+        let keep = kept(1, 1, 1);
         for hour in 0..24u64 {
             let mut batch = Batch::default();
             batch.tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
@@ -199,8 +220,8 @@ mod tests {
         assert!(size <= max_bytes, "{size} of {max_bytes}");
         let reader = opened.store.reader().unwrap();
         let sum: u128 = (1..=LOAD_IFACES)
-            .flat_map(|iface| reader.buckets(Resolution::Day, iface, 0, i64::MAX, &Zone::UTC, &[]).unwrap())
-            .map(|day| u128::from(day.sum.rx_bytes()))
+            .flat_map(|iface| reader.now().buckets(Resolution::Day, iface, 0, i64::MAX).unwrap())
+            .map(|day| u128::from(day.cell.sum.rx_bytes()))
             .sum();
         assert_eq!(sum, expect);
         drop((opened.store, reader));
@@ -220,8 +241,8 @@ mod tests {
     fn all_levels(store: &Store, expect: u64) {
         let reader = store.reader().unwrap();
         for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-            let buckets = reader.buckets(level, 1, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
-            assert_eq!(buckets.iter().map(|bucket| bucket.sum.rx_bytes()).sum::<u64>(), expect, "{level:?}");
+            let buckets = reader.now().buckets(level, 1, 0, i64::MAX).unwrap();
+            assert_eq!(buckets.iter().map(|bucket| bucket.cell.sum.rx_bytes()).sum::<u64>(), expect, "{level:?}");
         }
     }
 
@@ -269,9 +290,9 @@ mod tests {
         assert_eq!(opened.save(&late).unwrap_err().kind, ErrorKind::Full);
         assert_eq!(opened.save(&late).unwrap_err().kind, ErrorKind::Full);
         let reader = opened.store.reader().unwrap();
-        assert_eq!(reader.facts().unwrap().samples, 3);
+        assert_eq!(reader.view().unwrap().facts().unwrap().samples, 3);
         opened.store.conn.pragma_update(None, "max_page_count", 1_000).unwrap();
         opened.save(&late).unwrap();
-        assert_eq!(reader.facts().unwrap().samples, 3 + 500 * u64::from(LOAD_IFACES));
+        assert_eq!(reader.view().unwrap().facts().unwrap().samples, 3 + 500 * u64::from(LOAD_IFACES));
     }
 }

@@ -26,7 +26,7 @@ mod samples;
 mod site;
 mod state;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod window;
 mod write;
 
@@ -39,11 +39,15 @@ use rusqlite::{Connection, ErrorCode};
 
 pub use copy::Copier;
 pub use examine::examine;
+pub use levels::{Borders, Stored};
+pub use query::{Facts, Reader, View};
+pub use samples::{Block, Order, Span};
 use site::{Site, Standing};
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Anchor, Batch, Bucket, Counters, Event, EventKind, IfaceId, Keep, Record, Resolution, Sample};
+use crate::level::Keep;
+use crate::model::{Anchor, Batch, Event, Record};
 use crate::system::{closed, errno};
 
 pub struct Options {
@@ -186,189 +190,6 @@ impl Drop for Store {
     fn drop(&mut self) {
         copy::clear(&self.site.path);
     }
-}
-
-/// One sample with its place in history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
-    pub seq: u64,
-    pub unix: i64,
-    pub sample: Sample,
-}
-
-impl Point {
-    /// Stable and unique, below 2^53.
-    pub fn id(&self) -> u64 {
-        self.seq << 20 | u64::from(self.sample.iface)
-    }
-}
-
-/// Which samples.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub iface: Option<IfaceId>,
-    /// `[from, to)`
-    pub from: Option<i64>,
-    pub to: Option<i64>,
-}
-
-/// Which events.
-#[derive(Clone, Debug, Default)]
-pub struct EventFilter {
-    /// Empty for all.
-    pub kinds: Vec<EventKind>,
-    pub interface: Option<String>,
-    /// `[from, to)`; what happened while the clock could not be believed is in no range.
-    pub from: Option<i64>,
-    pub to: Option<i64>,
-}
-
-impl EventFilter {
-    pub fn takes(&self, event: &Event) -> bool {
-        (self.kinds.is_empty() || self.kinds.contains(&event.kind))
-            && self.interface.as_ref().is_none_or(|name| *name == event.interface)
-            && self.from.is_none_or(|from| event.unix.is_some_and(|unix| unix >= from))
-            && self.to.is_none_or(|to| event.unix.is_some_and(|unix| unix < to))
-    }
-}
-
-/// The readers' side. Every query is one short read transaction.
-pub struct Reader {
-    conn: Connection,
-    /// After the connection: it goes last.
-    site: Arc<Site>,
-    current: Arc<Mutex<Arc<Site>>>,
-}
-
-/// Samples that are in memory only, and perhaps being written at this moment: what is on disk already is not taken
-/// twice.
-pub type Unsaved = [Arc<Batch>];
-
-impl Reader {
-    /// To where the database is now; before each query, and after it is known what is unsaved.
-    pub fn follow(&mut self) -> Result<()> {
-        let site = site::current(&self.current);
-        site.is_sound()?;
-        if !Arc::ptr_eq(&site, &self.site) {
-            *self = open::reader(&site, &self.current)?;
-        }
-        Ok(())
-    }
-
-    /// Newest first, what is unsaved included.
-    pub fn newest(&self, filter: &Filter, offset: u64, limit: usize, unsaved: &Unsaved) -> Result<Vec<Point>> {
-        self.newest_points(filter, offset, limit, unsaved)
-    }
-
-    /// Oldest first, at most about `limit` points behind the cursor `after`; `None` as the next cursor at the end.
-    /// For exports: each call is a read of its own.
-    pub fn oldest(
-        &self,
-        filter: &Filter,
-        after: Option<Cursor>,
-        limit: usize,
-        unsaved: &Unsaved,
-    ) -> Result<(Vec<Point>, Option<Cursor>)> {
-        self.oldest_points(filter, after, limit, unsaved)
-    }
-
-    /// Buckets of one level that overlap `[from, to)`, only those with something known in them, ascending but for samples
-    /// from before and after a clock was set back. Of days, those not yet closed are cut in `zone`. For `Sample`, one
-    /// bucket a sample, `from` being its start.
-    pub fn each_bucket(
-        &self,
-        level: Resolution,
-        iface: IfaceId,
-        range: (i64, i64),
-        zone: &Zone,
-        unsaved: &Unsaved,
-        each: &mut dyn FnMut(&Bucket),
-    ) -> Result<()> {
-        self.level(level, iface, range, zone, unsaved, each)
-    }
-
-    /// The same, all of them and in order: for ranges that are known to be short.
-    pub fn buckets(
-        &self,
-        level: Resolution,
-        iface: IfaceId,
-        from: i64,
-        to: i64,
-        zone: &Zone,
-        unsaved: &Unsaved,
-    ) -> Result<Vec<Bucket>> {
-        let mut buckets = Vec::new();
-        self.each_bucket(level, iface, (from, to), zone, unsaved, &mut |bucket| buckets.push(*bucket))?;
-        buckets.sort_by_key(|bucket| (bucket.to, bucket.from));
-        Ok(buckets)
-    }
-
-    /// What passed in the local day around a moment, for all interfaces at once.
-    pub fn day(&self, unix: i64, zone: &Zone, unsaved: &Unsaved) -> Result<Map<IfaceId, Counters>> {
-        self.day_of_all(unix, zone, unsaved)
-    }
-
-    /// Newest first, and without those that are in memory too: what is being saved at this moment is in both places.
-    pub fn events(&self, filter: &EventFilter, in_memory: &[Event], limit: usize, offset: u64) -> Result<Vec<Event>> {
-        self.newest_events(filter, in_memory, limit, offset)
-    }
-
-    /// The oldest moment that a level has anything of on disk; not where a walk through it begins, for that is `next_of`.
-    pub fn oldest_of(&self, level: Resolution) -> Result<Option<i64>> {
-        self.beginning(level)
-    }
-
-    /// Where a walk through a level's buckets may begin, or go on that has found nothing up to `from`: there is nothing
-    /// before, but there may be nothing for some days after either. `None` when nothing follows.
-    pub fn next_of(&self, level: Resolution, from: i64, unsaved: &Unsaved) -> Result<Option<i64>> {
-        self.following(level, from, unsaved)
-    }
-
-    pub fn copier(&self) -> Copier {
-        Copier { current: self.current.clone() }
-    }
-
-    pub fn facts(&self) -> Result<Facts> {
-        self.count_facts()
-    }
-}
-
-/// The same questions where there is no database to ask, with the answers that it would give of these samples.
-pub struct Unstored<'a>(pub &'a Unsaved);
-
-impl Unstored<'_> {
-    pub fn each_bucket(
-        &self,
-        level: Resolution,
-        iface: IfaceId,
-        range: (i64, i64),
-        zone: &Zone,
-        each: &mut dyn FnMut(&Bucket),
-    ) -> Result<()> {
-        query::level(None, level, iface, range, zone, self.0, each)
-    }
-
-    pub fn day(&self, unix: i64, zone: &Zone) -> Result<Map<IfaceId, Counters>> {
-        query::day_of_all(None, unix, zone, self.0)
-    }
-
-    pub fn next_of(&self, level: Resolution, from: i64) -> Result<Option<i64>> {
-        query::following(None, level, from, self.0)
-    }
-}
-
-/// Where a walk through history stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    pub unix: i64,
-    pub seq: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
-    pub samples: u64,
-    pub settings: u64,
-    pub size_bytes: u64,
 }
 
 /// What SQLite's refusals mean to the caller. Everything else is the system's.

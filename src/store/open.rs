@@ -487,10 +487,11 @@ mod tests {
 
     use super::*;
     use crate::model::Batch;
+    use crate::store::View;
     use crate::store::testing::{OPTIONS, Place, Random, T};
 
     fn points(opened: &Opened) -> u64 {
-        opened.store.reader().unwrap().facts().unwrap().samples
+        opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples
     }
 
     /// A database with three samples, closed.
@@ -1077,7 +1078,7 @@ mod tests {
         let reader = store.reader().unwrap();
         for at in 0..5 {
             store.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap();
-            assert_eq!(reader.facts().unwrap().samples, 3 * (at + 1));
+            assert_eq!(reader.view().unwrap().facts().unwrap().samples, 3 * (at + 1));
             // A reader that rolls back what a failed save has left changes the file too: it stays our own.
             store.conn.execute_batch("CREATE TABLE passing (x); DROP TABLE passing").unwrap();
         }
@@ -1115,7 +1116,7 @@ mod tests {
         let conn = &opened.store.conn;
         conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO setting VALUES ('a', 'b')").unwrap();
         let reader = std::thread::spawn(move || {
-            let facts = reader.facts().unwrap();
+            let facts = reader.view().unwrap().facts().unwrap();
             assert_eq!((facts.samples, facts.settings), (3, 0));
             reader
         })
@@ -1124,15 +1125,16 @@ mod tests {
         conn.execute_batch("COMMIT").unwrap();
         let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
         assert_eq!(busy, 0);
-        assert_eq!((reader.facts().unwrap().samples, reader.facts().unwrap().settings), (3, 1));
+        let facts = reader.view().unwrap().facts().unwrap();
+        assert_eq!((facts.samples, facts.settings), (3, 1));
 
         // A reader in the middle of its read keeps its view, and does not stop the writer.
-        let before = reader.conn.unchecked_transaction().unwrap();
-        let count = || -> i64 { before.query_row("SELECT sum(n) FROM sample", [], |row| row.get(0)).unwrap() };
-        assert_eq!(count(), 3);
+        let before = reader.view().unwrap();
+        let count = |view: &View| view.facts().unwrap().samples;
+        assert_eq!(count(&before), 3);
         (1..200).for_each(|at| opened.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap());
-        assert_eq!(count(), 3);
+        assert_eq!(count(&before), 3);
         drop(before);
-        assert_eq!(reader.facts().unwrap().samples, 600);
+        assert_eq!(reader.view().unwrap().facts().unwrap().samples, 600);
     }
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::block::{Bytes, Columns, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag};
-use super::fold::Cell;
 use crate::error::Result;
-use crate::model::{Counters, IfaceId, Mark, Sample};
+use crate::model::{Cell, Counters, IfaceId, Mark, Sample};
 
 /// The year 9999. Times outside are nonsense, and keeping them out keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;

@@ -1,16 +1,100 @@
 //! The table of samples: blocks in the order of time that never overlap.
 
-use rusqlite::{Connection, params};
+use std::ops::ControlFlow;
+
+use rusqlite::{Connection, Row as Stored, params};
 
 use super::block::Packed;
-use super::fold::WINDOW_S;
 use super::rows::{Row, Samples, pack_samples, unpack_samples};
 use crate::error::Result;
+use crate::level::WINDOW_S;
 
 /// A block spans no more than this, so that a reader knows how far back from its key one can begin...
-pub(super) const BLOCK_S: i64 = 3_600;
+const BLOCK_S: i64 = 3_600;
 /// ... and holds about so many samples at most, to be unpacked at once on a small machine.
 const BLOCK_SAMPLES: usize = 8_192;
+
+/// Which blocks, by the times of their first and last ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Of the first tick: above the one, and not above the other.
+    after: i64,
+    up_to: i64,
+    /// The last tick is not before this.
+    reach: i64,
+}
+
+impl Span {
+    /// Those that have ticks in `[from, to)`.
+    pub fn of(from: i64, to: i64) -> Span {
+        Span { after: from.saturating_sub(BLOCK_S + 1), up_to: to.saturating_sub(1), reach: from }
+    }
+
+    /// Those that begin in `(after, up_to]`, and have ticks from `reach` on.
+    pub fn beginning(after: i64, up_to: i64, reach: i64) -> Span {
+        Span { after, up_to, reach }
+    }
+
+    /// Those of one window.
+    pub fn window(window: i64) -> Span {
+        Span::beginning(window, window + WINDOW_S, i64::MIN)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Ascending,
+    Descending,
+}
+
+/// A stored block. Its samples are read from the disk when they are asked for.
+pub struct Block<'a> {
+    stored: &'a Stored<'a>,
+    /// Times of its first and last ticks, the highest number of a tick, and how many samples it has.
+    pub first: i64,
+    pub last: i64,
+    pub seq: u64,
+    pub n: u64,
+}
+
+impl Block<'_> {
+    fn bytes(&self) -> Result<&[u8]> {
+        Ok(self.stored.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)
+    }
+
+    pub fn packed(&self) -> Result<Packed<'_>> {
+        Packed::open(self.bytes()?)
+    }
+}
+
+/// What is done with a block; `Break` when there are enough.
+pub type EachBlock<'a> = &'a mut dyn FnMut(&Block, &mut Samples) -> Result<ControlFlow<()>>;
+
+/// The one walk over blocks. A damaged one is passed over, loudly.
+pub(super) fn each_block(conn: &Connection, span: Span, order: Order, each: EachBlock) -> Result<()> {
+    let mut samples = Samples::default();
+    let mut statement = conn.prepare_cached(match order {
+        Order::Ascending => {
+            "SELECT first, last, seq, n, data FROM sample WHERE first > ?1 AND first <= ?2 AND last >= ?3 ORDER BY first"
+        }
+        Order::Descending => {
+            "SELECT first, last, seq, n, data FROM sample WHERE first > ?1 AND first <= ?2 AND last >= ?3
+             ORDER BY first DESC"
+        }
+    })?;
+    let mut rows = statement.query([span.after, span.up_to, span.reach])?;
+    while let Some(stored) = rows.next()? {
+        let number = |column| stored.get::<_, i64>(column);
+        let (first, last) = (number(0)?, number(1)?);
+        let block = Block { stored, first, last, seq: number(2)? as u64, n: number(3)? as u64 };
+        match each(&block, &mut samples) {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => break,
+            Err(error) => log::error!("samples around {first} are passed over: {error}"),
+        }
+    }
+    Ok(())
+}
 
 /// Stores ticks of one window that are in the order of time. Where they lie among ticks that are stored already (the
 /// clock was set back), those blocks are made anew, so that blocks never overlap and readers can walk them in order.
@@ -19,21 +103,14 @@ pub(super) fn put_run(conn: &Connection, run: &[Row]) -> Result<()> {
     let (from, to) = (first.moment.unix, last.moment.unix);
     let mut rows = run.to_vec();
     let mut met = Vec::new();
-    {
-        let mut statement =
-            conn.prepare_cached("SELECT first, last, data FROM sample WHERE first <= ?1 ORDER BY first DESC")?;
-        let mut blocks = statement.query([to])?;
-        while let Some(block) = blocks.next()? {
-            if block.get::<_, i64>(1)? < from {
-                break;
-            }
-            met.push(block.get::<_, i64>(0)?);
-            match unpack_samples(block.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?) {
-                Ok(mut older) => rows.append(&mut older),
-                Err(error) => log::error!("samples are lost: {error}"),
-            }
+    each_block(conn, Span::of(from, to + 1), Order::Ascending, &mut |block, _| {
+        met.push(block.first);
+        match block.bytes().and_then(unpack_samples) {
+            Ok(mut older) => rows.append(&mut older),
+            Err(error) => log::error!("samples are lost: {error}"),
         }
-    }
+        Ok(ControlFlow::Continue(()))
+    })?;
     if !met.is_empty() {
         rows.sort_by_key(|row| (row.moment.unix, row.moment.seq));
     }
@@ -67,25 +144,5 @@ fn put_block(conn: &Connection, rows: &[Row], n: usize) -> Result<()> {
         n as i64,
         pack_samples(rows)
     ])?;
-    Ok(())
-}
-
-/// Hands over the blocks of one window, in the order of time. A damaged one is passed over, loudly.
-pub(super) fn each_block(
-    conn: &Connection,
-    window: i64,
-    each: &mut dyn FnMut(i64, &Packed, &mut Samples) -> Result<()>,
-) -> Result<()> {
-    let mut samples = Samples::default();
-    let mut statement =
-        conn.prepare_cached("SELECT first, seq, data FROM sample WHERE first > ?1 AND first <= ?2 ORDER BY first")?;
-    let mut blocks = statement.query([window, window + WINDOW_S])?;
-    while let Some(block) = blocks.next()? {
-        let bytes = block.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-        let seq = block.get(1)?;
-        if let Err(error) = Packed::open(bytes).and_then(|packed| each(seq, &packed, &mut samples)) {
-            log::error!("samples around {} are passed over: {error}", block.get::<_, i64>(0)?);
-        }
-    }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! What the writer knows of the database without asking it, and how it is known again after a restart.
 
 use crate::sorted::{Map, Set};
+use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
 use super::block::{Bytes, put_leb, unzigzag, zigzag};
 use super::rows::{Moment, Row};
-use super::samples::each_block;
+use super::samples::{Order, Span, each_block};
 use crate::error::Result;
 use crate::model::{Anchor, Counters, IfaceId, Sample};
 
@@ -136,13 +137,14 @@ impl State {
         self.seq = self.since.saturating_sub(1);
         let stored = self.tallies.clone();
         let Some(window) = self.window else { return Ok(()) };
-        each_block(conn, window, &mut |_, packed, samples| {
-            let last = samples.open(packed)?.iter().max_by_key(|moment| moment.seq);
+        each_block(conn, Span::window(window), Order::Ascending, &mut |block, samples| {
+            let packed = block.packed()?;
+            let last = samples.open(&packed)?.iter().max_by_key(|moment| moment.seq);
             if let Some(last) = last.filter(|last| last.seq > self.seq || self.newest.is_none()) {
                 self.seq = last.seq.max(self.seq);
                 self.newest = Some(last.unix);
             }
-            samples.some(packed, None, 0..packed.rows, &mut |moment, sample| {
+            samples.some(&packed, None, 0..packed.rows, &mut |moment, sample| {
                 let base = stored.get(&sample.iface).copied().unwrap_or_default();
                 let tally = self.tallies.entry(sample.iface).or_default();
                 if moment.seq > base.raw_seq {
@@ -159,7 +161,8 @@ impl State {
                         tally.see(moment);
                     }
                 }
-            })
+            })?;
+            Ok(ControlFlow::Continue(()))
         })
     }
 

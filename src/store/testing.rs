@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Flush, Opened, Options, Store};
+use super::{Flush, Opened, Options, Reader, Store};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::model::{Batch, Counters, IfaceId, Keep, Kind, Mark, Record, Sample, Stack, Tick};
+use crate::history::{Snapshot, Unsaved};
+use crate::level::{Keep, Resolution};
+use crate::model::{Batch, Counters, IfaceId, Kind, Mark, Record, Sample, Stack, Tick};
 
 /// Midnight in UTC, 15 January 2026.
 pub const T: i64 = 1_768_435_200;
-pub const KEEP: Keep = Keep { samples_days: 7, five_minutes_days: 90, hours_days: 1826 };
+pub const KEEP: Keep =
+    Keep::FOR_EVER.with(Resolution::Sample, 7).with(Resolution::FiveMinutes, 90).with(Resolution::Hour, 1_826);
 pub const OPTIONS: Options = Options { max_bytes: 32 << 20 };
 
 /// Repeatable noise (xorshift).
@@ -77,6 +80,17 @@ impl Store {
     pub fn save_keeping(&mut self, batch: &Batch, keep: Keep) -> Result<()> {
         let flush = Flush { batch, anchors: &[], records: &[], events: &[], settings: &[], keep, zone: &Zone::UTC };
         self.flush(&flush)
+    }
+}
+
+impl Reader {
+    /// What is on disk.
+    pub fn now(&self) -> Snapshot<'_> {
+        self.at(&Zone::UTC, &[])
+    }
+
+    pub fn at<'a>(&'a self, zone: &'a Zone, unsaved: &'a Unsaved) -> Snapshot<'a> {
+        Snapshot::of(self, zone, unsaved).unwrap()
     }
 }
 

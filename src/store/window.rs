@@ -8,17 +8,20 @@
 //! back into a closed window opens that one again, and a clock that was in the year 2033 for a while leaves one odd
 //! row behind, nothing more.
 
+use std::ops::ControlFlow;
+
 use crate::sorted::Set;
 
 use rusqlite::{Connection, params};
 
-use super::fold::{self, CELL_S, WINDOW_S, window_of};
+use super::fold::{self, window_of};
 use super::levels::put_window;
 use super::rows::{Cells, Row};
-use super::samples::each_block;
+use super::samples::{Order, Span, each_block};
 use super::state::State;
 use crate::clock::Zone;
 use crate::error::Result;
+use crate::level::{CELL_S, WINDOW_S};
 use crate::model::Sample;
 
 pub(super) fn put_mark(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<()> {
@@ -89,13 +92,15 @@ fn put_marks(conn: &Connection, state: &State) -> Result<()> {
 
 /// What stored ticks with numbers from `since` to before `before` have put into a window.
 fn add_stored(conn: &Connection, window: i64, since: u64, before: u64, cells: &mut Cells) -> Result<()> {
-    each_block(conn, window, &mut |_, packed, samples| {
-        samples.open(packed)?;
-        samples.some(packed, None, 0..packed.rows, &mut |moment, sample| {
+    each_block(conn, Span::window(window), Order::Ascending, &mut |block, samples| {
+        let packed = block.packed()?;
+        samples.open(&packed)?;
+        samples.some(&packed, None, 0..packed.rows, &mut |moment, sample| {
             if moment.seq >= since && moment.seq < before {
                 add(cells, window, moment.unix, sample);
             }
-        })
+        })?;
+        Ok(ControlFlow::Continue(()))
     })
 }
 

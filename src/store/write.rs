@@ -202,14 +202,16 @@ mod tests {
 
     use super::*;
     use crate::clock::Zone;
+    use crate::history::{EventFilter, Filter, Point};
+    use crate::level::Resolution;
     use crate::model::{Anchor, Counters, IfaceId, Sample};
-    use crate::model::{Bucket, Resolution, Tick};
-    use crate::store::fold::{self, Cell};
+    use crate::model::{Bucket, Cell, Tick};
+    use crate::store::fold;
     use crate::store::keep::WINDOWS_PER_DAY;
     use crate::store::state::{SEQ_MARGIN, Tally};
     use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
     use crate::store::window::settle;
-    use crate::store::{EventFilter, Filter, Opened, Point, Reader};
+    use crate::store::{Opened, Reader};
 
     const ALL: (i64, i64) = (0, i64::MAX);
     const ZONES: [&str; 4] =
@@ -218,7 +220,7 @@ mod tests {
     fn sums(buckets: &[Bucket]) -> [u128; 8] {
         let mut sums = [0; 8];
         for bucket in buckets {
-            sums.iter_mut().zip(bucket.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
+            sums.iter_mut().zip(bucket.cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
         }
         sums
     }
@@ -274,7 +276,7 @@ mod tests {
             let mut walked = Vec::new();
             let mut cursor = None;
             loop {
-                let (mut some, next) = reader.oldest(&all, cursor, 700, unsaved).unwrap();
+                let (mut some, next) = reader.at(&Zone::UTC, unsaved).oldest(&all, cursor, 700).unwrap();
                 walked.append(&mut some);
                 cursor = next;
                 if cursor.is_none() {
@@ -284,37 +286,39 @@ mod tests {
             assert_eq!(walked, points);
             self.check_ranges(reader, zone, &points, unsaved);
             points.reverse();
-            assert_eq!(reader.newest(&all, 0, usize::MAX, unsaved).unwrap(), points);
+            assert_eq!(reader.at(&Zone::UTC, unsaved).newest(&all, 0, usize::MAX).unwrap(), points);
             for iface in 0..ifaces {
                 let filter = Filter { iface: Some(iface), ..all };
                 points.retain(|point| point.sample.iface >= iface);
                 let ones = points.iter().filter(|point| point.sample.iface == iface).copied();
                 let ones: Vec<Point> = ones.skip(77).take(99).collect();
-                assert_eq!(reader.newest(&filter, 77, 99, unsaved).unwrap(), ones);
+                assert_eq!(reader.at(&Zone::UTC, unsaved).newest(&filter, 77, 99).unwrap(), ones);
 
                 let mut cells = self.cells(iface);
                 for (level, length) in [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600)] {
                     let mut coarser: BTreeMap<i64, Cell> = BTreeMap::new();
                     cells.iter().for_each(|(at, cell)| coarser.entry(at - at % length).or_default().add(cell));
                     cells = coarser;
-                    let expect: Vec<Bucket> = cells.iter().map(|(at, cell)| cell.bucket(*at, at + length)).collect();
-                    let got = reader.buckets(level, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                    let expect: Vec<Bucket> =
+                        cells.iter().map(|(at, cell)| Bucket::new(*at, at + length, cell)).collect();
+                    let got = reader.at(zone, unsaved).buckets(level, iface, ALL.0, ALL.1).unwrap();
                     assert_eq!(got, expect, "{level:?} of {iface}");
                 }
-                let days = reader.buckets(Resolution::Day, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                let days = reader.at(zone, unsaved).buckets(Resolution::Day, iface, ALL.0, ALL.1).unwrap();
                 assert!(days.is_sorted_by(|one, next| one.from < one.to && one.to <= next.from), "{days:?}");
                 if self.zone_changed {
-                    let hours = reader.buckets(Resolution::Hour, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                    let hours = reader.at(zone, unsaved).buckets(Resolution::Hour, iface, ALL.0, ALL.1).unwrap();
                     assert_eq!(sums(&days), sums(&hours));
                 } else {
                     let mut expect: BTreeMap<(i64, i64), Cell> = BTreeMap::new();
                     for (at, cell) in self.cells(iface) {
                         expect.entry(zone.day(at)).or_default().add(&cell);
                     }
-                    let expect: Vec<Bucket> = expect.iter().map(|(day, cell)| cell.bucket(day.0, day.1)).collect();
+                    let expect: Vec<Bucket> =
+                        expect.iter().map(|(day, cell)| Bucket::new(day.0, day.1, cell)).collect();
                     assert_eq!(days, expect, "days of {iface}");
                 }
-                let samples = reader.buckets(Resolution::Sample, iface, ALL.0, ALL.1, zone, unsaved).unwrap();
+                let samples = reader.at(zone, unsaved).buckets(Resolution::Sample, iface, ALL.0, ALL.1).unwrap();
                 assert_eq!(sums(&samples), sums(&days));
             }
         }
@@ -327,10 +331,13 @@ mod tests {
                 for iface in [None, Some(0)] {
                     let filter = Filter { iface, from: Some(from), to: Some(to) };
                     let mut expect: Vec<Point> = points.iter().filter(|point| filter.takes(point)).copied().collect();
-                    assert_eq!(reader.oldest(&filter, None, usize::MAX, unsaved).unwrap(), (expect.clone(), None));
+                    assert_eq!(
+                        reader.at(&Zone::UTC, unsaved).oldest(&filter, None, usize::MAX).unwrap(),
+                        (expect.clone(), None)
+                    );
                     expect.reverse();
                     for offset in [0, expect.len() / 3, expect.len()] {
-                        let got = reader.newest(&filter, offset as u64, 50, unsaved).unwrap();
+                        let got = reader.at(&Zone::UTC, unsaved).newest(&filter, offset as u64, 50).unwrap();
                         assert_eq!(got, expect.iter().skip(offset).take(50).copied().collect::<Vec<_>>());
                     }
                 }
@@ -338,13 +345,13 @@ mod tests {
                     continue;
                 }
                 for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                    let mut expect = reader.buckets(level, 0, ALL.0, ALL.1, zone, unsaved).unwrap();
+                    let mut expect = reader.at(zone, unsaved).buckets(level, 0, ALL.0, ALL.1).unwrap();
                     expect.retain(|bucket| bucket.from < to && bucket.to > from);
-                    assert_eq!(reader.buckets(level, 0, from, to, zone, unsaved).unwrap(), expect, "{level:?}");
+                    assert_eq!(reader.at(zone, unsaved).buckets(level, 0, from, to).unwrap(), expect, "{level:?}");
                 }
-                let mut expect = reader.buckets(Resolution::Sample, 0, ALL.0, ALL.1, zone, unsaved).unwrap();
+                let mut expect = reader.at(zone, unsaved).buckets(Resolution::Sample, 0, ALL.0, ALL.1).unwrap();
                 expect.retain(|bucket| bucket.to > from && bucket.to <= to);
-                let mut got = reader.buckets(Resolution::Sample, 0, from, to, zone, unsaved).unwrap();
+                let mut got = reader.at(zone, unsaved).buckets(Resolution::Sample, 0, from, to).unwrap();
                 assert!(got.iter().all(|bucket| bucket.from < to && bucket.to > from));
                 got.retain(|bucket| bucket.to <= to);
                 assert_eq!(got, expect);
@@ -566,10 +573,10 @@ mod tests {
         let mut batch = Batch::steady(1, T + 30, 3);
         batch.ticks[1].unix = None;
         assert!(opened.save(&batch).is_err());
-        assert_eq!(opened.store.reader().unwrap().facts().unwrap().samples, 0);
+        assert_eq!(opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples, 0);
         batch.ticks[1].unix = Some(T + 60);
         opened.save(&batch).unwrap();
-        assert_eq!(opened.store.reader().unwrap().facts().unwrap().samples, 3);
+        assert_eq!(opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples, 3);
     }
 
     #[test]
@@ -581,7 +588,7 @@ mod tests {
             batch.tick(seq, T + 30, 100, &[(1, seq)]);
             opened.save(&batch).unwrap();
         }
-        let points = opened.store.reader().unwrap().newest(&Filter::default(), 0, 9, &[]).unwrap();
+        let points = opened.store.reader().unwrap().now().newest(&Filter::default(), 0, 9).unwrap();
         assert_eq!(points.iter().map(|point| point.seq).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
     }
 
@@ -595,7 +602,7 @@ mod tests {
         assert_eq!(opened.store.state.newest, Some(T + 3_999 * 30));
         let reader = opened.store.reader().unwrap();
         for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-            let buckets = reader.buckets(level, 1, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+            let buckets = reader.now().buckets(level, 1, ALL.0, ALL.1).unwrap();
             assert_eq!(sums(&buckets)[0], 6_000 * 300, "{level:?}");
         }
     }
@@ -612,11 +619,11 @@ mod tests {
         let reader = opened.store.reader().unwrap();
         for (iface, sum) in [(1, (1 << 40) + 3_000), (2, 3)] {
             for level in [Resolution::Hour, Resolution::Day] {
-                let buckets = reader.buckets(level, iface, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+                let buckets = reader.now().buckets(level, iface, ALL.0, ALL.1).unwrap();
                 assert_eq!(sums(&buckets)[0], sum, "{level:?} of {iface}");
             }
         }
-        let cells = reader.buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1, &Zone::UTC, &[]).unwrap();
+        let cells = reader.now().buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1).unwrap();
         assert_eq!((cells.len(), sums(&cells)[0]), (90 * 288, 1 << 40));
     }
 
@@ -637,7 +644,7 @@ mod tests {
             let flush =
                 Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], keep: KEEP, zone: &zone };
             opened.store.flush(&flush).unwrap();
-            opened.store.reader().unwrap().events(&EventFilter::default(), &[], 10, 0).unwrap().len()
+            opened.store.reader().unwrap().now().events(&EventFilter::default(), &[], 10, 0).unwrap().len()
         };
         assert_eq!(save(&[event(T)], false), 1);
         assert_eq!(save(&[event(T), event(T + 1)], true), 2);
@@ -695,9 +702,9 @@ mod tests {
         let reader = opened.store.reader().unwrap();
         for iface in 1..=LOAD_IFACES {
             for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                let buckets = reader.buckets(level, iface, ALL.0, ALL.1, &Zone::UTC, &[]).unwrap();
+                let buckets = reader.now().buckets(level, iface, ALL.0, ALL.1).unwrap();
                 assert_eq!(sums(&buckets), expect[iface as usize], "{level:?} of {iface}");
-                let covered: u64 = buckets.iter().map(|bucket| u64::from(bucket.covered)).sum();
+                let covered: u64 = buckets.iter().map(|bucket| u64::from(bucket.cell.covered)).sum();
                 assert_eq!(covered, 60 * 86_400);
             }
         }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Now, Zone};
 use crate::error::{ErrorKind, Result};
+use crate::level::Keep;
 use crate::live::{Live, State, Told, Written};
-use crate::model::{Anchor, Batch, Edit, Event, EventKind, IfaceId, Keep, Record};
+use crate::model::{Anchor, Batch, Edit, Event, EventKind, IfaceId, Record};
 use crate::source;
 use crate::store::{Flush, Store};
 

@@ -9,8 +9,10 @@ use std::process::Command;
 
 use crate::common::disk::*;
 use crate::common::*;
+use net_pulse::clock::Zone;
+use net_pulse::history::{Cursor, Filter, Snapshot};
 use net_pulse::model::Counters;
-use net_pulse::store::{Cursor, Filter, Options, Store};
+use net_pulse::store::{Options, Store};
 use nix::sys::signal::Signal;
 
 /// What a call did to the file of that name, "" for the database itself, "-wal" and so on.
@@ -139,7 +141,8 @@ fn reopened(dir: &str, files: &Files, what: &str) -> Found {
     let mut sums: BTreeMap<u32, Counters> = BTreeMap::new();
     let (mut samples, mut after) = (0, None::<Cursor>);
     loop {
-        let (points, next) = reader.oldest(&Filter::default(), after, 500, &[]).expect("whole");
+        let (points, next) =
+            Snapshot::of(&reader, &Zone::UTC, &[]).unwrap().oldest(&Filter::default(), after, 500).expect("whole");
         samples += points.len() as u64;
         points.iter().for_each(|point| sums.entry(point.sample.iface).or_default().add(&point.sample.delta));
         after = next;
@@ -151,7 +154,7 @@ fn reopened(dir: &str, files: &Files, what: &str) -> Found {
         let sum = sums.get(&record.id).copied().unwrap_or_default();
         assert_eq!(record.lifetime, sum, "{what}: the totals of {}", record.name);
     }
-    assert_eq!(reader.facts().expect("whole").samples, samples, "{what}");
+    assert_eq!(reader.view().unwrap().facts().expect("whole").samples, samples, "{what}");
     drop((reader, opened));
     let conn = rusqlite::Connection::open(&database).expect("it is there");
     let verdict: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a verdict");

@@ -11,12 +11,14 @@ use crate::simulated::{Hand, Kept, Kernel, read};
 use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::http::{self, Ask, Context, Disk};
+use net_pulse::history::{Disk, Filter, History, Point, Snapshot};
+use net_pulse::http::{self, Ask, Context};
+use net_pulse::level::Resolution;
 use net_pulse::live::Live;
-use net_pulse::model::{Bucket, Counters, Mark, Resolution, Stack};
+use net_pulse::model::{Bucket, Counters, Mark, Stack};
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{Wake, Woken};
-use net_pulse::store::{Filter, Options, Point, Reader, Store};
+use net_pulse::store::{Options, Reader, Store};
 use net_pulse::thread::Mailbox;
 use net_pulse::writer::Writer;
 use serde_json::Value;
@@ -101,7 +103,7 @@ impl Machine {
         let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), start);
         let context = Context {
             live: live.clone(),
-            disk: Disk::new(Some(opened.store.reader().unwrap())),
+            history: History::new(live.clone(), Some(opened.store.reader().unwrap())),
             copying: Disk::named("copy"),
             clock: self.clock.clone(),
             database: path,
@@ -248,7 +250,9 @@ impl Machine {
             assert_eq!(iface.lifetime, *expect, "lifetime of eth{at}");
             for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
                 let (id, zone) = (iface.id.unwrap(), self.zone.clone());
-                let question = move |reader: &Reader| reader.buckets(level, id, -DAY, EVER, &zone, &[]).unwrap();
+                let question = move |reader: &Reader| {
+                    Snapshot::of(reader, &zone, &[]).unwrap().buckets(level, id, -DAY, EVER).unwrap()
+                };
                 let buckets = read(&daemon.context, question);
                 assert_eq!(sum(&buckets), *expect, "{level:?} of eth{at}");
                 assert!(buckets.is_sorted_by(|one, next| one.to <= next.from), "{level:?} of eth{at}");
@@ -261,7 +265,9 @@ impl Machine {
     fn points(&self) -> Vec<Point> {
         let daemon = self.daemon.as_ref().unwrap();
         let filter = Filter { iface: Some(1), ..Filter::default() };
-        read(&daemon.context, move |reader| reader.oldest(&filter, None, usize::MAX, &[]).unwrap().0)
+        read(&daemon.context, move |reader| {
+            Snapshot::of(reader, &Zone::UTC, &[]).unwrap().oldest(&filter, None, usize::MAX).unwrap().0
+        })
     }
 
     /// No row lies elsewhere than between these true times, and no two are the same tick.
@@ -324,7 +330,7 @@ impl Drop for Machine {
 
 fn sum(buckets: &[Bucket]) -> Counters {
     let mut sum = Counters::ZERO;
-    buckets.iter().for_each(|bucket| sum.add(&bucket.sum));
+    buckets.iter().for_each(|bucket| sum.add(&bucket.cell.sum));
     sum
 }
 
@@ -523,11 +529,12 @@ fn e22_eight_hours_asleep() {
         // Spread over the night, as something that nobody saw.
         let daemon = machine.daemon.as_ref().unwrap();
         let (from, to, zone) = (begins + 2 * HOUR, begins + 8 * HOUR, machine.zone.clone());
-        let hours =
-            read(&daemon.context, move |reader| reader.buckets(Resolution::Hour, 1, from, to, &zone, &[]).unwrap());
+        let hours = read(&daemon.context, move |reader| {
+            Snapshot::of(reader, &zone, &[]).unwrap().buckets(Resolution::Hour, 1, from, to).unwrap()
+        });
         assert_eq!(hours.len(), 6);
-        assert!(hours.iter().all(|hour| hour.blind == 3600 && hour.covered == 0), "{hours:?}");
-        assert!(hours.iter().all(|hour| hour.sum.rx_bytes().abs_diff(3600 * SPEEDS[0][0]) < 100_000));
+        assert!(hours.iter().all(|hour| hour.cell.blind == 3600 && hour.cell.covered == 0), "{hours:?}");
+        assert!(hours.iter().all(|hour| hour.cell.sum.rx_bytes().abs_diff(3600 * SPEEDS[0][0]) < 100_000));
     }
 }
 

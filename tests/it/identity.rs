@@ -17,9 +17,11 @@ use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::error::Result;
-use net_pulse::http::{self, Ask, Context, Disk};
+use net_pulse::history::{Disk, History, Snapshot};
+use net_pulse::http::{self, Ask, Context};
+use net_pulse::level::Resolution;
 use net_pulse::live::{Database, Live};
-use net_pulse::model::{Address, Counters, IfaceId, Link, Reading, Resolution, Stack, Width};
+use net_pulse::model::{Address, Counters, IfaceId, Link, Reading, Stack, Width};
 use net_pulse::sampler::{Late, Sampler};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
 use net_pulse::store::{Options, Reader, Store};
@@ -457,7 +459,7 @@ impl Rig {
         let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
         let context = Context {
             live: live.clone(),
-            disk: Disk::new(Some(reader)),
+            history: History::new(live.clone(), Some(reader)),
             copying: Disk::named("copy"),
             clock: clock.clone(),
             database: path,
@@ -902,9 +904,11 @@ impl Rig {
         drop(state);
         for (id, lifetime) in ifaces.clone() {
             for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                let question = move |reader: &Reader| reader.buckets(level, id, 0, i64::MAX, &Zone::UTC, &[]).unwrap();
+                let question = move |reader: &Reader| {
+                    Snapshot::of(reader, &Zone::UTC, &[]).unwrap().buckets(level, id, 0, i64::MAX).unwrap()
+                };
                 let buckets = read(&daemon.context, question);
-                let sum = buckets.iter().fold(Counters::ZERO, |sum, bucket| plus(sum, bucket.sum));
+                let sum = buckets.iter().fold(Counters::ZERO, |sum, bucket| plus(sum, bucket.cell.sum));
                 assert_eq!(sum, lifetime, "{level:?} of {id}: {:#?}", self.told);
             }
         }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use net_pulse::clock::{Clock, Now};
 use net_pulse::error::Result;
+use net_pulse::history::PATIENCE;
 use net_pulse::http::Context;
-use net_pulse::http::disk::PATIENCE;
 use net_pulse::model::{Address, Counters, Link, Reading, Width};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
 use net_pulse::store::Reader;
@@ -77,5 +77,5 @@ pub fn memory() -> PathBuf {
 
 /// Asks the history as a request would.
 pub fn read<T: Send + 'static>(context: &Context, question: impl FnOnce(&Reader) -> T + Send + 'static) -> T {
-    context.disk.ask(Instant::now() + PATIENCE, |reader| question(reader.unwrap())).unwrap()
+    context.history.disk().ask(Instant::now() + PATIENCE, |reader| question(reader.unwrap())).unwrap()
 }

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use crate::simulated::{Hand, Kept, Kernel, memory};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::http::{self, Ask, Context, Disk};
+use net_pulse::history::{Disk, History, Snapshot};
+use net_pulse::http::{self, Ask, Context};
+use net_pulse::level::Resolution;
 use net_pulse::live::Live;
-use net_pulse::model::{Bucket, Counters, Resolution, Stack};
+use net_pulse::model::{Bucket, Counters, Stack};
 use net_pulse::sampler::{Sampler, Start};
 use net_pulse::source::Woken;
 use net_pulse::store::{Options, Reader, Store};
@@ -56,7 +58,7 @@ impl Router {
 
 fn sum(buckets: &[Bucket]) -> Counters {
     let mut sum = Counters::ZERO;
-    buckets.iter().for_each(|bucket| sum.add(&bucket.sum));
+    buckets.iter().for_each(|bucket| sum.add(&bucket.cell.sum));
     sum
 }
 
@@ -128,7 +130,7 @@ fn a_year_of_24_interfaces() {
         let at: usize = iface.name["eth".len()..].parse().unwrap();
         let input = Counters(std::array::from_fn(|field| last[at].0[field] - first[at].0[field]));
         assert_eq!(iface.lifetime, input, "lifetime of {}", iface.name);
-        let of = |level, from, to| reader.buckets(level, id, from, to, &zone, &[]).unwrap();
+        let of = |level, from, to| Snapshot::of(&reader, &zone, &[]).unwrap().buckets(level, id, from, to).unwrap();
         for level in [Resolution::Hour, Resolution::Day] {
             assert_eq!(sum(&of(level, 0, end_unix + DAY_S)), input, "{level:?} of {}", iface.name);
         }
@@ -145,12 +147,12 @@ fn a_year_of_24_interfaces() {
             );
         }
         assert!(
-            days.iter().all(|day| day.rx_peak * ((day.to - day.from) as u64) >= day.sum.rx_bytes()),
+            days.iter().all(|day| day.cell.rx_peak * ((day.to - day.from) as u64) >= day.cell.sum.rx_bytes()),
             "a peak is no less than the average"
         );
     }
     drop(state);
-    let size = reader.facts().unwrap().size_bytes;
+    let size = reader.view().unwrap().facts().unwrap().size_bytes;
     println!("{days} days: {size} bytes on disk");
     assert!(size <= 8_000_000, "{size} bytes");
     time_series(reader, live, clock, &folder.0);
@@ -175,15 +177,15 @@ fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
     let inner: Vec<Bucket> = cells.into_iter().filter(|cell| cell.from >= samples[0].to).collect();
     let tail: Vec<Bucket> = samples.iter().copied().filter(|sample| sample.from >= inner[0].from).collect();
     let (cells, samples) = (sum(&inner), sum(&tail));
-    let one = tail.iter().map(|sample| sample.sum.rx_bytes()).max().unwrap_or(0);
+    let one = tail.iter().map(|sample| sample.cell.sum.rx_bytes()).max().unwrap_or(0);
     assert!(cells.rx_bytes().abs_diff(samples.rx_bytes()) <= one, "{cells:?} {samples:?}");
 }
 
 /// For the eye, not for a verdict: `cargo test --release --test it year -- --nocapture`.
 fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::path::Path) {
     let context = Context {
-        live,
-        disk: Disk::new(Some(reader)),
+        live: live.clone(),
+        history: History::new(live, Some(reader)),
         copying: Disk::named("copy"),
         clock: clock.clone(),
         database: folder.join("year.db"),

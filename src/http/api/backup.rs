@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::ask_strictly;
 use crate::error::ErrorKind;
-use crate::http::disk::PATIENCE;
 use crate::http::json::Out;
 use crate::http::{Answer, Call, Context, Fault, SQLITE};
 
@@ -38,7 +36,7 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let Some(turn) = Turn::take(&context.notes.copy_taken) else {
         return Err(Fault::new(503, "another backup is under way: try again when it is over"));
     };
-    let Some(copier) = ask_strictly(context, Instant::now() + PATIENCE, |reader| Ok(reader.copier()))? else {
+    let Some(copier) = context.history.copier()? else {
         return Err(Fault::new(503, "there is no database to copy: see /api/system/health"));
     };
     if !context.live.flush(FLUSH_PATIENCE) {

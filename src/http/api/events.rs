@@ -1,16 +1,9 @@
-//! What happened: from memory and from the store, without telling anything twice.
+//! What happened.
 
-use std::time::Instant;
-
-use super::ask;
-use crate::http::disk::PATIENCE;
+use crate::history::EventFilter;
 use crate::http::json::{EventRecord, Time, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::model::{Event, EventKind};
-use crate::store::{EventFilter, Reader};
-
-/// A save falls between the look at memory and that at the disk now and then, and hardly ever twice.
-const ATTEMPTS: usize = 3;
 
 pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let limit = call.values.count("limit") as usize;
@@ -26,28 +19,7 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
         from: call.values.integer("from"),
         to: call.values.integer("to"),
     };
-    let deadline = Instant::now() + PATIENCE;
-    let mut found = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let (in_memory, save) = {
-            let state = context.live.lock();
-            let taken = state.events.iter().rev().filter(|event| filter.takes(event)).cloned();
-            (taken.collect::<Vec<Event>>(), state.saving.succeeded_mono_ms)
-        };
-        let count = in_memory.len() as u64;
-        found = in_memory.iter().skip(offset.min(count) as usize).take(limit).cloned().collect();
-        let wanted = limit - found.len();
-        if wanted == 0 {
-            break;
-        }
-        let (filter, skip) = (filter.clone(), offset.saturating_sub(count));
-        let read = move |reader: &Reader| reader.events(&filter, &in_memory, wanted, skip);
-        found.extend(ask(context, deadline, read)?.unwrap_or_default());
-        // What came up and was saved meanwhile would stand behind what is older.
-        if context.live.lock().saving.succeeded_mono_ms == save {
-            break;
-        }
-    }
+    let found = context.history.events(&filter, limit, offset)?;
     Ok(Answer::stream(JSON, move |_, out| write_list(out, found.iter().map(describe))))
 }
 

@@ -1,112 +1,20 @@
 //! Interfaces: what they are, and what their counters say.
 
-use crate::sorted::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{READ_PATIENCE, SAVE_PATIENCE, known, link_word, no_interface, not_open};
-use crate::clock::Zone;
 use crate::config::can_be_listed;
-use crate::error::ErrorKind;
+use crate::history::Sums;
 use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
-use crate::http::{Answer, Call, Context, Fault, JSON, disk};
-use crate::live::{Alteration, Database, Iface, Live, Order, Refusal, State};
-use crate::model::{Batch, Counters, IfaceId};
-use crate::store::Unstored;
+use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::live::{Alteration, Iface, Order, Refusal};
 
 /// The sampler waits for nothing but the kernel.
 const ORDER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What passed in the local day so far.
-#[derive(Clone)]
-pub struct Today {
-    key: Key,
-    sums: Arc<Sums>,
-    /// What had passed altogether by then.
-    lifetimes: Sums,
-}
-
-/// Ticks so far, changes that reached the disk, the beginning of the day.
-type Key = (u64, u64, i64);
-type Sums = Map<IfaceId, Counters>;
-
-/// What memory knows at a moment.
-struct Moment {
-    key: Key,
-    zone: Arc<Zone>,
-    unsaved: [Arc<Batch>; 2],
-    lifetimes: Sums,
-    /// When something was last saved, and when the save under way began.
-    saves: (Option<u64>, Option<u64>),
-    joined: bool,
-}
-
-impl Moment {
-    fn of(live: &Live, unix: i64) -> Moment {
-        let mut state = live.lock();
-        let zone = state.zone.clone();
-        Moment {
-            key: (state.polls.total, state.settings_saved, zone.day(unix).0),
-            zone,
-            unsaved: state.unsaved(),
-            lifetimes: state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect(),
-            saves: saves(&state),
-            joined: state.database == Database::Joined,
-        }
-    }
-}
-
-fn saves(state: &State) -> (Option<u64>, Option<u64>) {
-    (state.saving.succeeded_mono_ms, state.saving.saving_since_mono_ms)
-}
-
-/// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read. Nothing
-/// waits for a disk that is slow: then the latest figures go on with what has passed since.
-fn today(context: &Context, call: &Call) -> Result<Arc<Sums>, Fault> {
-    let unix = call.unix();
-    let now = Moment::of(&context.live, unix);
-    let known = locked(&context.notes.today).clone().filter(|known| known.key.2 == now.key.2);
-    if let Some(known) = known.as_ref().filter(|known| known.key == now.key) {
-        return Ok(known.sums.clone());
-    }
-    let from_memory = || Unstored(&now.unsaved).day(unix, &now.zone);
-    if !now.joined {
-        return Ok(Arc::new(from_memory()?));
-    }
-    let (live, notes) = (context.live.clone(), context.notes.today.clone());
-    let asked = context.disk.glance(disk::query(move |reader| {
-        // Its turn may come late.
-        let Moment { key, zone, unsaved, lifetimes, saves: before, .. } = Moment::of(&live, unix);
-        let sums = Arc::new(reader.day(unix, &zone, &unsaved)?);
-        // What was saved meanwhile may be among the sums, and is none of the lifetimes.
-        if saves(&live.lock()) == before {
-            *locked(&notes) = Some(Today { key, sums: sums.clone(), lifetimes });
-        }
-        Ok(sums)
-    }));
-    match (asked, known) {
-        (Ok(Ok(Some(sums))), _) => Ok(sums),
-        (Ok(Err(error)), _) if !matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io) => Err(error.into()),
-        (Err(_), Some(known)) => {
-            let mut sums = (*known.sums).clone();
-            for (id, lifetime) in now.lifetimes.iter() {
-                let before = known.lifetimes.get(id).copied().unwrap_or_default();
-                sums.entry(*id).or_default().add(&lifetime.since(&before));
-            }
-            Ok(Arc::new(sums))
-        }
-        // A disk that cannot be read, or has answered nothing today.
-        _ => Ok(Arc::new(from_memory()?)),
-    }
-}
-
-fn locked(today: &Mutex<Option<Today>>) -> MutexGuard<'_, Option<Today>> {
-    today.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let today = today(context, call)?;
+    let today = context.history.today(call.unix())?;
     let map: ByName<Interface> = {
         let state = context.live.lock();
         let primary = state.primary.as_deref();
@@ -121,7 +29,7 @@ pub fn one(context: &Context, call: &Call) -> Result<Answer, Fault> {
 
 fn find(context: &Context, call: &Call) -> Result<Interface, Fault> {
     let name = name(call);
-    let today = today(context, call)?;
+    let today = context.history.today(call.unix())?;
     let state = context.live.lock();
     let found = state.interface(name).map(|iface| describe(iface, state.primary.as_deref(), &today));
     found.ok_or_else(|| no_interface(name))
@@ -238,7 +146,7 @@ fn raw(iface: &Iface, unix: i64) -> InterfaceStats {
     }
 }
 
-fn describe(iface: &Iface, primary: Option<&str>, today: &Map<IfaceId, Counters>) -> Interface {
+fn describe(iface: &Iface, primary: Option<&str>, today: &Sums) -> Interface {
     let today = iface.id.and_then(|id| today.get(&id)).copied().unwrap_or_default();
     Interface {
         name: iface.name.clone(),

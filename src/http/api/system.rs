@@ -1,6 +1,5 @@
 //! The service and the machine: what runs here, and how it is.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::{collector, link_word};
@@ -10,7 +9,7 @@ use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, NAME, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
-use crate::http::{Answer, Call, Context, Fault, assets, disk};
+use crate::http::{Answer, Call, Context, Fault, assets};
 use crate::live::{Database, Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
 use crate::text::counted;
@@ -99,28 +98,15 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
 }
 
 pub fn health(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let words = judge(&context.live.lock(), call.now.mono_ms, context.disk.trouble());
+    let words = judge(&context.live.lock(), call.now.mono_ms, context.history.disk().trouble());
     let status = if words.overall == "unhealthy" { 503 } else { 200 };
     Answer::json_with(status, &Health { status: words.overall, reason: words.reason })
 }
 
 pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     // A store that cannot even count is told of, in place of the whole answer being lost to it.
-    let notes = context.notes.facts.clone();
-    let kept = move || *notes.lock().unwrap_or_else(PoisonError::into_inner);
-    let keep = context.notes.facts.clone();
-    let counted = context.disk.glance(disk::query(move |reader| {
-        let facts = reader.facts()?;
-        *keep.lock().unwrap_or_else(PoisonError::into_inner) = facts;
-        Ok(facts)
-    }));
-    let (facts, fault) = match counted {
-        Ok(Ok(facts)) => (facts.unwrap_or_default(), None),
-        Ok(Err(error)) => (Default::default(), Some(error)),
-        // Of a disk that is slow, the latest figures.
-        Err(_) => (kept(), None),
-    };
-    let unreadable = context.disk.trouble().or_else(|| fault.as_ref().map(Error::to_string));
+    let (facts, fault) = context.history.facts();
+    let unreadable = context.history.disk().trouble().or_else(|| fault.as_ref().map(Error::to_string));
     let mono_ms = call.now.mono_ms;
     let (unreachable, not_reached): (Vec<_>, Vec<_>) =
         context.unreachable().into_iter().map(|it| (it.address.to_string(), it.why)).unzip();

@@ -1,11 +1,11 @@
 //! Samples and sums.
 
-use super::{Memory, READ_PATIENCE, link_word, record};
+use super::{READ_PATIENCE, link_word, record};
+use crate::history::{Filter, Moment};
 use crate::http::json::{Headline, Summary, Time, write_list};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::State;
 use crate::model::{Counters, RX_PACKETS, TX_PACKETS};
-use crate::store::Filter;
 
 pub fn history(context: &Context, call: &Call) -> Result<Answer, Fault> {
     newest(context, call, call.values.count("offset"))
@@ -16,11 +16,11 @@ pub fn latest(context: &Context, call: &Call) -> Result<Answer, Fault> {
 }
 
 /// What `interface_name`, `start_time` and `end_time` mean; `None` for an interface that nothing is known of.
-pub(super) fn filter(context: &Context, call: &Call, memory: &Memory) -> Option<Filter> {
+pub(super) fn filter(context: &Context, call: &Call, moment: &Moment) -> Option<Filter> {
     let iface = match call.values.text("interface_name") {
         Some(name) => {
             let by_altname = || context.live.lock().interface(name)?.id;
-            Some(memory.names.id(name).or_else(by_altname)?)
+            Some(moment.names.id(name).or_else(by_altname)?)
         }
         None => None,
     };
@@ -30,21 +30,12 @@ pub(super) fn filter(context: &Context, call: &Call, memory: &Memory) -> Option<
 
 fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, Fault> {
     let limit = call.values.count("limit") as usize;
-    let memory = Memory::of(context);
-    let points = match filter(context, call, &memory) {
+    let moment = context.history.moment();
+    let points = match filter(context, call, &moment) {
         None => Vec::new(),
-        Some(filter) => match memory.ask(context, {
-            let filter = filter.clone();
-            move |reader, unsaved| reader.newest(&filter, offset, limit, unsaved)
-        })? {
-            Some(points) => points,
-            None => {
-                let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-                memory.points(filter).rev().skip(skip).take(limit).collect()
-            }
-        },
+        Some(filter) => context.history.read(&moment, move |now| now.newest(&filter, offset, limit))?,
     };
-    let names = memory.names;
+    let names = moment.names;
     Ok(Answer::stream(JSON, move |_, out| write_list(out, points.iter().map(|point| record(point, &names)))))
 }
 

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use super::{directory, iface, quiet_context};
 use crate::clock::{Clock, Now, Zone, parse_time};
-use crate::http::disk::PATIENCE;
+use crate::history::PATIENCE;
 use crate::http::{Ask, Context, answer};
+use crate::level::{Keep, Resolution};
 use crate::live::Database;
-use crate::model::{Batch, Counters, IfaceId, Keep, Mark, Sample, Tick};
+use crate::model::{Batch, Counters, IfaceId, Mark, Sample, Tick};
 use crate::store::{Flush, Options, Store};
 use crate::totals::Period;
 
@@ -107,7 +108,10 @@ impl History {
             // As long as nothing is opened.
             state.database = Database::Absent;
         }
-        let keep = Keep { samples_days, five_minutes_days: 90, hours_days: 1826 };
+        let keep = Keep::FOR_EVER
+            .with(Resolution::Sample, samples_days)
+            .with(Resolution::FiveMinutes, 90)
+            .with(Resolution::Hour, 1_826);
         let (directory, booked) = (directory(), Vec::new());
         History { context, clock, directory, store: None, zone, keep, seq: 0, booked }
     }
@@ -117,11 +121,11 @@ impl History {
     }
 
     fn open(&mut self) {
-        assert!(self.context.disk.set_reader(None, PATIENCE));
+        assert!(self.context.history.set_reader(None, PATIENCE));
         self.store = None;
         let opened = Store::open(&self.directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap();
         self.seq = self.seq.max(opened.next_seq);
-        assert!(self.context.disk.set_reader(Some(opened.store.reader().unwrap()), PATIENCE));
+        assert!(self.context.history.set_reader(Some(opened.store.reader().unwrap()), PATIENCE));
         self.store = Some(opened.store);
         self.context.live.lock().database = Database::Joined;
     }
@@ -273,7 +277,7 @@ impl History {
                 assert_eq!(self.rows(&target), expect, "{when}: {target}");
             }
         }
-        if self.keep.samples_days > 30 {
+        if self.keep.days(Resolution::Sample) > 30 {
             let rows = self.ask(&format!("/api/export/traffic?interface_name={name}"));
             let got: u64 = rows.as_array().unwrap().iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum();
             let expect: u64 = self.samples(id).map(|(_, sample)| sample.delta.rx_bytes()).sum();
@@ -394,7 +398,8 @@ fn hours_are_whole_whichever_level_is_kept_for_longer() {
     for (five_minutes_days, hours_days) in [(90, 1826), (1, 1826), (90, 1), (3, 2), (2, 3)] {
         for zone in ZONES {
             let mut history = History::new(zone, 1);
-            history.keep = Keep { five_minutes_days, hours_days, ..history.keep };
+            history.keep =
+                history.keep.with(Resolution::FiveMinutes, five_minutes_days).with(Resolution::Hour, hours_days);
             history.open();
             let check = |history: &History, when: &str| {
                 let cells = history.cells(2);

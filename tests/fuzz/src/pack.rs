@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use net_pulse::model::{Counters, Mark, Sample};
+use net_pulse::level::CELL_S;
+use net_pulse::model::{Cell, Counters, Mark, Sample};
 use net_pulse::store::block::{Columns, Packed};
-use net_pulse::store::fold::{self, Cell};
+use net_pulse::store::fold;
 use net_pulse::store::rows::{self, Cells, LAST_SEQ, LAST_UNIX, Moment, Row};
 
 /// What is left of the bytes. At their end there are zeros without an end, so that every input makes something.
@@ -100,17 +101,11 @@ pub fn pack(bytes: &[u8]) {
     let unix = input.number().min(LAST_UNIX as u64) as i64;
     let (first, last) = fold::range(unix, &sample);
     let (mut sum, mut seconds) = ([0u128; 8], 0);
-    fold::pieces(
-        unix,
-        &sample,
-        fold::floor(first, fold::CELL_S),
-        fold::floor(last, fold::CELL_S) + fold::CELL_S,
-        &mut |start, cell| {
-            assert!(start + fold::CELL_S > first && start < last);
-            sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
-            seconds += i64::from(cell.covered + cell.blind);
-        },
-    );
+    fold::pieces(unix, &sample, fold::floor(first, CELL_S), fold::floor(last, CELL_S) + CELL_S, &mut |start, cell| {
+        assert!(start + CELL_S > first && start < last);
+        sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
+        seconds += i64::from(cell.covered + cell.blind);
+    });
     assert_eq!(sum, sample.delta.0.map(u128::from));
     assert_eq!(seconds, fold::seconds(sample.span_ms));
 }

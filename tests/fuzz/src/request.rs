@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use net_pulse::clock::{Clock, Now, Zone};
 use net_pulse::config::Config;
+use net_pulse::history::{Disk, History};
 use net_pulse::http::params::{self, Given, Kind, Place, Zones};
 use net_pulse::http::routes::ROUTES;
-use net_pulse::http::{self, Ask, Context, Disk, Guard, Notes};
+use net_pulse::http::{self, Ask, Context, Guard, Notes};
 use net_pulse::live::{Iface, Live};
 use net_pulse::model::{Batch, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
 
@@ -65,8 +66,8 @@ fn context() -> &'static Context {
             state.batch = batch;
         }
         Context {
-            live,
-            disk: Disk::new(None),
+            live: live.clone(),
+            history: History::new(live, None),
             copying: Disk::named("copy"),
             clock: Arc::new(Stopped),
             database: PathBuf::from("/nowhere/net-pulse.db"),

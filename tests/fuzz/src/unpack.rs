@@ -37,7 +37,7 @@ pub fn unpack(bytes: &[u8]) {
         });
         if outcome.is_ok() {
             for cell in cells.values() {
-                let _ = cell.bucket(0, length_s);
+                let _ = cell.within(length_s);
             }
         }
     }

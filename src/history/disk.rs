@@ -202,17 +202,6 @@ impl Disk {
     }
 }
 
-/// A question of the history, wherever that is by now; `None` where there is none.
-pub fn query<T>(
-    query: impl FnOnce(&Reader) -> Result<T> + Send + 'static,
-) -> impl FnOnce(Option<&mut Reader>) -> Result<Option<T>> + Send + 'static {
-    |reader| {
-        let Some(reader) = reader else { return Ok(None) };
-        reader.follow()?;
-        query(reader).map(Some)
-    }
-}
-
 /// A panic is the fault of the request that asked, and is told of where that ends.
 fn take<T>(answer: thread::Result<T>) -> Result<T> {
     answer.map_or_else(|panic| resume_unwind(panic), Ok)

@@ -1,0 +1,230 @@
+//! What is told of memory and disk together.
+
+use std::sync::Arc;
+
+use super::{EventFilter, Filter, Point, Unsaved};
+use crate::clock::Zone;
+use crate::level::Resolution;
+use crate::model::{Batch, Bucket, Event, EventKind, IfaceId, Sample};
+use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
+use crate::store::{Flush, Reader, Store};
+
+#[test]
+fn unsaved_samples_are_merged_once_and_those_without_a_time_are_left_out() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let reader = opened.store.reader().unwrap();
+    let saving = Arc::new(Batch::steady(1, T + 30, 10));
+    let mut next = Batch::steady(11, T + 330, 5);
+    next.ticks[4].unix = None;
+    let unsaved = [saving.clone(), Arc::new(next)];
+    let check = |reader: &Reader| {
+        let points = reader.at(&Zone::UTC, &unsaved).newest(&Filter::default(), 0, 99).unwrap();
+        assert_eq!(points.iter().map(|point| point.seq).collect::<Vec<_>>(), (1..15).rev().collect::<Vec<_>>());
+        let cells = reader.at(&Zone::UTC, &unsaved).buckets(Resolution::FiveMinutes, 1, T, T + 900).unwrap();
+        let got: Vec<_> =
+            cells.iter().map(|cell| (cell.from - T, cell.cell.sum.rx_bytes(), cell.cell.covered)).collect();
+        assert_eq!(got, [(0, 3_000, 300), (300, 1_200, 120)]);
+        let samples = reader.at(&Zone::UTC, &unsaved).buckets(Resolution::Sample, 1, T, T + 900).unwrap();
+        assert_eq!((samples.len(), samples[0].from, samples[0].cell.rx_peak), (14, T, 10));
+    };
+    check(&reader);
+    // The same batch is still in memory while it is on disk already.
+    opened.save(&saving).unwrap();
+    check(&reader);
+}
+
+#[test]
+fn a_walk_meets_every_point_once_though_the_batch_is_saved_meanwhile() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let reader = opened.store.reader().unwrap();
+    let batches = [Arc::new(Batch::steady(1, T + 30, 100)), Arc::new(Batch::steady(101, T + 3_030, 100))];
+    let (mut seqs, mut cursor) = (Vec::new(), None);
+    for round in 0.. {
+        let (points, next) = reader.at(&Zone::UTC, &batches).oldest(&Filter::default(), cursor, 7).unwrap();
+        seqs.extend(points.iter().map(|point| point.seq));
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+        if round == 5 || round == 20 {
+            opened.save(&batches[round / 20]).unwrap();
+        }
+    }
+    assert_eq!(seqs, (1..201).collect::<Vec<_>>());
+}
+
+#[test]
+fn large_blocks_are_walked_in_stretches() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let reader = opened.store.reader().unwrap();
+    let mut load = Load::new();
+    // Blocks of 2,880 points; and set back by half an hour in the middle of the last one, nothing of it saved.
+    let batches = [120, 120, 40].map(|ticks| load.batch(ticks));
+    batches[..2].iter().for_each(|batch| opened.save(batch).unwrap());
+    let mut last = batches[2].clone();
+    last.ticks.iter_mut().for_each(|tick| tick.unix = tick.unix.map(|unix| unix - 1_800));
+    let unsaved = [Arc::new(Batch::default()), Arc::new(last)];
+
+    for iface in [None, Some(5)] {
+        let within = Filter { iface, from: Some(T + 1_000), to: Some(T + 6_500) };
+        for filter in [Filter { iface, ..Filter::default() }, within] {
+            let mut expect = Vec::new();
+            let ticks = batches[..2].iter().chain([&*unsaved[1]]).flat_map(|batch| batch.iter());
+            for (tick, samples) in ticks {
+                let point = |sample: &Sample| Point { seq: tick.seq, unix: tick.unix.unwrap(), sample: *sample };
+                expect.extend(samples.iter().map(point).filter(|point| filter.takes(point)));
+            }
+            expect.sort_by_key(order);
+            let (mut walked, mut after) = (Vec::new(), None);
+            loop {
+                let (mut points, next) = reader.at(&Zone::UTC, &unsaved).oldest(&filter, after, 500).unwrap();
+                assert!(points.len() < 500 + LOAD_IFACES as usize);
+                walked.append(&mut points);
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert!(walked == expect);
+            expect.reverse();
+            for (offset, limit) in [(0, 1), (0, 1_000), (7, 1_000), (1_030, 50), (3_000, 2_000), (0, 99_999)] {
+                let got = reader.at(&Zone::UTC, &unsaved).newest(&filter, offset as u64, limit).unwrap();
+                let rest = expect.iter().skip(offset).take(limit);
+                assert!(got.iter().eq(rest), "{offset} {limit} {filter:?}");
+            }
+        }
+    }
+}
+
+/// What is unsaved may reach over rows that are stored and over months that are not.
+#[test]
+fn e12_an_unsaved_gap_is_in_every_level() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let reader = opened.store.reader().unwrap();
+    let days = 50;
+    opened.save(&Batch::steady(1, T + 30, 100)).unwrap();
+    let mut gap = Batch::default();
+    gap.tick(101, T + days * 86_400, (days * 86_400 - 3_000) as u64 * 1_000, &[(1, 7_000_000)]);
+    let check = |unsaved: &Unsaved| -> Vec<Vec<Bucket>> {
+        let levels = [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
+        let all = levels.map(|level| reader.at(&Zone::UTC, unsaved).buckets(level, 1, 0, i64::MAX).unwrap());
+        for (buckets, a_day) in all.iter().zip([288, 24, 1]) {
+            assert_eq!(buckets.len() as i64, days * a_day);
+            assert_eq!(buckets.iter().map(|bucket| bucket.cell.sum.rx_bytes()).sum::<u64>(), 7_030_000);
+            assert!(buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
+        }
+        all.into()
+    };
+    let unsaved = check(&[Arc::new(gap.clone())]);
+    opened.save(&gap).unwrap();
+    assert!(check(&[]) == unsaved);
+}
+
+/// What could not be saved for long was made one sample; it is found from anywhere in its time.
+#[test]
+fn a_range_within_one_long_sample_has_it() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let reader = opened.store.reader().unwrap();
+    let hours = 20;
+    opened.save(&Batch::steady(1, T + 30, 120)).unwrap();
+    let mut long = Batch::default();
+    long.tick(121, T + 3_600 * (hours + 1), 3_600_000 * hours as u64, &[(1, 72_000), (2, 5)]);
+    opened.save(&long).unwrap();
+    // The other one is gone from here on.
+    opened.save(&Batch::steady(122, T + 3_600 * (hours + 1) + 30, 500)).unwrap();
+    for hour in 0..hours + 3 {
+        let at = T + 3_600 * hour + 600;
+        let spans = |iface: IfaceId| -> Vec<i64> {
+            let buckets = reader.now().buckets(Resolution::Sample, iface, at, at + 60).unwrap();
+            buckets.iter().map(|bucket| bucket.to - bucket.from).collect()
+        };
+        let within = (1..=hours).contains(&hour);
+        assert_eq!(spans(1), if within { vec![3_600 * hours] } else { vec![30, 30] }, "hour {hour}");
+        assert_eq!(spans(2), if within { vec![3_600 * hours] } else { vec![] }, "hour {hour}");
+    }
+}
+
+#[test]
+fn e43_events_are_bounded_and_newest_first() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let batch = Batch::default();
+    for at in 0..13 {
+        let events: Vec<Event> = (0..100)
+            .map(|more| Event {
+                unix: (more > 0).then_some(T + more),
+                mono_ms: 5,
+                kind: EventKind::Reset,
+                interface: "eth0".into(),
+                detail: format!("{}", at * 100 + more),
+            })
+            .collect();
+        let flush = Flush {
+            batch: &batch,
+            anchors: &[],
+            records: &[],
+            events: &events,
+            settings: &[],
+            keep: KEEP,
+            zone: &Zone::UTC,
+        };
+        opened.store.flush(&flush).unwrap();
+    }
+    let reader = opened.store.reader().unwrap();
+    let events = reader.now().events(&EventFilter::default(), &[], 2_000, 0).unwrap();
+    assert_eq!((events.len(), events[0].detail.as_str(), events[999].detail.as_str()), (1_000, "1299", "300"));
+    assert_eq!((events[0].unix, events[0].kind, events[999].unix), (Some(T + 99), EventKind::Reset, None));
+    assert_eq!(reader.now().events(&EventFilter::default(), &[], 5, 10).unwrap()[0].detail, "1289");
+}
+
+#[test]
+fn e25_days_have_their_local_length_and_closed_ones_keep_it() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    // 28 to 31 March 2026 around the beginning of summer time in Europe, from midnight to midnight there.
+    let cet = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let start = 1_774_652_400;
+    let mut seq = 0;
+    let mut save = |hours: i64, zone: &Zone| {
+        let mut batch = Batch::default();
+        for _ in 0..hours {
+            seq += 1;
+            batch.tick(seq, start + 3_600 * seq as i64, 3_600_000, &[(1, 3_600)]);
+        }
+        let records = [record(1)];
+        let flush =
+            Flush { batch: &batch, anchors: &[], records: &records, events: &[], settings: &[], keep: KEEP, zone };
+        opened.store.flush(&flush).unwrap();
+        let days = opened.store.reader().unwrap().at(zone, &[]).buckets(Resolution::Day, 1, 0, i64::MAX).unwrap();
+        days.iter().map(|day| ((day.to - day.from) / 3_600, day.cell.sum.rx_bytes() / 3_600)).collect::<Vec<_>>()
+    };
+    assert_eq!(save(57, &cet), [(24, 24), (23, 23), (24, 10)]);
+    // Two hours to the west: the day at hand begins where the last closed one ended, and ends at the new midnight.
+    let azores = Zone::parse("<-01>1").unwrap();
+    assert_eq!(save(0, &azores), [(24, 24), (23, 23), (3, 3), (24, 7)]);
+    assert_eq!(save(24, &azores), [(24, 24), (23, 23), (3, 3), (24, 24), (24, 7)]);
+}
+
+#[test]
+fn the_oldest_moments() {
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let reader = opened.store.reader().unwrap();
+    let levels = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
+    assert_eq!(levels.map(|level| reader.now().oldest_of(level).unwrap()), [None; 4]);
+    opened.save(&Batch::steady(1, T + 4_000, 3)).unwrap();
+    let expect = [T + 3_970, T + 3_900, T + 3_600, T + 3_970].map(Some);
+    assert_eq!(levels.map(|level| reader.now().oldest_of(level).unwrap()), expect);
+    opened.save(&Batch::steady(4, T + 40_000, 3)).unwrap();
+    let expect = [T + 3_970, T + 3_900, T + 3_600, T].map(Some);
+    assert_eq!(levels.map(|level| reader.now().oldest_of(level).unwrap()), expect);
+}
+
+fn order(point: &Point) -> (i64, u64, IfaceId) {
+    (point.unix, point.seq, point.sample.iface)
+}
