@@ -476,12 +476,21 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::level::LEVELS;
 
     fn config(typed: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config> {
         let typed: Vec<_> = typed.iter().map(|(key, value)| (*key, value.to_string())).collect();
         Config::new(&typed, |name| {
             environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
         })
+    }
+
+    #[test]
+    fn what_keeps_a_level_is_a_setting() {
+        let keys = LEVELS.iter().filter_map(|level| level.kept_by);
+        assert!(keys.clone().count() > 0 && keys.clone().all(|key| Config::default().integer(key) > 0));
+        let kept = SETTINGS.iter().filter(|setting| setting.key.starts_with("keep_")).count();
+        assert_eq!(kept, keys.count(), "a setting that keeps no level");
     }
 
     #[test]

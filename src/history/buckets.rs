@@ -5,7 +5,7 @@ use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::level::{Cut, HOUR_S, LEVELS, Level, Resolution};
 use crate::model::{Bucket, Cell, IfaceId};
-use crate::series::{Filling, Grid, Reach};
+use crate::series::{Filling, Grid, Reach, choose};
 use crate::store::fold;
 use crate::totals::{Hours, Period, Row, Rows};
 
@@ -55,13 +55,14 @@ impl Snapshot<'_> {
         Ok(buckets)
     }
 
-    /// How far back each level goes.
-    pub fn reaches(&self, interval_s: i64) -> Result<Vec<Reach>> {
+    /// A chart of `[from, to)` in at most so many points; samples are `interval_s` apart.
+    pub fn grid(&self, from: i64, to: i64, points: usize, interval_s: i64) -> Result<Grid> {
         let reach = |level: &'static Level| {
             let step = if level.cut == Cut::Ticks { interval_s } else { level.step_s };
             Ok(Reach { level, step, oldest: self.oldest_of(level.resolution)? })
         };
-        LEVELS.iter().map(reach).collect()
+        let reaches: Vec<Reach> = LEVELS.iter().map(reach).collect::<Result<_>>()?;
+        Ok(choose(from, to, points, self.zone, &reaches))
     }
 
     /// What lies between each two edges of a chart.

@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use super::History;
 use super::snapshot::Snapshot;
-use super::{History, Moment};
 use crate::error::Result;
 use crate::model::{Event, EventKind};
 
@@ -71,7 +71,8 @@ impl History {
     /// Newest first.
     pub fn events(&self, filter: &EventFilter, limit: usize, offset: u64) -> Result<Vec<Event>> {
         // They go by names: what is on disk is told of before its numbers are those of memory too.
-        let moment = Moment { joined: true, ..self.moment() };
+        let mut moment = self.moment();
+        moment.memory.joined = true;
         let mut found = Vec::new();
         for _ in 0..ATTEMPTS {
             let (in_memory, save) = {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
-use crate::live::{Database, Live};
+use crate::live::{Database, Live, State};
 use crate::model::Batch;
 use crate::store::{Copier, Facts, Reader};
 
@@ -41,19 +41,45 @@ pub struct History {
     facts: Arc<Mutex<Facts>>,
 }
 
+/// What memory has.
+#[derive(Clone)]
+struct Memory {
+    unsaved: [Arc<Batch>; 2],
+    zone: Arc<Zone>,
+    /// Its numbers of interfaces and ticks are those of the disk.
+    joined: bool,
+}
+
+impl Memory {
+    fn of(state: &mut State) -> Memory {
+        let joined = state.database == Database::Joined;
+        Memory { unsaved: state.unsaved(), zone: state.zone.clone(), joined }
+    }
+
+    fn alone(&self) -> Snapshot<'_> {
+        Snapshot::of_memory(&self.zone, &self.unsaved)
+    }
+
+    fn with<'a>(&'a self, reader: &'a mut Reader) -> Result<Snapshot<'a>> {
+        reader.follow()?;
+        Snapshot::of(reader, &self.zone, &self.unsaved)
+    }
+}
+
 /// What memory has, with the names to go with it. Taken before the disk is read: what is saved in between is then seen
 /// twice, which `Snapshot` sorts out, and not never.
 pub struct Moment {
-    unsaved: [Arc<Batch>; 2],
+    memory: Memory,
     pub names: Names,
-    pub zone: Arc<Zone>,
-    /// Its numbers of interfaces and ticks are those of the disk.
-    joined: bool,
     /// Of all that is read of the disk until something is written of it.
     deadline: Instant,
 }
 
 impl Moment {
+    pub fn zone(&self) -> Arc<Zone> {
+        self.memory.zone.clone()
+    }
+
     /// A client may have taken its time with what it was sent before.
     pub fn renew(&mut self) {
         self.deadline = Instant::now() + PATIENCE;
@@ -83,13 +109,7 @@ impl History {
 
     pub fn moment(&self) -> Moment {
         let mut state = self.live.lock();
-        Moment {
-            unsaved: state.unsaved(),
-            names: Names::of(&state),
-            zone: state.zone.clone(),
-            joined: state.database == Database::Joined,
-            deadline: Instant::now() + PATIENCE,
-        }
+        Moment { memory: Memory::of(&mut state), names: Names::of(&state), deadline: Instant::now() + PATIENCE }
     }
 
     /// What `look` finds. A disk that does not answer at all may do so later: that is an error.
@@ -116,18 +136,19 @@ impl History {
         passable: fn(&Error) -> bool,
         look: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (unsaved, zone) = (moment.unsaved.clone(), moment.zone.clone());
-        if !moment.joined {
-            return look(&Snapshot::of_memory(&zone, &unsaved));
+        let memory = moment.memory.clone();
+        if !memory.joined {
+            return look(&memory.alone());
         }
         self.disk.ask(moment.deadline, move |reader| {
-            if let Some(reader) = reader {
-                match reader.follow().and_then(|()| look(&Snapshot::of(reader, &zone, &unsaved)?)) {
-                    Err(error) if passable(&error) => log::debug!("answering from memory: {error}"),
-                    found => return found,
+            let Some(reader) = reader else { return look(&memory.alone()) };
+            match memory.with(reader).and_then(|now| look(&now)) {
+                Err(error) if passable(&error) => {
+                    log::debug!("answering from memory: {error}");
+                    look(&memory.alone())
                 }
+                found => found,
             }
-            look(&Snapshot::of_memory(&zone, &unsaved))
         })?
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{EventFilter, Filter, Point, Unsaved};
+use super::{EventFilter, Filter, Point, Snapshot, Totals, Unsaved};
 use crate::clock::Zone;
-use crate::level::Resolution;
+use crate::level::{LEVELS, Resolution};
 use crate::model::{Batch, Bucket, Event, EventKind, IfaceId, Sample};
 use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
 use crate::store::{Flush, Reader, Store};
+use crate::totals::Period;
 
 #[test]
 fn unsaved_samples_are_merged_once_and_those_without_a_time_are_left_out() {
@@ -227,4 +228,52 @@ fn the_oldest_moments() {
 
 fn order(point: &Point) -> (i64, u64, IfaceId) {
     (point.unix, point.seq, point.sample.iface)
+}
+
+/// A router's days, with a gap, a step of the clock and a link that is gone: what memory alone tells of them, the disk tells
+/// too, and so do both together wherever the border between them lies.
+#[test]
+fn the_same_is_told_wherever_it_is() {
+    let zone = Zone::parse("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0").unwrap();
+    let mut load = Load::new();
+    let mut batches: Vec<Batch> = (0..6).map(|_| load.batch(100)).collect();
+    batches[2].ticks.iter_mut().for_each(|tick| tick.unix = tick.unix.map(|unix| unix - 4_000));
+    batches[3].samples[0].span_ms = 30 * 3_600_000;
+    batches[4].samples.retain(|sample| sample.iface != 3);
+    let mut end = 0;
+    for tick in &mut batches[4].ticks {
+        end += LOAD_IFACES as usize - 1;
+        tick.end = end;
+    }
+    let now = T + 86_400;
+    let told = |snapshot: &Snapshot| {
+        let filter = Filter { iface: Some(3), ..Filter::default() };
+        let (oldest, after) = snapshot.oldest(&Filter::default(), None, 7_777).unwrap();
+        let (rest, end) = snapshot.oldest(&Filter::default(), after, usize::MAX).unwrap();
+        let buckets: Vec<Vec<Bucket>> = (1..=4)
+            .flat_map(|iface| LEVELS.map(|level| (level.resolution, iface)))
+            .map(|(level, iface)| snapshot.buckets(level, iface, T - 86_400 * 9, i64::MAX).unwrap())
+            .collect();
+        let totals = [Period::Hour, Period::Day, Period::Week].map(|period| {
+            let asked = Totals { period, from: T - 86_400 * 9, to: now, limit: 1_000, now };
+            snapshot.totals(3, &asked).unwrap()
+        });
+        let newest = snapshot.newest(&filter, 33, 444).unwrap();
+        ((oldest, rest, end), newest, buckets, totals, snapshot.day(T + 9_000).unwrap())
+    };
+    let unsaved: Vec<Arc<Batch>> = batches.iter().cloned().map(Arc::new).collect();
+    let alone = told(&Snapshot::of_memory(&zone, &unsaved));
+    assert!(alone.2.iter().all(|buckets| !buckets.is_empty()) && alone.3.iter().all(|rows| !rows.is_empty()));
+    let place = Place::new();
+    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    for (saved, batch) in batches.iter().enumerate() {
+        let reader = opened.store.reader().unwrap();
+        assert!(told(&reader.at(&zone, &unsaved)) == alone, "{saved} saved, all in memory");
+        assert!(told(&reader.at(&zone, &unsaved[saved..])) == alone, "{saved} saved");
+        let records = Load::records();
+        let (anchors, events, settings) = (&[], &[], &[]);
+        let flush = Flush { batch, anchors, records: &records, events, settings, keep: KEEP, zone: &zone };
+        opened.store.flush(&flush).unwrap();
+    }
+    assert!(told(&opened.store.reader().unwrap().at(&zone, &[])) == alone);
 }

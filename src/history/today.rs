@@ -4,14 +4,11 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::snapshot::Snapshot;
-use super::{History, is_passable};
-use crate::clock::Zone;
+use super::{History, Memory, is_passable};
 use crate::error::Result;
-use crate::live::{Database, Live, State};
-use crate::model::{Batch, Counters, IfaceId};
+use crate::live::{Live, State};
+use crate::model::{Counters, IfaceId};
 use crate::sorted::Map;
-use crate::store::Reader;
 
 pub type Sums = Map<IfaceId, Counters>;
 
@@ -28,37 +25,24 @@ pub(super) struct Today {
 type Key = (u64, u64, i64);
 
 /// What memory knows of today.
-struct Memory {
+struct Now {
     key: Key,
-    zone: Arc<Zone>,
-    unsaved: [Arc<Batch>; 2],
+    memory: Memory,
     lifetimes: Sums,
     /// When something was last saved, and when the save under way began.
     saves: (Option<u64>, Option<u64>),
-    joined: bool,
 }
 
-impl Memory {
-    fn of(live: &Live, unix: i64) -> Memory {
+impl Now {
+    fn of(live: &Live, unix: i64) -> Now {
         let mut state = live.lock();
-        let zone = state.zone.clone();
-        Memory {
-            key: (state.polls.total, state.settings_saved, zone.day(unix).0),
-            zone,
-            unsaved: state.unsaved(),
+        let memory = Memory::of(&mut state);
+        Now {
+            key: (state.polls.total, state.settings_saved, memory.zone.day(unix).0),
+            memory,
             lifetimes: state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect(),
             saves: saves(&state),
-            joined: state.database == Database::Joined,
         }
-    }
-
-    fn alone(&self, unix: i64) -> Result<Arc<Sums>> {
-        Ok(Arc::new(Snapshot::of_memory(&self.zone, &self.unsaved).day(unix)?))
-    }
-
-    fn with(&self, reader: &mut Reader, unix: i64) -> Result<Arc<Sums>> {
-        reader.follow()?;
-        Ok(Arc::new(Snapshot::of(reader, &self.zone, &self.unsaved)?.day(unix)?))
     }
 }
 
@@ -69,20 +53,21 @@ fn saves(state: &State) -> (Option<u64>, Option<u64>) {
 impl History {
     /// By interface, around a moment.
     pub fn today(&self, unix: i64) -> Result<Arc<Sums>> {
-        let now = Memory::of(&self.live, unix);
+        let now = Now::of(&self.live, unix);
+        let from_memory = || Ok(Arc::new(now.memory.alone().day(unix)?));
         let known = self.counted_today().clone().filter(|known| known.key.2 == now.key.2);
         if let Some(known) = known.as_ref().filter(|known| known.key == now.key) {
             return Ok(known.sums.clone());
         }
-        if !now.joined {
-            return now.alone(unix);
+        if !now.memory.joined {
+            return from_memory();
         }
         let (live, today) = (self.live.clone(), self.today.clone());
         let asked = self.disk.glance(move |reader| {
             let Some(reader) = reader else { return Ok(None) };
             // Its turn may come late.
-            let now = Memory::of(&live, unix);
-            let sums = now.with(reader, unix)?;
+            let now = Now::of(&live, unix);
+            let sums = Arc::new(now.memory.with(reader)?.day(unix)?);
             // What was saved meanwhile may be among the sums, and is none of the lifetimes.
             if saves(&live.lock()) == now.saves {
                 let counted = Today { key: now.key, sums: sums.clone(), lifetimes: now.lifetimes };
@@ -102,7 +87,7 @@ impl History {
                 Ok(Arc::new(sums))
             }
             // A disk that cannot be read, or has answered nothing today.
-            _ => now.alone(unix),
+            _ => from_memory(),
         }
     }
 

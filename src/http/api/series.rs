@@ -10,7 +10,7 @@ use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::level::DAY_S;
 use crate::live::State;
 use crate::model::{Cell, IfaceId, RX_PACKETS, TX_PACKETS};
-use crate::series::{Grid, choose, observed, rates};
+use crate::series::{Grid, observed, rates};
 use crate::totals::{Period, Row};
 
 /// No more in one chart: each is a query of its own, and the one that asks is not the only one.
@@ -48,9 +48,9 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let mut asked = asked.into_iter();
     let first = asked.next();
     let mut moment = context.history.moment();
-    let (zone, iface) = (moment.zone.clone(), first.as_ref().and_then(|(_, iface)| *iface));
+    let iface = first.as_ref().and_then(|(_, iface)| *iface);
     let (grid, cells) = context.history.read(&moment, move |now| {
-        let grid = choose(from, to, points, &zone, &now.reaches(interval_s)?);
+        let grid = now.grid(from, to, points, interval_s)?;
         let cells = iface.map_or(Ok(grid.empty()), |iface| now.chart(&grid, iface))?;
         Ok((Arc::new(grid), cells))
     })?;
@@ -110,7 +110,7 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
         }
     };
     let moment = context.history.moment();
-    let (zone, now) = (moment.zone.clone(), call.unix());
+    let (zone, now) = (moment.zone(), call.unix());
     let to = call.values.integer("to").unwrap_or(now);
     let from = call.values.integer("from");
     let from = from.unwrap_or_else(|| period.step(to.saturating_sub(1), 1 - limit as i64, &zone));
