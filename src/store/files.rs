@@ -35,7 +35,7 @@ pub(super) fn io_error(path: &Path, cause: io::Error) -> Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::Full,
         _ => ErrorKind::System,
     };
-    Error::new(kind, format!("{}: {cause}", path.display()))
+    Error::caused(kind, cause).context(path.display())
 }
 
 /// Opened files are for their owner only.
