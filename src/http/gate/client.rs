@@ -307,22 +307,8 @@ impl Client {
 
     fn relay(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
         for _ in 0..TURNS {
-            if self.unread() {
-                match self.stream.write(&self.buffer[self.at..]) {
-                    Ok(count) => self.at += count,
-                    Err(error) if is_later(&error) => return,
-                    Err(_) => return self.phase = Phase::Gone,
-                }
-                if self.unread() {
-                    return;
-                }
-                // Only a whole buffer counts as progress, so that a trickle does not.
-                self.passed += self.buffer.len() as u64;
-                self.waited += now.saturating_duration_since(self.since);
-                self.buffer = Vec::new();
-                self.at = 0;
-                self.since = now;
-                self.deadline = now + rules.limits.idle;
+            if self.unread() && !self.hand_over(rules, now) {
+                return;
             }
             let Phase::Answering { begun } = &mut self.phase else { return };
             let Some(inside) = &mut self.inside else { return self.part(rules, now) };
@@ -354,6 +340,26 @@ impl Client {
             self.passed += written as u64;
             self.at = 0;
         }
+    }
+
+    /// Whether the client has taken all that was there for it.
+    fn hand_over(&mut self, rules: &Rules, now: Instant) -> bool {
+        match self.stream.write(&self.buffer[self.at..]) {
+            Ok(count) => self.at += count,
+            Err(error) if is_later(&error) => {}
+            Err(_) => self.phase = Phase::Gone,
+        }
+        if self.gone() || self.unread() {
+            return false;
+        }
+        // Only a whole buffer counts as progress, so that a trickle does not.
+        self.passed += self.buffer.len() as u64;
+        self.waited += now.saturating_duration_since(self.since);
+        self.buffer = Vec::new();
+        self.at = 0;
+        self.since = now;
+        self.deadline = now + rules.limits.idle;
+        true
     }
 
     /// Answers instead of the program.

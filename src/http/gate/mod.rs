@@ -322,6 +322,16 @@ impl Door {
             }
         }
 
+        let (bell, ready) = self.ready(&waiting, first_client);
+        drop(waiting);
+        if bell {
+            let _ = self.bell.read(&mut [0; 8]);
+        }
+        Some(ready)
+    }
+
+    /// What `poll` has found: whether the bell rang, and all else.
+    fn ready(&self, waiting: &[PollFd], first_client: usize) -> (bool, Ready) {
         let events = |fd: &PollFd| fd.revents().unwrap_or(PollFlags::POLLERR);
         let mut rest = waiting.iter();
         let bell = rest.next().is_some_and(|fd| !events(fd).is_empty());
@@ -337,11 +347,7 @@ impl Door {
             })
             .collect();
         let left = rest.map(|fd| !events(fd).is_empty()).collect();
-        drop(waiting);
-        if bell {
-            let _ = self.bell.read(&mut [0; 8]);
-        }
-        Some(Ready { listeners, clients, left })
+        (bell, Ready { listeners, clients, left })
     }
 
     fn next_event(&self, now: Instant) -> Option<Instant> {
