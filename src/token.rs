@@ -11,6 +11,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
+use crate::system::beside;
 
 /// Without the letters that are taken for others: it is read from a terminal and typed into a phone. 32 of them, so that
 /// each byte of the random source gives five bits without a bias.
@@ -176,12 +177,6 @@ fn random() -> io::Result<String> {
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let letter = |byte: &u8| LETTERS.get(usize::from(byte & 31)).copied().map_or('0', char::from);
     Ok(bytes.iter().map(letter).collect())
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn blame(path: &Path, cause: io::Error) -> Error {

@@ -40,7 +40,7 @@ pub(super) fn ask(config: &Config, path: &str) -> Result<(SocketAddr, Vec<u8>)> 
             Ok(stream) => {
                 let token = credentials(config, address)?;
                 let answer = converse(stream, address, path, &token)
-                    .map_err(|cause| Error::system(address, format!("{cause}; is it net-pulse that listens there?")))?;
+                    .map_err(|cause| Error::system(address, cause).next("is it net-pulse that listens there?"))?;
                 return Ok((address, answer));
             }
             Err(cause) if closed.is_none() => closed = Some(format!("{address}: {cause}")),

@@ -59,6 +59,17 @@ pub fn document(out: Out, routes: &[Route]) -> io::Result<()> {
         out.write_all(b"}")?;
     }
     out.write_all(br#"},"components":{"schemas":{"#)?;
+    shapes(out)?;
+    out.write_all(br#"},"responses":{"#)?;
+    refusals(out)?;
+    write!(
+        out,
+        r#"}},"securitySchemes":{{"bearer":{{"type":"http","scheme":"bearer","description":{}}}}}}}}}"#,
+        quoted(SECURITY)
+    )
+}
+
+fn shapes(out: Out) -> io::Result<()> {
     for (at, shape) in SHAPES.iter().enumerate() {
         write!(
             out,
@@ -79,7 +90,10 @@ pub fn document(out: Out, routes: &[Route]) -> io::Result<()> {
         }
         write!(out, r#"}},"required":[{}]}}"#, required.join(","))?;
     }
-    out.write_all(br#"},"responses":{"#)?;
+    Ok(())
+}
+
+fn refusals(out: Out) -> io::Result<()> {
     for (at, (status, doc)) in PROBLEMS.iter().enumerate() {
         let shape = if *status == 422 { "Problems" } else { "Problem" };
         let header = HEADERS.iter().find(|(known, ..)| known == status);
@@ -89,11 +103,7 @@ pub fn document(out: Out, routes: &[Route]) -> io::Result<()> {
         write!(out, r#"{}"{status}":{{"description":{},{headers}"content":"#, comma(at), quoted(doc))?;
         write!(out, r##"{{"{JSON}":{{"schema":{{"$ref":"#/components/schemas/{shape}"}}}}}}}}"##)?;
     }
-    write!(
-        out,
-        r#"}},"securitySchemes":{{"bearer":{{"type":"http","scheme":"bearer","description":{}}}}}}}}}"#,
-        quoted(SECURITY)
-    )
+    Ok(())
 }
 
 fn operation(out: Out, route: &Route) -> io::Result<()> {
@@ -103,7 +113,11 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
 
     let security = if changes_something(route.method) { r#"{"bearer":[]}"# } else { r#"{},{"bearer":[]}"# };
     write!(out, r#","security":[{security}]"#)?;
+    parameters(out, route)?;
+    answers(out, route)
+}
 
+fn parameters(out: Out, route: &Route) -> io::Result<()> {
     let taken = route.params.iter().filter(|param| param.place != Place::Elsewhere);
     let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) = taken.partition(|param| param.place.in_body());
     if !elsewhere.is_empty() {
@@ -136,7 +150,10 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
             names.join(","),
         )?;
     }
+    Ok(())
+}
 
+fn answers(out: Out, route: &Route) -> io::Result<()> {
     out.write_all(br#","responses":{"200":{"description":"As asked","content":{"#)?;
     let (media, shapes): (Vec<&str>, Vec<&str>) = route.answers.iter().partition(|answer| answer.contains('/'));
     if !shapes.is_empty() {

@@ -191,87 +191,37 @@ pub struct Zones<'a> {
 pub fn read(params: &'static [Param], given: &Given, zones: &Zones) -> Result<Values, Vec<Flaw>> {
     let zone = params.iter().any(|param| matches!(param.kind, Kind::Time)).then(zones.now);
     let zone = zone.as_deref().unwrap_or(&Zone::UTC);
-    let query: Vec<_> = given
-        .query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .filter_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Some((decode(name, true).ok()?, decode(value, true)))
-        })
-        .collect();
-    let mut body = None;
+    let query = pairs(given.query);
+    let body = params.iter().any(|param| param.place.in_body()).then(|| members(given.body));
 
-    let mut reading = Reading { values: Values::default(), flaws: Vec::new(), find: zones.find };
+    let mut reading = Reading { values: Values::default(), flaws: Vec::new(), zone, find: zones.find };
     for param in params {
-        match param.place {
-            Place::Path => {
+        match (param.place, &body) {
+            (Place::Path, _) => {
                 for (_, value) in given.path.iter().filter(|(name, _)| *name == param.name) {
-                    reading.text(param, value, zone);
+                    reading.text(param, value);
                 }
             }
-            Place::Query => {
-                let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
-                match param.kind {
-                    Kind::Texts { most } if most.is_some_and(|most| found.len() > most) => {
-                        reading.flaw(param, &wanted(param.kind), &format!("{} of them", found.len()));
-                        continue;
-                    }
-                    Kind::Texts { .. } | Kind::Words(_) => {}
-                    _ => {
-                        found.drain(..found.len().saturating_sub(1));
-                    }
-                }
-                for (_, value) in &found {
-                    match value {
-                        Ok(text) => reading.text(param, text, zone),
-                        Err(lossy) => reading.flaw(param, "must be UTF-8", lossy),
-                    }
-                }
-                if found.is_empty() {
-                    reading.default(param);
-                }
-            }
-            Place::Body | Place::Part | Place::PartOrNull | Place::Elsewhere => {
-                let object = body.get_or_insert_with(|| object(given.body));
-                match object {
-                    Ok(Json::Object(members)) => match members.get(param.name) {
-                        Some(Json::Null) if param.place == Place::PartOrNull => {
-                            reading.values.0.push((param.name, Value::Nothing))
-                        }
-                        Some(_) if param.place == Place::Elsewhere => {
-                            reading.values.0.push((param.name, Value::Nothing))
-                        }
-                        Some(value) => reading.json(param, value),
-                        None if param.place.may_lack() => {}
-                        None => reading.flaw(param, "is missing", ""),
-                    },
-                    // Once is enough: this is no fault of a member.
-                    _ if param.place.may_lack() => {}
-                    Ok(other) => reading.flaw(param, "the body must be a JSON object", &other.to_string()),
-                    Err(fault) => reading.flaw(param, fault, &String::from_utf8_lossy(given.body)),
-                }
-            }
+            (Place::Query, _) => reading.query(param, &query),
+            (_, Some(body)) => reading.member(param, body),
+            (_, None) => {}
         }
     }
-    if params.iter().any(|param| param.place.may_lack()) {
-        match body {
-            Some(Ok(Json::Object(members))) => {
-                let known = |name: &str| params.iter().any(|param| param.place.in_body() && param.name == name);
-                for (name, value) in members.iter().filter(|(name, _)| !known(name)) {
-                    reading.flaws.push(flaw(
-                        ["body", name],
-                        "there is no such thing to be changed",
-                        &value.to_string(),
-                    ));
-                }
-            }
-            Some(Ok(other)) => reading.flaws.push(flaw(["body"], "the body must be a JSON object", &other.to_string())),
-            Some(Err(fault)) => reading.flaws.push(flaw(["body"], &fault, &String::from_utf8_lossy(given.body))),
-            None => {}
-        }
+    if let Some(body) = body.filter(|_| params.iter().any(|param| param.place.may_lack())) {
+        reading.unknown_members(params, &body);
     }
     if reading.flaws.is_empty() { Ok(reading.values) } else { Err(reading.flaws) }
+}
+
+/// The names that can be read, with what was given.
+type Pairs = Vec<(String, Result<String, String>)>;
+
+fn pairs(query: &str) -> Pairs {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((decode(name, true).ok()?, decode(value, true)))
+    });
+    pairs.collect()
 }
 
 fn flaw<const N: usize>(place: [&str; N], msg: &str, input: &str) -> Flaw {
@@ -279,16 +229,25 @@ fn flaw<const N: usize>(place: [&str; N], msg: &str, input: &str) -> Flaw {
     Flaw { loc: place.map(short).to_vec(), msg: msg.to_string(), input: short(input) }
 }
 
-fn object(body: &[u8]) -> Result<Json, String> {
+/// The object in the body; or what is wrong with the body, and what it is.
+type Members = Result<serde_json::Map<String, Json>, (String, String)>;
+
+fn members(body: &[u8]) -> Members {
+    let wrong = |what: String| Err((what, String::from_utf8_lossy(body).into_owned()));
     if body.is_empty() {
-        return Err("the body is empty; a JSON object is needed".to_string());
+        return wrong("the body is empty; a JSON object is needed".to_string());
     }
-    serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))
+    match serde_json::from_slice(body) {
+        Ok(Json::Object(members)) => Ok(members),
+        Ok(other) => Err(("the body must be a JSON object".to_string(), other.to_string())),
+        Err(error) => wrong(format!("the body is not JSON: {error}")),
+    }
 }
 
 struct Reading<'a> {
     values: Values,
     flaws: Vec<Flaw>,
+    zone: &'a Zone,
     find: &'a dyn Fn(&str) -> Found<Zone>,
 }
 
@@ -304,7 +263,57 @@ impl Reading<'_> {
         }
     }
 
-    fn text(&mut self, param: &Param, text: &str, zone: &Zone) {
+    fn query(&mut self, param: &Param, query: &Pairs) {
+        let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
+        match param.kind {
+            Kind::Texts { most } if most.is_some_and(|most| found.len() > most) => {
+                return self.flaw(param, &wanted(param.kind), &format!("{} of them", found.len()));
+            }
+            Kind::Texts { .. } | Kind::Words(_) => {}
+            _ => {
+                found.drain(..found.len().saturating_sub(1));
+            }
+        }
+        for (_, value) in &found {
+            match value {
+                Ok(text) => self.text(param, text),
+                Err(lossy) => self.flaw(param, "must be UTF-8", lossy),
+            }
+        }
+        if found.is_empty() {
+            self.default(param);
+        }
+    }
+
+    fn member(&mut self, param: &Param, body: &Members) {
+        match body {
+            Ok(members) => match (members.get(param.name), param.place) {
+                (Some(Json::Null), Place::PartOrNull) | (Some(_), Place::Elsewhere) => {
+                    self.values.0.push((param.name, Value::Nothing))
+                }
+                (Some(value), _) => self.json(param, value),
+                (None, place) if place.may_lack() => {}
+                (None, _) => self.flaw(param, "is missing", ""),
+            },
+            // Once is enough: this is no fault of a member.
+            Err(_) if param.place.may_lack() => {}
+            Err((fault, input)) => self.flaw(param, fault, input),
+        }
+    }
+
+    fn unknown_members(&mut self, params: &[Param], body: &Members) {
+        let known = |name: &str| params.iter().any(|param| param.place.in_body() && param.name == name);
+        match body {
+            Ok(members) => {
+                let unknown = members.iter().filter(|(name, _)| !known(name));
+                let what = "there is no such thing to be changed";
+                self.flaws.extend(unknown.map(|(name, value)| flaw(["body", name], what, &value.to_string())));
+            }
+            Err((fault, input)) => self.flaws.push(flaw(["body"], fault, input)),
+        }
+    }
+
+    fn text(&mut self, param: &Param, text: &str) {
         let value = match param.kind {
             Kind::Integer { low, high, .. } => {
                 text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Integer)
@@ -312,12 +321,11 @@ impl Reading<'_> {
             Kind::Decimal { low, high } => {
                 text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
             }
-            Kind::Word(words) => words.contains(&text).then(|| Value::Text(text.to_string())),
+            Kind::Word(words) | Kind::Words(words) => words.contains(&text).then(|| Value::Text(text.to_string())),
             Kind::Time => {
-                parse_time(text, zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
+                parse_time(text, self.zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
             }
             Kind::Text | Kind::Texts { .. } => Some(Value::Text(text.to_string())),
-            Kind::Words(words) => words.contains(&text).then(|| Value::Text(text.to_string())),
             Kind::Line { most } => line(text, most),
             Kind::Switch | Kind::Setting(_) => None,
         };

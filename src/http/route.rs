@@ -29,3 +29,25 @@ pub struct Route {
     /// Statuses of `json::Problem` besides those that follow from the rest: see `openapi::problems`.
     pub problems: &'static [u16],
 }
+
+impl Route {
+    pub const fn new(method: &'static str, path: &'static str, handler: Handler, weight: Weight) -> Route {
+        Route { method, path, handler, weight, summary: "", params: &[], answers: &[], problems: &[] }
+    }
+
+    pub const fn summary(self, summary: &'static str) -> Route {
+        Route { summary, ..self }
+    }
+
+    pub const fn params(self, params: &'static [Param]) -> Route {
+        Route { params, ..self }
+    }
+
+    pub const fn answers(self, answers: &'static [&'static str]) -> Route {
+        Route { answers, ..self }
+    }
+
+    pub const fn problems(self, problems: &'static [u16]) -> Route {
+        Route { problems, ..self }
+    }
+}

@@ -6,7 +6,7 @@ use super::api::{backup, collector, config, events, export, interfaces, live, se
 use super::csv;
 use super::gate::access::changes_something;
 use super::params::{self, Given, Kind, MOST, Param, Place, Zones};
-use super::route::{Route, Weight};
+use super::route::{Handler, Route, Weight};
 use super::{Answer, Ask, Call, Context, Fault, JSON, SQLITE, assets, openapi};
 use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
 use crate::level;
@@ -87,108 +87,88 @@ const fn words<T: Copy, const N: usize>(table: &[(T, &'static str); N]) -> [&'st
 const EVENT_KINDS: [&str; EventKind::NAMES.len()] = words(&EventKind::NAMES);
 const PERIODS: [&str; Period::NAMES.len()] = words(&Period::NAMES);
 
+const fn delete(path: &'static str, handler: Handler, weight: Weight) -> Route {
+    Route::new("DELETE", path, handler, weight)
+}
+
+const fn get(path: &'static str, handler: Handler, weight: Weight) -> Route {
+    Route::new("GET", path, handler, weight)
+}
+
+const fn patch(path: &'static str, handler: Handler, weight: Weight) -> Route {
+    Route::new("PATCH", path, handler, weight)
+}
+
+const fn post(path: &'static str, handler: Handler, weight: Weight) -> Route {
+    Route::new("POST", path, handler, weight)
+}
+
+const fn put(path: &'static str, handler: Handler, weight: Weight) -> Route {
+    Route::new("PUT", path, handler, weight)
+}
+
 fn description(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
     Ok(Answer::stream(JSON, |_, out| openapi::document(out, ROUTES)))
 }
 
+static EXPORT: [Param; 9] = [
+    query(
+        "format",
+        Kind::Word(export::FORMATS),
+        "CSV comes with a header row. Names that begin with =, +, - or @ have an apostrophe in front there, so that \
+         no spreadsheet takes them for formulas. All figures are whole numbers.",
+    ),
+    query("bom", Kind::Word(csv::MARKS), "CSV: 1 begins with a byte order mark, by which Excel knows UTF-8."),
+    query(
+        "separator",
+        Kind::Word(csv::SEPARATORS),
+        "CSV: what stands between two cells; ; where decimals have a comma.",
+    ),
+    query(
+        "time",
+        Kind::Word(csv::TIMES),
+        "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone. Further columns say how many \
+         seconds that is ahead of UTC (utc_offset_seconds; of buckets from_utc_offset_seconds and \
+         to_utc_offset_seconds), which tells the two hours apart where clocks go back.",
+    ),
+    query("resolution", Kind::Word(&level::NAMES), "Samples, or buckets of this length."),
+    INTERFACE_NAME,
+    START,
+    END,
+    query("limit", Kind::Integer { low: 1, high: MOST, default: None }, "No more than so many."),
+];
+
 pub static ROUTES: &[Route] = &[
-    Route {
-        method: "GET",
-        path: "/",
-        handler: system::root,
-        weight: Weight::Light,
-        summary: "The page, or what answers here",
-        params: &[],
-        answers: &["About", "text/html"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/health",
-        handler: system::health,
-        weight: Weight::Light,
-        summary: "The state of the service in one word; 503 when it does not do its work",
-        params: &[],
-        answers: &["Health"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/openapi.json",
-        handler: description,
-        weight: Weight::Light,
-        summary: "This description",
-        params: &[],
-        answers: &["application/json"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/collector/status",
-        handler: collector::status,
-        weight: Weight::Light,
-        summary: "Whether samples are taken, and how that goes",
-        params: &[],
-        answers: &["CollectorStatus"],
-        problems: &[],
-    },
-    Route {
-        method: "POST",
-        path: "/collector/start",
-        handler: collector::start,
-        weight: Weight::Light,
-        summary: "Takes samples again",
-        params: &[],
-        answers: &["Run"],
-        problems: &[409],
-    },
-    Route {
-        method: "POST",
-        path: "/collector/stop",
-        handler: collector::stop,
-        weight: Weight::Light,
-        summary: "Takes no more samples, over restarts too",
-        params: &[],
-        answers: &["Run"],
-        problems: &[409],
-    },
-    Route {
-        method: "POST",
-        path: "/collector/collect",
-        handler: collector::collect,
-        weight: Weight::Light,
-        summary: "Takes one sample now",
-        params: &[],
-        answers: &["Collection"],
-        problems: &[503],
-    },
-    Route {
-        method: "GET",
-        path: "/api/interfaces",
-        handler: interfaces::all,
-        weight: Weight::Light,
-        summary: "All interfaces by name, absent ones that have history included",
-        params: &[],
-        answers: &["ByName<Interface>"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/api/interfaces/{name}",
-        handler: interfaces::one,
-        weight: Weight::Light,
-        summary: "One interface",
-        params: &[NAME],
-        answers: &["Interface"],
-        problems: &[],
-    },
-    Route {
-        method: "PATCH",
-        path: "/api/interfaces/{name}",
-        handler: interfaces::patch,
-        weight: Weight::Costly,
-        summary: "Changes what is thought of one interface; monitored and primary are the settings ignore and primary",
-        params: &[
+    get("/", system::root, Weight::Light).summary("The page, or what answers here").answers(&["About", "text/html"]),
+    get("/health", system::health, Weight::Light)
+        .summary("The state of the service in one word; 503 when it does not do its work")
+        .answers(&["Health"]),
+    get("/openapi.json", description, Weight::Light).summary("This description").answers(&["application/json"]),
+    get("/collector/status", collector::status, Weight::Light)
+        .summary("Whether samples are taken, and how that goes")
+        .answers(&["CollectorStatus"]),
+    post("/collector/start", collector::start, Weight::Light)
+        .summary("Takes samples again")
+        .answers(&["Run"])
+        .problems(&[409]),
+    post("/collector/stop", collector::stop, Weight::Light)
+        .summary("Takes no more samples, over restarts too")
+        .answers(&["Run"])
+        .problems(&[409]),
+    post("/collector/collect", collector::collect, Weight::Light)
+        .summary("Takes one sample now")
+        .answers(&["Collection"])
+        .problems(&[503]),
+    get("/api/interfaces", interfaces::all, Weight::Light)
+        .summary("All interfaces by name, absent ones that have history included")
+        .answers(&["ByName<Interface>"]),
+    get("/api/interfaces/{name}", interfaces::one, Weight::Light)
+        .summary("One interface")
+        .params(&[NAME])
+        .answers(&["Interface"]),
+    patch("/api/interfaces/{name}", interfaces::patch, Weight::Costly)
+        .summary("Changes what is thought of one interface; monitored and primary are the settings ignore and primary")
+        .params(&[
             NAME,
             part("alias", Kind::Line { most: 64 }, "A name for people; an empty one for the system's own."),
             Param {
@@ -203,67 +183,34 @@ pub static ROUTES: &[Route] = &[
                 Kind::Text,
                 "An absent interface: its history becomes part of this one's, and its name is gone.",
             ),
-        ],
-        answers: &["Interface"],
-        problems: &[409, 503],
-    },
-    Route {
-        method: "DELETE",
-        path: "/api/interfaces/{name}",
-        handler: interfaces::forget,
-        weight: Weight::Costly,
-        summary: "Forgets an absent interface and its history on every level",
-        params: &[NAME],
-        answers: &["Forgotten"],
-        problems: &[409, 503],
-    },
-    Route {
-        method: "GET",
-        path: "/api/interfaces/{name}/stats",
-        handler: interfaces::stats,
-        weight: Weight::Light,
-        summary: "Raw kernel counters of one interface, read now",
-        params: &[NAME],
-        answers: &["InterfaceStats"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/api/traffic/history",
-        handler: traffic::history,
-        weight: Weight::Costly,
-        summary: "Samples, newest first: what passed since the interface's previous sample",
-        params: &[INTERFACE_NAME, START, END, query("limit", count(1, 1000, 100), "No more than so many."), OFFSET],
-        answers: &["Vec<Record>"],
-        problems: &[503],
-    },
-    Route {
-        method: "GET",
-        path: "/api/traffic/latest",
-        handler: traffic::latest,
-        weight: Weight::Costly,
-        summary: "The newest samples",
-        params: &[query("limit", count(1, 100, 10), "No more than so many.")],
-        answers: &["Vec<Record>"],
-        problems: &[503],
-    },
-    Route {
-        method: "GET",
-        path: "/api/traffic/summary",
-        handler: traffic::summary,
-        weight: Weight::Light,
-        summary: "All interfaces together, by the kernel's counters",
-        params: &[],
-        answers: &["Summary"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/api/traffic/series",
-        handler: series::series,
-        weight: Weight::Costly,
-        summary: "Rates over a range of time, in columns for a chart",
-        params: &[
+        ])
+        .answers(&["Interface"])
+        .problems(&[409, 503]),
+    delete("/api/interfaces/{name}", interfaces::forget, Weight::Costly)
+        .summary("Forgets an absent interface and its history on every level")
+        .params(&[NAME])
+        .answers(&["Forgotten"])
+        .problems(&[409, 503]),
+    get("/api/interfaces/{name}/stats", interfaces::stats, Weight::Light)
+        .summary("Raw kernel counters of one interface, read now")
+        .params(&[NAME])
+        .answers(&["InterfaceStats"]),
+    get("/api/traffic/history", traffic::history, Weight::Costly)
+        .summary("Samples, newest first: what passed since the interface's previous sample")
+        .params(&[INTERFACE_NAME, START, END, query("limit", count(1, 1000, 100), "No more than so many."), OFFSET])
+        .answers(&["Vec<Record>"])
+        .problems(&[503]),
+    get("/api/traffic/latest", traffic::latest, Weight::Costly)
+        .summary("The newest samples")
+        .params(&[query("limit", count(1, 100, 10), "No more than so many.")])
+        .answers(&["Vec<Record>"])
+        .problems(&[503]),
+    get("/api/traffic/summary", traffic::summary, Weight::Light)
+        .summary("All interfaces together, by the kernel's counters")
+        .answers(&["Summary"]),
+    get("/api/traffic/series", series::series, Weight::Costly)
+        .summary("Rates over a range of time, in columns for a chart")
+        .params(&[
             query(
                 "interface",
                 Kind::Texts { most: Some(series::INTERFACES) },
@@ -272,241 +219,107 @@ pub static ROUTES: &[Route] = &[
             FROM,
             TO,
             query("points", count(1, 720, 720), "No more buckets than this."),
-        ],
-        answers: &["Series"],
-        problems: &[404, 503],
-    },
-    Route {
-        method: "GET",
-        path: "/api/traffic/totals",
-        handler: series::totals,
-        weight: Weight::Costly,
-        summary: "What passed per hour, day, week, month or year of the configured time zone, ascending",
-        params: &[
+        ])
+        .answers(&["Series"])
+        .problems(&[404, 503]),
+    get("/api/traffic/totals", series::totals, Weight::Costly)
+        .summary("What passed per hour, day, week, month or year of the configured time zone, ascending")
+        .params(&[
             INTERFACE,
             query("by", Kind::Word(&PERIODS), "The length of a row."),
             query("from", Kind::Time, "The beginning; if left out, as far back as `limit` reaches."),
             TO,
             query("limit", count(1, 1000, 100), "No more than so many, the newest ones."),
-        ],
-        answers: &["Vec<Total>"],
-        problems: &[404, 503],
-    },
-    Route {
-        method: "GET",
-        path: "/api/traffic/live",
-        handler: live::live,
-        weight: Weight::Light,
-        summary: "Rates of the latest seconds. Asking keeps the one-second rhythm going for ten seconds",
-        params: &[query("since", count(0, MOST, 0), "`next` of the previous answer.")],
-        answers: &["LiveRates"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/api/export/traffic",
-        handler: export::traffic,
-        weight: Weight::Long,
-        summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
-                  eight counters, rx_peak, tx_peak, observed",
-        params: &[
-            query(
-                "format",
-                Kind::Word(export::FORMATS),
-                "CSV comes with a header row. Names that begin with =, +, - or @ have an apostrophe in front there, so that \
-                 no spreadsheet takes them for formulas. All figures are whole numbers.",
-            ),
-            query("bom", Kind::Word(csv::MARKS), "CSV: 1 begins with a byte order mark, by which Excel knows UTF-8."),
-            query(
-                "separator",
-                Kind::Word(csv::SEPARATORS),
-                "CSV: what stands between two cells; ; where decimals have a comma.",
-            ),
-            query(
-                "time",
-                Kind::Word(csv::TIMES),
-                "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone. Further columns say how many \
-                 seconds that is ahead of UTC (utc_offset_seconds; of buckets from_utc_offset_seconds and \
-                 to_utc_offset_seconds), which tells the two hours apart where clocks go back.",
-            ),
-            query("resolution", Kind::Word(&level::NAMES), "Samples, or buckets of this length."),
-            INTERFACE_NAME,
-            START,
-            END,
-            query("limit", Kind::Integer { low: 1, high: MOST, default: None }, "No more than so many."),
-        ],
-        answers: &["Vec<Record>", "Vec<BucketRecord>", "text/csv"],
-        problems: &[503],
-    },
-    Route {
-        method: "GET",
-        path: "/api/config",
-        handler: config::all,
-        weight: Weight::Light,
-        summary: "Every setting: its value, its default, what set it and what it may be",
-        params: &[],
-        answers: &["Settings"],
-        problems: &[],
-    },
-    Route {
-        method: "PATCH",
-        path: "/api/config",
-        handler: config::patch,
-        weight: Weight::Costly,
-        summary: "Changes settings, all that are named or none, at once; null brings the default back",
-        params: &SHOWN,
-        answers: &["Settings"],
-        problems: &[409],
-    },
-    Route {
-        method: "GET",
-        path: "/api/config/interfaces",
-        handler: config::interfaces,
-        weight: Weight::Light,
-        summary: "Which interfaces are chosen by name",
-        params: &[],
-        answers: &["InterfacesSetting"],
-        problems: &[],
-    },
-    Route {
-        method: "PUT",
-        path: "/api/config/interfaces",
-        handler: config::put_interfaces,
-        weight: Weight::Costly,
-        summary: "Chooses interfaces by name",
-        params: &[body(
+        ])
+        .answers(&["Vec<Total>"])
+        .problems(&[404, 503]),
+    get("/api/traffic/live", live::live, Weight::Light)
+        .summary("Rates of the latest seconds. Asking keeps the one-second rhythm going for ten seconds")
+        .params(&[query("since", count(0, MOST, 0), "`next` of the previous answer.")])
+        .answers(&["LiveRates"]),
+    get("/api/export/traffic", export::traffic, Weight::Long)
+        .summary(
+            "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
+             eight counters, rx_peak, tx_peak, observed",
+        )
+        .params(&EXPORT)
+        .answers(&["Vec<Record>", "Vec<BucketRecord>", "text/csv"])
+        .problems(&[503]),
+    get("/api/config", config::all, Weight::Light)
+        .summary("Every setting: its value, its default, what set it and what it may be")
+        .answers(&["Settings"]),
+    patch("/api/config", config::patch, Weight::Costly)
+        .summary("Changes settings, all that are named or none, at once; null brings the default back")
+        .params(&SHOWN)
+        .answers(&["Settings"])
+        .problems(&[409]),
+    get("/api/config/interfaces", config::interfaces, Weight::Light)
+        .summary("Which interfaces are chosen by name")
+        .answers(&["InterfacesSetting"]),
+    put("/api/config/interfaces", config::put_interfaces, Weight::Costly)
+        .summary("Chooses interfaces by name")
+        .params(&[body(
             "interfaces",
             Kind::Texts { most: None },
             "Names or altnames; none for all that are not ignored.",
-        )],
-        answers: &["InterfacesChanged"],
-        problems: &[400, 409],
-    },
-    Route {
-        method: "GET",
-        path: "/api/config/collection-interval",
-        handler: config::interval,
-        weight: Weight::Light,
-        summary: "Seconds between two samples",
-        params: &[],
-        answers: &["IntervalSetting"],
-        problems: &[],
-    },
-    Route {
-        method: "PUT",
-        path: "/api/config/collection-interval",
-        handler: config::put_interval,
-        weight: Weight::Costly,
-        summary: "Changes the seconds between two samples, at once",
-        params: &[body(
+        )])
+        .answers(&["InterfacesChanged"])
+        .problems(&[400, 409]),
+    get("/api/config/collection-interval", config::interval, Weight::Light)
+        .summary("Seconds between two samples")
+        .answers(&["IntervalSetting"]),
+    put("/api/config/collection-interval", config::put_interval, Weight::Costly)
+        .summary("Changes the seconds between two samples, at once")
+        .params(&[body(
             "collection_interval",
             Kind::Integer { low: INTERVAL_S.0 as i64, high: INTERVAL_S.1 as i64, default: None },
             "Seconds.",
-        )],
-        answers: &["IntervalSetting"],
-        problems: &[409],
-    },
-    Route {
-        method: "GET",
-        path: "/api/config/max-retries",
-        handler: config::retries,
-        weight: Weight::Light,
-        summary: "Further attempts after a failed reading",
-        params: &[],
-        answers: &["RetriesSetting"],
-        problems: &[],
-    },
-    Route {
-        method: "PUT",
-        path: "/api/config/max-retries",
-        handler: config::put_retries,
-        weight: Weight::Costly,
-        summary: "Changes the further attempts after a failed reading",
-        params: &[body(
+        )])
+        .answers(&["IntervalSetting"])
+        .problems(&[409]),
+    get("/api/config/max-retries", config::retries, Weight::Light)
+        .summary("Further attempts after a failed reading")
+        .answers(&["RetriesSetting"]),
+    put("/api/config/max-retries", config::put_retries, Weight::Costly)
+        .summary("Changes the further attempts after a failed reading")
+        .params(&[body(
             "max_retries",
             Kind::Integer { low: MAX_RETRIES.0 as i64, high: MAX_RETRIES.1 as i64, default: None },
             "Attempts.",
-        )],
-        answers: &["RetriesSetting"],
-        problems: &[409],
-    },
-    Route {
-        method: "GET",
-        path: "/api/config/retry-delay",
-        handler: config::delay,
-        weight: Weight::Light,
-        summary: "Seconds between two attempts",
-        params: &[],
-        answers: &["DelaySetting"],
-        problems: &[],
-    },
-    Route {
-        method: "PUT",
-        path: "/api/config/retry-delay",
-        handler: config::put_delay,
-        weight: Weight::Costly,
-        summary: "Changes the seconds between two attempts",
-        params: &[body("retry_delay", Kind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 }, "Seconds.")],
-        answers: &["DelaySetting"],
-        problems: &[409],
-    },
-    Route {
-        method: "GET",
-        path: "/api/system/info",
-        handler: system::info,
-        weight: Weight::Costly,
-        summary: "The machine",
-        params: &[],
-        answers: &["SystemInfo"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/api/system/health",
-        handler: system::details,
-        weight: Weight::Light,
-        summary: "The state of the service, part by part",
-        params: &[],
-        answers: &["SystemHealth"],
-        problems: &[],
-    },
-    Route {
-        method: "GET",
-        path: "/api/system/metrics",
-        handler: system::metrics,
-        weight: Weight::Costly,
-        summary: "How busy the machine is, and this program",
-        params: &[],
-        answers: &["SystemMetrics"],
-        problems: &[],
-    },
-    Route {
-        method: "POST",
-        path: "/api/backup",
-        handler: backup::backup,
-        weight: Weight::Long,
-        summary: "The whole history and the settings as a database, as of now; the access token is not in it",
-        params: &[],
-        answers: &[SQLITE],
-        problems: &[503, 507],
-    },
-    Route {
-        method: "GET",
-        path: "/api/events",
-        handler: events::events,
-        weight: Weight::Costly,
-        summary: "Resets, gaps, clock steps, interfaces that came and went: newest first",
-        params: &[
+        )])
+        .answers(&["RetriesSetting"])
+        .problems(&[409]),
+    get("/api/config/retry-delay", config::delay, Weight::Light)
+        .summary("Seconds between two attempts")
+        .answers(&["DelaySetting"]),
+    put("/api/config/retry-delay", config::put_delay, Weight::Costly)
+        .summary("Changes the seconds between two attempts")
+        .params(&[body("retry_delay", Kind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 }, "Seconds.")])
+        .answers(&["DelaySetting"])
+        .problems(&[409]),
+    get("/api/system/info", system::info, Weight::Costly).summary("The machine").answers(&["SystemInfo"]),
+    get("/api/system/health", system::details, Weight::Light)
+        .summary("The state of the service, part by part")
+        .answers(&["SystemHealth"]),
+    get("/api/system/metrics", system::metrics, Weight::Costly)
+        .summary("How busy the machine is, and this program")
+        .answers(&["SystemMetrics"]),
+    post("/api/backup", backup::backup, Weight::Long)
+        .summary("The whole history and the settings as a database, as of now; the access token is not in it")
+        .answers(&[SQLITE])
+        .problems(&[503, 507]),
+    get("/api/events", events::events, Weight::Costly)
+        .summary("Resets, gaps, clock steps, interfaces that came and went: newest first")
+        .params(&[
             query("limit", count(1, 1000, 100), "No more than so many."),
             OFFSET,
             query("interface", Kind::Text, "Only what concerns this interface, by its name or an altname."),
             query("kind", Kind::Words(&EVENT_KINDS), "Only of these kinds."),
             query("from", Kind::Time, "Not before this time."),
             query("to", Kind::Time, "Before this time."),
-        ],
-        answers: &["Vec<EventRecord>"],
-        problems: &[503],
-    },
+        ])
+        .answers(&["Vec<EventRecord>"])
+        .problems(&[503]),
 ];
 
 /// What the `{}` of `pattern` stand for in `path`; `None` when it is another path.
@@ -677,6 +490,7 @@ mod tests {
         for (at, route) in ROUTES.iter().enumerate() {
             let same = |other: &Route| other.path == route.path && other.method == route.method;
             assert!(!ROUTES[..at].iter().any(same), "{} twice", route.path);
+            assert!(!route.summary.is_empty() && !route.answers.is_empty(), "{}", route.path);
             for segment in route.path.split('/').filter_map(|it| it.strip_prefix('{')) {
                 let name = segment.trim_end_matches('}');
                 let known = |param: &&Param| param.place == Place::Path && param.name == name;

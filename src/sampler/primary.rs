@@ -94,6 +94,28 @@ impl Primary {
         }
     }
 
+    /// What each link that is watched has moved in this look, where that has lasted long enough.
+    fn claim(&mut self, links: &[Tracked], now: Now) {
+        self.claims.clear();
+        // Those that have gone meanwhile may be many.
+        self.looks.retain(|(known, ..)| links.iter().any(|tracked| tracked.link.ifindex == *known));
+        for tracked in links.iter().filter(|tracked| tracked.watched()) {
+            let Some((after, _)) = tracked.seen else { continue };
+            let ifindex = tracked.link.ifindex;
+            let Some((_, before, since_ms)) = self.looks.iter().find(|(known, ..)| *known == ifindex) else {
+                self.looks.push((ifindex, after, now.mono_ms));
+                continue;
+            };
+            let moved = |at: usize| after.0[at].saturating_sub(before.0[at]);
+            let elapsed_ms = now.mono_ms.saturating_sub(*since_ms);
+            if elapsed_ms >= LOOK_MS {
+                let bytes = moved(0).saturating_add(moved(1));
+                let packets = moved(RX_PACKETS).saturating_add(moved(TX_PACKETS));
+                self.claims.push(Claim { ifindex, bytes, packets, elapsed_ms });
+            }
+        }
+    }
+
     fn is_chosen(&self) -> bool {
         !self.chosen.is_empty() && !self.given_away
     }
@@ -119,37 +141,11 @@ impl Sampler {
         }
         self.take_the_only_one(now);
         self.show_primary();
-        let primary = &mut self.primary;
-        let current = find(&self.links, primary.name());
-        let settled = match current {
-            Some(_) if primary.alone => false,
-            Some(tracked) => {
-                primary.route.is_none_or(|route| route == tracked.link.ifindex)
-                    || now.mono_ms < primary.route_since_ms + SETTLE_MS
-            }
-            None => false,
-        };
-        if primary.is_chosen() || settled {
+        if self.primary.is_chosen() || self.is_settled(now) {
             return;
         }
-        primary.claims.clear();
-        // Those that have gone meanwhile may be many.
-        primary.looks.retain(|(known, ..)| self.links.iter().any(|tracked| tracked.link.ifindex == *known));
-        for tracked in self.links.iter().filter(|tracked| tracked.watched()) {
-            let Some((after, _)) = tracked.seen else { continue };
-            let ifindex = tracked.link.ifindex;
-            let Some((_, before, since_ms)) = primary.looks.iter().find(|(known, ..)| *known == ifindex) else {
-                primary.looks.push((ifindex, after, now.mono_ms));
-                continue;
-            };
-            let moved = |at: usize| after.0[at].saturating_sub(before.0[at]);
-            let elapsed_ms = now.mono_ms.saturating_sub(*since_ms);
-            if elapsed_ms >= LOOK_MS {
-                let bytes = moved(0).saturating_add(moved(1));
-                let packets = moved(RX_PACKETS).saturating_add(moved(TX_PACKETS));
-                primary.claims.push(Claim { ifindex, bytes, packets, elapsed_ms });
-            }
-        }
+        self.primary.claim(&self.links, now);
+        let primary = &mut self.primary;
         let best = detect::primary(&primary.claims, primary.route);
         let Some(name) = best.and_then(|best| self.links.iter().find(|tracked| tracked.link.ifindex == best)) else {
             return;
@@ -164,6 +160,16 @@ impl Sampler {
             self.found_primary(&name, now, "chosen as the interface of the headline figure");
         }
         self.live.lock().keep_setting("primary_found", Some(name));
+    }
+
+    /// Traffic has chosen one, and the default route gives no reason to look for another.
+    fn is_settled(&self, now: Now) -> bool {
+        let primary = &self.primary;
+        let current = find(&self.links, primary.name()).filter(|_| !primary.alone);
+        current.is_some_and(|tracked| {
+            primary.route.is_none_or(|route| route == tracked.link.ifindex)
+                || now.mono_ms < primary.route_since_ms + SETTLE_MS
+        })
     }
 
     fn found_primary(&mut self, name: &str, now: Now, why: &str) {

@@ -23,16 +23,21 @@ const PRAGMAS: [(&str, &str); 3] = [
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) fn connection(path: &Path, file_system: Option<&str>, busy: Duration) -> Result<Connection> {
-    errno::forget();
-    // Each connection stays with one thread at a time, so that SQLite's own mutexes are idle weight.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = match file_system {
-        Some(name) => Connection::open_with_flags_and_vfs(path, flags, name)?,
-        None => Connection::open_with_flags(path, flags)?,
-    };
+    let conn = bare(path, file_system)?;
     conn.busy_timeout(busy)?;
     prepare(&conn)?;
     Ok(conn)
+}
+
+/// What has not looked into the file yet.
+pub(super) fn bare(path: &Path, file_system: Option<&str>) -> Result<Connection> {
+    errno::forget();
+    // Each connection stays with one thread at a time, so that SQLite's own mutexes are idle weight.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(match file_system {
+        Some(name) => Connection::open_with_flags_and_vfs(path, flags, name)?,
+        None => Connection::open_with_flags(path, flags)?,
+    })
 }
 
 /// What every connection begins with, however it was opened.

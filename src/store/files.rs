@@ -7,15 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
+pub(super) use crate::system::beside;
 
 /// As many as the kernel follows.
 const LONGEST_CHAIN: usize = 40;
-
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
 
 /// A name beside it that says why and when, and that nothing has yet.
 pub(super) fn unused(path: &Path, why: &str) -> PathBuf {
@@ -35,7 +30,7 @@ pub(super) fn io_error(path: &Path, cause: io::Error) -> Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::Full,
         _ => ErrorKind::System,
     };
-    Error::new(kind, format!("{}: {cause}", path.display()))
+    Error::caused(kind, cause).context(path.display())
 }
 
 /// Opened files are for their owner only.

@@ -114,7 +114,7 @@ impl Store {
         open::open(path, options).map_err(|error| match error.kind {
             ErrorKind::ReadOnly => {
                 let remedy = closed::remedy(path);
-                Error::new(error.kind, format!("{error}; {remedy}, or name another file with --database"))
+                error.next(format_args!("{remedy}, or name another file with --database"))
             }
             _ => error,
         })
@@ -220,7 +220,7 @@ impl From<rusqlite::Error> for Error {
         let cause = errno::last().kind();
         match CAUSES.iter().find(|(known, ..)| *known == cause && kind == ErrorKind::Io) {
             Some((_, kind, sentence)) => Error::new(*kind, *sentence),
-            None => Error::new(kind, error.to_string()),
+            None => Error::caused(kind, error),
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use super::connection::{BUSY, PAGE_BYTES, connection, pragma, prepare, set};
+use super::connection::{BUSY, PAGE_BYTES, bare, connection, pragma, prepare, set};
 use super::copy;
 use super::files::{beside, io_error, private, resolve, sort, sync_directory, unused};
 use super::guard::{FileId, Guard, HANDOVER};
@@ -84,7 +84,6 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let opened = inspect(&path, guard.known())
         .and_then(|()| part_from_foreign_log(&path, &guard, &mut events))
         .and_then(|()| connect(&path, pages, &guard, &mut events));
-    let opened = opened.map_err(|error| if is_unknown_schema(&error) { unknown_schema(&path, &error) } else { error });
     let (conn, file_system, state, records) = match opened {
         Err(error) if error.kind == ErrorKind::Corrupt => {
             set_aside(&path, &error, &mut events)?;
@@ -255,18 +254,51 @@ fn file_id(conn: &Connection) -> Result<Option<FileId>> {
 }
 
 /// What another program has added can be more than the SQLite that is built in knows: a newer SQLite has more words. That is
-/// no damage, which has other messages.
-fn is_unknown_schema(error: &Error) -> bool {
-    let text = error.to_string();
-    error.kind == ErrorKind::Corrupt
-        && text.starts_with("malformed database schema (")
-        && text.contains(") - ")
-        && !["invalid rootpage", "orphan index"].iter().any(|damage| text.contains(damage))
+/// no damage.
+fn schema_fault(path: &Path, file_system: Option<&str>, error: Error) -> Error {
+    if error.kind != ErrorKind::Corrupt {
+        return error;
+    }
+    match has_unknown_schema(path, file_system) {
+        Ok(true) => {
+            let what = "has something that another program has added, and this one cannot read";
+            let before = format!("{} {what} (", path.display());
+            Error::caused(ErrorKind::Foreign, error).within(before, "); remove that with sqlite3")
+        }
+        Err(stranger) if matches!(stranger.kind, ErrorKind::Foreign | ErrorKind::Newer) => stranger,
+        _ => error,
+    }
 }
 
-fn unknown_schema(path: &Path, error: &Error) -> Error {
-    let what = "has something that another program has added, and this one cannot read";
-    Error::new(ErrorKind::Foreign, format!("{} {what} ({error}); remove that with sqlite3", path.display()))
+/// All that is ours is as we have made it, and something else cannot be prepared as a statement.
+fn has_unknown_schema(path: &Path, file_system: Option<&str>) -> Result<bool> {
+    let conn = &bare(path, file_system)?;
+    // The schema's rows can be read then, also those that cannot be understood.
+    set(conn, "writable_schema", "1")?;
+    let (version, owner) = (pragma(conn, "user_version")? as i32, pragma(conn, "application_id")? as i32);
+    let found = statements(conn)?;
+    if !found.is_empty() && owner != APPLICATION_ID {
+        return Err(foreign(path));
+    }
+    refuse_newer(path, version)?;
+    let model = Connection::open_in_memory()?;
+    MIGRATIONS.iter().take(version.max(0) as usize).try_for_each(|step| model.execute_batch(step))?;
+    let ours = statements(&model)?;
+    if !ours.iter().all(|statement| found.contains(statement)) {
+        return Ok(false);
+    }
+    let mut others = found.iter().filter(|statement| !ours.contains(statement));
+    // Made in the model as far as possible: one may need another.
+    Ok(others.any(|statement| model.prepare(statement).map(|mut known| known.execute([])).is_err()))
+}
+
+/// Of which the schema consists, but for what SQLite adds by itself.
+fn statements(conn: &Connection) -> Result<Vec<String>> {
+    let own =
+        "SELECT sql FROM sqlite_schema WHERE sql NOT NULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY rowid";
+    let mut statement = conn.prepare(own)?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 fn foreign(path: &Path) -> Error {
@@ -317,7 +349,7 @@ fn connect_by(
         private(OpenOptions::new().write(true).create_new(true)).open(path).map_err(|cause| io_error(path, cause))?;
     }
     // Nobody of this process is in the way, and there is more to do than to wait for others.
-    let mut conn = connection(path, file_system, HANDOVER)?;
+    let mut conn = connection(path, file_system, HANDOVER).map_err(|error| schema_fault(path, file_system, error))?;
     let (version, owner) = (pragma(&conn, "user_version")? as i32, pragma(&conn, "application_id")? as i32);
     let tables: i32 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables > 0 && owner != APPLICATION_ID {
@@ -618,6 +650,41 @@ mod tests {
         let bytes = fs::read(place.file()).unwrap();
         refuses_a_stranger(&place, &["another program has added", "sqlite3"]);
         assert_eq!(fs::read(place.file()).unwrap(), bytes);
+    }
+
+    /// Something unknown in the schema is no excuse for damage in what is ours, nor is damage alone something unknown.
+    #[test]
+    fn a_damaged_schema_is_not_taken_for_one_with_more_words() {
+        let edit = |place: &Place, statement: &str| {
+            let conn = Connection::open(place.file()).unwrap();
+            conn.execute_batch(&format!("PRAGMA writable_schema=ON; {statement}")).unwrap();
+        };
+        let unknown =
+            "INSERT INTO sqlite_schema VALUES ('view', 'n', 'n', 0, 'CREATE VIEW n AS SELECT NEWLY INVENTED WORDS');";
+        for damage in [
+            "UPDATE sqlite_schema SET rootpage = 0 WHERE name = 'interface';",
+            "UPDATE sqlite_schema SET sql = replace(sql, 'CREATE TABLE', 'CREATE TABKE') WHERE name = 'interface';",
+            "UPDATE sqlite_schema SET sql = NULL WHERE name = 'interface';",
+            &format!("UPDATE sqlite_schema SET sql = NULL WHERE name = 'interface'; {unknown}"),
+        ] {
+            set_aside_after(|path| {
+                let conn = Connection::open(path).unwrap();
+                conn.execute_batch(&format!("PRAGMA writable_schema=ON; {damage}")).unwrap();
+            });
+        }
+        let place = Place::new();
+        filled(&place);
+        edit(&place, "INSERT INTO sqlite_schema VALUES ('view', 'm', 'm', 0, 'CREATE VIEW m AS SELECT 1');");
+        edit(&place, unknown);
+        refuses_a_stranger(&place, &["another program has added", "(malformed database schema (n) - ", "sqlite3"]);
+        edit(&place, "DELETE FROM sqlite_schema WHERE name = 'n';");
+        assert_eq!(points(&Store::open(&place.file(), &OPTIONS).unwrap()), 3);
+
+        edit(&place, unknown);
+        edit(&place, "PRAGMA user_version = 97;");
+        refuses(&place, ErrorKind::Newer, &["schema 97"]);
+        edit(&place, &format!("PRAGMA user_version = {}; PRAGMA application_id = 97;", MIGRATIONS.len()));
+        refuses(&place, ErrorKind::Foreign, &["is not a database of net-pulse"]);
     }
 
     /// `.cargo/config.toml` says what SQLite is built without. A migration may use all of the language. Where a function is

@@ -455,6 +455,43 @@ fn a_flood_from_one_address_costs_its_own() {
     bed.close();
 }
 
+/// A head in two parts is no whole request, and whole requests are not sent away for it: there has to be room all the same.
+#[test]
+fn whole_requests_of_one_address_leave_room_for_heads_in_parts() {
+    let Some(bed) = Bed::usual(whole_requests_of_one_address_leave_room_for_heads_in_parts) else { return };
+    let ended = AtomicBool::new(false);
+    let slowest = thread::scope(|scope| {
+        for _ in 0..80 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    let mut stream = bed.connect_from(2);
+                    let _ = stream.write_all(b"GET /slow/100 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                    let _ = stream.read_to_end(&mut Vec::new());
+                    thread::sleep(Duration::from_millis(10));
+                }
+            });
+        }
+        thread::sleep(Duration::from_millis(300));
+        let ask = |_| {
+            let start = Instant::now();
+            let mut stream = bed.send(b"GET /hello HTTP/1.1\r\nHost: loc");
+            thread::sleep(Duration::from_millis(50));
+            let sent = stream.write_all(b"alhost\r\n\r\n");
+            (sent.and_then(|()| read_to_end(stream)), start.elapsed())
+        };
+        let answers: Vec<_> = (0..20).map(ask).collect();
+        ended.store(true, Ordering::Relaxed);
+        for (answer, _) in &answers {
+            let status = answer.as_ref().ok().and_then(|bytes| Some(split(bytes)?.status));
+            assert_eq!(status, Some(200), "{answer:?}");
+        }
+        answers.iter().map(|(_, time)| *time).max().unwrap()
+    });
+    eprintln!("the slowest took {} ms", slowest.as_millis());
+    assert!(slowest < SOON, "{slowest:?}");
+    bed.close();
+}
+
 #[test]
 fn bodies_that_never_come() {
     let Some(bed) = Bed::of(bodies_that_never_come, Limits { body: Duration::from_secs(2), ..Limits::default() })

@@ -120,8 +120,8 @@ fn file_number(path: &Path) -> Option<u32> {
     text::number(&fs::read(path).ok()?)?.try_into().ok()
 }
 
-pub(super) fn unreadable(root: &Path, cause: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("{} cannot be read: {cause}", root.display()))
+pub(super) fn unreadable(root: &Path, cause: io::Error) -> Error {
+    Error::caused(ErrorKind::Unsupported, cause).context(format_args!("{} cannot be read", root.display()))
 }
 
 /// Calls `found` with every link's name and directory. The files of an open directory are those of one link, even if
@@ -140,10 +140,8 @@ pub(super) fn each(root: &Path, found: &mut dyn FnMut(&OsStr, &OwnedFd) -> Resul
 }
 
 pub(super) fn disturbed(name: &OsStr, errno: Errno) -> Error {
-    Error::new(
-        ErrorKind::Transient,
-        format!("the counters of {} cannot be read: {}", name.to_string_lossy(), io::Error::from(errno)),
-    )
+    let what = format!("the counters of {} cannot be read", name.to_string_lossy());
+    Error::caused(ErrorKind::Transient, io::Error::from(errno)).context(what)
 }
 
 /// The type of inodes differs from target to target.

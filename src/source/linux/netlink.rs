@@ -302,18 +302,15 @@ enum Failure {
 impl Failure {
     fn into_error(self, ask: &Ask) -> Error {
         let name = ask.name;
-        let kind = match &self {
-            Failure::Refused(errno) | Failure::Socket(_, errno) => kind_of(*errno),
-            Failure::Malformed | Failure::Silent | Failure::TooLong(_) => ErrorKind::Unsupported,
-        };
-        let message = match self {
-            Failure::Refused(errno) => format!("the kernel refuses {name}: {}", io::Error::from(errno)),
-            Failure::Socket(call, errno) => format!("netlink {call} for {name} failed: {}", io::Error::from(errno)),
-            Failure::Malformed => format!("the answer to {name} cannot be understood"),
-            Failure::Silent => format!("no answer to {name} within {PATIENCE_S} s"),
-            Failure::TooLong(bytes) => format!("an answer to {name} has {bytes} bytes"),
-        };
-        Error::new(kind, message)
+        let by = |errno| Error::caused(kind_of(errno), io::Error::from(errno));
+        let unusable = |message| Error::new(ErrorKind::Unsupported, message);
+        match self {
+            Failure::Refused(errno) => by(errno).context(format_args!("the kernel refuses {name}")),
+            Failure::Socket(call, errno) => by(errno).context(format_args!("netlink {call} for {name} failed")),
+            Failure::Malformed => unusable(format!("the answer to {name} cannot be understood")),
+            Failure::Silent => unusable(format!("no answer to {name} within {PATIENCE_S} s")),
+            Failure::TooLong(bytes) => unusable(format!("an answer to {name} has {bytes} bytes")),
+        }
     }
 }
 
@@ -342,7 +339,7 @@ pub struct Wire {
 impl Wire {
     pub fn open(buffer_bytes: usize) -> Result<Wire> {
         let socket = Socket::ask().map_err(|errno| {
-            Error::new(kind_of(errno), format!("a route netlink socket cannot be had: {}", io::Error::from(errno)))
+            Error::caused(kind_of(errno), io::Error::from(errno)).context("a route netlink socket cannot be had")
         })?;
         Ok(Wire { socket, buffer: vec![0; buffer_bytes], request: Vec::with_capacity(64), seq: 0 })
     }
