@@ -79,7 +79,7 @@ impl Desk {
             }
             Word::Signal(Signal::SIGHUP) => {
                 self.read_zone();
-                self.live.lock().save_now = true;
+                self.live.lock().wishes.save_now = true;
                 self.live.wake_writer();
                 log::info!("read the time zone and the host name again; saving now");
             }
@@ -99,8 +99,8 @@ impl Desk {
             let mut guard = self.live.lock();
             let state = &mut *guard;
             let zone_before = state.config.text("timezone").to_string();
-            let stopped_here = state.settings.iter().any(|(key, _)| key == "running");
-            for (key, value) in state.settings.iter().filter(|(key, _)| !OF_A_RUN.contains(&key.as_str())) {
+            let stopped_here = state.unsaved.settings.iter().any(|(key, _)| key == "running");
+            for (key, value) in state.unsaved.settings.iter().filter(|(key, _)| !OF_A_RUN.contains(&key.as_str())) {
                 match value {
                     Some(value) => settings.insert(key.clone(), value.clone()),
                     None => settings.remove(key),

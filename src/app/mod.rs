@@ -95,8 +95,8 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let live = Arc::new(Live::new(config, zone));
     {
         let mut state = live.lock();
-        state.source_note = note;
-        state.database = Database::Absent;
+        state.inventory.source_note = note;
+        state.health.database = Database::Absent;
     }
     let wake = Wake::new()?;
     let waker = wake.clone();
@@ -194,7 +194,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         }
     }
     let deadline = Instant::now() + LAST_SAVE;
-    live.lock().stopping = true;
+    live.lock().wishes.stopping = true;
     live.wake_sampler();
     live.wake_writer();
     serving.stop();
@@ -209,7 +209,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         thread.is_finished()
     };
     let sampled = ends(&sampling);
-    live.lock().sampled_out = sampled;
+    live.lock().wishes.sampled_out = sampled;
     live.wake_writer();
     let finished = ends(&writing);
     tell_what_is_left(&live.lock(), clock.now().mono_ms, finished);
@@ -240,7 +240,7 @@ fn open_descriptors() -> usize {
 /// The main thread waits for something that hangs: what the others can still save is saved, and it ends.
 fn give_up(begun: &OnceLock<Arc<Live>>, leave: fn()) {
     if let Some(live) = begun.get() {
-        live.try_lock().into_iter().for_each(|mut state| state.save_now = true);
+        live.try_lock().into_iter().for_each(|mut state| state.wishes.save_now = true);
         live.wake_writer();
         std::thread::sleep(LAST_RESORT);
         if let Some(state) = live.try_lock() {
@@ -253,11 +253,11 @@ fn give_up(begun: &OnceLock<Arc<Live>>, leave: fn()) {
 /// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,
 /// which does no more harm than a power cut.
 fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
-    let unsaved = [&*state.saving_batch, &state.batch];
+    let unsaved = [&*state.unsaved.saving_batch, &state.unsaved.batch];
     let samples: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
     if let Some(oldest) = unsaved.iter().find_map(|batch| batch.ticks.first()) {
         let seconds = mono_ms.saturating_sub(oldest.mono_ms) / 1000;
-        let cause = match &state.saving.error {
+        let cause = match &state.health.saving.error {
             Some(error) => error,
             None if finished => "the clock has not been right so far",
             None => "the disk takes too long",

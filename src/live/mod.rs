@@ -2,341 +2,64 @@
 //! that are not yet saved, and what `http` asks of the sampler and the writer. One lock, held for copying only: nobody
 //! reads the kernel, the disk or the network while holding it.
 
+mod health;
+mod inventory;
 mod orders;
+mod ring;
 mod saving;
+mod tuning;
+mod unsaved;
+mod wishes;
 
-use crate::sorted::Map;
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
 use crate::compact::{self, HELD_BYTES};
 use crate::config::{Changes, Config, Refused};
-use crate::model::{Address, Anchor, Batch, Counters, Edit, Event, EventKind, IfaceId, Keep, Kind, Record};
+use crate::model::{Counters, Event, EventKind};
 
+pub use health::{Database, Health, Polls};
+pub use inventory::{Iface, Inventory, Unmatched, unmatched_sentences};
 pub use orders::{Alteration, Order, Refusal};
+pub use ring::{RING_BYTES, RING_SECONDS, Ring, WATCH_MS};
 pub use saving::{AtRisk, Saving, Told, Written};
+pub use tuning::Tuning;
+pub use unsaved::Unsaved;
+use wishes::ANSWERS_HELD;
+pub use wishes::{Collected, Wishes};
 
-/// How many seconds of one-second rates are kept.
-pub const RING_SECONDS: usize = 300;
-/// Sampling at one second goes on for this long after somebody last asked for the ring.
-pub const WATCH_MS: u64 = 10_000;
-/// Unsaved events beyond this many are dropped, oldest first.
-const EVENTS_HELD: usize = 200;
-
-/// Settings that the sampler and the writer go by, read out of `Config` so that nobody parses texts every tick.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tuning {
-    pub interval_s: u32,
-    pub max_retries: u32,
-    pub retry_delay_ms: u32,
-    /// Patterns to monitor; empty for all that `detect` does not ignore.
-    pub interfaces: Vec<String>,
-    /// Patterns to leave out.
-    pub ignored: Vec<String>,
-    /// The user's choice; empty for none.
-    pub primary: String,
-    /// Collection goes on; `false` survives a restart.
-    pub running: bool,
-    pub flush_s: u32,
-    pub keep: Keep,
-}
-
-impl Tuning {
-    pub fn of(config: &Config) -> Tuning {
-        let number = |key| u32::try_from(config.integer(key)).unwrap_or(u32::MAX);
-        Tuning {
-            interval_s: number("interval"),
-            max_retries: number("max_retries"),
-            retry_delay_ms: (config.decimal("retry_delay") * 1000.0).round() as u32,
-            interfaces: config.list("interfaces"),
-            ignored: config.list("ignore"),
-            primary: config.text("primary").to_string(),
-            running: config.switch("running"),
-            flush_s: config.flush_s(),
-            keep: Keep {
-                samples_days: number("keep_samples_days"),
-                five_minutes_days: number("keep_5min_days"),
-                hours_days: number("keep_hours_days"),
-            },
-        }
-    }
-}
-
-/// One interface as its readers see it.
-#[derive(Clone, Debug)]
-pub struct Iface {
-    /// `None` while nothing was ever stored of it.
-    pub id: Option<IfaceId>,
-    /// 0 while it is absent.
-    pub ifindex: u32,
-    pub name: String,
-    pub altnames: Vec<String>,
-    pub kind: Kind,
-    pub mac: String,
-    pub mtu: u32,
-    pub speed: Option<u32>,
-    pub up: bool,
-    pub alias: String,
-    pub addresses: Vec<Address>,
-    /// Names of the bridge or bond it is a port of, else of the link below it.
-    pub parent: Option<String>,
-    pub monitored: bool,
-    pub ignored_because: Option<String>,
-    /// Raw kernel counters at the latest reading.
-    pub raw: Counters,
-    /// Bytes per second over the latest reading but one; `None` before the second.
-    pub rates: Option<(u64, u64)>,
-    pub lifetime: Counters,
-}
-
-impl Iface {
-    pub fn present(&self) -> bool {
-        self.ifindex != 0
-    }
-
-    /// By its own name or by an altname.
-    pub fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.altnames.iter().any(|altname| altname == name)
-    }
-}
-
-/// Something that a setting asks for by name or pattern, while no interface that is there has such a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unmatched {
-    /// `interfaces` or `primary`.
-    pub key: &'static str,
-    pub pattern: String,
-    /// The name of an interface that was there once.
-    pub known: bool,
-}
-
-/// What to tell of it: a sentence for each setting, without its full stop.
-pub fn unmatched_sentences(unmatched: &[Unmatched], config: &Config) -> Vec<String> {
-    const NAMED: usize = 5;
-    let mut sentences = Vec::new();
-    for key in ["interfaces", "primary"] {
-        let of: Vec<&Unmatched> = unmatched.iter().filter(|one| one.key == key).collect();
-        let mut names = of.iter().take(NAMED).map(|one| one.pattern.as_str()).collect::<Vec<_>>().join(", ");
-        if of.len() > NAMED {
-            names += &format!(" and {} more", of.len() - NAMED);
-        }
-        let begin = if of.iter().all(|one| one.known) { "go on" } else { "begin" };
-        let rest = match of[..] {
-            [] => continue,
-            [_] if key == "primary" => "matches no interface now: it is the headline once it is there".to_string(),
-            [one] => {
-                let which = if one.pattern.contains('*') { "one" } else { "it" };
-                format!("matches no interface now: its figures {begin} when {which} appears")
-            }
-            _ => format!("match no interface now: their figures {begin} when they appear"),
-        };
-        sentences.push(format!("{} {rest}", config.naming(key, &names)));
-    }
-    sentences
-}
-
-/// The collector's own bookkeeping. Times are UTC seconds.
-#[derive(Clone, Debug, Default)]
-pub struct Polls {
-    pub total: u64,
-    pub successful: u64,
-    pub failed: u64,
-    pub consecutive_failures: u64,
-    pub errors: u64,
-    pub last: Option<i64>,
-    pub last_successful: Option<i64>,
-    pub last_error: Option<String>,
-    /// Monotonic, of the start of the sampler.
-    pub started_mono_ms: u64,
-    /// Monotonic, of the latest sample; what health goes by, for a sampler that hangs counts no failures.
-    pub sampled_mono_ms: Option<u64>,
-}
-
-/// Where the database stands. While it is absent, the numbers of interfaces and ticks are those of memory alone, and
-/// mean nothing on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Database {
-    /// Not opened so far.
-    Absent,
-    /// What is in memory goes on with what is on disk.
-    Joined,
-    /// Not opened until the end.
-    GivenUp,
-}
-
-/// What the ring's rates take at the most: 72 interfaces for all of its time, and more of them for less.
-pub const RING_BYTES: usize = 512 * 1024;
-
-type Rates = Option<(u64, u64)>;
-
-/// Rates of one second, of the interfaces that are watched.
-#[derive(Clone, Debug, Default)]
-pub struct Ring {
-    /// Rises with every second kept; what `since` of the API means.
-    pub next: u64,
-    /// UTC seconds, as the machine believes them.
-    pub times: VecDeque<i64>,
-    /// ifindex → rx and tx in bytes per second, as long as `times`; `None` where the interface was not there.
-    pub rates: Map<u32, VecDeque<Rates>>,
-    /// Monotonic; 0 for never.
-    pub watched_until_ms: u64,
-}
-
-impl Ring {
-    /// One more second.
-    pub fn push(&mut self, unix: i64, watched: impl Iterator<Item = (u32, Rates)> + Clone) {
-        // Those that have gone are in it for as long as it reaches back.
-        let bytes = watched.clone().count().max(self.rates.len()) * size_of::<Rates>();
-        let seconds = (RING_BYTES / bytes.max(1)).clamp(1, RING_SECONDS);
-        while self.times.len() >= seconds {
-            self.times.pop_front();
-            for rates in self.rates.values_mut() {
-                rates.pop_front();
-            }
-        }
-        let length = self.times.len();
-        self.times.push_back(unix);
-        self.next += 1;
-        for (ifindex, rate) in watched {
-            let rates = self.rates.entry(ifindex).or_default();
-            if rates.capacity() == 0 {
-                rates.reserve_exact(seconds);
-            }
-            // A link that came later has nothing to show for the time before.
-            rates.resize(length, None);
-            rates.push_back(rate);
-        }
-        for rates in self.rates.values_mut() {
-            rates.resize(length + 1, None);
-            if rates.capacity() > 2 * seconds {
-                rates.shrink_to(seconds);
-            }
-        }
-        self.rates.retain(|_, rates| rates.iter().any(Option::is_some));
-    }
-
-    /// What was not asked for in all the time that it reaches back is of no interest any more.
-    pub fn forget(&mut self, mono_ms: u64) {
-        if !self.times.is_empty() && mono_ms > self.watched_until_ms.saturating_add(RING_SECONDS as u64 * 1000) {
-            (self.times, self.rates) = Default::default();
-        }
-    }
-}
-
-/// The latest answers are kept for who waits for them: more than there are workers.
-const ANSWERS_HELD: usize = 16;
-
-/// A one-off wish of `http`, answered by the sampler.
-#[derive(Clone, Debug, Default)]
-struct Wishes {
-    orders: VecDeque<(u64, Order)>,
-    orders_asked: u64,
-    /// The ticket that says when it is on disk.
-    answers: VecDeque<(u64, Result<u64, Refusal>)>,
-    /// Tickets handed out and served, for "take a sample now" and "read the counters now".
-    collect_asked: u64,
-    collect_done: u64,
-    read_asked: u64,
-    read_done: u64,
-}
-
-/// The result of the latest sample that was asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Collected {
-    pub interfaces: usize,
-    pub errors: Vec<String>,
-}
-
+/// One lock for all of it: a reader has to see samples, names and numbers of the same moment, and it is held for copying only.
 pub struct State {
     pub config: Config,
     /// What `config` means.
     pub tuning: Tuning,
     pub zone: Arc<Zone>,
-    /// Sorted by name, absent ones with history included.
-    pub interfaces: Vec<Iface>,
-    /// Name of the interface of the headline figure.
-    pub primary: Option<String>,
-    pub unmatched: Vec<Unmatched>,
-    /// How often the kernel has dropped reports of links, and when it last did, by the monotonic clock.
-    pub reports_lost: u64,
-    pub reports_lost_ms: u64,
-    /// `getstats`, `getlink` or `sysfs`, and why not a better one.
-    pub source: &'static str,
-    pub source_note: Option<String>,
-    /// What cannot be told of the machine, so that a start may have to leave something out.
-    pub unknown: Option<&'static str>,
-    /// The wall clock can be believed.
-    pub clock_believed: bool,
-    pub polls: Polls,
-    pub database: Database,
-    pub saving: Saving,
-    pub ring: Ring,
-    pub collected: Collected,
-    /// Ticks since the batch in `saving_batch`.
-    pub batch: Batch,
-    /// The batch that the writer is busy with; emptied only after its COMMIT.
-    pub saving_batch: Arc<Batch>,
-    /// What readers have of `batch`: up to half a megabyte, and those who ask at the same time share it.
-    copied: Weak<Batch>,
-    pub anchors: Vec<Anchor>,
-    pub events: VecDeque<Event>,
-    pub records: Vec<Record>,
-    pub settings: Vec<(String, Option<String>)>,
-    /// For the writer, in this order, after everything that was counted before; with what is told of it when it is done.
-    pub edits: Vec<(Edit, Option<Event>)>,
-    /// The interfaces of folds that the writer has not done yet.
-    pub folding: Vec<IfaceId>,
-    /// The highest number of an interface that the writer has taken anything of: what is of higher ones is here and
-    /// nowhere else.
-    pub taken_id: IfaceId,
-    /// Counts changes of `settings` and other wishes to save, and how far they are on disk.
-    pub settings_asked: u64,
-    pub settings_saved: u64,
-    /// Asks the writer to save at once.
-    pub save_now: bool,
-    pub stopping: bool,
-    /// The sampler has ended, with a last sample: nothing more will come.
-    pub sampled_out: bool,
-    wishes: Wishes,
+    pub inventory: Inventory,
+    pub unsaved: Unsaved,
+    pub wishes: Wishes,
+    pub health: Health,
 }
 
 impl State {
-    pub fn event(&mut self, event: Event) {
-        if self.events.len() == EVENTS_HELD {
-            self.events.pop_front();
-        }
-        self.events.push_back(event);
-    }
-
-    /// One that is told of late. Those that the writer has in hand lie at the front: not to be called while it saves.
-    pub fn earlier_event(&mut self, event: Event) {
-        if self.events.len() == EVENTS_HELD {
-            self.events.pop_front();
-        }
-        let at = self.events.partition_point(|known| known.mono_ms <= event.mono_ms);
-        self.events.insert(at, event);
-    }
-
     /// After each tick: what waits for the writer stays within its memory. Says whether to save before the time, so that
     /// nothing has to become coarser while the disk is well.
     pub fn bound(&mut self) -> bool {
-        let held = compact::bytes(&self.batch, &self.anchors);
+        let held = compact::bytes(&self.unsaved.batch, &self.unsaved.anchors);
         if held > HELD_BYTES {
-            compact::compact(&mut self.batch, &mut self.anchors, HELD_BYTES / 2);
-            self.saving.compacted = true;
+            compact::compact(&mut self.unsaved.batch, &mut self.unsaved.anchors, HELD_BYTES / 2);
+            self.health.saving.compacted = true;
         }
-        let placed = self.batch.ticks.first().is_some_and(|tick| tick.unix.is_some());
-        let early = held > HELD_BYTES / 4 * 3 && placed && self.saving.error.is_none() && !self.save_now;
-        self.save_now |= early;
+        let placed = self.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some());
+        let early = held > HELD_BYTES / 4 * 3 && placed && self.health.saving.error.is_none() && !self.wishes.save_now;
+        self.wishes.save_now |= early;
         early
     }
 
     pub fn at_risk(&self, mono_ms: u64) -> AtRisk {
-        let unsaved = [&*self.saving_batch, &self.batch];
+        let unsaved = [&*self.unsaved.saving_batch, &self.unsaved.batch];
         let oldest = unsaved.iter().find_map(|batch| batch.ticks.first());
-        let primary = self.primary.as_deref().and_then(|name| self.interface(name)?.id);
+        let primary = self.inventory.primary.as_deref().and_then(|name| self.inventory.interface(name)?.id);
         let mut of_primary = Counters::ZERO;
         let samples = unsaved.iter().flat_map(|batch| &batch.samples);
         samples.filter(|sample| Some(sample.iface) == primary).for_each(|sample| of_primary.add(&sample.delta));
@@ -351,27 +74,27 @@ impl State {
     /// A save that hangs tells nothing of itself. To be called now and then: the sentence for the log, once for each
     /// trouble; the event is made of it here.
     fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
-        if self.saving.is_late(mono_ms, self.tuning.flush_s) && self.saving.called_mono_ms.is_none() {
-            self.saving.called_mono_ms = Some(mono_ms);
-            self.save_now = true;
+        if self.health.saving.is_late(mono_ms, self.tuning.flush_s) && self.health.saving.called_mono_ms.is_none() {
+            self.health.saving.called_mono_ms = Some(mono_ms);
+            self.wishes.save_now = true;
         }
-        let trouble = self.saving.trouble(mono_ms, self.tuning.flush_s)?;
-        let stage = match self.saving.error {
-            _ if self.saving.compacted => Told::Full,
+        let trouble = self.health.saving.trouble(mono_ms, self.tuning.flush_s)?;
+        let stage = match self.health.saving.error {
+            _ if self.health.saving.compacted => Told::Full,
             // A failure was told of where it came up.
-            Some(_) if !self.saving.lost => return None,
+            Some(_) if !self.health.saving.lost => return None,
             _ => Told::Silence,
         };
-        if self.saving.told >= stage {
+        if self.health.saving.told >= stage {
             return None;
         }
-        self.saving.told = stage;
+        self.health.saving.told = stage;
         let consequence = match stage {
             Told::Full => "memory is full: older samples become coarser until saving works",
             _ => "going on in memory",
         };
         let detail = format!("{trouble}; {consequence}{}", self.at_risk(mono_ms));
-        self.event(Event {
+        self.unsaved.event(Event {
             unix: None,
             mono_ms,
             kind: EventKind::Storage,
@@ -381,54 +104,21 @@ impl State {
         Some(detail)
     }
 
-    /// A history was changed on disk: what is still here of it goes the same way.
-    pub fn edited(&mut self, edit: &Edit) {
-        self.batch.edit(edit, |known, sample| {
-            let longest_ms = known.span_ms.max(sample.span_ms);
-            compact::absorb(known, sample);
-            // Of the same time, not one after the other.
-            known.span_ms = longest_ms;
-        });
-        self.anchors.retain(|anchor| !edit.takes(anchor.iface));
-        self.records.retain(|record| !edit.takes(record.id));
-        self.folding.retain(|id| !edit.takes(*id));
-    }
-
     /// Changes settings, all of them or none: in force at once.
     pub fn change(&mut self, changes: Changes) -> Result<(), Refused> {
         self.config.change(&changes)?;
         self.tuning = Tuning::of(&self.config);
         for (key, value) in changes {
-            self.keep_setting(key, value);
+            self.unsaved.keep_setting(key, value);
         }
         Ok(())
     }
 
-    /// For the writer.
-    pub fn keep_setting(&mut self, key: &str, value: Option<String>) {
-        self.settings.retain(|(known, _)| known != key);
-        self.settings.push((key.to_string(), value));
-    }
-
     /// Gives the ticket that `settings_saved` reaches when what is here now is on disk.
     fn ask_to_save(&mut self) -> u64 {
-        self.settings_asked += 1;
-        self.save_now = true;
-        self.settings_asked
-    }
-
-    /// The samples that no query of the store can have yet, oldest first.
-    pub fn unsaved(&mut self) -> [Arc<Batch>; 2] {
-        let same = |copy: &Arc<Batch>| copy.ticks == self.batch.ticks && copy.samples == self.batch.samples;
-        let copy = self.copied.upgrade().filter(same).unwrap_or_else(|| Arc::new(self.batch.clone()));
-        self.copied = Arc::downgrade(&copy);
-        [self.saving_batch.clone(), copy]
-    }
-
-    /// By its name. An altname serves where no interface, present or absent, has that for its own name.
-    pub fn interface(&self, name: &str) -> Option<&Iface> {
-        let own = self.interfaces.iter().find(|iface| iface.name == name);
-        own.or_else(|| self.interfaces.iter().find(|iface| iface.is_called(name)))
+        self.unsaved.settings_asked += 1;
+        self.wishes.save_now = true;
+        self.unsaved.settings_asked
     }
 }
 
@@ -449,36 +139,10 @@ impl Live {
                 tuning: Tuning::of(&config),
                 config,
                 zone: Arc::new(zone),
-                interfaces: Vec::new(),
-                primary: None,
-                unmatched: Vec::new(),
-                reports_lost: 0,
-                reports_lost_ms: 0,
-                source: "",
-                source_note: None,
-                unknown: None,
-                clock_believed: false,
-                polls: Polls::default(),
-                database: Database::Joined,
-                saving: Saving::default(),
-                ring: Ring::default(),
-                collected: Collected::default(),
-                batch: Batch::default(),
-                saving_batch: Arc::default(),
-                copied: Weak::new(),
-                anchors: Vec::new(),
-                events: VecDeque::new(),
-                records: Vec::new(),
-                settings: Vec::new(),
-                edits: Vec::new(),
-                folding: Vec::new(),
-                taken_id: 0,
-                settings_asked: 0,
-                settings_saved: 0,
-                save_now: false,
-                stopping: false,
-                sampled_out: false,
+                inventory: Inventory::default(),
+                unsaved: Unsaved::default(),
                 wishes: Wishes::default(),
+                health: Health::default(),
             }),
             done: Condvar::new(),
             work: Condvar::new(),
@@ -518,7 +182,7 @@ impl Live {
     pub fn watch_saving(&self, mono_ms: u64) -> Option<String> {
         let mut state = self.lock();
         let told = state.watch_saving(mono_ms);
-        let called = state.saving.called_mono_ms == Some(mono_ms);
+        let called = state.health.saving.called_mono_ms == Some(mono_ms);
         drop(state);
         if called {
             self.wake_writer();
@@ -538,7 +202,7 @@ impl Live {
             state.wishes.collect_asked
         };
         self.wake_sampler();
-        self.wait(patience, |state| (state.wishes.collect_done >= ticket).then(|| state.collected.clone()))
+        self.wait(patience, |state| (state.wishes.collect_done >= ticket).then(|| state.wishes.collected.clone()))
     }
 
     /// Has the counters read now, without a sample. `false` when it did not happen within `patience`: what is there is
@@ -624,10 +288,10 @@ impl Live {
 
     /// Whether all that a ticket stands for is on disk, waiting for it a while; not for a save that hangs.
     pub fn saved(&self, ticket: u64, patience: Duration) -> bool {
-        let told = self.lock().saving.told;
+        let told = self.lock().health.saving.told;
         self.wake_writer();
         let patience = if told > Told::Nothing { Duration::ZERO } else { patience };
-        self.wait(patience, |state| (state.settings_saved >= ticket).then_some(())).is_some()
+        self.wait(patience, |state| (state.unsaved.settings_saved >= ticket).then_some(())).is_some()
     }
 
     /// For the sampler: whether a sample or a reading was asked for, with the tickets to hand to `served`.
@@ -659,14 +323,14 @@ impl Live {
     /// For the writer: sleeps until there is work or `longest` has passed.
     pub fn wait_for_work(&self, longest: Duration) {
         let state = self.lock();
-        if !state.save_now && !state.stopping {
+        if !state.wishes.save_now && !state.wishes.stopping {
             drop(self.work.wait_timeout(state, longest));
         }
     }
 
     /// Tells whoever waits for it.
     pub fn set_database(&self, database: Database) {
-        self.lock().database = database;
+        self.lock().health.database = database;
         self.done.notify_all();
         self.wake_sampler();
     }
@@ -674,16 +338,16 @@ impl Live {
     /// For the writer: until the sampler has joined its figures to those on disk. `false` if it came to nothing.
     pub fn wait_for_join(&self) -> bool {
         let mut state = self.lock();
-        while state.database == Database::Absent {
+        while state.health.database == Database::Absent {
             state = self.done.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
-        state.database == Database::Joined
+        state.health.database == Database::Joined
     }
 
     /// For the writer: until the sampler has ended.
     pub fn wait_for_last_sample(&self) {
         let mut state = self.lock();
-        while !state.sampled_out {
+        while !state.wishes.sampled_out {
             state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
         }
     }
@@ -704,18 +368,18 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Mark, Sample, Tick};
+    use crate::model::{Anchor, Edit, Mark, Record, Sample, Tick};
 
     /// After a sleep of the machine the thread that saves may look up a minute later.
     #[test]
     fn a_thread_that_is_late_is_called_before_it_is_blamed() {
         let live = live();
         let mut state = live.lock();
-        state.saving.succeeded_mono_ms = Some(0);
-        state.save_now = false;
-        assert_eq!((state.watch_saving(1_019_000), state.save_now), (None, false));
-        assert_eq!((state.watch_saving(50_000_000), state.save_now), (None, true));
-        assert_eq!(state.saving.trouble(50_009_000, 300), None);
+        state.health.saving.succeeded_mono_ms = Some(0);
+        state.wishes.save_now = false;
+        assert_eq!((state.watch_saving(1_019_000), state.wishes.save_now), (None, false));
+        assert_eq!((state.watch_saving(50_000_000), state.wishes.save_now), (None, true));
+        assert_eq!(state.health.saving.trouble(50_009_000, 300), None);
         assert!(state.watch_saving(50_010_000).unwrap().contains("the thread that saves does not run"));
     }
 
@@ -723,8 +387,8 @@ mod tests {
     fn a_trouble_is_told_once_and_its_end_is_not_missed() {
         let live = live();
         let mut state = live.lock();
-        state.saving.succeeded_mono_ms = Some(0);
-        state.saving.saving_since_mono_ms = Some(300_000);
+        state.health.saving.succeeded_mono_ms = Some(0);
+        state.health.saving.saving_since_mono_ms = Some(300_000);
         tick(&mut state, 1, Some(1000));
         assert_eq!(state.watch_saving(599_999), None);
         let told = state.watch_saving(600_000).unwrap();
@@ -732,16 +396,16 @@ mod tests {
             told.starts_with("nothing could be saved for 600 s: the disk does not answer; going on in memory"),
             "{told}"
         );
-        assert_eq!((state.watch_saving(700_000), state.events.len()), (None, 1));
-        assert_eq!(state.events[0].detail, told);
-        state.saving.compacted = true;
+        assert_eq!((state.watch_saving(700_000), state.unsaved.events.len()), (None, 1));
+        assert_eq!(state.unsaved.events[0].detail, told);
+        state.health.saving.compacted = true;
         let told = state.watch_saving(800_000).unwrap();
         assert!(told.contains("memory is full: older samples become coarser"), "{told}");
         assert_eq!(state.watch_saving(900_000), None);
         // What fails is told of by the writer.
-        state.saving = Saving { error: Some("no room".to_string()), ..Saving::default() };
+        state.health.saving = Saving { error: Some("no room".to_string()), ..Saving::default() };
         assert_eq!(state.watch_saving(900_000), None);
-        state.saving.lost = true;
+        state.health.saving.lost = true;
         assert!(state.watch_saving(900_000).unwrap().starts_with("the thread that saves has ended"));
     }
 
@@ -751,10 +415,15 @@ mod tests {
 
     fn tick(state: &mut State, seq: u64, unix: Option<i64>) -> bool {
         for iface in 0..100 {
-            state.batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 1_000, delta: Counters([1; 8]) });
+            state.unsaved.batch.samples.push(Sample {
+                iface,
+                mark: Mark::Plain,
+                span_ms: 1_000,
+                delta: Counters([1; 8]),
+            });
         }
-        let end = state.batch.samples.len();
-        state.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
+        let end = state.unsaved.batch.samples.len();
+        state.unsaved.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
         state.bound()
     }
 
@@ -795,13 +464,13 @@ mod tests {
         let live = live();
         let mut state = live.lock();
         tick(&mut state, 1, None);
-        let [_, first] = state.unsaved();
-        assert!(Arc::ptr_eq(&first, &state.unsaved()[1]));
+        let [_, first] = state.unsaved.batches();
+        assert!(Arc::ptr_eq(&first, &state.unsaved.batches()[1]));
         // Placed meanwhile: another truth, though nothing was added.
-        state.batch.ticks[0].unix = Some(5);
-        assert_eq!(state.unsaved()[1].ticks, state.batch.ticks);
+        state.unsaved.batch.ticks[0].unix = Some(5);
+        assert_eq!(state.unsaved.batches()[1].ticks, state.unsaved.batch.ticks);
         tick(&mut state, 2, Some(6));
-        assert_eq!((first.ticks.len(), state.unsaved()[1].ticks.len()), (1, 2));
+        assert_eq!((first.ticks.len(), state.unsaved.batches()[1].ticks.len()), (1, 2));
     }
 
     /// While the clock waits to be believed nothing of it can be saved, and its history is changed all the same.
@@ -811,19 +480,19 @@ mod tests {
         let mut state = live.lock();
         tick(&mut state, 1, None);
         for iface in [3, 4] {
-            state.anchors.push(Anchor { seq: 1, iface, raw: Counters::ZERO });
+            state.unsaved.anchors.push(Anchor { seq: 1, iface, raw: Counters::ZERO });
         }
         let name = String::new;
         let record = |id| Record { id, ifindex: id, ..Record::default() };
-        state.records.extend([3, 4].map(record));
-        state.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
-        state.edited(&Edit::Forget { id: 5, name: name() });
-        let of = |iface| state.batch.samples.iter().find(|sample| sample.iface == iface);
+        state.unsaved.records.extend([3, 4].map(record));
+        state.unsaved.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
+        state.unsaved.edited(&Edit::Forget { id: 5, name: name() });
+        let of = |iface| state.unsaved.batch.samples.iter().find(|sample| sample.iface == iface);
         assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; 8]))));
         assert_eq!(of(4).map(|sample| sample.span_ms), Some(1_000), "at the same time");
-        assert_eq!((state.batch.samples.len(), state.batch.ticks[0].end), (98, 98));
-        assert_eq!(state.anchors.iter().map(|anchor| anchor.iface).collect::<Vec<_>>(), [4]);
-        assert_eq!(state.records.iter().map(|record| record.id).collect::<Vec<_>>(), [4]);
+        assert_eq!((state.unsaved.batch.samples.len(), state.unsaved.batch.ticks[0].end), (98, 98));
+        assert_eq!(state.unsaved.anchors.iter().map(|anchor| anchor.iface).collect::<Vec<_>>(), [4]);
+        assert_eq!(state.unsaved.records.iter().map(|record| record.id).collect::<Vec<_>>(), [4]);
     }
 
     #[test]
@@ -831,13 +500,13 @@ mod tests {
         let live = live();
         let mut state = live.lock();
         let asked = (1..).find(|seq| tick(&mut state, *seq, Some(*seq as i64))).unwrap();
-        assert!(state.save_now && !state.saving.compacted);
-        assert_eq!(state.batch.ticks.len() as u64, asked);
+        assert!(state.wishes.save_now && !state.health.saving.compacted);
+        assert_eq!(state.unsaved.batch.ticks.len() as u64, asked);
         // Once is enough, and the writer takes its time.
         assert!((asked + 1..asked + 1_000).all(|seq| !tick(&mut state, seq, Some(seq as i64))));
-        assert!(state.saving.compacted);
-        assert!(compact::bytes(&state.batch, &state.anchors) <= HELD_BYTES);
-        let sum: u64 = state.batch.samples.iter().map(|sample| sample.delta.0[7]).sum();
+        assert!(state.health.saving.compacted);
+        assert!(compact::bytes(&state.unsaved.batch, &state.unsaved.anchors) <= HELD_BYTES);
+        let sum: u64 = state.unsaved.batch.samples.iter().map(|sample| sample.delta.0[7]).sum();
         assert_eq!(sum, (asked + 999) * 100);
     }
 
@@ -847,9 +516,9 @@ mod tests {
         let mut state = live.lock();
         for seq in 1..2_000 {
             assert!(!tick(&mut state, seq, None), "there is nothing to save");
-            assert!(compact::bytes(&state.batch, &state.anchors) <= HELD_BYTES);
+            assert!(compact::bytes(&state.unsaved.batch, &state.unsaved.anchors) <= HELD_BYTES);
         }
-        let sum: u64 = state.batch.samples.iter().map(|sample| sample.delta.0[0]).sum();
+        let sum: u64 = state.unsaved.batch.samples.iter().map(|sample| sample.delta.0[0]).sum();
         assert_eq!(sum, 1_999 * 100);
     }
 }

@@ -92,7 +92,7 @@ impl Sampler {
             if let Some(tracked) = self.links.iter_mut().find(|tracked| tracked.id == Some(first.id)) {
                 tracked.lifetime.add(&delta);
             }
-            if let Some(iface) = state.interfaces.iter_mut().find(|iface| iface.id == Some(first.id)) {
+            if let Some(iface) = state.inventory.interfaces.iter_mut().find(|iface| iface.id == Some(first.id)) {
                 iface.lifetime.add(&delta);
             }
         }
@@ -108,13 +108,13 @@ impl Sampler {
     /// Something that happened when it could not be told yet.
     fn tell_late(&self, state: &mut State, mono_ms: u64, kind: EventKind, interface: &str, detail: String) {
         let event = Event { unix: None, mono_ms, kind, interface: interface.to_string(), detail };
-        match state.database {
+        match state.health.database {
             // The writer may have the first ones in hand.
             Database::Joined => {
                 let unix = self.offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
-                state.event(Event { unix, ..event });
+                state.unsaved.event(Event { unix, ..event });
             }
-            _ => state.earlier_event(event),
+            _ => state.unsaved.earlier_event(event),
         }
     }
 
@@ -161,8 +161,8 @@ impl Sampler {
                 self.forget_all(state);
             }
             self.joined = true;
-            state.records.clear();
-            state.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
+            state.unsaved.records.clear();
+            state.unsaved.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
             (self.newest_before, self.last_seen) = (newest, last_seen);
             self.remembered = Remembered::new(&records, now);
             let mine = std::mem::replace(&mut self.records, records);
@@ -188,7 +188,7 @@ impl Sampler {
             }
             self.wanted = wanted(&state.tuning);
             if self.primary.recall(state.tuning.primary.clone(), primary_found) {
-                state.settings.retain(|(key, _)| key != "primary_found");
+                state.unsaved.settings.retain(|(key, _)| key != "primary_found");
             }
             if let Some(started_at) = self.started_at.filter(|_| shift > 0) {
                 // As it would have judged from the beginning, with what it knows now.
@@ -209,7 +209,7 @@ impl Sampler {
         let detail = "the history could be opened: what was counted without it goes on with it";
         self.event(now, EventKind::Storage, "", detail.to_string());
         // Only now do numbers mean the same in memory and on disk for whoever asks both.
-        live.lock().save_now = true;
+        live.lock().wishes.save_now = true;
         live.set_database(Database::Joined);
     }
 
@@ -319,7 +319,7 @@ impl Sampler {
         unseen.sort_by_key(|unseen| unseen.seq);
         let mut unseen = unseen.into_iter().peekable();
         let mut whole = Batch::default();
-        for (tick, samples) in state.batch.iter() {
+        for (tick, samples) in state.unsaved.batch.iter() {
             let start = whole.samples.len();
             whole.samples.extend(samples);
             while let Some(Unseen { sample, .. }) = unseen.next_if(|unseen| unseen.seq <= tick.seq) {
@@ -337,7 +337,7 @@ impl Sampler {
             whole.ticks.push(Tick { seq: self.next_seq, mono_ms, unix: None, end });
             self.next_seq += 1;
         }
-        state.batch = whole;
+        state.unsaved.batch = whole;
     }
 
     /// Nothing of this run was wanted.
@@ -347,9 +347,9 @@ impl Sampler {
         for tracked in &mut self.links {
             (tracked.id, tracked.anchored, tracked.lifetime) = (None, false, Counters::ZERO);
         }
-        state.interfaces.iter_mut().for_each(|iface| iface.id = None);
-        state.batch.clear();
-        state.anchors.clear();
+        state.inventory.interfaces.iter_mut().for_each(|iface| iface.id = None);
+        state.unsaved.batch.clear();
+        state.unsaved.anchors.clear();
         self.records.clear();
         self.beginnings.clear();
     }
@@ -358,9 +358,9 @@ impl Sampler {
     fn renumber(&mut self, links: &[Link], shift: u64, state: &mut State) {
         let find = |id: IfaceId| links.iter().find(|link| link.mine == id);
         let number = |id: &mut IfaceId| *id = find(*id).map_or(*id, |link| link.theirs);
-        state.batch.samples.iter_mut().for_each(|sample| number(&mut sample.iface));
-        state.batch.ticks.iter_mut().for_each(|tick| tick.seq += shift);
-        for anchor in &mut state.anchors {
+        state.unsaved.batch.samples.iter_mut().for_each(|sample| number(&mut sample.iface));
+        state.unsaved.batch.ticks.iter_mut().for_each(|tick| tick.seq += shift);
+        for anchor in &mut state.unsaved.anchors {
             number(&mut anchor.iface);
             anchor.seq += shift;
         }
@@ -372,11 +372,11 @@ impl Sampler {
             lifetime.add(&tracked.lifetime);
             tracked.lifetime = lifetime;
             // Whoever asks before the inventory is shown anew finds the right number, too.
-            if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
+            if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
                 (iface.id, iface.lifetime) = (tracked.id, lifetime);
             }
         }
-        for iface in state.interfaces.iter_mut().filter(|iface| !iface.present()) {
+        for iface in state.inventory.interfaces.iter_mut().filter(|iface| !iface.present()) {
             iface.id.iter_mut().for_each(number);
         }
         self.next_seq += shift;
@@ -386,7 +386,7 @@ impl Sampler {
 
 /// Gives every tick and event the time that it has by a clock that is known better now.
 fn place_again(state: &mut State, offset_ms: Option<i64>) {
-    state.clock_believed = offset_ms.is_some();
+    state.health.clock_believed = offset_ms.is_some();
     let place = |unix: &mut Option<i64>, mono_ms: u64| {
         let right = offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
         // A second of difference is none: what was shown once stays as it was.
@@ -395,6 +395,6 @@ fn place_again(state: &mut State, offset_ms: Option<i64>) {
             *unix = right;
         }
     };
-    state.batch.ticks.iter_mut().for_each(|tick| place(&mut tick.unix, tick.mono_ms));
-    state.events.iter_mut().for_each(|event| place(&mut event.unix, event.mono_ms));
+    state.unsaved.batch.ticks.iter_mut().for_each(|tick| place(&mut tick.unix, tick.mono_ms));
+    state.unsaved.events.iter_mut().for_each(|event| place(&mut event.unix, event.mono_ms));
 }

@@ -163,7 +163,7 @@ impl Sampler {
         if name != primary.found {
             self.found_primary(&name, now, "chosen as the interface of the headline figure");
         }
-        self.live.lock().keep_setting("primary_found", Some(name));
+        self.live.lock().unsaved.keep_setting("primary_found", Some(name));
     }
 
     fn found_primary(&mut self, name: &str, now: Now, why: &str) {
@@ -209,8 +209,8 @@ impl Sampler {
         let known = asked.map(|asked| find(&self.links, asked).map_or(asked, |tracked| &tracked.link.name));
         let name = known.or_else(|| self.provisional());
         let mut state = self.live.lock();
-        if state.primary.as_deref() != name {
-            state.primary = name.map(str::to_string);
+        if state.inventory.primary.as_deref() != name {
+            state.inventory.primary = name.map(str::to_string);
         }
     }
 
@@ -245,7 +245,7 @@ impl Sampler {
         if name.is_empty() {
             self.primary.look_again(now);
         }
-        self.live.lock().keep_setting("primary_found", Some(name.clone()).filter(|name| !name.is_empty()));
+        self.live.lock().unsaved.keep_setting("primary_found", Some(name.clone()).filter(|name| !name.is_empty()));
         (self.primary.found, self.primary.alone) = (name, false);
     }
 }

@@ -47,13 +47,13 @@ pub fn open(
     loop {
         let last = {
             let mut state = live.lock();
-            state.save_now = false;
-            state.stopping
+            state.wishes.save_now = false;
+            state.wishes.stopping
         };
         match attempt().and_then(|opened| Ok((opened.store.reader()?, opened))) {
             Ok((reader, opened)) => {
                 let Opened { store, records, settings, next_seq, newest, events } = opened;
-                events.into_iter().for_each(|event| live.lock().event(event));
+                events.into_iter().for_each(|event| live.lock().unsaved.event(event));
                 tell(Ok(Past { records, settings, next_seq, newest, reader }));
                 return live.wait_for_join().then_some(store);
             }
@@ -76,7 +76,7 @@ fn rest(live: &Live, clock: &dyn Clock, retry_ms: u64) {
         let left_ms = due_ms.saturating_sub(clock.now().mono_ms);
         let asked = {
             let state = live.lock();
-            state.save_now || state.stopping
+            state.wishes.save_now || state.wishes.stopping
         };
         if asked || left_ms == 0 {
             return;
@@ -91,8 +91,8 @@ pub fn cannot_open(live: &Live, now: Now, error: &Error) {
     let next = NEXT_STEPS.iter().find(|(kind, _)| *kind == error.kind);
     let error = next.map_or_else(|| error.to_string(), |(_, step)| format!("{error}; {step}"));
     let mut state = live.lock();
-    state.saving.refused = refused;
-    let news = state.saving.error.as_ref() != Some(&error);
+    state.health.saving.refused = refused;
+    let news = state.health.saving.error.as_ref() != Some(&error);
     let sentence = news.then(|| format!("the history cannot be opened, going on in memory: {error}"));
     complain(state, now, error, sentence);
 }

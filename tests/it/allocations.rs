@@ -51,10 +51,10 @@ fn a_tick_allocates_nothing() {
         for _ in 0..120 {
             run(1);
         }
-        live.lock().batch.clear();
-        live.lock().anchors.clear();
+        live.lock().unsaved.batch.clear();
+        live.lock().unsaved.anchors.clear();
         assert_eq!(run(100), 0, "allocations in one tick of {choice:?}");
         let state = live.lock();
-        assert!(state.batch.samples.len() >= 100, "{} samples", state.batch.samples.len());
+        assert!(state.unsaved.batch.samples.len() >= 100, "{} samples", state.unsaved.batch.samples.len());
     }
 }

@@ -124,7 +124,7 @@ impl Machine {
         let daemon = self.daemon.as_mut().unwrap();
         let sleep = daemon.sampler.step(Woken::default()).as_millis() as u64;
         let now_ms = self.clock.now().mono_ms;
-        if daemon.live.lock().save_now || now_ms - daemon.saved_ms >= FLUSH_MS {
+        if daemon.live.lock().wishes.save_now || now_ms - daemon.saved_ms >= FLUSH_MS {
             daemon.writer.save().unwrap();
             daemon.saved_ms = now_ms;
         }
@@ -192,7 +192,7 @@ impl Machine {
     /// As SIGTERM does it: one last sample, one last save.
     fn stop(&mut self) -> &mut Machine {
         if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
-            live.lock().stopping = true;
+            live.lock().wishes.stopping = true;
             sampler.run(&Wake::new().unwrap(), &Mailbox::default());
             writer.save().unwrap();
         }
@@ -234,7 +234,7 @@ impl Machine {
         self.turn();
         self.daemon.as_mut().unwrap().writer.save().unwrap();
         let state = live.lock();
-        state.batch.is_empty()
+        state.unsaved.batch.is_empty()
     }
 
     /// On every level, and as lifetime totals, the history tells of what the kernel has counted: all of it, once.
@@ -244,7 +244,7 @@ impl Machine {
         let daemon = self.daemon.as_ref().unwrap();
         let state = daemon.live.lock();
         for (at, expect) in counted.iter().enumerate() {
-            let iface = state.interface(&format!("eth{at}")).unwrap();
+            let iface = state.inventory.interface(&format!("eth{at}")).unwrap();
             assert_eq!(iface.lifetime, *expect, "lifetime of eth{at}");
             for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
                 let (id, zone) = (iface.id.unwrap(), self.zone.clone());

@@ -447,7 +447,7 @@ impl Rig {
         let (start, late) = match late {
             false => (start, None),
             true => {
-                live.lock().database = Database::Absent;
+                live.lock().health.database = Database::Absent;
                 let afresh = app::start(Vec::new(), &Default::default(), 1, None, stack);
                 (afresh, Some(Late { start, stopped: false }))
             }
@@ -499,7 +499,7 @@ impl Rig {
     fn sample(&mut self, dipped: Option<(Uid, usize, u64)>) {
         self.turn();
         self.judge(dipped);
-        if self.daemon.as_ref().unwrap().live.lock().save_now {
+        if self.daemon.as_ref().unwrap().live.lock().wishes.save_now {
             self.save();
         }
     }
@@ -507,7 +507,7 @@ impl Rig {
     fn save(&mut self) {
         let daemon = self.daemon.as_mut().unwrap();
         daemon.writer.as_mut().unwrap().save().unwrap();
-        if daemon.live.lock().batch.is_empty() {
+        if daemon.live.lock().unsaved.batch.is_empty() {
             self.saved = self.ledger.clone();
         }
     }
@@ -517,11 +517,11 @@ impl Rig {
         self.told.push("stop".to_string());
         self.world().pass(20_000);
         let Daemon { live, sampler, context, writer, .. } = self.daemon.take().unwrap();
-        live.lock().stopping = true;
+        live.lock().wishes.stopping = true;
         sampler.run(&Wake::new().unwrap(), &Mailbox::default());
         self.judge_state(&live, None);
         writer.unwrap().finish();
-        if live.lock().batch.is_empty() {
+        if live.lock().unsaved.batch.is_empty() {
             self.saved = self.ledger.clone();
         }
         drop(context);
@@ -549,8 +549,8 @@ impl Rig {
         let story = format!("{:#?}", self.told);
         let state = live.lock();
         let lifetimes: BTreeMap<IfaceId, Counters> =
-            state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
-        let believed = state.clock_believed;
+            state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
+        let believed = state.health.clock_believed;
         self.misled |= believed && !right;
         let carried = carried(&self.world());
         let mut ids = BTreeSet::new();
@@ -560,7 +560,7 @@ impl Rig {
         for device in &devices {
             let told = || format!("{} (uid {}) in {story}", device.link.name, device.uid);
             let Device { uid, link, passed, .. } = device;
-            let mut shown = state.interfaces.iter().filter(|iface| iface.ifindex == link.ifindex);
+            let mut shown = state.inventory.interfaces.iter().filter(|iface| iface.ifindex == link.ifindex);
             let iface = shown.next().unwrap_or_else(|| panic!("not shown: {}", told()));
             assert!(shown.next().is_none(), "shown twice: {}", told());
             // Nothing has ever moved on it.
@@ -787,7 +787,7 @@ impl Rig {
             wide.map(|index| (index, devices[index].uid, devices[index].shown()))
         };
         let at = choice as usize % 8;
-        let believed = self.daemon.as_ref().unwrap().live.lock().clock_believed;
+        let believed = self.daemon.as_ref().unwrap().live.lock().health.clock_believed;
         let Some((index, uid, shown)) =
             place.filter(|_| believed).filter(|(_, uid, shown)| self.read.contains_key(uid) && shown.0[at] > 0)
         else {
@@ -896,9 +896,9 @@ impl Rig {
         self.save();
         let daemon = self.daemon.as_ref().unwrap();
         let state = daemon.live.lock();
-        assert!(state.batch.is_empty(), "{:#?}", self.told);
+        assert!(state.unsaved.batch.is_empty(), "{:#?}", self.told);
         let ifaces: Vec<(IfaceId, Counters)> =
-            state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
+            state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
         drop(state);
         for (id, lifetime) in ifaces.clone() {
             for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {

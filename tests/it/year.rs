@@ -122,8 +122,8 @@ fn a_year_of_24_interfaces() {
     let end_unix = start_unix + passed_s as i64 + 1;
     let last: Vec<Counters> = router.counters.lock().unwrap().clone();
     let state = live.lock();
-    assert_eq!(state.interfaces.len(), 24);
-    for iface in &state.interfaces {
+    assert_eq!(state.inventory.interfaces.len(), 24);
+    for iface in &state.inventory.interfaces {
         let id = iface.id.unwrap();
         let at: usize = iface.name["eth".len()..].parse().unwrap();
         let input = Counters(std::array::from_fn(|field| last[at].0[field] - first[at].0[field]));

@@ -18,7 +18,7 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let kind = |word: &str| EventKind::NAMES.iter().find(|(_, name)| *name == word).map(|(kind, _)| *kind);
     let named = |name: &str| {
         let state = context.live.lock();
-        state.interface(name).map_or(name, |iface| &iface.name).to_string()
+        state.inventory.interface(name).map_or(name, |iface| &iface.name).to_string()
     };
     let filter = EventFilter {
         kinds: call.values.texts("kind").filter_map(kind).collect(),
@@ -31,8 +31,8 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     for _ in 0..ATTEMPTS {
         let (in_memory, save) = {
             let state = context.live.lock();
-            let taken = state.events.iter().rev().filter(|event| filter.takes(event)).cloned();
-            (taken.collect::<Vec<Event>>(), state.saving.succeeded_mono_ms)
+            let taken = state.unsaved.events.iter().rev().filter(|event| filter.takes(event)).cloned();
+            (taken.collect::<Vec<Event>>(), state.health.saving.succeeded_mono_ms)
         };
         let count = in_memory.len() as u64;
         found = in_memory.iter().skip(offset.min(count) as usize).take(limit).cloned().collect();
@@ -44,7 +44,7 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let read = move |reader: &Reader| reader.events(&filter, &in_memory, wanted, skip);
         found.extend(ask(context, deadline, read)?.unwrap_or_default());
         // What came up and was saved meanwhile would stand behind what is older.
-        if context.live.lock().saving.succeeded_mono_ms == save {
+        if context.live.lock().health.saving.succeeded_mono_ms == save {
             break;
         }
     }

@@ -47,18 +47,23 @@ impl Moment {
         let mut state = live.lock();
         let zone = state.zone.clone();
         Moment {
-            key: (state.polls.total, state.settings_saved, zone.day(unix).0),
+            key: (state.health.polls.total, state.unsaved.settings_saved, zone.day(unix).0),
             zone,
-            unsaved: state.unsaved(),
-            lifetimes: state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect(),
+            unsaved: state.unsaved.batches(),
+            lifetimes: state
+                .inventory
+                .interfaces
+                .iter()
+                .filter_map(|iface| Some((iface.id?, iface.lifetime)))
+                .collect(),
             saves: saves(&state),
-            joined: state.database == Database::Joined,
+            joined: state.health.database == Database::Joined,
         }
     }
 }
 
 fn saves(state: &State) -> (Option<u64>, Option<u64>) {
-    (state.saving.succeeded_mono_ms, state.saving.saving_since_mono_ms)
+    (state.health.saving.succeeded_mono_ms, state.health.saving.saving_since_mono_ms)
 }
 
 /// Counted anew when there may be something new: on a small machine a day of many interfaces takes a while to read. Nothing
@@ -109,8 +114,8 @@ pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let today = today(context, call)?;
     let map: ByName<Interface> = {
         let state = context.live.lock();
-        let primary = state.primary.as_deref();
-        state.interfaces.iter().map(|iface| (iface.name.clone(), describe(iface, primary, &today))).collect()
+        let primary = state.inventory.primary.as_deref();
+        state.inventory.interfaces.iter().map(|iface| (iface.name.clone(), describe(iface, primary, &today))).collect()
     };
     Ok(Answer::stream(JSON, move |_, out| write(out, &map)))
 }
@@ -123,7 +128,8 @@ fn find(context: &Context, call: &Call) -> Result<Interface, Fault> {
     let name = name(call);
     let today = today(context, call)?;
     let state = context.live.lock();
-    let found = state.interface(name).map(|iface| describe(iface, state.primary.as_deref(), &today));
+    let found =
+        state.inventory.interface(name).map(|iface| describe(iface, state.inventory.primary.as_deref(), &today));
     found.ok_or_else(|| no_interface(name))
 }
 
@@ -208,7 +214,7 @@ fn flaw(member: &str, msg: &str, input: &str) -> Fault {
 
 pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let name = name(call);
-    let known = |name: &str| context.live.lock().interface(name).is_some_and(Iface::present);
+    let known = |name: &str| context.live.lock().inventory.interface(name).is_some_and(Iface::present);
     if !known(name) {
         return Err(no_interface(name));
     }
@@ -216,7 +222,7 @@ pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let unix = context.clock.now().unix_ms.div_euclid(1000);
     let found = {
         let state = context.live.lock();
-        state.interface(name).filter(|iface| iface.present()).map(|iface| raw(iface, unix))
+        state.inventory.interface(name).filter(|iface| iface.present()).map(|iface| raw(iface, unix))
     };
     Answer::json(&found.ok_or_else(|| no_interface(name))?)
 }

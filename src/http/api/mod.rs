@@ -35,11 +35,12 @@ struct Names(Map<IfaceId, Arc<str>>);
 
 impl Names {
     fn of(state: &State) -> Names {
-        let saved = state.records.iter().map(|record| (record.id, record.name.as_str().into()));
+        let saved = state.unsaved.records.iter().map(|record| (record.id, record.name.as_str().into()));
         // Until the writer has moved it.
-        let others = state.interfaces.iter().find(|iface| iface.kind == Kind::Others);
-        let folded = others.iter().flat_map(|others| state.folding.iter().map(|id| (*id, others.name.as_str().into())));
-        let seen = state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
+        let others = state.inventory.interfaces.iter().find(|iface| iface.kind == Kind::Others);
+        let folded =
+            others.iter().flat_map(|others| state.unsaved.folding.iter().map(|id| (*id, others.name.as_str().into())));
+        let seen = state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
         Names(saved.chain(folded).chain(seen).collect())
     }
 
@@ -67,8 +68,13 @@ struct Memory {
 impl Memory {
     fn of(context: &Context) -> Memory {
         let mut state = context.live.lock();
-        let joined = state.database == Database::Joined;
-        Memory { unsaved: state.unsaved(), names: Names::of(&state), joined, deadline: Instant::now() + PATIENCE }
+        let joined = state.health.database == Database::Joined;
+        Memory {
+            unsaved: state.unsaved.batches(),
+            names: Names::of(&state),
+            joined,
+            deadline: Instant::now() + PATIENCE,
+        }
     }
 
     /// As `ask`, for what goes by numbers: the store is not asked for what memory has by other ones.
@@ -160,7 +166,7 @@ fn no_interface(name: &str) -> Fault {
 
 /// By its name or an altname.
 fn known<'a>(state: &'a State, name: &str) -> Result<&'a Iface, Fault> {
-    state.interface(name).ok_or_else(|| match state.database {
+    state.inventory.interface(name).ok_or_else(|| match state.health.database {
         // What was there once is known only then.
         Database::Joined => no_interface(name),
         _ => not_open(),
