@@ -9,25 +9,18 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::zone;
-use crate::clock::{BUILD_FLOOR, Keeper, Now};
 use crate::config::SMALLEST_SIZE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http;
-use crate::live::{Live, Tuning};
-use crate::model::{Record, Stack};
-use crate::sampler::{Late, Newest, Start};
-use crate::sorted::Map;
+use crate::live::{Earlier, Live};
 use crate::source;
-use crate::store::{Opened, Options, Reader, Store};
+use crate::store::{Opened, Options, Store};
 use crate::thread::Mailbox;
 use crate::token::{self, Token};
 use crate::writer::Past;
 
 /// The start waits so long for its database, so that the first answer knows the history; then it goes on without.
 const OPENING: Duration = Duration::from_secs(3);
-
-/// What a run keeps for the next one: what this run has found meanwhile says nothing of the one before.
-const OF_A_RUN: [&str; 2] = ["primary_found", "newest_link"];
 
 pub enum Word {
     Signal(Signal),
@@ -41,7 +34,6 @@ pub enum Word {
 pub struct Desk {
     pub told: Mailbox<Word>,
     live: Arc<Live>,
-    stack: Stack,
     token: Option<Token>,
     /// It was just made, and nobody was told.
     new_token: bool,
@@ -50,7 +42,7 @@ pub struct Desk {
 
 impl Desk {
     pub fn new(told: Mailbox<Word>, live: Arc<Live>) -> Desk {
-        Desk { told, live, stack: source::stack(), token: None, new_token: false, ending: false }
+        Desk { told, live, token: None, new_token: false, ending: false }
     }
 
     /// Fails where another net-pulse has the database: two of them would each show the half.
@@ -80,7 +72,6 @@ impl Desk {
             Word::Signal(Signal::SIGHUP) => {
                 self.read_zone();
                 self.live.lock().wishes.save_now = true;
-                self.live.wake_writer();
                 log::info!("read the time zone and the host name again; saving now");
             }
             Word::Signal(signal) => {
@@ -91,35 +82,17 @@ impl Desk {
         None
     }
 
-    /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to it.
-    pub fn take_in(&mut self, past: Past) -> (Late, Reader) {
-        let Past { records, mut settings, next_seq, newest, reader } = past;
-        let start = start(records, &settings, next_seq, newest, self.stack.clone());
-        let (refused, stopped, other_zone) = {
-            let mut guard = self.live.lock();
-            let state = &mut *guard;
-            let zone_before = state.config.text("timezone").to_string();
-            let stopped_here = state.unsaved.settings.iter().any(|(key, _)| key == "running");
-            for (key, value) in state.unsaved.settings.iter().filter(|(key, _)| !OF_A_RUN.contains(&key.as_str())) {
-                match value {
-                    Some(value) => settings.insert(key.clone(), value.clone()),
-                    None => settings.remove(key),
-                };
-            }
-            let refused = state.config.take_saved(&settings);
-            state.tuning = Tuning::of(&state.config);
-            (refused, !state.tuning.running && !stopped_here, state.config.text("timezone") != zone_before)
+    /// What the database remembers takes effect.
+    pub fn take_in(&mut self, earlier: Earlier) {
+        let (refused, other_zone) = {
+            let mut state = self.live.lock();
+            let before = state.config.text("timezone").to_string();
+            (state.recall(earlier), state.config.text("timezone") != before)
         };
         refused.iter().for_each(|refused| log::warn!("{refused}"));
         if other_zone {
             self.read_zone();
         }
-        (Late { start, stopped }, reader)
-    }
-
-    /// Nothing is known of an earlier run.
-    pub fn afresh(&self) -> Start {
-        start(Vec::new(), &Map::new(), 1, None, self.stack.clone())
     }
 
     fn read_zone(&self) {
@@ -187,38 +160,6 @@ pub fn hear_signals(signals: &SigSet, tell: &Mailbox<Word>, time: Duration, give
             return give_up();
         }
     }
-}
-
-/// What the sampler starts from: what an earlier run has left, seen from the present network stack.
-pub fn start(
-    records: Vec<Record>,
-    settings: &Map<String, String>,
-    next_seq: u64,
-    newest: Option<i64>,
-    stack: Stack,
-) -> Start {
-    let [primary_found, newest_link] = OF_A_RUN.map(|key| settings.get(key).cloned().unwrap_or_default());
-    Start {
-        keeper: keeper(newest, &records, &stack.boot),
-        records,
-        next_seq,
-        last_seen: newest.unwrap_or(0),
-        newest: Newest::of_text(&newest_link, &stack),
-        stack,
-        primary_found,
-    }
-}
-
-/// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
-/// the monotonic one.
-fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
-    let mut keeper = Keeper::new(BUILD_FLOOR, newest);
-    let same_boot = |record: &&Record| !boot.is_empty() && record.stack.boot == boot && record.last_seen > 0;
-    let same_boot = records.iter().filter(same_boot);
-    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
-        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
-    }
-    keeper
 }
 
 /// What was asked for, and never more than half of what the file system has left.

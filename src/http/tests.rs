@@ -22,7 +22,7 @@ use super::routes::ROUTES;
 use super::{Ask, Context, Disk, Guard, Serving, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
-use crate::live::{Iface, Live, Order, Tuning, Unmatched};
+use crate::live::{Database, Iface, Live, Order, State, Tuning, Unmatched};
 use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
 use crate::store::{Flush, Options, Reader, Store};
 
@@ -35,7 +35,9 @@ fn tuning() -> Tuning {
 
 /// Nobody samples and nobody saves.
 pub fn quiet() -> Live {
-    Live::new(Config::default(), Zone::UTC)
+    let live = Live::new(Config::default(), Zone::UTC);
+    live.lock().health.database = Database::Joined;
+    live
 }
 
 /// Nobody asks anything of it.
@@ -268,10 +270,10 @@ impl Rig {
         let weak = Arc::downgrade(&live);
         let woken = Arc::new(AtomicU32::new(0));
         let count = woken.clone();
-        live.set_wake(move || {
+        live.wake_sampler_by(move || {
             count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
-            while let Some((ticket, order)) = live.next_order() {
+            while let Some((ticket, order)) = { live.lock().wishes.next_order() } {
                 let outcome = match &order {
                     Order::Alter(asked) => {
                         let mut state = live.lock();
@@ -281,13 +283,12 @@ impl Rig {
                 };
                 live.obeyed(ticket, outcome);
             }
-            let (collect, read) = {
-                let mut state = live.lock();
-                state.unsaved.settings_saved = state.unsaved.settings_asked;
-                state.wishes.collected.interfaces = 2;
-                Live::wishes(&state)
-            };
-            live.served(collect, read);
+            let mut state = live.lock();
+            state.wishes.collected.interfaces = 2;
+            let State { unsaved, wishes, .. } = &mut *state;
+            for tickets in [&mut unsaved.saves, &mut wishes.collect, &mut wishes.read] {
+                tickets.serve(tickets.given());
+            }
         });
         let context = Arc::new(Context {
             live,
@@ -970,7 +971,7 @@ fn all_faults_of_a_change_at_once_and_nothing_is_changed() {
     drop(state);
     // Nothing to change is nothing to write.
     assert_eq!(patch("{}").json()["saved"], true);
-    assert_eq!(rig.context.live.lock().unsaved.settings_asked, 0);
+    assert_eq!(rig.context.live.lock().unsaved.saves.given(), 0);
 }
 
 #[test]

@@ -2,20 +2,13 @@
 
 use super::Saving;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Health {
     pub polls: Polls,
     pub saving: Saving,
     pub database: Database,
     /// The wall clock can be believed.
     pub clock_believed: bool,
-}
-
-impl Default for Health {
-    fn default() -> Health {
-        let (polls, saving) = (Polls::default(), Saving::default());
-        Health { polls, saving, database: Database::Joined, clock_believed: false }
-    }
 }
 
 /// The collector's own bookkeeping. Times are UTC seconds.
@@ -37,9 +30,10 @@ pub struct Polls {
 
 /// Where the database stands. While it is absent, the numbers of interfaces and ticks are those of memory alone, and
 /// mean nothing on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Database {
     /// Not opened so far.
+    #[default]
     Absent,
     /// What is in memory goes on with what is on disk.
     Joined,

@@ -4,6 +4,7 @@
 
 mod health;
 mod inventory;
+mod locked;
 mod orders;
 mod ring;
 mod saving;
@@ -11,7 +12,7 @@ mod tuning;
 mod unsaved;
 mod wishes;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
@@ -21,13 +22,13 @@ use crate::model::{Counters, Event, EventKind};
 
 pub use health::{Database, Health, Polls};
 pub use inventory::{Iface, Inventory, Unmatched, unmatched_sentences};
+pub use locked::Locked;
 pub use orders::{Alteration, Order, Refusal};
 pub use ring::{RING_BYTES, RING_SECONDS, Ring, WATCH_MS};
 pub use saving::{AtRisk, Saving, Told, Written};
 pub use tuning::Tuning;
 pub use unsaved::Unsaved;
-use wishes::ANSWERS_HELD;
-pub use wishes::{Collected, Wishes};
+pub use wishes::{Collected, Earlier, Tickets, Wishes};
 
 /// One lock for all of it: a reader has to see samples, names and numbers of the same moment, and it is held for copying only.
 pub struct State {
@@ -35,6 +36,8 @@ pub struct State {
     /// What `config` means.
     pub tuning: Tuning,
     pub zone: Arc<Zone>,
+    /// Counts changes of `tuning`.
+    tuned: u64,
     pub inventory: Inventory,
     pub unsaved: Unsaved,
     pub wishes: Wishes,
@@ -42,18 +45,16 @@ pub struct State {
 }
 
 impl State {
-    /// After each tick: what waits for the writer stays within its memory. Says whether to save before the time, so that
-    /// nothing has to become coarser while the disk is well.
-    pub fn bound(&mut self) -> bool {
+    /// After each tick: what waits for the writer stays within its memory. It is saved before the time, so that nothing has
+    /// to become coarser while the disk is well.
+    pub fn bound(&mut self) {
         let held = compact::bytes(&self.unsaved.batch, &self.unsaved.anchors);
         if held > HELD_BYTES {
             compact::compact(&mut self.unsaved.batch, &mut self.unsaved.anchors, HELD_BYTES / 2);
             self.health.saving.compacted = true;
         }
         let placed = self.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some());
-        let early = held > HELD_BYTES / 4 * 3 && placed && self.health.saving.error.is_none() && !self.wishes.save_now;
-        self.wishes.save_now |= early;
-        early
+        self.wishes.save_now |= held > HELD_BYTES / 4 * 3 && placed && self.health.saving.error.is_none();
     }
 
     pub fn at_risk(&self, mono_ms: u64) -> AtRisk {
@@ -73,7 +74,7 @@ impl State {
 
     /// A save that hangs tells nothing of itself. To be called now and then: the sentence for the log, once for each
     /// trouble; the event is made of it here.
-    fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
+    pub fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
         if self.health.saving.is_late(mono_ms, self.tuning.flush_s) && self.health.saving.called_mono_ms.is_none() {
             self.health.saving.called_mono_ms = Some(mono_ms);
             self.wishes.save_now = true;
@@ -104,23 +105,45 @@ impl State {
         Some(detail)
     }
 
-    /// Changes settings, all of them or none: in force at once.
+    /// Changes settings, all of them or none, with effect at once.
     pub fn change(&mut self, changes: Changes) -> Result<(), Refused> {
         self.config.change(&changes)?;
-        self.tuning = Tuning::of(&self.config);
+        self.tune();
         for (key, value) in changes {
             self.unsaved.keep_setting(key, value);
         }
         Ok(())
     }
 
-    /// Gives the ticket that `settings_saved` reaches when what is here now is on disk.
+    /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to
+    /// it. The rest is the sampler's to join. Says which settings are no use.
+    pub fn recall(&mut self, earlier: Earlier) -> Vec<String> {
+        let mut settings = earlier.settings.clone();
+        for (key, value) in &self.unsaved.settings {
+            match value {
+                Some(value) => settings.insert(key.clone(), value.clone()),
+                None => settings.remove(key),
+            };
+        }
+        let refused = self.config.take_saved(&settings);
+        self.tune();
+        self.wishes.earlier = Some(earlier);
+        refused
+    }
+
+    fn tune(&mut self) {
+        self.tuning = Tuning::of(&self.config);
+        self.tuned += 1;
+    }
+
+    /// Gives the ticket that is served when what is here now is on disk.
     fn ask_to_save(&mut self) -> u64 {
-        self.unsaved.settings_asked += 1;
         self.wishes.save_now = true;
-        self.unsaved.settings_asked
+        self.unsaved.saves.take()
     }
 }
+
+type Waker = Box<dyn Fn() + Send + Sync>;
 
 pub struct Live {
     state: Mutex<State>,
@@ -128,8 +151,8 @@ pub struct Live {
     done: Condvar,
     /// The writer has something to do before its time.
     work: Condvar,
-    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    wake_watch: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    wake_sampler: OnceLock<Waker>,
+    wake_main: OnceLock<Waker>,
 }
 
 impl Live {
@@ -139,6 +162,7 @@ impl Live {
                 tuning: Tuning::of(&config),
                 config,
                 zone: Arc::new(zone),
+                tuned: 0,
                 inventory: Inventory::default(),
                 unsaved: Unsaved::default(),
                 wishes: Wishes::default(),
@@ -146,80 +170,55 @@ impl Live {
             }),
             done: Condvar::new(),
             work: Condvar::new(),
-            wake: OnceLock::new(),
-            wake_watch: OnceLock::new(),
+            wake_sampler: OnceLock::new(),
+            wake_main: OnceLock::new(),
         }
     }
 
     /// How to interrupt the sampler's sleep; set once, while wiring.
-    pub fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _ = self.wake.set(Box::new(wake));
+    pub fn wake_sampler_by(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wake_sampler.set(Box::new(wake));
     }
 
-    /// How to have `watch_saving` called anew; set once, while wiring.
-    pub fn set_wake_watch(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let _ = self.wake_watch.set(Box::new(wake));
+    /// How to have the main thread look again, after a change of settings; set once, while wiring.
+    pub fn wake_main_by(&self, wake: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wake_main.set(Box::new(wake));
     }
 
-    /// A panic elsewhere while the lock was held leaves plain numbers behind, at worst one tick old: going on is better
-    /// than taking every thread down with it.
-    pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Who has to know of what is changed is woken when it is let go of.
+    pub fn lock(&self) -> Locked<'_> {
+        Locked::new(self, self.look())
     }
 
     /// For the end, which waits for nothing.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
-        self.state.try_lock().ok()
+    pub fn try_lock(&self) -> Option<Locked<'_>> {
+        Some(Locked::new(self, self.state.try_lock().ok()?))
     }
 
-    pub fn wake_sampler(&self) {
-        if let Some(wake) = self.wake.get() {
-            wake();
-        }
-    }
-
-    /// What there is to tell the log of saving.
-    pub fn watch_saving(&self, mono_ms: u64) -> Option<String> {
-        let mut state = self.lock();
-        let told = state.watch_saving(mono_ms);
-        let called = state.health.saving.called_mono_ms == Some(mono_ms);
-        drop(state);
-        if called {
-            self.wake_writer();
-        }
-        told
-    }
-
-    pub fn wake_writer(&self) {
-        self.work.notify_all();
+    /// Only to look. A panic elsewhere while the lock was held leaves plain numbers behind, at worst one tick old: going on
+    /// is better than taking every thread down with it.
+    fn look(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a sample now, whatever the interval. `None` when the sampler did not get to it within `patience`.
     pub fn collect(&self, patience: Duration) -> Option<Collected> {
-        let ticket = {
-            let mut state = self.lock();
-            state.wishes.collect_asked += 1;
-            state.wishes.collect_asked
-        };
-        self.wake_sampler();
-        self.wait(patience, |state| (state.wishes.collect_done >= ticket).then(|| state.wishes.collected.clone()))
+        let ticket = self.lock().wishes.collect.take();
+        self.wait(patience, |State { wishes, .. }| {
+            (wishes.collect.served() >= ticket).then(|| wishes.collected.clone())
+        })
     }
 
     /// Has the counters read now, without a sample. `false` when it did not happen within `patience`: what is there is
     /// at most one interval old.
     pub fn refresh(&self, patience: Duration) -> bool {
-        let ticket = {
-            let mut state = self.lock();
-            state.wishes.read_asked += 1;
-            state.wishes.read_asked
-        };
-        self.wake_sampler();
-        self.wait(patience, |state| (state.wishes.read_done >= ticket).then_some(())).is_some()
+        let ticket = self.lock().wishes.read.take();
+        self.wait(patience, |state| (state.wishes.read.served() >= ticket).then_some(())).is_some()
     }
 
-    /// Changes settings, all of them or none: in force at once, and on disk when this returns `true`; `false` when the
+    /// Changes settings, all of them or none, with effect at once, and on disk when this returns `true`; `false` when the
     /// disk was not done within `patience`, in which case the writer goes on trying. `zone`: what a changed time zone
-    /// means. `plan`: what is to be changed, as things stand: nobody else changes anything meanwhile.
+    /// means. `plan`: what is to be changed, as things stand: nothing else is changed meanwhile.
     pub fn change<E: From<Refused>>(
         &self,
         zone: Option<Zone>,
@@ -233,17 +232,12 @@ impl Live {
                 // No reason to write.
                 return Ok(true);
             }
-            let flush_s = state.tuning.flush_s;
             state.change(changes)?;
-            if state.tuning.flush_s != flush_s {
-                self.wake_watch.get().into_iter().for_each(|wake| wake());
-            }
             if let Some(zone) = zone {
                 state.zone = Arc::new(zone);
             }
             state.ask_to_save()
         };
-        self.wake_sampler();
         Ok(self.saved(ticket, patience))
     }
 
@@ -256,111 +250,53 @@ impl Live {
     /// Has an interface's identity changed by the sampler; gives the ticket for `saved`. `None` when the sampler did not
     /// get to it within `patience`: it will.
     pub fn order(&self, order: Order, patience: Duration) -> Option<Result<u64, Refusal>> {
-        let ticket = {
-            let wishes = &mut self.lock().wishes;
-            wishes.orders_asked += 1;
-            wishes.orders.push_back((wishes.orders_asked, order));
-            wishes.orders_asked
-        };
-        self.wake_sampler();
-        let mine = |(known, _): &&(u64, Result<u64, Refusal>)| *known == ticket;
-        self.wait(patience, |state| state.wishes.answers.iter().find(mine).map(|(_, answer)| answer.clone()))
+        let ticket = self.lock().wishes.order(order);
+        self.wait(patience, |state| state.wishes.answer_to(ticket))
     }
 
-    /// For the sampler: what is to be done next.
-    pub fn next_order(&self) -> Option<(u64, Order)> {
-        self.lock().wishes.orders.pop_front()
-    }
-
-    /// For the sampler: what came of it.
+    /// For the sampler: what came of an order.
     pub fn obeyed(&self, ticket: u64, outcome: Result<(), Refusal>) {
-        {
-            let mut state = self.lock();
-            let answer = outcome.map(|()| state.ask_to_save());
-            let answers = &mut state.wishes.answers;
-            answers.push_back((ticket, answer));
-            if answers.len() > ANSWERS_HELD {
-                answers.pop_front();
-            }
-        }
-        self.done.notify_all();
+        let mut state = self.lock();
+        let answer = outcome.map(|()| state.ask_to_save());
+        state.wishes.answer(ticket, answer);
     }
 
     /// Whether all that a ticket stands for is on disk, waiting for it a while; not for a save that hangs.
     pub fn saved(&self, ticket: u64, patience: Duration) -> bool {
-        let told = self.lock().health.saving.told;
-        self.wake_writer();
+        let told = self.look().health.saving.told;
         let patience = if told > Told::Nothing { Duration::ZERO } else { patience };
-        self.wait(patience, |state| (state.unsaved.settings_saved >= ticket).then_some(())).is_some()
-    }
-
-    /// For the sampler: whether a sample or a reading was asked for, with the tickets to hand to `served`.
-    pub fn wishes(state: &State) -> (Option<u64>, Option<u64>) {
-        let wishes = &state.wishes;
-        (
-            (wishes.collect_asked > wishes.collect_done).then_some(wishes.collect_asked),
-            (wishes.read_asked > wishes.read_done).then_some(wishes.read_asked),
-        )
-    }
-
-    /// A wish that waits is a reason for the sampler not to sleep.
-    pub fn served(&self, collect: Option<u64>, read: Option<u64>) {
-        let mut state = self.lock();
-        if let Some(ticket) = collect {
-            state.wishes.collect_done = ticket;
-        }
-        if let Some(ticket) = read.or(collect) {
-            state.wishes.read_done = state.wishes.read_done.max(ticket.min(state.wishes.read_asked));
-        }
-        drop(state);
-        self.done.notify_all();
-    }
-
-    pub fn tell_done(&self) {
-        self.done.notify_all();
+        self.wait(patience, |state| (state.unsaved.saves.served() >= ticket).then_some(())).is_some()
     }
 
     /// For the writer: sleeps until there is work or `longest` has passed.
     pub fn wait_for_work(&self, longest: Duration) {
-        let state = self.lock();
+        let state = self.look();
         if !state.wishes.save_now && !state.wishes.stopping {
             drop(self.work.wait_timeout(state, longest));
         }
     }
 
-    /// Tells whoever waits for it.
-    pub fn set_database(&self, database: Database) {
-        self.lock().health.database = database;
-        self.done.notify_all();
-        self.wake_sampler();
-    }
-
     /// For the writer: until the sampler has joined its figures to those on disk. `false` if it came to nothing.
     pub fn wait_for_join(&self) -> bool {
-        let mut state = self.lock();
-        while state.health.database == Database::Absent {
-            state = self.done.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
+        let absent = |state: &mut State| state.health.database == Database::Absent;
+        let state = self.done.wait_while(self.look(), absent).unwrap_or_else(PoisonError::into_inner);
         state.health.database == Database::Joined
     }
 
     /// For the writer: until the sampler has ended.
     pub fn wait_for_last_sample(&self) {
-        let mut state = self.lock();
-        while !state.wishes.sampled_out {
-            state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
+        drop(self.work.wait_while(self.look(), |state| !state.wishes.sampled_out));
     }
 
     fn wait<T>(&self, patience: Duration, mut ready: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + patience;
-        let mut state = self.lock();
+        let mut state = self.look();
         loop {
             if let Some(answer) = ready(&state) {
                 return Some(answer);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            state = self.done.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            state = self.done.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -424,7 +360,9 @@ mod tests {
         }
         let end = state.unsaved.batch.samples.len();
         state.unsaved.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
-        state.bound()
+        let before = state.wishes.save_now;
+        state.bound();
+        state.wishes.save_now && !before
     }
 
     #[test]

@@ -24,9 +24,19 @@ pub struct Ring {
     pub rates: Map<u32, VecDeque<Rates>>,
     /// Monotonic; 0 for never.
     pub watched_until_ms: u64,
+    /// How often somebody has begun to look.
+    pub(super) watches: u64,
 }
 
 impl Ring {
+    /// Somebody looks: it is turned for a while.
+    pub fn watch(&mut self, mono_ms: u64) {
+        if self.watched_until_ms <= mono_ms {
+            self.watches += 1;
+        }
+        self.watched_until_ms = mono_ms.saturating_add(WATCH_MS);
+    }
+
     /// One more second.
     pub fn push(&mut self, unix: i64, watched: impl Iterator<Item = (u32, Rates)> + Clone) {
         // Those that have gone are in it for as long as it reaches back.

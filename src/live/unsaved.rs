@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
+use super::Tickets;
 use crate::compact;
 use crate::model::{Anchor, Batch, Edit, Event, IfaceId, Record};
 
@@ -28,9 +29,8 @@ pub struct Unsaved {
     /// The highest number of an interface that the writer has taken anything of: what is of higher ones is here and
     /// nowhere else.
     pub taken_id: IfaceId,
-    /// Counts changes of `settings` and other wishes to save, and how far they are on disk.
-    pub settings_asked: u64,
-    pub settings_saved: u64,
+    /// For changes of `settings` and other wishes to save; served when they are on disk.
+    pub saves: Tickets,
 }
 
 impl Unsaved {

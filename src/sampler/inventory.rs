@@ -164,7 +164,6 @@ impl Sampler {
         if brought {
             // A start after a crash must not take it for one that was made since the latest sample.
             self.live.lock().wishes.save_now = true;
-            self.live.wake_writer();
         }
         self.primary.default_route(self.route, now);
         self.publish();

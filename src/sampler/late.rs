@@ -3,23 +3,16 @@
 //! interface under the number of its history, behind its last tick, and with what passed between the two booked into the
 //! first tick. Nothing here waits for the disk.
 
-use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
+use super::identity::{self, Boot, Candidate, End, Newest, Past, Present, Resume};
 use super::inventory::{anew_detail, remember, was_active};
 use super::others::Remembered;
-use super::{Sampler, Start, account, outcome, step_detail, unix_at, wanted};
-use crate::clock::Now;
+use super::{Sampler, account, outcome, step_detail, unix_at, wanted};
+use crate::clock::{BUILD_FLOOR, Keeper, Now};
 use crate::compact;
 use crate::counter::{Baseline, Between, Change};
-use crate::live::{Database, State};
+use crate::live::{Database, Earlier, State};
 use crate::model::{Batch, Counters, Event, EventKind, IfaceId, Kind, Mark, Reading, Record};
 use crate::model::{Sample, Tick, Width};
-
-/// What turned up.
-pub struct Late {
-    pub start: Start,
-    /// Collection had been stopped, and nobody has started it since: what was counted here was not wanted.
-    pub stopped: bool,
-}
 
 /// The first reading of an interface that nothing was known of, so that it was only a beginning.
 #[derive(Clone, Copy)]
@@ -54,6 +47,9 @@ struct Unseen {
     mono_ms: u64,
     sample: Sample,
 }
+
+/// What a run leaves for the next one.
+const OF_A_RUN: [&str; 2] = ["primary_found", "newest_link"];
 
 /// A clock that has moved by more than this between two samples has been set.
 const STEP_S: u64 = 2;
@@ -149,21 +145,24 @@ impl Sampler {
         delta
     }
 
-    pub fn join(&mut self, late: Late) {
-        let now = self.clock.now();
+    /// At a start that knows its history from the beginning there is nothing yet to be joined to it.
+    pub(super) fn join(&mut self, earlier: Earlier, now: Now) {
         let live = self.live.clone();
-        let Start { records, next_seq, keeper, primary_found, newest, last_seen, .. } = late.start;
+        let Earlier { records, settings, next_seq, newest } = earlier;
+        let [primary_found, newest_link] = OF_A_RUN.map(|key| settings.get(key).cloned().unwrap_or_default());
+        let keeper = keeper(newest, &records, &self.stack.boot);
         let shift = next_seq.saturating_sub(1);
         {
             let mut guard = live.lock();
             let state = &mut *guard;
-            if late.stopped {
+            // Collection had been stopped, and was not started since: what was counted here was not wanted.
+            if !state.tuning.running && !state.unsaved.settings.iter().any(|(key, _)| key == "running") {
                 self.forget_all(state);
             }
             self.joined = true;
             state.unsaved.records.clear();
             state.unsaved.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
-            (self.newest_before, self.last_seen) = (newest, last_seen);
+            (self.newest_before, self.last_seen) = (Newest::of_text(&newest_link, &self.stack), newest.unwrap_or(0));
             self.remembered = Remembered::new(&records, now);
             let mine = std::mem::replace(&mut self.records, records);
             let mut pasts = self.pasts(&mine).into_iter();
@@ -190,27 +189,36 @@ impl Sampler {
             if self.primary.recall(state.tuning.primary.clone(), primary_found) {
                 state.unsaved.settings.retain(|(key, _)| key != "primary_found");
             }
-            if let Some(started_at) = self.started_at.filter(|_| shift > 0) {
-                // As it would have judged from the beginning, with what it knows now.
+            if newest.is_some() {
                 self.keeper = keeper;
-                let step = self.keeper.observe(started_at);
-                if let Some(stepped_ms) = step.stepped_ms {
-                    self.tell_late(state, started_at.mono_ms, EventKind::ClockStep, "", step_detail(stepped_ms));
-                }
-                self.offset_ms = self.keeper.observe(now).offset_ms;
-                place_again(state, self.offset_ms);
+                self.judge_clock_again(now, state);
             }
             self.book_since_boot(now, state);
             state.bound();
         }
         self.beginnings = Vec::new();
-        self.judge_all();
-        self.publish();
-        let detail = "the history could be opened: what was counted without it goes on with it";
-        self.event(now, EventKind::Storage, "", detail.to_string());
-        // Only now do numbers mean the same in memory and on disk for whoever asks both.
-        live.lock().wishes.save_now = true;
-        live.set_database(Database::Joined);
+        let late = self.started_at.is_some();
+        if late {
+            self.judge_all();
+            self.publish();
+            let detail = "the history could be opened: what was counted without it goes on with it";
+            self.event(now, EventKind::Storage, "", detail.to_string());
+        }
+        // Only now do numbers mean the same in memory and on disk for those who ask both.
+        let mut state = live.lock();
+        state.wishes.save_now |= late;
+        state.health.database = Database::Joined;
+    }
+
+    /// As it would have judged from the beginning, with what it knows now.
+    fn judge_clock_again(&mut self, now: Now, state: &mut State) {
+        let Some(started_at) = self.started_at else { return };
+        let step = self.keeper.observe(started_at);
+        if let Some(stepped_ms) = step.stepped_ms {
+            self.tell_late(state, started_at.mono_ms, EventKind::ClockStep, "", step_detail(stepped_ms));
+        }
+        self.offset_ms = self.keeper.observe(now).offset_ms;
+        place_again(state, self.offset_ms);
     }
 
     /// What each of this run's histories goes on with by the rules of a start, and then each link that has none.
@@ -382,6 +390,18 @@ impl Sampler {
         self.next_seq += shift;
         self.last_words = None;
     }
+}
+
+/// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
+/// the monotonic one.
+fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
+    let mut keeper = Keeper::new(BUILD_FLOOR, newest);
+    let same_boot = |record: &&Record| !boot.is_empty() && record.stack.boot == boot && record.last_seen > 0;
+    let same_boot = records.iter().filter(same_boot);
+    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
+        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
+    }
+    keeper
 }
 
 /// Gives every tick and event the time that it has by a clock that is known better now.

@@ -18,7 +18,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Keeper, Now};
+use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now};
 use crate::counter::{self, Baseline, Between, Change};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,8 +26,8 @@ use crate::live::{Collected, Database, Live, State, Tuning};
 use crate::model::{Address, Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record};
 use crate::model::{Sample, Stack, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
-use crate::thread::Mailbox;
 
+use identity::Newest;
 use inventory::{Tracked, anew_detail};
 use late::{Beginning, Waiting};
 use missing::Missing;
@@ -35,9 +35,6 @@ use others::Remembered;
 use primary::Primary;
 use quiet::Quiet;
 use reports::Birth;
-
-pub use identity::Newest;
-pub use late::Late;
 
 /// One-second readings while somebody watches.
 const FAST_MS: u64 = 1000;
@@ -50,20 +47,6 @@ const SHORTEST_RATE_MS: u64 = 200;
 
 /// Opens a source again after the one in use broke.
 pub type Reopen = Box<dyn FnMut() -> Result<(Box<dyn Source>, Option<String>)> + Send>;
-
-/// What the sampler starts from.
-pub struct Start {
-    pub records: Vec<Record>,
-    pub next_seq: u64,
-    pub keeper: Keeper,
-    pub stack: Stack,
-    /// Of the present namespace, as of the latest sample.
-    pub newest: Option<Newest>,
-    /// UTC seconds of that sample; 0 for none.
-    pub last_seen: i64,
-    /// The primary of an earlier run; empty for none.
-    pub primary_found: String,
-}
 
 pub struct Sampler {
     source: Box<dyn Source>,
@@ -137,32 +120,29 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// It begins with memory alone: what earlier runs have left is joined when it is there.
     pub fn new(
         source: Box<dyn Source>,
         reopen: Reopen,
         live: Arc<Live>,
         clock: Arc<dyn Clock>,
-        start: Start,
+        stack: Stack,
     ) -> Sampler {
-        let remembered = Remembered::new(&start.records, clock.now());
-        let (tuning, database) = {
-            let mut state = live.lock();
-            state.unsaved.taken_id = start.records.iter().map(|record| record.id).max().unwrap_or(0);
-            (state.tuning.clone(), state.health.database)
-        };
+        let remembered = Remembered::new(&[], clock.now());
+        let tuning = live.lock().tuning.clone();
         Sampler {
             source,
             reopen,
             live,
             clock,
-            keeper: start.keeper,
+            keeper: Keeper::new(BUILD_FLOOR, None),
             wanted: wanted(&tuning),
-            stack: start.stack,
-            last_seen: start.last_seen,
-            newest_before: start.newest,
+            stack,
+            last_seen: 0,
+            newest_before: None,
             noted: None,
             links: Vec::new(),
-            records: start.records,
+            records: Vec::new(),
             births: Vec::new(),
             hurried: 0,
             left: Vec::new(),
@@ -172,13 +152,13 @@ impl Sampler {
             quiet: Quiet::default(),
             remembered,
             spoken_of: Vec::new(),
-            primary: Primary::new(tuning.primary.clone(), start.primary_found),
+            primary: Primary::new(tuning.primary.clone()),
             missing: Missing::default(),
-            joined: database == Database::Joined,
+            joined: false,
             beginnings: Vec::new(),
             waiting: Vec::new(),
             started_at: None,
-            next_seq: start.next_seq,
+            next_seq: 1,
             last_words: None,
             last_id: 0,
             readings: Vec::new(),
@@ -199,20 +179,11 @@ impl Sampler {
         }
     }
 
-    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing. `late` is where a history comes
-    /// from that could not be opened in time; it may still do so at the end.
-    pub fn run(mut self, wake: &Wake, late: &Mailbox<Late>) {
+    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing. A history may still be opened
+    /// at the end.
+    pub fn run(mut self, wake: &Wake) {
         let mut woken = Woken::default();
-        loop {
-            if let Some(late) = late.take(Duration::ZERO) {
-                self.join(late);
-            }
-            {
-                let state = self.live.lock();
-                if state.wishes.stopping && state.health.database != Database::Absent {
-                    break;
-                }
-            }
+        while !self.is_over() {
             let sleep = self.step(woken);
             woken = self.source.wait(sleep, wake);
         }
@@ -222,9 +193,18 @@ impl Sampler {
         }
     }
 
+    fn is_over(&self) -> bool {
+        let state = self.live.lock();
+        state.wishes.stopping && state.health.database != Database::Absent
+    }
+
     /// One turn; returns how long nothing is due.
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
+        let earlier = self.live.lock().wishes.earlier.take();
+        if let Some(earlier) = earlier {
+            self.join(earlier, now);
+        }
         self.keep_time(now);
         let first = self.started_at.is_none();
         if first {
@@ -242,7 +222,7 @@ impl Sampler {
         }
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
         // A sample has the links that have come before it, also in a flood.
-        let samples = passed(self.due_ms) || Live::wishes(&self.live.lock()).0.is_some();
+        let samples = passed(self.due_ms) || self.live.lock().wishes.collect.pending().is_some();
         let relinks = passed(self.relink_due_ms) || (samples && !self.births.is_empty());
         if relinks {
             self.relink(now);
@@ -250,8 +230,11 @@ impl Sampler {
         let (collect, read, watched) = {
             let mut state = self.live.lock();
             state.inventory.ring.forget(now.mono_ms);
-            let (collect, read) = Live::wishes(&state);
-            (collect, read, state.inventory.ring.watched_until_ms > now.mono_ms)
+            (
+                state.wishes.collect.pending(),
+                state.wishes.read.pending(),
+                state.inventory.ring.watched_until_ms > now.mono_ms,
+            )
         };
         self.follow(now);
         self.obey_all(now);
@@ -284,7 +267,9 @@ impl Sampler {
                 Err(error) => self.failed(error, now, scheduled, collect.is_some()),
             }
             if collect.is_some() || read.is_some() {
-                self.live.served(collect, read);
+                let wishes = &mut self.live.lock().wishes;
+                wishes.collect.serve(collect.unwrap_or_default());
+                wishes.read.serve(read.unwrap_or_default());
             }
         }
         if fast_due {
@@ -524,7 +509,7 @@ impl Sampler {
             self.next_seq += 1;
         }
         self.book_since_boot(now, state);
-        let early = state.bound();
+        state.bound();
         let polls = &mut state.health.polls;
         // A beginning is on disk at once: after a crash the same-boot rule counts from there.
         let save = std::mem::take(&mut self.fresh);
@@ -544,9 +529,6 @@ impl Sampler {
         drop(guard);
         if save {
             self.fold_excess();
-        }
-        if save || early {
-            self.live.wake_writer();
         }
         if let Some(unix) = unix {
             self.keeper.placed(unix);
@@ -687,11 +669,7 @@ impl Sampler {
             }
             None => {}
         }
-        let early = state.bound();
-        drop(state);
-        if early {
-            self.live.wake_writer();
-        }
+        state.bound();
     }
 
     /// The latest tick is one of last words too, and of this second.

@@ -17,15 +17,18 @@ fn disown(record: &mut Record) {
 
 impl Sampler {
     pub(super) fn obey_all(&mut self, now: Now) {
-        while let Some((ticket, order)) = self.live.next_order() {
+        while let Some((ticket, order)) = self.next_order() {
             let possible = self.joined || matches!(&order, Order::Alter(asked) if !asked.needs_history());
             let outcome = if possible { self.obey(order, now) } else { Err(Refusal::NotYet) };
             if outcome.is_ok() {
                 self.publish();
             }
             self.live.obeyed(ticket, outcome);
-            self.live.wake_writer();
         }
+    }
+
+    fn next_order(&self) -> Option<(u64, Order)> {
+        self.live.lock().wishes.next_order()
     }
 
     fn obey(&mut self, order: Order, now: Now) -> Result<(), Refusal> {

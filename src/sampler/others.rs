@@ -106,7 +106,6 @@ impl Sampler {
         self.disown_all(&there);
         state.unsaved.edits.push((there, None));
         state.wishes.save_now = true;
-        self.live.wake_writer();
     }
 
     fn others(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {

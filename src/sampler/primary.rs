@@ -35,11 +35,11 @@ pub(super) struct Primary {
 }
 
 impl Primary {
-    pub fn new(chosen: String, found: String) -> Primary {
+    pub fn new(chosen: String) -> Primary {
         Primary {
             chosen,
             given_away: false,
-            found,
+            found: String::new(),
             alone: false,
             missed: String::new(),
             route: None,

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::clock::{BUILD_FLOOR, Zone};
 use crate::config::Config;
-use crate::live::{Alteration, Order, Refusal, Unsaved};
+use crate::live::{Alteration, Earlier, Order, Refusal, Unsaved};
 use crate::model::{Address, Batch, Link, Width};
 
 #[derive(Default)]
@@ -110,23 +110,31 @@ impl Bench {
 
     /// Without its database so far.
     fn alone(links: &[(Link, Counters)], mono_ms: u64) -> Bench {
-        let live = Live::new(Config::default(), Zone::UTC);
-        live.lock().health.database = Database::Absent;
-        Bench::on(live, links, Vec::new(), mono_ms)
+        Bench::begin(Live::new(Config::default(), Zone::UTC), links, &stack(BOOT), mono_ms)
     }
 
     fn on(live: Live, links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
+        let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
+        live.lock().recall(earlier(records, 1, newest));
+        Bench::begin(live, links, &stack(BOOT), mono_ms)
+    }
+
+    fn begin(live: Live, links: &[(Link, Counters)], stack: &Stack, mono_ms: u64) -> Bench {
         let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
         let clock = Arc::new(Hand(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
         let live = Arc::new(live);
-        let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
-        let start = start(records, 1, newest);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack.clone());
         let mut bench = Bench { world, clock, live, sampler };
         bench.turn(false);
         bench
+    }
+
+    /// The history could be opened, late.
+    fn join(&mut self, earlier: Earlier) {
+        let now = self.clock.now();
+        self.sampler.join(earlier, now);
     }
 
     fn turn(&mut self, changed: bool) -> Duration {
@@ -174,23 +182,16 @@ impl Bench {
     }
 }
 
-fn start(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
-    Start {
-        records,
-        next_seq,
-        keeper: Keeper::new(BUILD_FLOOR, newest),
-        stack: stack(BOOT),
-        newest: Some(Newest { ifindex: 5, node: 0 }),
-        last_seen: newest.unwrap_or(0),
-        primary_found: String::new(),
-    }
+fn earlier(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Earlier {
+    let newest_link = Newest { ifindex: 5, node: 0 }.to_text(&stack(BOOT));
+    Earlier { records, settings: [("newest_link".to_string(), newest_link)].into_iter().collect(), next_seq, newest }
 }
 
 /// A history that ends at tick 100: a minute before the bench begins, or before this boot.
-fn late(records: Vec<Record>) -> Late {
+fn late(records: Vec<Record>) -> Earlier {
     let this_boot = records.iter().any(|record| record.stack.boot == BOOT);
     let newest = START_MS / 1000 - if this_boot { 60 } else { 1100 };
-    Late { start: start(records, 101, Some(newest)), stopped: false }
+    earlier(records, 101, Some(newest))
 }
 
 fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono_ms: u64) -> Record {
@@ -621,7 +622,7 @@ fn e29_a_flood_of_cables_leaves_nothing_behind() {
 #[test]
 fn e30_a_chosen_primary_is_waited_for() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    bench.sampler.primary = Primary::new("ppp0".to_string(), String::new());
+    bench.sampler.primary = Primary::new("ppp0".to_string());
     bench.sampler.primary.begin(bench.clock.now());
     bench.set(2, moved(9_000_000, 10));
     bench.run(60_001);
@@ -1018,7 +1019,8 @@ fn the_only_one_waits_for_a_headline_that_has_just_gone() {
     // Found by a run that is long over.
     let live = Live::new(Config::default(), Zone::UTC);
     let mut bench = Bench::on(live, &[], Vec::new(), 1_000_000);
-    bench.sampler.primary = Primary::new(String::new(), "wlan7".to_string());
+    bench.sampler.primary = Primary::new(String::new());
+    bench.sampler.primary.recall(String::new(), "wlan7".to_string());
     bench.sampler.primary.begin(bench.clock.now());
     plug(&mut bench, 2, "eth0", Counters::ZERO);
     bench.run(11_000);
@@ -1261,7 +1263,7 @@ fn reckon(bench: &Bench, id: IfaceId, past: &[Record]) -> (Counters, Counters) {
 fn a_restart_within_the_interval_is_not_worth_an_event() {
     for (ended_ms, told) in [(990_000, false), (960_000, true)] {
         let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
-        bench.sampler.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), ended_ms)]));
+        bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), ended_ms)]));
         assert_eq!(bench.kinds_of_events().contains(&EventKind::Gap), told, "{ended_ms}");
         assert_eq!(bench.booked("eth0")[0].1, 700);
     }
@@ -1273,7 +1275,7 @@ fn a_late_history_gets_the_gap_as_at_a_restart() {
     bench.set(2, moved(1800, 10));
     bench.run(60_001);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 100);
-    bench.sampler.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
+    bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
     assert_eq!(bench.booked("eth0"), [(Mark::Gap, 700, 600), (Mark::Plain, 100, 30), (Mark::Plain, 0, 30)]);
     {
         let state = bench.live.lock();
@@ -1300,7 +1302,7 @@ fn a_late_history_gets_the_gap_as_at_a_restart() {
 fn a_late_history_of_another_boot_is_gone_on_with_from_zero() {
     let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
     bench.run(1);
-    bench.sampler.join(late(vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000)]));
+    bench.join(late(vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000)]));
     assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1700, 1000)]);
 }
 
@@ -1342,7 +1344,7 @@ fn a_late_history_comes_to_the_same_as_one_in_time() {
                 crate::compact::compact(batch, anchors, 0);
                 assert_eq!(batch.ticks.len(), 1);
             }
-            alone.sampler.join(late(past.clone()));
+            alone.join(late(past.clone()));
             for bench in [&mut early, &mut alone] {
                 bench.set(2, moved(5_000, 30));
                 bench.set(4, moved(77, 7));
@@ -1392,7 +1394,7 @@ fn a_link_that_came_before_its_history_brings_no_phantom() {
     }
     bench.turn(true);
     bench.run(30_001);
-    bench.sampler.join(late(vec![record(4, "wg0", 9, BOOT, moved(100, 1), 400_000)]));
+    bench.join(late(vec![record(4, "wg0", 9, BOOT, moved(100, 1), 400_000)]));
     assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
     assert_eq!(bench.live.lock().inventory.interface("wg0").unwrap().id, Some(4));
 }
@@ -1403,7 +1405,7 @@ fn what_was_stopped_before_stays_unbooked() {
     bench.set(2, moved(1800, 10));
     bench.run(60_001);
     bench.live.lock().tuning.running = false;
-    bench.sampler.join(Late { stopped: true, ..late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]) });
+    bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
     bench.set(2, moved(9000, 10));
     bench.run(60_001);
     assert_eq!(bench.booked("eth0"), []);
@@ -1423,7 +1425,7 @@ fn e20_a_late_history_takes_back_what_was_placed_wrong() {
     assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_some()));
     let newest = START_MS / 1000 + 9 * 3600;
     let records = vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 5)];
-    bench.sampler.join(Late { start: start(records, 101, Some(newest)), stopped: false });
+    bench.join(earlier(records, 101, Some(newest)));
     assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_none()));
     bench.clock.0.lock().unwrap().unix_ms += 9 * 3_600_000 + 1_000_000;
     bench.run(30_000);
@@ -1477,7 +1479,8 @@ fn whether_a_boot_is_booked_waits_for_the_clock_with_the_samples() {
         let live = Arc::new(live);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start(vec![known], 1, newest));
+        live.lock().recall(earlier(vec![known], 1, newest));
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack(BOOT));
         let mut bench = Bench { world, clock, live, sampler };
         bench.set(2, moved(1_400_000, 10));
         bench.run(30_001);
@@ -1514,7 +1517,7 @@ fn names_exchanged_while_nothing_ran_leave_each_link_its_history() {
             .collect();
         let bench = Bench::after(&links, records.clone(), 1_000_000);
         let mut alone = Bench::alone(&links, 1_000_000);
-        alone.sampler.join(late(records));
+        alone.join(late(records));
         for bench in [&bench, &alone] {
             for at in 0..count {
                 let name = names[((at + 1) % count) as usize];
@@ -1563,7 +1566,7 @@ fn another_hardware_address_on_the_same_boot_loses_nothing_and_is_told() {
         Record { mac: "02:00:00:00:00:01".to_string(), ..record(4, "wlan0", 2, BOOT, moved(1000, 10), 400_000) };
     let now = Link { mac: "02:00:00:00:00:02".to_string(), ..link(2, "wlan0") };
     let mut alone = Bench::alone(&[(now.clone(), moved(1700, 10))], 1_000_000);
-    alone.sampler.join(late(vec![known.clone()]));
+    alone.join(late(vec![known.clone()]));
     for bench in [Bench::after(&[(now, moved(1700, 10))], vec![known], 1_000_000), alone] {
         assert_eq!(bench.booked("wlan0"), [(Mark::Gap, 700, 600)]);
         let told = details(&bench, EventKind::HardwareAddress);
@@ -1604,20 +1607,16 @@ fn without_a_boot_id_only_what_certainly_passed_is_booked() {
         let counters = Counters([rx, 2000, 20, 20, 0, 0, 0, 0]);
         let links = [(Link { mac: mac.clone(), ..link(2, "eth0") }, counters)];
         for is_late in [false, true] {
-            let (mut bench, start) = (Bench::alone(&links, 1_000_000), start(vec![known.clone()], 101, None));
-            let start = Start { stack: stack(""), ..start };
-            bench.sampler.stack = stack("");
+            let live = Live::new(Config::default(), Zone::UTC);
+            let earlier = earlier(vec![known.clone()], 101, None);
+            if !is_late {
+                live.lock().recall(earlier.clone());
+            }
+            let mut bench = Bench::begin(live, &links, &stack(""), 1_000_000);
+            let note = bench.live.lock().inventory.source_note.clone().unwrap_or_default();
+            assert!(note.contains("boot id cannot be read"), "{note}");
             if is_late {
-                bench.sampler.join(Late { start, stopped: false });
-            } else {
-                let live = Arc::new(Live::new(Config::default(), Zone::UTC));
-                let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
-                let source = Box::new(Kernel(bench.world.clone()));
-                bench.sampler = Sampler::new(source, reopen, live.clone(), bench.clock.clone(), start);
-                bench.live = live;
-                bench.turn(false);
-                let note = bench.live.lock().inventory.source_note.clone().unwrap_or_default();
-                assert!(note.contains("boot id cannot be read"), "{note}");
+                bench.join(earlier);
             }
             let booked: u64 = bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum();
             assert_eq!(booked, expect, "{is_late}");

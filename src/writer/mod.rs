@@ -6,12 +6,12 @@ mod opening;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Now, Zone};
 use crate::error::{ErrorKind, Result};
-use crate::live::{Live, State, Told, Unsaved, Written};
+use crate::live::{Live, Locked, State, Told, Unsaved, Written};
 use crate::model::{Anchor, Batch, Edit, Event, EventKind, IfaceId, Keep, Record};
 use crate::source;
 use crate::store::{Flush, Store};
@@ -40,7 +40,7 @@ struct Cargo {
     events: Vec<Event>,
     records: Vec<Record>,
     settings: Vec<(String, Option<String>)>,
-    settings_asked: u64,
+    saves: u64,
 }
 
 impl Cargo {
@@ -142,7 +142,6 @@ impl Writer {
         self.live.lock().health.saving.saving_since_mono_ms = Some(self.clock.now().mono_ms);
         let outcome = self.save_all();
         self.live.lock().health.saving.saving_since_mono_ms = None;
-        self.live.tell_done();
         outcome
     }
 
@@ -166,7 +165,7 @@ impl Writer {
                 state.health.saving.succeeded_mono_ms = Some(now.mono_ms);
                 state.health.saving.called_mono_ms = None;
                 state.unsaved.saving_batch = Arc::default();
-                let asked = self.cargo.settings_asked;
+                let asked = self.cargo.saves;
                 forget(&mut state.unsaved.events, &self.cargo.events);
                 drop(state);
                 self.let_go();
@@ -193,7 +192,7 @@ impl Writer {
         let told = std::mem::take(&mut state.health.saving.told);
         let recovered = state.health.saving.error.take().is_some() || told > Told::Nothing;
         let compacted = std::mem::take(&mut state.health.saving.compacted);
-        state.unsaved.settings_saved = state.unsaved.settings_saved.max(asked);
+        state.unsaved.saves.serve(asked);
         // What came during the fault has waited long enough.
         state.wishes.save_now |= recovered;
         drop(state);
@@ -249,13 +248,13 @@ impl Writer {
         let live = self.live.clone();
         let mut state = live.lock();
         state.wishes.save_now = false;
-        let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.unsaved.settings_asked);
+        let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.unsaved.saves.given());
         let Unsaved { batch, anchors, events, records, settings, edits, taken_id, .. } = &mut state.unsaved;
         let cargo = &mut self.cargo;
         let fresh = cargo.batch.is_empty();
         if fresh {
             self.edits.extend(edits.drain(..));
-            cargo.settings_asked = asked;
+            cargo.saves = asked;
             cargo.batch = Arc::new(take_placed(batch, &mut self.spare));
         }
         let newest = cargo.batch.ticks.last().map(|tick| tick.seq);
@@ -304,7 +303,7 @@ pub fn guarded(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
 }
 
 /// Health and the page have a fault for as long as it lasts; the log and the events are told once, in a `sentence`.
-fn complain(mut state: MutexGuard<State>, now: Now, error: String, sentence: Option<String>) {
+fn complain(mut state: Locked, now: Now, error: String, sentence: Option<String>) {
     state.health.saving.failures += 1;
     state.health.saving.error = Some(error);
     let Some(detail) = sentence else { return };

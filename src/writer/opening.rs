@@ -2,24 +2,16 @@
 //! tried again, at growing distances, until it works or the program ends. What is in memory by then is the sampler's to
 //! join to what is on disk; nothing is saved before it has.
 
-use crate::sorted::Map;
 use std::time::Duration;
 
 use super::{Backoff, LONGEST_SLEEP_MS, complain};
 use crate::clock::{Clock, Now};
 use crate::error::{Error, ErrorKind, Result};
-use crate::live::{Database, Live};
-use crate::model::Record;
+use crate::live::{Database, Earlier, Live};
 use crate::store::{Opened, Reader, Store};
 
 /// What a database remembers, and a way to ask it.
-pub struct Past {
-    pub records: Vec<Record>,
-    pub settings: Map<String, String>,
-    pub next_seq: u64,
-    pub newest: Option<i64>,
-    pub reader: Reader,
-}
+pub type Past = (Earlier, Reader);
 
 /// What to do about it, where the error does not say so itself.
 const NEXT_STEPS: [(ErrorKind, &str); 5] = [
@@ -54,7 +46,7 @@ pub fn open(
             Ok((reader, opened)) => {
                 let Opened { store, records, settings, next_seq, newest, events } = opened;
                 events.into_iter().for_each(|event| live.lock().unsaved.event(event));
-                tell(Ok(Past { records, settings, next_seq, newest, reader }));
+                tell(Ok((Earlier { records, settings, next_seq, newest }, reader)));
                 return live.wait_for_join().then_some(store);
             }
             Err(error) if first => tell(Err(error)),
@@ -62,7 +54,7 @@ pub fn open(
         }
         first = false;
         if last {
-            live.set_database(Database::GivenUp);
+            live.lock().health.database = Database::GivenUp;
             return None;
         }
         rest(live, clock, backoff.failed());

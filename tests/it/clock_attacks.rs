@@ -8,16 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::simulated::{Hand, Kept, Kernel, read};
-use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::http::{self, Ask, Context, Disk};
-use net_pulse::live::Live;
+use net_pulse::live::{Earlier, Live};
 use net_pulse::model::{Bucket, Counters, Mark, Resolution, Stack};
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{Wake, Woken};
-use net_pulse::store::{Filter, Options, Point, Reader, Store};
-use net_pulse::thread::Mailbox;
+use net_pulse::store::{Filter, Opened, Options, Point, Reader, Store};
 use net_pulse::writer::Writer;
 use serde_json::Value;
 
@@ -95,13 +93,15 @@ impl Machine {
         let live = Arc::new(Live::new(config, self.zone.clone()));
         let boot = format!("boot-{}", self.boots);
         let stack = Stack { machine: "the router".to_string(), boot, namespace: 1 };
-        let start = app::start(opened.records, &opened.settings, opened.next_seq, opened.newest, stack);
+        let Opened { store, records, settings, next_seq, newest, .. } = opened;
+        let reader = store.reader().unwrap();
+        live.lock().recall(Earlier { records, settings, next_seq, newest });
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
         let source = Box::new(Kernel(self.kernel.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), start);
+        let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), stack);
         let context = Context {
             live: live.clone(),
-            disk: Disk::new(Some(opened.store.reader().unwrap())),
+            disk: Disk::new(Some(reader)),
             copying: Disk::named("copy"),
             clock: self.clock.clone(),
             database: path,
@@ -111,7 +111,7 @@ impl Machine {
             guard: http::Guard::new(self.folder.to_path_buf(), None, false, false),
             notes: http::Notes::default(),
         };
-        let writer = Writer::new(live.clone(), opened.store, self.clock.clone());
+        let writer = Writer::new(live.clone(), store, self.clock.clone());
         let saved_ms = self.clock.now().mono_ms;
         self.first.get_or_insert_with(|| self.kernel.lock().unwrap().clone());
         self.daemon = Some(Daemon { live, sampler, writer, context, saved_ms });
@@ -193,7 +193,7 @@ impl Machine {
     fn stop(&mut self) -> &mut Machine {
         if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
             live.lock().wishes.stopping = true;
-            sampler.run(&Wake::new().unwrap(), &Mailbox::default());
+            sampler.run(&Wake::new().unwrap());
             writer.save().unwrap();
         }
         self

@@ -13,17 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::simulated::{memory, read};
-use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::error::Result;
 use net_pulse::http::{self, Ask, Context, Disk};
-use net_pulse::live::{Database, Live};
+use net_pulse::live::{Earlier, Live};
 use net_pulse::model::{Address, Counters, IfaceId, Link, Reading, Resolution, Stack, Width};
-use net_pulse::sampler::{Late, Sampler};
+use net_pulse::sampler::Sampler;
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
-use net_pulse::store::{Options, Reader, Store};
-use net_pulse::thread::Mailbox;
+use net_pulse::store::{Opened, Options, Reader, Store};
 use net_pulse::writer::Writer;
 use serde_json::Value;
 
@@ -304,8 +302,6 @@ struct Daemon {
     sampler: Sampler,
     context: Context,
     writer: Option<Writer>,
-    /// A store that is opened late.
-    late: Option<Late>,
 }
 
 /// What was last read of a device, and where.
@@ -442,19 +438,15 @@ impl Rig {
         ]);
         let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(Kernel(self.world.clone()));
-        let start = app::start(opened.records, &opened.settings, opened.next_seq, opened.newest, stack.clone());
-        let reader = opened.store.reader().unwrap();
-        let (start, late) = match late {
-            false => (start, None),
-            true => {
-                live.lock().health.database = Database::Absent;
-                let afresh = app::start(Vec::new(), &Default::default(), 1, None, stack);
-                (afresh, Some(Late { start, stopped: false }))
-            }
-        };
+        let Opened { store, records, settings, next_seq, newest, .. } = opened;
+        let earlier = Earlier { records, settings, next_seq, newest };
+        let reader = store.reader().unwrap();
+        if !late {
+            live.lock().recall(earlier.clone());
+        }
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
         let source = Box::new(Kernel(self.world.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack);
         let context = Context {
             live: live.clone(),
             disk: Disk::new(Some(reader)),
@@ -467,10 +459,9 @@ impl Rig {
             guard: http::Guard::new(self.folder.clone(), None, false, false),
             notes: http::Notes::default(),
         };
-        let writer = Writer::new(live.clone(), opened.store, clock);
-        let is_late = late.is_some();
-        self.daemon = Some(Daemon { live, sampler, context, writer: Some(writer), late });
-        match is_late {
+        let writer = Writer::new(live.clone(), store, clock);
+        self.daemon = Some(Daemon { live, sampler, context, writer: Some(writer) });
+        match late {
             // Its numbers mean nothing until it has joined: what it has counted by then is judged as one.
             true => {
                 self.turn();
@@ -478,9 +469,7 @@ impl Rig {
                     self.world().pass(20_000);
                     self.turn();
                 }
-                let daemon = self.daemon.as_mut().unwrap();
-                let late = daemon.late.take().unwrap();
-                daemon.sampler.join(late);
+                self.daemon.as_ref().unwrap().live.lock().recall(earlier);
                 self.sample(None);
             }
             false => self.sample(None),
@@ -518,7 +507,7 @@ impl Rig {
         self.world().pass(20_000);
         let Daemon { live, sampler, context, writer, .. } = self.daemon.take().unwrap();
         live.lock().wishes.stopping = true;
-        sampler.run(&Wake::new().unwrap(), &Mailbox::default());
+        sampler.run(&Wake::new().unwrap());
         self.judge_state(&live, None);
         writer.unwrap().finish();
         if live.lock().unsaved.batch.is_empty() {

@@ -47,7 +47,7 @@ impl Moment {
         let mut state = live.lock();
         let zone = state.zone.clone();
         Moment {
-            key: (state.health.polls.total, state.unsaved.settings_saved, zone.day(unix).0),
+            key: (state.health.polls.total, state.unsaved.saves.served(), zone.day(unix).0),
             zone,
             unsaved: state.unsaved.batches(),
             lifetimes: state

@@ -3,20 +3,15 @@
 use super::{Context, Fault};
 use crate::http::json::{ByName, LiveColumns, LiveRates, write};
 use crate::http::{Answer, Call, JSON};
-use crate::live::{RING_SECONDS, State, WATCH_MS};
+use crate::live::{RING_SECONDS, State};
 
 pub fn live(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let mono_ms = call.now.mono_ms;
-    let (rates, asleep) = {
+    let rates = {
         let mut state = context.live.lock();
-        // Already at one second, the sampler needs no waking.
-        let asleep = state.inventory.ring.watched_until_ms <= mono_ms;
-        state.inventory.ring.watched_until_ms = mono_ms.saturating_add(WATCH_MS);
-        (since(&state, call.values.count("since"), call.unix()), asleep)
+        state.inventory.ring.watch(mono_ms);
+        since(&state, call.values.count("since"), call.unix())
     };
-    if asleep {
-        context.live.wake_sampler();
-    }
     Ok(Answer::stream(JSON, move |_, out| write(out, &rates)))
 }
 

@@ -247,7 +247,7 @@ fn the_others_of_a_run_without_its_history_go_on_with_those_on_disk() {
         assert!(bench.live.lock().unsaved.edits.is_empty() && bench.sampler.records.len() <= RECORDS + 1);
         let mut past = vec![record(4, "others", 0, BOOT, moved(1, 1), 5)];
         past.extend(on_disk.then(|| Record { kind: Kind::Others, ..record(7, "others:", 0, "", moved(1, 1), 5) }));
-        bench.sampler.join(late(past));
+        bench.join(late(past));
         bench.run(30_001);
         let others: Vec<&Record> = bench.sampler.records.iter().filter(|it| it.kind == Kind::Others).collect();
         assert_eq!((others.len(), others[0].id == 7), (1, on_disk));
