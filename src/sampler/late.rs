@@ -103,15 +103,8 @@ impl Sampler {
 
     /// Something that happened when it could not be told yet.
     fn tell_late(&self, state: &mut State, mono_ms: u64, kind: EventKind, interface: &str, detail: String) {
-        let event = Event { unix: None, mono_ms, kind, interface: interface.to_string(), detail };
-        match state.health.database {
-            // The writer may have the first ones in hand.
-            Database::Joined => {
-                let unix = self.offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
-                state.unsaved.event(Event { unix, ..event });
-            }
-            _ => state.unsaved.earlier_event(event),
-        }
+        let unix = self.offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
+        state.unsaved.earlier_event(Event { unix, mono_ms, kind, interface: interface.to_string(), detail });
     }
 
     /// What passed between the end of a history and a first reading.

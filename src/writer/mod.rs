@@ -166,7 +166,7 @@ impl Writer {
                 state.health.saving.called_mono_ms = None;
                 state.unsaved.saving_batch = Arc::default();
                 let asked = self.cargo.saves;
-                forget(&mut state.unsaved.events, &self.cargo.events);
+                state.unsaved.events_saved();
                 drop(state);
                 self.let_go();
                 self.backoff = Backoff::new();
@@ -249,7 +249,8 @@ impl Writer {
         let mut state = live.lock();
         state.wishes.save_now = false;
         let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.unsaved.saves.given());
-        let Unsaved { batch, anchors, events, records, settings, edits, taken_id, .. } = &mut state.unsaved;
+        state.unsaved.take_events(&mut self.cargo.events);
+        let Unsaved { batch, anchors, records, settings, edits, taken_id, .. } = &mut state.unsaved;
         let cargo = &mut self.cargo;
         let fresh = cargo.batch.is_empty();
         if fresh {
@@ -269,8 +270,6 @@ impl Writer {
         let anchored = cargo.anchors.iter().map(|anchor| anchor.iface);
         let taken = samples.chain(anchored).chain(cargo.records.iter().map(|record| record.id));
         *taken_id = taken.fold(*taken_id, IfaceId::max);
-        cargo.events.clear();
-        cargo.events.extend(events.iter().take_while(|event| event.unix.is_some()).cloned());
         if fresh {
             state.unsaved.saving_batch = cargo.batch.clone();
         }
@@ -311,15 +310,6 @@ fn complain(mut state: Locked, now: Now, error: String, sentence: Option<String>
     state.unsaved.event(Event { unix, mono_ms, kind, interface: String::new(), detail: detail.clone() });
     drop(state);
     log::error!("{detail}");
-}
-
-/// Takes the saved events out from the front. The oldest may have gone from there meanwhile, for want of room.
-fn forget(events: &mut VecDeque<Event>, saved: &[Event]) {
-    for event in saved {
-        if events.front() == Some(event) {
-            events.pop_front();
-        }
-    }
 }
 
 /// The later one of two that stand for the same thing is the one to keep.
@@ -427,26 +417,5 @@ mod tests {
         let mut kept = vec![(1, 'a'), (2, 'b')];
         replace_all(&mut kept, vec![(3, 'c'), (1, 'd'), (3, 'e')], |one, other| one.0 == other.0);
         assert_eq!(kept, [(2, 'b'), (1, 'd'), (3, 'e')]);
-    }
-
-    #[test]
-    fn saved_events_go_and_newer_ones_stay() {
-        let event = |unix| Event {
-            unix: Some(unix),
-            mono_ms: 0,
-            kind: EventKind::Gap,
-            interface: String::new(),
-            detail: String::new(),
-        };
-        let check = |held: &[i64], saved: &[i64], left: &[i64]| {
-            let mut held: VecDeque<Event> = held.iter().map(|unix| event(*unix)).collect();
-            forget(&mut held, &saved.iter().map(|unix| event(*unix)).collect::<Vec<_>>());
-            assert_eq!(held.iter().filter_map(|event| event.unix).collect::<Vec<_>>(), left);
-        };
-        check(&[1, 2, 3], &[1, 2], &[3]);
-        check(&[2, 3, 4], &[1, 2], &[3, 4]);
-        check(&[3, 4], &[1, 2], &[3, 4]);
-        check(&[], &[1], &[]);
-        check(&[1, 1, 1], &[1, 1], &[1]);
     }
 }
