@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::zone;
+use crate::clock::Now;
 use crate::config::SMALLEST_SIZE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http;
 use crate::live::{Earlier, Live};
 use crate::source;
-use crate::store::{Opened, Options, Store};
+use crate::store::{Opened, Options, Reader, Store};
 use crate::thread::Mailbox;
 use crate::token::{self, Token};
-use crate::writer::Past;
+use crate::writer::{self, Past};
 
 /// The start waits so long for its database, so that the first answer knows the history; then it goes on without.
 const OPENING: Duration = Duration::from_secs(3);
@@ -34,6 +35,7 @@ pub enum Word {
 pub struct Desk {
     pub told: Mailbox<Word>,
     live: Arc<Live>,
+    database: PathBuf,
     token: Option<Token>,
     /// It was just made, and nobody was told.
     new_token: bool,
@@ -41,23 +43,24 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(told: Mailbox<Word>, live: Arc<Live>) -> Desk {
-        Desk { told, live, token: None, new_token: false, ending: false }
+    pub fn new(told: Mailbox<Word>, live: Arc<Live>, database: PathBuf) -> Desk {
+        Desk { told, live, database, token: None, new_token: false, ending: false }
     }
 
-    /// Fails where another net-pulse has the database: two of them would each show the half.
-    pub fn wait_for_database(&mut self, database: &Path) -> Result<Result<Past>> {
+    /// What came of opening the database, so far; `None` when the end came first. Fails where another net-pulse has it: two
+    /// of them would each show the half.
+    pub fn wait_for_database(&mut self) -> Result<Option<Result<Past>>> {
         let deadline = Instant::now() + OPENING;
         while !self.ending {
             let Some(word) = self.told.take(deadline.saturating_duration_since(Instant::now())) else { break };
             match self.hear(word) {
                 None => {}
                 Some(Err(error)) if error.kind == ErrorKind::Taken => return Err(error),
-                Some(outcome) => return Ok(outcome),
+                Some(outcome) => return Ok(Some(outcome)),
             }
         }
-        let what = format!("opening {} takes more than {} s", database.display(), OPENING.as_secs());
-        Ok(Err(Error::new(ErrorKind::Transient, what)))
+        let what = || format!("opening {} takes more than {} s", self.database.display(), OPENING.as_secs());
+        Ok((!self.ending).then(|| Err(Error::new(ErrorKind::Transient, what()))))
     }
 
     /// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it. What the database said is given back.
@@ -82,8 +85,20 @@ impl Desk {
         None
     }
 
+    /// At the start and at any time later. `put` has the reader, which is not asked before the sampler has joined.
+    pub fn opened(&mut self, outcome: Result<Past>, now: Now, put: impl FnOnce(Reader)) {
+        match outcome {
+            Err(error) => writer::cannot_open(&self.live, now, &error),
+            Ok((earlier, reader)) => {
+                log::info!("history in {}", self.database.display());
+                put(reader);
+                self.take_in(earlier);
+            }
+        }
+    }
+
     /// What the database remembers takes effect.
-    pub fn take_in(&mut self, earlier: Earlier) {
+    fn take_in(&mut self, earlier: Earlier) {
         let (refused, other_zone) = {
             let mut state = self.live.lock();
             let before = state.config.text("timezone").to_string();
@@ -104,8 +119,8 @@ impl Desk {
     }
 
     /// Without a token it goes on all the same: measuring comes first, and then only this machine may change anything.
-    pub fn guard(&mut self, database: &Path) -> http::Guard {
-        self.tell_of_token(database);
+    pub fn guard(&mut self) -> http::Guard {
+        self.tell_of_token();
         let [private, open] = {
             let config = &self.live.lock().config;
             ["private", "open"].map(|key| config.switch(key).then(|| config.said_by(key)))
@@ -114,12 +129,12 @@ impl Desk {
             log::warn!("{open} does nothing where {private} is set");
         }
         let (private, open) = (private.is_some(), open.is_some());
-        http::Guard::new(token::file(database), self.token.take(), private, open)
+        http::Guard::new(token::file(&self.database), self.token.take(), private, open)
     }
 
-    pub fn tell_of_token(&mut self, database: &Path) {
+    pub fn tell_of_token(&mut self) {
         if std::mem::take(&mut self.new_token) {
-            let file = token::file(database);
+            let file = token::file(&self.database);
             log::info!("made an access token, in {}: `net-pulse token` prints it", file.display());
         }
     }

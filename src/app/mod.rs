@@ -89,22 +89,11 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let _ = begun.set(live.clone());
 
     let writing = start_writer(&live, &clock, desk::attempt(database.clone(), max_size, told.clone()), told.clone())?;
-    let mut desk = Desk::new(told, live.clone());
-    let opened = desk.wait_for_database(&database)?;
+    let mut desk = Desk::new(told, live.clone(), database.clone());
+    let opened = desk.wait_for_database()?;
     log::info!("{} is the page of net-pulse {}", url(&bound.addresses, &addresses), env!("CARGO_PKG_VERSION"));
-    let reader = match opened {
-        Ok((earlier, reader)) => {
-            log::info!("history in {}", database.display());
-            desk.take_in(earlier);
-            Some(reader)
-        }
-        Err(error) => {
-            if !desk.ending {
-                writer::cannot_open(&live, clock.now(), &error);
-            }
-            None
-        }
-    };
+    let mut reader = None;
+    opened.into_iter().for_each(|outcome| desk.opened(outcome, clock.now(), |opened| reader = Some(opened)));
     let reopen: Reopen = Box::new(move || source::open(choice));
     let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), source::stack());
     // The first answer already knows the interfaces.
@@ -118,7 +107,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         disk: Disk::new(reader),
         copying: Disk::named("copy"),
         clock,
-        guard: desk.guard(&database),
+        guard: desk.guard(),
         machine: Arc::new({
             let database = database.clone();
             move || source::machine(&database)
@@ -208,16 +197,11 @@ fn wait_for_the_end(desk: &mut Desk, context: &Context, serving: &Serving, own_n
 
 /// A database that opens after the start is taken in like any other.
 fn hear(desk: &mut Desk, context: &Context, word: Word) {
-    match desk.hear(word) {
-        None => desk.tell_of_token(&context.database),
-        Some(Err(error)) => writer::cannot_open(&context.live, context.clock.now(), &error),
-        Some(Ok((earlier, reader))) => {
-            log::info!("history in {}", context.database.display());
-            // It is not asked before the sampler has joined it to what is in memory.
-            context.disk.set_reader(Some(reader).filter(|_| !desk.ending), Duration::ZERO);
-            desk.take_in(earlier);
-        }
-    }
+    let Some(outcome) = desk.hear(word) else { return desk.tell_of_token() };
+    let ending = desk.ending;
+    desk.opened(outcome, context.clock.now(), |reader| {
+        context.disk.set_reader(Some(reader).filter(|_| !ending), Duration::ZERO);
+    });
 }
 
 /// In reverse: no more answers, the last sample, the last save.

@@ -102,3 +102,40 @@ pub fn unmatched_sentences(unmatched: &[Unmatched], config: &Config) -> Vec<Stri
     }
     sentences
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_told_in_a_sentence_for_each_setting() {
+        let typed = [("interfaces", "a".to_string())];
+        let flag = Config::new(&typed, |_| None).unwrap();
+        let saved = Config::saved(&[("interfaces", "a"), ("primary", "wan")]);
+        let check = |config: &Config, asked: &[(&'static str, &str, bool)], expect: &[&str]| {
+            let unmatched: Vec<Unmatched> = asked
+                .iter()
+                .map(|(key, pattern, known)| Unmatched { key, pattern: pattern.to_string(), known: *known })
+                .collect();
+            assert_eq!(unmatched_sentences(&unmatched, config), expect);
+        };
+        let of = |pattern, known| ("interfaces", pattern, known);
+        check(&flag, &[], &[]);
+        let one = "--interface ppp7 matches no interface now: its figures";
+        check(&flag, &[of("ppp7", false)], &[&format!("{one} begin when it appears")]);
+        check(&flag, &[of("ppp7", true)], &[&format!("{one} go on when it appears")]);
+        let one = "--interface nope* matches no interface now: its figures begin when one appears";
+        check(&flag, &[of("nope*", false)], &[one]);
+        check(
+            &saved,
+            &[("primary", "wan", false), of("a", true), of("b*", false)],
+            &[
+                "the interfaces setting a, b* match no interface now: their figures begin when they appear",
+                "the primary setting wan matches no interface now: it is the headline once it is there",
+            ],
+        );
+        let many = ["a", "b", "c", "d", "e", "f", "g"].map(|name| of(name, true));
+        let all = "--interface a, b, c, d, e and 2 more match no interface now: their figures go on when they appear";
+        check(&flag, &many, &[all]);
+    }
+}

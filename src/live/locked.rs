@@ -1,4 +1,4 @@
-//! The lock, and who is woken when it is let go of. Nobody who changes something has to think of it: what each thread
+//! The lock, and which threads are woken when it is let go of. No caller has to think of that: what each thread
 //! looks at when it wakes is compared with what it was.
 
 use std::ops::{Deref, DerefMut};
@@ -78,7 +78,7 @@ impl Causes {
     }
 }
 
-/// Wakes who has to know, at its end.
+/// Wakes the threads that the changes concern, at its end.
 struct Calls<'a> {
     live: &'a Live,
     before: Causes,
@@ -114,9 +114,12 @@ mod tests {
     use crate::config::Config;
     use crate::live::{Database, Live, Order, State};
 
+    type Change = fn(&mut State);
+    type Sleep = fn(&Live, Duration);
+
     /// Each change is followed by exactly the calls that it needs; what is only looked at, or set to what it was, by none.
     #[test]
-    fn a_change_wakes_who_must_know_and_nobody_else() {
+    fn a_change_wakes_the_threads_that_it_concerns() {
         let live = Arc::new(Live::new(Config::default(), Zone::UTC));
         let (sampler, main) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         // By then the lock is free.
@@ -130,7 +133,7 @@ mod tests {
         live.wake_sampler_by(count(&sampler));
         live.wake_main_by(count(&main));
         let calls = || (sampler.swap(0, Ordering::Relaxed), main.swap(0, Ordering::Relaxed));
-        let check = |change: fn(&mut State), expect: (u32, u32)| {
+        let check = |change: Change, expect: (u32, u32)| {
             change(&mut live.lock());
             assert_eq!(calls(), expect);
         };
@@ -159,7 +162,7 @@ mod tests {
     fn sleepers_wake_without_being_called() {
         let live = Arc::new(Live::new(Config::default(), Zone::UTC));
         let hour = Duration::from_secs(3600);
-        let changes: [(fn(&Live, Duration), fn(&mut State)); 5] = [
+        let changes: [(Sleep, Change); 5] = [
             (|live, hour| live.wait_for_work(hour), |state| state.wishes.save_now = true),
             (|live, _| assert!(live.wait_for_join()), |state| state.health.database = Database::Joined),
             (|live, _| live.wait_for_last_sample(), |state| state.wishes.sampled_out = true),

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::model::Keep;
 
-/// Settings that the sampler and the writer go by, read out of `Config` so that nobody parses texts every tick.
+/// Settings that the sampler and the writer go by, read out of `Config` so that no text is parsed at a tick.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
     pub interval_s: u32,

@@ -68,7 +68,7 @@ impl Tickets {
         self.served
     }
 
-    /// What whoever serves now will have served.
+    /// The ticket that is served when all who wait now have what they asked for.
     pub fn pending(&self) -> Option<u64> {
         (self.given > self.served).then_some(self.given)
     }

@@ -1,7 +1,7 @@
-//! A history that could not be opened when counting began. Until it turns up, interfaces and ticks have numbers of this
-//! run's own. Then everything in memory goes on with what is on disk as if it had been known from the beginning: each
-//! interface under the number of its history, behind its last tick, and with what passed between the two booked into the
-//! first tick. Nothing here waits for the disk.
+//! What earlier runs have left in the database. Until it is there, interfaces and ticks have numbers of this run's own.
+//! Then everything in memory goes on with what is on disk as if it had been known from the beginning: each interface under
+//! the number of its history, behind its last tick, and with what passed between the two booked into the first tick. At
+//! most starts it is there before anything was counted. Nothing here waits for the disk.
 
 use super::identity::{self, Boot, Candidate, End, Newest, Past, Present, Resume};
 use super::inventory::{anew_detail, remember, was_active};

@@ -30,7 +30,7 @@ fn last_saved(daemon: &Daemon) -> Value {
 }
 
 #[test]
-fn a_tick_wakes_the_sampler_once_and_nobody_else() {
+fn a_tick_wakes_the_sampler_once_and_no_other_thread() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("lan0", "far0");
@@ -174,7 +174,7 @@ fn a_thread_that_saves_no_more_is_told_of_by_the_api() {
     }
     let (_, events) = get("/api/events");
     assert!(events.contains("nothing is saved any more"), "{events}");
-    // Nobody waits for what will not come.
+    // No request waits for a save that will not come.
     let begun = Instant::now();
     assert!(live.lock().watch_saving(Clock::now(&SystemClock).mono_ms).is_some());
     assert!(!live.flush(Duration::from_secs(60)));
