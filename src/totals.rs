@@ -16,7 +16,6 @@ pub enum Period {
     Week,
     Month,
     Year,
-    Cycle,
 }
 
 /// What passed in one period.
@@ -43,16 +42,15 @@ impl Row {
 
 impl Period {
     /// The first is what is meant where none is named.
-    pub const NAMES: [(Period, &'static str); 6] = [
+    pub const NAMES: [(Period, &'static str); 5] = [
         (Period::Day, "day"),
         (Period::Hour, "hour"),
         (Period::Week, "week"),
         (Period::Month, "month"),
         (Period::Year, "year"),
-        (Period::Cycle, "cycle"),
     ];
 
-    /// The period that `unix` lies in, as `[from, to)`. Weeks begin on Monday; a cycle is a month until there are plans.
+    /// The period that `unix` lies in, as `[from, to)`. Weeks begin on Monday.
     /// Periods follow one another without a hole or an overlap.
     pub fn around(self, unix: i64, zone: &Zone) -> (i64, i64) {
         let unix = Zone::clamp(unix);
@@ -110,7 +108,7 @@ impl Period {
         match self {
             Period::Hour | Period::Day => civil.midnight(),
             Period::Week => civil.midnight().plus_days(-i64::from(civil.weekday())),
-            Period::Month | Period::Cycle => Civil::date(civil.year, civil.month, 1),
+            Period::Month => Civil::date(civil.year, civil.month, 1),
             Period::Year => Civil::date(civil.year, 1, 1),
         }
     }
@@ -120,7 +118,7 @@ impl Period {
         match self {
             Period::Hour | Period::Day => first.plus_days(count),
             Period::Week => first.plus_days(count.saturating_mul(7)),
-            Period::Month | Period::Cycle => first.plus_months(count),
+            Period::Month => first.plus_months(count),
             Period::Year => first.plus_months(count.saturating_mul(12)),
         }
     }
@@ -301,7 +299,7 @@ mod tests {
         check(Week, "UTC0", "2026-01-01", ("2025-12-29T00:00:00Z", "2026-01-05T00:00:00Z"));
         check(Month, BERLIN, "2026-03-15", ("2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z"));
         check(Month, "UTC0", "2024-02-29", ("2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"));
-        check(Cycle, "UTC0", "2026-12-31", ("2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"));
+        check(Month, "UTC0", "2026-12-31", ("2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"));
         check(Year, "<+03>-3", "2026-06-01", ("2025-12-31T21:00:00Z", "2026-12-31T21:00:00Z"));
     }
 

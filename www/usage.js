@@ -15,7 +15,6 @@ export const PERIODS = {
   week: { length: 7 * DAY_S, count: 26, into: "day" },
   month: { length: 30.44 * DAY_S, count: 24, into: "day" },
   year: { length: 365.25 * DAY_S, count: 12, into: "month" },
-  cycle: { length: 30.44 * DAY_S, count: 24, into: "day" },
 };
 
 // Rows as bars: a period of which nothing is known is a hole as wide as itself, and null.

@@ -9,25 +9,19 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::zone;
-use crate::clock::{BUILD_FLOOR, Keeper, Now};
+use crate::clock::Now;
 use crate::config::SMALLEST_SIZE;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http;
-use crate::live::{Live, Tuning};
-use crate::model::{Record, Stack};
-use crate::sampler::{Late, Newest, Start};
-use crate::sorted::Map;
+use crate::live::{Earlier, Live};
 use crate::source;
 use crate::store::{Opened, Options, Reader, Store};
 use crate::thread::Mailbox;
 use crate::token::{self, Token};
-use crate::writer::Past;
+use crate::writer::{self, Past};
 
 /// The start waits so long for its database, so that the first answer knows the history; then it goes on without.
 const OPENING: Duration = Duration::from_secs(3);
-
-/// What a run keeps for the next one: what this run has found meanwhile says nothing of the one before.
-const OF_A_RUN: [&str; 2] = ["primary_found", "newest_link"];
 
 pub enum Word {
     Signal(Signal),
@@ -41,7 +35,7 @@ pub enum Word {
 pub struct Desk {
     pub told: Mailbox<Word>,
     live: Arc<Live>,
-    stack: Stack,
+    database: PathBuf,
     token: Option<Token>,
     /// It was just made, and nobody was told.
     new_token: bool,
@@ -49,23 +43,24 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(told: Mailbox<Word>, live: Arc<Live>) -> Desk {
-        Desk { told, live, stack: source::stack(), token: None, new_token: false, ending: false }
+    pub fn new(told: Mailbox<Word>, live: Arc<Live>, database: PathBuf) -> Desk {
+        Desk { told, live, database, token: None, new_token: false, ending: false }
     }
 
-    /// Fails where another net-pulse has the database: two of them would each show the half.
-    pub fn wait_for_database(&mut self, database: &Path) -> Result<Result<Past>> {
+    /// What came of opening the database, so far; `None` when the end came first. Fails where another net-pulse has it: two
+    /// of them would each show the half.
+    pub fn wait_for_database(&mut self) -> Result<Option<Result<Past>>> {
         let deadline = Instant::now() + OPENING;
         while !self.ending {
             let Some(word) = self.told.take(deadline.saturating_duration_since(Instant::now())) else { break };
             match self.hear(word) {
                 None => {}
                 Some(Err(error)) if error.kind == ErrorKind::Taken => return Err(error),
-                Some(outcome) => return Ok(outcome),
+                Some(outcome) => return Ok(Some(outcome)),
             }
         }
-        let what = format!("opening {} takes more than {} s", database.display(), OPENING.as_secs());
-        Ok(Err(Error::new(ErrorKind::Transient, what)))
+        let what = || format!("opening {} takes more than {} s", self.database.display(), OPENING.as_secs());
+        Ok((!self.ending).then(|| Err(Error::new(ErrorKind::Transient, what()))))
     }
 
     /// SIGHUP has the zone read again and everything saved; SIGTERM and SIGINT end it. What the database said is given back.
@@ -79,8 +74,7 @@ impl Desk {
             }
             Word::Signal(Signal::SIGHUP) => {
                 self.read_zone();
-                self.live.lock().save_now = true;
-                self.live.wake_writer();
+                self.live.lock().wishes.save_now = true;
                 log::info!("read the time zone and the host name again; saving now");
             }
             Word::Signal(signal) => {
@@ -91,35 +85,29 @@ impl Desk {
         None
     }
 
-    /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to it.
-    pub fn take_in(&mut self, past: Past) -> (Late, Reader) {
-        let Past { records, mut settings, next_seq, newest, reader } = past;
-        let start = start(records, &settings, next_seq, newest, self.stack.clone());
-        let (refused, stopped, other_zone) = {
-            let mut guard = self.live.lock();
-            let state = &mut *guard;
-            let zone_before = state.config.text("timezone").to_string();
-            let stopped_here = state.settings.iter().any(|(key, _)| key == "running");
-            for (key, value) in state.settings.iter().filter(|(key, _)| !OF_A_RUN.contains(&key.as_str())) {
-                match value {
-                    Some(value) => settings.insert(key.clone(), value.clone()),
-                    None => settings.remove(key),
-                };
+    /// At the start and at any time later. `put` has the reader, which is not asked before the sampler has joined.
+    pub fn opened(&mut self, outcome: Result<Past>, now: Now, put: impl FnOnce(Reader)) {
+        match outcome {
+            Err(error) => writer::cannot_open(&self.live, now, &error),
+            Ok((earlier, reader)) => {
+                log::info!("history in {}", self.database.display());
+                put(reader);
+                self.take_in(earlier);
             }
-            let refused = state.config.take_saved(&settings);
-            state.tuning = Tuning::of(&state.config);
-            (refused, !state.tuning.running && !stopped_here, state.config.text("timezone") != zone_before)
+        }
+    }
+
+    /// What the database remembers takes effect.
+    fn take_in(&mut self, earlier: Earlier) {
+        let (refused, other_zone) = {
+            let mut state = self.live.lock();
+            let before = state.config.text("timezone").to_string();
+            (state.recall(earlier), state.config.text("timezone") != before)
         };
         refused.iter().for_each(|refused| log::warn!("{refused}"));
         if other_zone {
             self.read_zone();
         }
-        (Late { start, stopped }, reader)
-    }
-
-    /// Nothing is known of an earlier run.
-    pub fn afresh(&self) -> Start {
-        start(Vec::new(), &Map::new(), 1, None, self.stack.clone())
     }
 
     fn read_zone(&self) {
@@ -131,8 +119,8 @@ impl Desk {
     }
 
     /// Without a token it goes on all the same: measuring comes first, and then only this machine may change anything.
-    pub fn guard(&mut self, database: &Path) -> http::Guard {
-        self.tell_of_token(database);
+    pub fn guard(&mut self) -> http::Guard {
+        self.tell_of_token();
         let [private, open] = {
             let config = &self.live.lock().config;
             ["private", "open"].map(|key| config.switch(key).then(|| config.said_by(key)))
@@ -141,12 +129,12 @@ impl Desk {
             log::warn!("{open} does nothing where {private} is set");
         }
         let (private, open) = (private.is_some(), open.is_some());
-        http::Guard::new(token::file(database), self.token.take(), private, open)
+        http::Guard::new(token::file(&self.database), self.token.take(), private, open)
     }
 
-    pub fn tell_of_token(&mut self, database: &Path) {
+    pub fn tell_of_token(&mut self) {
         if std::mem::take(&mut self.new_token) {
-            let file = token::file(database);
+            let file = token::file(&self.database);
             log::info!("made an access token, in {}: `net-pulse token` prints it", file.display());
         }
     }
@@ -187,38 +175,6 @@ pub fn hear_signals(signals: &SigSet, tell: &Mailbox<Word>, time: Duration, give
             return give_up();
         }
     }
-}
-
-/// What the sampler starts from: what an earlier run has left, seen from the present network stack.
-pub fn start(
-    records: Vec<Record>,
-    settings: &Map<String, String>,
-    next_seq: u64,
-    newest: Option<i64>,
-    stack: Stack,
-) -> Start {
-    let [primary_found, newest_link] = OF_A_RUN.map(|key| settings.get(key).cloned().unwrap_or_default());
-    Start {
-        keeper: keeper(newest, &records, &stack.boot),
-        records,
-        next_seq,
-        last_seen: newest.unwrap_or(0),
-        newest: Newest::of_text(&newest_link, &stack),
-        stack,
-        primary_found,
-    }
-}
-
-/// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
-/// the monotonic one.
-fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
-    let mut keeper = Keeper::new(BUILD_FLOOR, newest);
-    let same_boot = |record: &&Record| !boot.is_empty() && record.stack.boot == boot && record.last_seen > 0;
-    let same_boot = records.iter().filter(same_boot);
-    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
-        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
-    }
-    keeper
 }
 
 /// What was asked for, and never more than half of what the file system has left.

@@ -7,7 +7,7 @@ mod zone;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,21 +15,21 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Zone};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::{Disk, History};
-use crate::http::{self, Context};
-use crate::live::{Database, Live, State};
+use crate::http::{self, Context, Serving};
+use crate::live::{Live, State};
 use crate::sampler::{Reopen, Sampler};
 use crate::source::{self, Choice, Wake, Woken};
+use crate::store::Opened;
 use crate::text::plural;
 use crate::thread::{self, Mailbox};
 use crate::writer::{self, Writer};
 use desk::{Desk, Word};
 use listening::Watch;
 
-pub use desk::start;
 pub use zone::look_up as look_up_zone;
 
 /// After a signal to end: what is not on disk by then stays unsaved.
@@ -55,10 +55,7 @@ const STANDARD_STREAMS: usize = 3;
 
 /// Runs until a signal says stop. `typed`: what stood on the command line, by key. `leave` ends the process at once.
 pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
-    // Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away.
-    // And before the first thread: every thread inherits the mask, and only this one takes signals.
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
+    let signals = block_signals()?;
     let told = Mailbox::default();
     let begun: Arc<OnceLock<Arc<Live>>> = Arc::default();
     spawn("signals", {
@@ -68,20 +65,10 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let inherited = open_descriptors();
     enough_descriptors(inherited, LISTENERS)?;
 
-    let environment = |name: &str| std::env::var(name).ok();
-    let config = Config::new(typed, environment)?;
-    crate::log::start(config.text("log_level"), config.text("syslog"));
-    let hosts = config.list("host");
-    let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
-    let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
-    if std::path::absolute(&database).is_ok_and(|path| path.to_str().is_none()) {
-        let what = "the current directory is not UTF-8; start elsewhere, or give a whole path with --database";
-        return Err(Error::usage(what));
-    }
-
+    let Understood { config, zone, database } = understand(typed)?;
     let choice = Choice::named(config.text("source"));
     let (mut source, note) = source::open(choice)?;
-    let bound = http::bind(&hosts, config.integer("port") as u16).map_err(|error| match error.kind {
+    let bound = http::bind(&config.list("host"), config.integer("port") as u16).map_err(|error| match error.kind {
         ErrorKind::Usage => error.context(config.said_by("host")),
         _ => error,
     })?;
@@ -94,53 +81,22 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (max_size, allowed_hosts) = (config.size("max_size"), config.list("allowed_host"));
     let live = Arc::new(Live::new(config, zone));
-    {
-        let mut state = live.lock();
-        state.source_note = note;
-        state.database = Database::Absent;
-    }
+    live.lock().inventory.source_note = note;
     let wake = Wake::new()?;
     let waker = wake.clone();
-    live.set_wake(move || waker.call());
+    live.wake_sampler_by(move || waker.call());
     let watch = told.clone();
-    live.set_wake_watch(move || watch.put(Word::Watch));
+    live.wake_main_by(move || watch.put(Word::Watch));
     let _ = begun.set(live.clone());
 
-    let attempt = desk::attempt(database.clone(), max_size, told.clone());
-    let writing = spawn("writer", {
-        let (live, clock, told) = (live.clone(), clock.clone(), told.clone());
-        move || {
-            let tell = |past| told.put(Word::Database(past));
-            if let Some(store) = writer::open(&live, &*clock, attempt, tell) {
-                writer::guarded(&live, &*clock, || {
-                    let mut writer = Writer::new(live.clone(), store, clock.clone());
-                    writer.run();
-                    live.wait_for_last_sample();
-                    writer.finish();
-                });
-            }
-        }
-    })?;
-
-    let mut desk = Desk::new(told, live.clone());
-    let opened = desk.wait_for_database(&database)?;
+    let writing = start_writer(&live, &clock, desk::attempt(database.clone(), max_size, told.clone()), told.clone())?;
+    let mut desk = Desk::new(told, live.clone(), database.clone());
+    let opened = desk.wait_for_database()?;
     log::info!("{} is the page of net-pulse {}", url(&bound.addresses, &addresses), env!("CARGO_PKG_VERSION"));
-    let (start, reader) = match opened {
-        Ok(past) => {
-            log::info!("history in {}", database.display());
-            let (late, reader) = desk.take_in(past);
-            live.set_database(Database::Joined);
-            (late.start, Some(reader))
-        }
-        Err(error) => {
-            if !desk.ending {
-                writer::cannot_open(&live, clock.now(), &error);
-            }
-            (desk.afresh(), None)
-        }
-    };
+    let mut reader = None;
+    opened.into_iter().for_each(|outcome| desk.opened(outcome, clock.now(), |opened| reader = Some(opened)));
     let reopen: Reopen = Box::new(move || source::open(choice));
-    let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+    let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), source::stack());
     // The first answer already knows the interfaces.
     sampler.step(Woken::default());
 
@@ -148,11 +104,11 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let own_names = move || http::own_names(&source::machine(Path::new("/")).hostname, &allowed_hosts);
     let names = own_names();
     let context = Arc::new(Context {
-        live: live.clone(),
         history: History::new(live.clone(), reader),
+        live,
         copying: Disk::named("copy"),
-        clock: clock.clone(),
-        guard: desk.guard(&database),
+        clock,
+        guard: desk.guard(),
         machine: Arc::new({
             let database = database.clone();
             move || source::machine(&database)
@@ -162,58 +118,119 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         listening: bound.addresses,
         notes: http::Notes::new(bound.waiting),
     });
-    let hand_over = Mailbox::default();
-    let late = hand_over.clone();
-    let sampling = spawn("sampler", move || sampler.run(&wake, &late))?;
+    let sampling = spawn("sampler", move || sampler.run(&wake))?;
     http::count_panics(context.clone());
     let serving = http::serve(context.clone(), bound.listeners, names)?;
 
-    let late_word = |desk: &mut Desk, word| match desk.hear(word) {
-        None => desk.tell_of_token(&context.database),
-        Some(Err(error)) => writer::cannot_open(&live, clock.now(), &error),
-        Some(Ok(past)) => {
-            log::info!("history in {}", context.database.display());
-            let (late, reader) = desk.take_in(past);
-            // Nobody asks it before the sampler has joined it to what is in memory.
-            context.history.set_reader(Some(reader).filter(|_| !desk.ending), Duration::ZERO);
-            hand_over.put(late);
-            live.wake_sampler();
-        }
-    };
+    wait_for_the_end(&mut desk, &context, &serving, own_names);
+    stop(&mut desk, &context, serving, sampling, writing)
+}
+
+/// Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away. And
+/// before the first thread: every thread inherits the mask, and only one takes signals.
+fn block_signals() -> Result<SigSet> {
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
+    Ok(signals)
+}
+
+/// What was asked for, as far as it can be judged before anything is opened.
+struct Understood {
+    config: Config,
+    zone: Zone,
+    database: PathBuf,
+}
+
+/// From here on there is a log.
+fn understand(typed: &[(&'static str, String)]) -> Result<Understood> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let config = Config::new(typed, environment)?;
+    crate::log::start(config.text("log_level"), config.text("syslog"));
+    let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
+    let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
+    if std::path::absolute(&database).is_ok_and(|path| path.to_str().is_none()) {
+        let what = "the current directory is not UTF-8; start elsewhere, or give a whole path with --database";
+        return Err(Error::usage(what));
+    }
+    Ok(Understood { config, zone, database })
+}
+
+/// Opens the database, and then saves.
+fn start_writer(
+    live: &Arc<Live>,
+    clock: &Arc<dyn Clock>,
+    attempt: impl FnMut() -> Result<Opened> + Send + 'static,
+    told: Mailbox<Word>,
+) -> Result<JoinHandle<()>> {
+    let (live, clock) = (live.clone(), clock.clone());
+    spawn("writer", move || {
+        let tell = |past| told.put(Word::Database(past));
+        let Some(store) = writer::open(&live, &*clock, attempt, tell) else { return };
+        writer::guarded(&live, &*clock, || {
+            let mut writer = Writer::new(live.clone(), store, clock.clone());
+            writer.run();
+            live.wait_for_last_sample();
+            writer.finish();
+        });
+    })
+}
+
+/// Does what the main thread is told, and looks after saving and the addresses, until a signal says stop.
+fn wait_for_the_end(desk: &mut Desk, context: &Context, serving: &Serving, own_names: impl Fn() -> Vec<String>) {
     let mut watch = Watch::default();
     while !desk.ending {
-        let trouble = live.watch_saving(clock.now().mono_ms);
-        let flush_s = live.lock().tuning.flush_s;
+        let now = context.clock.now();
+        let (trouble, flush_s) = {
+            let mut state = context.live.lock();
+            (state.watch_saving(now.mono_ms), state.tuning.flush_s)
+        };
         trouble.iter().for_each(|trouble| log::error!("{trouble}"));
         let patience = Duration::from_secs(flush_s.clamp(WATCH_S.0, WATCH_S.1).into());
-        let patience = patience.min(watch.look(&context, &serving, Instant::now()));
+        let patience = patience.min(watch.look(context, serving, Instant::now()));
         let Some(word) = desk.told.take(patience) else { continue };
         let again = matches!(word, Word::Signal(Signal::SIGHUP));
-        late_word(&mut desk, word);
+        hear(desk, context, word);
         if again {
             serving.rename(own_names());
         }
     }
+}
+
+/// A database that opens after the start is taken in like any other.
+fn hear(desk: &mut Desk, context: &Context, word: Word) {
+    let Some(outcome) = desk.hear(word) else { return desk.tell_of_token() };
+    let ending = desk.ending;
+    desk.opened(outcome, context.clock.now(), |reader| {
+        context.history.set_reader(Some(reader).filter(|_| !ending), Duration::ZERO);
+    });
+}
+
+/// In reverse: no more answers, the last sample, the last save.
+fn stop(
+    desk: &mut Desk,
+    context: &Context,
+    serving: Serving,
+    sampling: JoinHandle<()>,
+    writing: JoinHandle<()>,
+) -> Result<()> {
     let deadline = Instant::now() + LAST_SAVE;
-    live.lock().stopping = true;
-    live.wake_sampler();
-    live.wake_writer();
+    let live = &context.live;
+    live.lock().wishes.stopping = true;
     serving.stop();
     // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
     context.history.set_reader(None, CLOSING);
     let mut ends = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
             if let Some(word) = desk.told.take(Duration::from_millis(5)) {
-                late_word(&mut desk, word);
+                hear(desk, context, word);
             }
         }
         thread.is_finished()
     };
     let sampled = ends(&sampling);
-    live.lock().sampled_out = sampled;
-    live.wake_writer();
+    live.lock().wishes.sampled_out = sampled;
     let finished = ends(&writing);
-    tell_what_is_left(&live.lock(), clock.now().mono_ms, finished);
+    tell_what_is_left(&live.lock(), context.clock.now().mono_ms, finished);
     if [(sampled, sampling), (finished, writing)].into_iter().any(|(over, thread)| over && thread.join().is_err()) {
         return Err(Error::system("stopping", "a thread had panicked; see the log above"));
     }
@@ -241,8 +258,7 @@ fn open_descriptors() -> usize {
 /// The main thread waits for something that hangs: what the others can still save is saved, and it ends.
 fn give_up(begun: &OnceLock<Arc<Live>>, leave: fn()) {
     if let Some(live) = begun.get() {
-        live.try_lock().into_iter().for_each(|mut state| state.save_now = true);
-        live.wake_writer();
+        live.try_lock().into_iter().for_each(|mut state| state.wishes.save_now = true);
         std::thread::sleep(LAST_RESORT);
         if let Some(state) = live.try_lock() {
             tell_what_is_left(&state, SystemClock.now().mono_ms, false);
@@ -254,11 +270,11 @@ fn give_up(begun: &OnceLock<Arc<Live>>, leave: fn()) {
 /// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,
 /// which does no more harm than a power cut.
 fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
-    let unsaved = [&*state.saving_batch, &state.batch];
+    let unsaved = [&*state.unsaved.saving_batch, &state.unsaved.batch];
     let samples: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
     if let Some(oldest) = unsaved.iter().find_map(|batch| batch.ticks.first()) {
         let seconds = mono_ms.saturating_sub(oldest.mono_ms) / 1000;
-        let cause = match &state.saving.error {
+        let cause = match &state.health.saving.error {
             Some(error) => error,
             None if finished => "the clock has not been right so far",
             None => "the disk takes too long",

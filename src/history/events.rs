@@ -77,8 +77,8 @@ impl History {
         for _ in 0..ATTEMPTS {
             let (in_memory, save) = {
                 let state = self.live.lock();
-                let taken = state.events.iter().rev().filter(|event| filter.takes(event)).cloned();
-                (taken.collect::<Vec<Event>>(), state.saving.succeeded_mono_ms)
+                let taken = state.unsaved.events.iter().rev().filter(|event| filter.takes(event)).cloned();
+                (taken.collect::<Vec<Event>>(), state.health.saving.succeeded_mono_ms)
             };
             let count = in_memory.len() as u64;
             found = in_memory.iter().skip(offset.min(count) as usize).take(limit).cloned().collect();
@@ -89,7 +89,7 @@ impl History {
             let (filter, skip) = (filter.clone(), offset.saturating_sub(count));
             found.extend(self.read(&moment, move |now| now.events(&filter, &in_memory, wanted, skip))?);
             // What came up and was saved meanwhile would stand behind what is older.
-            if self.live.lock().saving.succeeded_mono_ms == save {
+            if self.live.lock().health.saving.succeeded_mono_ms == save {
                 break;
             }
         }

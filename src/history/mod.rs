@@ -52,8 +52,8 @@ struct Memory {
 
 impl Memory {
     fn of(state: &mut State) -> Memory {
-        let joined = state.database == Database::Joined;
-        Memory { unsaved: state.unsaved(), zone: state.zone.clone(), joined }
+        let joined = state.health.database == Database::Joined;
+        Memory { unsaved: state.unsaved.batches(), zone: state.zone.clone(), joined }
     }
 
     fn alone(&self) -> Snapshot<'_> {

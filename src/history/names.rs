@@ -11,11 +11,12 @@ pub struct Names(Map<IfaceId, Arc<str>>);
 
 impl Names {
     pub fn of(state: &State) -> Names {
-        let saved = state.records.iter().map(|record| (record.id, record.name.as_str().into()));
+        let saved = state.unsaved.records.iter().map(|record| (record.id, record.name.as_str().into()));
         // Until the writer has moved it.
-        let others = state.interfaces.iter().find(|iface| iface.kind == Kind::Others);
-        let folded = others.iter().flat_map(|others| state.folding.iter().map(|id| (*id, others.name.as_str().into())));
-        let seen = state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
+        let others = state.inventory.interfaces.iter().find(|iface| iface.kind == Kind::Others);
+        let folded =
+            others.iter().flat_map(|others| state.unsaved.folding.iter().map(|id| (*id, others.name.as_str().into())));
+        let seen = state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
         Names(saved.chain(folded).chain(seen).collect())
     }
 

@@ -38,16 +38,21 @@ impl Now {
         let mut state = live.lock();
         let memory = Memory::of(&mut state);
         Now {
-            key: (state.polls.total, state.settings_saved, memory.zone.day(unix).0),
+            key: (state.health.polls.total, state.unsaved.saves.served(), memory.zone.day(unix).0),
             memory,
-            lifetimes: state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect(),
+            lifetimes: state
+                .inventory
+                .interfaces
+                .iter()
+                .filter_map(|iface| Some((iface.id?, iface.lifetime)))
+                .collect(),
             saves: saves(&state),
         }
     }
 }
 
 fn saves(state: &State) -> (Option<u64>, Option<u64>) {
-    (state.saving.succeeded_mono_ms, state.saving.saving_since_mono_ms)
+    (state.health.saving.succeeded_mono_ms, state.health.saving.saving_since_mono_ms)
 }
 
 impl History {

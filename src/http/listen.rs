@@ -154,7 +154,7 @@ pub fn unreachable(addresses: &[SocketAddr], waiting: &[Waiting], state: &State)
         let ip = address.ip();
         let of_a_link = |iface: &Iface| iface.addresses.iter().any(|own| own.ip == ip);
         let waits = waiting.iter().find(|waiting| waiting.address == *address).map(|waiting| waiting.errno);
-        let pending = state.interfaces.iter().any(of_a_link);
+        let pending = state.inventory.interfaces.iter().any(of_a_link);
         let why = match waits {
             Some(errno) if errno != Errno::EADDRNOTAVAIL => {
                 format!("nothing can listen on {address} so far ({})", io::Error::from(errno))
@@ -295,7 +295,7 @@ mod tests {
             let mut link = iface("lan0", 2);
             let address = |ip: &&str| Address { ifindex: 2, ip: ip.parse().unwrap(), prefix: 24, broadcast: None };
             link.addresses = on_a_link.iter().map(address).collect();
-            state.interfaces = vec![link];
+            state.inventory.interfaces = vec![link];
             assert!(bound.addresses.iter().all(|address| address.port() == bound.addresses[0].port()));
             let got = unreachable(&bound.addresses, &bound.waiting, &state);
             assert_eq!(got.len(), expect.len());

@@ -213,7 +213,7 @@ struct Manner {
 fn head(context: &Context, answer: &Answer) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
     // A machine that does not know the time does not tell it (RFC 9110, 6.6.1).
-    if context.live.lock().clock_believed {
+    if context.live.lock().health.clock_believed {
         head.push_str(&date(context.clock.now().unix_ms.div_euclid(1000)));
     }
     for (name, value) in &answer.headers {

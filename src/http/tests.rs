@@ -24,7 +24,7 @@ use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
 use crate::history::History;
 use crate::level::Resolution;
-use crate::live::{Iface, Live, Order, Tuning, Unmatched};
+use crate::live::{Database, Iface, Live, Order, State, Tuning, Unmatched};
 use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
 use crate::store::{Flush, Options, Reader, Store};
 
@@ -37,7 +37,9 @@ fn tuning() -> Tuning {
 
 /// Nobody samples and nobody saves.
 pub fn quiet() -> Live {
-    Live::new(Config::default(), Zone::UTC)
+    let live = Live::new(Config::default(), Zone::UTC);
+    live.lock().health.database = Database::Joined;
+    live
 }
 
 /// Nobody asks anything of it.
@@ -211,37 +213,37 @@ fn fill(live: &Live) {
     gone.id = Some(4);
     gone.kind = Kind::Vpn;
     gone.monitored = false;
-    state.interfaces = vec![odd, eth0, lo, gone];
-    state.primary = Some("eth0".to_string());
-    state.source = "getstats";
-    state.clock_believed = true;
-    state.polls.total = 12;
-    state.polls.successful = 11;
-    state.polls.failed = 1;
-    state.polls.errors = 1;
-    state.polls.last = Some(NOW);
-    state.polls.last_successful = Some(NOW);
-    state.polls.started_mono_ms = 400_000;
-    state.polls.sampled_mono_ms = Some(1_000_000);
-    state.saving.last_saved = Some(NOW - 60);
-    state.ring.next = 3;
-    state.ring.times = [NOW - 2, NOW - 1, NOW].into();
-    state.ring.rates.insert(2, [None, Some((10, 20)), Some((30, 40))].into());
-    state.event(Event {
+    state.inventory.interfaces = vec![odd, eth0, lo, gone];
+    state.inventory.primary = Some("eth0".to_string());
+    state.inventory.source = "getstats";
+    state.health.clock_believed = true;
+    state.health.polls.total = 12;
+    state.health.polls.successful = 11;
+    state.health.polls.failed = 1;
+    state.health.polls.errors = 1;
+    state.health.polls.last = Some(NOW);
+    state.health.polls.last_successful = Some(NOW);
+    state.health.polls.started_mono_ms = 400_000;
+    state.health.polls.sampled_mono_ms = Some(1_000_000);
+    state.health.saving.last_saved = Some(NOW - 60);
+    state.inventory.ring.next = 3;
+    state.inventory.ring.times = [NOW - 2, NOW - 1, NOW].into();
+    state.inventory.ring.rates.insert(2, [None, Some((10, 20)), Some((30, 40))].into());
+    state.unsaved.event(Event {
         unix: None,
         mono_ms: 900_000,
         kind: EventKind::Start,
         interface: String::new(),
         detail: "started".to_string(),
     });
-    state.event(Event {
+    state.unsaved.event(Event {
         unix: Some(NOW - 30),
         mono_ms: 970_000,
         kind: EventKind::Reset,
         interface: "eth0".to_string(),
         detail: "the counters began again".to_string(),
     });
-    state.batch = ticks(101, 2, NOW);
+    state.unsaved.batch = ticks(101, 2, NOW);
 }
 
 impl Rig {
@@ -271,10 +273,10 @@ impl Rig {
         let weak = Arc::downgrade(&live);
         let woken = Arc::new(AtomicU32::new(0));
         let count = woken.clone();
-        live.set_wake(move || {
+        live.wake_sampler_by(move || {
             count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
-            while let Some((ticket, order)) = live.next_order() {
+            while let Some((ticket, order)) = { live.lock().wishes.next_order() } {
                 let outcome = match &order {
                     Order::Alter(asked) => {
                         let mut state = live.lock();
@@ -284,13 +286,12 @@ impl Rig {
                 };
                 live.obeyed(ticket, outcome);
             }
-            let (collect, read) = {
-                let mut state = live.lock();
-                state.settings_saved = state.settings_asked;
-                state.collected.interfaces = 2;
-                Live::wishes(&state)
-            };
-            live.served(collect, read);
+            let mut state = live.lock();
+            state.wishes.collected.interfaces = 2;
+            let State { unsaved, wishes, .. } = &mut *state;
+            for tickets in [&mut unsaved.saves, &mut wishes.collect, &mut wishes.read] {
+                tickets.serve(tickets.given());
+            }
         });
         let context = Arc::new(Context {
             live: live.clone(),
@@ -671,6 +672,7 @@ fn all_faults_of_a_request_at_once() {
         "/api/export/traffic?limit=0",
         "/api/traffic/series?points=721",
         "/api/traffic/totals?by=decade",
+        "/api/traffic/totals?by=cycle",
         "/api/traffic/live?since=-1",
         "/api/events?limit=1001",
     ] {
@@ -711,7 +713,7 @@ fn wrong_bodies() {
     }
     let state = rig.context.live.lock();
     assert_eq!(state.tuning, tuning());
-    assert!(state.settings.is_empty());
+    assert!(state.unsaved.settings.is_empty());
 }
 
 #[test]
@@ -802,7 +804,8 @@ fn settings_are_in_force_and_saved() {
         let tuning = &state.tuning;
         assert_eq!((tuning.interval_s, tuning.max_retries, tuning.retry_delay_ms), (7, 9, 2000));
         assert_eq!((tuning.interfaces.join(" ").as_str(), tuning.running), ("lo eth0", false));
-        let saved: Vec<_> = state.settings.iter().map(|(key, text)| (key.as_str(), text.as_deref().unwrap())).collect();
+        let saved: Vec<_> =
+            state.unsaved.settings.iter().map(|(key, text)| (key.as_str(), text.as_deref().unwrap())).collect();
         let expect = [
             ("interval", "7"),
             ("max_retries", "9"),
@@ -823,18 +826,21 @@ fn settings_are_in_force_and_saved() {
     assert_eq!(rig.send("POST", "/collector/start", "", b"").json()["message"], "Collector started");
     assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":[]}"#).status, 200);
     let state = rig.context.live.lock();
-    assert!(state.settings.contains(&("interfaces".to_string(), None)), "all is the default, which is not kept");
+    assert!(
+        state.unsaved.settings.contains(&("interfaces".to_string(), None)),
+        "all is the default, which is not kept"
+    );
 }
 
 #[test]
 fn unknown_interfaces_cannot_be_chosen() {
-    let rig = Rig::with(|live| live.lock().interfaces.push(iface("a,b", 9)), machine);
+    let rig = Rig::with(|live| live.lock().inventory.interfaces.push(iface("a,b", 9)), machine);
     let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["eth0","nope","no\r\npe","nope"]}"#);
     assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: nope, no\r\npe"));
     assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["nope"]}"#).detail(), "Invalid interfaces: nope");
     // It would come back from the disk as two.
     assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["a,b"]}"#).status, 400);
-    assert!(rig.context.live.lock().settings.is_empty());
+    assert!(rig.context.live.lock().unsaved.settings.is_empty());
 }
 
 #[test]
@@ -858,7 +864,7 @@ fn owned_settings_are_refused_and_the_owner_named() {
         check_documented(&document, method, path, &reply);
         let state = rig.context.live.lock();
         assert_eq!(Tuning::of(&state.config), before);
-        assert!(state.settings.is_empty());
+        assert!(state.unsaved.settings.is_empty());
     }
 }
 
@@ -909,14 +915,14 @@ fn settings_are_changed_together_and_shown_as_they_are() {
         assert_eq!([Resolution::Sample, Resolution::Hour].map(|level| state.tuning.keep.days(level)), [1, 1826]);
         assert_eq!(state.tuning.ignored, ["a*", "b"]);
         assert_eq!(state.zone.offset_at(NOW), 3600);
-        assert!(state.settings.contains(&("ignore".to_string(), Some("a*,b".to_string()))));
+        assert!(state.unsaved.settings.contains(&("ignore".to_string(), Some("a*,b".to_string()))));
     }
     let back = patch(r#"{"interval":null,"ignore":[],"timezone":"","primary":null,"running":null}"#).json();
     assert_eq!(back["settings"]["interval"]["value"], 30);
     assert_eq!(back["settings"]["ignore"]["origin"], "default");
     let state = rig.context.live.lock();
-    assert!(state.settings.contains(&("ignore".to_string(), None)), "{:?}", state.settings);
-    assert!(state.settings.contains(&("timezone".to_string(), None)));
+    assert!(state.unsaved.settings.contains(&("ignore".to_string(), None)), "{:?}", state.unsaved.settings);
+    assert!(state.unsaved.settings.contains(&("timezone".to_string(), None)));
     assert_eq!((state.zone.offset_at(NOW), state.tuning.interval_s, state.tuning.running), (0, 30, true));
 }
 
@@ -965,11 +971,11 @@ fn all_faults_of_a_change_at_once_and_nothing_is_changed() {
     }
     let state = rig.context.live.lock();
     assert_eq!(state.tuning, tuning());
-    assert!(state.settings.is_empty());
+    assert!(state.unsaved.settings.is_empty());
     drop(state);
     // Nothing to change is nothing to write.
     assert_eq!(patch("{}").json()["saved"], true);
-    assert_eq!(rig.context.live.lock().settings_asked, 0);
+    assert_eq!(rig.context.live.lock().unsaved.saves.given(), 0);
 }
 
 #[test]
@@ -1022,7 +1028,7 @@ fn a_save_under_way_takes_no_event_from_the_answer() {
     for in_memory in 0..=stored.len() {
         let mut held: Vec<Event> = stored[stored.len() - in_memory..].to_vec();
         held.extend([event("e", NOW - 60), event("f", NOW - 30)]);
-        rig.context.live.lock().events = held.into();
+        rig.context.live.lock().unsaved.events = held.into();
         for limit in 1..=all.len() {
             for offset in 0..=all.len() {
                 let expect: Vec<&str> = all.iter().skip(offset).take(limit).copied().collect();
@@ -1123,7 +1129,7 @@ fn an_altname_finds_what_the_name_finds_and_answers_carry_the_name() {
     assert_eq!(rig.get("/api/interfaces/enp3").status, 404);
 
     // An interface that has it for its own name comes first, though it is not there.
-    rig.context.live.lock().interfaces[3].name = "enp3s0".to_string();
+    rig.context.live.lock().inventory.interfaces[3].name = "enp3s0".to_string();
     assert_eq!(rig.get("/api/interfaces/enp3s0").json()["present"], false);
     assert_eq!(rows(&rig.get("/api/traffic/history?interface_name=enp3s0"), "interface_name"), []);
     assert_eq!(rig.get("/api/interfaces/wan%2F1").json()["name"], "eth0");
@@ -1180,7 +1186,7 @@ fn a_list_does_not_grow_past_what_the_next_start_takes() {
     );
     assert_eq!(rig.context.live.lock().tuning.ignored, full);
     let long: Vec<String> = (0..300).map(|at| format!("interface-{at:04}")).collect();
-    rig.context.live.lock().interfaces = long.iter().map(|name| iface(name, 1)).collect();
+    rig.context.live.lock().inventory.interfaces = long.iter().map(|name| iface(name, 1)).collect();
     assert_eq!(rig.put("/api/config/interfaces", &json!({ "interfaces": long }).to_string()).status, 409);
     let reply = rig.send("PATCH", "/api/config", "", json!({ "interfaces": long }).to_string().as_bytes());
     assert!(reply.flaws()[0].contains("4096 bytes"), "{:?}", reply.flaws());
@@ -1192,7 +1198,9 @@ fn changes_at_the_same_time_are_all_made() {
     const ASKING: usize = 16;
     let names: Vec<String> = (0..ASKING).map(|at| format!("eth{at}")).collect();
     let rig = Rig::with(
-        |live| live.lock().interfaces = (1..).zip(&names).map(|(ifindex, name)| iface(name, ifindex)).collect(),
+        |live| {
+            live.lock().inventory.interfaces = (1..).zip(&names).map(|(ifindex, name)| iface(name, ifindex)).collect()
+        },
         machine,
     );
     let ask = |method: &str, target: &str, body: &str| {
@@ -1219,7 +1227,7 @@ fn changes_at_the_same_time_are_all_made() {
         let mut expect = names[1..].to_vec();
         expect.sort();
         assert_eq!(ignored, expect, "round {round}");
-        let saved: Vec<_> = state.settings.iter().filter(|(key, _)| key == "ignore").collect();
+        let saved: Vec<_> = state.unsaved.settings.iter().filter(|(key, _)| key == "ignore").collect();
         assert_eq!(saved, [&("ignore".to_string(), Some(state.tuning.ignored.join(",")))], "as it is in force");
         drop(state);
         ask("PATCH", "/api/config", r#"{"ignore":["eth0","!lo"],"interfaces":[]}"#);
@@ -1300,10 +1308,10 @@ fn a_chart_covers_more_than_was_asked_for_never_less() {
 fn a_sick_service_says_so() {
     let fail = |live: &Live| {
         let mut state = live.lock();
-        state.polls.consecutive_failures = 5;
-        state.polls.last_successful = Some(NOW - 90);
-        state.polls.sampled_mono_ms = Some(910_000);
-        state.polls.last_error = Some("no such device".to_string());
+        state.health.polls.consecutive_failures = 5;
+        state.health.polls.last_successful = Some(NOW - 90);
+        state.health.polls.sampled_mono_ms = Some(910_000);
+        state.health.polls.last_error = Some("no such device".to_string());
     };
     let rig = Rig::with(fail, machine);
     let reply = rig.get("/health");
@@ -1321,7 +1329,8 @@ fn what_is_asked_for_and_not_there_is_told_and_is_no_illness() {
         let mut state = live.lock();
         state.change(vec![("interfaces", Some("eth*,nope*,ppp7".to_string()))]).unwrap();
         let asked = [("interfaces", "nope*"), ("interfaces", "ppp7"), ("primary", "ppp7")];
-        state.unmatched = asked.map(|(key, name)| Unmatched { key, pattern: name.to_string(), known: true }).to_vec();
+        state.inventory.unmatched =
+            asked.map(|(key, name)| Unmatched { key, pattern: name.to_string(), known: true }).to_vec();
     };
     let rig = Rig::with(ask, machine);
     assert_eq!(rig.get("/health").json(), json!({"status": "healthy"}));
@@ -1395,10 +1404,10 @@ fn one_bad_request_ends_one_request() {
 #[test]
 fn watching_is_noted_and_wakes_the_sampler_once() {
     let rig = Rig::new();
-    assert_eq!(rig.context.live.lock().ring.watched_until_ms, 0);
+    assert_eq!(rig.context.live.lock().inventory.ring.watched_until_ms, 0);
     for _ in 0..3 {
         rig.get("/api/traffic/live");
-        assert_eq!(rig.context.live.lock().ring.watched_until_ms, 1_010_000);
+        assert_eq!(rig.context.live.lock().inventory.ring.watched_until_ms, 1_010_000);
     }
     assert_eq!(rig.woken.load(Ordering::Relaxed), 1);
 }
@@ -1406,7 +1415,7 @@ fn watching_is_noted_and_wakes_the_sampler_once() {
 #[test]
 fn e50_absent_interfaces_keep_their_history() {
     // The store's second interface is unplugged.
-    let rig = Rig::with(|live| live.lock().interfaces[0].ifindex = 0, machine);
+    let rig = Rig::with(|live| live.lock().inventory.interfaces[0].ifindex = 0, machine);
     let name = "%3Dodd%2C%20%22one%22";
     assert_eq!(rows(&rig.get(&format!("/api/traffic/totals?interface={name}")), "from")[0].1, 525_300);
     assert_eq!(rows(&rig.get(&format!("/api/traffic/history?interface_name={name}&limit=3")), "timestamp").len(), 3);
@@ -1451,7 +1460,7 @@ fn every_way_to_ask_gives_the_same_sum() {
     let rig = Rig::new();
     let expect: u64 = (1..=102).map(|n| n * 100).sum();
     let sum = |target: &str| rows(&rig.get(target), "from").iter().map(|row| row.1).sum::<u64>();
-    for by in ["hour", "day", "week", "month", "year", "cycle"] {
+    for by in ["hour", "day", "week", "month", "year"] {
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}")), expect, "{by}");
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=0&to=253402300799999")), expect, "{by}");
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}&to=1970-01-02")), 0, "{by}");

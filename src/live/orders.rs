@@ -59,12 +59,12 @@ impl State {
     pub fn changes(&self, alteration: &Alteration) -> Result<Changes, Refusal> {
         let unknown = |name: &str| Refusal::Unknown(name.to_string());
         let name = alteration.name.as_str();
-        let iface = self.interface(name).ok_or_else(|| unknown(name))?;
+        let iface = self.inventory.interface(name).ok_or_else(|| unknown(name))?;
         let Some(gone) = alteration.merge.as_deref() else {
             let changes = choice(self, iface, alteration, Vec::new())?;
             return self.config.allows(&changes).map(|()| changes).map_err(Refusal::Setting);
         };
-        if self.interface(gone).ok_or_else(|| unknown(gone))?.present() {
+        if self.inventory.interface(gone).ok_or_else(|| unknown(gone))?.present() {
             return Err(Refusal::Present(gone.to_string()));
         }
         let mut outcome = Ok(Changes::new());

@@ -143,7 +143,7 @@ impl Sampler {
         while let Some(at) = self.links.iter().position(|tracked| tracked.missed >= MISSED) {
             self.vanish(at, now);
         }
-        let first_look = self.live.lock().interfaces.is_empty() && self.links.is_empty();
+        let first_look = self.live.lock().inventory.interfaces.is_empty() && self.links.is_empty();
         let mut new = Vec::new();
         for link in links {
             match self.links.iter().position(|tracked| tracked.is(&link)) {
@@ -163,8 +163,7 @@ impl Sampler {
         self.note_newest();
         if brought {
             // A start after a crash must not take it for one that was made since the latest sample.
-            self.live.lock().save_now = true;
-            self.live.wake_writer();
+            self.live.lock().wishes.save_now = true;
         }
         self.primary.default_route(self.route, now);
         self.publish();
@@ -189,7 +188,7 @@ impl Sampler {
         if self.noted != Some(newest) {
             self.noted = Some(newest);
             let text = newest.to_text(&self.stack);
-            self.live.lock().keep_setting("newest_link", Some(text));
+            self.live.lock().unsaved.keep_setting("newest_link", Some(text));
         }
     }
 
@@ -417,7 +416,7 @@ impl Sampler {
             lifetime: Counters::ZERO,
             mono_ms: now.mono_ms,
         };
-        if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
+        if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
             iface.id = Some(id);
         }
         remember(state, record.clone());
@@ -472,7 +471,7 @@ impl Sampler {
             let slot = shown.iter().position(|iface| iface.ifindex == tracked.link.ifindex);
             tracked.slot = slot.unwrap_or(usize::MAX);
         }
-        self.live.lock().interfaces = shown;
+        self.live.lock().inventory.interfaces = shown;
     }
 
     fn show(&self, tracked: &Tracked, addresses: &[Address]) -> Iface {
@@ -550,6 +549,6 @@ pub(super) fn was_active(record: &Record) -> bool {
 
 /// Has the writer save an identity.
 pub(super) fn remember(state: &mut State, record: Record) {
-    state.records.retain(|known| known.id != record.id);
-    state.records.push(record);
+    state.unsaved.records.retain(|known| known.id != record.id);
+    state.unsaved.records.push(record);
 }

@@ -1,25 +1,18 @@
-//! A history that could not be opened when counting began. Until it turns up, interfaces and ticks have numbers of this
-//! run's own. Then everything in memory goes on with what is on disk as if it had been known from the beginning: each
-//! interface under the number of its history, behind its last tick, and with what passed between the two booked into the
-//! first tick. Nothing here waits for the disk.
+//! What earlier runs have left in the database. Until it is there, interfaces and ticks have numbers of this run's own.
+//! Then everything in memory goes on with what is on disk as if it had been known from the beginning: each interface under
+//! the number of its history, behind its last tick, and with what passed between the two booked into the first tick. At
+//! most starts it is there before anything was counted. Nothing here waits for the disk.
 
-use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
+use super::identity::{self, Boot, Candidate, End, Newest, Past, Present, Resume};
 use super::inventory::{anew_detail, remember, was_active};
 use super::others::Remembered;
-use super::{Sampler, Start, account, outcome, step_detail, unix_at, wanted};
-use crate::clock::Now;
+use super::{Sampler, account, outcome, step_detail, unix_at, wanted};
+use crate::clock::{BUILD_FLOOR, Keeper, Now};
 use crate::compact;
 use crate::counter::{Baseline, Between, Change};
-use crate::live::{Database, State};
+use crate::live::{Database, Earlier, State};
 use crate::model::{Batch, Counters, Event, EventKind, IfaceId, Kind, Mark, Reading, Record};
 use crate::model::{Sample, Tick, Width};
-
-/// What turned up.
-pub struct Late {
-    pub start: Start,
-    /// Collection had been stopped, and nobody has started it since: what was counted here was not wanted.
-    pub stopped: bool,
-}
 
 /// The first reading of an interface that nothing was known of, so that it was only a beginning.
 #[derive(Clone, Copy)]
@@ -54,6 +47,9 @@ struct Unseen {
     mono_ms: u64,
     sample: Sample,
 }
+
+/// What a run leaves for the next one.
+const OF_A_RUN: [&str; 2] = ["primary_found", "newest_link"];
 
 /// A clock that has moved by more than this between two samples has been set.
 const STEP_S: u64 = 2;
@@ -92,7 +88,7 @@ impl Sampler {
             if let Some(tracked) = self.links.iter_mut().find(|tracked| tracked.id == Some(first.id)) {
                 tracked.lifetime.add(&delta);
             }
-            if let Some(iface) = state.interfaces.iter_mut().find(|iface| iface.id == Some(first.id)) {
+            if let Some(iface) = state.inventory.interfaces.iter_mut().find(|iface| iface.id == Some(first.id)) {
                 iface.lifetime.add(&delta);
             }
         }
@@ -107,15 +103,8 @@ impl Sampler {
 
     /// Something that happened when it could not be told yet.
     fn tell_late(&self, state: &mut State, mono_ms: u64, kind: EventKind, interface: &str, detail: String) {
-        let event = Event { unix: None, mono_ms, kind, interface: interface.to_string(), detail };
-        match state.database {
-            // The writer may have the first ones in hand.
-            Database::Joined => {
-                let unix = self.offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
-                state.event(Event { unix, ..event });
-            }
-            _ => state.earlier_event(event),
-        }
+        let unix = self.offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
+        state.unsaved.earlier_event(Event { unix, mono_ms, kind, interface: interface.to_string(), detail });
     }
 
     /// What passed between the end of a history and a first reading.
@@ -149,21 +138,24 @@ impl Sampler {
         delta
     }
 
-    pub fn join(&mut self, late: Late) {
-        let now = self.clock.now();
+    /// At a start that knows its history from the beginning there is nothing yet to be joined to it.
+    pub(super) fn join(&mut self, earlier: Earlier, now: Now) {
         let live = self.live.clone();
-        let Start { records, next_seq, keeper, primary_found, newest, last_seen, .. } = late.start;
+        let Earlier { records, settings, next_seq, newest } = earlier;
+        let [primary_found, newest_link] = OF_A_RUN.map(|key| settings.get(key).cloned().unwrap_or_default());
+        let keeper = keeper(newest, &records, &self.stack.boot);
         let shift = next_seq.saturating_sub(1);
         {
             let mut guard = live.lock();
             let state = &mut *guard;
-            if late.stopped {
+            // Collection had been stopped, and was not started since: what was counted here was not wanted.
+            if !state.tuning.running && !state.unsaved.settings.iter().any(|(key, _)| key == "running") {
                 self.forget_all(state);
             }
             self.joined = true;
-            state.records.clear();
-            state.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
-            (self.newest_before, self.last_seen) = (newest, last_seen);
+            state.unsaved.records.clear();
+            state.unsaved.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
+            (self.newest_before, self.last_seen) = (Newest::of_text(&newest_link, &self.stack), newest.unwrap_or(0));
             self.remembered = Remembered::new(&records, now);
             let mine = std::mem::replace(&mut self.records, records);
             let mut pasts = self.pasts(&mine).into_iter();
@@ -188,29 +180,38 @@ impl Sampler {
             }
             self.wanted = wanted(&state.tuning);
             if self.primary.recall(state.tuning.primary.clone(), primary_found) {
-                state.settings.retain(|(key, _)| key != "primary_found");
+                state.unsaved.settings.retain(|(key, _)| key != "primary_found");
             }
-            if let Some(started_at) = self.started_at.filter(|_| shift > 0) {
-                // As it would have judged from the beginning, with what it knows now.
+            if newest.is_some() {
                 self.keeper = keeper;
-                let step = self.keeper.observe(started_at);
-                if let Some(stepped_ms) = step.stepped_ms {
-                    self.tell_late(state, started_at.mono_ms, EventKind::ClockStep, "", step_detail(stepped_ms));
-                }
-                self.offset_ms = self.keeper.observe(now).offset_ms;
-                place_again(state, self.offset_ms);
+                self.judge_clock_again(now, state);
             }
             self.book_since_boot(now, state);
             state.bound();
         }
         self.beginnings = Vec::new();
-        self.judge_all();
-        self.publish();
-        let detail = "the history could be opened: what was counted without it goes on with it";
-        self.event(now, EventKind::Storage, "", detail.to_string());
-        // Only now do numbers mean the same in memory and on disk for whoever asks both.
-        live.lock().save_now = true;
-        live.set_database(Database::Joined);
+        let late = self.started_at.is_some();
+        if late {
+            self.judge_all();
+            self.publish();
+            let detail = "the history could be opened: what was counted without it goes on with it";
+            self.event(now, EventKind::Storage, "", detail.to_string());
+        }
+        // Only now do numbers mean the same in memory and on disk for those who ask both.
+        let mut state = live.lock();
+        state.wishes.save_now |= late;
+        state.health.database = Database::Joined;
+    }
+
+    /// As it would have judged from the beginning, with what it knows now.
+    fn judge_clock_again(&mut self, now: Now, state: &mut State) {
+        let Some(started_at) = self.started_at else { return };
+        let step = self.keeper.observe(started_at);
+        if let Some(stepped_ms) = step.stepped_ms {
+            self.tell_late(state, started_at.mono_ms, EventKind::ClockStep, "", step_detail(stepped_ms));
+        }
+        self.offset_ms = self.keeper.observe(now).offset_ms;
+        place_again(state, self.offset_ms);
     }
 
     /// What each of this run's histories goes on with by the rules of a start, and then each link that has none.
@@ -319,7 +320,7 @@ impl Sampler {
         unseen.sort_by_key(|unseen| unseen.seq);
         let mut unseen = unseen.into_iter().peekable();
         let mut whole = Batch::default();
-        for (tick, samples) in state.batch.iter() {
+        for (tick, samples) in state.unsaved.batch.iter() {
             let start = whole.samples.len();
             whole.samples.extend(samples);
             while let Some(Unseen { sample, .. }) = unseen.next_if(|unseen| unseen.seq <= tick.seq) {
@@ -337,7 +338,7 @@ impl Sampler {
             whole.ticks.push(Tick { seq: self.next_seq, mono_ms, unix: None, end });
             self.next_seq += 1;
         }
-        state.batch = whole;
+        state.unsaved.batch = whole;
     }
 
     /// Nothing of this run was wanted.
@@ -347,9 +348,9 @@ impl Sampler {
         for tracked in &mut self.links {
             (tracked.id, tracked.anchored, tracked.lifetime) = (None, false, Counters::ZERO);
         }
-        state.interfaces.iter_mut().for_each(|iface| iface.id = None);
-        state.batch.clear();
-        state.anchors.clear();
+        state.inventory.interfaces.iter_mut().for_each(|iface| iface.id = None);
+        state.unsaved.batch.clear();
+        state.unsaved.anchors.clear();
         self.records.clear();
         self.beginnings.clear();
     }
@@ -358,9 +359,9 @@ impl Sampler {
     fn renumber(&mut self, links: &[Link], shift: u64, state: &mut State) {
         let find = |id: IfaceId| links.iter().find(|link| link.mine == id);
         let number = |id: &mut IfaceId| *id = find(*id).map_or(*id, |link| link.theirs);
-        state.batch.samples.iter_mut().for_each(|sample| number(&mut sample.iface));
-        state.batch.ticks.iter_mut().for_each(|tick| tick.seq += shift);
-        for anchor in &mut state.anchors {
+        state.unsaved.batch.samples.iter_mut().for_each(|sample| number(&mut sample.iface));
+        state.unsaved.batch.ticks.iter_mut().for_each(|tick| tick.seq += shift);
+        for anchor in &mut state.unsaved.anchors {
             number(&mut anchor.iface);
             anchor.seq += shift;
         }
@@ -372,11 +373,11 @@ impl Sampler {
             lifetime.add(&tracked.lifetime);
             tracked.lifetime = lifetime;
             // Whoever asks before the inventory is shown anew finds the right number, too.
-            if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
+            if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
                 (iface.id, iface.lifetime) = (tracked.id, lifetime);
             }
         }
-        for iface in state.interfaces.iter_mut().filter(|iface| !iface.present()) {
+        for iface in state.inventory.interfaces.iter_mut().filter(|iface| !iface.present()) {
             iface.id.iter_mut().for_each(number);
         }
         self.next_seq += shift;
@@ -384,9 +385,21 @@ impl Sampler {
     }
 }
 
+/// What an earlier run knew of the clock. On the same boot the newest sample says what the wall clock was at a moment of
+/// the monotonic one.
+fn keeper(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
+    let mut keeper = Keeper::new(BUILD_FLOOR, newest);
+    let same_boot = |record: &&Record| !boot.is_empty() && record.stack.boot == boot && record.last_seen > 0;
+    let same_boot = records.iter().filter(same_boot);
+    if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {
+        keeper.resume(Now { mono_ms: newest.mono_ms, unix_ms: newest.last_seen * 1000 });
+    }
+    keeper
+}
+
 /// Gives every tick and event the time that it has by a clock that is known better now.
 fn place_again(state: &mut State, offset_ms: Option<i64>) {
-    state.clock_believed = offset_ms.is_some();
+    state.health.clock_believed = offset_ms.is_some();
     let place = |unix: &mut Option<i64>, mono_ms: u64| {
         let right = offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
         // A second of difference is none: what was shown once stays as it was.
@@ -395,6 +408,6 @@ fn place_again(state: &mut State, offset_ms: Option<i64>) {
             *unix = right;
         }
     };
-    state.batch.ticks.iter_mut().for_each(|tick| place(&mut tick.unix, tick.mono_ms));
-    state.events.iter_mut().for_each(|event| place(&mut event.unix, event.mono_ms));
+    state.unsaved.batch.ticks.iter_mut().for_each(|tick| place(&mut tick.unix, tick.mono_ms));
+    state.unsaved.events.iter_mut().for_each(|event| place(&mut event.unix, event.mono_ms));
 }

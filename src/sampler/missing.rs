@@ -112,14 +112,14 @@ impl Sampler {
         let (mut gone, mut lines) = (Vec::new(), Vec::new());
         let live = self.live.clone();
         let mut state = live.lock();
-        state.unmatched.clear();
+        state.inventory.unmatched.clear();
         for asked in &mut self.missing.asked {
             let found = asked.find(&self.links);
             asked.there = found.is_some();
             let kept = |record: &Record| record.name == asked.unmatched.pattern && was_active(record);
             asked.unmatched.known = self.records.iter().any(kept);
             if found.is_none() {
-                state.unmatched.push(asked.unmatched.clone());
+                state.inventory.unmatched.push(asked.unmatched.clone());
             }
             if asked.tell_ms().is_none_or(|due| now.mono_ms < due) {
                 continue;

@@ -18,7 +18,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Keeper, Now};
+use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now};
 use crate::counter::{self, Baseline, Between, Change};
 use crate::detect::Wanted;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,8 +26,8 @@ use crate::live::{Collected, Database, Live, State, Tuning};
 use crate::model::{Address, Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record};
 use crate::model::{Sample, Stack, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
-use crate::thread::Mailbox;
 
+use identity::Newest;
 use inventory::{Tracked, anew_detail};
 use late::{Beginning, Waiting};
 use missing::Missing;
@@ -35,9 +35,6 @@ use others::Remembered;
 use primary::Primary;
 use quiet::Quiet;
 use reports::Birth;
-
-pub use identity::Newest;
-pub use late::Late;
 
 /// One-second readings while somebody watches.
 const FAST_MS: u64 = 1000;
@@ -50,20 +47,6 @@ const SHORTEST_RATE_MS: u64 = 200;
 
 /// Opens a source again after the one in use broke.
 pub type Reopen = Box<dyn FnMut() -> Result<(Box<dyn Source>, Option<String>)> + Send>;
-
-/// What the sampler starts from.
-pub struct Start {
-    pub records: Vec<Record>,
-    pub next_seq: u64,
-    pub keeper: Keeper,
-    pub stack: Stack,
-    /// Of the present namespace, as of the latest sample.
-    pub newest: Option<Newest>,
-    /// UTC seconds of that sample; 0 for none.
-    pub last_seen: i64,
-    /// The primary of an earlier run; empty for none.
-    pub primary_found: String,
-}
 
 pub struct Sampler {
     source: Box<dyn Source>,
@@ -137,32 +120,29 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// It begins with memory alone: what earlier runs have left is joined when it is there.
     pub fn new(
         source: Box<dyn Source>,
         reopen: Reopen,
         live: Arc<Live>,
         clock: Arc<dyn Clock>,
-        start: Start,
+        stack: Stack,
     ) -> Sampler {
-        let remembered = Remembered::new(&start.records, clock.now());
-        let (tuning, database) = {
-            let mut state = live.lock();
-            state.taken_id = start.records.iter().map(|record| record.id).max().unwrap_or(0);
-            (state.tuning.clone(), state.database)
-        };
+        let remembered = Remembered::new(&[], clock.now());
+        let tuning = live.lock().tuning.clone();
         Sampler {
             source,
             reopen,
             live,
             clock,
-            keeper: start.keeper,
+            keeper: Keeper::new(BUILD_FLOOR, None),
             wanted: wanted(&tuning),
-            stack: start.stack,
-            last_seen: start.last_seen,
-            newest_before: start.newest,
+            stack,
+            last_seen: 0,
+            newest_before: None,
             noted: None,
             links: Vec::new(),
-            records: start.records,
+            records: Vec::new(),
             births: Vec::new(),
             hurried: 0,
             left: Vec::new(),
@@ -172,13 +152,13 @@ impl Sampler {
             quiet: Quiet::default(),
             remembered,
             spoken_of: Vec::new(),
-            primary: Primary::new(tuning.primary.clone(), start.primary_found),
+            primary: Primary::new(tuning.primary.clone()),
             missing: Missing::default(),
-            joined: database == Database::Joined,
+            joined: false,
             beginnings: Vec::new(),
             waiting: Vec::new(),
             started_at: None,
-            next_seq: start.next_seq,
+            next_seq: 1,
             last_words: None,
             last_id: 0,
             readings: Vec::new(),
@@ -199,20 +179,11 @@ impl Sampler {
         }
     }
 
-    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing. `late` is where a history comes
-    /// from that could not be opened in time; it may still do so at the end.
-    pub fn run(mut self, wake: &Wake, late: &Mailbox<Late>) {
+    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing. A history may still be opened
+    /// at the end.
+    pub fn run(mut self, wake: &Wake) {
         let mut woken = Woken::default();
-        loop {
-            if let Some(late) = late.take(Duration::ZERO) {
-                self.join(late);
-            }
-            {
-                let state = self.live.lock();
-                if state.stopping && state.database != Database::Absent {
-                    break;
-                }
-            }
+        while !self.is_over() {
             let sleep = self.step(woken);
             woken = self.source.wait(sleep, wake);
         }
@@ -222,9 +193,18 @@ impl Sampler {
         }
     }
 
+    fn is_over(&self) -> bool {
+        let state = self.live.lock();
+        state.wishes.stopping && state.health.database != Database::Absent
+    }
+
     /// One turn; returns how long nothing is due.
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
+        let earlier = self.live.lock().wishes.earlier.take();
+        if let Some(earlier) = earlier {
+            self.join(earlier, now);
+        }
         self.keep_time(now);
         let first = self.started_at.is_none();
         if first {
@@ -242,16 +222,19 @@ impl Sampler {
         }
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
         // A sample has the links that have come before it, also in a flood.
-        let samples = passed(self.due_ms) || Live::wishes(&self.live.lock()).0.is_some();
+        let samples = passed(self.due_ms) || self.live.lock().wishes.collect.pending().is_some();
         let relinks = passed(self.relink_due_ms) || (samples && !self.births.is_empty());
         if relinks {
             self.relink(now);
         }
         let (collect, read, watched) = {
             let mut state = self.live.lock();
-            state.ring.forget(now.mono_ms);
-            let (collect, read) = Live::wishes(&state);
-            (collect, read, state.ring.watched_until_ms > now.mono_ms)
+            state.inventory.ring.forget(now.mono_ms);
+            (
+                state.wishes.collect.pending(),
+                state.wishes.read.pending(),
+                state.inventory.ring.watched_until_ms > now.mono_ms,
+            )
         };
         self.follow(now);
         self.obey_all(now);
@@ -284,7 +267,9 @@ impl Sampler {
                 Err(error) => self.failed(error, now, scheduled, collect.is_some()),
             }
             if collect.is_some() || read.is_some() {
-                self.live.served(collect, read);
+                let wishes = &mut self.live.lock().wishes;
+                wishes.collect.serve(collect.unwrap_or_default());
+                wishes.read.serve(read.unwrap_or_default());
             }
         }
         if fast_due {
@@ -300,11 +285,11 @@ impl Sampler {
         self.primary.begin(now);
         {
             let mut state = self.live.lock();
-            state.polls.started_mono_ms = now.mono_ms;
-            state.source = self.source.name();
-            let note = state.source_note.take();
-            state.source_note = source_note(&self.stack, note);
-            state.unknown = identity::unknown(&self.stack);
+            state.health.polls.started_mono_ms = now.mono_ms;
+            state.inventory.source = self.source.name();
+            let note = state.inventory.source_note.take();
+            state.inventory.source_note = source_note(&self.stack, note);
+            state.inventory.unknown = identity::unknown(&self.stack);
         }
         self.event(now, EventKind::Start, "", format!("net-pulse {} started", env!("CARGO_PKG_VERSION")));
         self.relink(now);
@@ -387,7 +372,7 @@ impl Sampler {
         } else if !before.running && self.tuning.running {
             self.paused = false;
             self.due_ms = Some(now.mono_ms);
-            self.live.lock().polls.sampled_mono_ms = Some(now.mono_ms);
+            self.live.lock().health.polls.sampled_mono_ms = Some(now.mono_ms);
             self.event(now, EventKind::Gap, "", "collection was started again: the pause is not booked".into());
         } else if before.interval_s != self.tuning.interval_s && self.tuning.running {
             self.due_ms = Some(self.last_sample_ms.unwrap_or(now.mono_ms) + self.interval_ms());
@@ -408,8 +393,8 @@ impl Sampler {
         self.source = source;
         {
             let mut state = self.live.lock();
-            state.source = self.source.name();
-            state.source_note = source_note(&self.stack, Some(note.unwrap_or_else(|| error.to_string())));
+            state.inventory.source = self.source.name();
+            state.inventory.source_note = source_note(&self.stack, Some(note.unwrap_or_else(|| error.to_string())));
         }
         self.relink_due_ms = Some(0);
         self.source.read(&mut self.readings)
@@ -426,7 +411,7 @@ impl Sampler {
             self.due_ms = self.next_due(now, false);
         }
         let mut state = self.live.lock();
-        let polls = &mut state.polls;
+        let polls = &mut state.health.polls;
         polls.errors += 1;
         polls.last_error = Some(error.to_string());
         if !asked && (again || !scheduled) {
@@ -438,7 +423,7 @@ impl Sampler {
         polls.last = Some(now.unix_ms.div_euclid(1000));
         let failures = polls.consecutive_failures;
         if asked {
-            state.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
+            state.wishes.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
         }
         drop(state);
         // Once is news; the rest is in the health answer.
@@ -460,7 +445,7 @@ impl Sampler {
                 continue;
             };
             tracked.observe(reading, now);
-            if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
+            if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
                 iface.raw = reading.counters;
                 iface.rates = tracked.rates;
             }
@@ -470,7 +455,7 @@ impl Sampler {
             // The mean since some time ago is not the rate of this second.
             let fresh = |tracked: &&Tracked| tracked.rates.filter(|_| tracked.rates_ms <= 2 * FAST_MS);
             let watched = self.links.iter().filter(|tracked| tracked.watched());
-            state.ring.push(unix, watched.map(|tracked| (tracked.link.ifindex, fresh(&tracked))));
+            state.inventory.ring.push(unix, watched.map(|tracked| (tracked.link.ifindex, fresh(&tracked))));
         }
     }
 
@@ -485,7 +470,7 @@ impl Sampler {
         }
         let live = self.live.clone();
         let mut state = live.lock();
-        state.clock_believed = step.offset_ms.is_some();
+        state.health.clock_believed = step.offset_ms.is_some();
         if let Some(offset_ms) = step.offset_ms {
             self.book_since_boot(now, &mut state);
             place(&mut state, offset_ms);
@@ -505,7 +490,7 @@ impl Sampler {
         let mut guard = live.lock();
         let state = &mut *guard;
         let seq = self.next_seq;
-        let (samples_before, anchors_before) = (state.batch.samples.len(), state.anchors.len());
+        let (samples_before, anchors_before) = (state.unsaved.batch.samples.len(), state.unsaved.anchors.len());
         let mut taken = 0;
         let mut at = 0;
         for index in 0..self.readings.len() {
@@ -518,14 +503,14 @@ impl Sampler {
                 taken += usize::from(self.book(at, &reading, now, seq, ordinary_ms, state));
             }
         }
-        if state.batch.samples.len() > samples_before || state.anchors.len() > anchors_before {
-            let end = state.batch.samples.len();
-            state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
+        if state.unsaved.batch.samples.len() > samples_before || state.unsaved.anchors.len() > anchors_before {
+            let end = state.unsaved.batch.samples.len();
+            state.unsaved.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
             self.next_seq += 1;
         }
         self.book_since_boot(now, state);
-        let early = state.bound();
-        let polls = &mut state.polls;
+        state.bound();
+        let polls = &mut state.health.polls;
         // A beginning is on disk at once: after a crash the same-boot rule counts from there.
         let save = std::mem::take(&mut self.fresh);
         polls.total += 1;
@@ -538,15 +523,12 @@ impl Sampler {
         if collect.is_some() {
             let errors =
                 if self.paused { vec!["collection is stopped: nothing was booked".to_string()] } else { Vec::new() };
-            state.collected = Collected { interfaces: taken, errors };
+            state.wishes.collected = Collected { interfaces: taken, errors };
         }
-        state.save_now |= save;
+        state.wishes.save_now |= save;
         drop(guard);
         if save {
             self.fold_excess();
-        }
-        if save || early {
-            self.live.wake_writer();
         }
         if let Some(unix) = unix {
             self.keeper.placed(unix);
@@ -618,8 +600,8 @@ impl Sampler {
         let id = self.identify(at, state, now);
         let tracked = &mut self.links[at];
         tracked.lifetime.add(&delta);
-        state.batch.samples.push(Sample { iface: id, mark, span_ms: elapsed_ms, delta });
-        if let Some(iface) = state.interfaces.get_mut(tracked.slot) {
+        state.unsaved.batch.samples.push(Sample { iface: id, mark, span_ms: elapsed_ms, delta });
+        if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
             iface.lifetime = tracked.lifetime;
         }
         let told = match foreign {
@@ -636,7 +618,7 @@ impl Sampler {
             // Logged once the lock is free: standard error may block.
             let interface = tracked.link.name.clone();
             self.messages.push(format!("{interface}: {detail}"));
-            state.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface, detail });
+            state.unsaved.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface, detail });
         }
         if anchored {
             self.anchor(at, seq, state);
@@ -663,35 +645,31 @@ impl Sampler {
         let unix = self.unix(now);
         let live = self.live.clone();
         let mut state = live.lock();
-        let before = state.batch.samples.len();
+        let before = state.unsaved.batch.samples.len();
         // What begins and ends here is nothing that a start after a crash could go on with.
         let fresh = self.fresh;
         // A tick for each of a thousand links a second would take more memory than what they carried.
         let id = self.id_of(at);
-        let same = state.batch.ticks.last().copied().filter(|tick| self.is_joined_by(tick, now));
+        let same = state.unsaved.batch.ticks.last().copied().filter(|tick| self.is_joined_by(tick, now));
         let alone = |tick: &Tick| {
-            let from = state.batch.ticks.len().checked_sub(2).map_or(0, |at| state.batch.ticks[at].end);
-            !state.batch.samples[from..tick.end].iter().any(|sample| Some(sample.iface) == id)
+            let from = state.unsaved.batch.ticks.len().checked_sub(2).map_or(0, |at| state.unsaved.batch.ticks[at].end);
+            !state.unsaved.batch.samples[from..tick.end].iter().any(|sample| Some(sample.iface) == id)
         };
         let same = same.filter(alone);
         let seq = same.map_or(self.next_seq, |tick| tick.seq);
         self.book(at, &reading, now, seq, self.ordinary_ms(), &mut state);
         self.fresh = fresh;
-        let end = state.batch.samples.len();
-        match state.batch.ticks.last_mut().filter(|_| same.is_some()) {
+        let end = state.unsaved.batch.samples.len();
+        match state.unsaved.batch.ticks.last_mut().filter(|_| same.is_some()) {
             Some(tick) => tick.end = end,
             None if end > before => {
-                state.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
+                state.unsaved.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
                 self.last_words = Some(seq);
                 self.next_seq += 1;
             }
             None => {}
         }
-        let early = state.bound();
-        drop(state);
-        if early {
-            self.live.wake_writer();
-        }
+        state.bound();
     }
 
     /// The latest tick is one of last words too, and of this second.
@@ -701,7 +679,7 @@ impl Sampler {
 
     fn show_active(&self, at: usize, state: &mut State) {
         let tracked = &self.links[at];
-        if let Some(iface) = state.interfaces.get_mut(tracked.slot).filter(|_| tracked.active) {
+        if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot).filter(|_| tracked.active) {
             iface.monitored = true;
             iface.ignored_because = None;
         }
@@ -713,12 +691,12 @@ impl Sampler {
         self.adopt(at, state);
         self.links[at].anchored = true;
         let raw = self.links[at].base.map_or(Counters::ZERO, |base| base.counters);
-        state.anchors.push(Anchor { seq, iface, raw });
+        state.unsaved.anchors.push(Anchor { seq, iface, raw });
     }
 
     fn event(&self, now: Now, kind: EventKind, interface: &str, detail: String) {
         let event = self.told(now, kind, interface, detail);
-        self.live.lock().event(event);
+        self.live.lock().unsaved.event(event);
     }
 
     fn told(&self, now: Now, kind: EventKind, interface: &str, detail: String) -> Event {
@@ -794,11 +772,11 @@ fn unix_at(mono_ms: u64, offset_ms: i64) -> i64 {
 
 /// Gives every tick and event that has none its wall time.
 fn place(state: &mut State, offset_ms: i64) {
-    for tick in state.batch.ticks.iter_mut().filter(|tick| tick.unix.is_none()) {
+    for tick in state.unsaved.batch.ticks.iter_mut().filter(|tick| tick.unix.is_none()) {
         tick.unix = Some(unix_at(tick.mono_ms, offset_ms));
     }
     // The writer has events too: one without a time may lie before one that has it.
-    for event in state.events.iter_mut().filter(|event| event.unix.is_none()) {
+    for event in state.unsaved.events.iter_mut().filter(|event| event.unix.is_none()) {
         event.unix = Some(unix_at(event.mono_ms, offset_ms));
     }
 }

@@ -17,15 +17,18 @@ fn disown(record: &mut Record) {
 
 impl Sampler {
     pub(super) fn obey_all(&mut self, now: Now) {
-        while let Some((ticket, order)) = self.live.next_order() {
+        while let Some((ticket, order)) = self.next_order() {
             let possible = self.joined || matches!(&order, Order::Alter(asked) if !asked.needs_history());
             let outcome = if possible { self.obey(order, now) } else { Err(Refusal::NotYet) };
             if outcome.is_ok() {
                 self.publish();
             }
             self.live.obeyed(ticket, outcome);
-            self.live.wake_writer();
         }
+    }
+
+    fn next_order(&self) -> Option<(u64, Order)> {
+        self.live.lock().wishes.next_order()
     }
 
     fn obey(&mut self, order: Order, now: Now) -> Result<(), Refusal> {
@@ -42,7 +45,7 @@ impl Sampler {
                     }
                 }
                 let event = self.told(now, EventKind::Forgotten, "", format!("{name} and its history were forgotten"));
-                if let Some((_, last)) = self.live.lock().edits.last_mut() {
+                if let Some((_, last)) = self.live.lock().unsaved.edits.last_mut() {
                     *last = Some(event);
                 }
                 {
@@ -160,8 +163,8 @@ impl Sampler {
             return self.change_record(id, disown);
         };
         let mut state = self.live.lock();
-        if let Some(seq) = state.batch.ticks.last().map(|tick| tick.seq) {
-            state.anchors.push(Anchor { seq, iface: id, raw });
+        if let Some(seq) = state.unsaved.batch.ticks.last().map(|tick| tick.seq) {
+            state.unsaved.anchors.push(Anchor { seq, iface: id, raw });
         }
     }
 
@@ -169,7 +172,7 @@ impl Sampler {
     /// all of it is in one place.
     fn drop_history(&mut self, edit: Edit, event: Option<Event>) {
         self.disown_all(&edit);
-        self.live.lock().edits.push((edit, event));
+        self.live.lock().unsaved.edits.push((edit, event));
     }
 
     /// Here nothing is known any more of the interfaces that are gone afterwards.

@@ -76,7 +76,7 @@ impl Sampler {
         let live = self.live.clone();
         let mut state = live.lock();
         let (mut taken, ours): (Vec<IfaceId>, Vec<IfaceId>) =
-            gone.into_iter().map(|(_, id)| id).partition(|id| *id <= state.taken_id);
+            gone.into_iter().map(|(_, id)| id).partition(|id| *id <= state.unsaved.taken_id);
         if taken.len() < FOLDS {
             taken.clear();
         }
@@ -96,17 +96,16 @@ impl Sampler {
             }
         }
         let here = Edit::Fold { ids: ours, into, into_name: into_name.clone() };
-        state.edited(&here);
+        state.unsaved.edited(&here);
         self.disown_all(&here);
         if taken.is_empty() {
             return;
         }
-        state.folding.extend(&taken);
+        state.unsaved.folding.extend(&taken);
         let there = Edit::Fold { ids: taken, into, into_name };
         self.disown_all(&there);
-        state.edits.push((there, None));
-        state.save_now = true;
-        self.live.wake_writer();
+        state.unsaved.edits.push((there, None));
+        state.wishes.save_now = true;
     }
 
     fn others(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {

@@ -35,11 +35,11 @@ pub(super) struct Primary {
 }
 
 impl Primary {
-    pub fn new(chosen: String, found: String) -> Primary {
+    pub fn new(chosen: String) -> Primary {
         Primary {
             chosen,
             given_away: false,
-            found,
+            found: String::new(),
             alone: false,
             missed: String::new(),
             route: None,
@@ -159,7 +159,7 @@ impl Sampler {
         if name != primary.found {
             self.found_primary(&name, now, "chosen as the interface of the headline figure");
         }
-        self.live.lock().keep_setting("primary_found", Some(name));
+        self.live.lock().unsaved.keep_setting("primary_found", Some(name));
     }
 
     /// Traffic has chosen one, and the default route gives no reason to look for another.
@@ -215,8 +215,8 @@ impl Sampler {
         let known = asked.map(|asked| find(&self.links, asked).map_or(asked, |tracked| &tracked.link.name));
         let name = known.or_else(|| self.provisional());
         let mut state = self.live.lock();
-        if state.primary.as_deref() != name {
-            state.primary = name.map(str::to_string);
+        if state.inventory.primary.as_deref() != name {
+            state.inventory.primary = name.map(str::to_string);
         }
     }
 
@@ -251,7 +251,7 @@ impl Sampler {
         if name.is_empty() {
             self.primary.look_again(now);
         }
-        self.live.lock().keep_setting("primary_found", Some(name.clone()).filter(|name| !name.is_empty()));
+        self.live.lock().unsaved.keep_setting("primary_found", Some(name.clone()).filter(|name| !name.is_empty()));
         (self.primary.found, self.primary.alone) = (name, false);
     }
 }

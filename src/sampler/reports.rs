@@ -129,7 +129,7 @@ impl Sampler {
         }
         self.missed_reports = true;
         let mut state = self.live.lock();
-        state.reports_lost += 1;
-        state.reports_lost_ms = now.mono_ms;
+        state.inventory.reports_lost += 1;
+        state.inventory.reports_lost_ms = now.mono_ms;
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::clock::{BUILD_FLOOR, Zone};
 use crate::config::Config;
-use crate::live::{Alteration, Order, Refusal};
+use crate::live::{Alteration, Earlier, Order, Refusal, Unsaved};
 use crate::model::{Address, Batch, Link, Width};
 
 #[derive(Default)]
@@ -110,23 +110,31 @@ impl Bench {
 
     /// Without its database so far.
     fn alone(links: &[(Link, Counters)], mono_ms: u64) -> Bench {
-        let live = Live::new(Config::default(), Zone::UTC);
-        live.lock().database = Database::Absent;
-        Bench::on(live, links, Vec::new(), mono_ms)
+        Bench::begin(Live::new(Config::default(), Zone::UTC), links, &stack(BOOT), mono_ms)
     }
 
     fn on(live: Live, links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
+        let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
+        live.lock().recall(earlier(records, 1, newest));
+        Bench::begin(live, links, &stack(BOOT), mono_ms)
+    }
+
+    fn begin(live: Live, links: &[(Link, Counters)], stack: &Stack, mono_ms: u64) -> Bench {
         let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
         let clock = Arc::new(Hand(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
         let live = Arc::new(live);
-        let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
-        let start = start(records, 1, newest);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack.clone());
         let mut bench = Bench { world, clock, live, sampler };
         bench.turn(false);
         bench
+    }
+
+    /// The history could be opened, late.
+    fn join(&mut self, earlier: Earlier) {
+        let now = self.clock.now();
+        self.sampler.join(earlier, now);
     }
 
     fn turn(&mut self, changed: bool) -> Duration {
@@ -158,39 +166,32 @@ impl Bench {
     }
 
     fn batch(&self) -> Batch {
-        self.live.lock().batch.clone()
+        self.live.lock().unsaved.batch.clone()
     }
 
     /// Every booked (mark, rx bytes, span in seconds) of the interface that has this name now.
     fn booked(&self, name: &str) -> Vec<(Mark, u64, u64)> {
         let state = self.live.lock();
-        let Some(id) = state.interface(name).and_then(|iface| iface.id) else { return Vec::new() };
-        let samples = state.batch.samples.iter().filter(|sample| sample.iface == id);
+        let Some(id) = state.inventory.interface(name).and_then(|iface| iface.id) else { return Vec::new() };
+        let samples = state.unsaved.batch.samples.iter().filter(|sample| sample.iface == id);
         samples.map(|sample| (sample.mark, sample.delta.rx_bytes(), sample.span_ms / 1000)).collect()
     }
 
     fn kinds_of_events(&self) -> Vec<EventKind> {
-        self.live.lock().events.iter().map(|event| event.kind).collect()
+        self.live.lock().unsaved.events.iter().map(|event| event.kind).collect()
     }
 }
 
-fn start(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Start {
-    Start {
-        records,
-        next_seq,
-        keeper: Keeper::new(BUILD_FLOOR, newest),
-        stack: stack(BOOT),
-        newest: Some(Newest { ifindex: 5, node: 0 }),
-        last_seen: newest.unwrap_or(0),
-        primary_found: String::new(),
-    }
+fn earlier(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Earlier {
+    let newest_link = Newest { ifindex: 5, node: 0 }.to_text(&stack(BOOT));
+    Earlier { records, settings: [("newest_link".to_string(), newest_link)].into_iter().collect(), next_seq, newest }
 }
 
 /// A history that ends at tick 100: a minute before the bench begins, or before this boot.
-fn late(records: Vec<Record>) -> Late {
+fn late(records: Vec<Record>) -> Earlier {
     let this_boot = records.iter().any(|record| record.stack.boot == BOOT);
     let newest = START_MS / 1000 - if this_boot { 60 } else { 1100 };
-    Late { start: start(records, 101, Some(newest)), stopped: false }
+    earlier(records, 101, Some(newest))
 }
 
 fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono_ms: u64) -> Record {
@@ -215,11 +216,11 @@ fn stack(boot: &str) -> Stack {
 fn a_first_reading_is_a_base_and_differences_follow() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
     assert_eq!(bench.booked("eth0"), []);
-    assert_eq!(bench.live.lock().anchors.len(), 1);
+    assert_eq!(bench.live.lock().unsaved.anchors.len(), 1);
     bench.set(2, moved(1500, 10));
     bench.run(60_001);
     assert_eq!(bench.booked("eth0"), [(Mark::Plain, 500, 30), (Mark::Plain, 0, 30)]);
-    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime, moved(500, 0));
+    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime, moved(500, 0));
 }
 
 #[test]
@@ -241,11 +242,11 @@ fn nothing_of_the_first_traffic_is_lost() {
     let mut bench = Bench::new(&[(link(2, "eth0"), Counters::ZERO)]);
     bench.run(300_001);
     assert_eq!(bench.booked("eth0"), []);
-    assert!(bench.live.lock().interface("eth0").unwrap().ignored_because.is_some());
+    assert!(bench.live.lock().inventory.interface("eth0").unwrap().ignored_because.is_some());
     bench.set(2, moved(77, 5));
     bench.run(30_000);
     assert_eq!(bench.booked("eth0"), [(Mark::Plain, 77, 30)]);
-    assert!(bench.live.lock().interface("eth0").unwrap().monitored);
+    assert!(bench.live.lock().inventory.interface("eth0").unwrap().monitored);
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn e11_made_anew_between_two_ticks() {
     );
     let kinds = bench.kinds_of_events();
     assert!(kinds.contains(&EventKind::Vanished) && kinds.contains(&EventKind::Reset), "{kinds:?}");
-    assert_eq!(bench.live.lock().interfaces.len(), 1);
+    assert_eq!(bench.live.lock().inventory.interfaces.len(), 1);
 }
 
 #[test]
@@ -321,7 +322,7 @@ fn e13_same_boot_books_the_gap() {
     let known = record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000);
     let mut bench = Bench::after(&[(link(2, "eth0"), moved(1700, 10))], vec![known], 1_000_000);
     assert_eq!(bench.booked("eth0"), [(Mark::Gap, 700, 600)]);
-    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_700);
+    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_700);
     bench.run(1);
 }
 
@@ -352,8 +353,8 @@ fn e32_rename_keeps_the_history() {
     assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
     assert!(bench.kinds_of_events().contains(&EventKind::Renamed));
     let state = bench.live.lock();
-    assert_eq!(state.interfaces.len(), 1);
-    assert_eq!(state.records.last().unwrap().name, "wan");
+    assert_eq!(state.inventory.interfaces.len(), 1);
+    assert_eq!(state.unsaved.records.last().unwrap().name, "wan");
 }
 
 #[test]
@@ -361,7 +362,7 @@ fn renamed_while_not_running() {
     let known = record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000);
     let bench = Bench::after(&[(link(2, "wan"), moved(1700, 10))], vec![known], 1_000_000);
     assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
-    assert_eq!(bench.live.lock().interfaces.len(), 1);
+    assert_eq!(bench.live.lock().inventory.interfaces.len(), 1);
 }
 
 /// The link that was called eth1 goes on with the history of wwan0; after a restart it must not go back to eth1's
@@ -378,12 +379,12 @@ fn an_identity_goes_along_with_a_rename_to_a_known_name() {
     bench.pass(2000);
     bench.turn(false);
     // Until the first sample under the new name the counters on disk are those of the old one.
-    assert!(bench.live.lock().records.iter().all(|record| record.ifindex != 5 || record.id == 1));
+    assert!(bench.live.lock().unsaved.records.iter().all(|record| record.ifindex != 5 || record.id == 1));
     bench.set(5, moved(1500, 10));
     bench.run(30_001);
     assert_eq!(bench.booked("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
 
-    let mut left: Vec<Record> = bench.live.lock().records.clone();
+    let mut left: Vec<Record> = bench.live.lock().unsaved.records.clone();
     left.sort_by_key(|record| record.id);
     let identities: Vec<(IfaceId, u32, &str)> =
         left.iter().map(|record| (record.id, record.ifindex, record.stack.boot.as_str())).collect();
@@ -499,18 +500,21 @@ fn failed_readings_are_tried_again_and_counted_once() {
     bench.run(33_100);
     {
         let state = bench.live.lock();
-        assert_eq!((state.polls.failed, state.polls.errors), (0, 3));
+        assert_eq!((state.health.polls.failed, state.health.polls.errors), (0, 3));
     }
     assert_eq!(bench.booked("eth0").len(), 1);
     // The reading for the primary falls into the same time.
     assert!(bench.world.lock().unwrap().reads - before <= 5);
     bench.world.lock().unwrap().failures = 4;
     bench.run(30_000);
-    assert_eq!(bench.live.lock().polls.failed, 1);
+    assert_eq!(bench.live.lock().health.polls.failed, 1);
     bench.set(2, moved(1900, 10));
     bench.run(60_000);
     let state = bench.live.lock();
-    assert_eq!((state.polls.consecutive_failures, state.interface("eth0").unwrap().lifetime.rx_bytes()), (0, 900));
+    assert_eq!(
+        (state.health.polls.consecutive_failures, state.inventory.interface("eth0").unwrap().lifetime.rx_bytes()),
+        (0, 900)
+    );
 }
 
 #[test]
@@ -519,7 +523,7 @@ fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
         bench.world.lock().unwrap().failures = failures;
         assert!(bench.live.collect(Duration::ZERO).is_none(), "it is the sampler's to do");
         bench.turn(false);
-        bench.live.lock().collected.errors.clone()
+        bench.live.lock().wishes.collected.errors.clone()
     };
     let ticks = |bench: &Bench| {
         let ticks = bench.batch().ticks;
@@ -532,7 +536,10 @@ fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
     }
     {
         let state = bench.live.lock();
-        assert_eq!((state.polls.failed, state.polls.errors, state.polls.consecutive_failures), (9, 9, 9));
+        assert_eq!(
+            (state.health.polls.failed, state.health.polls.errors, state.health.polls.consecutive_failures),
+            (9, 9, 9)
+        );
     }
     bench.run(60_000);
     assert_eq!(ticks(&bench), [0, 30_000, 60_000, 90_000]);
@@ -542,7 +549,7 @@ fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
     assert_eq!(ask(&mut bench, 1), ["no"]);
     bench.pass(500);
     assert_eq!(ask(&mut bench, 1), ["no"]);
-    assert_eq!(bench.live.lock().polls.failed, 11);
+    assert_eq!(bench.live.lock().health.polls.failed, 11);
     bench.run(700);
     assert_eq!(ticks(&bench).last(), Some(&121_000));
 }
@@ -552,7 +559,7 @@ fn e18_no_interface_at_all_is_no_failure() {
     let mut bench = Bench::new(&[]);
     bench.run(300_000);
     let state = bench.live.lock();
-    assert!(state.polls.successful >= 10 && state.batch.is_empty());
+    assert!(state.health.polls.successful >= 10 && state.unsaved.batch.is_empty());
 }
 
 #[test]
@@ -566,14 +573,14 @@ fn e31_what_vanished_is_remembered_and_goes_on() {
     bench.turn(false);
     {
         let state = bench.live.lock();
-        let gone = state.interface("usb0").unwrap();
+        let gone = state.inventory.interface("usb0").unwrap();
         assert!(!gone.present() && gone.lifetime.rx_bytes() == 500, "{gone:?}");
     }
     bench.world.lock().unwrap().links = vec![(link(5, "usb0"), moved(30, 1))];
     bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 5, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.live.lock().interface("usb0").unwrap().lifetime.rx_bytes(), 530);
+    assert_eq!(bench.live.lock().inventory.interface("usb0").unwrap().lifetime.rx_bytes(), 530);
 }
 
 #[test]
@@ -588,7 +595,7 @@ fn e29_a_flood_of_cables_leaves_nothing_behind() {
         }
         bench.turn(true);
         bench.run(31_000);
-        assert!(bench.live.lock().interface(&format!("veth{at:x}")).is_some(), "shown while it is there");
+        assert!(bench.live.lock().inventory.interface(&format!("veth{at:x}")).is_some(), "shown while it is there");
         {
             let mut world = bench.world.lock().unwrap();
             world.links.pop();
@@ -598,12 +605,16 @@ fn e29_a_flood_of_cables_leaves_nothing_behind() {
         bench.run(2000);
     }
     let state = bench.live.lock();
-    let names: Vec<&str> = state.interfaces.iter().map(|iface| iface.name.as_str()).collect();
+    let names: Vec<&str> = state.inventory.interfaces.iter().map(|iface| iface.name.as_str()).collect();
     assert_eq!(names, ["eth0"]);
-    let records: Vec<&str> = state.records.iter().map(|record| record.name.as_str()).collect();
+    let records: Vec<&str> = state.unsaved.records.iter().map(|record| record.name.as_str()).collect();
     assert_eq!(records, ["eth0"]);
-    assert!(state.batch.samples.iter().all(|sample| state.records[0].id == sample.iface));
-    assert!(state.events.iter().all(|event| !event.interface.starts_with("veth")), "{:?}", state.events);
+    assert!(state.unsaved.batch.samples.iter().all(|sample| state.unsaved.records[0].id == sample.iface));
+    assert!(
+        state.unsaved.events.iter().all(|event| !event.interface.starts_with("veth")),
+        "{:?}",
+        state.unsaved.events
+    );
     drop(state);
     assert!(bench.sampler.births.is_empty());
 }
@@ -611,13 +622,13 @@ fn e29_a_flood_of_cables_leaves_nothing_behind() {
 #[test]
 fn e30_a_chosen_primary_is_waited_for() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    bench.sampler.primary = Primary::new("ppp0".to_string(), String::new());
+    bench.sampler.primary = Primary::new("ppp0".to_string());
     bench.sampler.primary.begin(bench.clock.now());
     bench.set(2, moved(9_000_000, 10));
     bench.run(60_001);
     // Not the busiest in its place: nothing, until it comes.
-    assert_eq!(bench.live.lock().primary.as_deref(), Some("ppp0"));
-    assert!(bench.live.lock().interface("ppp0").is_none());
+    assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("ppp0"));
+    assert!(bench.live.lock().inventory.interface("ppp0").is_none());
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "ppp0"), moved(300, 5)));
@@ -625,7 +636,7 @@ fn e30_a_chosen_primary_is_waited_for() {
     }
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.live.lock().primary.as_deref(), Some("ppp0"));
+    assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("ppp0"));
     assert_eq!(bench.booked("ppp0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
 }
 
@@ -638,11 +649,11 @@ fn the_busiest_becomes_primary_after_ten_seconds() {
     bench.run(9_000);
     assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), ("eth0", None));
     bench.run(1_001);
-    assert_eq!(bench.live.lock().primary.as_deref(), Some("eth1"));
+    assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("eth1"));
     // And it stays, though the other one is busier now.
     bench.set(2, moved(90_000_000, 10));
     bench.run(600_000);
-    assert_eq!(bench.live.lock().primary.as_deref(), Some("eth1"));
+    assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("eth1"));
 }
 
 /// A WAN that was `wan`, with what is said of it, and another link: `wan` is gone, and its history given away.
@@ -662,7 +673,7 @@ fn given_away(typed: &[(&'static str, String)], saved: &[(&'static str, &str)], 
 fn said(bench: &Bench) -> [String; 4] {
     let state = bench.live.lock();
     let text = |key| state.config.text(key).to_string();
-    [text("primary"), text("interfaces"), text("ignore"), state.primary.clone().unwrap_or_default()]
+    [text("primary"), text("interfaces"), text("ignore"), state.inventory.primary.clone().unwrap_or_default()]
 }
 
 const SAID: [(&str, &str); 3] = [("primary", "wan"), ("interfaces", "lan*,wan"), ("ignore", "a*,!wan")];
@@ -679,8 +690,8 @@ fn forgotten() -> Order {
 fn what_was_said_of_a_merged_one_is_said_of_its_heir() {
     let bench = given_away(&[], &SAID, merged());
     assert_eq!(said(&bench), ["eth0", "lan*,eth0", "a*,!eth0", "eth0"]);
-    assert!(bench.live.lock().interface("eth0").is_some_and(|iface| iface.monitored));
-    let saved = bench.live.lock().settings.clone();
+    assert!(bench.live.lock().inventory.interface("eth0").is_some_and(|iface| iface.monitored));
+    let saved = bench.live.lock().unsaved.settings.clone();
     for (key, text) in [("primary", "eth0"), ("interfaces", "lan*,eth0"), ("ignore", "a*,!eth0")] {
         assert!(saved.contains(&(key.to_string(), Some(text.to_string()))), "{key}: {saved:?}");
     }
@@ -720,21 +731,25 @@ fn of_an_alteration_that_is_refused_nothing_happens() {
     let typed = [("ignore", "x*".to_string())];
     for (typed, saved) in [(&typed[..], &SAID[1..2]), (&[], &[("primary", "eth0"), ("ignore", "wan")]), (&[], &SAID)] {
         let mut bench = given_away(typed, saved, Order::Forget { name: "nope".to_string() });
-        let before = (said(&bench), bench.live.lock().records.clone(), bench.sampler.records.clone());
+        let before = (said(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone());
         let refusal = refused(&mut bench, all(Some(false)));
         let expect = if typed.is_empty() { "Headline" } else { "Setting" };
         assert!(format!("{refusal:?}").contains(expect), "{refusal:?}");
-        assert_eq!((said(&bench), bench.live.lock().records.clone(), bench.sampler.records.clone()), before);
+        assert_eq!((said(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone()), before);
         {
             let state = bench.live.lock();
-            assert!(state.edits.is_empty() && state.interface("wan").is_some(), "{:?}", state.edits);
-            assert_eq!(state.interface("eth0").map(|iface| iface.alias.as_str()), Some(""));
+            assert!(
+                state.unsaved.edits.is_empty() && state.inventory.interface("wan").is_some(),
+                "{:?}",
+                state.unsaved.edits
+            );
+            assert_eq!(state.inventory.interface("eth0").map(|iface| iface.alias.as_str()), Some(""));
         }
         if typed.is_empty() {
             assert_eq!(refused(&mut bench, all(Some(true))), None);
             let state = bench.live.lock();
-            assert_eq!((state.edits.len(), state.interface("wan").is_some()), (1, false));
-            assert_eq!(state.interface("eth0").map(|iface| iface.alias.as_str()), Some("uplink"));
+            assert_eq!((state.unsaved.edits.len(), state.inventory.interface("wan").is_some()), (1, false));
+            assert_eq!(state.inventory.interface("eth0").map(|iface| iface.alias.as_str()), Some("uplink"));
             assert!(state.tuning.ignored.contains(&"!eth0".to_string()), "{:?}", state.tuning.ignored);
         }
     }
@@ -744,7 +759,7 @@ fn of_an_alteration_that_is_refused_nothing_happens() {
 fn nothing_is_said_of_a_forgotten_one_and_there_is_another_headline() {
     let mut bench = given_away(&[], &SAID, forgotten());
     assert_eq!(said(&bench), ["", "lan*", "a*", ""]);
-    let saved = bench.live.lock().settings.clone();
+    let saved = bench.live.lock().unsaved.settings.clone();
     assert!(saved.contains(&("primary".to_string(), None)), "{saved:?}");
 
     // An empty list would have everything watched.
@@ -787,8 +802,8 @@ fn an_altname_that_comes_and_goes_is_followed() {
     bench.run(10_000);
     let watched = |bench: &Bench| {
         let state = bench.live.lock();
-        let watched = |name| state.interface(name).is_some_and(|iface: &crate::live::Iface| iface.monitored);
-        ([watched("eth0"), watched("eth1")], state.primary.clone().unwrap_or_default())
+        let watched = |name| state.inventory.interface(name).is_some_and(|iface: &crate::live::Iface| iface.monitored);
+        ([watched("eth0"), watched("eth1")], state.inventory.primary.clone().unwrap_or_default())
     };
     let call = |bench: &mut Bench, at: usize, altnames: &[&str]| {
         bench.world.lock().unwrap().links[at].0.altnames = altnames.iter().map(|name| name.to_string()).collect();
@@ -799,7 +814,7 @@ fn an_altname_that_comes_and_goes_is_followed() {
     assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
     call(&mut bench, 1, &["dsl", "uplink"]);
     assert_eq!(watched(&bench), ([false, true], "eth1".to_string()));
-    assert_eq!(bench.live.lock().interface("uplink").unwrap().name, "eth1");
+    assert_eq!(bench.live.lock().inventory.interface("uplink").unwrap().name, "eth1");
     // From that moment on, and not from the next sample.
     bench.set(3, moved(1700, 10));
     bench.run(30_000);
@@ -855,12 +870,12 @@ fn the_headline_is_watched() {
         bench.turn(false);
         bench.run(1_000);
         assert_eq!(said(&bench)[3], name);
-        assert!(bench.live.lock().interface(name).is_some_and(|iface| iface.monitored), "{name}");
+        assert!(bench.live.lock().inventory.interface(name).is_some_and(|iface| iface.monitored), "{name}");
     }
     change(&bench, "primary", "");
     bench.run(60_001);
     assert_eq!(said(&bench)[3], "eth0");
-    assert!(bench.live.lock().interface("eth1").is_some_and(|iface| !iface.monitored));
+    assert!(bench.live.lock().inventory.interface("eth1").is_some_and(|iface| !iface.monitored));
 }
 
 #[test]
@@ -886,7 +901,7 @@ fn a_headline_is_there_before_one_is_found() {
         bench.run(1_000);
         assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), (expect, None), "{bytes:?} {route:?}");
         let told = |event: &Event| event.kind == EventKind::Primary;
-        assert!(!bench.live.lock().events.iter().any(told));
+        assert!(!bench.live.lock().unsaved.events.iter().any(told));
     };
     check([0, 0], None, "");
     check([5, 9], None, "eth1");
@@ -898,12 +913,12 @@ fn a_headline_is_there_before_one_is_found() {
 }
 
 fn primary(bench: &Bench) -> String {
-    bench.live.lock().primary.clone().unwrap_or_default()
+    bench.live.lock().inventory.primary.clone().unwrap_or_default()
 }
 
 fn kept_primary(bench: &Bench) -> Option<String> {
     let state = bench.live.lock();
-    state.settings.iter().find(|(key, _)| key == "primary_found").and_then(|(_, name)| name.clone())
+    state.unsaved.settings.iter().find(|(key, _)| key == "primary_found").and_then(|(_, name)| name.clone())
 }
 
 fn plug(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
@@ -1004,7 +1019,8 @@ fn the_only_one_waits_for_a_headline_that_has_just_gone() {
     // Found by a run that is long over.
     let live = Live::new(Config::default(), Zone::UTC);
     let mut bench = Bench::on(live, &[], Vec::new(), 1_000_000);
-    bench.sampler.primary = Primary::new(String::new(), "wlan7".to_string());
+    bench.sampler.primary = Primary::new(String::new());
+    bench.sampler.primary.recall(String::new(), "wlan7".to_string());
     bench.sampler.primary.begin(bench.clock.now());
     plug(&mut bench, 2, "eth0", Counters::ZERO);
     bench.run(11_000);
@@ -1014,7 +1030,7 @@ fn the_only_one_waits_for_a_headline_that_has_just_gone() {
 /// Patterns that nothing matches, as a reader of the health finds them.
 fn unmatched(bench: &Bench) -> Vec<String> {
     let state = bench.live.lock();
-    state.unmatched.iter().map(|asked| format!("{} {} {}", asked.key, asked.pattern, asked.known)).collect()
+    state.inventory.unmatched.iter().map(|asked| format!("{} {} {}", asked.key, asked.pattern, asked.known)).collect()
 }
 
 #[test]
@@ -1094,13 +1110,13 @@ fn an_unbelievable_clock_holds_samples_and_loses_none() {
     far.clock.0.lock().unwrap().unix_ms = 0;
     // A world of its own, booted in 1970.
     far.sampler.keeper = Keeper::new(BUILD_FLOOR, None);
-    far.live.lock().batch.clear();
+    far.live.lock().unsaved.batch.clear();
     for kernel in [&mut bench, &mut far] {
         kernel.set(2, moved(1500, 10));
         kernel.run(90_001);
     }
     assert!(far.batch().ticks.iter().all(|tick| tick.unix.is_none()));
-    assert!(!far.live.lock().clock_believed);
+    assert!(!far.live.lock().health.clock_believed);
     far.clock.0.lock().unwrap().unix_ms = START_MS + 90_001;
     far.run(30_000);
     let (near, far) = (bench.batch(), far.batch());
@@ -1128,7 +1144,8 @@ fn a_name_that_is_taken_over_leaves_no_identity_behind() {
     bench.turn(false);
     bench.run(30_001);
     let state = bench.live.lock();
-    let identities: Vec<(IfaceId, u32)> = state.records.iter().map(|record| (record.id, record.ifindex)).collect();
+    let identities: Vec<(IfaceId, u32)> =
+        state.unsaved.records.iter().map(|record| (record.id, record.ifindex)).collect();
     assert!(identities.contains(&(7, 2)) && identities.contains(&(8, 0)), "{identities:?}");
 }
 
@@ -1154,7 +1171,7 @@ fn the_last_traffic_of_a_vanishing_link_is_booked() {
     }
     bench.pass(5000);
     bench.turn(true);
-    assert_eq!(bench.live.lock().interface("ppp0").unwrap().lifetime.rx_bytes(), 700);
+    assert_eq!(bench.live.lock().inventory.interface("ppp0").unwrap().lifetime.rx_bytes(), 700);
     assert_eq!(bench.booked("ppp0"), [(Mark::Plain, 700, 5)]);
 }
 
@@ -1172,7 +1189,7 @@ fn a_counter_that_falls_while_the_link_is_taken_apart_books_nothing_twice() {
     }
     bench.pass(5000);
     bench.turn(true);
-    let lifetime = bench.live.lock().interface("ppp0").unwrap().lifetime;
+    let lifetime = bench.live.lock().inventory.interface("ppp0").unwrap().lifetime;
     assert_eq!((lifetime.rx_bytes(), lifetime.tx_bytes()), (4000, 47));
 }
 
@@ -1195,7 +1212,7 @@ fn a_changed_watch_list_loses_nothing_that_was_watched() {
 #[test]
 fn every_beginning_is_saved_at_once() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    let begun = |bench: &Bench| std::mem::take(&mut bench.live.lock().save_now);
+    let begun = |bench: &Bench| std::mem::take(&mut bench.live.lock().wishes.save_now);
     assert!(begun(&bench), "the first base");
     bench.run(60_001);
     assert!(!begun(&bench), "an ordinary tick");
@@ -1222,7 +1239,7 @@ fn a_vanished_link_keeps_its_name_though_nothing_was_booked() {
     bench.turn(true);
     bench.pass(2000);
     bench.turn(false);
-    assert!(bench.live.lock().interface("w0").is_some_and(|iface| !iface.present()));
+    assert!(bench.live.lock().inventory.interface("w0").is_some_and(|iface| !iface.present()));
 }
 
 /// Everything booked, with the raw counters that a reader of the whole comes to: what the writer makes of it.
@@ -1230,12 +1247,12 @@ fn reckon(bench: &Bench, id: IfaceId, past: &[Record]) -> (Counters, Counters) {
     let state = bench.live.lock();
     let mut raw = past.iter().find(|record| record.id == id).map_or(Counters::ZERO, |record| record.raw);
     let mut sum = Counters::ZERO;
-    for (tick, samples) in state.batch.iter() {
+    for (tick, samples) in state.unsaved.batch.iter() {
         for sample in samples.iter().filter(|sample| sample.iface == id) {
             sum.add(&sample.delta);
             raw = Counters(std::array::from_fn(|at| raw.0[at].wrapping_add(sample.delta.0[at])));
         }
-        for anchor in state.anchors.iter().filter(|anchor| (anchor.seq, anchor.iface) == (tick.seq, id)) {
+        for anchor in state.unsaved.anchors.iter().filter(|anchor| (anchor.seq, anchor.iface) == (tick.seq, id)) {
             raw = anchor.raw;
         }
     }
@@ -1246,7 +1263,7 @@ fn reckon(bench: &Bench, id: IfaceId, past: &[Record]) -> (Counters, Counters) {
 fn a_restart_within_the_interval_is_not_worth_an_event() {
     for (ended_ms, told) in [(990_000, false), (960_000, true)] {
         let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
-        bench.sampler.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), ended_ms)]));
+        bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), ended_ms)]));
         assert_eq!(bench.kinds_of_events().contains(&EventKind::Gap), told, "{ended_ms}");
         assert_eq!(bench.booked("eth0")[0].1, 700);
     }
@@ -1257,17 +1274,21 @@ fn a_late_history_gets_the_gap_as_at_a_restart() {
     let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
     bench.set(2, moved(1800, 10));
     bench.run(60_001);
-    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 100);
-    bench.sampler.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
+    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 100);
+    bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
     assert_eq!(bench.booked("eth0"), [(Mark::Gap, 700, 600), (Mark::Plain, 100, 30), (Mark::Plain, 0, 30)]);
     {
         let state = bench.live.lock();
-        assert_eq!(state.database, Database::Joined);
-        assert!(state.save_now);
-        assert_eq!(state.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_800);
-        assert_eq!(state.batch.ticks.iter().map(|tick| tick.seq).collect::<Vec<_>>(), [101, 102, 103]);
-        assert!(state.anchors.iter().all(|anchor| anchor.iface == 4 && anchor.seq == 101), "{:?}", state.anchors);
-        let [record] = &state.records[..] else { panic!("{:?}", state.records) };
+        assert_eq!(state.health.database, Database::Joined);
+        assert!(state.wishes.save_now);
+        assert_eq!(state.inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_800);
+        assert_eq!(state.unsaved.batch.ticks.iter().map(|tick| tick.seq).collect::<Vec<_>>(), [101, 102, 103]);
+        assert!(
+            state.unsaved.anchors.iter().all(|anchor| anchor.iface == 4 && anchor.seq == 101),
+            "{:?}",
+            state.unsaved.anchors
+        );
+        let [record] = &state.unsaved.records[..] else { panic!("{:?}", state.unsaved.records) };
         assert_eq!((record.id, record.ifindex, record.stack.boot.as_str()), (4, 2, BOOT));
     }
     assert!(bench.kinds_of_events().contains(&EventKind::Gap));
@@ -1281,7 +1302,7 @@ fn a_late_history_gets_the_gap_as_at_a_restart() {
 fn a_late_history_of_another_boot_is_gone_on_with_from_zero() {
     let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
     bench.run(1);
-    bench.sampler.join(late(vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000)]));
+    bench.join(late(vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000)]));
     assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1700, 1000)]);
 }
 
@@ -1319,11 +1340,11 @@ fn a_late_history_comes_to_the_same_as_one_in_time() {
             }
             if squeezed {
                 let mut state = alone.live.lock();
-                let State { batch, anchors, .. } = &mut *state;
+                let Unsaved { batch, anchors, .. } = &mut state.unsaved;
                 crate::compact::compact(batch, anchors, 0);
                 assert_eq!(batch.ticks.len(), 1);
             }
-            alone.sampler.join(late(past.clone()));
+            alone.join(late(past.clone()));
             for bench in [&mut early, &mut alone] {
                 bench.set(2, moved(5_000, 30));
                 bench.set(4, moved(77, 7));
@@ -1331,7 +1352,7 @@ fn a_late_history_comes_to_the_same_as_one_in_time() {
             }
             let inventory = |bench: &Bench| -> Vec<(String, Option<IfaceId>, Counters)> {
                 let state = bench.live.lock();
-                state.interfaces.iter().map(|iface| (iface.name.clone(), iface.id, iface.lifetime)).collect()
+                state.inventory.interfaces.iter().map(|iface| (iface.name.clone(), iface.id, iface.lifetime)).collect()
             };
             let names = |rows: Vec<(String, Option<IfaceId>, Counters)>| -> Vec<(String, Counters)> {
                 rows.into_iter().map(|(name, _, lifetime)| (name, lifetime)).collect()
@@ -1348,7 +1369,7 @@ fn a_late_history_comes_to_the_same_as_one_in_time() {
             // As the disk will have them.
             let identities = |bench: &Bench| {
                 let mut kept = past.clone();
-                for record in &bench.live.lock().records {
+                for record in &bench.live.lock().unsaved.records {
                     kept.retain(|known| known.id != record.id);
                     kept.push(record.clone());
                 }
@@ -1373,9 +1394,9 @@ fn a_link_that_came_before_its_history_brings_no_phantom() {
     }
     bench.turn(true);
     bench.run(30_001);
-    bench.sampler.join(late(vec![record(4, "wg0", 9, BOOT, moved(100, 1), 400_000)]));
+    bench.join(late(vec![record(4, "wg0", 9, BOOT, moved(100, 1), 400_000)]));
     assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
-    assert_eq!(bench.live.lock().interface("wg0").unwrap().id, Some(4));
+    assert_eq!(bench.live.lock().inventory.interface("wg0").unwrap().id, Some(4));
 }
 
 #[test]
@@ -1384,11 +1405,11 @@ fn what_was_stopped_before_stays_unbooked() {
     bench.set(2, moved(1800, 10));
     bench.run(60_001);
     bench.live.lock().tuning.running = false;
-    bench.sampler.join(Late { stopped: true, ..late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]) });
+    bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
     bench.set(2, moved(9000, 10));
     bench.run(60_001);
     assert_eq!(bench.booked("eth0"), []);
-    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_000);
+    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_000);
     bench.live.lock().tuning.running = true;
     bench.turn(false);
     bench.set(2, moved(9100, 10));
@@ -1404,7 +1425,7 @@ fn e20_a_late_history_takes_back_what_was_placed_wrong() {
     assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_some()));
     let newest = START_MS / 1000 + 9 * 3600;
     let records = vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 5)];
-    bench.sampler.join(Late { start: start(records, 101, Some(newest)), stopped: false });
+    bench.join(earlier(records, 101, Some(newest)));
     assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_none()));
     bench.clock.0.lock().unwrap().unix_ms += 9 * 3_600_000 + 1_000_000;
     bench.run(30_000);
@@ -1414,7 +1435,7 @@ fn e20_a_late_history_takes_back_what_was_placed_wrong() {
 
 fn details(bench: &Bench, kind: EventKind) -> Vec<String> {
     let state = bench.live.lock();
-    state.events.iter().filter(|event| event.kind == kind).map(|event| event.detail.clone()).collect()
+    state.unsaved.events.iter().filter(|event| event.kind == kind).map(|event| event.detail.clone()).collect()
 }
 
 /// Of another boot, with its latest sample so many seconds after the present boot began (at monotonic zero).
@@ -1439,7 +1460,7 @@ fn a_boot_from_before_the_latest_sample_is_not_booked() {
         bench.set(2, moved(1_405_000, 10));
         bench.run(30_001);
         assert_eq!(bench.booked("eth0"), [(Mark::Plain, 5000, 30)]);
-        assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 5_005_000);
+        assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_005_000);
     }
     let bench = Bench::after(&links, vec![of_another_boot("", -500)], 1_000_000);
     assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1_400_000, 1000)]);
@@ -1458,7 +1479,8 @@ fn whether_a_boot_is_booked_waits_for_the_clock_with_the_samples() {
         let live = Arc::new(live);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start(vec![known], 1, newest));
+        live.lock().recall(earlier(vec![known], 1, newest));
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack(BOOT));
         let mut bench = Bench { world, clock, live, sampler };
         bench.set(2, moved(1_400_000, 10));
         bench.run(30_001);
@@ -1471,7 +1493,7 @@ fn whether_a_boot_is_booked_waits_for_the_clock_with_the_samples() {
         let sum: u64 = booked.iter().map(|(_, rx, _)| *rx).sum();
         assert_eq!(sum, expect + 700, "{booked:?}");
         assert_eq!(booked.iter().filter(|(mark, ..)| *mark == Mark::Reset).count(), usize::from(expect > 0));
-        let lifetime = bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes();
+        let lifetime = bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes();
         assert_eq!(lifetime, 5_000_700 + expect);
         assert_eq!(details(&bench, EventKind::Gap).len(), usize::from(expect == 0));
         // In the tick of the first reading, which has its true time.
@@ -1495,12 +1517,12 @@ fn names_exchanged_while_nothing_ran_leave_each_link_its_history() {
             .collect();
         let bench = Bench::after(&links, records.clone(), 1_000_000);
         let mut alone = Bench::alone(&links, 1_000_000);
-        alone.sampler.join(late(records));
+        alone.join(late(records));
         for bench in [&bench, &alone] {
             for at in 0..count {
                 let name = names[((at + 1) % count) as usize];
                 let (id, lifetime) =
-                    bench.live.lock().interface(name).map(|it| (it.id, it.lifetime.rx_bytes())).unwrap();
+                    bench.live.lock().inventory.interface(name).map(|it| (it.id, it.lifetime.rx_bytes())).unwrap();
                 assert_eq!((id, lifetime), (Some(at + 1), 5_000_100 + u64::from(at)), "{name} of {count}");
             }
             assert_eq!(details(bench, EventKind::Renamed).len(), count as usize);
@@ -1523,8 +1545,11 @@ fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
     let booked = bench.booked("eth0");
     assert_eq!(booked.iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [0, 1000, 1000, 0]);
     assert_eq!(booked.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3], [Mark::Gap, Mark::Gap, Mark::Plain]);
-    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime, Counters([2000, 400, 0, 0, 0, 0, 0, 0]));
-    let id = bench.live.lock().interface("eth0").unwrap().id.unwrap();
+    assert_eq!(
+        bench.live.lock().inventory.interface("eth0").unwrap().lifetime,
+        Counters([2000, 400, 0, 0, 0, 0, 0, 0])
+    );
+    let id = bench.live.lock().inventory.interface("eth0").unwrap().id.unwrap();
     assert_eq!(reckon(&bench, id, &[]).1, four(992_000, 1400));
     // One that goes to and fro is told of once an hour.
     for at in 1..=360 {
@@ -1532,7 +1557,7 @@ fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
         bench.run(30_000);
     }
     assert_eq!(details(&bench, EventKind::Dip).len(), 4);
-    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 2000);
+    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 2000);
 }
 
 #[test]
@@ -1541,12 +1566,12 @@ fn another_hardware_address_on_the_same_boot_loses_nothing_and_is_told() {
         Record { mac: "02:00:00:00:00:01".to_string(), ..record(4, "wlan0", 2, BOOT, moved(1000, 10), 400_000) };
     let now = Link { mac: "02:00:00:00:00:02".to_string(), ..link(2, "wlan0") };
     let mut alone = Bench::alone(&[(now.clone(), moved(1700, 10))], 1_000_000);
-    alone.sampler.join(late(vec![known.clone()]));
+    alone.join(late(vec![known.clone()]));
     for bench in [Bench::after(&[(now, moved(1700, 10))], vec![known], 1_000_000), alone] {
         assert_eq!(bench.booked("wlan0"), [(Mark::Gap, 700, 600)]);
         let told = details(&bench, EventKind::HardwareAddress);
         assert!(told.len() == 1 && told[0].contains("02:00:00:00:00:02") && told[0].contains("was 02:00:00:00:00:01"));
-        assert_eq!(bench.live.lock().records.last().unwrap().mac, "02:00:00:00:00:02");
+        assert_eq!(bench.live.lock().unsaved.records.last().unwrap().mac, "02:00:00:00:00:02");
     }
 }
 
@@ -1565,7 +1590,7 @@ fn another_device_with_the_number_of_one_that_is_gone_is_another_link() {
     bench.run(30_001);
     bench.set(2, moved(9_000_700, 10));
     bench.run(30_000);
-    assert_eq!(bench.live.lock().interface("eth0").unwrap().lifetime.rx_bytes(), 500 + 700);
+    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 500 + 700);
     let kinds = bench.kinds_of_events();
     assert!(kinds.contains(&EventKind::Vanished) && kinds.contains(&EventKind::Gap), "{kinds:?}");
 }
@@ -1582,20 +1607,16 @@ fn without_a_boot_id_only_what_certainly_passed_is_booked() {
         let counters = Counters([rx, 2000, 20, 20, 0, 0, 0, 0]);
         let links = [(Link { mac: mac.clone(), ..link(2, "eth0") }, counters)];
         for is_late in [false, true] {
-            let (mut bench, start) = (Bench::alone(&links, 1_000_000), start(vec![known.clone()], 101, None));
-            let start = Start { stack: stack(""), ..start };
-            bench.sampler.stack = stack("");
+            let live = Live::new(Config::default(), Zone::UTC);
+            let earlier = earlier(vec![known.clone()], 101, None);
+            if !is_late {
+                live.lock().recall(earlier.clone());
+            }
+            let mut bench = Bench::begin(live, &links, &stack(""), 1_000_000);
+            let note = bench.live.lock().inventory.source_note.clone().unwrap_or_default();
+            assert!(note.contains("boot id cannot be read"), "{note}");
             if is_late {
-                bench.sampler.join(Late { start, stopped: false });
-            } else {
-                let live = Arc::new(Live::new(Config::default(), Zone::UTC));
-                let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
-                let source = Box::new(Kernel(bench.world.clone()));
-                bench.sampler = Sampler::new(source, reopen, live.clone(), bench.clock.clone(), start);
-                bench.live = live;
-                bench.turn(false);
-                let note = bench.live.lock().source_note.clone().unwrap_or_default();
-                assert!(note.contains("boot id cannot be read"), "{note}");
+                bench.join(earlier);
             }
             let booked: u64 = bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum();
             assert_eq!(booked, expect, "{is_late}");

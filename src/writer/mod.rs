@@ -6,13 +6,13 @@ mod opening;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Now, Zone};
 use crate::error::{ErrorKind, Result};
 use crate::level::Keep;
-use crate::live::{Live, State, Told, Written};
+use crate::live::{Live, Locked, State, Told, Unsaved, Written};
 use crate::model::{Anchor, Batch, Edit, Event, EventKind, IfaceId, Record};
 use crate::source;
 use crate::store::{Flush, Store};
@@ -41,7 +41,7 @@ struct Cargo {
     events: Vec<Event>,
     records: Vec<Record>,
     settings: Vec<(String, Option<String>)>,
-    settings_asked: u64,
+    saves: u64,
 }
 
 impl Cargo {
@@ -109,15 +109,15 @@ impl Writer {
     pub fn run(&mut self) {
         let began_ms = self.clock.now().mono_ms;
         self.written_before = source::written().map(|bytes| Written { bytes, since_mono_ms: began_ms });
-        self.live.lock().saving.succeeded_mono_ms = Some(began_ms);
+        self.live.lock().health.saving.succeeded_mono_ms = Some(began_ms);
         let mut retry_due_ms = None;
         loop {
             let (flush_ms, save_now) = {
                 let state = self.live.lock();
-                if state.stopping {
+                if state.wishes.stopping {
                     return;
                 }
-                (u64::from(state.tuning.flush_s) * 1000, state.save_now)
+                (u64::from(state.tuning.flush_s) * 1000, state.wishes.save_now)
             };
             let now_ms = self.clock.now().mono_ms;
             let next_ms = || (self.saved_ms + flush_ms).min(self.edit_due_ms.unwrap_or(u64::MAX));
@@ -140,10 +140,9 @@ impl Writer {
 
     /// Everything that has a place in time, in one transaction; then what its user wants changed in the past.
     pub fn save(&mut self) -> Result<()> {
-        self.live.lock().saving.saving_since_mono_ms = Some(self.clock.now().mono_ms);
+        self.live.lock().health.saving.saving_since_mono_ms = Some(self.clock.now().mono_ms);
         let outcome = self.save_all();
-        self.live.lock().saving.saving_since_mono_ms = None;
-        self.live.tell_done();
+        self.live.lock().health.saving.saving_since_mono_ms = None;
         outcome
     }
 
@@ -158,17 +157,17 @@ impl Writer {
             Some(Written { bytes, ..before })
         });
         let mut state = self.live.lock();
-        state.saving.written = written;
-        state.saving.elsewhere = self.store.beside_another();
-        self.store.take_events().into_iter().for_each(|event| state.event(event));
+        state.health.saving.written = written;
+        state.health.saving.elsewhere = self.store.beside_another();
+        self.store.take_events().into_iter().for_each(|event| state.unsaved.event(event));
         match &outcome {
             Ok(()) => {
-                state.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
-                state.saving.succeeded_mono_ms = Some(now.mono_ms);
-                state.saving.called_mono_ms = None;
-                state.saving_batch = Arc::default();
-                let asked = self.cargo.settings_asked;
-                forget(&mut state.events, &self.cargo.events);
+                state.health.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
+                state.health.saving.succeeded_mono_ms = Some(now.mono_ms);
+                state.health.saving.called_mono_ms = None;
+                state.unsaved.saving_batch = Arc::default();
+                let asked = self.cargo.saves;
+                state.unsaved.events_saved();
                 drop(state);
                 self.let_go();
                 self.backoff = Backoff::new();
@@ -181,7 +180,7 @@ impl Writer {
                 // A fault that does not pass is told of also where one was before that would have.
                 let lasts = error.kind == ErrorKind::Corrupt;
                 let same = |known: &String| !lasts || *known == error.to_string();
-                let news = !state.saving.error.as_ref().is_some_and(same);
+                let news = !state.health.saving.error.as_ref().is_some_and(same);
                 let sentence = news.then(|| format!("saving failed, going on in memory: {error}"));
                 complain(state, now, error.to_string(), sentence);
             }
@@ -191,12 +190,12 @@ impl Writer {
 
     fn all_is_well(&self, asked: u64) {
         let mut state = self.live.lock();
-        let told = std::mem::take(&mut state.saving.told);
-        let recovered = state.saving.error.take().is_some() || told > Told::Nothing;
-        let compacted = std::mem::take(&mut state.saving.compacted);
-        state.settings_saved = state.settings_saved.max(asked);
+        let told = std::mem::take(&mut state.health.saving.told);
+        let recovered = state.health.saving.error.take().is_some() || told > Told::Nothing;
+        let compacted = std::mem::take(&mut state.health.saving.compacted);
+        state.unsaved.saves.serve(asked);
         // What came during the fault has waited long enough.
-        state.save_now |= recovered;
+        state.wishes.save_now |= recovered;
         drop(state);
         match (recovered, compacted) {
             (true, false) => log::info!("saving works again; nothing was lost"),
@@ -227,9 +226,9 @@ impl Writer {
             }
             {
                 let mut state = self.live.lock();
-                state.edited(edit);
+                state.unsaved.edited(edit);
                 // One that has no time yet waits for it as all do.
-                event.iter().filter(|event| event.unix.is_none()).for_each(|event| state.event(event.clone()));
+                event.iter().filter(|event| event.unix.is_none()).for_each(|event| state.unsaved.event(event.clone()));
             }
             self.done_with_first();
         }
@@ -249,14 +248,15 @@ impl Writer {
     fn load(&mut self) -> (Arc<Zone>, Keep) {
         let live = self.live.clone();
         let mut state = live.lock();
-        state.save_now = false;
-        let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.settings_asked);
-        let State { batch, anchors, events, records, settings, edits, taken_id, .. } = &mut *state;
+        state.wishes.save_now = false;
+        let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.unsaved.saves.given());
+        state.unsaved.take_events(&mut self.cargo.events);
+        let Unsaved { batch, anchors, records, settings, edits, taken_id, .. } = &mut state.unsaved;
         let cargo = &mut self.cargo;
         let fresh = cargo.batch.is_empty();
         if fresh {
             self.edits.extend(edits.drain(..));
-            cargo.settings_asked = asked;
+            cargo.saves = asked;
             cargo.batch = Arc::new(take_placed(batch, &mut self.spare));
         }
         let newest = cargo.batch.ticks.last().map(|tick| tick.seq);
@@ -271,10 +271,8 @@ impl Writer {
         let anchored = cargo.anchors.iter().map(|anchor| anchor.iface);
         let taken = samples.chain(anchored).chain(cargo.records.iter().map(|record| record.id));
         *taken_id = taken.fold(*taken_id, IfaceId::max);
-        cargo.events.clear();
-        cargo.events.extend(events.iter().take_while(|event| event.unix.is_some()).cloned());
         if fresh {
-            state.saving_batch = cargo.batch.clone();
+            state.unsaved.saving_batch = cargo.batch.clone();
         }
         (zone, keep)
     }
@@ -296,7 +294,7 @@ pub fn guarded(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return };
     {
         let mut state = live.lock();
-        state.saving.lost = true;
+        state.health.saving.lost = true;
         let sentence =
             "nothing is saved any more: the thread that saves has ended, the program is at fault; restart it";
         complain(state, clock.now(), sentence.to_string(), Some(sentence.to_string()));
@@ -305,23 +303,14 @@ pub fn guarded(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
 }
 
 /// Health and the page have a fault for as long as it lasts; the log and the events are told once, in a `sentence`.
-fn complain(mut state: MutexGuard<State>, now: Now, error: String, sentence: Option<String>) {
-    state.saving.failures += 1;
-    state.saving.error = Some(error);
+fn complain(mut state: Locked, now: Now, error: String, sentence: Option<String>) {
+    state.health.saving.failures += 1;
+    state.health.saving.error = Some(error);
     let Some(detail) = sentence else { return };
     let (unix, mono_ms, kind) = (None, now.mono_ms, EventKind::Storage);
-    state.event(Event { unix, mono_ms, kind, interface: String::new(), detail: detail.clone() });
+    state.unsaved.event(Event { unix, mono_ms, kind, interface: String::new(), detail: detail.clone() });
     drop(state);
     log::error!("{detail}");
-}
-
-/// Takes the saved events out from the front. The oldest may have gone from there meanwhile, for want of room.
-fn forget(events: &mut VecDeque<Event>, saved: &[Event]) {
-    for event in saved {
-        if events.front() == Some(event) {
-            events.pop_front();
-        }
-    }
 }
 
 /// The later one of two that stand for the same thing is the one to keep.
@@ -335,11 +324,11 @@ fn replace_all<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> boo
 /// Whether a further save would take anything. What waits for a right clock is none of it, nor are the identities that
 /// `load` leaves with the counters that they belong to.
 fn is_savable(state: &State) -> bool {
-    state.batch.ticks.first().is_some_and(|tick| tick.unix.is_some())
-        || state.events.front().is_some_and(|event| event.unix.is_some())
-        || (!state.records.is_empty() && state.anchors.is_empty())
-        || !state.settings.is_empty()
-        || !state.edits.is_empty()
+    state.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some())
+        || state.unsaved.events.front().is_some_and(|event| event.unix.is_some())
+        || (!state.unsaved.records.is_empty() && state.unsaved.anchors.is_empty())
+        || !state.unsaved.settings.is_empty()
+        || !state.unsaved.edits.is_empty()
 }
 
 /// The ticks up to the first that waits for a wall time.
@@ -401,12 +390,12 @@ mod tests {
         let live = Live::new(Config::default(), Zone::UTC);
         let mut state = live.lock();
         assert!(!is_savable(&state));
-        state.records.push(Record { id: 1, ifindex: 1, ..Record::default() });
+        state.unsaved.records.push(Record { id: 1, ifindex: 1, ..Record::default() });
         assert!(is_savable(&state), "an identity by itself");
-        state.anchors.push(Anchor { seq: 0, iface: 1, raw: Counters::ZERO });
-        state.batch = batch(&[(None, 1)]);
+        state.unsaved.anchors.push(Anchor { seq: 0, iface: 1, raw: Counters::ZERO });
+        state.unsaved.batch = batch(&[(None, 1)]);
         assert!(!is_savable(&state), "its first counters have no time yet");
-        state.batch = batch(&[(Some(1), 1)]);
+        state.unsaved.batch = batch(&[(Some(1), 1)]);
         assert!(is_savable(&state), "they have one now");
     }
 
@@ -416,8 +405,12 @@ mod tests {
         let panics = || guarded(&live, &crate::clock::SystemClock, || panic!("on purpose"));
         assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
         let state = live.lock();
-        assert!(state.saving.lost && state.saving.trouble(0, 300).is_some_and(|it| it.contains("has ended")));
-        assert!(state.events[0].detail.starts_with("nothing is saved any more: the thread that saves has ended"));
+        assert!(
+            state.health.saving.lost && state.health.saving.trouble(0, 300).is_some_and(|it| it.contains("has ended"))
+        );
+        assert!(
+            state.unsaved.events[0].detail.starts_with("nothing is saved any more: the thread that saves has ended")
+        );
     }
 
     #[test]
@@ -425,26 +418,5 @@ mod tests {
         let mut kept = vec![(1, 'a'), (2, 'b')];
         replace_all(&mut kept, vec![(3, 'c'), (1, 'd'), (3, 'e')], |one, other| one.0 == other.0);
         assert_eq!(kept, [(2, 'b'), (1, 'd'), (3, 'e')]);
-    }
-
-    #[test]
-    fn saved_events_go_and_newer_ones_stay() {
-        let event = |unix| Event {
-            unix: Some(unix),
-            mono_ms: 0,
-            kind: EventKind::Gap,
-            interface: String::new(),
-            detail: String::new(),
-        };
-        let check = |held: &[i64], saved: &[i64], left: &[i64]| {
-            let mut held: VecDeque<Event> = held.iter().map(|unix| event(*unix)).collect();
-            forget(&mut held, &saved.iter().map(|unix| event(*unix)).collect::<Vec<_>>());
-            assert_eq!(held.iter().filter_map(|event| event.unix).collect::<Vec<_>>(), left);
-        };
-        check(&[1, 2, 3], &[1, 2], &[3]);
-        check(&[2, 3, 4], &[1, 2], &[3, 4]);
-        check(&[3, 4], &[1, 2], &[3, 4]);
-        check(&[], &[1], &[]);
-        check(&[1, 1, 1], &[1, 1], &[1]);
     }
 }

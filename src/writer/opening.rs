@@ -2,24 +2,16 @@
 //! tried again, at growing distances, until it works or the program ends. What is in memory by then is the sampler's to
 //! join to what is on disk; nothing is saved before it has.
 
-use crate::sorted::Map;
 use std::time::Duration;
 
 use super::{Backoff, LONGEST_SLEEP_MS, complain};
 use crate::clock::{Clock, Now};
 use crate::error::{Error, ErrorKind, Result};
-use crate::live::{Database, Live};
-use crate::model::Record;
+use crate::live::{Database, Earlier, Live};
 use crate::store::{Opened, Reader, Store};
 
 /// What a database remembers, and a way to ask it.
-pub struct Past {
-    pub records: Vec<Record>,
-    pub settings: Map<String, String>,
-    pub next_seq: u64,
-    pub newest: Option<i64>,
-    pub reader: Reader,
-}
+pub type Past = (Earlier, Reader);
 
 /// What to do about it, where the error does not say so itself.
 const NEXT_STEPS: [(ErrorKind, &str); 5] = [
@@ -47,14 +39,14 @@ pub fn open(
     loop {
         let last = {
             let mut state = live.lock();
-            state.save_now = false;
-            state.stopping
+            state.wishes.save_now = false;
+            state.wishes.stopping
         };
         match attempt().and_then(|opened| Ok((opened.store.reader()?, opened))) {
             Ok((reader, opened)) => {
                 let Opened { store, records, settings, next_seq, newest, events } = opened;
-                events.into_iter().for_each(|event| live.lock().event(event));
-                tell(Ok(Past { records, settings, next_seq, newest, reader }));
+                events.into_iter().for_each(|event| live.lock().unsaved.event(event));
+                tell(Ok((Earlier { records, settings, next_seq, newest }, reader)));
                 return live.wait_for_join().then_some(store);
             }
             Err(error) if first => tell(Err(error)),
@@ -62,7 +54,7 @@ pub fn open(
         }
         first = false;
         if last {
-            live.set_database(Database::GivenUp);
+            live.lock().health.database = Database::GivenUp;
             return None;
         }
         rest(live, clock, backoff.failed());
@@ -76,7 +68,7 @@ fn rest(live: &Live, clock: &dyn Clock, retry_ms: u64) {
         let left_ms = due_ms.saturating_sub(clock.now().mono_ms);
         let asked = {
             let state = live.lock();
-            state.save_now || state.stopping
+            state.wishes.save_now || state.wishes.stopping
         };
         if asked || left_ms == 0 {
             return;
@@ -91,8 +83,8 @@ pub fn cannot_open(live: &Live, now: Now, error: &Error) {
     let next = NEXT_STEPS.iter().find(|(kind, _)| *kind == error.kind);
     let error = next.map_or_else(|| error.to_string(), |(_, step)| format!("{error}; {step}"));
     let mut state = live.lock();
-    state.saving.refused = refused;
-    let news = state.saving.error.as_ref() != Some(&error);
+    state.health.saving.refused = refused;
+    let news = state.health.saving.error.as_ref() != Some(&error);
     let sentence = news.then(|| format!("the history cannot be opened, going on in memory: {error}"));
     complain(state, now, error, sentence);
 }

@@ -40,7 +40,7 @@ fn paths(now: i64) -> Vec<String> {
             paths.push(format!("/api/traffic/series?{all}&from={}&points={points}", now - days * 86_400));
         }
     }
-    for by in ["hour", "day", "week", "month", "year", "cycle"] {
+    for by in ["hour", "day", "week", "month", "year"] {
         paths.push(format!("/api/traffic/totals?interface=lan1&by={by}&limit=1000"));
         paths.push(format!("/api/traffic/totals?interface=lan1&by={by}&limit=1000&from=0"));
     }

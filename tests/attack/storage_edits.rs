@@ -39,7 +39,7 @@ fn levels(daemon: &Daemon, name: &str) -> Option<Vec<Sum>> {
     let lifetime = [of(&iface, "lifetime_rx_bytes"), of(&iface, "lifetime_tx_bytes")];
     let export = |level| format!("/api/export/traffic?resolution={level}&interface_name={name}");
     let totals = |by| format!("/api/traffic/totals?by={by}&interface={name}");
-    let paths = [export("sample"), export("5min"), export("hour"), export("day"), totals("day"), totals("cycle")];
+    let paths = [export("sample"), export("5min"), export("hour"), export("day"), totals("day"), totals("month")];
     let sums = paths.map(|path| {
         let rows = daemon.get(&path);
         let rows = rows.as_array().expect("a list").iter();

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use crate::counting::allocated;
 use crate::simulated::Hand;
-use net_pulse::clock::{BUILD_FLOOR, Keeper, Now, Zone};
+use net_pulse::clock::{BUILD_FLOOR, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::live::Live;
+use net_pulse::live::{Earlier, Live};
 use net_pulse::model::Stack;
-use net_pulse::sampler::{Sampler, Start};
+use net_pulse::sampler::Sampler;
 use net_pulse::source::{self, Choice, Woken};
 
 #[test]
@@ -20,17 +20,9 @@ fn a_tick_allocates_nothing() {
         let config = Config::saved(&[("interfaces", "*"), ("primary", "lo")]);
         let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 1000, unix_ms: (BUILD_FLOOR + 1000) * 1000 })));
-        let start = Start {
-            records: Vec::new(),
-            next_seq: 1,
-            keeper: Keeper::new(BUILD_FLOOR, None),
-            stack: Stack::default(),
-            newest: None,
-            last_seen: 0,
-            primary_found: String::new(),
-        };
+        live.lock().recall(Earlier::default());
         let reopen = Box::new(move || source::open(choice));
-        let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), Stack::default());
         let mut run = |ticks: u32| {
             for _ in 0..ticks {
                 // Something passes on every tick.
@@ -51,10 +43,10 @@ fn a_tick_allocates_nothing() {
         for _ in 0..120 {
             run(1);
         }
-        live.lock().batch.clear();
-        live.lock().anchors.clear();
+        live.lock().unsaved.batch.clear();
+        live.lock().unsaved.anchors.clear();
         assert_eq!(run(100), 0, "allocations in one tick of {choice:?}");
         let state = live.lock();
-        assert!(state.batch.samples.len() >= 100, "{} samples", state.batch.samples.len());
+        assert!(state.unsaved.batch.samples.len() >= 100, "{} samples", state.unsaved.batch.samples.len());
     }
 }

@@ -8,18 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::simulated::{Hand, Kept, Kernel, read};
-use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::history::{Disk, Filter, History, Point, Snapshot};
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::level::Resolution;
-use net_pulse::live::Live;
+use net_pulse::live::{Earlier, Live};
 use net_pulse::model::{Bucket, Counters, Mark, Stack};
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{Wake, Woken};
-use net_pulse::store::{Options, Reader, Store};
-use net_pulse::thread::Mailbox;
+use net_pulse::store::{Opened, Options, Reader, Store};
 use net_pulse::writer::Writer;
 use serde_json::Value;
 
@@ -97,13 +95,15 @@ impl Machine {
         let live = Arc::new(Live::new(config, self.zone.clone()));
         let boot = format!("boot-{}", self.boots);
         let stack = Stack { machine: "the router".to_string(), boot, namespace: 1 };
-        let start = app::start(opened.records, &opened.settings, opened.next_seq, opened.newest, stack);
+        let Opened { store, records, settings, next_seq, newest, .. } = opened;
+        let reader = store.reader().unwrap();
+        live.lock().recall(Earlier { records, settings, next_seq, newest });
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
         let source = Box::new(Kernel(self.kernel.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), start);
+        let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), stack);
         let context = Context {
             live: live.clone(),
-            history: History::new(live.clone(), Some(opened.store.reader().unwrap())),
+            history: History::new(live.clone(), Some(reader)),
             copying: Disk::named("copy"),
             clock: self.clock.clone(),
             database: path,
@@ -113,7 +113,7 @@ impl Machine {
             guard: http::Guard::new(self.folder.to_path_buf(), None, false, false),
             notes: http::Notes::default(),
         };
-        let writer = Writer::new(live.clone(), opened.store, self.clock.clone());
+        let writer = Writer::new(live.clone(), store, self.clock.clone());
         let saved_ms = self.clock.now().mono_ms;
         self.first.get_or_insert_with(|| self.kernel.lock().unwrap().clone());
         self.daemon = Some(Daemon { live, sampler, writer, context, saved_ms });
@@ -126,7 +126,7 @@ impl Machine {
         let daemon = self.daemon.as_mut().unwrap();
         let sleep = daemon.sampler.step(Woken::default()).as_millis() as u64;
         let now_ms = self.clock.now().mono_ms;
-        if daemon.live.lock().save_now || now_ms - daemon.saved_ms >= FLUSH_MS {
+        if daemon.live.lock().wishes.save_now || now_ms - daemon.saved_ms >= FLUSH_MS {
             daemon.writer.save().unwrap();
             daemon.saved_ms = now_ms;
         }
@@ -194,8 +194,8 @@ impl Machine {
     /// As SIGTERM does it: one last sample, one last save.
     fn stop(&mut self) -> &mut Machine {
         if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
-            live.lock().stopping = true;
-            sampler.run(&Wake::new().unwrap(), &Mailbox::default());
+            live.lock().wishes.stopping = true;
+            sampler.run(&Wake::new().unwrap());
             writer.save().unwrap();
         }
         self
@@ -236,7 +236,7 @@ impl Machine {
         self.turn();
         self.daemon.as_mut().unwrap().writer.save().unwrap();
         let state = live.lock();
-        state.batch.is_empty()
+        state.unsaved.batch.is_empty()
     }
 
     /// On every level, and as lifetime totals, the history tells of what the kernel has counted: all of it, once.
@@ -246,7 +246,7 @@ impl Machine {
         let daemon = self.daemon.as_ref().unwrap();
         let state = daemon.live.lock();
         for (at, expect) in counted.iter().enumerate() {
-            let iface = state.interface(&format!("eth{at}")).unwrap();
+            let iface = state.inventory.interface(&format!("eth{at}")).unwrap();
             assert_eq!(iface.lifetime, *expect, "lifetime of eth{at}");
             for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
                 let (id, zone) = (iface.id.unwrap(), self.zone.clone());

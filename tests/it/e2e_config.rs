@@ -32,7 +32,7 @@ fn levels(daemon: &Daemon, name: &str) -> Vec<[u64; 2]> {
         .iter()
         .map(|level| sum(daemon.get(&format!("/api/export/traffic?resolution={level}&interface_name={name}"))))
         .collect();
-    for by in ["hour", "day", "cycle"] {
+    for by in ["hour", "day", "month"] {
         levels.push(sum(daemon.get(&format!("/api/traffic/totals?by={by}&interface={name}"))));
     }
     let iface = daemon.interface(name);

@@ -13,19 +13,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::simulated::{memory, read};
-use net_pulse::app;
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::error::Result;
 use net_pulse::history::{Disk, History, Snapshot};
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::level::Resolution;
-use net_pulse::live::{Database, Live};
+use net_pulse::live::{Earlier, Live};
 use net_pulse::model::{Address, Counters, IfaceId, Link, Reading, Stack, Width};
-use net_pulse::sampler::{Late, Sampler};
+use net_pulse::sampler::Sampler;
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
-use net_pulse::store::{Options, Reader, Store};
-use net_pulse::thread::Mailbox;
+use net_pulse::store::{Opened, Options, Reader, Store};
 use net_pulse::writer::Writer;
 use serde_json::Value;
 
@@ -306,8 +304,6 @@ struct Daemon {
     sampler: Sampler,
     context: Context,
     writer: Option<Writer>,
-    /// A store that is opened late.
-    late: Option<Late>,
 }
 
 /// What was last read of a device, and where.
@@ -444,19 +440,15 @@ impl Rig {
         ]);
         let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(Kernel(self.world.clone()));
-        let start = app::start(opened.records, &opened.settings, opened.next_seq, opened.newest, stack.clone());
-        let reader = opened.store.reader().unwrap();
-        let (start, late) = match late {
-            false => (start, None),
-            true => {
-                live.lock().database = Database::Absent;
-                let afresh = app::start(Vec::new(), &Default::default(), 1, None, stack);
-                (afresh, Some(Late { start, stopped: false }))
-            }
-        };
+        let Opened { store, records, settings, next_seq, newest, .. } = opened;
+        let earlier = Earlier { records, settings, next_seq, newest };
+        let reader = store.reader().unwrap();
+        if !late {
+            live.lock().recall(earlier.clone());
+        }
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
         let source = Box::new(Kernel(self.world.clone()));
-        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), start);
+        let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack);
         let context = Context {
             live: live.clone(),
             history: History::new(live.clone(), Some(reader)),
@@ -469,10 +461,9 @@ impl Rig {
             guard: http::Guard::new(self.folder.clone(), None, false, false),
             notes: http::Notes::default(),
         };
-        let writer = Writer::new(live.clone(), opened.store, clock);
-        let is_late = late.is_some();
-        self.daemon = Some(Daemon { live, sampler, context, writer: Some(writer), late });
-        match is_late {
+        let writer = Writer::new(live.clone(), store, clock);
+        self.daemon = Some(Daemon { live, sampler, context, writer: Some(writer) });
+        match late {
             // Its numbers mean nothing until it has joined: what it has counted by then is judged as one.
             true => {
                 self.turn();
@@ -480,9 +471,7 @@ impl Rig {
                     self.world().pass(20_000);
                     self.turn();
                 }
-                let daemon = self.daemon.as_mut().unwrap();
-                let late = daemon.late.take().unwrap();
-                daemon.sampler.join(late);
+                self.daemon.as_ref().unwrap().live.lock().recall(earlier);
                 self.sample(None);
             }
             false => self.sample(None),
@@ -501,7 +490,7 @@ impl Rig {
     fn sample(&mut self, dipped: Option<(Uid, usize, u64)>) {
         self.turn();
         self.judge(dipped);
-        if self.daemon.as_ref().unwrap().live.lock().save_now {
+        if self.daemon.as_ref().unwrap().live.lock().wishes.save_now {
             self.save();
         }
     }
@@ -509,7 +498,7 @@ impl Rig {
     fn save(&mut self) {
         let daemon = self.daemon.as_mut().unwrap();
         daemon.writer.as_mut().unwrap().save().unwrap();
-        if daemon.live.lock().batch.is_empty() {
+        if daemon.live.lock().unsaved.batch.is_empty() {
             self.saved = self.ledger.clone();
         }
     }
@@ -519,11 +508,11 @@ impl Rig {
         self.told.push("stop".to_string());
         self.world().pass(20_000);
         let Daemon { live, sampler, context, writer, .. } = self.daemon.take().unwrap();
-        live.lock().stopping = true;
-        sampler.run(&Wake::new().unwrap(), &Mailbox::default());
+        live.lock().wishes.stopping = true;
+        sampler.run(&Wake::new().unwrap());
         self.judge_state(&live, None);
         writer.unwrap().finish();
-        if live.lock().batch.is_empty() {
+        if live.lock().unsaved.batch.is_empty() {
             self.saved = self.ledger.clone();
         }
         drop(context);
@@ -551,8 +540,8 @@ impl Rig {
         let story = format!("{:#?}", self.told);
         let state = live.lock();
         let lifetimes: BTreeMap<IfaceId, Counters> =
-            state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
-        let believed = state.clock_believed;
+            state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
+        let believed = state.health.clock_believed;
         self.misled |= believed && !right;
         let carried = carried(&self.world());
         let mut ids = BTreeSet::new();
@@ -562,7 +551,7 @@ impl Rig {
         for device in &devices {
             let told = || format!("{} (uid {}) in {story}", device.link.name, device.uid);
             let Device { uid, link, passed, .. } = device;
-            let mut shown = state.interfaces.iter().filter(|iface| iface.ifindex == link.ifindex);
+            let mut shown = state.inventory.interfaces.iter().filter(|iface| iface.ifindex == link.ifindex);
             let iface = shown.next().unwrap_or_else(|| panic!("not shown: {}", told()));
             assert!(shown.next().is_none(), "shown twice: {}", told());
             // Nothing has ever moved on it.
@@ -789,7 +778,7 @@ impl Rig {
             wide.map(|index| (index, devices[index].uid, devices[index].shown()))
         };
         let at = choice as usize % 8;
-        let believed = self.daemon.as_ref().unwrap().live.lock().clock_believed;
+        let believed = self.daemon.as_ref().unwrap().live.lock().health.clock_believed;
         let Some((index, uid, shown)) =
             place.filter(|_| believed).filter(|(_, uid, shown)| self.read.contains_key(uid) && shown.0[at] > 0)
         else {
@@ -898,9 +887,9 @@ impl Rig {
         self.save();
         let daemon = self.daemon.as_ref().unwrap();
         let state = daemon.live.lock();
-        assert!(state.batch.is_empty(), "{:#?}", self.told);
+        assert!(state.unsaved.batch.is_empty(), "{:#?}", self.told);
         let ifaces: Vec<(IfaceId, Counters)> =
-            state.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
+            state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
         drop(state);
         for (id, lifetime) in ifaces.clone() {
             for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {

@@ -23,6 +23,7 @@ mod e2e_names;
 mod e2e_requests;
 mod e2e_sums;
 mod e2e_tick;
+mod e2e_wakes;
 mod floors;
 mod identity;
 mod source_steady;

@@ -4,14 +4,14 @@
 use std::sync::{Arc, Mutex};
 
 use crate::simulated::{Hand, Kept, Kernel, memory};
-use net_pulse::clock::{BUILD_FLOOR, Clock, Keeper, Now, Zone};
+use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::history::{Disk, History, Snapshot};
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::level::Resolution;
-use net_pulse::live::Live;
+use net_pulse::live::{Earlier, Live};
 use net_pulse::model::{Bucket, Counters, Stack};
-use net_pulse::sampler::{Sampler, Start};
+use net_pulse::sampler::Sampler;
 use net_pulse::source::Woken;
 use net_pulse::store::{Options, Reader, Store};
 use net_pulse::writer::Writer;
@@ -85,18 +85,16 @@ fn a_year_of_24_interfaces() {
     let live = Arc::new(Live::new(config, zone.clone()));
     let router = Arc::new(Router::new());
     let first: Vec<Counters> = router.counters.lock().unwrap().clone();
-    let start = Start {
+    let stack = Stack { boot: "boot".to_string(), ..Stack::default() };
+    live.lock().recall(Earlier {
         records: opened.records,
         next_seq: opened.next_seq,
-        keeper: Keeper::new(BUILD_FLOOR, opened.newest),
-        stack: Stack { boot: "boot".to_string(), ..Stack::default() },
-        newest: None,
-        last_seen: 0,
-        primary_found: String::new(),
-    };
+        newest: opened.newest,
+        ..Earlier::default()
+    });
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
     let mut sampler =
-        Sampler::new(Box::new(Kernel(router.counters.clone())), reopen, live.clone(), clock.clone(), start);
+        Sampler::new(Box::new(Kernel(router.counters.clone())), reopen, live.clone(), clock.clone(), stack);
     let reader = opened.store.reader().unwrap();
     let mut writer = Writer::new(live.clone(), opened.store, clock.clone());
 
@@ -124,8 +122,8 @@ fn a_year_of_24_interfaces() {
     let end_unix = start_unix + passed_s as i64 + 1;
     let last: Vec<Counters> = router.counters.lock().unwrap().clone();
     let state = live.lock();
-    assert_eq!(state.interfaces.len(), 24);
-    for iface in &state.interfaces {
+    assert_eq!(state.inventory.interfaces.len(), 24);
+    for iface in &state.inventory.interfaces {
         let id = iface.id.unwrap();
         let at: usize = iface.name["eth".len()..].parse().unwrap();
         let input = Counters(std::array::from_fn(|field| last[at].0[field] - first[at].0[field]));

@@ -171,7 +171,7 @@ fn views() -> Vec<View> {
         view("overlaid", "#/?over=1&range=7d", CHART, ""),
         view("unfolded", "#/?range=24h&by=hour", CHART, open),
     ]);
-    found.extend(["hour", "day", "week", "month", "year", "cycle"].map(|by| {
+    found.extend(["hour", "day", "week", "month", "year"].map(|by| {
         let name: &'static str = Box::leak(format!("usage-{by}").into_boxed_str());
         view(name, &format!("#/usage?by={by}"), TOTALS, "")
     }));

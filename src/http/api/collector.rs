@@ -15,12 +15,17 @@ const COLLECT_PATIENCE: Duration = Duration::from_secs(10);
 const SAVE_PATIENCE: Duration = Duration::from_millis(500);
 
 pub fn stats(state: &State, mono_ms: u64) -> Stats {
-    let polls = &state.polls;
+    let polls = &state.health.polls;
     Stats {
         total_polls: polls.total,
         successful_polls: polls.successful,
         failed_polls: polls.failed,
-        interfaces_monitored: state.interfaces.iter().filter(|iface| iface.monitored && iface.present()).count(),
+        interfaces_monitored: state
+            .inventory
+            .interfaces
+            .iter()
+            .filter(|iface| iface.monitored && iface.present())
+            .count(),
         last_poll_time: polls.last.map(Time),
         last_successful_poll: polls.last_successful.map(Time),
         total_errors: polls.errors,
@@ -36,7 +41,7 @@ pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
         is_running: tuning.running,
         configuration: Configuration {
             monitored_interfaces: if tuning.interfaces.is_empty() {
-                let monitored = state.interfaces.iter().filter(|iface| iface.monitored && iface.present());
+                let monitored = state.inventory.interfaces.iter().filter(|iface| iface.monitored && iface.present());
                 monitored.map(|iface| iface.name.as_str()).collect::<Vec<_>>().join(",")
             } else {
                 tuning.interfaces.join(",")
@@ -49,9 +54,9 @@ pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
         // The first reading of an interface is what its second is compared with.
         previous_data_count: if stats.successful_polls == 0 { 0 } else { stats.interfaces_monitored },
         stats,
-        source: state.source,
-        source_note: state.source_note.clone(),
-        last_error: state.polls.last_error.clone(),
+        source: state.inventory.source,
+        source_note: state.inventory.source_note.clone(),
+        last_error: state.health.polls.last_error.clone(),
     }
 }
 

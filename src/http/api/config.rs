@@ -110,7 +110,7 @@ fn value(config: &Config, setting: &Setting) -> SettingValue {
 pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, Fault> {
     let setting = {
         let state = context.live.lock();
-        let monitored = state.interfaces.iter().filter(|iface| iface.monitored && iface.present());
+        let monitored = state.inventory.interfaces.iter().filter(|iface| iface.monitored && iface.present());
         InterfacesSetting {
             interfaces: state.tuning.interfaces.clone(),
             monitored: monitored.map(|iface| iface.name.clone()).collect(),
@@ -133,7 +133,7 @@ pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
 fn chosen<'a>(state: &'a State, call: &Call) -> Result<Vec<&'a Iface>, Fault> {
     let (mut chosen, mut unknown): (Vec<&Iface>, Vec<&str>) = (Vec::new(), Vec::new());
     for name in call.values.texts("interfaces") {
-        match state.interface(name) {
+        match state.inventory.interface(name) {
             Some(iface) if !chosen.iter().any(|known| known.name == iface.name) => chosen.push(iface),
             None if !unknown.contains(&name) => unknown.push(name),
             _ => {}

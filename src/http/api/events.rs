@@ -11,7 +11,7 @@ pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let kind = |word: &str| EventKind::NAMES.iter().find(|(_, name)| *name == word).map(|(kind, _)| *kind);
     let named = |name: &str| {
         let state = context.live.lock();
-        state.interface(name).map_or(name, |iface| &iface.name).to_string()
+        state.inventory.interface(name).map_or(name, |iface| &iface.name).to_string()
     };
     let filter = EventFilter {
         kinds: call.values.texts("kind").filter_map(kind).collect(),

@@ -17,8 +17,8 @@ pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let today = context.history.today(call.unix())?;
     let map: ByName<Interface> = {
         let state = context.live.lock();
-        let primary = state.primary.as_deref();
-        state.interfaces.iter().map(|iface| (iface.name.clone(), describe(iface, primary, &today))).collect()
+        let primary = state.inventory.primary.as_deref();
+        state.inventory.interfaces.iter().map(|iface| (iface.name.clone(), describe(iface, primary, &today))).collect()
     };
     Ok(Answer::stream(JSON, move |_, out| write(out, &map)))
 }
@@ -31,7 +31,8 @@ fn find(context: &Context, call: &Call) -> Result<Interface, Fault> {
     let name = name(call);
     let today = context.history.today(call.unix())?;
     let state = context.live.lock();
-    let found = state.interface(name).map(|iface| describe(iface, state.primary.as_deref(), &today));
+    let found =
+        state.inventory.interface(name).map(|iface| describe(iface, state.inventory.primary.as_deref(), &today));
     found.ok_or_else(|| no_interface(name))
 }
 
@@ -116,7 +117,7 @@ fn flaw(member: &str, msg: &str, input: &str) -> Fault {
 
 pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let name = name(call);
-    let known = |name: &str| context.live.lock().interface(name).is_some_and(Iface::present);
+    let known = |name: &str| context.live.lock().inventory.interface(name).is_some_and(Iface::present);
     if !known(name) {
         return Err(no_interface(name));
     }
@@ -124,7 +125,7 @@ pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let unix = context.clock.now().unix_ms.div_euclid(1000);
     let found = {
         let state = context.live.lock();
-        state.interface(name).filter(|iface| iface.present()).map(|iface| raw(iface, unix))
+        state.inventory.interface(name).filter(|iface| iface.present()).map(|iface| raw(iface, unix))
     };
     Answer::json(&found.ok_or_else(|| no_interface(name))?)
 }

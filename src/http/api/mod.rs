@@ -48,7 +48,7 @@ fn no_interface(name: &str) -> Fault {
 
 /// By its name or an altname.
 fn known<'a>(state: &'a State, name: &str) -> Result<&'a Iface, Fault> {
-    state.interface(name).ok_or_else(|| match state.database {
+    state.inventory.interface(name).ok_or_else(|| match state.health.database {
         // What was there once is known only then.
         Database::Joined => no_interface(name),
         _ => not_open(),

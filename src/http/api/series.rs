@@ -39,7 +39,7 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
             }
         }
         if asked.is_empty() {
-            asked.extend(state.primary.as_deref().and_then(|name| find(&state, name).ok()));
+            asked.extend(state.inventory.primary.as_deref().and_then(|name| find(&state, name).ok()));
         }
         (asked, i64::from(state.tuning.interval_s))
     };
@@ -106,7 +106,7 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let state = context.live.lock();
         match call.values.text("interface") {
             Some(name) => find(&state, name)?.1,
-            None => state.primary.as_deref().and_then(|name| find(&state, name).ok()).and_then(|(_, id)| id),
+            None => state.inventory.primary.as_deref().and_then(|name| find(&state, name).ok()).and_then(|(_, id)| id),
         }
     };
     let moment = context.history.moment();

@@ -47,7 +47,7 @@ const PATIENCE: u64 = 3;
 const SHORTEST_SILENCE_S: u64 = 10;
 
 fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
-    let polls = &state.polls;
+    let polls = &state.health.polls;
     let silence_s = mono_ms.saturating_sub(polls.sampled_mono_ms.unwrap_or(polls.started_mono_ms)) / 1000;
     let broken = silence_s >= SHORTEST_SILENCE_S.max(PATIENCE * u64::from(state.tuning.interval_s));
 
@@ -59,7 +59,7 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
         }
         (true, false) => ("healthy", None),
     };
-    let saving = &state.saving;
+    let saving = &state.health.saving;
     let unsaved = saving.trouble(mono_ms, state.tuning.flush_s).map(|trouble| {
         let coarser = if saving.compacted { "; memory is full: older samples become coarser" } else { "" };
         format!("{trouble}{}{coarser}", state.at_risk(mono_ms))
@@ -67,14 +67,16 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     let database = match (unsaved, unreadable) {
         (Some(unsaved), _) if saving.lost => ("unhealthy", Some(format!("the database does not work: {unsaved}"))),
         // A supervisor has to hear of it: until a person lets the history be opened, nothing of this run is kept.
-        (Some(unsaved), _) if saving.refused && state.database != Database::Joined => ("unhealthy", Some(unsaved)),
+        (Some(unsaved), _) if saving.refused && state.health.database != Database::Joined => {
+            ("unhealthy", Some(unsaved))
+        }
         (Some(unsaved), _) if saving.compacted => ("unhealthy", Some(unsaved)),
         (Some(unsaved), _) => ("degraded", Some(unsaved)),
         (None, Some(unreadable)) => ("degraded", Some(unreadable)),
         (None, None) if saving.elsewhere.is_some() => ("degraded", saving.elsewhere.clone()),
         (None, None) => ("healthy", None),
     };
-    let interfaces = match state.interfaces.iter().any(Iface::present) {
+    let interfaces = match state.inventory.interfaces.iter().any(Iface::present) {
         true => ("healthy", None),
         // Before the first look there is nothing to be missed.
         false if polls.total == 0 => ("healthy", None),
@@ -114,8 +116,8 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         let state = context.live.lock();
         let words = judge(&state, mono_ms, unreadable);
         let risk = state.at_risk(mono_ms);
-        let asked = unmatched_sentences(&state.unmatched, &state.config);
-        let unknown = state.unknown.map(str::to_string);
+        let asked = unmatched_sentences(&state.inventory.unmatched, &state.config);
+        let unknown = state.inventory.unknown.map(str::to_string);
         let reasons: Vec<String> = words
             .reason
             .into_iter()
@@ -127,10 +129,10 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
         // The headline may be in the list of what to watch too.
         let again = |asked: &Unmatched| {
             let same = |other: &Unmatched| other.key != asked.key && other.pattern == asked.pattern;
-            asked.key == "primary" && state.unmatched.iter().any(same)
+            asked.key == "primary" && state.inventory.unmatched.iter().any(same)
         };
         let unmatched =
-            state.unmatched.iter().filter(|asked| !again(asked)).map(|asked| asked.pattern.clone()).collect();
+            state.inventory.unmatched.iter().filter(|asked| !again(asked)).map(|asked| asked.pattern.clone()).collect();
         SystemHealth {
             status: words.overall,
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
@@ -138,38 +140,48 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
             interfaces_status: words.interfaces,
             collector_status: words.collector,
             timestamp: Time(call.unix()),
-            clock_believed: state.clock_believed,
-            source: state.source,
-            source_note: state.source_note.clone(),
+            clock_believed: state.health.clock_believed,
+            source: state.inventory.source,
+            source_note: state.inventory.source_note.clone(),
             details: HealthDetails {
                 database: DatabaseDetails {
                     traffic_data_records: facts.samples.saturating_add(risk.samples as u64),
                     configuration_records: facts.settings,
                     database_size_bytes: facts.size_bytes,
                     database_path: context.database.display().to_string(),
-                    last_saved: state.saving.last_saved.map(Time),
+                    last_saved: state.health.saving.last_saved.map(Time),
                     unsaved_seconds: risk.seconds,
                     unsaved_records: risk.samples,
                     unsaved_samples: risk.samples,
                     unsaved_since: risk.since.map(Time),
                     unsaved_rx_bytes: risk.of_primary.rx_bytes(),
                     unsaved_tx_bytes: risk.of_primary.tx_bytes(),
-                    bytes_written_per_day: state.saving.written.and_then(|written| per_day(written, mono_ms)),
+                    bytes_written_per_day: state.health.saving.written.and_then(|written| per_day(written, mono_ms)),
                     flush_interval_seconds: state.tuning.flush_s,
-                    save_failures: state.saving.failures,
-                    error: (state.saving.trouble(mono_ms, state.tuning.flush_s))
+                    save_failures: state.health.saving.failures,
+                    error: (state.health.saving.trouble(mono_ms, state.tuning.flush_s))
                         .or_else(|| fault.map(|fault| format!("the history cannot be read: {fault}")))
-                        .or_else(|| state.saving.elsewhere.clone()),
+                        .or_else(|| state.health.saving.elsewhere.clone()),
                 },
                 interfaces: InterfacesDetails {
-                    total_interfaces: state.interfaces.iter().filter(|iface| iface.present()).count(),
-                    active_interfaces: state.interfaces.iter().filter(|iface| link_word(iface) == "up").count(),
-                    monitored_interfaces: state.interfaces.iter().filter(|it| it.monitored && it.present()).count(),
+                    total_interfaces: state.inventory.interfaces.iter().filter(|iface| iface.present()).count(),
+                    active_interfaces: state
+                        .inventory
+                        .interfaces
+                        .iter()
+                        .filter(|iface| link_word(iface) == "up")
+                        .count(),
+                    monitored_interfaces: state
+                        .inventory
+                        .interfaces
+                        .iter()
+                        .filter(|it| it.monitored && it.present())
+                        .count(),
                     unmatched,
-                    reports_lost: state.reports_lost,
+                    reports_lost: state.inventory.reports_lost,
                 },
                 collector: collector::describe(&state, mono_ms),
-                clock: ClockDetails { believed: state.clock_believed, timezone: state.zone.name().to_string() },
+                clock: ClockDetails { believed: state.health.clock_believed, timezone: state.zone.name().to_string() },
                 http: HttpDetails { panics: context.notes.panics.load(Ordering::Relaxed), unreachable },
             },
         }
@@ -180,9 +192,9 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
 /// Bytes of links that came and went while the kernel dropped its reports of them may be in no record. Told for an hour.
 fn unheard(state: &State, mono_ms: u64) -> Option<String> {
     const TOLD_MS: u64 = 3_600_000;
-    let ago_ms = mono_ms.saturating_sub(state.reports_lost_ms);
-    (state.reports_lost > 0 && ago_ms < TOLD_MS).then(|| {
-        let (times, ago) = (counted(state.reports_lost, "time", "times"), ago_ms / 60_000);
+    let ago_ms = mono_ms.saturating_sub(state.inventory.reports_lost_ms);
+    (state.inventory.reports_lost > 0 && ago_ms < TOLD_MS).then(|| {
+        let (times, ago) = (counted(state.inventory.reports_lost, "time", "times"), ago_ms / 60_000);
         format!(
             "links came and went too fast for the kernel's reports, {times}, the latest {ago} min ago: \
              what the shortest-lived of them carried may be counted nowhere"
@@ -216,7 +228,8 @@ pub fn metrics(context: &Context, call: &Call) -> Result<Answer, Fault> {
     let now = (machine.cpu_busy, machine.cpu_all);
     let before =
         std::mem::replace(&mut *context.notes.jiffies.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
-    let network_interfaces_count = context.live.lock().interfaces.iter().filter(|iface| iface.present()).count();
+    let network_interfaces_count =
+        context.live.lock().inventory.interfaces.iter().filter(|iface| iface.present()).count();
     Answer::json(&measure(&machine, before, network_interfaces_count, call.unix()))
 }
 
@@ -252,9 +265,9 @@ mod tests {
         let check = |change: Change, readable: bool, expect: [&str; 4], reason: Option<&str>| {
             let live = quiet();
             let mut state = live.lock();
-            state.interfaces = vec![iface("eth0", 2)];
-            state.polls.total = 100;
-            state.polls.sampled_mono_ms = Some(60_000);
+            state.inventory.interfaces = vec![iface("eth0", 2)];
+            state.health.polls.total = 100;
+            state.health.polls.sampled_mono_ms = Some(60_000);
             change(&mut state);
             let unreadable = (!readable).then(|| "answering from memory".to_string());
             let words = judge(&state, 90_000, unreadable);
@@ -267,22 +280,22 @@ mod tests {
         let well = ["healthy"; 4];
         check(|_| {}, true, well, None);
         let failing = ["unhealthy", "unhealthy", "healthy", "healthy"];
-        check(|state| state.polls.sampled_mono_ms = Some(1000), true, well, None);
+        check(|state| state.health.polls.sampled_mono_ms = Some(1000), true, well, None);
         // Whether readings fail or the sampler hangs and counts nothing.
-        check(|state| state.polls.sampled_mono_ms = Some(0), true, failing, Some("for 90 s"));
+        check(|state| state.health.polls.sampled_mono_ms = Some(0), true, failing, Some("for 90 s"));
         check(
             |state| {
-                state.polls.sampled_mono_ms = None;
-                state.polls.last_error = Some("no netlink".to_string());
+                state.health.polls.sampled_mono_ms = None;
+                state.health.polls.last_error = Some("no netlink".to_string());
             },
             true,
             failing,
             Some("no netlink"),
         );
-        check(|state| state.polls.sampled_mono_ms = None, true, failing, Some("no cause is known"));
+        check(|state| state.health.polls.sampled_mono_ms = None, true, failing, Some("no cause is known"));
         check(
             |state| {
-                state.polls.sampled_mono_ms = Some(85_000);
+                state.health.polls.sampled_mono_ms = Some(85_000);
                 state.tuning.interval_s = 1;
             },
             true,
@@ -292,33 +305,33 @@ mod tests {
         let stopped = ["degraded", "stopped", "healthy", "healthy"];
         check(|state| state.tuning.running = false, true, stopped, Some("stopped"));
         let unsaved = ["degraded", "healthy", "degraded", "healthy"];
-        check(|state| state.saving.error = Some("disk full".to_string()), true, unsaved, Some("disk full"));
+        check(|state| state.health.saving.error = Some("disk full".to_string()), true, unsaved, Some("disk full"));
         check(|_| {}, false, unsaved, Some("from memory"));
         let lost = ["unhealthy", "healthy", "unhealthy", "healthy"];
-        check(|state| state.saving.lost = true, true, lost, Some("has ended"));
+        check(|state| state.health.saving.lost = true, true, lost, Some("has ended"));
         fn never_opened(state: &mut State, refused: bool) {
-            state.database = Database::Absent;
-            state.saving.error = Some("/data: Permission denied".to_string());
-            state.saving.refused = refused;
+            state.health.database = Database::Absent;
+            state.health.saving.error = Some("/data: Permission denied".to_string());
+            state.health.saving.refused = refused;
         }
         check(|state| never_opened(state, true), true, lost, Some("/data: Permission denied"));
         check(|state| never_opened(state, false), true, unsaved, Some("/data: Permission denied"));
         check(
             |state| {
                 never_opened(state, true);
-                state.database = Database::Joined;
+                state.health.database = Database::Joined;
             },
             true,
             unsaved,
             Some("/data: Permission denied"),
         );
         let alone = ["degraded", "healthy", "healthy", "unhealthy"];
-        check(|state| state.interfaces.clear(), true, alone, Some("no network interface"));
-        check(|state| state.interfaces[0].ifindex = 0, true, alone, Some("no network interface"));
+        check(|state| state.inventory.interfaces.clear(), true, alone, Some("no network interface"));
+        check(|state| state.inventory.interfaces[0].ifindex = 0, true, alone, Some("no network interface"));
         check(
             |state| {
-                state.interfaces.clear();
-                state.polls.total = 0;
+                state.inventory.interfaces.clear();
+                state.health.polls.total = 0;
             },
             true,
             well,
@@ -331,9 +344,9 @@ mod tests {
         let live = quiet();
         let mut state = live.lock();
         assert_eq!(unheard(&state, 1), None);
-        (state.reports_lost, state.reports_lost_ms) = (7, 1_000_000);
+        (state.inventory.reports_lost, state.inventory.reports_lost_ms) = (7, 1_000_000);
         assert!(unheard(&state, 1_120_000).unwrap().contains("7 times, the latest 2 min ago"));
-        state.reports_lost = 1;
+        state.inventory.reports_lost = 1;
         assert!(unheard(&state, 1_120_000).unwrap().contains("reports, 1 time, the latest"));
         assert_eq!(unheard(&state, 4_600_000), None);
     }

@@ -19,7 +19,7 @@ pub fn latest(context: &Context, call: &Call) -> Result<Answer, Fault> {
 pub(super) fn filter(context: &Context, call: &Call, moment: &Moment) -> Option<Filter> {
     let iface = match call.values.text("interface_name") {
         Some(name) => {
-            let by_altname = || context.live.lock().interface(name)?.id;
+            let by_altname = || context.live.lock().inventory.interface(name)?.id;
             Some(moment.names.id(name).or_else(by_altname)?)
         }
         None => None,
@@ -48,11 +48,11 @@ pub fn summary(context: &Context, _call: &Call) -> Result<Answer, Fault> {
 
 fn sum(state: &State, unix: i64) -> Summary {
     let mut total = Counters::ZERO;
-    let present = || state.interfaces.iter().filter(|iface| iface.present());
+    let present = || state.inventory.interfaces.iter().filter(|iface| iface.present());
     for iface in present() {
         total.add(&iface.raw);
     }
-    let primary = state.primary.as_deref().and_then(|name| state.interface(name));
+    let primary = state.inventory.primary.as_deref().and_then(|name| state.inventory.interface(name));
     Summary {
         total_interfaces: present().count(),
         active_interfaces: present().filter(|iface| link_word(iface) == "up").count(),
@@ -91,8 +91,8 @@ mod tests {
         let mut down = iface("eth1", 3);
         down.raw = Counters([1; 8]);
         down.up = false;
-        state.interfaces = vec![big, down, gone];
-        state.primary = Some("eth0".to_string());
+        state.inventory.interfaces = vec![big, down, gone];
+        state.inventory.primary = Some("eth0".to_string());
         let summary = sum(&state, 7);
         assert_eq!((summary.total_interfaces, summary.active_interfaces), (2, 1));
         assert_eq!((summary.total_rx_bytes, summary.total_tx_bytes), (u64::MAX, 6));

@@ -103,10 +103,10 @@ impl History {
         {
             let mut state = context.live.lock();
             state.zone = Arc::new(zone.clone());
-            state.interfaces = IFACES.map(|(id, name)| iface(name, id)).into();
-            state.primary = Some("eth0".to_string());
+            state.inventory.interfaces = IFACES.map(|(id, name)| iface(name, id)).into();
+            state.inventory.primary = Some("eth0".to_string());
             // As long as nothing is opened.
-            state.database = Database::Absent;
+            state.health.database = Database::Absent;
         }
         let keep = Keep::FOR_EVER
             .with(Resolution::Sample, samples_days)
@@ -127,7 +127,7 @@ impl History {
         self.seq = self.seq.max(opened.next_seq);
         assert!(self.context.history.set_reader(Some(opened.store.reader().unwrap()), PATIENCE));
         self.store = Some(opened.store);
-        self.context.live.lock().database = Database::Joined;
+        self.context.live.lock().health.database = Database::Joined;
     }
 
     /// A tick, now.
@@ -137,7 +137,7 @@ impl History {
         let unix = now.unix_ms / 1_000;
         self.booked.extend(samples.iter().map(|sample| (unix, *sample)));
         let mut state = self.context.live.lock();
-        let batch = &mut state.batch;
+        let batch = &mut state.unsaved.batch;
         batch.samples.extend(samples);
         let end = batch.samples.len();
         batch.ticks.push(Tick { seq: self.seq, mono_ms: now.mono_ms, unix: Some(unix), end });
@@ -147,15 +147,15 @@ impl History {
     fn flush(&mut self, check: impl Fn(&History, &str)) {
         let batch = {
             let mut state = self.context.live.lock();
-            state.saving_batch = Arc::new(std::mem::take(&mut state.batch));
-            state.saving_batch.clone()
+            state.unsaved.saving_batch = Arc::new(std::mem::take(&mut state.unsaved.batch));
+            state.unsaved.saving_batch.clone()
         };
         check(self, "taken by the writer");
         let (zone, keep) = (&self.zone, self.keep);
         let flush = Flush { batch: &batch, anchors: &[], records: &[], events: &[], settings: &[], keep, zone };
         self.store.as_mut().unwrap().flush(&flush).unwrap();
         check(self, "saved and still in memory");
-        self.context.live.lock().saving_batch = Arc::new(Batch::default());
+        self.context.live.lock().unsaved.saving_batch = Arc::new(Batch::default());
         check(self, "saved");
     }
 
@@ -320,7 +320,7 @@ impl History {
         let mut expect = Figures::default();
         cells.range(from..to).for_each(|(_, figures)| add(&mut expect, *figures));
         // It is kept from tick to tick.
-        self.context.live.lock().polls.total += 1;
+        self.context.live.lock().health.polls.total += 1;
         let facts = self.ask(&format!("/api/interfaces/{name}"));
         assert_eq!(facts["today_rx_bytes"], expect[0], "{when}: today of {name}");
     }
@@ -375,7 +375,7 @@ fn tell(seed: u64, stored: bool) {
                 history.check(&mut seen.lock().unwrap(), contiguous, &format!("{what}, {when}"));
             });
         }
-        if stored && random.one_in(6) && history.context.live.lock().batch.is_empty() {
+        if stored && random.one_in(6) && history.context.live.lock().unsaved.batch.is_empty() {
             history.open();
             history.check(&mut random, contiguous, &format!("{what}, opened again"));
         }

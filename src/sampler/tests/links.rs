@@ -21,7 +21,7 @@ fn lifetimes(bench: &Bench) -> u64 {
 }
 
 fn booked(bench: &Bench) -> u64 {
-    bench.live.lock().batch.samples.iter().map(|sample| sample.delta.rx_bytes()).sum()
+    bench.live.lock().unsaved.batch.samples.iter().map(|sample| sample.delta.rx_bytes()).sum()
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn what_came_and_went_between_two_looks_is_booked() {
 #[test]
 fn three_thousand_links_leave_a_bounded_list_and_every_byte() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    bench.live.lock().event(Event {
+    bench.live.lock().unsaved.event(Event {
         unix: None,
         mono_ms: 0,
         kind: EventKind::Storage,
@@ -76,21 +76,21 @@ fn three_thousand_links_leave_a_bounded_list_and_every_byte() {
             bench.pass(100);
             let state = bench.live.lock();
             assert!(bench.sampler.records.len() <= RECORDS + 1);
-            assert!(crate::compact::bytes(&state.batch, &state.anchors) <= crate::compact::HELD_BYTES);
-            assert!(state.records.len() <= RECORDS + 1, "{}", state.records.len());
+            assert!(crate::compact::bytes(&state.unsaved.batch, &state.unsaved.anchors) <= crate::compact::HELD_BYTES);
+            assert!(state.unsaved.records.len() <= RECORDS + 1, "{}", state.unsaved.records.len());
         }
     }
     bench.run(30_001);
     assert_eq!((lifetimes(&bench), booked(&bench)), (sum, sum));
-    let others = bench.live.lock().interface("others").cloned().unwrap();
+    let others = bench.live.lock().inventory.interface("others").cloned().unwrap();
     assert_eq!((others.kind, others.ifindex, others.monitored), (Kind::Others, 0, false));
-    assert_eq!(bench.live.lock().interfaces.len(), RECORDS + 1);
+    assert_eq!(bench.live.lock().inventory.interfaces.len(), RECORDS + 1);
     // The ones that carried most are still told apart.
     let least = bench.sampler.records.iter().filter(|record| record.name.starts_with("job"));
     assert!(least.map(|record| record.lifetime.rx_bytes()).min().unwrap() > 1_000);
     // None of it is the writer's business: it has taken nothing of these.
-    assert!(bench.live.lock().edits.is_empty());
-    let events = bench.live.lock().events.clone();
+    assert!(bench.live.lock().unsaved.edits.is_empty());
+    let events = bench.live.lock().unsaved.events.clone();
     assert!(events.len() < 60 && events.iter().any(|event| event.detail == "an event of before"), "{events:#?}");
     bench.run(600_000);
     let told = details(&bench, EventKind::Appeared);
@@ -118,10 +118,12 @@ fn what_people_speak_of_is_never_folded_and_the_least_goes_first() {
     assert_eq!((left.len(), lifetimes(&bench)), (RECORDS - 1, (1..=300).sum::<u64>()));
     // What is on disk is folded there, in one go, and bears its new name until then.
     let state = bench.live.lock();
-    let [(Edit::Fold { ids, into, into_name }, None)] = &state.edits[..] else { panic!("{:?}", state.edits) };
+    let [(Edit::Fold { ids, into, into_name }, None)] = &state.unsaved.edits[..] else {
+        panic!("{:?}", state.unsaved.edits)
+    };
     assert_eq!((ids.len(), into_name.as_str()), (45, "others"));
-    assert_eq!(state.folding, *ids);
-    assert_eq!(state.interface("others").unwrap().id, Some(*into));
+    assert_eq!(state.unsaved.folding, *ids);
+    assert_eq!(state.inventory.interface("others").unwrap().id, Some(*into));
 }
 
 /// A restart finds all of them there, or some of them a few minutes later: each goes on with its own history.
@@ -155,6 +157,7 @@ fn few_are_not_folded_on_disk() {
         let records = bench.sampler.records.len();
         let state = bench.live.lock();
         let ids: Vec<IfaceId> = state
+            .unsaved
             .edits
             .iter()
             .flat_map(|(edit, _)| match edit {
@@ -162,8 +165,8 @@ fn few_are_not_folded_on_disk() {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!((ids.len(), state.folding.len()), (folded, folded), "{count}");
-        assert!(folded == 0 || state.save_now, "{count}");
+        assert_eq!((ids.len(), state.unsaved.folding.len()), (folded, folded), "{count}");
+        assert!(folded == 0 || state.wishes.save_now, "{count}");
         assert_eq!(records, count as usize + 1 - folded + usize::from(folded > 0));
         assert_eq!(lifetimes(&bench), (1..=u64::from(count)).sum::<u64>());
     }
@@ -208,7 +211,7 @@ fn a_link_that_is_called_others_is_not_the_others() {
     bench.set(2, moved(1_500, 10));
     bench.run(SETTLED);
     assert_eq!(bench.booked("others").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
-    let kind = |name: &str| bench.live.lock().interface(name).map(|iface| iface.kind);
+    let kind = |name: &str| bench.live.lock().inventory.interface(name).map(|iface| iface.kind);
     assert_eq!((kind("others"), kind("others:")), (Some(Kind::Ethernet), Some(Kind::Others)));
     drop(bench);
     // It comes later, and nothing of theirs is its own.
@@ -217,17 +220,17 @@ fn a_link_that_is_called_others_is_not_the_others() {
     bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(SETTLED);
-    assert_eq!(bench.live.lock().interface("others").unwrap().lifetime.rx_bytes(), 70);
-    assert_eq!(bench.live.lock().interface("others:").unwrap().kind, Kind::Others);
+    assert_eq!(bench.live.lock().inventory.interface("others").unwrap().lifetime.rx_bytes(), 70);
+    assert_eq!(bench.live.lock().inventory.interface("others:").unwrap().kind, Kind::Others);
     // And by another name before.
     bench.world.lock().unwrap().links[1].0.name = "web".to_string();
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.live.lock().interface("others").unwrap().kind, Kind::Others);
+    assert_eq!(bench.live.lock().inventory.interface("others").unwrap().kind, Kind::Others);
     bench.world.lock().unwrap().links[1].0.name = "others".to_string();
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.live.lock().interface("others").unwrap().lifetime.rx_bytes(), 70);
+    assert_eq!(bench.live.lock().inventory.interface("others").unwrap().lifetime.rx_bytes(), 70);
 }
 
 #[test]
@@ -241,10 +244,10 @@ fn the_others_of_a_run_without_its_history_go_on_with_those_on_disk() {
         bench.run(30_001);
         let sum: u64 = (0..400).map(|at| 100 + at).sum();
         assert_eq!((lifetimes(&bench), booked(&bench)), (sum, sum));
-        assert!(bench.live.lock().edits.is_empty() && bench.sampler.records.len() <= RECORDS + 1);
+        assert!(bench.live.lock().unsaved.edits.is_empty() && bench.sampler.records.len() <= RECORDS + 1);
         let mut past = vec![record(4, "others", 0, BOOT, moved(1, 1), 5)];
         past.extend(on_disk.then(|| Record { kind: Kind::Others, ..record(7, "others:", 0, "", moved(1, 1), 5) }));
-        bench.sampler.join(late(past));
+        bench.join(late(past));
         bench.run(30_001);
         let others: Vec<&Record> = bench.sampler.records.iter().filter(|it| it.kind == Kind::Others).collect();
         assert_eq!((others.len(), others[0].id == 7), (1, on_disk));
@@ -266,12 +269,12 @@ fn a_look_that_is_not_whole_takes_no_link_for_gone_until_it_is_missing_again_and
         bench.pass(1_001);
         bench.world.lock().unwrap().links = all.to_vec();
         bench.turn(false);
-        assert_eq!(bench.live.lock().interfaces.iter().filter(|iface| iface.present()).count(), 2);
+        assert_eq!(bench.live.lock().inventory.interfaces.iter().filter(|iface| iface.present()).count(), 2);
         bench.world.lock().unwrap().links.pop();
         bench.pass(1_001);
     }
     bench.run(4_001);
-    assert_eq!(bench.live.lock().interfaces.iter().filter(|iface| iface.present()).count(), 1);
+    assert_eq!(bench.live.lock().inventory.interfaces.iter().filter(|iface| iface.present()).count(), 1);
     assert!(bench.kinds_of_events().contains(&EventKind::Vanished));
 }
 
@@ -291,7 +294,7 @@ fn a_cable_is_left_out_until_it_carries_an_address() {
         (cable(5, "vethab", 0), moved(9, 9)),
     ];
     let mut bench = Bench::new(&links);
-    let why = |bench: &Bench, name: &str| bench.live.lock().interface(name).unwrap().ignored_because.clone();
+    let why = |bench: &Bench, name: &str| bench.live.lock().inventory.interface(name).unwrap().ignored_because.clone();
     assert_eq!(why(&bench, "web"), None, "the only port");
     assert!(why(&bench, "vethab").unwrap().contains("cable"));
     assert!(!bench.sampler.records.iter().any(|record| record.name == "vethab"));
@@ -314,19 +317,19 @@ fn a_cable_is_left_out_until_it_carries_an_address() {
     bench.turn(true);
     bench.set(5, moved(109, 9));
     bench.run(30_001);
-    assert_eq!(bench.live.lock().interface("vethab").unwrap().lifetime.rx_bytes(), 100);
+    assert_eq!(bench.live.lock().inventory.interface("vethab").unwrap().lifetime.rx_bytes(), 100);
 }
 
 #[test]
 fn the_ring_has_what_is_watched_and_no_more_bytes_than_it_may() {
     let mut bench = Bench::new(&[(link(2, "eth0"), moved(9, 9)), (link(3, "veth0"), moved(9, 9))]);
-    bench.live.lock().ring.watched_until_ms = u64::MAX;
+    bench.live.lock().inventory.ring.watched_until_ms = u64::MAX;
     bench.run(10_001);
-    let keys = |bench: &Bench| bench.live.lock().ring.rates.keys().copied().collect::<Vec<_>>();
+    let keys = |bench: &Bench| bench.live.lock().inventory.ring.rates.keys().copied().collect::<Vec<_>>();
     assert_eq!(keys(&bench), [2]);
     {
         let mut state = bench.live.lock();
-        let ring = &mut state.ring;
+        let ring = &mut state.inventory.ring;
         for (links, seconds) in [(10u32, 300), (2_000, 10), (300, 72), (30_000, 1)] {
             for second in 0..400 {
                 ring.push(second, (0..links).map(|link| (link, Some((1, 2)))));
@@ -340,5 +343,5 @@ fn the_ring_has_what_is_watched_and_no_more_bytes_than_it_may() {
         ring.watched_until_ms = 0;
     }
     bench.run(1);
-    assert!(bench.live.lock().ring.rates.is_empty() && bench.live.lock().ring.times.is_empty());
+    assert!(bench.live.lock().inventory.ring.rates.is_empty() && bench.live.lock().inventory.ring.times.is_empty());
 }

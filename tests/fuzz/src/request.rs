@@ -33,7 +33,7 @@ fn context() -> &'static Context {
         {
             let mut state = live.lock();
             for (id, name) in [(1, "eth0"), (2, "=1+2\"<&"), (3, "a b/%")] {
-                state.interfaces.push(Iface {
+                state.inventory.interfaces.push(Iface {
                     id: Some(id),
                     ifindex: id,
                     name: name.to_string(),
@@ -53,7 +53,7 @@ fn context() -> &'static Context {
                     lifetime: Counters([u64::MAX; 8]),
                 });
             }
-            state.primary = Some("eth0".to_string());
+            state.inventory.primary = Some("eth0".to_string());
             let mut batch = Batch::default();
             for seq in 1..=20 {
                 for iface in 1..=3 {
@@ -63,7 +63,7 @@ fn context() -> &'static Context {
                 let unix = Some(NOW - 600 + 30 * seq as i64);
                 batch.ticks.push(Tick { seq, mono_ms: 30_000 * seq, unix, end: batch.samples.len() });
             }
-            state.batch = batch;
+            state.unsaved.batch = batch;
         }
         Context {
             live: live.clone(),

@@ -1,0 +1,183 @@
+//! Threads that sleep for an hour are woken by what concerns them, and by nothing else: counted and measured from outside.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::common::*;
+use net_pulse::clock::{Clock, SystemClock, Zone};
+use net_pulse::config::Config;
+use net_pulse::history::{Disk, History};
+use net_pulse::http::{self, Ask, Context};
+use net_pulse::live::{Database, Live};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Much less than any sleep here, and much more than a busy machine needs.
+const SOON: Duration = Duration::from_secs(20);
+const HOURS: [&str; 6] = ["--interval", "3600", "--flush", "3600", "--primary", "lan0"];
+
+/// How often a thread has gone to sleep.
+fn sleeps(daemon: &Daemon, thread: u32) -> u64 {
+    let path = format!("/proc/{}/task/{thread}/status", daemon.pid());
+    let text = fs::read_to_string(&path).expect("it runs");
+    let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("a line of its own");
+    count.trim().parse().expect("a number")
+}
+
+fn last_saved(daemon: &Daemon) -> Value {
+    daemon.get("/api/system/health")["details"]["database"]["last_saved"].clone()
+}
+
+#[test]
+fn a_tick_wakes_the_sampler_once_and_no_other_thread() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("lan0", "far0");
+        send("lan0", 300, 3);
+        let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600", "--primary", "lan0"]);
+        daemon.ticks(3);
+        wait_until("the beginning is on disk", || !last_saved(&daemon).is_null());
+        let thread = |name: &str| daemon.thread(name).unwrap_or_else(|| panic!("a thread named {name}"));
+        let (sampler, writer) = (thread("sampler"), thread("writer"));
+        let all = || [sampler, writer, daemon.pid()].map(|thread| sleeps(&daemon, thread));
+        let (before, ticks) = (all(), daemon.polls());
+        daemon.ticks(6);
+        // Asking for the rates, as the page does each second, is no change either: readings are a second apart already.
+        for _ in 0..3 {
+            daemon.get("/api/traffic/live");
+        }
+        let (after, ticks) = (all(), daemon.polls() - ticks);
+        let [sampled, saved, main] = [0, 1, 2].map(|at| after[at] - before[at]);
+        println!("{ticks} ticks: the sampler slept {sampled} times, the writer {saved}, the main thread {main}");
+        // The first to ask begins the readings of each second, which may have a beat of their own.
+        assert!(sampled <= ticks + 4, "{sampled} sleeps in {ticks} ticks");
+        // Both look up once a minute by themselves.
+        assert!(saved <= 1 && main <= 1, "{saved} and {main} sleeps in {ticks} ticks");
+        daemon.stop();
+    });
+}
+
+#[test]
+fn a_change_is_not_slept_through() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("lan0", "far0");
+        send("lan0", 300, 3);
+        let daemon = Daemon::start(&dir, &[]);
+        daemon.stop();
+
+        let daemon = Daemon::start(&dir, &HOURS[..2]);
+        let begun = Instant::now();
+        let polls = daemon.polls();
+        let patch = |body: Value| {
+            let answer = daemon.request("PATCH", "/api/config", Some(body.to_string()));
+            assert_eq!((answer.status, answer.json()["saved"].as_bool()), (200, Some(true)), "{}", answer.text());
+        };
+        // The writer: what is changed is on disk when it is answered.
+        patch(json!({"flush": 3600}));
+        // The sampler: a wish, an order, and seconds while somebody looks.
+        daemon.collect();
+        assert!(daemon.polls() > polls);
+        let answer = daemon.request("PATCH", "/api/interfaces/lan0", Some(json!({"alias": "the wall"}).to_string()));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let next = || daemon.get("/api/traffic/live")["next"].as_u64().expect("a number");
+        let first = next();
+        wait_until("the ring turns", || next() > first + 1);
+        // The writer, by a signal.
+        let saved = last_saved(&daemon);
+        rest(1_100);
+        kill(Pid::from_raw(daemon.pid() as i32), Signal::SIGHUP).expect("it runs");
+        wait_until("everything is saved", || last_saved(&daemon) != saved);
+        // The end: all of them.
+        let told = Instant::now();
+        daemon.stop();
+        assert!(told.elapsed() < SOON && begun.elapsed() < 3 * SOON, "{:?} of {:?}", told.elapsed(), begun.elapsed());
+    });
+}
+
+/// What a start says and notes when its database opens at once: as though the history had been known from the first moment.
+#[test]
+fn a_start_tells_nothing_of_joining_its_history() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        cable("lan0", "far0");
+        send("lan0", 300, 3);
+        let mut id = Value::Null;
+        for run in 0..3 {
+            let daemon = Daemon::start(&dir, &HOURS);
+            let first = daemon.interface("lan0");
+            assert!(run == 0 || first["id"] == id, "{first}");
+            id = first["id"].clone();
+            // Each frame once, by whichever run.
+            send("lan0", 300, 2);
+            daemon.collect();
+            let events = daemon.get("/api/events?limit=1000");
+            let events = events.as_array().expect("a list");
+            let count = |kind: &str| events.iter().filter(|event| event["kind"] == kind).count();
+            assert_eq!((count("start"), count("storage")), (run + 1, 0), "{events:#?}");
+            // Once, by the first run.
+            assert!(count("appeared") <= 1 && count("gap") + count("reset") == 0, "{events:#?}");
+            // Two starts of the same second would be shown as one.
+            rest(1_100);
+            let log = daemon.stop();
+            let said: Vec<bool> = ["is the page of net-pulse", "history in "]
+                .iter()
+                .zip(&log)
+                .map(|(words, line)| line.contains(words))
+                .collect();
+            assert_eq!(said, [true, true], "{log:#?}");
+            assert!(!log.iter().any(|line| line.contains("could be opened")), "{log:#?}");
+        }
+        let daemon = Daemon::start(&dir, &HOURS);
+        daemon.collect();
+        let lifetime = daemon.interface("lan0")["lifetime_tx_bytes"].as_u64();
+        assert_eq!(lifetime, Some(6 * 300), "what the first start found was its base");
+        daemon.stop();
+    });
+}
+
+/// A fault of the program's own, so that it is made here and not from outside: the thread that saves ends.
+#[test]
+fn a_thread_that_saves_no_more_is_told_of_by_the_api() {
+    let live = Arc::new(Live::new(Config::default(), Zone::UTC));
+    live.lock().health.database = Database::Joined;
+    let dir = Dir::new();
+    let context = Context {
+        live: live.clone(),
+        history: History::new(live.clone(), None),
+        copying: Disk::named("copy"),
+        clock: Arc::new(SystemClock),
+        database: dir.path().join("history.db"),
+        machine: Arc::new(net_pulse::model::Machine::default),
+        find_zone: Arc::new(|_| Ok(Zone::UTC)),
+        listening: Vec::new(),
+        guard: http::Guard::new(dir.path().to_path_buf(), None, false, false),
+        notes: http::Notes::default(),
+    };
+    let get = |target: &str| {
+        let answer = http::answer(&context, &Ask { method: "GET", target, ..Ask::default() });
+        let status = answer.status;
+        (status, String::from_utf8(answer.body.whole(&context).expect("memory does not fail")).expect("text"))
+    };
+    assert!(!get("/health").1.contains("has ended"));
+    let ended = std::thread::spawn({
+        let live = live.clone();
+        move || net_pulse::writer::guarded(&live, &SystemClock, || panic!("on purpose"))
+    });
+    assert!(ended.join().is_err(), "the end of the program has to know");
+    for target in ["/health", "/api/system/health"] {
+        let (status, text) = get(target);
+        let expect = if target == "/health" { 503 } else { 200 };
+        assert_eq!(status, expect, "{target}: {text}");
+        assert!(text.contains("unhealthy") && text.contains("the thread that saves has ended"), "{target}: {text}");
+    }
+    let (_, events) = get("/api/events");
+    assert!(events.contains("nothing is saved any more"), "{events}");
+    // No request waits for a save that will not come.
+    let begun = Instant::now();
+    assert!(live.lock().watch_saving(Clock::now(&SystemClock).mono_ms).is_some());
+    assert!(!live.flush(Duration::from_secs(60)));
+    assert!(begun.elapsed() < SOON);
+}
