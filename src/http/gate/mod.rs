@@ -34,9 +34,9 @@ use super::route::Weight;
 use crate::error::{Error, Result};
 use crate::thread::spawn;
 use access::Names;
-use client::{Client, Inside};
+use client::{Client, Held, Inside};
 use head::Refusal;
-use places::{Held, Places, Shares};
+use places::{Places, Shares};
 use trust::Trust;
 
 const STACK: usize = 128 * 1024;
