@@ -12,7 +12,6 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::access;
 use super::head::{self, BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
-use super::places::Held;
 use super::{BUSY, Limits, Rules, SEND_BUFFER};
 use crate::http::route::Weight;
 use crate::http::status::reason;
@@ -51,6 +50,15 @@ pub struct Client {
     /// Bytes of the answer that the client has taken, and the time that it kept them waiting before.
     passed: u64,
     waited: Duration,
+}
+
+/// A place that is taken: also by what was asked by a client that has left.
+#[derive(Clone, Copy)]
+pub struct Held {
+    pub place: usize,
+    pub kin: u64,
+    pub weight: Weight,
+    pub since: Instant,
 }
 
 /// One place inside.

@@ -34,9 +34,9 @@ use super::route::Weight;
 use crate::error::{Error, Result};
 use crate::thread::spawn;
 use access::Names;
-use client::{Client, Inside};
+use client::{Client, Held, Inside};
 use head::Refusal;
-use places::{Held, Places, Shares};
+use places::{Places, Shares};
 use trust::Trust;
 
 const STACK: usize = 128 * 1024;
@@ -426,10 +426,11 @@ impl Door {
         Places { limits: &self.rules.limits, shares: &self.shares, held: held.copied().collect(), now }
     }
 
-    /// The waiting room has an end, and large bodies are a matter of memory.
+    /// Large bodies are a matter of memory; and requests that wait leave room for heads.
     fn bound_waiting(&mut self, now: Instant) {
+        let Limits { clients, active, .. } = self.rules.limits;
         self.keep_to(LARGE_BODIES, Client::large, now);
-        self.keep_to((self.rules.limits.clients / 2).max(2), Client::waiting, now);
+        self.keep_to((clients / 2).min(clients.saturating_sub(active + 1)).max(1), Client::waiting, now);
     }
 
     fn keep_to(&mut self, most: usize, counts: impl Fn(&Client) -> bool, now: Instant) {
@@ -444,6 +445,8 @@ impl Door {
     fn accept(&mut self, listener: usize, now: Instant) {
         for taken in 0..ACCEPTS {
             if self.full() {
+                // Those that have just come may be whole requests, and leave no room for others' heads.
+                self.bound_waiting(now);
                 let Some(victim) = self.victim(now) else { return };
                 self.evict(victim, now);
             }

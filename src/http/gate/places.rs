@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::Limits;
-use super::client::Client;
+use super::client::{Client, Held};
 use crate::http::route::Weight;
 use crate::sorted::Map;
 
@@ -46,15 +46,6 @@ impl Shares {
             self.0.remove(&least);
         }
     }
-}
-
-/// A place that is taken: also by what was asked by a client that has left.
-#[derive(Clone, Copy)]
-pub struct Held {
-    pub place: usize,
-    pub kin: u64,
-    pub weight: Weight,
-    pub since: Instant,
 }
 
 /// All places at one moment.
