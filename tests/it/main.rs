@@ -24,6 +24,7 @@ mod e2e_requests;
 mod e2e_sums;
 mod e2e_tick;
 mod floors;
+mod history;
 mod identity;
 mod source_steady;
 mod storage_closed;
