@@ -231,6 +231,7 @@ pub fn columns(cells: &[Cell]) -> Columns {
 mod tests {
     use super::*;
     use crate::clock::parse_time;
+    use crate::model::COUNTERS;
 
     const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 
@@ -382,7 +383,7 @@ mod tests {
         Bucket {
             from,
             to: from + seconds,
-            sum: Counters([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]),
+            sum: Counters::of([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]),
             rx_peak: bytes,
             tx_peak: 0,
             covered: seconds as u32,
@@ -489,7 +490,7 @@ mod tests {
             let cells = cells(&buckets, &edges);
 
             let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>();
-            for counter in 0..8 {
+            for counter in 0..COUNTERS {
                 let expect = sum(&mut buckets.iter().map(|bucket| bucket.sum.0[counter]));
                 assert_eq!(sum(&mut cells.iter().map(|cell| cell.sum.0[counter])), expect);
             }

@@ -401,7 +401,7 @@ mod tests {
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
-        let sum = Counters([bytes, 2 * bytes, 1, 1, 0, 0, 0, 0]);
+        let sum = Counters::of([bytes, 2 * bytes, 1, 1, 0, 0, 0, 0]);
         Bucket { from, to: from + seconds, sum, covered: seconds as u32, ..Bucket::default() }
     }
 

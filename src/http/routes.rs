@@ -307,8 +307,8 @@ pub static ROUTES: &[Route] = &[
         path: "/api/export/traffic",
         handler: export::traffic,
         weight: Weight::Long,
-        summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
-                  eight counters, rx_peak, tx_peak, observed",
+        summary: "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, all \
+                  counters, rx_peak, tx_peak, observed",
         params: &[
             query(
                 "format",

@@ -704,7 +704,7 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Mark, Sample, Tick};
+    use crate::model::{COUNTERS, Counters, Mark, Sample, Tick};
 
     /// After a sleep of the machine the thread that saves may look up a minute later.
     #[test]
@@ -751,7 +751,12 @@ mod tests {
 
     fn tick(state: &mut State, seq: u64, unix: Option<i64>) -> bool {
         for iface in 0..100 {
-            state.batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 1_000, delta: Counters([1; 8]) });
+            state.batch.samples.push(Sample {
+                iface,
+                mark: Mark::Plain,
+                span_ms: 1_000,
+                delta: Counters([1; COUNTERS]),
+            });
         }
         let end = state.batch.samples.len();
         state.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
@@ -819,7 +824,7 @@ mod tests {
         state.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
         state.edited(&Edit::Forget { id: 5, name: name() });
         let of = |iface| state.batch.samples.iter().find(|sample| sample.iface == iface);
-        assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; 8]))));
+        assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; COUNTERS]))));
         assert_eq!(of(4).map(|sample| sample.span_ms), Some(1_000), "at the same time");
         assert_eq!((state.batch.samples.len(), state.batch.ticks[0].end), (98, 98));
         assert_eq!(state.anchors.iter().map(|anchor| anchor.iface).collect::<Vec<_>>(), [4]);

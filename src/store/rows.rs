@@ -4,10 +4,13 @@ use crate::sorted::Set;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::block::{Bytes, Columns, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag};
+use super::block::{
+    Bytes, Columns, MAX_COLUMNS, Packed, Packer, damaged, from_newer, present_rows, put_columns, put_leb, unzigzag,
+    zigzag,
+};
 use super::fold::Cell;
 use crate::error::Result;
-use crate::model::{Counters, IfaceId, Mark, Sample};
+use crate::model::{COUNTERS, Counters, IfaceId, Mark, Sample};
 
 /// The year 9999. Times outside are nonsense, and keeping them out keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;
@@ -31,26 +34,42 @@ pub struct Row {
 
 /// Columns of a tick, as differences from what the tick before it leads to expect.
 const HEAD_COLUMNS: usize = 3;
-/// The eight counters, the mark, and the span as a difference from the time between the ticks: the last two are zero
-/// for nearly every sample, and then cost nothing.
-const SAMPLE_COLUMNS: usize = 10;
-const MARK: usize = 8;
-const SPAN: usize = 9;
+/// Columns of a sample behind its counters. They are zero for nearly every sample, and then cost nothing.
+const MARK: usize = 0;
+/// As a difference from the time between the ticks.
+const SPAN: usize = 1;
+const SAMPLE_OTHERS: usize = 2;
+
+/// How many counters a block has in front of its other columns. One from before a counter was added has fewer.
+fn counters_of(packed: &Packed, others: usize) -> Result<usize> {
+    match packed.columns.checked_sub(others) {
+        Some(counters @ ..=COUNTERS) => Ok(counters),
+        Some(_) => Err(from_newer()),
+        None => Err(damaged("it lacks columns")),
+    }
+}
+
+/// Those that are in the columns, of one row. The others did not exist, or nobody looked: zero.
+fn counters_at(columns: &Columns, counters: usize, at: usize) -> Counters {
+    let mut all = Counters::ZERO;
+    all.0.iter_mut().take(counters).enumerate().for_each(|(counter, value)| *value = columns.column(counter)[at]);
+    all
+}
 
 /// Packs ticks, which must be in the order of their times.
 pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
-    let mut packer = Packer::new(rows.len());
+    let mut packer = Packer::new(COUNTERS + SAMPLE_OTHERS, rows.len());
     let steps = put_head(packer.head(), rows);
     let ifaces: Set<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
     for iface in ifaces {
         let mut present = Vec::with_capacity(rows.len());
-        let mut columns = vec![Vec::new(); SAMPLE_COLUMNS];
+        let mut columns = vec![Vec::new(); COUNTERS + SAMPLE_OTHERS];
         for (at, row) in rows.iter().enumerate() {
             let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
             present.push(at as u16);
             columns.iter_mut().zip(sample.delta.0).for_each(|(column, value)| column.push(value));
-            columns[MARK].push(sample.mark as u64);
-            columns[SPAN].push(zigzag(sample.span_ms.wrapping_sub(steps[at]) as i64));
+            columns[COUNTERS + MARK].push(sample.mark as u64);
+            columns[COUNTERS + SPAN].push(zigzag(sample.span_ms.wrapping_sub(steps[at]) as i64));
         }
         packer.group(iface, &present, &columns);
     }
@@ -152,9 +171,9 @@ impl Samples {
         rows: Range<usize>,
         each: &mut dyn FnMut(&Moment, &Sample),
     ) -> Result<()> {
-        self.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
-        let counters: [&[u64]; 8] = std::array::from_fn(|at| self.columns.column(at));
-        let (marks, spans) = (self.columns.column(MARK), self.columns.column(SPAN));
+        let counters = counters_of(packed, SAMPLE_OTHERS)?;
+        self.columns.read(body, packed.rows, packed.columns)?;
+        let (marks, spans) = (self.columns.column(counters + MARK), self.columns.column(counters + SPAN));
         let present = &self.columns.present;
         let first = present.partition_point(|row| usize::from(*row) < rows.start);
         for (at, row) in present.iter().enumerate().skip(first) {
@@ -166,7 +185,7 @@ impl Samples {
                 iface,
                 mark: Mark::from_code(marks[at]),
                 span_ms: self.steps[row].wrapping_add(unzigzag(spans[at]) as u64),
-                delta: Counters(std::array::from_fn(|counter| counters[counter][at])),
+                delta: counters_at(&self.columns, counters, at),
             };
             each(&self.moments[row], &sample);
         }
@@ -182,7 +201,7 @@ pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = moments.iter().map(|moment| Row { moment: *moment, samples: Vec::new() }).collect();
     for group in packed.groups() {
         let (iface, body) = group?;
-        samples.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
+        samples.columns.read(body, packed.rows, packed.columns)?;
         let present = samples.columns.present.clone();
         let mut present = present.iter();
         samples.group(&packed, iface, body, 0..packed.rows, &mut |_, sample| {
@@ -209,34 +228,36 @@ pub fn count_samples(packed: &Packed, iface: Option<IfaceId>) -> Result<usize> {
 /// Cells of one row of the database, by interface and place in the row.
 pub type Cells = BTreeMap<(IfaceId, u16), Cell>;
 
-/// The eight counters; covered seconds as what lacks of the cell's length; blind seconds; then the peaks twice: as they
-/// are, or as what they exceed the average by, whichever is shorter, the other being zero.
-const CELL_COLUMNS: usize = 14;
-const LACKING: usize = 8;
-const BLIND: usize = 9;
-const PEAKS: usize = 10;
-const EXCESS: usize = 12;
+/// Columns of a cell behind its counters: covered seconds as what lacks of the cell's length; blind seconds; then the peaks
+/// twice: as they are, or as what they exceed the average by, whichever is shorter, the other being zero.
+const LACKING: usize = 0;
+const BLIND: usize = 1;
+const PEAKS: usize = 2;
+const EXCESS: usize = 4;
+const CELL_OTHERS: usize = 6;
+const _: () = assert!(COUNTERS + CELL_OTHERS <= MAX_COLUMNS);
 
 /// Packs the cells of one row; `length_s` is that of each.
 pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
-    let mut packer = Packer::new(rows);
+    let mut packer = Packer::new(COUNTERS + CELL_OTHERS, rows);
     let mut cells = cells.iter().peekable();
     while let Some(((iface, _), _)) = cells.peek() {
         let iface = *iface;
         let mut present = Vec::with_capacity(rows);
-        let mut columns = vec![Vec::new(); CELL_COLUMNS];
+        let mut columns = vec![Vec::new(); COUNTERS + CELL_OTHERS];
         while let Some(((_, at), cell)) = cells.next_if(|((next, _), _)| *next == iface) {
             present.push(*at);
             columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));
-            columns[LACKING].push(zigzag(length_s - i64::from(cell.covered)));
-            columns[BLIND].push(cell.blind.into());
+            let others = &mut columns[COUNTERS..];
+            others[LACKING].push(zigzag(length_s - i64::from(cell.covered)));
+            others[BLIND].push(cell.blind.into());
             for (at, peak) in [cell.rx_peak, cell.tx_peak].into_iter().enumerate() {
-                columns[PEAKS + at].push(peak);
-                columns[EXCESS + at].push(zigzag(peak.wrapping_sub(average(cell, at)) as i64));
+                others[PEAKS + at].push(peak);
+                others[EXCESS + at].push(zigzag(peak.wrapping_sub(average(cell, at)) as i64));
             }
         }
         for at in 0..2 {
-            let (peak, excess) = (PEAKS + at, EXCESS + at);
+            let (peak, excess) = (COUNTERS + PEAKS + at, COUNTERS + EXCESS + at);
             // No excess at all reads as no peak at all, so such a column stays as it is.
             let by_excess = size(&columns[excess], rows) < size(&columns[peak], rows)
                 && columns[excess].iter().any(|value| *value != 0);
@@ -267,23 +288,24 @@ pub fn unpack_cells(
     each: &mut dyn FnMut(IfaceId, u16, &Cell),
 ) -> Result<()> {
     let packed = Packed::open(bytes)?;
+    let counters = counters_of(&packed, CELL_OTHERS)?;
     let mut group = |iface, body: &[u8]| {
-        columns.read(body, packed.rows, CELL_COLUMNS)?;
-        let all: [&[u64]; CELL_COLUMNS] = std::array::from_fn(|at| columns.column(at));
-        let by_excess = [0, 1].map(|at| all[EXCESS + at].iter().any(|value| *value != 0));
+        columns.read(body, packed.rows, packed.columns)?;
+        let others: [&[u64]; CELL_OTHERS] = std::array::from_fn(|at| columns.column(counters + at));
+        let by_excess = [0, 1].map(|at| others[EXCESS + at].iter().any(|value| *value != 0));
         for (at, row) in columns.present.iter().enumerate() {
             let mut cell = Cell {
-                sum: Counters(std::array::from_fn(|counter| all[counter][at])),
-                rx_peak: all[PEAKS][at],
-                tx_peak: all[PEAKS + 1][at],
-                covered: u32::try_from(length_s.wrapping_sub(unzigzag(all[LACKING][at])))
+                sum: counters_at(columns, counters, at),
+                rx_peak: others[PEAKS][at],
+                tx_peak: others[PEAKS + 1][at],
+                covered: u32::try_from(length_s.wrapping_sub(unzigzag(others[LACKING][at])))
                     .map_err(|_| damaged("a cell is longer than time"))?,
-                blind: u32::try_from(all[BLIND][at]).map_err(|_| damaged("a cell is longer than time"))?,
+                blind: u32::try_from(others[BLIND][at]).map_err(|_| damaged("a cell is longer than time"))?,
             };
             let averages = [average(&cell, 0), average(&cell, 1)];
             for (which, peak) in [&mut cell.rx_peak, &mut cell.tx_peak].into_iter().enumerate() {
                 if by_excess[which] {
-                    *peak = averages[which].wrapping_add(unzigzag(all[EXCESS + which][at]) as u64);
+                    *peak = averages[which].wrapping_add(unzigzag(others[EXCESS + which][at]) as u64);
                 }
             }
             each(iface, *row, &cell);
@@ -314,7 +336,7 @@ mod tests {
                 iface: *iface,
                 mark: Mark::Plain,
                 span_ms: 30_000,
-                delta: Counters([*rx, 2, 3, 4, 0, 0, 0, 0]),
+                delta: Counters::of([*rx, 2, 3, 4, 0, 0, 0, 0]),
             })
             .collect();
         Row { moment: Moment { seq, unix, mono_ms }, samples }
@@ -386,7 +408,7 @@ mod tests {
                     }
                     if random.below(20) == 0 {
                         cell = Cell {
-                            sum: Counters([u64::MAX; 8]),
+                            sum: Counters([u64::MAX; COUNTERS]),
                             rx_peak: random.next(),
                             tx_peak: u64::MAX,
                             covered: random.next() as u32,
@@ -420,7 +442,7 @@ mod tests {
             .collect();
         let mut cells = Cells::new();
         for at in 0..72 {
-            cells.insert((3, at), Cell { sum: Counters([random.small(); 8]), rx_peak: 77, ..Cell::default() });
+            cells.insert((3, at), Cell { sum: Counters([random.small(); COUNTERS]), rx_peak: 77, ..Cell::default() });
         }
         let mut columns = Columns::default();
         let mut read = |bytes: &[u8]| {
@@ -444,7 +466,7 @@ mod tests {
             }
         }
         for _ in 0..20_000 {
-            let mut bytes = vec![1];
+            let mut bytes = vec![0x80 | [10, 14][random.below(2) as usize]];
             bytes.extend((0..random.below(60)).map(|_| random.next() as u8 >> random.below(8)));
             read(&bytes);
         }

@@ -27,7 +27,7 @@ struct Router {
 impl Router {
     fn new() -> Router {
         // All have moved before, so that all are kept.
-        let counters = vec![Counters([1000, 1000, 10, 10, 0, 0, 0, 0]); 24];
+        let counters = vec![Counters::of([1000, 1000, 10, 10, 0, 0, 0, 0]); 24];
         Router { counters: Arc::new(Mutex::new(counters)), random: Mutex::new(1) }
     }
 

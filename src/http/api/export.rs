@@ -9,7 +9,7 @@ use super::traffic::filter;
 use super::{Memory, Names, record};
 use crate::clock::Zone;
 use crate::http::csv::Csv;
-use crate::http::json::{BucketRecord, Out, Time, write};
+use crate::http::json::{BucketRecord, Counted, Out, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::model::{Bucket, IfaceId, Resolution};
 use crate::store::{Cursor, Filter, Point, Unstored};
@@ -237,19 +237,11 @@ fn next_of(context: &Context, memory: &Memory, level: Resolution, from: i64) -> 
 }
 
 fn describe(bucket: &Bucket, iface: IfaceId, names: &Names) -> BucketRecord {
-    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = bucket.sum.0;
     BucketRecord {
         from: Time(bucket.from),
         to: Time(bucket.to),
         interface_name: names.name(iface),
-        rx_bytes,
-        tx_bytes,
-        rx_packets,
-        tx_packets,
-        rx_errors,
-        tx_errors,
-        rx_drops,
-        tx_drops,
+        counters: Counted(bucket.sum),
         rx_peak: bucket.rx_peak,
         tx_peak: bucket.tx_peak,
         observed: u64::from(bucket.covered) + u64::from(bucket.blind),

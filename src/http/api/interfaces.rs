@@ -9,7 +9,7 @@ use super::{READ_PATIENCE, SAVE_PATIENCE, known, link_word, no_interface, not_op
 use crate::clock::Zone;
 use crate::config::can_be_listed;
 use crate::error::ErrorKind;
-use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
+use crate::http::json::{Address, ByName, Counted, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON, disk};
 use crate::live::{Alteration, Database, Iface, Live, Order, Refusal, State};
 use crate::model::{Batch, Counters, IfaceId};
@@ -222,17 +222,9 @@ pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
 }
 
 fn raw(iface: &Iface, unix: i64) -> InterfaceStats {
-    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = iface.raw.0;
     InterfaceStats {
         interface_name: iface.name.clone(),
-        rx_bytes,
-        tx_bytes,
-        rx_packets,
-        tx_packets,
-        rx_errors,
-        tx_errors,
-        rx_drops,
-        tx_drops,
+        counters: Counted(iface.raw),
         timestamp: Time(unix),
         status: link_word(iface),
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::{self, PATIENCE};
-use super::json::{Name, Record, Time};
+use super::json::{Counted, Name, Record, Time};
 use super::{Context, Fault};
 use crate::error::ErrorKind;
 use crate::live::{Database, Iface, State};
@@ -137,20 +137,13 @@ fn ask_strictly<T: Send + 'static>(
 }
 
 fn record(point: &Point, names: &Names) -> Record {
-    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = point.sample.delta.0;
     Record {
         id: point.id(),
         timestamp: Time(point.unix),
         interface_name: names.name(point.sample.iface),
-        rx_bytes,
-        tx_bytes,
-        rx_packets,
-        tx_packets,
+        counters: Counted(point.sample.delta),
         created_at: Time(point.unix),
-        rx_errors,
-        tx_errors,
-        rx_drops,
-        tx_drops,
+        others: Counted(point.sample.delta),
     }
 }
 
