@@ -324,6 +324,7 @@ pub fn unpack_cells(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::model::{RX_BYTES, TX_BYTES};
     use crate::store::testing::Random;
 
@@ -430,6 +431,49 @@ mod tests {
                 expect.retain(|(iface, _), _| only.is_none_or(|only| only == *iface));
                 assert_eq!(got, expect);
             }
+        }
+    }
+
+    /// As a version that counts more or less than this one packs them.
+    fn packed_with(columns: usize, counters: usize) -> Vec<u8> {
+        let mut packer = Packer::new(columns, 1);
+        let head = pack_samples(&[row(7, T, 5, &[(1, 0)])]);
+        packer.head().extend_from_slice(Packed::open(&head).unwrap().head);
+        let value = |at: usize| if at < counters { 100 + at as u64 } else { 0 };
+        packer.group(1, &[0], &(0..columns).map(|at| vec![value(at)]).collect::<Vec<_>>());
+        packer.finish()
+    }
+
+    #[test]
+    fn counters_that_a_block_does_not_have_are_zero() {
+        for counters in 0..=COUNTERS {
+            let expect = Counters(std::array::from_fn(|at| if at < counters { 100 + at as u64 } else { 0 }));
+            let rows = unpack_samples(&packed_with(counters + SAMPLE_OTHERS, counters)).unwrap();
+            assert_eq!((rows[0].samples[0].delta, rows[0].samples[0].mark), (expect, Mark::Plain));
+            let mut cells = Vec::new();
+            let bytes = packed_with(counters + CELL_OTHERS, counters);
+            unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, cell| cells.push(*cell)).unwrap();
+            assert_eq!(cells, [Cell { sum: expect, covered: 300, ..Cell::default() }]);
+        }
+    }
+
+    #[test]
+    fn a_block_of_a_newer_version_is_refused_and_says_so() {
+        let check = |columns: usize, kind: ErrorKind, word: &str| {
+            let bytes = packed_with(columns, columns);
+            let samples = unpack_samples(&bytes).unwrap_err();
+            assert_eq!(samples.kind, kind);
+            assert!(samples.to_string().contains(word), "{samples}");
+        };
+        check(COUNTERS + SAMPLE_OTHERS + 1, ErrorKind::Newer, "newer net-pulse");
+        check(MAX_COLUMNS, ErrorKind::Newer, "newer net-pulse");
+        check(SAMPLE_OTHERS - 1, ErrorKind::Corrupt, "lacks columns");
+        for (first, kind) in [(0xff, ErrorKind::Newer), (0x80 | 32, ErrorKind::Newer), (1, ErrorKind::Corrupt)] {
+            let mut bytes = packed_with(10, 8);
+            bytes[0] = first;
+            assert_eq!(unpack_samples(&bytes).unwrap_err().kind, kind);
+            let cells = unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, _| ());
+            assert_eq!(cells.unwrap_err().kind, kind);
         }
     }
 

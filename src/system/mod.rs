@@ -4,4 +4,5 @@ pub mod closed;
 pub mod errno;
 pub mod lock;
 pub mod peer;
+pub mod room;
 pub mod socket;

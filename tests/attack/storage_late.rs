@@ -120,9 +120,9 @@ const OBSTACLES: [Obstacle; 7] = [
             .and_then(|conn| conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)))
         {
             Ok(0) => fs::remove_file(place.database()).expect("it is ours"),
-            _ => place.set_version(2),
+            _ => place.set_version(3),
         },
-        words: &["schema 97", "up to 2", "--database"],
+        words: &["schema 97", "up to 3", "--database"],
         health: LASTS,
         with_history: true,
     },
