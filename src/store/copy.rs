@@ -75,7 +75,10 @@ impl Kept {
                 copy.display()
             ),
             Kept::NoRoom(bytes, free) => {
-                format!("{begin}: no copy of it as it was is kept, which takes {bytes} bytes where {free} are free")
+                format!(
+                    "{begin}: no copy of it as it was is kept, for want of room: it has {bytes} bytes and should leave as much again, \
+                     of {free} that are free"
+                )
             }
         }
     }
