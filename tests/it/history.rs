@@ -1,6 +1,7 @@
 //! A database that an earlier version has written answers as it did then, byte for byte. `tests/history` has it, and what that
 //! version answered. Both were made by `write_anew`, run with that version's source:
-//! `cargo test --test it history::write_anew -- --ignored`.
+//! `cargo test --test it history::write_anew -- --ignored`. With UPDATE_GOLDEN=1 the answers are renewed, for a change of what
+//! is answered; git shows then which.
 
 use std::fmt::Write;
 use std::fs;
@@ -227,8 +228,12 @@ fn answers_as_it_did(name: &str) {
         }
         all
     });
-    assert_eq!(remembered(&copy("remembered.db")), expect.remove(0));
+    let remembers = remembered(&copy("remembered.db"));
     let database = copy("net-pulse.db");
+    if std::env::var("UPDATE_GOLDEN").is_ok_and(|which| which == "1") {
+        return write(name, remembers, &answers(env!("CARGO_BIN_EXE_net-pulse"), &database));
+    }
+    assert_eq!(remembers, expect.remove(0));
     // The second start finds what the first has made of it, and what it has saved.
     for start in ["first", "second"] {
         let given = answers(env!("CARGO_BIN_EXE_net-pulse"), &database);
@@ -257,7 +262,10 @@ fn write_anew() {
     drop(conn);
     let name = format!("schema-{schema}");
     fs::create_dir_all(path("")).and_then(|()| fs::copy(&made, path(&format!("{name}.db")))).expect("a copy");
-    let mut text = remembered(&made);
-    answers(binary, &made).iter().for_each(|(answer, _)| text.push_str(answer));
+    write(&name, remembered(&made), &answers(binary, &made));
+}
+
+fn write(name: &str, mut text: String, answers: &[(String, Vec<u8>)]) {
+    answers.iter().for_each(|(answer, _)| text.push_str(answer));
     fs::write(path(&format!("{name}.answers")), text).expect("there is room");
 }

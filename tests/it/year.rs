@@ -49,7 +49,7 @@ impl Router {
             };
             let errors = u64::from(self.below(1000) == 0);
             let passed = [rx, tx, rx / packet + 1, tx / packet + 1, errors, 0, errors, 0];
-            counters.add(&Counters(passed));
+            counters.add(&Counters::of(passed));
         }
     }
 }
