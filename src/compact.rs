@@ -22,8 +22,9 @@ pub fn bytes(batch: &Batch, anchors: &[Anchor]) -> usize {
 pub fn compact(batch: &mut Batch, anchors: &mut Vec<Anchor>, most: usize) {
     anchors.sort_by_key(|anchor| anchor.seq);
     let newest = newest(batch, most / 4);
-    let old = batch.ticks.len() - newest;
     for step_s in STEPS_S {
+        // Each pass leaves fewer.
+        let old = batch.ticks.len() - newest;
         merge(batch, anchors, step_s, old, most);
     }
     merge(batch, anchors, i64::MAX, usize::MAX, most);
