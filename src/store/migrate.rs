@@ -74,7 +74,7 @@ fn forget(conn: &Connection, key: &str) -> Result<()> {
 /// The schema that a file has that holds something, where a migration is about to begin: none has so far.
 pub(super) fn about_to_leave(conn: &Connection) -> Result<Option<i64>> {
     let version = pragma(conn, "user_version")?;
-    if version < 1 || version >= SCHEMA || noted(conn, NOTE)?.is_some() {
+    if !(1..SCHEMA).contains(&version) || noted(conn, NOTE)?.is_some() {
         return Ok(None);
     }
     const HOLDS: &str = "SELECT EXISTS (SELECT 1 FROM interface) OR EXISTS (SELECT 1 FROM sample)
