@@ -5,12 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::Call;
-use super::json::{BucketRecord, Flaw, Out, Record};
+use super::json::{BucketRecord, FIRST_COUNTERS, Flaw, Out, Record};
 use crate::clock::{Zone, local_time, rfc3339};
 use crate::model::{COUNTER_NAMES, COUNTERS, Counters};
 
-/// So many counters stand in front of `created_at`, as in JSON.
-const FIRST: usize = 4;
 /// Excel takes a file without it for one in the code page of its country.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
@@ -58,15 +56,15 @@ impl Csv {
     }
 
     pub fn sample_head(&self, out: Out) -> io::Result<()> {
-        let (first, others) = COUNTER_NAMES.split_at(FIRST);
+        let (first, others) = COUNTER_NAMES.split_at(FIRST_COUNTERS);
         let names = format!("id,timestamp,interface_name,{},created_at,{}", first.join(","), others.join(","));
         self.head(out, &names, &["utc_offset_seconds"])
     }
 
     pub fn sample(&self, out: Out, record: &Record) -> io::Result<()> {
         let in_front = [Number(record.id), Time(record.timestamp.0), Text(&record.interface_name.0)];
-        let counters = numbers(&record.counters.0).into_iter().take(FIRST);
-        let others = numbers(&record.others.0).into_iter().skip(FIRST);
+        let counters = numbers(&record.counters.0).into_iter().take(FIRST_COUNTERS);
+        let others = numbers(&record.others.0).into_iter().skip(FIRST_COUNTERS);
         let cells = in_front.into_iter().chain(counters).chain([Time(record.created_at.0)]).chain(others);
         self.row(out, cells, &[record.timestamp.0])
     }

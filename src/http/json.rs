@@ -57,13 +57,19 @@ impl<const FROM: usize, const TO: usize> Serialize for Counted<FROM, TO> {
     }
 }
 
+/// A sample had so many counters, the bytes and packets, before it had `created_at` and then the others.
+pub const FIRST_COUNTERS: usize = 4;
+
 pub type EachCounter = Counted<0, COUNTERS>;
-pub type BytesAndPackets = Counted<0, 4>;
-pub type ErrorsAndOthers = Counted<4, COUNTERS>;
+pub type BytesAndPackets = Counted<0, FIRST_COUNTERS>;
+pub type ErrorsAndOthers = Counted<FIRST_COUNTERS, COUNTERS>;
 
 /// What such a type is in a declaration.
-const COUNTED: [(&str, std::ops::Range<usize>); 3] =
-    [("EachCounter", 0..COUNTERS), ("BytesAndPackets", 0..4), ("ErrorsAndOthers", 4..COUNTERS)];
+const COUNTED: [(&str, std::ops::Range<usize>); 3] = [
+    ("EachCounter", 0..COUNTERS),
+    ("BytesAndPackets", 0..FIRST_COUNTERS),
+    ("ErrorsAndOthers", FIRST_COUNTERS..COUNTERS),
+];
 
 pub type ByName<T> = sorted::Map<String, T>;
 

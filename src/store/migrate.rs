@@ -9,6 +9,7 @@ use super::block::{Bytes, damaged, first_byte};
 use super::connection::{PAGE_BYTES, pragma, set};
 use super::window::put_mark;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::COUNTERS;
 use crate::text::counted;
 
 /// "NPls": marks the file as ours, so that another program's is never taken for it.
@@ -16,17 +17,24 @@ pub(super) const APPLICATION_ID: i32 = 0x4e50_6c73;
 
 enum Step {
     Sql(&'static str),
-    Work(Work),
+    Rows(Work),
 }
-use Step::{Sql, Work as Rows};
+use Step::{Rows, Sql};
 
 /// Does some of a step, about so many pages of it, and moves the cursor. Says whether it is over.
 type Work = fn(&Connection, &mut Cursor, u64) -> Result<bool>;
 
-/// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is. A counter that is added to the model
-/// needs a step that does nothing, `Sql("")`: an older program would take what it cannot count for damage.
-const STEPS: [Step; 3] =
-    [Sql(include_str!("schema/001.sql")), Sql(include_str!("schema/002.sql")), Rows(blocks_say_their_columns)];
+/// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is. Behind each step stands how many counters
+/// rows may have from there on.
+const STEPS: [(Step, usize); 3] = [
+    (Sql(include_str!("schema/001.sql")), schema_2::COUNTERS),
+    (Sql(include_str!("schema/002.sql")), schema_2::COUNTERS),
+    (Rows(blocks_say_their_columns), schema_2::COUNTERS),
+];
+const _: () = assert!(
+    STEPS[STEPS.len() - 1].1 == COUNTERS,
+    "a further counter takes a step, if only (Sql(\"\"), 9): an older program must not open what it cannot read"
+);
 pub(super) const SCHEMA: i64 = STEPS.len() as i64;
 
 /// What one transaction writes at most, or little more: the log is taken into the file after as much.
@@ -102,7 +110,7 @@ fn some_pages(conn: &Connection, pages: u64) -> Result<Option<Vec<String>>> {
     let mut sentences = Vec::new();
     let mut note = if version > 0 { noted(conn, NOTE)? } else { None };
     let mut at = if note.is_some() { version - 1 } else { version };
-    while let Some(step) = STEPS.get(at as usize) {
+    while let Some((step, _)) = STEPS.get(at as usize) {
         at += 1;
         match step {
             Sql(text) => conn.execute_batch(text)?,

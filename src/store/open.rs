@@ -390,7 +390,6 @@ fn begin(conn: &mut Connection, target: &Target) -> Result<Vec<String>> {
     drop(conn.transaction_with_behavior(TransactionBehavior::Immediate)?);
     let kept = copy::keep(conn, path, file_system, schema)?;
     let sentence = kept.sentence(path, schema, SCHEMA);
-    log::info!("{sentence}");
     migrate(conn, guard, Some(sentence)).inspect_err(|_| {
         if migrate::about_to_leave(conn).is_ok_and(|schema| schema.is_some()) {
             kept.discard();
@@ -403,13 +402,16 @@ fn migrate(conn: &mut Connection, guard: &Guard, sentence: Option<String>) -> Re
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut told = migrate::some(&tx)?;
     tx.execute("INSERT INTO meta VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", [])?;
-    match (&mut told, sentence) {
-        (Some(told), sentence) => told.extend(sentence),
-        (None, Some(sentence)) => migrate::tell_at_the_end(&tx, &sentence)?,
+    match (&mut told, &sentence) {
+        (Some(told), sentence) => told.extend(sentence.clone()),
+        (None, Some(sentence)) => migrate::tell_at_the_end(&tx, sentence)?,
         (None, None) => {}
     }
     let id = renew_id(&tx, guard)?;
     tx.commit()?;
+    if let Some(sentence) = sentence {
+        log::info!("{sentence}");
+    }
     if let Some(id) = id {
         settle_id(conn, guard, id);
     }

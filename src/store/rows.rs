@@ -49,11 +49,14 @@ fn counters_of(packed: &Packed, others: usize) -> Result<usize> {
     }
 }
 
-/// Those that are in the columns, of one row. The others did not exist, or nobody looked: zero.
-fn counters_at(columns: &Columns, counters: usize, at: usize) -> Counters {
-    let mut all = Counters::ZERO;
-    all.0.iter_mut().take(counters).enumerate().for_each(|(counter, value)| *value = columns.column(counter)[at]);
-    all
+/// The columns of all counters, empty for those that have none.
+fn counter_columns(columns: &Columns, counters: usize) -> [&[u64]; COUNTERS] {
+    std::array::from_fn(|at| if at < counters { columns.column(at) } else { &[] })
+}
+
+/// Of one row. Those that have no column are zero.
+fn counters_at(columns: &[&[u64]; COUNTERS], at: usize) -> Counters {
+    Counters(columns.map(|column| column.get(at).copied().unwrap_or(0)))
 }
 
 /// Packs ticks, which must be in the order of their times.
@@ -173,6 +176,7 @@ impl Samples {
     ) -> Result<()> {
         let counters = counters_of(packed, SAMPLE_OTHERS)?;
         self.columns.read(body, packed.rows, packed.columns)?;
+        let deltas = counter_columns(&self.columns, counters);
         let (marks, spans) = (self.columns.column(counters + MARK), self.columns.column(counters + SPAN));
         let present = &self.columns.present;
         let first = present.partition_point(|row| usize::from(*row) < rows.start);
@@ -185,7 +189,7 @@ impl Samples {
                 iface,
                 mark: Mark::from_code(marks[at]),
                 span_ms: self.steps[row].wrapping_add(unzigzag(spans[at]) as u64),
-                delta: counters_at(&self.columns, counters, at),
+                delta: counters_at(&deltas, at),
             };
             each(&self.moments[row], &sample);
         }
@@ -291,11 +295,12 @@ pub fn unpack_cells(
     let counters = counters_of(&packed, CELL_OTHERS)?;
     let mut group = |iface, body: &[u8]| {
         columns.read(body, packed.rows, packed.columns)?;
+        let sums = counter_columns(columns, counters);
         let others: [&[u64]; CELL_OTHERS] = std::array::from_fn(|at| columns.column(counters + at));
         let by_excess = [0, 1].map(|at| others[EXCESS + at].iter().any(|value| *value != 0));
         for (at, row) in columns.present.iter().enumerate() {
             let mut cell = Cell {
-                sum: counters_at(columns, counters, at),
+                sum: counters_at(&sums, at),
                 rx_peak: others[PEAKS][at],
                 tx_peak: others[PEAKS + 1][at],
                 covered: u32::try_from(length_s.wrapping_sub(unzigzag(others[LACKING][at])))
@@ -326,6 +331,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::model::{RX_BYTES, TX_BYTES};
+    use crate::store::block::first_byte;
     use crate::store::testing::Random;
 
     const T: i64 = 1_768_435_200;
@@ -469,7 +475,7 @@ mod tests {
         check(MAX_COLUMNS, ErrorKind::Newer, "newer net-pulse");
         check(SAMPLE_OTHERS - 1, ErrorKind::Corrupt, "lacks columns");
         for (first, kind) in [(0xff, ErrorKind::Newer), (0x80 | 32, ErrorKind::Newer), (1, ErrorKind::Corrupt)] {
-            let mut bytes = packed_with(10, 8);
+            let mut bytes = packed_with(COUNTERS + SAMPLE_OTHERS, COUNTERS);
             bytes[0] = first;
             assert_eq!(unpack_samples(&bytes).unwrap_err().kind, kind);
             let cells = unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, _| ());
@@ -510,7 +516,8 @@ mod tests {
             }
         }
         for _ in 0..20_000 {
-            let mut bytes = vec![0x80 | [10, 14][random.below(2) as usize]];
+            let others = [SAMPLE_OTHERS, CELL_OTHERS][random.below(2) as usize];
+            let mut bytes = vec![first_byte(COUNTERS + others)];
             bytes.extend((0..random.below(60)).map(|_| random.next() as u8 >> random.below(8)));
             read(&bytes);
         }

@@ -48,7 +48,7 @@ fn copied(path: &str) -> (Dir, Connection) {
 }
 
 /// A hash over every row, but for what each opening changes and for what a run that has not saved anything leaves alone.
-fn content(path: &str) -> u64 {
+pub fn content(path: &str) -> u64 {
     let (_dir, conn) = copied(path);
     let verdict: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a word");
     assert_eq!(verdict, "ok");
