@@ -112,7 +112,7 @@ fn place(older: &str) -> (Dir, String) {
 fn killed_while_it_migrates_it_goes_on_and_comes_to_the_same_end() {
     in_namespace(|| {
         let dir = Dir::new();
-        let older = older(&dir, 2);
+        let older = older(&dir, 6);
         let (_keep, there) = place(&older);
         let began = Instant::now();
         let daemon = Daemon::spawn(command(&there));
@@ -126,12 +126,12 @@ fn killed_while_it_migrates_it_goes_on_and_comes_to_the_same_end() {
         let (mut half, mut before, mut after) = (0, 0, 0);
         let began = Instant::now();
         for life in 0..60 {
-            if began.elapsed() > Duration::from_secs(15) {
+            if began.elapsed() > Duration::from_secs(10) {
                 break;
             }
             let (dir, there) = place(&older);
             let mut child = command(&there).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-            thread::sleep(whole.mul_f64(f64::from(life * 7 % 60) / 60.0));
+            thread::sleep(whole.mul_f64((f64::from(life) * 0.618).fract()));
             child.kill().expect("it runs");
             child.wait().expect("a child of ours");
             match version(&there) {
