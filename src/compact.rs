@@ -22,8 +22,9 @@ pub fn bytes(batch: &Batch, anchors: &[Anchor]) -> usize {
 pub fn compact(batch: &mut Batch, anchors: &mut Vec<Anchor>, most: usize) {
     anchors.sort_by_key(|anchor| anchor.seq);
     let newest = newest(batch, most / 4);
-    let old = batch.ticks.len() - newest;
     for step_s in STEPS_S {
+        // Each pass leaves fewer.
+        let old = batch.ticks.len() - newest;
         merge(batch, anchors, step_s, old, most);
     }
     merge(batch, anchors, i64::MAX, usize::MAX, most);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     fn sample(iface: IfaceId, mark: Mark, span_ms: u64, rx: u64) -> Sample {
-        Sample { iface, mark, span_ms, delta: Counters([rx, 1, 0, 0, 0, 0, 0, 0]) }
+        Sample { iface, mark, span_ms, delta: Counters::of([rx, 1, 0, 0, 0, 0, 0, 0]) }
     }
 
     fn push(batch: &mut Batch, seq: u64, unix: Option<i64>, mono_s: i64, samples: &[Sample]) {
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn anchors_move_to_the_end_of_their_tick() {
-        let raw = |rx: u64| Counters([rx, 0, 0, 0, 0, 0, 0, 0]);
+        let raw = |rx: u64| Counters::of([rx, 0, 0, 0, 0, 0, 0, 0]);
         let mut batch = Batch::default();
         for at in 1..=4 {
             let counted = Sample { delta: raw(at), ..sample(1, Mark::Plain, 1, 0) };
@@ -282,7 +283,8 @@ mod tests {
                         samples.push(sample(iface, mark, step_s as u64 * 1000, random.below(1 << 30)));
                     }
                     if random.below(500) == 0 {
-                        let anchor = Anchor { seq, iface, raw: Counters([random.below(1 << 40), 0, 0, 0, 0, 0, 0, 0]) };
+                        let anchor =
+                            Anchor { seq, iface, raw: Counters::of([random.below(1 << 40), 0, 0, 0, 0, 0, 0, 0]) };
                         anchors.push(anchor);
                         all_anchors.push(anchor);
                     }

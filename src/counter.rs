@@ -5,7 +5,7 @@
 //! rollover in either case is how other monitors come by their phantom +4 GiB: a rollover is believed only where it is
 //! proven.
 
-use crate::model::{COUNTER_NAMES, Counters, RX_BYTES, RX_PACKETS, TX_BYTES, TX_PACKETS, Width};
+use crate::model::{COUNTER_NAMES, COUNTERS, Counters, RX_BYTES, RX_PACKETS, TX_BYTES, TX_PACKETS, Width};
 
 /// What the second reading means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Change {
     Reset(Counters),
     /// Some counters fell while others rose, by no rollover. Nothing is booked for the fall: a counter that stands at or
     /// above its old value at the next reading goes on from there, another from where it has fallen to.
-    Dip { delta: Counters, fell: [bool; 8] },
+    Dip { delta: Counters, fell: [bool; COUNTERS] },
     /// Everything reads zero for the first time: some drivers do so for one reading and recover. Keep the previous
     /// reading and look again.
     Held,
@@ -55,7 +55,7 @@ const DIRECTIONS: [(usize, usize); 2] = [(RX_BYTES, RX_PACKETS), (TX_BYTES, TX_P
 pub struct Baseline {
     pub counters: Counters,
     /// Counters that fell at the latest reading, and what they fell to. `counters` still has their old values.
-    fell: [bool; 8],
+    fell: [bool; COUNTERS],
     low: Counters,
     /// Everything read zero at the latest reading.
     zero: bool,
@@ -63,7 +63,7 @@ pub struct Baseline {
 
 impl Baseline {
     pub fn new(counters: Counters) -> Baseline {
-        Baseline { counters, fell: [false; 8], low: Counters::ZERO, zero: false }
+        Baseline { counters, fell: [false; COUNTERS], low: Counters::ZERO, zero: false }
     }
 
     /// Whether the bytes of the latest reading are uncertain: one of them is held.
@@ -74,7 +74,7 @@ impl Baseline {
     /// Compares with a later reading, and goes on from that.
     pub fn advance(&mut self, after: &Counters, between: &Between) -> Change {
         let mut before = self.counters;
-        for at in 0..8 {
+        for at in 0..COUNTERS {
             if self.fell[at] && after.0[at] < before.0[at] {
                 before.0[at] = self.low.0[at];
             }
@@ -94,7 +94,7 @@ impl Baseline {
 
 /// `zero`: the reading before this one was zero throughout, and was held back.
 fn compare(before: &Counters, after: &Counters, between: &Between, zero: bool) -> Change {
-    let mut fell: [bool; 8] = std::array::from_fn(|at| after.0[at] < before.0[at]);
+    let mut fell: [bool; COUNTERS] = std::array::from_fn(|at| after.0[at] < before.0[at]);
     let mut delta = after.since(before);
     if !fell.contains(&true) {
         return carried(delta, between).map_or(Change::Plain(delta), Change::Implausible);
@@ -119,9 +119,8 @@ fn compare(before: &Counters, after: &Counters, between: &Between, zero: bool) -
 }
 
 /// The names of the counters that fell, for people.
-pub fn names(fell: &[bool; 8]) -> String {
-    let names: Vec<&str> =
-        COUNTER_NAMES.into_iter().zip(fell).filter(|(_, fell)| **fell).map(|(name, _)| name).collect();
+pub fn names(fell: &[bool; COUNTERS]) -> String {
+    let names: Vec<&str> = COUNTER_NAMES.iter().zip(fell).filter(|(_, fell)| **fell).map(|(name, _)| *name).collect();
     names.join(", ")
 }
 
@@ -148,7 +147,7 @@ fn carried(delta: Counters, between: &Between) -> Option<u64> {
 /// Whether all counters began again from zero. None that had a value may still stand there, but for one that is small
 /// enough to have been counted since: then at least two others must have fallen. And one must have fallen by more than a
 /// tenth: a new link does not begin just below the old one.
-fn began_anew(before: &Counters, after: &Counters, fell: &[bool; 8], between: &Between) -> bool {
+fn began_anew(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], between: &Between) -> bool {
     let counted = || DIRECTIONS.into_iter().flat_map(|(bytes, packets)| [bytes, packets]);
     let fallen = counted().filter(|at| fell[*at]).count();
     if !counted().any(|at| fell[at] && after.0[at] < before.0[at] / 10 * 9) {
@@ -161,7 +160,7 @@ fn began_anew(before: &Counters, after: &Counters, fell: &[bool; 8], between: &B
 }
 
 /// What has passed if the fall of this counter is a proven rollover.
-fn wrapped(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, between: &Between) -> Option<u64> {
+fn wrapped(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: usize, between: &Between) -> Option<u64> {
     if !fell[at] {
         return None;
     }
@@ -186,7 +185,7 @@ fn wrapped(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, bet
 
 /// The most that one counter can have counted: by the link's speed, and by what the other counter of its direction says.
 /// A counter of packets that has never moved says nothing: some drivers do not count them.
-fn most(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, between: &Between) -> u64 {
+fn most(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: usize, between: &Between) -> u64 {
     let mbit = match between.speed_mbit {
         Some(mbit) => u64::from(mbit) + u64::from(mbit) / 4,
         None => ORDINARY_MBIT,
@@ -211,11 +210,11 @@ fn most(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, betwee
 
 /// Whether something shows that the interface is still the one it was. A new one has all its counters near zero, so a
 /// counter that had a value and did not fall is the proof.
-fn survived(before: &Counters, after: &Counters, fell: &[bool; 8], at: usize, width: Width) -> bool {
+fn survived(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: usize, width: Width) -> bool {
     let stands = |other: usize| !fell[other] && before.0[other] > 0;
     match width {
         // The counters are known to be narrow: any other counter will do, and where there is no other, so will its absence.
-        Width::Bits32 => (0..8).any(stands) || (0..8).all(|other| other == at || before.0[other] == 0),
+        Width::Bits32 => (0..COUNTERS).any(stands) || (0..COUNTERS).all(|other| other == at || before.0[other] == 0),
         // A narrow driver behind 64-bit fields: the frames of the same direction must have risen with the bytes.
         Width::Bits64 => DIRECTIONS
             .into_iter()
@@ -233,7 +232,7 @@ mod tests {
 
     /// Bytes and packets of both directions.
     fn four(rx: u64, tx: u64, rx_packets: u64, tx_packets: u64) -> Counters {
-        Counters([rx, tx, rx_packets, tx_packets, 0, 0, 0, 0])
+        Counters::of([rx, tx, rx_packets, tx_packets, 0, 0, 0, 0])
     }
 
     fn check(before: Counters, after: Counters, between: Between, expect: Change) {
@@ -255,9 +254,9 @@ mod tests {
 
     #[test]
     fn all_eight_rise() {
-        let before = Counters([1, 2, 3, 4, 5, 6, 7, 8]);
-        let after = Counters([11, 22, 33, 44, 55, 66, 77, 88]);
-        check(before, after, HALF_MINUTE, Change::Plain(Counters([10, 20, 30, 40, 50, 60, 70, 80])));
+        let before = Counters::of([1, 2, 3, 4, 5, 6, 7, 8]);
+        let after = Counters::of([11, 22, 33, 44, 55, 66, 77, 88]);
+        check(before, after, HALF_MINUTE, Change::Plain(Counters::of([10, 20, 30, 40, 50, 60, 70, 80])));
         check(before, before, HALF_MINUTE, Change::Plain(Counters::ZERO));
     }
 
@@ -304,9 +303,9 @@ mod tests {
         check(four(TOP32 - 99, 10, 0, 0), four(200, 10, 0, 0), NARROW, Change::Wrap(four(300, 0, 0, 0)));
         // A count of packets that fell back is not a turn through all of 32 bits either.
         check(four(9_000, 9_000, 120, 90), four(9_900, 9_000, 110, 90), hour, dip(four(900, 0, 0, 0), &[2]));
-        let drops = |count| Counters([5000, 5000, 50, 50, 0, 0, count, 0]);
+        let drops = |count| Counters::of([5000, 5000, 50, 50, 0, 0, count, 0]);
         check(drops(50), drops(0), hour, dip(Counters::ZERO, &[6]));
-        check(drops(TOP32), drops(4), hour, Change::Wrap(Counters([0, 0, 0, 0, 0, 0, 5, 0])));
+        check(drops(TOP32), drops(4), hour, Change::Wrap(Counters::of([0, 0, 0, 0, 0, 0, 5, 0])));
     }
 
     #[test]
@@ -356,12 +355,12 @@ mod tests {
             ],
         );
         // Counters of drops that somebody has zeroed.
-        let drops = |bytes, count| Counters([bytes, bytes, 9, 9, 0, 0, count, 0]);
+        let drops = |bytes, count| Counters::of([bytes, bytes, 9, 9, 0, 0, count, 0]);
         follow(
             drops(2_000_000_000, 50),
             &[
-                (drops(2_000_001_000, 0), dip(Counters([1000, 1000, 0, 0, 0, 0, 0, 0]), &[6])),
-                (drops(2_000_002_000, 3), Change::Plain(Counters([1000, 1000, 0, 0, 0, 0, 3, 0]))),
+                (drops(2_000_001_000, 0), dip(Counters::of([1000, 1000, 0, 0, 0, 0, 0, 0]), &[6])),
+                (drops(2_000_002_000, 3), Change::Plain(Counters::of([1000, 1000, 0, 0, 0, 0, 3, 0]))),
             ],
         );
     }
@@ -376,9 +375,9 @@ mod tests {
 
     #[test]
     fn a_rollover_and_a_fall_in_one_reading_are_told_apart() {
-        let before = Counters([TOP32 - 1000, 5, 3_000_000, 7, 0, 0, 50, 0]);
-        let after = Counters([1500, 5, 3_000_002, 7, 0, 0, 0, 0]);
-        check(before, after, HALF_MINUTE, dip(Counters([2501, 0, 2, 0, 0, 0, 0, 0]), &[6]));
+        let before = Counters::of([TOP32 - 1000, 5, 3_000_000, 7, 0, 0, 50, 0]);
+        let after = Counters::of([1500, 5, 3_000_002, 7, 0, 0, 0, 0]);
+        check(before, after, HALF_MINUTE, dip(Counters::of([2501, 0, 2, 0, 0, 0, 0, 0]), &[6]));
     }
 
     #[test]

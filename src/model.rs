@@ -1,25 +1,39 @@
 //! Plain data that every other room agrees on. It knows nothing of the operating system, of SQL or of JSON,
 //! and does no work beyond adding numbers up.
 
-/// The eight counters, in the order in which every array, block and CSV row has them.
-pub const COUNTER_NAMES: [&str; 8] =
-    ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_drops", "tx_drops"];
+/// The counters, in the order in which every array, block and CSV row has them. A further one goes to the end: what was
+/// stored before it is known by their number. `source` says where the kernel has it, and `store/migrate.rs` notes it.
+pub const COUNTER_NAMES: &[&str] =
+    &["rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_drops", "tx_drops"];
+pub const COUNTERS: usize = COUNTER_NAMES.len();
 
 pub const RX_BYTES: usize = 0;
 pub const TX_BYTES: usize = 1;
 pub const RX_PACKETS: usize = 2;
 pub const TX_PACKETS: usize = 3;
+pub const RX_DROPS: usize = 6;
 
 /// One interface's counters, or the difference of two readings of them, indexed as `COUNTER_NAMES`.
 /// `rx_drops` is the kernel's rx_dropped + rx_missed_errors, as `/proc/net/dev` has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters(pub [u64; 8]);
+pub struct Counters(pub [u64; COUNTERS]);
 
 impl Counters {
-    pub const ZERO: Counters = Counters([0; 8]);
+    pub const ZERO: Counters = Counters([0; COUNTERS]);
+
+    /// These, and zero for the others.
+    pub const fn of<const N: usize>(first: [u64; N]) -> Counters {
+        let mut all = Counters::ZERO;
+        let mut at = 0;
+        while at < N {
+            all.0[at] = first[at];
+            at += 1;
+        }
+        all
+    }
 
     pub fn is_zero(&self) -> bool {
-        self.0 == [0; 8]
+        *self == Counters::ZERO
     }
 
     pub fn rx_bytes(&self) -> u64 {

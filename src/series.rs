@@ -215,6 +215,7 @@ pub fn rates(cell: &Cell) -> [Option<u64>; 4] {
 mod tests {
     use super::*;
     use crate::clock::parse_time;
+    use crate::model::COUNTERS;
 
     const BERLIN: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 
@@ -363,7 +364,7 @@ mod tests {
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
-        let sum = Counters([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]);
+        let sum = Counters::of([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]);
         let cell = Cell { sum, rx_peak: bytes, tx_peak: 0, covered: seconds as u32, blind: 0 };
         Bucket { from, to: from + seconds, cell }
     }
@@ -469,7 +470,7 @@ mod tests {
             let cells = cells(&buckets, &edges);
 
             let sum = |values: &mut dyn Iterator<Item = u64>| values.sum::<u64>();
-            for counter in 0..8 {
+            for counter in 0..COUNTERS {
                 let expect = sum(&mut buckets.iter().map(|bucket| bucket.cell.sum.0[counter]));
                 assert_eq!(sum(&mut cells.iter().map(|cell| cell.sum.0[counter])), expect);
             }

@@ -399,7 +399,7 @@ mod tests {
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
-        let sum = Counters([bytes, 2 * bytes, 1, 1, 0, 0, 0, 0]);
+        let sum = Counters::of([bytes, 2 * bytes, 1, 1, 0, 0, 0, 0]);
         Bucket { from, to: from + seconds, cell: Cell { sum, covered: seconds as u32, ..Cell::default() } }
     }
 

@@ -5,11 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::Call;
-use super::json::{BucketRecord, Flaw, Out, Record};
+use super::json::{BucketRecord, FIRST_COUNTERS, Flaw, Out, Record};
 use crate::clock::{Zone, local_time, rfc3339};
-use crate::model::COUNTER_NAMES;
+use crate::model::{COUNTER_NAMES, COUNTERS, Counters};
 
-const SAMPLE_HEAD: &str = "id,timestamp,interface_name,rx_bytes,tx_bytes,rx_packets,tx_packets,created_at,rx_errors,tx_errors,rx_drops,tx_drops";
 /// Excel takes a file without it for one in the code page of its country.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
@@ -57,51 +56,29 @@ impl Csv {
     }
 
     pub fn sample_head(&self, out: Out) -> io::Result<()> {
-        self.head(out, SAMPLE_HEAD, &["utc_offset_seconds"])
+        let (first, others) = COUNTER_NAMES.split_at(FIRST_COUNTERS);
+        let names = format!("id,timestamp,interface_name,{},created_at,{}", first.join(","), others.join(","));
+        self.head(out, &names, &["utc_offset_seconds"])
     }
 
     pub fn sample(&self, out: Out, record: &Record) -> io::Result<()> {
-        let cells = [
-            Number(record.id),
-            Time(record.timestamp.0),
-            Text(&record.interface_name.0),
-            Number(record.rx_bytes),
-            Number(record.tx_bytes),
-            Number(record.rx_packets),
-            Number(record.tx_packets),
-            Time(record.created_at.0),
-            Number(record.rx_errors),
-            Number(record.tx_errors),
-            Number(record.rx_drops),
-            Number(record.tx_drops),
-        ];
-        self.row(out, &cells, &[record.timestamp.0])
+        let in_front = [Number(record.id), Time(record.timestamp.0), Text(&record.interface_name.0)];
+        let counters = numbers(&record.counters.0).into_iter().take(FIRST_COUNTERS);
+        let others = numbers(&record.others.0).into_iter().skip(FIRST_COUNTERS);
+        let cells = in_front.into_iter().chain(counters).chain([Time(record.created_at.0)]).chain(others);
+        self.row(out, cells, &[record.timestamp.0])
     }
 
-    /// The counters have the order of `COUNTER_NAMES`.
     pub fn bucket_head(&self, out: Out) -> io::Result<()> {
         let names = format!("from,to,interface_name,{},rx_peak,tx_peak,observed", COUNTER_NAMES.join(","));
         self.head(out, &names, &["from_utc_offset_seconds", "to_utc_offset_seconds"])
     }
 
     pub fn bucket(&self, out: Out, bucket: &BucketRecord) -> io::Result<()> {
-        let cells = [
-            Time(bucket.from.0),
-            Time(bucket.to.0),
-            Text(&bucket.interface_name.0),
-            Number(bucket.rx_bytes),
-            Number(bucket.tx_bytes),
-            Number(bucket.rx_packets),
-            Number(bucket.tx_packets),
-            Number(bucket.rx_errors),
-            Number(bucket.tx_errors),
-            Number(bucket.rx_drops),
-            Number(bucket.tx_drops),
-            Number(bucket.rx_peak),
-            Number(bucket.tx_peak),
-            Number(bucket.observed),
-        ];
-        self.row(out, &cells, &[bucket.from.0, bucket.to.0])
+        let in_front = [Time(bucket.from.0), Time(bucket.to.0), Text(&bucket.interface_name.0)];
+        let behind = [bucket.rx_peak, bucket.tx_peak, bucket.observed].map(Number);
+        let cells = in_front.into_iter().chain(numbers(&bucket.counters.0)).chain(behind);
+        self.row(out, cells, &[bucket.from.0, bucket.to.0])
     }
 
     fn head(&self, out: Out, names: &str, offsets: &[&str]) -> io::Result<()> {
@@ -111,14 +88,14 @@ impl Csv {
     }
 
     /// `times` are those whose offsets follow.
-    fn row(&self, out: Out, cells: &[Cell], times: &[i64]) -> io::Result<()> {
-        for (at, each) in cells.iter().enumerate() {
+    fn row<'a>(&self, out: Out, cells: impl Iterator<Item = Cell<'a>>, times: &[i64]) -> io::Result<()> {
+        for (at, each) in cells.enumerate() {
             let separator = if at == 0 { "" } else { self.separator };
             match (each, &self.local) {
                 (Number(number), _) => write!(out, "{separator}{number}")?,
                 (Text(text), _) => write!(out, "{separator}{}", cell(text))?,
-                (Time(unix), None) => write!(out, "{separator}{}", rfc3339(*unix))?,
-                (Time(unix), Some(zone)) => write!(out, "{separator}{}", local_time(*unix, zone).0)?,
+                (Time(unix), None) => write!(out, "{separator}{}", rfc3339(unix))?,
+                (Time(unix), Some(zone)) => write!(out, "{separator}{}", local_time(unix, zone).0)?,
             }
         }
         for (unix, zone) in times.iter().flat_map(|unix| self.local.as_ref().map(|zone| (*unix, zone))) {
@@ -126,6 +103,10 @@ impl Csv {
         }
         out.write_all(b"\r\n")
     }
+}
+
+fn numbers<'a>(counters: &Counters) -> [Cell<'a>; COUNTERS] {
+    counters.0.map(Number)
 }
 
 /// A text as a cell. Spreadsheets run what begins like a formula, and an interface may be named `=cmd`: an apostrophe in
@@ -169,7 +150,7 @@ mod tests {
         let mut out = Vec::new();
         csv.head(&mut out, "from,to", &["from_utc_offset_seconds", "to_utc_offset_seconds"]).unwrap();
         for from in [1_792_886_400, 1_792_890_000] {
-            csv.row(&mut out, &[Time(from), Time(from + 3600)], &[from, from + 3600]).unwrap();
+            csv.row(&mut out, [Time(from), Time(from + 3600)].into_iter(), &[from, from + 3600]).unwrap();
         }
         let expect = "\u{feff}from;to;from_utc_offset_seconds;to_utc_offset_seconds\r\n\
                       2026-10-25 02:00:00;2026-10-25 02:00:00;7200;3600\r\n\

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::ser::{Serialize, Serializer};
 
 use crate::clock::{Civil, date, rfc3339};
+use crate::model::{COUNTER_NAMES, COUNTERS, Counters};
 
 /// UTC seconds, as RFC 3339 on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,30 @@ impl fmt::Display for Name {
         out.write_str(&self.0)
     }
 }
+
+/// Counters from one number up to another, by their names in the object that they are flattened into.
+#[derive(Clone, Debug)]
+pub struct Counted<const FROM: usize, const TO: usize>(pub Counters);
+
+impl<const FROM: usize, const TO: usize> Serialize for Counted<FROM, TO> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(COUNTER_NAMES.iter().zip(&self.0.0).take(TO).skip(FROM))
+    }
+}
+
+/// A sample had so many counters, the bytes and packets, before it had `created_at` and then the others.
+pub const FIRST_COUNTERS: usize = 4;
+
+pub type EachCounter = Counted<0, COUNTERS>;
+pub type BytesAndPackets = Counted<0, FIRST_COUNTERS>;
+pub type ErrorsAndOthers = Counted<FIRST_COUNTERS, COUNTERS>;
+
+/// What such a type is in a declaration.
+const COUNTED: [(&str, std::ops::Range<usize>); 3] = [
+    ("EachCounter", 0..COUNTERS),
+    ("BytesAndPackets", 0..FIRST_COUNTERS),
+    ("ErrorsAndOthers", FIRST_COUNTERS..COUNTERS),
+];
 
 pub type ByName<T> = sorted::Map<String, T>;
 
@@ -142,22 +167,33 @@ pub struct Field {
     pub optional: bool,
 }
 
+impl Field {
+    fn plain(name: &'static str, kind: &str) -> Field {
+        Field { name, kind: kind.to_string(), doc: None, optional: false }
+    }
+}
+
 impl Shape {
     pub fn fields(&self) -> impl Iterator<Item = Field> {
-        self.fields.split_terminator('\x1e').map(|text| {
+        let declared = self.fields.split_terminator('\x1e').map(|text| {
             let mut parts = text.split('\t');
             let (name, kind) = parts.next().unwrap_or_default().split_once(':').unwrap_or_default();
-            let kind = kind.chars().filter(|each| !each.is_whitespace()).collect();
-            let mut field = Field { name, kind, doc: None, optional: false };
+            let kind: String = kind.chars().filter(|each| !each.is_whitespace()).collect();
+            let mut field = Field::plain(name, &kind);
             for attribute in parts {
                 if !attribute.starts_with("doc") {
-                    // The only other attribute is the one that leaves out what is `None`.
-                    field.optional = true;
+                    // Of flattened ones no more is left than their members.
+                    field.optional = attribute.contains("Option::is_none");
                 } else if let (Some(start), Some(end)) = (attribute.find('"'), attribute.rfind('"')) {
                     field.doc = attribute.get(start + 1..end).map(str::trim);
                 }
             }
             field
+        });
+        declared.flat_map(|field| {
+            let counted = COUNTED.iter().find(|(kind, _)| *kind == field.kind).map(|(_, range)| range.clone());
+            let counters = counted.clone().unwrap_or(0..0).map(|at| Field::plain(COUNTER_NAMES[at], "u64"));
+            counters.chain(Some(field).filter(|_| counted.is_none()))
         })
     }
 }
@@ -298,14 +334,8 @@ shapes! {
     /// An interface's raw kernel counters.
     InterfaceStats {
         interface_name: String,
-        rx_bytes: u64,
-        tx_bytes: u64,
-        rx_packets: u64,
-        tx_packets: u64,
-        rx_errors: u64,
-        tx_errors: u64,
-        rx_drops: u64,
-        tx_drops: u64,
+        #[serde(flatten)]
+        counters: EachCounter,
         timestamp: Time,
         status: LinkWord,
     }
@@ -315,29 +345,19 @@ shapes! {
         id: u64,
         timestamp: Time,
         interface_name: Name,
-        rx_bytes: u64,
-        tx_bytes: u64,
-        rx_packets: u64,
-        tx_packets: u64,
+        #[serde(flatten)]
+        counters: BytesAndPackets,
         created_at: Time,
-        rx_errors: u64,
-        tx_errors: u64,
-        rx_drops: u64,
-        tx_drops: u64,
+        #[serde(flatten)]
+        others: ErrorsAndOthers,
     }
     /// What passed through one interface in one bucket of time.
     BucketRecord {
         from: Time,
         to: Time,
         interface_name: Name,
-        rx_bytes: u64,
-        tx_bytes: u64,
-        rx_packets: u64,
-        tx_packets: u64,
-        rx_errors: u64,
-        tx_errors: u64,
-        rx_drops: u64,
-        tx_drops: u64,
+        #[serde(flatten)]
+        counters: EachCounter,
         /// The highest rate of one sample, bytes per second.
         rx_peak: u64,
         /// The highest rate of one sample, bytes per second.

@@ -239,8 +239,8 @@ pub static ROUTES: &[Route] = &[
         .answers(&["LiveRates"]),
     get("/api/export/traffic", export::traffic, Weight::Long)
         .summary(
-            "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, the \
-             eight counters, rx_peak, tx_peak, observed",
+            "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, all \
+             counters, rx_peak, tx_peak, observed",
         )
         .params(&EXPORT)
         .answers(&["Vec<Record>", "Vec<BucketRecord>", "text/csv"])

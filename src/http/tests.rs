@@ -172,7 +172,7 @@ fn ticks(first_seq: u64, count: u64, until: i64) -> Batch {
     for at in 0..count {
         for iface in [2, 3] {
             let n = first_seq + at;
-            let delta = Counters([n * 100, n * 10, n, n, 0, 0, u64::from(iface), 0]);
+            let delta = Counters::of([n * 100, n * 10, n, n, 0, 0, u64::from(iface), 0]);
             batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 30_000, delta });
         }
         let ago = (count - 1 - at) as i64 * 30;
@@ -194,9 +194,9 @@ fn fill(live: &Live) {
         Address { ifindex: 2, ip: "192.0.2.1".parse().unwrap(), prefix: 24, broadcast: Some([192, 0, 2, 255].into()) },
         Address { ifindex: 2, ip: "fe80::1".parse().unwrap(), prefix: 64, broadcast: None },
     ];
-    eth0.raw = Counters([u64::MAX, 2000, 30, 40, 1, 2, 3, 4]);
+    eth0.raw = Counters::of([u64::MAX, 2000, 30, 40, 1, 2, 3, 4]);
     eth0.rates = Some((1000, 100));
-    eth0.lifetime = Counters([5000, 6000, 0, 0, 0, 0, 0, 0]);
+    eth0.lifetime = Counters::of([5000, 6000, 0, 0, 0, 0, 0, 0]);
     let mut odd = iface("=odd, \"one\"", 3);
     odd.kind = Kind::Vlan;
     odd.up = false;

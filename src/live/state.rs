@@ -138,7 +138,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::live::{Live, Saving};
-    use crate::model::{Anchor, Edit, Mark, Record, Sample, Tick};
+    use crate::model::{Anchor, COUNTERS, Edit, Mark, Record, Sample, Tick};
 
     /// After a sleep of the machine the thread that saves may look up a minute later.
     #[test]
@@ -189,7 +189,7 @@ mod tests {
                 iface,
                 mark: Mark::Plain,
                 span_ms: 1_000,
-                delta: Counters([1; 8]),
+                delta: Counters([1; COUNTERS]),
             });
         }
         let end = state.unsaved.batch.samples.len();
@@ -228,7 +228,7 @@ mod tests {
         state.unsaved.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
         state.unsaved.edited(&Edit::Forget { id: 5, name: name() });
         let of = |iface| state.unsaved.batch.samples.iter().find(|sample| sample.iface == iface);
-        assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; 8]))));
+        assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; COUNTERS]))));
         assert_eq!(of(4).map(|sample| sample.span_ms), Some(1_000), "at the same time");
         assert_eq!((state.unsaved.batch.samples.len(), state.unsaved.batch.ticks[0].end), (98, 98));
         assert_eq!(state.unsaved.anchors.iter().map(|anchor| anchor.iface).collect::<Vec<_>>(), [4]);

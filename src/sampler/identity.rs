@@ -378,6 +378,7 @@ impl Boot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::COUNTERS;
 
     const MAKER: [&str; 2] = ["00:16:3e:00:00:01", "00:16:3e:00:00:02"];
     const RANDOM: [&str; 2] = ["02:16:3e:00:00:01", "02:16:3e:00:00:02"];
@@ -392,7 +393,7 @@ mod tests {
 
     /// Last sampled ten minutes before the present, at second 5000.
     fn record(id: u32, name: &str, ifindex: u32, mac: &str, stack: Stack) -> Record {
-        let raw = Counters([100; 8]);
+        let raw = Counters([100; COUNTERS]);
         let (name, mac) = (name.to_string(), mac.to_string());
         Record { id, name, ifindex, mac, stack, raw, mono_ms: 400_000, last_seen: 5000, ..Record::default() }
     }
@@ -413,7 +414,7 @@ mod tests {
     }
 
     fn end(unsure: bool) -> Resume {
-        Resume::From(End { counters: Counters([100; 8]), mono_ms: 400_000, mark: Mark::Gap, unsure })
+        Resume::From(End { counters: Counters([100; COUNTERS]), mono_ms: 400_000, mark: Mark::Gap, unsure })
     }
 
     fn since_boot(same_machine: bool) -> Resume {

@@ -95,7 +95,7 @@ fn link(ifindex: u32, name: &str) -> Link {
 
 /// As many packets as bytes, so that no wrap can be proven by accident.
 fn moved(rx: u64, tx: u64) -> Counters {
-    Counters([rx, tx, rx, tx, 0, 0, 0, 0])
+    Counters::of([rx, tx, rx, tx, 0, 0, 0, 0])
 }
 
 impl Bench {
@@ -891,7 +891,7 @@ fn a_quiet_start_is_looked_at_again() {
 /// From the first second on, and without a word of it: nothing is found yet.
 #[test]
 fn a_headline_is_there_before_one_is_found() {
-    let carried = |bytes: u64| Counters([bytes, 0, 0, 0, 0, 0, 0, 0]);
+    let carried = |bytes: u64| Counters::of([bytes, 0, 0, 0, 0, 0, 0, 0]);
     let links = |bytes: [u64; 2]| [(link(2, "eth0"), carried(bytes[0])), (link(3, "eth1"), carried(bytes[1]))];
     let check = |bytes, route, expect: &str| {
         let mut bench = Bench::new(&links(bytes));
@@ -1532,7 +1532,7 @@ fn names_exchanged_while_nothing_ran_leave_each_link_its_history() {
 
 #[test]
 fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
-    let four = |rx, tx| Counters([rx, tx, 20, 20, 0, 0, 0, 0]);
+    let four = |rx, tx| Counters::of([rx, tx, 20, 20, 0, 0, 0, 0]);
     let mut bench = Bench::new(&[(link(2, "eth0"), four(1_000_000, 1000))]);
     for (rx, tx) in [(990_000, 1100), (991_000, 1300), (992_000, 1400)] {
         bench.set(2, four(rx, tx));
@@ -1547,7 +1547,7 @@ fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
     assert_eq!(booked.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3], [Mark::Gap, Mark::Gap, Mark::Plain]);
     assert_eq!(
         bench.live.lock().inventory.interface("eth0").unwrap().lifetime,
-        Counters([2000, 400, 0, 0, 0, 0, 0, 0])
+        Counters::of([2000, 400, 0, 0, 0, 0, 0, 0])
     );
     let id = bench.live.lock().inventory.interface("eth0").unwrap().id.unwrap();
     assert_eq!(reckon(&bench, id, &[]).1, four(992_000, 1400));
@@ -1601,10 +1601,10 @@ fn without_a_boot_id_only_what_certainly_passed_is_booked() {
     let known = Record {
         mac: mac.clone(),
         stack: stack(""),
-        ..record(4, "eth0", 2, "", Counters([1000, 1000, 10, 10, 0, 0, 0, 0]), 400_000)
+        ..record(4, "eth0", 2, "", Counters::of([1000, 1000, 10, 10, 0, 0, 0, 0]), 400_000)
     };
     for (rx, expect, gap) in [(1700, 700, "nobody looked"), (900, 0, "have fallen")] {
-        let counters = Counters([rx, 2000, 20, 20, 0, 0, 0, 0]);
+        let counters = Counters::of([rx, 2000, 20, 20, 0, 0, 0, 0]);
         let links = [(Link { mac: mac.clone(), ..link(2, "eth0") }, counters)];
         for is_late in [false, true] {
             let live = Live::new(Config::default(), Zone::UTC);
@@ -1622,7 +1622,7 @@ fn without_a_boot_id_only_what_certainly_passed_is_booked() {
             assert_eq!(booked, expect, "{is_late}");
             let told = details(&bench, EventKind::Gap);
             assert!(told.len() == 1 && told[0].contains(gap), "{told:?}, {is_late}");
-            bench.set(2, Counters([rx + 5, 2000, 20, 20, 0, 0, 0, 0]));
+            bench.set(2, Counters::of([rx + 5, 2000, 20, 20, 0, 0, 0, 0]));
             bench.run(30_001);
             let booked: u64 = bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum();
             assert_eq!(booked, expect + 5, "{is_late}");

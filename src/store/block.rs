@@ -3,7 +3,7 @@
 //! unpack one group and step over the others.
 //!
 //! ```text
-//! format (1) | rows | head length | directory length | groups | head | directory: (id step, length)* | body*
+//! 0x80 + columns of a group | rows | head length | directory length | groups | head | directory: (id step, length)* | body*
 //! body: modes | presence runs, if it lacks rows | column*
 //! modes: bit 0 = lacks rows, then two bits for each column
 //! ```
@@ -16,7 +16,10 @@
 
 use crate::error::{Error, ErrorKind, Result};
 
-const FORMAT: u8 = 1;
+/// With the number of columns, the first byte. Versions up to schema 2 wrote a 1 there, and had one number of columns.
+const FORMAT: u8 = 0x80;
+/// As many as `modes` has bits for.
+pub const MAX_COLUMNS: usize = 31;
 /// Bounds what hostile bytes can make a reader allocate.
 pub const MAX_ROWS: usize = 65_535;
 /// Wider values would not fit the bit buffer beside a started byte; they go by LEB128.
@@ -28,6 +31,25 @@ const MODE_BITS: u64 = 2;
 
 pub fn damaged(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("a block of history is damaged: {what}"))
+}
+
+pub fn from_newer() -> Error {
+    let sentence = "a block of history was written by a newer net-pulse, which counts more than this one";
+    Error::new(ErrorKind::Newer, sentence)
+}
+
+/// The first byte of what has so many columns.
+pub fn first_byte(columns: usize) -> u8 {
+    FORMAT | columns as u8
+}
+
+pub fn columns_by(first: u8) -> Result<usize> {
+    let columns = usize::from(first & !FORMAT);
+    match first & FORMAT {
+        0 => Err(damaged("its format is unknown")),
+        _ if columns > MAX_COLUMNS => Err(from_newer()),
+        _ => Ok(columns),
+    }
 }
 
 pub fn put_leb(out: &mut Vec<u8>, mut value: u64) {
@@ -82,6 +104,7 @@ impl<'a> Bytes<'a> {
 
 /// Builds one block. Groups are put in ascending order of their ids.
 pub struct Packer {
+    columns: usize,
     rows: usize,
     head: Vec<u8>,
     directory: Vec<u8>,
@@ -91,8 +114,9 @@ pub struct Packer {
 }
 
 impl Packer {
-    pub fn new(rows: usize) -> Packer {
-        Packer { rows, head: Vec::new(), directory: Vec::new(), bodies: Vec::new(), groups: 0, next_id: 0 }
+    /// Of groups that have so many columns.
+    pub fn new(columns: usize, rows: usize) -> Packer {
+        Packer { columns, rows, head: Vec::new(), directory: Vec::new(), bodies: Vec::new(), groups: 0, next_id: 0 }
     }
 
     /// What stands in front of all groups.
@@ -113,7 +137,7 @@ impl Packer {
 
     pub fn finish(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.head.len() + self.directory.len() + self.bodies.len());
-        out.push(FORMAT);
+        out.push(first_byte(self.columns));
         put_leb(&mut out, self.rows as u64);
         put_leb(&mut out, self.head.len() as u64);
         put_leb(&mut out, self.directory.len() as u64);
@@ -128,6 +152,7 @@ impl Packer {
 /// A packed block, opened but not unpacked.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
+    pub columns: usize,
     pub rows: usize,
     pub head: &'a [u8],
     groups: u64,
@@ -138,9 +163,7 @@ pub struct Packed<'a> {
 impl<'a> Packed<'a> {
     pub fn open(bytes: &'a [u8]) -> Result<Packed<'a>> {
         let mut bytes = Bytes(bytes);
-        if bytes.take(1)? != [FORMAT] {
-            return Err(damaged("its format is unknown"));
-        }
+        let columns = columns_by(bytes.take(1)?[0])?;
         let rows = bytes.leb()? as usize;
         if rows == 0 || rows > MAX_ROWS {
             return Err(damaged("it has an impossible number of rows"));
@@ -150,7 +173,7 @@ impl<'a> Packed<'a> {
         let groups = bytes.leb()?;
         let head = bytes.take(head)?;
         let directory = Bytes(bytes.take(directory)?);
-        Ok(Packed { rows, head, groups, directory, bodies: bytes })
+        Ok(Packed { columns, rows, head, groups, directory, bodies: bytes })
     }
 
     /// The groups in ascending order of their ids.
@@ -220,7 +243,7 @@ impl Columns {
         let modes = bytes.leb()?;
         self.present.clear();
         self.values.clear();
-        if rows > MAX_ROWS || modes >> (1 + 2 * columns) != 0 {
+        if rows > MAX_ROWS || columns > MAX_COLUMNS || modes >> (1 + 2 * columns) != 0 {
             return Err(damaged("it has columns from elsewhere"));
         }
         if modes & 1 == 0 {
@@ -454,14 +477,14 @@ mod tests {
 
     #[test]
     fn groups_are_found_and_lacking_rows_stay_lacking() {
-        let mut packer = Packer::new(6);
+        let mut packer = Packer::new(2, 6);
         packer.head().extend_from_slice(b"head");
         packer.group(0, &[0, 1, 2, 3, 4, 5], &[vec![1, 2, 3, 4, 5, 6], vec![0; 6]]);
         packer.group(3, &[1, 2, 5], &[vec![10, 11, 12], vec![0, 9, 0]]);
         packer.group(u32::MAX, &[], &[vec![], vec![]]);
         let bytes = packer.finish();
         let packed = Packed::open(&bytes).unwrap();
-        assert_eq!((packed.rows, packed.head), (6, &b"head"[..]));
+        assert_eq!((packed.columns, packed.rows, packed.head), (2, 6, &b"head"[..]));
         assert_eq!(packed.groups().map(|group| group.unwrap().0).collect::<Vec<_>>(), [0, 3, u32::MAX]);
         let mut columns = Columns::default();
         for (id, present, first, second) in [
@@ -469,12 +492,12 @@ mod tests {
             (3, &[1, 2, 5], &[10, 11, 12], &[0, 9, 0]),
         ] {
             let body = packed.find(id).unwrap().unwrap();
-            columns.read(body, packed.rows, 2).unwrap();
+            columns.read(body, packed.rows, packed.columns).unwrap();
             assert_eq!((&columns.present[..], columns.column(0), columns.column(1)), (present, first, second));
             assert_eq!(present_rows(body, packed.rows).unwrap(), present.len());
         }
         let body = packed.find(u32::MAX).unwrap().unwrap();
-        columns.read(body, packed.rows, 2).unwrap();
+        columns.read(body, packed.rows, packed.columns).unwrap();
         assert_eq!((columns.present.len(), columns.column(1).len()), (0, 0));
         assert!(packed.find(2).unwrap().is_none());
         assert!(packed.find(4).unwrap().is_none());

@@ -1,21 +1,23 @@
 //! A copy of the whole database while it is in use: consistent, compact, and never in memory.
 
 use std::fs::{self, File, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
 use super::connection::{BUSY, PAGE_BYTES, connection, pragma, set};
-use super::files::{beside, io_error, no_other, private};
+use super::files::{beside, io_error, no_other, private, sync_directory, unused};
 use super::site::{Site, current};
 use crate::error::{Error, ErrorKind, Result};
-use crate::system::errno;
+use crate::system::{errno, room};
 
 const SUFFIX: &str = ".backup";
 /// Of the history that will be the database itself.
 pub(super) const ANEW: &str = ".anew";
+/// Of a copy that will be kept, until it is whole.
+const KEPT: &str = ".keeping";
 /// What a copy leaves free for everybody else, the next saves among them.
 const SPARE_BYTES: u64 = 1 << 20;
 
@@ -26,7 +28,7 @@ pub struct Copier {
 
 /// What an end in the middle of a copy has left.
 pub(super) fn clear(path: &Path) {
-    for suffix in [SUFFIX, ANEW] {
+    for suffix in [SUFFIX, ANEW, KEPT] {
         remove(&beside(path, suffix));
     }
 }
@@ -54,6 +56,68 @@ pub(super) fn write_all(conn: &Connection, target: &Path, file_system: Option<&s
     set(&conn, "journal_mode", "MEMORY")?;
     conn.execute("UPDATE meta SET value = hex(randomblob(8)) WHERE key = 'file'", [])?;
     Ok(file)
+}
+
+/// What a migration leaves for an older program.
+pub(super) enum Kept {
+    As(PathBuf),
+    /// Bytes that it would take, and those that are free.
+    NoRoom(u64, u64),
+}
+
+impl Kept {
+    pub fn sentence(&self, path: &Path, from: i64, to: i64) -> String {
+        let begin = format!("{} goes from schema {from} to {to}, which older versions refuse", path.display());
+        match self {
+            Kept::As(copy) => format!(
+                "{begin}: as it was it is kept as {}, to be put in its place with the older version; remove it when that is not \
+                 wanted any more",
+                copy.display()
+            ),
+            Kept::NoRoom(bytes, free) => {
+                format!(
+                    "{begin}: no copy of it as it was is kept, for want of room: it has {bytes} bytes and should leave as much again, \
+                     of {free} that are free"
+                )
+            }
+        }
+    }
+
+    /// Nothing has changed, so it is of no use.
+    pub fn discard(&self) {
+        if let Kept::As(copy) = self {
+            remove(copy);
+        }
+    }
+}
+
+/// A copy beside the database that stays, of a file with this schema. Beside it there is as much room left as the history
+/// takes, so that a small disk is not full with it.
+pub(super) fn keep(conn: &Connection, path: &Path, file_system: Option<&str>, schema: i64) -> Result<Kept> {
+    let pages = pragma(conn, "page_count")? as u64;
+    let bytes = (pages - (pragma(conn, "freelist_count")? as u64).min(pages)) * PAGE_BYTES;
+    let free = room::of(path).map(|(_, free)| free);
+    let no_room = Kept::NoRoom(bytes, free.unwrap_or(0));
+    if free.is_some_and(|free| free < bytes + pages * PAGE_BYTES + SPARE_BYTES) {
+        return Ok(no_room);
+    }
+    let suffix = format!("schema-{schema}");
+    let plain = beside(path, &format!(".{suffix}"));
+    let kept = if fs::symlink_metadata(&plain).is_err() { plain } else { unused(path, &suffix) };
+    let unfinished = beside(path, KEPT);
+    let made = write_all(conn, &unfinished, file_system).and_then(|file| {
+        file.sync_all().and_then(|()| fs::rename(&unfinished, &kept)).map_err(|cause| io_error(&kept, cause))
+    });
+    match made {
+        Ok(()) => {
+            sync_directory(&kept);
+            Ok(Kept::As(kept))
+        }
+        Err(error) => {
+            remove(&unfinished);
+            if error.kind == ErrorKind::Full { Ok(no_room) } else { Err(error) }
+        }
+    }
 }
 
 impl Copier {

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::history::Filter;
     use crate::level::Resolution;
-    use crate::model::{Anchor, Batch, Counters, Mark};
+    use crate::model::{Anchor, Batch, COUNTERS, Counters, Mark};
     use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
     use crate::store::{Flush, Opened, Reader};
 
@@ -204,9 +204,9 @@ mod tests {
             let mut batch = load.batch(100);
             if round == 40 {
                 let last = batch.samples.iter_mut().rfind(|sample| sample.iface == 3).unwrap();
-                (last.mark, last.span_ms, last.delta) = (Mark::Gap, 20 * 3_600_000, Counters([7_777_777; 8]));
+                (last.mark, last.span_ms, last.delta) = (Mark::Gap, 20 * 3_600_000, Counters([7_777_777; COUNTERS]));
             }
-            let anchors = [Anchor { seq: batch.ticks[0].seq, iface: 1, raw: Counters([round + 5; 8]) }];
+            let anchors = [Anchor { seq: batch.ticks[0].seq, iface: 1, raw: Counters([round + 5; COUNTERS]) }];
             flush(&mut opened, &batch, &anchors);
         }
         opened

@@ -97,18 +97,18 @@ fn share(delta: u64, part: i64, whole: i64) -> u64 {
 mod tests {
     use super::*;
     use crate::level::DAY_S;
-    use crate::model::Counters;
+    use crate::model::{COUNTERS, Counters};
 
     const T: i64 = 1_768_435_200; // midnight in UTC
 
     fn sample(span_ms: u64, mark: Mark, rx: u64) -> Sample {
-        Sample { iface: 1, mark, span_ms, delta: Counters([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
+        Sample { iface: 1, mark, span_ms, delta: Counters::of([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
     }
 
     /// Cuts and compares (cell, rx, covered or blind seconds), and that every counter adds up.
     fn check(unix: i64, sample: Sample, expect: &[(i64, u64, u32)]) {
         let mut got = Vec::new();
-        let mut sum = [0u128; 8];
+        let mut sum = [0u128; COUNTERS];
         pieces(unix, &sample, i64::MIN / 2 / 300 * 300, i64::MAX / 2 / 300 * 300, &mut |start, cell| {
             got.push((start, cell.sum.rx_bytes(), cell.covered + cell.blind));
             sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));

@@ -18,6 +18,7 @@ pub mod fold;
 mod guard;
 mod keep;
 mod levels;
+mod migrate;
 mod open;
 
 mod query;

@@ -20,6 +20,7 @@ use super::connection::{BUSY, PAGE_BYTES, bare, connection, pragma, prepare, set
 use super::copy;
 use super::files::{beside, io_error, private, resolve, sort, sync_directory, unused};
 use super::guard::{FileId, Guard, HANDOVER};
+use super::migrate::{self, APPLICATION_ID, SCHEMA};
 use super::site::{Hold, Site};
 use super::state::State;
 use super::window::put_mark;
@@ -28,10 +29,6 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Event, EventKind, Kind, Record, Stack};
 
-/// Step `n` brings a file from version `n` to `n + 1`; `user_version` is how far it is.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/001.sql"), include_str!("schema/002.sql")];
-/// "NPls": marks the file as ours, so that another program's is never taken for it.
-const APPLICATION_ID: i32 = 0x4e50_6c73;
 /// How the first page of the schema begins, behind the file's header, with the number of its tables two bytes on.
 const LEAF_OF_TABLE: u8 = 13;
 /// Below this the schema itself and one window would not fit.
@@ -172,14 +169,13 @@ pub(super) fn inspect(path: &Path, known: bool) -> Result<()> {
 }
 
 fn refuse_newer(path: &Path, version: i32) -> Result<()> {
-    let known = MIGRATIONS.len() as i32;
-    if version <= known {
+    if i64::from(version) <= SCHEMA {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::Newer,
         format!(
-            "{} was written by a newer net-pulse (schema {version}, this one knows up to {known}); \
+            "{} was written by a newer net-pulse (schema {version}, this one knows up to {SCHEMA}); \
              install that version again, or name another file with --database",
             path.display()
         ),
@@ -282,7 +278,7 @@ fn has_unknown_schema(path: &Path, file_system: Option<&str>) -> Result<bool> {
     }
     refuse_newer(path, version)?;
     let model = Connection::open_in_memory()?;
-    MIGRATIONS.iter().take(version.max(0) as usize).try_for_each(|step| model.execute_batch(step))?;
+    migrate::make_tables(&model, version.into())?;
     let ours = statements(&model)?;
     if !ours.iter().all(|statement| found.contains(statement)) {
         return Ok(false);
@@ -366,16 +362,24 @@ fn connect_by(
     for (name, value) in WRITER_PRAGMAS {
         set(&conn, name, value)?;
     }
+    writable(&mut conn, &Target { path, file_system, guard }, events)?;
+    // Only now: at its largest size a file has no room for a migration.
     set(&conn, "max_page_count", &pages.min(u64::from(u32::MAX - 1)).to_string())?;
-    writable(&mut conn, version, guard, events)?;
     let state = State::load(&conn)?;
     let records = records(&conn, &state)?;
     conn.busy_timeout(BUSY)?;
     Ok((conn, state, records))
 }
 
+/// Where a database is, by which way it is reached, and what keeps others out.
+struct Target<'a> {
+    path: &'a Path,
+    file_system: Option<&'static str>,
+    guard: &'a Guard,
+}
+
 /// Chooses a journal and proves it by writing: some file systems agree to a write-ahead log and fail at the first page.
-fn writable(conn: &mut Connection, version: i32, guard: &Guard, events: &mut Vec<Event>) -> Result<()> {
+fn writable(conn: &mut Connection, target: &Target, events: &mut Vec<Event>) -> Result<()> {
     let mut first = None;
     for journal in JOURNALS {
         let tried = conn
@@ -383,19 +387,20 @@ fn writable(conn: &mut Connection, version: i32, guard: &Guard, events: &mut Vec
             .map_err(Error::from)
             .and_then(|reply| {
                 if reply.eq_ignore_ascii_case(journal) {
-                    return migrate(conn, version, guard);
+                    return begin(conn, target);
                 }
                 Err(Error::new(ErrorKind::Io, format!("journal_mode={journal} was answered with {reply}")))
             });
         match tried {
-            Ok(()) => {
+            Ok(told) => {
+                told.into_iter().for_each(|sentence| note(events, sentence));
                 if let Some(error) = first {
                     tell(events, format!("no write-ahead log here ({error}): more is written to the disk"));
                 }
                 return Ok(());
             }
             // Nothing wrong with the file: it can be read, and written to once there is room.
-            Err(error) if error.kind == ErrorKind::Full && version as usize == MIGRATIONS.len() => {
+            Err(error) if error.kind == ErrorKind::Full && migrate::is_over(conn).unwrap_or(false) => {
                 tell(events, format!("the disk is full: {error}"));
                 return Ok(());
             }
@@ -408,24 +413,48 @@ fn writable(conn: &mut Connection, version: i32, guard: &Guard, events: &mut Vec
     Err(first.unwrap_or_else(|| Error::new(ErrorKind::Io, "no journal works")))
 }
 
-/// Brings the schema up to date. Writes something in any case.
-fn migrate(conn: &mut Connection, version: i32, guard: &Guard) -> Result<()> {
+/// Brings the schema up to date, and before that makes a copy of a file that an older program could not open any more. Gives
+/// what is to be told.
+fn begin(conn: &mut Connection, target: &Target) -> Result<Vec<String>> {
+    let Target { path, file_system, guard } = *target;
+    let Some(schema) = migrate::about_to_leave(conn)? else { return migrate(conn, guard, None) };
+    // Where nothing can be written no copy is of use.
+    drop(conn.transaction_with_behavior(TransactionBehavior::Immediate)?);
+    let kept = copy::keep(conn, path, file_system, schema)?;
+    let sentence = kept.sentence(path, schema, SCHEMA);
+    migrate(conn, guard, Some(sentence)).inspect_err(|_| {
+        if migrate::about_to_leave(conn).is_ok_and(|schema| schema.is_some()) {
+            kept.discard();
+        }
+    })
+}
+
+/// Writes something in any case. The first transaction has the new id: an older copy of the file is another one from then on.
+fn migrate(conn: &mut Connection, guard: &Guard, sentence: Option<String>) -> Result<Vec<String>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for step in MIGRATIONS.iter().skip(version.max(0) as usize) {
-        tx.execute_batch(step)?;
-    }
-    if version as usize != MIGRATIONS.len() {
-        // The first page with them: not written where it has them.
-        set(&tx, "application_id", &APPLICATION_ID.to_string())?;
-        set(&tx, "user_version", &MIGRATIONS.len().to_string())?;
-    }
+    let mut told = migrate::some(&tx)?;
     tx.execute("INSERT INTO meta VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", [])?;
+    match (&mut told, &sentence) {
+        (Some(told), sentence) => told.extend(sentence.clone()),
+        (None, Some(sentence)) => migrate::tell_at_the_end(&tx, sentence)?,
+        (None, None) => {}
+    }
     let id = renew_id(&tx, guard)?;
     tx.commit()?;
+    if let Some(sentence) = sentence {
+        log::info!("{sentence}");
+    }
     if let Some(id) = id {
         settle_id(conn, guard, id);
     }
-    Ok(())
+    loop {
+        if let Some(told) = told {
+            return Ok(told);
+        }
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        told = migrate::some(&tx)?;
+        tx.commit()?;
+    }
 }
 
 /// From here on every copy that was made before is another file. The guard has both ids before the file can have the new
@@ -502,6 +531,11 @@ fn set_aside(path: &Path, why: &Error, events: &mut Vec<Event>) -> Result<()> {
 
 pub(super) fn tell(events: &mut Vec<Event>, detail: String) {
     log::error!("{detail}");
+    note(events, detail);
+}
+
+/// What is no fault.
+fn note(events: &mut Vec<Event>, detail: String) {
     let mono_ms = SystemClock.now().mono_ms;
     events.push(Event { unix: None, mono_ms, kind: EventKind::Storage, interface: String::new(), detail });
 }
@@ -683,7 +717,7 @@ mod tests {
         edit(&place, unknown);
         edit(&place, "PRAGMA user_version = 97;");
         refuses(&place, ErrorKind::Newer, &["schema 97"]);
-        edit(&place, &format!("PRAGMA user_version = {}; PRAGMA application_id = 97;", MIGRATIONS.len()));
+        edit(&place, &format!("PRAGMA user_version = {}; PRAGMA application_id = 97;", SCHEMA));
         refuses(&place, ErrorKind::Foreign, &["is not a database of net-pulse"]);
     }
 
@@ -736,7 +770,7 @@ mod tests {
     fn an_older_schema_keeps_its_history_and_does_not_know_whose_counters_it_has() {
         let place = Place::new();
         let conn = Connection::open(place.file()).unwrap();
-        conn.execute_batch(MIGRATIONS[0]).unwrap();
+        conn.execute_batch(include_str!("schema/001.sql")).unwrap();
         conn.execute("INSERT INTO interface VALUES (4, 'eth0', 'ethernet', 'the WAN', 2, 'b0075', 77, NULL)", [])
             .unwrap();
         conn.pragma_update(None, "user_version", 1).unwrap();
@@ -756,7 +790,7 @@ mod tests {
         let place = Place::new();
         filled(&place);
         Connection::open(place.file()).unwrap().pragma_update(None, "user_version", 97).unwrap();
-        refuses(&place, ErrorKind::Newer, &["schema 97", "up to 2"]);
+        refuses(&place, ErrorKind::Newer, &["schema 97", "knows up to "]);
     }
 
     /// Spoils a filled database, and expects a fresh one with the old one beside it and an event that says so.
@@ -1165,7 +1199,7 @@ mod tests {
             ("cache_size", -256),
             ("temp_store", 2),
             ("max_page_count", 8_192),
-            ("user_version", 2),
+            ("user_version", SCHEMA),
             ("application_id", APPLICATION_ID.into()),
         ] {
             assert_eq!(ask(name), expect, "{name}");

@@ -4,9 +4,12 @@ use crate::sorted::Set;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::block::{Bytes, Columns, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag};
+use super::block::{
+    Bytes, Columns, MAX_COLUMNS, Packed, Packer, damaged, from_newer, present_rows, put_columns, put_leb, unzigzag,
+    zigzag,
+};
 use crate::error::Result;
-use crate::model::{Cell, Counters, IfaceId, Mark, Sample};
+use crate::model::{COUNTERS, Cell, Counters, IfaceId, Mark, Sample};
 
 /// The year 9999. Times outside are nonsense, and keeping them out keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;
@@ -30,26 +33,45 @@ pub struct Row {
 
 /// Columns of a tick, as differences from what the tick before it leads to expect.
 const HEAD_COLUMNS: usize = 3;
-/// The eight counters, the mark, and the span as a difference from the time between the ticks: the last two are zero
-/// for nearly every sample, and then cost nothing.
-const SAMPLE_COLUMNS: usize = 10;
-const MARK: usize = 8;
-const SPAN: usize = 9;
+/// Columns of a sample behind its counters. They are zero for nearly every sample, and then cost nothing.
+const MARK: usize = 0;
+/// As a difference from the time between the ticks.
+const SPAN: usize = 1;
+const SAMPLE_OTHERS: usize = 2;
+
+/// How many counters a block has in front of its other columns. One from before a counter was added has fewer.
+fn counters_of(packed: &Packed, others: usize) -> Result<usize> {
+    match packed.columns.checked_sub(others) {
+        Some(counters @ ..=COUNTERS) => Ok(counters),
+        Some(_) => Err(from_newer()),
+        None => Err(damaged("it lacks columns")),
+    }
+}
+
+/// The columns of all counters, empty for those that have none.
+fn counter_columns(columns: &Columns, counters: usize) -> [&[u64]; COUNTERS] {
+    std::array::from_fn(|at| if at < counters { columns.column(at) } else { &[] })
+}
+
+/// Of one row. Those that have no column are zero.
+fn counters_at(columns: &[&[u64]; COUNTERS], at: usize) -> Counters {
+    Counters(columns.map(|column| column.get(at).copied().unwrap_or(0)))
+}
 
 /// Packs ticks, which must be in the order of their times.
 pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
-    let mut packer = Packer::new(rows.len());
+    let mut packer = Packer::new(COUNTERS + SAMPLE_OTHERS, rows.len());
     let steps = put_head(packer.head(), rows);
     let ifaces: Set<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
     for iface in ifaces {
         let mut present = Vec::with_capacity(rows.len());
-        let mut columns = vec![Vec::new(); SAMPLE_COLUMNS];
+        let mut columns = vec![Vec::new(); COUNTERS + SAMPLE_OTHERS];
         for (at, row) in rows.iter().enumerate() {
             let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
             present.push(at as u16);
             columns.iter_mut().zip(sample.delta.0).for_each(|(column, value)| column.push(value));
-            columns[MARK].push(sample.mark as u64);
-            columns[SPAN].push(zigzag(sample.span_ms.wrapping_sub(steps[at]) as i64));
+            columns[COUNTERS + MARK].push(sample.mark as u64);
+            columns[COUNTERS + SPAN].push(zigzag(sample.span_ms.wrapping_sub(steps[at]) as i64));
         }
         packer.group(iface, &present, &columns);
     }
@@ -151,9 +173,10 @@ impl Samples {
         rows: Range<usize>,
         each: &mut dyn FnMut(&Moment, &Sample),
     ) -> Result<()> {
-        self.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
-        let counters: [&[u64]; 8] = std::array::from_fn(|at| self.columns.column(at));
-        let (marks, spans) = (self.columns.column(MARK), self.columns.column(SPAN));
+        let counters = counters_of(packed, SAMPLE_OTHERS)?;
+        self.columns.read(body, packed.rows, packed.columns)?;
+        let deltas = counter_columns(&self.columns, counters);
+        let (marks, spans) = (self.columns.column(counters + MARK), self.columns.column(counters + SPAN));
         let present = &self.columns.present;
         let first = present.partition_point(|row| usize::from(*row) < rows.start);
         for (at, row) in present.iter().enumerate().skip(first) {
@@ -165,7 +188,7 @@ impl Samples {
                 iface,
                 mark: Mark::from_code(marks[at]),
                 span_ms: self.steps[row].wrapping_add(unzigzag(spans[at]) as u64),
-                delta: Counters(std::array::from_fn(|counter| counters[counter][at])),
+                delta: counters_at(&deltas, at),
             };
             each(&self.moments[row], &sample);
         }
@@ -181,7 +204,7 @@ pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = moments.iter().map(|moment| Row { moment: *moment, samples: Vec::new() }).collect();
     for group in packed.groups() {
         let (iface, body) = group?;
-        samples.columns.read(body, packed.rows, SAMPLE_COLUMNS)?;
+        samples.columns.read(body, packed.rows, packed.columns)?;
         let present = samples.columns.present.clone();
         let mut present = present.iter();
         samples.group(&packed, iface, body, 0..packed.rows, &mut |_, sample| {
@@ -208,34 +231,36 @@ pub fn count_samples(packed: &Packed, iface: Option<IfaceId>) -> Result<usize> {
 /// Cells of one row of the database, by interface and place in the row.
 pub type Cells = BTreeMap<(IfaceId, u16), Cell>;
 
-/// The eight counters; covered seconds as what lacks of the cell's length; blind seconds; then the peaks twice: as they
-/// are, or as what they exceed the average by, whichever is shorter, the other being zero.
-const CELL_COLUMNS: usize = 14;
-const LACKING: usize = 8;
-const BLIND: usize = 9;
-const PEAKS: usize = 10;
-const EXCESS: usize = 12;
+/// Columns of a cell behind its counters: covered seconds as what lacks of the cell's length; blind seconds; then the peaks
+/// twice: as they are, or as what they exceed the average by, whichever is shorter, the other being zero.
+const LACKING: usize = 0;
+const BLIND: usize = 1;
+const PEAKS: usize = 2;
+const EXCESS: usize = 4;
+const CELL_OTHERS: usize = 6;
+const _: () = assert!(COUNTERS + CELL_OTHERS <= MAX_COLUMNS);
 
 /// Packs the cells of one row; `length_s` is that of each.
 pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
-    let mut packer = Packer::new(rows);
+    let mut packer = Packer::new(COUNTERS + CELL_OTHERS, rows);
     let mut cells = cells.iter().peekable();
     while let Some(((iface, _), _)) = cells.peek() {
         let iface = *iface;
         let mut present = Vec::with_capacity(rows);
-        let mut columns = vec![Vec::new(); CELL_COLUMNS];
+        let mut columns = vec![Vec::new(); COUNTERS + CELL_OTHERS];
         while let Some(((_, at), cell)) = cells.next_if(|((next, _), _)| *next == iface) {
             present.push(*at);
             columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));
-            columns[LACKING].push(zigzag(length_s - i64::from(cell.covered)));
-            columns[BLIND].push(cell.blind.into());
+            let others = &mut columns[COUNTERS..];
+            others[LACKING].push(zigzag(length_s - i64::from(cell.covered)));
+            others[BLIND].push(cell.blind.into());
             for (at, peak) in [cell.rx_peak, cell.tx_peak].into_iter().enumerate() {
-                columns[PEAKS + at].push(peak);
-                columns[EXCESS + at].push(zigzag(peak.wrapping_sub(average(cell, at)) as i64));
+                others[PEAKS + at].push(peak);
+                others[EXCESS + at].push(zigzag(peak.wrapping_sub(average(cell, at)) as i64));
             }
         }
         for at in 0..2 {
-            let (peak, excess) = (PEAKS + at, EXCESS + at);
+            let (peak, excess) = (COUNTERS + PEAKS + at, COUNTERS + EXCESS + at);
             // No excess at all reads as no peak at all, so such a column stays as it is.
             let by_excess = size(&columns[excess], rows) < size(&columns[peak], rows)
                 && columns[excess].iter().any(|value| *value != 0);
@@ -266,23 +291,25 @@ pub fn unpack_cells(
     each: &mut dyn FnMut(IfaceId, u16, &Cell),
 ) -> Result<()> {
     let packed = Packed::open(bytes)?;
+    let counters = counters_of(&packed, CELL_OTHERS)?;
     let mut group = |iface, body: &[u8]| {
-        columns.read(body, packed.rows, CELL_COLUMNS)?;
-        let all: [&[u64]; CELL_COLUMNS] = std::array::from_fn(|at| columns.column(at));
-        let by_excess = [0, 1].map(|at| all[EXCESS + at].iter().any(|value| *value != 0));
+        columns.read(body, packed.rows, packed.columns)?;
+        let sums = counter_columns(columns, counters);
+        let others: [&[u64]; CELL_OTHERS] = std::array::from_fn(|at| columns.column(counters + at));
+        let by_excess = [0, 1].map(|at| others[EXCESS + at].iter().any(|value| *value != 0));
         for (at, row) in columns.present.iter().enumerate() {
             let mut cell = Cell {
-                sum: Counters(std::array::from_fn(|counter| all[counter][at])),
-                rx_peak: all[PEAKS][at],
-                tx_peak: all[PEAKS + 1][at],
-                covered: u32::try_from(length_s.wrapping_sub(unzigzag(all[LACKING][at])))
+                sum: counters_at(&sums, at),
+                rx_peak: others[PEAKS][at],
+                tx_peak: others[PEAKS + 1][at],
+                covered: u32::try_from(length_s.wrapping_sub(unzigzag(others[LACKING][at])))
                     .map_err(|_| damaged("a cell is longer than time"))?,
-                blind: u32::try_from(all[BLIND][at]).map_err(|_| damaged("a cell is longer than time"))?,
+                blind: u32::try_from(others[BLIND][at]).map_err(|_| damaged("a cell is longer than time"))?,
             };
             let averages = [average(&cell, 0), average(&cell, 1)];
             for (which, peak) in [&mut cell.rx_peak, &mut cell.tx_peak].into_iter().enumerate() {
                 if by_excess[which] {
-                    *peak = averages[which].wrapping_add(unzigzag(all[EXCESS + which][at]) as u64);
+                    *peak = averages[which].wrapping_add(unzigzag(others[EXCESS + which][at]) as u64);
                 }
             }
             each(iface, *row, &cell);
@@ -301,7 +328,9 @@ pub fn unpack_cells(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::model::{RX_BYTES, TX_BYTES};
+    use crate::store::block::first_byte;
     use crate::store::testing::Random;
 
     const T: i64 = 1_768_435_200;
@@ -313,7 +342,7 @@ mod tests {
                 iface: *iface,
                 mark: Mark::Plain,
                 span_ms: 30_000,
-                delta: Counters([*rx, 2, 3, 4, 0, 0, 0, 0]),
+                delta: Counters::of([*rx, 2, 3, 4, 0, 0, 0, 0]),
             })
             .collect();
         Row { moment: Moment { seq, unix, mono_ms }, samples }
@@ -385,7 +414,7 @@ mod tests {
                     }
                     if random.below(20) == 0 {
                         cell = Cell {
-                            sum: Counters([u64::MAX; 8]),
+                            sum: Counters([u64::MAX; COUNTERS]),
                             rx_peak: random.next(),
                             tx_peak: u64::MAX,
                             covered: random.next() as u32,
@@ -410,6 +439,49 @@ mod tests {
         }
     }
 
+    /// As a version that counts more or less than this one packs them.
+    fn packed_with(columns: usize, counters: usize) -> Vec<u8> {
+        let mut packer = Packer::new(columns, 1);
+        let head = pack_samples(&[row(7, T, 5, &[(1, 0)])]);
+        packer.head().extend_from_slice(Packed::open(&head).unwrap().head);
+        let value = |at: usize| if at < counters { 100 + at as u64 } else { 0 };
+        packer.group(1, &[0], &(0..columns).map(|at| vec![value(at)]).collect::<Vec<_>>());
+        packer.finish()
+    }
+
+    #[test]
+    fn counters_that_a_block_does_not_have_are_zero() {
+        for counters in 0..=COUNTERS {
+            let expect = Counters(std::array::from_fn(|at| if at < counters { 100 + at as u64 } else { 0 }));
+            let rows = unpack_samples(&packed_with(counters + SAMPLE_OTHERS, counters)).unwrap();
+            assert_eq!((rows[0].samples[0].delta, rows[0].samples[0].mark), (expect, Mark::Plain));
+            let mut cells = Vec::new();
+            let bytes = packed_with(counters + CELL_OTHERS, counters);
+            unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, cell| cells.push(*cell)).unwrap();
+            assert_eq!(cells, [Cell { sum: expect, covered: 300, ..Cell::default() }]);
+        }
+    }
+
+    #[test]
+    fn a_block_of_a_newer_version_is_refused_and_says_so() {
+        let check = |columns: usize, kind: ErrorKind, word: &str| {
+            let bytes = packed_with(columns, columns);
+            let samples = unpack_samples(&bytes).unwrap_err();
+            assert_eq!(samples.kind, kind);
+            assert!(samples.to_string().contains(word), "{samples}");
+        };
+        check(COUNTERS + SAMPLE_OTHERS + 1, ErrorKind::Newer, "newer net-pulse");
+        check(MAX_COLUMNS, ErrorKind::Newer, "newer net-pulse");
+        check(SAMPLE_OTHERS - 1, ErrorKind::Corrupt, "lacks columns");
+        for (first, kind) in [(0xff, ErrorKind::Newer), (0x80 | 32, ErrorKind::Newer), (1, ErrorKind::Corrupt)] {
+            let mut bytes = packed_with(COUNTERS + SAMPLE_OTHERS, COUNTERS);
+            bytes[0] = first;
+            assert_eq!(unpack_samples(&bytes).unwrap_err().kind, kind);
+            let cells = unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, _| ());
+            assert_eq!(cells.unwrap_err().kind, kind);
+        }
+    }
+
     /// Anything at all may come from a worn card: an error is fine, a panic or a gigabyte is not.
     #[test]
     fn e40_damaged_blocks_give_an_error_or_some_numbers() {
@@ -419,7 +491,7 @@ mod tests {
             .collect();
         let mut cells = Cells::new();
         for at in 0..72 {
-            cells.insert((3, at), Cell { sum: Counters([random.small(); 8]), rx_peak: 77, ..Cell::default() });
+            cells.insert((3, at), Cell { sum: Counters([random.small(); COUNTERS]), rx_peak: 77, ..Cell::default() });
         }
         let mut columns = Columns::default();
         let mut read = |bytes: &[u8]| {
@@ -443,7 +515,8 @@ mod tests {
             }
         }
         for _ in 0..20_000 {
-            let mut bytes = vec![1];
+            let others = [SAMPLE_OTHERS, CELL_OTHERS][random.below(2) as usize];
+            let mut bytes = vec![first_byte(COUNTERS + others)];
             bytes.extend((0..random.below(60)).map(|_| random.next() as u8 >> random.below(8)));
             read(&bytes);
         }

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
-use super::block::{Bytes, put_leb, unzigzag, zigzag};
+use super::block::{Bytes, columns_by, first_byte, from_newer, put_leb, unzigzag, zigzag};
 use super::rows::{Moment, Row};
 use super::samples::{Order, Span, each_block};
 use crate::error::Result;
-use crate::model::{Anchor, Counters, IfaceId, Sample};
+use crate::model::{Anchor, COUNTERS, Counters, IfaceId, Sample};
 
 /// Ticks that were shown to somebody but never saved have numbers too: after a restart none is given again.
 pub(super) const SEQ_MARGIN: u64 = 100_000;
@@ -44,8 +44,9 @@ impl Tally {
         self.last_seen = Some(moment.unix);
     }
 
+    /// The number of counters, then all of them twice, then the others.
     pub fn pack(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = vec![first_byte(COUNTERS)];
         self.raw.0.iter().chain(&self.lifetime.0).for_each(|value| put_leb(&mut out, *value));
         for value in [self.raw_seq, self.seq, self.mono_ms, zigzag(self.last_seen.unwrap_or(-1))] {
             put_leb(&mut out, value);
@@ -53,21 +54,23 @@ impl Tally {
         out
     }
 
-    fn unpack(bytes: &[u8]) -> Result<Tally> {
+    pub fn unpack(bytes: &[u8]) -> Result<Tally> {
         let mut bytes = Bytes(bytes);
-        let mut values = [0; 20];
-        for value in &mut values {
+        let count = columns_by(bytes.take(1)?[0])?;
+        if count > COUNTERS {
+            return Err(from_newer());
+        }
+        let mut tally = Tally::default();
+        for counters in [&mut tally.raw, &mut tally.lifetime] {
+            for value in &mut counters.0[..count] {
+                *value = bytes.leb()?;
+            }
+        }
+        for value in [&mut tally.raw_seq, &mut tally.seq, &mut tally.mono_ms] {
             *value = bytes.leb()?;
         }
-        let counters = |from: usize| Counters(std::array::from_fn(|at| values[from + at]));
-        Ok(Tally {
-            raw: counters(0),
-            lifetime: counters(8),
-            raw_seq: values[16],
-            seq: values[17],
-            mono_ms: values[18],
-            last_seen: Some(unzigzag(values[19])).filter(|unix| *unix >= 0),
-        })
+        tally.last_seen = Some(unzigzag(bytes.leb()?)).filter(|unix| *unix >= 0);
+        Ok(tally)
     }
 }
 

@@ -101,7 +101,7 @@ impl Batch {
             iface: *iface,
             mark: Mark::Plain,
             span_ms,
-            delta: Counters([*rx, 0, 0, 0, 0, 0, 0, 0]),
+            delta: Counters::of([*rx, 0, 0, 0, 0, 0, 0, 0]),
         }));
         let mono_ms = (unix - T + 1_000_000) as u64 * 1000;
         self.ticks.push(Tick { seq, mono_ms, unix: Some(unix), end: self.samples.len() });
@@ -181,7 +181,7 @@ impl Load {
         let mut noisy = || 30 * rate * (70 + self.random.below(60)) / 100 + self.random.below(rate);
         let (rx, tx) = (noisy(), noisy());
         let rx_packets = rx / (600 + self.random.below(600)) + 1;
-        Counters([
+        Counters::of([
             rx,
             tx,
             rx_packets,

@@ -204,7 +204,7 @@ mod tests {
     use crate::clock::Zone;
     use crate::history::{EventFilter, Filter, Point};
     use crate::level::Resolution;
-    use crate::model::{Anchor, Counters, IfaceId, Sample};
+    use crate::model::{Anchor, COUNTERS, Counters, IfaceId, Sample};
     use crate::model::{Bucket, Cell, Tick};
     use crate::store::fold;
     use crate::store::keep::WINDOWS_PER_DAY;
@@ -217,8 +217,8 @@ mod tests {
     const ZONES: [&str; 4] =
         ["UTC0", "CET-1CEST,M3.5.0,M10.5.0/3", "<+0530>-5:30", "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0"];
 
-    fn sums(buckets: &[Bucket]) -> [u128; 8] {
-        let mut sums = [0; 8];
+    fn sums(buckets: &[Bucket]) -> [u128; COUNTERS] {
+        let mut sums = [0; COUNTERS];
         for bucket in buckets {
             sums.iter_mut().zip(bucket.cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
         }
@@ -241,7 +241,7 @@ mod tests {
             let length = fold::seconds(point.sample.span_ms).max(1);
             let looked = point.sample.span_ms >= 500;
             let plain = point.sample.mark == Mark::Plain;
-            let mut given = [0; 8];
+            let mut given = [0; COUNTERS];
             for passed in 1..=length {
                 let second = point.unix - length + passed - 1;
                 let cell = self.cells.entry((point.sample.iface, second - second % 300)).or_default();
@@ -504,7 +504,7 @@ mod tests {
         let place = Place::new();
         let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
         assert_eq!((opened.next_seq, opened.newest), (1, None));
-        let raw = |bytes| Counters([bytes, 0, 0, 0, 0, 0, 0, 0]);
+        let raw = |bytes| Counters::of([bytes, 0, 0, 0, 0, 0, 0, 0]);
         // (ticks with their bytes, anchors, raw and lifetime afterwards)
         type Pairs = &'static [(u64, u64)];
         let steps: [(Pairs, Pairs, u64, u64); 7] = [
@@ -546,7 +546,7 @@ mod tests {
         let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
         let mut batch = Batch::default();
         batch.tick(1, T + 30, 30_000, &[]);
-        let anchor = Anchor { seq: 1, iface: 1, raw: Counters([7; 8]) };
+        let anchor = Anchor { seq: 1, iface: 1, raw: Counters([7; COUNTERS]) };
         flush(&mut opened, &batch, &[anchor], &[record(1)]);
         let opened = reopen(opened, &place);
         let record = &opened.records[0];
@@ -681,7 +681,7 @@ mod tests {
         let place = Place::new();
         let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
-        let mut expect = [[0u128; 8]; LOAD_IFACES as usize + 1];
+        let mut expect = [[0u128; COUNTERS]; LOAD_IFACES as usize + 1];
         flush(&mut opened, &Batch::default(), &[], &Load::records());
         for _ in 0..60 * 288 {
             let batch = load.batch(10);

@@ -4,6 +4,7 @@ pub mod closed;
 pub mod errno;
 pub mod lock;
 pub mod peer;
+pub mod room;
 pub mod socket;
 
 use std::path::{Path, PathBuf};

@@ -352,13 +352,13 @@ fn move_some<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, which: impl Fn(&T) -> 
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::model::{Counters, Mark, Sample, Tick};
+    use crate::model::{COUNTERS, Counters, Mark, Sample, Tick};
 
     fn batch(ticks: &[(Option<i64>, usize)]) -> Batch {
         let mut batch = Batch::default();
         for (at, (unix, count)) in ticks.iter().enumerate() {
             for iface in 0..*count {
-                let delta = Counters([at as u64; 8]);
+                let delta = Counters([at as u64; COUNTERS]);
                 batch.samples.push(Sample { iface: iface as u32, mark: Mark::Plain, span_ms: 1, delta });
             }
             batch.ticks.push(Tick { seq: at as u64, mono_ms: 0, unix: *unix, end: batch.samples.len() });

@@ -21,4 +21,5 @@ mod storage_kill;
 mod storage_late;
 mod storage_life;
 mod storage_power;
+mod storage_schema;
 mod storage_start;

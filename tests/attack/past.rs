@@ -45,8 +45,9 @@ pub fn fill(path: &str, past: Past) {
             seq += 1;
             for iface in 1..=interfaces {
                 // Numbers that no packing makes small.
-                let delta =
-                    Counters([100_000_000, 10_000_000, 9000, 9000, 1, 1, 1, 1].map(|most| random.below(most) as u64));
+                let delta = Counters::of(
+                    [100_000_000, 10_000_000, 9000, 9000, 1, 1, 1, 1].map(|most| random.below(most) as u64),
+                );
                 batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: *step as u64 * 1000, delta });
             }
             batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(unix), end: batch.samples.len() });

@@ -65,9 +65,11 @@ impl Place {
         }
     }
 
-    fn set_version(&self, version: u32) {
+    /// Further than any that is known, or back from there.
+    fn shift_version(&self, by: i32) {
         let conn = Connection::open(self.database()).expect("it is ours");
-        conn.pragma_update(None, "user_version", version).expect("nobody has it");
+        let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number");
+        conn.pragma_update(None, "user_version", version + by).expect("no other program has it");
         drop(conn);
         nix::unistd::chown(Path::new(&self.database()), Some(NOBODY.into()), Some(NOBODY.into())).expect("root may");
     }
@@ -115,14 +117,14 @@ const OBSTACLES: [Obstacle; 7] = [
     },
     Obstacle {
         name: "a newer schema",
-        spoil: |place| place.set_version(97),
+        spoil: |place| place.shift_version(97),
         mend: |place| match Connection::open(place.database())
             .and_then(|conn| conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0)))
         {
             Ok(0) => fs::remove_file(place.database()).expect("it is ours"),
-            _ => place.set_version(2),
+            _ => place.shift_version(-97),
         },
-        words: &["schema 97", "up to 2", "--database"],
+        words: &["(schema ", "knows up to ", "--database"],
         health: LASTS,
         with_history: true,
     },

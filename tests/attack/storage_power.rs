@@ -9,6 +9,7 @@ use std::process::Command;
 
 use crate::common::disk::*;
 use crate::common::*;
+use crate::storage_schema::content;
 use net_pulse::clock::Zone;
 use net_pulse::history::{Cursor, Filter, Snapshot};
 use net_pulse::model::Counters;
@@ -230,6 +231,78 @@ fn e40_the_power_goes_at_every_write() {
         let _disk = small_disk(&dir.join("replay"), 64 << 20);
         let place = dir.join("replay/cut");
         every_cut(&steps, &place);
+    });
+}
+
+/// The first start on a file of an older schema: wherever the power goes, the next one comes to the same history.
+#[test]
+fn the_power_goes_while_an_older_file_is_migrated() {
+    if !strace_is_there() {
+        return;
+    }
+    in_namespace(|| {
+        let dir = Dir::new();
+        let older =
+            fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history/schema-2.db")).expect("it is there");
+        let database = dir.join("net-pulse.db");
+        fs::write(&database, &older).expect("there is room");
+        let (daemon, program) = traced(&dir.join("trace"), &database);
+        wait_until("it is open", || stored(&daemon) > 0);
+        signal(program, Signal::SIGKILL);
+        wait_until("it is gone", || daemon.is_over());
+        let expect = content(&database);
+        let mut steps = steps(&fs::read_to_string(dir.join("trace")).expect("a trace"), &database);
+        // The copy that is kept is whole before anything else is written.
+        steps.retain(|(part, _)| ["", "-wal", ".guard"].contains(&part.as_str()));
+        let pages =
+            steps.iter().filter(|(part, change)| part == "-wal" && matches!(change, Change::Write { .. })).count();
+        assert!(pages > 40, "{pages} writes to the log");
+
+        let _disk = small_disk(&dir.join("replay"), 64 << 20);
+        let place = dir.join("replay/cut");
+        let mut cuts = 0;
+        let mut check = |files: &Files, what: &str| {
+            cuts += 1;
+            let _ = fs::remove_dir_all(&place);
+            fs::create_dir(&place).expect("it is ours");
+            let database = format!("{place}/net-pulse.db");
+            files
+                .iter()
+                .for_each(|(part, bytes)| fs::write(format!("{database}{part}"), bytes).expect("there is room"));
+            let opened = Store::open(Path::new(&database), &Options { max_bytes: 32 << 20 });
+            let opened = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(
+                !opened.events.iter().any(|event| event.detail.contains("set aside")),
+                "{what}: {:?}",
+                opened.events
+            );
+            drop(opened);
+            assert_eq!(content(&database), expect, "{what}");
+        };
+        let (mut all, mut synced) =
+            (Files::from([(String::new(), older.clone())]), Files::from([(String::new(), older)]));
+        let mut since: Vec<Step> = Vec::new();
+        for (at, step) in steps.iter().enumerate() {
+            let what = format!("step {at} of {}, {}", steps.len(), brief(step));
+            if let Some(half) = torn(step, 512 * (1 + at % 7)) {
+                let mut files = all.clone();
+                apply(&mut files, &half);
+                check(&files, &format!("within {what}"));
+            }
+            apply(&mut all, step);
+            if let (part, Change::Sync) = step {
+                since.iter().filter(|(other, _)| other == part).for_each(|step| apply(&mut synced, step));
+                since.retain(|(other, _)| other != part);
+            } else {
+                since.push(step.clone());
+            }
+            check(&all, &format!("after {what}"));
+            check(&synced_and_entries(&synced, &since), &format!("without the unsynced, after {what}"));
+            let mut files = synced_and_entries(&synced, &since);
+            since.iter().skip(at % 2).step_by(2).for_each(|step| apply(&mut files, step));
+            check(&files, &format!("with some of the unsynced, after {what}"));
+        }
+        println!("{cuts} cuts");
     });
 }
 

@@ -122,7 +122,7 @@ fn what_cannot_be_used_is_left_alone() {
 
     let newer = filled_at(dir.join("newer/net-pulse.db"));
     Connection::open(&newer).and_then(|conn| conn.pragma_update(None, "user_version", 97)).expect("it is ours");
-    left_alone(command(&newer), &dir.join("newer"), &[&newer, "schema 97", "up to 2"]);
+    left_alone(command(&newer), &dir.join("newer"), &[&newer, "schema 97", "knows up to "]);
 }
 
 #[test]

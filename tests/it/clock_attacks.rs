@@ -67,7 +67,7 @@ impl Machine {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("net-pulse-clock-{}-{number}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
-        let counters = vec![Counters([5_000_000_000, 4_000_000_000, 30, 20, 1, 0, 2, 0]); SPEEDS.len()];
+        let counters = vec![Counters::of([5_000_000_000, 4_000_000_000, 30, 20, 1, 0, 2, 0]); SPEEDS.len()];
         Machine {
             folder,
             zone: Zone::parse(zone).unwrap(),
@@ -143,7 +143,7 @@ impl Machine {
         self.truth_ms += ms as i64;
         for (counters, speed) in self.kernel.lock().unwrap().iter_mut().zip(SPEEDS) {
             let [rx, tx, rx_packets, tx_packets] = speed.map(|one| one * seconds);
-            counters.add(&Counters([rx, tx, rx_packets, tx_packets, 0, 0, 0, 0]));
+            counters.add(&Counters::of([rx, tx, rx_packets, tx_packets, 0, 0, 0, 0]));
         }
     }
 

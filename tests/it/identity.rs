@@ -20,7 +20,7 @@ use net_pulse::history::{Disk, History, Snapshot};
 use net_pulse::http::{self, Ask, Context};
 use net_pulse::level::Resolution;
 use net_pulse::live::{Earlier, Live};
-use net_pulse::model::{Address, Counters, IfaceId, Link, Reading, Stack, Width};
+use net_pulse::model::{Address, COUNTERS, Counters, IfaceId, Link, Reading, Stack, Width};
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
 use net_pulse::store::{Opened, Options, Reader, Store};
@@ -41,7 +41,7 @@ struct Device {
     link: Link,
     passed: Counters,
     /// What each counter shows less than what passed: it stood somewhere at the beginning, or has fallen since.
-    less: [i128; 8],
+    less: [i128; COUNTERS],
     narrow: bool,
 }
 
@@ -184,7 +184,10 @@ impl World {
         let narrow = brings && self.below(3) == 0;
         let [rx, tx] = [self.below(2_000_000), self.below(2_000_000)]
             .map(|random| if narrow { (1 << 32) - 1 - i128::from(random) } else { 7_000_000_000 + i128::from(random) });
-        let less = if brings { [-rx, -tx, -9, -9, 0, 0, -3, 0] } else { [0; 8] };
+        let mut less = [0; COUNTERS];
+        if brings {
+            less[..7].copy_from_slice(&[-rx, -tx, -9, -9, 0, 0, -3]);
+        }
         let machine = &mut self.machines[at.0];
         machine.next_node += 1;
         let node = if self.nodes_are_readable { machine.next_node } else { 0 };
@@ -228,7 +231,7 @@ impl World {
             let seed = seeds[at % seeds.len()].wrapping_add(at as u64 * 7919);
             let (packets, frame) = (seed % 40 * (ms as u64 / 1000).min(20), 60 + seed / 64 % 1400);
             let back = packets / 3;
-            device.passed.add(&Counters([
+            device.passed.add(&Counters::of([
                 packets * frame,
                 back * 70,
                 packets,
@@ -577,7 +580,7 @@ impl Rig {
             // may have fallen, and others not.
             let loose = !self.read.contains_key(uid)
                 && (stack.boot.is_empty() || link.node == 0 || self.ledger.latest.values().any(nameless))
-                && (0..8).all(|at| (least.0[at]..=most.0[at]).contains(&delta.0[at]));
+                && (0..COUNTERS).all(|at| (least.0[at]..=most.0[at]).contains(&delta.0[at]));
             assert!(loose || choices.contains(&delta), "booked {delta:?}, passed {choices:?}: {}", told());
             others.remove(&id);
             assert!(ids.insert(id), "two with one history: {}", told());

@@ -25,6 +25,7 @@ mod e2e_sums;
 mod e2e_tick;
 mod e2e_wakes;
 mod floors;
+mod history;
 mod identity;
 mod source_steady;
 mod storage_closed;

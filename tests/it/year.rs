@@ -29,7 +29,7 @@ struct Router {
 impl Router {
     fn new() -> Router {
         // All have moved before, so that all are kept.
-        let counters = vec![Counters([1000, 1000, 10, 10, 0, 0, 0, 0]); 24];
+        let counters = vec![Counters::of([1000, 1000, 10, 10, 0, 0, 0, 0]); 24];
         Router { counters: Arc::new(Mutex::new(counters)), random: Mutex::new(1) }
     }
 
@@ -51,7 +51,7 @@ impl Router {
             };
             let errors = u64::from(self.below(1000) == 0);
             let passed = [rx, tx, rx / packet + 1, tx / packet + 1, errors, 0, errors, 0];
-            counters.add(&Counters(passed));
+            counters.add(&Counters::of(passed));
         }
     }
 }

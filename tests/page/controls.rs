@@ -11,7 +11,7 @@ use crate::common::past::{Random, record, save, unix};
 use crate::common::*;
 use crate::home::event;
 use net_pulse::clock::Zone;
-use net_pulse::model::{Batch, Counters, EventKind, Kind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, COUNTERS, Counters, EventKind, Kind, Mark, Record, Sample, Tick};
 use net_pulse::store::{Options, Store};
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ fn past(dir: &Dir, zone: &str) {
         if !hole.contains(&time) {
             for iface in [1, 2] {
                 let mut most = |rate: usize| random.below(rate * step as usize) as u64;
-                let delta = Counters([most(900_000), most(90_000), 900, 90, 1, 1, 1, 1]);
+                let delta = Counters::of([most(900_000), most(90_000), 900, 90, 1, 1, 1, 1]);
                 batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: step as u64 * 1000, delta });
             }
         }
@@ -2197,7 +2197,7 @@ fn what_is_folded_away_is_not_drawn() {
         let mut records: Vec<Record> =
             (1..=GONE).map(|id| record(id, &name(id), Kind::Veth, until - DAY, until)).collect();
         let mut batch = Batch::default();
-        let one = |iface| Sample { iface, mark: Mark::Plain, span_ms: 1000, delta: Counters([5000; 8]) };
+        let one = |iface| Sample { iface, mark: Mark::Plain, span_ms: 1000, delta: Counters([5000; COUNTERS]) };
         batch.samples.extend((1..=GONE).map(one));
         batch.ticks.push(Tick { seq: 1, mono_ms: 1000, unix: Some(until), end: batch.samples.len() });
         save(&mut store, &mut batch, &mut records, &[], &[], &Zone::UTC);

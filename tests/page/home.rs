@@ -105,7 +105,7 @@ pub fn fill_home(path: &str, ahead: i64) {
                     continue;
                 }
                 let [rx, tx] = [rx, tx].map(|rate| (rate * step as f64) as u64);
-                let delta = Counters([rx, tx, rx / 1100 + 1, tx / 700 + 1, 0, 0, 0, 0]);
+                let delta = Counters::of([rx, tx, rx / 1100 + 1, tx / 700 + 1, 0, 0, 0, 0]);
                 batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: step as u64 * 1000, delta });
             }
             // On this boot: links that are made anew now have carried nothing before the last of them.

@@ -9,7 +9,7 @@ use super::traffic::filter;
 use crate::error::Error;
 use crate::history::{Names, Steps, Walk};
 use crate::http::csv::Csv;
-use crate::http::json::{BucketRecord, Name, Out, Time, write};
+use crate::http::json::{BucketRecord, Counted, Name, Out, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::level::{self, Cut, Resolution};
 use crate::model::{Bucket, IfaceId};
@@ -121,19 +121,11 @@ fn fault(error: Error) -> io::Error {
 }
 
 fn describe(bucket: &Bucket, iface: IfaceId, names: &Names) -> BucketRecord {
-    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = bucket.cell.sum.0;
     BucketRecord {
         from: Time(bucket.from),
         to: Time(bucket.to),
         interface_name: Name(names.name(iface)),
-        rx_bytes,
-        tx_bytes,
-        rx_packets,
-        tx_packets,
-        rx_errors,
-        tx_errors,
-        rx_drops,
-        tx_drops,
+        counters: Counted(bucket.cell.sum),
         rx_peak: bucket.cell.rx_peak,
         tx_peak: bucket.cell.tx_peak,
         observed: bucket.cell.observed(),

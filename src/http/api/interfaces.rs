@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{READ_PATIENCE, SAVE_PATIENCE, known, link_word, no_interface, not_open};
 use crate::config::can_be_listed;
 use crate::history::Sums;
-use crate::http::json::{Address, ByName, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
+use crate::http::json::{Address, ByName, Counted, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, Fault, JSON};
 use crate::live::{Alteration, Iface, Order, Refusal};
 
@@ -131,17 +131,9 @@ pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
 }
 
 fn raw(iface: &Iface, unix: i64) -> InterfaceStats {
-    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = iface.raw.0;
     InterfaceStats {
         interface_name: iface.name.clone(),
-        rx_bytes,
-        tx_bytes,
-        rx_packets,
-        tx_packets,
-        rx_errors,
-        tx_errors,
-        rx_drops,
-        tx_drops,
+        counters: Counted(iface.raw),
         timestamp: Time(unix),
         status: link_word(iface),
     }

@@ -14,7 +14,7 @@ pub mod traffic;
 
 use std::time::Duration;
 
-use super::json::{Name, Record, Time};
+use super::json::{Counted, Name, Record, Time};
 use super::{Context, Fault};
 use crate::history::{Names, Point};
 use crate::live::{Database, Iface, State};
@@ -25,20 +25,13 @@ const SAVE_PATIENCE: Duration = Duration::from_secs(2);
 const READ_PATIENCE: Duration = Duration::from_secs(1);
 
 fn record(point: &Point, names: &Names) -> Record {
-    let [rx_bytes, tx_bytes, rx_packets, tx_packets, rx_errors, tx_errors, rx_drops, tx_drops] = point.sample.delta.0;
     Record {
         id: point.id(),
         timestamp: Time(point.unix),
         interface_name: Name(names.name(point.sample.iface)),
-        rx_bytes,
-        tx_bytes,
-        rx_packets,
-        tx_packets,
+        counters: Counted(point.sample.delta),
         created_at: Time(point.unix),
-        rx_errors,
-        tx_errors,
-        rx_drops,
-        tx_drops,
+        others: Counted(point.sample.delta),
     }
 }
 

@@ -79,17 +79,18 @@ fn sum(state: &State, unix: i64) -> Summary {
 mod tests {
     use super::*;
     use crate::http::tests::{iface, quiet};
+    use crate::model::COUNTERS;
 
     #[test]
     fn sums_are_of_those_that_are_there() {
         let live = quiet();
         let mut state = live.lock();
         let mut gone = iface("wg0", 0);
-        gone.raw = Counters([100; 8]);
+        gone.raw = Counters([100; COUNTERS]);
         let mut big = iface("eth0", 2);
-        big.raw = Counters([u64::MAX, 5, 6, 7, 0, 0, 0, 0]);
+        big.raw = Counters::of([u64::MAX, 5, 6, 7, 0, 0, 0, 0]);
         let mut down = iface("eth1", 3);
-        down.raw = Counters([1; 8]);
+        down.raw = Counters([1; COUNTERS]);
         down.up = false;
         state.inventory.interfaces = vec![big, down, gone];
         state.inventory.primary = Some("eth0".to_string());

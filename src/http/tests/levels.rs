@@ -334,7 +334,7 @@ fn sample(random: &mut Random, iface: IfaceId, span_s: i64) -> Sample {
         ..=60 => Mark::Plain,
         _ => [Mark::Reset, Mark::Gap, Mark::Plain][random.below(3) as usize],
     };
-    Sample { iface, mark, span_ms: span_s as u64 * 1_000, delta: Counters([rx, rx / 3, 1, 1, 0, 0, 0, 0]) }
+    Sample { iface, mark, span_ms: span_s as u64 * 1_000, delta: Counters::of([rx, rx / 3, 1, 1, 0, 0, 0, 0]) }
 }
 
 /// One random history, looked at after each of its steps.

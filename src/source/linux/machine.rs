@@ -5,12 +5,12 @@ use std::path::Path;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
-use nix::sys::statvfs::statvfs;
 use nix::sys::time::TimeValLike;
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
 use super::text;
 use crate::model::{Machine, Stack};
+use crate::system::room;
 
 /// The same for all that run one system. The second is where systems have it that are older than the first.
 const MACHINE_IDS: [&str; 2] = ["etc/machine-id", "var/lib/dbus/machine-id"];
@@ -53,7 +53,7 @@ pub fn machine(proc: &Path, path: &Path) -> Machine {
     let file = |name: &str| fs::read(proc.join(name)).unwrap_or_default();
     let (memory_total, memory_available) = text::meminfo(&file("meminfo"));
     let (cpu_busy, cpu_all, cpu_count) = text::cpu(&file("stat"));
-    let (disk_total, disk_free) = disk(path);
+    let (disk_total, disk_free) = room::of(path).unwrap_or((0, 0));
     Machine {
         hostname: nix::unistd::gethostname().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
         os: os(),
@@ -74,16 +74,6 @@ fn os() -> String {
     let Ok(name) = nix::sys::utsname::uname() else { return String::new() };
     let parts = [name.sysname(), name.release(), name.machine()];
     parts.map(|part| part.to_string_lossy().into_owned()).join(" ")
-}
-
-/// Bytes of the file system that holds `path`: all, and those that are free for other users than root. The types of
-/// statvfs differ from target to target.
-#[allow(clippy::unnecessary_cast)]
-fn disk(path: &Path) -> (u64, u64) {
-    let mut dirs = path.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
-    let Some(stat) = dirs.find_map(|dir| statvfs(dir).ok()) else { return (0, 0) };
-    let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size() as u64);
-    (bytes(stat.blocks() as u64), bytes(stat.blocks_available() as u64))
 }
 
 /// User and system time of this process, of all its threads.

@@ -1,6 +1,7 @@
 //! Linux: netlink where it works, sysfs where it does not, and which of them it is to be.
 
 mod class_net;
+mod counters;
 mod machine;
 mod netlink;
 pub mod parse;

@@ -10,8 +10,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::counters::{PLACES, RX_MISSED};
 use super::text;
-use crate::model::{Address, Counters, Link, Reading, Width};
+use crate::model::{Address, Counters, Link, RX_DROPS, Reading, Width};
 use crate::source::LinkEvent;
 
 pub const RTM_NEWLINK: u16 = 16;
@@ -77,13 +78,9 @@ const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const ROUTE_HEADER: usize = 12;
 
-/// Where the eight counters of the model stand in the kernel's `rtnl_link_stats`, in the model's order.
-const FIELDS: [usize; 8] = [2, 3, 0, 1, 4, 5, 6, 7];
-/// No kernel ever sent fewer fields than it takes for the eight counters. `rx_missed_errors` stands further back: 0
-/// where the structure ends before it.
+/// No kernel ever sent fewer fields. What stands further back, `rx_missed_errors` for one, is 0 where the structure ends
+/// before it.
 const FIELDS_NEEDED: usize = 8;
-const RX_MISSED: usize = 15;
-const RX_DROPS: usize = 6;
 
 /// Not what the kernel writes: cut short, or with a length that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -489,8 +486,8 @@ fn counters64(order: Order, fields: &[u8]) -> Option<Counters> {
     if fields.len() < FIELDS_NEEDED * 8 {
         return None;
     }
-    let mut counters = Counters(FIELDS.map(|field| order.u64(fields, field * 8).unwrap_or(0)));
-    let missed = order.u64(fields, RX_MISSED * 8).unwrap_or(0);
+    let mut counters = Counters(PLACES.map(|place| order.u64(fields, place.field * 8).unwrap_or(0)));
+    let missed = order.u64(fields, RX_MISSED.field * 8).unwrap_or(0);
     // Both wrap, and so does the kernel's own sum in /proc/net/dev.
     counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(missed);
     Some(counters)
@@ -500,9 +497,9 @@ fn counters32(order: Order, fields: &[u8]) -> Option<Counters> {
     if fields.len() < FIELDS_NEEDED * 4 {
         return None;
     }
-    let mut narrow = FIELDS.map(|field| order.u32(fields, field * 4).unwrap_or(0));
+    let mut narrow = PLACES.map(|place| order.u32(fields, place.field * 4).unwrap_or(0));
     // The sum has to wrap where its parts do, or the difference of two readings would be off by 2^32.
-    narrow[RX_DROPS] = narrow[RX_DROPS].wrapping_add(order.u32(fields, RX_MISSED * 4).unwrap_or(0));
+    narrow[RX_DROPS] = narrow[RX_DROPS].wrapping_add(order.u32(fields, RX_MISSED.field * 4).unwrap_or(0));
     Some(Counters(narrow.map(u64::from)))
 }
 
@@ -588,7 +585,13 @@ mod tests {
         (1..=length as u64).collect()
     }
 
-    const COUNTED: Counters = Counters([3, 4, 1, 2, 5, 6, 7 + 16, 8]);
+    /// What is made of the first so many of these.
+    fn made_of(fields: usize) -> Counters {
+        let value = |field: usize| if field < fields { field as u64 + 1 } else { 0 };
+        let mut counters = Counters(PLACES.map(|place| value(place.field)));
+        counters.0[RX_DROPS] += value(15);
+        counters
+    }
 
     fn bytes(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -630,7 +633,7 @@ mod tests {
         recorded.resize(0xe8, 0);
         let message = first(Order::Little, &recorded);
         assert_eq!((message.kind, message.seq, message.port), (RTM_NEWSTATS, SEQ, PORT));
-        let counters = Counters([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
+        let counters = Counters::of([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
         let reading = Reading { ifindex: 3, counters, width: Width::Bits64 };
         assert_eq!(stats(Order::Little, message.body), Ok(Some(reading)));
     }
@@ -644,7 +647,7 @@ mod tests {
         recorded.resize(0xec, 0);
         let message = first(Order::Big, &recorded);
         assert_eq!((message.kind, message.seq, message.port), (RTM_NEWSTATS, SEQ, PORT));
-        let counters = Counters([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
+        let counters = Counters::of([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
         let reading = Reading { ifindex: 3, counters, width: Width::Bits64 };
         assert_eq!(stats(Order::Big, message.body), Ok(Some(reading)));
     }
@@ -660,12 +663,11 @@ mod tests {
                 assert_eq!(got, reading.ok_or(Malformed));
             }
         }
-        check(25, Some(COUNTED));
-        check(23, Some(COUNTED));
-        check(40, Some(COUNTED));
-        check(16, Some(COUNTED));
-        check(15, Some(Counters([3, 4, 1, 2, 5, 6, 7, 8])));
-        check(8, Some(Counters([3, 4, 1, 2, 5, 6, 7, 8])));
+        assert_eq!(made_of(25).0[..8], [3, 4, 1, 2, 5, 6, 7 + 16, 8]);
+        assert_eq!(made_of(8).0[..8], [3, 4, 1, 2, 5, 6, 7, 8]);
+        for fields in [25, 23, 40, 16, 15, 8] {
+            check(fields, Some(made_of(fields)));
+        }
         check(7, None);
         check(0, None);
     }
@@ -686,7 +688,7 @@ mod tests {
             let new = attribute(order, IFLA_STATS64, &wide(order, &counted(24)));
             for attributes in [[old.clone(), new.clone()], [new, old]] {
                 let reading = link_counters(order, &link_body(order, 0, 2, 0, &attributes)).unwrap().unwrap();
-                assert_eq!((reading.counters, reading.width), (COUNTED, Width::Bits64));
+                assert_eq!((reading.counters, reading.width), (made_of(25), Width::Bits64));
             }
         }
     }
@@ -940,7 +942,7 @@ mod tests {
         check(RTM_NEWLINK, 0, with_counters, Ok(Some(LinkEvent::Changed { ifindex: 3 })));
         for order in BOTH {
             for (change, expect) in [
-                (u32::MAX, LinkEvent::Seen { ifindex: 3, counters: COUNTED }),
+                (u32::MAX, LinkEvent::Seen { ifindex: 3, counters: made_of(25) }),
                 (u32::MAX >> 1, LinkEvent::Changed { ifindex: 3 }),
                 (1, LinkEvent::Changed { ifindex: 3 }),
             ] {

@@ -6,7 +6,6 @@
 //!
 //! Altnames are in no file: a link that is read from here alone goes by its own name.
 
-use std::ffi::CStr;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,25 +16,12 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 
 use super::class_net::{disturbed, each, index, index_of, link, node, number, unreadable};
+use super::counters::{PLACES, RX_MISSED};
 use super::netlink::Wire;
 use super::{NO_REPORTS, Wake, text};
 use crate::error::Result;
-use crate::model::{Address, Counters, Link, Reading, Width};
+use crate::model::{Address, Counters, Link, RX_DROPS, Reading, Width};
 use crate::source::{LinkEvent, Source, Woken};
-
-/// In the order of the model; the ninth is added to `rx_drops`.
-const FILES: [&CStr; 8] = [
-    c"statistics/rx_bytes",
-    c"statistics/tx_bytes",
-    c"statistics/rx_packets",
-    c"statistics/tx_packets",
-    c"statistics/rx_errors",
-    c"statistics/tx_errors",
-    c"statistics/rx_dropped",
-    c"statistics/tx_dropped",
-];
-const MISSED: &CStr = c"statistics/rx_missed_errors";
-const RX_DROPS: usize = 6;
 
 /// A router with the whole Internet's routes has its default routes first: the kernel walks them in order of
 /// destination. Behind this many bytes there is none.
@@ -155,10 +141,10 @@ impl Source for Sysfs {
 
 fn counters(link: &OwnedFd) -> nix::Result<Counters> {
     let mut counters = Counters::ZERO;
-    for (counter, file) in counters.0.iter_mut().zip(FILES) {
-        *counter = number(link, file)?;
+    for (counter, place) in counters.0.iter_mut().zip(&PLACES) {
+        *counter = number(link, place.file)?;
     }
-    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(number(link, MISSED)?);
+    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(number(link, RX_MISSED.file)?);
     Ok(counters)
 }
 
@@ -173,18 +159,6 @@ mod tests {
     use super::super::tests::Scratch;
     use super::*;
     use crate::error::ErrorKind;
-
-    const NAMES: [&str; 9] = [
-        "rx_bytes",
-        "tx_bytes",
-        "rx_packets",
-        "tx_packets",
-        "rx_errors",
-        "tx_errors",
-        "rx_dropped",
-        "tx_dropped",
-        "rx_missed_errors",
-    ];
 
     struct Fake(Scratch);
 
@@ -212,15 +186,15 @@ mod tests {
         /// Its counters are `first`, `first` + 1, ... in the order of the model, rx_missed_errors last.
         fn link(&self, name: impl AsRef<OsStr>, ifindex: u32, first: u64) {
             self.file(&name, "ifindex", &format!("{ifindex}\n"));
-            for (at, counter) in NAMES.iter().enumerate() {
-                self.file(&name, &format!("statistics/{counter}"), &format!("{}\n", first + at as u64));
+            for (at, place) in PLACES.iter().chain([&RX_MISSED]).enumerate() {
+                self.file(&name, place.file.to_str().unwrap(), &format!("{}\n", first + at as u64));
             }
         }
     }
 
     fn reading(ifindex: u32, first: u64) -> Reading {
-        let mut counters = Counters([0, 1, 2, 3, 4, 5, 6, 7].map(|at| first + at));
-        counters.0[6] += first + 8;
+        let mut counters = Counters(std::array::from_fn(|at| first + at as u64));
+        counters.0[RX_DROPS] += first + PLACES.len() as u64;
         Reading { ifindex, counters, width: Width::Bits64 }
     }
 

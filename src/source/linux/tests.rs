@@ -73,7 +73,7 @@ impl Rig {
         let lines = text.lines().skip(2).map(|line| {
             let (name, rest) = line.split_once(':').unwrap();
             let fields: Vec<u64> = rest.split_whitespace().map(|field| field.parse().unwrap()).collect();
-            (name.trim().to_string(), Counters([0, 8, 1, 9, 2, 10, 3, 11].map(|at| fields[at])))
+            (name.trim().to_string(), Counters::of([0, 8, 1, 9, 2, 10, 3, 11].map(|at| fields[at])))
         });
         lines.collect()
     }
@@ -211,8 +211,8 @@ fn all_sources_agree_with_the_kernel_to_the_byte() {
         let bytes = broadcast(50, 400);
         broadcast(7, 1000);
         let table = rig.proc_net_dev();
-        assert_eq!(table["va"], Counters([0, bytes, 0, 50, 0, 0, 0, 7]));
-        assert_eq!(table["vb"], Counters([bytes, 0, 50, 0, 0, 0, 7, 0]));
+        assert_eq!(table["va"], Counters::of([0, bytes, 0, 50, 0, 0, 0, 7]));
+        assert_eq!(table["vb"], Counters::of([bytes, 0, 50, 0, 0, 0, 7, 0]));
         for mut source in rig.all() {
             let names: BTreeMap<u32, String> =
                 source.links().unwrap().into_iter().map(|link| (link.ifindex, link.name)).collect();

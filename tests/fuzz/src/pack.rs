@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use net_pulse::level::CELL_S;
-use net_pulse::model::{Cell, Counters, Mark, Sample};
+use net_pulse::model::{COUNTERS, Cell, Counters, Mark, Sample};
 use net_pulse::store::block::{Columns, Packed};
 use net_pulse::store::fold;
 use net_pulse::store::rows::{self, Cells, LAST_SEQ, LAST_UNIX, Moment, Row};
@@ -36,7 +36,7 @@ impl Input<'_> {
 }
 
 fn sample(input: &mut Input, iface: u32) -> Sample {
-    let mut counters = [0; 8];
+    let mut counters = [0; COUNTERS];
     for counter in &mut counters {
         *counter = input.number();
     }
@@ -100,7 +100,7 @@ pub fn pack(bytes: &[u8]) {
     sample.span_ms %= 7 * 86_400_000;
     let unix = input.number().min(LAST_UNIX as u64) as i64;
     let (first, last) = fold::range(unix, &sample);
-    let (mut sum, mut seconds) = ([0u128; 8], 0);
+    let (mut sum, mut seconds) = ([0u128; COUNTERS], 0);
     fold::pieces(unix, &sample, fold::floor(first, CELL_S), fold::floor(last, CELL_S) + CELL_S, &mut |start, cell| {
         assert!(start + CELL_S > first && start < last);
         sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));

@@ -12,7 +12,7 @@ use net_pulse::http::params::{self, Given, Kind, Place, Zones};
 use net_pulse::http::routes::ROUTES;
 use net_pulse::http::{self, Ask, Context, Guard, Notes};
 use net_pulse::live::{Iface, Live};
-use net_pulse::model::{Batch, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
+use net_pulse::model::{Batch, COUNTERS, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
 
 const NOW: i64 = 1_800_000_000;
 const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "POST", "get"];
@@ -48,16 +48,16 @@ fn context() -> &'static Context {
                     parent: None,
                     monitored: true,
                     ignored_because: None,
-                    raw: Counters([u64::MAX; 8]),
+                    raw: Counters([u64::MAX; COUNTERS]),
                     rates: Some((1, 2)),
-                    lifetime: Counters([u64::MAX; 8]),
+                    lifetime: Counters([u64::MAX; COUNTERS]),
                 });
             }
             state.inventory.primary = Some("eth0".to_string());
             let mut batch = Batch::default();
             for seq in 1..=20 {
                 for iface in 1..=3 {
-                    let delta = Counters([seq * 1000; 8]);
+                    let delta = Counters([seq * 1000; COUNTERS]);
                     batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 30_000, delta });
                 }
                 let unix = Some(NOW - 600 + 30 * seq as i64);
