@@ -10,7 +10,7 @@ use net_pulse::config::Config;
 use net_pulse::http::params::{self, Given, Kind, Place, Zones};
 use net_pulse::http::routes::ROUTES;
 use net_pulse::http::{self, Ask, Context, Disk, Guard, Notes};
-use net_pulse::live::{Iface, Live};
+use net_pulse::live::{Database, Iface, Live};
 use net_pulse::model::{Batch, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
 
 const NOW: i64 = 1_800_000_000;
@@ -31,6 +31,7 @@ fn context() -> &'static Context {
         let live = Arc::new(Live::new(Config::default(), zone));
         {
             let mut state = live.lock();
+            state.health.database = Database::Joined;
             for (id, name) in [(1, "eth0"), (2, "=1+2\"<&"), (3, "a b/%")] {
                 state.inventory.interfaces.push(Iface {
                     id: Some(id),
