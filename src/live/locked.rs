@@ -51,6 +51,8 @@ struct Causes {
 }
 
 impl Causes {
+    // Once, and not at each of a hundred locks.
+    #[inline(never)]
     fn of(state: &State) -> Causes {
         let State { wishes, unsaved, inventory, health, .. } = state;
         let (stopping, database) = (u64::from(wishes.stopping), health.database as u64);
@@ -86,6 +88,7 @@ struct Calls<'a> {
 }
 
 impl Drop for Calls<'_> {
+    #[inline(never)]
     fn drop(&mut self) {
         let Calls { live, before, after } = self;
         let rose = |before: &[u64], after: &[u64]| before.iter().zip(after).any(|(before, after)| after > before);
