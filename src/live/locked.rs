@@ -14,6 +14,7 @@ pub struct Locked<'a> {
 }
 
 impl Locked<'_> {
+    #[inline(never)]
     pub(super) fn new<'a>(live: &'a Live, state: MutexGuard<'a, State>) -> Locked<'a> {
         let before = Causes::of(&state);
         Locked { state, calls: Calls { live, before, after: before } }
@@ -35,6 +36,7 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Drop for Locked<'_> {
+    #[inline(never)]
     fn drop(&mut self) {
         self.calls.after = Causes::of(&self.state);
     }
