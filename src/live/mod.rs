@@ -23,7 +23,7 @@ pub use health::{Database, Health, Polls};
 pub use inventory::{Iface, Inventory, Unmatched, unmatched_sentences};
 pub use locked::Locked;
 pub use orders::{Alteration, Order, Refusal};
-pub use ring::{RING_BYTES, RING_SECONDS, Ring, WATCH_MS};
+pub use ring::{RING_BYTES, RING_SECONDS, Ring};
 pub use saving::{AtRisk, Saving, Told, Written};
 pub use state::State;
 pub use tuning::Tuning;

@@ -7,7 +7,7 @@ use crate::sorted::Map;
 /// How many seconds of one-second rates are kept.
 pub const RING_SECONDS: usize = 300;
 /// Sampling at one second goes on for this long after somebody last asked for the ring.
-pub const WATCH_MS: u64 = 10_000;
+const WATCH_MS: u64 = 10_000;
 /// What the ring's rates take at the most: 72 interfaces for all of its time, and more of them for less.
 pub const RING_BYTES: usize = 512 * 1024;
 

@@ -98,6 +98,9 @@ impl State {
 
     /// Changes settings, all of them or none, with effect at once.
     pub fn change(&mut self, changes: Changes) -> Result<(), Refused> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.config.change(&changes)?;
         self.tune();
         for (key, value) in changes {

@@ -11,7 +11,7 @@ use net_pulse::history::{Disk, History};
 use net_pulse::http::params::{self, Given, Kind, Place, Zones};
 use net_pulse::http::routes::ROUTES;
 use net_pulse::http::{self, Ask, Context, Guard, Notes};
-use net_pulse::live::{Iface, Live};
+use net_pulse::live::{Database, Iface, Live};
 use net_pulse::model::{Batch, COUNTERS, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
 
 const NOW: i64 = 1_800_000_000;
@@ -32,6 +32,7 @@ fn context() -> &'static Context {
         let live = Arc::new(Live::new(Config::default(), zone));
         {
             let mut state = live.lock();
+            state.health.database = Database::Joined;
             for (id, name) in [(1, "eth0"), (2, "=1+2\"<&"), (3, "a b/%")] {
                 state.inventory.interfaces.push(Iface {
                     id: Some(id),
