@@ -109,7 +109,7 @@ pub(super) fn put_window(conn: &Connection, window: i64, cells: &Cells, zone: &Z
 }
 
 /// Adds five-minute cells to the blocks of one level.
-fn add<'a>(
+pub(super) fn add<'a>(
     conn: &Connection,
     level: &'static Level,
     cells: impl Iterator<Item = (IfaceId, i64, &'a Cell)> + Clone,
