@@ -148,7 +148,8 @@ impl Sampler {
         {
             let mut guard = live.lock();
             let state = &mut *guard;
-            // Collection had been stopped, and was not started since: what was counted here was not wanted.
+            // Collection had been stopped. Where it was not started since, what was counted here was not wanted either.
+            let stopped = settings.get("running").is_some_and(|running| running == "false");
             if !state.tuning.running && !state.unsaved.settings.iter().any(|(key, _)| key == "running") {
                 self.forget_all(state);
             }
@@ -158,7 +159,12 @@ impl Sampler {
             (self.newest_before, self.last_seen) = (Newest::of_text(&newest_link, &self.stack), newest.unwrap_or(0));
             self.remembered = Remembered::new(&records, now);
             let mine = std::mem::replace(&mut self.records, records);
-            let mut pasts = self.pasts(&mine).into_iter();
+            let mut pasts = self.pasts(&mine);
+            if stopped {
+                const WHY: &str = "collection was stopped, and started again before the history was open";
+                pasts.iter_mut().flatten().for_each(|past| past.resume = Resume::Anew(WHY));
+            }
+            let mut pasts = pasts.into_iter();
             let (mut unseen, mut waiting) = (Vec::new(), Vec::new());
             let links: Vec<Link> = mine
                 .into_iter()

@@ -1417,6 +1417,28 @@ fn what_was_stopped_before_stays_unbooked() {
     assert_eq!(bench.booked("eth0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [100]);
 }
 
+/// The history says "stopped", and its user has pressed start while it was not open yet.
+#[test]
+fn a_pause_that_ended_before_its_history_was_open_stays_unbooked() {
+    let links = [(link(2, "eth0"), moved(1700, 10)), (link(3, "eth1"), moved(500, 1))];
+    let mut bench = Bench::alone(&links, 1_000_000);
+    bench.set(2, moved(1800, 10));
+    bench.run(60_001);
+    bench.live.lock().unsaved.keep_setting("running", Some("true".to_string()));
+    let records =
+        vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000), record(5, "eth1", 3, BOOT, moved(9, 1), 400_000)];
+    let mut earlier = earlier(records, 101, None);
+    earlier.settings.insert("running".to_string(), "false".to_string());
+    bench.join(earlier);
+    bench.set(2, moved(1850, 10));
+    bench.set(3, moved(530, 1));
+    bench.run(60_001);
+    assert_eq!(bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 150);
+    assert_eq!(bench.booked("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 30);
+    let told = details(&bench, EventKind::Gap);
+    assert!(told.iter().any(|detail| detail.contains("collection was stopped, and started again")), "{told:?}");
+}
+
 /// Nine hours behind, which only the history shows.
 #[test]
 fn e20_a_late_history_takes_back_what_was_placed_wrong() {

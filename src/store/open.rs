@@ -94,7 +94,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
         Ok(connected) => connected,
     };
     guard.sign();
-    let settings = settings(&conn)?;
+    let settings = settings(&conn).map_err(|error| error.context(format!("cannot use {}", path.display())))?;
     let (next_seq, newest) = (state.next_seq(), state.newest);
     let site = Arc::new(Site::new(path, file_system, hold, Arc::new(guard), &conn)?);
     let store = store(asked, site, pages, conn, state);
@@ -352,6 +352,11 @@ fn connect_by(
         return Err(foreign(path));
     }
     refuse_newer(path, version)?;
+    if tables > 0 && version <= 0 {
+        let what = "has tables of net-pulse, and no number of their schema: something has changed it";
+        let next = "put a copy in its place, or name another file with --database";
+        return Err(Error::new(ErrorKind::Foreign, format!("{} {what}; {next}", path.display())));
+    }
     let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(Error::new(ErrorKind::Corrupt, verdict));
@@ -433,7 +438,10 @@ fn begin(conn: &mut Connection, target: &Target) -> Result<Vec<String>> {
 fn migrate(conn: &mut Connection, guard: &Guard, sentence: Option<String>) -> Result<Vec<String>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut told = migrate::some(&tx)?;
-    tx.execute("INSERT INTO meta VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1", [])?;
+    tx.execute(
+        "INSERT INTO meta (key, value) VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
+        [],
+    )?;
     match (&mut told, &sentence) {
         (Some(told), sentence) => told.extend(sentence.clone()),
         (None, Some(sentence)) => migrate::tell_at_the_end(&tx, sentence)?,
@@ -1069,6 +1077,21 @@ mod tests {
             files.insert(String::new(), bytes);
             opens_with(&files, 8, "torn");
         });
+    }
+
+    #[test]
+    fn a_file_without_the_number_of_its_schema_is_left_alone() {
+        let version = |place: &Place, number: i64| {
+            Connection::open(place.file()).unwrap().pragma_update(None, "user_version", number).unwrap();
+        };
+        for number in [0, -1] {
+            let place = Place::new();
+            Store::open(&place.file(), &OPTIONS).unwrap().save(&Batch::steady(1, T + 30, 3)).unwrap();
+            version(&place, number);
+            refuses(&place, ErrorKind::Foreign, &["no number of their schema", "--database"]);
+            version(&place, SCHEMA);
+            assert_eq!(points(&Store::open(&place.file(), &OPTIONS).unwrap()), 3);
+        }
     }
 
     /// The id, the log and the guard change one after the other while a killed program's database is opened. After each

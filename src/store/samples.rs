@@ -137,12 +137,7 @@ pub(super) fn put_run(conn: &Connection, run: &[Row]) -> Result<()> {
 fn put_block(conn: &Connection, rows: &[Row], n: usize) -> Result<()> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
     let seq = rows.iter().map(|row| row.moment.seq).max().unwrap_or(0);
-    conn.prepare_cached("INSERT INTO sample VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-        first.moment.unix,
-        last.moment.unix,
-        seq as i64,
-        n as i64,
-        pack_samples(rows)
-    ])?;
+    conn.prepare_cached("INSERT INTO sample (first, last, seq, n, data) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![first.moment.unix, last.moment.unix, seq as i64, n as i64, pack_samples(rows)])?;
     Ok(())
 }

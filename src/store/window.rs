@@ -25,7 +25,7 @@ use crate::level::{CELL_S, WINDOW_S};
 use crate::model::Sample;
 
 pub(super) fn put_mark(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<()> {
-    conn.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![key, value])?;
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])?;
     Ok(())
 }
 

@@ -126,7 +126,9 @@ pub(super) fn join_same(samples: &mut Vec<Sample>) {
 fn put_settings(conn: &Connection, settings: &[(String, Option<String>)]) -> Result<()> {
     for (key, value) in settings {
         match value {
-            Some(value) => conn.execute("INSERT OR REPLACE INTO setting VALUES (?1, ?2)", params![key, value])?,
+            Some(value) => {
+                conn.execute("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)", params![key, value])?
+            }
             None => conn.execute("DELETE FROM setting WHERE key = ?1", [key])?,
         };
     }
