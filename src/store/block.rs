@@ -33,11 +33,6 @@ pub fn damaged(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("a block of history is damaged: {what}"))
 }
 
-pub fn from_newer() -> Error {
-    let sentence = "a block of history was written by a newer net-pulse, which counts more than this one";
-    Error::new(ErrorKind::Newer, sentence)
-}
-
 /// The first byte of what has so many columns.
 pub fn first_byte(columns: usize) -> u8 {
     FORMAT | columns as u8
@@ -46,9 +41,9 @@ pub fn first_byte(columns: usize) -> u8 {
 pub fn columns_by(first: u8) -> Result<usize> {
     let columns = usize::from(first & !FORMAT);
     match first & FORMAT {
-        0 => Err(damaged("its format is unknown")),
-        _ if columns > MAX_COLUMNS => Err(from_newer()),
-        _ => Ok(columns),
+        // What a newer version has written is in a file with the number of its schema, and that is not opened.
+        FORMAT if columns <= MAX_COLUMNS => Ok(columns),
+        _ => Err(damaged("its format is unknown")),
     }
 }
 

@@ -61,8 +61,7 @@ pub(super) fn write_all(conn: &Connection, target: &Path, file_system: Option<&s
 /// What a migration leaves for an older program.
 pub(super) enum Kept {
     As(PathBuf),
-    /// Bytes that it would take, and those that are free.
-    NoRoom(u64, u64),
+    Not(Error),
 }
 
 impl Kept {
@@ -74,12 +73,7 @@ impl Kept {
                  wanted any more",
                 copy.display()
             ),
-            Kept::NoRoom(bytes, free) => {
-                format!(
-                    "{begin}: no copy of it as it was is kept, for want of room: it has {bytes} bytes and should leave as much again, \
-                     of {free} that are free"
-                )
-            }
+            Kept::Not(why) => format!("{begin}: no copy of it as it was is kept: {why}"),
         }
     }
 
@@ -93,31 +87,34 @@ impl Kept {
 
 /// A copy beside the database that stays, of a file with this schema. Beside it there is as much room left as the history
 /// takes, so that a small disk is not full with it.
-pub(super) fn keep(conn: &Connection, path: &Path, file_system: Option<&str>, schema: i64) -> Result<Kept> {
+pub(super) fn keep(conn: &Connection, path: &Path, file_system: Option<&str>, schema: i64) -> Kept {
+    let unfinished = beside(path, KEPT);
+    let made = try_to_keep(conn, path, file_system, &format!("schema-{schema}"), &unfinished);
+    made.unwrap_or_else(|error| {
+        remove(&unfinished);
+        Kept::Not(error)
+    })
+}
+
+fn try_to_keep(
+    conn: &Connection,
+    path: &Path,
+    file_system: Option<&str>,
+    suffix: &str,
+    unfinished: &Path,
+) -> Result<Kept> {
     let pages = pragma(conn, "page_count")? as u64;
     let bytes = (pages - (pragma(conn, "freelist_count")? as u64).min(pages)) * PAGE_BYTES;
-    let free = room::of(path).map(|(_, free)| free);
-    let no_room = Kept::NoRoom(bytes, free.unwrap_or(0));
-    if free.is_some_and(|free| free < bytes + pages * PAGE_BYTES + SPARE_BYTES) {
-        return Ok(no_room);
+    if let Some((_, free)) = room::of(path).filter(|(_, free)| *free < bytes + pages * PAGE_BYTES + SPARE_BYTES) {
+        let sentence = format!("it has {bytes} bytes and should leave as much again, of {free} that are free");
+        return Err(Error::new(ErrorKind::Full, sentence));
     }
-    let suffix = format!("schema-{schema}");
     let plain = beside(path, &format!(".{suffix}"));
-    let kept = if fs::symlink_metadata(&plain).is_err() { plain } else { unused(path, &suffix) };
-    let unfinished = beside(path, KEPT);
-    let made = write_all(conn, &unfinished, file_system).and_then(|file| {
-        file.sync_all().and_then(|()| fs::rename(&unfinished, &kept)).map_err(|cause| io_error(&kept, cause))
-    });
-    match made {
-        Ok(()) => {
-            sync_directory(&kept);
-            Ok(Kept::As(kept))
-        }
-        Err(error) => {
-            remove(&unfinished);
-            if error.kind == ErrorKind::Full { Ok(no_room) } else { Err(error) }
-        }
-    }
+    let kept = if fs::symlink_metadata(&plain).is_err() { plain } else { unused(path, suffix) };
+    let file = write_all(conn, unfinished, file_system)?;
+    file.sync_all().and_then(|()| fs::rename(unfinished, &kept)).map_err(|cause| io_error(&kept, cause))?;
+    sync_directory(&kept);
+    Ok(Kept::As(kept))
 }
 
 impl Copier {

@@ -47,9 +47,9 @@ pub(super) fn make_tables(conn: &Connection, version: i64) -> Result<()> {
 }
 
 /// What one transaction writes at most, or little more: the log is taken into the file after as much.
-const PAGES_AT_ONCE: u64 = 64;
+pub(super) const PAGES_AT_ONCE: u64 = 64;
 
-/// Keys of `meta`: where a step stands that is not over, and what is to be told at the end.
+/// Keys of `meta`: where a step stands that is not over, and what is to be told.
 const NOTE: &str = "migration";
 const TOLD: &str = "migration_told";
 
@@ -104,19 +104,25 @@ pub(super) fn is_over(conn: &Connection) -> Result<bool> {
     Ok(pragma(conn, "user_version")? == SCHEMA && noted(conn, NOTE)?.is_none())
 }
 
-/// Has this sentence told when all is done, whatever happens in between.
-pub(super) fn tell_at_the_end(conn: &Connection, sentence: &str) -> Result<()> {
-    put_mark(conn, TOLD, sentence)
+/// Has a sentence told, until it is among the events on disk.
+pub(super) fn have_told(conn: &Connection, sentence: &str) -> Result<()> {
+    let before = noted(conn, TOLD)?.map_or(String::new(), |before| before + "\n");
+    put_mark(conn, TOLD, before + sentence)
 }
 
-/// As much as one transaction takes; `conn` is in one. At the end it gives what is to be told.
-pub(super) fn some(conn: &Connection) -> Result<Option<Vec<String>>> {
-    some_pages(conn, PAGES_AT_ONCE)
+/// What is to be told, some of it perhaps since an earlier run.
+pub(super) fn to_be_told(conn: &Connection) -> Result<Vec<String>> {
+    Ok(noted(conn, TOLD)?.iter().flat_map(|told| told.lines()).map(str::to_string).collect())
 }
 
-fn some_pages(conn: &Connection, pages: u64) -> Result<Option<Vec<String>>> {
+/// Events were saved, and these sentences among them.
+pub(super) fn was_told(conn: &Connection) -> Result<()> {
+    forget(conn, TOLD)
+}
+
+/// About so many pages in one transaction; `conn` is in one. Says whether all is done.
+pub(super) fn some(conn: &Connection, pages: u64) -> Result<bool> {
     let version = pragma(conn, "user_version")?.max(0);
-    let mut sentences = Vec::new();
     let mut note = if version > 0 { noted(conn, NOTE)? } else { None };
     let mut at = if note.is_some() { version - 1 } else { version };
     while let Some((step, _)) = STEPS.get(at as usize) {
@@ -128,24 +134,20 @@ fn some_pages(conn: &Connection, pages: u64) -> Result<Option<Vec<String>>> {
                 if !work(conn, &mut cursor, pages)? {
                     put_mark(conn, NOTE, cursor.text())?;
                     raise(conn, version, at)?;
-                    return Ok(None);
+                    return Ok(false);
                 }
                 forget(conn, NOTE)?;
                 if cursor.damaged > 0 {
-                    let rows = counted(cursor.damaged as u64, "row", "rows");
-                    sentences.push(format!(
-                        "{rows} of the history cannot be read: they stay as they are, and are in no answer"
-                    ));
+                    let rows = counted(cursor.damaged as u64, "row is", "rows are");
+                    let sentence = format!("{rows} in no form that is known, and left as found: not in the answers");
+                    log::error!("{sentence}");
+                    have_told(conn, &sentence)?;
                 }
             }
         }
     }
     raise(conn, version, at)?;
-    sentences.extend(noted(conn, TOLD)?);
-    if !sentences.is_empty() {
-        forget(conn, TOLD)?;
-    }
-    Ok(Some(sentences))
+    Ok(true)
 }
 
 /// The first page with it: not written where it has the version.
@@ -262,11 +264,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::clock::Zone;
+    use crate::model::Batch;
     use crate::model::EventKind;
-    use crate::store::Store;
     use crate::store::rows::unpack_samples;
     use crate::store::state::Tally;
-    use crate::store::testing::{OPTIONS, Place};
+    use crate::store::testing::{KEEP, OPTIONS, Place};
+    use crate::store::{Flush, Opened, Store};
 
     /// A file of schema 2 that a version of then has written (`tests/it/history.rs`).
     fn older() -> Place {
@@ -281,17 +285,29 @@ mod tests {
     }
 
     /// Some pages of it, and then it is killed.
-    fn turn(conn: &mut Connection, pages: u64) -> Option<Vec<String>> {
+    fn turn(conn: &mut Connection, pages: u64) -> bool {
         let tx = conn.transaction().unwrap();
-        let told = some_pages(&tx, pages).unwrap();
+        let done = some(&tx, pages).unwrap();
         tx.commit().unwrap();
-        told
+        done
+    }
+
+    fn told(opened: &Opened) -> Vec<String> {
+        assert!(opened.events.iter().all(|event| event.kind == EventKind::Storage));
+        opened.events.iter().map(|event| event.detail.clone()).collect()
     }
 
     fn open(place: &Place) -> Vec<String> {
-        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
-        assert!(opened.events.iter().all(|event| event.kind == EventKind::Storage));
-        opened.events.into_iter().map(|event| event.detail).collect()
+        told(&Store::open(&place.file(), &OPTIONS).unwrap())
+    }
+
+    /// Until its events are saved.
+    fn run(place: &Place) -> Vec<String> {
+        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let (batch, keep, zone) = (&Batch::default(), KEEP, &Zone::UTC);
+        let (anchors, records, settings) = (&[], &[], &[]);
+        opened.store.flush(&Flush { batch, anchors, records, events: &opened.events, settings, keep, zone }).unwrap();
+        told(&opened)
     }
 
     fn copies(place: &Place) -> usize {
@@ -308,7 +324,7 @@ mod tests {
             let mut rows = statement.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
                 let values: Vec<_> = (0..columns).map(|at| row.get_ref(at).unwrap()).collect();
-                if !matches!(values[0], ValueRef::Text(b"opened" | b"file")) {
+                if !matches!(values[0], ValueRef::Text(b"opened" | b"file" | b"migration_told")) {
                     all.push(format!("{table} {values:?}"));
                 }
             }
@@ -329,7 +345,7 @@ mod tests {
         let all = {
             let (place, mut turns) = (older(), 1);
             let mut conn = connect(&place);
-            while turn(&mut conn, PAGES).is_none() {
+            while !turn(&mut conn, PAGES) {
                 turns += 1;
             }
             assert_eq!(content(&conn), expect);
@@ -339,7 +355,7 @@ mod tests {
         for killed in 1..all {
             let place = older();
             let mut conn = connect(&place);
-            (0..killed).for_each(|_| assert_eq!(turn(&mut conn, PAGES), None));
+            (0..killed).for_each(|_| assert!(!turn(&mut conn, PAGES)));
             assert!(pragma(&conn, "user_version").unwrap() > 2, "an older program refuses it");
             assert!(!is_over(&conn).unwrap());
             drop(conn);
@@ -360,7 +376,7 @@ mod tests {
         let log = || fs::metadata(place.path().join("net-pulse.db-wal")).unwrap().len();
         let mut before = log();
         loop {
-            let over = turn(&mut conn, 4).is_some();
+            let over = turn(&mut conn, 4);
             // Its pages, the last row's, the one with the version and the one with the note.
             assert!(log() - before <= 10 * (PAGE_BYTES + 24) + 32, "{} bytes", log() - before);
             before = log();
@@ -395,7 +411,7 @@ mod tests {
         assert_eq!(copies(&place), 2);
         // What an attempt that was killed has left goes.
         fs::write(place.path().join("net-pulse.db.keeping"), "half").unwrap();
-        assert_eq!(open(&place), [""; 0]);
+        open(&place);
         assert!(!place.path().join("net-pulse.db.keeping").exists());
     }
 
@@ -428,8 +444,35 @@ mod tests {
         let before = odd(&conn);
         drop(conn);
         let told = open(&place);
-        assert!(told.len() == 2 && told[0].starts_with("3 rows of the history cannot be read"), "{told:?}");
+        assert!(told.len() == 2 && told[1].starts_with("3 rows are in no form that is known"), "{told:?}");
         assert_eq!(odd(&connect(&place)), before);
+        run(&place);
+        assert_eq!(open(&place), [""; 0]);
+    }
+
+    /// Whatever its first byte was: what could not be made anew is not taken for new.
+    #[test]
+    fn an_old_tally_is_never_read_as_a_new_one() {
+        let rest: Vec<u8> = (0..19).map(|at| at + 1).collect();
+        for first in [0x80_u8, 0x82, 0x87, 0x88, 0x89, 0xff] {
+            for (ends, lacking) in [(&rest[..], 0), (&rest[..18], 1), (&rest[..3], 16)] {
+                let old: Vec<u8> = [&[first, 1][..], ends].concat();
+                assert!(lacking == 0 || Tally::unpack(&old).is_err(), "{first:x} without {lacking}");
+                let mut new = old.clone();
+                assert_eq!(tally_anew(&mut new).is_ok(), lacking == 0);
+                assert!(lacking > 0 || Tally::unpack(&new).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_saved_is_told_again() {
+        let place = older();
+        for _ in 0..3 {
+            let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+            assert_eq!((told(&opened).len(), copies(&place)), (1, 1));
+        }
+        assert_eq!(run(&place).len(), 1);
         assert_eq!(open(&place), [""; 0]);
     }
 
@@ -461,8 +504,8 @@ mod tests {
     fn a_note_that_cannot_be_read_is_damage() {
         let place = older();
         let mut conn = connect(&place);
-        assert_eq!(turn(&mut conn, 1), None);
+        assert!(!turn(&mut conn, 1));
         conn.execute("UPDATE meta SET value = 'elsewhere' WHERE key = ?1", [NOTE]).unwrap();
-        assert_eq!(some(&conn).unwrap_err().kind, ErrorKind::Corrupt);
+        assert_eq!(some(&conn, 1).unwrap_err().kind, ErrorKind::Corrupt);
     }
 }

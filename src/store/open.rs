@@ -20,7 +20,7 @@ use super::connection::{BUSY, PAGE_BYTES, bare, connection, pragma, prepare, set
 use super::copy;
 use super::files::{beside, io_error, private, resolve, sort, sync_directory, unused};
 use super::guard::{FileId, Guard, HANDOVER};
-use super::migrate::{self, APPLICATION_ID, SCHEMA};
+use super::migrate::{self, APPLICATION_ID, PAGES_AT_ONCE, SCHEMA};
 use super::site::{Hold, Site};
 use super::state::State;
 use super::window::put_mark;
@@ -425,7 +425,7 @@ fn begin(conn: &mut Connection, target: &Target) -> Result<Vec<String>> {
     let Some(schema) = migrate::about_to_leave(conn)? else { return migrate(conn, guard, None) };
     // Where nothing can be written no copy is of use.
     drop(conn.transaction_with_behavior(TransactionBehavior::Immediate)?);
-    let kept = copy::keep(conn, path, file_system, schema)?;
+    let kept = copy::keep(conn, path, file_system, schema);
     let sentence = kept.sentence(path, schema, SCHEMA);
     migrate(conn, guard, Some(sentence)).inspect_err(|_| {
         if migrate::about_to_leave(conn).is_ok_and(|schema| schema.is_some()) {
@@ -437,16 +437,15 @@ fn begin(conn: &mut Connection, target: &Target) -> Result<Vec<String>> {
 /// Writes something in any case. The first transaction has the new id: an older copy of the file is another one from then on.
 fn migrate(conn: &mut Connection, guard: &Guard, sentence: Option<String>) -> Result<Vec<String>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut told = migrate::some(&tx)?;
+    if let Some(sentence) = &sentence {
+        migrate::have_told(&tx, sentence)?;
+    }
+    // As little as possible of the work: a disk may be nearly full.
+    let mut done = migrate::some(&tx, 1)?;
     tx.execute(
         "INSERT INTO meta (key, value) VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
         [],
     )?;
-    match (&mut told, &sentence) {
-        (Some(told), sentence) => told.extend(sentence.clone()),
-        (None, Some(sentence)) => migrate::tell_at_the_end(&tx, sentence)?,
-        (None, None) => {}
-    }
     let id = renew_id(&tx, guard)?;
     tx.commit()?;
     if let Some(sentence) = sentence {
@@ -455,14 +454,27 @@ fn migrate(conn: &mut Connection, guard: &Guard, sentence: Option<String>) -> Re
     if let Some(id) = id {
         settle_id(conn, guard, id);
     }
-    loop {
-        if let Some(told) = told {
-            return Ok(told);
-        }
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        told = migrate::some(&tx)?;
-        tx.commit()?;
+    let (mut pages, mut log_is_empty) = (PAGES_AT_ONCE, false);
+    while !done {
+        done = match turn(conn, pages) {
+            // Taking in the log makes room, and less of it needs less.
+            Err(error) if error.kind == ErrorKind::Full && !(log_is_empty && pages == 1) => {
+                conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+                (pages, log_is_empty) = (if log_is_empty { 1 } else { pages }, true);
+                continue;
+            }
+            outcome => outcome?,
+        };
+        log_is_empty = false;
     }
+    migrate::to_be_told(conn)
+}
+
+fn turn(conn: &mut Connection, pages: u64) -> Result<bool> {
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = migrate::some(&tx, pages)?;
+    tx.commit()?;
+    Ok(done)
 }
 
 /// From here on every copy that was made before is another file. The guard has both ids before the file can have the new

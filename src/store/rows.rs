@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::block::{
-    Bytes, Columns, MAX_COLUMNS, Packed, Packer, damaged, from_newer, present_rows, put_columns, put_leb, unzigzag,
-    zigzag,
+    Bytes, Columns, MAX_COLUMNS, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag,
 };
 use crate::error::Result;
 use crate::model::{COUNTERS, Cell, Counters, IfaceId, Mark, Sample};
@@ -43,7 +42,7 @@ const SAMPLE_OTHERS: usize = 2;
 fn counters_of(packed: &Packed, others: usize) -> Result<usize> {
     match packed.columns.checked_sub(others) {
         Some(counters @ ..=COUNTERS) => Ok(counters),
-        Some(_) => Err(from_newer()),
+        Some(_) => Err(damaged("it has columns that are unknown")),
         None => Err(damaged("it lacks columns")),
     }
 }
@@ -463,22 +462,21 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_a_newer_version_is_refused_and_says_so() {
-        let check = |columns: usize, kind: ErrorKind, word: &str| {
-            let bytes = packed_with(columns, columns);
-            let samples = unpack_samples(&bytes).unwrap_err();
-            assert_eq!(samples.kind, kind);
+    fn a_block_with_other_columns_than_any_version_has_is_damaged() {
+        let check = |columns: usize, word: &str| {
+            let samples = unpack_samples(&packed_with(columns, columns)).unwrap_err();
+            assert_eq!(samples.kind, ErrorKind::Corrupt);
             assert!(samples.to_string().contains(word), "{samples}");
         };
-        check(COUNTERS + SAMPLE_OTHERS + 1, ErrorKind::Newer, "newer net-pulse");
-        check(MAX_COLUMNS, ErrorKind::Newer, "newer net-pulse");
-        check(SAMPLE_OTHERS - 1, ErrorKind::Corrupt, "lacks columns");
-        for (first, kind) in [(0xff, ErrorKind::Newer), (0x80 | 32, ErrorKind::Newer), (1, ErrorKind::Corrupt)] {
+        check(COUNTERS + SAMPLE_OTHERS + 1, "columns that are unknown");
+        check(MAX_COLUMNS, "columns that are unknown");
+        check(SAMPLE_OTHERS - 1, "lacks columns");
+        for first in [0xff, 0x80 | 32, 1] {
             let mut bytes = packed_with(COUNTERS + SAMPLE_OTHERS, COUNTERS);
             bytes[0] = first;
-            assert_eq!(unpack_samples(&bytes).unwrap_err().kind, kind);
+            assert_eq!(unpack_samples(&bytes).unwrap_err().kind, ErrorKind::Corrupt);
             let cells = unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, _| ());
-            assert_eq!(cells.unwrap_err().kind, kind);
+            assert_eq!(cells.unwrap_err().kind, ErrorKind::Corrupt);
         }
     }
 

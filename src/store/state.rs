@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
-use super::block::{Bytes, columns_by, first_byte, from_newer, put_leb, unzigzag, zigzag};
+use super::block::{Bytes, columns_by, damaged, first_byte, put_leb, unzigzag, zigzag};
 use super::rows::{Moment, Row};
 use super::samples::{Order, Span, each_block};
 use crate::error::Result;
@@ -57,8 +57,8 @@ impl Tally {
     pub fn unpack(bytes: &[u8]) -> Result<Tally> {
         let mut bytes = Bytes(bytes);
         let count = columns_by(bytes.take(1)?[0])?;
-        if count > COUNTERS {
-            return Err(from_newer());
+        if !(LEAST_COUNTERS..=COUNTERS).contains(&count) {
+            return Err(damaged("a tally of so many counters is unknown"));
         }
         let mut tally = Tally::default();
         for counters in [&mut tally.raw, &mut tally.lifetime] {
@@ -70,9 +70,12 @@ impl Tally {
             *value = bytes.leb()?;
         }
         tally.last_seen = Some(unzigzag(bytes.leb()?)).filter(|unix| *unix >= 0);
-        Ok(tally)
+        if bytes.0.is_empty() { Ok(tally) } else { Err(damaged("a tally is too long")) }
     }
 }
+
+/// No version has counted less: a tally that could not be made anew begins with what was a number.
+const LEAST_COUNTERS: usize = 8;
 
 /// What the writer knows of the database without asking it.
 #[derive(Clone, Debug, Default)]

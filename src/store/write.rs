@@ -7,6 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::fold::window_of;
 use super::keep::{SPARE_PAGES, make_room, prune};
 use super::levels::cut_again;
+use super::migrate;
 use super::rows::{LAST_UNIX, Moment, Row};
 use super::samples::put_run;
 use super::state::State;
@@ -61,6 +62,9 @@ impl Store {
         let settled = make_room(&tx, &mut state, flush.zone, self.pages, needed)?;
         put_settings(&tx, flush.settings)?;
         put_events(&tx, flush.events, again)?;
+        if !flush.events.is_empty() {
+            migrate::was_told(&tx)?;
+        }
         put_records(&tx, flush.records, &mut state)?;
         adopt(&tx, &rows, &mut state)?;
         if state.zone.as_deref() != Some(flush.zone.name()) {

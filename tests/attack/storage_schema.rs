@@ -241,6 +241,29 @@ fn on_a_full_disk_it_waits_for_room() {
     });
 }
 
+/// There is room for some pages of the log at a time: it takes more turns, and comes to its end.
+#[test]
+fn on_a_disk_that_is_nearly_full_it_comes_to_its_end() {
+    in_namespace(|| {
+        let dir = Dir::new();
+        let older = older(&dir, 2);
+        let at = dir.join("nearly");
+        let length = fs::metadata(&older).expect("it is there").len() as usize;
+        let _disk = small_disk(&at, length + (3 << 20));
+        let there = format!("{at}/net-pulse.db");
+        fs::copy(&older, &there).expect("it fits");
+        let filler = format!("{at}/filler");
+        fill(&filler);
+        let file = fs::OpenOptions::new().write(true).open(&filler).expect("it is ours");
+        let filled = file.metadata().expect("it is open").len();
+        file.set_len(filled - (96 << 10)).expect("it shrinks");
+        let daemon = Daemon::spawn(command(&there));
+        wait_until_within("it is open", Duration::from_secs(20), || matches!(version(&there), (3.., false)));
+        assert_eq!(names(&at, ".schema-2").len(), 0, "there is no room for a copy");
+        daemon.stop();
+    });
+}
+
 /// A slow disk: the start goes on without it, and so does the end.
 #[test]
 fn a_start_and_an_end_wait_for_no_migration() {
