@@ -196,7 +196,7 @@ pub fn observed(cell: &Cell) -> u64 {
     if cell.covered > 0 { cell.observed() } else { 0 }
 }
 
-/// Bytes per second, the mean over the time that the sum stands for; nothing where nobody looked, for a line through a gap
+/// Bytes per second, the mean over the time that the sum stands for; nothing where it was not looked at, for a line through a gap
 /// is a guess.
 fn rate(cell: &Cell, counter: usize) -> Option<u64> {
     let (seconds, bytes) = (cell.observed(), cell.sum.0[counter]);

@@ -3,8 +3,6 @@
 //! Nothing here splits a bucket: totals are whole bytes that somebody compares with a bill. A bucket counts for the period
 //! in which its middle lies.
 
-use std::iter::successors;
-
 use crate::clock::{Civil, Zone};
 use crate::level::HOUR_S;
 use crate::model::{Bucket, Counters};
@@ -78,25 +76,6 @@ impl Period {
         }
         let first = self.first_day(zone.civil(from));
         zone.unix(self.plus(first, count))
-    }
-
-    /// The periods that overlap `[from, to)`, oldest first.
-    pub fn ascending(self, from: i64, to: i64, zone: &Zone) -> impl Iterator<Item = (i64, i64)> {
-        let (from, to) = (Zone::clamp(from), Zone::clamp(to));
-        successors(Some(self.around(from, zone)), move |last| {
-            // At the end of the calendar there is no next one.
-            Some(self.around(last.1, zone)).filter(|next| next.0 > last.0)
-        })
-        .take_while(move |period| period.0 < to)
-    }
-
-    /// The same, newest first.
-    pub fn descending(self, from: i64, to: i64, zone: &Zone) -> impl Iterator<Item = (i64, i64)> {
-        let (from, to) = (Zone::clamp(from), Zone::clamp(to));
-        successors(Some(self.around(to - 1, zone)), move |last| {
-            Some(self.around(last.0 - 1, zone)).filter(|next| next.0 < last.0)
-        })
-        .take_while(move |period| period.1 > from)
     }
 
     /// `[from, to)` rounded outwards to whole periods: what to read for `rows`.
@@ -262,6 +241,8 @@ impl<'a> Hours<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::iter::successors;
+
     use super::*;
     use crate::clock::{parse_time, rfc3339};
     use crate::model::Cell;
@@ -278,6 +259,25 @@ mod tests {
 
     fn at(text: &str) -> i64 {
         parse_time(text, &Zone::UTC).unwrap()
+    }
+
+    /// The periods that overlap `[from, to)`, oldest first.
+    fn ascending(period: Period, from: i64, to: i64, zone: &Zone) -> impl Iterator<Item = (i64, i64)> {
+        let (from, to) = (Zone::clamp(from), Zone::clamp(to));
+        successors(Some(period.around(from, zone)), move |last| {
+            // At the end of the calendar there is no next one.
+            Some(period.around(last.1, zone)).filter(|next| next.0 > last.0)
+        })
+        .take_while(move |period| period.0 < to)
+    }
+
+    /// The same, newest first.
+    fn descending(period: Period, from: i64, to: i64, zone: &Zone) -> impl Iterator<Item = (i64, i64)> {
+        let (from, to) = (Zone::clamp(from), Zone::clamp(to));
+        successors(Some(period.around(to - 1, zone)), move |last| {
+            Some(period.around(last.0 - 1, zone)).filter(|next| next.0 < last.0)
+        })
+        .take_while(move |period| period.1 > from)
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
                 let (from, to) =
                     (at("2023-11-01"), if period == Period::Hour { at("2024-11-20") } else { at("2031-01-01") });
                 let mut expect = period.around(from, &zone).0;
-                let up: Vec<_> = period.ascending(from, to, &zone).collect();
+                let up: Vec<_> = ascending(period, from, to, &zone).collect();
                 for (start, end) in &up {
                     assert_eq!((*start, start < end), (expect, true), "{tz} {period:?}");
                     for unix in [*start, *end - 1, start + (end - start) / 3] {
@@ -320,7 +320,7 @@ mod tests {
                     expect = *end;
                 }
                 assert!(expect >= to);
-                let mut down: Vec<_> = period.descending(from, to, &zone).collect();
+                let mut down: Vec<_> = descending(period, from, to, &zone).collect();
                 down.reverse();
                 assert_eq!(up, down, "{tz} {period:?}");
                 assert_eq!(period.cover(from, to, &zone), (up[0].0, expect));
@@ -335,7 +335,7 @@ mod tests {
         for tz in ["SST11", "<-12>12", "<+14>-14", CHATHAM, CHILE, BERLIN, HOWE, "UTC0"] {
             let zone = zone(tz);
             let mut day = Civil::date(2026, 1, 1);
-            for (from, to) in Period::Day.ascending(zone.unix(day), zone.unix(Civil::date(2027, 1, 1)), &zone) {
+            for (from, to) in ascending(Period::Day, zone.unix(day), zone.unix(Civil::date(2027, 1, 1)), &zone) {
                 assert_eq!(Row { from, to, ..Row::default() }.days(&zone), (day, day), "{tz} {from}");
                 day = day.plus_days(1);
             }
@@ -362,7 +362,7 @@ mod tests {
         for tz in ["UTC0", BERLIN, CHILE, "IST-5:30"] {
             let zone = zone(tz);
             for (period, _) in Period::NAMES {
-                let all: Vec<_> = period.ascending(at("2024-01-20"), at("2026-12-20"), &zone).take(9000).collect();
+                let all: Vec<_> = ascending(period, at("2024-01-20"), at("2026-12-20"), &zone).take(9000).collect();
                 let middle = all.len() / 2;
                 for (index, (start, _)) in all.iter().enumerate() {
                     let count = index as i64 - middle as i64;
@@ -383,8 +383,8 @@ mod tests {
                     for count in [i64::MIN, -1, 1, i64::MAX] {
                         period.step(unix, count, &zone);
                     }
-                    assert!(period.ascending(unix, i64::MAX, &zone).take(3).count() <= 3);
-                    assert!(period.descending(i64::MIN, unix, &zone).take(3).count() <= 3);
+                    assert!(ascending(period, unix, i64::MAX, &zone).take(3).count() <= 3);
+                    assert!(descending(period, i64::MIN, unix, &zone).take(3).count() <= 3);
                     period.cover(i64::MAX, i64::MIN, &zone);
                 }
             }
@@ -394,8 +394,8 @@ mod tests {
     #[test]
     fn walks_end_with_the_calendar() {
         let zone = zone(BERLIN);
-        assert_eq!(Period::Year.ascending(i64::MIN, i64::MAX, &zone).count(), 20_000);
-        assert_eq!(Period::Year.descending(i64::MIN, i64::MAX, &zone).count(), 20_000);
+        assert_eq!(ascending(Period::Year, i64::MIN, i64::MAX, &zone).count(), 20_000);
+        assert_eq!(descending(Period::Year, i64::MIN, i64::MAX, &zone).count(), 20_000);
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {

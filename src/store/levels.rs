@@ -151,7 +151,7 @@ pub(super) fn remove_block(conn: &Connection, level: &Level, start: i64) -> Resu
     Ok(())
 }
 
-/// What of a stored block can be read is added.
+/// Adds what can be read of a stored block.
 fn add_stored(cells: &mut Cells, bytes: &[u8], cell_s: i64) {
     let read = unpack_cells(bytes, cell_s, None, &mut Columns::default(), &mut |iface, at, cell| {
         cells.entry((iface, at)).or_default().add(cell);
