@@ -145,8 +145,7 @@ impl Snapshot<'_> {
         let level = Resolution::Day.level();
         let (mut borders, again) = self.borders(level, (unix, unix + 1))?;
         let day = borders.around(unix, self.zone);
-        let range = inside(day, day);
-        let range = (range.0, fold::ceil(day.1, CELL_S));
+        let range = (fold::ceil(day.0, CELL_S), fold::ceil(day.1, CELL_S));
         let mut sums: Map<IfaceId, Counters> = Map::new();
         let mut add = |iface: IfaceId, _, cell: &Cell| sums.entry(iface).or_default().add(&cell.sum);
         if let Some(stored) = &self.stored {

@@ -161,17 +161,30 @@ fn raise(conn: &Connection, from: i64, to: i64) -> Result<()> {
 
 /// A table whose rows are made anew one by one, in the order of their keys.
 struct Table {
-    /// The next row behind a key, and its new content.
-    next: &'static str,
-    put: &'static str,
+    name: &'static str,
+    key: &'static str,
+    column: &'static str,
     anew: fn(&mut Vec<u8>) -> Result<()>,
+}
+
+impl Table {
+    /// The next row behind a key.
+    fn next(&self) -> String {
+        let Table { name, key, column, .. } = self;
+        format!("SELECT {key}, {column} FROM {name} WHERE {key} > ?1 AND {column} NOT NULL ORDER BY {key} LIMIT 1")
+    }
+
+    fn put(&self) -> String {
+        let Table { name, key, column, .. } = self;
+        format!("UPDATE {name} SET {column} = ?2 WHERE {key} = ?1")
+    }
 }
 
 /// What cannot be made anew stays.
 fn some_rows(conn: &Connection, tables: &[Table], cursor: &mut Cursor, pages: u64) -> Result<bool> {
     let mut written = 0;
     while let Some(table) = tables.get(cursor.part as usize) {
-        let row = conn.prepare_cached(table.next)?.query_row([cursor.after], |row| {
+        let row = conn.prepare_cached(&table.next())?.query_row([cursor.after], |row| {
             let bytes = match row.get_ref(1)? {
                 ValueRef::Blob(bytes) => bytes.to_vec(),
                 _ => Vec::new(),
@@ -185,9 +198,9 @@ fn some_rows(conn: &Connection, tables: &[Table], cursor: &mut Cursor, pages: u6
         cursor.after = key;
         written += 1 + bytes.len() as u64 / PAGE_BYTES;
         match (table.anew)(&mut bytes) {
-            Ok(()) => drop(conn.prepare_cached(table.put)?.execute(params![key, bytes])?),
+            Ok(()) => drop(conn.prepare_cached(&table.put())?.execute(params![key, bytes])?),
             Err(error) => {
-                log::debug!("row {key} behind {:?} stays as it is: {error}", table.next);
+                log::debug!("row {key} of {} stays as it is: {error}", table.name);
                 cursor.damaged += 1;
             }
         }
@@ -210,35 +223,23 @@ mod schema_2 {
 }
 
 const BLOCKS: [Table; 5] = [
-    Table {
-        next: "SELECT id, tally FROM interface WHERE id > ?1 AND tally IS NOT NULL ORDER BY id LIMIT 1",
-        put: "UPDATE interface SET tally = ?2 WHERE id = ?1",
-        anew: tally_anew,
-    },
-    Table {
-        next: "SELECT first, data FROM sample WHERE first > ?1 ORDER BY first LIMIT 1",
-        put: "UPDATE sample SET data = ?2 WHERE first = ?1",
-        anew: |bytes| block_anew(bytes, schema_2::SAMPLE_COLUMNS),
-    },
-    Table {
-        next: "SELECT start, data FROM five_minutes WHERE start > ?1 ORDER BY start LIMIT 1",
-        put: "UPDATE five_minutes SET data = ?2 WHERE start = ?1",
-        anew: |bytes| block_anew(bytes, schema_2::CELL_COLUMNS),
-    },
-    Table {
-        next: "SELECT start, data FROM hour WHERE start > ?1 ORDER BY start LIMIT 1",
-        put: "UPDATE hour SET data = ?2 WHERE start = ?1",
-        anew: |bytes| block_anew(bytes, schema_2::CELL_COLUMNS),
-    },
-    Table {
-        next: "SELECT start, data FROM day WHERE start > ?1 ORDER BY start LIMIT 1",
-        put: "UPDATE day SET data = ?2 WHERE start = ?1",
-        anew: |bytes| block_anew(bytes, schema_2::CELL_COLUMNS),
-    },
+    Table { name: "interface", key: "id", column: "tally", anew: tally_anew },
+    Table { name: "sample", key: "first", column: "data", anew: samples_anew },
+    Table { name: "five_minutes", key: "start", column: "data", anew: cells_anew },
+    Table { name: "hour", key: "start", column: "data", anew: cells_anew },
+    Table { name: "day", key: "start", column: "data", anew: cells_anew },
 ];
 
 fn blocks_say_their_columns(conn: &Connection, cursor: &mut Cursor, pages: u64) -> Result<bool> {
     some_rows(conn, &BLOCKS, cursor, pages)
+}
+
+fn samples_anew(bytes: &mut Vec<u8>) -> Result<()> {
+    block_anew(bytes, schema_2::SAMPLE_COLUMNS)
+}
+
+fn cells_anew(bytes: &mut Vec<u8>) -> Result<()> {
+    block_anew(bytes, schema_2::CELL_COLUMNS)
 }
 
 fn block_anew(bytes: &mut [u8], columns: usize) -> Result<()> {
