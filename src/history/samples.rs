@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::snapshot::Snapshot;
+use super::snapshot::{LONGEST_S, Snapshot};
 use crate::error::Result;
 use crate::level::{CELL_S, Resolution};
 use crate::model::{Bucket, IfaceId, Sample};
@@ -10,8 +10,6 @@ use crate::store::block::Packed;
 use crate::store::rows::{Moment, Samples, count_samples};
 use crate::store::{Block, Order, Span, fold};
 
-/// Seconds beyond the end of a range in which a sample is still looked for that began inside it: the longest interval.
-const LOOK_AHEAD_S: i64 = 3_600;
 /// About so many points of a block are unpacked at once: whole blocks of a busy machine are a megabyte of them.
 const STRETCH: usize = 1_024;
 
@@ -307,7 +305,8 @@ impl Snapshot<'_> {
             }
             past_end
         };
-        let near = to + LOOK_AHEAD_S;
+        // So far beyond the end one may end that began inside.
+        let near = to + LONGEST_S;
         if !self.each_stored_sample(iface, Span::of(from + 1, near + 1), &mut add)? {
             // A gap is as long as it likes. Without one, the interface was not there any more.
             let cell = fold::floor(to, CELL_S);

@@ -15,8 +15,8 @@ use crate::store::{Borders, Order, Reader, Span, View, fold};
 /// Samples that are in memory, and perhaps being written at this moment: those that are on disk already are not taken twice.
 pub type Unsaved = [Arc<Batch>];
 
-/// The longest interval: so far before its tick may the first sample of a block begin.
-const LONGEST_S: i64 = 3_600;
+/// The longest interval, in seconds: so far before its tick a sample may begin.
+pub(super) const LONGEST_S: i64 = 3_600;
 
 pub struct Snapshot<'a> {
     pub(super) stored: Option<View<'a>>,
