@@ -8,31 +8,27 @@ use std::time::{Duration, Instant};
 
 use crate::common::disk::*;
 use crate::common::*;
-use crate::past::{self, Past};
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
-/// What all versions up to schema 2 wrote, made of what this one does: the first byte says the number of columns now.
-const BACK: &str = "UPDATE sample SET data = CAST(x'01' || substr(data, 2) AS BLOB);
-    UPDATE five_minutes SET data = CAST(x'01' || substr(data, 2) AS BLOB);
-    UPDATE hour SET data = CAST(x'01' || substr(data, 2) AS BLOB);
-    UPDATE day SET data = CAST(x'01' || substr(data, 2) AS BLOB);
-    UPDATE interface SET tally = CAST(substr(tally, 2) AS BLOB);
-    PRAGMA user_version = 2;";
-
-/// Of schema 2, and some megabytes long. Rows of tables are rows, wherever in time they are: more are made by copying.
+/// What a version of schema 2 has written, some megabytes of it. Rows of tables are rows, wherever in time they are: more are
+/// made by copying.
 fn older(dir: &Dir, copies: usize) -> String {
     let path = dir.join("older.db");
-    past::fill(&path, Past::Days);
+    fs::copy("tests/history/schema-2.db", &path).expect("it is there");
     let conn = Connection::open(&path).expect("it is ours");
-    conn.execute_batch(BACK).expect("there is room");
-    for at in 1..=copies {
+    conn.execute_batch("BEGIN").expect("it is ours");
+    for at in 1..=12 * (copies + 1) {
+        let back = 864_000 * at;
         let sql = format!(
-            "INSERT OR IGNORE INTO sample SELECT first - 200000 * {at}, last - 200000 * {at}, 1, n, data FROM sample
-             WHERE first > (SELECT max(first) FROM sample) - 190000"
+            "INSERT OR IGNORE INTO sample SELECT first - {back}, last - {back}, 1, n, data FROM sample WHERE first > 1742857200;
+             INSERT OR IGNORE INTO five_minutes SELECT start - {back}, data FROM five_minutes WHERE start > 1742857200;
+             INSERT OR IGNORE INTO hour SELECT start - {back}, data FROM hour WHERE start > 1742857200;
+             INSERT OR IGNORE INTO day SELECT start - {back}, until - {back}, data FROM day WHERE start >= 1742857200;"
         );
         conn.execute_batch(&sql).expect("there is room");
     }
+    conn.execute_batch("COMMIT").expect("there is room");
     path
 }
 
