@@ -222,24 +222,19 @@ mod schema_2 {
     pub const TALLY: usize = 2 * COUNTERS + 4;
 }
 
+const SAMPLES: fn(&mut Vec<u8>) -> Result<()> = |bytes| block_anew(bytes, schema_2::SAMPLE_COLUMNS);
+const CELLS: fn(&mut Vec<u8>) -> Result<()> = |bytes| block_anew(bytes, schema_2::CELL_COLUMNS);
+
 const BLOCKS: [Table; 5] = [
     Table { name: "interface", key: "id", column: "tally", anew: tally_anew },
-    Table { name: "sample", key: "first", column: "data", anew: samples_anew },
-    Table { name: "five_minutes", key: "start", column: "data", anew: cells_anew },
-    Table { name: "hour", key: "start", column: "data", anew: cells_anew },
-    Table { name: "day", key: "start", column: "data", anew: cells_anew },
+    Table { name: "sample", key: "first", column: "data", anew: SAMPLES },
+    Table { name: "five_minutes", key: "start", column: "data", anew: CELLS },
+    Table { name: "hour", key: "start", column: "data", anew: CELLS },
+    Table { name: "day", key: "start", column: "data", anew: CELLS },
 ];
 
 fn blocks_say_their_columns(conn: &Connection, cursor: &mut Cursor, pages: u64) -> Result<bool> {
     some_rows(conn, &BLOCKS, cursor, pages)
-}
-
-fn samples_anew(bytes: &mut Vec<u8>) -> Result<()> {
-    block_anew(bytes, schema_2::SAMPLE_COLUMNS)
-}
-
-fn cells_anew(bytes: &mut Vec<u8>) -> Result<()> {
-    block_anew(bytes, schema_2::CELL_COLUMNS)
 }
 
 fn block_anew(bytes: &mut [u8], columns: usize) -> Result<()> {
