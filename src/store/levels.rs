@@ -79,7 +79,7 @@ pub(super) fn each_stored(
     Ok(())
 }
 
-/// The bounds of the first stored block that ends after `from`, and of the latest that begins before `to`.
+/// The start of the first stored block that ends after `from`.
 pub(super) fn first_after(conn: &Connection, level: &Level, from: i64) -> Result<Option<i64>> {
     let sql = format!("SELECT min(start) FROM {} WHERE start > ?1 AND {} > ?2", level.table, level.until());
     Ok(conn.prepare_cached(&sql)?.query_row([from.saturating_sub(level.reach_s()), from], |row| row.get(0))?)

@@ -290,12 +290,7 @@ fn the_power_goes_while_an_older_file_is_migrated() {
                 check(&files, &format!("within {what}"));
             }
             apply(&mut all, step);
-            if let (part, Change::Sync) = step {
-                since.iter().filter(|(other, _)| other == part).for_each(|step| apply(&mut synced, step));
-                since.retain(|(other, _)| other != part);
-            } else {
-                since.push(step.clone());
-            }
+            follow(step, &mut synced, &mut since);
             check(&all, &format!("after {what}"));
             check(&synced_and_entries(&synced, &since), &format!("without the unsynced, after {what}"));
             let mut files = synced_and_entries(&synced, &since);
@@ -346,13 +341,7 @@ fn every_cut(steps: &[Step], place: &str) {
             }
         }
         apply(&mut all, step);
-        if let (part, Change::Sync) = step {
-            // Entries of the directory are not followed: a file that was made or removed before is so by now.
-            since.iter().filter(|(other, _)| other == part).for_each(|step| apply(&mut synced, step));
-            since.retain(|(other, _)| other != part);
-        } else {
-            since.push(step.clone());
-        }
+        follow(step, &mut synced, &mut since);
         // In order, as after a crash of the program alone.
         let found = check(&all, safe, &format!("after {what}"));
         assert!(found.set_aside || found.samples >= newest, "after {what}: {found:?}, {newest} were there before");
@@ -375,6 +364,17 @@ fn every_cut(steps: &[Step], place: &str) {
     }
     assert!(newest >= 60 && safe >= 50, "{newest} samples at the end, {safe} of them safe");
     println!("{cuts} cuts, {newest} samples at the end");
+}
+
+/// One more step of what is certainly on the disk, and of what came since. Entries of the directory are not followed: a file
+/// that was made or removed before is so by now.
+fn follow(step: &Step, synced: &mut Files, since: &mut Vec<Step>) {
+    if let (part, Change::Sync) = step {
+        since.iter().filter(|(other, _)| other == part).for_each(|step| apply(synced, step));
+        since.retain(|(other, _)| other != part);
+    } else {
+        since.push(step.clone());
+    }
 }
 
 /// Making and removing files is in order on the file systems that matter, and SQLite syncs the directory where it counts.
