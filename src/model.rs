@@ -310,7 +310,7 @@ pub struct Record {
     pub kind: Kind,
     /// The name that the user chose; empty for none.
     pub alias: String,
-    /// ifindex of the link that `raw` was read from; 0 if that link is gone. `stack`, `mac` and `node` tell whether a
+    /// ifindex of the link that `raw` was read from; 0 if that link is gone. `stack`, `mac` and `inode` tell whether a
     /// link found later is the same one.
     pub ifindex: u32,
     pub stack: Stack,

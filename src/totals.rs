@@ -127,9 +127,9 @@ fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
 /// Sums buckets of one interface per period while they are read. Buckets must be added in ascending order; they may
 /// have different resolutions. A period without buckets has no row.
 ///
-/// For rows of hours use `Hours`; for longer periods add buckets of days. A row has the bounds of its period, except
-/// for an hour or a day with other bounds: an hour of UTC in a zone that differs by half an hour, or a day stored
-/// before a change of the time zone. Such a bucket cannot be divided again, so its row has the bucket's bounds.
+/// For rows of hours use `HourTotals`; for longer periods add buckets of days. A row has the bounds of its period,
+/// except for an hour or a day with other bounds: an hour of UTC in a zone that differs by half an hour, or a day
+/// stored before a change of the time zone. Such a bucket cannot be divided again, so its row has the bucket's bounds.
 pub struct Rows<'a> {
     period: Period,
     zone: &'a Zone,
