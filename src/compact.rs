@@ -1,62 +1,65 @@
-//! Unsaved history that must not outgrow its memory: while nothing can be saved, the oldest ticks are merged into coarser
-//! ones. Sums stay exact, and so does what the anchors say; what is given up is resolution and, with it, peaks. Pure.
+//! Limits the memory of unsaved history: while the writer cannot save, the oldest ticks are merged into longer ones.
+//! Sums and anchors stay exact; resolution and peaks are lost. Pure.
 
 use crate::model::{Anchor, Batch, IfaceId, Mark, Sample, Tick};
 
-/// What waits for the writer takes no more than this, and what the writer has in hand no more than this again: 6,500
-/// samples, at 24 interfaces and 30 s two hours. The floor is a tick with a sample of every interface.
+/// Limit for unsaved ticks, and a second time for the batch that the writer is saving. 512 KiB hold 6,500 samples: two
+/// hours of 24 interfaces at an interval of 30 s. One tick with a sample of every interface is always kept, even above
+/// this limit.
 pub const HELD_BYTES: usize = 512 * 1024;
 
-/// Seconds that a tick stands for, one after the other: the cells of the finest level of history first, then hours, its
-/// rows, days, and in the end whatever there is. A router without a disk for a year keeps its sums.
+/// Lengths of merged ticks in seconds, tried one after the other: five-minute cells, hours, six-hour blocks, days, and
+/// finally one tick for everything. A router without a disk for a year keeps its sums.
 const STEPS_S: [i64; 5] = [300, 3_600, 21_600, 86_400, i64::MAX];
 
+/// Memory that ticks, samples and anchors use.
 pub fn bytes(batch: &Batch, anchors: &[Anchor]) -> usize {
     size_of_val(&batch.ticks[..]) + size_of_val(&batch.samples[..]) + size_of_val(anchors)
 }
 
-/// Merges ticks, the oldest first and no more of them than it takes, until `most` bytes are enough. The newest quarter
-/// stays as it is for as long as anything else helps.
+/// Merges ticks, the oldest first and as few as possible, until the batch and the anchors fit into `max_bytes`. The
+/// newest ticks, up to a quarter of `max_bytes`, are merged last.
 ///
-/// Ticks that wait for a place in time are merged among themselves: they may be hours away from those that have one.
-pub fn compact(batch: &mut Batch, anchors: &mut Vec<Anchor>, most: usize) {
+/// Ticks without a wall time are only merged with each other: they may be hours apart from the ticks that have one.
+pub fn compact(batch: &mut Batch, anchors: &mut Vec<Anchor>, max_bytes: usize) {
     anchors.sort_by_key(|anchor| anchor.seq);
-    let newest = newest(batch, most / 4);
+    let newest = count_newest(batch, max_bytes / 4);
     for step_s in STEPS_S {
-        // Each pass leaves fewer.
+        // Each pass shortens the list.
         let old = batch.ticks.len() - newest;
-        merge(batch, anchors, step_s, old, most);
+        merge(batch, anchors, step_s, old, max_bytes);
     }
-    merge(batch, anchors, i64::MAX, usize::MAX, most);
+    merge(batch, anchors, i64::MAX, usize::MAX, max_bytes);
 }
 
-/// How many ticks from the end fit into so many bytes.
-fn newest(batch: &Batch, bytes: usize) -> usize {
+/// The number of ticks, counted from the newest, that fit into `max_bytes`.
+fn count_newest(batch: &Batch, max_bytes: usize) -> usize {
     let size = |samples: &[Sample]| size_of::<Tick>() + size_of_val(samples);
-    let mut held = 0;
+    let mut sum = 0;
     let mut fits = |samples: &[Sample]| {
-        held += size(samples);
-        held <= bytes
+        sum += size(samples);
+        sum <= max_bytes
     };
     batch.iter().rev().map(|(_, samples)| samples).take_while(|samples| fits(samples)).count()
 }
 
-/// One pass with one length. In place: memory is what is short.
-fn merge(batch: &mut Batch, anchors: &mut Vec<Anchor>, step_s: i64, old: usize, most: usize) {
-    let mut excess = bytes(batch, anchors).saturating_sub(most);
+/// Merges the first `old` ticks into ticks of `step_s` seconds, until they fit into `max_bytes`. Works in place,
+/// because memory is short here.
+fn merge(batch: &mut Batch, anchors: &mut Vec<Anchor>, step_s: i64, old: usize, max_bytes: usize) {
+    let mut excess = bytes(batch, anchors).saturating_sub(max_bytes);
     if excess == 0 {
         return;
     }
     let Batch { ticks, samples } = batch;
-    // Ticks and samples that are done with, at the front.
+    // Lengths of the finished parts at the front of both vectors.
     let (mut ticks_done, mut samples_done) = (0, 0);
     let (mut at, mut start) = (0, 0);
     let mut group = Vec::new();
     while at < ticks.len() {
-        let same = |tick: &&Tick| bucket(tick, step_s) == bucket(&ticks[at], step_s);
+        let same_bucket = |tick: &&Tick| bucket(tick, step_s) == bucket(&ticks[at], step_s);
         let length = match excess {
             0 => 1,
-            _ => ticks[at..].iter().take(old.saturating_sub(at)).take_while(same).count().max(1),
+            _ => ticks[at..].iter().take(old.saturating_sub(at)).take_while(same_bucket).count().max(1),
         };
         let (last, end) = (ticks[at + length - 1], ticks[at + length - 1].end);
         if length == 1 {
@@ -66,13 +69,13 @@ fn merge(batch: &mut Batch, anchors: &mut Vec<Anchor>, step_s: i64, old: usize, 
             let before = anchors.len();
             move_anchors(anchors, &ticks[at..at + length], start, samples);
             group.clear();
-            samples[start..end].iter().for_each(|sample| join(&mut group, sample));
+            samples[start..end].iter().for_each(|sample| add_to_group(&mut group, sample));
             samples[samples_done..samples_done + group.len()].copy_from_slice(&group);
             samples_done += group.len();
-            let saved = (end - start - group.len()) * size_of::<Sample>()
+            let freed = (end - start - group.len()) * size_of::<Sample>()
                 + (length - 1) * size_of::<Tick>()
                 + (before - anchors.len()) * size_of::<Anchor>();
-            excess = excess.saturating_sub(saved);
+            excess = excess.saturating_sub(freed);
         }
         ticks[ticks_done] = Tick { end: samples_done, ..last };
         ticks_done += 1;
@@ -82,35 +85,36 @@ fn merge(batch: &mut Batch, anchors: &mut Vec<Anchor>, step_s: i64, old: usize, 
     samples.truncate(samples_done);
 }
 
-/// A tick on the border belongs to what ends there. Without a place in time, the monotonic clock does as well.
+/// The bucket of a tick; one on the border belongs to the bucket that ends there. Ticks without a wall time have
+/// buckets of the monotonic clock.
 fn bucket(tick: &Tick, step_s: i64) -> (bool, i64) {
     let s = tick.unix.unwrap_or(i64::try_from(tick.mono_ms / 1000).unwrap_or(i64::MAX));
     (tick.unix.is_some(), s.saturating_sub(1).div_euclid(step_s))
 }
 
-/// Adds a sample to those of its group, which are in the order of their interfaces.
-fn join(group: &mut Vec<Sample>, sample: &Sample) {
+/// Adds a sample to a group that is sorted by interface and has one sample per interface.
+fn add_to_group(group: &mut Vec<Sample>, sample: &Sample) {
     match group.binary_search_by_key(&sample.iface, |known| known.iface) {
         Err(at) => group.insert(at, *sample),
         Ok(at) => absorb(&mut group[at], sample),
     }
 }
 
-/// Two samples of one interface as one.
+/// Merges a sample into another one of the same interface: adds deltas and spans.
 pub fn absorb(sum: &mut Sample, sample: &Sample) {
     sum.delta.add(&sample.delta);
     sum.span_ms = sum.span_ms.saturating_add(sample.span_ms);
-    // The chart shows nothing where anything odd has happened.
+    // Only two plain samples make a plain one: the chart has no rate for a merged gap or reset.
     sum.mark = match (sum.mark, sample.mark) {
-        (one, Mark::Plain) => one,
-        (Mark::Plain, other) => other,
-        (one, other) if one == other => one,
+        (mark, Mark::Plain) => mark,
+        (Mark::Plain, mark) => mark,
+        (mark, other) if mark == other => mark,
         _ => Mark::Gap,
     };
 }
 
-/// An anchor holds as of the end of its tick. Where that tick becomes a part of a longer one, the anchor moves to the end
-/// of that, by what has passed in between; of several of one interface the latest is enough.
+/// Moves the anchors inside a merged tick to its end, because an anchor is valid at the end of a tick only. Adds the
+/// deltas from the anchor to that end. Of several anchors of one interface only the latest is kept.
 fn move_anchors(anchors: &mut Vec<Anchor>, ticks: &[Tick], start: usize, samples: &[Sample]) {
     let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { return };
     let from = anchors.partition_point(|anchor| anchor.seq < first.seq);
@@ -125,14 +129,14 @@ fn move_anchors(anchors: &mut Vec<Anchor>, ticks: &[Tick], start: usize, samples
     }
     for anchor in &mut moved {
         let after = ticks.partition_point(|tick| tick.seq <= anchor.seq);
-        let passed = if after == 0 { start } else { ticks[after - 1].end };
-        add_passed(anchor, anchor.iface, &samples[passed..last.end]);
+        let first = if after == 0 { start } else { ticks[after - 1].end };
+        add_deltas(anchor, anchor.iface, &samples[first..last.end]);
         anchor.seq = last.seq;
     }
     anchors.splice(from..to, moved);
 }
 
-fn add_passed(anchor: &mut Anchor, iface: IfaceId, samples: &[Sample]) {
+fn add_deltas(anchor: &mut Anchor, iface: IfaceId, samples: &[Sample]) {
     for sample in samples.iter().filter(|sample| sample.iface == iface) {
         for (raw, delta) in anchor.raw.0.iter_mut().zip(sample.delta.0) {
             *raw = raw.wrapping_add(delta);
@@ -149,7 +153,7 @@ mod tests {
 
     const T: i64 = 1_768_435_200; // midnight in UTC
 
-    /// Repeatable noise.
+    /// Xorshift generator: the same numbers in every run.
     struct Random(u64);
 
     impl Random {
@@ -179,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_become_one_tick_and_borders_belong_to_the_left() {
+    fn neighbours_are_merged_and_a_tick_on_the_border_belongs_to_the_earlier_bucket() {
         use Mark::{Gap, Plain, Reset};
         let mut batch = Batch::default();
         for (at, (mark, rx)) in [(Plain, 1), (Plain, 10), (Reset, 100), (Plain, 1000), (Gap, 7)].iter().enumerate() {
@@ -200,17 +204,17 @@ mod tests {
         merge(&mut batch, &mut Vec::new(), i64::MAX, usize::MAX, 0);
         assert_eq!(rows(&batch), [(14, Some(T + 500), vec![(1, Plain, 400_000, 20), (2, Gap, 500_000, 1118)])]);
 
-        // No more than it takes.
+        // As few as possible.
         let mut batch = whole.clone();
-        let most = bytes(&batch, &[]) - 1;
-        merge(&mut batch, &mut Vec::new(), 100, 5, most);
+        let max_bytes = bytes(&batch, &[]) - 1;
+        merge(&mut batch, &mut Vec::new(), 100, 5, max_bytes);
         assert_eq!(rows(&batch), rows(&whole));
-        merge(&mut batch, &mut Vec::new(), 200, 5, most);
+        merge(&mut batch, &mut Vec::new(), 200, 5, max_bytes);
         assert_eq!(batch.ticks.iter().map(|tick| tick.seq).collect::<Vec<_>>(), [11, 12, 13, 14]);
     }
 
     #[test]
-    fn what_has_no_place_in_time_stays_by_itself() {
+    fn ticks_without_a_wall_time_are_merged_with_each_other_only() {
         let mut batch = Batch::default();
         for at in 0..6 {
             let unix = (at < 2).then_some(T + at);
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn anchors_move_to_the_end_of_their_tick() {
+    fn anchors_move_to_the_end_of_the_merged_tick() {
         let raw = |rx: u64| Counters::of([rx, 0, 0, 0, 0, 0, 0, 0]);
         let mut batch = Batch::default();
         for at in 1..=4 {
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_ahead_of_the_clock_does_not_mix_with_the_hour_after() {
+    fn ticks_before_and_after_a_clock_step_are_not_merged() {
         let mut batch = Batch::default();
         for (at, unix) in [T + 10, T + 20, T - 3_590, T - 3_580].into_iter().enumerate() {
             push(&mut batch, at as u64, Some(unix), at as i64, &[sample(1, Mark::Plain, 10_000, 1)]);
@@ -248,7 +252,7 @@ mod tests {
         assert_eq!(batch.ticks.iter().map(|tick| tick.unix.unwrap()).collect::<Vec<_>>(), [T + 20, T - 3_580]);
     }
 
-    /// Raw counters and sums as a reader of all of it finds them.
+    /// Raw counter, sum of deltas and sum of spans per interface, computed from all ticks and anchors.
     fn outcome(batch: &Batch, anchors: &[Anchor]) -> BTreeMap<IfaceId, (u64, u64, u64)> {
         let mut all: BTreeMap<IfaceId, (u64, u64, u64)> = BTreeMap::new();
         for (tick, samples) in batch.iter() {
@@ -266,9 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn e39_a_year_without_a_disk_fits_and_adds_up() {
+    fn e39_a_year_without_a_disk_fits_and_keeps_its_sums() {
         let mut random = Random(0x1234_5678_9abc_def1);
-        for (ifaces, step_s, ticks, placed) in
+        for (ifaces, step_s, ticks, dated) in
             [(24, 30, 20_000, true), (3, 1, 30_000, true), (24, 3_600, 9_000, true), (24, 30, 20_000, false)]
         {
             let (mut batch, mut anchors) = (Batch::default(), Vec::new());
@@ -289,7 +293,7 @@ mod tests {
                         all_anchors.push(anchor);
                     }
                 }
-                let unix = placed.then_some(T + mono_s);
+                let unix = dated.then_some(T + mono_s);
                 push(&mut batch, seq, unix, mono_s, &samples);
                 push(&mut all, seq, unix, mono_s, &samples);
                 if bytes(&batch, &anchors) > HELD_BYTES {
@@ -301,7 +305,7 @@ mod tests {
             assert!(highest <= HELD_BYTES, "{highest}");
             assert_eq!(outcome(&batch, &anchors), outcome(&all, &all_anchors));
             assert!(anchors.iter().all(|anchor| batch.ticks.iter().any(|tick| tick.seq == anchor.seq)));
-            // The newest are as they were taken, and every tick ends where it says.
+            // The newest ticks are not merged, and `end` of each tick is right.
             let newest = batch.ticks.len() - 10..;
             assert!(batch.ticks[newest].windows(2).all(|two| two[0].seq + 1 == two[1].seq));
             assert_eq!(batch.ticks.last().unwrap().end, batch.samples.len());
@@ -310,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn more_interfaces_than_fit_still_fit_into_one_tick() {
+    fn one_tick_is_kept_even_if_it_exceeds_the_limit() {
         let mut batch = Batch::default();
         let wide = |n: u32| (0..n).map(|iface| sample(iface, Mark::Plain, 1, 1)).collect::<Vec<_>>();
         for seq in 1..=5 {

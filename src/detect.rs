@@ -1,7 +1,9 @@
-//! What an interface is, whether it is watched, and which one is the way to the internet. Pure: facts in, verdicts out.
+//! Decides what kind of interface a link is, whether it is watched, and which interface is the primary one. Pure: the
+//! caller passes the facts in.
 
 use crate::model::{BY_KIND, Kind, Link};
 
+// From include/uapi/linux/if_arp.h.
 const ARPHRD_ETHER: u16 = 1;
 const ARPHRD_PPP: u16 = 512;
 const ARPHRD_TUNNEL: u16 = 768;
@@ -12,7 +14,7 @@ const ARPHRD_IPGRE: u16 = 778;
 const ARPHRD_RAWIP: u16 = 519;
 const ARPHRD_NONE: u16 = 65534;
 
-/// The kernel's own word for a link, where it has one.
+/// By driver name (IFLA_INFO_KIND). The most reliable source where the kernel has one.
 const BY_DRIVER: [(&str, Kind); 26] = [
     ("bridge", Kind::Bridge),
     ("bond", Kind::Bond),
@@ -42,10 +44,11 @@ const BY_DRIVER: [(&str, Kind); 26] = [
     ("dsa", Kind::Ethernet),
 ];
 
-/// `DEVTYPE` of the uevent.
+/// By `DEVTYPE` of the uevent.
 const BY_DEVTYPE: [(&str, Kind); 5] =
     [("wlan", Kind::Wifi), ("wwan", Kind::Wwan), ("bridge", Kind::Bridge), ("bond", Kind::Bond), ("vlan", Kind::Vlan)];
 
+/// By hardware type (ARPHRD_*).
 const BY_HARDWARE: [(u16, Kind); 8] = [
     (ARPHRD_LOOPBACK, Kind::Loopback),
     (ARPHRD_PPP, Kind::Ppp),
@@ -57,7 +60,7 @@ const BY_HARDWARE: [(u16, Kind); 8] = [
     (ARPHRD_NONE, Kind::Vpn),
 ];
 
-/// Names, for what the kernel says nothing of (sysfs only, or another system). The first match counts.
+/// By name, for links without a driver name (read from sysfs, or on another system). The first match counts.
 const BY_NAME: [(&str, Kind); 40] = [
     ("docker*", Kind::Container),
     ("podman*", Kind::Container),
@@ -101,6 +104,7 @@ const BY_NAME: [(&str, Kind); 40] = [
     ("lo0", Kind::Loopback),
 ];
 
+/// The kind of a link. Facts from the kernel take precedence over its name.
 pub fn kind(link: &Link) -> Kind {
     let driver = BY_DRIVER.iter().find(|(word, _)| *word == link.driver).map(|(_, kind)| *kind);
     let devtype = BY_DEVTYPE.iter().find(|(word, _)| *word == link.devtype).map(|(_, kind)| *kind);
@@ -111,11 +115,11 @@ pub fn kind(link: &Link) -> Kind {
     if link.wireless {
         return Kind::Wifi;
     }
-    if is_a_guests(link) {
+    if is_guest_tap(link) {
         return Kind::Virtual;
     }
     if let Some(kind) = driver.or(devtype) {
-        // A bridge that a container engine made is a container's to its owner.
+        // The bridge of a container engine counts as a container, because that is how its owner sees it.
         return match by_name() {
             Some(Kind::Container) if kind == Kind::Bridge => Kind::Container,
             _ => kind,
@@ -133,182 +137,184 @@ pub fn kind(link: &Link) -> Kind {
     }
 }
 
-/// A tap is a cable whose other end is in a program: a VPN, or a virtual machine. A hypervisor makes its taps ports of a
-/// bridge, whatever it calls them (`vnet0`, `tap100i0`), and a VPN that routes does not. The guest at the other end is a
-/// machine and not a container, so that the word is "virtual".
-fn is_a_guests(link: &Link) -> bool {
+/// Whether a link is the tap device of a virtual machine and not of a VPN. A hypervisor makes its taps ports of a
+/// bridge, under any name (`vnet0`, `tap100i0`); a routing VPN does not.
+fn is_guest_tap(link: &Link) -> bool {
     let by_name = || link.driver.is_empty() && ["tap*", "vnet*"].iter().any(|pattern| matches(pattern, &link.name));
     let is_tap = link.driver == "tun" || (!link.physical && by_name());
-    is_tap && BRIDGES.contains(&link.master_driver.as_str())
+    is_tap && BRIDGE_DRIVERS.contains(&link.master_driver.as_str())
 }
 
-/// Drivers of what has ports that are somebody's cables.
-pub const BRIDGES: [&str; 2] = ["bridge", "openvswitch"];
+/// Drivers of bridges. Bonds and VRFs have ports too, but those ports lead to no guests.
+pub const BRIDGE_DRIVERS: [&str; 2] = ["bridge", "openvswitch"];
 
-/// What is left out unless it is asked for, each with the reason that is shown.
-const IGNORED: [(&str, &str); 8] = [
+/// Names that are not watched by default, with the reason that the user sees.
+const DEFAULT_IGNORED: [(&str, &str); 8] = [
     ("lo", "loopback: never leaves this machine"),
     ("docker*", "container bridge: its traffic is counted on the uplink"),
     ("podman*", "container bridge: its traffic is counted on the uplink"),
-    ("ifb*", "traffic shaping: a second count of another interface"),
-    ("*.ifb", "traffic shaping: a second count of another interface"),
+    ("ifb*", "traffic shaping: repeats the traffic of another interface"),
+    ("*.ifb", "traffic shaping: repeats the traffic of another interface"),
     ("dummy*", "dummy: carries no traffic"),
     ("awdl*", "Apple's peer-to-peer link"),
     ("llw*", "Apple's peer-to-peer link"),
 ];
 
-const CABLE: &str = "the cable of a container, virtual machine or namespace: comes and goes with it";
+/// Reason for a guest link: the host's end of a virtual cable (veth, tap) to a container, virtual machine or namespace.
+const GUEST_LINK: &str = "virtual cable to a container, virtual machine or namespace: comes and goes with it";
 
-/// What a name in `GENERATED` must be besides.
+/// What a link with a name in `GUEST_LINK_NAMES` must also be to count as a guest link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum If {
-    /// Any link but a bridge: `lxcbr0` is no cable.
-    Link,
-    /// A port of a bridge: where it is none, a VPN may have such a name.
-    Port,
+enum Requires {
+    /// Not a bridge: `lxc*` must not match the bridge `lxcbr0`.
+    NotBridge,
+    /// A port of a bridge: elsewhere, a VPN may have such a name.
+    BridgePort,
     Bridge,
 }
 
-/// The names that container engines, hypervisors and clusters make up for the near ends of their cables; `#` stands for one
-/// digit or more, `*` at the end for anything.
-const GENERATED: [(&str, If); 21] = [
-    // Docker, podman, LXD, flannel, Weave, and the kernel where none is given.
-    ("veth*", If::Link),
+/// Names that container engines, hypervisors and clusters generate for guest links. `#` matches one digit or more, `*`
+/// matches anything.
+const GUEST_LINK_NAMES: [(&str, Requires); 21] = [
+    // Docker, podman, LXD, flannel, Weave, and the kernel's default name.
+    ("veth*", Requires::NotBridge),
     // libvirt.
-    ("vnet#", If::Link),
-    // Proxmox VE: of a machine, of a container, and with a firewall in between.
-    ("tap#i#", If::Port),
-    ("fwpr#p#", If::Link),
-    ("fwln#i#", If::Link),
-    ("fwln#o#", If::Link),
-    ("fwbr#i#", If::Bridge),
+    ("vnet#", Requires::NotBridge),
+    // Proxmox VE: tap of a virtual machine; links and bridges of its firewall.
+    ("tap#i#", Requires::BridgePort),
+    ("fwpr#p#", Requires::NotBridge),
+    ("fwln#i#", Requires::NotBridge),
+    ("fwln#o#", Requires::NotBridge),
+    ("fwbr#i#", Requires::Bridge),
     // Xen.
-    ("vif#.#", If::Link),
-    ("vif#.#-emu", If::Link),
-    // OpenStack Neutron, whose taps have eight hex digits and more.
-    ("tap*-*", If::Port),
-    ("qvo*-*", If::Link),
-    ("qvb*-*", If::Link),
-    ("qbr*-*", If::Bridge),
+    ("vif#.#", Requires::NotBridge),
+    ("vif#.#-emu", Requires::NotBridge),
+    // OpenStack Neutron: a prefix and the beginning of a UUID with its hyphen.
+    ("tap*-*", Requires::BridgePort),
+    ("qvo*-*", Requires::NotBridge),
+    ("qvb*-*", Requires::NotBridge),
+    ("qbr*-*", Requires::Bridge),
     // systemd-nspawn.
-    ("vb-*", If::Link),
-    ("ve-*", If::Link),
+    ("vb-*", Requires::NotBridge),
+    ("ve-*", Requires::NotBridge),
     // Kubernetes: Calico, Cilium and LXC, Amazon, Azure, Google, Antrea.
-    ("cali*", If::Link),
-    ("lxc*", If::Link),
-    ("eni*", If::Link),
-    ("azv*", If::Link),
-    ("gke*", If::Link),
-    ("nsm-*", If::Link),
+    ("cali*", Requires::NotBridge),
+    ("lxc*", Requires::NotBridge),
+    ("eni*", Requires::NotBridge),
+    ("azv*", Requires::NotBridge),
+    ("gke*", Requires::NotBridge),
+    ("nsm-*", Requires::NotBridge),
 ];
 
-/// The names of an uplink and of a home network are no cable's, even where the link is a veth: a container looks at itself.
-const NEVER_CABLES: [&str; 3] = ["eth*", "wan*", "lan*"];
+/// Names of uplinks and home networks, which are never guest links. A veth with such a name is the inner end: Net-Pulse
+/// itself runs in the container.
+const NEVER_GUEST_LINKS: [&str; 3] = ["eth*", "wan*", "lan*"];
 
-/// How a link stands among the others.
+/// The place of a link in the host's network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// It carries an address of more than the link itself, or the default route, or has done so.
+    /// The link has an address beyond link-local scope or the default route, or had one earlier in this run.
     pub is_end: bool,
-    /// A port of a bridge that has other ports too.
+    /// The link is a port of a bridge or bond that has other ports too.
     pub beside_others: bool,
 }
 
-/// Of a guest, so that what it carries is counted on the uplink as well.
-fn is_cable(link: &Link, standing: Standing) -> bool {
-    if standing.is_end || link.physical || NEVER_CABLES.iter().any(|pattern| matches(pattern, &link.name)) {
+/// Whether a link is a guest link. Its traffic also passes the uplink and is counted there.
+fn is_guest_link(link: &Link, standing: Standing) -> bool {
+    if standing.is_end || link.physical || NEVER_GUEST_LINKS.iter().any(|pattern| matches(pattern, &link.name)) {
         return false;
     }
     let is_bridge = link.driver == "bridge" || link.devtype == "bridge";
-    let is_port = BRIDGES.contains(&link.master_driver.as_str());
-    let generated = |(pattern, only_if): &(&str, If)| {
-        is_generated(pattern, &link.name)
-            && match only_if {
-                If::Link => !is_bridge,
-                If::Port => is_port,
-                If::Bridge => is_bridge,
+    let is_port = BRIDGE_DRIVERS.contains(&link.master_driver.as_str());
+    let generated = |(pattern, requires): &(&str, Requires)| {
+        matches_digits(pattern, &link.name)
+            && match requires {
+                Requires::NotBridge => !is_bridge,
+                Requires::BridgePort => is_port,
+                Requires::Bridge => is_bridge,
             }
     };
-    GENERATED.iter().any(generated) || (link.driver == "veth" && is_port && standing.beside_others)
+    GUEST_LINK_NAMES.iter().any(generated) || (link.driver == "veth" && is_port && standing.beside_others)
 }
 
-/// As `matches`, with `#` for one digit or more.
-fn is_generated(pattern: &str, name: &str) -> bool {
+/// Like `matches`; in addition, `#` matches one digit or more.
+fn matches_digits(pattern: &str, name: &str) -> bool {
     let Some((before, after)) = pattern.split_once('#') else { return matches(pattern, name) };
     let Some(rest) = name.strip_prefix(before) else { return false };
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    digits > 0 && is_generated(after, &rest[digits..])
+    digits > 0 && matches_digits(after, &rest[digits..])
 }
 
-/// The user's say in what is watched.
+/// The user's settings that decide which links are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Patterns; where there are any, only what matches one is watched, and the rules do not apply to it.
+    /// Patterns of the setting `interfaces`. If there are any, a link is watched only if one matches; the built-in
+    /// rules do not apply then.
     pub interfaces: Vec<String>,
-    /// Patterns that are left out on top of the rules; one behind a `!` is spared, whatever the rules say.
+    /// Patterns of the setting `ignore`, in addition to the built-in rules. `!` before a pattern means: never ignore.
     pub ignored: Vec<String>,
-    /// The chosen headline, which would stand still if nobody counted it; empty for none.
+    /// Name of the primary interface that the user chose; it is always watched. Empty for none.
     pub primary: String,
 }
 
 impl Wanted {
-    /// Something is said of this very name. What is said of every link or of a kind is said of none by name.
+    /// Whether a setting names this link. A pattern that consists only of `*` and a pattern for a kind name no link.
     pub fn speaks_of(&self, name: &str) -> bool {
-        let of_names = |pattern: &&str| !pattern.starts_with(BY_KIND) && pattern.bytes().any(|byte| byte != b'*');
+        let names_links = |pattern: &&str| !pattern.starts_with(BY_KIND) && pattern.bytes().any(|byte| byte != b'*');
         let bare = |pattern: &'_ String| pattern.strip_prefix('!').unwrap_or(pattern).to_string();
-        let mut said = self.interfaces.iter().chain(&self.ignored).map(bare);
-        self.primary == name || said.any(|pattern| of_names(&pattern.as_str()) && matches(&pattern, name))
+        let mut patterns = self.interfaces.iter().chain(&self.ignored).map(bare);
+        self.primary == name || patterns.any(|pattern| names_links(&pattern.as_str()) && matches(&pattern, name))
     }
 }
 
-/// Why an interface is left out; `None` where it is watched. What people say may be said of its altnames too; the rules go
-/// by its own name.
+/// Why a link is not watched, as a text for the user; `None` if it is watched. Settings match its altnames too, the
+/// built-in rules only its own name.
 pub fn ignored_because(link: &Link, kind: Kind, standing: Standing, wanted: &Wanted) -> Option<String> {
     let Link { name, altnames, .. } = link;
     let fits = |pattern: &str| fits(pattern, name, altnames, kind);
     if *name == wanted.primary || altnames.contains(&wanted.primary) {
         return None;
     }
-    // What is said of one interface beats what is said of many, and what is said by its own name what is said by another.
+    // A full name takes precedence over a pattern, and the link's own name over an altname.
     if wanted.ignored.iter().any(|ignored| ignored == name) {
-        return Some("left out by its name".to_string());
+        return Some("ignored by its name".to_string());
     }
-    let spared = || wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!'));
-    if spared().any(|spared| spared == name) {
+    let kept = || wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!'));
+    if kept().any(|kept| kept == name) {
         return None;
     }
     if let Some(altname) = altnames.iter().find(|altname| wanted.ignored.contains(altname)) {
-        return Some(format!("left out by its altname '{altname}'"));
+        return Some(format!("ignored by its altname '{altname}'"));
     }
-    if spared().any(fits) {
+    if kept().any(fits) {
         return None;
     }
     if !wanted.interfaces.is_empty() {
-        let asked = wanted.interfaces.iter().any(|pattern| fits(pattern));
-        return (!asked).then(|| "not among the interfaces to watch".to_string());
+        let listed = wanted.interfaces.iter().any(|pattern| fits(pattern));
+        return (!listed).then(|| "not among the interfaces to watch".to_string());
     }
     if let Some(pattern) = wanted.ignored.iter().find(|pattern| fits(pattern)) {
         return Some(format!("matches the pattern '{pattern}' of interfaces to ignore"));
     }
     if kind == Kind::Loopback {
-        return Some(IGNORED[0].1.to_string());
+        return Some(DEFAULT_IGNORED[0].1.to_string());
     }
-    if let Some((_, reason)) = IGNORED.iter().find(|(pattern, _)| matches(pattern, name)) {
+    if let Some((_, reason)) = DEFAULT_IGNORED.iter().find(|(pattern, _)| matches(pattern, name)) {
         return Some((*reason).to_string());
     }
-    if is_cable(link, standing) {
-        return Some(CABLE.to_string());
+    if is_guest_link(link, standing) {
+        return Some(GUEST_LINK.to_string());
     }
     is_container_bridge(name).then(|| "container bridge: its traffic is counted on the uplink".to_string())
 }
 
-/// `br-` and twelve hex digits is how Docker names the bridge of a network; `br-lan` is a router's own, and so may be a
-/// short word of the letters a to f.
+/// Docker names the bridge of a network `br-` and twelve hex digits. At least eight are required here, because a
+/// router's own bridge may have a short name that looks like hex (`br-dad`).
 fn is_container_bridge(name: &str) -> bool {
     name.strip_prefix("br-").is_some_and(|rest| rest.len() >= 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Whether a pattern is one of a link with these names, or names its kind.
+/// Whether a pattern matches a link's name or one of its altnames, or is `kind:` and the link's kind.
 pub fn fits(pattern: &str, name: &str, altnames: &[String], kind: Kind) -> bool {
     if let Some(word) = pattern.strip_prefix(BY_KIND) {
         return word == kind.name();
@@ -316,7 +322,7 @@ pub fn fits(pattern: &str, name: &str, altnames: &[String], kind: Kind) -> bool 
     matches(pattern, name) || altnames.iter().any(|altname| matches(pattern, altname))
 }
 
-/// `*` stands for anything, also for nothing; every other byte for itself.
+/// Whether a name matches a pattern in full. `*` matches any text, also an empty one; every other byte matches itself.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut pieces = pattern.split('*');
     let Some(mut rest) = pieces.next().and_then(|first| name.strip_prefix(first)) else {
@@ -334,45 +340,47 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// One interface's claim to be the primary.
+/// The traffic of one link while the sampler looks for the primary interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub ifindex: u32,
-    /// What it carried while it was looked at, both ways.
+    /// Received and sent, within `elapsed_ms`.
     pub bytes: u64,
     pub packets: u64,
     pub elapsed_ms: u64,
 }
 
-/// Below this an interface has shown nothing yet.
-const QUALIFYING_BYTES: u64 = 1024;
+/// A link with less traffic than this cannot become the primary interface.
+const MIN_PRIMARY_BYTES: u64 = 1024;
 
 impl Claim {
     pub fn qualifies(&self) -> bool {
-        self.bytes >= QUALIFYING_BYTES
+        self.bytes >= MIN_PRIMARY_BYTES
     }
 
-    /// Bytes, and a thousand for each packet a second: many small packets are somebody at work too.
+    /// Bytes plus 1000 for each packet per second, so that interactive traffic with small packets counts as well.
     pub fn score(&self) -> u64 {
         let per_second = self.packets.saturating_mul(1000) / self.elapsed_ms.max(1);
         self.bytes.saturating_add(per_second.saturating_mul(1000))
     }
 }
 
-/// With one interface that is watched there is nothing to choose from, unless the way to the internet is another's.
+/// The only watched link, which needs no comparison. `None` if there are several, or if the default route uses another
+/// link.
 pub fn only(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
     let first = watched.next()?;
     (watched.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
 }
 
-/// Until there is traffic to choose by: the default route's, else the one that has carried most since its counters began.
+/// The choice before any traffic was measured: the link of the default route, else the one with the most bytes in its
+/// kernel counters.
 pub fn provisional(carried: impl Iterator<Item = (u32, u64)>, default_route: Option<u32>) -> Option<u32> {
     let is_route = |ifindex: u32| Some(ifindex) == default_route;
     let best = carried.max_by_key(|(ifindex, bytes)| (is_route(*ifindex), *bytes, std::cmp::Reverse(*ifindex)));
     best.filter(|(ifindex, bytes)| is_route(*ifindex) || *bytes > 0).map(|(ifindex, _)| ifindex)
 }
 
-/// The interface of the headline figure: the default route's if it has carried anything to speak of, else the busiest.
+/// The primary interface: the link of the default route if it carried at least `MIN_PRIMARY_BYTES`, else the busiest.
 pub fn primary(claims: &[Claim], default_route: Option<u32>) -> Option<u32> {
     let best = claims
         .iter()
@@ -389,7 +397,7 @@ mod tests {
         Link { name: name.to_string(), driver: driver.to_string(), hardware, ..Link::default() }
     }
 
-    fn because(name: &str, altnames: &[String], kind: Kind, wanted: &Wanted) -> Option<String> {
+    fn reason(name: &str, altnames: &[String], kind: Kind, wanted: &Wanted) -> Option<String> {
         let link = Link { altnames: altnames.to_vec(), ..link(name, "", ARPHRD_ETHER) };
         ignored_because(&link, kind, Standing::default(), wanted)
     }
@@ -426,12 +434,12 @@ mod tests {
         check(link("awdl0", "", 1), Kind::Apple);
         check(link("ifb0", "ifb", 1), Kind::Virtual);
         check(link("odd", "", 32), Kind::Other);
-        // A name proves nothing against real hardware.
+        // A physical device is not classified by its name.
         check(Link { physical: true, ..link("rail0", "", 1) }, Kind::Ethernet);
     }
 
     #[test]
-    fn a_tap_is_a_virtual_machines_where_it_is_a_port_of_a_bridge() {
+    fn a_tap_that_is_a_port_of_a_bridge_belongs_to_a_virtual_machine() {
         let check = |name: &str, driver: &str, master: &str, expect| {
             let port = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
             assert_eq!(kind(&port), expect, "{port:?}");
@@ -440,7 +448,7 @@ mod tests {
             for name in ["vnet3", "tap0", "tap100i0", "guest"] {
                 check(name, "tun", bridge, Kind::Virtual);
             }
-            // Where the driver is not known, the name has to do.
+            // Without a driver name, the link's name decides.
             check("vnet3", "", bridge, Kind::Virtual);
             check("tap0", "", bridge, Kind::Virtual);
             check("eth3", "", bridge, Kind::Ethernet);
@@ -448,7 +456,7 @@ mod tests {
             check("vethab12", "veth", bridge, Kind::Veth);
             check("tap0", "gretap", bridge, Kind::Vpn);
         }
-        // OpenVPN's.
+        // OpenVPN.
         check("tap0", "tun", "", Kind::Vpn);
         check("vnet0", "tun", "", Kind::Vpn);
         check("tap0", "", "", Kind::Vpn);
@@ -459,10 +467,10 @@ mod tests {
     }
 
     #[test]
-    fn e29_what_is_ignored_and_why() {
+    fn e29_links_ignored_by_default() {
         let wanted = Wanted::default();
         let check = |name: &str, kind, ignored: bool| {
-            assert_eq!(because(name, &[], kind, &wanted).is_some(), ignored, "{name}");
+            assert_eq!(reason(name, &[], kind, &wanted).is_some(), ignored, "{name}");
         };
         check("lo", Kind::Loopback, true);
         check("loop", Kind::Loopback, true);
@@ -481,11 +489,11 @@ mod tests {
     }
 
     #[test]
-    fn cables_of_guests_are_known_by_their_names_and_by_their_bridge() {
+    fn guest_links_are_recognised_by_name_and_by_bridge() {
         let check_at = |name: &str, driver: &str, master: &str, standing: Standing, ignored: bool| {
             let link = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
-            let because = ignored_because(&link, kind(&link), standing, &Wanted::default());
-            assert_eq!(because.as_deref(), ignored.then_some(CABLE), "{name} {driver} {master} {standing:?}");
+            let reason = ignored_because(&link, kind(&link), standing, &Wanted::default());
+            assert_eq!(reason.as_deref(), ignored.then_some(GUEST_LINK), "{name} {driver} {master} {standing:?}");
         };
         let check = |name, driver, master, ignored| check_at(name, driver, master, Standing::default(), ignored);
         for (name, driver, master) in [
@@ -514,11 +522,11 @@ mod tests {
             ("gke01234567", "veth", ""),
         ] {
             check(name, driver, master, true);
-            // One that carries an address is somebody's way, and no cable.
+            // With an address or the default route it is no guest link.
             check_at(name, driver, master, Standing { is_end: true, beside_others: true }, false);
         }
         for (name, driver, master) in [
-            // A VPN's, where it is no port.
+            // Not a port of a bridge: a VPN.
             ("tap100i0", "tun", ""),
             ("tap0", "tun", "bridge"),
             ("tap0", "tun", ""),
@@ -536,7 +544,7 @@ mod tests {
         ] {
             check(name, driver, master, false);
         }
-        // Beside others at a bridge it is one of several guests, whatever it is called.
+        // A veth that shares a bridge with other ports is a guest link under any name.
         let beside = Standing { beside_others: true, is_end: false };
         check_at("web", "veth", "bridge", beside, true);
         check_at("web", "veth", "openvswitch", beside, true);
@@ -555,11 +563,11 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_as_good_as_a_pattern() {
+    fn a_kind_works_like_a_pattern() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: Kind, watched: bool| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
-            assert_eq!(because(name, &[], kind, &wanted).is_none(), watched, "{wanted:?} {name} {kind:?}");
+            assert_eq!(reason(name, &[], kind, &wanted).is_none(), watched, "{wanted:?} {name} {kind:?}");
         };
         check(&["kind:veth"], &[], "veth12", Kind::Veth, true);
         check(&["kind:veth"], &[], "eth0", Kind::Ethernet, false);
@@ -573,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_name() {
+    fn settings_that_mention_a_name() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], primary: &str, expect: bool| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
@@ -589,24 +597,24 @@ mod tests {
     }
 
     #[test]
-    fn patterns_beat_the_rules() {
+    fn patterns_take_precedence_over_built_in_rules() {
         let wanted =
             Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()], ..Wanted::default() };
-        assert_eq!(because("veth1", &[], Kind::Veth, &wanted), None);
-        assert!(because("eth0", &[], Kind::Ethernet, &wanted).is_some());
+        assert_eq!(reason("veth1", &[], Kind::Veth, &wanted), None);
+        assert!(reason("eth0", &[], Kind::Ethernet, &wanted).is_some());
         let wanted = Wanted { ignored: vec!["eth*".to_string()], ..Wanted::default() };
         assert_eq!(
-            because("eth0", &[], Kind::Ethernet, &wanted).as_deref(),
+            reason("eth0", &[], Kind::Ethernet, &wanted).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
         );
     }
 
     #[test]
-    fn a_name_beats_patterns_and_rules() {
+    fn a_name_takes_precedence_over_patterns_and_rules() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
-            assert_eq!(because(name, &[], Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
+            assert_eq!(reason(name, &[], Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
         };
         check(&[], &["!lo"], "lo", true);
         check(&[], &["!docker*"], "docker0", true);
@@ -620,20 +628,20 @@ mod tests {
     }
 
     #[test]
-    fn the_chosen_headline_beats_everything() {
+    fn the_chosen_primary_interface_is_always_watched() {
         let primary = "wan0".to_string();
         let wanted = Wanted { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
-        assert_eq!(because("wan0", &[], Kind::Loopback, &wanted), None);
-        assert!(because("wan1", &[], Kind::Ethernet, &wanted).is_some());
+        assert_eq!(reason("wan0", &[], Kind::Loopback, &wanted), None);
+        assert!(reason("wan1", &[], Kind::Ethernet, &wanted).is_some());
     }
 
     #[test]
-    fn an_altname_is_as_good_as_a_name_and_the_own_name_beats_it() {
+    fn settings_match_altnames_and_the_own_name_takes_precedence() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], primary: &str, altnames: &[&str], expect: Option<&str>| {
             let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
-            let because = because("enp3s0", &list(altnames), Kind::Ethernet, &wanted);
-            assert_eq!(because.as_deref(), expect, "{wanted:?} {altnames:?}");
+            let reason = reason("enp3s0", &list(altnames), Kind::Ethernet, &wanted);
+            assert_eq!(reason.as_deref(), expect, "{wanted:?} {altnames:?}");
         };
         let other = Some("not among the interfaces to watch");
         check(&["wan"], &[], "", &["x", "wan"], None);
@@ -641,16 +649,16 @@ mod tests {
         check(&["wan"], &[], "", &[], other);
         check(&["wan"], &[], "", &["wan0"], other);
         check(&[], &["w*"], "", &["wan"], Some("matches the pattern 'w*' of interfaces to ignore"));
-        check(&[], &["wan"], "", &["wan"], Some("left out by its altname 'wan'"));
+        check(&[], &["wan"], "", &["wan"], Some("ignored by its altname 'wan'"));
         check(&[], &["e*", "!wan"], "", &["wan"], None);
         check(&["lan"], &["!w*"], "", &["wan"], None);
         check(&[], &["wan"], "wan", &["wan"], None);
         check(&["lan"], &[], "wan", &["wan"], None);
-        // What is said of the name itself.
+        // The own name.
         check(&[], &["wan", "!enp3s0"], "", &["wan"], None);
-        check(&[], &["enp3s0", "!wan"], "", &["wan"], Some("left out by its name"));
-        check(&[], &["wan", "!w*"], "", &["wan"], Some("left out by its altname 'wan'"));
-        // The rules mean what the kernel calls it.
+        check(&[], &["enp3s0", "!wan"], "", &["wan"], Some("ignored by its name"));
+        check(&[], &["wan", "!w*"], "", &["wan"], Some("ignored by its altname 'wan'"));
+        // The built-in rules look at the own name only.
         check(&[], &[], "", &["veth0", "docker0", "lo"], None);
     }
 
@@ -674,7 +682,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_no_choice() {
+    fn the_only_watched_link_is_the_primary_unless_the_default_route_differs() {
         let check = |watched: &[u32], route, expect| {
             assert_eq!(only(watched.iter().copied(), route), expect, "{watched:?} {route:?}");
         };
@@ -701,7 +709,7 @@ mod tests {
         check(&[claim(2, 5000, 10), claim(3, 9000, 10)], None, Some(3));
         check(&[claim(2, 5000, 10), claim(3, 9000, 10)], Some(2), Some(2));
         check(&[claim(2, 100, 1), claim(3, 9000, 10)], Some(2), Some(3));
-        // 100 packets a second outweigh 90 kB.
+        // 100 packets per second count more than 90 kB.
         check(&[claim(2, 10_000, 1000), claim(3, 90_000, 60)], None, Some(2));
         check(&[claim(2, 5000, 10), claim(3, 5000, 10)], None, Some(2));
         assert_eq!(Claim { elapsed_ms: 0, ..claim(1, u64::MAX, u64::MAX) }.score(), u64::MAX);

@@ -1,14 +1,16 @@
-//! The levels at which history is kept, in one table. Roll-up, retention, changes of the past, queries, charts, exports and
-//! settings follow it: a new level is a row here and a migration that makes its table (`store/schema`).
+//! The resolutions of history, in one table: samples, 5 minutes, hours, days. Roll-up, retention, edits of history,
+//! queries, charts, exports and settings read this table. A new resolution needs a row here and a migration that
+//! creates its table (`store/migrate.rs`).
 
-/// Lengths in seconds. Every coarser level is a sum of five-minute cells: local midnight lies on a five-minute border in
-/// every zone in use, half-hour ones included.
+/// Length of the finest cells. The cells of all coarser resolutions are sums of these: in every time zone in use, local
+/// midnight is a multiple of five minutes in UTC.
 pub const CELL_S: i64 = 300;
-/// One block of five-minute cells. Also what is open: see `store/window.rs`.
+/// Length of one block of five-minute cells, and of the open block (see `store/open_block.rs`).
 pub const WINDOW_S: i64 = 21_600;
 pub const HOUR_S: i64 = 3_600;
 pub const DAY_S: i64 = 86_400;
 
+/// Resolution of history, from fine to coarse; the number of a variant is its index in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resolution {
     Sample,
@@ -17,28 +19,31 @@ pub enum Resolution {
     Day,
 }
 
-/// How a level cuts time.
+/// How a resolution divides time into cells, and cells into stored blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Not at all: ticks as they came, a block for each save.
+    /// No cells: the ticks as sampled, one block per save.
     Ticks,
-    /// Into cells of one length, as many in a block as fit into these seconds.
+    /// Cells of one length; a block covers `block_s` seconds.
     Even { block_s: i64 },
-    /// At local midnights, a block for each piece, which keeps the bounds that it was cut with.
+    /// Cells from local midnight to local midnight, one per block. A stored block keeps its bounds when the time zone
+    /// changes.
     Local,
 }
 
+/// One row of the table of resolutions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
     pub resolution: Resolution,
-    /// In the API.
+    /// Name in the API.
     pub name: &'static str,
-    /// Seconds of one cell. 0 for samples, which have the polling interval; local days may be longer or shorter.
+    /// Length of a cell in seconds. 0 for samples: their length is the polling interval. Local days may be longer or
+    /// shorter.
     pub step_s: i64,
     pub cut: Cut,
-    /// In the database.
+    /// Table in the database.
     pub table: &'static str,
-    /// The setting that says for how many days it is kept; without one, for ever.
+    /// The setting for the retention in days; `None` means forever.
     pub kept_by: Option<&'static str>,
 }
 
@@ -71,7 +76,7 @@ pub const LEVELS: [Level; 4] = [
     Level { resolution: Resolution::Day, name: "day", step_s: DAY_S, cut: Cut::Local, table: "day", kept_by: None },
 ];
 
-/// As they are called in the API.
+/// The names in the API, from fine to coarse.
 pub const NAMES: [&str; LEVELS.len()] = {
     let mut names = [""; LEVELS.len()];
     let mut at = 0;
@@ -82,23 +87,23 @@ pub const NAMES: [&str; LEVELS.len()] = {
     names
 };
 
-/// The levels that are made of samples.
+/// The roll-ups: the resolutions that are computed from samples.
 pub fn coarser() -> &'static [Level] {
     &LEVELS[1..]
 }
 
-/// By its name in the API.
+/// The resolution with this name in the API.
 pub fn named(name: &str) -> Option<&'static Level> {
     LEVELS.iter().find(|level| level.name == name)
 }
 
 impl Level {
-    /// Of one cell of a block.
+    /// Length in seconds of a cell in the block with these bounds.
     pub fn cell_s(&self, (start, until): (i64, i64)) -> i64 {
         if self.cut == Cut::Local { until - start } else { self.step_s }
     }
 
-    /// How many cells a block has.
+    /// Number of cells in a block.
     pub fn cells(&self) -> usize {
         match self.cut {
             Cut::Even { block_s } => (block_s / self.step_s) as usize,
@@ -106,7 +111,8 @@ impl Level {
         }
     }
 
-    /// No block is longer than this. Local days have room for what a zone may do to them, and for their neighbours.
+    /// Upper bound in seconds for the length of a block. For local days it includes two days of reserve: a change of
+    /// the time zone can lengthen a day, and readers also need the neighbouring days.
     pub fn reach_s(&self) -> i64 {
         match self.cut {
             Cut::Even { block_s } => block_s,
@@ -121,14 +127,14 @@ impl Resolution {
     }
 }
 
-/// For how many days each level is kept, by its place in `LEVELS`.
+/// Retention in days, by index in the table of resolutions. `u32::MAX` means forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep([u32; LEVELS.len()]);
 
 impl Keep {
     pub const FOR_EVER: Keep = Keep([u32::MAX; LEVELS.len()]);
 
-    /// `days` reads a setting.
+    /// `days` returns the value of a setting.
     pub fn by(days: impl Fn(&'static str) -> u32) -> Keep {
         Keep(LEVELS.map(|level| level.kept_by.map_or(u32::MAX, &days)))
     }
@@ -148,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_level_stands_at_its_place_and_is_coarser_than_the_one_before() {
+    fn the_table_is_in_the_order_of_the_enum_and_from_fine_to_coarse() {
         for (at, level) in LEVELS.iter().enumerate() {
             assert_eq!((level.resolution as usize, level.resolution.level()), (at, level));
             assert_eq!(named(level.name), Some(level));

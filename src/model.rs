@@ -1,8 +1,9 @@
-//! Plain data that every other room agrees on. It knows nothing of the operating system, of SQL or of JSON,
-//! and does no work beyond adding numbers up.
+//! Plain data types that all other modules share: links, readings, samples, records, cells, events. This module
+//! contains no code for the operating system, SQL or JSON; it only adds and compares numbers.
 
-/// The counters, in the order in which every array, block and CSV row has them. A further one goes to the end: what was
-/// stored before it is known by their number. `source` says where the kernel has it, and `store/migrate.rs` notes it.
+/// The counters, in the order of every array, stored block and CSV row. A new counter goes to the end, because older
+/// rows are recognised by their number of counters; it also needs a row in `source/linux/counters.rs` and in
+/// `store/migrate.rs`.
 pub const COUNTER_NAMES: &[&str] =
     &["rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_drops", "tx_drops"];
 pub const COUNTERS: usize = COUNTER_NAMES.len();
@@ -13,15 +14,15 @@ pub const RX_PACKETS: usize = 2;
 pub const TX_PACKETS: usize = 3;
 pub const RX_DROPS: usize = 6;
 
-/// One interface's counters, or the difference of two readings of them, indexed as `COUNTER_NAMES`.
-/// `rx_drops` is the kernel's rx_dropped + rx_missed_errors, as `/proc/net/dev` has it.
+/// One interface's counters, or the difference of two readings, indexed as `COUNTER_NAMES`.
+/// `rx_drops` is the sum of the kernel's rx_dropped and rx_missed_errors, as in `/proc/net/dev`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters(pub [u64; COUNTERS]);
 
 impl Counters {
     pub const ZERO: Counters = Counters([0; COUNTERS]);
 
-    /// These, and zero for the others.
+    /// The given values for the first `N` counters, zero for the others.
     pub const fn of<const N: usize>(first: [u64; N]) -> Counters {
         let mut all = Counters::ZERO;
         let mut at = 0;
@@ -44,12 +45,12 @@ impl Counters {
         self.0[TX_BYTES]
     }
 
-    /// What came since an earlier reading.
+    /// The difference from an earlier reading; zero for a counter that fell.
     pub fn since(&self, before: &Counters) -> Counters {
         Counters(std::array::from_fn(|at| self.0[at].saturating_sub(before.0[at])))
     }
 
-    /// Sums are kept for years: they stop at the top rather than start again from zero.
+    /// Adds each counter. A sum stops at its maximum: a wrong total must not start again from zero.
     pub fn add(&mut self, other: &Counters) {
         for (sum, value) in self.0.iter_mut().zip(other.0) {
             *sum = sum.saturating_add(value);
@@ -57,10 +58,11 @@ impl Counters {
     }
 }
 
-/// An interface's number in the database: it stays with the history through renames, reboots and replacements.
+/// Identifies an interface in the database. It stays the same when the link is renamed, the machine reboots or the
+/// device is replaced.
 pub type IfaceId = u32;
 
-/// One interface's counters at one moment, as the kernel gave them.
+/// The raw kernel counters of one link at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     pub ifindex: u32,
@@ -68,57 +70,60 @@ pub struct Reading {
     pub width: Width,
 }
 
-/// How many bits the counters are known to have at the source that was read.
+/// Number of bits of the counters, as far as the source guarantees it. A driver may count fewer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     Bits32,
     Bits64,
 }
 
-/// What the operating system says of a network link. Raw facts only: `detect` makes a kind of them.
+/// A network link as the operating system reports it. Raw facts only: `detect` derives the kind from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     pub ifindex: u32,
     pub name: String,
-    /// Further names that it can be asked for by (`ip link property add dev NAME altname OTHER`). Netlink alone tells them:
-    /// for sysfs there are none.
+    /// Alternative names (`ip link property add dev NAME altname OTHER`). Only netlink reports them; empty when the
+    /// source is sysfs.
     pub altnames: Vec<String>,
-    /// ARPHRD_*: 1 Ethernet, 772 loopback, 512 PPP, 65534 none (tun, WireGuard) ...
+    /// ARPHRD_* of include/uapi/linux/if_arp.h: 1 Ethernet, 512 PPP, 772 loopback, 65534 none (tun, WireGuard) ...
     pub hardware: u16,
-    /// IFLA_INFO_KIND ("veth", "bridge", "wireguard" ...), empty where the kernel names none.
+    /// IFLA_INFO_KIND ("veth", "bridge", "wireguard" ...); empty if the kernel reports none.
     pub driver: String,
-    /// It has an 802.11 side (`phy80211` or `wireless` in sysfs).
+    /// A Wi-Fi device (`phy80211` or `wireless` exists in sysfs).
     pub wireless: bool,
-    /// `DEVTYPE` of its uevent ("wlan", "wwan", "bridge" ...), empty where unknown.
+    /// `DEVTYPE` of the uevent ("wlan", "wwan", "bridge" ...); empty if unknown.
     pub devtype: String,
-    /// It stands on real hardware (`device` in sysfs).
+    /// Backed by hardware (`device` exists in sysfs).
     pub physical: bool,
-    /// ifindex of the bridge or bond it is a port of; 0 for none.
+    /// ifindex of the bridge or bond that the link is a port of; 0 for none.
     pub master: u32,
-    /// `driver` of that one ("bridge", "openvswitch", "bond" ...), empty for none and where it is unknown.
+    /// `driver` of the master ("bridge", "openvswitch", "bond" ...); empty if there is none or it is unknown.
     pub master_driver: String,
-    /// ifindex of the link below it (a VLAN's parent); 0 for none or in another namespace.
+    /// ifindex of the link below (the parent of a VLAN); 0 if there is none or it is in another namespace.
     pub lower: u32,
     pub mtu: u32,
-    /// Hardware address, lower-case hex with colons; empty where it has none.
+    /// Hardware address, lower-case hex with colons; empty if the link has none.
     pub mac: String,
-    /// Of the device: the inode of its directory in sysfs. It stays through changes of name, number and namespace, and the
-    /// kernel gives a higher one to each device that it makes; 0 where it is not known. It says nothing beyond the boot.
+    /// Inode of the device's directory in sysfs; 0 if unknown. It stays the same when the link changes its name,
+    /// ifindex or namespace, and each new device gets a higher one. Only comparable within one boot.
     pub node: u64,
     pub alias: String,
     pub up: bool,
-    /// Mbit/s; `None` where the driver says 0, -1 or nothing.
+    /// Mbit/s; `None` if the driver reports 0, -1 or nothing.
     pub speed: Option<u32>,
 }
 
+/// An IP address of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub ifindex: u32,
     pub ip: std::net::IpAddr,
+    /// Length in bits.
     pub prefix: u8,
     pub broadcast: Option<std::net::Ipv4Addr>,
 }
 
+/// What an interface is, see `detect::kind`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Ethernet,
@@ -132,15 +137,17 @@ pub enum Kind {
     Veth,
     Container,
     Loopback,
+    /// Apple's peer-to-peer links (awdl, llw).
     Apple,
     Virtual,
     #[default]
     Other,
-    /// No link's: the history of many that are gone.
+    /// The interface "others": no link, but the merged history of many links that are gone.
     Others,
 }
 
-/// Before the name of a kind, in place of a pattern of names. No link can have it in its name: the kernel allows no colon.
+/// Prefix of a pattern that matches all links of a kind (`kind:veth`). It cannot be part of a link's name: the kernel
+/// allows no colon there (`dev_valid_name` in net/core/dev.c).
 pub const BY_KIND: &str = "kind:";
 
 impl Kind {
@@ -171,20 +178,21 @@ impl Kind {
     }
 }
 
-/// How a sample came to be. Anything but `Plain` is a `null` in the chart, and counts in the totals.
+/// Quality of a sample. All count in the totals; the chart has a rate for `Plain` only and `null` for the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mark {
-    /// The difference of two readings one interval apart.
+    /// The delta of two readings one interval apart.
     #[default]
     Plain = 0,
-    /// The counters began again from zero; the numbers are what has passed since.
+    /// The counters started again from zero; the delta covers the time since then.
     Reset = 1,
-    /// The difference is real, but nobody looked for longer than an interval (a restart, a suspend, a stop of the timer).
+    /// The delta is correct, but the readings are more than one interval apart (restart, suspend, delayed timer).
     Gap = 2,
 }
 
 impl Mark {
+    /// The mark stored as this number; `Plain` for an unknown one.
     pub fn from_code(code: u64) -> Mark {
         match code {
             1 => Mark::Reset,
@@ -194,30 +202,30 @@ impl Mark {
     }
 }
 
-/// What passed through one interface up to one tick.
+/// The delta of one interface at one tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub iface: IfaceId,
     pub mark: Mark,
-    /// The time that the numbers cover, by the monotonic clock, ending at the tick.
+    /// Length of the time that the delta covers, on the monotonic clock. It ends at the tick.
     pub span_ms: u64,
     pub delta: Counters,
 }
 
-/// One turn of the timer thread. Its samples lie behind one another in the batch's one array.
+/// One turn of the sampler's timer. Its samples are contiguous in the array of the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
-    /// Rises by one with every tick, over restarts too.
+    /// Sequence number: rises by one with every tick, across restarts too.
     pub seq: u64,
     /// CLOCK_BOOTTIME in milliseconds.
     pub mono_ms: u64,
-    /// UTC seconds; `None` while the wall clock cannot be believed ("unplaced").
+    /// UTC seconds; `None` while there is no trusted wall clock. It is filled in later.
     pub unix: Option<i64>,
-    /// Where this tick's samples end in `Batch::samples`; they begin where the previous tick's end.
+    /// End of this tick's samples in `Batch::samples`; they start at the previous tick's `end`.
     pub end: usize,
 }
 
-/// Ticks that are not yet on disk, oldest first.
+/// Ticks that are saved together in one transaction, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub ticks: Vec<Tick>,
@@ -229,7 +237,7 @@ impl Batch {
         self.ticks.is_empty()
     }
 
-    /// Each tick with its own samples.
+    /// Each tick with its samples.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Tick, &[Sample])> {
         (0..self.ticks.len()).map(|at| (&self.ticks[at], self.samples_of(at)))
     }
@@ -239,7 +247,8 @@ impl Batch {
         &self.samples[start..self.ticks[at].end]
     }
 
-    /// Gives the samples of one interface to another, or takes them out: ticks stay as they are.
+    /// Moves the samples of the edited interfaces to the target interface, or removes them. The ticks stay. `absorb`
+    /// merges two samples of one interface in the same tick.
     pub fn edit(&mut self, edit: &Edit, absorb: impl Fn(&mut Sample, &Sample)) {
         if !self.samples.iter().any(|sample| edit.takes(sample.iface)) {
             return;
@@ -269,7 +278,7 @@ impl Batch {
         self.samples.clear();
     }
 
-    /// Takes out the first `count` ticks and their samples.
+    /// Removes the first `count` ticks and their samples.
     pub fn drop_front(&mut self, count: usize) {
         let cut = if count == 0 { 0 } else { self.ticks[count - 1].end };
         self.ticks.drain(..count);
@@ -280,65 +289,68 @@ impl Batch {
     }
 }
 
-/// Which instance of the network stack a link belongs to: a namespace of a boot of a machine. An `ifindex` means the same
-/// link within one of them only.
+/// Identifies one instance of the kernel's network stack: machine, boot and network namespace. An ifindex is only
+/// unique within one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack {
-    /// A digest of the machine's id, which is not to be told; empty where it has none.
+    /// Digest of the machine id (see machine-id(5): the id itself is confidential); empty if there is none.
     pub machine: String,
-    /// Empty where it cannot be read.
+    /// Boot id; empty if it cannot be read.
     pub boot: String,
-    /// Of the network namespace, the same for as long as that lasts; 0 where the kernel has none. It says nothing beyond
-    /// the boot: these numbers are small and come again.
+    /// Cookie of the network namespace (`SO_NETNS_COOKIE`), or its inode on kernels before 5.14; 0 if the kernel has no
+    /// namespaces. Only unique within one boot: inode numbers are small and the kernel uses them again.
     pub namespace: u64,
 }
 
-/// What is remembered of an interface between runs.
+/// The stored identity of an interface, with its totals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub id: IfaceId,
     pub name: String,
     pub kind: Kind,
-    /// The user's own name for it; empty for none.
+    /// The name that the user chose; empty for none.
     pub alias: String,
-    /// Whose counters `raw` are: a link's number in its network stack, with its hardware address and its device as
-    /// witnesses. 0 when no link has them any more.
+    /// ifindex of the link that `raw` was read from; 0 if that link is gone. `stack`, `mac` and `inode` tell whether a
+    /// link found later is the same one.
     pub ifindex: u32,
     pub stack: Stack,
     pub mac: String,
     pub node: u64,
+    /// UTC seconds.
     pub first_seen: i64,
+    /// UTC seconds.
     pub last_seen: i64,
     /// Raw counters at the newest sample.
     pub raw: Counters,
-    /// Sum of everything ever booked: never falls.
+    /// Sum of all deltas since the interface is known; never falls.
     pub lifetime: Counters,
-    /// CLOCK_BOOTTIME of the newest sample, on that boot.
+    /// CLOCK_BOOTTIME in milliseconds at the newest sample, on the boot in `stack`.
     pub mono_ms: u64,
 }
 
-/// Raw counters that cannot be had by adding up deltas: a first reading, a reset, a wrap, a new identity.
+/// Raw counters of an interface, saved once a day and wherever the sum of the deltas since the last anchor does not
+/// give them: after a first reading, a reset, a wrap, or when the interface got a new link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// As of the end of this tick.
+    /// The tick that `raw` was read at.
     pub seq: u64,
     pub iface: IfaceId,
     pub raw: Counters,
 }
 
-/// A change of what has been.
+/// A change to stored history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Of an interface that is not there any more nothing is left.
+    /// Deletes the history of an interface whose link is gone.
     Forget { id: IfaceId, name: String },
-    /// Its history becomes part of another's.
+    /// Adds the history of one interface to another interface.
     Merge { id: IfaceId, name: String, into: IfaceId, into_name: String },
-    /// The histories of many that are gone become part of one that belongs to none of them.
+    /// Adds the histories of many gone links to the interface "others".
     Fold { ids: Vec<IfaceId>, into: IfaceId, into_name: String },
 }
 
 impl Edit {
-    /// The interfaces that are gone afterwards.
+    /// The interfaces that do not exist after the edit.
     pub fn gone(&self) -> &[IfaceId] {
         match self {
             Edit::Forget { id, .. } | Edit::Merge { id, .. } => std::slice::from_ref(id),
@@ -350,7 +362,7 @@ impl Edit {
         self.gone().contains(&id)
     }
 
-    /// The one that has their history then.
+    /// The interface that receives their history.
     pub fn into(&self) -> Option<IfaceId> {
         match self {
             Edit::Forget { .. } => None,
@@ -359,18 +371,21 @@ impl Edit {
     }
 }
 
-/// Something that a reader of the figures wants to know of.
+/// An event of the event list, for example a reset of counters or a change of the clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// `None` while the wall clock cannot be believed.
+    /// UTC seconds; `None` while there is no trusted wall clock.
     pub unix: Option<i64>,
+    /// CLOCK_BOOTTIME in milliseconds.
     pub mono_ms: u64,
     pub kind: EventKind,
-    /// Empty where it concerns the whole machine.
+    /// Name of the interface; empty for an event of the whole machine.
     pub interface: String,
+    /// One sentence for the user.
     pub detail: String,
 }
 
+/// Kind of an event. `NAMES` has the names in the API and the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     Start,
@@ -416,21 +431,22 @@ impl EventKind {
     }
 }
 
-/// What passed through one interface in some time.
+/// Sums of one interface in one bucket of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
     pub sum: Counters,
-    /// The highest rate of one plain sample, bytes per second.
+    /// The highest rate of a plain sample, bytes per second.
     pub rx_peak: u64,
     pub tx_peak: u64,
-    /// Seconds observed by plain samples; the chart shows nothing where this is 0.
+    /// Seconds that plain samples cover. If 0, the chart has no rate for this cell.
     pub covered: u32,
-    /// Seconds that `sum` counts without anybody having looked (gaps and resets).
+    /// Seconds that gaps and resets cover: their traffic is in `sum`, but its rate is unknown.
     pub blind: u32,
 }
 
 impl Cell {
-    /// Adds another part of the same time, or a part of a longer one. The order of such additions does not matter.
+    /// Adds another cell of the same bucket, or a finer cell inside this bucket. The order of additions does not
+    /// matter.
     pub fn add(&mut self, other: &Cell) {
         self.sum.add(&other.sum);
         self.rx_peak = self.rx_peak.max(other.rx_peak);
@@ -439,12 +455,13 @@ impl Cell {
         self.blind = self.blind.saturating_add(other.blind);
     }
 
-    /// Seconds that the sum stands for.
+    /// Seconds that the sum covers.
     pub fn observed(&self) -> u64 {
         u64::from(self.covered) + u64::from(self.blind)
     }
 
-    /// Where a clock was set back, the same minutes have passed twice: the numbers count, the time does not.
+    /// Limits the observed seconds to the length of the bucket. When a clock is set back, two times fall into the same
+    /// bucket: both count in the sum, but the bucket is not longer.
     pub fn within(mut self, length_s: i64) -> Cell {
         let length = u32::try_from(length_s).unwrap_or(u32::MAX);
         self.covered = self.covered.min(length);
@@ -453,11 +470,12 @@ impl Cell {
     }
 }
 
-/// A cell with its place in time.
+/// A cell with its range of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// UTC seconds; a local day may be 23 or 25 hours long.
+    /// UTC seconds. A local day may have 23 or 25 hours.
     pub from: i64,
+    /// UTC seconds, exclusive.
     pub to: i64,
     pub cell: Cell,
 }
@@ -468,7 +486,7 @@ impl Bucket {
     }
 }
 
-/// Facts about the machine, for `/api/system/*`; read when asked for.
+/// Facts about the machine for `/api/system/*`, read at each request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Machine {
     pub hostname: String,
@@ -476,15 +494,18 @@ pub struct Machine {
     pub os: String,
     pub uptime_s: u64,
     pub cpu_count: u32,
+    /// Bytes, like all memory and disk sizes here.
     pub memory_total: u64,
     pub memory_available: u64,
-    /// Jiffies since boot, all CPUs together: busy and all. Two readings make a percentage.
+    /// Jiffies since boot, summed over all CPUs: busy time, and busy and idle time together. The CPU load is the ratio
+    /// of their differences between two readings.
     pub cpu_busy: u64,
     pub cpu_all: u64,
-    /// Of the file system that holds the database.
+    /// Of the file system that contains the database.
     pub disk_total: u64,
     pub disk_free: u64,
-    /// This process.
+    /// Resident memory of this process.
     pub rss_bytes: u64,
+    /// CPU time of this process.
     pub cpu_ms: u64,
 }

@@ -1,82 +1,85 @@
-//! History as the columns of a chart: which buckets it gets, and what is in them. Pure.
+//! Charts: chooses the buckets of a chart for a request, and sums history into them. Pure.
 
 use crate::clock::{Civil, Zone};
 use crate::level::{Cut, DAY_S as DAY, Level, Resolution};
 use crate::model::{Bucket, Cell, Counters, RX_BYTES, TX_BYTES};
 
 const EPOCH: Civil = Civil::date(1970, 1, 1);
-/// The end of the year 9999, beyond which no request can ask.
+/// The end of the year 9999, the latest time that a request can name.
 const LAST: i64 = 253_402_300_800;
-/// Few points over a long range can need many attempts to find the smallest step, and each costs two divisions in software
-/// on 32 bits. A step found by estimate is then at most a few percent greater.
-const ATTEMPTS: usize = 10_000;
+/// Limit for the search of the smallest step, which can be long if a long range gets few points. Each attempt needs two
+/// 64-bit divisions, which 32-bit CPUs do in software. The estimate that is used instead is at most a few percent
+/// larger.
+const MAX_ATTEMPTS: usize = 10_000;
 
-/// How far back a level goes.
+/// One resolution, and the time of its oldest stored data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
     pub level: &'static Level,
     /// Seconds per bucket: the polling interval for samples.
     pub step: i64,
-    /// The oldest moment it has anything of.
+    /// UTC seconds; `None` if nothing is stored.
     pub oldest: Option<i64>,
 }
 
-/// The buckets of a chart.
+/// The buckets of a chart, and the resolution to read for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grid {
-    /// The level to read, from the first edge to the last.
+    /// The resolution to read, from the first edge to the last.
     pub level: Resolution,
+    /// Seconds per bucket. If it is whole days, the buckets are local days and may be longer or shorter.
     pub step: i64,
-    /// With which the first bucket begins, where the step is whole days.
+    /// The local day on which the first bucket begins, if the step is whole days.
     pub first_day: Option<Civil>,
-    /// One more than there are buckets, ascending.
+    /// Bounds of the buckets in UTC seconds, ascending: one more than there are buckets.
     pub edges: Vec<i64>,
 }
 
 impl Grid {
-    /// Nothing between any two edges.
+    /// One empty cell per bucket.
     pub fn empty(&self) -> Vec<Cell> {
         vec![Cell::default(); self.edges.len().saturating_sub(1)]
     }
 }
 
-/// Cuts `[from, to)`, rounded outwards, into at most `points` buckets. The step is the smallest multiple of a level's that
-/// does; steps of whole days go from local midnight to local midnight. Read is the coarsest level that has all the edges:
-/// the same figures in fewer rows.
+/// Divides `[from, to)`, rounded outwards, into at most `points` buckets. The step is the smallest possible multiple of
+/// the step of a resolution that has data for the range. Steps of whole days go from local midnight to local midnight.
+/// The resolution to read is the coarsest whose bounds include all edges, because it has the same figures in fewer
+/// rows.
 ///
-/// `levels` from fine to coarse, all that there are; with nothing stored yet, any of them will do.
+/// `levels` has all resolutions from fine to coarse. If nothing is stored yet, any of them may be chosen.
 pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Reach]) -> Grid {
     let from = from.clamp(0, LAST - 1);
     let to = to.clamp(from + 1, LAST);
     let points = i64::try_from(points).unwrap_or(i64::MAX).max(1);
 
-    // A level's oldest bucket begins before its first sample, a day's by up to a day. So a finer level that begins later
-    // than a coarser one may still have everything; it is short only of what lies before the coarser one's first bucket's
-    // end. Nothing is known of the time before all levels, and no level is blamed for that.
-    let stored = |at: usize| {
+    // The oldest bucket of a resolution begins before its first sample, for days by up to a day. So a finer resolution
+    // that begins later than a coarser one may still have all samples; it lacks some only if it begins after the end of
+    // the coarser one's first bucket. The time before all stored data excludes no resolution.
+    let has_data = |at: usize| {
         let ends = levels[at..].iter().filter_map(|level| level.oldest.map(|oldest| oldest.saturating_add(level.step)));
         let Some(first) = ends.min() else { return levels.iter().all(|level| level.oldest.is_none()) };
         levels[at].oldest.is_some_and(|oldest| oldest <= from.max(first))
     };
-    let kept: Vec<&Reach> = (0..levels.len()).filter(|at| stored(*at)).map(|at| &levels[at]).collect();
+    let usable: Vec<&Reach> = (0..levels.len()).filter(|at| has_data(*at)).map(|at| &levels[at]).collect();
 
     let days = (day_number(from, zone), day_number(to - 1, zone) + 1);
     let candidate = |reach: &&Reach| {
         let local = reach.level.cut == Cut::Local;
         let unit = if local { DAY } else { reach.step.max(1) };
         let range = if local { days } else { (from / unit, (to - 1) / unit + 1) };
-        (smallest(range, points).saturating_mul(unit), unit, range)
+        (smallest_stride(range, points).saturating_mul(unit), unit, range)
     };
-    let found = kept.iter().map(candidate).min_by_key(|(step, ..)| *step);
-    let (mut step, mut unit, mut range) = found.unwrap_or((smallest((from, to), points), 1, (from, to)));
+    let found = usable.iter().map(candidate).min_by_key(|(step, ..)| *step);
+    let (mut step, mut unit, mut range) = found.unwrap_or((smallest_stride((from, to), points), 1, (from, to)));
     let whole_days = step % DAY == 0;
     if whole_days {
-        (step, unit, range) = (smallest(days, points).saturating_mul(DAY), DAY, days);
+        (step, unit, range) = (smallest_stride(days, points).saturating_mul(DAY), DAY, days);
     }
 
     let stride = step / unit;
     let edge = |at: i64| if whole_days { midnight(at, zone) } else { at.saturating_mul(unit) };
-    // Multiples of the step since 1970, so that a chart which moves on keeps the buckets that it has.
+    // Edges are multiples of the step since 1970, so that a chart that is updated keeps its buckets.
     let mut at = if points == 1 { range.0 } else { range.0.div_euclid(stride) * stride };
     let first_day = whole_days.then(|| EPOCH.plus_days(at));
     let mut edges = vec![edge(at)];
@@ -93,45 +96,47 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Reach]) 
         _ => edges.iter().all(|edge| edge % reach.step.max(1) == 0),
     };
     let finest = Resolution::Sample;
-    let level = kept.iter().rev().find(fits).or(kept.first()).map_or(finest, |reach| reach.level.resolution);
+    let level = usable.iter().rev().find(fits).or(usable.first()).map_or(finest, |reach| reach.level.resolution);
     Grid { level, step, first_day, edges }
 }
 
-/// The smallest stride that cuts `[from, to)`, rounded outwards to multiples of it, into at most `points` pieces.
-fn smallest((from, to): (i64, i64), points: i64) -> i64 {
+/// The smallest stride that divides `[from, to)`, rounded outwards to its multiples, into at most `points` pieces.
+fn smallest_stride((from, to): (i64, i64), points: i64) -> i64 {
     let length = to - from;
     if points == 1 {
         return length;
     }
     let ceil = |value: i64, by: i64| (value - 1).div_euclid(by) + 1;
-    // One piece less than allowed leaves room for the rounding, so that stride always fits.
-    let (least, enough) = (ceil(length, points), ceil(length, points - 1));
+    // Rounding outwards can add one piece, so a stride for one piece less always fits.
+    let (low, high) = (ceil(length, points), ceil(length, points - 1));
     let fits = |stride: &i64| ceil(to, *stride) - from.div_euclid(*stride) <= points;
-    (least..enough).take(ATTEMPTS).find(fits).unwrap_or(enough)
+    (low..high).take(MAX_ATTEMPTS).find(fits).unwrap_or(high)
 }
 
-/// Local days are counted from 1 January 1970.
+/// Number of the local day, counted from 1 January 1970.
 fn day_number(unix: i64, zone: &Zone) -> i64 {
     zone.civil(zone.day(unix).0).days()
 }
 
+/// UTC seconds of local midnight of a day number.
 fn midnight(day: i64, zone: &Zone) -> i64 {
     zone.unix(EPOCH.plus_days(day))
 }
 
-/// The cells of a chart while its buckets are being read. Nothing is kept of these: a range may have half a million.
+/// Sums buckets into the cells of a chart while they are read. It does not keep the buckets: a range may have half a
+/// million.
 pub struct Filling<'a> {
     edges: &'a [i64],
     cells: Vec<Cell>,
-    /// Where the latest bucket began: the next one is not far.
+    /// Index of the cell in which the latest bucket began. The search for the next one starts there.
     latest: usize,
-    /// The end of the latest bucket, where they are samples.
-    samples: Option<i64>,
+    /// For samples: end of the latest one. `None` for other resolutions.
+    latest_sample_end: Option<i64>,
 }
 
-/// A sample behind the one that ended at `before`. Ticks are known to the second and spans are rounded to seconds, so that two
-/// neighbours may be a second apart, or overlap by one: the later one then begins where the earlier one ends.
-fn after(before: i64, sample: &Bucket) -> Bucket {
+/// Adjusts the start of a sample to `before`, the end of the previous one, if they differ by one second. Ticks and
+/// spans are both rounded to seconds, so two neighbours may have a gap or an overlap of one second.
+fn join_previous(before: i64, sample: &Bucket) -> Bucket {
     let begin = if (sample.from - before).abs() <= 1 { before } else { sample.from };
     let seconds = u32::try_from(sample.to - begin).unwrap_or(0);
     let (covered, blind) = if sample.cell.blind > 0 { (0, seconds) } else { (seconds, 0) };
@@ -139,29 +144,30 @@ fn after(before: i64, sample: &Bucket) -> Bucket {
 }
 
 impl<'a> Filling<'a> {
-    /// One cell between each two edges.
+    /// Creates one empty cell for each pair of neighbouring edges.
     pub fn new(level: Resolution, edges: &'a [i64]) -> Filling<'a> {
         let cells = vec![Cell::default(); edges.len().saturating_sub(1)];
-        Filling { edges, cells, latest: 0, samples: (level == Resolution::Sample).then_some(i64::MIN / 2) }
+        Filling { edges, cells, latest: 0, latest_sample_end: (level == Resolution::Sample).then_some(i64::MIN / 2) }
     }
 
-    /// A bucket across an edge is split by time, to the byte; what lies outside is left out.
+    /// Adds a bucket. If it crosses an edge, it is split in proportion to the time, exact to the byte. The part outside
+    /// the edges is ignored.
     pub fn add(&mut self, bucket: &Bucket) {
-        let bucket = self.samples.map_or(*bucket, |before| after(before, bucket));
-        self.samples = self.samples.map(|_| bucket.to);
-        // Two samples within a second make a bucket without length, and its bytes count too.
+        let bucket = self.latest_sample_end.map_or(*bucket, |before| join_previous(before, bucket));
+        self.latest_sample_end = self.latest_sample_end.map(|_| bucket.to);
+        // Two samples within one second give a bucket of length zero; its bytes count too.
         let length = bucket.to.saturating_sub(bucket.from).max(1);
         let begins = |edge: &i64| *edge <= bucket.from;
-        let near =
+        let is_near =
             self.edges.get(self.latest).is_some_and(begins) && !self.edges.get(self.latest + 1).is_some_and(begins);
-        if !near {
+        if !is_near {
             self.latest = self.edges.partition_point(begins).saturating_sub(1);
         }
         for (cell, range) in self.cells.iter_mut().zip(self.edges.windows(2)).skip(self.latest) {
             let start = range[0].saturating_sub(bucket.from).clamp(0, length);
             let end = range[1].saturating_sub(bucket.from).clamp(0, length);
             if start < end {
-                add(cell, &bucket, |value| part(value, end, length) - part(value, start, length));
+                add_part(cell, &bucket, |value| part(value, end, length) - part(value, start, length));
             }
             if end == length {
                 break;
@@ -174,37 +180,38 @@ impl<'a> Filling<'a> {
     }
 }
 
-/// What of `value`, spread evenly over `length` seconds, falls into the first `seconds` of them.
+/// The part of `value` in the first `seconds`, if it is spread evenly over `length` seconds.
 fn part(value: u64, seconds: i64, length: i64) -> u64 {
     let (seconds, length) = (seconds.unsigned_abs(), length.unsigned_abs());
     if seconds == 0 || seconds == length {
         return if seconds == 0 { 0 } else { value };
     }
-    // No product here exceeds `value`, or `length` squared, which is within 64 bits for a bucket of a century.
+    // The first product is at most `value`, the second one less than `length` squared, which fits into 64 bits for a
+    // bucket of a century.
     value / length * seconds + (value % length).saturating_mul(seconds) / length
 }
 
-/// Adds a share of a bucket.
-fn add(cell: &mut Cell, bucket: &Bucket, share: impl Fn(u64) -> u64) {
+/// Adds a part of a bucket to a cell; `share` computes that part of each value.
+fn add_part(cell: &mut Cell, bucket: &Bucket, share: impl Fn(u64) -> u64) {
     let Cell { sum, rx_peak, tx_peak, covered, blind } = bucket.cell;
     let [covered, blind] = [covered, blind].map(|seconds| share(seconds.into()) as u32);
     cell.add(&Cell { sum: Counters(sum.0.map(share)), rx_peak, tx_peak, covered, blind });
 }
 
-/// Seconds that the rates of a cell are a mean of; 0 where there is none.
+/// Seconds over which the rates of a cell are averaged; 0 if the cell has no rate.
 pub fn observed(cell: &Cell) -> u64 {
     if cell.covered > 0 { cell.observed() } else { 0 }
 }
 
-/// Bytes per second, the mean over the time that the sum stands for; nothing where it was not looked at, for a line through a gap
-/// is a guess.
+/// Average rate in bytes per second over the time that the sum covers, rounded to the nearest. `None` if no plain
+/// sample covers any of it: a line through a gap would be a guess.
 fn rate(cell: &Cell, counter: usize) -> Option<u64> {
     let (seconds, bytes) = (cell.observed(), cell.sum.0[counter]);
     (cell.covered > 0).then(|| (bytes / seconds).saturating_add((bytes % seconds * 2 + seconds) / (seconds * 2)))
 }
 
-/// The rates received and sent, and their peaks. A peak is never below the mean: of a bucket with a gap in it, only the plain
-/// samples have one.
+/// Average rates received and sent, and their peaks, in bytes per second. A peak is raised to the average if it is
+/// lower: in a bucket with a gap, only the plain samples have a peak, but the average includes the traffic of the gap.
 pub fn rates(cell: &Cell) -> [Option<u64>; 4] {
     let [rx, tx] = [RX_BYTES, TX_BYTES].map(|counter| rate(cell, counter));
     let peak = |rate: Option<u64>, peak: u64| rate.map(|rate| rate.max(peak));
@@ -227,12 +234,12 @@ mod tests {
         parse_time(text, &Zone::UTC).unwrap()
     }
 
-    /// A database that began so many days before this moment, with the usual retention.
     const NOW: &str = "2026-11-22T17:46:43Z";
 
+    /// A database that was created `days` days before `NOW`, with the default retention.
     fn levels(days: i64) -> [Reach; 4] {
-        let level = |resolution: Resolution, step: i64, kept: i64| {
-            let oldest = at(NOW) - days.min(kept) * DAY;
+        let level = |resolution: Resolution, step: i64, retention: i64| {
+            let oldest = at(NOW) - days.min(retention) * DAY;
             Reach { level: resolution.level(), step, oldest: Some(oldest / step * step) }
         };
         [
@@ -244,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn steps_and_levels() {
+    fn steps_and_resolutions() {
         fn check(days: i64, range_s: i64, points: usize, expect: (Resolution, i64)) {
             let to = at(NOW);
             let grid = choose(to - range_s, to, points, &zone(BERLIN), &levels(days));
-            assert_eq!((grid.level, grid.step), expect, "{days} days kept, {range_s} s in {points} points");
+            assert_eq!((grid.level, grid.step), expect, "{days} days of history, {range_s} s in {points} points");
         }
         use Resolution::*;
         check(1000, 3600, 720, (Sample, 30));
@@ -264,7 +271,7 @@ mod tests {
         check(1000, 365 * DAY, 720, (Hour, 13 * 3600));
         check(1000, 365 * DAY, 366, (Day, DAY));
         check(5000, 10 * 365 * DAY, 720, (Day, 6 * DAY));
-        // A young database is not short of what was before it: its finest level has all there is.
+        // In a young database, samples cover all the stored time.
         check(0, DAY, 720, (Sample, 150));
         check(3, 30 * DAY, 720, (Sample, 3630));
         check(3, 365 * DAY, 366, (Sample, 86_250));
@@ -273,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stored_yet() {
+    fn with_nothing_stored_yet() {
         let none = levels(1).map(|level| Reach { oldest: None, ..level });
         let grid = choose(at(NOW) - 3600, at(NOW), 720, &Zone::UTC, &none);
         assert_eq!((grid.level, grid.step), (Resolution::Sample, 30));
@@ -284,13 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn e25_day_steps_go_by_local_midnights() {
-        // Only days are left of that time.
+    fn e25_steps_of_days_start_at_local_midnight() {
+        // Only the resolution of days still has that time.
         let grid = choose(at("2020-10-24T12:00:00Z"), at("2020-10-26T12:00:00Z"), 3, &zone(BERLIN), &levels(5000));
         let edges = ["2020-10-23T22:00:00Z", "2020-10-24T22:00:00Z", "2020-10-25T23:00:00Z", "2020-10-26T23:00:00Z"];
         assert_eq!((grid.level, grid.step, grid.edges), (Resolution::Day, DAY, edges.map(at).to_vec()));
         assert_eq!(grid.first_day, Some(Civil::date(2020, 10, 24)));
-        // Two days of UTC touch three of India; and of the levels before the days, the hours have none of its midnights.
+        // Two days of UTC touch three local days in India. Without the resolution of days, hours do not fit: local
+        // midnight is not a full hour of UTC.
         let no_days = &levels(80)[1..3];
         let grid = choose(at("2026-10-24"), at("2026-10-26"), 2, &zone("IST-5:30"), no_days);
         let edges = ["2026-10-23T18:30:00Z", "2026-10-25T18:30:00Z", "2026-10-27T18:30:00Z"];
@@ -303,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn any_request_is_covered_in_the_points_allowed() {
+    fn every_request_is_covered_within_the_allowed_points() {
         let mut state = 3;
         for turn in 0..20_000 {
             let days = [0, 3, 80, 1000, 4000][turn % 5];
@@ -340,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_is_too_strange() {
+    fn extreme_requests_do_not_panic() {
         for from in [i64::MIN, -1, 0, at(NOW), i64::MAX] {
             for to in [i64::MIN, 0, at(NOW), i64::MAX] {
                 for points in [0, 1, 2, 720, usize::MAX] {
@@ -374,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn e12_a_gap_is_null_and_its_bytes_are_not_lost() {
+    fn e12_a_gap_has_no_rate_and_keeps_its_bytes() {
         fn check(covered: u32, blind: u32, expect: (Option<u64>, Option<u64>)) {
             let mut bucket = seen(bucket(0, 300, 3000), covered, blind);
             bucket.cell.rx_peak = 5;
@@ -392,14 +400,15 @@ mod tests {
         assert_eq!(cells(&[bucket(0, 300, 1)], &[]), []);
     }
 
-    /// What a timer of one second makes of any phase, with stalls of 2 to 20 seconds: each second is told of once.
+    /// Simulates a timer of one second with any phase and with stalls of 2 to 20 seconds. Each second must be covered
+    /// exactly once.
     #[test]
-    fn neighbours_leave_no_second_out_and_have_none_twice() {
+    fn neighbouring_samples_cover_each_second_exactly_once() {
         const SECONDS: i64 = 200;
         let mut state = 7_u64;
         for _ in 0..300 {
             let mut below = |most: i64| random(&mut state) as i64 % most;
-            // Milliseconds: when a tick is due, and when the latest was.
+            // Milliseconds: time of the next tick, and of the latest one.
             let (mut due, mut latest) = (1000 + below(1000), None);
             let (mut samples, mut bytes, mut plain) = (Vec::new(), 0, vec![false; SECONDS as usize]);
             loop {
@@ -412,19 +421,19 @@ mod tests {
                 }
                 if let Some(before) = latest.replace(now) {
                     let seconds = ((now - before + 500) / 1000).max(1);
-                    let looked = stall < 1000;
-                    let (covered, blind) = if looked { (seconds, 0) } else { (0, seconds) };
+                    let is_plain = stall < 1000;
+                    let (covered, blind) = if is_plain { (seconds, 0) } else { (0, seconds) };
                     let (from, to) = (now / 1000 - seconds, now / 1000);
                     bytes += 1000;
                     samples.push(seen(bucket(from, to - from, 1000), covered as u32, blind as u32));
-                    (before / 1000..now / 1000).for_each(|second| plain[second as usize] = looked);
+                    (before / 1000..now / 1000).for_each(|second| plain[second as usize] = is_plain);
                 }
             }
             let edges: Vec<i64> = (0..=SECONDS).collect();
             let mut filling = Filling::new(Resolution::Sample, &edges);
             samples.iter().for_each(|sample| filling.add(sample));
             let cells = filling.cells();
-            // The first one has no neighbour to say where it begins.
+            // The first sample has no previous one to be joined to.
             for (second, cell) in cells.iter().enumerate().skip(samples[0].to as usize) {
                 assert_eq!(cell.covered > 0, plain[second], "{second}: {cell:?}");
                 assert!(cell.covered + cell.blind <= 1, "{second}: {cell:?}");
@@ -452,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn the_columns_imply_the_bytes_of_the_buckets() {
+    fn cells_have_the_bytes_of_the_buckets() {
         let mut state = 11;
         for _ in 0..300 {
             let mut buckets = Vec::new();
@@ -477,7 +486,7 @@ mod tests {
             let expect = sum(&mut buckets.iter().map(|bucket| bucket.cell.observed()));
             assert_eq!(sum(&mut cells.iter().map(Cell::observed)), expect);
 
-            // A rate is rounded to the nearest byte per second: that, and no more, is lost.
+            // Only the rounding to whole bytes per second is lost.
             for cell in &cells {
                 let ([rate, ..], seconds) = (rates(cell), observed(cell));
                 assert_eq!(seconds, if rate.is_some() { cell.observed() } else { 0 });

@@ -1,6 +1,6 @@
-//! Maps and sets that are sorted vectors. Interfaces, settings, clients and open hours are few, and what is added mostly
-//! comes in order. The standard library's B-tree costs 5 KB of the binary for each pair of types, one of these a tenth;
-//! it remains the better one where thousands of keys come in any order.
+//! Map and set as sorted vectors, for few keys (interfaces, settings, clients) that are mostly inserted in order. They
+//! replace the standard library's B-tree because that adds 5 KB to the binary for each pair of types, ten times as
+//! much. For thousands of keys in random order the B-tree is still the better choice.
 
 use std::borrow::Borrow;
 use std::mem;
@@ -8,13 +8,15 @@ use std::ops::Range;
 
 use serde::{Serialize, Serializer};
 
+/// Replacement for `BTreeMap`. Insertion and removal move all later pairs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Map<K, V>(Vec<(K, V)>);
 
+/// Replacement for `BTreeSet`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set<K>(Map<K, ()>);
 
-/// The place of one key, taken or not.
+/// The position of one key: `Ok` where the map has it, `Err` where it would be inserted.
 pub struct Entry<'a, K, V> {
     map: &'a mut Map<K, V>,
     at: Result<usize, usize>,
@@ -60,7 +62,7 @@ impl<K: Ord, V> Map<K, V> {
         Entry { map: self, at, key }
     }
 
-    /// What was there before.
+    /// Returns the previous value.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(&key) {
             Ok(at) => Some(mem::replace(&mut self.0[at].1, value)),
@@ -78,9 +80,9 @@ impl<K: Ord, V> Map<K, V> {
         self.find(key).ok().map(|at| self.0.remove(at).1)
     }
 
-    /// Takes out those below `key`, lowest first.
+    /// Removes the pairs with smaller keys than `key`, in ascending order.
     pub fn drain_below(&mut self, key: &K) -> impl Iterator<Item = (K, V)> {
-        let end = self.0.partition_point(|(own, _)| own < key);
+        let end = self.0.partition_point(|(other, _)| other < key);
         self.0.drain(..end)
     }
 
@@ -113,10 +115,10 @@ impl<K: Ord, V> Map<K, V> {
     where
         K: Borrow<Q>,
     {
-        // Most of what is added belongs at the end.
+        // Most keys are inserted in ascending order.
         match self.0.last() {
             Some((last, _)) if last.borrow() < key => Err(self.0.len()),
-            _ => self.0.binary_search_by(|(own, _)| own.borrow().cmp(key)),
+            _ => self.0.binary_search_by(|(other, _)| other.borrow().cmp(key)),
         }
     }
 }
@@ -159,7 +161,7 @@ impl<K: Ord> Set<K> {
         self.0.contains_key(key)
     }
 
-    /// Whether it is new.
+    /// Returns whether the key is new.
     pub fn insert(&mut self, key: K) -> bool {
         self.0.insert(key, ()).is_none()
     }
@@ -171,7 +173,7 @@ impl<K: Ord> Set<K> {
         self.0.remove(key).is_some()
     }
 
-    /// Takes out those below `key`, lowest first.
+    /// Removes the keys smaller than `key`, in ascending order.
     pub fn drain_below(&mut self, key: &K) -> impl Iterator<Item = K> {
         self.0.drain_below(key).map(|(key, ())| key)
     }
@@ -274,9 +276,9 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// Whatever is done to both, they are the same: 20 runs of 300 steps over few keys.
+    /// 20 runs of 300 random operations on few keys, compared after each.
     #[test]
-    fn a_map_is_what_a_b_tree_is() {
+    fn a_map_behaves_like_a_b_tree_map() {
         for seed in 1..=20u64 {
             let mut random = seed;
             let mut next = move |below: u64| {
@@ -303,8 +305,8 @@ mod tests {
                         assert!(map.drain_below(&key).eq(mem::replace(&mut tree, above)));
                     }
                     _ => {
-                        map.retain(|own, value| (*own + *value) % 7 != 0);
-                        tree.retain(|own, value| (*own + *value) % 7 != 0);
+                        map.retain(|key, value| (*key + *value) % 7 != 0);
+                        tree.retain(|key, value| (*key + *value) % 7 != 0);
                     }
                 }
                 assert!(map.iter().eq(tree.iter()), "seed {seed}, step {step}: {map:?} {tree:?}");
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_an_object_in_json() {
+    fn a_map_is_an_object_in_json() {
         let map = Map::from([("b".to_string(), 1), ("a".to_string(), 2), ("b".to_string(), 3)]);
         assert_eq!(serde_json::to_string(&map).unwrap(), r#"{"a":2,"b":3}"#);
     }

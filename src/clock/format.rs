@@ -1,19 +1,19 @@
-//! Times as text, and text as times. Pure, and never at a loss: what is no time is an error that says what would be.
+//! Formats and parses times. Pure. The error for an invalid time lists the accepted forms.
 
 use super::zone::quoted;
 use super::{Civil, Zone};
 use crate::error::{Error, Result};
 
-/// The last second of the year 9999: four digits are all that RFC 3339 has.
+/// The last second of the year 9999: RFC 3339 has four digits for the year.
 const LAST: i64 = 253_402_300_799;
-/// Numbers from here on are milliseconds: as seconds they would lie beyond the year 5138, as milliseconds this is March 1973.
-const MILLISECONDS: i64 = 100_000_000_000;
+/// Numbers from this one on are read as milliseconds: as milliseconds it is March 1973, as seconds the year 5138.
+const FIRST_MILLISECONDS: i64 = 100_000_000_000;
 /// The first second of the year 0.
 const FIRST: i64 = -62_167_219_200;
 
-/// `2026-01-15T10:30:00Z`
+/// UTC seconds as `2026-01-15T10:30:00Z`; clamped to the years 0 to 9999.
 pub fn rfc3339(unix: i64) -> String {
-    written(Civil::from_seconds(unix.clamp(FIRST, LAST)), "T") + "Z"
+    date_time(Civil::from_seconds(unix.clamp(FIRST, LAST)), "T") + "Z"
 }
 
 /// `2026-01-15`
@@ -21,23 +21,23 @@ pub fn date(civil: Civil) -> String {
     format!("{:04}-{:02}-{:02}", civil.year, civil.month, civil.day)
 }
 
-/// `2026-01-15 11:30:00`, as the clocks of `zone` show it, and how many seconds they are ahead of UTC.
+/// Local time in `zone` as `2026-01-15 11:30:00`, and its offset: seconds ahead of UTC.
 pub fn local_time(unix: i64, zone: &Zone) -> (String, i64) {
     let unix = unix.clamp(FIRST, LAST);
     let civil = zone.civil(unix);
-    (written(civil, " "), civil.seconds() - unix)
+    (date_time(civil, " "), civil.seconds() - unix)
 }
 
-fn written(civil: Civil, between: &str) -> String {
+fn date_time(civil: Civil, separator: &str) -> String {
     let Civil { year, month, day, hour, minute, second } = civil;
-    format!("{year:04}-{month:02}-{day:02}{between}{hour:02}:{minute:02}:{second:02}")
+    format!("{year:04}-{month:02}-{day:02}{separator}{hour:02}:{minute:02}:{second:02}")
 }
 
-/// RFC 3339 with `Z` or an offset, a local date-time without one (read in `zone`), a bare date, integer Unix seconds, or
-/// Unix milliseconds, which JavaScript counts in and Grafana sends. The years 1970 to 9999.
+/// Parses a time from 1970 to 9999 into UTC seconds. Accepts RFC 3339 with `Z` or an offset, a local time in `zone`
+/// without either, a date (local midnight), Unix seconds, or Unix milliseconds as JavaScript and Grafana send them.
 pub fn parse_time(text: &str, zone: &Zone) -> Result<i64> {
     let text = text.trim();
-    read(text, zone).ok_or_else(|| {
+    parse(text, zone).ok_or_else(|| {
         Error::usage(format!(
             "{} is not a time from 1970 to 9999, write 2026-01-15T10:30:00Z, a local 2026-01-15T10:30 or 2026-01-15, or \
              Unix seconds or milliseconds",
@@ -46,29 +46,29 @@ pub fn parse_time(text: &str, zone: &Zone) -> Result<i64> {
     })
 }
 
-fn read(text: &str, zone: &Zone) -> Option<i64> {
+fn parse(text: &str, zone: &Zone) -> Option<i64> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let number: i64 = text.parse().ok()?;
-        let unix = if number < MILLISECONDS { number } else { number / 1000 };
+        let unix = if number < FIRST_MILLISECONDS { number } else { number / 1000 };
         return (unix <= LAST).then_some(unix);
     }
     let mut scan = Scan(text.as_bytes());
     let year = scan.digits(4, 1970..=9999)?;
-    let month = scan.after(b"-", 1..=12)? as u8;
-    let day = scan.after(b"-", 1..=31)? as u8;
+    let month = scan.field(b"-", 1..=12)? as u8;
+    let day = scan.field(b"-", 1..=31)? as u8;
     let mut civil = Civil::date(i32::from(year), month, day);
     if civil.plus_days(0) != civil {
-        // 30 February ran over into March.
+        // A date that does not exist, for example 30 February, carried over into the next month.
         return None;
     }
 
     let mut offset = None;
     if !scan.0.is_empty() {
-        civil.hour = scan.after(b"Tt ", 0..=23)? as u8;
-        civil.minute = scan.after(b":", 0..=59)? as u8;
+        civil.hour = scan.field(b"Tt ", 0..=23)? as u8;
+        civil.minute = scan.field(b":", 0..=59)? as u8;
         if scan.0.first() == Some(&b':') {
-            // A leap second counts as the first one of the next minute, as the kernel has it.
-            civil.second = scan.after(b":", 0..=60)? as u8;
+            // A leap second counts as the first second of the next minute, like in the kernel.
+            civil.second = scan.field(b":", 0..=60)? as u8;
             scan.fraction()?;
         }
         offset = scan.offset()?;
@@ -77,10 +77,11 @@ fn read(text: &str, zone: &Zone) -> Option<i64> {
         Some(offset) => civil.seconds() - offset,
         None => zone.unix(civil),
     };
-    // Midnight of 1 January 1970 lies before the first second east of Greenwich: it means "from the beginning".
+    // East of Greenwich, local midnight of 1 January 1970 is before Unix second 0. It is accepted as 0.
     Some(unix.clamp(0, LAST))
 }
 
+/// The rest of a time while it is parsed from left to right.
 struct Scan<'a>(&'a [u8]);
 
 impl Scan<'_> {
@@ -102,13 +103,13 @@ impl Scan<'_> {
         })
     }
 
-    /// Two digits behind one of these.
-    fn after(&mut self, bytes: &[u8], range: std::ops::RangeInclusive<u16>) -> Option<u16> {
+    /// A field of two digits after one of these separators.
+    fn field(&mut self, bytes: &[u8], range: std::ops::RangeInclusive<u16>) -> Option<u16> {
         self.one_of(bytes)?;
         self.digits(2, range)
     }
 
-    /// Nothing is kept finer than a second.
+    /// Skips an optional fraction of a second.
     fn fraction(&mut self) -> Option<()> {
         if self.one_of(b".,").is_some() {
             let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -118,8 +119,8 @@ impl Scan<'_> {
         Some(())
     }
 
-    /// The rest of the text: nothing, `Z`, `+02:00`, `+0200` or `+02`, as seconds to take off. A space counts as a plus,
-    /// for that is what a plus in a query string turns into when the client forgot to encode it.
+    /// Parses the rest as an offset: `Z`, `+02:00`, `+0200` or `+02`, in seconds ahead of UTC; `Some(None)` if there
+    /// is none. A space counts as a plus, because an unencoded plus in a query string is decoded to a space.
     fn offset(&mut self) -> Option<Option<i64>> {
         if self.0.is_empty() {
             return Some(None);
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_as_text() {
+    fn rfc3339_text() {
         fn check(unix: i64, expect: &str) {
             assert_eq!(rfc3339(unix), expect);
         }
@@ -161,20 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn local_times_and_how_far_they_are_ahead() {
-        let check = |zone: &Zone, unix, expect: &str, ahead| {
-            assert_eq!(local_time(unix, zone), (expect.to_string(), ahead));
+    fn local_times_and_their_offsets() {
+        let check = |zone: &Zone, unix, expect: &str, offset| {
+            assert_eq!(local_time(unix, zone), (expect.to_string(), offset));
         };
         check(&Zone::UTC, 1_768_473_000, "2026-01-15 10:30:00", 0);
         check(&berlin(), 1_768_473_000, "2026-01-15 11:30:00", 3600);
-        // The hour that is there twice: only the second figure tells which it is.
+        // This hour occurs twice; only the offset distinguishes the two.
         check(&berlin(), 1_792_888_200, "2026-10-25 02:30:00", 7200);
         check(&berlin(), 1_792_891_800, "2026-10-25 02:30:00", 3600);
         check(&Zone::parse("<-0930>9:30").unwrap(), 0, "1969-12-31 14:30:00", -34_200);
     }
 
     #[test]
-    fn text_that_is_a_time() {
+    fn valid_times() {
         fn check(text: &str, expect: &str) {
             assert_eq!(rfc3339(parse_time(text, &berlin()).unwrap()), expect, "{text}");
         }
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not() {
+    fn invalid_times() {
         for text in [
             "",
             " ",
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_change_of_a_time_is_survived() {
+    fn truncated_or_changed_times_do_not_panic() {
         let good = "2026-01-15T10:30:00.25+02:00";
         for at in 0..good.len() {
             let _ = parse_time(&good[..at], &berlin());

@@ -1,138 +1,150 @@
-//! When wall time can be believed. Pure. Routers without a battery clock start in 1970, at the time of some old file, or
-//! in 2033, and are put right minutes later, or never: what was counted meanwhile must neither be lost nor be written
-//! under a wrong date, and a clock that stays wrong must not stop the counting for ever.
+//! Decides when the wall clock is trusted. Pure. Routers without a battery-backed clock boot in 1970, at the time of
+//! some old file, or in 2033; NTP corrects the clock minutes later, or never. Traffic counted before the correction
+//! must not be lost and must not get a wrong date. A clock that stays wrong is trusted in the end, so that counting
+//! goes on.
 
 use super::Now;
 
-/// A change of the difference of the two clocks beyond this is a step. Slewing runs at 500 ppm or moves both clocks alike,
-/// and a suspend moves both alike where the monotonic one is CLOCK_BOOTTIME.
+/// The wall clock stepped if its offset from the monotonic clock changed by more than this between two ticks. Slewing
+/// stays below it (500 ppm at most), and a suspend advances both clocks equally if the monotonic one is CLOCK_BOOTTIME.
 const STEP_MS: i64 = 2_000;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
 
-/// An NTP daemon that sets the clock back by less than this makes rows overlap a little, which harms nobody.
+/// A wall time up to this far before the newest sample counts as correct: NTP may set the clock back a little. Samples
+/// then overlap slightly, which is harmless.
 const SLACK_MS: i64 = 120_000;
-/// A machine may lie in a drawer for this long. The absurd clocks that boards start with are years off.
-const DRAWER_MS: i64 = 400 * DAY_MS;
-/// How far after the build a first start is nothing strange. Boards that start in 2033 must lie beyond.
-const FIRST_START_MS: i64 = 5 * 365 * DAY_MS;
+/// A machine may be switched off for this long between two samples. The wrong clocks that boards boot with are off by
+/// years.
+const MAX_OFF_MS: i64 = 400 * DAY_MS;
+/// Without history, a wall clock up to this long after the build date counts as correct. Must end before 2033, the year
+/// that some boards boot with.
+const MAX_AGE_MS: i64 = 5 * 365 * DAY_MS;
 
-/// How long a clock has to stay where it is before it is believed, all by the monotonic clock.
-///
-/// It lies at most a day after the newest row: nothing to wait for.
-const NEAR_MS: u64 = 0;
-/// It lies weeks after it. So it does after a holiday, but a wrong belief would have the store prune what only seems
-/// old, and a time daemon that starts together with us needs about this long.
-const LATER_MS: u64 = 2 * MINUTE_MS;
-/// It lies elsewhere, but somebody set it there before our eyes.
-const SET_MS: u64 = 10 * MINUTE_MS;
-/// It lies elsewhere, and has only run on since the boot: that it stays says little, for a modem can take half an hour
-/// until the network is there to set it. A clock before the build date is known to be wrong, whoever set it.
-const WRONG_MS: u64 = 60 * MINUTE_MS;
-/// A clock that never stays anywhere is believed after this, as it happens to stand.
-const LONGEST_MS: u64 = 6 * 60 * MINUTE_MS;
+// The wall clock is trusted once it has run without a step for one of these times, measured by the monotonic clock.
 
-/// Follows the difference of the two clocks from tick to tick.
+/// For a clock at most a day after the newest sample, or at a plausible date if there is no history.
+const WAIT_NEAR_MS: u64 = 0;
+/// For a clock up to `MAX_OFF_MS` after the newest sample, as after a holiday. If it is wrong, the store prunes history
+/// that only seems old; a time daemon that starts together with Net-Pulse needs about this long to correct it.
+const WAIT_LATER_MS: u64 = 2 * MINUTE_MS;
+/// For a clock at any other time that stepped since the start: a time daemon or a user has set it.
+const WAIT_SET_MS: u64 = 10 * MINUTE_MS;
+/// For a clock at any other time that has not stepped: it may wait for the network, and a modem can take half an hour
+/// to connect. Also for a clock before the build date, which is certainly wrong.
+const WAIT_WRONG_MS: u64 = 60 * MINUTE_MS;
+/// After this long without a trusted clock, the clock is trusted even if it keeps stepping.
+const WAIT_MAX_MS: u64 = 6 * 60 * MINUTE_MS;
+
+/// Tracks the offset of the wall clock from the monotonic clock at each tick, and decides whether it is trusted.
 #[derive(Clone, Debug)]
 pub struct Keeper {
+    /// The build date.
     floor_ms: i64,
-    /// The row that was written last.
+    /// Time of the sample that was dated last.
     newest_ms: Option<i64>,
-    /// Wall minus monotonic time at the last tick.
+    /// Offset at the last tick, in milliseconds.
     last: Option<i64>,
-    /// A step was seen: somebody takes care of this clock.
-    set: bool,
-    hold: Option<Hold>,
+    /// The clock stepped since the start: something sets it.
+    was_set: bool,
+    /// `None` while the clock is trusted.
+    doubt: Option<Doubt>,
 }
 
+/// State while the clock is not trusted. All times are on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
-struct Hold {
+struct Doubt {
+    /// Offset at `steady_since_ms`, in milliseconds.
     offset: i64,
-    /// Since when the difference has been that, and since when there has been no belief at all; monotonic.
+    /// Time of the last step.
+    steady_since_ms: u64,
     since_ms: u64,
-    dark_since_ms: u64,
 }
 
-/// What a tick's reading of the clocks meant.
+/// The wall clock relative to the monotonic clock at one tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// UTC milliseconds at monotonic zero; `None` while the wall clock cannot be believed. Add `mono_ms` to place a moment:
-    /// this tick, and every earlier one that is still unplaced.
+pub struct WallOffset {
+    /// UTC milliseconds at monotonic zero; `None` while the wall clock is not trusted. Plus `mono_ms` gives the wall
+    /// time of this tick, and of every earlier tick that has none yet.
     pub offset_ms: Option<i64>,
-    /// The wall clock moved against the monotonic one by this much since the last tick (slewing is not a step).
+    /// Milliseconds that the wall clock stepped since the last tick, negative if it was set back. `None` without a
+    /// step; slewing is not a step.
     pub stepped_ms: Option<i64>,
 }
 
 impl Keeper {
-    /// `floor`: the build date; `newest`: the row that was written last, which need not be the one with the greatest time.
+    /// `floor`: the build date. `newest`: time of the sample that was saved last, which need not be the latest time in
+    /// the history. Both in UTC seconds.
     pub fn new(floor: i64, newest: Option<i64>) -> Keeper {
         Keeper {
             floor_ms: floor.saturating_mul(1000),
             newest_ms: newest.map(|unix| unix.saturating_mul(1000)),
             last: None,
-            set: false,
-            hold: None,
+            was_set: false,
+            doubt: None,
         }
     }
 
-    /// For a restart on the same boot: both clocks at the newest row. A difference that was believed then is believed
-    /// now, however long the pause, and a step during the pause is seen.
+    /// For a restart on the same boot: `newest` is both clocks at the newest sample. If the offset is still the same,
+    /// the clock is trusted at once, after a pause of any length. A step during the pause is detected.
     pub fn resume(&mut self, newest: Now) {
-        self.last = Some(difference(newest));
+        self.last = Some(offset_ms(newest));
         self.newest_ms = Some(newest.unix_ms);
     }
 
-    /// To be called with every tick.
-    pub fn observe(&mut self, now: Now) -> Step {
-        let offset = difference(now);
-        let resumed = self.last.is_some();
+    /// Evaluates the clocks; called at every tick.
+    pub fn observe(&mut self, now: Now) -> WallOffset {
+        let offset = offset_ms(now);
+        let has_last = self.last.is_some();
         let stepped_ms =
             self.last.map(|last| offset.saturating_sub(last)).filter(|moved| moved.unsigned_abs() > STEP_MS as u64);
         self.last = Some(offset);
-        self.set |= stepped_ms.is_some();
+        self.was_set |= stepped_ms.is_some();
 
-        if self.hold.is_none() && (!resumed || stepped_ms.is_some()) {
-            self.hold = Some(Hold { offset, since_ms: now.mono_ms, dark_since_ms: now.mono_ms });
+        if self.doubt.is_none() && (!has_last || stepped_ms.is_some()) {
+            self.doubt = Some(Doubt { offset, steady_since_ms: now.mono_ms, since_ms: now.mono_ms });
         }
-        if let Some(hold) = &mut self.hold {
-            if offset.saturating_sub(hold.offset).unsigned_abs() > STEP_MS as u64 {
-                *hold = Hold { offset, since_ms: now.mono_ms, ..*hold };
+        if let Some(doubt) = &mut self.doubt {
+            if offset.saturating_sub(doubt.offset).unsigned_abs() > STEP_MS as u64 {
+                *doubt = Doubt { offset, steady_since_ms: now.mono_ms, ..*doubt };
             }
-            let (stayed, dark) =
-                (now.mono_ms.saturating_sub(hold.since_ms), now.mono_ms.saturating_sub(hold.dark_since_ms));
-            if stayed >= self.patience_ms(now.unix_ms) || dark >= LONGEST_MS {
-                self.hold = None;
+            let (steady_ms, doubted_ms) =
+                (now.mono_ms.saturating_sub(doubt.steady_since_ms), now.mono_ms.saturating_sub(doubt.since_ms));
+            if steady_ms >= self.wait_ms(now.unix_ms) || doubted_ms >= WAIT_MAX_MS {
+                self.doubt = None;
             }
         }
-        Step { offset_ms: self.hold.is_none().then_some(offset), stepped_ms }
+        WallOffset { offset_ms: self.doubt.is_none().then_some(offset), stepped_ms }
     }
 
-    /// A tick has got its place at this second. That may be earlier than the one before: rows from a time that was wrong
-    /// say nothing about the present.
+    /// Called when a tick got this wall time, in UTC seconds. It may be earlier than the previous one: after a wrong
+    /// clock is corrected, the samples with the wrong times no longer matter.
     pub fn placed(&mut self, unix: i64) {
         self.newest_ms = Some(unix.saturating_mul(1000));
     }
 
-    fn patience_ms(&self, unix_ms: i64) -> u64 {
+    /// How long the clock must run without a step before it is trusted.
+    fn wait_ms(&self, unix_ms: i64) -> u64 {
         if unix_ms < self.floor_ms {
-            return WRONG_MS;
+            return WAIT_WRONG_MS;
         }
-        let elsewhere = if self.set { SET_MS } else { WRONG_MS };
+        let wait_elsewhere_ms = if self.was_set { WAIT_SET_MS } else { WAIT_WRONG_MS };
         let Some(newest_ms) = self.newest_ms else {
             let after = unix_ms.saturating_sub(self.floor_ms);
-            return if after < FIRST_START_MS { NEAR_MS } else { elsewhere };
+            return if after < MAX_AGE_MS { WAIT_NEAR_MS } else { wait_elsewhere_ms };
         };
         match unix_ms.saturating_sub(newest_ms) {
-            after if after < -SLACK_MS => elsewhere,
-            after if after <= DAY_MS => NEAR_MS,
-            after if after <= DRAWER_MS => LATER_MS,
-            _ => elsewhere,
+            after if after < -SLACK_MS => wait_elsewhere_ms,
+            after if after <= DAY_MS => WAIT_NEAR_MS,
+            after if after <= MAX_OFF_MS => WAIT_LATER_MS,
+            _ => wait_elsewhere_ms,
         }
     }
 }
 
-fn difference(now: Now) -> i64 {
+/// Wall minus monotonic time, in milliseconds.
+fn offset_ms(now: Now) -> i64 {
     now.unix_ms.saturating_sub(i64::try_from(now.mono_ms).unwrap_or(i64::MAX))
 }
 
@@ -144,38 +156,40 @@ mod tests {
     const HOUR: i64 = 3600;
     const DAY: i64 = 24 * HOUR;
     const YEAR: i64 = 365 * DAY;
-    /// A moment after the floor at which all is well.
+    /// A plausible time after the build.
     const NOON: i64 = BUILD_FLOOR + 100 * DAY;
 
-    /// A machine with a keeper, a tick every 30 s, and the rows that a caller would write.
+    /// A simulated machine: both clocks, a tick every 30 s, and the samples that a caller would save.
     struct Rig {
         keeper: Keeper,
         mono_ms: u64,
         wall_ms: i64,
-        unplaced: Vec<u64>,
-        rows: Vec<i64>,
+        /// Monotonic times of the ticks without a wall time.
+        undated: Vec<u64>,
+        /// Wall times of the dated ticks, UTC seconds.
+        dated: Vec<i64>,
         steps: Vec<i64>,
     }
 
     impl Rig {
-        /// Twenty seconds after the boot, the wall clock saying `wall`.
+        /// Twenty seconds after the boot; the wall clock shows `wall`.
         fn boot(wall: i64, newest: Option<i64>) -> Rig {
             Rig {
                 keeper: Keeper::new(BUILD_FLOOR, newest),
                 mono_ms: 20_000,
                 wall_ms: wall * 1000,
-                unplaced: Vec::new(),
-                rows: Vec::new(),
+                undated: Vec::new(),
+                dated: Vec::new(),
                 steps: Vec::new(),
             }
         }
 
         fn tick(&mut self) -> &mut Rig {
             let step = self.keeper.observe(Now { mono_ms: self.mono_ms, unix_ms: self.wall_ms });
-            self.unplaced.push(self.mono_ms);
+            self.undated.push(self.mono_ms);
             if let Some(offset) = step.offset_ms {
-                self.rows.extend(self.unplaced.drain(..).map(|mono| (offset + mono as i64).div_euclid(1000)));
-                self.keeper.placed(self.rows[self.rows.len() - 1]);
+                self.dated.extend(self.undated.drain(..).map(|mono| (offset + mono as i64).div_euclid(1000)));
+                self.keeper.placed(self.dated[self.dated.len() - 1]);
             }
             self.steps.extend(step.stepped_ms.map(|moved| moved / 1000));
             self
@@ -204,22 +218,23 @@ mod tests {
             self
         }
 
-        /// `(placed ticks, unplaced ticks)`, with every row where the true time has it: 30 s apart up to now.
-        fn check_true(&self, placed: usize, unplaced: usize) {
-            assert_eq!((self.rows.len(), self.unplaced.len()), (placed, unplaced));
-            for (back, row) in self.rows.iter().rev().enumerate() {
+        /// Checks the numbers of dated and undated ticks, and that the dated ones are at their true times: 30 s apart
+        /// up to now.
+        fn check_true(&self, dated: usize, undated: usize) {
+            assert_eq!((self.dated.len(), self.undated.len()), (dated, undated));
+            for (back, unix) in self.dated.iter().rev().enumerate() {
                 let expect = self.wall_ms / 1000 - 30 * back as i64;
-                assert_eq!(rfc3339(*row), rfc3339(expect), "{back} ticks ago");
+                assert_eq!(rfc3339(*unix), rfc3339(expect), "{back} ticks ago");
             }
         }
 
-        fn check(&self, placed: usize, unplaced: usize) {
-            assert_eq!((self.rows.len(), self.unplaced.len()), (placed, unplaced));
+        fn check(&self, dated: usize, undated: usize) {
+            assert_eq!((self.dated.len(), self.undated.len()), (dated, undated));
         }
     }
 
     #[test]
-    fn an_ordinary_start_is_believed_at_once() {
+    fn a_normal_start_is_trusted_at_once() {
         Rig::boot(NOON, None).tick().run(300).check_true(11, 0);
         Rig::boot(NOON, Some(NOON - 60)).tick().run(300).check_true(11, 0);
         Rig::boot(NOON, Some(NOON - 20 * HOUR)).tick().run(300).check_true(11, 0);
@@ -227,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weekend_switched_off_costs_two_minutes() {
+    fn after_days_switched_off_the_clock_is_trusted_after_two_minutes() {
         let mut rig = Rig::boot(NOON, Some(NOON - 3 * DAY));
         rig.tick().run(90).check(0, 4);
         rig.run(30).check_true(5, 0);
@@ -236,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn e20_boot_in_1970_until_the_network_is_there() {
+    fn e20_boot_in_1970_then_ntp() {
         for newest in [None, Some(NOON - 300)] {
             let mut rig = Rig::boot(20, newest);
             rig.tick().run(300).check(0, 11);
@@ -246,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn e20_boot_in_2033_until_the_network_is_there() {
+    fn e20_boot_in_2033_then_ntp() {
         let absurd = parse_time("2033-04-05T12:00:00Z", &Zone::UTC).unwrap();
         for newest in [None, Some(NOON - 300)] {
             let mut rig = Rig::boot(absurd, newest);
@@ -256,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn e20_boot_nine_hours_behind() {
+    fn e20_boot_nine_hours_behind_then_ntp() {
         let mut rig = Rig::boot(NOON - 9 * HOUR, Some(NOON - 300));
         rig.tick().run(30 * 60).check(0, 61);
         rig.set_by(9 * HOUR).run(30).check_true(62, 0);
@@ -264,25 +279,25 @@ mod tests {
     }
 
     #[test]
-    fn e20_boot_past_2038_until_the_network_is_there() {
+    fn e20_boot_past_2038_then_ntp() {
         let mut rig = Rig::boot(1 << 32, Some(NOON - 300));
         rig.tick().run(300).check(0, 11);
         rig.set_to(NOON).run(30).check_true(12, 0);
     }
 
     #[test]
-    fn e21_a_clock_that_nobody_sets_is_believed_in_the_end() {
+    fn e21_a_wrong_clock_that_never_steps_is_trusted_after_an_hour() {
         for wall in [-5 * YEAR, 20, BUILD_FLOOR - 1000, NOON - 9 * HOUR, NOON + 30 * YEAR] {
             let mut rig = Rig::boot(wall, Some(NOON));
             rig.tick().run(59 * 60).check(0, 119);
             rig.run(60).check_true(121, 0);
-            // And from then on it is as good as any.
+            // From then on it is trusted like any other clock.
             rig.run(300).check_true(131, 0);
         }
     }
 
     #[test]
-    fn e21_a_clock_that_never_stays_anywhere_is_believed_in_the_end() {
+    fn e21_a_clock_that_keeps_stepping_is_trusted_after_six_hours() {
         let mut rig = Rig::boot(20, Some(NOON));
         rig.tick();
         for turn in 0..719 {
@@ -293,15 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn e21_rows_from_2033_do_not_stop_the_present() {
+    fn e21_samples_dated_2033_do_not_block_correct_ones() {
         let absurd = parse_time("2033-04-05T12:00:00Z", &Zone::UTC).unwrap();
         let mut rig = Rig::boot(absurd, Some(NOON - 300));
         rig.tick().run(2 * HOUR);
-        let wrong = rig.rows.len();
+        let wrong = rig.dated.len();
         rig.set_to(NOON).run(10 * 60).check(wrong, 20);
         rig.run(30).check(wrong + 21, 0);
-        assert!(rig.rows[wrong..].iter().all(|row| (NOON..NOON + 700).contains(row)));
-        // A later step is judged by the present, not by 2033.
+        assert!(rig.dated[wrong..].iter().all(|unix| (NOON..NOON + 700).contains(unix)));
+        // A later step is compared with the newest sample, not with the samples of 2033.
         rig.set_by(HOUR).run(30).check(wrong + 22, 0);
     }
 
@@ -325,19 +340,19 @@ mod tests {
     }
 
     #[test]
-    fn e22_an_hour_forward_is_believed_at_once() {
+    fn e22_an_hour_forward_is_trusted_at_once() {
         let mut rig = Rig::boot(NOON, None);
         rig.tick().run(300).set_by(HOUR).run(30).check(12, 0);
-        assert_eq!((rig.rows[11] - rig.rows[10], &rig.steps[..]), (HOUR + 30, &[HOUR][..]));
+        assert_eq!((rig.dated[11] - rig.dated[10], &rig.steps[..]), (HOUR + 30, &[HOUR][..]));
     }
 
     #[test]
-    fn e22_an_hour_back_is_believed_when_it_stays() {
+    fn e22_an_hour_back_is_trusted_if_it_stays() {
         let mut rig = Rig::boot(NOON, None);
         rig.tick().run(300).set_by(-HOUR).run(600).check(11, 20);
         rig.run(30).check(32, 0);
-        assert_eq!((rig.rows[11] - rig.rows[10], &rig.steps[..]), (30 - HOUR, &[-HOUR][..]));
-        assert!(rig.rows[11..].windows(2).all(|pair| pair[1] - pair[0] == 30));
+        assert_eq!((rig.dated[11] - rig.dated[10], &rig.steps[..]), (30 - HOUR, &[-HOUR][..]));
+        assert!(rig.dated[11..].windows(2).all(|pair| pair[1] - pair[0] == 30));
     }
 
     #[test]
@@ -348,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn e22_eight_years_and_back_leave_no_trace() {
+    fn e22_eight_years_forward_and_back_leave_no_trace() {
         let mut rig = Rig::boot(NOON, None);
         rig.tick().run(300).set_by(8 * YEAR).run(570).check(11, 19);
         rig.set_by(-8 * YEAR).run(30).check_true(31, 0);
@@ -356,25 +371,25 @@ mod tests {
     }
 
     #[test]
-    fn e22_eight_years_that_stay_are_believed() {
+    fn e22_eight_years_forward_are_trusted_if_they_stay() {
         let mut rig = Rig::boot(NOON, None);
         rig.tick().run(300).set_by(8 * YEAR).run(600).check(11, 20);
         rig.run(30).check(32, 0);
-        assert!(rig.rows[11..].iter().all(|row| *row > NOON + 8 * YEAR));
+        assert!(rig.dated[11..].iter().all(|unix| *unix > NOON + 8 * YEAR));
     }
 
     #[test]
-    fn e22_seconds_back_are_believed_at_once() {
+    fn e22_seconds_back_are_trusted_at_once() {
         let mut rig = Rig::boot(NOON, None);
         rig.tick().run(300).set_by(-90).run(30).check(12, 0);
         assert_eq!(rig.steps, [-90]);
     }
 
     #[test]
-    fn e23_the_build_date_is_a_floor() {
+    fn e23_a_clock_before_the_build_date_is_not_trusted() {
         let mut rig = Rig::boot(BUILD_FLOOR - 1, None);
         rig.tick().check(0, 1);
-        // Reached while running, it is passed.
+        // The clock passes the floor while the daemon runs.
         rig.run(30).check_true(2, 0);
         let mut rig = Rig::boot(NOON, None);
         rig.tick().run(300).set_to(BUILD_FLOOR - DAY).run(3600).check(11, 120);
@@ -382,17 +397,17 @@ mod tests {
     }
 
     #[test]
-    fn e12_a_restart_on_the_same_boot_goes_on() {
+    fn e12_after_a_restart_on_the_same_boot_the_clock_is_trusted_at_once() {
         fn check(pause: i64, set_by: i64, expect: (usize, &[i64])) {
             let mut first = Rig::boot(NOON, None);
             first.tick();
             let newest = Now { mono_ms: first.mono_ms, unix_ms: first.wall_ms / 1000 * 1000 };
             let mut rig = Rig { keeper: Keeper::new(BUILD_FLOOR, Some(NOON)), ..first };
-            rig.rows.clear();
+            rig.dated.clear();
             rig.wall_ms += 999;
             rig.keeper.resume(newest);
             rig.pass(pause).set_by(set_by).tick();
-            assert_eq!((rig.rows.len(), &rig.steps[..]), expect, "{pause} {set_by}");
+            assert_eq!((rig.dated.len(), &rig.steps[..]), expect, "{pause} {set_by}");
         }
         check(10, 0, (1, &[]));
         check(30 * DAY, 0, (1, &[]));
@@ -402,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn no_reading_is_too_strange() {
+    fn extreme_readings_do_not_panic() {
         let strange = [i64::MIN, i64::MIN + 1, -1, 0, i64::from(i32::MAX), i64::MAX - 1, i64::MAX];
         for newest in [None, Some(i64::MIN), Some(NOON), Some(i64::MAX)] {
             let mut keeper = Keeper::new(BUILD_FLOOR, newest);

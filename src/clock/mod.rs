@@ -1,5 +1,6 @@
-//! Both clocks, read together and passed on as an argument; when wall time can be believed; time zones.
-//! Nothing else in the program reads a clock.
+//! Reads the monotonic clock and the wall clock together; the result is passed on as an argument. Submodules decide
+//! when the wall clock is trusted, implement POSIX time zones, and format and parse times. No other module reads a
+//! clock.
 
 mod format;
 mod keeper;
@@ -9,53 +10,55 @@ use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 
 pub use format::{date, local_time, parse_time, rfc3339};
-pub use keeper::{Keeper, Step};
+pub use keeper::{Keeper, WallOffset};
 pub use zone::{Civil, Found, Zone, footer};
 
-/// 2026-11-01: no clock that is right says anything earlier. Raised by hand at each release, because a build that asks
-/// its own machine's clock cannot be reproduced.
+/// 2026-11-01 as UTC seconds: a correct clock never shows an earlier time. Raised by hand at each release; taking it
+/// from the build machine's clock would make builds irreproducible.
 pub const BUILD_FLOOR: i64 = 1_793_491_200;
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// CLOCK_BOOTTIME: never steps, and goes on through a suspend.
+    /// CLOCK_BOOTTIME in milliseconds: never steps, and also counts while the machine is suspended.
     pub mono_ms: u64,
-    /// CLOCK_REALTIME: whatever the machine believes.
+    /// CLOCK_REALTIME in milliseconds since 1970 UTC. May be wrong and may step.
     pub unix_ms: i64,
 }
 
+/// Source of the time; tests use a simulated one.
 pub trait Clock: Send + Sync {
     fn now(&self) -> Now;
 }
 
-/// The machine's own clocks. Never `SystemTime::now`: it panics past 2038 on 32-bit musl, and routers do start there.
+/// The kernel's clocks. Does not use `SystemTime::now`, because it panics after 2038 on 32-bit musl, and some routers
+/// boot with such a date.
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
         let mono_ms = monotonic().unwrap_or(0);
-        // On 32-bit musl a wall clock past 2038 is an error (EOVERFLOW). It is passed on as a machine that booted in
-        // 1970: known to be wrong, and not stepping from tick to tick.
+        // On 32-bit musl, clock_gettime fails with EOVERFLOW after 2038. Then the wall clock is set to the monotonic
+        // one, as if the machine had booted in 1970: clearly wrong, and without a step at each tick.
         let unix_ms = read(ClockId::CLOCK_REALTIME).unwrap_or(mono_ms);
         Now { mono_ms: u64::try_from(mono_ms).unwrap_or(0), unix_ms }
     }
 }
 
-/// CLOCK_MONOTONIC stands still during a suspend, which then looks like a step; it is there where CLOCK_BOOTTIME is
-/// refused (kernels before 2.6.39, seccomp filters of old containers).
+/// Falls back to CLOCK_MONOTONIC where CLOCK_BOOTTIME fails (kernels before 2.6.39, seccomp filters of old containers).
+/// CLOCK_MONOTONIC stops during a suspend, so a suspend then looks like a step of the wall clock.
 #[cfg(target_os = "linux")]
 fn monotonic() -> Option<i64> {
     read(ClockId::CLOCK_BOOTTIME).or_else(|| read(ClockId::CLOCK_MONOTONIC))
 }
 
-/// Elsewhere CLOCK_MONOTONIC either goes on through a suspend or is the best there is.
+/// Other systems have no CLOCK_BOOTTIME; there, CLOCK_MONOTONIC is the best available.
 #[cfg(not(target_os = "linux"))]
 fn monotonic() -> Option<i64> {
     read(ClockId::CLOCK_MONOTONIC)
 }
 
-/// The kernel keeps time in signed 64-bit nanoseconds, so milliseconds cannot overflow.
+/// Milliseconds. They cannot overflow: the kernel keeps time in signed 64-bit nanoseconds.
 fn read(clock: ClockId) -> Option<i64> {
     clock_gettime(clock).ok().map(|time| time.num_milliseconds())
 }
@@ -65,12 +68,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_is_the_date_it_says() {
+    fn the_build_floor_matches_its_comment() {
         assert_eq!(rfc3339(BUILD_FLOOR), "2026-11-01T00:00:00Z");
     }
 
     #[test]
-    fn e22_the_monotonic_clock_counts_from_the_boot() {
+    fn e22_the_monotonic_clock_counts_from_boot() {
         let (first, second) = (SystemClock.now(), SystemClock.now());
         assert!(first.mono_ms > 0 && first.mono_ms <= second.mono_ms);
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();

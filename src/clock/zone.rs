@@ -1,6 +1,7 @@
-//! POSIX time zones, read by ourselves: a static musl binary ignores `/etc/TZ`, and routers have no zoneinfo. Knows the
-//! rule in force now and nothing of how a country's rules changed: local days are cut when they close and kept as cut.
-//! Parsing is pure; the files that `find` looks at are read by its caller. Any text, any bytes and any `i64` are survived.
+//! POSIX time zones: parses TZ strings and converts between UTC and local time. The C library cannot do it here: a
+//! static musl binary ignores `/etc/TZ`, and routers have no zoneinfo files. Only the current rule of a zone is known,
+//! not earlier rules of a country; for that reason a stored local day keeps its bounds. Pure: callers read the files.
+//! No text, no bytes and no `i64` make it panic.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,52 +15,56 @@ const DAY: i64 = 86_400;
 /// Days from a Monday to 1 January 1970, which was a Thursday.
 const MONDAY: i64 = 3;
 
-/// Seconds of UTC at the ends of the years -9999 and 9999. Instants beyond are taken for the nearer end.
+/// The first second of the year -9999 and the last one of 9999, in UTC. Times outside are clamped to this range.
 const FIRST: i64 = days(-9999, 1, 1) * DAY;
 const LAST: i64 = days(10_000, 1, 1) * DAY - 1;
 
-/// Dates reach a little farther: the local date at either end, and the period that it lies in, must have an end of their
-/// own.
+/// Limit for the year of a `Civil`. Beyond 9999, because the local date at either end of the range and the period
+/// around it must also have an end.
 const LAST_YEAR: i32 = 10_010;
 
 const ZONEINFO: &str = "/usr/share/zoneinfo";
 
-/// Zones that need no file, because `/etc/TZ` of a fresh OpenWrt says `UTC` with no offset behind it.
-const UNIVERSAL: [&str; 6] = ["UTC", "GMT", "Etc/UTC", "Etc/GMT", "UCT", "Zulu"];
+/// Names of UTC that need no zoneinfo file. `/etc/TZ` of a fresh OpenWrt contains `UTC` without an offset, which is no
+/// valid POSIX string.
+const UTC_NAMES: [&str; 6] = ["UTC", "GMT", "Etc/UTC", "Etc/GMT", "UCT", "Zulu"];
 
-/// POSIX leaves open what a summer name without rules means; glibc and musl agree on the rule of the United States.
-const DEFAULT_RULES: (Turn, Turn) = (
-    Turn { day: Yearday::Weekday { month: 3, week: 2, weekday: 0 }, at: 7200 },
-    Turn { day: Yearday::Weekday { month: 11, week: 1, weekday: 0 }, at: 7200 },
+/// For a TZ string that names summer time without rules. POSIX does not define this; glibc and musl use the rule of the
+/// United States.
+const DEFAULT_RULES: (Transition, Transition) = (
+    Transition { day: RuleDay::Weekday { month: 3, week: 2, weekday: 0 }, at: 7200 },
+    Transition { day: RuleDay::Weekday { month: 11, week: 1, weekday: 0 }, at: 7200 },
 );
 
-/// A rule for local time.
+/// A time zone: offset from UTC, and the rule for summer time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
-    /// `None` is UTC.
+    /// The text it was parsed from; `None` for UTC.
     name: Option<Arc<str>>,
-    /// Seconds to add to UTC.
+    /// Offset in standard time: seconds to add to UTC. (The sign in a POSIX string is the opposite.)
     standard: i32,
     summer: Option<Summer>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Summer {
+    /// Offset in summer time: seconds to add to UTC.
     offset: i32,
-    begins: Turn,
-    ends: Turn,
+    begins: Transition,
+    ends: Transition,
 }
 
-/// When the clocks change: `at` seconds after midnight of a day, by the clock that is in force before the change.
-/// RFC 8536 lets `at` reach a week into either direction, so that a turn may fall into a neighbouring year.
+/// A yearly change of the local clock: `at` seconds after midnight of a day, in the local time before the change. RFC
+/// 8536, section 3.3.1, extends POSIX: `at` may be up to a week before or after that midnight, so that a transition can
+/// fall into a neighbouring year.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Turn {
-    day: Yearday,
+struct Transition {
+    day: RuleDay,
     at: i32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Yearday {
+enum RuleDay {
     /// `Mm.w.d`: weekday 0 is Sunday, week 5 is the last one.
     Weekday { month: u8, week: u8, weekday: u8 },
     /// `Jn`, 1..=365: 29 February is never counted.
@@ -81,23 +86,24 @@ pub struct Civil {
     pub second: u8,
 }
 
-/// What `Zone::find` came to.
+/// Result of `Zone::find`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub zone: Zone,
-    /// `--timezone`, `TZ`, `/etc/TZ`, `/etc/localtime`, or `default`.
+    /// Where the zone was found: `--timezone`, `TZ`, `/etc/TZ`, `/etc/localtime`, or `default`.
     pub source: &'static str,
-    /// Candidates that said something unusable and were passed over; for the log.
+    /// One line for the log for each source that could not be used.
     pub warnings: Vec<String>,
 }
 
 impl Zone {
     pub const UTC: Zone = Zone { name: None, standard: 0, summer: None };
 
-    /// A POSIX TZ string (`CET-1CEST,M3.5.0,M10.5.0/3`, `<+03>-3`), or plain `UTC`. White space around it is ignored.
+    /// Parses a POSIX TZ string (`CET-1CEST,M3.5.0,M10.5.0/3`, `<+03>-3`) or a name of UTC. Ignores surrounding white
+    /// space.
     pub fn parse(text: &str) -> Result<Zone> {
         let text = text.trim();
-        if UNIVERSAL.iter().any(|name| name.eq_ignore_ascii_case(text)) {
+        if UTC_NAMES.iter().any(|name| name.eq_ignore_ascii_case(text)) {
             return Ok(Zone { name: Some(text.into()), ..Zone::UTC });
         }
         Scan(text.as_bytes()).zone(text).ok_or_else(|| {
@@ -108,73 +114,71 @@ impl Zone {
         })
     }
 
-    /// The zone to go by: `argument` (`--timezone`), else `tz` (the environment's `TZ`), else `/etc/TZ`, else the footer
-    /// of `/etc/localtime`, else UTC. An empty value counts as none: `TZ="$(cat /etc/TZ)"` in an init script gives one
-    /// where that file is missing. Only a bad argument is an error; the others are passed over with a warning, because a
-    /// router that counts in UTC is better than one that does not count.
+    /// Finds the time zone: `argument` (`--timezone`), else `tz` (environment variable `TZ`), else `/etc/TZ`, else the
+    /// footer of `/etc/localtime`, else UTC. An empty value counts as missing: an init script with
+    /// `TZ="$(cat /etc/TZ)"` sets one if the file does not exist. Only an invalid argument is an error; other invalid
+    /// values give a warning, because a router that counts in UTC is better than one that does not count.
     pub fn find(
         argument: Option<&str>,
         tz: Option<&str>,
         read_file: impl Fn(&Path) -> Option<Vec<u8>>,
     ) -> Result<Found> {
-        let said = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(String::from);
-        if let Some(text) = said(argument) {
-            let zone = named(&text, &read_file)?;
+        let nonempty = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(String::from);
+        if let Some(text) = nonempty(argument) {
+            let zone = parse_or_read(&text, &read_file)?;
             return Ok(Found { zone, source: "--timezone", warnings: Vec::new() });
         }
 
         let mut warnings = Vec::new();
         let file = read_file(Path::new("/etc/TZ"));
         let file = file.as_deref().map(String::from_utf8_lossy);
-        for (source, text) in [("TZ", said(tz)), ("/etc/TZ", said(file.as_deref()))] {
-            match text.map(|text| named(&text, &read_file)) {
+        for (source, text) in [("TZ", nonempty(tz)), ("/etc/TZ", nonempty(file.as_deref()))] {
+            match text.map(|text| parse_or_read(&text, &read_file)) {
                 Some(Ok(zone)) => return Ok(Found { zone, source, warnings }),
-                Some(Err(error)) => warnings.push(format!("{source} passed over: {error}")),
+                Some(Err(error)) => warnings.push(format!("{source} ignored: {error}")),
                 None => {}
             }
         }
         if let Some(bytes) = read_file(Path::new("/etc/localtime")) {
             match footer(&bytes).map(Zone::parse) {
                 Some(Ok(zone)) => return Ok(Found { zone, source: "/etc/localtime", warnings }),
-                _ => {
-                    warnings.push("/etc/localtime passed over: it has no POSIX rule at its end, use --timezone".into())
-                }
+                _ => warnings.push("/etc/localtime ignored: it has no POSIX rule at its end, use --timezone".into()),
             }
         }
         Ok(Found { zone: Zone::UTC, source: "default", warnings })
     }
 
-    /// What it was made from, for people.
+    /// The text that the zone was parsed from.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or("UTC")
     }
 
-    /// Seconds to add to UTC at that instant.
+    /// Seconds to add to UTC at this time.
     pub fn offset_at(&self, unix: i64) -> i32 {
         let unix = unix.clamp(FIRST, LAST);
         let Some(summer) = &self.summer else { return self.standard };
-        match self.turns(summer, unix).into_iter().filter(|(at, _)| *at <= unix).max() {
+        match self.transitions(summer, unix).into_iter().filter(|(at, _)| *at <= unix).max() {
             Some((_, true)) => summer.offset,
             _ => self.standard,
         }
     }
 
-    /// The first change of the clocks inside `(from, to)`, which is short of a year.
+    /// The first transition with `from < transition < to`, in UTC seconds. The range must be shorter than a year.
     pub fn turn_within(&self, from: i64, to: i64) -> Option<i64> {
-        let turns = self.turns(self.summer.as_ref()?, from.clamp(FIRST, LAST));
-        turns.into_iter().map(|(at, _)| at).filter(|at| from < *at && *at < to).min()
+        let transitions = self.transitions(self.summer.as_ref()?, from.clamp(FIRST, LAST));
+        transitions.into_iter().map(|(at, _)| at).filter(|at| from < *at && *at < to).min()
     }
 
-    /// Brings an instant into the years -9999 to 9999, where all the others of these functions bring theirs.
+    /// Clamps a time to the years -9999 to 9999, as all methods do with their arguments.
     pub fn clamp(unix: i64) -> i64 {
         unix.clamp(FIRST, LAST)
     }
 
-    /// The changes of the clocks around an instant, as their UTC seconds and whether summer time begins. Where one year's
-    /// end of summer time is the next one's beginning (the way to write "always summer" in POSIX), the beginning sorts
-    /// last and so holds. Two years to either side: a turn may be written a week beyond its own year, and then last
-    /// year's latest turn is one of the year before.
-    fn turns(&self, summer: &Summer, unix: i64) -> [(i64, bool); 10] {
+    /// The transitions around a time: UTC seconds, and whether summer time begins. If summer time ends in one year at
+    /// the moment when it begins in the next (permanent summer time in POSIX), the beginning sorts last and takes
+    /// effect. Includes two years on either side, because a rule may place a transition up to a week outside its own
+    /// year.
+    fn transitions(&self, summer: &Summer, unix: i64) -> [(i64, bool); 10] {
         let (year, ..) = date(unix.div_euclid(DAY));
         std::array::from_fn(|at| {
             let year = year + at as i32 / 2 - 2;
@@ -186,11 +190,13 @@ impl Zone {
         })
     }
 
+    /// Converts UTC seconds to local time.
     pub fn civil(&self, unix: i64) -> Civil {
         Civil::from_seconds(unix.clamp(FIRST, LAST) + i64::from(self.offset_at(unix)))
     }
 
-    /// The instant of a local time: the first one where it happens twice, the end of the gap where it never happens.
+    /// Converts local time to UTC seconds. If the local time occurs twice, the first; if a transition skips it, the
+    /// time of the transition.
     pub fn unix(&self, civil: Civil) -> i64 {
         let local = civil.seconds();
         let Some(summer) = &self.summer else { return local - i64::from(self.standard) };
@@ -198,25 +204,25 @@ impl Zone {
         let late = local - i64::from(self.standard.min(summer.offset));
         let happens = |unix: &i64| *unix + i64::from(self.offset_at(*unix)) == local;
         [early, late].into_iter().find(happens).unwrap_or_else(|| {
-            // Both guesses miss, so the clocks were put forward over this time, somewhere between the two.
-            let turns = self.turns(summer, late).into_iter().map(|(at, _)| at);
-            turns.filter(|at| *at <= late).max().unwrap_or(late)
+            // Neither offset fits: a transition between the two candidates skips this local time.
+            let transitions = self.transitions(summer, late).into_iter().map(|(at, _)| at);
+            transitions.filter(|at| *at <= late).max().unwrap_or(late)
         })
     }
 
-    /// The first instant of the local day that `unix` lies in, and of the next one.
+    /// Start of the local day around `unix`, and of the next day, in UTC seconds.
     pub fn day(&self, unix: i64) -> (i64, i64) {
         self.days(unix, 1)
     }
 
-    /// The same of so many days at a time, counted from a Monday.
+    /// Like `day`, for groups of `count` days. The groups are counted from a Monday.
     pub fn days(&self, unix: i64, count: i64) -> (i64, i64) {
         let unix = unix.clamp(FIRST, LAST);
         let today = self.civil(unix).midnight();
         let first = today.plus_days(-(today.days() + MONDAY).rem_euclid(count));
         let (mut from, mut to) = (self.unix(first), self.unix(first.plus_days(count)));
-        // Clocks put back from just after midnight show the old date again. That stretch belongs to the new day, which
-        // had begun: days follow one another without a hole or an overlap.
+        // When clocks are set back from shortly after midnight, they show the old date again. That time belongs to the
+        // new day, so that days neither overlap nor leave a gap.
         let mut ahead = 2 * count;
         while to <= unix {
             (from, to) = (to, self.unix(first.plus_days(ahead)));
@@ -227,7 +233,7 @@ impl Zone {
 }
 
 impl Civil {
-    /// The beginning of a date, by the calendar; a clock may never show it.
+    /// Midnight of a date. A transition may skip this local time.
     pub const fn date(year: i32, month: u8, day: u8) -> Civil {
         Civil { year, month, day, hour: 0, minute: 0, second: 0 }
     }
@@ -236,12 +242,12 @@ impl Civil {
         Civil::date(self.year, self.month, self.day)
     }
 
-    /// The same time of day, so many days later or earlier.
+    /// The same time of day, `count` days later.
     pub fn plus_days(self, count: i64) -> Civil {
         Civil::from_seconds(self.seconds().saturating_add(count.saturating_mul(DAY)))
     }
 
-    /// The first day of the month that is so many months later or earlier.
+    /// The first day of the month that is `count` months later.
     pub fn plus_months(self, count: i64) -> Civil {
         let months = (i64::from(self.year) * 12 + i64::from(self.month) - 1).saturating_add(count);
         let last = i64::from(LAST_YEAR);
@@ -259,7 +265,7 @@ impl Civil {
         (self.days() + MONDAY).rem_euclid(7) as u8
     }
 
-    /// Seconds since 1970 as though it were UTC. Fields beyond their range run over into the next greater one.
+    /// Seconds since 1970 if this were UTC. A field above its range carries over into the next larger unit.
     pub(super) fn seconds(self) -> i64 {
         let month = self.month.clamp(1, 12);
         days(self.year.clamp(-LAST_YEAR, LAST_YEAR), month, 1) * DAY
@@ -284,11 +290,11 @@ impl Civil {
     }
 }
 
-impl Turn {
-    /// Seconds since 1970 on the local clock that is in force before it.
+impl Transition {
+    /// Seconds since 1970 in the local time before the transition.
     fn local(self, year: i32) -> i64 {
         let day = match self.day {
-            Yearday::Weekday { month, week, weekday } => {
+            RuleDay::Weekday { month, week, weekday } => {
                 let first = days(year, month, 1);
                 // 1 January 1970 was a Thursday, day 4 of a week that begins with Sunday.
                 let ahead = (i64::from(weekday) - (first + 4)).rem_euclid(7);
@@ -296,16 +302,17 @@ impl Turn {
                 let next = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
                 if day < next { day } else { day - 7 }
             }
-            // Counted from 1 March where that is later, which leaves 29 February out.
-            Yearday::Julian(count) if count > 59 => days(year, 3, 1) + i64::from(count) - 60,
-            Yearday::Julian(count) => days(year, 1, 1) + i64::from(count) - 1,
-            Yearday::Count(count) => days(year, 1, 1) + i64::from(count),
+            // From 1 March on, days are counted from there, which excludes 29 February.
+            RuleDay::Julian(count) if count > 59 => days(year, 3, 1) + i64::from(count) - 60,
+            RuleDay::Julian(count) => days(year, 1, 1) + i64::from(count) - 1,
+            RuleDay::Count(count) => days(year, 1, 1) + i64::from(count),
         };
         day * DAY + i64::from(self.at)
     }
 }
 
-/// Days from 1 January 1970 in the Gregorian calendar. Years run from March here, so that the leap day comes last.
+/// Days from 1 January 1970 in the Gregorian calendar. Internally a year starts in March, so that the leap day is its
+/// last.
 const fn days(year: i32, month: u8, day: u8) -> i64 {
     let (march_year, march_month) =
         if month > 2 { (year as i64, month as i64 - 3) } else { (year as i64 - 1, month as i64 + 9) };
@@ -320,35 +327,37 @@ const fn march_first(year: i64) -> i64 {
 /// Year, month and day of a day counted from 1 January 1970.
 fn date(day: i64) -> (i32, u8, u8) {
     let mut year = ((day + 719_468) * 400).div_euclid(146_097);
-    // 146,097 days make 400 years; within them the guess is at most one off.
+    // 400 years have 146,097 days. The estimate is off by at most one year.
     if march_first(year + 1) <= day {
         year += 1;
     }
     if march_first(year) > day {
         year -= 1;
     }
-    let into = day - march_first(year);
-    let month = (into * 5 + 2) / 153;
-    let day = (into - (month * 153 + 2) / 5 + 1) as u8;
+    let year_day = day - march_first(year);
+    let month = (year_day * 5 + 2) / 153;
+    let day = (year_day - (month * 153 + 2) / 5 + 1) as u8;
     if month < 10 { (year as i32, month as u8 + 3, day) } else { (year as i32 + 1, month as u8 - 9, day) }
 }
 
-/// A POSIX string, or the name of a zone that has a file (`Europe/Berlin`, `:Europe/Berlin`, `:/etc/localtime`).
-fn named(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> Result<Zone> {
+/// Parses a POSIX string, or reads the zoneinfo file of a named zone (`Europe/Berlin`, `:Europe/Berlin`,
+/// `:/etc/localtime`).
+fn parse_or_read(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> Result<Zone> {
     let name = text.strip_prefix(':').unwrap_or(text);
     if name.len() == text.len() {
         if let Ok(zone) = Zone::parse(text) {
             return Ok(zone);
         }
     }
-    if UNIVERSAL.contains(&name) {
+    if UTC_NAMES.contains(&name) {
         return Zone::parse(name);
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+-.".contains(&byte);
     if name.is_empty() || !name.bytes().all(plain) || name.split('/').any(|part| part == "..") {
         return Zone::parse(text);
     }
-    // Joining an absolute path replaces the directory: `:/etc/localtime` is a common way to spare libc some calls.
+    // `join` with an absolute path replaces the directory, so `:/etc/localtime` works. It is common because it saves
+    // libc some system calls.
     let path = Path::new(ZONEINFO).join(name);
     let Some(bytes) = read_file(&path) else {
         return Err(Error::usage(format!(
@@ -364,18 +373,18 @@ fn named(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> Result<Zo
     Ok(Zone { name: Some(name.into()), ..Zone::parse(rule)? })
 }
 
-/// The POSIX string at the end of a TZif file of version 2 or later (RFC 8536), or nothing: version 1 has none, and
-/// neither has a zone whose future cannot be written so.
+/// The POSIX string at the end of a TZif file (RFC 8536, section 3.3). `None` for version 1, and for a zone whose
+/// future rule has no POSIX form.
 pub fn footer(file: &[u8]) -> Option<&str> {
-    // The data is there twice, with 4-byte and with 8-byte times; the footer follows the second.
+    // The file has two data blocks, with 4-byte and with 8-byte times. The footer follows the second one.
     let rest = skip_block(skip_block(file, 4)?, 8)?;
     let line = rest.strip_prefix(b"\n")?;
     let line = line.split(|byte| *byte == b'\n').next()?;
     std::str::from_utf8(line).ok().filter(|text| !text.is_empty())
 }
 
-/// What follows one header and its data. Counts are checked in 64 bits: the sum of six 32-bit ones overflows `usize` on
-/// most routers.
+/// The rest of a TZif file after one header and its data block. Lengths are computed in 64 bits, because the sum of six
+/// 32-bit counts overflows `usize` on 32-bit routers.
 fn skip_block(file: &[u8], time_bytes: u64) -> Option<&[u8]> {
     let (header, data) = file.split_at_checked(44)?;
     if !header.starts_with(b"TZif") || header[4] < b'2' {
@@ -385,12 +394,13 @@ fn skip_block(file: &[u8], time_bytes: u64) -> Option<&[u8]> {
     for (count, bytes) in counts.iter_mut().zip(header[20..].chunks_exact(4)) {
         *count = u64::from(u32::from_be_bytes(bytes.try_into().ok()?));
     }
-    let [utc_marks, standard_marks, leaps, times, types, letters] = counts;
-    let length = times * (time_bytes + 1) + types * 6 + letters + leaps * (time_bytes + 4) + standard_marks + utc_marks;
+    let [utc_flags, standard_flags, leaps, times, types, name_bytes] = counts;
+    let length =
+        times * (time_bytes + 1) + types * 6 + name_bytes + leaps * (time_bytes + 4) + standard_flags + utc_flags;
     data.get(usize::try_from(length).ok()?..)
 }
 
-/// A piece of foreign text for a message: short, and on one line.
+/// Text from outside, quoted for a message: escaped, on one line, at most 40 characters.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("'");
     out.extend(text.chars().take(40).flat_map(char::escape_debug));
@@ -398,7 +408,7 @@ pub(super) fn quoted(text: &str) -> String {
     out
 }
 
-/// Reads a POSIX string from left to right.
+/// The rest of a TZ string while it is parsed from left to right.
 struct Scan<'a>(&'a [u8]);
 
 impl Scan<'_> {
@@ -414,7 +424,7 @@ impl Scan<'_> {
             None | Some(b',') => standard + HOUR as i32,
             Some(_) => -self.time(24)?,
         };
-        let (begins, ends) = if self.0.is_empty() { DEFAULT_RULES } else { (self.turn()?, self.turn()?) };
+        let (begins, ends) = if self.0.is_empty() { DEFAULT_RULES } else { (self.transition()?, self.transition()?) };
         zone.summer = Some(Summer { offset, begins, ends });
         self.0.is_empty().then_some(zone)
     }
@@ -425,7 +435,7 @@ impl Scan<'_> {
         found
     }
 
-    /// Three letters or more, or in angle brackets also digits and signs. The name itself is of no use here.
+    /// Skips a name: at least three letters, in angle brackets also digits and signs.
     fn name(&mut self) -> Option<()> {
         let bracketed = self.skip(b'<');
         let part = |byte: &u8| {
@@ -436,7 +446,7 @@ impl Scan<'_> {
         (length >= 3 && (!bracketed || self.skip(b'>'))).then_some(())
     }
 
-    /// One to three digits.
+    /// A number of one to three digits.
     fn number(&mut self, range: std::ops::RangeInclusive<u16>) -> Option<u16> {
         let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         if length == 0 || length > 3 {
@@ -464,8 +474,8 @@ impl Scan<'_> {
         Some(if negative { -seconds } else { seconds })
     }
 
-    /// `,date[/time]`
-    fn turn(&mut self) -> Option<Turn> {
+    /// A rule `,date[/time]`. The default time is 02:00.
+    fn transition(&mut self) -> Option<Transition> {
         if !self.skip(b',') {
             return None;
         }
@@ -473,14 +483,14 @@ impl Scan<'_> {
             let month = self.number(1..=12)? as u8;
             let week = self.skip(b'.').then(|| self.number(1..=5))?? as u8;
             let weekday = self.skip(b'.').then(|| self.number(0..=6))?? as u8;
-            Yearday::Weekday { month, week, weekday }
+            RuleDay::Weekday { month, week, weekday }
         } else if self.skip(b'J') {
-            Yearday::Julian(self.number(1..=365)?)
+            RuleDay::Julian(self.number(1..=365)?)
         } else {
-            Yearday::Count(self.number(0..=365)?)
+            RuleDay::Count(self.number(0..=365)?)
         };
         let at = if self.skip(b'/') { self.time(167)? } else { 2 * HOUR as i32 };
-        Some(Turn { day, at })
+        Some(Transition { day, at })
     }
 }
 
@@ -505,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn calendar_agrees_with_itself_on_every_day() {
+    fn calendar_conversions_are_inverse_on_every_day() {
         let mut expect = (-9999, 1, 1);
         for day in days(-9999, 1, 1)..days(10_000, 1, 1) {
             assert_eq!((date(day), days(expect.0, expect.1, expect.2)), (expect, day));
@@ -523,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_that_are_zones() {
+    fn valid_tz_strings() {
         fn check(text: &str, winter: i32, summer: i32) {
             let zone = zone(text);
             let got = (zone.offset_at(at("2026-01-15")), zone.offset_at(at("2026-07-15")));
@@ -549,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_that_are_not() {
+    fn invalid_tz_strings() {
         for text in [
             "",
             ":",
@@ -587,7 +597,7 @@ mod tests {
         assert!(Zone::parse(&long).unwrap_err().to_string().len() < 200);
     }
 
-    /// One process per zone answers for thousands of instants: the C library's own reading of the same string.
+    /// Compares with GNU `date`, which uses the C library's parser. One process per zone converts thousands of times.
     #[test]
     fn agrees_with_the_c_library() {
         let mut random = 1u64;
@@ -606,9 +616,9 @@ mod tests {
             let zone = zone(text);
             let mut instants = Vec::new();
             for year in 1971..2100 {
-                let summer = zone.summer.as_ref().map(|summer| zone.turns(summer, at(&format!("{year}-07-01"))));
-                for (turn, _) in summer.into_iter().flatten().skip(2).take(2) {
-                    instants.extend([turn - 3601, turn - 1, turn, turn + 1, turn + 3600]);
+                let summer = zone.summer.as_ref().map(|summer| zone.transitions(summer, at(&format!("{year}-07-01"))));
+                for (transition, _) in summer.into_iter().flatten().skip(2).take(2) {
+                    instants.extend([transition - 3601, transition - 1, transition, transition + 1, transition + 3600]);
                 }
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 instants.extend((0..30).map(|n| at(&format!("{year}-01-01")) + n * 1_050_000 + (random >> 45) as i64));
@@ -625,7 +635,7 @@ mod tests {
             let mut input = child.stdin.take().unwrap();
             let feeder = std::thread::spawn(move || input.write_all(lines.as_bytes()));
             let output = child.wait_with_output().unwrap();
-            // BusyBox and the BSDs have another `date`; they are not what is under test.
+            // BusyBox and the BSDs have another `date` without these options.
             if feeder.join().unwrap().is_err() || !output.status.success() {
                 eprintln!("skipped: no GNU date");
                 return;
@@ -642,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn e25_local_times_that_happen_twice_or_never() {
+    fn e25_local_times_that_occur_twice_or_never() {
         fn check(text: &str, local: &str, expect: &str) {
             assert_eq!(zone(text).unix(civil(local)), at(expect), "{text} {local}");
         }
@@ -657,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn e25_days_have_the_length_of_their_clock() {
+    fn e25_days_with_a_transition_have_other_lengths() {
         fn check(text: &str, noon: &str, expect: (&str, i64)) {
             let zone = zone(text);
             let (from, to) = zone.day(at(noon));
@@ -670,23 +680,24 @@ mod tests {
         check(BERLIN, "2026-10-25T12:00:00Z", ("2026-10-24T22:00:00Z", 1500));
         check("IST-5:30", "2026-10-25T12:00:00Z", ("2026-10-24T18:30:00Z", 1440));
         check("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", "2026-10-04T02:00:00Z", ("2026-10-03T13:30:00Z", 1410));
-        // Chile: the clocks jump at midnight, the day begins at one.
+        // Chile: the transition is at midnight, so the day starts at 01:00.
         check("<-04>4<-03>,M9.1.6/24,M4.1.6/24", "2026-09-06T12:00:00Z", ("2026-09-06T04:00:00Z", 1380));
         check("<-04>4<-03>,M9.1.6/24,M4.1.6/24", "2026-04-04T12:00:00Z", ("2026-04-04T03:00:00Z", 1500));
-        // Cuba: midnight happens twice.
+        // Cuba: midnight occurs twice.
         check("CST5CDT,M3.2.0/0,M11.1.0/1", "2026-11-01T17:00:00Z", ("2026-11-01T04:00:00Z", 1500));
-        // Newfoundland until 2011: one minute after midnight the old date comes back, and stays with the new day.
+        // Newfoundland until 2011: one minute after midnight the clocks return to the old date, which stays in the new
+        // day.
         check("NST3:30NDT,M3.2.0/0:01,M11.1.0/0:01", "2026-11-01T03:00:00Z", ("2026-11-01T02:30:00Z", 1500));
     }
 
     #[test]
-    fn days_tile_any_zone() {
+    fn days_neither_overlap_nor_leave_gaps() {
         for text in [
             BERLIN,
             "NST3:30NDT,M3.2.0/0:01,M11.1.0/0:01",
             "AAA-24BBB24,J60,300",
             "AAA24BBB-24,J1/167,J2/-167",
-            // Summer ends in the year after, when the next one has begun: the fuzzer found a day of a year's length.
+            // Summer time ends after the next one began. Here the fuzzer found a day as long as a year.
             "AAA0BBB,0,J365/63",
         ] {
             let zone = zone(text);
@@ -701,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn no_instant_is_too_far() {
+    fn extreme_times_do_not_panic() {
         for text in ["UTC0", BERLIN, "AAA-24BBB24,M1.1.0/-167,M12.5.6/167"] {
             let zone = zone(text);
             for unix in [i64::MIN, i64::MIN + 1, FIRST - 1, FIRST, -1, 0, LAST, LAST + 1, i64::MAX] {
@@ -721,7 +732,7 @@ mod tests {
         }
     }
 
-    /// A file of version 2 with some data in both blocks, and this footer.
+    /// A TZif file of version 2 with data in both blocks and this footer.
     fn tzif(footer: &str) -> Vec<u8> {
         let mut file = Vec::new();
         for time_bytes in [4, 8] {
@@ -737,7 +748,7 @@ mod tests {
     }
 
     #[test]
-    fn footers() {
+    fn footer_of_a_tzif_file() {
         let good = tzif(BERLIN);
         assert_eq!(footer(&good), Some(BERLIN));
         assert_eq!(footer(&tzif("")), None);
@@ -749,7 +760,7 @@ mod tests {
         let mut version_1 = good.clone();
         version_1[4] = 0;
         assert_eq!(footer(&version_1), None);
-        // The greatest counts there are, and every single byte set wrong: an answer or none, but an end.
+        // The largest counts, and any single wrong byte: no panic.
         let mut huge = good.clone();
         huge[20..44].fill(0xff);
         assert_eq!(footer(&huge), None);
@@ -763,7 +774,7 @@ mod tests {
     }
 
     #[test]
-    fn e26_finds_the_zone_of_a_router() {
+    fn e26_finds_the_time_zone_of_a_router() {
         fn check(argument: Option<&str>, tz: Option<&str>, files: &[(&str, &[u8])], expect: (&str, &str, usize)) {
             let read =
                 |path: &Path| files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, text)| text.to_vec());
@@ -790,7 +801,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_argument_says_what_to_do() {
+    fn errors_tell_how_to_write_a_zone() {
         fn check(text: &str, expect: &str) {
             let error = Zone::find(Some(text), Some("UTC0"), |_| None).unwrap_err().to_string();
             assert!(error.contains(expect), "{error}");

@@ -1,9 +1,9 @@
-//! In the steady state a tick of the real sampler over the real kernel allocates nothing.
+//! Checks that a tick of the real sampler with the real kernel allocates nothing in the steady state.
 
 use std::sync::{Arc, Mutex};
 
 use crate::counting::allocated;
-use crate::simulated::Hand;
+use crate::simulated::ManualClock;
 use net_pulse::clock::{BUILD_FLOOR, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::live::{Earlier, Live};
@@ -15,17 +15,17 @@ use net_pulse::source::{self, Choice, Woken};
 fn a_tick_allocates_nothing() {
     for choice in [Choice::GetStats, Choice::GetLink] {
         let (source, _) = source::open(choice).unwrap();
-        // The loopback too, so that there is something to book on any machine. Looking for the primary is over
-        // after a while; a chosen one makes that moment the first.
+        // Includes loopback, so that every machine has traffic. With a chosen primary interface, the sampler does not
+        // search for one.
         let config = Config::saved(&[("interfaces", "*"), ("primary", "lo")]);
         let live = Arc::new(Live::new(config, Zone::UTC));
-        let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 1000, unix_ms: (BUILD_FLOOR + 1000) * 1000 })));
+        let clock = Arc::new(ManualClock(Mutex::new(Now { mono_ms: 1000, unix_ms: (BUILD_FLOOR + 1000) * 1000 })));
         live.lock().recall(Earlier::default());
         let reopen = Box::new(move || source::open(choice));
         let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), Stack::default());
         let mut run = |ticks: u32| {
             for _ in 0..ticks {
-                // Something passes on every tick.
+                // Some traffic before each tick.
                 let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
                 let _ = socket.send_to(b"x", socket.local_addr().unwrap());
                 let before = allocated();
@@ -39,7 +39,7 @@ fn a_tick_allocates_nothing() {
             }
             0
         };
-        // Buffers grow to their size, then the writer empties them and they keep it.
+        // The buffers grow; clearing them, as the writer does, keeps their capacity.
         for _ in 0..120 {
             run(1);
         }

@@ -1,5 +1,5 @@
-//! Files that use each other in a circle cannot be understood one after the other. What a file uses is read from its `use`
-//! lines; that a directory's `mod.rs` and the files below it know each other is no circle.
+//! Checks that source files have no dependency cycles, so that they can be read one after the other. Dependencies are
+//! read from `use` lines; those between a directory's `mod.rs` and the files below it are not counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +7,23 @@ use crate::floors::{File, files};
 
 type Modules = BTreeMap<String, BTreeSet<String>>;
 
-/// `http::gate` of `http/gate/mod.rs`.
+/// The module of a file: `http::gate` for `http/gate/mod.rs`.
 fn module(path: &str) -> String {
     let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
     path.replace('/', "::")
 }
 
-/// The paths of a `use` line, with its groups written out.
+/// The paths of a `use` line, with groups expanded.
 fn paths(line: &str) -> Vec<String> {
     let Some((before, group)) = line.split_once('{') else { return vec![line.trim().to_string()] };
-    let (group, after) = inner(group);
+    let (group, after) = split_group(group);
     let mut all: Vec<String> = entries(group).iter().flat_map(|entry| paths(&format!("{before}{entry}"))).collect();
     all.extend(Some(after.trim_matches([',', ' '])).filter(|after| !after.is_empty()).map(str::to_string));
     all
 }
 
-/// Up to the brace that closes a group, and what follows.
-fn inner(text: &str) -> (&str, &str) {
+/// The text before and after the brace that closes a group.
+fn split_group(text: &str) -> (&str, &str) {
     let mut depth = 0;
     for (at, letter) in text.char_indices() {
         match letter {
@@ -36,6 +36,7 @@ fn inner(text: &str) -> (&str, &str) {
     (text, "")
 }
 
+/// The entries of a group, separated by commas outside nested groups.
 fn entries(group: &str) -> Vec<&str> {
     let (mut all, mut depth, mut start) = (Vec::new(), 0, 0);
     for (at, letter) in group.char_indices() {
@@ -54,7 +55,7 @@ fn entries(group: &str) -> Vec<&str> {
     all
 }
 
-/// The names from the crate's root on.
+/// The path from the crate's root; `None` for a path into another crate.
 fn absolute(path: &str, module: &str) -> Option<String> {
     let mut here: Vec<&str> = module.split("::").collect();
     let mut rest = path;
@@ -69,10 +70,10 @@ fn absolute(path: &str, module: &str) -> Option<String> {
     (rest != path).then(|| here.iter().copied().chain([rest]).collect::<Vec<_>>().join("::"))
 }
 
-/// What each file uses of the others.
-fn arrows(files: &[File]) -> Modules {
+/// The modules that each module uses.
+fn dependencies(files: &[File]) -> Modules {
     let known: BTreeSet<String> = files.iter().map(|file| module(&file.path)).collect();
-    let mut arrows = Modules::new();
+    let mut dependencies = Modules::new();
     for file in files {
         let here = module(&file.path);
         let code = file.code.replace('\n', " ");
@@ -81,50 +82,55 @@ fn arrows(files: &[File]) -> Modules {
             let names: Vec<&str> = path.split("::").collect();
             let prefixes = (1..=names.len()).rev().map(|count| names[..count].join("::"));
             let Some(there) = prefixes.into_iter().find(|prefix| known.contains(prefix)) else { continue };
-            let related = |one: &str, other: &str| one == other || one.starts_with(&format!("{other}::"));
-            if !related(&here, &there) && !related(&there, &here) {
-                arrows.entry(here.clone()).or_default().insert(there);
+            let is_nested = |one: &str, other: &str| one == other || one.starts_with(&format!("{other}::"));
+            if !is_nested(&here, &there) && !is_nested(&there, &here) {
+                dependencies.entry(here.clone()).or_default().insert(there);
             }
         }
     }
-    arrows
+    dependencies
 }
 
-/// The first circle that is found.
-fn circle(arrows: &Modules) -> Option<Vec<String>> {
-    fn walk(at: &str, arrows: &Modules, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
-        if let Some(start) = way.iter().position(|known| known == at) {
-            return Some(way[start..].to_vec());
+/// The first cycle found, if any.
+fn cycle(dependencies: &Modules) -> Option<Vec<String>> {
+    fn walk(
+        at: &str,
+        dependencies: &Modules,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> Option<Vec<String>> {
+        if let Some(start) = path.iter().position(|known| known == at) {
+            return Some(path[start..].to_vec());
         }
         if done.contains(at) {
             return None;
         }
-        way.push(at.to_string());
-        let found = arrows.get(at).into_iter().flatten().find_map(|next| walk(next, arrows, way, done));
-        way.pop();
+        path.push(at.to_string());
+        let found = dependencies.get(at).into_iter().flatten().find_map(|next| walk(next, dependencies, path, done));
+        path.pop();
         done.insert(at.to_string());
         found
     }
     let mut done = BTreeSet::new();
-    arrows.keys().find_map(|start| walk(start, arrows, &mut Vec::new(), &mut done))
+    dependencies.keys().find_map(|start| walk(start, dependencies, &mut Vec::new(), &mut done))
 }
 
 #[test]
-fn no_files_use_each_other_in_a_circle() {
-    let arrows = arrows(&files());
-    assert!(arrows.values().map(BTreeSet::len).sum::<usize>() > 150, "{arrows:?}");
-    assert_eq!(circle(&arrows), None);
+fn no_dependency_cycles() {
+    let dependencies = dependencies(&files());
+    assert!(dependencies.values().map(BTreeSet::len).sum::<usize>() > 150, "{dependencies:?}");
+    assert_eq!(cycle(&dependencies), None);
 }
 
 #[test]
-fn a_circle_is_seen() {
+fn a_cycle_is_detected() {
     let file = |path: &str, code: &str| File {
         path: path.to_string(),
-        room: path.split(['/', '.']).next().expect("a name").to_string(),
+        module: path.split(['/', '.']).next().expect("a name").to_string(),
         code: code.to_string(),
     };
     let check = |files: &[File], expect: Option<&[&str]>| {
-        let found = circle(&arrows(files));
+        let found = cycle(&dependencies(files));
         assert_eq!(found, expect.map(|names| names.iter().map(|name| name.to_string()).collect::<Vec<_>>()));
     };
     let root = || file("store/mod.rs", "mod open;\npub use open::open;\nuse crate::model::Tick;");

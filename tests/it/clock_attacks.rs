@@ -1,13 +1,13 @@
-//! Clocks that lie, step and sleep, and a daemon that is killed meanwhile: the real sampler, writer and store over a
-//! machine that is data. Whatever happens, what the kernel counted is in the history once, and at its true time
-//! wherever the clock was put right before anybody had to believe it.
+//! Wrong clocks, clock steps, suspends and kills: real sampler, writer and store on a simulated machine. In all cases,
+//! the history must contain exactly what the kernel counted, once. If the clock is corrected before it is trusted, all
+//! samples must have their true times.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::simulated::{Hand, Kept, Kernel, read};
+use crate::simulated::{Kernel, ManualClock, SharedCounters, read};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::history::{Disk, Filter, History, Point, Snapshot};
@@ -27,13 +27,14 @@ const DAY: i64 = 24 * HOUR;
 const YEAR: i64 = 365 * DAY;
 const FLUSH_MS: u64 = 300_000;
 const INTERVAL_S: i64 = 30;
+/// End of the year 9999.
 const EVER: i64 = 253_402_300_799;
-/// A moment long after the build.
+/// A plausible time after the build.
 const NOON: i64 = BUILD_FLOOR + 100 * DAY + 12 * HOUR;
 const LORD_HOWE: &str = "LHST-10:30LHDT-11,M10.1.0,M4.1.0/2";
 const ADELAIDE: &str = "ACST-9:30ACDT,M10.1.0,M4.1.0/3";
 
-/// What each interface counts in a second: received and sent, bytes and packets.
+/// Counted per second by each interface: bytes received and sent, packets received and sent.
 const SPEEDS: [[u64; 4]; 3] = [[1_000_003, 70_001, 900, 500], [999, 1, 3, 1], [7, 0, 1, 0]];
 
 struct Daemon {
@@ -44,24 +45,24 @@ struct Daemon {
     saved_ms: u64,
 }
 
-/// A machine with a disk, two clocks and counters; the daemon on it comes and goes.
+/// A simulated machine with a disk, two clocks and counters. The daemon can be started, stopped and killed.
 struct Machine {
     folder: PathBuf,
     zone: Zone,
-    clock: Arc<Hand>,
-    /// What a good clock would say.
+    clock: Arc<ManualClock>,
+    /// The correct wall time.
     truth_ms: i64,
     boots: u32,
-    kernel: Kept,
-    /// What the kernel had counted when it was first looked at; since then, all of it is to be found in the history.
+    kernel: SharedCounters,
+    /// Kernel counters at the first start. Everything counted since must be in the history.
     first: Option<Vec<Counters>>,
-    /// What earlier boots had counted.
+    /// Sum of the counters of earlier boots.
     before: Vec<Counters>,
     daemon: Option<Daemon>,
 }
 
 impl Machine {
-    /// Has been running for a while, with some traffic, at this time.
+    /// A machine that has been running for a while, with some traffic. `truth`: UTC seconds.
     fn new(truth: i64, zone: &str) -> Machine {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +72,7 @@ impl Machine {
         Machine {
             folder,
             zone: Zone::parse(zone).unwrap(),
-            clock: Arc::new(Hand(Mutex::new(Now { mono_ms: 20_000, unix_ms: truth * 1000 + 400 }))),
+            clock: Arc::new(ManualClock(Mutex::new(Now { mono_ms: 20_000, unix_ms: truth * 1000 + 400 }))),
             truth_ms: truth * 1000 + 400,
             boots: 0,
             kernel: Arc::new(Mutex::new(counters)),
@@ -121,7 +122,7 @@ impl Machine {
         self
     }
 
-    /// One turn of the sampler, and of the writer where it is due.
+    /// One turn of the sampler, and a save if one is due. Returns the time in milliseconds until the next turn.
     fn turn(&mut self) -> u64 {
         let daemon = self.daemon.as_mut().unwrap();
         let sleep = daemon.sampler.step(Woken::default()).as_millis() as u64;
@@ -133,10 +134,10 @@ impl Machine {
         sleep
     }
 
-    /// Time and traffic, unseen.
+    /// Lets time pass, with traffic but without a turn.
     fn pass(&mut self, ms: u64) {
         let mut now = self.clock.0.lock().unwrap();
-        // What passes in a second is counted at its end.
+        // The traffic of a second is counted at its end.
         let seconds = (now.mono_ms + ms) / 1000 - now.mono_ms / 1000;
         now.mono_ms += ms;
         now.unix_ms += ms as i64;
@@ -162,13 +163,13 @@ impl Machine {
         }
     }
 
-    /// Nobody runs, but both clocks go on, and so does the network card.
+    /// Suspends the machine; both clocks and the counters continue.
     fn suspend(&mut self, seconds: i64) -> &mut Machine {
         self.pass(seconds as u64 * 1000);
         self
     }
 
-    /// Linux refuses to set the clock to before the boot, as seen from 1970.
+    /// Sets the clock forward or back. Linux does not allow a wall time below the monotonic time.
     fn set_by(&mut self, seconds: i64) -> &mut Machine {
         let mut now = self.clock.0.lock().unwrap();
         now.unix_ms = (now.unix_ms + seconds * 1000).max(now.mono_ms as i64);
@@ -191,7 +192,7 @@ impl Machine {
         self
     }
 
-    /// As SIGTERM does it: one last sample, one last save.
+    /// Like SIGTERM: a last sample and a last save.
     fn stop(&mut self) -> &mut Machine {
         if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
             live.lock().wishes.stopping = true;
@@ -201,7 +202,7 @@ impl Machine {
         self
     }
 
-    /// The power comes back after `seconds`, with a clock that says `wall`.
+    /// Boots again after `seconds` without power; the wall clock then shows `wall`.
     fn reboot(&mut self, seconds: i64, wall: i64) -> &mut Machine {
         assert!(self.daemon.is_none());
         self.boots += 1;
@@ -214,7 +215,7 @@ impl Machine {
         self
     }
 
-    /// What the kernel has counted since it was first looked at.
+    /// Counters of all boots since the first start.
     fn counted(&self) -> Vec<Counters> {
         let first = self.first.as_ref().unwrap();
         let kernel = self.kernel.lock().unwrap();
@@ -227,11 +228,11 @@ impl Machine {
             .collect()
     }
 
-    /// Takes a last sample, so that what was counted up to now is either booked or waits for its time. Says whether all
-    /// of it is on disk.
+    /// Takes a sample and saves. Returns whether everything counted until now is on disk; samples without a wall time
+    /// stay in memory.
     fn catch_up(&mut self) -> bool {
         let live = self.daemon.as_ref().unwrap().live.clone();
-        // The wish is there before the turn: nobody waits.
+        // The request is pending before the turn, so nothing waits here.
         assert!(live.collect(Duration::ZERO).is_none());
         self.turn();
         self.daemon.as_mut().unwrap().writer.save().unwrap();
@@ -239,9 +240,9 @@ impl Machine {
         state.unsaved.batch.is_empty()
     }
 
-    /// On every level, and as lifetime totals, the history tells of what the kernel has counted: all of it, once.
+    /// Checks that the sums of every resolution and the lifetime totals equal the kernel counters.
     fn check_sums(&mut self) -> &mut Machine {
-        assert!(self.catch_up(), "something still waits for its time");
+        assert!(self.catch_up(), "some samples have no wall time yet");
         let counted = self.counted();
         let daemon = self.daemon.as_ref().unwrap();
         let state = daemon.live.lock();
@@ -250,10 +251,10 @@ impl Machine {
             assert_eq!(iface.lifetime, *expect, "lifetime of eth{at}");
             for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
                 let (id, zone) = (iface.id.unwrap(), self.zone.clone());
-                let question = move |reader: &Reader| {
+                let query = move |reader: &Reader| {
                     Snapshot::of(reader, &zone, &[]).unwrap().buckets(level, id, -DAY, EVER).unwrap()
                 };
-                let buckets = read(&daemon.context, question);
+                let buckets = read(&daemon.context, query);
                 assert_eq!(sum(&buckets), *expect, "{level:?} of eth{at}");
                 assert!(buckets.is_sorted_by(|one, next| one.to <= next.from), "{level:?} of eth{at}");
             }
@@ -270,7 +271,7 @@ impl Machine {
         })
     }
 
-    /// No row lies elsewhere than between these true times, and no two are the same tick.
+    /// Checks that all samples lie between these times, and that no tick occurs twice.
     fn check_times(&mut self, from: i64, to: i64) -> &mut Machine {
         let points = self.points();
         for point in &points {
@@ -283,14 +284,14 @@ impl Machine {
         self
     }
 
-    /// Every row at its true time: as many as there were ticks, 30 s apart, up to now.
+    /// Checks that all samples have their true times: one per tick, 30 s apart, from `from` until now.
     fn check_steady(&mut self, from: i64) -> &mut Machine {
         let points = self.points();
         let plain: Vec<i64> =
             points.iter().filter(|point| point.sample.mark == Mark::Plain).map(|point| point.unix).collect();
         let expect = (self.truth() - from) / INTERVAL_S;
         assert!((plain.len() as i64 - expect).abs() <= 2, "{} rows, {expect} ticks", plain.len());
-        // The first ten seconds and the last sample have readings of their own.
+        // The first and the last sample may cover less than an interval.
         for pair in plain.windows(2) {
             assert!(pair[0] < pair[1] && pair[1] - pair[0] <= INTERVAL_S + 1, "{pair:?}");
         }
@@ -308,7 +309,7 @@ impl Machine {
         of_kind.map(|event| event["detail"].as_str().unwrap().to_string()).collect()
     }
 
-    /// Lengths of the local days in minutes, and what they hold of eth0, as the API has it.
+    /// Local days from the API: length in minutes, and bytes received by eth0.
     fn days(&self, from: i64, to: i64) -> Vec<(i64, u64)> {
         let daemon = self.daemon.as_ref().unwrap();
         let target = format!("/api/traffic/totals?interface=eth0&by=day&from={from}&to={to}&limit=1000");
@@ -334,7 +335,8 @@ fn sum(buckets: &[Bucket]) -> Counters {
     sum
 }
 
-fn absurd_clocks(truth: i64) -> [(&'static str, i64); 4] {
+/// Wrong clocks that machines boot with.
+fn wrong_clocks(truth: i64) -> [(&'static str, i64); 4] {
     [
         ("1970", 20),
         ("2033", 1_996_000_000),
@@ -344,12 +346,12 @@ fn absurd_clocks(truth: i64) -> [(&'static str, i64); 4] {
 }
 
 #[test]
-fn e20_a_boot_with_an_absurd_clock_that_is_put_right() {
-    for (name, wall) in absurd_clocks(NOON) {
+fn e20_a_boot_with_a_wrong_clock_that_is_corrected() {
+    for (name, wall) in wrong_clocks(NOON) {
         for ntp_after in [1, 45, 5 * MINUTE, 50 * MINUTE] {
             println!("{name}, put right after {ntp_after} s");
             let mut machine = Machine::new(NOON - 2 * HOUR, "UTC0");
-            // An hour of history, then a power cut of an hour less a bit.
+            // An hour of history, then 55 minutes without power.
             machine.start().run(HOUR).stop().reboot(HOUR - 5 * MINUTE, wall);
             let from = machine.truth();
             machine
@@ -367,13 +369,13 @@ fn e20_a_boot_with_an_absurd_clock_that_is_put_right() {
 }
 
 #[test]
-fn e20_a_first_start_with_an_absurd_clock() {
-    for (name, wall) in absurd_clocks(NOON) {
+fn e20_a_first_start_with_a_wrong_clock() {
+    for (name, wall) in wrong_clocks(NOON) {
         println!("{name}");
         let mut machine = Machine::new(NOON, "UTC0");
         machine.set_to(wall).start().run(20 * MINUTE).set_right().run(HOUR).check_sums();
         if name == "9 hours behind" {
-            // Nothing tells this clock from a right one: it was believed.
+            // This clock is plausible, so it was trusted.
             machine.check_times(NOON - 9 * HOUR, NOON + 2 * HOUR);
         } else {
             machine.check_steady(NOON);
@@ -382,10 +384,10 @@ fn e20_a_first_start_with_an_absurd_clock() {
     }
 }
 
-/// A clock that nobody puts right is believed in the end, and nothing is lost or doubled by that.
+/// A wrong clock that stays is trusted in the end. No traffic is lost or counted twice.
 #[test]
-fn e20_a_clock_that_stays_absurd() {
-    for (name, wall) in absurd_clocks(NOON) {
+fn e20_a_clock_that_stays_wrong() {
+    for (name, wall) in wrong_clocks(NOON) {
         println!("{name}");
         let mut machine = Machine::new(NOON - 2 * HOUR, "UTC0");
         machine.start().run(HOUR).stop().reboot(HOUR, wall).start().run(3 * HOUR).check_sums();
@@ -395,17 +397,17 @@ fn e20_a_clock_that_stays_absurd() {
     }
 }
 
-/// Samples that wait for their time are in memory only. The counters on disk are then those of the last sample that
-/// had its time, so that the next start books what the lost ones had counted.
+/// Samples without a wall time are only in memory. The record on disk has the counters of the last sample with a wall
+/// time, so the next start counts the traffic of the lost samples.
 #[test]
-fn samples_that_wait_survive_the_daemon() {
-    for (name, wall) in absurd_clocks(NOON) {
+fn traffic_of_samples_without_a_wall_time_survives_a_restart() {
+    for (name, wall) in wrong_clocks(NOON) {
         for orderly in [false, true] {
             for run in [10, 20 * MINUTE] {
                 println!("{name}, orderly: {orderly}, after {run} s");
                 let mut machine = Machine::new(NOON - 2 * HOUR, "UTC0");
                 machine.start().run(HOUR).stop().reboot(HOUR, wall).start().run(run);
-                // Twice, so that a start finds what a start without belief has left.
+                // Twice, so that a start also follows a run that never trusted its clock.
                 for _ in 0..2 {
                     machine = if orderly { end(machine, Machine::stop) } else { end(machine, Machine::kill) };
                     machine.run(40).start().run(7 * MINUTE);
@@ -422,10 +424,9 @@ fn end(mut machine: Machine, how: fn(&mut Machine) -> &mut Machine) -> Machine {
     machine
 }
 
-/// Without any history there is no base to go back to: counting begins with the run that comes to believe its clock.
-/// It must not begin with what the kernel had counted before anybody looked.
+/// Without history, counting begins with the run that first trusts its clock. Traffic before that run must not count.
 #[test]
-fn a_first_run_that_never_knew_the_time_leaves_nothing() {
+fn a_first_run_that_never_trusted_its_clock_leaves_no_history() {
     for orderly in [false, true] {
         let mut machine = Machine::new(NOON, "UTC0");
         machine.set_to(1000).start().run(20 * MINUTE);
@@ -445,7 +446,7 @@ fn e21_steps_while_running() {
     }
     machine.check_times(NOON - HOUR, machine.truth() + HOUR + 1);
     assert_eq!(machine.events("clock_step").len(), 4);
-    // Eight years, and back before anybody had to believe it.
+    // Eight years forward, and back before the clock is trusted.
     let (rows, from) = (machine.points().len() as i64, machine.truth());
     machine.set_by(8 * YEAR).run(9 * MINUTE).set_right().run(20 * MINUTE).check_sums();
     machine.check_times(NOON - HOUR, machine.truth() + HOUR + 1);
@@ -457,7 +458,7 @@ fn e21_steps_while_running() {
     );
 }
 
-/// It stays there until it is believed, and a day later somebody notices.
+/// The clock stays wrong until it is trusted, and is corrected a day later.
 #[test]
 fn e21_eight_years_ahead_for_a_day() {
     let mut machine = Machine::new(NOON, "UTC0");
@@ -471,7 +472,7 @@ fn e21_eight_years_ahead_for_a_day() {
 }
 
 #[test]
-fn e25_days_of_half_an_hour_more_or_less() {
+fn e25_days_that_are_half_an_hour_longer_or_shorter() {
     #[track_caller]
     fn check(zone: &str, noon: &str, length: i64, restart: bool) {
         let noon = net_pulse::clock::parse_time(noon, &Zone::UTC).unwrap();
@@ -488,7 +489,7 @@ fn e25_days_of_half_an_hour_more_or_less() {
         let expect = SPEEDS[0][0] * length as u64 * 60;
         assert_eq!(days[0].0, length);
         assert!(days[0].1.abs_diff(expect) <= SPEEDS[0][0], "{} is not {expect}", days[0].1);
-        assert!(machine.events("clock_step").is_empty(), "wall clocks in UTC know nothing of summer");
+        assert!(machine.events("clock_step").is_empty(), "summer time does not step the clock, which is UTC");
     }
     for restart in [false, true] {
         check(LORD_HOWE, "2027-04-04T01:00:00Z", 24 * 60 + 30, restart);
@@ -498,9 +499,9 @@ fn e25_days_of_half_an_hour_more_or_less() {
     }
 }
 
-/// A suspend over midnight, and a clock that is set back over it and stays there until it is believed.
+/// A suspend over midnight, then a clock that is set back over midnight and stays wrong until it is trusted.
 #[test]
-fn e24_no_day_is_there_twice_nor_out_of_order() {
+fn e24_no_day_occurs_twice_or_out_of_order() {
     for back in [0, HOUR, 5 * HOUR, 30 * HOUR] {
         let evening = net_pulse::clock::parse_time("2027-06-01T22:00:00Z", &Zone::UTC).unwrap();
         let mut machine = Machine::new(evening, "UTC0");
@@ -509,14 +510,14 @@ fn e24_no_day_is_there_twice_nor_out_of_order() {
         let days = machine.days(evening - 3 * DAY, machine.truth());
         assert!(days.iter().all(|(minutes, _)| *minutes == 24 * 60), "{days:?}");
         assert_eq!(days.iter().map(|(_, rx)| rx).sum::<u64>(), machine.counted()[0].rx_bytes(), "back by {back} s");
-        // From the evening of the first day to the fourth one, and before it where the clock was.
+        // From the evening of the first day to the fourth day, and earlier days if the clock was set back to them.
         assert!((4..=6).contains(&days.len()), "back by {back} s: {days:?}");
     }
 }
 
 #[test]
-fn e22_eight_hours_asleep() {
-    // Over the night in which Lord Howe's clocks change, and by day.
+fn e22_a_suspend_of_eight_hours() {
+    // Over the night of the transition on Lord Howe Island, and by day.
     for begins in ["2027-04-03T10:00:00Z", "2027-06-01T00:00:00Z"] {
         let begins = net_pulse::clock::parse_time(begins, &Zone::UTC).unwrap();
         let mut machine = Machine::new(begins, LORD_HOWE);
@@ -526,7 +527,7 @@ fn e22_eight_hours_asleep() {
         assert!(gaps[0].sample.span_ms.abs_diff(8 * 3_600_000) <= 31_000, "{gaps:?}");
         assert_eq!(machine.events("clock_step").len(), 0);
         assert!(machine.events("gap").iter().any(|detail| detail.contains("nobody looked for 288")));
-        // Spread over the night, as something that nobody saw.
+        // The traffic of the gap is spread over the night, and no second counts as observed.
         let daemon = machine.daemon.as_ref().unwrap();
         let (from, to, zone) = (begins + 2 * HOUR, begins + 8 * HOUR, machine.zone.clone());
         let hours = read(&daemon.context, move |reader| {
@@ -538,9 +539,9 @@ fn e22_eight_hours_asleep() {
     }
 }
 
-/// Everything at once, in orders that nobody thought of. The sums hold, whatever the clock said.
+/// Random sequences of all of the above. The sums must be right after any of them.
 #[test]
-fn anything_in_any_order() {
+fn random_sequences_keep_the_sums() {
     for seed in 1..=60 {
         let mut random = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed);
         let mut below = move |bound: u64| {
@@ -550,12 +551,12 @@ fn anything_in_any_order() {
             (random >> 20) % bound
         };
         let mut machine = Machine::new(NOON, [LORD_HOWE, ADELAIDE, "UTC0"][below(3) as usize]);
-        let mut told = vec![format!("seed {seed}")];
+        let mut steps = vec![format!("seed {seed}")];
         machine.start().run(HOUR);
         for _ in 0..25 {
             let what = below(10);
-            told.push(format!("{what} at {}", machine.truth()));
-            let told = Told(&told);
+            steps.push(format!("{what} at {}", machine.truth()));
+            let log = PrintOnPanic(&steps);
             match what {
                 0 => machine.set_by(-HOUR),
                 1 => machine.set_by(HOUR),
@@ -566,7 +567,7 @@ fn anything_in_any_order() {
                 7 => machine.stop().run(below(20_000) as i64).start(),
                 8 => machine.suspend(below(30_000) as i64),
                 _ => {
-                    // What only memory knows goes with a power cut: it comes at a moment when there is no such thing.
+                    // A power cut loses what is only in memory, so everything is saved first.
                     assert!(machine.set_right().run(15 * MINUTE).catch_up());
                     let wall = if below(2) == 0 { machine.truth() } else { 20 };
                     machine.kill().reboot(below(100_000) as i64, wall).start()
@@ -576,18 +577,18 @@ fn anything_in_any_order() {
             if machine.catch_up() {
                 machine.check_sums();
             }
-            drop(told);
+            drop(log);
         }
-        let told = Told(&told);
+        let log = PrintOnPanic(&steps);
         machine.set_right().run(HOUR).check_sums();
-        drop(told);
+        drop(log);
     }
 }
 
-/// What was done, where it went wrong.
-struct Told<'a>(&'a [String]);
+/// Prints the steps of a test that panics.
+struct PrintOnPanic<'a>(&'a [String]);
 
-impl Drop for Told<'_> {
+impl Drop for PrintOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("{:#?}", self.0);
@@ -595,9 +596,9 @@ impl Drop for Told<'_> {
     }
 }
 
-/// One row of 1970 must not make every export walk through half a century, step by step.
+/// One sample in 1970 must not make an export iterate over all buckets of half a century.
 #[test]
-fn an_hour_in_1970_does_not_slow_an_export_down() {
+fn an_hour_in_1970_does_not_slow_down_an_export() {
     let mut machine = Machine::new(NOON - 2 * HOUR, ADELAIDE);
     machine.start().run(HOUR).stop().reboot(HOUR, 20).start().run(3 * HOUR).set_right().run(HOUR).check_sums();
     let counted: u64 = machine.counted().iter().map(Counters::rx_bytes).sum();
@@ -610,13 +611,13 @@ fn an_hour_in_1970_does_not_slow_an_export_down() {
         let rows = rows.as_array().unwrap();
         assert_eq!(rows.iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum::<u64>(), counted, "{resolution}");
         assert!(rows[0]["from"].as_str().unwrap() < "1971", "{resolution}");
-        // Half a century of five minutes takes a hundred times as long.
+        // Iterating over half a century of five-minute buckets would take a hundred times as long.
         let passed = cpu_time() - begin;
         assert!(passed < Duration::from_secs(2), "{resolution}: {passed:?}");
     }
 }
 
-/// Of this thread: however busy the machine is, it means the same.
+/// CPU time of this thread, which does not depend on the load of the machine.
 fn cpu_time() -> Duration {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }

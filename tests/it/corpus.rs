@@ -1,4 +1,4 @@
-//! The inputs that fuzzing has found worth keeping, through the same checks and without nightly Rust.
+//! Runs the saved inputs of the fuzz corpus through the checks of the fuzz targets, with stable Rust.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 #[path = "../fuzz/src/lib.rs"]
 mod checks;
 
-fn below(dir: &str) -> Vec<PathBuf> {
+/// The files of a directory of `tests/fuzz`, sorted.
+fn files_of(dir: &str) -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz").join(dir);
     let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -16,23 +17,23 @@ fn below(dir: &str) -> Vec<PathBuf> {
     paths
 }
 
-fn every_input_of(target: &str, check: fn(&[u8])) {
-    let inputs = below(&format!("corpus/{target}"));
+fn check_corpus(target: &str, check: fn(&[u8])) {
+    let inputs = files_of(&format!("corpus/{target}"));
     assert!(!inputs.is_empty(), "the corpus of {target} is empty");
     for input in inputs {
         let bytes = fs::read(&input).expect("a file");
-        assert!(catch_unwind(|| check(&bytes)).is_ok(), "{} does not pass, see above", input.display());
+        assert!(catch_unwind(|| check(&bytes)).is_ok(), "{} fails, see above", input.display());
     }
 }
 
-/// A test for each target, and the list of them.
+/// Defines a test for each target, and the list of targets.
 macro_rules! targets {
     ($($target:ident)*) => {
         const TARGETS: &[&str] = &[$(stringify!($target)),*];
         $(
             #[test]
             fn $target() {
-                every_input_of(stringify!($target), checks::$target);
+                check_corpus(stringify!($target), checks::$target);
             }
         )*
     };
@@ -42,7 +43,7 @@ targets! { head netlink pack procfs request unpack zone }
 
 #[test]
 fn every_fuzz_target_has_its_test() {
-    let targets = below("fuzz_targets");
+    let targets = files_of("fuzz_targets");
     let targets: BTreeSet<&str> = targets.iter().map(|path| path.file_stem().unwrap().to_str().unwrap()).collect();
     assert_eq!(targets, TARGETS.iter().copied().collect());
 }

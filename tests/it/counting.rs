@@ -1,5 +1,5 @@
-//! Counts what each thread allocates, for tests of what may not. Counting takes an allocator, and that takes `unsafe`:
-//! the only one among the tests.
+//! Counts the allocations of each thread, for tests of code that must not allocate. This needs an allocator of its own,
+//! and with it the only `unsafe` code in the tests.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -8,7 +8,7 @@ thread_local! {
     static ALLOCATED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How often this thread has asked for memory. Of this thread alone, because other tests run beside it.
+/// Number of allocations of this thread. Other tests run at the same time in other threads.
 pub fn allocated() -> u64 {
     ALLOCATED.get()
 }
@@ -19,8 +19,8 @@ fn count() {
     ALLOCATED.set(ALLOCATED.get() + 1);
 }
 
-// SAFETY: everything is passed on to the system's allocator unchanged; the counter is a constant-initialised cell without
-// a destructor, so that reaching it neither allocates nor fails while a thread ends.
+// SAFETY: all calls are passed to the system's allocator unchanged. The counter is a constant-initialised cell without
+// a destructor, so that access to it neither allocates nor fails while a thread ends.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.dealloc(memory, layout) }
     }
 
-    // Without this, growing would be an allocation, a copy and a release for all tests of the crate.
+    // The default `realloc` would allocate, copy and free, which slows down all tests of the crate.
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
         unsafe { System.realloc(memory, layout, size) }

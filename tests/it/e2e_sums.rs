@@ -1,5 +1,5 @@
-//! The promise of the whole program: what it booked is what the kernel counted, to the byte, for all eight counters and
-//! every interface, by every source, over restarts of both kinds.
+//! The main promise of the program: the history equals what the kernel counted, to the byte, for all eight counters,
+//! every interface and every source, across restarts after SIGTERM and SIGKILL.
 
 use crate::common::*;
 use serde_json::Value;
@@ -21,7 +21,7 @@ fn sums_are_exact_by_sysfs() {
     in_namespace(|| sums("sysfs"));
 }
 
-/// Traffic of known size, a different amount every time.
+/// Sends traffic of known size, a different amount each time.
 struct Traffic {
     tunnel: Tunnel,
     step: usize,
@@ -32,12 +32,12 @@ impl Traffic {
         self.step += 1;
         let n = self.step;
         let before = [kernel("wan0"), kernel("lan0"), kernel("tun0")];
-        // Reports of a changed link in the middle of it all. (Down and up again would lose frames before any counter.)
+        // A link notification during the traffic. (Setting the link down and up would lose frames that no counter has.)
         ip(&format!("link set lan0 mtu {}", 1000 + n));
         send("wan0", 800, 3 * n);
         send("lan0", 60, 2 * n);
         Wire::of("wan0").send(EVERYBODY, UNKNOWN, 100, n);
-        // More than the other end takes: a drop for the sender, and one for the receiver.
+        // Larger than the other end accepts: one drop for the sender and one for the receiver.
         send("wan0", 1400, n);
         let n = n as u64;
         let (down, up) = (3 * n * 800 + n * 100, 2 * n * 60);
@@ -49,7 +49,7 @@ impl Traffic {
         }
     }
 
-    /// Spread over a few ticks.
+    /// Sends `count` bursts, spread over a few ticks.
     fn bursts(&mut self, count: usize) {
         for _ in 0..count {
             self.burst();
@@ -63,7 +63,7 @@ fn sums(source: &str) {
     let flags = ["--interval", "1", "--flush", "2", "--source", source];
     cable("wan0", "lan0");
     let mut traffic = Traffic { tunnel: Tunnel::new("tun0"), step: 0 };
-    // Before the program ever ran: none of its business.
+    // Traffic before the first start does not count.
     traffic.burst();
     let base = WATCHED.map(kernel);
 
@@ -81,7 +81,7 @@ fn sums(source: &str) {
     traffic.bursts(5);
     daemon.collect();
     check(&daemon, base, "after SIGTERM");
-    // Not on disk yet, and nobody will put it there: the same-boot rule has to find it again.
+    // This traffic is never saved. The next start computes it from the kernel counters, because the boot is the same.
     traffic.burst();
     daemon.collect();
     daemon.kill();
@@ -94,20 +94,20 @@ fn sums(source: &str) {
     check(&daemon, base, "after SIGKILL");
     daemon.stop();
 
-    // From the disk alone.
+    // After a restart without new traffic: all from the disk.
     let daemon = Daemon::start(&dir, &flags);
     daemon.ticks(1);
     check(&daemon, base, "from the disk");
     daemon.stop();
 
     let moved = minus(kernel("tun0"), base[2]);
-    assert!(moved.iter().all(|count| *count > 0), "a counter never moved: {moved:?}");
+    assert!(moved.iter().all(|count| *count > 0), "a counter stayed zero: {moved:?}");
     let database = rusqlite::Connection::open(dir.join("net-pulse.db")).expect("a database");
-    let verdict: String = database.query_row("PRAGMA integrity_check", (), |row| row.get(0)).expect("an answer");
-    assert_eq!(verdict, "ok");
+    let result: String = database.query_row("PRAGMA integrity_check", (), |row| row.get(0)).expect("an answer");
+    assert_eq!(result, "ok");
 }
 
-/// The four roads to the same sum.
+/// Checks the sums in the export, the history, the lifetime figures and the totals, and the raw counters.
 fn check(daemon: &Daemon, base: [Counters; 3], when: &str) {
     for (name, base) in WATCHED.into_iter().zip(base) {
         let expect = minus(kernel(name), base);
@@ -124,7 +124,7 @@ fn check(daemon: &Daemon, base: [Counters; 3], when: &str) {
         for by in ["hour", "day", "month"] {
             assert_eq!(totals(daemon, name, by), expect[..4], "totals of {name} by {by} {when}");
         }
-        // Raw figures, asked of the kernel now.
+        // Raw kernel counters, read at the request.
         let stats = daemon.get(&format!("/api/interfaces/{name}/stats"));
         assert_eq!(counters_of(&stats), kernel(name), "stats of {name} {when}");
     }
@@ -137,7 +137,7 @@ fn history(daemon: &Daemon, name: &str) -> Vec<Value> {
 
 fn totals(daemon: &Daemon, name: &str, by: &str) -> [u64; 4] {
     let answer = daemon.get(&format!("/api/traffic/totals?interface={name}&by={by}"));
-    // The rows stand in a list, bare or below a name.
+    // The rows are the document itself or a member of it.
     let rows = answer.as_array().or_else(|| answer.as_object()?.values().find_map(Value::as_array));
     let mut sum = [0; 4];
     for row in rows.unwrap_or_else(|| panic!("no rows: {answer}")) {

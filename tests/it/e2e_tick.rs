@@ -1,5 +1,4 @@
-//! What the program costs while nobody looks: system calls per tick, and memory. Both are promises of the README, and
-//! both are counted from outside.
+//! Measures the daemon from outside: system calls per tick, and memory. The README promises limits for both.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -9,12 +8,12 @@ use crate::common::*;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// vnStat makes 252 with as many interfaces.
+/// For comparison: vnStat makes 252 with 24 interfaces.
 const CALLS_PER_TICK: usize = 4;
 const RESIDENT_BYTES: u64 = 6 << 20;
 const INTERFACES: usize = 24;
 
-/// That many links, each with some traffic, so that none is left out for being inactive.
+/// Creates `count` links with some traffic each; a link without traffic is not monitored.
 fn links(count: usize) {
     for pair in 0..count / 2 {
         cable(&format!("lan{pair}"), &format!("far{pair}"));
@@ -59,7 +58,7 @@ fn e15_a_tick_is_a_constant_number_of_system_calls() {
 fn calls_per_tick(interfaces: usize) -> usize {
     let dir = Dir::new();
     links(interfaces);
-    // No flush but the first one while it is watched, and no search for the primary.
+    // Only one save during the measurement, and no search for the primary interface.
     let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600", "--primary", "lan0"]);
     daemon.ticks(3);
     assert_eq!(monitored(&daemon), interfaces);
@@ -68,7 +67,7 @@ fn calls_per_tick(interfaces: usize) -> usize {
     let mut strace = Command::new("strace");
     strace.args(["-q", "-s", "0", "-o", &file, "-p", &sampler.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut strace = strace.spawn().expect("strace starts");
-    // The tick is what ends a wait: as many waits as ticks, whatever the machine is doing beside it.
+    // Each tick ends one wait, so there are as many waits as ticks, even on a busy machine.
     let waits = |text: &str| text.lines().filter(|line| is_wait(line)).count();
     wait_until("strace has seen six ticks", || waits(&fs::read_to_string(&file).unwrap_or_default()) >= 8);
     kill(Pid::from_raw(strace.id() as i32), Signal::SIGINT).expect("it runs");
@@ -76,18 +75,18 @@ fn calls_per_tick(interfaces: usize) -> usize {
 
     let text = fs::read_to_string(&file).expect("strace wrote");
     let lines: Vec<&str> = text.lines().filter(|line| line.contains('(')).collect();
-    // The first wait was cut into by strace, the last one by its end.
+    // Leave out the waits that the start and the end of strace interrupted.
     let turns: Vec<&[&str]> = lines.split_inclusive(|line| is_wait(line)).collect();
     let turns = &turns[2..turns.len() - 1];
     let most = turns.iter().map(|turn| turn.len()).max().unwrap_or(0);
     assert!(turns.len() >= 4, "too few ticks: {text}");
-    assert!(turns.iter().all(|turn| turn.len() == most), "not the same at every tick: {text}");
+    assert!(turns.iter().all(|turn| turn.len() == most), "the number differs between ticks: {text}");
     assert!(most <= CALLS_PER_TICK, "{most} system calls a tick with {interfaces} interfaces: {text}");
     daemon.stop();
     most
 }
 
-/// The calls that a thread can sleep in.
+/// Whether a line of strace is a call that waits.
 fn is_wait(line: &str) -> bool {
     ["poll(", "ppoll(", "epoll_wait(", "epoll_pwait(", "select(", "pselect6(", "nanosleep(", "clock_nanosleep("]
         .iter()

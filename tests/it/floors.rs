@@ -1,52 +1,51 @@
-//! The tree's own rules: arrows run down the floors, SQL stays in one room, the operating system in few. Read from
-//! the source text, so that a change that breaks a rule has to say so here.
+//! Checks rules for the source tree: dependencies run from higher to lower layers only, SQL is in one module, system
+//! calls are in few. The checks read the source text. A change that needs an exception must add it to the tables here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// The map of ARCHITECTURE.md: rooms with their floors, 8 at the top. A room may use rooms on floors below its own, and no
-/// others.
+/// The table in ARCHITECTURE.md: top-level modules with their layers, 8 at the top. A module may only use modules on
+/// lower layers.
 fn map() -> BTreeMap<String, usize> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).expect("the map");
     let mut map = BTreeMap::new();
     for line in text.lines() {
         let mut cells = line.split('|').skip(1).map(str::trim);
-        let Some(floor) = cells.next().and_then(|cell| cell.parse().ok()) else { continue };
-        for name in cells.next().expect("rooms").split('`').skip(1).step_by(2) {
+        let Some(layer) = cells.next().and_then(|cell| cell.parse().ok()) else { continue };
+        for name in cells.next().expect("modules").split('`').skip(1).step_by(2) {
             let name = name.trim_end_matches(".rs").trim_end_matches('/');
-            assert_eq!(map.insert(name.to_string(), floor), None, "{name} is twice in the map");
+            assert_eq!(map.insert(name.to_string(), layer), None, "{name} is twice in the map");
         }
     }
     assert!(map.len() > 20, "{map:?}");
     map
 }
 
-/// Arrows within a floor. Each has its reason; more of them would be a floor of their own.
-const NEIGHBOURS: [(&str, &str); 2] = [
-    // The lowest floor is what everybody agrees on, and what can go wrong with it.
+/// Exceptions: allowed dependencies within a layer. If there are many, a new layer is needed.
+const SAME_LAYER: [(&str, &str); 2] = [
+    // All modules of the lowest layer may use the error type.
     ("model", "error"),
     ("thread", "error"),
 ];
 
-/// Arrows that run down and are forbidden all the same.
+/// Forbidden dependencies although they run to a lower layer.
 const FORBIDDEN: [(&str, &str); 5] =
     [("source", "store"), ("store", "source"), ("http", "source"), ("http", "sampler"), ("http", "store")];
 
-/// A word that may stand in the code of these rooms only.
+/// Text that only these modules may contain.
 const RESERVED: [(&str, &[&str]); 6] = [
     ("rusqlite::", &["store"]),
     ("libc::", &["source", "clock", "app", "main", "system"]),
-    // The front door owns its sockets; signals are awaited where the threads are made.
-    // Commands ask as whom they run, as the wiring does.
-    // The log asks whether there is room before it writes, the token whose its file is.
+    // http: sockets. app, commands, main: signals, limits, the user id. log: sockets, and poll before a write. token:
+    // the owner of its file.
     ("nix::", &["source", "clock", "http", "app", "commands", "main", "log", "token", "system"]),
     ("tiny_http::", &["http"]),
     ("serde_json::", &["http", "commands"]),
     ("std::process::exit", &["main"]),
 ];
 
-/// What begins a statement of SQL in a string.
+/// Beginnings of SQL statements.
 const SQL: [&str; 9] = [
     "SELECT ",
     "INSERT ",
@@ -60,10 +59,11 @@ const SQL: [&str; 9] = [
 ];
 
 pub struct File {
-    /// As in `source/linux.rs`.
+    /// Relative to `src`, for example `source/linux/mod.rs`.
     pub path: String,
-    pub room: String,
-    /// Comments and the tests at the bottom left out.
+    /// The top-level module that contains the file.
+    pub module: String,
+    /// The text without comments and without the tests at the bottom.
     pub code: String,
 }
 
@@ -83,8 +83,8 @@ fn collect(top: &Path, dir: &Path, files: &mut Vec<File>) {
         } else if path.extension().is_some_and(|end| end == "rs") {
             let text = fs::read_to_string(&path).expect("text");
             let path = path.strip_prefix(top).expect("below it").to_str().expect("a plain path").to_string();
-            let room = path.split(['/', '.']).next().expect("a name").to_string();
-            files.push(File { path, room, code: code_of(&text) });
+            let module = path.split(['/', '.']).next().expect("a name").to_string();
+            files.push(File { path, module, code: code_of(&text) });
         }
     }
 }
@@ -94,26 +94,26 @@ fn code_of(text: &str) -> String {
     code.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line }).collect::<Vec<_>>().join("\n")
 }
 
-/// The rooms that a piece of code names, in `use` lines and in full paths, grouped or not. The binary calls the library
-/// by the crate's name.
-fn named(code: &str) -> BTreeSet<String> {
-    let mut rooms = BTreeSet::new();
+/// The top-level modules that a piece of code names in `use` lines, groups and full paths. `main.rs` uses the crate's
+/// name instead of `crate`.
+fn named_modules(code: &str) -> BTreeSet<String> {
+    let mut modules = BTreeSet::new();
     for start in ["crate::", "net_pulse::"] {
         for rest in after(code, start) {
             match rest.strip_prefix('{') {
-                Some(group) => rooms.extend(first_names(group)),
-                None => rooms.extend(word(rest)),
+                Some(group) => modules.extend(first_names(group)),
+                None => modules.extend(word(rest)),
             }
         }
     }
-    rooms
+    modules
 }
 
-/// What follows each place where `start` stands as a word of its own: `std::os::unix::fs` does not name `nix::`.
+/// The text after each occurrence of `start` at the beginning of a word: `std::os::unix::fs` does not name `nix::`.
 fn after<'a>(code: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
-    let within = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '$';
+    let is_word = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == '$';
     code.match_indices(start)
-        .filter(move |(at, _)| !code[..*at].chars().next_back().is_some_and(within))
+        .filter(move |(at, _)| !code[..*at].chars().next_back().is_some_and(is_word))
         .map(move |(at, _)| &code[at + start.len()..])
 }
 
@@ -121,16 +121,16 @@ fn after<'a>(code: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
 fn first_names(group: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut depth = 0;
-    let mut fresh = true;
+    let mut at_entry = true;
     for (at, letter) in group.char_indices() {
         match letter {
             '{' => depth += 1,
             '}' if depth == 0 => break,
             '}' => depth -= 1,
-            ',' if depth == 0 => fresh = true,
-            _ if fresh && !letter.is_whitespace() => {
+            ',' if depth == 0 => at_entry = true,
+            _ if at_entry && !letter.is_whitespace() => {
                 names.extend(word(&group[at..]));
-                fresh = false;
+                at_entry = false;
             }
             _ => {}
         }
@@ -143,62 +143,63 @@ fn word(text: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-fn is_of_tests(path: &str) -> bool {
+fn is_test_file(path: &str) -> bool {
     path.split('/').any(|part| ["tests", "tests.rs", "testing.rs"].contains(&part))
 }
 
-fn faults(files: &[File]) -> Vec<String> {
+fn violations(files: &[File]) -> Vec<String> {
     let map = map();
-    let mut faults = Vec::new();
-    for file in files.iter().filter(|file| file.room != "lib") {
-        let Some(here) = map.get(&file.room) else {
-            faults.push(format!("{}: '{}' stands on no floor", file.path, file.room));
+    let mut violations = Vec::new();
+    for file in files.iter().filter(|file| file.module != "lib") {
+        let Some(here) = map.get(&file.module) else {
+            violations.push(format!("{}: '{}' has no layer", file.path, file.module));
             continue;
         };
-        // Tests look from above.
-        let arrows = if is_of_tests(&file.path) { BTreeSet::new() } else { named(&file.code) };
-        for other in arrows.iter().filter(|other| **other != file.room) {
-            // Names of the crate's root that are no rooms: macros and re-exports.
+        // Tests may use everything.
+        let dependencies = if is_test_file(&file.path) { BTreeSet::new() } else { named_modules(&file.code) };
+        for other in dependencies.iter().filter(|other| **other != file.module) {
+            // A name in the crate's root that is no module: a macro or a re-export.
             let Some(there) = map.get(other) else {
-                faults.push(format!("{}: names '{other}', which stands on no floor", file.path));
+                violations.push(format!("{}: names '{other}', which has no layer", file.path));
                 continue;
             };
-            let arrow = (file.room.as_str(), other.as_str());
-            if FORBIDDEN.contains(&arrow) {
-                faults.push(format!("{}: {} must not name {other}", file.path, file.room));
-            } else if there >= here && !NEIGHBOURS.contains(&arrow) {
-                faults.push(format!("{}: {} (floor {here}) names {other} (floor {there})", file.path, file.room));
+            let dependency = (file.module.as_str(), other.as_str());
+            if FORBIDDEN.contains(&dependency) {
+                violations.push(format!("{}: {} must not name {other}", file.path, file.module));
+            } else if there >= here && !SAME_LAYER.contains(&dependency) {
+                violations.push(format!("{}: {} (layer {here}) names {other} (layer {there})", file.path, file.module));
             }
         }
-        for (text, rooms) in RESERVED {
-            if after(&file.code, text).next().is_some() && !rooms.contains(&file.room.as_str()) {
-                faults.push(format!("{}: '{text}' belongs to {}", file.path, rooms.join(", ")));
+        for (text, modules) in RESERVED {
+            if after(&file.code, text).next().is_some() && !modules.contains(&file.module.as_str()) {
+                violations.push(format!("{}: '{text}' belongs to {}", file.path, modules.join(", ")));
             }
         }
-        if file.room != "store" {
+        if file.module != "store" {
             for start in SQL.iter().filter(|start| file.code.contains(&format!("\"{start}"))) {
-                faults.push(format!("{}: SQL outside store: {start}", file.path));
+                violations.push(format!("{}: SQL outside store: {start}", file.path));
             }
         }
     }
-    faults
+    violations
 }
 
 #[test]
-fn arrows_run_down_and_rooms_keep_to_themselves() {
-    assert_eq!(faults(&files()), Vec::<String>::new());
+fn modules_use_only_lower_layers() {
+    assert_eq!(violations(&files()), Vec::<String>::new());
 }
 
 #[test]
-fn the_map_has_no_room_that_is_not_there() {
-    let rooms: BTreeSet<String> = files().into_iter().map(|file| file.room).filter(|room| room != "lib").collect();
-    assert_eq!(map().into_keys().collect::<BTreeSet<String>>(), rooms);
+fn the_table_lists_exactly_the_modules_that_exist() {
+    let modules: BTreeSet<String> =
+        files().into_iter().map(|file| file.module).filter(|module| module != "lib").collect();
+    assert_eq!(map().into_keys().collect::<BTreeSet<String>>(), modules);
 }
 
-/// MIPS, PowerPC and ARMv5 have no 64-bit atomics; on 32-bit musl `SystemTime::now` panics past 2038, and routers do start
-/// there.
+/// MIPS, PowerPC and ARMv5 have no 64-bit atomics. `SystemTime::now` panics after 2038 on 32-bit musl, and some routers
+/// boot with such a date.
 #[test]
-fn e51_nothing_that_a_32_bit_router_lacks() {
+fn e51_no_types_that_32_bit_routers_lack() {
     for word in ["AtomicU64", "AtomicI64", "SystemTime"] {
         for file in files() {
             assert_eq!(after(&file.code, word).count(), 0, "{word} in {}", file.path);
@@ -207,11 +208,11 @@ fn e51_nothing_that_a_32_bit_router_lacks() {
     assert_eq!(after("use std::sync::atomic::AtomicU64;", "AtomicU64").count(), 1);
 }
 
-/// SQLite is built without these (`.cargo/config.toml`): it takes them in the definition of a view, a trigger or a default, and
-/// fails when they are used.
+/// SQLite is built without these features (`.cargo/config.toml`). It accepts them in the definition of a view, a
+/// trigger or a default, and fails when they are used.
 #[test]
-fn no_sql_asks_for_what_the_built_in_sqlite_lacks() {
-    const LACKING: [&str; 7] = ["json", "strftime(", "datetime(", " date(", "julianday(", "unixepoch(", "USING "];
+fn sql_uses_no_feature_that_the_built_in_sqlite_lacks() {
+    const MISSING: [&str; 7] = ["json", "strftime(", "datetime(", " date(", "julianday(", "unixepoch(", "USING "];
     let mut sources: Vec<(String, String)> = files().into_iter().map(|file| (file.path, file.code)).collect();
     sources.retain(|(path, _)| path.starts_with("store/"));
     for entry in fs::read_dir("src/store/schema").expect("a directory").map(|entry| entry.expect("an entry").path()) {
@@ -219,32 +220,32 @@ fn no_sql_asks_for_what_the_built_in_sqlite_lacks() {
     }
     assert!(sources.iter().any(|(path, _)| path.ends_with(".sql")));
     for (path, code) in sources {
-        for word in LACKING {
+        for word in MISSING {
             assert!(!code.contains(word), "{path}: {word}; see .cargo/config.toml");
         }
     }
 }
 
-/// A table of rules that no text can break would be no check.
+/// Checks the checks: each rule must detect a violation.
 #[test]
-fn each_kind_of_fault_is_seen() {
+fn each_kind_of_violation_is_detected() {
     let check = |path: &str, text: &str, expect: &[&str]| {
-        let room = path.split(['/', '.']).next().expect("a name").to_string();
-        let file = File { path: path.to_string(), room, code: code_of(text) };
-        let found = faults(&[file]);
+        let module = path.split(['/', '.']).next().expect("a name").to_string();
+        let file = File { path: path.to_string(), module, code: code_of(text) };
+        let found = violations(&[file]);
         assert_eq!(found.len(), expect.len(), "{text}: {found:?}");
         for (found, expect) in found.iter().zip(expect) {
-            assert!(found.contains(expect), "{found} does not say {expect}");
+            assert!(found.contains(expect), "{found} does not contain {expect}");
         }
     };
     check("live.rs", "use crate::model::Batch;\nuse crate::clock::Zone;", &[]);
-    check("clock/zone.rs", "use crate::live::Live;", &["clock (floor 2) names live (floor 4)"]);
-    check("live.rs", "use crate::{model::{Batch, Tick}, http::{Context}};", &["live (floor 4) names http (floor 6)"]);
+    check("clock/zone.rs", "use crate::live::Live;", &["clock (layer 2) names live (layer 4)"]);
+    check("live.rs", "use crate::{model::{Batch, Tick}, http::{Context}};", &["live (layer 4) names http (layer 6)"]);
     check("store/mod.rs", "use crate::source;", &["must not name source"]);
     check("source/linux.rs", "fn f() { crate::store::open() }", &["must not name store"]);
     check("http/api.rs", "use crate::sampler::Step;", &["must not name sampler"]);
     check("http/api.rs", "use crate::store::Reader;", &["must not name store"]);
-    check("writer.rs", "use crate::sampler::Step;", &["writer (floor 6) names sampler (floor 6)"]);
+    check("writer.rs", "use crate::sampler::Step;", &["writer (layer 6) names sampler (layer 6)"]);
     check("writer.rs", "// use crate::sampler::Step;", &[]);
     check("writer.rs", "fn a() {}\n#[cfg(test)]\nmod tests {\n    use crate::sampler::Step;\n}", &[]);
     check("http/api.rs", "let q = \"SELECT 1\";", &["SQL outside store"]);
@@ -253,14 +254,14 @@ fn each_kind_of_fault_is_seen() {
     check("http/tests/levels.rs", "use crate::store::Store; let q = \"SELECT 1\";", &["SQL outside store"]);
     check("live.rs", "use nix::sys::time;", &["'nix::' belongs to source"]);
     check("store/open.rs", "use std::os::unix::fs::OpenOptionsExt;", &[]);
-    check("cellar.rs", "", &["stands on no floor"]);
+    check("unknown.rs", "", &["has no layer"]);
     check("main.rs", "use net_pulse::app;", &[]);
     check("counter.rs", "use crate::nowhere::X;", &["names 'nowhere'"]);
 }
 
-/// `build.rs` joins the scripts of the first view into one, with what they take of the texts.
+/// `build.rs` joins the scripts of the first view and the texts they use into one file.
 #[test]
-fn scripts_that_are_joined_have_no_name_in_common() {
+fn joined_scripts_have_no_name_in_common() {
     let mut names = std::collections::BTreeMap::new();
     for file in ["texts.js", "format.js", "chart.js", "app.js"] {
         let source = std::fs::read_to_string(format!("www/{file}")).expect("a script");
@@ -269,7 +270,10 @@ fn scripts_that_are_joined_have_no_name_in_common() {
             let line = line.strip_prefix("async ").unwrap_or(line);
             let named = ["const ", "let ", "function ", "class "].iter().find_map(|word| line.strip_prefix(word));
             let Some(rest) = named else { continue };
-            assert!(rest.starts_with(char::is_alphabetic) || rest.starts_with('$'), "{file}: one name, please: {line}");
+            assert!(
+                rest.starts_with(char::is_alphabetic) || rest.starts_with('$'),
+                "{file}: declare one name per line: {line}"
+            );
             let name = rest.split(|sign: char| !sign.is_alphanumeric() && !"_$".contains(sign)).next().expect("a name");
             if let Some(other) = names.insert(name.to_string(), file) {
                 panic!("{name} is in {other} and in {file}");
@@ -279,8 +283,8 @@ fn scripts_that_are_joined_have_no_name_in_common() {
     assert!(names.len() > 40, "{names:?}");
 }
 
-/// What is counted in sentences. Symbols of units (s, min) have no plural.
-const COUNTED: [&str; 26] = [
+/// Plural nouns that follow a number in messages. Symbols of units (s, min) have no plural.
+const COUNTED_NOUNS: [&str; 26] = [
     "addresses",
     "attempts",
     "bytes",
@@ -289,7 +293,7 @@ const COUNTED: [&str; 26] = [
     "days",
     "descriptors",
     "events",
-    "faults",
+    "violations",
     "files",
     "histories",
     "hours",
@@ -309,7 +313,7 @@ const COUNTED: [&str; 26] = [
     "years",
 ];
 
-/// Sentences with a number that cannot be one.
+/// Texts whose number is never 1.
 const NEVER_ONE: [&str; 8] = [
     // Constants of the program.
     "has more than {LONGEST_TEXT} bytes",
@@ -318,27 +322,27 @@ const NEVER_ONE: [&str; 8] = [
     "commas, {} bytes in all",
     "up to {most} characters",
     "at most {most} texts",
-    // More than a page, and more than a link carries.
+    // Sizes that are always above 1.
     "has {bytes} bytes",
     "{bytes} bytes in {seconds} s are more than a link can carry",
 ];
 
-/// "1 samples": such a sentence takes `plural`.
+/// Messages must not contain "1 samples": a number before a noun needs `text::plural`.
 #[test]
-fn no_number_stands_before_a_plural_as_it_comes() {
+fn numbers_before_plural_nouns_use_plural() {
     let of = |code: &str| {
-        let (path, room) = ("live/mod.rs".to_string(), "live".to_string());
-        as_they_come(&[File { path, room, code: code.to_string() }])
+        let (path, module) = ("live/mod.rs".to_string(), "live".to_string());
+        unchecked_plurals(&[File { path, module, code: code.to_string() }])
     };
     assert_eq!(
         of("log::warn!(\"{unsaid} wrong access tokens; the last\")"),
         ["live/mod.rs: {unsaid} wrong access tokens"]
     );
     assert_eq!(of("\"for {seconds} s\", \"has {bytes} bytes\""), Vec::<String>::new());
-    assert_eq!(as_they_come(&files()), Vec::<String>::new());
+    assert_eq!(unchecked_plurals(&files()), Vec::<String>::new());
 }
 
-fn as_they_come(files: &[File]) -> Vec<String> {
+fn unchecked_plurals(files: &[File]) -> Vec<String> {
     let mut found = Vec::new();
     for File { path, code, .. } in files.iter().filter(|file| !file.path.contains("tests")) {
         for (at, _) in code.match_indices('{') {
@@ -355,7 +359,7 @@ fn as_they_come(files: &[File]) -> Vec<String> {
                         .is_some_and(|code| code.starts_with(known))
                 })
             });
-            if words.any(|word| COUNTED.contains(&word)) && !exempt {
+            if words.any(|word| COUNTED_NOUNS.contains(&word)) && !exempt {
                 found.push(format!("{path}: {{{inner}}}{}", &after[..end]));
             }
         }

@@ -1,7 +1,7 @@
-//! What plain `cargo test` runs beside the tests of each module: the program from outside, a simulated year, what may not
-//! be allocated, the inputs that fuzzing has kept, and the rules of the tree itself. Attacks and faults that take minutes
-//! are in `tests/attack`, the page in a browser in `tests/page`. One crate and not one per file, because each would be
-//! linked with all of the program and its SQLite.
+//! Integration tests that plain `cargo test` runs besides the unit tests: the program from outside, a simulated year,
+//! allocations, the fuzz corpus, and rules for the source tree. Attacks and faults that take minutes are in
+//! `tests/attack`, tests of the page in a browser in `tests/page`. All files are one crate, because each crate is
+//! linked with the whole program and SQLite.
 
 #[path = "../common/mod.rs"]
 mod common;

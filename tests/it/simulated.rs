@@ -1,4 +1,4 @@
-//! A kernel and a clock that are data, for the real sampler, writer and store.
+//! A simulated kernel and a simulated clock, for tests of the real sampler, writer and store.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,11 @@ use net_pulse::model::{Address, Counters, Link, Reading, Width};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
 use net_pulse::store::Reader;
 
-/// The counters of its links, by their order; the first is where the default route goes.
-pub type Kept = Arc<Mutex<Vec<Counters>>>;
+/// Counters of the simulated links, indexed by link. The default route uses the first one.
+pub type SharedCounters = Arc<Mutex<Vec<Counters>>>;
 
-pub struct Kernel(pub Kept);
+/// Source of readings: links `eth0`, `eth1`, ... with these counters.
+pub struct Kernel(pub SharedCounters);
 
 fn ifindex(at: usize) -> u32 {
     at as u32 + 2
@@ -27,13 +28,13 @@ impl Source for Kernel {
     }
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
         out.clear();
-        let kept = self.0.lock().unwrap();
+        let all = self.0.lock().unwrap();
         let reading = |(at, counters): (usize, &Counters)| Reading {
             ifindex: ifindex(at),
             counters: *counters,
             width: Width::Bits64,
         };
-        out.extend(kept.iter().enumerate().map(reading));
+        out.extend(all.iter().enumerate().map(reading));
         Ok(())
     }
     fn links(&mut self) -> Result<Vec<Link>> {
@@ -60,22 +61,23 @@ impl Source for Kernel {
     }
 }
 
-pub struct Hand(pub Mutex<Now>);
+/// A clock that the test sets.
+pub struct ManualClock(pub Mutex<Now>);
 
-impl Clock for Hand {
+impl Clock for ManualClock {
     fn now(&self) -> Now {
         *self.0.lock().unwrap()
     }
 }
 
-/// A place in memory where there is one: these tests make a hundred thousand transactions, and are none of the machine's
-/// disk.
+/// A directory in memory if the system has one: these tests commit a hundred thousand transactions, which would wear
+/// the disk.
 pub fn memory() -> PathBuf {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() }
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() }
 }
 
-/// Asks the history as a request would.
-pub fn read<T: Send + 'static>(context: &Context, question: impl FnOnce(&Reader) -> T + Send + 'static) -> T {
-    context.history.disk().ask(Instant::now() + PATIENCE, |reader| question(reader.unwrap())).unwrap()
+/// Queries the history on its reader thread, like a request.
+pub fn read<T: Send + 'static>(context: &Context, query: impl FnOnce(&Reader) -> T + Send + 'static) -> T {
+    context.history.disk().ask(Instant::now() + PATIENCE, |reader| query(reader.unwrap())).unwrap()
 }

@@ -1,4 +1,4 @@
-//! A tick of a netlink source allocates nothing once its buffers have grown.
+//! Checks that reading from a netlink source allocates nothing once its buffers have grown.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use net_pulse::source::{Choice, Wake, open};
 
 #[test]
 fn a_hundred_ticks_allocate_nothing() {
-    // 24 interfaces beside loopback, and none of a test beside this one.
+    // 24 interfaces and loopback, in a namespace that other tests do not touch.
     in_namespace(|| {
         for at in 0..12 {
             cable(&format!("a{at}"), &format!("b{at}"));

@@ -1,9 +1,9 @@
-//! A simulated year of a router with 24 interfaces through the real sampler, writer and store, with a clock and a
-//! kernel that are data. Every level's sums must agree with the input to the byte, and the file stay small.
+//! A simulated year of a router with 24 interfaces: real sampler, writer and store, simulated clock and kernel. The
+//! sums of every resolution must equal the input to the byte, and the database must stay small.
 
 use std::sync::{Arc, Mutex};
 
-use crate::simulated::{Hand, Kept, Kernel, memory};
+use crate::simulated::{Kernel, ManualClock, SharedCounters, memory};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::history::{Disk, History, Snapshot};
@@ -20,15 +20,16 @@ const DAY_S: i64 = 86_400;
 const TICK_S: u64 = 30;
 const FLUSH_S: u64 = 300;
 
-/// 24 interfaces: 2 at 1 MB/s with noise, 4 at 20 kB/s, 6 at 200 B/s now and then, 12 idle since they first moved.
+/// 24 interfaces: 2 at 1 MB/s with noise, 4 at 20 kB/s, 6 at 200 B/s at times, 12 that carried traffic once and are
+/// idle.
 struct Router {
-    counters: Kept,
+    counters: SharedCounters,
     random: Mutex<u64>,
 }
 
 impl Router {
     fn new() -> Router {
-        // All have moved before, so that all are kept.
+        // A link without any traffic is not monitored.
         let counters = vec![Counters::of([1000, 1000, 10, 10, 0, 0, 0, 0]); 24];
         Router { counters: Arc::new(Mutex::new(counters)), random: Mutex::new(1) }
     }
@@ -50,8 +51,8 @@ impl Router {
                 _ => continue,
             };
             let errors = u64::from(self.below(1000) == 0);
-            let passed = [rx, tx, rx / packet + 1, tx / packet + 1, errors, 0, errors, 0];
-            counters.add(&Counters::of(passed));
+            let delta = [rx, tx, rx / packet + 1, tx / packet + 1, errors, 0, errors, 0];
+            counters.add(&Counters::of(delta));
         }
     }
 }
@@ -62,9 +63,10 @@ fn sum(buckets: &[Bucket]) -> Counters {
     sum
 }
 
-struct Cleared(std::path::PathBuf);
+/// A directory that is deleted when the test ends.
+struct TempDir(std::path::PathBuf);
 
-impl Drop for Cleared {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -73,13 +75,13 @@ impl Drop for Cleared {
 #[test]
 fn a_year_of_24_interfaces() {
     let days: i64 = std::env::var("NETPULSE_TEST_DAYS").ok().and_then(|days| days.parse().ok()).unwrap_or(365);
-    let folder = Cleared(memory().join(format!("net-pulse-year-{}", std::process::id())));
-    // With both changes of the clock in it.
+    let folder = TempDir(memory().join(format!("net-pulse-year-{}", std::process::id())));
+    // A zone with summer time, so that the year has both transitions.
     let zone = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let start_unix = BUILD_FLOOR + 5 * DAY_S;
     let path = folder.0.join("year.db");
     let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
-    let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 50_000, unix_ms: start_unix * 1000 + 400 })));
+    let clock = Arc::new(ManualClock(Mutex::new(Now { mono_ms: 50_000, unix_ms: start_unix * 1000 + 400 })));
     let (interval, flush) = (TICK_S.to_string(), FLUSH_S.to_string());
     let config = Config::saved(&[("interval", &interval), ("flush", &flush)]);
     let live = Arc::new(Live::new(config, zone.clone()));
@@ -103,7 +105,7 @@ fn a_year_of_24_interfaces() {
     sampler.step(Woken::default());
     writer.save().unwrap();
     while passed_s < ticks as u64 * TICK_S {
-        // The first ten seconds end with a reading of their own.
+        // The sleep is not always one interval: the search for the primary interface adds a reading after ten seconds.
         let sleep = sampler.step(Woken::default()).as_millis() as u64;
         let mut now = clock.0.lock().unwrap();
         now.mono_ms += sleep;
@@ -132,7 +134,7 @@ fn a_year_of_24_interfaces() {
         for level in [Resolution::Hour, Resolution::Day] {
             assert_eq!(sum(&of(level, 0, end_unix + DAY_S)), input, "{level:?} of {}", iface.name);
         }
-        agree(&of, end_unix);
+        check_resolutions(&of, end_unix);
         let days = of(Resolution::Day, 0, end_unix + DAY_S);
         let lengths: Vec<i64> = days.iter().map(|day| (day.to - day.from) / 3600).collect();
         if days.len() > 300 {
@@ -146,7 +148,7 @@ fn a_year_of_24_interfaces() {
         }
         assert!(
             days.iter().all(|day| day.cell.rx_peak * ((day.to - day.from) as u64) >= day.cell.sum.rx_bytes()),
-            "a peak is no less than the average"
+            "a peak is at least the average"
         );
     }
     drop(state);
@@ -156,9 +158,9 @@ fn a_year_of_24_interfaces() {
     time_series(reader, live, clock, &folder.0);
 }
 
-/// The finer levels hold the newest part of the same story: over what they keep, in whole units of the coarser level,
-/// their sums are its sums.
-fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
+/// Checks that the sums of a finer resolution equal those of the coarser one, over the retention of the finer one in
+/// whole buckets of the coarser one.
+fn check_resolutions(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
     for (fine, coarse, kept_days) in
         [(Resolution::FiveMinutes, Resolution::Hour, 89), (Resolution::Hour, Resolution::Day, 360)]
     {
@@ -168,7 +170,7 @@ fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
         let fine_sum = of(fine, from, to).into_iter().filter(|bucket| bucket.from >= from).collect::<Vec<_>>();
         assert_eq!(sum(&fine_sum), sum(whole), "{fine:?} against {coarse:?}");
     }
-    // A sample lies in one piece where cells cut it in two: the cells over its whole time are the sum.
+    // Five-minute cells split a sample at their border, so the sums may differ by one sample.
     let samples = of(Resolution::Sample, end - 6 * DAY_S, end + DAY_S);
     assert!(samples.len() as i64 >= 2 * 60 * 24 * 5, "{}", samples.len());
     let cells = of(Resolution::FiveMinutes, samples[0].to, end + DAY_S);
@@ -179,8 +181,8 @@ fn agree(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
     assert!(cells.rx_bytes().abs_diff(samples.rx_bytes()) <= one, "{cells:?} {samples:?}");
 }
 
-/// For the eye, not for a verdict: `cargo test --release --test it year -- --nocapture`.
-fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<Hand>, folder: &std::path::Path) {
+/// Prints the time of chart requests: `cargo test --release --test it year -- --nocapture`.
+fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<ManualClock>, folder: &std::path::Path) {
     let context = Context {
         live: live.clone(),
         history: History::new(live, Some(reader)),
