@@ -67,9 +67,8 @@ fn read_with_file(path: &Path) -> Result<Option<(Token, File)>> {
     match std::str::from_utf8(token) {
         Ok(token) if valid => Ok(Some((Token(token.to_string()), file))),
         _ => {
-            let what = format!(
-                "it holds no token of at least {MIN_BYTES} characters; remove it, and net-pulse creates a new one"
-            );
+            let what =
+                format!("it holds no token (minimum length: {MIN_BYTES}); remove it, and net-pulse creates a new one");
             Err(Error::system(path.display(), what))
         }
     }

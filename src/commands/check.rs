@@ -114,9 +114,9 @@ fn zone(config: &Config, find: ZoneLookup) -> Result<Outcome> {
 fn interfaces(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     let (mut source, note) = source::open(Choice::named(config.text("source")))?;
     let links = source.links()?;
-    let there = |pattern: &str| links.iter().any(|link| fits(pattern, &link.name, &link.altnames, kind(link)));
+    let matched = |pattern: &str| links.iter().any(|link| fits(pattern, &link.name, &link.altnames, kind(link)));
     let unmatched = ["interfaces", "primary"].into_iter().flat_map(|key| {
-        let missing = config.list(key).into_iter().filter(|pattern| !there(pattern));
+        let missing = config.list(key).into_iter().filter(|pattern| !matched(pattern));
         missing.map(move |pattern| config.naming(key, &pattern)).collect::<Vec<_>>()
     });
     let missing: Vec<String> = unmatched.collect();
@@ -141,11 +141,11 @@ fn history(config: &Config, _: ZoneLookup) -> Result<Outcome> {
         return Ok(Note(format!("{} does not exist yet; {} are free there", path.display(), size(free))));
     };
     parents.into_iter().take(1).try_for_each(may_write)?;
-    let there = format!("{}, {}, and {} are free", path.display(), size(bytes), size(free));
+    let text = format!("{}, {}, and {} are free", path.display(), size(bytes), size(free));
     Ok(match (bytes, free < SMALLEST_SIZE) {
         (0, _) => Note(format!("{} is empty; net-pulse creates the history in it when it starts", path.display())),
-        (_, true) => Note(there),
-        (_, false) => Fine(there),
+        (_, true) => Note(text),
+        (_, false) => Fine(text),
     })
 }
 

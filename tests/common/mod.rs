@@ -274,11 +274,12 @@ pub fn refusing() -> String {
 }
 
 pub fn strace_is_there() -> bool {
-    let there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !there {
+    let installed =
+        Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !installed {
         skip("strace is not installed: no system call is made to fail");
     }
-    there
+    installed
 }
 
 pub fn rest(milliseconds: u64) {
