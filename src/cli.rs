@@ -1,5 +1,5 @@
-//! What the user typed. It only collects texts: `config` says what they mean. The settings are taken out of the arguments,
-//! and described in the help, by the table of `config`; the commands and the rest of the help are argh's.
+//! Parses the command line. The flags of settings, and their part of `--help`, come from the table in `config`; argh
+//! parses the subcommands and writes the rest of the help. The values stay text here: `config` checks them.
 
 use std::ffi::OsString;
 
@@ -9,72 +9,75 @@ use crate::config::{Kind, SETTINGS, Setting};
 use crate::near::suggestion;
 use crate::text::printable;
 
-/// Tells where your bandwidth went: samples the network interfaces, keeps the history, serves an API and a page.
+/// Samples the traffic of the network interfaces, keeps its history, and serves an HTTP API and a page.
 #[derive(FromArgs, Debug, Default)]
-struct Typed {
+struct Arguments {
     /// print the version and end
     #[argh(switch)]
     version: bool,
     #[argh(subcommand)]
-    command: Option<Sub>,
+    command: Option<ParsedSubcommand>,
 }
 
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
-enum Sub {
+enum ParsedSubcommand {
     Token(Token),
     Check(Check),
 }
 
-/// Prints the access token, which changes from other machines need; makes one where there is none.
+/// Prints the access token, which is needed for changes from other machines; creates it if there is none.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "token")]
 struct Token {}
 
-/// Looks at the settings, the interfaces, the history and the net-pulse that runs, and changes nothing; ends with 0 when nothing is wrong, else with 1. It takes the options that net-pulse was started with.
+/// Checks the settings, the interfaces, the history and the running net-pulse, and changes nothing. The exit status is
+/// 0 when nothing is wrong, else 1. Give it the options that net-pulse was started with.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "check")]
 struct Check {
-    /// only ask the net-pulse that runs whether it reads and keeps what passes
+    /// only ask the running net-pulse whether it reads the counters and keeps the history
     #[argh(switch)]
     health: bool,
 }
 
-/// The settings that were typed, by key.
-type Given = Vec<(&'static str, String)>;
+/// The settings given as flags: pairs of setting key and value, in the order of the command line.
+type Flags = Vec<(&'static str, String)>;
 
+/// Action that the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    Run(Given),
-    /// Print the access token; the settings given say whose.
-    Token(Given),
-    /// Look at everything that the settings given speak of.
-    Check(Given),
-    /// Ask the daemon how it is; the settings given say where it listens.
-    Health(Given),
-    /// Something to print, and be done.
-    Say(String),
-    /// Not understood: one sentence.
-    Wrong(String),
+    /// Start the daemon.
+    Run(Flags),
+    /// `net-pulse token`: print the access token.
+    Token(Flags),
+    /// `net-pulse check`: check the settings, the system and the running daemon.
+    Check(Flags),
+    /// `net-pulse check --health`: ask the running daemon for its health.
+    Health(Flags),
+    /// Print this text (help or version) and exit.
+    Print(String),
+    /// The command line is wrong: the error message.
+    Invalid(String),
 }
 
-/// Variables that say where something is, beside our own.
-const PLACES: [&str; 2] = ["HOME", "XDG_STATE_HOME"];
+/// Environment variables, besides `NETPULSE_*`, from which the default database path is derived.
+const PATH_VARIABLES: [&str; 2] = ["HOME", "XDG_STATE_HOME"];
 
-/// The arguments as text, unless they or what is asked of the environment are none: made text with question marks in it, a
-/// path would be that of another file. The sentence says which.
-pub fn texts(
+/// Returns the arguments as text. Fails with a message where an argument, or an environment variable that net-pulse
+/// reads, is not UTF-8: replacing the invalid bytes would turn a path into the path of another file.
+pub fn utf8_arguments(
     arguments: impl Iterator<Item = OsString>,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<String>, String> {
     let refused = |what: &str, value: &OsString| {
         let shown = printable(&value.to_string_lossy(), usize::MAX);
-        format!("{what} is not UTF-8: '{shown}'; rename what it stands for")
+        format!("{what} is not UTF-8: '{shown}'; give it in UTF-8")
     };
     for (name, value) in variables {
         let name = name.to_string_lossy();
-        let asked = name.starts_with("NETPULSE_") || PLACES.contains(&&*name);
-        if asked && value.to_str().is_none() {
+        let read_by_us = name.starts_with("NETPULSE_") || PATH_VARIABLES.contains(&&*name);
+        if read_by_us && value.to_str().is_none() {
             return Err(refused(&name, &value));
         }
     }
@@ -84,29 +87,30 @@ pub fn texts(
         .collect()
 }
 
+/// Parses the arguments without the program name.
 pub fn parse(arguments: &[String]) -> Command {
-    let (given, rest) = match separated(arguments) {
-        Ok(separated) => separated,
-        Err(sentence) => return Command::Wrong(sentence),
+    let (flags, rest) = match split_flags(arguments) {
+        Ok(split) => split,
+        Err(message) => return Command::Invalid(message),
     };
     let borrowed: Vec<&str> = rest.iter().map(String::as_str).collect();
-    match Typed::from_args(&["net-pulse"], &borrowed) {
-        Ok(typed) if typed.version => Command::Say(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
-        Ok(typed) => match typed.command {
-            Some(Sub::Token(_)) => Command::Token(given),
-            Some(Sub::Check(Check { health: true })) => Command::Health(given),
-            Some(Sub::Check(Check { health: false })) => Command::Check(given),
-            None => Command::Run(given),
+    match Arguments::from_args(&["net-pulse"], &borrowed) {
+        Ok(parsed) if parsed.version => Command::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
+        Ok(parsed) => match parsed.command {
+            Some(ParsedSubcommand::Token(_)) => Command::Token(flags),
+            Some(ParsedSubcommand::Check(Check { health: true })) => Command::Health(flags),
+            Some(ParsedSubcommand::Check(Check { health: false })) => Command::Check(flags),
+            None => Command::Run(flags),
         },
-        Err(early) if early.status.is_ok() => Command::Say(whole_help(early.output.trim_end())),
-        Err(early) => Command::Wrong(one_sentence(&early.output)),
+        Err(exit) if exit.status.is_ok() => Command::Print(full_help(exit.output.trim_end())),
+        Err(exit) => Command::Invalid(parse_error(&exit.output)),
     }
 }
 
-/// The settings, on whichever side of a command they stand, and what is left for argh: `--version` before the command,
-/// `--help` in full.
-fn separated(arguments: &[String]) -> Result<(Given, Vec<String>), String> {
-    let (mut given, mut version, mut rest) = (Given::new(), Vec::new(), Vec::new());
+/// Takes the flags of settings out of the arguments, before and after a subcommand. Returns them and the arguments for
+/// argh: there `--version` comes first, because argh accepts it only before the subcommand, and `-h` becomes `--help`.
+fn split_flags(arguments: &[String]) -> Result<(Flags, Vec<String>), String> {
+    let (mut flags, mut version, mut rest) = (Flags::new(), Vec::new(), Vec::new());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -123,33 +127,36 @@ fn separated(arguments: &[String]) -> Result<(Given, Vec<String>), String> {
             }
             continue;
         };
-        let again = given.iter().any(|(key, _)| *key == setting.key);
+        let repeated = flags.iter().any(|(key, _)| *key == setting.key);
         match (setting.kind, value) {
             (Kind::Switch, Some(_)) => {
-                return Err(format!("{name} takes no value: leave out what follows it; see net-pulse --help"));
+                return Err(format!(
+                    "{name} takes no value: leave out the = and the text after it; see net-pulse --help"
+                ));
             }
-            (Kind::Switch, None) if again => {}
-            (Kind::Switch, None) => given.push((setting.key, "true".to_string())),
-            (kind, _) if again && kind != Kind::List => {
+            (Kind::Switch, None) if repeated => {}
+            (Kind::Switch, None) => flags.push((setting.key, "true".to_string())),
+            (kind, _) if repeated && kind != Kind::List => {
                 return Err(format!("{name} is given twice; see net-pulse --help"));
             }
             (_, value) => {
-                // Whatever stands there is the value, a command's name too.
+                // The next argument is the value, even if it looks like a flag or a subcommand.
                 let value = value.map(str::to_string).or_else(|| words.next().cloned());
                 let value =
                     value.ok_or_else(|| format!("no value provided for option '{name}'; see net-pulse --help"))?;
-                given.push((setting.key, value));
+                flags.push((setting.key, value));
             }
         }
     }
     version.append(&mut rest);
-    Ok((given, version))
+    Ok((flags, version))
 }
 
 const HELP: &str = "--help";
 
-/// argh knows nothing of the settings and of `-h`, and so its help does not. That of a command has no settings either.
-fn whole_help(help: &str) -> String {
+/// Adds `-h` to the help that argh writes, and the flags of all settings to the main help. The help of a subcommand
+/// does not list the settings.
+fn full_help(help: &str) -> String {
     const USAGE: &str = "Usage: net-pulse";
     const OPTIONS: &str = "Options:\n";
     let help = help.replace("--help, help      ", "--help, -h, help  ");
@@ -157,13 +164,13 @@ fn whole_help(help: &str) -> String {
         return help;
     }
     let flags = || SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
-    let usage: String = flags().map(|(setting, flag)| usage_of(setting, flag)).collect();
-    let options: String = flags().map(|(setting, flag)| described(flag, &setting.help_with_default())).collect();
+    let usage: String = flags().map(|(setting, flag)| flag_usage(setting, flag)).collect();
+    let options: String = flags().map(|(setting, flag)| flag_help(flag, &setting.help_with_default())).collect();
     help.replacen(USAGE, &format!("{USAGE}{usage}"), 1).replacen(OPTIONS, &format!("{OPTIONS}{options}"), 1)
 }
 
-/// ` [--port <number>]`
-fn usage_of(setting: &Setting, flag: &str) -> String {
+/// The flag in the usage line, such as ` [--port <number>]`.
+fn flag_usage(setting: &Setting, flag: &str) -> String {
     match setting.kind {
         Kind::Switch => format!(" [{flag}]"),
         Kind::List => format!(" [{flag} <{}...>]", setting.argument),
@@ -171,8 +178,9 @@ fn usage_of(setting: &Setting, flag: &str) -> String {
     }
 }
 
-/// As argh has it: the text begins in column 20, and lines have 80.
-fn described(flag: &str, text: &str) -> String {
+/// The flag in the list of options, in the layout of argh: the text begins in column 20, and lines have at most 80
+/// columns.
+fn flag_help(flag: &str, text: &str) -> String {
     let (mut lines, mut line) = (String::new(), format!("  {flag:<17}"));
     for word in text.split(' ') {
         if line.len() + 1 + word.len() > 80 {
@@ -184,26 +192,29 @@ fn described(flag: &str, text: &str) -> String {
     lines + &line + "\n"
 }
 
-/// argh answers in several lines, and may repeat its usage: the first says what is wrong.
-fn one_sentence(output: &str) -> String {
+/// Turns the output of argh into one error message: its first line, with a suggestion where the argument is a known
+/// word mistyped.
+fn parse_error(output: &str) -> String {
     let first = output.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("arguments not understood");
     let first = first.trim_end_matches('.');
     let mut lowered = first.chars();
     let head = lowered.next().map(|letter| letter.to_ascii_lowercase());
-    let meant = first.split_once("argument: ").and_then(|(_, word)| meant(word));
-    let meant = meant.map_or(String::new(), |word| format!("did you mean {word}? "));
-    format!("{}{}; {meant}see net-pulse --help", head.map(String::from).unwrap_or_default(), lowered.as_str())
+    let suggested = first.split_once("argument: ").and_then(|(_, word)| probable(word));
+    let suggested = suggested.map_or(String::new(), |word| format!("did you mean {word}? "));
+    format!("{}{}; {suggested}see net-pulse --help", head.map(String::from).unwrap_or_default(), lowered.as_str())
 }
 
-fn meant(word: &str) -> Option<&'static str> {
-    const OTHERS: [(&str, &str); 3] = [("--version", "--version"), (HELP, HELP), ("--health", "check --health")];
-    if let Some((_, said)) = OTHERS.iter().find(|(name, said)| *name == word && name != said) {
-        return Some(said);
+/// The flag or subcommand that the user probably meant by the unknown argument `word`.
+fn probable(word: &str) -> Option<&'static str> {
+    // What the user may type, and what the message suggests for it.
+    const SPECIAL: [(&str, &str); 3] = [("--version", "--version"), (HELP, HELP), ("--health", "check --health")];
+    if let Some((_, text)) = SPECIAL.iter().find(|(name, text)| *name == word && name != text) {
+        return Some(text);
     }
     let flags = SETTINGS.iter().filter_map(|setting| setting.flag);
-    let commands = Sub::COMMANDS.iter().map(|command| command.name);
-    let found = suggestion(word, flags.chain(commands).chain(OTHERS.map(|(name, _)| name)))?;
-    Some(OTHERS.iter().find(|(name, _)| *name == found).map_or(found, |(_, said)| said))
+    let commands = ParsedSubcommand::COMMANDS.iter().map(|command| command.name);
+    let found = suggestion(word, flags.chain(commands).chain(SPECIAL.map(|(name, _)| name)))?;
+    Some(SPECIAL.iter().find(|(name, _)| *name == found).map_or(found, |(_, text)| text))
 }
 
 #[cfg(test)]
@@ -215,22 +226,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_refused_by_name() {
+    fn arguments_that_are_not_utf8_are_refused_by_name() {
         use std::os::unix::ffi::OsStringExt;
-        let odd = || OsString::from_vec(b"/tmp/\xff\x1b.db".to_vec());
-        let said = |arguments: Vec<OsString>, variable: &str| {
-            texts(arguments.into_iter(), [(OsString::from(variable), odd())].into_iter())
+        let invalid = || OsString::from_vec(b"/tmp/\xff\x1b.db".to_vec());
+        let parse_with = |arguments: Vec<OsString>, variable: &str| {
+            utf8_arguments(arguments.into_iter(), [(OsString::from(variable), invalid())].into_iter())
         };
-        assert_eq!(said(vec!["--port".into(), "80".into()], "LANG"), Ok(vec!["--port".into(), "80".into()]));
-        let refused = said(vec!["--database".into(), odd()], "LANG").unwrap_err();
-        assert_eq!(refused, "argument 2 is not UTF-8: '/tmp/\u{fffd}?.db'; rename what it stands for");
+        assert_eq!(parse_with(vec!["--port".into(), "80".into()], "LANG"), Ok(vec!["--port".into(), "80".into()]));
+        let refused = parse_with(vec!["--database".into(), invalid()], "LANG").unwrap_err();
+        assert_eq!(refused, "argument 2 is not UTF-8: '/tmp/\u{fffd}?.db'; give it in UTF-8");
         for name in ["NETPULSE_DATABASE", "HOME", "XDG_STATE_HOME"] {
-            assert!(said(Vec::new(), name).unwrap_err().starts_with(&format!("{name} is not UTF-8")));
+            assert!(parse_with(Vec::new(), name).unwrap_err().starts_with(&format!("{name} is not UTF-8")));
         }
     }
 
     #[test]
-    fn every_flag_of_the_table_is_understood_and_no_other() {
+    fn every_flag_of_the_table_is_accepted_and_no_other() {
         for setting in SETTINGS {
             let Some(flag) = setting.flag else { continue };
             let (line, value) = match setting.kind {
@@ -239,21 +250,21 @@ mod tests {
             };
             assert_eq!(words(&line), Command::Run(vec![(setting.key, value.to_string())]));
         }
-        let Command::Say(help) = words("--help") else { panic!("no help") };
+        let Command::Print(help) = words("--help") else { panic!("no help") };
         let known = |flag: &str| {
             ["--version", "--help"].contains(&flag) || SETTINGS.iter().any(|setting| setting.flag == Some(flag))
         };
         let flags =
             help.split_whitespace().filter(|word| word.starts_with("--")).map(|word| word.trim_end_matches([']', ',']));
-        // A help text may name another flag in its sentence: that one has to exist too.
+        // A help text may mention other flags; these must exist too.
         let unknown: Vec<_> = flags.filter(|flag| !known(flag)).collect();
         assert_eq!(unknown, Vec::<&str>::new());
     }
 
-    /// The help says of each flag what the table says, and its default, as argh would.
+    /// The help lists each flag with its text and default from the table of settings, in the layout of argh.
     #[test]
-    fn the_help_says_what_the_table_says() {
-        let Command::Say(help) = words("--help") else { panic!("no help") };
+    fn the_help_lists_the_settings_of_the_table() {
+        let Command::Print(help) = words("--help") else { panic!("no help") };
         let (usage, options) =
             (help.lines().next().unwrap(), help.split("Options:\n").nth(1).expect("a list of options"));
         let flags = SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
@@ -262,43 +273,46 @@ mod tests {
             let first = lines.next().expect("a line");
             assert_eq!(first[..20].trim(), flag);
             let more = lines.clone().take_while(|line| line.starts_with(&" ".repeat(20))).map(|line| &line[20..]);
-            let told: Vec<&str> = [&first[20..]].into_iter().chain(more).collect();
-            assert_eq!(told.join(" "), setting.help_with_default());
-            lines.by_ref().take(told.len() - 1).for_each(drop);
-            let said = setting.default.is_empty() || setting.kind == Kind::Switch || setting.key == "flush";
-            assert!(said || ["default", setting.default].iter().all(|word| told.join(" ").contains(word)), "{told:?}");
+            let text: Vec<&str> = [&first[20..]].into_iter().chain(more).collect();
+            assert_eq!(text.join(" "), setting.help_with_default());
+            lines.by_ref().take(text.len() - 1).for_each(drop);
+            let no_default = setting.default.is_empty() || setting.kind == Kind::Switch || setting.key == "flush";
+            assert!(
+                no_default || ["default", setting.default].iter().all(|word| text.join(" ").contains(word)),
+                "{text:?}"
+            );
         }
-        // What argh itself says, in the same columns.
+        // The flags that argh adds are in the same columns.
         assert_eq!(lines.next(), Some("  --version         print the version and end"));
         assert_eq!(lines.next(), Some("  --help, -h, help  display usage information"));
         assert!(options.lines().all(|line| line.len() <= 80), "{options}");
-        let expect: String = flags.map(|(setting, flag)| usage_of(setting, flag)).collect();
+        let expect: String = flags.map(|(setting, flag)| flag_usage(setting, flag)).collect();
         assert_eq!(usage, format!("Usage: net-pulse{expect} [--version] [<command>] [<args>]"));
         assert!(usage.starts_with("Usage: net-pulse [--host <address...>] [--port <number>] "), "{usage}");
         assert!(usage.contains(" [--private] [--open] [--database <path>] "), "{usage}");
     }
 
     #[test]
-    fn what_is_no_list_is_said_once() {
+    fn only_lists_may_be_given_twice() {
         let twice = "--port is given twice; see net-pulse --help";
         for line in ["--port 80 --port 81", "--port=80 check --port=81", "--port 80 --help --port 81"] {
-            assert_eq!(words(line), Command::Wrong(twice.to_string()), "{line}");
+            assert_eq!(words(line), Command::Invalid(twice.to_string()), "{line}");
         }
-        // A value is no flag, whatever it looks like.
+        // A value may look like a flag.
         let both = vec![("primary", "--port".to_string()), ("port", "80".to_string())];
         assert_eq!(words("--primary --port --port 80"), Command::Run(both));
         assert_eq!(words("--open --open"), Command::Run(vec![("open", "true".to_string())]));
     }
 
     #[test]
-    fn options_stand_before_a_command_or_behind_it() {
+    fn options_may_stand_before_or_after_a_subcommand() {
         let database = || vec![("database", "x".to_string())];
         let port = || vec![("port", "80".to_string())];
         assert_eq!(words("token"), Command::Token(vec![]));
         assert_eq!(words("--database x token"), Command::Token(database()));
         assert_eq!(words("token --database x"), Command::Token(database()));
         assert_eq!(words("token --database=x"), Command::Token(database()));
-        // The value of an option, whatever it is called.
+        // The value of an option may be the name of a subcommand.
         assert_eq!(words("--database token"), Command::Run(vec![("database", "token".to_string())]));
         assert_eq!(words("check --database check"), Command::Check(vec![("database", "check".to_string())]));
         assert_eq!(words("check"), Command::Check(vec![]));
@@ -315,56 +329,56 @@ mod tests {
     }
 
     #[test]
-    fn help_is_where_it_is_looked_for() {
-        let said = |line| match words(line) {
-            Command::Say(help) => help,
+    fn help_is_printed_for_every_usual_spelling() {
+        let help = |line| match words(line) {
+            Command::Print(text) => text,
             other => panic!("{line}: {other:?}"),
         };
-        assert!(said("--help").contains("--help, -h, help  display usage information"));
+        assert!(help("--help").contains("--help, -h, help  display usage information"));
         for line in ["-h", "help", "--port 80 -h", "-h --port 80"] {
-            assert_eq!(said(line), said("--help"), "{line}");
+            assert_eq!(help(line), help("--help"), "{line}");
         }
-        assert!(said("token --help").contains("access token") && said("check --help").contains("--health"));
+        assert!(help("token --help").contains("access token") && help("check --help").contains("--health"));
         for line in ["check -h", "check --port 80 -h", "--port 80 check -h"] {
-            assert_eq!(said(line), said("check --help"), "{line}");
+            assert_eq!(help(line), help("check --help"), "{line}");
         }
-        assert_eq!(said("check --version"), said("--version"));
+        assert_eq!(help("check --version"), help("--version"));
         assert_eq!(words("--database -h"), Command::Run(vec![("database", "-h".to_string())]));
     }
 
     #[test]
-    fn repeats_are_kept_in_order() {
+    fn the_values_of_a_list_keep_their_order() {
         let expect = vec![("host", "::1".to_string()), ("host", "127.0.0.1".to_string())];
         assert_eq!(words("--host ::1 --host 127.0.0.1"), Command::Run(expect));
     }
 
     #[test]
-    fn wrong_words_are_one_sentence() {
-        let check = |line: &str, expect: &str| assert_eq!(words(line), Command::Wrong(expect.to_string()));
+    fn a_wrong_argument_gives_one_sentence() {
+        let check = |line: &str, expect: &str| assert_eq!(words(line), Command::Invalid(expect.to_string()));
         check("--port", "no value provided for option '--port'; see net-pulse --help");
         check("check --port", "no value provided for option '--port'; see net-pulse --help");
         check("--private yes", "unrecognized argument: yes; see net-pulse --help");
-        check("--private=yes", "--private takes no value: leave out what follows it; see net-pulse --help");
+        check("--private=yes", "--private takes no value: leave out the = and the text after it; see net-pulse --help");
         check("token surplus", "unrecognized argument: surplus; see net-pulse --help");
         check("surplus", "unrecognized argument: surplus; see net-pulse --help");
-        let near = |line: &str, wrong: &str, meant: &str| {
+        let suggested = |line: &str, wrong: &str, meant: &str| {
             check(line, &format!("unrecognized argument: {wrong}; did you mean {meant}? see net-pulse --help"));
         };
-        near("--prot 80", "--prot", "--port");
-        near("-port 80", "-port", "--port");
-        near("--Port=80", "--Port=80", "--port");
-        near("--ports 80", "--ports", "--port");
-        near("chekc", "chekc", "check");
-        near("check --prot 80", "--prot", "--port");
-        near("check --wealth", "--wealth", "check --health");
-        near("--health", "--health", "check --health");
-        near("--verison", "--verison", "--version");
-        near("--token", "--token", "token");
+        suggested("--prot 80", "--prot", "--port");
+        suggested("-port 80", "-port", "--port");
+        suggested("--Port=80", "--Port=80", "--port");
+        suggested("--ports 80", "--ports", "--port");
+        suggested("chekc", "chekc", "check");
+        suggested("check --prot 80", "--prot", "--port");
+        suggested("check --wealth", "--wealth", "check --health");
+        suggested("--health", "--health", "check --health");
+        suggested("--verison", "--verison", "--version");
+        suggested("--token", "--token", "token");
         for setting in SETTINGS {
             let Some(flag) = setting.flag else { continue };
             let doubled = format!("{flag}{}", &flag[flag.len() - 1..]);
-            near(&doubled, &doubled, flag);
+            suggested(&doubled, &doubled, flag);
         }
-        assert_eq!(words("--version"), Command::Say(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(words("--version"), Command::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
     }
 }

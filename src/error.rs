@@ -1,43 +1,47 @@
-//! The one error. It keeps its cause as a value, is given context where the path or the query is known, and becomes text
-//! where it is printed.
+//! The error type of the whole program: a kind, the cause as a value, and text before and after it. Code that knows the
+//! path or the query adds it as context. The error becomes text only when it is printed.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// What a caller may want to tell apart. The exit code and the status code are made of it in `main` and `http`.
+/// Kinds of errors that callers treat differently. `main` derives the exit code from it, `http` the status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The user typed something that cannot be.
+    /// The command line or a setting is wrong.
     Usage,
-    /// The operating system refused.
+    /// A call to the operating system failed.
     System,
-    /// The source of counters cannot be used at all here; another may.
+    /// This source of counters does not work on this system; another source may.
     Unsupported,
-    /// One attempt failed; the next may not.
+    /// One attempt failed; the next may succeed.
     Transient,
-    /// Another instance of this program has the database.
+    /// Another net-pulse process uses the database.
     Taken,
-    /// The database, and nothing was lost: the caller keeps what it has and tries again.
+    /// The database is locked. As with `Full`, `Io` and `ReadOnly`, nothing is lost: the caller keeps its data and
+    /// tries again.
     Busy,
+    /// The disk is full.
     Full,
+    /// Reading or writing the database failed.
     Io,
+    /// The database cannot be written.
     ReadOnly,
-    /// The database file is not one, or is damaged.
+    /// The file is not an SQLite database, or is damaged.
     Corrupt,
-    /// What is in the database's place is not one of ours: it is left alone.
+    /// The file at the database path was not written by net-pulse; it is left unchanged.
     Foreign,
-    /// The database was written by a newer version.
+    /// A newer version of net-pulse wrote the database.
     Newer,
 }
 
-/// Small, because it is part of every result.
+/// Two machine words: the parts are boxed because every `Result` contains an `Error`.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: ErrorKind,
     parts: Box<Parts>,
 }
 
-/// What is printed, in this order.
+/// The error is printed as `before`, `cause`, `after`.
 #[derive(Clone, Debug)]
 struct Parts {
     before: String,
@@ -45,17 +49,18 @@ struct Parts {
     after: String,
 }
 
-/// What an error can be made of: another one, or text.
+/// The cause of an error: another error, or text.
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// `message`: lower case, no full stop, names the thing and the next step.
+    /// `message`: lower case, no full stop; it names the thing and the next step.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error { kind, parts: Box::new(Parts { before: message.into(), cause: None, after: String::new() }) }
     }
 
+    /// An error whose text is that of its cause.
     pub fn caused(kind: ErrorKind, cause: impl Into<Cause>) -> Error {
         let cause = Some(Arc::from(cause.into()));
         Error { kind, parts: Box::new(Parts { before: String::new(), cause, after: String::new() }) }
@@ -65,19 +70,22 @@ impl Error {
         Error::new(ErrorKind::Usage, message)
     }
 
+    /// `what: cause`, of kind `System`. `what` is the path, address or action that failed.
     pub fn system(what: impl fmt::Display, cause: impl Into<Cause>) -> Error {
         Error::caused(ErrorKind::System, cause).context(what)
     }
 
-    /// What to do about it.
+    /// Appends `; what`: the next step for the user.
     pub fn next(self, what: impl fmt::Display) -> Error {
         self.within("", format_args!("; {what}"))
     }
 
+    /// Prepends `what: `.
     pub fn context(self, what: impl fmt::Display) -> Error {
         self.within(format_args!("{what}: "), "")
     }
 
+    /// Adds text before and after.
     pub fn within(mut self, before: impl fmt::Display, after: impl fmt::Display) -> Error {
         let parts = &mut *self.parts;
         parts.before = format!("{before}{}", parts.before);
@@ -108,7 +116,7 @@ mod tests {
     use std::io;
 
     #[test]
-    fn a_cause_is_a_value_until_it_is_printed() {
+    fn the_cause_stays_a_value_that_can_be_downcast() {
         let cause = || io::Error::from_raw_os_error(28);
         let error = Error::system("/a/b", cause()).context("cannot save").next("make room").clone();
         assert_eq!(error.to_string(), format!("cannot save: /a/b: {}; make room", cause()));
@@ -121,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_cause_there_is_the_message_alone() {
+    fn an_error_without_a_cause_is_its_message() {
         let error = Error::usage("wrong").context("--port").next("try 80");
         assert_eq!((error.to_string().as_str(), error.source().is_none()), ("--port: wrong; try 80", true));
     }

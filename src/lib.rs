@@ -1,4 +1,5 @@
-//! Net-Pulse: interface counters in, years of history and a page out. `ARCHITECTURE.md` has the map.
+//! Net-Pulse samples the traffic counters of network interfaces, keeps years of history, and serves an HTTP API and a
+//! page. `ARCHITECTURE.md` describes the modules and how they depend on each other.
 #![cfg_attr(target_os = "linux", forbid(unsafe_code))]
 
 pub mod app;

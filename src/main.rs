@@ -1,4 +1,5 @@
-//! Parse, run, exit code: 0 when it ended as it should, 2 for what the user typed, 1 for everything else.
+//! Parses the command line, runs the program and sets the exit code: 0 for success, 2 for a mistake in the command line
+//! or the settings, 1 for every other error.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,52 +10,53 @@ use net_pulse::{app, commands, log};
 use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
-    // A limit on the size of files is as a full disk then: the write fails, and no more than that.
+    // With SIGXFSZ blocked, a write beyond the file size limit (RLIMIT_FSIZE) returns an error, as on a full disk.
+    // Otherwise the signal would kill the process.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
-    let command = match cli::texts(std::env::args_os().skip(1), std::env::vars_os()) {
+    let command = match cli::utf8_arguments(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(arguments) => cli::parse(&arguments),
-        Err(sentence) => Command::Wrong(sentence),
+        Err(message) => Command::Invalid(message),
     };
     match command {
-        Command::Say(text) => say(&text),
-        Command::Wrong(sentence) => fail(&Error::usage(sentence)),
-        Command::Token(typed) => match commands::token::run(&typed) {
-            Ok(said) => {
-                said.note.iter().for_each(|note| log::remark(note));
-                say(&said.token)
+        Command::Print(text) => print(&text),
+        Command::Invalid(message) => fail(&Error::usage(message)),
+        Command::Token(flags) => match commands::token::run(&flags) {
+            Ok(output) => {
+                output.note.iter().for_each(|note| log::notice(note));
+                print(&output.token)
             }
             Err(error) => fail(&error),
         },
-        Command::Check(typed) => match commands::check::run(&typed, app::look_up_zone) {
+        Command::Check(flags) => match commands::check::run(&flags, app::look_up_zone) {
             Ok(report) => {
-                let said = say(report.lines.trim_end());
-                report.verdict().map_or_else(|error| fail(&error), |()| said)
+                let printed = print(report.lines.trim_end());
+                report.verdict().map_or_else(|error| fail(&error), |()| printed)
             }
             Err(error) => fail(&error),
         },
-        Command::Health(typed) => commands::health::run(&typed).map_or_else(|error| fail(&error), |line| say(&line)),
-        Command::Run(typed) => {
-            let leave = || {
-                log::finish(app::LAST_LINES);
+        Command::Health(flags) => commands::health::run(&flags).map_or_else(|error| fail(&error), |line| print(&line)),
+        Command::Run(flags) => {
+            let exit_now = || {
+                log::finish(app::LOG_TIMEOUT);
                 std::process::exit(0)
             };
-            let ended = app::run(&typed, leave);
-            let code = ended.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
-            log::finish(log::LAST_WORDS);
+            let result = app::run(&flags, exit_now);
+            let code = result.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
+            log::finish(log::FATAL_TIMEOUT);
             code
         }
     }
 }
 
-fn say(text: &str) -> ExitCode {
+fn print(text: &str) -> ExitCode {
     match writeln!(std::io::stdout(), "{text}") {
-        // `net-pulse --help | head -1` is no fault; a full disk behind `net-pulse token >file` is one.
+        // A closed pipe (`net-pulse --help | head -1`) is no error; a full disk (`net-pulse token >file`) is one.
         Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => fail(&Error::system("standard output", cause)),
         _ => ExitCode::SUCCESS,
     }
 }
 
 fn fail(error: &Error) -> ExitCode {
-    log::last_words(&error.to_string());
+    log::fatal(&error.to_string());
     ExitCode::from(if error.kind == ErrorKind::Usage { 2 } else { 1 })
 }

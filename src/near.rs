@@ -1,29 +1,31 @@
-//! Which word was meant by one that was typed nearly right.
+//! Finds the known word that a mistyped word probably stands for ("did you mean").
 
-/// No word that is known is longer.
-const LONGEST: usize = 24;
+/// Longer words are not compared. No known word has more bytes.
+const MAX_BYTES: usize = 24;
 
-/// The known word that is typed like this but for a slip or two, for dashes in front and for the case of letters. Short words
-/// are like many others: for these one slip is the most.
+/// Returns the known word with the fewest typing errors compared to `typed`: none in words below 3 bytes, at most one
+/// below 8 bytes, else at most two. Leading dashes, the case of letters, `_` for `-` and text after `=` are ignored.
+/// `None` where no word is similar enough, or where `typed` is a known word itself.
 pub fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let bare = |word: &str| word.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
+    let normalized = |word: &str| word.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
     let whole = typed.split('=').next().unwrap_or_default();
-    let typed = bare(whole);
-    let near = |word: &'a str| {
-        let slips = match typed.len().min(word.len()) {
+    let typed = normalized(whole);
+    let compare = |word: &'a str| {
+        let allowed = match typed.len().min(word.len()) {
             0..3 => 0,
             3..8 => 1,
             _ => 2,
         };
-        let steps = steps(typed.as_bytes(), bare(word).as_bytes());
-        (steps <= slips).then_some((steps, word))
+        let distance = distance(typed.as_bytes(), normalized(word).as_bytes());
+        (distance <= allowed).then_some((distance, word))
     };
-    let found = known.filter(|word| (1..=LONGEST).contains(&typed.len()) && *word != whole).filter_map(near);
-    found.min_by_key(|(steps, _)| *steps).map(|(_, word)| word)
+    let found = known.filter(|word| (1..=MAX_BYTES).contains(&typed.len()) && *word != whole).filter_map(compare);
+    found.min_by_key(|(distance, _)| *distance).map(|(_, word)| word)
 }
 
-/// How many letters have to be added, left out, replaced, or exchanged with their neighbours.
-fn steps(one: &[u8], other: &[u8]) -> usize {
+/// Edit distance: the number of letters to insert, delete, replace, or swap with the next one (optimal string
+/// alignment).
+fn distance(one: &[u8], other: &[u8]) -> usize {
     let mut table = vec![vec![0; other.len() + 1]; one.len() + 1];
     for a in 0..=one.len() {
         for b in 0..=other.len() {
@@ -32,11 +34,11 @@ fn steps(one: &[u8], other: &[u8]) -> usize {
                 continue;
             }
             let replaced = table[a - 1][b - 1] + usize::from(one[a - 1] != other[b - 1]);
-            let mut least = replaced.min(table[a - 1][b] + 1).min(table[a][b - 1] + 1);
+            let mut shortest = replaced.min(table[a - 1][b] + 1).min(table[a][b - 1] + 1);
             if a > 1 && b > 1 && one[a - 1] == other[b - 2] && one[a - 2] == other[b - 1] {
-                least = least.min(table[a - 2][b - 2] + 1);
+                shortest = shortest.min(table[a - 2][b - 2] + 1);
             }
-            table[a][b] = least;
+            table[a][b] = shortest;
         }
     }
     table[one.len()][other.len()]
@@ -47,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips() {
+    fn typing_errors() {
         let known = [
             "--host",
             "--port",
@@ -67,7 +69,7 @@ mod tests {
         check("--Port", Some("--port"));
         check("--ports=80", Some("--port"));
         check("--max_size", Some("--max-size"));
-        // Words of their own.
+        // Too different, or correct.
         for typed in ["--hello", "--force", "--fresh", "broken", "token", "check"] {
             check(typed, None);
         }
@@ -86,10 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn steps_between_words() {
+    fn edit_distances() {
         let check = |one: &str, other: &str, expect| {
-            assert_eq!(steps(one.as_bytes(), other.as_bytes()), expect, "{one} {other}");
-            assert_eq!(steps(other.as_bytes(), one.as_bytes()), expect, "{other} {one}");
+            assert_eq!(distance(one.as_bytes(), other.as_bytes()), expect, "{one} {other}");
+            assert_eq!(distance(other.as_bytes(), one.as_bytes()), expect, "{other} {one}");
         };
         check("", "", 0);
         check("port", "port", 0);

@@ -1,16 +1,16 @@
-//! Text for people: counts in sentences, and what others have written.
+//! Text for people: counts with their nouns, and text from outside made safe to print.
 
-/// So much of what a request, an interface's name or another program says, with nothing in it that moves a terminal's cursor,
-/// turns its writing around or begins a line of its own.
-pub fn printable(text: &str, most: usize) -> String {
-    let plain = |each: char| {
-        let turns = matches!(each, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if each.is_control() || turns { '?' } else { each }
+/// The first `max_chars` characters of a text from outside (a request, an interface name, another program), safe to
+/// print. Control characters, line ends and marks that change the direction of writing become `?`.
+pub fn printable(text: &str, max_chars: usize) -> String {
+    let safe = |each: char| {
+        let bidi = matches!(each, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if each.is_control() || bidi { '?' } else { each }
     };
-    text.chars().take(most).map(plain).collect()
+    text.chars().take(max_chars).map(safe).collect()
 }
 
-/// The word for so many. Units that are symbols (s, min, MB) have no plural.
+/// The singular for 1, else the plural. Not for unit symbols (s, min, MB): these have no plural.
 pub fn plural(count: u64, one: &'static str, many: &'static str) -> &'static str {
     if count == 1 { one } else { many }
 }
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_have_written() {
+    fn control_characters_are_replaced_and_long_text_is_cut() {
         let check = |text, expect| assert_eq!(printable(text, 6), expect);
         check("eth0", "eth0");
         check("äöü€", "äöü€");
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn one_and_others() {
+    fn counts_with_singular_and_plural() {
         let check = |count, expect| assert_eq!(counted(count, "sample", "samples"), expect);
         check(0, "0 samples");
         check(1, "1 sample");

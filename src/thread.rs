@@ -1,5 +1,5 @@
-//! Threads, made in one way and named for whoever looks into `top`, and what they hand to each other. The standard
-//! library's channels would do as well, for 8 KB of the binary per type that goes through them.
+//! Starts named threads, and provides the queue through which threads pass items to each other. The channels of the
+//! standard library would work too, but add 8 KB to the binary for each item type.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// `stack_bytes`: 0 takes the system's own.
+/// Starts a thread; tools such as `top -H` show its name. `stack_bytes`: stack size, or 0 for the default size.
 pub fn spawn(name: &str, stack_bytes: usize, run: Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>> {
     let mut thread = Builder::new().name(name.to_string());
     if stack_bytes > 0 {
@@ -17,31 +17,32 @@ pub fn spawn(name: &str, stack_bytes: usize, run: Box<dyn FnOnce() + Send>) -> R
     thread.spawn(run).map_err(|cause| Error::system(format!("starting {name}"), cause))
 }
 
-/// Whoever has it can put something in and take something out, in that order.
-pub struct Mailbox<T>(Arc<Inside<T>>);
+/// An unbounded first-in, first-out queue. Clones share the same queue.
+pub struct Mailbox<T>(Arc<Inner<T>>);
 
-struct Inside<T> {
-    letters: Mutex<VecDeque<T>>,
-    arrived: Condvar,
+struct Inner<T> {
+    items: Mutex<VecDeque<T>>,
+    item_added: Condvar,
 }
 
 impl<T> Mailbox<T> {
-    pub fn put(&self, letter: T) {
-        self.0.letters.lock().unwrap_or_else(PoisonError::into_inner).push_back(letter);
-        self.0.arrived.notify_one();
+    /// Adds an item and wakes one waiting thread.
+    pub fn put(&self, item: T) {
+        self.0.items.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
+        self.0.item_added.notify_one();
     }
 
-    /// The oldest; `None` when nothing has come by then.
-    pub fn take(&self, patience: Duration) -> Option<T> {
-        let letters = self.0.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.arrived.wait_timeout_while(letters, patience, |letters| letters.is_empty());
+    /// Removes the oldest item, waiting for one at most `timeout`. `None` after the timeout.
+    pub fn take(&self, timeout: Duration) -> Option<T> {
+        let items = self.0.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.item_added.wait_timeout_while(items, timeout, |items| items.is_empty());
         waited.unwrap_or_else(PoisonError::into_inner).0.pop_front()
     }
 }
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Mailbox<T> {
-        Mailbox(Arc::new(Inside { letters: Mutex::default(), arrived: Condvar::new() }))
+        Mailbox(Arc::new(Inner { items: Mutex::default(), item_added: Condvar::new() }))
     }
 }
 
@@ -56,23 +57,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_arrive_in_order_and_wake_who_waits() {
-        let mailbox = Mailbox::default();
-        assert_eq!(mailbox.take(Duration::ZERO), None);
-        let other = mailbox.clone();
-        let sender = spawn("sender", 0, Box::new(move || (1..=100).for_each(|letter| other.put(letter)))).unwrap();
-        let taken: Vec<u32> = (0..100).filter_map(|_| mailbox.take(Duration::from_secs(10))).collect();
+    fn items_arrive_in_order_and_wake_the_waiting_thread() {
+        let queue = Mailbox::default();
+        assert_eq!(queue.take(Duration::ZERO), None);
+        let other = queue.clone();
+        let sender = spawn("sender", 0, Box::new(move || (1..=100).for_each(|item| other.put(item)))).unwrap();
+        let taken: Vec<u32> = (0..100).filter_map(|_| queue.take(Duration::from_secs(10))).collect();
         assert_eq!(taken, (1..=100).collect::<Vec<_>>());
-        assert_eq!(mailbox.take(Duration::from_millis(1)), None);
+        assert_eq!(queue.take(Duration::from_millis(1)), None);
         assert!(sender.join().is_ok());
     }
 
     #[test]
     fn a_thread_has_its_name() {
-        let mailbox = Mailbox::default();
-        let other = mailbox.clone();
+        let queue = Mailbox::default();
+        let other = queue.clone();
         let run = Box::new(move || other.put(std::thread::current().name().map(str::to_string)));
         spawn("gate", 64 << 10, run).unwrap().join().unwrap();
-        assert_eq!(mailbox.take(Duration::ZERO), Some(Some("gate".to_string())));
+        assert_eq!(queue.take(Duration::ZERO), Some(Some("gate".to_string())));
     }
 }

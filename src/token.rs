@@ -1,6 +1,6 @@
-//! The access token: made once, kept in a file of its own beside the database and nowhere else. It has neither `Debug`
-//! nor `Display`, so that no line of the log gets it by accident. It refuses to replace a file that is already there, and
-//! to take one that somebody else has put there: in a directory like /tmp anybody could choose the token.
+//! The access token: created once and stored only in its own file beside the database. `Token` has neither `Debug` nor
+//! `Display`, so that it cannot get into the log by accident. This module never replaces an existing file. It also
+//! refuses a file of another user: in a directory such as /tmp any user could otherwise choose the token.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,16 +13,17 @@ use nix::unistd::geteuid;
 use crate::error::{Error, Result};
 use crate::system::beside;
 
-/// Without the letters that are taken for others: it is read from a terminal and typed into a phone. 32 of them, so that
-/// each byte of the random source gives five bits without a bias.
-const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// 140 bits.
-const LENGTH: usize = 28;
-/// Somebody may write a token of their own into the file; 22 letters are what 128 bits take in base64. Guessing is
-/// not made slower, so that a shorter one would be no secret.
-const SHORTEST: usize = 22;
-const LONGEST: usize = 256;
+/// Characters of a token. Letters that look like others (i, l, o, u) are left out: people read the token from a
+/// terminal and type it into a phone. With 32 characters, each random byte gives five unbiased bits.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+/// Characters of a new token: 28 of 5 bits are 140 bits.
+const NEW_TOKEN_CHARS: usize = 28;
+/// Limits in bytes for a token that the user wrote into the file. The minimum, 22, is the length of 128 bits in base64:
+/// net-pulse does not slow down guessing, so a shorter token could be guessed.
+const MIN_BYTES: usize = 22;
+const MAX_BYTES: usize = 256;
 
+/// A valid access token.
 pub struct Token(String);
 
 impl Token {
@@ -31,93 +32,95 @@ impl Token {
     }
 }
 
-/// Beside the database. Appended, so that no database is called the same.
-pub fn file(database: &Path) -> PathBuf {
+/// Path of the token file: the database path with `.token` appended, so that two databases never share a token file.
+pub fn path_for(database: &Path) -> PathBuf {
     beside(database, ".token")
 }
 
-/// The token of a file that is there, or a new one; and whether it is new.
-pub fn read_or_make(path: &Path) -> Result<(Token, bool)> {
-    if let Some((token, file)) = look(path)? {
-        tighten(path, &file);
+/// Reads the token, or creates the file with a new one. The flag says whether the token is new.
+pub fn read_or_create(path: &Path) -> Result<(Token, bool)> {
+    if let Some((token, file)) = read_with_file(path)? {
+        restrict_mode(path, &file);
         return Ok((token, false));
     }
-    make(path).map_err(|cause| blame(path, cause))?;
-    // Whoever else makes one at this moment may have been first.
+    create(path).map_err(|cause| file_error(path, cause))?;
+    // Read the file again: another process may have created it at the same moment.
     match read(path)? {
         Some(token) => Ok((token, true)),
-        None => Err(Error::system(path.display(), "it was removed while it was being made; try again")),
+        None => Err(Error::system(path.display(), "another program removed it right after it was created; try again")),
     }
 }
 
-/// `None` when there is no file.
+/// Reads the token; `None` when there is no file.
 pub fn read(path: &Path) -> Result<Option<Token>> {
-    Ok(look(path)?.map(|(token, _)| token))
+    Ok(read_with_file(path)?.map(|(token, _)| token))
 }
 
-fn look(path: &Path) -> Result<Option<(Token, File)>> {
+fn read_with_file(path: &Path) -> Result<Option<(Token, File)>> {
     let (text, file) = match read_text(path) {
         Ok(found) => found,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(cause) => return Err(blame(path, cause)),
+        Err(cause) => return Err(file_error(path, cause)),
     };
     let token = text.trim_ascii();
-    let sound = (SHORTEST..=LONGEST).contains(&token.len()) && token.iter().copied().all(is_token_letter);
+    let valid = (MIN_BYTES..=MAX_BYTES).contains(&token.len()) && token.iter().copied().all(is_token_byte);
     match std::str::from_utf8(token) {
-        Ok(token) if sound => Ok(Some((Token(token.to_string()), file))),
+        Ok(token) if valid => Ok(Some((Token(token.to_string()), file))),
         _ => {
-            let what = format!("it holds no token of {SHORTEST} letters or more; remove it, and a new one is made");
+            let what =
+                format!("it holds no token (minimum length: {MIN_BYTES}); remove it, and net-pulse creates a new one");
             Err(Error::system(path.display(), what))
         }
     }
 }
 
-/// Tells one state of the file from another without reading it: its inode, its size, and when it changed.
+/// Identifies a state of the file without reading it: inode, size in bytes, and ctime in seconds and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp(u64, u64, i64, i64);
 
-/// `None` when there is no file, or none that can be looked at.
+/// Stamp of the file as it is now; `None` when there is no file or stat(2) fails.
 pub fn stamp(path: &Path) -> Option<Stamp> {
     let found = fs::metadata(path).ok()?;
     Some(Stamp(found.ino(), found.len(), found.ctime(), found.ctime_nsec()))
 }
 
-/// RFC 6750, 2.1.
-fn is_token_letter(letter: u8) -> bool {
+/// The characters of `b64token`, RFC 6750, section 2.1.
+fn is_token_byte(letter: u8) -> bool {
     letter.is_ascii_alphanumeric() || b"-._~+/=".contains(&letter)
 }
 
-/// A link may lead elsewhere (secrets of containers are such), but the link and the file have to be from whom we trust.
+/// Reads the file and keeps it open. A symbolic link is followed (containers mount their secrets as links), but the
+/// link and the file must both belong to root, to our user, or to the owner of the directory.
 fn read_text(path: &Path) -> io::Result<(Vec<u8>, File)> {
-    let owners = [Some(0), Some(geteuid().as_raw()), patron(path)];
+    let owners = [Some(0), Some(geteuid().as_raw()), directory_owner(path)];
     let trusted = |found: &fs::Metadata| match owners.contains(&Some(found.uid())) {
         true => Ok(()),
         false => {
-            let whose = format!("it belongs to user {}, who knows what it says", found.uid());
-            Err(io::Error::other(format!("{whose}; remove it, and a new one is made")))
+            let whose = format!("it belongs to user {}, who knows the token", found.uid());
+            Err(io::Error::other(format!("{whose}; remove it, and net-pulse creates a new one")))
         }
     };
     trusted(&fs::symlink_metadata(path)?)?;
-    let no_file = || io::Error::other("it is no file; remove it, and a token is made");
-    // Opening some devices does things.
+    let not_regular = || io::Error::other("it is not a regular file; remove it, and net-pulse creates a token");
+    // Check before opening: opening some devices has side effects.
     if !fs::metadata(path)?.is_file() {
-        return Err(no_file());
+        return Err(not_regular());
     }
-    // What it was a moment ago it need not be now, and opening a pipe would wait for whoever writes into it.
+    // The file may have been replaced since that check. O_NONBLOCK: opening a FIFO would otherwise wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let found = file.metadata()?;
     if !found.is_file() {
-        return Err(no_file());
+        return Err(not_regular());
     }
     trusted(&found)?;
     let mut text = Vec::new();
-    (&file).take(LONGEST as u64 + 2).read_to_end(&mut text)?;
+    (&file).take(MAX_BYTES as u64 + 2).read_to_end(&mut text)?;
     Ok((text, file))
 }
 
-/// Root asks for the token of a service that runs as another user, and has perhaps made it for that one: whoever the
-/// directory belongs to. That user can do as they like there anyway.
-fn patron(path: &Path) -> Option<u32> {
+/// For root only: the owner of the token's directory. Root reads the token of a service that runs as another user; that
+/// user owns the directory and could replace the file anyway.
+fn directory_owner(path: &Path) -> Option<u32> {
     geteuid().is_root().then(|| fs::metadata(directory(path)).ok()).flatten().map(|found| found.uid())
 }
 
@@ -125,8 +128,8 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// What a copy or a restored backup has opened to others.
-fn tighten(path: &Path, file: &File) {
+/// Takes the access of other users away, as a copied or restored file may have it, and warns.
+fn restrict_mode(path: &Path, file: &File) {
     let mode = file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
     if mode & 0o077 == 0 {
         return;
@@ -134,34 +137,38 @@ fn tighten(path: &Path, file: &File) {
     let what = if mode & 0o022 == 0 { "read" } else { "read or change" };
     match file.set_permissions(fs::Permissions::from_mode(0o600)) {
         Ok(()) => log::warn!(
-            "{}: others could {what} it until now (mode {mode:o}); if somebody may have, remove it and run `net-pulse \
-             token`: the old token is worth nothing from then on",
+            "{}: other users could {what} it until now (mode {mode:o}); if one of them may have, remove it and run \
+             `net-pulse token`: then the old token is no longer valid",
             path.display()
         ),
-        Err(cause) => log::warn!("{}: others can {what} it (mode {mode:o}): {cause}", path.display()),
+        Err(cause) => log::warn!(
+            "{}: other users can {what} it (mode {mode:o}), and that cannot be changed: {cause}",
+            path.display()
+        ),
     }
 }
 
-/// Whole or not at all: it is written under another name and then linked, which fails where there is a file already.
-fn make(path: &Path) -> io::Result<()> {
+/// Creates the file atomically: writes it under a temporary name, then links it to its own. link(2) fails where a file
+/// exists already; that file then stays.
+fn create(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o750).create(directory(path))?;
-    let fresh = beside(path, &format!(".{}", std::process::id()));
-    // Left by a process that had our number and was killed.
-    let _ = fs::remove_file(&fresh);
-    let made = write(&fresh, &random()?).and_then(|()| match fs::hard_link(&fresh, path) {
+    let temporary = beside(path, &format!(".{}", std::process::id()));
+    // A killed process with the same process ID may have left it.
+    let _ = fs::remove_file(&temporary);
+    let created = write(&temporary, &random_token()?).and_then(|()| match fs::hard_link(&temporary, path) {
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        // FAT and some network file systems have no links.
-        Err(_) => fs::rename(&fresh, path),
+        // FAT and some network file systems have no hard links.
+        Err(_) => fs::rename(&temporary, path),
         Ok(()) => Ok(()),
     });
-    let _ = fs::remove_file(&fresh);
-    made
+    let _ = fs::remove_file(&temporary);
+    created
 }
 
 fn write(path: &Path, token: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // When root asks before the service's own user has ever run, the file has to be that user's, whom the directory
-    // belongs to. Anybody else is refused, and has made the file for themselves.
+    // Root may run this before the service has ever run as its own user. Give the file to the owner of the directory,
+    // who is that user. For other users than root chown fails, and the file stays theirs.
     let owner = fs::metadata(directory(path))?;
     if owner.uid() != file.metadata()?.uid() {
         let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
@@ -170,19 +177,20 @@ fn write(path: &Path, token: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A router that starts for the first time has little that is random; every system of theirs seeds this device before
-/// it starts services, and `/dev/random` would stop the start for minutes on kernels before 5.6.
-fn random() -> io::Result<String> {
-    let mut bytes = [0; LENGTH];
+/// Returns a new random token. `/dev/urandom` never blocks, and router systems seed it before they start services. On
+/// kernels before 5.6 `/dev/random` could block the first start of a router for minutes.
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0; NEW_TOKEN_CHARS];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let letter = |byte: &u8| LETTERS.get(usize::from(byte & 31)).copied().map_or('0', char::from);
+    let letter = |byte: &u8| ALPHABET.get(usize::from(byte & 31)).copied().map_or('0', char::from);
     Ok(bytes.iter().map(letter).collect())
 }
 
-fn blame(path: &Path, cause: io::Error) -> Error {
+/// Names the file, and the next step where permission is denied.
+fn file_error(path: &Path, cause: io::Error) -> Error {
     match cause.kind() {
         io::ErrorKind::PermissionDenied => {
-            Error::system(path.display(), "permission denied; ask as root, or as the user that net-pulse runs as")
+            Error::system(path.display(), "permission denied; run this as root, or as the user that net-pulse runs as")
         }
         _ => Error::system(path.display(), cause),
     }
@@ -214,36 +222,38 @@ mod tests {
     }
 
     #[test]
-    fn made_once_and_read_ever_after() {
+    fn the_token_is_created_once_and_then_read() {
         let dir = Dir::new("once");
-        let path = file(&dir.0.join("a/net-pulse.db"));
-        let (first, new) = read_or_make(&path).unwrap();
-        assert!(new && first.text().len() == LENGTH && first.text().bytes().all(|byte| LETTERS.contains(&byte)));
+        let path = path_for(&dir.0.join("a/net-pulse.db"));
+        let (first, new) = read_or_create(&path).unwrap();
+        assert!(
+            new && first.text().len() == NEW_TOKEN_CHARS && first.text().bytes().all(|byte| ALPHABET.contains(&byte))
+        );
         assert_eq!((mode(&path), mode(path.parent().unwrap()) & 0o027), (0o600, 0));
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", first.text()));
-        let (second, new) = read_or_make(&path).unwrap();
+        let (second, new) = read_or_create(&path).unwrap();
         assert!(!new && second.text() == first.text());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else is left");
-        assert_ne!(random().unwrap(), random().unwrap());
+        assert_ne!(random_token().unwrap(), random_token().unwrap());
     }
 
     #[test]
-    fn a_file_that_others_could_read_is_closed_to_them() {
+    fn the_mode_of_a_file_that_others_can_read_is_restricted() {
         let dir = Dir::new("mode");
         let path = dir.0.join("t");
         fs::write(&path, "0123456789abcdefghjkmn\r\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(read_or_make(&path).unwrap().0.text(), "0123456789abcdefghjkmn");
+        assert_eq!(read_or_create(&path).unwrap().0.text(), "0123456789abcdefghjkmn");
         assert_eq!(mode(&path), 0o600);
     }
 
     #[test]
-    fn what_is_no_token_is_named_and_left_alone() {
+    fn a_file_without_a_valid_token_is_refused_and_left_unchanged() {
         let dir = Dir::new("wrong");
         let check = |text: &[u8]| {
             let path = dir.0.join("t");
             fs::write(&path, text).unwrap();
-            let error = read_or_make(&path).err().unwrap().to_string();
+            let error = read_or_create(&path).err().unwrap().to_string();
             assert!(error.starts_with(&format!("{}: it holds no token", path.display())), "{error}");
             assert_eq!(fs::read(&path).unwrap(), text);
         };
@@ -253,11 +263,11 @@ mod tests {
         check(b"0123456789abc efghjkmnpqrst\n");
         check(b"0123456789abcdefghjkmn\0");
         check("0123456789abcdefghjkmnöö".as_bytes());
-        check(&[b'a'; LONGEST + 1]);
+        check(&[b'a'; MAX_BYTES + 1]);
         check(&[0xff; 30]);
-        let error = read_or_make(&dir.0).err().unwrap().to_string();
-        assert!(error.ends_with("it is no file; remove it, and a token is made"), "{error}");
-        let missing = read_or_make(&dir.0.join("t/deeper")).err().unwrap().to_string();
+        let error = read_or_create(&dir.0).err().unwrap().to_string();
+        assert!(error.ends_with("it is not a regular file; remove it, and net-pulse creates a token"), "{error}");
+        let missing = read_or_create(&dir.0.join("t/deeper")).err().unwrap().to_string();
         assert!(missing.contains("t/deeper: "), "{missing}");
     }
 }

@@ -1,27 +1,29 @@
-//! Looks after the addresses that the settings name while the program runs: listens where that was not possible before,
-//! and tells the log what cannot be reached.
+//! Watches the listening addresses of the settings while the program runs. It starts to listen on an address as soon as
+//! that is possible, and logs which addresses clients cannot reach.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::http::{Context, Serving, Unreachable};
 
-/// Between two looks, and between two warnings at least.
-const MINUTE: Duration = Duration::from_secs(60);
-/// Between two attempts to listen on what was not there before.
-const RETRY: Duration = Duration::from_secs(5);
+/// Time between two checks while all addresses have a listener, and the shortest time between two warnings.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two attempts to listen on an address that this machine does not have yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
-pub struct Watch {
+/// Times and results of the checks so far.
+pub struct AddressWatch {
     next: Option<Instant>,
     warned: Option<Instant>,
-    /// What could not be reached at the last look.
+    /// Addresses that could not be reached at the last check.
     missing: Vec<SocketAddr>,
 }
 
-impl Watch {
-    /// How long until it wants to look again. It does nothing before that time, however often it is called.
-    pub fn look(&mut self, context: &Context, serving: &Serving, now: Instant) -> Duration {
+impl AddressWatch {
+    /// Checks the addresses if the next check is due. Returns the time until the next check, `MAX` where none is
+    /// needed.
+    pub fn check(&mut self, context: &Context, serving: &Serving, now: Instant) -> Duration {
         if context.listening.iter().all(|address| address.ip().is_unspecified()) && context.all_listen() {
             return Duration::MAX;
         }
@@ -33,30 +35,31 @@ impl Watch {
             serving.listen(listeners);
         }
         let unreachable = context.unreachable();
-        if let Some(what) = self.news(&unreachable, now) {
+        if let Some(what) = self.warning(&unreachable, now) {
             log::warn!("{what}; see {}", context.live.lock().config.said_by("host"));
         }
-        let pause = if context.all_listen() { MINUTE } else { RETRY };
+        let pause = if context.all_listen() { CHECK_INTERVAL } else { RETRY_INTERVAL };
         self.next = Some(now + pause);
         pause
     }
 
-    /// What to warn of: at most once a minute. What a link has by itself, and what is reached by now, is told once.
-    fn news(&mut self, unreachable: &[Unreachable], now: Instant) -> Option<String> {
-        let still = |address: &SocketAddr| unreachable.iter().any(|it| it.address == *address);
+    /// Returns the text of a warning about unreachable addresses, at most once a minute. Also logs two other events,
+    /// once each: an address became reachable, or a link has an address that is not usable yet.
+    fn warning(&mut self, unreachable: &[Unreachable], now: Instant) -> Option<String> {
+        let still_unreachable = |address: &SocketAddr| unreachable.iter().any(|it| it.address == *address);
         self.missing
             .iter()
-            .filter(|address| !still(address))
-            .for_each(|address| log::info!("reached on {address} now"));
+            .filter(|address| !still_unreachable(address))
+            .for_each(|address| log::info!("clients can reach {address} now"));
         let new = |it: &&Unreachable| it.pending && !self.missing.contains(&it.address);
         unreachable.iter().filter(new).for_each(|it| log::info!("{}", it.why));
         self.missing = unreachable.iter().map(|it| it.address).collect();
-        let strange: Vec<&str> = unreachable.iter().filter(|it| !it.pending).map(|it| it.why.as_str()).collect();
-        if strange.is_empty() || self.warned.is_some_and(|warned| now.duration_since(warned) < MINUTE) {
+        let unexpected: Vec<&str> = unreachable.iter().filter(|it| !it.pending).map(|it| it.why.as_str()).collect();
+        if unexpected.is_empty() || self.warned.is_some_and(|warned| now.duration_since(warned) < CHECK_INTERVAL) {
             return None;
         }
         self.warned = Some(now);
-        Some(strange.join("; "))
+        Some(unexpected.join("; "))
     }
 }
 
@@ -65,18 +68,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_warns_once_a_minute_while_something_is_missing() {
-        let (mut watch, start) = (Watch::default(), Instant::now());
-        let it = |port: u16, pending| {
+    fn unreachable_addresses_give_one_warning_a_minute() {
+        let (mut watch, start) = (AddressWatch::default(), Instant::now());
+        let unreachable = |port: u16, pending| {
             let address = SocketAddr::from(([192, 0, 2, 7], port));
             Unreachable { address, why: format!("no {port}"), pending }
         };
-        let missing = |port| it(port, false);
+        let missing = |port| unreachable(port, false);
         let mut at =
-            |seconds, unreachable: &[Unreachable]| watch.news(unreachable, start + Duration::from_secs(seconds));
+            |seconds, addresses: &[Unreachable]| watch.warning(addresses, start + Duration::from_secs(seconds));
         assert_eq!(at(0, &[]), None);
-        assert_eq!(at(1, &[it(9, true)]), None);
-        assert_eq!(at(5, &[missing(1), it(9, true), missing(2)]).as_deref(), Some("no 1; no 2"));
+        assert_eq!(at(1, &[unreachable(9, true)]), None);
+        assert_eq!(at(5, &[missing(1), unreachable(9, true), missing(2)]).as_deref(), Some("no 1; no 2"));
         assert_eq!(at(10, &[missing(1)]), None);
         assert_eq!(at(64, &[missing(3)]), None);
         assert_eq!(at(65, &[missing(3)]).as_deref(), Some("no 3"));

@@ -1,7 +1,8 @@
-//! The wiring, as one ordered script: understand, bind, start the threads, wait, stop in reverse. The database is opened on
-//! the writer's thread: the start waits for it a while, and whatever is wrong with it, counting goes on.
+//! Starts, runs and stops the whole program, as one script in order: read the settings, bind, start the threads, wait
+//! for a signal, stop the threads in reverse order. The writer's thread opens the database. The start waits a few
+//! seconds for it; if opening fails or takes longer, the program counts traffic without it.
 
-mod desk;
+mod control_loop;
 mod listening;
 mod zone;
 
@@ -27,52 +28,53 @@ use crate::store::Opened;
 use crate::text::plural;
 use crate::thread::{self, Mailbox};
 use crate::writer::{self, Writer};
-use desk::{Desk, Word};
-use listening::Watch;
+use control_loop::{ControlEvent, ControlLoop};
+use listening::AddressWatch;
 
 pub use zone::look_up as look_up_zone;
 
-/// After a signal to end: what is not on disk by then stays unsaved.
-const LAST_SAVE: Duration = Duration::from_secs(2);
+/// Time for the last sample and the last save, after a signal to end. Data not on disk after that stays unsaved.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// After a signal to end: should the main thread wait for something by then, it is not waited for.
-const LAST_MOMENT: Duration = Duration::from_millis(2200);
-/// What is saved then all the same has so long for it...
-const LAST_RESORT: Duration = Duration::from_millis(300);
-/// ... and after that the log.
-pub const LAST_LINES: Duration = Duration::from_millis(200);
-/// Of which closing what is read from may take so much.
-const CLOSING: Duration = Duration::from_millis(250);
-/// A save that hangs is looked for so often.
-const WATCH_S: (u32, u32) = (5, 60);
+/// Time from a signal to end to the forced exit, if the main thread has not ended the program before.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(2200);
+/// Time for a last save at a forced exit.
+const FORCED_SAVE_TIMEOUT: Duration = Duration::from_millis(300);
+/// Time for writing the log at a forced exit, after that save.
+pub const LOG_TIMEOUT: Duration = Duration::from_millis(200);
+/// Part of `SAVE_TIMEOUT` that closing the readers of the database may take.
+const CLOSE_READER_TIMEOUT: Duration = Duration::from_millis(250);
+/// Shortest and longest time between two checks for a hanging save, in seconds.
+const SAVE_CHECK_RANGE_S: (u32, u32) = (5, 60);
 
-/// What is open at rest, but for the listeners and what the parent left open, is 13; one request after the other, exports
-/// among them, takes eight more while the history is saved, and two more of them at once another two.
+/// File descriptors needed besides the listeners and the inherited ones: 13 are always open. Requests one after the
+/// other, exports among them, need 8 more while a save runs; two more requests at the same time need 2 more.
 const DESCRIPTORS: usize = 13 + 10;
-/// As many listeners as there are without `--host`.
-const LISTENERS: usize = 2;
+/// Number of listeners without `--host`: one for IPv4 and one for IPv6.
+const DEFAULT_LISTENERS: usize = 2;
 const STANDARD_STREAMS: usize = 3;
 
-/// Runs until a signal says stop. `typed`: what stood on the command line, by key. `leave` ends the process at once.
-pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
+/// Runs the program until SIGTERM or SIGINT. `flags`: settings from the command line, as (key, value). `exit_now` ends
+/// the process at once.
+pub fn run(flags: &[(&'static str, String)], exit_now: fn()) -> Result<()> {
     let signals = block_signals()?;
-    let told = Mailbox::default();
-    let begun: Arc<OnceLock<Arc<Live>>> = Arc::default();
+    let inbox = Mailbox::default();
+    let started: Arc<OnceLock<Arc<Live>>> = Arc::default();
     spawn("signals", {
-        let (tell, begun) = (told.clone(), begun.clone());
-        move || desk::hear_signals(&signals, &tell, LAST_MOMENT, || give_up(&begun, leave))
+        let (inbox, started) = (inbox.clone(), started.clone());
+        move || control_loop::forward_signals(&signals, &inbox, EXIT_TIMEOUT, || force_exit(&started, exit_now))
     })?;
     let inherited = open_descriptors();
-    enough_descriptors(inherited, LISTENERS)?;
+    check_descriptor_limit(inherited, DEFAULT_LISTENERS)?;
 
-    let Understood { config, zone, database } = understand(typed)?;
+    let Startup { config, zone, database } = read_settings(flags)?;
     let choice = Choice::named(config.text("source"));
     let (mut source, note) = source::open(choice)?;
     let bound = http::bind(&config.list("host"), config.integer("port") as u16).map_err(|error| match error.kind {
         ErrorKind::Usage => error.context(config.said_by("host")),
         _ => error,
     })?;
-    enough_descriptors(inherited, bound.listeners.len())?;
+    check_descriptor_limit(inherited, bound.listeners.len())?;
     let addresses: Vec<IpAddr> = source.addresses().unwrap_or_default().into_iter().map(|address| address.ip).collect();
     if let Some(note) = &note {
         log::warn!("counters come from {}: {note}", source.name());
@@ -85,22 +87,27 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     let wake = Wake::new()?;
     let waker = wake.clone();
     live.wake_sampler_by(move || waker.call());
-    let watch = told.clone();
-    live.wake_main_by(move || watch.put(Word::Watch));
-    let _ = begun.set(live.clone());
+    let sender = inbox.clone();
+    live.wake_main_by(move || sender.put(ControlEvent::SettingsChanged));
+    let _ = started.set(live.clone());
 
-    let writing = start_writer(&live, &clock, desk::attempt(database.clone(), max_size, told.clone()), told.clone())?;
-    let mut desk = Desk::new(told, live.clone(), database.clone());
-    let opened = desk.wait_for_database()?;
-    log::info!("{} is the page of net-pulse {}", url(&bound.addresses, &addresses), env!("CARGO_PKG_VERSION"));
+    let writing = start_writer(
+        &live,
+        &clock,
+        control_loop::database_opener(database.clone(), max_size, inbox.clone()),
+        inbox.clone(),
+    )?;
+    let mut control = ControlLoop::new(inbox, live.clone(), database.clone());
+    let opened = control.wait_for_database()?;
+    log::info!("{} is the page of net-pulse {}", page_url(&bound.addresses, &addresses), env!("CARGO_PKG_VERSION"));
     let mut reader = None;
-    opened.into_iter().for_each(|outcome| desk.opened(outcome, clock.now(), |opened| reader = Some(opened)));
+    opened.into_iter().for_each(|result| control.database_opened(result, clock.now(), |opened| reader = Some(opened)));
     let reopen: Reopen = Box::new(move || source::open(choice));
     let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), source::stack());
-    // The first answer already knows the interfaces.
+    // The first step lists the interfaces before the first request is answered.
     sampler.step(Woken::default());
 
-    // The machine's name, not the disk's state: that one may be slow.
+    // Only the host name is used, so any path will do. The path of the database may be on a slow disk.
     let own_names = move || http::own_names(&source::machine(Path::new("/")).hostname, &allowed_hosts);
     let names = own_names();
     let context = Arc::new(Context {
@@ -108,7 +115,7 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
         live,
         copying: Disk::named("copy"),
         clock,
-        guard: desk.guard(),
+        guard: control.auth(),
         machine: Arc::new({
             let database = database.clone();
             move || source::machine(&database)
@@ -122,50 +129,52 @@ pub fn run(typed: &[(&'static str, String)], leave: fn()) -> Result<()> {
     http::count_panics(context.clone());
     let serving = http::serve(context.clone(), bound.listeners, names)?;
 
-    wait_for_the_end(&mut desk, &context, &serving, own_names);
-    stop(&mut desk, &context, serving, sampling, writing)
+    run_until_signal(&mut control, &context, &serving, own_names);
+    stop(&mut control, &context, serving, sampling, writing)
 }
 
-/// Before anything else: what the first process of a container neither blocks nor handles, the kernel throws away. And
-/// before the first thread: every thread inherits the mask, and only one takes signals.
+/// Blocks the signals that the signal thread waits for. Runs first of all: the kernel discards signals that process 1
+/// of a container neither blocks nor handles. It also runs before the first thread starts, because threads inherit the
+/// mask.
 fn block_signals() -> Result<SigSet> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
     signals.thread_block().map_err(|cause| Error::system("blocking signals", io::Error::from(cause)))?;
     Ok(signals)
 }
 
-/// What was asked for, as far as it can be judged before anything is opened.
-struct Understood {
+/// The settings, and the time zone and database path derived from them.
+struct Startup {
     config: Config,
     zone: Zone,
     database: PathBuf,
 }
 
-/// From here on there is a log.
-fn understand(typed: &[(&'static str, String)]) -> Result<Understood> {
+/// Reads and checks the settings, and starts the log.
+fn read_settings(flags: &[(&'static str, String)]) -> Result<Startup> {
     let environment = |name: &str| std::env::var(name).ok();
-    let config = Config::new(typed, environment)?;
+    let config = Config::new(flags, environment)?;
     crate::log::start(config.text("log_level"), config.text("syslog"));
     let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
     if std::path::absolute(&database).is_ok_and(|path| path.to_str().is_none()) {
-        let what = "the current directory is not UTF-8; start elsewhere, or give a whole path with --database";
+        let what =
+            "the current directory is not UTF-8; start net-pulse elsewhere, or give an absolute path with --database";
         return Err(Error::usage(what));
     }
-    Ok(Understood { config, zone, database })
+    Ok(Startup { config, zone, database })
 }
 
-/// Opens the database, and then saves.
+/// Starts the writer's thread, which opens the database with `open_database` and then saves.
 fn start_writer(
     live: &Arc<Live>,
     clock: &Arc<dyn Clock>,
-    attempt: impl FnMut() -> Result<Opened> + Send + 'static,
-    told: Mailbox<Word>,
+    open_database: impl FnMut() -> Result<Opened> + Send + 'static,
+    inbox: Mailbox<ControlEvent>,
 ) -> Result<JoinHandle<()>> {
     let (live, clock) = (live.clone(), clock.clone());
     spawn("writer", move || {
-        let tell = |past| told.put(Word::Database(past));
-        let Some(store) = writer::open(&live, &*clock, attempt, tell) else { return };
+        let report = |result| inbox.put(ControlEvent::Database(result));
+        let Some(store) = writer::open(&live, &*clock, open_database, report) else { return };
         writer::guarded(&live, &*clock, || {
             let mut writer = Writer::new(live.clone(), store, clock.clone());
             writer.run();
@@ -175,54 +184,61 @@ fn start_writer(
     })
 }
 
-/// Does what the main thread is told, and looks after saving and the addresses, until a signal says stop.
-fn wait_for_the_end(desk: &mut Desk, context: &Context, serving: &Serving, own_names: impl Fn() -> Vec<String>) {
-    let mut watch = Watch::default();
-    while !desk.ending {
+/// The control loop: handles events, and checks for a hanging save and unreachable addresses, until SIGTERM or SIGINT.
+fn run_until_signal(
+    control: &mut ControlLoop,
+    context: &Context,
+    serving: &Serving,
+    own_names: impl Fn() -> Vec<String>,
+) {
+    let mut watch = AddressWatch::default();
+    while !control.ending {
         let now = context.clock.now();
         let (trouble, flush_s) = {
             let mut state = context.live.lock();
             (state.watch_saving(now.mono_ms), state.tuning.flush_s)
         };
         trouble.iter().for_each(|trouble| log::error!("{trouble}"));
-        let patience = Duration::from_secs(flush_s.clamp(WATCH_S.0, WATCH_S.1).into());
-        let patience = patience.min(watch.look(context, serving, Instant::now()));
-        let Some(word) = desk.told.take(patience) else { continue };
-        let again = matches!(word, Word::Signal(Signal::SIGHUP));
-        hear(desk, context, word);
-        if again {
+        let timeout = Duration::from_secs(flush_s.clamp(SAVE_CHECK_RANGE_S.0, SAVE_CHECK_RANGE_S.1).into());
+        let timeout = timeout.min(watch.check(context, serving, Instant::now()));
+        let Some(event) = control.inbox.take(timeout) else { continue };
+        let reload = matches!(event, ControlEvent::Signal(Signal::SIGHUP));
+        handle(control, context, event);
+        if reload {
             serving.rename(own_names());
         }
     }
 }
 
-/// A database that opens after the start is taken in like any other.
-fn hear(desk: &mut Desk, context: &Context, word: Word) {
-    let Some(outcome) = desk.hear(word) else { return desk.tell_of_token() };
-    let ending = desk.ending;
-    desk.opened(outcome, context.clock.now(), |reader| {
+/// Handles one event after the start. A database that opens only now is rejoined as at the start.
+fn handle(control: &mut ControlLoop, context: &Context, event: ControlEvent) {
+    let Some(result) = control.handle(event) else { return control.log_new_token() };
+    let ending = control.ending;
+    control.database_opened(result, context.clock.now(), |reader| {
         context.history.set_reader(Some(reader).filter(|_| !ending), Duration::ZERO);
     });
 }
 
-/// In reverse: no more answers, the last sample, the last save.
+/// Stops the threads: first HTTP, then the sampler after a last sample, then the writer after a last save.
 fn stop(
-    desk: &mut Desk,
+    control: &mut ControlLoop,
     context: &Context,
     serving: Serving,
     sampling: JoinHandle<()>,
     writing: JoinHandle<()>,
 ) -> Result<()> {
-    let deadline = Instant::now() + LAST_SAVE;
+    let deadline = Instant::now() + SAVE_TIMEOUT;
     let live = &context.live;
     live.lock().wishes.stopping = true;
     serving.stop();
-    // The connection that is closed last takes in the log, which is slow where saving is: the writer's.
-    context.history.set_reader(None, CLOSING);
+    // Close the readers first: closing the last connection makes SQLite checkpoint the WAL, which can be slow. The last
+    // connection must be the writer's.
+    context.history.set_reader(None, CLOSE_READER_TIMEOUT);
+    // Waits until the thread has ended, at most until the deadline.
     let mut ends = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
-            if let Some(word) = desk.told.take(Duration::from_millis(5)) {
-                hear(desk, context, word);
+            if let Some(event) = control.inbox.take(Duration::from_millis(5)) {
+                handle(control, context, event);
             }
         }
         thread.is_finished()
@@ -230,16 +246,17 @@ fn stop(
     let sampled = ends(&sampling);
     live.lock().wishes.sampled_out = sampled;
     let finished = ends(&writing);
-    tell_what_is_left(&live.lock(), context.clock.now().mono_ms, finished);
+    log_unsaved(&live.lock(), context.clock.now().mono_ms, finished);
     if [(sampled, sampling), (finished, writing)].into_iter().any(|(over, thread)| over && thread.join().is_err()) {
-        return Err(Error::system("stopping", "a thread had panicked; see the log above"));
+        return Err(Error::system("stopping", "a thread panicked; see the log above"));
     }
     Ok(())
 }
 
-/// With fewer descriptors than are needed each request would fail by itself, at one place or another.
-fn enough_descriptors(inherited: usize, listeners: usize) -> Result<()> {
-    let needed = (inherited + DESCRIPTORS + listeners.max(LISTENERS)) as rlim_t;
+/// Fails at the start where the limit of open files is too low. Otherwise single requests would fail later, each in
+/// another place.
+fn check_descriptor_limit(inherited: usize, listeners: usize) -> Result<()> {
+    let needed = (inherited + DESCRIPTORS + listeners.max(DEFAULT_LISTENERS)) as rlim_t;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, _)) if soft < needed => {
             let what = format!("{soft} are allowed and {needed} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
@@ -249,45 +266,47 @@ fn enough_descriptors(inherited: usize, listeners: usize) -> Result<()> {
     }
 }
 
+/// Number of file descriptors that this process has open, inherited ones included.
 fn open_descriptors() -> usize {
-    // One of them is the directory's own.
+    // One of the entries is the descriptor of the listed directory itself.
     let listed = std::fs::read_dir("/proc/self/fd").or_else(|_| std::fs::read_dir("/dev/fd"));
     listed.map_or(STANDARD_STREAMS, |listed| listed.count().saturating_sub(1))
 }
 
-/// The main thread waits for something that hangs: what the others can still save is saved, and it ends.
-fn give_up(begun: &OnceLock<Arc<Live>>, leave: fn()) {
-    if let Some(live) = begun.get() {
+/// Ends the process although the main thread is blocked: gives the writer a short time for a last save, and logs what
+/// stays unsaved.
+fn force_exit(started: &OnceLock<Arc<Live>>, exit_now: fn()) {
+    if let Some(live) = started.get() {
         live.try_lock().into_iter().for_each(|mut state| state.wishes.save_now = true);
-        std::thread::sleep(LAST_RESORT);
+        std::thread::sleep(FORCED_SAVE_TIMEOUT);
         if let Some(state) = live.try_lock() {
-            tell_what_is_left(&state, SystemClock.now().mono_ms, false);
+            log_unsaved(&state, SystemClock.now().mono_ms, false);
         }
     }
-    leave();
+    exit_now();
 }
 
-/// A commit can take minutes on a worn card, and a supervisor kills what does not end: the process goes while it lasts,
-/// which does no more harm than a power cut.
-fn tell_what_is_left(state: &State, mono_ms: u64, finished: bool) {
+/// Logs how many samples stay unsaved, and why. A COMMIT can take minutes on a worn SD card, and a supervisor kills a
+/// process that does not end. So the process exits during the COMMIT, which does no more harm than a power cut.
+fn log_unsaved(state: &State, mono_ms: u64, finished: bool) {
     let unsaved = [&*state.unsaved.saving_batch, &state.unsaved.batch];
     let samples: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
     if let Some(oldest) = unsaved.iter().find_map(|batch| batch.ticks.first()) {
         let seconds = mono_ms.saturating_sub(oldest.mono_ms) / 1000;
         let cause = match &state.health.saving.error {
             Some(error) => error,
-            None if finished => "the clock has not been right so far",
+            None if finished => "the clock has not been set yet",
             None => "the disk takes too long",
         };
-        log::error!("{}", left_unsaved(samples as u64, seconds, cause));
+        log::error!("{}", unsaved_message(samples as u64, seconds, cause));
     }
 }
 
-fn left_unsaved(samples: u64, seconds: u64, cause: &str) -> String {
+fn unsaved_message(samples: u64, seconds: u64, cause: &str) -> String {
     let [many, stay] = [("sample", "samples"), ("stays", "stay")].map(|(one, many)| plural(samples, one, many));
     format!(
         "{samples} {many} of the last {seconds} s {stay} unsaved ({cause}); \
-         what passed since the history ends is booked at the next start, unless the machine is restarted before"
+         the next start counts the traffic since the last save, unless the machine is restarted before"
     )
 }
 
@@ -295,8 +314,9 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     thread::spawn(name, 0, Box::new(run))
 }
 
-/// An address that a browser on the LAN can use, where there is one: of those that are listened on, one that is there.
-fn url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
+/// URL of the page, if possible with an address that a browser on the LAN can use. `listening`: the addresses of the
+/// settings; `addresses`: those that this machine has now.
+fn page_url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
     let port = listening.first().map_or(0, SocketAddr::port);
     let reachable = |ip: &&IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
@@ -317,21 +337,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_sample_stays_and_two_stay() {
+    fn the_message_about_unsaved_samples_has_a_singular_and_a_plural() {
         let check = |samples, expect: &str| {
-            let said = left_unsaved(samples, 30, "the disk takes too long");
-            assert!(said.starts_with(expect), "{said}");
+            let message = unsaved_message(samples, 30, "the disk takes too long");
+            assert!(message.starts_with(expect), "{message}");
         };
-        check(1, "1 sample of the last 30 s stays unsaved (the disk takes too long); what passed");
-        check(2, "2 samples of the last 30 s stay unsaved (the disk takes too long); what passed");
+        check(1, "1 sample of the last 30 s stays unsaved (the disk takes too long); the next start");
+        check(2, "2 samples of the last 30 s stay unsaved (the disk takes too long); the next start");
     }
 
     #[test]
-    fn the_url_can_be_opened() {
+    fn the_url_has_an_address_that_a_browser_can_use() {
         let check = |listening: &[&str], addresses: &[&str], expect: &str| {
             let listening: Vec<SocketAddr> = listening.iter().map(|text| text.parse().unwrap()).collect();
             let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-            assert_eq!(url(&listening, &addresses), expect);
+            assert_eq!(page_url(&listening, &addresses), expect);
         };
         check(&["0.0.0.0:8000", "[::]:8000"], &["127.0.0.1", "192.168.1.1"], "http://192.168.1.1:8000/");
         check(&["0.0.0.0:81"], &["127.0.0.1", "169.254.3.4", "fe80::1"], "http://127.0.0.1:81/");

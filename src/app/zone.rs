@@ -1,4 +1,4 @@
-//! The time zone that is wanted, from wherever this system keeps it.
+//! Finds the time zone of the settings, or of the system where the settings name none.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::clock::{Found, Zone};
 use crate::error::Result;
 
-/// The log hears what is odd about it.
+/// Finds the zone, and logs its warnings.
 pub fn find(wanted: &str) -> Result<Zone> {
     let found = look_up(wanted)?;
     for warning in &found.warnings {
@@ -15,18 +15,21 @@ pub fn find(wanted: &str) -> Result<Zone> {
     Ok(found.zone)
 }
 
+/// Finds the zone and its warnings, without logging. `wanted`: a zone name or POSIX TZ string; empty for the system's
+/// zone.
 pub fn look_up(wanted: &str) -> Result<Found> {
     let wanted = (!wanted.is_empty()).then_some(wanted);
-    Zone::find(wanted, std::env::var("TZ").ok().as_deref(), file)
+    Zone::find(wanted, std::env::var("TZ").ok().as_deref(), read_file)
 }
 
-/// A time zone's name may be the path of anything: only a file is read, and of that no more than a zone can take.
-fn file(path: &Path) -> Option<Vec<u8>> {
-    const LONGEST: u64 = 256 * 1024;
+/// Reads a zone file. A zone name may be the path of any file, so only regular files are read, up to a size that no
+/// zone reaches.
+fn read_file(path: &Path) -> Option<Vec<u8>> {
+    const MAX_BYTES: u64 = 256 * 1024;
     if !std::fs::metadata(path).ok()?.is_file() {
         return None;
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
+    std::fs::File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }

@@ -1,5 +1,5 @@
-//! `net-pulse check`: everything that can be looked at without changing it, a line for each. Nothing is made, locked or
-//! written, and a history that hangs is not waited for.
+//! `net-pulse check`: checks the settings, the time zone, the interfaces, the database, the token and the running
+//! daemon, and prints one line for each. It creates, locks and writes nothing, and it does not wait for a hanging disk.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::health::{ask, judge};
-use super::{PATIENCE, database, settings};
+use super::health::{parse_verdict, request};
+use super::{TIMEOUT, database, settings};
 use crate::clock::Found;
 use crate::config::{Config, Origin, SETTINGS, SMALLEST_SIZE};
 use crate::detect::{fits, kind};
@@ -20,20 +20,23 @@ use crate::text::{counted, printable};
 use crate::thread::{Mailbox, spawn};
 use crate::{store, system, token};
 
-/// Where time zones are found.
-pub type FindZone = fn(&str) -> Result<Found>;
+/// Finds the time zone of a name.
+pub type ZoneLookup = fn(&str) -> Result<Found>;
 
+/// Result of a check that found no fault.
 enum Outcome {
-    Well(String),
-    /// Nothing is wrong, but somebody may want to know.
+    /// Printed as `ok`.
+    Fine(String),
+    /// Printed as `note`: nothing is wrong, but the user may want to know it.
     Note(String),
 }
-use Outcome::{Note, Well};
+use Outcome::{Fine, Note};
 
-type Look = fn(&Config, FindZone) -> Result<Outcome>;
+type Check = fn(&Config, ZoneLookup) -> Result<Outcome>;
 
-const LOOKS: [(&str, Look); 6] = [
-    ("settings", given),
+/// The checks, by the name in the output.
+const CHECKS: [(&str, Check); 6] = [
+    ("settings", settings_given),
     ("time zone", zone),
     ("interfaces", interfaces),
     ("history", history),
@@ -41,13 +44,14 @@ const LOOKS: [(&str, Look); 6] = [
     ("net-pulse", daemon),
 ];
 
-/// What to print, and how much of it is wrong.
+/// The lines to print, and the number of faults in them.
 pub struct Report {
     pub lines: String,
     faults: u64,
 }
 
 impl Report {
+    /// An error where there are faults.
     pub fn verdict(&self) -> Result<()> {
         match self.faults {
             0 => Ok(()),
@@ -56,23 +60,24 @@ impl Report {
     }
 }
 
-pub fn run(typed: &[(&'static str, String)], find_zone: FindZone) -> Result<Report> {
-    let config = Arc::new(settings(typed)?);
-    let mut answers = Vec::new();
-    for (_, look) in LOOKS {
-        // Threads end with the process: what one of them waits for keeps nothing else back.
-        let there = Mailbox::default();
-        answers.push(there.clone());
+/// Runs the checks at the same time, each in its own thread.
+pub fn run(flags: &[(&'static str, String)], find_zone: ZoneLookup) -> Result<Report> {
+    let config = Arc::new(settings(flags)?);
+    let mut results = Vec::new();
+    for (_, check) in CHECKS {
+        // The threads end with the process, so a check that hangs does not hold up the others.
+        let queue = Mailbox::default();
+        results.push(queue.clone());
         let config = config.clone();
-        spawn("check", 0, Box::new(move || there.put(look(&config, find_zone))))?;
+        spawn("check", 0, Box::new(move || queue.put(check(&config, find_zone))))?;
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut report = Report { lines: String::new(), faults: 0 };
-    for ((name, _), answer) in LOOKS.iter().zip(answers) {
-        let late = || Error::new(ErrorKind::Transient, format!("no answer within {} s", PATIENCE.as_secs()));
-        let outcome = answer.take(deadline.saturating_duration_since(Instant::now()));
+    for ((name, _), result) in CHECKS.iter().zip(results) {
+        let late = || Error::new(ErrorKind::Transient, format!("no answer within {} s", TIMEOUT.as_secs()));
+        let outcome = result.take(deadline.saturating_duration_since(Instant::now()));
         let (word, text) = match outcome.unwrap_or_else(|| Err(late())) {
-            Ok(Well(text)) => ("ok", text),
+            Ok(Fine(text)) => ("ok", text),
             Ok(Note(text)) => ("note", text),
             Err(error) => {
                 report.faults += 1;
@@ -84,43 +89,45 @@ pub fn run(typed: &[(&'static str, String)], find_zone: FindZone) -> Result<Repo
     Ok(report)
 }
 
-/// What was set on the page is in the history, which is not read here.
-fn given(config: &Config, _: FindZone) -> Result<Outcome> {
+/// The flags and environment variables that are set, and whether the log socket exists. Settings changed on the page
+/// are in the database, which is not read here.
+fn settings_given(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     let given = SETTINGS.iter().filter(|setting| config.origin(setting.key) > Origin::Default);
     let given: Vec<&str> = given.map(|setting| config.said_by(setting.key)).collect();
-    let given = if given.is_empty() { "no flag and no variable is given".to_string() } else { given.join(", ") };
+    let given =
+        if given.is_empty() { "no flags and no environment variables are set".to_string() } else { given.join(", ") };
     let log = config.text("syslog");
     let is_socket = |path: &str| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if log.is_empty() || is_socket(log) {
-        return Ok(Well(given));
+        return Ok(Fine(given));
     }
-    Ok(Note(format!("{given}; {} is no socket of a log: lines go to standard error", printable(log, 200))))
+    Ok(Note(format!("{given}; {} is not a log socket; the log goes to standard error", printable(log, 200))))
 }
 
-fn zone(config: &Config, find: FindZone) -> Result<Outcome> {
+fn zone(config: &Config, find: ZoneLookup) -> Result<Outcome> {
     let wanted = config.text("timezone");
     let found = find(wanted).map_err(|error| error.context(config.said_by("timezone")))?;
     let zone = found.zone.name().to_string();
-    Ok(if found.warnings.is_empty() { Well(zone) } else { Note(format!("{zone}: {}", found.warnings.join("; "))) })
+    Ok(if found.warnings.is_empty() { Fine(zone) } else { Note(format!("{zone}: {}", found.warnings.join("; "))) })
 }
 
-fn interfaces(config: &Config, _: FindZone) -> Result<Outcome> {
+fn interfaces(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     let (mut source, note) = source::open(Choice::named(config.text("source")))?;
     let links = source.links()?;
-    let there = |pattern: &str| links.iter().any(|link| fits(pattern, &link.name, &link.altnames, kind(link)));
-    let asked = ["interfaces", "primary"].into_iter().flat_map(|key| {
-        let missing = config.list(key).into_iter().filter(|pattern| !there(pattern));
+    let matched = |pattern: &str| links.iter().any(|link| fits(pattern, &link.name, &link.altnames, kind(link)));
+    let unmatched = ["interfaces", "primary"].into_iter().flat_map(|key| {
+        let missing = config.list(key).into_iter().filter(|pattern| !matched(pattern));
         missing.map(move |pattern| config.naming(key, &pattern)).collect::<Vec<_>>()
     });
-    let missing: Vec<String> = asked.collect();
-    let seen = format!("{}, read by {}", counted(links.len() as u64, "interface", "interfaces"), source.name());
+    let missing: Vec<String> = unmatched.collect();
+    let found = format!("{}, read by {}", counted(links.len() as u64, "interface", "interfaces"), source.name());
     if !missing.is_empty() {
-        return Ok(Note(format!("{seen}; nothing that is there matches {}", missing.join(", "))));
+        return Ok(Note(format!("{found}; no interface matches {}", missing.join(", "))));
     }
-    Ok(note.map_or_else(|| Well(seen.clone()), |note| Note(format!("{seen}: {note}"))))
+    Ok(note.map_or_else(|| Fine(found.clone()), |note| Note(format!("{found}: {note}"))))
 }
 
-fn history(config: &Config, _: FindZone) -> Result<Outcome> {
+fn history(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     let path = database(config)?;
     let free = source::machine(&path).disk_free;
     let parents = path.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
@@ -128,21 +135,21 @@ fn history(config: &Config, _: FindZone) -> Result<Outcome> {
         may_write(&path)?;
     }
     let Some(bytes) = store::examine(&path)? else {
-        // What is missing of its directories is made at the start.
+        // The start creates missing directories, so check the nearest existing one.
         let place = parents.into_iter().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
         may_write(place)?;
-        return Ok(Note(format!("{} is not there yet; {} are free for it", path.display(), size(free))));
+        return Ok(Note(format!("{} does not exist yet; {} are free there", path.display(), size(free))));
     };
     parents.into_iter().take(1).try_for_each(may_write)?;
-    let there = format!("{}, {}, and {} are free", path.display(), size(bytes), size(free));
+    let text = format!("{}, {}, and {} are free", path.display(), size(bytes), size(free));
     Ok(match (bytes, free < SMALLEST_SIZE) {
-        (0, _) => Note(format!("{} is empty: the start makes a history of it", path.display())),
-        (_, true) => Note(there),
-        (_, false) => Well(there),
+        (0, _) => Note(format!("{} is empty; net-pulse creates the history in it when it starts", path.display())),
+        (_, true) => Note(text),
+        (_, false) => Fine(text),
     })
 }
 
-/// In the unit in which it has at most four digits.
+/// The size in the smallest unit, from KiB on, that needs at most four digits.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     let (mut amount, mut at) = (bytes / 1024, 0);
@@ -152,36 +159,37 @@ fn size(bytes: u64) -> String {
     format!("{amount} {}", UNITS[at])
 }
 
+/// Fails with the reason and a remedy where this process may not read and write the path.
 fn may_write(path: &Path) -> Result<()> {
     access(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|errno| {
-        let what = format!("{}; or ask as the user that net-pulse has", system::closed::remedy(path));
+        let what = format!("{}; or run this as the user that net-pulse runs as", system::closed::remedy(path));
         Error::system(path.display(), std::io::Error::from(errno)).next(what)
     })
 }
 
-fn access_token(config: &Config, _: FindZone) -> Result<Outcome> {
-    let file = token::file(&database(config)?);
+fn access_token(config: &Config, _: ZoneLookup) -> Result<Outcome> {
+    let file = token::path_for(&database(config)?);
     Ok(match token::read(&file)? {
-        Some(_) => Well(format!("in {}", file.display())),
-        None => Note(format!("there is none in {} yet; the start makes one", file.display())),
+        Some(_) => Fine(format!("in {}", file.display())),
+        None => Note(format!("{} does not exist yet; net-pulse creates it when it starts", file.display())),
     })
 }
 
-fn daemon(config: &Config, _: FindZone) -> Result<Outcome> {
-    let (address, answer) = ask(config, "/api/system/health")?;
-    let verdict = judge(&answer).map_err(|fault| Error::system(address, fault))?;
+fn daemon(config: &Config, _: ZoneLookup) -> Result<Outcome> {
+    let (address, answer) = request(config, "/api/system/health")?;
+    let verdict = parse_verdict(&answer).map_err(|reason| Error::system(address, reason))?;
     let own = std::path::absolute(database(config)?).unwrap_or_default();
-    // A relative one is told from the directory in which the daemon was started, which is not known here.
-    let another = |path: &Path| path.is_absolute() && path != own;
-    if let Some(other) = verdict.database.filter(|other| another(Path::new(other))) {
+    // A relative path depends on the directory in which the daemon was started, which is not known here.
+    let differs = |path: &Path| path.is_absolute() && path != own;
+    if let Some(other) = verdict.database.filter(|other| differs(Path::new(other))) {
         return Ok(Note(format!(
-            "the one at {address} has another history, {other}; give its --database, or its --port"
+            "the net-pulse at {address} uses another database, {other}; give its --database, or another --port"
         )));
     }
-    let zone = verdict.zone.map_or(String::new(), |zone| format!("; its days are those of {zone}"));
-    let word = if verdict.healthy { "healthy" } else { "degraded" };
+    let zone = verdict.zone.map_or(String::new(), |zone| format!("; time zone {zone}"));
+    let state = if verdict.healthy { "healthy" } else { "degraded" };
     Ok(match verdict.reason {
-        Some(reason) => Note(format!("{word}: {reason}{zone}")),
-        None => Well(format!("{word}{zone}")),
+        Some(reason) => Note(format!("{state}: {reason}{zone}")),
+        None => Fine(format!("{state}{zone}")),
     })
 }

@@ -1,4 +1,4 @@
-//! Commands that do their work and end.
+//! The subcommands: `token`, `check` and `check --health`. Each prints its result and exits.
 
 pub mod check;
 pub mod health;
@@ -10,23 +10,24 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// For everything together that a command asks: a disk may hang, and a server may send byte by byte.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a whole check, because a disk may hang, and a server may send its answer byte by byte.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The file of the history that these settings stand for.
+/// Path of the database for these settings.
 fn database(config: &Config) -> Result<PathBuf> {
     config.database(nix::unistd::geteuid().is_root(), environment)
 }
 
-/// Those that a daemon can be found by.
-fn settings(typed: &[(&'static str, String)]) -> Result<Config> {
-    let config = Config::new(typed, environment)?;
+/// The settings from flags and environment, with which the running daemon can be found. Port 0 is refused: it means a
+/// different port at each start.
+fn settings(flags: &[(&'static str, String)]) -> Result<Config> {
+    let config = Config::new(flags, environment)?;
     if config.integer("port") == 0 {
-        let what = "0 stands for any port that is free; give the one that net-pulse says in its log";
+        let what = "0 means any free port; give the port that net-pulse shows in its log";
         return Err(Error::usage(what).context(config.said_by("port")));
     }
     Ok(config)

@@ -1,28 +1,30 @@
-//! `net-pulse token`: the access token alone on standard output, for a person or a script. It never opens the history.
+//! `net-pulse token`: prints only the access token on standard output, for a person or a script. It never opens the
+//! database.
 
 use super::{database, environment};
 use crate::config::Config;
 use crate::error::Result;
 use crate::token;
 
-/// What to print, and what else a person should know.
-pub struct Said {
+/// The token for standard output, and a note for standard error.
+pub struct TokenOutput {
     pub token: String,
     pub note: Option<String>,
 }
 
-pub fn run(typed: &[(&'static str, String)]) -> Result<Said> {
-    let config = Config::new(typed, environment)?;
+/// Reads the token for these settings, or creates it.
+pub fn run(flags: &[(&'static str, String)]) -> Result<TokenOutput> {
+    let config = Config::new(flags, environment)?;
     let database = database(&config)?;
-    let file = token::file(&database);
-    let (token, new) = token::read_or_make(&file)?;
-    // Asked by the wrong user or without --database, it would otherwise be handed out as though it opened something.
+    let file = token::path_for(&database);
+    let (token, new) = token::read_or_create(&file)?;
+    // Run by the wrong user or without --database, this creates a token that gives no access. The note says so.
     let note = (new && !database.exists()).then(|| {
         format!(
-            "this token is new: there is no history at {} yet; if net-pulse runs with another one, ask with the same \
+            "this token is new: there is no database at {} yet; if net-pulse uses another database, give the same \
              --database, as the same user or as root",
             database.display()
         )
     });
-    Ok(Said { token: token.text().to_string(), note })
+    Ok(TokenOutput { token: token.text().to_string(), note })
 }

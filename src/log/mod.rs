@@ -1,9 +1,9 @@
-//! Diagnostics, one line each: on standard error or, where the settings name its socket, in the system's log. simple_logger
-//! decides what is worth a line; the line is written here, because its own way of printing panics when standard error is
-//! gone, and a daemon outlives its terminal.
+//! Writes log lines to standard error or, if the setting `syslog` names a socket, to the system log. simple_logger
+//! decides which records to log, by level. It does not print them: its printing panics when standard error is closed,
+//! and a daemon outlives its terminal.
 //!
-//! The program never waits for its reader: `stream` asks before it writes. A file on a disk that hangs, and a system's log
-//! that is slow, can only be waited for: for these a thread of its own writes what `queue` keeps.
+//! Logging never blocks the program. For a pipe or terminal, `stream` polls before it writes. Writing to a file on a
+//! hanging disk or to a slow system log can block, so a thread named "log" does it, from the lines in `queue`.
 
 mod queue;
 mod stream;
@@ -24,44 +24,45 @@ use queue::Queue;
 use stream::Losses;
 use syslog::Syslog;
 
-/// How long the last words of a program that fails may wait: a person, or a supervisor, is about to read them.
-const LAST_WORDS_MS: u16 = 500;
-pub const LAST_WORDS: Duration = Duration::from_millis(LAST_WORDS_MS as u64);
-const QUEUE_STACK: usize = 64 * 1024;
+/// How long writing the reason for a failed run may take: a person or a supervisor is about to read it.
+const FATAL_TIMEOUT_MS: u16 = 500;
+pub const FATAL_TIMEOUT: Duration = Duration::from_millis(FATAL_TIMEOUT_MS as u64);
+const THREAD_STACK_BYTES: usize = 64 * 1024;
 
-/// Where a thread of its own writes.
+/// Lines for the log thread. Unset where lines are written directly.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
-/// That is the system's log: standard error can still be written to.
-static SYSTEM: AtomicBool = AtomicBool::new(false);
+/// The log thread writes to the system log, so standard error is still free for `fatal`.
+static TO_SYSLOG: AtomicBool = AtomicBool::new(false);
 
-/// What is told, before it has the form that its reader knows.
+/// A log line before it is formatted for standard error, the journal or syslog.
 struct Line {
     level: Level,
-    /// Before the text, where nothing else tells the level.
-    word: &'static str,
+    /// Such as `warning: `. Printed before the text, except in the system log, which has the level anyway.
+    prefix: &'static str,
     text: String,
 }
 
 impl Line {
-    fn new(level: Level, word: &'static str, text: &str) -> Line {
-        // Interface names and requests are other people's bytes: they must not move a terminal's cursor or forge a line.
-        Line { level, word, text: printable(text, usize::MAX) }
+    fn new(level: Level, prefix: &'static str, text: &str) -> Line {
+        // Interface names and requests come from outside: they must not move the cursor of a terminal or forge a line.
+        Line { level, prefix, text: printable(text, usize::MAX) }
     }
 
-    fn of(record: &Record) -> Line {
-        let word = match record.level() {
+    fn from_record(record: &Record) -> Line {
+        let prefix = match record.level() {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
-        Line::new(record.level(), word, &record.args().to_string())
+        Line::new(record.level(), prefix, &record.args().to_string())
     }
 
-    fn of_losses(lines: u32, why: &str) -> Line {
+    /// The warning that `lines` lines were lost.
+    fn lost(lines: u32, why: &str) -> Line {
         Line::new(Level::Warn, "warning: ", &format!("{} lost: {why}", counted(lines.into(), "line was", "lines were")))
     }
 
-    /// As syslog(3) counts.
+    /// The priority of syslog(3): LOG_ERR, LOG_WARNING, LOG_INFO or LOG_DEBUG.
     fn severity(&self) -> u8 {
         match self.level {
             Level::Error => 3,
@@ -72,41 +73,48 @@ impl Line {
     }
 }
 
+/// The logger behind the macros of the crate `log`.
 struct Logger {
     levels: SimpleLogger,
+    /// Standard error leads to systemd's journal.
     journal: bool,
-    /// Locked from the question whether there is room to the write, or two threads would share the room of one.
+    /// Locked from poll(2) to the write. Otherwise two threads could both write into room for one.
     losses: Mutex<Losses>,
 }
 
-/// No timestamps: procd and journald stamp lines themselves, and a router's clock is wrong at this hour. `syslog`: the
-/// socket of the system's log, or nothing.
+/// Starts logging. Lines have no timestamps: procd and journald add them, and the clock of a router is often wrong
+/// during the start. `level`: a level of the crate `log`, such as `info`. `syslog`: path of the system log's socket, or
+/// empty.
 pub fn start(level: &str, syslog: &str) {
     let level = level.parse().unwrap_or(LevelFilter::Info);
     let levels = SimpleLogger::new().with_level(level);
     let journal = is_journal();
     if !syslog.is_empty() {
-        let system = Syslog::at(PathBuf::from(syslog));
-        let missing = Line::new(Level::Warn, "warning: ", &format!("{syslog} is no socket of a log: lines go here"));
-        let mut there = true;
+        let socket = Syslog::new(PathBuf::from(syslog));
+        let missing = Line::new(
+            Level::Warn,
+            "warning: ",
+            &format!("{syslog} is not a log socket; the log goes to standard error"),
+        );
+        let mut was_accepted = true;
         let write = move |line: &Line| {
-            let taken = system.takes(line);
-            if !taken && there {
+            let accepted = socket.send(line);
+            if !accepted && was_accepted {
                 to_stderr(&missing, journal);
             }
-            there = taken;
-            if !taken {
+            was_accepted = accepted;
+            if !accepted {
                 to_stderr(line, journal);
             }
         };
-        have_written("the system's log did not take them", Box::new(write));
-        SYSTEM.store(QUEUE.get().is_some(), Ordering::Relaxed);
+        start_log_thread("the system log did not accept them", Box::new(write));
+        TO_SYSLOG.store(QUEUE.get().is_some(), Ordering::Relaxed);
     } else if stream::is_file(&io::stderr()) {
-        have_written("the disk did not take them", Box::new(move |line| to_stderr(line, journal)));
+        start_log_thread("the disk was too slow", Box::new(move |line| to_stderr(line, journal)));
     }
     if log::set_boxed_logger(Box::new(Logger { levels, journal, losses: Mutex::default() })).is_ok() {
         log::set_max_level(level);
-        // The standard library's own hook would wait for the reader.
+        // The panic hook of the standard library would block where nothing reads standard error.
         std::panic::set_hook(Box::new(|panic| {
             let thread = std::thread::current();
             log::error!("thread '{}' {}", thread.name().unwrap_or("?"), panic.to_string().replace('\n', " "));
@@ -114,44 +122,45 @@ pub fn start(level: &str, syslog: &str) {
     }
 }
 
-/// By a thread of its own. Without one, standard error is written to as anywhere else.
-fn have_written(losing: &'static str, mut write: Box<dyn FnMut(&Line) + Send>) {
-    let run = move || QUEUE.get_or_init(Queue::default).run(&mut write, losing);
-    if thread::spawn("log", QUEUE_STACK, Box::new(run)).is_ok() {
+/// Starts the log thread, which calls `write`. Where no thread can be started, lines go directly to standard error.
+fn start_log_thread(loss_reason: &'static str, mut write: Box<dyn FnMut(&Line) + Send>) {
+    let run = move || QUEUE.get_or_init(Queue::default).run(&mut write, loss_reason);
+    if thread::spawn("log", THREAD_STACK_BYTES, Box::new(run)).is_ok() {
         QUEUE.get_or_init(Queue::default);
     }
 }
 
-/// Why the program ends, whatever the level that was asked for. A person at a terminal does not read the system's log, and one
-/// that is full takes nothing.
-pub fn last_words(sentence: &str) {
-    tell(Level::Error, sentence);
-    if SYSTEM.load(Ordering::Relaxed) && (!finish(LAST_WORDS) || io::stderr().is_terminal()) {
-        to_stderr(&Line::new(Level::Error, "net-pulse: ", sentence), is_journal());
+/// Logs why the program ends, at any log level. Where the log goes to the system log, the message is also written to
+/// standard error if that is a terminal, or if the system log does not accept it in time.
+pub fn fatal(message: &str) {
+    write_always(Level::Error, message);
+    if TO_SYSLOG.load(Ordering::Relaxed) && (!finish(FATAL_TIMEOUT) || io::stderr().is_terminal()) {
+        to_stderr(&Line::new(Level::Error, "net-pulse: ", message), is_journal());
     }
 }
 
-/// What a person who has typed a command is told beside its answer.
-pub fn remark(sentence: &str) {
-    tell(Level::Info, sentence);
+/// Logs a note of a subcommand, at any log level; its result goes to standard output.
+pub fn notice(message: &str) {
+    write_always(Level::Info, message);
 }
 
-fn tell(level: Level, sentence: &str) {
-    let line = Line::new(level, "net-pulse: ", sentence);
+/// Logs a line at any log level.
+fn write_always(level: Level, message: &str) {
+    let line = Line::new(level, "net-pulse: ", message);
     match QUEUE.get() {
         Some(queue) => queue.put(line),
         None => to_stderr(&line, is_journal()),
     }
 }
 
-/// Before the end: what is still to be written has so long for it. Whether that was enough.
-pub fn finish(patience: Duration) -> bool {
-    QUEUE.get().is_none_or(|queue| queue.wait(patience))
+/// Waits until the log thread has written all lines, at most `timeout`. `false` when the time was too short.
+pub fn finish(timeout: Duration) -> bool {
+    QUEUE.get().is_none_or(|queue| queue.wait_until_written(timeout))
 }
 
-/// What it does not take within a moment is lost.
+/// Writes the line to standard error; it is lost where that takes longer than `FATAL_TIMEOUT_MS`.
 fn to_stderr(line: &Line, journal: bool) {
-    let _ = stream::write(&mut io::stderr(), stream::text(line, journal).as_bytes(), LAST_WORDS_MS);
+    let _ = stream::write(&mut io::stderr(), stream::format_line(line, journal).as_bytes(), FATAL_TIMEOUT_MS);
 }
 
 fn is_journal() -> bool {
@@ -165,7 +174,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            let line = Line::of(record);
+            let line = Line::from_record(record);
             if let Some(queue) = QUEUE.get() {
                 return queue.put(line);
             }
@@ -182,11 +191,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines() {
+    fn lines_have_their_prefix_and_no_control_characters() {
         let check = |level, text: &str, journal, expect: &str| {
             let arguments = format_args!("{text}").to_string();
-            let line = Line::of(&Record::builder().level(level).args(format_args!("{arguments}")).build());
-            assert_eq!(stream::text(&line, journal), expect);
+            let line = Line::from_record(&Record::builder().level(level).args(format_args!("{arguments}")).build());
+            assert_eq!(stream::format_line(&line, journal), expect);
         };
         check(Level::Info, "http://127.0.0.1:8000/", false, "http://127.0.0.1:8000/\n");
         check(Level::Info, "http://127.0.0.1:8000/", true, "<6>http://127.0.0.1:8000/\n");

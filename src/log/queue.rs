@@ -1,4 +1,5 @@
-//! Lines that were not taken so far, for one thread that may be held up. Adding to them never waits.
+//! Queue of log lines for the log thread, whose writes may block. Adding a line never blocks: when the queue is full,
+//! the line is lost and counted.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -6,57 +7,59 @@ use std::time::Duration;
 
 use super::Line;
 
-/// Lines that wait, at most.
-const QUEUED: usize = 64;
+/// Highest number of lines in the queue.
+const CAPACITY: usize = 64;
 
 #[derive(Default)]
 pub struct Queue {
-    waiting: Mutex<Waiting>,
+    state: Mutex<QueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Waiting {
+struct QueueState {
     lines: VecDeque<Line>,
-    /// Lines that were dropped, for want of room.
+    /// Lines dropped since the last report because the queue was full.
     lost: u32,
+    /// The log thread is writing lines that it has taken out of `lines`.
     writing: bool,
 }
 
 impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds a line; counts it as lost when the queue is full.
     pub fn put(&self, line: Line) {
-        let mut waiting = self.waiting();
-        match waiting.lines.len() {
-            QUEUED.. => waiting.lost = waiting.lost.saturating_add(1),
-            _ => waiting.lines.push_back(line),
+        let mut state = self.state();
+        match state.lines.len() {
+            CAPACITY.. => state.lost = state.lost.saturating_add(1),
+            _ => state.lines.push_back(line),
         }
         self.changed.notify_all();
     }
 
-    /// Hands on each line, and how many were `lost` and why.
+    /// Passes each line to `write`, for ever, and reports lost lines with the reason `why`.
     pub fn run(&self, write: &mut dyn FnMut(&Line), why: &str) {
         loop {
-            let empty = |waiting: &mut Waiting| waiting.lines.is_empty();
-            let waited = self.changed.wait_while(self.waiting(), empty);
-            let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
-            waiting.writing = true;
-            let (lines, lost) = (std::mem::take(&mut waiting.lines), std::mem::take(&mut waiting.lost));
-            drop(waiting);
-            let lost = (lost > 0).then(|| Line::of_losses(lost, why));
+            let empty = |state: &mut QueueState| state.lines.is_empty();
+            let waited = self.changed.wait_while(self.state(), empty);
+            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            state.writing = true;
+            let (lines, lost) = (std::mem::take(&mut state.lines), std::mem::take(&mut state.lost));
+            drop(state);
+            let lost = (lost > 0).then(|| Line::lost(lost, why));
             lines.iter().chain(&lost).for_each(&mut *write);
-            self.waiting().writing = false;
+            self.state().writing = false;
             self.changed.notify_all();
         }
     }
 
-    /// Whether all of it was handed on by then.
-    pub fn wait(&self, patience: Duration) -> bool {
-        let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
-        let waited = self.changed.wait_timeout_while(self.waiting(), patience, busy);
+    /// Waits until every line was written, at most `timeout`. `false` after the timeout.
+    pub fn wait_until_written(&self, timeout: Duration) -> bool {
+        let busy = |state: &mut QueueState| state.writing || !state.lines.is_empty();
+        let waited = self.changed.wait_timeout_while(self.state(), timeout, busy);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }
@@ -70,19 +73,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_hangs_costs_lines_and_no_time() {
+    fn a_full_queue_drops_lines_and_never_blocks() {
         let queue = Arc::new(Queue::default());
-        (0..QUEUED + 7).for_each(|at| queue.put(Line::new(Level::Info, "", &at.to_string())));
-        queue.wait(Duration::from_millis(1));
-        let (tell, told) = mpsc::channel();
+        (0..CAPACITY + 7).for_each(|at| queue.put(Line::new(Level::Info, "", &at.to_string())));
+        queue.wait_until_written(Duration::from_millis(1));
+        let (sender, received) = mpsc::channel();
         let other = queue.clone();
         std::thread::spawn(move || {
-            other.run(&mut |line| tell.send((line.level, line.text.clone())).unwrap(), "it did not take them")
+            other.run(&mut |line| sender.send((line.level, line.text.clone())).unwrap(), "the disk was too slow")
         });
-        queue.wait(Duration::from_secs(20));
-        let told: Vec<_> = told.try_iter().collect();
+        queue.wait_until_written(Duration::from_secs(20));
+        let received: Vec<_> = received.try_iter().collect();
         let expect = |at: usize| (Level::Info, at.to_string());
-        assert_eq!(told[..QUEUED], (0..QUEUED).map(expect).collect::<Vec<_>>());
-        assert_eq!(told[QUEUED..], [(Level::Warn, "7 lines were lost: it did not take them".to_string())]);
+        assert_eq!(received[..CAPACITY], (0..CAPACITY).map(expect).collect::<Vec<_>>());
+        assert_eq!(received[CAPACITY..], [(Level::Warn, "7 lines were lost: the disk was too slow".to_string())]);
     }
 }

@@ -1,7 +1,8 @@
-//! Standard error: written to as far as there is room, and never waited for. A pipe that is not read would otherwise stop
-//! sampling, saving and ending. O_NONBLOCK would be the usual way, but it belongs to the open file, which is shared with
-//! the shell or supervisor that started this, and would make their writes fail. So it asks before each write. A file on a
-//! disk that hangs always says that there is room.
+//! Writes lines to standard error without blocking: a full pipe that nothing reads would otherwise stop sampling,
+//! saving and the shutdown. O_NONBLOCK is not used, because it applies to the open file description. The shell or
+//! supervisor that started net-pulse shares that description, and its writes would fail too. Instead this module calls
+//! poll(2) before each write. For a regular file poll always reports room, even when its disk hangs: `log` writes to
+//! files in a thread.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -11,69 +12,74 @@ use nix::sys::stat::{SFlag, fstat};
 
 use super::Line;
 
-/// What a pipe that is writable takes at once: POSIX promises 512 bytes, Linux a page.
+/// Bytes that a pipe accepts without blocking when poll(2) reports it writable: PIPE_BUF, which is 4096 on Linux, and
+/// at least 512 by POSIX.
 const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 
-/// What standard error has not taken.
+/// Lines that standard error did not accept, and that no warning has reported yet.
 #[derive(Default)]
 pub struct Losses {
     lines: u32,
-    /// It took the beginning of a line and not its end.
+    /// The last line was written only in part.
     cut: bool,
 }
 
-/// journald takes the level from the beginning of a line.
-pub fn text(line: &Line, journal: bool) -> String {
-    let Line { word, text, .. } = line;
+/// Formats a line for standard error. journald reads the level from a prefix such as `<6>` (sd-daemon(3)).
+pub fn format_line(line: &Line, journal: bool) -> String {
+    let Line { prefix, text, .. } = line;
     match journal {
-        true => format!("<{}>{word}{text}\n", line.severity()),
-        false => format!("{word}{text}\n"),
+        true => format!("<{}>{prefix}{text}\n", line.severity()),
+        false => format!("{prefix}{text}\n"),
     }
 }
 
+/// Whether the stream is a regular file or a block device, for which poll(2) does not tell whether a write would block.
 pub fn is_file(stream: &impl AsFd) -> bool {
     let kind = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
     fstat(stream.as_fd()).is_ok_and(|found| [SFlag::S_IFREG, SFlag::S_IFBLK].contains(&kind(found.st_mode)))
 }
 
-/// systemd tells by device and inode what leads to its journal. Children inherit what it told, and their standard error may
-/// lead elsewhere.
-pub fn is_journal(told: Option<&str>, stream: &impl AsFd) -> bool {
-    let is = |told| fstat(stream.as_fd()).is_ok_and(|found| format!("{}:{}", found.st_dev, found.st_ino) == told);
-    told.is_some_and(is)
+/// Whether the stream leads to systemd's journal. `journal_stream` is the variable JOURNAL_STREAM: device and inode of
+/// the journal's socket, `device:inode` (systemd.exec(5)). They are compared because child processes inherit the
+/// variable even where their standard error leads elsewhere.
+pub fn is_journal(journal_stream: Option<&str>, stream: &impl AsFd) -> bool {
+    let is = |text| fstat(stream.as_fd()).is_ok_and(|found| format!("{}:{}", found.st_dev, found.st_ino) == text);
+    journal_stream.is_some_and(is)
 }
 
 impl Losses {
+    /// Writes a line where there is room, after the warning about lines lost before it; else counts it as lost.
     pub fn write(&mut self, to: &mut (impl Write + AsFd), line: &Line, journal: bool) {
         if self.lines > 0 {
-            let end = if self.cut { "\n" } else { "" };
-            let lost = format!("{end}{}", text(&Line::of_losses(self.lines, "standard error was full"), journal));
+            let line_end = if self.cut { "\n" } else { "" };
+            let lost =
+                format!("{line_end}{}", format_line(&Line::lost(self.lines, "standard error was full"), journal));
             if write(to, lost.as_bytes(), 0).is_err() {
                 self.lines = self.lines.saturating_add(1);
                 return;
             }
             *self = Losses::default();
         }
-        if let Err(begun) = write(to, text(line, journal).as_bytes(), 0) {
-            *self = Losses { lines: 1, cut: begun };
+        if let Err(partly_written) = write(to, format_line(line, journal).as_bytes(), 0) {
+            *self = Losses { lines: 1, cut: partly_written };
         }
     }
 }
 
-/// All of it, in pieces for which there is room: a pipe that is writable takes PIPE_BUF bytes at once. The error says
-/// whether a part is written.
+/// Writes the text in pieces of at most `PIPE_BUF` bytes, waiting at most `wait_ms` for room before each piece. The
+/// error is `true` when a part was written. A closed stream counts as success.
 pub fn write(to: &mut (impl Write + AsFd), text: &[u8], wait_ms: u16) -> Result<(), bool> {
     let mut rest = text;
     while !rest.is_empty() {
-        let mut asked = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
-        let there = poll(&mut asked, PollTimeout::from(wait_ms));
-        if matches!(there, Ok(0)) {
+        let mut fds = [PollFd::new(to.as_fd(), PollFlags::POLLOUT)];
+        let ready = poll(&mut fds, PollTimeout::from(wait_ms));
+        if matches!(ready, Ok(0)) {
             return Err(rest.len() < text.len());
         }
         match to.write(&rest[..rest.len().min(PIPE_BUF)]) {
             Ok(written) if written > 0 => rest = &rest[written..],
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-            // It is gone for good: nowhere left to complain to.
+            // The stream is closed for good, and there is no other place to report that.
             _ => return Ok(()),
         }
     }
@@ -91,7 +97,8 @@ mod tests {
 
     use super::*;
 
-    /// Not inherited by what other tests start: it would never be at its end. (`io::pipe` takes Rust 1.87.)
+    /// Close-on-exec: child processes of other tests would otherwise keep the pipe open, and reading would never end.
+    /// (`io::pipe` needs Rust 1.87.)
     fn pipe() -> (File, File) {
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         (reader.into(), writer.into())
@@ -102,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pipe_costs_lines_and_no_time() {
+    fn a_full_pipe_loses_lines_and_never_blocks() {
         let (mut reader, mut writer) = pipe();
         let mut losses = Losses::default();
         let long = info(&"x".repeat(1000));
@@ -122,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_file() {
+    fn files_are_told_from_pipes_and_devices() {
         let (reader, writer) = pipe();
         assert!(!is_file(&reader) && !is_file(&writer));
         assert!(is_file(&File::open(std::env::current_exe().unwrap()).unwrap()));
@@ -130,39 +137,39 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_to_the_journal() {
+    fn the_journal_is_found_by_device_and_inode() {
         let (one, other) = UnixStream::pair().unwrap();
-        let told =
+        let device_and_inode =
             |stream: &UnixStream| fstat(stream.as_fd()).map(|it| format!("{}:{}", it.st_dev, it.st_ino)).unwrap();
-        assert!(is_journal(Some(&told(&one)), &one));
-        assert!(!is_journal(Some(&told(&other)), &one));
-        for told in [None, Some(""), Some("9"), Some(":"), Some("a:b")] {
-            assert!(!is_journal(told, &one), "{told:?}");
+        assert!(is_journal(Some(&device_and_inode(&one)), &one));
+        assert!(!is_journal(Some(&device_and_inode(&other)), &one));
+        for text in [None, Some(""), Some("9"), Some(":"), Some("a:b")] {
+            assert!(!is_journal(text, &one), "{text:?}");
         }
     }
 
     #[test]
-    fn a_line_larger_than_the_pipe_is_cut_and_ended() {
+    fn a_line_larger_than_the_pipe_is_cut_and_gets_its_line_end_later() {
         let (mut reader, mut writer) = pipe();
         let mut losses = Losses::default();
         losses.write(&mut writer, &info(&"x".repeat(1 << 20)), false);
         assert!(losses.cut && losses.lines == 1);
-        losses.write(&mut writer, &info("unheard"), false);
+        losses.write(&mut writer, &info("lost"), false);
         assert!(losses.cut && losses.lines == 2);
         reader.read_exact(&mut vec![0; 2 * PIPE_BUF]).unwrap();
-        losses.write(&mut writer, &info("heard"), false);
+        losses.write(&mut writer, &info("written"), false);
         drop(writer);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text.trim_start_matches('x'), "\nwarning: 2 lines were lost: standard error was full\nheard\n");
+        assert_eq!(text.trim_start_matches('x'), "\nwarning: 2 lines were lost: standard error was full\nwritten\n");
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_no_loss_to_tell_of() {
+    fn lines_for_a_closed_pipe_do_not_count_as_lost() {
         let (reader, mut writer) = pipe();
         drop(reader);
         let mut losses = Losses::default();
-        losses.write(&mut writer, &info("nobody"), false);
+        losses.write(&mut writer, &info("unread"), false);
         assert_eq!(losses.lines, 0);
     }
 }

@@ -1,5 +1,5 @@
-//! The system's log, by its socket: OpenWrt's logd, BusyBox's syslogd and all others take what syslog(3) writes. procd makes
-//! an error of each line on standard error; here each has its own level.
+//! Sends lines to the socket of the system log, in the format of syslog(3), which OpenWrt's logd, BusyBox's syslogd and
+//! all others read. On OpenWrt this keeps the level of each line: procd logs every line of standard error as an error.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
@@ -8,26 +8,27 @@ use std::time::Duration;
 
 use super::Line;
 
-/// The facility of daemons.
-const DAEMON: u8 = 3 << 3;
+/// The facility LOG_DAEMON of syslog(3), shifted as in a message.
+const LOG_DAEMON: u8 = 3 << 3;
 
-/// A log that is full is waited for. After so long the path is followed anew: another may have been put there meanwhile.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Timeout of one attempt to send to a full log. Each attempt opens the path again: the log may have been restarted.
+const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The socket of the system log.
 pub struct Syslog {
     path: PathBuf,
 }
 
 impl Syslog {
-    pub fn at(path: PathBuf) -> Syslog {
+    pub fn new(path: PathBuf) -> Syslog {
         Syslog { path }
     }
 
-    /// Waits for as long as it is full. `false`: there is no such log.
-    pub fn takes(&self, line: &Line) -> bool {
+    /// Sends a line; blocks while the log is full. `false` when nothing listens on the path.
+    pub fn send(&self, line: &Line) -> bool {
         let text = datagram(line, std::process::id());
         loop {
-            match self.send(text.as_bytes()) {
+            match self.send_datagram(text.as_bytes()) {
                 Ok(()) => return true,
                 Err(cause)
                     if [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted].contains(&cause.kind()) => {
@@ -37,18 +38,18 @@ impl Syslog {
         }
     }
 
-    /// By a socket for this one line: lines are few, and the log may have been started anew since the last one.
-    fn send(&self, text: &[u8]) -> io::Result<()> {
+    /// Uses a new socket for each line: lines are rare, and the log may have been restarted since the last one.
+    fn send_datagram(&self, text: &[u8]) -> io::Result<()> {
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         socket.send_to(text, &self.path).map(drop)
     }
 }
 
-/// Without a time, which the log stamps itself. logd takes the first sixteen characters for one where the last of these is a
-/// space, as it would be behind a process number of three digits: so that has four.
-fn datagram(line: &Line, process: u32) -> String {
-    format!("<{}>net-pulse[{process:04}]: {}", DAEMON + line.severity(), line.text)
+/// Formats the message. It has no time: the log adds it. logd takes the first 16 characters after `>` for a time where
+/// the 16th is a space. That would happen with a process ID of three digits, so the ID has at least four.
+fn datagram(line: &Line, pid: u32) -> String {
+    format!("<{}>net-pulse[{pid:04}]: {}", LOG_DAEMON + line.severity(), line.text)
 }
 
 #[cfg(test)]
@@ -58,8 +59,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_level_is_told_and_no_word_of_it() {
-        let check = |level, word, expect: &str| assert_eq!(datagram(&Line::new(level, word, "it is so"), 4711), expect);
+    fn the_level_becomes_the_priority_and_the_prefix_is_left_out() {
+        let check =
+            |level, prefix, expect: &str| assert_eq!(datagram(&Line::new(level, prefix, "it is so"), 4711), expect);
         check(Level::Error, "net-pulse: ", "<27>net-pulse[4711]: it is so");
         check(Level::Warn, "warning: ", "<28>net-pulse[4711]: it is so");
         check(Level::Info, "", "<30>net-pulse[4711]: it is so");
@@ -68,9 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_for_a_time() {
-        for process in [1, 12, 123, 1234, 12345, 4194304] {
-            let text = datagram(&Line::new(Level::Info, "", "a b c d"), process);
+    fn the_sixteenth_character_is_never_a_space() {
+        for pid in [1, 12, 123, 1234, 12345, 4194304] {
+            let text = datagram(&Line::new(Level::Info, "", "a b c d"), pid);
             let (_, content) = text.split_once('>').unwrap();
             assert_ne!(content.as_bytes()[15], b' ', "{text}");
         }

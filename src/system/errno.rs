@@ -1,15 +1,16 @@
-//! Why the last system call of this thread failed. SQLite keeps that to itself: it says "disk I/O error" of a quota that is
-//! used up as of a broken disk.
+//! Access to `errno`, the error of the last failed system call of this thread. SQLite does not return it: it reports an
+//! exhausted quota and a broken disk with the same "disk I/O error".
 
 use std::io;
 
 use nix::errno::Errno;
 
-/// From here on `last` speaks of what comes.
+/// Sets `errno` to 0, so that `last` reports only later failures.
 pub fn forget() {
     Errno::clear();
 }
 
+/// The error of the last system call of this thread that failed.
 pub fn last() -> io::Error {
     io::Error::last_os_error()
 }

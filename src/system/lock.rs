@@ -1,8 +1,8 @@
-//! Files that are locked against other processes: `Lock` has all of one by flock(2), `Claim` a single byte by fcntl(2).
-//! The standard library does the former too, but from Rust 1.89 on, and Debian 13 has 1.85.
+//! Locks files against other processes. `FileLock` locks a whole file with flock(2), `ByteLock` a single byte with
+//! fcntl(2). The standard library offers the first kind too, but only from Rust 1.89 on, and Debian 13 has 1.85.
 //!
-//! On network file systems, and on BSD anywhere, flock(2) is a lock on all bytes of the file, which meets those of fcntl(2):
-//! a file that SQLite locks by the latter must not be locked by the former.
+//! On network file systems, and on BSD with any file system, flock(2) conflicts with the locks of fcntl(2). SQLite
+//! locks its files with fcntl(2), so never use `FileLock` on a file of SQLite.
 
 use std::fs::File;
 use std::io;
@@ -16,15 +16,16 @@ use nix::libc;
 
 /// Why a file could not be locked.
 pub enum Refusal {
-    /// Another opening of it holds the lock: in another process, or in this one.
+    /// Another open file description holds the lock, in another process or in this one.
     Taken,
-    /// Another program has locked more of it than is asked for here.
+    /// Another program holds a lock on a range that is not exactly our byte but includes it.
     InTheWay,
-    /// Its file system has no locks, say.
+    /// The system call failed, for example because the file system has no locks.
     Failed(io::Error),
 }
 
 impl Refusal {
+    /// The error of the system call, or `WouldBlock`.
     pub fn cause(self) -> io::Error {
         match self {
             Refusal::Failed(cause) => cause,
@@ -33,15 +34,15 @@ impl Refusal {
     }
 }
 
-/// For opening a file that others could have put something else in the place of: it fails at a symbolic link, and does not
-/// wait at a FIFO.
+/// Flags for open(2) where another user could have replaced the file: open fails on a symbolic link (O_NOFOLLOW), and
+/// does not wait on a FIFO (O_NONBLOCK).
 pub const UNFOLLOWED: i32 = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).bits();
 
-/// An open file, locked until this is dropped.
+/// An open file, locked with flock(2) until this value is dropped.
 pub struct Lock(Option<Flock<File>>);
 
 impl Lock {
-    /// Does not wait: a file that cannot be locked is handed back, still open.
+    /// Locks the file without waiting. On failure it returns the file, still open, with the reason.
     pub fn take(file: File) -> Result<Lock, (File, Refusal)> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Lock(Some(lock))),
@@ -50,14 +51,15 @@ impl Lock {
         }
     }
 
+    /// The locked file.
     pub fn file(&self) -> &File {
-        self.0.as_ref().expect("it is taken out when this is dropped, and no earlier")
+        self.0.as_ref().expect("only drop takes the lock out")
     }
 }
 
 impl Drop for Lock {
-    /// By itself `Flock` panics where the file system cannot unlock. Such a file stays open: the end of the process
-    /// unlocks it.
+    /// `Flock` panics on drop where unlocking fails. So this unlocks first, and leaves such a file open: the kernel
+    /// unlocks it when the process ends.
     fn drop(&mut self) {
         if let Some(Err((lock, _))) = self.0.take().map(Flock::unlock) {
             std::mem::forget(lock);
@@ -65,13 +67,15 @@ impl Drop for Lock {
     }
 }
 
-/// An open file of which one byte is locked until this is dropped. That byte is in the way of no other use of the file:
-/// SQLite locks 512 bytes from 2^30 on (https://www.sqlite.org/fileformat2.html, 1.5), and a lock of this kind stops no write.
+/// An open file with one byte locked until this value is dropped. The lock does not disturb SQLite: SQLite locks 512
+/// bytes from offset 2^30 on (https://www.sqlite.org/fileformat2.html, 1.5), and this byte is behind them. The lock is
+/// advisory, so it stops no write.
 pub struct Claim(File);
 
 impl Claim {
-    /// Does not wait. The lock belongs to this opening alone, so that it neither meets the locks of others in this process
-    /// nor goes with them. `Failed` where there are no such locks: before Linux 3.15, and elsewhere.
+    /// Locks the byte without waiting, with an open file description lock (F_OFD_SETLK). Unlike other locks of
+    /// fcntl(2), it conflicts with locks of other opens in this process, and closing another descriptor of the file
+    /// does not release it. `Failed` before Linux 3.15, and on systems other than Linux and Android.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn take(file: File) -> Result<Claim, (File, Refusal)> {
         let mut found = byte();
@@ -94,29 +98,31 @@ impl Claim {
         Err((file, Refusal::Failed(io::ErrorKind::Unsupported.into())))
     }
 
+    /// The file with the locked byte.
     pub fn file(&self) -> &File {
         &self.0
     }
 }
 
-/// Whether the file system of an open file knows the locks of fcntl(2) at all. Some overlays do not.
+/// Whether the file system of the file supports locks of fcntl(2). Some overlay file systems do not.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn has_byte_locks(file: &File) -> bool {
     fcntl(file, FcntlArg::F_GETLK(&mut byte())).is_ok()
 }
 
-/// Where nothing is known of them, they are taken to be there.
+/// Not tested on other systems: assumes that there are locks.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub fn has_byte_locks(_file: &File) -> bool {
     true
 }
 
-/// Behind SQLite's own, and where 31 bits reach.
+/// Offset of the locked byte: behind the bytes that SQLite locks, and within 31 bits.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const BYTE: libc::off_t = 0x4000_1000;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNLOCKED: libc::c_short = libc::F_UNLCK as libc::c_short;
 
+/// A write lock on the byte, for fcntl(2).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn byte() -> libc::flock {
     let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
@@ -130,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_opening_at_a_time() {
+    fn a_file_has_one_lock_at_a_time() {
         let path = std::env::temp_dir().join(format!("net-pulse-lock-{}", std::process::id()));
         let open = || File::options().append(true).create(true).open(&path).unwrap();
         let lock = Lock::take(open()).ok().unwrap();
@@ -143,10 +149,10 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
     }
 
-    /// And locks of the whole file, of either kind, are told from it.
+    /// A lock of flock(2) does not conflict with it; a lock of fcntl(2) on the whole file is reported as `Conflict`.
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn one_claim_at_a_time() {
+    fn a_byte_has_one_lock_at_a_time() {
         let path = std::env::temp_dir().join(format!("net-pulse-claim-{}", std::process::id()));
         let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         let claim = Claim::take(open()).ok().unwrap();

@@ -1,4 +1,4 @@
-//! What several modules need of the operating system, in one place for each thing.
+//! Calls to the operating system that several modules need, one file for each topic.
 
 pub mod closed;
 pub mod errno;
@@ -9,7 +9,7 @@ pub mod socket;
 
 use std::path::{Path, PathBuf};
 
-/// A file's neighbour, with a longer name.
+/// Appends `suffix` to the file name: `net-pulse.db` with `-wal` gives `net-pulse.db-wal`.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

@@ -1,11 +1,12 @@
-//! How much room there is on a disk.
+//! Size and free space of the file system that holds a path.
 
 use std::path::Path;
 
 use nix::sys::statvfs::statvfs;
 
-/// Bytes of the file system that holds `path`, or will hold it: all, and those that are free for other users than root.
-/// `None` where the system does not say. The types of statvfs differ from target to target.
+/// Returns (total bytes, bytes free for users other than root) from statvfs(3). Where `path` does not exist, the
+/// nearest existing directory above it counts. `None` where the call fails. The casts are needed because the field
+/// types of statvfs differ between targets.
 #[allow(clippy::unnecessary_cast)]
 pub fn of(path: &Path) -> Option<(u64, u64)> {
     let mut dirs = path.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });

@@ -1,6 +1,7 @@
-//! The thread that saves. It takes what `live` has pending, hands it to the store in one transaction, and lets go of
-//! it only after the COMMIT; a failure keeps everything and is tried again, at growing distances. A commit may take as
-//! long as it likes: nobody waits for this thread. `opening` is what it does before: getting at the database.
+//! The writer: the thread that saves. It takes the unsaved ticks, events, records and settings from `live`, and the
+//! store writes them in one transaction. The memory is released only after the COMMIT. A failed save loses nothing: the
+//! writer tries again, after growing pauses. A COMMIT may take any time, because no other thread waits for this one.
+//! Before all that, `opening` opens the database.
 
 mod opening;
 
@@ -17,40 +18,41 @@ use crate::model::{Anchor, Batch, Edit, Event, EventKind, IfaceId, Record};
 use crate::source;
 use crate::store::{Flush, Store};
 
-pub use opening::{Past, cannot_open, open};
+pub use opening::{OpenedHistory, cannot_open, open};
 
-/// Between two attempts after a failure.
+/// First and longest pause after a failed attempt.
 const FIRST_RETRY_MS: u64 = 2_000;
 const LONGEST_RETRY_MS: u64 = 300_000;
-/// Attempts at a change of the past after the first, where it is not the disk that is at fault.
+/// How often a failed edit of the history is tried again, unless the error is one of `DISK_ERRORS`.
 const EDIT_RETRIES: u32 = 5;
-/// Identities that wait for a save that fails.
-const RECORDS_HELD: usize = 512;
-/// What may be better later.
-const PASSING: [ErrorKind; 6] =
+/// Highest number of records kept for a save that fails.
+const MAX_RECORDS: usize = 512;
+/// Errors of the disk or the system. An edit that fails with one of them is tried again without limit.
+const DISK_ERRORS: [ErrorKind; 6] =
     [ErrorKind::Busy, ErrorKind::Full, ErrorKind::Io, ErrorKind::ReadOnly, ErrorKind::System, ErrorKind::Transient];
-/// How long a sleep lasts at the most, so that a changed flush interval is noticed.
+/// Longest sleep, so that the writer notices a changed flush interval.
 const LONGEST_SLEEP_MS: u64 = 60_000;
 
-/// What one transaction takes, until it is on disk. The ticks are in `State::saving_batch`, where readers find them; the
-/// events stay in `State::events` until then.
+/// Contents of one save, kept until they are on disk. Until then readers find the ticks in `Unsaved::saving_batch` and
+/// the events in `Unsaved::events`.
 #[derive(Default)]
-struct Cargo {
+struct PendingSave {
     batch: Arc<Batch>,
     anchors: Vec<Anchor>,
     events: Vec<Event>,
     records: Vec<Record>,
     settings: Vec<(String, Option<String>)>,
-    saves: u64,
+    /// The newest ticket for a save that this save serves.
+    ticket: u64,
 }
 
-impl Cargo {
+impl PendingSave {
     fn is_empty(&self) -> bool {
         self.batch.is_empty() && self.events.is_empty() && self.records.is_empty() && self.settings.is_empty()
     }
 }
 
-/// How long to the next attempt: ever longer while none succeeds.
+/// Pause before the next attempt: doubled after each failure, up to `LONGEST_RETRY_MS`.
 struct Backoff {
     next_ms: u64,
 }
@@ -60,40 +62,45 @@ impl Backoff {
         Backoff { next_ms: FIRST_RETRY_MS }
     }
 
+    /// The pause after a failure, in ms.
     fn failed(&mut self) -> u64 {
         let longer_ms = (self.next_ms * 2).min(LONGEST_RETRY_MS);
         std::mem::replace(&mut self.next_ms, longer_ms)
     }
 }
 
+/// The writer with an open database.
 pub struct Writer {
     live: Arc<Live>,
     store: Store,
     clock: Arc<dyn Clock>,
-    cargo: Cargo,
-    /// Emptied, its memory kept: taking a batch must not make the sampler allocate.
+    pending: PendingSave,
+    /// An empty batch with its allocated memory, exchanged for the batch to save, so that the sampler need not
+    /// allocate.
     spare: Batch,
     backoff: Backoff,
+    /// Monotonic time of the last save, or of the start.
     saved_ms: u64,
-    /// Changes of the past, in their order.
+    /// Edits of the history in the order of execution, each with the event that reports it.
     edits: VecDeque<(Edit, Option<Event>)>,
-    /// How often the first of them has failed, and when it is tried again at the latest.
+    /// How often the first edit failed, and when it is tried again at the latest.
     edit_failures: u32,
     edit_backoff: Backoff,
     edit_due_ms: Option<u64>,
-    /// When this thread began to save.
-    written_before: Option<Written>,
+    /// Bytes that this process had written to disk when the writer started; `None` where the kernel does not count
+    /// them.
+    written_at_start: Option<Written>,
 }
 
 impl Writer {
     pub fn new(live: Arc<Live>, store: Store, clock: Arc<dyn Clock>) -> Writer {
         let saved_ms = clock.now().mono_ms;
-        let (cargo, spare) = (Cargo::default(), Batch::default());
+        let (pending, spare) = (PendingSave::default(), Batch::default());
         Writer {
             live,
             store,
             clock,
-            cargo,
+            pending,
             spare,
             backoff: Backoff::new(),
             saved_ms,
@@ -101,14 +108,15 @@ impl Writer {
             edit_failures: 0,
             edit_backoff: Backoff::new(),
             edit_due_ms: None,
-            written_before: None,
+            written_at_start: None,
         }
     }
 
-    /// Saves when it is time until `live` says stop; `finish` is the caller's, after the sampler's last sample.
+    /// Saves at each flush interval and on request, until the program stops. The caller then waits for the sampler's
+    /// last sample and calls `finish`.
     pub fn run(&mut self) {
         let began_ms = self.clock.now().mono_ms;
-        self.written_before = source::written().map(|bytes| Written { bytes, since_mono_ms: began_ms });
+        self.written_at_start = source::written().map(|bytes| Written { bytes, since_mono_ms: began_ms });
         self.live.lock().health.saving.succeeded_mono_ms = Some(began_ms);
         let mut retry_due_ms = None;
         loop {
@@ -132,69 +140,72 @@ impl Writer {
         }
     }
 
-    /// The last saves, and the end of the database: closing it takes in the log, which is slow where saving is.
+    /// Makes the last saves, then closes the database. Closing the last connection makes SQLite checkpoint the WAL,
+    /// which is slow where saving is slow.
     pub fn finish(mut self) {
-        // What a failed attempt has left goes by itself; then there is what came since.
+        // The first save repeats a failed one, if there was one; the next saves newer data.
         while self.save().is_ok() && is_savable(&self.live.lock()) {}
     }
 
-    /// Everything that has a place in time, in one transaction; then what its user wants changed in the past.
+    /// Saves all ticks that have a wall time, with everything else that is unsaved, in one transaction. Then executes
+    /// the edits of the history, each in a transaction of its own.
     pub fn save(&mut self) -> Result<()> {
         self.live.lock().health.saving.saving_since_mono_ms = Some(self.clock.now().mono_ms);
-        let outcome = self.save_all();
+        let result = self.save_all();
         self.live.lock().health.saving.saving_since_mono_ms = None;
-        outcome
+        result
     }
 
     fn save_all(&mut self) -> Result<()> {
-        let (zone, keep) = self.load();
-        let Cargo { batch, anchors, events, records, settings, .. } = &self.cargo;
+        let (zone, keep) = self.fill_pending();
+        let PendingSave { batch, anchors, events, records, settings, .. } = &self.pending;
         let flush = Flush { batch, anchors, records, events, settings, keep, zone: &zone };
-        let outcome = if self.cargo.is_empty() { self.store.stay() } else { self.store.flush(&flush) };
+        let result = if self.pending.is_empty() { self.store.stay() } else { self.store.flush(&flush) };
         let now = self.clock.now();
-        let written = self.written_before.and_then(|before| {
-            let bytes = source::written()?.saturating_sub(before.bytes);
-            Some(Written { bytes, ..before })
+        let written = self.written_at_start.and_then(|start| {
+            let bytes = source::written()?.saturating_sub(start.bytes);
+            Some(Written { bytes, ..start })
         });
         let mut state = self.live.lock();
         state.health.saving.written = written;
         state.health.saving.elsewhere = self.store.beside_another();
         self.store.take_events().into_iter().for_each(|event| state.unsaved.event(event));
-        match &outcome {
+        match &result {
             Ok(()) => {
                 state.health.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
                 state.health.saving.succeeded_mono_ms = Some(now.mono_ms);
                 state.health.saving.called_mono_ms = None;
                 state.unsaved.saving_batch = Arc::default();
-                let asked = self.cargo.saves;
+                let ticket = self.pending.ticket;
                 state.unsaved.events_saved();
                 drop(state);
-                self.let_go();
+                self.release_pending();
                 self.backoff = Backoff::new();
                 self.saved_ms = now.mono_ms;
-                if self.edit(&zone) {
-                    self.all_is_well(asked);
+                if self.execute_edits(&zone) {
+                    self.report_success(ticket);
                 }
             }
             Err(error) => {
-                // A fault that does not pass is told of also where one was before that would have.
-                let lasts = error.kind == ErrorKind::Corrupt;
-                let same = |known: &String| !lasts || *known == error.to_string();
-                let news = !state.health.saving.error.as_ref().is_some_and(same);
-                let sentence = news.then(|| format!("saving failed, going on in memory: {error}"));
-                complain(state, now, error.to_string(), sentence);
+                // A fault is reported once. Damage to the file is reported even while another fault lasts.
+                let permanent = error.kind == ErrorKind::Corrupt;
+                let same = |known: &String| !permanent || *known == error.to_string();
+                let is_new = !state.health.saving.error.as_ref().is_some_and(same);
+                let message = is_new.then(|| format!("saving failed, going on in memory: {error}"));
+                report_fault(state, now, error.to_string(), message);
             }
         }
-        outcome
+        result
     }
 
-    fn all_is_well(&self, asked: u64) {
+    /// After a successful save with no edits left: serves the ticket, and logs the end of a fault.
+    fn report_success(&self, ticket: u64) {
         let mut state = self.live.lock();
-        let told = std::mem::take(&mut state.health.saving.told);
-        let recovered = state.health.saving.error.take().is_some() || told > Told::Nothing;
+        let reported = std::mem::take(&mut state.health.saving.told);
+        let recovered = state.health.saving.error.take().is_some() || reported > Told::Nothing;
         let compacted = std::mem::take(&mut state.health.saving.compacted);
-        state.unsaved.saves.serve(asked);
-        // What came during the fault has waited long enough.
+        state.unsaved.saves.serve(ticket);
+        // Save the ticks of the time of the fault at once.
         state.wishes.save_now |= recovered;
         drop(state);
         match (recovered, compacted) {
@@ -204,22 +215,23 @@ impl Writer {
         }
     }
 
-    /// Each change by itself: whatever is wrong with one, saving goes on. Says whether nothing is left to be done.
-    fn edit(&mut self, zone: &Zone) -> bool {
+    /// Executes the edits of the history, each in its own transaction, so that a failed edit does not stop saving.
+    /// `true` when no edit is left.
+    fn execute_edits(&mut self, zone: &Zone) -> bool {
         while let Some((edit, event)) = self.edits.front() {
-            let placed = event.as_ref().filter(|event| event.unix.is_some());
-            let outcome = self.store.edit(edit, placed, zone);
+            let timed = event.as_ref().filter(|event| event.unix.is_some());
+            let result = self.store.edit(edit, timed, zone);
             let now = self.clock.now();
-            if let Err(error) = outcome {
+            if let Err(error) = result {
                 self.edit_failures += 1;
-                let given_up = self.edit_failures > EDIT_RETRIES && !PASSING.contains(&error.kind);
-                let sentence = match given_up {
+                let gave_up = self.edit_failures > EDIT_RETRIES && !DISK_ERRORS.contains(&error.kind);
+                let message = match gave_up {
                     true => Some(format!("given up: {error}")),
                     false => (self.edit_failures == 1).then(|| format!("trying again: {error}")),
                 };
-                complain(self.live.lock(), now, error.to_string(), sentence);
-                if given_up {
-                    self.done_with_first();
+                report_fault(self.live.lock(), now, error.to_string(), message);
+                if gave_up {
+                    self.drop_first_edit();
                 }
                 self.edit_due_ms = Some(now.mono_ms + self.edit_backoff.failed());
                 return false;
@@ -227,60 +239,61 @@ impl Writer {
             {
                 let mut state = self.live.lock();
                 state.unsaved.edited(edit);
-                // One that has no time yet waits for it as all do.
+                // An event without a wall time stays unsaved until the clock is trusted.
                 event.iter().filter(|event| event.unix.is_none()).for_each(|event| state.unsaved.event(event.clone()));
             }
-            self.done_with_first();
+            self.drop_first_edit();
         }
         self.edit_due_ms = None;
         true
     }
 
-    fn done_with_first(&mut self) {
+    fn drop_first_edit(&mut self) {
         self.edits.pop_front();
         (self.edit_failures, self.edit_backoff) = (0, Backoff::new());
     }
 
-    /// Takes from `live` what is placed in time. What a failed attempt has left goes first, and by itself: a batch that
-    /// is on its way is never changed, since readers hold it, and since it may be on disk in spite of the failure; and
-    /// no change of the past and no ticket is taken along, for what they come after is not.
-    /// The rest is small: a record for each interface, a value for each setting, as many events as `live` keeps.
-    fn load(&mut self) -> (Arc<Zone>, Keep) {
+    /// Fills `pending` from `live` with all ticks that have a wall time. After a failed save the batch stays as it was:
+    /// readers hold it, and it may be on disk in spite of the failure. In that case no edits and no ticket are taken,
+    /// because they must come after ticks that are not in this batch. Everything else is taken in any case and is
+    /// small: one record for each interface, one value for each setting, and the events, whose number `live` limits.
+    fn fill_pending(&mut self) -> (Arc<Zone>, Keep) {
         let live = self.live.clone();
         let mut state = live.lock();
         state.wishes.save_now = false;
-        let (zone, keep, asked) = (state.zone.clone(), state.tuning.keep, state.unsaved.saves.given());
-        state.unsaved.take_events(&mut self.cargo.events);
+        let (zone, keep, ticket) = (state.zone.clone(), state.tuning.keep, state.unsaved.saves.given());
+        state.unsaved.take_events(&mut self.pending.events);
         let Unsaved { batch, anchors, records, settings, edits, taken_id, .. } = &mut state.unsaved;
-        let cargo = &mut self.cargo;
-        let fresh = cargo.batch.is_empty();
-        if fresh {
+        let pending = &mut self.pending;
+        let new_batch = pending.batch.is_empty();
+        if new_batch {
             self.edits.extend(edits.drain(..));
-            cargo.saves = asked;
-            cargo.batch = Arc::new(take_placed(batch, &mut self.spare));
+            pending.ticket = ticket;
+            pending.batch = Arc::new(take_timed(batch, &mut self.spare));
         }
-        let newest = cargo.batch.ticks.last().map(|tick| tick.seq);
-        move_some(anchors, &mut cargo.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
-        // An identity without the counters that belong to it would have the next start on this boot count from others.
-        // Links that come and go while nothing can be saved must not pile up here.
-        if anchors.is_empty() && cargo.records.len() < RECORDS_HELD {
-            replace_all(&mut cargo.records, std::mem::take(records), |one, other| one.id == other.id);
+        let newest = pending.batch.ticks.last().map(|tick| tick.seq);
+        move_matching(anchors, &mut pending.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
+        // Records wait until no anchors are left unsaved: a record without its anchor would give the next start on this
+        // boot a wrong baseline. The limit keeps records of short-lived links from piling up while saving fails.
+        if anchors.is_empty() && pending.records.len() < MAX_RECORDS {
+            replace_all(&mut pending.records, std::mem::take(records), |one, other| one.id == other.id);
         }
-        replace_all(&mut cargo.settings, std::mem::take(settings), |one, other| one.0 == other.0);
-        let samples = cargo.batch.samples.iter().map(|sample| sample.iface);
-        let anchored = cargo.anchors.iter().map(|anchor| anchor.iface);
-        let taken = samples.chain(anchored).chain(cargo.records.iter().map(|record| record.id));
+        replace_all(&mut pending.settings, std::mem::take(settings), |one, other| one.0 == other.0);
+        let samples = pending.batch.samples.iter().map(|sample| sample.iface);
+        let anchored = pending.anchors.iter().map(|anchor| anchor.iface);
+        let taken = samples.chain(anchored).chain(pending.records.iter().map(|record| record.id));
         *taken_id = taken.fold(*taken_id, IfaceId::max);
-        if fresh {
-            state.unsaved.saving_batch = cargo.batch.clone();
+        if new_batch {
+            state.unsaved.saving_batch = pending.batch.clone();
         }
         (zone, keep)
     }
 
-    /// After the COMMIT. A reader may still hold the batch: then its memory goes when the reader is done.
-    fn let_go(&mut self) {
-        let cargo = std::mem::take(&mut self.cargo);
-        if let Ok(mut batch) = Arc::try_unwrap(cargo.batch) {
+    /// Releases the saved data after the COMMIT and keeps the memory of the batch as `spare`, unless a reader still
+    /// holds it.
+    fn release_pending(&mut self) {
+        let saved = std::mem::take(&mut self.pending);
+        if let Ok(mut batch) = Arc::try_unwrap(saved.batch) {
             batch.clear();
             if batch.samples.capacity() > self.spare.samples.capacity() {
                 self.spare = batch;
@@ -289,31 +302,31 @@ impl Writer {
     }
 }
 
-/// Runs the thread that saves. If it panics, nothing is saved any more, which has to be told.
+/// Runs the writer's thread. If it panics, reports that nothing is saved any more, and panics again.
 pub fn guarded(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return };
     {
         let mut state = live.lock();
         state.health.saving.lost = true;
-        let sentence =
-            "nothing is saved any more: the thread that saves has ended, the program is at fault; restart it";
-        complain(state, clock.now(), sentence.to_string(), Some(sentence.to_string()));
+        let message = "nothing is saved any more: the writer thread has crashed, which is a bug; restart net-pulse";
+        report_fault(state, clock.now(), message.to_string(), Some(message.to_string()));
     }
     resume_unwind(panic);
 }
 
-/// Health and the page have a fault for as long as it lasts; the log and the events are told once, in a `sentence`.
-fn complain(mut state: Locked, now: Now, error: String, sentence: Option<String>) {
+/// Reports a fault: `error` is in the health and on the page while the fault lasts; `message`, if any, goes to the log
+/// and the events once.
+fn report_fault(mut state: Locked, now: Now, error: String, message: Option<String>) {
     state.health.saving.failures += 1;
     state.health.saving.error = Some(error);
-    let Some(detail) = sentence else { return };
+    let Some(detail) = message else { return };
     let (unix, mono_ms, kind) = (None, now.mono_ms, EventKind::Storage);
     state.unsaved.event(Event { unix, mono_ms, kind, interface: String::new(), detail: detail.clone() });
     drop(state);
     log::error!("{detail}");
 }
 
-/// The later one of two that stand for the same thing is the one to keep.
+/// Appends the newer items; each replaces the items that `same` equates with it.
 fn replace_all<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> bool) {
     for item in newer {
         kept.retain(|known| !same(known, &item));
@@ -321,8 +334,8 @@ fn replace_all<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> boo
     }
 }
 
-/// Whether a further save would take anything. What waits for a right clock is none of it, nor are the identities that
-/// `load` leaves with the counters that they belong to.
+/// Whether another save would save anything. Ticks and events without a wall time do not count, nor do records that
+/// must be saved with anchors (see `fill_pending`).
 fn is_savable(state: &State) -> bool {
     state.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some())
         || state.unsaved.events.front().is_some_and(|event| event.unix.is_some())
@@ -331,19 +344,20 @@ fn is_savable(state: &State) -> bool {
         || !state.unsaved.edits.is_empty()
 }
 
-/// The ticks up to the first that waits for a wall time.
-fn take_placed(batch: &mut Batch, spare: &mut Batch) -> Batch {
-    let placed = batch.ticks.iter().take_while(|tick| tick.unix.is_some()).count();
-    if placed == batch.ticks.len() {
+/// Takes the ticks before the first one without a wall time.
+fn take_timed(batch: &mut Batch, spare: &mut Batch) -> Batch {
+    let timed = batch.ticks.iter().take_while(|tick| tick.unix.is_some()).count();
+    if timed == batch.ticks.len() {
         return std::mem::replace(batch, std::mem::take(spare));
     }
-    let end = placed.checked_sub(1).map_or(0, |last| batch.ticks[last].end);
-    let taken = Batch { ticks: batch.ticks[..placed].to_vec(), samples: batch.samples[..end].to_vec() };
-    batch.drop_front(placed);
+    let end = timed.checked_sub(1).map_or(0, |last| batch.ticks[last].end);
+    let taken = Batch { ticks: batch.ticks[..timed].to_vec(), samples: batch.samples[..end].to_vec() };
+    batch.drop_front(timed);
     taken
 }
 
-fn move_some<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, which: impl Fn(&T) -> bool) {
+/// Moves the items for which `which` is true.
+fn move_matching<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, which: impl Fn(&T) -> bool) {
     to.extend(from.iter().filter(|item| which(item)).copied());
     from.retain(|item| !which(item));
 }
@@ -367,11 +381,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_placed_is_taken() {
+    fn only_ticks_with_a_wall_time_are_taken() {
         let check = |ticks: &[(Option<i64>, usize)], taken: usize, samples: usize| {
             let (mut from, mut spare) = (batch(ticks), Batch::default());
             let whole = from.clone();
-            let got = take_placed(&mut from, &mut spare);
+            let got = take_timed(&mut from, &mut spare);
             assert_eq!((got.ticks.len(), got.samples.len()), (taken, samples));
             let rejoined: Vec<Sample> = got.samples.iter().chain(&from.samples).copied().collect();
             assert_eq!(rejoined, whole.samples);
@@ -384,23 +398,23 @@ mod tests {
         check(&[(None, 2), (Some(2), 3)], 0, 0);
     }
 
-    /// Or the end would be spent on saving nothing, again and again, until its time is up.
+    /// Otherwise the shutdown would save nothing, again and again, until its time limit.
     #[test]
-    fn e21_what_waits_for_the_clock_is_not_waited_for_at_the_end() {
+    fn e21_the_end_does_not_wait_for_ticks_without_a_wall_time() {
         let live = Live::new(Config::default(), Zone::UTC);
         let mut state = live.lock();
         assert!(!is_savable(&state));
         state.unsaved.records.push(Record { id: 1, ifindex: 1, ..Record::default() });
-        assert!(is_savable(&state), "an identity by itself");
+        assert!(is_savable(&state), "a record without anchors");
         state.unsaved.anchors.push(Anchor { seq: 0, iface: 1, raw: Counters::ZERO });
         state.unsaved.batch = batch(&[(None, 1)]);
-        assert!(!is_savable(&state), "its first counters have no time yet");
+        assert!(!is_savable(&state), "its tick has no wall time yet");
         state.unsaved.batch = batch(&[(Some(1), 1)]);
-        assert!(is_savable(&state), "they have one now");
+        assert!(is_savable(&state), "it has one now");
     }
 
     #[test]
-    fn a_thread_that_saves_no_more_is_told_of() {
+    fn a_panic_of_the_writer_is_reported() {
         let live = Live::new(Config::default(), Zone::UTC);
         let panics = || guarded(&live, &crate::clock::SystemClock, || panic!("on purpose"));
         assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
@@ -408,13 +422,11 @@ mod tests {
         assert!(
             state.health.saving.lost && state.health.saving.trouble(0, 300).is_some_and(|it| it.contains("has ended"))
         );
-        assert!(
-            state.unsaved.events[0].detail.starts_with("nothing is saved any more: the thread that saves has ended")
-        );
+        assert!(state.unsaved.events[0].detail.starts_with("nothing is saved any more: the writer thread has crashed"));
     }
 
     #[test]
-    fn the_later_record_of_an_interface_stays() {
+    fn the_newer_record_of_an_interface_replaces_the_older() {
         let mut kept = vec![(1, 'a'), (2, 'b')];
         replace_all(&mut kept, vec![(3, 'c'), (1, 'd'), (3, 'e')], |one, other| one.0 == other.0);
         assert_eq!(kept, [(2, 'b'), (1, 'd'), (3, 'e')]);

@@ -1,38 +1,40 @@
-//! Getting at the database. A disk that is full, slow, locked, read-only or not there yet is no reason not to count: it is
-//! tried again, at growing distances, until it works or the program ends. What is in memory by then is the sampler's to
-//! join to what is on disk; nothing is saved before it has.
+//! Opens the database on the writer's thread. While the disk is full, slow, read-only or not mounted yet, or the file
+//! is locked, net-pulse counts in memory, and this module tries again, after growing pauses, until the database is open
+//! or the program ends. Then the sampler rejoins the data in memory with the stored history; nothing is saved before
+//! that.
 
 use std::time::Duration;
 
-use super::{Backoff, LONGEST_SLEEP_MS, complain};
+use super::{Backoff, LONGEST_SLEEP_MS, report_fault};
 use crate::clock::{Clock, Now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::{Database, Earlier, Live};
 use crate::store::{Opened, Reader, Store};
 
-/// What a database remembers, and a way to ask it.
-pub type Past = (Earlier, Reader);
+/// The stored history, and a reader for queries.
+pub type OpenedHistory = (Earlier, Reader);
 
-/// What to do about it, where the error does not say so itself.
+/// The next step for the user, for errors that do not name it themselves.
 const NEXT_STEPS: [(ErrorKind, &str); 5] = [
-    (ErrorKind::Full, "make room there"),
+    (ErrorKind::Full, "free some space there"),
     (ErrorKind::Busy, "end the program that has it open"),
-    (ErrorKind::Io, "look at the disk, or name another file with --database"),
-    (ErrorKind::System, "look at the disk, or name another file with --database"),
+    (ErrorKind::Io, "check the disk, or name another file with --database"),
+    (ErrorKind::System, "check the disk, or name another file with --database"),
     (ErrorKind::Transient, "a disk that stays that slow is worn out or overloaded"),
 ];
 
-/// What does not pass by itself. Full, slow and locked disks do, and so may one that fails.
-const LASTING: [ErrorKind; 3] = [ErrorKind::ReadOnly, ErrorKind::Foreign, ErrorKind::Newer];
+/// Errors that last until the user does something. Others may pass: the disk is full, slow or failing, the file is
+/// locked.
+const PERMANENT_ERRORS: [ErrorKind; 3] = [ErrorKind::ReadOnly, ErrorKind::Foreign, ErrorKind::Newer];
 
-/// Tries until it is open and joined. `tell` hears of the first failure, whose consequences are the caller's, and of the
-/// success. `None` when the end came first; then there was one more attempt after everybody was asked to stop, for
-/// whoever has put the disk right may well restart the machine next.
+/// Opens the database and waits until the sampler has rejoined its history. Calls `report` with the first failure,
+/// which the caller handles, and with the success. Returns `None` if the program ends before. Even then there is one
+/// last attempt after the request to stop, because a user who has repaired the disk often restarts the machine next.
 pub fn open(
     live: &Live,
     clock: &dyn Clock,
-    mut attempt: impl FnMut() -> Result<Opened>,
-    tell: impl Fn(Result<Past>),
+    mut open_database: impl FnMut() -> Result<Opened>,
+    report: impl Fn(Result<OpenedHistory>),
 ) -> Option<Store> {
     let mut backoff = Backoff::new();
     let mut first = true;
@@ -42,14 +44,14 @@ pub fn open(
             state.wishes.save_now = false;
             state.wishes.stopping
         };
-        match attempt().and_then(|opened| Ok((opened.store.reader()?, opened))) {
+        match open_database().and_then(|opened| Ok((opened.store.reader()?, opened))) {
             Ok((reader, opened)) => {
                 let Opened { store, records, settings, next_seq, newest, events } = opened;
                 events.into_iter().for_each(|event| live.lock().unsaved.event(event));
-                tell(Ok((Earlier { records, settings, next_seq, newest }, reader)));
+                report(Ok((Earlier { records, settings, next_seq, newest }, reader)));
                 return live.wait_for_join().then_some(store);
             }
-            Err(error) if first => tell(Err(error)),
+            Err(error) if first => report(Err(error)),
             Err(error) => cannot_open(live, clock.now(), &error),
         }
         first = false;
@@ -57,34 +59,34 @@ pub fn open(
             live.lock().health.database = Database::GivenUp;
             return None;
         }
-        rest(live, clock, backoff.failed());
+        wait_for_retry(live, clock, backoff.failed());
     }
 }
 
-/// Until it is time to try again, or somebody asks for it.
-fn rest(live: &Live, clock: &dyn Clock, retry_ms: u64) {
+/// Sleeps until the next attempt is due, a save is requested, or the program stops.
+fn wait_for_retry(live: &Live, clock: &dyn Clock, retry_ms: u64) {
     let due_ms = clock.now().mono_ms + retry_ms;
     loop {
         let left_ms = due_ms.saturating_sub(clock.now().mono_ms);
-        let asked = {
+        let requested = {
             let state = live.lock();
             state.wishes.save_now || state.wishes.stopping
         };
-        if asked || left_ms == 0 {
+        if requested || left_ms == 0 {
             return;
         }
         live.wait_for_work(Duration::from_millis(left_ms.min(LONGEST_SLEEP_MS)));
     }
 }
 
-/// Said again only when it has become another fault.
+/// Reports that the database cannot be opened. The log and the events get only errors that differ from the last one.
 pub fn cannot_open(live: &Live, now: Now, error: &Error) {
-    let refused = LASTING.contains(&error.kind);
+    let refused = PERMANENT_ERRORS.contains(&error.kind);
     let next = NEXT_STEPS.iter().find(|(kind, _)| *kind == error.kind);
     let error = next.map_or_else(|| error.to_string(), |(_, step)| format!("{error}; {step}"));
     let mut state = live.lock();
     state.health.saving.refused = refused;
-    let news = state.health.saving.error.as_ref() != Some(&error);
-    let sentence = news.then(|| format!("the history cannot be opened, going on in memory: {error}"));
-    complain(state, now, error, sentence);
+    let changed = state.health.saving.error.as_ref() != Some(&error);
+    let message = changed.then(|| format!("the history cannot be opened, going on in memory: {error}"));
+    report_fault(state, now, error, message);
 }

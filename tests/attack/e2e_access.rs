@@ -416,7 +416,7 @@ fn open_lifts_the_demand_and_nothing_else() {
     at_site(&["--open", "--private"], &[], |site| {
         unauthorized(&site.there("GET", "/health", &[]), "reading");
         unauthorized(&site.there("POST", "/collector/collect", &[]), "changing");
-        says(&site.daemon, "--open does nothing where --private is set");
+        says(&site.daemon, "--open has no effect while --private is set");
     });
 }
 

@@ -311,7 +311,7 @@ fn boots(fresh: bool, wrong: impl Fn(i64) -> i64 + Send + Sync) {
             match meanwhile {
                 "SIGTERM" => {
                     let said = daemon.stop().join("\n");
-                    assert!(said.contains("stay unsaved (the clock has not been right so far)"), "{said}");
+                    assert!(said.contains("stay unsaved (the clock has not been set yet)"), "{said}");
                     machine.send();
                     daemon = machine.start();
                 }

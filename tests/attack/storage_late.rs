@@ -146,7 +146,7 @@ const OBSTACLES: [Obstacle; 7] = [
         mend: |place| remount(&place.data(), false),
         words: &[
             "ead-only",
-            "lies on a file system that is mounted read-only; mount it for writing, or name another file",
+            "lies on a file system that is mounted read-only; mount it read-write, or name another file",
         ],
         health: LASTS,
         with_history: true,

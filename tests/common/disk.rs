@@ -1,5 +1,5 @@
-//! Bad disks for the real binary: strace answers its system calls in the kernel's place, small file systems are mounted
-//! where only the test's own thread sees them, and what is left on disk is judged by a plain SQLite.
+//! Bad disks for the real binary: strace injects errors and delays into its system calls, small file systems are
+//! mounted in the test's own mount namespace, and a plain SQLite checks the database afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -14,41 +14,43 @@ use rusqlite::Connection;
 
 use super::{Daemon, Dir, rest, wait_until};
 
-/// While it lives, the calls named are answered as it says.
+/// Injects errors or delays into system calls with strace, until this value is dropped. `what` is in strace's syntax of
+/// `inject=`, such as `error=ENOSPC`.
 pub struct Fault {
     strace: Child,
 }
 
 impl Fault {
-    /// Every write of SQLite: nothing else here writes at a position.
+    /// Injects into every write of SQLite. Only SQLite uses pwrite64 here.
     pub fn on(daemon: &Daemon, what: &str) -> Fault {
         Fault::of(daemon, "pwrite64", what)
     }
 
+    /// Injects into calls of all threads.
     pub fn of(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         Fault::attached(&["-f", "-p", &daemon.pid().to_string()], daemon, "writer", calls, what)
     }
 
-    /// Calls of the main thread, and of no other.
+    /// Injects into calls of the main thread only.
     pub fn of_main(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         Fault::attached(&["-p", &daemon.pid().to_string()], daemon, "net-pulse", calls, what)
     }
 
-    /// Calls of the thread that saves, and of no other.
+    /// Injects into calls of the writer's thread only.
     pub fn of_writer(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         let writer = daemon.thread("writer").expect("a thread named writer");
         Fault::attached(&["-p", &writer.to_string()], daemon, "writer", calls, what)
     }
 
-    /// Calls of the thread that reads counters, and of no other.
+    /// Injects into calls of the sampler's thread only.
     pub fn of_sampler(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         let sampler = daemon.thread("sampler").expect("a thread named sampler");
         Fault::attached(&["-p", &sampler.to_string()], daemon, "sampler", calls, what)
     }
 
-    /// Calls of the thread that reads history for requests, and of no other.
+    /// Injects into calls of the thread that reads the database for requests.
     pub fn of_reader(daemon: &Daemon, calls: &str, what: &str) -> Fault {
-        // It is started by the first request that asks the history.
+        // The first request for history starts that thread.
         wait_until("the history is read", || {
             daemon.get("/api/events");
             daemon.thread("reader").is_some()
@@ -57,7 +59,7 @@ impl Fault {
         Fault::attached(&["-p", &reader.to_string()], daemon, "reader", calls, what)
     }
 
-    /// Calls of the threads that answer and of those that they start, and of no other.
+    /// Injects into calls of the HTTP worker threads and the threads that they start.
     pub fn of_workers(daemon: &Daemon, calls: &str, what: &str) -> Fault {
         let workers = (1..).map_while(|number| daemon.thread(&format!("http-{number}")));
         let ids: Vec<String> = workers.map(|id| id.to_string()).collect();
@@ -66,7 +68,7 @@ impl Fault {
         Fault::attached(&to, daemon, &format!("http-{}", ids.len()), calls, what)
     }
 
-    /// `thread` is one of those that have to be traced before anything counts.
+    /// Attaches strace with the options `to`, and waits until it traces `thread`, the last one to be attached.
     fn attached(to: &[&str], daemon: &Daemon, thread: &str, calls: &str, what: &str) -> Fault {
         let pid = daemon.pid();
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{what}"));
@@ -87,8 +89,8 @@ impl Fault {
 
 impl Drop for Fault {
     fn drop(&mut self) {
-        // It lets go of the program on the way out, so that a write in its hands ends as it should; but not while it
-        // sits out a delay.
+        // On SIGINT strace detaches, so that an interrupted write completes. It does not react while it delays a call,
+        // so it is killed after a while.
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
         rest(300);
         let _ = self.strace.kill();
@@ -96,8 +98,8 @@ impl Drop for Fault {
     }
 }
 
-/// A file system in memory that is full at so many bytes, seen by this thread and its children only. To be used in a
-/// namespace; it goes with the value.
+/// Mounts a tmpfs of `bytes` bytes, for this thread and its children only. Use it in a namespace. It is unmounted when
+/// the value is dropped.
 pub fn small_disk(at: &str, bytes: usize) -> Mounted {
     fs::create_dir_all(at).expect("it is ours");
     let size = format!("size={bytes}");
@@ -105,7 +107,7 @@ pub fn small_disk(at: &str, bytes: usize) -> Mounted {
     Mounted(at.to_string())
 }
 
-/// A directory that something is mounted on cannot be removed.
+/// A mount point, unmounted when this value is dropped; otherwise its directory could not be removed.
 pub struct Mounted(String);
 
 impl Mounted {
@@ -122,17 +124,17 @@ impl Drop for Mounted {
 
 pub fn remount(at: &str, read_only: bool) {
     let flags = if read_only { MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY } else { MsFlags::MS_REMOUNT };
-    // A child of another test holds the descriptors of this process, between its fork and its exec.
+    // EBUSY: a child of another test has our descriptors open, between its fork and its exec.
     for _ in 0..50 {
         match mount(None::<&str>, at, None::<&str>, flags, None::<&str>) {
             Err(Errno::EBUSY) => rest(20),
-            outcome => return outcome.expect("it is mounted"),
+            result => return result.expect("it is mounted"),
         }
     }
     panic!("a file at {at} stays open for writing");
 }
 
-/// Takes all the room there is.
+/// Fills the file system with one file.
 pub fn fill(file: &str) {
     use std::io::Write;
     let mut file = fs::File::create(file).expect("an entry still fits");
@@ -140,8 +142,8 @@ pub fn fill(file: &str) {
     while file.write_all(&[1]).is_ok() {}
 }
 
-/// What a SQLite that knows nothing of the program says of a copy, log included: "ok", or what is wrong. The number of
-/// samples in it comes along.
+/// Checks a copy of the database with its WAL or journal, with a plain SQLite. Returns the result of `integrity_check`
+/// ("ok" or the error) and the number of samples.
 pub fn judge(database: &str) -> (String, u64) {
     let dir = Dir::new();
     let copy = dir.join("copy.db");
@@ -151,37 +153,38 @@ pub fn judge(database: &str) -> (String, u64) {
             fs::copy(&from, format!("{copy}{part}")).expect("a copy");
         }
     }
-    let ask = || -> rusqlite::Result<(String, u64)> {
+    let check = || -> rusqlite::Result<(String, u64)> {
         let conn = Connection::open(&copy)?;
         let verdict = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
         let count = conn.query_row("SELECT coalesce(sum(n), 0) FROM sample", [], |row| row.get::<_, i64>(0))?;
         Ok((verdict, count as u64))
     };
-    ask().unwrap_or_else(|error| (error.to_string(), 0))
+    check().unwrap_or_else(|error| (error.to_string(), 0))
 }
 
 pub fn database_status(daemon: &Daemon) -> String {
     daemon.get("/api/system/health")["database_status"].as_str().unwrap_or_default().to_string()
 }
 
-/// What is said to be wrong with the database; empty for nothing.
+/// The error of the database in the health; empty for none.
 pub fn database_error(daemon: &Daemon) -> String {
     daemon.get("/api/system/health")["details"]["database"]["error"].as_str().unwrap_or_default().to_string()
 }
 
-/// Samples that are on disk, by the program's own word.
+/// Number of samples on disk, as the program reports it.
 pub fn stored(daemon: &Daemon) -> u64 {
     let health = daemon.get("/api/system/health");
     let count = |key: &str| health["details"]["database"][key].as_u64().expect("a number");
     count("traffic_data_records") - count("unsaved_records")
 }
 
+/// Number of samples not saved yet, as the program reports it.
 pub fn unsaved(daemon: &Daemon) -> u64 {
     let health = daemon.get("/api/system/health");
     health["details"]["database"]["unsaved_records"].as_u64().expect("a number")
 }
 
-/// Of a program that may be gone before it has answered. Half an answer is none.
+/// Sends a request to a program that may end before it has answered. An incomplete answer is an error.
 pub fn ask_quietly(daemon: &Daemon, method: &str, path: &str) -> std::io::Result<super::Answer> {
     super::ask(([127, 0, 0, 1], daemon.port()).into(), method, path, "application/json", None)
 }
@@ -190,7 +193,7 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid as i32), signal).expect("it runs");
 }
 
-/// The one child of a wrapper: unshare, strace.
+/// The process ID of the only child of a wrapper such as unshare or strace.
 pub fn child_of(pid: u32) -> u32 {
     let mut child = None;
     wait_until("the wrapper has a child", || {
@@ -202,7 +205,8 @@ pub fn child_of(pid: u32) -> u32 {
 }
 
 impl Daemon {
-    /// Until it is told to go on. The signal alone is no promise: a thread on another processor runs for a while yet.
+    /// Stops the program with SIGSTOP, and waits until every thread is stopped: one on another processor may run a
+    /// little longer.
     pub fn freeze(&self) {
         let pid = self.pid();
         signal(pid, Signal::SIGSTOP);
@@ -214,19 +218,19 @@ impl Daemon {
         });
     }
 
-    /// It has ended, and waits for whoever looks after it.
+    /// Whether the program has ended; it may still be a zombie.
     pub fn is_over(&self) -> bool {
         let pid = self.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status")).unwrap_or_default();
         !status.lines().any(|line| line.starts_with("State:") && !line.contains("(zombie)"))
     }
 
-    /// Its exit code and what it said, if it ends within that time.
+    /// Waits until the program ends by itself; returns its exit code and log. Fails the test after `longest`.
     pub fn ended_within(mut self, longest: Duration) -> (Option<i32>, Vec<String>) {
         let started = Instant::now();
         let status = super::wait(&mut self.child, longest);
         let Some(status) = status else { panic!("it runs on after {longest:?}: {:#?}", self.log()) };
-        // The last line may still be in the pipe.
+        // Wait until the log does not grow any more: the last lines may still be in the pipe.
         let mut length = usize::MAX;
         while started.elapsed() < longest + Duration::from_secs(1) && self.log().len() != length {
             length = self.log().len();

@@ -1,9 +1,8 @@
-//! What the outside-in tests share: a network namespace that goes away by itself, links and traffic of exactly known
-//! size in it, and the real binary with an HTTP client. But for `past` it knows nothing of the program's modules: what it
-//! checks is what a user could check. Nothing here waits for ever, and nothing leaves the loopback or the test's own
-//! namespace.
+//! Helpers of the tests from outside: a network namespace that disappears by itself, links and traffic of known size in
+//! it, and the real binary with an HTTP client. Only `past` uses modules of the program; all other helpers check what a
+//! user could check. Every wait has a time limit, and no packet leaves the loopback or the test's own namespace.
 
-// Each of the three crates takes this in whole and uses a part of it.
+// Each of the three test crates includes this module and uses only a part of it.
 #![allow(dead_code)]
 
 pub mod disk;
@@ -31,21 +30,22 @@ use nix::sys::socket::{
 use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
-/// The order of the program's own columns.
+/// The counters, in the order of the program's columns.
 pub const COUNTERS: [&str; 8] =
     ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_drops", "tx_drops"];
 pub type Counters = [u64; 8];
 
-/// Anything that has not happened by then will not happen.
+/// Time limit for everything that a test waits for.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Says so on the real stderr, which the test harness does not capture: `tests/all` counts these lines.
+/// Prints a `skipped:` line to the real stderr, which the test harness does not capture. `tests/all` counts these
+/// lines.
 pub fn skip(why: &str) {
     let _ = writeln!(io::stderr(), "skipped: {why}");
 }
 
-/// Runs a test's body on a thread with a network namespace and a mount namespace of its own, loopback up, `/sys` showing
-/// that namespace's links. Both end with the thread and its children; nothing is named, nothing is left behind.
+/// Runs a test's body on a thread with its own network and mount namespace, in which the loopback is up and `/sys`
+/// shows the links of that namespace. The kernel removes both with the thread and its children; nothing is left behind.
 pub fn in_namespace(body: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let test = thread::Builder::new().name("namespace".to_string());
@@ -61,19 +61,20 @@ pub fn in_namespace(body: impl FnOnce() + Send) {
     });
 }
 
+/// Moves the current thread into new namespaces.
 fn enter() -> Result<(), String> {
     if !geteuid().is_root() {
         return Err("not root".to_string());
     }
-    let said = |what: &'static str| move |errno: nix::Error| format!("{what}: {errno}");
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(said("unshare"))?;
-    // Without this the mounts below would show up outside, on machines where / is shared.
+    let failed = |what: &'static str| move |errno: nix::Error| format!("{what}: {errno}");
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(failed("unshare"))?;
+    // Otherwise the mounts below would appear outside the namespace on machines where / is mounted shared.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(said("private mounts"))?;
-    // /sys/class/net shows the namespace of whoever mounted it, not of whoever reads it.
-    mount(Some("none"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).map_err(said("sysfs"))?;
-    // Router solicitations and MLD reports would move counters at moments of their own choosing. /proc/sys/net shows the
-    // namespace of the thread that opens it.
+        .map_err(failed("private mounts"))?;
+    // /sys/class/net shows the network namespace of the process that mounted sysfs, so it is mounted again.
+    mount(Some("none"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).map_err(failed("sysfs"))?;
+    // IPv6 is off: router solicitations and MLD reports would change the counters at any time. /proc/sys/net belongs to
+    // the network namespace of the thread that opens it.
     for which in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
         if Path::new(&path).exists() {
@@ -84,18 +85,19 @@ fn enter() -> Result<(), String> {
     Ok(())
 }
 
-/// `ip` with these words, inside the namespace; it has to succeed.
+/// Runs `ip` with these words inside the namespace; fails the test where `ip` fails.
 pub fn ip(words: &str) {
     run("ip", words);
 }
 
+/// Runs a program with these words; fails the test where it fails.
 pub fn run(program: &str, words: &str) {
     let output = Command::new(program).args(words.split_whitespace()).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}; tests/all installs what is needed"));
     assert!(output.status.success(), "{program} {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Two ends of a cable, both up. They are not called veth*, which is ignored by default.
+/// Creates a pair of veth links, both up. Do not name them veth*: the program ignores such names by default.
 pub fn cable(one: &str, other: &str) {
     ip(&format!("link add {one} type veth peer name {other}"));
     ip(&format!("link set {other} up"));
@@ -107,7 +109,7 @@ fn operstate(name: &str) -> String {
     fs::read_to_string(format!("/sys/class/net/{name}/operstate")).unwrap_or_default().trim().to_string()
 }
 
-/// The kernel's own figures, by the road that the program takes last.
+/// The kernel's counters from sysfs, which is the program's last choice of source.
 pub fn kernel(name: &str) -> Counters {
     let read = |file: &str| {
         let path = format!("/sys/class/net/{name}/statistics/{file}");
@@ -134,13 +136,15 @@ pub fn plus(one: Counters, other: Counters) -> Counters {
     std::array::from_fn(|at| one[at] + other[at])
 }
 
-/// IPv4 that is none: counted as received, then dropped by the protocol without a further count.
+/// EtherType of IPv4, for frames that are no valid IPv4: counted as received, then dropped by IPv4 without another
+/// count.
 pub const QUIET: u16 = 0x0800;
-/// For local experiments: no protocol takes it, and the device counts a drop.
+/// EtherType for local experiments: no protocol accepts it, so the device counts a drop.
 pub const UNKNOWN: u16 = 0x88b5;
 pub const EVERYBODY: [u8; 6] = [0xff; 6];
 
-/// Raw frames out of one interface. A frame of N bytes is N in tx_bytes: no checksum is counted, nothing is padded.
+/// Sends raw frames out of one interface. A frame of N bytes adds N to tx_bytes: no checksum is counted, nothing is
+/// padded.
 pub struct Wire {
     socket: OwnedFd,
     address: LinkAddr,
@@ -148,8 +152,8 @@ pub struct Wire {
 
 impl Wire {
     pub fn of(name: &str) -> Wire {
-        // Protocol 0: this socket receives nothing. The address of a packet socket cannot be made without `unsafe`,
-        // but the kernel hands one out for every link.
+        // With protocol 0 this socket receives nothing. Building the address of a packet socket needs `unsafe`, so it
+        // is taken from getifaddrs, which returns one for every link.
         let socket =
             socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).expect("a packet socket");
         let address = nix::ifaddrs::getifaddrs().expect("addresses").find_map(|entry| {
@@ -165,18 +169,19 @@ impl Wire {
         frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
         frame[12..14].copy_from_slice(&protocol.to_be_bytes());
         for _ in 0..count {
-            // A dropped frame may be reported here or not, depending on the driver: the counters decide.
+            // Some drivers report a dropped frame here, others do not. Tests look at the counters.
             let _ = sendto(self.socket.as_raw_fd(), &frame, &self.address, MsgFlags::empty());
         }
     }
 }
 
-/// `bytes` must be at least 14.
+/// Broadcasts `count` frames of `bytes` bytes each. `bytes` must be at least 14, the Ethernet header.
 pub fn send(from: &str, bytes: usize, count: usize) {
     Wire::of(from).send(EVERYBODY, QUIET, bytes, count);
 }
 
-/// A tunnel that ends in this namespace again: the one kind of link here on which all eight counters can be moved.
+/// A VXLAN tunnel with both ends in this namespace: the only kind of link here on which all eight counters can be
+/// changed.
 pub struct Tunnel {
     name: String,
     wire: Wire,
@@ -199,7 +204,7 @@ impl Tunnel {
         Tunnel { name: name.to_string(), wire: Wire::of(name), port }
     }
 
-    /// Moves every counter by an amount of its own, made of `n`, and returns by how much.
+    /// Changes every counter by a different amount that depends on `n`, and returns the amounts.
     pub fn burst(&self, n: usize) -> Counters {
         const SENT: usize = 200;
         const RECEIVED: usize = 36;
@@ -209,16 +214,18 @@ impl Tunnel {
         self.wire.send(Self::NOBODY, QUIET, SENT, 2 * n);
         self.wire.send(Self::NO_ROUTE, QUIET, SENT, n);
         self.receive(&[0; RECEIVED], 5 * n);
-        // Damaged: the IPv4 header that is announced is not there.
+        // A damaged packet: its type is IPv4, but the IPv4 header is missing.
         self.receive(b"xxx", n);
         let (n, sent, received) = (n as u64, SENT as u64, RECEIVED as u64);
-        // What comes in through the socket is counted without its 14 bytes of Ethernet, the short cut to itself with them.
+        // Packets received through the socket are counted without their 14 bytes of Ethernet; packets that the tunnel
+        // sends to itself directly are counted with them.
         let moved = [7 * n * sent + 5 * n * received, 7 * n * sent, 12 * n, 7 * n, n, n, 3 * n, 2 * n];
         wait_until("the tunnel has counted all that was sent", || minus(kernel(&self.name), before) == moved);
         moved
     }
 
-    /// From outside, in the tunnel's own envelope: VNI, two hardware addresses, the type of IPv4, and what claims to be it.
+    /// Sends packets to the tunnel from outside, each in the tunnel's encapsulation: VNI, two hardware addresses, the
+    /// EtherType of IPv4, and the packet.
     fn receive(&self, packet: &[u8], count: usize) {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a UDP socket");
         let envelope =
@@ -233,12 +240,13 @@ fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
+/// Waits until `ready` returns true; fails the test after `PATIENCE`.
 #[track_caller]
 pub fn wait_until(what: &str, ready: impl FnMut() -> bool) {
     wait_until_within(what, PATIENCE, ready);
 }
 
-/// For what takes its time by design.
+/// As `wait_until`, with a longer time limit for what is slow by design.
 #[track_caller]
 pub fn wait_until_within(what: &str, longest: Duration, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + longest;
@@ -248,36 +256,37 @@ pub fn wait_until_within(what: &str, longest: Duration, mut ready: impl FnMut() 
     }
 }
 
-/// An address that nobody else had a moment ago, for what has to be said before the program is started.
+/// An address with a port that is free now, for tests that must know it before the program starts.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port")
 }
 
-/// Closes with a reset.
+/// Closes the connection with a TCP reset.
 pub fn reset(stream: TcpStream) {
     let mut linger = getsockopt(&stream, sockopt::Linger).expect("a socket");
     (linger.l_onoff, linger.l_linger) = (1, 0);
     setsockopt(&stream, sockopt::Linger, &linger).expect("a socket");
 }
 
-/// The script that has the kernel refuse calls: `python3 REFUSING RULE... -- COMMAND...`.
+/// Path of the script that makes the kernel refuse system calls: `python3 PATH RULE... -- COMMAND...`.
 pub fn refusing() -> String {
     format!("{}/tests/common/refusing.py", env!("CARGO_MANIFEST_DIR"))
 }
 
 pub fn strace_is_there() -> bool {
-    let there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    if !there {
+    let installed =
+        Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    if !installed {
         skip("strace is not installed: no system call is made to fail");
     }
-    there
+    installed
 }
 
 pub fn rest(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }
 
-/// A directory of the test's own, gone with the value.
+/// A temporary directory, removed when this value is dropped.
 pub struct Dir(PathBuf);
 
 impl Dir {
@@ -304,7 +313,7 @@ impl Drop for Dir {
     }
 }
 
-/// The binary under test, without what the developer's own shell says to it.
+/// A command for the binary under test, without the NETPULSE_* variables of the developer's shell.
 pub fn net_pulse(binary: &str) -> Command {
     let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
@@ -316,41 +325,41 @@ pub fn net_pulse(binary: &str) -> Command {
     command
 }
 
-/// What a run that ends by itself left behind.
+/// Exit code and output of a run that ended by itself.
 pub struct Ended {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-/// A copy of the binary that was just made is busy while another test's child still holds its descriptor: between the
-/// fork and the exec of that one.
+/// Starts the command, trying again on ETXTBSY. A newly copied binary is busy while a child of another test still has
+/// the write descriptor open, between its fork and its exec.
 fn spawn(command: &mut Command) -> Child {
     for _ in 0..50 {
         match command.spawn() {
             Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => rest(20),
-            outcome => return outcome.expect("the binary starts"),
+            result => return result.expect("the binary starts"),
         }
     }
     panic!("the binary stays busy");
 }
 
-/// Runs until it ends; a run that does not end is a failure.
+/// Runs the command until it ends; fails the test where it does not end by itself.
 pub fn finish(mut command: Command) -> Ended {
     let mut child = spawn(&mut command);
-    // Read on threads of their own: a full pipe would keep the child from ending.
-    let (out, err) = (swallow(child.stdout.take()), swallow(child.stderr.take()));
+    // Threads read the output: a full pipe would keep the child from ending.
+    let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
     let status = wait(&mut child, PATIENCE);
     if status.is_none() {
         let _ = child.kill();
         let _ = child.wait();
     }
     let (out, err) = (out.join().expect("text"), err.join().expect("text"));
-    let status = status.unwrap_or_else(|| panic!("it did not end by itself; it said: {out}{err}"));
+    let status = status.unwrap_or_else(|| panic!("it did not end by itself; its output: {out}{err}"));
     Ended { code: status.code(), out, err }
 }
 
-fn swallow(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+fn read_all(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
     let mut pipe = pipe.expect("a pipe");
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -359,7 +368,7 @@ fn swallow(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Strin
     })
 }
 
-/// How it ended, if it has by then.
+/// The exit status, or `None` when the child still runs after `longest`.
 pub fn wait(child: &mut Child, longest: Duration) -> Option<ExitStatus> {
     let deadline = Instant::now() + longest;
     loop {
@@ -383,7 +392,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// On the loopback of this namespace, with the database in `dir`.
+    /// Starts the program on the loopback of this namespace, with the database in `dir`.
     pub fn start(dir: &Dir, more: &[&str]) -> Daemon {
         Daemon::start_binary(env!("CARGO_BIN_EXE_net-pulse"), dir, more)
     }
@@ -394,7 +403,7 @@ impl Daemon {
         Daemon::spawn(command)
     }
 
-    /// Wherever it says it is. A fault of the database may be told before that.
+    /// Starts the program and waits for its URL in the log. An error about the database may be logged before it.
     pub fn spawn(command: Command) -> Daemon {
         let (mut daemon, lines) = Daemon::launch(command);
         loop {
@@ -417,7 +426,7 @@ impl Daemon {
         }
     }
 
-    /// At an address known before, without a word from it.
+    /// Starts the program at a known address, and waits until it listens there. Its log is not needed.
     pub fn spawn_at(command: Command, address: SocketAddr) -> Daemon {
         let (mut daemon, _) = Daemon::launch(command);
         daemon.address = address;
@@ -444,7 +453,7 @@ impl Daemon {
         self.log.lock().expect("the reader does not panic").clone()
     }
 
-    /// SIGTERM, and a clean end. Returns all that it ever said.
+    /// Ends the program with SIGTERM, requires exit code 0, and returns its whole log.
     pub fn stop(mut self) -> Vec<String> {
         self.end(Signal::SIGTERM);
         let reader = self.reader.take().expect("it is waited for once");
@@ -459,11 +468,11 @@ impl Daemon {
     fn end(&mut self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
         let status = wait(&mut self.child, PATIENCE);
-        let status = status.unwrap_or_else(|| panic!("{signal} was not heeded: {:?}", self.log()));
+        let status = status.unwrap_or_else(|| panic!("it runs on after {signal}: {:?}", self.log()));
         assert_eq!(status.code(), Some(0), "after {signal}: {status}, {:?}", self.log());
     }
 
-    /// SIGKILL: nothing more is flushed.
+    /// Kills the program with SIGKILL: it saves nothing more.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("a child of ours");
@@ -490,20 +499,20 @@ impl Daemon {
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}; log: {:#?}", self.log()))
     }
 
-    /// As a browser asks for it.
+    /// Requests a page with the Accept header of a browser.
     pub fn page(&self, path: &str) -> Answer {
         let answer = ask(self.address, "GET", path, "text/html,application/xhtml+xml,*/*;q=0.8", None);
         answer.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
-    /// Has a sample taken now, so that everything up to here is booked.
+    /// Makes the program take a sample now, so that all traffic so far is counted.
     pub fn collect(&self) -> Value {
         let answer = self.post("/collector/collect");
         assert_eq!(answer["success"], true, "{answer}");
         answer
     }
 
-    /// The rows of one interface, oldest first.
+    /// The exported samples of one interface, oldest first.
     pub fn export(&self, name: &str) -> Vec<Value> {
         let rows = self.get(&format!("/api/export/traffic?format=json&interface_name={name}"));
         let Value::Array(rows) = rows else { panic!("the export is no list: {rows}") };
@@ -513,7 +522,7 @@ impl Daemon {
         rows
     }
 
-    /// Everything that was ever booked for one interface.
+    /// The sum of all samples of one interface.
     pub fn booked(&self, name: &str) -> Counters {
         self.export(name).iter().map(counters_of).fold([0; 8], plus)
     }
@@ -526,18 +535,18 @@ impl Daemon {
         self.get("/collector/status")["stats"]["successful_polls"].as_u64().expect("a number")
     }
 
-    /// Until `count` further ticks have passed.
+    /// Waits for `count` more ticks.
     pub fn ticks(&self, count: u64) {
         let goal = self.polls() + count;
         wait_until("the timer ticks", || self.polls() >= goal);
     }
 
-    /// Bytes of memory that it has now.
+    /// Resident memory now, in bytes.
     pub fn resident(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most it ever had.
+    /// Peak of the resident memory, in bytes.
     pub fn peak(&self) -> u64 {
         self.status("VmHWM:")
     }
@@ -549,7 +558,7 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
     }
 
-    /// The id of the thread of that name.
+    /// The thread ID of the thread with this name.
     pub fn thread(&self, name: &str) -> Option<u32> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
         tasks.flatten().find_map(|task| {
@@ -566,10 +575,10 @@ impl Drop for Daemon {
     }
 }
 
-/// What is shipped, unless it is older than what it was made of.
+/// The release binary; `None` when it is older than the sources.
 pub fn release_binary() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // target/debug/net-pulse and target/release/net-pulse are neighbours, wherever the target directory is.
+    // The directories debug and release are next to each other, wherever the target directory is.
     let binary = Path::new(env!("CARGO_BIN_EXE_net-pulse")).parent()?.parent()?.join("release/net-pulse");
     let made = fs::metadata(&binary).ok()?.modified().ok()?;
     let newest = ["src", "www"].iter().filter_map(|dir| newest_below(&here.join(dir))).max()?;
@@ -598,7 +607,7 @@ fn follow(
     let reader = thread::spawn(move || {
         for line in BufReader::new(pipe).lines() {
             let Ok(line) = line else { break };
-            log.lock().expect("no one panics with it").push(line.clone());
+            log.lock().expect("the log is never poisoned").push(line.clone());
             let _ = sender.send(line);
         }
     });
@@ -632,12 +641,12 @@ impl Answer {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 pub fn ask(to: SocketAddr, method: &str, path: &str, accept: &str, body: Option<String>) -> io::Result<Answer> {
     ask_with(to, method, path, &[("Accept", accept)], body)
 }
 
-/// With headers of the caller's choice; a Host among them takes the place of the right one.
+/// Sends one request with these headers. A Host header among them replaces the correct one.
 pub fn ask_with(
     to: SocketAddr,
     method: &str,
@@ -681,7 +690,7 @@ pub fn parse_answer(bytes: &[u8], without_body: bool) -> Option<Answer> {
         answer.body = unchunk(&answer.body)?;
     } else if let Some(length) = answer.header("content-length") {
         let length: usize = length.parse().ok()?;
-        // A body cut short is a fault, not a short answer.
+        // A body that was cut off is an error, not a short answer.
         if answer.body.len() != length {
             return None;
         }

@@ -1,5 +1,5 @@
-//! What a history is written with, for the program to find at its start. The program's own store writes it, so no test has to
-//! know what it looks like on disk.
+//! Writes a history for the program to find at its start. It uses the program's own store, so no test depends on the
+//! format on disk.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,11 +9,12 @@ use net_pulse::live::Tuning;
 use net_pulse::model::{Batch, Event, Kind, Record, Stack};
 use net_pulse::store::{Flush, Store};
 
+/// The time now, in UTC seconds.
 pub fn unix() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64
 }
 
-/// Of another boot: its counters are compared with nothing.
+/// A record of another boot. The program compares its counters with none of this boot.
 pub fn record(id: u32, name: &str, kind: Kind, first_seen: i64, last_seen: i64) -> Record {
     Record {
         id,
@@ -27,7 +28,7 @@ pub fn record(id: u32, name: &str, kind: Kind, first_seen: i64, last_seen: i64) 
     }
 }
 
-/// What there is so far; the batch and the records are empty afterwards.
+/// Saves everything in one transaction, then empties the batch and the records.
 pub fn save(
     store: &mut Store,
     batch: &mut Batch,
@@ -43,6 +44,7 @@ pub fn save(
     records.clear();
 }
 
+/// A random number generator (xorshift) with its state; the seed must not be 0.
 pub struct Random(pub u32);
 
 impl Random {

@@ -245,12 +245,12 @@ fn what_is_not_net_pulse_is_told_so_and_not_waited_for() {
         });
         ill(&check(&["--port", &address.port().to_string()]), 1, &[&[&*address.to_string()], words].concat());
     };
-    said(String::new(), &["no answer of net-pulse"]);
-    said("SSH-2.0-dropbear\r\n".to_string(), &["no answer of net-pulse"]);
-    said(format!("HTTP/1.1 404 Not Found\r\n\r\n{HEALTHY}"), &["no answer of net-pulse"]);
-    said("HTTP/1.1 200 OK\r\n\r\n<html>It works!</html>".to_string(), &["no answer of net-pulse", "--port"]);
+    said(String::new(), &["the answer is not from net-pulse"]);
+    said("SSH-2.0-dropbear\r\n".to_string(), &["the answer is not from net-pulse"]);
+    said(format!("HTTP/1.1 404 Not Found\r\n\r\n{HEALTHY}"), &["the answer is not from net-pulse"]);
+    said("HTTP/1.1 200 OK\r\n\r\n<html>It works!</html>".to_string(), &["the answer is not from net-pulse", "--port"]);
     said("HTTP/1.1 503 x\r\n\r\n{\"detail\":\"a\\u001b[2Jb\\n\"}".to_string(), &["503", "a?[2Jb?"]);
-    said(format!("HTTP/1.1 200 OK\r\n\r\n{HEALTHY}{}", "x".repeat(1 << 20)), &["no answer of net-pulse"]);
+    said(format!("HTTP/1.1 200 OK\r\n\r\n{HEALTHY}{}", "x".repeat(1 << 20)), &["the answer is not from net-pulse"]);
 }
 
 #[test]
@@ -337,10 +337,14 @@ fn everything_is_looked_at_and_nothing_is_touched() {
             look(&[&settings.each_ref().map(String::as_str)[..], more].concat())
         };
         let missing = ["--interface", "wan0", "--interface=ppp*", "--timezone", "UTC0"];
-        let wait = [("note", "net-pulse.db is not there yet"), ("note", "there is none"), ("fault", "start net-pulse")];
+        let wait = [
+            ("note", "net-pulse.db does not exist yet"),
+            ("note", "net-pulse.db.token does not exist yet"),
+            ("fault", "start net-pulse"),
+        ];
         let [nowhere, nothing, silent] = wait;
         let given = ("ok", "--port, --database, --timezone, --interface");
-        let unmatched = ("note", "3 interfaces, read by getstats; nothing that is there matches --interface ppp*");
+        let unmatched = ("note", "3 interfaces, read by getstats; no interface matches --interface ppp*");
         found(&look("8000", &missing), 1, [given, ("ok", "UTC0"), unmatched, nowhere, nothing, silent]);
         assert_eq!(files(), []);
         let unknown = ("fault", "--timezone: ");
@@ -388,7 +392,7 @@ fn a_history_is_the_daemons_or_another() {
         let mut command = net_pulse(BINARY);
         let port = daemon.port().to_string();
         command.args(["check", "--port", &port, "--database", database]).current_dir(dir.path());
-        finish(command).out.contains("has another history")
+        finish(command).out.contains("uses another database")
     };
     assert!(!says(&relative, "own.db") && !says(&relative, &dir.join("own.db")));
     assert!(!says(&absolute, "net-pulse.db") && !says(&absolute, &dir.join("net-pulse.db")));
@@ -432,7 +436,7 @@ fn a_history_of_another_user_and_of_a_newer_version() {
     for said in [
         "net-pulse.db: Permission denied (os error 13); ",
         "belongs to user 0",
-        "or ask as the user that net-pulse has",
+        "or run this as the user that net-pulse runs as",
     ] {
         assert!(ended.code == Some(1) && ended.out.contains(said), "{}{}", ended.out, ended.err);
     }

@@ -98,7 +98,7 @@ fn without_a_systems_log_standard_error_has_the_lines() {
     let socket = dir.join("log");
     let running = Daemon::spawn(daemon(&dir, &socket, &[]));
     let again = || kill(Pid::from_raw(running.pid() as i32), Signal::SIGHUP).expect("it runs");
-    assert_eq!(running.first_line, format!("warning: {socket} is no socket of a log: lines go here"));
+    assert_eq!(running.first_line, format!("warning: {socket} is not a log socket; the log goes to standard error"));
     assert!(running.log()[1].contains(" is the page of net-pulse "), "{:?}", running.log());
     // Once one is there, it has them; and so has the next one, which takes its place.
     for _ in 0..2 {
@@ -128,7 +128,7 @@ fn a_systems_log_that_takes_nothing_costs_lines_and_no_time() {
         }
     };
     fill();
-    let (number, said) = log.until(" lines were lost: the system's log did not take them");
+    let (number, said) = log.until(" lines were lost: the system log did not accept them");
     assert_eq!(number, 28, "{said}");
     assert!(said.split(' ').next().is_some_and(|lost| lost.parse::<u32>().is_ok_and(|lost| lost > 0)), "{said}");
     // Full once more, it does not hold up the end.

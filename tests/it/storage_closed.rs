@@ -81,7 +81,7 @@ fn a_directory_of_its_own_that_it_may_not_write_to_is_told_as_that() {
         wait_until("it is told", || database_status(&daemon) == "unhealthy");
         let (data, error) = (case.data(), database_error(&daemon));
         let told = format!(
-            "{data} belongs to user 65534, as which net-pulse runs, and may not be written; chmod u+rwX {data}"
+            "{data} belongs to user 65534, as which net-pulse runs, but is not writable; run chmod u+rwX {data}"
         );
         assert!(error.contains(&told), "{error}");
         // Nothing is said of a power cut that would lose nothing.

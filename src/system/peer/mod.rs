@@ -1,9 +1,9 @@
-//! Whose the other end of a TCP connection is, where that end is on this machine too. The kernel is asked for the socket
-//! that has the connection's two addresses the other way round: through sock_diag (one question, one answer), or, where
-//! its modules are missing as on OpenWrt, through the tables of procfs.
+//! Finds the user who owns the other end of a TCP connection, if that end is on this machine too. The other end is the
+//! socket with the same two addresses, swapped. It is looked up with sock_diag(7) (one request, one reply) or, where
+//! the kernel modules for that are missing as on OpenWrt, in /proc/net/tcp and tcp6.
 //!
-//! It says nothing where it is not certain. A socket that its owner has closed is shown with the user 0 and the inode 0,
-//! and tells of no user.
+//! The result is `None` unless the user is certain. The kernel shows a socket that its owner has closed with user 0 and
+//! inode 0; such a socket has no user here.
 
 #[cfg(target_os = "linux")]
 mod diag;
@@ -17,142 +17,148 @@ use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What the kernel shows in place of a user that this user namespace does not know, unless it was told another number.
-const UNKNOWN: u32 = 65534;
+/// Default of /proc/sys/kernel/overflowuid: the number that the kernel shows for a user who has no number in this user
+/// namespace.
+const OVERFLOW_UID: u32 = 65534;
 
-/// Those whose requests are as good as ours.
+/// The users whose requests from this machine need no access token.
 #[derive(Clone, Copy, Debug)]
 pub struct Trusted {
     own: u32,
-    unknown: u32,
+    overflow: u32,
 }
 
 impl Trusted {
+    /// Trusts root and the effective user of this process.
     pub fn of_this_process() -> Trusted {
-        let told = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
-        let unknown = told.and_then(|text| text.trim().parse().ok()).unwrap_or(UNKNOWN);
-        Trusted { own: nix::unistd::geteuid().as_raw(), unknown }
+        let text = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+        let overflow = text.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW_UID);
+        Trusted { own: nix::unistd::geteuid().as_raw(), overflow }
     }
 
-    /// Root and the user that this process runs as. The user 65534 is many: every service that was given no user of its
-    /// own, and everybody whom this user namespace does not know.
+    /// Whether this is root or the user that this process runs as. Users 65534 and overflowuid are never trusted: many
+    /// services run as 65534 (nobody), and overflowuid stands for every user outside this user namespace.
     pub fn has(self, user: u32) -> bool {
-        (user == 0 || user == self.own) && user != UNKNOWN && user != self.unknown
+        (user == 0 || user == self.own) && user != OVERFLOW_UID && user != self.overflow
     }
 }
 
-/// One end of a connection, and what the kernel says of it.
+/// State and owner of one end of a connection, as the kernel reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     established: bool,
     user: u32,
-    /// 0: no process has this socket open.
+    /// 0: no process has the socket open any more.
     inode: u32,
 }
 
 impl Entry {
-    fn holder(self) -> Option<u32> {
+    /// The user of an established socket that a process has open.
+    fn owner(self) -> Option<u32> {
         (self.established && self.inode != 0).then_some(self.user)
     }
 }
 
-/// The addresses of a socket, as it sees them.
+/// The two addresses of a socket, from its own point of view.
 #[derive(Clone, Copy, Debug)]
-struct Ends {
+struct Endpoints {
     local: SocketAddr,
     remote: SocketAddr,
 }
 
-impl Ends {
-    /// IPv4 in the form of IPv6 is IPv4: the kernel keeps both kinds of sockets together.
-    fn new(local: SocketAddr, remote: SocketAddr) -> Ends {
+impl Endpoints {
+    /// IPv4-mapped IPv6 addresses become IPv4: an IPv6 socket with such an address may be connected to an IPv4 socket.
+    fn new(local: SocketAddr, remote: SocketAddr) -> Endpoints {
         let plain = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        Ends { local: plain(local), remote: plain(remote) }
+        Endpoints { local: plain(local), remote: plain(remote) }
     }
 
-    fn swapped(self) -> Ends {
-        Ends { local: self.remote, remote: self.local }
+    fn swapped(self) -> Endpoints {
+        Endpoints { local: self.remote, remote: self.local }
     }
 }
 
-/// A way to ask. `None`: there is no such socket, or this way does not see it.
-type Way = fn(&Ends) -> io::Result<Option<Entry>>;
+/// A function that looks up a socket. `None`: there is no such socket, or this kernel does not show it in this way.
+type Lookup = fn(&Endpoints) -> io::Result<Option<Entry>>;
 
-/// The user who holds the other end of `stream` open; `None` where that end is closed, half closed, or not here. Fails
-/// where the kernel cannot be asked.
+/// The user who has the other end of `stream` open. `None` where that end is closed, half closed, or on another
+/// machine. Fails where no lookup works.
 pub fn user(stream: &TcpStream) -> io::Result<Option<u32>> {
-    // What has no peer any more was reset.
+    // A connection without peer address was reset.
     let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return Ok(None) };
-    let found = ask(&ways(), Ends::new(local, remote));
-    // Looked at last: as long as our end is as it was, no other connection can have had the same two addresses. Without
-    // this, a request whose sender has reset the connection could be taken for that of the next one, of another user.
-    if !is_whole(stream) {
+    let found = look_up(&lookups(), Endpoints::new(local, remote));
+    // This check must come last. While our end is open, no other connection can have the same two addresses. Without
+    // the check: a client resets the connection, another user connects with the same addresses, and the request of the
+    // first would count as that of the second.
+    if !is_open(stream) {
         return Ok(None);
     }
     found
 }
 
-/// Our own end is there in any case: a way that does not show it shows nothing, whatever it says. So it is with
-/// sock_diag where its modules are missing, which is an ENOENT like that for a socket that is not there.
-fn ask(ways: &[Way], own: Ends) -> io::Result<Option<u32>> {
-    let mut fault = io::Error::from(io::ErrorKind::Unsupported);
-    for way in ways {
-        match way(&own.swapped()) {
-            Ok(Some(entry)) => return Ok(entry.holder()),
-            Ok(None) => match way(&own) {
+/// Tries the lookups in turn. Where a lookup does not find the other end, it must find our own end, which exists for
+/// certain. If it does not, the lookup does not work: sock_diag without its modules fails with ENOENT, as for a missing
+/// socket.
+fn look_up(lookups: &[Lookup], own: Endpoints) -> io::Result<Option<u32>> {
+    let mut last_error = io::Error::from(io::ErrorKind::Unsupported);
+    for lookup in lookups {
+        match lookup(&own.swapped()) {
+            Ok(Some(entry)) => return Ok(entry.owner()),
+            Ok(None) => match lookup(&own) {
                 Ok(Some(_)) => return Ok(None),
-                Ok(None) => fault = io::Error::other("the kernel shows no connections"),
-                Err(error) => fault = error,
+                Ok(None) => last_error = io::Error::other("the kernel shows no connections"),
+                Err(error) => last_error = error,
             },
-            Err(error) => fault = error,
+            Err(error) => last_error = error,
         }
     }
-    Err(fault)
+    Err(last_error)
 }
 
 #[cfg(target_os = "linux")]
-fn ways() -> [Way; 2] {
+fn lookups() -> [Lookup; 2] {
     [diag::find, table::find]
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ways() -> [Way; 0] {
+fn lookups() -> [Lookup; 0] {
     []
 }
 
-/// Our end was neither reset nor closed in both directions. Both are told whatever is asked for.
-fn is_whole(stream: &TcpStream) -> bool {
-    let over = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+/// Whether our end was neither reset nor closed in both directions. poll(2) reports both without being asked for
+/// events.
+fn is_open(stream: &TcpStream) -> bool {
+    let closed = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents().is_some_and(|events| !events.intersects(over))
+    poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents().is_some_and(|events| !events.intersects(closed))
 }
 
-/// The byte order of this machine, or of the one in a test.
+/// Byte order of this machine, or of another one in a test.
 #[cfg(target_os = "linux")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+enum ByteOrder {
     Little,
     Big,
 }
 
 #[cfg(target_os = "linux")]
-impl Order {
-    const NATIVE: Order = if cfg!(target_endian = "big") { Order::Big } else { Order::Little };
+impl ByteOrder {
+    const NATIVE: ByteOrder = if cfg!(target_endian = "big") { ByteOrder::Big } else { ByteOrder::Little };
 
-    fn number(self, bytes: [u8; 4]) -> u32 {
-        if self == Order::Big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    fn u32_from(self, bytes: [u8; 4]) -> u32 {
+        if self == ByteOrder::Big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     }
 
-    fn bytes(self, number: u32) -> [u8; 4] {
-        if self == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    fn u32_bytes(self, value: u32) -> [u8; 4] {
+        if self == ByteOrder::Big { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
-    fn short_number(self, bytes: [u8; 2]) -> u16 {
-        if self == Order::Big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    fn u16_from(self, bytes: [u8; 2]) -> u16 {
+        if self == ByteOrder::Big { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
     }
 
-    fn short_bytes(self, number: u16) -> [u8; 2] {
-        if self == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    fn u16_bytes(self, value: u16) -> [u8; 2] {
+        if self == ByteOrder::Big { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 }
 

@@ -1,44 +1,46 @@
-//! `/proc/net/tcp` and `tcp6`: every TCP socket of this network namespace, a line each (proc_net_tcp in the kernel's
-//! Documentation/networking). Read from the beginning to the line that is asked for. Reading a line is pure.
+//! Looks up a socket in `/proc/net/tcp` and `tcp6`, which list every TCP socket of this network namespace, one line
+//! each (Documentation/networking/proc_net_tcp.rst). Reads from the beginning to the line of the socket. Parsing a line
+//! is pure.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::{Ends, Entry, Order};
+use super::{ByteOrder, Endpoints, Entry};
 
-/// The first is that of the thread that asks, and is there under `ProcSubset=pid` as well; kernels before 3.17 have only
-/// the second.
+/// The first path shows the network namespace of this thread, and exists under systemd's `ProcSubset=pid` too. Kernels
+/// before 3.17 have only the second.
 const PROC_NET: [&str; 2] = ["/proc/thread-self/net", "/proc/net"];
-/// Some 200,000 sockets: what is behind that is not looked for.
-const LONGEST: u64 = 32 << 20;
+/// Bytes to read at most: about 200,000 sockets.
+const MAX_BYTES: u64 = 32 << 20;
 const ESTABLISHED: &str = "01";
 
-pub fn find(ends: &Ends) -> io::Result<Option<Entry>> {
-    // A socket of IPv6 that speaks IPv4 stands among those of IPv6.
+/// Looks up the socket with these two addresses.
+pub fn find(ends: &Endpoints) -> io::Result<Option<Entry>> {
+    // An IPv6 socket with IPv4-mapped addresses is listed in tcp6.
     let files: &[&str] = if ends.local.is_ipv4() { &["tcp", "tcp6"] } else { &["tcp6"] };
-    let folder = PROC_NET.iter().map(Path::new).find(|path| path.exists()).unwrap_or(Path::new(PROC_NET[1]));
-    let mut outcome = Err(io::ErrorKind::NotFound.into());
+    let directory = PROC_NET.iter().map(Path::new).find(|path| path.exists()).unwrap_or(Path::new(PROC_NET[1]));
+    let mut result = Err(io::ErrorKind::NotFound.into());
     for file in files {
-        let found = File::open(folder.join(file)).and_then(|file| search(file, ends));
+        let found = File::open(directory.join(file)).and_then(|file| search(file, ends));
         match found {
             Ok(Some(entry)) => return Ok(Some(entry)),
-            // A kernel without IPv6 has the first one alone.
-            Err(error) if outcome.is_err() => outcome = Err(error),
+            // A kernel without IPv6 has no tcp6; that is no error when tcp could be read.
+            Err(error) if result.is_err() => result = Err(error),
             Err(_) => {}
-            Ok(None) => outcome = Ok(None),
+            Ok(None) => result = Ok(None),
         }
     }
-    outcome
+    result
 }
 
-fn search(table: impl Read, ends: &Ends) -> io::Result<Option<Entry>> {
-    let mut lines = BufReader::new(table.take(LONGEST));
+fn search(table: impl Read, ends: &Endpoints) -> io::Result<Option<Entry>> {
+    let mut lines = BufReader::new(table.take(MAX_BYTES));
     let mut text = String::new();
     while lines.read_line(&mut text)? > 0 {
-        if let Some((shown, entry)) = line(Order::NATIVE, &text) {
-            if shown.local == ends.local && shown.remote == ends.remote {
+        if let Some((found, entry)) = line(ByteOrder::NATIVE, &text) {
+            if found.local == ends.local && found.remote == ends.remote {
                 return Ok(Some(entry));
             }
         }
@@ -47,22 +49,23 @@ fn search(table: impl Read, ends: &Ends) -> io::Result<Option<Entry>> {
     Ok(None)
 }
 
-/// `None` for the headings.
-fn line(order: Order, text: &str) -> Option<(Ends, Entry)> {
+/// Parses a line. `None` for the line of headings and for invalid lines.
+fn line(order: ByteOrder, text: &str) -> Option<(Endpoints, Entry)> {
     let mut words = text.split_ascii_whitespace();
-    // Its number.
+    // Skips the number of the line (sl).
     words.next()?;
     let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
-    // Queues, timer and retransmissions.
+    // Skips the queues, the timer and the retransmissions.
     let user = words.nth(3)?.parse().ok()?;
-    // A timeout.
+    // Skips the timeout.
     let inode = words.nth(1)?.parse().ok()?;
-    let ends = Ends::new(address(order, local)?, address(order, remote)?);
+    let ends = Endpoints::new(address(order, local)?, address(order, remote)?);
     Some((ends, Entry { established: state == ESTABLISHED, user, inode }))
 }
 
-/// Words of 32 bits in hexadecimal, each as this machine reads it from network order, and the port.
-fn address(order: Order, text: &str) -> Option<SocketAddr> {
+/// Parses an address such as `0100007F:1F40`: 32-bit words in hexadecimal, each one four bytes in network order read as
+/// a number in the byte order of this machine, then the port.
+fn address(order: ByteOrder, text: &str) -> Option<SocketAddr> {
     let (words, port) = text.split_once(':')?;
     let mut bytes = [0; 16];
     let (count, rest) = (words.len() / 8, words.len() % 8);
@@ -71,7 +74,7 @@ fn address(order: Order, text: &str) -> Option<SocketAddr> {
     }
     for at in 0..count {
         let word = u32::from_str_radix(words.get(8 * at..8 * at + 8)?, 16).ok()?;
-        bytes.get_mut(4 * at..4 * at + 4)?.copy_from_slice(&order.bytes(word));
+        bytes.get_mut(4 * at..4 * at + 4)?.copy_from_slice(&order.u32_bytes(word));
     }
     let ip: IpAddr = match count {
         1 => [bytes[0], bytes[1], bytes[2], bytes[3]].into(),
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(order: Order, text: &str, expect: Option<((SocketAddr, SocketAddr), Entry)>) {
+    fn check(order: ByteOrder, text: &str, expect: Option<((SocketAddr, SocketAddr), Entry)>) {
         let got = line(order, text).map(|(ends, entry)| ((ends.local, ends.remote), entry));
         assert_eq!(got, expect, "{text}");
     }
@@ -104,9 +107,9 @@ mod tests {
     fn lines_in_both_byte_orders() {
         let entry = Entry { established: true, user: 1000, inode: 12345 };
         let v4 = ends("127.0.0.1:48172", "127.0.0.1:8000");
-        check(Order::Little, LITTLE, Some((v4, entry)));
-        check(Order::Big, BIG, Some((v4, entry)));
-        check(Order::Little, HEADINGS, None);
+        check(ByteOrder::Little, LITTLE, Some((v4, entry)));
+        check(ByteOrder::Big, BIG, Some((v4, entry)));
+        check(ByteOrder::Little, HEADINGS, None);
 
         let v6 = |words: &str| {
             format!(
@@ -114,28 +117,28 @@ mod tests {
             )
         };
         let one = ends("[::1]:48172", "[::1]:8000");
-        check(Order::Little, &v6("00000000000000000000000001000000"), Some((one, entry)));
-        check(Order::Big, &v6("00000000000000000000000000000001"), Some((one, entry)));
-        check(Order::Little, &v6("0000000000000000FFFF00000100007F"), Some((v4, entry)));
-        check(Order::Big, &v6("00000000000000000000FFFF7F000001"), Some((v4, entry)));
+        check(ByteOrder::Little, &v6("00000000000000000000000001000000"), Some((one, entry)));
+        check(ByteOrder::Big, &v6("00000000000000000000000000000001"), Some((one, entry)));
+        check(ByteOrder::Little, &v6("0000000000000000FFFF00000100007F"), Some((v4, entry)));
+        check(ByteOrder::Big, &v6("00000000000000000000FFFF7F000001"), Some((v4, entry)));
     }
 
     #[test]
-    fn what_its_owner_has_closed_is_not_held() {
+    fn a_closed_socket_has_no_owner() {
         for state in ["02", "04", "05", "06", "08", "0A", "1", "", "01x"] {
             let text = LITTLE.replace(" 01 ", &format!(" {state} "));
-            let entry = line(Order::Little, &text).map(|(_, entry)| entry);
-            assert_eq!(entry.and_then(Entry::holder), None, "{text}");
+            let entry = line(ByteOrder::Little, &text).map(|(_, entry)| entry);
+            assert_eq!(entry.and_then(Entry::owner), None, "{text}");
         }
         let closed = LITTLE.replace("1000        0 12345", "0        0 0");
-        assert_eq!(line(Order::Little, &closed).expect("a line").1.holder(), None);
-        assert_eq!(line(Order::Little, LITTLE).expect("a line").1.holder(), Some(1000));
+        assert_eq!(line(ByteOrder::Little, &closed).expect("a line").1.owner(), None);
+        assert_eq!(line(ByteOrder::Little, LITTLE).expect("a line").1.owner(), Some(1000));
     }
 
     #[test]
-    fn what_is_damaged_is_not_believed() {
+    fn damaged_lines_are_refused() {
         for end in 0..LITTLE.find(" 12345").unwrap() {
-            check(Order::Little, &LITTLE[..end], None);
+            check(ByteOrder::Little, &LITTLE[..end], None);
         }
         for (from, to) in [
             ("0100007F:BC2C", "0100007FBC2C"),
@@ -148,19 +151,19 @@ mod tests {
             ("  1000 ", "  -1 "),
             (" 12345 ", " 4294967296 "),
         ] {
-            check(Order::Little, &LITTLE.replacen(from, to, 1), None);
+            check(ByteOrder::Little, &LITTLE.replacen(from, to, 1), None);
         }
     }
 
     #[test]
     fn the_line_is_found_among_others() {
-        let native = if Order::NATIVE == Order::Big { BIG } else { LITTLE };
+        let native = if ByteOrder::NATIVE == ByteOrder::Big { BIG } else { LITTLE };
         let others = native.replace("BC2C", "BC2D").repeat(5000);
         let (local, remote) = ends("127.0.0.1:48172", "127.0.0.1:8000");
         let table = format!("{HEADINGS}{others}{native}");
-        let found = search(table.as_bytes(), &Ends::new(local, remote)).unwrap();
-        assert_eq!(found.and_then(Entry::holder), Some(1000));
-        assert_eq!(search(table.as_bytes(), &Ends::new(remote, local)).unwrap(), None);
-        assert!(search(&b"\xff\xfe\n"[..], &Ends::new(local, remote)).is_err());
+        let found = search(table.as_bytes(), &Endpoints::new(local, remote)).unwrap();
+        assert_eq!(found.and_then(Entry::owner), Some(1000));
+        assert_eq!(search(table.as_bytes(), &Endpoints::new(remote, local)).unwrap(), None);
+        assert!(search(&b"\xff\xfe\n"[..], &Endpoints::new(local, remote)).is_err());
     }
 }

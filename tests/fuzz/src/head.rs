@@ -1,5 +1,5 @@
-//! Heads of requests: whole or byte by byte they come to the same, and what is passed on says what was asked for, once,
-//! and nothing else.
+//! Request heads: parsing a whole head and scanning it byte by byte give the same result, and the head sent to the
+//! upstream is the same request, with each header once and without any other.
 
 use std::net::IpAddr;
 
@@ -24,15 +24,16 @@ pub fn head(bytes: &[u8]) {
             assert_eq!(found, Some(Ok(*end)));
             assert!(*end <= HEAD_LIMIT && head.length.is_none_or(|length| length <= BODY_LIMIT));
             assert!(head.target.starts_with('/') && head.target.bytes().all(|byte| byte.is_ascii_graphic()));
-            onward(head);
+            check_sent(head);
         }
     }
 }
 
-fn onward(head: &Head) {
+/// Checks the head that the gate sends to the upstream.
+fn check_sent(head: &Head) {
     let sent = head.onward(FROM);
     let text = std::str::from_utf8(&sent).expect("ASCII");
-    let body = text.strip_suffix("\r\n\r\n").expect("it ends");
+    let body = text.strip_suffix("\r\n\r\n").expect("an empty line at the end");
     assert!(text.is_ascii() && !body.contains("\r\n\r\n"));
     let lines: Vec<&str> = body.split("\r\n").collect();
     assert!(
@@ -48,7 +49,7 @@ fn onward(head: &Head) {
     assert_eq!(count("content-length"), usize::from(head.length.is_some()));
     assert_eq!(count("transfer-encoding") + count("expect") + count("cookie"), 0);
     assert!(!head.forwarded || count("forwarded") > 0);
-    // Read again inside, it is the same request.
+    // Parsing the head that was sent gives the same request.
     let Progress::Head(again, end) = parse(&sent) else { panic!("not a head: {text}") };
     assert_eq!(end, sent.len());
     assert_eq!((again.method, &*again.target, again.old), (head.method, &*head.target, head.old));

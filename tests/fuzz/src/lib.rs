@@ -1,5 +1,5 @@
-//! What is checked of every input, one function for each fuzz target. `cargo test` runs them over the inputs that fuzzing
-//! has kept (`tests/it/corpus.rs`).
+//! The checks of the fuzz targets, one function for each target. `cargo test` runs them on the inputs in the corpus too
+//! (`tests/it/corpus.rs`).
 
 mod head;
 mod netlink;

@@ -1,5 +1,5 @@
-//! Datagrams of netlink, in both byte orders: nothing panics, nothing loops, and what comes out is bounded by what
-//! went in.
+//! Netlink datagrams, in both byte orders: parsing never panics or loops, and the size of the results is limited by the
+//! size of the input.
 
 use net_pulse::source::parse::{self, Dump, Messages, Order};
 
@@ -18,7 +18,7 @@ fn read(order: Order, bytes: &[u8]) {
     assert!(count <= bytes.len() / HEADER + 1);
     bodies(order, bytes);
 
-    // The first message is one that was asked for, so that the rest of a dump is looked at too.
+    // Use the sequence number and port of the first message, so that the dump accepts the datagram as its reply.
     let Some(Ok(first)) = Messages::new(order, bytes).next() else { return };
     for kind in [parse::RTM_NEWSTATS, parse::RTM_NEWLINK, first.kind] {
         let mut answers = 0;

@@ -1,4 +1,5 @@
-//! Samples and cells of any value come back out of their blocks as they went in, and a sample's pieces add up to it.
+//! Samples and cells with any values: packing and unpacking gives back the same values, and the pieces of a sample add
+//! up to the sample.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +9,11 @@ use net_pulse::store::block::{Columns, Packed};
 use net_pulse::store::fold;
 use net_pulse::store::rows::{self, Cells, LAST_SEQ, LAST_UNIX, Moment, Row};
 
-/// What is left of the bytes. At their end there are zeros without an end, so that every input makes something.
+/// The rest of the input. After its end it yields zeros, so that every input gives a value.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
-    /// Of so many bytes.
+    /// The next little-endian integer of `bytes` bytes.
     fn integer(&mut self, bytes: usize) -> u64 {
         let (first, rest) = self.0.split_at(bytes.min(self.0.len()));
         self.0 = rest;
@@ -23,7 +24,7 @@ impl Input<'_> {
         self.integer(1) % bound
     }
 
-    /// Of every magnitude, small ones most of all.
+    /// A number of any size, most often a small one.
     fn number(&mut self) -> u64 {
         match self.below(8) {
             0..=3 => self.integer(1) / 64,
@@ -52,7 +53,7 @@ fn samples(input: &mut Input) -> Vec<Row> {
             unix: input.number().min(LAST_UNIX as u64) as i64,
             mono_ms: input.number(),
         };
-        // One of each interface at most, in their order.
+        // At most one sample of each interface, in ascending order.
         let ifaces: BTreeSet<u32> = (0..input.below(5)).map(|_| input.number() as u32).collect();
         let samples = ifaces.into_iter().map(|iface| sample(input, iface)).collect();
         rows.push(Row { moment, samples });
@@ -95,7 +96,7 @@ pub fn pack(bytes: &[u8]) {
     .expect("it was packed");
     assert_eq!(found, cells);
 
-    // Pieces at most as many as five-minute cells are kept for would take seconds.
+    // Limits the span to 7 days: a longer one would give so many 5-minute pieces that one run takes seconds.
     let mut sample = sample(input, 1);
     sample.span_ms %= 7 * 86_400_000;
     let unix = input.number().min(LAST_UNIX as u64) as i64;

@@ -1,4 +1,4 @@
-//! The files of /proc and /sys, read as every one of them.
+//! Files of /proc and /sys: every parser reads every input.
 
 use net_pulse::source::text;
 

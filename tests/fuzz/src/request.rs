@@ -1,5 +1,5 @@
-//! Paths, parameters and bodies, against every route: the service as a function, with a history in memory. Input: a byte
-//! for the method, the target up to a line feed, the body.
+//! HTTP requests against every route, with a history in memory and without a socket. Input: one byte for the method,
+//! the target up to a line feed, then the body.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -17,9 +17,10 @@ use net_pulse::model::{Batch, COUNTERS, Counters, Kind as LinkKind, Machine, Mar
 const NOW: i64 = 1_800_000_000;
 const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "POST", "get"];
 
-struct Stopped;
+/// A clock that always shows the same time.
+struct StoppedClock;
 
-impl Clock for Stopped {
+impl Clock for StoppedClock {
     fn now(&self) -> Now {
         Now { mono_ms: 1_000_000_000, unix_ms: NOW * 1000 }
     }
@@ -28,7 +29,7 @@ impl Clock for Stopped {
 fn context() -> &'static Context {
     static CONTEXT: OnceLock<Context> = OnceLock::new();
     CONTEXT.get_or_init(|| {
-        let zone = Zone::parse("LHST-10:30LHDT-11,M10.1.0,M4.1.0/2").expect("it is one");
+        let zone = Zone::parse("LHST-10:30LHDT-11,M10.1.0,M4.1.0/2").expect("a valid zone");
         let live = Arc::new(Live::new(Config::default(), zone));
         {
             let mut state = live.lock();
@@ -70,7 +71,7 @@ fn context() -> &'static Context {
             live: live.clone(),
             history: History::new(live, None),
             copying: Disk::named("copy"),
-            clock: Arc::new(Stopped),
+            clock: Arc::new(StoppedClock),
             database: PathBuf::from("/nowhere/net-pulse.db"),
             machine: Arc::new(Machine::default),
             find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
@@ -81,7 +82,7 @@ fn context() -> &'static Context {
     })
 }
 
-/// Every parameter of every route, read from these bytes: what passes lies in its range.
+/// Reads every parameter of every route from the input, and checks that accepted values are in their range.
 fn read(query: &str, body: &[u8]) {
     for route in ROUTES {
         let path: Vec<(&'static str, String)> = route
@@ -105,8 +106,8 @@ fn read(query: &str, body: &[u8]) {
                 Kind::Time => assert!(values.integer(param.name).is_none_or(|unix| unix >= 0)),
                 Kind::Words(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
                 Kind::Line { most } => {
-                    let sound = |text: &str| text.chars().count() <= most && !text.contains(char::is_control);
-                    assert!(values.texts(param.name).all(sound))
+                    let valid = |text: &str| text.chars().count() <= most && !text.contains(char::is_control);
+                    assert!(values.texts(param.name).all(valid))
                 }
                 Kind::Texts { most } => assert!(most.is_none_or(|most| values.texts(param.name).count() <= most)),
                 Kind::Setting(setting) => {
@@ -122,7 +123,7 @@ pub fn request(bytes: &[u8]) {
     let Some((&method, rest)) = bytes.split_first() else { return };
     let at = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
     let (target, body) = (&rest[..at], rest.get(at + 1..).unwrap_or(&[]));
-    // What is not visible ASCII does not get past the gate.
+    // The gate accepts only visible ASCII.
     let Ok(target) = std::str::from_utf8(target) else { return };
     for plus in [false, true] {
         if let Ok(text) = params::decode(target, plus) {

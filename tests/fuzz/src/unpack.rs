@@ -1,4 +1,5 @@
-//! Blocks of history as a worn-out card gives them back: an error or some numbers, in bounded time and memory.
+//! Damaged blocks of history, as a worn SD card may return them: unpacking gives an error or some numbers, in limited
+//! time and memory.
 
 use net_pulse::store::block::{self, Bytes, Columns, MAX_ROWS, Packed};
 use net_pulse::store::rows::{self, LAST_SEQ, LAST_UNIX, Samples};
@@ -14,7 +15,7 @@ pub fn unpack(bytes: &[u8]) {
         let packed = Packed::open(bytes).expect("it was unpacked");
         assert_eq!(rows::count_samples(&packed, None).ok(), Some(count));
 
-        // What was read can be written: the next flush merges into it.
+        // The result can be packed again, because the next save may merge into this block.
         assert_eq!(rows::unpack_samples(&rows::pack_samples(&rows)).ok().as_ref(), Some(&rows));
         let (mut samples, mut found) = (Samples::default(), 0);
         samples.open(&packed).expect("it was unpacked");
@@ -32,10 +33,10 @@ pub fn unpack(bytes: &[u8]) {
         let _ = columns.read(bytes, rows, 3);
         assert!(columns.present.len() <= rows);
         let mut cells = rows::Cells::new();
-        let outcome = rows::unpack_cells(bytes, length_s, None, &mut columns, &mut |iface, at, cell| {
+        let result = rows::unpack_cells(bytes, length_s, None, &mut columns, &mut |iface, at, cell| {
             cells.insert((iface, at), *cell);
         });
-        if outcome.is_ok() {
+        if result.is_ok() {
             for cell in cells.values() {
                 let _ = cell.within(length_s);
             }

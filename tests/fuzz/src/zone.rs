@@ -1,11 +1,12 @@
-//! Time zones out of files that anybody may have written: as POSIX text, as TZif, and as whatever `find` is led to.
-//! Whatever zone comes of it, days follow one another without a hole, and local times lead back to their instants.
+//! Time zones from untrusted files: as POSIX text, as TZif, and through `Zone::find`. In every zone that parses, days
+//! follow one another without a gap, and converting to local time and back gives the same time.
 
 use net_pulse::clock::{Civil, Zone, footer, parse_time, rfc3339};
 
 const DAY: i64 = 86_400;
 const YEAR: i64 = 365 * DAY;
-/// A week and a day: RFC 8536 lets the clocks change that far from the day that is named.
+/// Limit of an offset from UTC: its hours are at most 24. The time of a change may be up to 167 hours from its day (RFC
+/// 8536, section 3.3.1).
 const LONGEST_OFFSET_S: i32 = 25 * 3600;
 
 fn check(zone: &Zone, unix: i64) {
@@ -16,7 +17,7 @@ fn check(zone: &Zone, unix: i64) {
     let (from, to) = zone.day(unix);
     assert!(from <= inside && inside < to, "{from} {inside} {to}");
     assert!(to - from <= 4 * DAY, "{from} {to}");
-    // The ends of the calendar have no days beyond.
+    // Days at the two ends of the calendar have no neighbour, so they are not checked.
     if (-300 * YEAR..8000 * YEAR).contains(&inside) {
         assert_eq!(zone.day(from), (from, to));
         assert_eq!(zone.day(to - 1), (from, to));
@@ -26,7 +27,7 @@ fn check(zone: &Zone, unix: i64) {
 
     let civil = zone.civil(inside);
     let again = zone.unix(civil);
-    // The hour that happens twice means the first one.
+    // A local time that occurs twice means the first occurrence.
     assert!(again <= inside, "{civil:?} {again} {inside}");
     assert_eq!(zone.civil(again), civil);
     assert!((inside - again) <= 2 * i64::from(LONGEST_OFFSET_S));
@@ -43,7 +44,7 @@ pub fn zone(bytes: &[u8]) {
     let mut eight = [0; 8];
     eight[..numbers.len()].copy_from_slice(numbers);
     let any = i64::from_le_bytes(eight);
-    // Most of all instants lie where no calendar reaches: a third of the tries goes to our own century.
+    // Most 64-bit times are outside the calendar, so some checks use times between 1970 and 2070.
     let near = any.rem_euclid(100 * YEAR);
 
     let text = String::from_utf8_lossy(file);
@@ -53,8 +54,8 @@ pub fn zone(bytes: &[u8]) {
     zones.extend(footer(file).and_then(|rule| Zone::parse(rule).ok()));
     for wanted in [None, Some(argument)] {
         zones.extend(Zone::find(wanted, Some(tz), |_| Some(file.to_vec())).map(|found| found.zone));
-        let lost = Zone::find(wanted, Some(argument), |_| None);
-        assert!(wanted.is_some() || lost.is_ok());
+        let without_file = Zone::find(wanted, Some(argument), |_| None);
+        assert!(wanted.is_some() || without_file.is_ok());
     }
     for zone in &zones {
         for unix in [any, near, near - 1, near + 1800] {

@@ -1,0 +1,207 @@
+//! State and event handling of the main thread's control loop. Other threads send it signals, the access token and the
+//! opened database through its inbox, in any order.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::zone;
+use crate::clock::Now;
+use crate::config::SMALLEST_SIZE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::http;
+use crate::live::{Earlier, Live};
+use crate::source;
+use crate::store::{Opened, Options, Reader, Store};
+use crate::thread::Mailbox;
+use crate::token::{self, Token};
+use crate::writer::{self, OpenedHistory};
+
+/// How long the start waits for the database, so that the first answer includes the history. After that the program
+/// runs without it until it opens.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An event for the control loop.
+pub enum ControlEvent {
+    Signal(Signal),
+    /// The token from the file beside the database, and whether it is new; `None` where the file does not exist yet.
+    Token(Result<Option<(Token, bool)>>),
+    /// The database was opened, or the first attempt failed.
+    Database(Result<OpenedHistory>),
+    /// The active settings changed.
+    SettingsChanged,
+}
+
+/// State of the main thread.
+pub struct ControlLoop {
+    pub inbox: Mailbox<ControlEvent>,
+    live: Arc<Live>,
+    database: PathBuf,
+    token: Option<Token>,
+    /// The token was created in this run, and the log line about it is not written yet.
+    new_token: bool,
+    /// A signal asked the program to end.
+    pub ending: bool,
+}
+
+impl ControlLoop {
+    pub fn new(inbox: Mailbox<ControlEvent>, live: Arc<Live>, database: PathBuf) -> ControlLoop {
+        ControlLoop { inbox, live, database, token: None, new_token: false, ending: false }
+    }
+
+    /// Handles events until the database is open or the first attempt has failed, for at most `OPEN_TIMEOUT`. Returns
+    /// the result of opening: after the timeout an error, `None` when the program must end. Fails where another
+    /// net-pulse uses the database: each of the two would show half of the traffic.
+    pub fn wait_for_database(&mut self) -> Result<Option<Result<OpenedHistory>>> {
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        while !self.ending {
+            let Some(event) = self.inbox.take(deadline.saturating_duration_since(Instant::now())) else { break };
+            match self.handle(event) {
+                None => {}
+                Some(Err(error)) if error.kind == ErrorKind::Taken => return Err(error),
+                Some(result) => return Ok(Some(result)),
+            }
+        }
+        let what = || format!("opening {} takes more than {} s", self.database.display(), OPEN_TIMEOUT.as_secs());
+        Ok((!self.ending).then(|| Err(Error::new(ErrorKind::Transient, what()))))
+    }
+
+    /// Handles one event; returns the result of opening the database if that is the event. SIGHUP reads the time zone
+    /// again and saves; SIGTERM and SIGINT end the program.
+    pub fn handle(&mut self, event: ControlEvent) -> Option<Result<OpenedHistory>> {
+        match event {
+            ControlEvent::Database(result) => return Some(result),
+            ControlEvent::Token(Ok(Some((token, new)))) => (self.token, self.new_token) = (Some(token), new),
+            ControlEvent::Token(Ok(None)) | ControlEvent::SettingsChanged => {}
+            ControlEvent::Token(Err(error)) => {
+                log::warn!("no access token: {error}; without it nothing can be changed from other machines")
+            }
+            ControlEvent::Signal(Signal::SIGHUP) => {
+                self.read_zone();
+                self.live.lock().wishes.save_now = true;
+                log::info!("read the time zone and the host name again; saving now");
+            }
+            ControlEvent::Signal(signal) => {
+                log::info!("{signal}: saving and ending");
+                self.ending = true;
+            }
+        }
+        None
+    }
+
+    /// Handles the result of opening the database, at the start or later. `set_reader` stores the reader; it is not
+    /// used before the sampler has rejoined the stored history.
+    pub fn database_opened(&mut self, result: Result<OpenedHistory>, now: Now, set_reader: impl FnOnce(Reader)) {
+        match result {
+            Err(error) => writer::cannot_open(&self.live, now, &error),
+            Ok((stored, reader)) => {
+                log::info!("history in {}", self.database.display());
+                set_reader(reader);
+                self.apply_stored_history(stored);
+            }
+        }
+    }
+
+    /// Applies the saved settings, and passes the stored history to the sampler.
+    fn apply_stored_history(&mut self, stored: Earlier) {
+        let (refused, zone_changed) = {
+            let mut state = self.live.lock();
+            let before = state.config.text("timezone").to_string();
+            (state.recall(stored), state.config.text("timezone") != before)
+        };
+        refused.iter().for_each(|refused| log::warn!("{refused}"));
+        if zone_changed {
+            self.read_zone();
+        }
+    }
+
+    /// Reads the time zone of the settings again; keeps the previous one where that fails.
+    fn read_zone(&self) {
+        let configured = self.live.lock().config.text("timezone").to_string();
+        match zone::find(&configured) {
+            Ok(zone) => self.live.lock().zone = Arc::new(zone),
+            Err(error) => log::warn!("{error}; keeping the previous time zone"),
+        }
+    }
+
+    /// Builds the authorisation for HTTP requests. Without a token the program runs too, but then only requests from
+    /// this machine may change anything.
+    pub fn auth(&mut self) -> http::Guard {
+        self.log_new_token();
+        let [private, open] = {
+            let config = &self.live.lock().config;
+            ["private", "open"].map(|key| config.switch(key).then(|| config.said_by(key)))
+        };
+        if let (Some(private), Some(open)) = (private, open) {
+            log::warn!("{open} has no effect while {private} is set");
+        }
+        let (private, open) = (private.is_some(), open.is_some());
+        http::Guard::new(token::path_for(&self.database), self.token.take(), private, open)
+    }
+
+    /// Logs once that a token was created in this run.
+    pub fn log_new_token(&mut self) {
+        if std::mem::take(&mut self.new_token) {
+            let file = token::path_for(&self.database);
+            log::info!("created an access token in {}; `net-pulse token` prints it", file.display());
+        }
+    }
+}
+
+/// Returns a function that opens the database, then reads or creates the token beside it, and sends the token to
+/// `inbox`. It runs on the writer's thread because the disk may be slow. It creates a token only where the database
+/// could be opened, so that no file is left beside a database of another program.
+pub fn database_opener(
+    database: PathBuf,
+    max_bytes: u64,
+    inbox: Mailbox<ControlEvent>,
+) -> impl FnMut() -> Result<Opened> + Send {
+    move || {
+        let options = Options { max_bytes: size_limit(max_bytes, &database) };
+        let opened = Store::open(&database, &options);
+        let file = token::path_for(&database);
+        let token = match opened {
+            Ok(_) => token::read_or_create(&file).map(Some),
+            // Ignore errors of the token file: they have the same cause as the error of the database, which is
+            // reported.
+            Err(_) => Ok(token::read(&file).ok().flatten().map(|token| (token, false))),
+        };
+        inbox.put(ControlEvent::Token(token));
+        opened
+    }
+}
+
+/// Sends each signal to the inbox. After SIGTERM or SIGINT it waits for `timeout`, then calls `force_exit`: the main
+/// thread may be blocked by a hanging disk.
+pub fn forward_signals(signals: &SigSet, inbox: &Mailbox<ControlEvent>, timeout: Duration, force_exit: impl FnOnce()) {
+    loop {
+        let signal = match signals.wait() {
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => {
+                log::error!("waiting for signals: {}; ending", io::Error::from(error));
+                Signal::SIGTERM
+            }
+            Ok(signal) => signal,
+        };
+        inbox.put(ControlEvent::Signal(signal));
+        if signal != Signal::SIGHUP {
+            thread::sleep(timeout);
+            return force_exit();
+        }
+    }
+}
+
+/// Size limit of the database in bytes: the configured limit, but at most the present size and half of the free space,
+/// and at least `SMALLEST_SIZE`.
+fn size_limit(configured: u64, database: &Path) -> u64 {
+    let present = std::fs::metadata(database).map_or(0, |file| file.len());
+    let existing = database.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("."));
+    match source::machine(existing).disk_free {
+        0 => configured,
+        free => configured.min(present.saturating_add(free / 2)).max(SMALLEST_SIZE),
+    }
+}
