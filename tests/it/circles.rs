@@ -135,9 +135,9 @@ fn a_circle_is_seen() {
         &[
             root(),
             open(),
-            file("store/copy.rs", "use super::site::Site;"),
-            file("store/site.rs", "use super::open::{A,\n B};"),
+            file("store/copy.rs", "use super::database_path::DatabaseFile;"),
+            file("store/database_path.rs", "use super::open::{A,\n B};"),
         ],
-        Some(&["store::copy", "store::site", "store::open"]),
+        Some(&["store::copy", "store::database_path", "store::open"]),
     );
 }

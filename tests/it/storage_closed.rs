@@ -60,8 +60,8 @@ fn a_directory_taken_from_the_running_daemon_is_told_as_that() {
         wait_until("it is told", || database_status(&daemon) == "degraded");
         let (data, error) = (case.data(), database_error(&daemon));
         let told = format!(
-            "{data}/net-pulse.db cannot be reached any more, and a restart could not open it: {data} belongs to user 0, \
-             and net-pulse runs as user 65534; let user 65534 write there; until then saving goes on"
+            "{data}/net-pulse.db can no longer be reached, and a restart could not open it: {data} belongs to user 0, \
+             and net-pulse runs as user 65534; let user 65534 write there; until then net-pulse keeps saving"
         );
         assert_eq!(error, told);
         assert!(daemon.log().iter().any(|line| line.contains(&told)), "{:#?}", daemon.log());

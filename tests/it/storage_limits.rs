@@ -46,7 +46,7 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
         for limit in ["90000", "0"] {
             let dir = Dir::new();
             let (daemon, base) = begin(limited(&format!("--fsize={limit}:unlimited"), &dir));
-            goes_on_once(daemon, "a file may not grow further", base, |daemon| {
+            goes_on_once(daemon, "the limit on the size of a file is reached", base, |daemon| {
                 run("prlimit", &format!("--fsize=unlimited --pid {}", daemon.pid()));
             });
             assert_eq!(judge(&dir.join("data/net-pulse.db")).0, "ok");

@@ -370,7 +370,7 @@ fn a_name_that_leads_elsewhere_is_told() {
         assert_eq!(database_status(&daemon), "healthy");
         remove(&link);
         wait_until("it is told", || database_status(&daemon) == "degraded");
-        let told = format!("{link} leads elsewhere now, or nowhere: the history goes on in {real}");
+        let told = format!("{link} no longer leads to the database: net-pulse saves to {real}");
         assert!(database_error(&daemon).contains(&told), "{}", database_error(&daemon));
         assert!(daemon.log().iter().any(|line| line.contains(&told)), "{:#?}", daemon.log());
         std::os::unix::fs::symlink("real.db", &link).expect("it is ours");

@@ -165,7 +165,7 @@ fn what_is_no_text_is_refused() {
     let target = OsString::from_vec([odd.as_encoded_bytes(), b"/net-pulse.db"].concat());
     symlink(&target, &link).expect("it is ours");
     let daemon = Daemon::spawn(self::command(&link));
-    wait_until("it is told", || database_error(&daemon).contains("no name in UTF-8"));
+    wait_until("it is told", || database_error(&daemon).contains("not valid UTF-8"));
     daemon.stop();
     assert_eq!(fs::read_dir(&odd).expect("it is there").count(), 0);
 }
