@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
-use super::codec::block::{Bytes, columns_by, damaged, first_byte, put_leb, unzigzag, zigzag};
+use super::codec::block::{Bytes, column_count, damaged, first_byte, put_leb, unzigzag, zigzag};
 use super::codec::{Moment, Row};
 use super::samples::{Order, Span, each_block};
 use crate::error::Result;
@@ -57,7 +57,7 @@ impl Tally {
 
     pub fn unpack(bytes: &[u8]) -> Result<Tally> {
         let mut bytes = Bytes(bytes);
-        let count = columns_by(bytes.take(1)?[0])?;
+        let count = column_count(bytes.take(1)?[0])?;
         if !(MIN_COUNTERS..=COUNTERS).contains(&count) {
             return Err(damaged("a tally has an unknown number of counters"));
         }

@@ -40,7 +40,8 @@ pub fn first_byte(columns: usize) -> u8 {
     FORMAT | columns as u8
 }
 
-pub fn columns_by(first: u8) -> Result<usize> {
+/// Number of columns from the first byte. Fails on an unknown format.
+pub fn column_count(first: u8) -> Result<usize> {
     let columns = usize::from(first & !FORMAT);
     match first & FORMAT {
         // A newer version that writes more columns also raises the schema number, and such a file is not opened.
@@ -160,7 +161,7 @@ pub struct Packed<'a> {
 impl<'a> Packed<'a> {
     pub fn open(bytes: &'a [u8]) -> Result<Packed<'a>> {
         let mut bytes = Bytes(bytes);
-        let columns = columns_by(bytes.take(1)?[0])?;
+        let columns = column_count(bytes.take(1)?[0])?;
         let rows = bytes.leb()? as usize;
         if rows == 0 || rows > MAX_ROWS {
             return Err(damaged("its number of rows is out of range"));

@@ -82,8 +82,8 @@ pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
     packer.finish()
 }
 
-/// Returns the expected span of each row in ms: the time since the previous tick. For the first row the block stores
-/// it.
+/// Packs the ticks. Returns the expected span of each row in ms: the time since the previous tick, and for the first
+/// row a span that the block stores.
 fn put_head(out: &mut Vec<u8>, rows: &[Row]) -> Vec<u64> {
     let Some(first) = rows.first() else { return Vec::new() };
     let typical = first.samples.iter().find(|sample| sample.mark == Mark::Plain).or(first.samples.first());
