@@ -1,4 +1,4 @@
-//! What every connection to the database has in common.
+//! Settings that all connections to the database share.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,36 +11,36 @@ use crate::system::errno;
 pub(super) const PAGE_BYTES: u64 = 4096;
 
 const PRAGMAS: [(&str, &str); 3] = [
-    // 256 KiB: the pages of one flush or of one chart; the operating system caches the rest.
+    // 256 KiB: the pages of one save or of one chart. The operating system caches the rest.
     ("cache_size", "-256"),
-    // A container without /tmp has nowhere else.
+    // A container may have no /tmp.
     ("temp_store", "MEMORY"),
-    // An I/O error in a mapped page is a SIGBUS.
+    // An I/O error in a mapped page raises SIGBUS.
     ("mmap_size", "0"),
 ];
 
-/// Only for file systems without a write-ahead log: there a reader can meet the writer.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// Needed only on file systems without a write-ahead log: there a reader and the writer can block each other.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn connection(path: &Path, file_system: Option<&str>, busy: Duration) -> Result<Connection> {
-    let conn = bare(path, file_system)?;
+pub(super) fn connection(path: &Path, vfs: Option<&str>, busy: Duration) -> Result<Connection> {
+    let conn = unprepared_connection(path, vfs)?;
     conn.busy_timeout(busy)?;
     prepare(&conn)?;
     Ok(conn)
 }
 
-/// What has not looked into the file yet.
-pub(super) fn bare(path: &Path, file_system: Option<&str>) -> Result<Connection> {
+/// A connection that has not read the file yet.
+pub(super) fn unprepared_connection(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     errno::forget();
-    // Each connection stays with one thread at a time, so that SQLite's own mutexes are idle weight.
+    // One thread at a time uses a connection, so SQLite needs no mutexes.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Ok(match file_system {
+    Ok(match vfs {
         Some(name) => Connection::open_with_flags_and_vfs(path, flags, name)?,
         None => Connection::open_with_flags(path, flags)?,
     })
 }
 
-/// What every connection begins with, however it was opened.
+/// Sets what every connection needs, however it was opened.
 pub(super) fn prepare(conn: &Connection) -> Result<()> {
     PRAGMAS.iter().try_for_each(|(name, value)| set(conn, name, value))
 }

@@ -1,4 +1,4 @@
-//! A copy of the whole database while it is in use: consistent, compact, and never in memory.
+//! Copies the whole database while it is in use. A copy is consistent and compact, and is never held in memory.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -7,137 +7,138 @@ use std::sync::{Arc, Mutex};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::connection::{BUSY, PAGE_BYTES, connection, pragma, set};
-use super::files::{beside, io_error, no_other, private, sync_directory, unused};
-use super::site::{Site, current};
+use super::connection::{BUSY_TIMEOUT, PAGE_BYTES, connection, pragma, set};
+use super::database_path::{DatabaseFile, current_file};
+use super::files::{beside, io_error, private, refuse_other_types, sync_directory, unused_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::system::{errno, room};
 
-const SUFFIX: &str = ".backup";
-/// Of the history that will be the database itself.
-pub(super) const ANEW: &str = ".anew";
-/// Of a copy that will be kept, until it is whole.
-const KEPT: &str = ".keeping";
-/// What a copy leaves free for everybody else, the next saves among them.
+const BACKUP_SUFFIX: &str = ".backup";
+/// Temporary name of a new database file (`recreate`).
+pub(super) const RECREATED_SUFFIX: &str = ".anew";
+/// Temporary name of the copy that a migration keeps.
+const KEEPING_SUFFIX: &str = ".keeping";
+/// Bytes that a copy leaves free for everything else, such as the next saves.
 const SPARE_BYTES: u64 = 1 << 20;
 
-/// Makes copies on a connection of its own, so that nobody waits for them.
+/// Makes copies on a connection of its own, so that no other thread waits for them.
 pub struct Copier {
-    pub(super) current: Arc<Mutex<Arc<Site>>>,
+    pub(super) current: Arc<Mutex<Arc<DatabaseFile>>>,
 }
 
-/// What an end in the middle of a copy has left.
-pub(super) fn clear(path: &Path) {
-    for suffix in [SUFFIX, ANEW, KEPT] {
-        remove(&beside(path, suffix));
+/// Removes the files that an interrupted copy has left.
+pub(super) fn remove_unfinished(path: &Path) {
+    for suffix in [BACKUP_SUFFIX, RECREATED_SUFFIX, KEEPING_SUFFIX] {
+        remove_partial(&beside(path, suffix));
     }
 }
 
-/// A file that was being made.
-pub(super) fn remove(target: &Path) {
+/// Removes a partly written file and its journal.
+pub(super) fn remove_partial(target: &Path) {
     for name in [target, &beside(target, "-journal")] {
         let _ = fs::remove_file(name);
     }
 }
 
-/// Everything that `conn` reads, in a new file with an id of its own: put in place of its original, it must not get the
-/// original's log. Not synced.
-pub(super) fn write_all(conn: &Connection, target: &Path, file_system: Option<&str>) -> Result<File> {
-    remove(target);
-    no_other(target)?;
-    // SQLite takes an empty file, and would make it readable for all.
+/// Writes everything that `conn` reads to a new file with an id of its own: when the copy replaces its original,
+/// SQLite must not apply the original's log to it. Does not sync.
+pub(super) fn write_copy(conn: &Connection, target: &Path, vfs: Option<&str>) -> Result<File> {
+    remove_partial(target);
+    refuse_other_types(target)?;
+    // SQLite accepts an empty file. It would create the file readable for all users.
     let file = private(OpenOptions::new().read(true).write(true).create_new(true))
         .open(target)
         .map_err(|cause| io_error(target, cause))?;
     errno::forget();
     conn.execute("VACUUM INTO ?1", [target.to_str()])?;
-    let conn = connection(target, file_system, BUSY)?;
+    let conn = connection(target, vfs, BUSY_TIMEOUT)?;
     set(&conn, "synchronous", "OFF")?;
     set(&conn, "journal_mode", "MEMORY")?;
     conn.execute("UPDATE meta SET value = hex(randomblob(8)) WHERE key = 'file'", [])?;
     Ok(file)
 }
 
-/// What a migration leaves for an older program.
-pub(super) enum Kept {
-    As(PathBuf),
-    Not(Error),
+/// Result of the copy before a migration, which allows a return to an older program.
+pub(super) enum MigrationCopy {
+    Made(PathBuf),
+    Failed(Error),
 }
 
-impl Kept {
+impl MigrationCopy {
     pub fn sentence(&self, path: &Path, from: i64, to: i64) -> String {
-        let begin = format!("{} goes from schema {from} to {to}, which older versions refuse", path.display());
+        let begin = format!("{} is migrated from schema {from} to {to}, which older versions refuse", path.display());
         match self {
-            Kept::As(copy) => format!(
-                "{begin}: as it was it is kept as {}, to be put in its place with the older version; remove it when that is not \
-                 wanted any more",
+            MigrationCopy::Made(copy) => format!(
+                "{begin}: a copy of the old file is kept as {}; put it back to return to the older version, \
+                 or remove it when you no longer need it",
                 copy.display()
             ),
-            Kept::Not(why) => format!("{begin}: no copy of it as it was is kept: {why}"),
+            MigrationCopy::Failed(why) => format!("{begin}: no copy of the old file is kept: {why}"),
         }
     }
 
-    /// Nothing has changed, so it is of no use.
+    /// Removes the copy: the migration has changed nothing.
     pub fn discard(&self) {
-        if let Kept::As(copy) = self {
-            remove(copy);
+        if let MigrationCopy::Made(copy) = self {
+            remove_partial(copy);
         }
     }
 }
 
-/// A copy beside the database that stays, of a file with this schema. Beside it there is as much room left as the history
-/// takes, so that a small disk is not full with it.
-pub(super) fn keep(conn: &Connection, path: &Path, file_system: Option<&str>, schema: i64) -> Kept {
-    let unfinished = beside(path, KEPT);
-    let made = try_to_keep(conn, path, file_system, &format!("schema-{schema}"), &unfinished);
-    made.unwrap_or_else(|error| {
-        remove(&unfinished);
-        Kept::Not(error)
+/// Makes a lasting copy of a file with this schema beside the database. Leaves as much free space as the history
+/// takes, so that the copy does not fill a small disk.
+pub(super) fn copy_before_migration(conn: &Connection, path: &Path, vfs: Option<&str>, schema: i64) -> MigrationCopy {
+    let unfinished = beside(path, KEEPING_SUFFIX);
+    let copied = try_copy_before_migration(conn, path, vfs, &format!("schema-{schema}"), &unfinished);
+    copied.unwrap_or_else(|error| {
+        remove_partial(&unfinished);
+        MigrationCopy::Failed(error)
     })
 }
 
-fn try_to_keep(
+fn try_copy_before_migration(
     conn: &Connection,
     path: &Path,
-    file_system: Option<&str>,
+    vfs: Option<&str>,
     suffix: &str,
     unfinished: &Path,
-) -> Result<Kept> {
+) -> Result<MigrationCopy> {
     let pages = pragma(conn, "page_count")? as u64;
     let bytes = (pages - (pragma(conn, "freelist_count")? as u64).min(pages)) * PAGE_BYTES;
     if let Some((_, free)) = room::of(path).filter(|(_, free)| *free < bytes + pages * PAGE_BYTES + SPARE_BYTES) {
-        let sentence = format!("it has {bytes} bytes and should leave as much again, of {free} that are free");
+        let sentence = format!("the copy has {bytes} bytes and must leave as much free, but only {free} are free");
         return Err(Error::new(ErrorKind::Full, sentence));
     }
-    let plain = beside(path, &format!(".{suffix}"));
-    let kept = if fs::symlink_metadata(&plain).is_err() { plain } else { unused(path, suffix) };
-    let file = write_all(conn, unfinished, file_system)?;
-    file.sync_all().and_then(|()| fs::rename(unfinished, &kept)).map_err(|cause| io_error(&kept, cause))?;
-    sync_directory(&kept);
-    Ok(Kept::As(kept))
+    let plain_path = beside(path, &format!(".{suffix}"));
+    let kept_path = if fs::symlink_metadata(&plain_path).is_err() { plain_path } else { unused_name(path, suffix) };
+    let file = write_copy(conn, unfinished, vfs)?;
+    file.sync_all().and_then(|()| fs::rename(unfinished, &kept_path)).map_err(|cause| io_error(&kept_path, cause))?;
+    sync_directory(&kept_path);
+    Ok(MigrationCopy::Made(kept_path))
 }
 
 impl Copier {
-    /// A file beside the database that has no name any more: its room is free again when it is closed, whatever becomes
-    /// of the program. `free`: bytes that are left there, where that is known.
+    /// Returns a file beside the database that has no name any more: its space is free again when it is closed, even
+    /// after a kill. `free`: free bytes there, if known.
     pub fn copy(&self, free: Option<u64>) -> Result<File> {
-        let site = current(&self.current);
-        let conn = site.connect()?;
-        // Should this be the last connection at the end of the program: taking in the log is the writer's, who syncs.
+        let database = current_file(&self.current);
+        let conn = database.connect()?;
+        // This may be the last connection at the end of the program. The checkpoint is the writer's task, because only
+        // the writer syncs.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // Of a file that is gone when it is closed, nothing needs to reach the flash.
+        // The file is gone when it is closed, so nothing needs to reach the flash.
         set(&conn, "synchronous", "OFF")?;
         let bytes = (pragma(&conn, "page_count")? - pragma(&conn, "freelist_count")?) as u64 * PAGE_BYTES;
         if free.is_some_and(|free| free < bytes + SPARE_BYTES) {
-            let sentence = format!("the copy has {bytes} bytes, and there is room for {}", free.unwrap_or(0));
+            let sentence = format!("the copy has {bytes} bytes, but only {} are free", free.unwrap_or(0));
             return Err(Error::new(ErrorKind::Full, sentence));
         }
-        let target = beside(&site.path, SUFFIX);
-        let made = write_all(&conn, &target, site.file_system);
-        remove(&target);
-        // After the connection: the site goes last.
+        let target = beside(&database.path, BACKUP_SUFFIX);
+        let copied = write_copy(&conn, &target, database.vfs);
+        remove_partial(&target);
+        // After the connection: the `DatabaseFile` is closed last.
         drop(conn);
-        made
+        copied
     }
 }
 
@@ -152,18 +153,18 @@ mod tests {
     use crate::store::testing::{OPTIONS, Place, T};
 
     #[test]
-    fn a_copy_has_everything_and_leaves_nothing() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn a_copy_is_complete_and_leaves_no_file() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         for at in 0..200 {
             opened.save(&Batch::steady(1 + 10 * at, T + 30 + 300 * at as i64, 10)).unwrap();
         }
         let reader = opened.store.reader().unwrap();
         let copier = reader.copier();
         let mut file = copier.copy(Some(u64::MAX)).unwrap();
-        // The original goes on meanwhile, and the copy does not change with it.
+        // The original changes meanwhile, the copy does not.
         opened.save(&Batch::steady(2001, T + 30 + 300 * 200, 10)).unwrap();
-        let names = || fs::read_dir(place.path()).unwrap().count();
+        let names = || fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(names(), 3, "the database, its log and its guard");
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
@@ -180,19 +181,19 @@ mod tests {
     }
 
     #[test]
-    fn e39_what_does_not_fit_is_not_begun() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn e39_a_copy_that_does_not_fit_is_not_begun() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save(&Batch::steady(1, T + 30, 10)).unwrap();
-        // As an end in the middle has left it.
-        fs::write(place.path().join("net-pulse.db.backup"), b"half").unwrap();
+        // Left by a program that ended in the middle of a copy.
+        fs::write(dir.path().join("net-pulse.db.backup"), b"half").unwrap();
         let copier = opened.store.reader().unwrap().copier();
         assert_eq!(copier.copy(Some(1 << 20)).unwrap_err().kind, ErrorKind::Full);
         drop(opened);
-        let opened = Store::open(&place.file(), &OPTIONS);
-        assert!(opened.is_err(), "whoever copies keeps other processes away");
+        let opened = Store::open(&dir.file(), &OPTIONS);
+        assert!(opened.is_err(), "a copier keeps the database locked");
         drop(copier);
-        let _opened = Store::open(&place.file(), &OPTIONS).unwrap();
-        assert!(!place.path().join("net-pulse.db.backup").exists());
+        let _opened = Store::open(&dir.file(), &OPTIONS).unwrap();
+        assert!(!dir.path().join("net-pulse.db.backup").exists());
     }
 }

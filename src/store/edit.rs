@@ -1,38 +1,38 @@
-//! What is changed in the past: two histories made one, many that are gone made one, or one forgotten. Every level in one
-//! transaction, so that all of them tell the same before and after, whenever the power goes.
+//! Changes of the stored history: merges two interfaces, merges many into "others", or forgets one. One transaction
+//! changes every resolution, so that all of them agree before and after it, even after a power cut.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::Store;
-use super::block::{Columns, Packed};
-use super::keep::{SPARE_PAGES, make_room};
-use super::levels::{block_at, put_block, remove_block};
-use super::rows::{Cells, pack_samples, unpack_cells, unpack_samples};
-use super::state::State;
-use super::window::settle;
-use super::write::{join_same, put_events};
+use super::codec::block::{Columns, Packed};
+use super::codec::{Cells, pack_samples, unpack_cells, unpack_samples};
+use super::open_block::roll_up_open_block;
+use super::retention::{SPARE_PAGES, free_up_pages};
+use super::rollups::{block_at, put_block, remove_block};
+use super::watermarks::Watermarks;
+use super::write::{merge_same_interface, put_events};
 use crate::clock::Zone;
 use crate::error::Result;
 use crate::level::{Level, coarser};
 use crate::model::{Edit, Event, IfaceId, Kind};
 
 impl Store {
-    /// One transaction, with what is told of it. An edit whose outcome was unclear can be repeated.
+    /// Applies an edit and saves its event in one transaction. The caller can repeat an edit whose result is unknown.
     pub fn edit(&mut self, edit: &Edit, event: Option<&Event>, zone: &Zone) -> Result<()> {
-        let outcome = self.attempt(|store, again| store.rewrite(edit, event, again, zone));
-        outcome.map_err(|error| error.context(format!("cannot change the history in {}", self.site.path.display())))
+        let outcome = self.run_transaction(|store, retry| store.rewrite(edit, event, retry, zone));
+        outcome.map_err(|error| error.context(format!("cannot change the history in {}", self.database.path.display())))
     }
 
-    fn rewrite(&mut self, edit: &Edit, event: Option<&Event>, again: bool, zone: &Zone) -> Result<State> {
-        let mut state = self.state.clone();
+    fn rewrite(&mut self, edit: &Edit, event: Option<&Event>, retry: bool, zone: &Zone) -> Result<Watermarks> {
+        let mut watermarks = self.watermarks.clone();
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        make_room(&tx, &mut state, zone, self.pages, SPARE_PAGES * self.room)?;
-        // What the open window holds goes to the coarser levels first: samples of two interfaces become one below, and
-        // of one sample nobody could tell what of it was booked where.
-        settle(&tx, &mut state, zone)?;
-        for level in coarser() {
-            for key in keys(&tx, &format!("SELECT start FROM {}", level.table))? {
-                rewrite_cells(&tx, level, key, edit)?;
+        free_up_pages(&tx, &mut watermarks, zone, self.max_pages, SPARE_PAGES * self.spare_factor)?;
+        // Roll up the open block first: below, the samples of two interfaces are added together, and nothing could
+        // tell which part of the sum is already in the roll-ups.
+        roll_up_open_block(&tx, &mut watermarks, zone)?;
+        for spec in coarser() {
+            for key in keys(&tx, &format!("SELECT start FROM {}", spec.table))? {
+                rewrite_cells(&tx, spec, key, edit)?;
             }
         }
         for key in keys(&tx, "SELECT first FROM sample")? {
@@ -44,39 +44,42 @@ impl Store {
             }
             Edit::Merge { id, name, into, into_name } => {
                 tx.execute("UPDATE event SET interface = ?2 WHERE interface = ?1", [name, into_name])?;
-                merge_row(&tx, &mut state, *id, *into, into_name, None)?;
+                merge_row(&tx, &mut watermarks, *id, *into, into_name, None)?;
             }
             Edit::Fold { ids, into, into_name } => {
                 for id in ids {
-                    merge_row(&tx, &mut state, *id, *into, into_name, Some(Kind::Others))?;
+                    merge_row(&tx, &mut watermarks, *id, *into, into_name, Some(Kind::Others))?;
                 }
             }
         }
-        put_events(&tx, event.map_or(&[], std::slice::from_ref), again)?;
+        put_events(&tx, event.map_or(&[], std::slice::from_ref), retry)?;
         for id in edit.gone() {
             tx.execute("DELETE FROM interface WHERE id = ?1", [id])?;
-            state.tallies.remove(id);
-            state.changed.remove(id);
+            watermarks.tallies.remove(id);
+            watermarks.stale_tallies.remove(id);
         }
-        // Samples that told their tallies may have gone to make room.
-        for iface in std::mem::take(&mut state.changed) {
-            tx.execute("UPDATE interface SET tally = ?2 WHERE id = ?1", params![iface, state.tally(iface).pack()])?;
+        // `free_up_pages` may have deleted samples that the stored tallies do not include.
+        for iface in std::mem::take(&mut watermarks.stale_tallies) {
+            tx.execute(
+                "UPDATE interface SET tally = ?2 WHERE id = ?1",
+                params![iface, watermarks.tally(iface).pack()],
+            )?;
         }
         tx.commit()?;
-        Ok(state)
+        Ok(watermarks)
     }
 }
 
-/// `kind`: of the one that the history goes to, where that is no link's.
+/// `kind`: kind of the target where it is not that of a link ("others").
 fn merge_row(
     conn: &Connection,
-    state: &mut State,
+    watermarks: &mut Watermarks,
     id: IfaceId,
     into: IfaceId,
     into_name: &str,
     kind: Option<Kind>,
 ) -> Result<()> {
-    // Its own row may wait for the anchor that belongs to it.
+    // The target may have no row yet: its record waits for its anchor.
     conn.execute(
         "INSERT OR IGNORE INTO interface (id, name, kind, alias, ifindex, boot, first_seen)
          SELECT ?1, ?2, ifnull(?4, kind), '', 0, '', first_seen FROM interface WHERE id = ?3",
@@ -88,7 +91,7 @@ fn merge_row(
          FROM (SELECT first_seen, alias FROM interface WHERE id = ?2) AS gone WHERE interface.id = ?1",
         [into, id],
     )?;
-    let tally = state.merge(id, into);
+    let tally = watermarks.merge(id, into);
     conn.execute("UPDATE interface SET tally = ?2 WHERE id = ?1", params![into, tally])?;
     Ok(())
 }
@@ -99,8 +102,8 @@ fn keys(conn: &Connection, sql: &str) -> Result<Vec<i64>> {
     Ok(keys.collect::<rusqlite::Result<_>>()?)
 }
 
-/// What cannot be read stays as it is.
-fn holds(bytes: &[u8], edit: &Edit) -> bool {
+/// Whether a block has data of the edited interfaces. `false` for a block that cannot be read: it stays unchanged.
+fn contains_edited(bytes: &[u8], edit: &Edit) -> bool {
     let found = |packed: Packed| {
         for group in packed.groups() {
             if edit.takes(group?.0) {
@@ -112,11 +115,11 @@ fn holds(bytes: &[u8], edit: &Edit) -> bool {
     Packed::open(bytes).and_then(found).unwrap_or(false)
 }
 
-fn rewrite_cells(conn: &Connection, level: &Level, key: i64, edit: &Edit) -> Result<()> {
-    let Some((block, bytes)) = block_at(conn, level, key)?.filter(|(_, bytes)| holds(bytes, edit)) else {
+fn rewrite_cells(conn: &Connection, spec: &Level, key: i64, edit: &Edit) -> Result<()> {
+    let Some((block, bytes)) = block_at(conn, spec, key)?.filter(|(_, bytes)| contains_edited(bytes, edit)) else {
         return Ok(());
     };
-    let length_s = level.cell_s(block);
+    let length_s = spec.cell_s(block);
     let mut cells = Cells::new();
     let mut moved = Vec::new();
     let read = unpack_cells(&bytes, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
@@ -127,16 +130,16 @@ fn rewrite_cells(conn: &Connection, level: &Level, key: i64, edit: &Edit) -> Res
         }
     });
     if let Err(error) = read {
-        log::error!("history around {key} stays as it was: {error}");
+        log::error!("history around {key} is not changed: {error}");
         return Ok(());
     }
     for (into, (at, cell)) in moved.into_iter().filter_map(|cell| Some((edit.into()?, cell))) {
         let both = cells.entry((into, at)).or_default();
         both.add(&cell);
-        // Two that were there at the same time have been looked at once in each second, not twice.
+        // Both interfaces may have observed the same seconds: count these once.
         *both = both.within(length_s);
     }
-    if cells.is_empty() { remove_block(conn, level, key) } else { put_block(conn, level, block, &cells) }
+    if cells.is_empty() { remove_block(conn, spec, key) } else { put_block(conn, spec, block, &cells) }
 }
 
 fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
@@ -144,11 +147,11 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
         .prepare_cached("SELECT data FROM sample WHERE first = ?1")?
         .query_row([key], |row| row.get(0))
         .optional()?;
-    let Some(bytes) = bytes.filter(|bytes| holds(bytes, edit)) else { return Ok(()) };
+    let Some(bytes) = bytes.filter(|bytes| contains_edited(bytes, edit)) else { return Ok(()) };
     let mut rows = match unpack_samples(&bytes) {
         Ok(rows) => rows,
         Err(error) => {
-            log::error!("samples around {key} stay as they were: {error}");
+            log::error!("samples around {key} are not changed: {error}");
             return Ok(());
         }
     };
@@ -160,7 +163,7 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
             }
             None => row.samples.retain(|sample| !edit.takes(sample.iface)),
         }
-        join_same(&mut row.samples);
+        merge_same_interface(&mut row.samples);
     }
     let n: usize = rows.iter().map(|row| row.samples.len()).sum();
     conn.prepare_cached("UPDATE sample SET data = ?2, n = ?3 WHERE first = ?1")?.execute(params![
@@ -180,25 +183,26 @@ mod tests {
     use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
     use crate::store::{Flush, Opened, Reader};
 
-    const LEVELS: [Resolution; 4] = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
+    const ALL_RESOLUTIONS: [Resolution; 4] =
+        [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
 
-    fn sums(reader: &Reader, iface: IfaceId) -> [u128; LEVELS.len()] {
-        LEVELS.map(|level| {
-            let buckets = reader.now().buckets(level, iface, 0, i64::MAX).unwrap();
+    fn sums(reader: &Reader, iface: IfaceId) -> [u128; ALL_RESOLUTIONS.len()] {
+        ALL_RESOLUTIONS.map(|resolution| {
+            let buckets = reader.now().buckets(resolution, iface, 0, i64::MAX).unwrap();
             buckets.iter().map(|bucket| bucket.cell.sum.0.iter().map(|value| u128::from(*value)).sum::<u128>()).sum()
         })
     }
 
-    fn flush(opened: &mut Opened, batch: &Batch, anchors: &[Anchor]) {
+    fn save(opened: &mut Opened, batch: &Batch, anchors: &[Anchor]) {
         let records: Vec<_> = (1..=LOAD_IFACES).map(record).collect();
-        let flush =
+        let request =
             Flush { batch, anchors, records: &records, events: &[], settings: &[], keep: KEEP, zone: &Zone::UTC };
-        opened.store.flush(&flush).unwrap();
+        opened.store.flush(&request).unwrap();
     }
 
-    /// A day and a half of 24 interfaces, with a gap of one of them that reaches back over several windows.
-    fn filled(place: &Place) -> Opened {
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    /// A day and a half of 24 interfaces. Interface 3 has a gap that reaches back over several six-hour blocks.
+    fn filled(dir: &Place) -> Opened {
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
         for round in 0..42 {
             let mut batch = load.batch(100);
@@ -207,7 +211,7 @@ mod tests {
                 (last.mark, last.span_ms, last.delta) = (Mark::Gap, 20 * 3_600_000, Counters([7_777_777; COUNTERS]));
             }
             let anchors = [Anchor { seq: batch.ticks[0].seq, iface: 1, raw: Counters([round + 5; COUNTERS]) }];
-            flush(&mut opened, &batch, &anchors);
+            save(&mut opened, &batch, &anchors);
         }
         opened
     }
@@ -217,19 +221,19 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_keeps_every_level_to_the_byte() {
-        let place = Place::new();
-        let mut opened = filled(&place);
+    fn a_merge_keeps_the_sums_of_every_resolution() {
+        let dir = Place::new();
+        let mut opened = filled(&dir);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
-        let tally = |opened: &Opened, iface: IfaceId| opened.store.state.tally(iface);
+        let tally = |opened: &Opened, iface: IfaceId| opened.store.watermarks.tally(iface);
         let (one, other) = (tally(&opened, 1), tally(&opened, 3));
         opened.store.edit(&merge(3, 1), None, &Zone::UTC).unwrap();
         let check = |opened: &Opened, reader: &Reader| {
             for iface in 1..=LOAD_IFACES {
                 let expect = match iface {
-                    1 => std::array::from_fn(|level| before[1][level] + before[3][level]),
-                    3 => [0; LEVELS.len()],
+                    1 => std::array::from_fn(|resolution| before[1][resolution] + before[3][resolution]),
+                    3 => [0; ALL_RESOLUTIONS.len()],
                     _ => before[iface as usize],
                 };
                 assert_eq!(sums(reader, iface), expect, "{iface}");
@@ -240,17 +244,17 @@ mod tests {
             assert_eq!(tally(opened, 3).lifetime, Counters::ZERO);
         };
         check(&opened, &reader);
-        // One point of an interface at a time: history gives each a number of its own.
+        // At most one sample per interface and tick: the id of a point is made of both.
         let points = reader.now().newest(&Filter { iface: Some(1), ..Filter::default() }, 0, usize::MAX).unwrap();
         assert!(points.is_sorted_by(|newer, older| newer.seq > older.seq));
-        // Two that were there at once have been looked at once.
+        // Seconds that both interfaces observed count once.
         let cells = reader.now().buckets(Resolution::FiveMinutes, 1, 0, i64::MAX).unwrap();
         assert!(cells.iter().all(|cell| cell.cell.covered + cell.cell.blind <= 300));
-        // Doing it twice does no more, and a restart finds the same.
+        // A second merge changes nothing, and neither does a restart.
         opened.store.edit(&merge(3, 1), None, &Zone::UTC).unwrap();
         check(&opened, &reader);
         drop((opened, reader));
-        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let reader = opened.store.reader().unwrap();
         check(&opened, &reader);
         assert!(opened.records.iter().all(|record| record.id != 3));
@@ -258,36 +262,36 @@ mod tests {
     }
 
     #[test]
-    fn many_are_folded_into_one_in_one_transaction() {
-        let place = Place::new();
-        let mut opened = filled(&place);
+    fn many_interfaces_are_merged_into_others_in_one_transaction() {
+        let dir = Place::new();
+        let mut opened = filled(&dir);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
         let ids: Vec<IfaceId> = (3..=LOAD_IFACES).collect();
         let mut lifetime = Counters::ZERO;
-        ids.iter().for_each(|id| lifetime.add(&opened.store.state.tally(*id).lifetime));
-        let fold = Edit::Fold { ids: ids.clone(), into: 99, into_name: "others".to_string() };
-        // Doing it twice does no more.
+        ids.iter().for_each(|id| lifetime.add(&opened.store.watermarks.tally(*id).lifetime));
+        let edit = Edit::Fold { ids: ids.clone(), into: 99, into_name: "others".to_string() };
+        // A second edit changes nothing.
         for _ in 0..2 {
-            opened.store.edit(&fold, None, &Zone::UTC).unwrap();
-            let whole = |level: usize| ids.iter().map(|id| before[*id as usize][level]).sum::<u128>();
+            opened.store.edit(&edit, None, &Zone::UTC).unwrap();
+            let whole = |resolution: usize| ids.iter().map(|id| before[*id as usize][resolution]).sum::<u128>();
             assert_eq!(sums(&reader, 99), std::array::from_fn(whole));
             assert_eq!([1, 2].map(|iface| sums(&reader, iface)), [before[1], before[2]]);
-            assert!(ids.iter().all(|id| sums(&reader, *id) == [0; LEVELS.len()]));
+            assert!(ids.iter().all(|id| sums(&reader, *id) == [0; ALL_RESOLUTIONS.len()]));
         }
         drop((opened, reader));
-        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let found: Vec<_> = opened.records.iter().map(|record| (record.id, record.kind)).collect();
         assert_eq!((found.len(), found[2]), (3, (99, Kind::Others)));
         assert_eq!((opened.records[2].lifetime, opened.records[2].ifindex), (lifetime, 0));
     }
 
     #[test]
-    fn after_a_merge_counting_goes_on_as_before() {
-        let place = Place::new();
-        let mut opened = filled(&place);
+    fn counting_continues_after_a_merge() {
+        let dir = Place::new();
+        let mut opened = filled(&dir);
         opened.store.edit(&merge(1, 9), None, &Zone::UTC).unwrap();
-        let (before, seq) = (opened.store.state.tally(9), opened.store.state.seq);
+        let (before, seq) = (opened.store.watermarks.tally(9), opened.store.watermarks.seq);
         let mut batch = Batch::default();
         batch.tick(seq + 1, T + 42 * 3_000 + 30, 30_000, &[(9, 1_000)]);
         opened.store.save(&batch).unwrap();
@@ -295,26 +299,26 @@ mod tests {
         let all = sums(&reader, 9);
         assert!(all.iter().all(|sum| *sum == all[0]), "{all:?}");
         drop((opened, reader));
-        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
-        let after = opened.store.state.tally(9);
+        let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
+        let after = opened.store.watermarks.tally(9);
         assert_eq!(after.raw.rx_bytes(), before.raw.rx_bytes() + 1_000);
         assert_eq!(after.lifetime.rx_bytes(), before.lifetime.rx_bytes() + 1_000);
     }
 
     #[test]
-    fn what_is_forgotten_is_gone_from_every_level() {
-        let place = Place::new();
-        let mut opened = filled(&place);
+    fn a_forgotten_interface_is_gone_from_every_resolution() {
+        let dir = Place::new();
+        let mut opened = filled(&dir);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
         let samples = reader.view().unwrap().facts().unwrap().samples;
         opened.store.edit(&Edit::Forget { id: 2, name: "eth2".to_string() }, None, &Zone::UTC).unwrap();
         assert_eq!(reader.view().unwrap().facts().unwrap().samples, samples - 4_200);
         drop((opened, reader));
-        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let reader = opened.store.reader().unwrap();
         for iface in 1..=LOAD_IFACES {
-            let expect = if iface == 2 { [0; LEVELS.len()] } else { before[iface as usize] };
+            let expect = if iface == 2 { [0; ALL_RESOLUTIONS.len()] } else { before[iface as usize] };
             assert_eq!(sums(&reader, iface), expect, "{iface}");
         }
         assert!(opened.records.iter().all(|record| record.id != 2));
@@ -322,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_nobody_counted_so_far_takes_a_history_over() {
-        let place = Place::new();
-        let mut opened = filled(&place);
-        let lifetime = opened.store.state.tally(5).lifetime;
+    fn an_interface_without_a_row_takes_over_a_history() {
+        let dir = Place::new();
+        let mut opened = filled(&dir);
+        let lifetime = opened.store.watermarks.tally(5).lifetime;
         opened.store.edit(&merge(5, 77), None, &Zone::UTC).unwrap();
         drop(opened);
-        let opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let found = opened.records.iter().find(|record| record.id == 77).unwrap();
         assert_eq!((found.name.as_str(), found.lifetime, found.first_seen), ("eth77", lifetime, T));
     }

@@ -1,4 +1,4 @@
-//! Files beside the database: their names, their modes, and what their errors mean.
+//! Files beside the database: their names, their modes, and the meaning of their errors.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
@@ -9,11 +9,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 pub(super) use crate::system::beside;
 
-/// As many as the kernel follows.
-const LONGEST_CHAIN: usize = 40;
+/// The kernel follows as many symbolic links in one path.
+const MAX_LINKS: usize = 40;
 
-/// A name beside it that says why and when, and that nothing has yet.
-pub(super) fn unused(path: &Path, why: &str) -> PathBuf {
+/// A free name beside `path`, made of the reason and the time in UTC seconds.
+pub(super) fn unused_name(path: &Path, why: &str) -> PathBuf {
     let mut unix = SystemClock.now().unix_ms.div_euclid(1000);
     loop {
         let name = beside(path, &format!(".{why}-{unix}"));
@@ -33,15 +33,15 @@ pub(super) fn io_error(path: &Path, cause: io::Error) -> Error {
     Error::caused(kind, cause).context(path.display())
 }
 
-/// Opened files are for their owner only.
+/// Only the owner may read and write the file.
 pub(super) fn private(options: &mut OpenOptions) -> &OpenOptions {
     options.mode(0o600)
 }
 
-/// Where a file is or will be: the way there without any link, also where a link leads to what is not there yet.
+/// Resolves all symbolic links in a path, also when the file or the target of a link does not exist yet.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
-    for _ in 0..LONGEST_CHAIN {
+    for _ in 0..MAX_LINKS {
         match fs::canonicalize(&path) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             outcome => return outcome,
@@ -52,12 +52,12 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
             Err(_) => return Ok(resolve(parent)?.join(name)),
         }
     }
-    Err(io::Error::other("too many symbolic links, one leading to another"))
+    Err(io::Error::other("too many symbolic links in one path"))
 }
 
-type Sort = (fn(&FileType) -> bool, &'static str);
+type NamedType = (fn(&FileType) -> bool, &'static str);
 
-const SORTS: [Sort; 6] = [
+const NAMED_TYPES: [NamedType; 6] = [
     (FileType::is_dir, "a directory"),
     (FileType::is_symlink, "a symbolic link"),
     (FileType::is_fifo, "a FIFO"),
@@ -66,33 +66,35 @@ const SORTS: [Sort; 6] = [
     (FileType::is_char_device, "a device"),
 ];
 
-/// What something is that is no file.
-pub(super) fn sort(found: &Metadata) -> Option<&'static str> {
+/// The type of anything but a regular file, in words.
+pub(super) fn file_type_name(found: &Metadata) -> Option<&'static str> {
     let kind = found.file_type();
-    SORTS.iter().find(|(is, _)| is(&kind)).map(|(_, name)| *name)
+    NAMED_TYPES.iter().find(|(is, _)| is(&kind)).map(|(_, name)| *name)
 }
 
-/// Under names of our own there are files of our own: whatever else is there is left alone, links too.
-pub(super) fn no_other(path: &Path) -> Result<()> {
-    match fs::symlink_metadata(path).ok().as_ref().and_then(sort) {
-        Some(what) => Err(in_the_way(path, what)),
+/// Fails when one of our own names is taken by anything but a regular file, such as a symbolic link. Changes nothing
+/// there.
+pub(super) fn refuse_other_types(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path).ok().as_ref().and_then(file_type_name) {
+        Some(what) => Err(name_taken_error(path, what)),
         None => Ok(()),
     }
 }
 
-pub(super) fn in_the_way(path: &Path, what: &str) -> Error {
-    let sentence = format!("{} is {what}, where net-pulse has a file of its own; remove it", path.display());
+pub(super) fn name_taken_error(path: &Path, what: &str) -> Error {
+    let sentence =
+        format!("{} is {what}, and net-pulse needs the name for a file of its own; remove it", path.display());
     Error::new(ErrorKind::Foreign, sentence)
 }
 
-/// Entries of a directory are as durable as what it was synced with.
+/// Makes new and renamed entries of the directory durable, where the file system can.
 pub(super) fn sync_directory(of: &Path) {
     if let Some(Ok(directory)) = of.parent().map(File::open) {
         let _ = directory.sync_all();
     }
 }
 
-/// What a file is known by, whatever its name.
+/// Identity of a file, whatever its name is: device and inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Inode(u64, u64);
 
@@ -101,7 +103,7 @@ impl Inode {
         Inode(found.dev(), found.ino())
     }
 
-    /// `None` where nothing is there, or nothing that can be looked at.
+    /// `None` when there is no file, or none that can be examined.
     pub fn at(path: &Path) -> Option<Inode> {
         fs::metadata(path).ok().as_ref().map(Inode::of)
     }
@@ -114,9 +116,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn links_lead_to_what_is_not_there_yet() {
-        let place = Place::new();
-        let at = fs::canonicalize(place.path()).unwrap();
+    fn links_to_missing_files_are_resolved() {
+        let dir = Place::new();
+        let at = fs::canonicalize(dir.path()).unwrap();
         let check = |name: &str, expect: &str| assert_eq!(resolve(&at.join(name)).unwrap(), at.join(expect), "{name}");
         check("new.db", "new.db");
         check("deep/er/new.db", "deep/er/new.db");
@@ -136,18 +138,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_has_a_name() {
-        let place = Place::new();
-        let at = place.path().join("there");
-        assert!(no_other(&at).is_ok());
+    fn anything_but_a_regular_file_is_refused_by_type() {
+        let dir = Place::new();
+        let at = dir.path().join("there");
+        assert!(refuse_other_types(&at).is_ok());
         fs::create_dir(&at).unwrap();
-        assert!(no_other(&at).unwrap_err().to_string().contains("is a directory"));
+        assert!(refuse_other_types(&at).unwrap_err().to_string().contains("is a directory"));
         fs::remove_dir(&at).unwrap();
         symlink("nowhere", &at).unwrap();
-        assert!(no_other(&at).unwrap_err().to_string().contains("is a symbolic link"));
+        assert!(refuse_other_types(&at).unwrap_err().to_string().contains("is a symbolic link"));
         fs::remove_file(&at).unwrap();
         fs::write(&at, "").unwrap();
-        assert!(no_other(&at).is_ok());
-        assert!(no_other(Path::new("/dev/null")).unwrap_err().to_string().contains("is a device"));
+        assert!(refuse_other_types(&at).is_ok());
+        assert!(refuse_other_types(Path::new("/dev/null")).unwrap_err().to_string().contains("is a device"));
     }
 }

@@ -1,34 +1,35 @@
-//! History in one SQLite file: the only SQL of the program. It keeps and finds; it decides nothing about interfaces or
-//! time, and never names `source`.
+//! History in one SQLite file. All SQL of the program is here. This module stores and reads; it decides nothing about
+//! interfaces or time, and does not use `source`.
 //!
-//! `block` packs numbers, `rows` knows what the blocks hold, `fold` spreads samples over time: all three pure.
-//! `open`, `write` and `query` are the edges, each a caller's way in; `guard` is the file beside the database that keeps
-//! others out and knows whose the log is, `site` knows which file the database is, and `anew` writes it again where it was
-//! removed; `files` has the names and modes of such files; `samples` and `levels` keep the tables, `window` moves samples
-//! from the one to the others, `keep` throws away, `state` is what the writer remembers.
+//! `codec` packs ticks and cells into blobs, and `split` divides a sample among five-minute cells; both are pure.
+//! Callers enter through `open`, `write`, `edit` and `query`. `samples` and `rollups` read and write the tables,
+//! `open_block` moves samples from the first to the second, `retention` deletes old rows, and `watermarks` is what the
+//! writer remembers of the file. `guard_file` is the file beside the database that keeps other processes out and
+//! records which database a log belongs to. `database_path` checks that the path still leads to the open file, and
+//! `recreate` writes a new file when it does not. `migrate` converts older schemas, `copy` makes backups, and
+//! `examine` serves `net-pulse check`. `files` has the names, modes and errors of files, and `connection` has the
+//! settings of every SQLite connection.
 
-mod anew;
-pub mod block;
+pub mod codec;
 mod connection;
 mod copy;
+mod database_path;
 mod edit;
 mod examine;
 mod files;
-pub mod fold;
-mod guard;
-mod keep;
-mod levels;
+mod guard_file;
 mod migrate;
 mod open;
-
+mod open_block;
 mod query;
-pub mod rows;
+mod recreate;
+mod retention;
+mod rollups;
 mod samples;
-mod site;
-mod state;
+pub mod split;
 #[cfg(test)]
 pub(crate) mod testing;
-mod window;
+mod watermarks;
 mod write;
 
 use crate::sorted::Map;
@@ -38,12 +39,14 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
 
+pub use codec::{self as rows, block};
 pub use copy::Copier;
+use database_path::{DatabaseFile, PathStatus};
 pub use examine::examine;
-pub use levels::{Borders, Stored};
 pub use query::{Facts, Reader, View};
+pub use rollups::{Borders, CellBlock};
 pub use samples::{Block, Order, Span};
-use site::{Site, Standing};
+pub use split as fold;
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,61 +55,64 @@ use crate::model::{Anchor, Batch, Event, Record};
 use crate::system::{closed, errno};
 
 pub struct Options {
-    /// The file never grows past this; samples are pruned first, then five-minute cells.
+    /// Largest size of the file in bytes. When the file is full, samples are deleted first, then five-minute cells.
     pub max_bytes: u64,
 }
 
-/// The writer's side: one connection, one owner.
+/// The writer's side of the database: one connection with one owner.
 pub struct Store {
-    /// As the settings name it.
-    asked: PathBuf,
-    /// That name leads elsewhere by now.
-    astray: bool,
-    /// The largest size of the file.
-    pages: u64,
+    /// Absolute path from the settings. It may contain symbolic links.
+    requested_path: PathBuf,
+    /// `requested_path` no longer leads to the open file.
+    requested_path_moved: bool,
+    /// Largest size of the file, in pages.
+    max_pages: u64,
     conn: Connection,
-    state: state::State,
-    /// What was pruned by; `None` before the first time.
-    kept: Option<Keep>,
-    /// A transaction failed: `state` may be older than the file.
-    doubtful: bool,
-    /// How many times the usual spare pages the next flush asks for; rises while the file is full.
-    room: i64,
-    /// What was written anew and could not be opened so far.
-    made: Option<anew::Made>,
-    /// It is not ours any more, and was told of.
-    parted: bool,
-    /// What happened since the opening that its user should know.
+    watermarks: watermarks::Watermarks,
+    /// Retention at the latest pruning; `None` before the first.
+    pruned_with: Option<Keep>,
+    /// A transaction failed, perhaps after its COMMIT: `watermarks` may be older than the file.
+    commit_uncertain: bool,
+    /// Factor for the spare pages that the next save needs. Doubles, up to 64, each time the file is full.
+    spare_factor: i64,
+    /// A new database file that is written and could not be opened yet.
+    recreated: Option<recreate::NewFile>,
+    /// Another program has overwritten the file; nothing is written to it any more.
+    abandoned: bool,
+    /// Events since the opening that the user should see.
     events: Vec<Event>,
-    /// After the connection: it goes last.
-    site: Arc<Site>,
-    /// The same, for readers.
-    current: Arc<Mutex<Arc<Site>>>,
+    /// Declared after `conn`, so that it is dropped last: closing the file earlier would drop SQLite's locks.
+    database: Arc<DatabaseFile>,
+    /// The same file, shared with the readers.
+    current: Arc<Mutex<Arc<DatabaseFile>>>,
 }
 
-/// What an opened database remembers.
+/// Result of `Store::open`: the store, and what the database contains.
 pub struct Opened {
     pub store: Store,
     pub records: Vec<Record>,
     pub settings: Map<String, String>,
+    /// Number for the first tick of this run.
     pub next_seq: u64,
-    /// UTC seconds of the newest sample.
+    /// UTC seconds of the newest tick.
     pub newest: Option<i64>,
-    /// What happened while opening that its user should know (a damaged file set aside, a fall-back journal mode).
+    /// What happened while opening that the user should see, such as a damaged file that was set aside.
     pub events: Vec<Event>,
 }
 
-/// Everything one transaction takes. All ticks are placed (`unix` is `Some`).
+/// What one transaction saves. Every tick has a wall time (`unix` is `Some`).
 pub struct Flush<'a> {
     pub batch: &'a Batch,
     pub anchors: &'a [Anchor],
-    /// Identities that are new or changed (name, kind, alias, ifindex, boot, first_seen); their `raw` and `lifetime`
-    /// are ignored: those follow from `anchors` and the batch.
+    /// New or changed records. Their `raw`, `lifetime`, `mono_ms` and `last_seen` are ignored: these follow from the
+    /// anchors and the batch.
     pub records: &'a [Record],
     pub events: &'a [Event],
-    /// `None` deletes.
+    /// Settings to store; `None` deletes one.
     pub settings: &'a [(String, Option<String>)],
+    /// How long each resolution is kept.
     pub keep: Keep,
+    /// Time zone of local days.
     pub zone: &'a Zone,
 }
 
@@ -121,80 +127,85 @@ impl Store {
         })
     }
 
-    /// One transaction: all of it or nothing. Closes windows, prunes. Ticks that are on disk already are left out, so
-    /// that a flush whose outcome was unclear can be repeated.
+    /// Saves in one transaction: all of it or nothing. Also closes the open block and prunes when it is time. Skips
+    /// ticks that are already stored, so that the caller can repeat a save whose result is unknown.
     pub fn flush(&mut self, flush: &Flush) -> Result<()> {
         self.stay()?;
-        self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.site.path.display())))?;
-        // Before the caller lets go of what may be in a removed file only.
+        self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.database.path.display())))?;
+        // Check again before the caller drops the batch: it could be in a removed file only.
         self.stay()
     }
 
-    /// The database is where it should be, or is from here on: where it was removed or renamed while it was in use, it is
-    /// written anew there, and where another file was put in its place, beside that one. Fails while it is not, and for
-    /// good where something else was written into it.
+    /// Ensures that the database is at its path. Writes a new file there when the old one was removed or renamed, or
+    /// has lost its log; writes it beside the path when another file is there. Fails until that succeeds. Fails for
+    /// the rest of the run when another program has overwritten the database.
     pub fn stay(&mut self) -> Result<()> {
-        if self.site.is_overwritten() {
-            return anew::part(self);
+        if self.database.check_overwritten() {
+            return recreate::abandon(self);
         }
-        match self.site.standing() {
-            Standing::Here => self.look_at_name(),
-            standing => anew::write(self, standing)?,
+        match self.database.path_status() {
+            PathStatus::InPlace => self.check_requested_path(),
+            status => recreate::recreate(self, status)?,
         }
         Ok(())
     }
 
-    /// The name in the settings may be a link, or lead through one, and lead elsewhere by now.
-    fn look_at_name(&mut self) {
-        let leads_here = files::resolve(&self.asked).is_ok_and(|path| path == self.site.guard.path());
-        if !leads_here && !self.astray {
-            let sentence = self.astray_sentence();
-            open::tell(&mut self.events, sentence);
+    /// Adds an event when the path in the settings stops leading to the open file: a symbolic link in it may have
+    /// changed.
+    fn check_requested_path(&mut self) {
+        let leads_here =
+            files::resolve(&self.requested_path).is_ok_and(|path| path == self.database.guard.database_path());
+        if !leads_here && !self.requested_path_moved {
+            let sentence = self.moved_path_warning();
+            open::report(&mut self.events, sentence);
         }
-        self.astray = !leads_here;
+        self.requested_path_moved = !leads_here;
     }
 
-    fn astray_sentence(&self) -> String {
-        let (asked, path) = (self.asked.display(), self.site.path.display());
-        // The file that is open goes on working.
-        if files::resolve(&self.asked).is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied) {
-            let remedy = closed::remedy(&self.asked);
+    fn moved_path_warning(&self) -> String {
+        let (requested_path, path) = (self.requested_path.display(), self.database.path.display());
+        // A directory in the path is no longer accessible. The open file still works.
+        if files::resolve(&self.requested_path).is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied) {
+            let remedy = closed::remedy(&self.requested_path);
             return format!(
-                "{asked} cannot be reached any more, and a restart could not open it: {remedy}; until then saving goes on"
+                "{requested_path} can no longer be reached, and a restart could not open it: {remedy}; \
+                 until then net-pulse keeps saving"
             );
         }
-        format!("{asked} leads elsewhere now, or nowhere: the history goes on in {path} until net-pulse is restarted")
+        format!("{requested_path} no longer leads to the database: net-pulse saves to {path} until it is restarted")
     }
 
-    /// What to tell while the history is kept beside a file that was put in its site.
+    /// Health text while the history is not stored where the settings say; `None` otherwise.
     pub fn beside_another(&self) -> Option<String> {
-        let (wanted, path) = (self.site.guard.path().display(), &self.site.path);
-        let replaced = (self.site.guard.path() != path).then(|| {
+        let (wanted, path) = (self.database.guard.database_path().display(), &self.database.path);
+        let replaced = (self.database.guard.database_path() != path).then(|| {
             let path = path.display();
-            format!("another file was put in place of {wanted}: the history goes on in {path}; restart net-pulse to use the other")
+            format!(
+                "another file has replaced {wanted}: net-pulse saves to {path}; restart net-pulse to use the other file"
+            )
         });
-        replaced.or_else(|| self.astray.then(|| self.astray_sentence()))
+        replaced.or_else(|| self.requested_path_moved.then(|| self.moved_path_warning()))
     }
 
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
-    /// A connection of its own for readers.
+    /// Opens a separate connection for reading.
     pub fn reader(&self) -> Result<Reader> {
-        open::reader(&self.site, &self.current)
+        open::reader(&self.database, &self.current)
     }
 }
 
-/// Whoever is still making a copy at the end of the program does it for nobody.
+/// A copy that is unfinished when the program ends is of no use: remove it.
 impl Drop for Store {
     fn drop(&mut self) {
-        copy::clear(&self.site.path);
+        copy::remove_unfinished(&self.database.path);
     }
 }
 
-/// What SQLite's refusals mean to the caller. Everything else is the system's.
-const REFUSALS: [(ErrorCode, ErrorKind); 10] = [
+/// Error kinds for SQLite's result codes (https://www.sqlite.org/rescode.html). All others become `System`.
+const SQLITE_KINDS: [(ErrorCode, ErrorKind); 10] = [
     (ErrorCode::DiskFull, ErrorKind::Full),
     (ErrorCode::DatabaseBusy, ErrorKind::Busy),
     (ErrorCode::DatabaseLocked, ErrorKind::Busy),
@@ -207,19 +218,20 @@ const REFUSALS: [(ErrorCode, ErrorKind); 10] = [
     (ErrorCode::NotADatabase, ErrorKind::Corrupt),
 ];
 
-/// What SQLite calls an I/O error, and the system has a better name for.
-const CAUSES: [(io::ErrorKind, ErrorKind, &str); 3] = [
+/// System errors that SQLite reports as I/O errors, with a more exact kind and text.
+const SYSTEM_CAUSES: [(io::ErrorKind, ErrorKind, &str); 3] = [
     (io::ErrorKind::QuotaExceeded, ErrorKind::Full, "the disk quota is used up"),
-    (io::ErrorKind::FileTooLarge, ErrorKind::Full, "a file may not grow further here: see the limits (ulimit -f)"),
-    (io::ErrorKind::StaleNetworkFileHandle, ErrorKind::Io, "its file server has forgotten it (stale file handle)"),
+    (io::ErrorKind::FileTooLarge, ErrorKind::Full, "the limit on the size of a file is reached (ulimit -f)"),
+    (io::ErrorKind::StaleNetworkFileHandle, ErrorKind::Io, "its file server no longer knows it (stale file handle)"),
 ];
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         let code = error.sqlite_error_code();
-        let kind = REFUSALS.iter().find(|(known, _)| Some(*known) == code).map_or(ErrorKind::System, |(_, kind)| *kind);
+        let kind =
+            SQLITE_KINDS.iter().find(|(known, _)| Some(*known) == code).map_or(ErrorKind::System, |(_, kind)| *kind);
         let cause = errno::last().kind();
-        match CAUSES.iter().find(|(known, ..)| *known == cause && kind == ErrorKind::Io) {
+        match SYSTEM_CAUSES.iter().find(|(known, ..)| *known == cause && kind == ErrorKind::Io) {
             Some((_, kind, sentence)) => Error::new(*kind, *sentence),
             None => Error::caused(kind, error),
         }

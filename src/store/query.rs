@@ -1,29 +1,30 @@
-//! What readers find on disk: the SQL of one read transaction. Each is short, so that a slow client never keeps the
-//! write-ahead log from being taken in. What is in memory is added by `history`.
+//! Reads the stored history. The read transactions are short, so that a slow client never keeps SQLite from
+//! checkpointing the log. `history` adds what is in memory.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, Row, Transaction};
 
-use super::levels::{self, Borders, Stored};
+use super::database_path::{self, DatabaseFile};
+use super::rollups::{self, Borders, CellBlock};
 use super::samples::{self, EachBlock, Order, Span};
-use super::site::{self, Site};
-use super::state::State;
+use super::watermarks::Watermarks;
 use super::{Copier, open};
 use crate::clock::Zone;
 use crate::error::Result;
 use crate::level::{Cut, Level};
 use crate::model::{Cell, Event, EventKind, IfaceId};
 
-/// A connection of its own for readers.
+/// A separate connection for reading.
 pub struct Reader {
     pub(super) conn: Connection,
-    /// After the connection: it goes last.
-    pub(super) site: Arc<Site>,
-    pub(super) current: Arc<Mutex<Arc<Site>>>,
+    /// Declared after `conn`, so that it is dropped last.
+    pub(super) database: Arc<DatabaseFile>,
+    pub(super) current: Arc<Mutex<Arc<DatabaseFile>>>,
 }
 
+/// Number of stored samples and settings, and the size of the file in bytes without its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     pub samples: u64,
@@ -32,21 +33,22 @@ pub struct Facts {
 }
 
 impl Reader {
-    /// To where the database is now; before each query, and after it is known what is unsaved.
+    /// Reopens the connection when the database is now another file. Call it before each query, after reading what is
+    /// unsaved.
     pub fn follow(&mut self) -> Result<()> {
-        let site = site::current(&self.current);
-        site.is_sound()?;
-        if !Arc::ptr_eq(&site, &self.site) {
-            *self = open::reader(&site, &self.current)?;
+        let database = database_path::current_file(&self.current);
+        database.ensure_not_overwritten()?;
+        if !Arc::ptr_eq(&database, &self.database) {
+            *self = open::reader(&database, &self.current)?;
         }
         Ok(())
     }
 
-    /// One moment of the history.
+    /// Begins a read transaction: one consistent state of the history.
     pub fn view(&self) -> Result<View<'_>> {
         let tx = self.conn.unchecked_transaction()?;
-        let marks = State::marks(&tx)?;
-        Ok(View { tx, marks })
+        let watermarks = Watermarks::load_meta(&tx)?;
+        Ok(View { tx, watermarks })
     }
 
     pub fn copier(&self) -> Copier {
@@ -54,37 +56,39 @@ impl Reader {
     }
 }
 
+/// One read transaction.
 pub struct View<'a> {
     tx: Transaction<'a>,
-    marks: State,
+    watermarks: Watermarks,
 }
 
 impl View<'_> {
-    /// The window whose samples are in no coarser level yet, from tick number `since` on.
+    /// Start of the open block, whose latest samples are in no roll-up yet.
     pub fn window(&self) -> Option<i64> {
-        self.marks.window
+        self.watermarks.open_block
     }
 
+    /// Number of the first tick in the open block whose samples are in no roll-up.
     pub fn since(&self) -> u64 {
-        self.marks.since
+        self.watermarks.first_open_seq
     }
 
-    /// The number of the newest tick: what is unsaved begins behind it.
+    /// Number of the newest stored tick. Unsaved ticks have higher numbers.
     pub fn newest_seq(&self) -> Result<u64> {
-        let Some(window) = self.marks.window else { return Ok(0) };
-        let mut newest = self.marks.since.saturating_sub(1);
-        self.each_block(Span::window(window), Order::Ascending, &mut |block, _| {
+        let Some(open_block) = self.watermarks.open_block else { return Ok(0) };
+        let mut newest = self.watermarks.first_open_seq.saturating_sub(1);
+        self.each_block(Span::six_hours(open_block), Order::Ascending, &mut |block, _| {
             newest = newest.max(block.seq);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(newest)
     }
 
-    /// The time of the newest tick.
+    /// UTC seconds of the newest stored tick.
     fn newest_time(&self) -> Result<Option<i64>> {
-        let Some(window) = self.marks.window else { return Ok(None) };
+        let Some(open_block) = self.watermarks.open_block else { return Ok(None) };
         let mut newest = (0, None);
-        self.each_block(Span::window(window), Order::Ascending, &mut |block, samples| {
+        self.each_block(Span::six_hours(open_block), Order::Ascending, &mut |block, samples| {
             let moments = samples.open(&block.packed()?)?;
             if block.seq > newest.0 {
                 newest = (block.seq, moments.iter().max_by_key(|moment| moment.seq).map(|moment| moment.unix));
@@ -98,46 +102,46 @@ impl View<'_> {
         samples::each_block(&self.tx, span, order, each)
     }
 
-    /// The blocks of a coarser level that overlap a range, ascending.
-    pub fn each_stored(&self, level: &Level, range: (i64, i64), each: &mut dyn FnMut(&Stored)) -> Result<()> {
-        levels::each_stored(&self.tx, level, range, each)
+    /// Calls `each` with the blocks of a roll-up that overlap a range, ascending.
+    pub fn each_stored(&self, spec: &Level, range: (i64, i64), each: &mut dyn FnMut(&CellBlock)) -> Result<()> {
+        rollups::each_cell_block(&self.tx, spec, range, each)
     }
 
-    /// The five-minute cells that start in a range.
+    /// Calls `each` with the five-minute cells that start in a range.
     pub fn each_cell(
         &self,
         only: Option<IfaceId>,
         range: (i64, i64),
         each: &mut dyn FnMut(IfaceId, i64, &Cell),
     ) -> Result<()> {
-        levels::each_cell(&self.tx, only, range, each)
+        rollups::each_cell(&self.tx, only, range, each)
     }
 
-    /// Where the blocks of a level lie around some time.
-    pub fn borders(&self, level: &'static Level, (from, to): (i64, i64)) -> Result<Borders> {
-        Borders::load(Some(&self.tx), level, from, to)
+    /// Bounds of the blocks of a roll-up around a range.
+    pub fn borders(&self, spec: &'static Level, (from, to): (i64, i64)) -> Result<Borders> {
+        Borders::load(Some(&self.tx), spec, from, to)
     }
 
-    /// The local block that is to be cut again: the zone was changed a moment ago, the writer will do so with its next flush,
-    /// and readers do so now.
-    pub fn cut_otherwise(&self, level: &Level, zone: &Zone) -> Result<Option<(i64, i64)>> {
-        if level.cut != Cut::Local || self.marks.zone.as_deref() == Some(zone.name()) {
+    /// The local block to cut again after a change of the time zone. The writer does so with its next save; until then
+    /// each reader does it for itself.
+    pub fn cut_otherwise(&self, spec: &Level, zone: &Zone) -> Result<Option<(i64, i64)>> {
+        if spec.cut != Cut::Local || self.watermarks.zone.as_deref() == Some(zone.name()) {
             return Ok(None);
         }
-        levels::open_block(&self.tx, level, self.newest_time()?)
+        rollups::newest_block(&self.tx, spec, self.newest_time()?)
     }
 
-    /// The start of the first block of a coarser level that ends after `from`.
-    pub fn first_after(&self, level: &Level, from: i64) -> Result<Option<i64>> {
-        levels::first_after(&self.tx, level, from)
+    /// Start of the first block of a roll-up that ends after `from`.
+    pub fn first_after(&self, spec: &Level, from: i64) -> Result<Option<i64>> {
+        rollups::first_after(&self.tx, spec, from)
     }
 
-    /// The start of the oldest cell of a coarser level.
-    pub fn oldest(&self, level: &Level) -> Result<Option<i64>> {
-        levels::oldest(&self.tx, level)
+    /// Start of the oldest cell of a roll-up.
+    pub fn oldest(&self, spec: &Level) -> Result<Option<i64>> {
+        rollups::oldest(&self.tx, spec)
     }
 
-    /// There are a thousand at the most: they are looked at one by one, newest first, until `each` says that it has enough.
+    /// Calls `each` with the stored events, newest first, until it returns `Break`. There are at most 1000.
     pub fn each_event(&self, each: &mut dyn FnMut(Event) -> ControlFlow<()>) -> Result<()> {
         let mut statement =
             self.tx.prepare_cached("SELECT unix, kind, interface, detail FROM event ORDER BY id DESC")?;
@@ -165,7 +169,7 @@ fn event(row: &Row) -> Result<Event> {
     let kind = EventKind::NAMES.iter().find(|(_, known)| *known == name);
     Ok(Event {
         unix: row.get(0)?,
-        // The file does not know the monotonic clock.
+        // The database does not store monotonic times.
         mono_ms: 0,
         kind: kind.map_or(EventKind::Storage, |(kind, _)| *kind),
         interface: row.get(2)?,
@@ -180,9 +184,9 @@ mod tests {
     use crate::store::testing::{OPTIONS, Place, T};
 
     #[test]
-    fn facts_count_what_is_stored() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn facts_count_stored_rows() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save(&Batch::steady(1, T + 30, 30)).unwrap();
         let facts = opened.store.reader().unwrap().view().unwrap().facts().unwrap();
         assert_eq!((facts.samples, facts.settings), (30, 0));

@@ -1,43 +1,44 @@
-//! The table of samples: blocks in the order of time that never overlap.
+//! The table of samples: blocks of ticks in the order of time, which never overlap.
 
 use std::ops::ControlFlow;
 
-use rusqlite::{Connection, Row as Stored, params};
+use rusqlite::{Connection, Row as SqlRow, params};
 
-use super::block::Packed;
-use super::rows::{Row, Samples, pack_samples, unpack_samples};
+use super::codec::block::Packed;
+use super::codec::{Row, Samples, pack_samples, unpack_samples};
 use crate::error::Result;
 use crate::level::WINDOW_S;
 
-/// A block spans no more than this, so that a reader knows how far back from its key one can begin...
+/// Longest time between the first and the last tick of a block. A reader needs it to find the first block that can
+/// reach into a range.
 const BLOCK_S: i64 = 3_600;
-/// ... and holds about so many samples at most, to be unpacked at once on a small machine.
+/// Approximate limit of samples per block: a small machine unpacks a whole block at once.
 const BLOCK_SAMPLES: usize = 8_192;
 
-/// Which blocks, by the times of their first and last ticks.
+/// Which stored blocks, by the times of their first and last ticks in UTC seconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    /// Of the first tick: above the one, and not above the other.
+    /// The first tick is in `(after, up_to]`.
     after: i64,
     up_to: i64,
-    /// The last tick is not before this.
+    /// The last tick is at or after this.
     reach: i64,
 }
 
 impl Span {
-    /// Those that have ticks in `[from, to)`.
+    /// Blocks that have ticks in `[from, to)`.
     pub fn of(from: i64, to: i64) -> Span {
         Span { after: from.saturating_sub(BLOCK_S + 1), up_to: to.saturating_sub(1), reach: from }
     }
 
-    /// Those that begin in `(after, up_to]`, and have ticks from `reach` on.
+    /// Blocks that begin in `(after, up_to]` and end at or after `reach`.
     pub fn beginning(after: i64, up_to: i64, reach: i64) -> Span {
         Span { after, up_to, reach }
     }
 
-    /// Those of one window.
-    pub fn window(window: i64) -> Span {
-        Span::beginning(window, window + WINDOW_S, i64::MIN)
+    /// Blocks of the six hours from `start` on.
+    pub fn six_hours(start: i64) -> Span {
+        Span::beginning(start, start + WINDOW_S, i64::MIN)
     }
 }
 
@@ -47,10 +48,10 @@ pub enum Order {
     Descending,
 }
 
-/// A stored block. Its samples are read from the disk when they are asked for.
+/// A stored block of samples. SQLite reads its blob only when `packed` is called.
 pub struct Block<'a> {
-    stored: &'a Stored<'a>,
-    /// Times of its first and last ticks, the highest number of a tick, and how many samples it has.
+    stored: &'a SqlRow<'a>,
+    /// Times of the first and last tick (UTC seconds), highest tick number, number of samples.
     pub first: i64,
     pub last: i64,
     pub seq: u64,
@@ -67,10 +68,10 @@ impl Block<'_> {
     }
 }
 
-/// What is done with a block; `Break` when there are enough.
+/// Called with each block; `Break` ends the walk.
 pub type EachBlock<'a> = &'a mut dyn FnMut(&Block, &mut Samples) -> Result<ControlFlow<()>>;
 
-/// The one walk over blocks. A damaged one is passed over, loudly.
+/// Walks over stored blocks. Skips a damaged block and logs an error.
 pub(super) fn each_block(conn: &Connection, span: Span, order: Order, each: EachBlock) -> Result<()> {
     let mut samples = Samples::default();
     let mut statement = conn.prepare_cached(match order {
@@ -90,45 +91,46 @@ pub(super) fn each_block(conn: &Connection, span: Span, order: Order, each: Each
         match each(&block, &mut samples) {
             Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(())) => break,
-            Err(error) => log::error!("samples around {first} are passed over: {error}"),
+            Err(error) => log::error!("samples around {first} are skipped: {error}"),
         }
     }
     Ok(())
 }
 
-/// Stores ticks of one window that are in the order of time. Where they lie among ticks that are stored already (the
-/// clock was set back), those blocks are made anew, so that blocks never overlap and readers can walk them in order.
-pub(super) fn put_run(conn: &Connection, run: &[Row]) -> Result<()> {
-    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+/// Stores ticks of one six-hour block, which are in the order of time. Where they overlap stored blocks (the clock was
+/// set back), writes these blocks again together with them, so that blocks never overlap and readers can walk them in
+/// order.
+pub(super) fn put_ticks(conn: &Connection, ticks: &[Row]) -> Result<()> {
+    let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { return Ok(()) };
     let (from, to) = (first.moment.unix, last.moment.unix);
-    let mut rows = run.to_vec();
-    let mut met = Vec::new();
+    let mut rows = ticks.to_vec();
+    let mut overlapping = Vec::new();
     each_block(conn, Span::of(from, to + 1), Order::Ascending, &mut |block, _| {
-        met.push(block.first);
+        overlapping.push(block.first);
         match block.bytes().and_then(unpack_samples) {
             Ok(mut older) => rows.append(&mut older),
-            Err(error) => log::error!("samples are lost: {error}"),
+            Err(error) => log::error!("stored samples are lost: {error}"),
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    if !met.is_empty() {
+    if !overlapping.is_empty() {
         rows.sort_by_key(|row| (row.moment.unix, row.moment.seq));
     }
-    for key in met {
+    for key in overlapping {
         conn.prepare_cached("DELETE FROM sample WHERE first = ?1")?.execute([key])?;
     }
     let mut start = 0;
-    let mut held = 0;
+    let mut count = 0;
     for at in 0..rows.len() {
-        held += rows[at].samples.len();
+        count += rows[at].samples.len();
         let full = rows.get(at + 1).is_none_or(|next| {
             let next = next.moment.unix;
-            // Ticks of the same second stay together: the second is the key.
-            next > rows[at].moment.unix && (held >= BLOCK_SAMPLES || next - rows[start].moment.unix > BLOCK_S)
+            // Ticks of the same second stay in one block: the second is its key.
+            next > rows[at].moment.unix && (count >= BLOCK_SAMPLES || next - rows[start].moment.unix > BLOCK_S)
         });
         if full {
-            put_block(conn, &rows[start..=at], held)?;
-            (start, held) = (at + 1, 0);
+            put_block(conn, &rows[start..=at], count)?;
+            (start, count) = (at + 1, 0);
         }
     }
     Ok(())

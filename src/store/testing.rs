@@ -1,4 +1,4 @@
-//! What the tests of this room share.
+//! Helpers that the tests of this module share.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +16,7 @@ pub const KEEP: Keep =
     Keep::FOR_EVER.with(Resolution::Sample, 7).with(Resolution::FiveMinutes, 90).with(Resolution::Hour, 1_826);
 pub const OPTIONS: Options = Options { max_bytes: 32 << 20 };
 
-/// Repeatable noise (xorshift).
+/// Reproducible random numbers (xorshift).
 pub struct Random(pub u64);
 
 impl Random {
@@ -31,14 +31,14 @@ impl Random {
         (self.next() >> 11) % limit.max(1)
     }
 
-    /// Mostly small, of any magnitude.
+    /// Numbers of every magnitude, mostly small ones.
     pub fn small(&mut self) -> u64 {
         let bits = self.below(40);
         self.next() >> (63 - bits)
     }
 }
 
-/// A directory that goes when its test does.
+/// A directory that is removed at the end of its test.
 pub struct Place(PathBuf);
 
 impl Place {
@@ -66,7 +66,7 @@ impl Drop for Place {
 }
 
 impl Opened {
-    /// Saves ticks, with nothing beside them.
+    /// Saves ticks and nothing else.
     pub fn save(&mut self, batch: &Batch) -> Result<()> {
         self.store.save(batch)
     }
@@ -84,7 +84,7 @@ impl Store {
 }
 
 impl Reader {
-    /// What is on disk.
+    /// The stored history alone.
     pub fn now(&self) -> Snapshot<'_> {
         self.at(&Zone::UTC, &[])
     }
@@ -95,7 +95,7 @@ impl Reader {
 }
 
 impl Batch {
-    /// Adds a tick with samples of (interface, received bytes), each over `span_ms`.
+    /// Adds a tick with samples as (interface, received bytes), each over `span_ms`.
     pub fn tick(&mut self, seq: u64, unix: i64, span_ms: u64, samples: &[(IfaceId, u64)]) {
         self.samples.extend(samples.iter().map(|(iface, rx)| Sample {
             iface: *iface,
@@ -107,7 +107,7 @@ impl Batch {
         self.ticks.push(Tick { seq, mono_ms, unix: Some(unix), end: self.samples.len() });
     }
 
-    /// `count` ticks of 30 s, the first one ending at `unix`, in which interface 1 receives 300 bytes each.
+    /// `count` ticks of 30 s, the first at `unix`. In each one interface 1 receives 300 bytes.
     pub fn steady(seq: u64, unix: i64, count: u64) -> Batch {
         let mut batch = Batch::default();
         (0..count).for_each(|at| batch.tick(seq + at, unix + 30 * at as i64, 30_000, &[(1, 300)]));
@@ -135,8 +135,8 @@ pub fn record(id: IfaceId) -> Record {
 
 pub const LOAD_IFACES: u32 = 24;
 
-/// A router's day: 24 interfaces at 30 s, of which 2 carry 1 MB/s with noise in either direction, 4 carry 20 KB/s, 6
-/// carry 200 B/s now and then, and 12 are idle.
+/// The load of a router: 24 interfaces, a tick every 30 s. 2 interfaces carry 1 MB/s with noise in each direction, 4
+/// carry 20 KB/s, 6 carry 200 B/s now and then, and 12 are idle.
 pub struct Load {
     random: Random,
     seq: u64,
@@ -153,7 +153,7 @@ impl Load {
         (1..=LOAD_IFACES).map(record).collect()
     }
 
-    /// The ticks of the next `count` times 30 s.
+    /// The next `count` ticks.
     pub fn batch(&mut self, count: usize) -> Batch {
         let mut batch = Batch::default();
         for _ in 0..count {

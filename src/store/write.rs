@@ -1,102 +1,104 @@
-//! The writer's transaction.
+//! The transaction that saves a batch.
 
 use std::mem;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::fold::window_of;
-use super::keep::{SPARE_PAGES, make_room, prune};
-use super::levels::cut_again;
+use super::codec::{LAST_UNIX, Moment, Row};
 use super::migrate;
-use super::rows::{LAST_UNIX, Moment, Row};
-use super::samples::put_run;
-use super::state::State;
-use super::window::{advance, put_mark};
+use super::open_block::{move_open_block, put_meta};
+use super::retention::{SPARE_PAGES, free_up_pages, prune};
+use super::rollups::recut_open_days;
+use super::samples::put_ticks;
+use super::split::six_hour_block_of;
+use super::watermarks::Watermarks;
 use super::{Flush, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Batch, Event, Mark, Record, Sample};
 use crate::system::errno;
 
-const EVENTS_KEPT: i64 = 1_000;
+const MAX_EVENTS: i64 = 1_000;
 
 impl Store {
-    pub(super) fn write(&mut self, flush: &Flush) -> Result<()> {
-        self.attempt(|store, again| store.transact(flush, again))?;
-        self.kept = Some(flush.keep);
+    pub(super) fn write(&mut self, request: &Flush) -> Result<()> {
+        self.run_transaction(|store, retry| store.transact(request, retry))?;
+        self.pruned_with = Some(request.keep);
         Ok(())
     }
 
-    /// One transaction. `work` is told whether an earlier one may have happened although its COMMIT failed, and gives back
-    /// the state that its own leaves.
-    pub(super) fn attempt(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<State>) -> Result<()> {
-        let again = self.doubtful;
+    /// Runs one transaction. `work` gets whether an earlier one may have been committed although it failed, and
+    /// returns the watermarks after its own transaction.
+    pub(super) fn run_transaction(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<Watermarks>) -> Result<()> {
+        let retry = self.commit_uncertain;
         errno::forget();
-        if self.doubtful {
-            // The file knows.
-            self.state = State::load(&self.conn)?;
-            self.doubtful = false;
+        if self.commit_uncertain {
+            // Only the file shows whether the failed transaction was committed.
+            self.watermarks = Watermarks::load(&self.conn)?;
+            self.commit_uncertain = false;
         }
-        let outcome = work(self, again);
-        self.site.remember();
+        let outcome = work(self, retry);
+        self.database.record_fingerprint();
         match outcome {
-            Ok(state) => {
-                self.state = state;
-                self.room = 1;
+            Ok(watermarks) => {
+                self.watermarks = watermarks;
+                self.spare_factor = 1;
                 Ok(())
             }
             Err(error) => {
-                self.doubtful = true;
+                self.commit_uncertain = true;
                 if error.kind == ErrorKind::Full {
-                    self.room = (self.room * 2).min(64);
+                    self.spare_factor = (self.spare_factor * 2).min(64);
                 }
                 Err(error)
             }
         }
     }
 
-    fn transact(&mut self, flush: &Flush, again: bool) -> Result<State> {
-        let mut state = self.state.clone();
-        let rows = placed(flush.batch, state.seq)?;
+    fn transact(&mut self, request: &Flush, retry: bool) -> Result<Watermarks> {
+        let mut watermarks = self.watermarks.clone();
+        let rows = new_rows(request.batch, watermarks.seq)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let needed = SPARE_PAGES * self.room + flush.batch.samples.len() as i64 / 200;
-        let settled = make_room(&tx, &mut state, flush.zone, self.pages, needed)?;
-        put_settings(&tx, flush.settings)?;
-        put_events(&tx, flush.events, again)?;
-        if !flush.events.is_empty() {
-            migrate::was_told(&tx)?;
+        let needed = SPARE_PAGES * self.spare_factor + request.batch.samples.len() as i64 / 200;
+        let rolled_up = free_up_pages(&tx, &mut watermarks, request.zone, self.max_pages, needed)?;
+        put_settings(&tx, request.settings)?;
+        put_events(&tx, request.events, retry)?;
+        if !request.events.is_empty() {
+            migrate::clear_notices(&tx)?;
         }
-        put_records(&tx, flush.records, &mut state)?;
-        adopt(&tx, &rows, &mut state)?;
-        if state.zone.as_deref() != Some(flush.zone.name()) {
-            cut_again(&tx, state.newest, flush.zone)?;
-            state.zone = Some(flush.zone.name().to_string());
-            put_mark(&tx, "zone", flush.zone.name())?;
+        put_records(&tx, request.records, &mut watermarks)?;
+        add_unknown_interfaces(&tx, &rows, &mut watermarks)?;
+        if watermarks.zone.as_deref() != Some(request.zone.name()) {
+            recut_open_days(&tx, watermarks.newest, request.zone)?;
+            watermarks.zone = Some(request.zone.name().to_string());
+            put_meta(&tx, "zone", request.zone.name())?;
         }
-        for run in rows.chunk_by(|one, next| {
-            one.moment.unix <= next.moment.unix && window_of(one.moment.unix) == window_of(next.moment.unix)
+        for ticks in rows.chunk_by(|one, next| {
+            one.moment.unix <= next.moment.unix
+                && six_hour_block_of(one.moment.unix) == six_hour_block_of(next.moment.unix)
         }) {
-            put_run(&tx, run)?;
+            put_ticks(&tx, ticks)?;
         }
-        let mut outdated = state.count(&rows, flush.anchors);
-        let moved = advance(&tx, &rows, &mut state, flush.zone)?;
-        if moved || self.kept != Some(flush.keep) {
-            prune(&tx, &state, &flush.keep)?;
+        let mut tallies_to_write = watermarks.apply(&rows, request.anchors);
+        let moved = move_open_block(&tx, &rows, &mut watermarks, request.zone)?;
+        if moved || self.pruned_with != Some(request.keep) {
+            prune(&tx, &watermarks, &request.keep)?;
         }
-        if moved || settled {
-            outdated.extend(mem::take(&mut state.changed));
+        if moved || rolled_up {
+            tallies_to_write.extend(mem::take(&mut watermarks.stale_tallies));
         }
-        for iface in outdated {
+        for iface in tallies_to_write {
             tx.prepare_cached("UPDATE interface SET tally = ?2 WHERE id = ?1")?
-                .execute(params![iface, state.tally(iface).pack()])?;
-            state.changed.remove(&iface);
+                .execute(params![iface, watermarks.tally(iface).pack()])?;
+            watermarks.stale_tallies.remove(&iface);
         }
         tx.commit()?;
-        Ok(state)
+        Ok(watermarks)
     }
 }
 
-/// The batch without what is on disk already, each tick's samples in the order of their interfaces and one for each.
-fn placed(batch: &Batch, seq: u64) -> Result<Vec<Row>> {
+/// The ticks of a batch that are not stored yet, each with one sample per interface, in the order of the interfaces.
+/// Fails on a tick without a wall time.
+fn new_rows(batch: &Batch, seq: u64) -> Result<Vec<Row>> {
     let mut rows = Vec::with_capacity(batch.ticks.len());
     for (tick, samples) in batch.iter().filter(|(tick, _)| tick.seq > seq) {
         let Some(unix) = tick.unix else {
@@ -107,21 +109,21 @@ fn placed(batch: &Batch, seq: u64) -> Result<Vec<Row>> {
         };
         let moment = Moment { seq: tick.seq, unix: unix.clamp(1, LAST_UNIX), mono_ms: tick.mono_ms };
         let mut samples = samples.to_vec();
-        join_same(&mut samples);
+        merge_same_interface(&mut samples);
         rows.push(Row { moment, samples });
     }
     Ok(rows)
 }
 
-/// One sample for each interface, in their order.
-pub(super) fn join_same(samples: &mut Vec<Sample>) {
+/// Merges the samples of each interface into one, in the order of the interfaces.
+pub(super) fn merge_same_interface(samples: &mut Vec<Sample>) {
     samples.sort_by_key(|sample| sample.iface);
-    samples.dedup_by(|again, first| {
-        let same = again.iface == first.iface;
+    samples.dedup_by(|other, first| {
+        let same = other.iface == first.iface;
         if same {
-            first.delta.add(&again.delta);
-            first.mark = if first.mark == again.mark { first.mark } else { Mark::Gap };
-            first.span_ms = first.span_ms.max(again.span_ms);
+            first.delta.add(&other.delta);
+            first.mark = if first.mark == other.mark { first.mark } else { Mark::Gap };
+            first.span_ms = first.span_ms.max(other.span_ms);
         }
         same
     });
@@ -139,22 +141,23 @@ fn put_settings(conn: &Connection, settings: &[(String, Option<String>)]) -> Res
     Ok(())
 }
 
-/// `again`: an earlier attempt failed, and may have happened all the same. Events have no number to know them by.
-pub(super) fn put_events(conn: &Connection, events: &[Event], again: bool) -> Result<()> {
+/// `retry`: an earlier attempt failed, and may have been committed all the same. Events have no number, so an equal
+/// event is skipped then.
+pub(super) fn put_events(conn: &Connection, events: &[Event], retry: bool) -> Result<()> {
     for event in events {
         conn.prepare_cached(
             "INSERT INTO event (unix, kind, interface, detail) SELECT ?1, ?2, ?3, ?4 WHERE NOT (?5 AND EXISTS
              (SELECT 1 FROM event WHERE unix = ?1 AND kind = ?2 AND interface = ?3 AND detail = ?4))",
         )?
-        .execute(params![event.unix, event.kind.name(), event.interface, event.detail, again])?;
+        .execute(params![event.unix, event.kind.name(), event.interface, event.detail, retry])?;
     }
     if !events.is_empty() {
-        conn.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1", [EVENTS_KEPT])?;
+        conn.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?1", [MAX_EVENTS])?;
     }
     Ok(())
 }
 
-fn put_records(conn: &Connection, records: &[Record], state: &mut State) -> Result<()> {
+fn put_records(conn: &Connection, records: &[Record], watermarks: &mut Watermarks) -> Result<()> {
     for record in records {
         conn.prepare_cached(
             "INSERT INTO interface (id, name, kind, alias, ifindex, boot, first_seen, machine, namespace, mac, node)
@@ -176,16 +179,16 @@ fn put_records(conn: &Connection, records: &[Record], state: &mut State) -> Resu
             record.mac,
             record.node as i64
         ])?;
-        state.tallies.entry(record.id).or_default();
+        watermarks.tallies.entry(record.id).or_default();
     }
     Ok(())
 }
 
-/// Samples of an interface that nobody introduced: it gets a row, so that its tally has a place.
-fn adopt(conn: &Connection, rows: &[Row], state: &mut State) -> Result<()> {
+/// Adds a row for each interface that has samples and no record, so that its tally can be stored.
+fn add_unknown_interfaces(conn: &Connection, rows: &[Row], watermarks: &mut Watermarks) -> Result<()> {
     for row in rows {
         for sample in row.samples.iter() {
-            if state.tallies.contains_key(&sample.iface) {
+            if watermarks.tallies.contains_key(&sample.iface) {
                 continue;
             }
             let name = format!("unknown-{}", sample.iface);
@@ -195,7 +198,7 @@ fn adopt(conn: &Connection, rows: &[Row], state: &mut State) -> Result<()> {
                  VALUES (?1, ?2, 'other', '', 0, '', ?3)",
                 params![sample.iface, name, row.moment.unix],
             )?;
-            state.tallies.entry(sample.iface).or_default();
+            watermarks.tallies.entry(sample.iface).or_default();
         }
     }
     Ok(())
@@ -212,11 +215,11 @@ mod tests {
     use crate::level::Resolution;
     use crate::model::{Anchor, COUNTERS, Counters, IfaceId, Sample};
     use crate::model::{Bucket, Cell, Tick};
-    use crate::store::fold;
-    use crate::store::keep::WINDOWS_PER_DAY;
-    use crate::store::state::{SEQ_MARGIN, Tally};
+    use crate::store::open_block::roll_up_open_block;
+    use crate::store::retention::BLOCKS_PER_DAY;
+    use crate::store::split;
     use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
-    use crate::store::window::settle;
+    use crate::store::watermarks::{SEQ_MARGIN, Tally};
     use crate::store::{Opened, Reader};
 
     const ALL: (i64, i64) = (0, i64::MAX);
@@ -231,7 +234,7 @@ mod tests {
         sums
     }
 
-    /// Everything that was ever flushed, kept the simple way.
+    /// A simple model of everything that was saved.
     #[derive(Default)]
     struct Model {
         points: Vec<Point>,
@@ -241,10 +244,10 @@ mod tests {
     }
 
     impl Model {
-        /// Cuts a sample second by second.
+        /// Splits a sample second by second.
         fn push(&mut self, point: Point) {
             self.points.push(point);
-            let length = fold::seconds(point.sample.span_ms).max(1);
+            let length = split::seconds(point.sample.span_ms).max(1);
             let looked = point.sample.span_ms >= 500;
             let plain = point.sample.mark == Mark::Plain;
             let mut given = [0; COUNTERS];
@@ -301,14 +304,14 @@ mod tests {
                 assert_eq!(reader.at(&Zone::UTC, unsaved).newest(&filter, 77, 99).unwrap(), ones);
 
                 let mut cells = self.cells(iface);
-                for (level, length) in [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600)] {
+                for (resolution, length) in [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600)] {
                     let mut coarser: BTreeMap<i64, Cell> = BTreeMap::new();
                     cells.iter().for_each(|(at, cell)| coarser.entry(at - at % length).or_default().add(cell));
                     cells = coarser;
                     let expect: Vec<Bucket> =
                         cells.iter().map(|(at, cell)| Bucket::new(*at, at + length, cell)).collect();
-                    let got = reader.at(zone, unsaved).buckets(level, iface, ALL.0, ALL.1).unwrap();
-                    assert_eq!(got, expect, "{level:?} of {iface}");
+                    let got = reader.at(zone, unsaved).buckets(resolution, iface, ALL.0, ALL.1).unwrap();
+                    assert_eq!(got, expect, "{resolution:?} of {iface}");
                 }
                 let days = reader.at(zone, unsaved).buckets(Resolution::Day, iface, ALL.0, ALL.1).unwrap();
                 assert!(days.is_sorted_by(|one, next| one.from < one.to && one.to <= next.from), "{days:?}");
@@ -329,7 +332,7 @@ mod tests {
             }
         }
 
-        /// Parts of the whole, `points` being all of it.
+        /// Compares parts of the history; `points` is all of it.
         fn check_ranges(&self, reader: &Reader, zone: &Zone, points: &[Point], unsaved: &[Arc<Batch>]) {
             let Some(last) = points.len().checked_sub(1) else { return };
             for (from, to) in [(0, last / 2), (last / 4, last / 2), (last / 3, last), (last, last)] {
@@ -350,10 +353,14 @@ mod tests {
                 if from == to {
                     continue;
                 }
-                for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                    let mut expect = reader.at(zone, unsaved).buckets(level, 0, ALL.0, ALL.1).unwrap();
+                for resolution in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                    let mut expect = reader.at(zone, unsaved).buckets(resolution, 0, ALL.0, ALL.1).unwrap();
                     expect.retain(|bucket| bucket.from < to && bucket.to > from);
-                    assert_eq!(reader.at(zone, unsaved).buckets(level, 0, from, to).unwrap(), expect, "{level:?}");
+                    assert_eq!(
+                        reader.at(zone, unsaved).buckets(resolution, 0, from, to).unwrap(),
+                        expect,
+                        "{resolution:?}"
+                    );
                 }
                 let mut expect = reader.at(zone, unsaved).buckets(Resolution::Sample, 0, ALL.0, ALL.1).unwrap();
                 expect.retain(|bucket| bucket.to > from && bucket.to <= to);
@@ -376,23 +383,22 @@ mod tests {
         }
     }
 
-    /// Random histories: clocks that step to and fro, gaps, resets, interfaces that come and go, restarts, changes of
-    /// zone. After each few flushes every level must be what the simple model says, with what is still in memory and
-    /// without.
+    /// Random histories: steps of the clock, gaps, resets, interfaces that come and go, restarts, changes of the time
+    /// zone. After every few saves each resolution must equal the simple model, with unsaved ticks and without.
     #[test]
-    fn every_level_is_exact_at_every_commit() {
+    fn every_resolution_is_exact_at_every_commit() {
         for round in 0..16 {
             history(&mut Random(0x9e37_79b9_7f4a_7c15 ^ (round * 77 + 1)), round);
         }
     }
 
     fn history(random: &mut Random, round: u64) {
-        // Around the ends of summer time in Europe and at Lord Howe Island, and an ordinary day.
+        // Around the changes of summer time in Europe and on Lord Howe Island, and an ordinary day.
         let start = [1_774_746_000, 1_792_890_000, 1_775_314_800, T][round as usize % 4];
         let mut zone = Zone::parse(ZONES[round as usize / 4 % 4]).unwrap();
         let ifaces = 1 + random.below(5) as u32;
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut reader = opened.store.reader().unwrap();
         let mut model = Model::default();
         let (mut seq, mut mono_ms, mut offset) = (1, random.below(1 << 40), start);
@@ -400,8 +406,8 @@ mod tests {
         let mut raws = vec![Counters::ZERO; ifaces as usize];
         let mut seen = vec![mono_ms; ifaces as usize];
         let interval = [1, 30, 30, 300][random.below(4) as usize];
-        let mut windows = BTreeSet::new();
-        for flush in 0..60 {
+        let mut blocks = BTreeSet::new();
+        for round_of_saves in 0..60 {
             let mut batch = Batch::default();
             let mut anchors = Vec::new();
             if random.below(12) == 0 {
@@ -415,7 +421,7 @@ mod tests {
                     _ => interval * 1000 + random.below(5),
                 };
                 let unix = offset + ((mono_ms - began) / 1000) as i64;
-                windows.insert(window_of(unix));
+                blocks.insert(six_hour_block_of(unix));
                 for iface in 0..ifaces {
                     if random.below(20) == 0 {
                         continue;
@@ -445,7 +451,7 @@ mod tests {
                 batch.ticks.push(Tick { seq, mono_ms, unix: Some(unix), end: batch.samples.len() });
                 seq += 1;
             }
-            if windows.len() > (7 * WINDOWS_PER_DAY) as usize {
+            if blocks.len() > (7 * BLOCKS_PER_DAY) as usize {
                 return;
             }
             if random.below(25) == 0 {
@@ -454,12 +460,12 @@ mod tests {
             }
             let records: Vec<Record> = (0..ifaces).map(record).collect();
             let unsaved = [Arc::new(batch), Arc::default()];
-            let check = flush % 7 == 6;
+            let check = round_of_saves % 7 == 6;
             if check {
                 model.check(&reader, &zone, ifaces, &unsaved);
             }
-            let records = if flush == 0 { &records[..] } else { &[] };
-            let flush = Flush {
+            let records = if round_of_saves == 0 { &records[..] } else { &[] };
+            let request = Flush {
                 batch: &unsaved[0],
                 anchors: &anchors,
                 records,
@@ -468,15 +474,15 @@ mod tests {
                 keep: KEEP,
                 zone: &zone,
             };
-            opened.store.flush(&flush).unwrap();
+            opened.store.flush(&request).unwrap();
             if random.below(15) == 0 {
-                settle(&opened.store.conn, &mut opened.store.state, &zone).unwrap();
-                opened.store.site.remember();
+                roll_up_open_block(&opened.store.conn, &mut opened.store.watermarks, &zone).unwrap();
+                opened.store.database.record_fingerprint();
             }
             if random.below(10) == 0 {
-                // Its outcome was unclear: once more.
-                opened.store.doubtful = true;
-                opened.store.flush(&flush).unwrap();
+                // The result of the save was unknown: save again.
+                opened.store.commit_uncertain = true;
+                opened.store.flush(&request).unwrap();
             }
             if check {
                 model.check(&reader, &zone, ifaces, &[]);
@@ -484,7 +490,7 @@ mod tests {
             }
             if random.below(6) == 0 {
                 drop((opened, reader));
-                opened = Store::open(&place.file(), &OPTIONS).unwrap();
+                opened = Store::open(&dir.file(), &OPTIONS).unwrap();
                 assert!(opened.events.is_empty());
                 reader = opened.store.reader().unwrap();
                 model.check_records(&opened);
@@ -495,35 +501,35 @@ mod tests {
         }
     }
 
-    fn flush(opened: &mut Opened, batch: &Batch, anchors: &[Anchor], records: &[Record]) {
-        let flush = Flush { batch, anchors, records, events: &[], settings: &[], keep: KEEP, zone: &Zone::UTC };
-        opened.store.flush(&flush).unwrap();
+    fn save(opened: &mut Opened, batch: &Batch, anchors: &[Anchor], records: &[Record]) {
+        let request = Flush { batch, anchors, records, events: &[], settings: &[], keep: KEEP, zone: &Zone::UTC };
+        opened.store.flush(&request).unwrap();
     }
 
-    fn reopen(opened: Opened, place: &Place) -> Opened {
+    fn reopen(opened: Opened, dir: &Place) -> Opened {
         drop(opened);
-        Store::open(&place.file(), &OPTIONS).unwrap()
+        Store::open(&dir.file(), &OPTIONS).unwrap()
     }
 
     #[test]
-    fn raw_counters_and_totals_are_known_again_after_a_restart() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn raw_counters_and_totals_survive_a_restart() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         assert_eq!((opened.next_seq, opened.newest), (1, None));
         let raw = |bytes| Counters::of([bytes, 0, 0, 0, 0, 0, 0, 0]);
-        // (ticks with their bytes, anchors, raw and lifetime afterwards)
+        // (ticks with their bytes, anchors with their bytes, expected raw counter, expected lifetime)
         type Pairs = &'static [(u64, u64)];
         let steps: [(Pairs, Pairs, u64, u64); 7] = [
-            // A first reading: a base, and nothing has passed.
+            // A first reading: a baseline, no traffic.
             (&[(1, 0)], &[(1, 1_000)], 1_000, 0),
             (&[(2, 10), (3, 10), (4, 10)], &[], 1_030, 30),
-            // A reset in the middle of a batch: what came since is added to the new base.
+            // A reset in the middle of a batch: later traffic is added to the new baseline.
             (&[(5, 1), (6, 5), (7, 7)], &[(6, 5)], 12, 43),
-            // An anchor that is ahead of the ticks, and holds as of the end of its own.
+            // An anchor after the last tick: it holds at the end of its own tick.
             (&[(8, 1)], &[(9, 100)], 100, 44),
             (&[(9, 50)], &[], 100, 94),
             (&[(10, 1)], &[], 101, 95),
-            // A wrap of 64 bits.
+            // A wrap of a 64-bit counter.
             (&[(11, 20)], &[(11, u64::MAX)], u64::MAX, 115),
         ];
         for (ticks, anchors, expect_raw, expect_lifetime) in steps {
@@ -531,8 +537,8 @@ mod tests {
             ticks.iter().for_each(|(seq, bytes)| batch.tick(*seq, T + 30 * *seq as i64, 30_000, &[(1, *bytes)]));
             let anchors: Vec<Anchor> =
                 anchors.iter().map(|(seq, bytes)| Anchor { seq: *seq, iface: 1, raw: raw(*bytes) }).collect();
-            flush(&mut opened, &batch, &anchors, &[record(1)]);
-            opened = reopen(opened, &place);
+            save(&mut opened, &batch, &anchors, &[record(1)]);
+            opened = reopen(opened, &dir);
             let last = batch.ticks[batch.ticks.len() - 1];
             let expect = Record {
                 raw: raw(expect_raw),
@@ -547,14 +553,14 @@ mod tests {
     }
 
     #[test]
-    fn a_base_without_a_sample_has_its_time() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn an_anchor_without_a_sample_has_its_time() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut batch = Batch::default();
         batch.tick(1, T + 30, 30_000, &[]);
         let anchor = Anchor { seq: 1, iface: 1, raw: Counters([7; COUNTERS]) };
-        flush(&mut opened, &batch, &[anchor], &[record(1)]);
-        let opened = reopen(opened, &place);
+        save(&mut opened, &batch, &[anchor], &[record(1)]);
+        let opened = reopen(opened, &dir);
         let record = &opened.records[0];
         assert_eq!((record.raw, record.mono_ms, record.last_seen), (anchor.raw, batch.ticks[0].mono_ms, T + 30));
         assert_eq!(opened.newest, Some(T + 30));
@@ -562,20 +568,20 @@ mod tests {
 
     #[test]
     fn samples_of_an_unknown_interface_are_kept() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
-        opened = reopen(opened, &place);
+        opened = reopen(opened, &dir);
         assert_eq!((opened.records[0].name.as_str(), opened.records[0].lifetime.rx_bytes()), ("unknown-1", 900));
-        flush(&mut opened, &Batch::default(), &[], &[record(1)]);
-        opened = reopen(opened, &place);
+        save(&mut opened, &Batch::default(), &[], &[record(1)]);
+        opened = reopen(opened, &dir);
         assert_eq!((opened.records[0].name.as_str(), opened.records[0].lifetime.rx_bytes()), ("eth1", 900));
     }
 
     #[test]
-    fn an_unplaced_tick_is_refused_and_nothing_of_its_flush_is_kept() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn a_tick_without_a_wall_time_is_refused_with_its_whole_batch() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut batch = Batch::steady(1, T + 30, 3);
         batch.ticks[1].unix = None;
         assert!(opened.save(&batch).is_err());
@@ -586,9 +592,9 @@ mod tests {
     }
 
     #[test]
-    fn e24_flushes_within_one_second_share_a_block() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn e24_saves_within_one_second_share_a_block() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         for seq in 1..6 {
             let mut batch = Batch::default();
             batch.tick(seq, T + 30, 100, &[(1, seq)]);
@@ -600,23 +606,23 @@ mod tests {
 
     #[test]
     fn e21_a_clock_that_was_years_ahead_costs_no_history() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save(&Batch::steady(1, T, 2_000)).unwrap();
         opened.save(&Batch::steady(3_000, T + 7 * 365 * 86_400, 2_000)).unwrap();
         opened.save(&Batch::steady(6_000, T + 2_000 * 30, 2_000)).unwrap();
-        assert_eq!(opened.store.state.newest, Some(T + 3_999 * 30));
+        assert_eq!(opened.store.watermarks.newest, Some(T + 3_999 * 30));
         let reader = opened.store.reader().unwrap();
-        for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-            let buckets = reader.now().buckets(level, 1, ALL.0, ALL.1).unwrap();
-            assert_eq!(sums(&buckets)[0], 6_000 * 300, "{level:?}");
+        for resolution in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+            let buckets = reader.now().buckets(resolution, 1, ALL.0, ALL.1).unwrap();
+            assert_eq!(sums(&buckets)[0], 6_000 * 300, "{resolution:?}");
         }
     }
 
     #[test]
-    fn e12_a_gap_of_months_is_in_every_level() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn e12_a_gap_of_months_is_in_every_resolution() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save(&Batch::steady(1, T + 30, 10)).unwrap();
         let mut batch = Batch::default();
         batch.tick(11, T + 200 * 86_400, 200 * 86_400_000, &[(1, 1 << 40), (2, 3)]);
@@ -624,9 +630,9 @@ mod tests {
         opened.save(&batch).unwrap();
         let reader = opened.store.reader().unwrap();
         for (iface, sum) in [(1, (1 << 40) + 3_000), (2, 3)] {
-            for level in [Resolution::Hour, Resolution::Day] {
-                let buckets = reader.now().buckets(level, iface, ALL.0, ALL.1).unwrap();
-                assert_eq!(sums(&buckets)[0], sum, "{level:?} of {iface}");
+            for resolution in [Resolution::Hour, Resolution::Day] {
+                let buckets = reader.now().buckets(resolution, iface, ALL.0, ALL.1).unwrap();
+                assert_eq!(sums(&buckets)[0], sum, "{resolution:?} of {iface}");
             }
         }
         let cells = reader.now().buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1).unwrap();
@@ -634,9 +640,9 @@ mod tests {
     }
 
     #[test]
-    fn events_are_not_doubled_by_a_second_attempt() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn events_are_not_doubled_by_a_retry() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let event = |unix| Event {
             unix: Some(unix),
             mono_ms: 1,
@@ -644,27 +650,27 @@ mod tests {
             interface: "eth0".into(),
             detail: "again from zero".into(),
         };
-        let mut save = |events: &[Event], doubtful| {
-            opened.store.doubtful = doubtful;
+        let mut save = |events: &[Event], commit_uncertain| {
+            opened.store.commit_uncertain = commit_uncertain;
             let (batch, zone) = (Batch::default(), Zone::UTC);
-            let flush =
+            let request =
                 Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], keep: KEEP, zone: &zone };
-            opened.store.flush(&flush).unwrap();
+            opened.store.flush(&request).unwrap();
             opened.store.reader().unwrap().now().events(&EventFilter::default(), &[], 10, 0).unwrap().len()
         };
         assert_eq!(save(&[event(T)], false), 1);
         assert_eq!(save(&[event(T), event(T + 1)], true), 2);
-        // Twice in a second is news where no attempt has failed.
+        // Without a failed attempt, two equal events in one second are two events.
         assert_eq!(save(&[event(T + 1)], false), 3);
     }
 
     #[test]
-    fn settings_are_kept_and_deleted() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn settings_are_saved_and_deleted() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut set = |settings: &[(String, Option<String>)]| {
             let batch = Batch::default();
-            let flush = Flush {
+            let request = Flush {
                 batch: &batch,
                 anchors: &[],
                 records: &[],
@@ -673,29 +679,29 @@ mod tests {
                 keep: KEEP,
                 zone: &Zone::UTC,
             };
-            opened.store.flush(&flush).unwrap();
+            opened.store.flush(&request).unwrap();
         };
         set(&[("a".into(), Some("1".into())), ("b".into(), Some("2".into()))]);
         set(&[("a".into(), None), ("b".into(), Some("3".into()))]);
-        let opened = reopen(opened, &place);
+        let opened = reopen(opened, &dir);
         assert_eq!(opened.settings.into_iter().collect::<Vec<_>>(), [("b".to_string(), "3".to_string())]);
     }
 
-    /// 60 days of the load that the sizes are stated for.
+    /// 60 days of the load that the documented sizes refer to.
     #[test]
-    fn sixty_days_add_up_at_every_level() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    fn sixty_days_add_up_in_every_resolution() {
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
         let mut expect = [[0u128; COUNTERS]; LOAD_IFACES as usize + 1];
-        flush(&mut opened, &Batch::default(), &[], &Load::records());
+        save(&mut opened, &Batch::default(), &[], &Load::records());
         for _ in 0..60 * 288 {
             let batch = load.batch(10);
             for sample in &batch.samples {
                 let sums = &mut expect[sample.iface as usize];
                 sums.iter_mut().zip(sample.delta.0).for_each(|(sum, value)| *sum += u128::from(value));
             }
-            flush(&mut opened, &batch, &[], &[]);
+            save(&mut opened, &batch, &[], &[]);
         }
         let (blocks, bytes): (u64, u64) = opened
             .store
@@ -707,23 +713,23 @@ mod tests {
         assert!(bytes / blocks <= 1_000, "{} bytes in a block of ten ticks", bytes / blocks);
         let reader = opened.store.reader().unwrap();
         for iface in 1..=LOAD_IFACES {
-            for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                let buckets = reader.now().buckets(level, iface, ALL.0, ALL.1).unwrap();
-                assert_eq!(sums(&buckets), expect[iface as usize], "{level:?} of {iface}");
+            for resolution in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                let buckets = reader.now().buckets(resolution, iface, ALL.0, ALL.1).unwrap();
+                assert_eq!(sums(&buckets), expect[iface as usize], "{resolution:?} of {iface}");
                 let covered: u64 = buckets.iter().map(|bucket| u64::from(bucket.cell.covered)).sum();
                 assert_eq!(covered, 60 * 86_400);
             }
         }
         drop(reader);
-        for record in reopen(opened, &place).records {
+        for record in reopen(opened, &dir).records {
             assert_eq!(record.lifetime.0.map(u128::from), expect[record.id as usize]);
         }
     }
 
     const CHILD: &str = "NETPULSE_TEST_WRITES";
 
-    /// What a day's flushes hand to write calls, the first week and later, when old blocks go as well. Counted in a
-    /// process of its own, because the other tests of this one write too.
+    /// Bytes that the saves of a day pass to write calls, in the first week and later, when old blocks are deleted
+    /// too. A separate process counts them, because other tests write too.
     #[test]
     #[cfg(target_os = "linux")]
     fn e44_a_day_writes_less_than_three_and_a_half_mebibytes() {
@@ -749,10 +755,10 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     fn a_day_of_writes() {
-        let place = Place::new();
-        let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+        let dir = Place::new();
+        let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
-        flush(&mut opened, &Batch::default(), &[], &Load::records());
+        save(&mut opened, &Batch::default(), &[], &Load::records());
         let written = || -> u64 {
             let io = std::fs::read_to_string("/proc/self/io").unwrap();
             io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
@@ -760,7 +766,7 @@ mod tests {
         for _ in 0..12 {
             let before = written();
             for _ in 0..288 {
-                flush(&mut opened, &load.batch(10), &[], &[]);
+                save(&mut opened, &load.batch(10), &[], &[]);
             }
             println!("bytes written: {}", written() - before);
         }

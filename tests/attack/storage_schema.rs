@@ -195,7 +195,7 @@ fn on_a_small_disk_there_is_a_copy_or_a_word() {
             let daemon = Daemon::spawn(command(&there));
             opened(&daemon);
             assert_eq!(names(&at, ".schema-2").len(), kept, "{room} bytes");
-            let word = if kept == 1 { "it is kept as" } else { "no copy of it" };
+            let word = if kept == 1 { "is kept as" } else { "no copy of the old file" };
             let events = daemon.get("/api/events?kind=storage");
             let told = events[0]["detail"].as_str().unwrap_or_default().to_string();
             assert!(told.contains("from schema 2 to ") && told.contains(word), "{events}");

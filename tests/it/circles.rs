@@ -141,9 +141,9 @@ fn a_cycle_is_detected() {
         &[
             root(),
             open(),
-            file("store/copy.rs", "use super::site::Site;"),
-            file("store/site.rs", "use super::open::{A,\n B};"),
+            file("store/copy.rs", "use super::database_path::DatabaseFile;"),
+            file("store/database_path.rs", "use super::open::{A,\n B};"),
         ],
-        Some(&["store::copy", "store::site", "store::open"]),
+        Some(&["store::copy", "store::database_path", "store::open"]),
     );
 }

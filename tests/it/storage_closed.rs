@@ -1,4 +1,5 @@
-//! What the database's directory does not let the daemon's user do: told with the owner, the user and the remedy.
+//! The database's directory is not accessible to the daemon's user. The error names the owner, the user and the
+//! remedy.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +11,7 @@ use crate::common::*;
 
 const NOBODY: u32 = 65_534;
 
-/// A directory of the user's own, and a daemon that runs as that user.
+/// A directory that the test can give to another user, and a daemon that runs as an unprivileged user.
 struct Case {
     dir: Dir,
 }
@@ -23,7 +24,7 @@ impl Case {
         fs::set_permissions(case.dir.path(), Permissions::from_mode(0o755)).expect("it is ours");
         fs::copy(env!("CARGO_BIN_EXE_net-pulse"), case.dir.join("net-pulse")).expect("a copy");
         fs::create_dir(case.data()).expect("it is ours");
-        case.give(NOBODY, 0o755);
+        case.chown(NOBODY, 0o755);
         case
     }
 
@@ -31,7 +32,7 @@ impl Case {
         self.dir.join("data")
     }
 
-    fn give(&self, owner: u32, mode: u32) {
+    fn chown(&self, owner: u32, mode: u32) {
         nix::unistd::chown(Path::new(&self.data()), Some(owner.into()), Some(owner.into())).expect("root may");
         fs::set_permissions(self.data(), Permissions::from_mode(mode)).expect("root may");
     }
@@ -50,43 +51,43 @@ fn saves(daemon: &Daemon) {
 }
 
 #[test]
-fn a_directory_taken_from_the_running_daemon_is_told_as_that() {
+fn a_directory_taken_from_the_running_daemon_is_reported() {
     in_namespace(|| {
         let case = Case::new();
         let daemon = case.start();
         saves(&daemon);
         assert_eq!(database_status(&daemon), "healthy");
-        case.give(0, 0o700);
-        wait_until("it is told", || database_status(&daemon) == "degraded");
+        case.chown(0, 0o700);
+        wait_until("it is reported", || database_status(&daemon) == "degraded");
         let (data, error) = (case.data(), database_error(&daemon));
-        let told = format!(
-            "{data}/net-pulse.db cannot be reached any more, and a restart could not open it: {data} belongs to user 0, \
-             and net-pulse runs as user 65534; let user 65534 write there; until then saving goes on"
+        let expected = format!(
+            "{data}/net-pulse.db can no longer be reached, and a restart could not open it: {data} belongs to user 0, \
+             and net-pulse runs as user 65534; let user 65534 write there; until then net-pulse keeps saving"
         );
-        assert_eq!(error, told);
-        assert!(daemon.log().iter().any(|line| line.contains(&told)), "{:#?}", daemon.log());
+        assert_eq!(error, expected);
+        assert!(daemon.log().iter().any(|line| line.contains(&expected)), "{:#?}", daemon.log());
         saves(&daemon);
-        case.give(NOBODY, 0o755);
-        wait_until("all is well again", || database_status(&daemon) == "healthy");
+        case.chown(NOBODY, 0o755);
+        wait_until("it is healthy again", || database_status(&daemon) == "healthy");
         daemon.stop();
     });
 }
 
 #[test]
-fn a_directory_of_its_own_that_it_may_not_write_to_is_told_as_that() {
+fn its_own_directory_without_write_permission_is_reported() {
     in_namespace(|| {
         let case = Case::new();
-        case.give(NOBODY, 0o555);
+        case.chown(NOBODY, 0o555);
         let daemon = case.start();
-        wait_until("it is told", || database_status(&daemon) == "unhealthy");
+        wait_until("it is reported", || database_status(&daemon) == "unhealthy");
         let (data, error) = (case.data(), database_error(&daemon));
-        let told = format!(
+        let expected = format!(
             "{data} belongs to user 65534, as which net-pulse runs, but is not writable; run chmod u+rwX {data}"
         );
-        assert!(error.contains(&told), "{error}");
-        // Nothing is said of a power cut that would lose nothing.
+        assert!(error.contains(&expected), "{error}");
+        // The error does not warn of a power cut, because nothing would be lost.
         assert!(!error.contains("nothing"), "{error}");
-        case.give(NOBODY, 0o755);
+        case.chown(NOBODY, 0o755);
         saves(&daemon);
         daemon.stop();
     });

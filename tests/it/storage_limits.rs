@@ -1,4 +1,4 @@
-//! Limits that a supervisor or an administrator sets: on the size of files, on what a user may keep, on open files.
+//! Limits that a supervisor or an administrator sets: on the size of files, on a user's disk space, on open files.
 
 use std::process::Command;
 
@@ -12,8 +12,8 @@ fn limited(limit: &str, dir: &Dir) -> Command {
     command
 }
 
-/// In memory until there is room, and then on disk with nothing lost.
-fn goes_on_once(daemon: Daemon, words: &str, base: Counters, relieve: impl FnOnce(&Daemon)) {
+/// Saving fails with these words until `relieve` is called; afterwards everything is on disk, and nothing is lost.
+fn saves_after(daemon: Daemon, words: &str, base: Counters, relieve: impl FnOnce(&Daemon)) {
     wait_until("saving fails", || {
         send("wan0", 1000, 1);
         daemon.collect();
@@ -42,17 +42,17 @@ fn begin(command: Command) -> (Daemon, Counters) {
 #[test]
 fn a_limit_on_the_size_of_files_is_a_full_disk() {
     in_namespace(|| {
-        // Of the log, which reaches it while it runs; and of the first file that is made.
+        // The log reaches the first limit while the daemon runs; the second one stops the first file that it creates.
         for limit in ["90000", "0"] {
             let dir = Dir::new();
             let (daemon, base) = begin(limited(&format!("--fsize={limit}:unlimited"), &dir));
-            goes_on_once(daemon, "a file may not grow further", base, |daemon| {
+            saves_after(daemon, "the limit on the size of a file is reached", base, |daemon| {
                 run("prlimit", &format!("--fsize=unlimited --pid {}", daemon.pid()));
             });
             assert_eq!(judge(&dir.join("data/net-pulse.db")).0, "ok");
             ip("link del wan0");
         }
-        // Nor does it end the commands.
+        // The limit does not kill a subcommand either.
         let dir = Dir::new();
         let mut token = limited("--fsize=0", &dir);
         token.arg("token");
@@ -62,9 +62,9 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
     });
 }
 
-/// What a file system answers where a user may keep no more, and a file server that has forgotten a file.
+/// Errors of a file system with a quota, and of a file server that no longer knows a file.
 #[test]
-fn a_quota_and_a_stale_handle_are_called_so() {
+fn a_quota_and_a_stale_handle_are_named() {
     if !strace_is_there() {
         return;
     }
@@ -76,15 +76,15 @@ fn a_quota_and_a_stale_handle_are_called_so() {
             command.args(["--database", &dir.join("data/net-pulse.db")]);
             let (daemon, base) = begin(command);
             let fault = Fault::on(&daemon, &format!("error={error}"));
-            goes_on_once(daemon, words, base, |_| drop(fault));
+            saves_after(daemon, words, base, |_| drop(fault));
             ip("link del wan0");
         }
     });
 }
 
-/// One sentence at the start; and with one descriptor more everything is answered.
+/// Fails with one line at the start. With the number of descriptors that the line names, every request is answered.
 #[test]
-fn too_few_descriptors_are_told_of_at_the_start() {
+fn too_few_descriptors_are_reported_at_the_start() {
     let dir = Dir::new();
     let ended = finish(limited("--nofile=20", &dir));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
@@ -104,7 +104,7 @@ fn too_few_descriptors_are_told_of_at_the_start() {
         assert!(!ended.err.contains("http://") && ended.err.lines().count() == 1, "{fewer}: {}", ended.err);
     }
 
-    // With a second listener there is one less for everything else: a copy may be refused then, with a sentence.
+    // A second listener takes a descriptor: then a copy may be refused, with an error.
     for (hosts, copies) in [(&["--host", "127.0.0.2"][..], false), (&[], true)] {
         let mut command = limited(&format!("--nofile={needed}"), &dir);
         command.args(hosts);

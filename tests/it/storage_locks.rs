@@ -1,5 +1,5 @@
-//! File systems of routers: an overlay over jffs2 was seen to refuse locks, and jffs2 cannot share memory. Other means are
-//! found, said aloud where they cost something, and guard and keep the history as well.
+//! File systems of routers: an overlay over jffs2 has refused locks, and jffs2 cannot share memory. The daemon uses
+//! other means, reports those that cost something, and protects and saves the history as well with them.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,15 @@ use nix::libc;
 use rusqlite::Connection;
 
 #[test]
-fn e37_locks_that_the_file_system_refuses() {
+fn e37_a_file_system_that_refuses_locks() {
     if !strace_is_there() {
         return;
     }
     in_namespace(|| {
         let dir = Dir::new();
         let file = dir.join("net-pulse.db");
-        // The daemon is the child, strace a process beside it. Locks are the only fcntl(2) on the database's descriptors.
+        // The daemon is the child, strace a process beside it. Locks are the only fcntl(2) on the database's
+        // descriptors.
         let start = || {
             let mut strace = net_pulse("strace");
             strace.args(["-D", "-f", "-q", "-o", "/dev/null", "-P", &file, "-e", "trace=fcntl,?fcntl64"]);
@@ -39,14 +40,14 @@ fn e37_locks_that_the_file_system_refuses() {
         wait_until("it is on disk", || stored(&daemon) >= 4);
         assert_eq!((database_status(&daemon), database_error(&daemon)), ("healthy".to_string(), String::new()));
         assert!(daemon.log().iter().any(|line| line.contains("unix-dotfile")), "{:#?}", daemon.log());
-        // Nobody else gets in meanwhile.
+        // A second net-pulse is still refused.
         let mut second = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
         second.args(["--host", "127.0.0.1", "--port", "0", "--database", &file]);
         let second = finish(second);
         assert_eq!(second.code, Some(1), "{}", second.err);
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base));
-        // What a kill leaves of such a lock stops nobody.
+        // The lock that a kill leaves does not stop the next start.
         daemon.kill();
         send("wan0", 1000, 7);
         let daemon = start();
@@ -58,7 +59,7 @@ fn e37_locks_that_the_file_system_refuses() {
     });
 }
 
-/// Whatever name it goes by, the file is one. At once: not when SQLite gives up.
+/// A second net-pulse is refused by any name of the file, and at once, not after SQLite's timeout.
 #[test]
 fn other_names_of_a_database_in_use_are_refused() {
     use std::os::unix::fs::symlink;
@@ -92,9 +93,9 @@ fn other_names_of_a_database_in_use_are_refused() {
             .filter(|file| file.path().extension().is_some_and(|end| end == "guard"))
             .count()
     };
-    assert_eq!((guards(&dir.join("")), guards(&dir.join("other"))), (1, 0), "what was refused leaves nothing behind");
+    assert_eq!((guards(&dir.join("")), guards(&dir.join("other"))), (1, 0), "a refused start leaves no guard file");
     daemon.stop();
-    // Alone, each of them will do.
+    // Without a running daemon, each name works.
     for name in &names {
         let daemon = Daemon::spawn(command(name));
         daemon.ticks(1);
@@ -125,8 +126,8 @@ fn command(database: &str) -> Command {
     command
 }
 
-/// What flock(2) is on NFS and SMB, and on BSD anywhere: a lock on all bytes, which meets those of SQLite. The program's own
-/// library, before the C library's: it is linked dynamically here.
+/// Replaces flock(2) by what it is on NFS and SMB, and on BSD anywhere: a lock on all bytes, which conflicts with
+/// SQLite's. Preloaded before the C library; the program under test is linked dynamically.
 const FLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -146,9 +147,10 @@ int flock(int fd, int how)
 }
 "#;
 
-/// Whether such a lock is the process's or belongs to one opening differs: two openings in one process meet, or not.
+/// Such a lock belongs to the process or to one opening of the file, depending on the system. So two openings in one
+/// process conflict, or do not.
 #[test]
-fn where_flock_is_a_lock_on_bytes_it_starts_again_and_again() {
+fn it_restarts_where_flock_is_a_lock_on_bytes() {
     let dir = Dir::new();
     let (source, library) = (dir.join("flock.c"), dir.join("flock.so"));
     fs::write(&source, FLOCK).expect("it is ours");
@@ -167,7 +169,7 @@ fn where_flock_is_a_lock_on_bytes_it_starts_again_and_again() {
             }
             command
         };
-        // The first start has no database yet, the second one finds it, the third what a kill has left.
+        // At the first start there is no database, at the second there is one, and at the third a kill has left one.
         for round in 0..3 {
             let daemon = Daemon::spawn(preloaded(&file));
             let maps = fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("it runs");
@@ -193,10 +195,10 @@ fn where_flock_is_a_lock_on_bytes_it_starts_again_and_again() {
     }
 }
 
-/// Begins in memory, says why, and has everything as soon as the other lets go.
+/// The daemon starts in memory, reports these words, and saves everything once `release` has been called.
 fn waits_for(file: &str, words: &str, release: impl FnOnce()) {
     let daemon = Daemon::spawn(command(file));
-    wait_until("it says so", || database_status(&daemon) == "degraded");
+    wait_until("it is reported", || database_status(&daemon) == "degraded");
     let error = database_error(&daemon);
     assert!(error.contains(words), "{error}");
     daemon.ticks(2);
@@ -211,7 +213,7 @@ fn waits_for(file: &str, words: &str, release: impl FnOnce()) {
     assert_eq!(judge(file).0, "ok");
 }
 
-/// `lo` is watched: there need be no other link.
+/// The daemon watches `lo`, so the test needs no other link.
 #[test]
 fn another_programs_lock_is_waited_for() {
     let dir = Dir::new();
@@ -222,7 +224,7 @@ fn another_programs_lock_is_waited_for() {
     other.execute_batch("BEGIN EXCLUSIVE").expect("no other has it");
     waits_for(&file, "database is locked", || drop(other));
 
-    // All bytes, for reading, as a program that copies the file has it; and in the way of our own byte.
+    // A read lock on all bytes, like that of a program that copies the file. It covers our own byte too.
     let open = || fs::File::options().read(true).write(true).open(&file).expect("it is there");
     let all = |kind: i32| libc::flock {
         l_type: kind as libc::c_short,
@@ -235,14 +237,14 @@ fn another_programs_lock_is_waited_for() {
     fcntl(&reader, FcntlArg::F_OFD_SETLK(&all(libc::F_RDLCK))).expect("no other has it");
     waits_for(&file, "another program has locked", || drop(reader));
 
-    // A lock of the other kind is in the way of nothing.
+    // A lock of the other kind does not conflict.
     let other = Flock::lock(open(), FlockArg::LockExclusiveNonblock).expect("no other has it");
     let daemon = Daemon::spawn(command(&file));
     wait_until("it is saved", || stored(&daemon) > 0);
     assert_eq!(database_error(&daemon), "");
     drop(other);
 
-    // No other gets in while it runs, and it does not notice.
+    // No other program gets a lock while the daemon runs, and the daemon is not disturbed.
     let other = Connection::open(&file).expect("it is there");
     other.busy_timeout(std::time::Duration::ZERO).expect("a number");
     let refused = other.execute_batch("BEGIN EXCLUSIVE").expect_err("it is in use");

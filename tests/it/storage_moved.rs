@@ -1,5 +1,5 @@
-//! The database is removed, renamed or replaced while the program runs. To it everything looks saved: the file goes on
-//! working, until a restart finds nothing.
+//! The database is removed, renamed or replaced while the daemon runs. Every save still succeeds, because the open
+//! file works until a restart, which does not find it.
 
 use std::fs;
 use std::path::Path;
@@ -15,11 +15,11 @@ const FLAGS: [&str; 4] = ["--interval", "1", "--flush", "1"];
 /// A daemon with some history on disk, in a directory below the test's own.
 struct Case {
     daemon: Option<Daemon>,
-    /// What the directory is on; before the directory, which cannot go while something is mounted there.
+    /// What is mounted on the directory. Declared before `dir`, because a directory with a mount cannot be removed.
     _mounted: Option<Mounted>,
     dir: Dir,
     file: String,
-    /// What the kernel had counted before the first sample.
+    /// The kernel's counters before the first sample.
     base: Counters,
 }
 
@@ -29,7 +29,7 @@ fn start(file: &str) -> Daemon {
     Daemon::spawn(command)
 }
 
-/// Traffic, booked and saved.
+/// Sends traffic, and waits until it is counted and saved.
 fn pass(daemon: &Daemon, frames: usize) {
     send("wan0", 1000, frames);
     daemon.collect();
@@ -42,7 +42,7 @@ impl Case {
         Case::begin_on(None, dir)
     }
 
-    /// Below `data`, which the caller may have mounted something on.
+    /// In the directory `data`, on which the caller may have mounted something.
     fn begin_on(mounted: Option<Mounted>, dir: Dir) -> Case {
         cable("wan0", "lan0");
         send("wan0", 1000, 1);
@@ -60,15 +60,15 @@ impl Case {
         self.daemon.as_ref().expect("it runs")
     }
 
-    /// All of them on disk.
+    /// All rows, once they are on disk.
     fn rows(&self) -> Vec<Value> {
         let rows = self.daemon().export("wan0");
         wait_until("they are saved", || unsaved(self.daemon()) == 0);
         rows
     }
 
-    /// No row that was there before is another one now.
-    fn still_has(&self, before: &[Value]) {
+    /// Every row from before is still there, unchanged.
+    fn assert_unchanged(&self, before: &[Value]) {
         let after = self.daemon().export("wan0");
         let other = before.iter().zip(&after).find(|(before, after)| before != after);
         let log = self.daemon().log();
@@ -80,8 +80,8 @@ impl Case {
         );
     }
 
-    /// The sentence about what was done, once it is there.
-    fn told(&self, words: &[&str]) -> String {
+    /// Waits for a log line with all these words.
+    fn wait_for_log(&self, words: &[&str]) -> String {
         let mut found = None;
         wait_until(&format!("{words:?} in {:#?}", self.daemon().log()), || {
             let log = self.daemon().log();
@@ -91,11 +91,11 @@ impl Case {
         found.expect("just seen")
     }
 
-    /// Killed, so that nothing is put right at the end, and started again: every row from before is there, and every byte
-    /// was booked once.
-    fn restarted_with_all(&mut self) {
+    /// Kills the daemon, so that it cannot repair anything at its end, and starts it again: every row from before is
+    /// there, and every byte is counted once.
+    fn assert_kept_after_kill(&mut self) {
         pass(self.daemon(), 5);
-        wait_until("all is well", || database_status(self.daemon()) == "healthy");
+        wait_until("it is healthy", || database_status(self.daemon()) == "healthy");
         let before = self.rows();
         self.daemon.take().expect("it runs").kill();
         assert_eq!(judge(&self.file).0, "ok");
@@ -105,7 +105,7 @@ impl Case {
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), self.base), "{:#?}", daemon.log());
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
-        self.still_has(&before);
+        self.assert_unchanged(&before);
     }
 
     fn end(mut self) {
@@ -126,59 +126,59 @@ fn remove(file: &str) {
     fs::remove_file(file).unwrap_or_else(|error| panic!("{file}: {error}"));
 }
 
-/// One after the other on one file system.
-fn every_way_of_losing_it(mut case: Case) {
+/// Loses the database in several ways, one after the other, on one file system.
+fn lose_in_every_way(mut case: Case) {
     let file = case.file.clone();
     let before = case.rows();
 
     remove(&file);
-    case.told(&["error", &file, "was removed or renamed", "now in"]);
-    case.restarted_with_all();
+    case.wait_for_log(&["error", &file, "was removed or renamed", "now in"]);
+    case.assert_kept_after_kill();
 
     ["", "-wal", ".guard"].iter().for_each(|part| remove(&format!("{file}{part}")));
-    case.told(&["error", &file, "was removed or renamed", "now in"]);
-    case.restarted_with_all();
-    // A second one is kept out by the guard that was made anew.
+    case.wait_for_log(&["error", &file, "was removed or renamed", "now in"]);
+    case.assert_kept_after_kill();
+    // The recreated guard file keeps out a second net-pulse.
     let mut second = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
     second.args(["--host", "127.0.0.1", "--port", "0", "--database", &file]);
     assert_eq!(finish(second).code, Some(1));
 
     remove(&format!("{file}-wal"));
-    case.told(&["error", &file, "has lost its log", "now in"]);
-    case.restarted_with_all();
+    case.wait_for_log(&["error", &file, "has lost its log", "now in"]);
+    case.assert_kept_after_kill();
 
     let moved = case.dir.join("data/moved.db");
     let held = stored(case.daemon());
     fs::rename(&file, &moved).expect("the same file system");
-    case.told(&["error", &file, "was removed or renamed", "now in"]);
+    case.wait_for_log(&["error", &file, "was removed or renamed", "now in"]);
     let (verdict, samples) = judge(&moved);
-    assert!(verdict == "ok" && samples >= held, "what was renamed has what it had: {verdict}, {samples} of {held}");
-    case.restarted_with_all();
+    assert!(verdict == "ok" && samples >= held, "the renamed file has its samples: {verdict}, {samples} of {held}");
+    case.assert_kept_after_kill();
     remove(&moved);
 
-    case.still_has(&before);
+    case.assert_unchanged(&before);
     let events = case.daemon().get("/api/events?kind=storage");
     assert_eq!(events.as_array().expect("a list").len(), 4, "{events}");
     case.end();
 }
 
 #[test]
-fn what_was_removed_or_renamed_is_written_anew() {
-    in_namespace(|| every_way_of_losing_it(Case::begin(Dir::new())));
+fn a_removed_or_renamed_database_is_recreated() {
+    in_namespace(|| lose_in_every_way(Case::begin(Dir::new())));
 }
 
 #[test]
-fn what_was_removed_from_an_overlay_is_written_anew() {
+fn a_database_removed_from_an_overlay_is_recreated() {
     in_namespace(|| {
         let dir = Dir::new();
         let [disk, data] = ["disk", "data"].map(|name| dir.join(name));
         fs::create_dir(&data).expect("it is ours");
-        // A file system of its own: where /tmp is an overlay, it cannot be another one's upper layer.
+        // A file system of its own: where /tmp is an overlay, it cannot be the upper layer of another one.
         let under = small_disk(&disk, 8 << 20);
         for name in ["lower", "upper", "work"] {
             fs::create_dir(format!("{disk}/{name}")).expect("it is ours");
         }
-        // The file is below at first, and is copied up when it is written to.
+        // The file is in the lower layer at first. A write copies it up.
         let lower = format!("{disk}/lower/net-pulse.db");
         start(&lower).stop();
         fs::remove_file(format!("{lower}.guard")).expect("it is ours");
@@ -188,14 +188,14 @@ fn what_was_removed_from_an_overlay_is_written_anew() {
             drop(under);
             return skip(&format!("no overlay: {error}"));
         }
-        // What it lies on is detached at once, and stays for as long as the overlay does.
+        // Detaches the disk at once; it stays for as long as the overlay does.
         drop(under);
-        every_way_of_losing_it(Case::begin_on(Some(Mounted::at(&data)), dir));
+        lose_in_every_way(Case::begin_on(Some(Mounted::at(&data)), dir));
     });
 }
 
 #[test]
-fn what_was_removed_from_a_bind_mount_is_written_anew() {
+fn a_database_removed_from_a_bind_mount_is_recreated() {
     in_namespace(|| {
         let dir = Dir::new();
         let [real, data] = ["real", "data"].map(|name| dir.join(name));
@@ -203,31 +203,31 @@ fn what_was_removed_from_a_bind_mount_is_written_anew() {
         mount(Some(real.as_str()), data.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("root may");
         let mut case = Case::begin_on(Some(Mounted::at(&data)), dir);
         remove(&case.file);
-        case.told(&["error", "was removed or renamed", "now in"]);
-        case.restarted_with_all();
+        case.wait_for_log(&["error", "was removed or renamed", "now in"]);
+        case.assert_kept_after_kill();
         case.end();
     });
 }
 
 #[test]
-fn a_directory_that_was_removed_or_renamed_is_made_anew() {
+fn a_removed_or_renamed_directory_is_recreated() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let data = case.dir.join("data");
         fs::remove_dir_all(&data).expect("it is ours");
-        case.told(&["error", "was removed or renamed", "now in"]);
-        case.restarted_with_all();
+        case.wait_for_log(&["error", "was removed or renamed", "now in"]);
+        case.assert_kept_after_kill();
         fs::rename(&data, case.dir.join("elsewhere")).expect("it is ours");
-        case.told(&["error", "was removed or renamed", "now in"]);
-        case.restarted_with_all();
+        case.wait_for_log(&["error", "was removed or renamed", "now in"]);
+        case.assert_kept_after_kill();
         assert_eq!(judge(&case.dir.join("elsewhere/net-pulse.db")).0, "ok");
         case.end();
     });
 }
 
-/// A mistake that is easily made: a backup is put in place without stopping the program. Nothing of either is lost.
+/// An easy mistake: a backup is put in place of the database without stopping the daemon. No data of either is lost.
 #[test]
-fn what_somebody_has_put_in_its_place_is_not_touched() {
+fn a_file_put_in_its_place_is_left_unchanged() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let (file, backup) = (case.file.clone(), case.dir.join("backup.db"));
@@ -238,16 +238,16 @@ fn what_somebody_has_put_in_its_place_is_not_touched() {
         pass(case.daemon(), 4);
         fs::rename(&backup, &file).expect("the same file system");
 
-        let said = case.told(&["error", &file, "was replaced by another file", "now in"]);
+        let line = case.wait_for_log(&["error", &file, "was replaced by another file", "now in"]);
         let aside = names(&case.dir.join("data")).into_iter().find(|name| name.contains(".replaced-"));
         let aside = case.dir.join(&format!("data/{}", aside.expect("a file of that name").trim_end_matches("-wal")));
-        assert!(said.contains(&aside), "{said}");
+        assert!(line.contains(&aside), "{line}");
         pass(case.daemon(), 5);
         assert_eq!(unsaved(case.daemon()), 0);
         assert_eq!(database_status(case.daemon()), "degraded");
         let error = database_error(case.daemon());
         assert!(error.contains(&aside) && error.contains("restart net-pulse"), "{error}");
-        // And so is a copy that is asked for now.
+        // A backup still works.
         let copy = case.daemon().request("POST", "/api/backup", None);
         assert_eq!(copy.status, 200, "{}", copy.text());
         let before = case.rows();
@@ -255,24 +255,24 @@ fn what_somebody_has_put_in_its_place_is_not_touched() {
         case.daemon.take().expect("it runs").kill();
         assert_eq!(fs::read(&file).expect("it is there"), answer.body, "to the bit");
 
-        // The restart takes what was put there, and books what its counters say has passed since.
+        // The restart uses the file that was put there, and counts what has passed since by the counters in it.
         let daemon = case.daemon.insert(start(&file));
         daemon.ticks(1);
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), case.base));
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
-        case.still_has(&of_backup);
+        case.assert_unchanged(&of_backup);
         case.daemon.take().expect("it runs").stop();
-        // Everything that was counted in between is in the other.
+        // The other file has everything that was counted in between.
         case.daemon = Some(start(&aside));
-        case.still_has(&before);
+        case.assert_unchanged(&before);
         case.end();
     });
 }
 
-/// `cp` in place of `mv`: the file is the same, and what it had is gone. What it has now stays as it is.
+/// `cp` instead of `mv`: the inode stays, and the old content is lost. The daemon leaves the new content unchanged.
 #[test]
-fn what_somebody_has_copied_over_it_is_not_touched() {
+fn a_file_copied_over_it_is_left_unchanged() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let file = case.file.clone();
@@ -282,8 +282,8 @@ fn what_somebody_has_copied_over_it_is_not_touched() {
         for end in ["kill", "stop"] {
             pass(case.daemon(), 4);
             fs::write(&file, &answer.body).expect("there is room");
-            case.told(&["error", &file, "was overwritten", "aside as", ".foreign-"]);
-            wait_until("it is told", || database_status(case.daemon()) == "degraded");
+            case.wait_for_log(&["error", &file, "was overwritten", "aside as", ".foreign-"]);
+            wait_until("it is reported", || database_status(case.daemon()) == "degraded");
             let error = database_error(case.daemon());
             assert!(error.contains("was overwritten") && error.contains("restart net-pulse"), "{error}");
             send("wan0", 1000, 2);
@@ -304,7 +304,7 @@ fn what_somebody_has_copied_over_it_is_not_touched() {
             daemon.ticks(1);
             daemon.collect();
             assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), case.base), "{:#?}", daemon.log());
-            case.still_has(&of_backup);
+            case.assert_unchanged(&of_backup);
             let asides = names(&case.dir.join("data")).into_iter().filter(|name| name.contains(".foreign-"));
             asides.for_each(|name| remove(&case.dir.join(&format!("data/{name}"))));
         }
@@ -312,15 +312,15 @@ fn what_somebody_has_copied_over_it_is_not_touched() {
     });
 }
 
-/// Nor is what is no database at all.
+/// Likewise for a file that is no database at all.
 #[test]
-fn a_strange_file_in_its_place_is_not_touched() {
+fn a_foreign_file_in_its_place_is_left_unchanged() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let file = case.file.clone();
         fs::remove_file(&file).expect("it is ours");
         fs::write(&file, "Dear Ada,\n").expect("it is ours");
-        case.told(&["error", &file, "now in"]);
+        case.wait_for_log(&["error", &file, "now in"]);
         pass(case.daemon(), 4);
         case.daemon.take().expect("it runs").stop();
         assert_eq!(fs::read(&file).expect("it is there"), b"Dear Ada,\n");
@@ -328,16 +328,16 @@ fn a_strange_file_in_its_place_is_not_touched() {
         let data = case.dir.join("data");
         let aside = names(&data).into_iter().find(|name| name.contains(".replaced-")).expect("a file of that name");
         assert!(!aside.ends_with("-wal"), "closed as it should be: {:?}", names(&data));
-        // Put back by hand, it is the history again.
+        // Moved back by hand, the file is the history again.
         fs::rename(format!("{data}/{aside}"), &file).expect("it is ours");
         case.daemon = Some(start(&file));
         case.daemon().ticks(1);
-        case.restarted_with_all();
+        case.assert_kept_after_kill();
         case.end();
     });
 }
 
-/// Moved to another disk, with a link in its place: the next start would look for the log beside the other name.
+/// The database is moved, with a link in its place: the next start would look for the log beside the target.
 #[test]
 fn a_link_in_its_place_loses_nothing() {
     in_namespace(|| {
@@ -345,20 +345,20 @@ fn a_link_in_its_place_loses_nothing() {
         let (before, file, moved) = (case.rows(), case.file.clone(), case.dir.join("data/moved.db"));
         fs::rename(&file, &moved).expect("it is ours");
         std::os::unix::fs::symlink("moved.db", &file).expect("it is ours");
-        case.told(&["error", &file, "was replaced by another file", "net-pulse.db.replaced-"]);
+        case.wait_for_log(&["error", &file, "was replaced by another file", "net-pulse.db.replaced-"]);
         case.daemon.take().expect("it runs").kill();
         case.daemon = Some(start(&file));
         case.daemon().ticks(1);
         case.daemon().collect();
-        case.still_has(&before);
+        case.assert_unchanged(&before);
         assert_eq!(case.daemon().booked("wan0"), minus(kernel("wan0"), case.base));
         case.daemon.take().expect("it runs").stop();
     });
 }
 
-/// The settings name a link: where it leads is looked at as well.
+/// The path in the settings is a link. The daemon also checks where it leads.
 #[test]
-fn a_name_that_leads_elsewhere_is_told() {
+fn a_link_that_no_longer_leads_to_the_database_is_reported() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -369,20 +369,20 @@ fn a_name_that_leads_elsewhere_is_told() {
         pass(&daemon, 3);
         assert_eq!(database_status(&daemon), "healthy");
         remove(&link);
-        wait_until("it is told", || database_status(&daemon) == "degraded");
-        let told = format!("{link} leads elsewhere now, or nowhere: the history goes on in {real}");
-        assert!(database_error(&daemon).contains(&told), "{}", database_error(&daemon));
-        assert!(daemon.log().iter().any(|line| line.contains(&told)), "{:#?}", daemon.log());
+        wait_until("it is reported", || database_status(&daemon) == "degraded");
+        let expected = format!("{link} no longer leads to the database: net-pulse saves to {real}");
+        assert!(database_error(&daemon).contains(&expected), "{}", database_error(&daemon));
+        assert!(daemon.log().iter().any(|line| line.contains(&expected)), "{:#?}", daemon.log());
         std::os::unix::fs::symlink("real.db", &link).expect("it is ours");
-        wait_until("all is well again", || database_status(&daemon) == "healthy");
+        wait_until("it is healthy again", || database_status(&daemon) == "healthy");
         daemon.stop();
     });
 }
 
-/// There is no room for the history a second time: that is told, and tried again. A disk that is really full may have room
-/// for it once the log is taken in.
+/// There is no space for a second copy of the history: the daemon reports that and tries again. On a disk that is
+/// really full, a checkpoint may free enough space.
 #[test]
-fn a_full_disk_delays_it_and_loses_nothing() {
+fn a_full_disk_delays_recreation_and_loses_nothing() {
     if !strace_is_there() {
         return;
     }
@@ -390,7 +390,7 @@ fn a_full_disk_delays_it_and_loses_nothing() {
         let mut case = Case::begin(Dir::new());
         let fault = Fault::on(case.daemon(), "error=ENOSPC");
         remove(&case.file);
-        wait_until("it is told", || database_error(case.daemon()).contains("was removed or renamed"));
+        wait_until("it is reported", || database_error(case.daemon()).contains("was removed or renamed"));
         let error = database_error(case.daemon());
         assert!(error.contains("full"), "{error}");
         assert_eq!(database_status(case.daemon()), "degraded");
@@ -398,21 +398,21 @@ fn a_full_disk_delays_it_and_loses_nothing() {
         send("wan0", 1000, 6);
         case.daemon().ticks(2);
         drop(fault);
-        case.told(&["error", "now in", &case.file]);
-        case.restarted_with_all();
+        case.wait_for_log(&["error", "now in", &case.file]);
+        case.assert_kept_after_kill();
         case.end();
     });
 }
 
-/// Readers and copies never open what another has put there, whatever the moment: a log of ours would be played into it.
+/// Readers and copies never open a file that another program has put there: SQLite would apply our log to it.
 #[test]
-fn a_copy_is_never_of_the_wrong_file() {
+fn a_copy_is_never_made_of_another_file() {
     in_namespace(|| {
         let dir = Dir::new();
         let file = dir.join("data/net-pulse.db");
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &file, "--interval", "1"]);
-        // No save comes in between, but the one that a backup asks for.
+        // No save happens in between, except the one that a backup requests.
         let daemon = {
             command.args(["--flush", "3600"]);
             Daemon::spawn(command)
@@ -431,9 +431,9 @@ fn a_copy_is_never_of_the_wrong_file() {
     });
 }
 
-/// It is noticed with the last save, and then the end waits for it as for any other.
+/// The last save notices the loss, and the end of the program waits for the new file as for any save.
 #[test]
-fn what_is_removed_before_the_end_is_written_anew_at_the_end() {
+fn a_database_removed_before_the_end_is_recreated_at_the_end() {
     if !strace_is_there() {
         return;
     }
@@ -445,7 +445,7 @@ fn what_is_removed_before_the_end_is_written_anew_at_the_end() {
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &file, "--interval", "1", "--flush", "3600"]);
         let daemon = Daemon::spawn(command);
         daemon.ticks(1);
-        // The new file and its directory take a second together.
+        // The fsync of the new file and that of its directory take one second together.
         let fault = Fault::of(&daemon, "fsync", "delay_enter=500000:when=1..2");
         fs::remove_file(&file).expect("it is ours");
         send("wan0", 1000, 9);
@@ -454,7 +454,7 @@ fn what_is_removed_before_the_end_is_written_anew_at_the_end() {
         assert!(log.iter().any(|line| line.contains("was removed or renamed")), "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("unsaved")), "{log:#?}");
         case.daemon = Some(start(&file));
-        case.still_has(&before);
+        case.assert_unchanged(&before);
         case.daemon().collect();
         assert_eq!(case.daemon().booked("wan0"), minus(kernel("wan0"), base));
         case.end();

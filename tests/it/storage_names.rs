@@ -1,4 +1,4 @@
-//! Where the database and what lies beside it may be, and what may already be there under these names.
+//! Where the database and the files beside it may be, and what may already exist under their names.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,14 +19,14 @@ fn command(database: &str) -> Command {
     command
 }
 
-fn works(daemon: &Daemon) {
+fn assert_saves(daemon: &Daemon) {
     let before = stored(daemon);
     wait_until("it is saved", || stored(daemon) > before);
     assert_eq!((database_status(daemon), database_error(daemon)), ("healthy".to_string(), String::new()));
 }
 
 #[test]
-fn behind_a_link_that_leads_to_nothing_yet_the_database_is_made() {
+fn the_database_is_created_behind_a_link_to_a_missing_file() {
     let dir = Dir::new();
     let at = |name: &str| dir.join(name);
     symlink("far/relative-target.db", at("relative.db")).expect("it is ours");
@@ -42,9 +42,9 @@ fn behind_a_link_that_leads_to_nothing_yet_the_database_is_made() {
     ] {
         for start in ["first", "second"] {
             let daemon = Daemon::spawn(command(&at(link)));
-            works(&daemon);
+            assert_saves(&daemon);
             assert!(fs::symlink_metadata(at(target)).is_ok_and(|found| found.is_file()), "{start} at {link}");
-            assert!(Path::new(&at(&format!("{target}.guard"))).exists(), "the guard stands beside the file");
+            assert!(Path::new(&at(&format!("{target}.guard"))).exists(), "the guard file is beside the database");
             assert!(!Path::new(&at(&format!("{link}.guard"))).exists() || link.starts_with("directory"));
             let second = finish(command(&at(target)));
             assert_eq!(second.code, Some(1), "{link}: {}", second.err);
@@ -56,20 +56,20 @@ fn behind_a_link_that_leads_to_nothing_yet_the_database_is_made() {
     symlink("b.db", at("a.db")).expect("it is ours");
     symlink("a.db", at("b.db")).expect("it is ours");
     let daemon = Daemon::spawn(command(&at("a.db")));
-    wait_until("it is told", || database_status(&daemon) == "degraded");
+    wait_until("it is reported", || database_status(&daemon) == "degraded");
     let error = database_error(&daemon);
     assert!(error.contains(&at("a.db")) && error.contains("symbolic links"), "{error}");
-    // Put right, it is used.
+    // After the repair the daemon uses the file.
     fs::remove_file(at("a.db")).expect("it is ours");
     signal(daemon.pid(), Signal::SIGHUP);
-    works(&daemon);
+    assert_saves(&daemon);
     daemon.stop();
     assert_eq!(judge(&at("a.db")).0, "ok");
 }
 
-/// Something else under the guard's name is named, is left alone, and nothing is written through it.
+/// The error names what has the name of the guard file. It is left unchanged, and nothing is written through it.
 #[test]
-fn what_is_no_guard_is_called_what_it_is() {
+fn a_guard_file_of_another_type_is_named_in_the_error() {
     let dir = Dir::new();
     let (file, guard, aim) = (dir.join("net-pulse.db"), dir.join("net-pulse.db.guard"), dir.join("aim"));
     type Make<'a> = (&'a str, &'a dyn Fn());
@@ -78,7 +78,7 @@ fn what_is_no_guard_is_called_what_it_is() {
         ("is a FIFO", &|| mkfifo(guard.as_str(), Mode::S_IRUSR | Mode::S_IWUSR).expect("it is ours")),
         ("is a symbolic link", &|| symlink(&aim, &guard).expect("it is ours")),
         ("is a socket", &|| drop(std::os::unix::net::UnixListener::bind(&guard).expect("it is ours"))),
-        // To a file that is there: nothing may be written into it.
+        // A link to an existing file: nothing may be written to it.
         ("is a symbolic link", &|| {
             fs::write(&aim, "somebody else's").expect("it is ours");
             symlink(&aim, &guard).expect("it is ours");
@@ -88,7 +88,7 @@ fn what_is_no_guard_is_called_what_it_is() {
     for (words, make) in makes {
         make();
         let daemon = Daemon::spawn(command(&file));
-        wait_until("it is told", || database_status(&daemon) == "unhealthy");
+        wait_until("it is reported", || database_status(&daemon) == "unhealthy");
         let error = database_error(&daemon);
         assert!(error.contains(&guard) && error.contains(words) && error.contains("remove it"), "{error}");
         assert!(!Path::new(&file).exists());
@@ -96,14 +96,14 @@ fn what_is_no_guard_is_called_what_it_is() {
         let again = fs::symlink_metadata(&guard).expect("it is left alone");
         if again.is_dir() { fs::remove_dir(&guard) } else { fs::remove_file(&guard) }.expect("it is ours");
         signal(daemon.pid(), Signal::SIGHUP);
-        works(&daemon);
+        assert_saves(&daemon);
         daemon.stop();
         [&file, &guard].iter().for_each(|name| fs::remove_file(name).expect("it is ours"));
     }
 }
 
 #[test]
-fn what_is_in_the_way_of_a_copy_is_called_what_it_is() {
+fn a_directory_in_the_way_of_a_copy_is_named_in_the_error() {
     let dir = Dir::new();
     let (file, backup, anew) =
         (dir.join("net-pulse.db"), dir.join("net-pulse.db.backup"), dir.join("net-pulse.db.anew"));
@@ -112,15 +112,15 @@ fn what_is_in_the_way_of_a_copy_is_called_what_it_is() {
         fs::write(format!("{name}/inside"), "untouched").expect("it is ours");
     }
     let daemon = Daemon::spawn(command(&file));
-    works(&daemon);
+    assert_saves(&daemon);
     let answer = daemon.request("POST", "/api/backup", None);
     assert!((500..600).contains(&answer.status), "{}", answer.status);
     assert!(answer.text().contains(&format!("{backup} is a directory")), "{}", answer.text());
     fs::remove_file(&file).expect("it is ours");
-    wait_until("it is told", || database_error(&daemon).contains(&format!("{anew} is a directory")));
+    wait_until("it is reported", || database_error(&daemon).contains(&format!("{anew} is a directory")));
     fs::remove_dir_all(&anew).expect("it is ours");
     signal(daemon.pid(), Signal::SIGHUP);
-    works(&daemon);
+    assert_saves(&daemon);
     fs::remove_dir_all(&backup).expect("it is ours");
     assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
     daemon.stop();
@@ -128,7 +128,7 @@ fn what_is_in_the_way_of_a_copy_is_called_what_it_is() {
 }
 
 #[test]
-fn what_is_no_text_is_refused() {
+fn a_name_that_is_not_utf_8_is_refused() {
     let dir = Dir::new();
     let odd = OsString::from_vec([dir.path().as_os_str().as_encoded_bytes(), b"/\xff\xfe.db"].concat());
     let refuses = |mut command: Command, words: &str| {
@@ -155,17 +155,17 @@ fn what_is_no_text_is_refused() {
     let mut command = new();
     command.current_dir(&odd).args(["--database", "net-pulse.db"]);
     refuses(command, "the current directory is not UTF-8");
-    // Of other programs' variables nothing is asked.
+    // Variables of other programs are not checked.
     let mut command = new();
     command.env("LESS", &odd).arg("--version");
     assert_eq!(finish(command).code, Some(0));
     assert_eq!(fs::read_dir(&odd).expect("it is there").count(), 0);
-    // The way there may be text, and what it leads to none.
+    // The path of the link is UTF-8, its target is not.
     let link = dir.join("link.db");
     let target = OsString::from_vec([odd.as_encoded_bytes(), b"/net-pulse.db"].concat());
     symlink(&target, &link).expect("it is ours");
     let daemon = Daemon::spawn(self::command(&link));
-    wait_until("it is told", || database_error(&daemon).contains("no name in UTF-8"));
+    wait_until("it is reported", || database_error(&daemon).contains("not valid UTF-8"));
     daemon.stop();
     assert_eq!(fs::read_dir(&odd).expect("it is there").count(), 0);
 }

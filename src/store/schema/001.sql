@@ -1,10 +1,11 @@
--- The window of six hours that is still open, the first tick whose samples are in no row of a coarser level, and the time
--- zone in which the latest day was cut.
+-- window: start of the open block of six hours; since: the first tick whose samples are in no roll-up; zone: the time
+-- zone that the latest day was cut in; opened: how often the file was opened; file: its id; migration and
+-- migration_told: see migrate.rs.
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- tally: raw counters and lifetime totals as of some tick; what came later is in the blocks.
+-- tally: raw counters and lifetime totals as of some tick; the samples of later ticks are in the blocks.
 CREATE TABLE interface (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -16,10 +17,10 @@ CREATE TABLE interface (
     tally BLOB
 );
 
--- No table has an index beside its key: each would be one more page to write at every flush.
+-- No table has a secondary index: each would be one more page to write with every save.
 
--- One block for each flush: ticks with their samples, in the order of time; blocks never overlap. first and last are the
--- times of their ticks, seq the highest number of a tick, n the number of samples.
+-- One block for each save: ticks with their samples, in the order of time; blocks never overlap. first, last: times of
+-- the first and last tick (UTC seconds); seq: the highest tick number; n: number of samples.
 CREATE TABLE sample (
     first INTEGER PRIMARY KEY,
     last INTEGER NOT NULL,
@@ -28,13 +29,13 @@ CREATE TABLE sample (
     data BLOB NOT NULL
 );
 
--- Six hours of five-minute cells.
+-- Five-minute cells of six hours.
 CREATE TABLE five_minutes (start INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
--- A UTC day of hours.
+-- Hours of a UTC day.
 CREATE TABLE hour (start INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
--- A local day, in the time zone of its time.
+-- A local day, in the time zone that was set at the time.
 CREATE TABLE day (start INTEGER PRIMARY KEY, until INTEGER NOT NULL, data BLOB NOT NULL);
 
 CREATE TABLE event (

@@ -1,21 +1,25 @@
-//! What the blocks hold: ticks with their samples, and cells. Pure; the packing itself is `block`'s.
+//! Packs ticks with their samples, and the cells of the roll-ups, into the blobs of the database, and unpacks them.
+//! Pure. This file knows which columns a block has; `block` has the byte format.
 
 use crate::sorted::Set;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::block::{
+pub mod block;
+
+use self::block::{
     Bytes, Columns, MAX_COLUMNS, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag,
 };
 use crate::error::Result;
 use crate::model::{COUNTERS, Cell, Counters, IfaceId, Mark, Sample};
 
-/// The year 9999. Times outside are nonsense, and keeping them out keeps sums of times from overflowing.
+/// End of the year 9999, UTC seconds. Later times are damage; the limit also keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;
-/// What `Point::id` has room for: 270 years at a tick a second. A damaged number beyond would outrank every real one.
+/// Highest tick number that fits into `Point::id`: 270 years at one tick per second. A higher, damaged number would
+/// sort after every real one.
 pub const LAST_SEQ: u64 = (1 << 33) - 1;
 
-/// When a tick was.
+/// Number and times of a tick: UTC seconds, and CLOCK_BOOTTIME in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
     pub seq: u64,
@@ -23,48 +27,49 @@ pub struct Moment {
     pub mono_ms: u64,
 }
 
-/// A tick with its samples, at most one for each interface.
+/// A tick with its samples, at most one per interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     pub moment: Moment,
     pub samples: Vec<Sample>,
 }
 
-/// Columns of a tick, as differences from what the tick before it leads to expect.
+/// Columns of the ticks: number, monotonic time, wall time, each as the difference from what the previous tick
+/// predicts.
 const HEAD_COLUMNS: usize = 3;
-/// Columns of a sample behind its counters. They are zero for nearly every sample, and then cost nothing.
+/// Columns of a sample after its counters. Nearly all values are zero, and such a column takes no bytes.
 const MARK: usize = 0;
-/// As a difference from the time between the ticks.
+/// Difference from the time between the ticks, in ms.
 const SPAN: usize = 1;
-const SAMPLE_OTHERS: usize = 2;
+const SAMPLE_EXTRA: usize = 2;
 
-/// How many counters a block has in front of its other columns. One from before a counter was added has fewer.
-fn counters_of(packed: &Packed, others: usize) -> Result<usize> {
-    match packed.columns.checked_sub(others) {
+/// Number of counters in a block; their columns come first. A block from before a counter was added has fewer.
+fn counter_count(packed: &Packed, extra: usize) -> Result<usize> {
+    match packed.columns.checked_sub(extra) {
         Some(counters @ ..=COUNTERS) => Ok(counters),
-        Some(_) => Err(damaged("it has columns that are unknown")),
+        Some(_) => Err(damaged("it has unknown columns")),
         None => Err(damaged("it lacks columns")),
     }
 }
 
-/// The columns of all counters, empty for those that have none.
+/// Columns of all counters; empty for a counter that the block lacks.
 fn counter_columns(columns: &Columns, counters: usize) -> [&[u64]; COUNTERS] {
     std::array::from_fn(|at| if at < counters { columns.column(at) } else { &[] })
 }
 
-/// Of one row. Those that have no column are zero.
+/// Counters of one row; zero for a counter that the block lacks.
 fn counters_at(columns: &[&[u64]; COUNTERS], at: usize) -> Counters {
     Counters(columns.map(|column| column.get(at).copied().unwrap_or(0)))
 }
 
-/// Packs ticks, which must be in the order of their times.
+/// Packs ticks. The caller passes them in the order of their wall times.
 pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
-    let mut packer = Packer::new(COUNTERS + SAMPLE_OTHERS, rows.len());
+    let mut packer = Packer::new(COUNTERS + SAMPLE_EXTRA, rows.len());
     let steps = put_head(packer.head(), rows);
     let ifaces: Set<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
     for iface in ifaces {
         let mut present = Vec::with_capacity(rows.len());
-        let mut columns = vec![Vec::new(); COUNTERS + SAMPLE_OTHERS];
+        let mut columns = vec![Vec::new(); COUNTERS + SAMPLE_EXTRA];
         for (at, row) in rows.iter().enumerate() {
             let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
             present.push(at as u16);
@@ -77,11 +82,12 @@ pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
     packer.finish()
 }
 
-/// Gives the expected span of each row: the time since the tick before it. For the first it is written down.
+/// Packs the ticks. Returns the expected span of each row in ms: the time since the previous tick, and for the first
+/// row a span that the block stores.
 fn put_head(out: &mut Vec<u8>, rows: &[Row]) -> Vec<u64> {
     let Some(first) = rows.first() else { return Vec::new() };
-    let usual = first.samples.iter().find(|sample| sample.mark == Mark::Plain).or(first.samples.first());
-    let mut steps = vec![usual.map_or(0, |sample| sample.span_ms)];
+    let typical = first.samples.iter().find(|sample| sample.mark == Mark::Plain).or(first.samples.first());
+    let mut steps = vec![typical.map_or(0, |sample| sample.span_ms)];
     put_leb(out, first.moment.seq);
     put_leb(out, zigzag(first.moment.unix));
     put_leb(out, first.moment.mono_ms);
@@ -104,7 +110,7 @@ fn in_seconds(step_ms: u64) -> i64 {
     (step_ms as i64 / 1000).wrapping_add(i64::from(step_ms % 1000 >= 500))
 }
 
-/// Unpacks blocks of samples, one after another, in buffers of its own.
+/// Unpacks blocks of samples one after another, with reused buffers.
 #[derive(Default)]
 pub struct Samples {
     moments: Vec<Moment>,
@@ -113,14 +119,14 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// The ticks of a block; `some` may be asked about the same block afterwards.
+    /// Decodes the ticks of a block. `each_sample` on the same block needs this first.
     pub fn open(&mut self, packed: &Packed) -> Result<&[Moment]> {
         let mut bytes = Bytes(packed.head);
         let mut now = Moment { seq: bytes.leb()?, unix: unzigzag(bytes.leb()?), mono_ms: bytes.leb()? };
         let mut step = bytes.leb()?;
         self.columns.read(bytes.0, packed.rows - 1, HEAD_COLUMNS)?;
         if self.columns.present.len() != packed.rows - 1 {
-            return Err(damaged("ticks are lacking"));
+            return Err(damaged("ticks are missing"));
         }
         self.moments.clear();
         self.steps.clear();
@@ -133,7 +139,7 @@ impl Samples {
                 now.unix = now.unix.wrapping_add(in_seconds(step)).wrapping_add(column(2));
             }
             if !(0..=LAST_UNIX).contains(&now.unix) || now.seq > LAST_SEQ {
-                return Err(damaged("a tick is impossible"));
+                return Err(damaged("the time or the number of a tick is out of range"));
             }
             self.moments.push(now);
             self.steps.push(step);
@@ -141,12 +147,13 @@ impl Samples {
         Ok(&self.moments)
     }
 
-    /// The ticks of the block that was opened.
+    /// The ticks of the block that was decoded last.
     pub fn moments(&self) -> &[Moment] {
         &self.moments
     }
 
-    /// The samples of one interface or of all, of some ticks of the block that was opened, interface by interface.
+    /// Calls `each` with the samples of one interface, or of all (`None`), in the ticks `rows` of the block that was
+    /// decoded last, interface by interface.
     pub fn some(
         &mut self,
         packed: &Packed,
@@ -172,7 +179,7 @@ impl Samples {
         rows: Range<usize>,
         each: &mut dyn FnMut(&Moment, &Sample),
     ) -> Result<()> {
-        let counters = counters_of(packed, SAMPLE_OTHERS)?;
+        let counters = counter_count(packed, SAMPLE_EXTRA)?;
         self.columns.read(body, packed.rows, packed.columns)?;
         let deltas = counter_columns(&self.columns, counters);
         let (marks, spans) = (self.columns.column(counters + MARK), self.columns.column(counters + SPAN));
@@ -195,7 +202,7 @@ impl Samples {
     }
 }
 
-/// Everything in a block of samples.
+/// Unpacks a whole block of samples.
 pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<Row>> {
     let packed = Packed::open(bytes)?;
     let mut samples = Samples::default();
@@ -215,7 +222,7 @@ pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// How many samples a block has, without unpacking them.
+/// Number of samples in a block, without unpacking them.
 pub fn count_samples(packed: &Packed, iface: Option<IfaceId>) -> Result<usize> {
     let mut count = 0;
     for group in packed.groups() {
@@ -227,41 +234,42 @@ pub fn count_samples(packed: &Packed, iface: Option<IfaceId>) -> Result<usize> {
     Ok(count)
 }
 
-/// Cells of one row of the database, by interface and place in the row.
+/// Cells of one database row, by interface and position in the row.
 pub type Cells = BTreeMap<(IfaceId, u16), Cell>;
 
-/// Columns of a cell behind its counters: covered seconds as what lacks of the cell's length; blind seconds; then the peaks
-/// twice: as they are, or as what they exceed the average by, whichever is shorter, the other being zero.
-const LACKING: usize = 0;
+/// Columns of a cell after its counters: the seconds of the cell that are not covered; the blind seconds; then both
+/// peaks in two forms, as values and as excess over the average rate. A block uses the shorter form; the other one is
+/// all zeros.
+const UNCOVERED: usize = 0;
 const BLIND: usize = 1;
 const PEAKS: usize = 2;
 const EXCESS: usize = 4;
-const CELL_OTHERS: usize = 6;
-const _: () = assert!(COUNTERS + CELL_OTHERS <= MAX_COLUMNS);
+const CELL_EXTRA: usize = 6;
+const _: () = assert!(COUNTERS + CELL_EXTRA <= MAX_COLUMNS);
 
-/// Packs the cells of one row; `length_s` is that of each.
+/// Packs the cells of one database row. `rows`: number of positions in it; `length_s`: seconds of one cell.
 pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
-    let mut packer = Packer::new(COUNTERS + CELL_OTHERS, rows);
+    let mut packer = Packer::new(COUNTERS + CELL_EXTRA, rows);
     let mut cells = cells.iter().peekable();
     while let Some(((iface, _), _)) = cells.peek() {
         let iface = *iface;
         let mut present = Vec::with_capacity(rows);
-        let mut columns = vec![Vec::new(); COUNTERS + CELL_OTHERS];
+        let mut columns = vec![Vec::new(); COUNTERS + CELL_EXTRA];
         while let Some(((_, at), cell)) = cells.next_if(|((next, _), _)| *next == iface) {
             present.push(*at);
             columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));
-            let others = &mut columns[COUNTERS..];
-            others[LACKING].push(zigzag(length_s - i64::from(cell.covered)));
-            others[BLIND].push(cell.blind.into());
+            let extra = &mut columns[COUNTERS..];
+            extra[UNCOVERED].push(zigzag(length_s - i64::from(cell.covered)));
+            extra[BLIND].push(cell.blind.into());
             for (at, peak) in [cell.rx_peak, cell.tx_peak].into_iter().enumerate() {
-                others[PEAKS + at].push(peak);
-                others[EXCESS + at].push(zigzag(peak.wrapping_sub(average(cell, at)) as i64));
+                extra[PEAKS + at].push(peak);
+                extra[EXCESS + at].push(zigzag(peak.wrapping_sub(average_rate(cell, at)) as i64));
             }
         }
         for at in 0..2 {
             let (peak, excess) = (COUNTERS + PEAKS + at, COUNTERS + EXCESS + at);
-            // No excess at all reads as no peak at all, so such a column stays as it is.
-            let by_excess = size(&columns[excess], rows) < size(&columns[peak], rows)
+            // All zeros in the excess column mean that the values are used, so such peaks stay values.
+            let by_excess = packed_bytes(&columns[excess], rows) < packed_bytes(&columns[peak], rows)
                 && columns[excess].iter().any(|value| *value != 0);
             columns[if by_excess { peak } else { excess }].fill(0);
         }
@@ -270,18 +278,18 @@ pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
     packer.finish()
 }
 
-fn size(column: &Vec<u64>, rows: usize) -> usize {
+fn packed_bytes(column: &Vec<u64>, rows: usize) -> usize {
     let mut out = Vec::new();
     let present: Vec<u16> = (0..column.len() as u16).collect();
     put_columns(&mut out, rows, &present, std::slice::from_ref(column));
     out.len()
 }
 
-fn average(cell: &Cell, counter: usize) -> u64 {
+fn average_rate(cell: &Cell, counter: usize) -> u64 {
     cell.sum.0[counter] / (u64::from(cell.covered) + u64::from(cell.blind)).max(1)
 }
 
-/// Unpacks the cells of one interface or of all, in ascending order of interface and place.
+/// Calls `each` with the cells of one interface, or of all (`None`), in ascending order of interface and position.
 pub fn unpack_cells(
     bytes: &[u8],
     length_s: i64,
@@ -290,25 +298,25 @@ pub fn unpack_cells(
     each: &mut dyn FnMut(IfaceId, u16, &Cell),
 ) -> Result<()> {
     let packed = Packed::open(bytes)?;
-    let counters = counters_of(&packed, CELL_OTHERS)?;
+    let counters = counter_count(&packed, CELL_EXTRA)?;
     let mut group = |iface, body: &[u8]| {
         columns.read(body, packed.rows, packed.columns)?;
         let sums = counter_columns(columns, counters);
-        let others: [&[u64]; CELL_OTHERS] = std::array::from_fn(|at| columns.column(counters + at));
-        let by_excess = [0, 1].map(|at| others[EXCESS + at].iter().any(|value| *value != 0));
+        let extra: [&[u64]; CELL_EXTRA] = std::array::from_fn(|at| columns.column(counters + at));
+        let by_excess = [0, 1].map(|at| extra[EXCESS + at].iter().any(|value| *value != 0));
         for (at, row) in columns.present.iter().enumerate() {
             let mut cell = Cell {
                 sum: counters_at(&sums, at),
-                rx_peak: others[PEAKS][at],
-                tx_peak: others[PEAKS + 1][at],
-                covered: u32::try_from(length_s.wrapping_sub(unzigzag(others[LACKING][at])))
-                    .map_err(|_| damaged("a cell is longer than time"))?,
-                blind: u32::try_from(others[BLIND][at]).map_err(|_| damaged("a cell is longer than time"))?,
+                rx_peak: extra[PEAKS][at],
+                tx_peak: extra[PEAKS + 1][at],
+                covered: u32::try_from(length_s.wrapping_sub(unzigzag(extra[UNCOVERED][at])))
+                    .map_err(|_| damaged("the length of a cell is out of range"))?,
+                blind: u32::try_from(extra[BLIND][at]).map_err(|_| damaged("the length of a cell is out of range"))?,
             };
-            let averages = [average(&cell, 0), average(&cell, 1)];
+            let averages = [average_rate(&cell, 0), average_rate(&cell, 1)];
             for (which, peak) in [&mut cell.rx_peak, &mut cell.tx_peak].into_iter().enumerate() {
                 if by_excess[which] {
-                    *peak = averages[which].wrapping_add(unzigzag(others[EXCESS + which][at]) as u64);
+                    *peak = averages[which].wrapping_add(unzigzag(extra[EXCESS + which][at]) as u64);
                 }
             }
             each(iface, *row, &cell);
@@ -329,7 +337,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::model::{RX_BYTES, TX_BYTES};
-    use crate::store::block::first_byte;
+    use crate::store::codec::block::first_byte;
     use crate::store::testing::Random;
 
     const T: i64 = 1_768_435_200;
@@ -359,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_come_back_as_they_went_in() {
+    fn samples_round_trip() {
         check(&[row(1, T, 5, &[])]);
         check(&[row(LAST_SEQ, 0, u64::MAX, &[(0, u64::MAX)])]);
         check(&[row(9, LAST_UNIX, 0, &[(1, 1), (u32::MAX, 2)]), row(3, LAST_UNIX, 0, &[(1, 0)])]);
@@ -368,7 +376,7 @@ mod tests {
             row(2, T + 30, 31_000, &[(2, 1)]),
             row(3, T + 31, 32_000, &[(1, 0), (2, 1)]),
         ]);
-        // Set back: merged rows are in the order of their times, not of their numbers.
+        // The clock was set back: merged rows are in the order of their times, not of their numbers.
         check(&[row(7, T, 90_000, &[(1, 5)]), row(2, T + 5, 31_000, &[(1, 1)]), row(8, T + 5, 99_000, &[(1, 1)])]);
         let mut marked = row(1, T, 5, &[(1, 7), (2, 7)]);
         marked.samples[0].mark = Mark::Gap;
@@ -395,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_come_back_as_they_went_in() {
+    fn cells_round_trip() {
         let mut random = Random(7);
         for round in 0..200u64 {
             let (rows, length) = [(72, 300), (24, 3600), (1, 82_800)][round as usize % 3];
@@ -438,7 +446,7 @@ mod tests {
         }
     }
 
-    /// As a version that counts more or less than this one packs them.
+    /// Packs as a version with more or fewer counters does.
     fn packed_with(columns: usize, counters: usize) -> Vec<u8> {
         let mut packer = Packer::new(columns, 1);
         let head = pack_samples(&[row(7, T, 5, &[(1, 0)])]);
@@ -449,30 +457,30 @@ mod tests {
     }
 
     #[test]
-    fn counters_that_a_block_does_not_have_are_zero() {
+    fn missing_counters_read_as_zero() {
         for counters in 0..=COUNTERS {
             let expect = Counters(std::array::from_fn(|at| if at < counters { 100 + at as u64 } else { 0 }));
-            let rows = unpack_samples(&packed_with(counters + SAMPLE_OTHERS, counters)).unwrap();
+            let rows = unpack_samples(&packed_with(counters + SAMPLE_EXTRA, counters)).unwrap();
             assert_eq!((rows[0].samples[0].delta, rows[0].samples[0].mark), (expect, Mark::Plain));
             let mut cells = Vec::new();
-            let bytes = packed_with(counters + CELL_OTHERS, counters);
+            let bytes = packed_with(counters + CELL_EXTRA, counters);
             unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, cell| cells.push(*cell)).unwrap();
             assert_eq!(cells, [Cell { sum: expect, covered: 300, ..Cell::default() }]);
         }
     }
 
     #[test]
-    fn a_block_with_other_columns_than_any_version_has_is_damaged() {
+    fn a_block_with_an_unknown_number_of_columns_is_damaged() {
         let check = |columns: usize, word: &str| {
             let samples = unpack_samples(&packed_with(columns, columns)).unwrap_err();
             assert_eq!(samples.kind, ErrorKind::Corrupt);
             assert!(samples.to_string().contains(word), "{samples}");
         };
-        check(COUNTERS + SAMPLE_OTHERS + 1, "columns that are unknown");
-        check(MAX_COLUMNS, "columns that are unknown");
-        check(SAMPLE_OTHERS - 1, "lacks columns");
+        check(COUNTERS + SAMPLE_EXTRA + 1, "unknown columns");
+        check(MAX_COLUMNS, "unknown columns");
+        check(SAMPLE_EXTRA - 1, "lacks columns");
         for first in [0xff, 0x80 | 32, 1] {
-            let mut bytes = packed_with(COUNTERS + SAMPLE_OTHERS, COUNTERS);
+            let mut bytes = packed_with(COUNTERS + SAMPLE_EXTRA, COUNTERS);
             bytes[0] = first;
             assert_eq!(unpack_samples(&bytes).unwrap_err().kind, ErrorKind::Corrupt);
             let cells = unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, _| ());
@@ -480,9 +488,9 @@ mod tests {
         }
     }
 
-    /// Anything at all may come from a worn card: an error is fine, a panic or a gigabyte is not.
+    /// A worn flash card may return any bytes: an error is fine, a panic or an allocation of a gigabyte is not.
     #[test]
-    fn e40_damaged_blocks_give_an_error_or_some_numbers() {
+    fn e40_damaged_blocks_give_an_error_or_numbers_and_no_panic() {
         let mut random = Random(11);
         let rows: Vec<Row> = (0..20)
             .map(|at| row(at + 1, T + 30 * at as i64, 30_000 * at, &[(1, random.below(1 << 24)), (2, at % 2), (40, 0)]))
@@ -513,8 +521,8 @@ mod tests {
             }
         }
         for _ in 0..20_000 {
-            let others = [SAMPLE_OTHERS, CELL_OTHERS][random.below(2) as usize];
-            let mut bytes = vec![first_byte(COUNTERS + others)];
+            let extra = [SAMPLE_EXTRA, CELL_EXTRA][random.below(2) as usize];
+            let mut bytes = vec![first_byte(COUNTERS + extra)];
             bytes.extend((0..random.below(60)).map(|_| random.next() as u8 >> random.below(8)));
             read(&bytes);
         }

@@ -1,41 +1,41 @@
-//! Samples into cells: how what passed up to one tick is spread over the buckets of time it covers. Pure.
+//! Splits samples over five-minute cells. Pure.
 //!
-//! A sample covers the whole seconds `(unix - span, unix]`; its deltas are cut at cell borders in proportion to time,
-//! and the pieces add up to the deltas exactly. Everything coarser is a sum of five-minute cells: local midnight lies
-//! on a five-minute border in every zone in use, half-hour ones included.
+//! A sample covers the whole seconds `(unix - span, unix]`. Its delta is split at the cell borders in proportion to
+//! time, and the pieces add up to the delta exactly. Every roll-up is a sum of five-minute cells: local midnight lies
+//! on a five-minute border in every time zone in use, also where the offset has half an hour.
 
 use crate::level::{CELL_S, WINDOW_S};
 use crate::model::{Cell, Mark, RX_BYTES, Sample, TX_BYTES};
 
-/// A sample of a shorter time than this says nothing of a rate.
-const PEAK_MS: u64 = 500;
-/// A gap longer than five-minute cells are kept for is spread over so much only.
-const SPREAD_S: u64 = 90 * 86_400;
+/// A shorter sample gives no useful rate.
+const MIN_PEAK_SPAN_MS: u64 = 500;
+/// A longer gap is spread over this time only: the default retention of five-minute cells.
+const MAX_SPREAD_S: u64 = 90 * 86_400;
 
-/// The start of the piece of `length` seconds that `unix` lies in.
+/// Start of the interval of `length` seconds that contains `unix`.
 pub fn floor(unix: i64, length: i64) -> i64 {
     unix - unix.rem_euclid(length)
 }
 
-/// The first border of such pieces that does not lie before `unix`.
+/// First border of such intervals at or after `unix`.
 pub fn ceil(unix: i64, length: i64) -> i64 {
     unix + (-unix).rem_euclid(length)
 }
 
-/// The window that a tick belongs to: what it tells of ends at the tick, so that a tick on the border closes the old
-/// one.
-pub fn window_of(unix: i64) -> i64 {
+/// Start of the six-hour block that a tick belongs to. The samples of a tick end at the tick, so a tick on the border
+/// belongs to the earlier block.
+pub fn six_hour_block_of(unix: i64) -> i64 {
     floor(unix - 1, WINDOW_S)
 }
 
-/// Whole seconds that a sample covers. Samples that follow each other within a second (somebody asked for them, or settings were
-/// changed) are not a second each.
+/// Whole seconds that a sample covers, rounded. Samples that follow each other within a second (after an API request
+/// or a change of settings) do not count as a second each.
 pub fn seconds(span_ms: u64) -> i64 {
     let rounded = span_ms / 1000 + u64::from(span_ms % 1000 >= 500);
-    rounded.min(SPREAD_S) as i64
+    rounded.min(MAX_SPREAD_S) as i64
 }
 
-/// The range of time that a sample at `unix` puts something into.
+/// Time that a sample at `unix` adds to, as `[from, to)`; at least one second.
 pub fn range(unix: i64, sample: &Sample) -> (i64, i64) {
     (unix - seconds(sample.span_ms).max(1), unix)
 }
@@ -44,8 +44,8 @@ pub fn range(unix: i64, sample: &Sample) -> (i64, i64) {
 pub fn whole(sample: &Sample) -> Cell {
     let seconds = seconds(sample.span_ms) as u32;
     let rate = |bytes: u64| match (sample.mark, sample.span_ms) {
-        // A packet within a millisecond is no rate.
-        (Mark::Plain, PEAK_MS..) => {
+        // One packet within a millisecond is not a peak.
+        (Mark::Plain, MIN_PEAK_SPAN_MS..) => {
             u64::try_from(u128::from(bytes) * 1000 / u128::from(sample.span_ms)).unwrap_or(u64::MAX)
         }
         _ => 0,
@@ -59,8 +59,8 @@ pub fn whole(sample: &Sample) -> Cell {
     }
 }
 
-/// The pieces of a sample that lie in `[from, to)`, each with the start of its five-minute cell, ascending. `from`
-/// and `to` must be borders of cells.
+/// Calls `each` with the pieces of a sample that lie in `[from, to)`, ascending, each with the start of its
+/// five-minute cell. `from` and `to` must be cell borders.
 pub fn pieces(unix: i64, sample: &Sample, from: i64, to: i64, each: &mut dyn FnMut(i64, &Cell)) {
     let all = whole(sample);
     let (start, end) = range(unix, sample);
@@ -85,7 +85,7 @@ pub fn pieces(unix: i64, sample: &Sample, from: i64, to: i64, each: &mut dyn FnM
     }
 }
 
-/// What has passed after `part` of `whole` seconds.
+/// The part of `delta` in the first `part` of `whole` seconds.
 fn share(delta: u64, part: i64, whole: i64) -> u64 {
     match delta.checked_mul(part as u64) {
         Some(product) => product / whole as u64,
@@ -105,7 +105,8 @@ mod tests {
         Sample { iface: 1, mark, span_ms, delta: Counters::of([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
     }
 
-    /// Cuts and compares (cell, rx, covered or blind seconds), and that every counter adds up.
+    /// Compares the pieces as (cell start, received bytes, covered or blind seconds), and checks that every counter
+    /// adds up.
     fn check(unix: i64, sample: Sample, expect: &[(i64, u64, u32)]) {
         let mut got = Vec::new();
         let mut sum = [0u128; COUNTERS];
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_add_up_and_borders_belong_to_the_left() {
+    fn pieces_add_up_and_a_border_belongs_to_the_earlier_cell() {
         let plain = |span_ms, rx| sample(span_ms, Mark::Plain, rx);
         check(T + 30, plain(30_000, 900), &[(T, 900, 30)]);
         check(T, plain(30_000, 900), &[(T - 300, 900, 30)]);
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn e12_long_gap_is_spread_over_ninety_days_at_most() {
+    fn e12_a_long_gap_is_spread_over_ninety_days_at_most() {
         let gap = sample(200 * 86_400_000, Mark::Gap, 90 * 288 * 1000);
         let mut cells = 0;
         pieces(T, &gap, 0, i64::MAX / 300 * 300, &mut |start, cell| {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn clipping_leaves_the_other_pieces_as_they_were() {
+    fn clipping_changes_no_other_piece() {
         let sample = sample(1_000_000, Mark::Plain, 1_000_003);
         let (mut all, mut parts) = (Vec::new(), Vec::new());
         pieces(T + 777, &sample, T - 3000, T + 3000, &mut |start, cell| all.push((start, *cell)));
@@ -175,8 +176,11 @@ mod tests {
     }
 
     #[test]
-    fn windows_end_at_their_border() {
-        assert_eq!([window_of(T), window_of(T + 1), window_of(T + WINDOW_S)], [T - WINDOW_S, T, T]);
+    fn a_tick_on_the_border_belongs_to_the_earlier_block() {
+        assert_eq!(
+            [six_hour_block_of(T), six_hour_block_of(T + 1), six_hour_block_of(T + WINDOW_S)],
+            [T - WINDOW_S, T, T]
+        );
         assert_eq!(floor(-1, 300), -300);
     }
 }

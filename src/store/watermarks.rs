@@ -1,33 +1,34 @@
-//! What the writer knows of the database without asking it, and how it is known again after a restart.
+//! What the writer remembers of the database, so that a save needs no query, and how a start restores it.
 
 use crate::sorted::{Map, Set};
 use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
-use super::block::{Bytes, columns_by, damaged, first_byte, put_leb, unzigzag, zigzag};
-use super::rows::{Moment, Row};
+use super::codec::block::{Bytes, column_count, damaged, first_byte, put_leb, unzigzag, zigzag};
+use super::codec::{Moment, Row};
 use super::samples::{Order, Span, each_block};
 use crate::error::Result;
 use crate::model::{Anchor, COUNTERS, Counters, IfaceId, Sample};
 
-/// Ticks that were shown to somebody but never saved have numbers too: after a restart none is given again.
+/// Tick numbers that a start skips: ticks that clients have seen but that were never saved have numbers too, and no
+/// number is used twice.
 pub(super) const SEQ_MARGIN: u64 = 100_000;
 
-/// An interface's counters as of the newest tick on disk.
+/// Counters of one interface as of the newest stored tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub raw: Counters,
     pub lifetime: Counters,
     pub mono_ms: u64,
     pub last_seen: Option<i64>,
-    /// The ticks up to which `raw` and `lifetime` are.
+    /// Numbers of the latest ticks that `raw` (`raw_seq`) and `lifetime` (`seq`) include.
     raw_seq: u64,
     seq: u64,
 }
 
 impl Tally {
-    fn take(&mut self, moment: &Moment, sample: &Sample) {
+    fn add_sample(&mut self, moment: &Moment, sample: &Sample) {
         if moment.seq > self.raw_seq {
             for (raw, delta) in self.raw.0.iter_mut().zip(sample.delta.0) {
                 *raw = raw.wrapping_add(delta);
@@ -36,15 +37,15 @@ impl Tally {
         }
         self.lifetime.add(&sample.delta);
         self.seq = moment.seq;
-        self.see(moment);
+        self.set_time(moment);
     }
 
-    fn see(&mut self, moment: &Moment) {
+    fn set_time(&mut self, moment: &Moment) {
         self.mono_ms = moment.mono_ms;
         self.last_seen = Some(moment.unix);
     }
 
-    /// The number of counters, then all of them twice, then the others.
+    /// Layout: the number of counters, `raw`, `lifetime`, then the other fields.
     pub fn pack(&self) -> Vec<u8> {
         let mut out = vec![first_byte(COUNTERS)];
         self.raw.0.iter().chain(&self.lifetime.0).for_each(|value| put_leb(&mut out, *value));
@@ -56,9 +57,9 @@ impl Tally {
 
     pub fn unpack(bytes: &[u8]) -> Result<Tally> {
         let mut bytes = Bytes(bytes);
-        let count = columns_by(bytes.take(1)?[0])?;
-        if !(LEAST_COUNTERS..=COUNTERS).contains(&count) {
-            return Err(damaged("a tally of so many counters is unknown"));
+        let count = column_count(bytes.take(1)?[0])?;
+        if !(MIN_COUNTERS..=COUNTERS).contains(&count) {
+            return Err(damaged("a tally has an unknown number of counters"));
         }
         let mut tally = Tally::default();
         for counters in [&mut tally.raw, &mut tally.lifetime] {
@@ -74,28 +75,28 @@ impl Tally {
     }
 }
 
-/// No version has counted less: a tally that could not be made anew begins with what was a number.
-const LEAST_COUNTERS: usize = 8;
+/// No version has counted fewer: a smaller number means a tally that a migration could not convert.
+const MIN_COUNTERS: usize = 8;
 
-/// What the writer knows of the database without asking it.
+/// What the writer knows of the database without a query.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
-    /// The open window, and the first tick whose samples are nowhere but in blocks.
-    pub window: Option<i64>,
-    pub since: u64,
-    /// Name of the zone that the latest day was cut in.
+pub(super) struct Watermarks {
+    /// Start of the open block (UTC seconds), and its first tick whose samples are in no roll-up.
+    pub open_block: Option<i64>,
+    pub first_open_seq: u64,
+    /// Name of the time zone that the latest day was cut in.
     pub zone: Option<String>,
-    /// Of the newest tick.
+    /// Number and time (UTC seconds) of the newest tick.
     pub seq: u64,
     pub newest: Option<i64>,
     pub tallies: Map<IfaceId, Tally>,
-    /// Those whose stored tally is older than the open window: they are written when it closes.
-    pub changed: Set<IfaceId>,
+    /// Interfaces whose stored tally lacks samples of the open block. The tally is written when the block closes.
+    pub stale_tallies: Set<IfaceId>,
 }
 
-impl State {
-    pub fn load(conn: &Connection) -> Result<State> {
-        let mut state = State::marks(conn)?;
+impl Watermarks {
+    pub fn load(conn: &Connection) -> Result<Watermarks> {
+        let mut watermarks = Watermarks::load_meta(conn)?;
         let mut statement = conn.prepare("SELECT id, tally FROM interface")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -107,26 +108,26 @@ impl State {
                     Tally::default()
                 }),
             };
-            state.tallies.insert(id, tally);
+            watermarks.tallies.insert(id, tally);
         }
-        state.catch_up(conn)?;
-        Ok(state)
+        watermarks.catch_up(conn)?;
+        Ok(watermarks)
     }
 
-    /// What is noted of the open window.
-    pub fn marks(conn: &Connection) -> Result<State> {
-        let mut state = State::default();
+    /// Reads only what `meta` has: the open block and the time zone.
+    pub fn load_meta(conn: &Connection) -> Result<Watermarks> {
+        let mut watermarks = Watermarks::default();
         let mut statement = conn.prepare_cached("SELECT key, value FROM meta")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             match row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)? {
-                "window" => state.window = Some(row.get(1)?),
-                "since" => state.since = row.get::<_, i64>(1)? as u64,
-                "zone" => state.zone = Some(row.get(1)?),
+                "window" => watermarks.open_block = Some(row.get(1)?),
+                "since" => watermarks.first_open_seq = row.get::<_, i64>(1)? as u64,
+                "zone" => watermarks.zone = Some(row.get(1)?),
                 _ => {}
             }
         }
-        Ok(state)
+        Ok(watermarks)
     }
 
     pub fn tally(&self, iface: IfaceId) -> Tally {
@@ -137,13 +138,13 @@ impl State {
         if self.seq == 0 { 1 } else { self.seq + 1 + SEQ_MARGIN }
     }
 
-    /// Adds to the tallies what the blocks of the open window hold beyond them. The blocks are in the order of time,
-    /// and after a step of the clock that is not the order of the ticks.
+    /// Adds the samples of the open block that the stored tallies lack. The blocks are in the order of time, which is
+    /// not the order of the ticks after a step of the clock.
     fn catch_up(&mut self, conn: &Connection) -> Result<()> {
-        self.seq = self.since.saturating_sub(1);
+        self.seq = self.first_open_seq.saturating_sub(1);
         let stored = self.tallies.clone();
-        let Some(window) = self.window else { return Ok(()) };
-        each_block(conn, Span::window(window), Order::Ascending, &mut |block, samples| {
+        let Some(open_block) = self.open_block else { return Ok(()) };
+        each_block(conn, Span::six_hours(open_block), Order::Ascending, &mut |block, samples| {
             let packed = block.packed()?;
             let last = samples.open(&packed)?.iter().max_by_key(|moment| moment.seq);
             if let Some(last) = last.filter(|last| last.seq > self.seq || self.newest.is_none()) {
@@ -161,10 +162,10 @@ impl State {
                 }
                 if moment.seq > base.seq {
                     tally.lifetime.add(&sample.delta);
-                    self.changed.insert(sample.iface);
+                    self.stale_tallies.insert(sample.iface);
                     if moment.seq > tally.seq {
                         tally.seq = moment.seq;
-                        tally.see(moment);
+                        tally.set_time(moment);
                     }
                 }
             })?;
@@ -172,40 +173,41 @@ impl State {
         })
     }
 
-    /// Adds one interface's totals to another's, and gives them packed. What is in blocks up to now counts as taken in:
-    /// it bears the other's number from now on.
+    /// Adds the totals of one interface to another's, and returns the new tally packed. All samples stored so far
+    /// count as included: from now on they carry the other interface's id.
     pub fn merge(&mut self, id: IfaceId, into: IfaceId) -> Vec<u8> {
-        let gone = self.tally(id);
+        let merged = self.tally(id);
         let seq = self.seq;
         let tally = self.tallies.entry(into).or_default();
-        tally.lifetime.add(&gone.lifetime);
-        tally.last_seen = tally.last_seen.max(gone.last_seen);
+        tally.lifetime.add(&merged.lifetime);
+        tally.last_seen = tally.last_seen.max(merged.last_seen);
         (tally.raw_seq, tally.seq) = (seq, seq);
         let packed = tally.pack();
-        self.changed.remove(&into);
+        self.stale_tallies.remove(&into);
         packed
     }
 
-    /// Tallies as of the end of the flush. Gives the interfaces whose tally the blocks alone no longer tell.
-    pub fn count(&mut self, rows: &[Row], anchors: &[Anchor]) -> Set<IfaceId> {
+    /// Updates the tallies to the end of a save. Returns the interfaces with an anchor: their tally must be written,
+    /// because it does not follow from the samples alone.
+    pub fn apply(&mut self, rows: &[Row], anchors: &[Anchor]) -> Set<IfaceId> {
         let mut anchors: Vec<&Anchor> = anchors.iter().collect();
         anchors.sort_by_key(|anchor| anchor.seq);
         let mut anchors = anchors.into_iter().peekable();
         let mut anchored = Set::new();
         for row in rows {
-            // An anchor holds as of the end of its tick: after the tick's own samples, before those of the next.
+            // An anchor holds at the end of its tick: after the samples of that tick, before those of the next.
             while let Some(anchor) = anchors.next_if(|anchor| anchor.seq < row.moment.seq) {
-                self.anchor(anchor, None, &mut anchored);
+                self.apply_anchor(anchor, None, &mut anchored);
             }
             for sample in &row.samples {
-                self.tallies.entry(sample.iface).or_default().take(&row.moment, sample);
-                self.changed.insert(sample.iface);
+                self.tallies.entry(sample.iface).or_default().add_sample(&row.moment, sample);
+                self.stale_tallies.insert(sample.iface);
             }
             while let Some(anchor) = anchors.next_if(|anchor| anchor.seq == row.moment.seq) {
-                self.anchor(anchor, Some(&row.moment), &mut anchored);
+                self.apply_anchor(anchor, Some(&row.moment), &mut anchored);
             }
         }
-        anchors.for_each(|anchor| self.anchor(anchor, None, &mut anchored));
+        anchors.for_each(|anchor| self.apply_anchor(anchor, None, &mut anchored));
         if let Some(row) = rows.last() {
             self.seq = row.moment.seq;
             self.newest = Some(row.moment.unix);
@@ -213,13 +215,13 @@ impl State {
         anchored
     }
 
-    fn anchor(&mut self, anchor: &Anchor, moment: Option<&Moment>, anchored: &mut Set<IfaceId>) {
+    fn apply_anchor(&mut self, anchor: &Anchor, moment: Option<&Moment>, anchored: &mut Set<IfaceId>) {
         let tally = self.tallies.entry(anchor.iface).or_default();
         if anchor.seq >= tally.raw_seq {
             tally.raw = anchor.raw;
             tally.raw_seq = anchor.seq;
             if let Some(moment) = moment {
-                tally.see(moment);
+                tally.set_time(moment);
             }
             anchored.insert(anchor.iface);
         }

@@ -1,28 +1,30 @@
-//! Packing of small numbers into the blobs of the database, and back. Pure: it knows rows, groups and columns, not
-//! what they mean (`rows` does). A group is what belongs to one interface, and a directory in front lets a reader
-//! unpack one group and step over the others.
+//! Packs columns of integers into one blob, and unpacks them. Pure: this file knows rows, groups and columns; `codec`
+//! knows what they mean. A group holds the columns of one interface. A directory in front of the groups lets a reader
+//! unpack one group and skip the others.
 //!
 //! ```text
-//! 0x80 + columns of a group | rows | head length | directory length | groups | head | directory: (id step, length)* | body*
-//! body: modes | presence runs, if it lacks rows | column*
-//! modes: bit 0 = lacks rows, then two bits for each column
+//! 0x80 + columns of a group | rows | head length | directory length | groups | head | directory | body*
+//! directory: (id step, length of the body)*, where id step = id - previous id - 1
+//! body: modes | presence runs, if rows are missing | column*
+//! modes: bit 0 = rows are missing, then two bits for each column
 //! ```
-//! Every number is an unsigned LEB128. Three forms of a column were worth having, the shortest is taken for each:
-//! nothing at all where all values are zero (most are: errors, drops, idle links); LEB128 with runs of zero, for
-//! traffic that comes now and then; and the smallest value plus so many bits for each, for steady traffic, where
-//! LEB128's whole bytes cost a quarter more.
+//! The first byte and the width of a column are single bytes; every other number is an unsigned LEB128. Each column
+//! uses the shortest of three encodings: no bytes when all values are zero (most columns: errors, drops, idle links);
+//! LEB128 with run-length encoded zeros, for intermittent traffic; the smallest value and a fixed number of bits per
+//! value for the distance to it, for steady traffic, where LEB128 takes a quarter more.
 //!
-//! Unpacking trusts nothing: any bytes give an error or some numbers, in bounded time and memory.
+//! Unpacking accepts any bytes: it returns an error or numbers, in bounded time and memory.
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// With the number of columns, the first byte. Versions up to schema 2 wrote a 1 there, and had one number of columns.
+/// The first byte is this plus the number of columns. Up to schema 2 it was 1, and the number of columns was fixed.
 const FORMAT: u8 = 0x80;
-/// As many as `modes` has bits for.
+/// `modes` has no bits for more.
 pub const MAX_COLUMNS: usize = 31;
-/// Bounds what hostile bytes can make a reader allocate.
+/// Limits the memory that a damaged block can make a reader allocate.
 pub const MAX_ROWS: usize = 65_535;
-/// Wider values would not fit the bit buffer beside a started byte; they go by LEB128.
+/// Bits per value. A wider value may not fit into the 64-bit buffer behind the bits that are already there; such a
+/// column uses LEB128.
 const MAX_WIDTH: u32 = 56;
 
 const MODE_ZERO: u64 = 0;
@@ -33,15 +35,16 @@ pub fn damaged(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("a block of history is damaged: {what}"))
 }
 
-/// The first byte of what has so many columns.
+/// First byte of a block or a tally with this number of columns.
 pub fn first_byte(columns: usize) -> u8 {
     FORMAT | columns as u8
 }
 
-pub fn columns_by(first: u8) -> Result<usize> {
+/// Number of columns from the first byte. Fails on an unknown format.
+pub fn column_count(first: u8) -> Result<usize> {
     let columns = usize::from(first & !FORMAT);
     match first & FORMAT {
-        // What a newer version has written is in a file with the number of its schema, and that is not opened.
+        // A newer version that writes more columns also raises the schema number, and such a file is not opened.
         FORMAT if columns <= MAX_COLUMNS => Ok(columns),
         _ => Err(damaged("its format is unknown")),
     }
@@ -59,7 +62,7 @@ fn leb_length(value: u64) -> usize {
     (64 - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// Small differences of either sign become small numbers.
+/// Maps small numbers of either sign to small numbers: 0, -1, 1, -2 become 0, 1, 2, 3.
 pub fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
@@ -68,7 +71,7 @@ pub fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// Bytes being read from the front.
+/// Reads bytes from the front.
 #[derive(Clone, Copy)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
@@ -86,18 +89,18 @@ impl<'a> Bytes<'a> {
                 return Ok(value);
             }
         }
-        Err(damaged("a number has no end"))
+        Err(damaged("a number is too long"))
     }
 
     pub fn take(&mut self, length: u64) -> Result<&'a [u8]> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| damaged("it ends too soon"))?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| damaged("it is cut off"))?;
         self.0 = rest;
         Ok(taken)
     }
 }
 
-/// Builds one block. Groups are put in ascending order of their ids.
+/// Builds one block. The caller adds the groups in ascending order of their ids.
 pub struct Packer {
     columns: usize,
     rows: usize,
@@ -109,17 +112,17 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// Of groups that have so many columns.
+    /// `columns`: number of columns in each group.
     pub fn new(columns: usize, rows: usize) -> Packer {
         Packer { columns, rows, head: Vec::new(), directory: Vec::new(), bodies: Vec::new(), groups: 0, next_id: 0 }
     }
 
-    /// What stands in front of all groups.
+    /// The bytes in front of the groups. The caller fills them.
     pub fn head(&mut self) -> &mut Vec<u8> {
         &mut self.head
     }
 
-    /// `present`: the rows that the group has, ascending; each column has a value for each of them.
+    /// `present`: the rows that the group has, ascending. Each column has one value per present row.
     pub fn group(&mut self, id: u32, present: &[u16], columns: &[Vec<u64>]) {
         let id = u64::from(id);
         let start = self.bodies.len();
@@ -144,7 +147,7 @@ impl Packer {
     }
 }
 
-/// A packed block, opened but not unpacked.
+/// A block whose header is parsed and whose groups are still packed.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
     pub columns: usize,
@@ -158,10 +161,10 @@ pub struct Packed<'a> {
 impl<'a> Packed<'a> {
     pub fn open(bytes: &'a [u8]) -> Result<Packed<'a>> {
         let mut bytes = Bytes(bytes);
-        let columns = columns_by(bytes.take(1)?[0])?;
+        let columns = column_count(bytes.take(1)?[0])?;
         let rows = bytes.leb()? as usize;
         if rows == 0 || rows > MAX_ROWS {
-            return Err(damaged("it has an impossible number of rows"));
+            return Err(damaged("its number of rows is out of range"));
         }
         let head = bytes.leb()?;
         let directory = bytes.leb()?;
@@ -171,7 +174,7 @@ impl<'a> Packed<'a> {
         Ok(Packed { columns, rows, head, groups, directory, bodies: bytes })
     }
 
-    /// The groups in ascending order of their ids.
+    /// The groups, in ascending order of their ids.
     pub fn groups(&self) -> Groups<'a> {
         Groups { left: self.groups, next_id: 0, directory: self.directory, bodies: self.bodies }
     }
@@ -218,7 +221,7 @@ impl<'a> Iterator for Groups<'a> {
     }
 }
 
-/// One group unpacked. Kept and used again from block to block, so that a long walk allocates once.
+/// One unpacked group. Reuse it from block to block, so that a long read allocates once.
 #[derive(Default)]
 pub struct Columns {
     /// The rows that the group has, ascending.
@@ -227,7 +230,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// The values of one column, one for each of `present`.
+    /// Values of one column, one per entry of `present`.
     pub fn column(&self, at: usize) -> &[u64] {
         let count = self.present.len();
         &self.values[at * count..][..count]
@@ -239,7 +242,7 @@ impl Columns {
         self.present.clear();
         self.values.clear();
         if rows > MAX_ROWS || columns > MAX_COLUMNS || modes >> (1 + 2 * columns) != 0 {
-            return Err(damaged("it has columns from elsewhere"));
+            return Err(damaged("its number of columns is wrong"));
         }
         if modes & 1 == 0 {
             self.present.extend(0..rows as u16);
@@ -253,14 +256,14 @@ impl Columns {
                 MODE_ZERO => {}
                 MODE_RUNS => read_runs(&mut bytes, values)?,
                 MODE_BITS => read_bits(&mut bytes, values)?,
-                _ => return Err(damaged("a column has an unknown form")),
+                _ => return Err(damaged("a column has an unknown encoding")),
             }
         }
         Ok(())
     }
 }
 
-/// How many rows a group has, without unpacking it.
+/// Number of rows that a group has, without unpacking it.
 pub fn present_rows(body: &[u8], rows: usize) -> Result<usize> {
     let mut bytes = Bytes(body);
     if bytes.leb()? & 1 == 0 {
@@ -271,7 +274,8 @@ pub fn present_rows(body: &[u8], rows: usize) -> Result<usize> {
     Ok(count)
 }
 
-/// The runs of rows that are there: stored as absent, present, absent, present ... up to the last present row.
+/// Calls `run` with each run of present rows as `[from, to)`. They are stored as pairs (missing rows, present rows),
+/// up to the last present row.
 fn each_run(bytes: &mut Bytes, rows: usize, mut run: impl FnMut(usize, usize)) -> Result<()> {
     let runs = bytes.leb()?;
     let mut at = 0;
@@ -279,7 +283,7 @@ fn each_run(bytes: &mut Bytes, rows: usize, mut run: impl FnMut(usize, usize)) -
         let absent = bytes.leb()?;
         let present = bytes.leb()?;
         if absent > rows as u64 || present == 0 || present > rows as u64 {
-            return Err(damaged("a run of rows is impossible"));
+            return Err(damaged("a run of rows is out of range"));
         }
         let from = at + absent as usize;
         at = from + present as usize;
@@ -291,15 +295,15 @@ fn each_run(bytes: &mut Bytes, rows: usize, mut run: impl FnMut(usize, usize)) -
     Ok(())
 }
 
-/// Packs one group's columns, as `Columns::read` has them.
+/// Packs the columns of one group; `Columns::read` unpacks them.
 pub fn put_columns(out: &mut Vec<u8>, rows: usize, present: &[u16], columns: &[Vec<u64>]) {
-    let whole = present.len() == rows;
-    let mut modes = u64::from(!whole);
+    let complete = present.len() == rows;
+    let mut modes = u64::from(!complete);
     for (at, column) in columns.iter().enumerate() {
         modes |= best_mode(column) << (1 + 2 * at);
     }
     put_leb(out, modes);
-    if !whole {
+    if !complete {
         put_runs(out, present);
     }
     for (at, column) in columns.iter().enumerate() {
@@ -338,14 +342,15 @@ fn best_mode(values: &[u64]) -> u64 {
     if width <= MAX_WIDTH && by_bits < by_runs { MODE_BITS } else { MODE_RUNS }
 }
 
-/// The smallest value, and how many bits the others rise above it.
+/// The smallest value, and the bits that the largest distance from it needs.
 fn frame(values: &[u64]) -> (u64, u32) {
     let least = values.iter().copied().min().unwrap_or(0);
     let most = values.iter().copied().max().unwrap_or(0);
     (least, 64 - (most - least).leading_zeros())
 }
 
-/// No LEB128 of another number begins with a zero byte: it announces a run of zeros.
+/// Writes a run of zeros as a zero byte and the length of the run. No LEB128 of another number begins with a zero
+/// byte.
 fn put_zero_runs(out: &mut Vec<u8>, values: &[u64]) {
     for run in values.chunk_by(|one, next| *one == 0 && *next == 0) {
         put_leb(out, run[0]);
@@ -362,7 +367,7 @@ fn read_runs(bytes: &mut Bytes, values: &mut [u64]) -> Result<()> {
         if value == 0 {
             let run = bytes.leb()?;
             if run == 0 || run > (values.len() - at) as u64 {
-                return Err(damaged("a run of zeros is impossible"));
+                return Err(damaged("a run of zeros is out of range"));
             }
             at += run as usize;
         } else {
@@ -403,7 +408,7 @@ fn read_bits(bytes: &mut Bytes, values: &mut [u64]) -> Result<()> {
     let (mut buffer, mut held) = (0u64, 0);
     for value in values {
         while held < width {
-            buffer |= u64::from(*packed.next().ok_or_else(|| damaged("a column ends too soon"))?) << held;
+            buffer |= u64::from(*packed.next().ok_or_else(|| damaged("a column is cut off"))?) << held;
             held += 8;
         }
         *value = least.checked_add(buffer & mask).ok_or_else(|| damaged("a value is too large"))?;
@@ -417,7 +422,7 @@ fn read_bits(bytes: &mut Bytes, values: &mut [u64]) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Packs one column, compares its length with the expected one (0: any), and unpacks it again.
+    /// Packs one column, compares its length with `length` unless that is 0, and unpacks it again.
     fn check(values: &[u64], length: usize) {
         let present: Vec<u16> = (0..values.len() as u16).collect();
         let mut out = Vec::new();
@@ -432,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_come_back_as_they_went_in() {
+    fn columns_round_trip() {
         check(&[0; 10], 1);
         check(&[0], 1);
         check(&[7], 2);
@@ -464,14 +469,14 @@ mod tests {
     }
 
     #[test]
-    fn zigzag_turns_both_ways() {
+    fn zigzag_round_trips() {
         for (value, expect) in [(0, 0), (-1, 1), (1, 2), (-2, 3), (i64::MAX, u64::MAX - 1), (i64::MIN, u64::MAX)] {
             assert_eq!((zigzag(value), unzigzag(expect)), (expect, value));
         }
     }
 
     #[test]
-    fn groups_are_found_and_lacking_rows_stay_lacking() {
+    fn groups_are_found_and_missing_rows_stay_missing() {
         let mut packer = Packer::new(2, 6);
         packer.head().extend_from_slice(b"head");
         packer.group(0, &[0, 1, 2, 3, 4, 5], &[vec![1, 2, 3, 4, 5, 6], vec![0; 6]]);
