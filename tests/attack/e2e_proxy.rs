@@ -408,8 +408,9 @@ fn where_the_kernel_tells_less() {
             command.args(&wrapped[1..]).args([BINARY, "--host", "127.0.0.1", "--port", "0", "--database", &database]);
             Daemon::spawn(command)
         };
-        let warned =
-            |daemon: &Daemon| daemon.log().iter().filter(|line| line.contains("does not tell who asks")).count();
+        let warned = |daemon: &Daemon| {
+            daemon.log().iter().filter(|line| line.contains("cannot find out which user sends them")).count()
+        };
         let python = ["/usr/bin/python3", &refusing, rule, "--"];
         let daemon = start(&python);
         assert_eq!(collect_at(at(daemon.port())), 200, "root by procfs");
