@@ -315,7 +315,7 @@ pub const PLACE: &str = "x-place";
 /// Header of a request that needs no token. The gate drops this header if a client sends it.
 pub const TRUSTED: &str = "x-trusted";
 
-/// Adds the headers `PLACE` and `TRUSTED` to a head that goes upstream.
+/// Adds `SLOT_HEADER`, and `TRUSTED_HEADER` if `trusted`, to a head that goes upstream.
 pub fn add_gate_headers(request: &mut Vec<u8>, slot: usize, trusted: bool) {
     if let Some(end) = request.iter().position(|byte| *byte == b'\n') {
         let trusted = if trusted { format!("{TRUSTED}: 1\r\n") } else { String::new() };

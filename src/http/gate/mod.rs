@@ -161,15 +161,15 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
 
 impl Gate {
     /// Starts the gate thread.
-    pub fn open(listeners: Vec<TcpListener>, connector: Box<dyn UpstreamConnector>, terms: Terms) -> Result<Gate> {
-        let Terms { names, private, limits, weigh } = terms;
+    pub fn open(listeners: Vec<TcpListener>, connector: Box<dyn UpstreamConnector>, config: Terms) -> Result<Gate> {
+        let Terms { names, private, limits, weigh } = config;
         let failed = |error: io::Error| Error::system("cannot start the web server", error);
         listeners.iter().try_for_each(prepare).map_err(failed)?;
         let (wake_sender, wake_receiver) = UnixStream::pair().map_err(failed)?;
         wake_sender.set_nonblocking(true).map_err(failed)?;
         wake_receiver.set_nonblocking(true).map_err(failed)?;
         let limits = limits.within_descriptors(free_descriptors());
-        log::debug!("at most {} connections and {} requests at a time", limits.clients, limits.active);
+        log::debug!("at most {} connections, {} requests at a time", limits.clients, limits.active);
         let stopping = Arc::new(AtomicBool::new(false));
         let names = Arc::new(HostNames::new(names));
         let new_listeners = Arc::new(Mutex::new(Vec::new()));

@@ -324,7 +324,9 @@ impl DumpFailure {
             }
             DumpFailure::Malformed => unsupported(format!("cannot parse the answer to {name}")),
             DumpFailure::NoReply => unsupported(format!("no answer to {name} within {REPLY_TIMEOUT_S} s")),
-            DumpFailure::TooLong(bytes) => unsupported(format!("the answer to {name} is too long: {bytes} bytes")),
+            DumpFailure::TooLong(bytes) => {
+                unsupported(format!("the answer to {name} is too long: it has {bytes} bytes"))
+            }
         }
     }
 }
