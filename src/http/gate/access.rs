@@ -28,10 +28,12 @@ impl HostNames {
         HostNames(RwLock::new(names))
     }
 
+    /// Replaces all names.
     pub fn set(&self, names: Vec<String>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
+    /// A refusal if the request does not name this machine.
     pub fn wrong_host(&self, head: &Head) -> Option<RequestRefusal> {
         wrong_host(head, &self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -93,6 +95,7 @@ fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
     Some((name, Some(port)))
 }
 
+/// Whether the method may change something: every method but GET, HEAD and OPTIONS.
 pub fn changes_something(method: &str) -> bool {
     !matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
@@ -119,14 +122,15 @@ pub fn foreign_origin(head: &Head) -> bool {
     }
 }
 
-/// `trusted`: the gate knows that root or this process's own user sends the request, on this machine. `private`:
-/// reading needs the token too. `open`: no request needs the token. If both are set, `private` wins.
+/// Whether the request needs the access token. `trusted`: the gate knows that root or this process's own user sends
+/// the request, on this machine. `private`: reading needs the token too. `open`: no request needs the token. If both
+/// are set, `private` wins.
 pub fn needs_token(method: &str, trusted: bool, private: bool, open: bool) -> bool {
     let needed = needs_authorisation(method, private) && (private || !open);
     needed && !trusted
 }
 
-/// With `private` every request, else every method but GET and HEAD.
+/// Whether a request needs authorisation: with `private` every request, otherwise every method but GET and HEAD.
 fn needs_authorisation(method: &str, private: bool) -> bool {
     private || !matches!(method, "GET" | "HEAD")
 }

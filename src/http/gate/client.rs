@@ -35,7 +35,7 @@ pub const UPSTREAM_FAILED: RequestRefusal =
 pub struct Client {
     pub stream: TcpStream,
     address: IpAddr,
-    /// Start of this phase, or of the last progress in it.
+    /// Time of the start of this phase, or of the last progress in it.
     pub since: Instant,
     pub deadline: Instant,
     phase: Phase,
@@ -156,7 +156,7 @@ impl Client {
         matches!(self.phase, Phase::Closed)
     }
 
-    /// The client has its whole answer.
+    /// The client has its whole answer, or the connection is closed.
     pub fn lingering(&self) -> bool {
         matches!(self.phase, Phase::Lingering(_) | Phase::Closed)
     }
@@ -171,7 +171,8 @@ impl Client {
         self.unread() && now.saturating_duration_since(self.since) >= stall
     }
 
-    /// The client has left answers unread for longer than its reading rate allows.
+    /// The client has left data unread for longer than `stall` plus the time that MIN_READ_BYTES_PER_S allows for the
+    /// bytes taken so far.
     pub fn slow(&self, now: Instant, stall: Duration) -> bool {
         // The kernel takes this much even if the client reads nothing.
         let read = self.taken_bytes.saturating_sub(2 * SEND_BUFFER_BYTES as u64);
@@ -179,7 +180,7 @@ impl Client {
         self.unread_time + now.saturating_duration_since(self.since) >= stall + allowed
     }
 
-    /// The upstream connection that the client no longer needs, once.
+    /// Takes the upstream connection that the client no longer needs.
     pub fn take_detached(&mut self) -> Option<UpstreamConnection> {
         if self.closed() {
             self.detach_upstream();
@@ -300,7 +301,7 @@ impl Client {
         self.may_be_trusted = access::may_be_trusted(&head, self.address, rules.trust.private);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
-        // Bytes after the body stay unread in the socket or are dropped: there is no second request.
+        // Bytes after the body are ignored: there is no second request.
         self.buffer.extend(rest.iter().take(length));
         let whole = self.buffer.len() - rest.len().min(length) + length;
         self.enter(Phase::Body(whole), rules.limits.body, now);
@@ -346,8 +347,8 @@ impl Client {
             let count = match upstream.stream.read(scratch) {
                 Ok(count) => count,
                 Err(error) if would_block(&error) => return,
-                // tiny_http closes its end with unread data: this shows as a reset, after everything that it wrote
-                // was read.
+                // If tiny_http closes its end with unread data, a read here fails with a reset, but only after
+                // everything that tiny_http wrote was read.
                 Err(_) => 0,
             };
             if count == 0 {
@@ -447,7 +448,8 @@ impl UpstreamConnection {
     }
 }
 
-/// Makes `close` send a reset. Without this the kernel keeps the closed connection and its unsent data for a minute or more.
+/// Makes close(2) send a reset. Without this the kernel keeps the closed connection and its unsent data for a minute or
+/// more.
 fn reset_on_close(stream: &TcpStream) {
     if let Ok(mut linger) = getsockopt(stream, sockopt::Linger) {
         (linger.l_onoff, linger.l_linger) = (1, 0);

@@ -13,9 +13,9 @@ pub const HEAD_LIMIT: usize = 8 * 1024;
 /// Parsed JSON takes several times as much memory.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// Headers that the gate sends upstream, in lower case, and how often each may appear. All other headers are dropped:
-/// connection headers (RFC 9110, section 7.6.1), because the connection ends at the gate; cookies, because they
-/// belong to other services on the same machine; the rest, because nothing here uses it. The gate writes
+/// Headers that the gate sends upstream, in lower case, and how often each may appear. The gate drops all other
+/// headers: connection headers (RFC 9110, section 7.6.1), because the connection ends at the gate; cookies, because
+/// they belong to other services on the same machine; the rest, because nothing here uses them. The gate writes
 /// `content-length` itself.
 const PASSED_HEADERS: [(&str, Repeat); 20] = [
     ("accept", Repeat::Any),
@@ -172,7 +172,7 @@ pub fn parse(bytes: &[u8]) -> Progress<'_> {
 }
 
 impl<'a> Head<'a> {
-    /// `bytes`: one complete head, of the length that `Scan` returned.
+    /// Parses and checks `bytes`: one complete head, of the length that `Scan` returned.
     pub fn read(bytes: &'a [u8]) -> Result<Head<'a>, RequestRefusal> {
         let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let first = lines.next().and_then(|line| std::str::from_utf8(line).ok()).ok_or(NOT_HTTP)?;

@@ -49,7 +49,7 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 32 * 1024;
 /// Connections to accept before the existing ones have their turn.
 const ACCEPTS_PER_TURN: usize = 32;
-/// Requests larger than a head may be, at a time. The gate refuses more of them.
+/// Most requests at a time that are larger than a head may be. The gate refuses more of them.
 const LARGE_BODIES: usize = 8;
 /// Interval of the check for clients that read too slowly.
 const SLOW_CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -249,7 +249,7 @@ struct EventLoop {
     accept_paused_until: Option<Instant>,
     /// No request is started before this time.
     connect_retry_at: Option<Instant>,
-    /// Time of the last warning about scarce descriptors.
+    /// Time of the last warning that accept(2) or the connection to tiny_http failed.
     last_warning: Option<Instant>,
     /// Buffer for reads, shared by all connections.
     scratch: Box<[u8]>,
@@ -297,7 +297,7 @@ impl EventLoop {
         }
     }
 
-    /// Waits in poll(2) until a socket is ready or `wake` is reached. `None`: there is nothing to handle.
+    /// Waits in poll(2) until a socket is ready or `wake` is reached. `None` if poll(2) was interrupted or failed.
     fn wait(&mut self, now: Instant, wake: Option<Instant>) -> Option<Ready> {
         let timeout = wake.map_or(PollTimeout::NONE, |wake| {
             // Rounded up: otherwise poll(2) would return just before the deadline.
@@ -314,7 +314,7 @@ impl EventLoop {
         let first_client = waiting.len();
         for client in &self.clients {
             waiting.push(PollFd::new(client.stream.as_fd(), client.interest()));
-            // Only while it waits for events: poll(2) would report the end of the stream again and again.
+            // Only if it waits for events: otherwise poll(2) would report the end of the stream again and again.
             if let Some((upstream, events)) = client.upstream_interest() {
                 waiting.push(PollFd::new(upstream, events));
             }
@@ -527,7 +527,7 @@ impl EventLoop {
         (!client.incomplete() || now.saturating_duration_since(client.since) >= EVICTION_GRACE).then_some(victim)
     }
 
-    /// Logs at most one such warning a minute.
+    /// Logs a warning, at most one a minute.
     fn warn_once_a_minute(&mut self, now: Instant, action: &str, error: &io::Error) {
         if self.last_warning.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(60)) {
             self.last_warning = Some(now);

@@ -11,7 +11,7 @@ use super::client::{Client, OccupiedSlot};
 use crate::http::route::Weight;
 use crate::sorted::Map;
 
-/// The used time decreases by one eighth of the elapsed time.
+/// The used time of a group decreases by one eighth of the elapsed time.
 const DECAY_DIVISOR: u32 = 8;
 /// Most used time of one group. It decays to nothing in about a minute.
 const MAX_USED: Duration = Duration::from_secs(8);
@@ -20,7 +20,7 @@ const MAX_USED: Duration = Duration::from_secs(8);
 const FREE_PER_REQUEST: Duration = Duration::from_millis(50);
 /// Most that one request costs. A long answer mainly loads the client that reads it.
 const MAX_CHARGE: Duration = Duration::from_secs(1);
-/// A running request counts at least this much when the next one is chosen, the usual time of a request.
+/// When the next request is chosen, each running request counts at least this much, the usual time of a request.
 const MIN_IN_PROGRESS: Duration = FREE_PER_REQUEST;
 /// Most groups in the table. If there are more, the group with the least used time is removed.
 const MAX_GROUPS: usize = 256;

@@ -302,7 +302,7 @@ fn grow_buffer(buffer: &mut Vec<u8>, length: usize) -> bool {
     length <= buffer.len()
 }
 
-/// Why a dump failed.
+/// Why a request for a dump failed, with the errors of the socket.
 #[derive(Debug)]
 enum DumpFailure {
     Refused(Errno),
@@ -531,7 +531,7 @@ mod tests {
 
     /// Plays the kernel at the other end of a request socket. The n-th request gets the n-th answer, with its
     /// sequence number, one datagram after another. Ends with the socket and returns the number of requests.
-    fn fake_kernel(client: &mut DumpClient, answers: Vec<Vec<Vec<Reply>>>) -> std::thread::JoinHandle<usize> {
+    fn fake_kernel(client: &mut DumpClient, answers: Vec<Vec<Vec<KernelMessage>>>) -> std::thread::JoinHandle<usize> {
         let (client_end, kernel_end) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         // A request without an answer makes the test fail, instead of blocking it.
@@ -560,21 +560,21 @@ mod tests {
 
     /// A message of the kernel, with its flags.
     #[derive(Clone, Copy)]
-    enum Reply {
+    enum KernelMessage {
         Counters(u32, u16),
         End(u16),
     }
 
-    impl Reply {
+    impl KernelMessage {
         fn message(self, seq: [u8; 4]) -> Vec<u8> {
             let (kind, flags, body) = match self {
                 // An `if_stats_msg` with a full IFLA_STATS_LINK_64.
-                Reply::Counters(ifindex, flags) => {
+                KernelMessage::Counters(ifindex, flags) => {
                     let header = [[0; 4], ifindex.to_ne_bytes(), 1u32.to_ne_bytes()].concat();
                     let attribute = [204u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat();
                     (parse::RTM_NEWSTATS, flags, [header, attribute, vec![1; 200]].concat())
                 }
-                Reply::End(flags) => (3, flags, vec![0; 4]),
+                KernelMessage::End(flags) => (3, flags, vec![0; 4]),
             };
             let kind_and_flags = [u16::to_ne_bytes(kind), flags.to_ne_bytes()].concat();
             let length = (16 + body.len() as u32).to_ne_bytes();
@@ -582,15 +582,18 @@ mod tests {
         }
     }
 
-    fn interrupted() -> Vec<Vec<Reply>> {
+    fn interrupted() -> Vec<Vec<KernelMessage>> {
         // One message has the flag, the end of the dump has not.
-        vec![vec![Reply::Counters(1, MULTI), Reply::Counters(2, MULTI_INTERRUPTED)], vec![Reply::End(MULTI)]]
+        vec![
+            vec![KernelMessage::Counters(1, MULTI), KernelMessage::Counters(2, MULTI_INTERRUPTED)],
+            vec![KernelMessage::End(MULTI)],
+        ]
     }
 
-    fn complete() -> Vec<Vec<Reply>> {
+    fn complete() -> Vec<Vec<KernelMessage>> {
         vec![
-            vec![Reply::Counters(1, MULTI), Reply::Counters(2, MULTI)],
-            vec![Reply::Counters(3, MULTI), Reply::End(MULTI)],
+            vec![KernelMessage::Counters(1, MULTI), KernelMessage::Counters(2, MULTI)],
+            vec![KernelMessage::Counters(3, MULTI), KernelMessage::End(MULTI)],
         ]
     }
 
@@ -624,7 +627,7 @@ mod tests {
             sys,
         };
         // The second dump skips a link that the first and the third have.
-        let short = vec![vec![Reply::Counters(2, MULTI_INTERRUPTED)], vec![Reply::End(MULTI)]];
+        let short = vec![vec![KernelMessage::Counters(2, MULTI_INTERRUPTED)], vec![KernelMessage::End(MULTI)]];
         let fake_kernel = fake_kernel(&mut source.client, vec![interrupted(), short, interrupted(), complete()]);
         let mut out = Vec::new();
         source.read(&mut out).unwrap();
@@ -654,7 +657,7 @@ mod tests {
     #[test]
     fn e17_a_dump_without_its_done_message_is_an_error() {
         let mut client = DumpClient::open(BUFFER_BYTES).unwrap();
-        let fake_kernel = fake_kernel(&mut client, vec![vec![vec![Reply::Counters(1, MULTI)], vec![]]]);
+        let fake_kernel = fake_kernel(&mut client, vec![vec![vec![KernelMessage::Counters(1, MULTI)], vec![]]]);
         let mut out = Vec::new();
         // A socket that was closed returns nothing, again and again.
         let outcome = client.dump_once(&STATS, &mut |body| {

@@ -221,7 +221,7 @@ pub enum DumpProgress {
     Interrupted,
 }
 
-/// Why a dump failed.
+/// Error in the messages of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DumpError {
     Malformed,
