@@ -1,5 +1,8 @@
-//! The operating system: counters, links, addresses, the default route, facts about the machine. The one room that may
-//! ask it, and the only ladder of `cfg(target_os)`. Reading and parsing are apart; parsing is pure.
+//! Reads what the operating system knows: interface counters, links, addresses, the default route and facts about the
+//! machine. `open` chooses the best backend that works.
+//!
+//! All code that reads counters and links of a certain operating system is in this directory, and so is the one chain
+//! of `cfg(target_os)` that selects it. Parsing is separate from reading, and pure.
 
 use std::time::Duration;
 
@@ -16,77 +19,83 @@ use crate::error::Result;
 use crate::model::{Address, Counters, Link, Machine, Reading, Stack};
 
 pub use system::Wake;
-/// The pure parsers, for fuzzing.
+/// The pure parsers, public for fuzzing.
 #[cfg(target_os = "linux")]
 pub use system::{parse, text};
 
-/// A way to the kernel's counters.
+/// A backend that reads the kernel's counters and links.
 pub trait Source: Send {
-    /// `getstats`, `getlink` or `sysfs`.
+    /// `getstats`, `getlink` or `sysfs`, the values of the setting `source`.
     fn name(&self) -> &'static str;
 
-    /// Replaces `out` by the counters of the interfaces of this namespace, sorted by ifindex. Where links come and go too
-    /// fast for a whole list, an interface may be missing: its next reading tells what it has counted since. `Transient`
-    /// where the next attempt may do better, `Unsupported` where `open` had better be called again. The netlink sources
-    /// allocate nothing once their buffers have grown.
+    /// Replaces `out` by the counters of all links of this network namespace, sorted by ifindex. If links appear and
+    /// disappear too fast for a complete list, a link may be missing: its next reading includes the traffic in
+    /// between. Errors: `Transient` if the next attempt may succeed, `Unsupported` if the caller should call `open`
+    /// again. The netlink backends allocate no memory after their buffers have grown.
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()>;
 
-    /// Names, kinds and the rest; asked for at the start and after link events, never per tick. Altnames by netlink only:
-    /// sysfs has none of them.
+    /// Names, kinds and other attributes of all links. The sampler calls this at the start and after link events, not
+    /// at each tick. Only netlink has altnames; sysfs has none.
     fn links(&mut self) -> Result<Vec<Link>>;
 
-    /// Whether the latest `links` was whole: that a link is not in another list does not mean that it is gone.
+    /// Whether the last list of `links` was complete. A link that is missing in an incomplete list may still exist.
     fn is_whole(&self) -> bool {
         true
     }
 
+    /// The IP addresses of all links.
     fn addresses(&mut self) -> Result<Vec<Address>>;
 
-    /// ifindex of the default route with the lowest metric (IPv4 first, then IPv6), `None` without one.
+    /// ifindex of the default route with the lowest metric, IPv4 before IPv6. `None` without a default route.
     fn default_route(&mut self) -> Result<Option<u32>>;
 
-    /// Sleeps until `timeout` has passed, `wake` was called, or the kernel reports a change of links or addresses.
-    /// One system call when nothing but time passed.
+    /// Waits until `timeout` has passed, another thread calls `wake`, or the kernel reports a change of links or
+    /// addresses. One system call if only the time has passed.
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken;
 
-    /// What the kernel reported since the last call; appended to `out` in its order. In a flood not all at once: more than
-    /// `EVENTS_AT_ONCE` of them mean that there may be others.
+    /// Appends the events since the last call to `out`, in the order of the kernel. If there are many, it returns
+    /// only a part: after more than `EVENTS_AT_ONCE` there may be others.
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()>;
 
-    /// What this one cannot know, for people.
+    /// What this backend cannot know, as text for users. `None` if it knows everything.
     fn limits(&self) -> Option<&'static str> {
         None
     }
 }
 
+/// Why `Source::wait` returned. Both are false after the timeout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Woken {
-    /// `Wake::call` was called (and is now taken back).
+    /// Another thread called `Wake::call`. `wait` has reset the call.
     pub called: bool,
-    /// `events` has something to tell; a source without events says so when the set of links has changed.
+    /// `events` has something to return. A backend without notifications sets this if the set of links has changed.
     pub changed: bool,
 }
 
-/// What one call of `Source::events` may bring without there being more.
+/// Up to this number of events, one call of `Source::events` has returned all of them.
 pub const EVENTS_AT_ONCE: usize = 256;
 
+/// A change of links or addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// What the report that follows says of its link. Facts that only sysfs has are not among them.
+    /// Attributes of the link of the next event, from the same notification. Attributes that only sysfs has are
+    /// missing.
     Described(Box<Link>),
-    /// A link has come, with its counters at that moment: zero for a link that was just made, what it brought along for
-    /// one that was moved in from another namespace.
+    /// The kernel has added a link. `counters` are its counters at that moment: zero for a new link, the old counters
+    /// for a link that was moved in from another namespace.
     Seen { ifindex: u32, counters: Counters },
-    /// Something about a link that was there before.
+    /// An attribute of an existing link has changed.
     Changed { ifindex: u32 },
-    /// A link was destroyed or left this namespace; with its counters at that moment, where they were told.
+    /// A link was deleted or moved to another namespace. `last` are its counters at that moment, if the notification
+    /// has them.
     Gone { ifindex: u32, last: Option<Counters> },
-    /// Addresses changed.
+    /// An IP address was added or removed.
     Addresses,
-    /// Reports were lost (ENOBUFS), or there are none: look at everything again.
+    /// Notifications were lost (ENOBUFS) or this backend has none: list everything again.
     Lost,
 }
 
+/// Value of the setting `source`: the backend to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     Auto,
@@ -103,27 +112,30 @@ impl Choice {
         (Choice::Sysfs, "sysfs"),
     ];
 
+    /// The choice of this name. `Auto` for an unknown name.
     pub fn named(word: &str) -> Choice {
         Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
     }
 }
 
-/// The best source that works here (`Auto`), or the one asked for. The second value says why a better one was passed over.
+/// Opens the best backend that works here (`Auto`), or the given one. The second value is a note for the user: why a
+/// better backend does not work, and the limitations of this one.
 pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
     system::open(choice)
 }
 
-/// Which network stack this process sees.
+/// The network stack that this process sees.
 pub fn stack() -> Stack {
     system::stack()
 }
 
-/// Bytes that the calling thread has handed to the system's writing calls so far; `None` where nobody counts.
+/// Bytes that the calling thread has passed to write system calls so far. `None` where the system does not count
+/// them.
 pub fn written() -> Option<u64> {
     system::written()
 }
 
-/// Facts about the machine, with the file system that holds `path`.
+/// Facts about the machine. `path`: its file system is the one whose size and free space are returned.
 pub fn machine(path: &std::path::Path) -> Machine {
     system::machine(path)
 }

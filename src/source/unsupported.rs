@@ -1,4 +1,4 @@
-//! Systems without a backend yet: everything compiles, and `open` says so.
+//! Stub for operating systems without a backend: everything compiles, and `open` returns an error.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::{Choice, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Machine, Stack};
 
-/// Ends a `Source::wait` from another thread; without a source there is none.
+/// Ends a `Source::wait` from another thread. Here nothing waits.
 #[derive(Clone)]
 pub struct Wake;
 
@@ -19,7 +19,7 @@ impl Wake {
 }
 
 pub fn open(_choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
-    Err(Error::new(ErrorKind::Unsupported, "interface counters cannot be read on this operating system yet"))
+    Err(Error::new(ErrorKind::Unsupported, "net-pulse cannot read interface counters on this operating system yet"))
 }
 
 pub fn stack() -> Stack {

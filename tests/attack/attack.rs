@@ -1,6 +1,6 @@
-//! Attacks on the real binary over the loopback: what strangers on the LAN could send. Throughout all of them a
-//! well-behaved client is answered in time, and afterwards the program is as it was. Memory has its bars where there is
-//! a binary as it is shipped.
+//! Attacks on the real binary over the loopback, as strangers on the LAN could send them. During each attack a
+//! well-behaved client gets its answers in time. Afterwards the program uses no more resources than before. Memory
+//! limits are checked only if a release binary exists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,21 +21,21 @@ use serde_json::Value;
 
 const PEAK_BYTES: u64 = 12 << 20;
 const LEAK_BYTES: u64 = 1 << 20;
-/// Within which a well-behaved client has its answer, and under a flood of connections.
-const SOON: Duration = Duration::from_secs(1);
-const FLOODED: Duration = Duration::from_secs(3);
+/// Time in which a well-behaved client must have its answer; below, the same during a flood of connections.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+const ANSWER_TIME_IN_FLOOD: Duration = Duration::from_secs(3);
 
-/// The program under attack, with a history that takes a while to export.
+/// The program under attack. Its history is so long that an export takes a while.
 struct Target {
     daemon: Daemon,
     dir: Dir,
-    shipped: bool,
-    at_rest: State,
+    is_release: bool,
+    before_attack: Resources,
     _alone: MutexGuard<'static, ()>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct Resources {
     descriptors: usize,
     threads: usize,
     resident: u64,
@@ -43,35 +43,36 @@ struct State {
 
 impl Target {
     fn new() -> Target {
-        Target::started_by(net_pulse, Past::Days)
+        Target::start_with(net_pulse, Past::Days)
     }
 
-    fn started_by(command: impl FnOnce(&str) -> std::process::Command, past: Past) -> Target {
+    fn start_with(command: impl FnOnce(&str) -> std::process::Command, past: Past) -> Target {
         let alone = one_at_a_time();
         room_for_attackers();
         let dir = Dir::new();
         fill(&dir.join("net-pulse.db"), past);
         let release = release_binary();
-        let shipped = release.is_some();
-        if !shipped {
+        let is_release = release.is_some();
+        if !is_release {
             skip("no target/release/net-pulse newer than the source: memory under attack is not measured");
         }
         let binary = release.unwrap_or_else(|| env!("CARGO_BIN_EXE_net-pulse").into());
         let mut command = command(binary.to_str().expect("a plain path"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
         let daemon = Daemon::spawn(command);
-        // What is made once and kept, by every worker: connections to the history, buffers, the allocator's arenas.
+        // Uses everything once that each worker then keeps: connections to the history, buffers, arenas of the
+        // allocator.
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
-                    let some = ["/health", "/api/interfaces", "/api/traffic/history?limit=1000", "/api/system/health"];
-                    for path in some.into_iter().cycle().take(20) {
+                    let paths = ["/health", "/api/interfaces", "/api/traffic/history?limit=1000", "/api/system/health"];
+                    for path in paths.into_iter().cycle().take(20) {
                         daemon.get(path);
                     }
                     let names: Vec<String> = (0..1000).map(|at| format!("nowhere{at}")).collect();
                     let answer = daemon.put("/api/config/interfaces", serde_json::json!({ "interfaces": names }));
                     assert_eq!(answer.status, 400);
-                    // SQLite keeps the descriptor of a closed connection for the next one, for the sake of its locks.
+                    // Because of its file locks, SQLite keeps the descriptor of a closed connection for the next one.
                     assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
                     let rows = daemon.get("/api/export/traffic?limit=2000");
                     assert_eq!(rows.as_array().map(Vec::len), Some(2000), "the history is there");
@@ -79,17 +80,17 @@ impl Target {
             }
         });
         rest(200);
-        let at_rest = state(&daemon);
-        // The highest water mark begins anew.
+        let before_attack = resources(&daemon);
+        // Resets the peak of the resident memory (VmHWM).
         fs::write(format!("/proc/{}/clear_refs", daemon.pid()), "5").expect("our own child");
-        Target { daemon, dir, shipped, at_rest, _alone: alone }
+        Target { daemon, dir, is_release, before_attack, _alone: alone }
     }
 
     fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.daemon.port()))
     }
 
-    /// From another address of this machine, with as much room for what comes back as a small client has.
+    /// Sends from another loopback address, with a receive buffer as small as that of a small client.
     fn send_from(&self, number: u8, bytes: &[u8]) -> TcpStream {
         let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
         setsockopt(&socket, sockopt::RcvBuf, &16384).expect("a socket");
@@ -114,12 +115,12 @@ impl Target {
         stream
     }
 
-    /// The status of whatever comes back, if anything does.
+    /// The status of the answer, if there is one.
     fn status(&self, bytes: &[u8]) -> Option<u16> {
         let mut stream = self.send(bytes);
         let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
-        // A reset is a way to close.
+        // A reset is a valid way to close.
         let _ = stream.read_to_end(&mut answer);
         status_of(&answer)
     }
@@ -128,22 +129,26 @@ impl Target {
         Client::new(self.address())
     }
 
-    /// Nothing is left of what was done, and it still ends as it should.
-    fn unharmed(self) {
-        let at_rest = self.at_rest;
-        let now = || state(&self.daemon);
-        wait_until("descriptors are as before", || now().descriptors <= at_rest.descriptors);
-        // tiny_http's idle threads leave after five seconds.
-        wait_until("threads are as before", || now().threads <= at_rest.threads);
+    /// Checks that the attack left nothing behind and that the program still stops normally.
+    fn check_and_stop(self) {
+        let before_attack = self.before_attack;
+        let now = || resources(&self.daemon);
+        wait_until("descriptors are as before", || now().descriptors <= before_attack.descriptors);
+        // tiny_http's idle threads end after five seconds.
+        wait_until("threads are as before", || now().threads <= before_attack.threads);
         let health = self.daemon.get("/api/system/health");
         assert_eq!(health["details"]["http"]["panics"], 0, "{health}");
         let panics = self.daemon.log().into_iter().filter(|line| line.contains("panicked")).count();
         assert_eq!(panics, 0, "{:?}", self.daemon.log());
         let (peak, resident) = (status_bytes(&self.daemon, "VmHWM:"), now().resident);
-        eprintln!("peak {} kB, {} kB before, {} kB after", peak >> 10, at_rest.resident >> 10, resident >> 10);
-        if self.shipped {
+        eprintln!("peak {} kB, {} kB before, {} kB after", peak >> 10, before_attack.resident >> 10, resident >> 10);
+        if self.is_release {
             assert!(peak <= PEAK_BYTES, "{peak} bytes at the peak");
-            assert!(resident <= at_rest.resident + LEAK_BYTES, "{resident} bytes after {}", at_rest.resident);
+            assert!(
+                resident <= before_attack.resident + LEAK_BYTES,
+                "{resident} bytes after {}",
+                before_attack.resident
+            );
         }
         self.daemon.stop();
         assert!(self.dir.path().exists());
@@ -154,9 +159,9 @@ fn status_of(answer: &[u8]) -> Option<u16> {
     std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()
 }
 
-fn state(daemon: &Daemon) -> State {
+fn resources(daemon: &Daemon) -> Resources {
     let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", daemon.pid())).expect("it runs").count();
-    State { descriptors: count("fd"), threads: count("task"), resident: daemon.resident() }
+    Resources { descriptors: count("fd"), threads: count("task"), resident: daemon.resident() }
 }
 
 fn status_bytes(daemon: &Daemon, name: &str) -> u64 {
@@ -165,7 +170,7 @@ fn status_bytes(daemon: &Daemon, name: &str) -> u64 {
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
 }
 
-/// Asks again and again, as a page would, and remembers the worst.
+/// Sends requests all the time, as the page does, and keeps the longest answer time.
 struct Client {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<(usize, Duration, Vec<String>)>,
@@ -176,7 +181,7 @@ impl Client {
         let ended = Arc::new(AtomicBool::new(false));
         let end = ended.clone();
         let thread = thread::spawn(move || {
-            let (mut count, mut worst, mut failures) = (0, Duration::ZERO, Vec::new());
+            let (mut count, mut slowest, mut failures) = (0, Duration::ZERO, Vec::new());
             while !end.load(Ordering::Relaxed) {
                 let start = Instant::now();
                 match ask(to, "GET", "/api/traffic/summary", "application/json", None) {
@@ -184,28 +189,28 @@ impl Client {
                     Ok(answer) => failures.push(answer.status.to_string()),
                     Err(error) => failures.push(error.to_string()),
                 }
-                worst = worst.max(start.elapsed());
+                slowest = slowest.max(start.elapsed());
                 count += 1;
                 thread::sleep(Duration::from_millis(20));
             }
-            (count, worst, failures)
+            (count, slowest, failures)
         });
         Client { ended, thread }
     }
 
     #[track_caller]
-    fn was_answered_within(self, longest: Duration) {
-        // It has asked at least once after everything.
+    fn check_answered_within(self, max_time: Duration) {
+        // The client sends at least one request after the attack.
         rest(100);
         self.ended.store(true, Ordering::Relaxed);
-        let (count, worst, failures) = self.thread.join().expect("it does not panic");
-        eprintln!("{count} requests of a well-behaved client, the slowest took {} ms", worst.as_millis());
+        let (count, slowest, failures) = self.thread.join().expect("it does not panic");
+        eprintln!("{count} requests of a well-behaved client, the slowest took {} ms", slowest.as_millis());
         assert!(count > 0 && failures.is_empty(), "{failures:?} of {count}");
-        assert!(worst <= longest, "{worst:?}");
+        assert!(slowest <= max_time, "{slowest:?}");
     }
 }
 
-fn gone(mut stream: &TcpStream) -> bool {
+fn is_closed(mut stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).expect("a socket");
     !matches!(stream.read(&mut [0; 4096]), Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
@@ -216,11 +221,11 @@ fn e45_two_thousand_idle_connections() {
     let client = target.client();
     let idle: Vec<_> = (0..2000).map(|_| target.connect()).collect();
     rest(1000);
-    client.was_answered_within(FLOODED);
-    let open = idle.iter().filter(|stream| !gone(stream)).count();
+    client.check_answered_within(ANSWER_TIME_IN_FLOOD);
+    let open = idle.iter().filter(|stream| !is_closed(stream)).count();
     assert!(open <= 64, "{open} are still open");
     drop(idle);
-    target.unharmed();
+    target.check_and_stop();
 }
 
 #[test]
@@ -244,8 +249,8 @@ fn e45_a_flood_of_connections() {
         floods.into_iter().map(|flood| flood.join().expect("no panic")).sum()
     });
     eprintln!("{} connections a second", count / TIME.as_secs() as u32);
-    client.was_answered_within(FLOODED);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME_IN_FLOOD);
+    target.check_and_stop();
 }
 
 #[test]
@@ -255,12 +260,12 @@ fn e45_three_hundred_slow_writers() {
     let mut slow: Vec<_> = (0..300).map(|_| target.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")).collect();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(7) {
-        slow.retain_mut(|stream| !gone(stream) && stream.write_all(b"x").is_ok());
+        slow.retain_mut(|stream| !is_closed(stream) && stream.write_all(b"x").is_ok());
         rest(100);
     }
     assert_eq!(slow.len(), 0, "all are gone after five seconds, however busily they wrote");
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
 #[test]
@@ -271,9 +276,9 @@ fn a_header_of_a_gigabyte() {
     let block = vec![b'x'; 1 << 20];
     let taken = (0..1024).take_while(|_| stream.write_all(&block).is_ok()).count();
     assert!(taken < 16, "{taken} MB were taken");
-    client.was_answered_within(SOON);
+    client.check_answered_within(ANSWER_TIME);
     drop(stream);
-    target.unharmed();
+    target.check_and_stop();
 }
 
 #[test]
@@ -290,14 +295,14 @@ fn bodies_that_are_never_sent() {
         stream.read_to_end(&mut answer).expect("an answer");
         assert_eq!(status_of(&answer), Some(413));
     }
-    wait_until("nobody waits for the rest", || large.iter().all(gone));
-    client.was_answered_within(SOON);
+    wait_until("nobody waits for the rest", || large.iter().all(is_closed));
+    client.check_answered_within(ANSWER_TIME);
     drop(large);
-    target.unharmed();
+    target.check_and_stop();
 }
 
 #[test]
-fn whatever_is_malformed_is_refused() {
+fn malformed_requests_are_refused() {
     let target = Target::new();
     let client = target.client();
     let put = |lines: &str| format!("PUT /api/config/max-retries HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n12345");
@@ -337,38 +342,38 @@ fn whatever_is_malformed_is_refused() {
         let status = target.status(&case).unwrap_or(0);
         assert!((400..500).contains(&status), "{status}: {:?}", String::from_utf8_lossy(&case));
     }
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
 #[test]
-fn two_hundred_thousand_requests_in_a_row_that_nobody_reads() {
+fn two_hundred_thousand_pipelined_requests_without_a_reader() {
     let target = Target::new();
     let client = target.client();
     let mut stream = target.connect();
     let many = b"GET /api/interfaces HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200_000);
     assert!(stream.write_all(&many).is_err(), "they were taken");
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
 #[test]
-fn clients_that_ask_for_the_export_and_never_read() {
+fn clients_that_request_the_export_and_never_read() {
     let target = Target::new();
     let client = target.client();
-    let mute: Vec<_> =
+    let silent: Vec<_> =
         (0..12).map(|_| target.send(b"GET /api/export/traffic HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
     rest(3000);
-    // One that reads comes to its end among them.
+    // A client that reads gets its whole export among them.
     let export = target.daemon.get("/api/export/traffic?format=json&limit=20000");
     assert_eq!(export.as_array().map(Vec::len), Some(20_000));
-    client.was_answered_within(SOON);
-    drop(mute);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    drop(silent);
+    target.check_and_stop();
 }
 
 #[test]
-fn resets_at_every_moment() {
+fn resets_at_every_stage() {
     let target = Target::new();
     let client = target.client();
     for _ in 0..400 {
@@ -383,22 +388,23 @@ fn resets_at_every_moment() {
         stream.read_exact(&mut [0; 10_000]).expect("the beginning of an answer");
         reset(stream);
     }
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
 #[test]
-fn resets_while_answers_are_made() {
-    let target = Target::started_by(net_pulse, Past::Weeks);
+fn resets_while_answers_are_computed() {
+    let target = Target::start_with(net_pulse, Past::Weeks);
     let client = target.client();
-    // Eight at a time: before the answer is begun, while it is made, in its middle. Most of them ask for the first.
+    // Eight at a time: before the answer starts, while it is computed, in its middle. Most of them send the first
+    // request.
     let requests = [
         chart(24, 80),
         get("/api/export/traffic"),
         get("/api/traffic/history?limit=1000"),
         "PUT /api/config/interfaces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n[".to_string(),
     ];
-    bounded(&target, 8, |number| {
+    check_limits_during(&target, 8, |number| {
         let mut random = Random(0x9e37_79b9 ^ u32::from(number));
         for _ in 0..300 {
             let request = &requests[random.below(12).saturating_sub(8)];
@@ -415,11 +421,11 @@ fn resets_while_answers_are_made() {
         }
         300
     });
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
-fn scarce(binary: &str) -> std::process::Command {
+fn with_few_descriptors(binary: &str) -> std::process::Command {
     let mut command = net_pulse("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", binary]);
     command
@@ -427,18 +433,18 @@ fn scarce(binary: &str) -> std::process::Command {
 
 #[test]
 fn e46_sixty_four_descriptors() {
-    let target = Target::started_by(scarce, Past::Days);
+    let target = Target::start_with(with_few_descriptors, Past::Days);
     let client = target.client();
     let idle: Vec<_> = (0..200).map(|_| target.connect()).collect();
-    let mute: Vec<_> =
+    let silent: Vec<_> =
         (0..30).map(|_| target.send(b"GET /api/export/traffic HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
     rest(2000);
-    client.was_answered_within(FLOODED);
-    drop((idle, mute));
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME_IN_FLOOD);
+    drop((idle, silent));
+    target.check_and_stop();
 }
 
-/// The dearest thing that a page ever asks for.
+/// The most expensive request of the page.
 fn chart(interfaces: u32, days: i64) -> String {
     let names: Vec<String> = (1..=interfaces).map(|id| format!("interface=lan{id}")).collect();
     get(&format!("/api/traffic/series?{}&from={}&points=720", names.join("&"), unix() - days * 86_400))
@@ -448,11 +454,11 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// Every one of these addresses asks, and leaves before it has an answer, again and again.
-fn abandon(target: &Target, addresses: u8, request: &str, time: Duration) {
+/// Each of these addresses sends requests and leaves before the answer, again and again.
+fn abandon_requests(target: &Target, addresses: u8, request: &str, time: Duration) {
     let client = target.client();
     let start = Instant::now();
-    let asked = bounded(target, addresses, |number| {
+    let total = check_limits_during(target, addresses, |number| {
         let mut count = 0;
         while start.elapsed() < time {
             let stream = target.send_from(number, request.as_bytes());
@@ -462,69 +468,70 @@ fn abandon(target: &Target, addresses: u8, request: &str, time: Duration) {
         }
         count
     });
-    eprintln!("{asked} requests abandoned");
-    assert!(asked > 300, "{asked}");
-    client.was_answered_within(SOON);
+    eprintln!("{total} requests abandoned");
+    assert!(total > 300, "{total}");
+    client.check_answered_within(ANSWER_TIME);
     let log = target.daemon.log();
     assert!(!log.iter().any(|line| line.contains("tiny_http") || line.contains("os error 24")), "{log:?}");
 }
 
-/// Every one of these addresses does that, with one connection at a time, and the program never takes more than four of
-/// their requests in. The sum of what they return.
-fn bounded(target: &Target, addresses: u8, attack: impl Fn(u8) -> u64 + Sync) -> u64 {
+/// Runs `attack` for each of these addresses, with one connection at a time. Checks that the program never works on
+/// more than four of their requests. Returns the sum of the results.
+fn check_limits_during(target: &Target, addresses: u8, attack: impl Fn(u8) -> u64 + Sync) -> u64 {
     let attack = &attack;
-    let (sum, most) = thread::scope(|scope| {
+    let (sum, max) = thread::scope(|scope| {
         let attackers: Vec<_> = (2..2 + addresses).map(|number| scope.spawn(move || attack(number))).collect();
-        let mut most = target.at_rest;
+        let mut max = target.before_attack;
         while !attackers.iter().all(|attacker| attacker.is_finished()) {
-            let now = state(&target.daemon);
-            most.descriptors = most.descriptors.max(now.descriptors);
-            most.threads = most.threads.max(now.threads);
+            let now = resources(&target.daemon);
+            max.descriptors = max.descriptors.max(now.descriptors);
+            max.threads = max.threads.max(now.threads);
             rest(5);
         }
-        (attackers.into_iter().map(|attacker| attacker.join().expect("no panic")).sum(), most)
+        (attackers.into_iter().map(|attacker| attacker.join().expect("no panic")).sum(), max)
     });
-    // Three descriptors for each place; what is being accepted and closed; what SQLite opens as it goes.
+    // Three descriptors for each slot, some for connections that are accepted or closed at the moment, and some for
+    // files that SQLite opens.
     let room = 4 * 3 + 2 * usize::from(addresses) + 8;
-    eprintln!("{} descriptors and {} threads at most", most.descriptors, most.threads);
-    assert!(most.descriptors <= target.at_rest.descriptors + room, "{most:?} after {:?}", target.at_rest);
-    assert!(most.threads <= target.at_rest.threads + 8, "{most:?} after {:?}", target.at_rest);
+    eprintln!("{} descriptors and {} threads at most", max.descriptors, max.threads);
+    assert!(max.descriptors <= target.before_attack.descriptors + room, "{max:?} after {:?}", target.before_attack);
+    assert!(max.threads <= target.before_attack.threads + 8, "{max:?} after {:?}", target.before_attack);
     sum
 }
 
 #[test]
-fn requests_that_are_abandoned_from_one_address() {
-    let target = Target::started_by(net_pulse, Past::Weeks);
-    abandon(&target, 1, &chart(24, 80), Duration::from_secs(5));
-    target.unharmed();
+fn abandoned_requests_from_one_address() {
+    let target = Target::start_with(net_pulse, Past::Weeks);
+    abandon_requests(&target, 1, &chart(24, 80), Duration::from_secs(5));
+    target.check_and_stop();
 }
 
 #[test]
-fn requests_that_are_abandoned_from_two_addresses() {
-    let target = Target::started_by(net_pulse, Past::Weeks);
-    abandon(&target, 2, &chart(24, 80), Duration::from_secs(5));
-    target.unharmed();
+fn abandoned_requests_from_two_addresses() {
+    let target = Target::start_with(net_pulse, Past::Weeks);
+    abandon_requests(&target, 2, &chart(24, 80), Duration::from_secs(5));
+    target.check_and_stop();
 }
 
 #[test]
-fn e46_requests_that_are_abandoned_with_sixty_four_descriptors() {
-    let target = Target::started_by(scarce, Past::Weeks);
-    abandon(&target, 2, &chart(24, 80), Duration::from_secs(5));
-    target.unharmed();
+fn e46_abandoned_requests_with_sixty_four_descriptors() {
+    let target = Target::start_with(with_few_descriptors, Past::Weeks);
+    abandon_requests(&target, 2, &chart(24, 80), Duration::from_secs(5));
+    target.check_and_stop();
 }
 
 #[test]
-fn light_requests_that_are_abandoned() {
+fn abandoned_light_requests() {
     let target = Target::new();
     for path in ["/api/traffic/history?limit=1000", "/api/export/traffic", "/api/interfaces"] {
-        abandon(&target, 2, &get(path), Duration::from_secs(2));
+        abandon_requests(&target, 2, &get(path), Duration::from_secs(2));
     }
-    target.unharmed();
+    target.check_and_stop();
 }
 
-/// These addresses have `count` requests open at all times.
-fn besiege(addresses: u8, count: u8, request: &str) {
-    let target = Target::started_by(net_pulse, Past::Weeks);
+/// Keeps `count` requests open from these addresses.
+fn keep_requests_open(addresses: u8, count: u8, request: &str) {
+    let target = Target::start_with(net_pulse, Past::Weeks);
     let start = Instant::now();
     let client = thread::scope(|scope| {
         for number in 0..count {
@@ -533,7 +540,7 @@ fn besiege(addresses: u8, count: u8, request: &str) {
                 while start.elapsed() < Duration::from_secs(8) {
                     let mut stream = target.send_from(2 + number % addresses, request.as_bytes());
                     let _ = stream.read_to_end(&mut Vec::new());
-                    // Who was refused comes again at once, but not so soon that nobody else has the processor.
+                    // A refused client tries again soon, but leaves the processor to others for a moment.
                     rest(20);
                 }
             });
@@ -541,26 +548,26 @@ fn besiege(addresses: u8, count: u8, request: &str) {
         rest(500);
         target.client()
     });
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
 #[test]
 fn sixty_charts_at_a_time_for_one_address() {
-    besiege(1, 60, &chart(24, 80));
+    keep_requests_open(1, 60, &chart(24, 80));
 }
 
 #[test]
 fn sixty_charts_at_a_time_for_eight_addresses() {
-    besiege(8, 60, &chart(24, 80));
+    keep_requests_open(8, 60, &chart(24, 80));
 }
 
 #[test]
 fn sixty_requests_at_a_time_for_one_address() {
-    besiege(1, 60, &get("/health"));
+    keep_requests_open(1, 60, &get("/health"));
 }
 
-/// Reads at 200 kB/s for a few seconds, and says what the last answer of each of its connections ended with.
+/// Reads exports at 200 kB/s for a few seconds. Returns the last bytes read from each connection.
 fn read_slowly(target: &Target, number: u8) -> Vec<Vec<u8>> {
     let start = Instant::now();
     let ended = || start.elapsed() > Duration::from_secs(6);
@@ -592,13 +599,13 @@ fn exports_beside_slow_readers(addresses: [u8; 2]) -> Vec<Vec<u8>> {
             let start = Instant::now();
             let export = target.daemon.get("/api/export/traffic?format=json&limit=2000");
             assert_eq!(export.as_array().map(Vec::len), Some(2000));
-            assert!(start.elapsed() < FLOODED, "{:?}", start.elapsed());
+            assert!(start.elapsed() < ANSWER_TIME_IN_FLOOD, "{:?}", start.elapsed());
             rest(500);
         }
         readers.into_iter().flat_map(|reader| reader.join().expect("no panic")).collect()
     });
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
     ends
 }
 
@@ -612,16 +619,16 @@ fn one_address_that_reads_two_exports_slowly() {
 fn two_addresses_that_read_an_export_slowly() {
     let ends = exports_beside_slow_readers([2, 3]);
     assert!(ends.len() > 2, "nobody had to give way");
-    // What was cut off does not look whole.
+    // A client can see that an export was cut off.
     assert!(ends.iter().all(|end| !end.ends_with(b"\r\n0\r\n\r\n")), "{ends:?}");
 }
 
 #[test]
-fn large_bodies_of_others_leave_room() {
+fn large_bodies_of_others_do_not_block_a_client() {
     let target = Target::new();
     let put = "PUT /api/config/interfaces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16384\r\n\r\n{";
     let names: Vec<String> = (0..1000).map(|at| format!("nowhere{at}")).collect();
-    // Twelve of one address, and one each of twelve.
+    // Twelve from one address, then one each from twelve addresses.
     for addresses in [1, 12] {
         let unsent: Vec<_> = (0..12).map(|at| target.send_from(2 + at % addresses, put.as_bytes())).collect();
         rest(100);
@@ -631,13 +638,13 @@ fn large_bodies_of_others_leave_room() {
         }
         drop(unsent);
     }
-    target.unharmed();
+    target.check_and_stop();
 }
 
-/// The inside breaks when descriptors run out, which the gate's bounds keep from happening: here the limit is lowered
-/// behind its back.
+/// tiny_http fails if descriptors run out. The limits of the gate prevent this, so the test lowers the limit of the
+/// process at run time.
 #[test]
-fn e46_what_breaks_inside_is_counted_and_told_once() {
+fn e46_failures_of_tiny_http_are_counted_and_logged_once() {
     let target = Target::new();
     let limit = |soft: &str| {
         let pid = target.daemon.pid().to_string();
@@ -666,7 +673,7 @@ fn e46_what_breaks_inside_is_counted_and_told_once() {
     let panics = target.daemon.get("/api/system/health")["details"]["http"]["panics"].as_u64();
     assert!(count("panicked") > 0, "{log:?}");
     assert_eq!(panics, Some(count("panicked") as u64), "{log:?}");
-    assert_eq!(count("starting it anew"), 1, "{log:?}");
+    assert_eq!(count("restarting it"), 1, "{log:?}");
     target.daemon.stop();
 }
 
@@ -713,12 +720,12 @@ fn ten_thousand_mutations() {
     });
     let sum = |status: u16| answered.iter().filter_map(|statuses| statuses.get(&status)).sum::<usize>();
     assert!(sum(200) > 500 && sum(400) > 500 && sum(422) > 50, "{answered:?}");
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
-/// What no parameter and no body should choke on, percent-encoded.
-const ODD: [&str; 22] = [
+/// Values that no parameter and no body may fail on, percent-encoded.
+const UNUSUAL_VALUES: [&str; 22] = [
     "",
     "0",
     "-1",
@@ -744,44 +751,44 @@ const ODD: [&str; 22] = [
 ];
 
 #[test]
-fn every_parameter_of_every_route_with_what_it_is_not() {
+fn every_parameter_of_every_route_with_wrong_values() {
     let mut target = Target::new();
     let client = target.client();
-    // Code that nobody has asked for so far is not in memory, and each worker has its own pieces of the allocator's: what
-    // grows is what the last time adds.
+    // Code that no request has used yet is not in memory, and each worker has its own arenas of the allocator. So
+    // only the growth in the last round counts.
     for _ in 0..4 {
-        target.at_rest = state(&target.daemon);
-        let asked = ask_everything(&target);
-        assert!(asked > 1000, "{asked} requests");
+        target.before_attack = resources(&target.daemon);
+        let total = request_everything(&target);
+        assert!(total > 1000, "{total} requests");
     }
-    client.was_answered_within(SOON);
-    target.unharmed();
+    client.check_answered_within(ANSWER_TIME);
+    target.check_and_stop();
 }
 
-/// Gives back how many requests that were.
-fn ask_everything(target: &Target) -> u32 {
+/// Returns the number of requests.
+fn request_everything(target: &Target) -> u32 {
     let document = target.daemon.get("/openapi.json");
-    let mut asked = 0;
+    let mut total = 0;
     let mut check = |method: &str, path: &str, body: Option<&str>| {
         let answer = ask(target.address(), method, path, "*/*", body.map(str::to_string));
         let answer = answer.unwrap_or_else(|error| panic!("{method} {path} {body:?}: {error}"));
         // 503: the sampler may be busy or stopped.
         assert!(matches!(answer.status, 200..=499 | 503), "{method} {path} {body:?}: {}", answer.text());
         assert_eq!(answer.header("set-cookie"), None, "{method} {path}");
-        asked += 1;
+        total += 1;
     };
     let long = "x".repeat(4000);
-    let odd: Vec<&str> = ODD.into_iter().chain([long.as_str()]).collect();
+    let unusual: Vec<&str> = UNUSUAL_VALUES.into_iter().chain([long.as_str()]).collect();
     for (path, operations) in document["paths"].as_object().expect("paths") {
         for (method, operation) in operations.as_object().expect("operations") {
             let method = method.to_uppercase();
-            // The last one of this kind would be the end of the samples.
+            // This request would end the sampling.
             if path == "/collector/stop" {
                 continue;
             }
             let none = Vec::new();
             let parameters = operation["parameters"].as_array().unwrap_or(&none);
-            for value in &odd {
+            for value in &unusual {
                 let filled = path.replace("{name}", value);
                 for parameter in parameters.iter().filter(|parameter| parameter["in"] == "query") {
                     let name = parameter["name"].as_str().expect("a name");
@@ -798,10 +805,10 @@ fn ask_everything(target: &Target) -> u32 {
             }
         }
     }
-    asked
+    total
 }
 
-/// Bodies of every wrong kind, for each member that the schema names.
+/// Bodies with wrong values, for each member that the schema names.
 fn bodies(document: &Value, request: &Value) -> Vec<String> {
     const VALUES: [&str; 14] = [
         "null",

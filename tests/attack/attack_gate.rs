@@ -1,5 +1,5 @@
-//! Attacks on the gate with a real tiny_http behind it, over the loopback. Both ends are in this process, so that every
-//! descriptor and thread can be counted; for the same reason each test has a process to itself.
+//! Attacks on the gate with a real tiny_http behind it, over the loopback. Both ends run in this process, so that the
+//! tests can count every descriptor and thread. For the same reason each test runs alone in its process.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -19,41 +19,42 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 
 const WORKERS: usize = 4;
-/// Whatever takes longer does not come at all.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Longer than any answer takes on the slowest machine, and much shorter than any limit that could have caused it.
-const SOON: Duration = Duration::from_secs(1);
-/// When the kernel's queue of new connections is full, it asks to come again after a second.
-const FLOODED: Duration = Duration::from_secs(3);
+/// Time after which a test fails.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than any answer takes on the slowest machine, and much shorter than any time limit that could have caused
+/// the delay.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// If the kernel's queue of new connections is full, TCP repeats the handshake after a second.
+const ANSWER_TIME_IN_FLOOD: Duration = Duration::from_secs(3);
 
-/// The handlers here have answers of any length behind one path.
+/// In this test, one path can have answers of any length.
 fn weigh(_method: &str, target: &str) -> Weight {
     if target.starts_with("/api/export/") { Weight::Long } else { Weight::Light }
 }
 
-/// A gate, tiny_http and four workers with handlers that take a path's word for what they do.
-struct Bed {
+/// A gate, tiny_http and four workers. Their handlers do what the path says.
+struct GateUnderTest {
     address: SocketAddr,
     gate: Option<Gate>,
     inner: Option<Arc<Inner>>,
     workers: Vec<JoinHandle<()>>,
     descriptors_before: usize,
-    /// Once everything runs.
-    at_rest: (usize, usize),
+    /// Descriptors and threads before the attack, when everything runs.
+    before_attack: (usize, usize),
 }
 
-impl Bed {
-    /// None where the test is not alone in its process: it has been run in another one then.
-    fn of(test: impl Fn(), limits: Limits) -> Option<Bed> {
-        is_alone(test).then(|| Bed::new(limits))
+impl GateUnderTest {
+    /// `None` if the test is not alone in its process: then it has run in another one.
+    fn with_limits(test: impl Fn(), limits: Limits) -> Option<GateUnderTest> {
+        is_alone(test).then(|| GateUnderTest::new(limits))
     }
 
-    fn new(limits: Limits) -> Bed {
+    fn new(limits: Limits) -> GateUnderTest {
         room_for_attackers();
         let descriptors_before = descriptors();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (inner, road) = Inner::open(vec!["/run".into(), std::env::temp_dir()], WORKERS).unwrap();
+        let (inner, connector) = Inner::open(vec!["/run".into(), std::env::temp_dir()], WORKERS).unwrap();
         let work = |inner: Arc<Inner>| {
             move || {
                 while let Some(request) = inner.next() {
@@ -64,27 +65,27 @@ impl Bed {
         let workers = (0..WORKERS).map(|_| thread::spawn(work(inner.clone()))).collect();
         let names = access::own_names("router", &[]);
         let terms = Terms { names, private: false, limits, weigh };
-        let gate = Gate::open(vec![listener], Box::new(road), terms).unwrap();
-        let at_rest = (0, 0);
+        let gate = Gate::open(vec![listener], Box::new(connector), terms).unwrap();
+        let before_attack = (0, 0);
         let (gate, inner) = (Some(gate), Some(inner));
-        let mut bed = Bed { address, gate, inner, workers, descriptors_before, at_rest };
-        bed.well("before anything else");
+        let mut gate = GateUnderTest { address, gate, inner, workers, descriptors_before, before_attack };
+        gate.check_answers("before anything else");
         thread::sleep(Duration::from_millis(100));
-        bed.at_rest = (descriptors(), threads());
-        bed
+        gate.before_attack = (descriptors(), threads());
+        gate
     }
 
-    fn usual(test: impl Fn()) -> Option<Bed> {
-        Bed::of(test, Limits::default())
+    fn with_default_limits(test: impl Fn()) -> Option<GateUnderTest> {
+        GateUnderTest::with_limits(test, Limits::default())
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect_timeout(&self.address, PATIENCE).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = TcpStream::connect_timeout(&self.address, TIMEOUT).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream
     }
 
-    /// From another address of this machine, with a small client's room for what comes back.
+    /// Connects from another loopback address, with a receive buffer as small as that of a small client.
     fn connect_from(&self, number: u8) -> TcpStream {
         let SocketAddr::V4(to) = self.address else { unreachable!("bound to IPv4") };
         let stream = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
@@ -92,7 +93,7 @@ impl Bed {
         bind(stream.as_raw_fd(), &SockaddrIn::new(127, 0, 0, number, 0)).unwrap();
         connect(stream.as_raw_fd(), &SockaddrIn::from(to)).unwrap();
         let stream = TcpStream::from(stream);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream
     }
 
@@ -102,46 +103,46 @@ impl Bed {
         stream
     }
 
-    fn ask(&self, bytes: &[u8]) -> Answer {
+    fn request(&self, bytes: &[u8]) -> Answer {
         read_answer(self.send(bytes))
     }
 
     fn get(&self, target: &str) -> Answer {
-        self.ask(format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").as_bytes())
+        self.request(format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").as_bytes())
     }
 
-    /// A well-behaved client is answered, and soon.
-    fn well(&self, while_what: &str) {
-        self.well_within(SOON, while_what);
+    /// A well-behaved client gets its answer in time.
+    fn check_answers(&self, situation: &str) {
+        self.check_answers_within(ANSWER_TIME, situation);
     }
 
-    fn well_within(&self, longest: Duration, while_what: &str) {
+    fn check_answers_within(&self, max_time: Duration, situation: &str) {
         let start = Instant::now();
         let answer = self.get("/hello");
-        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hello"[..]), "{while_what}");
-        assert!(start.elapsed() < longest, "{while_what}: {:?}", start.elapsed());
+        assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hello"[..]), "{situation}");
+        assert!(start.elapsed() < max_time, "{situation}: {:?}", start.elapsed());
     }
 
-    fn well_for(&self, time: Duration, while_what: &str) {
+    fn check_answers_for(&self, time: Duration, situation: &str) {
         let start = Instant::now();
         while start.elapsed() < time {
-            self.well(while_what);
+            self.check_answers(situation);
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Finds nothing left of whatever was done, and then ends.
-    fn close(mut self) {
-        self.well("at the end");
-        let (descriptors_then, threads_then) = self.at_rest;
-        // tiny_http's idle threads leave after five seconds.
+    /// Checks that the attack left nothing behind, and stops.
+    fn check_and_stop(mut self) {
+        self.check_answers("at the end");
+        let (descriptors_then, threads_then) = self.before_attack;
+        // tiny_http's idle threads end after five seconds.
         wait_until("threads are as before", || threads() <= threads_then);
         wait_until("descriptors are as before", || descriptors() <= descriptors_then);
-        self.end();
+        self.stop();
         wait_until("all descriptors are closed", || descriptors() <= self.descriptors_before);
     }
 
-    fn end(&mut self) {
+    fn stop(&mut self) {
         if let Some(gate) = self.gate.take() {
             gate.stop();
         }
@@ -152,10 +153,10 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for GateUnderTest {
     fn drop(&mut self) {
         if !thread::panicking() {
-            self.end();
+            self.stop();
         }
     }
 }
@@ -170,7 +171,7 @@ fn handle(mut request: tiny_http::Request) {
         return;
     }
     if let Some(bytes) = number("/big/").or(number("/api/export/")) {
-        // By hand: what is written is then what somebody reads, and not what tiny_http has collected.
+        // Written by hand, because tiny_http would collect the answer in memory first.
         let mut writer = request.into_writer();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n");
         let mut written = writer.write_all(head.as_bytes());
@@ -198,7 +199,7 @@ fn handle(mut request: tiny_http::Request) {
         _ => b"hello".to_vec(),
     };
     if text.len() > 4096 {
-        // tiny_http would send it in chunks.
+        // tiny_http would send this in chunks.
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", text.len());
         let mut writer = request.into_writer();
         let _ = writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&text));
@@ -214,7 +215,7 @@ struct Answer {
     body: Vec<u8>,
 }
 
-/// To its clean end: a reset is a failure.
+/// Reads to the end of the stream. A reset fails the test.
 fn read_answer(stream: TcpStream) -> Answer {
     let bytes = read_to_end(stream).unwrap();
     split(&bytes).unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&bytes)))
@@ -249,14 +250,14 @@ fn resident_kb() -> usize {
 
 #[track_caller]
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !done() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn closed(mut stream: &TcpStream) -> bool {
+fn is_closed(mut stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     match stream.read(&mut [0; 4096]) {
         Ok(0) => true,
@@ -267,18 +268,18 @@ fn closed(mut stream: &TcpStream) -> bool {
 
 #[test]
 fn requests_arrive_and_answers_come_back() {
-    let Some(bed) = Bed::usual(requests_arrive_and_answers_come_back) else { return };
-    bed.well("alone");
-    let head = bed.ask(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let Some(gate) = GateUnderTest::with_default_limits(requests_arrive_and_answers_come_back) else { return };
+    gate.check_answers("alone");
+    let head = gate.request(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!((head.status, head.body.len()), (200, 0));
     assert!(head.head.to_ascii_lowercase().contains("content-length: 5"), "{}", head.head);
     for status in [204, 304] {
-        let answer = bed.get(&format!("/status/{status}"));
+        let answer = gate.get(&format!("/status/{status}"));
         assert_eq!((answer.status, answer.body.len()), (status, 0));
     }
-    let absolute = bed.ask(b"GET http://localhost/hello?x HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    let absolute = gate.request(b"GET http://localhost/hello?x HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert_eq!((absolute.status, absolute.body.as_slice()), (200, &b"hello"[..]));
-    let old = bed.ask(b"GET / HTTP/1.0\r\nHost: router.lan:80\r\nConnection: keep-alive\r\n\r\n");
+    let old = gate.request(b"GET / HTTP/1.0\r\nHost: router.lan:80\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!((old.status, old.body.as_slice()), (200, &b"hello"[..]));
 
     for length in [0, 1, 1024, 1025, 8192, 16384] {
@@ -286,55 +287,54 @@ fn requests_arrive_and_answers_come_back() {
             format!("POST /echo HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {length}\r\n\r\n").into_bytes();
         request.extend((0..length).map(|at| at as u8));
         let sent = request[request.len() - length..].to_vec();
-        assert!(bed.ask(&request).body == sent, "a body of {length}");
+        assert!(gate.request(&request).body == sent, "a body of {length}");
     }
 
     for thousands in 0..200 {
         let bytes = thousands * 1000;
-        assert_eq!(bed.get(&format!("/big/{bytes}")).body.len(), bytes);
+        assert_eq!(gate.get(&format!("/big/{bytes}")).body.len(), bytes);
     }
-    let big = bed.get("/big/5000000");
+    let big = gate.get("/big/5000000");
     assert_eq!(big.body.len(), 5_000_000);
     for pieces in 0..20 {
-        assert_eq!(bed.get(&format!("/pieces/{pieces}")).body.len(), pieces);
+        assert_eq!(gate.get(&format!("/pieces/{pieces}")).body.len(), pieces);
     }
-    let headers = bed.ask(
+    let headers = gate.request(
         b"GET /headers HTTP/1.1\r\nHost: router\r\nX-Real-IP: 10.9.9.9\r\nConnection: keep-alive, Host\r\nCookie: \xff\r\n\r\n",
     );
     let text = String::from_utf8(headers.body).unwrap();
-    let (place, text) = text.split_once('\n').unwrap();
+    let (slot, text) = text.split_once('\n').unwrap();
     assert!(
-        place
-            .strip_prefix("x-place: ")
-            .and_then(|place| place.parse().ok())
-            .is_some_and(|place: usize| place < WORKERS)
+        slot.strip_prefix("x-place: ").and_then(|slot| slot.parse().ok()).is_some_and(|slot: usize| slot < WORKERS)
     );
     assert_eq!(text, "host: router\nforwarded: for=unknown\nx-real-ip: 127.0.0.1\nconnection: close\n");
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn requests_in_pieces_and_half_closed() {
-    let Some(bed) = Bed::usual(requests_in_pieces_and_half_closed) else { return };
-    let mut stream = bed.connect();
+fn requests_in_pieces_and_from_half_closed_connections() {
+    let Some(gate) = GateUnderTest::with_default_limits(requests_in_pieces_and_from_half_closed_connections) else {
+        return;
+    };
+    let mut stream = gate.connect();
     stream.set_nodelay(true).unwrap();
     for byte in b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc" {
         stream.write_all(&[*byte]).unwrap();
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(read_answer(stream).body, b"abc");
-    let stream = bed.send(b"GET /slow/200 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let stream = gate.send(b"GET /slow/200 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_answer(stream).body, b"hello");
-    let stream = bed.send(b"GET / HTTP/1.1\r\nHost: lo");
+    let stream = gate.send(b"GET / HTTP/1.1\r\nHost: lo");
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_answer(stream).status, 400);
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn whatever_is_malformed_is_told_so() {
-    let Some(bed) = Bed::usual(whatever_is_malformed_is_told_so) else { return };
+fn malformed_requests_get_a_refusal() {
+    let Some(gate) = GateUnderTest::with_default_limits(malformed_requests_get_a_refusal) else { return };
     let post = |lines: &str| format!("POST /echo HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n12345");
     let cases: Vec<(Vec<u8>, u16)> = vec![
         (post("Content-Length: 9000000000000000000").into(), 413),
@@ -371,77 +371,80 @@ fn whatever_is_malformed_is_told_so() {
     ];
     for (request, status) in cases {
         let start = Instant::now();
-        let answer = bed.ask(&request);
+        let answer = gate.request(&request);
         let shown = String::from_utf8_lossy(&request[..request.len().min(100)]).into_owned();
         assert_eq!(answer.status, status, "{shown}");
         assert!(answer.body.starts_with(b"{\"detail\":\"") && answer.body.ends_with(b"\"}\n"), "{shown}");
-        assert!(start.elapsed() < SOON, "{shown}: not at once");
+        assert!(start.elapsed() < ANSWER_TIME, "{shown}: not at once");
     }
-    let answer = bed.ask(b"HEAD / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    let answer = gate.request(b"HEAD / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert_eq!((answer.status, answer.body.len()), (421, 0));
-    let answer = bed.get("/panic");
+    let answer = gate.get("/panic");
     assert_eq!(answer.status, 502);
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
 fn e45_two_thousand_idle_connections() {
-    let Some(bed) = Bed::usual(e45_two_thousand_idle_connections) else { return };
-    bed.well("before");
+    let Some(gate) = GateUnderTest::with_default_limits(e45_two_thousand_idle_connections) else { return };
+    gate.check_answers("before");
     let before = (resident_kb(), threads());
     let mut idle = Vec::new();
     for number in 0..2000 {
-        idle.push(bed.connect());
+        idle.push(gate.connect());
         if number % 200 == 0 {
-            bed.well_within(FLOODED, "while the flood comes in");
+            gate.check_answers_within(ANSWER_TIME_IN_FLOOD, "while the flood comes in");
         }
     }
-    bed.well_within(FLOODED, "under the flood");
+    gate.check_answers_within(ANSWER_TIME_IN_FLOOD, "under the flood");
     let grown = resident_kb().saturating_sub(before.0);
     assert!(grown < 1024, "{grown} kB");
     assert!(threads() <= before.1 + 4, "{} threads", threads());
-    let open = idle.iter().filter(|stream| !closed(stream)).count();
+    let open = idle.iter().filter(|stream| !is_closed(stream)).count();
     assert!(open <= 64, "{open} are still open");
     drop(idle);
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn e45_slow_writers_lose_their_place_in_time() {
+fn e45_slow_writers_are_closed_in_time() {
     let limit = Duration::from_secs(2);
-    let Some(bed) = Bed::of(e45_slow_writers_lose_their_place_in_time, Limits { head: limit, ..Limits::default() })
+    let Some(gate) =
+        GateUnderTest::with_limits(e45_slow_writers_are_closed_in_time, Limits { head: limit, ..Limits::default() })
     else {
         return;
     };
-    let mut slow: Vec<TcpStream> = (0..300).map(|_| bed.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")).collect();
+    let mut slow: Vec<TcpStream> = (0..300).map(|_| gate.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")).collect();
     let start = Instant::now();
     while start.elapsed() < limit * 2 {
-        slow.retain_mut(|stream| stream.write_all(b"x").is_ok() && !closed(stream));
-        bed.well("among slow writers");
+        slow.retain_mut(|stream| stream.write_all(b"x").is_ok() && !is_closed(stream));
+        gate.check_answers("among slow writers");
     }
     assert_eq!(slow.len(), 0, "all are gone, however busily they wrote");
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn a_flood_from_one_address_costs_its_own() {
-    let Some(bed) = Bed::usual(a_flood_from_one_address_costs_its_own) else { return };
-    let mut slow = bed.send(b"GET /hello HTTP/1.1\r\nHost: loc");
-    let flood: Vec<_> = (0..300).map(|_| bed.connect_from(2)).collect();
-    bed.well("among others' connections");
+fn a_flood_from_one_address_does_not_affect_others() {
+    let Some(gate) = GateUnderTest::with_default_limits(a_flood_from_one_address_does_not_affect_others) else {
+        return;
+    };
+    let mut slow = gate.send(b"GET /hello HTTP/1.1\r\nHost: loc");
+    let flood: Vec<_> = (0..300).map(|_| gate.connect_from(2)).collect();
+    gate.check_answers("among connections of others");
     slow.write_all(b"alhost\r\n\r\n").unwrap();
     assert_eq!(read_answer(slow).status, 200, "the oldest connection of all");
     drop(flood);
 
-    // The same with whole requests, for which there is a waiting room.
+    // The same with complete requests, which wait in a queue.
     for addresses in [1, 8] {
         let start = Instant::now();
         thread::scope(|scope| {
             for number in 0..60 {
-                let bed = &bed;
+                let gate = &gate;
                 scope.spawn(move || {
                     while start.elapsed() < Duration::from_secs(3) {
-                        let mut stream = bed.connect_from(2 + number % addresses);
+                        let mut stream = gate.connect_from(2 + number % addresses);
                         let _ = stream.write_all(b"GET /slow/200 HTTP/1.1\r\nHost: localhost\r\n\r\n");
                         let _ = stream.read_to_end(&mut Vec::new());
                         thread::sleep(Duration::from_millis(10));
@@ -449,22 +452,26 @@ fn a_flood_from_one_address_costs_its_own() {
                 });
             }
             thread::sleep(Duration::from_millis(100));
-            bed.well_for(Duration::from_secs(2), "beside a waiting room that others fill");
+            gate.check_answers_for(Duration::from_secs(2), "while others fill the queue");
         });
     }
-    bed.close();
+    gate.check_and_stop();
 }
 
-/// A head in two parts is no whole request, and whole requests are not sent away for it: there has to be room all the same.
+/// A head that arrives in two parts is not a complete request. The gate does not close complete requests for it, so
+/// there must be room for it.
 #[test]
-fn whole_requests_of_one_address_leave_room_for_heads_in_parts() {
-    let Some(bed) = Bed::usual(whole_requests_of_one_address_leave_room_for_heads_in_parts) else { return };
+fn complete_requests_of_one_address_leave_room_for_heads_in_parts() {
+    let Some(gate) = GateUnderTest::with_default_limits(complete_requests_of_one_address_leave_room_for_heads_in_parts)
+    else {
+        return;
+    };
     let ended = AtomicBool::new(false);
     let slowest = thread::scope(|scope| {
         for _ in 0..80 {
             scope.spawn(|| {
                 while !ended.load(Ordering::Relaxed) {
-                    let mut stream = bed.connect_from(2);
+                    let mut stream = gate.connect_from(2);
                     let _ = stream.write_all(b"GET /slow/100 HTTP/1.1\r\nHost: localhost\r\n\r\n");
                     let _ = stream.read_to_end(&mut Vec::new());
                     thread::sleep(Duration::from_millis(10));
@@ -472,14 +479,14 @@ fn whole_requests_of_one_address_leave_room_for_heads_in_parts() {
             });
         }
         thread::sleep(Duration::from_millis(300));
-        let ask = |_| {
+        let request = |_| {
             let start = Instant::now();
-            let mut stream = bed.send(b"GET /hello HTTP/1.1\r\nHost: loc");
+            let mut stream = gate.send(b"GET /hello HTTP/1.1\r\nHost: loc");
             thread::sleep(Duration::from_millis(50));
             let sent = stream.write_all(b"alhost\r\n\r\n");
             (sent.and_then(|()| read_to_end(stream)), start.elapsed())
         };
-        let answers: Vec<_> = (0..20).map(ask).collect();
+        let answers: Vec<_> = (0..20).map(request).collect();
         ended.store(true, Ordering::Relaxed);
         for (answer, _) in &answers {
             let status = answer.as_ref().ok().and_then(|bytes| Some(split(bytes)?.status));
@@ -488,32 +495,34 @@ fn whole_requests_of_one_address_leave_room_for_heads_in_parts() {
         answers.iter().map(|(_, time)| *time).max().unwrap()
     });
     eprintln!("the slowest took {} ms", slowest.as_millis());
-    assert!(slowest < SOON, "{slowest:?}");
-    bed.close();
+    assert!(slowest < ANSWER_TIME, "{slowest:?}");
+    gate.check_and_stop();
 }
 
 #[test]
-fn bodies_that_never_come() {
-    let Some(bed) = Bed::of(bodies_that_never_come, Limits { body: Duration::from_secs(2), ..Limits::default() })
-    else {
+fn bodies_that_are_never_sent() {
+    let Some(gate) = GateUnderTest::with_limits(
+        bodies_that_are_never_sent,
+        Limits { body: Duration::from_secs(2), ..Limits::default() },
+    ) else {
         return;
     };
     let with = |length: usize| format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\nx");
-    let huge: Vec<_> = (0..8).map(|_| bed.send(with(1 << 30).as_bytes())).collect();
-    let large: Vec<_> = (0..12).map(|_| bed.send(with(16384).as_bytes())).collect();
-    bed.well_for(Duration::from_millis(500), "among unsent bodies");
+    let huge: Vec<_> = (0..8).map(|_| gate.send(with(1 << 30).as_bytes())).collect();
+    let large: Vec<_> = (0..12).map(|_| gate.send(with(16384).as_bytes())).collect();
+    gate.check_answers_for(Duration::from_millis(500), "among unsent bodies");
     assert!(huge.into_iter().all(|stream| read_answer(stream).status == 413));
     let mut statuses: Vec<u16> = large.into_iter().map(|stream| read_answer(stream).status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [408, 408, 408, 408, 408, 408, 408, 408, 503, 503, 503, 503]);
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn a_header_without_an_end() {
-    let Some(bed) = Bed::usual(a_header_without_an_end) else { return };
+fn a_header_that_never_ends() {
+    let Some(gate) = GateUnderTest::with_default_limits(a_header_that_never_ends) else { return };
     let before = resident_kb();
-    let mut stream = bed.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ");
+    let mut stream = gate.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ");
     let mut sent = 0;
     while sent < 1 << 30 {
         match stream.write(&[b'x'; 65536]) {
@@ -525,66 +534,70 @@ fn a_header_without_an_end() {
     let grown = resident_kb().saturating_sub(before);
     assert!(grown < 1024, "{grown} kB");
     drop(stream);
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn pipelined_requests_that_nobody_reads() {
-    let Some(bed) = Bed::usual(pipelined_requests_that_nobody_reads) else { return };
-    let mut stream = bed.connect();
+fn pipelined_requests_without_a_reader() {
+    let Some(gate) = GateUnderTest::with_default_limits(pipelined_requests_without_a_reader) else { return };
+    let mut stream = gate.connect();
     stream.set_write_timeout(Some(Duration::from_secs(3))).unwrap();
     let many = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200_000);
     let result = stream.write_all(&many);
     assert!(result.is_err(), "eight megabytes were taken");
-    bed.well("after the pipe");
+    gate.check_answers("after the pipelined requests");
 
-    // Few enough are no reason for a reset: the first answer is read whole.
+    // A small number of them causes no reset: the client reads the first answer completely.
     let few = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
-    let answer = bed.ask(&few);
+    let answer = gate.request(&few);
     assert_eq!((answer.status, answer.body.as_slice()), (200, &b"hello"[..]));
     drop(stream);
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
 fn clients_that_never_read_long_answers() {
-    let Some(bed) = Bed::usual(clients_that_never_read_long_answers) else { return };
+    let Some(gate) = GateUnderTest::with_default_limits(clients_that_never_read_long_answers) else { return };
     let request = b"GET /api/export/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let before = resident_kb();
-    let mute: Vec<_> = (0..12).map(|_| bed.send(request)).collect();
-    bed.well_for(Duration::from_secs(2), "while nobody reads");
+    let silent: Vec<_> = (0..12).map(|_| gate.send(request)).collect();
+    gate.check_answers_for(Duration::from_secs(2), "while the others do not read");
     let grown = resident_kb().saturating_sub(before);
     assert!(grown < 1024, "{grown} kB");
-    // Somebody who wants the same and reads it comes through as well.
-    assert_eq!(bed.get("/api/export/1000000").body.len(), 1_000_000);
-    drop(mute);
-    bed.close();
+    // Another client that requests the same and reads it gets its answer.
+    assert_eq!(gate.get("/api/export/1000000").body.len(), 1_000_000);
+    drop(silent);
+    gate.check_and_stop();
 }
 
 #[test]
-fn clients_that_never_read_answers_nobody_expected_to_be_long() {
-    let Some(bed) = Bed::usual(clients_that_never_read_answers_nobody_expected_to_be_long) else { return };
-    let mute: Vec<_> = (0..30).map(|_| bed.send(b"GET /big/5000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
-    // They hold every place that one address can have. Each round of three loses its places after half a second, and
-    // whoever comes from the same address has to wait for all of them.
+fn clients_that_never_read_answers_of_light_requests() {
+    let Some(gate) = GateUnderTest::with_default_limits(clients_that_never_read_answers_of_light_requests) else {
+        return;
+    };
+    let silent: Vec<_> = (0..30).map(|_| gate.send(b"GET /big/5000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
+    // They hold every slot that one address can have. Each group of three loses its slots after half a second, and a
+    // request from the same address waits for all of them.
     let start = Instant::now();
-    assert_eq!(bed.get("/hello").status, 200);
+    assert_eq!(gate.get("/hello").status, 200);
     assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
-    drop(mute);
-    bed.close();
+    drop(silent);
+    gate.check_and_stop();
 }
 
 #[test]
-fn steady_slow_readers_do_not_keep_places_that_others_want() {
-    let Some(bed) = Bed::usual(steady_slow_readers_do_not_keep_places_that_others_want) else { return };
+fn slow_readers_lose_their_slots_to_other_requests() {
+    let Some(gate) = GateUnderTest::with_default_limits(slow_readers_lose_their_slots_to_other_requests) else {
+        return;
+    };
     let request = b"GET /api/export/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    // 64 bytes, and 4 kB, at a time: in the one case no buffer is ever passed on, in the other they are all the time.
+    // 64 bytes or 4 kB at a time: with 64 bytes no complete buffer is ever sent on, with 4 kB some are all the time.
     for bite in [64, 4096] {
         let ended = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = [2, 3]
             .map(|number| {
                 let ended = ended.clone();
-                let mut stream = bed.connect_from(number);
+                let mut stream = gate.connect_from(number);
                 stream.write_all(request).unwrap();
                 thread::spawn(move || {
                     let mut block = vec![0; bite];
@@ -594,62 +607,62 @@ fn steady_slow_readers_do_not_keep_places_that_others_want() {
                 })
             })
             .into();
-        // Nobody else wants their places.
+        // No other request needs their slots.
         thread::sleep(Duration::from_secs(2));
         assert!(readers.iter().all(|reader| !reader.is_finished()));
         let start = Instant::now();
-        assert_eq!(bed.get("/api/export/1000").body.len(), 1000);
-        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        assert_eq!(gate.get("/api/export/1000").body.len(), 1000);
+        assert!(start.elapsed() < ANSWER_TIME, "{:?}", start.elapsed());
         wait_until("one of them knows that it has lost its place", || readers.iter().any(JoinHandle::is_finished));
-        bed.well("beside the other");
+        gate.check_answers("beside the other");
         assert!(!readers.iter().all(JoinHandle::is_finished), "one was enough");
         ended.store(true, Ordering::Relaxed);
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     }
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn a_silent_reader_is_dropped_though_nobody_waits() {
-    let Some(bed) = Bed::of(
-        a_silent_reader_is_dropped_though_nobody_waits,
+fn a_silent_reader_is_closed_even_if_no_other_request_waits() {
+    let Some(gate) = GateUnderTest::with_limits(
+        a_silent_reader_is_closed_even_if_no_other_request_waits,
         Limits { idle: Duration::from_millis(700), ..Limits::default() },
     ) else {
         return;
     };
-    let mute = bed.send(b"GET /big/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let silent = gate.send(b"GET /big/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     thread::sleep(Duration::from_secs(2));
-    let bytes = read_to_end(mute);
+    let bytes = read_to_end(silent);
     assert!(bytes.is_err() || bytes.is_ok_and(|bytes| bytes.len() < 5_000_000), "it got the whole answer");
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn resets_before_and_in_the_middle() {
-    let Some(bed) = Bed::usual(resets_before_and_in_the_middle) else { return };
+fn resets_before_and_during_answers() {
+    let Some(gate) = GateUnderTest::with_default_limits(resets_before_and_during_answers) else { return };
     for _ in 0..400 {
-        reset(bed.connect());
+        reset(gate.connect());
     }
-    bed.well("after resets");
+    gate.check_answers("after resets");
     for _ in 0..100 {
-        reset(bed.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        reset(bed.send(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"));
+        reset(gate.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        reset(gate.send(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"));
     }
     for _ in 0..50 {
-        let mut stream = bed.send(b"GET /big/5000000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut stream = gate.send(b"GET /big/5000000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
         stream.read_exact(&mut [0; 100]).unwrap();
         reset(stream);
     }
-    bed.well("after resets in mid-answer");
+    gate.check_answers("after resets in mid-answer");
     for _ in 0..4 {
-        reset(bed.send(b"GET /slow/100 HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        reset(gate.send(b"GET /slow/100 HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     }
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
 fn mutations_are_answered_or_closed() {
-    let Some(bed) = Bed::usual(mutations_are_answered_or_closed) else { return };
+    let Some(gate) = GateUnderTest::with_default_limits(mutations_are_answered_or_closed) else { return };
     let seed = b"POST /echo?a=1 HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nContent-Length: 5\r\n\r\nabcde";
     let mut random = 0x1234_5678_u32;
     let mut next = |below: usize| {
@@ -669,7 +682,7 @@ fn mutations_are_answered_or_closed() {
                 _ => bytes.insert(at, b"\r\n\0 :\t/5+\xff"[next(10)]),
             }
         }
-        let stream = bed.send(&bytes);
+        let stream = gate.send(&bytes);
         stream.shutdown(Shutdown::Write).unwrap();
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         let answer = split(&read_to_end(stream).unwrap_or_else(|error| panic!("{error}: {shown}")));
@@ -678,30 +691,30 @@ fn mutations_are_answered_or_closed() {
         statuses[usize::from(status / 100)] += 1;
     }
     assert!(statuses[2] > 100 && statuses[4] > 100, "{statuses:?}");
-    bed.close();
+    gate.check_and_stop();
 }
 
-/// While it lives, this process can open `spare` more descriptors.
-struct Scarce((u64, u64));
+/// While this exists, the process can open `spare` more descriptors.
+struct FewDescriptors((u64, u64));
 
-impl Scarce {
-    fn new(spare: usize) -> Scarce {
+impl FewDescriptors {
+    fn new(spare: usize) -> FewDescriptors {
         let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        // The lowest free numbers are handed out first: what counts is the number below which `spare` are free.
+        // The kernel assigns the lowest free number, so the limit is the number below which `spare` numbers are free.
         let used: Vec<usize> = fs::read_dir("/proc/self/fd")
             .unwrap()
             .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
             .collect();
-        // The listing itself had the lowest free number, and has given it back.
+        // The directory listing itself used the lowest free number and has closed it.
         let listing = (0..).find(|number| fs::read_link(format!("/proc/self/fd/{number}")).is_err()).unwrap();
         let free = (0..).filter(|number| *number == listing || !used.contains(number));
         let limit = free.take(spare + 1).last().unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, limit as u64, before.1).unwrap();
-        Scarce(before)
+        FewDescriptors(before)
     }
 }
 
-impl Drop for Scarce {
+impl Drop for FewDescriptors {
     fn drop(&mut self) {
         setrlimit(Resource::RLIMIT_NOFILE, self.0.0, self.0.1).unwrap();
     }
@@ -709,46 +722,48 @@ impl Drop for Scarce {
 
 #[test]
 fn e46_out_of_descriptors() {
-    let Some(bed) = Bed::usual(e46_out_of_descriptors) else { return };
-    // Spare descriptors, and how far one request comes with them: not accepted; not passed on; tiny_http's accept()
-    // fails; its thread panics.
+    let Some(gate) = GateUnderTest::with_default_limits(e46_out_of_descriptors) else { return };
+    // How far one request gets with this number of spare descriptors: it is not accepted; it is not sent upstream;
+    // accept() of tiny_http fails; its thread panics.
     for spare in 0..=3 {
-        bed.well("before");
-        wait_until("the last connection is gone", || descriptors() <= bed.at_rest.0);
+        gate.check_answers("before");
+        wait_until("the last connection is gone", || descriptors() <= gate.before_attack.0);
         let stream = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        let to = match bed.address {
+        let to = match gate.address {
             SocketAddr::V4(address) => SockaddrIn::from(address),
             SocketAddr::V6(_) => unreachable!("bound to IPv4"),
         };
-        let scarce = Scarce::new(spare);
+        let few_descriptors = FewDescriptors::new(spare);
         connect(stream.as_raw_fd(), &to).unwrap();
         let mut stream = TcpStream::from(stream);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         thread::sleep(Duration::from_millis(300));
-        drop(scarce);
+        drop(few_descriptors);
         let answer = read_answer(stream);
         assert!([200, 502].contains(&answer.status), "{spare} spare: {}", answer.status);
-        // Whatever broke is whole again.
+        // By now the gate has restarted what failed.
         thread::sleep(Duration::from_millis(600));
-        bed.well("afterwards");
+        gate.check_answers("afterwards");
     }
-    bed.close();
+    gate.check_and_stop();
 }
 
 #[test]
-fn it_stops_in_time_and_lets_answers_end() {
-    let Some(mut bed) = Bed::usual(it_stops_in_time_and_lets_answers_end) else { return };
-    let slow = bed.send(b"GET /slow/300 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let mute = bed.send(b"GET /big/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let idle = bed.connect();
+fn the_gate_stops_in_time_and_finishes_answers() {
+    let Some(mut gate) = GateUnderTest::with_default_limits(the_gate_stops_in_time_and_finishes_answers) else {
+        return;
+    };
+    let slow = gate.send(b"GET /slow/300 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let silent = gate.send(b"GET /big/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let idle = gate.connect();
     thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
     let reader = thread::spawn(move || read_answer(slow));
-    bed.end();
+    gate.stop();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert_eq!(reader.join().unwrap().body, b"hello");
-    assert!(TcpStream::connect(bed.address).is_err());
+    assert!(TcpStream::connect(gate.address).is_err());
     assert_eq!(read_to_end(idle).unwrap_or_default(), b"");
-    drop(mute);
+    drop(silent);
 }

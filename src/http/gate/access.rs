@@ -1,40 +1,46 @@
-//! Who may do what, as pure questions: whether a name is ours, whether a change comes from a page that is not ours, and
-//! whether the token is asked for. The answers are given elsewhere.
+//! Access rules of the gate: whether the Host header names this machine, whether a page of another origin sends the
+//! request, and whether the request needs the access token.
+//!
+//! All functions are pure: they decide, and their callers refuse.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{PoisonError, RwLock};
 
-use super::head::{HOST, Head, Refusal};
+use super::head::{HOST, Head, RequestRefusal};
 
-pub const NOT_US: Refusal = Refusal {
+pub const UNKNOWN_HOST: RequestRefusal = RequestRefusal {
     status: 421,
-    detail: "this machine is not known by that name: use its address, or start with --allowed-host and the name",
+    detail: "this host name is not allowed: use the IP address, or add the name with --allowed-host",
 };
-pub const FOREIGN: Refusal = Refusal { status: 403, detail: "a page of another origin may not change anything here" };
+pub const FOREIGN_ORIGIN: RequestRefusal =
+    RequestRefusal { status: 403, detail: "a web page of another origin may not change anything here" };
 
-/// What a router's DNS and mDNS make of a bare host name.
-const SUFFIXES: [&str; 4] = ["", ".lan", ".local", ".home.arpa"];
+/// Domains that a router's DNS or mDNS adds to a bare host name.
+const LOCAL_SUFFIXES: [&str; 4] = ["", ".lan", ".local", ".home.arpa"];
 
-/// The names under which this machine may be asked, which can change while it runs.
-pub struct Names(RwLock<Vec<String>>);
+/// Host names under which this machine answers. They can change at run time.
+pub struct HostNames(RwLock<Vec<String>>);
 
-impl Names {
-    /// Those of `own_names`.
-    pub fn new(names: Vec<String>) -> Names {
-        Names(RwLock::new(names))
+impl HostNames {
+    /// `names`: as `own_host_names` returns them.
+    pub fn new(names: Vec<String>) -> HostNames {
+        HostNames(RwLock::new(names))
     }
 
+    /// Replaces all names.
     pub fn set(&self, names: Vec<String>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
-    pub fn wrong_host(&self, head: &Head) -> Option<Refusal> {
+    /// A refusal if the request does not name this machine.
+    pub fn wrong_host(&self, head: &Head) -> Option<RequestRefusal> {
         wrong_host(head, &self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// In lower case.
+/// Host names of this machine, in lower case: `localhost`, its host name alone, with the usual local domains and in
+/// full, and the values of `--allowed-host`.
 pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".to_string()];
     let mut add = |name: String| {
@@ -45,24 +51,27 @@ pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     };
     let bare = host_name.split('.').next().unwrap_or_default();
     if !bare.is_empty() {
-        SUFFIXES.iter().for_each(|suffix| add(format!("{bare}{suffix}")));
+        LOCAL_SUFFIXES.iter().for_each(|suffix| add(format!("{bare}{suffix}")));
     }
     add(host_name.to_string());
     allowed.iter().for_each(|name| add(name.clone()));
     names
 }
 
-/// A page whose name was made to point here (DNS rebinding) gives itself away by its Host. An old client that sends none
-/// is no browser; a proxy that lost it could have one behind it.
-fn wrong_host(head: &Head, names: &[String]) -> Option<Refusal> {
+/// Refuses a Host that does not name this machine. This stops DNS rebinding: the browser sends the name of the
+/// attacker's page as Host, although the name resolves to this machine. A request without Host is accepted only if it
+/// shows no sign of a browser or a proxy: an old client may leave Host out, but a proxy that lost it may serve a
+/// browser.
+fn wrong_host(head: &Head, names: &[String]) -> Option<RequestRefusal> {
     let browser = head.origin.is_some() || head.fetch_site.is_some();
     match head.host {
-        Some(host) => (!allowed_host(host, names)).then_some(NOT_US),
+        Some(host) => (!allowed_host(host, names)).then_some(UNKNOWN_HOST),
         None => (browser || head.forwarded).then_some(HOST),
     }
 }
 
-/// An address cannot be rebound, so every address will do.
+/// Whether `host` (with or without a port) names this machine. Every IP address is accepted, because DNS rebinding
+/// needs a name.
 pub fn allowed_host(host: &str, names: &[String]) -> bool {
     let Some((name, _)) = split_port(host) else { return false };
     if let Some(inner) = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -73,7 +82,7 @@ pub fn allowed_host(host: &str, names: &[String]) -> bool {
     name.parse::<Ipv4Addr>().is_ok() || names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Host and port, if that is what it is.
+/// Splits `host` or `host:port`. `None` if the port is not a number up to 65535. An empty port counts as none.
 fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
     let bracket = host.rfind(']').map_or(0, |at| at + 1);
     let Some(colon) = host.get(bracket..)?.find(':') else { return Some((host, None)) };
@@ -86,12 +95,14 @@ fn split_port(host: &str) -> Option<(&str, Option<u16>)> {
     Some((name, Some(port)))
 }
 
+/// Whether the method may change something: every method but GET, HEAD and OPTIONS.
 pub fn changes_something(method: &str) -> bool {
     !matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
-/// A browser says where a changing request comes from; whoever says nothing is no browser, or comes from here. A proxy
-/// has to leave the Host as it was.
+/// Whether a page of another origin makes the browser send this request (CSRF). Browsers send Origin or
+/// Sec-Fetch-Site with a request that changes something. A request with neither comes from no browser or from our own
+/// page. The origin is compared with Host, so a reverse proxy must pass Host unchanged.
 pub fn foreign_origin(head: &Head) -> bool {
     if head.fetch_site.is_some_and(|site| site.eq_ignore_ascii_case("cross-site")) {
         return true;
@@ -103,39 +114,43 @@ pub fn foreign_origin(head: &Head) -> bool {
         "https" => 443,
         _ => return true,
     };
-    let place = |text| split_port(text).map(|(name, port)| (name.to_ascii_lowercase(), port.unwrap_or(default)));
-    match (place(authority), head.host.and_then(place)) {
+    let host_and_port =
+        |text| split_port(text).map(|(name, port)| (name.to_ascii_lowercase(), port.unwrap_or(default)));
+    match (host_and_port(authority), head.host.and_then(host_and_port)) {
         (Some(origin), Some(own)) => origin != own,
         _ => true,
     }
 }
 
-/// `trusted`: the gate knows that it comes from root or our own user on this machine. `private` asks for the token for
-/// reading too, `open` for nothing, and where both are set the narrower one counts.
+/// Whether the request needs the access token. `trusted`: the gate knows that root or this process's own user sends
+/// the request, on this machine. `private`: reading needs the token too. `open`: no request needs the token. If both
+/// are set, `private` wins.
 pub fn needs_token(method: &str, trusted: bool, private: bool, open: bool) -> bool {
-    let wanted = asks_for_rights(method, private) && (private || !open);
-    wanted && !trusted
+    let needed = needs_authorisation(method, private) && (private || !open);
+    needed && !trusted
 }
 
-/// Whether it matters who sends it.
-fn asks_for_rights(method: &str, private: bool) -> bool {
+/// Whether a request needs authorisation: with `private` every request, otherwise every method but GET and HEAD.
+fn needs_authorisation(method: &str, private: bool) -> bool {
     private || !matches!(method, "GET" | "HEAD")
 }
 
-/// Whether the user behind the socket decides: a request from the loopback that no proxy has told of. In HTTP/1.0 comes
-/// what old proxies pass on, nginx among them, which add no header unless they are told to.
+/// Whether the user who owns the client's socket decides about the token. True for a request that needs
+/// authorisation, comes over the loopback and passed no proxy. HTTP/1.0 counts as a proxy: old proxies, and nginx by
+/// default, forward requests as HTTP/1.0 without adding a header.
 pub fn may_be_trusted(head: &Head, from: IpAddr, private: bool) -> bool {
-    from.to_canonical().is_loopback() && !head.forwarded && !head.old && asks_for_rights(head.method, private)
+    from.to_canonical().is_loopback() && !head.forwarded && !head.old && needs_authorisation(head.method, private)
 }
 
-/// The token in the value of an Authorization header.
+/// The token of an `Authorization: Bearer` header (RFC 6750, section 2.1).
 pub fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Takes as long for a near miss as for a wild guess. The length is no secret.
+/// Compares in constant time, so that the time does not tell how many bytes are right. The length is not secret. An
+/// empty `expect` matches nothing.
 pub fn same_secret(given: &[u8], expect: &[u8]) -> bool {
     if given.len() != expect.len() || expect.is_empty() {
         return false;
@@ -156,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn e47_names_of_this_machine() {
+    fn e47_which_host_values_name_this_machine() {
         for good in [
             "127.0.0.1",
             "127.0.0.1:8000",
@@ -207,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_machine_without_one() {
+    fn host_names_of_this_machine() {
         assert_eq!(own_names("", &[]), ["localhost"]);
         assert_eq!(
             own_names("Pi.Example.org", &["X.".to_string(), "x".to_string()]),
@@ -216,9 +231,9 @@ mod tests {
     }
 
     #[test]
-    fn e47_without_a_name_nobody_else_can_be_meant() {
+    fn e47_a_missing_host_is_refused_only_from_browsers_and_proxies() {
         #[track_caller]
-        fn check(head: &str, expect: Option<Refusal>) {
+        fn check(head: &str, expect: Option<RequestRefusal>) {
             let text = head.replace('|', "\r\n");
             let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
             assert_eq!(wrong_host(&head, &own_names("router", &[])), expect, "{text}");
@@ -227,14 +242,14 @@ mod tests {
         check("GET / HTTP/1.0|User-Agent: check_http/1.4||", None);
         check("POST / HTTP/1.0||", None);
         check("GET / HTTP/1.0|Host: router||", None);
-        check("GET / HTTP/1.0|Host: evil.example||", Some(NOT_US));
-        check("GET / HTTP/1.0|Host:||", Some(NOT_US));
+        check("GET / HTTP/1.0|Host: evil.example||", Some(UNKNOWN_HOST));
+        check("GET / HTTP/1.0|Host:||", Some(UNKNOWN_HOST));
         check("GET / HTTP/1.0|Origin: http://evil.example||", Some(HOST));
         check("GET / HTTP/1.0|Sec-Fetch-Site: same-origin||", Some(HOST));
-        // What the target names is what counts, whatever the header says.
+        // The host in the request target wins over the Host header.
         check("GET http://router/ HTTP/1.1|Host: evil.example||", None);
-        check("GET http://evil.example/ HTTP/1.1|Host: router||", Some(NOT_US));
-        check("GET http://evil.example/ HTTP/1.0||", Some(NOT_US));
+        check("GET http://evil.example/ HTTP/1.1|Host: router||", Some(UNKNOWN_HOST));
+        check("GET http://evil.example/ HTTP/1.0||", Some(UNKNOWN_HOST));
         for proxy in
             ["Via: 1.0 old", "X-Forwarded-Host: evil.example", "Forwarded: host=evil.example", "X-Real-IP: ::1"]
         {
@@ -251,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn e47_changes_from_pages_of_others() {
+    fn e47_changes_from_pages_of_other_origins() {
         origin("a:8000", "", false);
         origin("a:8000", "Origin: http://a:8000|", false);
         origin("A:8000", "Origin: http://a:8000|Sec-Fetch-Site: same-origin|", false);
@@ -273,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_asked_for_the_token() {
+    fn which_requests_need_the_token() {
         for (method, normal, private, open) in [
             ("GET", false, true, false),
             ("HEAD", false, true, false),
@@ -287,13 +302,13 @@ mod tests {
             assert_eq!(needs_token(method, false, false, true), open, "{method} --open");
             assert!(needs_token(method, false, true, true), "{method} --private --open");
             for (private, open) in [(false, false), (true, false), (false, true), (true, true)] {
-                assert!(!needs_token(method, true, private, open), "{method} of somebody trusted");
+                assert!(!needs_token(method, true, private, open), "{method} of a trusted user");
             }
         }
     }
 
     #[test]
-    fn whose_socket_is_looked_at() {
+    fn which_requests_may_be_trusted_without_the_token() {
         #[track_caller]
         fn check(head: &str, from: &str, private: bool, expect: bool) {
             let text = head.replace('|', "\r\n");
@@ -301,24 +316,24 @@ mod tests {
             assert_eq!(may_be_trusted(&head, from.parse().expect("an address"), private), expect, "{text} {from}");
         }
         let post = "POST / HTTP/1.1|Host: a||";
-        for near in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            check(post, near, false, true);
-            check(post, near, true, true);
-            check("GET / HTTP/1.1|Host: a||", near, false, false);
-            check("GET / HTTP/1.1|Host: a||", near, true, true);
-            check("POST / HTTP/1.0|Host: a||", near, false, false);
-            check("POST / HTTP/1.0||", near, false, false);
-            check("POST / HTTP/1.1|Host: a|Via: 1.1 p||", near, false, false);
-            check("POST / HTTP/1.1|Host: a|X-Real-IP: 127.0.0.1||", near, false, false);
+        for loopback in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            check(post, loopback, false, true);
+            check(post, loopback, true, true);
+            check("GET / HTTP/1.1|Host: a||", loopback, false, false);
+            check("GET / HTTP/1.1|Host: a||", loopback, true, true);
+            check("POST / HTTP/1.0|Host: a||", loopback, false, false);
+            check("POST / HTTP/1.0||", loopback, false, false);
+            check("POST / HTTP/1.1|Host: a|Via: 1.1 p||", loopback, false, false);
+            check("POST / HTTP/1.1|Host: a|X-Real-IP: 127.0.0.1||", loopback, false, false);
         }
-        for far in ["192.168.1.7", "fe80::1", "0.0.0.0", "::"] {
-            check(post, far, false, false);
-            check(post, far, true, false);
+        for remote in ["192.168.1.7", "fe80::1", "0.0.0.0", "::"] {
+            check(post, remote, false, false);
+            check(post, remote, true, false);
         }
     }
 
     #[test]
-    fn tokens() {
+    fn tokens_are_parsed_and_compared() {
         for (value, expect) in [
             ("Bearer abc", Some("abc")),
             ("bearer  abc ", Some("abc")),
@@ -334,6 +349,6 @@ mod tests {
         for wrong in ["", "ab", "abcd", "abd", "xbc", "ABC"] {
             assert!(!same_secret(wrong.as_bytes(), b"abc"), "{wrong}");
         }
-        assert!(!same_secret(b"", b""), "no token is not an empty one");
+        assert!(!same_secret(b"", b""), "an empty token never matches");
     }
 }

@@ -1,5 +1,5 @@
-//! One connection, from its first byte to its end. It never waits: each turn does what can be done, and says what to wait
-//! for.
+//! One client connection, from its first byte to its end. It never blocks: each turn does the work that is possible
+//! now, and `interest` names the events to wait for.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -11,86 +11,94 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::access;
-use super::head::{self, BODY_LIMIT, HEAD_LIMIT, Head, Refusal, Scan};
-use super::{BUSY, Limits, Rules, SEND_BUFFER};
+use super::head::{self, BODY_LIMIT, HEAD_LIMIT, Head, RequestRefusal, Scan};
+use super::{BUSY, Limits, Rules, SEND_BUFFER_BYTES};
 use crate::http::route::Weight;
 use crate::http::status::reason;
 
-/// Reads or writes on one connection before the next one has its turn.
-const TURNS: usize = 4;
-/// What is read and thrown away after an answer, so that the client finds the answer and not a reset.
-const DRAIN_LIMIT: usize = 256 * 1024;
-/// A reader that is slower, in bytes per second, gives its place to others that wait for it.
-const SLOWEST: u64 = 1 << 20;
-pub const SLOW: Refusal = Refusal { status: 408, detail: "the request did not come in time" };
-pub const CUT_SHORT: Refusal = Refusal { status: 400, detail: "the request ended before it was whole" };
-pub const UNANSWERED: Refusal = Refusal { status: 504, detail: "the answer was not ready in time" };
-pub const NO_ANSWER: Refusal = Refusal { status: 502, detail: "the program is at fault: its log has more" };
+/// Reads or writes on one connection before the next connection has its turn.
+const IO_CALLS_PER_TURN: usize = 4;
+/// The gate reads and drops at most this much after an answer. Closing a socket with unread data sends a reset, and the
+/// client may then lose the answer.
+const DRAIN_LIMIT_BYTES: usize = 256 * 1024;
+/// A client that reads slower than this loses its slot if another request needs it.
+const MIN_READ_BYTES_PER_S: u64 = 1 << 20;
+pub const REQUEST_TIMED_OUT: RequestRefusal =
+    RequestRefusal { status: 408, detail: "the request was not complete in time" };
+pub const INCOMPLETE_REQUEST: RequestRefusal =
+    RequestRefusal { status: 400, detail: "the connection ended before the request was complete" };
+pub const ANSWER_TIMED_OUT: RequestRefusal = RequestRefusal { status: 504, detail: "the answer was not ready in time" };
+pub const UPSTREAM_FAILED: RequestRefusal =
+    RequestRefusal { status: 502, detail: "the program is at fault: its log has more" };
 
+/// A client's TCP connection, with at most one request.
 pub struct Client {
     pub stream: TcpStream,
     address: IpAddr,
-    /// In this phase.
+    /// Time of the start of this phase, or of the last progress in it.
     pub since: Instant,
     pub deadline: Instant,
     phase: Phase,
-    /// From the moment when its request is let in until the end of the answer was seen.
-    inside: Option<Inside>,
-    /// The same when it is of no more use to the client, for the door to take care of.
-    done: Option<Inside>,
-    /// What has come and is not yet passed on, in the one direction or the other.
+    /// Set from the start of the request to the end of the answer.
+    upstream: Option<UpstreamConnection>,
+    /// The upstream connection that this client no longer needs. The event loop takes it over.
+    detached: Option<UpstreamConnection>,
+    /// Bytes received and not yet sent on, of the request or of the answer.
     buffer: Vec<u8>,
-    /// How much of it was passed on.
-    at: usize,
+    /// Bytes of `buffer` that are sent.
+    sent_bytes: usize,
+    /// How much work the request is for a worker.
     pub weight: Weight,
-    /// HEAD: a refusal has no body either.
+    /// The method is HEAD: a refusal has no body either.
     without_body: bool,
-    /// It needs no token if its socket is of the right user.
+    /// The request needs no token if a trusted user owns the client's socket.
     may_be_trusted: bool,
-    /// Bytes of the answer that the client has taken, and the time that it kept them waiting before.
-    passed: u64,
-    waited: Duration,
+    /// Bytes of the answer that the client's socket has taken.
+    taken_bytes: u64,
+    /// Time for which the client left earlier buffers unread.
+    unread_time: Duration,
 }
 
-/// A place that is taken: also by what was asked by a client that has left.
+/// A worker slot in use. It stays in use after its client has left, until the worker has finished.
 #[derive(Clone, Copy)]
-pub struct Held {
-    pub place: usize,
-    pub kin: u64,
+pub struct OccupiedSlot {
+    pub number: usize,
+    pub group: u64,
     pub weight: Weight,
     pub since: Instant,
 }
 
-/// One place inside.
-pub struct Inside {
+/// The connection to tiny_http for one request.
+pub struct UpstreamConnection {
     pub stream: UnixStream,
-    pub held: Held,
-    /// The inside has closed its end: the place is free.
+    pub slot: OccupiedSlot,
+    /// tiny_http has closed its end, so the slot is free.
     pub ended: bool,
 }
 
 enum Phase {
-    /// Its head is coming.
+    /// Receiving the head.
     Head(Scan),
-    /// Its body is coming; so many bytes make the request whole.
+    /// Receiving the body. The number is the length of the complete request, in bytes.
     Body(usize),
-    /// A whole request that waits for its turn.
+    /// The request is complete and waits for a slot.
     Waiting,
-    /// The request is on its way inward.
-    Asking,
-    /// The answer is on its way out: from inside, or what is left of it.
+    /// Sending the request to tiny_http.
+    Forwarding,
+    /// Sending the answer to the client: from tiny_http, or the rest of it in `buffer`. `begun`: some of it has
+    /// arrived from tiny_http.
     Answering {
         begun: bool,
     },
-    /// It has its answer; so much was thrown away since.
-    Parting(usize),
-    Gone,
+    /// The client has its whole answer. The number counts the bytes read and dropped since.
+    Lingering(usize),
+    Closed,
 }
 
 impl Client {
     pub fn new(stream: TcpStream, address: IpAddr, limits: &Limits, now: Instant) -> io::Result<Client> {
         stream.set_nonblocking(true)?;
-        // The relay writes whole buffers: there is nothing to collect.
+        // The gate writes whole buffers, so collecting small writes gains nothing.
         let _ = stream.set_nodelay(true);
         Ok(Client {
             stream,
@@ -98,103 +106,113 @@ impl Client {
             since: now,
             deadline: now + limits.head,
             phase: Phase::Head(Scan::default()),
-            inside: None,
-            done: None,
+            upstream: None,
+            detached: None,
             buffer: Vec::new(),
-            at: 0,
+            sent_bytes: 0,
             weight: Weight::Light,
             without_body: false,
             may_be_trusted: false,
-            passed: 0,
-            waited: Duration::ZERO,
+            taken_bytes: 0,
+            unread_time: Duration::ZERO,
         })
     }
 
-    /// Whom it is counted with: an address, or the network that one subscriber has in IPv6.
-    pub fn kin(&self) -> u64 {
+    /// Address group for the fair queue and for eviction: an IPv4 address, or an IPv6 /64, which is what one
+    /// subscriber gets.
+    pub fn address_group(&self) -> u64 {
         match self.address.to_canonical() {
             IpAddr::V4(address) => u64::from(u32::from(address)),
             IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
         }
     }
 
+    /// The request has not arrived completely.
     pub fn incomplete(&self) -> bool {
         matches!(self.phase, Phase::Head(_) | Phase::Body(_))
     }
 
-    /// The place that its request has.
-    pub fn held(&self) -> Option<&Held> {
-        self.inside.as_ref().map(|inside| &inside.held)
+    /// The slot of its request.
+    pub fn slot(&self) -> Option<&OccupiedSlot> {
+        self.upstream.as_ref().map(|upstream| &upstream.slot)
     }
 
+    /// The request is complete and waits for a slot.
     pub fn waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting)
     }
 
-    /// Its request does not fit where a head fits.
-    pub fn large(&self) -> bool {
+    /// The complete request is larger than a head may be.
+    pub fn has_large_request(&self) -> bool {
         match self.phase {
             Phase::Body(whole) => whole > HEAD_LIMIT,
-            Phase::Waiting | Phase::Asking => self.buffer.len() > HEAD_LIMIT,
+            Phase::Waiting | Phase::Forwarding => self.buffer.len() > HEAD_LIMIT,
             _ => false,
         }
     }
 
-    pub fn gone(&self) -> bool {
-        matches!(self.phase, Phase::Gone)
+    /// The event loop may remove this connection.
+    pub fn closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
     }
 
-    pub fn parting(&self) -> bool {
-        matches!(self.phase, Phase::Parting(_) | Phase::Gone)
+    /// The client has its whole answer, or the connection is closed.
+    pub fn lingering(&self) -> bool {
+        matches!(self.phase, Phase::Lingering(_) | Phase::Closed)
     }
 
+    /// The client's socket does not take the rest of the buffer yet.
     pub fn unread(&self) -> bool {
-        matches!(self.phase, Phase::Answering { .. }) && self.at < self.buffer.len()
+        matches!(self.phase, Phase::Answering { .. }) && self.sent_bytes < self.buffer.len()
     }
 
+    /// The client has taken no complete buffer for this long.
     pub fn stalled(&self, now: Instant, stall: Duration) -> bool {
         self.unread() && now.saturating_duration_since(self.since) >= stall
     }
 
-    /// It has kept the inside waiting for longer than what it has read is worth.
+    /// The client has left data unread for longer than `stall` plus the time that MIN_READ_BYTES_PER_S allows for the
+    /// bytes taken so far.
     pub fn slow(&self, now: Instant, stall: Duration) -> bool {
-        // What fits the kernel's buffers was no work for the client.
-        let read = self.passed.saturating_sub(2 * SEND_BUFFER as u64);
-        let worth = Duration::from_millis(read.saturating_mul(1000) / SLOWEST);
-        self.waited + now.saturating_duration_since(self.since) >= stall + worth
+        // The kernel takes this much even if the client reads nothing.
+        let read = self.taken_bytes.saturating_sub(2 * SEND_BUFFER_BYTES as u64);
+        let allowed = Duration::from_millis(read.saturating_mul(1000) / MIN_READ_BYTES_PER_S);
+        self.unread_time + now.saturating_duration_since(self.since) >= stall + allowed
     }
 
-    /// What goes on inside and is of no more use to the client.
-    pub fn left(&mut self) -> Option<Inside> {
-        if self.gone() {
-            self.let_go();
+    /// Takes the upstream connection that the client no longer needs.
+    pub fn take_detached(&mut self) -> Option<UpstreamConnection> {
+        if self.closed() {
+            self.detach_upstream();
         }
-        self.done.take()
+        self.detached.take()
     }
 
-    /// What goes on inside is not for this client any more.
-    fn let_go(&mut self) {
-        if let Some(inside) = self.inside.take() {
-            // If something of the request is still missing, it will stay so.
-            let _ = inside.stream.shutdown(Shutdown::Write);
-            self.done = Some(inside);
+    /// Ends the use of the upstream connection by this client.
+    fn detach_upstream(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            // The rest of an incomplete request will not follow.
+            let _ = upstream.stream.shutdown(Shutdown::Write);
+            self.detached = Some(upstream);
         }
     }
 
+    /// The poll(2) events that the client's socket waits for.
     pub fn interest(&self) -> PollFlags {
         match self.phase {
-            Phase::Head(_) | Phase::Body(_) | Phase::Parting(_) => PollFlags::POLLIN,
+            Phase::Head(_) | Phase::Body(_) | Phase::Lingering(_) => PollFlags::POLLIN,
             _ if self.unread() => PollFlags::POLLOUT,
-            // Still told of a reset, whatever is asked for.
+            // poll(2) reports a reset even without requested events.
             _ => PollFlags::empty(),
         }
     }
 
-    pub fn interest_inside(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let inside = self.inside.as_ref()?.stream.as_fd();
+    /// The upstream socket, and the poll(2) events that it waits for.
+    pub fn upstream_interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let upstream = self.upstream.as_ref()?.stream.as_fd();
         match self.phase {
-            Phase::Asking => Some((inside, PollFlags::POLLOUT)),
-            Phase::Answering { .. } if !self.unread() => Some((inside, PollFlags::POLLIN)),
+            Phase::Forwarding => Some((upstream, PollFlags::POLLOUT)),
+            Phase::Answering { .. } if !self.unread() => Some((upstream, PollFlags::POLLIN)),
             _ => None,
         }
     }
@@ -205,35 +223,38 @@ impl Client {
         self.deadline = now + time;
     }
 
-    pub fn turn(&mut self, events: PollFlags, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        // Both directions are shut: by a reset, as long as we have not said goodbye ourselves.
-        let lost = if self.parting() { PollFlags::empty() } else { PollFlags::POLLHUP };
-        if events.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL | lost) {
-            self.phase = Phase::Gone;
+    /// Does the work that `events` allow. `scratch`: a buffer that all connections share.
+    pub fn handle_events(&mut self, events: PollFlags, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        // POLLHUP means that both directions are shut down: by a reset, unless the gate has shut down its own
+        // direction.
+        let hangup = if self.lingering() { PollFlags::empty() } else { PollFlags::POLLHUP };
+        if events.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL | hangup) {
+            self.phase = Phase::Closed;
             return;
         }
         match self.phase {
             Phase::Head(_) | Phase::Body(_) => self.read(rules, scratch, now),
-            Phase::Asking => self.pass_on(rules, scratch, now),
+            Phase::Forwarding => self.send_request(rules, scratch, now),
             Phase::Answering { .. } => self.relay(rules, scratch, now),
-            Phase::Parting(_) => self.drain(scratch),
-            Phase::Waiting | Phase::Gone => {}
+            Phase::Lingering(_) => self.drain(scratch),
+            Phase::Waiting | Phase::Closed => {}
         }
     }
 
+    /// Ends the phase whose deadline has passed.
     pub fn expire(&mut self, rules: &Rules, now: Instant) {
         match self.phase {
-            // Browsers open connections that they may need later.
-            Phase::Head(_) if self.buffer.is_empty() => self.phase = Phase::Gone,
-            Phase::Head(_) | Phase::Body(_) => self.refuse(SLOW, rules, &mut [], now),
+            // Browsers open connections that they may need later: no answer for those.
+            Phase::Head(_) if self.buffer.is_empty() => self.phase = Phase::Closed,
+            Phase::Head(_) | Phase::Body(_) => self.refuse(REQUEST_TIMED_OUT, rules, &mut [], now),
             Phase::Waiting => self.refuse(BUSY, rules, &mut [], now),
-            Phase::Asking | Phase::Answering { begun: false } => self.refuse(UNANSWERED, rules, &mut [], now),
-            Phase::Answering { .. } => self.throw_out("did not read"),
-            Phase::Parting(_) | Phase::Gone => self.phase = Phase::Gone,
+            Phase::Forwarding | Phase::Answering { begun: false } => self.refuse(ANSWER_TIMED_OUT, rules, &mut [], now),
+            Phase::Answering { .. } => self.abort("the client did not read its answer in time"),
+            Phase::Lingering(_) | Phase::Closed => self.phase = Phase::Closed,
         }
     }
 
-    /// One read: others wait for their turn.
+    /// Reads once, so that the other connections have their turn.
     fn read(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
         let room = match self.phase {
             Phase::Body(whole) => whole.saturating_sub(self.buffer.len()),
@@ -241,11 +262,11 @@ impl Client {
         };
         let room = room.min(scratch.len());
         let count = match self.stream.read(&mut scratch[..room]) {
-            Ok(0) if self.buffer.is_empty() => return self.phase = Phase::Gone,
-            Ok(0) => return self.refuse(CUT_SHORT, rules, scratch, now),
+            Ok(0) if self.buffer.is_empty() => return self.phase = Phase::Closed,
+            Ok(0) => return self.refuse(INCOMPLETE_REQUEST, rules, scratch, now),
             Ok(count) => count,
-            Err(error) if is_later(&error) => return,
-            Err(_) => return self.phase = Phase::Gone,
+            Err(error) if would_block(&error) => return,
+            Err(_) => return self.phase = Phase::Closed,
         };
         self.buffer.extend_from_slice(&scratch[..count]);
         if let Phase::Head(scan) = &mut self.phase {
@@ -253,7 +274,7 @@ impl Client {
                 Ok(None) => return,
                 Err(refusal) => return self.refuse(refusal, rules, scratch, now),
                 Ok(Some(end)) => {
-                    if let Err(refusal) = self.take_head(end, rules, now) {
+                    if let Err(refusal) = self.accept_head(end, rules, now) {
                         return self.refuse(refusal, rules, scratch, now);
                     }
                 }
@@ -264,7 +285,8 @@ impl Client {
         }
     }
 
-    fn take_head(&mut self, end: usize, rules: &Rules, now: Instant) -> std::result::Result<(), Refusal> {
+    /// Checks the head of `end` bytes and replaces it in the buffer by the head for tiny_http.
+    fn accept_head(&mut self, end: usize, rules: &Rules, now: Instant) -> std::result::Result<(), RequestRefusal> {
         let received = std::mem::take(&mut self.buffer);
         let (head, rest) = received.split_at_checked(end).ok_or(head::NOT_HTTP)?;
         let head = Head::read(head)?;
@@ -273,155 +295,161 @@ impl Client {
             return Err(refusal);
         }
         if access::changes_something(head.method) && access::foreign_origin(&head) {
-            return Err(access::FOREIGN);
+            return Err(access::FOREIGN_ORIGIN);
         }
         self.weight = (rules.weigh)(head.method, &head.target);
         self.may_be_trusted = access::may_be_trusted(&head, self.address, rules.trust.private);
         self.buffer = head.onward(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
-        // Whatever comes after the body is left where it is.
+        // Bytes after the body are ignored: there is no second request.
         self.buffer.extend(rest.iter().take(length));
         let whole = self.buffer.len() - rest.len().min(length) + length;
         self.enter(Phase::Body(whole), rules.limits.body, now);
         Ok(())
     }
 
-    pub fn ask(&mut self, inside: Inside, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        let trusted = self.may_be_trusted && rules.trust.holds(&self.stream);
-        head::note(&mut self.buffer, inside.held.place, trusted);
-        self.at = 0;
-        self.inside = Some(inside);
-        self.enter(Phase::Asking, rules.limits.answer, now);
-        self.pass_on(rules, scratch, now);
+    /// Starts the request in its slot: sends it to tiny_http.
+    pub fn forward(&mut self, upstream: UpstreamConnection, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        let trusted = self.may_be_trusted && rules.trust.trusts(&self.stream);
+        head::add_gate_headers(&mut self.buffer, upstream.slot.number, trusted);
+        self.sent_bytes = 0;
+        self.upstream = Some(upstream);
+        self.enter(Phase::Forwarding, rules.limits.answer, now);
+        self.send_request(rules, scratch, now);
     }
 
-    fn pass_on(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        let Some(Inside { stream, .. }) = &mut self.inside else { return };
-        while self.at < self.buffer.len() {
-            match stream.write(&self.buffer[self.at..]) {
-                Ok(count) if count > 0 => self.at += count,
-                Err(error) if is_later(&error) => return,
-                // It may have been answered before it was read to its end.
+    fn send_request(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
+        let Some(UpstreamConnection { stream, .. }) = &mut self.upstream else { return };
+        while self.sent_bytes < self.buffer.len() {
+            match stream.write(&self.buffer[self.sent_bytes..]) {
+                Ok(count) if count > 0 => self.sent_bytes += count,
+                Err(error) if would_block(&error) => return,
+                // tiny_http may answer before it has read the whole request.
                 _ => break,
             }
         }
         let _ = stream.shutdown(Shutdown::Write);
         self.buffer = Vec::new();
-        self.at = 0;
-        // With the time that is left.
+        self.sent_bytes = 0;
+        // The deadline stays the same.
         self.phase = Phase::Answering { begun: false };
         self.relay(rules, scratch, now);
     }
 
+    /// Copies the answer from tiny_http to the client, one buffer at a time.
     fn relay(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        for _ in 0..TURNS {
-            if self.unread() && !self.hand_over(rules, now) {
+        for _ in 0..IO_CALLS_PER_TURN {
+            if self.unread() && !self.send_buffer(rules, now) {
                 return;
             }
             let Phase::Answering { begun } = &mut self.phase else { return };
-            let Some(inside) = &mut self.inside else { return self.part(rules, now) };
-            let count = match inside.stream.read(scratch) {
+            let Some(upstream) = &mut self.upstream else { return self.linger(rules, now) };
+            let count = match upstream.stream.read(scratch) {
                 Ok(count) => count,
-                Err(error) if is_later(&error) => return,
-                // What closes with something unread is reported as a reset; what it wrote has been read by then.
+                Err(error) if would_block(&error) => return,
+                // If tiny_http closes its end with unread data, a read here fails with a reset, but only after
+                // everything that tiny_http wrote was read.
                 Err(_) => 0,
             };
             if count == 0 {
-                inside.ended = true;
+                upstream.ended = true;
                 let begun = *begun;
-                self.let_go();
+                self.detach_upstream();
                 return match begun {
-                    true => self.part(rules, now),
-                    false => self.refuse(NO_ANSWER, rules, scratch, now),
+                    true => self.linger(rules, now),
+                    false => self.refuse(UPSTREAM_FAILED, rules, scratch, now),
                 };
             }
             *begun = true;
             let part = scratch.get(..count).unwrap_or_default();
             let written = match self.stream.write(part) {
                 Ok(count) => count,
-                Err(error) if is_later(&error) => 0,
-                Err(_) => return self.phase = Phase::Gone,
+                Err(error) if would_block(&error) => 0,
+                Err(_) => return self.phase = Phase::Closed,
             };
             self.since = now;
             self.deadline = now + rules.limits.idle;
             self.buffer = part.get(written..).unwrap_or_default().to_vec();
-            self.passed += written as u64;
-            self.at = 0;
+            self.taken_bytes += written as u64;
+            self.sent_bytes = 0;
         }
     }
 
-    /// Whether the client has taken all that was there for it.
-    fn hand_over(&mut self, rules: &Rules, now: Instant) -> bool {
-        match self.stream.write(&self.buffer[self.at..]) {
-            Ok(count) => self.at += count,
-            Err(error) if is_later(&error) => {}
-            Err(_) => self.phase = Phase::Gone,
+    /// Sends the rest of the buffer. True if the client has taken all of it.
+    fn send_buffer(&mut self, rules: &Rules, now: Instant) -> bool {
+        match self.stream.write(&self.buffer[self.sent_bytes..]) {
+            Ok(count) => self.sent_bytes += count,
+            Err(error) if would_block(&error) => {}
+            Err(_) => self.phase = Phase::Closed,
         }
-        if self.gone() || self.unread() {
+        if self.closed() || self.unread() {
             return false;
         }
-        // Only a whole buffer counts as progress, so that a trickle does not.
-        self.passed += self.buffer.len() as u64;
-        self.waited += now.saturating_duration_since(self.since);
+        // Only a complete buffer counts as progress. Otherwise a client could keep its slot by reading a few bytes at
+        // a time.
+        self.taken_bytes += self.buffer.len() as u64;
+        self.unread_time += now.saturating_duration_since(self.since);
         self.buffer = Vec::new();
-        self.at = 0;
+        self.sent_bytes = 0;
         self.since = now;
         self.deadline = now + rules.limits.idle;
         true
     }
 
-    /// Answers instead of the program.
-    pub fn refuse(&mut self, refusal: Refusal, rules: &Rules, scratch: &mut [u8], now: Instant) {
+    /// Answers the request with this refusal instead of forwarding it.
+    pub fn refuse(&mut self, refusal: RequestRefusal, rules: &Rules, scratch: &mut [u8], now: Instant) {
         log::debug!("{}: {}: {}", self.address, refusal.status, refusal.detail);
-        self.let_go();
-        self.buffer = answer(refusal, self.without_body);
-        self.at = 0;
-        self.enter(Phase::Answering { begun: true }, rules.limits.parting, now);
+        self.detach_upstream();
+        self.buffer = refusal_answer(refusal, self.without_body);
+        self.sent_bytes = 0;
+        self.enter(Phase::Answering { begun: true }, rules.limits.linger, now);
         self.relay(rules, scratch, now);
     }
 
-    fn part(&mut self, rules: &Rules, now: Instant) {
+    /// Ends the answer and waits until the client closes its end.
+    fn linger(&mut self, rules: &Rules, now: Instant) {
         self.buffer = Vec::new();
-        self.at = 0;
+        self.sent_bytes = 0;
         match self.stream.shutdown(Shutdown::Write) {
-            Ok(()) => self.enter(Phase::Parting(0), rules.limits.parting, now),
-            Err(_) => self.phase = Phase::Gone,
+            Ok(()) => self.enter(Phase::Lingering(0), rules.limits.linger, now),
+            Err(_) => self.phase = Phase::Closed,
         }
     }
 
     fn drain(&mut self, scratch: &mut [u8]) {
-        let Phase::Parting(drained) = &mut self.phase else { return };
-        for _ in 0..TURNS {
+        let Phase::Lingering(drained_bytes) = &mut self.phase else { return };
+        for _ in 0..IO_CALLS_PER_TURN {
             match self.stream.read(scratch) {
-                Ok(count) if count > 0 && *drained <= DRAIN_LIMIT => *drained += count,
-                Err(error) if is_later(&error) => return,
-                _ => return self.phase = Phase::Gone,
+                Ok(count) if count > 0 && *drained_bytes <= DRAIN_LIMIT_BYTES => *drained_bytes += count,
+                Err(error) if would_block(&error) => return,
+                _ => return self.phase = Phase::Closed,
             }
         }
     }
 
-    /// Closes at once: what is still in the kernel's buffers goes with it.
-    pub fn throw_out(&mut self, why: &str) {
-        log::debug!("{}: {why}", self.address);
+    /// Closes the connection with a reset, without sending what is left in the kernel's buffers.
+    pub fn abort(&mut self, reason: &str) {
+        log::debug!("{}: {reason}", self.address);
         reset_on_close(&self.stream);
-        self.phase = Phase::Gone;
+        self.phase = Phase::Closed;
     }
 }
 
-impl Inside {
-    /// Reads what nothing needs, up to its end.
+impl UpstreamConnection {
+    /// Reads and drops the rest of an answer.
     pub fn discard(&mut self, scratch: &mut [u8]) {
-        for _ in 0..TURNS {
+        for _ in 0..IO_CALLS_PER_TURN {
             match self.stream.read(scratch) {
                 Ok(count) if count > 0 => {}
-                Err(error) if is_later(&error) => return,
+                Err(error) if would_block(&error) => return,
                 _ => return self.ended = true,
             }
         }
     }
 }
 
-/// Without this the kernel keeps each closed connection for a minute or more, with all that was not read.
+/// Makes close(2) send a reset. Without this the kernel keeps the closed connection and its unsent data for a minute or
+/// more.
 fn reset_on_close(stream: &TcpStream) {
     if let Ok(mut linger) = getsockopt(stream, sockopt::Linger) {
         (linger.l_onoff, linger.l_linger) = (1, 0);
@@ -429,15 +457,16 @@ fn reset_on_close(stream: &TcpStream) {
     }
 }
 
-fn is_later(error: &io::Error) -> bool {
+fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-pub fn answer(refusal: Refusal, without_body: bool) -> Vec<u8> {
-    let Refusal { status, detail } = refusal;
+/// A refusal as a complete HTTP answer.
+pub fn refusal_answer(refusal: RequestRefusal, without_body: bool) -> Vec<u8> {
+    let RequestRefusal { status, detail } = refusal;
     let reason = reason(status);
     let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
-    // No detail has anything in it that JSON would want escaped; a test looks.
+    // No detail needs JSON escaping; a test checks this.
     let body = format!("{{\"detail\":\"{detail}\"}}\n");
     let head = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\

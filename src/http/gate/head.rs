@@ -1,88 +1,96 @@
-//! The head of a request as bytes: where it ends, whether it is one, and what of it is passed on. Stricter than RFC 9112
-//! asks for: whatever two readers could understand differently is refused. Pure; no byte of a request reaches an answer.
+//! Parses the head of an HTTP request: finds its end, checks it, and writes the head that the gate sends upstream.
+//! Pure.
+//!
+//! The checks are stricter than RFC 9112: a head that two parsers could understand differently is refused. No byte of
+//! a request appears in a refusal.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-/// A whole head, its empty line included.
+/// Maximum size of a head in bytes, with its empty line.
 pub const HEAD_LIMIT: usize = 8 * 1024;
-/// The largest body that any route could want: the names of a thousand interfaces. JSON takes a multiple of it in memory.
+/// Maximum size of a body in bytes. The largest request that the API has is the names of a thousand interfaces.
+/// Parsed JSON takes several times as much memory.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
-/// What is passed on, in lower case, and how often it may come. Everything else is dropped: connection-level headers
-/// (RFC 9110, 7.6.1) because this connection ends here, cookies because they are those of other services on the same
-/// machine, the rest because nobody asks for it. `content-length` is written anew.
-const KEPT: [(&str, Times); 20] = [
-    ("accept", Times::Any),
-    ("accept-encoding", Times::Any),
-    ("accept-language", Times::Any),
-    ("authorization", Times::Once),
-    ("content-type", Times::Once),
-    ("forwarded", Times::Any),
-    ("host", Times::Once),
-    ("if-modified-since", Times::Once),
-    ("if-none-match", Times::Any),
-    ("origin", Times::Once),
-    ("range", Times::Once),
-    ("sec-fetch-dest", Times::Once),
-    ("sec-fetch-mode", Times::Once),
-    ("sec-fetch-site", Times::Once),
-    ("user-agent", Times::Any),
-    ("via", Times::Any),
-    ("x-forwarded-for", Times::Any),
-    ("x-forwarded-host", Times::Any),
-    ("x-forwarded-proto", Times::Any),
-    ("x-requested-with", Times::Any),
+/// Headers that the gate sends upstream, in lower case, and how often each may appear. The gate drops all other
+/// headers: connection headers (RFC 9110, section 7.6.1), because the connection ends at the gate; cookies, because
+/// they belong to other services on the same machine; the rest, because nothing here uses them. The gate writes
+/// `content-length` itself.
+const PASSED_HEADERS: [(&str, Repeat); 20] = [
+    ("accept", Repeat::Any),
+    ("accept-encoding", Repeat::Any),
+    ("accept-language", Repeat::Any),
+    ("authorization", Repeat::Once),
+    ("content-type", Repeat::Once),
+    ("forwarded", Repeat::Any),
+    ("host", Repeat::Once),
+    ("if-modified-since", Repeat::Once),
+    ("if-none-match", Repeat::Any),
+    ("origin", Repeat::Once),
+    ("range", Repeat::Once),
+    ("sec-fetch-dest", Repeat::Once),
+    ("sec-fetch-mode", Repeat::Once),
+    ("sec-fetch-site", Repeat::Once),
+    ("user-agent", Repeat::Any),
+    ("via", Repeat::Any),
+    ("x-forwarded-for", Repeat::Any),
+    ("x-forwarded-host", Repeat::Any),
+    ("x-forwarded-proto", Repeat::Any),
+    ("x-requested-with", Repeat::Any),
 ];
 
+/// How often a header may appear.
 #[derive(Clone, Copy, PartialEq)]
-enum Times {
+enum Repeat {
     Once,
     Any,
 }
 
-/// Why a request is not answered by the program itself.
+/// Why the gate answers a request itself: the status and the `detail` of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RequestRefusal {
     pub status: u16,
     pub detail: &'static str,
 }
 
-const fn refusal(status: u16, detail: &'static str) -> Refusal {
-    Refusal { status, detail }
+const fn refusal(status: u16, detail: &'static str) -> RequestRefusal {
+    RequestRefusal { status, detail }
 }
 
-pub const BARE_CR: Refusal = refusal(400, "a carriage return without a line feed in the head");
-pub const BARE_LF: Refusal = refusal(400, "a line feed without a carriage return in the head");
-pub const CONTROL: Refusal = refusal(400, "a control character in the head");
-pub const FOLDED: Refusal = refusal(400, "a folded header line: write it on one line");
-pub const NOT_HTTP: Refusal = refusal(400, "this is not HTTP/1.1: the port speaks plain HTTP, without TLS");
-pub const TARGET: Refusal = refusal(400, "the request's target has to be a path, in visible ASCII");
-pub const VERSION: Refusal = refusal(400, "only HTTP/1.0 and HTTP/1.1 are spoken here");
-pub const HEADER: Refusal = refusal(400, "a header line has to be a name, a colon and a value in ASCII");
-pub const HOST: Refusal = refusal(400, "there has to be exactly one Host header");
-pub const TWICE: Refusal = refusal(400, "a header that may come once came twice");
-pub const LENGTH: Refusal = refusal(400, "there may be one Content-Length header, and it has to be a number in digits");
-pub const TOO_MUCH: Refusal = refusal(413, "the body is larger than anything that is asked for here");
-pub const TRANSFER: Refusal = refusal(400, "Transfer-Encoding is not taken: send the body with its Content-Length");
-pub const EXPECT: Refusal = refusal(417, "Expect is not taken: send the body at once");
-pub const LONG_TARGET: Refusal = refusal(414, "the request's target is too long");
-pub const LONG_HEAD: Refusal = refusal(431, "the request's headers are too long");
+pub const BARE_CR: RequestRefusal = refusal(400, "a carriage return without a line feed in the head");
+pub const BARE_LF: RequestRefusal = refusal(400, "a line feed without a carriage return in the head");
+pub const CONTROL: RequestRefusal = refusal(400, "a control character in the head");
+pub const FOLDED_LINE: RequestRefusal = refusal(400, "a folded header line: send it as one line");
+pub const NOT_HTTP: RequestRefusal = refusal(400, "not an HTTP/1.1 request: this port takes plain HTTP, without TLS");
+pub const TARGET: RequestRefusal = refusal(400, "the request target must be a path in printable ASCII");
+pub const VERSION: RequestRefusal = refusal(400, "only HTTP/1.0 and HTTP/1.1 are supported");
+pub const HEADER_LINE: RequestRefusal = refusal(400, "a header line must be a name, a colon and a value in ASCII");
+pub const HOST: RequestRefusal = refusal(400, "the request must have exactly one Host header");
+pub const DUPLICATE_HEADER: RequestRefusal = refusal(400, "a header that is allowed once appears twice");
+pub const CONTENT_LENGTH: RequestRefusal = refusal(400, "only one Content-Length header is allowed, a decimal number");
+pub const BODY_TOO_LARGE: RequestRefusal = refusal(413, "the body is too large: the limit is 16 KiB");
+pub const TRANSFER_ENCODING: RequestRefusal =
+    refusal(400, "Transfer-Encoding is not supported: send the body with its Content-Length");
+pub const EXPECT: RequestRefusal = refusal(417, "Expect is not supported: send the body at once");
+pub const LONG_TARGET: RequestRefusal = refusal(414, "the request target is too long");
+pub const LONG_HEAD: RequestRefusal = refusal(431, "the request headers are too long");
 
-/// Looks at every byte once, however small the pieces are in which they come.
+/// Finds the end of a head. It scans each byte once, even if the head arrives in small pieces.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scan {
-    seen: usize,
+    scanned: usize,
     line_start: usize,
     after_cr: bool,
     past_first_line: bool,
 }
 
 impl Scan {
-    /// `bytes` is what has come so far, from the first byte on. Says where the head ends once that is known, and refuses
-    /// at the first byte that no head can have, so that a TLS client does not wait for its time to run out.
-    pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-        for (at, byte) in bytes.iter().copied().enumerate().skip(self.seen) {
+    /// `bytes`: everything received so far, from the first byte on. Returns the length of the head once its end has
+    /// arrived. Refuses at the first byte that no head can contain, so that a TLS client gets its answer at once and
+    /// not after a timeout.
+    pub fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, RequestRefusal> {
+        for (at, byte) in bytes.iter().copied().enumerate().skip(self.scanned) {
             if at >= HEAD_LIMIT {
                 return Err(self.too_long());
             }
@@ -90,7 +98,7 @@ impl Scan {
             match byte {
                 b'\n' if !self.after_cr => return Err(BARE_LF),
                 b'\n' => {
-                    // A line that consists of the carriage return alone.
+                    // The line has only its carriage return.
                     let empty = at == self.line_start + 1;
                     if empty {
                         return if self.past_first_line { Ok(Some(at + 1)) } else { Err(NOT_HTTP) };
@@ -101,7 +109,7 @@ impl Scan {
                 }
                 _ if self.after_cr => return Err(BARE_CR),
                 b'\r' => self.after_cr = true,
-                b' ' | b'\t' if first_of_line && self.past_first_line => return Err(FOLDED),
+                b' ' | b'\t' if first_of_line && self.past_first_line => return Err(FOLDED_LINE),
                 _ if self.past_first_line => {
                     if byte < b' ' && byte != b'\t' || byte == 0x7f {
                         return Err(CONTROL);
@@ -111,46 +119,47 @@ impl Scan {
                 b' '..=b'~' => {}
                 _ => return Err(TARGET),
             }
-            self.seen = at + 1;
+            self.scanned = at + 1;
         }
         if bytes.len() >= HEAD_LIMIT { Err(self.too_long()) } else { Ok(None) }
     }
 
-    fn too_long(&self) -> Refusal {
+    fn too_long(&self) -> RequestRefusal {
         if self.past_first_line { LONG_HEAD } else { LONG_TARGET }
     }
 }
 
-/// A head that passed.
+/// A head that passed the checks.
 #[derive(Clone, Debug)]
 pub struct Head<'a> {
     pub method: &'a str,
-    /// Path and query, still encoded, in whichever form they came.
+    /// Path and query, still percent-encoded, whatever form of target the client sent.
     pub target: Cow<'a, str>,
-    /// HTTP/1.0.
+    /// The version is HTTP/1.0, not HTTP/1.1.
     pub old: bool,
-    /// Only a client of HTTP/1.0 may leave it out. What the target names goes before what the header does.
+    /// The host of the target if the target names one, else the Host header. Only an HTTP/1.0 request may have
+    /// neither.
     pub host: Option<&'a str>,
     pub origin: Option<&'a str>,
     pub fetch_site: Option<&'a str>,
-    /// Some proxy had it in its hands, or somebody pretends so.
+    /// The request has a header that proxies add. Clients can send such a header too.
     pub forwarded: bool,
     pub length: Option<usize>,
-    kept: Vec<(&'a str, &'a str)>,
-    /// It named a `X-Real-IP` of its own, which is not passed on.
-    claimed: bool,
+    headers: Vec<(&'a str, &'a str)>,
+    /// The client sent an `X-Real-IP` header, which the gate does not send upstream.
+    has_real_ip: bool,
 }
 
-/// What is to be said about some bytes that came from a client.
+/// Result of scanning a request head.
 #[derive(Clone, Debug)]
 pub enum Progress<'a> {
     More,
-    /// The head, and how many bytes it took.
+    /// The complete head and its length in bytes.
     Head(Head<'a>, usize),
-    Refused(Refusal),
+    Refused(RequestRefusal),
 }
 
-/// From the first byte on.
+/// Scans and parses at once. `bytes`: everything received so far, from the first byte on.
 pub fn parse(bytes: &[u8]) -> Progress<'_> {
     match Scan::default().end(bytes) {
         Ok(None) => Progress::More,
@@ -163,8 +172,8 @@ pub fn parse(bytes: &[u8]) -> Progress<'_> {
 }
 
 impl<'a> Head<'a> {
-    /// `bytes` is one whole head as `Scan` found it.
-    pub fn read(bytes: &'a [u8]) -> Result<Head<'a>, Refusal> {
+    /// Parses and checks `bytes`: one complete head, of the length that `Scan` returned.
+    pub fn read(bytes: &'a [u8]) -> Result<Head<'a>, RequestRefusal> {
         let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let first = lines.next().and_then(|line| std::str::from_utf8(line).ok()).ok_or(NOT_HTTP)?;
         let mut words = first.split(' ');
@@ -184,7 +193,7 @@ impl<'a> Head<'a> {
         if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(TARGET);
         }
-        let (named, target) = split_target(target).ok_or(TARGET)?;
+        let (authority, target) = split_target(target).ok_or(TARGET)?;
 
         let mut head = Head {
             method,
@@ -195,64 +204,66 @@ impl<'a> Head<'a> {
             fetch_site: None,
             forwarded: false,
             length: None,
-            kept: Vec::new(),
-            claimed: false,
+            headers: Vec::new(),
+            has_real_ip: false,
         };
         for line in lines.take_while(|line| !line.is_empty()) {
-            head.take(line)?;
+            head.add_line(line)?;
         }
-        head.host = head.kept("host");
-        // RFC 9112, 3.2.
+        head.host = head.header("host");
+        // RFC 9112, section 3.2.
         if head.host.is_none() && !old {
             return Err(HOST);
         }
-        if let Some(named) = named {
-            head.kept.retain(|(name, _)| *name != "host");
-            head.kept.push(("host", named));
-            head.host = Some(named);
+        if let Some(authority) = authority {
+            head.headers.retain(|(name, _)| *name != "host");
+            head.headers.push(("host", authority));
+            head.host = Some(authority);
         }
-        head.origin = head.kept("origin");
-        head.fetch_site = head.kept("sec-fetch-site");
+        head.origin = head.header("origin");
+        head.fetch_site = head.header("sec-fetch-site");
         Ok(head)
     }
 
-    fn take(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(HEADER)?;
+    /// Checks one header line and keeps it if it goes upstream.
+    fn add_line(&mut self, line: &'a [u8]) -> Result<(), RequestRefusal> {
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(HEADER_LINE)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if !is_token(name) {
-            return Err(HEADER);
+            return Err(HEADER_LINE);
         }
-        let name = std::str::from_utf8(name).map_err(|_| HEADER)?;
+        let name = std::str::from_utf8(name).map_err(|_| HEADER_LINE)?;
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         if is("transfer-encoding") {
-            return Err(TRANSFER);
+            return Err(TRANSFER_ENCODING);
         }
         if is("expect") {
             return Err(EXPECT);
         }
         if is("content-length") {
             let length = length(value)?;
-            return if self.length.replace(length).is_some() { Err(LENGTH) } else { Ok(()) };
+            return if self.length.replace(length).is_some() { Err(CONTENT_LENGTH) } else { Ok(()) };
         }
         if is("x-real-ip") {
-            self.claimed = true;
+            self.has_real_ip = true;
         }
-        self.forwarded |= tells_of_a_proxy(name);
-        let Some((name, times)) = KEPT.iter().find(|(known, _)| is(known)) else { return Ok(()) };
-        if *times == Times::Once && self.kept(name).is_some() {
-            return Err(if *name == "host" { HOST } else { TWICE });
+        self.forwarded |= is_proxy_header(name);
+        let Some((name, repeat)) = PASSED_HEADERS.iter().find(|(known, _)| is(known)) else { return Ok(()) };
+        if *repeat == Repeat::Once && self.header(name).is_some() {
+            return Err(if *name == "host" { HOST } else { DUPLICATE_HEADER });
         }
-        // Bytes beyond ASCII are allowed where nobody reads them: other services' cookies have them.
-        let value = std::str::from_utf8(value).ok().filter(|value| value.is_ascii()).ok_or(HEADER)?;
-        self.kept.push((name, value));
+        // Only headers that the gate sends upstream must be ASCII: a cookie of another service may contain other bytes.
+        let value = std::str::from_utf8(value).ok().filter(|value| value.is_ascii()).ok_or(HEADER_LINE)?;
+        self.headers.push((name, value));
         Ok(())
     }
 
-    fn kept(&self, name: &str) -> Option<&'a str> {
-        self.kept.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    /// Value of the first header of this name, in lower case, that goes upstream.
+    fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
-    /// The head as it is passed on. That it came through a proxy is never lost on the way.
+    /// The head that the gate sends upstream. If the request came through a proxy, the new head always shows that.
     pub fn onward(&self, from: IpAddr) -> Vec<u8> {
         let version = if self.old { "HTTP/1.0" } else { "HTTP/1.1" };
         let mut text = format!("{} {} {version}\r\n", self.method, self.target);
@@ -261,10 +272,10 @@ impl<'a> Head<'a> {
                 text.push_str(part);
             }
         };
-        for (name, value) in &self.kept {
+        for (name, value) in &self.headers {
             line(name, value);
         }
-        if self.forwarded && self.kept("forwarded").is_none() {
+        if self.forwarded && self.header("forwarded").is_none() {
             line("forwarded", "for=unknown");
         }
         if let Some(length) = self.length {
@@ -277,8 +288,8 @@ impl<'a> Head<'a> {
     }
 }
 
-/// What the proxies in common use add, one of which is enough: a proxy that was told to add only its own would otherwise
-/// pass for a local user.
+/// Headers that common proxies add. Any one of them marks a request as forwarded. Without the rare ones, the clients of
+/// a proxy that adds only its own header would look like local users.
 const PROXY_NAMES: [&str; 15] = [
     "forwarded",
     "via",
@@ -298,32 +309,34 @@ const PROXY_NAMES: [&str; 15] = [
 ];
 const PROXY_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy-", "cf-"];
 
-/// Where the inside keeps its word on whether the client is still there. No client's own gets through.
+/// Header with the slot of the request, by which a worker sees whether the client has left. The gate drops this
+/// header if a client sends it.
 pub const PLACE: &str = "x-place";
-/// The gate has found that this request needs no token. No client's own gets through.
+/// Header of a request that needs no token. The gate drops this header if a client sends it.
 pub const TRUSTED: &str = "x-trusted";
 
-/// Writes both into a head that is to be passed on.
-pub fn note(request: &mut Vec<u8>, place: usize, trusted: bool) {
+/// Adds `SLOT_HEADER`, and `TRUSTED_HEADER` if `trusted`, to a head that goes upstream.
+pub fn add_gate_headers(request: &mut Vec<u8>, slot: usize, trusted: bool) {
     if let Some(end) = request.iter().position(|byte| *byte == b'\n') {
         let trusted = if trusted { format!("{TRUSTED}: 1\r\n") } else { String::new() };
-        request.splice(end + 1..end + 1, format!("{PLACE}: {place}\r\n{trusted}").into_bytes());
+        request.splice(end + 1..end + 1, format!("{PLACE}: {slot}\r\n{trusted}").into_bytes());
     }
 }
 
-fn tells_of_a_proxy(name: &str) -> bool {
+fn is_proxy_header(name: &str) -> bool {
     let starts = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     PROXY_PREFIXES.iter().any(starts) || PROXY_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// The host, if the target names one as it does to a proxy, and the path with its query (RFC 9112, 3.2.1 and 3.2.2).
+/// Splits a target into the host, if it has the absolute form, and path with query (RFC 9112, sections 3.2.1 and
+/// 3.2.2).
 fn split_target(target: &str) -> Option<(Option<&str>, Cow<'_, str>)> {
     if target.starts_with('/') {
         return Some((None, target.into()));
     }
     let (scheme, rest) = target.split_once("://")?;
     let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // There is no TLS here, and no user has a name (RFC 9110, 4.2.4).
+    // Only `http`, because the port has no TLS. User names are not allowed in a target (RFC 9110, section 4.2.4).
     if !scheme.eq_ignore_ascii_case("http") || host.is_empty() || host.contains('@') {
         return None;
     }
@@ -331,21 +344,22 @@ fn split_target(target: &str) -> Option<(Option<&str>, Cow<'_, str>)> {
     Some((Some(host), path))
 }
 
-fn length(value: &[u8]) -> Result<usize, Refusal> {
+/// Value of a Content-Length header, in bytes.
+fn length(value: &[u8]) -> Result<usize, RequestRefusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(LENGTH);
+        return Err(CONTENT_LENGTH);
     }
     let mut length: usize = 0;
     for digit in value {
         length = length * 10 + usize::from(digit - b'0');
         if length > BODY_LIMIT {
-            return Err(TOO_MUCH);
+            return Err(BODY_TOO_LARGE);
         }
     }
     Ok(length)
 }
 
-/// RFC 9110, 5.6.2.
+/// Characters of a token (RFC 9110, section 5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -362,19 +376,19 @@ mod tests {
         head.replace('|', "\r\n").into_bytes()
     }
 
-    /// `|` is a line end.
+    /// `|` stands for a line end.
     #[track_caller]
-    fn refused(head: &str, expect: Refusal) {
+    fn refused(head: &str, expect: RequestRefusal) {
         refused_bytes(&text(head), expect);
     }
 
     #[track_caller]
-    fn refused_bytes(bytes: &[u8], expect: Refusal) {
+    fn refused_bytes(bytes: &[u8], expect: RequestRefusal) {
         match parse(bytes) {
             Progress::Refused(refusal) => assert_eq!(refusal, expect, "{:?}", String::from_utf8_lossy(bytes)),
             other => panic!("{:?}: {other:?}", String::from_utf8_lossy(bytes)),
         }
-        // The same in pieces of one byte.
+        // The same result if each byte arrives alone.
         let mut scan = Scan::default();
         let found = (1..=bytes.len()).find_map(|end| scan.end(&bytes[..end]).transpose());
         let found = found.expect("an end").and_then(|end| Head::read(&bytes[..end]).map(|_| ()));
@@ -391,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_on() {
+    fn the_head_that_the_gate_sends_upstream() {
         onward("GET / HTTP/1.1|Host: a||", "GET / HTTP/1.1|host: a|x-real-ip: 192.0.2.7|connection: close||");
         onward(
             "GET /?a=%00&b HTTP/1.0|HOST:\ta \t||",
@@ -409,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_as_they_are_sent_to_a_proxy() {
+    fn targets_in_absolute_form() {
         let tail = "x-real-ip: 192.0.2.7|connection: close||";
         for (target, path) in [
             ("http://b/", "/"),
@@ -428,10 +442,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gate_notes_are_headers_of_its_own() {
+    fn the_gate_adds_headers_that_no_client_can_send() {
         for (trusted, expect) in [(false, ""), (true, "x-trusted: 1|")] {
             let mut request = text("GET / HTTP/1.1|host: a||body");
-            note(&mut request, 3, trusted);
+            add_gate_headers(&mut request, 3, trusted);
             assert_eq!(request, text(&format!("GET / HTTP/1.1|x-place: 3|{expect}host: a||body")));
         }
         onward(
@@ -441,9 +455,9 @@ mod tests {
     }
 
     #[test]
-    fn a_client_cannot_name_its_own_address_nor_hide_a_proxy() {
+    fn a_client_can_neither_choose_its_address_nor_hide_a_proxy() {
         let tail = "x-real-ip: 192.0.2.7|connection: close||";
-        for (name, kept) in [
+        for (name, header) in [
             ("X-Real-IP: 127.0.0.1", ""),
             ("x-real-ip: 127.0.0.1", ""),
             ("X-Forwarded-Port: 80", ""),
@@ -459,7 +473,7 @@ mod tests {
             ("X-Forwarded-For: 10.0.0.1", "x-forwarded-for: 10.0.0.1|"),
             ("Via: 1.1 p", "via: 1.1 p|"),
         ] {
-            let expect = format!("GET / HTTP/1.1|host: a|{kept}forwarded: for=unknown|{tail}");
+            let expect = format!("GET / HTTP/1.1|host: a|{header}forwarded: for=unknown|{tail}");
             onward(&format!("GET / HTTP/1.1|Host: a|{name}||"), &expect);
             onward(&format!("GET / HTTP/1.1|Host: a|{name}|Connection: {}||", &name[..9]), &expect);
         }
@@ -467,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_addresses_are_told_as_what_they_are() {
+    fn ipv4_mapped_addresses_become_ipv4() {
         let bytes = text("GET / HTTP/1.1|Host: a||");
         let Progress::Head(head, _) = parse(&bytes) else { panic!("a good head") };
         let sent = head.onward("::ffff:127.0.0.1".parse().expect("an address"));
@@ -475,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http() {
+    fn requests_that_are_not_http() {
         refused_bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", NOT_HTTP);
         refused("PRI * HTTP/2.0||SM||", VERSION);
         refused("||GET / HTTP/1.1|Host: a||", NOT_HTTP);
@@ -524,8 +538,8 @@ mod tests {
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", BARE_CR);
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", BARE_CR);
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\r\n\r\r\n", BARE_CR);
-        refused("GET / HTTP/1.1|Host: a| folded||", FOLDED);
-        refused("GET / HTTP/1.1|\tHost: a||", FOLDED);
+        refused("GET / HTTP/1.1|Host: a| folded||", FOLDED_LINE);
+        refused("GET / HTTP/1.1|\tHost: a||", FOLDED_LINE);
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n", CONTROL);
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\x0bb\r\n\r\n", CONTROL);
         refused_bytes(b"GET / HTTP/1.1\r\nHost: a\x7fb\r\n\r\n", CONTROL);
@@ -533,47 +547,47 @@ mod tests {
 
     #[test]
     fn header_lines() {
-        refused("GET / HTTP/1.1|Host: a|nothing||", HEADER);
-        refused("GET / HTTP/1.1|Host: a|: x||", HEADER);
-        refused("GET / HTTP/1.1|Host : a||", HEADER);
-        refused("GET / HTTP/1.1|Ho st: a||", HEADER);
-        refused("GET / HTTP/1.1|Host: a|\u{e4}: x||", HEADER);
-        refused("GET / HTTP/1.1|Host: \u{e4}||", HEADER);
-        refused_bytes(b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: \xff\r\n\r\n", HEADER);
+        refused("GET / HTTP/1.1|Host: a|nothing||", HEADER_LINE);
+        refused("GET / HTTP/1.1|Host: a|: x||", HEADER_LINE);
+        refused("GET / HTTP/1.1|Host : a||", HEADER_LINE);
+        refused("GET / HTTP/1.1|Ho st: a||", HEADER_LINE);
+        refused("GET / HTTP/1.1|Host: a|\u{e4}: x||", HEADER_LINE);
+        refused("GET / HTTP/1.1|Host: \u{e4}||", HEADER_LINE);
+        refused_bytes(b"GET / HTTP/1.1\r\nHost: a\r\nOrigin: \xff\r\n\r\n", HEADER_LINE);
         refused("GET / HTTP/1.1||", HOST);
         refused("GET / HTTP/1.0|Host: a|Host: a||", HOST);
         refused("GET / HTTP/1.1|Host: a|Host: a||", HOST);
         refused("GET / HTTP/1.1|Host: a|hOST: b||", HOST);
-        refused("GET / HTTP/1.1|Host: a|Origin: http://a|Origin: http://b||", TWICE);
-        refused("GET / HTTP/1.1|Host: a|Authorization: x|authorization: y||", TWICE);
-        refused("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||", TRANSFER);
-        refused("POST / HTTP/1.1|Host: a|transfer-encoding:||", TRANSFER);
-        refused("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding: identity||", TRANSFER);
+        refused("GET / HTTP/1.1|Host: a|Origin: http://a|Origin: http://b||", DUPLICATE_HEADER);
+        refused("GET / HTTP/1.1|Host: a|Authorization: x|authorization: y||", DUPLICATE_HEADER);
+        refused("POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||", TRANSFER_ENCODING);
+        refused("POST / HTTP/1.1|Host: a|transfer-encoding:||", TRANSFER_ENCODING);
+        refused("POST / HTTP/1.1|Host: a|Content-Length: 5|Transfer-Encoding: identity||", TRANSFER_ENCODING);
         refused("POST / HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 5||", EXPECT);
         refused("POST / HTTP/1.1|Host: a|Expect: nonsense||", EXPECT);
     }
 
     #[test]
-    fn strange_bytes_where_nobody_looks_are_dropped() {
+    fn non_ascii_values_of_dropped_headers_are_allowed() {
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: x=\xc3\xa4\xff\r\n\r\n";
         let Progress::Head(head, _) = parse(bytes) else { panic!("refused") };
         assert!(head.onward([127, 0, 0, 1].into()).is_ascii());
     }
 
     #[test]
-    fn lengths() {
+    fn content_lengths() {
         let with = |value: &str| format!("POST / HTTP/1.1|Host: a|Content-Length:{value}||");
         for value in ["+5", "-5", "5x", "x5", "0x5", "", " ", "5 5", "5,5", "5, 5", "5.0", "1e3", "\u{665}"] {
-            refused(&with(value), LENGTH);
+            refused(&with(value), CONTENT_LENGTH);
         }
         for value in
             ["16385", "65536", "9000000000000000000", "18446744073709551615", "18446744073709551616", "4294967296"]
         {
-            refused(&with(value), TOO_MUCH);
+            refused(&with(value), BODY_TOO_LARGE);
         }
-        refused(&with(&"9".repeat(4000)), TOO_MUCH);
-        refused("POST / HTTP/1.1|Host: a|Content-Length: 5|Content-Length: 5||", LENGTH);
-        refused("POST / HTTP/1.1|Host: a|Content-Length: 5|content-length: 6||", LENGTH);
+        refused(&with(&"9".repeat(4000)), BODY_TOO_LARGE);
+        refused("POST / HTTP/1.1|Host: a|Content-Length: 5|Content-Length: 5||", CONTENT_LENGTH);
+        refused("POST / HTTP/1.1|Host: a|Content-Length: 5|content-length: 6||", CONTENT_LENGTH);
         for (value, expect) in [("0", 0), (" 5 ", 5), ("16384", 16384), ("0000000000000000000000000000005", 5)] {
             let bytes = text(&with(value));
             let Progress::Head(head, _) = parse(&bytes) else { panic!("{value}") };
@@ -582,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn size_limits() {
         refused(&format!("GET /{} HTTP/1.1|Host: a||", "a".repeat(HEAD_LIMIT)), LONG_TARGET);
         refused(&format!("GET / HTTP/1.1|Host: a|X: {}||", "a".repeat(HEAD_LIMIT)), LONG_HEAD);
         refused(&format!("GET / HTTP/1.1|Host: a|{}|", "X: y|".repeat(HEAD_LIMIT / 5)), LONG_HEAD);
@@ -595,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_is_left_alone() {
+    fn bytes_after_the_head_are_not_touched() {
         let bytes = text("GET /1 HTTP/1.1|Host: a||GET /2 HTTP/1.1|Host: a||\0\n");
         let Progress::Head(head, end) = parse(&bytes) else { panic!("refused") };
         assert_eq!((&*head.target, end), ("/1", 28));
@@ -604,9 +618,9 @@ mod tests {
         }
     }
 
-    /// Whatever passes is one head again when it is read on the inside, and says the same there.
+    /// A head that passes parses again as one head with the same meaning.
     #[test]
-    fn mutations_are_refused_or_read_the_same_twice() {
+    fn mutated_heads_are_refused_or_parse_the_same_twice() {
         let seed = text("POST /api/x?y=1 HTTP/1.1|Host: a:80|Content-Length: 5|Origin: http://a|X-Real-IP: 1||");
         let mut random = 0x2545_f491_u32;
         let mut next = |below: usize| {
@@ -615,7 +629,7 @@ mod tests {
             random ^= random << 5;
             random as usize % below
         };
-        let (mut passed, mut stopped) = (0, 0);
+        let (mut passed_count, mut refused_count) = (0, 0);
         for _ in 0..20_000 {
             let mut bytes = seed.clone();
             for _ in 0..1 + next(3) {
@@ -631,7 +645,7 @@ mod tests {
                 Progress::More => {}
                 Progress::Refused(refusal) => {
                     assert!((400..500).contains(&refusal.status));
-                    stopped += 1;
+                    refused_count += 1;
                 }
                 Progress::Head(head, _) => {
                     let sent = head.onward([127, 0, 0, 1].into());
@@ -640,10 +654,10 @@ mod tests {
                     };
                     assert_eq!(end, sent.len());
                     assert_eq!((again.method, again.target, again.length), (head.method, head.target, head.length));
-                    passed += 1;
+                    passed_count += 1;
                 }
             }
         }
-        assert!(passed > 1000 && stopped > 1000, "{passed} passed, {stopped} stopped");
+        assert!(passed_count > 1000 && refused_count > 1000, "{passed_count} passed, {refused_count} refused");
     }
 }

@@ -1,9 +1,10 @@
-//! tiny_http behind the gate: one server on a Unix socket that nobody but the gate can reach.
+//! The upstream of the gate: one tiny_http server on a Unix socket that only the gate can connect to.
 //!
-//! A socket without a name would be best, but tiny_http accepts its connections itself, and what accepts needs a name.
-//! An abstract one can be reached by every local user, and one request that the gate would have refused ends the process.
-//! So it is a file in a directory of our own, and where `/proc` allows it the file is gone before anybody can look: a
-//! descriptor still leads there. A killed process leaves nothing behind, and nothing that tidies up /tmp can break it.
+//! tiny_http accepts its connections itself, so its socket needs an address. An abstract address is open to every
+//! local user, and a request that the gate would refuse can end the process. So the socket is a file in a private
+//! directory (mode 0700). Where `/proc` allows it, the file is removed at once, and the gate connects through an open
+//! descriptor of it. Then a killed process leaves no file behind, and a program that cleans /tmp cannot cut the
+//! connection.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -19,45 +20,52 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use tiny_http::{Request, Server};
 
-use super::Inward;
+use super::UpstreamConnector;
 use crate::error::{Error, Result};
 
-/// tiny_http's accepting thread dies of one failed `accept()`. It is replaced, but not in a tight loop.
-const BETWEEN_SERVERS: Duration = Duration::from_millis(500);
+/// tiny_http's accept thread ends at the first failed `accept()`. The gate restarts the server at most this often.
+const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 
-const BETWEEN_WORDS: Duration = Duration::from_secs(60);
+/// Between two warnings in the log.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What the workers ask for requests.
+/// The running tiny_http server. The workers take their requests from it.
 pub struct Inner {
-    running: Mutex<Running>,
+    running: Mutex<RunningServer>,
     closing: AtomicBool,
     workers: usize,
-    /// By place: whoever asked from there has left.
-    left: Vec<AtomicBool>,
+    /// Per slot: whether the client of its request has left.
+    client_left: Vec<AtomicBool>,
 }
 
 #[derive(Default)]
-struct Running {
+struct RunningServer {
     server: Option<Arc<Server>>,
-    way: Option<Way>,
+    socket_path: Option<SocketPath>,
 }
 
 impl Inner {
-    /// `places` are directories in which a socket may be made, the best one first.
-    pub fn open(places: Vec<PathBuf>, workers: usize) -> Result<(Arc<Inner>, Road)> {
-        let left = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        let inner = Arc::new(Inner { running: Mutex::default(), closing: AtomicBool::new(false), workers, left });
-        let mut road = Road { inner: inner.clone(), places, tried: None, said: None };
-        road.build()
-            .map_err(|error| Error::system("no directory to make a private socket in; set TMPDIR to one", error))?;
-        Ok((inner, road))
+    /// `directories`: where the socket may be created, the best first.
+    pub fn open(directories: Vec<PathBuf>, workers: usize) -> Result<(Arc<Inner>, TinyHttpConnector)> {
+        let client_left = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let inner =
+            Arc::new(Inner { running: Mutex::default(), closing: AtomicBool::new(false), workers, client_left });
+        let mut connector =
+            TinyHttpConnector { inner: inner.clone(), directories, last_start: None, last_warning: None };
+        connector.start_server().map_err(|error| {
+            Error::system(
+                "cannot create a private socket: set TMPDIR to a directory that net-pulse may write to",
+                error,
+            )
+        })?;
+        Ok((inner, connector))
     }
 
-    fn running(&self) -> MutexGuard<'_, Running> {
+    fn running(&self) -> MutexGuard<'_, RunningServer> {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The next request, or `None` when there will be no more.
+    /// Waits for the next request. `None` after `close`.
     pub fn next(&self) -> Option<Request> {
         loop {
             let server = self.running().server.clone()?;
@@ -67,19 +75,20 @@ impl Inner {
             }
             match received {
                 Ok(request) => return Some(request),
-                // Either the server was replaced, or its accepting thread said its last word; then the gate will notice.
+                // Either the server was replaced, or its accept thread ended. In the second case the gate restarts
+                // the server.
                 Err(error) => log::debug!("tiny_http: {error}"),
             }
         }
     }
 
-    /// Whether nobody waits for an answer to this any more.
-    pub fn has_left(&self, place: Option<usize>) -> bool {
-        let left = place.and_then(|place| self.left.get(place));
-        left.is_some_and(|left| left.load(Ordering::Relaxed))
+    /// Whether the client of the request in this slot has left, so that its answer is not needed.
+    pub fn has_left(&self, slot: Option<usize>) -> bool {
+        let client_left = slot.and_then(|slot| self.client_left.get(slot));
+        client_left.is_some_and(|client_left| client_left.load(Ordering::Relaxed))
     }
 
-    /// Wakes every worker out of `next`, for good.
+    /// Makes `next` return `None` in every worker, now and later.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         let server = self.running().server.take();
@@ -92,32 +101,33 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
-        // tiny_http's accepting thread looks up only when somebody comes, and without a file it cannot call itself.
-        if let Some(way) = &self.running().way {
-            let _ = reach(&way.path);
+        // tiny_http's accept thread checks for its end only when a connection comes. It cannot connect to itself,
+        // because the socket file is gone.
+        if let Some(socket_path) = &self.running().socket_path {
+            let _ = connect_to(&socket_path.path);
         }
     }
 }
 
-/// The gate's way to the server.
-pub struct Road {
+/// Opens the connections of the gate to tiny_http, and restarts tiny_http when it no longer accepts any.
+pub struct TinyHttpConnector {
     inner: Arc<Inner>,
-    places: Vec<PathBuf>,
-    tried: Option<Instant>,
-    /// When it was last said in the log that the server was replaced.
-    said: Option<Instant>,
+    directories: Vec<PathBuf>,
+    last_start: Option<Instant>,
+    /// Time of the last warning in the log that the server was restarted.
+    last_warning: Option<Instant>,
 }
 
-/// How the socket is reached.
-struct Way {
+/// Path that leads to the socket.
+struct SocketPath {
     path: PathBuf,
-    /// What `path` leads through, when the file itself is gone.
+    /// Open descriptor of the removed socket file; `path` names it in /proc/self/fd.
     _descriptor: Option<OwnedFd>,
-    /// What is to be removed at the end.
+    /// Directory of the socket file, to be removed at the end.
     directory: Option<PathBuf>,
 }
 
-impl Drop for Way {
+impl Drop for SocketPath {
     fn drop(&mut self) {
         if let Some(directory) = &self.directory {
             let _ = fs::remove_file(&self.path);
@@ -126,52 +136,57 @@ impl Drop for Way {
     }
 }
 
-impl Road {
-    fn build(&mut self) -> io::Result<()> {
-        self.tried = Some(Instant::now());
-        let (listener, way) = listen(&self.places)?;
+impl TinyHttpConnector {
+    /// Starts a new server in place of the old one, on a new socket.
+    fn start_server(&mut self) -> io::Result<()> {
+        self.last_start = Some(Instant::now());
+        let (listener, socket_path) = listen(&self.directories)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
-        let running = Running { server: Some(Arc::new(server)), way: Some(way) };
+        let running = RunningServer { server: Some(Arc::new(server)), socket_path: Some(socket_path) };
         let old = std::mem::replace(&mut *self.inner.running(), running);
-        // After the new one is in place: whoever wakes up asks that one.
+        // Only now, so that the workers that wake up find the new server.
         if let Some(old) = old.server {
             (0..self.inner.workers).for_each(|_| old.unblock());
         }
         Ok(())
     }
 
-    fn reach(&self) -> io::Result<UnixStream> {
-        self.inner.running().way.as_ref().map_or(Err(io::ErrorKind::NotFound.into()), |way| reach(&way.path))
+    fn try_connect(&self) -> io::Result<UnixStream> {
+        self.inner
+            .running()
+            .socket_path
+            .as_ref()
+            .map_or(Err(io::ErrorKind::NotFound.into()), |socket_path| connect_to(&socket_path.path))
     }
 }
 
-impl Inward for Road {
+impl UpstreamConnector for TinyHttpConnector {
     fn connect(&mut self) -> io::Result<UnixStream> {
-        match self.reach() {
+        match self.try_connect() {
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-                if self.tried.is_some_and(|tried| tried.elapsed() < BETWEEN_SERVERS) {
+                if self.last_start.is_some_and(|last_start| last_start.elapsed() < RESTART_INTERVAL) {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
-                if self.said.is_none_or(|said| said.elapsed() >= BETWEEN_WORDS) {
-                    self.said = Some(Instant::now());
-                    log::warn!("tiny_http has stopped accepting ({error}): starting it anew");
+                if self.last_warning.is_none_or(|last_warning| last_warning.elapsed() >= WARNING_INTERVAL) {
+                    self.last_warning = Some(Instant::now());
+                    log::warn!("tiny_http no longer accepts connections ({error}): restarting it");
                 }
-                self.build()?;
-                self.reach()
+                self.start_server()?;
+                self.try_connect()
             }
             result => result,
         }
     }
 
-    fn leave(&mut self, place: usize, left: bool) {
-        if let Some(known) = self.inner.left.get(place) {
-            known.store(left, Ordering::Relaxed);
+    fn set_client_left(&mut self, slot: usize, client_left: bool) {
+        if let Some(flag) = self.inner.client_left.get(slot) {
+            flag.store(client_left, Ordering::Relaxed);
         }
     }
 }
 
-/// Connects without ever waiting for anybody: not even the listener's queue.
-fn reach(path: &Path) -> io::Result<UnixStream> {
+/// Connects without blocking, even if the listener's queue is full.
+fn connect_to(path: &Path) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None)?;
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -179,57 +194,57 @@ fn reach(path: &Path) -> io::Result<UnixStream> {
     Ok(UnixStream::from(socket))
 }
 
-fn listen(places: &[PathBuf]) -> io::Result<(UnixListener, Way)> {
-    let mut reason = io::Error::from(io::ErrorKind::NotFound);
-    for place in places {
-        for hide in [true, false] {
-            match listen_in(place, hide) {
+fn listen(directories: &[PathBuf]) -> io::Result<(UnixListener, SocketPath)> {
+    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
+    for parent in directories {
+        for unlink in [true, false] {
+            match listen_in(parent, unlink) {
                 Ok(found) => return Ok(found),
-                Err(error) => reason = io::Error::new(error.kind(), format!("{}: {error}", place.display())),
+                Err(error) => last_error = io::Error::new(error.kind(), format!("{}: {error}", parent.display())),
             }
         }
     }
-    Err(reason)
+    Err(last_error)
 }
 
-fn listen_in(place: &Path, hide: bool) -> io::Result<(UnixListener, Way)> {
-    let directory = own_directory(place)?;
-    let mut way = Way { path: directory.join("http"), _descriptor: None, directory: Some(directory) };
-    let listener = UnixListener::bind(&way.path)?;
-    if hide {
-        let descriptor = handle(&way.path)?;
+fn listen_in(parent: &Path, unlink: bool) -> io::Result<(UnixListener, SocketPath)> {
+    let directory = create_private_directory(parent)?;
+    let mut socket_path = SocketPath { path: directory.join("http"), _descriptor: None, directory: Some(directory) };
+    let listener = UnixListener::bind(&socket_path.path)?;
+    if unlink {
+        let descriptor = open_path(&socket_path.path)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
-        // The old way removes its file here.
-        way = Way { path, _descriptor: Some(descriptor), directory: None };
+        // This drops the old value, which removes the file and its directory.
+        socket_path = SocketPath { path, _descriptor: Some(descriptor), directory: None };
     }
-    // Some security modules know files by their names, and refuse those that have lost theirs.
-    reach(&way.path)?;
-    Ok((listener, way))
+    // Some security modules (LSMs) know a file by its path, and refuse a connection to a removed file.
+    connect_to(&socket_path.path)?;
+    Ok((listener, socket_path))
 }
 
-fn own_directory(place: &Path) -> io::Result<PathBuf> {
-    let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
+fn create_private_directory(parent: &Path) -> io::Result<PathBuf> {
+    let mut already_exists = io::Error::from(io::ErrorKind::AlreadyExists);
     for number in 0..16 {
-        let path = place.join(format!("net-pulse-{}-{number}", std::process::id()));
-        // It fails on whatever is there already, a link included: what it makes is ours.
+        let path = parent.join(format!("net-pulse-{}-{number}", std::process::id()));
+        // `create` fails if anything exists at this path, also a symbolic link. So the directory is certainly ours.
         match DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => taken = error,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => already_exists = error,
             Err(error) => return Err(error),
         }
     }
-    Err(taken)
+    Err(already_exists)
 }
 
 #[cfg(target_os = "linux")]
-fn handle(path: &Path) -> io::Result<OwnedFd> {
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
     use nix::sys::stat::Mode;
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     Ok(nix::fcntl::open(path, flags, Mode::empty())?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn handle(_: &Path) -> io::Result<OwnedFd> {
+fn open_path(_: &Path) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -258,45 +273,45 @@ mod tests {
         }
     }
 
-    fn talk((listener, way): (UnixListener, Way)) {
+    fn connect_and_talk((listener, socket_path): (UnixListener, SocketPath)) {
         let (mut probe, _) = listener.accept().expect("the probe");
         assert_eq!(probe.read(&mut [0; 1]).expect("its end"), 0);
-        let mut near = reach(&way.path).expect("a connection");
-        let (mut far, _) = listener.accept().expect("a connection");
-        near.write_all(b"x").expect("room");
+        let mut client = connect_to(&socket_path.path).expect("a connection");
+        let (mut server, _) = listener.accept().expect("a connection");
+        client.write_all(b"x").expect("buffer space");
         let mut byte = [0];
-        far.read_exact(&mut byte).expect("a byte");
+        server.read_exact(&mut byte).expect("a byte");
         assert_eq!(&byte, b"x");
     }
 
     #[test]
-    fn a_socket_without_a_trace() {
+    fn an_unlinked_socket_leaves_no_file() {
         let dir = Dir::new("hidden");
         let found = listen_in(&dir.0, true).expect("a socket");
-        assert_eq!(dir.entries(), 0, "nothing is left to find");
-        talk(found);
+        assert_eq!(dir.entries(), 0, "no file is left");
+        connect_and_talk(found);
     }
 
     #[test]
-    fn a_socket_with_a_name_goes_with_its_owner() {
+    fn a_socket_file_is_removed_with_its_owner() {
         let dir = Dir::new("named");
         let found = listen_in(&dir.0, false).expect("a socket");
         assert_eq!(dir.entries(), 1);
-        let inside = found.1.directory.clone().expect("a directory");
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(inside).expect("it exists").permissions());
+        let directory = found.1.directory.clone().expect("a directory");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(directory).expect("it exists").permissions());
         assert_eq!(mode & 0o777, 0o700);
-        talk(found);
+        connect_and_talk(found);
         assert_eq!(dir.entries(), 0);
     }
 
     #[test]
-    fn places_that_cannot_be_used_are_passed_over() {
+    fn unusable_directories_are_skipped() {
         let dir = Dir::new("places");
         let deep = dir.0.join("d".repeat(200));
         fs::create_dir(&deep).expect("a directory");
-        let places = ["/proc".into(), "/nonexistent/net-pulse".into(), deep, dir.0.clone()];
-        talk(listen(&places).expect("the last one"));
-        let error = listen(&places[..2]).err().expect("no place");
+        let directories = ["/proc".into(), "/nonexistent/net-pulse".into(), deep, dir.0.clone()];
+        connect_and_talk(listen(&directories).expect("the last directory"));
+        let error = listen(&directories[..2]).err().expect("an error");
         assert!(error.to_string().starts_with("/nonexistent/net-pulse: "), "{error}");
     }
 }

@@ -1,18 +1,19 @@
-//! The bounded front door. One thread owns every TCP connection and waits in one place, poll(2); nothing it does waits
-//! for a client. What goes inward is a whole request that passed `head`, and what comes back passes through one buffer.
+//! The gate: a reverse proxy in the same process, in front of tiny_http. One thread owns every TCP connection and
+//! waits in a single poll(2); it never blocks for a client. It sends upstream only complete requests that passed the
+//! checks of `head`, and passes each answer on through one small buffer.
 //!
-//! Two policies make it fair. A place inside goes to the address that had least of the time inside lately, also from a
-//! reader that keeps it waiting, and what takes long never has all of them (`places`). Where there is no room, the address
-//! with the most connections loses one, first what makes no progress (`room`).
+//! Two policies keep it fair. A worker slot goes to the address group that has used the least worker time lately
+//! (`slots`). If there is no room for another connection, the gate closes one of the address group that has the most
+//! (`eviction`).
 //!
-//! It refuses to keep connections open for a second request: a bound on requests is then a bound on connections.
+//! The gate refuses to keep a connection open for a second request: so the limit on connections also limits requests.
 
 pub mod access;
 mod client;
+mod eviction;
 pub mod head;
 pub mod inner;
-mod places;
-mod room;
+mod slots;
 mod trust;
 
 use std::fs;
@@ -33,71 +34,75 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::route::Weight;
 use crate::error::{Error, Result};
 use crate::thread::spawn;
-use access::Names;
-use client::{Client, Held, Inside};
-use head::Refusal;
-use places::{Places, Shares};
+use access::HostNames;
+use client::{Client, OccupiedSlot, UpstreamConnection};
+use head::RequestRefusal;
+use slots::{FairQueue, Slots};
 use trust::Trust;
 
-const STACK: usize = 128 * 1024;
-/// What of an answer is in our memory at a time, per connection.
-const RELAY: usize = 16 * 1024;
-/// The kernel's own buffers, per connection; it doubles the figures. Left alone they grow to megabytes.
-const SEND_BUFFER: usize = 64 * 1024;
-const RECEIVE_BUFFER: usize = 32 * 1024;
-/// Connections that are taken before those that are here have their turn.
-const ACCEPTS: usize = 32;
-/// Bodies that do not fit where a head fits; more of them at a time are refused.
+const STACK_BYTES: usize = 128 * 1024;
+/// Buffer for a part of an answer, per connection.
+const RELAY_BUFFER_BYTES: usize = 16 * 1024;
+/// Socket buffers in the kernel, per connection. The kernel doubles these figures (socket(7)). Without a limit they
+/// grow to megabytes.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+const RECEIVE_BUFFER_BYTES: usize = 32 * 1024;
+/// Connections to accept before the existing ones have their turn.
+const ACCEPTS_PER_TURN: usize = 32;
+/// Most requests at a time that are larger than a head may be. The gate refuses more of them.
 const LARGE_BODIES: usize = 8;
-/// Between two looks at who reads too slowly.
-const LOOK: Duration = Duration::from_millis(100);
-/// How long nothing is accepted after descriptors ran out.
-const PAUSE: Duration = Duration::from_millis(200);
-/// Nobody is sent away for another before the segment that follows the handshake can have come.
-const GRACE: Duration = Duration::from_millis(2);
-/// Between attempts to reach the inside.
-const RETRY: Duration = Duration::from_millis(20);
-/// Left for everything else in this process when descriptors are scarce: SQLite and sysfs open files as they go.
-const SPARE_DESCRIPTORS: usize = 20;
-/// The gate's own end of a request and the two that tiny_http makes of the other.
-const DESCRIPTORS_INSIDE: usize = 3;
+/// Interval of the check for clients that read too slowly.
+const SLOW_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Pause in accepting connections after the process ran out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// The gate keeps an incomplete request for at least this long before it closes it for another connection: the
+/// segment after the TCP handshake may still be on its way.
+const EVICTION_GRACE: Duration = Duration::from_millis(2);
+/// Pause before the next attempt to connect to tiny_http.
+const CONNECT_RETRY: Duration = Duration::from_millis(20);
+/// Descriptors for the rest of this process if they are scarce: SQLite and sysfs open files at any time.
+const RESERVED_DESCRIPTORS: usize = 20;
+/// One for the gate's end of the upstream connection, two for tiny_http's end.
+const DESCRIPTORS_PER_REQUEST: usize = 3;
 
-const BUSY: Refusal = Refusal { status: 503, detail: "too much is going on here: try again in a moment" };
-/// Every status that is answered here.
+const BUSY: RequestRefusal = RequestRefusal { status: 503, detail: "net-pulse is busy: try again in a moment" };
+/// Every status that the gate itself answers with.
 pub const STATUSES: [u16; 11] = [400, 403, 408, 413, 414, 417, 421, 431, 502, 503, 504];
 
-/// The inside. A connection takes one whole request and gives one whole answer.
-pub trait Inward: Send {
-    /// Without waiting, and the stream does not wait either.
+/// Opens connections to the upstream. Each carries one complete request and its complete answer.
+pub trait UpstreamConnector: Send {
+    /// Does not block. The stream does not block either.
     fn connect(&mut self) -> io::Result<UnixStream>;
-    /// Whether whoever asked from this place has left: what is still being made for them need not be.
-    fn leave(&mut self, place: usize, left: bool);
+    /// Tells the worker of this slot whether the client has left: it then aborts the answer.
+    fn set_client_left(&mut self, slot: usize, left: bool);
 }
 
+/// Limits of a gate. The number of free descriptors may lower them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// TCP connections at a time.
     pub clients: usize,
-    /// Requests that are inside at a time: as many as there are workers. With more of them some would wait where nobody
-    /// can see whom they wait for. A place is free again when the inside has closed its end, whatever became of the
-    /// client: whoever asks and leaves at once would otherwise fill the inside without bound.
+    /// Worker slots, as many as there are workers. More requests would wait in tiny_http, where the gate cannot
+    /// choose which one goes first. A slot is free only when tiny_http has closed its end, even if the client has
+    /// left: otherwise clients that leave at once could start any number of requests.
     pub active: usize,
-    /// How many of those may be ones whose answers are long: less than there are workers.
-    pub heavy: usize,
-    /// From the first moment of a connection to the end of its request's head, however busily it sends.
+    /// Slots that requests with long answers may use: fewer than there are workers.
+    pub long_answers: usize,
+    /// Time limit from the start of a connection to the end of the request's head, even if the client keeps sending.
     pub head: Duration,
-    /// From the end of the head to the end of the body.
+    /// Time limit from the end of the head to the end of the body.
     pub body: Duration,
-    /// Until a whole request is let in.
+    /// Time limit for a complete request to get a slot.
     pub queue: Duration,
-    /// Until the first byte of its answer.
+    /// Time limit from the start of a request in its slot to the first byte of its answer.
     pub answer: Duration,
-    /// How long a client may leave what it asked for unread while others wait.
+    /// Time for which a client may leave its answer unread while others wait.
     pub stall: Duration,
-    /// And how long while nobody does.
+    /// Time for which a client may leave its answer unread while no other request waits.
     pub idle: Duration,
-    /// How long a client that has its answer may take to say goodbye.
-    pub parting: Duration,
-    /// How long answers may take after the end was announced.
+    /// Time limit for a client to close the connection after its answer.
+    pub linger: Duration,
+    /// Time limit for unfinished answers after `Gate::stop`.
     pub stop: Duration,
 }
 
@@ -106,178 +111,182 @@ impl Default for Limits {
         Limits {
             clients: 64,
             active: 4,
-            heavy: 2,
+            long_answers: 2,
             head: Duration::from_secs(5),
             body: Duration::from_secs(5),
             queue: Duration::from_secs(10),
             answer: Duration::from_secs(60),
             stall: Duration::from_millis(500),
             idle: Duration::from_secs(30),
-            parting: Duration::from_secs(1),
+            linger: Duration::from_secs(1),
             stop: Duration::from_secs(1),
         }
     }
 }
 
 impl Limits {
-    /// No more than `free` descriptors allow.
-    fn within(mut self, free: usize) -> Limits {
-        let free = free.saturating_sub(SPARE_DESCRIPTORS);
-        self.active = self.active.min(free / (2 * DESCRIPTORS_INSIDE)).max(2);
-        self.heavy = self.heavy.min(self.active - 1);
-        self.clients = self.clients.min(free.saturating_sub(self.active * DESCRIPTORS_INSIDE)).max(4);
+    /// Lowers the limits so that `free` descriptors are enough.
+    fn within_descriptors(mut self, free: usize) -> Limits {
+        let free = free.saturating_sub(RESERVED_DESCRIPTORS);
+        self.active = self.active.min(free / (2 * DESCRIPTORS_PER_REQUEST)).max(2);
+        self.long_answers = self.long_answers.min(self.active - 1);
+        self.clients = self.clients.min(free.saturating_sub(self.active * DESCRIPTORS_PER_REQUEST)).max(4);
         self
     }
 }
 
-/// What may still be opened, as far as can be told.
+/// Number of descriptors that the process may still open, as far as it is known.
 fn free_descriptors() -> usize {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
     let open = fs::read_dir("/proc/self/fd").or_else(|_| fs::read_dir("/dev/fd")).map_or(32, Iterator::count);
     usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(open)
 }
 
-/// The running thread. Dropping it without `stop` leaves it to the end of the process.
+/// Handle of the running gate thread. Without `stop`, the thread runs until the process ends.
 pub struct Gate {
     stopping: Arc<AtomicBool>,
-    waker: UnixStream,
+    wake_sender: UnixStream,
     thread: JoinHandle<()>,
-    names: Arc<Names>,
-    newcomers: Arc<Mutex<Vec<TcpListener>>>,
+    names: Arc<HostNames>,
+    new_listeners: Arc<Mutex<Vec<TcpListener>>>,
 }
 
-/// Connections inherit the buffers; set on them, they would come too late for the first segments. Where they cannot be set,
-/// the kernel's own are as good as they ever were.
+/// Accepted connections inherit these buffer sizes. Setting the sizes after accept(2) would be too late for the first
+/// segments. If they cannot be set, the kernel's defaults stay.
 fn prepare(listener: &TcpListener) -> io::Result<()> {
-    let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER);
-    let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER_BYTES);
+    let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES);
     listener.set_nonblocking(true)
 }
 
 impl Gate {
-    /// `names` are those of `access::own_names`; `private`: reading needs the token too.
-    pub fn open(listeners: Vec<TcpListener>, inward: Box<dyn Inward>, terms: Terms) -> Result<Gate> {
-        let Terms { names, private, limits, weigh } = terms;
-        let failed = |error: io::Error| Error::system("cannot serve", error);
+    /// Starts the gate thread.
+    pub fn open(listeners: Vec<TcpListener>, connector: Box<dyn UpstreamConnector>, config: Terms) -> Result<Gate> {
+        let Terms { names, private, limits, weigh } = config;
+        let failed = |error: io::Error| Error::system("cannot start the web server", error);
         listeners.iter().try_for_each(prepare).map_err(failed)?;
-        let (waker, bell) = UnixStream::pair().map_err(failed)?;
-        waker.set_nonblocking(true).map_err(failed)?;
-        bell.set_nonblocking(true).map_err(failed)?;
-        let limits = limits.within(free_descriptors());
-        log::debug!("the gate takes {} connections, {} requests at a time", limits.clients, limits.active);
+        let (wake_sender, wake_receiver) = UnixStream::pair().map_err(failed)?;
+        wake_sender.set_nonblocking(true).map_err(failed)?;
+        wake_receiver.set_nonblocking(true).map_err(failed)?;
+        let limits = limits.within_descriptors(free_descriptors());
+        log::debug!("at most {} connections, {} requests at a time", limits.clients, limits.active);
         let stopping = Arc::new(AtomicBool::new(false));
-        let names = Arc::new(Names::new(names));
-        let newcomers = Arc::new(Mutex::new(Vec::new()));
-        let door = Door {
+        let names = Arc::new(HostNames::new(names));
+        let new_listeners = Arc::new(Mutex::new(Vec::new()));
+        let event_loop = EventLoop {
             listeners,
-            newcomers: newcomers.clone(),
-            bell,
+            new_listeners: new_listeners.clone(),
+            wake_receiver,
             stopping: stopping.clone(),
             rules: Rules { names: names.clone(), trust: Trust::new(private), limits, weigh },
-            inward,
+            connector,
             clients: Vec::with_capacity(limits.clients),
-            left: Vec::with_capacity(limits.active),
-            shares: Shares::default(),
-            pause: None,
-            retry: None,
-            complained: None,
-            scratch: vec![0; RELAY].into_boxed_slice(),
+            detached: Vec::with_capacity(limits.active),
+            fair_queue: FairQueue::default(),
+            accept_paused_until: None,
+            connect_retry_at: None,
+            last_warning: None,
+            scratch: vec![0; RELAY_BUFFER_BYTES].into_boxed_slice(),
         };
-        let thread = spawn("gate", STACK, Box::new(move || door.run()))?;
-        Ok(Gate { stopping, waker, thread, names, newcomers })
+        let thread = spawn("gate", STACK_BYTES, Box::new(move || event_loop.run()))?;
+        Ok(Gate { stopping, wake_sender, thread, names, new_listeners })
     }
 
-    /// In place of those that were known before.
+    /// Replaces the accepted host names.
     pub fn rename(&self, names: Vec<String>) {
         self.names.set(names);
     }
 
-    /// Takes connections from these too.
+    /// Accepts connections from these listeners too.
     pub fn listen(&self, mut listeners: Vec<TcpListener>) {
         listeners.retain(|listener| prepare(listener).is_ok());
-        self.newcomers.lock().unwrap_or_else(PoisonError::into_inner).append(&mut listeners);
-        let _ = (&self.waker).write(b"!");
+        self.new_listeners.lock().unwrap_or_else(PoisonError::into_inner).append(&mut listeners);
+        let _ = (&self.wake_sender).write(b"!");
     }
 
-    /// Accepts nothing more, lets answers under way end within their time, and ends.
+    /// Stops accepting, lets unfinished answers end within `Limits::stop`, and ends the thread.
     pub fn stop(mut self) {
         self.stopping.store(true, Ordering::Relaxed);
-        let _ = self.waker.write(b"!");
+        let _ = self.wake_sender.write(b"!");
         let _ = self.thread.join();
     }
 }
 
-/// On what terms requests are let in.
+/// Configuration of a gate, see `Gate::open`.
 pub struct Terms {
-    /// By which this machine may be asked for.
+    /// Host names that requests may use, as `access::own_host_names` returns them.
     pub names: Vec<String>,
-    /// Reading asks for the token too.
+    /// Reading needs the token too.
     pub private: bool,
     pub limits: Limits,
-    /// What a method and a target ask of the inside.
+    /// Weight of a request by its method and target.
     pub weigh: fn(&str, &str) -> Weight,
 }
 
+/// The part of the configuration that each connection needs.
 struct Rules {
-    names: Arc<Names>,
+    names: Arc<HostNames>,
     trust: Trust,
     limits: Limits,
     weigh: fn(&str, &str) -> Weight,
 }
 
-struct Door {
+/// State of the gate thread.
+struct EventLoop {
     listeners: Vec<TcpListener>,
-    /// Listeners that came later.
-    newcomers: Arc<Mutex<Vec<TcpListener>>>,
-    bell: UnixStream,
+    /// Listeners that `Gate::listen` added.
+    new_listeners: Arc<Mutex<Vec<TcpListener>>>,
+    /// Other threads write to its other end to wake the gate thread.
+    wake_receiver: UnixStream,
     stopping: Arc<AtomicBool>,
     rules: Rules,
-    inward: Box<dyn Inward>,
+    connector: Box<dyn UpstreamConnector>,
     clients: Vec<Client>,
-    /// What still goes on inside for clients that have left.
-    left: Vec<Inside>,
-    shares: Shares,
-    /// Nothing is accepted until then.
-    pause: Option<Instant>,
-    /// No request is let in until then.
-    retry: Option<Instant>,
-    /// When it was last said in the log that descriptors ran out.
-    complained: Option<Instant>,
+    /// Upstream connections that no client needs any more. Their slots stay in use until tiny_http closes its end.
+    detached: Vec<UpstreamConnection>,
+    fair_queue: FairQueue,
+    /// No connection is accepted before this time.
+    accept_paused_until: Option<Instant>,
+    /// No request is started before this time.
+    connect_retry_at: Option<Instant>,
+    /// Time of the last warning that accept(2) or the connection to tiny_http failed.
+    last_warning: Option<Instant>,
+    /// Buffer for reads, shared by all connections.
     scratch: Box<[u8]>,
 }
 
-impl Door {
+impl EventLoop {
     fn run(mut self) {
         let mut stop_at: Option<Instant> = None;
         loop {
             let now = Instant::now();
-            self.listeners.append(&mut self.newcomers.lock().unwrap_or_else(PoisonError::into_inner));
+            self.listeners.append(&mut self.new_listeners.lock().unwrap_or_else(PoisonError::into_inner));
             if stop_at.is_none() && self.stopping.load(Ordering::Relaxed) {
                 stop_at = Some(now + self.rules.limits.stop);
                 self.listeners.clear();
-                // Whatever is whole has a right to its answer.
+                // Complete requests still get their answer.
                 self.clients.retain(|client| !client.incomplete());
             }
-            if stop_at.is_some_and(|end| now >= end || self.clients.iter().all(Client::parting)) {
+            if stop_at.is_some_and(|end| now >= end || self.clients.iter().all(Client::lingering)) {
                 return;
             }
             self.expire(now);
-            self.let_in(now);
-            self.bound_waiting(now);
-            self.see_off(now);
-            self.clients.retain(|client| !client.gone());
+            self.start_requests(now);
+            self.limit_waiting(now);
+            self.collect_detached(now);
+            self.clients.retain(|client| !client.closed());
 
-            let wake = self.next_event(now).into_iter().chain(stop_at).min();
+            let wake = self.next_wake_up(now).into_iter().chain(stop_at).min();
             let Some(ready) = self.wait(now, wake) else { continue };
             let now = Instant::now();
             for (client, events) in self.clients.iter_mut().zip(&ready.clients) {
                 if !events.is_empty() {
-                    client.turn(*events, &self.rules, &mut self.scratch, now);
+                    client.handle_events(*events, &self.rules, &mut self.scratch, now);
                 }
             }
-            for (left, ready) in self.left.iter_mut().zip(&ready.left) {
+            for (detached, ready) in self.detached.iter_mut().zip(&ready.detached) {
                 if *ready {
-                    left.discard(&mut self.scratch);
+                    detached.discard(&mut self.scratch);
                 }
             }
             for listener in 0..self.listeners.len() {
@@ -288,81 +297,83 @@ impl Door {
         }
     }
 
-    /// Sleeps until something can be done, or until `wake`.
+    /// Waits in poll(2) until a socket is ready or `wake` is reached. `None` if poll(2) was interrupted or failed.
     fn wait(&mut self, now: Instant, wake: Option<Instant>) -> Option<Ready> {
         let timeout = wake.map_or(PollTimeout::NONE, |wake| {
-            // Rounded up: a wake-up before the time would be one for nothing.
+            // Rounded up: otherwise poll(2) would return just before the deadline.
             let wait = wake.saturating_duration_since(now) + Duration::from_micros(999);
             PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
         });
-        let accepting = self.pause.is_none() && (!self.full() || self.victim(now).is_some());
+        let accepting = self.accept_paused_until.is_none() && (!self.full() || self.victim(now).is_some());
 
         let mut waiting = Vec::with_capacity(1 + self.listeners.len() + 2 * self.clients.len());
-        waiting.push(PollFd::new(self.bell.as_fd(), PollFlags::POLLIN));
+        waiting.push(PollFd::new(self.wake_receiver.as_fd(), PollFlags::POLLIN));
         if accepting {
             waiting.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
         }
         let first_client = waiting.len();
         for client in &self.clients {
             waiting.push(PollFd::new(client.stream.as_fd(), client.interest()));
-            // A stream that nobody listens to would still report its end, again and again.
-            if let Some((inside, events)) = client.interest_inside() {
-                waiting.push(PollFd::new(inside, events));
+            // Only if it waits for events: otherwise poll(2) would report the end of the stream again and again.
+            if let Some((upstream, events)) = client.upstream_interest() {
+                waiting.push(PollFd::new(upstream, events));
             }
         }
-        waiting.extend(self.left.iter().map(|left| PollFd::new(left.stream.as_fd(), PollFlags::POLLIN)));
+        waiting.extend(self.detached.iter().map(|detached| PollFd::new(detached.stream.as_fd(), PollFlags::POLLIN)));
         match poll(&mut waiting, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return None,
             Err(errno) => {
-                // No memory, or more descriptors than a limit that was lowered since.
-                log::error!("poll: {}", io::Error::from(errno));
-                thread::sleep(RETRY);
+                // Out of memory, or the limit on descriptors was lowered below their number.
+                log::error!("poll(2) failed: {}", io::Error::from(errno));
+                thread::sleep(CONNECT_RETRY);
                 return None;
             }
         }
 
-        let (bell, ready) = self.ready(&waiting, first_client);
+        let (woken, ready) = self.ready(&waiting, first_client);
         drop(waiting);
-        if bell {
-            let _ = self.bell.read(&mut [0; 8]);
+        if woken {
+            let _ = self.wake_receiver.read(&mut [0; 8]);
         }
         Some(ready)
     }
 
-    /// What `poll` has found: whether the bell rang, and all else.
+    /// Evaluates the result of poll(2): whether another thread woke this one, and the sockets that are ready.
     fn ready(&self, waiting: &[PollFd], first_client: usize) -> (bool, Ready) {
         let events = |fd: &PollFd| fd.revents().unwrap_or(PollFlags::POLLERR);
-        let mut rest = waiting.iter();
-        let bell = rest.next().is_some_and(|fd| !events(fd).is_empty());
-        let listeners = rest.by_ref().take(first_client - 1).map(|fd| !events(fd).is_empty()).collect();
+        let mut remaining = waiting.iter();
+        let woken = remaining.next().is_some_and(|fd| !events(fd).is_empty());
+        let listeners = remaining.by_ref().take(first_client - 1).map(|fd| !events(fd).is_empty()).collect();
         let clients = self
             .clients
             .iter()
             .map(|client| {
-                let own = rest.next().map_or(PollFlags::empty(), events);
-                let inside = client.interest_inside().and_then(|_| rest.next()).map_or(PollFlags::empty(), events);
-                // The inside's troubles are found out by reading; the client's are its end.
-                own | if inside.is_empty() { PollFlags::empty() } else { PollFlags::POLLIN }
+                let client_events = remaining.next().map_or(PollFlags::empty(), events);
+                let upstream =
+                    client.upstream_interest().and_then(|_| remaining.next()).map_or(PollFlags::empty(), events);
+                // A read finds errors of the upstream connection. Errors of the client's socket end the client.
+                client_events | if upstream.is_empty() { PollFlags::empty() } else { PollFlags::POLLIN }
             })
             .collect();
-        let left = rest.map(|fd| !events(fd).is_empty()).collect();
-        (bell, Ready { listeners, clients, left })
+        let detached = remaining.map(|fd| !events(fd).is_empty()).collect();
+        (woken, Ready { listeners, clients, detached })
     }
 
-    fn next_event(&self, now: Instant) -> Option<Instant> {
+    /// The earliest deadline; `None` if there is none.
+    fn next_wake_up(&self, now: Instant) -> Option<Instant> {
         let waiting = self.clients.iter().any(Client::waiting);
-        let shut = self.full() && self.victim(now).is_none();
-        let look = (waiting || shut).then_some(now + LOOK);
-        let grace = (shut && self.clients.iter().any(Client::incomplete)).then_some(now + GRACE);
-        let retry = self.retry.filter(|_| waiting);
+        let blocked = self.full() && self.victim(now).is_none();
+        let slow_check = (waiting || blocked).then_some(now + SLOW_CHECK_INTERVAL);
+        let grace_end = (blocked && self.clients.iter().any(Client::incomplete)).then_some(now + EVICTION_GRACE);
+        let connect_retry_at = self.connect_retry_at.filter(|_| waiting);
         let deadlines = self.clients.iter().map(|client| client.deadline);
-        deadlines.chain(look).chain(grace).chain(self.pause).chain(retry).min()
+        deadlines.chain(slow_check).chain(grace_end).chain(self.accept_paused_until).chain(connect_retry_at).min()
     }
 
     fn expire(&mut self, now: Instant) {
-        if self.pause.is_some_and(|until| now >= until) {
-            self.pause = None;
+        if self.accept_paused_until.is_some_and(|until| now >= until) {
+            self.accept_paused_until = None;
         }
         for client in &mut self.clients {
             if now >= client.deadline {
@@ -371,82 +382,95 @@ impl Door {
         }
     }
 
-    /// Gives the places inside to those who wait for them.
-    fn let_in(&mut self, now: Instant) {
-        if self.retry.is_some_and(|until| now < until) {
+    /// Gives free slots to waiting requests.
+    fn start_requests(&mut self, now: Instant) {
+        if self.connect_retry_at.is_some_and(|until| now < until) {
             return;
         }
-        self.retry = None;
+        self.connect_retry_at = None;
         loop {
-            self.see_off(now);
+            self.collect_detached(now);
             let waiting = self.clients.iter().filter(|client| client.waiting()).count();
             if waiting == 0 {
                 return;
             }
-            let places = self.places(now);
-            let Some((next, place)) = places.next(&self.clients) else {
-                // What was given up is free when the inside has noticed.
-                let Some(reader) = places.given_up(&self.clients).filter(|_| self.left.len() < waiting) else { return };
-                self.clients[reader].throw_out("did not read in time while others waited");
+            let slots = self.slots(now);
+            let Some((next, number)) = slots.next(&self.clients) else {
+                // The slot of a closed client becomes free when tiny_http notices.
+                let Some(reader) = slots.reader_to_evict(&self.clients).filter(|_| self.detached.len() < waiting)
+                else {
+                    return;
+                };
+                self.clients[reader].abort("the client did not read its answer while others waited");
                 continue;
             };
-            match self.inward.connect() {
+            match self.connector.connect() {
                 Ok(stream) => {
-                    self.inward.leave(place, false);
+                    self.connector.set_client_left(number, false);
                     let client = &mut self.clients[next];
-                    let held = Held { place, kin: client.kin(), weight: client.weight, since: now };
-                    client.ask(Inside { stream, held, ended: false }, &self.rules, &mut self.scratch, now);
+                    let slot =
+                        OccupiedSlot { number, group: client.address_group(), weight: client.weight, since: now };
+                    client.forward(
+                        UpstreamConnection { stream, slot, ended: false },
+                        &self.rules,
+                        &mut self.scratch,
+                        now,
+                    );
                 }
                 Err(error) => {
                     if error.kind() != ErrorKind::WouldBlock {
-                        self.complain(now, "a request cannot be passed on", &error);
+                        self.warn_once_a_minute(now, "cannot pass a request to tiny_http", &error);
                     }
-                    self.retry = Some(now + RETRY);
+                    self.connect_retry_at = Some(now + CONNECT_RETRY);
                     return;
                 }
             }
         }
     }
 
-    /// Takes over what clients have no more use for.
-    fn see_off(&mut self, now: Instant) {
-        self.left.extend(self.clients.iter_mut().filter_map(Client::left));
-        let (shares, inward) = (&mut self.shares, &mut self.inward);
-        self.left.retain(|Inside { held, ended, .. }| {
+    /// Takes over the upstream connections that clients no longer need, and charges the ones that have ended to their
+    /// address groups.
+    fn collect_detached(&mut self, now: Instant) {
+        self.detached.extend(self.clients.iter_mut().filter_map(Client::take_detached));
+        let (fair_queue, connector) = (&mut self.fair_queue, &mut self.connector);
+        self.detached.retain(|UpstreamConnection { slot, ended, .. }| {
             match ended {
-                true => shares.charge(held.kin, now.saturating_duration_since(held.since), now),
-                false => inward.leave(held.place, true),
+                true => fair_queue.charge(slot.group, now.saturating_duration_since(slot.since), now),
+                false => connector.set_client_left(slot.number, true),
             }
             !ended
         });
     }
 
-    fn places(&self, now: Instant) -> Places<'_> {
-        let held = self.clients.iter().filter_map(Client::held).chain(self.left.iter().map(|left| &left.held));
-        Places { limits: &self.rules.limits, shares: &self.shares, held: held.copied().collect(), now }
+    fn slots(&self, now: Instant) -> Slots<'_> {
+        let occupied =
+            self.clients.iter().filter_map(Client::slot).chain(self.detached.iter().map(|detached| &detached.slot));
+        Slots { limits: &self.rules.limits, fair_queue: &self.fair_queue, occupied: occupied.copied().collect(), now }
     }
 
-    /// Large bodies are a matter of memory; and requests that wait leave room for heads.
-    fn bound_waiting(&mut self, now: Instant) {
+    /// Limits large requests, because of memory, and waiting requests, so that there is room for new heads.
+    fn limit_waiting(&mut self, now: Instant) {
         let Limits { clients, active, .. } = self.rules.limits;
-        self.keep_to(LARGE_BODIES, Client::large, now);
-        self.keep_to((clients / 2).min(clients.saturating_sub(active + 1)).max(1), Client::waiting, now);
+        self.evict_down_to(LARGE_BODIES, Client::has_large_request, now);
+        self.evict_down_to((clients / 2).min(clients.saturating_sub(active + 1)).max(1), Client::waiting, now);
     }
 
-    fn keep_to(&mut self, most: usize, counts: impl Fn(&Client) -> bool, now: Instant) {
-        while self.clients.iter().filter(|client| counts(client)).count() > most {
-            // A request on its way inward is past being refused.
-            let may = |client: &Client| counts(client) && client.held().is_none();
-            let Some(victim) = room::victim(&self.clients, may, now) else { return };
+    /// Refuses requests until at most `max` of those that `is_counted` accepts are left.
+    fn evict_down_to(&mut self, max: usize, is_counted: impl Fn(&Client) -> bool, now: Instant) {
+        while self.clients.iter().filter(|client| is_counted(client)).count() > max {
+            // The gate cannot refuse a request that it has already started.
+            let may_close = |client: &Client| is_counted(client) && client.slot().is_none();
+            let Some(victim) = eviction::victim(&self.clients, may_close, now) else { return };
             self.clients[victim].refuse(BUSY, &self.rules, &mut self.scratch, now);
         }
     }
 
     fn accept(&mut self, listener: usize, now: Instant) {
-        for taken in 0..ACCEPTS {
+        for accepted in 0..ACCEPTS_PER_TURN {
             if self.full() {
-                // Those that have just come may be whole requests, and leave no room for others' heads.
-                self.bound_waiting(now);
+                // The connections accepted just now may be complete requests, and leave no room for the heads of
+                // other clients.
+                self.limit_waiting(now);
                 let Some(victim) = self.victim(now) else { return };
                 self.evict(victim, now);
             }
@@ -454,24 +478,27 @@ impl Door {
             match listener.accept() {
                 Ok((stream, address)) => {
                     let Ok(mut client) = Client::new(stream, address.ip(), &self.rules.limits, now) else { continue };
-                    // Most requests are here already.
-                    client.turn(PollFlags::POLLIN, &self.rules, &mut self.scratch, now);
+                    // Most clients have sent their request by now.
+                    client.handle_events(PollFlags::POLLIN, &self.rules, &mut self.scratch, now);
                     self.clients.push(client);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    // Said before the kernel looks whether anybody is there at all.
-                    Some(Errno::EMFILE | Errno::ENFILE) if taken > 0 => return,
+                    // The kernel checks for a free descriptor before it checks for a waiting connection, so there may
+                    // be none.
+                    Some(Errno::EMFILE | Errno::ENFILE) if accepted > 0 => return,
                     Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                        // They stay in the kernel's queue. What we can give back may be what is missing.
+                        // The connections stay in the kernel's queue. Closing one here may free the missing
+                        // descriptor.
                         if let Some(victim) = self.victim(now) {
                             self.evict(victim, now);
                         }
-                        self.pause = Some(now + PAUSE);
-                        self.complain(now, "connections cannot be accepted", &error);
+                        self.accept_paused_until = Some(now + ACCEPT_PAUSE);
+                        self.warn_once_a_minute(now, "cannot accept connections", &error);
                         return;
                     }
-                    // One that was gone before it was here (accept(2) lists more of these): the next one may be well.
+                    // The connection failed before it was accepted (accept(2) lists the errors). The next one may be
+                    // good.
                     _ => log::debug!("accept: {error}"),
                 },
             }
@@ -479,11 +506,11 @@ impl Door {
     }
 
     fn evict(&mut self, victim: usize, now: Instant) {
-        // An answer may still be on its way to whoever has got one.
-        if let Some(client) = self.clients.get_mut(victim).filter(|client| !client.parting()) {
-            client.throw_out("made way for another");
+        // A client with a whole answer is not reset, because the answer may still be on its way.
+        if let Some(client) = self.clients.get_mut(victim).filter(|client| !client.lingering()) {
+            client.abort("closed to make room for another connection");
         }
-        self.see_off(now);
+        self.collect_detached(now);
         self.clients.swap_remove(victim);
     }
 
@@ -491,28 +518,29 @@ impl Door {
         self.clients.len() >= self.rules.limits.clients
     }
 
-    /// The connection that is closed when another one is to be taken.
+    /// Index of the connection to close for a new one.
     fn victim(&self, now: Instant) -> Option<usize> {
         let stall = self.rules.limits.stall;
-        let may = |client: &Client| client.parting() || client.incomplete() || client.stalled(now, stall);
-        let victim = room::victim(&self.clients, may, now)?;
+        let may_close = |client: &Client| client.lingering() || client.incomplete() || client.stalled(now, stall);
+        let victim = eviction::victim(&self.clients, may_close, now)?;
         let client = &self.clients[victim];
-        (!client.incomplete() || now.saturating_duration_since(client.since) >= GRACE).then_some(victim)
+        (!client.incomplete() || now.saturating_duration_since(client.since) >= EVICTION_GRACE).then_some(victim)
     }
 
-    /// Once a minute.
-    fn complain(&mut self, now: Instant, what: &str, error: &io::Error) {
-        if self.complained.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(60)) {
-            self.complained = Some(now);
-            log::warn!("{what}: {error}; trying again");
+    /// Logs a warning, at most one a minute.
+    fn warn_once_a_minute(&mut self, now: Instant, action: &str, error: &io::Error) {
+        if self.last_warning.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(60)) {
+            self.last_warning = Some(now);
+            log::warn!("{action}: {error}; trying again");
         }
     }
 }
 
+/// What poll(2) found ready, in the order of the event loop's vectors.
 struct Ready {
     listeners: Vec<bool>,
     clients: Vec<PollFlags>,
-    left: Vec<bool>,
+    detached: Vec<bool>,
 }
 
 #[cfg(test)]
@@ -521,10 +549,14 @@ mod tests {
 
     #[test]
     fn limits_follow_the_descriptors() {
-        let check = |free: usize, clients: usize, active: usize, heavy: usize| {
-            let limits = Limits::default().within(free);
-            assert_eq!((limits.clients, limits.active, limits.heavy), (clients, active, heavy), "{free} free");
-            assert!(limits.heavy < limits.active);
+        let check = |free: usize, clients: usize, active: usize, long_answers: usize| {
+            let limits = Limits::default().within_descriptors(free);
+            assert_eq!(
+                (limits.clients, limits.active, limits.long_answers),
+                (clients, active, long_answers),
+                "{free} free"
+            );
+            assert!(limits.long_answers < limits.active);
         };
         check(1000, 64, 4, 2);
         check(64 - 20, 12, 4, 2);
@@ -534,43 +566,43 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_whole_answers() {
+    fn refusals_are_complete_http_answers() {
         use crate::http::status::reason;
-        use client::{CUT_SHORT, NO_ANSWER, SLOW, UNANSWERED, answer};
+        use client::{ANSWER_TIMED_OUT, INCOMPLETE_REQUEST, REQUEST_TIMED_OUT, UPSTREAM_FAILED, refusal_answer};
         use head::*;
         let all = [
             BARE_CR,
             BARE_LF,
             CONTROL,
-            FOLDED,
+            FOLDED_LINE,
             NOT_HTTP,
             TARGET,
             VERSION,
-            HEADER,
+            HEADER_LINE,
             HOST,
-            TWICE,
-            LENGTH,
-            TOO_MUCH,
-            TRANSFER,
+            DUPLICATE_HEADER,
+            CONTENT_LENGTH,
+            BODY_TOO_LARGE,
+            TRANSFER_ENCODING,
             EXPECT,
             LONG_TARGET,
             LONG_HEAD,
             BUSY,
-            SLOW,
-            CUT_SHORT,
-            UNANSWERED,
-            NO_ANSWER,
-            access::NOT_US,
-            access::FOREIGN,
+            REQUEST_TIMED_OUT,
+            INCOMPLETE_REQUEST,
+            ANSWER_TIMED_OUT,
+            UPSTREAM_FAILED,
+            access::UNKNOWN_HOST,
+            access::FOREIGN_ORIGIN,
         ];
         for refusal in all {
             assert!(STATUSES.contains(&refusal.status) && !reason(refusal.status).is_empty(), "{}", refusal.status);
-            let text = String::from_utf8(answer(refusal, false)).expect("text");
+            let text = String::from_utf8(refusal_answer(refusal, false)).expect("text");
             let (head, body) = text.split_once("\r\n\r\n").expect("a head");
             let json: serde_json::Value = serde_json::from_str(body).expect("JSON");
             assert_eq!(json, serde_json::json!({ "detail": refusal.detail }));
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
-            assert_eq!(answer(refusal, true), format!("{head}\r\n\r\n").into_bytes());
+            assert_eq!(refusal_answer(refusal, true), format!("{head}\r\n\r\n").into_bytes());
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Whose request needs no token: that of root or of our own user on this machine, by the user of the socket at its other
-//! end. A proxy on this machine makes everybody look local, but runs as a user of its own.
+//! Decides which requests need no access token: those of root or of the own user of this process, sent from this
+//! machine. The kernel tells the user of the socket at the other end.
+//!
+//! A reverse proxy on this machine makes every client look local, but the proxy runs as another user.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,23 +12,23 @@ pub struct Trust {
     users: Trusted,
     /// Reading needs the token too.
     pub private: bool,
-    told: AtomicBool,
+    warned: AtomicBool,
 }
 
 impl Trust {
     pub fn new(private: bool) -> Trust {
-        Trust { users: Trusted::of_this_process(), private, told: AtomicBool::new(false) }
+        Trust { users: Trusted::of_this_process(), private, warned: AtomicBool::new(false) }
     }
 
-    /// Asked at the moment when a whole request is let in: a client that has closed its end by then, or half of it, cannot
-    /// be known any more.
-    pub fn holds(&self, client: &TcpStream) -> bool {
+    /// Whether a trusted user owns the other end of this connection. The gate calls this when it starts the request:
+    /// the kernel cannot tell the user of a socket that the client has closed or half closed by now.
+    pub fn trusts(&self, client: &TcpStream) -> bool {
         match peer::user(client) {
             Ok(user) => user.is_some_and(|user| self.users.has(user)),
             Err(error) => {
-                if !self.told.swap(true, Ordering::Relaxed) {
+                if !self.warned.swap(true, Ordering::Relaxed) {
                     log::warn!(
-                        "the access token is asked for on this machine too: the kernel does not tell who asks: {error}"
+                        "requests from this machine need the access token too: cannot find out which user sends them: {error}"
                     );
                 }
                 false

@@ -1,41 +1,46 @@
-//! Where the kernel has the counters of the model.
+//! Where the kernel keeps each counter of the model: its file in sysfs and its field in netlink messages.
+//!
+//! Sources: `include/uapi/linux/if_link.h` (`rtnl_link_stats`, `rtnl_link_stats64`) and
+//! `Documentation/ABI/testing/sysfs-class-net-statistics`.
 
 use std::ffi::CStr;
 
 use crate::model::COUNTERS;
 
-/// A counter's file below a link in /sys/class/net, and its place in `rtnl_link_stats` and `rtnl_link_stats64`.
-pub struct Place {
+/// Location of one counter.
+pub struct CounterLocation {
+    /// Path below the directory of a link in /sys/class/net.
     pub file: &'static CStr,
+    /// Index in `rtnl_link_stats` and `rtnl_link_stats64`, whose fields have the same order.
     pub field: usize,
 }
 
-const fn place(file: &'static CStr, field: usize) -> Place {
-    Place { file, field }
+const fn location(file: &'static CStr, field: usize) -> CounterLocation {
+    CounterLocation { file, field }
 }
 
-/// In the order of the model.
-pub const PLACES: [Place; COUNTERS] = [
-    place(c"statistics/rx_bytes", 2),
-    place(c"statistics/tx_bytes", 3),
-    place(c"statistics/rx_packets", 0),
-    place(c"statistics/tx_packets", 1),
-    place(c"statistics/rx_errors", 4),
-    place(c"statistics/tx_errors", 5),
-    place(c"statistics/rx_dropped", 6),
-    place(c"statistics/tx_dropped", 7),
+/// In the order of `model::COUNTER_NAMES`.
+pub const LOCATIONS: [CounterLocation; COUNTERS] = [
+    location(c"statistics/rx_bytes", 2),
+    location(c"statistics/tx_bytes", 3),
+    location(c"statistics/rx_packets", 0),
+    location(c"statistics/tx_packets", 1),
+    location(c"statistics/rx_errors", 4),
+    location(c"statistics/tx_errors", 5),
+    location(c"statistics/rx_dropped", 6),
+    location(c"statistics/tx_dropped", 7),
 ];
 
-/// Added to `rx_drops`.
-pub const RX_MISSED: Place = place(c"statistics/rx_missed_errors", 15);
+/// The model adds this counter to `rx_drops`.
+pub const RX_MISSED: CounterLocation = location(c"statistics/rx_missed_errors", 15);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::COUNTER_NAMES;
 
-    /// The fields that every kernel has, as `linux/if_link.h` orders them.
-    const FIELDS: [&str; 23] = [
+    /// The fields that every kernel has, in the order of `include/uapi/linux/if_link.h`.
+    const KERNEL_FIELDS: [&str; 23] = [
         "rx_packets",
         "tx_packets",
         "rx_bytes",
@@ -62,12 +67,12 @@ mod tests {
     ];
 
     #[test]
-    fn both_sources_read_the_same_counter() {
-        for (place, name) in PLACES.iter().zip(COUNTER_NAMES).chain([(&RX_MISSED, &"rx_missed_errors")]) {
-            let field = FIELDS[place.field];
-            assert_eq!(place.file.to_str().unwrap(), format!("statistics/{field}"));
-            let told = name.replace("drops", "dropped");
-            assert!(told == field || told == format!("rx_{field}"), "{name} is the kernel's {field}");
+    fn sysfs_and_netlink_read_the_same_counter() {
+        for (location, name) in LOCATIONS.iter().zip(COUNTER_NAMES).chain([(&RX_MISSED, &"rx_missed_errors")]) {
+            let field = KERNEL_FIELDS[location.field];
+            assert_eq!(location.file.to_str().unwrap(), format!("statistics/{field}"));
+            let model_name = name.replace("drops", "dropped");
+            assert!(model_name == field || model_name == format!("rx_{field}"), "{name} is the kernel's {field}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Facts about the machine and this process. Whatever cannot be had is left at zero: a chroot may lack any of it.
+//! Reads facts about the machine and this process. A fact that cannot be read stays zero or empty: a chroot may lack
+//! any of these files.
 
 use std::fs;
 use std::path::Path;
@@ -12,21 +13,23 @@ use super::text;
 use crate::model::{Machine, Stack};
 use crate::system::room;
 
-/// The same for all that run one system. The second is where systems have it that are older than the first.
+/// Files with the machine id, the same for every program on the system (machine-id(5)). Older systems have only the
+/// second.
 const MACHINE_IDS: [&str; 2] = ["etc/machine-id", "var/lib/dbus/machine-id"];
 
-/// `proc`: where procfs is mounted; `root`: what lies below `/`.
+/// `proc`: mount point of procfs. `root`: directory that stands for `/`.
 pub fn stack(proc: &Path, root: &Path) -> Stack {
     let ids = MACHINE_IDS.map(|name| fs::read(root.join(name)).unwrap_or_default());
     let boot = fs::read(proc.join("sys/kernel/random/boot_id")).unwrap_or_default();
     Stack {
-        machine: ids.iter().find_map(|id| text::machine(id)).unwrap_or_default(),
+        machine: ids.iter().find_map(|id| text::machine_hash(id)).unwrap_or_default(),
         boot: text::lossy(text::trim(&boot)),
         namespace: namespace(proc),
     }
 }
 
-/// The cookie is never given again within a boot, but kernels have it from 5.14 on; the inode before may be.
+/// A number of the network namespace. The kernel never reuses a cookie before the next boot, but has cookies only
+/// from 5.14 on. Older kernels have only the inode, which may be reused.
 fn namespace(proc: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let inode = || fs::metadata(proc.join("self/ns/net")).map(|file| file.ino());
@@ -34,21 +37,23 @@ fn namespace(proc: &Path) -> u64 {
 }
 
 fn cookie() -> Option<u64> {
-    let any = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
-    getsockopt(&any, NetnsCookie).ok()
+    let unix_socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    getsockopt(&unix_socket, NetnsCookie).ok()
 }
 
-/// As `asm-generic/socket.h` has it; of all architectures only parisc and sparc number otherwise.
+/// `include/uapi/asm-generic/socket.h`. Only parisc and sparc use other numbers.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 sockopt_impl!(NetnsCookie, GetOnly, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64);
 
-/// `wchar` and not `write_bytes`: jffs2 writes through, and the kernel counts nothing of that; elsewhere a page that is
-/// written ten times before it goes to the disk counts once (https://docs.kernel.org/filesystems/proc.html, 3.3).
+/// Uses `wchar`, not `write_bytes`. On jffs2 `write_bytes` stays zero, because jffs2 writes through. Elsewhere
+/// `write_bytes` counts a page once that is written ten times before it goes to the disk
+/// (https://docs.kernel.org/filesystems/proc.html, section 3.3).
 pub fn written(proc: &Path) -> Option<u64> {
-    text::written(&fs::read(proc.join("thread-self/io")).ok()?)
+    text::wchar(&fs::read(proc.join("thread-self/io")).ok()?)
 }
 
-/// `proc`: where procfs is mounted. `path` need not exist yet: its file system is that of the nearest directory above.
+/// `proc`: mount point of procfs. `path` need not exist: its file system is that of the nearest existing directory
+/// above it.
 pub fn machine(proc: &Path, path: &Path) -> Machine {
     let file = |name: &str| fs::read(proc.join(name)).unwrap_or_default();
     let (memory_total, memory_available) = text::meminfo(&file("meminfo"));
@@ -76,7 +81,7 @@ fn os() -> String {
     parts.map(|part| part.to_string_lossy().into_owned()).join(" ")
 }
 
-/// User and system time of this process, of all its threads.
+/// CPU time of this process in user and system mode, of all its threads.
 fn cpu_ms() -> u64 {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0 };
     let sum = usage.user_time().num_milliseconds().saturating_add(usage.system_time().num_milliseconds());
@@ -89,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_everything() {
+    fn this_machine_has_all_facts() {
         let scratch = Scratch::new();
         let machine = machine(Path::new("/proc"), &scratch.path().join("not/there/yet"));
         assert!(machine.os.starts_with("Linux "), "{}", machine.os);
@@ -101,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_tells_nothing_is_no_error() {
+    fn a_missing_procfs_is_not_an_error() {
         let scratch = Scratch::new();
         let machine = machine(scratch.path(), Path::new(""));
         assert_eq!((machine.uptime_s, machine.memory_total, machine.cpu_all, machine.rss_bytes), (0, 0, 0, 0));
@@ -111,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_counted() {
+    fn written_bytes_are_counted() {
         let scratch = Scratch::new();
         assert_eq!(written(scratch.path()), None);
         scratch.file("thread-self/io", "rchar: 1948\nwchar: 4096\nsyscr: 7\nwrite_bytes: 0\n");
@@ -131,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_machines_id_is_known_again_and_not_told() {
+    fn the_machine_id_is_stable_and_stays_secret() {
         let scratch = Scratch::new();
         let machine = || stack(scratch.path(), scratch.path()).machine;
         let id = "0123456789abcdef0123456789abcdef";
         scratch.file("var/lib/dbus/machine-id", &format!("{id}\n"));
         let first = machine();
         assert!(first.len() == 16 && !first.contains(&id[..8]), "{first}");
-        // Before the first boot of an image there is a word in its place.
+        // Before its first boot, an image has a word in this file.
         scratch.file("etc/machine-id", "uninitialized\n");
         assert_eq!(machine(), first);
         scratch.file("etc/machine-id", "fedcba9876543210fedcba9876543210\n");
@@ -146,10 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn each_namespace_has_a_number_of_its_own() {
+    fn each_namespace_has_its_own_number() {
         let here = namespace(Path::new("/proc"));
         assert_eq!((here > 0, here), (true, namespace(Path::new("/proc"))));
-        // Without permission there is only the one.
+        // Without permission to create a namespace, only this one is checked.
         let there = std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok().and_then(|()| cookie())
         });

@@ -1,4 +1,4 @@
-//! Linux: netlink where it works, sysfs where it does not, and which of them it is to be.
+//! The Linux backends, best first: netlink RTM_GETSTATS, netlink RTM_GETLINK, sysfs. `open` tries them in this order.
 
 mod class_net;
 mod counters;
@@ -23,47 +23,47 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::{Choice, Source, Woken};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Machine, Stack};
-use netlink::{How, Netlink};
+use netlink::{DumpKind, Netlink};
 use sysfs::Sysfs;
 
 const SYS_CLASS_NET: &str = "/sys/class/net";
 const PROC: &str = "/proc";
-/// Both name the same tables. The first is that of the thread that asks, and is there under `ProcSubset=pid` as well;
-/// kernels before 3.17 have only the second.
+/// Both paths lead to the same tables. The first has those of the calling thread, and exists also where procfs is
+/// mounted with `subset=pid` (`ProcSubset=pid` of systemd). Kernels before 3.17 have only the second.
 const PROC_NET: [&str; 2] = ["/proc/thread-self/net", "/proc/net"];
 
-/// Best first.
 const PREFERENCE: [Choice; 3] = [Choice::GetStats, Choice::GetLink, Choice::Sysfs];
 
 pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
-    let mut passed_over: Vec<String> = Vec::new();
-    for one in PREFERENCE.into_iter().filter(|one| choice == Choice::Auto || *one == choice) {
-        match try_one(one) {
+    let mut notes: Vec<String> = Vec::new();
+    for candidate in PREFERENCE.into_iter().filter(|candidate| choice == Choice::Auto || *candidate == choice) {
+        match try_source(candidate) {
             Ok(source) => {
-                passed_over.extend(source.limits().map(str::to_string));
-                return Ok((source, Some(passed_over.join("; ")).filter(|note| !note.is_empty())));
+                notes.extend(source.limits().map(str::to_string));
+                return Ok((source, Some(notes.join("; ")).filter(|note| !note.is_empty())));
             }
             Err(error) => {
                 let why = error.to_string();
-                if !passed_over.contains(&why) {
-                    passed_over.push(why);
+                if !notes.contains(&why) {
+                    notes.push(why);
                 }
             }
         }
     }
-    let why = passed_over.join("; ");
+    let why = notes.join("; ");
     let message = match choice {
         Choice::Auto => format!("no source of interface counters works here: {why}"),
-        _ => format!("the source asked for does not work here, try --source auto: {why}"),
+        _ => format!("this source does not work here, try --source auto: {why}"),
     };
     Err(Error::new(ErrorKind::Unsupported, message))
 }
 
-/// A source counts as working once it has answered. One that was merely disturbed will answer the next time.
-fn try_one(choice: Choice) -> Result<Box<dyn Source>> {
+/// Opens a backend and reads once: a backend works if it answers. After a transient error the next attempt may
+/// succeed, so that counts as working.
+fn try_source(choice: Choice) -> Result<Box<dyn Source>> {
     let mut source: Box<dyn Source> = match choice {
-        Choice::Auto | Choice::GetStats => Box::new(Netlink::open(How::GetStats)?),
-        Choice::GetLink => Box::new(Netlink::open(How::GetLink)?),
+        Choice::Auto | Choice::GetStats => Box::new(Netlink::open(DumpKind::GetStats)?),
+        Choice::GetLink => Box::new(Netlink::open(DumpKind::GetLink)?),
         Choice::Sysfs => Box::new(Sysfs::open(Path::new(SYS_CLASS_NET), proc_net())?),
     };
     match source.read(&mut Vec::new()) {
@@ -73,8 +73,8 @@ fn try_one(choice: Choice) -> Result<Box<dyn Source>> {
 }
 
 fn proc_net() -> &'static Path {
-    let [first, second] = PROC_NET.map(Path::new);
-    if first.exists() { first } else { second }
+    let [of_thread, of_process] = PROC_NET.map(Path::new);
+    if of_thread.exists() { of_thread } else { of_process }
 }
 
 pub fn stack() -> Stack {
@@ -97,40 +97,41 @@ impl Wake {
     pub fn new() -> Result<Wake> {
         EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map(|fd| Wake(Arc::new(fd)))
-            .map_err(|errno| Error::system("cannot make an eventfd", io::Error::from(errno)))
+            .map_err(|errno| Error::system("cannot create an eventfd", io::Error::from(errno)))
     }
 
-    /// Never blocks: that the counter is full means that a call is already waiting.
+    /// Never blocks. The write fails only if the counter is full, and then an earlier call is still pending.
     pub fn call(&self) {
         let _ = self.0.write(1);
     }
 
-    fn take_back(&self) {
+    /// Discards the calls so far.
+    fn reset(&self) {
         let _ = self.0.read();
     }
 }
 
-/// Of a source that hears of no link: it sees them come and go between two looks.
-const NO_REPORTS: &str = "no reports of links: what one carries after its last sample goes with it, and one that is moved in \
-                          from another namespace may be taken for one that was made";
+/// Limitations of a backend without notifications: it sees a change only by comparing two lists of links.
+const NO_NOTIFICATIONS: &str = "no link notifications: traffic of a removed link after its last sample is lost, and a link \
+                          that is moved in from another namespace may be taken for a new one";
 
-/// One poll(2), and a second system call only when somebody called.
-fn sleep(timeout: Duration, wake: &Wake, events: Option<BorrowedFd<'_>>) -> Woken {
-    let caller = wake.0.as_fd();
-    let mut fds = [PollFd::new(caller, PollFlags::POLLIN), PollFd::new(events.unwrap_or(caller), PollFlags::POLLIN)];
+/// Waits in one poll(2). A second system call follows only if another thread called `wake`.
+fn wait_for_events(timeout: Duration, wake: &Wake, events: Option<BorrowedFd<'_>>) -> Woken {
+    let wake_fd = wake.0.as_fd();
+    let mut fds = [PollFd::new(wake_fd, PollFlags::POLLIN), PollFd::new(events.unwrap_or(wake_fd), PollFlags::POLLIN)];
     let watched = if events.is_some() { 2 } else { 1 };
     match poll(&mut fds[..watched], poll_timeout(timeout)) {
         Ok(0) | Err(Errno::EINTR) => Woken::default(),
         Ok(_) => {
-            // Errors show as readiness too: ENOBUFS on the socket is told by the read that follows.
+            // An error makes a socket ready too: the next read of the socket then returns ENOBUFS.
             let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
             let woken = Woken { called: ready(&fds[0]), changed: watched == 2 && ready(&fds[1]) };
             if woken.called {
-                wake.take_back();
+                wake.reset();
             }
             woken
         }
-        // Out of memory, at most. Whoever waits must not spin.
+        // Only if the kernel is out of memory. The caller must not loop without a pause.
         Err(_) => {
             std::thread::sleep(timeout.min(Duration::from_secs(1)));
             Woken::default()
@@ -138,10 +139,11 @@ fn sleep(timeout: Duration, wake: &Wake, events: Option<BorrowedFd<'_>>) -> Woke
     }
 }
 
-/// Rounded up: a wait that ends within the last millisecond before its deadline would be repeated until it has passed.
+/// In milliseconds, rounded up: otherwise the caller would wait again and again in the last millisecond before its
+/// deadline.
 fn poll_timeout(timeout: Duration) -> PollTimeout {
-    const LONGEST_S: u64 = 1_000_000;
-    let seconds = timeout.as_secs().min(LONGEST_S) as i32;
+    const MAX_TIMEOUT_S: u64 = 1_000_000;
+    let seconds = timeout.as_secs().min(MAX_TIMEOUT_S) as i32;
     let ms = seconds * 1000 + timeout.subsec_nanos().div_ceil(1_000_000) as i32;
     PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)
 }

@@ -1,10 +1,10 @@
-//! Counters and links out of /sys/class/net: slow (ten files for each interface and tick, and memory for its name), and
-//! there where netlink is forbidden or broken. Also the facts about a link that no netlink message has.
+//! The sysfs backend: reads counters and links from /sys/class/net. It is slow (ten files for each interface at each
+//! tick, and it allocates memory for each name), but works where netlink is forbidden or broken.
 //!
-//! A mounted sysfs shows the network namespace that it was mounted in, whatever the namespace of the reader: what is
-//! found here under a link's name is believed only when the index is that link's.
+//! A mounted sysfs shows the network namespace in which it was mounted, even to a process in another one. So a file
+//! under the name of a link counts only if the ifindex there is that of the link.
 //!
-//! Altnames are in no file: a link that is read from here alone goes by its own name.
+//! No file has altnames, so this backend knows a link only by its name.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -15,60 +15,66 @@ use std::time::Duration;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 
-use super::class_net::{disturbed, each, index, index_of, link, node, number, unreadable};
-use super::counters::{PLACES, RX_MISSED};
-use super::netlink::Wire;
-use super::{NO_REPORTS, Wake, text};
+use super::class_net::{
+    for_each_link, ifindex_by_name, node, read_ifindex, read_link, read_number, transient_error, unreadable,
+};
+use super::counters::{LOCATIONS, RX_MISSED};
+use super::netlink::DumpClient;
+use super::{NO_NOTIFICATIONS, Wake, text};
 use crate::error::Result;
 use crate::model::{Address, Counters, Link, RX_DROPS, Reading, Width};
 use crate::source::{LinkEvent, Source, Woken};
 
-/// A router with the whole Internet's routes has its default routes first: the kernel walks them in order of
-/// destination. Behind this many bytes there is none.
-const ROUTES_READ: u64 = 256 * 1024;
+/// The default routes come early, because the kernel walks the routes in order of destination. A router with the
+/// routes of the whole Internet has none behind this many bytes.
+const MAX_TABLE_BYTES: u64 = 256 * 1024;
 
 pub struct Sysfs {
     root: PathBuf,
-    /// Where `route`, `ipv6_route` and `if_inet6` are.
+    /// The directory with `route`, `ipv6_route` and `if_inet6`.
     net: PathBuf,
-    census: u64,
-    /// The links have changed, and `events` has to say so.
+    fingerprint: u64,
+    /// The links have changed, and `events` must return `Lost`.
     lost: bool,
 }
 
-/// A line of one of /proc/net's tables to metric and name.
+/// Parses a line of a routing table in /proc/net into metric and interface name.
 type ParseRoute = fn(&[u8]) -> Option<(u32, &[u8])>;
 
 impl Sysfs {
     pub fn open(root: &Path, net: &Path) -> Result<Sysfs> {
         fs::read_dir(root).map_err(|cause| unreadable(root, cause))?;
-        let mut source = Sysfs { root: root.into(), net: net.into(), census: 0, lost: false };
+        let mut source = Sysfs { root: root.into(), net: net.into(), fingerprint: 0, lost: false };
         source.changed();
         Ok(source)
     }
 
-    /// Whether the set of links is another than at the previous call.
+    /// Whether the set of links differs from that of the previous call.
     fn changed(&mut self) -> bool {
-        let mut census = 0u64;
-        let seen = each(&self.root, &mut |name, link| {
-            if let Ok(ifindex) = index(link) {
-                // Another device may have come to the name and number of one that has gone, and a port is of another kind.
+        let mut fingerprint = 0u64;
+        let visited = for_each_link(&self.root, &mut |name, link| {
+            if let Ok(ifindex) = read_ifindex(link) {
+                // A new device may have the name and number of a removed one: its inode differs. A link that joins or
+                // leaves a bridge changes its kind, so `master` counts too.
                 let port = u64::from(fstatat(link, c"master", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok());
-                census = census.wrapping_add(text::mark(ifindex, name.as_bytes()) ^ (node(link) << 1) ^ port);
+                fingerprint =
+                    fingerprint.wrapping_add(text::link_hash(ifindex, name.as_bytes()) ^ (node(link) << 1) ^ port);
             }
             Ok(())
         });
-        seen.is_ok() && std::mem::replace(&mut self.census, census) != census
+        visited.is_ok() && std::mem::replace(&mut self.fingerprint, fingerprint) != fingerprint
     }
 
-    /// ifindex behind the best default route of one of /proc/net's tables.
-    fn best(&self, table: &str, parse: ParseRoute) -> Option<u32> {
+    /// ifindex of the default route with the lowest metric in one routing table.
+    fn best_default_route(&self, table: &str, parse: ParseRoute) -> Option<u32> {
         use std::io::Read;
         let mut lines = Vec::new();
-        // A table that is not there is a protocol that is not there.
-        fs::File::open(self.net.join(table)).and_then(|file| file.take(ROUTES_READ).read_to_end(&mut lines)).ok()?;
+        // A missing table means that the kernel lacks this protocol.
+        fs::File::open(self.net.join(table))
+            .and_then(|file| file.take(MAX_TABLE_BYTES).read_to_end(&mut lines))
+            .ok()?;
         let (_, name) = text::lines(&lines).filter_map(parse).min_by_key(|(metric, _)| *metric)?;
-        index_of(&self.root, name)
+        ifindex_by_name(&self.root, name)
     }
 }
 
@@ -79,18 +85,18 @@ impl Source for Sysfs {
 
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
         out.clear();
-        let answer = each(&self.root, &mut |name, link| {
-            let Ok(ifindex) = index(link) else { return Ok(()) };
+        let result = for_each_link(&self.root, &mut |name, link| {
+            let Ok(ifindex) = read_ifindex(link) else { return Ok(()) };
             match counters(link) {
                 Ok(counters) => out.push(Reading { ifindex, counters, width: Width::Bits64 }),
-                // It went away between two files: that must not cost the others their reading.
-                Err(_) if index(link) != Ok(ifindex) => {}
-                Err(errno) => return Err(disturbed(name, errno)),
+                // The link disappeared between two files. The other links still get their reading.
+                Err(_) if read_ifindex(link) != Ok(ifindex) => {}
+                Err(errno) => return Err(transient_error(name, errno)),
             }
             Ok(())
         });
         out.sort_unstable_by_key(|reading| reading.ifindex);
-        answer.inspect_err(|_| out.clear())
+        result.inspect_err(|_| out.clear())
     }
 
     fn links(&mut self) -> Result<Vec<Link>> {
@@ -98,28 +104,29 @@ impl Source for Sysfs {
         let mut links = Vec::new();
         for entry in entries {
             let name = entry.map_err(|cause| unreadable(&self.root, cause))?.file_name().into_vec();
-            links.extend(link(&self.root, &name));
+            links.extend(read_link(&self.root, &name));
         }
         links.sort_unstable_by_key(|link| link.ifindex);
         Ok(links)
     }
 
-    /// Where counters are not to be had over netlink, addresses often are. /proc has those of IPv6 only.
+    /// Asks netlink first: it often has the addresses even where it cannot give the counters. /proc has only those of
+    /// IPv6.
     fn addresses(&mut self) -> Result<Vec<Address>> {
         const BUFFER_BYTES: usize = 8 * 1024;
-        Wire::open(BUFFER_BYTES).and_then(|mut wire| wire.addresses()).or_else(|_| {
+        DumpClient::open(BUFFER_BYTES).and_then(|mut client| client.addresses()).or_else(|_| {
             let lines = fs::read(self.net.join("if_inet6")).unwrap_or_default();
             Ok(text::lines(&lines).filter_map(text::inet6_address).collect())
         })
     }
 
     fn default_route(&mut self) -> Result<Option<u32>> {
-        let v4 = self.best("route", text::ipv4_default);
-        Ok(v4.or_else(|| self.best("ipv6_route", text::ipv6_default)))
+        let v4 = self.best_default_route("route", text::ipv4_default);
+        Ok(v4.or_else(|| self.best_default_route("ipv6_route", text::ipv6_default)))
     }
 
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
-        let mut woken = super::sleep(timeout, wake, None);
+        let mut woken = super::wait_for_events(timeout, wake, None);
         if !woken.called {
             self.lost |= self.changed();
             woken.changed = self.lost;
@@ -128,7 +135,7 @@ impl Source for Sysfs {
     }
 
     fn limits(&self) -> Option<&'static str> {
-        Some(NO_REPORTS)
+        Some(NO_NOTIFICATIONS)
     }
 
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
@@ -141,10 +148,10 @@ impl Source for Sysfs {
 
 fn counters(link: &OwnedFd) -> nix::Result<Counters> {
     let mut counters = Counters::ZERO;
-    for (counter, place) in counters.0.iter_mut().zip(&PLACES) {
-        *counter = number(link, place.file)?;
+    for (counter, location) in counters.0.iter_mut().zip(&LOCATIONS) {
+        *counter = read_number(link, location.file)?;
     }
-    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(number(link, RX_MISSED.file)?);
+    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(read_number(link, RX_MISSED.file)?);
     Ok(counters)
 }
 
@@ -155,17 +162,17 @@ mod tests {
 
     use nix::sys::stat::Mode;
 
-    use super::super::class_net::decorate;
+    use super::super::class_net::add_sysfs_attributes;
     use super::super::tests::Scratch;
     use super::*;
     use crate::error::ErrorKind;
 
-    struct Fake(Scratch);
+    struct FakeSysfs(Scratch);
 
-    impl Fake {
-        /// As a kernel without a single link has it.
-        fn new() -> Fake {
-            let fake = Fake(Scratch::new());
+    impl FakeSysfs {
+        /// Like a kernel without any link.
+        fn new() -> FakeSysfs {
+            let fake = FakeSysfs(Scratch::new());
             fake.0.file("class/bonding_masters", "\n");
             fake.0.file("net/route", "Iface\tDestination\n");
             fake
@@ -183,24 +190,24 @@ mod tests {
             self.0.file(Path::new("class").join(Path::new(link.as_ref())).join(file), text);
         }
 
-        /// Its counters are `first`, `first` + 1, ... in the order of the model, rx_missed_errors last.
+        /// The counters are `first`, `first` + 1, ... in the order of the model, with rx_missed_errors last.
         fn link(&self, name: impl AsRef<OsStr>, ifindex: u32, first: u64) {
             self.file(&name, "ifindex", &format!("{ifindex}\n"));
-            for (at, place) in PLACES.iter().chain([&RX_MISSED]).enumerate() {
-                self.file(&name, place.file.to_str().unwrap(), &format!("{}\n", first + at as u64));
+            for (at, location) in LOCATIONS.iter().chain([&RX_MISSED]).enumerate() {
+                self.file(&name, location.file.to_str().unwrap(), &format!("{}\n", first + at as u64));
             }
         }
     }
 
     fn reading(ifindex: u32, first: u64) -> Reading {
         let mut counters = Counters(std::array::from_fn(|at| first + at as u64));
-        counters.0[RX_DROPS] += first + PLACES.len() as u64;
+        counters.0[RX_DROPS] += first + LOCATIONS.len() as u64;
         Reading { ifindex, counters, width: Width::Bits64 }
     }
 
     #[test]
-    fn counters_of_all_links_by_index() {
-        let fake = Fake::new();
+    fn counters_of_all_links_by_ifindex() {
+        let fake = FakeSysfs::new();
         fake.link("wan", 9, 1000);
         fake.link("lo", 1, 0);
         fake.link("eth0", 2, 1 << 40);
@@ -213,11 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn e14_names_of_fifteen_odd_bytes() {
-        let fake = Fake::new();
-        let odd = OsStr::from_bytes(b"\xffodd: name\t!#$%");
-        fake.link(odd, 3, 5);
-        fake.file(odd, "speed", "100\n");
+    fn e14_names_of_fifteen_unusual_bytes() {
+        let fake = FakeSysfs::new();
+        let name = OsStr::from_bytes(b"\xffodd: name\t!#$%");
+        fake.link(name, 3, 5);
+        fake.file(name, "speed", "100\n");
         let mut out = Vec::new();
         let mut source = fake.open();
         source.read(&mut out).unwrap();
@@ -229,19 +236,19 @@ mod tests {
     #[test]
     fn e18_no_links_at_all_is_no_error() {
         let mut out = vec![reading(1, 1)];
-        let fake = Fake::new();
+        let fake = FakeSysfs::new();
         let mut source = fake.open();
         source.read(&mut out).unwrap();
         assert_eq!((out.len(), source.links().unwrap().len(), source.default_route().unwrap()), (0, 0, None));
     }
 
     #[test]
-    fn e18_a_link_that_vanishes_while_it_is_read_costs_no_other_its_reading() {
-        let fake = Fake::new();
+    fn e18_a_link_that_vanishes_during_the_read_does_not_affect_the_others() {
+        let fake = FakeSysfs::new();
         fake.link("eth0", 2, 10);
         fake.link("wan", 3, 20);
         fake.link("ppp0", 4, 30);
-        // Whoever reads this file waits until the link is gone.
+        // A read of this file (a FIFO) blocks until the link is gone.
         let dir = fake.root().join("ppp0");
         let counter = dir.join("statistics/rx_packets");
         fs::remove_file(&counter).unwrap();
@@ -258,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_there_and_cannot_be_read_fails_the_whole_reading() {
+    fn an_existing_link_that_cannot_be_read_fails_the_whole_read() {
         #[track_caller]
-        fn check(spoil: fn(&Fake)) {
-            let fake = Fake::new();
+        fn check(break_link: fn(&FakeSysfs)) {
+            let fake = FakeSysfs::new();
             fake.link("eth0", 2, 10);
             fake.link("wan", 3, 20);
-            spoil(&fake);
+            break_link(&fake);
             let mut out = vec![reading(1, 1)];
             let error = fake.open().read(&mut out).unwrap_err();
             assert_eq!((error.kind, out.len()), (ErrorKind::Transient, 0));
@@ -285,8 +292,8 @@ mod tests {
     }
 
     #[test]
-    fn links_out_of_their_files() {
-        let fake = Fake::new();
+    fn links_are_read_from_their_files() {
+        let fake = FakeSysfs::new();
         fake.link("eth0", 2, 0);
         fake.file("eth0", "device/vendor", "");
         fake.link("br-lan", 5, 0);
@@ -332,8 +339,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_port_is_a_port_of() {
-        let fake = Fake::new();
+    fn drivers_of_ports_and_their_masters() {
+        let fake = FakeSysfs::new();
         for (at, name) in ["tap0", "br0", "tap1", "ovs-system", "eth0", "bond0", "mv0"].into_iter().enumerate() {
             fake.link(name, at as u32 + 2, 0);
         }
@@ -345,17 +352,17 @@ mod tests {
             std::os::unix::fs::symlink(format!("../{master}"), fake.root().join(port).join("master")).unwrap();
         }
         let links = fake.open().links().unwrap();
-        let said: Vec<_> = links.iter().map(|link| (link.driver.as_str(), link.master_driver.as_str())).collect();
+        let drivers: Vec<_> = links.iter().map(|link| (link.driver.as_str(), link.master_driver.as_str())).collect();
         let expect = [("tun", "bridge"), ("bridge", ""), ("", "openvswitch"), ("", ""), ("", "bond"), ("bond", "")];
-        assert_eq!(said[..6], expect);
+        assert_eq!(drivers[..6], expect);
         assert_eq!((links[0].master, links[6].driver.as_str()), (3, "macvtap"));
     }
 
     #[test]
-    fn e33_an_unknown_state_is_up_when_there_is_a_carrier() {
+    fn e33_an_unknown_state_is_up_if_there_is_a_carrier() {
         #[track_caller]
         fn check(operstate: &str, flags: &str, carrier: Option<&str>, expect: bool) {
-            let fake = Fake::new();
+            let fake = FakeSysfs::new();
             fake.link("wg0", 3, 0);
             fake.file("wg0", "operstate", operstate);
             fake.file("wg0", "flags", flags);
@@ -372,10 +379,10 @@ mod tests {
     }
 
     #[test]
-    fn wireless_links_have_no_driver_by_their_type() {
+    fn wireless_links_have_no_driver_from_their_device_type() {
         #[track_caller]
         fn check(file: &str, wireless: bool) {
-            let fake = Fake::new();
+            let fake = FakeSysfs::new();
             fake.link("wlan0", 3, 0);
             fake.file("wlan0", "uevent", "DEVTYPE=wlan\n");
             fake.file("wlan0", file, "");
@@ -388,8 +395,8 @@ mod tests {
     }
 
     #[test]
-    fn the_other_end_of_a_cable_is_not_below() {
-        let fake = Fake::new();
+    fn the_other_end_of_a_cable_is_not_a_lower_link() {
+        let fake = FakeSysfs::new();
         fake.link("veth0", 6, 0);
         fake.link("eth0", 2, 0);
         fake.file("veth0", "iflink", "2\n");
@@ -397,10 +404,10 @@ mod tests {
     }
 
     #[test]
-    fn e9_speeds_that_drivers_do_not_know() {
+    fn e9_speeds_that_drivers_do_not_report() {
         #[track_caller]
         fn check(text: Option<&str>, expect: Option<u32>) {
-            let fake = Fake::new();
+            let fake = FakeSysfs::new();
             fake.link("eth0", 2, 0);
             if let Some(text) = text {
                 fake.file("eth0", "speed", text);
@@ -416,26 +423,26 @@ mod tests {
     }
 
     #[test]
-    fn what_sysfs_says_of_another_link_of_that_name_is_not_believed() {
-        let fake = Fake::new();
+    fn attributes_of_another_link_of_the_same_name_are_ignored() {
+        let fake = FakeSysfs::new();
         fake.link("eth0", 2, 0);
         fake.file("eth0", "speed", "100\n");
-        let facts = |name: &[u8], ifindex: u32| {
+        let speed = |name: &[u8], ifindex: u32| {
             let mut link = Link { ifindex, ..Link::default() };
-            decorate(&fake.root(), name, &mut link);
+            add_sysfs_attributes(&fake.root(), name, &mut link);
             link.speed
         };
-        assert_eq!(facts(b"eth0", 2), Some(100));
-        assert_eq!(facts(b"eth0", 3), None);
-        // Names that the kernel does not give, and that would lead elsewhere.
-        assert_eq!(facts(b"../class/eth0", 2), None);
-        assert_eq!(facts(b"..", 2), None);
-        assert_eq!(facts(b"", 2), None);
+        assert_eq!(speed(b"eth0", 2), Some(100));
+        assert_eq!(speed(b"eth0", 3), None);
+        // The kernel does not allow these names. As paths they would lead elsewhere.
+        assert_eq!(speed(b"../class/eth0", 2), None);
+        assert_eq!(speed(b"..", 2), None);
+        assert_eq!(speed(b"", 2), None);
     }
 
     #[test]
-    fn default_routes_out_of_their_tables() {
-        let fake = Fake::new();
+    fn default_routes_are_read_from_their_tables() {
+        let fake = FakeSysfs::new();
         fake.link("wan", 3, 0);
         fake.link("wan6", 4, 0);
         let mut source = fake.open();

@@ -1,5 +1,5 @@
-//! Against the real kernel: every test has a network namespace of its own, and a sysfs that shows it. They need root and
-//! ip(8); a line that begins with `skipped:` says when they did not run.
+//! Tests of the Linux backends with the real kernel. Each test has its own network namespace, and a sysfs of it. The
+//! tests need root and ip(8); without them they print a line that begins with `skipped:`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use super::*;
 use crate::model::{Counters, Link, Reading, Width};
 use crate::source::{EVENTS_AT_ONCE, LinkEvent};
 
-/// A directory of one test, gone with it.
+/// A temporary directory of one test, removed at the end.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -35,7 +35,7 @@ impl Scratch {
         &self.0
     }
 
-    /// Writes a file, with the directories above it.
+    /// Writes a file and creates the directories above it.
     pub fn file(&self, name: impl AsRef<Path>, text: &str) {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -49,25 +49,25 @@ impl Drop for Scratch {
     }
 }
 
-/// A namespace of the calling thread.
-struct Rig {
+/// The network namespace of the calling thread, with its sysfs.
+struct TestNamespace {
     sys: PathBuf,
 }
 
-impl Rig {
-    fn netlink(&self, how: How) -> Netlink {
-        Netlink::with(how, 32 * 1024, self.sys.clone()).unwrap()
+impl TestNamespace {
+    fn netlink(&self, kind: DumpKind) -> Netlink {
+        Netlink::with(kind, 32 * 1024, self.sys.clone()).unwrap()
     }
 
     fn sysfs(&self) -> Sysfs {
         Sysfs::open(&self.sys, proc_net()).unwrap()
     }
 
-    fn all(&self) -> [Box<dyn Source>; 3] {
-        [Box::new(self.netlink(How::GetStats)), Box::new(self.netlink(How::GetLink)), Box::new(self.sysfs())]
+    fn all_sources(&self) -> [Box<dyn Source>; 3] {
+        [Box::new(self.netlink(DumpKind::GetStats)), Box::new(self.netlink(DumpKind::GetLink)), Box::new(self.sysfs())]
     }
 
-    /// The kernel's own table, by name.
+    /// The counters in /proc/net/dev, by name.
     fn proc_net_dev(&self) -> BTreeMap<String, Counters> {
         let text = fs::read_to_string(proc_net().join("dev")).unwrap();
         let lines = text.lines().skip(2).map(|line| {
@@ -86,7 +86,8 @@ fn ip(arguments: &str) {
 
 #[track_caller]
 fn ip_bytes(arguments: &[&[u8]]) {
-    let output = Command::new("ip").args(arguments.iter().map(|one| OsStr::from_bytes(one))).output().unwrap();
+    let output =
+        Command::new("ip").args(arguments.iter().map(|argument| OsStr::from_bytes(argument))).output().unwrap();
     assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -97,17 +98,17 @@ fn ip_batch(lines: &str) {
     assert!(child.wait().unwrap().success());
 }
 
-fn pairs(from: usize, count: usize) -> String {
+fn veth_pairs(from: usize, count: usize) -> String {
     (from..from + count).map(|at| format!("link add a{at} type veth peer name b{at}\n")).collect()
 }
 
-/// Runs a test on a thread of its own in a fresh namespace.
-fn in_namespace(test: impl FnOnce(&Rig) + Send + 'static) {
+/// Runs a test on a thread with a new network namespace.
+fn in_namespace(test: impl FnOnce(&TestNamespace) + Send + 'static) {
     if !nix::unistd::geteuid().is_root() || Command::new("ip").arg("-V").output().is_err() {
         println!("skipped: needs root and ip(8)");
         return;
     }
-    let ended = std::thread::spawn(move || {
+    let result = std::thread::spawn(move || {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS) {
             println!("skipped: needs namespaces: {errno}");
             return;
@@ -116,32 +117,32 @@ fn in_namespace(test: impl FnOnce(&Rig) + Send + 'static) {
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         mount(Some("sysfs"), scratch.path(), Some("sysfs"), MsFlags::empty(), none).unwrap();
-        // Nothing of its own accord: neighbour discovery and the like would come in between.
+        // Without IPv6, no neighbour discovery sends packets that the test did not.
         for conf in ["all", "default"] {
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/disable_ipv6"), "1");
         }
-        let rig = Rig { sys: scratch.path().join("class/net") };
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&rig)));
+        let namespace = TestNamespace { sys: scratch.path().join("class/net") };
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&namespace)));
         umount2(scratch.path(), MntFlags::MNT_DETACH).unwrap();
-        if let Err(panic) = ended {
+        if let Err(panic) = result {
             std::panic::resume_unwind(panic);
         }
     });
-    if let Err(panic) = ended.join() {
+    if let Err(panic) = result.join() {
         std::panic::resume_unwind(panic);
     }
 }
 
-/// va and vb, connected; what is broadcast from 10.77.0.1 leaves by va.
-fn cable() {
+/// Creates the veth pair va and vb. Broadcasts from 10.77.0.1 leave through va.
+fn create_cable() {
     ip("link add va type veth peer name vb");
     ip("addr add 10.77.0.1/24 brd + dev va");
     ip("link set va up");
     ip("link set vb up");
-    // A link that is up a moment before its queue is drops what it is given.
+    // A link may be up a moment before its queue is, and drops packets in between.
     let up = |name: &str| {
-        let told = Command::new("ip").args(["-o", "link", "show", "dev", name]).output().unwrap();
-        String::from_utf8_lossy(&told.stdout).contains("state UP")
+        let output = Command::new("ip").args(["-o", "link", "show", "dev", name]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("state UP")
     };
     for _ in 0..500 {
         if up("va") && up("vb") {
@@ -152,7 +153,7 @@ fn cable() {
     panic!("the cable has no carrier");
 }
 
-/// Bytes on the wire of each datagram: Ethernet, IPv4 and UDP headers and the payload.
+/// Sends broadcasts and returns their bytes on the wire: Ethernet, IPv4 and UDP headers and payload.
 fn broadcast(count: u64, payload: usize) -> u64 {
     let socket = UdpSocket::bind("10.77.0.1:0").unwrap();
     socket.set_broadcast(true).unwrap();
@@ -168,17 +169,17 @@ fn read(source: &mut dyn Source) -> Vec<Reading> {
     out
 }
 
-fn named(source: &mut dyn Source) -> BTreeMap<String, Link> {
+fn links_by_name(source: &mut dyn Source) -> BTreeMap<String, Link> {
     source.links().unwrap().into_iter().map(|link| (link.name.clone(), link)).collect()
 }
 
-/// What is reported until `enough` says so, for at most five seconds.
-fn events_until(source: &mut dyn Source, enough: impl Fn(&[LinkEvent]) -> bool) -> Vec<LinkEvent> {
+/// Collects events until `done` returns true, for at most five seconds.
+fn events_until(source: &mut dyn Source, done: impl Fn(&[LinkEvent]) -> bool) -> Vec<LinkEvent> {
     let wake = Wake::new().unwrap();
     let mut out = Vec::new();
     for _ in 0..50 {
         source.events(&mut out).unwrap();
-        if enough(&out) {
+        if done(&out) {
             break;
         }
         source.wait(Duration::from_millis(100), &wake);
@@ -197,23 +198,23 @@ fn changed(events: &[LinkEvent], ifindex: u32) -> bool {
     events.contains(&LinkEvent::Changed { ifindex })
 }
 
-/// How often the end of this link was reported.
+/// How often the removal of this link was reported.
 fn gone(events: &[LinkEvent], wanted: u32) -> usize {
     events.iter().filter(|event| matches!(event, LinkEvent::Gone { ifindex, .. } if *ifindex == wanted)).count()
 }
 
 #[test]
 fn all_sources_agree_with_the_kernel_to_the_byte() {
-    in_namespace(|rig| {
-        cable();
-        // What does not fit through is dropped at both ends.
+    in_namespace(|namespace| {
+        create_cable();
+        // Packets larger than the MTU are dropped at both ends.
         ip("link set vb mtu 600");
         let bytes = broadcast(50, 400);
         broadcast(7, 1000);
-        let table = rig.proc_net_dev();
+        let table = namespace.proc_net_dev();
         assert_eq!(table["va"], Counters::of([0, bytes, 0, 50, 0, 0, 0, 7]));
         assert_eq!(table["vb"], Counters::of([bytes, 0, 50, 0, 0, 0, 7, 0]));
-        for mut source in rig.all() {
+        for mut source in namespace.all_sources() {
             let names: BTreeMap<u32, String> =
                 source.links().unwrap().into_iter().map(|link| (link.ifindex, link.name)).collect();
             let readings = read(source.as_mut());
@@ -227,27 +228,27 @@ fn all_sources_agree_with_the_kernel_to_the_byte() {
 }
 
 #[test]
-fn links_by_netlink_and_by_sysfs_are_the_same() {
-    in_namespace(|rig| {
-        cable();
+fn netlink_and_sysfs_return_the_same_links() {
+    in_namespace(|namespace| {
+        create_cable();
         ip("link add br0 type bridge");
         ip("link set vb master br0");
         ip("link set br0 up");
         ip("link set va alias wan-side mtu 1400");
         ip("link set lo up");
-        // The kernel follows the state of a link with a delay of up to a second.
-        let mut source = rig.netlink(How::GetStats);
+        // The kernel updates the state of a link with a delay of up to a second.
+        let mut source = namespace.netlink(DumpKind::GetStats);
         let settled = (0..100).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
-            let links = named(&mut source);
+            let links = links_by_name(&mut source);
             ["lo", "va", "vb", "br0"].iter().all(|name| links[*name].up)
         });
         assert!(settled);
-        let by_netlink = named(&mut source);
-        assert_eq!(by_netlink, named(&mut rig.netlink(How::GetLink)));
-        let mut by_sysfs = named(&mut rig.sysfs());
+        let by_netlink = links_by_name(&mut source);
+        assert_eq!(by_netlink, links_by_name(&mut namespace.netlink(DumpKind::GetLink)));
+        let mut by_sysfs = links_by_name(&mut namespace.sysfs());
         assert_eq!(by_netlink["va"].driver, "veth");
-        // sysfs has no name for it.
+        // sysfs does not show this driver.
         for name in ["va", "vb"] {
             by_sysfs.get_mut(name).unwrap().driver = "veth".into();
         }
@@ -258,16 +259,16 @@ fn links_by_netlink_and_by_sysfs_are_the_same() {
         assert_eq!((br0.driver.as_str(), br0.devtype.as_str()), ("bridge", "bridge"));
         assert_eq!((lo.hardware, lo.up, lo.mac.as_str()), (772, true, ""));
         assert_eq!((va.speed, lo.speed), (Some(10_000), None));
-        // Each device has a number of its own, and the later the higher.
+        // Each device has its own inode, and a later device has a higher one.
         assert!(0 < lo.node && lo.node < va.node.min(vb.node) && va.node.max(vb.node) < br0.node);
     });
 }
 
 #[test]
-fn altnames_are_known_by_netlink_and_their_changes_are_reported() {
-    in_namespace(|rig| {
-        cable();
-        // As long as they may be, and of bytes that a name may not have.
+fn netlink_returns_altnames_and_reports_their_changes() {
+    in_namespace(|namespace| {
+        create_cable();
+        // An altname of the maximum length, and one with bytes that a name may not have.
         let longest = "enx".repeat(42) + "0";
         ip_bytes(&[
             b"link",
@@ -280,25 +281,25 @@ fn altnames_are_known_by_netlink_and_their_changes_are_reported() {
             b"altname",
             longest.as_bytes(),
         ]);
-        for how in [How::GetStats, How::GetLink] {
-            let links = named(&mut rig.netlink(how));
+        for kind in [DumpKind::GetStats, DumpKind::GetLink] {
+            let links = links_by_name(&mut namespace.netlink(kind));
             assert_eq!(links["va"].altnames, ["\u{fffd}up,*1", &longest]);
             assert_eq!(links["vb"].altnames, [""; 0]);
         }
-        assert_eq!(named(&mut rig.sysfs())["va"].altnames, [""; 0]);
-        let mut source = rig.netlink(How::GetStats);
-        let index = named(&mut source)["va"].ifindex;
+        assert_eq!(links_by_name(&mut namespace.sysfs())["va"].altnames, [""; 0]);
+        let mut source = namespace.netlink(DumpKind::GetStats);
+        let index = links_by_name(&mut source)["va"].ifindex;
         events_until(&mut source, |events| events.is_empty());
         ip_bytes(&[b"link", b"property", b"del", b"dev", b"va", b"altname", b"\xffup,*1"]);
         assert!(changed(&events_until(&mut source, |events| changed(events, index)), index));
-        assert_eq!(named(&mut source)["va"].altnames, [longest]);
+        assert_eq!(links_by_name(&mut source)["va"].altnames, [longest]);
     });
 }
 
 #[test]
-fn a_virtual_machines_cables_are_told_apart_by_every_source() {
-    in_namespace(|rig| {
-        cable();
+fn every_source_returns_the_drivers_of_virtual_machine_links() {
+    in_namespace(|namespace| {
+        create_cable();
         ip("link add br0 type bridge");
         ip("link add guest0 link va type macvtap");
         let mut expect = vec![("br0", "bridge", ""), ("guest0", "macvtap", "")];
@@ -310,51 +311,51 @@ fn a_virtual_machines_cables_are_told_apart_by_every_source() {
         } else {
             println!("skipped: needs /dev/net/tun");
         }
-        for mut source in rig.all() {
-            let links = named(source.as_mut());
+        for mut source in namespace.all_sources() {
+            let links = links_by_name(source.as_mut());
             for (name, driver, master) in &expect {
                 let link = &links[*name];
-                let said = (link.driver.as_str(), link.master_driver.as_str());
-                assert_eq!(said, (*driver, *master), "{name} by {}", source.name());
+                let drivers = (link.driver.as_str(), link.master_driver.as_str());
+                assert_eq!(drivers, (*driver, *master), "{name} by {}", source.name());
             }
         }
     });
 }
 
 #[test]
-fn a_sysfs_of_another_namespace_adds_nothing() {
-    in_namespace(|rig| {
-        cable();
+fn a_sysfs_of_another_namespace_is_ignored() {
+    in_namespace(|namespace| {
+        create_cable();
         let elsewhere = Scratch::new();
         elsewhere.file("va/ifindex", "77\n");
         elsewhere.file("va/speed", "100\n");
-        let mut source = Netlink::with(How::GetStats, 32 * 1024, elsewhere.path().into()).unwrap();
-        assert_eq!(named(&mut source)["va"].speed, None);
-        // The same name and number by chance: its device is another all the same.
-        elsewhere.file("va/ifindex", &named(&mut source)["va"].ifindex.to_string());
+        let mut source = Netlink::with(DumpKind::GetStats, 32 * 1024, elsewhere.path().into()).unwrap();
+        assert_eq!(links_by_name(&mut source)["va"].speed, None);
+        // The same name and number by chance, but another device.
+        elsewhere.file("va/ifindex", &links_by_name(&mut source)["va"].ifindex.to_string());
         elsewhere.file("va/address", "02:00:00:00:00:01\n");
-        assert_eq!(named(&mut source)["va"].node, 0);
-        assert_eq!(named(&mut rig.netlink(How::GetStats))["va"].speed, Some(10_000));
+        assert_eq!(links_by_name(&mut source)["va"].node, 0);
+        assert_eq!(links_by_name(&mut namespace.netlink(DumpKind::GetStats))["va"].speed, Some(10_000));
     });
 }
 
 #[test]
 fn addresses_and_the_default_route() {
-    in_namespace(|rig| {
-        cable();
+    in_namespace(|namespace| {
+        create_cable();
         ip("link add vc type veth peer name vd");
-        for mut source in rig.all() {
+        for mut source in namespace.all_sources() {
             assert_eq!(source.default_route().unwrap(), None, "{}", source.name());
         }
         ip("link set vc up");
         ip("link set vd up");
         ip("addr add 10.88.0.1/30 dev vc");
-        let index = |name: &str| named(&mut rig.netlink(How::GetStats))[name].ifindex;
+        let index = |name: &str| links_by_name(&mut namespace.netlink(DumpKind::GetStats))[name].ifindex;
         ip("route add default via 10.77.0.9 dev va metric 50");
         ip("route add default via 10.88.0.2 dev vc metric 20");
         ip("route add 0.0.0.0/1 via 10.77.0.9 dev va");
         ip("route add default via 10.77.0.9 dev va table 7");
-        for mut source in rig.all() {
+        for mut source in namespace.all_sources() {
             assert_eq!(source.default_route().unwrap(), Some(index("vc")), "{}", source.name());
             let got = source.addresses().unwrap();
             let va = got.iter().find(|address| address.ifindex == index("va")).unwrap();
@@ -362,24 +363,24 @@ fn addresses_and_the_default_route() {
             assert_eq!(va.broadcast, Some("10.77.0.255".parse().unwrap()));
         }
         ip("route del default dev vc");
-        for mut source in rig.all() {
+        for mut source in namespace.all_sources() {
             assert_eq!(source.default_route().unwrap(), Some(index("va")), "{}", source.name());
         }
     });
 }
 
 #[test]
-fn default_routes_are_found_before_the_whole_internet_is_read() {
-    in_namespace(|rig| {
-        cable();
+fn default_routes_are_found_among_many_routes() {
+    in_namespace(|namespace| {
+        create_cable();
         let routes = (0..25_000u32).map(|at| format!("route add 20.{}.{}.0/24 dev vb\n", at >> 8, at & 0xff));
         ip_batch(&routes.collect::<String>());
         for expect in [None, Some("va")] {
             if expect.is_some() {
                 ip("route add default via 10.77.0.9 dev va metric 50");
             }
-            let expect = expect.map(|name| named(&mut rig.netlink(How::GetStats))[name].ifindex);
-            for mut source in rig.all() {
+            let expect = expect.map(|name| links_by_name(&mut namespace.netlink(DumpKind::GetStats))[name].ifindex);
+            for mut source in namespace.all_sources() {
                 assert_eq!(source.default_route().unwrap(), expect, "{}", source.name());
                 assert_eq!(read(source.as_mut()).len(), 3, "{}", source.name());
             }
@@ -388,38 +389,38 @@ fn default_routes_are_found_before_the_whole_internet_is_read() {
 }
 
 #[test]
-fn the_default_route_of_ipv6_counts_where_ipv4_has_none() {
-    in_namespace(|rig| {
+fn the_ipv6_default_route_is_used_without_an_ipv4_one() {
+    in_namespace(|namespace| {
         if !Path::new("/proc/sys/net/ipv6").exists() {
             println!("skipped: needs IPv6");
             return;
         }
-        cable();
+        create_cable();
         fs::write("/proc/sys/net/ipv6/conf/va/disable_ipv6", "0").unwrap();
         ip("-6 addr add 2001:db8::2/64 dev va nodad");
         ip("-6 route add default via 2001:db8::1 dev va");
-        let index = named(&mut rig.netlink(How::GetStats))["va"].ifindex;
-        for mut source in rig.all() {
+        let index = links_by_name(&mut namespace.netlink(DumpKind::GetStats))["va"].ifindex;
+        for mut source in namespace.all_sources() {
             assert_eq!(source.default_route().unwrap(), Some(index), "{}", source.name());
             let got = source.addresses().unwrap();
-            assert!(got.iter().any(|one| one.ip == "2001:db8::2".parse::<std::net::IpAddr>().unwrap()));
+            assert!(got.iter().any(|address| address.ip == "2001:db8::2".parse::<std::net::IpAddr>().unwrap()));
         }
     });
 }
 
 #[test]
-fn e11_creation_rename_and_end_of_a_link_are_reported() {
-    in_namespace(|rig| {
-        let mut source = rig.netlink(How::GetStats);
+fn e11_creation_rename_and_removal_of_a_link_are_reported() {
+    in_namespace(|namespace| {
+        let mut source = namespace.netlink(DumpKind::GetStats);
         ip("link add va type veth peer name vb");
-        let index = named(&mut source)["va"].ifindex;
+        let index = links_by_name(&mut source)["va"].ifindex;
         let events = events_until(&mut source, |events| first_seen(events, index).is_some());
         assert_eq!(first_seen(&events, index), Some(Counters::ZERO));
 
         ip("link set va name wan");
         let events = events_until(&mut source, |events| changed(events, index));
         assert!(changed(&events, index), "{events:?}");
-        assert_eq!(named(&mut source)["wan"].ifindex, index);
+        assert_eq!(links_by_name(&mut source)["wan"].ifindex, index);
 
         ip("addr add 10.77.0.1/24 dev wan");
         let events = events_until(&mut source, |events| events.contains(&LinkEvent::Addresses));
@@ -433,15 +434,15 @@ fn e11_creation_rename_and_end_of_a_link_are_reported() {
 }
 
 #[test]
-fn e11_a_link_made_anew_between_two_looks_is_told_from_its_predecessor() {
-    in_namespace(|rig| {
-        let mut source = rig.netlink(How::GetStats);
-        cable();
-        let before = named(&mut source)["va"].ifindex;
+fn e11_a_link_recreated_between_two_lists_is_reported_as_gone_and_added() {
+    in_namespace(|namespace| {
+        let mut source = namespace.netlink(DumpKind::GetStats);
+        create_cable();
+        let before = links_by_name(&mut source)["va"].ifindex;
         broadcast(3, 100);
         ip("link del va");
-        cable();
-        let after = named(&mut source)["va"].ifindex;
+        create_cable();
+        let after = links_by_name(&mut source)["va"].ifindex;
         assert_ne!(before, after);
         let events = events_until(&mut source, |events| first_seen(events, after).is_some());
         assert_eq!(gone(&events, before), 1);
@@ -450,17 +451,17 @@ fn e11_a_link_made_anew_between_two_looks_is_told_from_its_predecessor() {
 }
 
 #[test]
-fn a_port_that_leaves_its_bridge_is_not_gone() {
-    in_namespace(|rig| {
-        cable();
+fn a_port_that_leaves_its_bridge_still_exists() {
+    in_namespace(|namespace| {
+        create_cable();
         ip("link add br0 type bridge");
-        let mut source = rig.netlink(How::GetStats);
-        let (vb, br0) = (named(&mut source)["vb"].ifindex, named(&mut source)["br0"].ifindex);
+        let mut source = namespace.netlink(DumpKind::GetStats);
+        let (vb, br0) = (links_by_name(&mut source)["vb"].ifindex, links_by_name(&mut source)["br0"].ifindex);
         ip("link set vb master br0");
-        assert_eq!(named(&mut source)["vb"].master, br0);
+        assert_eq!(links_by_name(&mut source)["vb"].master, br0);
         ip("link set vb nomaster");
-        assert_eq!(named(&mut source)["vb"].master, 0);
-        // The end of another link comes last: everything before it has been reported by then.
+        assert_eq!(links_by_name(&mut source)["vb"].master, 0);
+        // The removal of br0 comes last: all earlier events have arrived before it.
         ip("link del br0");
         let events = events_until(&mut source, |events| gone(events, br0) > 0);
         assert!(gone(&events, br0) == 1 && changed(&events, vb) && first_seen(&events, vb).is_none());
@@ -469,43 +470,44 @@ fn a_port_that_leaves_its_bridge_is_not_gone() {
 }
 
 #[test]
-fn a_link_that_moves_in_brings_its_counters_along() {
-    in_namespace(|rig| {
-        cable();
+fn a_link_that_moves_in_keeps_its_counters() {
+    in_namespace(|namespace| {
+        create_cable();
         let bytes = broadcast(5, 300);
-        let mut here = rig.netlink(How::GetStats);
-        let old = named(&mut here)["va"].ifindex;
+        let mut source_here = namespace.netlink(DumpKind::GetStats);
+        let old = links_by_name(&mut source_here)["va"].ifindex;
         let (ready, wait_ready) = mpsc::channel();
         let (moved, wait_moved) = mpsc::channel();
-        let there = std::thread::spawn(move || {
+        let mover = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            let mut source = Netlink::with(How::GetStats, 32 * 1024, "/nonexistent".into()).unwrap();
+            let mut source = Netlink::with(DumpKind::GetStats, 32 * 1024, "/nonexistent".into()).unwrap();
             ready.send(nix::unistd::gettid()).unwrap();
             wait_moved.recv().unwrap();
-            let index = named(&mut source)["va"].ifindex;
+            let index = links_by_name(&mut source)["va"].ifindex;
             first_seen(&events_until(&mut source, |events| first_seen(events, index).is_some()), index)
         });
         ip(&format!("link set va netns {}", wait_ready.recv().unwrap()));
         moved.send(()).unwrap();
-        let brought = there.join().unwrap().unwrap();
-        assert_eq!((brought.tx_bytes(), brought.0[crate::model::TX_PACKETS]), (bytes, 5));
-        assert_eq!(gone(&events_until(&mut here, |events| gone(events, old) > 0), old), 1);
+        let counters = mover.join().unwrap().unwrap();
+        assert_eq!((counters.tx_bytes(), counters.0[crate::model::TX_PACKETS]), (bytes, 5));
+        assert_eq!(gone(&events_until(&mut source_here, |events| gone(events, old) > 0), old), 1);
     });
 }
 
 #[test]
-fn e17_a_thousand_interfaces_are_read_whole_and_buffers_grow() {
-    in_namespace(|rig| {
-        ip_batch(&pairs(0, 500));
-        let expect: Vec<u32> = rig.netlink(How::GetStats).links().unwrap().iter().map(|link| link.ifindex).collect();
+fn e17_a_thousand_links_are_read_completely_and_buffers_grow() {
+    in_namespace(|namespace| {
+        ip_batch(&veth_pairs(0, 500));
+        let expect: Vec<u32> =
+            namespace.netlink(DumpKind::GetStats).links().unwrap().iter().map(|link| link.ifindex).collect();
         assert_eq!(expect.len(), 1001);
-        for mut source in rig.all() {
+        for mut source in namespace.all_sources() {
             let got: Vec<u32> = read(source.as_mut()).iter().map(|reading| reading.ifindex).collect();
             assert_eq!(got, expect, "{}", source.name());
         }
-        assert_eq!(named(&mut rig.sysfs()).len(), 1001);
-        for how in [How::GetStats, How::GetLink] {
-            let mut small = Netlink::with(how, 64, rig.sys.clone()).unwrap();
+        assert_eq!(links_by_name(&mut namespace.sysfs()).len(), 1001);
+        for kind in [DumpKind::GetStats, DumpKind::GetLink] {
+            let mut small = Netlink::with(kind, 64, namespace.sys.clone()).unwrap();
             assert_eq!(read(&mut small).len(), 1001);
             assert_eq!(small.links().unwrap().len(), 1001);
         }
@@ -513,21 +515,22 @@ fn e17_a_thousand_interfaces_are_read_whole_and_buffers_grow() {
 }
 
 #[test]
-fn e17_links_that_come_and_go_during_dumps_cost_no_other_its_reading() {
-    in_namespace(|rig| {
-        ip_batch(&pairs(0, 200));
-        let stable: Vec<u32> = read(&mut rig.netlink(How::GetStats)).iter().map(|reading| reading.ifindex).collect();
+fn e17_links_that_appear_and_disappear_during_dumps_do_not_affect_others() {
+    in_namespace(|namespace| {
+        ip_batch(&veth_pairs(0, 200));
+        let stable: Vec<u32> =
+            read(&mut namespace.netlink(DumpKind::GetStats)).iter().map(|reading| reading.ifindex).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let churn = std::thread::spawn({
             let stop = stop.clone();
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    ip_batch(&pairs(1000, 5));
+                    ip_batch(&veth_pairs(1000, 5));
                     ip_batch(&(1000..1005).map(|at| format!("link del a{at}\n")).collect::<String>());
                 }
             }
         });
-        let mut sources = rig.all();
+        let mut sources = namespace.all_sources();
         let mut complete = 0;
         for _ in 0..40 {
             for source in &mut sources {
@@ -535,8 +538,8 @@ fn e17_links_that_come_and_go_during_dumps_cost_no_other_its_reading() {
                 match source.read(&mut out) {
                     Ok(()) => {
                         complete += 1;
-                        let all = |ifindex| out.iter().any(|reading| reading.ifindex == ifindex);
-                        assert!(stable.iter().copied().all(all), "{}", source.name());
+                        let is_read = |ifindex| out.iter().any(|reading| reading.ifindex == ifindex);
+                        assert!(stable.iter().copied().all(is_read), "{}", source.name());
                     }
                     Err(error) => assert_eq!((error.kind, out.len()), (ErrorKind::Transient, 0), "{error}"),
                 }
@@ -549,13 +552,13 @@ fn e17_links_that_come_and_go_during_dumps_cost_no_other_its_reading() {
 }
 
 #[test]
-fn e17_lost_reports_are_told_and_later_ones_come_again() {
-    in_namespace(|rig| {
-        let mut source = rig.netlink(How::GetStats);
-        ip_batch(&pairs(0, 500));
+fn e17_lost_notifications_are_reported_and_later_ones_arrive() {
+    in_namespace(|namespace| {
+        let mut source = namespace.netlink(DumpKind::GetStats);
+        ip_batch(&veth_pairs(0, 500));
         let lost = |events: &[LinkEvent]| events.contains(&LinkEvent::Lost);
         assert!(lost(&events_until(&mut source, lost)));
-        // A storm is not taken in all at once.
+        // One call does not return a whole flood.
         let mut most = 0;
         loop {
             let mut out = Vec::new();
@@ -574,17 +577,17 @@ fn e17_lost_reports_are_told_and_later_ones_come_again() {
 }
 
 #[test]
-fn e14_names_of_fifteen_odd_bytes() {
-    in_namespace(|rig| {
-        let odd: &[u8] = b"\xff~p\xc3\xa4ck.chen+=#";
-        assert_eq!(odd.len(), 15);
-        ip_bytes(&[b"link", b"add", odd, b"type", b"veth", b"peer", b"name", b"vb"]);
-        ip_bytes(&[b"link", b"set", odd, b"up"]);
+fn e14_names_of_fifteen_unusual_bytes() {
+    in_namespace(|namespace| {
+        let name: &[u8] = b"\xff~p\xc3\xa4ck.chen+=#";
+        assert_eq!(name.len(), 15);
+        ip_bytes(&[b"link", b"add", name, b"type", b"veth", b"peer", b"name", b"vb"]);
+        ip_bytes(&[b"link", b"set", name, b"up"]);
         ip("link set vb up");
-        let expect = String::from_utf8_lossy(odd);
-        for mut source in rig.all() {
-            let links = named(source.as_mut());
-            // The speed is a file below the name's true bytes.
+        let expect = String::from_utf8_lossy(name);
+        for mut source in namespace.all_sources() {
+            let links = links_by_name(source.as_mut());
+            // The speed is read from a file whose path has the raw bytes of the name.
             assert_eq!(links[expect.as_ref()].speed, Some(10_000), "{}", source.name());
             let index = links[expect.as_ref()].ifindex;
             assert!(read(source.as_mut()).iter().any(|reading| reading.ifindex == index));
@@ -594,8 +597,8 @@ fn e14_names_of_fifteen_odd_bytes() {
 
 #[test]
 fn e18_an_empty_namespace_is_no_error() {
-    in_namespace(|rig| {
-        for mut source in rig.all() {
+    in_namespace(|namespace| {
+        for mut source in namespace.all_sources() {
             let readings = read(source.as_mut());
             // Loopback cannot be removed.
             assert_eq!(readings.iter().map(|reading| reading.ifindex).collect::<Vec<_>>(), [1]);
@@ -605,20 +608,20 @@ fn e18_an_empty_namespace_is_no_error() {
 }
 
 #[test]
-fn the_change_of_a_set_of_links_is_seen_without_notifications() {
-    in_namespace(|rig| {
+fn changes_of_the_set_of_links_are_found_without_notifications() {
+    in_namespace(|namespace| {
         let wake = Wake::new().unwrap();
-        let mut deaf = rig.netlink(How::GetStats);
-        deaf.stop_listening();
-        let mut sources: [Box<dyn Source>; 2] = [Box::new(deaf), Box::new(rig.sysfs())];
+        let mut without_events = namespace.netlink(DumpKind::GetStats);
+        without_events.stop_listening();
+        let mut sources: [Box<dyn Source>; 2] = [Box::new(without_events), Box::new(namespace.sysfs())];
         for source in &mut sources {
-            let mut look = |change: &str, expect: bool| {
+            let mut check = |change: &str, expect: bool| {
                 if !change.is_empty() {
                     ip(change);
                 }
-                // No file has them.
+                // No file has altnames.
                 let expect = expect && !(change.contains("altname") && source.name() == "sysfs");
-                // What netlink is asked for here is names only.
+                // The netlink request here returns only names.
                 let expect = expect && !(change.contains("master") && source.name() != "sysfs");
                 let woken = source.wait(Duration::ZERO, &wake);
                 assert_eq!(woken, Woken { called: false, changed: expect }, "{change}");
@@ -626,33 +629,33 @@ fn the_change_of_a_set_of_links_is_seen_without_notifications() {
                 source.events(&mut events).unwrap();
                 assert_eq!(events, if expect { vec![LinkEvent::Lost] } else { vec![] }, "{change}");
             };
-            look("", false);
-            look("link add va type veth peer name vb", true);
-            look("", false);
-            look("link set va name vc", true);
-            look("link add br9 type bridge", true);
-            look("link set vc master br9", true);
-            look("link set vc nomaster", true);
-            look("link del br9", true);
-            look("link set vc up", false);
-            look("link property add dev vc altname uplink", true);
-            look("link property add dev vc altname enp3s0", true);
-            look("link property del dev vc altname uplink", true);
-            look("link del vc", true);
-            look("", false);
+            check("", false);
+            check("link add va type veth peer name vb", true);
+            check("", false);
+            check("link set va name vc", true);
+            check("link add br9 type bridge", true);
+            check("link set vc master br9", true);
+            check("link set vc nomaster", true);
+            check("link del br9", true);
+            check("link set vc up", false);
+            check("link property add dev vc altname uplink", true);
+            check("link property add dev vc altname enp3s0", true);
+            check("link property del dev vc altname uplink", true);
+            check("link del vc", true);
+            check("", false);
         }
     });
 }
 
 #[test]
-fn open_takes_the_best_and_what_was_asked_for() {
+fn open_chooses_the_best_source_or_the_given_one() {
     #[track_caller]
     fn check(choice: Choice, expect: &str, expect_note: Option<&str>) {
         let (source, note) = open(choice).unwrap();
         assert_eq!((source.name(), note.as_deref()), (expect, expect_note));
     }
     check(Choice::GetLink, "getlink", None);
-    check(Choice::Sysfs, "sysfs", Some(NO_REPORTS));
+    check(Choice::Sysfs, "sysfs", Some(NO_NOTIFICATIONS));
     let (mut source, note) = open(Choice::Auto).unwrap();
     assert_eq!(source.name() == "getstats", note.is_none(), "{note:?}");
     assert!(!read(source.as_mut()).is_empty());
@@ -661,7 +664,7 @@ fn open_takes_the_best_and_what_was_asked_for() {
 #[test]
 fn wake_ends_a_wait_once() {
     let wake = Wake::new().unwrap();
-    let mut source = Netlink::open(How::GetLink).unwrap();
+    let mut source = Netlink::open(DumpKind::GetLink).unwrap();
     let mut wait = |timeout| source.wait(timeout, &wake).called;
     assert!(!wait(Duration::ZERO));
     wake.call();
@@ -675,7 +678,7 @@ fn wake_ends_a_wait_once() {
 }
 
 #[test]
-fn waits_are_rounded_up_and_never_overflow() {
+fn timeouts_are_rounded_up_and_never_overflow() {
     #[track_caller]
     fn check(timeout: Duration, expect_ms: i32) {
         assert_eq!(i32::from(poll_timeout(timeout)), expect_ms);

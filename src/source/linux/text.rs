@@ -1,26 +1,31 @@
-//! The text of /proc and /sys taken apart: pure functions over bytes. What cannot be understood is `None` or left out.
+//! Parses the text files of /proc and /sys: pure functions over bytes. A value that cannot be parsed becomes `None`,
+//! zero or empty.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::model::Address;
 
-/// The kernel's names for IFLA_OPERSTATE, at their numbers.
+/// Names of the values of IFLA_OPERSTATE, in their order (`operstates` in net/core/net-sysfs.c;
+/// `include/uapi/linux/if.h`, IF_OPER_*).
 const OPERSTATES: [&str; 7] = ["unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up"];
 pub const OPERSTATE_UNKNOWN: u8 = 0;
 const OPERSTATE_UP: u8 = 6;
 
+// `include/uapi/linux/if.h`.
 const IFF_UP: u32 = 0x1;
 pub const IFF_RUNNING: u32 = 0x40;
 
+// `include/uapi/linux/route.h`.
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
 
-/// Names and aliases are bytes to the kernel.
+/// The kernel allows any bytes in names and aliases.
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Hardware addresses are of 6, 8 or 20 bytes; tunnels have their IP address in the same place, loopback zeros.
+/// A hardware address as text; empty if it is none. Hardware addresses have 6, 8 or 20 bytes. Tunnels keep their IP
+/// address in the same attribute, and loopback has zeros.
 pub fn mac(bytes: &[u8]) -> String {
     use std::fmt::Write;
     let mut out = String::new();
@@ -33,14 +38,14 @@ pub fn mac(bytes: &[u8]) -> String {
     out
 }
 
-/// The same address as sysfs writes it.
+/// Normalises a hardware address as sysfs writes it.
 pub fn mac_text(text: &[u8]) -> String {
     let bytes: Option<Vec<u8>> =
         trim(text).split(|byte| *byte == b':').map(|pair| hex(pair)?.try_into().ok()).collect();
     bytes.map_or(String::new(), |bytes| mac(&bytes))
 }
 
-/// Tunnels and many drivers never report a state: for them the flags have to do.
+/// Whether a link is up. Tunnels and many drivers never report a state: then the flags decide.
 pub fn is_up(operstate: u8, flags: u32) -> bool {
     match operstate {
         OPERSTATE_UP => true,
@@ -49,47 +54,48 @@ pub fn is_up(operstate: u8, flags: u32) -> bool {
     }
 }
 
+/// The value of IFLA_OPERSTATE for a name in sysfs.
 pub fn operstate(text: &[u8]) -> u8 {
     let word = trim(text);
     OPERSTATES.iter().position(|name| name.as_bytes() == word).map_or(OPERSTATE_UNKNOWN, |at| at as u8)
 }
 
-/// Mbit/s. Drivers say 0, -1, or -1 as an unsigned number where they do not know.
+/// Link speed in Mbit/s. Drivers that do not know it write 0, -1, or -1 as an unsigned number.
 pub fn speed(text: &[u8]) -> Option<u32> {
     number(text)?.try_into().ok().filter(|speed| *speed != 0 && *speed != u32::MAX)
 }
 
-/// Tells two sets of links apart when summed up: a hash of index and name.
-pub fn mark(ifindex: u32, name: &[u8]) -> u64 {
-    // Without this the end of a name counts by itself, and two links that swap their names come to the same sum half of
-    // the time.
+/// Hash of ifindex and name. Two different sets of links have different sums of these hashes.
+pub fn link_hash(ifindex: u32, name: &[u8]) -> u64 {
+    // Without this step, the end of a name contributes alone, and in half of the cases two links that swap their
+    // names keep the same sum.
     const MIX: u64 = 0xff51_afd7_ed55_8ccd;
-    let hash = fnv(ifindex.to_be_bytes().iter().chain(name));
+    let hash = fnv1a(ifindex.to_be_bytes().iter().chain(name));
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(MIX);
     mixed ^ (mixed >> 33)
 }
 
-/// FNV-1a.
-fn fnv<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
+/// FNV-1a, 64 bits.
+fn fnv1a<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
     const PRIME: u64 = 0x0100_0000_01b3;
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
 }
 
-/// A machine's id as 16 digits that tell it from others. The id itself is not to be handed on (machine-id(5)), and half as
-/// many digits cannot be turned back into it.
-pub fn machine(id: &[u8]) -> Option<String> {
+/// Hash of a machine id, as 16 hexadecimal digits. The id itself must stay secret (machine-id(5)). The hash has half as
+/// many digits, so the id cannot be recovered from it.
+pub fn machine_hash(id: &[u8]) -> Option<String> {
     let id = trim(id);
-    let whole = id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit);
-    whole.then(|| format!("{:016x}", fnv(b"net-pulse ".iter().chain(id))))
+    let valid = id.len() == 32 && id.iter().all(u8::is_ascii_hexdigit);
+    valid.then(|| format!("{:016x}", fnv1a(b"net-pulse ".iter().chain(id))))
 }
 
-/// A whole decimal number, with white space around it at most.
+/// A decimal number, with optional white space around it.
 pub fn number(text: &[u8]) -> Option<u64> {
     digits(trim(text), 10)
 }
 
-/// `0x`-prefixed or bare.
+/// A hexadecimal number, with or without `0x`.
 pub fn hex(text: &[u8]) -> Option<u64> {
     let text = trim(text);
     digits(text.strip_prefix(b"0x").unwrap_or(text), 16)
@@ -105,13 +111,13 @@ fn digits(text: &[u8], radix: u32) -> Option<u64> {
     })
 }
 
-/// `DEVTYPE` of a uevent file; empty where there is none.
+/// `DEVTYPE` of a uevent file. Empty if there is none.
 pub fn devtype(uevent: &[u8]) -> String {
     let value = lines(uevent).find_map(|line| line.strip_prefix(b"DEVTYPE="));
     value.map_or(String::new(), |value| lossy(trim(value)))
 }
 
-/// Metric and interface of a line of /proc/net/route that is a default route in use.
+/// Metric and interface of a line of /proc/net/route, if it is a usable default route.
 pub fn ipv4_default(line: &[u8]) -> Option<(u32, &[u8])> {
     const NAME: usize = 0;
     const DESTINATION: usize = 1;
@@ -119,30 +125,31 @@ pub fn ipv4_default(line: &[u8]) -> Option<(u32, &[u8])> {
     const METRIC: usize = 6;
     const MASK: usize = 7;
     let field = |at| words(line).nth(at);
-    if hex(field(DESTINATION)?)? != 0 || hex(field(MASK)?)? != 0 || !in_use(field(FLAGS)?) {
+    if hex(field(DESTINATION)?)? != 0 || hex(field(MASK)?)? != 0 || !is_usable(field(FLAGS)?) {
         return None;
     }
     Some((number(field(METRIC)?)?.try_into().ok()?, field(NAME)?))
 }
 
-/// The same of /proc/net/ipv6_route. OpenWrt's default routes hold for one source prefix only: any source will do.
+/// The same for /proc/net/ipv6_route. The source prefix does not matter: default routes of OpenWrt apply to one
+/// source prefix only.
 pub fn ipv6_default(line: &[u8]) -> Option<(u32, &[u8])> {
     const PREFIX: usize = 1;
     const METRIC: usize = 5;
     const FLAGS: usize = 8;
     const NAME: usize = 9;
     let field = |at| words(line).nth(at);
-    if hex(field(PREFIX)?)? != 0 || !in_use(field(FLAGS)?) {
+    if hex(field(PREFIX)?)? != 0 || !is_usable(field(FLAGS)?) {
         return None;
     }
     Some((hex(field(METRIC)?)?.try_into().ok()?, field(NAME)?))
 }
 
-fn in_use(flags: &[u8]) -> bool {
+fn is_usable(flags: &[u8]) -> bool {
     hex(flags).is_some_and(|flags| flags as u32 & (RTF_UP | RTF_REJECT) == RTF_UP)
 }
 
-/// A line of /proc/net/if_inet6.
+/// The address in a line of /proc/net/if_inet6.
 pub fn inet6_address(line: &[u8]) -> Option<Address> {
     let mut fields = words(line);
     let octets = fields.next().filter(|octets| octets.len() == 32)?;
@@ -153,13 +160,13 @@ pub fn inet6_address(line: &[u8]) -> Option<Address> {
     Some(Address { ifindex, ip: IpAddr::V6(Ipv6Addr::from(high << 64 | low)), prefix, broadcast: None })
 }
 
-/// Total and available memory in bytes.
+/// Total and available memory in bytes, from /proc/meminfo.
 pub fn meminfo(text: &[u8]) -> (u64, u64) {
     let value = |key: &[u8]| {
         let line = lines(text).find_map(|line| line.strip_prefix(key)?.strip_prefix(b":"))?;
         number(words(line).next()?)?.checked_mul(1024)
     };
-    // Kernels before 3.14 leave the estimate to the reader.
+    // Kernels before 3.14 have no MemAvailable.
     let estimate = || {
         let parts = [&b"MemFree"[..], b"Buffers", b"Cached"];
         parts.iter().fold(0u64, |sum, part| sum.saturating_add(value(part).unwrap_or(0)))
@@ -167,19 +174,20 @@ pub fn meminfo(text: &[u8]) -> (u64, u64) {
     (value(b"MemTotal").unwrap_or(0), value(b"MemAvailable").unwrap_or_else(estimate))
 }
 
-/// Jiffies since boot over all CPUs (busy, all), and the number of CPUs, of /proc/stat.
+/// CPU time since boot over all CPUs in clock ticks (busy, total), and the number of CPUs, from /proc/stat.
 pub fn cpu(text: &[u8]) -> (u64, u64, u32) {
-    // user, nice, system, idle, iowait, irq, softirq, steal; the guest times behind them are part of user and nice.
-    const COUNTED: usize = 8;
-    const IDLE: [usize; 2] = [3, 4];
+    // user, nice, system, idle, iowait, irq, softirq, steal. user and nice already include the guest times that
+    // follow.
+    const FIELDS: usize = 8;
+    const IDLE_FIELDS: [usize; 2] = [3, 4];
     let (mut busy, mut all, mut count) = (0u64, 0u64, 0u32);
     for line in lines(text) {
         let mut fields = words(line);
         match fields.next().and_then(|name| name.strip_prefix(b"cpu")) {
             Some(b"") => {
-                for (at, jiffies) in fields.take(COUNTED).map(|field| number(field).unwrap_or(0)).enumerate() {
+                for (at, jiffies) in fields.take(FIELDS).map(|field| number(field).unwrap_or(0)).enumerate() {
                     all = all.saturating_add(jiffies);
-                    busy = busy.saturating_add(if IDLE.contains(&at) { 0 } else { jiffies });
+                    busy = busy.saturating_add(if IDLE_FIELDS.contains(&at) { 0 } else { jiffies });
                 }
             }
             Some(_) => count = count.saturating_add(1),
@@ -189,19 +197,19 @@ pub fn cpu(text: &[u8]) -> (u64, u64, u32) {
     (busy, all, count)
 }
 
-/// Whole seconds of /proc/uptime.
+/// Whole seconds since boot, from /proc/uptime.
 pub fn uptime(text: &[u8]) -> u64 {
     text.split(|byte| *byte == b'.').next().and_then(number).unwrap_or(0)
 }
 
-/// Resident bytes of /proc/self/status.
+/// Resident memory in bytes, from /proc/self/status.
 pub fn resident(text: &[u8]) -> u64 {
     let line = lines(text).find_map(|line| line.strip_prefix(b"VmRSS:"));
     line.and_then(|line| number(words(line).next()?)).unwrap_or(0).saturating_mul(1024)
 }
 
-/// `wchar` of a thread's `io`.
-pub fn written(text: &[u8]) -> Option<u64> {
+/// `wchar`, in bytes, from /proc/thread-self/io.
+pub fn wchar(text: &[u8]) -> Option<u64> {
     lines(text).find_map(|line| number(trim(line.strip_prefix(b"wchar:")?)))
 }
 
@@ -222,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn e9_a_speed_that_is_no_speed_is_unknown() {
+    fn e9_an_invalid_speed_is_unknown() {
         #[track_caller]
         fn check(text: &str, expect: Option<u32>) {
             assert_eq!(speed(text.as_bytes()), expect);
@@ -275,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn e33_states_by_name() {
+    fn e33_operstates_by_name() {
         assert!(is_up(operstate(b"up\n"), 0));
         assert!(is_up(operstate(b"unknown\n"), 0x41));
         assert!(is_up(operstate(b"a word of the future\n"), 0x41));
@@ -284,12 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn marks_tell_renamed_and_replaced_links_apart() {
-        assert_ne!(mark(1, b"eth0"), mark(2, b"eth0"));
-        assert_ne!(mark(1, b"eth0"), mark(1, b"eth1"));
+    fn link_hashes_differ_for_renamed_and_replaced_links() {
+        assert_ne!(link_hash(1, b"eth0"), link_hash(2, b"eth0"));
+        assert_ne!(link_hash(1, b"eth0"), link_hash(1, b"eth1"));
         for (one, other) in (1..40).flat_map(|one| (one + 1..40).map(move |other| (one, other))) {
-            let swapped = mark(one, b"eth1").wrapping_add(mark(other, b"eth0"));
-            assert_ne!(mark(one, b"eth0").wrapping_add(mark(other, b"eth1")), swapped, "{one} {other}");
+            let swapped = link_hash(one, b"eth1").wrapping_add(link_hash(other, b"eth0"));
+            assert_ne!(link_hash(one, b"eth0").wrapping_add(link_hash(other, b"eth1")), swapped, "{one} {other}");
         }
     }
 
@@ -302,7 +310,7 @@ mod tests {
         check("va\t00000000\t0102010A\t0003\t0\t0\t50\t00000000\t0\t0\t0   ", Some((50, "va")));
         check("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", None);
         check("va\t0002010A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0", None);
-        // 0.0.0.0/1 of a VPN, a route that is down, one that refuses.
+        // 0.0.0.0/1 of a VPN, a route that is down, a reject route.
         check("tun0\t00000000\t0102010A\t0003\t0\t0\t0\t00000080\t0\t0\t0", None);
         check("va\t00000000\t0102010A\t0002\t0\t0\t50\t00000000\t0\t0\t0", None);
         check("*\t00000000\t00000000\t0201\t0\t0\t50\t00000000\t0\t0\t0", None);
@@ -314,8 +322,8 @@ mod tests {
     fn default_routes_of_ipv6() {
         #[track_caller]
         fn check(prefix: &str, metric: &str, flags: &str, expect: Option<(u32, &str)>) {
-            let none = "0".repeat(32);
-            let line = format!("{none} {prefix} {none} 00 {none} {metric} 00000001 00000000 {flags}     wan");
+            let zeros = "0".repeat(32);
+            let line = format!("{zeros} {prefix} {zeros} 00 {zeros} {metric} 00000001 00000000 {flags}     wan");
             assert_eq!(ipv6_default(line.as_bytes()), expect.map(|(metric, name)| (metric, name.as_bytes())));
         }
         check("00", "00000400", "00000003", Some((1024, "wan")));
@@ -336,10 +344,10 @@ mod tests {
 
     #[test]
     fn memory() {
-        let new = b"MemTotal:       62092 kB\nMemFree:  1 kB\nMemAvailable:   20000 kB\n";
-        assert_eq!(meminfo(new), (62_092 * 1024, 20_000 * 1024));
-        let old = b"MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 5 kB\nCached: 7 kB\nSwapCached: 50 kB\n";
-        assert_eq!(meminfo(old), (100 * 1024, 22 * 1024));
+        let with_estimate = b"MemTotal:       62092 kB\nMemFree:  1 kB\nMemAvailable:   20000 kB\n";
+        assert_eq!(meminfo(with_estimate), (62_092 * 1024, 20_000 * 1024));
+        let without_estimate = b"MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 5 kB\nCached: 7 kB\nSwapCached: 50 kB\n";
+        assert_eq!(meminfo(without_estimate), (100 * 1024, 22 * 1024));
         assert_eq!(meminfo(b""), (0, 0));
         assert_eq!(meminfo(b"MemTotal: 18446744073709551615 kB\n"), (0, 0));
         assert_eq!(resident(b"Name:\tx\nVmHWM:\t 900 kB\nVmRSS:\t    5204 kB\n"), 5204 * 1024);
