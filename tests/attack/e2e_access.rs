@@ -540,7 +540,7 @@ fn a_restart_keeps_the_token_and_another_file_replaces_it() {
         // What is no token changes nothing, and is told.
         fs::write(&file, "short\n").expect("it is ours");
         assert_eq!(answer(own), 200);
-        says(&site.daemon, &format!("the access token stays as it was: {file}: it holds no token"));
+        says(&site.daemon, &format!("the previous access token stays valid: {file}: it holds no token"));
         fs::remove_file(&file).expect("it is ours");
         assert_eq!(answer(own), 200);
         let made = token_of(&site.dir);
