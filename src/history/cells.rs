@@ -89,18 +89,18 @@ impl Snapshot<'_> {
         range: (i64, i64),
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
-        let wide = widen(level, range);
-        let (mut borders, recut) = self.borders(level, wide)?;
+        let cell_range = widen(level, range);
+        let (mut borders, resplit) = self.borders(level, cell_range)?;
         let mut not_rolled_up = NotRolledUp { snapshot: self, iface, open_cells: Map::new() };
         let mut add = |_, at: i64, cell: &Cell| not_rolled_up.open_cells.entry(at).or_default().add(cell);
-        self.each_open_cell(Some(iface), wide, &mut add)?;
-        if let (Some(stored), Some(block)) = (&self.stored, recut) {
-            stored.each_cell(Some(iface), cells_within(block, wide), &mut add)?;
+        self.each_open_cell(Some(iface), cell_range, &mut add)?;
+        if let (Some(stored), Some(block)) = (&self.stored, resplit) {
+            stored.each_cell(Some(iface), cells_within(block, cell_range), &mut add)?;
         }
         let mut pending_blocks = Set::new();
         not_rolled_up.each_range(&mut |start, end| {
-            let mut at = fold::floor(start.max(wide.0), CELL_S);
-            while at < end.min(wide.1) {
+            let mut at = fold::floor(start.max(cell_range.0), CELL_S);
+            while at < end.min(cell_range.1) {
                 let block = borders.around(at, self.zone);
                 pending_blocks.insert(block);
                 at = fold::ceil(block.1, CELL_S);
@@ -108,10 +108,10 @@ impl Snapshot<'_> {
         });
 
         let mut cells: Vec<(i64, Cell)> = Vec::new();
-        let mut emit = |block: (i64, i64), cells: &mut Vec<(i64, Cell)>, pending_blocks: bool| {
+        let mut emit = |block: (i64, i64), cells: &mut Vec<(i64, Cell)>, has_pending: bool| {
             let cell_s = level.cell_s(block);
-            if pending_blocks {
-                not_rolled_up.each_cell(cells_within(block, wide), &mut |at, cell| {
+            if has_pending {
+                not_rolled_up.each_cell(cells_within(block, cell_range), &mut |at, cell| {
                     let start = block.0 + fold::floor(at - block.0, cell_s);
                     match cells.binary_search_by_key(&start, |(start, _)| *start) {
                         Ok(found) => cells[found].1.add(cell),
@@ -129,7 +129,7 @@ impl Snapshot<'_> {
             let mut columns = Columns::default();
             stored.each_stored(level, range, &mut |stored| {
                 let block = stored.bounds();
-                if recut == Some(block) {
+                if resplit == Some(block) {
                     return;
                 }
                 pending_blocks.drain_below(&block).for_each(|block| emit(block, &mut cells, true));
@@ -145,17 +145,17 @@ impl Snapshot<'_> {
     /// block that often.
     pub fn day(&self, unix: i64) -> Result<Map<IfaceId, Counters>> {
         let level = Resolution::Day.level();
-        let (mut borders, recut) = self.borders(level, (unix, unix + 1))?;
+        let (mut borders, resplit) = self.borders(level, (unix, unix + 1))?;
         let day = borders.around(unix, self.zone);
         let range = (fold::ceil(day.0, CELL_S), fold::ceil(day.1, CELL_S));
         let mut sums: Map<IfaceId, Counters> = Map::new();
         let mut add = |iface: IfaceId, _, cell: &Cell| sums.entry(iface).or_default().add(&cell.sum);
         if let Some(stored) = &self.stored {
-            if let Some(block) = recut {
+            if let Some(block) = resplit {
                 stored.each_cell(None, cells_within(block, range), &mut add)?;
             }
             stored.each_stored(level, day, &mut |stored| {
-                if stored.bounds() == day && recut != Some(day) {
+                if stored.bounds() == day && resplit != Some(day) {
                     stored.each_cell(None, &mut Columns::default(), &mut add);
                 }
             })?;

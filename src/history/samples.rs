@@ -156,13 +156,14 @@ impl Walk<'_> {
     }
 
     /// Removes and returns the next unsaved sample, if its time satisfies `wanted`.
-    fn next_unsaved(&mut self, iface_matches: impl Fn(i64) -> bool) -> Option<Point> {
-        let next = self.unsaved.last().filter(|unsaved| iface_matches(unsaved.unix))?.point();
+    fn next_unsaved(&mut self, wanted: impl Fn(i64) -> bool) -> Option<Point> {
+        let next = self.unsaved.last().filter(|unsaved| wanted(unsaved.unix))?.point();
         self.unsaved.pop();
         Some(next)
     }
 
-    fn hand_over(&mut self) {
+    /// Passes the collected samples to the sink, in order.
+    fn deliver(&mut self) {
         self.points.sort_unstable_by_key(Point::order);
         if self.descending() {
             self.points.reverse();
@@ -177,15 +178,15 @@ impl Walk<'_> {
         while let Some(point) = self.next_unsaved(|unix| if descending { unix > last } else { unix < first }) {
             self.points.push(point);
         }
-        self.hand_over();
+        self.deliver();
         if self.done {
             return Ok(());
         }
-        let alone = self
+        let no_unsaved_inside = self
             .unsaved
             .last()
             .is_none_or(|unsaved| if descending { unsaved.unix < first } else { unsaved.unix > last });
-        let whole = alone && first >= self.filter.from() && last < self.filter.to();
+        let whole = no_unsaved_inside && first >= self.filter.from() && last < self.filter.to();
         if whole && self.filter.iface.is_none() && self.sink.skip_points(block.n) {
             return Ok(());
         }
@@ -197,7 +198,7 @@ impl Walk<'_> {
         let mut start = moments.partition_point(|moment| moment.unix < self.filter.from());
         let mut end = moments.partition_point(|moment| moment.unix < self.filter.to());
         while start < end && !self.done {
-            let length = step(&packed, self.filter);
+            let length = ticks_per_step(&packed, self.filter);
             let step = match descending {
                 true => step_start(samples.moments(), end, length)..end,
                 false => start..step_end(samples.moments(), start, length),
@@ -208,7 +209,7 @@ impl Walk<'_> {
             {
                 self.points.push(point);
             }
-            self.hand_over();
+            self.deliver();
             (start, end) = if descending { (start, step.start) } else { (step.end, end) };
         }
         Ok(())
@@ -226,7 +227,7 @@ impl Walk<'_> {
 }
 
 /// How many ticks to unpack at once.
-fn step(packed: &Packed, filter: &Filter) -> usize {
+fn ticks_per_step(packed: &Packed, filter: &Filter) -> usize {
     let groups = if filter.iface.is_some() { 1 } else { packed.groups().count() };
     (POINTS_PER_STEP / groups.max(1)).max(1)
 }
@@ -331,7 +332,8 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// The stored samples of point interface, block by block, until `add` says that it has done. Says whether it did.
+    /// Calls `add` with the stored samples of one interface, block by block, until it returns `true`. Returns whether it
+    /// did.
     fn each_stored_sample(
         &self,
         iface: IfaceId,

@@ -19,6 +19,7 @@ pub type Unsaved = [Arc<Batch>];
 /// The longest polling interval, in seconds. A sample begins at most this long before its tick, unless it is a gap.
 pub(super) const LONGEST_S: i64 = 3_600;
 
+/// The history at one moment; has the queries. See the module.
 pub struct Snapshot<'a> {
     pub(super) stored: Option<View<'a>>,
     pub(super) zone: &'a Zone,
@@ -61,9 +62,9 @@ impl<'a> Snapshot<'a> {
     pub(super) fn borders(&self, level: &'static Level, range: (i64, i64)) -> Result<(Borders, Option<(i64, i64)>)> {
         let Some(stored) = &self.stored else { return Ok((Borders::unstored(level), None)) };
         let mut borders = stored.borders(level, range)?;
-        let recut = stored.cut_otherwise(level, self.zone)?;
-        recut.iter().for_each(|(start, _)| borders.forget(*start));
-        Ok((borders, recut))
+        let resplit = stored.cut_otherwise(level, self.zone)?;
+        resplit.iter().for_each(|(start, _)| borders.forget(*start));
+        Ok((borders, resplit))
     }
 
     /// Time at which a walk over the buckets of a resolution can start, or go on after it found nothing before `from`.

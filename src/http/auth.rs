@@ -18,6 +18,7 @@ const WINDOW_MS: u64 = 60_000;
 /// Most addresses whose wrong tokens are counted. When the table is full, the entry that began first is dropped.
 const MAX_ADDRESSES: usize = 64;
 
+/// Decides whether a request needs the access token, and verifies it.
 pub struct Guard {
     file: PathBuf,
     /// Reading needs the token too (`--private`).
@@ -126,9 +127,10 @@ const TOKEN_NEEDED: &str = "this needs the access token: run `net-pulse token` o
 /// The realm of the challenge in a 401 (RFC 6750, 3).
 pub const REALM: &str = r#"realm="net-pulse""#;
 /// For a client on the machine itself, where root and the user of net-pulse need no token.
-const TOKEN_NEEDED_ON_ROUTER: &str = "this needs the access token: on the router itself only root and the user of net-pulse need none, over HTTP/1.1 and \
-     without a proxy; run `net-pulse token` there as one of them, and send what it prints as the header \
-     'Authorization: Bearer TOKEN'";
+const TOKEN_NEEDED_ON_ROUTER: &str = "this needs the access token: on the router itself only root and the user of \
+                                      net-pulse need none, over HTTP/1.1 and without a proxy; run `net-pulse token` \
+                                      there as one of them, and send what it prints as the header 'Authorization: \
+                                      Bearer TOKEN'";
 const WRONG_TOKEN: &str = "this is not the access token: run `net-pulse token` on the router, which prints it";
 const NO_TOKEN_FILE: &str =
     "this needs the access token, and there is none: run `net-pulse token` on the router, which says why";

@@ -34,7 +34,7 @@ enum Cell<'a> {
 use Cell::{Number, Text, Time};
 
 impl Csv {
-    pub fn of(call: &Call, zone: impl FnOnce() -> Arc<Zone>) -> Csv {
+    pub fn from_call(call: &Call, zone: impl FnOnce() -> Arc<Zone>) -> Csv {
         let has = |name: &str, word: &str| call.values.text(name) == Some(word);
         let separator = SEPARATORS.iter().find(|it| has("separator", it)).unwrap_or(&SEPARATORS[0]);
         Csv { byte_order_mark: has("bom", BOM_VALUES[1]), separator, local: has("time", TIMES[1]).then(zone) }

@@ -18,7 +18,7 @@ pub fn gunzip(compressed: &[u8]) -> Option<Vec<u8>> {
         last = bits.take(1)? == 1;
         match bits.take(2)? {
             0 => stored(&mut bits, &mut out)?,
-            1 => block(&mut bits, &mut out, &fixed_code(), &Code::of(&[5; 30]))?,
+            1 => block(&mut bits, &mut out, &fixed_code(), &Code::from_lengths(&[5; 30]))?,
             2 => {
                 let (symbols, distances) = dynamic_codes(&mut bits)?;
                 block(&mut bits, &mut out, &symbols, &distances)?;
@@ -76,7 +76,7 @@ fn fixed_code() -> Code {
     let mut lengths = [8; 288];
     lengths[144..256].fill(9);
     lengths[256..280].fill(7);
-    Code::of(&lengths)
+    Code::from_lengths(&lengths)
 }
 
 /// Reads the two codes of a block with dynamic Huffman codes (RFC 1951, 3.2.7).
@@ -88,7 +88,7 @@ fn dynamic_codes(bits: &mut Bits) -> Option<(Code, Code)> {
     for index in CODE_LENGTH_ORDER.iter().take(count) {
         lengths[*index] = bits.take(3)? as u8;
     }
-    let code = Code::of(&lengths);
+    let code = Code::from_lengths(&lengths);
     let mut lengths: Vec<u8> = Vec::with_capacity(total);
     while lengths.len() < total {
         let (length, times) = match code.read(bits)? {
@@ -99,7 +99,7 @@ fn dynamic_codes(bits: &mut Bits) -> Option<(Code, Code)> {
         };
         lengths.extend(std::iter::repeat_n(length, times));
     }
-    Some((Code::of(&lengths[..literals]), Code::of(lengths.get(literals..total)?)))
+    Some((Code::from_lengths(&lengths[..literals]), Code::from_lengths(lengths.get(literals..total)?)))
 }
 
 /// A canonical Huffman code, defined by the lengths of its symbols (RFC 1951, 3.2.2).
@@ -111,7 +111,7 @@ struct Code {
 }
 
 impl Code {
-    fn of(lengths: &[u8]) -> Code {
+    fn from_lengths(lengths: &[u8]) -> Code {
         let mut code = Code { counts: [0; 16], symbols: Vec::with_capacity(lengths.len()) };
         for length in 1..16 {
             let symbols = lengths.iter().zip(0..).filter(|(each, _)| **each == length).map(|(_, symbol)| symbol);

@@ -44,6 +44,7 @@ pub use gate::access::own_names;
 pub use listen::{Bound, UnboundAddress, Unreachable, bind, resolve};
 pub use server::{Serving, count_panics, serve};
 
+/// Finds a time zone by name.
 pub type ZoneFinder = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 
 /// What handlers can use.
@@ -86,11 +87,13 @@ impl Notes {
 }
 
 impl Context {
+    /// Facts about the machine, read on the disk thread within its timeout.
     pub fn machine(&self) -> Result<Machine, HttpError> {
         let machine = self.machine.clone();
         Ok(self.history.disk().ask(Instant::now() + PATIENCE, move |_| machine())?)
     }
 
+    /// Finds a time zone by name, on the disk thread within its timeout.
     pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
         let (find, name) = (self.find_zone.clone(), name.to_string());
         self.history.disk().ask(Instant::now() + PATIENCE, move |_| find(&name))?

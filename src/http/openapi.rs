@@ -14,9 +14,9 @@ use crate::config;
 const PROBLEM_HEADERS: [(u16, &str, &str); 3] =
     [(401, "WWW-Authenticate", "string"), (405, "Allow", "string"), (429, "Retry-After", "integer")];
 
-const BEARER_DESCRIPTION: &str = "The access token, which `net-pulse token` prints on the machine itself. Changes need it, and with --private reading \
-     does too. Root and the user of the service need none over loopback on the machine itself, in HTTP/1.1 and without a \
-     proxy.";
+const BEARER_DESCRIPTION: &str = "The access token, which `net-pulse token` prints on the machine itself. Changes need \
+                                  it, and with --private reading does too. Root and the user of the service need none \
+                                  over loopback on the machine itself, in HTTP/1.1 and without a proxy.";
 
 /// Descriptions of error answers. All have the type `Problem`, except 422, which has `Problems`.
 const PROBLEMS: [(u16, &str); 19] = [

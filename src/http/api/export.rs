@@ -18,7 +18,7 @@ pub const FORMATS: &[&str] = &["json", "csv"];
 pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let format = call.values.text("format").unwrap_or_default();
     let csv = format == FORMATS[1];
-    let table = csv.then(|| Csv::of(call, || context.live.lock().zone.clone()));
+    let table = csv.then(|| Csv::from_call(call, || context.live.lock().zone.clone()));
     let csv_only = if csv { Vec::new() } else { Csv::csv_only_params(call) };
     if !csv_only.is_empty() {
         return Err(HttpError::flaws(csv_only));
