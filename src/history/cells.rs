@@ -90,7 +90,7 @@ impl Snapshot<'_> {
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
         let cell_range = widen(level, range);
-        let (mut borders, resplit) = self.borders(level, cell_range)?;
+        let (mut borders, resplit) = self.block_bounds(level, cell_range)?;
         let mut not_rolled_up = NotRolledUp { snapshot: self, iface, open_cells: Map::new() };
         let mut add = |_, at: i64, cell: &Cell| not_rolled_up.open_cells.entry(at).or_default().add(cell);
         self.each_open_cell(Some(iface), cell_range, &mut add)?;
@@ -145,7 +145,7 @@ impl Snapshot<'_> {
     /// block that often.
     pub fn day(&self, unix: i64) -> Result<Map<IfaceId, Counters>> {
         let level = Resolution::Day.level();
-        let (mut borders, resplit) = self.borders(level, (unix, unix + 1))?;
+        let (mut borders, resplit) = self.block_bounds(level, (unix, unix + 1))?;
         let day = borders.around(unix, self.zone);
         let range = (fold::ceil(day.0, CELL_S), fold::ceil(day.1, CELL_S));
         let mut sums: Map<IfaceId, Counters> = Map::new();

@@ -57,9 +57,13 @@ impl<'a> Snapshot<'a> {
         self.stored.as_ref()?.window()
     }
 
-    /// Borders of the stored blocks of a resolution around `range`, and the bounds of the block whose data must be
-    /// split again because the time zone changed. The borders do not contain that block.
-    pub(super) fn borders(&self, level: &'static Level, range: (i64, i64)) -> Result<(Borders, Option<(i64, i64)>)> {
+    /// Bounds of the stored blocks of a resolution around `range`, and the block whose data must be split again because
+    /// the time zone changed. The bounds do not contain that block.
+    pub(super) fn block_bounds(
+        &self,
+        level: &'static Level,
+        range: (i64, i64),
+    ) -> Result<(Borders, Option<(i64, i64)>)> {
         let Some(stored) = &self.stored else { return Ok((Borders::unstored(level), None)) };
         let mut borders = stored.borders(level, range)?;
         let resplit = stored.cut_otherwise(level, self.zone)?;
