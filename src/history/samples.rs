@@ -332,8 +332,8 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// Calls `add` with the stored samples of one interface, block by block, until it returns `true`. Returns whether it
-    /// did.
+    /// Calls `add` with the stored samples of one interface, block by block, until it returns `true`. Returns whether
+    /// it did.
     fn each_stored_sample(
         &self,
         iface: IfaceId,
