@@ -1,5 +1,5 @@
-//! What is made of the buckets of one moment: the columns of a chart, and sums by calendar periods. Nothing is kept of the
-//! buckets themselves: a range may have half a million.
+//! Charts and calendar totals, computed from the buckets of a snapshot. The buckets themselves are not kept: a range
+//! may have half a million.
 
 use super::snapshot::Snapshot;
 use crate::error::Result;
@@ -9,27 +9,27 @@ use crate::series::{Filling, Grid, Reach, choose};
 use crate::store::fold;
 use crate::totals::{Hours, Period, Row, Rows};
 
-/// Periods that are read at once: a year of hours lies in pieces of four days.
-const STRIDE: i64 = 100;
-/// A clock that was wrong may have left something in the future, but all of that is not walked through.
-const AHEAD_S: i64 = 366 * 86_400;
+/// Periods per read. A year of hours is read in pieces of about four days.
+const PERIODS_PER_READ: i64 = 100;
+/// A clock that was ahead may have left data in the future. Totals read at most a year (366 days) of it.
+const MAX_FUTURE_S: i64 = 366 * 86_400;
 
-/// Which sums.
+/// Which totals to return.
 #[derive(Clone, Copy, Debug)]
-pub struct Totals {
+pub struct TotalsQuery {
     pub period: Period,
-    /// The last moment that counts is just before `to`.
+    /// Range `[from, to)` in UTC seconds; a period that overlaps it counts whole.
     pub from: i64,
     pub to: i64,
-    /// The newest so many.
+    /// Most rows to return; the newest ones.
     pub limit: usize,
     pub now: i64,
 }
 
 impl Snapshot<'_> {
-    /// Buckets of one level that overlap `[from, to)`, only those with something known in them, ascending but for samples
-    /// from before and after a clock was set back. Of days, those not yet closed are cut in the zone. Of samples, one
-    /// bucket each, from the sample's start on.
+    /// Calls `each` with the buckets of one resolution that overlap `[from, to)` and have data. They come in ascending
+    /// order, except samples from before and after the clock was set back. Open days are split by the current time
+    /// zone. For samples, each sample is one bucket that begins where the sample begins.
     pub fn each_bucket(
         &self,
         resolution: Resolution,
@@ -37,7 +37,7 @@ impl Snapshot<'_> {
         (from, to): (i64, i64),
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
-        // Far enough from the ends of i64 for everything that is added below.
+        // Leaves room for the additions below: no overflow at the ends of i64.
         let range = (from.max(0), to.min(i64::MAX / 4));
         let level = resolution.level();
         match level.cut {
@@ -47,7 +47,7 @@ impl Snapshot<'_> {
         }
     }
 
-    /// The same, all of them and in order: for ranges that are known to be short.
+    /// The same buckets as a sorted list; only for short ranges.
     pub fn buckets(&self, resolution: Resolution, iface: IfaceId, from: i64, to: i64) -> Result<Vec<Bucket>> {
         let mut buckets = Vec::new();
         self.each_bucket(resolution, iface, (from, to), &mut |bucket| buckets.push(*bucket))?;
@@ -55,61 +55,61 @@ impl Snapshot<'_> {
         Ok(buckets)
     }
 
-    /// A chart of `[from, to)` in at most so many points; samples are `interval_s` apart.
+    /// The columns of a chart of `[from, to)` with at most `points` buckets. `interval_s` is the polling interval.
     pub fn grid(&self, from: i64, to: i64, points: usize, interval_s: i64) -> Result<Grid> {
-        let reach = |level: &'static Level| {
+        let stored_resolution = |level: &'static Level| {
             let step = if level.cut == Cut::Ticks { interval_s } else { level.step_s };
             Ok(Reach { level, step, oldest: self.oldest_of(level.resolution)? })
         };
-        let reaches: Vec<Reach> = LEVELS.iter().map(reach).collect::<Result<_>>()?;
-        Ok(choose(from, to, points, self.zone, &reaches))
+        let stored: Vec<Reach> = LEVELS.iter().map(stored_resolution).collect::<Result<_>>()?;
+        Ok(choose(from, to, points, self.zone, &stored))
     }
 
-    /// What lies between each two edges of a chart.
+    /// One cell for each bucket of the chart.
     pub fn chart(&self, grid: &Grid, iface: IfaceId) -> Result<Vec<Cell>> {
         let [from, to] = [grid.edges.first(), grid.edges.last()].map(|edge| edge.copied().unwrap_or(0));
         let mut filling = Filling::new(grid.level, &grid.edges);
-        // The second before tells how the first sample lies to its neighbour.
+        // One second more, because the sample before the range decides where the first one begins.
         self.each_bucket(grid.level, iface, (from - 1, to), &mut |bucket| filling.add(bucket))?;
         Ok(filling.cells())
     }
 
-    /// Newest first.
-    pub fn totals(&self, iface: IfaceId, asked: &Totals) -> Result<Vec<Row>> {
-        let Totals { period, from, to, limit, now } = *asked;
+    /// Totals by period, newest first.
+    pub fn totals(&self, iface: IfaceId, query: &TotalsQuery) -> Result<Vec<Row>> {
+        let TotalsQuery { period, from, to, limit, now } = *query;
         let mut rows = Vec::new();
-        let to = to.min(now.saturating_add(AHEAD_S));
-        let from = from.max(self.beginning(period)?.unwrap_or(i64::MAX));
+        let to = to.min(now.saturating_add(MAX_FUTURE_S));
+        let from = from.max(self.first_start(period)?.unwrap_or(i64::MAX));
         if from >= to {
             return Ok(rows);
         }
         let (start, mut end) = period.cover(from, to, self.zone);
         while rows.len() < limit && start < end {
-            let begin = period.step(end - 1, 1 - STRIDE, self.zone).max(start);
-            // What reaches over the border is read from both sides, and counted on one.
-            let mut sums = Rows::new(period, self.zone, now, (begin, end));
-            let older = if period == Period::Hour {
+            let begin = period.step(end - 1, 1 - PERIODS_PER_READ, self.zone).max(start);
+            // A bucket across the border is read for both chunks; `totals` counts it in one of them.
+            let mut totals = Rows::new(period, self.zone, now, (begin, end));
+            let chunk = if period == Period::Hour {
                 let range = (fold::floor(begin, HOUR_S), fold::ceil(end, HOUR_S));
-                let mut hours = Hours::new(sums);
+                let mut hours = Hours::new(totals);
                 self.each_bucket(Resolution::Hour, iface, range, &mut |bucket| hours.add(bucket))?;
                 self.each_bucket(Resolution::FiveMinutes, iface, range, &mut |bucket| hours.add(bucket))?;
                 hours.rows()
             } else {
-                self.each_bucket(Resolution::Day, iface, (begin, end), &mut |bucket| sums.add(bucket))?;
-                sums.rows()
+                self.each_bucket(Resolution::Day, iface, (begin, end), &mut |bucket| totals.add(bucket))?;
+                totals.rows()
             };
-            rows.extend(older.into_iter().rev().take(limit - rows.len()));
+            rows.extend(chunk.into_iter().rev().take(limit - rows.len()));
             end = begin;
         }
         Ok(rows)
     }
 
-    /// Not after the first bucket that the sums of a period are made of.
-    fn beginning(&self, period: Period) -> Result<Option<i64>> {
+    /// A time not later than the first bucket that totals of `period` use.
+    fn first_start(&self, period: Period) -> Result<Option<i64>> {
         if period != Period::Hour {
-            return self.next_of(Resolution::Day, 0);
+            return self.next_start(Resolution::Day, 0);
         }
-        let finer = self.next_of(Resolution::FiveMinutes, 0)?;
-        Ok(self.next_of(Resolution::Hour, 0)?.into_iter().chain(finer).min())
+        let finer = self.next_start(Resolution::FiveMinutes, 0)?;
+        Ok(self.next_start(Resolution::Hour, 0)?.into_iter().chain(finer).min())
     }
 }

@@ -1,4 +1,4 @@
-//! The coarser levels of one moment: what is in their blocks, and what is in none yet.
+//! Roll-ups in a snapshot: the stored cells, and cells computed from samples that are not rolled up on disk.
 
 use std::ops::ControlFlow;
 
@@ -10,18 +10,18 @@ use crate::sorted::{Map, Set};
 use crate::store::block::Columns;
 use crate::store::{Order, Span, fold};
 
-/// What no block of a level has yet of one interface, as five-minute cells.
-struct Recent<'a> {
+/// Data of one interface that no stored block of a resolution has, as five-minute cells.
+struct NotRolledUp<'a> {
     snapshot: &'a Snapshot<'a>,
     iface: IfaceId,
-    /// As far as it is stored at all.
-    open: Map<i64, Cell>,
+    /// Cells of stored samples in the open block, and of the block that the new time zone splits again.
+    open_cells: Map<i64, Cell>,
 }
 
-impl Recent<'_> {
-    /// The time that it reaches over, piece by piece, in no order.
+impl NotRolledUp<'_> {
+    /// Calls `each` with the spans of time that have such data, in no order.
     fn each_range(&self, each: &mut dyn FnMut(i64, i64)) {
-        self.open.keys().for_each(|at| each(*at, at + CELL_S));
+        self.open_cells.keys().for_each(|at| each(*at, at + CELL_S));
         self.snapshot.each_unsaved(&mut |_, unix, sample| {
             if sample.iface == self.iface {
                 let (start, end) = fold::range(unix, sample);
@@ -30,9 +30,10 @@ impl Recent<'_> {
         });
     }
 
-    /// Its cells in a range, in no order. Never kept: an unsaved gap of months is tens of thousands of them.
+    /// Calls `each` with the cells in a range, in no order. The unsaved ones are computed each time and not kept: an
+    /// unsaved gap of months is tens of thousands of cells.
     fn each_cell(&self, (from, to): (i64, i64), each: &mut dyn FnMut(i64, &Cell)) {
-        self.open.range(from..to).for_each(|(at, cell)| each(*at, cell));
+        self.open_cells.range(from..to).for_each(|(at, cell)| each(*at, cell));
         self.snapshot.each_unsaved(&mut |_, unix, sample| {
             if sample.iface == self.iface {
                 fold::pieces(unix, sample, from, to, each);
@@ -41,32 +42,33 @@ impl Recent<'_> {
     }
 }
 
-/// From border to border of five-minute cells, all that is needed for the buckets of a level that overlap a range.
-fn outwards(level: &Level, (from, to): (i64, i64)) -> (i64, i64) {
+/// The range of five-minute cells that contains every bucket which overlaps the given range.
+fn widen(level: &Level, (from, to): (i64, i64)) -> (i64, i64) {
     match level.cut {
         Cut::Even { .. } => (fold::floor(from, level.step_s), fold::ceil(to, level.step_s)),
         _ => (fold::floor(from - level.reach_s(), CELL_S), fold::ceil(to + level.reach_s(), CELL_S)),
     }
 }
 
-fn inside((start, until): (i64, i64), (from, to): (i64, i64)) -> (i64, i64) {
+fn cells_within((start, until): (i64, i64), (from, to): (i64, i64)) -> (i64, i64) {
     (fold::ceil(start, CELL_S).max(from), fold::ceil(until, CELL_S).min(to))
 }
 
 impl Snapshot<'_> {
-    /// What stored ticks have put into the open window and into no coarser level, as pieces of five-minute cells in a range.
-    fn each_open(
+    /// Calls `each` with five-minute cells of the stored samples in the open block that are not rolled up, within a
+    /// range. A cell may come in several parts.
+    fn each_open_cell(
         &self,
         only: Option<IfaceId>,
         (from, to): (i64, i64),
         each: &mut dyn FnMut(IfaceId, i64, &Cell),
     ) -> Result<()> {
-        let (Some(stored), Some(window)) = (&self.stored, self.window()) else { return Ok(()) };
-        let (from, to) = (from.max(window), to.min(window + WINDOW_S));
+        let (Some(stored), Some(open_block)) = (&self.stored, self.open_block()) else { return Ok(()) };
+        let (from, to) = (from.max(open_block), to.min(open_block + WINDOW_S));
         if from >= to {
             return Ok(());
         }
-        let span = Span::beginning(window, window + WINDOW_S, from + 1);
+        let span = Span::beginning(open_block, open_block + WINDOW_S, from + 1);
         stored.each_block(span, Order::Ascending, &mut |block, samples| {
             let packed = block.packed()?;
             samples.open(&packed)?;
@@ -79,7 +81,7 @@ impl Snapshot<'_> {
         })
     }
 
-    /// Buckets of a coarser level that overlap a range, ascending, block by block.
+    /// Buckets of a roll-up that overlap a range, in ascending order, block by block.
     pub(super) fn each_cell_bucket(
         &self,
         level: &'static Level,
@@ -87,33 +89,33 @@ impl Snapshot<'_> {
         range: (i64, i64),
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
-        let reach = outwards(level, range);
-        let (mut borders, again) = self.borders(level, reach)?;
-        let mut recent = Recent { snapshot: self, iface, open: Map::new() };
-        let mut add = |_, at: i64, cell: &Cell| recent.open.entry(at).or_default().add(cell);
-        self.each_open(Some(iface), reach, &mut add)?;
-        if let (Some(stored), Some(block)) = (&self.stored, again) {
-            stored.each_cell(Some(iface), inside(block, reach), &mut add)?;
+        let cell_range = widen(level, range);
+        let (mut borders, resplit) = self.block_bounds(level, cell_range)?;
+        let mut not_rolled_up = NotRolledUp { snapshot: self, iface, open_cells: Map::new() };
+        let mut add = |_, at: i64, cell: &Cell| not_rolled_up.open_cells.entry(at).or_default().add(cell);
+        self.each_open_cell(Some(iface), cell_range, &mut add)?;
+        if let (Some(stored), Some(block)) = (&self.stored, resplit) {
+            stored.each_cell(Some(iface), cells_within(block, cell_range), &mut add)?;
         }
-        let mut fresh = Set::new();
-        recent.each_range(&mut |start, end| {
-            let mut at = fold::floor(start.max(reach.0), CELL_S);
-            while at < end.min(reach.1) {
+        let mut pending_blocks = Set::new();
+        not_rolled_up.each_range(&mut |start, end| {
+            let mut at = fold::floor(start.max(cell_range.0), CELL_S);
+            while at < end.min(cell_range.1) {
                 let block = borders.around(at, self.zone);
-                fresh.insert(block);
+                pending_blocks.insert(block);
                 at = fold::ceil(block.1, CELL_S);
             }
         });
 
         let mut cells: Vec<(i64, Cell)> = Vec::new();
-        let mut tell = |block: (i64, i64), cells: &mut Vec<(i64, Cell)>, fresh: bool| {
+        let mut emit = |block: (i64, i64), cells: &mut Vec<(i64, Cell)>, has_pending: bool| {
             let cell_s = level.cell_s(block);
-            if fresh {
-                recent.each_cell(inside(block, reach), &mut |at, cell| {
+            if has_pending {
+                not_rolled_up.each_cell(cells_within(block, cell_range), &mut |at, cell| {
                     let start = block.0 + fold::floor(at - block.0, cell_s);
                     match cells.binary_search_by_key(&start, |(start, _)| *start) {
                         Ok(found) => cells[found].1.add(cell),
-                        Err(place) => cells.insert(place, (start, *cell)),
+                        Err(index) => cells.insert(index, (start, *cell)),
                     }
                 });
             }
@@ -127,38 +129,38 @@ impl Snapshot<'_> {
             let mut columns = Columns::default();
             stored.each_stored(level, range, &mut |stored| {
                 let block = stored.bounds();
-                if again == Some(block) {
+                if resplit == Some(block) {
                     return;
                 }
-                fresh.drain_below(&block).for_each(|block| tell(block, &mut cells, true));
+                pending_blocks.drain_below(&block).for_each(|block| emit(block, &mut cells, true));
                 stored.each_cell(Some(iface), &mut columns, &mut |_, at, cell| cells.push((at, *cell)));
-                tell(block, &mut cells, fresh.remove(&block));
+                emit(block, &mut cells, pending_blocks.remove(&block));
             })?;
         }
-        fresh.into_iter().for_each(|block| tell(block, &mut cells, true));
+        pending_blocks.into_iter().for_each(|block| emit(block, &mut cells, true));
         Ok(())
     }
 
-    /// What passed in the local day around a moment. All interfaces in one walk: each by itself would unpack the open
-    /// window as many times.
+    /// Sums of the local day that contains `unix`. All interfaces in one walk: a walk for each would unpack the open
+    /// block that often.
     pub fn day(&self, unix: i64) -> Result<Map<IfaceId, Counters>> {
         let level = Resolution::Day.level();
-        let (mut borders, again) = self.borders(level, (unix, unix + 1))?;
+        let (mut borders, resplit) = self.block_bounds(level, (unix, unix + 1))?;
         let day = borders.around(unix, self.zone);
         let range = (fold::ceil(day.0, CELL_S), fold::ceil(day.1, CELL_S));
         let mut sums: Map<IfaceId, Counters> = Map::new();
         let mut add = |iface: IfaceId, _, cell: &Cell| sums.entry(iface).or_default().add(&cell.sum);
         if let Some(stored) = &self.stored {
-            if let Some(block) = again {
-                stored.each_cell(None, inside(block, range), &mut add)?;
+            if let Some(block) = resplit {
+                stored.each_cell(None, cells_within(block, range), &mut add)?;
             }
             stored.each_stored(level, day, &mut |stored| {
-                if stored.bounds() == day && again != Some(day) {
+                if stored.bounds() == day && resplit != Some(day) {
                     stored.each_cell(None, &mut Columns::default(), &mut add);
                 }
             })?;
         }
-        self.each_open(None, range, &mut add)?;
+        self.each_open_cell(None, range, &mut add)?;
         self.each_unsaved(&mut |_, unix, sample| {
             fold::pieces(unix, sample, range.0, range.1, &mut |at, cell| add(sample.iface, at, cell));
         });

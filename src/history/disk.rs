@@ -1,7 +1,8 @@
-//! The thread that reads the disk for requests. A disk that hangs takes the thread that reads it along, for minutes: that
-//! is this one, and none of those that answer. A request waits for it as long as it can, and is answered without it then.
+//! The thread that reads the database for requests. A disk that hangs can block a thread for minutes: it blocks this
+//! one and no HTTP worker. A worker waits for this thread until a deadline and then answers without the database.
 //!
-//! One question at a time, in the order in which they came, but for those that can wait only for a moment: they go first.
+//! The thread runs one job at a time, in the order of arrival. Quick jobs go first, because their callers wait only 250
+//! ms.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,212 +15,218 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Reader;
 use crate::thread::{Mailbox, spawn};
 
-/// For what cannot be answered without the history. What waits at the front door meanwhile has more of it.
+/// Timeout of a read that a request needs for its answer. Shorter than the gate's queue timeout (10 s), so that a read
+/// that times out does not make the requests behind it time out too.
 pub const PATIENCE: Duration = Duration::from_secs(8);
-/// For what memory can answer nearly as well.
-const GLANCE: Duration = Duration::from_millis(250);
-/// So many of these are kept for a disk that is slow.
-const GLANCES: usize = 8;
-/// A disk that has been silent for so long is told of, and asked nothing more.
-const SILENCE: Duration = Duration::from_secs(5);
-/// And one that was too slow for the latest request, for so long after it.
-const LATELY: Duration = Duration::from_secs(60);
+/// Timeout of a quick job: memory can answer nearly as well.
+const QUICK_TIMEOUT: Duration = Duration::from_millis(250);
+/// With this many tasks in the queue, further quick jobs are refused.
+const MAX_QUICK_TASKS: usize = 8;
+/// A task that takes longer than this is a problem for `/health`, and no new job is accepted.
+const HANG_AFTER: Duration = Duration::from_secs(5);
+/// How long a read that timed out stays a problem for `/health`, unless a later read succeeds.
+const TIMEOUT_REPORTED_FOR: Duration = Duration::from_secs(60);
 /// SQLite needs most of it.
-const STACK: usize = 256 * 1024;
+const STACK_BYTES: usize = 256 * 1024;
 
-type Question = Box<dyn FnOnce(Option<&mut Reader>) + Send>;
+type Job = Box<dyn FnOnce(Option<&mut Reader>) + Send>;
 
 enum Task {
-    /// Not asked any more once it is not awaited.
-    Ask {
-        question: Question,
-        awaited: Arc<AtomicBool>,
+    /// Skipped when its caller has given up.
+    Run {
+        job: Job,
+        wanted: Arc<AtomicBool>,
     },
-    Glance(Question),
-    /// The old connection is closed, which may take long.
+    /// Runs even when its caller has given up: its result is for the next caller too.
+    Quick(Job),
+    /// Closes the old connection, which may take long.
     Replace(Option<Reader>),
     End,
 }
 
-pub struct Disk(Arc<Desk>);
+/// A thread with a queue of jobs. `Disk::new` makes the one that reads the database.
+pub struct Disk(Arc<Shared>);
 
-/// Where questions are left for the thread.
-struct Desk {
-    /// Of the thread.
+/// Shared by the callers and the thread.
+struct Shared {
     name: &'static str,
-    state: Mutex<State>,
-    came: Condvar,
+    queue: Mutex<TaskQueue>,
+    task_added: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct TaskQueue {
     tasks: VecDeque<Task>,
-    /// It is started by the first task.
+    /// The first task starts the thread.
     started: bool,
-    /// There is a history to be read.
-    present: bool,
-    /// Since when it has been at work on the present task.
-    since: Option<Instant>,
-    /// When a request had to go without the history, unless a later one had it.
-    late: Option<Instant>,
+    /// There is a database to read.
+    has_reader: bool,
+    /// Start of the present task.
+    busy_since: Option<Instant>,
+    /// Time of the last read if it timed out.
+    timed_out_at: Option<Instant>,
 }
 
-impl Desk {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, TaskQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
         let mut reader = None;
         loop {
-            let waited = self.came.wait_while(self.state(), |state| state.tasks.is_empty());
-            let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-            state.since = Some(Instant::now());
-            let task = state.tasks.pop_front();
-            drop(state);
+            let waited = self.task_added.wait_while(self.queue(), |queue| queue.tasks.is_empty());
+            let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
+            queue.busy_since = Some(Instant::now());
+            let task = queue.tasks.pop_front();
+            drop(queue);
             match task {
-                Some(Task::Ask { question, awaited }) if awaited.load(Ordering::Relaxed) => question(reader.as_mut()),
-                Some(Task::Glance(question)) => question(reader.as_mut()),
+                Some(Task::Run { job, wanted }) if wanted.load(Ordering::Relaxed) => job(reader.as_mut()),
+                Some(Task::Quick(job)) => job(reader.as_mut()),
                 Some(Task::Replace(other)) => reader = other,
                 Some(Task::End) => return,
-                Some(Task::Ask { .. }) | None => {}
+                Some(Task::Run { .. }) | None => {}
             }
-            self.state().since = None;
+            self.queue().busy_since = None;
         }
     }
 }
 
-impl State {
-    fn silence(&self) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+impl TaskQueue {
+    /// How long the present task has been running.
+    fn busy_for(&self) -> Duration {
+        self.busy_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    fn put(&mut self, task: Task, desk: &Arc<Desk>) -> Result<()> {
+    fn push(&mut self, task: Task, shared: &Arc<Shared>) -> Result<()> {
         if !self.started {
-            let desk = desk.clone();
-            spawn(desk.name, STACK, Box::new(move || desk.run()))?;
+            let shared = shared.clone();
+            spawn(shared.name, STACK_BYTES, Box::new(move || shared.run()))?;
             self.started = true;
         }
-        // Behind a connection that was replaced, for who asks then is to be answered from the new one.
-        let replaced = |task: &Task| matches!(task, Task::Replace(_));
+        // A quick job goes first, but never before a `Replace`: it must read from the new connection.
+        let is_replace = |task: &Task| matches!(task, Task::Replace(_));
         match task {
-            Task::Glance(_) => {
-                self.tasks.insert(self.tasks.iter().rposition(replaced).map_or(0, |last| last + 1), task)
+            Task::Quick(_) => {
+                self.tasks.insert(self.tasks.iter().rposition(is_replace).map_or(0, |last| last + 1), task)
             }
             _ => self.tasks.push_back(task),
         }
-        desk.came.notify_one();
+        shared.task_added.notify_one();
         Ok(())
     }
 }
 
 impl Disk {
-    /// `None` while there is no database that can be read.
+    /// `reader`: `None` while no database can be read.
     pub fn new(reader: Option<Reader>) -> Disk {
         let disk = Disk::named("reader");
         disk.set_reader(reader, Duration::ZERO);
         disk
     }
 
-    /// One more thread, for what takes longer than anything that is read. It has no history of its own.
+    /// Another such thread, for jobs that take longer than any read. It has no database connection.
     pub fn named(name: &'static str) -> Disk {
-        Disk(Arc::new(Desk { name, state: Mutex::default(), came: Condvar::new() }))
+        Disk(Arc::new(Shared { name, queue: Mutex::default(), task_added: Condvar::new() }))
     }
 
-    /// From now on the history is read from here; `false` where the old one was not closed within `patience`.
-    pub fn set_reader(&self, reader: Option<Reader>, patience: Duration) -> bool {
+    /// Replaces the database connection. Waits up to `timeout` for the old one to close; `false` if it did not.
+    pub fn set_reader(&self, reader: Option<Reader>, timeout: Duration) -> bool {
         {
-            let mut state = self.0.state();
-            state.present = reader.is_some();
-            if reader.is_none() && !state.started {
+            let mut queue = self.0.queue();
+            queue.has_reader = reader.is_some();
+            if reader.is_none() && !queue.started {
                 return true;
             }
-            if state.put(Task::Replace(reader), &self.0).is_err() {
+            if queue.push(Task::Replace(reader), &self.0).is_err() {
                 return false;
             }
         }
-        let task = |question| Task::Ask { question, awaited: Arc::new(AtomicBool::new(true)) };
-        self.put(SILENCE, usize::MAX, |_| (), task).is_ok_and(|closed| closed.take(patience).is_some())
+        let task = |job| Task::Run { job, wanted: Arc::new(AtomicBool::new(true)) };
+        self.push(HANG_AFTER, usize::MAX, |_| (), task).is_ok_and(|closed| closed.take(timeout).is_some())
     }
 
-    /// Why the history cannot be read now.
-    pub fn trouble(&self) -> Option<String> {
-        let state = self.0.state();
-        let silence = state.silence();
-        match state.present {
+    /// Why the database cannot be read now, for `/health`.
+    pub fn read_problem(&self) -> Option<String> {
+        let queue = self.0.queue();
+        let busy_for = queue.busy_for();
+        match queue.has_reader {
             false => Some("the database cannot be read: answering from memory".to_string()),
-            true if silence >= SILENCE => Some(format!("the history cannot be read: {}", silent(silence))),
-            true if state.late.is_some_and(|at| at.elapsed() < LATELY) => {
+            true if busy_for >= HANG_AFTER => Some(format!("the history cannot be read: {}", not_answering(busy_for))),
+            true if queue.timed_out_at.is_some_and(|at| at.elapsed() < TIMEOUT_REPORTED_FOR) => {
                 Some("the history cannot be read: the disk is too slow".to_string())
             }
             true => None,
         }
     }
 
-    /// What the thread finds by then. A disk that has not answered anybody for long is not asked.
+    /// Runs `job` on the thread and returns its result. Fails at `deadline`, and at once when the disk hangs. A panic
+    /// of the job continues in the caller.
     pub fn ask<T: Send + 'static>(
         &self,
         deadline: Instant,
-        question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
+        job: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
     ) -> Result<T> {
-        let awaited = Arc::new(AtomicBool::new(true));
-        let task = |question| Task::Ask { question, awaited: awaited.clone() };
-        let answer = self.put(SILENCE, usize::MAX, question, task)?;
-        let answer = answer.take(deadline.saturating_duration_since(Instant::now()));
-        awaited.store(false, Ordering::Relaxed);
-        self.0.state().late = answer.is_none().then(Instant::now);
-        answer.map_or_else(|| Err(silent(self.0.state().silence().max(PATIENCE))), take)
+        let wanted = Arc::new(AtomicBool::new(true));
+        let task = |job| Task::Run { job, wanted: wanted.clone() };
+        let result = self.push(HANG_AFTER, usize::MAX, job, task)?;
+        let result = result.take(deadline.saturating_duration_since(Instant::now()));
+        wanted.store(false, Ordering::Relaxed);
+        self.0.queue().timed_out_at = result.is_none().then(Instant::now);
+        result.map_or_else(|| Err(not_answering(self.0.queue().busy_for().max(PATIENCE))), unwrap_panic)
     }
 
-    /// The same at once, or not at all. The question is asked in any case, so that it can leave its answer for the next.
-    pub fn glance<T: Send + 'static>(
+    /// Like `ask`, but waits only 250 ms. The job runs even after that, so that it can store its result for the next
+    /// caller.
+    pub fn run_quick<T: Send + 'static>(
         &self,
-        question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
+        job: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
     ) -> Result<T> {
-        let answer = self.put(GLANCE, GLANCES, question, Task::Glance)?;
-        answer.take(GLANCE).map_or_else(|| Err(silent(GLANCE)), take)
+        let result = self.push(QUICK_TIMEOUT, MAX_QUICK_TASKS, job, Task::Quick)?;
+        result.take(QUICK_TIMEOUT).map_or_else(|| Err(not_answering(QUICK_TIMEOUT)), unwrap_panic)
     }
 
-    fn put<T: Send + 'static>(
+    /// Adds a job, unless the thread has been busy for longer than `max_busy` or the queue has `max_tasks` tasks.
+    fn push<T: Send + 'static>(
         &self,
-        longest_silence: Duration,
-        most: usize,
-        question: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
-        task: impl FnOnce(Question) -> Task,
+        max_busy: Duration,
+        max_tasks: usize,
+        job: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
+        task: impl FnOnce(Job) -> Task,
     ) -> Result<Mailbox<thread::Result<T>>> {
-        let mut state = self.0.state();
-        let silence = state.silence();
-        if silence > longest_silence || state.tasks.len() >= most {
-            return Err(silent(silence));
+        let mut queue = self.0.queue();
+        let busy_for = queue.busy_for();
+        if busy_for > max_busy || queue.tasks.len() >= max_tasks {
+            return Err(not_answering(busy_for));
         }
-        let answer = Mailbox::default();
-        let found = answer.clone();
-        let ask = move |reader: Option<&mut Reader>| {
-            found.put(catch_unwind(AssertUnwindSafe(|| question(reader))));
+        let result = Mailbox::default();
+        let sender = result.clone();
+        let run = move |reader: Option<&mut Reader>| {
+            sender.put(catch_unwind(AssertUnwindSafe(|| job(reader))));
         };
-        state.put(task(Box::new(ask)), &self.0)?;
-        Ok(answer)
+        queue.push(task(Box::new(run)), &self.0)?;
+        Ok(result)
     }
 }
 
-/// A panic is the fault of the request that asked, and is told of where that ends.
-fn take<T>(answer: thread::Result<T>) -> Result<T> {
-    answer.map_or_else(|panic| resume_unwind(panic), Ok)
+/// Continues a panic of the job in the caller: the HTTP worker counts and logs it.
+fn unwrap_panic<T>(result: thread::Result<T>) -> Result<T> {
+    result.map_or_else(|panic| resume_unwind(panic), Ok)
 }
 
-/// The connection is closed with it, unless the disk hangs.
+/// Closes the connection, unless the disk hangs.
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.set_reader(None, GLANCE);
-        let mut state = self.0.state();
-        if state.started {
-            let _ = state.put(Task::End, &self.0);
+        self.set_reader(None, QUICK_TIMEOUT);
+        let mut queue = self.0.queue();
+        if queue.started {
+            let _ = queue.push(Task::End, &self.0);
         }
     }
 }
 
-fn silent(silence: Duration) -> Error {
-    let seconds = silence.as_secs_f32().ceil();
+fn not_answering(busy_for: Duration) -> Error {
+    let seconds = busy_for.as_secs_f32().ceil();
     Error::new(ErrorKind::Transient, format!("the disk has not answered for {seconds} s"))
 }
 
@@ -227,85 +234,85 @@ fn silent(silence: Duration) -> Error {
 mod tests {
     use super::*;
 
-    fn soon() -> Instant {
+    fn in_20_s() -> Instant {
         Instant::now() + Duration::from_secs(20)
     }
 
-    fn asked(disk: &Disk) -> Option<u32> {
-        disk.ask(soon(), |_| 7).ok()
+    fn run_7(disk: &Disk) -> Option<u32> {
+        disk.ask(in_20_s(), |_| 7).ok()
     }
 
-    /// A question that lasts until it is told to end, and has begun.
-    fn hang(disk: &Disk) -> Mailbox<()> {
-        let (end, begun): (Mailbox<()>, Mailbox<()>) = Default::default();
-        let (ended, beginning) = (end.clone(), begun.clone());
-        let question = move |_: Option<&mut Reader>| {
-            beginning.put(());
-            ended.take(Duration::from_secs(20));
+    /// Starts a job that blocks the thread until the returned queue gets an item.
+    fn block(disk: &Disk) -> Mailbox<()> {
+        let (unblock, started): (Mailbox<()>, Mailbox<()>) = Default::default();
+        let (unblocked, start) = (unblock.clone(), started.clone());
+        let job = move |_: Option<&mut Reader>| {
+            start.put(());
+            unblocked.take(Duration::from_secs(20));
         };
-        disk.0.state().put(Task::Glance(Box::new(question)), &disk.0).unwrap();
-        assert_eq!(begun.take(Duration::from_secs(20)), Some(()));
-        end
+        disk.0.queue().push(Task::Quick(Box::new(job)), &disk.0).unwrap();
+        assert_eq!(started.take(Duration::from_secs(20)), Some(()));
+        unblock
     }
 
     #[test]
-    fn a_disk_that_hangs_is_not_waited_for_beyond_the_deadline() {
+    fn a_read_from_a_disk_that_hangs_fails_at_its_deadline() {
         let disk = Disk::named("reader");
-        assert_eq!(asked(&disk), Some(7));
-        let end = hang(&disk);
+        assert_eq!(run_7(&disk), Some(7));
+        let unblock = block(&disk);
         let error = disk.ask(Instant::now(), |_| ()).err().unwrap();
         assert_eq!(
             (error.kind, error.to_string().as_str()),
             (ErrorKind::Transient, "the disk has not answered for 8 s")
         );
-        assert!(disk.glance(|_| ()).is_err());
-        // It has been silent for longer than anything that must be soon can wait.
-        let asked_at = Instant::now();
-        assert!(disk.glance(|_| ()).is_err() && asked_at.elapsed() < GLANCE / 2);
-        disk.0.state().present = true;
-        assert_eq!(disk.trouble().unwrap(), "the history cannot be read: the disk is too slow");
-        end.put(());
-        assert_eq!(asked(&disk), Some(7));
-        assert_eq!(disk.trouble(), None);
+        assert!(disk.run_quick(|_| ()).is_err());
+        // The thread has been busy for longer than a quick job may wait: it is refused at once.
+        let start = Instant::now();
+        assert!(disk.run_quick(|_| ()).is_err() && start.elapsed() < QUICK_TIMEOUT / 2);
+        disk.0.queue().has_reader = true;
+        assert_eq!(disk.read_problem().unwrap(), "the history cannot be read: the disk is too slow");
+        unblock.put(());
+        assert_eq!(run_7(&disk), Some(7));
+        assert_eq!(disk.read_problem(), None);
     }
 
     #[test]
-    fn what_waits_for_a_moment_only_goes_first_and_what_is_not_awaited_goes_nowhere() {
+    fn quick_jobs_go_first_and_jobs_without_a_caller_are_skipped() {
         let disk = Disk::named("reader");
-        let (end, said): (_, Mailbox<char>) = (hang(&disk), Mailbox::default());
-        for (letter, glance, awaited) in
+        let (unblock, done): (_, Mailbox<char>) = (block(&disk), Mailbox::default());
+        for (name, quick, wanted) in
             [('a', false, true), ('b', true, true), ('c', false, false), ('d', true, true), ('e', false, true)]
         {
-            let said = said.clone();
-            let question: Question = Box::new(move |_| said.put(letter));
-            let awaited = Arc::new(AtomicBool::new(awaited));
-            let task = if glance { Task::Glance(question) } else { Task::Ask { question, awaited } };
-            disk.0.state().put(task, &disk.0).unwrap();
+            let done = done.clone();
+            let job: Job = Box::new(move |_| done.put(name));
+            let wanted = Arc::new(AtomicBool::new(wanted));
+            let task = if quick { Task::Quick(job) } else { Task::Run { job, wanted } };
+            disk.0.queue().push(task, &disk.0).unwrap();
         }
-        end.put(());
-        assert_eq!(asked(&disk), Some(7));
-        let order: String = (0..5).filter_map(|_| said.take(Duration::ZERO)).collect();
+        unblock.put(());
+        assert_eq!(run_7(&disk), Some(7));
+        let order: String = (0..5).filter_map(|_| done.take(Duration::ZERO)).collect();
         assert_eq!(order, "dbae");
     }
 
     #[test]
-    fn a_slow_disk_does_not_collect_questions() {
+    fn the_queue_is_bounded_while_the_disk_is_slow() {
         let disk = Disk::named("reader");
-        let end = hang(&disk);
-        disk.0.state().since = None;
-        (0..4 * GLANCES).for_each(|_| {
-            let _ = disk.put(GLANCE, GLANCES, |_| (), Task::Glance);
+        let unblock = block(&disk);
+        disk.0.queue().busy_since = None;
+        (0..4 * MAX_QUICK_TASKS).for_each(|_| {
+            let _ = disk.push(QUICK_TIMEOUT, MAX_QUICK_TASKS, |_| (), Task::Quick);
         });
-        assert_eq!(disk.0.state().tasks.len(), GLANCES);
-        end.put(());
-        assert_eq!(asked(&disk), Some(7));
+        assert_eq!(disk.0.queue().tasks.len(), MAX_QUICK_TASKS);
+        unblock.put(());
+        assert_eq!(run_7(&disk), Some(7));
     }
 
     #[test]
-    fn a_panic_is_the_askers_and_ends_nothing() {
+    fn a_panic_of_a_job_continues_in_its_caller_and_the_thread_goes_on() {
         let disk = Disk::named("reader");
-        let panic = catch_unwind(AssertUnwindSafe(|| disk.ask(soon(), |_| panic!("on purpose")))).err().unwrap();
+        let panic = catch_unwind(AssertUnwindSafe(|| disk.ask(in_20_s(), |_| panic!("on purpose")))).err().unwrap();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
-        assert_eq!(asked(&disk), Some(7));
+        assert_eq!(run_7(&disk), Some(7));
     }
 }

@@ -1,4 +1,4 @@
-//! What happened: from memory and from the disk, without telling anything twice.
+//! Events from memory and from the database, each returned once.
 
 use std::ops::ControlFlow;
 
@@ -7,16 +7,16 @@ use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::model::{Event, EventKind};
 
-/// A save falls between the look at memory and that at the disk now and then, and hardly ever twice.
-const ATTEMPTS: usize = 3;
+/// A save between the read of memory and the read of the database causes another attempt. Two in a row are rare.
+const MAX_ATTEMPTS: usize = 3;
 
-/// Which events.
+/// Which events to return.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// Empty for all.
+    /// Empty: all kinds.
     pub kinds: Vec<EventKind>,
     pub interface: Option<String>,
-    /// `[from, to)`; what happened while the clock could not be believed is in no range.
+    /// Range `[from, to)` in UTC seconds. Events without a time (the wall clock was not trusted) are in no range.
     pub from: Option<i64>,
     pub to: Option<i64>,
 }
@@ -30,8 +30,8 @@ impl EventFilter {
     }
 }
 
-/// What had no time in memory yet has been given one on disk.
-fn same(in_memory: &Event, stored: &Event) -> bool {
+/// Whether both are the same event. An event that has no time in memory may have got one on disk.
+fn same_event(in_memory: &Event, stored: &Event) -> bool {
     let when = in_memory.unix.is_none() || in_memory.unix == stored.unix;
     when && in_memory.kind == stored.kind
         && in_memory.interface == stored.interface
@@ -39,8 +39,8 @@ fn same(in_memory: &Event, stored: &Event) -> bool {
 }
 
 impl Snapshot<'_> {
-    /// Those on disk, newest first, and without those that are in memory too: what is being saved at this moment is in both
-    /// places.
+    /// Events in the database, newest first, without the ones in `in_memory`: events that the writer is saving are in
+    /// both places.
     pub fn events(&self, filter: &EventFilter, in_memory: &[Event], limit: usize, offset: u64) -> Result<Vec<Event>> {
         let (mut events, mut skip) = (Vec::new(), offset);
         let mut in_memory: Vec<&Event> = in_memory.iter().collect();
@@ -52,8 +52,8 @@ impl Snapshot<'_> {
             if !filter.takes(&event) {
                 return ControlFlow::Continue(());
             }
-            // Each hides one only: the same may happen twice within a second.
-            if let Some(at) = in_memory.iter().position(|known| same(known, &event)) {
+            // Each event in memory hides one stored event: two equal events within a second are possible.
+            if let Some(at) = in_memory.iter().position(|known| same_event(known, &event)) {
                 in_memory.swap_remove(at);
                 return ControlFlow::Continue(());
             }
@@ -68,28 +68,28 @@ impl Snapshot<'_> {
 }
 
 impl History {
-    /// Newest first.
+    /// Events from memory and from the database, newest first.
     pub fn events(&self, filter: &EventFilter, limit: usize, offset: u64) -> Result<Vec<Event>> {
-        // They go by names: what is on disk is told of before its numbers are those of memory too.
-        let mut moment = self.moment();
-        moment.memory.joined = true;
+        // Events carry interface names, not numbers. So the stored ones can be read before the rejoin.
+        let mut query = self.start_query();
+        query.memory.joined = true;
         let mut found = Vec::new();
-        for _ in 0..ATTEMPTS {
-            let (in_memory, save) = {
+        for _ in 0..MAX_ATTEMPTS {
+            let (in_memory, last_save) = {
                 let state = self.live.lock();
                 let taken = state.unsaved.events.iter().rev().filter(|event| filter.takes(event)).cloned();
                 (taken.collect::<Vec<Event>>(), state.health.saving.succeeded_mono_ms)
             };
             let count = in_memory.len() as u64;
             found = in_memory.iter().skip(offset.min(count) as usize).take(limit).cloned().collect();
-            let wanted = limit - found.len();
-            if wanted == 0 {
+            let missing = limit - found.len();
+            if missing == 0 {
                 break;
             }
             let (filter, skip) = (filter.clone(), offset.saturating_sub(count));
-            found.extend(self.read(&moment, move |now| now.events(&filter, &in_memory, wanted, skip))?);
-            // What came up and was saved meanwhile would stand behind what is older.
-            if self.live.lock().health.saving.succeeded_mono_ms == save {
+            found.extend(self.read(&query, move |snapshot| snapshot.events(&filter, &in_memory, missing, skip))?);
+            // After a save during the read, newer events could follow older ones in `found`: read again.
+            if self.live.lock().health.saving.succeeded_mono_ms == last_save {
                 break;
             }
         }

@@ -1,102 +1,111 @@
-//! History of any length, in constant memory: read in short pieces, each of which is a moment of its own. What was unsaved
-//! may have been saved between two of them.
+//! Export of any length in constant memory. Each piece is read with a snapshot of its own, so a save may happen between
+//! two pieces.
 
 use super::History;
-use super::names::Names;
+use super::names::InterfaceNames;
 use super::samples::{Cursor, Filter, Point};
 use crate::error::Result;
 use crate::level::{CELL_S, Resolution};
 use crate::model::{Bucket, IfaceId};
 
-/// Samples of one piece.
-const PIECE: usize = 500;
-/// Buckets of one piece, of all interfaces together.
-const BUCKETS: usize = 900;
-/// What lies in the future was written while the clock was wrong; a year of it is looked at.
-const AHEAD_S: i64 = 366 * 86_400;
+/// Target number of samples per piece; a piece contains whole ticks.
+const SAMPLES_PER_PIECE: usize = 500;
+/// Most buckets per piece, all interfaces together.
+const BUCKETS_PER_PIECE: usize = 900;
+/// A clock that was ahead may have left data in the future. The export reads at most a year (366 days) of it.
+const MAX_FUTURE_S: i64 = 366 * 86_400;
 
-/// A walk through the samples.
-pub struct Walk {
-    /// `None` at the end, and for an interface that nothing is known of.
+/// Reads samples piece by piece, oldest first.
+pub struct SampleExport {
+    /// `None` at the end, and when the interface is unknown.
     filter: Option<Filter>,
     after: Option<Cursor>,
 }
 
-impl Walk {
-    pub fn new(filter: Option<Filter>) -> Walk {
-        Walk { filter, after: None }
+impl SampleExport {
+    pub fn new(filter: Option<Filter>) -> SampleExport {
+        SampleExport { filter, after: None }
     }
 
-    pub fn next(&mut self, history: &History) -> Result<Option<(Vec<Point>, Names)>> {
+    pub fn next(&mut self, history: &History) -> Result<Option<(Vec<Point>, InterfaceNames)>> {
         let Some(filter) = self.filter else { return Ok(None) };
-        let moment = history.moment();
+        let query = history.start_query();
         let after = self.after;
-        let (points, after) = history.read_strictly(&moment, move |now| now.oldest(&filter, after, PIECE))?;
+        let (points, after) =
+            history.read_strictly(&query, move |now| now.oldest(&filter, after, SAMPLES_PER_PIECE))?;
         self.filter = after.and(self.filter);
         self.after = after;
-        Ok(Some((points, moment.names)))
+        Ok(Some((points, query.names)))
     }
 }
 
-type Stretch = (Vec<(IfaceId, Bucket)>, Names);
+type BucketPiece = (Vec<(IfaceId, Bucket)>, InterfaceNames);
 
-/// A walk through the buckets of a level: stretches of time, each for all interfaces.
-pub struct Steps {
+/// Reads the buckets of one resolution piece by piece. A piece is a span of time, for all interfaces.
+pub struct BucketExport {
     resolution: Resolution,
     ifaces: Vec<IfaceId>,
     from: i64,
     to: i64,
-    at: i64,
-    /// The latest stretch had nothing to tell.
-    barren: bool,
+    position: i64,
+    /// The last piece was empty.
+    last_was_empty: bool,
 }
 
-impl Steps {
-    /// What there is up to a year from `now`.
-    pub fn new(history: &History, resolution: Resolution, filter: Option<Filter>, now: i64) -> Result<Steps> {
-        let moment = history.moment();
+impl BucketExport {
+    /// Exports buckets up to a year after `now`. `filter` is `None` when the interface is unknown.
+    pub fn new(history: &History, resolution: Resolution, filter: Option<Filter>, now: i64) -> Result<BucketExport> {
+        let query = history.start_query();
         let Some(filter) = filter else {
-            return Ok(Steps { resolution, ifaces: Vec::new(), from: 0, to: 0, at: 0, barren: false });
+            return Ok(BucketExport {
+                resolution,
+                ifaces: Vec::new(),
+                from: 0,
+                to: 0,
+                position: 0,
+                last_was_empty: false,
+            });
         };
-        let ifaces = filter.iface.map_or_else(|| moment.names.ids().collect(), |iface| vec![iface]);
-        let beginning = history.read_strictly(&moment, move |now| now.next_of(resolution, 0))?;
-        let from = filter.from.unwrap_or(i64::MIN).max(beginning.unwrap_or(i64::MAX));
-        let to = filter.to.unwrap_or(i64::MAX).min(now.saturating_add(AHEAD_S));
-        Ok(Steps { resolution, ifaces, from, to, at: from, barren: false })
+        let ifaces = filter.iface.map_or_else(|| query.names.ids().collect(), |iface| vec![iface]);
+        let start = history.read_strictly(&query, move |now| now.next_start(resolution, 0))?;
+        let from = filter.from.unwrap_or(i64::MIN).max(start.unwrap_or(i64::MAX));
+        let to = filter.to.unwrap_or(i64::MAX).min(now.saturating_add(MAX_FUTURE_S));
+        Ok(BucketExport { resolution, ifaces, from, to, position: from, last_was_empty: false })
     }
 
-    /// Buckets in the order of time, then of interfaces; `None` at the end.
-    pub fn next(&mut self, history: &History) -> Result<Option<Stretch>> {
-        if self.at >= self.to || self.ifaces.is_empty() {
+    /// The next piece, ordered by time, then by interface; `None` at the end.
+    pub fn next(&mut self, history: &History) -> Result<Option<BucketPiece>> {
+        if self.position >= self.to || self.ifaces.is_empty() {
             return Ok(None);
         }
-        let moment = history.moment();
-        let (resolution, ifaces, barren) = (self.resolution, self.ifaces.clone(), self.barren);
-        let (from, to, beginning) = (self.at, self.to, self.from);
-        let length = resolution.level().step_s.max(CELL_S);
-        let stride = (BUCKETS / ifaces.len()).max(1) as i64 * length;
-        let (mut rows, at) = history.read_strictly(&moment, move |now| {
+        let query = history.start_query();
+        let (resolution, ifaces, last_was_empty) = (self.resolution, self.ifaces.clone(), self.last_was_empty);
+        let (from, to, start) = (self.position, self.to, self.from);
+        let cell_s = resolution.level().step_s.max(CELL_S);
+        let piece_s = (BUCKETS_PER_PIECE / ifaces.len()).max(1) as i64 * cell_s;
+        let (mut rows, position) = history.read_strictly(&query, move |now| {
             let mut from = from;
-            if barren {
-                // A clock that was in 1970 for an hour has left a row there, and half a century of nothing behind it.
-                let next = now.next_of(resolution, from)?;
-                from = next.map_or(to, |next| from.max(next - next.rem_euclid(length)));
+            if last_was_empty {
+                // Skip long empty spans: a clock that once stood at 1970 leaves a bucket there and 50 empty years after
+                // it.
+                let next = now.next_start(resolution, from)?;
+                from = next.map_or(to, |next| from.max(next - next.rem_euclid(cell_s)));
             }
-            let until = to.min(from.saturating_add(stride));
+            let until = to.min(from.saturating_add(piece_s));
             let mut rows = Vec::new();
             for iface in &ifaces {
                 now.each_bucket(resolution, *iface, (from, until), &mut |bucket| {
-                    // One that began in the stretch before was told of there.
-                    if bucket.from >= from || from == beginning {
+                    // A bucket that began in the piece before was part of that piece.
+                    if bucket.from >= from || from == start {
                         rows.push((*iface, *bucket));
                     }
                 })?;
             }
             Ok((rows, until))
         })?;
-        self.at = at;
-        self.barren = rows.is_empty();
+        self.position = position;
+        self.last_was_empty = rows.is_empty();
         rows.sort_unstable_by_key(|(iface, bucket)| (bucket.from, *iface));
-        Ok(Some((rows, moment.names)))
+        Ok(Some((rows, query.names)))
     }
 }

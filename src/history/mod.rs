@@ -1,6 +1,6 @@
-//! What passed between two moments, memory and disk together: the only place that joins the two. `Snapshot` is one moment,
-//! with all that can be asked of it; `History` asks on the thread that reads the disk, and waits for it no longer than it
-//! may. What a range is made of is handed on bucket by bucket, so that memory does not grow with it.
+//! History of the traffic, from memory and from the database: the only module that joins the two. [`Snapshot`] is the
+//! history at one moment and has the queries. [`History`] runs them on the thread that reads the disk, with a deadline.
+//! Queries pass buckets on one by one, so memory does not grow with the range.
 
 mod buckets;
 mod cells;
@@ -23,11 +23,11 @@ use crate::live::{Database, Live, State};
 use crate::model::Batch;
 use crate::store::{Copier, Facts, Reader};
 
-pub use buckets::Totals;
+pub use buckets::TotalsQuery;
 pub use disk::{Disk, PATIENCE};
 pub use events::EventFilter;
-pub use export::{Steps, Walk};
-pub use names::Names;
+pub use export::{BucketExport, SampleExport};
+pub use names::InterfaceNames;
 pub use samples::{Cursor, Filter, Point};
 pub use snapshot::{Snapshot, Unsaved};
 pub use today::Sums;
@@ -35,18 +35,18 @@ pub use today::Sums;
 pub struct History {
     live: Arc<Live>,
     disk: Disk,
-    /// What passed today, by interface, and of which tick that was.
-    today: Arc<Mutex<Option<today::Today>>>,
-    /// What the history held when it could last be read.
+    /// Today's sums by interface, and the state that they were computed for.
+    today: Arc<Mutex<Option<today::CachedToday>>>,
+    /// Database figures of the last successful read.
     facts: Arc<Mutex<Facts>>,
 }
 
-/// What memory has.
+/// What a query needs from memory.
 #[derive(Clone)]
 struct Memory {
     unsaved: [Arc<Batch>; 2],
     zone: Arc<Zone>,
-    /// Its numbers of interfaces and ticks are those of the disk.
+    /// The rejoin is done: interface and tick numbers are the same in memory and in the database.
     joined: bool,
 }
 
@@ -56,103 +56,105 @@ impl Memory {
         Memory { unsaved: state.unsaved.batches(), zone: state.zone.clone(), joined }
     }
 
-    fn alone(&self) -> Snapshot<'_> {
+    fn snapshot(&self) -> Snapshot<'_> {
         Snapshot::of_memory(&self.zone, &self.unsaved)
     }
 
-    fn with<'a>(&'a self, reader: &'a mut Reader) -> Result<Snapshot<'a>> {
+    fn snapshot_with<'a>(&'a self, reader: &'a mut Reader) -> Result<Snapshot<'a>> {
         reader.follow()?;
         Snapshot::of(reader, &self.zone, &self.unsaved)
     }
 }
 
-/// What memory has, with the names to go with it. Taken before the disk is read: what is saved in between is then seen
-/// twice, which `Snapshot` sorts out, and not never.
-pub struct Moment {
+/// What one query reads with: memory, interface names and the deadline for the disk. Memory is read before the
+/// database: ticks saved in between are then in both, and `Snapshot` drops the doubles. In the other order they could
+/// be missed.
+pub struct Query {
     memory: Memory,
-    pub names: Names,
-    /// Of all that is read of the disk until something is written of it.
+    pub names: InterfaceNames,
+    /// Deadline for all reads from the disk, until `extend_deadline`.
     deadline: Instant,
 }
 
-impl Moment {
+impl Query {
     pub fn zone(&self) -> Arc<Zone> {
         self.memory.zone.clone()
     }
 
-    /// A client may have taken its time with what it was sent before.
-    pub fn renew(&mut self) {
+    /// Restarts the timeout. For streamed answers: the client may have read the first part slowly.
+    pub fn extend_deadline(&mut self) {
         self.deadline = Instant::now() + PATIENCE;
     }
 }
 
-/// What the disk will not give (health tells of it) is as good as not there: memory is answered all the same.
-fn is_passable(error: &Error) -> bool {
+/// Whether the answer may come from memory alone after this error. `/api/system/health` reports the error itself.
+fn can_answer_from_memory(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Io)
 }
 
 impl History {
-    /// `reader`: `None` while there is no database that can be read.
+    /// `reader`: `None` while no database can be read.
     pub fn new(live: Arc<Live>, reader: Option<Reader>) -> History {
         History { live, disk: Disk::new(reader), today: Arc::default(), facts: Arc::default() }
     }
 
-    /// From now on it is read from here; `false` where the old reader was not closed within `patience`.
-    pub fn set_reader(&self, reader: Option<Reader>, patience: Duration) -> bool {
-        self.disk.set_reader(reader, patience)
+    /// Replaces the database connection. Waits up to `timeout` for the old one to close; `false` if it did not.
+    pub fn set_reader(&self, reader: Option<Reader>, timeout: Duration) -> bool {
+        self.disk.set_reader(reader, timeout)
     }
 
-    /// The thread that reads, for whatever else may take as long as the disk likes.
+    /// The thread that reads the disk. It also runs other work that may block on the disk.
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    pub fn moment(&self) -> Moment {
+    pub fn start_query(&self) -> Query {
         let mut state = self.live.lock();
-        Moment { memory: Memory::of(&mut state), names: Names::of(&state), deadline: Instant::now() + PATIENCE }
+        Query { memory: Memory::of(&mut state), names: InterfaceNames::of(&state), deadline: Instant::now() + PATIENCE }
     }
 
-    /// What `look` finds. A disk that does not answer at all may do so later: that is an error.
+    /// Runs `read` on a snapshot. If the database is damaged or cannot be read, runs it on memory alone. Fails when the
+    /// disk does not answer in time: a later request may succeed.
     pub fn read<T: Send + 'static>(
         &self,
-        moment: &Moment,
-        look: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
+        query: &Query,
+        read: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.look(moment, is_passable, look)
+        self.read_with(query, can_answer_from_memory, read)
     }
 
-    /// The same for what must not look whole when it is not.
+    /// Like `read`, but every error of the database is an error: for exports, which must be complete.
     pub fn read_strictly<T: Send + 'static>(
         &self,
-        moment: &Moment,
-        look: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
+        query: &Query,
+        read: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.look(moment, |_| false, look)
+        self.read_with(query, |_| false, read)
     }
 
-    fn look<T: Send + 'static>(
+    fn read_with<T: Send + 'static>(
         &self,
-        moment: &Moment,
-        passable: fn(&Error) -> bool,
-        look: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
+        query: &Query,
+        falls_back: fn(&Error) -> bool,
+        read: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let memory = moment.memory.clone();
+        let memory = query.memory.clone();
         if !memory.joined {
-            return look(&memory.alone());
+            return read(&memory.snapshot());
         }
-        self.disk.ask(moment.deadline, move |reader| {
-            let Some(reader) = reader else { return look(&memory.alone()) };
-            match memory.with(reader).and_then(|now| look(&now)) {
-                Err(error) if passable(&error) => {
+        self.disk.ask(query.deadline, move |reader| {
+            let Some(reader) = reader else { return read(&memory.snapshot()) };
+            match memory.snapshot_with(reader).and_then(|snapshot| read(&snapshot)) {
+                Err(error) if falls_back(&error) => {
                     log::debug!("answering from memory: {error}");
-                    look(&memory.alone())
+                    read(&memory.snapshot())
                 }
-                found => found,
+                result => result,
             }
         })?
     }
 
-    /// Makes copies of the whole; `None` where there is no database.
+    /// Makes backups of the database; `None` without a database.
     pub fn copier(&self) -> Result<Option<Copier>> {
         self.disk.ask(Instant::now() + PATIENCE, |reader| {
             let Some(reader) = reader else { return Ok(None) };
@@ -161,17 +163,17 @@ impl History {
         })?
     }
 
-    /// How much there is on disk. Of a disk that is slow, the latest figures; with them, why it could not be counted.
+    /// Figures of the database, and the error if it could not be read. On a slow disk: the last known figures.
     pub fn facts(&self) -> (Facts, Option<Error>) {
-        let keep = self.facts.clone();
-        let counted = self.disk.glance(move |reader| {
+        let latest = self.facts.clone();
+        let result = self.disk.run_quick(move |reader| {
             let Some(reader) = reader else { return Ok(Facts::default()) };
             reader.follow()?;
             let facts = reader.view()?.facts()?;
-            *keep.lock().unwrap_or_else(PoisonError::into_inner) = facts;
+            *latest.lock().unwrap_or_else(PoisonError::into_inner) = facts;
             Ok(facts)
         });
-        match counted {
+        match result {
             Ok(Ok(facts)) => (facts, None),
             Ok(Err(error)) => (Facts::default(), Some(error)),
             Err(_) => (*self.facts.lock().unwrap_or_else(PoisonError::into_inner), None),

@@ -1,4 +1,4 @@
-//! Names of the interfaces that history knows by number.
+//! Names of interfaces, by the number that the history stores.
 
 use std::sync::Arc;
 
@@ -7,17 +7,18 @@ use crate::model::{IfaceId, Kind};
 use crate::sorted::Map;
 
 #[derive(Clone, Debug, Default)]
-pub struct Names(Map<IfaceId, Arc<str>>);
+pub struct InterfaceNames(Map<IfaceId, Arc<str>>);
 
-impl Names {
-    pub fn of(state: &State) -> Names {
-        let saved = state.unsaved.records.iter().map(|record| (record.id, record.name.as_str().into()));
-        // Until the writer has moved it.
+impl InterfaceNames {
+    pub fn of(state: &State) -> InterfaceNames {
+        let records = state.unsaved.records.iter().map(|record| (record.id, record.name.as_str().into()));
+        // Interfaces that the writer has not merged into "others" yet.
         let others = state.inventory.interfaces.iter().find(|iface| iface.kind == Kind::Others);
-        let folded =
+        let merging =
             others.iter().flat_map(|others| state.unsaved.folding.iter().map(|id| (*id, others.name.as_str().into())));
-        let seen = state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
-        Names(saved.chain(folded).chain(seen).collect())
+        let listed =
+            state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
+        InterfaceNames(records.chain(merging).chain(listed).collect())
     }
 
     pub fn ids(&self) -> impl Iterator<Item = IfaceId> {
@@ -25,7 +26,7 @@ impl Names {
     }
 
     pub fn name(&self, id: IfaceId) -> Arc<str> {
-        // Forgotten while it was being asked for.
+        // The interface was forgotten after the query began.
         self.0.get(&id).cloned().unwrap_or_else(|| format!("interface-{id}").into())
     }
 

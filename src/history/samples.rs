@@ -1,4 +1,4 @@
-//! Samples as they were taken, of one moment: newest first, oldest first, and as buckets.
+//! Walks over samples: newest first, oldest first, and as one bucket per sample.
 
 use std::ops::{ControlFlow, Range};
 
@@ -10,10 +10,11 @@ use crate::store::block::Packed;
 use crate::store::rows::{Moment, Samples, count_samples};
 use crate::store::{Block, Order, Span, fold};
 
-/// About so many points of a block are unpacked at once: whole blocks of a busy machine are a megabyte of them.
-const STRETCH: usize = 1_024;
+/// About this many samples of a block are unpacked at once. A whole block of a busy machine is a megabyte when
+/// unpacked.
+const POINTS_PER_STEP: usize = 1_024;
 
-/// One sample with its place in history.
+/// One sample with the number and time of its tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
     pub seq: u64,
@@ -22,7 +23,7 @@ pub struct Point {
 }
 
 impl Point {
-    /// Stable and unique, below 2^53.
+    /// Public id: stable, unique, and below 2^53, so that every JSON reader keeps it exact.
     pub fn id(&self) -> u64 {
         self.seq << 20 | u64::from(self.sample.iface)
     }
@@ -32,11 +33,11 @@ impl Point {
     }
 }
 
-/// Which samples.
+/// Which samples to return.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Filter {
     pub iface: Option<IfaceId>,
-    /// `[from, to)`
+    /// Range `[from, to)` in UTC seconds of the tick.
     pub from: Option<i64>,
     pub to: Option<i64>,
 }
@@ -51,35 +52,36 @@ impl Filter {
     }
 
     pub fn takes(&self, point: &Point) -> bool {
-        let wanted = self.iface.is_none_or(|iface| iface == point.sample.iface);
-        wanted && point.unix >= self.from() && point.unix < self.to()
+        let iface_matches = self.iface.is_none_or(|iface| iface == point.sample.iface);
+        iface_matches && point.unix >= self.from() && point.unix < self.to()
     }
 }
 
-/// Where a walk through history stands.
+/// Position of a walk: the last tick that was returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub unix: i64,
     pub seq: u64,
 }
 
-/// What points are walked for.
-trait Take {
-    /// The next point of the walk. `false` when there are enough.
+/// Receives the samples of a walk.
+trait Sink {
+    /// Takes the next sample of the walk. Returns `false` when it needs no more.
     fn take(&mut self, point: Point) -> bool;
 
-    /// `true` where so many points may be left out, unseen.
-    fn pass_over(&mut self, count: u64) -> bool;
+    /// Skips `count` samples without unpacking them. Returns `false` when it cannot skip that many; then nothing is
+    /// skipped.
+    fn skip_points(&mut self, count: u64) -> bool;
 }
 
-/// Points with the first ones left out.
+/// Collects `limit` samples after skipping `skip`.
 struct Page {
     skip: u64,
     limit: usize,
     points: Vec<Point>,
 }
 
-impl Take for Page {
+impl Sink for Page {
     fn take(&mut self, point: Point) -> bool {
         match self.skip {
             0 => self.points.push(point),
@@ -88,23 +90,23 @@ impl Take for Page {
         self.points.len() < self.limit
     }
 
-    fn pass_over(&mut self, count: u64) -> bool {
+    fn skip_points(&mut self, count: u64) -> bool {
         let left = self.skip.checked_sub(count);
         self.skip = left.unwrap_or(self.skip);
         left.is_some()
     }
 }
 
-/// Points in whole ticks, so that the cursor says where to go on.
+/// Collects about `limit` samples in whole ticks, so that a cursor names the position.
 struct Piece {
     after: Option<Cursor>,
     limit: usize,
     points: Vec<Point>,
-    /// There were more.
+    /// The last tick in `points`, set when there are more samples.
     next: Option<Cursor>,
 }
 
-impl Take for Piece {
+impl Sink for Piece {
     fn take(&mut self, point: Point) -> bool {
         if self.after.is_some_and(|after| (point.unix, point.seq) <= (after.unix, after.seq)) {
             return true;
@@ -118,101 +120,102 @@ impl Take for Piece {
         self.next.is_none()
     }
 
-    fn pass_over(&mut self, _count: u64) -> bool {
+    fn skip_points(&mut self, _count: u64) -> bool {
         false
     }
 }
 
-/// A point that is in memory anyway: what is unsaved may be half a megabyte.
-struct Pending<'a> {
+/// A sample that is only in memory, by reference: all unsaved samples together may be half a megabyte.
+struct UnsavedPoint<'a> {
     unix: i64,
     seq: u64,
     sample: &'a Sample,
 }
 
-impl Pending<'_> {
+impl UnsavedPoint<'_> {
     fn point(&self) -> Point {
         Point { seq: self.seq, unix: self.unix, sample: *self.sample }
     }
 }
 
-/// One walk over what is stored and what is not.
+/// One walk over stored and unsaved samples.
 struct Walk<'a> {
     filter: &'a Filter,
     order: Order,
-    /// What is in memory only, the next one last.
-    pending: Vec<Pending<'a>>,
-    /// Of the block at hand, to be handed over.
+    /// Samples that are only in memory; the next one is last.
+    unsaved: Vec<UnsavedPoint<'a>>,
+    /// Samples to pass to the sink, in any order.
     points: Vec<Point>,
-    take: &'a mut dyn Take,
-    enough: bool,
+    sink: &'a mut dyn Sink,
+    done: bool,
 }
 
 impl Walk<'_> {
-    fn backwards(&self) -> bool {
+    fn descending(&self) -> bool {
         self.order == Order::Descending
     }
 
-    /// The next of those in memory, where it is `wanted`.
-    fn next_pending(&mut self, wanted: impl Fn(i64) -> bool) -> Option<Point> {
-        let next = self.pending.last().filter(|pending| wanted(pending.unix))?.point();
-        self.pending.pop();
+    /// Removes and returns the next unsaved sample, if its time satisfies `wanted`.
+    fn next_unsaved(&mut self, wanted: impl Fn(i64) -> bool) -> Option<Point> {
+        let next = self.unsaved.last().filter(|unsaved| wanted(unsaved.unix))?.point();
+        self.unsaved.pop();
         Some(next)
     }
 
-    fn hand_over(&mut self) {
+    /// Passes the collected samples to the sink, in order.
+    fn deliver(&mut self) {
         self.points.sort_unstable_by_key(Point::order);
-        if self.backwards() {
+        if self.descending() {
             self.points.reverse();
         }
-        self.enough |= !self.points.drain(..).all(|point| self.take.take(point));
+        self.done |= !self.points.drain(..).all(|point| self.sink.take(point));
     }
 
     fn block(&mut self, block: &Block, samples: &mut Samples) -> Result<()> {
         self.points.clear();
-        // What lies between the blocks before and this one.
-        let (first, last, backwards) = (block.first, block.last, self.backwards());
-        while let Some(point) = self.next_pending(|unix| if backwards { unix > last } else { unix < first }) {
+        // Unsaved samples between the last block and this one.
+        let (first, last, descending) = (block.first, block.last, self.descending());
+        while let Some(point) = self.next_unsaved(|unix| if descending { unix > last } else { unix < first }) {
             self.points.push(point);
         }
-        self.hand_over();
-        if self.enough {
+        self.deliver();
+        if self.done {
             return Ok(());
         }
-        let alone = self
-            .pending
+        let no_unsaved_inside = self
+            .unsaved
             .last()
-            .is_none_or(|pending| if backwards { pending.unix < first } else { pending.unix > last });
-        let whole = alone && first >= self.filter.from() && last < self.filter.to();
-        if whole && self.filter.iface.is_none() && self.take.pass_over(block.n) {
+            .is_none_or(|unsaved| if descending { unsaved.unix < first } else { unsaved.unix > last });
+        let whole = no_unsaved_inside && first >= self.filter.from() && last < self.filter.to();
+        if whole && self.filter.iface.is_none() && self.sink.skip_points(block.n) {
             return Ok(());
         }
         let packed = block.packed()?;
-        if whole && self.take.pass_over(count_samples(&packed, self.filter.iface)? as u64) {
+        if whole && self.sink.skip_points(count_samples(&packed, self.filter.iface)? as u64) {
             return Ok(());
         }
         let moments = samples.open(&packed)?;
         let mut start = moments.partition_point(|moment| moment.unix < self.filter.from());
         let mut end = moments.partition_point(|moment| moment.unix < self.filter.to());
-        while start < end && !self.enough {
-            let length = stretch(&packed, self.filter);
-            let stretch = match backwards {
-                true => before(samples.moments(), end, length)..end,
-                false => start..behind(samples.moments(), start, length),
+        while start < end && !self.done {
+            let length = ticks_per_step(&packed, self.filter);
+            let step = match descending {
+                true => step_start(samples.moments(), end, length)..end,
+                false => start..step_end(samples.moments(), start, length),
             };
-            let edges = (samples.moments()[stretch.start].unix, samples.moments()[stretch.end - 1].unix);
-            self.unpack(samples, &packed, stretch.clone())?;
-            while let Some(point) = self.next_pending(|unix| if backwards { unix >= edges.0 } else { unix <= edges.1 })
+            let edges = (samples.moments()[step.start].unix, samples.moments()[step.end - 1].unix);
+            self.unpack(samples, &packed, step.clone())?;
+            while let Some(point) = self.next_unsaved(|unix| if descending { unix >= edges.0 } else { unix <= edges.1 })
             {
                 self.points.push(point);
             }
-            self.hand_over();
-            (start, end) = if backwards { (start, stretch.start) } else { (stretch.end, end) };
+            self.deliver();
+            (start, end) = if descending { (start, step.start) } else { (step.end, end) };
         }
         Ok(())
     }
 
-    /// The points of some ticks of the block that was opened.
+    /// Adds the samples of some ticks of the block that `samples` has open.
     fn unpack(&mut self, samples: &mut Samples, packed: &Packed, rows: Range<usize>) -> Result<()> {
         samples.some(packed, self.filter.iface, rows, &mut |moment, sample| {
             let point = Point { seq: moment.seq, unix: moment.unix, sample: *sample };
@@ -223,15 +226,15 @@ impl Walk<'_> {
     }
 }
 
-/// How many ticks make a stretch.
-fn stretch(packed: &Packed, filter: &Filter) -> usize {
+/// How many ticks to unpack at once.
+fn ticks_per_step(packed: &Packed, filter: &Filter) -> usize {
     let groups = if filter.iface.is_some() { 1 } else { packed.groups().count() };
-    (STRETCH / groups.max(1)).max(1)
+    (POINTS_PER_STEP / groups.max(1)).max(1)
 }
 
-/// Where the stretch begins that ends before `end`. Ticks of one second stay together, for what is unsaved may lie
+/// Start of the step that ends before `end`. Ticks of one second stay in one step, because unsaved samples may lie
 /// among them.
-fn before(moments: &[Moment], end: usize, length: usize) -> usize {
+fn step_start(moments: &[Moment], end: usize, length: usize) -> usize {
     let mut start = end.saturating_sub(length);
     while start > 0 && moments[start - 1].unix == moments[start].unix {
         start -= 1;
@@ -239,8 +242,8 @@ fn before(moments: &[Moment], end: usize, length: usize) -> usize {
     start
 }
 
-/// The end of the stretch from `start` on.
-fn behind(moments: &[Moment], start: usize, length: usize) -> usize {
+/// End of the step that begins at `start`.
+fn step_end(moments: &[Moment], start: usize, length: usize) -> usize {
     let mut end = (start + length).min(moments.len());
     while end < moments.len() && moments[end].unix == moments[end - 1].unix {
         end += 1;
@@ -249,14 +252,15 @@ fn behind(moments: &[Moment], start: usize, length: usize) -> usize {
 }
 
 impl Snapshot<'_> {
-    /// Newest first.
+    /// Samples newest first: skips `offset`, returns at most `limit`.
     pub fn newest(&self, filter: &Filter, offset: u64, limit: usize) -> Result<Vec<Point>> {
         let mut page = Page { skip: offset, limit, points: Vec::new() };
         self.walk(filter, Order::Descending, &mut page)?;
         Ok(page.points)
     }
 
-    /// Oldest first, at most about `limit` points behind the cursor `after`; `None` as the next cursor at the end.
+    /// Samples oldest first, after the cursor `after`: about `limit`, in whole ticks. Also returns the next cursor,
+    /// `None` at the end.
     pub fn oldest(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<(Vec<Point>, Option<Cursor>)> {
         let from = after.map_or(filter.from(), |after| after.unix.max(filter.from()));
         let mut piece = Piece { after, limit, points: Vec::new(), next: None };
@@ -264,57 +268,60 @@ impl Snapshot<'_> {
         Ok((piece.points, piece.next))
     }
 
-    fn walk(&self, filter: &Filter, order: Order, take: &mut dyn Take) -> Result<()> {
-        let mut pending = Vec::new();
+    fn walk(&self, filter: &Filter, order: Order, sink: &mut dyn Sink) -> Result<()> {
+        let mut unsaved = Vec::new();
         self.each_unsaved(&mut |seq, unix, sample| {
-            let one = Pending { unix, seq, sample };
-            pending.extend(filter.takes(&one.point()).then_some(one));
+            let point = UnsavedPoint { unix, seq, sample };
+            unsaved.extend(filter.takes(&point.point()).then_some(point));
         });
-        pending.sort_unstable_by_key(|pending| (pending.unix, pending.seq, pending.sample.iface));
+        unsaved.sort_unstable_by_key(|unsaved| (unsaved.unix, unsaved.seq, unsaved.sample.iface));
         if order == Order::Ascending {
-            pending.reverse();
+            unsaved.reverse();
         }
-        let mut walk = Walk { filter, order, pending, points: Vec::new(), take, enough: false };
+        let mut walk = Walk { filter, order, unsaved, points: Vec::new(), sink, done: false };
         if let Some(stored) = &self.stored {
             stored.each_block(Span::of(filter.from(), filter.to()), order, &mut |block, samples| {
                 walk.block(block, samples)?;
-                Ok(if walk.enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                Ok(if walk.done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })?;
         }
-        while !walk.enough {
-            let Some(point) = walk.next_pending(|_| true) else { break };
-            walk.enough = !walk.take.take(point);
+        while !walk.done {
+            let Some(point) = walk.next_unsaved(|_| true) else { break };
+            walk.done = !walk.sink.take(point);
         }
         Ok(())
     }
 
-    /// Samples as buckets, in order but for a clock that was set back.
+    /// Calls `each` with one bucket per sample that overlaps the range, in time order except where the clock was set
+    /// back.
     pub(super) fn each_sample(
         &self,
         iface: IfaceId,
         (from, to): (i64, i64),
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
-        // One that ends after the range is the last that begins in it: the next one begins there.
-        let mut past_end = false;
+        // The first sample that ends at or after `to` is the last one that can overlap the range: the next sample
+        // begins where it ends.
+        let mut reached_end = false;
         let mut add = |unix: i64, sample: &Sample| {
             let (start, end) = fold::range(unix, sample);
-            past_end |= end >= to;
+            reached_end |= end >= to;
             if start < to && end > from {
                 each(&Bucket::new(start, end, &fold::whole(sample)));
             }
-            past_end
+            reached_end
         };
-        // So far beyond the end one may end that began inside.
-        let near = to + LONGEST_S;
-        if !self.each_stored_sample(iface, Span::of(from + 1, near + 1), &mut add)? {
-            // A gap is as long as it likes. Without one, the interface was not there any more.
+        // A sample that begins before `to` ends at most this late, unless it is a gap.
+        let last_end = to + LONGEST_S;
+        if !self.each_stored_sample(iface, Span::of(from + 1, last_end + 1), &mut add)? {
+            // A gap may be longer. If a five-minute cell at `to` has data, look for the sample that covers it;
+            // otherwise the interface was not there any more.
             let cell = fold::floor(to, CELL_S);
-            let mut goes_on = false;
+            let mut continues = false;
             let level = Resolution::FiveMinutes.level();
-            self.each_cell_bucket(level, iface, (cell, cell + CELL_S), &mut |_| goes_on = true)?;
-            if goes_on {
-                self.each_stored_sample(iface, Span::beginning(near, i64::MAX, from + 1), &mut add)?;
+            self.each_cell_bucket(level, iface, (cell, cell + CELL_S), &mut |_| continues = true)?;
+            if continues {
+                self.each_stored_sample(iface, Span::beginning(last_end, i64::MAX, from + 1), &mut add)?;
             }
         }
         self.each_unsaved(&mut |_, unix, sample| {
@@ -325,7 +332,8 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// The stored samples of one interface, block by block, until `add` says that it has enough. Says whether it did.
+    /// Calls `add` with the stored samples of one interface, block by block, until it returns `true`. Returns whether
+    /// it did.
     fn each_stored_sample(
         &self,
         iface: IfaceId,
@@ -333,15 +341,15 @@ impl Snapshot<'_> {
         add: &mut dyn FnMut(i64, &Sample) -> bool,
     ) -> Result<bool> {
         let Some(stored) = &self.stored else { return Ok(false) };
-        let mut enough = false;
+        let mut done = false;
         stored.each_block(span, Order::Ascending, &mut |block, samples| {
             let packed = block.packed()?;
             samples.open(&packed)?;
             samples.some(&packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
-                enough = add(moment.unix, sample);
+                done = add(moment.unix, sample);
             })?;
-            Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        Ok(enough)
+        Ok(done)
     }
 }

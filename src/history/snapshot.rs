@@ -1,6 +1,6 @@
-//! One moment of the history: what is on disk, in one read transaction, and what is in memory only. A tick is on disk with
-//! all that went before it, or not at all, so that the newest number on disk parts the two. Without a database the same
-//! code answers from memory alone.
+//! [`Snapshot`]: the history at one moment, from the database and from memory. It holds one read transaction and the
+//! ticks that are not saved. A save stores a tick together with all ticks before it, so the highest tick number (`seq`)
+//! on disk tells which ticks in memory are saved. Without a database the same code answers from memory alone.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,17 +12,19 @@ use crate::model::{Batch, Sample};
 use crate::store::rows::LAST_UNIX;
 use crate::store::{Borders, Order, Reader, Span, View, fold};
 
-/// Samples that are in memory, and perhaps being written at this moment: those that are on disk already are not taken twice.
+/// Ticks in memory, oldest first: the batch that the writer may be saving, then the newer ones. [`Snapshot`] skips the
+/// ticks that are on disk.
 pub type Unsaved = [Arc<Batch>];
 
-/// The longest interval, in seconds: so far before its tick a sample may begin.
+/// The longest polling interval, in seconds. A sample begins at most this long before its tick, unless it is a gap.
 pub(super) const LONGEST_S: i64 = 3_600;
 
+/// The history at one moment; has the queries. See the module.
 pub struct Snapshot<'a> {
     pub(super) stored: Option<View<'a>>,
     pub(super) zone: &'a Zone,
     unsaved: &'a Unsaved,
-    /// The newest number on disk.
+    /// Highest tick number on disk; 0 without a database.
     seq: u64,
 }
 
@@ -37,8 +39,8 @@ impl<'a> Snapshot<'a> {
         Snapshot { stored: None, zone, unsaved, seq: 0 }
     }
 
-    /// Hands over the samples that are in memory only, with the number and time of their tick; those without a time have no
-    /// place yet.
+    /// Calls `each` with the tick number, the time and each sample that is only in memory. Skips ticks that have no
+    /// wall time yet.
     pub(super) fn each_unsaved(&self, each: &mut dyn FnMut(u64, i64, &'a Sample)) {
         for batch in self.unsaved {
             for (tick, samples) in batch.iter() {
@@ -49,23 +51,29 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// The window whose samples are in no coarser level on disk.
-    pub(super) fn window(&self) -> Option<i64> {
+    /// Start of the open block: the six hours whose samples are not rolled up on disk. `None` without a database and
+    /// before the first saved tick.
+    pub(super) fn open_block(&self) -> Option<i64> {
         self.stored.as_ref()?.window()
     }
 
-    /// Where the blocks of a level lie around some time, and the one that is to be cut anew.
-    pub(super) fn borders(&self, level: &'static Level, range: (i64, i64)) -> Result<(Borders, Option<(i64, i64)>)> {
+    /// Bounds of the stored blocks of a resolution around `range`, and the block whose data must be split again because
+    /// the time zone changed. The bounds do not contain that block.
+    pub(super) fn block_bounds(
+        &self,
+        level: &'static Level,
+        range: (i64, i64),
+    ) -> Result<(Borders, Option<(i64, i64)>)> {
         let Some(stored) = &self.stored else { return Ok((Borders::unstored(level), None)) };
         let mut borders = stored.borders(level, range)?;
-        let again = stored.cut_otherwise(level, self.zone)?;
-        again.iter().for_each(|(start, _)| borders.forget(*start));
-        Ok((borders, again))
+        let resplit = stored.cut_otherwise(level, self.zone)?;
+        resplit.iter().for_each(|(start, _)| borders.forget(*start));
+        Ok((borders, resplit))
     }
 
-    /// Where a walk through a level's buckets may begin, or go on that has found nothing up to `from`: there is nothing
-    /// before, but there may be nothing for some days after either. `None` when nothing follows.
-    pub fn next_of(&self, resolution: Resolution, from: i64) -> Result<Option<i64>> {
+    /// Time at which a walk over the buckets of a resolution can start, or go on after it found nothing before `from`.
+    /// No bucket lies before it, but the first one may lie some days after it. `None` when there are no more buckets.
+    pub fn next_start(&self, resolution: Resolution, from: i64) -> Result<Option<i64>> {
         let level = match resolution {
             Resolution::Sample => Resolution::FiveMinutes.level(),
             _ => resolution.level(),
@@ -75,19 +83,20 @@ impl<'a> Snapshot<'a> {
         if let Some(stored) = &self.stored {
             stored.first_after(level, from)?.into_iter().for_each(&mut find);
         }
-        // What the samples of the open window have put before it is in blocks already.
-        self.window().into_iter().filter(|window| window + WINDOW_S > from).for_each(&mut find);
+        // Parts of the open block's samples that lie before it are in stored blocks already.
+        self.open_block().into_iter().filter(|start| start + WINDOW_S > from).for_each(&mut find);
         self.each_unsaved(&mut |_, unix, sample| {
             let (start, end) = fold::range(unix, sample);
             if end > from {
                 find(start);
             }
         });
-        // Local days begin before what they hold.
+        // A local day begins before the first data in it.
         Ok(first.map(|first| first - Resolution::Day.level().reach_s()))
     }
 
-    /// The oldest moment that a level has anything of on disk; not where a walk through it begins, for that is `next_of`.
+    /// Oldest time for which a resolution has data on disk. A walk must start at [`Snapshot::next_start`], which may
+    /// lie earlier.
     pub fn oldest_of(&self, resolution: Resolution) -> Result<Option<i64>> {
         let Some(stored) = &self.stored else { return Ok(None) };
         let level = resolution.level();
@@ -96,7 +105,8 @@ impl<'a> Snapshot<'a> {
                 return Ok(Some(oldest));
             }
         }
-        // Older samples may have been thrown away: that one interface's first one goes far back says nothing of the others.
+        // After pruning, one interface's first sample may reach far back (a gap), while the older samples of the others
+        // are deleted. Then take the latest start among the samples of the first tick.
         let pruned =
             level.cut == Cut::Ticks && stored.first_after(Resolution::FiveMinutes.level(), i64::MIN)?.is_some();
         let mut oldest = None;
@@ -105,7 +115,6 @@ impl<'a> Snapshot<'a> {
             samples.open(&packed)?;
             let (rows, mut latest, mut earliest) = (if pruned { 1 } else { packed.rows }, None, block.first);
             samples.some(&packed, None, 0..rows, &mut |moment, sample| {
-                // A sample begins before its tick.
                 let (begin, _) = fold::range(moment.unix, sample);
                 latest = latest.max(Some(begin));
                 earliest = earliest.min(begin);

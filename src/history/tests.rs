@@ -1,8 +1,8 @@
-//! What is told of memory and disk together.
+//! Tests of queries over memory and database together.
 
 use std::sync::Arc;
 
-use super::{EventFilter, Filter, Point, Snapshot, Totals, Unsaved};
+use super::{EventFilter, Filter, Point, Snapshot, TotalsQuery, Unsaved};
 use crate::clock::Zone;
 use crate::level::{LEVELS, Resolution};
 use crate::model::{Batch, Bucket, Event, EventKind, IfaceId, Sample};
@@ -11,7 +11,7 @@ use crate::store::{Flush, Reader, Store};
 use crate::totals::Period;
 
 #[test]
-fn unsaved_samples_are_merged_once_and_those_without_a_time_are_left_out() {
+fn unsaved_samples_count_once_and_those_without_a_time_are_left_out() {
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
@@ -30,13 +30,13 @@ fn unsaved_samples_are_merged_once_and_those_without_a_time_are_left_out() {
         assert_eq!((samples.len(), samples[0].from, samples[0].cell.rx_peak), (14, T, 10));
     };
     check(&reader);
-    // The same batch is still in memory while it is on disk already.
+    // The batch is in memory and on disk.
     opened.save(&saving).unwrap();
     check(&reader);
 }
 
 #[test]
-fn a_walk_meets_every_point_once_though_the_batch_is_saved_meanwhile() {
+fn a_walk_returns_every_sample_once_while_batches_are_saved() {
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
@@ -57,12 +57,13 @@ fn a_walk_meets_every_point_once_though_the_batch_is_saved_meanwhile() {
 }
 
 #[test]
-fn large_blocks_are_walked_in_stretches() {
+fn large_blocks_are_unpacked_in_steps() {
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let mut load = Load::new();
-    // Blocks of 2,880 points; and set back by half an hour in the middle of the last one, nothing of it saved.
+    // Blocks of 2,880 samples. The clock is set back by half an hour in the middle of the last one, and that batch is
+    // not saved.
     let batches = [120, 120, 40].map(|ticks| load.batch(ticks));
     batches[..2].iter().for_each(|batch| opened.save(batch).unwrap());
     let mut last = batches[2].clone();
@@ -72,13 +73,13 @@ fn large_blocks_are_walked_in_stretches() {
     for iface in [None, Some(5)] {
         let within = Filter { iface, from: Some(T + 1_000), to: Some(T + 6_500) };
         for filter in [Filter { iface, ..Filter::default() }, within] {
-            let mut expect = Vec::new();
+            let mut expected = Vec::new();
             let ticks = batches[..2].iter().chain([&*unsaved[1]]).flat_map(|batch| batch.iter());
             for (tick, samples) in ticks {
                 let point = |sample: &Sample| Point { seq: tick.seq, unix: tick.unix.unwrap(), sample: *sample };
-                expect.extend(samples.iter().map(point).filter(|point| filter.takes(point)));
+                expected.extend(samples.iter().map(point).filter(|point| filter.takes(point)));
             }
-            expect.sort_by_key(order);
+            expected.sort_by_key(order);
             let (mut walked, mut after) = (Vec::new(), None);
             loop {
                 let (mut points, next) = reader.at(&Zone::UTC, &unsaved).oldest(&filter, after, 500).unwrap();
@@ -89,20 +90,20 @@ fn large_blocks_are_walked_in_stretches() {
                     break;
                 }
             }
-            assert!(walked == expect);
-            expect.reverse();
+            assert!(walked == expected);
+            expected.reverse();
             for (offset, limit) in [(0, 1), (0, 1_000), (7, 1_000), (1_030, 50), (3_000, 2_000), (0, 99_999)] {
                 let got = reader.at(&Zone::UTC, &unsaved).newest(&filter, offset as u64, limit).unwrap();
-                let rest = expect.iter().skip(offset).take(limit);
+                let rest = expected.iter().skip(offset).take(limit);
                 assert!(got.iter().eq(rest), "{offset} {limit} {filter:?}");
             }
         }
     }
 }
 
-/// What is unsaved may reach over rows that are stored and over months that are not.
+/// An unsaved gap may cover stored buckets and months without any.
 #[test]
-fn e12_an_unsaved_gap_is_in_every_level() {
+fn e12_an_unsaved_gap_is_in_every_resolution() {
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
@@ -111,10 +112,11 @@ fn e12_an_unsaved_gap_is_in_every_level() {
     let mut gap = Batch::default();
     gap.tick(101, T + days * 86_400, (days * 86_400 - 3_000) as u64 * 1_000, &[(1, 7_000_000)]);
     let check = |unsaved: &Unsaved| -> Vec<Vec<Bucket>> {
-        let levels = [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
-        let all = levels.map(|level| reader.at(&Zone::UTC, unsaved).buckets(level, 1, 0, i64::MAX).unwrap());
-        for (buckets, a_day) in all.iter().zip([288, 24, 1]) {
-            assert_eq!(buckets.len() as i64, days * a_day);
+        let resolutions = [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
+        let all =
+            resolutions.map(|resolution| reader.at(&Zone::UTC, unsaved).buckets(resolution, 1, 0, i64::MAX).unwrap());
+        for (buckets, per_day) in all.iter().zip([288, 24, 1]) {
+            assert_eq!(buckets.len() as i64, days * per_day);
             assert_eq!(buckets.iter().map(|bucket| bucket.cell.sum.rx_bytes()).sum::<u64>(), 7_030_000);
             assert!(buckets.windows(2).all(|pair| pair[0].to == pair[1].from));
         }
@@ -125,9 +127,9 @@ fn e12_an_unsaved_gap_is_in_every_level() {
     assert!(check(&[]) == unsaved);
 }
 
-/// What could not be saved for long was made one sample; it is found from anywhere in its time.
+/// Ticks that could not be saved for long become one sample. A query finds it from any part of its span.
 #[test]
-fn a_range_within_one_long_sample_has_it() {
+fn a_range_inside_a_long_sample_returns_it() {
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
@@ -136,7 +138,7 @@ fn a_range_within_one_long_sample_has_it() {
     let mut long = Batch::default();
     long.tick(121, T + 3_600 * (hours + 1), 3_600_000 * hours as u64, &[(1, 72_000), (2, 5)]);
     opened.save(&long).unwrap();
-    // The other one is gone from here on.
+    // Interface 2 has no samples from here on.
     opened.save(&Batch::steady(122, T + 3_600 * (hours + 1) + 30, 500)).unwrap();
     for hour in 0..hours + 3 {
         let at = T + 3_600 * hour + 600;
@@ -184,10 +186,11 @@ fn e43_events_are_bounded_and_newest_first() {
 }
 
 #[test]
-fn e25_days_have_their_local_length_and_closed_ones_keep_it() {
+fn e25_days_have_their_local_length_and_closed_days_keep_it() {
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
-    // 28 to 31 March 2026 around the beginning of summer time in Europe, from midnight to midnight there.
+    // 28 to 31 March 2026 in Central Europe, where summer time begins on the 29th; from local midnight to local
+    // midnight.
     let cet = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let start = 1_774_652_400;
     let mut seq = 0;
@@ -205,35 +208,35 @@ fn e25_days_have_their_local_length_and_closed_ones_keep_it() {
         days.iter().map(|day| ((day.to - day.from) / 3_600, day.cell.sum.rx_bytes() / 3_600)).collect::<Vec<_>>()
     };
     assert_eq!(save(57, &cet), [(24, 24), (23, 23), (24, 10)]);
-    // Two hours to the west: the day at hand begins where the last closed one ended, and ends at the new midnight.
+    // Two hours further west: the open day begins where the last closed one ended, and ends at the new midnight.
     let azores = Zone::parse("<-01>1").unwrap();
     assert_eq!(save(0, &azores), [(24, 24), (23, 23), (3, 3), (24, 7)]);
     assert_eq!(save(24, &azores), [(24, 24), (23, 23), (3, 3), (24, 24), (24, 7)]);
 }
 
 #[test]
-fn the_oldest_moments() {
+fn oldest_time_of_each_resolution() {
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
-    let levels = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
-    assert_eq!(levels.map(|level| reader.now().oldest_of(level).unwrap()), [None; 4]);
+    let resolutions = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
+    assert_eq!(resolutions.map(|resolution| reader.now().oldest_of(resolution).unwrap()), [None; 4]);
     opened.save(&Batch::steady(1, T + 4_000, 3)).unwrap();
-    let expect = [T + 3_970, T + 3_900, T + 3_600, T + 3_970].map(Some);
-    assert_eq!(levels.map(|level| reader.now().oldest_of(level).unwrap()), expect);
+    let expected = [T + 3_970, T + 3_900, T + 3_600, T + 3_970].map(Some);
+    assert_eq!(resolutions.map(|resolution| reader.now().oldest_of(resolution).unwrap()), expected);
     opened.save(&Batch::steady(4, T + 40_000, 3)).unwrap();
-    let expect = [T + 3_970, T + 3_900, T + 3_600, T].map(Some);
-    assert_eq!(levels.map(|level| reader.now().oldest_of(level).unwrap()), expect);
+    let expected = [T + 3_970, T + 3_900, T + 3_600, T].map(Some);
+    assert_eq!(resolutions.map(|resolution| reader.now().oldest_of(resolution).unwrap()), expected);
 }
 
 fn order(point: &Point) -> (i64, u64, IfaceId) {
     (point.unix, point.seq, point.sample.iface)
 }
 
-/// A router's days, with a gap, a step of the clock and a link that is gone: what memory alone tells of them, the disk tells
-/// too, and so do both together wherever the border between them lies.
+/// Some days of a router, with a gap, a step of the clock and a link that disappears. Memory alone, the database alone
+/// and any division between the two give the same answers.
 #[test]
-fn the_same_is_told_wherever_it_is() {
+fn memory_and_database_give_the_same_answers() {
     let zone = Zone::parse("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0").unwrap();
     let mut load = Load::new();
     let mut batches: Vec<Batch> = (0..6).map(|_| load.batch(100)).collect();
@@ -246,34 +249,36 @@ fn the_same_is_told_wherever_it_is() {
         tick.end = end;
     }
     let now = T + 86_400;
-    let told = |snapshot: &Snapshot| {
+    let answers = |snapshot: &Snapshot| {
         let filter = Filter { iface: Some(3), ..Filter::default() };
         let (oldest, after) = snapshot.oldest(&Filter::default(), None, 7_777).unwrap();
         let (rest, end) = snapshot.oldest(&Filter::default(), after, usize::MAX).unwrap();
         let buckets: Vec<Vec<Bucket>> = (1..=4)
             .flat_map(|iface| LEVELS.map(|level| (level.resolution, iface)))
-            .map(|(level, iface)| snapshot.buckets(level, iface, T - 86_400 * 9, i64::MAX).unwrap())
+            .map(|(resolution, iface)| snapshot.buckets(resolution, iface, T - 86_400 * 9, i64::MAX).unwrap())
             .collect();
         let totals = [Period::Hour, Period::Day, Period::Week].map(|period| {
-            let asked = Totals { period, from: T - 86_400 * 9, to: now, limit: 1_000, now };
-            snapshot.totals(3, &asked).unwrap()
+            let query = TotalsQuery { period, from: T - 86_400 * 9, to: now, limit: 1_000, now };
+            snapshot.totals(3, &query).unwrap()
         });
         let newest = snapshot.newest(&filter, 33, 444).unwrap();
         ((oldest, rest, end), newest, buckets, totals, snapshot.day(T + 9_000).unwrap())
     };
     let unsaved: Vec<Arc<Batch>> = batches.iter().cloned().map(Arc::new).collect();
-    let alone = told(&Snapshot::of_memory(&zone, &unsaved));
-    assert!(alone.2.iter().all(|buckets| !buckets.is_empty()) && alone.3.iter().all(|rows| !rows.is_empty()));
+    let from_memory = answers(&Snapshot::of_memory(&zone, &unsaved));
+    assert!(
+        from_memory.2.iter().all(|buckets| !buckets.is_empty()) && from_memory.3.iter().all(|rows| !rows.is_empty())
+    );
     let place = Place::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     for (saved, batch) in batches.iter().enumerate() {
         let reader = opened.store.reader().unwrap();
-        assert!(told(&reader.at(&zone, &unsaved)) == alone, "{saved} saved, all in memory");
-        assert!(told(&reader.at(&zone, &unsaved[saved..])) == alone, "{saved} saved");
+        assert!(answers(&reader.at(&zone, &unsaved)) == from_memory, "{saved} saved, all in memory");
+        assert!(answers(&reader.at(&zone, &unsaved[saved..])) == from_memory, "{saved} saved");
         let records = Load::records();
         let (anchors, events, settings) = (&[], &[], &[]);
         let flush = Flush { batch, anchors, records: &records, events, settings, keep: KEEP, zone: &zone };
         opened.store.flush(&flush).unwrap();
     }
-    assert!(told(&opened.store.reader().unwrap().at(&zone, &[])) == alone);
+    assert!(answers(&opened.store.reader().unwrap().at(&zone, &[])) == from_memory);
 }

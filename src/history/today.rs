@@ -1,10 +1,10 @@
-//! What passed in the local day so far, of all interfaces. Counted anew when there may be something new: on a small machine a
-//! day of many interfaces takes a while to read. Nothing waits for a disk that is slow: then the latest figures go on with
-//! what has passed since.
+//! Sums of the current local day, for all interfaces. They are cached until a tick or a save changes them, because a
+//! small machine needs a while to read a day of many interfaces. No request waits for a slow disk: the cached sums are
+//! then extended by the traffic since.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::{History, Memory, is_passable};
+use super::{History, Memory, can_answer_from_memory};
 use crate::error::Result;
 use crate::live::{Live, State};
 use crate::model::{Counters, IfaceId};
@@ -12,32 +12,32 @@ use crate::sorted::Map;
 
 pub type Sums = Map<IfaceId, Counters>;
 
-/// Figures that were counted, for who asks next.
+/// Sums of a day, kept for the next request.
 #[derive(Clone)]
-pub(super) struct Today {
+pub(super) struct CachedToday {
     key: Key,
     sums: Arc<Sums>,
-    /// What had passed altogether by then.
+    /// Lifetime totals at the time of `sums`.
     lifetimes: Sums,
 }
 
-/// Ticks so far, changes that reached the disk, the beginning of the day.
+/// Number of ticks, number of finished saves, start of the local day.
 type Key = (u64, u64, i64);
 
-/// What memory knows of today.
-struct Now {
+/// What memory has for the sums of today.
+struct MemoryToday {
     key: Key,
     memory: Memory,
     lifetimes: Sums,
-    /// When something was last saved, and when the save under way began.
+    /// Times of the last save and of the start of the save under way.
     saves: (Option<u64>, Option<u64>),
 }
 
-impl Now {
-    fn of(live: &Live, unix: i64) -> Now {
+impl MemoryToday {
+    fn of(live: &Live, unix: i64) -> MemoryToday {
         let mut state = live.lock();
         let memory = Memory::of(&mut state);
-        Now {
+        MemoryToday {
             key: (state.health.polls.total, state.unsaved.saves.served(), memory.zone.day(unix).0),
             memory,
             lifetimes: state
@@ -56,47 +56,48 @@ fn saves(state: &State) -> (Option<u64>, Option<u64>) {
 }
 
 impl History {
-    /// By interface, around a moment.
+    /// Sums by interface, for the local day that contains `unix`.
     pub fn today(&self, unix: i64) -> Result<Arc<Sums>> {
-        let now = Now::of(&self.live, unix);
-        let from_memory = || Ok(Arc::new(now.memory.alone().day(unix)?));
-        let known = self.counted_today().clone().filter(|known| known.key.2 == now.key.2);
-        if let Some(known) = known.as_ref().filter(|known| known.key == now.key) {
-            return Ok(known.sums.clone());
+        let memory_today = MemoryToday::of(&self.live, unix);
+        let from_memory = || Ok(Arc::new(memory_today.memory.snapshot().day(unix)?));
+        let cached = self.cached_today().clone().filter(|cached| cached.key.2 == memory_today.key.2);
+        if let Some(cached) = cached.as_ref().filter(|cached| cached.key == memory_today.key) {
+            return Ok(cached.sums.clone());
         }
-        if !now.memory.joined {
+        if !memory_today.memory.joined {
             return from_memory();
         }
         let (live, today) = (self.live.clone(), self.today.clone());
-        let asked = self.disk.glance(move |reader| {
+        let result = self.disk.run_quick(move |reader| {
             let Some(reader) = reader else { return Ok(None) };
-            // Its turn may come late.
-            let now = Now::of(&live, unix);
-            let sums = Arc::new(now.memory.with(reader)?.day(unix)?);
-            // What was saved meanwhile may be among the sums, and is none of the lifetimes.
-            if saves(&live.lock()) == now.saves {
-                let counted = Today { key: now.key, sums: sums.clone(), lifetimes: now.lifetimes };
-                *today.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+            // The job may have waited in the queue: read memory again.
+            let memory_today = MemoryToday::of(&live, unix);
+            let sums = Arc::new(memory_today.memory.snapshot_with(reader)?.day(unix)?);
+            // With a save in between, `sums` could contain ticks that `lifetimes` does not: do not cache.
+            if saves(&live.lock()) == memory_today.saves {
+                let cached =
+                    CachedToday { key: memory_today.key, sums: sums.clone(), lifetimes: memory_today.lifetimes };
+                *today.lock().unwrap_or_else(PoisonError::into_inner) = Some(cached);
             }
             Ok(Some(sums))
         });
-        match (asked, known) {
+        match (result, cached) {
             (Ok(Ok(Some(sums))), _) => Ok(sums),
-            (Ok(Err(error)), _) if !is_passable(&error) => Err(error),
-            (Err(_), Some(known)) => {
-                let mut sums = (*known.sums).clone();
-                for (id, lifetime) in now.lifetimes.iter() {
-                    let before = known.lifetimes.get(id).copied().unwrap_or_default();
+            (Ok(Err(error)), _) if !can_answer_from_memory(&error) => Err(error),
+            (Err(_), Some(cached)) => {
+                let mut sums = (*cached.sums).clone();
+                for (id, lifetime) in memory_today.lifetimes.iter() {
+                    let before = cached.lifetimes.get(id).copied().unwrap_or_default();
                     sums.entry(*id).or_default().add(&lifetime.since(&before));
                 }
                 Ok(Arc::new(sums))
             }
-            // A disk that cannot be read, or has answered nothing today.
+            // The disk cannot be read, or it is slow and nothing is cached for today.
             _ => from_memory(),
         }
     }
 
-    fn counted_today(&self) -> MutexGuard<'_, Option<Today>> {
+    fn cached_today(&self) -> MutexGuard<'_, Option<CachedToday>> {
         self.today.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

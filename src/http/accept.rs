@@ -1,7 +1,8 @@
-//! What a client takes, by the weights in its headers (RFC 9110, 12.4.2).
+//! What a client accepts, by the weights (`q=`) in its headers (RFC 9110, 12.4.2).
 
-/// The items of a header, and how much each is wanted: 0 is not at all. A weight that is no number counts as none given.
-fn items(header: &str) -> impl Iterator<Item = (&str, f32)> {
+/// The items of a header with their weights; 0 means not acceptable. A weight that is not a number counts as 1, like no
+/// weight.
+fn weighted_items(header: &str) -> impl Iterator<Item = (&str, f32)> {
     header.split(',').map(|item| {
         let mut parts = item.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
@@ -12,20 +13,21 @@ fn items(header: &str) -> impl Iterator<Item = (&str, f32)> {
     })
 }
 
-/// How much the header wants one of `names`, if it says so. The last word counts.
+/// Weight of the last item that is one of `names`; `None` when the header has none of them.
 fn weight(header: &str, names: &[&str]) -> Option<f32> {
-    let wanted = |name: &str| names.iter().any(|known| name.eq_ignore_ascii_case(known));
-    items(header).filter(|(name, _)| wanted(name)).last().map(|(_, weight)| weight)
+    let matches_name = |name: &str| names.iter().any(|known| name.eq_ignore_ascii_case(known));
+    weighted_items(header).filter(|(name, _)| matches_name(name)).last().map(|(_, weight)| weight)
 }
 
-/// A browser names text/html. What only takes `*/*` is a script, and scripts were here before the page.
+/// Whether the client is a browser: it names text/html. A client with only `*/*` is a script; scripts used `/` for JSON
+/// before the page existed.
 pub fn prefers_html(accept: &str) -> bool {
     let html = weight(accept, &["text/html"]).unwrap_or(0.0);
     html > 0.0 && html >= weight(accept, &["application/json"]).unwrap_or(0.0)
 }
 
-/// Whether gzip is taken, and nothing else wanted more. Who does not name it gets text: curl shows what comes, and proxies
-/// that rewrite pages ask for `identity`.
+/// Whether to send gzip: the client accepts it and prefers nothing else. A client that does not name it gets plain
+/// text: curl prints what it receives, and proxies that rewrite pages ask for `identity`.
 pub fn takes_gzip(accept_encoding: &str) -> bool {
     let gzip = weight(accept_encoding, &["gzip", "x-gzip"]).or(weight(accept_encoding, &["*"])).unwrap_or(0.0);
     gzip > 0.0 && gzip >= weight(accept_encoding, &["identity"]).unwrap_or(0.0)
@@ -36,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_a_browser() {
+    fn which_clients_get_html() {
         let check = |accept, expect| assert_eq!(prefers_html(accept), expect, "{accept}");
         check("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true);
         check("text/html", true);
@@ -54,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_gzip() {
+    fn which_clients_get_gzip() {
         let check = |header, expect| assert_eq!(takes_gzip(header), expect, "{header}");
         check("gzip, deflate, br, zstd", true);
         check("br;q=1.0, gzip;q=0.8, *;q=0.1", true);

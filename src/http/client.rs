@@ -1,5 +1,5 @@
-//! Questions to a net-pulse that listens on this machine: how it is, and whether it is one. What answers need not be
-//! net-pulse: only so much of it is read, and the caller waits no longer than it wants.
+//! A small HTTP client for a net-pulse on this machine: for `net-pulse check --health`, and to name the server that has
+//! a port. The server may be any program, so the answer is read up to a limit and within a timeout.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -8,35 +8,36 @@ use std::time::Duration;
 use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
 
-use super::guard::REALM;
+use super::auth::REALM;
 use super::json::NAME;
 use crate::text::printable;
 use crate::thread::{Mailbox, spawn};
 
-/// Several times what /api/system/health says at its longest.
-const LONGEST_ANSWER: u64 = 64 * 1024;
-const LONGEST_REASON: usize = 500;
-/// A start that finds its port taken waits so long to be told by whom.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Several times the longest answer of /api/system/health.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
+const MAX_REASON_CHARS: usize = 500;
+/// How long a start whose port is taken waits for the name of the other server.
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The name of what has this address, if that is net-pulse.
-pub fn who_is_at(address: SocketAddr) -> Option<String> {
-    // On a thread that ends with the process, so that no single wait needs a bound of its own.
-    let answers = Mailbox::default();
-    let there = answers.clone();
-    let ask = move || {
-        let asked = places(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
-        there.put(asked.filter_map(|at| name(&converse(connect(at).ok()?, at, "/", "").ok()?)).next());
+/// Name of the server at `address`, if it is net-pulse.
+pub fn identify_server(address: SocketAddr) -> Option<String> {
+    // On a thread of its own, which ends with the process: then connecting and reading need no timeouts of their own.
+    let results = Mailbox::default();
+    let sender = results.clone();
+    let probe = move || {
+        let addresses = candidate_ips(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
+        sender.put(addresses.filter_map(|at| server_name(&converse(connect(at).ok()?, at, "/", "").ok()?)).next());
     };
-    spawn("who", 0, Box::new(ask)).ok()?;
-    answers.take(PATIENCE)?
+    spawn("who", 0, Box::new(probe)).ok()?;
+    results.take(IDENTIFY_TIMEOUT)?
 }
 
-/// Where the port may be taken that this address needs: that one itself, or any of this machine's where it stands for all.
-fn places(ip: IpAddr) -> Vec<IpAddr> {
+/// Addresses at which another server may have the port: this one, and for `0.0.0.0` or `::` every address of this
+/// machine.
+fn candidate_ips(ip: IpAddr) -> Vec<IpAddr> {
     let loopback = reachable(vec![ip], 0).into_iter().map(|address| address.ip());
-    let others = getifaddrs().into_iter().flatten().filter_map(|found| {
-        let address = found.address?;
+    let others = getifaddrs().into_iter().flatten().filter_map(|interface| {
+        let address = interface.address?;
         let four = address.as_sockaddr_in().map(|four| IpAddr::from(four.ip()));
         four.or_else(|| address.as_sockaddr_in6().map(|six| six.ip().into()))
     });
@@ -44,26 +45,26 @@ fn places(ip: IpAddr) -> Vec<IpAddr> {
     loopback.chain(others).collect()
 }
 
-fn name(answer: &[u8]) -> Option<String> {
+fn server_name(answer: &[u8]) -> Option<String> {
     let Reply { status, head, body } = Reply::parse(answer)?;
-    let word = |name| body.get(name).and_then(Value::as_str);
+    let text_member = |name| body.get(name).and_then(Value::as_str);
     match status.as_str() {
-        "200" if word("name") == Some(NAME) => Some(format!("net-pulse {}", shown(word("version")?))),
-        // A private one tells strangers no more than this.
+        "200" if text_member("name") == Some(NAME) => Some(format!("net-pulse {}", shown(text_member("version")?))),
+        // With `private`, strangers get 401 and only the realm.
         "401" if head.contains(REALM) => Some("net-pulse".to_string()),
         _ => None,
     }
 }
 
-/// Where the daemon listens, as seen from here; the loopback first, which is asked for no token.
-pub fn reachable(found: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
-    let near = |ip: IpAddr| match ip {
+/// Addresses at which to reach the daemon from this machine. Loopback comes first, because it needs no token.
+pub fn reachable(ips: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
+    let seen_from_here = |ip: IpAddr| match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
     let (mut addresses, mut others) = (Vec::new(), Vec::new());
-    for ip in found.into_iter().map(near) {
+    for ip in ips.into_iter().map(seen_from_here) {
         let to = if ip.is_loopback() { &mut addresses } else { &mut others };
         to.push(SocketAddr::new(ip, port));
     }
@@ -71,23 +72,24 @@ pub fn reachable(found: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
     addresses
 }
 
-/// An address that this machine has lost may be somebody else's by now, who must not get the token. Only our own can be
-/// bound.
+/// Connects to an address of this machine. An address that it has lost may belong to another machine now, which must
+/// not get the token. Only own addresses can be bound, so binding one tells.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     UdpSocket::bind((address.ip(), 0))?;
     TcpStream::connect(address)
 }
 
-/// In HTTP/1.1, because only there the daemon trusts the user of the socket. The answer ends with the connection.
+/// Sends a GET and reads the answer. HTTP/1.1, because the daemon trusts the user of a socket only there. The answer
+/// ends with the connection.
 pub fn converse(mut stream: TcpStream, address: SocketAddr, path: &str, credentials: &str) -> io::Result<Vec<u8>> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{credentials}\r\n");
     stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
     Ok(answer)
 }
 
-/// What a server says, if that is JSON in HTTP.
+/// An HTTP answer with a JSON body.
 #[derive(Default)]
 pub struct Reply {
     pub status: String,
@@ -99,14 +101,14 @@ impl Reply {
     pub fn parse(answer: &[u8]) -> Option<Reply> {
         let (head, body) = std::str::from_utf8(answer).ok()?.split_once("\r\n\r\n")?;
         let status = head.strip_prefix("HTTP/1.")?.split_ascii_whitespace().nth(1)?.to_string();
-        // From bytes, as everywhere in this program: from text would be the parser a second time.
+        // `from_slice` as in the rest of the program: `from_str` would compile a second parser.
         Some(Reply { status, head: head.to_string(), body: serde_json::from_slice(body.as_bytes()).ok()? })
     }
 }
 
-/// Enough of what a stranger says.
+/// Text from a server, printable and of limited length.
 pub fn shown(text: &str) -> String {
-    printable(text, LONGEST_REASON)
+    printable(text, MAX_REASON_CHARS)
 }
 
 #[cfg(test)]
@@ -118,9 +120,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_it_is() {
+    fn server_names() {
         let check = |answer: &str, expect: Option<&str>| {
-            assert_eq!(name(answer.replace('|', "\r\n").as_bytes()).as_deref(), expect, "{answer}");
+            assert_eq!(server_name(answer.replace('|', "\r\n").as_bytes()).as_deref(), expect, "{answer}");
         };
         check(r#"HTTP/1.1 200 OK||{"name":"Net-Pulse","version":"1.2.3"}"#, Some("net-pulse 1.2.3"));
         check(r#"HTTP/1.1 200 OK||{"name":"Net-Pulse","version":"\u001b[2J"}"#, Some("net-pulse ?[2J"));
@@ -135,10 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn where_it_is_asked() {
-        let check = |found: &[&str], expect: &[&str]| {
-            let found = found.iter().map(|ip| ip.parse().unwrap()).collect();
-            let got: Vec<String> = reachable(found, 80).iter().map(SocketAddr::to_string).collect();
+    fn daemon_addresses_loopback_first() {
+        let check = |ips: &[&str], expect: &[&str]| {
+            let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            let got: Vec<String> = reachable(ips, 80).iter().map(SocketAddr::to_string).collect();
             assert_eq!(got, expect);
         };
         check(&["0.0.0.0", "::"], &["127.0.0.1:80", "[::1]:80"]);
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_ours_is_not_even_tried() {
+    fn an_address_of_another_machine_is_not_tried() {
         let started = Instant::now();
         let error = connect("192.0.2.7:80".parse().unwrap()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_answer_without_an_end_the_beginning_is_read() {
+    fn an_endless_answer_is_read_up_to_the_limit() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let server = thread::spawn(move || {
@@ -164,7 +166,7 @@ mod tests {
             while stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: and more\r\n").is_ok() {}
         });
         let answer = converse(connect(address).unwrap(), address, "/health", "").unwrap();
-        assert_eq!(answer.len() as u64, LONGEST_ANSWER);
+        assert_eq!(answer.len() as u64, MAX_ANSWER_BYTES);
         server.join().unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! The shapes of the wire. Each is written once: the declaration is what serde serialises, what `/openapi.json`
-//! publishes, comments included, and what the tests check every answer against.
+//! Types of the JSON answers. One declaration serves three purposes: serde serialises it, `/openapi.json` publishes it
+//! (doc comments included), and the tests check every answer against it.
 
 use crate::sorted;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::ser::{Serialize, Serializer};
 use crate::clock::{Civil, date, rfc3339};
 use crate::model::{COUNTER_NAMES, COUNTERS, Counters};
 
-/// UTC seconds, as RFC 3339 on the wire.
+/// UTC seconds; RFC 3339 in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub i64);
 
@@ -21,7 +21,7 @@ impl Serialize for Time {
     }
 }
 
-/// A day of the configured time zone.
+/// Local date in the configured time zone; `2026-01-15` in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date(pub Civil);
 
@@ -31,7 +31,7 @@ impl Serialize for Date {
     }
 }
 
-/// An interface's name, shared by all the rows that carry it.
+/// Interface name. Rows share the string.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(pub Arc<str>);
 
@@ -47,7 +47,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// Counters from one number up to another, by their names in the object that they are flattened into.
+/// The counters `FROM..TO` of [`COUNTER_NAMES`], flattened into the object that holds the field.
 #[derive(Clone, Debug)]
 pub struct Counted<const FROM: usize, const TO: usize>(pub Counters);
 
@@ -57,15 +57,15 @@ impl<const FROM: usize, const TO: usize> Serialize for Counted<FROM, TO> {
     }
 }
 
-/// A sample had so many counters, the bytes and packets, before it had `created_at` and then the others.
+/// A [`Record`] has this many counters (bytes and packets) before `created_at`, and the others after it.
 pub const FIRST_COUNTERS: usize = 4;
 
 pub type EachCounter = Counted<0, COUNTERS>;
 pub type BytesAndPackets = Counted<0, FIRST_COUNTERS>;
 pub type ErrorsAndOthers = Counted<FIRST_COUNTERS, COUNTERS>;
 
-/// What such a type is in a declaration.
-const COUNTED: [(&str, std::ops::Range<usize>); 3] = [
+/// Counter ranges of the types above, for [`Shape::fields`].
+const COUNTER_RANGES: [(&str, std::ops::Range<usize>); 3] = [
     ("EachCounter", 0..COUNTERS),
     ("BytesAndPackets", 0..FIRST_COUNTERS),
     ("ErrorsAndOthers", FIRST_COUNTERS..COUNTERS),
@@ -73,7 +73,7 @@ const COUNTED: [(&str, std::ops::Range<usize>); 3] = [
 
 pub type ByName<T> = sorted::Map<String, T>;
 
-/// An object whose members keep the order in which they are here.
+/// A JSON object that keeps the order of its members.
 #[derive(Clone, Debug)]
 pub struct Ordered<T>(pub Vec<(&'static str, T)>);
 
@@ -83,7 +83,7 @@ impl<T: Serialize> Serialize for Ordered<T> {
     }
 }
 
-/// A setting's value, in whatever JSON has for its kind.
+/// Value of a setting, in the JSON type that fits its kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SettingValue {
     Integer(u64),
@@ -105,7 +105,7 @@ impl Serialize for SettingValue {
     }
 }
 
-/// Words of a fixed vocabulary; `SCALARS` lists them.
+/// Strings of a fixed set of values; [`SCALARS`] lists them.
 pub type Overall = &'static str;
 pub type CollectorWord = &'static str;
 pub type DatabaseWord = &'static str;
@@ -118,7 +118,7 @@ pub type EventWord = &'static str;
 pub type OriginWord = &'static str;
 pub type SettingKind = &'static str;
 
-/// What a type that is no shape is in JSON Schema.
+/// JSON Schema of each field type that is not a [`Shape`].
 pub const SCALARS: [(&str, &str); 24] = [
     ("String", r#"{"type":"string"}"#),
     ("Name", r#"{"type":"string"}"#),
@@ -149,26 +149,28 @@ pub const SCALARS: [(&str, &str); 24] = [
     ("&'staticstr", r#"{"type":"string"}"#),
 ];
 
-/// A declaration as text, which is a third of the size of a table of it, and needs no relocation.
+/// A declared type as text. Text is a third of the size of a table of fields and needs no relocations.
 pub struct Shape {
     pub name: &'static str,
     pub doc: &'static str,
-    /// Each `name:type`, then its attributes behind tabs, then `\x1e`: the compiler breaks long attributes into lines.
+    /// Fields as `name:type`, then its attributes, each behind a tab, then `\x1e`. A newline cannot separate fields,
+    /// because the compiler breaks long attributes into lines.
     fields: &'static str,
 }
 
-/// A field of a shape, read back.
+/// A field of a [`Shape`], parsed from its text. `doc` is the last line of the doc comment only: keep those to one
+/// line.
 pub struct Field {
     pub name: &'static str,
-    /// Without white space.
+    /// Its Rust type, without white space.
     pub kind: String,
     pub doc: Option<&'static str>,
-    /// Left out rather than null.
+    /// The member is left out when there is no value; otherwise it is null.
     pub optional: bool,
 }
 
 impl Field {
-    fn plain(name: &'static str, kind: &str) -> Field {
+    fn required(name: &'static str, kind: &str) -> Field {
         Field { name, kind: kind.to_string(), doc: None, optional: false }
     }
 }
@@ -179,10 +181,10 @@ impl Shape {
             let mut parts = text.split('\t');
             let (name, kind) = parts.next().unwrap_or_default().split_once(':').unwrap_or_default();
             let kind: String = kind.chars().filter(|each| !each.is_whitespace()).collect();
-            let mut field = Field::plain(name, &kind);
+            let mut field = Field::required(name, &kind);
             for attribute in parts {
                 if !attribute.starts_with("doc") {
-                    // Of flattened ones no more is left than their members.
+                    // `flatten` needs no handling here: its type is replaced by the counters below.
                     field.optional = attribute.contains("Option::is_none");
                 } else if let (Some(start), Some(end)) = (attribute.find('"'), attribute.rfind('"')) {
                     field.doc = attribute.get(start + 1..end).map(str::trim);
@@ -191,8 +193,8 @@ impl Shape {
             field
         });
         declared.flat_map(|field| {
-            let counted = COUNTED.iter().find(|(kind, _)| *kind == field.kind).map(|(_, range)| range.clone());
-            let counters = counted.clone().unwrap_or(0..0).map(|at| Field::plain(COUNTER_NAMES[at], "u64"));
+            let counted = COUNTER_RANGES.iter().find(|(kind, _)| *kind == field.kind).map(|(_, range)| range.clone());
+            let counters = counted.clone().unwrap_or(0..0).map(|at| Field::required(COUNTER_NAMES[at], "u64"));
             counters.chain(Some(field).filter(|_| counted.is_none()))
         })
     }
@@ -215,21 +217,21 @@ macro_rules! shapes {
 }
 
 shapes! {
-    /// What answers here, for whoever asks without being a browser.
+    /// Name and version of the service, for clients other than browsers.
     About {
         name: &'static str,
         version: &'static str,
         description: &'static str,
         status: &'static str,
     }
-    /// The state of the service in one word.
+    /// Health of the service in one word.
     Health {
         status: Overall,
-        /// What is wrong; absent while all is well.
+        /// What is wrong; absent when the service is healthy.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     }
-    /// The collector's own bookkeeping since it was started.
+    /// Statistics of the collector since the program started.
     Stats {
         total_polls: u64,
         successful_polls: u64,
@@ -243,7 +245,7 @@ shapes! {
     }
     /// The collector's settings, as text.
     Configuration {
-        /// Comma-separated: the chosen ones, else all that are not ignored.
+        /// Comma-separated: the setting interfaces; if that is empty, all monitored interfaces that are present.
         monitored_interfaces: String,
         /// Seconds.
         polling_interval: String,
@@ -252,27 +254,27 @@ shapes! {
         retry_delay: String,
         last_collection: Option<Time>,
     }
-    /// Whether samples are taken, and how that goes.
+    /// State of the collector, which takes the samples.
     CollectorStatus {
         is_running: bool,
         stats: Stats,
         configuration: Configuration,
-        /// Interfaces of which an earlier reading is known, so that the next one gives a difference.
+        /// Number of interfaces that have a previous reading, so that the next reading gives a sample.
         previous_data_count: usize,
-        /// Where counters are read: getstats, getlink or sysfs.
+        /// How counters are read: getstats or getlink (both netlink), or sysfs.
         source: &'static str,
-        /// Why not from a better source.
+        /// Why a better source is not used.
         source_note: Option<String>,
         last_error: Option<String>,
     }
-    /// The collector was started or stopped.
+    /// Answer to starting or stopping the collector.
     Run {
         message: &'static str,
         status: RunWord,
-        /// The decision is on disk and survives a restart.
+        /// True: the new state is on disk and survives a restart.
         saved: bool,
     }
-    /// A sample that was taken because somebody asked.
+    /// Result of taking one sample on request.
     Collection {
         success: bool,
         timestamp: Time,
@@ -290,7 +292,7 @@ shapes! {
     /// One network interface.
     Interface {
         name: String,
-        /// Further names that the kernel has for it; it is found by each of them, and answers by `name`.
+        /// Alternative names of the kernel. Requests may use any of them; answers use `name`.
         altnames: Vec<String>,
         addresses: Vec<Address>,
         status: LinkWord,
@@ -299,39 +301,39 @@ shapes! {
         speed: Option<u32>,
         kind: KindWord,
         mac: Option<String>,
-        /// 0 while it is absent.
+        /// Kernel interface index; 0 while the interface is absent.
         ifindex: u32,
         alias: String,
         present: bool,
         monitored: bool,
-        /// The headline figure is this one's.
+        /// True: this is the primary interface.
         primary: bool,
-        /// The bridge or bond that it is a port of, else the link below it.
+        /// Name of its bridge or bond, or else of the link below it, such as the parent of a VLAN.
         parent: Option<String>,
         ignored_because: Option<String>,
-        /// Bytes per second at the latest reading.
+        /// Bytes per second at the latest reading; null before the second reading.
         rx_rate: Option<u64>,
-        /// Bytes per second at the latest reading.
+        /// Bytes per second at the latest reading; null before the second reading.
         tx_rate: Option<u64>,
-        /// In the local day so far, as of the latest sample.
+        /// Bytes of the current local day, up to the latest sample.
         today_rx_bytes: u64,
-        /// In the local day so far, as of the latest sample.
+        /// Bytes of the current local day, up to the latest sample.
         today_tx_bytes: u64,
-        /// Never falls, over restarts and reboots.
+        /// Bytes since the interface is known. Never falls, also after restarts and reboots.
         lifetime_rx_bytes: u64,
-        /// Never falls, over restarts and reboots.
+        /// Bytes since the interface is known. Never falls, also after restarts and reboots.
         lifetime_tx_bytes: u64,
-        /// After a change: it is on disk.
+        /// Only after a change: true when it is on disk.
         #[serde(skip_serializing_if = "Option::is_none")]
         saved: Option<bool>,
     }
-    /// An interface and its history are no more.
+    /// Answer to forgetting an interface.
     Forgotten {
         message: String,
-        /// It is on disk.
+        /// True: the change is on disk.
         saved: bool,
     }
-    /// An interface's raw kernel counters.
+    /// Raw kernel counters of one interface.
     InterfaceStats {
         interface_name: String,
         #[serde(flatten)]
@@ -339,7 +341,7 @@ shapes! {
         timestamp: Time,
         status: LinkWord,
     }
-    /// What passed through one interface since its previous sample.
+    /// One sample: the traffic of one interface since its previous sample.
     Record {
         /// Stable and unique.
         id: u64,
@@ -351,21 +353,21 @@ shapes! {
         #[serde(flatten)]
         others: ErrorsAndOthers,
     }
-    /// What passed through one interface in one bucket of time.
+    /// Traffic of one interface in one bucket of time.
     BucketRecord {
         from: Time,
         to: Time,
         interface_name: Name,
         #[serde(flatten)]
         counters: EachCounter,
-        /// The highest rate of one sample, bytes per second.
+        /// Highest rate of one sample, in bytes per second.
         rx_peak: u64,
-        /// The highest rate of one sample, bytes per second.
+        /// Highest rate of one sample, in bytes per second.
         tx_peak: u64,
-        /// Seconds of it that are accounted for.
+        /// Seconds of the bucket that samples cover, gaps included.
         observed: u64,
     }
-    /// All interfaces together, by the kernel's counters. Bridges count what their ports count: see `primary`.
+    /// Kernel counters of all present interfaces together. A bridge counts its ports' traffic again: see `primary`.
     Summary {
         total_interfaces: usize,
         active_interfaces: usize,
@@ -376,7 +378,7 @@ shapes! {
         timestamp: Time,
         primary: Option<Headline>,
     }
-    /// The one interface that stands for the line to the outside: nothing is counted twice here.
+    /// The primary interface, which stands for the line to the outside: nothing is counted twice.
     Headline {
         name: String,
         rx_bytes: u64,
@@ -390,14 +392,14 @@ shapes! {
         lifetime_rx_bytes: u64,
         lifetime_tx_bytes: u64,
     }
-    /// Which interfaces are chosen by name.
+    /// The setting interfaces: the interfaces that are chosen by name.
     InterfacesSetting {
-        /// Empty for all that are not ignored.
+        /// Empty: all interfaces that are not ignored.
         interfaces: Vec<String>,
-        /// Those of which samples are taken at present.
+        /// Interfaces that are sampled now.
         monitored: Vec<String>,
     }
-    /// The choice of interfaces was changed.
+    /// Answer to changing the setting interfaces.
     InterfacesChanged {
         message: &'static str,
         interfaces: Vec<String>,
@@ -406,76 +408,76 @@ shapes! {
     /// Seconds between two samples.
     IntervalSetting {
         collection_interval_seconds: u32,
-        /// After a change: it is on disk.
+        /// Only after a change: true when it is on disk.
         #[serde(skip_serializing_if = "Option::is_none")]
         saved: Option<bool>,
     }
-    /// Further attempts after a failed reading.
+    /// Number of further attempts after a failed reading.
     RetriesSetting {
         max_retries: u32,
-        /// After a change: it is on disk.
+        /// Only after a change: true when it is on disk.
         #[serde(skip_serializing_if = "Option::is_none")]
         saved: Option<bool>,
     }
     /// Seconds between two attempts.
     DelaySetting {
         retry_delay_seconds: f64,
-        /// After a change: it is on disk.
+        /// Only after a change: true when it is on disk.
         #[serde(skip_serializing_if = "Option::is_none")]
         saved: Option<bool>,
     }
-    /// Every setting, in the order in which people should see them.
+    /// All settings, in the order in which to show them.
     Settings {
         settings: Ordered<Setting>,
-        /// After a change: it is on disk.
+        /// Only after a change: true when it is on disk.
         #[serde(skip_serializing_if = "Option::is_none")]
         saved: Option<bool>,
     }
     /// One setting.
     Setting {
-        /// What is in force: integers and sizes (bytes) as numbers, lists as arrays, no text as an empty one.
+        /// Active value: integers and sizes (bytes) as numbers, lists as arrays, an unset text as an empty string.
         value: SettingValue,
         default: SettingValue,
-        /// What set it.
+        /// Where the active value comes from.
         origin: OriginWord,
-        /// The flag or the variable that it belongs to: it cannot be changed here.
+        /// Flag or environment variable that sets it; then it cannot be changed here.
         owner: Option<&'static str>,
         kind: SettingKind,
         #[serde(skip_serializing_if = "Option::is_none")]
         min: Option<SettingValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         max: Option<SettingValue>,
-        /// What it may be, where that is one of a few words.
+        /// Allowed values, if there is a fixed list.
         #[serde(skip_serializing_if = "Option::is_none")]
         words: Option<Vec<&'static str>>,
         flag: Option<&'static str>,
         environment: Option<&'static str>,
         help: &'static str,
-        /// False: only a flag or the environment sets it.
+        /// False: only a flag or an environment variable can set it.
         changeable: bool,
     }
-    /// The machine.
+    /// Facts about the machine. Memory sizes are in bytes.
     SystemInfo {
         hostname: String,
         os: String,
-        /// Of Net-Pulse.
+        /// Version of Net-Pulse.
         version: &'static str,
-        /// Of the machine.
+        /// Uptime of the machine.
         uptime_seconds: u64,
         cpu_count: u32,
         memory_total: u64,
         memory_available: u64,
     }
-    /// The state of the service, part by part.
+    /// Health of the service in detail.
     SystemHealth {
         status: Overall,
-        /// What is wrong, and what the settings ask for that is not there, which changes no status; null without either.
+        /// What is wrong, then notes that change no status, such as a missing interface; null without both.
         reason: Option<String>,
         database_status: DatabaseWord,
         interfaces_status: InterfacesWord,
         collector_status: CollectorWord,
         timestamp: Time,
-        /// False while the wall clock cannot be right.
+        /// False while the wall clock is not trusted, for example after a boot in 1970.
         clock_believed: bool,
         /// Where counters are read: getstats, getlink or sysfs.
         source: &'static str,
@@ -483,7 +485,7 @@ shapes! {
         source_note: Option<String>,
         details: HealthDetails,
     }
-    /// What the words of the health are made of.
+    /// Facts behind the health.
     HealthDetails {
         database: DatabaseDetails,
         interfaces: InterfacesDetails,
@@ -491,113 +493,113 @@ shapes! {
         clock: ClockDetails,
         http: HttpDetails,
     }
-    /// The history on disk.
+    /// The database and the samples that are not saved.
     DatabaseDetails {
-        /// As many as the history has, unsaved ones included.
+        /// Number of samples, unsaved ones included.
         traffic_data_records: u64,
         configuration_records: u64,
         database_size_bytes: u64,
         database_path: String,
         last_saved: Option<Time>,
-        /// What a power cut would lose now.
+        /// Seconds of history that a power cut would lose now.
         unsaved_seconds: u64,
         unsaved_records: usize,
         /// The same as `unsaved_records`.
         unsaved_samples: usize,
-        /// Time of the oldest unsaved sample; null without one, or while the clock cannot be believed.
+        /// Time of the oldest unsaved sample; null without one, and while the wall clock is not trusted.
         unsaved_since: Option<Time>,
-        /// Of the primary interface, in the samples that are not saved.
+        /// Unsaved bytes of the primary interface.
         unsaved_rx_bytes: u64,
-        /// Of the primary interface, in the samples that are not saved.
+        /// Unsaved bytes of the primary interface.
         unsaved_tx_bytes: u64,
-        /// What this run has handed to the file system for the history and its log, by the kernel's count of the writing
-        /// thread, as of the latest save. What a flash chip makes of it is more or less than that. Null in the first
-        /// hour, and where the kernel does not count (it lacks CONFIG_TASK_IO_ACCOUNTING).
+        // This run's bytes for the database and its write-ahead log, up to the latest save. A flash chip may write more
+        // or less. A kernel without CONFIG_TASK_IO_ACCOUNTING does not count.
+        /// Bytes per day that saving writes, by the kernel's count; null in the first hour and where it does not count.
         bytes_written_per_day: Option<u64>,
-        /// Between two saves, as in force.
+        /// Active interval between two saves.
         flush_interval_seconds: u32,
         save_failures: u64,
         error: Option<String>,
     }
-    /// How many links there are.
+    /// Numbers of interfaces.
     InterfacesDetails {
         total_interfaces: usize,
         active_interfaces: usize,
         monitored_interfaces: usize,
-        /// What `interfaces` and `primary` ask for while no interface that is there has such a name.
+        /// Names and patterns in the settings interfaces and primary that match no present interface.
         unmatched: Vec<String>,
-        /// How often the kernel has dropped reports of links that came or went.
+        /// How often the kernel dropped notifications of links that appeared or disappeared.
         reports_lost: u64,
     }
-    /// What is thought of the clock.
+    /// State of the wall clock.
     ClockDetails {
-        /// False while the wall clock cannot be right: samples wait in memory until it can.
+        /// False while the wall clock is not trusted: samples then wait in memory.
         believed: bool,
         timezone: String,
     }
-    /// The web server itself.
+    /// The web server.
     HttpDetails {
-        /// Requests that ended in a fault of the program.
+        /// Number of panics (errors in the program) in the web server.
         panics: u32,
-        /// Of the addresses that `host` names, those at which it cannot be reached now: not there yet, or another machine's.
+        /// Addresses from the setting host at which the server cannot be reached now.
         unreachable: Vec<String>,
     }
-    /// How busy the machine is, and this program.
+    /// Load of the machine and of this program.
     SystemMetrics {
-        /// Since this was last asked.
+        /// CPU load of the machine since the previous request for metrics.
         cpu_percent: f64,
         memory_percent: f64,
-        /// Of the file system that holds the history.
+        /// Of the file system that holds the database.
         disk_usage_percent: f64,
         network_interfaces_count: usize,
         timestamp: Time,
-        /// Of this program.
+        /// Resident memory of this program.
         rss_bytes: u64,
-        /// Of this program.
+        /// CPU time of this program.
         cpu_seconds: f64,
     }
-    /// Rates in columns of equal length. A bucket of which nothing is known is null, never 0.
+    /// Rates in columns of equal length. A bucket without data is null, never 0.
     Series {
         from: Time,
         to: Time,
-        /// Seconds; local days may have an hour more or less.
+        /// Seconds per bucket; a local day may have an hour more or less.
         step: i64,
-        /// The local day with which the first bucket begins; the others follow by whole days. Null where buckets are shorter.
+        /// Local date of the first bucket when `step` is whole days, else null; the others follow in such steps.
         first_day: Option<Date>,
-        /// Starts of the buckets, Unix seconds, ascending.
+        /// Start times of the buckets, Unix seconds, ascending.
         t: Vec<i64>,
         interfaces: ByName<SeriesColumns>,
     }
-    /// Bytes per second, a mean over the seconds that were observed: their product is the bytes, but for those of gaps.
+    /// Mean rates in bytes per second. Rate times `observed` is the bytes of the bucket, unless the rate is null.
     SeriesColumns {
-        /// Seconds of the bucket that the rates are a mean of; 0 where they are null.
+        /// Seconds that the rates are the mean of; 0 where they are null.
         observed: Vec<u64>,
         rx: Vec<Option<u64>>,
         tx: Vec<Option<u64>>,
-        /// The highest rate of one sample.
+        /// Highest rate of one sample, in bytes per second.
         rx_peak: Vec<Option<u64>>,
-        /// The highest rate of one sample.
+        /// Highest rate of one sample, in bytes per second.
         tx_peak: Vec<Option<u64>>,
     }
-    /// What passed in one hour, day, week, month or year of the configured time zone.
+    /// Traffic in one hour, day, week, month or year of the configured time zone.
     Total {
         from: Time,
         to: Time,
-        /// In the configured time zone, which the reader's may not be.
+        /// First local date of the period, in the configured time zone.
         first_day: Date,
         last_day: Date,
         rx_bytes: u64,
         tx_bytes: u64,
         rx_packets: u64,
         tx_packets: u64,
-        /// Seconds of it that are accounted for: of a period that has begun, or was missed in part, not all of it.
+        /// Seconds of the period that samples cover; less than all while it lasts and where samples are missing.
         observed: u64,
-        /// The period is over, and nearly all of it is accounted for.
+        /// True: the period is over and samples cover nearly all of it.
         complete: bool,
     }
-    /// Rates of the latest seconds of interfaces that are watched, in columns of equal length, oldest first.
+    /// Rates of the latest seconds of the monitored interfaces, in columns of equal length, oldest first.
     LiveRates {
-        /// To be passed as `since` the next time.
+        /// Value of `since` for the next request.
         next: u64,
         /// Unix seconds.
         t: Vec<i64>,
@@ -608,36 +610,36 @@ shapes! {
         rx: Vec<Option<u64>>,
         tx: Vec<Option<u64>>,
     }
-    /// Something that a reader of the figures wants to know of.
+    /// One event that explains the figures, such as a counter reset or a gap.
     EventRecord {
-        /// Null while the wall clock could not be believed.
+        /// Null if the wall clock was not trusted at that time.
         time: Option<Time>,
         kind: EventWord,
-        /// Empty where it concerns the whole machine.
+        /// Empty when it concerns the whole machine.
         interface: String,
         detail: String,
     }
-    /// What went wrong, in one sentence.
+    /// The error in one sentence.
     Problem {
         detail: String,
     }
-    /// All the faults of a request.
+    /// All errors of a request.
     Problems {
         detail: Vec<Flaw>,
     }
-    /// One fault of a request.
+    /// One error of a request.
     Flaw {
-        /// `query`, `path` or `body`, and the name.
+        /// `query`, `path` or `body`, then the name of the parameter or member.
         loc: Vec<String>,
         msg: String,
         input: String,
     }
 }
 
-/// `About.name`, by which another start knows who has its port.
+/// `About.name`. A second start recognises by it that Net-Pulse already has the port.
 pub const NAME: &str = "Net-Pulse";
 
-/// Everything is serialised to this one writer: each further type of writer would be a second copy of the serialiser.
+/// The one writer type for all JSON: each further type would compile a second copy of the serialiser.
 pub type Out<'a> = &'a mut dyn Write;
 
 pub fn write(out: Out, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
@@ -650,7 +652,7 @@ pub fn bytes(value: &(impl Serialize + ?Sized)) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A JSON array, one element at a time.
+/// Writes a JSON array element by element.
 pub fn write_list<T: Serialize>(out: Out, items: impl Iterator<Item = T>) -> io::Result<()> {
     out.write_all(b"[")?;
     for (at, item) in items.enumerate() {
@@ -667,7 +669,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_type_is_known() {
+    fn every_field_type_has_a_schema() {
         for shape in SHAPES {
             assert!(shape.fields().count() > 0, "{}", shape.name);
             for field in shape.fields() {
@@ -681,11 +683,11 @@ mod tests {
         }
         let health: Vec<Field> = SHAPES.iter().find(|shape| shape.name == "Health").unwrap().fields().collect();
         assert_eq!((health[1].name, health[1].kind.as_str(), health[1].optional), ("reason", "Option<String>", true));
-        assert_eq!(health[1].doc, Some("What is wrong; absent while all is well."));
+        assert_eq!(health[1].doc, Some("What is wrong; absent when the service is healthy."));
     }
 
     #[test]
-    fn lists() {
+    fn write_list_writes_json_arrays() {
         let check = |items: &[u8], expect: &str| {
             let mut out = Vec::new();
             write_list(&mut out, items.iter()).unwrap();

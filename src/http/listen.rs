@@ -1,6 +1,6 @@
-//! Where the program listens. An address that is told to it need not be there yet, or may still be checked for
-//! duplicates: counting does not wait for it, and no start ends because of it. Where the system lets a socket be bound
-//! before its address is there, it is; elsewhere binding is tried again.
+//! Listening sockets. A configured address may not exist yet, or may still be in duplicate address detection: the
+//! program starts anyway. Where the system allows it, a socket is bound before its address exists; elsewhere binding is
+//! tried again later.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -13,48 +13,49 @@ use nix::sys::socket::{
 };
 
 use super::client;
-use super::server::shown;
+use super::server::printable_short;
 use crate::error::{Error, Result};
 use crate::live::{Iface, State};
 use crate::system::socket::bind_before_address;
 
-/// Who finds it full is asked to come again after a second: a flood should not fill it before the gate has had its turn.
+/// Length of the accept queue. Clients that find it full try again after a second, so it must hold a flood until the
+/// gate accepts it.
 const BACKLOG: i32 = 512;
 
-/// What came of binding.
+/// Result of binding.
 #[derive(Default)]
 pub struct Bound {
     pub listeners: Vec<TcpListener>,
-    /// All that was asked for and can be had, whether or not something listens there yet.
+    /// All requested addresses that this system supports, bound or not.
     pub addresses: Vec<SocketAddr>,
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<UnboundAddress>,
 }
 
-/// An address on which nothing listens yet, and why.
-pub struct Waiting {
+/// An address that is not bound yet, and the error of the last attempt.
+pub struct UnboundAddress {
     pub address: SocketAddr,
     errno: Errno,
 }
 
-/// Listens on `hosts`, or on all addresses where none is named: IPv4 and IPv6 each on a socket of its own, so that
-/// neither depends on how the system thinks of the other. Port 0 picks one that is free for all of them.
+/// Listens on `hosts`; on all addresses if it is empty. IPv4 and IPv6 get a socket each, so that the system's default
+/// for IPV6_V6ONLY does not matter. Port 0 picks one that is free on all addresses.
 ///
-/// Fails where the port is taken or forbidden; an address that is missing only waits.
+/// Fails if the port is taken or not permitted. A missing address is no error.
 pub fn bind(hosts: &[String], port: u16) -> Result<Bound> {
     let everywhere = hosts.is_empty();
     let addresses = resolve(hosts)?;
-    // With port 0, what is free for the first address may be taken for the next.
-    for last_try in (0..if port == 0 { 16 } else { 1 }).rev().map(|left| left == 0) {
+    // With port 0, the port that the first address got may be taken on the next one: try again.
+    for is_last_try in (0..if port == 0 { 16 } else { 1 }).rev().map(|left| left == 0) {
         match bind_all(&addresses, port, everywhere) {
-            Err((_, Errno::EADDRINUSE)) if !last_try => {}
-            Err((address, errno)) => return Err(refusal(address, errno)),
+            Err((_, Errno::EADDRINUSE)) if !is_last_try => {}
+            Err((address, errno)) => return Err(bind_error(address, errno)),
             Ok(bound) => return Ok(bound),
         }
     }
     Err(Error::system("cannot listen", "no port is free on all addresses"))
 }
 
-/// The addresses that `hosts` mean, each once.
+/// The addresses of `hosts`, each once.
 pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
     if hosts.is_empty() {
         return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
@@ -66,8 +67,8 @@ pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
         let found = look_up(host, &names);
         if found.is_empty() {
             return Err(Error::usage(format!(
-                "{}: no such address; give an IP address, or a name that stands in /etc/hosts",
-                shown(host)
+                "{}: no such address; give an IP address, or a name from /etc/hosts",
+                printable_short(host)
             )));
         }
         for ip in found {
@@ -79,19 +80,19 @@ pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// `names` is as /etc/hosts. No name server is asked: where to listen cannot wait for one, least of all on the
-/// machine that is one, and the C library's resolver is 20 KB.
+/// Looks up one host; `names` is the text of /etc/hosts. DNS is not used: listening cannot wait for a name server,
+/// least of all on the machine that is one, and the C library's resolver is 20 KB.
 fn look_up(host: &str, names: &str) -> Vec<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = bare.parse() {
         return vec![ip];
     }
-    let line = |line: &str| {
-        let mut words = line.split('#').next()?.split_ascii_whitespace();
-        let ip = words.next()?.parse().ok()?;
-        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(ip)
+    let ip_of_line = |ip_of_line: &str| {
+        let mut fields = ip_of_line.split('#').next()?.split_ascii_whitespace();
+        let ip = fields.next()?.parse().ok()?;
+        fields.any(|name| name.eq_ignore_ascii_case(host)).then_some(ip)
     };
-    let found: Vec<IpAddr> = names.lines().filter_map(line).collect();
+    let found: Vec<IpAddr> = names.lines().filter_map(ip_of_line).collect();
     if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
         return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     }
@@ -102,19 +103,21 @@ fn bind_all(addresses: &[IpAddr], mut port: u16, everywhere: bool) -> std::resul
     let mut bound = Bound::default();
     for ip in addresses {
         let mut address = SocketAddr::new(*ip, port);
-        let spare = everywhere || *ip == Ipv6Addr::LOCALHOST && addresses.contains(&Ipv4Addr::LOCALHOST.into());
-        match bind_one(address, !spare) {
+        let optional = everywhere || *ip == Ipv6Addr::LOCALHOST && addresses.contains(&Ipv4Addr::LOCALHOST.into());
+        match bind_one(address, !optional) {
             Ok(listener) => {
                 port = listener.local_addr().map_or(port, |address| address.port());
                 address.set_port(port);
                 bound.listeners.push(listener);
             }
-            // Routers often have IPv6 compiled out or switched off.
-            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if spare && ip.is_ipv6() => {
+            // Many routers have no IPv6 in the kernel, or disabled.
+            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if optional && ip.is_ipv6() => {
                 log::info!("no IPv6 here ({}): listening on IPv4 only", io::Error::from(errno));
                 continue;
             }
-            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) => bound.waiting.push(Waiting { address, errno }),
+            Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) => {
+                bound.waiting.push(UnboundAddress { address, errno })
+            }
             Err(errno) => return Err((address, errno)),
         }
         bound.addresses.push(address);
@@ -122,10 +125,10 @@ fn bind_all(addresses: &[IpAddr], mut port: u16, everywhere: bool) -> std::resul
     Ok(bound)
 }
 
-/// Tries once more what waits. What fails for another reason by now waits on, with that reason.
-pub fn bind_again(waiting: &mut Vec<Waiting>) -> Vec<TcpListener> {
+/// Tries to bind the remaining addresses. Those that fail stay, with the new error.
+pub fn bind_again(waiting: &mut Vec<UnboundAddress>) -> Vec<TcpListener> {
     let mut listeners = Vec::new();
-    waiting.retain_mut(|Waiting { address, errno }| match bind_one(*address, true) {
+    waiting.retain_mut(|UnboundAddress { address, errno }| match bind_one(*address, true) {
         Ok(listener) => {
             log::info!("listening on {address} too");
             listeners.push(listener);
@@ -139,47 +142,47 @@ pub fn bind_again(waiting: &mut Vec<Waiting>) -> Vec<TcpListener> {
     listeners
 }
 
-/// An address at which no client can reach us now.
+/// An address at which no client can reach the server now.
 pub struct Unreachable {
     pub address: SocketAddr,
-    /// A sentence.
+    /// The reason, a sentence for the log and for `/api/system/health`.
     pub why: String,
-    /// One of our links has it: it may come by itself.
+    /// One of this machine's links has the address, so it may become usable without action.
     pub pending: bool,
 }
 
-/// Which of `addresses` are such.
-pub fn unreachable(addresses: &[SocketAddr], waiting: &[Waiting], state: &State) -> Vec<Unreachable> {
-    let with_reason = |address: &SocketAddr| {
+/// Which of `addresses` are unreachable now.
+pub fn unreachable(addresses: &[SocketAddr], waiting: &[UnboundAddress], state: &State) -> Vec<Unreachable> {
+    let describe = |address: &SocketAddr| {
         let ip = address.ip();
-        let of_a_link = |iface: &Iface| iface.addresses.iter().any(|own| own.ip == ip);
-        let waits = waiting.iter().find(|waiting| waiting.address == *address).map(|waiting| waiting.errno);
-        let pending = state.inventory.interfaces.iter().any(of_a_link);
-        let why = match waits {
+        let has_address = |iface: &Iface| iface.addresses.iter().any(|own| own.ip == ip);
+        let errno_of_unbound = waiting.iter().find(|waiting| waiting.address == *address).map(|waiting| waiting.errno);
+        let pending = state.inventory.interfaces.iter().any(has_address);
+        let why = match errno_of_unbound {
             Some(errno) if errno != Errno::EADDRNOTAVAIL => {
-                format!("nothing can listen on {address} so far ({})", io::Error::from(errno))
+                format!("cannot listen on {address} yet ({})", io::Error::from(errno))
             }
             None if is_usable(ip) => return None,
-            // Checking for duplicates goes on for as long as there is no carrier.
+            // Duplicate address detection lasts as long as the link has no carrier.
             _ if pending => {
                 format!("{ip} cannot be used yet: its link is down, or another machine may have the same address")
             }
-            _ => format!("{ip} is no address of this machine: net-pulse is not reached there until it is"),
+            _ => format!("{ip} is not an address of this machine: net-pulse cannot be reached there until it is"),
         };
         Some(Unreachable { address: *address, why, pending })
     };
-    addresses.iter().filter_map(with_reason).collect()
+    addresses.iter().filter_map(describe).collect()
 }
 
-/// Whether packets to it come here: only such an address can be bound without further ado.
+/// Whether this machine receives packets to `ip`: only then can a socket be bound to it without a special option.
 fn is_usable(ip: IpAddr) -> bool {
-    let of_many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
-    !of_many && UdpSocket::bind((ip, 0)).is_ok()
+    let is_group_address = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !is_group_address && UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// The standard library sets SO_REUSEADDR, but gives no chance to set IPV6_V6ONLY before binding.
-/// `early`: also where the address is not there yet.
-fn bind_one(address: SocketAddr, early: bool) -> std::result::Result<TcpListener, Errno> {
+/// Like `TcpListener::bind`, which sets SO_REUSEADDR but cannot set IPV6_V6ONLY before binding. `before_address`: bind
+/// also when the address does not exist yet.
+fn bind_one(address: SocketAddr, before_address: bool) -> std::result::Result<TcpListener, Errno> {
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let socket: OwnedFd = socket(family, SockType::Stream, SockFlag::empty(), None)?;
     fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
@@ -187,23 +190,23 @@ fn bind_one(address: SocketAddr, early: bool) -> std::result::Result<TcpListener
     if address.is_ipv6() {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
-    if early {
-        // Where the system cannot, the address waits.
+    if before_address {
+        // If the system does not support it, binding fails and is tried again later.
         let _ = bind_before_address(&socket);
     }
     nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    // nix allows no more than the C library's own constant, and musl's is 128: there -1 stands for what the kernel allows.
+    // nix limits the backlog to the C library's SOMAXCONN, which is 128 in musl. There -1 means the kernel's maximum.
     let backlog = Backlog::new(BACKLOG).or_else(|_| Backlog::new(-1)).unwrap_or(Backlog::MAXCONN);
     listen(&socket, backlog)?;
     Ok(TcpListener::from(socket))
 }
 
-fn refusal(address: SocketAddr, errno: Errno) -> Error {
+fn bind_error(address: SocketAddr, errno: Errno) -> Error {
     let port = address.port();
     match errno {
         Errno::EADDRINUSE => {
-            let next = match client::who_is_at(address) {
-                Some(who) => format!("{who} is running there already; stop it, or choose another with --port"),
+            let next = match client::identify_server(address) {
+                Some(server) => format!("{server} is running there already; stop it, or choose another with --port"),
                 None => format!("choose another with --port, or stop what listens on port {port}"),
             };
             Error::system(format!("port {port} is in use"), next)
@@ -219,7 +222,7 @@ fn refusal(address: SocketAddr, errno: Errno) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::tests::{iface, quiet};
+    use crate::http::tests::{idle_live, iface};
     use crate::model::Address;
 
     #[test]
@@ -229,12 +232,12 @@ mod tests {
         assert_ne!(addresses[0].port(), 0);
         assert!(addresses.iter().all(|address| address.port() == addresses[0].port()), "{addresses:?}");
         assert!(addresses[0].is_ipv4());
-        // A machine without IPv6 has the one.
+        // Without IPv6 there is only the first.
         assert!(addresses.len() == 1 || addresses[1].is_ipv6());
     }
 
     #[test]
-    fn hosts_as_they_are_written() {
+    fn hosts_are_addresses_with_or_without_brackets() {
         let check = |hosts: &[&str], expect: &[&str]| {
             let hosts: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
             let listeners = bind(&hosts, 0).unwrap().listeners;
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_of_the_hosts_file() {
+    fn a_name_is_looked_up_in_the_hosts_file() {
         let names =
             "127.0.0.1 localhost\n192.168.1.1\tRouter.lan router # the box\nfd00::1 router\n# 10.0.0.1 gone\nwrong x\n";
         let check = |host, expect: &[&str]| {
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_thing_and_the_next_step() {
+    fn errors_name_the_cause_and_the_next_step() {
         let taken = bind(&["127.0.0.1".to_string()], 0).unwrap().listeners;
         let port = taken[0].local_addr().unwrap().port();
         let check = |host: &str, port, parts: &[&str]| {
@@ -286,11 +289,11 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_not_there() {
+    fn addresses_that_are_missing_wait() {
         let check = |hosts: &[&str], on_a_link: &[&str], expect: &[&str]| {
             let hosts: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
             let bound = bind(&hosts, 0).unwrap();
-            let live = quiet();
+            let live = idle_live();
             let mut state = live.lock();
             let mut link = iface("lan0", 2);
             let address = |ip: &&str| Address { ifindex: 2, ip: ip.parse().unwrap(), prefix: 24, broadcast: None };
@@ -306,26 +309,26 @@ mod tests {
         };
         check(&[], &[], &[]);
         check(&["127.0.0.1", "127.3.4.5"], &[], &[]);
-        check(&["127.0.0.1", "192.0.2.7"], &[], &["192.0.2.7 is no address of this machine"]);
+        check(&["127.0.0.1", "192.0.2.7"], &[], &["192.0.2.7 is not an address of this machine"]);
         check(&["192.0.2.7"], &["192.0.2.7"], &["192.0.2.7 cannot be used yet"]);
-        check(&["192.0.2.7", "192.0.2.8"], &["192.0.2.8"], &["no address of this machine", "cannot be used yet"]);
-        check(&["224.0.0.1"], &[], &["no address of this machine"]);
+        check(&["192.0.2.7", "192.0.2.8"], &["192.0.2.8"], &["not an address of this machine", "cannot be used yet"]);
+        check(&["224.0.0.1"], &[], &["not an address of this machine"]);
     }
 
-    /// As where the system cannot bind before the address is there.
+    /// As on a system that cannot bind before the address exists.
     #[test]
-    fn what_waits_is_tried_again() {
+    fn unbound_addresses_are_tried_again() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let wait = |address| Waiting { address, errno: Errno::EADDRNOTAVAIL };
+        let wait = |address| UnboundAddress { address, errno: Errno::EADDRNOTAVAIL };
         let mut waiting = vec![wait(free), wait(taken.local_addr().unwrap())];
         let listeners = bind_again(&mut waiting);
         assert_eq!(listeners.iter().map(|it| it.local_addr().unwrap()).collect::<Vec<_>>(), [free]);
         assert_eq!(waiting.len(), 1);
         let addresses = [free, taken.local_addr().unwrap()];
-        let told = unreachable(&addresses, &waiting, &quiet().lock());
-        assert_eq!(told.len(), 1);
-        assert!(told[0].why.contains("Address already in use"), "{}", told[0].why);
+        let found = unreachable(&addresses, &waiting, &idle_live().lock());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].why.contains("Address already in use"), "{}", found[0].why);
         drop(taken);
         assert_eq!((bind_again(&mut waiting).len(), waiting.len()), (1, 0));
     }

@@ -1,13 +1,13 @@
-//! JSON and status codes, and nothing else: what is known comes from `live` and `store`. A request becomes an `Answer`
-//! here without a socket in sight; `server` has the sockets.
+//! The HTTP API: JSON and status codes. Figures come from `live` and `history`; this module reads no database and no
+//! counters itself. A request becomes an [`Answer`] without a socket; [`server`] has the sockets.
 
 pub mod accept;
 pub mod api;
 pub mod assets;
+pub mod auth;
 pub mod client;
 mod csv;
 pub mod gate;
-pub mod guard;
 mod inflate;
 pub mod json;
 mod listen;
@@ -39,64 +39,67 @@ use crate::live::Live;
 use crate::model::Machine;
 use crate::text::counted;
 
+pub use auth::Guard;
 pub use gate::access::own_names;
-pub use guard::Guard;
-pub use listen::{Bound, Unreachable, Waiting, bind, resolve};
+pub use listen::{Bound, UnboundAddress, Unreachable, bind, resolve};
 pub use server::{Serving, count_panics, serve};
 
-pub type FindZone = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
+/// Finds a time zone by name.
+pub type ZoneFinder = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 
-/// Everything a handler may ask.
+/// What handlers can use.
 pub struct Context {
     pub live: Arc<Live>,
-    /// Without one to be read, answers come from memory.
+    /// Answers from memory while no database can be read.
     pub history: History,
-    /// Makes copies of it.
+    /// The thread that makes backups.
     pub copying: Disk,
     pub clock: Arc<dyn Clock>,
     pub database: PathBuf,
-    /// Reads the machine's facts now, those of the disk among them.
+    /// Reads the facts about the machine, free disk space included. May block on the disk.
     pub machine: Arc<dyn Fn() -> Machine + Send + Sync>,
-    /// What a time zone's name means here; nothing stands for the system's own.
-    pub find_zone: FindZone,
-    /// All addresses that it is to listen on.
+    /// Finds a time zone by name; an empty name means the system's own zone.
+    pub find_zone: ZoneFinder,
+    /// All addresses to listen on, also those that are not bound yet.
     pub listening: Vec<SocketAddr>,
-    pub guard: guard::Guard,
+    pub guard: auth::Guard,
     pub notes: Notes,
 }
 
-/// What one request leaves for the next.
+/// State that requests share.
 #[derive(Default)]
 pub struct Notes {
-    /// Busy jiffies and all of them when they were last asked for: a percentage needs two readings, and nobody wants to
-    /// wait for the second.
+    /// Busy and total jiffies at the previous request for metrics. A percentage needs two readings, and no request
+    /// waits for the second one.
     jiffies: Mutex<(u64, u64)>,
-    /// Requests that ended in a panic, and threads of tiny_http that did.
+    /// Number of panics in requests and in threads of tiny_http.
     panics: AtomicU32,
-    /// A copy of the database is being made or sent.
-    copy_taken: Arc<AtomicBool>,
-    /// Of those that it is to listen on, what it does not so far.
-    waiting: Mutex<Vec<Waiting>>,
+    /// A backup is being made or sent.
+    backup_running: Arc<AtomicBool>,
+    /// Addresses to listen on that are not bound yet.
+    waiting: Mutex<Vec<UnboundAddress>>,
 }
 
 impl Notes {
-    pub fn new(waiting: Vec<Waiting>) -> Notes {
+    pub fn new(waiting: Vec<UnboundAddress>) -> Notes {
         Notes { waiting: Mutex::new(waiting), ..Notes::default() }
     }
 }
 
 impl Context {
-    pub fn machine(&self) -> Result<Machine, Fault> {
+    /// Facts about the machine, read on the disk thread within its timeout.
+    pub fn machine(&self) -> Result<Machine, HttpError> {
         let machine = self.machine.clone();
         Ok(self.history.disk().ask(Instant::now() + PATIENCE, move |_| machine())?)
     }
 
+    /// Finds a time zone by name, on the disk thread within its timeout.
     pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
         let (find, name) = (self.find_zone.clone(), name.to_string());
         self.history.disk().ask(Instant::now() + PATIENCE, move |_| find(&name))?
     }
 
-    /// Tries once more to listen where that was not possible before.
+    /// Tries again to bind the addresses that are not bound yet. Returns the new listeners.
     pub fn listen_again(&self) -> Vec<TcpListener> {
         listen::bind_again(&mut self.waiting())
     }
@@ -105,37 +108,37 @@ impl Context {
         self.waiting().is_empty()
     }
 
-    /// Where it cannot be reached now of what was asked for.
+    /// Addresses to listen on at which clients cannot reach the server now.
     pub fn unreachable(&self) -> Vec<Unreachable> {
         listen::unreachable(&self.listening, &self.waiting(), &self.live.lock())
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<UnboundAddress>> {
         self.notes.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
-/// A request as it came, as far as anybody here looks at it.
+/// A request as handlers see it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ask<'a> {
     pub method: &'a str,
-    /// Path and query, still encoded.
+    /// Path and query, percent-encoded.
     pub target: &'a str,
     pub accept: Option<&'a str>,
     pub accept_encoding: Option<&'a str>,
     pub if_none_match: Option<&'a str>,
     pub authorization: Option<&'a str>,
-    /// Who asks, as the gate saw it.
+    /// Address of the client, as the gate saw it.
     pub from: Option<IpAddr>,
-    /// It comes from root or our own user on this machine, as far as the gate could find out, and through no proxy.
+    /// The gate found that root or the user of this process sent it, on this machine and through no proxy.
     pub trusted: bool,
-    /// `None` when it is larger than anything that is asked for here.
+    /// `None` when it is larger than `BODY_LIMIT`.
     pub body: Option<&'a [u8]>,
 }
 
-/// A request after its route was found and its parameters were read.
+/// A request whose route was found and whose parameters were read.
 pub struct Call<'a> {
-    pub ask: &'a Ask<'a>,
+    pub request: &'a Ask<'a>,
     pub values: params::Values,
     pub now: Now,
 }
@@ -147,7 +150,7 @@ impl Call<'_> {
     }
 }
 
-/// Writes a body while it is being made. Nothing is locked between two writes: a client may take its time.
+/// Writes a body in pieces. It must hold no lock between two writes, because a client may read slowly.
 pub type Stream = Box<dyn FnOnce(&Context, json::Out) -> io::Result<()> + Send>;
 
 pub enum Body {
@@ -158,7 +161,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// All of it, for who asks without a socket. Only for what is known to be small.
+    /// The whole body; only for bodies that are known to be small.
     pub fn whole(self, context: &Context) -> io::Result<Vec<u8>> {
         match self {
             Body::Empty => Ok(Vec::new()),
@@ -173,7 +176,7 @@ impl Body {
     }
 }
 
-/// What goes back. No header may carry anything that a stranger named: neither end checks them for line breaks.
+/// An answer. Header values must not contain text from outside: neither sender nor gate checks them for line breaks.
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
@@ -192,18 +195,19 @@ impl Answer {
         Answer { status, headers: Vec::new(), body: Body::Empty }
     }
 
-    /// For small values: what may be large is streamed. All JSON ends with its line: curl shows a prompt behind it.
-    pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Answer, Fault> {
+    /// For small values; large ones are streamed. All JSON ends with a newline, so that a shell prompt after curl's
+    /// output is on its own line.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Answer, HttpError> {
         Answer::json_with(200, value)
     }
 
-    pub fn json_with(status: u16, value: &(impl Serialize + ?Sized)) -> Result<Answer, Fault> {
+    pub fn json_with(status: u16, value: &(impl Serialize + ?Sized)) -> Result<Answer, HttpError> {
         match json::bytes(value) {
             Ok(mut bytes) => {
                 bytes.push(b'\n');
                 Ok(Answer::new(status, JSON, Body::Bytes(bytes)))
             }
-            Err(error) => Err(Fault::new(500, format!("the answer cannot be written as JSON: {error}"))),
+            Err(error) => Err(HttpError::new(500, format!("the answer cannot be written as JSON: {error}"))),
         }
     }
 
@@ -223,13 +227,13 @@ impl Answer {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.headers.iter().any(|(known, _)| *known == name)
+        self.headers.iter().any(|(existing, _)| *existing == name)
     }
 }
 
-/// Why there is no answer.
+/// An error answer.
 #[derive(Debug)]
-pub struct Fault {
+pub struct HttpError {
     pub status: u16,
     pub detail: Detail,
 }
@@ -240,28 +244,28 @@ pub enum Detail {
     Flaws(Vec<json::Flaw>),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for HttpError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.detail {
             Detail::Sentence(sentence) => out.write_str(sentence),
-            Detail::Flaws(flaws) => out.write_str(&counted(flaws.len() as u64, "fault", "faults")),
+            Detail::Flaws(flaws) => out.write_str(&counted(flaws.len() as u64, "error", "errors")),
         }
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for HttpError {}
 
-impl Fault {
-    pub fn new(status: u16, detail: impl Into<String>) -> Fault {
-        Fault { status, detail: Detail::Sentence(detail.into()) }
+impl HttpError {
+    pub fn new(status: u16, detail: impl Into<String>) -> HttpError {
+        HttpError { status, detail: Detail::Sentence(detail.into()) }
     }
 
-    pub fn flaws(flaws: Vec<json::Flaw>) -> Fault {
-        Fault { status: 422, detail: Detail::Flaws(flaws) }
+    pub fn flaws(flaws: Vec<json::Flaw>) -> HttpError {
+        HttpError { status: 422, detail: Detail::Flaws(flaws) }
     }
 
-    pub fn not_found() -> Fault {
-        Fault::new(404, "Not Found")
+    pub fn not_found() -> HttpError {
+        HttpError::new(404, "Not Found")
     }
 
     fn answer(self) -> Answer {
@@ -273,9 +277,9 @@ impl Fault {
     }
 }
 
-/// What the history could not do is not the client's fault, and passes.
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
+/// Errors of the database are not the client's fault; those that may pass are 503, all others 500.
+impl From<Error> for HttpError {
+    fn from(error: Error) -> HttpError {
         const STATUSES: [(ErrorKind, u16); 7] = [
             (ErrorKind::Busy, 503),
             (ErrorKind::Full, 503),
@@ -286,27 +290,27 @@ impl From<Error> for Fault {
             (ErrorKind::Transient, 503),
         ];
         let status = STATUSES.iter().find(|(kind, _)| *kind == error.kind).map_or(500, |(_, status)| *status);
-        Fault::new(status, format!("the history cannot be read: {error}; see /api/system/health"))
+        HttpError::new(status, format!("the history cannot be read: {error}; see /api/system/health"))
     }
 }
 
-impl From<Refused> for Fault {
-    fn from(refused: Refused) -> Fault {
+impl From<Refused> for HttpError {
+    fn from(refused: Refused) -> HttpError {
         let detail = match refused {
             Refused::Owned { key, owner } => {
                 format!("{} is set by {owner}: change it there and restart", key.replace('_', " "))
             }
-            Refused::Unfit { key, why } => format!("{key} cannot be kept like that: {why}"),
+            Refused::Unfit { key, why } => format!("{key} cannot be saved: {why}"),
         };
-        Fault::new(409, detail)
+        HttpError::new(409, detail)
     }
 }
 
-/// The whole of the service as a function.
-pub fn answer(context: &Context, ask: &Ask) -> Answer {
-    let mut answer = match context.guard.refuses(ask, context.history.disk(), context.clock.now().mono_ms) {
+/// The whole service as a function: request in, answer out.
+pub fn answer(context: &Context, request: &Ask) -> Answer {
+    let mut answer = match context.guard.refusal(request, context.history.disk(), context.clock.now().mono_ms) {
         Some(answer) => answer,
-        None => routes::dispatch(context, ask).unwrap_or_else(Fault::answer),
+        None => routes::dispatch(context, request).unwrap_or_else(HttpError::answer),
     };
     if !answer.has("Cache-Control") {
         answer.header("Cache-Control", "no-store");

@@ -1,4 +1,4 @@
-//! `/openapi.json`, written from the route table and the shapes while it is being sent.
+//! `/openapi.json`: the OpenAPI document, written while it is sent, from the route table and the types in `json`.
 
 use std::io;
 
@@ -10,35 +10,35 @@ use super::params::{Kind, Param, Place, TIMES};
 use super::route::Route;
 use crate::config;
 
-/// What a problem says in its head.
-const HEADERS: [(u16, &str, &str); 3] =
+/// Headers of error answers: status, name, type.
+const PROBLEM_HEADERS: [(u16, &str, &str); 3] =
     [(401, "WWW-Authenticate", "string"), (405, "Allow", "string"), (429, "Retry-After", "integer")];
 
-const SECURITY: &str = "What `net-pulse token` prints on the machine itself. Changes need it, and with --private reading \
-                        does too; root and the user of the service need none on the machine's own loopback, in HTTP/1.1 \
-                        and through no proxy.";
+const BEARER_DESCRIPTION: &str = "The access token, which `net-pulse token` prints on the machine itself. Changes need \
+                                  it, and with --private reading does too. Root and the user of the service need none \
+                                  over loopback on the machine itself, in HTTP/1.1 and without a proxy.";
 
-/// Every problem has the shape `Problem`, except 422.
+/// Descriptions of error answers. All have the type `Problem`, except 422, which has `Problems`.
 const PROBLEMS: [(u16, &str); 19] = [
-    (400, "What was sent cannot be done; the answer says why"),
+    (400, "The request cannot be fulfilled; the answer says why"),
     (401, "The access token is missing or wrong"),
     (403, "A page of another origin may not change anything here"),
-    (404, "There is no such thing"),
-    (405, "The path has other methods"),
-    (408, "The request did not come in time"),
-    (409, "A flag or the environment owns the setting, or what is there stands in the way"),
-    (413, "The body is larger than anything asked for here"),
-    (414, "The target is too long"),
-    (417, "Expect is not taken here"),
-    (421, "The Host is no name of this machine"),
-    (422, "Parameters or body do not validate: all faults at once"),
+    (404, "The path or the interface does not exist"),
+    (405, "The path does not have this method"),
+    (408, "The client took too long to send the request"),
+    (409, "A flag or the environment sets the setting, or the present state does not allow the change"),
+    (413, "The body is larger than any request needs"),
+    (414, "The URL is too long"),
+    (417, "The header Expect is not supported"),
+    (421, "The header Host is not a name of this machine"),
+    (422, "Parameters or body are not valid; the answer lists all errors"),
     (429, "Too many wrong tokens came from this address"),
     (431, "The headers are too long"),
-    (500, "The program is at fault"),
+    (500, "An error in the program"),
     (502, "The program gave no answer"),
-    (503, "It cannot be done at the moment"),
+    (503, "Not possible at the moment"),
     (504, "The program gave no answer in time"),
-    (507, "There is no room for it"),
+    (507, "Not enough free space"),
 ];
 
 pub fn document(out: Out, routes: &[Route]) -> io::Result<()> {
@@ -46,12 +46,12 @@ pub fn document(out: Out, routes: &[Route]) -> io::Result<()> {
         out,
         r#"{{"openapi":"3.1.0","info":{{"title":"Net-Pulse","version":"{}","description":{},"license":{{"name":"MIT","identifier":"MIT"}}}},"paths":{{"#,
         env!("CARGO_PKG_VERSION"),
-        quoted(env!("CARGO_PKG_DESCRIPTION")),
+        json_string(env!("CARGO_PKG_DESCRIPTION")),
     )?;
     let mut paths: Vec<&str> = routes.iter().map(|route| route.path).collect();
     paths.dedup();
     for (at, path) in paths.iter().enumerate() {
-        write!(out, "{}{}:{{", comma(at), quoted(path))?;
+        write!(out, "{}{}:{{", comma(at), json_string(path))?;
         for (at, route) in routes.iter().filter(|route| route.path == *path).enumerate() {
             write!(out, "{}", comma(at))?;
             operation(out, route)?;
@@ -61,11 +61,11 @@ pub fn document(out: Out, routes: &[Route]) -> io::Result<()> {
     out.write_all(br#"},"components":{"schemas":{"#)?;
     shapes(out)?;
     out.write_all(br#"},"responses":{"#)?;
-    refusals(out)?;
+    problem_responses(out)?;
     write!(
         out,
         r#"}},"securitySchemes":{{"bearer":{{"type":"http","scheme":"bearer","description":{}}}}}}}}}"#,
-        quoted(SECURITY)
+        json_string(BEARER_DESCRIPTION)
     )
 }
 
@@ -76,14 +76,14 @@ fn shapes(out: Out) -> io::Result<()> {
             r#"{}"{}":{{"type":"object","description":{},"properties":{{"#,
             comma(at),
             shape.name,
-            quoted(shape.doc.trim())
+            json_string(shape.doc.trim())
         )?;
         let mut required = Vec::new();
         for (at, Field { name, mut kind, doc, optional }) in shape.fields().enumerate() {
             if optional {
-                kind = inside(&kind, "Option").unwrap_or(&kind).to_string();
+                kind = unwrap_type(&kind, "Option").unwrap_or(&kind).to_string();
             } else {
-                required.push(quoted(name));
+                required.push(json_string(name));
             }
             write!(out, r#"{}"{name}":"#, comma(at))?;
             schema(out, &kind, doc)?;
@@ -93,14 +93,14 @@ fn shapes(out: Out) -> io::Result<()> {
     Ok(())
 }
 
-fn refusals(out: Out) -> io::Result<()> {
+fn problem_responses(out: Out) -> io::Result<()> {
     for (at, (status, doc)) in PROBLEMS.iter().enumerate() {
         let shape = if *status == 422 { "Problems" } else { "Problem" };
-        let header = HEADERS.iter().find(|(known, ..)| known == status);
+        let header = PROBLEM_HEADERS.iter().find(|(known, ..)| known == status);
         let headers = header.map_or(String::new(), |(_, name, kind)| {
             format!(r#""headers":{{"{name}":{{"required":true,"schema":{{"type":"{kind}"}}}}}},"#)
         });
-        write!(out, r#"{}"{status}":{{"description":{},{headers}"content":"#, comma(at), quoted(doc))?;
+        write!(out, r#"{}"{status}":{{"description":{},{headers}"content":"#, comma(at), json_string(doc))?;
         write!(out, r##"{{"{JSON}":{{"schema":{{"$ref":"#/components/schemas/{shape}"}}}}}}}}"##)?;
     }
     Ok(())
@@ -109,7 +109,7 @@ fn refusals(out: Out) -> io::Result<()> {
 fn operation(out: Out, route: &Route) -> io::Result<()> {
     let method = route.method.to_ascii_lowercase();
     let id: String = route.path.chars().map(|each| if each.is_ascii_alphanumeric() { each } else { '_' }).collect();
-    write!(out, r#""{method}":{{"operationId":"{method}{id}","summary":{}"#, quoted(route.summary))?;
+    write!(out, r#""{method}":{{"operationId":"{method}{id}","summary":{}"#, json_string(route.summary))?;
 
     let security = if changes_something(route.method) { r#"{"bearer":[]}"# } else { r#"{},{"bearer":[]}"# };
     write!(out, r#","security":[{security}]"#)?;
@@ -118,11 +118,11 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
 }
 
 fn parameters(out: Out, route: &Route) -> io::Result<()> {
-    let taken = route.params.iter().filter(|param| param.place != Place::Elsewhere);
-    let (in_body, elsewhere): (Vec<&Param>, Vec<&Param>) = taken.partition(|param| param.place.in_body());
-    if !elsewhere.is_empty() {
+    let shown = route.params.iter().filter(|param| param.place != Place::StartupMember);
+    let (is_in_body, outside_body): (Vec<&Param>, Vec<&Param>) = shown.partition(|param| param.place.is_in_body());
+    if !outside_body.is_empty() {
         out.write_all(br#","parameters":["#)?;
-        for (at, param) in elsewhere.iter().enumerate() {
+        for (at, param) in outside_body.iter().enumerate() {
             let required = param.place == Place::Path;
             write!(
                 out,
@@ -130,47 +130,47 @@ fn parameters(out: Out, route: &Route) -> io::Result<()> {
                 comma(at),
                 param.name,
                 param.place.name(),
-                quoted(param.doc),
-                given(param),
+                json_string(param.doc),
+                parameter_schema(param),
             )?;
         }
         out.write_all(b"]")?;
     }
-    if !in_body.is_empty() {
+    if !is_in_body.is_empty() {
         let members: Vec<String> =
-            in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, given(param))).collect();
-        let needed = in_body.iter().filter(|param| !param.place.may_lack());
-        let names: Vec<String> = needed.map(|param| quoted(param.name)).collect();
-        // Where anything may be left out, a slip of the pen would go unnoticed.
-        let others = if names.is_empty() { r#","additionalProperties":false"# } else { "" };
+            is_in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, parameter_schema(param))).collect();
+        let required_params = is_in_body.iter().filter(|param| !param.place.is_optional());
+        let required: Vec<String> = required_params.map(|param| json_string(param.name)).collect();
+        // If no member is required, a misspelt name would go unnoticed.
+        let others = if required.is_empty() { r#","additionalProperties":false"# } else { "" };
         write!(
             out,
             r#","requestBody":{{"required":true,"content":{{"{JSON}":{{"schema":{{"type":"object","properties":{{{}}},"required":[{}]{others}}}}}}}}}"#,
             members.join(","),
-            names.join(","),
+            required.join(","),
         )?;
     }
     Ok(())
 }
 
 fn answers(out: Out, route: &Route) -> io::Result<()> {
-    out.write_all(br#","responses":{"200":{"description":"As asked","content":{"#)?;
-    let (media, shapes): (Vec<&str>, Vec<&str>) = route.answers.iter().partition(|answer| answer.contains('/'));
+    out.write_all(br#","responses":{"200":{"description":"Success","content":{"#)?;
+    let (media_types, shapes): (Vec<&str>, Vec<&str>) = route.answers.iter().partition(|answer| answer.contains('/'));
     if !shapes.is_empty() {
         write!(out, r#""{JSON}":{{"schema":"#)?;
-        one_of(out, &shapes)?;
+        any_of(out, &shapes)?;
         out.write_all(b"}")?;
     }
-    for (at, media) in media.iter().enumerate() {
+    for (at, media) in media_types.iter().enumerate() {
         let kind = if *media == JSON { "object" } else { "string" };
         write!(out, r#"{}"{media}":{{"schema":{{"type":"{kind}"}}}}"#, comma(at + shapes.len()))?;
     }
     out.write_all(b"}}")?;
     for status in problems(route) {
         if (route.path, status) == ("/health", 503) {
-            // The one answer that is no problem and no 200.
-            write!(out, r#","503":{{"description":"It does not do its work","content":{{"{JSON}":{{"schema":"#)?;
-            one_of(out, &["Health", "Problem"])?;
+            // The only status besides 200 whose answer is not a `Problem`.
+            write!(out, r#","503":{{"description":"The service is unhealthy","content":{{"{JSON}":{{"schema":"#)?;
+            any_of(out, &["Health", "Problem"])?;
             out.write_all(b"}}}")?;
             continue;
         }
@@ -179,17 +179,17 @@ fn answers(out: Out, route: &Route) -> io::Result<()> {
     out.write_all(b"}}")
 }
 
-/// What can go wrong with a route, from what it takes and what its row says.
+/// Error statuses of a route: the ones in its row, and those that follow from its method and parameters.
 pub fn problems(route: &Route) -> Vec<u16> {
     let has = |place| route.params.iter().any(|param| param.place == place);
     let mut problems = route.problems.to_vec();
     problems.extend([401, 405, 429, 500]);
-    // The gate refuses before it knows a route, but for one thing.
+    // The gate refuses requests before it knows the route; 403 only concerns changes.
     let changes = changes_something(route.method);
     problems.extend(STATUSES.into_iter().filter(|status| *status != 403 || changes));
     problems.extend(has(Place::Path).then_some(404));
-    let in_body = route.params.iter().any(|param| param.place.in_body());
-    problems.extend((in_body || has(Place::Query)).then_some(422));
+    let is_in_body = route.params.iter().any(|param| param.place.is_in_body());
+    problems.extend((is_in_body || has(Place::Query)).then_some(422));
     problems.sort();
     problems.dedup();
     problems
@@ -199,20 +199,22 @@ fn comma(at: usize) -> &'static str {
     if at == 0 { "" } else { "," }
 }
 
-fn quoted(text: &str) -> String {
+fn json_string(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// The schema of a parameter.
-fn given(param: &Param) -> String {
-    let schema = bare(param);
+/// Schema of a parameter.
+fn parameter_schema(param: &Param) -> String {
+    let schema = base_schema(param);
     match param.place {
-        Place::PartOrNull => format!(r#"{{"description":{},"anyOf":[{schema},{{"type":"null"}}]}}"#, quoted(param.doc)),
+        Place::NullableMember => {
+            format!(r#"{{"description":{},"anyOf":[{schema},{{"type":"null"}}]}}"#, json_string(param.doc))
+        }
         _ => schema,
     }
 }
 
-fn bare(param: &Param) -> String {
+fn base_schema(param: &Param) -> String {
     match param.kind {
         Kind::Integer { low, high, default } => {
             let default = default.map_or(String::new(), |default| format!(r#","default":{default}"#));
@@ -220,8 +222,8 @@ fn bare(param: &Param) -> String {
         }
         Kind::Decimal { low, high } => decimals(low, high),
         Kind::Word(words) => {
-            let default = words.first().map_or(String::new(), |word| quoted(word));
-            format!(r#"{{"type":"string","enum":[{}],"default":{default}}}"#, list(words))
+            let default = words.first().map_or(String::new(), |word| json_string(word));
+            format!(r#"{{"type":"string","enum":[{}],"default":{default}}}"#, json_strings(words))
         }
         Kind::Time => {
             const YEARS: &str = r#""pattern":"^(19[7-9]|[2-9][0-9]{2})[0-9]-""#;
@@ -233,22 +235,24 @@ fn bare(param: &Param) -> String {
         }
         Kind::Text if param.place == Place::Path => r#"{"type":"string","minLength":1}"#.to_string(),
         Kind::Text => r#"{"type":"string"}"#.to_string(),
-        Kind::Line { most } => format!(r#"{{"type":"string","maxLength":{most},"pattern":"{LINE}"}}"#),
+        Kind::Line { most } => format!(r#"{{"type":"string","maxLength":{most},"pattern":"{NO_CONTROL_CHARACTERS}"}}"#),
         Kind::Texts { most: None } => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
         Kind::Texts { most: Some(most) } => {
             format!(r#"{{"type":"array","items":{{"type":"string"}},"maxItems":{most}}}"#)
         }
-        Kind::Words(words) => format!(r#"{{"type":"array","items":{{"type":"string","enum":[{}]}}}}"#, list(words)),
+        Kind::Words(words) => {
+            format!(r#"{{"type":"array","items":{{"type":"string","enum":[{}]}}}}"#, json_strings(words))
+        }
         Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
         Kind::Setting(setting) => match setting.kind {
             config::Kind::Integer(low, high) => format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}}}"#),
             config::Kind::Decimal(low, high) => decimals(low, high),
-            config::Kind::Word(words) => format!(r#"{{"type":"string","enum":[{}]}}"#, list(words)),
+            config::Kind::Word(words) => format!(r#"{{"type":"string","enum":[{}]}}"#, json_strings(words)),
             config::Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
             config::Kind::List => {
                 r#"{"type":"array","items":{"type":"string","pattern":"^[^,]*[^, ][^,]*$"}}"#.to_string()
             }
-            _ => format!(r#"{{"type":"string","pattern":"{LINE}"}}"#),
+            _ => format!(r#"{{"type":"string","pattern":"{NO_CONTROL_CHARACTERS}"}}"#),
         },
     }
 }
@@ -258,19 +262,19 @@ fn decimals(low: f64, high: f64) -> String {
     format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#)
 }
 
-/// Without control characters, as `params` has it.
-const LINE: &str = r"^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// Pattern for text without control characters, as in `params`.
+const NO_CONTROL_CHARACTERS: &str = r"^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
-fn list(words: &[&str]) -> String {
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(",")
+fn json_strings(words: &[&str]) -> String {
+    words.iter().map(|word| json_string(word)).collect::<Vec<_>>().join(",")
 }
 
 /// `X` of `Wrapper<X>`.
-fn inside<'a>(kind: &'a str, wrapper: &str) -> Option<&'a str> {
+fn unwrap_type<'a>(kind: &'a str, wrapper: &str) -> Option<&'a str> {
     kind.strip_prefix(wrapper)?.strip_prefix('<')?.strip_suffix('>')
 }
 
-fn one_of(out: Out, shapes: &[&str]) -> io::Result<()> {
+fn any_of(out: Out, shapes: &[&str]) -> io::Result<()> {
     if let [only] = shapes {
         return schema(out, only, None);
     }
@@ -282,20 +286,20 @@ fn one_of(out: Out, shapes: &[&str]) -> io::Result<()> {
     out.write_all(b"]}")
 }
 
-/// The schema of a Rust type of `json`, as its declaration spells it.
+/// Schema of a Rust type in `json`, named as in its declaration.
 fn schema(out: Out, kind: &str, doc: Option<&str>) -> io::Result<()> {
     out.write_all(b"{")?;
     if let Some(doc) = doc {
-        write!(out, r#""description":{},"#, quoted(doc))?;
+        write!(out, r#""description":{},"#, json_string(doc))?;
     }
-    if let Some(inner) = inside(kind, "Option") {
+    if let Some(inner) = unwrap_type(kind, "Option") {
         out.write_all(br#""anyOf":["#)?;
         schema(out, inner, None)?;
         out.write_all(br#",{"type":"null"}]"#)?;
-    } else if let Some(inner) = inside(kind, "Vec") {
+    } else if let Some(inner) = unwrap_type(kind, "Vec") {
         out.write_all(br#""type":"array","items":"#)?;
         schema(out, inner, None)?;
-    } else if let Some(inner) = inside(kind, "ByName").or_else(|| inside(kind, "Ordered")) {
+    } else if let Some(inner) = unwrap_type(kind, "ByName").or_else(|| unwrap_type(kind, "Ordered")) {
         out.write_all(br#""type":"object","additionalProperties":"#)?;
         schema(out, inner, None)?;
     } else if let Some((_, scalar)) = SCALARS.iter().find(|(name, _)| *name == kind) {

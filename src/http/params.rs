@@ -1,5 +1,5 @@
-//! What a route takes: read and checked against its table, all faults at once. It never panics and never guesses,
-//! whatever a stranger sends.
+//! Parameters of a route: reads and validates path, query and body, and reports all errors at once. It never panics and
+//! never guesses, whatever a client sends.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use super::json::Flaw;
 use crate::clock::{Zone, parse_time};
 use crate::config::{self, Setting};
 use crate::error::ErrorKind;
-use crate::error::Result as Found;
+use crate::error::Result as AppResult;
 
-/// Where there is no other limit: the largest number that every JSON reader has exactly.
-pub const MOST: i64 = (1 << 53) - 1;
+/// Upper limit where no other applies: every JSON reader keeps integers up to 2^53 - 1 exact.
+pub const MAX_INTEGER: i64 = (1 << 53) - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Path,
     Query,
-    /// A member of the JSON object in the body; always required.
-    Body,
-    /// A member that may be left out. What no such parameter names may not be there either.
-    Part,
-    /// The same, and null means something.
-    PartOrNull,
-    /// A member that is known and changed somewhere else: to be refused by who knows where.
-    Elsewhere,
+    /// A required member of the JSON object in the body.
+    RequiredMember,
+    /// A member that may be left out. A body with such parameters must not have unknown members.
+    OptionalMember,
+    /// Like `OptionalMember`, and null is a value too.
+    NullableMember,
+    /// A setting that the API cannot change. The value is not read; the handler refuses it with the name of the flag.
+    StartupMember,
 }
 
 impl Place {
@@ -33,48 +33,48 @@ impl Place {
         match self {
             Place::Path => "path",
             Place::Query => "query",
-            Place::Body | Place::Part | Place::PartOrNull | Place::Elsewhere => "body",
+            Place::RequiredMember | Place::OptionalMember | Place::NullableMember | Place::StartupMember => "body",
         }
     }
 
-    pub fn in_body(self) -> bool {
+    pub fn is_in_body(self) -> bool {
         self.name() == "body"
     }
 
-    pub fn may_lack(self) -> bool {
-        matches!(self, Place::Part | Place::PartOrNull | Place::Elsewhere)
+    pub fn is_optional(self) -> bool {
+        matches!(self, Place::OptionalMember | Place::NullableMember | Place::StartupMember)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// Whole number, both ends included.
+    /// Integer from `low` to `high`.
     Integer {
         low: i64,
         high: i64,
         default: Option<i64>,
     },
-    /// Decimal number, both ends included.
+    /// Decimal number from `low` to `high`.
     Decimal {
         low: f64,
         high: f64,
     },
-    /// The first one is the default.
+    /// One of these words; the first one is the default.
     Word(&'static [&'static str]),
     Time,
     Text,
-    /// A text of so many characters at the most, none of them a control character.
+    /// Text of at most `most` characters without control characters.
     Line {
         most: usize,
     },
-    /// Repeated in a query, a list in a body.
+    /// List of at most `most` texts: a repeated parameter in a query, an array in a body.
     Texts {
         most: Option<usize>,
     },
-    /// The same, of a fixed vocabulary and without a default.
+    /// List of some of these words; no default.
     Words(&'static [&'static str]),
     Switch,
-    /// As the table of settings has it.
+    /// Value of a setting, validated by the table of settings.
     Setting(&'static Setting),
 }
 
@@ -92,16 +92,16 @@ enum Value {
     Decimal(f64),
     Text(String),
     Switch(bool),
-    /// Null, or an empty list or text where that comes to the same.
+    /// Null, or an empty list or text that means the same.
     Nothing,
 }
 
-/// Years 1970 to 9999, as `parse_time` has it.
+/// UTC seconds of the years 1970 to 9999, the range of `parse_time`.
 pub const TIMES: (i64, i64) = (0, 253_402_300_799);
-/// No more of a wrong value than this is repeated to its sender.
-const SHOWN: usize = 100;
+/// At most this many characters of a wrong value are repeated in the error.
+const MAX_INPUT_CHARS: usize = 100;
 
-/// Checked values; defaults are filled in.
+/// Validated values, with defaults filled in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values(Vec<(&'static str, Value)>);
 
@@ -113,7 +113,7 @@ impl Values {
         })
     }
 
-    /// For what has a default and is never negative.
+    /// For a parameter that has a default and is never negative.
     pub fn count(&self, name: &str) -> u64 {
         self.integer(name).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
     }
@@ -143,14 +143,14 @@ impl Values {
         })
     }
 
-    /// Given at all, be it as null.
+    /// Whether the parameter was given, also as null.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(known, _)| *known == name)
     }
 }
 
-/// Percent-decoding. A `%` without two digits behind it stands for itself, as browsers have it. What is not UTF-8
-/// comes back as an error that can at least be shown.
+/// Percent-decoding. A `%` without two hex digits behind it stays, as in browsers. Text that is not UTF-8 gives an
+/// error that holds a readable form of it.
 pub fn decode(text: &str, plus_is_space: bool) -> Result<String, String> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
@@ -173,85 +173,85 @@ pub fn decode(text: &str, plus_is_space: bool) -> Result<String, String> {
     String::from_utf8(out).map_err(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
-/// A request's parameters as they came: what the path's `{}` stood for, the query, the body.
+/// The parameters of a request before validation: path parameters, query and body.
 pub struct Given<'a> {
     pub path: &'a [(&'static str, String)],
     pub query: &'a str,
     pub body: &'a [u8],
 }
 
-/// Who knows about time zones.
+/// Access to time zones.
 pub struct Zones<'a> {
-    /// The one in force; asked for only when a time is among the parameters.
+    /// The active time zone; called only when one of the parameters is a time.
     pub now: &'a dyn Fn() -> Arc<Zone>,
-    /// What a name means.
-    pub find: &'a dyn Fn(&str) -> Found<Zone>,
+    /// Finds a time zone by name.
+    pub find: &'a dyn Fn(&str) -> AppResult<Zone>,
 }
 
 pub fn read(params: &'static [Param], given: &Given, zones: &Zones) -> Result<Values, Vec<Flaw>> {
     let zone = params.iter().any(|param| matches!(param.kind, Kind::Time)).then(zones.now);
     let zone = zone.as_deref().unwrap_or(&Zone::UTC);
-    let query = pairs(given.query);
-    let body = params.iter().any(|param| param.place.in_body()).then(|| members(given.body));
+    let query = parse_query(given.query);
+    let body = params.iter().any(|param| param.place.is_in_body()).then(|| parse_body(given.body));
 
-    let mut reading = Reading { values: Values::default(), flaws: Vec::new(), zone, find: zones.find };
+    let mut reader = Reader { values: Values::default(), flaws: Vec::new(), zone, find: zones.find };
     for param in params {
         match (param.place, &body) {
             (Place::Path, _) => {
                 for (_, value) in given.path.iter().filter(|(name, _)| *name == param.name) {
-                    reading.text(param, value);
+                    reader.text(param, value);
                 }
             }
-            (Place::Query, _) => reading.query(param, &query),
-            (_, Some(body)) => reading.member(param, body),
+            (Place::Query, _) => reader.query(param, &query),
+            (_, Some(body)) => reader.member(param, body),
             (_, None) => {}
         }
     }
-    if let Some(body) = body.filter(|_| params.iter().any(|param| param.place.may_lack())) {
-        reading.unknown_members(params, &body);
+    if let Some(body) = body.filter(|_| params.iter().any(|param| param.place.is_optional())) {
+        reader.unknown_members(params, &body);
     }
-    if reading.flaws.is_empty() { Ok(reading.values) } else { Err(reading.flaws) }
+    if reader.flaws.is_empty() { Ok(reader.values) } else { Err(reader.flaws) }
 }
 
-/// The names that can be read, with what was given.
-type Pairs = Vec<(String, Result<String, String>)>;
+/// Names that are valid UTF-8, each with its decoded value.
+type QueryPairs = Vec<(String, Result<String, String>)>;
 
-fn pairs(query: &str) -> Pairs {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+fn parse_query(query: &str) -> QueryPairs {
+    let parse_query = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Some((decode(name, true).ok()?, decode(value, true)))
     });
-    pairs.collect()
+    parse_query.collect()
 }
 
 fn flaw<const N: usize>(place: [&str; N], msg: &str, input: &str) -> Flaw {
-    let short = |text: &str| text.chars().take(SHOWN).collect::<String>();
+    let short = |text: &str| text.chars().take(MAX_INPUT_CHARS).collect::<String>();
     Flaw { loc: place.map(short).to_vec(), msg: msg.to_string(), input: short(input) }
 }
 
-/// The object in the body; or what is wrong with the body, and what it is.
-type Members = Result<serde_json::Map<String, Json>, (String, String)>;
+/// The members of the body; or the error of the body and its text.
+type BodyMembers = Result<serde_json::Map<String, Json>, (String, String)>;
 
-fn members(body: &[u8]) -> Members {
-    let wrong = |what: String| Err((what, String::from_utf8_lossy(body).into_owned()));
+fn parse_body(body: &[u8]) -> BodyMembers {
+    let wrong = |message: String| Err((message, String::from_utf8_lossy(body).into_owned()));
     if body.is_empty() {
         return wrong("the body is empty; a JSON object is needed".to_string());
     }
     match serde_json::from_slice(body) {
-        Ok(Json::Object(members)) => Ok(members),
+        Ok(Json::Object(parse_body)) => Ok(parse_body),
         Ok(other) => Err(("the body must be a JSON object".to_string(), other.to_string())),
         Err(error) => wrong(format!("the body is not JSON: {error}")),
     }
 }
 
-struct Reading<'a> {
+struct Reader<'a> {
     values: Values,
     flaws: Vec<Flaw>,
     zone: &'a Zone,
-    find: &'a dyn Fn(&str) -> Found<Zone>,
+    find: &'a dyn Fn(&str) -> AppResult<Zone>,
 }
 
-impl Reading<'_> {
+impl Reader<'_> {
     fn flaw(&mut self, param: &Param, msg: &str, input: &str) {
         self.flaws.push(flaw([param.place.name(), param.name], msg, input));
     }
@@ -259,15 +259,15 @@ impl Reading<'_> {
     fn take(&mut self, param: &Param, value: Option<Value>, input: &str) {
         match value {
             Some(value) => self.values.0.push((param.name, value)),
-            None => self.flaw(param, &wanted(param.kind), input),
+            None => self.flaw(param, &requirement(param.kind), input),
         }
     }
 
-    fn query(&mut self, param: &Param, query: &Pairs) {
+    fn query(&mut self, param: &Param, query: &QueryPairs) {
         let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
         match param.kind {
             Kind::Texts { most } if most.is_some_and(|most| found.len() > most) => {
-                return self.flaw(param, &wanted(param.kind), &format!("{} of them", found.len()));
+                return self.flaw(param, &requirement(param.kind), &format!("{} of them", found.len()));
             }
             Kind::Texts { .. } | Kind::Words(_) => {}
             _ => {
@@ -285,29 +285,29 @@ impl Reading<'_> {
         }
     }
 
-    fn member(&mut self, param: &Param, body: &Members) {
+    fn member(&mut self, param: &Param, body: &BodyMembers) {
         match body {
-            Ok(members) => match (members.get(param.name), param.place) {
-                (Some(Json::Null), Place::PartOrNull) | (Some(_), Place::Elsewhere) => {
+            Ok(parse_body) => match (parse_body.get(param.name), param.place) {
+                (Some(Json::Null), Place::NullableMember) | (Some(_), Place::StartupMember) => {
                     self.values.0.push((param.name, Value::Nothing))
                 }
                 (Some(value), _) => self.json(param, value),
-                (None, place) if place.may_lack() => {}
+                (None, place) if place.is_optional() => {}
                 (None, _) => self.flaw(param, "is missing", ""),
             },
-            // Once is enough: this is no fault of a member.
-            Err(_) if param.place.may_lack() => {}
+            // `unknown_members` reports this error once.
+            Err(_) if param.place.is_optional() => {}
             Err((fault, input)) => self.flaw(param, fault, input),
         }
     }
 
-    fn unknown_members(&mut self, params: &[Param], body: &Members) {
-        let known = |name: &str| params.iter().any(|param| param.place.in_body() && param.name == name);
+    fn unknown_members(&mut self, params: &[Param], body: &BodyMembers) {
+        let known = |name: &str| params.iter().any(|param| param.place.is_in_body() && param.name == name);
         match body {
-            Ok(members) => {
-                let unknown = members.iter().filter(|(name, _)| !known(name));
-                let what = "there is no such thing to be changed";
-                self.flaws.extend(unknown.map(|(name, value)| flaw(["body", name], what, &value.to_string())));
+            Ok(parse_body) => {
+                let unknown = parse_body.iter().filter(|(name, _)| !known(name));
+                let message = "is not a member that can be changed";
+                self.flaws.extend(unknown.map(|(name, value)| flaw(["body", name], message, &value.to_string())));
             }
             Err((fault, input)) => self.flaws.push(flaw(["body"], fault, input)),
         }
@@ -326,20 +326,20 @@ impl Reading<'_> {
                 parse_time(text, self.zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
             }
             Kind::Text | Kind::Texts { .. } => Some(Value::Text(text.to_string())),
-            Kind::Line { most } => line(text, most),
+            Kind::Line { most } => parse_line(text, most),
             Kind::Switch | Kind::Setting(_) => None,
         };
         self.take(param, value, text);
     }
 
-    /// `true` is no 1 and `"10"` is no 10: who sends these means something else.
+    /// No conversions: `true` is not 1 and `"10"` is not 10.
     fn json(&mut self, param: &Param, json: &Json) {
         if let Kind::Setting(setting) = param.kind {
             return self.setting(param, setting, json);
         }
         if let (Kind::Texts { most }, Json::Array(items)) = (param.kind, json) {
             if most.is_some_and(|most| items.len() > most) {
-                return self.flaw(param, &wanted(param.kind), &format!("{} of them", items.len()));
+                return self.flaw(param, &requirement(param.kind), &format!("{} of them", items.len()));
             }
             for item in items {
                 self.take(param, item.as_str().map(|text| Value::Text(text.to_string())), &item.to_string());
@@ -348,7 +348,7 @@ impl Reading<'_> {
         }
         let value = match param.kind {
             Kind::Integer { low, high, .. } => {
-                whole(json).filter(|number| (low..=high).contains(number)).map(Value::Integer)
+                as_whole_number(json).filter(|number| (low..=high).contains(number)).map(Value::Integer)
             }
             Kind::Decimal { low, high } => {
                 json.as_f64().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
@@ -357,27 +357,27 @@ impl Reading<'_> {
                 json.as_str().filter(|text| words.contains(text)).map(|text| Value::Text(text.to_string()))
             }
             Kind::Text => json.as_str().map(|text| Value::Text(text.to_string())),
-            Kind::Line { most } => json.as_str().and_then(|text| line(text, most)),
+            Kind::Line { most } => json.as_str().and_then(|text| parse_line(text, most)),
             Kind::Switch => json.as_bool().map(Value::Switch),
             Kind::Time | Kind::Texts { .. } | Kind::Words(_) | Kind::Setting(_) => None,
         };
         self.take(param, value, &json.to_string());
     }
 
-    /// A setting as the text that `config` keeps.
+    /// Converts the value of a setting into the text that `config` stores.
     fn setting(&mut self, param: &Param, setting: &Setting, json: &Json) {
         let text = match setting.kind {
-            config::Kind::Integer(..) => whole(json).map(|number| number.to_string()),
-            // As text it is rounded, and may then fit by that alone.
+            config::Kind::Integer(..) => as_whole_number(json).map(|number| number.to_string()),
+            // Check the range before conversion: the text is rounded, so a value outside could fit.
             config::Kind::Decimal(low, high) => {
                 json.as_f64().filter(|number| (low..=high).contains(number)).map(config::decimal)
             }
             config::Kind::Switch => json.as_bool().map(|on| on.to_string()),
             config::Kind::List => json.as_array().and_then(|items| {
                 let item = |item: &Json| item.as_str().map(str::trim).map(str::to_string);
-                // What is kept is cut at commas.
-                let sound = |item: &String| !item.is_empty() && !item.contains(',');
-                let items: Vec<String> = items.iter().map(|it| item(it).filter(sound)).collect::<Option<_>>()?;
+                // The stored list is split at commas.
+                let is_valid = |item: &String| !item.is_empty() && !item.contains(',');
+                let items: Vec<String> = items.iter().map(|it| item(it).filter(is_valid)).collect::<Option<_>>()?;
                 Some(items.join(","))
             }),
             _ => json.as_str().map(|text| text.trim().to_string()),
@@ -387,15 +387,15 @@ impl Reading<'_> {
             Some(text) if text.is_empty() && setting.default.is_empty() => {
                 self.values.0.push((param.name, Value::Nothing))
             }
-            Some(text) if setting.check(&text).is_err() => self.flaw(param, &wanted(param.kind), &input),
+            Some(text) if setting.check(&text).is_err() => self.flaw(param, &requirement(param.kind), &input),
             Some(text) => match (setting.kind == config::Kind::Zone).then(|| (self.find)(&text)) {
-                // Where it cannot be found out now, the handler says so.
+                // On a transient error the handler reports it.
                 Some(Err(error)) if error.kind != ErrorKind::Transient => {
                     self.flaw(param, &format!("must be a time zone: {error}"), &input)
                 }
                 _ => self.values.0.push((param.name, Value::Text(text))),
             },
-            None => self.flaw(param, &wanted(param.kind), &input),
+            None => self.flaw(param, &requirement(param.kind), &input),
         }
     }
 
@@ -409,29 +409,29 @@ impl Reading<'_> {
     }
 }
 
-fn line(text: &str, most: usize) -> Option<Value> {
-    let sound = text.chars().count() <= most && !text.contains(char::is_control);
-    sound.then(|| Value::Text(text.to_string()))
+fn parse_line(text: &str, most: usize) -> Option<Value> {
+    let is_valid = text.chars().count() <= most && !text.contains(char::is_control);
+    is_valid.then(|| Value::Text(text.to_string()))
 }
 
-/// JSON has one kind of number: 10.0 and 1e1 are as whole as 10, to JSON Schema too.
-fn whole(json: &Json) -> Option<i64> {
-    let exact = |number: &f64| number.fract() == 0.0 && number.abs() <= MOST as f64;
+/// JSON has one number type: 10.0 and 1e1 are integers like 10, also in JSON Schema.
+fn as_whole_number(json: &Json) -> Option<i64> {
+    let exact = |number: &f64| number.fract() == 0.0 && number.abs() <= MAX_INTEGER as f64;
     json.as_i64().or_else(|| json.as_f64().filter(exact).map(|number| number as i64))
 }
 
-/// A word as it stands in a sentence: punctuation would be taken for the sentence's own.
-fn named(word: &str) -> String {
+/// A word for use in a sentence, in quotes if it consists of symbols only.
+fn quote_if_symbol(word: &str) -> String {
     if word.contains(|each: char| each.is_ascii_alphanumeric()) { word.to_string() } else { format!("'{word}'") }
 }
 
-fn wanted(kind: Kind) -> String {
+fn requirement(kind: Kind) -> String {
     match kind {
-        Kind::Integer { low, high: MOST, .. } => format!("must be a whole number, {low} or more"),
+        Kind::Integer { low, high: MAX_INTEGER, .. } => format!("must be a whole number, {low} or more"),
         Kind::Integer { low, high, .. } => format!("must be a whole number from {low} to {high}"),
         Kind::Decimal { low, high } => format!("must be {}", config::decimals(low, high)),
         Kind::Word(words) => {
-            format!("must be one of {}", words.iter().map(|word| named(word)).collect::<Vec<_>>().join(", "))
+            format!("must be one of {}", words.iter().map(|word| quote_if_symbol(word)).collect::<Vec<_>>().join(", "))
         }
         Kind::Time => {
             "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15, or Unix seconds or milliseconds"
@@ -446,8 +446,8 @@ fn wanted(kind: Kind) -> String {
         Kind::Setting(setting) => match setting.kind {
             config::Kind::Integer(low, high) => format!("must be a whole number from {low} to {high}"),
             config::Kind::Decimal(low, high) => format!("must be {}", config::decimals(low, high)),
-            config::Kind::Word(words) => wanted(Kind::Word(words)),
-            config::Kind::Switch => wanted(Kind::Switch),
+            config::Kind::Word(words) => requirement(Kind::Word(words)),
+            config::Kind::Switch => requirement(Kind::Switch),
             config::Kind::List => {
                 format!("must be a list of texts without commas, {} bytes in all at the most", config::LONGEST_TEXT)
             }
@@ -470,7 +470,7 @@ mod tests {
         Param {
             name: "offset",
             place: Place::Query,
-            kind: Kind::Integer { low: 0, high: MOST, default: Some(0) },
+            kind: Kind::Integer { low: 0, high: MAX_INTEGER, default: Some(0) },
             doc: "",
         },
         Param { name: "format", place: Place::Query, kind: Kind::Word(&["json", "csv"]), doc: "" },
@@ -479,16 +479,20 @@ mod tests {
     ];
     static INTERVAL: [Param; 1] = [Param {
         name: "collection_interval",
-        place: Place::Body,
+        place: Place::RequiredMember,
         kind: Kind::Integer { low: 1, high: 3600, default: None },
         doc: "",
     }];
-    static DELAY: [Param; 1] =
-        [Param { name: "retry_delay", place: Place::Body, kind: Kind::Decimal { low: 0.1, high: 300.0 }, doc: "" }];
+    static DELAY: [Param; 1] = [Param {
+        name: "retry_delay",
+        place: Place::RequiredMember,
+        kind: Kind::Decimal { low: 0.1, high: 300.0 },
+        doc: "",
+    }];
     static NAMES: [Param; 1] =
-        [Param { name: "interfaces", place: Place::Body, kind: Kind::Texts { most: None }, doc: "" }];
+        [Param { name: "interfaces", place: Place::RequiredMember, kind: Kind::Texts { most: None }, doc: "" }];
 
-    fn run(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
+    fn read_params(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
         let zones = Zones { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
         read(params, &Given { path: &[], query, body }, &zones)
     }
@@ -512,26 +516,30 @@ mod tests {
 
     #[test]
     fn defaults_and_values() {
-        let values = run(&QUERY, "", b"").unwrap();
+        let values = read_params(&QUERY, "", b"").unwrap();
         assert_eq!((values.count("limit"), values.count("offset"), values.text("format")), (100, 0, Some("json")));
         assert_eq!(values.text("one"), None);
-        let values = run(&QUERY, "limit=5&unknown=%ff&interface=a&interface=b%2Cc&&=x&format=csv&one=", b"").unwrap();
+        let values =
+            read_params(&QUERY, "limit=5&unknown=%ff&interface=a&interface=b%2Cc&&=x&format=csv&one=", b"").unwrap();
         assert_eq!((values.count("limit"), values.text("format"), values.text("one")), (5, Some("csv"), Some("")));
         assert_eq!(values.texts("interface").collect::<Vec<_>>(), ["a", "b,c"]);
-        assert_eq!(run(&QUERY, "limit=5&limit=6", b"").unwrap().integer("limit"), Some(6));
+        assert_eq!(read_params(&QUERY, "limit=5&limit=6", b"").unwrap().integer("limit"), Some(6));
     }
 
     #[test]
-    fn lists_have_an_end() {
-        assert_eq!(run(&QUERY, "interface=a&interface=a&interface=b", b"").unwrap().texts("interface").count(), 3);
-        let flaws = run(&QUERY, "interface=a&interface=b&interface=c&interface=d", b"").unwrap_err();
+    fn lists_are_limited() {
+        assert_eq!(
+            read_params(&QUERY, "interface=a&interface=a&interface=b", b"").unwrap().texts("interface").count(),
+            3
+        );
+        let flaws = read_params(&QUERY, "interface=a&interface=b&interface=c&interface=d", b"").unwrap_err();
         assert_eq!((flaws.len(), flaws[0].input.as_str()), (1, "4 of them"));
         assert_eq!(flaws[0].msg, "must be a list of at most 3 texts");
     }
 
     #[test]
-    fn all_faults_at_once() {
-        let flaws = run(&QUERY, "limit=0&offset=-1&format=xml&interface=%ff", b"").unwrap_err();
+    fn all_errors_are_reported_at_once() {
+        let flaws = read_params(&QUERY, "limit=0&offset=-1&format=xml&interface=%ff", b"").unwrap_err();
         let seen: Vec<_> =
             flaws.iter().map(|flaw| (flaw.loc[1].as_str(), flaw.msg.as_str(), flaw.input.as_str())).collect();
         assert_eq!(
@@ -546,20 +554,20 @@ mod tests {
     }
 
     #[test]
-    fn wrong_queries() {
+    fn wrong_queries_are_refused() {
         for query in
             ["limit=1001", "limit=", "limit=1.0", "limit=1e2", "limit=99999999999999999999", "limit=%00", "limit"]
         {
-            assert_eq!(run(&QUERY, query, b"").unwrap_err().len(), 1, "{query}");
+            assert_eq!(read_params(&QUERY, query, b"").unwrap_err().len(), 1, "{query}");
         }
         let long = format!("limit={}", "9".repeat(5000));
-        assert_eq!(run(&QUERY, &long, b"").unwrap_err()[0].input.len(), SHOWN);
+        assert_eq!(read_params(&QUERY, &long, b"").unwrap_err()[0].input.len(), MAX_INPUT_CHARS);
     }
 
     #[test]
     fn bodies() {
         let check = |params, body: &[u8], expect: Result<Value, &str>| {
-            let got = run(params, "", body);
+            let got = read_params(params, "", body);
             match (got, expect) {
                 (Ok(values), Ok(value)) => assert_eq!(values.0[0].1, value),
                 (Err(flaws), Err(message)) => {
@@ -599,6 +607,6 @@ mod tests {
         check(&NAMES, br#"{"interfaces":["eth0"]}"#, Ok(Value::Text("eth0".to_string())));
         check(&NAMES, br#"{"interfaces":"eth0"}"#, Err("a list of texts"));
         check(&NAMES, br#"{"interfaces":[1]}"#, Err("a list of texts"));
-        assert_eq!(run(&NAMES, "", br#"{"interfaces":[]}"#).unwrap(), Values::default());
+        assert_eq!(read_params(&NAMES, "", br#"{"interfaces":[]}"#).unwrap(), Values::default());
     }
 }

@@ -1,32 +1,32 @@
-//! One row of the table of what is answered here.
+//! A route: one row of the table in `routes`.
 
 use super::params::Param;
-use super::{Answer, Call, Context, Fault};
+use super::{Answer, Call, Context, HttpError};
 
-/// What a request asks of the inside.
+/// What a request costs the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Memory has what it asks for.
+    /// Answered from memory.
     Light,
-    /// The disk is read for it, perhaps years of history; or what it changes is to be on disk before it is answered.
+    /// Reads the disk, perhaps years of history, or waits until its change is on disk.
     Costly,
-    /// Its answer may be longer than the kernel holds for us: a worker is bound to the client until it has read it.
+    /// The answer may be longer than the socket buffers: a worker is busy until the client has read it.
     Long,
 }
 
-pub type Handler = fn(&Context, &Call) -> Result<Answer, Fault>;
+pub type Handler = fn(&Context, &Call) -> Result<Answer, HttpError>;
 
 pub struct Route {
     pub method: &'static str,
-    /// Whole segments may be `{name}`.
+    /// Path pattern. A whole segment may be a parameter: `{name}`.
     pub path: &'static str,
     pub handler: Handler,
     pub weight: Weight,
     pub summary: &'static str,
     pub params: &'static [Param],
-    /// What a 200 holds: a type of `json`, or a media type.
+    /// Contents of a 200: types of `json`, or media types.
     pub answers: &'static [&'static str],
-    /// Statuses of `json::Problem` besides those that follow from the rest: see `openapi::problems`.
+    /// Further statuses with a `json::Problem`, beside those that `openapi::problems` derives.
     pub problems: &'static [u16],
 }
 

@@ -1,13 +1,13 @@
-//! The one table of what is answered here. It dispatches requests and it is `/openapi.json`, so that the two cannot
-//! drift: a parameter that is not in the table does not reach a handler.
+//! The table of routes. It dispatches and validates requests and is published as `/openapi.json`, so that the two
+//! cannot differ: a handler receives only parameters that are in the table.
 
 use super::accept::prefers_html;
 use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
 use super::csv;
 use super::gate::access::changes_something;
-use super::params::{self, Given, Kind, MOST, Param, Place, Zones};
+use super::params::{self, Given, Kind, MAX_INTEGER, Param, Place, Zones};
 use super::route::{Handler, Route, Weight};
-use super::{Answer, Ask, Call, Context, Fault, JSON, SQLITE, assets, openapi};
+use super::{Answer, Ask, Call, Context, HttpError, JSON, SQLITE, assets, openapi};
 use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
 use crate::level;
 use crate::model::EventKind;
@@ -17,12 +17,12 @@ const fn query(name: &'static str, kind: Kind, doc: &'static str) -> Param {
     Param { name, place: Place::Query, kind, doc }
 }
 
-const fn body(name: &'static str, kind: Kind, doc: &'static str) -> Param {
-    Param { name, place: Place::Body, kind, doc }
+const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+    Param { name, place: Place::RequiredMember, kind, doc }
 }
 
-const fn part(name: &'static str, kind: Kind, doc: &'static str) -> Param {
-    Param { name, place: Place::Part, kind, doc }
+const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Param {
+    Param { name, place: Place::OptionalMember, kind, doc }
 }
 
 const fn count(low: i64, high: i64, default: i64) -> Kind {
@@ -33,18 +33,18 @@ const NAME: Param = Param {
     name: "name",
     place: Place::Path,
     kind: Kind::Text,
-    doc: "An interface's name or altname, as in /api/interfaces.",
+    doc: "Name or altname of an interface, as in /api/interfaces.",
 };
 const INTERFACE_NAME: Param = query("interface_name", Kind::Text, "Only this interface, by its name or an altname.");
 const INTERFACE: Param =
-    query("interface", Kind::Text, "Which interface, by its name or an altname; the primary if left out.");
+    query("interface", Kind::Text, "An interface, by its name or an altname; default: the primary interface.");
 const START: Param = query("start_time", Kind::Time, "Not before this time.");
 const END: Param = query("end_time", Kind::Time, "Not after this time.");
-const FROM: Param = query("from", Kind::Time, "The beginning; a day before the end if left out.");
-const TO: Param = query("to", Kind::Time, "The end; now if left out.");
-const OFFSET: Param = query("offset", count(0, MOST, 0), "Skips so many of the newest.");
+const FROM: Param = query("from", Kind::Time, "Start of the range; default: one day before the end.");
+const TO: Param = query("to", Kind::Time, "End of the range; default: now.");
+const OFFSET: Param = query("offset", count(0, MAX_INTEGER, 0), "Number of newest entries to skip.");
 
-const fn shown() -> usize {
+const fn count_shown() -> usize {
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
         count += !matches!(SETTINGS[at].change, Change::Program) as usize;
@@ -53,15 +53,15 @@ const fn shown() -> usize {
     count
 }
 
-/// Every setting that is shown, with those that only a flag or the environment sets.
-static SHOWN: [Param; shown()] = {
-    let mut params = [NAME; shown()];
+/// A parameter for each visible setting, including those that only a flag or the environment sets.
+static SETTING_PARAMS: [Param; count_shown()] = {
+    let mut params = [NAME; count_shown()];
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
         let setting = &SETTINGS[at];
         let place = match setting.change {
-            Change::People => Some(Place::PartOrNull),
-            Change::AtStart => Some(Place::Elsewhere),
+            Change::People => Some(Place::NullableMember),
+            Change::AtStart => Some(Place::StartupMember),
             Change::Program => None,
         };
         if let Some(place) = place {
@@ -73,19 +73,19 @@ static SHOWN: [Param; shown()] = {
     params
 };
 
-/// The names of a table of words.
-const fn words<T: Copy, const N: usize>(table: &[(T, &'static str); N]) -> [&'static str; N] {
-    let mut words = [""; N];
+/// The names in a table of values and names.
+const fn names<T: Copy, const N: usize>(table: &[(T, &'static str); N]) -> [&'static str; N] {
+    let mut names = [""; N];
     let mut at = 0;
     while at < N {
-        words[at] = table[at].1;
+        names[at] = table[at].1;
         at += 1;
     }
-    words
+    names
 }
 
-const EVENT_KINDS: [&str; EventKind::NAMES.len()] = words(&EventKind::NAMES);
-const PERIODS: [&str; Period::NAMES.len()] = words(&Period::NAMES);
+const EVENT_KINDS: [&str; EventKind::NAMES.len()] = names(&EventKind::NAMES);
+const PERIODS: [&str; Period::NAMES.len()] = names(&Period::NAMES);
 
 const fn delete(path: &'static str, handler: Handler, weight: Weight) -> Route {
     Route::new("DELETE", path, handler, weight)
@@ -107,7 +107,7 @@ const fn put(path: &'static str, handler: Handler, weight: Weight) -> Route {
     Route::new("PUT", path, handler, weight)
 }
 
-fn description(_context: &Context, _call: &Call) -> Result<Answer, Fault> {
+fn openapi_document(_context: &Context, _call: &Call) -> Result<Answer, HttpError> {
     Ok(Answer::stream(JSON, |_, out| openapi::document(out, ROUTES)))
 }
 
@@ -115,44 +115,50 @@ static EXPORT: [Param; 9] = [
     query(
         "format",
         Kind::Word(export::FORMATS),
-        "CSV comes with a header row. Names that begin with =, +, - or @ have an apostrophe in front there, so that \
-         no spreadsheet takes them for formulas. All figures are whole numbers.",
+        "CSV has a header row. In CSV, names that begin with =, +, - or @ get an apostrophe in front, so that no \
+         spreadsheet reads them as formulas. All figures are whole numbers.",
     ),
-    query("bom", Kind::Word(csv::MARKS), "CSV: 1 begins with a byte order mark, by which Excel knows UTF-8."),
+    query(
+        "bom",
+        Kind::Word(csv::BOM_VALUES),
+        "CSV: 1 begins the file with a byte order mark, which tells Excel that it is UTF-8.",
+    ),
     query(
         "separator",
         Kind::Word(csv::SEPARATORS),
-        "CSV: what stands between two cells; ; where decimals have a comma.",
+        "CSV: the separator between two cells. Spreadsheets expect ; in countries that write decimals with a comma.",
     ),
     query(
         "time",
         Kind::Word(csv::TIMES),
-        "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone. Further columns say how many \
-         seconds that is ahead of UTC (utc_offset_seconds; of buckets from_utc_offset_seconds and \
-         to_utc_offset_seconds), which tells the two hours apart where clocks go back.",
+        "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone. Further columns hold the offset \
+         from UTC in seconds (utc_offset_seconds; for buckets from_utc_offset_seconds and to_utc_offset_seconds), so \
+         that the repeated hour at the end of summer time is unambiguous.",
     ),
     query("resolution", Kind::Word(&level::NAMES), "Samples, or buckets of this length."),
     INTERFACE_NAME,
     START,
     END,
-    query("limit", Kind::Integer { low: 1, high: MOST, default: None }, "No more than so many."),
+    query("limit", Kind::Integer { low: 1, high: MAX_INTEGER, default: None }, "Maximum number of entries."),
 ];
 
 pub static ROUTES: &[Route] = &[
-    get("/", system::root, Weight::Light).summary("The page, or what answers here").answers(&["About", "text/html"]),
+    get("/", system::root, Weight::Light)
+        .summary("The page, or name and version of the service")
+        .answers(&["About", "text/html"]),
     get("/health", system::health, Weight::Light)
-        .summary("The state of the service in one word; 503 when it does not do its work")
+        .summary("Health of the service in one word; 503 when it is unhealthy")
         .answers(&["Health"]),
-    get("/openapi.json", description, Weight::Light).summary("This description").answers(&["application/json"]),
+    get("/openapi.json", openapi_document, Weight::Light).summary("This document").answers(&["application/json"]),
     get("/collector/status", collector::status, Weight::Light)
-        .summary("Whether samples are taken, and how that goes")
+        .summary("State of the collector, which takes the samples")
         .answers(&["CollectorStatus"]),
     post("/collector/start", collector::start, Weight::Light)
-        .summary("Takes samples again")
+        .summary("Starts taking samples")
         .answers(&["Run"])
         .problems(&[409]),
     post("/collector/stop", collector::stop, Weight::Light)
-        .summary("Takes no more samples, over restarts too")
+        .summary("Stops taking samples, also after restarts")
         .answers(&["Run"])
         .problems(&[409]),
     post("/collector/collect", collector::collect, Weight::Light)
@@ -160,34 +166,38 @@ pub static ROUTES: &[Route] = &[
         .answers(&["Collection"])
         .problems(&[503]),
     get("/api/interfaces", interfaces::all, Weight::Light)
-        .summary("All interfaces by name, absent ones that have history included")
+        .summary("All interfaces by name, including absent ones with history")
         .answers(&["ByName<Interface>"]),
     get("/api/interfaces/{name}", interfaces::one, Weight::Light)
         .summary("One interface")
         .params(&[NAME])
         .answers(&["Interface"]),
     patch("/api/interfaces/{name}", interfaces::patch, Weight::Costly)
-        .summary("Changes what is thought of one interface; monitored and primary are the settings ignore and primary")
+        .summary("Changes one interface; monitored and primary are stored in the settings ignore and primary")
         .params(&[
             NAME,
-            part("alias", Kind::Line { most: 64 }, "A name for people; an empty one for the system's own."),
+            optional("alias", Kind::Line { most: 64 }, "Name to display; empty: the alias of the link in the kernel."),
             Param {
                 name: "monitored",
-                place: Place::PartOrNull,
+                place: Place::NullableMember,
                 kind: Kind::Switch,
-                doc: "Watched whatever the rules say, left out, or null: by the rules.",
+                doc: "true: always monitored; false: never; null: the rules decide.",
             },
-            part("primary", Kind::Switch, "The headline for good, and always watched; or found by its traffic again."),
-            part(
+            optional(
+                "primary",
+                Kind::Switch,
+                "true: the primary interface for good, always monitored; false: chosen by traffic again.",
+            ),
+            optional(
                 "merge",
                 Kind::Text,
-                "An absent interface: its history becomes part of this one's, and its name is gone.",
+                "Name of an absent interface: its history becomes part of this one, and its name disappears.",
             ),
         ])
         .answers(&["Interface"])
         .problems(&[409, 503]),
     delete("/api/interfaces/{name}", interfaces::forget, Weight::Costly)
-        .summary("Forgets an absent interface and its history on every level")
+        .summary("Forgets an absent interface and all of its history")
         .params(&[NAME])
         .answers(&["Forgotten"])
         .problems(&[409, 503]),
@@ -196,72 +206,78 @@ pub static ROUTES: &[Route] = &[
         .params(&[NAME])
         .answers(&["InterfaceStats"]),
     get("/api/traffic/history", traffic::history, Weight::Costly)
-        .summary("Samples, newest first: what passed since the interface's previous sample")
-        .params(&[INTERFACE_NAME, START, END, query("limit", count(1, 1000, 100), "No more than so many."), OFFSET])
+        .summary("Samples, newest first: the traffic since the interface's previous sample")
+        .params(&[
+            INTERFACE_NAME,
+            START,
+            END,
+            query("limit", count(1, 1000, 100), "Maximum number of entries."),
+            OFFSET,
+        ])
         .answers(&["Vec<Record>"])
         .problems(&[503]),
     get("/api/traffic/latest", traffic::latest, Weight::Costly)
         .summary("The newest samples")
-        .params(&[query("limit", count(1, 100, 10), "No more than so many.")])
+        .params(&[query("limit", count(1, 100, 10), "Maximum number of entries.")])
         .answers(&["Vec<Record>"])
         .problems(&[503]),
     get("/api/traffic/summary", traffic::summary, Weight::Light)
-        .summary("All interfaces together, by the kernel's counters")
+        .summary("Kernel counters of all present interfaces together")
         .answers(&["Summary"]),
     get("/api/traffic/series", series::series, Weight::Costly)
         .summary("Rates over a range of time, in columns for a chart")
         .params(&[
             query(
                 "interface",
-                Kind::Texts { most: Some(series::INTERFACES) },
-                "Which interfaces, by their names or altnames; the primary if left out.",
+                Kind::Texts { most: Some(series::MAX_INTERFACES) },
+                "Interfaces, by their names or altnames; default: the primary interface.",
             ),
             FROM,
             TO,
-            query("points", count(1, 720, 720), "No more buckets than this."),
+            query("points", count(1, 720, 720), "Maximum number of buckets."),
         ])
         .answers(&["Series"])
         .problems(&[404, 503]),
     get("/api/traffic/totals", series::totals, Weight::Costly)
-        .summary("What passed per hour, day, week, month or year of the configured time zone, ascending")
+        .summary("Traffic per hour, day, week, month or year of the configured time zone, oldest first")
         .params(&[
             INTERFACE,
-            query("by", Kind::Word(&PERIODS), "The length of a row."),
-            query("from", Kind::Time, "The beginning; if left out, as far back as `limit` reaches."),
+            query("by", Kind::Word(&PERIODS), "Length of a period."),
+            query("from", Kind::Time, "Start of the range; default: `limit` periods before the end."),
             TO,
-            query("limit", count(1, 1000, 100), "No more than so many, the newest ones."),
+            query("limit", count(1, 1000, 100), "Maximum number of periods, the newest ones."),
         ])
         .answers(&["Vec<Total>"])
         .problems(&[404, 503]),
     get("/api/traffic/live", live::live, Weight::Light)
-        .summary("Rates of the latest seconds. Asking keeps the one-second rhythm going for ten seconds")
-        .params(&[query("since", count(0, MOST, 0), "`next` of the previous answer.")])
+        .summary("Rates of the latest seconds. Each request keeps the one-second readings going for ten seconds")
+        .params(&[query("since", count(0, MAX_INTEGER, 0), "`next` of the previous answer.")])
         .answers(&["LiveRates"]),
     get("/api/export/traffic", export::traffic, Weight::Long)
         .summary(
-            "History as a file, oldest first. Buckets have columns of their own: from, to, interface_name, all \
-             counters, rx_peak, tx_peak, observed",
+            "History as a file, oldest first. The columns of buckets are: from, to, interface_name, all counters, \
+             rx_peak, tx_peak, observed",
         )
         .params(&EXPORT)
         .answers(&["Vec<Record>", "Vec<BucketRecord>", "text/csv"])
         .problems(&[503]),
     get("/api/config", config::all, Weight::Light)
-        .summary("Every setting: its value, its default, what set it and what it may be")
+        .summary("All settings: value, default, origin and allowed values")
         .answers(&["Settings"]),
     patch("/api/config", config::patch, Weight::Costly)
-        .summary("Changes settings, all that are named or none, at once; null brings the default back")
-        .params(&SHOWN)
+        .summary("Changes settings, all of the given ones or none, with immediate effect; null restores the default")
+        .params(&SETTING_PARAMS)
         .answers(&["Settings"])
         .problems(&[409]),
     get("/api/config/interfaces", config::interfaces, Weight::Light)
-        .summary("Which interfaces are chosen by name")
+        .summary("The interfaces that are chosen by name")
         .answers(&["InterfacesSetting"]),
     put("/api/config/interfaces", config::put_interfaces, Weight::Costly)
         .summary("Chooses interfaces by name")
-        .params(&[body(
+        .params(&[required(
             "interfaces",
             Kind::Texts { most: None },
-            "Names or altnames; none for all that are not ignored.",
+            "Names or altnames; an empty list: all interfaces that are not ignored.",
         )])
         .answers(&["InterfacesChanged"])
         .problems(&[400, 409]),
@@ -269,8 +285,8 @@ pub static ROUTES: &[Route] = &[
         .summary("Seconds between two samples")
         .answers(&["IntervalSetting"]),
     put("/api/config/collection-interval", config::put_interval, Weight::Costly)
-        .summary("Changes the seconds between two samples, at once")
-        .params(&[body(
+        .summary("Changes the seconds between two samples, with immediate effect")
+        .params(&[required(
             "collection_interval",
             Kind::Integer { low: INTERVAL_S.0 as i64, high: INTERVAL_S.1 as i64, default: None },
             "Seconds.",
@@ -278,11 +294,11 @@ pub static ROUTES: &[Route] = &[
         .answers(&["IntervalSetting"])
         .problems(&[409]),
     get("/api/config/max-retries", config::retries, Weight::Light)
-        .summary("Further attempts after a failed reading")
+        .summary("Number of further attempts after a failed reading")
         .answers(&["RetriesSetting"]),
     put("/api/config/max-retries", config::put_retries, Weight::Costly)
-        .summary("Changes the further attempts after a failed reading")
-        .params(&[body(
+        .summary("Changes the number of further attempts after a failed reading")
+        .params(&[required(
             "max_retries",
             Kind::Integer { low: MAX_RETRIES.0 as i64, high: MAX_RETRIES.1 as i64, default: None },
             "Attempts.",
@@ -294,26 +310,26 @@ pub static ROUTES: &[Route] = &[
         .answers(&["DelaySetting"]),
     put("/api/config/retry-delay", config::put_delay, Weight::Costly)
         .summary("Changes the seconds between two attempts")
-        .params(&[body("retry_delay", Kind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 }, "Seconds.")])
+        .params(&[required("retry_delay", Kind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 }, "Seconds.")])
         .answers(&["DelaySetting"])
         .problems(&[409]),
-    get("/api/system/info", system::info, Weight::Costly).summary("The machine").answers(&["SystemInfo"]),
+    get("/api/system/info", system::info, Weight::Costly).summary("Facts about the machine").answers(&["SystemInfo"]),
     get("/api/system/health", system::details, Weight::Light)
-        .summary("The state of the service, part by part")
+        .summary("Health of the service in detail")
         .answers(&["SystemHealth"]),
     get("/api/system/metrics", system::metrics, Weight::Costly)
-        .summary("How busy the machine is, and this program")
+        .summary("Load of the machine and of this program")
         .answers(&["SystemMetrics"]),
     post("/api/backup", backup::backup, Weight::Long)
-        .summary("The whole history and the settings as a database, as of now; the access token is not in it")
+        .summary("Backup: the whole history and the settings as an SQLite database; without the access token")
         .answers(&[SQLITE])
         .problems(&[503, 507]),
     get("/api/events", events::events, Weight::Costly)
-        .summary("Resets, gaps, clock steps, interfaces that came and went: newest first")
+        .summary("Events such as resets, gaps, clock steps and interfaces that appeared or vanished; newest first")
         .params(&[
-            query("limit", count(1, 1000, 100), "No more than so many."),
+            query("limit", count(1, 1000, 100), "Maximum number of entries."),
             OFFSET,
-            query("interface", Kind::Text, "Only what concerns this interface, by its name or an altname."),
+            query("interface", Kind::Text, "Only events of this interface, by its name or an altname."),
             query("kind", Kind::Words(&EVENT_KINDS), "Only of these kinds."),
             query("from", Kind::Time, "Not before this time."),
             query("to", Kind::Time, "Before this time."),
@@ -322,23 +338,23 @@ pub static ROUTES: &[Route] = &[
         .problems(&[503]),
 ];
 
-/// What the `{}` of `pattern` stand for in `path`; `None` when it is another path.
-fn matches(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
-    let mut found = Vec::new();
+/// The parameters in `path` if it matches `pattern`, else `None`.
+fn match_path(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
+    let mut matched = Vec::new();
     let mut segments = path.split('/');
     for expected in pattern.split('/') {
-        // Decoded one by one: an encoded slash is no separator.
+        // Decode each segment on its own: an encoded slash does not separate segments.
         let segment = params::decode(segments.next()?, false).ok()?;
         match expected.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
-            Some(name) if !segment.is_empty() => found.push((name, segment)),
+            Some(name) if !segment.is_empty() => matched.push((name, segment)),
             None if segment == expected => {}
             _ => return None,
         }
     }
-    segments.next().is_none().then_some(found)
+    segments.next().is_none().then_some(matched)
 }
 
-/// GET also answers HEAD, and every path OPTIONS.
+/// The value of the Allow header. HEAD is allowed where GET is, and OPTIONS everywhere.
 fn allow(methods: &[&str]) -> String {
     let mut allow = methods.join(", ");
     if methods.contains(&"GET") {
@@ -348,36 +364,37 @@ fn allow(methods: &[&str]) -> String {
     allow
 }
 
-pub fn dispatch(context: &Context, ask: &Ask) -> Result<Answer, Fault> {
-    let (path, query) = split(ask.target);
-    let method = if ask.method == "HEAD" { "GET" } else { ask.method };
+pub fn dispatch(context: &Context, request: &Ask) -> Result<Answer, HttpError> {
+    let (path, query) = split_target(request.target);
+    let method = if request.method == "HEAD" { "GET" } else { request.method };
 
     let mut methods = Vec::new();
     for route in ROUTES {
-        let Some(path) = matches(route.path, path) else { continue };
+        let Some(path) = match_path(route.path, path) else { continue };
         if route.method != method {
             methods.push(route.method);
             continue;
         }
-        let wants_body = route.params.iter().any(|param| param.place.in_body());
-        let body = match ask.body {
+        let has_body = route.params.iter().any(|param| param.place.is_in_body());
+        let body = match request.body {
             Some(body) => body,
-            None if wants_body => return Err(Fault::new(413, "the body is larger than anything asked for here")),
+            None if has_body => return Err(HttpError::new(413, "the body is larger than any request needs")),
             None => b"",
         };
         let zones = Zones { now: &|| context.live.lock().zone.clone(), find: &|name| context.zone(name) };
-        let values = params::read(route.params, &Given { path: &path, query, body }, &zones).map_err(Fault::flaws)?;
-        return (route.handler)(context, &Call { ask, values, now: context.clock.now() });
+        let values =
+            params::read(route.params, &Given { path: &path, query, body }, &zones).map_err(HttpError::flaws)?;
+        return (route.handler)(context, &Call { request, values, now: context.clock.now() });
     }
 
     if let Some(asset) = asset(path).filter(|_| methods.is_empty()) {
         if method == "GET" {
-            return assets::answer(asset, ask);
+            return assets::answer(asset, request);
         }
         methods.push("GET");
     }
     if methods.is_empty() {
-        return Err(Fault::not_found());
+        return Err(HttpError::not_found());
     }
     let mut answer = match method {
         "OPTIONS" => Answer::empty(204),
@@ -391,27 +408,28 @@ fn asset(path: &str) -> Option<&'static assets::Asset> {
     params::decode(path, false).ok().and_then(|path| assets::find(&path))
 }
 
-/// What a request asks of the workers, before it is let in to them. What is changed asks for the token, whose file is read.
+/// Weight of a request; the gate calls this before a worker gets the request. An unknown path that changes something is
+/// costly, because authorisation reads the token file.
 pub fn weight(method: &str, target: &str) -> Weight {
-    let (path, _) = split(target);
-    let asked = if method == "HEAD" { "GET" } else { method };
-    let found = ROUTES.iter().find(|route| route.method == asked && matches(route.path, path).is_some());
-    let unknown = if changes_something(method) { Weight::Costly } else { Weight::Light };
-    found.map_or(unknown, |route| route.weight)
+    let (path, _) = split_target(target);
+    let route_method = if method == "HEAD" { "GET" } else { method };
+    let matched = ROUTES.iter().find(|route| route.method == route_method && match_path(route.path, path).is_some());
+    let default = if changes_something(method) { Weight::Costly } else { Weight::Light };
+    matched.map_or(default, |route| route.weight)
 }
 
-/// The page, or one of the files it is made of: nothing that anybody has measured.
-pub fn is_page(ask: &Ask) -> bool {
-    let (path, _) = split(ask.target);
+/// Whether the request is for the page or one of its files, which contain no figures.
+pub fn is_page(request: &Ask) -> bool {
+    let (path, _) = split_target(request.target);
     match path {
-        "/" => ask.accept.is_some_and(prefers_html),
-        // A route has the first word in `dispatch`, and none of those is a file.
-        _ => asset(path).is_some() && !ROUTES.iter().any(|route| matches(route.path, path).is_some()),
+        "/" => request.accept.is_some_and(prefers_html),
+        // Routes come first, as in `dispatch`.
+        _ => asset(path).is_some() && !ROUTES.iter().any(|route| match_path(route.path, path).is_some()),
     }
 }
 
-/// Path and query of a target, which a proxy may send with scheme and host in front.
-fn split(target: &str) -> (&str, &str) {
+/// Splits a target into path and query. A proxy may send it with scheme and host in front.
+fn split_target(target: &str) -> (&str, &str) {
     let target = match target.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
             rest.find(['/', '?']).map_or("/", |at| &rest[at..])
@@ -427,7 +445,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_are_known_by_the_path() {
+    fn weight_of_each_path() {
         for (target, expect) in [
             ("/api/export/traffic?format=csv", Weight::Long),
             ("/%61pi/exp%6Frt/traffic", Weight::Long),
@@ -449,12 +467,12 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn path_patterns() {
         let check = |pattern, path, expect: Option<&[&str]>| {
-            let found = matches(pattern, path);
-            let found: Option<Vec<&str>> =
-                found.as_ref().map(|found| found.iter().map(|(_, value)| value.as_str()).collect());
-            assert_eq!(found.as_deref(), expect, "{path}");
+            let matched = match_path(pattern, path);
+            let matched: Option<Vec<&str>> =
+                matched.as_ref().map(|matched| matched.iter().map(|(_, value)| value.as_str()).collect());
+            assert_eq!(matched.as_deref(), expect, "{path}");
         };
         check("/", "/", Some(&[]));
         check("/", "//", None);
@@ -473,8 +491,8 @@ mod tests {
     }
 
     #[test]
-    fn targets() {
-        let check = |target, expect| assert_eq!(split(target), expect);
+    fn request_targets() {
+        let check = |target, expect| assert_eq!(split_target(target), expect);
         check("/a?b=c", ("/a", "b=c"));
         check("/a?b?c", ("/a", "b?c"));
         check("/a#x?y", ("/a", ""));
@@ -486,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_sound() {
+    fn routes_are_unique_and_complete() {
         for (at, route) in ROUTES.iter().enumerate() {
             let same = |other: &Route| other.path == route.path && other.method == route.method;
             assert!(!ROUTES[..at].iter().any(same), "{} twice", route.path);

@@ -1,6 +1,6 @@
-//! Four workers behind the gate, and answers as bytes. tiny_http reads requests; answers are
-//! written here, because its own writer keeps a streamed answer in memory for an HTTP/1.0 client, ends a failed one as
-//! though it were whole, and cannot leave the length out of a 204.
+//! The HTTP server behind the gate: four worker threads. tiny_http reads the requests. This module writes the answers
+//! itself, because tiny_http's writer keeps a streamed answer in memory for an HTTP/1.0 client, ends a failed answer
+//! like a complete one, and cannot omit the length of a 204.
 
 use std::any::Any;
 use std::io::{self, Read, Write};
@@ -19,68 +19,71 @@ use super::gate::inner::Inner;
 use super::gate::{Gate, Limits, Terms};
 use super::routes::weight;
 use super::status::reason;
-use super::{Answer, Ask, Body, Context, Fault, answer};
+use super::{Answer, Ask, Body, Context, HttpError, answer};
 use crate::clock::Zone;
 use crate::error::Result;
 use crate::text::printable;
 use crate::thread::spawn;
 
 const WORKERS: usize = 4;
-/// A handler is shallow: history is read on a thread of its own.
+/// Handlers need little stack: another thread reads the history.
 const WORKER_STACK: usize = 256 * 1024;
-/// Answers of up to this size go out whole, with their length; longer ones in chunks of about this size.
-const CHUNK: usize = 8 * 1024;
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// Streamed answers up to this size are sent at once with Content-Length; longer ones in chunks of about this size.
+const CHUNK_BYTES: usize = 8 * 1024;
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub fn shown(text: &str) -> String {
+pub fn printable_short(text: &str) -> String {
     printable(text, 60)
 }
 
-/// The running server. Dropping it without `stop` leaves its threads to the end of the process.
+/// The running server. Dropping it without `stop` leaves its threads running until the process ends.
 pub struct Serving {
     gate: Gate,
     inner: Arc<Inner>,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// `names` are those under which this machine may be asked.
+/// Starts the server. `names`: the host names that requests may use for this machine.
 pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<String>) -> Result<Serving> {
-    let (inner, road) = Inner::open(places(&context.database), WORKERS)?;
+    let (inner, connector) = Inner::open(socket_directories(&context.database), WORKERS)?;
     let private = context.guard.private();
     let mut workers = Vec::new();
     for number in 1..=WORKERS {
         let (context, inner) = (context.clone(), inner.clone());
-        let run = Box::new(move || work(&context, &inner));
+        let run = Box::new(move || worker_loop(&context, &inner));
         workers.push(spawn(&format!("http-{number}"), WORKER_STACK, run)?);
     }
     let limits = Limits { active: WORKERS, ..Limits::default() };
-    let gate = Gate::open(listeners, Box::new(road), Terms { names, private, limits, weigh: weight })?;
+    let gate = Gate::open(listeners, Box::new(connector), Terms { names, private, limits, weigh: weight })?;
     Ok(Serving { gate, inner, workers })
 }
 
-/// Where the socket between the gate and tiny_http may be made: in memory rather than on flash, and on flash rather than
-/// nowhere.
-fn places(database: &Path) -> Vec<PathBuf> {
-    let given = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|path| path.is_absolute());
+/// Directories for the socket between the gate and tiny_http, best first: in memory, then on flash.
+fn socket_directories(database: &Path) -> Vec<PathBuf> {
+    let runtime_directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|path| path.is_absolute());
     let beside = database.parent().map(Path::to_path_buf);
-    given.into_iter().chain(["/run".into(), std::env::temp_dir(), "/dev/shm".into()]).chain(beside).collect()
+    runtime_directory
+        .into_iter()
+        .chain(["/run".into(), std::env::temp_dir(), "/dev/shm".into()])
+        .chain(beside)
+        .collect()
 }
 
 impl Serving {
-    /// From now on this machine may be asked under these names and no others.
+    /// Replaces the host names that requests may use for this machine.
     pub fn rename(&self, names: Vec<String>) {
         self.gate.rename(names);
     }
 
-    /// Takes connections here too.
+    /// Accepts connections on these listeners too.
     pub fn listen(&self, listeners: Vec<TcpListener>) {
         self.gate.listen(listeners);
     }
 
-    /// Takes no more requests and waits for those under way, but not for clients that do not read: whoever stops has the
-    /// last save before it.
+    /// Accepts no more requests and waits up to 1 s for the running ones. Does not wait for clients that read slowly:
+    /// the last save must still follow.
     pub fn stop(self) {
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         self.gate.stop();
         self.inner.close();
         while !self.workers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
@@ -94,31 +97,31 @@ impl Serving {
     }
 }
 
-fn work(context: &Context, inner: &Inner) {
+fn worker_loop(context: &Context, inner: &Inner) {
     while let Some(request) = inner.next() {
-        let target = shown(request.url());
+        let target = printable_short(request.url());
         match catch_unwind(AssertUnwindSafe(|| handle(context, inner, request))) {
             Ok(Ok(())) => {}
-            // Whoever asked has gone; that is their right.
+            // The client closed the connection.
             Ok(Err(error)) => log::debug!("{target}: {error}"),
-            Err(panic) => blame(context, &target, &*panic),
+            Err(panic) => record_panic(context, &target, &*panic),
         }
     }
 }
 
-/// Counts the panics of threads that nobody here has started: those of tiny_http, which have no names. Whatever ours do
-/// is caught and counted where it happens.
+/// Counts panics in threads without a name: only tiny_http has such threads. Panics in our own threads are caught and
+/// counted elsewhere.
 pub fn count_panics(context: Arc<Context>) {
-    let tell = panic::take_hook();
+    let previous_hook = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if thread::current().name().is_none() {
             context.notes.panics.fetch_add(1, Ordering::Relaxed);
         }
-        tell(panic);
+        previous_hook(panic);
     }));
 }
 
-fn blame(context: &Context, target: &str, panic: &(dyn Any + Send)) {
+fn record_panic(context: &Context, target: &str, panic: &(dyn Any + Send)) {
     context.notes.panics.fetch_add(1, Ordering::Relaxed);
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
@@ -130,27 +133,27 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
         request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str().to_string())
     };
     let accept = header(&request, "Accept");
-    // A proxy may have added a line of its own.
+    // A proxy may have added a second header.
     let accept_encoding = request.headers().iter().filter(|header| header.field.equiv("Accept-Encoding"));
     let accept_encoding = accept_encoding.map(|header| header.value.as_str()).collect::<Vec<_>>().join(",");
     let if_none_match = header(&request, "If-None-Match");
     let authorization = header(&request, "Authorization");
-    // These are the gate's own words: what a client claims of these does not get through it.
+    // Only the gate sets these headers: it removes them from what a client sends.
     let from = header(&request, "X-Real-IP").and_then(|address| address.parse().ok());
     let trusted = header(&request, TRUSTED).is_some();
-    let place = header(&request, PLACE).and_then(|place| place.parse().ok());
+    let slot = header(&request, PLACE).and_then(|slot| slot.parse().ok());
     let method = request.method().as_str().to_string();
     let target = request.url().to_string();
-    let old = *request.http_version() < HTTPVersion(1, 1);
+    let http_1_0 = *request.http_version() < HTTPVersion(1, 1);
     let body = match method.as_str() {
         "GET" | "HEAD" | "OPTIONS" => Some(Vec::new()),
         _ => read_body(&mut request)?,
     };
-    let mut writer = Awaited { out: request.into_writer(), inner, place };
-    // Of a request that was left in the middle the rest never comes.
-    writer.check()?;
+    let mut writer = ClientWriter { out: request.into_writer(), inner, slot };
+    // The client may have left in the middle of its body.
+    writer.fail_if_left()?;
 
-    let ask = Ask {
+    let http_request = Ask {
         method: &method,
         target: &target,
         accept: accept.as_deref(),
@@ -161,32 +164,32 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
         trusted,
         body: body.as_deref(),
     };
-    let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &ask))).unwrap_or_else(|panic| {
-        blame(context, &shown(&target), &*panic);
-        Fault::new(500, "the program is at fault: its log has more").answer()
+    let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &http_request))).unwrap_or_else(|panic| {
+        record_panic(context, &printable_short(&target), &*panic);
+        HttpError::new(500, "the program is at fault: its log has more").answer()
     });
 
-    let manner = Manner { without_body: method == "HEAD", old };
-    send(context, &mut writer, answer, manner)?;
+    let framing = Framing { head_only: method == "HEAD", http_1_0 };
+    send(context, &mut writer, answer, framing)?;
     writer.flush()
 }
 
-/// The way to a client as long as there is one: what nobody waits for is not made to its end.
-struct Awaited<'a> {
+/// Writes to the client, and fails once the client has left: then the rest of the answer is not made.
+struct ClientWriter<'a> {
     out: Box<dyn Write + Send>,
     inner: &'a Inner,
-    place: Option<usize>,
+    slot: Option<usize>,
 }
 
-impl Awaited<'_> {
-    fn check(&self) -> io::Result<()> {
-        if self.inner.has_left(self.place) { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+impl ClientWriter<'_> {
+    fn fail_if_left(&self) -> io::Result<()> {
+        if self.inner.has_left(self.slot) { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }
 
-impl Write for Awaited<'_> {
+impl Write for ClientWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.check()?;
+        self.fail_if_left()?;
         self.out.write(bytes)
     }
 
@@ -195,24 +198,24 @@ impl Write for Awaited<'_> {
     }
 }
 
-/// `None` when there is more than anybody wants: the gate has seen to that already.
+/// `None` when the body is larger than `BODY_LIMIT`; the gate refuses such requests before.
 fn read_body(request: &mut Request) -> io::Result<Option<Vec<u8>>> {
     let mut body = Vec::new();
     request.as_reader().take(BODY_LIMIT as u64 + 1).read_to_end(&mut body)?;
     Ok((body.len() <= BODY_LIMIT).then_some(body))
 }
 
-/// How the client wants its answer.
+/// How to send an answer.
 #[derive(Clone, Copy)]
-struct Manner {
-    without_body: bool,
-    /// HTTP/1.0, which knows no chunks.
-    old: bool,
+struct Framing {
+    head_only: bool,
+    /// HTTP/1.0, which has no chunked encoding.
+    http_1_0: bool,
 }
 
 fn head(context: &Context, answer: &Answer) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
-    // A machine that does not know the time does not tell it (RFC 9110, 6.6.1).
+    // Without a trusted wall clock there is no Date header (RFC 9110, 6.6.1).
     if context.live.lock().health.clock_believed {
         head.push_str(&date(context.clock.now().unix_ms.div_euclid(1000)));
     }
@@ -226,7 +229,7 @@ fn head(context: &Context, answer: &Answer) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// The Date header, in the one form that is still to be written (RFC 9110, 5.6.7).
+/// The Date header in the only format that may be generated (RFC 9110, 5.6.7).
 fn date(unix: i64) -> String {
     const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -239,22 +242,22 @@ fn date(unix: i64) -> String {
     )
 }
 
-fn send(context: &Context, out: &mut dyn Write, answer: Answer, manner: Manner) -> io::Result<()> {
+fn send(context: &Context, out: &mut dyn Write, answer: Answer, framing: Framing) -> io::Result<()> {
     let head = head(context, &answer);
-    let whole = |out: &mut dyn Write, mut head: Vec<u8>, body: &[u8]| {
+    let send_whole = |out: &mut dyn Write, mut head: Vec<u8>, body: &[u8]| {
         if !matches!(answer.status, 204 | 304) {
             head.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
         }
         head.extend_from_slice(b"\r\n");
         out.write_all(&head)?;
-        if manner.without_body { Ok(()) } else { out.write_all(body) }
+        if framing.head_only { Ok(()) } else { out.write_all(body) }
     };
     let stream = match answer.body {
-        Body::Empty => return whole(out, head, b""),
-        Body::Static(bytes) => return whole(out, head, bytes),
-        Body::Bytes(bytes) => return whole(out, head, &bytes),
-        // Of what is not made, the length is not known, and need not be told.
-        Body::Stream(_) if manner.without_body => {
+        Body::Empty => return send_whole(out, head, b""),
+        Body::Static(bytes) => return send_whole(out, head, bytes),
+        Body::Bytes(bytes) => return send_whole(out, head, &bytes),
+        // HEAD of a streamed answer: the length is unknown and may be omitted.
+        Body::Stream(_) if framing.head_only => {
             let mut head = head;
             head.extend_from_slice(b"\r\n");
             return out.write_all(&head);
@@ -262,54 +265,61 @@ fn send(context: &Context, out: &mut dyn Write, answer: Answer, manner: Manner) 
         Body::Stream(stream) => stream,
     };
 
-    let mut pipe = Pipe { out, head: Some(head), buffer: Vec::with_capacity(CHUNK + CHUNK / 4), manner, gone: false };
-    let made = catch_unwind(AssertUnwindSafe(|| stream(context, &mut pipe)))
+    let mut body_writer = BodyWriter {
+        out,
+        head: Some(head),
+        buffer: Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4),
+        framing,
+        client_gone: false,
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| stream(context, &mut body_writer)))
         .unwrap_or_else(|panic| {
-            blame(context, "a streamed answer", &*panic);
+            record_panic(context, "a streamed answer", &*panic);
             Err(io::Error::other("the program is at fault: its log has more"))
         })
-        .and_then(|()| pipe.finish());
-    let Err(error) = made else { return Ok(()) };
-    if pipe.gone {
+        .and_then(|()| body_writer.finish());
+    let Err(error) = result else { return Ok(()) };
+    if body_writer.client_gone {
         return Err(error);
     }
-    if pipe.head.is_some() {
-        let fault = Fault::new(500, format!("the answer could not be made: {error}")).answer();
-        return send(context, pipe.out, fault, manner);
+    if body_writer.head.is_some() {
+        let fault = HttpError::new(500, format!("the answer could not be made: {error}")).answer();
+        return send(context, body_writer.out, fault, framing);
     }
-    // The status is gone already. What follows is no chunk, so that nobody takes half a file for a whole one.
-    log::warn!("an answer broke off: {error}");
-    pipe.out.write_all(b"broken off\r\n\r\n")
+    // The status is already sent. Text that is not a valid chunk follows, so that no client takes half a file for a
+    // complete one.
+    log::warn!("an answer ended early: {error}");
+    body_writer.out.write_all(b"broken off\r\n\r\n")
 }
 
-/// Collects a streamed body into chunks. If it ends before the first chunk is full, it goes out with its length.
-struct Pipe<'a> {
+/// Writes a streamed body in chunks. A body that ends before the first chunk is full is sent with Content-Length.
+struct BodyWriter<'a> {
     out: &'a mut dyn Write,
-    /// Not yet sent.
+    /// The head, until it is sent.
     head: Option<Vec<u8>>,
     buffer: Vec<u8>,
-    manner: Manner,
-    /// The client cannot be written to.
-    gone: bool,
+    framing: Framing,
+    /// Writing to the client failed.
+    client_gone: bool,
 }
 
-impl Pipe<'_> {
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes).inspect_err(|_| self.gone = true)
+impl BodyWriter<'_> {
+    fn write_to_client(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes).inspect_err(|_| self.client_gone = true)
     }
 
     fn send_chunk(&mut self) -> io::Result<()> {
         if let Some(mut head) = self.head.take() {
-            head.extend_from_slice(if self.manner.old { b"\r\n" } else { b"Transfer-Encoding: chunked\r\n\r\n" });
-            self.put(&head)?;
+            head.extend_from_slice(if self.framing.http_1_0 { b"\r\n" } else { b"Transfer-Encoding: chunked\r\n\r\n" });
+            self.write_to_client(&head)?;
         }
         let buffer = std::mem::take(&mut self.buffer);
-        if !self.manner.old {
-            self.put(format!("{:x}\r\n", buffer.len()).as_bytes())?;
+        if !self.framing.http_1_0 {
+            self.write_to_client(format!("{:x}\r\n", buffer.len()).as_bytes())?;
         }
-        self.put(&buffer)?;
-        if !self.manner.old {
-            self.put(b"\r\n")?;
+        self.write_to_client(&buffer)?;
+        if !self.framing.http_1_0 {
+            self.write_to_client(b"\r\n")?;
         }
         self.buffer = buffer;
         self.buffer.clear();
@@ -319,21 +329,21 @@ impl Pipe<'_> {
     fn finish(&mut self) -> io::Result<()> {
         if let Some(mut head) = self.head.take() {
             head.extend_from_slice(format!("Content-Length: {}\r\n\r\n", self.buffer.len()).as_bytes());
-            self.put(&head)?;
+            self.write_to_client(&head)?;
             let buffer = std::mem::take(&mut self.buffer);
-            return self.put(&buffer);
+            return self.write_to_client(&buffer);
         }
         if !self.buffer.is_empty() {
             self.send_chunk()?;
         }
-        if self.manner.old { Ok(()) } else { self.put(b"0\r\n\r\n") }
+        if self.framing.http_1_0 { Ok(()) } else { self.write_to_client(b"0\r\n\r\n") }
     }
 }
 
-impl Write for Pipe<'_> {
+impl Write for BodyWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
+        if self.buffer.len() >= CHUNK_BYTES {
             self.send_chunk()?;
         }
         Ok(bytes.len())
@@ -347,27 +357,27 @@ impl Write for Pipe<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::tests::quiet_context;
+    use crate::http::tests::idle_context;
 
     #[test]
-    fn dates() {
+    fn date_header() {
         let check = |unix, expect| assert_eq!(date(unix), expect);
         check(784_111_777, "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
         check(0, "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n");
         check(1_709_210_096, "Date: Thu, 29 Feb 2024 12:34:56 GMT\r\n");
     }
 
-    fn sent(answer: Answer, manner: Manner) -> String {
+    fn sent(answer: Answer, framing: Framing) -> String {
         let mut out = Vec::new();
-        send(&quiet_context(), &mut out, answer, manner).unwrap();
+        send(&idle_context(), &mut out, answer, framing).unwrap();
         String::from_utf8(out).unwrap()
     }
 
-    const NEW: Manner = Manner { without_body: false, old: false };
+    const HTTP_1_1: Framing = Framing { head_only: false, http_1_0: false };
 
     #[test]
     fn a_short_stream_has_a_length() {
-        let text = sent(Answer::stream("text/plain", |_, out| out.write_all(b"abc")), NEW);
+        let text = sent(Answer::stream("text/plain", |_, out| out.write_all(b"abc")), HTTP_1_1);
         assert_eq!(
             text,
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
@@ -375,16 +385,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_breaks_off_never_looks_whole() {
-        let broken = |before: usize| {
+    fn a_stream_that_fails_never_looks_complete() {
+        let failing_answer = |before: usize| {
             Answer::stream("text/plain", move |_, out| {
                 out.write_all(&vec![b'x'; before])?;
                 Err(io::Error::other("the disk is gone"))
             })
         };
-        let early = sent(broken(10), NEW);
+        let early = sent(failing_answer(10), HTTP_1_1);
         assert!(early.starts_with("HTTP/1.1 500 ") && early.contains("the disk is gone"), "{early}");
-        let late = sent(broken(2 * CHUNK), NEW);
+        let late = sent(failing_answer(2 * CHUNK_BYTES), HTTP_1_1);
         assert!(late.starts_with("HTTP/1.1 200 ") && late.ends_with("x\r\nbroken off\r\n\r\n"));
         assert!(!late.contains("\r\n0\r\n"));
         let panics = |before: usize| {
@@ -393,14 +403,14 @@ mod tests {
                 panic!("a fault on purpose")
             })
         };
-        assert!(sent(panics(0), NEW).starts_with("HTTP/1.1 500 "));
-        assert!(sent(panics(2 * CHUNK), NEW).ends_with("broken off\r\n\r\n"));
+        assert!(sent(panics(0), HTTP_1_1).starts_with("HTTP/1.1 500 "));
+        assert!(sent(panics(2 * CHUNK_BYTES), HTTP_1_1).ends_with("broken off\r\n\r\n"));
     }
 
     #[test]
-    fn a_client_that_went_away_stops_the_making() {
-        struct Gone;
-        impl Write for Gone {
+    fn a_client_that_left_stops_its_answer() {
+        struct ClosedWriter;
+        impl Write for ClosedWriter {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
                 Err(io::ErrorKind::BrokenPipe.into())
             }
@@ -413,7 +423,7 @@ mod tests {
                 out.write_all(b"more")?;
             }
         });
-        let error = send(&quiet_context(), &mut Gone, endless, NEW).unwrap_err();
+        let error = send(&idle_context(), &mut ClosedWriter, endless, HTTP_1_1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -1,4 +1,4 @@
-//! Statuses and their words, for the front door and for what is behind it.
+//! HTTP status codes and their reason phrases, for the gate and the server behind it.
 
 const REASONS: [(u16, &str); 22] = [
     (200, "OK"),

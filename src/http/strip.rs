@@ -1,25 +1,26 @@
-//! What of the page's sources a browser does not need: comments, indentation and spaces beside punctuation. Used by
-//! `build.rs`, and compiled here only to be tested. It knows no grammar, so it keeps whatever it is not sure of: names,
-//! line breaks that may end a statement, all inside of strings, and from what may be a regular expression to the end of
-//! its line.
+//! Removes from the page's sources what a browser does not need: comments, indentation and spaces beside punctuation.
+//! `build.rs` uses it; here it is compiled only for its tests. It is no parser, so it keeps everything that might
+//! matter: names, line breaks that may end a statement, string contents, and everything from a possible regular
+//! expression to the end of the line.
 
-/// Beside these a space means nothing in a script, unless two signs would become one: `a - -b`.
-const SCRIPT: &str = "=,;:?(){}[]<>&|!*%+-/\"`";
-const SIGNS: &str = "+-";
-/// Words that a value follows: a slash behind them begins a regular expression.
+/// A space beside one of these means nothing in a script, except between two signs that would become one: `a - -b`.
+const SCRIPT_PUNCTUATION: &str = "=,;:?(){}[]<>&|!*%+-/\"`";
+const PLUS_MINUS: &str = "+-";
+/// Keywords before a value: a slash behind one begins a regular expression.
 const BEFORE_VALUE: [&str; 12] =
     ["return", "case", "typeof", "void", "delete", "in", "of", "yield", "await", "throw", "else", "instanceof"];
-/// After the first and before the second a statement does not end, or has ended already, with or without the line.
-const OPEN: [char; 6] = ['{', '(', '[', ',', ';', ':'];
-const CLOSE: [char; 9] = ['}', ')', ']', ',', ';', ':', '?', '.', '&'];
-/// In a selector a space before a colon means something.
-const SHEET: (&str, &str) = ("{};,:", "{};,");
+/// No statement ends after one of the first or before one of the second, so the line break between them can go.
+const NO_BREAK_AFTER: [char; 6] = ['{', '(', '[', ',', ';', ':'];
+const NO_BREAK_BEFORE: [char; 9] = ['}', ')', ']', ',', ';', ':', '?', '.', '&'];
+/// Style sheets: characters after which and before which a space can go. A space before a colon has a meaning in a
+/// selector.
+const SHEET_PUNCTUATION: (&str, &str) = ("{};,:", "{};,");
 
-/// `None` when it is written in a way that could not be cut safely.
+/// `None` when the source cannot be shortened safely.
 pub fn strip(name: &str, source: &str) -> Option<String> {
     match name.rsplit_once('.').map(|(_, ending)| ending) {
         Some("js") => script(source),
-        Some("css") => sheet(source),
+        Some("css") => style_sheet(source),
         Some("html") => Some(lines(source).map(|line| format!("{line}\n")).collect()),
         _ => Some(source.to_string()),
     }
@@ -29,47 +30,47 @@ fn lines(source: &str) -> impl Iterator<Item = &str> {
     source.lines().map(str::trim).filter(|line| !line.is_empty())
 }
 
-/// Comments are whole lines, and no template goes over several.
+/// Expects comments on lines of their own and templates within one line; otherwise returns `None`.
 fn script(source: &str) -> Option<String> {
     let mut out = String::new();
-    let mut before = String::new();
+    let mut previous = String::new();
     for line in lines(source).filter(|line| !line.starts_with("//")) {
         if line.matches('`').count() % 2 == 1 || line.contains("/*") || line.contains("//") {
             return None;
         }
-        let mut bare = String::new();
-        statement(line, &mut bare);
-        // `const` tells people something. The browser knows who assigns.
+        let mut stripped = String::new();
+        statement(line, &mut stripped);
+        // `const` only helps the reader; `let` is shorter.
         for (long, short) in [("const ", "let "), ("const{", "let{"), ("const[", "let["), ("for(const", "for(let")] {
-            if let Some(rest) = bare.strip_prefix(long) {
-                bare = format!("{short}{rest}");
+            if let Some(rest) = stripped.strip_prefix(long) {
+                stripped = format!("{short}{rest}");
             }
         }
-        if declares(&before) && declares(&bare) {
+        if is_declaration(&previous) && is_declaration(&stripped) {
             out.pop();
             out.push(',');
-            out.push_str(bare["let".len()..].trim_start());
-            before = bare;
+            out.push_str(stripped["let".len()..].trim_start());
+            previous = stripped;
             continue;
         }
-        if needless(&before, &bare) {
+        if is_redundant(&previous, &stripped) {
             out.pop();
         }
-        // What was a statement of its own, and would not be one without a line's end, is an error here, and never
-        // something else: `a = {}` before `b()`.
-        let follows = before == "}" && bare.starts_with(|first: char| first.is_ascii_lowercase());
-        if !out.is_empty() && !follows && !out.ends_with(OPEN) && !bare.starts_with(CLOSE) {
+        // Removes the line break after `}`. Where it ended a statement (`a = {}` before `b()`), the result is a syntax
+        // error, never other code.
+        let follows = previous == "}" && stripped.starts_with(|first: char| first.is_ascii_lowercase());
+        if !out.is_empty() && !follows && !out.ends_with(NO_BREAK_AFTER) && !stripped.starts_with(NO_BREAK_BEFORE) {
             out.push('\n');
         }
-        out.push_str(&bare);
-        before = bare;
+        out.push_str(&stripped);
+        previous = stripped;
     }
     out.push('\n');
     Some(out)
 }
 
-/// Whether it is one declaration and no more.
-fn declares(line: &str) -> bool {
+/// Whether the line is one declaration and nothing else.
+fn is_declaration(line: &str) -> bool {
     let one = line.strip_suffix(';').filter(|it| !it.contains(';') && balanced(it));
     one.is_some_and(|it| ["let ", "let{", "let["].iter().any(|word| it.starts_with(word)))
 }
@@ -79,58 +80,59 @@ fn balanced(line: &str) -> bool {
     count('(') == count(')') && count('[') == count(']') && count('{') == count('}')
 }
 
-/// Whether the line's last sign says only what the bracket after it says too. A comma does, unless it stands for an item
-/// itself; a semicolon does, unless it is a whole statement: `while (more());`
-fn needless(line: &str, next: &str) -> bool {
-    let Some(bare) = line.strip_suffix([',', ';']).filter(|bare| !bare.is_empty()) else { return false };
-    let plain = !["for(", "while(", "if("].iter().any(|head| bare.contains(head)) && balanced(bare);
+/// Whether the line's last sign is redundant before the bracket that begins the next line. A comma is, unless it stands
+/// for an array element; a semicolon is, unless it is a whole statement: `while (more());`
+fn is_redundant(line: &str, next: &str) -> bool {
+    let Some(stripped) = line.strip_suffix([',', ';']).filter(|stripped| !stripped.is_empty()) else { return false };
+    let plain = !["for(", "while(", "if("].iter().any(|head| stripped.contains(head)) && balanced(stripped);
     match line.ends_with(',') {
-        true => next.starts_with(['}', ')', ']']) && !bare.ends_with([',', '[', '(']),
-        false => next.starts_with('}') && (!bare.ends_with(')') || plain),
+        true => next.starts_with(['}', ')', ']']) && !stripped.ends_with([',', '[', '(']),
+        false => next.starts_with('}') && (!stripped.ends_with(')') || plain),
     }
 }
 
 fn statement(line: &str, out: &mut String) {
     let mut rest = line;
-    while let Some(each) = rest.chars().next() {
+    while let Some(sign) = rest.chars().next() {
         let word = out.rsplit(|sign: char| !sign.is_alphanumeric() && !"_$".contains(sign)).next().unwrap_or_default();
         let dividing = !word.is_empty() && !BEFORE_VALUE.contains(&word) || out.ends_with([')', ']']);
-        let whole = match each {
-            '"' | '`' => quoted(rest, each),
+        let whole = match sign {
+            '"' | '`' => quoted_len(rest, sign),
             '/' if !dividing => None,
             '\'' | '\\' => None,
-            _ => Some(each.len_utf8()),
+            _ => Some(sign.len_utf8()),
         };
         let (piece, after) = rest.split_at(whole.unwrap_or(rest.len()));
         let next = after.chars().next().unwrap_or(' ');
         let last = out.chars().next_back().unwrap_or(' ');
-        let beside = SCRIPT.contains(last) || SCRIPT.contains(next);
-        if piece != " " || !beside || SIGNS.contains(last) && SIGNS.contains(next) {
+        let beside = SCRIPT_PUNCTUATION.contains(last) || SCRIPT_PUNCTUATION.contains(next);
+        if piece != " " || !beside || PLUS_MINUS.contains(last) && PLUS_MINUS.contains(next) {
             out.push_str(piece);
         }
         rest = after;
     }
 }
 
-/// The length of what is quoted, if it is plain where that ends: no quotes are in it, escaped or in a template's `${}`.
-fn quoted(text: &str, quote: char) -> Option<usize> {
+/// Length of a quoted text with its quotes; `None` if its end is uncertain, because it contains quotes, escaped or in a
+/// template's `${}`.
+fn quoted_len(text: &str, quote: char) -> Option<usize> {
     let inner = text[1..].split(quote).next()?;
     let opened = inner.split("${").skip(1).all(|value| value.contains('}'));
     let plain = opened && !inner.ends_with('\\');
     (plain && text.len() > inner.len() + 1).then_some(inner.len() + 2)
 }
 
-fn sheet(source: &str) -> Option<String> {
-    let mut bare = String::new();
+fn style_sheet(source: &str) -> Option<String> {
+    let mut stripped = String::new();
     let mut rest = source;
-    while let Some((before, comment)) = rest.split_once("/*") {
-        bare.push_str(before);
+    while let Some((previous, comment)) = rest.split_once("/*") {
+        stripped.push_str(previous);
         rest = comment.split_once("*/")?.1;
     }
-    bare.push_str(rest);
-    let line = lines(&bare).collect::<Vec<_>>().join(" ");
-    let quoted = line.split('"').skip(1).step_by(2).any(|text| text.contains(['{', '}', ';']));
-    if quoted || line.contains(['\'', '\\']) {
+    stripped.push_str(rest);
+    let line = lines(&stripped).collect::<Vec<_>>().join(" ");
+    let quoted_len = line.split('"').skip(1).step_by(2).any(|text| text.contains(['{', '}', ';']));
+    if quoted_len || line.contains(['\'', '\\']) {
         return None;
     }
     let mut out = String::new();
@@ -139,11 +141,11 @@ fn sheet(source: &str) -> Option<String> {
             out.push('"');
         }
         let mut rest = part.chars().peekable();
-        while let Some(each) = rest.next() {
-            let beside =
-                out.ends_with(|last| SHEET.0.contains(last)) || rest.peek().is_some_and(|it| SHEET.1.contains(*it));
-            if at % 2 == 1 || each != ' ' || !beside {
-                out.push(each);
+        while let Some(sign) = rest.next() {
+            let beside = out.ends_with(|last| SHEET_PUNCTUATION.0.contains(last))
+                || rest.peek().is_some_and(|it| SHEET_PUNCTUATION.1.contains(*it));
+            if at % 2 == 1 || sign != ' ' || !beside {
+                out.push(sign);
             }
         }
     }
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn sheets() {
+    fn style_sheets() {
         let check = |source, expect| assert_eq!(strip("a.css", source).as_deref(), expect, "{source}");
         check("/* why */\na b, c :focus {\n  margin: 0 -1px;\n  x: y;\n}\n", Some("a b,c :focus{margin:0 -1px;x:y}"));
         check(
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest() {
+    fn other_files() {
         assert_eq!(strip("a.html", "<p>\n  a  b\n\n</p>").as_deref(), Some("<p>\na  b\n</p>\n"));
         assert_eq!(strip("a.svg", "<a  />\n").as_deref(), Some("<a  />\n"));
     }

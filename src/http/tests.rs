@@ -1,9 +1,9 @@
-//! The service as its clients see it: real sockets, a real `Live`, a real store in a directory of its own, clocks that
-//! stand still. The sampler and the writer are played by the wake-up call, which serves at once what they would.
+//! The service as clients see it: real sockets, a real `Live`, a real database in a temporary directory, and a clock
+//! that stands still. The callback that wakes the sampler does at once what the sampler and the writer would do.
 
-mod levels;
 mod page;
 mod requests;
+mod resolutions;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -35,21 +35,21 @@ fn tuning() -> Tuning {
     Tuning::of(&Config::default())
 }
 
-/// Nobody samples and nobody saves.
-pub fn quiet() -> Live {
+/// A `Live` without a sampler and a writer.
+pub fn idle_live() -> Live {
     let live = Live::new(Config::default(), Zone::UTC);
     live.lock().health.database = Database::Joined;
     live
 }
 
-/// Nobody asks anything of it.
-pub fn quiet_context() -> Context {
-    let live = Arc::new(quiet());
+/// A context without a database, for tests of single functions.
+pub fn idle_context() -> Context {
+    let live = Arc::new(idle_live());
     Context {
         live: live.clone(),
         history: History::new(live, None),
         copying: Disk::named("copy"),
-        clock: Arc::new(Still),
+        clock: Arc::new(FixedClock),
         database: PathBuf::new(),
         machine: Arc::new(machine),
         find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
@@ -81,9 +81,9 @@ pub fn iface(name: &str, ifindex: u32) -> Iface {
     }
 }
 
-struct Still;
+struct FixedClock;
 
-impl Clock for Still {
+impl Clock for FixedClock {
     fn now(&self) -> Now {
         Now { mono_ms: 1_000_000, unix_ms: NOW * 1000 + 500 }
     }
@@ -106,17 +106,17 @@ fn machine() -> Machine {
     }
 }
 
-struct Rig {
+struct TestServer {
     context: Arc<Context>,
     serving: Option<Serving>,
     address: SocketAddr,
-    /// Gone with the rig.
+    /// Removed when the server is dropped.
     directory: PathBuf,
     /// How often the sampler was woken.
     woken: Arc<AtomicU32>,
 }
 
-impl Drop for Rig {
+impl Drop for TestServer {
     fn drop(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.stop();
@@ -186,7 +186,7 @@ fn ticks(first_seq: u64, count: u64, until: i64) -> Batch {
     batch
 }
 
-fn fill(live: &Live) {
+fn fill_live(live: &Live) {
     let mut state = live.lock();
     let mut eth0 = iface("eth0", 2);
     eth0.altnames = ["enp3s0", "wan/1"].map(str::to_string).to_vec();
@@ -246,19 +246,19 @@ fn fill(live: &Live) {
     state.unsaved.batch = ticks(101, 2, NOW);
 }
 
-impl Rig {
-    fn new() -> Rig {
-        Rig::with(|_| {}, machine)
+impl TestServer {
+    fn new() -> TestServer {
+        TestServer::with(|_| {}, machine)
     }
 
-    fn with(change: impl FnOnce(&Live), machine: impl Fn() -> Machine + Send + Sync + 'static) -> Rig {
+    fn with(change: impl FnOnce(&Live), machine: impl Fn() -> Machine + Send + Sync + 'static) -> TestServer {
         let directory = directory();
         let reader = reader(&directory);
-        Rig::on(directory, Some(reader), change, machine)
+        TestServer::on(directory, Some(reader), change, machine)
     }
 
-    fn without_store() -> Rig {
-        Rig::on(directory(), None, |_| {}, machine)
+    fn without_store() -> TestServer {
+        TestServer::on(directory(), None, |_| {}, machine)
     }
 
     fn on(
@@ -266,9 +266,9 @@ impl Rig {
         reader: Option<Reader>,
         change: impl FnOnce(&Live),
         machine: impl Fn() -> Machine + Send + Sync + 'static,
-    ) -> Rig {
-        let live = Arc::new(quiet());
-        fill(&live);
+    ) -> TestServer {
+        let live = Arc::new(idle_live());
+        fill_live(&live);
         change(&live);
         let weak = Arc::downgrade(&live);
         let woken = Arc::new(AtomicU32::new(0));
@@ -297,7 +297,7 @@ impl Rig {
             live: live.clone(),
             history: History::new(live.clone(), reader),
             copying: Disk::named("copy"),
-            clock: Arc::new(Still),
+            clock: Arc::new(FixedClock),
             database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
             machine: Arc::new(machine),
             find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
@@ -308,7 +308,7 @@ impl Rig {
         let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap().listeners;
         let address = listeners[0].local_addr().unwrap();
         let serving = Some(serve(context.clone(), listeners, vec!["x".to_string()]).unwrap());
-        Rig { context, serving, address, directory, woken }
+        TestServer { context, serving, address, directory, woken }
     }
 
     fn connect(&self) -> TcpStream {
@@ -317,7 +317,7 @@ impl Rig {
         stream
     }
 
-    /// One connection, one request, as its bytes.
+    /// Sends the bytes of one request on a new connection.
     fn raw(&self, request: &[u8]) -> Reply {
         let mut stream = self.connect();
         stream.write_all(request).unwrap();
@@ -348,7 +348,7 @@ struct Reply {
     status: u16,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
-    /// A chunked body that did not end as one should.
+    /// A chunked body without its last chunk.
     broken: bool,
 }
 
@@ -395,7 +395,7 @@ impl Reply {
         self.json()["detail"].as_str().unwrap().to_string()
     }
 
-    /// `loc: msg (input)` of every fault.
+    /// `loc: msg (input)` of each error.
     fn flaws(&self) -> Vec<String> {
         assert_eq!(self.status, 422);
         let text = |value: &Value| value.as_str().unwrap().to_string();
@@ -407,24 +407,24 @@ impl Reply {
     }
 }
 
-/// The document, as a client gets it.
+/// The OpenAPI document, as a client gets it.
 fn document() -> Value {
-    Rig::new().get("/openapi.json").json()
+    TestServer::new().get("/openapi.json").json()
 }
 
-/// Faults of a value against a schema, in the subset of JSON Schema that the document uses. What the schema does not
-/// name may not be there either: the document tells all.
-fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
+/// Errors of a value against a schema, in the subset of JSON Schema that the document uses. Members that the schema
+/// does not name are errors.
+fn schema_errors(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = document.pointer(&reference[1..]).unwrap_or_else(|| panic!("{reference} leads nowhere"));
-        return faults(document, target, value, at);
+        return schema_errors(document, target, value, at);
     }
     if let Some(choices) = schema["anyOf"].as_array() {
-        let all: Vec<_> = choices.iter().map(|choice| faults(document, choice, value, at)).collect();
+        let all: Vec<_> = choices.iter().map(|choice| schema_errors(document, choice, value, at)).collect();
         return if all.iter().any(Vec::is_empty) { Vec::new() } else { all.concat() };
     }
     if let Some(words) = schema["enum"].as_array() {
-        return if words.contains(value) { Vec::new() } else { vec![format!("{at}: {value} is no word of it")] };
+        return if words.contains(value) { Vec::new() } else { vec![format!("{at}: {value} is not an allowed word")] };
     }
     let mut found = Vec::new();
     let right = match schema["type"].as_str().expect("a type") {
@@ -435,7 +435,7 @@ fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Stri
         "number" => value.is_number(),
         "array" => {
             for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-                found.extend(faults(document, &schema["items"], item, &format!("{at}[{index}]")));
+                found.extend(schema_errors(document, &schema["items"], item, &format!("{at}[{index}]")));
             }
             value.is_array()
         }
@@ -453,7 +453,7 @@ fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Stri
                     }
                     (Value::Null, inner) | (inner, _) => inner,
                 };
-                found.extend(faults(document, inner, member, &format!("{at}.{name}")));
+                found.extend(schema_errors(document, inner, member, &format!("{at}.{name}")));
             }
             value.is_object()
         }
@@ -471,14 +471,14 @@ fn faults(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Stri
     found
 }
 
-/// What the disk does is not ours to promise.
-fn settle(name: &str, body: &mut Value) {
+/// Replaces values that differ between machines.
+fn mask_variable_parts(name: &str, body: &mut Value) {
     if name == "system_health" {
         body["details"]["database"]["database_size_bytes"] = json!(0);
     }
 }
 
-/// An answer is one that the document tells of.
+/// Checks that the document describes the answer.
 fn check_documented(document: &Value, method: &str, path: &str, reply: &Reply) {
     let responses = &document["paths"][path][method.to_ascii_lowercase()]["responses"];
     let mut response = &responses[reply.status.to_string()];
@@ -490,7 +490,7 @@ fn check_documented(document: &Value, method: &str, path: &str, reply: &Reply) {
     let schema = &response["content"][media]["schema"];
     assert!(schema.is_object(), "{method} {path}: {media} is not documented");
     if media == "application/json" && path != "/openapi.json" {
-        let found = faults(document, schema, &reply.json(), "");
+        let found = schema_errors(document, schema, &reply.json(), "");
         assert!(found.is_empty(), "{method} {path}: {found:#?}");
     }
 }
@@ -501,15 +501,15 @@ fn golden(name: &str, reply: &Reply) {
         Some(media) if media.starts_with("application/json") => reply.json(),
         _ => Value::String(String::from_utf8_lossy(&reply.body).into_owned()),
     };
-    settle(name.trim_end_matches(".json"), &mut body);
+    mask_variable_parts(name.trim_end_matches(".json"), &mut body);
     let mut headers = reply.headers.clone();
-    // A number that changes with every word of the bodies, which are compared themselves.
+    // The length changes with every word of the body, and the body itself is compared.
     headers.remove("content-length");
     let mut got = serde_json::to_string_pretty(&json!({"status": reply.status, "headers": headers, "body": body}))
         .unwrap()
         .replace(env!("CARGO_PKG_VERSION"), "VERSION");
     got.push('\n');
-    // All of them, or those whose names begin like that.
+    // `UPDATE_GOLDEN` is 1 for all files, or the beginning of file names.
     if std::env::var("UPDATE_GOLDEN").is_ok_and(|which| which == "1" || name.starts_with(&which)) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &got).unwrap();
@@ -518,9 +518,9 @@ fn golden(name: &str, reply: &Reply) {
     assert!(got == expect, "{name} is not as it was; UPDATE_GOLDEN=1 renews it\n--- was\n{expect}\n--- is\n{got}");
 }
 
-/// file, method, path in the table, target, body
+/// Golden file, method, path in the route table, target, body.
 #[rustfmt::skip]
-const WELL: [(&str, &str, &str, &str, &str); 53] = [
+const REQUESTS: [(&str, &str, &str, &str, &str); 53] = [
     ("root", "GET", "/", "/", ""),
     ("health", "GET", "/health", "/health", ""),
     ("collector_status", "GET", "/collector/status", "/collector/status", ""),
@@ -577,12 +577,12 @@ const WELL: [(&str, &str, &str, &str, &str); 53] = [
 ];
 
 #[test]
-fn every_route_answers_as_promised() {
+fn every_route_answers_as_documented() {
     let document = document();
-    for (name, method, path, target, body) in WELL {
-        // Each on its own: some of them change settings.
-        let rig = Rig::new();
-        let reply = rig.send(method, target, "", body.as_bytes());
+    for (name, method, path, target, body) in REQUESTS {
+        // A new server for each: some requests change settings.
+        let server = TestServer::new();
+        let reply = server.send(method, target, "", body.as_bytes());
         check_documented(&document, method, path, &reply);
         assert_eq!(reply.header("cache-control"), Some("no-store"), "{target}");
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{target}");
@@ -590,19 +590,19 @@ fn every_route_answers_as_promised() {
             golden(&format!("{name}.json"), &reply);
         }
         if method == "GET" {
-            let head = rig.send("HEAD", target, "", b"");
+            let head = server.send("HEAD", target, "", b"");
             assert_eq!((head.status, head.body.len()), (reply.status, 0), "HEAD {target}");
             assert_eq!(head.header("content-type"), reply.header("content-type"), "HEAD {target}");
         }
     }
     for Route { method, path, .. } in ROUTES {
-        assert!(WELL.iter().any(|case| (case.1, case.2) == (*method, *path)), "{method} {path} is not tried");
+        assert!(REQUESTS.iter().any(|case| (case.1, case.2) == (*method, *path)), "{method} {path} is not tried");
     }
 }
 
 #[test]
-fn every_path_knows_its_methods() {
-    let rig = Rig::new();
+fn every_path_lists_its_methods() {
+    let server = TestServer::new();
     for route in ROUTES {
         let target = route.path.replace("{name}", "eth0");
         let mut expect: Vec<&str> =
@@ -612,43 +612,43 @@ fn every_path_knows_its_methods() {
         }
         expect.push("OPTIONS");
         let expect = expect.join(", ");
-        let reply = rig.send("OPTIONS", &target, "", b"");
+        let reply = server.send("OPTIONS", &target, "", b"");
         assert_eq!((reply.status, reply.header("allow")), (204, Some(expect.as_str())), "{target}");
         assert_eq!((reply.header("content-length"), reply.body.len()), (None, 0));
         for method in ["DELETE", "TRACE", "BREW", "get"] {
             if expect.split(", ").any(|known| known == method) {
                 continue;
             }
-            let reply = rig.send(method, &target, "", b"");
+            let reply = server.send(method, &target, "", b"");
             assert_eq!((reply.status, reply.header("allow")), (405, Some(expect.as_str())), "{method} {target}");
             assert_eq!(reply.json(), json!({"detail": "Method Not Allowed"}));
         }
     }
-    assert_eq!(rig.send("PUT", "/style.css", "", b"").header("allow"), Some("GET, HEAD, OPTIONS"));
-    assert_eq!(rig.send("OPTIONS", "/nowhere", "", b"").status, 404);
+    assert_eq!(server.send("PUT", "/style.css", "", b"").header("allow"), Some("GET, HEAD, OPTIONS"));
+    assert_eq!(server.send("OPTIONS", "/nowhere", "", b"").status, 404);
 }
 
 #[test]
-fn unknown_paths() {
-    let rig = Rig::new();
+fn unknown_paths_are_404() {
+    let server = TestServer::new();
     for target in
         ["/nope", "/health/", "//", "/api", "/api/interfaces/", "/%ff", "/%", "/..%2f..%2fetc%2fpasswd", "/a%00"]
     {
-        let reply = rig.get(target);
+        let reply = server.get(target);
         assert_eq!((reply.status, reply.json()), (404, json!({"detail": "Not Found"})), "{target}");
     }
-    assert_eq!(rig.get("/api/interfaces/%ff").detail(), "Not Found");
-    assert_eq!(rig.get("/api/interfaces/no%0d%0ape").detail(), "Interface 'no\r\npe' not found");
-    // It has a history, and no counters.
-    assert_eq!(rig.get("/api/interfaces/wg0").status, 200);
-    assert_eq!(rig.get("/api/interfaces/wg0/stats").detail(), "Interface 'wg0' not found");
+    assert_eq!(server.get("/api/interfaces/%ff").detail(), "Not Found");
+    assert_eq!(server.get("/api/interfaces/no%0d%0ape").detail(), "Interface 'no\r\npe' not found");
+    // It has a history but no counters.
+    assert_eq!(server.get("/api/interfaces/wg0").status, 200);
+    assert_eq!(server.get("/api/interfaces/wg0/stats").detail(), "Interface 'wg0' not found");
 }
 
 #[test]
-fn all_faults_of_a_request_at_once() {
-    let rig = Rig::new();
+fn all_errors_of_a_request_are_reported_at_once() {
+    let server = TestServer::new();
     let document = document();
-    let reply = rig.get("/api/traffic/history?limit=0&offset=-1&start_time=yesterday&interface_name=%ff");
+    let reply = server.get("/api/traffic/history?limit=0&offset=-1&start_time=yesterday&interface_name=%ff");
     check_documented(&document, "GET", "/api/traffic/history", &reply);
     assert_eq!(
         reply.flaws(),
@@ -676,16 +676,16 @@ fn all_faults_of_a_request_at_once() {
         "/api/traffic/live?since=-1",
         "/api/events?limit=1001",
     ] {
-        assert_eq!(rig.get(target).flaws().len(), 1, "{target}");
+        assert_eq!(server.get(target).flaws().len(), 1, "{target}");
     }
-    let crowd = "interface=eth0&".repeat(33);
-    let flaws = rig.get(&format!("/api/traffic/series?{crowd}")).flaws();
+    let query = "interface=eth0&".repeat(33);
+    let flaws = server.get(&format!("/api/traffic/series?{query}")).flaws();
     assert_eq!(flaws, ["query.interface: must be a list of at most 32 texts (33 of them)"]);
 }
 
 #[test]
-fn wrong_bodies() {
-    let rig = Rig::new();
+fn invalid_bodies_are_refused() {
+    let server = TestServer::new();
     let document = document();
     let deep = "[".repeat(16_000);
     for (path, member) in [
@@ -697,28 +697,28 @@ fn wrong_bodies() {
         for value in
             ["0", "-1", "true", "null", "\"10\"", "1e99", "1e999", "NaN", "{}", "[1]", "99999999999999999999", &deep]
         {
-            let reply = rig.put(path, &format!("{{\"{member}\":{value}}}"));
+            let reply = server.put(path, &format!("{{\"{member}\":{value}}}"));
             check_documented(&document, "PUT", path, &reply);
             let flaws = reply.flaws();
             assert_eq!(flaws.len(), 1, "{path} {value}");
             assert!(flaws[0].starts_with(&format!("body.{member}: ")), "{flaws:?}");
         }
         for body in ["", "{}", "[]", "10", "{", "\u{0}"] {
-            assert_eq!(rig.put(path, body).flaws().len(), 1, "{path} {body}");
+            assert_eq!(server.put(path, body).flaws().len(), 1, "{path} {body}");
         }
-        assert_eq!(rig.send("PUT", path, "", b"{\"\xff\":1}").flaws().len(), 1);
-        let reply = rig.send("PUT", path, "", &vec![b' '; 65 * 1024]);
+        assert_eq!(server.send("PUT", path, "", b"{\"\xff\":1}").flaws().len(), 1);
+        let reply = server.send("PUT", path, "", &vec![b' '; 65 * 1024]);
         assert_eq!(reply.status, 413);
         check_documented(&document, "PUT", path, &reply);
     }
-    let state = rig.context.live.lock();
+    let state = server.context.live.lock();
     assert_eq!(state.tuning, tuning());
     assert!(state.unsaved.settings.is_empty());
 }
 
 #[test]
-fn bodies_that_the_gate_does_not_take() {
-    let rig = Rig::new();
+fn the_gate_refuses_chunked_and_large_bodies() {
+    let server = TestServer::new();
     for (headers, status) in [
         ("Transfer-Encoding: chunked\r\n", 400),
         ("Content-Length: 65537\r\n", 413),
@@ -726,17 +726,18 @@ fn bodies_that_the_gate_does_not_take() {
         ("Content-Length: 18446744073709551615\r\n", 413),
     ] {
         let request = format!("PUT /api/config/max-retries HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-        let reply = rig.raw(request.as_bytes());
+        let reply = server.raw(request.as_bytes());
         assert_eq!(reply.status, status, "{headers}");
         assert!(!reply.detail().is_empty());
     }
 }
 
 #[test]
-fn only_this_machine_is_asked_and_only_by_its_own_pages() {
-    let rig = Rig::new();
-    let ask =
-        |method: &str, headers: &str| rig.raw(format!("{method} /health HTTP/1.1\r\n{headers}\r\n").as_bytes()).status;
+fn only_own_host_names_and_own_pages_are_accepted() {
+    let server = TestServer::new();
+    let ask = |method: &str, headers: &str| {
+        server.raw(format!("{method} /health HTTP/1.1\r\n{headers}\r\n").as_bytes()).status
+    };
     assert_eq!(ask("GET", "Host: x:8000\r\n"), 200);
     assert_eq!(ask("GET", "Host: 192.0.2.1\r\n"), 200);
     assert_eq!(ask("GET", "Host: evil.example\r\n"), 421);
@@ -747,8 +748,8 @@ fn only_this_machine_is_asked_and_only_by_its_own_pages() {
 }
 
 #[test]
-fn what_the_gate_says_is_documented_for_every_route() {
-    let (rig, document) = (Rig::new(), document());
+fn statuses_of_the_gate_are_documented_for_every_route() {
+    let (server, document) = (TestServer::new(), document());
     let long = "a".repeat(9000);
     for Route { method, path, .. } in ROUTES {
         let target = path.replace("{name}", "eth0");
@@ -760,27 +761,28 @@ fn what_the_gate_says_is_documented_for_every_route() {
             (format!("{method} {target} HTTP/1.1\r\nHost: evil.example\r\n\r\n"), 421),
             (format!("{method} {target} HTTP/1.1\r\nHost: x\r\nX: {long}"), 431),
         ] {
-            let reply = rig.raw(request.as_bytes());
+            let reply = server.raw(request.as_bytes());
             assert_eq!(reply.status, status, "{method} {path}");
             check_documented(&document, method, path, &reply);
         }
         let responses = &document["paths"][path][method.to_ascii_lowercase()]["responses"];
         for status in gate::STATUSES {
-            let told = responses[status.to_string()].is_object();
-            assert_eq!(told, status != 403 || *method != "GET", "{method} {path}: {status}");
+            let documented = responses[status.to_string()].is_object();
+            assert_eq!(documented, status != 403 || *method != "GET", "{method} {path}: {status}");
         }
     }
 }
 
-/// An old monitor may ask as old clients ask, without a name; what a browser or a proxy says still counts.
+/// Old monitoring tools send no Host. The headers of browsers and proxies are still checked.
 #[test]
-fn e47_clients_of_http_1_0_need_not_say_whom_they_ask() {
-    let rig = Rig::new();
-    let ask = |request: &str, headers: &str| rig.raw(format!("{request} HTTP/1.0\r\n{headers}\r\n").as_bytes()).status;
-    let plain = rig.raw(b"GET /health HTTP/1.0\r\n\r\n");
+fn e47_http_1_0_requests_need_no_host() {
+    let server = TestServer::new();
+    let ask =
+        |request: &str, headers: &str| server.raw(format!("{request} HTTP/1.0\r\n{headers}\r\n").as_bytes()).status;
+    let plain = server.raw(b"GET /health HTTP/1.0\r\n\r\n");
     assert_eq!((plain.status, plain.json()), (200, json!({"status": "healthy"})));
     assert_eq!(ask("HEAD /health", ""), 200);
-    // Only reading: an old proxy looks the same.
+    // Only for reading: an old proxy sends the same.
     assert_eq!(ask("POST /collector/stop", ""), 401);
     assert_eq!(ask("GET /health", "Host: x\r\n"), 200);
     assert_eq!(ask("GET /health", "Host: evil.example\r\n"), 421);
@@ -788,19 +790,19 @@ fn e47_clients_of_http_1_0_need_not_say_whom_they_ask() {
     assert_eq!(ask("GET /health", "Origin: http://evil.example\r\n"), 400);
     assert_eq!(ask("GET /health", "Via: 1.0 proxy\r\n"), 400);
     assert_eq!(ask("POST /collector/stop", "X-Forwarded-For: 10.0.0.1\r\n"), 400);
-    assert!(rig.context.live.lock().tuning.running);
+    assert!(server.context.live.lock().tuning.running);
 }
 
 #[test]
-fn settings_are_in_force_and_saved() {
-    let rig = Rig::new();
-    assert_eq!(rig.put("/api/config/collection-interval", r#"{"collection_interval":7}"#).status, 200);
-    assert_eq!(rig.put("/api/config/max-retries", r#"{"max_retries":9}"#).status, 200);
-    assert_eq!(rig.put("/api/config/retry-delay", r#"{"retry_delay":2}"#).status, 200);
-    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["lo","eth0"]}"#).status, 200);
-    assert_eq!(rig.send("POST", "/collector/stop", "", b"").json()["status"], "stopped");
+fn settings_take_effect_and_are_saved() {
+    let server = TestServer::new();
+    assert_eq!(server.put("/api/config/collection-interval", r#"{"collection_interval":7}"#).status, 200);
+    assert_eq!(server.put("/api/config/max-retries", r#"{"max_retries":9}"#).status, 200);
+    assert_eq!(server.put("/api/config/retry-delay", r#"{"retry_delay":2}"#).status, 200);
+    assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":["lo","eth0"]}"#).status, 200);
+    assert_eq!(server.send("POST", "/collector/stop", "", b"").json()["status"], "stopped");
     {
-        let state = rig.context.live.lock();
+        let state = server.context.live.lock();
         let tuning = &state.tuning;
         assert_eq!((tuning.interval_s, tuning.max_retries, tuning.retry_delay_ms), (7, 9, 2000));
         assert_eq!((tuning.interfaces.join(" ").as_str(), tuning.running), ("lo eth0", false));
@@ -815,17 +817,17 @@ fn settings_are_in_force_and_saved() {
         ];
         assert_eq!(saved, expect);
     }
-    let config = rig.get("/collector/status").json()["configuration"].clone();
+    let config = server.get("/collector/status").json()["configuration"].clone();
     assert_eq!(config["monitored_interfaces"], "lo,eth0");
     assert_eq!(
         (&config["polling_interval"], &config["max_retries"], &config["retry_delay"]),
         (&json!("7"), &json!("9"), &json!("2.0"))
     );
-    // Twice is no error.
-    assert_eq!(rig.send("POST", "/collector/stop", "", b"").json()["message"], "Collector is already stopped");
-    assert_eq!(rig.send("POST", "/collector/start", "", b"").json()["message"], "Collector started");
-    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":[]}"#).status, 200);
-    let state = rig.context.live.lock();
+    // A second stop is no error.
+    assert_eq!(server.send("POST", "/collector/stop", "", b"").json()["message"], "Collector is already stopped");
+    assert_eq!(server.send("POST", "/collector/start", "", b"").json()["message"], "Collector started");
+    assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":[]}"#).status, 200);
+    let state = server.context.live.lock();
     assert!(
         state.unsaved.settings.contains(&("interfaces".to_string(), None)),
         "all is the default, which is not kept"
@@ -833,18 +835,18 @@ fn settings_are_in_force_and_saved() {
 }
 
 #[test]
-fn unknown_interfaces_cannot_be_chosen() {
-    let rig = Rig::with(|live| live.lock().inventory.interfaces.push(iface("a,b", 9)), machine);
-    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["eth0","nope","no\r\npe","nope"]}"#);
+fn unknown_interfaces_are_refused() {
+    let server = TestServer::with(|live| live.lock().inventory.interfaces.push(iface("a,b", 9)), machine);
+    let reply = server.put("/api/config/interfaces", r#"{"interfaces":["eth0","nope","no\r\npe","nope"]}"#);
     assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: nope, no\r\npe"));
-    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["nope"]}"#).detail(), "Invalid interfaces: nope");
-    // It would come back from the disk as two.
-    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["a,b"]}"#).status, 400);
-    assert!(rig.context.live.lock().unsaved.settings.is_empty());
+    assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":["nope"]}"#).detail(), "Invalid interfaces: nope");
+    // The saved list would be read as two names.
+    assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":["a,b"]}"#).status, 400);
+    assert!(server.context.live.lock().unsaved.settings.is_empty());
 }
 
 #[test]
-fn owned_settings_are_refused_and_the_owner_named() {
+fn settings_of_a_flag_or_variable_are_refused() {
     let document = document();
     for (owner, value, method, path, body) in [
         ("NETPULSE_INTERVAL", "30", "PUT", "/api/config/collection-interval", r#"{"collection_interval":7}"#),
@@ -857,26 +859,26 @@ fn owned_settings_are_refused_and_the_owner_named() {
     ] {
         let config = Config::new(&[], |name| (name == owner).then(|| value.to_string())).unwrap();
         let before = Tuning::of(&config);
-        let rig = Rig::with(|live| live.lock().config = config, machine);
-        let reply = rig.send(method, path, "", body.as_bytes());
+        let server = TestServer::with(|live| live.lock().config = config, machine);
+        let reply = server.send(method, path, "", body.as_bytes());
         assert_eq!(reply.status, 409, "{path}");
         assert!(reply.detail().contains(&format!("is set by {owner}")), "{}", reply.detail());
         check_documented(&document, method, path, &reply);
-        let state = rig.context.live.lock();
+        let state = server.context.live.lock();
         assert_eq!(Tuning::of(&state.config), before);
         assert!(state.unsaved.settings.is_empty());
     }
 }
 
 #[test]
-fn settings_are_changed_together_and_shown_as_they_are() {
-    let rig = Rig::new();
+fn several_settings_change_in_one_request() {
+    let server = TestServer::new();
     let document = document();
-    let patch = |body: &str| rig.send("PATCH", "/api/config", "", body.as_bytes());
-    let all = rig.get("/api/config");
+    let patch = |body: &str| server.send("PATCH", "/api/config", "", body.as_bytes());
+    let all = server.get("/api/config");
     let keys: Vec<String> =
         serde_json::from_slice::<Value>(&all.body).unwrap()["settings"].as_object().unwrap().keys().cloned().collect();
-    // serde_json sorts what it reads: the order is looked at in the bytes.
+    // serde_json sorts the members that it reads, so the order is checked in the bytes.
     let text = String::from_utf8(all.body.clone()).unwrap();
     let places: Vec<_> = SETTINGS.iter().filter_map(|setting| text.find(&format!("\"{}\":{{", setting.key))).collect();
     assert!(places.is_sorted() && places.len() == keys.len(), "{keys:?}");
@@ -910,7 +912,7 @@ fn settings_are_changed_together_and_shown_as_they_are() {
         (&json!("saved"), &json!("default"))
     );
     {
-        let state = rig.context.live.lock();
+        let state = server.context.live.lock();
         assert_eq!((state.tuning.interval_s, state.tuning.flush_s, state.tuning.running), (10, 3600, false));
         assert_eq!([Resolution::Sample, Resolution::Hour].map(|level| state.tuning.keep.days(level)), [1, 1826]);
         assert_eq!(state.tuning.ignored, ["a*", "b"]);
@@ -920,17 +922,17 @@ fn settings_are_changed_together_and_shown_as_they_are() {
     let back = patch(r#"{"interval":null,"ignore":[],"timezone":"","primary":null,"running":null}"#).json();
     assert_eq!(back["settings"]["interval"]["value"], 30);
     assert_eq!(back["settings"]["ignore"]["origin"], "default");
-    let state = rig.context.live.lock();
+    let state = server.context.live.lock();
     assert!(state.unsaved.settings.contains(&("ignore".to_string(), None)), "{:?}", state.unsaved.settings);
     assert!(state.unsaved.settings.contains(&("timezone".to_string(), None)));
     assert_eq!((state.zone.offset_at(NOW), state.tuning.interval_s, state.tuning.running), (0, 30, true));
 }
 
 #[test]
-fn all_faults_of_a_change_at_once_and_nothing_is_changed() {
-    let rig = Rig::new();
+fn an_invalid_change_reports_all_errors_and_changes_nothing() {
+    let server = TestServer::new();
     let document = document();
-    let patch = |body: &str| rig.send("PATCH", "/api/config", "", body.as_bytes());
+    let patch = |body: &str| server.send("PATCH", "/api/config", "", body.as_bytes());
     let reply = patch(
         r#"{"interval":0,"media":"paper","timezone":"Nowhere/At all","ignore":["a,b"],"keep_5min_days":0,"running":1,
         "units":null,"port":80,"primary_found":"x","retry_delay":1e999}"#,
@@ -949,15 +951,15 @@ fn all_faults_of_a_change_at_once_and_nothing_is_changed() {
         ("ignore", "a list"),
         ("keep_5min_days", "from 1 to 3660"),
         ("running", "true or false"),
-        ("primary_found", "no such thing"),
+        ("primary_found", "can be changed"),
         ("retry_delay", "from 0.1 to 300"),
         ("primary", "on one line"),
     ] {
-        let told = flaws.iter().any(|flaw| flaw.starts_with(&format!("body.{key}: ")) && flaw.contains(part));
-        assert!(told, "{key}: {flaws:?}");
+        let reported = flaws.iter().any(|flaw| flaw.starts_with(&format!("body.{key}: ")) && flaw.contains(part));
+        assert!(reported, "{key}: {flaws:?}");
     }
     assert_eq!(flaws.len(), 9);
-    // Nothing is wrong with its name, and nothing of its value counts.
+    // The names are known, and the values are not read.
     for (key, value, flag) in [("port", "1", "--port"), ("host", "null", "--host"), ("max_size", "[]", "--max-size")] {
         let reply = patch(&format!(r#"{{"interval":5,"{key}":{value}}}"#));
         check_documented(&document, "PATCH", "/api/config", &reply);
@@ -965,24 +967,24 @@ fn all_faults_of_a_change_at_once_and_nothing_is_changed() {
     }
     let schema = &document["paths"]["/api/config"]["patch"]["requestBody"]["content"]["application/json"]["schema"];
     assert!(schema["properties"]["port"].is_null(), "what cannot be changed is not offered");
-    // The last two would fit if they were rounded.
+    // The last two would fit after rounding.
     for body in ["", "[]", "null", "{", "7", r#"{"retry_delay":300.0004}"#, r#"{"retry_delay":0.0996}"#] {
         assert_eq!(patch(body).flaws().len(), 1, "{body}");
     }
-    let state = rig.context.live.lock();
+    let state = server.context.live.lock();
     assert_eq!(state.tuning, tuning());
     assert!(state.unsaved.settings.is_empty());
     drop(state);
-    // Nothing to change is nothing to write.
+    // An empty change writes nothing.
     assert_eq!(patch("{}").json()["saved"], true);
-    assert_eq!(rig.context.live.lock().unsaved.saves.given(), 0);
+    assert_eq!(server.context.live.lock().unsaved.saves.given(), 0);
 }
 
 #[test]
-fn events_are_chosen_by_kind_interface_and_time() {
-    let rig = Rig::new();
+fn events_are_filtered_by_kind_interface_and_time() {
+    let server = TestServer::new();
     let kinds = |query: &str| {
-        let body = rig.get(&format!("/api/events?{query}")).json();
+        let body = server.get(&format!("/api/events?{query}")).json();
         body.as_array().unwrap().iter().map(|it| it["kind"].as_str().unwrap().to_string()).collect::<Vec<_>>()
     };
     assert_eq!(kinds(""), ["reset", "start", "appeared"]);
@@ -992,17 +994,17 @@ fn events_are_chosen_by_kind_interface_and_time() {
     assert_eq!(kinds("kind=reset&kind=appeared&limit=1"), ["reset"]);
     assert_eq!(kinds("interface=eth0"), ["reset", "appeared"]);
     assert_eq!(kinds("interface=nope"), [""; 0]);
-    // What happened at no known time is in no range.
+    // Events without a time are in no range.
     assert_eq!(kinds(&format!("from={}", NOW - 3000)), ["reset", "appeared"]);
     assert_eq!(kinds(&format!("from={}", NOW - 2999)), ["reset"]);
     assert_eq!(kinds(&format!("to={}", NOW - 30)), ["appeared"]);
     assert_eq!(kinds(&format!("from={}&to={}", NOW - 30, NOW - 29)), ["reset"]);
-    assert_eq!(rig.get("/api/events?kind=reset&kind=holiday").flaws().len(), 1);
+    assert_eq!(server.get("/api/events?kind=reset&kind=holiday").flaws().len(), 1);
 }
 
-/// What the writer has in hand stays in memory until it knows that it is on disk.
+/// Events that the writer is saving stay in memory until it knows that they are on disk.
 #[test]
-fn a_save_under_way_takes_no_event_from_the_answer() {
+fn events_are_complete_during_a_save() {
     let event = |detail: &str, unix: i64| Event {
         unix: Some(unix),
         mono_ms: 0,
@@ -1010,7 +1012,7 @@ fn a_save_under_way_takes_no_event_from_the_answer() {
         interface: "eth0".to_string(),
         detail: detail.to_string(),
     };
-    // Twice the same within a second, and then others.
+    // Two equal events within a second, then others.
     let stored = ["a", "b", "b", "c", "d"].map(|detail| event(detail, NOW - 900));
     let directory = directory();
     let mut store = Store::open(&directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap().store;
@@ -1018,17 +1020,17 @@ fn a_save_under_way_takes_no_event_from_the_answer() {
     let flush =
         Flush { batch: &batch, anchors: &[], records: &[], events: &stored, settings: &[], keep, zone: &Zone::UTC };
     store.flush(&flush).unwrap();
-    let rig = Rig::on(directory, Some(store.reader().unwrap()), |_| {}, machine);
+    let server = TestServer::on(directory, Some(store.reader().unwrap()), |_| {}, machine);
     let details = |query: &str| -> Vec<String> {
-        let body = rig.get(&format!("/api/events?kind=gap&{query}")).json();
+        let body = server.get(&format!("/api/events?kind=gap&{query}")).json();
         body.as_array().unwrap().iter().map(|it| it["detail"].as_str().unwrap().to_string()).collect()
     };
     let all = ["f", "e", "d", "c", "b", "b", "a"];
-    // From none of those that are stored to all of them are still in memory, before what came since.
+    // From none to all of the stored events are still in memory, before newer ones.
     for in_memory in 0..=stored.len() {
         let mut held: Vec<Event> = stored[stored.len() - in_memory..].to_vec();
         held.extend([event("e", NOW - 60), event("f", NOW - 30)]);
-        rig.context.live.lock().unsaved.events = held.into();
+        server.context.live.lock().unsaved.events = held.into();
         for limit in 1..=all.len() {
             for offset in 0..=all.len() {
                 let expect: Vec<&str> = all.iter().skip(offset).take(limit).copied().collect();
@@ -1039,15 +1041,15 @@ fn a_save_under_way_takes_no_event_from_the_answer() {
 }
 
 #[test]
-fn what_is_thought_of_an_interface_is_kept_as_settings() {
-    let rig = Rig::new();
+fn monitored_and_primary_are_saved_as_settings() {
+    let server = TestServer::new();
     let document = document();
     let patch = |name: &str, body: &str| {
-        let reply = rig.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
+        let reply = server.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
         check_documented(&document, "PATCH", "/api/interfaces/{name}", &reply);
         reply
     };
-    let ignored = || rig.context.live.lock().tuning.ignored.join(" ");
+    let ignored = || server.context.live.lock().tuning.ignored.join(" ");
     for (name, body, expect) in [
         ("lo", r#"{"monitored":true}"#, "!lo"),
         ("eth0", r#"{"monitored":false}"#, "!lo eth0"),
@@ -1057,27 +1059,27 @@ fn what_is_thought_of_an_interface_is_kept_as_settings() {
     ] {
         assert_eq!((patch(name, body).status, ignored().as_str()), (200, expect), "{name} {body}");
     }
-    // The four original paths have the last word of those that were named there.
+    // A choice on the four original paths overrides earlier entries of `ignore`.
     patch("lo", r#"{"monitored":true}"#);
     patch("eth0", r#"{"monitored":false}"#);
-    assert_eq!(rig.put("/api/config/interfaces", r#"{"interfaces":["eth0"]}"#).status, 200);
+    assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":["eth0"]}"#).status, 200);
     assert_eq!(ignored(), "");
 
     assert_eq!(patch("eth0", r#"{"primary":true}"#).json()["saved"], true);
-    assert_eq!(rig.context.live.lock().tuning.primary, "eth0");
+    assert_eq!(server.context.live.lock().tuning.primary, "eth0");
     patch("lo", r#"{"primary":false}"#);
-    assert_eq!(rig.context.live.lock().tuning.primary, "eth0", "it was another's");
+    assert_eq!(server.context.live.lock().tuning.primary, "eth0", "it was another's");
     patch("eth0", r#"{"primary":false}"#);
-    assert_eq!(rig.context.live.lock().tuning.primary, "");
+    assert_eq!(server.context.live.lock().tuning.primary, "");
 
-    // The chosen headline is watched, and what once was said against it goes.
+    // The chosen primary interface is monitored, and an entry of `ignore` against it is removed.
     patch("eth0", r#"{"monitored":false}"#);
     assert_eq!(patch("eth0", r#"{"primary":true,"monitored":false}"#).status, 409);
     assert_eq!((patch("eth0", r#"{"primary":true}"#).status, ignored().as_str()), (200, ""));
     let reply = patch("eth0", r#"{"monitored":false,"alias":"no"}"#);
     assert_eq!((reply.status, reply.detail().contains("primary")), (409, true), "{}", reply.detail());
     assert_eq!(patch("eth0", r#"{"monitored":false,"primary":false}"#).status, 200);
-    assert_eq!((ignored().as_str(), rig.context.live.lock().tuning.primary.as_str()), ("eth0", ""));
+    assert_eq!((ignored().as_str(), server.context.live.lock().tuning.primary.as_str()), ("eth0", ""));
     patch("eth0", r#"{"monitored":null}"#);
 
     for (name, body, status) in [
@@ -1096,15 +1098,15 @@ fn what_is_thought_of_an_interface_is_kept_as_settings() {
     }
     assert_eq!(patch("eth0", r#"{"alias":7,"monitored":"yes","colour":"red"}"#).flaws().len(), 3);
     for (name, status) in [("nope", 404), ("eth0", 409), ("wg0", 200)] {
-        let reply = rig.send("DELETE", &format!("/api/interfaces/{name}"), "", b"");
+        let reply = server.send("DELETE", &format!("/api/interfaces/{name}"), "", b"");
         check_documented(&document, "DELETE", "/api/interfaces/{name}", &reply);
         assert_eq!(reply.status, status, "{name}");
     }
 }
 
 #[test]
-fn an_altname_finds_what_the_name_finds_and_answers_carry_the_name() {
-    let rig = Rig::new();
+fn requests_by_altname_return_the_interface_name() {
+    let server = TestServer::new();
     for target in [
         "/api/interfaces/NAME",
         "/api/interfaces/NAME/stats",
@@ -1117,7 +1119,7 @@ fn an_altname_finds_what_the_name_finds_and_answers_carry_the_name() {
         "/api/export/traffic?interface_name=NAME&format=csv&resolution=hour",
         "/api/events?interface=NAME",
     ] {
-        let by = |name: &str| rig.get(&target.replace("NAME", name));
+        let by = |name: &str| server.get(&target.replace("NAME", name));
         let expect = by("eth0");
         assert_eq!(expect.status, 200, "{target}");
         for altname in ["enp3s0", "wan%2F1"] {
@@ -1125,79 +1127,79 @@ fn an_altname_finds_what_the_name_finds_and_answers_carry_the_name() {
             assert_eq!((reply.status, &reply.body), (200, &expect.body), "{target} by {altname}");
         }
     }
-    assert!(rows(&rig.get("/api/traffic/history?interface_name=enp3s0"), "interface_name")[0].0 == "eth0");
-    assert_eq!(rig.get("/api/interfaces/enp3").status, 404);
+    assert!(rows(&server.get("/api/traffic/history?interface_name=enp3s0"), "interface_name")[0].0 == "eth0");
+    assert_eq!(server.get("/api/interfaces/enp3").status, 404);
 
-    // An interface that has it for its own name comes first, though it is not there.
-    rig.context.live.lock().inventory.interfaces[3].name = "enp3s0".to_string();
-    assert_eq!(rig.get("/api/interfaces/enp3s0").json()["present"], false);
-    assert_eq!(rows(&rig.get("/api/traffic/history?interface_name=enp3s0"), "interface_name"), []);
-    assert_eq!(rig.get("/api/interfaces/wan%2F1").json()["name"], "eth0");
+    // An interface with that name comes first, although it is absent.
+    server.context.live.lock().inventory.interfaces[3].name = "enp3s0".to_string();
+    assert_eq!(server.get("/api/interfaces/enp3s0").json()["present"], false);
+    assert_eq!(rows(&server.get("/api/traffic/history?interface_name=enp3s0"), "interface_name"), []);
+    assert_eq!(server.get("/api/interfaces/wan%2F1").json()["name"], "eth0");
 }
 
 #[test]
-fn what_is_said_by_an_altname_is_said_of_the_name() {
-    let rig = Rig::new();
-    let patch = |name: &str, body: &str| rig.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
-    let said = || {
-        let state = rig.context.live.lock();
+fn changes_by_altname_use_the_interface_name() {
+    let server = TestServer::new();
+    let patch = |name: &str, body: &str| server.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
+    let lists = || {
+        let state = server.context.live.lock();
         [state.tuning.interfaces.join(" "), state.tuning.ignored.join(" "), state.tuning.primary.clone()]
     };
-    let set = |key, text: &str| rig.context.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
+    let set = |key, text: &str| server.context.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
     assert_eq!(patch("enp3s0", r#"{"monitored":false,"alias":"x"}"#).json()["name"], "eth0");
-    assert_eq!(said(), ["", "eth0", ""]);
-    // By whichever of its names it was said before.
+    assert_eq!(lists(), ["", "eth0", ""]);
+    // Entries under any of its names are replaced.
     for (body, expect) in [(r#"{"monitored":true}"#, "a* !eth0"), (r#"{"monitored":null}"#, "a*")] {
         for before in ["enp3s0", "!wan/1", "!eth0"] {
             set("ignore", &format!("a*,{before}"));
             assert_eq!(patch("eth0", body).status, 200);
-            assert_eq!(said()[1], expect, "{before}");
+            assert_eq!(lists()[1], expect, "{before}");
         }
     }
     set("primary", "enp3s0");
     assert_eq!(patch("eth0", r#"{"monitored":false}"#).status, 409, "it is the headline");
-    assert_eq!((patch("eth0", r#"{"primary":false}"#).status, said()[2].as_str()), (200, ""));
-    assert_eq!((patch("wan%2F1", r#"{"primary":true}"#).status, said()[2].as_str()), (200, "eth0"));
+    assert_eq!((patch("eth0", r#"{"primary":false}"#).status, lists()[2].as_str()), (200, ""));
+    assert_eq!((patch("wan%2F1", r#"{"primary":true}"#).status, lists()[2].as_str()), (200, "eth0"));
 
     set("ignore", "wan/1,b*");
-    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","lo","eth0"]}"#);
+    let reply = server.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","lo","eth0"]}"#);
     assert_eq!(reply.json()["interfaces"], json!(["eth0", "lo"]));
-    assert_eq!(said(), ["eth0 lo", "b*", "eth0"]);
-    let reply = rig.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","enp4s0"]}"#);
+    assert_eq!(lists(), ["eth0 lo", "b*", "eth0"]);
+    let reply = server.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","enp4s0"]}"#);
     assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: enp4s0"));
 
     assert_eq!(patch("eth0", r#"{"merge":"enp3s0"}"#).status, 422, "it is itself");
-    for reply in [patch("lo", r#"{"merge":"enp3s0"}"#), rig.send("DELETE", "/api/interfaces/enp3s0", "", b"")] {
-        assert_eq!((reply.status, reply.detail().starts_with("eth0 is there")), (409, true), "{}", reply.detail());
+    for reply in [patch("lo", r#"{"merge":"enp3s0"}"#), server.send("DELETE", "/api/interfaces/enp3s0", "", b"")] {
+        assert_eq!((reply.status, reply.detail().starts_with("eth0 is present")), (409, true), "{}", reply.detail());
     }
     assert_eq!(patch("enp3s0", r#"{"merge":"wg0"}"#).json()["name"], "eth0");
 }
 
 #[test]
-fn a_list_does_not_grow_past_what_the_next_start_takes() {
+fn a_list_that_the_next_start_would_refuse_is_refused() {
     let full = (0..512).map(|at| format!("veth{at:03}")).collect::<Vec<_>>();
-    let rig = Rig::with(|live| live.lock().change(vec![("ignore", Some(full.join(",")))]).unwrap(), machine);
-    let reply = rig.send("PATCH", "/api/interfaces/eth0", "", br#"{"monitored":false}"#);
+    let server = TestServer::with(|live| live.lock().change(vec![("ignore", Some(full.join(",")))]).unwrap(), machine);
+    let reply = server.send("PATCH", "/api/interfaces/eth0", "", br#"{"monitored":false}"#);
     assert_eq!(reply.status, 409);
-    let told = reply.detail();
+    let detail = reply.detail();
     assert!(
-        told.starts_with("ignore ") && told.contains("4096 bytes") && told.contains("one pattern with *"),
-        "{told}"
+        detail.starts_with("ignore ") && detail.contains("4096 bytes") && detail.contains("one pattern with *"),
+        "{detail}"
     );
-    assert_eq!(rig.context.live.lock().tuning.ignored, full);
+    assert_eq!(server.context.live.lock().tuning.ignored, full);
     let long: Vec<String> = (0..300).map(|at| format!("interface-{at:04}")).collect();
-    rig.context.live.lock().inventory.interfaces = long.iter().map(|name| iface(name, 1)).collect();
-    assert_eq!(rig.put("/api/config/interfaces", &json!({ "interfaces": long }).to_string()).status, 409);
-    let reply = rig.send("PATCH", "/api/config", "", json!({ "interfaces": long }).to_string().as_bytes());
+    server.context.live.lock().inventory.interfaces = long.iter().map(|name| iface(name, 1)).collect();
+    assert_eq!(server.put("/api/config/interfaces", &json!({ "interfaces": long }).to_string()).status, 409);
+    let reply = server.send("PATCH", "/api/config", "", json!({ "interfaces": long }).to_string().as_bytes());
     assert!(reply.flaws()[0].contains("4096 bytes"), "{:?}", reply.flaws());
 }
 
-/// Each of those who ask at the same time knows of one change: none of them may undo another's.
+/// Each of several simultaneous requests makes one change: none may undo another's.
 #[test]
-fn changes_at_the_same_time_are_all_made() {
+fn simultaneous_changes_are_all_made() {
     const ASKING: usize = 16;
     let names: Vec<String> = (0..ASKING).map(|at| format!("eth{at}")).collect();
-    let rig = Rig::with(
+    let server = TestServer::with(
         |live| {
             live.lock().inventory.interfaces = (1..).zip(&names).map(|(ifindex, name)| iface(name, ifindex)).collect()
         },
@@ -1205,7 +1207,7 @@ fn changes_at_the_same_time_are_all_made() {
     );
     let ask = |method: &str, target: &str, body: &str| {
         let ask = Ask { method, target, trusted: true, body: Some(body.as_bytes()), ..Ask::default() };
-        assert_eq!(answer(&rig.context, &ask).status, 200, "{target}");
+        assert_eq!(answer(&server.context, &ask).status, 200, "{target}");
     };
     for round in 0..200 {
         let start = Barrier::new(ASKING);
@@ -1221,7 +1223,7 @@ fn changes_at_the_same_time_are_all_made() {
                 });
             }
         });
-        let state = rig.context.live.lock();
+        let state = server.context.live.lock();
         let mut ignored = state.tuning.ignored.clone();
         ignored.sort();
         let mut expect = names[1..].to_vec();
@@ -1235,67 +1237,67 @@ fn changes_at_the_same_time_are_all_made() {
 }
 
 #[test]
-fn today_is_the_local_day_so_far() {
+fn today_begins_at_local_midnight() {
     let today = |zone: &str| {
-        let rig = Rig::with(|live| live.lock().zone = Arc::new(Zone::parse(zone).unwrap()), machine);
-        let one = rig.get("/api/interfaces/eth0").json()["today_rx_bytes"].as_u64().unwrap();
-        let all = rig.get("/api/interfaces").json();
+        let server = TestServer::with(|live| live.lock().zone = Arc::new(Zone::parse(zone).unwrap()), machine);
+        let one = server.get("/api/interfaces/eth0").json()["today_rx_bytes"].as_u64().unwrap();
+        let all = server.get("/api/interfaces").json();
         assert_eq!(all["eth0"]["today_rx_bytes"], one);
         assert_eq!((&all["wg0"]["today_rx_bytes"], &all["lo"]["today_rx_bytes"]), (&json!(0), &json!(0)));
-        let rows = rows(&rig.get("/api/traffic/totals?interface=eth0&by=day&limit=1"), "from");
+        let rows = rows(&server.get("/api/traffic/totals?interface=eth0&by=day&limit=1"), "from");
         assert_eq!(rows[0].1, one, "{zone}");
         one
     };
     assert_eq!(today("UTC"), (1..=102).map(|n| n * 100).sum::<u64>());
-    // Midnight was half an hour ago.
+    // There, local midnight was half an hour ago.
     assert!(today("<+14>-14") < today("UTC"));
 }
 
 #[test]
-fn a_backup_is_one_at_a_time_and_only_where_it_fits() {
+fn one_backup_at_a_time_and_only_with_enough_space() {
     let document = document();
-    let backup = |rig: &Rig| {
-        let reply = rig.send("POST", "/api/backup", "", b"");
+    let backup = |server: &TestServer| {
+        let reply = server.send("POST", "/api/backup", "", b"");
         check_documented(&document, "POST", "/api/backup", &reply);
         reply
     };
-    let rig = Rig::new();
-    let reply = backup(&rig);
+    let server = TestServer::new();
+    let reply = backup(&server);
     assert_eq!((reply.status, reply.broken), (200, false));
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=net-pulse-2026-01-15.db"));
     assert!(reply.body.starts_with(b"SQLite format 3\0"));
-    rig.context.notes.copy_taken.store(true, Ordering::Relaxed);
-    let reply = backup(&rig);
+    server.context.notes.backup_running.store(true, Ordering::Relaxed);
+    let reply = backup(&server);
     assert_eq!(reply.status, 503);
     assert!(reply.detail().contains("under way"));
-    rig.context.notes.copy_taken.store(false, Ordering::Relaxed);
-    assert_eq!(backup(&rig).status, 200);
-    // Each lets go of its turn, whatever came of it.
-    assert!(!rig.context.notes.copy_taken.load(Ordering::Relaxed));
+    server.context.notes.backup_running.store(false, Ordering::Relaxed);
+    assert_eq!(backup(&server).status, 200);
+    // Each backup releases its lock, whatever its result.
+    assert!(!server.context.notes.backup_running.load(Ordering::Relaxed));
 
-    let full = Rig::with(|_| {}, || Machine { disk_free: 100_000, ..machine() });
+    let full = TestServer::with(|_| {}, || Machine { disk_free: 100_000, ..machine() });
     for _ in 0..2 {
         let reply = backup(&full);
         assert_eq!(reply.status, 507);
-        assert!(reply.detail().contains("no room"), "{}", reply.detail());
+        assert!(reply.detail().contains("not enough space"), "{}", reply.detail());
     }
-    assert_eq!(backup(&Rig::without_store()).status, 503);
+    assert_eq!(backup(&TestServer::without_store()).status, 503);
 }
 
 #[test]
-fn several_interfaces_in_one_chart() {
-    let rig = Rig::new();
-    let both = rig.get("/api/traffic/series?interface=eth0&interface=%3Dodd%2C%20%22one%22&points=3").json();
+fn a_chart_of_several_interfaces() {
+    let server = TestServer::new();
+    let both = server.get("/api/traffic/series?interface=eth0&interface=%3Dodd%2C%20%22one%22&points=3").json();
     assert_eq!(both["interfaces"].as_object().unwrap().len(), 2);
     assert_eq!(both["interfaces"]["eth0"]["rx"].as_array().unwrap().len(), both["t"].as_array().unwrap().len());
 }
 
 #[test]
-fn a_chart_covers_more_than_was_asked_for_never_less() {
-    let rig = Rig::new();
+fn a_chart_covers_the_requested_range() {
+    let server = TestServer::new();
     for points in [1, 2, 7, 100, 719, 720] {
         for (from, to) in [(NOW - 3601, NOW - 1), (NOW - 100_000, NOW), (NOW - 40_000_000, NOW + 7), (NOW - 1, NOW)] {
-            let body = rig.get(&format!("/api/traffic/series?points={points}&from={from}&to={to}")).json();
+            let body = server.get(&format!("/api/traffic/series?points={points}&from={from}&to={to}")).json();
             let edge = |name: &str| crate::clock::parse_time(body[name].as_str().unwrap(), &Zone::UTC).unwrap();
             assert!(edge("from") <= from && edge("to") >= to, "{points} {from} {to}: {body}");
             let starts: Vec<i64> = body["t"].as_array().unwrap().iter().map(|it| it.as_i64().unwrap()).collect();
@@ -1305,7 +1307,7 @@ fn a_chart_covers_more_than_was_asked_for_never_less() {
 }
 
 #[test]
-fn a_sick_service_says_so() {
+fn an_unhealthy_service_reports_it() {
     let fail = |live: &Live| {
         let mut state = live.lock();
         state.health.polls.consecutive_failures = 5;
@@ -1313,18 +1315,18 @@ fn a_sick_service_says_so() {
         state.health.polls.sampled_mono_ms = Some(910_000);
         state.health.polls.last_error = Some("no such device".to_string());
     };
-    let rig = Rig::with(fail, machine);
-    let reply = rig.get("/health");
+    let server = TestServer::with(fail, machine);
+    let reply = server.get("/health");
     check_documented(&document(), "GET", "/health", &reply);
     assert_eq!(reply.status, 503);
     assert_eq!(reply.json()["status"], "unhealthy");
     assert!(reply.json()["reason"].as_str().unwrap().contains("no such device"));
-    let health = rig.get("/api/system/health");
+    let health = server.get("/api/system/health");
     assert_eq!((health.status, &health.json()["collector_status"]), (200, &json!("unhealthy")));
 }
 
 #[test]
-fn what_is_asked_for_and_not_there_is_told_and_is_no_illness() {
+fn missing_interfaces_are_reported_without_changing_the_status() {
     let ask = |live: &Live| {
         let mut state = live.lock();
         state.change(vec![("interfaces", Some("eth*,nope*,ppp7".to_string()))]).unwrap();
@@ -1332,9 +1334,9 @@ fn what_is_asked_for_and_not_there_is_told_and_is_no_illness() {
         state.inventory.unmatched =
             asked.map(|(key, name)| Unmatched { key, pattern: name.to_string(), known: true }).to_vec();
     };
-    let rig = Rig::with(ask, machine);
-    assert_eq!(rig.get("/health").json(), json!({"status": "healthy"}));
-    let health = rig.get("/api/system/health");
+    let server = TestServer::with(ask, machine);
+    assert_eq!(server.get("/health").json(), json!({"status": "healthy"}));
+    let health = server.get("/api/system/health");
     check_documented(&document(), "GET", "/api/system/health", &health);
     let health = health.json();
     assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
@@ -1342,24 +1344,24 @@ fn what_is_asked_for_and_not_there_is_told_and_is_no_illness() {
     let reason = "the interfaces setting nope*, ppp7 match no interface now: their figures go on when they appear; \
                   the primary setting ppp7 matches no interface now: it is the headline once it is there";
     assert_eq!(health["reason"], reason);
-    // Behind what is wrong.
-    rig.context.live.lock().tuning.running = false;
-    let health = rig.get("/api/system/health").json();
+    // These notes follow what is wrong.
+    server.context.live.lock().tuning.running = false;
+    let health = server.get("/api/system/health").json();
     assert_eq!(health["status"], "degraded");
     assert_eq!(health["reason"], format!("collection is stopped; {reason}"));
-    assert_eq!(rig.get("/health").json()["reason"], "collection is stopped");
+    assert_eq!(server.get("/health").json()["reason"], "collection is stopped");
 }
 
-/// What one round trip of a fresh connection holds (ten segments), for all that is needed to see a view.
+/// Bytes that a new connection can carry in one round trip (ten segments): the limit for everything that a view needs.
 const FIRST_VIEW_BYTES: usize = 14_336;
 const PAGE_BYTES: usize = 27 * 1024;
 
 #[test]
 fn the_first_view_fits_into_one_round_trip() {
-    let rig = Rig::new();
+    let server = TestServer::new();
     let length = |target: &str| {
-        let mut stream = rig.connect();
-        // As a browser asks, which keeps the connection.
+        let mut stream = server.connect();
+        // As browsers do, without `Connection: close`.
         write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\nAccept: text/html\r\nAccept-Encoding: gzip\r\n\r\n")
             .unwrap();
         let mut bytes = Vec::new();
@@ -1379,7 +1381,7 @@ fn the_first_view_fits_into_one_round_trip() {
     };
     let first: usize = ["/", "/style.css", "/app.js", "/icon.svg"].map(length).iter().sum();
     assert!(first <= FIRST_VIEW_BYTES, "{first} bytes are on the wire before the first view is there");
-    // What is loaded later comes side by side: a view, what all of them are made of, and their style sheet.
+    // Other views load side by side: a view, the scripts that all views share, and their style sheet.
     let shared: usize = ["/elements.js", "/views.css"].map(length).iter().sum();
     for view in assets::ASSETS.iter().filter(|asset| asset.path.ends_with(".js")) {
         let bytes = shared + length(view.path);
@@ -1391,44 +1393,44 @@ fn the_first_view_fits_into_one_round_trip() {
 }
 
 #[test]
-fn one_bad_request_ends_one_request() {
-    let rig = Rig::with(|_| {}, || panic!("a fault on purpose"));
+fn a_panic_fails_only_its_request() {
+    let server = TestServer::with(|_| {}, || panic!("a fault on purpose"));
     for round in 1..=10 {
-        let reply = rig.get("/api/system/info");
+        let reply = server.get("/api/system/info");
         assert_eq!(reply.status, 500);
-        assert_eq!(rig.get("/api/system/health").json()["details"]["http"]["panics"], round);
+        assert_eq!(server.get("/api/system/health").json()["details"]["http"]["panics"], round);
     }
-    check_documented(&document(), "GET", "/api/system/info", &rig.get("/api/system/info"));
+    check_documented(&document(), "GET", "/api/system/info", &server.get("/api/system/info"));
 }
 
 #[test]
-fn watching_is_noted_and_wakes_the_sampler_once() {
-    let rig = Rig::new();
-    assert_eq!(rig.context.live.lock().inventory.ring.watched_until_ms, 0);
+fn live_requests_wake_the_sampler_once() {
+    let server = TestServer::new();
+    assert_eq!(server.context.live.lock().inventory.ring.watched_until_ms, 0);
     for _ in 0..3 {
-        rig.get("/api/traffic/live");
-        assert_eq!(rig.context.live.lock().inventory.ring.watched_until_ms, 1_010_000);
+        server.get("/api/traffic/live");
+        assert_eq!(server.context.live.lock().inventory.ring.watched_until_ms, 1_010_000);
     }
-    assert_eq!(rig.woken.load(Ordering::Relaxed), 1);
+    assert_eq!(server.woken.load(Ordering::Relaxed), 1);
 }
 
 #[test]
 fn e50_absent_interfaces_keep_their_history() {
-    // The store's second interface is unplugged.
-    let rig = Rig::with(|live| live.lock().inventory.interfaces[0].ifindex = 0, machine);
+    // The database's second interface is unplugged.
+    let server = TestServer::with(|live| live.lock().inventory.interfaces[0].ifindex = 0, machine);
     let name = "%3Dodd%2C%20%22one%22";
-    assert_eq!(rows(&rig.get(&format!("/api/traffic/totals?interface={name}")), "from")[0].1, 525_300);
-    assert_eq!(rows(&rig.get(&format!("/api/traffic/history?interface_name={name}&limit=3")), "timestamp").len(), 3);
-    let iface = rig.get(&format!("/api/interfaces/{name}")).json();
+    assert_eq!(rows(&server.get(&format!("/api/traffic/totals?interface={name}")), "from")[0].1, 525_300);
+    assert_eq!(rows(&server.get(&format!("/api/traffic/history?interface_name={name}&limit=3")), "timestamp").len(), 3);
+    let iface = server.get(&format!("/api/interfaces/{name}")).json();
     assert_eq!((&iface["present"], &iface["status"]), (&json!(false), &json!("down")));
-    assert_eq!(rig.get(&format!("/api/interfaces/{name}/stats")).status, 404);
-    assert_eq!(rig.get("/api/traffic/summary").json()["total_interfaces"], 2);
+    assert_eq!(server.get(&format!("/api/interfaces/{name}/stats")).status, 404);
+    assert_eq!(server.get("/api/traffic/summary").json()["total_interfaces"], 2);
 }
 
 #[test]
-fn long_answers_go_in_chunks() {
-    let rig = Rig::new();
-    let reply = rig.get("/api/export/traffic");
+fn long_answers_are_chunked() {
+    let server = TestServer::new();
+    let reply = server.get("/api/export/traffic");
     assert_eq!(reply.header("transfer-encoding"), Some("chunked"));
     assert_eq!((reply.header("content-length"), reply.broken), (None, false));
     let rows = reply.json();
@@ -1436,19 +1438,19 @@ fn long_answers_go_in_chunks() {
     assert_eq!(ids.len(), 204);
     assert!(ids.is_sorted_by(|one, next| one < next), "oldest first");
 
-    let reply = rig.get("/api/export/traffic?format=csv&limit=50&interface_name=eth0");
+    let reply = server.get("/api/export/traffic?format=csv&limit=50&interface_name=eth0");
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=traffic_data.csv"));
     let text = String::from_utf8(reply.body).unwrap();
     assert_eq!(text.lines().count(), 51);
     assert!(text.starts_with("id,timestamp,interface_name,rx_bytes,"));
 
-    let newest = rig.get("/api/traffic/history?limit=1000").json();
+    let newest = server.get("/api/traffic/history?limit=1000").json();
     let mut newest: Vec<u64> = newest.as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
     newest.reverse();
     assert_eq!(newest, ids, "history is the same, the other way round");
 }
 
-/// What is asked for, as `[name, interface, bytes received]` of each row.
+/// The rows of an answer as (`first`, bytes received).
 fn rows(reply: &Reply, first: &str) -> Vec<(String, u64)> {
     let body = reply.json();
     let row = |row: &Value| (row[first].as_str().unwrap().to_string(), row["rx_bytes"].as_u64().unwrap());
@@ -1456,10 +1458,10 @@ fn rows(reply: &Reply, first: &str) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn every_way_to_ask_gives_the_same_sum() {
-    let rig = Rig::new();
+fn every_endpoint_gives_the_same_sum() {
+    let server = TestServer::new();
     let expect: u64 = (1..=102).map(|n| n * 100).sum();
-    let sum = |target: &str| rows(&rig.get(target), "from").iter().map(|row| row.1).sum::<u64>();
+    let sum = |target: &str| rows(&server.get(target), "from").iter().map(|row| row.1).sum::<u64>();
     for by in ["hour", "day", "week", "month", "year"] {
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}")), expect, "{by}");
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=0&to=253402300799999")), expect, "{by}");
@@ -1469,10 +1471,10 @@ fn every_way_to_ask_gives_the_same_sum() {
     for level in ["5min", "hour", "day"] {
         assert_eq!(sum(&format!("/api/export/traffic?resolution={level}&interface_name=eth0")), expect, "{level}");
     }
-    let samples = rows(&rig.get("/api/export/traffic?interface_name=eth0"), "timestamp");
+    let samples = rows(&server.get("/api/export/traffic?interface_name=eth0"), "timestamp");
     assert_eq!(samples.iter().map(|row| row.1).sum::<u64>(), expect);
     for points in [1, 2, 7, 12, 100, 720] {
-        let body = rig.get(&format!("/api/traffic/series?points={points}&from=2026-01-15T09:00:00Z")).json();
+        let body = server.get(&format!("/api/traffic/series?points={points}&from=2026-01-15T09:00:00Z")).json();
         let columns = &body["interfaces"]["eth0"];
         let length = body["t"].as_array().unwrap().len();
         assert!(length <= points, "{length} of {points}");
@@ -1484,20 +1486,20 @@ fn every_way_to_ask_gives_the_same_sum() {
 
 #[test]
 fn without_a_database_answers_come_from_memory() {
-    let rig = Rig::without_store();
-    assert_eq!(rig.get("/health").json()["status"], "degraded");
-    assert_eq!(rows(&rig.get("/api/traffic/history?interface_name=eth0"), "timestamp").len(), 2);
-    assert_eq!(rig.get("/api/traffic/history?offset=3").json()[0]["id"], 101_u64 << 20 | 2);
-    assert_eq!(rig.get("/api/export/traffic").json().as_array().unwrap().len(), 4);
-    assert_eq!(rows(&rig.get("/api/traffic/totals"), "from"), [("2026-01-15T00:00:00Z".to_string(), 20_300)]);
-    let series = rig.get("/api/traffic/series?points=1").json();
+    let server = TestServer::without_store();
+    assert_eq!(server.get("/health").json()["status"], "degraded");
+    assert_eq!(rows(&server.get("/api/traffic/history?interface_name=eth0"), "timestamp").len(), 2);
+    assert_eq!(server.get("/api/traffic/history?offset=3").json()[0]["id"], 101_u64 << 20 | 2);
+    assert_eq!(server.get("/api/export/traffic").json().as_array().unwrap().len(), 4);
+    assert_eq!(rows(&server.get("/api/traffic/totals"), "from"), [("2026-01-15T00:00:00Z".to_string(), 20_300)]);
+    let series = server.get("/api/traffic/series?points=1").json();
     assert!(series["interfaces"]["eth0"]["rx"][0].is_u64(), "{series}");
-    assert_eq!(rig.get("/api/events").json().as_array().unwrap().len(), 2);
+    assert_eq!(server.get("/api/events").json().as_array().unwrap().len(), 2);
 }
 
 #[test]
-fn ranges_beyond_reason_are_answered_at_once() {
-    let rig = Rig::new();
+fn huge_ranges_are_answered_quickly() {
+    let server = TestServer::new();
     for target in [
         "/api/traffic/series?from=0&to=253402300799999",
         "/api/traffic/series?from=0&to=253402300799999&points=1",
@@ -1515,18 +1517,19 @@ fn ranges_beyond_reason_are_answered_at_once() {
         "/api/traffic/live?since=9007199254740991",
     ] {
         let start = Instant::now();
-        let reply = rig.get(target);
+        let reply = server.get(target);
         assert_eq!((reply.status, reply.broken), (200, false), "{target}");
-        // Walking through every bucket of that time would take minutes.
+        // Visiting every bucket of that time would take minutes.
         assert!(start.elapsed() < Duration::from_secs(20), "{target}");
     }
 }
 
 #[test]
-fn old_clients_get_no_chunks() {
-    let rig = Rig::new();
-    for wish in ["", "Connection: keep-alive\r\n"] {
-        let long = rig.raw(format!("GET /api/export/traffic HTTP/1.0\r\nHost: x\r\n{wish}\r\n").as_bytes());
+fn http_1_0_clients_get_no_chunks() {
+    let server = TestServer::new();
+    for connection_header in ["", "Connection: keep-alive\r\n"] {
+        let long =
+            server.raw(format!("GET /api/export/traffic HTTP/1.0\r\nHost: x\r\n{connection_header}\r\n").as_bytes());
         assert_eq!(
             (long.status, long.header("transfer-encoding"), long.header("connection")),
             (200, None, Some("close"))
@@ -1536,9 +1539,9 @@ fn old_clients_get_no_chunks() {
 }
 
 #[test]
-fn of_requests_in_a_row_the_first_is_answered() {
-    let rig = Rig::new();
-    let mut stream = rig.connect();
+fn only_the_first_of_pipelined_requests_is_answered() {
+    let server = TestServer::new();
+    let mut stream = server.connect();
     for target in ["/health", "/api/system/info", "/nope"] {
         stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
     }
@@ -1550,8 +1553,8 @@ fn of_requests_in_a_row_the_first_is_answered() {
 }
 
 #[test]
-fn rubbish_does_no_harm() {
-    let rig = Rig::new();
+fn garbage_requests_do_no_harm() {
+    let server = TestServer::new();
     let mut seed = 7_u32;
     for round in 0..300 {
         let mut bytes =
@@ -1562,34 +1565,34 @@ fn rubbish_does_no_harm() {
             let at = (seed >> 8) as usize % (bytes.len() - 8);
             bytes[at] = (seed >> 24) as u8;
         }
-        let mut stream = rig.connect();
+        let mut stream = server.connect();
         stream.write_all(&bytes).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
     }
-    assert_eq!(rig.get("/health").status, 200);
-    assert_eq!(rig.get("/api/system/health").json()["details"]["http"]["panics"], 0);
+    assert_eq!(server.get("/health").status, 200);
+    assert_eq!(server.get("/api/system/health").json()["details"]["http"]["panics"], 0);
 }
 
 #[test]
 fn stopping_does_not_wait_for_idle_clients() {
-    let mut rig = Rig::new();
-    let _idle = rig.connect();
-    let mut half = rig.connect();
+    let mut server = TestServer::new();
+    let _idle = server.connect();
+    let mut half = server.connect();
     half.write_all(b"GET /health HTT").unwrap();
-    let mut kept = rig.connect();
+    let mut kept = server.connect();
     kept.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     kept.read_exact(&mut [0; 12]).unwrap();
     let start = Instant::now();
-    rig.serving.take().unwrap().stop();
-    // Its own limit is one second; the rest is for a machine with other things to do.
+    server.serving.take().unwrap().stop();
+    // The server's own limit is one second; the rest allows for a busy machine.
     assert!(start.elapsed() < Duration::from_secs(5));
-    assert!(TcpStream::connect(rig.address).is_err());
+    assert!(TcpStream::connect(server.address).is_err());
 }
 
 #[test]
-fn the_document_is_whole() {
+fn the_openapi_document_is_complete() {
     let document = document();
     assert_eq!(document["openapi"], "3.1.0");
     for route in ROUTES {
@@ -1599,7 +1602,7 @@ fn the_document_is_whole() {
             assert!(operation["responses"][status.to_string()].is_object(), "{} {status}", route.path);
         }
     }
-    // Every reference leads somewhere.
+    // Every reference has a target.
     fn walk(document: &Value, value: &Value) {
         match value {
             Value::Object(members) => {

@@ -560,7 +560,7 @@ fn a_restart_keeps_the_token_and_another_file_replaces_it() {
         // A file without a valid token changes nothing, and the log says so.
         fs::write(&file, "short\n").expect("it is ours");
         assert_eq!(answer(own), 200);
-        wait_for_log(&site.daemon, &format!("the access token stays as it was: {file}: it holds no token"));
+        wait_for_log(&site.daemon, &format!("the previous access token stays valid: {file}: it holds no token"));
         fs::remove_file(&file).expect("it is ours");
         assert_eq!(answer(own), 200);
         let new_token = token_of(&site.dir);

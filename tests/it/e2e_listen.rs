@@ -52,7 +52,7 @@ fn unreachable(at: SocketAddr) -> Value {
 }
 
 fn warnings(daemon: &Daemon) -> Vec<String> {
-    daemon.log().into_iter().filter(|line| line.contains("is no address of this machine")).collect()
+    daemon.log().into_iter().filter(|line| line.contains("is not an address of this machine")).collect()
 }
 
 /// `wrapped`: what the kernel refuses it. The same holds in both ways.
@@ -71,7 +71,8 @@ fn addresses_that_come(wrapped: &[&str]) {
         let all = json!([late6.to_string(), late4.to_string(), never.to_string()]);
         assert_eq!(told["details"]["http"]["unreachable"], all);
         let reason = told["reason"].as_str().expect("a sentence");
-        for part in ["fd77::1 cannot be used yet", "10.9.9.9 is no address of this machine", "192.0.2.1 is no address"]
+        for part in
+            ["fd77::1 cannot be used yet", "10.9.9.9 is not an address of this machine", "192.0.2.1 is not an address"]
         {
             assert!(reason.contains(part), "{reason}");
         }

@@ -1,5 +1,5 @@
-//! The whole history as a file. It is made beside the database before the first byte goes out, so that it is one moment's,
-//! and has no name from then on: nothing is left of it when the client goes away, or the power.
+//! Backup of the database. The copy is complete before the first byte is sent, so it is consistent. It lies beside the
+//! database, and its name is removed at once: nothing remains when the client leaves or the power fails.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,54 +9,57 @@ use std::time::{Duration, Instant};
 
 use crate::error::ErrorKind;
 use crate::http::json::Out;
-use crate::http::{Answer, Call, Context, Fault, SQLITE};
+use crate::http::{Answer, Call, Context, HttpError, SQLITE};
 
-/// How long a last save may take before the copy is made without it.
-const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
-/// Before the front door loses its own patience.
-const COPY_PATIENCE: Duration = Duration::from_secs(45);
-const PIECE: usize = 8 * 1024;
+/// How long to wait for a save of the newest figures before the copy.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of the copy; less than the gate's timeout for an answer (60 s).
+const COPY_TIMEOUT: Duration = Duration::from_secs(45);
+const CHUNK_BYTES: usize = 8 * 1024;
 
-/// One copy at a time: each takes as much room as the history.
-struct Turn(Arc<AtomicBool>);
+/// Held during a backup. Only one at a time, because each copy needs as much space as the database.
+struct BackupLock(Arc<AtomicBool>);
 
-impl Turn {
-    fn take(taken: &Arc<AtomicBool>) -> Option<Turn> {
-        (!taken.swap(true, Ordering::AcqRel)).then(|| Turn(taken.clone()))
+impl BackupLock {
+    fn take(busy: &Arc<AtomicBool>) -> Option<BackupLock> {
+        (!busy.swap(true, Ordering::AcqRel)).then(|| BackupLock(busy.clone()))
     }
 }
 
-impl Drop for Turn {
+impl Drop for BackupLock {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
 }
 
-pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let Some(turn) = Turn::take(&context.notes.copy_taken) else {
-        return Err(Fault::new(503, "another backup is under way: try again when it is over"));
+pub fn backup(context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    let Some(lock) = BackupLock::take(&context.notes.backup_running) else {
+        return Err(HttpError::new(503, "another backup is under way: try again when it is over"));
     };
     let Some(copier) = context.history.copier()? else {
-        return Err(Fault::new(503, "there is no database to copy: see /api/system/health"));
+        return Err(HttpError::new(503, "there is no database to copy: see /api/system/health"));
     };
-    if !context.live.flush(FLUSH_PATIENCE) {
+    if !context.live.flush(SAVE_TIMEOUT) {
         log::warn!("a backup is made without the newest figures: they could not be saved");
     }
     let machine = context.machine()?;
     let free = (machine.disk_total > 0).then_some(machine.disk_free);
-    // A disk that hangs must not take along one of the threads that answer.
-    let made = context.copying.ask(Instant::now() + COPY_PATIENCE, move |_| (copier.copy(free), turn));
-    let slow = |_| Fault::new(503, "the disk takes too long to make a copy: see /api/system/health");
-    let (file, turn) = made.map_err(slow)?;
+    // On a thread of its own, so that a disk that hangs does not block an HTTP worker.
+    let copy = context.copying.ask(Instant::now() + COPY_TIMEOUT, move |_| (copier.copy(free), lock));
+    let too_slow = |_| HttpError::new(503, "the disk is too slow for a backup: see /api/system/health");
+    let (file, lock) = copy.map_err(too_slow)?;
     let file = file.map_err(|error| match error.kind {
-        ErrorKind::Full => Fault::new(507, format!("no room for a copy beside the database: {error}; make room there")),
-        _ => Fault::from(error),
+        ErrorKind::Full => HttpError::new(
+            507,
+            format!("not enough space for a copy beside the database: {error}; free some space there"),
+        ),
+        _ => HttpError::from(error),
     })?;
     let today = context.live.lock().zone.civil(call.unix());
     let name = format!("net-pulse-{:04}-{:02}-{:02}.db", today.year, today.month, today.day);
     let mut answer = Answer::stream(SQLITE, move |_, out| {
         let sent = send(file, out);
-        drop(turn);
+        drop(lock);
         sent
     });
     answer.header("Content-Disposition", format!("attachment; filename={name}"));
@@ -64,11 +67,11 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, Fault> {
 }
 
 fn send(mut file: File, out: Out) -> io::Result<()> {
-    let mut piece = [0; PIECE];
+    let mut chunk = [0; CHUNK_BYTES];
     loop {
-        match file.read(&mut piece) {
+        match file.read(&mut chunk) {
             Ok(0) => return Ok(()),
-            Ok(length) => out.write_all(&piece[..length])?,
+            Ok(length) => out.write_all(&chunk[..length])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -1,18 +1,18 @@
-//! The collector: how it goes, and to start and stop it.
+//! State of the collector, and requests to start, stop and use it.
 
 use std::time::Duration;
 
 use super::config::change_within;
 use super::seconds;
 use crate::http::json::{Collection, CollectorStatus, Configuration, Run, Stats, Time};
-use crate::http::{Answer, Call, Context, Fault};
+use crate::http::{Answer, Call, Context, HttpError};
 use crate::live::State;
 
-/// A sample may need every retry that is configured, but a client does not wait for ever.
-const COLLECT_PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for one sample. The configured retries may take longer, but a client should not wait longer.
+const COLLECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// That it takes effect does not wait for the disk, and its answer not for one that hangs.
-const SAVE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the answer waits for the save. The change itself takes effect at once.
+const SAVE_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub fn stats(state: &State, mono_ms: u64) -> Stats {
     let polls = &state.health.polls;
@@ -51,7 +51,7 @@ pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
             retry_delay: seconds(tuning.retry_delay_ms),
             last_collection: stats.last_successful_poll,
         },
-        // The first reading of an interface is what its second is compared with.
+        // The first successful reading of an interface is the baseline for the second one.
         previous_data_count: if stats.successful_polls == 0 { 0 } else { stats.interfaces_monitored },
         stats,
         source: state.inventory.source,
@@ -60,29 +60,29 @@ pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
     }
 }
 
-pub fn status(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn status(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let status = describe(&context.live.lock(), call.now.mono_ms);
     Answer::json(&status)
 }
 
-pub fn start(context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    run(context, true, ["Collector started", "Collector is already running"])
+pub fn start(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
+    set_running(context, true, ["Collector started", "Collector is already running"])
 }
 
-pub fn stop(context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    run(context, false, ["Collector stopped", "Collector is already stopped"])
+pub fn stop(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
+    set_running(context, false, ["Collector stopped", "Collector is already stopped"])
 }
 
-fn run(context: &Context, running: bool, [changed, unchanged]: [&'static str; 2]) -> Result<Answer, Fault> {
+fn set_running(context: &Context, running: bool, [changed, unchanged]: [&'static str; 2]) -> Result<Answer, HttpError> {
     let message = if context.live.lock().tuning.running == running { unchanged } else { changed };
-    let plan = |_: &State| Ok(vec![("running", Some(running.to_string()))]);
-    let saved = change_within(context, SAVE_PATIENCE, plan)?;
+    let changes = |_: &State| Ok(vec![("running", Some(running.to_string()))]);
+    let saved = change_within(context, SAVE_TIMEOUT, changes)?;
     Answer::json(&Run { message, status: if running { "running" } else { "stopped" }, saved })
 }
 
-pub fn collect(context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    let Some(collected) = context.live.collect(COLLECT_PATIENCE) else {
-        return Err(Fault::new(503, "no sample could be taken in time; see /api/system/health"));
+pub fn collect(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
+    let Some(collected) = context.live.collect(COLLECT_TIMEOUT) else {
+        return Err(HttpError::new(503, "no sample could be taken in time; see /api/system/health"));
     };
     let now = context.clock.now();
     let stats = stats(&context.live.lock(), now.mono_ms);

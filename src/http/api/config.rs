@@ -1,23 +1,23 @@
-//! The settings: all of them in one document, and four on paths of their own, as the original had them.
+//! Settings: all of them in one document, and four on paths of their own, which the original Net-Pulse had.
 
 use std::time::Duration;
 
-use super::{READ_PATIENCE, SAVE_PATIENCE, seconds};
+use super::{READ_TIMEOUT, SAVE_TIMEOUT, seconds};
 use crate::config::{Change, Changes, Config, Kind, Origin, SETTINGS, Setting};
 use crate::error::ErrorKind;
 use crate::http::json::{
     self, DelaySetting, InterfacesChanged, InterfacesSetting, IntervalSetting, Ordered, RetriesSetting, SettingValue,
     Settings,
 };
-use crate::http::{Answer, Call, Context, Fault};
+use crate::http::{Answer, Call, Context, HttpError};
 use crate::live::{Iface, State};
 
-pub fn all(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+pub fn all(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
     let settings = document(&context.live.lock().config);
     Answer::json(&Settings { settings, saved: None })
 }
 
-pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn patch(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let given = SETTINGS.iter().filter(|setting| call.values.has(setting.key));
     let changes: Changes =
         given.map(|setting| (setting.key, call.values.text(setting.key).map(str::to_string))).collect();
@@ -26,32 +26,36 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
             let found = context.zone(text.as_deref().unwrap_or_default());
             Some(found.map_err(|error| {
                 let status = if error.kind == ErrorKind::Transient { 503 } else { 500 };
-                Fault::new(status, format!("the time zone cannot be read: {error}"))
+                HttpError::new(status, format!("the time zone cannot be read: {error}"))
             })?)
         }
         None => None,
     };
-    let saved = follow(context, context.live.change(zone, SAVE_PATIENCE, |_| Ok::<_, Fault>(changes))?);
+    let saved = wait_for_sampler(context, context.live.change(zone, SAVE_TIMEOUT, |_| Ok::<_, HttpError>(changes))?);
     let settings = document(&context.live.lock().config);
     Answer::json(&Settings { settings, saved: Some(saved) })
 }
 
-/// Whether it is on disk. What is changed depends on how things stand: who changes something at the same time waits.
-pub(super) fn change(context: &Context, plan: impl FnOnce(&State) -> Result<Changes, Fault>) -> Result<bool, Fault> {
-    change_within(context, SAVE_PATIENCE, plan)
+/// Changes settings and returns whether the change is on disk. `changes` computes the change under the lock, so that
+/// simultaneous changes do not overwrite each other.
+pub(super) fn change(
+    context: &Context,
+    changes: impl FnOnce(&State) -> Result<Changes, HttpError>,
+) -> Result<bool, HttpError> {
+    change_within(context, SAVE_TIMEOUT, changes)
 }
 
 pub(super) fn change_within(
     context: &Context,
-    patience: Duration,
-    plan: impl FnOnce(&State) -> Result<Changes, Fault>,
-) -> Result<bool, Fault> {
-    Ok(follow(context, context.live.change(None, patience, plan)?))
+    timeout: Duration,
+    changes: impl FnOnce(&State) -> Result<Changes, HttpError>,
+) -> Result<bool, HttpError> {
+    Ok(wait_for_sampler(context, context.live.change(None, timeout, changes)?))
 }
 
-/// Whoever asks next finds what came of it: the sampler reads after it has followed.
-fn follow(context: &Context, saved: bool) -> bool {
-    context.live.refresh(READ_PATIENCE);
+/// Waits until the sampler has applied the change and read again, so that the next request sees its effect.
+fn wait_for_sampler(context: &Context, saved: bool) -> bool {
+    context.live.refresh(READ_TIMEOUT);
     saved
 }
 
@@ -71,17 +75,17 @@ fn describe(config: &Config, setting: &Setting) -> json::Setting {
         _ => None,
     };
     let origin = config.origin(setting.key);
-    let own = (value(config, setting), value(&Config::default(), setting));
+    let configured = (value(config, setting), value(&Config::default(), setting));
     let (value, default) = match setting.key {
-        // What is in force is a matter of two settings.
+        // The flush interval depends on two settings, `flush` and `media`.
         "flush" => [config.flush_s(), config.media_flush_s()].map(|it| SettingValue::Integer(it.into())).into(),
-        _ => own,
+        _ => configured,
     };
     let owner = config.owner(setting.key);
     json::Setting {
         value,
         default,
-        // What another setting overrules has not set anything.
+        // A saved value that a flag or variable overrides is not the origin of the active value.
         origin: if owner.is_some() && origin <= Origin::Saved { Origin::Default } else { origin }.name(),
         owner,
         kind: setting.kind.name(),
@@ -107,7 +111,7 @@ fn value(config: &Config, setting: &Setting) -> SettingValue {
     }
 }
 
-pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
     let setting = {
         let state = context.live.lock();
         let monitored = state.inventory.interfaces.iter().filter(|iface| iface.monitored && iface.present());
@@ -119,18 +123,18 @@ pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, Fault> {
     Answer::json(&setting)
 }
 
-pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn put_interfaces(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let mut names: Vec<String> = Vec::new();
     let saved = change(context, |state| {
         let chosen = chosen(state, call)?;
         names = chosen.iter().map(|iface| iface.name.clone()).collect();
-        Ok(choice(state, &chosen))
+        Ok(interface_changes(state, &chosen))
     })?;
     Answer::json(&InterfacesChanged { message: "Monitored interfaces updated", interfaces: names, saved })
 }
 
-/// What is asked for, each once, whichever of its names was given.
-fn chosen<'a>(state: &'a State, call: &Call) -> Result<Vec<&'a Iface>, Fault> {
+/// The requested interfaces, each once, found by name or altname.
+fn chosen<'a>(state: &'a State, call: &Call) -> Result<Vec<&'a Iface>, HttpError> {
     let (mut chosen, mut unknown): (Vec<&Iface>, Vec<&str>) = (Vec::new(), Vec::new());
     for name in call.values.texts("interfaces") {
         match state.inventory.interface(name) {
@@ -140,66 +144,66 @@ fn chosen<'a>(state: &'a State, call: &Call) -> Result<Vec<&'a Iface>, Fault> {
         }
     }
     if !unknown.is_empty() {
-        return Err(Fault::new(400, format!("Invalid interfaces: {}", unknown.join(", "))));
+        return Err(HttpError::new(400, format!("Invalid interfaces: {}", unknown.join(", "))));
     }
-    // The kernel allows them. What is saved is cut at commas, and a star is a pattern.
+    // The kernel allows commas and stars in names. But the saved list is split at commas, and a star makes a pattern.
     if let Some(iface) = chosen.iter().find(|iface| iface.name.contains([',', '*'])) {
         let name = &iface.name;
-        return Err(Fault::new(
+        return Err(HttpError::new(
             400,
-            format!("'{name}' cannot be chosen by name: commas and stars mean something else"),
+            format!("'{name}' cannot be chosen by name: a comma separates names, and a * makes a pattern"),
         ));
     }
     Ok(chosen)
 }
 
-fn choice(state: &State, chosen: &[&Iface]) -> Changes {
+fn interface_changes(state: &State, chosen: &[&Iface]) -> Changes {
     let names: Vec<&str> = chosen.iter().map(|iface| iface.name.as_str()).collect();
     let mut changes = vec![("interfaces", (!names.is_empty()).then(|| names.join(",")))];
-    // What was once said of one of these, or kept beside them, would have the last word.
+    // Entries of `ignore` that name one of these interfaces, and all `!` entries, would override the choice: drop them.
     let before = &state.tuning.ignored;
-    let said = |pattern: &str| pattern.starts_with('!') || chosen.iter().any(|iface| iface.is_called(pattern));
-    let after: Vec<String> = before.iter().filter(|pattern| !said(pattern)).cloned().collect();
+    let overrides = |pattern: &str| pattern.starts_with('!') || chosen.iter().any(|iface| iface.is_called(pattern));
+    let after: Vec<String> = before.iter().filter(|pattern| !overrides(pattern)).cloned().collect();
     if !names.is_empty() && after != *before && state.config.owner("ignore").is_none() {
         changes.push(("ignore", (!after.is_empty()).then(|| after.join(","))));
     }
     changes
 }
 
-pub fn interval(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+pub fn interval(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
     let collection_interval_seconds = context.live.lock().tuning.interval_s;
     Answer::json(&IntervalSetting { collection_interval_seconds, saved: None })
 }
 
-pub fn put_interval(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let seconds = whole(call, "collection_interval")?;
+pub fn put_interval(context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    let seconds = integer(call, "collection_interval")?;
     let saved = change(context, |_| Ok(vec![("interval", Some(seconds.to_string()))]))?;
     Answer::json(&IntervalSetting { collection_interval_seconds: seconds, saved: Some(saved) })
 }
 
-pub fn retries(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+pub fn retries(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
     let max_retries = context.live.lock().tuning.max_retries;
     Answer::json(&RetriesSetting { max_retries, saved: None })
 }
 
-pub fn put_retries(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let max_retries = whole(call, "max_retries")?;
+pub fn put_retries(context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    let max_retries = integer(call, "max_retries")?;
     let saved = change(context, |_| Ok(vec![("max_retries", Some(max_retries.to_string()))]))?;
     Answer::json(&RetriesSetting { max_retries, saved: Some(saved) })
 }
 
-pub fn delay(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+pub fn delay(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
     let ms = context.live.lock().tuning.retry_delay_ms;
     Answer::json(&DelaySetting { retry_delay_seconds: f64::from(ms) / 1000.0, saved: None })
 }
 
-pub fn put_delay(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    // The table has kept it within 0.1 and 300.
+pub fn put_delay(context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    // The route table limits it to 0.1 to 300.
     let ms = (call.values.decimal("retry_delay").unwrap_or(1.0) * 1000.0).round() as u32;
     let saved = change(context, |_| Ok(vec![("retry_delay", Some(seconds(ms)))]))?;
     Answer::json(&DelaySetting { retry_delay_seconds: f64::from(ms) / 1000.0, saved: Some(saved) })
 }
 
-fn whole(call: &Call, param: &str) -> Result<u32, Fault> {
-    u32::try_from(call.values.count(param)).map_err(|_| Fault::new(500, format!("{param} has no range")))
+fn integer(call: &Call, param: &str) -> Result<u32, HttpError> {
+    u32::try_from(call.values.count(param)).map_err(|_| HttpError::new(500, format!("{param} has no range")))
 }

@@ -1,11 +1,11 @@
-//! What happened.
+//! Events: resets, gaps, interfaces that appear or vanish, and so on.
 
 use crate::history::EventFilter;
 use crate::http::json::{EventRecord, Time, write_list};
-use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::model::{Event, EventKind};
 
-pub fn events(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn events(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let limit = call.values.count("limit") as usize;
     let offset = call.values.count("offset");
     let kind = |word: &str| EventKind::NAMES.iter().find(|(_, name)| *name == word).map(|(kind, _)| *kind);

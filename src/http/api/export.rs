@@ -1,68 +1,69 @@
-//! History as a file of any length, in constant memory: each piece is written before the next one is read. A client that
-//! stalls holds a worker, and nothing else: the write-ahead log would grow without end behind a read transaction that waits
-//! for it.
+//! Export of the history as JSON or CSV, in constant memory: each piece is sent before the next one is read. A client
+//! that reads slowly occupies a worker but no read transaction: while one is open, the write-ahead log cannot be
+//! checkpointed and grows.
 
 use std::io;
 
 use super::record;
 use super::traffic::filter;
 use crate::error::Error;
-use crate::history::{Names, Steps, Walk};
+use crate::history::{BucketExport, InterfaceNames, SampleExport};
 use crate::http::csv::Csv;
 use crate::http::json::{BucketRecord, Counted, Name, Out, Time, write};
-use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::level::{self, Cut, Resolution};
 use crate::model::{Bucket, IfaceId};
 
 pub const FORMATS: &[&str] = &["json", "csv"];
-pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let format = call.values.text("format").unwrap_or_default();
     let csv = format == FORMATS[1];
-    let table = csv.then(|| Csv::of(call, || context.live.lock().zone.clone()));
-    let misplaced = if csv { Vec::new() } else { Csv::misplaced(call) };
-    if !misplaced.is_empty() {
-        return Err(Fault::flaws(misplaced));
+    let table = csv.then(|| Csv::from_call(call, || context.live.lock().zone.clone()));
+    let csv_only = if csv { Vec::new() } else { Csv::csv_only_params(call) };
+    if !csv_only.is_empty() {
+        return Err(HttpError::flaws(csv_only));
     }
-    let word = call.values.text("resolution").unwrap_or_default();
-    let level = level::named(word).unwrap_or(Resolution::Sample.level());
+    let name = call.values.text("resolution").unwrap_or_default();
+    let level = level::named(name).unwrap_or(Resolution::Sample.level());
     let limit = call.values.integer("limit").and_then(|limit| u64::try_from(limit).ok()).unwrap_or(u64::MAX);
 
-    let filter = filter(context, call, &context.history.moment());
-    let mut rows = Rows { table, limit, written: 0 };
-    let media = if csv { "text/csv; charset=utf-8" } else { JSON };
+    let filter = filter(context, call, &context.history.start_query());
+    let mut rows = RowWriter { table, limit, written: 0 };
+    let media_type = if csv { "text/csv; charset=utf-8" } else { JSON };
     let mut answer = match level.cut {
         Cut::Ticks => {
-            // The first piece is read here: a history that cannot be read is a status, not half a file.
-            let mut walk = Walk::new(filter);
-            let first = walk.next(&context.history)?;
-            Answer::stream(media, move |context, out| {
-                rows.head(out, Csv::sample_head)?;
+            // Read the first piece before the answer begins, so that a database error becomes a status and not half a
+            // file.
+            let mut export = SampleExport::new(filter);
+            let first = export.next(&context.history)?;
+            Answer::stream(media_type, move |context, out| {
+                rows.start(out, Csv::sample_header)?;
                 let mut piece = first;
                 while let Some((points, names)) = piece {
                     for point in &points {
                         let record = record(point, &names);
                         if !rows.row(out, |csv, out| csv.sample(out, &record), |out| write(out, &record))? {
-                            return rows.tail(out);
+                            return rows.end(out);
                         }
                     }
-                    piece = walk.next(&context.history).map_err(fault)?;
+                    piece = export.next(&context.history).map_err(io_error)?;
                 }
-                rows.tail(out)
+                rows.end(out)
             })
         }
         _ => {
-            let mut steps = Steps::new(&context.history, level.resolution, filter, call.unix())?;
-            Answer::stream(media, move |context, out| {
-                rows.head(out, Csv::bucket_head)?;
-                while let Some((buckets, names)) = steps.next(&context.history).map_err(fault)? {
+            let mut export = BucketExport::new(&context.history, level.resolution, filter, call.unix())?;
+            Answer::stream(media_type, move |context, out| {
+                rows.start(out, Csv::bucket_header)?;
+                while let Some((buckets, names)) = export.next(&context.history).map_err(io_error)? {
                     for (iface, bucket) in &buckets {
                         let bucket = describe(bucket, *iface, &names);
                         if !rows.row(out, |csv, out| csv.bucket(out, &bucket), |out| write(out, &bucket))? {
-                            return rows.tail(out);
+                            return rows.end(out);
                         }
                     }
                 }
-                rows.tail(out)
+                rows.end(out)
             })
         }
     };
@@ -72,23 +73,23 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-/// The rows that both formats have in common.
-struct Rows {
-    /// `None` for JSON.
+/// Writes rows as JSON or CSV.
+struct RowWriter {
+    /// CSV options; `None` for JSON.
     table: Option<Csv>,
     limit: u64,
     written: u64,
 }
 
-impl Rows {
-    fn head(&self, out: Out, csv: impl FnOnce(&Csv, Out) -> io::Result<()>) -> io::Result<()> {
+impl RowWriter {
+    fn start(&self, out: Out, csv: impl FnOnce(&Csv, Out) -> io::Result<()>) -> io::Result<()> {
         match &self.table {
             Some(table) => csv(table, out),
             None => out.write_all(b"["),
         }
     }
 
-    /// `false` when there were enough.
+    /// Writes a row. Returns `false` when the limit is reached.
     fn row(
         &mut self,
         out: Out,
@@ -110,17 +111,17 @@ impl Rows {
         Ok(true)
     }
 
-    fn tail(&self, out: Out) -> io::Result<()> {
+    fn end(&self, out: Out) -> io::Result<()> {
         out.write_all(if self.table.is_some() { b"" } else { b"]" })
     }
 }
 
-/// In the middle of a file it is the log that is told.
-fn fault(error: Error) -> io::Error {
-    io::Error::other(Fault::from(error))
+/// An error in the middle of the file. The status is sent already, so the error goes to the log.
+fn io_error(error: Error) -> io::Error {
+    io::Error::other(HttpError::from(error))
 }
 
-fn describe(bucket: &Bucket, iface: IfaceId, names: &Names) -> BucketRecord {
+fn describe(bucket: &Bucket, iface: IfaceId, names: &InterfaceNames) -> BucketRecord {
     BucketRecord {
         from: Time(bucket.from),
         to: Time(bucket.to),

@@ -1,19 +1,19 @@
-//! Interfaces: what they are, and what their counters say.
+//! Interfaces: their properties, their raw counters, and changes to them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::{READ_PATIENCE, SAVE_PATIENCE, known, link_word, no_interface, not_open};
+use super::{READ_TIMEOUT, SAVE_TIMEOUT, find_interface, history_not_open, interface_not_found, link_state};
 use crate::config::can_be_listed;
 use crate::history::Sums;
 use crate::http::json::{Address, ByName, Counted, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
-use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::live::{Alteration, Iface, Order, Refusal};
 
-/// The sampler waits for nothing but the kernel.
-const ORDER_PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout for an interface command. The sampler blocks on nothing but the kernel.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn all(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let today = context.history.today(call.unix())?;
     let map: ByName<Interface> = {
         let state = context.live.lock();
@@ -23,40 +23,40 @@ pub fn all(context: &Context, call: &Call) -> Result<Answer, Fault> {
     Ok(Answer::stream(JSON, move |_, out| write(out, &map)))
 }
 
-pub fn one(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn one(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     Answer::json(&find(context, call)?)
 }
 
-fn find(context: &Context, call: &Call) -> Result<Interface, Fault> {
+fn find(context: &Context, call: &Call) -> Result<Interface, HttpError> {
     let name = name(call);
     let today = context.history.today(call.unix())?;
     let state = context.live.lock();
     let found =
         state.inventory.interface(name).map(|iface| describe(iface, state.inventory.primary.as_deref(), &today));
-    found.ok_or_else(|| no_interface(name))
+    found.ok_or_else(|| interface_not_found(name))
 }
 
 fn name<'a>(call: &'a Call) -> &'a str {
     call.values.text("name").unwrap_or_default()
 }
 
-pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let asked = {
+pub fn patch(context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    let edit = {
         let state = context.live.lock();
-        let iface = known(&state, name(call))?;
+        let iface = find_interface(&state, name(call))?;
         let merge = match call.values.text("merge") {
-            Some(other) => {
-                let from = known(&state, other)?;
-                if from.name == iface.name {
-                    return Err(flaw("merge", "must be another interface", other));
+            Some(name) => {
+                let other = find_interface(&state, name)?;
+                if other.name == iface.name {
+                    return Err(validation_error("merge", "must be another interface", name));
                 }
-                Some(from.name.clone())
+                Some(other.name.clone())
             }
             None => None,
         };
         if call.values.has("monitored") && !can_be_listed(&iface.name) {
-            let msg = "must be left to the rules: this name would be taken for a pattern";
-            return Err(flaw("monitored", msg, &iface.name));
+            let msg = "must be null: this interface name would be read as a pattern";
+            return Err(validation_error("monitored", msg, &iface.name));
         }
         Alteration {
             name: iface.name.clone(),
@@ -66,76 +66,79 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, Fault> {
             primary: call.values.switch("primary"),
         }
     };
-    let saved = asked.is_empty() || order(context, Order::Alter(asked))?;
+    let saved = edit.is_empty() || send_command(context, Order::Alter(edit))?;
     Answer::json(&Interface { saved: Some(saved), ..find(context, call)? })
 }
 
-pub fn forget(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn forget(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let name = {
         let state = context.live.lock();
-        let iface = known(&state, name(call))?;
+        let iface = find_interface(&state, name(call))?;
         if iface.present() {
-            return Err(present(&iface.name));
+            return Err(still_present(&iface.name));
         }
         iface.name.clone()
     };
-    let saved = order(context, Order::Forget { name: name.clone() })?;
+    let saved = send_command(context, Order::Forget { name: name.clone() })?;
     Answer::json(&Forgotten { message: format!("{name} and its history are forgotten"), saved })
 }
 
-/// Whether it is on disk.
-fn order(context: &Context, order: Order) -> Result<bool, Fault> {
-    match context.live.order(order, ORDER_PATIENCE) {
-        Some(Ok(ticket)) => Ok(context.live.saved(ticket, SAVE_PATIENCE)),
-        Some(Err(Refusal::Unknown(name))) => Err(no_interface(&name)),
-        Some(Err(Refusal::Present(name))) => Err(present(&name)),
+/// Sends an interface command to the sampler. Returns whether its result is on disk.
+fn send_command(context: &Context, command: Order) -> Result<bool, HttpError> {
+    match context.live.order(command, COMMAND_TIMEOUT) {
+        Some(Ok(ticket)) => Ok(context.live.saved(ticket, SAVE_TIMEOUT)),
+        Some(Err(Refusal::Unknown(name))) => Err(interface_not_found(&name)),
+        Some(Err(Refusal::Present(name))) => Err(still_present(&name)),
         Some(Err(Refusal::Setting(refused))) => Err(refused.into()),
         Some(Err(Refusal::Headline(name))) => {
-            let detail =
-                format!("{name} is the chosen headline, which is always watched: send \"primary\":false with it");
-            Err(Fault::new(409, detail))
+            let detail = format!(
+                "{name} is the chosen primary interface, which is always monitored: send \"primary\":false too"
+            );
+            Err(HttpError::new(409, detail))
         }
-        Some(Err(Refusal::Contradiction)) => Err(Fault::new(
+        Some(Err(Refusal::Contradiction)) => Err(HttpError::new(
             409,
-            "the headline is always watched: \"primary\":true and \"monitored\":false exclude each other",
+            "the primary interface is always monitored: \"primary\":true and \"monitored\":false exclude each other",
         )),
-        Some(Err(Refusal::NotYet)) => Err(not_open()),
-        None => Err(Fault::new(503, "the sampler is busy, and has the change to make: ask for the interface again")),
+        Some(Err(Refusal::NotYet)) => Err(history_not_open()),
+        None => Err(HttpError::new(
+            503,
+            "the sampler is busy and makes the change later: request the interface again to see it",
+        )),
     }
 }
 
-fn present(name: &str) -> Fault {
-    let detail =
-        format!("{name} is there, and its history goes on: only an absent interface can be merged or forgotten");
-    Fault::new(409, detail)
+fn still_present(name: &str) -> HttpError {
+    let detail = format!("{name} is present: only an absent interface can be merged or forgotten");
+    HttpError::new(409, detail)
 }
 
-fn flaw(member: &str, msg: &str, input: &str) -> Fault {
+fn validation_error(member: &str, msg: &str, input: &str) -> HttpError {
     let loc = ["body", member].map(str::to_string).to_vec();
-    Fault::flaws(vec![Flaw { loc, msg: msg.to_string(), input: input.to_string() }])
+    HttpError::flaws(vec![Flaw { loc, msg: msg.to_string(), input: input.to_string() }])
 }
 
-pub fn stats(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn stats(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let name = name(call);
-    let known = |name: &str| context.live.lock().inventory.interface(name).is_some_and(Iface::present);
-    if !known(name) {
-        return Err(no_interface(name));
+    let is_present = |name: &str| context.live.lock().inventory.interface(name).is_some_and(Iface::present);
+    if !is_present(name) {
+        return Err(interface_not_found(name));
     }
-    context.live.refresh(READ_PATIENCE);
+    context.live.refresh(READ_TIMEOUT);
     let unix = context.clock.now().unix_ms.div_euclid(1000);
     let found = {
         let state = context.live.lock();
-        state.inventory.interface(name).filter(|iface| iface.present()).map(|iface| raw(iface, unix))
+        state.inventory.interface(name).filter(|iface| iface.present()).map(|iface| raw_counters(iface, unix))
     };
-    Answer::json(&found.ok_or_else(|| no_interface(name))?)
+    Answer::json(&found.ok_or_else(|| interface_not_found(name))?)
 }
 
-fn raw(iface: &Iface, unix: i64) -> InterfaceStats {
+fn raw_counters(iface: &Iface, unix: i64) -> InterfaceStats {
     InterfaceStats {
         interface_name: iface.name.clone(),
         counters: Counted(iface.raw),
         timestamp: Time(unix),
-        status: link_word(iface),
+        status: link_state(iface),
     }
 }
 
@@ -145,7 +148,7 @@ fn describe(iface: &Iface, primary: Option<&str>, today: &Sums) -> Interface {
         name: iface.name.clone(),
         altnames: iface.altnames.clone(),
         addresses: iface.addresses.iter().map(address).collect(),
-        status: link_word(iface),
+        status: link_state(iface),
         mtu: iface.mtu,
         speed: iface.speed,
         kind: iface.kind.name(),

@@ -1,28 +1,29 @@
-//! The latest seconds, while somebody watches.
+//! Rates of the latest seconds, which the sampler reads while a client requests them.
 
-use super::{Context, Fault};
+use super::{Context, HttpError};
 use crate::http::json::{ByName, LiveColumns, LiveRates, write};
 use crate::http::{Answer, Call, JSON};
 use crate::live::{RING_SECONDS, State};
 
-pub fn live(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn live(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let mono_ms = call.now.mono_ms;
     let rates = {
         let mut state = context.live.lock();
         state.inventory.ring.watch(mono_ms);
-        since(&state, call.values.count("since"), call.unix())
+        rates_since(&state, call.values.count("since"), call.unix())
     };
     Ok(Answer::stream(JSON, move |_, out| write(out, &rates)))
 }
 
-/// A number from the future is from before a restart: all there is then. The ring is turned only while somebody watches:
-/// what it holds may be of yesterday, or of a time that the clock was set away from.
-fn since(state: &State, since: u64, unix: i64) -> LiveRates {
+/// Rates after the number `since`. A number above the newest is from before a restart: then all rates are returned. The
+/// ring is filled only while a client requests it, so old entries, and entries from before the clock was set, are left
+/// out.
+fn rates_since(state: &State, since: u64, unix: i64) -> LiveRates {
     let ring = &state.inventory.ring;
     let first = ring.next.saturating_sub(ring.times.len() as u64);
-    let stale = ring.times.iter().take_while(|time| time.abs_diff(unix) > RING_SECONDS as u64).count();
+    let too_old = ring.times.iter().take_while(|time| time.abs_diff(unix) > RING_SECONDS as u64).count();
     let known = if since > ring.next { 0 } else { since.saturating_sub(first) as usize };
-    let skip = known.max(stale);
+    let skip = known.max(too_old);
 
     let mut interfaces = ByName::new();
     for iface in state.inventory.interfaces.iter().filter(|iface| iface.present()) {
@@ -36,11 +37,11 @@ fn since(state: &State, since: u64, unix: i64) -> LiveRates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::tests::{iface, quiet};
+    use crate::http::tests::{idle_live, iface};
 
     #[test]
-    fn only_what_is_new() {
-        let live = quiet();
+    fn only_new_seconds_are_returned() {
+        let live = idle_live();
         let mut state = live.lock();
         state.inventory.interfaces = vec![iface("eth0", 2)];
         state.inventory.ring.next = 10;
@@ -48,7 +49,7 @@ mod tests {
         state.inventory.ring.rates.insert(2, [None, Some((1, 2)), Some((3, 4))].into());
         state.inventory.ring.rates.insert(9, [None, None, None].into());
         let check = |from, times: &[i64], rx: &[Option<u64>]| {
-            let rates = since(&state, from, 109);
+            let rates = rates_since(&state, from, 109);
             assert_eq!((rates.next, rates.t.as_slice()), (10, times), "since {from}");
             assert_eq!(rates.interfaces.get("eth0").unwrap().rx, rx, "since {from}");
             assert_eq!(rates.interfaces.len(), 1);
@@ -63,15 +64,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_older_than_five_minutes() {
-        let live = quiet();
+    fn seconds_older_than_the_ring_are_left_out() {
+        let live = idle_live();
         let mut state = live.lock();
         state.inventory.interfaces = vec![iface("eth0", 2)];
         state.inventory.ring.next = 10;
         state.inventory.ring.times = [1000, 1001, 1200].into();
         state.inventory.ring.rates.insert(2, [Some((1, 1)), Some((2, 2)), Some((3, 3))].into());
         let check = |now, from, times: &[i64]| {
-            let rates = since(&state, from, now);
+            let rates = rates_since(&state, from, now);
             assert_eq!((rates.next, rates.t.as_slice()), (10, times), "at {now} since {from}");
             assert_eq!(rates.interfaces.get("eth0").unwrap().rx.len(), times.len(), "at {now} since {from}");
         };
@@ -83,7 +84,7 @@ mod tests {
         check(1501, 0, &[]);
         check(1501, 8, &[]);
         check(i64::MAX, 99, &[]);
-        // The clock was set back: a second from the future is from another time too.
+        // The clock was set back: times in the future are left out too.
         check(699, 0, &[]);
         check(i64::MIN, 0, &[]);
     }

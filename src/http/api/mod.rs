@@ -1,5 +1,5 @@
-//! The handlers, by subject. Each takes what it needs out of `live` under the lock, lets go of it, and only then reads
-//! the store or writes an answer.
+//! Request handlers, by subject. A handler copies what it needs from `live` under the lock, releases the lock, and only
+//! then reads the database or writes the answer.
 
 pub mod backup;
 pub mod collector;
@@ -15,16 +15,16 @@ pub mod traffic;
 use std::time::Duration;
 
 use super::json::{Counted, Name, Record, Time};
-use super::{Context, Fault};
-use crate::history::{Names, Point};
+use super::{Context, HttpError};
+use crate::history::{InterfaceNames, Point};
 use crate::live::{Database, Iface, State};
 
-/// How long a change may take to reach the disk before it is answered without that.
-const SAVE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long "now" may take before the latest known is good enough.
-const READ_PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for a change to be on disk. After that the answer says that it is not saved yet.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait for a new reading. After that the latest known figures are used.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-fn record(point: &Point, names: &Names) -> Record {
+fn record(point: &Point, names: &InterfaceNames) -> Record {
     Record {
         id: point.id(),
         timestamp: Time(point.unix),
@@ -35,24 +35,24 @@ fn record(point: &Point, names: &Names) -> Record {
     }
 }
 
-fn no_interface(name: &str) -> Fault {
-    Fault::new(404, format!("Interface '{name}' not found"))
+fn interface_not_found(name: &str) -> HttpError {
+    HttpError::new(404, format!("Interface '{name}' not found"))
 }
 
-/// By its name or an altname.
-fn known<'a>(state: &'a State, name: &str) -> Result<&'a Iface, Fault> {
+/// Finds an interface by its name or an altname.
+fn find_interface<'a>(state: &'a State, name: &str) -> Result<&'a Iface, HttpError> {
     state.inventory.interface(name).ok_or_else(|| match state.health.database {
-        // What was there once is known only then.
-        Database::Joined => no_interface(name),
-        _ => not_open(),
+        // Absent interfaces are unknown before the rejoin.
+        Database::Joined => interface_not_found(name),
+        _ => history_not_open(),
     })
 }
 
-fn not_open() -> Fault {
-    Fault::new(503, "the history is not open yet: see /api/system/health, and try again then")
+fn history_not_open() -> HttpError {
+    HttpError::new(503, "the database is not open yet: see /api/system/health, and try again later")
 }
 
-fn link_word(iface: &Iface) -> &'static str {
+fn link_state(iface: &Iface) -> &'static str {
     if iface.up && iface.present() { "up" } else { "down" }
 }
 

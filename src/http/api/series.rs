@@ -1,64 +1,64 @@
-//! Columns for charts and rows for people. What goes into them is decided in `history`, `series` and `totals`.
+//! Series for charts and totals by calendar period. `history`, `series` and `totals` compute them.
 
 use std::io;
 use std::sync::Arc;
 
-use super::known;
-use crate::history::{Moment, Totals};
+use super::find_interface;
+use crate::history::{Query, TotalsQuery};
 use crate::http::json::{Date, Out, SeriesColumns, Time, Total, write, write_list};
-use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::level::DAY_S;
 use crate::live::State;
 use crate::model::{Cell, IfaceId, RX_PACKETS, TX_PACKETS};
 use crate::series::{Grid, observed, rates};
 use crate::totals::{Period, Row};
 
-/// No more in one chart: each is a query of its own, and the one that asks is not the only one.
-pub const INTERFACES: usize = 32;
+/// Most interfaces in one chart: each one is a query of its own.
+pub const MAX_INTERFACES: usize = 32;
 
-/// An interface as it was asked for; without a number, nothing was ever stored of it.
-type Asked = (String, Option<IfaceId>);
+/// Name and number of a requested interface; no number when it has no stored history.
+type Requested = (String, Option<IfaceId>);
 
-fn find(state: &State, name: &str) -> Result<Asked, Fault> {
-    let iface = known(state, name)?;
+fn find(state: &State, name: &str) -> Result<Requested, HttpError> {
+    let iface = find_interface(state, name)?;
     Ok((iface.name.clone(), iface.id))
 }
 
-pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn series(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let to = call.values.integer("to").unwrap_or_else(|| call.unix());
     let from = call.values.integer("from").unwrap_or_else(|| to.saturating_sub(DAY_S));
     let points = call.values.count("points") as usize;
 
-    let (asked, interval_s) = {
+    let (requested, interval_s) = {
         let state = context.live.lock();
-        let mut asked: Vec<Asked> = Vec::new();
+        let mut requested: Vec<Requested> = Vec::new();
         for name in call.values.texts("interface") {
             let found = find(&state, name)?;
-            if !asked.iter().any(|(known, _)| *known == found.0) {
-                asked.push(found);
+            if !requested.iter().any(|(known, _)| *known == found.0) {
+                requested.push(found);
             }
         }
-        if asked.is_empty() {
-            asked.extend(state.inventory.primary.as_deref().and_then(|name| find(&state, name).ok()));
+        if requested.is_empty() {
+            requested.extend(state.inventory.primary.as_deref().and_then(|name| find(&state, name).ok()));
         }
-        (asked, i64::from(state.tuning.interval_s))
+        (requested, i64::from(state.tuning.interval_s))
     };
-    // The first interface is read here: a history that cannot be read is a status, not half an answer. There are no
-    // more than one interface's columns in memory at a time.
-    let mut asked = asked.into_iter();
-    let first = asked.next();
-    let mut moment = context.history.moment();
+    // Read the first interface before the answer begins, so that a database error becomes a status and not half an
+    // answer. Only one interface's columns are in memory at a time.
+    let mut requested = requested.into_iter();
+    let first = requested.next();
+    let mut query = context.history.start_query();
     let iface = first.as_ref().and_then(|(_, iface)| *iface);
-    let (grid, cells) = context.history.read(&moment, move |now| {
-        let grid = now.grid(from, to, points, interval_s)?;
-        let cells = iface.map_or(Ok(grid.empty()), |iface| now.chart(&grid, iface))?;
+    let (grid, cells) = context.history.read(&query, move |snapshot| {
+        let grid = snapshot.grid(from, to, points, interval_s)?;
+        let cells = iface.map_or(Ok(grid.empty()), |iface| snapshot.chart(&grid, iface))?;
         Ok((Arc::new(grid), cells))
     })?;
     Ok(Answer::stream(JSON, move |context, out| {
         let starts = grid.edges.split_last().map_or(&[][..], |(_, starts)| starts);
-        let [begin, end] = [grid.edges.first(), grid.edges.last()].map(|edge| Time(edge.copied().unwrap_or_default()));
+        let [start, end] = [grid.edges.first(), grid.edges.last()].map(|edge| Time(edge.copied().unwrap_or_default()));
         out.write_all(b"{\"from\":")?;
-        write(out, &begin)?;
+        write(out, &start)?;
         out.write_all(b",\"to\":")?;
         write(out, &end)?;
         write!(out, ",\"step\":{},\"first_day\":", grid.step)?;
@@ -67,20 +67,20 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, Fault> {
         write(out, starts)?;
         out.write_all(b",\"interfaces\":{")?;
         if let Some((name, _)) = first {
-            member(out, &name, &cells)?;
+            write_member(out, &name, &cells)?;
         }
-        for (name, iface) in asked {
-            // The client may have taken its time with the one before.
-            moment.renew();
-            let cells = column(context, &moment, &grid, iface).map_err(io::Error::other)?;
+        for (name, iface) in requested {
+            // The client may have read the previous interface slowly.
+            query.extend_deadline();
+            let cells = read_column(context, &query, &grid, iface).map_err(io::Error::other)?;
             out.write_all(b",")?;
-            member(out, &name, &cells)?;
+            write_member(out, &name, &cells)?;
         }
         out.write_all(b"}}")
     }))
 }
 
-fn member(out: Out, name: &str, cells: &[Cell]) -> io::Result<()> {
+fn write_member(out: Out, name: &str, cells: &[Cell]) -> io::Result<()> {
     let [mut rx, mut tx, mut rx_peak, mut tx_peak] = [const { Vec::new() }; 4];
     for cell in cells {
         let columns = [&mut rx, &mut tx, &mut rx_peak, &mut tx_peak];
@@ -92,13 +92,18 @@ fn member(out: Out, name: &str, cells: &[Cell]) -> io::Result<()> {
     write(out, &columns)
 }
 
-fn column(context: &Context, moment: &Moment, grid: &Arc<Grid>, iface: Option<IfaceId>) -> Result<Vec<Cell>, Fault> {
+fn read_column(
+    context: &Context,
+    query: &Query,
+    grid: &Arc<Grid>,
+    iface: Option<IfaceId>,
+) -> Result<Vec<Cell>, HttpError> {
     let Some(iface) = iface else { return Ok(grid.empty()) };
     let grid = grid.clone();
-    Ok(context.history.read(moment, move |now| now.chart(&grid, iface))?)
+    Ok(context.history.read(query, move |snapshot| snapshot.chart(&grid, iface))?)
 }
 
-pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn totals(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let word = call.values.text("by").unwrap_or_default();
     let period = Period::NAMES.iter().find(|(_, name)| *name == word).map_or(Period::Day, |(period, _)| *period);
     let limit = call.values.count("limit") as usize;
@@ -109,16 +114,16 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, Fault> {
             None => state.inventory.primary.as_deref().and_then(|name| find(&state, name).ok()).and_then(|(_, id)| id),
         }
     };
-    let moment = context.history.moment();
-    let (zone, now) = (moment.zone(), call.unix());
+    let query = context.history.start_query();
+    let (zone, now) = (query.zone(), call.unix());
     let to = call.values.integer("to").unwrap_or(now);
     let from = call.values.integer("from");
     let from = from.unwrap_or_else(|| period.step(to.saturating_sub(1), 1 - limit as i64, &zone));
     // Newest first.
     let rows = match iface {
         Some(iface) => {
-            let asked = Totals { period, from, to, limit, now };
-            context.history.read(&moment, move |now| now.totals(iface, &asked))?
+            let requested = TotalsQuery { period, from, to, limit, now };
+            context.history.read(&query, move |snapshot| snapshot.totals(iface, &requested))?
         }
         None => Vec::new(),
     };

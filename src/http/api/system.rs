@@ -1,24 +1,24 @@
-//! The service and the machine: what runs here, and how it is.
+//! Health of the service, and facts about the machine.
 
 use std::sync::atomic::Ordering;
 
-use super::{collector, link_word};
+use super::{collector, link_state};
 use crate::error::Error;
 use crate::http::accept::prefers_html;
 use crate::http::json::{
     About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, NAME, SystemHealth,
     SystemInfo, SystemMetrics, Time,
 };
-use crate::http::{Answer, Call, Context, Fault, assets};
+use crate::http::{Answer, Call, Context, HttpError, assets};
 use crate::live::{Database, Iface, State, Unmatched, Written, unmatched_sentences};
 use crate::model::Machine;
 use crate::text::counted;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
-    if let Some(page) = assets::find("/").filter(|_| call.ask.accept.is_some_and(prefers_html)) {
-        return assets::answer(page, call.ask);
+pub fn root(_context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    if let Some(page) = assets::find("/").filter(|_| call.request.accept.is_some_and(prefers_html)) {
+        return assets::answer(page, call.request);
     }
     let mut answer = Answer::json(&About {
         name: NAME,
@@ -30,9 +30,9 @@ pub fn root(_context: &Context, call: &Call) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-/// The words of the health, and why.
+/// The health states and the reason.
 #[derive(Debug, PartialEq)]
-struct Words {
+struct Verdict {
     overall: &'static str,
     collector: &'static str,
     database: &'static str,
@@ -40,16 +40,16 @@ struct Words {
     reason: Option<String>,
 }
 
-/// Sampling counts as broken after so many intervals without a sample, whether readings fail or nobody reads any more:
-/// one lost reading is made good by the next, which covers the time of both.
-const PATIENCE: u64 = 3;
-/// A short interval is no reason to cry at a busy moment.
-const SHORTEST_SILENCE_S: u64 = 10;
+/// The collector is unhealthy after this many intervals without a sample, whether readings fail or the sampler hangs.
+/// One failed reading is harmless: the next one covers its time too.
+const MISSED_INTERVALS: u64 = 3;
+/// Minimum for short intervals: a busy machine may delay readings for a few seconds.
+const MIN_SILENCE_S: u64 = 10;
 
-fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
+fn assess(state: &State, mono_ms: u64, unreadable: Option<String>) -> Verdict {
     let polls = &state.health.polls;
     let silence_s = mono_ms.saturating_sub(polls.sampled_mono_ms.unwrap_or(polls.started_mono_ms)) / 1000;
-    let broken = silence_s >= SHORTEST_SILENCE_S.max(PATIENCE * u64::from(state.tuning.interval_s));
+    let broken = silence_s >= MIN_SILENCE_S.max(MISSED_INTERVALS * u64::from(state.tuning.interval_s));
 
     let collector = match (state.tuning.running, broken) {
         (false, _) => ("stopped", Some("collection is stopped".to_string())),
@@ -66,7 +66,8 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     });
     let database = match (unsaved, unreadable) {
         (Some(unsaved), _) if saving.lost => ("unhealthy", Some(format!("the database does not work: {unsaved}"))),
-        // A supervisor has to hear of it: until a person lets the history be opened, nothing of this run is kept.
+        // Unhealthy, so that a supervisor notices: until a person gives access to the database, nothing of this run is
+        // saved.
         (Some(unsaved), _) if saving.refused && state.health.database != Database::Joined => {
             ("unhealthy", Some(unsaved))
         }
@@ -78,7 +79,7 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     };
     let interfaces = match state.inventory.interfaces.iter().any(Iface::present) {
         true => ("healthy", None),
-        // Before the first look there is nothing to be missed.
+        // Before the first listing of links none can be missing.
         false if polls.total == 0 => ("healthy", None),
         false => ("unhealthy", Some("there is no network interface".to_string())),
     };
@@ -90,7 +91,7 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
         _ => "healthy",
     };
     let reasons: Vec<String> = [collector.1, database.1, interfaces.1].into_iter().flatten().collect();
-    Words {
+    Verdict {
         overall,
         collector: collector.0,
         database: database.0,
@@ -99,46 +100,51 @@ fn judge(state: &State, mono_ms: u64, unreadable: Option<String>) -> Words {
     }
 }
 
-pub fn health(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    let words = judge(&context.live.lock(), call.now.mono_ms, context.history.disk().trouble());
-    let status = if words.overall == "unhealthy" { 503 } else { 200 };
-    Answer::json_with(status, &Health { status: words.overall, reason: words.reason })
+pub fn health(context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    let verdict = assess(&context.live.lock(), call.now.mono_ms, context.history.disk().read_problem());
+    let status = if verdict.overall == "unhealthy" { 503 } else { 200 };
+    Answer::json_with(status, &Health { status: verdict.overall, reason: verdict.reason })
 }
 
-pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
-    // A store that cannot even count is told of, in place of the whole answer being lost to it.
+pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
+    // When the database cannot be read, report the error and answer the rest.
     let (facts, fault) = context.history.facts();
-    let unreadable = context.history.disk().trouble().or_else(|| fault.as_ref().map(Error::to_string));
+    let unreadable = context.history.disk().read_problem().or_else(|| fault.as_ref().map(Error::to_string));
     let mono_ms = call.now.mono_ms;
-    let (unreachable, not_reached): (Vec<_>, Vec<_>) =
+    let (unreachable, unreachable_reason): (Vec<_>, Vec<_>) =
         context.unreachable().into_iter().map(|it| (it.address.to_string(), it.why)).unzip();
     let health = {
         let state = context.live.lock();
-        let words = judge(&state, mono_ms, unreadable);
+        let verdict = assess(&state, mono_ms, unreadable);
         let risk = state.at_risk(mono_ms);
-        let asked = unmatched_sentences(&state.inventory.unmatched, &state.config);
+        let unmatched_reasons = unmatched_sentences(&state.inventory.unmatched, &state.config);
         let unknown = state.inventory.unknown.map(str::to_string);
-        let reasons: Vec<String> = words
+        let reasons: Vec<String> = verdict
             .reason
             .into_iter()
-            .chain(asked)
-            .chain(unheard(&state, mono_ms))
-            .chain(not_reached)
+            .chain(unmatched_reasons)
+            .chain(lost_notifications(&state, mono_ms))
+            .chain(unreachable_reason)
             .chain(unknown)
             .collect();
-        // The headline may be in the list of what to watch too.
-        let again = |asked: &Unmatched| {
-            let same = |other: &Unmatched| other.key != asked.key && other.pattern == asked.pattern;
-            asked.key == "primary" && state.inventory.unmatched.iter().any(same)
+        // The primary interface may also be listed in `interfaces`: name it once.
+        let also_in_interfaces = |missing: &Unmatched| {
+            let same = |other: &Unmatched| other.key != missing.key && other.pattern == missing.pattern;
+            missing.key == "primary" && state.inventory.unmatched.iter().any(same)
         };
-        let unmatched =
-            state.inventory.unmatched.iter().filter(|asked| !again(asked)).map(|asked| asked.pattern.clone()).collect();
+        let unmatched = state
+            .inventory
+            .unmatched
+            .iter()
+            .filter(|missing| !also_in_interfaces(missing))
+            .map(|missing| missing.pattern.clone())
+            .collect();
         SystemHealth {
-            status: words.overall,
+            status: verdict.overall,
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
-            database_status: words.database,
-            interfaces_status: words.interfaces,
-            collector_status: words.collector,
+            database_status: verdict.database,
+            interfaces_status: verdict.interfaces,
+            collector_status: verdict.collector,
             timestamp: Time(call.unix()),
             clock_believed: state.health.clock_believed,
             source: state.inventory.source,
@@ -169,7 +175,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
                         .inventory
                         .interfaces
                         .iter()
-                        .filter(|iface| link_word(iface) == "up")
+                        .filter(|iface| link_state(iface) == "up")
                         .count(),
                     monitored_interfaces: state
                         .inventory
@@ -189,20 +195,21 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, Fault> {
     Answer::json(&health)
 }
 
-/// Bytes of links that came and went while the kernel dropped its reports of them may be in no record. Told for an hour.
-fn unheard(state: &State, mono_ms: u64) -> Option<String> {
-    const TOLD_MS: u64 = 3_600_000;
+/// Note for one hour after the kernel dropped link notifications: traffic of links that appeared and vanished in
+/// between may be in no record.
+fn lost_notifications(state: &State, mono_ms: u64) -> Option<String> {
+    const REPORTED_FOR_MS: u64 = 3_600_000;
     let ago_ms = mono_ms.saturating_sub(state.inventory.reports_lost_ms);
-    (state.inventory.reports_lost > 0 && ago_ms < TOLD_MS).then(|| {
+    (state.inventory.reports_lost > 0 && ago_ms < REPORTED_FOR_MS).then(|| {
         let (times, ago) = (counted(state.inventory.reports_lost, "time", "times"), ago_ms / 60_000);
         format!(
-            "links came and went too fast for the kernel's reports, {times}, the latest {ago} min ago: \
-             what the shortest-lived of them carried may be counted nowhere"
+            "the kernel dropped link notifications {times}, the latest {ago} min ago: traffic of links that existed \
+             only briefly may be missing"
         )
     })
 }
 
-/// A figure of a shorter time than an hour says nothing about a day.
+/// Bytes per day; `None` in the first hour, because a shorter time says nothing about a day.
 fn per_day(written: Written, mono_ms: u64) -> Option<u64> {
     const HOUR_MS: u64 = 3_600_000;
     let elapsed_ms = mono_ms.saturating_sub(written.since_mono_ms);
@@ -210,7 +217,7 @@ fn per_day(written: Written, mono_ms: u64) -> Option<u64> {
     (elapsed_ms >= HOUR_MS).then(|| u64::try_from(per_day).unwrap_or(u64::MAX))
 }
 
-pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
+pub fn info(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
     let machine = context.machine()?;
     Answer::json(&SystemInfo {
         hostname: machine.hostname,
@@ -223,7 +230,7 @@ pub fn info(context: &Context, _call: &Call) -> Result<Answer, Fault> {
     })
 }
 
-pub fn metrics(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn metrics(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let machine = context.machine()?;
     let now = (machine.cpu_busy, machine.cpu_all);
     let before =
@@ -246,7 +253,7 @@ fn measure(machine: &Machine, before: (u64, u64), network_interfaces_count: usiz
     }
 }
 
-/// To one digit; 0 of nothing.
+/// Percentage with one decimal digit; 0 if `whole` is 0.
 fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 0.0;
@@ -257,31 +264,31 @@ fn percent(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::tests::{iface, quiet};
+    use crate::http::tests::{idle_live, iface};
 
     #[test]
-    fn words() {
+    fn health_states() {
         type Change = fn(&mut State);
         let check = |change: Change, readable: bool, expect: [&str; 4], reason: Option<&str>| {
-            let live = quiet();
+            let live = idle_live();
             let mut state = live.lock();
             state.inventory.interfaces = vec![iface("eth0", 2)];
             state.health.polls.total = 100;
             state.health.polls.sampled_mono_ms = Some(60_000);
             change(&mut state);
             let unreadable = (!readable).then(|| "answering from memory".to_string());
-            let words = judge(&state, 90_000, unreadable);
-            assert_eq!([words.overall, words.collector, words.database, words.interfaces], expect);
+            let verdict = assess(&state, 90_000, unreadable);
+            assert_eq!([verdict.overall, verdict.collector, verdict.database, verdict.interfaces], expect);
             match reason {
-                Some(part) => assert!(words.reason.as_deref().unwrap_or_default().contains(part), "{words:?}"),
-                None => assert_eq!(words.reason, None),
+                Some(part) => assert!(verdict.reason.as_deref().unwrap_or_default().contains(part), "{verdict:?}"),
+                None => assert_eq!(verdict.reason, None),
             }
         };
         let well = ["healthy"; 4];
         check(|_| {}, true, well, None);
         let failing = ["unhealthy", "unhealthy", "healthy", "healthy"];
         check(|state| state.health.polls.sampled_mono_ms = Some(1000), true, well, None);
-        // Whether readings fail or the sampler hangs and counts nothing.
+        // The same if readings fail or the sampler hangs.
         check(|state| state.health.polls.sampled_mono_ms = Some(0), true, failing, Some("for 90 s"));
         check(
             |state| {
@@ -340,19 +347,19 @@ mod tests {
     }
 
     #[test]
-    fn lost_reports_are_told_of_for_an_hour() {
-        let live = quiet();
+    fn lost_notifications_are_reported_for_an_hour() {
+        let live = idle_live();
         let mut state = live.lock();
-        assert_eq!(unheard(&state, 1), None);
+        assert_eq!(lost_notifications(&state, 1), None);
         (state.inventory.reports_lost, state.inventory.reports_lost_ms) = (7, 1_000_000);
-        assert!(unheard(&state, 1_120_000).unwrap().contains("7 times, the latest 2 min ago"));
+        assert!(lost_notifications(&state, 1_120_000).unwrap().contains("7 times, the latest 2 min ago"));
         state.inventory.reports_lost = 1;
-        assert!(unheard(&state, 1_120_000).unwrap().contains("reports, 1 time, the latest"));
-        assert_eq!(unheard(&state, 4_600_000), None);
+        assert!(lost_notifications(&state, 1_120_000).unwrap().contains("notifications 1 time, the latest"));
+        assert_eq!(lost_notifications(&state, 4_600_000), None);
     }
 
     #[test]
-    fn what_is_written_in_a_day() {
+    fn bytes_written_per_day_need_an_hour() {
         let check = |bytes, elapsed_ms: u64, expect| {
             assert_eq!(per_day(Written { bytes, since_mono_ms: 5_000 }, 5_000 + elapsed_ms), expect);
         };

@@ -1,26 +1,26 @@
-//! Samples and sums.
+//! Samples, and counters of all interfaces together.
 
-use super::{READ_PATIENCE, link_word, record};
-use crate::history::{Filter, Moment};
+use super::{READ_TIMEOUT, link_state, record};
+use crate::history::{Filter, Query};
 use crate::http::json::{Headline, Summary, Time, write_list};
-use crate::http::{Answer, Call, Context, Fault, JSON};
+use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::live::State;
 use crate::model::{Counters, RX_PACKETS, TX_PACKETS};
 
-pub fn history(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn history(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     newest(context, call, call.values.count("offset"))
 }
 
-pub fn latest(context: &Context, call: &Call) -> Result<Answer, Fault> {
+pub fn latest(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     newest(context, call, 0)
 }
 
-/// What `interface_name`, `start_time` and `end_time` mean; `None` for an interface that nothing is known of.
-pub(super) fn filter(context: &Context, call: &Call, moment: &Moment) -> Option<Filter> {
+/// The filter from `interface_name`, `start_time` and `end_time`; `None` if the interface is unknown.
+pub(super) fn filter(context: &Context, call: &Call, query: &Query) -> Option<Filter> {
     let iface = match call.values.text("interface_name") {
         Some(name) => {
             let by_altname = || context.live.lock().inventory.interface(name)?.id;
-            Some(moment.names.id(name).or_else(by_altname)?)
+            Some(query.names.id(name).or_else(by_altname)?)
         }
         None => None,
     };
@@ -28,19 +28,19 @@ pub(super) fn filter(context: &Context, call: &Call, moment: &Moment) -> Option<
     Some(Filter { iface, from: call.values.integer("start_time"), to })
 }
 
-fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, Fault> {
+fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, HttpError> {
     let limit = call.values.count("limit") as usize;
-    let moment = context.history.moment();
-    let points = match filter(context, call, &moment) {
+    let query = context.history.start_query();
+    let points = match filter(context, call, &query) {
         None => Vec::new(),
-        Some(filter) => context.history.read(&moment, move |now| now.newest(&filter, offset, limit))?,
+        Some(filter) => context.history.read(&query, move |snapshot| snapshot.newest(&filter, offset, limit))?,
     };
-    let names = moment.names;
+    let names = query.names;
     Ok(Answer::stream(JSON, move |_, out| write_list(out, points.iter().map(|point| record(point, &names)))))
 }
 
-pub fn summary(context: &Context, _call: &Call) -> Result<Answer, Fault> {
-    context.live.refresh(READ_PATIENCE);
+pub fn summary(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
+    context.live.refresh(READ_TIMEOUT);
     let unix = context.clock.now().unix_ms.div_euclid(1000);
     let summary = sum(&context.live.lock(), unix);
     Answer::json(&summary)
@@ -55,7 +55,7 @@ fn sum(state: &State, unix: i64) -> Summary {
     let primary = state.inventory.primary.as_deref().and_then(|name| state.inventory.interface(name));
     Summary {
         total_interfaces: present().count(),
-        active_interfaces: present().filter(|iface| link_word(iface) == "up").count(),
+        active_interfaces: present().filter(|iface| link_state(iface) == "up").count(),
         total_rx_bytes: total.rx_bytes(),
         total_tx_bytes: total.tx_bytes(),
         total_rx_packets: total.0[RX_PACKETS],
@@ -78,12 +78,12 @@ fn sum(state: &State, unix: i64) -> Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::tests::{iface, quiet};
+    use crate::http::tests::{idle_live, iface};
     use crate::model::COUNTERS;
 
     #[test]
     fn sums_are_of_those_that_are_there() {
-        let live = quiet();
+        let live = idle_live();
         let mut state = live.lock();
         let mut gone = iface("wg0", 0);
         gone.raw = Counters([100; COUNTERS]);

@@ -1,6 +1,6 @@
-//! The files of the page, as they go to those who take gzip and to those who do not.
+//! The files of the page, for clients that accept gzip and for those that do not.
 
-use super::{Reply, Rig, check_documented, document};
+use super::{Reply, TestServer, check_documented, document};
 use crate::http::assets::ASSETS;
 use crate::http::inflate::gunzip;
 
@@ -11,17 +11,17 @@ fn tag(reply: &Reply) -> &str {
 }
 
 #[test]
-fn the_page_goes_to_browsers() {
-    let rig = Rig::new();
-    let page = rig.send("GET", "/", &format!("Accept: text/html,*/*;q=0.8\r\n{GZIP}"), b"");
+fn browsers_get_the_page() {
+    let server = TestServer::new();
+    let page = server.send("GET", "/", &format!("Accept: text/html,*/*;q=0.8\r\n{GZIP}"), b"");
     check_documented(&document(), "GET", "/", &page);
     assert_eq!((page.status, page.header("content-encoding")), (200, Some("gzip")));
     assert_eq!(page.header("vary"), Some("Accept, Accept-Encoding"));
     assert_eq!(page.body[..2], [0x1f, 0x8b]);
-    assert_eq!(rig.send("GET", "/index.html", GZIP, b"").body, page.body);
-    assert_eq!(rig.get("/favicon.ico").header("content-type"), Some("image/svg+xml"));
+    assert_eq!(server.send("GET", "/index.html", GZIP, b"").body, page.body);
+    assert_eq!(server.get("/favicon.ico").header("content-type"), Some("image/svg+xml"));
     for asset in ASSETS {
-        let reply = rig.send("GET", asset.path, GZIP, b"");
+        let reply = server.send("GET", asset.path, GZIP, b"");
         assert_eq!((reply.status, reply.body.as_slice()), (200, asset.packed), "{}", asset.path);
         assert_eq!(reply.header("content-encoding"), Some("gzip"));
         assert_eq!(reply.header("content-type"), Some(asset.media));
@@ -36,27 +36,27 @@ fn the_page_goes_to_browsers() {
     }
 }
 
-/// Proxies that rewrite pages ask for `identity`, and curl for nothing.
+/// Proxies that rewrite pages ask for `identity`, and curl asks for nothing.
 #[test]
-fn who_takes_no_gzip_gets_text() {
-    let rig = Rig::new();
+fn clients_without_gzip_get_plain_text() {
+    let server = TestServer::new();
     for asked in ["", "Accept-Encoding: identity\r\n", "Accept-Encoding: br\r\nAccept-Encoding: *, gzip;q=0\r\n"] {
         for asset in ASSETS {
-            let reply = rig.send("GET", asset.path, asked, b"");
+            let reply = server.send("GET", asset.path, asked, b"");
             assert_eq!((reply.status, reply.header("content-encoding")), (200, None), "{} {asked}", asset.path);
             assert_eq!(Some(reply.body), gunzip(asset.packed), "{} {asked}", asset.path);
         }
     }
-    let page = rig.send("GET", "/", "Accept: text/html\r\nAccept-Encoding: identity\r\n", b"");
+    let page = server.send("GET", "/", "Accept: text/html\r\nAccept-Encoding: identity\r\n", b"");
     assert!(page.body.starts_with(b"<!doctype html>") && page.body.ends_with(b"</html>\n"));
     assert_eq!(page.header("vary"), Some("Accept, Accept-Encoding"));
 }
 
 #[test]
-fn each_of_the_two_is_a_thing_of_its_own_to_a_cache() {
-    let rig = Rig::new();
+fn gzip_and_plain_text_have_different_etags() {
+    let server = TestServer::new();
     for asset in ASSETS {
-        let with = |asked: &str, more: &str| rig.send("GET", asset.path, &format!("{asked}{more}"), b"");
+        let with = |asked: &str, more: &str| server.send("GET", asset.path, &format!("{asked}{more}"), b"");
         let ways = [GZIP, "Accept-Encoding: identity\r\n"];
         let tags = ways.map(|asked| tag(&with(asked, "")).to_string());
         assert_ne!(tags[0], tags[1]);
@@ -69,7 +69,7 @@ fn each_of_the_two_is_a_thing_of_its_own_to_a_cache() {
             assert_eq!(again.header("vary"), whole.header("vary"));
             let other = with(asked, &format!("If-None-Match: {}\r\n", tags[1 - at]));
             assert_eq!((other.status, other.body.len()), (200, whole.body.len()));
-            let head = rig.send("HEAD", asset.path, asked, b"");
+            let head = server.send("HEAD", asset.path, asked, b"");
             assert_eq!((head.status, head.body.len()), (200, 0));
             assert_eq!(head.header("content-length"), Some(whole.body.len().to_string().as_str()));
             assert_eq!(head.header("content-encoding"), whole.header("content-encoding"));

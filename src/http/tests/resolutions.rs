@@ -1,6 +1,6 @@
-//! What is booked stands in every level: whatever is asked for by hours, days, five minutes, samples or points of a chart
-//! adds up to the same bytes, at each step on their way from memory to the disk and without a disk, however far back in
-//! time a sample reaches. The expected figures are made of the samples alone, the simple way.
+//! All resolutions agree: hours, days, five minutes, samples and the buckets of a chart add up to the same bytes. That
+//! holds at each step on the way from memory to disk, without a database, and for samples that begin far in the past.
+//! The expected figures are computed from the samples alone.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::{directory, iface, quiet_context};
+use super::{directory, idle_context, iface};
 use crate::clock::{Clock, Now, Zone, parse_time};
 use crate::history::PATIENCE;
 use crate::http::{Ask, Context, answer};
@@ -27,9 +27,9 @@ const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 const LIMIT: i64 = 1_000;
 
-struct Moving(Mutex<i64>);
+struct MovingClock(Mutex<i64>);
 
-impl Clock for Moving {
+impl Clock for MovingClock {
     fn now(&self) -> Now {
         let unix = *self.0.lock().unwrap();
         Now { mono_ms: (unix - T + 100 * DAY) as u64 * 1_000, unix_ms: unix * 1_000 }
@@ -56,15 +56,15 @@ impl Random {
     }
 }
 
-/// Bytes received and sent, seconds seen and seconds not seen.
+/// Bytes received, bytes sent, seconds of plain samples, seconds of gaps and resets.
 type Figures = [u64; 4];
 
 fn add(to: &mut Figures, more: Figures) {
     to.iter_mut().zip(more).for_each(|(to, more)| *to += more);
 }
 
-/// The part of a sample at `unix` that falls between two moments.
-fn part(unix: i64, sample: &Sample, from: i64, to: i64) -> Figures {
+/// The part of a sample at `unix` between `from` and `to`.
+fn part_of_sample(unix: i64, sample: &Sample, from: i64, to: i64) -> Figures {
     let length = sample.span_ms as i64 / 1_000;
     let start = unix - length;
     let (first, last) = ((from - start).clamp(0, length), (to - start).clamp(0, length));
@@ -78,42 +78,42 @@ fn part(unix: i64, sample: &Sample, from: i64, to: i64) -> Figures {
     [rx, tx, if plain { seconds } else { 0 }, if plain { 0 } else { seconds }]
 }
 
-struct History {
+struct HistoryRig {
     context: Context,
-    clock: Arc<Moving>,
+    clock: Arc<MovingClock>,
     directory: PathBuf,
     store: Option<Store>,
     zone: Zone,
     keep: Keep,
     seq: u64,
-    booked: Vec<(i64, Sample)>,
+    samples_so_far: Vec<(i64, Sample)>,
 }
 
-impl Drop for History {
+impl Drop for HistoryRig {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
-impl History {
-    fn new(zone: &str, samples_days: u32) -> History {
-        let clock = Arc::new(Moving(Mutex::new(T)));
-        let context = Context { clock: clock.clone(), ..quiet_context() };
+impl HistoryRig {
+    fn new(zone: &str, samples_days: u32) -> HistoryRig {
+        let clock = Arc::new(MovingClock(Mutex::new(T)));
+        let context = Context { clock: clock.clone(), ..idle_context() };
         let zone = Zone::parse(zone).unwrap();
         {
             let mut state = context.live.lock();
             state.zone = Arc::new(zone.clone());
             state.inventory.interfaces = IFACES.map(|(id, name)| iface(name, id)).into();
             state.inventory.primary = Some("eth0".to_string());
-            // As long as nothing is opened.
+            // Until the database is opened.
             state.health.database = Database::Absent;
         }
         let keep = Keep::FOR_EVER
             .with(Resolution::Sample, samples_days)
             .with(Resolution::FiveMinutes, 90)
             .with(Resolution::Hour, 1_826);
-        let (directory, booked) = (directory(), Vec::new());
-        History { context, clock, directory, store: None, zone, keep, seq: 0, booked }
+        let (directory, samples_so_far) = (directory(), Vec::new());
+        HistoryRig { context, clock, directory, store: None, zone, keep, seq: 0, samples_so_far }
     }
 
     fn now(&self) -> i64 {
@@ -130,12 +130,12 @@ impl History {
         self.context.live.lock().health.database = Database::Joined;
     }
 
-    /// A tick, now.
+    /// Adds a tick at the present time.
     fn tick(&mut self, samples: &[Sample]) {
         self.seq += 1;
         let now = self.clock.now();
         let unix = now.unix_ms / 1_000;
-        self.booked.extend(samples.iter().map(|sample| (unix, *sample)));
+        self.samples_so_far.extend(samples.iter().map(|sample| (unix, *sample)));
         let mut state = self.context.live.lock();
         let batch = &mut state.unsaved.batch;
         batch.samples.extend(samples);
@@ -143,8 +143,8 @@ impl History {
         batch.ticks.push(Tick { seq: self.seq, mono_ms: now.mono_ms, unix: Some(unix), end });
     }
 
-    /// Saves what there is. Looked at in all of the states that readers may find it in.
-    fn flush(&mut self, check: impl Fn(&History, &str)) {
+    /// Saves the unsaved ticks, and checks in each state that readers may find.
+    fn flush(&mut self, check: impl Fn(&HistoryRig, &str)) {
         let batch = {
             let mut state = self.context.live.lock();
             state.unsaved.saving_batch = Arc::new(std::mem::take(&mut state.unsaved.batch));
@@ -166,7 +166,7 @@ impl History {
         serde_json::from_slice(&answer.body.whole(&self.context).unwrap()).unwrap()
     }
 
-    /// The rows of a list, by their beginning.
+    /// The rows of an answer, by their start.
     fn rows(&self, target: &str) -> BTreeMap<i64, [u64; 2]> {
         let list = self.ask(target);
         let row = |row: &Value| {
@@ -179,30 +179,30 @@ impl History {
     }
 
     fn samples(&self, id: IfaceId) -> impl Iterator<Item = &(i64, Sample)> {
-        self.booked.iter().filter(move |(_, sample)| sample.iface == id)
+        self.samples_so_far.iter().filter(move |(_, sample)| sample.iface == id)
     }
 
-    /// Five-minute cells.
+    /// The expected five-minute cells of an interface.
     fn cells(&self, id: IfaceId) -> BTreeMap<i64, Figures> {
         let mut cells = BTreeMap::new();
         for (unix, sample) in self.samples(id) {
             let start = unix - sample.span_ms as i64 / 1_000;
             let mut at = start - start % 300;
             while at < *unix {
-                add(cells.entry(at).or_default(), part(*unix, sample, at, at + 300));
+                add(cells.entry(at).or_default(), part_of_sample(*unix, sample, at, at + 300));
                 at += 300;
             }
         }
         cells
     }
 
-    /// Everything that can be asked, of both interfaces.
+    /// Checks all queries, for both interfaces.
     fn check(&self, random: &mut Random, contiguous: bool, when: &str) {
         for (id, name) in IFACES {
             let cells = self.cells(id);
             self.check_totals(random, name, &cells, when);
             self.check_exports(random, id, name, &cells, when);
-            // Where samples overlap, a chart of samples is one of those that are near.
+            // Where samples overlap, the expected chart is not defined.
             if contiguous {
                 self.check_series(random, id, name, when);
             }
@@ -210,7 +210,7 @@ impl History {
         }
     }
 
-    /// A range that has something to do with what is booked; all there is, too.
+    /// A random range that overlaps the data, or everything.
     fn range(&self, random: &mut Random, cells: &BTreeMap<i64, Figures>) -> (i64, i64) {
         let first = cells.keys().next().copied().unwrap_or(T);
         let mut moment = || first - HOUR + random.below(self.now() - first + 2 * HOUR);
@@ -306,7 +306,8 @@ impl History {
                 .windows(2)
                 .map(|edges| {
                     let mut sum = Figures::default();
-                    self.samples(id).for_each(|(unix, sample)| add(&mut sum, part(*unix, sample, edges[0], edges[1])));
+                    self.samples(id)
+                        .for_each(|(unix, sample)| add(&mut sum, part_of_sample(*unix, sample, edges[0], edges[1])));
                     let seconds = sum[2] + sum[3];
                     (sum[2] > 0).then(|| (2 * sum[counter] + seconds) / (2 * seconds))
                 })
@@ -319,7 +320,7 @@ impl History {
         let (from, to) = self.zone.day(self.now());
         let mut expect = Figures::default();
         cells.range(from..to).for_each(|(_, figures)| add(&mut expect, *figures));
-        // It is kept from tick to tick.
+        // The sums of today are cached until the next tick.
         self.context.live.lock().health.polls.total += 1;
         let facts = self.ask(&format!("/api/interfaces/{name}"));
         assert_eq!(facts["today_rx_bytes"], expect[0], "{when}: today of {name}");
@@ -330,20 +331,20 @@ fn sample(random: &mut Random, iface: IfaceId, span_s: i64) -> Sample {
     let bits = 1 + random.below(30);
     let rx = random.below(1 << bits) as u64;
     let mark = match span_s {
-        // Ticks that waited long for a disk are made one, which may take any time.
+        // Ticks that could not be saved for long are merged into one sample of any length.
         ..=60 => Mark::Plain,
         _ => [Mark::Reset, Mark::Gap, Mark::Plain][random.below(3) as usize],
     };
     Sample { iface, mark, span_ms: span_s as u64 * 1_000, delta: Counters::of([rx, rx / 3, 1, 1, 0, 0, 0, 0]) }
 }
 
-/// One random history, looked at after each of its steps.
-fn tell(seed: u64, stored: bool) {
+/// Builds one random history and checks it after each step.
+fn run_random_history(seed: u64, stored: bool) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ seed << 20);
     let contiguous = random.one_in(2);
     let samples_days = random.pick(&[1, 60]) as u32;
     let zone = ZONES[random.below(ZONES.len() as i64) as usize];
-    let mut history = History::new(zone, samples_days);
+    let mut history = HistoryRig::new(zone, samples_days);
     if stored {
         history.open();
     }
@@ -355,11 +356,11 @@ fn tell(seed: u64, stored: bool) {
         let mut samples = Vec::new();
         for (id, _) in IFACES {
             let before = latest.get(&id).copied();
-            let far = 30 + random.pick(&[0, HOUR / 2, 4 * HOUR, 9 * HOUR, DAY, 5 * DAY]);
+            let longest = 30 + random.pick(&[0, HOUR / 2, 4 * HOUR, 9 * HOUR, DAY, 5 * DAY]);
             let span = match before {
                 Some(before) if contiguous => now - before,
-                Some(_) if !random.one_in(4) => passed.min(far),
-                _ => far + random.below(far),
+                Some(_) if !random.one_in(4) => passed.min(longest),
+                _ => longest + random.below(longest),
             };
             if !random.one_in(5) {
                 samples.push(sample(&mut random, id, span));
@@ -367,54 +368,54 @@ fn tell(seed: u64, stored: bool) {
             }
         }
         history.tick(&samples);
-        let what = format!("seed {seed}, step {step}, {zone}");
-        history.check(&mut random, contiguous, &format!("{what}, in memory"));
+        let context = format!("seed {seed}, step {step}, {zone}");
+        history.check(&mut random, contiguous, &format!("{context}, in memory"));
         if stored && random.one_in(2) {
-            let seen = Mutex::new(Random(random.0));
+            let random_for_checks = Mutex::new(Random(random.0));
             history.flush(|history, when| {
-                history.check(&mut seen.lock().unwrap(), contiguous, &format!("{what}, {when}"));
+                history.check(&mut random_for_checks.lock().unwrap(), contiguous, &format!("{context}, {when}"));
             });
         }
         if stored && random.one_in(6) && history.context.live.lock().unsaved.batch.is_empty() {
             history.open();
-            history.check(&mut random, contiguous, &format!("{what}, opened again"));
+            history.check(&mut random, contiguous, &format!("{context}, opened again"));
         }
     }
 }
 
 #[test]
-fn hours_add_up_to_days_and_so_does_everything_else() {
-    (0..12).for_each(|seed| tell(seed, true));
+fn all_resolutions_add_up_to_the_same_bytes() {
+    (0..12).for_each(|seed| run_random_history(seed, true));
 }
 
 #[test]
-fn hours_add_up_to_days_without_a_database() {
-    (0..12).for_each(|seed| tell(seed, false));
+fn all_resolutions_add_up_without_a_database() {
+    (0..12).for_each(|seed| run_random_history(seed, false));
 }
 
-/// Five minutes may be kept for longer than hours, or not as long, and what is unsaved may reach back to before either.
+/// Five-minute cells may be kept longer than hours, or shorter, and unsaved samples may begin before either.
 #[test]
-fn hours_are_whole_whichever_level_is_kept_for_longer() {
+fn hour_totals_are_complete_for_any_retention() {
     for (five_minutes_days, hours_days) in [(90, 1826), (1, 1826), (90, 1), (3, 2), (2, 3)] {
         for zone in ZONES {
-            let mut history = History::new(zone, 1);
+            let mut history = HistoryRig::new(zone, 1);
             history.keep =
                 history.keep.with(Resolution::FiveMinutes, five_minutes_days).with(Resolution::Hour, hours_days);
             history.open();
-            let check = |history: &History, when: &str| {
+            let check = |history: &HistoryRig, when: &str| {
                 let cells = history.cells(2);
                 let rows = history.rows(&format!("/api/traffic/totals?by=hour&limit={LIMIT}&from=0"));
-                // What either level still has.
+                // The time that either resolution still has.
                 let kept = history.now() - i64::from(five_minutes_days.max(hours_days) - 1) * DAY;
                 for (row, figures) in &rows {
                     let (from, to) = Period::Hour.around(*row, &history.zone);
                     let mut expect = Figures::default();
                     cells.range(from..to).for_each(|(_, cell)| add(&mut expect, *cell));
-                    // Where only hours of UTC are left, local ones cannot be told.
+                    // Where only hours of UTC are left, local hours of another offset are unknown.
                     let even = from % HOUR == 0 && to - from == HOUR;
-                    let told = even || from > history.now() - i64::from(five_minutes_days - 1) * DAY;
+                    let found = even || from > history.now() - i64::from(five_minutes_days - 1) * DAY;
                     let context = format!("{five_minutes_days} {hours_days} {zone} {when} {row}");
-                    assert!(!told || from < kept || *figures == [expect[0], expect[1]], "{context}: {figures:?}");
+                    assert!(!found || from < kept || *figures == [expect[0], expect[1]], "{context}: {figures:?}");
                 }
                 if hours_days > 1000 || five_minutes_days > 10 {
                     let mut expect = Figures::default();
@@ -440,17 +441,17 @@ fn hours_are_whole_whichever_level_is_kept_for_longer() {
     }
 }
 
-/// Samples of one interface that go back for days are no samples of the others: a chart of those days is made of what is
-/// kept of all of them.
+/// A long gap of one interface says nothing about the samples of the others: a chart of those days uses a resolution
+/// that has data of all.
 #[test]
-fn a_long_gap_of_one_interface_hides_no_older_history_of_another() {
-    let mut history = History::new("UTC0", 1);
+fn a_long_gap_of_one_interface_does_not_hide_older_history_of_another() {
+    let mut history = HistoryRig::new("UTC0", 1);
     history.open();
     let mut random = Random(3);
     for step in 1..=80 {
         *history.clock.0.lock().unwrap() += HOUR;
         let mut samples = vec![Sample { mark: Mark::Plain, ..sample(&mut random, 2, HOUR) }];
-        // The first one of its window: there is a time at which nothing older is kept.
+        // The first tick of its block, so that at some time no older samples are kept.
         if step == 38 {
             samples.push(Sample { mark: Mark::Gap, ..sample(&mut random, 3, 5 * DAY) });
         }
@@ -462,24 +463,24 @@ fn a_long_gap_of_one_interface_hides_no_older_history_of_another() {
     }
 }
 
-/// The machine had another one's database: what its counters held at the first look is spread over its uptime, which is
-/// before the first tick that is on disk.
+/// A database from another machine: the first counters of this one are spread over its uptime, which begins before the
+/// first tick on disk.
 #[test]
-fn hours_add_up_to_days_when_a_later_sample_reaches_back_before_the_first() {
+fn resolutions_add_up_when_a_sample_begins_before_the_first_tick() {
     for back in [HOUR, 3 * HOUR + HOUR / 2, 9 * HOUR, 3 * DAY, 60 * DAY] {
         for zone in ZONES {
-            let mut history = History::new(zone, 7);
+            let mut history = HistoryRig::new(zone, 7);
             history.open();
-            let check = |history: &History, when: &str| {
+            let check = |history: &HistoryRig, when: &str| {
                 let sum = |by: &str| -> u64 {
                     let rows = history.rows(&format!("/api/traffic/totals?by={by}&limit={LIMIT}&from=0"));
                     rows.values().rev().map(|row| row[0]).sum()
                 };
-                let expect: u64 = history.booked.iter().map(|(_, sample)| sample.delta.rx_bytes()).sum();
+                let expect: u64 = history.samples_so_far.iter().map(|(_, sample)| sample.delta.rx_bytes()).sum();
                 for by in ["day", "week", "month", "year"] {
                     assert_eq!(sum(by), expect, "{back} {zone} {when} by {by}");
                 }
-                // A thousand of them are told of.
+                // The limit is a thousand rows.
                 if back < 30 * DAY {
                     assert_eq!(sum("hour"), expect, "{back} {zone} {when} by hour");
                 }
