@@ -1339,8 +1339,8 @@ fn what_is_asked_for_and_not_there_is_told_and_is_no_illness() {
     let health = health.json();
     assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
     assert_eq!(health["details"]["interfaces"]["unmatched"], json!(["nope*", "ppp7"]));
-    let reason = "the interfaces setting nope*, ppp7 match no interface now: their figures go on when they appear; \
-                  the primary setting ppp7 matches no interface now: it is the headline once it is there";
+    let reason = "the interfaces setting nope*, ppp7 match no interface now: counting continues when they appear; \
+                  the primary setting ppp7 matches no interface now: it becomes the primary interface when it appears";
     assert_eq!(health["reason"], reason);
     // Behind what is wrong.
     rig.context.live.lock().tuning.running = false;

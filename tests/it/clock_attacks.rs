@@ -525,7 +525,7 @@ fn e22_eight_hours_asleep() {
         assert_eq!(gaps.len(), 1);
         assert!(gaps[0].sample.span_ms.abs_diff(8 * 3_600_000) <= 31_000, "{gaps:?}");
         assert_eq!(machine.events("clock_step").len(), 0);
-        assert!(machine.events("gap").iter().any(|detail| detail.contains("nobody looked for 288")));
+        assert!(machine.events("gap").iter().any(|detail| detail.contains("no reading for 288")));
         // Spread over the night, as something that nobody saw.
         let daemon = machine.daemon.as_ref().unwrap();
         let (from, to, zone) = (begins + 2 * HOUR, begins + 8 * HOUR, machine.zone.clone());

@@ -70,7 +70,7 @@ fn as_good_as_the_name(source: &str) {
     let spare = daemon.interface("a-spare-line");
     assert_eq!(
         (&spare["name"], &spare["ignored_because"]),
-        (&json!("wan1"), &json!("no traffic yet: kept from its first byte on"))
+        (&json!("wan1"), &json!("no traffic yet: counted from its first byte on"))
     );
 
     for target in [
@@ -223,8 +223,8 @@ fn a_pattern_that_matches_nothing_is_told_once_until_something_does() {
         let health = daemon.get("/api/system/health");
         assert_eq!(unmatched(&daemon), json!(["nope*", "ppp7"]));
         assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
-        let pattern = "--interface nope* matches no interface now: its figures begin when one appears";
-        let headline = "--primary ppp7 matches no interface now: it is the headline once it is there";
+        let pattern = "--interface nope* matches no interface now: counting starts when one appears";
+        let headline = "--primary ppp7 matches no interface now: it becomes the primary interface when it appears";
         assert_eq!(health["reason"], format!("{pattern}; {headline}"));
         assert_eq!(daemon.get("/health"), json!({"status": "healthy"}));
         let warned = |line: &str| told(&daemon, &format!("warning: {line}"));
@@ -267,7 +267,7 @@ fn what_was_there_once_goes_on_and_the_setting_is_named_by_its_owner() {
         assert_eq!(unmatched(&daemon), json!([]));
         ip("link del ppp0");
         let reason = |daemon: &Daemon| daemon.get("/api/system/health")["reason"].clone();
-        let expect = "the interfaces setting ppp0 matches no interface now: its figures go on when it appears";
+        let expect = "the interfaces setting ppp0 matches no interface now: counting continues when it appears";
         wait_until("it is missed", || reason(&daemon) == expect);
         wait_until("the log has it", || told(&daemon, expect) == 1);
         daemon.stop();
@@ -276,7 +276,7 @@ fn what_was_there_once_goes_on_and_the_setting_is_named_by_its_owner() {
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
         command.env("NETPULSE_INTERFACE", "ppp0,ppp*,wan0");
         let daemon = Daemon::spawn(command);
-        let expect = "NETPULSE_INTERFACE ppp0, ppp* match no interface now: their figures begin when they appear";
+        let expect = "NETPULSE_INTERFACE ppp0, ppp* match no interface now: counting starts when they appear";
         assert_eq!(reason(&daemon), expect);
         assert_eq!(told(&daemon, expect), 1, "{:?}", daemon.log());
     });

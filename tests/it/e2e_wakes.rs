@@ -140,7 +140,7 @@ fn a_start_tells_nothing_of_joining_its_history() {
                 .map(|(words, line)| line.contains(words))
                 .collect();
             assert_eq!(said, [true, true], "{log:#?}");
-            assert!(!log.iter().any(|line| line.contains("could be opened")), "{log:#?}");
+            assert!(!log.iter().any(|line| line.contains("history is open now")), "{log:#?}");
         }
         let daemon = Daemon::start(&dir, &HOURS);
         daemon.collect();
