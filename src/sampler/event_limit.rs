@@ -16,7 +16,7 @@ pub(super) struct EventLimiter {
 }
 
 impl EventLimiter {
-    /// Whether one more event is allowed.
+    /// Counts one more event. Returns whether it is within the limit.
     pub fn allows(&mut self, now: Now) -> bool {
         if now.mono_ms >= self.since_ms + PERIOD_MS && self.held_back == 0 {
             (self.since_ms, self.allowed) = (now.mono_ms, 0);
@@ -33,7 +33,7 @@ impl EventLimiter {
     }
 
     /// The summary, once it is due.
-    pub fn sentence(&mut self, now: Now) -> Option<String> {
+    pub fn summary(&mut self, now: Now) -> Option<String> {
         self.next_ms().filter(|due| now.mono_ms >= *due)?;
         let count = std::mem::take(&mut self.held_back);
         let minutes = now.mono_ms.saturating_sub(self.since_ms) / 60_000;
@@ -50,20 +50,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_above_the_limit_become_one_sentence() {
+    fn events_above_the_limit_become_one_summary() {
         let mut event_limiter = EventLimiter::default();
         let at = |mono_ms| Now { mono_ms, unix_ms: 0 };
         let allowed = (0..6_000).filter(|ms| event_limiter.allows(at(1_000_000 + ms))).count();
         assert_eq!((allowed, event_limiter.next_ms()), (20, Some(1_600_000)));
-        assert_eq!(event_limiter.sentence(at(1_599_999)), None);
-        let sentence = event_limiter.sentence(at(1_600_000)).unwrap();
-        assert!(sentence.contains("another 5980 times within 10 min"), "{sentence}");
-        assert_eq!((event_limiter.next_ms(), event_limiter.sentence(at(9_000_000))), (None, None));
+        assert_eq!(event_limiter.summary(at(1_599_999)), None);
+        let summary = event_limiter.summary(at(1_600_000)).unwrap();
+        assert!(summary.contains("another 5980 times within 10 min"), "{summary}");
+        assert_eq!((event_limiter.next_ms(), event_limiter.summary(at(9_000_000))), (None, None));
         assert!(event_limiter.allows(at(1_600_001)));
         // A slow sequence of events is never limited.
         assert!((0..100).all(|at_min| event_limiter.allows(at(2_000_000 + at_min * 60_000))));
         assert_eq!((0..21).filter(|_| event_limiter.allows(at(9_000_000))).count(), 20);
-        let sentence = event_limiter.sentence(at(9_600_000)).unwrap();
-        assert!(sentence.contains(" another 1 time within 10 min"), "{sentence}");
+        let summary = event_limiter.summary(at(9_600_000)).unwrap();
+        assert!(summary.contains(" another 1 time within 10 min"), "{summary}");
     }
 }

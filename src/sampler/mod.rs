@@ -221,9 +221,9 @@ impl Sampler {
         if woken.changed {
             self.take_notifications(now);
         }
-        if let Some(sentence) = self.event_limiter.sentence(now) {
-            log::info!("{sentence}");
-            self.add_event(now, EventKind::Appeared, "", sentence);
+        if let Some(summary) = self.event_limiter.summary(now) {
+            log::info!("{summary}");
+            self.add_event(now, EventKind::Appeared, "", summary);
         }
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
         // New links are listed before a sample, even in a flood, so that the sample includes them.

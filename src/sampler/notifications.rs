@@ -79,7 +79,7 @@ impl Sampler {
     }
 
     fn link_came(&mut self, ifindex: u32, counters: Counters, link: Option<Box<Link>>, now: Now) -> bool {
-        self.gone_ifindexes.retain(|gone_ifindexes| *gone_ifindexes != ifindex);
+        self.gone_ifindexes.retain(|gone| *gone != ifindex);
         let known = self.links.iter().any(|link| link.link.ifindex == ifindex)
             || self.new_links.iter().any(|new_link| new_link.ifindex == ifindex);
         if !known {
