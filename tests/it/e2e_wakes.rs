@@ -116,7 +116,7 @@ fn a_change_wakes_a_sleeping_thread() {
     });
 }
 
-/// The log and the events of a start whose database opens at once: as if the history had been known from the first moment.
+/// The log and the events of a start whose database opens at once, as if the history had been known all along.
 #[test]
 fn a_start_with_an_open_database_reports_no_rejoin() {
     in_namespace(|| {
