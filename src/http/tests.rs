@@ -1341,8 +1341,8 @@ fn missing_interfaces_are_reported_without_changing_the_status() {
     let health = health.json();
     assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
     assert_eq!(health["details"]["interfaces"]["unmatched"], json!(["nope*", "ppp7"]));
-    let reason = "the interfaces setting nope*, ppp7 match no interface now: their figures go on when they appear; \
-                  the primary setting ppp7 matches no interface now: it is the headline once it is there";
+    let reason = "the interfaces setting nope*, ppp7 match no interface now: counting continues when they appear; \
+                  the primary setting ppp7 matches no interface now: it becomes the primary interface when it appears";
     assert_eq!(health["reason"], reason);
     // These notes follow what is wrong.
     server.context.live.lock().tuning.running = false;

@@ -1,4 +1,4 @@
-//! How the program itself is: reading, saving, the clock.
+//! Health of the sampler, of the writer and of the wall clock, as the threads note it. `http` reports it.
 
 use super::Saving;
 
@@ -7,11 +7,11 @@ pub struct Health {
     pub polls: Polls,
     pub saving: Saving,
     pub database: Database,
-    /// The wall clock can be believed.
+    /// The wall clock is trusted: see `clock`.
     pub clock_believed: bool,
 }
 
-/// The collector's own bookkeeping. Times are UTC seconds.
+/// Counters of the sampler's readings. Times are UTC seconds unless the field name ends in `_mono_ms`.
 #[derive(Clone, Debug, Default)]
 pub struct Polls {
     pub total: u64,
@@ -22,21 +22,21 @@ pub struct Polls {
     pub last: Option<i64>,
     pub last_successful: Option<i64>,
     pub last_error: Option<String>,
-    /// Monotonic, of the start of the sampler.
+    /// Monotonic, when the sampler started.
     pub started_mono_ms: u64,
-    /// Monotonic, of the latest sample; what health goes by, for a sampler that hangs counts no failures.
+    /// Monotonic, of the latest sample. The health check uses it, because a sampler that hangs counts no failures.
     pub sampled_mono_ms: Option<u64>,
 }
 
-/// Where the database stands. While it is absent, the numbers of interfaces and ticks are those of memory alone, and
-/// mean nothing on disk.
+/// State of the database. While it is not open, interface ids and tick numbers are valid in memory only and have no
+/// meaning on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Database {
-    /// Not opened so far.
+    /// Not opened yet.
     #[default]
     Absent,
-    /// What is in memory goes on with what is on disk.
+    /// Open, and the sampler has connected this run's memory to the stored history.
     Joined,
-    /// Not opened until the end.
+    /// The program ended before the database could be opened.
     GivenUp,
 }

@@ -1,4 +1,4 @@
-//! Which interfaces there are, what the latest look and reading say of them, and where that comes from.
+//! All interfaces with their latest facts, counters and rates, and the source that these come from.
 
 use super::Ring;
 use crate::config::Config;
@@ -6,34 +6,35 @@ use crate::model::{Address, Counters, IfaceId, Kind};
 
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    /// Sorted by name, absent ones with history included.
+    /// Sorted by name. Absent interfaces that have a history are included.
     pub interfaces: Vec<Iface>,
-    /// Name of the interface of the headline figure.
+    /// Name of the primary interface, the one of the headline figure.
     pub primary: Option<String>,
     pub unmatched: Vec<Unmatched>,
-    /// How often the kernel has dropped reports of links, and when it last did, by the monotonic clock.
+    /// How often the kernel dropped link notifications, and the monotonic time of the latest such loss.
     pub reports_lost: u64,
     pub reports_lost_ms: u64,
-    /// `getstats`, `getlink` or `sysfs`, and why not a better one.
+    /// `getstats`, `getlink` or `sysfs`; the note says why a better source is not used.
     pub source: &'static str,
     pub source_note: Option<String>,
-    /// What cannot be told of the machine, so that a start may have to leave something out.
+    /// Note that the boot id cannot be read: then the first sample of a run may have to leave out some traffic.
     pub unknown: Option<&'static str>,
     pub ring: Ring,
 }
 
 impl Inventory {
-    /// By its name. An altname serves where no interface, present or absent, has that for its own name.
+    /// Finds an interface by its name. An altname matches only if no interface, present or absent, has it as its own
+    /// name.
     pub fn interface(&self, name: &str) -> Option<&Iface> {
         let own = self.interfaces.iter().find(|iface| iface.name == name);
         own.or_else(|| self.interfaces.iter().find(|iface| iface.is_called(name)))
     }
 }
 
-/// One interface as its readers see it.
+/// One interface as `http` shows it.
 #[derive(Clone, Debug)]
 pub struct Iface {
-    /// `None` while nothing was ever stored of it.
+    /// `None` while nothing was stored for it.
     pub id: Option<IfaceId>,
     /// 0 while it is absent.
     pub ifindex: u32,
@@ -46,13 +47,13 @@ pub struct Iface {
     pub up: bool,
     pub alias: String,
     pub addresses: Vec<Address>,
-    /// Names of the bridge or bond it is a port of, else of the link below it.
+    /// Name of the bridge or bond that it is a port of, else of the link below it.
     pub parent: Option<String>,
     pub monitored: bool,
     pub ignored_because: Option<String>,
-    /// Raw kernel counters at the latest reading.
+    /// Raw kernel counters of the latest reading.
     pub raw: Counters,
-    /// Bytes per second over the latest reading but one; `None` before the second.
+    /// Bytes per second (rx, tx) between the latest two readings; `None` before the second reading.
     pub rates: Option<(u64, u64)>,
     pub lifetime: Counters,
 }
@@ -62,41 +63,43 @@ impl Iface {
         self.ifindex != 0
     }
 
-    /// By its own name or by an altname.
+    /// Compares with its own name and its altnames.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.altnames.iter().any(|altname| altname == name)
     }
 }
 
-/// Something that a setting asks for by name or pattern, while no interface that is there has such a name.
+/// A name or pattern in the settings that matches no present interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmatched {
     /// `interfaces` or `primary`.
     pub key: &'static str,
     pub pattern: String,
-    /// The name of an interface that was there once.
+    /// An absent interface with history has this name.
     pub known: bool,
 }
 
-/// What to tell of it: a sentence for each setting, without its full stop.
+/// One sentence per setting, without a full stop, for the log and the health answer.
 pub fn unmatched_sentences(unmatched: &[Unmatched], config: &Config) -> Vec<String> {
-    const NAMED: usize = 5;
+    const MAX_NAMES: usize = 5;
     let mut sentences = Vec::new();
     for key in ["interfaces", "primary"] {
-        let of: Vec<&Unmatched> = unmatched.iter().filter(|one| one.key == key).collect();
-        let mut names = of.iter().take(NAMED).map(|one| one.pattern.as_str()).collect::<Vec<_>>().join(", ");
-        if of.len() > NAMED {
-            names += &format!(" and {} more", of.len() - NAMED);
+        let patterns: Vec<&Unmatched> = unmatched.iter().filter(|one| one.key == key).collect();
+        let mut names = patterns.iter().take(MAX_NAMES).map(|one| one.pattern.as_str()).collect::<Vec<_>>().join(", ");
+        if patterns.len() > MAX_NAMES {
+            names += &format!(" and {} more", patterns.len() - MAX_NAMES);
         }
-        let begin = if of.iter().all(|one| one.known) { "go on" } else { "begin" };
-        let rest = match of[..] {
+        let begin = if patterns.iter().all(|one| one.known) { "continues" } else { "starts" };
+        let rest = match patterns[..] {
             [] => continue,
-            [_] if key == "primary" => "matches no interface now: it is the headline once it is there".to_string(),
+            [_] if key == "primary" => {
+                "matches no interface now: it becomes the primary interface when it appears".to_string()
+            }
             [one] => {
                 let which = if one.pattern.contains('*') { "one" } else { "it" };
-                format!("matches no interface now: its figures {begin} when {which} appears")
+                format!("matches no interface now: counting {begin} when {which} appears")
             }
-            _ => format!("match no interface now: their figures {begin} when they appear"),
+            _ => format!("match no interface now: counting {begin} when they appear"),
         };
         sentences.push(format!("{} {rest}", config.naming(key, &names)));
     }
@@ -108,12 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_is_told_in_a_sentence_for_each_setting() {
+    fn unmatched_patterns_make_one_sentence_per_setting() {
         let typed = [("interfaces", "a".to_string())];
         let flag = Config::new(&typed, |_| None).unwrap();
         let saved = Config::saved(&[("interfaces", "a"), ("primary", "wan")]);
-        let check = |config: &Config, asked: &[(&'static str, &str, bool)], expect: &[&str]| {
-            let unmatched: Vec<Unmatched> = asked
+        let check = |config: &Config, entries: &[(&'static str, &str, bool)], expect: &[&str]| {
+            let unmatched: Vec<Unmatched> = entries
                 .iter()
                 .map(|(key, pattern, known)| Unmatched { key, pattern: pattern.to_string(), known: *known })
                 .collect();
@@ -121,21 +124,21 @@ mod tests {
         };
         let of = |pattern, known| ("interfaces", pattern, known);
         check(&flag, &[], &[]);
-        let one = "--interface ppp7 matches no interface now: its figures";
-        check(&flag, &[of("ppp7", false)], &[&format!("{one} begin when it appears")]);
-        check(&flag, &[of("ppp7", true)], &[&format!("{one} go on when it appears")]);
-        let one = "--interface nope* matches no interface now: its figures begin when one appears";
+        let one = "--interface ppp7 matches no interface now: counting";
+        check(&flag, &[of("ppp7", false)], &[&format!("{one} starts when it appears")]);
+        check(&flag, &[of("ppp7", true)], &[&format!("{one} continues when it appears")]);
+        let one = "--interface nope* matches no interface now: counting starts when one appears";
         check(&flag, &[of("nope*", false)], &[one]);
         check(
             &saved,
             &[("primary", "wan", false), of("a", true), of("b*", false)],
             &[
-                "the interfaces setting a, b* match no interface now: their figures begin when they appear",
-                "the primary setting wan matches no interface now: it is the headline once it is there",
+                "the interfaces setting a, b* match no interface now: counting starts when they appear",
+                "the primary setting wan matches no interface now: it becomes the primary interface when it appears",
             ],
         );
         let many = ["a", "b", "c", "d", "e", "f", "g"].map(|name| of(name, true));
-        let all = "--interface a, b, c, d, e and 2 more match no interface now: their figures go on when they appear";
+        let all = "--interface a, b, c, d, e and 2 more match no interface now: counting continues when they appear";
         check(&flag, &many, &[all]);
     }
 }

@@ -1,24 +1,23 @@
-//! The lock, and which threads are woken when it is let go of. No caller has to think of that: what each thread
-//! looks at when it wakes is compared with what it was. Never inlined: at each of a hundred places that lock, that would
-//! be 47 KB of the binary.
+//! The lock of the shared state. When a caller releases it, the threads that its change concerns are woken: the guard
+//! compares the counters that each thread waits for before and after. So no caller has to wake a thread itself.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
 
 use super::{Live, State};
 
-/// The state, for as long as it is locked.
+/// Guard of the locked state.
 pub struct Locked<'a> {
-    // In this order: by the time the others are woken the lock is free for them.
+    // Fields drop in this order: the lock is free before a woken thread tries to take it.
     state: MutexGuard<'a, State>,
-    calls: Calls<'a>,
+    wakeups: Wakeups<'a>,
 }
 
 impl Locked<'_> {
     #[inline(never)]
     pub(super) fn new<'a>(live: &'a Live, state: MutexGuard<'a, State>) -> Locked<'a> {
-        let before = Causes::of(&state);
-        Locked { state, calls: Calls { live, before, after: before } }
+        let before = WakeCounters::of(&state);
+        Locked { state, wakeups: Wakeups { live, before, after: before } }
     }
 }
 
@@ -39,34 +38,34 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     #[inline(never)]
     fn drop(&mut self) {
-        self.calls.after = Causes::of(&self.state);
+        self.wakeups.after = WakeCounters::of(&self.state);
     }
 }
 
-/// For each thread what makes it wake: a number that has risen.
+/// Numbers that each thread waits for. A thread is woken when one of its numbers has risen.
 #[derive(Clone, Copy)]
-struct Causes {
+struct WakeCounters {
     sampler: [u64; 8],
     writer: [u64; 3],
-    /// Those who wait for an answer, and the writer, which waits for the join.
+    /// Threads that wait for an answer, and the writer, which waits for the sampler to rejoin the stored history.
     waiting: [u64; 5],
     main: [u64; 1],
 }
 
-impl Causes {
-    // Once, and not at each of a hundred locks.
+impl WakeCounters {
+    // Not inlined: about a hundred places take the lock, and inlining there adds 47 KB to the binary.
     #[inline(never)]
-    fn of(state: &State) -> Causes {
+    fn of(state: &State) -> WakeCounters {
         let State { wishes, unsaved, inventory, health, .. } = state;
         let (stopping, database) = (u64::from(wishes.stopping), health.database as u64);
-        Causes {
+        WakeCounters {
             sampler: [
                 wishes.collect.given(),
                 wishes.read.given(),
-                wishes.order_tickets.given(),
-                inventory.ring.watches,
+                wishes.command_tickets.given(),
+                inventory.ring.watch_starts,
                 u64::from(wishes.earlier.is_some()),
-                state.tuned,
+                state.active_revision,
                 stopping,
                 database,
             ],
@@ -74,26 +73,26 @@ impl Causes {
             waiting: [
                 wishes.collect.served(),
                 wishes.read.served(),
-                wishes.order_tickets.served(),
+                wishes.command_tickets.served(),
                 unsaved.saves.served(),
                 database,
             ],
-            main: [state.tuned],
+            main: [state.active_revision],
         }
     }
 }
 
-/// Wakes the threads that the changes concern, at its end.
-struct Calls<'a> {
+/// Wakes the threads in its `drop`.
+struct Wakeups<'a> {
     live: &'a Live,
-    before: Causes,
-    after: Causes,
+    before: WakeCounters,
+    after: WakeCounters,
 }
 
-impl Drop for Calls<'_> {
+impl Drop for Wakeups<'_> {
     #[inline(never)]
     fn drop(&mut self) {
-        let Calls { live, before, after } = self;
+        let Wakeups { live, before, after } = self;
         let rose = |before: &[u64], after: &[u64]| before.iter().zip(after).any(|(before, after)| after > before);
         if rose(&before.sampler, &after.sampler) {
             live.wake_sampler.get().into_iter().for_each(|wake| wake());
@@ -123,12 +122,12 @@ mod tests {
     type Change = fn(&mut State);
     type Sleep = fn(&Live, Duration);
 
-    /// Each change is followed by exactly the calls that it needs; what is only looked at, or set to what it was, by none.
+    /// Each change wakes exactly the threads that need it. Reading, or writing the same value again, wakes none.
     #[test]
-    fn a_change_wakes_the_threads_that_it_concerns() {
+    fn a_change_wakes_only_the_threads_that_need_it() {
         let live = Arc::new(Live::new(Config::default(), Zone::UTC));
         let (sampler, main) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-        // By then the lock is free.
+        // The lock is free when the callback runs.
         let count = |counter: &Arc<AtomicU32>| {
             let (counter, live) = (counter.clone(), live.clone());
             move || {
@@ -138,10 +137,10 @@ mod tests {
         };
         live.wake_sampler_by(count(&sampler));
         live.wake_main_by(count(&main));
-        let calls = || (sampler.swap(0, Ordering::Relaxed), main.swap(0, Ordering::Relaxed));
+        let wakeups = || (sampler.swap(0, Ordering::Relaxed), main.swap(0, Ordering::Relaxed));
         let check = |change: Change, expect: (u32, u32)| {
             change(&mut live.lock());
-            assert_eq!(calls(), expect);
+            assert_eq!(wakeups(), expect);
         };
         check(|_| (), (0, 0));
         check(|state| state.change(vec![("flush", Some("60".to_string()))]).unwrap(), (1, 1));
@@ -156,16 +155,16 @@ mod tests {
         check(|state| state.wishes.stopping = true, (1, 0));
         check(|state| state.wishes.stopping = true, (0, 0));
         assert!(live.collect(Duration::ZERO).is_none());
-        assert_eq!(calls(), (1, 0));
+        assert_eq!(wakeups(), (1, 0));
         assert!(!live.refresh(Duration::ZERO));
-        assert_eq!(calls(), (1, 0));
+        assert_eq!(wakeups(), (1, 0));
         assert!(live.order(Order::Forget { name: "eth0".to_string() }, Duration::ZERO).is_none());
-        assert_eq!(calls(), (1, 0));
+        assert_eq!(wakeups(), (1, 0));
     }
 
-    /// Threads that sleep are woken by a plain change of what they wait for, long before their time.
+    /// A change of the value that a thread waits for wakes it long before its timeout.
     #[test]
-    fn sleepers_wake_without_being_called() {
+    fn a_change_of_state_wakes_waiting_threads() {
         let live = Arc::new(Live::new(Config::default(), Zone::UTC));
         let hour = Duration::from_secs(3600);
         let changes: [(Sleep, Change); 5] = [

@@ -1,6 +1,6 @@
-//! What both sides meet in: the inventory of interfaces, the latest counters and rates, the one-second ring, the samples
-//! that are not yet saved, and what `http` asks of the sampler and the writer. One lock, held for copying only: nobody
-//! reads the kernel, the disk or the network while holding it.
+//! The state that all threads share: the inventory of interfaces with their latest counters and rates, the ring of
+//! one-second rates, the unsaved samples, and the requests of `http` to the sampler and the writer. One lock guards it.
+//! A thread holds it only to copy data: never while it reads the kernel, the disk or the network.
 
 mod health;
 mod inventory;
@@ -34,9 +34,10 @@ type Waker = Box<dyn Fn() + Send + Sync>;
 
 pub struct Live {
     state: Mutex<State>,
-    /// The sampler has served a wish, or the writer has saved.
+    /// Signalled when the sampler has answered a request, when the writer has saved, or when the state of the database
+    /// changes.
     done: Condvar,
-    /// The writer has something to do before its time.
+    /// Signalled when the writer has something to do before its next save is due, and when the sampler has ended.
     work: Condvar,
     wake_sampler: OnceLock<Waker>,
     wake_main: OnceLock<Waker>,
@@ -53,122 +54,123 @@ impl Live {
         }
     }
 
-    /// How to interrupt the sampler's sleep; set once, while wiring.
+    /// Sets the function that interrupts the sampler's sleep. Called once, at start-up.
     pub fn wake_sampler_by(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.wake_sampler.set(Box::new(wake));
     }
 
-    /// How to have the main thread look again, after a change of settings; set once, while wiring.
+    /// Sets the function that wakes the main thread after a change of settings. Called once, at start-up.
     pub fn wake_main_by(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.wake_main.set(Box::new(wake));
     }
 
-    /// The threads that a change concerns are woken when it is let go of.
+    /// Takes the lock. When the guard is dropped, the threads that the change concerns are woken.
     pub fn lock(&self) -> Locked<'_> {
-        Locked::new(self, self.look())
+        Locked::new(self, self.lock_read_only())
     }
 
-    /// For the end, which waits for nothing.
+    /// For shutdown, which must not wait for the lock.
     pub fn try_lock(&self) -> Option<Locked<'_>> {
         Some(Locked::new(self, self.state.try_lock().ok()?))
     }
 
-    /// Only to look. A panic elsewhere while the lock was held leaves plain numbers behind, at worst one tick old: going on
-    /// is better than taking every thread down with it.
-    fn look(&self) -> MutexGuard<'_, State> {
+    /// Takes the lock without waking anybody afterwards, for callers that only read. A poisoned lock is taken all the
+    /// same: a panic leaves plain numbers behind, at worst one tick old, and that is better than ending every other
+    /// thread.
+    fn lock_read_only(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a sample now, whatever the interval. `None` when the sampler did not get to it within `patience`.
-    pub fn collect(&self, patience: Duration) -> Option<Collected> {
+    /// Takes a sample now, whatever the interval. `None` if the sampler did not do so within `timeout`.
+    pub fn collect(&self, timeout: Duration) -> Option<Collected> {
         let ticket = self.lock().wishes.collect.take();
-        self.wait(patience, |State { wishes, .. }| {
-            (wishes.collect.served() >= ticket).then(|| wishes.collected.clone())
-        })
+        self.wait(timeout, |State { wishes, .. }| (wishes.collect.served() >= ticket).then(|| wishes.collected.clone()))
     }
 
-    /// Has the counters read now, without a sample. `false` when it did not happen within `patience`: what is there is
-    /// at most one interval old.
-    pub fn refresh(&self, patience: Duration) -> bool {
+    /// Reads the counters now, without a sample. `false` if the sampler did not do so within `timeout`: then the
+    /// counters in memory are at most one interval old.
+    pub fn refresh(&self, timeout: Duration) -> bool {
         let ticket = self.lock().wishes.read.take();
-        self.wait(patience, |state| (state.wishes.read.served() >= ticket).then_some(())).is_some()
+        self.wait(timeout, |state| (state.wishes.read.served() >= ticket).then_some(())).is_some()
     }
 
-    /// Changes settings, all of them or none, with effect at once, and on disk when this returns `true`; `false` when the
-    /// disk was not done within `patience`, in which case the writer goes on trying. `zone`: what a changed time zone
-    /// means. `plan`: what is to be changed, as things stand: nothing else is changed meanwhile.
+    /// Changes settings: all of them or none. They are active at once. Returns `true` once they are on disk, and
+    /// `false` if the writer did not save them within `timeout`; the writer then keeps trying. `zone` is the parsed
+    /// time zone if that setting changes. `plan` computes the changes from the state; the lock is held meanwhile, so no
+    /// other change comes in between.
     pub fn change<E: From<Refused>>(
         &self,
         zone: Option<Zone>,
-        patience: Duration,
+        timeout: Duration,
         plan: impl FnOnce(&State) -> Result<Changes, E>,
     ) -> Result<bool, E> {
         let ticket = {
             let mut state = self.lock();
             let changes = plan(&state)?;
             if changes.is_empty() {
-                // No reason to write.
+                // An empty change needs no save.
                 return Ok(true);
             }
             state.change(changes)?;
             if let Some(zone) = zone {
                 state.zone = Arc::new(zone);
             }
-            state.ask_to_save()
+            state.request_save()
         };
-        Ok(self.saved(ticket, patience))
+        Ok(self.saved(ticket, timeout))
     }
 
-    /// Has everything that can be saved saved now; `false` when that was not done within `patience`.
-    pub fn flush(&self, patience: Duration) -> bool {
-        let ticket = self.lock().ask_to_save();
-        self.saved(ticket, patience)
+    /// Saves everything that can be saved now. `false` if that was not done within `timeout`.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let ticket = self.lock().request_save();
+        self.saved(ticket, timeout)
     }
 
-    /// Has an interface's identity changed by the sampler; gives the ticket for `saved`. `None` when the sampler did not
-    /// get to it within `patience`: it will.
-    pub fn order(&self, order: Order, patience: Duration) -> Option<Result<u64, Refusal>> {
-        let ticket = self.lock().wishes.order(order);
-        self.wait(patience, |state| state.wishes.answer_to(ticket))
+    /// Asks the sampler to run an interface command. Returns the ticket for [`Live::saved`], or why the sampler refused
+    /// the command. `None` if the sampler did not answer within `timeout`; it still runs the command later.
+    pub fn order(&self, order: Order, timeout: Duration) -> Option<Result<u64, Refusal>> {
+        let ticket = self.lock().wishes.add_command(order);
+        self.wait(timeout, |state| state.wishes.answer_to(ticket))
     }
 
-    /// For the sampler: what came of an order.
+    /// For the sampler: reports the result of an interface command.
     pub fn obeyed(&self, ticket: u64, outcome: Result<(), Refusal>) {
         let mut state = self.lock();
-        let answer = outcome.map(|()| state.ask_to_save());
+        let answer = outcome.map(|()| state.request_save());
         state.wishes.answer(ticket, answer);
     }
 
-    /// Whether all that a ticket stands for is on disk, waiting for it a while; not for a save that hangs.
-    pub fn saved(&self, ticket: u64, patience: Duration) -> bool {
-        let told = self.look().health.saving.told;
-        let patience = if told > Told::Nothing { Duration::ZERO } else { patience };
-        self.wait(patience, |state| (state.unsaved.saves.served() >= ticket).then_some(())).is_some()
+    /// Waits until everything that the ticket covers is on disk. `false` after `timeout`; without any wait if saving is
+    /// already known to be stalled.
+    pub fn saved(&self, ticket: u64, timeout: Duration) -> bool {
+        let reported = self.lock_read_only().health.saving.told;
+        let timeout = if reported > Told::Nothing { Duration::ZERO } else { timeout };
+        self.wait(timeout, |state| (state.unsaved.saves.served() >= ticket).then_some(())).is_some()
     }
 
-    /// For the writer: sleeps until there is work or `longest` has passed.
+    /// For the writer: sleeps until there is work, at most for `longest`.
     pub fn wait_for_work(&self, longest: Duration) {
-        let state = self.look();
+        let state = self.lock_read_only();
         if !state.wishes.save_now && !state.wishes.stopping {
             drop(self.work.wait_timeout(state, longest));
         }
     }
 
-    /// For the writer: until the sampler has joined its figures to those on disk. `false` if it came to nothing.
+    /// For the writer: waits until the sampler has rejoined the stored history. `false` if the program ended before.
     pub fn wait_for_join(&self) -> bool {
         let absent = |state: &mut State| state.health.database == Database::Absent;
-        let state = self.done.wait_while(self.look(), absent).unwrap_or_else(PoisonError::into_inner);
+        let state = self.done.wait_while(self.lock_read_only(), absent).unwrap_or_else(PoisonError::into_inner);
         state.health.database == Database::Joined
     }
 
-    /// For the writer: until the sampler has ended.
+    /// For the writer: waits until the sampler has ended.
     pub fn wait_for_last_sample(&self) {
-        drop(self.work.wait_while(self.look(), |state| !state.wishes.sampled_out));
+        drop(self.work.wait_while(self.lock_read_only(), |state| !state.wishes.sampled_out));
     }
 
-    fn wait<T>(&self, patience: Duration, mut ready: impl FnMut(&State) -> Option<T>) -> Option<T> {
-        let deadline = Instant::now() + patience;
-        let mut state = self.look();
+    fn wait<T>(&self, timeout: Duration, mut ready: impl FnMut(&State) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.lock_read_only();
         loop {
             if let Some(answer) = ready(&state) {
                 return Some(answer);

@@ -1,45 +1,47 @@
-//! The rates of the latest seconds, while somebody looks at them.
+//! The ring of one-second rates for the live chart. It is filled only while a client asks for it.
 
 use std::collections::VecDeque;
 
 use crate::sorted::Map;
 
-/// How many seconds of one-second rates are kept.
+/// Seconds of rates that the ring keeps.
 pub const RING_SECONDS: usize = 300;
-/// Sampling at one second goes on for this long after somebody last asked for the ring.
+/// The sampler reads once per second until this long after the last request for the ring.
 const WATCH_MS: u64 = 10_000;
-/// What the ring's rates take at the most: 72 interfaces for all of its time, and more of them for less.
+/// Limit on the memory for rates: enough for 72 interfaces over `RING_SECONDS`. With more interfaces the ring covers
+/// fewer seconds.
 pub const RING_BYTES: usize = 512 * 1024;
 
 type Rates = Option<(u64, u64)>;
 
-/// Rates of one second, of the interfaces that are watched.
+/// Rates per second of the watched interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
-    /// Rises with every second kept; what `since` of the API means.
+    /// Number of seconds pushed so far; the API's `since` refers to it.
     pub next: u64,
-    /// UTC seconds, as the machine believes them.
+    /// UTC seconds of the machine's clock, trusted or not.
     pub times: VecDeque<i64>,
-    /// ifindex → rx and tx in bytes per second, as long as `times`; `None` where the interface was not there.
+    /// By ifindex: (rx, tx) in bytes per second, one entry for each entry of `times`; `None` where the interface was
+    /// absent.
     pub rates: Map<u32, VecDeque<Rates>>,
     /// Monotonic; 0 for never.
     pub watched_until_ms: u64,
-    /// How often somebody has begun to look.
-    pub(super) watches: u64,
+    /// How often a client started to watch; a rise wakes the sampler.
+    pub(super) watch_starts: u64,
 }
 
 impl Ring {
-    /// Somebody looks: it is turned for a while.
+    /// Notes a request for the ring: the sampler fills it for the next `WATCH_MS`.
     pub fn watch(&mut self, mono_ms: u64) {
         if self.watched_until_ms <= mono_ms {
-            self.watches += 1;
+            self.watch_starts += 1;
         }
         self.watched_until_ms = mono_ms.saturating_add(WATCH_MS);
     }
 
-    /// One more second.
+    /// Adds one second.
     pub fn push(&mut self, unix: i64, watched: impl Iterator<Item = (u32, Rates)> + Clone) {
-        // Those that have gone are in it for as long as it reaches back.
+        // Interfaces that are gone stay in the ring as long as it has a rate of them.
         let bytes = watched.clone().count().max(self.rates.len()) * size_of::<Rates>();
         let seconds = (RING_BYTES / bytes.max(1)).clamp(1, RING_SECONDS);
         while self.times.len() >= seconds {
@@ -56,7 +58,7 @@ impl Ring {
             if rates.capacity() == 0 {
                 rates.reserve_exact(seconds);
             }
-            // A link that came later has nothing to show for the time before.
+            // An interface that is new has no rates for the earlier seconds.
             rates.resize(length, None);
             rates.push_back(rate);
         }
@@ -69,7 +71,7 @@ impl Ring {
         self.rates.retain(|_, rates| rates.iter().any(Option::is_some));
     }
 
-    /// What was not asked for in all the time that it reaches back is of no interest any more.
+    /// Empties the ring if no client asked for it during the time that it covers.
     pub fn forget(&mut self, mono_ms: u64) {
         if !self.times.is_empty() && mono_ms > self.watched_until_ms.saturating_add(RING_SECONDS as u64 * 1000) {
             (self.times, self.rates) = Default::default();

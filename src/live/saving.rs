@@ -1,64 +1,64 @@
-//! How saving goes, and when that is a trouble: a disk that hangs returns no error, so that time is what it is judged by.
+//! State of saving, and when it counts as a problem. A disk that hangs returns no error, so the elapsed time decides.
 //! Pure.
 
 use std::fmt;
 
 use crate::model::Counters;
 
-/// How saving goes. Times are UTC seconds, but for those that say otherwise.
+/// State of saving. Times are UTC seconds unless the field name ends in `_mono_ms` (monotonic milliseconds).
 #[derive(Clone, Debug, Default)]
 pub struct Saving {
     pub last_saved: Option<i64>,
-    /// Monotonic: when saving last succeeded, or the thread that saves began.
+    /// When a save last succeeded; before the first one, when the writer started.
     pub succeeded_mono_ms: Option<u64>,
-    /// Monotonic: since when a save has been under way.
+    /// Start of the save that is running.
     pub saving_since_mono_ms: Option<u64>,
-    /// Monotonic: when a thread that was too late to save was called.
+    /// When the main thread woke a writer that was too late.
     pub called_mono_ms: Option<u64>,
-    /// How much of a trouble that has not ended was told to the log and the events.
+    /// What the log and the events already say about the current problem.
     pub told: Told,
     pub failures: u64,
-    /// Set while the newest attempt failed.
+    /// Error of the latest attempt, if it failed.
     pub error: Option<String>,
-    /// What to tell while it works, but into another file than the settings name.
+    /// A warning while saving works, but into another file than the settings name.
     pub elsewhere: Option<String>,
-    /// While there is no database: what keeps it from being opened lasts until a person has changed something.
+    /// The error of opening the database does not pass by itself: the user has to change something.
     pub refused: bool,
-    /// Nothing is saved any more in this run.
+    /// The writer thread has panicked: nothing is saved any more in this run.
     pub lost: bool,
-    /// Since it last worked, samples were merged in memory.
+    /// Samples were coarsened in memory since the last successful save.
     pub compacted: bool,
-    /// `None` where the kernel does not count.
+    /// `None` where the kernel does not count it.
     pub written: Option<Written>,
 }
 
-/// How far a trouble of saving has come, in the order in which it is told.
+/// Stages of a saving problem, in the order in which they are reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Told {
     #[default]
     Nothing,
-    /// Nothing is saved, though nothing failed: a disk that does not answer.
-    Silence,
-    /// Memory is full of what could not be saved.
-    Full,
+    /// Nothing is saved although no save failed: the disk does not answer.
+    Stalled,
+    /// Unsaved ticks have filled their memory.
+    MemoryFull,
 }
 
-/// Nothing saved for so many flush intervals is a trouble,
+/// Saving is stalled if nothing was saved for this many flush intervals.
 const MISSED_SAVES: u64 = 3;
-/// and so is one save that takes as long as this, whatever the interval.
+/// Saving is also stalled if one save takes this long, whatever the interval.
 const LONGEST_SAVE_S: u64 = 300;
-/// On a worn card a save takes seconds, and that is no trouble.
-const SHORTEST_SILENCE_S: u64 = 10;
-/// The thread that saves looks up once a minute; when the machine or the process was asleep it is late without a fault, and
-/// is called before anything is told of it.
-const LATE_S: u64 = 120;
-const CALLED_S: u64 = 10;
+/// A save on a worn flash card takes seconds; a shorter time is never reported.
+const MIN_STALL_S: u64 = 10;
+/// The writer wakes at least once a minute. After the machine or the process was suspended it is late without a fault.
+/// So a late writer is first woken, and reported only if it has not saved `WOKEN_S` later.
+const LATE_AFTER_S: u64 = 120;
+const WOKEN_S: u64 = 10;
 
 impl Saving {
-    /// What is wrong with it, for as long as it lasts.
+    /// Describes the current problem; `None` if saving works.
     pub fn trouble(&self, mono_ms: u64, flush_s: u32) -> Option<String> {
-        let silence = || {
-            let seconds = self.silence_s(mono_ms, flush_s)?;
+        let stalled = || {
+            let seconds = self.stalled_s(mono_ms, flush_s)?;
             let cause = match self.saving_since_mono_ms {
                 Some(_) => "the disk does not answer",
                 None => "the thread that saves does not run",
@@ -68,43 +68,43 @@ impl Saving {
         match &self.error {
             _ if self.lost => Some("the thread that saves has ended: the program is at fault".to_string()),
             Some(error) => Some(format!("the newest figures are in memory only: {error}")),
-            None => silence(),
+            None => stalled(),
         }
     }
 
-    /// No save is under way, and one should have been.
+    /// No save is running although one is overdue.
     pub fn is_late(&self, mono_ms: u64, flush_s: u32) -> bool {
-        let silence = |at: u64| mono_ms.saturating_sub(at) / 1000;
-        let missed = MISSED_SAVES * u64::from(flush_s) + LATE_S;
-        self.saving_since_mono_ms.is_none() && self.succeeded_mono_ms.is_some_and(|at| silence(at) >= missed)
+        let since = |at: u64| mono_ms.saturating_sub(at) / 1000;
+        let missed = MISSED_SAVES * u64::from(flush_s) + LATE_AFTER_S;
+        self.saving_since_mono_ms.is_none() && self.succeeded_mono_ms.is_some_and(|at| since(at) >= missed)
     }
 
-    /// For how long nothing was saved, where that is too long.
-    fn silence_s(&self, mono_ms: u64, flush_s: u32) -> Option<u64> {
+    /// Seconds without a successful save, if that is too long.
+    fn stalled_s(&self, mono_ms: u64, flush_s: u32) -> Option<u64> {
         let since = |at: u64| mono_ms.saturating_sub(at) / 1000;
-        let silence = since(self.succeeded_mono_ms?);
-        let missed = (MISSED_SAVES * u64::from(flush_s)).max(SHORTEST_SILENCE_S);
+        let stalled = since(self.succeeded_mono_ms?);
+        let missed = (MISSED_SAVES * u64::from(flush_s)).max(MIN_STALL_S);
         let too_long = match self.saving_since_mono_ms.map(since) {
-            // A save that has just begun may be done at once, however late it is.
-            Some(lasts) => lasts >= LONGEST_SAVE_S || silence >= missed && lasts >= SHORTEST_SILENCE_S / 2,
-            None => self.is_late(mono_ms, flush_s) && self.called_mono_ms.is_some_and(|at| since(at) >= CALLED_S),
+            // A save that has just begun may end soon, however late it began.
+            Some(lasts) => lasts >= LONGEST_SAVE_S || stalled >= missed && lasts >= MIN_STALL_S / 2,
+            None => self.is_late(mono_ms, flush_s) && self.called_mono_ms.is_some_and(|at| since(at) >= WOKEN_S),
         };
-        too_long.then_some(silence)
+        too_long.then_some(stalled)
     }
 }
 
-/// What a power cut would take.
+/// Traffic that a power cut would lose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AtRisk {
     pub seconds: u64,
     pub samples: usize,
-    /// UTC seconds, where the clock was right.
+    /// UTC seconds of the oldest unsaved tick, if the clock was trusted.
     pub since: Option<i64>,
-    /// What passed on the primary meanwhile.
+    /// Unsaved traffic of the primary interface.
     pub of_primary: Counters,
 }
 
-/// What follows the sentence about a trouble: nothing where nothing would be lost.
+/// Appended to the description of a problem; empty if a power cut would lose nothing.
 impl fmt::Display for AtRisk {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.samples, self.seconds) {
@@ -114,7 +114,7 @@ impl fmt::Display for AtRisk {
     }
 }
 
-/// What the writer has handed to the file system.
+/// Bytes that the writer has written to the file system since `since_mono_ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     pub bytes: u64,
@@ -126,18 +126,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_save_that_hangs_is_a_trouble_in_time() {
-        // Seconds since saving last succeeded, and since the present save began.
+    fn a_save_that_hangs_is_reported() {
+        // Seconds since the last successful save, and since the running save began.
         let check = |flush_s, success: u64, save: Option<u64>, expect: Option<u64>| {
             let now_ms = 100_000_000;
             let ago = |seconds: u64| now_ms - seconds * 1000;
             let (succeeded_mono_ms, saving_since_mono_ms) = (Some(ago(success)), save.map(ago));
             let called_mono_ms = Some(ago(10));
             let saving = Saving { succeeded_mono_ms, saving_since_mono_ms, called_mono_ms, ..Saving::default() };
-            assert_eq!(saving.silence_s(now_ms, flush_s), expect, "{flush_s} {success} {save:?}");
+            assert_eq!(saving.stalled_s(now_ms, flush_s), expect, "{flush_s} {success} {save:?}");
             assert_eq!(saving.trouble(now_ms, flush_s).is_some(), expect.is_some());
         };
-        // Three missed saves, or five minutes in one, whichever is first.
+        // Three missed saves, or five minutes in one save, whichever comes first.
         check(2, 9, Some(7), None);
         check(2, 10, Some(8), Some(10));
         check(60, 179, Some(119), None);
@@ -145,10 +145,10 @@ mod tests {
         check(300, 599, Some(299), None);
         check(300, 600, Some(300), Some(600));
         check(3600, 3900, Some(300), Some(3900));
-        // After a sleep, and after the interval was shortened, the save that is late has just begun.
+        // After a suspend, or after the interval was shortened, a late save has only just begun.
         check(300, 30_000, Some(1), None);
         check(300, 30_000, Some(5), Some(30_000));
-        // Without a save under way the thread is to blame, which looks up once a minute.
+        // Without a running save the writer is late; it wakes once a minute.
         check(300, 1019, None, None);
         check(300, 1020, None, Some(1020));
         assert_eq!(Saving::default().trouble(u64::MAX, 1), None, "not begun");

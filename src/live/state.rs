@@ -1,4 +1,4 @@
-//! All parts together, and what concerns more than one of them.
+//! The whole shared state, and operations that concern more than one part of it.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use crate::compact::{self, HELD_BYTES};
 use crate::config::{Changes, Config, Refused};
 use crate::model::{Counters, Event, EventKind};
 
-/// One lock for all of it: a reader has to see samples, names and numbers of the same moment, and it is held for copying only.
+/// One lock guards all parts, so that a reader sees samples, names and ids of the same moment. It is held only to copy
+/// data.
 pub struct State {
     pub config: Config,
-    /// What `config` means.
+    /// The active settings, parsed from `config`.
     pub tuning: Tuning,
     pub zone: Arc<Zone>,
-    /// Counts changes of `tuning`.
-    pub(super) tuned: u64,
+    /// Number of changes of the active settings.
+    pub(super) active_revision: u64,
     pub inventory: Inventory,
     pub unsaved: Unsaved,
     pub wishes: Wishes,
@@ -28,7 +29,7 @@ impl State {
             tuning: Tuning::of(&config),
             config,
             zone: Arc::new(zone),
-            tuned: 0,
+            active_revision: 0,
             inventory: Inventory::default(),
             unsaved: Unsaved::default(),
             wishes: Wishes::default(),
@@ -36,9 +37,9 @@ impl State {
         }
     }
 
-    /// After each tick: what waits for the writer stays within its memory. It is saved before the time, so that nothing has
-    /// to become coarser while the disk is well.
-    pub fn bound(&mut self) {
+    /// Keeps the unsaved ticks within `HELD_BYTES`, after each tick. Requests a save at three quarters of that, so that
+    /// nothing is coarsened while the disk works.
+    pub fn limit_memory(&mut self) {
         let held = compact::bytes(&self.unsaved.batch, &self.unsaved.anchors);
         if held > HELD_BYTES {
             compact::compact(&mut self.unsaved.batch, &mut self.unsaved.anchors, HELD_BYTES / 2);
@@ -63,8 +64,8 @@ impl State {
         }
     }
 
-    /// A save that hangs tells nothing of itself. To be called now and then: the sentence for the log, once for each
-    /// trouble; the event is made of it here.
+    /// Checks for a save that hangs, which returns no error by itself. The main thread calls this regularly. Returns a
+    /// sentence for the log, once for each stage of a problem, and adds the event.
     pub fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
         if self.health.saving.is_late(mono_ms, self.tuning.flush_s) && self.health.saving.called_mono_ms.is_none() {
             self.health.saving.called_mono_ms = Some(mono_ms);
@@ -72,17 +73,17 @@ impl State {
         }
         let trouble = self.health.saving.trouble(mono_ms, self.tuning.flush_s)?;
         let stage = match self.health.saving.error {
-            _ if self.health.saving.compacted => Told::Full,
-            // A failure was told of where it came up.
+            _ if self.health.saving.compacted => Told::MemoryFull,
+            // The writer reports a failed save itself.
             Some(_) if !self.health.saving.lost => return None,
-            _ => Told::Silence,
+            _ => Told::Stalled,
         };
         if self.health.saving.told >= stage {
             return None;
         }
         self.health.saving.told = stage;
         let consequence = match stage {
-            Told::Full => "memory is full: older samples become coarser until saving works",
+            Told::MemoryFull => "memory is full: older samples become coarser until saving works",
             _ => "going on in memory",
         };
         let detail = format!("{trouble}; {consequence}{}", self.at_risk(mono_ms));
@@ -96,21 +97,21 @@ impl State {
         Some(detail)
     }
 
-    /// Changes settings, all of them or none, with effect at once.
+    /// Changes settings: all of them or none. They are active at once.
     pub fn change(&mut self, changes: Changes) -> Result<(), Refused> {
         if changes.is_empty() {
             return Ok(());
         }
         self.config.change(&changes)?;
-        self.tune();
+        self.update_active();
         for (key, value) in changes {
-            self.unsaved.keep_setting(key, value);
+            self.unsaved.queue_setting(key, value);
         }
         Ok(())
     }
 
-    /// What the database remembers takes effect, but for what was changed while it was not there: that is on its way to
-    /// it. The rest is the sampler's to join. Says which settings are no use.
+    /// Applies the stored settings, except those that were changed in this run and are not saved yet. The sampler
+    /// rejoins the rest of the stored history. Returns a message for each stored setting that is not valid.
     pub fn recall(&mut self, earlier: Earlier) -> Vec<String> {
         let mut settings = earlier.settings.clone();
         for (key, value) in &self.unsaved.settings {
@@ -120,18 +121,18 @@ impl State {
             };
         }
         let refused = self.config.take_saved(&settings);
-        self.tune();
+        self.update_active();
         self.wishes.earlier = Some(earlier);
         refused
     }
 
-    fn tune(&mut self) {
+    fn update_active(&mut self) {
         self.tuning = Tuning::of(&self.config);
-        self.tuned += 1;
+        self.active_revision += 1;
     }
 
-    /// Gives the ticket that is served when what is here now is on disk.
-    pub(super) fn ask_to_save(&mut self) -> u64 {
+    /// Requests a save. Returns the ticket that is served when everything that is unsaved now is on disk.
+    pub(super) fn request_save(&mut self) -> u64 {
         self.wishes.save_now = true;
         self.unsaved.saves.take()
     }
@@ -143,9 +144,9 @@ mod tests {
     use crate::live::{Live, Saving};
     use crate::model::{Anchor, COUNTERS, Edit, Mark, Record, Sample, Tick};
 
-    /// After a sleep of the machine the thread that saves may look up a minute later.
+    /// After a suspend of the machine the writer may wake up to a minute late.
     #[test]
-    fn a_thread_that_is_late_is_called_before_it_is_blamed() {
+    fn a_late_writer_is_woken_before_it_is_reported() {
         let live = live();
         let mut state = live.lock();
         state.health.saving.succeeded_mono_ms = Some(0);
@@ -157,25 +158,25 @@ mod tests {
     }
 
     #[test]
-    fn a_trouble_is_told_once_and_its_end_is_not_missed() {
+    fn each_stage_of_a_saving_problem_is_reported_once() {
         let live = live();
         let mut state = live.lock();
         state.health.saving.succeeded_mono_ms = Some(0);
         state.health.saving.saving_since_mono_ms = Some(300_000);
         tick(&mut state, 1, Some(1000));
         assert_eq!(state.watch_saving(599_999), None);
-        let told = state.watch_saving(600_000).unwrap();
+        let problem = state.watch_saving(600_000).unwrap();
         assert!(
-            told.starts_with("nothing could be saved for 600 s: the disk does not answer; going on in memory"),
-            "{told}"
+            problem.starts_with("nothing could be saved for 600 s: the disk does not answer; going on in memory"),
+            "{problem}"
         );
         assert_eq!((state.watch_saving(700_000), state.unsaved.events.len()), (None, 1));
-        assert_eq!(state.unsaved.events[0].detail, told);
+        assert_eq!(state.unsaved.events[0].detail, problem);
         state.health.saving.compacted = true;
-        let told = state.watch_saving(800_000).unwrap();
-        assert!(told.contains("memory is full: older samples become coarser"), "{told}");
+        let problem = state.watch_saving(800_000).unwrap();
+        assert!(problem.contains("memory is full: older samples become coarser"), "{problem}");
         assert_eq!(state.watch_saving(900_000), None);
-        // What fails is told of by the writer.
+        // The writer reports failures itself.
         state.health.saving = Saving { error: Some("no room".to_string()), ..Saving::default() };
         assert_eq!(state.watch_saving(900_000), None);
         state.health.saving.lost = true;
@@ -198,27 +199,27 @@ mod tests {
         let end = state.unsaved.batch.samples.len();
         state.unsaved.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
         let before = state.wishes.save_now;
-        state.bound();
+        state.limit_memory();
         state.wishes.save_now && !before
     }
 
     #[test]
-    fn those_who_ask_at_once_share_one_copy_of_the_unsaved() {
+    fn concurrent_readers_share_one_copy_of_the_unsaved_batch() {
         let live = live();
         let mut state = live.lock();
         tick(&mut state, 1, None);
         let [_, first] = state.unsaved.batches();
         assert!(Arc::ptr_eq(&first, &state.unsaved.batches()[1]));
-        // Placed meanwhile: another truth, though nothing was added.
+        // The tick got its wall time: the copy is outdated although no tick was added.
         state.unsaved.batch.ticks[0].unix = Some(5);
         assert_eq!(state.unsaved.batches()[1].ticks, state.unsaved.batch.ticks);
         tick(&mut state, 2, Some(6));
         assert_eq!((first.ticks.len(), state.unsaved.batches()[1].ticks.len()), (1, 2));
     }
 
-    /// While the clock waits to be believed nothing of it can be saved, and its history is changed all the same.
+    /// Ticks without wall time cannot be saved. An edit of the history applies to them all the same.
     #[test]
-    fn what_cannot_be_saved_yet_follows_its_history() {
+    fn an_edit_also_changes_samples_that_cannot_be_saved_yet() {
         let live = live();
         let mut state = live.lock();
         tick(&mut state, 1, None);
@@ -239,22 +240,22 @@ mod tests {
     }
 
     #[test]
-    fn saving_is_asked_for_before_anything_becomes_coarser() {
+    fn a_save_is_requested_before_samples_are_coarsened() {
         let live = live();
         let mut state = live.lock();
-        let asked = (1..).find(|seq| tick(&mut state, *seq, Some(*seq as i64))).unwrap();
+        let requested = (1..).find(|seq| tick(&mut state, *seq, Some(*seq as i64))).unwrap();
         assert!(state.wishes.save_now && !state.health.saving.compacted);
-        assert_eq!(state.unsaved.batch.ticks.len() as u64, asked);
-        // Once is enough, and the writer takes its time.
-        assert!((asked + 1..asked + 1_000).all(|seq| !tick(&mut state, seq, Some(seq as i64))));
+        assert_eq!(state.unsaved.batch.ticks.len() as u64, requested);
+        // One request is enough, however long the writer takes.
+        assert!((requested + 1..requested + 1_000).all(|seq| !tick(&mut state, seq, Some(seq as i64))));
         assert!(state.health.saving.compacted);
         assert!(compact::bytes(&state.unsaved.batch, &state.unsaved.anchors) <= HELD_BYTES);
         let sum: u64 = state.unsaved.batch.samples.iter().map(|sample| sample.delta.0[7]).sum();
-        assert_eq!(sum, (asked + 999) * 100);
+        assert_eq!(sum, (requested + 999) * 100);
     }
 
     #[test]
-    fn e21_what_waits_for_the_clock_is_bounded_too() {
+    fn e21_ticks_without_wall_time_are_bounded_too() {
         let live = live();
         let mut state = live.lock();
         for seq in 1..2_000 {

@@ -1,21 +1,21 @@
-//! What is set, as the sampler and the writer read it.
+//! The active settings of the sampler and the writer.
 
 use crate::config::Config;
 use crate::level::Keep;
 
-/// Settings that the sampler and the writer go by, read out of `Config` so that no text is parsed at a tick.
+/// Settings parsed once from `Config`, so that the sampler parses no text at a tick.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuning {
     pub interval_s: u32,
     pub max_retries: u32,
     pub retry_delay_ms: u32,
-    /// Patterns to monitor; empty for all that `detect` does not ignore.
+    /// Patterns to monitor; empty for everything that `detect` does not ignore.
     pub interfaces: Vec<String>,
-    /// Patterns to leave out.
+    /// Patterns to ignore.
     pub ignored: Vec<String>,
-    /// The user's choice; empty for none.
+    /// The user's choice of the primary interface; empty for none.
     pub primary: String,
-    /// Collection goes on; `false` survives a restart.
+    /// Collection is on. The user can switch it off; that lasts over restarts.
     pub running: bool,
     pub flush_s: u32,
     pub keep: Keep,

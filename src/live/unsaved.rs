@@ -1,4 +1,4 @@
-//! What is not on disk yet, and what readers may see of it.
+//! Ticks, events and changes that are not on disk yet, and the part of them that readers use.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -7,31 +7,32 @@ use super::Tickets;
 use crate::compact;
 use crate::model::{Anchor, Batch, Edit, Event, IfaceId, Record};
 
-/// Unsaved events beyond this many are dropped, oldest first.
-const EVENTS_HELD: usize = 200;
+/// Limit on unsaved events; the oldest are dropped.
+const MAX_EVENTS: usize = 200;
 
 #[derive(Default)]
 pub struct Unsaved {
-    /// Ticks since the batch in `saving_batch`.
+    /// Ticks after those in `saving_batch`.
     pub batch: Batch,
-    /// The batch that the writer is busy with; emptied only after its COMMIT.
+    /// The batch that the writer is saving; emptied only after its COMMIT.
     pub saving_batch: Arc<Batch>,
-    /// What readers have of `batch`: up to half a megabyte, and those who ask at the same time share it.
-    copied: Weak<Batch>,
+    /// The latest copy of `batch` for readers. It has up to half a megabyte, so concurrent readers share it.
+    shared_copy: Weak<Batch>,
     pub anchors: Vec<Anchor>,
     pub events: VecDeque<Event>,
-    /// So many of them, at the front, are in the writer's hands.
+    /// How many events at the front the writer is saving.
     saving_events: usize,
     pub records: Vec<Record>,
     pub settings: Vec<(String, Option<String>)>,
-    /// For the writer, in this order, after everything that was counted before; with what is told of it when it is done.
+    /// Edits of the history for the writer, in this order, each to run after all samples that were counted before it.
+    /// The event is saved with the edit.
     pub edits: Vec<(Edit, Option<Event>)>,
-    /// The interfaces of folds that the writer has not done yet.
+    /// Interfaces that the writer still has to merge into "others".
     pub folding: Vec<IfaceId>,
-    /// The highest number of an interface that the writer has taken anything of: what is of higher ones is here and
-    /// nowhere else.
+    /// Highest interface id of which the writer has taken anything. Data of interfaces with higher ids is only in
+    /// memory.
     pub taken_id: IfaceId,
-    /// For changes of `settings` and other wishes to save; served when they are on disk.
+    /// Tickets of save requests; one is served when its data is on disk.
     pub saves: Tickets,
 }
 
@@ -41,39 +42,39 @@ impl Unsaved {
         self.events.push_back(event);
     }
 
-    /// One that is told of late: where it belongs, but never among those that the writer has in hand.
-    pub fn earlier_event(&mut self, event: Event) {
+    /// Adds an event of an earlier time at its place, but never before those that the writer is saving.
+    pub fn insert_event(&mut self, event: Event) {
         self.make_room_for_event();
         let at = self.events.partition_point(|known| known.mono_ms <= event.mono_ms);
         self.events.insert(at.max(self.saving_events), event);
     }
 
     fn make_room_for_event(&mut self) {
-        if self.events.len() == EVENTS_HELD {
+        if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
             self.saving_events = self.saving_events.saturating_sub(1);
         }
     }
 
-    /// For the writer: those that have a time. They stay here until they are on disk.
+    /// For the writer: copies the events up to the first one without wall time. They stay here until they are on disk.
     pub fn take_events(&mut self, into: &mut Vec<Event>) {
         into.clear();
         into.extend(self.events.iter().take_while(|event| event.unix.is_some()).cloned());
         self.saving_events = into.len();
     }
 
-    /// Those that the writer has taken are on disk.
+    /// Removes the events that the writer has saved.
     pub fn events_saved(&mut self) {
         self.events.drain(..self.saving_events);
         self.saving_events = 0;
     }
 
-    /// A history was changed on disk: what is still here of it goes the same way.
+    /// Applies an edit, which the writer has made on disk, to the data that is still in memory.
     pub fn edited(&mut self, edit: &Edit) {
         self.batch.edit(edit, |known, sample| {
             let longest_ms = known.span_ms.max(sample.span_ms);
             compact::absorb(known, sample);
-            // Of the same time, not one after the other.
+            // Both samples cover the same time, so the spans do not add up.
             known.span_ms = longest_ms;
         });
         self.anchors.retain(|anchor| !edit.takes(anchor.iface));
@@ -81,17 +82,17 @@ impl Unsaved {
         self.folding.retain(|id| !edit.takes(*id));
     }
 
-    /// For the writer.
-    pub fn keep_setting(&mut self, key: &str, value: Option<String>) {
+    /// Queues a setting for the writer. A newer value replaces an older one; `None` deletes the setting.
+    pub fn queue_setting(&mut self, key: &str, value: Option<String>) {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_string(), value));
     }
 
-    /// The samples that no query of the store can have yet, oldest first.
+    /// The samples that may not be in the database yet, oldest first.
     pub fn batches(&mut self) -> [Arc<Batch>; 2] {
         let same = |copy: &Arc<Batch>| copy.ticks == self.batch.ticks && copy.samples == self.batch.samples;
-        let copy = self.copied.upgrade().filter(same).unwrap_or_else(|| Arc::new(self.batch.clone()));
-        self.copied = Arc::downgrade(&copy);
+        let copy = self.shared_copy.upgrade().filter(same).unwrap_or_else(|| Arc::new(self.batch.clone()));
+        self.shared_copy = Arc::downgrade(&copy);
         [self.saving_batch.clone(), copy]
     }
 }
@@ -106,36 +107,36 @@ mod tests {
         Event { unix, mono_ms, kind, interface: String::new(), detail: String::new() }
     }
 
-    /// Whatever comes while the writer is busy: what it has taken goes, once, and nothing else.
+    /// Events that arrive during a save stay; those that the writer took are removed, once.
     #[test]
-    fn saved_events_go_and_newer_ones_stay() {
-        let check = |held: &[u64], newer: &[u64], late: &[u64], left: &[u64]| {
+    fn only_saved_events_are_removed() {
+        let check = |held: &[u64], newer: &[u64], inserted: &[u64], left: &[u64]| {
             let mut unsaved = Unsaved::default();
             held.iter().for_each(|at| unsaved.event(event(*at)));
             let mut taken = Vec::new();
             unsaved.take_events(&mut taken);
             assert_eq!(taken.len(), held.len());
             newer.iter().for_each(|at| unsaved.event(event(*at)));
-            late.iter().for_each(|at| unsaved.earlier_event(event(*at)));
+            inserted.iter().for_each(|at| unsaved.insert_event(event(*at)));
             unsaved.events_saved();
             assert_eq!(unsaved.events.iter().map(|event| event.mono_ms).collect::<Vec<_>>(), left);
         };
         check(&[], &[1], &[], &[1]);
         check(&[1, 2], &[3], &[], &[3]);
         check(&[1, 1], &[1], &[], &[1]);
-        // Of a time that the writer is just saving.
+        // Events of an earlier time than those that the writer is saving.
         check(&[2, 4], &[6], &[3, 5], &[3, 5, 6]);
         check(&[2, 4], &[], &[1], &[1]);
-        // Those in hand are the first to go for want of room.
-        let full: Vec<u64> = (0..EVENTS_HELD as u64).collect();
+        // When the list is full, the events that the writer is saving are dropped first.
+        let full: Vec<u64> = (0..MAX_EVENTS as u64).collect();
         let newer: Vec<u64> = (1_000..1_003).collect();
         check(&full, &newer, &[], &newer);
-        let newer: Vec<u64> = (1_000..1_000 + 2 * EVENTS_HELD as u64).collect();
-        check(&full, &newer, &[], &newer[EVENTS_HELD..]);
+        let newer: Vec<u64> = (1_000..1_000 + 2 * MAX_EVENTS as u64).collect();
+        check(&full, &newer, &[], &newer[MAX_EVENTS..]);
     }
 
     #[test]
-    fn what_has_no_time_yet_is_not_taken_nor_what_follows_it() {
+    fn events_from_the_first_one_without_wall_time_on_are_not_taken() {
         let mut unsaved = Unsaved::default();
         for (mono_ms, placed) in [(1, true), (2, false), (3, true)] {
             let event = event(mono_ms);

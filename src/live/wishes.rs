@@ -1,4 +1,4 @@
-//! What one thread wants of another, and what came of it.
+//! Pending requests of one thread to another, and their answers.
 
 use std::collections::VecDeque;
 
@@ -6,47 +6,47 @@ use super::{Order, Refusal};
 use crate::model::Record;
 use crate::sorted::Map;
 
-/// The latest answers are kept for who waits for them: more than there are workers.
-const ANSWERS_HELD: usize = 16;
+/// Answers of interface commands that are kept for the waiting threads: more than there are HTTP workers.
+const MAX_ANSWERS: usize = 16;
 
 #[derive(Default)]
 pub struct Wishes {
-    /// Asks the writer to save at once.
+    /// Requests the writer to save at once.
     pub save_now: bool,
     pub stopping: bool,
-    /// The sampler has ended, with a last sample: nothing more will come.
+    /// The sampler has taken its last sample and ended.
     pub sampled_out: bool,
-    /// What the database remembers, for the sampler to join.
+    /// Contents of the database that the sampler has to rejoin.
     pub earlier: Option<Earlier>,
-    /// "Take a sample now", and what came of the latest.
+    /// Requests to take a sample now, and the result of the latest one.
     pub collect: Tickets,
     pub collected: Collected,
-    /// "Read the counters now."
+    /// Requests to read the counters now.
     pub read: Tickets,
-    orders: VecDeque<(u64, Order)>,
-    pub(super) order_tickets: Tickets,
+    commands: VecDeque<(u64, Order)>,
+    pub(super) command_tickets: Tickets,
     answers: VecDeque<(u64, Result<u64, Refusal>)>,
 }
 
-/// What earlier runs have left in the database.
+/// Contents of the database from earlier runs.
 #[derive(Clone, Default)]
 pub struct Earlier {
     pub records: Vec<Record>,
     pub settings: Map<String, String>,
-    /// Where ticks go on; 0 and 1 for a new history.
+    /// Number of the next tick; 0 or 1 for a new history.
     pub next_seq: u64,
     /// UTC seconds of the newest sample.
     pub newest: Option<i64>,
 }
 
-/// The result of the latest sample that was asked for.
+/// Result of the latest requested sample.
 #[derive(Clone, Debug, Default)]
 pub struct Collected {
     pub interfaces: usize,
     pub errors: Vec<String>,
 }
 
-/// Numbers for those who wait. What serves a ticket has served all before it.
+/// Numbers requests, so that threads can wait for them. Serving a ticket serves all earlier ones too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tickets {
     given: u64,
@@ -59,7 +59,7 @@ impl Tickets {
         self.given
     }
 
-    /// The newest, whether it was served or not.
+    /// The newest ticket, served or not.
     pub fn given(&self) -> u64 {
         self.given
     }
@@ -68,8 +68,8 @@ impl Tickets {
         self.served
     }
 
-    /// The ticket that is served when all who wait now have what they asked for.
-    pub fn pending(&self) -> Option<u64> {
+    /// The newest ticket that is not served yet. Serving it answers every waiting thread.
+    pub fn newest_waiting(&self) -> Option<u64> {
         (self.given > self.served).then_some(self.given)
     }
 
@@ -79,24 +79,24 @@ impl Tickets {
 }
 
 impl Wishes {
-    pub(super) fn order(&mut self, order: Order) -> u64 {
-        let ticket = self.order_tickets.take();
-        self.orders.push_back((ticket, order));
+    pub(super) fn add_command(&mut self, command: Order) -> u64 {
+        let ticket = self.command_tickets.take();
+        self.commands.push_back((ticket, command));
         ticket
     }
 
-    /// For the sampler: what is to be done next.
+    /// For the sampler: takes the oldest command.
     pub fn next_order(&mut self) -> Option<(u64, Order)> {
-        self.orders.pop_front()
+        self.commands.pop_front()
     }
 
-    /// `answer`: the ticket that says when it is on disk.
+    /// `answer` holds the ticket of the save that puts the command's effect on disk.
     pub(super) fn answer(&mut self, ticket: u64, answer: Result<u64, Refusal>) {
         self.answers.push_back((ticket, answer));
-        if self.answers.len() > ANSWERS_HELD {
+        if self.answers.len() > MAX_ANSWERS {
             self.answers.pop_front();
         }
-        self.order_tickets.serve(ticket);
+        self.command_tickets.serve(ticket);
     }
 
     pub(super) fn answer_to(&self, ticket: u64) -> Option<Result<u64, Refusal>> {

@@ -1,4 +1,5 @@
-//! Which links are there. Whose history each goes on with is decided in `identity`; the name follows a rename.
+//! The list of present links, kept up to date from listings and notifications. `identity` decides which stored history
+//! each link continues; after a rename the history continues under the new name.
 
 use std::net::IpAddr;
 
@@ -8,46 +9,46 @@ use crate::detect::{self, Standing};
 use crate::live::Iface;
 use crate::model::{Address, Counters, EventKind, IfaceId, Kind, Link, Mark, Reading, Record};
 
-use super::identity::{self, Boot, Candidate, End, Past, Present, Resume};
-use super::{RELINK_MS, SHORTEST_RATE_MS, Sampler, State};
+use super::identity::{self, Boot, Candidate, Continuation, Resume, StartPoint, ThisRun};
+use super::{LISTING_INTERVAL_MS, SHORTEST_RATE_MS, Sampler, State};
 
-/// A link that is missing in so many looks is gone, even if none of them was whole.
-const MISSED: u8 = 3;
-/// A counter that falls again within this time is no news.
-const DIP_QUIET_MS: u64 = 3_600_000;
+/// A link is gone if it is missing from this many incomplete listings in a row, or from one complete listing.
+const MAX_MISSING_LISTINGS: u8 = 3;
+/// Falling counters of one interface make at most one event per this time.
+const DIP_EVENT_INTERVAL_MS: u64 = 3_600_000;
 
-/// A present link.
+/// A present link with the state of its counting.
 pub(super) struct Tracked {
     pub link: Link,
     pub kind: Kind,
     pub id: Option<IfaceId>,
     pub ignored: Option<String>,
     pub standing: Standing,
-    /// In so many looks that were not whole, one after another, it was missing.
-    pub missed: u8,
-    /// It was seen to come: what it had counted before is known, and not ours.
-    pub born: bool,
-    /// Any of its counters was ever seen to be other than zero.
+    /// Number of consecutive listings from which it was missing.
+    pub missing_listings: u8,
+    /// A notification announced it, so its counters at that moment are known. They are not counted.
+    pub arrival_seen: bool,
+    /// At least one of its counters was ever seen above zero.
     pub active: bool,
-    /// What the next reading is compared with; `None` when the next reading is only a beginning.
-    pub base: Option<Baseline>,
-    pub base_ms: u64,
-    /// Whether this is the link and the boot that the base is of is not known: a counter that fell proves that it is not.
-    pub unsure: bool,
-    /// The first reading may be booked from zero.
+    /// The next reading is compared with it; `None` if the next reading only sets it.
+    pub baseline: Option<Baseline>,
+    pub baseline_ms: u64,
+    /// It is not known whether the baseline is of this link and this boot. A counter that fell proves that it is not.
+    pub uncertain: bool,
+    /// The first reading may be counted from zero.
     pub since_boot: Option<Boot>,
-    /// Its history has its identity and its counters, from this run.
+    /// The record on disk has this link's identity and counters, from this run.
     pub anchored: bool,
-    /// How to mark the next sample, where that is known beforehand.
+    /// Mark of the next sample, if it is known in advance.
     pub mark: Option<Mark>,
-    /// When it was told that one of its counters fell.
-    pub dip_told_ms: Option<u64>,
+    /// Monotonic time of the latest event about a fallen counter.
+    pub dip_reported_ms: Option<u64>,
     pub lifetime: Counters,
-    pub seen: Option<(Counters, u64)>,
+    pub last_reading: Option<(Counters, u64)>,
     pub rates: Option<(u64, u64)>,
-    /// The stretch that the rates are the mean of.
-    pub rates_ms: u64,
-    /// Its place in `State::interfaces`.
+    /// Time that `rates` is the mean of.
+    pub rates_span_ms: u64,
+    /// Index in `Inventory::interfaces`.
     pub slot: usize,
 }
 
@@ -56,94 +57,95 @@ impl Tracked {
         self.ignored.is_none()
     }
 
-    /// A number can be given to another device before anybody has looked.
+    /// Compares the device too: the kernel can give the ifindex to another device between two listings.
     fn is(&self, link: &Link) -> bool {
         let [one, other] = [self.link.node, link.node];
         self.link.ifindex == link.ifindex && (one == other || one == 0 || other == 0)
     }
 
-    pub fn rebase(&mut self, counters: Counters, now: Now) {
-        self.base = Some(Baseline::new(counters));
-        self.base_ms = now.mono_ms;
+    pub fn set_baseline(&mut self, counters: Counters, now: Now) {
+        self.baseline = Some(Baseline::new(counters));
+        self.baseline_ms = now.mono_ms;
         self.active |= !counters.is_zero();
     }
 
-    /// Once in a while: a counter that goes to and fro must not push all else out of the list of events.
-    pub fn tells_dip(&mut self, now: Now) -> bool {
-        let tells = self.dip_told_ms.is_none_or(|told_ms| now.mono_ms >= told_ms + DIP_QUIET_MS);
-        if tells {
-            self.dip_told_ms = Some(now.mono_ms);
+    /// Limits these events, so that a counter that jumps to and fro does not push all others out of the list.
+    pub fn may_report_dip(&mut self, now: Now) -> bool {
+        let allowed = self.dip_reported_ms.is_none_or(|reported_ms| now.mono_ms >= reported_ms + DIP_EVENT_INTERVAL_MS);
+        if allowed {
+            self.dip_reported_ms = Some(now.mono_ms);
         }
-        tells
+        allowed
     }
 
-    /// Counting begins with the next reading.
-    pub fn forget_base(&mut self) {
-        (self.base, self.mark, self.unsure, self.since_boot) = (None, None, false, None);
+    /// Counting starts again with the next reading.
+    pub fn clear_baseline(&mut self) {
+        (self.baseline, self.mark, self.uncertain, self.since_boot) = (None, None, false, None);
     }
 
-    /// Gives the reason where counting begins anew.
+    /// Sets the baseline by what `identity` decided. Returns the reason if counting makes a fresh start.
     pub fn resume(&mut self, resume: &Resume) -> Option<&'static str> {
         match *resume {
-            Resume::From(End { counters, mono_ms, mark, unsure }) => {
-                (self.base, self.base_ms) = (Some(Baseline::new(counters)), mono_ms);
-                (self.mark, self.unsure) = (Some(mark), unsure);
+            Resume::From(StartPoint { counters, mono_ms, mark, uncertain }) => {
+                (self.baseline, self.baseline_ms) = (Some(Baseline::new(counters)), mono_ms);
+                (self.mark, self.uncertain) = (Some(mark), uncertain);
             }
             Resume::SinceBoot(boot) => self.since_boot = Some(boot),
-            Resume::Anew(why) => return Some(why),
+            Resume::FreshStart(why) => return Some(why),
         }
         None
     }
 
-    pub fn observe(&mut self, reading: &Reading, now: Now) {
-        let Some((before, at_ms)) = self.seen else {
-            self.seen = Some((reading.counters, now.mono_ms));
+    pub fn update_rate(&mut self, reading: &Reading, now: Now) {
+        let Some((before, at_ms)) = self.last_reading else {
+            self.last_reading = Some((reading.counters, now.mono_ms));
             return;
         };
         let elapsed_ms = now.mono_ms.saturating_sub(at_ms);
         if elapsed_ms < SHORTEST_RATE_MS {
             return;
         }
-        self.rates_ms = elapsed_ms;
+        self.rates_span_ms = elapsed_ms;
         let rate = |before: u64, after: u64| {
             let bytes = u128::from(after.saturating_sub(before));
             u64::try_from(bytes * 1000 / u128::from(elapsed_ms)).unwrap_or(u64::MAX)
         };
         let after = reading.counters;
         self.rates = Some((rate(before.rx_bytes(), after.rx_bytes()), rate(before.tx_bytes(), after.tx_bytes())));
-        self.seen = Some((after, now.mono_ms));
+        self.last_reading = Some((after, now.mono_ms));
     }
 }
 
 impl Sampler {
-    /// Looks at all links again.
-    pub(super) fn relink(&mut self, now: Now) {
+    /// Lists all links again and updates the inventory.
+    pub(super) fn list_links(&mut self, now: Now) {
         let mut links = match self.source.links() {
             Ok(links) => links,
             Err(error) => {
                 log::warn!("listing interfaces: {error}");
-                self.relink_due_ms = Some(now.mono_ms + 10 * RELINK_MS);
+                self.listing_due_ms = Some(now.mono_ms + 10 * LISTING_INTERVAL_MS);
                 return;
             }
         };
         let whole = self.source.is_whole();
-        self.ask_where();
-        if self.looked_ms.is_none_or(|looked_ms| now.mono_ms >= looked_ms + RELINK_MS) {
-            self.hurried = 0;
+        self.read_addresses_and_route();
+        if self.listed_ms.is_none_or(|listed_ms| now.mono_ms >= listed_ms + LISTING_INTERVAL_MS) {
+            self.immediate_listings = 0;
         }
-        // A link in this list was reported before the list was made: without its report, which may have come since the
-        // last look, it would seem to have no beginning. One that has gone since was dealt with.
-        let heard = self.hear(now);
-        links.retain(|link| !self.left.contains(&link.ifindex));
-        self.relink_due_ms = (heard || !whole).then_some(now.mono_ms + RELINK_MS);
+        // Notifications that came before the listing are read after it. Without its notification, a new link would have
+        // no known start. Links that are gone since the listing are dropped from it.
+        let had_notifications = self.take_notifications(now);
+        links.retain(|link| !self.gone_ifindexes.contains(&link.ifindex));
+        self.listing_due_ms = (had_notifications || !whole).then_some(now.mono_ms + LISTING_INTERVAL_MS);
         for tracked in &mut self.links {
             let there = links.iter().any(|link| tracked.is(link));
-            tracked.missed = if there { 0 } else { tracked.missed + if whole { MISSED } else { 1 } };
+            tracked.missing_listings =
+                if there { 0 } else { tracked.missing_listings + if whole { MAX_MISSING_LISTINGS } else { 1 } };
         }
-        while let Some(at) = self.links.iter().position(|tracked| tracked.missed >= MISSED) {
-            self.vanish(at, now);
+        while let Some(at) = self.links.iter().position(|tracked| tracked.missing_listings >= MAX_MISSING_LISTINGS) {
+            self.remove_link(at, now);
         }
-        let first_look = self.live.lock().inventory.interfaces.is_empty() && self.links.is_empty();
+        let first_listing = self.live.lock().inventory.interfaces.is_empty() && self.links.is_empty();
         let mut new = Vec::new();
         for link in links {
             match self.links.iter().position(|tracked| tracked.is(&link)) {
@@ -151,26 +153,26 @@ impl Sampler {
                 None => new.push(link),
             }
         }
-        let brought = self.appear(new, now, first_look);
-        self.looked_ms = Some(now.mono_ms);
-        // How each stands depends on those that came after it.
-        self.judge_all();
-        // A link that was reported after the list was made has its turn at the next look.
+        let has_prior_counters = self.add_links(new, now, first_listing);
+        self.listed_ms = Some(now.mono_ms);
+        // Whether a link is watched also depends on the links listed after it.
+        self.update_watched_all();
+        // A link announced after the listing waits for the next one.
         let links = &self.links;
-        self.births.retain(|birth| !links.iter().any(|tracked| tracked.link.ifindex == birth.ifindex));
-        self.missed_reports = false;
+        self.new_links.retain(|new_link| !links.iter().any(|tracked| tracked.link.ifindex == new_link.ifindex));
+        self.notifications_lost = false;
         self.links.sort_by_key(|tracked| tracked.link.ifindex);
-        self.note_newest();
-        if brought {
-            // A start after a crash must not take it for one that was made since the latest sample.
+        self.save_newest_link();
+        if has_prior_counters {
+            // After a crash the next run must not take the link for one that was created after the latest sample.
             self.live.lock().wishes.save_now = true;
         }
         self.primary.default_route(self.route, now);
         self.publish();
     }
 
-    /// Which links carry addresses and the default route.
-    fn ask_where(&mut self) {
+    /// Reads which links have addresses and the default route.
+    fn read_addresses_and_route(&mut self) {
         self.addresses = self.source.addresses().unwrap_or_else(|error| {
             log::debug!("listing addresses: {error}");
             Vec::new()
@@ -181,14 +183,14 @@ impl Sampler {
         });
     }
 
-    /// Kept, so that the next start knows which links were made after this run.
-    fn note_newest(&mut self) {
-        let before = self.noted.unwrap_or_default();
-        let newest = self.links.iter().fold(before, |newest, tracked| newest.or(&tracked.link));
-        if self.noted != Some(newest) {
-            self.noted = Some(newest);
+    /// Saves the newest link, so that the next run can tell which links were created after this one.
+    fn save_newest_link(&mut self) {
+        let before = self.newest_link.unwrap_or_default();
+        let newest = self.links.iter().fold(before, |newest, tracked| newest.max(&tracked.link));
+        if self.newest_link != Some(newest) {
+            self.newest_link = Some(newest);
             let text = newest.to_text(&self.stack);
-            self.live.lock().unsaved.keep_setting("newest_link", Some(text));
+            self.live.lock().unsaved.queue_setting("newest_link", Some(text));
         }
     }
 
@@ -205,24 +207,24 @@ impl Sampler {
             let own = |record: &&mut Record| Some(record.id) == id && record.ifindex == ifindex;
             if let Some(record) = self.records.iter_mut().find(own) {
                 record.mac = mac;
-                remember(&mut self.live.lock(), record.clone());
+                queue_record(&mut self.live.lock(), record.clone());
             }
         }
     }
 
-    /// History goes on under the new name. Where that name already has a history, it goes on with that one: a modem
-    /// that is `eth1` for a second at every boot before udev names it must not start a new history each time.
+    /// Follows a rename. If an absent interface with history has the new name, the link continues that history: a modem
+    /// that is called `eth1` for a second at every boot, until udev renames it, must not start a new history each time.
     fn rename(&mut self, at: usize, before: &str, now: Now) {
         let after = self.links[at].link.name.clone();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let free = |record: &Record| record.kind != Kind::Others && !present.contains(&record.id);
-        let waiting = self.records.iter().position(|record| record.name == after && free(record));
+        let existing = self.records.iter().position(|record| record.name == after && free(record));
         let current = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id));
-        if let Some(found) = waiting {
-            if let Some(left) = current {
-                // It keeps the link's identity until the other has its counters too: see `adopt`.
-                left.lifetime = self.links[at].lifetime;
-                remember(&mut self.live.lock(), left.clone());
+        if let Some(found) = existing {
+            if let Some(previous) = current {
+                // The old record keeps the link's identity until the other one has its counters too: see `bind_record`.
+                previous.lifetime = self.links[at].lifetime;
+                queue_record(&mut self.live.lock(), previous.clone());
             }
             let record = &self.records[found];
             (self.links[at].id, self.links[at].anchored) = (Some(record.id), false);
@@ -230,118 +232,130 @@ impl Sampler {
             self.links[at].mark.get_or_insert(Mark::Gap);
         } else if let Some(record) = current {
             record.name.clone_from(&after);
-            remember(&mut self.live.lock(), record.clone());
+            queue_record(&mut self.live.lock(), record.clone());
         }
-        self.tell_of_rename(at, before, now);
+        self.report_rename(at, before, now);
     }
 
-    fn tell_of_rename(&mut self, at: usize, before: &str, now: Now) {
+    fn report_rename(&mut self, at: usize, before: &str, now: Now) {
         let message = format!("{before} is now called {}", self.links[at].link.name);
-        self.tell(at, now, EventKind::Renamed, &message, message.clone());
+        self.report_link_event(at, now, EventKind::Renamed, &message, message.clone());
     }
 
-    /// Links that were not there at the last look. Says whether one of them has brought a past along.
-    pub(super) fn appear(&mut self, new: Vec<Link>, now: Now, first_look: bool) -> bool {
-        let sure = !self.missed_reports;
-        let birth = |link: &Link| {
-            let birth = self.births.iter().find(|birth| birth.is_of(link, sure))?;
-            Some((birth.ifindex, birth.counters, birth.mono_ms))
+    /// Adds links that are new since the last listing. Returns whether one of them already had counters above zero when
+    /// it was announced.
+    pub(super) fn add_links(&mut self, new: Vec<Link>, now: Now, first_listing: bool) -> bool {
+        let all_notified = !self.notifications_lost;
+        let arrival = |link: &Link| {
+            let new_link = self.new_links.iter().find(|new_link| new_link.is_of(link, all_notified))?;
+            Some((new_link.ifindex, new_link.counters, new_link.mono_ms))
         };
-        let births: Vec<_> = new.iter().map(birth).collect();
+        let arrivals: Vec<_> = new.iter().map(arrival).collect();
         let taken: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let free: Vec<&Record> = self.records.iter().filter(|record| !taken.contains(&record.id)).collect();
         let candidates: Vec<Candidate> =
-            new.iter().zip(&births).map(|(link, birth)| Candidate::of(link, birth.is_some())).collect();
-        let present = Present {
+            new.iter().zip(&arrivals).map(|(link, arrival)| Candidate::of(link, arrival.is_some())).collect();
+        let this_run = ThisRun {
             stack: &self.stack,
             mono_ms: now.mono_ms,
-            newest: if self.looked_ms.is_some() { self.noted } else { self.newest_before },
-            looked_ms: self.looked_ms,
+            newest: if self.listed_ms.is_some() { self.newest_link } else { self.stored_newest_link },
+            listed_ms: self.listed_ms,
             last_seen: self.last_seen,
         };
-        let pasts = identity::find(&candidates, &free, &present);
-        let brought = births.iter().flatten().any(|(_, counters, _)| !counters.is_zero());
+        let continuations = identity::assign_histories(&candidates, &free, &this_run);
+        let has_prior_counters = arrivals.iter().flatten().any(|(_, counters, _)| !counters.is_zero());
         let from = self.links.len();
-        for ((link, birth), past) in new.into_iter().zip(&births).zip(&pasts) {
-            let record = past.as_ref().map(|past| &past.record);
+        for ((link, arrival), continuation) in new.into_iter().zip(&arrivals).zip(&continuations) {
+            let record = continuation.as_ref().map(|continuation| &continuation.record);
             self.links.push(Tracked {
                 kind: detect::kind(&link),
                 standing: Standing::default(),
-                missed: 0,
+                missing_listings: 0,
                 id: record.map(|record| record.id),
                 ignored: None,
-                born: birth.is_some(),
+                arrival_seen: arrival.is_some(),
                 active: record.is_some_and(was_active),
-                base: None,
-                base_ms: now.mono_ms,
-                unsure: false,
+                baseline: None,
+                baseline_ms: now.mono_ms,
+                uncertain: false,
                 since_boot: None,
                 anchored: false,
                 mark: None,
-                dip_told_ms: None,
+                dip_reported_ms: None,
                 lifetime: record.map_or(Counters::ZERO, |record| record.lifetime),
-                seen: None,
+                last_reading: None,
                 rates: None,
-                rates_ms: 0,
+                rates_span_ms: 0,
                 slot: 0,
                 link,
             });
         }
-        for (at, (birth, past)) in (from..).zip(births.into_iter().zip(pasts)) {
-            self.begin_link(at, birth, past, now, first_look);
+        for (at, (arrival, continuation)) in (from..).zip(arrivals.into_iter().zip(continuations)) {
+            self.start_link(at, arrival, continuation, now, first_listing);
         }
-        brought
+        has_prior_counters
     }
 
-    fn begin_link(
+    fn start_link(
         &mut self,
         at: usize,
-        birth: Option<(u32, Counters, u64)>,
-        past: Option<Past>,
+        arrival: Option<(u32, Counters, u64)>,
+        continuation: Option<Continuation>,
         now: Now,
-        first_look: bool,
+        first_listing: bool,
     ) {
         let mut why = None;
         let tracked = &mut self.links[at];
-        match (birth, &past) {
+        match (arrival, &continuation) {
             _ if self.paused => {}
-            // Zero if it was made just now, what it brought along if it came from another namespace.
-            (Some((_, counters, born_ms)), _) => {
-                (tracked.base, tracked.base_ms) = (Some(Baseline::new(counters)), born_ms);
-                tracked.mark = past.as_ref().map(|_| if counters.is_zero() { Mark::Reset } else { Mark::Gap });
+            // Zero for a link that was just created, above zero for one that came from another namespace.
+            (Some((_, counters, arrived_ms)), _) => {
+                (tracked.baseline, tracked.baseline_ms) = (Some(Baseline::new(counters)), arrived_ms);
+                tracked.mark = continuation.as_ref().map(|_| if counters.is_zero() { Mark::Reset } else { Mark::Gap });
             }
-            (None, Some(past)) => why = tracked.resume(&past.resume),
+            (None, Some(continuation)) => why = tracked.resume(&continuation.resume),
             (None, None) => {}
         }
-        self.judge(at);
-        let Tracked { ref link, kind, born, .. } = self.links[at];
+        self.update_watched(at);
+        let Tracked { ref link, kind, arrival_seen, .. } = self.links[at];
         let name = link.name.clone();
-        let readdressed = past.as_ref().filter(|_| !born && why.is_none()).and_then(|past| past.readdressed(&link.mac));
-        if !first_look {
-            self.tell(at, now, EventKind::Appeared, &format!("{name} appeared"), format!("a {} link", kind.name()));
+        let address_change = continuation
+            .as_ref()
+            .filter(|_| !arrival_seen && why.is_none())
+            .and_then(|continuation| continuation.address_change(&link.mac));
+        if !first_listing {
+            self.report_link_event(
+                at,
+                now,
+                EventKind::Appeared,
+                &format!("{name} appeared"),
+                format!("a {} link", kind.name()),
+            );
         }
         if let Some(why) = why.filter(|_| self.links[at].watched()) {
-            self.tell(at, now, EventKind::Gap, &format!("{name}: {why}"), anew_detail(why));
+            self.report_link_event(at, now, EventKind::Gap, &format!("{name}: {why}"), fresh_start_detail(why));
         }
-        if let Some(detail) = readdressed {
-            self.tell(at, now, EventKind::HardwareAddress, &format!("{name}: {detail}"), detail.clone());
+        if let Some(detail) = address_change {
+            self.report_link_event(at, now, EventKind::HardwareAddress, &format!("{name}: {detail}"), detail.clone());
         }
-        let Some(Past { end, record: past, .. }) = past else { return };
-        if end.id != past.id {
+        let Some(Continuation { counters_from, record: history, .. }) = continuation else { return };
+        if counters_from.id != history.id {
             self.links[at].mark.get_or_insert(Mark::Gap);
-        } else if let Some(record) = self.records.iter_mut().find(|record| record.id == past.id && record.name != name)
+        } else if let Some(record) =
+            self.records.iter_mut().find(|record| record.id == history.id && record.name != name)
         {
             record.name = name.clone();
-            remember(&mut self.live.lock(), record.clone());
+            queue_record(&mut self.live.lock(), record.clone());
         }
-        if end.name != name {
-            self.tell_of_rename(at, &end.name, now);
+        if counters_from.name != name {
+            self.report_rename(at, &counters_from.name, now);
         }
     }
 
-    /// The record takes on the link's present identity, and no other keeps it. Only together with an anchor: on disk
-    /// an identity says whose counters `raw` are, and those of an earlier boot or link are not its.
-    pub(super) fn adopt(&mut self, at: usize, state: &mut State) {
+    /// Gives the link's present identity to its record and removes it from any other record. Only together with an
+    /// anchor: on disk the identity says which link the raw counters are of, so a record with the counters of an
+    /// earlier boot or link must not have it.
+    pub(super) fn bind_record(&mut self, at: usize, state: &mut State) {
         let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
         for record in &mut self.records {
             let same = record.ifindex == link.ifindex && record.stack == self.stack;
@@ -351,50 +365,53 @@ impl Sampler {
                 record.mac.clone_from(&link.mac);
                 record.node = link.node;
                 record.kind = kind;
-            } else if record.id != id && identity::may_be(record, &Candidate::of(link, false), &self.stack) {
+            } else if record.id != id
+                && identity::may_have_counters_of(record, &Candidate::of(link, false), &self.stack)
+            {
                 record.ifindex = 0;
             } else {
                 continue;
             }
-            remember(state, record.clone());
+            queue_record(state, record.clone());
         }
     }
 
-    pub(super) fn vanish(&mut self, at: usize, now: Now) {
+    pub(super) fn remove_link(&mut self, at: usize, now: Now) {
         let name = self.links[at].link.name.clone();
-        let detail = "the link is gone; its history stays".to_string();
-        self.tell(at, now, EventKind::Vanished, &format!("{name} vanished"), detail);
+        let detail = "the link is gone; its history is kept".to_string();
+        self.report_link_event(at, now, EventKind::Vanished, &format!("{name} vanished"), detail);
         let tracked = self.links.remove(at);
         if let Some(record) = tracked.id.and_then(|id| self.records.iter_mut().find(|record| record.id == id)) {
             record.lifetime = tracked.lifetime;
-            record.raw = tracked.base.map_or(Counters::ZERO, |base| base.counters);
-            record.mono_ms = tracked.base_ms;
-            // The number may be given to another link, which this history must not take for its own.
+            record.raw = tracked.baseline.map_or(Counters::ZERO, |baseline| baseline.counters);
+            record.mono_ms = tracked.baseline_ms;
+            // The kernel may give the ifindex to another link, which must not continue this record's counters.
             record.ifindex = 0;
-            remember(&mut self.live.lock(), record.clone());
-            self.spoken_of.retain(|id| *id != record.id);
+            queue_record(&mut self.live.lock(), record.clone());
+            self.pinned_by_altname.retain(|id| *id != record.id);
             if tracked.link.altnames.iter().any(|name| self.wanted.speaks_of(name)) {
-                self.spoken_of.push(record.id);
+                self.pinned_by_altname.push(record.id);
             }
         }
     }
 
-    /// The cables of containers come and go by the hundred a day: what nobody watches must not push out of the bounded
-    /// list what somebody does.
-    fn tell(&mut self, at: usize, now: Now, kind: EventKind, message: &str, detail: String) {
-        const MANY: [EventKind; 3] = [EventKind::Appeared, EventKind::Vanished, EventKind::Renamed];
+    /// Logs what happened to a link, and adds an event if the link is watched or known. Container cables come and go by
+    /// the hundred a day and must not push other events out of the list.
+    fn report_link_event(&mut self, at: usize, now: Now, kind: EventKind, message: &str, detail: String) {
+        const LIMITED: [EventKind; 3] = [EventKind::Appeared, EventKind::Vanished, EventKind::Renamed];
         let tracked = &self.links[at];
         let counts = tracked.watched() || tracked.id.is_some();
-        if counts && (!MANY.contains(&kind) || self.quiet.tells(now)) {
+        if counts && (!LIMITED.contains(&kind) || self.event_limiter.allows(now)) {
             log::info!("{message}");
-            self.event(now, kind, &tracked.link.name, detail);
+            self.add_event(now, kind, &tracked.link.name, detail);
         } else {
             log::debug!("{message}");
         }
     }
 
-    /// The history's number of a link, made when it is first watched: that it stood at zero is worth knowing after a restart.
-    pub(super) fn identify(&mut self, at: usize, state: &mut State, now: Now) -> IfaceId {
+    /// Returns the link's interface id. Creates its record when it is first watched, because the next run has to know
+    /// that its counters were zero here.
+    pub(super) fn ensure_id(&mut self, at: usize, state: &mut State, now: Now) -> IfaceId {
         if let Some(id) = self.id_of(at) {
             return id;
         }
@@ -419,53 +436,53 @@ impl Sampler {
         if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
             iface.id = Some(id);
         }
-        remember(state, record.clone());
+        queue_record(state, record.clone());
         self.records.push(record);
-        self.fresh = true;
+        self.needs_save = true;
         id
     }
 
     pub(super) fn new_id(&mut self) -> IfaceId {
-        self.last_id = self.records.iter().map(|record| record.id).fold(self.last_id, IfaceId::max) + 1;
-        self.last_id
+        self.highest_id = self.records.iter().map(|record| record.id).fold(self.highest_id, IfaceId::max) + 1;
+        self.highest_id
     }
 
-    pub(super) fn judge_all(&mut self) {
+    pub(super) fn update_watched_all(&mut self) {
         for at in 0..self.links.len() {
-            self.judge(at);
+            self.update_watched(at);
         }
     }
 
-    fn judge(&mut self, at: usize) {
+    fn update_watched(&mut self, at: usize) {
         let Link { ifindex, master, .. } = self.links[at].link;
         let beside = |other: &Tracked| other.link.master == master && other.link.ifindex != ifindex;
         let beside_others = master != 0 && self.links.iter().any(beside);
-        let leads_on = |address: &Address| address.ifindex == ifindex && !is_local(address.ip);
-        let is_end = self.route == Some(ifindex) || self.addresses.iter().any(leads_on);
+        let is_routable = |address: &Address| address.ifindex == ifindex && !is_local(address.ip);
+        let is_end = self.route == Some(ifindex) || self.addresses.iter().any(is_routable);
         let tracked = &mut self.links[at];
         let before = tracked.watched();
-        // An address may go for a moment: that is no reason to stop counting.
+        // An address may disappear for a moment; counting does not stop for that.
         tracked.standing = Standing { is_end: is_end || tracked.standing.is_end, beside_others };
         tracked.ignored = detect::ignored_because(&tracked.link, tracked.kind, tracked.standing, &self.wanted);
         if before && !tracked.watched() {
-            // Should it be watched again, counting begins then.
-            tracked.forget_base();
+            // If it is watched again later, counting starts then.
+            tracked.clear_baseline();
         }
         self.newly_watched |= !before && self.links[at].watched();
     }
 
-    pub(super) fn forget_bases(&mut self) {
-        self.links.iter_mut().for_each(Tracked::forget_base);
+    pub(super) fn clear_baselines(&mut self) {
+        self.links.iter_mut().for_each(Tracked::clear_baseline);
     }
 
-    /// Shows the inventory to the readers.
+    /// Publishes the inventory for readers.
     pub(super) fn publish(&mut self) {
-        self.fold_excess();
-        self.name_others();
-        let mut shown: Vec<Iface> = self.links.iter().map(|tracked| self.show(tracked, &self.addresses)).collect();
+        self.merge_excess();
+        self.rename_others();
+        let mut shown: Vec<Iface> = self.links.iter().map(|tracked| self.to_iface(tracked, &self.addresses)).collect();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
         let kept = |record: &&Record| !present.contains(&record.id) && was_active(record);
-        shown.extend(self.records.iter().filter(kept).map(absent));
+        shown.extend(self.records.iter().filter(kept).map(absent_iface));
         shown.sort_by(|one, other| one.name.cmp(&other.name).then(other.ifindex.cmp(&one.ifindex)));
         for tracked in &mut self.links {
             let slot = shown.iter().position(|iface| iface.ifindex == tracked.link.ifindex);
@@ -474,14 +491,14 @@ impl Sampler {
         self.live.lock().inventory.interfaces = shown;
     }
 
-    fn show(&self, tracked: &Tracked, addresses: &[Address]) -> Iface {
+    fn to_iface(&self, tracked: &Tracked, addresses: &[Address]) -> Iface {
         let link = &tracked.link;
         let above = if link.master != 0 { link.master } else { link.lower };
         let parent = self.links.iter().find(|other| above != 0 && other.link.ifindex == above);
         let record = tracked.id.and_then(|id| self.records.iter().find(|record| record.id == id));
         let alias = record.map(|record| &record.alias).filter(|alias| !alias.is_empty()).unwrap_or(&link.alias);
-        let waiting =
-            (tracked.watched() && !tracked.active).then(|| "no traffic yet: kept from its first byte on".to_string());
+        let no_traffic = (tracked.watched() && !tracked.active)
+            .then(|| "no traffic yet: counted from its first byte on".to_string());
         Iface {
             id: tracked.id,
             ifindex: link.ifindex,
@@ -496,15 +513,15 @@ impl Sampler {
             addresses: addresses.iter().filter(|address| address.ifindex == link.ifindex).cloned().collect(),
             parent: parent.map(|other| other.link.name.clone()),
             monitored: tracked.watched() && tracked.active,
-            ignored_because: tracked.ignored.clone().or(waiting),
-            raw: tracked.seen.map_or(Counters::ZERO, |(counters, _)| counters),
+            ignored_because: tracked.ignored.clone().or(no_traffic),
+            raw: tracked.last_reading.map_or(Counters::ZERO, |(counters, _)| counters),
             rates: tracked.rates,
             lifetime: tracked.lifetime,
         }
     }
 }
 
-/// An address that leads nowhere beyond the link: every link that is up has one in IPv6.
+/// Link-local addresses do not count: every IPv6 link that is up has one.
 fn is_local(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
@@ -512,9 +529,9 @@ fn is_local(ip: IpAddr) -> bool {
     }
 }
 
-fn absent(record: &Record) -> Iface {
+fn absent_iface(record: &Record) -> Iface {
     let why = match record.kind {
-        Kind::Others => "what many interfaces that are gone have carried",
+        Kind::Others => "sum of many interfaces that are gone",
         _ => "not there now; its history is kept",
     };
     Iface {
@@ -538,17 +555,17 @@ fn absent(record: &Record) -> Iface {
     }
 }
 
-pub(super) fn anew_detail(why: &str) -> String {
-    format!("counting begins anew, and nothing is booked for the time before: {why}")
+pub(super) fn fresh_start_detail(why: &str) -> String {
+    format!("counting makes a fresh start, and earlier traffic is not counted: {why}")
 }
 
-/// Something was seen to move on it, now or in an earlier run.
+/// Traffic was seen on it, in this run or in an earlier one.
 pub(super) fn was_active(record: &Record) -> bool {
     !(record.raw.is_zero() && record.lifetime.is_zero())
 }
 
-/// Has the writer save an identity.
-pub(super) fn remember(state: &mut State, record: Record) {
+/// Queues a record for the writer.
+pub(super) fn queue_record(state: &mut State, record: Record) {
     state.unsaved.records.retain(|known| known.id != record.id);
     state.unsaved.records.push(record);
 }

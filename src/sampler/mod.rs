@@ -1,19 +1,20 @@
-//! The timer thread. It wakes on the monotonic clock without drift, reads every interface's counters once, and hands
-//! what passed to `live`. It never waits for the disk or for a reader, and in the steady state allocates nothing.
+//! The sampler thread. It wakes on the monotonic clock without drift, reads the counters of all interfaces once, and
+//! adds the difference to the previous reading to the unsaved samples in `live`. It never waits for the disk or for a
+//! reader, and allocates no memory while links and settings stay the same.
 //!
-//! `step` is one turn: what is due is decided from the clock's reading alone, so that a test can run a year of turns.
+//! `step` is one turn. It decides what is due from the clock reading alone, so a test can run a year of turns.
 
+mod commands;
+mod event_limit;
 mod identity;
 mod inventory;
-mod late;
-mod missing;
-mod orders;
+mod notifications;
 mod others;
 mod primary;
-mod quiet;
-mod reports;
+mod rejoin;
 #[cfg(test)]
 mod tests;
+mod unmatched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,92 +28,96 @@ use crate::model::{Address, Anchor, Counters, Event, EventKind, IfaceId, Mark, R
 use crate::model::{Sample, Stack, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
 
-use identity::Newest;
-use inventory::{Tracked, anew_detail};
-use late::{Beginning, Waiting};
-use missing::Missing;
-use others::Remembered;
+use event_limit::EventLimiter;
+use identity::NewestLink;
+use inventory::{Tracked, fresh_start_detail};
+use notifications::NewLink;
+use others::GracePeriod;
 use primary::Primary;
-use quiet::Quiet;
-use reports::Birth;
+use rejoin::{FirstReading, UndecidedReading};
+use unmatched::RequestedNames;
 
-/// One-second readings while somebody watches.
-const FAST_MS: u64 = 1000;
-/// With nothing due the sampler looks around this often at the least.
+/// Interval of readings while a client asks for the ring of one-second rates.
+const RING_INTERVAL_MS: u64 = 1000;
+/// Longest sleep while nothing is due.
 const LONGEST_SLEEP_MS: u64 = 3_600_000;
-/// A flood of link events costs one look at all links a second.
-const RELINK_MS: u64 = 1000;
-/// The rate of a stretch shorter than this would be noise.
+/// In a flood of link notifications the links are listed at most once per this time.
+const LISTING_INTERVAL_MS: u64 = 1000;
+/// A rate over a shorter time would be noise.
 const SHORTEST_RATE_MS: u64 = 200;
 
-/// Opens a source again after the one in use broke.
+/// Opens a source again after the current one failed for good. The text says why a better source is not used.
 pub type Reopen = Box<dyn FnMut() -> Result<(Box<dyn Source>, Option<String>)> + Send>;
 
+/// The sampler and its state between turns.
 pub struct Sampler {
     source: Box<dyn Source>,
     reopen: Reopen,
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
-    keeper: Keeper,
+    wall_clock: Keeper,
     wanted: Wanted,
     stack: Stack,
-    /// The time of the history's latest sample; the newest link as of that, and as of this run's looks.
+    /// UTC seconds of the sample that was stored last; 0 for none.
     last_seen: i64,
-    newest_before: Option<Newest>,
-    noted: Option<Newest>,
-    /// Present links, by ifindex.
+    /// The newest link, as an earlier run saved it.
+    stored_newest_link: Option<NewestLink>,
+    /// The newest link of this run's listings.
+    newest_link: Option<NewestLink>,
+    /// Present links, sorted by ifindex.
     links: Vec<Tracked>,
-    /// All interfaces that have a history, present or not.
+    /// Records of all known interfaces, present or absent.
     records: Vec<Record>,
-    /// Links that were reported and not yet looked at.
-    births: Vec<Birth>,
-    /// Looks that did not wait their time, since the latest that did.
-    hurried: u32,
-    /// Links that the latest reports had go.
-    left: Vec<u32>,
-    /// Since the latest look, reports were lost.
-    missed_reports: bool,
-    /// As of the latest look.
+    /// Links that a notification announced and that are not listed yet.
+    new_links: Vec<NewLink>,
+    /// Listings made at once since the latest one that waited for `LISTING_INTERVAL_MS`.
+    immediate_listings: u32,
+    /// ifindexes of the links that were gone in the latest notifications.
+    gone_ifindexes: Vec<u32>,
+    /// The kernel dropped notifications since the latest listing.
+    notifications_lost: bool,
+    /// Addresses and ifindex of the default route, as of the latest listing.
     addresses: Vec<Address>,
     route: Option<u32>,
-    quiet: Quiet,
-    remembered: Remembered,
-    /// Histories of links that are gone, of whose altnames a setting says something.
-    spoken_of: Vec<IfaceId>,
+    event_limiter: EventLimiter,
+    grace: GracePeriod,
+    /// Records of gone links that a setting names by an altname.
+    pinned_by_altname: Vec<IfaceId>,
     primary: Primary,
-    missing: Missing,
-    /// The disk's histories are known, and numbers are theirs.
-    joined: bool,
-    /// Until then: how each history of this run began.
-    beginnings: Vec<Beginning>,
-    /// First readings of which it is not decided whether they are booked: when the machine was started is not known yet.
-    waiting: Vec<Waiting>,
-    /// The clocks at the first turn.
+    requested: RequestedNames,
+    /// The stored history is loaded: ids and tick numbers are those of the database.
+    rejoined: bool,
+    /// Until `rejoined`: the first reading of each interface of this run.
+    first_readings: Vec<FirstReading>,
+    /// First readings that may have to be counted from zero. That is decided when the boot time is known, once the wall
+    /// clock is trusted.
+    undecided: Vec<UndecidedReading>,
+    /// Both clocks at the first turn.
     started_at: Option<Now>,
     next_seq: u64,
-    /// The latest tick of links that have gone.
-    last_words: Option<u64>,
-    /// The highest number that a history of this run was given: those of forgotten ones are not given again, because
-    /// what was said about them may still be on its way to the disk.
-    last_id: IfaceId,
+    /// Number of the latest tick, if it holds final samples of gone links.
+    final_tick_seq: Option<u64>,
+    /// Highest id assigned in this run. Ids of forgotten interfaces are not assigned again, because data with them may
+    /// still be on its way to the disk.
+    highest_id: IfaceId,
     readings: Vec<Reading>,
-    reports: Vec<LinkEvent>,
-    tuning: Tuning,
-    /// Monotonic times; `None` for never.
-    due_ms: Option<u64>,
-    fast_due_ms: Option<u64>,
-    relink_due_ms: Option<u64>,
-    /// The latest look at all links; `None` before the first.
-    looked_ms: Option<u64>,
+    notifications: Vec<LinkEvent>,
+    active: Tuning,
+    /// Monotonic deadlines of the next sample, reading for the ring, and listing; `None` for never.
+    sample_due_ms: Option<u64>,
+    ring_due_ms: Option<u64>,
+    listing_due_ms: Option<u64>,
+    /// Monotonic time of the latest listing; `None` before the first.
+    listed_ms: Option<u64>,
     last_sample_ms: Option<u64>,
-    /// The longest interval that has counted since that sample, at which one counted too.
+    /// The longest interval that was active since the latest sample.
     longest_interval_ms: u64,
-    /// UTC milliseconds at monotonic zero, while the wall clock can be believed.
+    /// UTC milliseconds at monotonic zero; `None` while the wall clock is not trusted.
     offset_ms: Option<i64>,
     messages: Vec<String>,
-    /// A beginning was made (a base, a history) that no sum on disk leads to.
-    fresh: bool,
-    /// A link that was left out is watched from now on: it has got another name, or people think otherwise of it.
+    /// Something new (a first baseline, a record) has to be on disk soon: no sum of saved samples leads to it.
+    needs_save: bool,
+    /// A link that was ignored is watched from now on, after a rename or a change of settings.
     newly_watched: bool,
     /// Failed attempts at the sample that is due.
     attempts: u32,
@@ -120,7 +125,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// It begins with memory alone: what earlier runs have left is joined when it is there.
+    /// Starts with empty memory. `step` rejoins the stored history when the database is open.
     pub fn new(
         source: Box<dyn Source>,
         reopen: Reopen,
@@ -128,143 +133,143 @@ impl Sampler {
         clock: Arc<dyn Clock>,
         stack: Stack,
     ) -> Sampler {
-        let remembered = Remembered::new(&[], clock.now());
-        let tuning = live.lock().tuning.clone();
+        let grace = GracePeriod::new(&[], clock.now());
+        let active = live.lock().tuning.clone();
         Sampler {
             source,
             reopen,
             live,
             clock,
-            keeper: Keeper::new(BUILD_FLOOR, None),
-            wanted: wanted(&tuning),
+            wall_clock: Keeper::new(BUILD_FLOOR, None),
+            wanted: wanted(&active),
             stack,
             last_seen: 0,
-            newest_before: None,
-            noted: None,
+            stored_newest_link: None,
+            newest_link: None,
             links: Vec::new(),
             records: Vec::new(),
-            births: Vec::new(),
-            hurried: 0,
-            left: Vec::new(),
-            missed_reports: false,
+            new_links: Vec::new(),
+            immediate_listings: 0,
+            gone_ifindexes: Vec::new(),
+            notifications_lost: false,
             addresses: Vec::new(),
             route: None,
-            quiet: Quiet::default(),
-            remembered,
-            spoken_of: Vec::new(),
-            primary: Primary::new(tuning.primary.clone()),
-            missing: Missing::default(),
-            joined: false,
-            beginnings: Vec::new(),
-            waiting: Vec::new(),
+            event_limiter: EventLimiter::default(),
+            grace,
+            pinned_by_altname: Vec::new(),
+            primary: Primary::new(active.primary.clone()),
+            requested: RequestedNames::default(),
+            rejoined: false,
+            first_readings: Vec::new(),
+            undecided: Vec::new(),
             started_at: None,
             next_seq: 1,
-            last_words: None,
-            last_id: 0,
+            final_tick_seq: None,
+            highest_id: 0,
             readings: Vec::new(),
-            reports: Vec::new(),
-            paused: !tuning.running,
-            tuning,
-            due_ms: None,
-            fast_due_ms: None,
-            relink_due_ms: None,
-            looked_ms: None,
+            notifications: Vec::new(),
+            paused: !active.running,
+            active,
+            sample_due_ms: None,
+            ring_due_ms: None,
+            listing_due_ms: None,
+            listed_ms: None,
             last_sample_ms: None,
             longest_interval_ms: 0,
             offset_ms: None,
             messages: Vec::new(),
-            fresh: false,
+            needs_save: false,
             newly_watched: false,
             attempts: 0,
         }
     }
 
-    /// Turns until `live` says stop; then one last sample, so that a shutdown loses nothing. A history may still be opened
-    /// at the end.
+    /// Runs turns until `live` says stop, then takes a last sample, so that a shutdown loses no traffic. At shutdown it
+    /// still waits for the last attempt to open the database.
     pub fn run(mut self, wake: &Wake) {
         let mut woken = Woken::default();
-        while !self.is_over() {
+        while !self.is_finished() {
             let sleep = self.step(woken);
             woken = self.source.wait(sleep, wake);
         }
         let now = self.clock.now();
-        if self.tuning.running && self.read().is_ok() {
+        if self.active.running && self.read().is_ok() {
             self.take_sample(now, None);
         }
     }
 
-    fn is_over(&self) -> bool {
+    fn is_finished(&self) -> bool {
         let state = self.live.lock();
         state.wishes.stopping && state.health.database != Database::Absent
     }
 
-    /// One turn; returns how long nothing is due.
+    /// Runs one turn. Returns the time until something is due.
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
         let earlier = self.live.lock().wishes.earlier.take();
         if let Some(earlier) = earlier {
-            self.join(earlier, now);
+            self.rejoin(earlier, now);
         }
-        self.keep_time(now);
+        self.update_wall_clock(now);
         let first = self.started_at.is_none();
         if first {
             self.start(now);
         }
-        if self.remembered.settles(now) {
+        if self.grace.just_ended(now) {
             self.publish();
         }
         if woken.changed {
-            self.hear(now);
+            self.take_notifications(now);
         }
-        if let Some(sentence) = self.quiet.sentence(now) {
-            log::info!("{sentence}");
-            self.event(now, EventKind::Appeared, "", sentence);
+        if let Some(summary) = self.event_limiter.summary(now) {
+            log::info!("{summary}");
+            self.add_event(now, EventKind::Appeared, "", summary);
         }
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
-        // A sample has the links that have come before it, also in a flood.
-        let samples = passed(self.due_ms) || self.live.lock().wishes.collect.pending().is_some();
-        let relinks = passed(self.relink_due_ms) || (samples && !self.births.is_empty());
-        if relinks {
-            self.relink(now);
+        // New links are listed before a sample, even in a flood, so that the sample includes them.
+        let sampling = passed(self.sample_due_ms) || self.live.lock().wishes.collect.newest_waiting().is_some();
+        let listing_due = passed(self.listing_due_ms) || (sampling && !self.new_links.is_empty());
+        if listing_due {
+            self.list_links(now);
         }
         let (collect, read, watched) = {
             let mut state = self.live.lock();
             state.inventory.ring.forget(now.mono_ms);
             (
-                state.wishes.collect.pending(),
-                state.wishes.read.pending(),
+                state.wishes.collect.newest_waiting(),
+                state.wishes.read.newest_waiting(),
                 state.inventory.ring.watched_until_ms > now.mono_ms,
             )
         };
-        self.follow(now);
-        self.obey_all(now);
-        if first || relinks {
-            self.take_the_only_one(now);
-            self.show_primary();
+        self.apply_settings(now);
+        self.apply_commands(now);
+        if first || listing_due {
+            self.choose_only_watched(now);
+            self.publish_primary();
         }
-        if first || relinks || self.missing.is_due(&self.wanted, now) {
-            self.look_for_missing(now);
+        if first || listing_due || self.requested.is_due(&self.wanted, now) {
+            self.check_unmatched(now);
         }
-        self.fast_due_ms = watched.then(|| self.fast_due_ms.unwrap_or(now.mono_ms));
+        self.ring_due_ms = watched.then(|| self.ring_due_ms.unwrap_or(now.mono_ms));
 
-        let scheduled = passed(self.due_ms);
-        // Counting begins now, and not with the next sample, which may be an hour away.
-        let begins = std::mem::take(&mut self.newly_watched) && self.tuning.running;
-        let sample_due = scheduled || begins || collect.is_some();
-        let fast_due = passed(self.fast_due_ms);
+        let scheduled = passed(self.sample_due_ms);
+        // Counting starts now and not with the next sample, which may be an hour away.
+        let starts = std::mem::take(&mut self.newly_watched) && self.active.running;
+        let sample_due = scheduled || starts || collect.is_some();
+        let ring_due = passed(self.ring_due_ms);
         let primary_due = self.primary.due(now);
-        if sample_due || fast_due || primary_due || read.is_some() {
+        if sample_due || ring_due || primary_due || read.is_some() {
             match self.read() {
                 Ok(()) => {
-                    self.observe(now, fast_due);
+                    self.update_rates(now, ring_due);
                     if sample_due {
                         self.take_sample(now, collect);
                         self.attempts = 0;
-                        self.due_ms = self.next_due(now, !scheduled);
+                        self.sample_due_ms = self.next_due(now, !scheduled);
                     }
-                    self.consider_primary(now);
+                    self.update_primary(now);
                 }
-                Err(error) => self.failed(error, now, scheduled, collect.is_some()),
+                Err(error) => self.read_failed(error, now, scheduled, collect.is_some()),
             }
             if collect.is_some() || read.is_some() {
                 let wishes = &mut self.live.lock().wishes;
@@ -272,16 +277,16 @@ impl Sampler {
                 wishes.read.serve(read.unwrap_or_default());
             }
         }
-        if fast_due {
-            let due = self.fast_due_ms.unwrap_or(now.mono_ms) + FAST_MS;
-            self.fast_due_ms = Some(if due > now.mono_ms { due } else { now.mono_ms + FAST_MS });
+        if ring_due {
+            let due = self.ring_due_ms.unwrap_or(now.mono_ms) + RING_INTERVAL_MS;
+            self.ring_due_ms = Some(if due > now.mono_ms { due } else { now.mono_ms + RING_INTERVAL_MS });
         }
-        self.sleep(now)
+        self.sleep_time(now)
     }
 
     fn start(&mut self, now: Now) {
         self.started_at = Some(now);
-        self.due_ms = self.tuning.running.then_some(now.mono_ms);
+        self.sample_due_ms = self.active.running.then_some(now.mono_ms);
         self.primary.begin(now);
         {
             let mut state = self.live.lock();
@@ -289,20 +294,20 @@ impl Sampler {
             state.inventory.source = self.source.name();
             let note = state.inventory.source_note.take();
             state.inventory.source_note = source_note(&self.stack, note);
-            state.inventory.unknown = identity::unknown(&self.stack);
+            state.inventory.unknown = identity::boot_id_note(&self.stack);
         }
-        self.event(now, EventKind::Start, "", format!("net-pulse {} started", env!("CARGO_PKG_VERSION")));
-        self.relink(now);
+        self.add_event(now, EventKind::Start, "", format!("net-pulse {} started", env!("CARGO_PKG_VERSION")));
+        self.list_links(now);
     }
 
-    /// Deadlines follow each other by the interval, whatever the turn itself took; those that were slept through
-    /// (a suspend) are left out.
+    /// The next deadline. Deadlines are one interval apart, however long the turn takes; those missed during a suspend
+    /// are skipped. `keep` leaves the present deadline as it is.
     fn next_due(&self, now: Now, keep: bool) -> Option<u64> {
-        if !self.tuning.running {
+        if !self.active.running {
             return None;
         }
         let interval = self.interval_ms();
-        let due = self.due_ms.unwrap_or(now.mono_ms);
+        let due = self.sample_due_ms.unwrap_or(now.mono_ms);
         if keep {
             return Some(due);
         }
@@ -311,71 +316,76 @@ impl Sampler {
     }
 
     fn interval_ms(&self) -> u64 {
-        u64::from(self.tuning.interval_s) * 1000
+        u64::from(self.active.interval_s) * 1000
     }
 
-    /// What may lie between two samples by the schedule. An interval that was changed meanwhile counts, as does one that
-    /// was changed and changed back.
-    fn ordinary_ms(&self) -> u64 {
+    /// Longest time between two samples by schedule. It covers intervals that were changed, or changed and changed
+    /// back, since the latest sample.
+    fn scheduled_gap_ms(&self) -> u64 {
         self.interval_ms().max(self.longest_interval_ms)
     }
 
-    fn sleep(&self, now: Now) -> Duration {
-        let dues = [self.due_ms, self.fast_due_ms, self.relink_due_ms];
-        let told = [self.primary.next_ms(), self.missing.next_ms(), self.quiet.next_ms()];
-        let until = dues.into_iter().chain(told).flatten().min().unwrap_or(u64::MAX);
+    fn sleep_time(&self, now: Now) -> Duration {
+        let dues = [self.sample_due_ms, self.ring_due_ms, self.listing_due_ms];
+        let more_dues = [self.primary.next_ms(), self.requested.next_ms(), self.event_limiter.next_ms()];
+        let until = dues.into_iter().chain(more_dues).flatten().min().unwrap_or(u64::MAX);
         Duration::from_millis(until.saturating_sub(now.mono_ms).min(LONGEST_SLEEP_MS))
     }
 
-    /// Settings changed while running: in force from this turn on.
-    fn follow(&mut self, now: Now) {
-        let tuning = {
+    /// Applies settings that were changed since the last turn.
+    fn apply_settings(&mut self, now: Now) {
+        let active = {
             let state = self.live.lock();
-            if state.tuning == self.tuning {
+            if state.tuning == self.active {
                 return;
             }
             state.tuning.clone()
         };
-        let before = std::mem::replace(&mut self.tuning, tuning);
-        self.longest_interval_ms = self.ordinary_ms();
-        let others = wanted(&before) != wanted(&self.tuning);
-        if others {
-            // What was watched until now is booked; what is watched from now on begins now.
+        let before = std::mem::replace(&mut self.active, active);
+        self.longest_interval_ms = self.scheduled_gap_ms();
+        let selection_changed = wanted(&before) != wanted(&self.active);
+        if selection_changed {
+            // Samples what was watched so far. Counting of the newly watched interfaces starts now.
             if before.running && self.read().is_ok() {
                 self.take_sample(now, None);
             }
-            self.wanted = wanted(&self.tuning);
-            self.judge_all();
+            self.wanted = wanted(&self.active);
+            self.update_watched_all();
             self.publish();
-            self.due_ms = self.tuning.running.then_some(now.mono_ms);
+            self.sample_due_ms = self.active.running.then_some(now.mono_ms);
         }
-        if before.primary != self.tuning.primary {
-            self.primary.choose(self.tuning.primary.clone(), now);
+        if before.primary != self.active.primary {
+            self.primary.choose(self.active.primary.clone(), now);
         }
-        if others {
-            self.consider_primary(now);
+        if selection_changed {
+            self.update_primary(now);
         }
-        if before.running && !self.tuning.running {
-            // What passed until now is booked; what passes from now on is not.
+        if before.running && !self.active.running {
+            // Samples the traffic until now. Later traffic is not counted.
             if self.read().is_ok() {
                 self.take_sample(now, None);
             }
             self.paused = true;
-            self.forget_bases();
-            self.due_ms = None;
-            self.event(
+            self.clear_baselines();
+            self.sample_due_ms = None;
+            self.add_event(
                 now,
                 EventKind::Stop,
                 "",
-                "collection was stopped: nothing is booked until it is started".into(),
+                "collection was stopped: traffic is not counted until it is started again".into(),
             );
-        } else if !before.running && self.tuning.running {
+        } else if !before.running && self.active.running {
             self.paused = false;
-            self.due_ms = Some(now.mono_ms);
+            self.sample_due_ms = Some(now.mono_ms);
             self.live.lock().health.polls.sampled_mono_ms = Some(now.mono_ms);
-            self.event(now, EventKind::Gap, "", "collection was started again: the pause is not booked".into());
-        } else if before.interval_s != self.tuning.interval_s && self.tuning.running {
-            self.due_ms = Some(self.last_sample_ms.unwrap_or(now.mono_ms) + self.interval_ms());
+            self.add_event(
+                now,
+                EventKind::Gap,
+                "",
+                "collection was started again: traffic during the pause is not counted".into(),
+            );
+        } else if before.interval_s != self.active.interval_s && self.active.running {
+            self.sample_due_ms = Some(self.last_sample_ms.unwrap_or(now.mono_ms) + self.interval_ms());
             self.attempts = 0;
         }
     }
@@ -396,25 +406,26 @@ impl Sampler {
             state.inventory.source = self.source.name();
             state.inventory.source_note = source_note(&self.stack, Some(note.unwrap_or_else(|| error.to_string())));
         }
-        self.relink_due_ms = Some(0);
+        self.listing_due_ms = Some(0);
         self.source.read(&mut self.readings)
     }
 
-    /// A scheduled sample has further attempts. One that somebody asked for has its answer, and the schedule stays.
-    fn failed(&mut self, error: Error, now: Now, scheduled: bool, asked: bool) {
-        let again = scheduled && self.attempts < self.tuning.max_retries;
+    /// Handles a failed reading. A scheduled sample is tried again up to `max_retries` times. A requested sample fails
+    /// at once and does not change the schedule.
+    fn read_failed(&mut self, error: Error, now: Now, scheduled: bool, requested: bool) {
+        let again = scheduled && self.attempts < self.active.max_retries;
         if again {
             self.attempts += 1;
-            self.due_ms = Some(now.mono_ms + u64::from(self.tuning.retry_delay_ms));
+            self.sample_due_ms = Some(now.mono_ms + u64::from(self.active.retry_delay_ms));
         } else if scheduled {
             self.attempts = 0;
-            self.due_ms = self.next_due(now, false);
+            self.sample_due_ms = self.next_due(now, false);
         }
         let mut state = self.live.lock();
         let polls = &mut state.health.polls;
         polls.errors += 1;
         polls.last_error = Some(error.to_string());
-        if !asked && (again || !scheduled) {
+        if !requested && (again || !scheduled) {
             return;
         }
         polls.total += 1;
@@ -422,18 +433,18 @@ impl Sampler {
         polls.consecutive_failures += 1;
         polls.last = Some(now.unix_ms.div_euclid(1000));
         let failures = polls.consecutive_failures;
-        if asked {
+        if requested {
             state.wishes.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
         }
         drop(state);
-        // Once is news; the rest is in the health answer.
+        // Only the first failure is logged; the health answer counts the others.
         if failures == 1 {
             log::error!("reading counters from {} failed: {error}", self.source.name());
         }
     }
 
-    /// The latest counters and rates, for whoever looks; nothing of it is kept.
-    fn observe(&mut self, now: Now, ring: bool) {
+    /// Updates the latest counters and rates. They are shown and not stored.
+    fn update_rates(&mut self, now: Now, ring: bool) {
         let mut state = self.live.lock();
         let state = &mut *state;
         let mut at = 0;
@@ -444,7 +455,7 @@ impl Sampler {
             let Some(tracked) = self.links.get_mut(at).filter(|link| link.link.ifindex == reading.ifindex) else {
                 continue;
             };
-            tracked.observe(reading, now);
+            tracked.update_rate(reading, now);
             if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
                 iface.raw = reading.counters;
                 iface.rates = tracked.rates;
@@ -452,39 +463,39 @@ impl Sampler {
         }
         if ring {
             let unix = now.unix_ms.div_euclid(1000);
-            // The mean since some time ago is not the rate of this second.
-            let fresh = |tracked: &&Tracked| tracked.rates.filter(|_| tracked.rates_ms <= 2 * FAST_MS);
+            // A mean over a longer time is not the rate of this second.
+            let recent = |tracked: &&Tracked| tracked.rates.filter(|_| tracked.rates_span_ms <= 2 * RING_INTERVAL_MS);
             let watched = self.links.iter().filter(|tracked| tracked.watched());
-            state.inventory.ring.push(unix, watched.map(|tracked| (tracked.link.ifindex, fresh(&tracked))));
+            state.inventory.ring.push(unix, watched.map(|tracked| (tracked.link.ifindex, recent(&tracked))));
         }
     }
 
-    /// Follows the clocks; what waited for a believable wall time gets it.
-    fn keep_time(&mut self, now: Now) {
-        let step = self.keeper.observe(now);
+    /// Reads the clocks. When the wall clock is trusted, ticks and events without wall time get theirs.
+    fn update_wall_clock(&mut self, now: Now) {
+        let step = self.wall_clock.observe(now);
         self.offset_ms = step.offset_ms;
         if let Some(stepped) = step.stepped_ms {
-            let detail = step_detail(stepped);
+            let detail = clock_step_detail(stepped);
             log::warn!("{detail}");
-            self.event(now, EventKind::ClockStep, "", detail);
+            self.add_event(now, EventKind::ClockStep, "", detail);
         }
         let live = self.live.clone();
         let mut state = live.lock();
         state.health.clock_believed = step.offset_ms.is_some();
         if let Some(offset_ms) = step.offset_ms {
-            self.book_since_boot(now, &mut state);
-            place(&mut state, offset_ms);
+            self.decide_first_readings(now, &mut state);
+            set_wall_times(&mut state, offset_ms);
         }
     }
 
-    /// UTC seconds, where they can be believed.
+    /// UTC seconds; `None` while the wall clock is not trusted.
     fn unix(&self, now: Now) -> Option<i64> {
         self.offset_ms.map(|offset_ms| unix_at(now.mono_ms, offset_ms))
     }
 
-    /// Books what passed since the previous sample.
+    /// Adds a sample of each watched interface to a new tick.
     fn take_sample(&mut self, now: Now, collect: Option<u64>) {
-        let ordinary_ms = self.ordinary_ms();
+        let scheduled_gap_ms = self.scheduled_gap_ms();
         let unix = self.unix(now);
         let live = self.live.clone();
         let mut guard = live.lock();
@@ -500,7 +511,7 @@ impl Sampler {
             }
             let there = self.links.get(at).is_some_and(|link| link.link.ifindex == reading.ifindex);
             if there && !self.paused {
-                taken += usize::from(self.book(at, &reading, now, seq, ordinary_ms, state));
+                taken += usize::from(self.add_sample(at, &reading, now, seq, scheduled_gap_ms, state));
             }
         }
         if state.unsaved.batch.samples.len() > samples_before || state.unsaved.anchors.len() > anchors_before {
@@ -508,11 +519,11 @@ impl Sampler {
             state.unsaved.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
             self.next_seq += 1;
         }
-        self.book_since_boot(now, state);
-        state.bound();
+        self.decide_first_readings(now, state);
+        state.limit_memory();
         let polls = &mut state.health.polls;
-        // A beginning is on disk at once: after a crash the same-boot rule counts from there.
-        let save = std::mem::take(&mut self.fresh);
+        // A first baseline is saved at once: after a crash the next run on the same boot continues from it.
+        let save = std::mem::take(&mut self.needs_save);
         polls.total += 1;
         polls.successful += 1;
         polls.consecutive_failures = 0;
@@ -522,16 +533,16 @@ impl Sampler {
         polls.sampled_mono_ms = Some(now.mono_ms);
         if collect.is_some() {
             let errors =
-                if self.paused { vec!["collection is stopped: nothing was booked".to_string()] } else { Vec::new() };
+                if self.paused { vec!["collection is stopped: nothing was counted".to_string()] } else { Vec::new() };
             state.wishes.collected = Collected { interfaces: taken, errors };
         }
         state.wishes.save_now |= save;
         drop(guard);
         if save {
-            self.fold_excess();
+            self.merge_excess();
         }
         if let Some(unix) = unix {
-            self.keeper.placed(unix);
+            self.wall_clock.placed(unix);
         }
         self.longest_interval_ms = self.interval_ms();
         self.last_sample_ms = Some(now.mono_ms);
@@ -540,144 +551,154 @@ impl Sampler {
         }
     }
 
-    /// One interface at one tick. True if it is watched and was there.
-    fn book(&mut self, at: usize, reading: &Reading, now: Now, seq: u64, ordinary_ms: u64, state: &mut State) -> bool {
+    /// Adds the sample of one interface to one tick. Returns whether the interface is watched.
+    fn add_sample(
+        &mut self,
+        at: usize,
+        reading: &Reading,
+        now: Now,
+        seq: u64,
+        scheduled_gap_ms: u64,
+        state: &mut State,
+    ) -> bool {
         if !self.links[at].watched() {
             return false;
         }
         let tracked = &mut self.links[at];
-        let Some(base) = &mut tracked.base else {
+        let Some(baseline) = &mut tracked.baseline else {
             let new = tracked.id.is_none();
             let since_boot = tracked.since_boot.take();
-            tracked.rebase(reading.counters, now);
-            self.fresh = true;
-            self.show_active(at, state);
-            self.anchor(at, seq, state);
-            if new && !self.joined {
-                self.beginnings.extend(self.beginning(at, reading, now, seq));
+            tracked.set_baseline(reading.counters, now);
+            self.needs_save = true;
+            self.publish_active(at, state);
+            self.add_anchor(at, seq, state);
+            if new && !self.rejoined {
+                self.first_readings.extend(self.first_reading(at, reading, now, seq));
             }
-            if let (Some(boot), Some(first)) = (since_boot, self.beginning(at, reading, now, seq)) {
-                self.waiting.push(Waiting { first, boot });
+            if let (Some(boot), Some(first)) = (since_boot, self.first_reading(at, reading, now, seq)) {
+                self.undecided.push(UndecidedReading { first, boot });
             }
             return true;
         };
-        let elapsed_ms = now.mono_ms.saturating_sub(tracked.base_ms);
+        let elapsed_ms = now.mono_ms.saturating_sub(tracked.baseline_ms);
         let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: reading.width };
-        let (before, was_blind) = (base.counters, base.is_blind());
-        let change = base.advance(&reading.counters, &between);
+        let (before, was_blind) = (baseline.counters, baseline.is_blind());
+        let change = baseline.advance(&reading.counters, &between);
         if change == Change::Held {
             return true;
         }
-        // One that fell is another link's, or of an earlier boot.
-        let foreign = std::mem::take(&mut tracked.unsure) && !matches!(change, Change::Plain(_));
-        if foreign {
-            *base = Baseline::new(reading.counters);
+        // An uncertain baseline with a higher counter belongs to another link or an earlier boot.
+        let is_foreign = std::mem::take(&mut tracked.uncertain) && !matches!(change, Change::Plain(_));
+        if is_foreign {
+            *baseline = Baseline::new(reading.counters);
         }
-        let blind = was_blind || base.is_blind();
-        let after = base.counters;
+        let blind = was_blind || baseline.is_blind();
+        let after = baseline.counters;
         let mark = match tracked.mark.take() {
             Some(mark) => mark,
-            None if elapsed_ms > ordinary_ms * 5 / 2 || blind => Mark::Gap,
+            None if elapsed_ms > scheduled_gap_ms * 5 / 2 || blind => Mark::Gap,
             None => Mark::Plain,
         };
         let first = !tracked.active;
-        tracked.base_ms = now.mono_ms;
+        tracked.baseline_ms = now.mono_ms;
         tracked.active |= !after.is_zero();
         if first && !tracked.active {
-            // Nothing has ever moved here: nothing to keep, but that it stood at zero, for a start that finds it moved.
+            // No counter has ever moved, so there is no sample. The anchor tells the next run that the counters were
+            // zero here.
             if !tracked.anchored {
-                self.fresh = true;
-                self.anchor(at, seq, state);
+                self.needs_save = true;
+                self.add_anchor(at, seq, state);
             }
             return true;
         }
-        let (mark, delta) = if foreign { (Mark::Gap, Counters::ZERO) } else { outcome(&change, mark) };
+        let (mark, delta) = if is_foreign { (Mark::Gap, Counters::ZERO) } else { mark_and_delta(&change, mark) };
         let sum = Counters(std::array::from_fn(|at| before.0[at].wrapping_add(delta.0[at])));
         let anchored = first || mark != Mark::Plain || sum != after;
         if first {
-            self.show_active(at, state);
+            self.publish_active(at, state);
         }
-        let id = self.identify(at, state, now);
+        let id = self.ensure_id(at, state, now);
         let tracked = &mut self.links[at];
         tracked.lifetime.add(&delta);
         state.unsaved.batch.samples.push(Sample { iface: id, mark, span_ms: elapsed_ms, delta });
         if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
             iface.lifetime = tracked.lifetime;
         }
-        let told = match foreign {
-            true => Some((EventKind::Gap, anew_detail("its counters have fallen since the latest sample"))),
-            false => account(&change, mark, elapsed_ms, ordinary_ms),
+        let event = match is_foreign {
+            true => Some((EventKind::Gap, fresh_start_detail("its counters have fallen since the latest sample"))),
+            false => change_event(&change, mark, elapsed_ms, scheduled_gap_ms),
         };
         let mut is_news = |kind: EventKind| match kind {
-            EventKind::Dip => tracked.tells_dip(now),
-            // One of many that come and go under the same name.
-            EventKind::Reset if tracked.born => self.quiet.tells(now),
+            EventKind::Dip => tracked.may_report_dip(now),
+            // A link that is created again and again under the same name.
+            EventKind::Reset if tracked.arrival_seen => self.event_limiter.allows(now),
             _ => true,
         };
-        if let Some((kind, detail)) = told.filter(|(kind, _)| is_news(*kind)) {
-            // Logged once the lock is free: standard error may block.
+        if let Some((kind, detail)) = event.filter(|(kind, _)| is_news(*kind)) {
+            // Logged after the lock is released: writing to standard error may block.
             let interface = tracked.link.name.clone();
             self.messages.push(format!("{interface}: {detail}"));
             state.unsaved.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface, detail });
         }
         if anchored {
-            self.anchor(at, seq, state);
+            self.add_anchor(at, seq, state);
         }
         true
     }
 
-    /// The last that the kernel told of a link: what has passed since its latest sample.
-    pub(super) fn book_last(&mut self, at: usize, counters: Counters, now: Now) {
+    /// Adds the last sample of a link, from the counters in the kernel's notification that the link is gone.
+    pub(super) fn add_final_sample(&mut self, at: usize, counters: Counters, now: Now) {
         if self.paused {
             return;
         }
-        // What falls now, and not by a rollover, falls because the link is being taken apart (one end of a veth counts at the
-        // other): no reset.
+        // A counter that falls here, and not by a wrap, is no reset: the kernel is taking the link apart. (One end of a
+        // veth counts its reception at the other end, which goes first.)
         let tracked = &self.links[at];
-        let base = tracked.base.unwrap_or(Baseline::new(counters));
-        let elapsed_ms = now.mono_ms.saturating_sub(tracked.base_ms);
+        let baseline = tracked.baseline.unwrap_or(Baseline::new(counters));
+        let elapsed_ms = now.mono_ms.saturating_sub(tracked.baseline_ms);
         let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: Width::Bits64 };
-        let counters = match base.clone().advance(&counters, &between) {
+        let counters = match baseline.clone().advance(&counters, &between) {
             Change::Wrap(_) => counters,
-            _ => Counters(std::array::from_fn(|at| counters.0[at].max(base.counters.0[at]))),
+            _ => Counters(std::array::from_fn(|at| counters.0[at].max(baseline.counters.0[at]))),
         };
         let reading = Reading { ifindex: self.links[at].link.ifindex, counters, width: Width::Bits64 };
         let unix = self.unix(now);
         let live = self.live.clone();
         let mut state = live.lock();
         let before = state.unsaved.batch.samples.len();
-        // What begins and ends here is nothing that a start after a crash could go on with.
-        let fresh = self.fresh;
-        // A tick for each of a thousand links a second would take more memory than what they carried.
+        // A link that ends here needs no save: after a crash no run can continue it.
+        let needs_save = self.needs_save;
+        // Final samples share a tick. With a thousand links per second, one tick each would take more memory than the
+        // samples.
         let id = self.id_of(at);
-        let same = state.unsaved.batch.ticks.last().copied().filter(|tick| self.is_joined_by(tick, now));
+        let same = state.unsaved.batch.ticks.last().copied().filter(|tick| self.may_share_tick(tick, now));
         let alone = |tick: &Tick| {
             let from = state.unsaved.batch.ticks.len().checked_sub(2).map_or(0, |at| state.unsaved.batch.ticks[at].end);
             !state.unsaved.batch.samples[from..tick.end].iter().any(|sample| Some(sample.iface) == id)
         };
         let same = same.filter(alone);
         let seq = same.map_or(self.next_seq, |tick| tick.seq);
-        self.book(at, &reading, now, seq, self.ordinary_ms(), &mut state);
-        self.fresh = fresh;
+        self.add_sample(at, &reading, now, seq, self.scheduled_gap_ms(), &mut state);
+        self.needs_save = needs_save;
         let end = state.unsaved.batch.samples.len();
         match state.unsaved.batch.ticks.last_mut().filter(|_| same.is_some()) {
             Some(tick) => tick.end = end,
             None if end > before => {
                 state.unsaved.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
-                self.last_words = Some(seq);
+                self.final_tick_seq = Some(seq);
                 self.next_seq += 1;
             }
             None => {}
         }
-        state.bound();
+        state.limit_memory();
     }
 
-    /// The latest tick is one of last words too, and of this second.
-    fn is_joined_by(&self, tick: &Tick, now: Now) -> bool {
-        self.last_words == Some(tick.seq) && now.mono_ms < tick.mono_ms + 1000
+    /// Whether final samples may be added to the latest tick: it has only such samples and is less than a second old.
+    fn may_share_tick(&self, tick: &Tick, now: Now) -> bool {
+        self.final_tick_seq == Some(tick.seq) && now.mono_ms < tick.mono_ms + 1000
     }
 
-    fn show_active(&self, at: usize, state: &mut State) {
+    fn publish_active(&self, at: usize, state: &mut State) {
         let tracked = &self.links[at];
         if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot).filter(|_| tracked.active) {
             iface.monitored = true;
@@ -685,21 +706,21 @@ impl Sampler {
         }
     }
 
-    fn anchor(&mut self, at: usize, seq: u64, state: &mut State) {
-        let now = Now { mono_ms: self.links[at].base_ms, unix_ms: 0 };
-        let iface = self.identify(at, state, now);
-        self.adopt(at, state);
+    fn add_anchor(&mut self, at: usize, seq: u64, state: &mut State) {
+        let now = Now { mono_ms: self.links[at].baseline_ms, unix_ms: 0 };
+        let iface = self.ensure_id(at, state, now);
+        self.bind_record(at, state);
         self.links[at].anchored = true;
-        let raw = self.links[at].base.map_or(Counters::ZERO, |base| base.counters);
+        let raw = self.links[at].baseline.map_or(Counters::ZERO, |baseline| baseline.counters);
         state.unsaved.anchors.push(Anchor { seq, iface, raw });
     }
 
-    fn event(&self, now: Now, kind: EventKind, interface: &str, detail: String) {
-        let event = self.told(now, kind, interface, detail);
+    fn add_event(&self, now: Now, kind: EventKind, interface: &str, detail: String) {
+        let event = self.new_event(now, kind, interface, detail);
         self.live.lock().unsaved.event(event);
     }
 
-    fn told(&self, now: Now, kind: EventKind, interface: &str, detail: String) -> Event {
+    fn new_event(&self, now: Now, kind: EventKind, interface: &str, detail: String) -> Event {
         Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface: interface.to_string(), detail }
     }
 
@@ -708,19 +729,19 @@ impl Sampler {
     }
 }
 
-fn wanted(tuning: &Tuning) -> Wanted {
-    let Tuning { interfaces, ignored, primary, .. } = tuning;
+fn wanted(active: &Tuning) -> Wanted {
+    let Tuning { interfaces, ignored, primary, .. } = active;
     Wanted { interfaces: interfaces.clone(), ignored: ignored.clone(), primary: primary.clone() }
 }
 
-/// The link of this name. An altname serves where no link has that for its own name.
-fn find<'a>(links: &'a [Tracked], name: &str) -> Option<&'a Tracked> {
+/// Finds a present link by name. An altname matches only if no link has it as its own name.
+fn find_link<'a>(links: &'a [Tracked], name: &str) -> Option<&'a Tracked> {
     let own = links.iter().find(|tracked| tracked.link.name == name);
     own.or_else(|| links.iter().find(|tracked| tracked.link.altnames.iter().any(|altname| altname == name)))
 }
 
-/// What is booked for a change that nothing else is known of than `mark`.
-fn outcome(change: &Change, mark: Mark) -> (Mark, Counters) {
+/// Mark and delta of the sample for a change; `mark` applies unless the counters restarted or nothing is counted.
+fn mark_and_delta(change: &Change, mark: Mark) -> (Mark, Counters) {
     match *change {
         Change::Plain(delta) | Change::Wrap(delta) | Change::Dip { delta, .. } => (mark, delta),
         Change::Reset(delta) => (Mark::Reset, delta),
@@ -728,40 +749,39 @@ fn outcome(change: &Change, mark: Mark) -> (Mark, Counters) {
     }
 }
 
-/// What to tell of a sample that is more than a difference.
-fn account(change: &Change, mark: Mark, elapsed_ms: u64, ordinary_ms: u64) -> Option<(EventKind, String)> {
+/// Event for a sample that is more than a plain difference.
+fn change_event(change: &Change, mark: Mark, elapsed_ms: u64, scheduled_gap_ms: u64) -> Option<(EventKind, String)> {
     let seconds = elapsed_ms / 1000;
     match (change, mark) {
-        (Change::Wrap(_), _) => Some((EventKind::Wrap, "a counter went past its top and on from zero".to_string())),
+        (Change::Wrap(_), _) => {
+            Some((EventKind::Wrap, "a counter reached its maximum and continued from zero".to_string()))
+        }
         (Change::Dip { fell, .. }, _) => {
             let names = counter::names(fell);
-            Some((
-                EventKind::Dip,
-                format!("{names} fell, and the link was not made anew: nothing is booked for the fall"),
-            ))
+            Some((EventKind::Dip, format!("{names} fell although the link was not recreated: the fall is not counted")))
         }
         (Change::Reset(_), _) | (_, Mark::Reset) => {
-            Some((EventKind::Reset, "the counters began again from zero".to_string()))
+            Some((EventKind::Reset, "the counters restarted from zero".to_string()))
         }
         (Change::Implausible(bytes), _) => {
-            let detail = format!("{bytes} bytes in {seconds} s are more than a link can carry: not booked");
+            let detail = format!("{bytes} bytes in {seconds} s are more than a link can carry: not counted");
             Some((EventKind::Implausible, detail))
         }
         // A restart within the interval has missed nothing.
-        (_, Mark::Gap) if elapsed_ms > ordinary_ms => {
-            Some((EventKind::Gap, format!("nobody looked for {seconds} s; what passed is booked to that time")))
+        (_, Mark::Gap) if elapsed_ms > scheduled_gap_ms => {
+            Some((EventKind::Gap, format!("no reading for {seconds} s; the traffic is spread over that time")))
         }
         _ => None,
     }
 }
 
-/// Why not a better source, and what is not known of the machine.
+/// Joins the reason why a better source is not used and the note that the boot id is unknown.
 fn source_note(stack: &Stack, note: Option<String>) -> Option<String> {
-    let notes: Vec<String> = note.into_iter().chain(identity::unknown(stack).map(str::to_string)).collect();
+    let notes: Vec<String> = note.into_iter().chain(identity::boot_id_note(stack).map(str::to_string)).collect();
     (!notes.is_empty()).then(|| notes.join("; "))
 }
 
-fn step_detail(stepped_ms: i64) -> String {
+fn clock_step_detail(stepped_ms: i64) -> String {
     let direction = if stepped_ms < 0 { "back" } else { "forward" };
     format!("the clock was set {direction} by {} s", stepped_ms.unsigned_abs() / 1000)
 }
@@ -770,12 +790,12 @@ fn unix_at(mono_ms: u64, offset_ms: i64) -> i64 {
     i64::try_from(mono_ms).unwrap_or(i64::MAX).saturating_add(offset_ms).div_euclid(1000)
 }
 
-/// Gives every tick and event that has none its wall time.
-fn place(state: &mut State, offset_ms: i64) {
+/// Sets the wall time of all ticks and events that have none.
+fn set_wall_times(state: &mut State, offset_ms: i64) {
     for tick in state.unsaved.batch.ticks.iter_mut().filter(|tick| tick.unix.is_none()) {
         tick.unix = Some(unix_at(tick.mono_ms, offset_ms));
     }
-    // The writer has events too: one without a time may lie before one that has it.
+    // All events are checked: the writer adds some too, so one without wall time may precede one that has it.
     for event in state.unsaved.events.iter_mut().filter(|event| event.unix.is_none()) {
         event.unix = Some(unix_at(event.mono_ms, offset_ms));
     }

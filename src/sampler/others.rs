@@ -1,114 +1,117 @@
-//! The bound of what is remembered of interfaces: where containers, tunnels or modems get a new name each time, those that
-//! are gone would be without end. Above the bound the ones that carried least are folded into one history, "others", so
-//! that sums stay exact and little is lost to the eye.
+//! Limits the number of records. Where containers, tunnels or modems get a new name each time, records of gone
+//! interfaces would grow without end. Above the limit, those with the least traffic are merged into one record,
+//! "others": sums stay exact.
 
 use super::Sampler;
-use super::inventory::remember;
+use super::inventory::queue_record;
 use crate::clock::Now;
 use crate::live::State;
 use crate::model::{Counters, Edit, IfaceId, Kind, Record, Stack};
 
-/// So many histories are kept beside "others".
-pub(super) const RECORDS: usize = 256;
-/// Of links that are gone so many at the least, however many there are: one that is away for a moment comes back to its own.
-const GONE: usize = 64;
-/// So many are folded on disk at once: a rewrite of the past costs as much as several saves. Fewer are kept until then.
-pub(super) const FOLDS: usize = 16;
-/// Nothing that is remembered of an earlier run is folded before: a modem or a tunnel takes a while to come up.
-const SETTLING_MS: u64 = 600_000;
-const OTHERS: &str = "others";
-/// While a link has that name. No link can have this one: the kernel allows no colon.
-const OTHERS_STILL: &str = "others:";
+/// Limit on the records beside "others".
+pub(super) const MAX_RECORDS: usize = 256;
+/// At least this many records of gone links are kept, however many links are present: a link that is away for a moment
+/// finds its own record again.
+const MIN_GONE_RECORDS: usize = 64;
+/// The writer merges at least this many records at once, because rewriting the stored history costs as much as several
+/// saves. Fewer excess records are kept.
+pub(super) const MIN_DISK_MERGE: usize = 16;
+/// Records of earlier runs are not merged before this time: a modem or a tunnel takes a while to come up.
+const GRACE_MS: u64 = 600_000;
+const OTHERS_NAME: &str = "others";
+/// Used while a link is called "others". No link can have this name: the kernel allows no colon.
+const OTHERS_FALLBACK_NAME: &str = "others:";
 
-fn bytes(record: &Record) -> u64 {
+fn lifetime_bytes(record: &Record) -> u64 {
     record.lifetime.rx_bytes().saturating_add(record.lifetime.tx_bytes())
 }
 
-/// What is known of an earlier run, whose links may still be on their way.
-pub(super) struct Remembered {
-    /// Its numbers end there; 0 once all that is gone is known to be gone.
-    last: IfaceId,
+/// Protects the records of earlier runs while their links may still appear.
+pub(super) struct GracePeriod {
+    /// Records up to this id are protected; 0 once the period is over.
+    last_id: IfaceId,
     until_ms: u64,
 }
 
-impl Remembered {
-    pub fn new(records: &[Record], now: Now) -> Remembered {
-        let last = records.iter().map(|record| record.id).max().unwrap_or(0);
-        Remembered { last, until_ms: now.mono_ms + SETTLING_MS }
+impl GracePeriod {
+    pub fn new(records: &[Record], now: Now) -> GracePeriod {
+        let last_id = records.iter().map(|record| record.id).max().unwrap_or(0);
+        GracePeriod { last_id, until_ms: now.mono_ms + GRACE_MS }
     }
 
-    /// Whether it has just become known.
-    pub fn settles(&mut self, now: Now) -> bool {
-        let settles = self.last > 0 && now.mono_ms >= self.until_ms;
-        self.last = if settles { 0 } else { self.last };
-        settles
+    /// Returns `true` once, when the period is over.
+    pub fn just_ended(&mut self, now: Now) -> bool {
+        let just_ended = self.last_id > 0 && now.mono_ms >= self.until_ms;
+        self.last_id = if just_ended { 0 } else { self.last_id };
+        just_ended
     }
 }
 
 impl Sampler {
-    /// Folds what is too much. Never a link that is there, nor one that people speak of: by an alias, by a pattern or as the
-    /// headline.
-    pub(super) fn fold_excess(&mut self) {
-        if self.records.len() <= RECORDS || self.looked_ms.is_none() {
+    /// Merges the excess records. Never the record of a present link, of the primary interface, or of an interface with
+    /// an alias or named in a list of the settings.
+    pub(super) fn merge_excess(&mut self) {
+        if self.records.len() <= MAX_RECORDS || self.listed_ms.is_none() {
             return;
         }
         let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
         let is_gone = |record: &&Record| record.kind != Kind::Others && !is_present(record.id);
         let gone = self.records.iter().filter(is_gone).count();
         let present = self.links.iter().filter(|tracked| tracked.id.is_some()).count();
-        let excess = gone.saturating_sub(RECORDS.saturating_sub(present).max(GONE));
+        let excess = gone.saturating_sub(MAX_RECORDS.saturating_sub(present).max(MIN_GONE_RECORDS));
         if excess == 0 {
             return;
         }
-        let headline = self.primary.name();
-        let is_free = |record: &&Record| {
+        let primary = self.primary.name();
+        let may_merge = |record: &&Record| {
             is_gone(record)
-                && record.id > self.remembered.last
+                && record.id > self.grace.last_id
                 && record.alias.is_empty()
-                && record.name != headline
+                && record.name != primary
                 && !self.wanted.speaks_of(&record.name)
-                && !self.spoken_of.contains(&record.id)
+                && !self.pinned_by_altname.contains(&record.id)
         };
         let mut gone: Vec<(u64, IfaceId)> =
-            self.records.iter().filter(is_free).map(|record| (bytes(record), record.id)).collect();
+            self.records.iter().filter(may_merge).map(|record| (lifetime_bytes(record), record.id)).collect();
         gone.sort_unstable();
         gone.truncate(excess);
         let live = self.live.clone();
         let mut state = live.lock();
-        let (mut taken, ours): (Vec<IfaceId>, Vec<IfaceId>) =
+        let (mut on_disk, in_memory): (Vec<IfaceId>, Vec<IfaceId>) =
             gone.into_iter().map(|(_, id)| id).partition(|id| *id <= state.unsaved.taken_id);
-        if taken.len() < FOLDS {
-            taken.clear();
+        if on_disk.len() < MIN_DISK_MERGE {
+            on_disk.clear();
         }
-        if !taken.is_empty() || !ours.is_empty() {
-            self.fold(taken, ours, &mut state);
+        if !on_disk.is_empty() || !in_memory.is_empty() {
+            self.merge_into_others(on_disk, in_memory, &mut state);
         }
     }
 
-    /// `ours`: what the writer has taken nothing of is only here, and is folded here. The rest is the writer's to fold, at
-    /// once, for its bytes are in two places until then.
-    fn fold(&mut self, taken: Vec<IfaceId>, ours: Vec<IfaceId>, state: &mut State) {
-        let ids: Vec<IfaceId> = taken.iter().chain(&ours).copied().collect();
-        let (into, into_name) = self.others(&ids, state);
+    /// Merges the records in memory. `in_memory` are those that the writer has taken nothing of: their samples are
+    /// merged here too. The writer merges the stored samples of `on_disk`, and is asked to do so at once: until then
+    /// their bytes are counted in two places.
+    fn merge_into_others(&mut self, on_disk: Vec<IfaceId>, in_memory: Vec<IfaceId>, state: &mut State) {
+        let ids: Vec<IfaceId> = on_disk.iter().chain(&in_memory).copied().collect();
+        let (into, into_name) = self.others_record(&ids, state);
         for id in &ids {
             if let Some(gone) = self.records.iter().find(|record| record.id == *id).cloned() {
-                self.take_over(&gone, into);
+                self.add_history(&gone, into);
             }
         }
-        let here = Edit::Fold { ids: ours, into, into_name: into_name.clone() };
+        let here = Edit::Fold { ids: in_memory, into, into_name: into_name.clone() };
         state.unsaved.edited(&here);
-        self.disown_all(&here);
-        if taken.is_empty() {
+        self.drop_gone(&here);
+        if on_disk.is_empty() {
             return;
         }
-        state.unsaved.folding.extend(&taken);
-        let there = Edit::Fold { ids: taken, into, into_name };
-        self.disown_all(&there);
+        state.unsaved.folding.extend(&on_disk);
+        let there = Edit::Fold { ids: on_disk, into, into_name };
+        self.drop_gone(&there);
         state.unsaved.edits.push((there, None));
         state.wishes.save_now = true;
     }
 
-    fn others(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {
+    fn others_record(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {
         if let Some(known) = self.records.iter().find(|record| record.kind == Kind::Others) {
             return (known.id, known.name.clone());
         }
@@ -116,10 +119,10 @@ impl Sampler {
         let id = self.new_id();
         let record = Record {
             id,
-            name: self.free_name().to_string(),
+            name: self.others_name().to_string(),
             kind: Kind::Others,
             alias: String::new(),
-            // No link's: none is ever taken for it.
+            // No link has this identity, so none continues the record.
             ifindex: 0,
             stack: Stack::default(),
             mac: String::new(),
@@ -131,23 +134,23 @@ impl Sampler {
             mono_ms: 0,
         };
         let name = record.name.clone();
-        remember(state, record.clone());
+        queue_record(state, record.clone());
         self.records.push(record);
         (id, name)
     }
 
-    fn free_name(&self) -> &'static str {
-        let link = self.links.iter().any(|tracked| tracked.link.name == OTHERS);
-        let record = self.records.iter().any(|record| record.kind != Kind::Others && record.name == OTHERS);
-        if link || record { OTHERS_STILL } else { OTHERS }
+    fn others_name(&self) -> &'static str {
+        let link = self.links.iter().any(|tracked| tracked.link.name == OTHERS_NAME);
+        let record = self.records.iter().any(|record| record.kind != Kind::Others && record.name == OTHERS_NAME);
+        if link || record { OTHERS_FALLBACK_NAME } else { OTHERS_NAME }
     }
 
-    /// Before the inventory is shown: a link may have come that is called so.
-    pub(super) fn name_others(&mut self) {
-        let name = self.free_name();
+    /// Renames the record if a link called "others" has appeared or is gone. Called before the inventory is published.
+    pub(super) fn rename_others(&mut self) {
+        let name = self.others_name();
         if let Some(others) = self.records.iter_mut().find(|it| it.kind == Kind::Others && it.name != name) {
             others.name = name.to_string();
-            remember(&mut self.live.lock(), others.clone());
+            queue_record(&mut self.live.lock(), others.clone());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Turns of the real sampler over a world that the test moves: links, counters and the clock are data.
+//! Runs turns of the real sampler on a simulated kernel and clock that the tests control.
 
 mod links;
 
@@ -21,7 +21,7 @@ struct World {
     partial: bool,
 }
 
-/// A kernel of the test's making: it has the trait of the real ones, and no more.
+/// Simulated kernel with the same trait as the real sources.
 struct Kernel(Arc<Mutex<World>>);
 
 impl Source for Kernel {
@@ -71,9 +71,9 @@ impl Source for Kernel {
     }
 }
 
-struct Hand(Mutex<Now>);
+struct TestClock(Mutex<Now>);
 
-impl Clock for Hand {
+impl Clock for TestClock {
     fn now(&self) -> Now {
         *self.0.lock().unwrap()
     }
@@ -81,7 +81,7 @@ impl Clock for Hand {
 
 struct Bench {
     world: Arc<Mutex<World>>,
-    clock: Arc<Hand>,
+    clock: Arc<TestClock>,
     live: Arc<Live>,
     sampler: Sampler,
 }
@@ -93,8 +93,8 @@ fn link(ifindex: u32, name: &str) -> Link {
     Link { ifindex, name: name.to_string(), hardware: 1, up: true, ..Link::default() }
 }
 
-/// As many packets as bytes, so that no wrap can be proven by accident.
-fn moved(rx: u64, tx: u64) -> Counters {
+/// Packets equal bytes, so that no fall can pass for a proven wrap.
+fn rx_tx(rx: u64, tx: u64) -> Counters {
     Counters::of([rx, tx, rx, tx, 0, 0, 0, 0])
 }
 
@@ -103,25 +103,25 @@ impl Bench {
         Bench::after(links, Vec::new(), 1_000_000)
     }
 
-    /// As after an earlier run that left these records.
+    /// With the records of an earlier run.
     fn after(links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
         Bench::on(Live::new(Config::default(), Zone::UTC), links, records, mono_ms)
     }
 
-    /// Without its database so far.
-    fn alone(links: &[(Link, Counters)], mono_ms: u64) -> Bench {
+    /// Before the database is open.
+    fn without_history(links: &[(Link, Counters)], mono_ms: u64) -> Bench {
         Bench::begin(Live::new(Config::default(), Zone::UTC), links, &stack(BOOT), mono_ms)
     }
 
     fn on(live: Live, links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
         let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
-        live.lock().recall(earlier(records, 1, newest));
+        live.lock().recall(stored_history(records, 1, newest));
         Bench::begin(live, links, &stack(BOOT), mono_ms)
     }
 
     fn begin(live: Live, links: &[(Link, Counters)], stack: &Stack, mono_ms: u64) -> Bench {
         let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
-        let clock = Arc::new(Hand(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
+        let clock = Arc::new(TestClock(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
         let live = Arc::new(live);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
@@ -131,10 +131,10 @@ impl Bench {
         bench
     }
 
-    /// The history could be opened, late.
-    fn join(&mut self, earlier: Earlier) {
+    /// The database opens after the start.
+    fn rejoin(&mut self, stored: Earlier) {
         let now = self.clock.now();
-        self.sampler.join(earlier, now);
+        self.sampler.rejoin(stored, now);
     }
 
     fn turn(&mut self, changed: bool) -> Duration {
@@ -147,7 +147,7 @@ impl Bench {
         now.unix_ms += ms as i64;
     }
 
-    /// Time passes turn by turn, as the sleeping thread would have it.
+    /// Lets time pass, with a turn whenever the sampler asks for one.
     fn run(&mut self, ms: u64) {
         let end = self.clock.now().mono_ms + ms;
         loop {
@@ -169,8 +169,8 @@ impl Bench {
         self.live.lock().unsaved.batch.clone()
     }
 
-    /// Every booked (mark, rx bytes, span in seconds) of the interface that has this name now.
-    fn booked(&self, name: &str) -> Vec<(Mark, u64, u64)> {
+    /// All samples of the interface that has this name now: (mark, rx bytes, span in seconds).
+    fn samples(&self, name: &str) -> Vec<(Mark, u64, u64)> {
         let state = self.live.lock();
         let Some(id) = state.inventory.interface(name).and_then(|iface| iface.id) else { return Vec::new() };
         let samples = state.unsaved.batch.samples.iter().filter(|sample| sample.iface == id);
@@ -182,16 +182,16 @@ impl Bench {
     }
 }
 
-fn earlier(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Earlier {
-    let newest_link = Newest { ifindex: 5, node: 0 }.to_text(&stack(BOOT));
+fn stored_history(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Earlier {
+    let newest_link = NewestLink { ifindex: 5, node: 0 }.to_text(&stack(BOOT));
     Earlier { records, settings: [("newest_link".to_string(), newest_link)].into_iter().collect(), next_seq, newest }
 }
 
-/// A history that ends at tick 100: a minute before the bench begins, or before this boot.
-fn late(records: Vec<Record>) -> Earlier {
+/// A stored history that ends at tick 100: a minute before the bench starts, or before this boot.
+fn history_of_a_minute_ago(records: Vec<Record>) -> Earlier {
     let this_boot = records.iter().any(|record| record.stack.boot == BOOT);
     let newest = START_MS / 1000 - if this_boot { 60 } else { 1100 };
-    earlier(records, 101, Some(newest))
+    stored_history(records, 101, Some(newest))
 }
 
 fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono_ms: u64) -> Record {
@@ -202,7 +202,7 @@ fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono
         ifindex,
         stack: stack(boot),
         raw,
-        lifetime: moved(5_000_000, 5_000_000),
+        lifetime: rx_tx(5_000_000, 5_000_000),
         mono_ms,
         ..Record::default()
     }
@@ -213,19 +213,19 @@ fn stack(boot: &str) -> Stack {
 }
 
 #[test]
-fn a_first_reading_is_a_base_and_differences_follow() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    assert_eq!(bench.booked("eth0"), []);
+fn the_first_reading_is_a_baseline_and_samples_follow() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
+    assert_eq!(bench.samples("eth0"), []);
     assert_eq!(bench.live.lock().unsaved.anchors.len(), 1);
-    bench.set(2, moved(1500, 10));
+    bench.set(2, rx_tx(1500, 10));
     bench.run(60_001);
-    assert_eq!(bench.booked("eth0"), [(Mark::Plain, 500, 30), (Mark::Plain, 0, 30)]);
-    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime, moved(500, 0));
+    assert_eq!(bench.samples("eth0"), [(Mark::Plain, 500, 30), (Mark::Plain, 0, 30)]);
+    assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime, rx_tx(500, 0));
 }
 
 #[test]
 fn deadlines_do_not_drift() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     for _ in 0..100 {
         let sleep = bench.turn(false);
         // Every wake-up is 7 ms late.
@@ -238,43 +238,43 @@ fn deadlines_do_not_drift() {
 }
 
 #[test]
-fn nothing_of_the_first_traffic_is_lost() {
+fn the_first_traffic_of_an_idle_link_is_counted() {
     let mut bench = Bench::new(&[(link(2, "eth0"), Counters::ZERO)]);
     bench.run(300_001);
-    assert_eq!(bench.booked("eth0"), []);
+    assert_eq!(bench.samples("eth0"), []);
     assert!(bench.live.lock().inventory.interface("eth0").unwrap().ignored_because.is_some());
-    bench.set(2, moved(77, 5));
+    bench.set(2, rx_tx(77, 5));
     bench.run(30_000);
-    assert_eq!(bench.booked("eth0"), [(Mark::Plain, 77, 30)]);
+    assert_eq!(bench.samples("eth0"), [(Mark::Plain, 77, 30)]);
     assert!(bench.live.lock().inventory.interface("eth0").unwrap().monitored);
 }
 
 #[test]
 fn e6_a_zero_for_one_reading_is_no_reset() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.set(2, Counters::ZERO);
     bench.run(30_001);
-    bench.set(2, moved(1200, 10));
+    bench.set(2, rx_tx(1200, 10));
     bench.run(30_000);
-    assert_eq!(bench.booked("eth0"), [(Mark::Plain, 200, 60)]);
+    assert_eq!(bench.samples("eth0"), [(Mark::Plain, 200, 60)]);
 }
 
 #[test]
-fn e11_made_anew_between_two_ticks() {
-    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(4_000_000_000, 10))]);
+fn e11_a_link_recreated_between_two_ticks_is_a_reset() {
+    let mut bench = Bench::new(&[(link(2, "ppp0"), rx_tx(4_000_000_000, 10))]);
     bench.run(30_001);
-    // Higher counters than before, so that only its identity tells.
+    // The counters are higher than before, so only the identity shows that the link is new.
     {
         let mut world = bench.world.lock().unwrap();
-        world.links = vec![(link(3, "ppp0"), moved(4_000_000_100, 20))];
+        world.links = vec![(link(3, "ppp0"), rx_tx(4_000_000_100, 20))];
         world.events =
             vec![LinkEvent::Gone { ifindex: 2, last: None }, LinkEvent::Seen { ifindex: 3, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_000);
-    let booked = bench.booked("ppp0");
+    let samples = bench.samples("ppp0");
     assert_eq!(
-        booked.iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
+        samples.iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
         [(Mark::Plain, 0), (Mark::Reset, 4_000_000_100)]
     );
     let kinds = bench.kinds_of_events();
@@ -284,24 +284,27 @@ fn e11_made_anew_between_two_ticks() {
 
 #[test]
 fn e11_without_link_events_a_new_index_is_a_reset_too() {
-    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(4000, 10))]);
-    bench.world.lock().unwrap().links = vec![(link(3, "ppp0"), moved(500, 2))];
+    let mut bench = Bench::new(&[(link(2, "ppp0"), rx_tx(4000, 10))]);
+    bench.world.lock().unwrap().links = vec![(link(3, "ppp0"), rx_tx(500, 2))];
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.booked("ppp0").iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(), [(Mark::Reset, 500)]);
+    assert_eq!(
+        bench.samples("ppp0").iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
+        [(Mark::Reset, 500)]
+    );
 }
 
 #[test]
-fn a_link_from_another_namespace_brings_no_phantom() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1, 1))]);
+fn counters_from_another_namespace_are_not_counted() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1, 1))]);
     {
         let mut world = bench.world.lock().unwrap();
-        world.links.push((link(9, "wan"), moved(8_000_100, 5)));
-        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: moved(8_000_000, 5) }];
+        world.links.push((link(9, "wan"), rx_tx(8_000_100, 5)));
+        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: rx_tx(8_000_000, 5) }];
     }
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
+    assert_eq!(bench.samples("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
 }
 
 #[test]
@@ -309,48 +312,48 @@ fn a_link_made_while_running_counts_from_its_first_byte() {
     let mut bench = Bench::new(&[]);
     {
         let mut world = bench.world.lock().unwrap();
-        world.links.push((link(9, "wg0"), moved(300, 5)));
+        world.links.push((link(9, "wg0"), rx_tx(300, 5)));
         world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+    assert_eq!(bench.samples("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
 }
 
 #[test]
-fn e13_same_boot_books_the_gap() {
-    let known = record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000);
-    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1700, 10))], vec![known], 1_000_000);
-    assert_eq!(bench.booked("eth0"), [(Mark::Gap, 700, 600)]);
+fn e13_on_the_same_boot_the_gap_is_counted() {
+    let known = record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000);
+    let mut bench = Bench::after(&[(link(2, "eth0"), rx_tx(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.samples("eth0"), [(Mark::Gap, 700, 600)]);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_700);
     bench.run(1);
 }
 
 #[test]
-fn e13_new_boot_counts_from_zero() {
-    // More than before the boot: only the boot's identity tells.
-    let known = record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000);
-    let bench = Bench::after(&[(link(2, "eth0"), moved(1700, 10))], vec![known], 1_000_000);
-    assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1700, 1000)]);
+fn e13_on_a_new_boot_counting_starts_from_zero() {
+    // The counters are higher than before the boot, so only the boot id shows the reboot.
+    let known = record(4, "eth0", 2, "boot-before", rx_tx(1000, 10), 900_000_000);
+    let bench = Bench::after(&[(link(2, "eth0"), rx_tx(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.samples("eth0"), [(Mark::Reset, 1700, 1000)]);
 }
 
 #[test]
-fn same_boot_but_made_anew_meanwhile() {
-    let known = record(4, "ppp0", 2, BOOT, moved(1000, 10), 400_000);
-    let bench = Bench::after(&[(link(7, "ppp0"), moved(1700, 10))], vec![known], 1_000_000);
-    assert_eq!(bench.booked("ppp0"), [(Mark::Reset, 1700, 600)]);
+fn a_link_recreated_during_a_restart_is_a_reset() {
+    let known = record(4, "ppp0", 2, BOOT, rx_tx(1000, 10), 400_000);
+    let bench = Bench::after(&[(link(7, "ppp0"), rx_tx(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.samples("ppp0"), [(Mark::Reset, 1700, 600)]);
 }
 
 #[test]
 fn e32_rename_keeps_the_history() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
     bench.turn(true);
     bench.pass(2000);
     bench.turn(false);
-    bench.set(2, moved(1100, 10));
+    bench.set(2, rx_tx(1100, 10));
     bench.run(30_001);
-    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
+    assert_eq!(bench.samples("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
     assert!(bench.kinds_of_events().contains(&EventKind::Renamed));
     let state = bench.live.lock();
     assert_eq!(state.inventory.interfaces.len(), 1);
@@ -358,103 +361,104 @@ fn e32_rename_keeps_the_history() {
 }
 
 #[test]
-fn renamed_while_not_running() {
-    let known = record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000);
-    let bench = Bench::after(&[(link(2, "wan"), moved(1700, 10))], vec![known], 1_000_000);
-    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
+fn a_rename_during_a_restart_keeps_the_history() {
+    let known = record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000);
+    let bench = Bench::after(&[(link(2, "wan"), rx_tx(1700, 10))], vec![known], 1_000_000);
+    assert_eq!(bench.samples("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
     assert_eq!(bench.live.lock().inventory.interfaces.len(), 1);
 }
 
-/// The link that was called eth1 goes on with the history of wwan0; after a restart it must not go back to eth1's
-/// counters, which end before it.
+/// The link that was called eth1 continues the history of wwan0. After a restart it must not continue eth1's counters,
+/// which end earlier.
 #[test]
-fn an_identity_goes_along_with_a_rename_to_a_known_name() {
+fn the_identity_follows_a_rename_to_a_name_with_history() {
     let known = [
-        record(1, "eth1", 5, BOOT, moved(900, 10), 400_000),
-        record(2, "wwan0", 3, "an earlier boot", moved(70_000, 10), 90_000),
+        record(1, "eth1", 5, BOOT, rx_tx(900, 10), 400_000),
+        record(2, "wwan0", 3, "an earlier boot", rx_tx(70_000, 10), 90_000),
     ];
-    let mut bench = Bench::after(&[(link(5, "eth1"), moved(1000, 10))], known.to_vec(), 1_000_000);
+    let mut bench = Bench::after(&[(link(5, "eth1"), rx_tx(1000, 10))], known.to_vec(), 1_000_000);
     bench.world.lock().unwrap().links[0].0.name = "wwan0".to_string();
     bench.turn(true);
     bench.pass(2000);
     bench.turn(false);
-    // Until the first sample under the new name the counters on disk are those of the old one.
+    // Until the first sample under the new name, the counters on disk belong to the old name.
     assert!(bench.live.lock().unsaved.records.iter().all(|record| record.ifindex != 5 || record.id == 1));
-    bench.set(5, moved(1500, 10));
+    bench.set(5, rx_tx(1500, 10));
     bench.run(30_001);
-    assert_eq!(bench.booked("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
+    assert_eq!(bench.samples("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
 
     let mut left: Vec<Record> = bench.live.lock().unsaved.records.clone();
     left.sort_by_key(|record| record.id);
     let identities: Vec<(IfaceId, u32, &str)> =
         left.iter().map(|record| (record.id, record.ifindex, record.stack.boot.as_str())).collect();
     assert_eq!(identities, [(1, 0, BOOT), (2, 5, BOOT)]);
-    (left[0].raw, left[1].raw) = (moved(1000, 10), moved(1500, 10));
-    let again = Bench::after(&[(link(5, "wwan0"), moved(1501, 10))], left, 2_000_000);
-    assert_eq!(again.booked("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 1);
+    (left[0].raw, left[1].raw) = (rx_tx(1000, 10), rx_tx(1500, 10));
+    let again = Bench::after(&[(link(5, "wwan0"), rx_tx(1501, 10))], left, 2_000_000);
+    assert_eq!(again.samples("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 1);
 }
 
 #[test]
 fn two_links_that_swap_names_keep_their_own_histories() {
-    let mut bench = Bench::new(&[(link(2, "a"), moved(1000, 10)), (link(3, "b"), moved(50, 10))]);
+    let mut bench = Bench::new(&[(link(2, "a"), rx_tx(1000, 10)), (link(3, "b"), rx_tx(50, 10))]);
     {
         let mut world = bench.world.lock().unwrap();
-        world.links[0] = (link(2, "b"), moved(1001, 10));
-        world.links[1] = (link(3, "a"), moved(70, 10));
+        world.links[0] = (link(2, "b"), rx_tx(1001, 10));
+        world.links[1] = (link(3, "a"), rx_tx(70, 10));
     }
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.booked("b").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 1);
-    assert_eq!(bench.booked("a").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 20);
+    assert_eq!(bench.samples("b").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 1);
+    assert_eq!(bench.samples("a").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 20);
 }
 
 #[test]
-fn e12_a_suspend_is_a_gap_that_is_booked() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+fn e12_a_suspend_is_a_gap_that_is_counted() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.run(30_001);
     bench.pass(8 * 3_600_000);
-    bench.set(2, moved(9000, 10));
+    bench.set(2, rx_tx(9000, 10));
     bench.run(1);
-    let booked = bench.booked("eth0");
-    let (mark, rx, span) = *booked.last().unwrap();
+    let samples = bench.samples("eth0");
+    let (mark, rx, span) = *samples.last().unwrap();
     assert_eq!((mark, rx), (Mark::Gap, 8000));
     assert!(span >= 8 * 3600, "{span}");
 }
 
 #[test]
-fn a_stop_books_nothing_until_the_start() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    bench.set(2, moved(1100, 10));
+fn traffic_is_not_counted_while_collection_is_stopped() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
+    bench.set(2, rx_tx(1100, 10));
     bench.pass(5000);
     bench.live.lock().tuning.running = false;
     bench.turn(false);
-    bench.set(2, moved(9_000_000, 10));
+    bench.set(2, rx_tx(9_000_000, 10));
     bench.run(600_000);
     bench.live.lock().tuning.running = true;
     bench.turn(false);
-    bench.set(2, moved(9_000_500, 10));
+    bench.set(2, rx_tx(9_000_500, 10));
     bench.run(30_001);
-    assert_eq!(bench.booked("eth0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [100, 500]);
+    assert_eq!(bench.samples("eth0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [100, 500]);
 }
 
 #[test]
-fn a_changed_interval_acts_at_once_and_is_no_gap() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+fn a_changed_interval_applies_at_once_and_is_no_gap() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.live.lock().tuning.interval_s = 3600;
     bench.turn(false);
     bench.run(3_600_001);
     bench.pass(3_000_000);
     bench.live.lock().tuning.interval_s = 1;
     bench.run(5_000);
-    let booked = bench.booked("eth0");
-    assert!(booked.iter().all(|(mark, ..)| *mark == Mark::Plain), "{booked:?}");
-    assert!(booked.len() >= 6, "{booked:?}");
+    let samples = bench.samples("eth0");
+    assert!(samples.iter().all(|(mark, ..)| *mark == Mark::Plain), "{samples:?}");
+    assert!(samples.len() >= 6, "{samples:?}");
 }
 
-/// Set to a minute by mistake and back before the minute was over: the timer did what it was told.
+/// The interval is set to a minute by mistake and back within the minute. The timer followed the settings, so this is
+/// no gap.
 #[test]
 fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "ppp0"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "ppp0"), rx_tx(1000, 10))]);
     let set = |bench: &mut Bench, seconds| {
         bench.live.lock().tuning.interval_s = seconds;
         bench.turn(false);
@@ -466,35 +470,35 @@ fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
         bench.pass(elapsed);
     }
     bench.run(3_000);
-    let booked = bench.booked("eth0");
-    assert!(booked.iter().all(|(mark, ..)| *mark == Mark::Plain), "{booked:?}");
-    assert_eq!(booked.iter().filter(|(.., span)| *span >= 18).count(), 1, "{booked:?}");
+    let samples = bench.samples("eth0");
+    assert!(samples.iter().all(|(mark, ..)| *mark == Mark::Plain), "{samples:?}");
+    assert_eq!(samples.iter().filter(|(.., span)| *span >= 18).count(), 1, "{samples:?}");
     assert!(!bench.kinds_of_events().contains(&EventKind::Gap));
 
-    // A link that goes in such a moment, before the sample that is due.
+    // A link disappears at such a moment, before the sample that is due.
     set(&mut bench, 60);
     bench.pass(20_000);
     bench.live.lock().tuning.interval_s = 3;
-    bench.sampler.follow(bench.clock.now());
+    bench.sampler.apply_settings(bench.clock.now());
     {
         let mut world = bench.world.lock().unwrap();
         world.links.pop();
-        world.events = vec![LinkEvent::Gone { ifindex: 3, last: Some(moved(1700, 10)) }];
+        world.events = vec![LinkEvent::Gone { ifindex: 3, last: Some(rx_tx(1700, 10)) }];
     }
     bench.turn(true);
-    let (mark, rx, _) = *bench.booked("ppp0").last().unwrap();
+    let (mark, rx, _) = *bench.samples("ppp0").last().unwrap();
     assert_eq!((mark, rx), (Mark::Plain, 700));
 
-    // It is forgotten with the next sample: this is longer than anything that was asked for.
+    // The long interval counts until the next sample only: this gap is longer than any interval.
     bench.run(10_000);
     bench.pass(30_000);
     bench.run(1);
-    assert_eq!(bench.booked("eth0").last().unwrap().0, Mark::Gap);
+    assert_eq!(bench.samples("eth0").last().unwrap().0, Mark::Gap);
 }
 
 #[test]
-fn failed_readings_are_tried_again_and_counted_once() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+fn failed_readings_are_retried_and_count_as_one_failure() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.world.lock().unwrap().failures = 3;
     let before = bench.world.lock().unwrap().reads;
     bench.run(33_100);
@@ -502,13 +506,13 @@ fn failed_readings_are_tried_again_and_counted_once() {
         let state = bench.live.lock();
         assert_eq!((state.health.polls.failed, state.health.polls.errors), (0, 3));
     }
-    assert_eq!(bench.booked("eth0").len(), 1);
-    // The reading for the primary falls into the same time.
+    assert_eq!(bench.samples("eth0").len(), 1);
+    // The reading for the primary interface falls into the same time.
     assert!(bench.world.lock().unwrap().reads - before <= 5);
     bench.world.lock().unwrap().failures = 4;
     bench.run(30_000);
     assert_eq!(bench.live.lock().health.polls.failed, 1);
-    bench.set(2, moved(1900, 10));
+    bench.set(2, rx_tx(1900, 10));
     bench.run(60_000);
     let state = bench.live.lock();
     assert_eq!(
@@ -518,8 +522,8 @@ fn failed_readings_are_tried_again_and_counted_once() {
 }
 
 #[test]
-fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
-    let ask = |bench: &mut Bench, failures| {
+fn a_failed_requested_sample_does_not_change_the_schedule() {
+    let collect = |bench: &mut Bench, failures| {
         bench.world.lock().unwrap().failures = failures;
         assert!(bench.live.collect(Duration::ZERO).is_none(), "it is the sampler's to do");
         bench.turn(false);
@@ -529,10 +533,10 @@ fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
         let ticks = bench.batch().ticks;
         ticks.iter().map(|tick| tick.mono_ms - 1_000_000).collect::<Vec<u64>>()
     };
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.run(40_000);
     for _ in 0..9 {
-        assert_eq!(ask(&mut bench, 1), ["no"]);
+        assert_eq!(collect(&mut bench, 1), ["no"]);
     }
     {
         let state = bench.live.lock();
@@ -544,11 +548,12 @@ fn a_failed_collection_by_hand_leaves_the_schedule_where_it_is() {
     bench.run(60_000);
     assert_eq!(ticks(&bench), [0, 30_000, 60_000, 90_000]);
 
-    // In the same turn as a scheduled one, which still has its attempts; and between two of these.
+    // A request in the same turn as a scheduled sample, which keeps its attempts, and one between two of these
+    // attempts.
     bench.pass(20_000);
-    assert_eq!(ask(&mut bench, 1), ["no"]);
+    assert_eq!(collect(&mut bench, 1), ["no"]);
     bench.pass(500);
-    assert_eq!(ask(&mut bench, 1), ["no"]);
+    assert_eq!(collect(&mut bench, 1), ["no"]);
     assert_eq!(bench.live.lock().health.polls.failed, 11);
     bench.run(700);
     assert_eq!(ticks(&bench).last(), Some(&121_000));
@@ -563,9 +568,9 @@ fn e18_no_interface_at_all_is_no_failure() {
 }
 
 #[test]
-fn e31_what_vanished_is_remembered_and_goes_on() {
-    let mut bench = Bench::new(&[(link(2, "usb0"), moved(1000, 10))]);
-    bench.set(2, moved(1500, 10));
+fn e31_a_link_that_returns_continues_its_history() {
+    let mut bench = Bench::new(&[(link(2, "usb0"), rx_tx(1000, 10))]);
+    bench.set(2, rx_tx(1500, 10));
     bench.run(30_001);
     bench.world.lock().unwrap().links.clear();
     bench.turn(true);
@@ -576,7 +581,7 @@ fn e31_what_vanished_is_remembered_and_goes_on() {
         let gone = state.inventory.interface("usb0").unwrap();
         assert!(!gone.present() && gone.lifetime.rx_bytes() == 500, "{gone:?}");
     }
-    bench.world.lock().unwrap().links = vec![(link(5, "usb0"), moved(30, 1))];
+    bench.world.lock().unwrap().links = vec![(link(5, "usb0"), rx_tx(30, 1))];
     bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 5, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(30_001);
@@ -584,13 +589,13 @@ fn e31_what_vanished_is_remembered_and_goes_on() {
 }
 
 #[test]
-fn e29_a_flood_of_cables_leaves_nothing_behind() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+fn e29_a_flood_of_container_cables_leaves_no_records() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     for at in 0..300 {
         let cable = link(100 + at, &format!("veth{at:x}"));
         {
             let mut world = bench.world.lock().unwrap();
-            world.links.push((cable, moved(u64::from(at), 10)));
+            world.links.push((cable, rx_tx(u64::from(at), 10)));
             world.events = vec![LinkEvent::Seen { ifindex: 100 + at, counters: Counters::ZERO }];
         }
         bench.turn(true);
@@ -599,7 +604,7 @@ fn e29_a_flood_of_cables_leaves_nothing_behind() {
         {
             let mut world = bench.world.lock().unwrap();
             world.links.pop();
-            world.events = vec![LinkEvent::Gone { ifindex: 100 + at, last: Some(moved(9_000_000, 10)) }];
+            world.events = vec![LinkEvent::Gone { ifindex: 100 + at, last: Some(rx_tx(9_000_000, 10)) }];
         }
         bench.turn(true);
         bench.run(2000);
@@ -616,109 +621,109 @@ fn e29_a_flood_of_cables_leaves_nothing_behind() {
         state.unsaved.events
     );
     drop(state);
-    assert!(bench.sampler.births.is_empty());
+    assert!(bench.sampler.new_links.is_empty());
 }
 
 #[test]
-fn e30_a_chosen_primary_is_waited_for() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+fn e30_a_chosen_primary_stays_chosen_while_absent() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.sampler.primary = Primary::new("ppp0".to_string());
     bench.sampler.primary.begin(bench.clock.now());
-    bench.set(2, moved(9_000_000, 10));
+    bench.set(2, rx_tx(9_000_000, 10));
     bench.run(60_001);
-    // Not the busiest in its place: nothing, until it comes.
+    // The busiest interface is not shown in its place.
     assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("ppp0"));
     assert!(bench.live.lock().inventory.interface("ppp0").is_none());
     {
         let mut world = bench.world.lock().unwrap();
-        world.links.push((link(9, "ppp0"), moved(300, 5)));
+        world.links.push((link(9, "ppp0"), rx_tx(300, 5)));
         world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
     assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("ppp0"));
-    assert_eq!(bench.booked("ppp0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+    assert_eq!(bench.samples("ppp0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
 }
 
 #[test]
 fn the_busiest_becomes_primary_after_ten_seconds() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "eth1"), rx_tx(1000, 10))]);
     assert_eq!(primary(&bench), "eth0", "of those that have carried as much, the first is shown until one is found");
-    assert_eq!(kept_primary(&bench), None);
-    bench.set(3, moved(9000, 10));
+    assert_eq!(saved_primary(&bench), None);
+    bench.set(3, rx_tx(9000, 10));
     bench.run(9_000);
-    assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), ("eth0", None));
+    assert_eq!((primary(&bench).as_str(), saved_primary(&bench)), ("eth0", None));
     bench.run(1_001);
     assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("eth1"));
-    // And it stays, though the other one is busier now.
-    bench.set(2, moved(90_000_000, 10));
+    // It stays primary although the other interface is busier now.
+    bench.set(2, rx_tx(90_000_000, 10));
     bench.run(600_000);
     assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("eth1"));
 }
 
-/// A WAN that was `wan`, with what is said of it, and another link: `wan` is gone, and its history given away.
-fn given_away(typed: &[(&'static str, String)], saved: &[(&'static str, &str)], order: Order) -> Bench {
+/// An absent interface `wan`, named in the settings, and a present one. Then the command runs.
+fn with_absent_wan(typed: &[(&'static str, String)], saved: &[(&'static str, &str)], order: Order) -> Bench {
     let mut config = Config::new(typed, |_| None).unwrap();
     let saved = saved.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
     assert_eq!(config.take_saved(&saved), [""; 0]);
-    let records = vec![record(1, "wan", 0, "boot-before", moved(5, 5), 1)];
+    let records = vec![record(1, "wan", 0, "boot-before", rx_tx(5, 5), 1)];
     let live = Live::new(config, Zone::UTC);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], records, 1_000_000);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], records, 1_000_000);
     bench.run(60_001);
     assert_eq!(bench.live.order(order, Duration::ZERO), None, "it is the sampler's to do");
     bench.turn(false);
     bench
 }
 
-fn said(bench: &Bench) -> [String; 4] {
+fn settings_and_primary(bench: &Bench) -> [String; 4] {
     let state = bench.live.lock();
     let text = |key| state.config.text(key).to_string();
     [text("primary"), text("interfaces"), text("ignore"), state.inventory.primary.clone().unwrap_or_default()]
 }
 
-const SAID: [(&str, &str); 3] = [("primary", "wan"), ("interfaces", "lan*,wan"), ("ignore", "a*,!wan")];
+const NAMING_WAN: [(&str, &str); 3] = [("primary", "wan"), ("interfaces", "lan*,wan"), ("ignore", "a*,!wan")];
 
-fn merged() -> Order {
+fn merge_wan() -> Order {
     Order::Alter(Alteration { name: "eth0".to_string(), merge: Some("wan".to_string()), ..Alteration::default() })
 }
 
-fn forgotten() -> Order {
+fn forget_wan() -> Order {
     Order::Forget { name: "wan".to_string() }
 }
 
 #[test]
-fn what_was_said_of_a_merged_one_is_said_of_its_heir() {
-    let bench = given_away(&[], &SAID, merged());
-    assert_eq!(said(&bench), ["eth0", "lan*,eth0", "a*,!eth0", "eth0"]);
+fn settings_that_name_a_merged_interface_name_its_successor() {
+    let bench = with_absent_wan(&[], &NAMING_WAN, merge_wan());
+    assert_eq!(settings_and_primary(&bench), ["eth0", "lan*,eth0", "a*,!eth0", "eth0"]);
     assert!(bench.live.lock().inventory.interface("eth0").is_some_and(|iface| iface.monitored));
     let saved = bench.live.lock().unsaved.settings.clone();
     for (key, text) in [("primary", "eth0"), ("interfaces", "lan*,eth0"), ("ignore", "a*,!eth0")] {
         assert!(saved.contains(&(key.to_string(), Some(text.to_string()))), "{key}: {saved:?}");
     }
-    // What is said of the heir already counts for more.
-    let bench = given_away(&[], &[("ignore", "wan,!eth0")], merged());
-    assert_eq!(said(&bench)[2], "!eth0");
-    // That the other was left out is its own affair.
-    let bench = given_away(&[], &[("ignore", "a*,wan")], merged());
-    assert_eq!(said(&bench)[2], "a*");
-    // The headline that was found goes with the history too.
-    let bench = given_away(&[], &[], merged());
-    assert_eq!(said(&bench), ["", "", "", "eth0"], "there is no other");
+    // An existing entry of the successor takes precedence.
+    let bench = with_absent_wan(&[], &[("ignore", "wan,!eth0")], merge_wan());
+    assert_eq!(settings_and_primary(&bench)[2], "!eth0");
+    // If the merged interface was ignored, its successor is not.
+    let bench = with_absent_wan(&[], &[("ignore", "a*,wan")], merge_wan());
+    assert_eq!(settings_and_primary(&bench)[2], "a*");
+    // A primary interface that was found by traffic moves with the history too.
+    let bench = with_absent_wan(&[], &[], merge_wan());
+    assert_eq!(settings_and_primary(&bench), ["", "", "", "eth0"], "there is no other");
 }
 
-/// Whether an order was refused, as `http` hears it.
+/// Runs a command and returns why it was refused, as `http` sees it.
 fn refused(bench: &mut Bench, order: Order) -> Option<Refusal> {
     let live = bench.live.clone();
-    let asked = std::thread::spawn(move || live.order(order, Duration::from_secs(10)));
-    while !asked.is_finished() {
+    let client = std::thread::spawn(move || live.order(order, Duration::from_secs(10)));
+    while !client.is_finished() {
         bench.turn(false);
     }
-    asked.join().unwrap().expect("an answer").err()
+    client.join().unwrap().expect("an answer").err()
 }
 
-/// Merge, alias and watching are one request: what stands against one of them stands against all.
+/// Merge, alias and monitoring are one command: if one part is refused, all parts are.
 #[test]
-fn of_an_alteration_that_is_refused_nothing_happens() {
+fn a_refused_edit_changes_nothing() {
     let all = |monitored| {
         Order::Alter(Alteration {
             name: "eth0".to_string(),
@@ -729,13 +734,19 @@ fn of_an_alteration_that_is_refused_nothing_happens() {
         })
     };
     let typed = [("ignore", "x*".to_string())];
-    for (typed, saved) in [(&typed[..], &SAID[1..2]), (&[], &[("primary", "eth0"), ("ignore", "wan")]), (&[], &SAID)] {
-        let mut bench = given_away(typed, saved, Order::Forget { name: "nope".to_string() });
-        let before = (said(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone());
+    for (typed, saved) in
+        [(&typed[..], &NAMING_WAN[1..2]), (&[], &[("primary", "eth0"), ("ignore", "wan")]), (&[], &NAMING_WAN)]
+    {
+        let mut bench = with_absent_wan(typed, saved, Order::Forget { name: "nope".to_string() });
+        let before =
+            (settings_and_primary(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone());
         let refusal = refused(&mut bench, all(Some(false)));
         let expect = if typed.is_empty() { "Headline" } else { "Setting" };
         assert!(format!("{refusal:?}").contains(expect), "{refusal:?}");
-        assert_eq!((said(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone()), before);
+        assert_eq!(
+            (settings_and_primary(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone()),
+            before
+        );
         {
             let state = bench.live.lock();
             assert!(
@@ -756,44 +767,44 @@ fn of_an_alteration_that_is_refused_nothing_happens() {
 }
 
 #[test]
-fn nothing_is_said_of_a_forgotten_one_and_there_is_another_headline() {
-    let mut bench = given_away(&[], &SAID, forgotten());
-    assert_eq!(said(&bench), ["", "lan*", "a*", ""]);
+fn a_forgotten_interface_is_removed_from_settings_and_primary() {
+    let mut bench = with_absent_wan(&[], &NAMING_WAN, forget_wan());
+    assert_eq!(settings_and_primary(&bench), ["", "lan*", "a*", ""]);
     let saved = bench.live.lock().unsaved.settings.clone();
     assert!(saved.contains(&("primary".to_string(), None)), "{saved:?}");
 
-    // An empty list would have everything watched.
-    bench = given_away(&[], &[("interfaces", "wan")], forgotten());
-    assert_eq!(said(&bench)[1], "wan");
+    // An empty list would mean all interfaces.
+    bench = with_absent_wan(&[], &[("interfaces", "wan")], forget_wan());
+    assert_eq!(settings_and_primary(&bench)[1], "wan");
 
-    bench = given_away(&[], &[("primary", "wan")], forgotten());
-    bench.set(2, moved(9_000_000, 10));
+    bench = with_absent_wan(&[], &[("primary", "wan")], forget_wan());
+    bench.set(2, rx_tx(9_000_000, 10));
     bench.run(30_001);
-    assert_eq!(said(&bench), ["", "", "", "eth0"]);
+    assert_eq!(settings_and_primary(&bench), ["", "", "", "eth0"]);
 }
 
 #[test]
-fn what_a_flag_says_of_one_that_is_gone_stays_and_does_not_hide_the_others() {
+fn a_flag_that_names_a_removed_interface_does_not_block_the_primary() {
     let typed = [("primary", "wan".to_string()), ("ignore", "wan".to_string())];
-    for order in [merged(), forgotten()] {
-        let mut bench = given_away(&typed, &[], order.clone());
-        assert_eq!(said(&bench)[..3], ["wan", "", "wan"]);
-        bench.set(2, moved(9_000_000, 10));
+    for order in [merge_wan(), forget_wan()] {
+        let mut bench = with_absent_wan(&typed, &[], order.clone());
+        assert_eq!(settings_and_primary(&bench)[..3], ["wan", "", "wan"]);
+        bench.set(2, rx_tx(9_000_000, 10));
         bench.run(60_001);
-        assert_eq!(said(&bench)[3], "eth0", "{order:?}");
-        // It comes back: the flag's word counts again.
-        bench.world.lock().unwrap().links.push((link(9, "wan"), moved(300, 5)));
+        assert_eq!(settings_and_primary(&bench)[3], "eth0", "{order:?}");
+        // When it appears again, the flag applies again.
+        bench.world.lock().unwrap().links.push((link(9, "wan"), rx_tx(300, 5)));
         bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
         bench.turn(true);
         bench.run(30_001);
-        assert_eq!(said(&bench)[3], "wan", "{order:?}");
+        assert_eq!(settings_and_primary(&bench)[3], "wan", "{order:?}");
     }
 }
 
-/// A name for the place of a link, which keeps it whatever the kernel calls the link today.
+/// An altname names the place of a link, whatever the kernel calls the link today.
 #[test]
 fn an_altname_that_comes_and_goes_is_followed() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "eth1"), rx_tx(1000, 10))]);
     {
         let mut state = bench.live.lock();
         state.tuning.interfaces = vec!["up*".to_string()];
@@ -815,82 +826,86 @@ fn an_altname_that_comes_and_goes_is_followed() {
     call(&mut bench, 1, &["dsl", "uplink"]);
     assert_eq!(watched(&bench), ([false, true], "eth1".to_string()));
     assert_eq!(bench.live.lock().inventory.interface("uplink").unwrap().name, "eth1");
-    // From that moment on, and not from the next sample.
-    bench.set(3, moved(1700, 10));
+    // Counting starts at once and not with the next sample.
+    bench.set(3, rx_tx(1700, 10));
     bench.run(30_000);
-    assert_eq!(bench.booked("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
+    assert_eq!(bench.samples("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
 
     call(&mut bench, 1, &[]);
     assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
     call(&mut bench, 0, &["uplink"]);
     assert_eq!(watched(&bench), ([true, false], "eth0".to_string()));
-    // Its own name beats what another is called besides.
+    // A link's own name takes precedence over another link's altname.
     bench.world.lock().unwrap().links[1].0.name = "uplink".to_string();
     call(&mut bench, 0, &["uplink"]);
     assert_eq!(watched(&bench).1, "uplink");
 }
 
 #[test]
-fn a_link_that_is_renamed_to_what_is_watched_counts_at_once() {
+fn a_link_renamed_to_a_watched_name_counts_at_once() {
     let live = Live::new(Config::saved(&[("interfaces", "wan"), ("interval", "3600")]), Zone::UTC);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], Vec::new(), 1_000_000);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], Vec::new(), 1_000_000);
     bench.run(60_000);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
     bench.turn(true);
     bench.run(2_000);
-    bench.set(2, moved(1600, 10));
+    bench.set(2, rx_tx(1600, 10));
     bench.run(3_600_000);
-    assert_eq!(bench.booked("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 600);
-    // The schedule stays.
+    assert_eq!(bench.samples("wan").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 600);
+    // The schedule does not change.
     let ticks: Vec<u64> = bench.batch().ticks.iter().map(|tick| tick.mono_ms).collect();
     assert_eq!(ticks, [1_060_000, 4_600_000]);
 }
 
 #[test]
-fn the_headline_is_watched() {
+fn the_primary_interface_is_watched() {
     let links =
-        [(2, "eth0"), (3, "eth1"), (4, "veth0"), (5, "eth2")].map(|(at, name)| (link(at, name), moved(1000, 10)));
+        [(2, "eth0"), (3, "eth1"), (4, "veth0"), (5, "eth2")].map(|(at, name)| (link(at, name), rx_tx(1000, 10)));
     let mut bench = Bench::new(&links);
-    bench.set(3, moved(90_000, 10));
+    bench.set(3, rx_tx(90_000, 10));
     bench.run(11_000);
-    assert_eq!(said(&bench)[3], "eth1");
+    assert_eq!(settings_and_primary(&bench)[3], "eth1");
     let change = |bench: &Bench, key, text: &str| {
         let text = Some(text.to_string()).filter(|text| !text.is_empty());
         bench.live.lock().change(vec![(key, text)]).unwrap();
     };
     change(&bench, "ignore", "eth1");
     bench.turn(false);
-    assert_eq!((said(&bench)[3].as_str(), kept_primary(&bench)), ("eth0", None), "it is not counted any more");
-    bench.set(2, moved(90_000, 10));
+    assert_eq!(
+        (settings_and_primary(&bench)[3].as_str(), saved_primary(&bench)),
+        ("eth0", None),
+        "it is not counted any more"
+    );
+    bench.set(2, rx_tx(90_000, 10));
     bench.run(30_001);
-    assert_eq!(said(&bench)[3], "eth0");
-    // One that is chosen is watched, whatever the rules and the lists say.
+    assert_eq!(settings_and_primary(&bench)[3], "eth0");
+    // A chosen primary interface is watched, whatever the rules and lists say.
     for name in ["veth0", "eth1"] {
         change(&bench, "primary", name);
         bench.turn(false);
         bench.run(1_000);
-        assert_eq!(said(&bench)[3], name);
+        assert_eq!(settings_and_primary(&bench)[3], name);
         assert!(bench.live.lock().inventory.interface(name).is_some_and(|iface| iface.monitored), "{name}");
     }
     change(&bench, "primary", "");
     bench.run(60_001);
-    assert_eq!(said(&bench)[3], "eth0");
+    assert_eq!(settings_and_primary(&bench)[3], "eth0");
     assert!(bench.live.lock().inventory.interface("eth1").is_some_and(|iface| !iface.monitored));
 }
 
 #[test]
-fn a_quiet_start_is_looked_at_again() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10)), (link(3, "eth1"), moved(1000, 10))]);
+fn without_traffic_the_observation_is_repeated() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "eth1"), rx_tx(1000, 10))]);
     bench.run(60_000);
-    assert_eq!(kept_primary(&bench), None);
-    bench.set(2, moved(100_000, 10));
+    assert_eq!(saved_primary(&bench), None);
+    bench.set(2, rx_tx(100_000, 10));
     bench.run(60_000);
-    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("eth0")));
+    assert_eq!((primary(&bench).as_str(), saved_primary(&bench).as_deref()), ("eth0", Some("eth0")));
 }
 
-/// From the first second on, and without a word of it: nothing is found yet.
+/// Shown from the first second, without an event: no primary interface is found yet.
 #[test]
-fn a_headline_is_there_before_one_is_found() {
+fn a_provisional_primary_is_shown_before_one_is_found() {
     let carried = |bytes: u64| Counters::of([bytes, 0, 0, 0, 0, 0, 0, 0]);
     let links = |bytes: [u64; 2]| [(link(2, "eth0"), carried(bytes[0])), (link(3, "eth1"), carried(bytes[1]))];
     let check = |bytes, route, expect: &str| {
@@ -899,16 +914,16 @@ fn a_headline_is_there_before_one_is_found() {
         bench.world.lock().unwrap().events = vec![LinkEvent::Addresses];
         bench.turn(true);
         bench.run(1_000);
-        assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), (expect, None), "{bytes:?} {route:?}");
-        let told = |event: &Event| event.kind == EventKind::Primary;
-        assert!(!bench.live.lock().unsaved.events.iter().any(told));
+        assert_eq!((primary(&bench).as_str(), saved_primary(&bench)), (expect, None), "{bytes:?} {route:?}");
+        let is_primary = |event: &Event| event.kind == EventKind::Primary;
+        assert!(!bench.live.lock().unsaved.events.iter().any(is_primary));
     };
     check([0, 0], None, "");
     check([5, 9], None, "eth1");
     check([9, 9], None, "eth0");
     check([5, 9], Some(2), "eth0");
     check([0, 0], Some(3), "eth1");
-    // The way out is a link that is not watched, or not known.
+    // The default route is on a link that is not watched or not known.
     check([5, 9], Some(77), "eth1");
 }
 
@@ -916,12 +931,12 @@ fn primary(bench: &Bench) -> String {
     bench.live.lock().inventory.primary.clone().unwrap_or_default()
 }
 
-fn kept_primary(bench: &Bench) -> Option<String> {
+fn saved_primary(bench: &Bench) -> Option<String> {
     let state = bench.live.lock();
     state.unsaved.settings.iter().find(|(key, _)| key == "primary_found").and_then(|(_, name)| name.clone())
 }
 
-fn plug(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
+fn add_link(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(ifindex, name), counters));
@@ -930,7 +945,7 @@ fn plug(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
     bench.turn(true);
 }
 
-fn unplug(bench: &mut Bench, ifindex: u32) {
+fn remove_link(bench: &mut Bench, ifindex: u32) {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.retain(|(link, _)| link.ifindex != ifindex);
@@ -942,32 +957,32 @@ fn unplug(bench: &mut Bench, ifindex: u32) {
 }
 
 #[test]
-fn the_only_one_that_is_watched_is_the_headline_at_once_and_has_no_right_to_it() {
-    let lo = || (Link { hardware: 772, ..link(1, "lo") }, moved(50_000, 50_000));
+fn the_only_watched_interface_is_primary_until_traffic_chooses_another() {
+    let lo = || (Link { hardware: 772, ..link(1, "lo") }, rx_tx(50_000, 50_000));
     let mut bench = Bench::new(&[lo(), (link(2, "eth0"), Counters::ZERO)]);
-    assert_eq!((primary(&bench).as_str(), kept_primary(&bench)), ("eth0", None));
+    assert_eq!((primary(&bench).as_str(), saved_primary(&bench)), ("eth0", None));
     assert!(bench.kinds_of_events().contains(&EventKind::Primary));
-    // Another one comes, and has what this one never had.
+    // Another interface appears and has traffic; the first one never had any.
     bench.run(60_000);
-    plug(&mut bench, 3, "eth1", Counters::ZERO);
+    add_link(&mut bench, 3, "eth1", Counters::ZERO);
     bench.run(60_000);
     assert_eq!(primary(&bench), "eth0", "nothing speaks for the other so far");
-    bench.set(3, moved(5_000, 10));
+    bench.set(3, rx_tx(5_000, 10));
     bench.run(60_001);
-    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth1", Some("eth1")));
+    assert_eq!((primary(&bench).as_str(), saved_primary(&bench).as_deref()), ("eth1", Some("eth1")));
 
-    // With traffic of its own it is as good as any that was found by that.
-    let mut bench = Bench::new(&[lo(), (link(2, "eth0"), moved(1000, 10))]);
-    bench.set(2, moved(9_000, 10));
+    // With traffic it is as good as any interface found by traffic.
+    let mut bench = Bench::new(&[lo(), (link(2, "eth0"), rx_tx(1000, 10))]);
+    bench.set(2, rx_tx(9_000, 10));
     bench.run(60_001);
-    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("eth0")));
-    plug(&mut bench, 3, "eth1", Counters::ZERO);
-    bench.set(3, moved(90_000_000, 10));
+    assert_eq!((primary(&bench).as_str(), saved_primary(&bench).as_deref()), ("eth0", Some("eth0")));
+    add_link(&mut bench, 3, "eth1", Counters::ZERO);
+    bench.set(3, rx_tx(90_000_000, 10));
     bench.run(60_001);
     assert_eq!(primary(&bench), "eth0");
     assert_eq!(bench.kinds_of_events().iter().filter(|kind| **kind == EventKind::Primary).count(), 1);
 
-    // Two: the ordinary rules, until one of them is left out.
+    // With two interfaces the ordinary rules apply, until one of them is ignored.
     let mut bench = Bench::new(&[(link(2, "eth0"), Counters::ZERO), (link(3, "eth1"), Counters::ZERO)]);
     bench.run(60_001);
     assert_eq!(primary(&bench), "");
@@ -980,12 +995,12 @@ fn the_only_one_that_is_watched_is_the_headline_at_once_and_has_no_right_to_it()
 }
 
 #[test]
-fn the_only_one_is_no_headline_where_the_default_route_is_anothers() {
+fn the_only_watched_interface_is_not_primary_without_the_default_route() {
     let mut bench = Bench::new(&[]);
     bench.live.lock().tuning.interfaces = vec!["lan0".to_string()];
     bench.world.lock().unwrap().route = Some(7);
-    plug(&mut bench, 7, "wan0", moved(9, 9));
-    plug(&mut bench, 2, "lan0", moved(9, 9));
+    add_link(&mut bench, 7, "wan0", rx_tx(9, 9));
+    add_link(&mut bench, 2, "lan0", rx_tx(9, 9));
     bench.run(60_001);
     assert_eq!(primary(&bench), "");
     bench.world.lock().unwrap().route = Some(2);
@@ -995,62 +1010,62 @@ fn the_only_one_is_no_headline_where_the_default_route_is_anothers() {
 }
 
 #[test]
-fn the_only_one_waits_for_a_headline_that_has_just_gone() {
-    let links = [(link(2, "eth0"), Counters::ZERO), (link(5, "ppp0"), moved(1000, 10))];
+fn the_only_watched_interface_replaces_an_absent_primary_after_an_observation() {
+    let links = [(link(2, "eth0"), Counters::ZERO), (link(5, "ppp0"), rx_tx(1000, 10))];
     let mut bench = Bench::new(&links);
-    bench.set(5, moved(90_000, 10));
+    bench.set(5, rx_tx(90_000, 10));
     bench.run(30_001);
     assert_eq!(primary(&bench), "ppp0");
-    // Dialled again within seconds.
-    unplug(&mut bench, 5);
+    // A connection that is dialled again within seconds.
+    remove_link(&mut bench, 5);
     assert_eq!(primary(&bench), "ppp0");
-    plug(&mut bench, 6, "ppp0", Counters::ZERO);
+    add_link(&mut bench, 6, "ppp0", Counters::ZERO);
     bench.run(120_001);
     assert_eq!(primary(&bench), "ppp0");
-    // And not.
-    unplug(&mut bench, 6);
+    // A connection that does not come back.
+    remove_link(&mut bench, 6);
     bench.run(5_000);
     assert_eq!(primary(&bench), "ppp0");
     bench.run(60_001);
-    assert_eq!((primary(&bench).as_str(), kept_primary(&bench).as_deref()), ("eth0", Some("ppp0")));
-    plug(&mut bench, 7, "ppp0", Counters::ZERO);
+    assert_eq!((primary(&bench).as_str(), saved_primary(&bench).as_deref()), ("eth0", Some("ppp0")));
+    add_link(&mut bench, 7, "ppp0", Counters::ZERO);
     assert_eq!(primary(&bench), "ppp0", "it is there again");
 
-    // Found by a run that is long over.
+    // Found by a run long ago.
     let live = Live::new(Config::default(), Zone::UTC);
     let mut bench = Bench::on(live, &[], Vec::new(), 1_000_000);
     bench.sampler.primary = Primary::new(String::new());
-    bench.sampler.primary.recall(String::new(), "wlan7".to_string());
+    bench.sampler.primary.restore(String::new(), "wlan7".to_string());
     bench.sampler.primary.begin(bench.clock.now());
-    plug(&mut bench, 2, "eth0", Counters::ZERO);
+    add_link(&mut bench, 2, "eth0", Counters::ZERO);
     bench.run(11_000);
     assert_eq!(primary(&bench), "eth0");
 }
 
-/// Patterns that nothing matches, as a reader of the health finds them.
+/// Unmatched names and patterns, as the health answer shows them.
 fn unmatched(bench: &Bench) -> Vec<String> {
     let state = bench.live.lock();
-    state.inventory.unmatched.iter().map(|asked| format!("{} {} {}", asked.key, asked.pattern, asked.known)).collect()
+    state.inventory.unmatched.iter().map(|it| format!("{} {} {}", it.key, it.pattern, it.known)).collect()
 }
 
 #[test]
-fn what_is_asked_for_and_not_there_is_shown_until_it_is() {
+fn unmatched_names_are_shown_until_they_match() {
     let saved = [("interfaces", "eth*,nope*,ppp0,uplink,eth*"), ("primary", "wan")];
     let live = Live::new(Config::saved(&saved), Zone::UTC);
-    let past = record(1, "ppp0", 0, "boot-before", moved(5, 5), 1);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], vec![past], 1_000_000);
+    let stored = record(1, "ppp0", 0, "boot-before", rx_tx(5, 5), 1);
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], vec![stored], 1_000_000);
     let all = ["interfaces nope* false", "interfaces ppp0 true", "interfaces uplink false", "primary wan false"];
     assert_eq!(unmatched(&bench), all);
     bench.run(60_000);
     assert_eq!(unmatched(&bench), all);
-    plug(&mut bench, 5, "ppp0", Counters::ZERO);
+    add_link(&mut bench, 5, "ppp0", Counters::ZERO);
     assert_eq!(unmatched(&bench), [all[0], all[2], all[3]]);
     bench.world.lock().unwrap().links[0].0.altnames = vec!["uplink".to_string(), "wan".to_string()];
     bench.turn(true);
     bench.pass(1_000);
     bench.turn(false);
     assert_eq!(unmatched(&bench), [all[0]]);
-    unplug(&mut bench, 5);
+    remove_link(&mut bench, 5);
     assert_eq!(unmatched(&bench), [all[0], all[1]]);
     let change = |bench: &mut Bench, key, text: &str| {
         bench.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
@@ -1058,61 +1073,61 @@ fn what_is_asked_for_and_not_there_is_shown_until_it_is() {
     };
     change(&mut bench, "interfaces", "e*");
     assert_eq!(unmatched(&bench), [""; 0]);
-    // In a name a star stands for itself.
+    // In a name, `*` has no special meaning.
     change(&mut bench, "primary", "e*");
     assert_eq!(unmatched(&bench), ["primary e* false"]);
 }
 
 #[test]
-fn what_comes_and_goes_is_news_a_few_times() {
+fn log_lines_about_one_pattern_are_limited() {
     let typed = [("interfaces", "ppp0,eth*".to_string())];
     let live = Live::new(Config::new(&typed, |_| None).unwrap(), Zone::UTC);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), moved(1000, 10))], Vec::new(), 1_000_000);
-    let gone = "--interface ppp0 matches no interface now: its figures begin when it appears";
-    // A minute before it is looked at again: as if nothing had been told of it so far.
-    bench.sampler.missing = Missing::default();
-    let mut told = Vec::new();
-    let mut look = |bench: &mut Bench, there: bool, ms: u64| {
+    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], Vec::new(), 1_000_000);
+    let gone = "--interface ppp0 matches no interface now: counting starts when it appears";
+    // Reset, as if nothing had been logged so far.
+    bench.sampler.requested = RequestedNames::default();
+    let mut found = Vec::new();
+    let mut check = |bench: &mut Bench, present: bool, ms: u64| {
         bench.world.lock().unwrap().links.truncate(1);
-        if there {
+        if present {
             bench.world.lock().unwrap().links.push((link(5, "ppp0"), Counters::ZERO));
         }
         bench.pass(ms);
         let now = bench.clock.now();
-        bench.sampler.relink(now);
-        let news = bench.sampler.news_of_missing(now);
-        told.extend(news.iter().map(|(level, line)| format!("{level} {line}")));
-        (news.len(), bench.sampler.missing.next_ms().map(|due| due - now.mono_ms))
+        bench.sampler.list_links(now);
+        let news = bench.sampler.unmatched_log_lines(now);
+        found.extend(news.iter().map(|(level, line)| format!("{level} {line}")));
+        (news.len(), bench.sampler.requested.next_ms().map(|due| due - now.mono_ms))
     };
-    assert_eq!(look(&mut bench, false, 0), (1, None));
-    assert_eq!(look(&mut bench, false, 50_000), (0, None), "told once");
+    assert_eq!(check(&mut bench, false, 0), (1, None));
+    assert_eq!(check(&mut bench, false, 50_000), (0, None), "logged once");
     for at in 0..5 {
-        assert_eq!(look(&mut bench, at % 2 == 0, 10_000), (1, None), "{at}");
+        assert_eq!(check(&mut bench, at % 2 == 0, 10_000), (1, None), "{at}");
     }
     for at in 0..100 {
-        // What is as the log has it has no news.
+        // No line is due while the log matches the present state.
         let due = Some(500_000 - 1_000 * (at + 1)).filter(|_| at % 2 == 0);
-        assert_eq!(look(&mut bench, at % 2 != 0, 1_000), (0, due), "{at}");
+        assert_eq!(check(&mut bench, at % 2 != 0, 1_000), (0, due), "{at}");
     }
-    assert_eq!(look(&mut bench, false, 1_000), (0, Some(399_000)));
-    // At the end of ten minutes the log has what stands then.
-    assert_eq!(look(&mut bench, false, 399_000), (1, None));
-    assert_eq!(look(&mut bench, true, 1_000), (1, None));
-    assert_eq!(told[0], format!("WARN {gone}"));
-    assert_eq!(told[1], "INFO --interface ppp0 matches ppp0 now");
-    assert_eq!(told.len(), 8);
+    assert_eq!(check(&mut bench, false, 1_000), (0, Some(399_000)));
+    // After ten minutes the log has the state at that time.
+    assert_eq!(check(&mut bench, false, 399_000), (1, None));
+    assert_eq!(check(&mut bench, true, 1_000), (1, None));
+    assert_eq!(found[0], format!("WARN {gone}"));
+    assert_eq!(found[1], "INFO --interface ppp0 matches ppp0 now");
+    assert_eq!(found.len(), 8);
 }
 
 #[test]
-fn an_unbelievable_clock_holds_samples_and_loses_none() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    let mut far = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
+fn samples_wait_for_a_trusted_clock_and_none_is_lost() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
+    let mut far = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     far.clock.0.lock().unwrap().unix_ms = 0;
-    // A world of its own, booted in 1970.
-    far.sampler.keeper = Keeper::new(BUILD_FLOOR, None);
+    // A machine of its own that boots in 1970.
+    far.sampler.wall_clock = Keeper::new(BUILD_FLOOR, None);
     far.live.lock().unsaved.batch.clear();
     for kernel in [&mut bench, &mut far] {
-        kernel.set(2, moved(1500, 10));
+        kernel.set(2, rx_tx(1500, 10));
         kernel.run(90_001);
     }
     assert!(far.batch().ticks.iter().all(|tick| tick.unix.is_none()));
@@ -1126,18 +1141,18 @@ fn an_unbelievable_clock_holds_samples_and_loses_none() {
 }
 
 #[test]
-fn a_restart_takes_the_record_that_goes_by_the_name_too() {
-    // The first one left this identity behind when its link took over the second one's name.
-    let left = record(1, "x0", 2, BOOT, moved(20_000, 1), 400_000);
-    let taken = record(2, "x1", 2, BOOT, moved(27_000, 1), 400_000);
-    let bench = Bench::after(&[(link(2, "x1"), moved(27_100, 1))], vec![left, taken], 1_000_000);
-    assert_eq!(bench.booked("x1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
+fn of_two_records_with_one_identity_the_name_decides() {
+    // The first record kept this identity when its link took over the second record's name.
+    let left = record(1, "x0", 2, BOOT, rx_tx(20_000, 1), 400_000);
+    let taken = record(2, "x1", 2, BOOT, rx_tx(27_000, 1), 400_000);
+    let bench = Bench::after(&[(link(2, "x1"), rx_tx(27_100, 1))], vec![left, taken], 1_000_000);
+    assert_eq!(bench.samples("x1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
 }
 
 #[test]
-fn a_name_that_is_taken_over_leaves_no_identity_behind() {
-    let old = record(7, "wan", 9, "boot-before", moved(5, 5), 1);
-    let mut bench = Bench::after(&[(link(2, "eth0"), moved(1000, 10))], vec![old], 1_000_000);
+fn a_rename_removes_the_identity_from_the_old_record() {
+    let old = record(7, "wan", 9, "boot-before", rx_tx(5, 5), 1);
+    let mut bench = Bench::after(&[(link(2, "eth0"), rx_tx(1000, 10))], vec![old], 1_000_000);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
     bench.turn(true);
     bench.pass(2000);
@@ -1150,42 +1165,42 @@ fn a_name_that_is_taken_over_leaves_no_identity_behind() {
 }
 
 #[test]
-fn a_report_that_comes_before_its_link_is_listed_is_kept() {
+fn a_notification_before_the_listing_is_kept() {
     let mut bench = Bench::new(&[]);
     bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
-    bench.world.lock().unwrap().links.push((link(9, "wg0"), moved(300, 5)));
+    bench.world.lock().unwrap().links.push((link(9, "wg0"), rx_tx(300, 5)));
     bench.pass(1000);
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+    assert_eq!(bench.samples("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
 }
 
 #[test]
-fn the_last_traffic_of_a_vanishing_link_is_booked() {
-    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(1000, 10))]);
+fn the_last_traffic_of_a_gone_link_is_counted() {
+    let mut bench = Bench::new(&[(link(2, "ppp0"), rx_tx(1000, 10))]);
     {
         let mut world = bench.world.lock().unwrap();
         world.links.clear();
-        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(moved(1700, 10)) }];
+        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(rx_tx(1700, 10)) }];
     }
     bench.pass(5000);
     bench.turn(true);
     assert_eq!(bench.live.lock().inventory.interface("ppp0").unwrap().lifetime.rx_bytes(), 700);
-    assert_eq!(bench.booked("ppp0"), [(Mark::Plain, 700, 5)]);
+    assert_eq!(bench.samples("ppp0"), [(Mark::Plain, 700, 5)]);
 }
 
 /// One end of a veth counts its reception at the other end, which goes first.
 #[test]
-fn a_counter_that_falls_while_the_link_is_taken_apart_books_nothing_twice() {
-    let mut bench = Bench::new(&[(link(2, "ppp0"), moved(1000, 10))]);
-    bench.set(2, moved(5000, 50));
+fn a_counter_that_falls_in_the_final_reading_is_not_counted_twice() {
+    let mut bench = Bench::new(&[(link(2, "ppp0"), rx_tx(1000, 10))]);
+    bench.set(2, rx_tx(5000, 50));
     bench.pass(30_000);
     bench.turn(false);
     {
         let mut world = bench.world.lock().unwrap();
         world.links.clear();
-        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(moved(0, 57)) }];
+        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(rx_tx(0, 57)) }];
     }
     bench.pass(5000);
     bench.turn(true);
@@ -1194,46 +1209,46 @@ fn a_counter_that_falls_while_the_link_is_taken_apart_books_nothing_twice() {
 }
 
 #[test]
-fn a_changed_watch_list_loses_nothing_that_was_watched() {
-    let mut bench = Bench::new(&[(link(2, "w0"), moved(1000, 10)), (link(3, "w1"), moved(1000, 10))]);
-    bench.set(2, moved(101_000, 10));
+fn a_changed_interfaces_list_loses_no_traffic() {
+    let mut bench = Bench::new(&[(link(2, "w0"), rx_tx(1000, 10)), (link(3, "w1"), rx_tx(1000, 10))]);
+    bench.set(2, rx_tx(101_000, 10));
     bench.pass(3000);
     bench.live.lock().tuning.interfaces = vec!["w1".to_string()];
     bench.turn(false);
-    bench.set(2, moved(900_000, 10));
+    bench.set(2, rx_tx(900_000, 10));
     bench.pass(3000);
     bench.live.lock().tuning.interfaces = Vec::new();
     bench.turn(false);
-    bench.set(2, moved(950_000, 10));
+    bench.set(2, rx_tx(950_000, 10));
     bench.run(30_001);
-    assert_eq!(bench.booked("w0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 150_000);
+    assert_eq!(bench.samples("w0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 150_000);
 }
 
 #[test]
-fn every_beginning_is_saved_at_once() {
-    let mut bench = Bench::new(&[(link(2, "eth0"), moved(1000, 10))]);
-    let begun = |bench: &Bench| std::mem::take(&mut bench.live.lock().wishes.save_now);
-    assert!(begun(&bench), "the first base");
+fn every_first_baseline_is_saved_at_once() {
+    let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
+    let save_requested = |bench: &Bench| std::mem::take(&mut bench.live.lock().wishes.save_now);
+    assert!(save_requested(&bench), "the first baseline");
     bench.run(60_001);
-    assert!(!begun(&bench), "an ordinary tick");
+    assert!(!save_requested(&bench), "an ordinary tick");
     bench.live.lock().tuning.running = false;
     bench.turn(false);
     bench.live.lock().tuning.running = true;
     bench.turn(false);
-    assert!(begun(&bench), "a base after a stop");
+    assert!(save_requested(&bench), "a baseline after a stop");
     {
         let mut world = bench.world.lock().unwrap();
-        world.links.push((link(9, "wg0"), moved(300, 5)));
+        world.links.push((link(9, "wg0"), rx_tx(300, 5)));
         world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
-    assert!(begun(&bench), "a new history");
+    assert!(save_requested(&bench), "a new record");
 }
 
 #[test]
-fn a_vanished_link_keeps_its_name_though_nothing_was_booked() {
-    let mut bench = Bench::new(&[(link(2, "w0"), moved(1000, 10))]);
+fn a_gone_link_without_samples_keeps_its_name() {
+    let mut bench = Bench::new(&[(link(2, "w0"), rx_tx(1000, 10))]);
     bench.run(60_001);
     bench.world.lock().unwrap().links.clear();
     bench.turn(true);
@@ -1242,10 +1257,10 @@ fn a_vanished_link_keeps_its_name_though_nothing_was_booked() {
     assert!(bench.live.lock().inventory.interface("w0").is_some_and(|iface| !iface.present()));
 }
 
-/// Everything booked, with the raw counters that a reader of the whole comes to: what the writer makes of it.
-fn reckon(bench: &Bench, id: IfaceId, past: &[Record]) -> (Counters, Counters) {
+/// Sum of all samples of an interface, and the raw counters that the writer computes from samples and anchors.
+fn totals(bench: &Bench, id: IfaceId, stored: &[Record]) -> (Counters, Counters) {
     let state = bench.live.lock();
-    let mut raw = past.iter().find(|record| record.id == id).map_or(Counters::ZERO, |record| record.raw);
+    let mut raw = stored.iter().find(|record| record.id == id).map_or(Counters::ZERO, |record| record.raw);
     let mut sum = Counters::ZERO;
     for (tick, samples) in state.unsaved.batch.iter() {
         for sample in samples.iter().filter(|sample| sample.iface == id) {
@@ -1260,23 +1275,23 @@ fn reckon(bench: &Bench, id: IfaceId, past: &[Record]) -> (Counters, Counters) {
 }
 
 #[test]
-fn a_restart_within_the_interval_is_not_worth_an_event() {
-    for (ended_ms, told) in [(990_000, false), (960_000, true)] {
-        let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
-        bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), ended_ms)]));
-        assert_eq!(bench.kinds_of_events().contains(&EventKind::Gap), told, "{ended_ms}");
-        assert_eq!(bench.booked("eth0")[0].1, 700);
+fn a_restart_within_the_interval_makes_no_event() {
+    for (ended_ms, is_event) in [(990_000, false), (960_000, true)] {
+        let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
+        bench.rejoin(history_of_a_minute_ago(vec![record(4, "eth0", 2, BOOT, rx_tx(1000, 10), ended_ms)]));
+        assert_eq!(bench.kinds_of_events().contains(&EventKind::Gap), is_event, "{ended_ms}");
+        assert_eq!(bench.samples("eth0")[0].1, 700);
     }
 }
 
 #[test]
-fn a_late_history_gets_the_gap_as_at_a_restart() {
-    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
-    bench.set(2, moved(1800, 10));
+fn a_history_opened_late_gets_the_gap_as_after_a_restart() {
+    let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
+    bench.set(2, rx_tx(1800, 10));
     bench.run(60_001);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 100);
-    bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
-    assert_eq!(bench.booked("eth0"), [(Mark::Gap, 700, 600), (Mark::Plain, 100, 30), (Mark::Plain, 0, 30)]);
+    bench.rejoin(history_of_a_minute_ago(vec![record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000)]));
+    assert_eq!(bench.samples("eth0"), [(Mark::Gap, 700, 600), (Mark::Plain, 100, 30), (Mark::Plain, 0, 30)]);
     {
         let state = bench.live.lock();
         assert_eq!(state.health.database, Database::Joined);
@@ -1292,46 +1307,46 @@ fn a_late_history_gets_the_gap_as_at_a_restart() {
         assert_eq!((record.id, record.ifindex, record.stack.boot.as_str()), (4, 2, BOOT));
     }
     assert!(bench.kinds_of_events().contains(&EventKind::Gap));
-    bench.set(2, moved(1900, 10));
+    bench.set(2, rx_tx(1900, 10));
     bench.run(30_000);
-    assert_eq!(bench.booked("eth0")[3], (Mark::Plain, 100, 30));
+    assert_eq!(bench.samples("eth0")[3], (Mark::Plain, 100, 30));
     assert_eq!(bench.batch().ticks.last().unwrap().seq, 104);
 }
 
 #[test]
-fn a_late_history_of_another_boot_is_gone_on_with_from_zero() {
-    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
+fn a_history_of_another_boot_opened_late_continues_from_zero() {
+    let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
     bench.run(1);
-    bench.join(late(vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000)]));
-    assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1700, 1000)]);
+    bench.rejoin(history_of_a_minute_ago(vec![record(4, "eth0", 2, "boot-before", rx_tx(1000, 10), 900_000_000)]));
+    assert_eq!(bench.samples("eth0"), [(Mark::Reset, 1700, 1000)]);
 }
 
-/// Whatever the disk remembers, the sums are those of a start that knew it, and so are the numbers.
+/// Whatever is stored, sums and ids are the same as if the history had been known at the start.
 #[test]
-fn a_late_history_comes_to_the_same_as_one_in_time() {
-    let links = [(link(2, "a"), moved(1700, 10)), (link(3, "b"), moved(50, 10)), (link(4, "c"), Counters::ZERO)];
+fn a_history_opened_late_gives_the_same_result_as_one_opened_at_the_start() {
+    let links = [(link(2, "a"), rx_tx(1700, 10)), (link(3, "b"), rx_tx(50, 10)), (link(4, "c"), Counters::ZERO)];
     let other = "boot-before";
-    let pasts: [Vec<Record>; 8] = [
+    let histories: [Vec<Record>; 8] = [
         vec![],
-        vec![record(1, "b", 3, BOOT, moved(20, 1), 900_000), record(2, "a", 2, BOOT, moved(900, 1), 900_000)],
-        // Renamed while nobody looked.
-        vec![record(1, "a", 3, BOOT, moved(20, 1), 900_000), record(2, "b", 2, BOOT, moved(900, 1), 900_000)],
-        vec![record(1, "x", 2, BOOT, moved(900, 1), 900_000), record(2, "y", 9, BOOT, moved(1, 1), 900_000)],
-        // Renamed to what had a history already.
-        vec![record(1, "x", 2, BOOT, moved(900, 1), 900_000), record(2, "a", 5, other, moved(7, 7), 1)],
-        vec![record(7, "a", 1, other, moved(9, 9), 5), record(3, "c", 4, other, moved(9, 9), 5)],
-        vec![record(7, "a", 8, BOOT, moved(90_000, 9), 500_000), record(8, "gone", 70, BOOT, moved(9, 9), 5)],
-        // More than now: begun again from zero in between.
-        vec![record(5, "a", 2, BOOT, moved(90_000, 90), 500_000)],
+        vec![record(1, "b", 3, BOOT, rx_tx(20, 1), 900_000), record(2, "a", 2, BOOT, rx_tx(900, 1), 900_000)],
+        // Renamed while net-pulse was not running.
+        vec![record(1, "a", 3, BOOT, rx_tx(20, 1), 900_000), record(2, "b", 2, BOOT, rx_tx(900, 1), 900_000)],
+        vec![record(1, "x", 2, BOOT, rx_tx(900, 1), 900_000), record(2, "y", 9, BOOT, rx_tx(1, 1), 900_000)],
+        // Renamed to a name that already had a history.
+        vec![record(1, "x", 2, BOOT, rx_tx(900, 1), 900_000), record(2, "a", 5, other, rx_tx(7, 7), 1)],
+        vec![record(7, "a", 1, other, rx_tx(9, 9), 5), record(3, "c", 4, other, rx_tx(9, 9), 5)],
+        vec![record(7, "a", 8, BOOT, rx_tx(90_000, 9), 500_000), record(8, "gone", 70, BOOT, rx_tx(9, 9), 5)],
+        // Higher than now: the counters restarted from zero in between.
+        vec![record(5, "a", 2, BOOT, rx_tx(90_000, 90), 500_000)],
     ];
-    for past in pasts {
+    for stored in histories {
         for squeezed in [false, true] {
-            let mut early = Bench::after(&links, past.clone(), 1_000_000);
-            let mut alone = Bench::alone(&links, 1_000_000);
-            for bench in [&mut early, &mut alone] {
+            let mut early = Bench::after(&links, stored.clone(), 1_000_000);
+            let mut without_history = Bench::without_history(&links, 1_000_000);
+            for bench in [&mut early, &mut without_history] {
                 for at in 1..=6 {
-                    bench.set(2, moved(1700 + 100 * at, 10 + at));
-                    bench.set(3, moved(50 + at, 10));
+                    bench.set(2, rx_tx(1700 + 100 * at, 10 + at));
+                    bench.set(3, rx_tx(50 + at, 10));
                     bench.run(30_000);
                 }
                 bench.world.lock().unwrap().links.remove(1);
@@ -1339,15 +1354,15 @@ fn a_late_history_comes_to_the_same_as_one_in_time() {
                 bench.run(30_000);
             }
             if squeezed {
-                let mut state = alone.live.lock();
+                let mut state = without_history.live.lock();
                 let Unsaved { batch, anchors, .. } = &mut state.unsaved;
                 crate::compact::compact(batch, anchors, 0);
                 assert_eq!(batch.ticks.len(), 1);
             }
-            alone.join(late(past.clone()));
-            for bench in [&mut early, &mut alone] {
-                bench.set(2, moved(5_000, 30));
-                bench.set(4, moved(77, 7));
+            without_history.rejoin(history_of_a_minute_ago(stored.clone()));
+            for bench in [&mut early, &mut without_history] {
+                bench.set(2, rx_tx(5_000, 30));
+                bench.set(4, rx_tx(77, 7));
                 bench.run(30_000);
             }
             let inventory = |bench: &Bench| -> Vec<(String, Option<IfaceId>, Counters)> {
@@ -1357,18 +1372,23 @@ fn a_late_history_comes_to_the_same_as_one_in_time() {
             let names = |rows: Vec<(String, Option<IfaceId>, Counters)>| -> Vec<(String, Counters)> {
                 rows.into_iter().map(|(name, _, lifetime)| (name, lifetime)).collect()
             };
-            assert_eq!(names(inventory(&alone)), names(inventory(&early)), "{past:#?}");
+            assert_eq!(names(inventory(&without_history)), names(inventory(&early)), "{stored:#?}");
             for (name, id, lifetime) in inventory(&early) {
                 let (Some(id), true) = (id, lifetime.rx_bytes() > 0) else { continue };
-                let theirs = inventory(&alone).iter().find(|(known, ..)| *known == name).unwrap().1.unwrap();
-                if past.iter().any(|record| record.id == id) {
-                    assert_eq!(theirs, id, "{name} of {past:#?}");
+                let stored_id =
+                    inventory(&without_history).iter().find(|(known, ..)| *known == name).unwrap().1.unwrap();
+                if stored.iter().any(|record| record.id == id) {
+                    assert_eq!(stored_id, id, "{name} of {stored:#?}");
                 }
-                assert_eq!(reckon(&alone, theirs, &past), reckon(&early, id, &past), "{name} of {past:#?}");
+                assert_eq!(
+                    totals(&without_history, stored_id, &stored),
+                    totals(&early, id, &stored),
+                    "{name} of {stored:#?}"
+                );
             }
-            // As the disk will have them.
+            // As the writer will store them.
             let identities = |bench: &Bench| {
-                let mut kept = past.clone();
+                let mut kept = stored.clone();
                 for record in &bench.live.lock().unsaved.records {
                     kept.retain(|known| known.id != record.id);
                     kept.push(record.clone());
@@ -1379,75 +1399,75 @@ fn a_late_history_comes_to_the_same_as_one_in_time() {
                 found.sort();
                 found
             };
-            assert_eq!(identities(&alone), identities(&early), "{past:#?}");
+            assert_eq!(identities(&without_history), identities(&early), "{stored:#?}");
         }
     }
 }
 
 #[test]
-fn a_link_that_came_before_its_history_brings_no_phantom() {
-    let mut bench = Bench::alone(&[], 1_000_000);
+fn a_link_announced_before_the_history_opens_is_counted_from_zero() {
+    let mut bench = Bench::without_history(&[], 1_000_000);
     {
         let mut world = bench.world.lock().unwrap();
-        world.links.push((link(9, "wg0"), moved(300, 5)));
+        world.links.push((link(9, "wg0"), rx_tx(300, 5)));
         world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
-    bench.join(late(vec![record(4, "wg0", 9, BOOT, moved(100, 1), 400_000)]));
-    assert_eq!(bench.booked("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
+    bench.rejoin(history_of_a_minute_ago(vec![record(4, "wg0", 9, BOOT, rx_tx(100, 1), 400_000)]));
+    assert_eq!(bench.samples("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
     assert_eq!(bench.live.lock().inventory.interface("wg0").unwrap().id, Some(4));
 }
 
 #[test]
-fn what_was_stopped_before_stays_unbooked() {
-    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
-    bench.set(2, moved(1800, 10));
+fn stopped_collection_of_a_history_opened_late_stays_uncounted() {
+    let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
+    bench.set(2, rx_tx(1800, 10));
     bench.run(60_001);
     bench.live.lock().tuning.running = false;
-    bench.join(late(vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000)]));
-    bench.set(2, moved(9000, 10));
+    bench.rejoin(history_of_a_minute_ago(vec![record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000)]));
+    bench.set(2, rx_tx(9000, 10));
     bench.run(60_001);
-    assert_eq!(bench.booked("eth0"), []);
+    assert_eq!(bench.samples("eth0"), []);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_000);
     bench.live.lock().tuning.running = true;
     bench.turn(false);
-    bench.set(2, moved(9100, 10));
+    bench.set(2, rx_tx(9100, 10));
     bench.run(30_001);
-    assert_eq!(bench.booked("eth0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [100]);
+    assert_eq!(bench.samples("eth0").iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [100]);
 }
 
-/// The history says "stopped", and its user has pressed start while it was not open yet.
+/// The stored history says "stopped", and the user started collection before the history was open.
 #[test]
-fn a_pause_that_ended_before_its_history_was_open_stays_unbooked() {
-    let links = [(link(2, "eth0"), moved(1700, 10)), (link(3, "eth1"), moved(500, 1))];
-    let mut bench = Bench::alone(&links, 1_000_000);
-    bench.set(2, moved(1800, 10));
+fn a_pause_that_ended_before_the_history_opens_stays_uncounted() {
+    let links = [(link(2, "eth0"), rx_tx(1700, 10)), (link(3, "eth1"), rx_tx(500, 1))];
+    let mut bench = Bench::without_history(&links, 1_000_000);
+    bench.set(2, rx_tx(1800, 10));
     bench.run(60_001);
-    bench.live.lock().unsaved.keep_setting("running", Some("true".to_string()));
+    bench.live.lock().unsaved.queue_setting("running", Some("true".to_string()));
     let records =
-        vec![record(4, "eth0", 2, BOOT, moved(1000, 10), 400_000), record(5, "eth1", 3, BOOT, moved(9, 1), 400_000)];
-    let mut earlier = earlier(records, 101, None);
-    earlier.settings.insert("running".to_string(), "false".to_string());
-    bench.join(earlier);
-    bench.set(2, moved(1850, 10));
-    bench.set(3, moved(530, 1));
+        vec![record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000), record(5, "eth1", 3, BOOT, rx_tx(9, 1), 400_000)];
+    let mut stored = stored_history(records, 101, None);
+    stored.settings.insert("running".to_string(), "false".to_string());
+    bench.rejoin(stored);
+    bench.set(2, rx_tx(1850, 10));
+    bench.set(3, rx_tx(530, 1));
     bench.run(60_001);
-    assert_eq!(bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 150);
-    assert_eq!(bench.booked("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 30);
-    let told = details(&bench, EventKind::Gap);
-    assert!(told.iter().any(|detail| detail.contains("collection was stopped, and started again")), "{told:?}");
+    assert_eq!(bench.samples("eth0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 150);
+    assert_eq!(bench.samples("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 30);
+    let found = details(&bench, EventKind::Gap);
+    assert!(found.iter().any(|detail| detail.contains("collection was stopped, and started again")), "{found:?}");
 }
 
-/// Nine hours behind, which only the history shows.
+/// The clock is nine hours slow; only the stored history shows it.
 #[test]
-fn e20_a_late_history_takes_back_what_was_placed_wrong() {
-    let mut bench = Bench::alone(&[(link(2, "eth0"), moved(1700, 10))], 1_000_000);
+fn e20_a_history_opened_late_corrects_wrong_wall_times() {
+    let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
     bench.run(60_001);
     assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_some()));
     let newest = START_MS / 1000 + 9 * 3600;
-    let records = vec![record(4, "eth0", 2, "boot-before", moved(1000, 10), 5)];
-    bench.join(earlier(records, 101, Some(newest)));
+    let records = vec![record(4, "eth0", 2, "boot-before", rx_tx(1000, 10), 5)];
+    bench.rejoin(stored_history(records, 101, Some(newest)));
     assert!(bench.batch().ticks.iter().all(|tick| tick.unix.is_none()));
     bench.clock.0.lock().unwrap().unix_ms += 9 * 3_600_000 + 1_000_000;
     bench.run(30_000);
@@ -1460,87 +1480,88 @@ fn details(bench: &Bench, kind: EventKind) -> Vec<String> {
     state.unsaved.events.iter().filter(|event| event.kind == kind).map(|event| event.detail.clone()).collect()
 }
 
-/// Of another boot, with its latest sample so many seconds after the present boot began (at monotonic zero).
+/// A record of another boot. Its latest sample is `last_seen_s` seconds after the present boot began (at monotonic
+/// zero).
 fn of_another_boot(machine: &str, last_seen_s: i64) -> Record {
     let booted = (START_MS - 1_000_000) / 1000;
-    let known = record(4, "eth0", 2, "boot-before", moved(1000, 10), 900_000_000);
+    let known = record(4, "eth0", 2, "boot-before", rx_tx(1000, 10), 900_000_000);
     let stack = Stack { machine: machine.to_string(), ..known.stack };
     Record { stack, last_seen: booted + last_seen_s, ..known }
 }
 
 #[test]
-fn a_boot_from_before_the_latest_sample_is_not_booked() {
-    let links = [(link(2, "eth0"), moved(1_400_000, 10))];
+fn a_boot_that_began_before_the_latest_sample_is_not_counted() {
+    let links = [(link(2, "eth0"), rx_tx(1_400_000, 10))];
     for (known, words) in [
         (of_another_boot("machine", 500), "began before the latest sample"),
         (of_another_boot("", 500), "began before the latest sample"),
         (of_another_boot("another", -500), "another machine"),
     ] {
         let mut bench = Bench::after(&links, vec![known], 1_000_000);
-        let told = details(&bench, EventKind::Gap);
-        assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
-        bench.set(2, moved(1_405_000, 10));
+        let found = details(&bench, EventKind::Gap);
+        assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
+        bench.set(2, rx_tx(1_405_000, 10));
         bench.run(30_001);
-        assert_eq!(bench.booked("eth0"), [(Mark::Plain, 5000, 30)]);
+        assert_eq!(bench.samples("eth0"), [(Mark::Plain, 5000, 30)]);
         assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_005_000);
     }
     let bench = Bench::after(&links, vec![of_another_boot("", -500)], 1_000_000);
-    assert_eq!(bench.booked("eth0"), [(Mark::Reset, 1_400_000, 1000)]);
+    assert_eq!(bench.samples("eth0"), [(Mark::Reset, 1_400_000, 1000)]);
     assert_eq!(details(&bench, EventKind::Gap), [""; 0]);
 }
 
 #[test]
-fn whether_a_boot_is_booked_waits_for_the_clock_with_the_samples() {
+fn counting_from_the_boot_is_decided_when_the_clock_is_trusted() {
     for (last_seen_s, expect) in [(-500, 1_400_000), (500, 0)] {
         let known = of_another_boot("", last_seen_s);
         let newest = Some(known.last_seen);
         let live = Live::new(Config::default(), Zone::UTC);
         let world =
-            Arc::new(Mutex::new(World { links: vec![(link(2, "eth0"), moved(1_400_000, 10))], ..World::default() }));
-        let clock = Arc::new(Hand(Mutex::new(Now { mono_ms: 1_000_000, unix_ms: 1_000_000 })));
+            Arc::new(Mutex::new(World { links: vec![(link(2, "eth0"), rx_tx(1_400_000, 10))], ..World::default() }));
+        let clock = Arc::new(TestClock(Mutex::new(Now { mono_ms: 1_000_000, unix_ms: 1_000_000 })));
         let live = Arc::new(live);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
-        live.lock().recall(earlier(vec![known], 1, newest));
+        live.lock().recall(stored_history(vec![known], 1, newest));
         let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack(BOOT));
         let mut bench = Bench { world, clock, live, sampler };
-        bench.set(2, moved(1_400_000, 10));
+        bench.set(2, rx_tx(1_400_000, 10));
         bench.run(30_001);
-        bench.set(2, moved(1_400_700, 10));
+        bench.set(2, rx_tx(1_400_700, 10));
         bench.run(30_000);
-        assert!(bench.booked("eth0").iter().all(|(mark, ..)| *mark == Mark::Plain), "{:?}", bench.booked("eth0"));
+        assert!(bench.samples("eth0").iter().all(|(mark, ..)| *mark == Mark::Plain), "{:?}", bench.samples("eth0"));
         bench.clock.0.lock().unwrap().unix_ms = START_MS + 60_001;
         bench.run(1);
-        let booked = bench.booked("eth0");
-        let sum: u64 = booked.iter().map(|(_, rx, _)| *rx).sum();
-        assert_eq!(sum, expect + 700, "{booked:?}");
-        assert_eq!(booked.iter().filter(|(mark, ..)| *mark == Mark::Reset).count(), usize::from(expect > 0));
+        let samples = bench.samples("eth0");
+        let sum: u64 = samples.iter().map(|(_, rx, _)| *rx).sum();
+        assert_eq!(sum, expect + 700, "{samples:?}");
+        assert_eq!(samples.iter().filter(|(mark, ..)| *mark == Mark::Reset).count(), usize::from(expect > 0));
         let lifetime = bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes();
         assert_eq!(lifetime, 5_000_700 + expect);
         assert_eq!(details(&bench, EventKind::Gap).len(), usize::from(expect == 0));
-        // In the tick of the first reading, which has its true time.
+        // In the tick of the first reading, with the right time.
         let batch = bench.batch();
         assert_eq!(batch.ticks[0].unix, Some(START_MS / 1000));
         assert_eq!(batch.samples_of(0).len(), usize::from(expect > 0));
-        // Raw counters follow from what is saved.
-        let (_, raw) = reckon(&bench, 4, &[]);
+        // The saved data leads to the raw counters.
+        let (_, raw) = totals(&bench, 4, &[]);
         assert_eq!(raw.rx_bytes(), 1_400_700);
     }
 }
 
 #[test]
-fn names_exchanged_while_nothing_ran_leave_each_link_its_history() {
+fn links_that_swap_names_during_a_restart_keep_their_histories() {
     let names = ["a", "b", "c"];
     for count in [2, 3] {
         let records: Vec<Record> =
-            (0..count).map(|at| record(at + 1, names[at as usize], at + 2, BOOT, moved(1000, 10), 400_000)).collect();
+            (0..count).map(|at| record(at + 1, names[at as usize], at + 2, BOOT, rx_tx(1000, 10), 400_000)).collect();
         let links: Vec<(Link, Counters)> = (0..count)
-            .map(|at| (link(at + 2, names[((at + 1) % count) as usize]), moved(1100 + u64::from(at), 10)))
+            .map(|at| (link(at + 2, names[((at + 1) % count) as usize]), rx_tx(1100 + u64::from(at), 10)))
             .collect();
         let bench = Bench::after(&links, records.clone(), 1_000_000);
-        let mut alone = Bench::alone(&links, 1_000_000);
-        alone.join(late(records));
-        for bench in [&bench, &alone] {
+        let mut without_history = Bench::without_history(&links, 1_000_000);
+        without_history.rejoin(history_of_a_minute_ago(records));
+        for bench in [&bench, &without_history] {
             for at in 0..count {
                 let name = names[((at + 1) % count) as usize];
                 let (id, lifetime) =
@@ -1553,7 +1574,7 @@ fn names_exchanged_while_nothing_ran_leave_each_link_its_history() {
 }
 
 #[test]
-fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
+fn a_falling_counter_makes_one_event_and_the_others_count_on() {
     let four = |rx, tx| Counters::of([rx, tx, 20, 20, 0, 0, 0, 0]);
     let mut bench = Bench::new(&[(link(2, "eth0"), four(1_000_000, 1000))]);
     for (rx, tx) in [(990_000, 1100), (991_000, 1300), (992_000, 1400)] {
@@ -1561,19 +1582,19 @@ fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
         bench.run(30_001);
     }
     bench.run(30_000);
-    let told = details(&bench, EventKind::Dip);
-    assert_eq!(told, ["rx_bytes fell, and the link was not made anew: nothing is booked for the fall"]);
-    // Nothing can be said of the first two, and then it counts from where it has fallen to.
-    let booked = bench.booked("eth0");
-    assert_eq!(booked.iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [0, 1000, 1000, 0]);
-    assert_eq!(booked.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3], [Mark::Gap, Mark::Gap, Mark::Plain]);
+    let found = details(&bench, EventKind::Dip);
+    assert_eq!(found, ["rx_bytes fell although the link was not recreated: the fall is not counted"]);
+    // The first two samples after the fall are uncertain; then counting continues from the lower value.
+    let samples = bench.samples("eth0");
+    assert_eq!(samples.iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [0, 1000, 1000, 0]);
+    assert_eq!(samples.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3], [Mark::Gap, Mark::Gap, Mark::Plain]);
     assert_eq!(
         bench.live.lock().inventory.interface("eth0").unwrap().lifetime,
         Counters::of([2000, 400, 0, 0, 0, 0, 0, 0])
     );
     let id = bench.live.lock().inventory.interface("eth0").unwrap().id.unwrap();
-    assert_eq!(reckon(&bench, id, &[]).1, four(992_000, 1400));
-    // One that goes to and fro is told of once an hour.
+    assert_eq!(totals(&bench, id, &[]).1, four(992_000, 1400));
+    // A counter that jumps to and fro makes one event per hour.
     for at in 1..=360 {
         bench.set(2, four(992_000 - 1000 * (at % 2), 1400 + at));
         bench.run(30_000);
@@ -1583,34 +1604,36 @@ fn a_counter_that_falls_is_told_of_once_and_the_others_count_on() {
 }
 
 #[test]
-fn another_hardware_address_on_the_same_boot_loses_nothing_and_is_told() {
+fn a_new_hardware_address_on_the_same_boot_makes_an_event_and_loses_nothing() {
     let known =
-        Record { mac: "02:00:00:00:00:01".to_string(), ..record(4, "wlan0", 2, BOOT, moved(1000, 10), 400_000) };
+        Record { mac: "02:00:00:00:00:01".to_string(), ..record(4, "wlan0", 2, BOOT, rx_tx(1000, 10), 400_000) };
     let now = Link { mac: "02:00:00:00:00:02".to_string(), ..link(2, "wlan0") };
-    let mut alone = Bench::alone(&[(now.clone(), moved(1700, 10))], 1_000_000);
-    alone.join(late(vec![known.clone()]));
-    for bench in [Bench::after(&[(now, moved(1700, 10))], vec![known], 1_000_000), alone] {
-        assert_eq!(bench.booked("wlan0"), [(Mark::Gap, 700, 600)]);
-        let told = details(&bench, EventKind::HardwareAddress);
-        assert!(told.len() == 1 && told[0].contains("02:00:00:00:00:02") && told[0].contains("was 02:00:00:00:00:01"));
+    let mut without_history = Bench::without_history(&[(now.clone(), rx_tx(1700, 10))], 1_000_000);
+    without_history.rejoin(history_of_a_minute_ago(vec![known.clone()]));
+    for bench in [Bench::after(&[(now, rx_tx(1700, 10))], vec![known], 1_000_000), without_history] {
+        assert_eq!(bench.samples("wlan0"), [(Mark::Gap, 700, 600)]);
+        let found = details(&bench, EventKind::HardwareAddress);
+        assert!(
+            found.len() == 1 && found[0].contains("02:00:00:00:00:02") && found[0].contains("was 02:00:00:00:00:01")
+        );
         assert_eq!(bench.live.lock().unsaved.records.last().unwrap().mac, "02:00:00:00:00:02");
     }
 }
 
-/// Without reports of links, as sysfs has it.
+/// Without link notifications, as with the sysfs source.
 #[test]
-fn another_device_with_the_number_of_one_that_is_gone_is_another_link() {
+fn another_device_with_a_reused_ifindex_is_another_link() {
     let device = |node| Link { node, ..link(2, "eth0") };
-    let mut bench = Bench::new(&[(device(50), moved(1000, 10))]);
-    bench.set(2, moved(1500, 10));
+    let mut bench = Bench::new(&[(device(50), rx_tx(1000, 10))]);
+    bench.set(2, rx_tx(1500, 10));
     bench.run(30_001);
-    bench.world.lock().unwrap().links = vec![(device(40), moved(9_000_000, 10))];
+    bench.world.lock().unwrap().links = vec![(device(40), rx_tx(9_000_000, 10))];
     bench.world.lock().unwrap().events = vec![LinkEvent::Lost];
     bench.turn(true);
     bench.pass(2000);
     bench.turn(false);
     bench.run(30_001);
-    bench.set(2, moved(9_000_700, 10));
+    bench.set(2, rx_tx(9_000_700, 10));
     bench.run(30_000);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 500 + 700);
     let kinds = bench.kinds_of_events();
@@ -1618,36 +1641,36 @@ fn another_device_with_the_number_of_one_that_is_gone_is_another_link() {
 }
 
 #[test]
-fn without_a_boot_id_only_what_certainly_passed_is_booked() {
+fn without_a_boot_id_only_certain_traffic_is_counted() {
     let mac = "02:00:00:00:00:01".to_string();
     let known = Record {
         mac: mac.clone(),
         stack: stack(""),
         ..record(4, "eth0", 2, "", Counters::of([1000, 1000, 10, 10, 0, 0, 0, 0]), 400_000)
     };
-    for (rx, expect, gap) in [(1700, 700, "nobody looked"), (900, 0, "have fallen")] {
+    for (rx, expect, gap) in [(1700, 700, "no reading for"), (900, 0, "have fallen")] {
         let counters = Counters::of([rx, 2000, 20, 20, 0, 0, 0, 0]);
         let links = [(Link { mac: mac.clone(), ..link(2, "eth0") }, counters)];
-        for is_late in [false, true] {
+        for opened_late in [false, true] {
             let live = Live::new(Config::default(), Zone::UTC);
-            let earlier = earlier(vec![known.clone()], 101, None);
-            if !is_late {
-                live.lock().recall(earlier.clone());
+            let stored = stored_history(vec![known.clone()], 101, None);
+            if !opened_late {
+                live.lock().recall(stored.clone());
             }
             let mut bench = Bench::begin(live, &links, &stack(""), 1_000_000);
             let note = bench.live.lock().inventory.source_note.clone().unwrap_or_default();
             assert!(note.contains("boot id cannot be read"), "{note}");
-            if is_late {
-                bench.join(earlier);
+            if opened_late {
+                bench.rejoin(stored);
             }
-            let booked: u64 = bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum();
-            assert_eq!(booked, expect, "{is_late}");
-            let told = details(&bench, EventKind::Gap);
-            assert!(told.len() == 1 && told[0].contains(gap), "{told:?}, {is_late}");
+            let rx_bytes: u64 = bench.samples("eth0").iter().map(|(_, rx, _)| *rx).sum();
+            assert_eq!(rx_bytes, expect, "{opened_late}");
+            let found = details(&bench, EventKind::Gap);
+            assert!(found.len() == 1 && found[0].contains(gap), "{found:?}, {opened_late}");
             bench.set(2, Counters::of([rx + 5, 2000, 20, 20, 0, 0, 0, 0]));
             bench.run(30_001);
-            let booked: u64 = bench.booked("eth0").iter().map(|(_, rx, _)| *rx).sum();
-            assert_eq!(booked, expect + 5, "{is_late}");
+            let rx_bytes: u64 = bench.samples("eth0").iter().map(|(_, rx, _)| *rx).sum();
+            assert_eq!(rx_bytes, expect + 5, "{opened_late}");
         }
     }
 }

@@ -176,7 +176,7 @@ fn the_seconds_around_a_stall_are_told() {
             .map(|event| {
                 let seconds = event["detail"].as_str().and_then(|detail| detail.split(' ').nth(3)?.parse::<i64>().ok());
                 let end = unix(&event["time"]);
-                (end - seconds.expect("nobody looked for so many s") - 1, end)
+                (end - seconds.expect("no reading for N s") - 1, end)
             })
             .collect();
         assert!(!gaps.is_empty(), "{events}");

@@ -1,5 +1,5 @@
-//! Links that come, go, change their names and move, and the orders that the running program takes: what each of them
-//! does to the figures, seen from outside.
+//! Links that appear, vanish, are renamed and move, and commands to the running program: what each of them does to the
+//! traffic figures, seen from outside.
 
 use crate::common::*;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn check(daemon: &Daemon, name: &str, expect: Counters) {
 }
 
 #[test]
-fn the_first_answer_does_not_wait_for_the_detection() {
+fn the_first_answer_does_not_wait_for_the_choice_of_the_primary() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -28,14 +28,15 @@ fn the_first_answer_does_not_wait_for_the_detection() {
         let daemon = Daemon::start(&dir, &[]);
         daemon.get("/health");
         daemon.get("/api/interfaces/wan0");
-        // Detection looks for ten seconds. The promise is one; a busy machine is given some more.
+        // The choice of the primary takes ten seconds. The promised limit is one second; a busy machine may take
+        // longer.
         assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     });
 }
 
-/// An empty answer would be a wrong one. Several starts: what is asked for races with the first look at the links.
+/// An empty answer would be wrong. Several starts, because the request races with the first listing.
 #[test]
-fn the_first_answer_knows_the_history() {
+fn the_first_answer_includes_the_history() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -54,7 +55,7 @@ fn the_first_answer_knows_the_history() {
 }
 
 #[test]
-fn all_of_a_new_links_traffic_counts() {
+fn all_traffic_of_a_new_link_counts() {
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &FAST);
@@ -72,7 +73,7 @@ fn all_of_a_new_links_traffic_counts() {
 }
 
 #[test]
-fn e32_a_rename_takes_the_history_along() {
+fn e32_the_history_follows_a_rename() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("usb7", "far7");
@@ -99,9 +100,9 @@ fn e32_a_rename_takes_the_history_along() {
     });
 }
 
-/// Renamed while nobody looked: the number of the link is the same, and so is the boot.
+/// Renamed while net-pulse was not running: the ifindex and the boot are the same.
 #[test]
-fn e32_a_rename_during_a_stop_takes_the_history_along() {
+fn e32_the_history_follows_a_rename_during_a_restart() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("usb7", "far7");
@@ -111,8 +112,8 @@ fn e32_a_rename_during_a_stop_takes_the_history_along() {
         daemon.ticks(1);
         send("usb7", 900, 10);
         daemon.collect();
-        // The end waits for the disk for 2 s only: without a base on it there is nothing to go on with.
-        wait_until("a base is on disk", || disk::stored(&daemon) > 0);
+        // The shutdown waits 2 s for the disk: without a saved baseline the next run has nothing to continue.
+        wait_until("a baseline is on disk", || disk::stored(&daemon) > 0);
         daemon.stop();
         ip("link set usb7 down");
         ip("link set usb7 name wan7");
@@ -124,23 +125,23 @@ fn e32_a_rename_during_a_stop_takes_the_history_along() {
     });
 }
 
-/// Made anew between two ticks with more traffic than the old one had: by name alone this looks like a small rise.
+/// Recreated between two ticks, with more traffic than the old link had: by name alone this looks like a small rise.
 #[test]
-fn e11_a_link_made_anew_counts_from_zero() {
+fn e11_a_recreated_link_counts_from_zero() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("ppp7", "far7");
         send("ppp7", 1000, 1);
-        let mut base = kernel("ppp7");
+        let mut baseline = kernel("ppp7");
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        // What the links before this one had carried when they were last looked at.
+        // True traffic of the earlier links at their latest reading.
         let mut before = [0; 8];
         for frames in [10, 50, 7] {
             send("ppp7", 1000, frames);
             daemon.collect();
-            before = plus(before, minus(kernel("ppp7"), base));
-            base = [0; 8];
+            before = plus(before, minus(kernel("ppp7"), baseline));
+            baseline = [0; 8];
             assert_eq!(daemon.booked("ppp7"), before);
             ip("link delete ppp7");
             cable("ppp7", "far7");
@@ -154,9 +155,9 @@ fn e11_a_link_made_anew_counts_from_zero() {
     });
 }
 
-/// The same while the program was not there.
+/// The same while the program is not running.
 #[test]
-fn e11_a_link_made_anew_during_a_stop_counts_from_zero() {
+fn e11_a_link_recreated_during_a_restart_counts_from_zero() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("ppp7", "far7");
@@ -176,7 +177,7 @@ fn e11_a_link_made_anew_during_a_stop_counts_from_zero() {
 }
 
 #[test]
-fn e31_a_link_that_is_gone_keeps_its_history_and_its_place() {
+fn e31_a_gone_link_keeps_its_history_and_stays_listed() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -204,7 +205,7 @@ fn e31_a_link_that_is_gone_keeps_its_history_and_its_place() {
 }
 
 #[test]
-fn a_link_moved_in_brings_a_base_and_no_traffic() {
+fn a_link_from_another_namespace_sets_a_baseline_and_counts_nothing() {
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &FAST);
@@ -230,7 +231,7 @@ fn a_link_moved_in_brings_a_base_and_no_traffic() {
 }
 
 #[test]
-fn e29_veth_and_loopback_are_left_out_and_say_why() {
+fn e29_veth_and_loopback_are_ignored_with_a_reason() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("veth7", "far7");
@@ -243,7 +244,7 @@ fn e29_veth_and_loopback_are_left_out_and_say_why() {
             assert!(reason(&daemon, name).len() > 5, "{name}: {:?}", reason(&daemon, name));
             assert_eq!(daemon.booked(name), [0; 8], "{name}");
         }
-        // By name, not by kind: a container's own eth0 is a veth too.
+        // Ignored by its name, not by its kind: a container's own eth0 is a veth too.
         send("far7", 1000, 5);
         daemon.collect();
         assert_eq!(listed(&daemon, "far7")["monitored"], true);
@@ -266,7 +267,7 @@ fn e29_veth_and_loopback_are_left_out_and_say_why() {
 }
 
 #[test]
-fn an_inactive_link_waits_and_loses_nothing() {
+fn the_first_traffic_of_an_idle_link_counts() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -286,9 +287,9 @@ fn an_inactive_link_waits_and_loses_nothing() {
     });
 }
 
-/// Inactive at the end of one run, active before the next: it was known to be at zero, so everything counts.
+/// Idle at the end of one run and active before the next. The counters were known to be zero, so all traffic counts.
 #[test]
-fn an_inactive_links_first_traffic_during_a_stop_counts() {
+fn the_first_traffic_of_an_idle_link_during_a_restart_counts() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -326,10 +327,10 @@ fn the_busiest_is_the_primary_when_the_default_route_is_idle() {
     });
 }
 
-/// Some traffic on two links, until the program has made up its mind.
+/// Sends traffic on two links until a primary interface is chosen.
 fn primary(one: (&str, usize), other: (&str, usize), expect: &str) {
     let dir = Dir::new();
-    // The far ends carry the same: they would be just as good.
+    // The far ends have the same traffic and could be chosen as well.
     let daemon = Daemon::start(&dir, &[&FAST[..], &["--ignore", "far*"]].concat());
     let found = || -> Vec<String> {
         let all = daemon.get("/api/interfaces");
@@ -337,7 +338,7 @@ fn primary(one: (&str, usize), other: (&str, usize), expect: &str) {
         rows.iter().filter(|(_, row)| row["primary"] == true).map(|(name, _)| name.clone()).collect()
     };
     let deadline = std::time::Instant::now() + 2 * PATIENCE;
-    // Until then the default route's is shown, or the one that has carried most.
+    // Before the choice, the interface of the default route or with the most traffic is shown.
     let chosen = || daemon.get("/api/events?kind=primary").as_array().is_some_and(|events| !events.is_empty());
     while !chosen() {
         assert!(std::time::Instant::now() < deadline, "no primary; log: {:#?}", daemon.log());
@@ -351,7 +352,7 @@ fn primary(one: (&str, usize), other: (&str, usize), expect: &str) {
 }
 
 #[test]
-fn orders_act_at_once_and_survive_a_restart() {
+fn commands_apply_at_once_and_survive_a_restart() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -359,7 +360,7 @@ fn orders_act_at_once_and_survive_a_restart() {
         let base = kernel("wan0");
         let status = |daemon: &Daemon| daemon.get("/collector/status");
 
-        // 30 s by default: what happens in this test happens because it was asked for.
+        // The default interval is 30 s, so every sample in this test was requested.
         let daemon = Daemon::start(&dir, &[]);
         wait_until("the first tick", || daemon.polls() > 0);
         assert_eq!(status(&daemon)["is_running"], true);
@@ -400,16 +401,16 @@ fn orders_act_at_once_and_survive_a_restart() {
     });
 }
 
-/// A stop and a start within one run: the traffic in between is nobody's.
+/// A stop and a start within one run: the traffic in between is not counted.
 #[test]
-fn a_pause_books_nothing() {
+fn a_pause_counts_nothing() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         send("wan0", 1000, 4);
-        // What passed up to the stop counts, although no tick has seen it yet.
+        // Traffic before the stop counts, although no tick has sampled it yet.
         daemon.collect();
         daemon.post("/collector/stop");
         let stopped = kernel("wan0");
@@ -423,7 +424,7 @@ fn a_pause_books_nothing() {
 }
 
 #[test]
-fn choosing_interfaces_acts_at_once_and_survives() {
+fn a_choice_of_interfaces_applies_at_once_and_survives_a_restart() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -451,7 +452,7 @@ fn choosing_interfaces_acts_at_once_and_survives() {
     });
 }
 
-/// A minute by mistake, and a second again before it was over.
+/// A minute by mistake, and a second again within that minute.
 #[test]
 fn an_interval_that_is_changed_and_changed_back_leaves_no_gap() {
     in_namespace(|| {
@@ -475,7 +476,7 @@ fn an_interval_that_is_changed_and_changed_back_leaves_no_gap() {
     });
 }
 
-/// The files of all links, and none of their counters, for as long as it is needed.
+/// Makes the files of all links exist without their counters while the value lives.
 struct Unreadable;
 
 impl Unreadable {
@@ -488,7 +489,7 @@ impl Unreadable {
             .to_vec();
         run("mount", &format!("-t tmpfs none {}", Self::SYS));
         for (path, bytes) in files {
-            std::fs::create_dir(std::path::Path::new(&path).parent().expect("a link's own")).expect("an empty place");
+            std::fs::create_dir(std::path::Path::new(&path).parent().expect("a folder")).expect("an empty place");
             std::fs::write(path, bytes).expect("there is room");
         }
         Unreadable
@@ -502,7 +503,7 @@ impl Drop for Unreadable {
 }
 
 #[test]
-fn a_collection_by_hand_that_fails_does_not_move_the_next_sample() {
+fn a_failed_requested_sample_does_not_move_the_next_one() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");

@@ -1,5 +1,5 @@
-//! What interfaces are called, from the outside: the altnames that a kernel keeps for them, names that nothing has, and the
-//! one interface that needs no choice.
+//! Names of interfaces, from outside: altnames, names that match nothing, and the only interface, which is primary
+//! without a choice.
 
 use crate::common::*;
 use serde_json::{Value, json};
@@ -25,17 +25,17 @@ fn monitored(daemon: &Daemon, name: &str) -> bool {
 }
 
 #[test]
-fn an_altname_is_as_good_as_the_name_by_getstats() {
-    in_namespace(|| as_good_as_the_name("getstats"));
+fn an_altname_works_like_the_name_by_getstats() {
+    in_namespace(|| check_altname("getstats"));
 }
 
 #[test]
-fn an_altname_is_as_good_as_the_name_by_getlink() {
-    in_namespace(|| as_good_as_the_name("getlink"));
+fn an_altname_works_like_the_name_by_getlink() {
+    in_namespace(|| check_altname("getlink"));
 }
 
-/// Longer than a name may be, and in patterns, as the headline, and in every question.
-fn as_good_as_the_name(source: &str) {
+/// An altname, longer than a name may be, works in patterns, as the primary setting, and in every request.
+fn check_altname(source: &str) {
     const ALTNAME: &str = "the-line-to-the-provider";
     let dir = Dir::new();
     cable("wan0", "lan0");
@@ -65,12 +65,12 @@ fn as_good_as_the_name(source: &str) {
     assert_eq!((&iface["monitored"], &iface["primary"]), (&json!(true), &json!(true)), "{iface}");
     assert_eq!(daemon.get("/api/interfaces")["wan0"]["altnames"], json!([ALTNAME]));
     assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], "wan0");
-    // A pattern to watch beats one to leave out, by whichever name.
+    // A pattern to watch takes precedence over one to ignore, by name or altname.
     assert!(!monitored(&daemon, "lan0") && !monitored(&daemon, "lan1"));
     let spare = daemon.interface("a-spare-line");
     assert_eq!(
         (&spare["name"], &spare["ignored_because"]),
-        (&json!("wan1"), &json!("no traffic yet: kept from its first byte on"))
+        (&json!("wan1"), &json!("no traffic yet: counted from its first byte on"))
     );
 
     for target in [
@@ -82,7 +82,7 @@ fn as_good_as_the_name(source: &str) {
         "/api/export/traffic?interface_name=NAME&resolution=day",
         "/api/events?interface=NAME",
     ] {
-        // A tick may come between the two questions.
+        // A tick may come between the two requests.
         wait_until(&format!("{target} is the same by both names"), || {
             daemon.get(&target.replace("NAME", ALTNAME)) == daemon.get(&target.replace("NAME", "wan0"))
         });
@@ -98,9 +98,9 @@ fn as_good_as_the_name(source: &str) {
     assert_eq!(daemon.request("GET", "/api/interfaces/the-line", None).status, 404);
 }
 
-/// udev gives a name for the place where a stick is plugged in, and takes it away.
+/// udev sets a name for the port where a stick is plugged in, and removes it.
 #[test]
-fn altnames_that_come_and_go_are_followed_while_it_runs() {
+fn altnames_that_change_at_run_time_are_followed() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -111,7 +111,7 @@ fn altnames_that_come_and_go_are_followed_while_it_runs() {
 
         call("wan0", "uplink");
         wait_until("it is watched", || monitored(&daemon, "wan0"));
-        // Every byte from here on, though the next sample is an hour away.
+        // Every byte from here on counts, though the next sample is an hour away.
         send("wan0", 1000, 5);
         daemon.collect();
         assert_eq!(daemon.booked("wan0")[1], 5000);
@@ -126,7 +126,7 @@ fn altnames_that_come_and_go_are_followed_while_it_runs() {
         call("lan0", "uplink");
         wait_until("the other one is watched", || monitored(&daemon, "lan0"));
         assert_eq!(daemon.interface("uplink")["name"], "lan0");
-        // And another takes it for its own name.
+        // Another link gets it as its own name.
         ip("link property del dev lan0 altname uplink");
         ip("link set wan0 down");
         ip("link set wan0 name uplink");
@@ -140,7 +140,7 @@ fn ifindex(name: &str) -> u64 {
 }
 
 #[test]
-fn what_is_changed_by_an_altname_is_kept_by_the_name() {
+fn a_change_made_by_altname_is_stored_under_the_name() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -180,16 +180,16 @@ fn what_is_changed_by_an_altname_is_kept_by_the_name() {
         assert_eq!(settings["interfaces"]["value"], json!(["wan0", "lan0"]));
         assert_eq!((&settings["ignore"]["value"], &settings["primary"]["value"]), (&json!(["lan0"]), &json!("wan0")));
         assert_eq!(daemon.interface("lan0")["alias"], "LAN");
-        // By the name of another, and by a pattern that spares it.
+        // By the altname of another interface, and by a pattern that excludes it.
         patch(&daemon, "/api/config", json!({"interfaces": null, "ignore": ["*0", "!ins*"], "primary": "inside"}));
         wait_until("that has come about", || monitored(&daemon, "lan0") && !monitored(&daemon, "wan0"));
         assert_eq!(daemon.interface("inside")["primary"], true);
     });
 }
 
-/// /sys/class/net has no file for them.
+/// /sys/class/net has no file for altnames.
 #[test]
-fn sysfs_knows_no_altnames() {
+fn the_sysfs_source_has_no_altnames() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -208,13 +208,13 @@ fn unmatched(daemon: &Daemon) -> Value {
     daemon.get("/api/system/health")["details"]["interfaces"]["unmatched"].clone()
 }
 
-fn told(daemon: &Daemon, what: &str) -> usize {
+fn count_log_lines(daemon: &Daemon, what: &str) -> usize {
     daemon.log().iter().filter(|line| line.contains(what)).count()
 }
 
-/// A typing mistake is told at once, and no more than once; what it meant is told when it comes.
+/// A typing mistake is logged at once, and once only. When the name matches, that is logged too.
 #[test]
-fn a_pattern_that_matches_nothing_is_told_once_until_something_does() {
+fn an_unmatched_pattern_is_logged_once_until_it_matches() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -223,38 +223,38 @@ fn a_pattern_that_matches_nothing_is_told_once_until_something_does() {
         let health = daemon.get("/api/system/health");
         assert_eq!(unmatched(&daemon), json!(["nope*", "ppp7"]));
         assert_eq!((&health["status"], &health["interfaces_status"]), (&json!("healthy"), &json!("healthy")));
-        let pattern = "--interface nope* matches no interface now: its figures begin when one appears";
-        let headline = "--primary ppp7 matches no interface now: it is the headline once it is there";
-        assert_eq!(health["reason"], format!("{pattern}; {headline}"));
+        let pattern = "--interface nope* matches no interface now: counting starts when one appears";
+        let primary = "--primary ppp7 matches no interface now: it becomes the primary interface when it appears";
+        assert_eq!(health["reason"], format!("{pattern}; {primary}"));
         assert_eq!(daemon.get("/health"), json!({"status": "healthy"}));
-        let warned = |line: &str| told(&daemon, &format!("warning: {line}"));
-        assert_eq!([warned(pattern), warned(headline)], [1, 1], "{:?}", daemon.log());
+        let warned = |line: &str| count_log_lines(&daemon, &format!("warning: {line}"));
+        assert_eq!([warned(pattern), warned(primary)], [1, 1], "{:?}", daemon.log());
 
-        // Looked at again and again for other reasons.
+        // The links are listed again and again for other reasons.
         for mtu in 1400..1404 {
             ip(&format!("link set wan0 mtu {mtu}"));
             rest(600);
         }
-        wait_until("it was looked at", || daemon.interface("wan0")["mtu"] == 1403);
+        wait_until("the links are listed", || daemon.interface("wan0")["mtu"] == 1403);
         ip("link add ppp7 type bridge");
-        wait_until("the headline is there", || unmatched(&daemon) == json!(["nope*"]));
+        wait_until("the primary interface is there", || unmatched(&daemon) == json!(["nope*"]));
         assert_eq!(daemon.interface("ppp7")["primary"], true);
         call("wan0", "nope-but-for-this");
         wait_until("the other one too", || unmatched(&daemon) == json!([]));
         assert_eq!(daemon.get("/api/system/health")["reason"], Value::Null);
-        assert_eq!([warned(pattern), warned(headline)], [1, 1], "{:?}", daemon.log());
-        assert_eq!(told(&daemon, "--primary ppp7 matches ppp7 now"), 1);
-        assert_eq!(told(&daemon, "--interface nope* matches wan0 now"), 1);
+        assert_eq!([warned(pattern), warned(primary)], [1, 1], "{:?}", daemon.log());
+        assert_eq!(count_log_lines(&daemon, "--primary ppp7 matches ppp7 now"), 1);
+        assert_eq!(count_log_lines(&daemon, "--interface nope* matches wan0 now"), 1);
 
-        // It has a history that goes on.
+        // It has a history that it will continue.
         ip("link del ppp7");
         wait_until("it is gone", || unmatched(&daemon) == json!(["ppp7"]));
-        assert_eq!(warned(headline), 2, "{:?}", daemon.log());
+        assert_eq!(warned(primary), 2, "{:?}", daemon.log());
     });
 }
 
 #[test]
-fn what_was_there_once_goes_on_and_the_setting_is_named_by_its_owner() {
+fn an_absent_interface_with_history_is_reported_with_the_flag_that_names_it() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -267,22 +267,22 @@ fn what_was_there_once_goes_on_and_the_setting_is_named_by_its_owner() {
         assert_eq!(unmatched(&daemon), json!([]));
         ip("link del ppp0");
         let reason = |daemon: &Daemon| daemon.get("/api/system/health")["reason"].clone();
-        let expect = "the interfaces setting ppp0 matches no interface now: its figures go on when it appears";
+        let expect = "the interfaces setting ppp0 matches no interface now: counting continues when it appears";
         wait_until("it is missed", || reason(&daemon) == expect);
-        wait_until("the log has it", || told(&daemon, expect) == 1);
+        wait_until("the log has it", || count_log_lines(&daemon, expect) == 1);
         daemon.stop();
 
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
         command.env("NETPULSE_INTERFACE", "ppp0,ppp*,wan0");
         let daemon = Daemon::spawn(command);
-        let expect = "NETPULSE_INTERFACE ppp0, ppp* match no interface now: their figures begin when they appear";
+        let expect = "NETPULSE_INTERFACE ppp0, ppp* match no interface now: counting starts when they appear";
         assert_eq!(reason(&daemon), expect);
-        assert_eq!(told(&daemon, expect), 1, "{:?}", daemon.log());
+        assert_eq!(count_log_lines(&daemon, expect), 1, "{:?}", daemon.log());
     });
 }
 
-/// Every second for a while, as a modem with a loose plug does.
+/// Every second for a while, like a modem with a loose plug.
 #[test]
 fn a_link_that_comes_and_goes_does_not_fill_the_log() {
     in_namespace(|| {
@@ -295,14 +295,15 @@ fn a_link_that_comes_and_goes_does_not_fill_the_log() {
             ip("link del ppp0");
             wait_until("it is gone", || unmatched(&daemon) == json!(["ppp0"]));
         }
-        let (gone, there) = (told(&daemon, "ppp0 matches no interface"), told(&daemon, "ppp0 matches ppp0 now"));
+        let (gone, there) =
+            (count_log_lines(&daemon, "ppp0 matches no interface"), count_log_lines(&daemon, "ppp0 matches ppp0 now"));
         assert_eq!((gone, there), (3, 3), "{:?}", daemon.log());
     });
 }
 
-/// A server with one card that nothing has come through so far.
+/// A server with one card that had no traffic so far.
 #[test]
-fn the_only_interface_is_the_headline_at_once_and_without_traffic() {
+fn the_only_interface_is_primary_at_once_without_traffic() {
     in_namespace(|| {
         let dir = Dir::new();
         ip("link add wan0 type bridge mcast_snooping 0");
@@ -313,7 +314,7 @@ fn the_only_interface_is_the_headline_at_once_and_without_traffic() {
         assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], "wan0");
         daemon.stop();
 
-        // With another one beside it its traffic has to speak for it, or that of the other.
+        // With a second interface, traffic decides which one is primary.
         let daemon = Daemon::start(&dir, &FAST);
         assert_eq!(daemon.interface("wan0")["primary"], true);
         cable("lan0", "veth-far");
@@ -329,7 +330,7 @@ fn the_only_interface_is_the_headline_at_once_and_without_traffic() {
 }
 
 #[test]
-fn the_only_interface_is_no_headline_where_the_way_out_is_anothers() {
+fn the_only_interface_is_not_primary_without_the_default_route() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -339,15 +340,15 @@ fn the_only_interface_is_no_headline_where_the_way_out_is_anothers() {
         daemon.ticks(2);
         assert_eq!(daemon.interface("lan0")["primary"], false);
         ip("route del default");
-        // The kernel reports no routes: with the next change of a link.
+        // The kernel sends no notification of routes, so the next change of a link makes the daemon read them.
         ip("link set lan0 mtu 1400");
-        wait_until("it is the headline", || daemon.interface("lan0")["primary"] == true);
+        wait_until("it is the primary interface", || daemon.interface("lan0")["primary"] == true);
     });
 }
 
-/// A tap is a VPN's until a hypervisor makes it a port of a bridge; macvtap is a cable into a guest in any case.
+/// A tap belongs to a VPN until a hypervisor makes it a port of a bridge; a macvtap always leads into a guest.
 #[test]
-fn a_virtual_machines_cables_are_called_so() {
+fn the_cables_of_virtual_machines_have_their_own_kind() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -372,7 +373,7 @@ fn a_virtual_machines_cables_are_called_so() {
             }
             assert_eq!((kind("vnet0"), kind("tap0")), (json!("virtual"), json!("vpn")), "{source}");
             assert_eq!(daemon.interface("vnet0")["parent"], "br0");
-            // While it runs. Without notifications only the coming and going of links is seen.
+            // At run time. Without notifications, only added and removed links are noticed.
             ip("link set tap0 master br0");
             if source != "sysfs" {
                 wait_until("it is a port", || kind("tap0") == "virtual");

@@ -1,4 +1,5 @@
-//! Threads that sleep for an hour are woken by what concerns them, and by nothing else: counted and measured from outside.
+//! Threads that sleep for an hour are woken by the changes that concern them and by nothing else, counted and measured
+//! from outside.
 
 use std::fs;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// Much less than any sleep here, and much more than a busy machine needs.
+/// Much shorter than any sleep here, and much longer than a busy machine needs.
 const SOON: Duration = Duration::from_secs(20);
 const HOURS: [&str; 6] = ["--interval", "3600", "--flush", "3600", "--primary", "lan0"];
 
@@ -26,8 +27,8 @@ fn sleeps(daemon: &Daemon, thread: u32) -> u64 {
     count.trim().parse().expect("a number")
 }
 
-/// Until a thread has slept for a while.
-fn quiet(daemon: &Daemon, thread: u32, milliseconds: u64) {
+/// Waits until a thread has slept for the given time without a break.
+fn wait_for_long_sleep(daemon: &Daemon, thread: u32, milliseconds: u64) {
     wait_until("it sleeps", || {
         let before = sleeps(daemon, thread);
         rest(milliseconds);
@@ -50,27 +51,27 @@ fn a_tick_wakes_the_sampler_once_and_no_other_thread() {
         wait_until("the beginning is on disk", || !last_saved(&daemon).is_null());
         let thread = |name: &str| daemon.thread(name).unwrap_or_else(|| panic!("a thread named {name}"));
         let (sampler, writer) = (thread("sampler"), thread("writer"));
-        quiet(&daemon, writer, 1_500);
+        wait_for_long_sleep(&daemon, writer, 1_500);
         let others = || [writer, daemon.pid()].map(|thread| sleeps(&daemon, thread));
         let (before, ticks, slept) = (others(), daemon.polls(), sleeps(&daemon, sampler));
-        // Nothing is asked meanwhile: to wait for the lock is a sleep too.
+        // No requests meanwhile: waiting for the lock is a sleep too.
         wait_until("the sampler sleeps", || sleeps(&daemon, sampler) >= slept + 8);
         let ticks = daemon.polls() - ticks;
-        // Asking for the rates, as the page does each second, concerns the sampler alone.
+        // A request for the live rates, as the page sends each second, concerns only the sampler.
         for _ in 0..3 {
             daemon.get("/api/traffic/live");
         }
         let [saved, main] = [0, 1].map(|at| others()[at] - before[at]);
         println!("the sampler slept 8 times: {ticks} ticks; the writer {saved} times, the main thread {main}");
         assert!(ticks >= 6, "{ticks} ticks in 8 sleeps");
-        // Both look up once a minute by themselves.
+        // Both wake once a minute by themselves.
         assert!(saved <= 1 && main <= 1, "{saved} and {main} sleeps in {ticks} ticks");
         daemon.stop();
     });
 }
 
 #[test]
-fn a_change_is_not_slept_through() {
+fn a_change_wakes_a_sleeping_thread() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("lan0", "far0");
@@ -85,33 +86,39 @@ fn a_change_is_not_slept_through() {
             let answer = daemon.request("PATCH", "/api/config", Some(body.to_string()));
             assert_eq!((answer.status, answer.json()["saved"].as_bool()), (200, Some(true)), "{}", answer.text());
         };
-        // The writer: what is changed is on disk when it is answered.
+        // The writer: when a change is answered, it is on disk.
         patch(json!({"flush": 3600}));
-        // The sampler: a wish, an order, and seconds while somebody looks.
+        // The sampler: a requested sample, an interface command, and one-second rates.
         daemon.collect();
         assert!(daemon.polls() > polls);
         let answer = daemon.request("PATCH", "/api/interfaces/lan0", Some(json!({"alias": "the wall"}).to_string()));
         assert_eq!(answer.status, 200, "{}", answer.text());
-        // The kernel tells of new links and addresses for a while, and the first look at the traffic ends after 10 s.
-        quiet(&daemon, daemon.thread("sampler").expect("a thread named sampler"), 10_500);
+        // The kernel sends notifications of new links and addresses for a while, and the first observation of the
+        // traffic ends after 10 s.
+        wait_for_long_sleep(&daemon, daemon.thread("sampler").expect("a thread named sampler"), 10_500);
         let next = || daemon.get("/api/traffic/live")["next"].as_u64().expect("a number");
         let first = next();
         wait_until("the ring turns", || next() > first + 1);
-        // The writer, by a signal.
+        // The writer, woken by a signal.
         let saved = last_saved(&daemon);
         rest(1_100);
         kill(Pid::from_raw(daemon.pid() as i32), Signal::SIGHUP).expect("it runs");
         wait_until("everything is saved", || last_saved(&daemon) != saved);
-        // The end: all of them.
-        let told = Instant::now();
+        // Shutdown wakes all of them.
+        let signalled = Instant::now();
         daemon.stop();
-        assert!(told.elapsed() < SOON && begun.elapsed() < 3 * SOON, "{:?} of {:?}", told.elapsed(), begun.elapsed());
+        assert!(
+            signalled.elapsed() < SOON && begun.elapsed() < 3 * SOON,
+            "{:?} of {:?}",
+            signalled.elapsed(),
+            begun.elapsed()
+        );
     });
 }
 
-/// What a start says and notes when its database opens at once: as though the history had been known from the first moment.
+/// The log and the events of a start whose database opens at once, as if the history had been known all along.
 #[test]
-fn a_start_tells_nothing_of_joining_its_history() {
+fn a_start_with_an_open_database_reports_no_rejoin() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("lan0", "far0");
@@ -122,7 +129,7 @@ fn a_start_tells_nothing_of_joining_its_history() {
             let first = daemon.interface("lan0");
             assert!(run == 0 || first["id"] == id, "{first}");
             id = first["id"].clone();
-            // Each frame once, by whichever run.
+            // Each frame is counted once, by either run.
             send("lan0", 300, 2);
             daemon.collect();
             let events = daemon.get("/api/events?limit=1000");
@@ -131,7 +138,7 @@ fn a_start_tells_nothing_of_joining_its_history() {
             assert_eq!((count("start"), count("storage")), (run + 1, 0), "{events:#?}");
             // Once, by the first run.
             assert!(count("appeared") <= 1 && count("gap") + count("reset") == 0, "{events:#?}");
-            // Two starts of the same second would be shown as one.
+            // Two starts in the same second would be shown as one.
             rest(1_100);
             let log = daemon.stop();
             let said: Vec<bool> = ["is the page of net-pulse", "history in "]
@@ -140,7 +147,7 @@ fn a_start_tells_nothing_of_joining_its_history() {
                 .map(|(words, line)| line.contains(words))
                 .collect();
             assert_eq!(said, [true, true], "{log:#?}");
-            assert!(!log.iter().any(|line| line.contains("could be opened")), "{log:#?}");
+            assert!(!log.iter().any(|line| line.contains("history is open now")), "{log:#?}");
         }
         let daemon = Daemon::start(&dir, &HOURS);
         daemon.collect();
@@ -150,9 +157,9 @@ fn a_start_tells_nothing_of_joining_its_history() {
     });
 }
 
-/// A fault of the program's own, so that it is made here and not from outside: the thread that saves ends.
+/// A bug in net-pulse cannot be caused from outside, so the test causes it: the writer thread panics.
 #[test]
-fn a_thread_that_saves_no_more_is_told_of_by_the_api() {
+fn the_api_reports_a_writer_that_has_ended() {
     let live = Arc::new(Live::new(Config::default(), Zone::UTC));
     live.lock().health.database = Database::Joined;
     let dir = Dir::new();
@@ -187,7 +194,7 @@ fn a_thread_that_saves_no_more_is_told_of_by_the_api() {
     }
     let (_, events) = get("/api/events");
     assert!(events.contains("nothing is saved any more"), "{events}");
-    // No request waits for a save that will not come.
+    // No request waits for a save that never comes.
     let begun = Instant::now();
     assert!(live.lock().watch_saving(Clock::now(&SystemClock).mono_ms).is_some());
     assert!(!live.flush(Duration::from_secs(60)));

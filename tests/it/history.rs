@@ -1,7 +1,7 @@
-//! A database that an earlier version has written answers as it did then, byte for byte. `tests/history` has it, and what that
-//! version answered. Both were made by `write_anew`, run with that version's source:
-//! `cargo test --test it history::write_anew -- --ignored`. With UPDATE_GOLDEN=1 the answers are renewed, for a change of what
-//! is answered; git shows then which.
+//! A database of an earlier version must give the same answers as with that version, byte for byte. `tests/history` has
+//! the database and the answers. `write_anew` made both, run with that version's source: `cargo test --test it
+//! history::write_anew -- --ignored`. With UPDATE_GOLDEN=1 the answers are written again, after an intended change; git
+//! then shows the differences.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,23 +17,24 @@ use net_pulse::store::{Flush, Options, Store};
 use rusqlite::Connection;
 
 const ZONE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
-/// 25 March 2025 in UTC: five days before summer time begins.
+/// 25 March 2025 in UTC, five days before summer time begins.
 const START: i64 = 1_742_860_800;
-/// No machine has links of such names, so that what is asked of them is about the past alone.
+/// No machine has links with such names, so the requests concern stored history only.
 const LINKS: [(&str, Kind); 4] =
     [("past-wan", Kind::Ethernet), ("past-lan", Kind::Bridge), ("past-air", Kind::Wifi), ("past-vpn", Kind::Vpn)];
-/// Ticks, and the seconds between two.
+/// Number of ticks, and the seconds between two.
 const PARTS: [(usize, i64); 3] = [(160, 3600), (300, 300), (480, 30)];
 const FLUSH: usize = 40;
-/// Of a body that is longer than this the answers keep a hash for each of its pieces.
-const WHOLE: usize = 1_500;
-const PIECE: usize = 4_096;
+/// For a longer body, the file has a hash of each piece instead.
+const MAX_WHOLE_BYTES: usize = 1_500;
+const PIECE_BYTES: usize = 4_096;
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history").join(name)
 }
 
-/// Steady and odd traffic, idle links, errors, gaps, resets, a clock that is set back, and numbers near the top.
+/// Steady and irregular traffic, idle links, errors, gaps, resets, a clock that is set back, and values near the
+/// maximum.
 fn sample(iface: u32, at: usize, step: i64, random: &mut Random) -> Option<Sample> {
     let step_ms = step as u64 * 1000;
     let mut sample = Sample { iface, mark: Mark::Plain, span_ms: step_ms, delta: Counters::ZERO };
@@ -63,7 +64,7 @@ fn event(unix: i64, kind: EventKind, interface: &str, detail: &str) -> Event {
     Event { unix: Some(unix), mono_ms: 0, kind, interface: interface.to_string(), detail: detail.to_string() }
 }
 
-/// Gives the time of the last tick.
+/// Fills a new database. Returns the time of the last tick.
 fn fill(path: &Path) -> i64 {
     let mut opened = Store::open(path, &Options { max_bytes: 32 << 20 }).expect("a new history");
     let zone = Zone::parse(ZONE).expect("it is one");
@@ -119,7 +120,7 @@ fn fill(path: &Path) -> i64 {
     unix
 }
 
-/// Every answer that is made of what is stored, over ranges that end in the past.
+/// Requests for everything that comes from the database, over ranges that end in the past.
 fn requests() -> Vec<String> {
     let days = |count: i64| START + count * 86_400;
     let end = days(9);
@@ -156,24 +157,24 @@ fn requests() -> Vec<String> {
     paths
 }
 
-/// FNV-1a.
+/// The FNV-1a hash.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// A line for each piece, so that what differs can be found.
+/// One line per piece, so that a difference can be located.
 fn condensed(body: &[u8]) -> String {
-    if body.len() <= WHOLE {
+    if body.len() <= MAX_WHOLE_BYTES {
         return String::from_utf8_lossy(body).into_owned();
     }
-    let mut text = format!("{} bytes, in pieces of {PIECE}:", body.len());
-    for piece in body.chunks(PIECE) {
+    let mut text = format!("{} bytes, in pieces of {PIECE_BYTES}:", body.len());
+    for piece in body.chunks(PIECE_BYTES) {
         let _ = write!(text, "\n{:016x}", hash(piece));
     }
     text
 }
 
-/// Each with its request, as text, and the body.
+/// The requests, as text, with the body of each answer.
 fn answers(binary: &str, database: &Path) -> Vec<(String, Vec<u8>)> {
     let mut command = net_pulse(binary);
     command.args(["--host", "127.0.0.1", "--port", "0", "--database"]).arg(database);
@@ -190,8 +191,8 @@ fn answers(binary: &str, database: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// What the counters of the next start go on from, and the settings: no answer tells all of it.
-fn remembered(database: &Path) -> String {
+/// Counters that the next run continues from, and settings: no answer shows all of them.
+fn stored_state(database: &Path) -> String {
     let opened = Store::open(database, &Options { max_bytes: 32 << 20 }).expect("it is ours");
     let mut text = String::from("== what is remembered\n");
     let _ = writeln!(text, "next {} newest {:?} settings {:?}", opened.next_seq, opened.newest, opened.settings);
@@ -228,13 +229,13 @@ fn answers_as_it_did(name: &str) {
         }
         all
     });
-    let remembers = remembered(&copy("remembered.db"));
+    let remembers = stored_state(&copy("remembered.db"));
     let database = copy("net-pulse.db");
     if std::env::var("UPDATE_GOLDEN").is_ok_and(|which| which == "1") {
         return write(name, remembers, &answers(env!("CARGO_BIN_EXE_net-pulse"), &database));
     }
     assert_eq!(remembers, expect.remove(0));
-    // The second start finds what the first has made of it, and what it has saved.
+    // The second start reads what the first one migrated and saved.
     for start in ["first", "second"] {
         let given = answers(env!("CARGO_BIN_EXE_net-pulse"), &database);
         assert_eq!(given.len(), expect.len());
@@ -249,7 +250,7 @@ fn answers_as_it_did(name: &str) {
 }
 
 #[test]
-#[ignore = "writes tests/history anew, which is for a new schema"]
+#[ignore = "writes tests/history again, for a new schema"]
 fn write_anew() {
     let binary = env!("CARGO_BIN_EXE_net-pulse");
     let dir = Dir::new();
@@ -262,7 +263,7 @@ fn write_anew() {
     drop(conn);
     let name = format!("schema-{schema}");
     fs::create_dir_all(path("")).and_then(|()| fs::copy(&made, path(&format!("{name}.db")))).expect("a copy");
-    write(&name, remembered(&made), &answers(binary, &made));
+    write(&name, stored_state(&made), &answers(binary, &made));
 }
 
 fn write(name: &str, mut text: String, answers: &[(String, Vec<u8>)]) {

@@ -1,10 +1,11 @@
-//! Whose counters? Machines, boots, network namespaces and links that come, go, exchange their names and look like each
-//! other, with a daemon whose database is carried about between them: the real sampler, writer and store against a model
-//! that knows what really passed. Whatever happens, a link's bytes are booked to one history, all of them where there was
-//! a reading before and after, never more than passed, and every level tells the same.
+//! Which history do counters belong to? Machines, boots, network namespaces and links that come, go, swap their names
+//! and look like each other, with a daemon whose database is carried between them. The real sampler, writer and store
+//! run against a model that knows the true traffic. Whatever happens, the bytes of a link are counted in one history:
+//! all of them if there was a reading before and after, never more than the true traffic, and the same at every
+//! resolution.
 //!
-//! `NETPULSE_TEST_SEEDS=first..last` runs other seeds than those of every day, `NETPULSE_TEST_SECONDS=600` random ones for
-//! so long.
+//! `NETPULSE_TEST_SEEDS=first..last` runs other seeds than the default ones, `NETPULSE_TEST_SECONDS=600` runs random
+//! seeds for that long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -34,21 +35,21 @@ const NAMES: [&str; 5] = ["eth0", "eth1", "wan", "ppp0", "lan1"];
 
 type Uid = u32;
 
-/// A device of some kernel, and what it has really carried since it was made.
+/// A simulated device and its true traffic since it was created.
 #[derive(Clone, Debug)]
 struct Device {
     uid: Uid,
     link: Link,
-    passed: Counters,
-    /// What each counter shows less than what passed: it stood somewhere at the beginning, or has fallen since.
-    less: [i128; COUNTERS],
+    actual: Counters,
+    /// By how much each counter shows less than the true traffic, because of its start value or a fall.
+    deficit: [i128; COUNTERS],
     narrow: bool,
 }
 
 impl Device {
     fn shown(&self) -> Counters {
         Counters(std::array::from_fn(|at| {
-            let whole = (i128::from(self.passed.0[at]) - self.less[at]) as u64;
+            let whole = (i128::from(self.actual.0[at]) - self.deficit[at]) as u64;
             if self.narrow { whole & u64::from(u32::MAX) } else { whole }
         }))
     }
@@ -57,7 +58,7 @@ impl Device {
 #[derive(Debug, Default)]
 struct Namespace {
     cookie: u64,
-    /// Older than all others, and of no interest.
+    /// Older than all other links; not checked.
     loopback: Link,
     devices: Vec<Device>,
     next_ifindex: u32,
@@ -80,12 +81,12 @@ struct Machine {
     id: String,
     boot: String,
     boot_ms: i64,
-    /// How much its wall clock is ahead.
+    /// How much the wall clock is ahead of the true time.
     ahead_ms: i64,
     namespaces: Vec<Namespace>,
     next_node: u64,
     next_cookie: u64,
-    /// The hardware that is there after each boot.
+    /// Name and address of the devices that are present after each boot.
     hardware: Vec<(String, String)>,
 }
 
@@ -96,11 +97,11 @@ struct World {
     next_uid: Uid,
     next_boot: u32,
     random: u64,
-    /// Where the daemon is: machine and namespace.
+    /// Machine and namespace that the daemon runs in.
     at: (usize, usize),
-    /// For the daemon, where its source has link events.
-    reports: Vec<LinkEvent>,
-    hears: bool,
+    /// Waiting link notifications, if the daemon's source has any.
+    notifications: Vec<LinkEvent>,
+    has_notifications: bool,
     boot_is_readable: bool,
     nodes_are_readable: bool,
 }
@@ -134,7 +135,7 @@ impl World {
     fn add_machine(&mut self) {
         let number = self.machines.len();
         let hardware = (0..2).map(|at| (NAMES[at].to_string(), format!("00:16:3e:00:{number:02x}:{at:02x}"))).collect();
-        // Half of the world has no machine id.
+        // Every second machine has no id.
         let id = if number % 2 == 0 { format!("{number:016x}") } else { String::new() };
         let (boot, boot_ms) = (String::new(), self.truth_ms);
         self.machines.push(Machine {
@@ -161,7 +162,7 @@ impl World {
             self.add_namespace(number);
         }
         for (name, mac) in self.machines[number].hardware.clone() {
-            self.make((number, 0), &name, &mac, false);
+            self.create((number, 0), &name, &mac, false);
         }
     }
 
@@ -172,21 +173,21 @@ impl World {
         let (cookie, node) = (machine.next_cookie, machine.next_node);
         let node = if self.nodes_are_readable { node } else { 0 };
         let loopback = Link { ifindex: 1, name: "lo".to_string(), hardware: 772, node, ..Link::default() };
-        // Each begins with the same numbers.
+        // All namespaces start with the same numbers.
         machine.namespaces.push(Namespace { cookie, loopback, devices: Vec::new(), next_ifindex: 2 });
     }
 
-    fn make(&mut self, at: (usize, usize), name: &str, mac: &str, brings: bool) {
+    fn create(&mut self, at: (usize, usize), name: &str, mac: &str, has_prior_counters: bool) {
         let uid = self.next_uid;
         self.next_uid += 1;
-        // What was made elsewhere has counted there. One in three is of a driver that counts to 32 bits, and stands near
-        // their top.
-        let narrow = brings && self.below(3) == 0;
+        // A link from elsewhere has counted there. Every third one has a driver with 32-bit counters that are close to
+        // their maximum.
+        let narrow = has_prior_counters && self.below(3) == 0;
         let [rx, tx] = [self.below(2_000_000), self.below(2_000_000)]
             .map(|random| if narrow { (1 << 32) - 1 - i128::from(random) } else { 7_000_000_000 + i128::from(random) });
-        let mut less = [0; COUNTERS];
-        if brings {
-            less[..7].copy_from_slice(&[-rx, -tx, -9, -9, 0, 0, -3]);
+        let mut deficit = [0; COUNTERS];
+        if has_prior_counters {
+            deficit[..7].copy_from_slice(&[-rx, -tx, -9, -9, 0, 0, -3]);
         }
         let machine = &mut self.machines[at.0];
         machine.next_node += 1;
@@ -202,27 +203,27 @@ impl World {
             node,
             ..Link::default()
         };
-        let device = Device { uid, link, passed: Counters::ZERO, less, narrow };
-        self.enter(at, device);
+        let device = Device { uid, link, actual: Counters::ZERO, deficit, narrow };
+        self.add_device(at, device);
     }
 
-    /// As the kernel reports it to those who listen in that namespace.
-    fn enter(&mut self, at: (usize, usize), device: Device) {
-        if self.at == at && self.hears {
-            self.reports.push(LinkEvent::Seen { ifindex: device.link.ifindex, counters: device.shown() });
+    /// Adds the device to a namespace and notifies the daemon if it runs there.
+    fn add_device(&mut self, at: (usize, usize), device: Device) {
+        if self.at == at && self.has_notifications {
+            self.notifications.push(LinkEvent::Seen { ifindex: device.link.ifindex, counters: device.shown() });
         }
         self.machines[at.0].namespaces[at.1].devices.push(device);
     }
 
-    fn leave(&mut self, at: (usize, usize), index: usize) -> Device {
+    fn remove_device(&mut self, at: (usize, usize), index: usize) -> Device {
         let device = self.machines[at.0].namespaces[at.1].devices.remove(index);
-        if self.at == at && self.hears {
-            self.reports.push(LinkEvent::Gone { ifindex: device.link.ifindex, last: Some(device.shown()) });
+        if self.at == at && self.has_notifications {
+            self.notifications.push(LinkEvent::Gone { ifindex: device.link.ifindex, last: Some(device.shown()) });
         }
         device
     }
 
-    /// Time and traffic, for every link of every machine.
+    /// Lets time pass, with traffic on every link of every machine.
     fn pass(&mut self, ms: i64) {
         self.truth_ms += ms;
         let seeds: Vec<u64> = (0..64).map(|_| self.below(1 << 30)).collect();
@@ -231,7 +232,7 @@ impl World {
             let seed = seeds[at % seeds.len()].wrapping_add(at as u64 * 7919);
             let (packets, frame) = (seed % 40 * (ms as u64 / 1000).min(20), 60 + seed / 64 % 1400);
             let back = packets / 3;
-            device.passed.add(&Counters::of([
+            device.actual.add(&Counters::of([
                 packets * frame,
                 back * 70,
                 packets,
@@ -288,8 +289,8 @@ impl Source for Kernel {
     }
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
         let mut world = self.0.lock().unwrap();
-        out.append(&mut world.reports);
-        if !world.hears {
+        out.append(&mut world.notifications);
+        if !world.has_notifications {
             out.push(LinkEvent::Lost);
         }
         Ok(())
@@ -309,59 +310,59 @@ struct Daemon {
     writer: Option<Writer>,
 }
 
-/// What was last read of a device, and where.
+/// The last reading of a device, and where it was taken.
 #[derive(Clone, Debug)]
 struct Seen {
-    passed: Counters,
+    actual: Counters,
     id: IfaceId,
     machine: usize,
     stack: Stack,
     name: String,
     mac: String,
-    /// What each device had carried then.
+    /// The true traffic of every device at that time.
     carried: Arc<BTreeMap<Uid, Counters>>,
-    /// It was there at the latest sample: nothing else can have taken over its history.
-    sure: bool,
+    /// The device was present at the latest sample, so no other device can have its history.
+    is_latest: bool,
 }
 
-/// What the model knows at one moment: of the present, or of what is on disk.
+/// What the model knows at one time: now, or at the last save.
 #[derive(Clone, Debug, Default)]
-struct Ledger {
+struct ModelState {
     seen: BTreeMap<Uid, Seen>,
     lifetimes: BTreeMap<IfaceId, Counters>,
-    /// What was counted last of each history.
+    /// The latest reading counted in each history.
     latest: BTreeMap<IfaceId, Seen>,
-    /// Everything that each device had carried then, seen or not.
+    /// The true traffic of every device at that time, whether it was read or not.
     carried: Arc<BTreeMap<Uid, Counters>>,
 }
 
 fn carried(world: &World) -> Arc<BTreeMap<Uid, Counters>> {
     let all = world.machines.iter().flat_map(|machine| &machine.namespaces).flat_map(|it| &it.devices);
-    Arc::new(all.map(|device| (device.uid, device.passed)).collect())
+    Arc::new(all.map(|device| (device.uid, device.actual)).collect())
 }
 
 struct Rig {
     world: Arc<Mutex<World>>,
     folder: PathBuf,
     daemon: Option<Daemon>,
-    /// As of the latest sample, and as of the latest that is on disk.
-    ledger: Ledger,
-    saved: Ledger,
-    /// Devices that had a reading in this run; what those that came during it, and those that were there at its start, had
-    /// carried by then; and what those that have left since the latest sample had carried in the end.
+    /// The model at the latest sample, and at the latest sample on disk.
+    model: ModelState,
+    saved: ModelState,
+    /// Devices with a reading in this run; true traffic of those that arrived in this run, at their arrival; of those
+    /// that were present at its start, at the start; and of those that are gone since the latest sample, at their end.
     read: BTreeMap<Uid, IfaceId>,
-    came: BTreeMap<Uid, Counters>,
+    arrived: BTreeMap<Uid, Counters>,
     first: Arc<BTreeMap<Uid, Counters>>,
-    left: Vec<(Uid, Counters)>,
-    /// A clock that was wrong was believed: when something was is no longer known.
-    misled: bool,
-    /// First readings that wait for the clock: what they are worth, and whether it has to be booked.
-    owed: BTreeMap<IfaceId, (Vec<Counters>, bool)>,
-    told: Vec<String>,
+    gone: Vec<(Uid, Counters)>,
+    /// A wrong clock was trusted, so times are uncertain from now on.
+    trusted_wrong_clock: bool,
+    /// First readings that wait for a trusted clock: their possible deltas, and whether one of these must be counted.
+    undecided: BTreeMap<IfaceId, (Vec<Counters>, bool)>,
+    steps: Vec<String>,
 }
 
 fn minus(after: Counters, before: Counters) -> Counters {
-    Counters(std::array::from_fn(|at| after.0[at].checked_sub(before.0[at]).expect("nothing that was booked goes")))
+    Counters(std::array::from_fn(|at| after.0[at].checked_sub(before.0[at]).expect("counted traffic never decreases")))
 }
 
 fn plus(mut one: Counters, other: Counters) -> Counters {
@@ -382,8 +383,8 @@ impl Rig {
             next_boot: 0,
             random: 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed),
             at: (0, 0),
-            reports: Vec::new(),
-            hears: seed % 3 != 0,
+            notifications: Vec::new(),
+            has_notifications: seed % 3 != 0,
             boot_is_readable: true,
             nodes_are_readable: seed % 4 != 0,
         };
@@ -392,23 +393,23 @@ impl Rig {
             world.add_machine();
             world.pass(HOUR_MS);
         }
-        // One with a long past.
-        world.make((0, 0), "wan", "00:16:3e:99:00:01", true);
+        // A link that counted before the daemon runs.
+        world.create((0, 0), "wan", "00:16:3e:99:00:01", true);
         world.pass(HOUR_MS);
-        let ledger = Ledger { carried: carried(&world), ..Ledger::default() };
+        let model = ModelState { carried: carried(&world), ..ModelState::default() };
         Rig {
             world: Arc::new(Mutex::new(world)),
             folder,
             daemon: None,
-            ledger: ledger.clone(),
-            saved: ledger,
+            model: model.clone(),
+            saved: model,
             read: BTreeMap::new(),
-            came: BTreeMap::new(),
+            arrived: BTreeMap::new(),
             first: Arc::default(),
-            left: Vec::new(),
-            misled: false,
-            owed: BTreeMap::new(),
-            told: vec![format!("seed {seed}")],
+            gone: Vec::new(),
+            trusted_wrong_clock: false,
+            undecided: BTreeMap::new(),
+            steps: vec![format!("seed {seed}")],
         }
     }
 
@@ -420,18 +421,18 @@ impl Rig {
         self.world().below(bound)
     }
 
-    fn start(&mut self, late: bool) {
+    fn start(&mut self, opened_late: bool) {
         assert!(self.daemon.is_none());
         let stack = self.world().stack();
-        self.told.push(format!("start on {stack:?}, late: {late}, clock {} s ahead", {
+        self.steps.push(format!("start on {stack:?}, opened late: {opened_late}, clock {} s ahead", {
             let world = self.world();
             world.machines[world.at.0].ahead_ms / 1000
         }));
-        self.world().reports.clear();
-        (self.read, self.came, self.owed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        self.world().notifications.clear();
+        (self.read, self.arrived, self.undecided) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let first = carried(&self.world());
         self.first = first;
-        self.left.clear();
+        self.gone.clear();
         let path = self.folder.join("history.db");
         let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
         assert!(opened.events.is_empty(), "{:?}", opened.events);
@@ -444,12 +445,12 @@ impl Rig {
         let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(Kernel(self.world.clone()));
         let Opened { store, records, settings, next_seq, newest, .. } = opened;
-        let earlier = Earlier { records, settings, next_seq, newest };
+        let stored = Earlier { records, settings, next_seq, newest };
         let reader = store.reader().unwrap();
-        if !late {
-            live.lock().recall(earlier.clone());
+        if !opened_late {
+            live.lock().recall(stored.clone());
         }
-        let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
+        let reopen = Box::new(|| unreachable!("the simulated kernel never fails"));
         let source = Box::new(Kernel(self.world.clone()));
         let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack);
         let context = Context {
@@ -466,22 +467,22 @@ impl Rig {
         };
         let writer = Writer::new(live.clone(), store, clock);
         self.daemon = Some(Daemon { live, sampler, context, writer: Some(writer) });
-        match late {
-            // Its numbers mean nothing until it has joined: what it has counted by then is judged as one.
+        match opened_late {
+            // Ids are valid only after the rejoin, so everything counted before is checked together.
             true => {
                 self.turn();
                 for _ in 0..self.below(3) {
                     self.world().pass(20_000);
                     self.turn();
                 }
-                self.daemon.as_ref().unwrap().live.lock().recall(earlier);
+                self.daemon.as_ref().unwrap().live.lock().recall(stored);
                 self.sample(None);
             }
             false => self.sample(None),
         }
     }
 
-    /// Hears of the links, and looks at them: at once, or a second after the look before. Then takes one sample.
+    /// Handles notifications and lists the links, at once or a second after the latest listing. Then takes one sample.
     fn turn(&mut self) {
         let daemon = self.daemon.as_mut().unwrap();
         daemon.sampler.step(Woken { called: false, changed: true });
@@ -492,7 +493,7 @@ impl Rig {
 
     fn sample(&mut self, dipped: Option<(Uid, usize, u64)>) {
         self.turn();
-        self.judge(dipped);
+        self.check(dipped);
         if self.daemon.as_ref().unwrap().live.lock().wishes.save_now {
             self.save();
         }
@@ -502,185 +503,194 @@ impl Rig {
         let daemon = self.daemon.as_mut().unwrap();
         daemon.writer.as_mut().unwrap().save().unwrap();
         if daemon.live.lock().unsaved.batch.is_empty() {
-            self.saved = self.ledger.clone();
+            self.saved = self.model.clone();
         }
     }
 
-    /// As SIGTERM does it.
+    /// Ends like after SIGTERM.
     fn stop(&mut self) {
-        self.told.push("stop".to_string());
+        self.steps.push("stop".to_string());
         self.world().pass(20_000);
         let Daemon { live, sampler, context, writer, .. } = self.daemon.take().unwrap();
         live.lock().wishes.stopping = true;
         sampler.run(&Wake::new().unwrap());
-        self.judge_state(&live, None);
+        self.check_state(&live, None);
         writer.unwrap().finish();
         if live.lock().unsaved.batch.is_empty() {
-            self.saved = self.ledger.clone();
+            self.saved = self.model.clone();
         }
         drop(context);
-        self.ledger = self.saved.clone();
+        self.model = self.saved.clone();
     }
 
     fn kill(&mut self) {
-        self.told.push("kill".to_string());
+        self.steps.push("kill".to_string());
         self.daemon = None;
-        self.ledger = self.saved.clone();
+        self.model = self.saved.clone();
     }
 
-    fn judge(&mut self, dipped: Option<(Uid, usize, u64)>) {
+    fn check(&mut self, dipped: Option<(Uid, usize, u64)>) {
         let live = self.daemon.as_ref().unwrap().live.clone();
-        self.judge_state(&live, dipped);
+        self.check_state(&live, dipped);
     }
 
-    /// Compares the sampler's figures with what has passed since the latest sample of each device.
-    fn judge_state(&mut self, live: &Live, dipped: Option<(Uid, usize, u64)>) {
+    /// Compares the sampler's lifetimes with the true traffic since the latest sample of each device.
+    fn check_state(&mut self, live: &Live, dipped: Option<(Uid, usize, u64)>) {
         let (devices, stack, machine, right) = {
             let mut world = self.world();
             let (stack, machine) = (world.stack(), world.at.0);
             (world.namespace().devices.clone(), stack, machine, world.machines[machine].ahead_ms == 0)
         };
-        let story = format!("{:#?}", self.told);
+        let story = format!("{:#?}", self.steps);
         let state = live.lock();
         let lifetimes: BTreeMap<IfaceId, Counters> =
             state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
-        let believed = state.health.clock_believed;
-        self.misled |= believed && !right;
+        let clock_trusted = state.health.clock_believed;
+        self.trusted_wrong_clock |= clock_trusted && !right;
         let carried = carried(&self.world());
         let mut ids = BTreeSet::new();
-        let mut others = self.ledger.lifetimes.clone();
-        let (mut seen, mut latest) = (self.ledger.seen.clone(), self.ledger.latest.clone());
-        seen.values_mut().for_each(|seen| seen.sure = false);
+        let mut others = self.model.lifetimes.clone();
+        let (mut seen, mut latest) = (self.model.seen.clone(), self.model.latest.clone());
+        seen.values_mut().for_each(|seen| seen.is_latest = false);
         for device in &devices {
-            let told = || format!("{} (uid {}) in {story}", device.link.name, device.uid);
-            let Device { uid, link, passed, .. } = device;
+            let subject = || format!("{} (uid {}) in {story}", device.link.name, device.uid);
+            let Device { uid, link, actual, .. } = device;
             let mut shown = state.inventory.interfaces.iter().filter(|iface| iface.ifindex == link.ifindex);
-            let iface = shown.next().unwrap_or_else(|| panic!("not shown: {}", told()));
-            assert!(shown.next().is_none(), "shown twice: {}", told());
-            // Nothing has ever moved on it.
+            let iface = shown.next().unwrap_or_else(|| panic!("not shown: {}", subject()));
+            assert!(shown.next().is_none(), "shown twice: {}", subject());
+            // The link never had traffic.
             let Some(id) = iface.id else { continue };
-            let before = self.ledger.lifetimes.get(&id).copied().unwrap_or_default();
+            let before = self.model.lifetimes.get(&id).copied().unwrap_or_default();
             let delta = minus(iface.lifetime, before);
-            let mut choices = self.choices(device, &stack, id, believed);
+            let mut expected = self.expected_deltas(device, &stack, id, clock_trusted);
             if let Some((_, at, expect)) = dipped.filter(|(of, ..)| of == uid) {
-                choices.iter_mut().for_each(|choice| choice.0[at] = expect);
+                expected.iter_mut().for_each(|choice| choice.0[at] = expect);
             }
-            // A first reading that has waited for the clock is booked now, or not.
-            if let Some((owed, strictly)) = if believed { self.owed.remove(&id) } else { None } {
-                let with = choices.iter().flat_map(|choice| owed.iter().map(|owed| plus(*choice, *owed))).collect();
-                choices = if strictly && !self.misled { with } else { [choices, with].concat() };
+            // An undecided first reading is counted now, or not at all.
+            if let Some((undecided, strictly)) = if clock_trusted { self.undecided.remove(&id) } else { None } {
+                let with = expected
+                    .iter()
+                    .flat_map(|choice| undecided.iter().map(|undecided| plus(*choice, *undecided)))
+                    .collect();
+                expected = if strictly && !self.trusted_wrong_clock { with } else { [expected, with].concat() };
             }
-            let tail = self.tail(id);
-            let choices: Vec<Counters> = choices.into_iter().map(|choice| plus(choice, tail)).collect();
-            let least = Counters(std::array::from_fn(|at| choices.iter().map(|it| it.0[at]).min().unwrap_or(0)));
-            let most = Counters(std::array::from_fn(|at| choices.iter().map(|it| it.0[at]).max().unwrap_or(0)));
-            // Without a boot id, the difference to a history of an unknown boot is the least that has passed.
+            let final_traffic = self.final_traffic(id);
+            let expected: Vec<Counters> = expected.into_iter().map(|choice| plus(choice, final_traffic)).collect();
+            let least = Counters(std::array::from_fn(|at| expected.iter().map(|it| it.0[at]).min().unwrap_or(0)));
+            let most = Counters(std::array::from_fn(|at| expected.iter().map(|it| it.0[at]).max().unwrap_or(0)));
+            // Without a boot id, the difference to a history of an unknown boot is the least possible traffic.
             let nameless = |seen: &Seen| seen.stack.boot.is_empty() && (seen.name == link.name || seen.mac == link.mac);
-            // Nor does anything tell, without its device, a link from one that had its name and number: then some of its counters
-            // may have fallen, and others not.
-            let loose = !self.read.contains_key(uid)
-                && (stack.boot.is_empty() || link.node == 0 || self.ledger.latest.values().any(nameless))
+            // Without its device, a link cannot be told from another one with its name and number. Then some of its
+            // counters may have fallen and others not.
+            let uncertain = !self.read.contains_key(uid)
+                && (stack.boot.is_empty() || link.node == 0 || self.model.latest.values().any(nameless))
                 && (0..COUNTERS).all(|at| (least.0[at]..=most.0[at]).contains(&delta.0[at]));
-            assert!(loose || choices.contains(&delta), "booked {delta:?}, passed {choices:?}: {}", told());
+            assert!(
+                uncertain || expected.contains(&delta),
+                "counted {delta:?}, expected one of {expected:?}: {}",
+                subject()
+            );
             others.remove(&id);
-            assert!(ids.insert(id), "two with one history: {}", told());
+            assert!(ids.insert(id), "two with one history: {}", subject());
             self.read.insert(*uid, id);
             let Link { name, mac, .. } = link.clone();
-            let (passed, stack, carried) = (*passed, stack.clone(), carried.clone());
-            let now = Seen { passed, id, machine, stack, name, mac, carried, sure: true };
+            let (actual, stack, carried) = (*actual, stack.clone(), carried.clone());
+            let now = Seen { actual, id, machine, stack, name, mac, carried, is_latest: true };
             latest.insert(id, now.clone());
             seen.insert(*uid, now);
         }
-        // Of the others nothing was counted, but for what links that have left told last.
+        // For absent interfaces only the final traffic of gone links may be counted.
         for (id, before) in others {
             let after = lifetimes.get(&id).copied().unwrap_or(before);
-            let owed = self.owed.get(&id).filter(|_| believed).map_or(&[][..], |(owed, _)| owed);
-            let (delta, tail) = (minus(after, before), self.tail(id));
-            let right = delta == tail || owed.iter().any(|owed| delta == plus(tail, *owed));
-            assert!(right, "absent {id}: {delta:?} of {tail:?} and {owed:?}: {story}");
+            let undecided =
+                self.undecided.get(&id).filter(|_| clock_trusted).map_or(&[][..], |(undecided, _)| undecided);
+            let (delta, final_traffic) = (minus(after, before), self.final_traffic(id));
+            let right =
+                delta == final_traffic || undecided.iter().any(|undecided| delta == plus(final_traffic, *undecided));
+            assert!(right, "absent {id}: {delta:?} of {final_traffic:?} and {undecided:?}: {story}");
         }
-        self.left.clear();
+        self.gone.clear();
         drop(state);
-        self.ledger = Ledger { seen, lifetimes, latest, carried };
+        self.model = ModelState { seen, lifetimes, latest, carried };
     }
 
-    /// What may be booked for a device: one of these, whole.
-    fn choices(&mut self, device: &Device, stack: &Stack, id: IfaceId, believed: bool) -> Vec<Counters> {
-        let Device { uid, link, passed, .. } = device;
-        let since = |before: Option<&Counters>| minus(*passed, before.copied().unwrap_or_default());
-        let carried = self.ledger.carried.get(uid);
-        let seen = self.ledger.seen.get(uid);
+    /// The possible deltas of a device: one of them must match in all counters.
+    fn expected_deltas(&mut self, device: &Device, stack: &Stack, id: IfaceId, clock_trusted: bool) -> Vec<Counters> {
+        let Device { uid, link, actual, .. } = device;
+        let since = |before: Option<&Counters>| minus(*actual, before.copied().unwrap_or_default());
+        let carried = self.model.carried.get(uid);
+        let seen = self.model.seen.get(uid);
         if self.read.contains_key(uid) {
-            return vec![since(seen.map(|seen| &seen.passed))];
+            return vec![since(seen.map(|seen| &seen.actual))];
         }
-        let hears = self.world().hears;
-        if let Some(came) = self.came.get(uid) {
-            // Without reports of links, one that came is known to be new, or to be one that was counted before, or it begins
+        let has_notifications = self.world().has_notifications;
+        if let Some(arrived) = self.arrived.get(uid) {
+            // Without notifications, an arrived link counts as new, or as one that was counted before, or it starts
             // with its first reading.
-            return match (hears, seen) {
-                (true, _) => vec![since(Some(came))],
+            return match (has_notifications, seen) {
+                (true, _) => vec![since(Some(arrived))],
                 (false, None) => vec![Counters::ZERO, since(carried)],
-                (false, Some(seen)) => vec![Counters::ZERO, since(Some(&seen.passed))],
+                (false, Some(seen)) => vec![Counters::ZERO, since(Some(&seen.actual))],
             };
         }
         let first = since(self.first.get(uid));
         if let Some(seen) = seen {
-            let exact = since(Some(&seen.passed));
+            let exact = since(Some(&seen.actual));
             let same_boot = !stack.boot.is_empty() && stack.boot == seen.stack.boot;
             let named = seen.name == link.name || seen.mac.is_empty() || link.mac.is_empty() || seen.mac == link.mac;
             let known = link.node != 0 || (seen.stack.namespace == stack.namespace && named);
-            return if same_boot && seen.sure && known { vec![exact] } else { vec![first, exact] };
+            return if same_boot && seen.is_latest && known { vec![exact] } else { vec![first, exact] };
         }
-        // Since the latest sample of all, or since that of a history that it may go on with.
+        // Since the latest sample of all histories, or of a history that it may continue.
         let alike = |latest: &&Seen| latest.id == id || latest.name == link.name || latest.mac == link.mac;
-        let latest = self.ledger.latest.values().filter(alike).map(|latest| latest.carried.get(uid));
+        let latest = self.model.latest.values().filter(alike).map(|latest| latest.carried.get(uid));
         let whole: Vec<Counters> = [carried].into_iter().chain(latest).map(since).collect();
         let strictly = self.is_after_a_reboot(device, stack, id);
-        if stack.boot.is_empty() || !believed {
-            let owed = whole.iter().map(|whole| minus(*whole, first)).collect();
-            self.owed.insert(id, (owed, strictly));
+        if stack.boot.is_empty() || !clock_trusted {
+            let undecided = whole.iter().map(|whole| minus(*whole, first)).collect();
+            self.undecided.insert(id, (undecided, strictly));
         }
-        // A smaller monotonic clock tells of a new boot, and so may the numbers of links: without waiting.
-        let nothing = (!strictly || self.misled || !believed).then_some(first);
+        // A smaller monotonic clock proves a new boot, and so may the numbers of links. Then nothing has to wait for
+        // the clock.
+        let nothing = (!strictly || self.trusted_wrong_clock || !clock_trusted).then_some(first);
         nothing.into_iter().chain(whole).collect()
     }
 
-    /// A piece of hardware that was there before the machine was started anew, and whose history no other can claim.
+    /// A device of the machine's hardware, present before the reboot, whose history no other device can claim.
     fn is_after_a_reboot(&self, device: &Device, stack: &Stack, id: IfaceId) -> bool {
         let machine = self.world().at.0;
         let Link { name, mac, .. } = &device.link;
-        let mut alike =
-            self.ledger.seen.values().filter(|seen| seen.name == *name || seen.mac == *mac || seen.id == id);
+        let mut alike = self.model.seen.values().filter(|seen| seen.name == *name || seen.mac == *mac || seen.id == id);
         let before = alike.next();
         let same = |seen: &&Seen| {
-            (&seen.name, &seen.mac, seen.machine, seen.sure, seen.id) == (name, mac, machine, true, id)
+            (&seen.name, &seen.mac, seen.machine, seen.is_latest, seen.id) == (name, mac, machine, true, id)
                 && ![&String::new(), &stack.boot].contains(&&seen.stack.boot)
         };
         !stack.boot.is_empty() && before.filter(same).is_some() && alike.next().is_none()
     }
 
-    /// What links that have left have carried since their latest sample, where they told of it.
-    fn tail(&self, id: IfaceId) -> Counters {
-        let hears = self.world().hears;
-        let mine = self.left.iter().filter(|(uid, _)| hears && self.read.get(uid) == Some(&id));
-        mine.fold(Counters::ZERO, |sum, (uid, passed)| plus(sum, minus(*passed, self.ledger.seen[uid].passed)))
+    /// Traffic of gone links between their latest sample and their end, if a notification reported it.
+    fn final_traffic(&self, id: IfaceId) -> Counters {
+        let has_notifications = self.world().has_notifications;
+        let of_history = self.gone.iter().filter(|(uid, _)| has_notifications && self.read.get(uid) == Some(&id));
+        of_history.fold(Counters::ZERO, |sum, (uid, actual)| plus(sum, minus(*actual, self.model.seen[uid].actual)))
     }
 
     fn is_running(&self) -> bool {
         self.daemon.is_some()
     }
 
-    /// Something happens to the links, whether somebody looks or not.
-    fn happen(&mut self) {
+    /// Changes the links at random, whether a daemon runs or not.
+    fn change_links(&mut self) {
         let running = self.is_running();
         let mut guard = self.world();
         let world = &mut *guard;
         let here = world.at;
-        let tells = running && world.hears;
+        let notified = running && world.has_notifications;
         let count = world.namespace().devices.len() as u64;
         let index = if count == 0 { 0 } else { world.below(count) as usize };
         let what = world.below(8);
-        let (mut told, mut left, mut came) = (String::new(), None, None);
+        let (mut step, mut gone, mut arrived) = (String::new(), None, None);
         match what {
             0 | 1 => {
                 let Some(name) = world.free_name(here) else { return };
@@ -690,126 +700,127 @@ impl Rig {
                     1 => format!("00:16:3e:77:{:02x}:{:02x}", number / 256, number % 256),
                     _ => format!("02:00:00:00:{:02x}:{:02x}", number / 256, number % 256),
                 };
-                let brings = tells && world.below(2) == 0;
-                world.make(here, name, &mac, brings);
-                came = world.namespace().devices.last().cloned();
-                told = format!("{name} made, {mac}, brings {brings}");
+                let has_prior_counters = notified && world.below(2) == 0;
+                world.create(here, name, &mac, has_prior_counters);
+                arrived = world.namespace().devices.last().cloned();
+                step = format!("{name} created, {mac}, prior counters: {has_prior_counters}");
             }
             2 if count > 0 => {
-                let device = world.leave(here, index);
-                told = format!("{} of uid {} removed", device.link.name, device.uid);
-                left = Some(device);
+                let device = world.remove_device(here, index);
+                step = format!("{} of uid {} removed", device.link.name, device.uid);
+                gone = Some(device);
             }
             3 if count > 0 => {
                 let Some(name) = world.free_name(here) else { return };
                 let before = std::mem::replace(&mut world.namespace().devices[index].link.name, name.to_string());
-                told = format!("{before} renamed to {name}");
+                step = format!("{before} renamed to {name}");
             }
             4 | 5 if count > 1 => {
-                // All of them in a circle, or two.
+                // Two devices swap their names, or all of them rotate.
                 let devices = &mut world.namespace().devices;
                 let length = devices.len().min(if what == 4 { 2 } else { devices.len() });
                 let names: Vec<String> = devices.iter().map(|device| device.link.name.clone()).collect();
                 for at in 0..length {
                     devices[at].link.name.clone_from(&names[(at + 1) % length]);
                 }
-                told = format!("names exchanged: {:?}", &names[..length]);
+                step = format!("names swapped: {:?}", &names[..length]);
             }
             6 if count > 0 => {
                 let number = world.next_uid;
                 world.next_uid += 1;
                 let device = &mut world.namespace().devices[index];
                 device.link.mac = format!("02:11:00:00:{:02x}:{:02x}", number / 256, number % 256);
-                told = format!("{} has another address", device.link.name);
+                step = format!("{} has another address", device.link.name);
             }
             7 => {
-                // Out of here, or in: then it was here before, or the daemon is told what it brings along.
+                // Moves a device out of the daemon's namespace or into it. It comes in only if it was there before or
+                // if the daemon gets its counters in a notification.
                 let there = (here.0, 1 - here.1);
                 let inwards = count == 0 || world.below(2) == 0;
                 let (from, to) = if inwards { (there, here) } else { (here, there) };
-                // Without reports, only its device tells a link that was moved here from one that was made: if that is older
-                // than another one that was here at the latest sample.
-                let sampled = |device: &&Device| self.ledger.seen.get(&device.uid).is_some_and(|seen| seen.sure);
+                // Without notifications, only the device numbers tell a link that was moved here from a new one: its
+                // number must be lower than that of another device at the latest sample.
+                let sampled = |device: &&Device| self.model.seen.get(&device.uid).is_some_and(|seen| seen.is_latest);
                 let here = world.namespace().devices.iter().filter(sampled);
                 let newest = here.map(|device| device.link.node).max().unwrap_or(0);
-                let movable = |device: &Device| !inwards || tells || device.link.node < newest;
+                let movable = |device: &Device| !inwards || notified || device.link.node < newest;
                 let devices = &world.machines[from.0].namespaces[from.1].devices;
                 let Some(index) = devices.iter().position(movable) else { return };
                 let taken =
                     |taken: &dyn Fn(&Device) -> bool| world.machines[to.0].namespaces[to.1].devices.iter().any(taken);
                 let Device { link, .. } = &devices[index];
                 let number_taken = taken(&|other| other.link.ifindex == link.ifindex);
-                if taken(&|other| other.link.name == link.name) || (number_taken && inwards && !tells) {
+                if taken(&|other| other.link.name == link.name) || (number_taken && inwards && !notified) {
                     return;
                 }
-                let mut device = world.leave(from, index);
+                let mut device = world.remove_device(from, index);
                 if number_taken {
                     device.link.ifindex = world.machines[to.0].namespaces[to.1].new_ifindex();
                 }
-                told = format!("{} of uid {} moved, inwards {inwards}", device.link.name, device.uid);
+                step = format!("{} of uid {} moved, inwards {inwards}", device.link.name, device.uid);
                 if inwards {
-                    came = Some(device.clone());
+                    arrived = Some(device.clone());
                 } else {
-                    left = Some(device.clone());
+                    gone = Some(device.clone());
                 }
-                world.enter(to, device);
+                world.add_device(to, device);
             }
             _ => {}
         }
         drop(guard);
         if running {
-            if let Some(device) = left {
-                self.left.push((device.uid, device.passed));
-                // Should it come back, it has counted elsewhere meanwhile.
-                self.came.remove(&device.uid);
+            if let Some(device) = gone {
+                self.gone.push((device.uid, device.actual));
+                // If it comes back, it has counted elsewhere in between.
+                self.arrived.remove(&device.uid);
             }
-            if let Some(device) = came {
+            if let Some(device) = arrived {
                 self.read.remove(&device.uid);
-                self.came.insert(device.uid, device.passed);
+                self.arrived.insert(device.uid, device.actual);
             }
         }
-        self.told.push(told);
+        self.steps.push(step);
     }
 
-    /// One counter falls while the others go on, for a reading or for good.
+    /// One counter falls while the others rise, for one reading or for good.
     fn dip(&mut self) {
         let (choice, amount, for_good) = (self.below(64), self.below(1 << 40), self.below(2) == 0);
         let place = {
             let mut world = self.world();
             let devices = &mut world.namespace().devices;
-            let wide = devices.iter().position(|device| !device.narrow && device.less[0] < -1_000_000_000);
+            let wide = devices.iter().position(|device| !device.narrow && device.deficit[0] < -1_000_000_000);
             wide.map(|index| (index, devices[index].uid, devices[index].shown()))
         };
         let at = choice as usize % 8;
-        let believed = self.daemon.as_ref().unwrap().live.lock().health.clock_believed;
+        let clock_trusted = self.daemon.as_ref().unwrap().live.lock().health.clock_believed;
         let Some((index, uid, shown)) =
-            place.filter(|_| believed).filter(|(_, uid, shown)| self.read.contains_key(uid) && shown.0[at] > 0)
+            place.filter(|_| clock_trusted).filter(|(_, uid, shown)| self.read.contains_key(uid) && shown.0[at] > 0)
         else {
             return;
         };
         let amount = 1 + amount % shown.0[at];
-        self.told.push(format!("counter {at} of uid {uid} falls by {amount}, for good: {for_good}"));
+        self.steps.push(format!("counter {at} of uid {uid} falls by {amount}, for good: {for_good}"));
         let old = shown.0[at];
-        self.world().namespace().devices[index].less[at] += i128::from(amount);
+        self.world().namespace().devices[index].deficit[at] += i128::from(amount);
         self.world().pass(20_000);
         let low = self.world().namespace().devices[index].shown().0[at];
         self.sample(Some((uid, at, low.saturating_sub(old))));
         if !for_good {
-            self.world().namespace().devices[index].less[at] -= i128::from(amount);
+            self.world().namespace().devices[index].deficit[at] -= i128::from(amount);
         }
         self.world().pass(20_000);
         let now = self.world().namespace().devices[index].shown().0[at];
         let base = if low < old && now >= old { old } else { low };
         self.sample(Some((uid, at, now - base)));
-        // A start after a cut would not see that it fell, only that less has passed.
+        // After a power cut, the next run would not see the fall but only less traffic.
         self.save();
     }
 
-    fn act(&mut self) {
+    fn random_step(&mut self) {
         match self.below(12) {
             0..=3 => {
                 self.world().pass(20_000);
-                self.happen();
+                self.change_links();
                 self.sample(None);
             }
             4 => self.dip(),
@@ -823,7 +834,7 @@ impl Rig {
                 for _ in 0..self.below(4) {
                     let ms = self.below(HOUR_MS as u64) as i64;
                     self.world().pass(ms);
-                    self.happen();
+                    self.change_links();
                 }
                 let mut wrong = false;
                 {
@@ -840,7 +851,7 @@ impl Rig {
                             let choice = world.below(4) as usize;
                             world.machines[machine].ahead_ms = [0, 0, -9 * HOUR_MS, 20_000 - world.truth_ms][choice];
                             wrong = choice > 1;
-                            // A battery says so at once, a network some minutes later.
+                            // With a battery the clock is right at once, with a network some minutes later.
                             world.pass(MINUTE_MS);
                         }
                         8 => {
@@ -850,19 +861,19 @@ impl Rig {
                         }
                         9 => world.at.1 = world.below(2) as usize,
                         10 => {
-                            // The namespace is made anew, as a container's is at each of its starts.
+                            // The namespace is recreated, like that of a container at each start.
                             let (machine, namespace) = world.at;
                             world.add_namespace(machine);
                             world.machines[machine].namespaces.swap_remove(namespace);
                         }
                         _ => {}
                     }
-                    let told = format!("at {:?}, boot id readable: {}", world.at, world.boot_is_readable);
+                    let step = format!("at {:?}, boot id readable: {}", world.at, world.boot_is_readable);
                     drop(guard);
-                    self.told.push(told);
+                    self.steps.push(step);
                 }
-                let late = self.below(4) == 0;
-                self.start(late);
+                let opened_late = self.below(4) == 0;
+                self.start(opened_late);
                 if wrong {
                     for _ in 0..self.below(4) {
                         self.world().pass(5 * MINUTE_MS);
@@ -872,7 +883,7 @@ impl Rig {
                     let machine = world.at.0;
                     world.machines[machine].ahead_ms = 0;
                     drop(world);
-                    self.told.push("the clock is right now".to_string());
+                    self.steps.push("the clock is right now".to_string());
                     self.world().pass(20_000);
                     self.sample(None);
                 }
@@ -880,9 +891,9 @@ impl Rig {
         }
     }
 
-    /// Whatever was booked stands in every level, and in the export.
+    /// Every resolution, and the export, must have the same sums.
     fn check_levels(&mut self) {
-        // Until the clock has been believed for whatever reason.
+        // Long enough that the clock is trusted in any case.
         for _ in 0..15 {
             self.world().pass(5 * MINUTE_MS);
             self.sample(None);
@@ -890,7 +901,7 @@ impl Rig {
         self.save();
         let daemon = self.daemon.as_ref().unwrap();
         let state = daemon.live.lock();
-        assert!(state.unsaved.batch.is_empty(), "{:#?}", self.told);
+        assert!(state.unsaved.batch.is_empty(), "{:#?}", self.steps);
         let ifaces: Vec<(IfaceId, Counters)> =
             state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
         drop(state);
@@ -901,7 +912,7 @@ impl Rig {
                 };
                 let buckets = read(&daemon.context, question);
                 let sum = buckets.iter().fold(Counters::ZERO, |sum, bucket| plus(sum, bucket.cell.sum));
-                assert_eq!(sum, lifetime, "{level:?} of {id}: {:#?}", self.told);
+                assert_eq!(sum, lifetime, "{level:?} of {id}: {:#?}", self.steps);
             }
         }
         let all = ifaces.iter().fold(Counters::ZERO, |sum, (_, lifetime)| plus(sum, *lifetime));
@@ -910,7 +921,7 @@ impl Rig {
             let answer = http::answer(&daemon.context, &Ask { method: "GET", target: &target, ..Ask::default() });
             let rows: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
             let sum: u64 = rows.as_array().unwrap().iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum();
-            assert_eq!(sum, all.rx_bytes(), "export by {resolution}: {:#?}", self.told);
+            assert_eq!(sum, all.rx_bytes(), "export by {resolution}: {:#?}", self.steps);
         }
     }
 }
@@ -926,13 +937,13 @@ fn run(seed: u64) {
     let mut rig = Rig::new(seed);
     rig.start(false);
     for _ in 0..40 {
-        rig.act();
+        rig.random_step();
     }
     rig.check_levels();
 }
 
 #[test]
-fn whatever_happens_to_links_and_machines_what_passed_is_booked_once() {
+fn random_changes_of_links_and_machines_count_all_traffic_once() {
     let number = |text: &str| text.parse::<u64>().expect("a number");
     let variable = |name: &str| std::env::var(name).ok();
     if let Some(seconds) = variable("NETPULSE_TEST_SECONDS") {

@@ -31,8 +31,8 @@ fn past(dir: &Dir, zone: &str) {
         [(1, "wan0"), (2, "lan0")].map(|(id, name)| record(id, name, Kind::Veth, until - 400 * DAY, until)).to_vec();
     let mut events = vec![
         event(until - 5000, EventKind::ClockStep, "", "the clock was set forward by 5 s"),
-        event(until - 4000, EventKind::Reset, "wan0", "the counters began again from zero"),
-        event(until - 3000, EventKind::Gap, "wan0", "nobody looked for 60 s"),
+        event(until - 4000, EventKind::Reset, "wan0", "the counters restarted from zero"),
+        event(until - 3000, EventKind::Gap, "wan0", "no reading for 60 s"),
         event(until - 2000, EventKind::Implausible, "lan0", "more than a link can carry"),
     ];
     events.extend((0..300).map(|n| event(until - 1000 + n, EventKind::Appeared, "tun0", "it came")));
@@ -729,7 +729,7 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
         // Where something is marked, it is said what.
         // The history is of another boot: whether this one began after it is a matter of the machine.
         let marks = |words: &str| all_marks.iter().filter(|(_, text)| text.contains(words)).count();
-        let (again, anew) = (marks("began again from zero"), marks("counting begins anew"));
+        let (again, anew) = (marks("restarted from zero"), marks("counting makes a fresh start"));
         assert!(again >= 1 && again + anew == 2, "{all_marks:?}");
         let marked = t.iter().rposition(|from| *from <= all_marks.last().unwrap().0).unwrap();
         for _ in marked..end - 1 {
@@ -902,7 +902,7 @@ fn what_happens_now_is_marked_and_the_live_values_are_the_apis() {
             marked.iter().map(|(time, text)| vec![moment(&browser, *time, 1), text.clone()]).collect();
         assert_eq!(found, expect);
         let of = |part: &str| marked.iter().any(|(_, text)| text.contains(part));
-        assert!(of("collection was started again") && of("began again"), "{marked:?}");
+        assert!(of("collection was started again") && of("restarted from zero"), "{marked:?}");
 
         // Each second of the last minute.
         browser.run("document.querySelector('#chart').focus()");
@@ -1937,7 +1937,7 @@ fn what_is_asked_for_and_not_there_is_told_without_alarm() {
         browser.open(&daemon, "/");
         browser.wait("the notice", "return document.querySelector('#trouble').checkVisibility()");
         let told = browser.text("#trouble");
-        assert_eq!(told, "--interface <b>nope* matches no interface now: its figures begin when one appears.");
+        assert_eq!(told, "--interface <b>nope* matches no interface now: counting starts when one appears.");
         browser.wait("it is live", "return document.querySelector('#state').textContent === 'live'");
         assert_eq!(browser.run("return document.querySelector('#state').className"), "");
         let wide = "return document.scrollingElement.scrollWidth > document.scrollingElement.clientWidth";
