@@ -5,8 +5,8 @@ use std::ffi::OsString;
 
 use argh::{FromArgs, SubCommands};
 
-use crate::config::{Kind, SETTINGS, Setting};
-use crate::near::suggestion;
+use crate::config::{SETTINGS, Setting, SettingType};
+use crate::suggest::suggestion;
 use crate::text::printable;
 
 /// Samples the traffic of the network interfaces, keeps its history, and serves an HTTP API and a page.
@@ -46,7 +46,7 @@ type Flags = Vec<(&'static str, String)>;
 
 /// Action that the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum Subcommand {
     /// Start the daemon.
     Run(Flags),
     /// `net-pulse token`: print the access token.
@@ -88,22 +88,22 @@ pub fn utf8_arguments(
 }
 
 /// Parses the arguments without the program name.
-pub fn parse(arguments: &[String]) -> Command {
+pub fn parse(arguments: &[String]) -> Subcommand {
     let (flags, rest) = match split_flags(arguments) {
         Ok(split) => split,
-        Err(message) => return Command::Invalid(message),
+        Err(message) => return Subcommand::Invalid(message),
     };
     let borrowed: Vec<&str> = rest.iter().map(String::as_str).collect();
     match Arguments::from_args(&["net-pulse"], &borrowed) {
-        Ok(parsed) if parsed.version => Command::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
+        Ok(parsed) if parsed.version => Subcommand::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
         Ok(parsed) => match parsed.command {
-            Some(ParsedSubcommand::Token(_)) => Command::Token(flags),
-            Some(ParsedSubcommand::Check(Check { health: true })) => Command::Health(flags),
-            Some(ParsedSubcommand::Check(Check { health: false })) => Command::Check(flags),
-            None => Command::Run(flags),
+            Some(ParsedSubcommand::Token(_)) => Subcommand::Token(flags),
+            Some(ParsedSubcommand::Check(Check { health: true })) => Subcommand::Health(flags),
+            Some(ParsedSubcommand::Check(Check { health: false })) => Subcommand::Check(flags),
+            None => Subcommand::Run(flags),
         },
-        Err(exit) if exit.status.is_ok() => Command::Print(full_help(exit.output.trim_end())),
-        Err(exit) => Command::Invalid(parse_error(&exit.output)),
+        Err(exit) if exit.status.is_ok() => Subcommand::Print(full_help(exit.output.trim_end())),
+        Err(exit) => Subcommand::Invalid(parse_error(&exit.output)),
     }
 }
 
@@ -129,14 +129,14 @@ fn split_flags(arguments: &[String]) -> Result<(Flags, Vec<String>), String> {
         };
         let repeated = flags.iter().any(|(key, _)| *key == setting.key);
         match (setting.kind, value) {
-            (Kind::Switch, Some(_)) => {
+            (SettingType::Switch, Some(_)) => {
                 return Err(format!(
                     "{name} takes no value: leave out the = and the text after it; see net-pulse --help"
                 ));
             }
-            (Kind::Switch, None) if repeated => {}
-            (Kind::Switch, None) => flags.push((setting.key, "true".to_string())),
-            (kind, _) if repeated && kind != Kind::List => {
+            (SettingType::Switch, None) if repeated => {}
+            (SettingType::Switch, None) => flags.push((setting.key, "true".to_string())),
+            (kind, _) if repeated && kind != SettingType::List => {
                 return Err(format!("{name} is given twice; see net-pulse --help"));
             }
             (_, value) => {
@@ -172,8 +172,8 @@ fn full_help(help: &str) -> String {
 /// The flag in the usage line, such as ` [--port <number>]`.
 fn flag_usage(setting: &Setting, flag: &str) -> String {
     match setting.kind {
-        Kind::Switch => format!(" [{flag}]"),
-        Kind::List => format!(" [{flag} <{}...>]", setting.argument),
+        SettingType::Switch => format!(" [{flag}]"),
+        SettingType::List => format!(" [{flag} <{}...>]", setting.argument),
         _ => format!(" [{flag} <{}>]", setting.argument),
     }
 }
@@ -221,7 +221,7 @@ fn probable(word: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Command {
+    fn words(line: &str) -> Subcommand {
         parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>())
     }
 
@@ -245,12 +245,12 @@ mod tests {
         for setting in SETTINGS {
             let Some(flag) = setting.flag else { continue };
             let (line, value) = match setting.kind {
-                Kind::Switch => (flag.to_string(), "true"),
+                SettingType::Switch => (flag.to_string(), "true"),
                 _ => (format!("{flag} x"), "x"),
             };
-            assert_eq!(words(&line), Command::Run(vec![(setting.key, value.to_string())]));
+            assert_eq!(words(&line), Subcommand::Run(vec![(setting.key, value.to_string())]));
         }
-        let Command::Print(help) = words("--help") else { panic!("no help") };
+        let Subcommand::Print(help) = words("--help") else { panic!("no help") };
         let known = |flag: &str| {
             ["--version", "--help"].contains(&flag) || SETTINGS.iter().any(|setting| setting.flag == Some(flag))
         };
@@ -264,7 +264,7 @@ mod tests {
     /// The help lists each flag with its text and default from the table of settings, in the layout of argh.
     #[test]
     fn the_help_lists_the_settings_of_the_table() {
-        let Command::Print(help) = words("--help") else { panic!("no help") };
+        let Subcommand::Print(help) = words("--help") else { panic!("no help") };
         let (usage, options) =
             (help.lines().next().unwrap(), help.split("Options:\n").nth(1).expect("a list of options"));
         let flags = SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
@@ -276,7 +276,8 @@ mod tests {
             let text: Vec<&str> = [&first[20..]].into_iter().chain(more).collect();
             assert_eq!(text.join(" "), setting.help_with_default());
             lines.by_ref().take(text.len() - 1).for_each(drop);
-            let no_default = setting.default.is_empty() || setting.kind == Kind::Switch || setting.key == "flush";
+            let no_default =
+                setting.default.is_empty() || setting.kind == SettingType::Switch || setting.key == "flush";
             assert!(
                 no_default || ["default", setting.default].iter().all(|word| text.join(" ").contains(word)),
                 "{text:?}"
@@ -296,42 +297,42 @@ mod tests {
     fn only_lists_may_be_given_twice() {
         let twice = "--port is given twice; see net-pulse --help";
         for line in ["--port 80 --port 81", "--port=80 check --port=81", "--port 80 --help --port 81"] {
-            assert_eq!(words(line), Command::Invalid(twice.to_string()), "{line}");
+            assert_eq!(words(line), Subcommand::Invalid(twice.to_string()), "{line}");
         }
         // A value may look like a flag.
         let both = vec![("primary", "--port".to_string()), ("port", "80".to_string())];
-        assert_eq!(words("--primary --port --port 80"), Command::Run(both));
-        assert_eq!(words("--open --open"), Command::Run(vec![("open", "true".to_string())]));
+        assert_eq!(words("--primary --port --port 80"), Subcommand::Run(both));
+        assert_eq!(words("--open --open"), Subcommand::Run(vec![("open", "true".to_string())]));
     }
 
     #[test]
     fn options_may_stand_before_or_after_a_subcommand() {
         let database = || vec![("database", "x".to_string())];
         let port = || vec![("port", "80".to_string())];
-        assert_eq!(words("token"), Command::Token(vec![]));
-        assert_eq!(words("--database x token"), Command::Token(database()));
-        assert_eq!(words("token --database x"), Command::Token(database()));
-        assert_eq!(words("token --database=x"), Command::Token(database()));
+        assert_eq!(words("token"), Subcommand::Token(vec![]));
+        assert_eq!(words("--database x token"), Subcommand::Token(database()));
+        assert_eq!(words("token --database x"), Subcommand::Token(database()));
+        assert_eq!(words("token --database=x"), Subcommand::Token(database()));
         // The value of an option may be the name of a subcommand.
-        assert_eq!(words("--database token"), Command::Run(vec![("database", "token".to_string())]));
-        assert_eq!(words("check --database check"), Command::Check(vec![("database", "check".to_string())]));
-        assert_eq!(words("check"), Command::Check(vec![]));
-        assert_eq!(words("check --health"), Command::Health(vec![]));
+        assert_eq!(words("--database token"), Subcommand::Run(vec![("database", "token".to_string())]));
+        assert_eq!(words("check --database check"), Subcommand::Check(vec![("database", "check".to_string())]));
+        assert_eq!(words("check"), Subcommand::Check(vec![]));
+        assert_eq!(words("check --health"), Subcommand::Health(vec![]));
         for line in ["--port 80 check --health", "check --port 80 --health", "check --health --port=80"] {
-            assert_eq!(words(line), Command::Health(port()), "{line}");
+            assert_eq!(words(line), Subcommand::Health(port()), "{line}");
         }
         let both = [port(), vec![("private", "true".to_string())], database()].concat();
-        assert_eq!(words("--port 80 check --private --database x"), Command::Check(both));
+        assert_eq!(words("--port 80 check --private --database x"), Subcommand::Check(both));
         let order = vec![("host", "::1".to_string()), ("host", "127.0.0.1".to_string())];
-        assert_eq!(words("--host ::1 check --host 127.0.0.1"), Command::Check(order));
-        assert_eq!(words("--port="), Command::Run(vec![("port", String::new())]));
-        assert_eq!(words("--database=a=b"), Command::Run(vec![("database", "a=b".to_string())]));
+        assert_eq!(words("--host ::1 check --host 127.0.0.1"), Subcommand::Check(order));
+        assert_eq!(words("--port="), Subcommand::Run(vec![("port", String::new())]));
+        assert_eq!(words("--database=a=b"), Subcommand::Run(vec![("database", "a=b".to_string())]));
     }
 
     #[test]
     fn help_is_printed_for_every_usual_spelling() {
         let help = |line| match words(line) {
-            Command::Print(text) => text,
+            Subcommand::Print(text) => text,
             other => panic!("{line}: {other:?}"),
         };
         assert!(help("--help").contains("--help, -h, help  display usage information"));
@@ -343,18 +344,18 @@ mod tests {
             assert_eq!(help(line), help("check --help"), "{line}");
         }
         assert_eq!(help("check --version"), help("--version"));
-        assert_eq!(words("--database -h"), Command::Run(vec![("database", "-h".to_string())]));
+        assert_eq!(words("--database -h"), Subcommand::Run(vec![("database", "-h".to_string())]));
     }
 
     #[test]
     fn the_values_of_a_list_keep_their_order() {
         let expect = vec![("host", "::1".to_string()), ("host", "127.0.0.1".to_string())];
-        assert_eq!(words("--host ::1 --host 127.0.0.1"), Command::Run(expect));
+        assert_eq!(words("--host ::1 --host 127.0.0.1"), Subcommand::Run(expect));
     }
 
     #[test]
     fn a_wrong_argument_gives_one_sentence() {
-        let check = |line: &str, expect: &str| assert_eq!(words(line), Command::Invalid(expect.to_string()));
+        let check = |line: &str, expect: &str| assert_eq!(words(line), Subcommand::Invalid(expect.to_string()));
         check("--port", "no value provided for option '--port'; see net-pulse --help");
         check("check --port", "no value provided for option '--port'; see net-pulse --help");
         check("--private yes", "unrecognized argument: yes; see net-pulse --help");
@@ -379,6 +380,6 @@ mod tests {
             let doubled = format!("{flag}{}", &flag[flag.len() - 1..]);
             suggested(&doubled, &doubled, flag);
         }
-        assert_eq!(words("--version"), Command::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(words("--version"), Subcommand::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
     }
 }

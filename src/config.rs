@@ -6,11 +6,11 @@ use crate::text::printable;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::model::{BY_KIND, Kind as LinkKind};
+use crate::model::{InterfaceKind as LinkKind, KIND_PREFIX};
 
 /// What a setting's text may be.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum SettingType {
     /// Whole number, both ends included.
     Integer(u64, u64),
     /// Decimal number, both ends included.
@@ -27,28 +27,28 @@ pub enum Kind {
     Switch,
 }
 
-impl Kind {
+impl SettingType {
     /// As the API and the reference call it.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Integer(..) => "integer",
-            Kind::Decimal(..) => "decimal",
-            Kind::Word(_) => "word",
-            Kind::Text | Kind::Zone => "text",
-            Kind::List => "list",
-            Kind::Size => "size",
-            Kind::Switch => "switch",
+            SettingType::Integer(..) => "integer",
+            SettingType::Decimal(..) => "decimal",
+            SettingType::Word(_) => "word",
+            SettingType::Text | SettingType::Zone => "text",
+            SettingType::List => "list",
+            SettingType::Size => "size",
+            SettingType::Switch => "switch",
         }
     }
 }
 
 /// When and by what a setting changes; what is changed while running is kept in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ChangedBy {
     /// By a flag or the environment alone.
     AtStart,
     /// Through the API, unless a flag or the environment owns it.
-    People,
+    User,
     /// The program itself: not shown to anybody.
     Program,
 }
@@ -61,9 +61,9 @@ pub struct Setting {
     /// What the help calls the value of the flag; nothing for a switch.
     pub argument: &'static str,
     pub environment: Option<&'static str>,
-    pub kind: Kind,
+    pub kind: SettingType,
     pub default: &'static str,
-    pub change: Change,
+    pub changed_by: ChangedBy,
     pub help: &'static str,
 }
 
@@ -73,39 +73,39 @@ pub const RETRY_DELAY_S: (f64, f64) = (0.1, 300.0);
 
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
 /// Of a text, and of a list with its commas.
-pub const LONGEST_TEXT: usize = 4096;
+pub const MAX_TEXT_BYTES: usize = 4096;
 
 /// After a change here `cross/settings` renews whatever else tells of the settings.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::AtStart, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
-    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::AtStart, help: "port to listen on; 0 picks one and the log says which" },
-    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::AtStart, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
-    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::AtStart, help: "ask for the access token for reading too, not for changes alone" },
-    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", change: Change::AtStart, help: "let everybody who can reach the port change things, without the access token" },
-    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: Kind::Text, default: "", change: Change::AtStart, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
-    Setting { key: "interval", flag: Some("--interval"), argument: "seconds", environment: Some("NETPULSE_INTERVAL"), kind: Kind::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", change: Change::People, help: "seconds between two samples" },
-    Setting { key: "media", flag: Some("--media"), argument: "kind", environment: Some("NETPULSE_MEDIA"), kind: Kind::Word(&["disk", "flash"]), default: "disk", change: Change::People, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
-    Setting { key: "flush", flag: Some("--flush"), argument: "seconds", environment: Some("NETPULSE_FLUSH"), kind: Kind::Integer(1, 86400), default: "300", change: Change::People, help: "seconds between two saves, in place of what --media means" },
-    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: Kind::Size, default: "32M", change: Change::AtStart, help: "the history never grows past this; the finest is given up first" },
-    Setting { key: "timezone", flag: Some("--timezone"), argument: "zone", environment: Some("NETPULSE_TIMEZONE"), kind: Kind::Zone, default: "", change: Change::People, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
-    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: Kind::Word(LOG_LEVELS), default: "info", change: Change::AtStart, help: "error, warn, info, debug or trace" },
-    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: Kind::Text, default: "", change: Change::AtStart, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
-    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: Kind::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", change: Change::AtStart, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
-    Setting { key: "interfaces", flag: Some("--interface"), argument: "pattern", environment: Some("NETPULSE_INTERFACE"), kind: Kind::List, default: "", change: Change::People, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
-    Setting { key: "ignore", flag: Some("--ignore"), argument: "pattern", environment: Some("NETPULSE_IGNORE"), kind: Kind::List, default: "", change: Change::People, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
-    Setting { key: "primary", flag: Some("--primary"), argument: "name", environment: Some("NETPULSE_PRIMARY"), kind: Kind::Text, default: "", change: Change::People, help: "interface of the headline figure, always watched (default: found by its traffic)" },
-    Setting { key: "max_retries", flag: None, argument: "", environment: Some("NETPULSE_MAX_RETRIES"), kind: Kind::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", change: Change::People, help: "further attempts after a failed reading" },
-    Setting { key: "retry_delay", flag: None, argument: "", environment: Some("NETPULSE_RETRY_DELAY"), kind: Kind::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", change: Change::People, help: "seconds between two attempts" },
-    Setting { key: "keep_samples_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: Kind::Integer(1, 366), default: "7", change: Change::People, help: "days that single samples are kept, as far as there is room" },
-    Setting { key: "keep_5min_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_5MIN_DAYS"), kind: Kind::Integer(1, 3660), default: "90", change: Change::People, help: "days that sums of five minutes are kept, as far as there is room" },
-    Setting { key: "keep_hours_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_HOURS_DAYS"), kind: Kind::Integer(1, 36600), default: "1826", change: Change::People, help: "days that sums of an hour are kept; sums of a day are kept for ever" },
-    Setting { key: "units", flag: None, argument: "", environment: Some("NETPULSE_UNITS"), kind: Kind::Word(&["bits", "bytes"]), default: "bits", change: Change::People, help: "what the page shows rates in, per second: bits or bytes" },
-    Setting { key: "prefixes", flag: None, argument: "", environment: Some("NETPULSE_PREFIXES"), kind: Kind::Word(&["si", "iec"]), default: "si", change: Change::People, help: "how the page shortens numbers: si (k is 1000) or iec (Ki is 1024)" },
-    Setting { key: "running", flag: None, argument: "", environment: None, kind: Kind::Switch, default: "true", change: Change::People, help: "whether samples are taken" },
+    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
+    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: SettingType::Integer(0, 65535), default: "8000", changed_by: ChangedBy::AtStart, help: "port to listen on; 0 picks one and the log says which" },
+    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
+    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "ask for the access token for reading too, not for changes alone" },
+    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "let everybody who can reach the port change things, without the access token" },
+    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
+    Setting { key: "interval", flag: Some("--interval"), argument: "seconds", environment: Some("NETPULSE_INTERVAL"), kind: SettingType::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", changed_by: ChangedBy::User, help: "seconds between two samples" },
+    Setting { key: "media", flag: Some("--media"), argument: "kind", environment: Some("NETPULSE_MEDIA"), kind: SettingType::Word(&["disk", "flash"]), default: "disk", changed_by: ChangedBy::User, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
+    Setting { key: "flush", flag: Some("--flush"), argument: "seconds", environment: Some("NETPULSE_FLUSH"), kind: SettingType::Integer(1, 86400), default: "300", changed_by: ChangedBy::User, help: "seconds between two saves, in place of what --media means" },
+    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: SettingType::Size, default: "32M", changed_by: ChangedBy::AtStart, help: "the history never grows past this; the finest is given up first" },
+    Setting { key: "timezone", flag: Some("--timezone"), argument: "zone", environment: Some("NETPULSE_TIMEZONE"), kind: SettingType::Zone, default: "", changed_by: ChangedBy::User, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
+    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: SettingType::Word(LOG_LEVELS), default: "info", changed_by: ChangedBy::AtStart, help: "error, warn, info, debug or trace" },
+    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
+    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: SettingType::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", changed_by: ChangedBy::AtStart, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
+    Setting { key: "interfaces", flag: Some("--interface"), argument: "pattern", environment: Some("NETPULSE_INTERFACE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
+    Setting { key: "ignore", flag: Some("--ignore"), argument: "pattern", environment: Some("NETPULSE_IGNORE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
+    Setting { key: "primary", flag: Some("--primary"), argument: "name", environment: Some("NETPULSE_PRIMARY"), kind: SettingType::Text, default: "", changed_by: ChangedBy::User, help: "interface of the headline figure, always watched (default: found by its traffic)" },
+    Setting { key: "max_retries", flag: None, argument: "", environment: Some("NETPULSE_MAX_RETRIES"), kind: SettingType::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", changed_by: ChangedBy::User, help: "further attempts after a failed reading" },
+    Setting { key: "retry_delay", flag: None, argument: "", environment: Some("NETPULSE_RETRY_DELAY"), kind: SettingType::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", changed_by: ChangedBy::User, help: "seconds between two attempts" },
+    Setting { key: "keep_samples_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: SettingType::Integer(1, 366), default: "7", changed_by: ChangedBy::User, help: "days that single samples are kept, as far as there is room" },
+    Setting { key: "keep_5min_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_5MIN_DAYS"), kind: SettingType::Integer(1, 3660), default: "90", changed_by: ChangedBy::User, help: "days that sums of five minutes are kept, as far as there is room" },
+    Setting { key: "keep_hours_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_HOURS_DAYS"), kind: SettingType::Integer(1, 36600), default: "1826", changed_by: ChangedBy::User, help: "days that sums of an hour are kept; sums of a day are kept for ever" },
+    Setting { key: "units", flag: None, argument: "", environment: Some("NETPULSE_UNITS"), kind: SettingType::Word(&["bits", "bytes"]), default: "bits", changed_by: ChangedBy::User, help: "what the page shows rates in, per second: bits or bytes" },
+    Setting { key: "prefixes", flag: None, argument: "", environment: Some("NETPULSE_PREFIXES"), kind: SettingType::Word(&["si", "iec"]), default: "si", changed_by: ChangedBy::User, help: "how the page shortens numbers: si (k is 1000) or iec (Ki is 1024)" },
+    Setting { key: "running", flag: None, argument: "", environment: None, kind: SettingType::Switch, default: "true", changed_by: ChangedBy::User, help: "whether samples are taken" },
     // So that a restart has a headline at once.
-    Setting { key: "primary_found", flag: None, argument: "", environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the primary as last found" },
-    Setting { key: "newest_link", flag: None, argument: "", environment: None, kind: Kind::Text, default: "", change: Change::Program, help: "the numbers of the newest link, behind its boot and namespace" },
+    Setting { key: "primary_found", flag: None, argument: "", environment: None, kind: SettingType::Text, default: "", changed_by: ChangedBy::Program, help: "the primary as last found" },
+    Setting { key: "newest_link", flag: None, argument: "", environment: None, kind: SettingType::Text, default: "", changed_by: ChangedBy::Program, help: "the numbers of the newest link, behind its boot and namespace" },
 ];
 
 /// Where a value comes from. Later ones beat earlier ones.
@@ -142,15 +142,15 @@ impl Default for Config {
 }
 
 /// What settings become: `None` stands for the default.
-pub type Changes = Vec<(&'static str, Option<String>)>;
+pub type SettingChanges = Vec<(&'static str, Option<String>)>;
 
 /// Why nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum SettingsRefusal {
     /// It would come back with the next start: the flag or the variable has to be changed.
     Owned { key: &'static str, owner: &'static str },
     /// The next start would not take it.
-    Unfit { key: &'static str, why: String },
+    Invalid { key: &'static str, why: String },
 }
 
 impl Config {
@@ -180,15 +180,15 @@ impl Config {
 
     /// Takes what the database remembers where neither flag nor environment speaks. What does not validate, from an
     /// older or a newer version, is returned for the log and left at its default.
-    pub fn take_saved(&mut self, saved: &Map<String, String>) -> Vec<String> {
+    pub fn apply_saved(&mut self, saved: &Map<String, String>) -> Vec<String> {
         let mut refused = Vec::new();
-        for setting in SETTINGS.iter().filter(|setting| setting.change != Change::AtStart) {
+        for setting in SETTINGS.iter().filter(|setting| setting.changed_by != ChangedBy::AtStart) {
             let Some(whole) = saved.get(setting.key) else { continue };
             if self.origin(setting.key) > Origin::Saved {
                 continue;
             }
             let text = match setting.kind {
-                Kind::List => beginning(whole),
+                SettingType::List => beginning(whole),
                 _ => whole,
             };
             match setting.check(text) {
@@ -196,7 +196,7 @@ impl Config {
                     if text.len() < whole.len() {
                         let rest = shown(whole[text.len()..].trim_start_matches(','));
                         refused.push(format!(
-                            "saved {} has more than {LONGEST_TEXT} bytes; leaving out what follows from '{rest}' on",
+                            "saved {} has more than {MAX_TEXT_BYTES} bytes; leaving out what follows from '{rest}' on",
                             setting.key
                         ));
                     }
@@ -209,10 +209,10 @@ impl Config {
     }
 
     /// As though these had been saved, for who has no database.
-    pub fn saved(texts: &[(&'static str, &str)]) -> Config {
+    pub fn with_saved(texts: &[(&'static str, &str)]) -> Config {
         let mut config = Config::default();
         let texts = texts.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
-        for refused in config.take_saved(&texts) {
+        for refused in config.apply_saved(&texts) {
             log::warn!("{refused}");
         }
         config
@@ -284,12 +284,12 @@ impl Config {
     pub fn owner(&self, key: &str) -> Option<&'static str> {
         let by_media = key == "flush" && self.origin("media") > self.origin("flush");
         let key = if by_media && self.origin("media") > Origin::Saved { "media" } else { key };
-        (self.origin(key) > Origin::Saved).then(|| self.said_by(key))
+        (self.origin(key) > Origin::Saved).then(|| self.set_by(key))
     }
 
     /// All of these or none.
-    pub fn change(&mut self, changes: &Changes) -> std::result::Result<(), Refused> {
-        self.allows(changes)?;
+    pub fn change(&mut self, changes: &SettingChanges) -> std::result::Result<(), SettingsRefusal> {
+        self.check_changes(changes)?;
         for (key, text) in changes {
             let Some(setting) = Setting::find(key) else { continue };
             let value = match text {
@@ -301,22 +301,22 @@ impl Config {
         Ok(())
     }
 
-    pub fn allows(&self, changes: &Changes) -> std::result::Result<(), Refused> {
+    pub fn check_changes(&self, changes: &SettingChanges) -> std::result::Result<(), SettingsRefusal> {
         for (key, text) in changes {
             let Some(setting) = Setting::find(key) else { continue };
-            let fixed = setting.flag.or(setting.environment).filter(|_| setting.change == Change::AtStart);
+            let fixed = setting.flag.or(setting.environment).filter(|_| setting.changed_by == ChangedBy::AtStart);
             if let Some(owner) = self.owner(key).or(fixed) {
-                return Err(Refused::Owned { key, owner });
+                return Err(SettingsRefusal::Owned { key, owner });
             }
             if let Some(Err(error)) = text.as_ref().map(|text| setting.check(text)) {
-                return Err(Refused::Unfit { key, why: error.to_string() });
+                return Err(SettingsRefusal::Invalid { key, why: error.to_string() });
             }
         }
         Ok(())
     }
 
     /// A setting with what it names, as a sentence begins with them: `--interface ppp7`, `the primary setting wan`.
-    pub fn naming(&self, key: &str, what: &str) -> String {
+    pub fn describe(&self, key: &str, what: &str) -> String {
         match self.owner(key) {
             Some(owner) => format!("{owner} {what}"),
             None => format!("the {key} setting {what}"),
@@ -324,7 +324,7 @@ impl Config {
     }
 
     /// Who a fault in this setting is to be blamed on: the flag, the variable, or the saved setting.
-    pub fn said_by(&self, key: &str) -> &'static str {
+    pub fn set_by(&self, key: &str) -> &'static str {
         let Some(setting) = Setting::find(key) else { return "" };
         match self.origin(key) {
             Origin::Flag => setting.flag.unwrap_or(setting.key),
@@ -345,8 +345,8 @@ impl Setting {
         match (self.kind, help.split_once(default)) {
             // Where there is none, the help has it in words. What --media means comes before that of --flush.
             _ if default.is_empty() || self.key == "flush" => help.to_string(),
-            (Kind::Switch, _) => help.to_string(),
-            (Kind::Word(_), Some((before, after))) => {
+            (SettingType::Switch, _) => help.to_string(),
+            (SettingType::Word(_), Some((before, after))) => {
                 match after.strip_prefix(" (").and_then(|after| after.split_once(')')) {
                     Some((inside, after)) => format!("{before}{default} ({inside}, the default){after}"),
                     None => format!("{before}{default} (default){after}"),
@@ -362,39 +362,40 @@ impl Setting {
     pub fn check(&self, text: &str) -> Result<()> {
         let wrong = |what: String| Err(Error::usage(format!("'{}' is not {what}", shown(text))));
         match self.kind {
-            Kind::Integer(low, high) => match text.parse::<u64>() {
+            SettingType::Integer(low, high) => match text.parse::<u64>() {
                 Ok(number) if (low..=high).contains(&number) => Ok(()),
                 _ => wrong(format!("a whole number from {low} to {high}")),
             },
-            Kind::Decimal(low, high) => match text.parse::<f64>() {
+            SettingType::Decimal(low, high) => match text.parse::<f64>() {
                 Ok(number) if (low..=high).contains(&number) => Ok(()),
-                _ => wrong(decimals(low, high)),
+                _ => wrong(format_decimal_range(low, high)),
             },
-            Kind::Word(words) if words.contains(&text) => Ok(()),
-            Kind::Word(words) => wrong(format!("one of {}", words.join(", "))),
-            Kind::Text | Kind::Zone if text.trim().is_empty() => wrong("usable: it is empty".to_string()),
-            Kind::List if list(text).is_empty() => wrong("usable: it is empty".to_string()),
-            Kind::Text | Kind::Zone | Kind::List if text.len() > LONGEST_TEXT => {
-                let many = if self.kind == Kind::List { "; one pattern with * stands for many names" } else { "" };
-                wrong(format!("usable: it has more than {LONGEST_TEXT} bytes{many}"))
+            SettingType::Word(words) if words.contains(&text) => Ok(()),
+            SettingType::Word(words) => wrong(format!("one of {}", words.join(", "))),
+            SettingType::Text | SettingType::Zone if text.trim().is_empty() => wrong("usable: it is empty".to_string()),
+            SettingType::List if list(text).is_empty() => wrong("usable: it is empty".to_string()),
+            SettingType::Text | SettingType::Zone | SettingType::List if text.len() > MAX_TEXT_BYTES => {
+                let many =
+                    if self.kind == SettingType::List { "; one pattern with * stands for many names" } else { "" };
+                wrong(format!("usable: it has more than {MAX_TEXT_BYTES} bytes{many}"))
             }
-            Kind::Text | Kind::Zone | Kind::List if text.contains(char::is_control) => {
+            SettingType::Text | SettingType::Zone | SettingType::List if text.contains(char::is_control) => {
                 wrong("usable: it has control characters".to_string())
             }
-            Kind::List => match unknown_kind(self.key, text) {
+            SettingType::List => match unknown_kind(self.key, text) {
                 Some(word) => {
                     let words: Vec<&str> = kinds().collect();
                     wrong(format!("usable: '{}' is no kind; the kinds are {}", shown(word), words.join(", ")))
                 }
                 None => Ok(()),
             },
-            Kind::Text | Kind::Zone => Ok(()),
-            Kind::Size => match size(text) {
-                Some(bytes) if bytes >= SMALLEST_SIZE => Ok(()),
+            SettingType::Text | SettingType::Zone => Ok(()),
+            SettingType::Size => match size(text) {
+                Some(bytes) if bytes >= MIN_SIZE_BYTES => Ok(()),
                 _ => wrong("a size of at least 1M, such as 32M".to_string()),
             },
-            Kind::Switch if word(text).is_some() => Ok(()),
-            Kind::Switch => wrong("1 or 0, true or false".to_string()),
+            SettingType::Switch if word(text).is_some() => Ok(()),
+            SettingType::Switch => wrong("1 or 0, true or false".to_string()),
         }
     }
 }
@@ -408,7 +409,7 @@ fn word(text: &str) -> Option<bool> {
 }
 
 /// A year of days and hours of one interface and a week of samples need about this.
-pub const SMALLEST_SIZE: u64 = 1 << 20;
+pub const MIN_SIZE_BYTES: u64 = 1 << 20;
 
 fn size(text: &str) -> Option<u64> {
     const UNITS: [(char, u32); 3] = [('K', 10), ('M', 20), ('G', 30)];
@@ -424,15 +425,15 @@ fn size(text: &str) -> Option<u64> {
 
 /// To the thousandth, always with a decimal point: `1.0`. The standard library's way of writing any number there is would
 /// be 10 KB of the binary.
-pub fn decimal(number: f64) -> String {
+pub fn format_decimal(number: f64) -> String {
     let thousandths = (number * 1000.0).round() as u64;
     let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
     let bare = text.trim_end_matches('0');
     if bare.ends_with('.') { format!("{bare}0") } else { bare.to_string() }
 }
 
-pub fn decimals(low: f64, high: f64) -> String {
-    let [low, high] = [low, high].map(decimal);
+pub fn format_decimal_range(low: f64, high: f64) -> String {
+    let [low, high] = [low, high].map(format_decimal);
     format!("a number from {} to {}", low.trim_end_matches(".0"), high.trim_end_matches(".0"))
 }
 
@@ -442,14 +443,14 @@ fn list(text: &str) -> Vec<String> {
 
 /// Whether a name stands for itself in `ignore`, which is cut at commas, and where stars, a mark of exclamation and the word
 /// before a kind mean something.
-pub fn can_be_listed(name: &str) -> bool {
-    !name.contains([',', '*']) && !name.starts_with('!') && !name.starts_with(BY_KIND)
+pub fn is_literal_pattern(name: &str) -> bool {
+    !name.contains([',', '*']) && !name.starts_with('!') && !name.starts_with(KIND_PREFIX)
 }
 
 /// Of the lists of interfaces, the first item that asks for a kind that there is none of.
 fn unknown_kind<'a>(key: &str, text: &'a str) -> Option<&'a str> {
     let items = text.split(',').map(str::trim).filter(|_| ["interfaces", "ignore"].contains(&key));
-    let mut words = items.filter_map(|item| item.strip_prefix('!').unwrap_or(item).strip_prefix(BY_KIND));
+    let mut words = items.filter_map(|item| item.strip_prefix('!').unwrap_or(item).strip_prefix(KIND_PREFIX));
     words.find(|word| kinds().all(|known| known != *word))
 }
 
@@ -460,11 +461,11 @@ fn kinds() -> impl Iterator<Item = &'static str> {
 
 /// As many of a list's items as may be kept: better than none of them.
 fn beginning(text: &str) -> &str {
-    if text.len() <= LONGEST_TEXT {
+    if text.len() <= MAX_TEXT_BYTES {
         return text;
     }
     // One comma further than may be kept: what ends right before it fits.
-    let end = text.as_bytes()[..=LONGEST_TEXT].iter().rposition(|byte| *byte == b',');
+    let end = text.as_bytes()[..=MAX_TEXT_BYTES].iter().rposition(|byte| *byte == b',');
     end.map_or(text, |end| &text[..end])
 }
 
@@ -476,7 +477,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::level::LEVELS;
+    use crate::resolution::RESOLUTIONS;
 
     fn config(typed: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config> {
         let typed: Vec<_> = typed.iter().map(|(key, value)| (*key, value.to_string())).collect();
@@ -487,7 +488,7 @@ mod tests {
 
     #[test]
     fn what_keeps_a_level_is_a_setting() {
-        let keys = LEVELS.iter().filter_map(|level| level.kept_by);
+        let keys = RESOLUTIONS.iter().filter_map(|level| level.retention_setting);
         assert!(keys.clone().count() > 0 && keys.clone().all(|key| Config::default().integer(key) > 0));
         let kept = SETTINGS.iter().filter(|setting| setting.key.starts_with("keep_")).count();
         assert_eq!(kept, keys.count(), "a setting that keeps no level");
@@ -499,7 +500,7 @@ mod tests {
         let check =
             |typed: &[(&'static str, &str)], environment: &[(&str, &str)], saved: &Map<_, _>, expect, origin| {
                 let mut config = config(typed, environment).unwrap();
-                assert!(config.take_saved(saved).is_empty());
+                assert!(config.apply_saved(saved).is_empty());
                 assert_eq!((config.integer("interval"), config.origin("interval")), (expect, origin));
             };
         let nothing = Map::new();
@@ -544,7 +545,7 @@ mod tests {
 
     #[test]
     fn decimals_as_text() {
-        let check = |number, expect| assert_eq!(decimal(number), expect);
+        let check = |number, expect| assert_eq!(format_decimal(number), expect);
         check(0.0, "0.0");
         check(0.1, "0.1");
         check(1.0, "1.0");
@@ -552,7 +553,7 @@ mod tests {
         check(299.9996, "300.0");
         check(12.3456, "12.346");
         check(100.0, "100.0");
-        assert_eq!(decimals(0.1, 300.0), "a number from 0.1 to 300");
+        assert_eq!(format_decimal_range(0.1, 300.0), "a number from 0.1 to 300");
     }
 
     #[test]
@@ -604,7 +605,7 @@ mod tests {
     #[test]
     fn a_saved_value_of_another_version_is_refused_and_named() {
         let mut config = config(&[], &[]).unwrap();
-        let refused = config.take_saved(&Map::from([("interval".to_string(), "soon".to_string())]));
+        let refused = config.apply_saved(&Map::from([("interval".to_string(), "soon".to_string())]));
         assert_eq!(refused, ["saved interval: 'soon' is not a whole number from 1 to 3600; using 30"]);
         assert_eq!(config.integer("interval"), 30);
     }
@@ -613,7 +614,7 @@ mod tests {
     fn of_a_saved_list_that_is_too_long_the_beginning_is_kept() {
         let check = |saved: String, kept: usize, told: &str| {
             let mut config = Config::default();
-            let refused = config.take_saved(&Map::from([("ignore".to_string(), saved)]));
+            let refused = config.apply_saved(&Map::from([("ignore".to_string(), saved)]));
             assert_eq!((config.list("ignore").len(), refused.join(" ").contains(told)), (kept, true), "{refused:?}");
             assert_eq!(refused.is_empty(), told.is_empty());
         };
@@ -624,7 +625,7 @@ mod tests {
         check(names(900), 512, "leaving out what follows from 'veth512,");
         check(format!("{},ab", names(511)), 512, "");
         check(format!("a{},b", names(512)), 512, "from 'b' on");
-        check("ü".repeat(LONGEST_TEXT), 0, "using");
+        check("ü".repeat(MAX_TEXT_BYTES), 0, "using");
     }
 
     #[test]
@@ -678,15 +679,15 @@ mod tests {
         let mut config = config(&[("interval", "5")], &[]).unwrap();
         let some = |text: &str| Some(text.to_string());
         let refused = config.change(&vec![("max_retries", some("9")), ("interval", some("7"))]);
-        assert_eq!(refused, Err(Refused::Owned { key: "interval", owner: "--interval" }));
+        assert_eq!(refused, Err(SettingsRefusal::Owned { key: "interval", owner: "--interval" }));
         // Those that only a flag or the environment sets.
         let refused = config.change(&vec![("max_retries", some("9")), ("port", None)]);
-        assert_eq!(refused, Err(Refused::Owned { key: "port", owner: "--port" }));
+        assert_eq!(refused, Err(SettingsRefusal::Owned { key: "port", owner: "--port" }));
         let refused = config.change(&vec![("syslog", some("/dev/log"))]);
-        assert_eq!(refused, Err(Refused::Owned { key: "syslog", owner: "NETPULSE_SYSLOG" }));
+        assert_eq!(refused, Err(SettingsRefusal::Owned { key: "syslog", owner: "NETPULSE_SYSLOG" }));
         // One that the next start would not take.
-        let long = "name,".repeat(LONGEST_TEXT / 5 + 1);
-        let Err(Refused::Unfit { key: "ignore", why }) =
+        let long = "name,".repeat(MAX_TEXT_BYTES / 5 + 1);
+        let Err(SettingsRefusal::Invalid { key: "ignore", why }) =
             config.change(&vec![("max_retries", some("9")), ("ignore", some(&long))])
         else {
             panic!("a list without an end");
@@ -712,14 +713,14 @@ mod tests {
              | setting | flag | environment | default | may be | changed while running | meaning |\n\
              |---|---|---|---|---|---|---|\n",
         );
-        for setting in SETTINGS.iter().filter(|setting| setting.change != Change::Program) {
+        for setting in SETTINGS.iter().filter(|setting| setting.changed_by != ChangedBy::Program) {
             let code = |text: Option<&str>| text.map_or(String::new(), |text| format!("`{text}`"));
             let flag = setting.flag.map(|flag| format!("{flag} {}", setting.argument).trim_end().to_string());
             let range = match setting.kind {
-                Kind::Integer(low, high) => format!("{low} to {high}"),
-                Kind::Decimal(low, high) => format!("{low} to {high}, fractions allowed"),
-                Kind::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
-                Kind::Switch => "`true`, `false`".to_string(),
+                SettingType::Integer(low, high) => format!("{low} to {high}"),
+                SettingType::Decimal(low, high) => format!("{low} to {high}, fractions allowed"),
+                SettingType::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+                SettingType::Switch => "`true`, `false`".to_string(),
                 other => other.name().to_string(),
             };
             got += &format!(
@@ -728,7 +729,7 @@ mod tests {
                 code(flag.as_deref()),
                 code(setting.environment),
                 code(Some(setting.default).filter(|text| !text.is_empty())),
-                if setting.change == Change::People { "yes" } else { "" },
+                if setting.changed_by == ChangedBy::User { "yes" } else { "" },
                 setting.help,
             );
         }

@@ -9,7 +9,7 @@ use crate::model::{COUNTER_NAMES, COUNTERS, Counters, RX_BYTES, RX_PACKETS, TX_B
 
 /// Result of comparing a reading with the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Comparison {
     /// No counter fell. The delta.
     Plain(Counters),
     /// At least one counter passed its maximum and started again from zero; the others rose. The delta.
@@ -30,7 +30,7 @@ pub enum Change {
 
 /// Facts about the time between two readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Between {
+pub struct ReadingInterval {
     pub elapsed_ms: u64,
     /// Speed that the link reports. Often wrong: 10 on a tun device that carries a gigabit. Only used where the
     /// counters alone are ambiguous.
@@ -72,12 +72,12 @@ impl Baseline {
     }
 
     /// Whether a byte counter fell at the latest reading, so that the bytes since then are uncertain.
-    pub fn is_blind(&self) -> bool {
+    pub fn bytes_fell(&self) -> bool {
         self.fell[RX_BYTES] || self.fell[TX_BYTES]
     }
 
     /// Compares with a later reading, which then becomes the baseline. After `Held` the old baseline stays.
-    pub fn advance(&mut self, after: &Counters, between: &Between) -> Change {
+    pub fn advance(&mut self, after: &Counters, between: &ReadingInterval) -> Comparison {
         let mut before = self.counters;
         for at in 0..COUNTERS {
             if self.fell[at] && after.0[at] < before.0[at] {
@@ -86,8 +86,8 @@ impl Baseline {
         }
         let change = compare(&before, after, between, self.was_zero);
         match change {
-            Change::Held => self.was_zero = true,
-            Change::Dip { fell, .. } => {
+            Comparison::Held => self.was_zero = true,
+            Comparison::Dip { fell, .. } => {
                 let counters = Counters(std::array::from_fn(|at| if fell[at] { before.0[at] } else { after.0[at] }));
                 *self = Baseline { counters, fell, low: *after, was_zero: false };
             }
@@ -98,14 +98,14 @@ impl Baseline {
 }
 
 /// `was_zero`: the latest reading was zero in all counters and was answered with `Held`.
-fn compare(before: &Counters, after: &Counters, between: &Between, was_zero: bool) -> Change {
+fn compare(before: &Counters, after: &Counters, between: &ReadingInterval, was_zero: bool) -> Comparison {
     let mut fell: [bool; COUNTERS] = std::array::from_fn(|at| after.0[at] < before.0[at]);
     let mut delta = after.since(before);
     if !fell.contains(&true) {
-        return impossible_bytes(delta, between).map_or(Change::Plain(delta), Change::Implausible);
+        return impossible_bytes(delta, between).map_or(Comparison::Plain(delta), Comparison::Implausible);
     }
     if after.is_zero() && !was_zero {
-        return Change::Held;
+        return Comparison::Held;
     }
     let all_fell = fell;
     for (at, fell) in fell.iter_mut().enumerate() {
@@ -114,22 +114,22 @@ fn compare(before: &Counters, after: &Counters, between: &Between, was_zero: boo
         }
     }
     if !fell.contains(&true) {
-        return Change::Wrap(delta);
+        return Comparison::Wrap(delta);
     }
     if restarted(before, after, &all_fell, between) {
         let limit = bytes_at(ASSUMED_MBIT.max(2 * speed(between)), between.elapsed_ms);
-        return bytes_above(after, limit).map_or(Change::Reset(*after), Change::Implausible);
+        return bytes_above(after, limit).map_or(Comparison::Reset(*after), Comparison::Implausible);
     }
-    impossible_bytes(delta, between).map_or(Change::Dip { delta, fell }, Change::Implausible)
+    impossible_bytes(delta, between).map_or(Comparison::Dip { delta, fell }, Comparison::Implausible)
 }
 
 /// The names of the counters that fell, separated by commas, for an event text.
-pub fn names(fell: &[bool; COUNTERS]) -> String {
+pub fn names_of(fell: &[bool; COUNTERS]) -> String {
     let names: Vec<&str> = COUNTER_NAMES.iter().zip(fell).filter(|(_, fell)| **fell).map(|(name, _)| *name).collect();
     names.join(", ")
 }
 
-fn speed(between: &Between) -> u64 {
+fn speed(between: &ReadingInterval) -> u64 {
     between.speed_mbit.map_or(0, u64::from)
 }
 
@@ -146,14 +146,14 @@ fn bytes_above(delta: &Counters, limit: u64) -> Option<u64> {
 }
 
 /// The bytes of a rise that no link can have carried.
-fn impossible_bytes(delta: Counters, between: &Between) -> Option<u64> {
+fn impossible_bytes(delta: Counters, between: &ReadingInterval) -> Option<u64> {
     bytes_above(&delta, bytes_at(MAX_LINK_MBIT.max(4 * speed(between)), between.elapsed_ms))
 }
 
 /// Whether all counters started again from zero: each byte and packet counter that was above zero has fallen. One of
 /// them may not have fallen, if at least two others did and its value is small enough to be counted since the restart.
 /// At least one must have fallen by more than a tenth: a new link does not start just below the old values.
-fn restarted(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], between: &Between) -> bool {
+fn restarted(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], between: &ReadingInterval) -> bool {
     let counted = || DIRECTIONS.into_iter().flat_map(|(bytes, packets)| [bytes, packets]);
     let fallen = counted().filter(|at| fell[*at]).count();
     if !counted().any(|at| fell[at] && after.0[at] < before.0[at] / 10 * 9) {
@@ -166,7 +166,13 @@ fn restarted(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], betwe
 }
 
 /// The rise of counter `at`, if it fell and its fall is a proven rollover.
-fn rollover(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: usize, between: &Between) -> Option<u64> {
+fn rollover(
+    before: &Counters,
+    after: &Counters,
+    fell: &[bool; COUNTERS],
+    at: usize,
+    between: &ReadingInterval,
+) -> Option<u64> {
     if !fell[at] {
         return None;
     }
@@ -191,7 +197,7 @@ fn rollover(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: us
 
 /// The most that counter `at` can have risen, judged by the link's speed and by the other counter of its direction.
 /// Some drivers do not count packets: a packet counter that never moved sets no limit.
-fn max_rise(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: usize, between: &Between) -> u64 {
+fn max_rise(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: usize, between: &ReadingInterval) -> u64 {
     let mbit = match between.speed_mbit {
         Some(mbit) => u64::from(mbit) + u64::from(mbit) / 4,
         None => ASSUMED_MBIT,
@@ -234,91 +240,96 @@ mod tests {
     use super::*;
 
     const MAX32: u64 = u32::MAX as u64;
-    const HALF_MINUTE: Between = Between { elapsed_ms: 30_000, speed_mbit: None, width: Width::Bits64 };
-    const HALF_MINUTE_32: Between = Between { width: Width::Bits32, ..HALF_MINUTE };
+    const HALF_MINUTE: ReadingInterval = ReadingInterval { elapsed_ms: 30_000, speed_mbit: None, width: Width::Bits64 };
+    const HALF_MINUTE_32: ReadingInterval = ReadingInterval { width: Width::Bits32, ..HALF_MINUTE };
 
     /// Bytes and packets of both directions.
     fn four(rx: u64, tx: u64, rx_packets: u64, tx_packets: u64) -> Counters {
         Counters::of([rx, tx, rx_packets, tx_packets, 0, 0, 0, 0])
     }
 
-    fn check(before: Counters, after: Counters, between: Between, expect: Change) {
+    fn check(before: Counters, after: Counters, between: ReadingInterval, expect: Comparison) {
         let change = Baseline::new(before).advance(&after, &between);
         assert_eq!(change, expect, "{before:?} -> {after:?} in {between:?}");
     }
 
     /// Compares the readings one after another, beginning with `first` as the baseline.
-    fn check_sequence(first: Counters, readings: &[(Counters, Change)]) {
+    fn check_sequence(first: Counters, readings: &[(Counters, Comparison)]) {
         let mut baseline = Baseline::new(first);
         for (at, (after, expect)) in readings.iter().enumerate() {
             assert_eq!(baseline.advance(after, &HALF_MINUTE), *expect, "reading {at} of {readings:?}");
         }
     }
 
-    fn dip(delta: Counters, fell: &[usize]) -> Change {
-        Change::Dip { delta, fell: std::array::from_fn(|at| fell.contains(&at)) }
+    fn dip(delta: Counters, fell: &[usize]) -> Comparison {
+        Comparison::Dip { delta, fell: std::array::from_fn(|at| fell.contains(&at)) }
     }
 
     #[test]
     fn all_eight_rise() {
         let before = Counters::of([1, 2, 3, 4, 5, 6, 7, 8]);
         let after = Counters::of([11, 22, 33, 44, 55, 66, 77, 88]);
-        check(before, after, HALF_MINUTE, Change::Plain(Counters::of([10, 20, 30, 40, 50, 60, 70, 80])));
-        check(before, before, HALF_MINUTE, Change::Plain(Counters::ZERO));
+        check(before, after, HALF_MINUTE, Comparison::Plain(Counters::of([10, 20, 30, 40, 50, 60, 70, 80])));
+        check(before, before, HALF_MINUTE, Comparison::Plain(Counters::ZERO));
     }
 
     #[test]
     fn e1_a_decrease_is_a_reset_and_not_four_gibibytes() {
         let fresh = four(1000, 500, 5, 4);
-        check(four(3_000_000_000, 9, 9000, 9), fresh, HALF_MINUTE, Change::Reset(fresh));
+        check(four(3_000_000_000, 9, 9000, 9), fresh, HALF_MINUTE, Comparison::Reset(fresh));
         // The link could carry it, but every counter fell: still a reset, even with 32-bit counters.
-        check(four(MAX32 - 100, 4000, 9000, 40), fresh, HALF_MINUTE_32, Change::Reset(fresh));
-        let gigabit = Between { speed_mbit: Some(1000), ..HALF_MINUTE_32 };
-        check(four(MAX32 - 100, 4000, 9000, 40), fresh, gigabit, Change::Reset(fresh));
+        check(four(MAX32 - 100, 4000, 9000, 40), fresh, HALF_MINUTE_32, Comparison::Reset(fresh));
+        let gigabit = ReadingInterval { speed_mbit: Some(1000), ..HALF_MINUTE_32 };
+        check(four(MAX32 - 100, 4000, 9000, 40), fresh, gigabit, Comparison::Reset(fresh));
     }
 
     #[test]
     fn e2_no_64_bit_wrap_without_proof() {
         // 8 EiB on a tap device that was created again.
-        check(four(1 << 63, 7, 8, 9), four(10, 1, 1, 1), HALF_MINUTE, Change::Reset(four(10, 1, 1, 1)));
-        check(four(u64::MAX - 999, 0, 0, 0), four(500, 0, 0, 0), HALF_MINUTE, Change::Wrap(four(1500, 0, 0, 0)));
+        check(four(1 << 63, 7, 8, 9), four(10, 1, 1, 1), HALF_MINUTE, Comparison::Reset(four(10, 1, 1, 1)));
+        check(four(u64::MAX - 999, 0, 0, 0), four(500, 0, 0, 0), HALF_MINUTE, Comparison::Wrap(four(1500, 0, 0, 0)));
         // Within the wrap margin, but more than the link can carry.
-        let slow = Between { speed_mbit: Some(10), ..HALF_MINUTE };
+        let slow = ReadingInterval { speed_mbit: Some(10), ..HALF_MINUTE };
         let after = four(50_000_000, 0, 1, 0);
-        check(four(u64::MAX - (1 << 39), 0, 0, 0), after, slow, Change::Reset(after));
+        check(four(u64::MAX - (1 << 39), 0, 0, 0), after, slow, Comparison::Reset(after));
     }
 
     #[test]
     fn e3_a_known_32_bit_counter_wraps() {
-        check(four(MAX32 - 99, 10, 7, 1), four(200, 10, 9, 1), HALF_MINUTE_32, Change::Wrap(four(300, 0, 2, 0)));
+        check(four(MAX32 - 99, 10, 7, 1), four(200, 10, 9, 1), HALF_MINUTE_32, Comparison::Wrap(four(300, 0, 2, 0)));
         // Bytes and packets wrap in one interval: the tx counters prove that the link is the same.
-        check(four(MAX32 - 99, 10, MAX32, 1), four(200, 10, 0, 1), HALF_MINUTE_32, Change::Wrap(four(300, 0, 1, 0)));
+        check(
+            four(MAX32 - 99, 10, MAX32, 1),
+            four(200, 10, 0, 1),
+            HALF_MINUTE_32,
+            Comparison::Wrap(four(300, 0, 1, 0)),
+        );
         // A rise above what the link can carry in the time is no rollover.
-        let slow = Between { speed_mbit: Some(10), ..HALF_MINUTE_32 };
+        let slow = ReadingInterval { speed_mbit: Some(10), ..HALF_MINUTE_32 };
         let before = four(MAX32 - 99, 10, 7, 1);
         check(before, four(100_000_000, 20, 900, 2), slow, dip(four(0, 10, 893, 1), &[0]));
         // Ten packets cannot carry four gigabytes, even with GRO and BIG TCP.
-        let hour = Between { elapsed_ms: 3_600_000, ..HALF_MINUTE_32 };
+        let hour = ReadingInterval { elapsed_ms: 3_600_000, ..HALF_MINUTE_32 };
         let dipped = four(3_717_611_343, 9_000_002_000, 120, 120);
         let before = four(3_717_616_438, 9_000_001_000, 110, 110);
         check(before, dipped, hour, dip(four(0, 1000, 10, 10), &[0]));
         let after = four(4_000_000, 10, 7 + 8, 1);
-        check(four(MAX32 - 99, 10, 7, 1), after, hour, Change::Wrap(four(4_000_100, 0, 8, 0)));
+        check(four(MAX32 - 99, 10, 7, 1), after, hour, Comparison::Wrap(four(4_000_100, 0, 8, 0)));
         let after = four(4_300_000, 10, 7 + 8, 1);
         check(four(MAX32 - 99, 10, 7, 1), after, hour, dip(four(0, 0, 8, 0), &[0]));
         // For a driver that counts no packets, only speed and time limit the rise.
-        check(four(MAX32 - 99, 10, 0, 0), four(200, 10, 0, 0), HALF_MINUTE_32, Change::Wrap(four(300, 0, 0, 0)));
+        check(four(MAX32 - 99, 10, 0, 0), four(200, 10, 0, 0), HALF_MINUTE_32, Comparison::Wrap(four(300, 0, 0, 0)));
         // A small fall of a packet counter is no rollover either.
         check(four(9_000, 9_000, 120, 90), four(9_900, 9_000, 110, 90), hour, dip(four(900, 0, 0, 0), &[2]));
         let drops = |count| Counters::of([5000, 5000, 50, 50, 0, 0, count, 0]);
         check(drops(50), drops(0), hour, dip(Counters::ZERO, &[6]));
-        check(drops(MAX32), drops(4), hour, Change::Wrap(Counters::of([0, 0, 0, 0, 0, 0, 5, 0])));
+        check(drops(MAX32), drops(4), hour, Comparison::Wrap(Counters::of([0, 0, 0, 0, 0, 0, 5, 0])));
     }
 
     #[test]
     fn e4_a_32_bit_driver_behind_a_64_bit_field_wraps() {
         let before = four(MAX32 - 1000, 5, 3_000_000, 7);
-        check(before, four(1500, 5, 3_000_002, 7), HALF_MINUTE, Change::Wrap(four(2501, 0, 2, 0)));
+        check(before, four(1500, 5, 3_000_002, 7), HALF_MINUTE, Comparison::Wrap(four(2501, 0, 2, 0)));
         // A counter above 32 bits cannot be a 32-bit counter.
         let past = four(MAX32 + 1000, 5, 3_000_000, 7);
         check(past, four(1500, 5, 3_000_002, 7), HALF_MINUTE, dip(four(0, 0, 2, 0), &[0]));
@@ -340,7 +351,7 @@ mod tests {
             before,
             &[
                 (four(4_990_000, 1000, 4010, 9), dip(four(0, 100, 10, 1), &[0])),
-                (four(5_000_700, 1100, 4020, 10), Change::Plain(four(700, 100, 10, 1))),
+                (four(5_000_700, 1100, 4020, 10), Comparison::Plain(four(700, 100, 10, 1))),
             ],
         );
         // It does not recover: its delta is the rise above the value it fell to.
@@ -348,8 +359,8 @@ mod tests {
             before,
             &[
                 (four(300, 1000, 4010, 9), dip(four(0, 100, 10, 1), &[0])),
-                (four(500, 1100, 4020, 10), Change::Plain(four(200, 100, 10, 1))),
-                (four(900, 1100, 4020, 10), Change::Plain(four(400, 0, 0, 0))),
+                (four(500, 1100, 4020, 10), Comparison::Plain(four(200, 100, 10, 1))),
+                (four(900, 1100, 4020, 10), Comparison::Plain(four(400, 0, 0, 0))),
             ],
         );
         // It falls again, together with another counter.
@@ -358,7 +369,7 @@ mod tests {
             &[
                 (four(300, 1000, 4010, 9), dip(four(0, 100, 10, 1), &[0])),
                 (four(200, 1100, 4005, 10), dip(four(0, 100, 0, 1), &[0, 2])),
-                (four(250, 1200, 4011, 11), Change::Plain(four(50, 100, 1, 1))),
+                (four(250, 1200, 4011, 11), Comparison::Plain(four(50, 100, 1, 1))),
             ],
         );
         // A driver resets its drop counter.
@@ -367,7 +378,7 @@ mod tests {
             drops(2_000_000_000, 50),
             &[
                 (drops(2_000_001_000, 0), dip(Counters::of([1000, 1000, 0, 0, 0, 0, 0, 0]), &[6])),
-                (drops(2_000_002_000, 3), Change::Plain(Counters::of([1000, 1000, 0, 0, 0, 0, 3, 0]))),
+                (drops(2_000_002_000, 3), Comparison::Plain(Counters::of([1000, 1000, 0, 0, 0, 0, 3, 0]))),
             ],
         );
     }
@@ -377,7 +388,7 @@ mod tests {
         let before = four(5_000_000_000, 0, 4_000_000, 0);
         let low = four(4_999_999_900, 0, 3_999_999, 0);
         let next = four(5_000_000_500, 0, 4_000_001, 0);
-        check_sequence(before, &[(low, dip(Counters::ZERO, &[0, 2])), (next, Change::Plain(four(500, 0, 1, 0)))]);
+        check_sequence(before, &[(low, dip(Counters::ZERO, &[0, 2])), (next, Comparison::Plain(four(500, 0, 1, 0)))]);
     }
 
     #[test]
@@ -390,59 +401,64 @@ mod tests {
     #[test]
     fn packets_do_not_limit_a_rise() {
         let no_packets = four(1_000_000_000, 0, 5, 0);
-        check(four(1000, 0, 5, 0), no_packets, HALF_MINUTE, Change::Plain(four(999_999_000, 0, 0, 0)));
+        check(four(1000, 0, 5, 0), no_packets, HALF_MINUTE, Comparison::Plain(four(999_999_000, 0, 0, 0)));
     }
 
     #[test]
     fn e6_sudden_zero_is_held_once() {
         let before = four(5000, 600, 7, 8);
-        let check_next = |after, expect| check_sequence(before, &[(Counters::ZERO, Change::Held), (after, expect)]);
-        check_next(four(5100, 600, 8, 8), Change::Plain(four(100, 0, 1, 0)));
-        check_next(four(40, 0, 1, 0), Change::Reset(four(40, 0, 1, 0)));
-        check_next(Counters::ZERO, Change::Reset(Counters::ZERO));
-        check(Counters::ZERO, Counters::ZERO, HALF_MINUTE, Change::Plain(Counters::ZERO));
+        let check_next = |after, expect| check_sequence(before, &[(Counters::ZERO, Comparison::Held), (after, expect)]);
+        check_next(four(5100, 600, 8, 8), Comparison::Plain(four(100, 0, 1, 0)));
+        check_next(four(40, 0, 1, 0), Comparison::Reset(four(40, 0, 1, 0)));
+        check_next(Counters::ZERO, Comparison::Reset(Counters::ZERO));
+        check(Counters::ZERO, Counters::ZERO, HALF_MINUTE, Comparison::Plain(Counters::ZERO));
     }
 
     #[test]
     fn e7_kernel_nonsense_is_implausible() {
         // 471 Tbit/s for one second.
-        let second = Between { elapsed_ms: 1000, ..HALF_MINUTE };
-        check(Counters::ZERO, four(471 * 125_000_000_000, 0, 1, 0), second, Change::Implausible(471 * 125_000_000_000));
+        let second = ReadingInterval { elapsed_ms: 1000, ..HALF_MINUTE };
+        check(
+            Counters::ZERO,
+            four(471 * 125_000_000_000, 0, 1, 0),
+            second,
+            Comparison::Implausible(471 * 125_000_000_000),
+        );
         // A virtual machine is set back to a snapshot: all counters fall, but to more than the link can carry.
         let snapshot = four(500_000_000_000, 0, 400_000_000, 0);
         let before = four(900_000_000_000, 0, 800_000_000, 0);
-        check(before, snapshot, HALF_MINUTE, Change::Implausible(500_000_000_000));
-        check(Counters::ZERO, four(u64::MAX, 0, 1, 0), HALF_MINUTE, Change::Implausible(u64::MAX));
+        check(before, snapshot, HALF_MINUTE, Comparison::Implausible(500_000_000_000));
+        check(Counters::ZERO, four(u64::MAX, 0, 1, 0), HALF_MINUTE, Comparison::Implausible(u64::MAX));
     }
 
     #[test]
     fn e8_a_wrong_link_speed_loses_no_traffic() {
         // A tun device that reports 10 Mbit/s carries 1 Gbit/s for half a minute.
-        let tun = Between { speed_mbit: Some(10), ..HALF_MINUTE };
+        let tun = ReadingInterval { speed_mbit: Some(10), ..HALF_MINUTE };
         let delta = four(3_750_000_000, 0, 2_500_000, 0);
-        check(Counters::ZERO, delta, tun, Change::Plain(delta));
+        check(Counters::ZERO, delta, tun, Comparison::Plain(delta));
         // The same after it was created again.
-        check(four(9_000_000_000, 1, 9_000_000, 1), delta, tun, Change::Reset(delta));
+        check(four(9_000_000_000, 1, 9_000_000, 1), delta, tun, Comparison::Reset(delta));
     }
 
     #[test]
     fn e9_an_unknown_speed_is_not_a_limit_of_zero() {
         let delta = four(30_000_000_000, 0, 20_000_000, 0);
-        check(Counters::ZERO, delta, HALF_MINUTE, Change::Plain(delta));
-        check(Counters::ZERO, delta, Between { speed_mbit: Some(0), ..HALF_MINUTE }, Change::Plain(delta));
+        check(Counters::ZERO, delta, HALF_MINUTE, Comparison::Plain(delta));
+        check(Counters::ZERO, delta, ReadingInterval { speed_mbit: Some(0), ..HALF_MINUTE }, Comparison::Plain(delta));
     }
 
     #[test]
     fn e10_wraps_are_exact_to_the_byte() {
-        check(four(MAX32, 1, 1, 1), four(0, 1, 2, 1), HALF_MINUTE_32, Change::Wrap(four(1, 0, 1, 0)));
-        check(four(u64::MAX, 1, 1, 1), four(0, 1, 2, 1), HALF_MINUTE, Change::Wrap(four(1, 0, 1, 0)));
+        check(four(MAX32, 1, 1, 1), four(0, 1, 2, 1), HALF_MINUTE_32, Comparison::Wrap(four(1, 0, 1, 0)));
+        check(four(u64::MAX, 1, 1, 1), four(0, 1, 2, 1), HALF_MINUTE, Comparison::Wrap(four(1, 0, 1, 0)));
     }
 
     #[test]
     fn e12_a_long_gap_keeps_its_traffic() {
-        let week = Between { elapsed_ms: 7 * 86_400_000, ..HALF_MINUTE };
+        let week = ReadingInterval { elapsed_ms: 7 * 86_400_000, ..HALF_MINUTE };
         let delta = four(2_000_000_000_000, 5, 6, 7);
-        check(Counters::ZERO, delta, week, Change::Plain(delta));
-        check(Counters::ZERO, delta, Between { elapsed_ms: u64::MAX, ..HALF_MINUTE }, Change::Plain(delta));
+        check(Counters::ZERO, delta, week, Comparison::Plain(delta));
+        check(Counters::ZERO, delta, ReadingInterval { elapsed_ms: u64::MAX, ..HALF_MINUTE }, Comparison::Plain(delta));
     }
 }

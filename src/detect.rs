@@ -1,7 +1,7 @@
 //! Decides what kind of interface a link is, whether it is watched, and which interface is the primary one. Pure: the
 //! caller passes the facts in.
 
-use crate::model::{BY_KIND, Kind, Link};
+use crate::model::{InterfaceKind, KIND_PREFIX, Link};
 
 // From include/uapi/linux/if_arp.h.
 const ARPHRD_ETHER: u16 = 1;
@@ -15,113 +15,118 @@ const ARPHRD_RAWIP: u16 = 519;
 const ARPHRD_NONE: u16 = 65534;
 
 /// By driver name (IFLA_INFO_KIND). The most reliable source where the kernel has one.
-const BY_DRIVER: [(&str, Kind); 26] = [
-    ("bridge", Kind::Bridge),
-    ("bond", Kind::Bond),
-    ("team", Kind::Bond),
-    ("vlan", Kind::Vlan),
-    ("veth", Kind::Veth),
-    ("wireguard", Kind::Vpn),
-    ("amneziawg", Kind::Vpn),
-    ("ovpn", Kind::Vpn),
-    ("tun", Kind::Vpn),
-    ("ppp", Kind::Ppp),
-    ("sit", Kind::Vpn),
-    ("gre", Kind::Vpn),
-    ("gretap", Kind::Vpn),
-    ("ipip", Kind::Vpn),
-    ("ip6tnl", Kind::Vpn),
-    ("vti", Kind::Vpn),
-    ("xfrm", Kind::Vpn),
-    ("rmnet", Kind::Wwan),
-    ("ifb", Kind::Virtual),
-    ("dummy", Kind::Virtual),
-    ("macvlan", Kind::Container),
-    ("ipvlan", Kind::Container),
-    ("macvtap", Kind::Container),
-    ("ipvtap", Kind::Container),
-    ("vxlan", Kind::Virtual),
-    ("dsa", Kind::Ethernet),
+const BY_DRIVER: [(&str, InterfaceKind); 26] = [
+    ("bridge", InterfaceKind::Bridge),
+    ("bond", InterfaceKind::Bond),
+    ("team", InterfaceKind::Bond),
+    ("vlan", InterfaceKind::Vlan),
+    ("veth", InterfaceKind::Veth),
+    ("wireguard", InterfaceKind::Vpn),
+    ("amneziawg", InterfaceKind::Vpn),
+    ("ovpn", InterfaceKind::Vpn),
+    ("tun", InterfaceKind::Vpn),
+    ("ppp", InterfaceKind::Ppp),
+    ("sit", InterfaceKind::Vpn),
+    ("gre", InterfaceKind::Vpn),
+    ("gretap", InterfaceKind::Vpn),
+    ("ipip", InterfaceKind::Vpn),
+    ("ip6tnl", InterfaceKind::Vpn),
+    ("vti", InterfaceKind::Vpn),
+    ("xfrm", InterfaceKind::Vpn),
+    ("rmnet", InterfaceKind::Wwan),
+    ("ifb", InterfaceKind::Virtual),
+    ("dummy", InterfaceKind::Virtual),
+    ("macvlan", InterfaceKind::Container),
+    ("ipvlan", InterfaceKind::Container),
+    ("macvtap", InterfaceKind::Container),
+    ("ipvtap", InterfaceKind::Container),
+    ("vxlan", InterfaceKind::Virtual),
+    ("dsa", InterfaceKind::Ethernet),
 ];
 
 /// By `DEVTYPE` of the uevent.
-const BY_DEVTYPE: [(&str, Kind); 5] =
-    [("wlan", Kind::Wifi), ("wwan", Kind::Wwan), ("bridge", Kind::Bridge), ("bond", Kind::Bond), ("vlan", Kind::Vlan)];
+const BY_DEVTYPE: [(&str, InterfaceKind); 5] = [
+    ("wlan", InterfaceKind::Wifi),
+    ("wwan", InterfaceKind::Wwan),
+    ("bridge", InterfaceKind::Bridge),
+    ("bond", InterfaceKind::Bond),
+    ("vlan", InterfaceKind::Vlan),
+];
 
 /// By hardware type (ARPHRD_*).
-const BY_HARDWARE: [(u16, Kind); 8] = [
-    (ARPHRD_LOOPBACK, Kind::Loopback),
-    (ARPHRD_PPP, Kind::Ppp),
-    (ARPHRD_TUNNEL, Kind::Vpn),
-    (ARPHRD_TUNNEL6, Kind::Vpn),
-    (ARPHRD_SIT, Kind::Vpn),
-    (ARPHRD_IPGRE, Kind::Vpn),
-    (ARPHRD_RAWIP, Kind::Wwan),
-    (ARPHRD_NONE, Kind::Vpn),
+const BY_HARDWARE: [(u16, InterfaceKind); 8] = [
+    (ARPHRD_LOOPBACK, InterfaceKind::Loopback),
+    (ARPHRD_PPP, InterfaceKind::Ppp),
+    (ARPHRD_TUNNEL, InterfaceKind::Vpn),
+    (ARPHRD_TUNNEL6, InterfaceKind::Vpn),
+    (ARPHRD_SIT, InterfaceKind::Vpn),
+    (ARPHRD_IPGRE, InterfaceKind::Vpn),
+    (ARPHRD_RAWIP, InterfaceKind::Wwan),
+    (ARPHRD_NONE, InterfaceKind::Vpn),
 ];
 
 /// By name, for links without a driver name (read from sysfs, or on another system). The first match counts.
-const BY_NAME: [(&str, Kind); 40] = [
-    ("docker*", Kind::Container),
-    ("podman*", Kind::Container),
-    ("cni*", Kind::Container),
-    ("lxc*", Kind::Container),
-    ("macvlan*", Kind::Container),
-    ("macvtap*", Kind::Container),
-    ("ipvlan*", Kind::Container),
-    ("ipvtap*", Kind::Container),
-    ("virbr*", Kind::Bridge),
-    ("br-*", Kind::Bridge),
-    ("bridge*", Kind::Bridge),
-    ("veth*", Kind::Veth),
-    ("bond*", Kind::Bond),
-    ("wg*", Kind::Vpn),
-    ("tun*", Kind::Vpn),
-    ("tap*", Kind::Vpn),
-    ("utun*", Kind::Vpn),
-    ("tailscale*", Kind::Vpn),
-    ("zt*", Kind::Vpn),
-    ("ipsec*", Kind::Vpn),
-    ("ppp*", Kind::Ppp),
-    ("pppoe-*", Kind::Ppp),
-    ("wwan*", Kind::Wwan),
-    ("wwp*", Kind::Wwan),
-    ("usb*", Kind::Wwan),
-    ("rmnet*", Kind::Wwan),
-    ("wlan*", Kind::Wifi),
-    ("wl*", Kind::Wifi),
-    ("phy*-ap*", Kind::Wifi),
-    ("phy*-sta*", Kind::Wifi),
-    ("ath*", Kind::Wifi),
-    ("ra*", Kind::Wifi),
-    ("awdl*", Kind::Apple),
-    ("llw*", Kind::Apple),
-    ("anpi*", Kind::Apple),
-    ("ap*", Kind::Apple),
-    ("ifb*", Kind::Virtual),
-    ("dummy*", Kind::Virtual),
-    ("lo", Kind::Loopback),
-    ("lo0", Kind::Loopback),
+const BY_NAME: [(&str, InterfaceKind); 40] = [
+    ("docker*", InterfaceKind::Container),
+    ("podman*", InterfaceKind::Container),
+    ("cni*", InterfaceKind::Container),
+    ("lxc*", InterfaceKind::Container),
+    ("macvlan*", InterfaceKind::Container),
+    ("macvtap*", InterfaceKind::Container),
+    ("ipvlan*", InterfaceKind::Container),
+    ("ipvtap*", InterfaceKind::Container),
+    ("virbr*", InterfaceKind::Bridge),
+    ("br-*", InterfaceKind::Bridge),
+    ("bridge*", InterfaceKind::Bridge),
+    ("veth*", InterfaceKind::Veth),
+    ("bond*", InterfaceKind::Bond),
+    ("wg*", InterfaceKind::Vpn),
+    ("tun*", InterfaceKind::Vpn),
+    ("tap*", InterfaceKind::Vpn),
+    ("utun*", InterfaceKind::Vpn),
+    ("tailscale*", InterfaceKind::Vpn),
+    ("zt*", InterfaceKind::Vpn),
+    ("ipsec*", InterfaceKind::Vpn),
+    ("ppp*", InterfaceKind::Ppp),
+    ("pppoe-*", InterfaceKind::Ppp),
+    ("wwan*", InterfaceKind::Wwan),
+    ("wwp*", InterfaceKind::Wwan),
+    ("usb*", InterfaceKind::Wwan),
+    ("rmnet*", InterfaceKind::Wwan),
+    ("wlan*", InterfaceKind::Wifi),
+    ("wl*", InterfaceKind::Wifi),
+    ("phy*-ap*", InterfaceKind::Wifi),
+    ("phy*-sta*", InterfaceKind::Wifi),
+    ("ath*", InterfaceKind::Wifi),
+    ("ra*", InterfaceKind::Wifi),
+    ("awdl*", InterfaceKind::Apple),
+    ("llw*", InterfaceKind::Apple),
+    ("anpi*", InterfaceKind::Apple),
+    ("ap*", InterfaceKind::Apple),
+    ("ifb*", InterfaceKind::Virtual),
+    ("dummy*", InterfaceKind::Virtual),
+    ("lo", InterfaceKind::Loopback),
+    ("lo0", InterfaceKind::Loopback),
 ];
 
 /// The kind of a link. Facts from the kernel take precedence over its name.
-pub fn kind(link: &Link) -> Kind {
+pub fn kind(link: &Link) -> InterfaceKind {
     let driver = BY_DRIVER.iter().find(|(word, _)| *word == link.driver).map(|(_, kind)| *kind);
     let devtype = BY_DEVTYPE.iter().find(|(word, _)| *word == link.devtype).map(|(_, kind)| *kind);
     let by_name = || BY_NAME.iter().find(|(pattern, _)| matches(pattern, &link.name)).map(|(_, kind)| *kind);
     if link.hardware == ARPHRD_LOOPBACK {
-        return Kind::Loopback;
+        return InterfaceKind::Loopback;
     }
     if link.wireless {
-        return Kind::Wifi;
+        return InterfaceKind::Wifi;
     }
     if is_guest_tap(link) {
-        return Kind::Virtual;
+        return InterfaceKind::Virtual;
     }
     if let Some(kind) = driver.or(devtype) {
         // The bridge of a container engine counts as a container, because that is how its owner sees it.
         return match by_name() {
-            Some(Kind::Container) if kind == Kind::Bridge => Kind::Container,
+            Some(InterfaceKind::Container) if kind == InterfaceKind::Bridge => InterfaceKind::Container,
             _ => kind,
         };
     }
@@ -129,11 +134,11 @@ pub fn kind(link: &Link) -> Kind {
         return *kind;
     }
     match by_name() {
-        Some(kind) if !link.physical || kind == Kind::Wwan => kind,
-        _ if link.physical => Kind::Ethernet,
-        _ if link.name.contains('.') => Kind::Vlan,
-        _ if link.hardware == ARPHRD_ETHER => Kind::Ethernet,
-        _ => Kind::Other,
+        Some(kind) if !link.physical || kind == InterfaceKind::Wwan => kind,
+        _ if link.physical => InterfaceKind::Ethernet,
+        _ if link.name.contains('.') => InterfaceKind::Vlan,
+        _ if link.hardware == ARPHRD_ETHER => InterfaceKind::Ethernet,
+        _ => InterfaceKind::Other,
     }
 }
 
@@ -212,16 +217,16 @@ const NEVER_GUEST_LINKS: [&str; 3] = ["eth*", "wan*", "lan*"];
 
 /// The place of a link in the host's network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct LinkRole {
     /// The link has an address beyond link-local scope or the default route, or had one earlier in this run.
-    pub is_end: bool,
+    pub is_endpoint: bool,
     /// The link is a port of a bridge or bond that has other ports too.
-    pub beside_others: bool,
+    pub shares_bridge: bool,
 }
 
 /// Whether a link is a guest link. Its traffic also passes the uplink and is counted there.
-fn is_guest_link(link: &Link, standing: Standing) -> bool {
-    if standing.is_end || link.physical || NEVER_GUEST_LINKS.iter().any(|pattern| matches(pattern, &link.name)) {
+fn is_guest_link(link: &Link, standing: LinkRole) -> bool {
+    if standing.is_endpoint || link.physical || NEVER_GUEST_LINKS.iter().any(|pattern| matches(pattern, &link.name)) {
         return false;
     }
     let is_bridge = link.driver == "bridge" || link.devtype == "bridge";
@@ -234,7 +239,7 @@ fn is_guest_link(link: &Link, standing: Standing) -> bool {
                 Requires::Bridge => is_bridge,
             }
     };
-    GUEST_LINK_NAMES.iter().any(generated) || (link.driver == "veth" && is_port && standing.beside_others)
+    GUEST_LINK_NAMES.iter().any(generated) || (link.driver == "veth" && is_port && standing.shares_bridge)
 }
 
 /// Like `matches`; in addition, `#` matches one digit or more.
@@ -247,7 +252,7 @@ fn matches_digits(pattern: &str, name: &str) -> bool {
 
 /// The user's settings that decide which links are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WatchSettings {
     /// Patterns of the setting `interfaces`. If there are any, a link is watched only if one matches; the built-in
     /// rules do not apply then.
     pub interfaces: Vec<String>,
@@ -257,10 +262,11 @@ pub struct Wanted {
     pub primary: String,
 }
 
-impl Wanted {
+impl WatchSettings {
     /// Whether a setting names this link. A pattern that consists only of `*` and a pattern for a kind name no link.
-    pub fn speaks_of(&self, name: &str) -> bool {
-        let names_links = |pattern: &&str| !pattern.starts_with(BY_KIND) && pattern.bytes().any(|byte| byte != b'*');
+    pub fn mentions(&self, name: &str) -> bool {
+        let names_links =
+            |pattern: &&str| !pattern.starts_with(KIND_PREFIX) && pattern.bytes().any(|byte| byte != b'*');
         let bare = |pattern: &'_ String| pattern.strip_prefix('!').unwrap_or(pattern).to_string();
         let mut patterns = self.interfaces.iter().chain(&self.ignored).map(bare);
         self.primary == name || patterns.any(|pattern| names_links(&pattern.as_str()) && matches(&pattern, name))
@@ -269,9 +275,9 @@ impl Wanted {
 
 /// Why a link is not watched, as a text for the user; `None` if it is watched. Settings match its altnames too, the
 /// built-in rules only its own name.
-pub fn ignored_because(link: &Link, kind: Kind, standing: Standing, wanted: &Wanted) -> Option<String> {
+pub fn ignored_because(link: &Link, kind: InterfaceKind, standing: LinkRole, wanted: &WatchSettings) -> Option<String> {
     let Link { name, altnames, .. } = link;
-    let fits = |pattern: &str| fits(pattern, name, altnames, kind);
+    let fits = |pattern: &str| matches_link(pattern, name, altnames, kind);
     if *name == wanted.primary || altnames.contains(&wanted.primary) {
         return None;
     }
@@ -296,7 +302,7 @@ pub fn ignored_because(link: &Link, kind: Kind, standing: Standing, wanted: &Wan
     if let Some(pattern) = wanted.ignored.iter().find(|pattern| fits(pattern)) {
         return Some(format!("matches the pattern '{pattern}' of interfaces to ignore"));
     }
-    if kind == Kind::Loopback {
+    if kind == InterfaceKind::Loopback {
         return Some(DEFAULT_IGNORED[0].1.to_string());
     }
     if let Some((_, reason)) = DEFAULT_IGNORED.iter().find(|(pattern, _)| matches(pattern, name)) {
@@ -315,8 +321,8 @@ fn is_container_bridge(name: &str) -> bool {
 }
 
 /// Whether a pattern matches a link's name or one of its altnames, or is `kind:` and the link's kind.
-pub fn fits(pattern: &str, name: &str, altnames: &[String], kind: Kind) -> bool {
-    if let Some(word) = pattern.strip_prefix(BY_KIND) {
+pub fn matches_link(pattern: &str, name: &str, altnames: &[String], kind: InterfaceKind) -> bool {
+    if let Some(word) = pattern.strip_prefix(KIND_PREFIX) {
         return word == kind.name();
     }
     matches(pattern, name) || altnames.iter().any(|altname| matches(pattern, altname))
@@ -342,7 +348,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 
 /// The traffic of one link while the sampler looks for the primary interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct PrimaryCandidate {
     pub ifindex: u32,
     /// Received and sent, within `elapsed_ms`.
     pub bytes: u64,
@@ -353,7 +359,7 @@ pub struct Claim {
 /// A link with less traffic than this cannot become the primary interface.
 const MIN_PRIMARY_BYTES: u64 = 1024;
 
-impl Claim {
+impl PrimaryCandidate {
     pub fn qualifies(&self) -> bool {
         self.bytes >= MIN_PRIMARY_BYTES
     }
@@ -367,21 +373,21 @@ impl Claim {
 
 /// The only watched link, which needs no comparison. `None` if there are several, or if the default route uses another
 /// link.
-pub fn only(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
+pub fn sole_interface(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
     let first = watched.next()?;
     (watched.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
 }
 
 /// The choice before any traffic was measured: the link of the default route, else the one with the most bytes in its
 /// kernel counters.
-pub fn provisional(carried: impl Iterator<Item = (u32, u64)>, default_route: Option<u32>) -> Option<u32> {
+pub fn provisional_primary(carried: impl Iterator<Item = (u32, u64)>, default_route: Option<u32>) -> Option<u32> {
     let is_route = |ifindex: u32| Some(ifindex) == default_route;
     let best = carried.max_by_key(|(ifindex, bytes)| (is_route(*ifindex), *bytes, std::cmp::Reverse(*ifindex)));
     best.filter(|(ifindex, bytes)| is_route(*ifindex) || *bytes > 0).map(|(ifindex, _)| ifindex)
 }
 
 /// The primary interface: the link of the default route if it carried at least `MIN_PRIMARY_BYTES`, else the busiest.
-pub fn primary(claims: &[Claim], default_route: Option<u32>) -> Option<u32> {
+pub fn primary(claims: &[PrimaryCandidate], default_route: Option<u32>) -> Option<u32> {
     let best = claims
         .iter()
         .filter(|claim| claim.qualifies())
@@ -397,45 +403,45 @@ mod tests {
         Link { name: name.to_string(), driver: driver.to_string(), hardware, ..Link::default() }
     }
 
-    fn reason(name: &str, altnames: &[String], kind: Kind, wanted: &Wanted) -> Option<String> {
+    fn reason(name: &str, altnames: &[String], kind: InterfaceKind, wanted: &WatchSettings) -> Option<String> {
         let link = Link { altnames: altnames.to_vec(), ..link(name, "", ARPHRD_ETHER) };
-        ignored_because(&link, kind, Standing::default(), wanted)
+        ignored_because(&link, kind, LinkRole::default(), wanted)
     }
 
     #[test]
     fn kinds() {
         let check = |link: Link, expect| assert_eq!(kind(&link), expect, "{link:?}");
-        check(link("lo", "", 772), Kind::Loopback);
-        check(link("eth0", "", 1), Kind::Ethernet);
-        check(Link { physical: true, ..link("enp3s0", "", 1) }, Kind::Ethernet);
-        check(Link { wireless: true, physical: true, ..link("wlp2s0", "", 1) }, Kind::Wifi);
-        check(Link { devtype: "wlan".to_string(), ..link("phy0-ap0", "", 1) }, Kind::Wifi);
-        check(Link { devtype: "wwan".to_string(), physical: true, ..link("wwan0", "", 65534) }, Kind::Wwan);
-        check(link("rmnet_data0", "", 519), Kind::Wwan);
-        check(link("wg0", "wireguard", 65534), Kind::Vpn);
-        check(link("tun0", "tun", 65534), Kind::Vpn);
-        check(link("utun3", "", 0), Kind::Vpn);
-        check(link("macvtap0", "macvtap", 1), Kind::Container);
-        check(link("guest0", "macvtap", 1), Kind::Container);
-        check(link("guest0", "ipvtap", 1), Kind::Container);
-        check(link("macvtap0", "", 1), Kind::Container);
-        check(link("ipvtap7", "", 1), Kind::Container);
-        check(link("macvlan1", "", 1), Kind::Container);
-        check(link("pppoe-wan", "ppp", 512), Kind::Ppp);
-        check(link("ppp0", "", 512), Kind::Ppp);
-        check(link("br-lan", "bridge", 1), Kind::Bridge);
-        check(link("docker0", "bridge", 1), Kind::Container);
-        check(link("bond0", "bond", 1), Kind::Bond);
-        check(link("eth0.7", "vlan", 1), Kind::Vlan);
-        check(link("eth0.7", "", 1), Kind::Vlan);
-        check(link("vethab12", "veth", 1), Kind::Veth);
-        check(link("eth0", "veth", 1), Kind::Veth);
-        check(link("lan1", "dsa", 1), Kind::Ethernet);
-        check(link("awdl0", "", 1), Kind::Apple);
-        check(link("ifb0", "ifb", 1), Kind::Virtual);
-        check(link("odd", "", 32), Kind::Other);
+        check(link("lo", "", 772), InterfaceKind::Loopback);
+        check(link("eth0", "", 1), InterfaceKind::Ethernet);
+        check(Link { physical: true, ..link("enp3s0", "", 1) }, InterfaceKind::Ethernet);
+        check(Link { wireless: true, physical: true, ..link("wlp2s0", "", 1) }, InterfaceKind::Wifi);
+        check(Link { devtype: "wlan".to_string(), ..link("phy0-ap0", "", 1) }, InterfaceKind::Wifi);
+        check(Link { devtype: "wwan".to_string(), physical: true, ..link("wwan0", "", 65534) }, InterfaceKind::Wwan);
+        check(link("rmnet_data0", "", 519), InterfaceKind::Wwan);
+        check(link("wg0", "wireguard", 65534), InterfaceKind::Vpn);
+        check(link("tun0", "tun", 65534), InterfaceKind::Vpn);
+        check(link("utun3", "", 0), InterfaceKind::Vpn);
+        check(link("macvtap0", "macvtap", 1), InterfaceKind::Container);
+        check(link("guest0", "macvtap", 1), InterfaceKind::Container);
+        check(link("guest0", "ipvtap", 1), InterfaceKind::Container);
+        check(link("macvtap0", "", 1), InterfaceKind::Container);
+        check(link("ipvtap7", "", 1), InterfaceKind::Container);
+        check(link("macvlan1", "", 1), InterfaceKind::Container);
+        check(link("pppoe-wan", "ppp", 512), InterfaceKind::Ppp);
+        check(link("ppp0", "", 512), InterfaceKind::Ppp);
+        check(link("br-lan", "bridge", 1), InterfaceKind::Bridge);
+        check(link("docker0", "bridge", 1), InterfaceKind::Container);
+        check(link("bond0", "bond", 1), InterfaceKind::Bond);
+        check(link("eth0.7", "vlan", 1), InterfaceKind::Vlan);
+        check(link("eth0.7", "", 1), InterfaceKind::Vlan);
+        check(link("vethab12", "veth", 1), InterfaceKind::Veth);
+        check(link("eth0", "veth", 1), InterfaceKind::Veth);
+        check(link("lan1", "dsa", 1), InterfaceKind::Ethernet);
+        check(link("awdl0", "", 1), InterfaceKind::Apple);
+        check(link("ifb0", "ifb", 1), InterfaceKind::Virtual);
+        check(link("odd", "", 32), InterfaceKind::Other);
         // A physical device is not classified by its name.
-        check(Link { physical: true, ..link("rail0", "", 1) }, Kind::Ethernet);
+        check(Link { physical: true, ..link("rail0", "", 1) }, InterfaceKind::Ethernet);
     }
 
     #[test]
@@ -446,56 +452,56 @@ mod tests {
         };
         for bridge in ["bridge", "openvswitch"] {
             for name in ["vnet3", "tap0", "tap100i0", "guest"] {
-                check(name, "tun", bridge, Kind::Virtual);
+                check(name, "tun", bridge, InterfaceKind::Virtual);
             }
             // Without a driver name, the link's name decides.
-            check("vnet3", "", bridge, Kind::Virtual);
-            check("tap0", "", bridge, Kind::Virtual);
-            check("eth3", "", bridge, Kind::Ethernet);
-            check("wg0", "wireguard", bridge, Kind::Vpn);
-            check("vethab12", "veth", bridge, Kind::Veth);
-            check("tap0", "gretap", bridge, Kind::Vpn);
+            check("vnet3", "", bridge, InterfaceKind::Virtual);
+            check("tap0", "", bridge, InterfaceKind::Virtual);
+            check("eth3", "", bridge, InterfaceKind::Ethernet);
+            check("wg0", "wireguard", bridge, InterfaceKind::Vpn);
+            check("vethab12", "veth", bridge, InterfaceKind::Veth);
+            check("tap0", "gretap", bridge, InterfaceKind::Vpn);
         }
         // OpenVPN.
-        check("tap0", "tun", "", Kind::Vpn);
-        check("vnet0", "tun", "", Kind::Vpn);
-        check("tap0", "", "", Kind::Vpn);
-        check("tap0", "tun", "bond", Kind::Vpn);
-        check("tap0", "tun", "vrf", Kind::Vpn);
+        check("tap0", "tun", "", InterfaceKind::Vpn);
+        check("vnet0", "tun", "", InterfaceKind::Vpn);
+        check("tap0", "", "", InterfaceKind::Vpn);
+        check("tap0", "tun", "bond", InterfaceKind::Vpn);
+        check("tap0", "tun", "vrf", InterfaceKind::Vpn);
         let card = Link { physical: true, master_driver: "bridge".to_string(), ..link("tap0", "", ARPHRD_ETHER) };
-        assert_eq!(kind(&card), Kind::Ethernet);
+        assert_eq!(kind(&card), InterfaceKind::Ethernet);
     }
 
     #[test]
     fn e29_links_ignored_by_default() {
-        let wanted = Wanted::default();
+        let wanted = WatchSettings::default();
         let check = |name: &str, kind, ignored: bool| {
             assert_eq!(reason(name, &[], kind, &wanted).is_some(), ignored, "{name}");
         };
-        check("lo", Kind::Loopback, true);
-        check("loop", Kind::Loopback, true);
-        check("veth12ab", Kind::Veth, true);
-        check("eth0", Kind::Veth, false);
-        check("docker0", Kind::Container, true);
-        check("br-0123456789ab", Kind::Bridge, true);
-        check("br-lan", Kind::Bridge, false);
-        check("br-beefcafe", Kind::Bridge, true);
-        check("br-dad", Kind::Bridge, false);
-        check("ifb4eth0", Kind::Virtual, true);
-        check("eth0.ifb", Kind::Other, true);
-        check("dummy0", Kind::Virtual, true);
-        check("pppoe-wan", Kind::Ppp, false);
-        check("wg0", Kind::Vpn, false);
+        check("lo", InterfaceKind::Loopback, true);
+        check("loop", InterfaceKind::Loopback, true);
+        check("veth12ab", InterfaceKind::Veth, true);
+        check("eth0", InterfaceKind::Veth, false);
+        check("docker0", InterfaceKind::Container, true);
+        check("br-0123456789ab", InterfaceKind::Bridge, true);
+        check("br-lan", InterfaceKind::Bridge, false);
+        check("br-beefcafe", InterfaceKind::Bridge, true);
+        check("br-dad", InterfaceKind::Bridge, false);
+        check("ifb4eth0", InterfaceKind::Virtual, true);
+        check("eth0.ifb", InterfaceKind::Other, true);
+        check("dummy0", InterfaceKind::Virtual, true);
+        check("pppoe-wan", InterfaceKind::Ppp, false);
+        check("wg0", InterfaceKind::Vpn, false);
     }
 
     #[test]
     fn guest_links_are_recognised_by_name_and_by_bridge() {
-        let check_at = |name: &str, driver: &str, master: &str, standing: Standing, ignored: bool| {
+        let check_at = |name: &str, driver: &str, master: &str, standing: LinkRole, ignored: bool| {
             let link = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
-            let reason = ignored_because(&link, kind(&link), standing, &Wanted::default());
+            let reason = ignored_because(&link, kind(&link), standing, &WatchSettings::default());
             assert_eq!(reason.as_deref(), ignored.then_some(GUEST_LINK), "{name} {driver} {master} {standing:?}");
         };
-        let check = |name, driver, master, ignored| check_at(name, driver, master, Standing::default(), ignored);
+        let check = |name, driver, master, ignored| check_at(name, driver, master, LinkRole::default(), ignored);
         for (name, driver, master) in [
             ("veth12ab", "veth", ""),
             ("veth0", "", ""),
@@ -523,7 +529,7 @@ mod tests {
         ] {
             check(name, driver, master, true);
             // With an address or the default route it is no guest link.
-            check_at(name, driver, master, Standing { is_end: true, beside_others: true }, false);
+            check_at(name, driver, master, LinkRole { is_endpoint: true, shares_bridge: true }, false);
         }
         for (name, driver, master) in [
             // Not a port of a bridge: a VPN.
@@ -545,7 +551,7 @@ mod tests {
             check(name, driver, master, false);
         }
         // A veth that shares a bridge with other ports is a guest link under any name.
-        let beside = Standing { beside_others: true, is_end: false };
+        let beside = LinkRole { shares_bridge: true, is_endpoint: false };
         check_at("web", "veth", "bridge", beside, true);
         check_at("web", "veth", "openvswitch", beside, true);
         for (name, driver, master) in [
@@ -559,33 +565,38 @@ mod tests {
             check_at(name, driver, master, beside, false);
         }
         let card = Link { physical: true, ..link("eni0", "", ARPHRD_ETHER) };
-        assert_eq!(ignored_because(&card, Kind::Ethernet, Standing::default(), &Wanted::default()), None);
+        assert_eq!(
+            ignored_because(&card, InterfaceKind::Ethernet, LinkRole::default(), &WatchSettings::default()),
+            None
+        );
     }
 
     #[test]
     fn a_kind_works_like_a_pattern() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
-        let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: Kind, watched: bool| {
-            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
+        let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: InterfaceKind, watched: bool| {
+            let wanted =
+                WatchSettings { interfaces: list(interfaces), ignored: list(ignored), ..WatchSettings::default() };
             assert_eq!(reason(name, &[], kind, &wanted).is_none(), watched, "{wanted:?} {name} {kind:?}");
         };
-        check(&["kind:veth"], &[], "veth12", Kind::Veth, true);
-        check(&["kind:veth"], &[], "eth0", Kind::Ethernet, false);
-        check(&["kind:veth", "eth0"], &[], "eth0", Kind::Ethernet, true);
-        check(&["kind:eth"], &[], "eth0", Kind::Ethernet, false);
-        check(&["kind:*"], &[], "eth0", Kind::Ethernet, false);
-        check(&[], &["kind:vpn"], "wg0", Kind::Vpn, false);
-        check(&[], &["kind:vpn", "!wg0"], "wg0", Kind::Vpn, true);
-        check(&[], &["!kind:veth"], "veth12", Kind::Veth, true);
-        check(&[], &["!kind:veth"], "docker0", Kind::Container, false);
+        check(&["kind:veth"], &[], "veth12", InterfaceKind::Veth, true);
+        check(&["kind:veth"], &[], "eth0", InterfaceKind::Ethernet, false);
+        check(&["kind:veth", "eth0"], &[], "eth0", InterfaceKind::Ethernet, true);
+        check(&["kind:eth"], &[], "eth0", InterfaceKind::Ethernet, false);
+        check(&["kind:*"], &[], "eth0", InterfaceKind::Ethernet, false);
+        check(&[], &["kind:vpn"], "wg0", InterfaceKind::Vpn, false);
+        check(&[], &["kind:vpn", "!wg0"], "wg0", InterfaceKind::Vpn, true);
+        check(&[], &["!kind:veth"], "veth12", InterfaceKind::Veth, true);
+        check(&[], &["!kind:veth"], "docker0", InterfaceKind::Container, false);
     }
 
     #[test]
     fn settings_that_mention_a_name() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], primary: &str, expect: bool| {
-            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
-            assert_eq!(wanted.speaks_of("ppp0"), expect, "{wanted:?}");
+            let wanted =
+                WatchSettings { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
+            assert_eq!(wanted.mentions("ppp0"), expect, "{wanted:?}");
         };
         check(&["ppp0"], &[], "", true);
         check(&["p*"], &[], "", true);
@@ -598,13 +609,16 @@ mod tests {
 
     #[test]
     fn patterns_take_precedence_over_built_in_rules() {
-        let wanted =
-            Wanted { interfaces: vec!["veth*".to_string()], ignored: vec!["veth1*".to_string()], ..Wanted::default() };
-        assert_eq!(reason("veth1", &[], Kind::Veth, &wanted), None);
-        assert!(reason("eth0", &[], Kind::Ethernet, &wanted).is_some());
-        let wanted = Wanted { ignored: vec!["eth*".to_string()], ..Wanted::default() };
+        let wanted = WatchSettings {
+            interfaces: vec!["veth*".to_string()],
+            ignored: vec!["veth1*".to_string()],
+            ..WatchSettings::default()
+        };
+        assert_eq!(reason("veth1", &[], InterfaceKind::Veth, &wanted), None);
+        assert!(reason("eth0", &[], InterfaceKind::Ethernet, &wanted).is_some());
+        let wanted = WatchSettings { ignored: vec!["eth*".to_string()], ..WatchSettings::default() };
         assert_eq!(
-            reason("eth0", &[], Kind::Ethernet, &wanted).as_deref(),
+            reason("eth0", &[], InterfaceKind::Ethernet, &wanted).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
         );
     }
@@ -613,8 +627,9 @@ mod tests {
     fn a_name_takes_precedence_over_patterns_and_rules() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
-            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), ..Wanted::default() };
-            assert_eq!(reason(name, &[], Kind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
+            let wanted =
+                WatchSettings { interfaces: list(interfaces), ignored: list(ignored), ..WatchSettings::default() };
+            assert_eq!(reason(name, &[], InterfaceKind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
         };
         check(&[], &["!lo"], "lo", true);
         check(&[], &["!docker*"], "docker0", true);
@@ -630,17 +645,18 @@ mod tests {
     #[test]
     fn the_chosen_primary_interface_is_always_watched() {
         let primary = "wan0".to_string();
-        let wanted = Wanted { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
-        assert_eq!(reason("wan0", &[], Kind::Loopback, &wanted), None);
-        assert!(reason("wan1", &[], Kind::Ethernet, &wanted).is_some());
+        let wanted = WatchSettings { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
+        assert_eq!(reason("wan0", &[], InterfaceKind::Loopback, &wanted), None);
+        assert!(reason("wan1", &[], InterfaceKind::Ethernet, &wanted).is_some());
     }
 
     #[test]
     fn settings_match_altnames_and_the_own_name_takes_precedence() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], primary: &str, altnames: &[&str], expect: Option<&str>| {
-            let wanted = Wanted { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
-            let reason = reason("enp3s0", &list(altnames), Kind::Ethernet, &wanted);
+            let wanted =
+                WatchSettings { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
+            let reason = reason("enp3s0", &list(altnames), InterfaceKind::Ethernet, &wanted);
             assert_eq!(reason.as_deref(), expect, "{wanted:?} {altnames:?}");
         };
         let other = Some("not among the interfaces to watch");
@@ -684,7 +700,7 @@ mod tests {
     #[test]
     fn the_only_watched_link_is_the_primary_unless_the_default_route_differs() {
         let check = |watched: &[u32], route, expect| {
-            assert_eq!(only(watched.iter().copied(), route), expect, "{watched:?} {route:?}");
+            assert_eq!(sole_interface(watched.iter().copied(), route), expect, "{watched:?} {route:?}");
         };
         check(&[], None, None);
         check(&[], Some(2), None);
@@ -695,14 +711,15 @@ mod tests {
         check(&[2, 3], Some(2), None);
     }
 
-    fn claim(ifindex: u32, bytes: u64, packets: u64) -> Claim {
-        Claim { ifindex, bytes, packets, elapsed_ms: 10_000 }
+    fn claim(ifindex: u32, bytes: u64, packets: u64) -> PrimaryCandidate {
+        PrimaryCandidate { ifindex, bytes, packets, elapsed_ms: 10_000 }
     }
 
     #[test]
     fn primary_by_score_and_default_route() {
-        let check =
-            |claims: &[Claim], route, expect| assert_eq!(primary(claims, route), expect, "{claims:?} {route:?}");
+        let check = |claims: &[PrimaryCandidate], route, expect| {
+            assert_eq!(primary(claims, route), expect, "{claims:?} {route:?}")
+        };
         check(&[], None, None);
         check(&[claim(2, 1023, 900)], Some(2), None);
         check(&[claim(2, 1024, 1)], None, Some(2));
@@ -712,6 +729,6 @@ mod tests {
         // 100 packets per second count more than 90 kB.
         check(&[claim(2, 10_000, 1000), claim(3, 90_000, 60)], None, Some(2));
         check(&[claim(2, 5000, 10), claim(3, 5000, 10)], None, Some(2));
-        assert_eq!(Claim { elapsed_ms: 0, ..claim(1, u64::MAX, u64::MAX) }.score(), u64::MAX);
+        assert_eq!(PrimaryCandidate { elapsed_ms: 0, ..claim(1, u64::MAX, u64::MAX) }.score(), u64::MAX);
     }
 }

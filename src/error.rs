@@ -76,17 +76,17 @@ impl Error {
     }
 
     /// Appends `; what`: the next step for the user.
-    pub fn next(self, what: impl fmt::Display) -> Error {
-        self.within("", format_args!("; {what}"))
+    pub fn with_hint(self, what: impl fmt::Display) -> Error {
+        self.wrap("", format_args!("; {what}"))
     }
 
     /// Prepends `what: `.
     pub fn context(self, what: impl fmt::Display) -> Error {
-        self.within(format_args!("{what}: "), "")
+        self.wrap(format_args!("{what}: "), "")
     }
 
     /// Adds text before and after.
-    pub fn within(mut self, before: impl fmt::Display, after: impl fmt::Display) -> Error {
+    pub fn wrap(mut self, before: impl fmt::Display, after: impl fmt::Display) -> Error {
         let parts = &mut *self.parts;
         parts.before = format!("{before}{}", parts.before);
         parts.after = format!("{}{after}", parts.after);
@@ -118,11 +118,11 @@ mod tests {
     #[test]
     fn the_cause_stays_a_value_that_can_be_downcast() {
         let cause = || io::Error::from_raw_os_error(28);
-        let error = Error::system("/a/b", cause()).context("cannot save").next("make room").clone();
+        let error = Error::system("/a/b", cause()).context("cannot save").with_hint("make room").clone();
         assert_eq!(error.to_string(), format!("cannot save: /a/b: {}; make room", cause()));
         let kept = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
         assert_eq!(kept.and_then(io::Error::raw_os_error), Some(28));
-        let outer = Error::caused(ErrorKind::Foreign, error.clone()).within("this (", "); that");
+        let outer = Error::caused(ErrorKind::Foreign, error.clone()).wrap("this (", "); that");
         assert_eq!(outer.to_string(), format!("this ({error}); that"));
         let inner = outer.source().and_then(|cause| cause.source());
         assert!(inner.is_some_and(|cause| cause.is::<io::Error>()));
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn an_error_without_a_cause_is_its_message() {
-        let error = Error::usage("wrong").context("--port").next("try 80");
+        let error = Error::usage("wrong").context("--port").with_hint("try 80");
         assert_eq!((error.to_string().as_str(), error.source().is_none()), ("--port: wrong; try 80", true));
     }
 

@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use net_pulse::cli::{self, Command};
+use net_pulse::cli::{self, Subcommand};
 use net_pulse::error::{Error, ErrorKind};
-use net_pulse::{app, commands, log};
+use net_pulse::{app, log, subcommands};
 use nix::sys::signal::{SigSet, Signal};
 
 fn main() -> ExitCode {
@@ -15,27 +15,29 @@ fn main() -> ExitCode {
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let command = match cli::utf8_arguments(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(arguments) => cli::parse(&arguments),
-        Err(message) => Command::Invalid(message),
+        Err(message) => Subcommand::Invalid(message),
     };
     match command {
-        Command::Print(text) => print(&text),
-        Command::Invalid(message) => fail(&Error::usage(message)),
-        Command::Token(flags) => match commands::token::run(&flags) {
+        Subcommand::Print(text) => print(&text),
+        Subcommand::Invalid(message) => fail(&Error::usage(message)),
+        Subcommand::Token(flags) => match subcommands::token::run(&flags) {
             Ok(output) => {
                 output.note.iter().for_each(|note| log::notice(note));
                 print(&output.token)
             }
             Err(error) => fail(&error),
         },
-        Command::Check(flags) => match commands::check::run(&flags, app::look_up_zone) {
+        Subcommand::Check(flags) => match subcommands::check::run(&flags, app::look_up_zone) {
             Ok(report) => {
                 let printed = print(report.lines.trim_end());
                 report.verdict().map_or_else(|error| fail(&error), |()| printed)
             }
             Err(error) => fail(&error),
         },
-        Command::Health(flags) => commands::health::run(&flags).map_or_else(|error| fail(&error), |line| print(&line)),
-        Command::Run(flags) => {
+        Subcommand::Health(flags) => {
+            subcommands::health::run(&flags).map_or_else(|error| fail(&error), |line| print(&line))
+        }
+        Subcommand::Run(flags) => {
             let exit_now = || {
                 log::finish(app::LOG_TIMEOUT);
                 std::process::exit(0)

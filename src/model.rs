@@ -106,7 +106,7 @@ pub struct Link {
     pub mac: String,
     /// Inode of the device's directory in sysfs; 0 if unknown. It stays the same when the link changes its name,
     /// ifindex or namespace, and each new device gets a higher one. Only comparable within one boot.
-    pub node: u64,
+    pub inode: u64,
     pub alias: String,
     pub up: bool,
     /// Mbit/s; `None` if the driver reports 0, -1 or nothing.
@@ -125,7 +125,7 @@ pub struct Address {
 
 /// What an interface is, see `detect::kind`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum InterfaceKind {
     Ethernet,
     Wifi,
     Wwan,
@@ -148,33 +148,33 @@ pub enum Kind {
 
 /// Prefix of a pattern that matches all links of a kind (`kind:veth`). It cannot be part of a link's name: the kernel
 /// allows no colon there (`dev_valid_name` in net/core/dev.c).
-pub const BY_KIND: &str = "kind:";
+pub const KIND_PREFIX: &str = "kind:";
 
-impl Kind {
-    pub const NAMES: [(Kind, &'static str); 15] = [
-        (Kind::Ethernet, "ethernet"),
-        (Kind::Wifi, "wifi"),
-        (Kind::Wwan, "wwan"),
-        (Kind::Ppp, "ppp"),
-        (Kind::Vpn, "vpn"),
-        (Kind::Bridge, "bridge"),
-        (Kind::Bond, "bond"),
-        (Kind::Vlan, "vlan"),
-        (Kind::Veth, "veth"),
-        (Kind::Container, "container"),
-        (Kind::Loopback, "loopback"),
-        (Kind::Apple, "apple"),
-        (Kind::Virtual, "virtual"),
-        (Kind::Other, "other"),
-        (Kind::Others, "others"),
+impl InterfaceKind {
+    pub const NAMES: [(InterfaceKind, &'static str); 15] = [
+        (InterfaceKind::Ethernet, "ethernet"),
+        (InterfaceKind::Wifi, "wifi"),
+        (InterfaceKind::Wwan, "wwan"),
+        (InterfaceKind::Ppp, "ppp"),
+        (InterfaceKind::Vpn, "vpn"),
+        (InterfaceKind::Bridge, "bridge"),
+        (InterfaceKind::Bond, "bond"),
+        (InterfaceKind::Vlan, "vlan"),
+        (InterfaceKind::Veth, "veth"),
+        (InterfaceKind::Container, "container"),
+        (InterfaceKind::Loopback, "loopback"),
+        (InterfaceKind::Apple, "apple"),
+        (InterfaceKind::Virtual, "virtual"),
+        (InterfaceKind::Other, "other"),
+        (InterfaceKind::Others, "others"),
     ];
 
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("other", |(_, name)| name)
     }
 
-    pub fn from_name(name: &str) -> Kind {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map_or(Kind::Other, |(kind, _)| *kind)
+    pub fn from_name(name: &str) -> InterfaceKind {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map_or(InterfaceKind::Other, |(kind, _)| *kind)
     }
 }
 
@@ -249,8 +249,8 @@ impl Batch {
 
     /// Moves the samples of the edited interfaces to the target interface, or removes them. The ticks stay. `absorb`
     /// merges two samples of one interface in the same tick.
-    pub fn edit(&mut self, edit: &Edit, absorb: impl Fn(&mut Sample, &Sample)) {
-        if !self.samples.iter().any(|sample| edit.takes(sample.iface)) {
+    pub fn edit(&mut self, edit: &HistoryEdit, absorb: impl Fn(&mut Sample, &Sample)) {
+        if !self.samples.iter().any(|sample| edit.removes(sample.iface)) {
             return;
         }
         let mut samples: Vec<Sample> = Vec::with_capacity(self.samples.len());
@@ -259,7 +259,7 @@ impl Batch {
             let kept = samples.len();
             for sample in &self.samples[start..tick.end] {
                 let mut sample = *sample;
-                if edit.takes(sample.iface) {
+                if edit.removes(sample.iface) {
                     let Some(into) = edit.into() else { continue };
                     sample.iface = into;
                 }
@@ -292,7 +292,7 @@ impl Batch {
 /// Identifies one instance of the kernel's network stack: machine, boot and network namespace. An ifindex is only
 /// unique within one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stack {
+pub struct NetworkStack {
     /// Digest of the machine id (see machine-id(5): the id itself is confidential); empty if there is none.
     pub machine: String,
     /// Boot id; empty if it cannot be read.
@@ -307,13 +307,13 @@ pub struct Stack {
 pub struct Record {
     pub id: IfaceId,
     pub name: String,
-    pub kind: Kind,
+    pub kind: InterfaceKind,
     /// The name that the user chose; empty for none.
     pub alias: String,
     /// ifindex of the link that `raw` was read from; 0 if that link is gone. `stack`, `mac` and `inode` tell whether a
     /// link found later is the same one.
     pub ifindex: u32,
-    pub stack: Stack,
+    pub stack: NetworkStack,
     pub mac: String,
     pub node: u64,
     /// UTC seconds.
@@ -340,33 +340,33 @@ pub struct Anchor {
 
 /// A change to stored history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Edit {
+pub enum HistoryEdit {
     /// Deletes the history of an interface whose link is gone.
     Forget { id: IfaceId, name: String },
     /// Adds the history of one interface to another interface.
     Merge { id: IfaceId, name: String, into: IfaceId, into_name: String },
     /// Adds the histories of many gone links to the interface "others".
-    Fold { ids: Vec<IfaceId>, into: IfaceId, into_name: String },
+    MergeIntoOthers { ids: Vec<IfaceId>, into: IfaceId, into_name: String },
 }
 
-impl Edit {
+impl HistoryEdit {
     /// The interfaces that do not exist after the edit.
-    pub fn gone(&self) -> &[IfaceId] {
+    pub fn removed(&self) -> &[IfaceId] {
         match self {
-            Edit::Forget { id, .. } | Edit::Merge { id, .. } => std::slice::from_ref(id),
-            Edit::Fold { ids, .. } => ids,
+            HistoryEdit::Forget { id, .. } | HistoryEdit::Merge { id, .. } => std::slice::from_ref(id),
+            HistoryEdit::MergeIntoOthers { ids, .. } => ids,
         }
     }
 
-    pub fn takes(&self, id: IfaceId) -> bool {
-        self.gone().contains(&id)
+    pub fn removes(&self, id: IfaceId) -> bool {
+        self.removed().contains(&id)
     }
 
     /// The interface that receives their history.
     pub fn into(&self) -> Option<IfaceId> {
         match self {
-            Edit::Forget { .. } => None,
-            Edit::Merge { into, .. } | Edit::Fold { into, .. } => Some(*into),
+            HistoryEdit::Forget { .. } => None,
+            HistoryEdit::Merge { into, .. } | HistoryEdit::MergeIntoOthers { into, .. } => Some(*into),
         }
     }
 }
@@ -439,9 +439,9 @@ pub struct Cell {
     pub rx_peak: u64,
     pub tx_peak: u64,
     /// Seconds that plain samples cover. If 0, the chart has no rate for this cell.
-    pub covered: u32,
+    pub plain_s: u32,
     /// Seconds that gaps and resets cover: their traffic is in `sum`, but its rate is unknown.
-    pub blind: u32,
+    pub gap_s: u32,
 }
 
 impl Cell {
@@ -451,21 +451,21 @@ impl Cell {
         self.sum.add(&other.sum);
         self.rx_peak = self.rx_peak.max(other.rx_peak);
         self.tx_peak = self.tx_peak.max(other.tx_peak);
-        self.covered = self.covered.saturating_add(other.covered);
-        self.blind = self.blind.saturating_add(other.blind);
+        self.plain_s = self.plain_s.saturating_add(other.plain_s);
+        self.gap_s = self.gap_s.saturating_add(other.gap_s);
     }
 
     /// Seconds that the sum covers.
     pub fn observed(&self) -> u64 {
-        u64::from(self.covered) + u64::from(self.blind)
+        u64::from(self.plain_s) + u64::from(self.gap_s)
     }
 
     /// Limits the observed seconds to the length of the bucket. When a clock is set back, two times fall into the same
     /// bucket: both count in the sum, but the bucket is not longer.
-    pub fn within(mut self, length_s: i64) -> Cell {
+    pub fn clamped_to(mut self, length_s: i64) -> Cell {
         let length = u32::try_from(length_s).unwrap_or(u32::MAX);
-        self.covered = self.covered.min(length);
-        self.blind = self.blind.min(length - self.covered);
+        self.plain_s = self.plain_s.min(length);
+        self.gap_s = self.gap_s.min(length - self.plain_s);
         self
     }
 }
@@ -482,7 +482,7 @@ pub struct Bucket {
 
 impl Bucket {
     pub fn new(from: i64, to: i64, cell: &Cell) -> Bucket {
-        Bucket { from, to, cell: cell.within(to - from) }
+        Bucket { from, to, cell: cell.clamped_to(to - from) }
     }
 }
 
@@ -500,7 +500,7 @@ pub struct Machine {
     /// Jiffies since boot, summed over all CPUs: busy time, and busy and idle time together. The CPU load is the ratio
     /// of their differences between two readings.
     pub cpu_busy: u64,
-    pub cpu_all: u64,
+    pub cpu_total: u64,
     /// Of the file system that contains the database.
     pub disk_total: u64,
     pub disk_free: u64,

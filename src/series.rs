@@ -1,8 +1,8 @@
 //! Charts: chooses the buckets of a chart for a request, and sums history into them. Pure.
 
 use crate::clock::{Civil, Zone};
-use crate::level::{Cut, DAY_S as DAY, Level, Resolution};
 use crate::model::{Bucket, Cell, Counters, RX_BYTES, TX_BYTES};
+use crate::resolution::{Bucketing, DAY_S as DAY, Resolution, ResolutionSpec};
 
 const EPOCH: Civil = Civil::date(1970, 1, 1);
 /// The end of the year 9999, the latest time that a request can name.
@@ -14,8 +14,8 @@ const MAX_ATTEMPTS: usize = 10_000;
 
 /// One resolution, and the time of its oldest stored data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reach {
-    pub level: &'static Level,
+pub struct StoredResolution {
+    pub spec: &'static ResolutionSpec,
     /// Seconds per bucket: the polling interval for samples.
     pub step: i64,
     /// UTC seconds; `None` if nothing is stored.
@@ -26,7 +26,7 @@ pub struct Reach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grid {
     /// The resolution to read, from the first edge to the last.
-    pub level: Resolution,
+    pub resolution: Resolution,
     /// Seconds per bucket. If it is whole days, the buckets are local days and may be longer or shorter.
     pub step: i64,
     /// The local day on which the first bucket begins, if the step is whole days.
@@ -47,8 +47,8 @@ impl Grid {
 /// The resolution to read is the coarsest whose bounds include all edges, because it has the same figures in fewer
 /// rows.
 ///
-/// `levels` has all resolutions from fine to coarse. If nothing is stored yet, any of them may be chosen.
-pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Reach]) -> Grid {
+/// `resolutions` has all resolutions from fine to coarse. If nothing is stored yet, any of them may be chosen.
+pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, resolutions: &[StoredResolution]) -> Grid {
     let from = from.clamp(0, LAST - 1);
     let to = to.clamp(from + 1, LAST);
     let points = i64::try_from(points).unwrap_or(i64::MAX).max(1);
@@ -57,15 +57,18 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Reach]) 
     // that begins later than a coarser one may still have all samples; it lacks some only if it begins after the end of
     // the coarser one's first bucket. The time before all stored data excludes no resolution.
     let has_data = |at: usize| {
-        let ends = levels[at..].iter().filter_map(|level| level.oldest.map(|oldest| oldest.saturating_add(level.step)));
-        let Some(first) = ends.min() else { return levels.iter().all(|level| level.oldest.is_none()) };
-        levels[at].oldest.is_some_and(|oldest| oldest <= from.max(first))
+        let ends = resolutions[at..]
+            .iter()
+            .filter_map(|stored| stored.oldest.map(|oldest| oldest.saturating_add(stored.step)));
+        let Some(first) = ends.min() else { return resolutions.iter().all(|stored| stored.oldest.is_none()) };
+        resolutions[at].oldest.is_some_and(|oldest| oldest <= from.max(first))
     };
-    let usable: Vec<&Reach> = (0..levels.len()).filter(|at| has_data(*at)).map(|at| &levels[at]).collect();
+    let usable: Vec<&StoredResolution> =
+        (0..resolutions.len()).filter(|at| has_data(*at)).map(|at| &resolutions[at]).collect();
 
     let days = (day_number(from, zone), day_number(to - 1, zone) + 1);
-    let candidate = |reach: &&Reach| {
-        let local = reach.level.cut == Cut::Local;
+    let candidate = |reach: &&StoredResolution| {
+        let local = reach.spec.bucketing == Bucketing::LocalDays;
         let unit = if local { DAY } else { reach.step.max(1) };
         let range = if local { days } else { (from / unit, (to - 1) / unit + 1) };
         (smallest_stride(range, points).saturating_mul(unit), unit, range)
@@ -89,15 +92,15 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, levels: &[Reach]) 
     }
     edges.dedup();
 
-    let fits = |reach: &&&Reach| match reach.level.cut {
-        Cut::Local => {
+    let fits = |reach: &&&StoredResolution| match reach.spec.bucketing {
+        Bucketing::LocalDays => {
             whole_days && (reach.step == DAY || edges.iter().all(|edge| zone.days(*edge, reach.step / DAY).0 == *edge))
         }
         _ => edges.iter().all(|edge| edge % reach.step.max(1) == 0),
     };
     let finest = Resolution::Sample;
-    let level = usable.iter().rev().find(fits).or(usable.first()).map_or(finest, |reach| reach.level.resolution);
-    Grid { level, step, first_day, edges }
+    let resolution = usable.iter().rev().find(fits).or(usable.first()).map_or(finest, |reach| reach.spec.resolution);
+    Grid { resolution, step, first_day, edges }
 }
 
 /// The smallest stride that divides `[from, to)`, rounded outwards to its multiples, into at most `points` pieces.
@@ -125,7 +128,7 @@ fn midnight(day: i64, zone: &Zone) -> i64 {
 
 /// Sums buckets into the cells of a chart while they are read. It does not keep the buckets: a range may have half a
 /// million.
-pub struct Filling<'a> {
+pub struct ChartCells<'a> {
     edges: &'a [i64],
     cells: Vec<Cell>,
     /// Index of the cell in which the latest bucket began. The search for the next one starts there.
@@ -139,15 +142,24 @@ pub struct Filling<'a> {
 fn join_previous(before: i64, sample: &Bucket) -> Bucket {
     let begin = if (sample.from - before).abs() <= 1 { before } else { sample.from };
     let seconds = u32::try_from(sample.to - begin).unwrap_or(0);
-    let (covered, blind) = if sample.cell.blind > 0 { (0, seconds) } else { (seconds, 0) };
-    Bucket { from: begin.min(sample.to - 1), to: sample.to, cell: Cell { covered, blind, ..sample.cell } }
+    let (covered, blind) = if sample.cell.gap_s > 0 { (0, seconds) } else { (seconds, 0) };
+    Bucket {
+        from: begin.min(sample.to - 1),
+        to: sample.to,
+        cell: Cell { plain_s: covered, gap_s: blind, ..sample.cell },
+    }
 }
 
-impl<'a> Filling<'a> {
+impl<'a> ChartCells<'a> {
     /// Creates one empty cell for each pair of neighbouring edges.
-    pub fn new(level: Resolution, edges: &'a [i64]) -> Filling<'a> {
+    pub fn new(resolution: Resolution, edges: &'a [i64]) -> ChartCells<'a> {
         let cells = vec![Cell::default(); edges.len().saturating_sub(1)];
-        Filling { edges, cells, latest: 0, latest_sample_end: (level == Resolution::Sample).then_some(i64::MIN / 2) }
+        ChartCells {
+            edges,
+            cells,
+            latest: 0,
+            latest_sample_end: (resolution == Resolution::Sample).then_some(i64::MIN / 2),
+        }
     }
 
     /// Adds a bucket. If it crosses an edge, it is split in proportion to the time, exact to the byte. The part outside
@@ -193,21 +205,21 @@ fn part(value: u64, seconds: i64, length: i64) -> u64 {
 
 /// Adds a part of a bucket to a cell; `share` computes that part of each value.
 fn add_part(cell: &mut Cell, bucket: &Bucket, share: impl Fn(u64) -> u64) {
-    let Cell { sum, rx_peak, tx_peak, covered, blind } = bucket.cell;
+    let Cell { sum, rx_peak, tx_peak, plain_s: covered, gap_s: blind } = bucket.cell;
     let [covered, blind] = [covered, blind].map(|seconds| share(seconds.into()) as u32);
-    cell.add(&Cell { sum: Counters(sum.0.map(share)), rx_peak, tx_peak, covered, blind });
+    cell.add(&Cell { sum: Counters(sum.0.map(share)), rx_peak, tx_peak, plain_s: covered, gap_s: blind });
 }
 
 /// Seconds over which the rates of a cell are averaged; 0 if the cell has no rate.
-pub fn observed(cell: &Cell) -> u64 {
-    if cell.covered > 0 { cell.observed() } else { 0 }
+pub fn rate_seconds(cell: &Cell) -> u64 {
+    if cell.plain_s > 0 { cell.observed() } else { 0 }
 }
 
 /// Average rate in bytes per second over the time that the sum covers, rounded to the nearest. `None` if no plain
 /// sample covers any of it: a line through a gap would be a guess.
 fn rate(cell: &Cell, counter: usize) -> Option<u64> {
     let (seconds, bytes) = (cell.observed(), cell.sum.0[counter]);
-    (cell.covered > 0).then(|| (bytes / seconds).saturating_add((bytes % seconds * 2 + seconds) / (seconds * 2)))
+    (cell.plain_s > 0).then(|| (bytes / seconds).saturating_add((bytes % seconds * 2 + seconds) / (seconds * 2)))
 }
 
 /// Average rates received and sent, and their peaks, in bytes per second. A peak is raised to the average if it is
@@ -237,16 +249,16 @@ mod tests {
     const NOW: &str = "2026-11-22T17:46:43Z";
 
     /// A database that was created `days` days before `NOW`, with the default retention.
-    fn levels(days: i64) -> [Reach; 4] {
-        let level = |resolution: Resolution, step: i64, retention: i64| {
+    fn resolutions(days: i64) -> [StoredResolution; 4] {
+        let stored = |resolution: Resolution, step: i64, retention: i64| {
             let oldest = at(NOW) - days.min(retention) * DAY;
-            Reach { level: resolution.level(), step, oldest: Some(oldest / step * step) }
+            StoredResolution { spec: resolution.spec(), step, oldest: Some(oldest / step * step) }
         };
         [
-            level(Resolution::Sample, 30, 7),
-            level(Resolution::FiveMinutes, 300, 90),
-            level(Resolution::Hour, 3600, 5 * 365),
-            level(Resolution::Day, DAY, i64::MAX),
+            stored(Resolution::Sample, 30, 7),
+            stored(Resolution::FiveMinutes, 300, 90),
+            stored(Resolution::Hour, 3600, 5 * 365),
+            stored(Resolution::Day, DAY, i64::MAX),
         ]
     }
 
@@ -254,8 +266,8 @@ mod tests {
     fn steps_and_resolutions() {
         fn check(days: i64, range_s: i64, points: usize, expect: (Resolution, i64)) {
             let to = at(NOW);
-            let grid = choose(to - range_s, to, points, &zone(BERLIN), &levels(days));
-            assert_eq!((grid.level, grid.step), expect, "{days} days of history, {range_s} s in {points} points");
+            let grid = choose(to - range_s, to, points, &zone(BERLIN), &resolutions(days));
+            assert_eq!((grid.resolution, grid.step), expect, "{days} days of history, {range_s} s in {points} points");
         }
         use Resolution::*;
         check(1000, 3600, 720, (Sample, 30));
@@ -281,11 +293,11 @@ mod tests {
 
     #[test]
     fn with_nothing_stored_yet() {
-        let none = levels(1).map(|level| Reach { oldest: None, ..level });
+        let none = resolutions(1).map(|stored| StoredResolution { oldest: None, ..stored });
         let grid = choose(at(NOW) - 3600, at(NOW), 720, &Zone::UTC, &none);
-        assert_eq!((grid.level, grid.step), (Resolution::Sample, 30));
-        let only = [Reach { oldest: Some(at(NOW) - 60), ..none[0] }, none[1], none[2], none[3]];
-        assert_eq!(choose(at(NOW) - DAY, at(NOW), 25, &Zone::UTC, &only).level, Resolution::Sample);
+        assert_eq!((grid.resolution, grid.step), (Resolution::Sample, 30));
+        let only = [StoredResolution { oldest: Some(at(NOW) - 60), ..none[0] }, none[1], none[2], none[3]];
+        assert_eq!(choose(at(NOW) - DAY, at(NOW), 25, &Zone::UTC, &only).resolution, Resolution::Sample);
         let grid = choose(at(NOW) - 100, at(NOW), 10, &Zone::UTC, &[]);
         assert_eq!((grid.step, grid.edges.len()), (11, 11));
     }
@@ -293,16 +305,19 @@ mod tests {
     #[test]
     fn e25_steps_of_days_start_at_local_midnight() {
         // Only the resolution of days still has that time.
-        let grid = choose(at("2020-10-24T12:00:00Z"), at("2020-10-26T12:00:00Z"), 3, &zone(BERLIN), &levels(5000));
+        let grid = choose(at("2020-10-24T12:00:00Z"), at("2020-10-26T12:00:00Z"), 3, &zone(BERLIN), &resolutions(5000));
         let edges = ["2020-10-23T22:00:00Z", "2020-10-24T22:00:00Z", "2020-10-25T23:00:00Z", "2020-10-26T23:00:00Z"];
-        assert_eq!((grid.level, grid.step, grid.edges), (Resolution::Day, DAY, edges.map(at).to_vec()));
+        assert_eq!((grid.resolution, grid.step, grid.edges), (Resolution::Day, DAY, edges.map(at).to_vec()));
         assert_eq!(grid.first_day, Some(Civil::date(2020, 10, 24)));
         // Two days of UTC touch three local days in India. Without the resolution of days, hours do not fit: local
         // midnight is not a full hour of UTC.
-        let no_days = &levels(80)[1..3];
+        let no_days = &resolutions(80)[1..3];
         let grid = choose(at("2026-10-24"), at("2026-10-26"), 2, &zone("IST-5:30"), no_days);
         let edges = ["2026-10-23T18:30:00Z", "2026-10-25T18:30:00Z", "2026-10-27T18:30:00Z"];
-        assert_eq!((grid.level, grid.step, grid.edges), (Resolution::FiveMinutes, 2 * DAY, edges.map(at).to_vec()));
+        assert_eq!(
+            (grid.resolution, grid.step, grid.edges),
+            (Resolution::FiveMinutes, 2 * DAY, edges.map(at).to_vec())
+        );
     }
 
     fn random(state: &mut u64) -> u64 {
@@ -319,15 +334,16 @@ mod tests {
             let to = at(NOW) - (random(&mut state) % 100_000_000) as i64;
             let from = to - 1 - (random(&mut state) >> (random(&mut state) % 40)) as i64;
             let points = 1 + random(&mut state) as usize % [3, 30, 720][turn % 3];
-            let grid = choose(from, to, points, &zone(tz), &levels(days));
+            let grid = choose(from, to, points, &zone(tz), &resolutions(days));
             let context = format!("{from} {to} {points} {days} {tz} {grid:?}");
             let from = from.max(0);
             assert!(grid.edges.len() - 1 <= points, "{context}");
             assert!(grid.edges.windows(2).all(|pair| pair[0] < pair[1]), "{context}");
             assert!(grid.edges[0] <= from && *grid.edges.last().unwrap() >= to, "{context}");
             assert!(grid.edges[1] > from && grid.edges[grid.edges.len() - 2] < to, "{context}");
-            if grid.level != Resolution::Day {
-                let unit = levels(days).iter().find(|level| level.level.resolution == grid.level).unwrap().step;
+            if grid.resolution != Resolution::Day {
+                let unit =
+                    resolutions(days).iter().find(|stored| stored.spec.resolution == grid.resolution).unwrap().step;
                 assert!(grid.edges.iter().all(|edge| edge % unit == 0), "{context}");
             }
         }
@@ -335,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_step_is_the_smallest() {
-        let level = [Reach { level: Resolution::Sample.level(), step: 7, oldest: None }];
+        let stored = [StoredResolution { spec: Resolution::Sample.spec(), step: 7, oldest: None }];
         let mut state = 5;
         for _ in 0..2000 {
             let from = (random(&mut state) % 100_000) as i64;
@@ -343,7 +359,7 @@ mod tests {
             let points = 2 + random(&mut state) as usize % 100;
             let count = |step: i64| (to + step - 1) / step - from / step;
             let expect = (1..).map(|k| 7 * k).find(|step| count(*step) <= points as i64).unwrap();
-            assert_eq!(choose(from, to, points, &Zone::UTC, &level).step, expect, "{from} {to} {points}");
+            assert_eq!(choose(from, to, points, &Zone::UTC, &stored).step, expect, "{from} {to} {points}");
         }
     }
 
@@ -356,9 +372,10 @@ mod tests {
                         if points == usize::MAX && to.saturating_sub(from) > 1_000_000 {
                             continue;
                         }
-                        let strange = Reach { level: Resolution::Sample.level(), step, oldest: Some(i64::MAX) };
-                        choose(from, to, points, &zone(BERLIN), &[strange, levels(1000)[3]]);
-                        choose(from, to, points, &zone(BERLIN), &levels(1000));
+                        let strange =
+                            StoredResolution { spec: Resolution::Sample.spec(), step, oldest: Some(i64::MAX) };
+                        choose(from, to, points, &zone(BERLIN), &[strange, resolutions(1000)[3]]);
+                        choose(from, to, points, &zone(BERLIN), &resolutions(1000));
                     }
                 }
             }
@@ -366,19 +383,19 @@ mod tests {
     }
 
     fn cells(buckets: &[Bucket], edges: &[i64]) -> Vec<Cell> {
-        let mut filling = Filling::new(Resolution::FiveMinutes, edges);
+        let mut filling = ChartCells::new(Resolution::FiveMinutes, edges);
         buckets.iter().for_each(|bucket| filling.add(bucket));
         filling.cells()
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
         let sum = Counters::of([bytes, bytes / 3, 1, 2, 0, 0, 0, 0]);
-        let cell = Cell { sum, rx_peak: bytes, tx_peak: 0, covered: seconds as u32, blind: 0 };
+        let cell = Cell { sum, rx_peak: bytes, tx_peak: 0, plain_s: seconds as u32, gap_s: 0 };
         Bucket { from, to: from + seconds, cell }
     }
 
     fn seen(bucket: Bucket, covered: u32, blind: u32) -> Bucket {
-        Bucket { cell: Cell { covered, blind, ..bucket.cell }, ..bucket }
+        Bucket { cell: Cell { plain_s: covered, gap_s: blind, ..bucket.cell }, ..bucket }
     }
 
     #[test]
@@ -395,7 +412,7 @@ mod tests {
         check(0, 300, (None, None));
         check(0, 0, (None, None));
         for empty in cells(&[], &[0, 300, 600]) {
-            assert_eq!((rates(&empty), observed(&empty)), ([None; 4], 0));
+            assert_eq!((rates(&empty), rate_seconds(&empty)), ([None; 4], 0));
         }
         assert_eq!(cells(&[bucket(0, 300, 1)], &[]), []);
     }
@@ -430,13 +447,13 @@ mod tests {
                 }
             }
             let edges: Vec<i64> = (0..=SECONDS).collect();
-            let mut filling = Filling::new(Resolution::Sample, &edges);
+            let mut filling = ChartCells::new(Resolution::Sample, &edges);
             samples.iter().for_each(|sample| filling.add(sample));
             let cells = filling.cells();
             // The first sample has no previous one to be joined to.
             for (second, cell) in cells.iter().enumerate().skip(samples[0].to as usize) {
-                assert_eq!(cell.covered > 0, plain[second], "{second}: {cell:?}");
-                assert!(cell.covered + cell.blind <= 1, "{second}: {cell:?}");
+                assert_eq!(cell.plain_s > 0, plain[second], "{second}: {cell:?}");
+                assert!(cell.plain_s + cell.gap_s <= 1, "{second}: {cell:?}");
             }
             assert_eq!(cells.iter().map(|cell| cell.sum.rx_bytes()).sum::<u64>(), bytes);
         }
@@ -446,7 +463,7 @@ mod tests {
     fn buckets_across_an_edge_are_split_by_time() {
         fn check(bucket: Bucket, expect: &[(u64, u32)]) {
             let cells = cells(&[bucket], &[0, 100, 200, 300]);
-            assert_eq!(cells.iter().map(|cell| (cell.sum.rx_bytes(), cell.covered)).collect::<Vec<_>>(), expect);
+            assert_eq!(cells.iter().map(|cell| (cell.sum.rx_bytes(), cell.plain_s)).collect::<Vec<_>>(), expect);
         }
         check(bucket(90, 30, 300), &[(100, 10), (200, 20), (0, 0)]);
         check(bucket(50, 200, 1000), &[(250, 50), (500, 100), (250, 50)]);
@@ -488,7 +505,7 @@ mod tests {
 
             // Only the rounding to whole bytes per second is lost.
             for cell in &cells {
-                let ([rate, ..], seconds) = (rates(cell), observed(cell));
+                let ([rate, ..], seconds) = (rates(cell), rate_seconds(cell));
                 assert_eq!(seconds, if rate.is_some() { cell.observed() } else { 0 });
                 let bytes = rate.unwrap_or(0) * seconds;
                 assert!(bytes.abs_diff(if rate.is_some() { cell.sum.rx_bytes() } else { 0 }) * 2 <= seconds);

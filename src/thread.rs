@@ -18,14 +18,14 @@ pub fn spawn(name: &str, stack_bytes: usize, run: Box<dyn FnOnce() + Send>) -> R
 }
 
 /// An unbounded first-in, first-out queue. Clones share the same queue.
-pub struct Mailbox<T>(Arc<Inner<T>>);
+pub struct Queue<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     items: Mutex<VecDeque<T>>,
     item_added: Condvar,
 }
 
-impl<T> Mailbox<T> {
+impl<T> Queue<T> {
     /// Adds an item and wakes one waiting thread.
     pub fn put(&self, item: T) {
         self.0.items.lock().unwrap_or_else(PoisonError::into_inner).push_back(item);
@@ -40,15 +40,15 @@ impl<T> Mailbox<T> {
     }
 }
 
-impl<T> Default for Mailbox<T> {
-    fn default() -> Mailbox<T> {
-        Mailbox(Arc::new(Inner { items: Mutex::default(), item_added: Condvar::new() }))
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        Queue(Arc::new(Inner { items: Mutex::default(), item_added: Condvar::new() }))
     }
 }
 
-impl<T> Clone for Mailbox<T> {
-    fn clone(&self) -> Mailbox<T> {
-        Mailbox(self.0.clone())
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Queue<T> {
+        Queue(self.0.clone())
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn items_arrive_in_order_and_wake_the_waiting_thread() {
-        let queue = Mailbox::default();
+        let queue = Queue::default();
         assert_eq!(queue.take(Duration::ZERO), None);
         let other = queue.clone();
         let sender = spawn("sender", 0, Box::new(move || (1..=100).for_each(|item| other.put(item)))).unwrap();
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_thread_has_its_name() {
-        let queue = Mailbox::default();
+        let queue = Queue::default();
         let other = queue.clone();
         let run = Box::new(move || other.put(std::thread::current().name().map(str::to_string)));
         spawn("gate", 64 << 10, run).unwrap().join().unwrap();

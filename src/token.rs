@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
-use crate::system::beside;
+use crate::system::with_suffix;
 
 /// Characters of a token. Letters that look like others (i, l, o, u) are left out: people read the token from a
 /// terminal and type it into a phone. With 32 characters, each random byte gives five unbiased bits.
@@ -34,7 +34,7 @@ impl Token {
 
 /// Path of the token file: the database path with `.token` appended, so that two databases never share a token file.
 pub fn path_for(database: &Path) -> PathBuf {
-    beside(database, ".token")
+    with_suffix(database, ".token")
 }
 
 /// Reads the token, or creates the file with a new one. The flag says whether the token is new.
@@ -152,7 +152,7 @@ fn restrict_mode(path: &Path, file: &File) {
 /// exists already; that file then stays.
 fn create(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o750).create(directory(path))?;
-    let temporary = beside(path, &format!(".{}", std::process::id()));
+    let temporary = with_suffix(path, &format!(".{}", std::process::id()));
     // A killed process with the same process ID may have left it.
     let _ = fs::remove_file(&temporary);
     let created = write(&temporary, &random_token()?).and_then(|()| match fs::hard_link(&temporary, path) {

@@ -5,8 +5,8 @@
 //! counts for the period that contains its middle.
 
 use crate::clock::{Civil, Zone};
-use crate::level::HOUR_S;
 use crate::model::{Bucket, Counters};
+use crate::resolution::HOUR_S;
 
 /// A calendar period in local time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Period {
 
 /// The total of one interface in one period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Row {
+pub struct PeriodTotal {
     /// UTC seconds.
     pub from: i64,
     /// UTC seconds, exclusive.
@@ -32,7 +32,7 @@ pub struct Row {
     pub complete: bool,
 }
 
-impl Row {
+impl PeriodTotal {
     /// The first and the last local day of the period. The days are determined up to 12 hours inside its bounds,
     /// because the bounds may not be midnights: a transition may skip the first hour of a day, and a day that was
     /// stored in another time zone has the midnights of that zone.
@@ -114,7 +114,7 @@ fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
     let from = unix - (unix + i64::from(zone.offset_at(unix))).rem_euclid(3600);
     let mut range = (from, from + 3600);
     let uneven = |transition: &i64| (zone.offset_at(*transition) - zone.offset_at(transition - 1)) % 3600 != 0;
-    if let Some(transition) = zone.turn_within(range.0, range.1).filter(uneven) {
+    if let Some(transition) = zone.transition_within(range.0, range.1).filter(uneven) {
         if transition <= unix {
             range.0 = transition;
         } else {
@@ -130,23 +130,23 @@ fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
 /// For rows of hours use `HourTotals`; for longer periods add buckets of days. A row has the bounds of its period,
 /// except for an hour or a day with other bounds: an hour of UTC in a zone that differs by half an hour, or a day
 /// stored before a change of the time zone. Such a bucket cannot be divided again, so its row has the bucket's bounds.
-pub struct Rows<'a> {
+pub struct PeriodTotals<'a> {
     period: Period,
     zone: &'a Zone,
     /// UTC seconds.
     now: i64,
     range: (i64, i64),
-    rows: Vec<Row>,
+    rows: Vec<PeriodTotal>,
     /// Length of the last row's period. The row is complete if the sum covers 99 % of it.
     whole_s: i64,
     /// Bounds of the period of the last bucket.
     around: (i64, i64),
 }
 
-impl<'a> Rows<'a> {
+impl<'a> PeriodTotals<'a> {
     /// Ignores buckets whose middle is not in `range`, which is `[from, to)`.
-    pub fn new(period: Period, zone: &'a Zone, now: i64, range: (i64, i64)) -> Rows<'a> {
-        Rows { period, zone, now, range, rows: Vec::new(), whole_s: 0, around: (0, 0) }
+    pub fn new(period: Period, zone: &'a Zone, now: i64, range: (i64, i64)) -> PeriodTotals<'a> {
+        PeriodTotals { period, zone, now, range, rows: Vec::new(), whole_s: 0, around: (0, 0) }
     }
 
     pub fn add(&mut self, bucket: &Bucket) {
@@ -167,7 +167,7 @@ impl<'a> Rows<'a> {
             Some(row) if row.to >= to => row.sum.add(&bucket.cell.sum),
             last => {
                 let from = last.map_or(from, |row| from.max(row.to));
-                self.rows.push(Row { from, to, sum: bucket.cell.sum, observed: 0, complete: false });
+                self.rows.push(PeriodTotal { from, to, sum: bucket.cell.sum, observed: 0, complete: false });
                 // If a bucket with other bounds covers a part of the period, the rest alone is never complete.
                 self.whole_s = if keeps_bounds { to - from } else { around.1 - around.0 };
             }
@@ -181,7 +181,7 @@ impl<'a> Rows<'a> {
     }
 
     /// Oldest first.
-    pub fn rows(self) -> Vec<Row> {
+    pub fn rows(self) -> Vec<PeriodTotal> {
         self.rows
     }
 }
@@ -189,8 +189,8 @@ impl<'a> Rows<'a> {
 /// Sums local hours from two resolutions: five minutes and hours. Five-minute buckets fit into the hours of any zone,
 /// but the two have different retentions, and either may lack a part of an hour that the other one has. For each hour
 /// of UTC, the resolution with more traffic is used.
-pub struct Hours<'a> {
-    rows: Rows<'a>,
+pub struct HourTotals<'a> {
+    rows: PeriodTotals<'a>,
     hours: Vec<Bucket>,
     /// Number of `hours` that are already summed or replaced by five-minute buckets.
     done: usize,
@@ -198,9 +198,9 @@ pub struct Hours<'a> {
     cells: Vec<Bucket>,
 }
 
-impl<'a> Hours<'a> {
-    pub fn new(rows: Rows<'a>) -> Hours<'a> {
-        Hours { rows, hours: Vec::new(), done: 0, cells: Vec::new() }
+impl<'a> HourTotals<'a> {
+    pub fn new(rows: PeriodTotals<'a>) -> HourTotals<'a> {
+        HourTotals { rows, hours: Vec::new(), done: 0, cells: Vec::new() }
     }
 
     /// Add all buckets of hours first, then all five-minute buckets, each in ascending order. For an hour at the end of
@@ -241,7 +241,7 @@ impl<'a> Hours<'a> {
     }
 
     /// Oldest first.
-    pub fn rows(mut self) -> Vec<Row> {
+    pub fn rows(mut self) -> Vec<PeriodTotal> {
         self.sum_hour();
         self.hours[self.done..].iter().for_each(|hour| self.rows.add(hour));
         self.rows.rows()
@@ -345,12 +345,12 @@ mod tests {
             let zone = zone(tz);
             let mut day = Civil::date(2026, 1, 1);
             for (from, to) in ascending(Period::Day, zone.unix(day), zone.unix(Civil::date(2027, 1, 1)), &zone) {
-                assert_eq!(Row { from, to, ..Row::default() }.days(&zone), (day, day), "{tz} {from}");
+                assert_eq!(PeriodTotal { from, to, ..PeriodTotal::default() }.days(&zone), (day, day), "{tz} {from}");
                 day = day.plus_days(1);
             }
             let days = |period: Period, unix: i64| {
                 let (from, to) = period.around(unix, &zone);
-                Row { from, to, ..Row::default() }.days(&zone)
+                PeriodTotal { from, to, ..PeriodTotal::default() }.days(&zone)
             };
             let noon = zone.unix(Civil { hour: 12, ..Civil::date(2026, 9, 6) });
             let year = (Civil::date(2026, 1, 1), Civil::date(2026, 12, 31));
@@ -363,7 +363,7 @@ mod tests {
         // Stored in UTC, shown in Berlin.
         let (from, to) = (at("2026-01-15T00:00:00Z"), at("2026-01-16T00:00:00Z"));
         let day = Civil::date(2026, 1, 15);
-        assert_eq!(Row { from, to, ..Row::default() }.days(&zone(BERLIN)), (day, day));
+        assert_eq!(PeriodTotal { from, to, ..PeriodTotal::default() }.days(&zone(BERLIN)), (day, day));
     }
 
     #[test]
@@ -409,7 +409,7 @@ mod tests {
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
         let sum = Counters::of([bytes, 2 * bytes, 1, 1, 0, 0, 0, 0]);
-        Bucket { from, to: from + seconds, cell: Cell { sum, covered: seconds as u32, ..Cell::default() } }
+        Bucket { from, to: from + seconds, cell: Cell { sum, plain_s: seconds as u32, ..Cell::default() } }
     }
 
     /// Contiguous buckets with one byte per second.
@@ -417,8 +417,8 @@ mod tests {
         (at(from)..at(to)).step_by(seconds as usize).map(|from| bucket(from, seconds, seconds as u64)).collect()
     }
 
-    fn rows(period: Period, zone: &Zone, now: i64, buckets: &[Bucket]) -> Vec<Row> {
-        let mut rows = Rows::new(period, zone, now, (i64::MIN, i64::MAX));
+    fn rows(period: Period, zone: &Zone, now: i64, buckets: &[Bucket]) -> Vec<PeriodTotal> {
+        let mut rows = PeriodTotals::new(period, zone, now, (i64::MIN, i64::MAX));
         buckets.iter().for_each(|bucket| rows.add(bucket));
         rows.rows()
     }
@@ -450,7 +450,7 @@ mod tests {
     fn an_hour_uses_the_resolution_with_more_traffic() {
         let zone = zone("IST-5:30");
         let range = (at("2026-01-15T00:30:00Z"), at("2026-01-15T05:30:00Z"));
-        let mut hours = Hours::new(Rows::new(Period::Hour, &zone, at("2026-02-01"), range));
+        let mut hours = HourTotals::new(PeriodTotals::new(Period::Hour, &zone, at("2026-02-01"), range));
         contiguous("2026-01-15T00:00:00Z", "2026-01-15T05:00:00Z", 3600).iter().for_each(|hour| hours.add(hour));
         // Five-minute buckets are missing for a part of the second hour and for the third one; only they have the last
         // hour.
@@ -537,7 +537,7 @@ mod tests {
         case("2026-01-15T01:00:00Z", &whole[1..], false);
         let mut blind = whole.clone();
         for (seconds, complete) in [(300, true), (264, true), (263, false)] {
-            (blind[3].cell.covered, blind[3].cell.blind) = (0, seconds);
+            (blind[3].cell.plain_s, blind[3].cell.gap_s) = (0, seconds);
             case("2026-01-15T01:00:00Z", &blind, complete);
         }
     }

@@ -11,13 +11,13 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::zone;
 use crate::clock::Now;
-use crate::config::SMALLEST_SIZE;
+use crate::config::MIN_SIZE_BYTES;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http;
-use crate::live::{Earlier, Live};
+use crate::live::{Live, StoredHistory};
 use crate::source;
 use crate::store::{Opened, Options, Reader, Store};
-use crate::thread::Mailbox;
+use crate::thread::Queue;
 use crate::token::{self, Token};
 use crate::writer::{self, OpenedHistory};
 
@@ -38,7 +38,7 @@ pub enum ControlEvent {
 
 /// State of the main thread.
 pub struct ControlLoop {
-    pub inbox: Mailbox<ControlEvent>,
+    pub inbox: Queue<ControlEvent>,
     live: Arc<Live>,
     database: PathBuf,
     token: Option<Token>,
@@ -49,7 +49,7 @@ pub struct ControlLoop {
 }
 
 impl ControlLoop {
-    pub fn new(inbox: Mailbox<ControlEvent>, live: Arc<Live>, database: PathBuf) -> ControlLoop {
+    pub fn new(inbox: Queue<ControlEvent>, live: Arc<Live>, database: PathBuf) -> ControlLoop {
         ControlLoop { inbox, live, database, token: None, new_token: false, ending: false }
     }
 
@@ -82,7 +82,7 @@ impl ControlLoop {
             }
             ControlEvent::Signal(Signal::SIGHUP) => {
                 self.read_zone();
-                self.live.lock().wishes.save_now = true;
+                self.live.lock().pending.save_now = true;
                 log::info!("read the time zone and the host name again; saving now");
             }
             ControlEvent::Signal(signal) => {
@@ -107,11 +107,11 @@ impl ControlLoop {
     }
 
     /// Applies the saved settings, and passes the stored history to the sampler.
-    fn apply_stored_history(&mut self, stored: Earlier) {
+    fn apply_stored_history(&mut self, stored: StoredHistory) {
         let (refused, zone_changed) = {
             let mut state = self.live.lock();
             let before = state.config.text("timezone").to_string();
-            (state.recall(stored), state.config.text("timezone") != before)
+            (state.apply_stored_history(stored), state.config.text("timezone") != before)
         };
         refused.iter().for_each(|refused| log::warn!("{refused}"));
         if zone_changed {
@@ -130,17 +130,17 @@ impl ControlLoop {
 
     /// Builds the authorisation for HTTP requests. Without a token the program runs too, but then only requests from
     /// this machine may change anything.
-    pub fn auth(&mut self) -> http::Guard {
+    pub fn auth(&mut self) -> http::Auth {
         self.log_new_token();
         let [private, open] = {
             let config = &self.live.lock().config;
-            ["private", "open"].map(|key| config.switch(key).then(|| config.said_by(key)))
+            ["private", "open"].map(|key| config.switch(key).then(|| config.set_by(key)))
         };
         if let (Some(private), Some(open)) = (private, open) {
             log::warn!("{open} has no effect while {private} is set");
         }
         let (private, open) = (private.is_some(), open.is_some());
-        http::Guard::new(token::path_for(&self.database), self.token.take(), private, open)
+        http::Auth::new(token::path_for(&self.database), self.token.take(), private, open)
     }
 
     /// Logs once that a token was created in this run.
@@ -158,7 +158,7 @@ impl ControlLoop {
 pub fn database_opener(
     database: PathBuf,
     max_bytes: u64,
-    inbox: Mailbox<ControlEvent>,
+    inbox: Queue<ControlEvent>,
 ) -> impl FnMut() -> Result<Opened> + Send {
     move || {
         let options = Options { max_bytes: size_limit(max_bytes, &database) };
@@ -177,7 +177,7 @@ pub fn database_opener(
 
 /// Sends each signal to the inbox. After SIGTERM or SIGINT it waits for `timeout`, then calls `force_exit`: the main
 /// thread may be blocked by a hanging disk.
-pub fn forward_signals(signals: &SigSet, inbox: &Mailbox<ControlEvent>, timeout: Duration, force_exit: impl FnOnce()) {
+pub fn forward_signals(signals: &SigSet, inbox: &Queue<ControlEvent>, timeout: Duration, force_exit: impl FnOnce()) {
     loop {
         let signal = match signals.wait() {
             Err(nix::errno::Errno::EINTR) => continue,
@@ -202,6 +202,6 @@ fn size_limit(configured: u64, database: &Path) -> u64 {
     let existing = database.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("."));
     match source::machine(existing).disk_free {
         0 => configured,
-        free => configured.min(present.saturating_add(free / 2)).max(SMALLEST_SIZE),
+        free => configured.min(present.saturating_add(free / 2)).max(MIN_SIZE_BYTES),
     }
 }

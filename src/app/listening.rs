@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::http::{Context, Serving, Unreachable};
+use crate::http::{Context, HttpServer, Unreachable};
 
 /// Time between two checks while all addresses have a listener, and the shortest time between two warnings.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -23,22 +23,22 @@ pub struct AddressWatch {
 impl AddressWatch {
     /// Checks the addresses if the next check is due. Returns the time until the next check, `MAX` where none is
     /// needed.
-    pub fn check(&mut self, context: &Context, serving: &Serving, now: Instant) -> Duration {
-        if context.listening.iter().all(|address| address.ip().is_unspecified()) && context.all_listen() {
+    pub fn check(&mut self, context: &Context, serving: &HttpServer, now: Instant) -> Duration {
+        if context.listen_addresses.iter().all(|address| address.ip().is_unspecified()) && context.all_bound() {
             return Duration::MAX;
         }
         if let Some(next) = self.next.filter(|next| now < *next) {
             return next - now;
         }
-        let listeners = context.listen_again();
+        let listeners = context.retry_bind();
         if !listeners.is_empty() {
-            serving.listen(listeners);
+            serving.add_listeners(listeners);
         }
         let unreachable = context.unreachable();
         if let Some(what) = self.warning(&unreachable, now) {
-            log::warn!("{what}; see {}", context.live.lock().config.said_by("host"));
+            log::warn!("{what}; see {}", context.live.lock().config.set_by("host"));
         }
-        let pause = if context.all_listen() { CHECK_INTERVAL } else { RETRY_INTERVAL };
+        let pause = if context.all_bound() { CHECK_INTERVAL } else { RETRY_INTERVAL };
         self.next = Some(now + pause);
         pause
     }
@@ -51,10 +51,10 @@ impl AddressWatch {
             .iter()
             .filter(|address| !still_unreachable(address))
             .for_each(|address| log::info!("clients can reach {address} now"));
-        let new = |it: &&Unreachable| it.pending && !self.missing.contains(&it.address);
+        let new = |it: &&Unreachable| it.on_link && !self.missing.contains(&it.address);
         unreachable.iter().filter(new).for_each(|it| log::info!("{}", it.why));
         self.missing = unreachable.iter().map(|it| it.address).collect();
-        let unexpected: Vec<&str> = unreachable.iter().filter(|it| !it.pending).map(|it| it.why.as_str()).collect();
+        let unexpected: Vec<&str> = unreachable.iter().filter(|it| !it.on_link).map(|it| it.why.as_str()).collect();
         if unexpected.is_empty() || self.warned.is_some_and(|warned| now.duration_since(warned) < CHECK_INTERVAL) {
             return None;
         }
@@ -72,7 +72,7 @@ mod tests {
         let (mut watch, start) = (AddressWatch::default(), Instant::now());
         let unreachable = |port: u16, pending| {
             let address = SocketAddr::from(([192, 0, 2, 7], port));
-            Unreachable { address, why: format!("no {port}"), pending }
+            Unreachable { address, why: format!("no {port}"), on_link: pending }
         };
         let missing = |port| unreachable(port, false);
         let mut at =

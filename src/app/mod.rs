@@ -19,14 +19,14 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::clock::{Clock, SystemClock, Zone};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::history::{Disk, History};
-use crate::http::{self, Context, Serving};
+use crate::history::{DiskThread, History};
+use crate::http::{self, Context, HttpServer};
 use crate::live::{Live, State};
 use crate::sampler::{Reopen, Sampler};
-use crate::source::{self, Choice, Wake, Woken};
+use crate::source::{self, SourceChoice, Wake, Woken};
 use crate::store::Opened;
 use crate::text::plural;
-use crate::thread::{self, Mailbox};
+use crate::thread::{self, Queue};
 use crate::writer::{self, Writer};
 use control_loop::{ControlEvent, ControlLoop};
 use listening::AddressWatch;
@@ -58,7 +58,7 @@ const STANDARD_STREAMS: usize = 3;
 /// the process at once.
 pub fn run(flags: &[(&'static str, String)], exit_now: fn()) -> Result<()> {
     let signals = block_signals()?;
-    let inbox = Mailbox::default();
+    let inbox = Queue::default();
     let started: Arc<OnceLock<Arc<Live>>> = Arc::default();
     spawn("signals", {
         let (inbox, started) = (inbox.clone(), started.clone());
@@ -68,10 +68,10 @@ pub fn run(flags: &[(&'static str, String)], exit_now: fn()) -> Result<()> {
     check_descriptor_limit(inherited, DEFAULT_LISTENERS)?;
 
     let Startup { config, zone, database } = read_settings(flags)?;
-    let choice = Choice::named(config.text("source"));
+    let choice = SourceChoice::named(config.text("source"));
     let (mut source, note) = source::open(choice)?;
     let bound = http::bind(&config.list("host"), config.integer("port") as u16).map_err(|error| match error.kind {
-        ErrorKind::Usage => error.context(config.said_by("host")),
+        ErrorKind::Usage => error.context(config.set_by("host")),
         _ => error,
     })?;
     check_descriptor_limit(inherited, bound.listeners.len())?;
@@ -108,22 +108,22 @@ pub fn run(flags: &[(&'static str, String)], exit_now: fn()) -> Result<()> {
     sampler.step(Woken::default());
 
     // Only the host name is used, so any path will do. The path of the database may be on a slow disk.
-    let own_names = move || http::own_names(&source::machine(Path::new("/")).hostname, &allowed_hosts);
+    let own_names = move || http::own_host_names(&source::machine(Path::new("/")).hostname, &allowed_hosts);
     let names = own_names();
     let context = Arc::new(Context {
         history: History::new(live.clone(), reader),
         live,
-        copying: Disk::named("copy"),
+        backup_thread: DiskThread::named("copy"),
         clock,
-        guard: control.auth(),
+        auth: control.auth(),
         machine: Arc::new({
             let database = database.clone();
             move || source::machine(&database)
         }),
         find_zone: Arc::new(zone::find),
         database,
-        listening: bound.addresses,
-        notes: http::Notes::new(bound.waiting),
+        listen_addresses: bound.addresses,
+        server_state: http::ServerState::new(bound.unbound),
     });
     let sampling = spawn("sampler", move || sampler.run(&wake))?;
     http::count_panics(context.clone());
@@ -154,7 +154,7 @@ fn read_settings(flags: &[(&'static str, String)]) -> Result<Startup> {
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(flags, environment)?;
     crate::log::start(config.text("log_level"), config.text("syslog"));
-    let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.said_by("timezone")))?;
+    let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.set_by("timezone")))?;
     let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
     if std::path::absolute(&database).is_ok_and(|path| path.to_str().is_none()) {
         let what =
@@ -169,13 +169,13 @@ fn start_writer(
     live: &Arc<Live>,
     clock: &Arc<dyn Clock>,
     open_database: impl FnMut() -> Result<Opened> + Send + 'static,
-    inbox: Mailbox<ControlEvent>,
+    inbox: Queue<ControlEvent>,
 ) -> Result<JoinHandle<()>> {
     let (live, clock) = (live.clone(), clock.clone());
     spawn("writer", move || {
         let report = |result| inbox.put(ControlEvent::Database(result));
         let Some(store) = writer::open(&live, &*clock, open_database, report) else { return };
-        writer::guarded(&live, &*clock, || {
+        writer::run_reporting_panic(&live, &*clock, || {
             let mut writer = Writer::new(live.clone(), store, clock.clone());
             writer.run();
             live.wait_for_last_sample();
@@ -188,7 +188,7 @@ fn start_writer(
 fn run_until_signal(
     control: &mut ControlLoop,
     context: &Context,
-    serving: &Serving,
+    serving: &HttpServer,
     own_names: impl Fn() -> Vec<String>,
 ) {
     let mut watch = AddressWatch::default();
@@ -196,7 +196,7 @@ fn run_until_signal(
         let now = context.clock.now();
         let (trouble, flush_s) = {
             let mut state = context.live.lock();
-            (state.watch_saving(now.mono_ms), state.tuning.flush_s)
+            (state.check_saving(now.mono_ms), state.active.flush_s)
         };
         trouble.iter().for_each(|trouble| log::error!("{trouble}"));
         let timeout = Duration::from_secs(flush_s.clamp(SAVE_CHECK_RANGE_S.0, SAVE_CHECK_RANGE_S.1).into());
@@ -205,7 +205,7 @@ fn run_until_signal(
         let reload = matches!(event, ControlEvent::Signal(Signal::SIGHUP));
         handle(control, context, event);
         if reload {
-            serving.rename(own_names());
+            serving.set_host_names(own_names());
         }
     }
 }
@@ -223,13 +223,13 @@ fn handle(control: &mut ControlLoop, context: &Context, event: ControlEvent) {
 fn stop(
     control: &mut ControlLoop,
     context: &Context,
-    serving: Serving,
+    serving: HttpServer,
     sampling: JoinHandle<()>,
     writing: JoinHandle<()>,
 ) -> Result<()> {
     let deadline = Instant::now() + SAVE_TIMEOUT;
     let live = &context.live;
-    live.lock().wishes.stopping = true;
+    live.lock().pending.stopping = true;
     serving.stop();
     // Close the readers first: closing the last connection makes SQLite checkpoint the WAL, which can be slow. The last
     // connection must be the writer's.
@@ -244,7 +244,7 @@ fn stop(
         thread.is_finished()
     };
     let sampled = ends(&sampling);
-    live.lock().wishes.sampled_out = sampled;
+    live.lock().pending.sampler_ended = sampled;
     let finished = ends(&writing);
     log_unsaved(&live.lock(), context.clock.now().mono_ms, finished);
     if [(sampled, sampling), (finished, writing)].into_iter().any(|(over, thread)| over && thread.join().is_err()) {
@@ -277,7 +277,7 @@ fn open_descriptors() -> usize {
 /// stays unsaved.
 fn force_exit(started: &OnceLock<Arc<Live>>, exit_now: fn()) {
     if let Some(live) = started.get() {
-        live.try_lock().into_iter().for_each(|mut state| state.wishes.save_now = true);
+        live.try_lock().into_iter().for_each(|mut state| state.pending.save_now = true);
         std::thread::sleep(FORCED_SAVE_TIMEOUT);
         if let Some(state) = live.try_lock() {
             log_unsaved(&state, SystemClock.now().mono_ms, false);

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::clock::{Found, Zone};
+use crate::clock::{FoundZone, Zone};
 use crate::error::Result;
 
 /// Finds the zone, and logs its warnings.
@@ -17,7 +17,7 @@ pub fn find(wanted: &str) -> Result<Zone> {
 
 /// Finds the zone and its warnings, without logging. `wanted`: a zone name or POSIX TZ string; empty for the system's
 /// zone.
-pub fn look_up(wanted: &str) -> Result<Found> {
+pub fn look_up(wanted: &str) -> Result<FoundZone> {
     let wanted = (!wanted.is_empty()).then_some(wanted);
     Zone::find(wanted, std::env::var("TZ").ok().as_deref(), read_file)
 }

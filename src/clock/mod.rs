@@ -3,15 +3,15 @@
 //! clock.
 
 mod format;
-mod keeper;
+mod wall;
 mod zone;
 
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 
 pub use format::{date, local_time, parse_time, rfc3339};
-pub use keeper::{Keeper, WallOffset};
-pub use zone::{Civil, Found, Zone, footer};
+pub use wall::{WallClock, WallOffset};
+pub use zone::{Civil, FoundZone, Zone, footer};
 
 /// 2026-11-01 as UTC seconds: a correct clock never shows an earlier time. Raised by hand at each release; taking it
 /// from the build machine's clock would make builds irreproducible.

@@ -88,7 +88,7 @@ pub struct Civil {
 
 /// Result of `Zone::find`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundZone {
     pub zone: Zone,
     /// Where the zone was found: `--timezone`, `TZ`, `/etc/TZ`, `/etc/localtime`, or `default`.
     pub source: &'static str,
@@ -122,11 +122,11 @@ impl Zone {
         argument: Option<&str>,
         tz: Option<&str>,
         read_file: impl Fn(&Path) -> Option<Vec<u8>>,
-    ) -> Result<Found> {
+    ) -> Result<FoundZone> {
         let nonempty = |text: Option<&str>| text.map(str::trim).filter(|text| !text.is_empty()).map(String::from);
         if let Some(text) = nonempty(argument) {
             let zone = parse_or_read(&text, &read_file)?;
-            return Ok(Found { zone, source: "--timezone", warnings: Vec::new() });
+            return Ok(FoundZone { zone, source: "--timezone", warnings: Vec::new() });
         }
 
         let mut warnings = Vec::new();
@@ -134,18 +134,18 @@ impl Zone {
         let file = file.as_deref().map(String::from_utf8_lossy);
         for (source, text) in [("TZ", nonempty(tz)), ("/etc/TZ", nonempty(file.as_deref()))] {
             match text.map(|text| parse_or_read(&text, &read_file)) {
-                Some(Ok(zone)) => return Ok(Found { zone, source, warnings }),
+                Some(Ok(zone)) => return Ok(FoundZone { zone, source, warnings }),
                 Some(Err(error)) => warnings.push(format!("{source} ignored: {error}")),
                 None => {}
             }
         }
         if let Some(bytes) = read_file(Path::new("/etc/localtime")) {
             match footer(&bytes).map(Zone::parse) {
-                Some(Ok(zone)) => return Ok(Found { zone, source: "/etc/localtime", warnings }),
+                Some(Ok(zone)) => return Ok(FoundZone { zone, source: "/etc/localtime", warnings }),
                 _ => warnings.push("/etc/localtime ignored: it has no POSIX rule at its end, use --timezone".into()),
             }
         }
-        Ok(Found { zone: Zone::UTC, source: "default", warnings })
+        Ok(FoundZone { zone: Zone::UTC, source: "default", warnings })
     }
 
     /// The text that the zone was parsed from.
@@ -164,7 +164,7 @@ impl Zone {
     }
 
     /// The first transition with `from < transition < to`, in UTC seconds. The range must be shorter than a year.
-    pub fn turn_within(&self, from: i64, to: i64) -> Option<i64> {
+    pub fn transition_within(&self, from: i64, to: i64) -> Option<i64> {
         let transitions = self.transitions(self.summer.as_ref()?, from.clamp(FIRST, LAST));
         transitions.into_iter().map(|(at, _)| at).filter(|at| from < *at && *at < to).min()
     }

@@ -3,11 +3,11 @@
 
 use super::snapshot::Snapshot;
 use crate::error::Result;
-use crate::level::{Cut, HOUR_S, LEVELS, Level, Resolution};
 use crate::model::{Bucket, Cell, IfaceId};
-use crate::series::{Filling, Grid, Reach, choose};
-use crate::store::fold;
-use crate::totals::{Hours, Period, Row, Rows};
+use crate::resolution::{Bucketing, HOUR_S, RESOLUTIONS, Resolution, ResolutionSpec};
+use crate::series::{ChartCells, Grid, StoredResolution, choose};
+use crate::store::split;
+use crate::totals::{HourTotals, Period, PeriodTotal, PeriodTotals};
 
 /// Periods per read. A year of hours is read in pieces of about four days.
 const PERIODS_PER_READ: i64 = 100;
@@ -39,11 +39,11 @@ impl Snapshot<'_> {
     ) -> Result<()> {
         // Leaves room for the additions below: no overflow at the ends of i64.
         let range = (from.max(0), to.min(i64::MAX / 4));
-        let level = resolution.level();
-        match level.cut {
+        let spec = resolution.spec();
+        match spec.bucketing {
             _ if range.0 >= range.1 => Ok(()),
-            Cut::Ticks => self.each_sample(iface, range, each),
-            _ => self.each_cell_bucket(level, iface, range, each),
+            Bucketing::Ticks => self.each_sample(iface, range, each),
+            _ => self.each_cell_bucket(spec, iface, range, each),
         }
     }
 
@@ -57,25 +57,25 @@ impl Snapshot<'_> {
 
     /// The columns of a chart of `[from, to)` with at most `points` buckets. `interval_s` is the polling interval.
     pub fn grid(&self, from: i64, to: i64, points: usize, interval_s: i64) -> Result<Grid> {
-        let stored_resolution = |level: &'static Level| {
-            let step = if level.cut == Cut::Ticks { interval_s } else { level.step_s };
-            Ok(Reach { level, step, oldest: self.oldest_of(level.resolution)? })
+        let stored_resolution = |spec: &'static ResolutionSpec| {
+            let step = if spec.bucketing == Bucketing::Ticks { interval_s } else { spec.step_s };
+            Ok(StoredResolution { spec: spec, step, oldest: self.oldest_time(spec.resolution)? })
         };
-        let stored: Vec<Reach> = LEVELS.iter().map(stored_resolution).collect::<Result<_>>()?;
+        let stored: Vec<StoredResolution> = RESOLUTIONS.iter().map(stored_resolution).collect::<Result<_>>()?;
         Ok(choose(from, to, points, self.zone, &stored))
     }
 
     /// One cell for each bucket of the chart.
     pub fn chart(&self, grid: &Grid, iface: IfaceId) -> Result<Vec<Cell>> {
         let [from, to] = [grid.edges.first(), grid.edges.last()].map(|edge| edge.copied().unwrap_or(0));
-        let mut filling = Filling::new(grid.level, &grid.edges);
+        let mut filling = ChartCells::new(grid.resolution, &grid.edges);
         // One second more, because the sample before the range decides where the first one begins.
-        self.each_bucket(grid.level, iface, (from - 1, to), &mut |bucket| filling.add(bucket))?;
+        self.each_bucket(grid.resolution, iface, (from - 1, to), &mut |bucket| filling.add(bucket))?;
         Ok(filling.cells())
     }
 
     /// Totals by period, newest first.
-    pub fn totals(&self, iface: IfaceId, query: &TotalsQuery) -> Result<Vec<Row>> {
+    pub fn totals(&self, iface: IfaceId, query: &TotalsQuery) -> Result<Vec<PeriodTotal>> {
         let TotalsQuery { period, from, to, limit, now } = *query;
         let mut rows = Vec::new();
         let to = to.min(now.saturating_add(MAX_FUTURE_S));
@@ -87,10 +87,10 @@ impl Snapshot<'_> {
         while rows.len() < limit && start < end {
             let begin = period.step(end - 1, 1 - PERIODS_PER_READ, self.zone).max(start);
             // A bucket across the border is read for both chunks; `totals` counts it in one of them.
-            let mut totals = Rows::new(period, self.zone, now, (begin, end));
+            let mut totals = PeriodTotals::new(period, self.zone, now, (begin, end));
             let chunk = if period == Period::Hour {
-                let range = (fold::floor(begin, HOUR_S), fold::ceil(end, HOUR_S));
-                let mut hours = Hours::new(totals);
+                let range = (split::floor(begin, HOUR_S), split::ceil(end, HOUR_S));
+                let mut hours = HourTotals::new(totals);
                 self.each_bucket(Resolution::Hour, iface, range, &mut |bucket| hours.add(bucket))?;
                 self.each_bucket(Resolution::FiveMinutes, iface, range, &mut |bucket| hours.add(bucket))?;
                 hours.rows()

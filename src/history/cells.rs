@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 
 use super::snapshot::Snapshot;
 use crate::error::Result;
-use crate::level::{CELL_S, Cut, Level, Resolution, WINDOW_S};
 use crate::model::{Bucket, Cell, Counters, IfaceId};
+use crate::resolution::{Bucketing, FIVE_MINUTES_S, OPEN_BLOCK_S, Resolution, ResolutionSpec};
 use crate::sorted::{Map, Set};
-use crate::store::block::Columns;
-use crate::store::{Order, Span, fold};
+use crate::store::codec::block::Columns;
+use crate::store::{BlockRange, Order, split};
 
 /// Data of one interface that no stored block of a resolution has, as five-minute cells.
 struct NotRolledUp<'a> {
@@ -21,10 +21,10 @@ struct NotRolledUp<'a> {
 impl NotRolledUp<'_> {
     /// Calls `each` with the spans of time that have such data, in no order.
     fn each_range(&self, each: &mut dyn FnMut(i64, i64)) {
-        self.open_cells.keys().for_each(|at| each(*at, at + CELL_S));
+        self.open_cells.keys().for_each(|at| each(*at, at + FIVE_MINUTES_S));
         self.snapshot.each_unsaved(&mut |_, unix, sample| {
             if sample.iface == self.iface {
-                let (start, end) = fold::range(unix, sample);
+                let (start, end) = split::range(unix, sample);
                 each(start, end);
             }
         });
@@ -36,22 +36,25 @@ impl NotRolledUp<'_> {
         self.open_cells.range(from..to).for_each(|(at, cell)| each(*at, cell));
         self.snapshot.each_unsaved(&mut |_, unix, sample| {
             if sample.iface == self.iface {
-                fold::pieces(unix, sample, from, to, each);
+                split::pieces(unix, sample, from, to, each);
             }
         });
     }
 }
 
 /// The range of five-minute cells that contains every bucket which overlaps the given range.
-fn widen(level: &Level, (from, to): (i64, i64)) -> (i64, i64) {
-    match level.cut {
-        Cut::Even { .. } => (fold::floor(from, level.step_s), fold::ceil(to, level.step_s)),
-        _ => (fold::floor(from - level.reach_s(), CELL_S), fold::ceil(to + level.reach_s(), CELL_S)),
+fn widen(spec: &ResolutionSpec, (from, to): (i64, i64)) -> (i64, i64) {
+    match spec.bucketing {
+        Bucketing::FixedLength { .. } => (split::floor(from, spec.step_s), split::ceil(to, spec.step_s)),
+        _ => (
+            split::floor(from - spec.max_block_s(), FIVE_MINUTES_S),
+            split::ceil(to + spec.max_block_s(), FIVE_MINUTES_S),
+        ),
     }
 }
 
 fn cells_within((start, until): (i64, i64), (from, to): (i64, i64)) -> (i64, i64) {
-    (fold::ceil(start, CELL_S).max(from), fold::ceil(until, CELL_S).min(to))
+    (split::ceil(start, FIVE_MINUTES_S).max(from), split::ceil(until, FIVE_MINUTES_S).min(to))
 }
 
 impl Snapshot<'_> {
@@ -64,17 +67,17 @@ impl Snapshot<'_> {
         each: &mut dyn FnMut(IfaceId, i64, &Cell),
     ) -> Result<()> {
         let (Some(stored), Some(open_block)) = (&self.stored, self.open_block()) else { return Ok(()) };
-        let (from, to) = (from.max(open_block), to.min(open_block + WINDOW_S));
+        let (from, to) = (from.max(open_block), to.min(open_block + OPEN_BLOCK_S));
         if from >= to {
             return Ok(());
         }
-        let span = Span::beginning(open_block, open_block + WINDOW_S, from + 1);
+        let span = BlockRange::beginning(open_block, open_block + OPEN_BLOCK_S, from + 1);
         stored.each_block(span, Order::Ascending, &mut |block, samples| {
             let packed = block.packed()?;
-            samples.open(&packed)?;
-            samples.some(&packed, only, 0..packed.rows, &mut |moment, sample| {
-                if moment.seq >= stored.since() {
-                    fold::pieces(moment.unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
+            samples.decode_ticks(&packed)?;
+            samples.each_sample(&packed, only, 0..packed.rows, &mut |moment, sample| {
+                if moment.seq >= stored.first_open_seq() {
+                    split::pieces(moment.unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
                 }
             })?;
             Ok(ControlFlow::Continue(()))
@@ -84,13 +87,13 @@ impl Snapshot<'_> {
     /// Buckets of a roll-up that overlap a range, in ascending order, block by block.
     pub(super) fn each_cell_bucket(
         &self,
-        level: &'static Level,
+        spec: &'static ResolutionSpec,
         iface: IfaceId,
         range: (i64, i64),
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
-        let cell_range = widen(level, range);
-        let (mut borders, resplit) = self.block_bounds(level, cell_range)?;
+        let cell_range = widen(spec, range);
+        let (mut borders, resplit) = self.block_bounds(spec, cell_range)?;
         let mut not_rolled_up = NotRolledUp { snapshot: self, iface, open_cells: Map::new() };
         let mut add = |_, at: i64, cell: &Cell| not_rolled_up.open_cells.entry(at).or_default().add(cell);
         self.each_open_cell(Some(iface), cell_range, &mut add)?;
@@ -99,20 +102,20 @@ impl Snapshot<'_> {
         }
         let mut pending_blocks = Set::new();
         not_rolled_up.each_range(&mut |start, end| {
-            let mut at = fold::floor(start.max(cell_range.0), CELL_S);
+            let mut at = split::floor(start.max(cell_range.0), FIVE_MINUTES_S);
             while at < end.min(cell_range.1) {
-                let block = borders.around(at, self.zone);
+                let block = borders.block_at(at, self.zone);
                 pending_blocks.insert(block);
-                at = fold::ceil(block.1, CELL_S);
+                at = split::ceil(block.1, FIVE_MINUTES_S);
             }
         });
 
         let mut cells: Vec<(i64, Cell)> = Vec::new();
         let mut emit = |block: (i64, i64), cells: &mut Vec<(i64, Cell)>, has_pending: bool| {
-            let cell_s = level.cell_s(block);
+            let cell_s = spec.cell_s(block);
             if has_pending {
                 not_rolled_up.each_cell(cells_within(block, cell_range), &mut |at, cell| {
-                    let start = block.0 + fold::floor(at - block.0, cell_s);
+                    let start = block.0 + split::floor(at - block.0, cell_s);
                     match cells.binary_search_by_key(&start, |(start, _)| *start) {
                         Ok(found) => cells[found].1.add(cell),
                         Err(index) => cells.insert(index, (start, *cell)),
@@ -127,7 +130,7 @@ impl Snapshot<'_> {
         };
         if let Some(stored) = &self.stored {
             let mut columns = Columns::default();
-            stored.each_stored(level, range, &mut |stored| {
+            stored.each_cell_block(spec, range, &mut |stored| {
                 let block = stored.bounds();
                 if resplit == Some(block) {
                     return;
@@ -144,17 +147,17 @@ impl Snapshot<'_> {
     /// Sums of the local day that contains `unix`. All interfaces in one walk: a walk for each would unpack the open
     /// block that often.
     pub fn day(&self, unix: i64) -> Result<Map<IfaceId, Counters>> {
-        let level = Resolution::Day.level();
-        let (mut borders, resplit) = self.block_bounds(level, (unix, unix + 1))?;
-        let day = borders.around(unix, self.zone);
-        let range = (fold::ceil(day.0, CELL_S), fold::ceil(day.1, CELL_S));
+        let spec = Resolution::Day.spec();
+        let (mut borders, resplit) = self.block_bounds(spec, (unix, unix + 1))?;
+        let day = borders.block_at(unix, self.zone);
+        let range = (split::ceil(day.0, FIVE_MINUTES_S), split::ceil(day.1, FIVE_MINUTES_S));
         let mut sums: Map<IfaceId, Counters> = Map::new();
         let mut add = |iface: IfaceId, _, cell: &Cell| sums.entry(iface).or_default().add(&cell.sum);
         if let Some(stored) = &self.stored {
             if let Some(block) = resplit {
                 stored.each_cell(None, cells_within(block, range), &mut add)?;
             }
-            stored.each_stored(level, day, &mut |stored| {
+            stored.each_cell_block(spec, day, &mut |stored| {
                 if stored.bounds() == day && resplit != Some(day) {
                     stored.each_cell(None, &mut Columns::default(), &mut add);
                 }
@@ -162,7 +165,7 @@ impl Snapshot<'_> {
         }
         self.each_open_cell(None, range, &mut add)?;
         self.each_unsaved(&mut |_, unix, sample| {
-            fold::pieces(unix, sample, range.0, range.1, &mut |at, cell| add(sample.iface, at, cell));
+            split::pieces(unix, sample, range.0, range.1, &mut |at, cell| add(sample.iface, at, cell));
         });
         Ok(sums)
     }

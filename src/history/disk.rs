@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Reader;
-use crate::thread::{Mailbox, spawn};
+use crate::thread::{Queue, spawn};
 
 /// Timeout of a read that a request needs for its answer. Shorter than the gate's queue timeout (10 s), so that a read
 /// that times out does not make the requests behind it time out too.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(8);
 /// Timeout of a quick job: memory can answer nearly as well.
 const QUICK_TIMEOUT: Duration = Duration::from_millis(250);
 /// With this many tasks in the queue, further quick jobs are refused.
@@ -45,7 +45,7 @@ enum Task {
 }
 
 /// A thread with a queue of jobs. `Disk::new` makes the one that reads the database.
-pub struct Disk(Arc<Shared>);
+pub struct DiskThread(Arc<Shared>);
 
 /// Shared by the callers and the thread.
 struct Shared {
@@ -117,17 +117,17 @@ impl TaskQueue {
     }
 }
 
-impl Disk {
+impl DiskThread {
     /// `reader`: `None` while no database can be read.
-    pub fn new(reader: Option<Reader>) -> Disk {
-        let disk = Disk::named("reader");
+    pub fn new(reader: Option<Reader>) -> DiskThread {
+        let disk = DiskThread::named("reader");
         disk.set_reader(reader, Duration::ZERO);
         disk
     }
 
     /// Another such thread, for jobs that take longer than any read. It has no database connection.
-    pub fn named(name: &'static str) -> Disk {
-        Disk(Arc::new(Shared { name, queue: Mutex::default(), task_added: Condvar::new() }))
+    pub fn named(name: &'static str) -> DiskThread {
+        DiskThread(Arc::new(Shared { name, queue: Mutex::default(), task_added: Condvar::new() }))
     }
 
     /// Replaces the database connection. Waits up to `timeout` for the old one to close; `false` if it did not.
@@ -162,7 +162,7 @@ impl Disk {
 
     /// Runs `job` on the thread and returns its result. Fails at `deadline`, and at once when the disk hangs. A panic
     /// of the job continues in the caller.
-    pub fn ask<T: Send + 'static>(
+    pub fn run<T: Send + 'static>(
         &self,
         deadline: Instant,
         job: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
@@ -173,7 +173,7 @@ impl Disk {
         let result = result.take(deadline.saturating_duration_since(Instant::now()));
         wanted.store(false, Ordering::Relaxed);
         self.0.queue().timed_out_at = result.is_none().then(Instant::now);
-        result.map_or_else(|| Err(not_answering(self.0.queue().busy_for().max(PATIENCE))), unwrap_panic)
+        result.map_or_else(|| Err(not_answering(self.0.queue().busy_for().max(READ_TIMEOUT))), unwrap_panic)
     }
 
     /// Like `ask`, but waits only 250 ms. The job runs even after that, so that it can store its result for the next
@@ -193,13 +193,13 @@ impl Disk {
         max_tasks: usize,
         job: impl FnOnce(Option<&mut Reader>) -> T + Send + 'static,
         task: impl FnOnce(Job) -> Task,
-    ) -> Result<Mailbox<thread::Result<T>>> {
+    ) -> Result<Queue<thread::Result<T>>> {
         let mut queue = self.0.queue();
         let busy_for = queue.busy_for();
         if busy_for > max_busy || queue.tasks.len() >= max_tasks {
             return Err(not_answering(busy_for));
         }
-        let result = Mailbox::default();
+        let result = Queue::default();
         let sender = result.clone();
         let run = move |reader: Option<&mut Reader>| {
             sender.put(catch_unwind(AssertUnwindSafe(|| job(reader))));
@@ -215,7 +215,7 @@ fn unwrap_panic<T>(result: thread::Result<T>) -> Result<T> {
 }
 
 /// Closes the connection, unless the disk hangs.
-impl Drop for Disk {
+impl Drop for DiskThread {
     fn drop(&mut self) {
         self.set_reader(None, QUICK_TIMEOUT);
         let mut queue = self.0.queue();
@@ -238,13 +238,13 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
-    fn run_7(disk: &Disk) -> Option<u32> {
-        disk.ask(in_20_s(), |_| 7).ok()
+    fn run_7(disk: &DiskThread) -> Option<u32> {
+        disk.run(in_20_s(), |_| 7).ok()
     }
 
     /// Starts a job that blocks the thread until the returned queue gets an item.
-    fn block(disk: &Disk) -> Mailbox<()> {
-        let (unblock, started): (Mailbox<()>, Mailbox<()>) = Default::default();
+    fn block(disk: &DiskThread) -> Queue<()> {
+        let (unblock, started): (Queue<()>, Queue<()>) = Default::default();
         let (unblocked, start) = (unblock.clone(), started.clone());
         let job = move |_: Option<&mut Reader>| {
             start.put(());
@@ -257,10 +257,10 @@ mod tests {
 
     #[test]
     fn a_read_from_a_disk_that_hangs_fails_at_its_deadline() {
-        let disk = Disk::named("reader");
+        let disk = DiskThread::named("reader");
         assert_eq!(run_7(&disk), Some(7));
         let unblock = block(&disk);
-        let error = disk.ask(Instant::now(), |_| ()).err().unwrap();
+        let error = disk.run(Instant::now(), |_| ()).err().unwrap();
         assert_eq!(
             (error.kind, error.to_string().as_str()),
             (ErrorKind::Transient, "the disk has not answered for 8 s")
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn quick_jobs_go_first_and_jobs_without_a_caller_are_skipped() {
-        let disk = Disk::named("reader");
-        let (unblock, done): (_, Mailbox<char>) = (block(&disk), Mailbox::default());
+        let disk = DiskThread::named("reader");
+        let (unblock, done): (_, Queue<char>) = (block(&disk), Queue::default());
         for (name, quick, wanted) in
             [('a', false, true), ('b', true, true), ('c', false, false), ('d', true, true), ('e', false, true)]
         {
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_while_the_disk_is_slow() {
-        let disk = Disk::named("reader");
+        let disk = DiskThread::named("reader");
         let unblock = block(&disk);
         disk.0.queue().busy_since = None;
         (0..4 * MAX_QUICK_TASKS).for_each(|_| {
@@ -310,8 +310,8 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_job_continues_in_its_caller_and_the_thread_goes_on() {
-        let disk = Disk::named("reader");
-        let panic = catch_unwind(AssertUnwindSafe(|| disk.ask(in_20_s(), |_| panic!("on purpose")))).err().unwrap();
+        let disk = DiskThread::named("reader");
+        let panic = catch_unwind(AssertUnwindSafe(|| disk.run(in_20_s(), |_| panic!("on purpose")))).err().unwrap();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"on purpose"));
         assert_eq!(run_7(&disk), Some(7));
     }

@@ -3,10 +3,10 @@
 
 use super::History;
 use super::names::InterfaceNames;
-use super::samples::{Cursor, Filter, Point};
+use super::samples::{Cursor, DatedSample, SampleFilter};
 use crate::error::Result;
-use crate::level::{CELL_S, Resolution};
 use crate::model::{Bucket, IfaceId};
+use crate::resolution::{FIVE_MINUTES_S, Resolution};
 
 /// Target number of samples per piece; a piece contains whole ticks.
 const SAMPLES_PER_PIECE: usize = 500;
@@ -18,16 +18,16 @@ const MAX_FUTURE_S: i64 = 366 * 86_400;
 /// Reads samples piece by piece, oldest first.
 pub struct SampleExport {
     /// `None` at the end, and when the interface is unknown.
-    filter: Option<Filter>,
+    filter: Option<SampleFilter>,
     after: Option<Cursor>,
 }
 
 impl SampleExport {
-    pub fn new(filter: Option<Filter>) -> SampleExport {
+    pub fn new(filter: Option<SampleFilter>) -> SampleExport {
         SampleExport { filter, after: None }
     }
 
-    pub fn next(&mut self, history: &History) -> Result<Option<(Vec<Point>, InterfaceNames)>> {
+    pub fn next(&mut self, history: &History) -> Result<Option<(Vec<DatedSample>, InterfaceNames)>> {
         let Some(filter) = self.filter else { return Ok(None) };
         let query = history.start_query();
         let after = self.after;
@@ -54,7 +54,12 @@ pub struct BucketExport {
 
 impl BucketExport {
     /// Exports buckets up to a year after `now`. `filter` is `None` when the interface is unknown.
-    pub fn new(history: &History, resolution: Resolution, filter: Option<Filter>, now: i64) -> Result<BucketExport> {
+    pub fn new(
+        history: &History,
+        resolution: Resolution,
+        filter: Option<SampleFilter>,
+        now: i64,
+    ) -> Result<BucketExport> {
         let query = history.start_query();
         let Some(filter) = filter else {
             return Ok(BucketExport {
@@ -81,7 +86,7 @@ impl BucketExport {
         let query = history.start_query();
         let (resolution, ifaces, last_was_empty) = (self.resolution, self.ifaces.clone(), self.last_was_empty);
         let (from, to, start) = (self.position, self.to, self.from);
-        let cell_s = resolution.level().step_s.max(CELL_S);
+        let cell_s = resolution.spec().step_s.max(FIVE_MINUTES_S);
         let piece_s = (BUCKETS_PER_PIECE / ifaces.len()).max(1) as i64 * cell_s;
         let (mut rows, position) = history.read_strictly(&query, move |now| {
             let mut from = from;

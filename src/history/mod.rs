@@ -24,17 +24,17 @@ use crate::model::Batch;
 use crate::store::{Copier, Facts, Reader};
 
 pub use buckets::TotalsQuery;
-pub use disk::{Disk, PATIENCE};
+pub use disk::{DiskThread, READ_TIMEOUT};
 pub use events::EventFilter;
 pub use export::{BucketExport, SampleExport};
 pub use names::InterfaceNames;
-pub use samples::{Cursor, Filter, Point};
-pub use snapshot::{Snapshot, Unsaved};
+pub use samples::{Cursor, DatedSample, SampleFilter};
+pub use snapshot::{Snapshot, UnsavedBatches};
 pub use today::Sums;
 
 pub struct History {
     live: Arc<Live>,
-    disk: Disk,
+    disk: DiskThread,
     /// Today's sums by interface, and the state that they were computed for.
     today: Arc<Mutex<Option<today::CachedToday>>>,
     /// Database figures of the last successful read.
@@ -52,8 +52,8 @@ struct Memory {
 
 impl Memory {
     fn of(state: &mut State) -> Memory {
-        let joined = state.health.database == Database::Joined;
-        Memory { unsaved: state.unsaved.batches(), zone: state.zone.clone(), joined }
+        let joined = state.health.database == Database::Rejoined;
+        Memory { unsaved: state.unsaved.batches_for_readers(), zone: state.zone.clone(), joined }
     }
 
     fn snapshot(&self) -> Snapshot<'_> {
@@ -61,7 +61,7 @@ impl Memory {
     }
 
     fn snapshot_with<'a>(&'a self, reader: &'a mut Reader) -> Result<Snapshot<'a>> {
-        reader.follow()?;
+        reader.reopen_if_moved()?;
         Snapshot::of(reader, &self.zone, &self.unsaved)
     }
 }
@@ -83,7 +83,7 @@ impl Query {
 
     /// Restarts the timeout. For streamed answers: the client may have read the first part slowly.
     pub fn extend_deadline(&mut self) {
-        self.deadline = Instant::now() + PATIENCE;
+        self.deadline = Instant::now() + READ_TIMEOUT;
     }
 }
 
@@ -95,7 +95,7 @@ fn can_answer_from_memory(error: &Error) -> bool {
 impl History {
     /// `reader`: `None` while no database can be read.
     pub fn new(live: Arc<Live>, reader: Option<Reader>) -> History {
-        History { live, disk: Disk::new(reader), today: Arc::default(), facts: Arc::default() }
+        History { live, disk: DiskThread::new(reader), today: Arc::default(), facts: Arc::default() }
     }
 
     /// Replaces the database connection. Waits up to `timeout` for the old one to close; `false` if it did not.
@@ -104,13 +104,17 @@ impl History {
     }
 
     /// The thread that reads the disk. It also runs other work that may block on the disk.
-    pub fn disk(&self) -> &Disk {
+    pub fn disk(&self) -> &DiskThread {
         &self.disk
     }
 
     pub fn start_query(&self) -> Query {
         let mut state = self.live.lock();
-        Query { memory: Memory::of(&mut state), names: InterfaceNames::of(&state), deadline: Instant::now() + PATIENCE }
+        Query {
+            memory: Memory::of(&mut state),
+            names: InterfaceNames::of(&state),
+            deadline: Instant::now() + READ_TIMEOUT,
+        }
     }
 
     /// Runs `read` on a snapshot. If the database is damaged or cannot be read, runs it on memory alone. Fails when the
@@ -142,7 +146,7 @@ impl History {
         if !memory.joined {
             return read(&memory.snapshot());
         }
-        self.disk.ask(query.deadline, move |reader| {
+        self.disk.run(query.deadline, move |reader| {
             let Some(reader) = reader else { return read(&memory.snapshot()) };
             match memory.snapshot_with(reader).and_then(|snapshot| read(&snapshot)) {
                 Err(error) if falls_back(&error) => {
@@ -156,9 +160,9 @@ impl History {
 
     /// Makes backups of the database; `None` without a database.
     pub fn copier(&self) -> Result<Option<Copier>> {
-        self.disk.ask(Instant::now() + PATIENCE, |reader| {
+        self.disk.run(Instant::now() + READ_TIMEOUT, |reader| {
             let Some(reader) = reader else { return Ok(None) };
-            reader.follow()?;
+            reader.reopen_if_moved()?;
             Ok(Some(reader.copier()))
         })?
     }
@@ -168,7 +172,7 @@ impl History {
         let latest = self.facts.clone();
         let result = self.disk.run_quick(move |reader| {
             let Some(reader) = reader else { return Ok(Facts::default()) };
-            reader.follow()?;
+            reader.reopen_if_moved()?;
             let facts = reader.view()?.facts()?;
             *latest.lock().unwrap_or_else(PoisonError::into_inner) = facts;
             Ok(facts)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::live::State;
-use crate::model::{IfaceId, Kind};
+use crate::model::{IfaceId, InterfaceKind};
 use crate::sorted::Map;
 
 #[derive(Clone, Debug, Default)]
@@ -13,9 +13,10 @@ impl InterfaceNames {
     pub fn of(state: &State) -> InterfaceNames {
         let records = state.unsaved.records.iter().map(|record| (record.id, record.name.as_str().into()));
         // Interfaces that the writer has not merged into "others" yet.
-        let others = state.inventory.interfaces.iter().find(|iface| iface.kind == Kind::Others);
-        let merging =
-            others.iter().flat_map(|others| state.unsaved.folding.iter().map(|id| (*id, others.name.as_str().into())));
+        let others = state.inventory.interfaces.iter().find(|iface| iface.kind == InterfaceKind::Others);
+        let merging = others
+            .iter()
+            .flat_map(|others| state.unsaved.merging_into_others.iter().map(|id| (*id, others.name.as_str().into())));
         let listed =
             state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.name.as_str().into())));
         InterfaceNames(records.chain(merging).chain(listed).collect())

@@ -4,11 +4,11 @@ use std::ops::{ControlFlow, Range};
 
 use super::snapshot::{LONGEST_S, Snapshot};
 use crate::error::Result;
-use crate::level::{CELL_S, Resolution};
 use crate::model::{Bucket, IfaceId, Sample};
-use crate::store::block::Packed;
-use crate::store::rows::{Moment, Samples, count_samples};
-use crate::store::{Block, Order, Span, fold};
+use crate::resolution::{FIVE_MINUTES_S, Resolution};
+use crate::store::codec::block::Packed;
+use crate::store::codec::{SampleDecoder, TickTime, count_samples};
+use crate::store::{BlockRange, Order, SampleBlock, split};
 
 /// About this many samples of a block are unpacked at once. A whole block of a busy machine is a megabyte when
 /// unpacked.
@@ -16,13 +16,13 @@ const POINTS_PER_STEP: usize = 1_024;
 
 /// One sample with the number and time of its tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
+pub struct DatedSample {
     pub seq: u64,
     pub unix: i64,
     pub sample: Sample,
 }
 
-impl Point {
+impl DatedSample {
     /// Public id: stable, unique, and below 2^53, so that every JSON reader keeps it exact.
     pub fn id(&self) -> u64 {
         self.seq << 20 | u64::from(self.sample.iface)
@@ -35,14 +35,14 @@ impl Point {
 
 /// Which samples to return.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Filter {
+pub struct SampleFilter {
     pub iface: Option<IfaceId>,
     /// Range `[from, to)` in UTC seconds of the tick.
     pub from: Option<i64>,
     pub to: Option<i64>,
 }
 
-impl Filter {
+impl SampleFilter {
     fn from(&self) -> i64 {
         self.from.unwrap_or(0)
     }
@@ -51,7 +51,7 @@ impl Filter {
         self.to.unwrap_or(i64::MAX)
     }
 
-    pub fn takes(&self, point: &Point) -> bool {
+    pub fn matches(&self, point: &DatedSample) -> bool {
         let iface_matches = self.iface.is_none_or(|iface| iface == point.sample.iface);
         iface_matches && point.unix >= self.from() && point.unix < self.to()
     }
@@ -67,7 +67,7 @@ pub struct Cursor {
 /// Receives the samples of a walk.
 trait Sink {
     /// Takes the next sample of the walk. Returns `false` when it needs no more.
-    fn take(&mut self, point: Point) -> bool;
+    fn take(&mut self, point: DatedSample) -> bool;
 
     /// Skips `count` samples without unpacking them. Returns `false` when it cannot skip that many; then nothing is
     /// skipped.
@@ -78,11 +78,11 @@ trait Sink {
 struct Page {
     skip: u64,
     limit: usize,
-    points: Vec<Point>,
+    points: Vec<DatedSample>,
 }
 
 impl Sink for Page {
-    fn take(&mut self, point: Point) -> bool {
+    fn take(&mut self, point: DatedSample) -> bool {
         match self.skip {
             0 => self.points.push(point),
             _ => self.skip -= 1,
@@ -101,13 +101,13 @@ impl Sink for Page {
 struct Piece {
     after: Option<Cursor>,
     limit: usize,
-    points: Vec<Point>,
+    points: Vec<DatedSample>,
     /// The last tick in `points`, set when there are more samples.
     next: Option<Cursor>,
 }
 
 impl Sink for Piece {
-    fn take(&mut self, point: Point) -> bool {
+    fn take(&mut self, point: DatedSample) -> bool {
         if self.after.is_some_and(|after| (point.unix, point.seq) <= (after.unix, after.seq)) {
             return true;
         }
@@ -133,19 +133,19 @@ struct UnsavedPoint<'a> {
 }
 
 impl UnsavedPoint<'_> {
-    fn point(&self) -> Point {
-        Point { seq: self.seq, unix: self.unix, sample: *self.sample }
+    fn point(&self) -> DatedSample {
+        DatedSample { seq: self.seq, unix: self.unix, sample: *self.sample }
     }
 }
 
 /// One walk over stored and unsaved samples.
 struct Walk<'a> {
-    filter: &'a Filter,
+    filter: &'a SampleFilter,
     order: Order,
     /// Samples that are only in memory; the next one is last.
     unsaved: Vec<UnsavedPoint<'a>>,
     /// Samples to pass to the sink, in any order.
-    points: Vec<Point>,
+    points: Vec<DatedSample>,
     sink: &'a mut dyn Sink,
     done: bool,
 }
@@ -156,7 +156,7 @@ impl Walk<'_> {
     }
 
     /// Removes and returns the next unsaved sample, if its time satisfies `wanted`.
-    fn next_unsaved(&mut self, wanted: impl Fn(i64) -> bool) -> Option<Point> {
+    fn next_unsaved(&mut self, wanted: impl Fn(i64) -> bool) -> Option<DatedSample> {
         let next = self.unsaved.last().filter(|unsaved| wanted(unsaved.unix))?.point();
         self.unsaved.pop();
         Some(next)
@@ -164,14 +164,14 @@ impl Walk<'_> {
 
     /// Passes the collected samples to the sink, in order.
     fn deliver(&mut self) {
-        self.points.sort_unstable_by_key(Point::order);
+        self.points.sort_unstable_by_key(DatedSample::order);
         if self.descending() {
             self.points.reverse();
         }
         self.done |= !self.points.drain(..).all(|point| self.sink.take(point));
     }
 
-    fn block(&mut self, block: &Block, samples: &mut Samples) -> Result<()> {
+    fn block(&mut self, block: &SampleBlock, samples: &mut SampleDecoder) -> Result<()> {
         self.points.clear();
         // Unsaved samples between the last block and this one.
         let (first, last, descending) = (block.first, block.last, self.descending());
@@ -194,16 +194,16 @@ impl Walk<'_> {
         if whole && self.sink.skip_points(count_samples(&packed, self.filter.iface)? as u64) {
             return Ok(());
         }
-        let moments = samples.open(&packed)?;
+        let moments = samples.decode_ticks(&packed)?;
         let mut start = moments.partition_point(|moment| moment.unix < self.filter.from());
         let mut end = moments.partition_point(|moment| moment.unix < self.filter.to());
         while start < end && !self.done {
             let length = ticks_per_step(&packed, self.filter);
             let step = match descending {
-                true => step_start(samples.moments(), end, length)..end,
-                false => start..step_end(samples.moments(), start, length),
+                true => step_start(samples.tick_times(), end, length)..end,
+                false => start..step_end(samples.tick_times(), start, length),
             };
-            let edges = (samples.moments()[step.start].unix, samples.moments()[step.end - 1].unix);
+            let edges = (samples.tick_times()[step.start].unix, samples.tick_times()[step.end - 1].unix);
             self.unpack(samples, &packed, step.clone())?;
             while let Some(point) = self.next_unsaved(|unix| if descending { unix >= edges.0 } else { unix <= edges.1 })
             {
@@ -216,10 +216,10 @@ impl Walk<'_> {
     }
 
     /// Adds the samples of some ticks of the block that `samples` has open.
-    fn unpack(&mut self, samples: &mut Samples, packed: &Packed, rows: Range<usize>) -> Result<()> {
-        samples.some(packed, self.filter.iface, rows, &mut |moment, sample| {
-            let point = Point { seq: moment.seq, unix: moment.unix, sample: *sample };
-            if self.filter.takes(&point) {
+    fn unpack(&mut self, samples: &mut SampleDecoder, packed: &Packed, rows: Range<usize>) -> Result<()> {
+        samples.each_sample(packed, self.filter.iface, rows, &mut |moment, sample| {
+            let point = DatedSample { seq: moment.seq, unix: moment.unix, sample: *sample };
+            if self.filter.matches(&point) {
                 self.points.push(point);
             }
         })
@@ -227,14 +227,14 @@ impl Walk<'_> {
 }
 
 /// How many ticks to unpack at once.
-fn ticks_per_step(packed: &Packed, filter: &Filter) -> usize {
+fn ticks_per_step(packed: &Packed, filter: &SampleFilter) -> usize {
     let groups = if filter.iface.is_some() { 1 } else { packed.groups().count() };
     (POINTS_PER_STEP / groups.max(1)).max(1)
 }
 
 /// Start of the step that ends before `end`. Ticks of one second stay in one step, because unsaved samples may lie
 /// among them.
-fn step_start(moments: &[Moment], end: usize, length: usize) -> usize {
+fn step_start(moments: &[TickTime], end: usize, length: usize) -> usize {
     let mut start = end.saturating_sub(length);
     while start > 0 && moments[start - 1].unix == moments[start].unix {
         start -= 1;
@@ -243,7 +243,7 @@ fn step_start(moments: &[Moment], end: usize, length: usize) -> usize {
 }
 
 /// End of the step that begins at `start`.
-fn step_end(moments: &[Moment], start: usize, length: usize) -> usize {
+fn step_end(moments: &[TickTime], start: usize, length: usize) -> usize {
     let mut end = (start + length).min(moments.len());
     while end < moments.len() && moments[end].unix == moments[end - 1].unix {
         end += 1;
@@ -253,7 +253,7 @@ fn step_end(moments: &[Moment], start: usize, length: usize) -> usize {
 
 impl Snapshot<'_> {
     /// Samples newest first: skips `offset`, returns at most `limit`.
-    pub fn newest(&self, filter: &Filter, offset: u64, limit: usize) -> Result<Vec<Point>> {
+    pub fn newest(&self, filter: &SampleFilter, offset: u64, limit: usize) -> Result<Vec<DatedSample>> {
         let mut page = Page { skip: offset, limit, points: Vec::new() };
         self.walk(filter, Order::Descending, &mut page)?;
         Ok(page.points)
@@ -261,18 +261,23 @@ impl Snapshot<'_> {
 
     /// Samples oldest first, after the cursor `after`: about `limit`, in whole ticks. Also returns the next cursor,
     /// `None` at the end.
-    pub fn oldest(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<(Vec<Point>, Option<Cursor>)> {
+    pub fn oldest(
+        &self,
+        filter: &SampleFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<(Vec<DatedSample>, Option<Cursor>)> {
         let from = after.map_or(filter.from(), |after| after.unix.max(filter.from()));
         let mut piece = Piece { after, limit, points: Vec::new(), next: None };
-        self.walk(&Filter { from: Some(from), ..*filter }, Order::Ascending, &mut piece)?;
+        self.walk(&SampleFilter { from: Some(from), ..*filter }, Order::Ascending, &mut piece)?;
         Ok((piece.points, piece.next))
     }
 
-    fn walk(&self, filter: &Filter, order: Order, sink: &mut dyn Sink) -> Result<()> {
+    fn walk(&self, filter: &SampleFilter, order: Order, sink: &mut dyn Sink) -> Result<()> {
         let mut unsaved = Vec::new();
         self.each_unsaved(&mut |seq, unix, sample| {
             let point = UnsavedPoint { unix, seq, sample };
-            unsaved.extend(filter.takes(&point.point()).then_some(point));
+            unsaved.extend(filter.matches(&point.point()).then_some(point));
         });
         unsaved.sort_unstable_by_key(|unsaved| (unsaved.unix, unsaved.seq, unsaved.sample.iface));
         if order == Order::Ascending {
@@ -280,10 +285,14 @@ impl Snapshot<'_> {
         }
         let mut walk = Walk { filter, order, unsaved, points: Vec::new(), sink, done: false };
         if let Some(stored) = &self.stored {
-            stored.each_block(Span::of(filter.from(), filter.to()), order, &mut |block, samples| {
-                walk.block(block, samples)?;
-                Ok(if walk.done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?;
+            stored.each_block(
+                BlockRange::with_ticks_in(filter.from(), filter.to()),
+                order,
+                &mut |block, samples| {
+                    walk.block(block, samples)?;
+                    Ok(if walk.done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+                },
+            )?;
         }
         while !walk.done {
             let Some(point) = walk.next_unsaved(|_| true) else { break };
@@ -304,24 +313,24 @@ impl Snapshot<'_> {
         // begins where it ends.
         let mut reached_end = false;
         let mut add = |unix: i64, sample: &Sample| {
-            let (start, end) = fold::range(unix, sample);
+            let (start, end) = split::range(unix, sample);
             reached_end |= end >= to;
             if start < to && end > from {
-                each(&Bucket::new(start, end, &fold::whole(sample)));
+                each(&Bucket::new(start, end, &split::whole(sample)));
             }
             reached_end
         };
         // A sample that begins before `to` ends at most this late, unless it is a gap.
         let last_end = to + LONGEST_S;
-        if !self.each_stored_sample(iface, Span::of(from + 1, last_end + 1), &mut add)? {
+        if !self.each_stored_sample(iface, BlockRange::with_ticks_in(from + 1, last_end + 1), &mut add)? {
             // A gap may be longer. If a five-minute cell at `to` has data, look for the sample that covers it;
             // otherwise the interface was not there any more.
-            let cell = fold::floor(to, CELL_S);
+            let cell = split::floor(to, FIVE_MINUTES_S);
             let mut continues = false;
-            let level = Resolution::FiveMinutes.level();
-            self.each_cell_bucket(level, iface, (cell, cell + CELL_S), &mut |_| continues = true)?;
+            let spec = Resolution::FiveMinutes.spec();
+            self.each_cell_bucket(spec, iface, (cell, cell + FIVE_MINUTES_S), &mut |_| continues = true)?;
             if continues {
-                self.each_stored_sample(iface, Span::beginning(last_end, i64::MAX, from + 1), &mut add)?;
+                self.each_stored_sample(iface, BlockRange::beginning(last_end, i64::MAX, from + 1), &mut add)?;
             }
         }
         self.each_unsaved(&mut |_, unix, sample| {
@@ -337,15 +346,15 @@ impl Snapshot<'_> {
     fn each_stored_sample(
         &self,
         iface: IfaceId,
-        span: Span,
+        span: BlockRange,
         add: &mut dyn FnMut(i64, &Sample) -> bool,
     ) -> Result<bool> {
         let Some(stored) = &self.stored else { return Ok(false) };
         let mut done = false;
         stored.each_block(span, Order::Ascending, &mut |block, samples| {
             let packed = block.packed()?;
-            samples.open(&packed)?;
-            samples.some(&packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
+            samples.decode_ticks(&packed)?;
+            samples.each_sample(&packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
                 done = add(moment.unix, sample);
             })?;
             Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

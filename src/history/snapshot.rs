@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::level::{Cut, Level, Resolution, WINDOW_S};
 use crate::model::{Batch, Sample};
-use crate::store::rows::LAST_UNIX;
-use crate::store::{Borders, Order, Reader, Span, View, fold};
+use crate::resolution::{Bucketing, OPEN_BLOCK_S, Resolution, ResolutionSpec};
+use crate::store::codec::LAST_UNIX;
+use crate::store::{BlockBounds, BlockRange, Order, Reader, View, split};
 
 /// Ticks in memory, oldest first: the batch that the writer may be saving, then the newer ones. [`Snapshot`] skips the
 /// ticks that are on disk.
-pub type Unsaved = [Arc<Batch>];
+pub type UnsavedBatches = [Arc<Batch>];
 
 /// The longest polling interval, in seconds. A sample begins at most this long before its tick, unless it is a gap.
 pub(super) const LONGEST_S: i64 = 3_600;
@@ -23,19 +23,19 @@ pub(super) const LONGEST_S: i64 = 3_600;
 pub struct Snapshot<'a> {
     pub(super) stored: Option<View<'a>>,
     pub(super) zone: &'a Zone,
-    unsaved: &'a Unsaved,
+    unsaved: &'a UnsavedBatches,
     /// Highest tick number on disk; 0 without a database.
     seq: u64,
 }
 
 impl<'a> Snapshot<'a> {
-    pub fn of(reader: &'a Reader, zone: &'a Zone, unsaved: &'a Unsaved) -> Result<Snapshot<'a>> {
+    pub fn of(reader: &'a Reader, zone: &'a Zone, unsaved: &'a UnsavedBatches) -> Result<Snapshot<'a>> {
         let view = reader.view()?;
         let seq = view.newest_seq()?;
         Ok(Snapshot { stored: Some(view), zone, unsaved, seq })
     }
 
-    pub fn of_memory(zone: &'a Zone, unsaved: &'a Unsaved) -> Snapshot<'a> {
+    pub fn of_memory(zone: &'a Zone, unsaved: &'a UnsavedBatches) -> Snapshot<'a> {
         Snapshot { stored: None, zone, unsaved, seq: 0 }
     }
 
@@ -54,68 +54,68 @@ impl<'a> Snapshot<'a> {
     /// Start of the open block: the six hours whose samples are not rolled up on disk. `None` without a database and
     /// before the first saved tick.
     pub(super) fn open_block(&self) -> Option<i64> {
-        self.stored.as_ref()?.window()
+        self.stored.as_ref()?.open_block()
     }
 
     /// Bounds of the stored blocks of a resolution around `range`, and the block whose data must be split again because
     /// the time zone changed. The bounds do not contain that block.
     pub(super) fn block_bounds(
         &self,
-        level: &'static Level,
+        spec: &'static ResolutionSpec,
         range: (i64, i64),
-    ) -> Result<(Borders, Option<(i64, i64)>)> {
-        let Some(stored) = &self.stored else { return Ok((Borders::unstored(level), None)) };
-        let mut borders = stored.borders(level, range)?;
-        let resplit = stored.cut_otherwise(level, self.zone)?;
-        resplit.iter().for_each(|(start, _)| borders.forget(*start));
+    ) -> Result<(BlockBounds, Option<(i64, i64)>)> {
+        let Some(stored) = &self.stored else { return Ok((BlockBounds::without_stored(spec), None)) };
+        let mut borders = stored.block_bounds(spec, range)?;
+        let resplit = stored.day_to_recut(spec, self.zone)?;
+        resplit.iter().for_each(|(start, _)| borders.ignore_stored(*start));
         Ok((borders, resplit))
     }
 
     /// Time at which a walk over the buckets of a resolution can start, or go on after it found nothing before `from`.
     /// No bucket lies before it, but the first one may lie some days after it. `None` when there are no more buckets.
     pub fn next_start(&self, resolution: Resolution, from: i64) -> Result<Option<i64>> {
-        let level = match resolution {
-            Resolution::Sample => Resolution::FiveMinutes.level(),
-            _ => resolution.level(),
+        let spec = match resolution {
+            Resolution::Sample => Resolution::FiveMinutes.spec(),
+            _ => resolution.spec(),
         };
         let mut first = None;
         let mut find = |start: i64| first = Some(first.map_or(start, |first: i64| first.min(start)));
         if let Some(stored) = &self.stored {
-            stored.first_after(level, from)?.into_iter().for_each(&mut find);
+            stored.first_after(spec, from)?.into_iter().for_each(&mut find);
         }
         // Parts of the open block's samples that lie before it are in stored blocks already.
-        self.open_block().into_iter().filter(|start| start + WINDOW_S > from).for_each(&mut find);
+        self.open_block().into_iter().filter(|start| start + OPEN_BLOCK_S > from).for_each(&mut find);
         self.each_unsaved(&mut |_, unix, sample| {
-            let (start, end) = fold::range(unix, sample);
+            let (start, end) = split::range(unix, sample);
             if end > from {
                 find(start);
             }
         });
         // A local day begins before the first data in it.
-        Ok(first.map(|first| first - Resolution::Day.level().reach_s()))
+        Ok(first.map(|first| first - Resolution::Day.spec().max_block_s()))
     }
 
     /// Oldest time for which a resolution has data on disk. A walk must start at [`Snapshot::next_start`], which may
     /// lie earlier.
-    pub fn oldest_of(&self, resolution: Resolution) -> Result<Option<i64>> {
+    pub fn oldest_time(&self, resolution: Resolution) -> Result<Option<i64>> {
         let Some(stored) = &self.stored else { return Ok(None) };
-        let level = resolution.level();
-        if level.cut != Cut::Ticks {
-            if let Some(oldest) = stored.oldest(level)? {
+        let spec = resolution.spec();
+        if spec.bucketing != Bucketing::Ticks {
+            if let Some(oldest) = stored.oldest(spec)? {
                 return Ok(Some(oldest));
             }
         }
         // After pruning, one interface's first sample may reach far back (a gap), while the older samples of the others
         // are deleted. Then take the latest start among the samples of the first tick.
-        let pruned =
-            level.cut == Cut::Ticks && stored.first_after(Resolution::FiveMinutes.level(), i64::MIN)?.is_some();
+        let pruned = spec.bucketing == Bucketing::Ticks
+            && stored.first_after(Resolution::FiveMinutes.spec(), i64::MIN)?.is_some();
         let mut oldest = None;
-        stored.each_block(Span::of(0, i64::MAX), Order::Ascending, &mut |block, samples| {
+        stored.each_block(BlockRange::with_ticks_in(0, i64::MAX), Order::Ascending, &mut |block, samples| {
             let packed = block.packed()?;
-            samples.open(&packed)?;
+            samples.decode_ticks(&packed)?;
             let (rows, mut latest, mut earliest) = (if pruned { 1 } else { packed.rows }, None, block.first);
-            samples.some(&packed, None, 0..rows, &mut |moment, sample| {
-                let (begin, _) = fold::range(moment.unix, sample);
+            samples.each_sample(&packed, None, 0..rows, &mut |moment, sample| {
+                let (begin, _) = split::range(moment.unix, sample);
                 latest = latest.max(Some(begin));
                 earliest = earliest.min(begin);
             })?;
@@ -125,8 +125,8 @@ impl<'a> Snapshot<'a> {
             });
             Ok(ControlFlow::Break(()))
         })?;
-        Ok(oldest.map(|oldest: i64| match level.cut {
-            Cut::Even { .. } => fold::floor(oldest, level.step_s),
+        Ok(oldest.map(|oldest: i64| match spec.bucketing {
+            Bucketing::FixedLength { .. } => split::floor(oldest, spec.step_s),
             _ => oldest,
         }))
     }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{EventFilter, Filter, Point, Snapshot, TotalsQuery, Unsaved};
+use super::{DatedSample, EventFilter, SampleFilter, Snapshot, TotalsQuery, UnsavedBatches};
 use crate::clock::Zone;
-use crate::level::{LEVELS, Resolution};
 use crate::model::{Batch, Bucket, Event, EventKind, IfaceId, Sample};
-use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
-use crate::store::{Flush, Reader, Store};
+use crate::resolution::{RESOLUTIONS, Resolution};
+use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, RETENTION, T, TempDir, record};
+use crate::store::{Reader, SaveRequest, Store};
 use crate::totals::Period;
 
 #[test]
 fn unsaved_samples_count_once_and_those_without_a_time_are_left_out() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let saving = Arc::new(Batch::steady(1, T + 30, 10));
@@ -20,37 +20,37 @@ fn unsaved_samples_count_once_and_those_without_a_time_are_left_out() {
     next.ticks[4].unix = None;
     let unsaved = [saving.clone(), Arc::new(next)];
     let check = |reader: &Reader| {
-        let points = reader.at(&Zone::UTC, &unsaved).newest(&Filter::default(), 0, 99).unwrap();
+        let points = reader.snapshot(&Zone::UTC, &unsaved).newest(&SampleFilter::default(), 0, 99).unwrap();
         assert_eq!(points.iter().map(|point| point.seq).collect::<Vec<_>>(), (1..15).rev().collect::<Vec<_>>());
-        let cells = reader.at(&Zone::UTC, &unsaved).buckets(Resolution::FiveMinutes, 1, T, T + 900).unwrap();
+        let cells = reader.snapshot(&Zone::UTC, &unsaved).buckets(Resolution::FiveMinutes, 1, T, T + 900).unwrap();
         let got: Vec<_> =
-            cells.iter().map(|cell| (cell.from - T, cell.cell.sum.rx_bytes(), cell.cell.covered)).collect();
+            cells.iter().map(|cell| (cell.from - T, cell.cell.sum.rx_bytes(), cell.cell.plain_s)).collect();
         assert_eq!(got, [(0, 3_000, 300), (300, 1_200, 120)]);
-        let samples = reader.at(&Zone::UTC, &unsaved).buckets(Resolution::Sample, 1, T, T + 900).unwrap();
+        let samples = reader.snapshot(&Zone::UTC, &unsaved).buckets(Resolution::Sample, 1, T, T + 900).unwrap();
         assert_eq!((samples.len(), samples[0].from, samples[0].cell.rx_peak), (14, T, 10));
     };
     check(&reader);
     // The batch is in memory and on disk.
-    opened.save(&saving).unwrap();
+    opened.save_batch(&saving).unwrap();
     check(&reader);
 }
 
 #[test]
 fn a_walk_returns_every_sample_once_while_batches_are_saved() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let batches = [Arc::new(Batch::steady(1, T + 30, 100)), Arc::new(Batch::steady(101, T + 3_030, 100))];
     let (mut seqs, mut cursor) = (Vec::new(), None);
     for round in 0.. {
-        let (points, next) = reader.at(&Zone::UTC, &batches).oldest(&Filter::default(), cursor, 7).unwrap();
+        let (points, next) = reader.snapshot(&Zone::UTC, &batches).oldest(&SampleFilter::default(), cursor, 7).unwrap();
         seqs.extend(points.iter().map(|point| point.seq));
         cursor = next;
         if cursor.is_none() {
             break;
         }
         if round == 5 || round == 20 {
-            opened.save(&batches[round / 20]).unwrap();
+            opened.save_batch(&batches[round / 20]).unwrap();
         }
     }
     assert_eq!(seqs, (1..201).collect::<Vec<_>>());
@@ -58,31 +58,31 @@ fn a_walk_returns_every_sample_once_while_batches_are_saved() {
 
 #[test]
 fn large_blocks_are_unpacked_in_steps() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let mut load = Load::new();
     // Blocks of 2,880 samples. The clock is set back by half an hour in the middle of the last one, and that batch is
     // not saved.
     let batches = [120, 120, 40].map(|ticks| load.batch(ticks));
-    batches[..2].iter().for_each(|batch| opened.save(batch).unwrap());
+    batches[..2].iter().for_each(|batch| opened.save_batch(batch).unwrap());
     let mut last = batches[2].clone();
     last.ticks.iter_mut().for_each(|tick| tick.unix = tick.unix.map(|unix| unix - 1_800));
     let unsaved = [Arc::new(Batch::default()), Arc::new(last)];
 
     for iface in [None, Some(5)] {
-        let within = Filter { iface, from: Some(T + 1_000), to: Some(T + 6_500) };
-        for filter in [Filter { iface, ..Filter::default() }, within] {
+        let within = SampleFilter { iface, from: Some(T + 1_000), to: Some(T + 6_500) };
+        for filter in [SampleFilter { iface, ..SampleFilter::default() }, within] {
             let mut expected = Vec::new();
             let ticks = batches[..2].iter().chain([&*unsaved[1]]).flat_map(|batch| batch.iter());
             for (tick, samples) in ticks {
-                let point = |sample: &Sample| Point { seq: tick.seq, unix: tick.unix.unwrap(), sample: *sample };
-                expected.extend(samples.iter().map(point).filter(|point| filter.takes(point)));
+                let point = |sample: &Sample| DatedSample { seq: tick.seq, unix: tick.unix.unwrap(), sample: *sample };
+                expected.extend(samples.iter().map(point).filter(|point| filter.matches(point)));
             }
             expected.sort_by_key(order);
             let (mut walked, mut after) = (Vec::new(), None);
             loop {
-                let (mut points, next) = reader.at(&Zone::UTC, &unsaved).oldest(&filter, after, 500).unwrap();
+                let (mut points, next) = reader.snapshot(&Zone::UTC, &unsaved).oldest(&filter, after, 500).unwrap();
                 assert!(points.len() < 500 + LOAD_IFACES as usize);
                 walked.append(&mut points);
                 after = next;
@@ -93,7 +93,7 @@ fn large_blocks_are_unpacked_in_steps() {
             assert!(walked == expected);
             expected.reverse();
             for (offset, limit) in [(0, 1), (0, 1_000), (7, 1_000), (1_030, 50), (3_000, 2_000), (0, 99_999)] {
-                let got = reader.at(&Zone::UTC, &unsaved).newest(&filter, offset as u64, limit).unwrap();
+                let got = reader.snapshot(&Zone::UTC, &unsaved).newest(&filter, offset as u64, limit).unwrap();
                 let rest = expected.iter().skip(offset).take(limit);
                 assert!(got.iter().eq(rest), "{offset} {limit} {filter:?}");
             }
@@ -104,17 +104,17 @@ fn large_blocks_are_unpacked_in_steps() {
 /// An unsaved gap may cover stored buckets and months without any.
 #[test]
 fn e12_an_unsaved_gap_is_in_every_resolution() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let days = 50;
-    opened.save(&Batch::steady(1, T + 30, 100)).unwrap();
+    opened.save_batch(&Batch::steady(1, T + 30, 100)).unwrap();
     let mut gap = Batch::default();
     gap.tick(101, T + days * 86_400, (days * 86_400 - 3_000) as u64 * 1_000, &[(1, 7_000_000)]);
-    let check = |unsaved: &Unsaved| -> Vec<Vec<Bucket>> {
+    let check = |unsaved: &UnsavedBatches| -> Vec<Vec<Bucket>> {
         let resolutions = [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
-        let all =
-            resolutions.map(|resolution| reader.at(&Zone::UTC, unsaved).buckets(resolution, 1, 0, i64::MAX).unwrap());
+        let all = resolutions
+            .map(|resolution| reader.snapshot(&Zone::UTC, unsaved).buckets(resolution, 1, 0, i64::MAX).unwrap());
         for (buckets, per_day) in all.iter().zip([288, 24, 1]) {
             assert_eq!(buckets.len() as i64, days * per_day);
             assert_eq!(buckets.iter().map(|bucket| bucket.cell.sum.rx_bytes()).sum::<u64>(), 7_030_000);
@@ -123,27 +123,27 @@ fn e12_an_unsaved_gap_is_in_every_resolution() {
         all.into()
     };
     let unsaved = check(&[Arc::new(gap.clone())]);
-    opened.save(&gap).unwrap();
+    opened.save_batch(&gap).unwrap();
     assert!(check(&[]) == unsaved);
 }
 
 /// Ticks that could not be saved for long become one sample. A query finds it from any part of its span.
 #[test]
 fn a_range_inside_a_long_sample_returns_it() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let hours = 20;
-    opened.save(&Batch::steady(1, T + 30, 120)).unwrap();
+    opened.save_batch(&Batch::steady(1, T + 30, 120)).unwrap();
     let mut long = Batch::default();
     long.tick(121, T + 3_600 * (hours + 1), 3_600_000 * hours as u64, &[(1, 72_000), (2, 5)]);
-    opened.save(&long).unwrap();
+    opened.save_batch(&long).unwrap();
     // Interface 2 has no samples from here on.
-    opened.save(&Batch::steady(122, T + 3_600 * (hours + 1) + 30, 500)).unwrap();
+    opened.save_batch(&Batch::steady(122, T + 3_600 * (hours + 1) + 30, 500)).unwrap();
     for hour in 0..hours + 3 {
         let at = T + 3_600 * hour + 600;
         let spans = |iface: IfaceId| -> Vec<i64> {
-            let buckets = reader.now().buckets(Resolution::Sample, iface, at, at + 60).unwrap();
+            let buckets = reader.stored_snapshot().buckets(Resolution::Sample, iface, at, at + 60).unwrap();
             buckets.iter().map(|bucket| bucket.to - bucket.from).collect()
         };
         let within = (1..=hours).contains(&hour);
@@ -154,7 +154,7 @@ fn a_range_inside_a_long_sample_returns_it() {
 
 #[test]
 fn e43_events_are_bounded_and_newest_first() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let batch = Batch::default();
     for at in 0..13 {
@@ -167,27 +167,27 @@ fn e43_events_are_bounded_and_newest_first() {
                 detail: format!("{}", at * 100 + more),
             })
             .collect();
-        let flush = Flush {
+        let flush = SaveRequest {
             batch: &batch,
             anchors: &[],
             records: &[],
             events: &events,
             settings: &[],
-            keep: KEEP,
+            retention: RETENTION,
             zone: &Zone::UTC,
         };
-        opened.store.flush(&flush).unwrap();
+        opened.store.save(&flush).unwrap();
     }
     let reader = opened.store.reader().unwrap();
-    let events = reader.now().events(&EventFilter::default(), &[], 2_000, 0).unwrap();
+    let events = reader.stored_snapshot().events(&EventFilter::default(), &[], 2_000, 0).unwrap();
     assert_eq!((events.len(), events[0].detail.as_str(), events[999].detail.as_str()), (1_000, "1299", "300"));
     assert_eq!((events[0].unix, events[0].kind, events[999].unix), (Some(T + 99), EventKind::Reset, None));
-    assert_eq!(reader.now().events(&EventFilter::default(), &[], 5, 10).unwrap()[0].detail, "1289");
+    assert_eq!(reader.stored_snapshot().events(&EventFilter::default(), &[], 5, 10).unwrap()[0].detail, "1289");
 }
 
 #[test]
 fn e25_days_have_their_local_length_and_closed_days_keep_it() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     // 28 to 31 March 2026 in Central Europe, where summer time begins on the 29th; from local midnight to local
     // midnight.
@@ -201,10 +201,17 @@ fn e25_days_have_their_local_length_and_closed_days_keep_it() {
             batch.tick(seq, start + 3_600 * seq as i64, 3_600_000, &[(1, 3_600)]);
         }
         let records = [record(1)];
-        let flush =
-            Flush { batch: &batch, anchors: &[], records: &records, events: &[], settings: &[], keep: KEEP, zone };
-        opened.store.flush(&flush).unwrap();
-        let days = opened.store.reader().unwrap().at(zone, &[]).buckets(Resolution::Day, 1, 0, i64::MAX).unwrap();
+        let flush = SaveRequest {
+            batch: &batch,
+            anchors: &[],
+            records: &records,
+            events: &[],
+            settings: &[],
+            retention: RETENTION,
+            zone,
+        };
+        opened.store.save(&flush).unwrap();
+        let days = opened.store.reader().unwrap().snapshot(zone, &[]).buckets(Resolution::Day, 1, 0, i64::MAX).unwrap();
         days.iter().map(|day| ((day.to - day.from) / 3_600, day.cell.sum.rx_bytes() / 3_600)).collect::<Vec<_>>()
     };
     assert_eq!(save(57, &cet), [(24, 24), (23, 23), (24, 10)]);
@@ -216,20 +223,20 @@ fn e25_days_have_their_local_length_and_closed_days_keep_it() {
 
 #[test]
 fn oldest_time_of_each_resolution() {
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let resolutions = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
-    assert_eq!(resolutions.map(|resolution| reader.now().oldest_of(resolution).unwrap()), [None; 4]);
-    opened.save(&Batch::steady(1, T + 4_000, 3)).unwrap();
+    assert_eq!(resolutions.map(|resolution| reader.stored_snapshot().oldest_time(resolution).unwrap()), [None; 4]);
+    opened.save_batch(&Batch::steady(1, T + 4_000, 3)).unwrap();
     let expected = [T + 3_970, T + 3_900, T + 3_600, T + 3_970].map(Some);
-    assert_eq!(resolutions.map(|resolution| reader.now().oldest_of(resolution).unwrap()), expected);
-    opened.save(&Batch::steady(4, T + 40_000, 3)).unwrap();
+    assert_eq!(resolutions.map(|resolution| reader.stored_snapshot().oldest_time(resolution).unwrap()), expected);
+    opened.save_batch(&Batch::steady(4, T + 40_000, 3)).unwrap();
     let expected = [T + 3_970, T + 3_900, T + 3_600, T].map(Some);
-    assert_eq!(resolutions.map(|resolution| reader.now().oldest_of(resolution).unwrap()), expected);
+    assert_eq!(resolutions.map(|resolution| reader.stored_snapshot().oldest_time(resolution).unwrap()), expected);
 }
 
-fn order(point: &Point) -> (i64, u64, IfaceId) {
+fn order(point: &DatedSample) -> (i64, u64, IfaceId) {
     (point.unix, point.seq, point.sample.iface)
 }
 
@@ -250,11 +257,11 @@ fn memory_and_database_give_the_same_answers() {
     }
     let now = T + 86_400;
     let answers = |snapshot: &Snapshot| {
-        let filter = Filter { iface: Some(3), ..Filter::default() };
-        let (oldest, after) = snapshot.oldest(&Filter::default(), None, 7_777).unwrap();
-        let (rest, end) = snapshot.oldest(&Filter::default(), after, usize::MAX).unwrap();
+        let filter = SampleFilter { iface: Some(3), ..SampleFilter::default() };
+        let (oldest, after) = snapshot.oldest(&SampleFilter::default(), None, 7_777).unwrap();
+        let (rest, end) = snapshot.oldest(&SampleFilter::default(), after, usize::MAX).unwrap();
         let buckets: Vec<Vec<Bucket>> = (1..=4)
-            .flat_map(|iface| LEVELS.map(|level| (level.resolution, iface)))
+            .flat_map(|iface| RESOLUTIONS.map(|spec| (spec.resolution, iface)))
             .map(|(resolution, iface)| snapshot.buckets(resolution, iface, T - 86_400 * 9, i64::MAX).unwrap())
             .collect();
         let totals = [Period::Hour, Period::Day, Period::Week].map(|period| {
@@ -269,16 +276,17 @@ fn memory_and_database_give_the_same_answers() {
     assert!(
         from_memory.2.iter().all(|buckets| !buckets.is_empty()) && from_memory.3.iter().all(|rows| !rows.is_empty())
     );
-    let place = Place::new();
+    let place = TempDir::new();
     let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
     for (saved, batch) in batches.iter().enumerate() {
         let reader = opened.store.reader().unwrap();
-        assert!(answers(&reader.at(&zone, &unsaved)) == from_memory, "{saved} saved, all in memory");
-        assert!(answers(&reader.at(&zone, &unsaved[saved..])) == from_memory, "{saved} saved");
+        assert!(answers(&reader.snapshot(&zone, &unsaved)) == from_memory, "{saved} saved, all in memory");
+        assert!(answers(&reader.snapshot(&zone, &unsaved[saved..])) == from_memory, "{saved} saved");
         let records = Load::records();
         let (anchors, events, settings) = (&[], &[], &[]);
-        let flush = Flush { batch, anchors, records: &records, events, settings, keep: KEEP, zone: &zone };
-        opened.store.flush(&flush).unwrap();
+        let flush =
+            SaveRequest { batch, anchors, records: &records, events, settings, retention: RETENTION, zone: &zone };
+        opened.store.save(&flush).unwrap();
     }
-    assert!(answers(&opened.store.reader().unwrap().at(&zone, &[])) == from_memory);
+    assert!(answers(&opened.store.reader().unwrap().snapshot(&zone, &[])) == from_memory);
 }

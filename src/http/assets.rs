@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::accept::takes_gzip;
-use super::{Answer, Ask, Body, HttpError, inflate};
+use super::{Answer, Body, HttpError, HttpRequest, inflate};
 
 pub struct Asset {
     pub path: &'static str,
@@ -34,7 +34,7 @@ pub fn find(path: &str) -> Option<&'static Asset> {
 }
 
 /// The gzip and the plain version are different bytes, so each has its own ETag for caches.
-pub fn answer(asset: &Asset, request: &Ask) -> Result<Answer, HttpError> {
+pub fn answer(asset: &Asset, request: &HttpRequest) -> Result<Answer, HttpError> {
     let packed = request.accept_encoding.is_some_and(takes_gzip);
     let tag =
         if packed { Cow::from(asset.tag) } else { Cow::from(format!("{}-plain\"", asset.tag.trim_end_matches('"'))) };

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gate::access::{bearer, changes_something, needs_token, same_secret};
-use super::{Answer, Ask, HttpError, routes};
-use crate::history::Disk;
+use super::{Answer, HttpError, HttpRequest, routes};
+use crate::history::DiskThread;
 use crate::text::counted;
 use crate::token::{self, Stamp, Token};
 
@@ -19,7 +19,7 @@ const WINDOW_MS: u64 = 60_000;
 const MAX_ADDRESSES: usize = 64;
 
 /// Decides whether a request needs the access token, and verifies it.
-pub struct Guard {
+pub struct Auth {
     file: PathBuf,
     /// Reading needs the token too (`--private`).
     private: bool,
@@ -37,11 +37,11 @@ struct CachedToken {
     stamp: Option<Stamp>,
 }
 
-impl Guard {
-    pub fn new(file: PathBuf, token: Option<Token>, private: bool, open: bool) -> Guard {
+impl Auth {
+    pub fn new(file: PathBuf, token: Option<Token>, private: bool, open: bool) -> Auth {
         // Without a stamp the first request reads the file again: it may have changed since `token` was read.
         let cached = CachedToken { token: token.map(Arc::new), stamp: None };
-        Guard { file, private, open, cached: Arc::new(Mutex::new(cached)), failures: Mutex::default() }
+        Auth { file, private, open, cached: Arc::new(Mutex::new(cached)), failures: Mutex::default() }
     }
 
     pub fn private(&self) -> bool {
@@ -49,7 +49,7 @@ impl Guard {
     }
 
     /// Reads the file again on the thread that may block on the disk. If that takes long, the cached token counts.
-    fn token(&self, disk: &Disk) -> Option<Arc<Token>> {
+    fn token(&self, disk: &DiskThread) -> Option<Arc<Token>> {
         let (file, cached) = (self.file.clone(), self.cached.clone());
         let _ = disk.run_quick(move |_| reload_if_changed(&file, &cached));
         lock(&self.cached).token.clone()
@@ -58,9 +58,9 @@ impl Guard {
     /// Returns the refusal, or `None` when the request is authorised. The right token is accepted even from an address
     /// with many wrong ones: 128 bits cannot be guessed, and otherwise one device could lock out its network, because a
     /// whole IPv6 /64 counts as one address.
-    pub fn refusal(&self, request: &Ask, disk: &Disk, mono_ms: u64) -> Option<Answer> {
+    pub fn refusal(&self, request: &HttpRequest, disk: &DiskThread, mono_ms: u64) -> Option<Answer> {
         // Without an address the client counts as remote.
-        let from = request.from.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let from = request.client_ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         // The list of methods is no secret, and the page must load to ask the user for the token.
         let is_public = request.method == "OPTIONS" || (!changes_something(request.method) && routes::is_page(request));
         if is_public || !needs_token(request.method, request.trusted, self.private, self.open) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::auth::REALM;
 use super::json::NAME;
 use crate::text::printable;
-use crate::thread::{Mailbox, spawn};
+use crate::thread::{Queue, spawn};
 
 /// Several times the longest answer of /api/system/health.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
@@ -22,11 +22,11 @@ const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Name of the server at `address`, if it is net-pulse.
 pub fn identify_server(address: SocketAddr) -> Option<String> {
     // On a thread of its own, which ends with the process: then connecting and reading need no timeouts of their own.
-    let results = Mailbox::default();
+    let results = Queue::default();
     let sender = results.clone();
     let probe = move || {
         let addresses = candidate_ips(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
-        sender.put(addresses.filter_map(|at| server_name(&converse(connect(at).ok()?, at, "/", "").ok()?)).next());
+        sender.put(addresses.filter_map(|at| server_name(&http_get(connect(at).ok()?, at, "/", "").ok()?)).next());
     };
     spawn("who", 0, Box::new(probe)).ok()?;
     results.take(IDENTIFY_TIMEOUT)?
@@ -35,7 +35,7 @@ pub fn identify_server(address: SocketAddr) -> Option<String> {
 /// Addresses at which another server may have the port: this one, and for `0.0.0.0` or `::` every address of this
 /// machine.
 fn candidate_ips(ip: IpAddr) -> Vec<IpAddr> {
-    let loopback = reachable(vec![ip], 0).into_iter().map(|address| address.ip());
+    let loopback = daemon_addresses(vec![ip], 0).into_iter().map(|address| address.ip());
     let others = getifaddrs().into_iter().flatten().filter_map(|interface| {
         let address = interface.address?;
         let four = address.as_sockaddr_in().map(|four| IpAddr::from(four.ip()));
@@ -49,7 +49,9 @@ fn server_name(answer: &[u8]) -> Option<String> {
     let Reply { status, head, body } = Reply::parse(answer)?;
     let text_member = |name| body.get(name).and_then(Value::as_str);
     match status.as_str() {
-        "200" if text_member("name") == Some(NAME) => Some(format!("net-pulse {}", shown(text_member("version")?))),
+        "200" if text_member("name") == Some(NAME) => {
+            Some(format!("net-pulse {}", printable_reason(text_member("version")?)))
+        }
         // With `private`, strangers get 401 and only the realm.
         "401" if head.contains(REALM) => Some("net-pulse".to_string()),
         _ => None,
@@ -57,7 +59,7 @@ fn server_name(answer: &[u8]) -> Option<String> {
 }
 
 /// Addresses at which to reach the daemon from this machine. Loopback comes first, because it needs no token.
-pub fn reachable(ips: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
+pub fn daemon_addresses(ips: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
     let seen_from_here = |ip: IpAddr| match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -81,7 +83,7 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Sends a GET and reads the answer. HTTP/1.1, because the daemon trusts the user of a socket only there. The answer
 /// ends with the connection.
-pub fn converse(mut stream: TcpStream, address: SocketAddr, path: &str, credentials: &str) -> io::Result<Vec<u8>> {
+pub fn http_get(mut stream: TcpStream, address: SocketAddr, path: &str, credentials: &str) -> io::Result<Vec<u8>> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{credentials}\r\n");
     stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
@@ -107,7 +109,7 @@ impl Reply {
 }
 
 /// Text from a server, printable and of limited length.
-pub fn shown(text: &str) -> String {
+pub fn printable_reason(text: &str) -> String {
     printable(text, MAX_REASON_CHARS)
 }
 
@@ -140,7 +142,7 @@ mod tests {
     fn daemon_addresses_loopback_first() {
         let check = |ips: &[&str], expect: &[&str]| {
             let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-            let got: Vec<String> = reachable(ips, 80).iter().map(SocketAddr::to_string).collect();
+            let got: Vec<String> = daemon_addresses(ips, 80).iter().map(SocketAddr::to_string).collect();
             assert_eq!(got, expect);
         };
         check(&["0.0.0.0", "::"], &["127.0.0.1:80", "[::1]:80"]);
@@ -165,7 +167,7 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             while stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: and more\r\n").is_ok() {}
         });
-        let answer = converse(connect(address).unwrap(), address, "/health", "").unwrap();
+        let answer = http_get(connect(address).unwrap(), address, "/health", "").unwrap();
         assert_eq!(answer.len() as u64, MAX_ANSWER_BYTES);
         server.join().unwrap();
     }

@@ -28,7 +28,7 @@ pub struct Bound {
     pub listeners: Vec<TcpListener>,
     /// All requested addresses that this system supports, bound or not.
     pub addresses: Vec<SocketAddr>,
-    pub waiting: Vec<UnboundAddress>,
+    pub unbound: Vec<UnboundAddress>,
 }
 
 /// An address that is not bound yet, and the error of the last attempt.
@@ -116,7 +116,7 @@ fn bind_all(addresses: &[IpAddr], mut port: u16, everywhere: bool) -> std::resul
                 continue;
             }
             Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) => {
-                bound.waiting.push(UnboundAddress { address, errno })
+                bound.unbound.push(UnboundAddress { address, errno })
             }
             Err(errno) => return Err((address, errno)),
         }
@@ -148,7 +148,7 @@ pub struct Unreachable {
     /// The reason, a sentence for the log and for `/api/system/health`.
     pub why: String,
     /// One of this machine's links has the address, so it may become usable without action.
-    pub pending: bool,
+    pub on_link: bool,
 }
 
 /// Which of `addresses` are unreachable now.
@@ -169,7 +169,7 @@ pub fn unreachable(addresses: &[SocketAddr], waiting: &[UnboundAddress], state: 
             }
             _ => format!("{ip} is not an address of this machine: net-pulse cannot be reached there until it is"),
         };
-        Some(Unreachable { address: *address, why, pending })
+        Some(Unreachable { address: *address, why, on_link: pending })
     };
     addresses.iter().filter_map(describe).collect()
 }
@@ -300,9 +300,9 @@ mod tests {
             link.addresses = on_a_link.iter().map(address).collect();
             state.inventory.interfaces = vec![link];
             assert!(bound.addresses.iter().all(|address| address.port() == bound.addresses[0].port()));
-            let got = unreachable(&bound.addresses, &bound.waiting, &state);
+            let got = unreachable(&bound.addresses, &bound.unbound, &state);
             assert_eq!(got.len(), expect.len());
-            for (Unreachable { address, why, pending }, expect) in got.iter().zip(expect) {
+            for (Unreachable { address, why, on_link: pending }, expect) in got.iter().zip(expect) {
                 assert!(why.contains(expect) && why.contains(&address.ip().to_string()), "{why}");
                 assert_eq!(*pending, expect.contains("yet"));
             }

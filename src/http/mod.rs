@@ -32,17 +32,17 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::clock::{Clock, Now, Zone};
-use crate::config::Refused;
+use crate::config::SettingsRefusal;
 use crate::error::{Error, ErrorKind};
-use crate::history::{Disk, History, PATIENCE};
+use crate::history::{DiskThread, History, READ_TIMEOUT};
 use crate::live::Live;
 use crate::model::Machine;
 use crate::text::counted;
 
-pub use auth::Guard;
-pub use gate::access::own_names;
+pub use auth::Auth;
+pub use gate::access::own_host_names;
 pub use listen::{Bound, UnboundAddress, Unreachable, bind, resolve};
-pub use server::{Serving, count_panics, serve};
+pub use server::{HttpServer, count_panics, serve};
 
 /// Finds a time zone by name.
 pub type ZoneFinder = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
@@ -53,7 +53,7 @@ pub struct Context {
     /// Answers from memory while no database can be read.
     pub history: History,
     /// The thread that makes backups.
-    pub copying: Disk,
+    pub backup_thread: DiskThread,
     pub clock: Arc<dyn Clock>,
     pub database: PathBuf,
     /// Reads the facts about the machine, free disk space included. May block on the disk.
@@ -61,14 +61,14 @@ pub struct Context {
     /// Finds a time zone by name; an empty name means the system's own zone.
     pub find_zone: ZoneFinder,
     /// All addresses to listen on, also those that are not bound yet.
-    pub listening: Vec<SocketAddr>,
-    pub guard: auth::Guard,
-    pub notes: Notes,
+    pub listen_addresses: Vec<SocketAddr>,
+    pub auth: auth::Auth,
+    pub server_state: ServerState,
 }
 
 /// State that requests share.
 #[derive(Default)]
-pub struct Notes {
+pub struct ServerState {
     /// Busy and total jiffies at the previous request for metrics. A percentage needs two readings, and no request
     /// waits for the second one.
     jiffies: Mutex<(u64, u64)>,
@@ -80,9 +80,9 @@ pub struct Notes {
     waiting: Mutex<Vec<UnboundAddress>>,
 }
 
-impl Notes {
-    pub fn new(waiting: Vec<UnboundAddress>) -> Notes {
-        Notes { waiting: Mutex::new(waiting), ..Notes::default() }
+impl ServerState {
+    pub fn new(waiting: Vec<UnboundAddress>) -> ServerState {
+        ServerState { waiting: Mutex::new(waiting), ..ServerState::default() }
     }
 }
 
@@ -90,37 +90,37 @@ impl Context {
     /// Facts about the machine, read on the disk thread within its timeout.
     pub fn machine(&self) -> Result<Machine, HttpError> {
         let machine = self.machine.clone();
-        Ok(self.history.disk().ask(Instant::now() + PATIENCE, move |_| machine())?)
+        Ok(self.history.disk().run(Instant::now() + READ_TIMEOUT, move |_| machine())?)
     }
 
     /// Finds a time zone by name, on the disk thread within its timeout.
     pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
         let (find, name) = (self.find_zone.clone(), name.to_string());
-        self.history.disk().ask(Instant::now() + PATIENCE, move |_| find(&name))?
+        self.history.disk().run(Instant::now() + READ_TIMEOUT, move |_| find(&name))?
     }
 
     /// Tries again to bind the addresses that are not bound yet. Returns the new listeners.
-    pub fn listen_again(&self) -> Vec<TcpListener> {
+    pub fn retry_bind(&self) -> Vec<TcpListener> {
         listen::bind_again(&mut self.waiting())
     }
 
-    pub fn all_listen(&self) -> bool {
+    pub fn all_bound(&self) -> bool {
         self.waiting().is_empty()
     }
 
     /// Addresses to listen on at which clients cannot reach the server now.
     pub fn unreachable(&self) -> Vec<Unreachable> {
-        listen::unreachable(&self.listening, &self.waiting(), &self.live.lock())
+        listen::unreachable(&self.listen_addresses, &self.waiting(), &self.live.lock())
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<UnboundAddress>> {
-        self.notes.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.server_state.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 /// A request as handlers see it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ask<'a> {
+pub struct HttpRequest<'a> {
     pub method: &'a str,
     /// Path and query, percent-encoded.
     pub target: &'a str,
@@ -129,7 +129,7 @@ pub struct Ask<'a> {
     pub if_none_match: Option<&'a str>,
     pub authorization: Option<&'a str>,
     /// Address of the client, as the gate saw it.
-    pub from: Option<IpAddr>,
+    pub client_ip: Option<IpAddr>,
     /// The gate found that root or the user of this process sent it, on this machine and through no proxy.
     pub trusted: bool,
     /// `None` when it is larger than `BODY_LIMIT`.
@@ -138,7 +138,7 @@ pub struct Ask<'a> {
 
 /// A request whose route was found and whose parameters were read.
 pub struct Call<'a> {
-    pub request: &'a Ask<'a>,
+    pub request: &'a HttpRequest<'a>,
     pub values: params::Values,
     pub now: Now,
 }
@@ -162,7 +162,7 @@ pub enum Body {
 
 impl Body {
     /// The whole body; only for bodies that are known to be small.
-    pub fn whole(self, context: &Context) -> io::Result<Vec<u8>> {
+    pub fn into_bytes(self, context: &Context) -> io::Result<Vec<u8>> {
         match self {
             Body::Empty => Ok(Vec::new()),
             Body::Static(bytes) => Ok(bytes.to_vec()),
@@ -294,21 +294,21 @@ impl From<Error> for HttpError {
     }
 }
 
-impl From<Refused> for HttpError {
-    fn from(refused: Refused) -> HttpError {
+impl From<SettingsRefusal> for HttpError {
+    fn from(refused: SettingsRefusal) -> HttpError {
         let detail = match refused {
-            Refused::Owned { key, owner } => {
+            SettingsRefusal::Owned { key, owner } => {
                 format!("{} is set by {owner}: change it there and restart", key.replace('_', " "))
             }
-            Refused::Unfit { key, why } => format!("{key} cannot be saved: {why}"),
+            SettingsRefusal::Invalid { key, why } => format!("{key} cannot be saved: {why}"),
         };
         HttpError::new(409, detail)
     }
 }
 
 /// The whole service as a function: request in, answer out.
-pub fn answer(context: &Context, request: &Ask) -> Answer {
-    let mut answer = match context.guard.refusal(request, context.history.disk(), context.clock.now().mono_ms) {
+pub fn answer(context: &Context, request: &HttpRequest) -> Answer {
+    let mut answer = match context.auth.refusal(request, context.history.disk(), context.clock.now().mono_ms) {
         Some(answer) => answer,
         None => routes::dispatch(context, request).unwrap_or_else(HttpError::answer),
     };

@@ -6,7 +6,7 @@ use super::JSON;
 use super::gate::STATUSES;
 use super::gate::access::changes_something;
 use super::json::{Field, Out, SCALARS, SHAPES};
-use super::params::{Kind, Param, Place, TIMES};
+use super::params::{Param, ParamKind, ParamLocation, TIMES};
 use super::route::Route;
 use crate::config;
 
@@ -118,18 +118,18 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
 }
 
 fn parameters(out: Out, route: &Route) -> io::Result<()> {
-    let shown = route.params.iter().filter(|param| param.place != Place::StartupMember);
-    let (is_in_body, outside_body): (Vec<&Param>, Vec<&Param>) = shown.partition(|param| param.place.is_in_body());
+    let shown = route.params.iter().filter(|param| param.location != ParamLocation::StartupMember);
+    let (is_in_body, outside_body): (Vec<&Param>, Vec<&Param>) = shown.partition(|param| param.location.is_in_body());
     if !outside_body.is_empty() {
         out.write_all(br#","parameters":["#)?;
         for (at, param) in outside_body.iter().enumerate() {
-            let required = param.place == Place::Path;
+            let required = param.location == ParamLocation::Path;
             write!(
                 out,
                 r#"{}{{"name":"{}","in":"{}","required":{required},"description":{},"schema":{}}}"#,
                 comma(at),
                 param.name,
-                param.place.name(),
+                param.location.name(),
                 json_string(param.doc),
                 parameter_schema(param),
             )?;
@@ -139,7 +139,7 @@ fn parameters(out: Out, route: &Route) -> io::Result<()> {
     if !is_in_body.is_empty() {
         let members: Vec<String> =
             is_in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, parameter_schema(param))).collect();
-        let required_params = is_in_body.iter().filter(|param| !param.place.is_optional());
+        let required_params = is_in_body.iter().filter(|param| !param.location.is_optional());
         let required: Vec<String> = required_params.map(|param| json_string(param.name)).collect();
         // If no member is required, a misspelt name would go unnoticed.
         let others = if required.is_empty() { r#","additionalProperties":false"# } else { "" };
@@ -181,15 +181,15 @@ fn answers(out: Out, route: &Route) -> io::Result<()> {
 
 /// Error statuses of a route: the ones in its row, and those that follow from its method and parameters.
 pub fn problems(route: &Route) -> Vec<u16> {
-    let has = |place| route.params.iter().any(|param| param.place == place);
+    let has = |place| route.params.iter().any(|param| param.location == place);
     let mut problems = route.problems.to_vec();
     problems.extend([401, 405, 429, 500]);
     // The gate refuses requests before it knows the route; 403 only concerns changes.
     let changes = changes_something(route.method);
     problems.extend(STATUSES.into_iter().filter(|status| *status != 403 || changes));
-    problems.extend(has(Place::Path).then_some(404));
-    let is_in_body = route.params.iter().any(|param| param.place.is_in_body());
-    problems.extend((is_in_body || has(Place::Query)).then_some(422));
+    problems.extend(has(ParamLocation::Path).then_some(404));
+    let is_in_body = route.params.iter().any(|param| param.location.is_in_body());
+    problems.extend((is_in_body || has(ParamLocation::Query)).then_some(422));
     problems.sort();
     problems.dedup();
     problems
@@ -206,8 +206,8 @@ fn json_string(text: &str) -> String {
 /// Schema of a parameter.
 fn parameter_schema(param: &Param) -> String {
     let schema = base_schema(param);
-    match param.place {
-        Place::NullableMember => {
+    match param.location {
+        ParamLocation::NullableMember => {
             format!(r#"{{"description":{},"anyOf":[{schema},{{"type":"null"}}]}}"#, json_string(param.doc))
         }
         _ => schema,
@@ -216,16 +216,16 @@ fn parameter_schema(param: &Param) -> String {
 
 fn base_schema(param: &Param) -> String {
     match param.kind {
-        Kind::Integer { low, high, default } => {
+        ParamKind::Integer { low, high, default } => {
             let default = default.map_or(String::new(), |default| format!(r#","default":{default}"#));
             format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}{default}}}"#)
         }
-        Kind::Decimal { low, high } => decimals(low, high),
-        Kind::Word(words) => {
+        ParamKind::Decimal { low, high } => decimals(low, high),
+        ParamKind::Word(words) => {
             let default = words.first().map_or(String::new(), |word| json_string(word));
             format!(r#"{{"type":"string","enum":[{}],"default":{default}}}"#, json_strings(words))
         }
-        Kind::Time => {
+        ParamKind::Time => {
             const YEARS: &str = r#""pattern":"^(19[7-9]|[2-9][0-9]{2})[0-9]-""#;
             format!(
                 r#"{{"description":"RFC 3339 with Z or an offset, a local date-time without one, a date, Unix seconds, or from 100000000000 on Unix milliseconds","anyOf":[{{"type":"string","format":"date-time",{YEARS}}},{{"type":"string","format":"date",{YEARS}}},{{"type":"integer","minimum":{},"maximum":{}}}]}}"#,
@@ -233,23 +233,27 @@ fn base_schema(param: &Param) -> String {
                 TIMES.1 * 1000 + 999
             )
         }
-        Kind::Text if param.place == Place::Path => r#"{"type":"string","minLength":1}"#.to_string(),
-        Kind::Text => r#"{"type":"string"}"#.to_string(),
-        Kind::Line { most } => format!(r#"{{"type":"string","maxLength":{most},"pattern":"{NO_CONTROL_CHARACTERS}"}}"#),
-        Kind::Texts { most: None } => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
-        Kind::Texts { most: Some(most) } => {
+        ParamKind::Text if param.location == ParamLocation::Path => r#"{"type":"string","minLength":1}"#.to_string(),
+        ParamKind::Text => r#"{"type":"string"}"#.to_string(),
+        ParamKind::ShortText { max_chars: most } => {
+            format!(r#"{{"type":"string","maxLength":{most},"pattern":"{NO_CONTROL_CHARACTERS}"}}"#)
+        }
+        ParamKind::Texts { max_items: None } => r#"{"type":"array","items":{"type":"string"}}"#.to_string(),
+        ParamKind::Texts { max_items: Some(most) } => {
             format!(r#"{{"type":"array","items":{{"type":"string"}},"maxItems":{most}}}"#)
         }
-        Kind::Words(words) => {
+        ParamKind::Words(words) => {
             format!(r#"{{"type":"array","items":{{"type":"string","enum":[{}]}}}}"#, json_strings(words))
         }
-        Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
-        Kind::Setting(setting) => match setting.kind {
-            config::Kind::Integer(low, high) => format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}}}"#),
-            config::Kind::Decimal(low, high) => decimals(low, high),
-            config::Kind::Word(words) => format!(r#"{{"type":"string","enum":[{}]}}"#, json_strings(words)),
-            config::Kind::Switch => r#"{"type":"boolean"}"#.to_string(),
-            config::Kind::List => {
+        ParamKind::Switch => r#"{"type":"boolean"}"#.to_string(),
+        ParamKind::Setting(setting) => match setting.kind {
+            config::SettingType::Integer(low, high) => {
+                format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}}}"#)
+            }
+            config::SettingType::Decimal(low, high) => decimals(low, high),
+            config::SettingType::Word(words) => format!(r#"{{"type":"string","enum":[{}]}}"#, json_strings(words)),
+            config::SettingType::Switch => r#"{"type":"boolean"}"#.to_string(),
+            config::SettingType::List => {
                 r#"{"type":"array","items":{"type":"string","pattern":"^[^,]*[^, ][^,]*$"}}"#.to_string()
             }
             _ => format!(r#"{{"type":"string","pattern":"{NO_CONTROL_CHARACTERS}"}}"#),
@@ -258,7 +262,7 @@ fn base_schema(param: &Param) -> String {
 }
 
 fn decimals(low: f64, high: f64) -> String {
-    let [low, high] = [low, high].map(config::decimal);
+    let [low, high] = [low, high].map(config::format_decimal);
     format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#)
 }
 

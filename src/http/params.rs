@@ -15,7 +15,7 @@ use crate::error::Result as AppResult;
 pub const MAX_INTEGER: i64 = (1 << 53) - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ParamLocation {
     Path,
     Query,
     /// A required member of the JSON object in the body.
@@ -28,12 +28,15 @@ pub enum Place {
     StartupMember,
 }
 
-impl Place {
+impl ParamLocation {
     pub fn name(self) -> &'static str {
         match self {
-            Place::Path => "path",
-            Place::Query => "query",
-            Place::RequiredMember | Place::OptionalMember | Place::NullableMember | Place::StartupMember => "body",
+            ParamLocation::Path => "path",
+            ParamLocation::Query => "query",
+            ParamLocation::RequiredMember
+            | ParamLocation::OptionalMember
+            | ParamLocation::NullableMember
+            | ParamLocation::StartupMember => "body",
         }
     }
 
@@ -42,12 +45,12 @@ impl Place {
     }
 
     pub fn is_optional(self) -> bool {
-        matches!(self, Place::OptionalMember | Place::NullableMember | Place::StartupMember)
+        matches!(self, ParamLocation::OptionalMember | ParamLocation::NullableMember | ParamLocation::StartupMember)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum ParamKind {
     /// Integer from `low` to `high`.
     Integer {
         low: i64,
@@ -64,12 +67,12 @@ pub enum Kind {
     Time,
     Text,
     /// Text of at most `most` characters without control characters.
-    Line {
-        most: usize,
+    ShortText {
+        max_chars: usize,
     },
     /// List of at most `most` texts: a repeated parameter in a query, an array in a body.
     Texts {
-        most: Option<usize>,
+        max_items: Option<usize>,
     },
     /// List of some of these words; no default.
     Words(&'static [&'static str]),
@@ -81,8 +84,8 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub struct Param {
     pub name: &'static str,
-    pub place: Place,
-    pub kind: Kind,
+    pub location: ParamLocation,
+    pub kind: ParamKind,
     pub doc: &'static str,
 }
 
@@ -174,40 +177,40 @@ pub fn decode(text: &str, plus_is_space: bool) -> Result<String, String> {
 }
 
 /// The parameters of a request before validation: path parameters, query and body.
-pub struct Given<'a> {
+pub struct RawParams<'a> {
     pub path: &'a [(&'static str, String)],
     pub query: &'a str,
     pub body: &'a [u8],
 }
 
 /// Access to time zones.
-pub struct Zones<'a> {
+pub struct ZoneSource<'a> {
     /// The active time zone; called only when one of the parameters is a time.
     pub now: &'a dyn Fn() -> Arc<Zone>,
     /// Finds a time zone by name.
     pub find: &'a dyn Fn(&str) -> AppResult<Zone>,
 }
 
-pub fn read(params: &'static [Param], given: &Given, zones: &Zones) -> Result<Values, Vec<Flaw>> {
-    let zone = params.iter().any(|param| matches!(param.kind, Kind::Time)).then(zones.now);
+pub fn read(params: &'static [Param], given: &RawParams, zones: &ZoneSource) -> Result<Values, Vec<Flaw>> {
+    let zone = params.iter().any(|param| matches!(param.kind, ParamKind::Time)).then(zones.now);
     let zone = zone.as_deref().unwrap_or(&Zone::UTC);
     let query = parse_query(given.query);
-    let body = params.iter().any(|param| param.place.is_in_body()).then(|| parse_body(given.body));
+    let body = params.iter().any(|param| param.location.is_in_body()).then(|| parse_body(given.body));
 
     let mut reader = Reader { values: Values::default(), flaws: Vec::new(), zone, find: zones.find };
     for param in params {
-        match (param.place, &body) {
-            (Place::Path, _) => {
+        match (param.location, &body) {
+            (ParamLocation::Path, _) => {
                 for (_, value) in given.path.iter().filter(|(name, _)| *name == param.name) {
                     reader.text(param, value);
                 }
             }
-            (Place::Query, _) => reader.query(param, &query),
+            (ParamLocation::Query, _) => reader.query(param, &query),
             (_, Some(body)) => reader.member(param, body),
             (_, None) => {}
         }
     }
-    if let Some(body) = body.filter(|_| params.iter().any(|param| param.place.is_optional())) {
+    if let Some(body) = body.filter(|_| params.iter().any(|param| param.location.is_optional())) {
         reader.unknown_members(params, &body);
     }
     if reader.flaws.is_empty() { Ok(reader.values) } else { Err(reader.flaws) }
@@ -253,7 +256,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn flaw(&mut self, param: &Param, msg: &str, input: &str) {
-        self.flaws.push(flaw([param.place.name(), param.name], msg, input));
+        self.flaws.push(flaw([param.location.name(), param.name], msg, input));
     }
 
     fn take(&mut self, param: &Param, value: Option<Value>, input: &str) {
@@ -266,10 +269,10 @@ impl Reader<'_> {
     fn query(&mut self, param: &Param, query: &QueryPairs) {
         let mut found: Vec<_> = query.iter().filter(|(name, _)| name == param.name).collect();
         match param.kind {
-            Kind::Texts { most } if most.is_some_and(|most| found.len() > most) => {
+            ParamKind::Texts { max_items: most } if most.is_some_and(|most| found.len() > most) => {
                 return self.flaw(param, &requirement(param.kind), &format!("{} of them", found.len()));
             }
-            Kind::Texts { .. } | Kind::Words(_) => {}
+            ParamKind::Texts { .. } | ParamKind::Words(_) => {}
             _ => {
                 found.drain(..found.len().saturating_sub(1));
             }
@@ -287,8 +290,8 @@ impl Reader<'_> {
 
     fn member(&mut self, param: &Param, body: &BodyMembers) {
         match body {
-            Ok(parse_body) => match (parse_body.get(param.name), param.place) {
-                (Some(Json::Null), Place::NullableMember) | (Some(_), Place::StartupMember) => {
+            Ok(parse_body) => match (parse_body.get(param.name), param.location) {
+                (Some(Json::Null), ParamLocation::NullableMember) | (Some(_), ParamLocation::StartupMember) => {
                     self.values.0.push((param.name, Value::Nothing))
                 }
                 (Some(value), _) => self.json(param, value),
@@ -296,13 +299,13 @@ impl Reader<'_> {
                 (None, _) => self.flaw(param, "is missing", ""),
             },
             // `unknown_members` reports this error once.
-            Err(_) if param.place.is_optional() => {}
+            Err(_) if param.location.is_optional() => {}
             Err((fault, input)) => self.flaw(param, fault, input),
         }
     }
 
     fn unknown_members(&mut self, params: &[Param], body: &BodyMembers) {
-        let known = |name: &str| params.iter().any(|param| param.place.is_in_body() && param.name == name);
+        let known = |name: &str| params.iter().any(|param| param.location.is_in_body() && param.name == name);
         match body {
             Ok(parse_body) => {
                 let unknown = parse_body.iter().filter(|(name, _)| !known(name));
@@ -315,29 +318,31 @@ impl Reader<'_> {
 
     fn text(&mut self, param: &Param, text: &str) {
         let value = match param.kind {
-            Kind::Integer { low, high, .. } => {
+            ParamKind::Integer { low, high, .. } => {
                 text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Integer)
             }
-            Kind::Decimal { low, high } => {
+            ParamKind::Decimal { low, high } => {
                 text.parse().ok().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
             }
-            Kind::Word(words) | Kind::Words(words) => words.contains(&text).then(|| Value::Text(text.to_string())),
-            Kind::Time => {
+            ParamKind::Word(words) | ParamKind::Words(words) => {
+                words.contains(&text).then(|| Value::Text(text.to_string()))
+            }
+            ParamKind::Time => {
                 parse_time(text, self.zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
             }
-            Kind::Text | Kind::Texts { .. } => Some(Value::Text(text.to_string())),
-            Kind::Line { most } => parse_line(text, most),
-            Kind::Switch | Kind::Setting(_) => None,
+            ParamKind::Text | ParamKind::Texts { .. } => Some(Value::Text(text.to_string())),
+            ParamKind::ShortText { max_chars: most } => parse_line(text, most),
+            ParamKind::Switch | ParamKind::Setting(_) => None,
         };
         self.take(param, value, text);
     }
 
     /// No conversions: `true` is not 1 and `"10"` is not 10.
     fn json(&mut self, param: &Param, json: &Json) {
-        if let Kind::Setting(setting) = param.kind {
+        if let ParamKind::Setting(setting) = param.kind {
             return self.setting(param, setting, json);
         }
-        if let (Kind::Texts { most }, Json::Array(items)) = (param.kind, json) {
+        if let (ParamKind::Texts { max_items: most }, Json::Array(items)) = (param.kind, json) {
             if most.is_some_and(|most| items.len() > most) {
                 return self.flaw(param, &requirement(param.kind), &format!("{} of them", items.len()));
             }
@@ -347,19 +352,19 @@ impl Reader<'_> {
             return;
         }
         let value = match param.kind {
-            Kind::Integer { low, high, .. } => {
+            ParamKind::Integer { low, high, .. } => {
                 as_whole_number(json).filter(|number| (low..=high).contains(number)).map(Value::Integer)
             }
-            Kind::Decimal { low, high } => {
+            ParamKind::Decimal { low, high } => {
                 json.as_f64().filter(|number| (low..=high).contains(number)).map(Value::Decimal)
             }
-            Kind::Word(words) => {
+            ParamKind::Word(words) => {
                 json.as_str().filter(|text| words.contains(text)).map(|text| Value::Text(text.to_string()))
             }
-            Kind::Text => json.as_str().map(|text| Value::Text(text.to_string())),
-            Kind::Line { most } => json.as_str().and_then(|text| parse_line(text, most)),
-            Kind::Switch => json.as_bool().map(Value::Switch),
-            Kind::Time | Kind::Texts { .. } | Kind::Words(_) | Kind::Setting(_) => None,
+            ParamKind::Text => json.as_str().map(|text| Value::Text(text.to_string())),
+            ParamKind::ShortText { max_chars: most } => json.as_str().and_then(|text| parse_line(text, most)),
+            ParamKind::Switch => json.as_bool().map(Value::Switch),
+            ParamKind::Time | ParamKind::Texts { .. } | ParamKind::Words(_) | ParamKind::Setting(_) => None,
         };
         self.take(param, value, &json.to_string());
     }
@@ -367,13 +372,13 @@ impl Reader<'_> {
     /// Converts the value of a setting into the text that `config` stores.
     fn setting(&mut self, param: &Param, setting: &Setting, json: &Json) {
         let text = match setting.kind {
-            config::Kind::Integer(..) => as_whole_number(json).map(|number| number.to_string()),
+            config::SettingType::Integer(..) => as_whole_number(json).map(|number| number.to_string()),
             // Check the range before conversion: the text is rounded, so a value outside could fit.
-            config::Kind::Decimal(low, high) => {
-                json.as_f64().filter(|number| (low..=high).contains(number)).map(config::decimal)
+            config::SettingType::Decimal(low, high) => {
+                json.as_f64().filter(|number| (low..=high).contains(number)).map(config::format_decimal)
             }
-            config::Kind::Switch => json.as_bool().map(|on| on.to_string()),
-            config::Kind::List => json.as_array().and_then(|items| {
+            config::SettingType::Switch => json.as_bool().map(|on| on.to_string()),
+            config::SettingType::List => json.as_array().and_then(|items| {
                 let item = |item: &Json| item.as_str().map(str::trim).map(str::to_string);
                 // The stored list is split at commas.
                 let is_valid = |item: &String| !item.is_empty() && !item.contains(',');
@@ -388,7 +393,7 @@ impl Reader<'_> {
                 self.values.0.push((param.name, Value::Nothing))
             }
             Some(text) if setting.check(&text).is_err() => self.flaw(param, &requirement(param.kind), &input),
-            Some(text) => match (setting.kind == config::Kind::Zone).then(|| (self.find)(&text)) {
+            Some(text) => match (setting.kind == config::SettingType::Zone).then(|| (self.find)(&text)) {
                 // On a transient error the handler reports it.
                 Some(Err(error)) if error.kind != ErrorKind::Transient => {
                     self.flaw(param, &format!("must be a time zone: {error}"), &input)
@@ -401,8 +406,8 @@ impl Reader<'_> {
 
     fn default(&mut self, param: &Param) {
         let value = match param.kind {
-            Kind::Integer { default, .. } => default.map(Value::Integer),
-            Kind::Word(words) => words.first().map(|word| Value::Text(word.to_string())),
+            ParamKind::Integer { default, .. } => default.map(Value::Integer),
+            ParamKind::Word(words) => words.first().map(|word| Value::Text(word.to_string())),
             _ => None,
         };
         self.values.0.extend(value.map(|value| (param.name, value)));
@@ -425,31 +430,31 @@ fn quote_if_symbol(word: &str) -> String {
     if word.contains(|each: char| each.is_ascii_alphanumeric()) { word.to_string() } else { format!("'{word}'") }
 }
 
-fn requirement(kind: Kind) -> String {
+fn requirement(kind: ParamKind) -> String {
     match kind {
-        Kind::Integer { low, high: MAX_INTEGER, .. } => format!("must be a whole number, {low} or more"),
-        Kind::Integer { low, high, .. } => format!("must be a whole number from {low} to {high}"),
-        Kind::Decimal { low, high } => format!("must be {}", config::decimals(low, high)),
-        Kind::Word(words) => {
+        ParamKind::Integer { low, high: MAX_INTEGER, .. } => format!("must be a whole number, {low} or more"),
+        ParamKind::Integer { low, high, .. } => format!("must be a whole number from {low} to {high}"),
+        ParamKind::Decimal { low, high } => format!("must be {}", config::format_decimal_range(low, high)),
+        ParamKind::Word(words) => {
             format!("must be one of {}", words.iter().map(|word| quote_if_symbol(word)).collect::<Vec<_>>().join(", "))
         }
-        Kind::Time => {
+        ParamKind::Time => {
             "must be a time from 1970 to 9999: 2026-01-15T10:30:00Z, 2026-01-15, or Unix seconds or milliseconds"
                 .to_string()
         }
-        Kind::Text => "must be a text".to_string(),
-        Kind::Line { most } => format!("must be a text of up to {most} characters on one line"),
-        Kind::Texts { most: None } => "must be a list of texts".to_string(),
-        Kind::Texts { most: Some(most) } => format!("must be a list of at most {most} texts"),
-        Kind::Words(words) => format!("must be some of {}", words.join(", ")),
-        Kind::Switch => "must be true or false".to_string(),
-        Kind::Setting(setting) => match setting.kind {
-            config::Kind::Integer(low, high) => format!("must be a whole number from {low} to {high}"),
-            config::Kind::Decimal(low, high) => format!("must be {}", config::decimals(low, high)),
-            config::Kind::Word(words) => requirement(Kind::Word(words)),
-            config::Kind::Switch => requirement(Kind::Switch),
-            config::Kind::List => {
-                format!("must be a list of texts without commas, {} bytes in all at the most", config::LONGEST_TEXT)
+        ParamKind::Text => "must be a text".to_string(),
+        ParamKind::ShortText { max_chars: most } => format!("must be a text of up to {most} characters on one line"),
+        ParamKind::Texts { max_items: None } => "must be a list of texts".to_string(),
+        ParamKind::Texts { max_items: Some(most) } => format!("must be a list of at most {most} texts"),
+        ParamKind::Words(words) => format!("must be some of {}", words.join(", ")),
+        ParamKind::Switch => "must be true or false".to_string(),
+        ParamKind::Setting(setting) => match setting.kind {
+            config::SettingType::Integer(low, high) => format!("must be a whole number from {low} to {high}"),
+            config::SettingType::Decimal(low, high) => format!("must be {}", config::format_decimal_range(low, high)),
+            config::SettingType::Word(words) => requirement(ParamKind::Word(words)),
+            config::SettingType::Switch => requirement(ParamKind::Switch),
+            config::SettingType::List => {
+                format!("must be a list of texts without commas, {} bytes in all at the most", config::MAX_TEXT_BYTES)
             }
             _ => "must be a short text on one line".to_string(),
         },
@@ -463,38 +468,47 @@ mod tests {
     static QUERY: [Param; 5] = [
         Param {
             name: "limit",
-            place: Place::Query,
-            kind: Kind::Integer { low: 1, high: 1000, default: Some(100) },
+            location: ParamLocation::Query,
+            kind: ParamKind::Integer { low: 1, high: 1000, default: Some(100) },
             doc: "",
         },
         Param {
             name: "offset",
-            place: Place::Query,
-            kind: Kind::Integer { low: 0, high: MAX_INTEGER, default: Some(0) },
+            location: ParamLocation::Query,
+            kind: ParamKind::Integer { low: 0, high: MAX_INTEGER, default: Some(0) },
             doc: "",
         },
-        Param { name: "format", place: Place::Query, kind: Kind::Word(&["json", "csv"]), doc: "" },
-        Param { name: "interface", place: Place::Query, kind: Kind::Texts { most: Some(3) }, doc: "" },
-        Param { name: "one", place: Place::Query, kind: Kind::Text, doc: "" },
+        Param { name: "format", location: ParamLocation::Query, kind: ParamKind::Word(&["json", "csv"]), doc: "" },
+        Param {
+            name: "interface",
+            location: ParamLocation::Query,
+            kind: ParamKind::Texts { max_items: Some(3) },
+            doc: "",
+        },
+        Param { name: "one", location: ParamLocation::Query, kind: ParamKind::Text, doc: "" },
     ];
     static INTERVAL: [Param; 1] = [Param {
         name: "collection_interval",
-        place: Place::RequiredMember,
-        kind: Kind::Integer { low: 1, high: 3600, default: None },
+        location: ParamLocation::RequiredMember,
+        kind: ParamKind::Integer { low: 1, high: 3600, default: None },
         doc: "",
     }];
     static DELAY: [Param; 1] = [Param {
         name: "retry_delay",
-        place: Place::RequiredMember,
-        kind: Kind::Decimal { low: 0.1, high: 300.0 },
+        location: ParamLocation::RequiredMember,
+        kind: ParamKind::Decimal { low: 0.1, high: 300.0 },
         doc: "",
     }];
-    static NAMES: [Param; 1] =
-        [Param { name: "interfaces", place: Place::RequiredMember, kind: Kind::Texts { most: None }, doc: "" }];
+    static NAMES: [Param; 1] = [Param {
+        name: "interfaces",
+        location: ParamLocation::RequiredMember,
+        kind: ParamKind::Texts { max_items: None },
+        doc: "",
+    }];
 
     fn read_params(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
-        let zones = Zones { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
-        read(params, &Given { path: &[], query, body }, &zones)
+        let zones = ZoneSource { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
+        read(params, &RawParams { path: &[], query, body }, &zones)
     }
 
     #[test]

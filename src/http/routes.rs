@@ -5,49 +5,50 @@ use super::accept::prefers_html;
 use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
 use super::csv;
 use super::gate::access::changes_something;
-use super::params::{self, Given, Kind, MAX_INTEGER, Param, Place, Zones};
+use super::params::{self, MAX_INTEGER, Param, ParamKind, ParamLocation, RawParams, ZoneSource};
 use super::route::{Handler, Route, Weight};
-use super::{Answer, Ask, Call, Context, HttpError, JSON, SQLITE, assets, openapi};
-use crate::config::{Change, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
-use crate::level;
+use super::{Answer, Call, Context, HttpError, HttpRequest, JSON, SQLITE, assets, openapi};
+use crate::config::{ChangedBy, INTERVAL_S, MAX_RETRIES, RETRY_DELAY_S, SETTINGS};
 use crate::model::EventKind;
+use crate::resolution;
 use crate::totals::Period;
 
-const fn query(name: &'static str, kind: Kind, doc: &'static str) -> Param {
-    Param { name, place: Place::Query, kind, doc }
+const fn query(name: &'static str, kind: ParamKind, doc: &'static str) -> Param {
+    Param { name, location: ParamLocation::Query, kind, doc }
 }
 
-const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Param {
-    Param { name, place: Place::RequiredMember, kind, doc }
+const fn required(name: &'static str, kind: ParamKind, doc: &'static str) -> Param {
+    Param { name, location: ParamLocation::RequiredMember, kind, doc }
 }
 
-const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Param {
-    Param { name, place: Place::OptionalMember, kind, doc }
+const fn optional(name: &'static str, kind: ParamKind, doc: &'static str) -> Param {
+    Param { name, location: ParamLocation::OptionalMember, kind, doc }
 }
 
-const fn count(low: i64, high: i64, default: i64) -> Kind {
-    Kind::Integer { low, high, default: Some(default) }
+const fn count(low: i64, high: i64, default: i64) -> ParamKind {
+    ParamKind::Integer { low, high, default: Some(default) }
 }
 
 const NAME: Param = Param {
     name: "name",
-    place: Place::Path,
-    kind: Kind::Text,
+    location: ParamLocation::Path,
+    kind: ParamKind::Text,
     doc: "Name or altname of an interface, as in /api/interfaces.",
 };
-const INTERFACE_NAME: Param = query("interface_name", Kind::Text, "Only this interface, by its name or an altname.");
+const INTERFACE_NAME: Param =
+    query("interface_name", ParamKind::Text, "Only this interface, by its name or an altname.");
 const INTERFACE: Param =
-    query("interface", Kind::Text, "An interface, by its name or an altname; default: the primary interface.");
-const START: Param = query("start_time", Kind::Time, "Not before this time.");
-const END: Param = query("end_time", Kind::Time, "Not after this time.");
-const FROM: Param = query("from", Kind::Time, "Start of the range; default: one day before the end.");
-const TO: Param = query("to", Kind::Time, "End of the range; default: now.");
+    query("interface", ParamKind::Text, "An interface, by its name or an altname; default: the primary interface.");
+const START: Param = query("start_time", ParamKind::Time, "Not before this time.");
+const END: Param = query("end_time", ParamKind::Time, "Not after this time.");
+const FROM: Param = query("from", ParamKind::Time, "Start of the range; default: one day before the end.");
+const TO: Param = query("to", ParamKind::Time, "End of the range; default: now.");
 const OFFSET: Param = query("offset", count(0, MAX_INTEGER, 0), "Number of newest entries to skip.");
 
 const fn count_shown() -> usize {
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
-        count += !matches!(SETTINGS[at].change, Change::Program) as usize;
+        count += !matches!(SETTINGS[at].changed_by, ChangedBy::Program) as usize;
         at += 1;
     }
     count
@@ -59,13 +60,14 @@ static SETTING_PARAMS: [Param; count_shown()] = {
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
         let setting = &SETTINGS[at];
-        let place = match setting.change {
-            Change::People => Some(Place::NullableMember),
-            Change::AtStart => Some(Place::StartupMember),
-            Change::Program => None,
+        let place = match setting.changed_by {
+            ChangedBy::User => Some(ParamLocation::NullableMember),
+            ChangedBy::AtStart => Some(ParamLocation::StartupMember),
+            ChangedBy::Program => None,
         };
         if let Some(place) = place {
-            params[count] = Param { name: setting.key, place, kind: Kind::Setting(setting), doc: setting.help };
+            params[count] =
+                Param { name: setting.key, location: place, kind: ParamKind::Setting(setting), doc: setting.help };
             count += 1;
         }
         at += 1;
@@ -114,32 +116,32 @@ fn openapi_document(_context: &Context, _call: &Call) -> Result<Answer, HttpErro
 static EXPORT: [Param; 9] = [
     query(
         "format",
-        Kind::Word(export::FORMATS),
+        ParamKind::Word(export::FORMATS),
         "CSV has a header row. In CSV, names that begin with =, +, - or @ get an apostrophe in front, so that no \
          spreadsheet reads them as formulas. All figures are whole numbers.",
     ),
     query(
         "bom",
-        Kind::Word(csv::BOM_VALUES),
+        ParamKind::Word(csv::BOM_VALUES),
         "CSV: 1 begins the file with a byte order mark, which tells Excel that it is UTF-8.",
     ),
     query(
         "separator",
-        Kind::Word(csv::SEPARATORS),
+        ParamKind::Word(csv::SEPARATORS),
         "CSV: the separator between two cells. Spreadsheets expect ; in countries that write decimals with a comma.",
     ),
     query(
         "time",
-        Kind::Word(csv::TIMES),
+        ParamKind::Word(csv::TIMES),
         "CSV: local writes times as 2026-01-15 11:30:00 in the configured time zone. Further columns hold the offset \
          from UTC in seconds (utc_offset_seconds; for buckets from_utc_offset_seconds and to_utc_offset_seconds), so \
          that the repeated hour at the end of summer time is unambiguous.",
     ),
-    query("resolution", Kind::Word(&level::NAMES), "Samples, or buckets of this length."),
+    query("resolution", ParamKind::Word(&resolution::NAMES), "Samples, or buckets of this length."),
     INTERFACE_NAME,
     START,
     END,
-    query("limit", Kind::Integer { low: 1, high: MAX_INTEGER, default: None }, "Maximum number of entries."),
+    query("limit", ParamKind::Integer { low: 1, high: MAX_INTEGER, default: None }, "Maximum number of entries."),
 ];
 
 pub static ROUTES: &[Route] = &[
@@ -176,21 +178,25 @@ pub static ROUTES: &[Route] = &[
         .summary("Changes one interface; monitored and primary are stored in the settings ignore and primary")
         .params(&[
             NAME,
-            optional("alias", Kind::Line { most: 64 }, "Name to display; empty: the alias of the link in the kernel."),
+            optional(
+                "alias",
+                ParamKind::ShortText { max_chars: 64 },
+                "Name to display; empty: the alias of the link in the kernel.",
+            ),
             Param {
                 name: "monitored",
-                place: Place::NullableMember,
-                kind: Kind::Switch,
+                location: ParamLocation::NullableMember,
+                kind: ParamKind::Switch,
                 doc: "true: always monitored; false: never; null: the rules decide.",
             },
             optional(
                 "primary",
-                Kind::Switch,
+                ParamKind::Switch,
                 "true: the primary interface for good, always monitored; false: chosen by traffic again.",
             ),
             optional(
                 "merge",
-                Kind::Text,
+                ParamKind::Text,
                 "Name of an absent interface: its history becomes part of this one, and its name disappears.",
             ),
         ])
@@ -229,7 +235,7 @@ pub static ROUTES: &[Route] = &[
         .params(&[
             query(
                 "interface",
-                Kind::Texts { most: Some(series::MAX_INTERFACES) },
+                ParamKind::Texts { max_items: Some(series::MAX_INTERFACES) },
                 "Interfaces, by their names or altnames; default: the primary interface.",
             ),
             FROM,
@@ -242,8 +248,8 @@ pub static ROUTES: &[Route] = &[
         .summary("Traffic per hour, day, week, month or year of the configured time zone, oldest first")
         .params(&[
             INTERFACE,
-            query("by", Kind::Word(&PERIODS), "Length of a period."),
-            query("from", Kind::Time, "Start of the range; default: `limit` periods before the end."),
+            query("by", ParamKind::Word(&PERIODS), "Length of a period."),
+            query("from", ParamKind::Time, "Start of the range; default: `limit` periods before the end."),
             TO,
             query("limit", count(1, 1000, 100), "Maximum number of periods, the newest ones."),
         ])
@@ -276,7 +282,7 @@ pub static ROUTES: &[Route] = &[
         .summary("Chooses interfaces by name")
         .params(&[required(
             "interfaces",
-            Kind::Texts { most: None },
+            ParamKind::Texts { max_items: None },
             "Names or altnames; an empty list: all interfaces that are not ignored.",
         )])
         .answers(&["InterfacesChanged"])
@@ -288,7 +294,7 @@ pub static ROUTES: &[Route] = &[
         .summary("Changes the seconds between two samples, with immediate effect")
         .params(&[required(
             "collection_interval",
-            Kind::Integer { low: INTERVAL_S.0 as i64, high: INTERVAL_S.1 as i64, default: None },
+            ParamKind::Integer { low: INTERVAL_S.0 as i64, high: INTERVAL_S.1 as i64, default: None },
             "Seconds.",
         )])
         .answers(&["IntervalSetting"])
@@ -300,7 +306,7 @@ pub static ROUTES: &[Route] = &[
         .summary("Changes the number of further attempts after a failed reading")
         .params(&[required(
             "max_retries",
-            Kind::Integer { low: MAX_RETRIES.0 as i64, high: MAX_RETRIES.1 as i64, default: None },
+            ParamKind::Integer { low: MAX_RETRIES.0 as i64, high: MAX_RETRIES.1 as i64, default: None },
             "Attempts.",
         )])
         .answers(&["RetriesSetting"])
@@ -310,7 +316,11 @@ pub static ROUTES: &[Route] = &[
         .answers(&["DelaySetting"]),
     put("/api/config/retry-delay", config::put_delay, Weight::Costly)
         .summary("Changes the seconds between two attempts")
-        .params(&[required("retry_delay", Kind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 }, "Seconds.")])
+        .params(&[required(
+            "retry_delay",
+            ParamKind::Decimal { low: RETRY_DELAY_S.0, high: RETRY_DELAY_S.1 },
+            "Seconds.",
+        )])
         .answers(&["DelaySetting"])
         .problems(&[409]),
     get("/api/system/info", system::info, Weight::Costly).summary("Facts about the machine").answers(&["SystemInfo"]),
@@ -329,10 +339,10 @@ pub static ROUTES: &[Route] = &[
         .params(&[
             query("limit", count(1, 1000, 100), "Maximum number of entries."),
             OFFSET,
-            query("interface", Kind::Text, "Only events of this interface, by its name or an altname."),
-            query("kind", Kind::Words(&EVENT_KINDS), "Only of these kinds."),
-            query("from", Kind::Time, "Not before this time."),
-            query("to", Kind::Time, "Before this time."),
+            query("interface", ParamKind::Text, "Only events of this interface, by its name or an altname."),
+            query("kind", ParamKind::Words(&EVENT_KINDS), "Only of these kinds."),
+            query("from", ParamKind::Time, "Not before this time."),
+            query("to", ParamKind::Time, "Before this time."),
         ])
         .answers(&["Vec<EventRecord>"])
         .problems(&[503]),
@@ -364,7 +374,7 @@ fn allow(methods: &[&str]) -> String {
     allow
 }
 
-pub fn dispatch(context: &Context, request: &Ask) -> Result<Answer, HttpError> {
+pub fn dispatch(context: &Context, request: &HttpRequest) -> Result<Answer, HttpError> {
     let (path, query) = split_target(request.target);
     let method = if request.method == "HEAD" { "GET" } else { request.method };
 
@@ -375,15 +385,15 @@ pub fn dispatch(context: &Context, request: &Ask) -> Result<Answer, HttpError> {
             methods.push(route.method);
             continue;
         }
-        let has_body = route.params.iter().any(|param| param.place.is_in_body());
+        let has_body = route.params.iter().any(|param| param.location.is_in_body());
         let body = match request.body {
             Some(body) => body,
             None if has_body => return Err(HttpError::new(413, "the body is larger than any request needs")),
             None => b"",
         };
-        let zones = Zones { now: &|| context.live.lock().zone.clone(), find: &|name| context.zone(name) };
+        let zones = ZoneSource { now: &|| context.live.lock().zone.clone(), find: &|name| context.zone(name) };
         let values =
-            params::read(route.params, &Given { path: &path, query, body }, &zones).map_err(HttpError::flaws)?;
+            params::read(route.params, &RawParams { path: &path, query, body }, &zones).map_err(HttpError::flaws)?;
         return (route.handler)(context, &Call { request, values, now: context.clock.now() });
     }
 
@@ -419,7 +429,7 @@ pub fn weight(method: &str, target: &str) -> Weight {
 }
 
 /// Whether the request is for the page or one of its files, which contain no figures.
-pub fn is_page(request: &Ask) -> bool {
+pub fn is_page(request: &HttpRequest) -> bool {
     let (path, _) = split_target(request.target);
     match path {
         "/" => request.accept.is_some_and(prefers_html),
@@ -511,7 +521,7 @@ mod tests {
             assert!(!route.summary.is_empty() && !route.answers.is_empty(), "{}", route.path);
             for segment in route.path.split('/').filter_map(|it| it.strip_prefix('{')) {
                 let name = segment.trim_end_matches('}');
-                let known = |param: &&Param| param.place == Place::Path && param.name == name;
+                let known = |param: &&Param| param.location == ParamLocation::Path && param.name == name;
                 assert_eq!(route.params.iter().filter(known).count(), 1, "{}", route.path);
             }
         }

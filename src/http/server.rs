@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Request};
 
-use super::gate::head::{BODY_LIMIT, PLACE, TRUSTED};
-use super::gate::inner::Inner;
-use super::gate::{Gate, Limits, Terms};
+use super::gate::head::{BODY_LIMIT, SLOT_HEADER, TRUSTED_HEADER};
+use super::gate::upstream::Upstream;
+use super::gate::{Gate, GateConfig, Limits};
 use super::routes::weight;
 use super::status::reason;
-use super::{Answer, Ask, Body, Context, HttpError, answer};
+use super::{Answer, Body, Context, HttpError, HttpRequest, answer};
 use crate::clock::Zone;
 use crate::error::Result;
 use crate::text::printable;
@@ -37,25 +37,25 @@ pub fn printable_short(text: &str) -> String {
 }
 
 /// The running server. Dropping it without `stop` leaves its threads running until the process ends.
-pub struct Serving {
+pub struct HttpServer {
     gate: Gate,
-    inner: Arc<Inner>,
+    inner: Arc<Upstream>,
     workers: Vec<JoinHandle<()>>,
 }
 
 /// Starts the server. `names`: the host names that requests may use for this machine.
-pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<String>) -> Result<Serving> {
-    let (inner, connector) = Inner::open(socket_directories(&context.database), WORKERS)?;
-    let private = context.guard.private();
+pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<String>) -> Result<HttpServer> {
+    let (inner, connector) = Upstream::open(socket_directories(&context.database), WORKERS)?;
+    let private = context.auth.private();
     let mut workers = Vec::new();
     for number in 1..=WORKERS {
         let (context, inner) = (context.clone(), inner.clone());
         let run = Box::new(move || worker_loop(&context, &inner));
         workers.push(spawn(&format!("http-{number}"), WORKER_STACK, run)?);
     }
-    let limits = Limits { active: WORKERS, ..Limits::default() };
-    let gate = Gate::open(listeners, Box::new(connector), Terms { names, private, limits, weigh: weight })?;
-    Ok(Serving { gate, inner, workers })
+    let limits = Limits { slots: WORKERS, ..Limits::default() };
+    let gate = Gate::open(listeners, Box::new(connector), GateConfig { names, private, limits, weigh: weight })?;
+    Ok(HttpServer { gate, inner, workers })
 }
 
 /// Directories for the socket between the gate and tiny_http, best first: in memory, then on flash.
@@ -69,14 +69,14 @@ fn socket_directories(database: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-impl Serving {
+impl HttpServer {
     /// Replaces the host names that requests may use for this machine.
-    pub fn rename(&self, names: Vec<String>) {
-        self.gate.rename(names);
+    pub fn set_host_names(&self, names: Vec<String>) {
+        self.gate.set_host_names(names);
     }
 
     /// Accepts connections on these listeners too.
-    pub fn listen(&self, listeners: Vec<TcpListener>) {
+    pub fn add_listeners(&self, listeners: Vec<TcpListener>) {
         self.gate.listen(listeners);
     }
 
@@ -97,7 +97,7 @@ impl Serving {
     }
 }
 
-fn worker_loop(context: &Context, inner: &Inner) {
+fn worker_loop(context: &Context, inner: &Upstream) {
     while let Some(request) = inner.next() {
         let target = printable_short(request.url());
         match catch_unwind(AssertUnwindSafe(|| handle(context, inner, request))) {
@@ -115,20 +115,20 @@ pub fn count_panics(context: Arc<Context>) {
     let previous_hook = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if thread::current().name().is_none() {
-            context.notes.panics.fetch_add(1, Ordering::Relaxed);
+            context.server_state.panics.fetch_add(1, Ordering::Relaxed);
         }
         previous_hook(panic);
     }));
 }
 
 fn record_panic(context: &Context, target: &str, panic: &(dyn Any + Send)) {
-    context.notes.panics.fetch_add(1, Ordering::Relaxed);
+    context.server_state.panics.fetch_add(1, Ordering::Relaxed);
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     log::error!("{target}: the program is at fault: {text}");
 }
 
-fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<()> {
+fn handle(context: &Context, inner: &Upstream, mut request: Request) -> io::Result<()> {
     let header = |request: &Request, name: &'static str| {
         request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str().to_string())
     };
@@ -140,8 +140,8 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
     let authorization = header(&request, "Authorization");
     // Only the gate sets these headers: it removes them from what a client sends.
     let from = header(&request, "X-Real-IP").and_then(|address| address.parse().ok());
-    let trusted = header(&request, TRUSTED).is_some();
-    let slot = header(&request, PLACE).and_then(|slot| slot.parse().ok());
+    let trusted = header(&request, TRUSTED_HEADER).is_some();
+    let slot = header(&request, SLOT_HEADER).and_then(|slot| slot.parse().ok());
     let method = request.method().as_str().to_string();
     let target = request.url().to_string();
     let http_1_0 = *request.http_version() < HTTPVersion(1, 1);
@@ -153,14 +153,14 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
     // The client may have left in the middle of its body.
     writer.fail_if_left()?;
 
-    let http_request = Ask {
+    let http_request = HttpRequest {
         method: &method,
         target: &target,
         accept: accept.as_deref(),
         accept_encoding: Some(&accept_encoding),
         if_none_match: if_none_match.as_deref(),
         authorization: authorization.as_deref(),
-        from,
+        client_ip: from,
         trusted,
         body: body.as_deref(),
     };
@@ -177,13 +177,13 @@ fn handle(context: &Context, inner: &Inner, mut request: Request) -> io::Result<
 /// Writes to the client, and fails once the client has left: then the rest of the answer is not made.
 struct ClientWriter<'a> {
     out: Box<dyn Write + Send>,
-    inner: &'a Inner,
+    inner: &'a Upstream,
     slot: Option<usize>,
 }
 
 impl ClientWriter<'_> {
     fn fail_if_left(&self) -> io::Result<()> {
-        if self.inner.has_left(self.slot) { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+        if self.inner.client_left(self.slot) { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }
 

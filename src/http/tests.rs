@@ -19,26 +19,26 @@ use super::gate;
 use super::openapi;
 use super::route::Route;
 use super::routes::ROUTES;
-use super::{Ask, Context, Disk, Guard, Serving, answer, assets, bind, serve};
+use super::{Auth, Context, DiskThread, HttpRequest, HttpServer, answer, assets, bind, serve};
 use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
 use crate::history::History;
-use crate::level::Resolution;
-use crate::live::{Database, Iface, Live, Order, State, Tuning, Unmatched};
-use crate::model::{Address, Batch, Counters, Event, EventKind, Kind, Machine, Mark, Record, Sample, Tick};
-use crate::store::{Flush, Options, Reader, Store};
+use crate::live::{ActiveSettings, Database, Iface, InterfaceCommand, Live, State, Unmatched};
+use crate::model::{Address, Batch, Counters, Event, EventKind, InterfaceKind, Machine, Mark, Record, Sample, Tick};
+use crate::resolution::Resolution;
+use crate::store::{Options, Reader, SaveRequest, Store};
 
 /// 2026-01-15T10:30:00Z
 const NOW: i64 = 1_768_473_000;
 
-fn tuning() -> Tuning {
-    Tuning::of(&Config::default())
+fn tuning() -> ActiveSettings {
+    ActiveSettings::of(&Config::default())
 }
 
 /// A `Live` without a sampler and a writer.
 pub fn idle_live() -> Live {
     let live = Live::new(Config::default(), Zone::UTC);
-    live.lock().health.database = Database::Joined;
+    live.lock().health.database = Database::Rejoined;
     live
 }
 
@@ -48,14 +48,14 @@ pub fn idle_context() -> Context {
     Context {
         live: live.clone(),
         history: History::new(live, None),
-        copying: Disk::named("copy"),
+        backup_thread: DiskThread::named("copy"),
         clock: Arc::new(FixedClock),
         database: PathBuf::new(),
         machine: Arc::new(machine),
         find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
-        listening: Vec::new(),
-        guard: Guard::new(PathBuf::new(), None, false, false),
-        notes: Default::default(),
+        listen_addresses: Vec::new(),
+        auth: Auth::new(PathBuf::new(), None, false, false),
+        server_state: Default::default(),
     }
 }
 
@@ -65,7 +65,7 @@ pub fn iface(name: &str, ifindex: u32) -> Iface {
         ifindex,
         name: name.to_string(),
         altnames: Vec::new(),
-        kind: Kind::Ethernet,
+        kind: InterfaceKind::Ethernet,
         mac: "02:00:00:00:00:01".to_string(),
         mtu: 1500,
         speed: Some(1000),
@@ -98,7 +98,7 @@ fn machine() -> Machine {
         memory_total: 64 << 20,
         memory_available: 16 << 20,
         cpu_busy: 250,
-        cpu_all: 1000,
+        cpu_total: 1000,
         disk_total: 8 << 20,
         disk_free: 6 << 20,
         rss_bytes: 4 << 20,
@@ -108,7 +108,7 @@ fn machine() -> Machine {
 
 struct TestServer {
     context: Arc<Context>,
-    serving: Option<Serving>,
+    serving: Option<HttpServer>,
     address: SocketAddr,
     /// Removed when the server is dropped.
     directory: PathBuf,
@@ -140,7 +140,7 @@ fn reader(directory: &Path) -> Reader {
     let record = |(id, name): (u32, &str)| Record {
         id,
         name: name.to_string(),
-        kind: Kind::Ethernet,
+        kind: InterfaceKind::Ethernet,
         ifindex: id,
         first_seen: NOW - 3600,
         last_seen: NOW,
@@ -153,16 +153,16 @@ fn reader(directory: &Path) -> Reader {
         interface: "eth0".to_string(),
         detail: "plugged in".to_string(),
     };
-    let flush = Flush {
+    let flush = SaveRequest {
         batch: &ticks(1, 100, NOW - 60),
         anchors: &[],
         records: &[(2, "eth0"), (3, "=odd, \"one\"")].map(record),
         events: &[event],
         settings: &[("interval".to_string(), Some("30".to_string()))],
-        keep: tuning().keep,
+        retention: tuning().retention,
         zone: &Zone::UTC,
     };
-    store.flush(&flush).unwrap();
+    store.save(&flush).unwrap();
     store.reader().unwrap()
 }
 
@@ -198,7 +198,7 @@ fn fill_live(live: &Live) {
     eth0.rates = Some((1000, 100));
     eth0.lifetime = Counters::of([5000, 6000, 0, 0, 0, 0, 0, 0]);
     let mut odd = iface("=odd, \"one\"", 3);
-    odd.kind = Kind::Vlan;
+    odd.kind = InterfaceKind::Vlan;
     odd.up = false;
     odd.speed = None;
     odd.mac = String::new();
@@ -206,12 +206,12 @@ fn fill_live(live: &Live) {
     odd.alias = "Büro".to_string();
     let mut lo = iface("lo", 1);
     lo.id = None;
-    lo.kind = Kind::Loopback;
+    lo.kind = InterfaceKind::Loopback;
     lo.monitored = false;
     lo.ignored_because = Some("loopback".to_string());
     let mut gone = iface("wg0", 0);
     gone.id = Some(4);
-    gone.kind = Kind::Vpn;
+    gone.kind = InterfaceKind::Vpn;
     gone.monitored = false;
     state.inventory.interfaces = vec![odd, eth0, lo, gone];
     state.inventory.primary = Some("eth0".to_string());
@@ -229,14 +229,14 @@ fn fill_live(live: &Live) {
     state.inventory.ring.next = 3;
     state.inventory.ring.times = [NOW - 2, NOW - 1, NOW].into();
     state.inventory.ring.rates.insert(2, [None, Some((10, 20)), Some((30, 40))].into());
-    state.unsaved.event(Event {
+    state.unsaved.add_event(Event {
         unix: None,
         mono_ms: 900_000,
         kind: EventKind::Start,
         interface: String::new(),
         detail: "started".to_string(),
     });
-    state.unsaved.event(Event {
+    state.unsaved.add_event(Event {
         unix: Some(NOW - 30),
         mono_ms: 970_000,
         kind: EventKind::Reset,
@@ -276,34 +276,34 @@ impl TestServer {
         live.wake_sampler_by(move || {
             count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
-            while let Some((ticket, order)) = { live.lock().wishes.next_order() } {
+            while let Some((ticket, order)) = { live.lock().pending.next_command() } {
                 let outcome = match &order {
-                    Order::Alter(asked) => {
+                    InterfaceCommand::Edit(asked) => {
                         let mut state = live.lock();
-                        state.changes(asked).map(|changes| state.change(changes).unwrap())
+                        state.setting_changes(asked).map(|changes| state.change(changes).unwrap())
                     }
-                    Order::Forget { .. } => Ok(()),
+                    InterfaceCommand::Forget { .. } => Ok(()),
                 };
-                live.obeyed(ticket, outcome);
+                live.finish_command(ticket, outcome);
             }
             let mut state = live.lock();
-            state.wishes.collected.interfaces = 2;
-            let State { unsaved, wishes, .. } = &mut *state;
-            for tickets in [&mut unsaved.saves, &mut wishes.collect, &mut wishes.read] {
-                tickets.serve(tickets.given());
+            state.pending.collected.interfaces = 2;
+            let State { unsaved, pending: wishes, .. } = &mut *state;
+            for tickets in [&mut unsaved.saves, &mut wishes.collect, &mut wishes.refresh] {
+                tickets.serve(tickets.newest());
             }
         });
         let context = Arc::new(Context {
             live: live.clone(),
             history: History::new(live.clone(), reader),
-            copying: Disk::named("copy"),
+            backup_thread: DiskThread::named("copy"),
             clock: Arc::new(FixedClock),
             database: PathBuf::from("/var/lib/net-pulse/net-pulse.db"),
             machine: Arc::new(machine),
             find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
-            listening: Vec::new(),
-            guard: Guard::new(PathBuf::new(), None, false, false),
-            notes: Default::default(),
+            listen_addresses: Vec::new(),
+            auth: Auth::new(PathBuf::new(), None, false, false),
+            server_state: Default::default(),
         });
         let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap().listeners;
         let address = listeners[0].local_addr().unwrap();
@@ -712,7 +712,7 @@ fn invalid_bodies_are_refused() {
         check_documented(&document, "PUT", path, &reply);
     }
     let state = server.context.live.lock();
-    assert_eq!(state.tuning, tuning());
+    assert_eq!(state.active, tuning());
     assert!(state.unsaved.settings.is_empty());
 }
 
@@ -790,7 +790,7 @@ fn e47_http_1_0_requests_need_no_host() {
     assert_eq!(ask("GET /health", "Origin: http://evil.example\r\n"), 400);
     assert_eq!(ask("GET /health", "Via: 1.0 proxy\r\n"), 400);
     assert_eq!(ask("POST /collector/stop", "X-Forwarded-For: 10.0.0.1\r\n"), 400);
-    assert!(server.context.live.lock().tuning.running);
+    assert!(server.context.live.lock().active.running);
 }
 
 #[test]
@@ -803,7 +803,7 @@ fn settings_take_effect_and_are_saved() {
     assert_eq!(server.send("POST", "/collector/stop", "", b"").json()["status"], "stopped");
     {
         let state = server.context.live.lock();
-        let tuning = &state.tuning;
+        let tuning = &state.active;
         assert_eq!((tuning.interval_s, tuning.max_retries, tuning.retry_delay_ms), (7, 9, 2000));
         assert_eq!((tuning.interfaces.join(" ").as_str(), tuning.running), ("lo eth0", false));
         let saved: Vec<_> =
@@ -858,14 +858,14 @@ fn settings_of_a_flag_or_variable_are_refused() {
         ("NETPULSE_TIMEZONE", "UTC", "PATCH", "/api/config", r#"{"interval":7,"timezone":null}"#),
     ] {
         let config = Config::new(&[], |name| (name == owner).then(|| value.to_string())).unwrap();
-        let before = Tuning::of(&config);
+        let before = ActiveSettings::of(&config);
         let server = TestServer::with(|live| live.lock().config = config, machine);
         let reply = server.send(method, path, "", body.as_bytes());
         assert_eq!(reply.status, 409, "{path}");
         assert!(reply.detail().contains(&format!("is set by {owner}")), "{}", reply.detail());
         check_documented(&document, method, path, &reply);
         let state = server.context.live.lock();
-        assert_eq!(Tuning::of(&state.config), before);
+        assert_eq!(ActiveSettings::of(&state.config), before);
         assert!(state.unsaved.settings.is_empty());
     }
 }
@@ -913,9 +913,12 @@ fn several_settings_change_in_one_request() {
     );
     {
         let state = server.context.live.lock();
-        assert_eq!((state.tuning.interval_s, state.tuning.flush_s, state.tuning.running), (10, 3600, false));
-        assert_eq!([Resolution::Sample, Resolution::Hour].map(|level| state.tuning.keep.days(level)), [1, 1826]);
-        assert_eq!(state.tuning.ignored, ["a*", "b"]);
+        assert_eq!((state.active.interval_s, state.active.flush_s, state.active.running), (10, 3600, false));
+        assert_eq!(
+            [Resolution::Sample, Resolution::Hour].map(|resolution| state.active.retention.days(resolution)),
+            [1, 1826]
+        );
+        assert_eq!(state.active.ignored, ["a*", "b"]);
         assert_eq!(state.zone.offset_at(NOW), 3600);
         assert!(state.unsaved.settings.contains(&("ignore".to_string(), Some("a*,b".to_string()))));
     }
@@ -925,7 +928,7 @@ fn several_settings_change_in_one_request() {
     let state = server.context.live.lock();
     assert!(state.unsaved.settings.contains(&("ignore".to_string(), None)), "{:?}", state.unsaved.settings);
     assert!(state.unsaved.settings.contains(&("timezone".to_string(), None)));
-    assert_eq!((state.zone.offset_at(NOW), state.tuning.interval_s, state.tuning.running), (0, 30, true));
+    assert_eq!((state.zone.offset_at(NOW), state.active.interval_s, state.active.running), (0, 30, true));
 }
 
 #[test]
@@ -972,12 +975,12 @@ fn an_invalid_change_reports_all_errors_and_changes_nothing() {
         assert_eq!(patch(body).flaws().len(), 1, "{body}");
     }
     let state = server.context.live.lock();
-    assert_eq!(state.tuning, tuning());
+    assert_eq!(state.active, tuning());
     assert!(state.unsaved.settings.is_empty());
     drop(state);
     // An empty change writes nothing.
     assert_eq!(patch("{}").json()["saved"], true);
-    assert_eq!(server.context.live.lock().unsaved.saves.given(), 0);
+    assert_eq!(server.context.live.lock().unsaved.saves.newest(), 0);
 }
 
 #[test]
@@ -1016,10 +1019,17 @@ fn events_are_complete_during_a_save() {
     let stored = ["a", "b", "b", "c", "d"].map(|detail| event(detail, NOW - 900));
     let directory = directory();
     let mut store = Store::open(&directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap().store;
-    let (keep, batch) = (tuning().keep, Batch::default());
-    let flush =
-        Flush { batch: &batch, anchors: &[], records: &[], events: &stored, settings: &[], keep, zone: &Zone::UTC };
-    store.flush(&flush).unwrap();
+    let (keep, batch) = (tuning().retention, Batch::default());
+    let flush = SaveRequest {
+        batch: &batch,
+        anchors: &[],
+        records: &[],
+        events: &stored,
+        settings: &[],
+        retention: keep,
+        zone: &Zone::UTC,
+    };
+    store.save(&flush).unwrap();
     let server = TestServer::on(directory, Some(store.reader().unwrap()), |_| {}, machine);
     let details = |query: &str| -> Vec<String> {
         let body = server.get(&format!("/api/events?kind=gap&{query}")).json();
@@ -1049,7 +1059,7 @@ fn monitored_and_primary_are_saved_as_settings() {
         check_documented(&document, "PATCH", "/api/interfaces/{name}", &reply);
         reply
     };
-    let ignored = || server.context.live.lock().tuning.ignored.join(" ");
+    let ignored = || server.context.live.lock().active.ignored.join(" ");
     for (name, body, expect) in [
         ("lo", r#"{"monitored":true}"#, "!lo"),
         ("eth0", r#"{"monitored":false}"#, "!lo eth0"),
@@ -1066,11 +1076,11 @@ fn monitored_and_primary_are_saved_as_settings() {
     assert_eq!(ignored(), "");
 
     assert_eq!(patch("eth0", r#"{"primary":true}"#).json()["saved"], true);
-    assert_eq!(server.context.live.lock().tuning.primary, "eth0");
+    assert_eq!(server.context.live.lock().active.primary, "eth0");
     patch("lo", r#"{"primary":false}"#);
-    assert_eq!(server.context.live.lock().tuning.primary, "eth0", "it was another's");
+    assert_eq!(server.context.live.lock().active.primary, "eth0", "it was another's");
     patch("eth0", r#"{"primary":false}"#);
-    assert_eq!(server.context.live.lock().tuning.primary, "");
+    assert_eq!(server.context.live.lock().active.primary, "");
 
     // The chosen primary interface is monitored, and an entry of `ignore` against it is removed.
     patch("eth0", r#"{"monitored":false}"#);
@@ -1079,7 +1089,7 @@ fn monitored_and_primary_are_saved_as_settings() {
     let reply = patch("eth0", r#"{"monitored":false,"alias":"no"}"#);
     assert_eq!((reply.status, reply.detail().contains("primary")), (409, true), "{}", reply.detail());
     assert_eq!(patch("eth0", r#"{"monitored":false,"primary":false}"#).status, 200);
-    assert_eq!((ignored().as_str(), server.context.live.lock().tuning.primary.as_str()), ("eth0", ""));
+    assert_eq!((ignored().as_str(), server.context.live.lock().active.primary.as_str()), ("eth0", ""));
     patch("eth0", r#"{"monitored":null}"#);
 
     for (name, body, status) in [
@@ -1143,7 +1153,7 @@ fn changes_by_altname_use_the_interface_name() {
     let patch = |name: &str, body: &str| server.send("PATCH", &format!("/api/interfaces/{name}"), "", body.as_bytes());
     let lists = || {
         let state = server.context.live.lock();
-        [state.tuning.interfaces.join(" "), state.tuning.ignored.join(" "), state.tuning.primary.clone()]
+        [state.active.interfaces.join(" "), state.active.ignored.join(" "), state.active.primary.clone()]
     };
     let set = |key, text: &str| server.context.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
     assert_eq!(patch("enp3s0", r#"{"monitored":false,"alias":"x"}"#).json()["name"], "eth0");
@@ -1186,7 +1196,7 @@ fn a_list_that_the_next_start_would_refuse_is_refused() {
         detail.starts_with("ignore ") && detail.contains("4096 bytes") && detail.contains("one pattern with *"),
         "{detail}"
     );
-    assert_eq!(server.context.live.lock().tuning.ignored, full);
+    assert_eq!(server.context.live.lock().active.ignored, full);
     let long: Vec<String> = (0..300).map(|at| format!("interface-{at:04}")).collect();
     server.context.live.lock().inventory.interfaces = long.iter().map(|name| iface(name, 1)).collect();
     assert_eq!(server.put("/api/config/interfaces", &json!({ "interfaces": long }).to_string()).status, 409);
@@ -1206,7 +1216,7 @@ fn simultaneous_changes_are_all_made() {
         machine,
     );
     let ask = |method: &str, target: &str, body: &str| {
-        let ask = Ask { method, target, trusted: true, body: Some(body.as_bytes()), ..Ask::default() };
+        let ask = HttpRequest { method, target, trusted: true, body: Some(body.as_bytes()), ..HttpRequest::default() };
         assert_eq!(answer(&server.context, &ask).status, 200, "{target}");
     };
     for round in 0..200 {
@@ -1224,13 +1234,13 @@ fn simultaneous_changes_are_all_made() {
             }
         });
         let state = server.context.live.lock();
-        let mut ignored = state.tuning.ignored.clone();
+        let mut ignored = state.active.ignored.clone();
         ignored.sort();
         let mut expect = names[1..].to_vec();
         expect.sort();
         assert_eq!(ignored, expect, "round {round}");
         let saved: Vec<_> = state.unsaved.settings.iter().filter(|(key, _)| key == "ignore").collect();
-        assert_eq!(saved, [&("ignore".to_string(), Some(state.tuning.ignored.join(",")))], "as it is in force");
+        assert_eq!(saved, [&("ignore".to_string(), Some(state.active.ignored.join(",")))], "as it is in force");
         drop(state);
         ask("PATCH", "/api/config", r#"{"ignore":["eth0","!lo"],"interfaces":[]}"#);
     }
@@ -1266,14 +1276,14 @@ fn one_backup_at_a_time_and_only_with_enough_space() {
     assert_eq!((reply.status, reply.broken), (200, false));
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=net-pulse-2026-01-15.db"));
     assert!(reply.body.starts_with(b"SQLite format 3\0"));
-    server.context.notes.backup_running.store(true, Ordering::Relaxed);
+    server.context.server_state.backup_running.store(true, Ordering::Relaxed);
     let reply = backup(&server);
     assert_eq!(reply.status, 503);
     assert!(reply.detail().contains("under way"));
-    server.context.notes.backup_running.store(false, Ordering::Relaxed);
+    server.context.server_state.backup_running.store(false, Ordering::Relaxed);
     assert_eq!(backup(&server).status, 200);
     // Each backup releases its lock, whatever its result.
-    assert!(!server.context.notes.backup_running.load(Ordering::Relaxed));
+    assert!(!server.context.server_state.backup_running.load(Ordering::Relaxed));
 
     let full = TestServer::with(|_| {}, || Machine { disk_free: 100_000, ..machine() });
     for _ in 0..2 {
@@ -1345,7 +1355,7 @@ fn missing_interfaces_are_reported_without_changing_the_status() {
                   the primary setting ppp7 matches no interface now: it becomes the primary interface when it appears";
     assert_eq!(health["reason"], reason);
     // These notes follow what is wrong.
-    server.context.live.lock().tuning.running = false;
+    server.context.live.lock().active.running = false;
     let health = server.get("/api/system/health").json();
     assert_eq!(health["status"], "degraded");
     assert_eq!(health["reason"], format!("collection is stopped; {reason}"));
@@ -1468,8 +1478,12 @@ fn every_endpoint_gives_the_same_sum() {
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}&to=1970-01-02")), 0, "{by}");
         assert_eq!(sum(&format!("/api/traffic/totals?by={by}&from=2030-01-01&to=2020-01-01")), 0, "{by}");
     }
-    for level in ["5min", "hour", "day"] {
-        assert_eq!(sum(&format!("/api/export/traffic?resolution={level}&interface_name=eth0")), expect, "{level}");
+    for resolution in ["5min", "hour", "day"] {
+        assert_eq!(
+            sum(&format!("/api/export/traffic?resolution={resolution}&interface_name=eth0")),
+            expect,
+            "{resolution}"
+        );
     }
     let samples = rows(&server.get("/api/export/traffic?interface_name=eth0"), "timestamp");
     assert_eq!(samples.iter().map(|row| row.1).sum::<u64>(), expect);

@@ -34,9 +34,9 @@ pub struct Polls {
 pub enum Database {
     /// Not opened yet.
     #[default]
-    Absent,
+    NotOpen,
     /// Open, and the sampler has connected this run's memory to the stored history.
-    Joined,
+    Rejoined,
     /// The program ended before the database could be opened.
-    GivenUp,
+    NeverOpened,
 }

@@ -2,7 +2,7 @@
 
 use super::Ring;
 use crate::config::Config;
-use crate::model::{Address, Counters, IfaceId, Kind};
+use crate::model::{Address, Counters, IfaceId, InterfaceKind};
 
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -18,7 +18,7 @@ pub struct Inventory {
     pub source: &'static str,
     pub source_note: Option<String>,
     /// Note that the boot id cannot be read: then the first sample of a run may have to leave out some traffic.
-    pub unknown: Option<&'static str>,
+    pub boot_id_note: Option<&'static str>,
     pub ring: Ring,
 }
 
@@ -27,7 +27,7 @@ impl Inventory {
     /// name.
     pub fn interface(&self, name: &str) -> Option<&Iface> {
         let own = self.interfaces.iter().find(|iface| iface.name == name);
-        own.or_else(|| self.interfaces.iter().find(|iface| iface.is_called(name)))
+        own.or_else(|| self.interfaces.iter().find(|iface| iface.has_name(name)))
     }
 }
 
@@ -40,7 +40,7 @@ pub struct Iface {
     pub ifindex: u32,
     pub name: String,
     pub altnames: Vec<String>,
-    pub kind: Kind,
+    pub kind: InterfaceKind,
     pub mac: String,
     pub mtu: u32,
     pub speed: Option<u32>,
@@ -64,7 +64,7 @@ impl Iface {
     }
 
     /// Compares with its own name and its altnames.
-    pub fn is_called(&self, name: &str) -> bool {
+    pub fn has_name(&self, name: &str) -> bool {
         self.name == name || self.altnames.iter().any(|altname| altname == name)
     }
 }
@@ -101,7 +101,7 @@ pub fn unmatched_sentences(unmatched: &[Unmatched], config: &Config) -> Vec<Stri
             }
             _ => format!("match no interface now: counting {begin} when they appear"),
         };
-        sentences.push(format!("{} {rest}", config.naming(key, &names)));
+        sentences.push(format!("{} {rest}", config.describe(key, &names)));
     }
     sentences
 }
@@ -114,7 +114,7 @@ mod tests {
     fn unmatched_patterns_make_one_sentence_per_setting() {
         let typed = [("interfaces", "a".to_string())];
         let flag = Config::new(&typed, |_| None).unwrap();
-        let saved = Config::saved(&[("interfaces", "a"), ("primary", "wan")]);
+        let saved = Config::with_saved(&[("interfaces", "a"), ("primary", "wan")]);
         let check = |config: &Config, entries: &[(&'static str, &str, bool)], expect: &[&str]| {
             let unmatched: Vec<Unmatched> = entries
                 .iter()

@@ -56,23 +56,23 @@ impl WakeCounters {
     // Not inlined: about a hundred places take the lock, and inlining there adds 47 KB to the binary.
     #[inline(never)]
     fn of(state: &State) -> WakeCounters {
-        let State { wishes, unsaved, inventory, health, .. } = state;
+        let State { pending: wishes, unsaved, inventory, health, .. } = state;
         let (stopping, database) = (u64::from(wishes.stopping), health.database as u64);
         WakeCounters {
             sampler: [
-                wishes.collect.given(),
-                wishes.read.given(),
-                wishes.command_tickets.given(),
+                wishes.collect.newest(),
+                wishes.refresh.newest(),
+                wishes.command_tickets.newest(),
                 inventory.ring.watch_starts,
-                u64::from(wishes.earlier.is_some()),
+                u64::from(wishes.stored_history.is_some()),
                 state.active_revision,
                 stopping,
                 database,
             ],
-            writer: [u64::from(wishes.save_now), stopping, u64::from(wishes.sampled_out)],
+            writer: [u64::from(wishes.save_now), stopping, u64::from(wishes.sampler_ended)],
             waiting: [
                 wishes.collect.served(),
-                wishes.read.served(),
+                wishes.refresh.served(),
                 wishes.command_tickets.served(),
                 unsaved.saves.served(),
                 database,
@@ -117,7 +117,7 @@ mod tests {
 
     use crate::clock::Zone;
     use crate::config::Config;
-    use crate::live::{Database, Live, Order, State};
+    use crate::live::{Database, InterfaceCommand, Live, State};
 
     type Change = fn(&mut State);
     type Sleep = fn(&Live, Duration);
@@ -148,17 +148,17 @@ mod tests {
         check(|state| state.inventory.ring.watch(2_000), (0, 0));
         check(|state| state.inventory.ring.watch(60_000), (1, 0));
         check(|state| state.health.polls.total += 1, (0, 0));
-        check(|state| state.wishes.earlier = Some(Default::default()), (1, 0));
-        check(|state| state.wishes.earlier = None, (0, 0));
-        check(|state| state.health.database = Database::Joined, (1, 0));
-        check(|state| state.wishes.save_now = true, (0, 0));
-        check(|state| state.wishes.stopping = true, (1, 0));
-        check(|state| state.wishes.stopping = true, (0, 0));
+        check(|state| state.pending.stored_history = Some(Default::default()), (1, 0));
+        check(|state| state.pending.stored_history = None, (0, 0));
+        check(|state| state.health.database = Database::Rejoined, (1, 0));
+        check(|state| state.pending.save_now = true, (0, 0));
+        check(|state| state.pending.stopping = true, (1, 0));
+        check(|state| state.pending.stopping = true, (0, 0));
         assert!(live.collect(Duration::ZERO).is_none());
         assert_eq!(wakeups(), (1, 0));
         assert!(!live.refresh(Duration::ZERO));
         assert_eq!(wakeups(), (1, 0));
-        assert!(live.order(Order::Forget { name: "eth0".to_string() }, Duration::ZERO).is_none());
+        assert!(live.submit_command(InterfaceCommand::Forget { name: "eth0".to_string() }, Duration::ZERO).is_none());
         assert_eq!(wakeups(), (1, 0));
     }
 
@@ -168,10 +168,10 @@ mod tests {
         let live = Arc::new(Live::new(Config::default(), Zone::UTC));
         let hour = Duration::from_secs(3600);
         let changes: [(Sleep, Change); 5] = [
-            (|live, hour| live.wait_for_work(hour), |state| state.wishes.save_now = true),
-            (|live, _| assert!(live.wait_for_join()), |state| state.health.database = Database::Joined),
-            (|live, _| live.wait_for_last_sample(), |state| state.wishes.sampled_out = true),
-            (|live, hour| assert!(live.collect(hour).is_some()), |state| state.wishes.collect.serve(1)),
+            (|live, hour| live.wait_for_work(hour), |state| state.pending.save_now = true),
+            (|live, _| assert!(live.wait_for_rejoin()), |state| state.health.database = Database::Rejoined),
+            (|live, _| live.wait_for_last_sample(), |state| state.pending.sampler_ended = true),
+            (|live, hour| assert!(live.collect(hour).is_some()), |state| state.pending.collect.serve(1)),
             (|live, hour| assert!(live.flush(hour)), |state| state.unsaved.saves.serve(1)),
         ];
         for (sleep, change) in changes {

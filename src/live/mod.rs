@@ -2,33 +2,33 @@
 //! one-second rates, the unsaved samples, and the requests of `http` to the sampler and the writer. One lock guards it.
 //! A thread holds it only to copy data: never while it reads the kernel, the disk or the network.
 
+mod active_settings;
+mod commands;
 mod health;
 mod inventory;
 mod locked;
-mod orders;
+mod pending;
 mod ring;
 mod saving;
 mod state;
-mod tuning;
 mod unsaved;
-mod wishes;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock::Zone;
-use crate::config::{Changes, Config, Refused};
+use crate::config::{Config, SettingChanges, SettingsRefusal};
 
+pub use active_settings::ActiveSettings;
+pub use commands::{CommandRefusal, InterfaceCommand, InterfaceEdit};
 pub use health::{Database, Health, Polls};
 pub use inventory::{Iface, Inventory, Unmatched, unmatched_sentences};
 pub use locked::Locked;
-pub use orders::{Alteration, Order, Refusal};
+pub use pending::{Collected, Pending, StoredHistory, Tickets};
 pub use ring::{RING_BYTES, RING_SECONDS, Ring};
-pub use saving::{AtRisk, Saving, Told, Written};
+pub use saving::{AtRisk, ReportedProblem, Saving, Written};
 pub use state::State;
-pub use tuning::Tuning;
 pub use unsaved::Unsaved;
-pub use wishes::{Collected, Earlier, Tickets, Wishes};
 
 type Waker = Box<dyn Fn() + Send + Sync>;
 
@@ -83,26 +83,28 @@ impl Live {
 
     /// Takes a sample now, whatever the interval. `None` if the sampler did not do so within `timeout`.
     pub fn collect(&self, timeout: Duration) -> Option<Collected> {
-        let ticket = self.lock().wishes.collect.take();
-        self.wait(timeout, |State { wishes, .. }| (wishes.collect.served() >= ticket).then(|| wishes.collected.clone()))
+        let ticket = self.lock().pending.collect.take();
+        self.wait(timeout, |State { pending: wishes, .. }| {
+            (wishes.collect.served() >= ticket).then(|| wishes.collected.clone())
+        })
     }
 
     /// Reads the counters now, without a sample. `false` if the sampler did not do so within `timeout`: then the
     /// counters in memory are at most one interval old.
     pub fn refresh(&self, timeout: Duration) -> bool {
-        let ticket = self.lock().wishes.read.take();
-        self.wait(timeout, |state| (state.wishes.read.served() >= ticket).then_some(())).is_some()
+        let ticket = self.lock().pending.refresh.take();
+        self.wait(timeout, |state| (state.pending.refresh.served() >= ticket).then_some(())).is_some()
     }
 
     /// Changes settings: all of them or none. They are active at once. Returns `true` once they are on disk, and
     /// `false` if the writer did not save them within `timeout`; the writer then keeps trying. `zone` is the parsed
     /// time zone if that setting changes. `plan` computes the changes from the state; the lock is held meanwhile, so no
     /// other change comes in between.
-    pub fn change<E: From<Refused>>(
+    pub fn change<E: From<SettingsRefusal>>(
         &self,
         zone: Option<Zone>,
         timeout: Duration,
-        plan: impl FnOnce(&State) -> Result<Changes, E>,
+        plan: impl FnOnce(&State) -> Result<SettingChanges, E>,
     ) -> Result<bool, E> {
         let ticket = {
             let mut state = self.lock();
@@ -117,55 +119,55 @@ impl Live {
             }
             state.request_save()
         };
-        Ok(self.saved(ticket, timeout))
+        Ok(self.wait_until_saved(ticket, timeout))
     }
 
     /// Saves everything that can be saved now. `false` if that was not done within `timeout`.
     pub fn flush(&self, timeout: Duration) -> bool {
         let ticket = self.lock().request_save();
-        self.saved(ticket, timeout)
+        self.wait_until_saved(ticket, timeout)
     }
 
     /// Asks the sampler to run an interface command. Returns the ticket for [`Live::saved`], or why the sampler refused
     /// the command. `None` if the sampler did not answer within `timeout`; it still runs the command later.
-    pub fn order(&self, order: Order, timeout: Duration) -> Option<Result<u64, Refusal>> {
-        let ticket = self.lock().wishes.add_command(order);
-        self.wait(timeout, |state| state.wishes.answer_to(ticket))
+    pub fn submit_command(&self, order: InterfaceCommand, timeout: Duration) -> Option<Result<u64, CommandRefusal>> {
+        let ticket = self.lock().pending.add_command(order);
+        self.wait(timeout, |state| state.pending.answer_to(ticket))
     }
 
     /// For the sampler: reports the result of an interface command.
-    pub fn obeyed(&self, ticket: u64, outcome: Result<(), Refusal>) {
+    pub fn finish_command(&self, ticket: u64, outcome: Result<(), CommandRefusal>) {
         let mut state = self.lock();
         let answer = outcome.map(|()| state.request_save());
-        state.wishes.answer(ticket, answer);
+        state.pending.answer(ticket, answer);
     }
 
     /// Waits until everything that the ticket covers is on disk. `false` after `timeout`; without any wait if saving is
     /// already known to be stalled.
-    pub fn saved(&self, ticket: u64, timeout: Duration) -> bool {
-        let reported = self.lock_read_only().health.saving.told;
-        let timeout = if reported > Told::Nothing { Duration::ZERO } else { timeout };
+    pub fn wait_until_saved(&self, ticket: u64, timeout: Duration) -> bool {
+        let reported = self.lock_read_only().health.saving.reported;
+        let timeout = if reported > ReportedProblem::Nothing { Duration::ZERO } else { timeout };
         self.wait(timeout, |state| (state.unsaved.saves.served() >= ticket).then_some(())).is_some()
     }
 
     /// For the writer: sleeps until there is work, at most for `longest`.
     pub fn wait_for_work(&self, longest: Duration) {
         let state = self.lock_read_only();
-        if !state.wishes.save_now && !state.wishes.stopping {
+        if !state.pending.save_now && !state.pending.stopping {
             drop(self.work.wait_timeout(state, longest));
         }
     }
 
     /// For the writer: waits until the sampler has rejoined the stored history. `false` if the program ended before.
-    pub fn wait_for_join(&self) -> bool {
-        let absent = |state: &mut State| state.health.database == Database::Absent;
+    pub fn wait_for_rejoin(&self) -> bool {
+        let absent = |state: &mut State| state.health.database == Database::NotOpen;
         let state = self.done.wait_while(self.lock_read_only(), absent).unwrap_or_else(PoisonError::into_inner);
-        state.health.database == Database::Joined
+        state.health.database == Database::Rejoined
     }
 
     /// For the writer: waits until the sampler has ended.
     pub fn wait_for_last_sample(&self) {
-        drop(self.work.wait_while(self.lock_read_only(), |state| !state.wishes.sampled_out));
+        drop(self.work.wait_while(self.lock_read_only(), |state| !state.pending.sampler_ended));
     }
 
     fn wait<T>(&self, timeout: Duration, mut ready: impl FnMut(&State) -> Option<T>) -> Option<T> {

@@ -14,27 +14,27 @@ pub struct Saving {
     /// Start of the save that is running.
     pub saving_since_mono_ms: Option<u64>,
     /// When the main thread woke a writer that was too late.
-    pub called_mono_ms: Option<u64>,
+    pub woken_mono_ms: Option<u64>,
     /// What the log and the events already say about the current problem.
-    pub told: Told,
+    pub reported: ReportedProblem,
     pub failures: u64,
     /// Error of the latest attempt, if it failed.
     pub error: Option<String>,
     /// A warning while saving works, but into another file than the settings name.
-    pub elsewhere: Option<String>,
+    pub wrong_file_warning: Option<String>,
     /// The error of opening the database does not pass by itself: the user has to change something.
-    pub refused: bool,
+    pub open_error_lasts: bool,
     /// The writer thread has panicked: nothing is saved any more in this run.
-    pub lost: bool,
+    pub writer_ended: bool,
     /// Samples were coarsened in memory since the last successful save.
-    pub compacted: bool,
+    pub coarsened: bool,
     /// `None` where the kernel does not count it.
     pub written: Option<Written>,
 }
 
 /// Stages of a saving problem, in the order in which they are reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Told {
+pub enum ReportedProblem {
     #[default]
     Nothing,
     /// Nothing is saved although no save failed: the disk does not answer.
@@ -66,7 +66,7 @@ impl Saving {
             Some(format!("nothing could be saved for {seconds} s: {cause}"))
         };
         match &self.error {
-            _ if self.lost => Some("the thread that saves has ended: the program is at fault".to_string()),
+            _ if self.writer_ended => Some("the thread that saves has ended: the program is at fault".to_string()),
             Some(error) => Some(format!("the newest figures are in memory only: {error}")),
             None => stalled(),
         }
@@ -87,7 +87,7 @@ impl Saving {
         let too_long = match self.saving_since_mono_ms.map(since) {
             // A save that has just begun may end soon, however late it began.
             Some(lasts) => lasts >= LONGEST_SAVE_S || stalled >= missed && lasts >= MIN_STALL_S / 2,
-            None => self.is_late(mono_ms, flush_s) && self.called_mono_ms.is_some_and(|at| since(at) >= WOKEN_S),
+            None => self.is_late(mono_ms, flush_s) && self.woken_mono_ms.is_some_and(|at| since(at) >= WOKEN_S),
         };
         too_long.then_some(stalled)
     }
@@ -133,7 +133,8 @@ mod tests {
             let ago = |seconds: u64| now_ms - seconds * 1000;
             let (succeeded_mono_ms, saving_since_mono_ms) = (Some(ago(success)), save.map(ago));
             let called_mono_ms = Some(ago(10));
-            let saving = Saving { succeeded_mono_ms, saving_since_mono_ms, called_mono_ms, ..Saving::default() };
+            let saving =
+                Saving { succeeded_mono_ms, saving_since_mono_ms, woken_mono_ms: called_mono_ms, ..Saving::default() };
             assert_eq!(saving.stalled_s(now_ms, flush_s), expect, "{flush_s} {success} {save:?}");
             assert_eq!(saving.trouble(now_ms, flush_s).is_some(), expect.is_some());
         };

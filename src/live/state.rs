@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{AtRisk, Earlier, Health, Inventory, Told, Tuning, Unsaved, Wishes};
+use super::{ActiveSettings, AtRisk, Health, Inventory, Pending, ReportedProblem, StoredHistory, Unsaved};
 use crate::clock::Zone;
-use crate::compact::{self, HELD_BYTES};
-use crate::config::{Changes, Config, Refused};
+use crate::coarsen::{self, MAX_UNSAVED_BYTES};
+use crate::config::{Config, SettingChanges, SettingsRefusal};
 use crate::model::{Counters, Event, EventKind};
 
 /// One lock guards all parts, so that a reader sees samples, names and ids of the same moment. It is held only to copy
@@ -13,26 +13,26 @@ use crate::model::{Counters, Event, EventKind};
 pub struct State {
     pub config: Config,
     /// The active settings, parsed from `config`.
-    pub tuning: Tuning,
+    pub active: ActiveSettings,
     pub zone: Arc<Zone>,
     /// Number of changes of the active settings.
     pub(super) active_revision: u64,
     pub inventory: Inventory,
     pub unsaved: Unsaved,
-    pub wishes: Wishes,
+    pub pending: Pending,
     pub health: Health,
 }
 
 impl State {
     pub(super) fn new(config: Config, zone: Zone) -> State {
         State {
-            tuning: Tuning::of(&config),
+            active: ActiveSettings::of(&config),
             config,
             zone: Arc::new(zone),
             active_revision: 0,
             inventory: Inventory::default(),
             unsaved: Unsaved::default(),
-            wishes: Wishes::default(),
+            pending: Pending::default(),
             health: Health::default(),
         }
     }
@@ -40,13 +40,13 @@ impl State {
     /// Keeps the unsaved ticks within `HELD_BYTES`, after each tick. Requests a save at three quarters of that, so that
     /// nothing is coarsened while the disk works.
     pub fn limit_memory(&mut self) {
-        let held = compact::bytes(&self.unsaved.batch, &self.unsaved.anchors);
-        if held > HELD_BYTES {
-            compact::compact(&mut self.unsaved.batch, &mut self.unsaved.anchors, HELD_BYTES / 2);
-            self.health.saving.compacted = true;
+        let held = coarsen::size_bytes(&self.unsaved.batch, &self.unsaved.anchors);
+        if held > MAX_UNSAVED_BYTES {
+            coarsen::coarsen(&mut self.unsaved.batch, &mut self.unsaved.anchors, MAX_UNSAVED_BYTES / 2);
+            self.health.saving.coarsened = true;
         }
         let placed = self.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some());
-        self.wishes.save_now |= held > HELD_BYTES / 4 * 3 && placed && self.health.saving.error.is_none();
+        self.pending.save_now |= held > MAX_UNSAVED_BYTES / 4 * 3 && placed && self.health.saving.error.is_none();
     }
 
     pub fn at_risk(&self, mono_ms: u64) -> AtRisk {
@@ -66,28 +66,28 @@ impl State {
 
     /// Checks for a save that hangs, which returns no error by itself. The main thread calls this regularly. Returns a
     /// sentence for the log, once for each stage of a problem, and adds the event.
-    pub fn watch_saving(&mut self, mono_ms: u64) -> Option<String> {
-        if self.health.saving.is_late(mono_ms, self.tuning.flush_s) && self.health.saving.called_mono_ms.is_none() {
-            self.health.saving.called_mono_ms = Some(mono_ms);
-            self.wishes.save_now = true;
+    pub fn check_saving(&mut self, mono_ms: u64) -> Option<String> {
+        if self.health.saving.is_late(mono_ms, self.active.flush_s) && self.health.saving.woken_mono_ms.is_none() {
+            self.health.saving.woken_mono_ms = Some(mono_ms);
+            self.pending.save_now = true;
         }
-        let trouble = self.health.saving.trouble(mono_ms, self.tuning.flush_s)?;
+        let trouble = self.health.saving.trouble(mono_ms, self.active.flush_s)?;
         let stage = match self.health.saving.error {
-            _ if self.health.saving.compacted => Told::MemoryFull,
+            _ if self.health.saving.coarsened => ReportedProblem::MemoryFull,
             // The writer reports a failed save itself.
-            Some(_) if !self.health.saving.lost => return None,
-            _ => Told::Stalled,
+            Some(_) if !self.health.saving.writer_ended => return None,
+            _ => ReportedProblem::Stalled,
         };
-        if self.health.saving.told >= stage {
+        if self.health.saving.reported >= stage {
             return None;
         }
-        self.health.saving.told = stage;
+        self.health.saving.reported = stage;
         let consequence = match stage {
-            Told::MemoryFull => "memory is full: older samples become coarser until saving works",
+            ReportedProblem::MemoryFull => "memory is full: older samples become coarser until saving works",
             _ => "going on in memory",
         };
         let detail = format!("{trouble}; {consequence}{}", self.at_risk(mono_ms));
-        self.unsaved.event(Event {
+        self.unsaved.add_event(Event {
             unix: None,
             mono_ms,
             kind: EventKind::Storage,
@@ -98,7 +98,7 @@ impl State {
     }
 
     /// Changes settings: all of them or none. They are active at once.
-    pub fn change(&mut self, changes: Changes) -> Result<(), Refused> {
+    pub fn change(&mut self, changes: SettingChanges) -> Result<(), SettingsRefusal> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -112,7 +112,7 @@ impl State {
 
     /// Applies the stored settings, except those that were changed in this run and are not saved yet. The sampler
     /// rejoins the rest of the stored history. Returns a message for each stored setting that is not valid.
-    pub fn recall(&mut self, earlier: Earlier) -> Vec<String> {
+    pub fn apply_stored_history(&mut self, earlier: StoredHistory) -> Vec<String> {
         let mut settings = earlier.settings.clone();
         for (key, value) in &self.unsaved.settings {
             match value {
@@ -120,20 +120,20 @@ impl State {
                 None => settings.remove(key),
             };
         }
-        let refused = self.config.take_saved(&settings);
+        let refused = self.config.apply_saved(&settings);
         self.update_active();
-        self.wishes.earlier = Some(earlier);
+        self.pending.stored_history = Some(earlier);
         refused
     }
 
     fn update_active(&mut self) {
-        self.tuning = Tuning::of(&self.config);
+        self.active = ActiveSettings::of(&self.config);
         self.active_revision += 1;
     }
 
     /// Requests a save. Returns the ticket that is served when everything that is unsaved now is on disk.
     pub(super) fn request_save(&mut self) -> u64 {
-        self.wishes.save_now = true;
+        self.pending.save_now = true;
         self.unsaved.saves.take()
     }
 }
@@ -142,7 +142,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::live::{Live, Saving};
-    use crate::model::{Anchor, COUNTERS, Edit, Mark, Record, Sample, Tick};
+    use crate::model::{Anchor, COUNTERS, HistoryEdit, Mark, Record, Sample, Tick};
 
     /// After a suspend of the machine the writer may wake up to a minute late.
     #[test]
@@ -150,11 +150,11 @@ mod tests {
         let live = live();
         let mut state = live.lock();
         state.health.saving.succeeded_mono_ms = Some(0);
-        state.wishes.save_now = false;
-        assert_eq!((state.watch_saving(1_019_000), state.wishes.save_now), (None, false));
-        assert_eq!((state.watch_saving(50_000_000), state.wishes.save_now), (None, true));
+        state.pending.save_now = false;
+        assert_eq!((state.check_saving(1_019_000), state.pending.save_now), (None, false));
+        assert_eq!((state.check_saving(50_000_000), state.pending.save_now), (None, true));
         assert_eq!(state.health.saving.trouble(50_009_000, 300), None);
-        assert!(state.watch_saving(50_010_000).unwrap().contains("the thread that saves does not run"));
+        assert!(state.check_saving(50_010_000).unwrap().contains("the thread that saves does not run"));
     }
 
     #[test]
@@ -164,23 +164,23 @@ mod tests {
         state.health.saving.succeeded_mono_ms = Some(0);
         state.health.saving.saving_since_mono_ms = Some(300_000);
         tick(&mut state, 1, Some(1000));
-        assert_eq!(state.watch_saving(599_999), None);
-        let problem = state.watch_saving(600_000).unwrap();
+        assert_eq!(state.check_saving(599_999), None);
+        let problem = state.check_saving(600_000).unwrap();
         assert!(
             problem.starts_with("nothing could be saved for 600 s: the disk does not answer; going on in memory"),
             "{problem}"
         );
-        assert_eq!((state.watch_saving(700_000), state.unsaved.events.len()), (None, 1));
+        assert_eq!((state.check_saving(700_000), state.unsaved.events.len()), (None, 1));
         assert_eq!(state.unsaved.events[0].detail, problem);
-        state.health.saving.compacted = true;
-        let problem = state.watch_saving(800_000).unwrap();
+        state.health.saving.coarsened = true;
+        let problem = state.check_saving(800_000).unwrap();
         assert!(problem.contains("memory is full: older samples become coarser"), "{problem}");
-        assert_eq!(state.watch_saving(900_000), None);
+        assert_eq!(state.check_saving(900_000), None);
         // The writer reports failures itself.
         state.health.saving = Saving { error: Some("no room".to_string()), ..Saving::default() };
-        assert_eq!(state.watch_saving(900_000), None);
-        state.health.saving.lost = true;
-        assert!(state.watch_saving(900_000).unwrap().starts_with("the thread that saves has ended"));
+        assert_eq!(state.check_saving(900_000), None);
+        state.health.saving.writer_ended = true;
+        assert!(state.check_saving(900_000).unwrap().starts_with("the thread that saves has ended"));
     }
 
     fn live() -> Live {
@@ -198,9 +198,9 @@ mod tests {
         }
         let end = state.unsaved.batch.samples.len();
         state.unsaved.batch.ticks.push(Tick { seq, mono_ms: seq * 1_000, unix, end });
-        let before = state.wishes.save_now;
+        let before = state.pending.save_now;
         state.limit_memory();
-        state.wishes.save_now && !before
+        state.pending.save_now && !before
     }
 
     #[test]
@@ -208,13 +208,13 @@ mod tests {
         let live = live();
         let mut state = live.lock();
         tick(&mut state, 1, None);
-        let [_, first] = state.unsaved.batches();
-        assert!(Arc::ptr_eq(&first, &state.unsaved.batches()[1]));
+        let [_, first] = state.unsaved.batches_for_readers();
+        assert!(Arc::ptr_eq(&first, &state.unsaved.batches_for_readers()[1]));
         // The tick got its wall time: the copy is outdated although no tick was added.
         state.unsaved.batch.ticks[0].unix = Some(5);
-        assert_eq!(state.unsaved.batches()[1].ticks, state.unsaved.batch.ticks);
+        assert_eq!(state.unsaved.batches_for_readers()[1].ticks, state.unsaved.batch.ticks);
         tick(&mut state, 2, Some(6));
-        assert_eq!((first.ticks.len(), state.unsaved.batches()[1].ticks.len()), (1, 2));
+        assert_eq!((first.ticks.len(), state.unsaved.batches_for_readers()[1].ticks.len()), (1, 2));
     }
 
     /// Ticks without wall time cannot be saved. An edit of the history applies to them all the same.
@@ -229,8 +229,8 @@ mod tests {
         let name = String::new;
         let record = |id| Record { id, ifindex: id, ..Record::default() };
         state.unsaved.records.extend([3, 4].map(record));
-        state.unsaved.edited(&Edit::Merge { id: 3, name: name(), into: 4, into_name: name() });
-        state.unsaved.edited(&Edit::Forget { id: 5, name: name() });
+        state.unsaved.apply_edit(&HistoryEdit::Merge { id: 3, name: name(), into: 4, into_name: name() });
+        state.unsaved.apply_edit(&HistoryEdit::Forget { id: 5, name: name() });
         let of = |iface| state.unsaved.batch.samples.iter().find(|sample| sample.iface == iface);
         assert_eq!((of(3), of(5), of(4).map(|sample| sample.delta)), (None, None, Some(Counters([2; COUNTERS]))));
         assert_eq!(of(4).map(|sample| sample.span_ms), Some(1_000), "at the same time");
@@ -244,12 +244,12 @@ mod tests {
         let live = live();
         let mut state = live.lock();
         let requested = (1..).find(|seq| tick(&mut state, *seq, Some(*seq as i64))).unwrap();
-        assert!(state.wishes.save_now && !state.health.saving.compacted);
+        assert!(state.pending.save_now && !state.health.saving.coarsened);
         assert_eq!(state.unsaved.batch.ticks.len() as u64, requested);
         // One request is enough, however long the writer takes.
         assert!((requested + 1..requested + 1_000).all(|seq| !tick(&mut state, seq, Some(seq as i64))));
-        assert!(state.health.saving.compacted);
-        assert!(compact::bytes(&state.unsaved.batch, &state.unsaved.anchors) <= HELD_BYTES);
+        assert!(state.health.saving.coarsened);
+        assert!(coarsen::size_bytes(&state.unsaved.batch, &state.unsaved.anchors) <= MAX_UNSAVED_BYTES);
         let sum: u64 = state.unsaved.batch.samples.iter().map(|sample| sample.delta.0[7]).sum();
         assert_eq!(sum, (requested + 999) * 100);
     }
@@ -260,7 +260,7 @@ mod tests {
         let mut state = live.lock();
         for seq in 1..2_000 {
             assert!(!tick(&mut state, seq, None), "there is nothing to save");
-            assert!(compact::bytes(&state.unsaved.batch, &state.unsaved.anchors) <= HELD_BYTES);
+            assert!(coarsen::size_bytes(&state.unsaved.batch, &state.unsaved.anchors) <= MAX_UNSAVED_BYTES);
         }
         let sum: u64 = state.unsaved.batch.samples.iter().map(|sample| sample.delta.0[0]).sum();
         assert_eq!(sum, 1_999 * 100);

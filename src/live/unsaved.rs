@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use super::Tickets;
-use crate::compact;
-use crate::model::{Anchor, Batch, Edit, Event, IfaceId, Record};
+use crate::coarsen;
+use crate::model::{Anchor, Batch, Event, HistoryEdit, IfaceId, Record};
 
 /// Limit on unsaved events; the oldest are dropped.
 const MAX_EVENTS: usize = 200;
@@ -26,18 +26,18 @@ pub struct Unsaved {
     pub settings: Vec<(String, Option<String>)>,
     /// Edits of the history for the writer, in this order, each to run after all samples that were counted before it.
     /// The event is saved with the edit.
-    pub edits: Vec<(Edit, Option<Event>)>,
+    pub edits: Vec<(HistoryEdit, Option<Event>)>,
     /// Interfaces that the writer still has to merge into "others".
-    pub folding: Vec<IfaceId>,
+    pub merging_into_others: Vec<IfaceId>,
     /// Highest interface id of which the writer has taken anything. Data of interfaces with higher ids is only in
     /// memory.
-    pub taken_id: IfaceId,
+    pub highest_taken_id: IfaceId,
     /// Tickets of save requests; one is served when its data is on disk.
     pub saves: Tickets,
 }
 
 impl Unsaved {
-    pub fn event(&mut self, event: Event) {
+    pub fn add_event(&mut self, event: Event) {
         self.make_room_for_event();
         self.events.push_back(event);
     }
@@ -57,29 +57,29 @@ impl Unsaved {
     }
 
     /// For the writer: copies the events up to the first one without wall time. They stay here until they are on disk.
-    pub fn take_events(&mut self, into: &mut Vec<Event>) {
+    pub fn copy_events(&mut self, into: &mut Vec<Event>) {
         into.clear();
         into.extend(self.events.iter().take_while(|event| event.unix.is_some()).cloned());
         self.saving_events = into.len();
     }
 
     /// Removes the events that the writer has saved.
-    pub fn events_saved(&mut self) {
+    pub fn remove_saved_events(&mut self) {
         self.events.drain(..self.saving_events);
         self.saving_events = 0;
     }
 
     /// Applies an edit, which the writer has made on disk, to the data that is still in memory.
-    pub fn edited(&mut self, edit: &Edit) {
+    pub fn apply_edit(&mut self, edit: &HistoryEdit) {
         self.batch.edit(edit, |known, sample| {
             let longest_ms = known.span_ms.max(sample.span_ms);
-            compact::absorb(known, sample);
+            coarsen::merge_sample(known, sample);
             // Both samples cover the same time, so the spans do not add up.
             known.span_ms = longest_ms;
         });
-        self.anchors.retain(|anchor| !edit.takes(anchor.iface));
-        self.records.retain(|record| !edit.takes(record.id));
-        self.folding.retain(|id| !edit.takes(*id));
+        self.anchors.retain(|anchor| !edit.removes(anchor.iface));
+        self.records.retain(|record| !edit.removes(record.id));
+        self.merging_into_others.retain(|id| !edit.removes(*id));
     }
 
     /// Queues a setting for the writer. A newer value replaces an older one; `None` deletes the setting.
@@ -89,7 +89,7 @@ impl Unsaved {
     }
 
     /// The samples that may not be in the database yet, oldest first.
-    pub fn batches(&mut self) -> [Arc<Batch>; 2] {
+    pub fn batches_for_readers(&mut self) -> [Arc<Batch>; 2] {
         let same = |copy: &Arc<Batch>| copy.ticks == self.batch.ticks && copy.samples == self.batch.samples;
         let copy = self.shared_copy.upgrade().filter(same).unwrap_or_else(|| Arc::new(self.batch.clone()));
         self.shared_copy = Arc::downgrade(&copy);
@@ -112,13 +112,13 @@ mod tests {
     fn only_saved_events_are_removed() {
         let check = |held: &[u64], newer: &[u64], inserted: &[u64], left: &[u64]| {
             let mut unsaved = Unsaved::default();
-            held.iter().for_each(|at| unsaved.event(event(*at)));
+            held.iter().for_each(|at| unsaved.add_event(event(*at)));
             let mut taken = Vec::new();
-            unsaved.take_events(&mut taken);
+            unsaved.copy_events(&mut taken);
             assert_eq!(taken.len(), held.len());
-            newer.iter().for_each(|at| unsaved.event(event(*at)));
+            newer.iter().for_each(|at| unsaved.add_event(event(*at)));
             inserted.iter().for_each(|at| unsaved.insert_event(event(*at)));
-            unsaved.events_saved();
+            unsaved.remove_saved_events();
             assert_eq!(unsaved.events.iter().map(|event| event.mono_ms).collect::<Vec<_>>(), left);
         };
         check(&[], &[1], &[], &[1]);
@@ -140,11 +140,11 @@ mod tests {
         let mut unsaved = Unsaved::default();
         for (mono_ms, placed) in [(1, true), (2, false), (3, true)] {
             let event = event(mono_ms);
-            unsaved.event(Event { unix: event.unix.filter(|_| placed), ..event });
+            unsaved.add_event(Event { unix: event.unix.filter(|_| placed), ..event });
         }
         let mut taken = Vec::new();
-        unsaved.take_events(&mut taken);
-        unsaved.events_saved();
+        unsaved.copy_events(&mut taken);
+        unsaved.remove_saved_events();
         assert_eq!((taken.len(), unsaved.events.len()), (1, 2));
     }
 }

@@ -20,7 +20,7 @@ use simple_logger::SimpleLogger;
 
 use crate::text::{counted, printable};
 use crate::thread;
-use queue::Queue;
+use queue::LineQueue;
 use stream::Losses;
 use syslog::Syslog;
 
@@ -30,7 +30,7 @@ pub const FATAL_TIMEOUT: Duration = Duration::from_millis(FATAL_TIMEOUT_MS as u6
 const THREAD_STACK_BYTES: usize = 64 * 1024;
 
 /// Lines for the log thread. Unset where lines are written directly.
-static QUEUE: OnceLock<Queue> = OnceLock::new();
+static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 /// The log thread writes to the system log, so standard error is still free for `fatal`.
 static TO_SYSLOG: AtomicBool = AtomicBool::new(false);
 
@@ -124,9 +124,9 @@ pub fn start(level: &str, syslog: &str) {
 
 /// Starts the log thread, which calls `write`. Where no thread can be started, lines go directly to standard error.
 fn start_log_thread(loss_reason: &'static str, mut write: Box<dyn FnMut(&Line) + Send>) {
-    let run = move || QUEUE.get_or_init(Queue::default).run(&mut write, loss_reason);
+    let run = move || QUEUE.get_or_init(LineQueue::default).run(&mut write, loss_reason);
     if thread::spawn("log", THREAD_STACK_BYTES, Box::new(run)).is_ok() {
-        QUEUE.get_or_init(Queue::default);
+        QUEUE.get_or_init(LineQueue::default);
     }
 }
 

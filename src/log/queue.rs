@@ -11,7 +11,7 @@ use super::Line;
 const CAPACITY: usize = 64;
 
 #[derive(Default)]
-pub struct Queue {
+pub struct LineQueue {
     state: Mutex<QueueState>,
     changed: Condvar,
 }
@@ -25,7 +25,7 @@ struct QueueState {
     writing: bool,
 }
 
-impl Queue {
+impl LineQueue {
     fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_lines_and_never_blocks() {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(LineQueue::default());
         (0..CAPACITY + 7).for_each(|at| queue.put(Line::new(Level::Info, "", &at.to_string())));
         queue.wait_until_written(Duration::from_millis(1));
         let (sender, received) = mpsc::channel();

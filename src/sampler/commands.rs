@@ -4,41 +4,41 @@
 use super::Sampler;
 use super::inventory::{queue_record, was_active};
 use crate::clock::Now;
-use crate::config::Refused;
+use crate::config::SettingsRefusal;
 use crate::counter::Baseline;
-use crate::live::{Alteration, Order, Refusal};
-use crate::model::{Anchor, Counters, Edit, Event, EventKind, IfaceId, Record, Stack};
+use crate::live::{CommandRefusal, InterfaceCommand, InterfaceEdit};
+use crate::model::{Anchor, Counters, Event, EventKind, HistoryEdit, IfaceId, NetworkStack, Record};
 
 /// The record's counters no longer belong to any link, so the next run does not continue them.
 fn clear_identity(record: &mut Record) {
     record.ifindex = 0;
-    record.stack = Stack::default();
+    record.stack = NetworkStack::default();
 }
 
 impl Sampler {
     pub(super) fn apply_commands(&mut self, now: Now) {
         while let Some((ticket, command)) = self.next_order() {
-            let possible = self.rejoined || matches!(&command, Order::Alter(edit) if !edit.needs_history());
-            let outcome = if possible { self.apply_command(command, now) } else { Err(Refusal::NotYet) };
+            let possible = self.rejoined || matches!(&command, InterfaceCommand::Edit(edit) if !edit.needs_history());
+            let outcome = if possible { self.apply_command(command, now) } else { Err(CommandRefusal::HistoryNotOpen) };
             if outcome.is_ok() {
                 self.publish();
             }
-            self.live.obeyed(ticket, outcome);
+            self.live.finish_command(ticket, outcome);
         }
     }
 
-    fn next_order(&self) -> Option<(u64, Order)> {
-        self.live.lock().wishes.next_order()
+    fn next_order(&self) -> Option<(u64, InterfaceCommand)> {
+        self.live.lock().pending.next_command()
     }
 
-    fn apply_command(&mut self, command: Order, now: Now) -> Result<(), Refusal> {
+    fn apply_command(&mut self, command: InterfaceCommand, now: Now) -> Result<(), CommandRefusal> {
         match command {
-            Order::Alter(edit) => self.alter(edit, now)?,
-            Order::Forget { name } => {
+            InterfaceCommand::Edit(edit) => self.alter(edit, now)?,
+            InterfaceCommand::Forget { name } => {
                 // Several records may have this name.
                 let mut gone = self.absent_record(&name)?;
                 loop {
-                    self.queue_edit(Edit::Forget { id: gone.id, name: name.clone() }, None);
+                    self.queue_edit(HistoryEdit::Forget { id: gone.id, name: name.clone() }, None);
                     match self.absent_record(&name) {
                         Ok(next) => gone = next,
                         Err(_) => break,
@@ -53,7 +53,7 @@ impl Sampler {
                     let mut state = self.live.lock();
                     let changes = state.replace_name(&name, None);
                     if let Err(refused) = state.change(changes) {
-                        let (Refused::Owned { key, .. } | Refused::Unfit { key, .. }) = refused;
+                        let (SettingsRefusal::Owned { key, .. } | SettingsRefusal::Invalid { key, .. }) = refused;
                         log::warn!("the {key} setting still names {name}");
                     }
                 }
@@ -64,19 +64,19 @@ impl Sampler {
         Ok(())
     }
 
-    fn alter(&mut self, edit: Alteration, now: Now) -> Result<(), Refusal> {
-        let Alteration { name, merge, alias, .. } = &edit;
+    fn alter(&mut self, edit: InterfaceEdit, now: Now) -> Result<(), CommandRefusal> {
+        let InterfaceEdit { name, merge, alias, .. } = &edit;
         let gone = merge.as_deref().map(|from| self.absent_record(from)).transpose()?;
         if gone.is_some() && merge.as_ref() == Some(name) {
-            return Err(Refusal::Unknown(name.clone()));
+            return Err(CommandRefusal::Unknown(name.clone()));
         }
         if !self.links.iter().any(|tracked| tracked.link.name == *name) {
             self.absent_record(name)?;
         }
         {
             let mut state = self.live.lock();
-            let changes = state.changes(&edit)?;
-            state.change(changes).map_err(Refusal::Setting)?;
+            let changes = state.setting_changes(&edit)?;
+            state.change(changes).map_err(CommandRefusal::Setting)?;
         }
         // Nothing below this line refuses the command.
         if let Some(gone) = &gone {
@@ -91,7 +91,7 @@ impl Sampler {
         Ok(())
     }
 
-    fn merge(&mut self, gone: &Record, into: &str, now: Now) -> Result<(), Refusal> {
+    fn merge(&mut self, gone: &Record, into: &str, now: Now) -> Result<(), CommandRefusal> {
         let id = self.id_of_name(into, now)?;
         self.add_history(gone, id);
         self.anchor_again(id);
@@ -99,24 +99,24 @@ impl Sampler {
         let event = self.new_event(now, EventKind::Merged, into, detail);
         self.apply_settings(now);
         self.move_primary(&gone.name, Some(into), now);
-        let edit = Edit::Merge { id: gone.id, name: gone.name.clone(), into: id, into_name: into.to_string() };
+        let edit = HistoryEdit::Merge { id: gone.id, name: gone.name.clone(), into: id, into_name: into.to_string() };
         self.queue_edit(edit, Some(event));
         Ok(())
     }
 
     /// Finds the record of an absent interface by name.
-    fn absent_record(&self, name: &str) -> Result<Record, Refusal> {
+    fn absent_record(&self, name: &str) -> Result<Record, CommandRefusal> {
         if self.links.iter().any(|tracked| tracked.link.name == name) {
-            return Err(Refusal::Present(name.to_string()));
+            return Err(CommandRefusal::Present(name.to_string()));
         }
         let free = |record: &&Record| !self.links.iter().any(|tracked| tracked.id == Some(record.id));
         let named = self.records.iter().filter(free).find(|record| record.name == name);
-        named.cloned().ok_or_else(|| Refusal::Unknown(name.to_string()))
+        named.cloned().ok_or_else(|| CommandRefusal::Unknown(name.to_string()))
     }
 
     /// Returns the id of an interface; creates its record if there is none. A link without a baseline has no counters
     /// that the next run could continue, so its record gets no identity.
-    fn id_of_name(&mut self, name: &str, now: Now) -> Result<IfaceId, Refusal> {
+    fn id_of_name(&mut self, name: &str, now: Now) -> Result<IfaceId, CommandRefusal> {
         let Some(at) = self.links.iter().position(|tracked| tracked.link.name == name) else {
             return Ok(self.absent_record(name)?.id);
         };
@@ -172,16 +172,16 @@ impl Sampler {
 
     /// Queues an edit for the writer. The samples stay with the gone interface until the writer has changed the history
     /// on disk, so a power cut never leaves them in two places.
-    fn queue_edit(&mut self, edit: Edit, event: Option<Event>) {
+    fn queue_edit(&mut self, edit: HistoryEdit, event: Option<Event>) {
         self.drop_gone(&edit);
         self.live.lock().unsaved.edits.push((edit, event));
     }
 
     /// Removes the interfaces that an edit deletes from the sampler's own lists.
-    pub(super) fn drop_gone(&mut self, edit: &Edit) {
-        self.records.retain(|record| !edit.takes(record.id));
-        self.undecided.retain(|undecided| !edit.takes(undecided.first.id));
-        self.first_readings.retain(|first_reading| !edit.takes(first_reading.id));
-        self.highest_id = edit.gone().iter().copied().fold(self.highest_id, IfaceId::max);
+    pub(super) fn drop_gone(&mut self, edit: &HistoryEdit) {
+        self.records.retain(|record| !edit.removes(record.id));
+        self.undecided.retain(|undecided| !edit.removes(undecided.first.id));
+        self.first_readings.retain(|first_reading| !edit.removes(first_reading.id));
+        self.highest_id = edit.removed().iter().copied().fold(self.highest_id, IfaceId::max);
     }
 }

@@ -6,7 +6,7 @@
 //! same history. An unknown boot never counts as the same boot. Of the counters of a kernel, only traffic that can have
 //! passed after the latest sample is counted.
 
-use crate::model::{Counters, Kind, Link, Mark, Record, Stack};
+use crate::model::{Counters, InterfaceKind, Link, Mark, NetworkStack, Record};
 
 /// Tolerance for the start of a boot: clocks are corrected while a machine starts, and a battery clock has whole
 /// seconds. A boot that seems to have begun up to this much before the latest sample may have begun after it. First
@@ -25,7 +25,7 @@ pub struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     pub fn of(link: &'a Link, came: bool) -> Candidate<'a> {
-        Candidate { ifindex: (!came).then_some(link.ifindex), node: link.node, name: &link.name, mac: &link.mac }
+        Candidate { ifindex: (!came).then_some(link.ifindex), node: link.inode, name: &link.name, mac: &link.mac }
     }
 }
 
@@ -50,7 +50,7 @@ impl Continuation {
 /// Returns the history of each link; `None` if it has none.
 pub fn assign_histories(links: &[Candidate], records: &[&Record], this_run: &ThisRun) -> Vec<Option<Continuation>> {
     // "others" is the history of many gone links; no link continues it.
-    let records: Vec<&Record> = records.iter().filter(|record| record.kind != Kind::Others).copied().collect();
+    let records: Vec<&Record> = records.iter().filter(|record| record.kind != InterfaceKind::Others).copied().collect();
     let records = &records[..];
     // With samples of this boot in the database, for certain or perhaps, this boot began before the latest sample,
     // whatever the clock says.
@@ -102,7 +102,7 @@ pub struct NewestLink {
 
 impl NewestLink {
     pub fn max(self, link: &Link) -> NewestLink {
-        NewestLink { ifindex: self.ifindex.max(link.ifindex), node: self.node.max(link.node) }
+        NewestLink { ifindex: self.ifindex.max(link.ifindex), node: self.node.max(link.inode) }
     }
 
     /// Both numbers must be higher, where both are known: a link that was moved here from another namespace has counted
@@ -113,12 +113,12 @@ impl NewestLink {
     }
 
     /// As the value of the setting `newest_link`: the stack in which the numbers are valid comes first.
-    pub fn to_text(self, stack: &Stack) -> String {
+    pub fn to_text(self, stack: &NetworkStack) -> String {
         format!("{}:{}:{}:{}", stack.boot, stack.namespace, self.ifindex, self.node)
     }
 
     /// `None` if the numbers are, or may be, of another network stack.
-    pub fn from_text(text: &str, stack: &Stack) -> Option<NewestLink> {
+    pub fn from_text(text: &str, stack: &NetworkStack) -> Option<NewestLink> {
         let mut parts = text.split(':');
         let same_boot = agree(parts.next()?, &stack.boot);
         let same_namespace = stack.namespace != 0 && parts.next()?.parse() == Ok(stack.namespace);
@@ -130,7 +130,7 @@ impl NewestLink {
 /// What the stored records are compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct ThisRun<'a> {
-    pub stack: &'a Stack,
+    pub stack: &'a NetworkStack,
     pub mono_ms: u64,
     pub newest: Option<NewestLink>,
     /// Monotonic time of the listing that `newest` is from, if this run made it; `None` if it was at the latest stored
@@ -203,7 +203,7 @@ impl ThisRun<'_> {
 }
 
 /// Whether the record may have the counters of this link. If so, no other record may continue them as well.
-pub fn may_have_counters_of(record: &Record, link: &Candidate, stack: &Stack) -> bool {
+pub fn may_have_counters_of(record: &Record, link: &Candidate, stack: &NetworkStack) -> bool {
     if record.ifindex == 0 || differ(&record.stack.boot, &stack.boot) {
         return false;
     }
@@ -334,7 +334,7 @@ fn resume(record: &Record, link: &Candidate, this_run: &ThisRun) -> Resume {
     if this_run.listed_ms.is_some() {
         return Resume::FreshStart(ANOTHER);
     }
-    if record.stack == Stack::default() && record.ifindex == 0 {
+    if record.stack == NetworkStack::default() && record.ifindex == 0 {
         return Resume::FreshStart("it was not counted before");
     }
     let same_machine_id = agree(&record.stack.machine, &this_run.stack.machine);
@@ -356,7 +356,7 @@ fn resume(record: &Record, link: &Candidate, this_run: &ThisRun) -> Resume {
 }
 
 /// Note for the user if the boot id cannot be read.
-pub fn boot_id_note(stack: &Stack) -> Option<&'static str> {
+pub fn boot_id_note(stack: &NetworkStack) -> Option<&'static str> {
     stack.boot.is_empty().then_some(
         "the boot id cannot be read (/proc/sys/kernel/random/boot_id): after a start, only traffic that \
          certainly followed the latest sample is counted",
@@ -397,16 +397,16 @@ mod tests {
     const MAKER: [&str; 2] = ["00:16:3e:00:00:01", "00:16:3e:00:00:02"];
     const RANDOM: [&str; 2] = ["02:16:3e:00:00:01", "02:16:3e:00:00:02"];
 
-    fn stack(machine: &str, boot: &str, namespace: u64) -> Stack {
-        Stack { machine: machine.to_string(), boot: boot.to_string(), namespace }
+    fn stack(machine: &str, boot: &str, namespace: u64) -> NetworkStack {
+        NetworkStack { machine: machine.to_string(), boot: boot.to_string(), namespace }
     }
 
-    fn here() -> Stack {
+    fn here() -> NetworkStack {
         stack("m", "b", 7)
     }
 
     /// Last sampled at second 5000, ten minutes before the present.
-    fn record(id: u32, name: &str, ifindex: u32, mac: &str, stack: Stack) -> Record {
+    fn record(id: u32, name: &str, ifindex: u32, mac: &str, stack: NetworkStack) -> Record {
         let raw = Counters([100; COUNTERS]);
         let (name, mac) = (name.to_string(), mac.to_string());
         Record { id, name, ifindex, mac, stack, raw, mono_ms: 400_000, last_seen: 5000, ..Record::default() }
@@ -416,7 +416,7 @@ mod tests {
         Candidate { ifindex: Some(ifindex), node: 0, name, mac }
     }
 
-    fn this_run(stack: &Stack) -> ThisRun<'_> {
+    fn this_run(stack: &NetworkStack) -> ThisRun<'_> {
         let newest = Some(NewestLink { ifindex: 9, node: 90 });
         ThisRun {
             stack,
@@ -442,7 +442,7 @@ mod tests {
         FreshStart(&'static str),
     }
 
-    fn check(record: &Record, link: &Candidate, here: &Stack, expect: Expect) {
+    fn check(record: &Record, link: &Candidate, here: &NetworkStack, expect: Expect) {
         let found = assign_histories(&[*link], &[record], &this_run(here));
         let Some(Continuation { resume, .. }) = &found[0] else { panic!("no history for {link:?}: {record:?}") };
         match (&expect, resume) {
@@ -571,7 +571,7 @@ mod tests {
     }
 
     /// Ids of the records that the links continue: counters and history.
-    fn assigned(links: &[Candidate], records: &[Record], here: &Stack) -> Vec<Option<(u32, u32)>> {
+    fn assigned(links: &[Candidate], records: &[Record], here: &NetworkStack) -> Vec<Option<(u32, u32)>> {
         let records: Vec<&Record> = records.iter().collect();
         let continuations = assign_histories(links, &records, &this_run(here));
         continuations

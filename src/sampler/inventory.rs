@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use crate::clock::Now;
 use crate::counter::Baseline;
-use crate::detect::{self, Standing};
+use crate::detect::{self, LinkRole};
 use crate::live::Iface;
-use crate::model::{Address, Counters, EventKind, IfaceId, Kind, Link, Mark, Reading, Record};
+use crate::model::{Address, Counters, EventKind, IfaceId, InterfaceKind, Link, Mark, Reading, Record};
 
 use super::identity::{self, Boot, Candidate, Continuation, Resume, StartPoint, ThisRun};
 use super::{LISTING_INTERVAL_MS, SHORTEST_RATE_MS, Sampler, State};
@@ -20,10 +20,10 @@ const DIP_EVENT_INTERVAL_MS: u64 = 3_600_000;
 /// A present link with the state of its counting.
 pub(super) struct Tracked {
     pub link: Link,
-    pub kind: Kind,
+    pub kind: InterfaceKind,
     pub id: Option<IfaceId>,
     pub ignored: Option<String>,
-    pub standing: Standing,
+    pub standing: LinkRole,
     /// Number of consecutive listings from which it was missing.
     pub missing_listings: u8,
     /// A notification announced it, so its counters at that moment are known. They are not counted.
@@ -59,7 +59,7 @@ impl Tracked {
 
     /// Compares the device too: the kernel can give the ifindex to another device between two listings.
     fn is(&self, link: &Link) -> bool {
-        let [one, other] = [self.link.node, link.node];
+        let [one, other] = [self.link.inode, link.inode];
         self.link.ifindex == link.ifindex && (one == other || one == 0 || other == 0)
     }
 
@@ -127,7 +127,7 @@ impl Sampler {
                 return;
             }
         };
-        let whole = self.source.is_whole();
+        let whole = self.source.is_complete();
         self.read_addresses_and_route();
         if self.listed_ms.is_none_or(|listed_ms| now.mono_ms >= listed_ms + LISTING_INTERVAL_MS) {
             self.immediate_listings = 0;
@@ -165,7 +165,7 @@ impl Sampler {
         self.save_newest_link();
         if has_prior_counters {
             // After a crash the next run must not take the link for one that was created after the latest sample.
-            self.live.lock().wishes.save_now = true;
+            self.live.lock().pending.save_now = true;
         }
         self.primary.default_route(self.route, now);
         self.publish();
@@ -217,7 +217,7 @@ impl Sampler {
     fn rename(&mut self, at: usize, before: &str, now: Now) {
         let after = self.links[at].link.name.clone();
         let present: Vec<IfaceId> = self.links.iter().filter_map(|tracked| tracked.id).collect();
-        let free = |record: &Record| record.kind != Kind::Others && !present.contains(&record.id);
+        let free = |record: &Record| record.kind != InterfaceKind::Others && !present.contains(&record.id);
         let existing = self.records.iter().position(|record| record.name == after && free(record));
         let current = self.links[at].id.and_then(|id| self.records.iter_mut().find(|record| record.id == id));
         if let Some(found) = existing {
@@ -269,7 +269,7 @@ impl Sampler {
             let record = continuation.as_ref().map(|continuation| &continuation.record);
             self.links.push(Tracked {
                 kind: detect::kind(&link),
-                standing: Standing::default(),
+                standing: LinkRole::default(),
                 missing_listings: 0,
                 id: record.map(|record| record.id),
                 ignored: None,
@@ -359,11 +359,12 @@ impl Sampler {
         let Tracked { id: Some(id), ref link, kind, .. } = self.links[at] else { return };
         for record in &mut self.records {
             let same = record.ifindex == link.ifindex && record.stack == self.stack;
-            if record.id == id && !(same && record.kind == kind && record.mac == link.mac && record.node == link.node) {
+            if record.id == id && !(same && record.kind == kind && record.mac == link.mac && record.node == link.inode)
+            {
                 record.ifindex = link.ifindex;
                 record.stack.clone_from(&self.stack);
                 record.mac.clone_from(&link.mac);
-                record.node = link.node;
+                record.node = link.inode;
                 record.kind = kind;
             } else if record.id != id
                 && identity::may_have_counters_of(record, &Candidate::of(link, false), &self.stack)
@@ -389,7 +390,7 @@ impl Sampler {
             record.ifindex = 0;
             queue_record(&mut self.live.lock(), record.clone());
             self.pinned_by_altname.retain(|id| *id != record.id);
-            if tracked.link.altnames.iter().any(|name| self.wanted.speaks_of(name)) {
+            if tracked.link.altnames.iter().any(|name| self.wanted.mentions(name)) {
                 self.pinned_by_altname.push(record.id);
             }
         }
@@ -426,7 +427,7 @@ impl Sampler {
             ifindex: tracked.link.ifindex,
             stack: self.stack.clone(),
             mac: tracked.link.mac.clone(),
-            node: tracked.link.node,
+            node: tracked.link.inode,
             first_seen: now.unix_ms.div_euclid(1000),
             last_seen: 0,
             raw: Counters::ZERO,
@@ -462,7 +463,8 @@ impl Sampler {
         let tracked = &mut self.links[at];
         let before = tracked.watched();
         // An address may disappear for a moment; counting does not stop for that.
-        tracked.standing = Standing { is_end: is_end || tracked.standing.is_end, beside_others };
+        tracked.standing =
+            LinkRole { is_endpoint: is_end || tracked.standing.is_endpoint, shares_bridge: beside_others };
         tracked.ignored = detect::ignored_because(&tracked.link, tracked.kind, tracked.standing, &self.wanted);
         if before && !tracked.watched() {
             // If it is watched again later, counting starts then.
@@ -531,7 +533,7 @@ fn is_local(ip: IpAddr) -> bool {
 
 fn absent_iface(record: &Record) -> Iface {
     let why = match record.kind {
-        Kind::Others => "sum of many interfaces that are gone",
+        InterfaceKind::Others => "sum of many interfaces that are gone",
         _ => "not there now; its history is kept",
     };
     Iface {

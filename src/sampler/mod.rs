@@ -19,13 +19,13 @@ mod unmatched;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{BUILD_FLOOR, Clock, Keeper, Now};
-use crate::counter::{self, Baseline, Between, Change};
-use crate::detect::Wanted;
+use crate::clock::{BUILD_FLOOR, Clock, Now, WallClock};
+use crate::counter::{self, Baseline, Comparison, ReadingInterval};
+use crate::detect::WatchSettings;
 use crate::error::{Error, ErrorKind, Result};
-use crate::live::{Collected, Database, Live, State, Tuning};
+use crate::live::{ActiveSettings, Collected, Database, Live, State};
 use crate::model::{Address, Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record};
-use crate::model::{Sample, Stack, Tick, Width};
+use crate::model::{NetworkStack, Sample, Tick, Width};
 use crate::source::{LinkEvent, Source, Wake, Woken};
 
 use event_limit::EventLimiter;
@@ -55,9 +55,9 @@ pub struct Sampler {
     reopen: Reopen,
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
-    wall_clock: Keeper,
-    wanted: Wanted,
-    stack: Stack,
+    wall_clock: WallClock,
+    wanted: WatchSettings,
+    stack: NetworkStack,
     /// UTC seconds of the sample that was stored last; 0 for none.
     last_seen: i64,
     /// The newest link, as an earlier run saved it.
@@ -102,7 +102,7 @@ pub struct Sampler {
     highest_id: IfaceId,
     readings: Vec<Reading>,
     notifications: Vec<LinkEvent>,
-    active: Tuning,
+    active: ActiveSettings,
     /// Monotonic deadlines of the next sample, reading for the ring, and listing; `None` for never.
     sample_due_ms: Option<u64>,
     ring_due_ms: Option<u64>,
@@ -131,16 +131,16 @@ impl Sampler {
         reopen: Reopen,
         live: Arc<Live>,
         clock: Arc<dyn Clock>,
-        stack: Stack,
+        stack: NetworkStack,
     ) -> Sampler {
         let grace = GracePeriod::new(&[], clock.now());
-        let active = live.lock().tuning.clone();
+        let active = live.lock().active.clone();
         Sampler {
             source,
             reopen,
             live,
             clock,
-            wall_clock: Keeper::new(BUILD_FLOOR, None),
+            wall_clock: WallClock::new(BUILD_FLOOR, None),
             wanted: wanted(&active),
             stack,
             last_seen: 0,
@@ -200,13 +200,13 @@ impl Sampler {
 
     fn is_finished(&self) -> bool {
         let state = self.live.lock();
-        state.wishes.stopping && state.health.database != Database::Absent
+        state.pending.stopping && state.health.database != Database::NotOpen
     }
 
     /// Runs one turn. Returns the time until something is due.
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
-        let earlier = self.live.lock().wishes.earlier.take();
+        let earlier = self.live.lock().pending.stored_history.take();
         if let Some(earlier) = earlier {
             self.rejoin(earlier, now);
         }
@@ -227,7 +227,7 @@ impl Sampler {
         }
         let passed = |due: Option<u64>| due.is_some_and(|due| now.mono_ms >= due);
         // New links are listed before a sample, even in a flood, so that the sample includes them.
-        let sampling = passed(self.sample_due_ms) || self.live.lock().wishes.collect.newest_waiting().is_some();
+        let sampling = passed(self.sample_due_ms) || self.live.lock().pending.collect.newest_waiting().is_some();
         let listing_due = passed(self.listing_due_ms) || (sampling && !self.new_links.is_empty());
         if listing_due {
             self.list_links(now);
@@ -236,8 +236,8 @@ impl Sampler {
             let mut state = self.live.lock();
             state.inventory.ring.forget(now.mono_ms);
             (
-                state.wishes.collect.newest_waiting(),
-                state.wishes.read.newest_waiting(),
+                state.pending.collect.newest_waiting(),
+                state.pending.refresh.newest_waiting(),
                 state.inventory.ring.watched_until_ms > now.mono_ms,
             )
         };
@@ -272,9 +272,9 @@ impl Sampler {
                 Err(error) => self.read_failed(error, now, scheduled, collect.is_some()),
             }
             if collect.is_some() || read.is_some() {
-                let wishes = &mut self.live.lock().wishes;
+                let wishes = &mut self.live.lock().pending;
                 wishes.collect.serve(collect.unwrap_or_default());
-                wishes.read.serve(read.unwrap_or_default());
+                wishes.refresh.serve(read.unwrap_or_default());
             }
         }
         if ring_due {
@@ -294,7 +294,7 @@ impl Sampler {
             state.inventory.source = self.source.name();
             let note = state.inventory.source_note.take();
             state.inventory.source_note = source_note(&self.stack, note);
-            state.inventory.unknown = identity::boot_id_note(&self.stack);
+            state.inventory.boot_id_note = identity::boot_id_note(&self.stack);
         }
         self.add_event(now, EventKind::Start, "", format!("net-pulse {} started", env!("CARGO_PKG_VERSION")));
         self.list_links(now);
@@ -336,10 +336,10 @@ impl Sampler {
     fn apply_settings(&mut self, now: Now) {
         let active = {
             let state = self.live.lock();
-            if state.tuning == self.active {
+            if state.active == self.active {
                 return;
             }
-            state.tuning.clone()
+            state.active.clone()
         };
         let before = std::mem::replace(&mut self.active, active);
         self.longest_interval_ms = self.scheduled_gap_ms();
@@ -434,7 +434,7 @@ impl Sampler {
         polls.last = Some(now.unix_ms.div_euclid(1000));
         let failures = polls.consecutive_failures;
         if requested {
-            state.wishes.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
+            state.pending.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
         }
         drop(state);
         // Only the first failure is logged; the health answer counts the others.
@@ -534,15 +534,15 @@ impl Sampler {
         if collect.is_some() {
             let errors =
                 if self.paused { vec!["collection is stopped: nothing was counted".to_string()] } else { Vec::new() };
-            state.wishes.collected = Collected { interfaces: taken, errors };
+            state.pending.collected = Collected { interfaces: taken, errors };
         }
-        state.wishes.save_now |= save;
+        state.pending.save_now |= save;
         drop(guard);
         if save {
             self.merge_excess();
         }
         if let Some(unix) = unix {
-            self.wall_clock.placed(unix);
+            self.wall_clock.tick_dated(unix);
         }
         self.longest_interval_ms = self.interval_ms();
         self.last_sample_ms = Some(now.mono_ms);
@@ -581,18 +581,18 @@ impl Sampler {
             return true;
         };
         let elapsed_ms = now.mono_ms.saturating_sub(tracked.baseline_ms);
-        let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: reading.width };
-        let (before, was_blind) = (baseline.counters, baseline.is_blind());
+        let between = ReadingInterval { elapsed_ms, speed_mbit: tracked.link.speed, width: reading.width };
+        let (before, was_blind) = (baseline.counters, baseline.bytes_fell());
         let change = baseline.advance(&reading.counters, &between);
-        if change == Change::Held {
+        if change == Comparison::Held {
             return true;
         }
         // An uncertain baseline with a higher counter belongs to another link or an earlier boot.
-        let is_foreign = std::mem::take(&mut tracked.uncertain) && !matches!(change, Change::Plain(_));
+        let is_foreign = std::mem::take(&mut tracked.uncertain) && !matches!(change, Comparison::Plain(_));
         if is_foreign {
             *baseline = Baseline::new(reading.counters);
         }
-        let blind = was_blind || baseline.is_blind();
+        let blind = was_blind || baseline.bytes_fell();
         let after = baseline.counters;
         let mark = match tracked.mark.take() {
             Some(mark) => mark,
@@ -638,7 +638,7 @@ impl Sampler {
             // Logged after the lock is released: writing to standard error may block.
             let interface = tracked.link.name.clone();
             self.messages.push(format!("{interface}: {detail}"));
-            state.unsaved.event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface, detail });
+            state.unsaved.add_event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface, detail });
         }
         if anchored {
             self.add_anchor(at, seq, state);
@@ -656,9 +656,9 @@ impl Sampler {
         let tracked = &self.links[at];
         let baseline = tracked.baseline.unwrap_or(Baseline::new(counters));
         let elapsed_ms = now.mono_ms.saturating_sub(tracked.baseline_ms);
-        let between = Between { elapsed_ms, speed_mbit: tracked.link.speed, width: Width::Bits64 };
+        let between = ReadingInterval { elapsed_ms, speed_mbit: tracked.link.speed, width: Width::Bits64 };
         let counters = match baseline.clone().advance(&counters, &between) {
-            Change::Wrap(_) => counters,
+            Comparison::Wrap(_) => counters,
             _ => Counters(std::array::from_fn(|at| counters.0[at].max(baseline.counters.0[at]))),
         };
         let reading = Reading { ifindex: self.links[at].link.ifindex, counters, width: Width::Bits64 };
@@ -717,7 +717,7 @@ impl Sampler {
 
     fn add_event(&self, now: Now, kind: EventKind, interface: &str, detail: String) {
         let event = self.new_event(now, kind, interface, detail);
-        self.live.lock().unsaved.event(event);
+        self.live.lock().unsaved.add_event(event);
     }
 
     fn new_event(&self, now: Now, kind: EventKind, interface: &str, detail: String) -> Event {
@@ -729,9 +729,9 @@ impl Sampler {
     }
 }
 
-fn wanted(active: &Tuning) -> Wanted {
-    let Tuning { interfaces, ignored, primary, .. } = active;
-    Wanted { interfaces: interfaces.clone(), ignored: ignored.clone(), primary: primary.clone() }
+fn wanted(active: &ActiveSettings) -> WatchSettings {
+    let ActiveSettings { interfaces, ignored, primary, .. } = active;
+    WatchSettings { interfaces: interfaces.clone(), ignored: ignored.clone(), primary: primary.clone() }
 }
 
 /// Finds a present link by name. An altname matches only if no link has it as its own name.
@@ -741,29 +741,34 @@ fn find_link<'a>(links: &'a [Tracked], name: &str) -> Option<&'a Tracked> {
 }
 
 /// Mark and delta of the sample for a change; `mark` applies unless the counters restarted or nothing is counted.
-fn mark_and_delta(change: &Change, mark: Mark) -> (Mark, Counters) {
+fn mark_and_delta(change: &Comparison, mark: Mark) -> (Mark, Counters) {
     match *change {
-        Change::Plain(delta) | Change::Wrap(delta) | Change::Dip { delta, .. } => (mark, delta),
-        Change::Reset(delta) => (Mark::Reset, delta),
-        Change::Implausible(_) | Change::Held => (Mark::Gap, Counters::ZERO),
+        Comparison::Plain(delta) | Comparison::Wrap(delta) | Comparison::Dip { delta, .. } => (mark, delta),
+        Comparison::Reset(delta) => (Mark::Reset, delta),
+        Comparison::Implausible(_) | Comparison::Held => (Mark::Gap, Counters::ZERO),
     }
 }
 
 /// Event for a sample that is more than a plain difference.
-fn change_event(change: &Change, mark: Mark, elapsed_ms: u64, scheduled_gap_ms: u64) -> Option<(EventKind, String)> {
+fn change_event(
+    change: &Comparison,
+    mark: Mark,
+    elapsed_ms: u64,
+    scheduled_gap_ms: u64,
+) -> Option<(EventKind, String)> {
     let seconds = elapsed_ms / 1000;
     match (change, mark) {
-        (Change::Wrap(_), _) => {
+        (Comparison::Wrap(_), _) => {
             Some((EventKind::Wrap, "a counter reached its maximum and continued from zero".to_string()))
         }
-        (Change::Dip { fell, .. }, _) => {
-            let names = counter::names(fell);
+        (Comparison::Dip { fell, .. }, _) => {
+            let names = counter::names_of(fell);
             Some((EventKind::Dip, format!("{names} fell although the link was not recreated: the fall is not counted")))
         }
-        (Change::Reset(_), _) | (_, Mark::Reset) => {
+        (Comparison::Reset(_), _) | (_, Mark::Reset) => {
             Some((EventKind::Reset, "the counters restarted from zero".to_string()))
         }
-        (Change::Implausible(bytes), _) => {
+        (Comparison::Implausible(bytes), _) => {
             let detail = format!("{bytes} bytes in {seconds} s are more than a link can carry: not counted");
             Some((EventKind::Implausible, detail))
         }
@@ -776,7 +781,7 @@ fn change_event(change: &Change, mark: Mark, elapsed_ms: u64, scheduled_gap_ms: 
 }
 
 /// Joins the reason why a better source is not used and the note that the boot id is unknown.
-fn source_note(stack: &Stack, note: Option<String>) -> Option<String> {
+fn source_note(stack: &NetworkStack, note: Option<String>) -> Option<String> {
     let notes: Vec<String> = note.into_iter().chain(identity::boot_id_note(stack).map(str::to_string)).collect();
     (!notes.is_empty()).then(|| notes.join("; "))
 }

@@ -50,7 +50,7 @@ impl Sampler {
                         described = Some(link);
                         continue;
                     }
-                    LinkEvent::Seen { ifindex, counters } => {
+                    LinkEvent::Added { ifindex, counters } => {
                         any_new |= self.link_came(ifindex, counters, described.take(), now)
                     }
                     LinkEvent::Changed { ifindex } => self.describe(ifindex, described.take()),
@@ -126,7 +126,7 @@ impl Sampler {
 
     /// Links that came and went meanwhile are not counted, so the health answer mentions the loss.
     fn note_lost_notifications(&mut self, now: Now) {
-        if self.source.limits().is_some() {
+        if self.source.limitations().is_some() {
             // This source has no notifications; its `limits` say so.
             return;
         }

@@ -6,7 +6,7 @@ use super::Sampler;
 use super::inventory::queue_record;
 use crate::clock::Now;
 use crate::live::State;
-use crate::model::{Counters, Edit, IfaceId, Kind, Record, Stack};
+use crate::model::{Counters, HistoryEdit, IfaceId, InterfaceKind, NetworkStack, Record};
 
 /// Limit on the records beside "others".
 pub(super) const MAX_RECORDS: usize = 256;
@@ -55,7 +55,7 @@ impl Sampler {
             return;
         }
         let is_present = |id: IfaceId| self.links.iter().any(|tracked| tracked.id == Some(id));
-        let is_gone = |record: &&Record| record.kind != Kind::Others && !is_present(record.id);
+        let is_gone = |record: &&Record| record.kind != InterfaceKind::Others && !is_present(record.id);
         let gone = self.records.iter().filter(is_gone).count();
         let present = self.links.iter().filter(|tracked| tracked.id.is_some()).count();
         let excess = gone.saturating_sub(MAX_RECORDS.saturating_sub(present).max(MIN_GONE_RECORDS));
@@ -68,7 +68,7 @@ impl Sampler {
                 && record.id > self.grace.last_id
                 && record.alias.is_empty()
                 && record.name != primary
-                && !self.wanted.speaks_of(&record.name)
+                && !self.wanted.mentions(&record.name)
                 && !self.pinned_by_altname.contains(&record.id)
         };
         let mut gone: Vec<(u64, IfaceId)> =
@@ -78,7 +78,7 @@ impl Sampler {
         let live = self.live.clone();
         let mut state = live.lock();
         let (mut on_disk, in_memory): (Vec<IfaceId>, Vec<IfaceId>) =
-            gone.into_iter().map(|(_, id)| id).partition(|id| *id <= state.unsaved.taken_id);
+            gone.into_iter().map(|(_, id)| id).partition(|id| *id <= state.unsaved.highest_taken_id);
         if on_disk.len() < MIN_DISK_MERGE {
             on_disk.clear();
         }
@@ -98,21 +98,21 @@ impl Sampler {
                 self.add_history(&gone, into);
             }
         }
-        let here = Edit::Fold { ids: in_memory, into, into_name: into_name.clone() };
-        state.unsaved.edited(&here);
+        let here = HistoryEdit::MergeIntoOthers { ids: in_memory, into, into_name: into_name.clone() };
+        state.unsaved.apply_edit(&here);
         self.drop_gone(&here);
         if on_disk.is_empty() {
             return;
         }
-        state.unsaved.folding.extend(&on_disk);
-        let there = Edit::Fold { ids: on_disk, into, into_name };
+        state.unsaved.merging_into_others.extend(&on_disk);
+        let there = HistoryEdit::MergeIntoOthers { ids: on_disk, into, into_name };
         self.drop_gone(&there);
         state.unsaved.edits.push((there, None));
-        state.wishes.save_now = true;
+        state.pending.save_now = true;
     }
 
     fn others_record(&mut self, ids: &[IfaceId], state: &mut State) -> (IfaceId, String) {
-        if let Some(known) = self.records.iter().find(|record| record.kind == Kind::Others) {
+        if let Some(known) = self.records.iter().find(|record| record.kind == InterfaceKind::Others) {
             return (known.id, known.name.clone());
         }
         let first = self.records.iter().filter(|record| ids.contains(&record.id)).map(|record| record.first_seen).min();
@@ -120,11 +120,11 @@ impl Sampler {
         let record = Record {
             id,
             name: self.others_name().to_string(),
-            kind: Kind::Others,
+            kind: InterfaceKind::Others,
             alias: String::new(),
             // No link has this identity, so none continues the record.
             ifindex: 0,
-            stack: Stack::default(),
+            stack: NetworkStack::default(),
             mac: String::new(),
             node: 0,
             first_seen: first.unwrap_or_default(),
@@ -141,14 +141,15 @@ impl Sampler {
 
     fn others_name(&self) -> &'static str {
         let link = self.links.iter().any(|tracked| tracked.link.name == OTHERS_NAME);
-        let record = self.records.iter().any(|record| record.kind != Kind::Others && record.name == OTHERS_NAME);
+        let record =
+            self.records.iter().any(|record| record.kind != InterfaceKind::Others && record.name == OTHERS_NAME);
         if link || record { OTHERS_FALLBACK_NAME } else { OTHERS_NAME }
     }
 
     /// Renames the record if a link called "others" has appeared or is gone. Called before the inventory is published.
     pub(super) fn rename_others(&mut self) {
         let name = self.others_name();
-        if let Some(others) = self.records.iter_mut().find(|it| it.kind == Kind::Others && it.name != name) {
+        if let Some(others) = self.records.iter_mut().find(|it| it.kind == InterfaceKind::Others && it.name != name) {
             others.name = name.to_string();
             queue_record(&mut self.live.lock(), others.clone());
         }

@@ -2,7 +2,7 @@
 //! the one with the most traffic in ten seconds. Follows the default route when that has moved for good.
 
 use crate::clock::Now;
-use crate::detect::{self, Claim};
+use crate::detect::{self, PrimaryCandidate};
 use crate::model::{Counters, EventKind, RX_PACKETS, TX_PACKETS};
 
 use super::{Sampler, Tracked, find_link};
@@ -31,7 +31,7 @@ pub(super) struct Primary {
     observations: Vec<(u32, Counters, u64)>,
     /// Traffic of the present observation. Kept to reuse its memory: without traffic, every reading ends an
     /// observation.
-    claims: Vec<Claim>,
+    claims: Vec<PrimaryCandidate>,
     next_ms: Option<u64>,
     observing: bool,
 }
@@ -113,7 +113,7 @@ impl Primary {
             if elapsed_ms >= OBSERVATION_MS {
                 let bytes = moved(0).saturating_add(moved(1));
                 let packets = moved(RX_PACKETS).saturating_add(moved(TX_PACKETS));
-                self.claims.push(Claim { ifindex, bytes, packets, elapsed_ms });
+                self.claims.push(PrimaryCandidate { ifindex, bytes, packets, elapsed_ms });
             }
         }
     }
@@ -198,7 +198,7 @@ impl Sampler {
             return;
         }
         let watched = self.links.iter().filter(|tracked| tracked.watched()).map(|tracked| tracked.link.ifindex);
-        let Some(only) = detect::only(watched, primary.route) else { return };
+        let Some(only) = detect::sole_interface(watched, primary.route) else { return };
         let observed = |(ifindex, _, since_ms): &(u32, Counters, u64)| {
             *ifindex == only && now.mono_ms >= since_ms + OBSERVATION_MS
         };
@@ -232,7 +232,7 @@ impl Sampler {
             let bytes = tracked.last_reading.map_or(0, |(raw, _)| raw.rx_bytes().saturating_add(raw.tx_bytes()));
             (tracked.link.ifindex, bytes)
         });
-        let best = detect::provisional(carried, self.primary.route)?;
+        let best = detect::provisional_primary(carried, self.primary.route)?;
         self.links.iter().find(|tracked| tracked.link.ifindex == best).map(|tracked| tracked.link.name.as_str())
     }
 
@@ -240,7 +240,7 @@ impl Sampler {
     pub(super) fn move_primary(&mut self, gone: &str, successor: Option<&str>, now: Now) {
         if self.primary.chosen == gone && find_link(&self.links, gone).is_none() {
             self.primary.choice_suspended = true;
-            let owner = self.live.lock().config.said_by("primary");
+            let owner = self.live.lock().config.set_by("primary");
             log::warn!(
                 "{owner} names {gone}, which was merged or forgotten: traffic chooses the primary interface until \
                  {gone} appears again"

@@ -8,11 +8,11 @@ use super::identity::{self, Boot, Candidate, Continuation, NewestLink, Resume, S
 use super::inventory::{fresh_start_detail, queue_record, was_active};
 use super::others::GracePeriod;
 use super::{Sampler, change_event, clock_step_detail, mark_and_delta, unix_at, wanted};
-use crate::clock::{BUILD_FLOOR, Keeper, Now};
-use crate::compact;
-use crate::counter::{Baseline, Between, Change};
-use crate::live::{Database, Earlier, State};
-use crate::model::{Batch, Counters, Event, EventKind, IfaceId, Kind, Mark, Reading, Record};
+use crate::clock::{BUILD_FLOOR, Now, WallClock};
+use crate::coarsen;
+use crate::counter::{Baseline, Comparison, ReadingInterval};
+use crate::live::{Database, State, StoredHistory};
+use crate::model::{Batch, Counters, Event, EventKind, IfaceId, InterfaceKind, Mark, Reading, Record};
 use crate::model::{Sample, Tick, Width};
 
 /// First reading of an interface without a known history. It only set the baseline.
@@ -119,14 +119,14 @@ impl Sampler {
     ) -> Counters {
         let FirstReading { id, counters, width, speed_mbit, mono_ms, seq, .. } = *first;
         let span_ms = mono_ms.saturating_sub(start.mono_ms);
-        let between = Between { elapsed_ms: span_ms, speed_mbit, width };
+        let between = ReadingInterval { elapsed_ms: span_ms, speed_mbit, width };
         let mut baseline = Baseline::new(start.counters);
         let change = match baseline.advance(&counters, &between) {
             // Later readings exist, so the zero was not a momentary one.
-            Change::Held => baseline.advance(&counters, &between),
+            Comparison::Held => baseline.advance(&counters, &between),
             change => change,
         };
-        if start.uncertain && !matches!(change, Change::Plain(_)) {
+        if start.uncertain && !matches!(change, Comparison::Plain(_)) {
             self.report_fresh_start(name, "its counters have fallen since the latest sample", mono_ms, state);
             return Counters::ZERO;
         }
@@ -141,9 +141,9 @@ impl Sampler {
 
     /// Connects this run to the stored history. If that is known at the start, there is nothing in memory to connect
     /// yet.
-    pub(super) fn rejoin(&mut self, earlier: Earlier, now: Now) {
+    pub(super) fn rejoin(&mut self, earlier: StoredHistory, now: Now) {
         let live = self.live.clone();
-        let Earlier { records, settings, next_seq, newest } = earlier;
+        let StoredHistory { records, settings, next_seq, newest } = earlier;
         let [primary_found, newest_link] = NEXT_RUN_SETTINGS.map(|key| settings.get(key).cloned().unwrap_or_default());
         let wall_clock = wall_clock(newest, &records, &self.stack.boot);
         let shift = next_seq.saturating_sub(1);
@@ -153,12 +153,12 @@ impl Sampler {
             // Collection was stopped in the stored settings. Unless the user started it in this run, this run's samples
             // are discarded.
             let stopped = settings.get("running").is_some_and(|running| running == "false");
-            if !state.tuning.running && !state.unsaved.settings.iter().any(|(key, _)| key == "running") {
+            if !state.active.running && !state.unsaved.settings.iter().any(|(key, _)| key == "running") {
                 self.discard_run(state);
             }
             self.rejoined = true;
             state.unsaved.records.clear();
-            state.unsaved.taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
+            state.unsaved.highest_taken_id = records.iter().map(|record| record.id).max().unwrap_or(0);
             (self.stored_newest_link, self.last_seen) =
                 (NewestLink::from_text(&newest_link, &self.stack), newest.unwrap_or(0));
             self.grace = GracePeriod::new(&records, now);
@@ -194,8 +194,8 @@ impl Sampler {
                     false => self.continue_link(at, continuations.next().flatten(), state),
                 }
             }
-            self.wanted = wanted(&state.tuning);
-            if self.primary.restore(state.tuning.primary.clone(), primary_found) {
+            self.wanted = wanted(&state.active);
+            if self.primary.restore(state.active.primary.clone(), primary_found) {
                 state.unsaved.settings.retain(|(key, _)| key != "primary_found");
             }
             if newest.is_some() {
@@ -215,8 +215,8 @@ impl Sampler {
         }
         // From now on ids mean the same in memory and on disk, for readers that use both.
         let mut state = live.lock();
-        state.wishes.save_now |= opened_late;
-        state.health.database = Database::Joined;
+        state.pending.save_now |= opened_late;
+        state.health.database = Database::Rejoined;
     }
 
     /// Judges the wall clock again, as if the stored history had been known at the start.
@@ -237,7 +237,7 @@ impl Sampler {
         let known = run_records.iter().map(|record| Candidate {
             ifindex: first_reading(record.id).map(|first_reading| first_reading.ifindex),
             // "others" belongs to no link: it must not match a stored record by name.
-            name: if record.kind == Kind::Others { "" } else { &record.name },
+            name: if record.kind == InterfaceKind::Others { "" } else { &record.name },
             mac: &record.mac,
             node: record.node,
         });
@@ -265,8 +265,8 @@ impl Sampler {
         undecided: &mut Vec<UndecidedReading>,
     ) -> Renumbering {
         let first_reading = self.first_readings.iter().find(|first_reading| first_reading.id == run_record.id).copied();
-        let others_record = || self.records.iter().find(|record| record.kind == Kind::Others);
-        let continuation = match others_record().filter(|_| run_record.kind == Kind::Others).cloned() {
+        let others_record = || self.records.iter().find(|record| record.kind == InterfaceKind::Others);
+        let continuation = match others_record().filter(|_| run_record.kind == InterfaceKind::Others).cloned() {
             Some(record) => {
                 Some(Continuation { counters_from: record.clone(), record, resume: Resume::FreshStart("") })
             }
@@ -344,7 +344,7 @@ impl Sampler {
             whole.samples.extend(samples);
             while let Some(MissedSample { sample, .. }) = missed.next_if(|missed| missed.seq <= tick.seq) {
                 match whole.samples[start..].iter_mut().find(|known| known.iface == sample.iface) {
-                    Some(known) => compact::absorb(known, &sample),
+                    Some(known) => coarsen::merge_sample(known, &sample),
                     None => whole.samples.push(sample),
                 }
             }
@@ -406,8 +406,8 @@ impl Sampler {
 
 /// The trust in the wall clock that earlier runs justify. On the same boot the newest sample gives the wall time at a
 /// known monotonic time.
-fn wall_clock(newest: Option<i64>, records: &[Record], boot: &str) -> Keeper {
-    let mut wall_clock = Keeper::new(BUILD_FLOOR, newest);
+fn wall_clock(newest: Option<i64>, records: &[Record], boot: &str) -> WallClock {
+    let mut wall_clock = WallClock::new(BUILD_FLOOR, newest);
     let same_boot = |record: &&Record| !boot.is_empty() && record.stack.boot == boot && record.last_seen > 0;
     let same_boot = records.iter().filter(same_boot);
     if let Some(newest) = same_boot.max_by_key(|record| record.mono_ms) {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::clock::{BUILD_FLOOR, Zone};
 use crate::config::Config;
-use crate::live::{Alteration, Earlier, Order, Refusal, Unsaved};
+use crate::live::{CommandRefusal, InterfaceCommand, InterfaceEdit, StoredHistory, Unsaved};
 use crate::model::{Address, Batch, Link, Width};
 
 #[derive(Default)]
@@ -49,7 +49,7 @@ impl Source for Kernel {
         Ok(self.0.lock().unwrap().links.iter().map(|(link, _)| link.clone()).collect())
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         !self.0.lock().unwrap().partial
     }
 
@@ -115,11 +115,11 @@ impl Bench {
 
     fn on(live: Live, links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
         let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
-        live.lock().recall(stored_history(records, 1, newest));
+        live.lock().apply_stored_history(stored_history(records, 1, newest));
         Bench::begin(live, links, &stack(BOOT), mono_ms)
     }
 
-    fn begin(live: Live, links: &[(Link, Counters)], stack: &Stack, mono_ms: u64) -> Bench {
+    fn begin(live: Live, links: &[(Link, Counters)], stack: &NetworkStack, mono_ms: u64) -> Bench {
         let world = Arc::new(Mutex::new(World { links: links.to_vec(), ..World::default() }));
         let clock = Arc::new(TestClock(Mutex::new(Now { mono_ms, unix_ms: START_MS })));
         let live = Arc::new(live);
@@ -132,7 +132,7 @@ impl Bench {
     }
 
     /// The database opens after the start.
-    fn rejoin(&mut self, stored: Earlier) {
+    fn rejoin(&mut self, stored: StoredHistory) {
         let now = self.clock.now();
         self.sampler.rejoin(stored, now);
     }
@@ -182,13 +182,18 @@ impl Bench {
     }
 }
 
-fn stored_history(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> Earlier {
+fn stored_history(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> StoredHistory {
     let newest_link = NewestLink { ifindex: 5, node: 0 }.to_text(&stack(BOOT));
-    Earlier { records, settings: [("newest_link".to_string(), newest_link)].into_iter().collect(), next_seq, newest }
+    StoredHistory {
+        records,
+        settings: [("newest_link".to_string(), newest_link)].into_iter().collect(),
+        next_seq,
+        newest,
+    }
 }
 
 /// A stored history that ends at tick 100: a minute before the bench starts, or before this boot.
-fn history_of_a_minute_ago(records: Vec<Record>) -> Earlier {
+fn history_of_a_minute_ago(records: Vec<Record>) -> StoredHistory {
     let this_boot = records.iter().any(|record| record.stack.boot == BOOT);
     let newest = START_MS / 1000 - if this_boot { 60 } else { 1100 };
     stored_history(records, 101, Some(newest))
@@ -198,7 +203,7 @@ fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono
     Record {
         id,
         name: name.to_string(),
-        kind: crate::model::Kind::Ethernet,
+        kind: crate::model::InterfaceKind::Ethernet,
         ifindex,
         stack: stack(boot),
         raw,
@@ -208,8 +213,8 @@ fn record(id: IfaceId, name: &str, ifindex: u32, boot: &str, raw: Counters, mono
     }
 }
 
-fn stack(boot: &str) -> Stack {
-    Stack { machine: "machine".to_string(), boot: boot.to_string(), namespace: 9 }
+fn stack(boot: &str) -> NetworkStack {
+    NetworkStack { machine: "machine".to_string(), boot: boot.to_string(), namespace: 9 }
 }
 
 #[test]
@@ -268,7 +273,7 @@ fn e11_a_link_recreated_between_two_ticks_is_a_reset() {
         let mut world = bench.world.lock().unwrap();
         world.links = vec![(link(3, "ppp0"), rx_tx(4_000_000_100, 20))];
         world.events =
-            vec![LinkEvent::Gone { ifindex: 2, last: None }, LinkEvent::Seen { ifindex: 3, counters: Counters::ZERO }];
+            vec![LinkEvent::Gone { ifindex: 2, last: None }, LinkEvent::Added { ifindex: 3, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_000);
@@ -300,7 +305,7 @@ fn counters_from_another_namespace_are_not_counted() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wan"), rx_tx(8_000_100, 5)));
-        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: rx_tx(8_000_000, 5) }];
+        world.events = vec![LinkEvent::Added { ifindex: 9, counters: rx_tx(8_000_000, 5) }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -313,7 +318,7 @@ fn a_link_made_while_running_counts_from_its_first_byte() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -429,11 +434,11 @@ fn traffic_is_not_counted_while_collection_is_stopped() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.set(2, rx_tx(1100, 10));
     bench.pass(5000);
-    bench.live.lock().tuning.running = false;
+    bench.live.lock().active.running = false;
     bench.turn(false);
     bench.set(2, rx_tx(9_000_000, 10));
     bench.run(600_000);
-    bench.live.lock().tuning.running = true;
+    bench.live.lock().active.running = true;
     bench.turn(false);
     bench.set(2, rx_tx(9_000_500, 10));
     bench.run(30_001);
@@ -443,11 +448,11 @@ fn traffic_is_not_counted_while_collection_is_stopped() {
 #[test]
 fn a_changed_interval_applies_at_once_and_is_no_gap() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
-    bench.live.lock().tuning.interval_s = 3600;
+    bench.live.lock().active.interval_s = 3600;
     bench.turn(false);
     bench.run(3_600_001);
     bench.pass(3_000_000);
-    bench.live.lock().tuning.interval_s = 1;
+    bench.live.lock().active.interval_s = 1;
     bench.run(5_000);
     let samples = bench.samples("eth0");
     assert!(samples.iter().all(|(mark, ..)| *mark == Mark::Plain), "{samples:?}");
@@ -460,7 +465,7 @@ fn a_changed_interval_applies_at_once_and_is_no_gap() {
 fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "ppp0"), rx_tx(1000, 10))]);
     let set = |bench: &mut Bench, seconds| {
-        bench.live.lock().tuning.interval_s = seconds;
+        bench.live.lock().active.interval_s = seconds;
         bench.turn(false);
     };
     set(&mut bench, 1);
@@ -478,7 +483,7 @@ fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
     // A link disappears at such a moment, before the sample that is due.
     set(&mut bench, 60);
     bench.pass(20_000);
-    bench.live.lock().tuning.interval_s = 3;
+    bench.live.lock().active.interval_s = 3;
     bench.sampler.apply_settings(bench.clock.now());
     {
         let mut world = bench.world.lock().unwrap();
@@ -527,7 +532,7 @@ fn a_failed_requested_sample_does_not_change_the_schedule() {
         bench.world.lock().unwrap().failures = failures;
         assert!(bench.live.collect(Duration::ZERO).is_none(), "it is the sampler's to do");
         bench.turn(false);
-        bench.live.lock().wishes.collected.errors.clone()
+        bench.live.lock().pending.collected.errors.clone()
     };
     let ticks = |bench: &Bench| {
         let ticks = bench.batch().ticks;
@@ -582,7 +587,7 @@ fn e31_a_link_that_returns_continues_its_history() {
         assert!(!gone.present() && gone.lifetime.rx_bytes() == 500, "{gone:?}");
     }
     bench.world.lock().unwrap().links = vec![(link(5, "usb0"), rx_tx(30, 1))];
-    bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 5, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 5, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(30_001);
     assert_eq!(bench.live.lock().inventory.interface("usb0").unwrap().lifetime.rx_bytes(), 530);
@@ -596,7 +601,7 @@ fn e29_a_flood_of_container_cables_leaves_no_records() {
         {
             let mut world = bench.world.lock().unwrap();
             world.links.push((cable, rx_tx(u64::from(at), 10)));
-            world.events = vec![LinkEvent::Seen { ifindex: 100 + at, counters: Counters::ZERO }];
+            world.events = vec![LinkEvent::Added { ifindex: 100 + at, counters: Counters::ZERO }];
         }
         bench.turn(true);
         bench.run(31_000);
@@ -637,7 +642,7 @@ fn e30_a_chosen_primary_stays_chosen_while_absent() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "ppp0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -662,15 +667,15 @@ fn the_busiest_becomes_primary_after_ten_seconds() {
 }
 
 /// An absent interface `wan`, named in the settings, and a present one. Then the command runs.
-fn with_absent_wan(typed: &[(&'static str, String)], saved: &[(&'static str, &str)], order: Order) -> Bench {
+fn with_absent_wan(typed: &[(&'static str, String)], saved: &[(&'static str, &str)], order: InterfaceCommand) -> Bench {
     let mut config = Config::new(typed, |_| None).unwrap();
     let saved = saved.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
-    assert_eq!(config.take_saved(&saved), [""; 0]);
+    assert_eq!(config.apply_saved(&saved), [""; 0]);
     let records = vec![record(1, "wan", 0, "boot-before", rx_tx(5, 5), 1)];
     let live = Live::new(config, Zone::UTC);
     let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], records, 1_000_000);
     bench.run(60_001);
-    assert_eq!(bench.live.order(order, Duration::ZERO), None, "it is the sampler's to do");
+    assert_eq!(bench.live.submit_command(order, Duration::ZERO), None, "it is the sampler's to do");
     bench.turn(false);
     bench
 }
@@ -683,12 +688,16 @@ fn settings_and_primary(bench: &Bench) -> [String; 4] {
 
 const NAMING_WAN: [(&str, &str); 3] = [("primary", "wan"), ("interfaces", "lan*,wan"), ("ignore", "a*,!wan")];
 
-fn merge_wan() -> Order {
-    Order::Alter(Alteration { name: "eth0".to_string(), merge: Some("wan".to_string()), ..Alteration::default() })
+fn merge_wan() -> InterfaceCommand {
+    InterfaceCommand::Edit(InterfaceEdit {
+        name: "eth0".to_string(),
+        merge: Some("wan".to_string()),
+        ..InterfaceEdit::default()
+    })
 }
 
-fn forget_wan() -> Order {
-    Order::Forget { name: "wan".to_string() }
+fn forget_wan() -> InterfaceCommand {
+    InterfaceCommand::Forget { name: "wan".to_string() }
 }
 
 #[test]
@@ -712,9 +721,9 @@ fn settings_that_name_a_merged_interface_name_its_successor() {
 }
 
 /// Runs a command and returns why it was refused, as `http` sees it.
-fn refused(bench: &mut Bench, order: Order) -> Option<Refusal> {
+fn refused(bench: &mut Bench, order: InterfaceCommand) -> Option<CommandRefusal> {
     let live = bench.live.clone();
-    let client = std::thread::spawn(move || live.order(order, Duration::from_secs(10)));
+    let client = std::thread::spawn(move || live.submit_command(order, Duration::from_secs(10)));
     while !client.is_finished() {
         bench.turn(false);
     }
@@ -725,7 +734,7 @@ fn refused(bench: &mut Bench, order: Order) -> Option<Refusal> {
 #[test]
 fn a_refused_edit_changes_nothing() {
     let all = |monitored| {
-        Order::Alter(Alteration {
+        InterfaceCommand::Edit(InterfaceEdit {
             name: "eth0".to_string(),
             merge: Some("wan".to_string()),
             alias: Some("uplink".to_string()),
@@ -737,7 +746,7 @@ fn a_refused_edit_changes_nothing() {
     for (typed, saved) in
         [(&typed[..], &NAMING_WAN[1..2]), (&[], &[("primary", "eth0"), ("ignore", "wan")]), (&[], &NAMING_WAN)]
     {
-        let mut bench = with_absent_wan(typed, saved, Order::Forget { name: "nope".to_string() });
+        let mut bench = with_absent_wan(typed, saved, InterfaceCommand::Forget { name: "nope".to_string() });
         let before =
             (settings_and_primary(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone());
         let refusal = refused(&mut bench, all(Some(false)));
@@ -761,7 +770,7 @@ fn a_refused_edit_changes_nothing() {
             let state = bench.live.lock();
             assert_eq!((state.unsaved.edits.len(), state.inventory.interface("wan").is_some()), (1, false));
             assert_eq!(state.inventory.interface("eth0").map(|iface| iface.alias.as_str()), Some("uplink"));
-            assert!(state.tuning.ignored.contains(&"!eth0".to_string()), "{:?}", state.tuning.ignored);
+            assert!(state.active.ignored.contains(&"!eth0".to_string()), "{:?}", state.active.ignored);
         }
     }
 }
@@ -794,7 +803,7 @@ fn a_flag_that_names_a_removed_interface_does_not_block_the_primary() {
         assert_eq!(settings_and_primary(&bench)[3], "eth0", "{order:?}");
         // When it appears again, the flag applies again.
         bench.world.lock().unwrap().links.push((link(9, "wan"), rx_tx(300, 5)));
-        bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+        bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
         bench.turn(true);
         bench.run(30_001);
         assert_eq!(settings_and_primary(&bench)[3], "wan", "{order:?}");
@@ -807,8 +816,8 @@ fn an_altname_that_comes_and_goes_is_followed() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "eth1"), rx_tx(1000, 10))]);
     {
         let mut state = bench.live.lock();
-        state.tuning.interfaces = vec!["up*".to_string()];
-        state.tuning.primary = "uplink".to_string();
+        state.active.interfaces = vec!["up*".to_string()];
+        state.active.primary = "uplink".to_string();
     }
     bench.run(10_000);
     let watched = |bench: &Bench| {
@@ -843,7 +852,7 @@ fn an_altname_that_comes_and_goes_is_followed() {
 
 #[test]
 fn a_link_renamed_to_a_watched_name_counts_at_once() {
-    let live = Live::new(Config::saved(&[("interfaces", "wan"), ("interval", "3600")]), Zone::UTC);
+    let live = Live::new(Config::with_saved(&[("interfaces", "wan"), ("interval", "3600")]), Zone::UTC);
     let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], Vec::new(), 1_000_000);
     bench.run(60_000);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
@@ -940,7 +949,7 @@ fn add_link(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(ifindex, name), counters));
-        world.events = vec![LinkEvent::Seen { ifindex, counters: Counters::ZERO }];
+        world.events = vec![LinkEvent::Added { ifindex, counters: Counters::ZERO }];
     }
     bench.turn(true);
 }
@@ -986,10 +995,10 @@ fn the_only_watched_interface_is_primary_until_traffic_chooses_another() {
     let mut bench = Bench::new(&[(link(2, "eth0"), Counters::ZERO), (link(3, "eth1"), Counters::ZERO)]);
     bench.run(60_001);
     assert_eq!(primary(&bench), "");
-    bench.live.lock().tuning.ignored = vec!["eth0".to_string()];
+    bench.live.lock().active.ignored = vec!["eth0".to_string()];
     bench.turn(false);
     assert_eq!(primary(&bench), "eth1");
-    bench.live.lock().tuning.primary = "eth0".to_string();
+    bench.live.lock().active.primary = "eth0".to_string();
     bench.turn(false);
     assert_eq!(primary(&bench), "eth0", "a choice is one");
 }
@@ -997,7 +1006,7 @@ fn the_only_watched_interface_is_primary_until_traffic_chooses_another() {
 #[test]
 fn the_only_watched_interface_is_not_primary_without_the_default_route() {
     let mut bench = Bench::new(&[]);
-    bench.live.lock().tuning.interfaces = vec!["lan0".to_string()];
+    bench.live.lock().active.interfaces = vec!["lan0".to_string()];
     bench.world.lock().unwrap().route = Some(7);
     add_link(&mut bench, 7, "wan0", rx_tx(9, 9));
     add_link(&mut bench, 2, "lan0", rx_tx(9, 9));
@@ -1051,7 +1060,7 @@ fn unmatched(bench: &Bench) -> Vec<String> {
 #[test]
 fn unmatched_names_are_shown_until_they_match() {
     let saved = [("interfaces", "eth*,nope*,ppp0,uplink,eth*"), ("primary", "wan")];
-    let live = Live::new(Config::saved(&saved), Zone::UTC);
+    let live = Live::new(Config::with_saved(&saved), Zone::UTC);
     let stored = record(1, "ppp0", 0, "boot-before", rx_tx(5, 5), 1);
     let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], vec![stored], 1_000_000);
     let all = ["interfaces nope* false", "interfaces ppp0 true", "interfaces uplink false", "primary wan false"];
@@ -1124,7 +1133,7 @@ fn samples_wait_for_a_trusted_clock_and_none_is_lost() {
     let mut far = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     far.clock.0.lock().unwrap().unix_ms = 0;
     // A machine of its own that boots in 1970.
-    far.sampler.wall_clock = Keeper::new(BUILD_FLOOR, None);
+    far.sampler.wall_clock = WallClock::new(BUILD_FLOOR, None);
     far.live.lock().unsaved.batch.clear();
     for kernel in [&mut bench, &mut far] {
         kernel.set(2, rx_tx(1500, 10));
@@ -1167,7 +1176,7 @@ fn a_rename_removes_the_identity_from_the_old_record() {
 #[test]
 fn a_notification_before_the_listing_is_kept() {
     let mut bench = Bench::new(&[]);
-    bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
     bench.world.lock().unwrap().links.push((link(9, "wg0"), rx_tx(300, 5)));
     bench.pass(1000);
@@ -1213,11 +1222,11 @@ fn a_changed_interfaces_list_loses_no_traffic() {
     let mut bench = Bench::new(&[(link(2, "w0"), rx_tx(1000, 10)), (link(3, "w1"), rx_tx(1000, 10))]);
     bench.set(2, rx_tx(101_000, 10));
     bench.pass(3000);
-    bench.live.lock().tuning.interfaces = vec!["w1".to_string()];
+    bench.live.lock().active.interfaces = vec!["w1".to_string()];
     bench.turn(false);
     bench.set(2, rx_tx(900_000, 10));
     bench.pass(3000);
-    bench.live.lock().tuning.interfaces = Vec::new();
+    bench.live.lock().active.interfaces = Vec::new();
     bench.turn(false);
     bench.set(2, rx_tx(950_000, 10));
     bench.run(30_001);
@@ -1227,19 +1236,19 @@ fn a_changed_interfaces_list_loses_no_traffic() {
 #[test]
 fn every_first_baseline_is_saved_at_once() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
-    let save_requested = |bench: &Bench| std::mem::take(&mut bench.live.lock().wishes.save_now);
+    let save_requested = |bench: &Bench| std::mem::take(&mut bench.live.lock().pending.save_now);
     assert!(save_requested(&bench), "the first baseline");
     bench.run(60_001);
     assert!(!save_requested(&bench), "an ordinary tick");
-    bench.live.lock().tuning.running = false;
+    bench.live.lock().active.running = false;
     bench.turn(false);
-    bench.live.lock().tuning.running = true;
+    bench.live.lock().active.running = true;
     bench.turn(false);
     assert!(save_requested(&bench), "a baseline after a stop");
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -1294,8 +1303,8 @@ fn a_history_opened_late_gets_the_gap_as_after_a_restart() {
     assert_eq!(bench.samples("eth0"), [(Mark::Gap, 700, 600), (Mark::Plain, 100, 30), (Mark::Plain, 0, 30)]);
     {
         let state = bench.live.lock();
-        assert_eq!(state.health.database, Database::Joined);
-        assert!(state.wishes.save_now);
+        assert_eq!(state.health.database, Database::Rejoined);
+        assert!(state.pending.save_now);
         assert_eq!(state.inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_800);
         assert_eq!(state.unsaved.batch.ticks.iter().map(|tick| tick.seq).collect::<Vec<_>>(), [101, 102, 103]);
         assert!(
@@ -1356,7 +1365,7 @@ fn a_history_opened_late_gives_the_same_result_as_one_opened_at_the_start() {
             if squeezed {
                 let mut state = without_history.live.lock();
                 let Unsaved { batch, anchors, .. } = &mut state.unsaved;
-                crate::compact::compact(batch, anchors, 0);
+                crate::coarsen::coarsen(batch, anchors, 0);
                 assert_eq!(batch.ticks.len(), 1);
             }
             without_history.rejoin(history_of_a_minute_ago(stored.clone()));
@@ -1410,7 +1419,7 @@ fn a_link_announced_before_the_history_opens_is_counted_from_zero() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -1424,13 +1433,13 @@ fn stopped_collection_of_a_history_opened_late_stays_uncounted() {
     let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
     bench.set(2, rx_tx(1800, 10));
     bench.run(60_001);
-    bench.live.lock().tuning.running = false;
+    bench.live.lock().active.running = false;
     bench.rejoin(history_of_a_minute_ago(vec![record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000)]));
     bench.set(2, rx_tx(9000, 10));
     bench.run(60_001);
     assert_eq!(bench.samples("eth0"), []);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_000);
-    bench.live.lock().tuning.running = true;
+    bench.live.lock().active.running = true;
     bench.turn(false);
     bench.set(2, rx_tx(9100, 10));
     bench.run(30_001);
@@ -1485,7 +1494,7 @@ fn details(bench: &Bench, kind: EventKind) -> Vec<String> {
 fn of_another_boot(machine: &str, last_seen_s: i64) -> Record {
     let booted = (START_MS - 1_000_000) / 1000;
     let known = record(4, "eth0", 2, "boot-before", rx_tx(1000, 10), 900_000_000);
-    let stack = Stack { machine: machine.to_string(), ..known.stack };
+    let stack = NetworkStack { machine: machine.to_string(), ..known.stack };
     Record { stack, last_seen: booted + last_seen_s, ..known }
 }
 
@@ -1522,7 +1531,7 @@ fn counting_from_the_boot_is_decided_when_the_clock_is_trusted() {
         let live = Arc::new(live);
         let reopen: Reopen = Box::new(|| Err(Error::new(ErrorKind::Unsupported, "no other")));
         let source = Box::new(Kernel(world.clone()));
-        live.lock().recall(stored_history(vec![known], 1, newest));
+        live.lock().apply_stored_history(stored_history(vec![known], 1, newest));
         let sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), stack(BOOT));
         let mut bench = Bench { world, clock, live, sampler };
         bench.set(2, rx_tx(1_400_000, 10));
@@ -1623,7 +1632,7 @@ fn a_new_hardware_address_on_the_same_boot_makes_an_event_and_loses_nothing() {
 /// Without link notifications, as with the sysfs source.
 #[test]
 fn another_device_with_a_reused_ifindex_is_another_link() {
-    let device = |node| Link { node, ..link(2, "eth0") };
+    let device = |node| Link { inode: node, ..link(2, "eth0") };
     let mut bench = Bench::new(&[(device(50), rx_tx(1000, 10))]);
     bench.set(2, rx_tx(1500, 10));
     bench.run(30_001);
@@ -1655,7 +1664,7 @@ fn without_a_boot_id_only_certain_traffic_is_counted() {
             let live = Live::new(Config::default(), Zone::UTC);
             let stored = stored_history(vec![known.clone()], 101, None);
             if !opened_late {
-                live.lock().recall(stored.clone());
+                live.lock().apply_stored_history(stored.clone());
             }
             let mut bench = Bench::begin(live, &links, &stack(""), 1_000_000);
             let note = bench.live.lock().inventory.source_note.clone().unwrap_or_default();

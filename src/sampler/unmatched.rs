@@ -6,7 +6,7 @@ use log::Level;
 use super::inventory::{Tracked, was_active};
 use super::{Sampler, find_link};
 use crate::clock::Now;
-use crate::detect::{self, Wanted};
+use crate::detect::{self, WatchSettings};
 use crate::live::{Unmatched, unmatched_sentences};
 use crate::model::Record;
 
@@ -37,9 +37,9 @@ impl Requested {
         match self.unmatched.key {
             // A name, not a pattern: `*` has no special meaning.
             "primary" => find_link(links, pattern),
-            _ => links
-                .iter()
-                .find(|tracked| detect::fits(pattern, &tracked.link.name, &tracked.link.altnames, tracked.kind)),
+            _ => links.iter().find(|tracked| {
+                detect::matches_link(pattern, &tracked.link.name, &tracked.link.altnames, tracked.kind)
+            }),
         }
     }
 
@@ -62,7 +62,7 @@ impl Requested {
 #[derive(Default)]
 pub(super) struct RequestedNames {
     /// The settings that `names` comes from.
-    wanted: Wanted,
+    wanted: WatchSettings,
     names: Vec<Requested>,
 }
 
@@ -72,12 +72,12 @@ impl RequestedNames {
         self.names.iter().filter_map(Requested::report_due_ms).min()
     }
 
-    pub fn is_due(&self, wanted: &Wanted, now: Now) -> bool {
+    pub fn is_due(&self, wanted: &WatchSettings, now: Now) -> bool {
         self.wanted != *wanted || self.next_ms().is_some_and(|due| now.mono_ms >= due)
     }
 
     /// Takes over new settings. Entries that did not change keep their state.
-    fn update(&mut self, wanted: &Wanted) {
+    fn update(&mut self, wanted: &WatchSettings) {
         self.wanted = wanted.clone();
         let mut before = std::mem::take(&mut self.names);
         let primary = Some(&wanted.primary).filter(|name| !name.is_empty());
@@ -128,7 +128,7 @@ impl Sampler {
             match found {
                 Some(found) => {
                     let Unmatched { key, pattern, .. } = &one.unmatched;
-                    let line = format!("{} matches {} now", state.config.naming(key, pattern), found.link.name);
+                    let line = format!("{} matches {} now", state.config.describe(key, pattern), found.link.name);
                     lines.push((Level::Info, line));
                 }
                 None => gone.push(one.unmatched.clone()),

@@ -16,7 +16,7 @@ mod unsupported;
 use unsupported as system;
 
 use crate::error::Result;
-use crate::model::{Address, Counters, Link, Machine, Reading, Stack};
+use crate::model::{Address, Counters, Link, Machine, NetworkStack, Reading};
 
 pub use system::Wake;
 /// The pure parsers, public for fuzzing.
@@ -39,7 +39,7 @@ pub trait Source: Send {
     fn links(&mut self) -> Result<Vec<Link>>;
 
     /// Whether the last list of `links` was complete. A link that is missing in an incomplete list may still exist.
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         true
     }
 
@@ -58,7 +58,7 @@ pub trait Source: Send {
     fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()>;
 
     /// What this backend cannot know, as text for users. `None` if it knows everything.
-    fn limits(&self) -> Option<&'static str> {
+    fn limitations(&self) -> Option<&'static str> {
         None
     }
 }
@@ -83,7 +83,7 @@ pub enum LinkEvent {
     Described(Box<Link>),
     /// The kernel has added a link. `counters` are its counters at that moment: zero for a new link, the old counters
     /// for a link that was moved in from another namespace.
-    Seen { ifindex: u32, counters: Counters },
+    Added { ifindex: u32, counters: Counters },
     /// An attribute of an existing link has changed.
     Changed { ifindex: u32 },
     /// A link was deleted or moved to another namespace. `last` are its counters at that moment, if the notification
@@ -97,41 +97,41 @@ pub enum LinkEvent {
 
 /// Value of the setting `source`: the backend to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum SourceChoice {
     Auto,
     GetStats,
     GetLink,
     Sysfs,
 }
 
-impl Choice {
-    pub const NAMES: [(Choice, &'static str); 4] = [
-        (Choice::Auto, "auto"),
-        (Choice::GetStats, "getstats"),
-        (Choice::GetLink, "getlink"),
-        (Choice::Sysfs, "sysfs"),
+impl SourceChoice {
+    pub const NAMES: [(SourceChoice, &'static str); 4] = [
+        (SourceChoice::Auto, "auto"),
+        (SourceChoice::GetStats, "getstats"),
+        (SourceChoice::GetLink, "getlink"),
+        (SourceChoice::Sysfs, "sysfs"),
     ];
 
     /// The choice of this name. `Auto` for an unknown name.
-    pub fn named(word: &str) -> Choice {
-        Choice::NAMES.iter().find(|(_, name)| *name == word).map_or(Choice::Auto, |(choice, _)| *choice)
+    pub fn named(word: &str) -> SourceChoice {
+        SourceChoice::NAMES.iter().find(|(_, name)| *name == word).map_or(SourceChoice::Auto, |(choice, _)| *choice)
     }
 }
 
 /// Opens the best backend that works here (`Auto`), or the given one. The second value is a note for the user: why a
 /// better backend does not work, and the limitations of this one.
-pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
+pub fn open(choice: SourceChoice) -> Result<(Box<dyn Source>, Option<String>)> {
     system::open(choice)
 }
 
 /// The network stack that this process sees.
-pub fn stack() -> Stack {
+pub fn stack() -> NetworkStack {
     system::stack()
 }
 
 /// Bytes that the calling thread has passed to write system calls so far. `None` where the system does not count
 /// them.
-pub fn written() -> Option<u64> {
+pub fn bytes_written() -> Option<u64> {
     system::written()
 }
 

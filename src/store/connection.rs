@@ -31,7 +31,7 @@ pub(super) fn connection(path: &Path, vfs: Option<&str>, busy: Duration) -> Resu
 
 /// A connection that has not read the file yet.
 pub(super) fn unprepared_connection(path: &Path, vfs: Option<&str>) -> Result<Connection> {
-    errno::forget();
+    errno::clear();
     // One thread at a time uses a connection, so SQLite needs no mutexes.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Ok(match vfs {

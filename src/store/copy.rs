@@ -9,9 +9,9 @@ use rusqlite::config::DbConfig;
 
 use super::connection::{BUSY_TIMEOUT, PAGE_BYTES, connection, pragma, set};
 use super::database_path::{DatabaseFile, current_file};
-use super::files::{beside, io_error, private, refuse_other_types, sync_directory, unused_name};
+use super::files::{io_error, private, refuse_other_types, sync_directory, unused_name, with_suffix};
 use crate::error::{Error, ErrorKind, Result};
-use crate::system::{errno, room};
+use crate::system::{errno, free_space};
 
 const BACKUP_SUFFIX: &str = ".backup";
 /// Temporary name of a new database file (`recreate`).
@@ -29,13 +29,13 @@ pub struct Copier {
 /// Removes the files that an interrupted copy has left.
 pub(super) fn remove_unfinished(path: &Path) {
     for suffix in [BACKUP_SUFFIX, RECREATED_SUFFIX, KEEPING_SUFFIX] {
-        remove_partial(&beside(path, suffix));
+        remove_partial(&with_suffix(path, suffix));
     }
 }
 
 /// Removes a partly written file and its journal.
 pub(super) fn remove_partial(target: &Path) {
-    for name in [target, &beside(target, "-journal")] {
+    for name in [target, &with_suffix(target, "-journal")] {
         let _ = fs::remove_file(name);
     }
 }
@@ -49,7 +49,7 @@ pub(super) fn write_copy(conn: &Connection, target: &Path, vfs: Option<&str>) ->
     let file = private(OpenOptions::new().read(true).write(true).create_new(true))
         .open(target)
         .map_err(|cause| io_error(target, cause))?;
-    errno::forget();
+    errno::clear();
     conn.execute("VACUUM INTO ?1", [target.to_str()])?;
     let conn = connection(target, vfs, BUSY_TIMEOUT)?;
     set(&conn, "synchronous", "OFF")?;
@@ -88,7 +88,7 @@ impl MigrationCopy {
 /// Makes a lasting copy of a file with this schema beside the database. Leaves as much free space as the history
 /// takes, so that the copy does not fill a small disk.
 pub(super) fn copy_before_migration(conn: &Connection, path: &Path, vfs: Option<&str>, schema: i64) -> MigrationCopy {
-    let unfinished = beside(path, KEEPING_SUFFIX);
+    let unfinished = with_suffix(path, KEEPING_SUFFIX);
     let copied = try_copy_before_migration(conn, path, vfs, &format!("schema-{schema}"), &unfinished);
     copied.unwrap_or_else(|error| {
         remove_partial(&unfinished);
@@ -105,11 +105,13 @@ fn try_copy_before_migration(
 ) -> Result<MigrationCopy> {
     let pages = pragma(conn, "page_count")? as u64;
     let bytes = (pages - (pragma(conn, "freelist_count")? as u64).min(pages)) * PAGE_BYTES;
-    if let Some((_, free)) = room::of(path).filter(|(_, free)| *free < bytes + pages * PAGE_BYTES + SPARE_BYTES) {
+    if let Some((_, free)) =
+        free_space::total_and_free(path).filter(|(_, free)| *free < bytes + pages * PAGE_BYTES + SPARE_BYTES)
+    {
         let sentence = format!("the copy has {bytes} bytes and must leave as much free, but only {free} are free");
         return Err(Error::new(ErrorKind::Full, sentence));
     }
-    let plain_path = beside(path, &format!(".{suffix}"));
+    let plain_path = with_suffix(path, &format!(".{suffix}"));
     let kept_path = if fs::symlink_metadata(&plain_path).is_err() { plain_path } else { unused_name(path, suffix) };
     let file = write_copy(conn, unfinished, vfs)?;
     file.sync_all().and_then(|()| fs::rename(unfinished, &kept_path)).map_err(|cause| io_error(&kept_path, cause))?;
@@ -133,7 +135,7 @@ impl Copier {
             let sentence = format!("the copy has {bytes} bytes, but only {} are free", free.unwrap_or(0));
             return Err(Error::new(ErrorKind::Full, sentence));
         }
-        let target = beside(&database.path, BACKUP_SUFFIX);
+        let target = with_suffix(&database.path, BACKUP_SUFFIX);
         let copied = write_copy(&conn, &target, database.vfs);
         remove_partial(&target);
         // After the connection: the `DatabaseFile` is closed last.
@@ -147,44 +149,45 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::history::Filter;
+    use crate::history::SampleFilter;
     use crate::model::Batch;
     use crate::store::Store;
-    use crate::store::testing::{OPTIONS, Place, T};
+    use crate::store::testing::{OPTIONS, T, TempDir};
 
     #[test]
     fn a_copy_is_complete_and_leaves_no_file() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         for at in 0..200 {
-            opened.save(&Batch::steady(1 + 10 * at, T + 30 + 300 * at as i64, 10)).unwrap();
+            opened.save_batch(&Batch::steady(1 + 10 * at, T + 30 + 300 * at as i64, 10)).unwrap();
         }
         let reader = opened.store.reader().unwrap();
         let copier = reader.copier();
         let mut file = copier.copy(Some(u64::MAX)).unwrap();
         // The original changes meanwhile, the copy does not.
-        opened.save(&Batch::steady(2001, T + 30 + 300 * 200, 10)).unwrap();
+        opened.save_batch(&Batch::steady(2001, T + 30 + 300 * 200, 10)).unwrap();
         let names = || fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(names(), 3, "the database, its log and its guard");
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
 
-        let other = Place::new();
+        let other = TempDir::new();
         fs::write(other.file(), &bytes).unwrap();
         let copy = Store::open(&other.file(), &OPTIONS).unwrap();
         assert!(copy.events.is_empty(), "{:?}", copy.events);
         assert_eq!(copy.newest, Some(T + 30 + 300 * 199 + 270));
-        let points =
-            |reader: &crate::store::Reader| reader.now().oldest(&Filter::default(), None, usize::MAX).unwrap().0;
+        let points = |reader: &crate::store::Reader| {
+            reader.stored_snapshot().oldest(&SampleFilter::default(), None, usize::MAX).unwrap().0
+        };
         let all = points(&reader);
         assert_eq!(points(&copy.store.reader().unwrap()), all[..2000]);
     }
 
     #[test]
     fn e39_a_copy_that_does_not_fit_is_not_begun() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T + 30, 10)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 10)).unwrap();
         // Left by a program that ended in the middle of a copy.
         fs::write(dir.path().join("net-pulse.db.backup"), b"half").unwrap();
         let copier = opened.store.reader().unwrap().copier();

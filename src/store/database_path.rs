@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::Connection;
 
 use super::connection::{BUSY_TIMEOUT, connection};
-use super::files::{Inode, beside, io_error};
+use super::files::{Inode, io_error, with_suffix};
 use super::guard_file::{GuardFile, in_use_error, retry_while_taken};
 use crate::error::{Error, ErrorKind, Result};
-use crate::system::lock::{Claim, Lock, Refusal, has_byte_locks};
+use crate::system::lock::{ByteLock, FileLock, LockError, has_byte_locks};
 
 /// State of the path of a database that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ pub(super) enum PathStatus {
 /// opens the file by another name (a hard link), and so finds another guard file. It may be taken before SQLite opens
 /// the file or after, and is released last.
 pub(super) enum HeldFile {
-    ByteLocked(Claim),
-    Locked(Lock),
+    ByteLocked(ByteLock),
+    Locked(FileLock),
     /// Protected by the guard file only.
     Unlocked(File),
 }
@@ -45,19 +45,19 @@ impl HeldFile {
     /// `None` when the file cannot be opened; SQLite reports the reason.
     pub fn take(path: &Path) -> Result<Option<HeldFile>> {
         let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(None) };
-        let refusal = match retry_while_taken(file, Claim::take) {
+        let refusal = match retry_while_taken(file, ByteLock::take) {
             Ok(claim) => return Ok(Some(HeldFile::ByteLocked(claim))),
-            Err((file, Refusal::Failed(_))) if has_byte_locks(&file) => return Ok(Some(HeldFile::Unlocked(file))),
+            Err((file, LockError::Failed(_))) if has_byte_locks(&file) => return Ok(Some(HeldFile::Unlocked(file))),
             // SQLite locks this file by other means too, so this lock cannot conflict with SQLite's.
-            Err((file, Refusal::Failed(_))) => match retry_while_taken(file, Lock::take) {
+            Err((file, LockError::Failed(_))) => match retry_while_taken(file, FileLock::take) {
                 Ok(lock) => return Ok(Some(HeldFile::Locked(lock))),
-                Err((file, Refusal::Failed(_))) => return Ok(Some(HeldFile::Unlocked(file))),
+                Err((file, LockError::Failed(_))) => return Ok(Some(HeldFile::Unlocked(file))),
                 Err((_, refusal)) => refusal,
             },
             Err((_, refusal)) => refusal,
         };
         match refusal {
-            Refusal::Taken => Err(in_use_error(path)),
+            LockError::Taken => Err(in_use_error(path)),
             _ => Err(Error::new(ErrorKind::Busy, format!("another program has locked {}", path.display()))),
         }
     }
@@ -111,7 +111,7 @@ impl DatabaseFile {
         };
         let inode = Inode::of(&held.file().metadata().map_err(|cause| io_error(&path, cause))?);
         let journal: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
-        let log = Inode::at(&beside(&path, "-wal")).filter(|_| journal == "wal");
+        let log = Inode::at(&with_suffix(&path, "-wal")).filter(|_| journal == "wal");
         let inode_is_stable = Inode::at(&path) == Some(inode);
         let (fingerprint, overwritten) = (Mutex::default(), AtomicBool::new(false));
         let database = DatabaseFile { path, vfs, inode, log, inode_is_stable, held, fingerprint, overwritten, guard };
@@ -163,13 +163,13 @@ impl DatabaseFile {
     }
 
     fn current_log(&self) -> Option<Inode> {
-        Inode::at(&beside(&self.path, "-wal"))
+        Inode::at(&with_suffix(&self.path, "-wal"))
     }
 
     /// Removes the log once its content is in the database or in a copy of it. A log of another program stays.
     pub fn remove_log(&self) {
         if self.log.is_some() && self.current_log() == self.log {
-            let _ = fs::remove_file(beside(&self.path, "-wal"));
+            let _ = fs::remove_file(with_suffix(&self.path, "-wal"));
         }
     }
 

@@ -13,24 +13,24 @@ use super::watermarks::Watermarks;
 use super::write::{merge_same_interface, put_events};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::level::{Level, coarser};
-use crate::model::{Edit, Event, IfaceId, Kind};
+use crate::model::{Event, HistoryEdit, IfaceId, InterfaceKind};
+use crate::resolution::{ResolutionSpec, rollups};
 
 impl Store {
     /// Applies an edit and saves its event in one transaction. The caller can repeat an edit whose result is unknown.
-    pub fn edit(&mut self, edit: &Edit, event: Option<&Event>, zone: &Zone) -> Result<()> {
+    pub fn edit(&mut self, edit: &HistoryEdit, event: Option<&Event>, zone: &Zone) -> Result<()> {
         let outcome = self.run_transaction(|store, retry| store.rewrite(edit, event, retry, zone));
         outcome.map_err(|error| error.context(format!("cannot change the history in {}", self.database.path.display())))
     }
 
-    fn rewrite(&mut self, edit: &Edit, event: Option<&Event>, retry: bool, zone: &Zone) -> Result<Watermarks> {
+    fn rewrite(&mut self, edit: &HistoryEdit, event: Option<&Event>, retry: bool, zone: &Zone) -> Result<Watermarks> {
         let mut watermarks = self.watermarks.clone();
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         free_up_pages(&tx, &mut watermarks, zone, self.max_pages, SPARE_PAGES * self.spare_factor)?;
         // Roll up the open block first: below, the samples of two interfaces are added together, and nothing could
         // tell which part of the sum is already in the roll-ups.
         roll_up_open_block(&tx, &mut watermarks, zone)?;
-        for spec in coarser() {
+        for spec in rollups() {
             for key in keys(&tx, &format!("SELECT start FROM {}", spec.table))? {
                 rewrite_cells(&tx, spec, key, edit)?;
             }
@@ -39,21 +39,21 @@ impl Store {
             rewrite_samples(&tx, key, edit)?;
         }
         match edit {
-            Edit::Forget { name, .. } => {
+            HistoryEdit::Forget { name, .. } => {
                 tx.execute("DELETE FROM event WHERE interface = ?1", [name])?;
             }
-            Edit::Merge { id, name, into, into_name } => {
+            HistoryEdit::Merge { id, name, into, into_name } => {
                 tx.execute("UPDATE event SET interface = ?2 WHERE interface = ?1", [name, into_name])?;
                 merge_row(&tx, &mut watermarks, *id, *into, into_name, None)?;
             }
-            Edit::Fold { ids, into, into_name } => {
+            HistoryEdit::MergeIntoOthers { ids, into, into_name } => {
                 for id in ids {
-                    merge_row(&tx, &mut watermarks, *id, *into, into_name, Some(Kind::Others))?;
+                    merge_row(&tx, &mut watermarks, *id, *into, into_name, Some(InterfaceKind::Others))?;
                 }
             }
         }
         put_events(&tx, event.map_or(&[], std::slice::from_ref), retry)?;
-        for id in edit.gone() {
+        for id in edit.removed() {
             tx.execute("DELETE FROM interface WHERE id = ?1", [id])?;
             watermarks.tallies.remove(id);
             watermarks.stale_tallies.remove(id);
@@ -77,13 +77,13 @@ fn merge_row(
     id: IfaceId,
     into: IfaceId,
     into_name: &str,
-    kind: Option<Kind>,
+    kind: Option<InterfaceKind>,
 ) -> Result<()> {
     // The target may have no row yet: its record waits for its anchor.
     conn.execute(
         "INSERT OR IGNORE INTO interface (id, name, kind, alias, ifindex, boot, first_seen)
          SELECT ?1, ?2, ifnull(?4, kind), '', 0, '', first_seen FROM interface WHERE id = ?3",
-        params![into, into_name, id, kind.map(Kind::name)],
+        params![into, into_name, id, kind.map(InterfaceKind::name)],
     )?;
     conn.execute(
         "UPDATE interface SET first_seen = min(interface.first_seen, gone.first_seen),
@@ -103,10 +103,10 @@ fn keys(conn: &Connection, sql: &str) -> Result<Vec<i64>> {
 }
 
 /// Whether a block has data of the edited interfaces. `false` for a block that cannot be read: it stays unchanged.
-fn contains_edited(bytes: &[u8], edit: &Edit) -> bool {
+fn contains_edited(bytes: &[u8], edit: &HistoryEdit) -> bool {
     let found = |packed: Packed| {
         for group in packed.groups() {
-            if edit.takes(group?.0) {
+            if edit.removes(group?.0) {
                 return Ok(true);
             }
         }
@@ -115,7 +115,7 @@ fn contains_edited(bytes: &[u8], edit: &Edit) -> bool {
     Packed::open(bytes).and_then(found).unwrap_or(false)
 }
 
-fn rewrite_cells(conn: &Connection, spec: &Level, key: i64, edit: &Edit) -> Result<()> {
+fn rewrite_cells(conn: &Connection, spec: &ResolutionSpec, key: i64, edit: &HistoryEdit) -> Result<()> {
     let Some((block, bytes)) = block_at(conn, spec, key)?.filter(|(_, bytes)| contains_edited(bytes, edit)) else {
         return Ok(());
     };
@@ -123,7 +123,7 @@ fn rewrite_cells(conn: &Connection, spec: &Level, key: i64, edit: &Edit) -> Resu
     let mut cells = Cells::new();
     let mut moved = Vec::new();
     let read = unpack_cells(&bytes, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
-        if edit.takes(iface) {
+        if edit.removes(iface) {
             moved.push((at, *cell));
         } else {
             cells.insert((iface, at), *cell);
@@ -137,12 +137,12 @@ fn rewrite_cells(conn: &Connection, spec: &Level, key: i64, edit: &Edit) -> Resu
         let both = cells.entry((into, at)).or_default();
         both.add(&cell);
         // Both interfaces may have observed the same seconds: count these once.
-        *both = both.within(length_s);
+        *both = both.clamped_to(length_s);
     }
     if cells.is_empty() { remove_block(conn, spec, key) } else { put_block(conn, spec, block, &cells) }
 }
 
-fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
+fn rewrite_samples(conn: &Connection, key: i64, edit: &HistoryEdit) -> Result<()> {
     let bytes: Option<Vec<u8>> = conn
         .prepare_cached("SELECT data FROM sample WHERE first = ?1")?
         .query_row([key], |row| row.get(0))
@@ -158,10 +158,10 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
     for row in &mut rows {
         match edit.into() {
             Some(into) => {
-                let moved = row.samples.iter_mut().filter(|sample| edit.takes(sample.iface));
+                let moved = row.samples.iter_mut().filter(|sample| edit.removes(sample.iface));
                 moved.for_each(|sample| sample.iface = into);
             }
-            None => row.samples.retain(|sample| !edit.takes(sample.iface)),
+            None => row.samples.retain(|sample| !edit.removes(sample.iface)),
         }
         merge_same_interface(&mut row.samples);
     }
@@ -177,31 +177,38 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &Edit) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Filter;
-    use crate::level::Resolution;
+    use crate::history::SampleFilter;
     use crate::model::{Anchor, Batch, COUNTERS, Counters, Mark};
-    use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, T, record};
-    use crate::store::{Flush, Opened, Reader};
+    use crate::resolution::Resolution;
+    use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, RETENTION, T, TempDir, record};
+    use crate::store::{Opened, Reader, SaveRequest};
 
     const ALL_RESOLUTIONS: [Resolution; 4] =
         [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
 
     fn sums(reader: &Reader, iface: IfaceId) -> [u128; ALL_RESOLUTIONS.len()] {
         ALL_RESOLUTIONS.map(|resolution| {
-            let buckets = reader.now().buckets(resolution, iface, 0, i64::MAX).unwrap();
+            let buckets = reader.stored_snapshot().buckets(resolution, iface, 0, i64::MAX).unwrap();
             buckets.iter().map(|bucket| bucket.cell.sum.0.iter().map(|value| u128::from(*value)).sum::<u128>()).sum()
         })
     }
 
     fn save(opened: &mut Opened, batch: &Batch, anchors: &[Anchor]) {
         let records: Vec<_> = (1..=LOAD_IFACES).map(record).collect();
-        let request =
-            Flush { batch, anchors, records: &records, events: &[], settings: &[], keep: KEEP, zone: &Zone::UTC };
-        opened.store.flush(&request).unwrap();
+        let request = SaveRequest {
+            batch,
+            anchors,
+            records: &records,
+            events: &[],
+            settings: &[],
+            retention: RETENTION,
+            zone: &Zone::UTC,
+        };
+        opened.store.save(&request).unwrap();
     }
 
     /// A day and a half of 24 interfaces. Interface 3 has a gap that reaches back over several six-hour blocks.
-    fn filled(dir: &Place) -> Opened {
+    fn filled(dir: &TempDir) -> Opened {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
         for round in 0..42 {
@@ -216,13 +223,13 @@ mod tests {
         opened
     }
 
-    fn merge(id: IfaceId, into: IfaceId) -> Edit {
-        Edit::Merge { id, name: format!("eth{id}"), into, into_name: format!("eth{into}") }
+    fn merge(id: IfaceId, into: IfaceId) -> HistoryEdit {
+        HistoryEdit::Merge { id, name: format!("eth{id}"), into, into_name: format!("eth{into}") }
     }
 
     #[test]
     fn a_merge_keeps_the_sums_of_every_resolution() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = filled(&dir);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
@@ -245,11 +252,14 @@ mod tests {
         };
         check(&opened, &reader);
         // At most one sample per interface and tick: the id of a point is made of both.
-        let points = reader.now().newest(&Filter { iface: Some(1), ..Filter::default() }, 0, usize::MAX).unwrap();
+        let points = reader
+            .stored_snapshot()
+            .newest(&SampleFilter { iface: Some(1), ..SampleFilter::default() }, 0, usize::MAX)
+            .unwrap();
         assert!(points.is_sorted_by(|newer, older| newer.seq > older.seq));
         // Seconds that both interfaces observed count once.
-        let cells = reader.now().buckets(Resolution::FiveMinutes, 1, 0, i64::MAX).unwrap();
-        assert!(cells.iter().all(|cell| cell.cell.covered + cell.cell.blind <= 300));
+        let cells = reader.stored_snapshot().buckets(Resolution::FiveMinutes, 1, 0, i64::MAX).unwrap();
+        assert!(cells.iter().all(|cell| cell.cell.plain_s + cell.cell.gap_s <= 300));
         // A second merge changes nothing, and neither does a restart.
         opened.store.edit(&merge(3, 1), None, &Zone::UTC).unwrap();
         check(&opened, &reader);
@@ -263,14 +273,14 @@ mod tests {
 
     #[test]
     fn many_interfaces_are_merged_into_others_in_one_transaction() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = filled(&dir);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
         let ids: Vec<IfaceId> = (3..=LOAD_IFACES).collect();
         let mut lifetime = Counters::ZERO;
         ids.iter().for_each(|id| lifetime.add(&opened.store.watermarks.tally(*id).lifetime));
-        let edit = Edit::Fold { ids: ids.clone(), into: 99, into_name: "others".to_string() };
+        let edit = HistoryEdit::MergeIntoOthers { ids: ids.clone(), into: 99, into_name: "others".to_string() };
         // A second edit changes nothing.
         for _ in 0..2 {
             opened.store.edit(&edit, None, &Zone::UTC).unwrap();
@@ -282,19 +292,19 @@ mod tests {
         drop((opened, reader));
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let found: Vec<_> = opened.records.iter().map(|record| (record.id, record.kind)).collect();
-        assert_eq!((found.len(), found[2]), (3, (99, Kind::Others)));
+        assert_eq!((found.len(), found[2]), (3, (99, InterfaceKind::Others)));
         assert_eq!((opened.records[2].lifetime, opened.records[2].ifindex), (lifetime, 0));
     }
 
     #[test]
     fn counting_continues_after_a_merge() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = filled(&dir);
         opened.store.edit(&merge(1, 9), None, &Zone::UTC).unwrap();
         let (before, seq) = (opened.store.watermarks.tally(9), opened.store.watermarks.seq);
         let mut batch = Batch::default();
         batch.tick(seq + 1, T + 42 * 3_000 + 30, 30_000, &[(9, 1_000)]);
-        opened.store.save(&batch).unwrap();
+        opened.store.save_batch(&batch).unwrap();
         let reader = opened.store.reader().unwrap();
         let all = sums(&reader, 9);
         assert!(all.iter().all(|sum| *sum == all[0]), "{all:?}");
@@ -307,12 +317,12 @@ mod tests {
 
     #[test]
     fn a_forgotten_interface_is_gone_from_every_resolution() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = filled(&dir);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
         let samples = reader.view().unwrap().facts().unwrap().samples;
-        opened.store.edit(&Edit::Forget { id: 2, name: "eth2".to_string() }, None, &Zone::UTC).unwrap();
+        opened.store.edit(&HistoryEdit::Forget { id: 2, name: "eth2".to_string() }, None, &Zone::UTC).unwrap();
         assert_eq!(reader.view().unwrap().facts().unwrap().samples, samples - 4_200);
         drop((opened, reader));
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
@@ -327,7 +337,7 @@ mod tests {
 
     #[test]
     fn an_interface_without_a_row_takes_over_a_history() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = filled(&dir);
         let lifetime = opened.store.watermarks.tally(5).lifetime;
         opened.store.edit(&merge(5, 77), None, &Zone::UTC).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::files::{beside, io_error, resolve};
+use super::files::{io_error, resolve, with_suffix};
 use super::open::{check_header, check_usable};
 use crate::error::Result;
 
@@ -19,7 +19,7 @@ pub fn examine(path: &Path) -> Result<Option<u64>> {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(io_error(&path, cause)),
     };
-    let had_database = fs::metadata(beside(&path, ".guard")).is_ok_and(|guard| guard.len() > 0);
+    let had_database = fs::metadata(with_suffix(&path, ".guard")).is_ok_and(|guard| guard.len() > 0);
     check_header(&path, had_database)?;
     Ok(Some(length))
 }

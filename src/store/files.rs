@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
-pub(super) use crate::system::beside;
+pub(super) use crate::system::with_suffix;
 
 /// The kernel follows as many symbolic links in one path.
 const MAX_LINKS: usize = 40;
@@ -16,7 +16,7 @@ const MAX_LINKS: usize = 40;
 pub(super) fn unused_name(path: &Path, why: &str) -> PathBuf {
     let mut unix = SystemClock.now().unix_ms.div_euclid(1000);
     loop {
-        let name = beside(path, &format!(".{why}-{unix}"));
+        let name = with_suffix(path, &format!(".{why}-{unix}"));
         if fs::symlink_metadata(&name).is_err() {
             return name;
         }
@@ -112,12 +112,12 @@ impl Inode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::Place;
+    use crate::store::testing::TempDir;
     use std::os::unix::fs::symlink;
 
     #[test]
     fn links_to_missing_files_are_resolved() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let at = fs::canonicalize(dir.path()).unwrap();
         let check = |name: &str, expect: &str| assert_eq!(resolve(&at.join(name)).unwrap(), at.join(expect), "{name}");
         check("new.db", "new.db");
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn anything_but_a_regular_file_is_refused_by_type() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let at = dir.path().join("there");
         assert!(refuse_other_types(&at).is_ok());
         fs::create_dir(&at).unwrap();

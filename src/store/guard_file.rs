@@ -11,9 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::files::{Inode, beside, file_type_name, io_error, name_taken_error, private, refuse_other_types};
+use super::files::{Inode, file_type_name, io_error, name_taken_error, private, refuse_other_types, with_suffix};
 use crate::error::{Error, ErrorKind, Result};
-use crate::system::lock::{Lock, Refusal, UNFOLLOWED};
+use crate::system::lock::{FileLock, LockError, OPEN_NO_FOLLOW};
 
 /// How long another process may take to release the database.
 pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ impl FileId {
 /// Keeps other processes away from the database while this process has any part of it open.
 pub(super) struct GuardFile {
     /// `Err`: not locked, because its file system has no locks.
-    file: std::result::Result<Lock, File>,
+    file: std::result::Result<FileLock, File>,
     /// Path of the database.
     database_path: PathBuf,
     guard_path: PathBuf,
@@ -64,12 +64,12 @@ struct GuardContent {
 impl GuardFile {
     pub fn take(path: &Path) -> Result<GuardFile> {
         // Not ".lock": that is the name of the lock of unix-dotfile, which is a directory.
-        let guard_path = beside(path, ".guard");
+        let guard_path = with_suffix(path, ".guard");
         let file = match lock_in_time(open(&guard_path)?) {
             Ok(lock) => Ok(lock),
-            Err((_, Refusal::Taken)) => return Err(in_use_error(path)),
+            Err((_, LockError::Taken)) => return Err(in_use_error(path)),
             Err((file, refusal)) => {
-                let cause = refusal.cause();
+                let cause = refusal.into_io_error();
                 log::warn!("cannot lock {}: {cause}; a second net-pulse would not be noticed", guard_path.display());
                 Err(file)
             }
@@ -136,7 +136,7 @@ impl GuardFile {
     }
 
     fn file(&self) -> &File {
-        self.file.as_ref().map_or_else(|file| file, Lock::file)
+        self.file.as_ref().map_or_else(|file| file, FileLock::file)
     }
 
     /// Unreadable content counts as empty.
@@ -174,7 +174,7 @@ fn ids_in(bytes: &[u8]) -> Option<[FileId; 2]> {
 fn open(guard_path: &Path) -> Result<File> {
     refuse_other_types(guard_path)?;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).custom_flags(UNFOLLOWED);
+    options.read(true).write(true).create(true).truncate(false).custom_flags(OPEN_NO_FOLLOW);
     let file = private(&mut options).open(guard_path).map_err(|cause| io_error(guard_path, cause))?;
     let found = file.metadata().map_err(|cause| io_error(guard_path, cause))?;
     match file_type_name(&found) {
@@ -188,18 +188,18 @@ fn open(guard_path: &Path) -> Result<File> {
 }
 
 /// Waits: the previous process may still be at its last save when a supervisor starts the next.
-fn lock_in_time(file: File) -> std::result::Result<Lock, (File, Refusal)> {
-    retry_while_taken(file, Lock::take)
+fn lock_in_time(file: File) -> std::result::Result<FileLock, (File, LockError)> {
+    retry_while_taken(file, FileLock::take)
 }
 
 pub(super) fn retry_while_taken<T>(
     mut file: File,
-    take: impl Fn(File) -> std::result::Result<T, (File, Refusal)>,
-) -> std::result::Result<T, (File, Refusal)> {
+    take: impl Fn(File) -> std::result::Result<T, (File, LockError)>,
+) -> std::result::Result<T, (File, LockError)> {
     let deadline = Instant::now() + HANDOVER_TIMEOUT;
     loop {
         match take(file) {
-            Err((unlocked, Refusal::Taken)) if Instant::now() < deadline => {
+            Err((unlocked, LockError::Taken)) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(20));
                 file = unlocked;
             }
@@ -220,7 +220,7 @@ mod tests {
     impl GuardFile {
         /// Like the guard file on a full or read-only disk.
         pub fn unwritable(path: &Path) -> GuardFile {
-            let guard_path = beside(path, ".guard");
+            let guard_path = with_suffix(path, ".guard");
             let file = Err(File::open(&guard_path).unwrap());
             GuardFile {
                 file,

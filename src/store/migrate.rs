@@ -6,7 +6,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::codec::block::{Bytes, damaged, first_byte};
+use super::codec::block::{ByteReader, damaged, first_byte};
 use super::connection::{PAGE_BYTES, pragma, set};
 use super::open_block::put_meta;
 use crate::error::{Error, ErrorKind, Result};
@@ -256,7 +256,7 @@ fn convert_block(bytes: &mut [u8], columns: usize) -> Result<()> {
 }
 
 fn convert_tally(bytes: &mut Vec<u8>) -> Result<()> {
-    let mut numbers = Bytes(bytes);
+    let mut numbers = ByteReader(bytes);
     (0..schema_2::TALLY).try_for_each(|_| numbers.leb().map(drop))?;
     bytes.insert(0, first_byte(schema_2::COUNTERS));
     Ok(())
@@ -272,19 +272,19 @@ mod tests {
     use crate::model::Batch;
     use crate::model::EventKind;
     use crate::store::codec::unpack_samples;
-    use crate::store::testing::{KEEP, OPTIONS, Place};
+    use crate::store::testing::{OPTIONS, RETENTION, TempDir};
     use crate::store::watermarks::Tally;
-    use crate::store::{Flush, Opened, Store};
+    use crate::store::{Opened, SaveRequest, Store};
 
     /// A file that a program with schema 2 has written; see `tests/it/history.rs`.
-    fn schema_2_file() -> Place {
-        let dir = Place::new();
+    fn schema_2_file() -> TempDir {
+        let dir = TempDir::new();
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history/schema-2.db");
         fs::copy(from, dir.file()).unwrap();
         dir
     }
 
-    fn connect(dir: &Place) -> Connection {
+    fn connect(dir: &TempDir) -> Connection {
         Connection::open(dir.file()).unwrap()
     }
 
@@ -301,20 +301,23 @@ mod tests {
         opened.events.iter().map(|event| event.detail.clone()).collect()
     }
 
-    fn open(dir: &Place) -> Vec<String> {
+    fn open(dir: &TempDir) -> Vec<String> {
         event_texts(&Store::open(&dir.file(), &OPTIONS).unwrap())
     }
 
     /// Opens the file and saves the events.
-    fn open_and_save(dir: &Place) -> Vec<String> {
+    fn open_and_save(dir: &TempDir) -> Vec<String> {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        let (batch, keep, zone) = (&Batch::default(), KEEP, &Zone::UTC);
+        let (batch, keep, zone) = (&Batch::default(), RETENTION, &Zone::UTC);
         let (anchors, records, settings) = (&[], &[], &[]);
-        opened.store.flush(&Flush { batch, anchors, records, events: &opened.events, settings, keep, zone }).unwrap();
+        opened
+            .store
+            .save(&SaveRequest { batch, anchors, records, events: &opened.events, settings, retention: keep, zone })
+            .unwrap();
         event_texts(&opened)
     }
 
-    fn copies(dir: &Place) -> usize {
+    fn copies(dir: &TempDir) -> usize {
         let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_str().unwrap().contains(".schema-2")).count()
     }
@@ -422,7 +425,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_needs_no_copy() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         assert_eq!(open(&dir), [""; 0]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }

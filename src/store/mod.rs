@@ -39,20 +39,18 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, ErrorCode};
 
-pub use codec::{self as rows, block};
 pub use copy::Copier;
 use database_path::{DatabaseFile, PathStatus};
 pub use examine::examine;
 pub use query::{Facts, Reader, View};
-pub use rollups::{Borders, CellBlock};
-pub use samples::{Block, Order, Span};
-pub use split as fold;
+pub use rollups::{BlockBounds, CellBlock};
+pub use samples::{BlockRange, Order, SampleBlock};
 
 use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
-use crate::level::Keep;
 use crate::model::{Anchor, Batch, Event, Record};
-use crate::system::{closed, errno};
+use crate::resolution::Retention;
+use crate::system::{errno, not_writable};
 
 pub struct Options {
     /// Largest size of the file in bytes. When the file is full, samples are deleted first, then five-minute cells.
@@ -70,7 +68,7 @@ pub struct Store {
     conn: Connection,
     watermarks: watermarks::Watermarks,
     /// Retention at the latest pruning; `None` before the first.
-    pruned_with: Option<Keep>,
+    pruned_with: Option<Retention>,
     /// A transaction failed, perhaps after its COMMIT: `watermarks` may be older than the file.
     commit_uncertain: bool,
     /// Factor for the spare pages that the next save needs. Doubles, up to 64, each time the file is full.
@@ -101,7 +99,7 @@ pub struct Opened {
 }
 
 /// What one transaction saves. Every tick has a wall time (`unix` is `Some`).
-pub struct Flush<'a> {
+pub struct SaveRequest<'a> {
     pub batch: &'a Batch,
     pub anchors: &'a [Anchor],
     /// New or changed records. Their `raw`, `lifetime`, `mono_ms` and `last_seen` are ignored: these follow from the
@@ -111,7 +109,7 @@ pub struct Flush<'a> {
     /// Settings to store; `None` deletes one.
     pub settings: &'a [(String, Option<String>)],
     /// How long each resolution is kept.
-    pub keep: Keep,
+    pub retention: Retention,
     /// Time zone of local days.
     pub zone: &'a Zone,
 }
@@ -120,8 +118,8 @@ impl Store {
     pub fn open(path: &Path, options: &Options) -> Result<Opened> {
         open::open(path, options).map_err(|error| match error.kind {
             ErrorKind::ReadOnly => {
-                let remedy = closed::remedy(path);
-                error.next(format_args!("{remedy}, or name another file with --database"))
+                let remedy = not_writable::remedy(path);
+                error.with_hint(format_args!("{remedy}, or name another file with --database"))
             }
             _ => error,
         })
@@ -129,17 +127,17 @@ impl Store {
 
     /// Saves in one transaction: all of it or nothing. Also closes the open block and prunes when it is time. Skips
     /// ticks that are already stored, so that the caller can repeat a save whose result is unknown.
-    pub fn flush(&mut self, flush: &Flush) -> Result<()> {
-        self.stay()?;
+    pub fn save(&mut self, flush: &SaveRequest) -> Result<()> {
+        self.ensure_in_place()?;
         self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.database.path.display())))?;
         // Check again before the caller drops the batch: it could be in a removed file only.
-        self.stay()
+        self.ensure_in_place()
     }
 
     /// Ensures that the database is at its path. Writes a new file there when the old one was removed or renamed, or
     /// has lost its log; writes it beside the path when another file is there. Fails until that succeeds. Fails for
     /// the rest of the run when another program has overwritten the database.
-    pub fn stay(&mut self) -> Result<()> {
+    pub fn ensure_in_place(&mut self) -> Result<()> {
         if self.database.check_overwritten() {
             return recreate::abandon(self);
         }
@@ -166,7 +164,7 @@ impl Store {
         let (requested_path, path) = (self.requested_path.display(), self.database.path.display());
         // A directory in the path is no longer accessible. The open file still works.
         if files::resolve(&self.requested_path).is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied) {
-            let remedy = closed::remedy(&self.requested_path);
+            let remedy = not_writable::remedy(&self.requested_path);
             return format!(
                 "{requested_path} can no longer be reached, and a restart could not open it: {remedy}; \
                  until then net-pulse keeps saving"
@@ -176,7 +174,7 @@ impl Store {
     }
 
     /// Health text while the history is not stored where the settings say; `None` otherwise.
-    pub fn beside_another(&self) -> Option<String> {
+    pub fn location_warning(&self) -> Option<String> {
         let (wanted, path) = (self.database.guard.database_path().display(), &self.database.path);
         let replaced = (self.database.guard.database_path() != path).then(|| {
             let path = path.display();

@@ -19,7 +19,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use super::connection::{BUSY_TIMEOUT, PAGE_BYTES, connection, pragma, prepare, set, unprepared_connection};
 use super::copy;
 use super::database_path::{DatabaseFile, HeldFile};
-use super::files::{beside, file_type_name, io_error, private, resolve, sync_directory, unused_name};
+use super::files::{file_type_name, io_error, private, resolve, sync_directory, unused_name, with_suffix};
 use super::guard_file::{FileId, GuardFile, HANDOVER_TIMEOUT};
 use super::migrate::{self, APPLICATION_ID, PAGES_AT_ONCE, SCHEMA};
 use super::open_block::put_meta;
@@ -27,7 +27,7 @@ use super::watermarks::Watermarks;
 use super::{Opened, Options, Reader, Store};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Event, EventKind, Kind, Record, Stack};
+use crate::model::{Event, EventKind, InterfaceKind, NetworkStack, Record};
 
 /// Type of a leaf page of a table, the first byte of page 1 after the file header. In an empty database the number of
 /// its cells, three bytes further on, is 0 (https://www.sqlite.org/fileformat2.html).
@@ -209,7 +209,7 @@ fn refuse_newer(path: &Path, version: i32) -> Result<()> {
 /// damaged. The guard file records which database the log belongs to. Where it does not, or where the file cannot be
 /// read without its log, the log stays: after a crash it holds the latest saves.
 pub(super) fn set_foreign_log_aside(path: &Path, guard: &GuardFile, events: &mut Vec<Event>) -> Result<()> {
-    let logs = ["-wal", "-journal"].map(|part| beside(path, part));
+    let logs = ["-wal", "-journal"].map(|part| with_suffix(path, part));
     let mut logs = logs.iter().filter(|log| fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)).peekable();
     let Some(ids) = guard.ids().filter(|_| logs.peek().is_some()) else { return Ok(()) };
     match is_other_file(path, &ids) {
@@ -281,7 +281,7 @@ fn explain_schema_error(path: &Path, vfs: Option<&str>, error: Error) -> Error {
         Ok(true) => {
             let what = "has something that another program has added and net-pulse cannot read";
             let before = format!("{} {what} (", path.display());
-            Error::caused(ErrorKind::Foreign, error).within(before, "); remove that with sqlite3")
+            Error::caused(ErrorKind::Foreign, error).wrap(before, "); remove that with sqlite3")
         }
         Err(foreign) if matches!(foreign.kind, ErrorKind::Foreign | ErrorKind::Newer) => foreign,
         _ => error,
@@ -363,7 +363,7 @@ fn connect_with_vfs(
 ) -> Result<(Connection, Watermarks, Vec<Record>)> {
     if vfs == Some("unix-dotfile") {
         // Our own lock from before a power cut: the guard file shows that no other process can have it.
-        let _ = fs::remove_dir(beside(path, ".lock"));
+        let _ = fs::remove_dir(with_suffix(path, ".lock"));
     }
     if !path.exists() {
         // SQLite would create the file readable for all users. The log gets the mode of the file.
@@ -540,10 +540,10 @@ fn records(conn: &Connection, watermarks: &Watermarks) -> Result<Vec<Record>> {
         records.push(Record {
             id,
             name: row.get(1)?,
-            kind: Kind::from_name(&row.get::<_, String>(2)?),
+            kind: InterfaceKind::from_name(&row.get::<_, String>(2)?),
             alias: row.get(3)?,
             ifindex: row.get(4)?,
-            stack: Stack { machine: row.get(7)?, boot: row.get(5)?, namespace: row.get::<_, i64>(8)? as u64 },
+            stack: NetworkStack { machine: row.get(7)?, boot: row.get(5)?, namespace: row.get::<_, i64>(8)? as u64 },
             mac: row.get(9)?,
             node: row.get::<_, i64>(10)? as u64,
             first_seen,
@@ -567,9 +567,9 @@ fn set_aside(path: &Path, why: &Error, events: &mut Vec<Event>) -> Result<()> {
     let aside = unused_name(path, "corrupt");
     fs::rename(path, &aside).map_err(|cause| io_error(path, cause))?;
     for part in ["-wal", "-journal"] {
-        let from = beside(path, part);
+        let from = with_suffix(path, part);
         if from.exists() {
-            fs::rename(&from, beside(&aside, part)).map_err(|cause| io_error(&from, cause))?;
+            fs::rename(&from, with_suffix(&aside, part)).map_err(|cause| io_error(&from, cause))?;
         }
     }
     report(events, format!("the database was damaged ({why}): set aside as {}, starting afresh", aside.display()));
@@ -601,20 +601,20 @@ mod tests {
     use super::*;
     use crate::model::Batch;
     use crate::store::View;
-    use crate::store::testing::{OPTIONS, Place, Random, T};
+    use crate::store::testing::{OPTIONS, Random, T, TempDir};
 
     fn points(opened: &Opened) -> u64 {
         opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples
     }
 
     /// A closed database with three samples.
-    fn filled(dir: &Place) {
+    fn filled(dir: &TempDir) {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
         assert_eq!((points(&opened), opened.events.len()), (3, 0));
     }
 
-    fn names(dir: &Place) -> Vec<String> {
+    fn names(dir: &TempDir) -> Vec<String> {
         let entries = fs::read_dir(dir.path()).unwrap();
         let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -623,7 +623,7 @@ mod tests {
 
     #[test]
     fn closing_leaves_the_database_and_its_guard_file() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         filled(&dir);
         assert_eq!(names(&dir), ["net-pulse.db", "net-pulse.db.guard"]);
         assert_eq!(points(&Store::open(&dir.file(), &OPTIONS).unwrap()), 3);
@@ -633,21 +633,21 @@ mod tests {
     #[cfg(unix)]
     fn files_are_private_and_directories_are_created() {
         use std::os::unix::fs::PermissionsExt;
-        let dir = Place::new();
+        let dir = TempDir::new();
         let path = dir.path().join("a/b/net-pulse.db");
         let mut opened = Store::open(&path, &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         for part in ["", "-wal", ".guard"] {
-            assert_eq!(mode(&beside(&path, part)), 0o600, "{part}");
+            assert_eq!(mode(&with_suffix(&path, part)), 0o600, "{part}");
         }
         assert_eq!(mode(&dir.path().join("a/b")) & 0o027, 0);
-        assert!(!beside(&path, "-shm").exists());
+        assert!(!with_suffix(&path, "-shm").exists());
     }
 
     #[test]
     fn a_second_opening_is_refused_while_any_connection_is_open() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let reader = opened.store.reader().unwrap();
         let refused = || Store::open(&dir.file(), &OPTIONS).err().unwrap();
@@ -661,7 +661,7 @@ mod tests {
     }
 
     /// Opening fails with this kind and these words, and leaves the file unchanged.
-    fn refuses(dir: &Place, kind: ErrorKind, words: &[&str]) {
+    fn refuses(dir: &TempDir, kind: ErrorKind, words: &[&str]) {
         let before = fs::read(dir.file()).ok();
         let error = Store::open(&dir.file(), &OPTIONS).err().unwrap();
         assert_eq!(error.kind, kind, "{error}");
@@ -671,7 +671,7 @@ mod tests {
     }
 
     /// Also leaves no guard file: no database of ours was here.
-    fn refuses_foreign(dir: &Place, words: &[&str]) {
+    fn refuses_foreign(dir: &TempDir, words: &[&str]) {
         let before = names(dir);
         refuses(dir, ErrorKind::Foreign, words);
         assert_eq!(names(dir), before);
@@ -679,7 +679,7 @@ mod tests {
 
     #[test]
     fn a_foreign_file_is_left_unchanged() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         fs::create_dir(dir.file()).unwrap();
         refuses_foreign(&dir, &["is a directory", "--database"]);
         fs::remove_dir(dir.file()).unwrap();
@@ -696,7 +696,7 @@ mod tests {
     /// The built-in SQLite has the whole language, so it can read what another program has added.
     #[test]
     fn what_another_program_has_added_is_kept() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         filled(&dir);
         let conn = Connection::open(dir.file()).unwrap();
         conn.execute_batch(
@@ -713,7 +713,7 @@ mod tests {
         drop(conn);
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         assert_eq!((points(&opened), opened.events.len()), (3, 0));
-        opened.save(&Batch::steady(100, T + 3_000, 3)).unwrap();
+        opened.save_batch(&Batch::steady(100, T + 3_000, 3)).unwrap();
         assert_eq!(points(&opened), 6);
         assert!(opened.store.reader().unwrap().copier().copy(None).is_ok());
         drop(opened);
@@ -736,7 +736,7 @@ mod tests {
     /// Unknown SQL in the schema does not hide damage to our tables, and damage alone is not taken for unknown SQL.
     #[test]
     fn a_damaged_schema_is_not_taken_for_unknown_sql() {
-        let edit = |dir: &Place, statement: &str| {
+        let edit = |dir: &TempDir, statement: &str| {
             let conn = Connection::open(dir.file()).unwrap();
             conn.execute_batch(&format!("PRAGMA writable_schema=ON; {statement}")).unwrap();
         };
@@ -753,7 +753,7 @@ mod tests {
                 conn.execute_batch(&format!("PRAGMA writable_schema=ON; {change}")).unwrap();
             });
         }
-        let dir = Place::new();
+        let dir = TempDir::new();
         filled(&dir);
         edit(&dir, "INSERT INTO sqlite_schema VALUES ('view', 'm', 'm', 0, 'CREATE VIEW m AS SELECT 1');");
         edit(&dir, unknown);
@@ -769,7 +769,7 @@ mod tests {
     }
 
     /// `.cargo/config.toml` lists what SQLite is built without. A migration may use the whole language. A statement
-    /// that needs a missing function fails at the latest when it calls the function (`tests/it/floors.rs` checks our
+    /// that needs a missing function fails at the latest when it calls the function (`tests/it/layers.rs` checks our
     /// own SQL for these).
     #[test]
     fn features_that_sqlite_is_built_without_are_refused() {
@@ -816,7 +816,7 @@ mod tests {
     /// A file of version 0.1.
     #[test]
     fn an_older_schema_keeps_its_history_and_has_no_machine_or_namespace() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let conn = Connection::open(dir.file()).unwrap();
         conn.execute_batch(include_str!("schema/001.sql")).unwrap();
         conn.execute("INSERT INTO interface VALUES (4, 'eth0', 'ethernet', 'the WAN', 2, 'b0075', 77, NULL)", [])
@@ -827,7 +827,7 @@ mod tests {
         for _ in 0..2 {
             let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
             let [record] = &opened.records[..] else { panic!("{:?}", opened.records) };
-            let stack = Stack { boot: "b0075".into(), ..Stack::default() };
+            let stack = NetworkStack { boot: "b0075".into(), ..NetworkStack::default() };
             assert_eq!((record.id, record.name.as_str(), record.alias.as_str()), (4, "eth0", "the WAN"));
             assert_eq!((record.ifindex, &record.stack, record.mac.as_str()), (2, &stack, ""));
         }
@@ -835,7 +835,7 @@ mod tests {
 
     #[test]
     fn a_newer_schema_is_refused_naming_both_versions() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         filled(&dir);
         Connection::open(dir.file()).unwrap().pragma_update(None, "user_version", 97).unwrap();
         refuses(&dir, ErrorKind::Newer, &["schema 97", "knows up to "]);
@@ -843,10 +843,10 @@ mod tests {
 
     /// Damages a filled database; expects a new one, the old one beside it, and an event that names it.
     fn set_aside_after(damage: impl Fn(&Path)) {
-        let dir = Place::new();
+        let dir = TempDir::new();
         {
             let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-            (0..40).for_each(|at| opened.save(&Batch::steady(1 + 10 * at, T + 300 * at as i64, 10)).unwrap());
+            (0..40).for_each(|at| opened.save_batch(&Batch::steady(1 + 10 * at, T + 300 * at as i64, 10)).unwrap());
         }
         damage(&dir.file());
         let damaged = fs::read(dir.file()).unwrap();
@@ -857,7 +857,7 @@ mod tests {
         assert_eq!(opened.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Storage]);
         assert!(opened.events[0].detail.contains(&aside[0]));
         assert_eq!((points(&opened), opened.next_seq), (0, 1));
-        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
         assert_eq!(points(&opened), 3);
     }
 
@@ -883,9 +883,9 @@ mod tests {
 
     #[test]
     fn e40_the_log_is_set_aside_with_its_database() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         fs::write(dir.file(), [0; 8_192]).unwrap();
-        fs::write(beside(&dir.file(), "-wal"), b"the log").unwrap();
+        fs::write(with_suffix(&dir.file(), "-wal"), b"the log").unwrap();
         Store::open(&dir.file(), &OPTIONS).unwrap();
         let log = names(&dir).into_iter().find(|name| name.contains(".corrupt-") && name.ends_with("-wal")).unwrap();
         assert_eq!(fs::read(dir.path().join(log)).unwrap(), b"the log");
@@ -893,14 +893,14 @@ mod tests {
 
     #[test]
     fn e40_an_empty_file_becomes_a_new_database() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         fs::write(dir.file(), b"").unwrap();
         filled(&dir);
     }
 
     #[test]
     fn e40_damaged_databases_do_not_overwrite_each_other() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         filled(&dir);
         for _ in 0..3 {
             overwrite(&dir.file(), 0, 100, 0);
@@ -913,7 +913,7 @@ mod tests {
     type Files = BTreeMap<String, Vec<u8>>;
 
     /// The files that a crash at this moment leaves.
-    fn files(dir: &Place) -> Files {
+    fn files(dir: &TempDir) -> Files {
         let content = |name: String| {
             let bytes = fs::read(dir.path().join(&name)).unwrap();
             (name.strip_prefix("net-pulse.db").unwrap().to_string(), bytes)
@@ -921,26 +921,26 @@ mod tests {
         names(dir).into_iter().map(content).collect()
     }
 
-    fn dir_with(files: &Files) -> Place {
-        let dir = Place::new();
-        files.iter().for_each(|(part, bytes)| fs::write(beside(&dir.file(), part), bytes).unwrap());
+    fn dir_with(files: &Files) -> TempDir {
+        let dir = TempDir::new();
+        files.iter().for_each(|(part, bytes)| fs::write(with_suffix(&dir.file(), part), bytes).unwrap());
         dir
     }
 
     /// Opens the database and saves `count` samples, each in a six-hour block of its own, so that rows of all tables
     /// change.
-    fn saved(dir: &Place, count: u64) -> Opened {
+    fn saved(dir: &TempDir, count: u64) -> Opened {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let start = opened.newest.unwrap_or(T);
         for at in 0..count {
             let batch = Batch::steady(opened.next_seq + at, start + 21_600 * (at as i64 + 1), 1);
-            opened.save(&batch).unwrap();
+            opened.save_batch(&batch).unwrap();
         }
         opened
     }
 
     /// The files of a program that is killed after it has saved `count` samples.
-    fn killed(dir: &Place, count: u64) -> Files {
+    fn killed(dir: &TempDir, count: u64) -> Files {
         let opened = saved(dir, count);
         let files = files(dir);
         assert!(files["-wal"].len() > 4_096, "the latest samples are in the log alone");
@@ -982,7 +982,7 @@ mod tests {
 
     #[test]
     fn the_log_of_a_replaced_database_is_set_aside() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         drop(saved(&dir, 3));
         let cold = fs::read(dir.file()).unwrap();
         drop(saved(&dir, 2));
@@ -1008,9 +1008,9 @@ mod tests {
     /// One copy has an id that this guard file never had, the other is from before files had ids.
     #[test]
     fn a_log_beside_a_copy_of_another_database_is_set_aside() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let crash = killed(&dir, 5);
-        let other = Place::new();
+        let other = TempDir::new();
         drop(saved(&other, 2));
         let mut files = crash.clone();
         files.insert(String::new(), fs::read(other.file()).unwrap());
@@ -1021,7 +1021,7 @@ mod tests {
     }
 
     /// The files in the middle of a transaction without a write-ahead log.
-    fn with_a_hot_journal(dir: &Place) -> Files {
+    fn with_a_hot_journal(dir: &TempDir) -> Files {
         let conn = Connection::open(dir.file()).unwrap();
         conn.execute_batch(
             "PRAGMA journal_mode=TRUNCATE; PRAGMA cache_size=1; BEGIN IMMEDIATE; UPDATE sample SET n = 1000;
@@ -1035,7 +1035,7 @@ mod tests {
 
     #[test]
     fn a_hot_journal_is_rolled_back_into_its_own_file_only() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         drop(saved(&dir, 3));
         let cold = fs::read(dir.file()).unwrap();
         drop(saved(&dir, 4));
@@ -1057,7 +1057,7 @@ mod tests {
 
     #[test]
     fn a_log_is_kept_when_the_guard_file_has_no_valid_ids() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut files = killed(&dir, 5);
         // From an older version, empty, overwritten, zeros, cut off.
         let half = files[".guard"][..60].to_vec();
@@ -1068,7 +1068,7 @@ mod tests {
         files.remove(".guard");
         opens_with(&files, 5, "no guard");
         // An older version has opened the file since, and was killed.
-        let dir = Place::new();
+        let dir = TempDir::new();
         drop(saved(&dir, 2));
         let guard = GuardFile::take(&dir.file()).unwrap();
         let conn = connection(&dir.file(), None, HANDOVER_TIMEOUT).unwrap();
@@ -1077,7 +1077,7 @@ mod tests {
         drop((guard, conn));
     }
 
-    fn files_without_lock(dir: &Place) -> Files {
+    fn files_without_lock(dir: &TempDir) -> Files {
         let mut files = files(dir);
         files.remove("-shm");
         assert!(files["-wal"].len() > 4_096);
@@ -1105,7 +1105,7 @@ mod tests {
 
     #[test]
     fn e40_a_log_is_kept_after_an_interrupted_checkpoint() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         drop(saved(&dir, 3));
         let opened = saved(&dir, 5);
         let mut files = files(&dir);
@@ -1122,12 +1122,12 @@ mod tests {
 
     #[test]
     fn a_file_without_a_schema_number_is_left_unchanged() {
-        let version = |dir: &Place, number: i64| {
+        let version = |dir: &TempDir, number: i64| {
             Connection::open(dir.file()).unwrap().pragma_update(None, "user_version", number).unwrap();
         };
         for number in [0, -1] {
-            let dir = Place::new();
-            Store::open(&dir.file(), &OPTIONS).unwrap().save(&Batch::steady(1, T + 30, 3)).unwrap();
+            let dir = TempDir::new();
+            Store::open(&dir.file(), &OPTIONS).unwrap().save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
             version(&dir, number);
             refuses(&dir, ErrorKind::Foreign, &["no schema number", "--database"]);
             version(&dir, SCHEMA);
@@ -1139,7 +1139,7 @@ mod tests {
     /// each step, and within it, the three fit together.
     #[test]
     fn e40_a_power_cut_at_any_step_of_an_opening_keeps_the_log() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         drop(saved(&dir, 3));
         let mut stages = vec![("killed", killed(&dir, 5))];
         let dir = dir_with(&stages[0].1);
@@ -1195,16 +1195,16 @@ mod tests {
     /// Where the guard file cannot be written, the database keeps its id, and all else works as before.
     #[test]
     fn an_unwritable_guard_file_keeps_the_id() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         drop(saved(&dir, 3));
-        let id = |dir: &Place| file_id(&Connection::open(dir.file()).unwrap()).unwrap().unwrap();
-        let (before, file) = (id(&dir), fs::read(beside(&dir.file(), ".guard")).unwrap());
+        let id = |dir: &TempDir| file_id(&Connection::open(dir.file()).unwrap()).unwrap().unwrap();
+        let (before, file) = (id(&dir), fs::read(with_suffix(&dir.file(), ".guard")).unwrap());
         let mut events = Vec::new();
         let guard = GuardFile::unwritable(&dir.file());
         drop(connect_with_vfs(&dir.file(), None, 1_000, &guard, &mut events).unwrap());
         drop(guard);
         assert_eq!((id(&dir), events.len()), (before, 0));
-        assert_eq!(fs::read(beside(&dir.file(), ".guard")).unwrap(), file);
+        assert_eq!(fs::read(with_suffix(&dir.file(), ".guard")).unwrap(), file);
         opens_with(&killed(&dir, 2), 5, "after it");
         assert_ne!(id(&dir), before);
     }
@@ -1212,7 +1212,7 @@ mod tests {
     /// A file of any name, passed to SQLite as a URI.
     #[test]
     fn a_database_of_any_name_is_read_without_its_log() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let directory = dir.path().join("50% of a?b#c&d=e ü");
         fs::create_dir(&directory).unwrap();
         let path = directory.join("net pulse+%41.db");
@@ -1228,10 +1228,10 @@ mod tests {
     #[test]
     #[cfg(unix)]
     fn e36_e37_without_a_write_ahead_log_the_other_journal_mode_is_used() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut events = Vec::new();
         // The lock that a power cut leaves.
-        fs::create_dir(beside(&dir.file(), ".lock")).unwrap();
+        fs::create_dir(with_suffix(&dir.file(), ".lock")).unwrap();
         let guard = GuardFile::take(&dir.file()).unwrap();
         let (conn, watermarks, _) =
             connect_with_vfs(&dir.file(), Some("unix-dotfile"), 1_000, &guard, &mut events).unwrap();
@@ -1243,7 +1243,7 @@ mod tests {
         let mut store = store(there.path.clone(), Arc::new(there), 1_000, conn, watermarks);
         let reader = store.reader().unwrap();
         for at in 0..5 {
-            store.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap();
+            store.save_batch(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap();
             assert_eq!(reader.view().unwrap().facts().unwrap().samples, 3 * (at + 1));
             // A reader that rolls back a failed save changes the file too. The file is still ours.
             store.conn.execute_batch("CREATE TABLE passing (x); DROP TABLE passing").unwrap();
@@ -1254,7 +1254,7 @@ mod tests {
 
     #[test]
     fn the_pragmas_are_set() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let ask = |name: &str| -> i64 { opened.store.conn.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
         for (name, expect) in [
@@ -1275,9 +1275,9 @@ mod tests {
 
     #[test]
     fn e38_readers_work_during_a_transaction_and_after_a_checkpoint() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
         let reader = opened.store.reader().unwrap();
         let conn = &opened.store.conn;
         conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO setting VALUES ('a', 'b')").unwrap();
@@ -1298,7 +1298,7 @@ mod tests {
         let before = reader.view().unwrap();
         let count = |view: &View| view.facts().unwrap().samples;
         assert_eq!(count(&before), 3);
-        (1..200).for_each(|at| opened.save(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap());
+        (1..200).for_each(|at| opened.save_batch(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap());
         assert_eq!(count(&before), 3);
         drop(before);
         assert_eq!(reader.view().unwrap().facts().unwrap().samples, 600);

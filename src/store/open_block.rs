@@ -13,15 +13,15 @@ use crate::sorted::Set;
 
 use rusqlite::{Connection, params};
 
-use super::codec::{Cells, Row};
+use super::codec::{Cells, TickRow};
 use super::rollups::add_to_rollups;
-use super::samples::{Order, Span, each_block};
+use super::samples::{BlockRange, Order, each_block};
 use super::split::{self, six_hour_block_of};
 use super::watermarks::Watermarks;
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::level::{CELL_S, WINDOW_S};
 use crate::model::Sample;
+use crate::resolution::{FIVE_MINUTES_S, OPEN_BLOCK_S};
 
 pub(super) fn put_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql) -> Result<()> {
     conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", params![key, value])?;
@@ -31,13 +31,13 @@ pub(super) fn put_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql
 /// Moves the open block to the newest tick, and adds everything outside it to the roll-ups. Returns whether it moved.
 pub(super) fn move_open_block(
     conn: &Connection,
-    rows: &[Row],
+    rows: &[TickRow],
     watermarks: &mut Watermarks,
     zone: &Zone,
 ) -> Result<bool> {
     let Some(last) = rows.last() else { return Ok(false) };
-    let open_block = six_hour_block_of(last.moment.unix);
-    let in_block = rows.iter().rev().take_while(|row| six_hour_block_of(row.moment.unix) == open_block).count();
+    let open_block = six_hour_block_of(last.time.unix);
+    let in_block = rows.iter().rev().take_while(|row| six_hour_block_of(row.time.unix) == open_block).count();
     let moved = in_block < rows.len() || watermarks.open_block != Some(open_block);
     // All samples of `closed_rows` go to the roll-ups; of `open_rows` only the parts outside the open block.
     let (closed_rows, open_rows) = rows.split_at(rows.len() - in_block);
@@ -47,13 +47,13 @@ pub(super) fn move_open_block(
     for (rows, skipped) in [(closed_rows, None), (open_rows, Some(open_block))] {
         for row in rows {
             for sample in &row.samples {
-                let (from, to) = split::range(row.moment.unix, sample);
-                let mut at = split::floor(from, WINDOW_S);
+                let (from, to) = split::range(row.time.unix, sample);
+                let mut at = split::floor(from, OPEN_BLOCK_S);
                 while at < to {
                     if Some(at) != skipped {
                         touched.insert(at);
                     }
-                    at += WINDOW_S;
+                    at += OPEN_BLOCK_S;
                 }
             }
         }
@@ -62,17 +62,17 @@ pub(super) fn move_open_block(
     for at in touched {
         let mut cells = Cells::new();
         if closed_block == Some(at) {
-            add_stored_samples(conn, at, watermarks.first_open_seq, rows[0].moment.seq, &mut cells)?;
+            add_stored_samples(conn, at, watermarks.first_open_seq, rows[0].time.seq, &mut cells)?;
         }
         let open_rows = if at == open_block { &[] } else { open_rows };
         for row in closed_rows.iter().chain(open_rows) {
-            row.samples.iter().for_each(|sample| add_sample(&mut cells, at, row.moment.unix, sample));
+            row.samples.iter().for_each(|sample| add_sample(&mut cells, at, row.time.unix, sample));
         }
         add_to_rollups(conn, at, &cells, zone)?;
     }
     if moved {
         watermarks.open_block = Some(open_block);
-        watermarks.first_open_seq = open_rows.first().map_or(last.moment.seq, |row| row.moment.seq);
+        watermarks.first_open_seq = open_rows.first().map_or(last.time.seq, |row| row.time.seq);
         put_watermarks(conn, watermarks)?;
     }
     Ok(moved)
@@ -95,10 +95,10 @@ fn put_watermarks(conn: &Connection, watermarks: &Watermarks) -> Result<()> {
 
 /// Adds what stored ticks with numbers in `[from_seq, before_seq)` contribute to one six-hour block.
 fn add_stored_samples(conn: &Connection, start: i64, from_seq: u64, before_seq: u64, cells: &mut Cells) -> Result<()> {
-    each_block(conn, Span::six_hours(start), Order::Ascending, &mut |block, samples| {
+    each_block(conn, BlockRange::six_hours(start), Order::Ascending, &mut |block, samples| {
         let packed = block.packed()?;
-        samples.open(&packed)?;
-        samples.some(&packed, None, 0..packed.rows, &mut |moment, sample| {
+        samples.decode_ticks(&packed)?;
+        samples.each_sample(&packed, None, 0..packed.rows, &mut |moment, sample| {
             if moment.seq >= from_seq && moment.seq < before_seq {
                 add_sample(cells, start, moment.unix, sample);
             }
@@ -108,7 +108,7 @@ fn add_stored_samples(conn: &Connection, start: i64, from_seq: u64, before_seq: 
 }
 
 fn add_sample(cells: &mut Cells, block_start: i64, unix: i64, sample: &Sample) {
-    split::pieces(unix, sample, block_start, block_start + WINDOW_S, &mut |start, cell| {
-        cells.entry((sample.iface, ((start - block_start) / CELL_S) as u16)).or_default().add(cell);
+    split::pieces(unix, sample, block_start, block_start + OPEN_BLOCK_S, &mut |start, cell| {
+        cells.entry((sample.iface, ((start - block_start) / FIVE_MINUTES_S) as u16)).or_default().add(cell);
     });
 }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, Row, Transaction};
 
 use super::database_path::{self, DatabaseFile};
-use super::rollups::{self, Borders, CellBlock};
-use super::samples::{self, EachBlock, Order, Span};
+use super::rollups::{self, BlockBounds, CellBlock};
+use super::samples::{self, BlockRange, EachBlock, Order};
 use super::watermarks::Watermarks;
 use super::{Copier, open};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::level::{Cut, Level};
 use crate::model::{Cell, Event, EventKind, IfaceId};
+use crate::resolution::{Bucketing, ResolutionSpec};
 
 /// A separate connection for reading.
 pub struct Reader {
@@ -35,7 +35,7 @@ pub struct Facts {
 impl Reader {
     /// Reopens the connection when the database is now another file. Call it before each query, after reading what is
     /// unsaved.
-    pub fn follow(&mut self) -> Result<()> {
+    pub fn reopen_if_moved(&mut self) -> Result<()> {
         let database = database_path::current_file(&self.current);
         database.ensure_not_overwritten()?;
         if !Arc::ptr_eq(&database, &self.database) {
@@ -64,12 +64,12 @@ pub struct View<'a> {
 
 impl View<'_> {
     /// Start of the open block, whose latest samples are in no roll-up yet.
-    pub fn window(&self) -> Option<i64> {
+    pub fn open_block(&self) -> Option<i64> {
         self.watermarks.open_block
     }
 
     /// Number of the first tick in the open block whose samples are in no roll-up.
-    pub fn since(&self) -> u64 {
+    pub fn first_open_seq(&self) -> u64 {
         self.watermarks.first_open_seq
     }
 
@@ -77,7 +77,7 @@ impl View<'_> {
     pub fn newest_seq(&self) -> Result<u64> {
         let Some(open_block) = self.watermarks.open_block else { return Ok(0) };
         let mut newest = self.watermarks.first_open_seq.saturating_sub(1);
-        self.each_block(Span::six_hours(open_block), Order::Ascending, &mut |block, _| {
+        self.each_block(BlockRange::six_hours(open_block), Order::Ascending, &mut |block, _| {
             newest = newest.max(block.seq);
             Ok(ControlFlow::Continue(()))
         })?;
@@ -88,8 +88,8 @@ impl View<'_> {
     fn newest_time(&self) -> Result<Option<i64>> {
         let Some(open_block) = self.watermarks.open_block else { return Ok(None) };
         let mut newest = (0, None);
-        self.each_block(Span::six_hours(open_block), Order::Ascending, &mut |block, samples| {
-            let moments = samples.open(&block.packed()?)?;
+        self.each_block(BlockRange::six_hours(open_block), Order::Ascending, &mut |block, samples| {
+            let moments = samples.decode_ticks(&block.packed()?)?;
             if block.seq > newest.0 {
                 newest = (block.seq, moments.iter().max_by_key(|moment| moment.seq).map(|moment| moment.unix));
             }
@@ -98,12 +98,17 @@ impl View<'_> {
         Ok(newest.1)
     }
 
-    pub fn each_block(&self, span: Span, order: Order, each: EachBlock) -> Result<()> {
+    pub fn each_block(&self, span: BlockRange, order: Order, each: EachBlock) -> Result<()> {
         samples::each_block(&self.tx, span, order, each)
     }
 
     /// Calls `each` with the blocks of a roll-up that overlap a range, ascending.
-    pub fn each_stored(&self, spec: &Level, range: (i64, i64), each: &mut dyn FnMut(&CellBlock)) -> Result<()> {
+    pub fn each_cell_block(
+        &self,
+        spec: &ResolutionSpec,
+        range: (i64, i64),
+        each: &mut dyn FnMut(&CellBlock),
+    ) -> Result<()> {
         rollups::each_cell_block(&self.tx, spec, range, each)
     }
 
@@ -118,26 +123,26 @@ impl View<'_> {
     }
 
     /// Bounds of the blocks of a roll-up around a range.
-    pub fn borders(&self, spec: &'static Level, (from, to): (i64, i64)) -> Result<Borders> {
-        Borders::load(Some(&self.tx), spec, from, to)
+    pub fn block_bounds(&self, spec: &'static ResolutionSpec, (from, to): (i64, i64)) -> Result<BlockBounds> {
+        BlockBounds::load(Some(&self.tx), spec, from, to)
     }
 
     /// The local block to cut again after a change of the time zone. The writer does so with its next save; until then
     /// each reader does it for itself.
-    pub fn cut_otherwise(&self, spec: &Level, zone: &Zone) -> Result<Option<(i64, i64)>> {
-        if spec.cut != Cut::Local || self.watermarks.zone.as_deref() == Some(zone.name()) {
+    pub fn day_to_recut(&self, spec: &ResolutionSpec, zone: &Zone) -> Result<Option<(i64, i64)>> {
+        if spec.bucketing != Bucketing::LocalDays || self.watermarks.zone.as_deref() == Some(zone.name()) {
             return Ok(None);
         }
         rollups::newest_block(&self.tx, spec, self.newest_time()?)
     }
 
     /// Start of the first block of a roll-up that ends after `from`.
-    pub fn first_after(&self, spec: &Level, from: i64) -> Result<Option<i64>> {
+    pub fn first_after(&self, spec: &ResolutionSpec, from: i64) -> Result<Option<i64>> {
         rollups::first_after(&self.tx, spec, from)
     }
 
     /// Start of the oldest cell of a roll-up.
-    pub fn oldest(&self, spec: &Level) -> Result<Option<i64>> {
+    pub fn oldest(&self, spec: &ResolutionSpec) -> Result<Option<i64>> {
         rollups::oldest(&self.tx, spec)
     }
 
@@ -181,13 +186,13 @@ fn event(row: &Row) -> Result<Event> {
 mod tests {
     use crate::model::Batch;
     use crate::store::Store;
-    use crate::store::testing::{OPTIONS, Place, T};
+    use crate::store::testing::{OPTIONS, T, TempDir};
 
     #[test]
     fn facts_count_stored_rows() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T + 30, 30)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 30)).unwrap();
         let facts = opened.store.reader().unwrap().view().unwrap().facts().unwrap();
         assert_eq!((facts.samples, facts.settings), (30, 0));
         assert!(facts.size_bytes > 0 && facts.size_bytes % 4_096 == 0);

@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use super::Store;
 use super::copy::{RECREATED_SUFFIX, remove_partial, write_copy};
 use super::database_path::{DatabaseFile, PathStatus};
-use super::files::{Inode, beside, io_error, private, sync_directory, unused_name};
+use super::files::{Inode, io_error, private, sync_directory, unused_name, with_suffix};
 use super::guard_file::GuardFile;
 use super::open::{connect, private_directory, report, set_foreign_log_aside};
 use crate::error::Result;
@@ -73,7 +73,7 @@ fn write_new_file(store: &Store, status: PathStatus, what: &str) -> Result<NewFi
         // So a renamed file contains everything too.
         checkpoint();
     }
-    let temporary = beside(&path, RECREATED_SUFFIX);
+    let temporary = with_suffix(&path, RECREATED_SUFFIX);
     let new_file = write_copy(&store.conn, &temporary, old.vfs).and_then(|file| {
         let finish = || {
             file.sync_all()?;
@@ -102,7 +102,7 @@ fn write_new_file(store: &Store, status: PathStatus, what: &str) -> Result<NewFi
 pub(super) fn abandon(store: &mut Store) -> Result<()> {
     if !mem::replace(&mut store.abandoned, true) {
         let _ = store.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-        let log = beside(&store.database.path, "-wal");
+        let log = with_suffix(&store.database.path, "-wal");
         let aside = unused_name(&log, "foreign");
         if fs::rename(&log, &aside).is_ok() {
             let (path, log, aside) = (store.database.path.display(), log.display(), aside.display());

@@ -9,12 +9,12 @@ use super::codec::{Cells, pack_cells, unpack_cells};
 use super::split;
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::level::{CELL_S, Cut, DAY_S, Level, Resolution, coarser};
 use crate::model::{Cell, IfaceId};
+use crate::resolution::{Bucketing, DAY_S, FIVE_MINUTES_S, Resolution, ResolutionSpec, rollups};
 
 /// A stored block of cells; `start` and `until` are UTC seconds.
 pub struct CellBlock<'a> {
-    spec: &'a Level,
+    spec: &'a ResolutionSpec,
     pub start: i64,
     pub until: i64,
     bytes: &'a [u8],
@@ -38,11 +38,11 @@ impl CellBlock<'_> {
     }
 }
 
-impl Level {
+impl ResolutionSpec {
     /// SQL for the end of a block.
     fn until(&self) -> String {
-        match self.cut {
-            Cut::Even { block_s } => format!("start + {block_s}"),
+        match self.bucketing {
+            Bucketing::FixedLength { block_s } => format!("start + {block_s}"),
             _ => "until".to_string(),
         }
     }
@@ -53,8 +53,10 @@ impl Level {
     }
 
     fn put(&self) -> String {
-        match self.cut {
-            Cut::Even { .. } => format!("INSERT OR REPLACE INTO {} (start, data) VALUES (?1, ?3)", self.table),
+        match self.bucketing {
+            Bucketing::FixedLength { .. } => {
+                format!("INSERT OR REPLACE INTO {} (start, data) VALUES (?1, ?3)", self.table)
+            }
             _ => format!("INSERT OR REPLACE INTO {} (start, until, data) VALUES (?1, ?2, ?3)", self.table),
         }
     }
@@ -63,12 +65,12 @@ impl Level {
 /// Calls `each` with the stored blocks that overlap `[from, to)`, ascending.
 pub(super) fn each_cell_block(
     conn: &Connection,
-    spec: &Level,
+    spec: &ResolutionSpec,
     (from, to): (i64, i64),
     each: &mut dyn FnMut(&CellBlock),
 ) -> Result<()> {
     let mut statement = conn.prepare_cached(&spec.select("start > ?1 AND start < ?2 ORDER BY start"))?;
-    let mut rows = statement.query([from.saturating_sub(spec.reach_s()), to])?;
+    let mut rows = statement.query([from.saturating_sub(spec.max_block_s()), to])?;
     while let Some(row) = rows.next()? {
         let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
         let stored = CellBlock { spec, start: row.get(0)?, until: row.get(1)?, bytes };
@@ -80,16 +82,16 @@ pub(super) fn each_cell_block(
 }
 
 /// Start of the first stored block that ends after `from`.
-pub(super) fn first_after(conn: &Connection, spec: &Level, from: i64) -> Result<Option<i64>> {
+pub(super) fn first_after(conn: &Connection, spec: &ResolutionSpec, from: i64) -> Result<Option<i64>> {
     let sql = format!("SELECT min(start) FROM {} WHERE start > ?1 AND {} > ?2", spec.table, spec.until());
-    Ok(conn.prepare_cached(&sql)?.query_row([from.saturating_sub(spec.reach_s()), from], |row| row.get(0))?)
+    Ok(conn.prepare_cached(&sql)?.query_row([from.saturating_sub(spec.max_block_s()), from], |row| row.get(0))?)
 }
 
 /// Start of the oldest stored cell.
-pub(super) fn oldest(conn: &Connection, spec: &Level) -> Result<Option<i64>> {
+pub(super) fn oldest(conn: &Connection, spec: &ResolutionSpec) -> Result<Option<i64>> {
     let mut oldest = None;
     if let Some(start) = first_after(conn, spec, i64::MIN)? {
-        if spec.cut == Cut::Local {
+        if spec.bucketing == Bucketing::LocalDays {
             return Ok(Some(start));
         }
         each_cell_block(conn, spec, (start, start + 1), &mut |stored| {
@@ -104,23 +106,23 @@ pub(super) fn oldest(conn: &Connection, spec: &Level) -> Result<Option<i64>> {
 
 /// Adds five-minute cells of one six-hour block to every roll-up.
 pub(super) fn add_to_rollups(conn: &Connection, block_start: i64, cells: &Cells, zone: &Zone) -> Result<()> {
-    let cells = cells.iter().map(|((iface, at), cell)| (*iface, block_start + i64::from(*at) * CELL_S, cell));
-    coarser().iter().try_for_each(|spec| add_to_rollup(conn, spec, cells.clone(), zone))
+    let cells = cells.iter().map(|((iface, at), cell)| (*iface, block_start + i64::from(*at) * FIVE_MINUTES_S, cell));
+    rollups().iter().try_for_each(|spec| add_to_rollup(conn, spec, cells.clone(), zone))
 }
 
 /// Adds five-minute cells to the blocks of one roll-up.
 pub(super) fn add_to_rollup<'a>(
     conn: &Connection,
-    spec: &'static Level,
+    spec: &'static ResolutionSpec,
     cells: impl Iterator<Item = (IfaceId, i64, &'a Cell)> + Clone,
     zone: &Zone,
 ) -> Result<()> {
     let starts = cells.clone().map(|(_, start, _)| start);
     let (Some(from), Some(to)) = (starts.clone().min(), starts.max()) else { return Ok(()) };
-    let mut borders = Borders::load(Some(conn), spec, from, to)?;
+    let mut borders = BlockBounds::load(Some(conn), spec, from, to)?;
     let mut blocks: Map<(i64, i64), Cells> = Map::new();
     for (iface, start, cell) in cells {
-        let block = borders.around(start, zone);
+        let block = borders.block_at(start, zone);
         let at = ((start - block.0) / spec.cell_s(block)) as u16;
         blocks.entry(block).or_default().entry((iface, at)).or_default().add(cell);
     }
@@ -136,18 +138,18 @@ pub(super) fn add_to_rollup<'a>(
 /// Bounds and packed cells of a stored block.
 type BlockBytes = ((i64, i64), Vec<u8>);
 
-pub(super) fn block_at(conn: &Connection, spec: &Level, start: i64) -> Result<Option<BlockBytes>> {
+pub(super) fn block_at(conn: &Connection, spec: &ResolutionSpec, start: i64) -> Result<Option<BlockBytes>> {
     let mut statement = conn.prepare_cached(&spec.select("start = ?1"))?;
     Ok(statement.query_row([start], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).optional()?)
 }
 
-pub(super) fn put_block(conn: &Connection, spec: &Level, block: (i64, i64), cells: &Cells) -> Result<()> {
-    let packed = pack_cells(cells, spec.cells(), spec.cell_s(block));
+pub(super) fn put_block(conn: &Connection, spec: &ResolutionSpec, block: (i64, i64), cells: &Cells) -> Result<()> {
+    let packed = pack_cells(cells, spec.cells_per_block(), spec.cell_s(block));
     conn.prepare_cached(&spec.put())?.execute(params![block.0, block.1, packed])?;
     Ok(())
 }
 
-pub(super) fn remove_block(conn: &Connection, spec: &Level, start: i64) -> Result<()> {
+pub(super) fn remove_block(conn: &Connection, spec: &ResolutionSpec, start: i64) -> Result<()> {
     conn.prepare_cached(&format!("DELETE FROM {} WHERE start = ?1", spec.table))?.execute([start])?;
     Ok(())
 }
@@ -164,36 +166,41 @@ fn add_stored_cells(cells: &mut Cells, bytes: &[u8], cell_s: i64) {
 
 /// Bounds of the blocks of a roll-up. Stored local days keep the bounds that they were cut with; other local days
 /// follow the time zone, within the bounds of their stored neighbours.
-pub struct Borders {
-    spec: &'static Level,
+pub struct BlockBounds {
+    spec: &'static ResolutionSpec,
     stored: Vec<(i64, i64)>,
     last_used: usize,
 }
 
-impl Borders {
+impl BlockBounds {
     /// Loads the stored bounds around `[from, to]`; none without a database.
-    pub(super) fn load(conn: Option<&Connection>, spec: &'static Level, from: i64, to: i64) -> Result<Borders> {
+    pub(super) fn load(
+        conn: Option<&Connection>,
+        spec: &'static ResolutionSpec,
+        from: i64,
+        to: i64,
+    ) -> Result<BlockBounds> {
         let mut stored = Vec::new();
-        if let Some(conn) = conn.filter(|_| spec.cut == Cut::Local) {
-            let (from, to) = (from - spec.reach_s(), to + spec.reach_s());
+        if let Some(conn) = conn.filter(|_| spec.bucketing == Bucketing::LocalDays) {
+            let (from, to) = (from - spec.max_block_s(), to + spec.max_block_s());
             each_cell_block(conn, spec, (from, to), &mut |block| stored.push(block.bounds()))?;
         }
-        Ok(Borders { spec, stored, last_used: 0 })
+        Ok(BlockBounds { spec, stored, last_used: 0 })
     }
 
     /// Bounds without any stored block.
-    pub fn unstored(spec: &'static Level) -> Borders {
-        Borders { spec, stored: Vec::new(), last_used: 0 }
+    pub fn without_stored(spec: &'static ResolutionSpec) -> BlockBounds {
+        BlockBounds { spec, stored: Vec::new(), last_used: 0 }
     }
 
     /// Ignores the stored block that begins at `start`.
-    pub fn forget(&mut self, start: i64) {
+    pub fn ignore_stored(&mut self, start: i64) {
         self.stored.retain(|(from, _)| *from != start);
     }
 
     /// Bounds of the block that contains `unix`.
-    pub fn around(&mut self, unix: i64, zone: &Zone) -> (i64, i64) {
-        if let Cut::Even { block_s } = self.spec.cut {
+    pub fn block_at(&mut self, unix: i64, zone: &Zone) -> (i64, i64) {
+        if let Bucketing::FixedLength { block_s } = self.spec.bucketing {
             let start = split::floor(unix, block_s);
             return (start, start + block_s);
         }
@@ -224,10 +231,13 @@ impl Borders {
 /// After a change of the time zone: cuts the unfinished local blocks again, from their five-minute cells. Finished
 /// blocks keep their bounds.
 pub(super) fn recut_open_days(conn: &Connection, newest: Option<i64>, zone: &Zone) -> Result<()> {
-    coarser().iter().filter(|spec| spec.cut == Cut::Local).try_for_each(|spec| recut_rollup(conn, spec, newest, zone))
+    rollups()
+        .iter()
+        .filter(|spec| spec.bucketing == Bucketing::LocalDays)
+        .try_for_each(|spec| recut_rollup(conn, spec, newest, zone))
 }
 
-fn recut_rollup(conn: &Connection, spec: &'static Level, newest: Option<i64>, zone: &Zone) -> Result<()> {
+fn recut_rollup(conn: &Connection, spec: &'static ResolutionSpec, newest: Option<i64>, zone: &Zone) -> Result<()> {
     let Some((start, until)) = newest_block(conn, spec, newest)? else { return Ok(()) };
     let mut unexplained = Cells::new();
     each_cell_block(conn, spec, (start, until), &mut |stored| {
@@ -252,7 +262,11 @@ fn recut_rollup(conn: &Connection, spec: &'static Level, newest: Option<i64>, zo
 }
 
 /// Bounds of the stored block that contains the newest tick.
-pub(super) fn newest_block(conn: &Connection, spec: &Level, newest: Option<i64>) -> Result<Option<(i64, i64)>> {
+pub(super) fn newest_block(
+    conn: &Connection,
+    spec: &ResolutionSpec,
+    newest: Option<i64>,
+) -> Result<Option<(i64, i64)>> {
     let Some(newest) = newest else { return Ok(None) };
     let block: Option<(i64, i64)> = conn
         .prepare_cached(&spec.select("start < ?1 ORDER BY start DESC LIMIT 1"))?
@@ -269,7 +283,7 @@ pub(super) fn each_cell(
     each: &mut dyn FnMut(IfaceId, i64, &Cell),
 ) -> Result<()> {
     let mut columns = Columns::default();
-    each_cell_block(conn, Resolution::FiveMinutes.level(), (from, to), &mut |stored| {
+    each_cell_block(conn, Resolution::FiveMinutes.spec(), (from, to), &mut |stored| {
         stored.each_cell(only, &mut columns, &mut |iface, at, cell| {
             if at >= from && at < to {
                 each(iface, at, cell);

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, Row as SqlRow, params};
 
 use super::codec::block::Packed;
-use super::codec::{Row, Samples, pack_samples, unpack_samples};
+use super::codec::{SampleDecoder, TickRow, pack_samples, unpack_samples};
 use crate::error::Result;
-use crate::level::WINDOW_S;
+use crate::resolution::OPEN_BLOCK_S;
 
 /// Longest time between the first and the last tick of a block. A reader needs it to find the first block that can
 /// reach into a range.
@@ -17,7 +17,7 @@ const BLOCK_SAMPLES: usize = 8_192;
 
 /// Which stored blocks, by the times of their first and last ticks in UTC seconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Span {
+pub struct BlockRange {
     /// The first tick is in `(after, up_to]`.
     after: i64,
     up_to: i64,
@@ -25,20 +25,20 @@ pub struct Span {
     reach: i64,
 }
 
-impl Span {
+impl BlockRange {
     /// Blocks that have ticks in `[from, to)`.
-    pub fn of(from: i64, to: i64) -> Span {
-        Span { after: from.saturating_sub(BLOCK_S + 1), up_to: to.saturating_sub(1), reach: from }
+    pub fn with_ticks_in(from: i64, to: i64) -> BlockRange {
+        BlockRange { after: from.saturating_sub(BLOCK_S + 1), up_to: to.saturating_sub(1), reach: from }
     }
 
     /// Blocks that begin in `(after, up_to]` and end at or after `reach`.
-    pub fn beginning(after: i64, up_to: i64, reach: i64) -> Span {
-        Span { after, up_to, reach }
+    pub fn beginning(after: i64, up_to: i64, reach: i64) -> BlockRange {
+        BlockRange { after, up_to, reach }
     }
 
     /// Blocks of the six hours from `start` on.
-    pub fn six_hours(start: i64) -> Span {
-        Span::beginning(start, start + WINDOW_S, i64::MIN)
+    pub fn six_hours(start: i64) -> BlockRange {
+        BlockRange::beginning(start, start + OPEN_BLOCK_S, i64::MIN)
     }
 }
 
@@ -49,7 +49,7 @@ pub enum Order {
 }
 
 /// A stored block of samples. SQLite reads its blob only when `packed` is called.
-pub struct Block<'a> {
+pub struct SampleBlock<'a> {
     stored: &'a SqlRow<'a>,
     /// Times of the first and last tick (UTC seconds), highest tick number, number of samples.
     pub first: i64,
@@ -58,7 +58,7 @@ pub struct Block<'a> {
     pub n: u64,
 }
 
-impl Block<'_> {
+impl SampleBlock<'_> {
     fn bytes(&self) -> Result<&[u8]> {
         Ok(self.stored.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?)
     }
@@ -69,11 +69,11 @@ impl Block<'_> {
 }
 
 /// Called with each block; `Break` ends the walk.
-pub type EachBlock<'a> = &'a mut dyn FnMut(&Block, &mut Samples) -> Result<ControlFlow<()>>;
+pub type EachBlock<'a> = &'a mut dyn FnMut(&SampleBlock, &mut SampleDecoder) -> Result<ControlFlow<()>>;
 
 /// Walks over stored blocks. Skips a damaged block and logs an error.
-pub(super) fn each_block(conn: &Connection, span: Span, order: Order, each: EachBlock) -> Result<()> {
-    let mut samples = Samples::default();
+pub(super) fn each_block(conn: &Connection, span: BlockRange, order: Order, each: EachBlock) -> Result<()> {
+    let mut samples = SampleDecoder::default();
     let mut statement = conn.prepare_cached(match order {
         Order::Ascending => {
             "SELECT first, last, seq, n, data FROM sample WHERE first > ?1 AND first <= ?2 AND last >= ?3 ORDER BY first"
@@ -87,7 +87,7 @@ pub(super) fn each_block(conn: &Connection, span: Span, order: Order, each: Each
     while let Some(stored) = rows.next()? {
         let number = |column| stored.get::<_, i64>(column);
         let (first, last) = (number(0)?, number(1)?);
-        let block = Block { stored, first, last, seq: number(2)? as u64, n: number(3)? as u64 };
+        let block = SampleBlock { stored, first, last, seq: number(2)? as u64, n: number(3)? as u64 };
         match each(&block, &mut samples) {
             Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(())) => break,
@@ -100,12 +100,12 @@ pub(super) fn each_block(conn: &Connection, span: Span, order: Order, each: Each
 /// Stores ticks of one six-hour block, which are in the order of time. Where they overlap stored blocks (the clock was
 /// set back), writes these blocks again together with them, so that blocks never overlap and readers can walk them in
 /// order.
-pub(super) fn put_ticks(conn: &Connection, ticks: &[Row]) -> Result<()> {
+pub(super) fn put_ticks(conn: &Connection, ticks: &[TickRow]) -> Result<()> {
     let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { return Ok(()) };
-    let (from, to) = (first.moment.unix, last.moment.unix);
+    let (from, to) = (first.time.unix, last.time.unix);
     let mut rows = ticks.to_vec();
     let mut overlapping = Vec::new();
-    each_block(conn, Span::of(from, to + 1), Order::Ascending, &mut |block, _| {
+    each_block(conn, BlockRange::with_ticks_in(from, to + 1), Order::Ascending, &mut |block, _| {
         overlapping.push(block.first);
         match block.bytes().and_then(unpack_samples) {
             Ok(mut older) => rows.append(&mut older),
@@ -114,7 +114,7 @@ pub(super) fn put_ticks(conn: &Connection, ticks: &[Row]) -> Result<()> {
         Ok(ControlFlow::Continue(()))
     })?;
     if !overlapping.is_empty() {
-        rows.sort_by_key(|row| (row.moment.unix, row.moment.seq));
+        rows.sort_by_key(|row| (row.time.unix, row.time.seq));
     }
     for key in overlapping {
         conn.prepare_cached("DELETE FROM sample WHERE first = ?1")?.execute([key])?;
@@ -124,9 +124,9 @@ pub(super) fn put_ticks(conn: &Connection, ticks: &[Row]) -> Result<()> {
     for at in 0..rows.len() {
         count += rows[at].samples.len();
         let full = rows.get(at + 1).is_none_or(|next| {
-            let next = next.moment.unix;
+            let next = next.time.unix;
             // Ticks of the same second stay in one block: the second is its key.
-            next > rows[at].moment.unix && (count >= BLOCK_SAMPLES || next - rows[start].moment.unix > BLOCK_S)
+            next > rows[at].time.unix && (count >= BLOCK_SAMPLES || next - rows[start].time.unix > BLOCK_S)
         });
         if full {
             put_block(conn, &rows[start..=at], count)?;
@@ -136,10 +136,10 @@ pub(super) fn put_ticks(conn: &Connection, ticks: &[Row]) -> Result<()> {
     Ok(())
 }
 
-fn put_block(conn: &Connection, rows: &[Row], n: usize) -> Result<()> {
+fn put_block(conn: &Connection, rows: &[TickRow], n: usize) -> Result<()> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
-    let seq = rows.iter().map(|row| row.moment.seq).max().unwrap_or(0);
+    let seq = rows.iter().map(|row| row.time.seq).max().unwrap_or(0);
     conn.prepare_cached("INSERT INTO sample (first, last, seq, n, data) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![first.moment.unix, last.moment.unix, seq as i64, n as i64, pack_samples(rows)])?;
+        .execute(params![first.time.unix, last.time.unix, seq as i64, n as i64, pack_samples(rows)])?;
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! time, and the pieces add up to the delta exactly. Every roll-up is a sum of five-minute cells: local midnight lies
 //! on a five-minute border in every time zone in use, also where the offset has half an hour.
 
-use crate::level::{CELL_S, WINDOW_S};
 use crate::model::{Cell, Mark, RX_BYTES, Sample, TX_BYTES};
+use crate::resolution::{FIVE_MINUTES_S, OPEN_BLOCK_S};
 
 /// A shorter sample gives no useful rate.
 const MIN_PEAK_SPAN_MS: u64 = 500;
@@ -25,7 +25,7 @@ pub fn ceil(unix: i64, length: i64) -> i64 {
 /// Start of the six-hour block that a tick belongs to. The samples of a tick end at the tick, so a tick on the border
 /// belongs to the earlier block.
 pub fn six_hour_block_of(unix: i64) -> i64 {
-    floor(unix - 1, WINDOW_S)
+    floor(unix - 1, OPEN_BLOCK_S)
 }
 
 /// Whole seconds that a sample covers, rounded. Samples that follow each other within a second (after an API request
@@ -54,8 +54,8 @@ pub fn whole(sample: &Sample) -> Cell {
         sum: sample.delta,
         rx_peak: rate(sample.delta.0[RX_BYTES]),
         tx_peak: rate(sample.delta.0[TX_BYTES]),
-        covered: if sample.mark == Mark::Plain { seconds } else { 0 },
-        blind: if sample.mark == Mark::Plain { 0 } else { seconds },
+        plain_s: if sample.mark == Mark::Plain { seconds } else { 0 },
+        gap_s: if sample.mark == Mark::Plain { 0 } else { seconds },
     }
 }
 
@@ -64,8 +64,8 @@ pub fn whole(sample: &Sample) -> Cell {
 pub fn pieces(unix: i64, sample: &Sample, from: i64, to: i64, each: &mut dyn FnMut(i64, &Cell)) {
     let all = whole(sample);
     let (start, end) = range(unix, sample);
-    let mut at = floor(start, CELL_S);
-    if at == floor(end - 1, CELL_S) {
+    let mut at = floor(start, FIVE_MINUTES_S);
+    if at == floor(end - 1, FIVE_MINUTES_S) {
         if at >= from && at < to {
             each(at, &all);
         }
@@ -73,15 +73,15 @@ pub fn pieces(unix: i64, sample: &Sample, from: i64, to: i64, each: &mut dyn FnM
     }
     at = at.max(from);
     while at < end.min(to) {
-        let (first, last) = (at.max(start) - start, (at + CELL_S).min(end) - start);
+        let (first, last) = (at.max(start) - start, (at + FIVE_MINUTES_S).min(end) - start);
         let mut piece = all;
         for (part, &delta) in piece.sum.0.iter_mut().zip(&all.sum.0) {
             *part = share(delta, last, end - start) - share(delta, first, end - start);
         }
-        piece.covered = all.covered.min((last - first) as u32);
-        piece.blind = all.blind.min((last - first) as u32);
+        piece.plain_s = all.plain_s.min((last - first) as u32);
+        piece.gap_s = all.gap_s.min((last - first) as u32);
         each(at, &piece);
-        at += CELL_S;
+        at += FIVE_MINUTES_S;
     }
 }
 
@@ -96,8 +96,8 @@ fn share(delta: u64, part: i64, whole: i64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::level::DAY_S;
     use crate::model::{COUNTERS, Counters};
+    use crate::resolution::DAY_S;
 
     const T: i64 = 1_768_435_200; // midnight in UTC
 
@@ -111,7 +111,7 @@ mod tests {
         let mut got = Vec::new();
         let mut sum = [0u128; COUNTERS];
         pieces(unix, &sample, i64::MIN / 2 / 300 * 300, i64::MAX / 2 / 300 * 300, &mut |start, cell| {
-            got.push((start, cell.sum.rx_bytes(), cell.covered + cell.blind));
+            got.push((start, cell.sum.rx_bytes(), cell.plain_s + cell.gap_s));
             sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
         });
         assert_eq!(sum, sample.delta.0.map(u128::from));
@@ -146,7 +146,7 @@ mod tests {
         let mut cells = 0;
         pieces(T, &gap, 0, i64::MAX / 300 * 300, &mut |start, cell| {
             assert!((T - 90 * DAY_S..T).contains(&start));
-            assert_eq!((cell.sum.rx_bytes(), cell.covered, cell.blind, cell.rx_peak), (1000, 0, 300, 0));
+            assert_eq!((cell.sum.rx_bytes(), cell.plain_s, cell.gap_s, cell.rx_peak), (1000, 0, 300, 0));
             cells += 1;
         });
         assert_eq!(cells, 90 * 288);
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn peaks_come_from_plain_samples_by_the_exact_span() {
         let cell = whole(&sample(1_500, Mark::Plain, 3_000));
-        assert_eq!((cell.rx_peak, cell.tx_peak, cell.covered), (2_000, 666, 2));
+        assert_eq!((cell.rx_peak, cell.tx_peak, cell.plain_s), (2_000, 666, 2));
         assert_eq!(whole(&sample(1_500, Mark::Reset, 3_000)).rx_peak, 0);
         assert_eq!(whole(&sample(0, Mark::Plain, 3_000)).rx_peak, 0);
         assert_eq!(whole(&sample(499, Mark::Plain, 3_000)).rx_peak, 0);
@@ -178,8 +178,8 @@ mod tests {
     #[test]
     fn a_tick_on_the_border_belongs_to_the_earlier_block() {
         assert_eq!(
-            [six_hour_block_of(T), six_hour_block_of(T + 1), six_hour_block_of(T + WINDOW_S)],
-            [T - WINDOW_S, T, T]
+            [six_hour_block_of(T), six_hour_block_of(T + 1), six_hour_block_of(T + OPEN_BLOCK_S)],
+            [T - OPEN_BLOCK_S, T, T]
         );
         assert_eq!(floor(-1, 300), -300);
     }

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Flush, Opened, Options, Reader, Store};
+use super::{Opened, Options, Reader, SaveRequest, Store};
 use crate::clock::Zone;
 use crate::error::Result;
-use crate::history::{Snapshot, Unsaved};
-use crate::level::{Keep, Resolution};
-use crate::model::{Batch, Counters, IfaceId, Kind, Mark, Record, Sample, Stack, Tick};
+use crate::history::{Snapshot, UnsavedBatches};
+use crate::model::{Batch, Counters, IfaceId, InterfaceKind, Mark, NetworkStack, Record, Sample, Tick};
+use crate::resolution::{Resolution, Retention};
 
 /// Midnight in UTC, 15 January 2026.
 pub const T: i64 = 1_768_435_200;
-pub const KEEP: Keep =
-    Keep::FOR_EVER.with(Resolution::Sample, 7).with(Resolution::FiveMinutes, 90).with(Resolution::Hour, 1_826);
+pub const RETENTION: Retention =
+    Retention::FOREVER.with(Resolution::Sample, 7).with(Resolution::FiveMinutes, 90).with(Resolution::Hour, 1_826);
 pub const OPTIONS: Options = Options { max_bytes: 32 << 20 };
 
 /// Reproducible random numbers (xorshift).
@@ -39,15 +39,15 @@ impl Random {
 }
 
 /// A directory that is removed at the end of its test.
-pub struct Place(PathBuf);
+pub struct TempDir(PathBuf);
 
-impl Place {
-    pub fn new() -> Place {
+impl TempDir {
+    pub fn new() -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("net-pulse-store-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
-        Place(path)
+        TempDir(path)
     }
 
     pub fn path(&self) -> &Path {
@@ -59,7 +59,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -67,29 +67,37 @@ impl Drop for Place {
 
 impl Opened {
     /// Saves ticks and nothing else.
-    pub fn save(&mut self, batch: &Batch) -> Result<()> {
-        self.store.save(batch)
+    pub fn save_batch(&mut self, batch: &Batch) -> Result<()> {
+        self.store.save_batch(batch)
     }
 }
 
 impl Store {
-    pub fn save(&mut self, batch: &Batch) -> Result<()> {
-        self.save_keeping(batch, KEEP)
+    pub fn save_batch(&mut self, batch: &Batch) -> Result<()> {
+        self.save_batch_with(batch, RETENTION)
     }
 
-    pub fn save_keeping(&mut self, batch: &Batch, keep: Keep) -> Result<()> {
-        let flush = Flush { batch, anchors: &[], records: &[], events: &[], settings: &[], keep, zone: &Zone::UTC };
-        self.flush(&flush)
+    pub fn save_batch_with(&mut self, batch: &Batch, keep: Retention) -> Result<()> {
+        let flush = SaveRequest {
+            batch,
+            anchors: &[],
+            records: &[],
+            events: &[],
+            settings: &[],
+            retention: keep,
+            zone: &Zone::UTC,
+        };
+        self.save(&flush)
     }
 }
 
 impl Reader {
     /// The stored history alone.
-    pub fn now(&self) -> Snapshot<'_> {
-        self.at(&Zone::UTC, &[])
+    pub fn stored_snapshot(&self) -> Snapshot<'_> {
+        self.snapshot(&Zone::UTC, &[])
     }
 
-    pub fn at<'a>(&'a self, zone: &'a Zone, unsaved: &'a Unsaved) -> Snapshot<'a> {
+    pub fn snapshot<'a>(&'a self, zone: &'a Zone, unsaved: &'a UnsavedBatches) -> Snapshot<'a> {
         Snapshot::of(self, zone, unsaved).unwrap()
     }
 }
@@ -119,10 +127,10 @@ pub fn record(id: IfaceId) -> Record {
     Record {
         id,
         name: format!("eth{id}"),
-        kind: Kind::Ethernet,
+        kind: InterfaceKind::Ethernet,
         alias: String::new(),
         ifindex: id + 1,
-        stack: Stack { machine: "6d6163".into(), boot: "b0075".into(), namespace: 7 },
+        stack: NetworkStack { machine: "6d6163".into(), boot: "b0075".into(), namespace: 7 },
         mac: "02:00:00:00:00:01".into(),
         node: 1 << 40,
         first_seen: T,

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 
 use rusqlite::Connection;
 
-use super::codec::block::{Bytes, column_count, damaged, first_byte, put_leb, unzigzag, zigzag};
-use super::codec::{Moment, Row};
-use super::samples::{Order, Span, each_block};
+use super::codec::block::{ByteReader, column_count, damaged, first_byte, put_leb, unzigzag, zigzag};
+use super::codec::{TickRow, TickTime};
+use super::samples::{BlockRange, Order, each_block};
 use crate::error::Result;
 use crate::model::{Anchor, COUNTERS, Counters, IfaceId, Sample};
 
@@ -28,7 +28,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn add_sample(&mut self, moment: &Moment, sample: &Sample) {
+    fn add_sample(&mut self, moment: &TickTime, sample: &Sample) {
         if moment.seq > self.raw_seq {
             for (raw, delta) in self.raw.0.iter_mut().zip(sample.delta.0) {
                 *raw = raw.wrapping_add(delta);
@@ -40,7 +40,7 @@ impl Tally {
         self.set_time(moment);
     }
 
-    fn set_time(&mut self, moment: &Moment) {
+    fn set_time(&mut self, moment: &TickTime) {
         self.mono_ms = moment.mono_ms;
         self.last_seen = Some(moment.unix);
     }
@@ -56,7 +56,7 @@ impl Tally {
     }
 
     pub fn unpack(bytes: &[u8]) -> Result<Tally> {
-        let mut bytes = Bytes(bytes);
+        let mut bytes = ByteReader(bytes);
         let count = column_count(bytes.take(1)?[0])?;
         if !(MIN_COUNTERS..=COUNTERS).contains(&count) {
             return Err(damaged("a tally has an unknown number of counters"));
@@ -144,14 +144,14 @@ impl Watermarks {
         self.seq = self.first_open_seq.saturating_sub(1);
         let stored = self.tallies.clone();
         let Some(open_block) = self.open_block else { return Ok(()) };
-        each_block(conn, Span::six_hours(open_block), Order::Ascending, &mut |block, samples| {
+        each_block(conn, BlockRange::six_hours(open_block), Order::Ascending, &mut |block, samples| {
             let packed = block.packed()?;
-            let last = samples.open(&packed)?.iter().max_by_key(|moment| moment.seq);
+            let last = samples.decode_ticks(&packed)?.iter().max_by_key(|moment| moment.seq);
             if let Some(last) = last.filter(|last| last.seq > self.seq || self.newest.is_none()) {
                 self.seq = last.seq.max(self.seq);
                 self.newest = Some(last.unix);
             }
-            samples.some(&packed, None, 0..packed.rows, &mut |moment, sample| {
+            samples.each_sample(&packed, None, 0..packed.rows, &mut |moment, sample| {
                 let base = stored.get(&sample.iface).copied().unwrap_or_default();
                 let tally = self.tallies.entry(sample.iface).or_default();
                 if moment.seq > base.raw_seq {
@@ -189,33 +189,33 @@ impl Watermarks {
 
     /// Updates the tallies to the end of a save. Returns the interfaces with an anchor: their tally must be written,
     /// because it does not follow from the samples alone.
-    pub fn apply(&mut self, rows: &[Row], anchors: &[Anchor]) -> Set<IfaceId> {
+    pub fn apply(&mut self, rows: &[TickRow], anchors: &[Anchor]) -> Set<IfaceId> {
         let mut anchors: Vec<&Anchor> = anchors.iter().collect();
         anchors.sort_by_key(|anchor| anchor.seq);
         let mut anchors = anchors.into_iter().peekable();
         let mut anchored = Set::new();
         for row in rows {
             // An anchor holds at the end of its tick: after the samples of that tick, before those of the next.
-            while let Some(anchor) = anchors.next_if(|anchor| anchor.seq < row.moment.seq) {
+            while let Some(anchor) = anchors.next_if(|anchor| anchor.seq < row.time.seq) {
                 self.apply_anchor(anchor, None, &mut anchored);
             }
             for sample in &row.samples {
-                self.tallies.entry(sample.iface).or_default().add_sample(&row.moment, sample);
+                self.tallies.entry(sample.iface).or_default().add_sample(&row.time, sample);
                 self.stale_tallies.insert(sample.iface);
             }
-            while let Some(anchor) = anchors.next_if(|anchor| anchor.seq == row.moment.seq) {
-                self.apply_anchor(anchor, Some(&row.moment), &mut anchored);
+            while let Some(anchor) = anchors.next_if(|anchor| anchor.seq == row.time.seq) {
+                self.apply_anchor(anchor, Some(&row.time), &mut anchored);
             }
         }
         anchors.for_each(|anchor| self.apply_anchor(anchor, None, &mut anchored));
         if let Some(row) = rows.last() {
-            self.seq = row.moment.seq;
-            self.newest = Some(row.moment.unix);
+            self.seq = row.time.seq;
+            self.newest = Some(row.time.unix);
         }
         anchored
     }
 
-    fn apply_anchor(&mut self, anchor: &Anchor, moment: Option<&Moment>, anchored: &mut Set<IfaceId>) {
+    fn apply_anchor(&mut self, anchor: &Anchor, moment: Option<&TickTime>, anchored: &mut Set<IfaceId>) {
         let tally = self.tallies.entry(anchor.iface).or_default();
         if anchor.seq >= tally.raw_seq {
             tally.raw = anchor.raw;

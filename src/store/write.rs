@@ -4,7 +4,7 @@ use std::mem;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use super::codec::{LAST_UNIX, Moment, Row};
+use super::codec::{LAST_UNIX, TickRow, TickTime};
 use super::migrate;
 use super::open_block::{move_open_block, put_meta};
 use super::retention::{SPARE_PAGES, free_up_pages, prune};
@@ -12,7 +12,7 @@ use super::rollups::recut_open_days;
 use super::samples::put_ticks;
 use super::split::six_hour_block_of;
 use super::watermarks::Watermarks;
-use super::{Flush, Store};
+use super::{SaveRequest, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Batch, Event, Mark, Record, Sample};
 use crate::system::errno;
@@ -20,9 +20,9 @@ use crate::system::errno;
 const MAX_EVENTS: i64 = 1_000;
 
 impl Store {
-    pub(super) fn write(&mut self, request: &Flush) -> Result<()> {
+    pub(super) fn write(&mut self, request: &SaveRequest) -> Result<()> {
         self.run_transaction(|store, retry| store.transact(request, retry))?;
-        self.pruned_with = Some(request.keep);
+        self.pruned_with = Some(request.retention);
         Ok(())
     }
 
@@ -30,7 +30,7 @@ impl Store {
     /// returns the watermarks after its own transaction.
     pub(super) fn run_transaction(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<Watermarks>) -> Result<()> {
         let retry = self.commit_uncertain;
-        errno::forget();
+        errno::clear();
         if self.commit_uncertain {
             // Only the file shows whether the failed transaction was committed.
             self.watermarks = Watermarks::load(&self.conn)?;
@@ -54,7 +54,7 @@ impl Store {
         }
     }
 
-    fn transact(&mut self, request: &Flush, retry: bool) -> Result<Watermarks> {
+    fn transact(&mut self, request: &SaveRequest, retry: bool) -> Result<Watermarks> {
         let mut watermarks = self.watermarks.clone();
         let rows = new_rows(request.batch, watermarks.seq)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -73,15 +73,14 @@ impl Store {
             put_meta(&tx, "zone", request.zone.name())?;
         }
         for ticks in rows.chunk_by(|one, next| {
-            one.moment.unix <= next.moment.unix
-                && six_hour_block_of(one.moment.unix) == six_hour_block_of(next.moment.unix)
+            one.time.unix <= next.time.unix && six_hour_block_of(one.time.unix) == six_hour_block_of(next.time.unix)
         }) {
             put_ticks(&tx, ticks)?;
         }
         let mut tallies_to_write = watermarks.apply(&rows, request.anchors);
         let moved = move_open_block(&tx, &rows, &mut watermarks, request.zone)?;
-        if moved || self.pruned_with != Some(request.keep) {
-            prune(&tx, &watermarks, &request.keep)?;
+        if moved || self.pruned_with != Some(request.retention) {
+            prune(&tx, &watermarks, &request.retention)?;
         }
         if moved || rolled_up {
             tallies_to_write.extend(mem::take(&mut watermarks.stale_tallies));
@@ -98,7 +97,7 @@ impl Store {
 
 /// The ticks of a batch that are not stored yet, each with one sample per interface, in the order of the interfaces.
 /// Fails on a tick without a wall time.
-fn new_rows(batch: &Batch, seq: u64) -> Result<Vec<Row>> {
+fn new_rows(batch: &Batch, seq: u64) -> Result<Vec<TickRow>> {
     let mut rows = Vec::with_capacity(batch.ticks.len());
     for (tick, samples) in batch.iter().filter(|(tick, _)| tick.seq > seq) {
         let Some(unix) = tick.unix else {
@@ -107,10 +106,10 @@ fn new_rows(batch: &Batch, seq: u64) -> Result<Vec<Row>> {
                 format!("tick {} has no time yet: it cannot be saved", tick.seq),
             ));
         };
-        let moment = Moment { seq: tick.seq, unix: unix.clamp(1, LAST_UNIX), mono_ms: tick.mono_ms };
+        let moment = TickTime { seq: tick.seq, unix: unix.clamp(1, LAST_UNIX), mono_ms: tick.mono_ms };
         let mut samples = samples.to_vec();
         merge_same_interface(&mut samples);
-        rows.push(Row { moment, samples });
+        rows.push(TickRow { time: moment, samples });
     }
     Ok(rows)
 }
@@ -185,7 +184,7 @@ fn put_records(conn: &Connection, records: &[Record], watermarks: &mut Watermark
 }
 
 /// Adds a row for each interface that has samples and no record, so that its tally can be stored.
-fn add_unknown_interfaces(conn: &Connection, rows: &[Row], watermarks: &mut Watermarks) -> Result<()> {
+fn add_unknown_interfaces(conn: &Connection, rows: &[TickRow], watermarks: &mut Watermarks) -> Result<()> {
     for row in rows {
         for sample in row.samples.iter() {
             if watermarks.tallies.contains_key(&sample.iface) {
@@ -196,7 +195,7 @@ fn add_unknown_interfaces(conn: &Connection, rows: &[Row], watermarks: &mut Wate
             conn.execute(
                 "INSERT OR IGNORE INTO interface (id, name, kind, alias, ifindex, boot, first_seen)
                  VALUES (?1, ?2, 'other', '', 0, '', ?3)",
-                params![sample.iface, name, row.moment.unix],
+                params![sample.iface, name, row.time.unix],
             )?;
             watermarks.tallies.entry(sample.iface).or_default();
         }
@@ -211,14 +210,14 @@ mod tests {
 
     use super::*;
     use crate::clock::Zone;
-    use crate::history::{EventFilter, Filter, Point};
-    use crate::level::Resolution;
+    use crate::history::{DatedSample, EventFilter, SampleFilter};
     use crate::model::{Anchor, COUNTERS, Counters, IfaceId, Sample};
     use crate::model::{Bucket, Cell, Tick};
+    use crate::resolution::Resolution;
     use crate::store::open_block::roll_up_open_block;
     use crate::store::retention::BLOCKS_PER_DAY;
     use crate::store::split;
-    use crate::store::testing::{KEEP, LOAD_IFACES, Load, OPTIONS, Place, Random, T, record};
+    use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, RETENTION, Random, T, TempDir, record};
     use crate::store::watermarks::{SEQ_MARGIN, Tally};
     use crate::store::{Opened, Reader};
 
@@ -237,7 +236,7 @@ mod tests {
     /// A simple model of everything that was saved.
     #[derive(Default)]
     struct Model {
-        points: Vec<Point>,
+        points: Vec<DatedSample>,
         cells: BTreeMap<(IfaceId, i64), Cell>,
         tallies: BTreeMap<IfaceId, Tally>,
         zone_changed: bool,
@@ -245,7 +244,7 @@ mod tests {
 
     impl Model {
         /// Splits a sample second by second.
-        fn push(&mut self, point: Point) {
+        fn push(&mut self, point: DatedSample) {
             self.points.push(point);
             let length = split::seconds(point.sample.span_ms).max(1);
             let looked = point.sample.span_ms >= 500;
@@ -254,7 +253,7 @@ mod tests {
             for passed in 1..=length {
                 let second = point.unix - length + passed - 1;
                 let cell = self.cells.entry((point.sample.iface, second - second % 300)).or_default();
-                *if plain { &mut cell.covered } else { &mut cell.blind } += u32::from(looked);
+                *if plain { &mut cell.plain_s } else { &mut cell.gap_s } += u32::from(looked);
                 if passed < length && (second + 1) % 300 != 0 {
                     continue;
                 }
@@ -281,11 +280,11 @@ mod tests {
         fn check(&self, reader: &Reader, zone: &Zone, ifaces: u32, unsaved: &[Arc<Batch>]) {
             let mut points = self.points.clone();
             points.sort_by_key(|point| (point.unix, point.seq, point.sample.iface));
-            let all = Filter::default();
+            let all = SampleFilter::default();
             let mut walked = Vec::new();
             let mut cursor = None;
             loop {
-                let (mut some, next) = reader.at(&Zone::UTC, unsaved).oldest(&all, cursor, 700).unwrap();
+                let (mut some, next) = reader.snapshot(&Zone::UTC, unsaved).oldest(&all, cursor, 700).unwrap();
                 walked.append(&mut some);
                 cursor = next;
                 if cursor.is_none() {
@@ -295,13 +294,13 @@ mod tests {
             assert_eq!(walked, points);
             self.check_ranges(reader, zone, &points, unsaved);
             points.reverse();
-            assert_eq!(reader.at(&Zone::UTC, unsaved).newest(&all, 0, usize::MAX).unwrap(), points);
+            assert_eq!(reader.snapshot(&Zone::UTC, unsaved).newest(&all, 0, usize::MAX).unwrap(), points);
             for iface in 0..ifaces {
-                let filter = Filter { iface: Some(iface), ..all };
+                let filter = SampleFilter { iface: Some(iface), ..all };
                 points.retain(|point| point.sample.iface >= iface);
                 let ones = points.iter().filter(|point| point.sample.iface == iface).copied();
-                let ones: Vec<Point> = ones.skip(77).take(99).collect();
-                assert_eq!(reader.at(&Zone::UTC, unsaved).newest(&filter, 77, 99).unwrap(), ones);
+                let ones: Vec<DatedSample> = ones.skip(77).take(99).collect();
+                assert_eq!(reader.snapshot(&Zone::UTC, unsaved).newest(&filter, 77, 99).unwrap(), ones);
 
                 let mut cells = self.cells(iface);
                 for (resolution, length) in [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600)] {
@@ -310,13 +309,13 @@ mod tests {
                     cells = coarser;
                     let expect: Vec<Bucket> =
                         cells.iter().map(|(at, cell)| Bucket::new(*at, at + length, cell)).collect();
-                    let got = reader.at(zone, unsaved).buckets(resolution, iface, ALL.0, ALL.1).unwrap();
+                    let got = reader.snapshot(zone, unsaved).buckets(resolution, iface, ALL.0, ALL.1).unwrap();
                     assert_eq!(got, expect, "{resolution:?} of {iface}");
                 }
-                let days = reader.at(zone, unsaved).buckets(Resolution::Day, iface, ALL.0, ALL.1).unwrap();
+                let days = reader.snapshot(zone, unsaved).buckets(Resolution::Day, iface, ALL.0, ALL.1).unwrap();
                 assert!(days.is_sorted_by(|one, next| one.from < one.to && one.to <= next.from), "{days:?}");
                 if self.zone_changed {
-                    let hours = reader.at(zone, unsaved).buckets(Resolution::Hour, iface, ALL.0, ALL.1).unwrap();
+                    let hours = reader.snapshot(zone, unsaved).buckets(Resolution::Hour, iface, ALL.0, ALL.1).unwrap();
                     assert_eq!(sums(&days), sums(&hours));
                 } else {
                     let mut expect: BTreeMap<(i64, i64), Cell> = BTreeMap::new();
@@ -327,26 +326,27 @@ mod tests {
                         expect.iter().map(|(day, cell)| Bucket::new(day.0, day.1, cell)).collect();
                     assert_eq!(days, expect, "days of {iface}");
                 }
-                let samples = reader.at(zone, unsaved).buckets(Resolution::Sample, iface, ALL.0, ALL.1).unwrap();
+                let samples = reader.snapshot(zone, unsaved).buckets(Resolution::Sample, iface, ALL.0, ALL.1).unwrap();
                 assert_eq!(sums(&samples), sums(&days));
             }
         }
 
         /// Compares parts of the history; `points` is all of it.
-        fn check_ranges(&self, reader: &Reader, zone: &Zone, points: &[Point], unsaved: &[Arc<Batch>]) {
+        fn check_ranges(&self, reader: &Reader, zone: &Zone, points: &[DatedSample], unsaved: &[Arc<Batch>]) {
             let Some(last) = points.len().checked_sub(1) else { return };
             for (from, to) in [(0, last / 2), (last / 4, last / 2), (last / 3, last), (last, last)] {
                 let (from, to) = (points[from].unix, points[to].unix);
                 for iface in [None, Some(0)] {
-                    let filter = Filter { iface, from: Some(from), to: Some(to) };
-                    let mut expect: Vec<Point> = points.iter().filter(|point| filter.takes(point)).copied().collect();
+                    let filter = SampleFilter { iface, from: Some(from), to: Some(to) };
+                    let mut expect: Vec<DatedSample> =
+                        points.iter().filter(|point| filter.matches(point)).copied().collect();
                     assert_eq!(
-                        reader.at(&Zone::UTC, unsaved).oldest(&filter, None, usize::MAX).unwrap(),
+                        reader.snapshot(&Zone::UTC, unsaved).oldest(&filter, None, usize::MAX).unwrap(),
                         (expect.clone(), None)
                     );
                     expect.reverse();
                     for offset in [0, expect.len() / 3, expect.len()] {
-                        let got = reader.at(&Zone::UTC, unsaved).newest(&filter, offset as u64, 50).unwrap();
+                        let got = reader.snapshot(&Zone::UTC, unsaved).newest(&filter, offset as u64, 50).unwrap();
                         assert_eq!(got, expect.iter().skip(offset).take(50).copied().collect::<Vec<_>>());
                     }
                 }
@@ -354,17 +354,17 @@ mod tests {
                     continue;
                 }
                 for resolution in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                    let mut expect = reader.at(zone, unsaved).buckets(resolution, 0, ALL.0, ALL.1).unwrap();
+                    let mut expect = reader.snapshot(zone, unsaved).buckets(resolution, 0, ALL.0, ALL.1).unwrap();
                     expect.retain(|bucket| bucket.from < to && bucket.to > from);
                     assert_eq!(
-                        reader.at(zone, unsaved).buckets(resolution, 0, from, to).unwrap(),
+                        reader.snapshot(zone, unsaved).buckets(resolution, 0, from, to).unwrap(),
                         expect,
                         "{resolution:?}"
                     );
                 }
-                let mut expect = reader.at(zone, unsaved).buckets(Resolution::Sample, 0, ALL.0, ALL.1).unwrap();
+                let mut expect = reader.snapshot(zone, unsaved).buckets(Resolution::Sample, 0, ALL.0, ALL.1).unwrap();
                 expect.retain(|bucket| bucket.to > from && bucket.to <= to);
-                let mut got = reader.at(zone, unsaved).buckets(Resolution::Sample, 0, from, to).unwrap();
+                let mut got = reader.snapshot(zone, unsaved).buckets(Resolution::Sample, 0, from, to).unwrap();
                 assert!(got.iter().all(|bucket| bucket.from < to && bucket.to > from));
                 got.retain(|bucket| bucket.to <= to);
                 assert_eq!(got, expect);
@@ -397,7 +397,7 @@ mod tests {
         let start = [1_774_746_000, 1_792_890_000, 1_775_314_800, T][round as usize % 4];
         let mut zone = Zone::parse(ZONES[round as usize / 4 % 4]).unwrap();
         let ifaces = 1 + random.below(5) as u32;
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut reader = opened.store.reader().unwrap();
         let mut model = Model::default();
@@ -435,7 +435,7 @@ mod tests {
                     seen[at] = mono_ms;
                     let sample = Sample { iface, mark, span_ms, delta };
                     batch.samples.push(sample);
-                    model.push(Point { seq, unix, sample });
+                    model.push(DatedSample { seq, unix, sample });
                     let tally = model.tallies.entry(iface).or_default();
                     tally.lifetime.add(&delta);
                     (tally.mono_ms, tally.last_seen) = (mono_ms, Some(unix));
@@ -465,16 +465,16 @@ mod tests {
                 model.check(&reader, &zone, ifaces, &unsaved);
             }
             let records = if round_of_saves == 0 { &records[..] } else { &[] };
-            let request = Flush {
+            let request = SaveRequest {
                 batch: &unsaved[0],
                 anchors: &anchors,
                 records,
                 events: &[],
                 settings: &[],
-                keep: KEEP,
+                retention: RETENTION,
                 zone: &zone,
             };
-            opened.store.flush(&request).unwrap();
+            opened.store.save(&request).unwrap();
             if random.below(15) == 0 {
                 roll_up_open_block(&opened.store.conn, &mut opened.store.watermarks, &zone).unwrap();
                 opened.store.database.record_fingerprint();
@@ -482,7 +482,7 @@ mod tests {
             if random.below(10) == 0 {
                 // The result of the save was unknown: save again.
                 opened.store.commit_uncertain = true;
-                opened.store.flush(&request).unwrap();
+                opened.store.save(&request).unwrap();
             }
             if check {
                 model.check(&reader, &zone, ifaces, &[]);
@@ -502,18 +502,19 @@ mod tests {
     }
 
     fn save(opened: &mut Opened, batch: &Batch, anchors: &[Anchor], records: &[Record]) {
-        let request = Flush { batch, anchors, records, events: &[], settings: &[], keep: KEEP, zone: &Zone::UTC };
-        opened.store.flush(&request).unwrap();
+        let request =
+            SaveRequest { batch, anchors, records, events: &[], settings: &[], retention: RETENTION, zone: &Zone::UTC };
+        opened.store.save(&request).unwrap();
     }
 
-    fn reopen(opened: Opened, dir: &Place) -> Opened {
+    fn reopen(opened: Opened, dir: &TempDir) -> Opened {
         drop(opened);
         Store::open(&dir.file(), &OPTIONS).unwrap()
     }
 
     #[test]
     fn raw_counters_and_totals_survive_a_restart() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         assert_eq!((opened.next_seq, opened.newest), (1, None));
         let raw = |bytes| Counters::of([bytes, 0, 0, 0, 0, 0, 0, 0]);
@@ -554,7 +555,7 @@ mod tests {
 
     #[test]
     fn an_anchor_without_a_sample_has_its_time() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut batch = Batch::default();
         batch.tick(1, T + 30, 30_000, &[]);
@@ -568,9 +569,9 @@ mod tests {
 
     #[test]
     fn samples_of_an_unknown_interface_are_kept() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T + 30, 3)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
         opened = reopen(opened, &dir);
         assert_eq!((opened.records[0].name.as_str(), opened.records[0].lifetime.rx_bytes()), ("unknown-1", 900));
         save(&mut opened, &Batch::default(), &[], &[record(1)]);
@@ -580,68 +581,68 @@ mod tests {
 
     #[test]
     fn a_tick_without_a_wall_time_is_refused_with_its_whole_batch() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut batch = Batch::steady(1, T + 30, 3);
         batch.ticks[1].unix = None;
-        assert!(opened.save(&batch).is_err());
+        assert!(opened.save_batch(&batch).is_err());
         assert_eq!(opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples, 0);
         batch.ticks[1].unix = Some(T + 60);
-        opened.save(&batch).unwrap();
+        opened.save_batch(&batch).unwrap();
         assert_eq!(opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples, 3);
     }
 
     #[test]
     fn e24_saves_within_one_second_share_a_block() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         for seq in 1..6 {
             let mut batch = Batch::default();
             batch.tick(seq, T + 30, 100, &[(1, seq)]);
-            opened.save(&batch).unwrap();
+            opened.save_batch(&batch).unwrap();
         }
-        let points = opened.store.reader().unwrap().now().newest(&Filter::default(), 0, 9).unwrap();
+        let points = opened.store.reader().unwrap().stored_snapshot().newest(&SampleFilter::default(), 0, 9).unwrap();
         assert_eq!(points.iter().map(|point| point.seq).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
     }
 
     #[test]
     fn e21_a_clock_that_was_years_ahead_costs_no_history() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T, 2_000)).unwrap();
-        opened.save(&Batch::steady(3_000, T + 7 * 365 * 86_400, 2_000)).unwrap();
-        opened.save(&Batch::steady(6_000, T + 2_000 * 30, 2_000)).unwrap();
+        opened.save_batch(&Batch::steady(1, T, 2_000)).unwrap();
+        opened.save_batch(&Batch::steady(3_000, T + 7 * 365 * 86_400, 2_000)).unwrap();
+        opened.save_batch(&Batch::steady(6_000, T + 2_000 * 30, 2_000)).unwrap();
         assert_eq!(opened.store.watermarks.newest, Some(T + 3_999 * 30));
         let reader = opened.store.reader().unwrap();
         for resolution in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-            let buckets = reader.now().buckets(resolution, 1, ALL.0, ALL.1).unwrap();
+            let buckets = reader.stored_snapshot().buckets(resolution, 1, ALL.0, ALL.1).unwrap();
             assert_eq!(sums(&buckets)[0], 6_000 * 300, "{resolution:?}");
         }
     }
 
     #[test]
     fn e12_a_gap_of_months_is_in_every_resolution() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        opened.save(&Batch::steady(1, T + 30, 10)).unwrap();
+        opened.save_batch(&Batch::steady(1, T + 30, 10)).unwrap();
         let mut batch = Batch::default();
         batch.tick(11, T + 200 * 86_400, 200 * 86_400_000, &[(1, 1 << 40), (2, 3)]);
         batch.samples.iter_mut().for_each(|sample| sample.mark = Mark::Gap);
-        opened.save(&batch).unwrap();
+        opened.save_batch(&batch).unwrap();
         let reader = opened.store.reader().unwrap();
         for (iface, sum) in [(1, (1 << 40) + 3_000), (2, 3)] {
             for resolution in [Resolution::Hour, Resolution::Day] {
-                let buckets = reader.now().buckets(resolution, iface, ALL.0, ALL.1).unwrap();
+                let buckets = reader.stored_snapshot().buckets(resolution, iface, ALL.0, ALL.1).unwrap();
                 assert_eq!(sums(&buckets)[0], sum, "{resolution:?} of {iface}");
             }
         }
-        let cells = reader.now().buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1).unwrap();
+        let cells = reader.stored_snapshot().buckets(Resolution::FiveMinutes, 1, T + 110 * 86_400, ALL.1).unwrap();
         assert_eq!((cells.len(), sums(&cells)[0]), (90 * 288, 1 << 40));
     }
 
     #[test]
     fn events_are_not_doubled_by_a_retry() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let event = |unix| Event {
             unix: Some(unix),
@@ -653,10 +654,17 @@ mod tests {
         let mut save = |events: &[Event], commit_uncertain| {
             opened.store.commit_uncertain = commit_uncertain;
             let (batch, zone) = (Batch::default(), Zone::UTC);
-            let request =
-                Flush { batch: &batch, anchors: &[], records: &[], events, settings: &[], keep: KEEP, zone: &zone };
-            opened.store.flush(&request).unwrap();
-            opened.store.reader().unwrap().now().events(&EventFilter::default(), &[], 10, 0).unwrap().len()
+            let request = SaveRequest {
+                batch: &batch,
+                anchors: &[],
+                records: &[],
+                events,
+                settings: &[],
+                retention: RETENTION,
+                zone: &zone,
+            };
+            opened.store.save(&request).unwrap();
+            opened.store.reader().unwrap().stored_snapshot().events(&EventFilter::default(), &[], 10, 0).unwrap().len()
         };
         assert_eq!(save(&[event(T)], false), 1);
         assert_eq!(save(&[event(T), event(T + 1)], true), 2);
@@ -666,20 +674,20 @@ mod tests {
 
     #[test]
     fn settings_are_saved_and_deleted() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut set = |settings: &[(String, Option<String>)]| {
             let batch = Batch::default();
-            let request = Flush {
+            let request = SaveRequest {
                 batch: &batch,
                 anchors: &[],
                 records: &[],
                 events: &[],
                 settings,
-                keep: KEEP,
+                retention: RETENTION,
                 zone: &Zone::UTC,
             };
-            opened.store.flush(&request).unwrap();
+            opened.store.save(&request).unwrap();
         };
         set(&[("a".into(), Some("1".into())), ("b".into(), Some("2".into()))]);
         set(&[("a".into(), None), ("b".into(), Some("3".into()))]);
@@ -690,7 +698,7 @@ mod tests {
     /// 60 days of the load that the documented sizes refer to.
     #[test]
     fn sixty_days_add_up_in_every_resolution() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
         let mut expect = [[0u128; COUNTERS]; LOAD_IFACES as usize + 1];
@@ -714,9 +722,9 @@ mod tests {
         let reader = opened.store.reader().unwrap();
         for iface in 1..=LOAD_IFACES {
             for resolution in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                let buckets = reader.now().buckets(resolution, iface, ALL.0, ALL.1).unwrap();
+                let buckets = reader.stored_snapshot().buckets(resolution, iface, ALL.0, ALL.1).unwrap();
                 assert_eq!(sums(&buckets), expect[iface as usize], "{resolution:?} of {iface}");
-                let covered: u64 = buckets.iter().map(|bucket| u64::from(bucket.cell.covered)).sum();
+                let covered: u64 = buckets.iter().map(|bucket| u64::from(bucket.cell.plain_s)).sum();
                 assert_eq!(covered, 60 * 86_400);
             }
         }
@@ -755,7 +763,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     fn a_day_of_writes() {
-        let dir = Place::new();
+        let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
         save(&mut opened, &Batch::default(), &[], &Load::records());

@@ -6,7 +6,7 @@ use std::io;
 use nix::errno::Errno;
 
 /// Sets `errno` to 0, so that `last` reports only later failures.
-pub fn forget() {
+pub fn clear() {
     Errno::clear();
 }
 

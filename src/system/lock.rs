@@ -15,39 +15,39 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::libc;
 
 /// Why a file could not be locked.
-pub enum Refusal {
+pub enum LockError {
     /// Another open file description holds the lock, in another process or in this one.
     Taken,
     /// Another program holds a lock on a range that is not exactly our byte but includes it.
-    InTheWay,
+    Conflict,
     /// The system call failed, for example because the file system has no locks.
     Failed(io::Error),
 }
 
-impl Refusal {
+impl LockError {
     /// The error of the system call, or `WouldBlock`.
-    pub fn cause(self) -> io::Error {
+    pub fn into_io_error(self) -> io::Error {
         match self {
-            Refusal::Failed(cause) => cause,
-            Refusal::Taken | Refusal::InTheWay => io::ErrorKind::WouldBlock.into(),
+            LockError::Failed(cause) => cause,
+            LockError::Taken | LockError::Conflict => io::ErrorKind::WouldBlock.into(),
         }
     }
 }
 
 /// Flags for open(2) where another user could have replaced the file: open fails on a symbolic link (O_NOFOLLOW), and
 /// does not wait on a FIFO (O_NONBLOCK).
-pub const UNFOLLOWED: i32 = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).bits();
+pub const OPEN_NO_FOLLOW: i32 = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).bits();
 
 /// An open file, locked with flock(2) until this value is dropped.
-pub struct Lock(Option<Flock<File>>);
+pub struct FileLock(Option<Flock<File>>);
 
-impl Lock {
+impl FileLock {
     /// Locks the file without waiting. On failure it returns the file, still open, with the reason.
-    pub fn take(file: File) -> Result<Lock, (File, Refusal)> {
+    pub fn take(file: File) -> Result<FileLock, (File, LockError)> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Lock(Some(lock))),
-            Err((file, Errno::EWOULDBLOCK)) => Err((file, Refusal::Taken)),
-            Err((file, errno)) => Err((file, Refusal::Failed(errno.into()))),
+            Ok(lock) => Ok(FileLock(Some(lock))),
+            Err((file, Errno::EWOULDBLOCK)) => Err((file, LockError::Taken)),
+            Err((file, errno)) => Err((file, LockError::Failed(errno.into()))),
         }
     }
 
@@ -57,7 +57,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for FileLock {
     /// `Flock` panics on drop where unlocking fails. So this unlocks first, and leaves such a file open: the kernel
     /// unlocks it when the process ends.
     fn drop(&mut self) {
@@ -70,32 +70,32 @@ impl Drop for Lock {
 /// An open file with one byte locked until this value is dropped. The lock does not disturb SQLite: SQLite locks 512
 /// bytes from offset 2^30 on (https://www.sqlite.org/fileformat2.html, 1.5), and this byte is behind them. The lock is
 /// advisory, so it stops no write.
-pub struct Claim(File);
+pub struct ByteLock(File);
 
-impl Claim {
+impl ByteLock {
     /// Locks the byte without waiting, with an open file description lock (F_OFD_SETLK). Unlike other locks of
     /// fcntl(2), it conflicts with locks of other opens in this process, and closing another descriptor of the file
     /// does not release it. `Failed` before Linux 3.15, and on systems other than Linux and Android.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub fn take(file: File) -> Result<Claim, (File, Refusal)> {
+    pub fn take(file: File) -> Result<ByteLock, (File, LockError)> {
         let mut found = byte();
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&byte())) {
-            Ok(_) => return Ok(Claim(file)),
+            Ok(_) => return Ok(ByteLock(file)),
             Err(Errno::EAGAIN | Errno::EACCES) => {}
-            Err(errno) => return Err((file, Refusal::Failed(errno.into()))),
+            Err(errno) => return Err((file, LockError::Failed(errno.into()))),
         }
         match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)) {
-            Err(errno) => Err((file, Refusal::Failed(errno.into()))),
+            Err(errno) => Err((file, LockError::Failed(errno.into()))),
             Ok(_) if (found.l_start, found.l_len) == (BYTE, 1) && found.l_type != UNLOCKED => {
-                Err((file, Refusal::Taken))
+                Err((file, LockError::Taken))
             }
-            Ok(_) => Err((file, Refusal::InTheWay)),
+            Ok(_) => Err((file, LockError::Conflict)),
         }
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub fn take(file: File) -> Result<Claim, (File, Refusal)> {
-        Err((file, Refusal::Failed(io::ErrorKind::Unsupported.into())))
+    pub fn take(file: File) -> Result<ByteLock, (File, LockError)> {
+        Err((file, LockError::Failed(io::ErrorKind::Unsupported.into())))
     }
 
     /// The file with the locked byte.
@@ -139,12 +139,12 @@ mod tests {
     fn a_file_has_one_lock_at_a_time() {
         let path = std::env::temp_dir().join(format!("net-pulse-lock-{}", std::process::id()));
         let open = || File::options().append(true).create(true).open(&path).unwrap();
-        let lock = Lock::take(open()).ok().unwrap();
+        let lock = FileLock::take(open()).ok().unwrap();
         lock.file().write_all(b"here").unwrap();
-        let (file, refusal) = Lock::take(open()).err().unwrap();
-        assert!(matches!(refusal, Refusal::Taken));
+        let (file, refusal) = FileLock::take(open()).err().unwrap();
+        assert!(matches!(refusal, LockError::Taken));
         drop(lock);
-        assert!(Lock::take(file).is_ok());
+        assert!(FileLock::take(file).is_ok());
         assert_eq!(std::fs::read(&path).unwrap(), b"here");
         std::fs::remove_file(&path).unwrap();
     }
@@ -155,18 +155,18 @@ mod tests {
     fn a_byte_has_one_lock_at_a_time() {
         let path = std::env::temp_dir().join(format!("net-pulse-claim-{}", std::process::id()));
         let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-        let claim = Claim::take(open()).ok().unwrap();
-        assert!(matches!(Claim::take(open()), Err((_, Refusal::Taken))));
-        let whole = Lock::take(open());
+        let claim = ByteLock::take(open()).ok().unwrap();
+        assert!(matches!(ByteLock::take(open()), Err((_, LockError::Taken))));
+        let whole = FileLock::take(open());
         assert!(whole.is_ok(), "the other kind, on a file system that has both");
         drop(claim);
-        let claim = Claim::take(open()).ok().unwrap();
+        let claim = ByteLock::take(open()).ok().unwrap();
         drop(claim);
         let mut all = byte();
         (all.l_start, all.l_len) = (0, 0);
         let other = open();
         fcntl(&other, FcntlArg::F_OFD_SETLK(&all)).unwrap();
-        assert!(matches!(Claim::take(open()), Err((_, Refusal::InTheWay))));
+        assert!(matches!(ByteLock::take(open()), Err((_, LockError::Conflict))));
         assert!(has_byte_locks(&other));
         std::fs::remove_file(&path).unwrap();
     }

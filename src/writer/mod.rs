@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Now, Zone};
 use crate::error::{ErrorKind, Result};
-use crate::level::Keep;
-use crate::live::{Live, Locked, State, Told, Unsaved, Written};
-use crate::model::{Anchor, Batch, Edit, Event, EventKind, IfaceId, Record};
+use crate::live::{Live, Locked, ReportedProblem, State, Unsaved, Written};
+use crate::model::{Anchor, Batch, Event, EventKind, HistoryEdit, IfaceId, Record};
+use crate::resolution::Retention;
 use crate::source;
-use crate::store::{Flush, Store};
+use crate::store::{SaveRequest, Store};
 
 pub use opening::{OpenedHistory, cannot_open, open};
 
@@ -82,7 +82,7 @@ pub struct Writer {
     /// Monotonic time of the last save, or of the start.
     saved_ms: u64,
     /// Edits of the history in the order of execution, each with the event that reports it.
-    edits: VecDeque<(Edit, Option<Event>)>,
+    edits: VecDeque<(HistoryEdit, Option<Event>)>,
     /// How often the first edit failed, and when it is tried again at the latest.
     edit_failures: u32,
     edit_backoff: Backoff,
@@ -116,16 +116,16 @@ impl Writer {
     /// last sample and calls `finish`.
     pub fn run(&mut self) {
         let began_ms = self.clock.now().mono_ms;
-        self.written_at_start = source::written().map(|bytes| Written { bytes, since_mono_ms: began_ms });
+        self.written_at_start = source::bytes_written().map(|bytes| Written { bytes, since_mono_ms: began_ms });
         self.live.lock().health.saving.succeeded_mono_ms = Some(began_ms);
         let mut retry_due_ms = None;
         loop {
             let (flush_ms, save_now) = {
                 let state = self.live.lock();
-                if state.wishes.stopping {
+                if state.pending.stopping {
                     return;
                 }
-                (u64::from(state.tuning.flush_s) * 1000, state.wishes.save_now)
+                (u64::from(state.active.flush_s) * 1000, state.pending.save_now)
             };
             let now_ms = self.clock.now().mono_ms;
             let next_ms = || (self.saved_ms + flush_ms).min(self.edit_due_ms.unwrap_or(u64::MAX));
@@ -159,25 +159,25 @@ impl Writer {
     fn save_all(&mut self) -> Result<()> {
         let (zone, keep) = self.fill_pending();
         let PendingSave { batch, anchors, events, records, settings, .. } = &self.pending;
-        let flush = Flush { batch, anchors, records, events, settings, keep, zone: &zone };
-        let result = if self.pending.is_empty() { self.store.stay() } else { self.store.flush(&flush) };
+        let flush = SaveRequest { batch, anchors, records, events, settings, retention: keep, zone: &zone };
+        let result = if self.pending.is_empty() { self.store.ensure_in_place() } else { self.store.save(&flush) };
         let now = self.clock.now();
         let written = self.written_at_start.and_then(|start| {
-            let bytes = source::written()?.saturating_sub(start.bytes);
+            let bytes = source::bytes_written()?.saturating_sub(start.bytes);
             Some(Written { bytes, ..start })
         });
         let mut state = self.live.lock();
         state.health.saving.written = written;
-        state.health.saving.elsewhere = self.store.beside_another();
-        self.store.take_events().into_iter().for_each(|event| state.unsaved.event(event));
+        state.health.saving.wrong_file_warning = self.store.location_warning();
+        self.store.take_events().into_iter().for_each(|event| state.unsaved.add_event(event));
         match &result {
             Ok(()) => {
                 state.health.saving.last_saved = Some(now.unix_ms.div_euclid(1000));
                 state.health.saving.succeeded_mono_ms = Some(now.mono_ms);
-                state.health.saving.called_mono_ms = None;
+                state.health.saving.woken_mono_ms = None;
                 state.unsaved.saving_batch = Arc::default();
                 let ticket = self.pending.ticket;
-                state.unsaved.events_saved();
+                state.unsaved.remove_saved_events();
                 drop(state);
                 self.release_pending();
                 self.backoff = Backoff::new();
@@ -201,12 +201,12 @@ impl Writer {
     /// After a successful save with no edits left: serves the ticket, and logs the end of a fault.
     fn report_success(&self, ticket: u64) {
         let mut state = self.live.lock();
-        let reported = std::mem::take(&mut state.health.saving.told);
-        let recovered = state.health.saving.error.take().is_some() || reported > Told::Nothing;
-        let compacted = std::mem::take(&mut state.health.saving.compacted);
+        let reported = std::mem::take(&mut state.health.saving.reported);
+        let recovered = state.health.saving.error.take().is_some() || reported > ReportedProblem::Nothing;
+        let compacted = std::mem::take(&mut state.health.saving.coarsened);
         state.unsaved.saves.serve(ticket);
         // Save the ticks of the time of the fault at once.
-        state.wishes.save_now |= recovered;
+        state.pending.save_now |= recovered;
         drop(state);
         match (recovered, compacted) {
             (true, false) => log::info!("saving works again; nothing was lost"),
@@ -238,9 +238,12 @@ impl Writer {
             }
             {
                 let mut state = self.live.lock();
-                state.unsaved.edited(edit);
+                state.unsaved.apply_edit(edit);
                 // An event without a wall time stays unsaved until the clock is trusted.
-                event.iter().filter(|event| event.unix.is_none()).for_each(|event| state.unsaved.event(event.clone()));
+                event
+                    .iter()
+                    .filter(|event| event.unix.is_none())
+                    .for_each(|event| state.unsaved.add_event(event.clone()));
             }
             self.drop_first_edit();
         }
@@ -257,13 +260,13 @@ impl Writer {
     /// readers hold it, and it may be on disk in spite of the failure. In that case no edits and no ticket are taken,
     /// because they must come after ticks that are not in this batch. Everything else is taken in any case and is
     /// small: one record for each interface, one value for each setting, and the events, whose number `live` limits.
-    fn fill_pending(&mut self) -> (Arc<Zone>, Keep) {
+    fn fill_pending(&mut self) -> (Arc<Zone>, Retention) {
         let live = self.live.clone();
         let mut state = live.lock();
-        state.wishes.save_now = false;
-        let (zone, keep, ticket) = (state.zone.clone(), state.tuning.keep, state.unsaved.saves.given());
-        state.unsaved.take_events(&mut self.pending.events);
-        let Unsaved { batch, anchors, records, settings, edits, taken_id, .. } = &mut state.unsaved;
+        state.pending.save_now = false;
+        let (zone, keep, ticket) = (state.zone.clone(), state.active.retention, state.unsaved.saves.newest());
+        state.unsaved.copy_events(&mut self.pending.events);
+        let Unsaved { batch, anchors, records, settings, edits, highest_taken_id: taken_id, .. } = &mut state.unsaved;
         let pending = &mut self.pending;
         let new_batch = pending.batch.is_empty();
         if new_batch {
@@ -303,11 +306,11 @@ impl Writer {
 }
 
 /// Runs the writer's thread. If it panics, reports that nothing is saved any more, and panics again.
-pub fn guarded(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
+pub fn run_reporting_panic(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return };
     {
         let mut state = live.lock();
-        state.health.saving.lost = true;
+        state.health.saving.writer_ended = true;
         let message = "nothing is saved any more: the writer thread has crashed, which is a bug; restart net-pulse";
         report_fault(state, clock.now(), message.to_string(), Some(message.to_string()));
     }
@@ -321,7 +324,7 @@ fn report_fault(mut state: Locked, now: Now, error: String, message: Option<Stri
     state.health.saving.error = Some(error);
     let Some(detail) = message else { return };
     let (unix, mono_ms, kind) = (None, now.mono_ms, EventKind::Storage);
-    state.unsaved.event(Event { unix, mono_ms, kind, interface: String::new(), detail: detail.clone() });
+    state.unsaved.add_event(Event { unix, mono_ms, kind, interface: String::new(), detail: detail.clone() });
     drop(state);
     log::error!("{detail}");
 }
@@ -416,11 +419,12 @@ mod tests {
     #[test]
     fn a_panic_of_the_writer_is_reported() {
         let live = Live::new(Config::default(), Zone::UTC);
-        let panics = || guarded(&live, &crate::clock::SystemClock, || panic!("on purpose"));
+        let panics = || run_reporting_panic(&live, &crate::clock::SystemClock, || panic!("on purpose"));
         assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
         let state = live.lock();
         assert!(
-            state.health.saving.lost && state.health.saving.trouble(0, 300).is_some_and(|it| it.contains("has ended"))
+            state.health.saving.writer_ended
+                && state.health.saving.trouble(0, 300).is_some_and(|it| it.contains("has ended"))
         );
         assert!(state.unsaved.events[0].detail.starts_with("nothing is saved any more: the writer thread has crashed"));
     }

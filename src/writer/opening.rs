@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::{Backoff, LONGEST_SLEEP_MS, report_fault};
 use crate::clock::{Clock, Now};
 use crate::error::{Error, ErrorKind, Result};
-use crate::live::{Database, Earlier, Live};
+use crate::live::{Database, Live, StoredHistory};
 use crate::store::{Opened, Reader, Store};
 
 /// The stored history, and a reader for queries.
-pub type OpenedHistory = (Earlier, Reader);
+pub type OpenedHistory = (StoredHistory, Reader);
 
 /// The next step for the user, for errors that do not name it themselves.
 const NEXT_STEPS: [(ErrorKind, &str); 5] = [
@@ -41,22 +41,22 @@ pub fn open(
     loop {
         let last = {
             let mut state = live.lock();
-            state.wishes.save_now = false;
-            state.wishes.stopping
+            state.pending.save_now = false;
+            state.pending.stopping
         };
         match open_database().and_then(|opened| Ok((opened.store.reader()?, opened))) {
             Ok((reader, opened)) => {
                 let Opened { store, records, settings, next_seq, newest, events } = opened;
-                events.into_iter().for_each(|event| live.lock().unsaved.event(event));
-                report(Ok((Earlier { records, settings, next_seq, newest }, reader)));
-                return live.wait_for_join().then_some(store);
+                events.into_iter().for_each(|event| live.lock().unsaved.add_event(event));
+                report(Ok((StoredHistory { records, settings, next_seq, newest }, reader)));
+                return live.wait_for_rejoin().then_some(store);
             }
             Err(error) if first => report(Err(error)),
             Err(error) => cannot_open(live, clock.now(), &error),
         }
         first = false;
         if last {
-            live.lock().health.database = Database::GivenUp;
+            live.lock().health.database = Database::NeverOpened;
             return None;
         }
         wait_for_retry(live, clock, backoff.failed());
@@ -70,7 +70,7 @@ fn wait_for_retry(live: &Live, clock: &dyn Clock, retry_ms: u64) {
         let left_ms = due_ms.saturating_sub(clock.now().mono_ms);
         let requested = {
             let state = live.lock();
-            state.wishes.save_now || state.wishes.stopping
+            state.pending.save_now || state.pending.stopping
         };
         if requested || left_ms == 0 {
             return;
@@ -85,7 +85,7 @@ pub fn cannot_open(live: &Live, now: Now, error: &Error) {
     let next = NEXT_STEPS.iter().find(|(kind, _)| *kind == error.kind);
     let error = next.map_or_else(|| error.to_string(), |(_, step)| format!("{error}; {step}"));
     let mut state = live.lock();
-    state.health.saving.refused = refused;
+    state.health.saving.open_error_lasts = refused;
     let changed = state.health.saving.error.as_ref() != Some(&error);
     let message = changed.then(|| format!("the history cannot be opened, going on in memory: {error}"));
     report_fault(state, now, error, message);

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::alone::{is_alone, room_for_attackers};
 use crate::common::reset;
-use net_pulse::http::gate::inner::Inner;
-use net_pulse::http::gate::{Gate, Limits, Terms, access};
+use net_pulse::http::gate::upstream::Upstream;
+use net_pulse::http::gate::{Gate, GateConfig, Limits, access};
 use net_pulse::http::route::Weight;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
@@ -36,7 +36,7 @@ fn weigh(_method: &str, target: &str) -> Weight {
 struct GateUnderTest {
     address: SocketAddr,
     gate: Option<Gate>,
-    inner: Option<Arc<Inner>>,
+    inner: Option<Arc<Upstream>>,
     workers: Vec<JoinHandle<()>>,
     descriptors_before: usize,
     /// Descriptors and threads before the attack, when everything runs.
@@ -54,8 +54,8 @@ impl GateUnderTest {
         let descriptors_before = descriptors();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (inner, connector) = Inner::open(vec!["/run".into(), std::env::temp_dir()], WORKERS).unwrap();
-        let work = |inner: Arc<Inner>| {
+        let (inner, connector) = Upstream::open(vec!["/run".into(), std::env::temp_dir()], WORKERS).unwrap();
+        let work = |inner: Arc<Upstream>| {
             move || {
                 while let Some(request) = inner.next() {
                     handle(request)
@@ -63,8 +63,8 @@ impl GateUnderTest {
             }
         };
         let workers = (0..WORKERS).map(|_| thread::spawn(work(inner.clone()))).collect();
-        let names = access::own_names("router", &[]);
-        let terms = Terms { names, private: false, limits, weigh };
+        let names = access::own_host_names("router", &[]);
+        let terms = GateConfig { names, private: false, limits, weigh };
         let gate = Gate::open(vec![listener], Box::new(connector), terms).unwrap();
         let before_attack = (0, 0);
         let (gate, inner) = (Some(gate), Some(inner));

@@ -2,7 +2,7 @@
 
 use crate::common::past::{Random, record, save, unix};
 use net_pulse::clock::Zone;
-use net_pulse::model::{Batch, Counters, Kind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, Counters, InterfaceKind, Mark, Record, Sample, Tick};
 use net_pulse::store::{Options, Store};
 
 pub const INTERFACES: u32 = 24;
@@ -36,7 +36,7 @@ pub fn fill(path: &str, past: Past) {
     let mut unix = until - parts.iter().map(|(days, _)| days * 86_400).sum::<i64>();
     let mut store = Store::open(path.as_ref(), &Options { max_bytes: 32 << 20 }).expect("a new history").store;
     let mut records: Vec<Record> =
-        (1..=interfaces).map(|id| record(id, &format!("lan{id}"), Kind::Ethernet, unix, until)).collect();
+        (1..=interfaces).map(|id| record(id, &format!("lan{id}"), InterfaceKind::Ethernet, unix, until)).collect();
     let mut random = Random(0x2545_f491);
     let (mut batch, mut seq) = (Batch::default(), 0);
     for (days, step) in parts {

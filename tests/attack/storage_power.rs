@@ -11,7 +11,7 @@ use crate::common::disk::*;
 use crate::common::*;
 use crate::storage_schema::content;
 use net_pulse::clock::Zone;
-use net_pulse::history::{Cursor, Filter, Snapshot};
+use net_pulse::history::{Cursor, SampleFilter, Snapshot};
 use net_pulse::model::Counters;
 use net_pulse::store::{Options, Store};
 use nix::sys::signal::Signal;
@@ -142,8 +142,10 @@ fn reopened(dir: &str, files: &Files, what: &str) -> Found {
     let mut sums: BTreeMap<u32, Counters> = BTreeMap::new();
     let (mut samples, mut after) = (0, None::<Cursor>);
     loop {
-        let (points, next) =
-            Snapshot::of(&reader, &Zone::UTC, &[]).unwrap().oldest(&Filter::default(), after, 500).expect("whole");
+        let (points, next) = Snapshot::of(&reader, &Zone::UTC, &[])
+            .unwrap()
+            .oldest(&SampleFilter::default(), after, 500)
+            .expect("whole");
         samples += points.len() as u64;
         points.iter().for_each(|point| sums.entry(point.sample.iface).or_default().add(&point.sample.delta));
         after = next;

@@ -10,9 +10,9 @@ use crate::common::disk::*;
 use crate::common::*;
 use net_pulse::clock::Zone;
 use net_pulse::config::Config;
-use net_pulse::live::Tuning;
+use net_pulse::live::ActiveSettings;
 use net_pulse::model::{Batch, Counters, Mark, Sample, Tick};
-use net_pulse::store::{Flush, Options, Store};
+use net_pulse::store::{Options, SaveRequest, Store};
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
@@ -86,16 +86,16 @@ fn filled_at(database: String) -> String {
         let mono_ms = 1000 * at * 21_600;
         batch.ticks.push(Tick { seq: at + 1, mono_ms, unix: Some(T + 21_600 * at as i64), end: batch.samples.len() });
         let zone = Zone::UTC;
-        let flush = Flush {
+        let flush = SaveRequest {
             batch: &batch,
             anchors: &[],
             records: &[],
             events: &[],
             settings: &[],
-            keep: Tuning::of(&Config::default()).keep,
+            retention: ActiveSettings::of(&Config::default()).retention,
             zone: &zone,
         };
-        opened.store.flush(&flush).expect("there is room");
+        opened.store.save(&flush).expect("there is room");
     }
     drop(opened);
     // A week of samples, and all of the coarser levels.

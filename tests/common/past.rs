@@ -5,9 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use net_pulse::clock::Zone;
 use net_pulse::config::Config;
-use net_pulse::live::Tuning;
-use net_pulse::model::{Batch, Event, Kind, Record, Stack};
-use net_pulse::store::{Flush, Store};
+use net_pulse::live::ActiveSettings;
+use net_pulse::model::{Batch, Event, InterfaceKind, NetworkStack, Record};
+use net_pulse::store::{SaveRequest, Store};
 
 /// The time now, in UTC seconds.
 pub fn unix() -> i64 {
@@ -15,13 +15,13 @@ pub fn unix() -> i64 {
 }
 
 /// A record of another boot. The program compares its counters with none of this boot.
-pub fn record(id: u32, name: &str, kind: Kind, first_seen: i64, last_seen: i64) -> Record {
+pub fn record(id: u32, name: &str, kind: InterfaceKind, first_seen: i64, last_seen: i64) -> Record {
     Record {
         id,
         name: name.to_string(),
         kind,
         ifindex: 1000 + id,
-        stack: Stack { boot: "another".to_string(), ..Stack::default() },
+        stack: NetworkStack { boot: "another".to_string(), ..NetworkStack::default() },
         first_seen,
         last_seen,
         ..Record::default()
@@ -37,9 +37,9 @@ pub fn save(
     settings: &[(String, Option<String>)],
     zone: &Zone,
 ) {
-    let keep = Tuning::of(&Config::default()).keep;
-    let flush = Flush { batch, anchors: &[], records, events, settings, keep, zone };
-    store.flush(&flush).expect("room on the disk");
+    let keep = ActiveSettings::of(&Config::default()).retention;
+    let flush = SaveRequest { batch, anchors: &[], records, events, settings, retention: keep, zone };
+    store.save(&flush).expect("room on the disk");
     batch.clear();
     records.clear();
 }

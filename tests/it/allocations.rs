@@ -6,23 +6,23 @@ use crate::counting::allocated;
 use crate::simulated::ManualClock;
 use net_pulse::clock::{BUILD_FLOOR, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::live::{Earlier, Live};
-use net_pulse::model::Stack;
+use net_pulse::live::{Live, StoredHistory};
+use net_pulse::model::NetworkStack;
 use net_pulse::sampler::Sampler;
-use net_pulse::source::{self, Choice, Woken};
+use net_pulse::source::{self, SourceChoice, Woken};
 
 #[test]
 fn a_tick_allocates_nothing() {
-    for choice in [Choice::GetStats, Choice::GetLink] {
+    for choice in [SourceChoice::GetStats, SourceChoice::GetLink] {
         let (source, _) = source::open(choice).unwrap();
         // Includes loopback, so that every machine has traffic. With a chosen primary interface, the sampler does not
         // search for one.
-        let config = Config::saved(&[("interfaces", "*"), ("primary", "lo")]);
+        let config = Config::with_saved(&[("interfaces", "*"), ("primary", "lo")]);
         let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(ManualClock(Mutex::new(Now { mono_ms: 1000, unix_ms: (BUILD_FLOOR + 1000) * 1000 })));
-        live.lock().recall(Earlier::default());
+        live.lock().apply_stored_history(StoredHistory::default());
         let reopen = Box::new(move || source::open(choice));
-        let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), Stack::default());
+        let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), NetworkStack::default());
         let mut run = |ticks: u32| {
             for _ in 0..ticks {
                 // Some traffic before each tick.

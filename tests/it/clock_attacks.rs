@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::simulated::{Kernel, ManualClock, SharedCounters, read};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::history::{Disk, Filter, History, Point, Snapshot};
-use net_pulse::http::{self, Ask, Context};
-use net_pulse::level::Resolution;
-use net_pulse::live::{Earlier, Live};
-use net_pulse::model::{Bucket, Counters, Mark, Stack};
+use net_pulse::history::{DatedSample, DiskThread, History, SampleFilter, Snapshot};
+use net_pulse::http::{self, Context, HttpRequest};
+use net_pulse::live::{Live, StoredHistory};
+use net_pulse::model::{Bucket, Counters, Mark, NetworkStack};
+use net_pulse::resolution::Resolution;
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{Wake, Woken};
 use net_pulse::store::{Opened, Options, Reader, Store};
@@ -92,27 +92,27 @@ impl Machine {
         let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
         assert!(opened.events.is_empty(), "{:?}", opened.events);
         let (interval, flush) = (INTERVAL_S.to_string(), (FLUSH_MS / 1000).to_string());
-        let config = Config::saved(&[("interval", &interval), ("flush", &flush), ("primary", "eth0")]);
+        let config = Config::with_saved(&[("interval", &interval), ("flush", &flush), ("primary", "eth0")]);
         let live = Arc::new(Live::new(config, self.zone.clone()));
         let boot = format!("boot-{}", self.boots);
-        let stack = Stack { machine: "the router".to_string(), boot, namespace: 1 };
+        let stack = NetworkStack { machine: "the router".to_string(), boot, namespace: 1 };
         let Opened { store, records, settings, next_seq, newest, .. } = opened;
         let reader = store.reader().unwrap();
-        live.lock().recall(Earlier { records, settings, next_seq, newest });
+        live.lock().apply_stored_history(StoredHistory { records, settings, next_seq, newest });
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
         let source = Box::new(Kernel(self.kernel.clone()));
         let sampler = Sampler::new(source, reopen, live.clone(), self.clock.clone(), stack);
         let context = Context {
             live: live.clone(),
             history: History::new(live.clone(), Some(reader)),
-            copying: Disk::named("copy"),
+            backup_thread: DiskThread::named("copy"),
             clock: self.clock.clone(),
             database: path,
             machine: Arc::new(net_pulse::model::Machine::default),
             find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
-            listening: Vec::new(),
-            guard: http::Guard::new(self.folder.to_path_buf(), None, false, false),
-            notes: http::Notes::default(),
+            listen_addresses: Vec::new(),
+            auth: http::Auth::new(self.folder.to_path_buf(), None, false, false),
+            server_state: http::ServerState::default(),
         };
         let writer = Writer::new(live.clone(), store, self.clock.clone());
         let saved_ms = self.clock.now().mono_ms;
@@ -127,7 +127,7 @@ impl Machine {
         let daemon = self.daemon.as_mut().unwrap();
         let sleep = daemon.sampler.step(Woken::default()).as_millis() as u64;
         let now_ms = self.clock.now().mono_ms;
-        if daemon.live.lock().wishes.save_now || now_ms - daemon.saved_ms >= FLUSH_MS {
+        if daemon.live.lock().pending.save_now || now_ms - daemon.saved_ms >= FLUSH_MS {
             daemon.writer.save().unwrap();
             daemon.saved_ms = now_ms;
         }
@@ -195,7 +195,7 @@ impl Machine {
     /// Like SIGTERM: a last sample and a last save.
     fn stop(&mut self) -> &mut Machine {
         if let Some(Daemon { live, sampler, mut writer, .. }) = self.daemon.take() {
-            live.lock().wishes.stopping = true;
+            live.lock().pending.stopping = true;
             sampler.run(&Wake::new().unwrap());
             writer.save().unwrap();
         }
@@ -263,9 +263,9 @@ impl Machine {
         self
     }
 
-    fn points(&self) -> Vec<Point> {
+    fn points(&self) -> Vec<DatedSample> {
         let daemon = self.daemon.as_ref().unwrap();
-        let filter = Filter { iface: Some(1), ..Filter::default() };
+        let filter = SampleFilter { iface: Some(1), ..SampleFilter::default() };
         read(&daemon.context, move |reader| {
             Snapshot::of(reader, &Zone::UTC, &[]).unwrap().oldest(&filter, None, usize::MAX).unwrap().0
         })
@@ -277,7 +277,7 @@ impl Machine {
         for point in &points {
             assert!((from..=to).contains(&point.unix), "{} is not in {from}..={to}", point.unix);
         }
-        let mut ids: Vec<u64> = points.iter().map(Point::id).collect();
+        let mut ids: Vec<u64> = points.iter().map(DatedSample::id).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), points.len(), "an id twice");
@@ -301,10 +301,10 @@ impl Machine {
 
     fn events(&self, kind: &str) -> Vec<String> {
         let daemon = self.daemon.as_ref().unwrap();
-        let ask = Ask { method: "GET", target: "/api/events?limit=1000", ..Ask::default() };
+        let ask = HttpRequest { method: "GET", target: "/api/events?limit=1000", ..HttpRequest::default() };
         let answer = http::answer(&daemon.context, &ask);
         assert_eq!(answer.status, 200);
-        let events: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+        let events: Value = serde_json::from_slice(&answer.body.into_bytes(&daemon.context).unwrap()).unwrap();
         let of_kind = events.as_array().unwrap().iter().filter(|event| event["kind"] == kind);
         of_kind.map(|event| event["detail"].as_str().unwrap().to_string()).collect()
     }
@@ -313,9 +313,10 @@ impl Machine {
     fn days(&self, from: i64, to: i64) -> Vec<(i64, u64)> {
         let daemon = self.daemon.as_ref().unwrap();
         let target = format!("/api/traffic/totals?interface=eth0&by=day&from={from}&to={to}&limit=1000");
-        let answer = http::answer(&daemon.context, &Ask { method: "GET", target: &target, ..Ask::default() });
+        let answer =
+            http::answer(&daemon.context, &HttpRequest { method: "GET", target: &target, ..HttpRequest::default() });
         assert_eq!(answer.status, 200);
-        let rows: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+        let rows: Value = serde_json::from_slice(&answer.body.into_bytes(&daemon.context).unwrap()).unwrap();
         let time = |text: &Value| net_pulse::clock::parse_time(text.as_str().unwrap(), &Zone::UTC).unwrap();
         let row = |row: &Value| ((time(&row["to"]) - time(&row["from"])) / 60, row["rx_bytes"].as_u64().unwrap());
         rows.as_array().unwrap().iter().map(row).collect()
@@ -522,7 +523,8 @@ fn e22_a_suspend_of_eight_hours() {
         let begins = net_pulse::clock::parse_time(begins, &Zone::UTC).unwrap();
         let mut machine = Machine::new(begins, LORD_HOWE);
         machine.start().run(HOUR).suspend(8 * HOUR).run(HOUR).check_sums();
-        let gaps: Vec<Point> = machine.points().into_iter().filter(|point| point.sample.mark == Mark::Gap).collect();
+        let gaps: Vec<DatedSample> =
+            machine.points().into_iter().filter(|point| point.sample.mark == Mark::Gap).collect();
         assert_eq!(gaps.len(), 1);
         assert!(gaps[0].sample.span_ms.abs_diff(8 * 3_600_000) <= 31_000, "{gaps:?}");
         assert_eq!(machine.events("clock_step").len(), 0);
@@ -534,7 +536,7 @@ fn e22_a_suspend_of_eight_hours() {
             Snapshot::of(reader, &zone, &[]).unwrap().buckets(Resolution::Hour, 1, from, to).unwrap()
         });
         assert_eq!(hours.len(), 6);
-        assert!(hours.iter().all(|hour| hour.cell.blind == 3600 && hour.cell.covered == 0), "{hours:?}");
+        assert!(hours.iter().all(|hour| hour.cell.gap_s == 3600 && hour.cell.plain_s == 0), "{hours:?}");
         assert!(hours.iter().all(|hour| hour.cell.sum.rx_bytes().abs_diff(3600 * SPEEDS[0][0]) < 100_000));
     }
 }
@@ -606,8 +608,9 @@ fn an_hour_in_1970_does_not_slow_down_an_export() {
     for resolution in ["5min", "hour", "day"] {
         let target = format!("/api/export/traffic?resolution={resolution}");
         let begin = cpu_time();
-        let answer = http::answer(&daemon.context, &Ask { method: "GET", target: &target, ..Ask::default() });
-        let rows: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+        let answer =
+            http::answer(&daemon.context, &HttpRequest { method: "GET", target: &target, ..HttpRequest::default() });
+        let rows: Value = serde_json::from_slice(&answer.body.into_bytes(&daemon.context).unwrap()).unwrap();
         let rows = rows.as_array().unwrap();
         assert_eq!(rows.iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum::<u64>(), counted, "{resolution}");
         assert!(rows[0]["from"].as_str().unwrap() < "1971", "{resolution}");

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::common::*;
 use net_pulse::clock::{Clock, SystemClock, Zone};
 use net_pulse::config::Config;
-use net_pulse::history::{Disk, History};
-use net_pulse::http::{self, Ask, Context};
+use net_pulse::history::{DiskThread, History};
+use net_pulse::http::{self, Context, HttpRequest};
 use net_pulse::live::{Database, Live};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -161,29 +161,29 @@ fn a_start_with_an_open_database_reports_no_rejoin() {
 #[test]
 fn the_api_reports_a_writer_that_has_ended() {
     let live = Arc::new(Live::new(Config::default(), Zone::UTC));
-    live.lock().health.database = Database::Joined;
+    live.lock().health.database = Database::Rejoined;
     let dir = Dir::new();
     let context = Context {
         live: live.clone(),
         history: History::new(live.clone(), None),
-        copying: Disk::named("copy"),
+        backup_thread: DiskThread::named("copy"),
         clock: Arc::new(SystemClock),
         database: dir.path().join("history.db"),
         machine: Arc::new(net_pulse::model::Machine::default),
         find_zone: Arc::new(|_| Ok(Zone::UTC)),
-        listening: Vec::new(),
-        guard: http::Guard::new(dir.path().to_path_buf(), None, false, false),
-        notes: http::Notes::default(),
+        listen_addresses: Vec::new(),
+        auth: http::Auth::new(dir.path().to_path_buf(), None, false, false),
+        server_state: http::ServerState::default(),
     };
     let get = |target: &str| {
-        let answer = http::answer(&context, &Ask { method: "GET", target, ..Ask::default() });
+        let answer = http::answer(&context, &HttpRequest { method: "GET", target, ..HttpRequest::default() });
         let status = answer.status;
-        (status, String::from_utf8(answer.body.whole(&context).expect("memory does not fail")).expect("text"))
+        (status, String::from_utf8(answer.body.into_bytes(&context).expect("memory does not fail")).expect("text"))
     };
     assert!(!get("/health").1.contains("has ended"));
     let ended = std::thread::spawn({
         let live = live.clone();
-        move || net_pulse::writer::guarded(&live, &SystemClock, || panic!("on purpose"))
+        move || net_pulse::writer::run_reporting_panic(&live, &SystemClock, || panic!("on purpose"))
     });
     assert!(ended.join().is_err(), "the end of the program has to know");
     for target in ["/health", "/api/system/health"] {
@@ -196,7 +196,7 @@ fn the_api_reports_a_writer_that_has_ended() {
     assert!(events.contains("nothing is saved any more"), "{events}");
     // No request waits for a save that never comes.
     let begun = Instant::now();
-    assert!(live.lock().watch_saving(Clock::now(&SystemClock).mono_ms).is_some());
+    assert!(live.lock().check_saving(Clock::now(&SystemClock).mono_ms).is_some());
     assert!(!live.flush(Duration::from_secs(60)));
     assert!(begun.elapsed() < SOON);
 }

@@ -11,17 +11,23 @@ use crate::common::past::{Random, record};
 use crate::common::*;
 use net_pulse::clock::Zone;
 use net_pulse::config::Config;
-use net_pulse::live::Tuning;
-use net_pulse::model::{Anchor, Batch, COUNTER_NAMES, Counters, Event, EventKind, Kind, Mark, Record, Sample, Tick};
-use net_pulse::store::{Flush, Options, Store};
+use net_pulse::live::ActiveSettings;
+use net_pulse::model::{
+    Anchor, Batch, COUNTER_NAMES, Counters, Event, EventKind, InterfaceKind, Mark, Record, Sample, Tick,
+};
+use net_pulse::store::{Options, SaveRequest, Store};
 use rusqlite::Connection;
 
 const ZONE: &str = "CET-1CEST,M3.5.0,M10.5.0/3";
 /// 25 March 2025 in UTC, five days before summer time begins.
 const START: i64 = 1_742_860_800;
 /// No machine has links with such names, so the requests concern stored history only.
-const LINKS: [(&str, Kind); 4] =
-    [("past-wan", Kind::Ethernet), ("past-lan", Kind::Bridge), ("past-air", Kind::Wifi), ("past-vpn", Kind::Vpn)];
+const LINKS: [(&str, InterfaceKind); 4] = [
+    ("past-wan", InterfaceKind::Ethernet),
+    ("past-lan", InterfaceKind::Bridge),
+    ("past-air", InterfaceKind::Wifi),
+    ("past-vpn", InterfaceKind::Vpn),
+];
 /// Number of ticks, and the seconds between two.
 const PARTS: [(usize, i64); 3] = [(160, 3600), (300, 300), (480, 30)];
 const FLUSH: usize = 40;
@@ -68,7 +74,7 @@ fn event(unix: i64, kind: EventKind, interface: &str, detail: &str) -> Event {
 fn fill(path: &Path) -> i64 {
     let mut opened = Store::open(path, &Options { max_bytes: 32 << 20 }).expect("a new history");
     let zone = Zone::parse(ZONE).expect("it is one");
-    let keep = Tuning::of(&Config::default()).keep;
+    let keep = ActiveSettings::of(&Config::default()).retention;
     let records = LINKS.iter().zip(1..).map(|((name, kind), id)| Record {
         alias: if id == 1 { "The line \"outside\"".to_string() } else { String::new() },
         mac: format!("02:00:00:00:00:0{id}"),
@@ -99,16 +105,16 @@ fn fill(path: &Path) -> i64 {
                 events.push(event(unix, EventKind::Reset, "past-lan", "its counters began again"));
             }
             if batch.ticks.len() == FLUSH || at + 1 == ticks {
-                let flush = Flush {
+                let flush = SaveRequest {
                     batch: &batch,
                     anchors: &anchors,
                     records: &records,
                     events: &events,
                     settings: &settings,
-                    keep,
+                    retention: keep,
                     zone: &zone,
                 };
-                opened.store.flush(&flush).expect("there is room");
+                opened.store.save(&flush).expect("there is room");
                 batch.clear();
                 anchors.clear();
                 events.clear();

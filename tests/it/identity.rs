@@ -13,15 +13,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::simulated::{memory, read};
+use crate::simulated::{memory_dir, read};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
 use net_pulse::error::Result;
-use net_pulse::history::{Disk, History, Snapshot};
-use net_pulse::http::{self, Ask, Context};
-use net_pulse::level::Resolution;
-use net_pulse::live::{Earlier, Live};
-use net_pulse::model::{Address, COUNTERS, Counters, IfaceId, Link, Reading, Stack, Width};
+use net_pulse::history::{DiskThread, History, Snapshot};
+use net_pulse::http::{self, Context, HttpRequest};
+use net_pulse::live::{Live, StoredHistory};
+use net_pulse::model::{Address, COUNTERS, Counters, IfaceId, Link, NetworkStack, Reading, Width};
+use net_pulse::resolution::Resolution;
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
 use net_pulse::store::{Opened, Options, Reader, Store};
@@ -125,11 +125,11 @@ impl World {
         Now { mono_ms, unix_ms: (self.truth_ms + machine.ahead_ms).max(mono_ms as i64) }
     }
 
-    fn stack(&self) -> Stack {
+    fn stack(&self) -> NetworkStack {
         let (machine, namespace) = self.at;
         let Machine { id, boot, namespaces, .. } = &self.machines[machine];
         let boot = if self.boot_is_readable { boot.clone() } else { String::new() };
-        Stack { machine: id.clone(), boot, namespace: namespaces[namespace].cookie }
+        NetworkStack { machine: id.clone(), boot, namespace: namespaces[namespace].cookie }
     }
 
     fn add_machine(&mut self) {
@@ -172,7 +172,7 @@ impl World {
         machine.next_node += 1;
         let (cookie, node) = (machine.next_cookie, machine.next_node);
         let node = if self.nodes_are_readable { node } else { 0 };
-        let loopback = Link { ifindex: 1, name: "lo".to_string(), hardware: 772, node, ..Link::default() };
+        let loopback = Link { ifindex: 1, name: "lo".to_string(), hardware: 772, inode: node, ..Link::default() };
         // All namespaces start with the same numbers.
         machine.namespaces.push(Namespace { cookie, loopback, devices: Vec::new(), next_ifindex: 2 });
     }
@@ -200,7 +200,7 @@ impl World {
             hardware: 1,
             up: true,
             mac: mac.to_string(),
-            node,
+            inode: node,
             ..Link::default()
         };
         let device = Device { uid, link, actual: Counters::ZERO, deficit, narrow };
@@ -210,7 +210,7 @@ impl World {
     /// Adds the device to a namespace and notifies the daemon if it runs there.
     fn add_device(&mut self, at: (usize, usize), device: Device) {
         if self.at == at && self.has_notifications {
-            self.notifications.push(LinkEvent::Seen { ifindex: device.link.ifindex, counters: device.shown() });
+            self.notifications.push(LinkEvent::Added { ifindex: device.link.ifindex, counters: device.shown() });
         }
         self.machines[at.0].namespaces[at.1].devices.push(device);
     }
@@ -316,7 +316,7 @@ struct Seen {
     actual: Counters,
     id: IfaceId,
     machine: usize,
-    stack: Stack,
+    stack: NetworkStack,
     name: String,
     mac: String,
     /// The true traffic of every device at that time.
@@ -374,7 +374,7 @@ impl Rig {
     fn new(seed: u64) -> Rig {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = memory().join(format!("net-pulse-identity-{}-{number}", std::process::id()));
+        let folder = memory_dir().join(format!("net-pulse-identity-{}-{number}", std::process::id()));
         std::fs::create_dir(&folder).unwrap();
         let mut world = World {
             truth_ms: NOON * 1000,
@@ -436,7 +436,7 @@ impl Rig {
         let path = self.folder.join("history.db");
         let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
         assert!(opened.events.is_empty(), "{:?}", opened.events);
-        let config = Config::saved(&[
+        let config = Config::with_saved(&[
             ("interval", "3600"),
             ("flush", "3600"),
             ("interfaces", &NAMES.join(",")),
@@ -445,10 +445,10 @@ impl Rig {
         let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(Kernel(self.world.clone()));
         let Opened { store, records, settings, next_seq, newest, .. } = opened;
-        let stored = Earlier { records, settings, next_seq, newest };
+        let stored = StoredHistory { records, settings, next_seq, newest };
         let reader = store.reader().unwrap();
         if !opened_late {
-            live.lock().recall(stored.clone());
+            live.lock().apply_stored_history(stored.clone());
         }
         let reopen = Box::new(|| unreachable!("the simulated kernel never fails"));
         let source = Box::new(Kernel(self.world.clone()));
@@ -456,14 +456,14 @@ impl Rig {
         let context = Context {
             live: live.clone(),
             history: History::new(live.clone(), Some(reader)),
-            copying: Disk::named("copy"),
+            backup_thread: DiskThread::named("copy"),
             clock: clock.clone(),
             database: path,
             machine: Arc::new(net_pulse::model::Machine::default),
             find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
-            listening: Vec::new(),
-            guard: http::Guard::new(self.folder.clone(), None, false, false),
-            notes: http::Notes::default(),
+            listen_addresses: Vec::new(),
+            auth: http::Auth::new(self.folder.clone(), None, false, false),
+            server_state: http::ServerState::default(),
         };
         let writer = Writer::new(live.clone(), store, clock);
         self.daemon = Some(Daemon { live, sampler, context, writer: Some(writer) });
@@ -475,7 +475,7 @@ impl Rig {
                     self.world().pass(20_000);
                     self.turn();
                 }
-                self.daemon.as_ref().unwrap().live.lock().recall(stored);
+                self.daemon.as_ref().unwrap().live.lock().apply_stored_history(stored);
                 self.sample(None);
             }
             false => self.sample(None),
@@ -494,7 +494,7 @@ impl Rig {
     fn sample(&mut self, dipped: Option<(Uid, usize, u64)>) {
         self.turn();
         self.check(dipped);
-        if self.daemon.as_ref().unwrap().live.lock().wishes.save_now {
+        if self.daemon.as_ref().unwrap().live.lock().pending.save_now {
             self.save();
         }
     }
@@ -512,7 +512,7 @@ impl Rig {
         self.steps.push("stop".to_string());
         self.world().pass(20_000);
         let Daemon { live, sampler, context, writer, .. } = self.daemon.take().unwrap();
-        live.lock().wishes.stopping = true;
+        live.lock().pending.stopping = true;
         sampler.run(&Wake::new().unwrap());
         self.check_state(&live, None);
         writer.unwrap().finish();
@@ -583,7 +583,7 @@ impl Rig {
             // Without its device, a link cannot be told from another one with its name and number. Then some of its
             // counters may have fallen and others not.
             let uncertain = !self.read.contains_key(uid)
-                && (stack.boot.is_empty() || link.node == 0 || self.model.latest.values().any(nameless))
+                && (stack.boot.is_empty() || link.inode == 0 || self.model.latest.values().any(nameless))
                 && (0..COUNTERS).all(|at| (least.0[at]..=most.0[at]).contains(&delta.0[at]));
             assert!(
                 uncertain || expected.contains(&delta),
@@ -615,7 +615,13 @@ impl Rig {
     }
 
     /// The possible deltas of a device: one of them must match in all counters.
-    fn expected_deltas(&mut self, device: &Device, stack: &Stack, id: IfaceId, clock_trusted: bool) -> Vec<Counters> {
+    fn expected_deltas(
+        &mut self,
+        device: &Device,
+        stack: &NetworkStack,
+        id: IfaceId,
+        clock_trusted: bool,
+    ) -> Vec<Counters> {
         let Device { uid, link, actual, .. } = device;
         let since = |before: Option<&Counters>| minus(*actual, before.copied().unwrap_or_default());
         let carried = self.model.carried.get(uid);
@@ -638,7 +644,7 @@ impl Rig {
             let exact = since(Some(&seen.actual));
             let same_boot = !stack.boot.is_empty() && stack.boot == seen.stack.boot;
             let named = seen.name == link.name || seen.mac.is_empty() || link.mac.is_empty() || seen.mac == link.mac;
-            let known = link.node != 0 || (seen.stack.namespace == stack.namespace && named);
+            let known = link.inode != 0 || (seen.stack.namespace == stack.namespace && named);
             return if same_boot && seen.is_latest && known { vec![exact] } else { vec![first, exact] };
         }
         // Since the latest sample of all histories, or of a history that it may continue.
@@ -657,7 +663,7 @@ impl Rig {
     }
 
     /// A device of the machine's hardware, present before the reboot, whose history no other device can claim.
-    fn is_after_a_reboot(&self, device: &Device, stack: &Stack, id: IfaceId) -> bool {
+    fn is_after_a_reboot(&self, device: &Device, stack: &NetworkStack, id: IfaceId) -> bool {
         let machine = self.world().at.0;
         let Link { name, mac, .. } = &device.link;
         let mut alike = self.model.seen.values().filter(|seen| seen.name == *name || seen.mac == *mac || seen.id == id);
@@ -742,8 +748,8 @@ impl Rig {
                 // number must be lower than that of another device at the latest sample.
                 let sampled = |device: &&Device| self.model.seen.get(&device.uid).is_some_and(|seen| seen.is_latest);
                 let here = world.namespace().devices.iter().filter(sampled);
-                let newest = here.map(|device| device.link.node).max().unwrap_or(0);
-                let movable = |device: &Device| !inwards || notified || device.link.node < newest;
+                let newest = here.map(|device| device.link.inode).max().unwrap_or(0);
+                let movable = |device: &Device| !inwards || notified || device.link.inode < newest;
                 let devices = &world.machines[from.0].namespaces[from.1].devices;
                 let Some(index) = devices.iter().position(movable) else { return };
                 let taken =
@@ -918,8 +924,11 @@ impl Rig {
         let all = ifaces.iter().fold(Counters::ZERO, |sum, (_, lifetime)| plus(sum, *lifetime));
         for resolution in ["sample", "5min", "hour", "day"] {
             let target = format!("/api/export/traffic?resolution={resolution}");
-            let answer = http::answer(&daemon.context, &Ask { method: "GET", target: &target, ..Ask::default() });
-            let rows: Value = serde_json::from_slice(&answer.body.whole(&daemon.context).unwrap()).unwrap();
+            let answer = http::answer(
+                &daemon.context,
+                &HttpRequest { method: "GET", target: &target, ..HttpRequest::default() },
+            );
+            let rows: Value = serde_json::from_slice(&answer.body.into_bytes(&daemon.context).unwrap()).unwrap();
             let sum: u64 = rows.as_array().unwrap().iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum();
             assert_eq!(sum, all.rx_bytes(), "export by {resolution}: {:#?}", self.steps);
         }

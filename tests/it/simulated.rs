@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use net_pulse::clock::{Clock, Now};
 use net_pulse::error::Result;
-use net_pulse::history::PATIENCE;
+use net_pulse::history::READ_TIMEOUT;
 use net_pulse::http::Context;
 use net_pulse::model::{Address, Counters, Link, Reading, Width};
 use net_pulse::source::{LinkEvent, Source, Wake, Woken};
@@ -72,12 +72,12 @@ impl Clock for ManualClock {
 
 /// A directory in memory if the system has one: these tests commit a hundred thousand transactions, which would wear
 /// the disk.
-pub fn memory() -> PathBuf {
+pub fn memory_dir() -> PathBuf {
     let shm = Path::new("/dev/shm");
     if shm.is_dir() { shm.to_path_buf() } else { std::env::temp_dir() }
 }
 
 /// Queries the history on its reader thread, like a request.
 pub fn read<T: Send + 'static>(context: &Context, query: impl FnOnce(&Reader) -> T + Send + 'static) -> T {
-    context.history.disk().ask(Instant::now() + PATIENCE, |reader| query(reader.unwrap())).unwrap()
+    context.history.disk().run(Instant::now() + READ_TIMEOUT, |reader| query(reader.unwrap())).unwrap()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::{cable, in_namespace, skip};
 use crate::counting::allocated;
-use net_pulse::source::{Choice, Wake, open};
+use net_pulse::source::{SourceChoice, Wake, open};
 
 #[test]
 fn a_hundred_ticks_allocate_nothing() {
@@ -13,7 +13,7 @@ fn a_hundred_ticks_allocate_nothing() {
         for at in 0..12 {
             cable(&format!("a{at}"), &format!("b{at}"));
         }
-        for choice in [Choice::GetStats, Choice::GetLink] {
+        for choice in [SourceChoice::GetStats, SourceChoice::GetLink] {
             let Ok((mut source, _)) = open(choice) else {
                 skip(&format!("{choice:?} does not work here"));
                 continue;

@@ -3,14 +3,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::simulated::{Kernel, ManualClock, SharedCounters, memory};
+use crate::simulated::{Kernel, ManualClock, SharedCounters, memory_dir};
 use net_pulse::clock::{BUILD_FLOOR, Clock, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::history::{Disk, History, Snapshot};
-use net_pulse::http::{self, Ask, Context};
-use net_pulse::level::Resolution;
-use net_pulse::live::{Earlier, Live};
-use net_pulse::model::{Bucket, Counters, Stack};
+use net_pulse::history::{DiskThread, History, Snapshot};
+use net_pulse::http::{self, Context, HttpRequest};
+use net_pulse::live::{Live, StoredHistory};
+use net_pulse::model::{Bucket, Counters, NetworkStack};
+use net_pulse::resolution::Resolution;
 use net_pulse::sampler::Sampler;
 use net_pulse::source::Woken;
 use net_pulse::store::{Options, Reader, Store};
@@ -75,7 +75,7 @@ impl Drop for TempDir {
 #[test]
 fn a_year_of_24_interfaces() {
     let days: i64 = std::env::var("NETPULSE_TEST_DAYS").ok().and_then(|days| days.parse().ok()).unwrap_or(365);
-    let folder = TempDir(memory().join(format!("net-pulse-year-{}", std::process::id())));
+    let folder = TempDir(memory_dir().join(format!("net-pulse-year-{}", std::process::id())));
     // A zone with summer time, so that the year has both transitions.
     let zone = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
     let start_unix = BUILD_FLOOR + 5 * DAY_S;
@@ -83,16 +83,16 @@ fn a_year_of_24_interfaces() {
     let opened = Store::open(&path, &Options { max_bytes: 32 << 20 }).unwrap();
     let clock = Arc::new(ManualClock(Mutex::new(Now { mono_ms: 50_000, unix_ms: start_unix * 1000 + 400 })));
     let (interval, flush) = (TICK_S.to_string(), FLUSH_S.to_string());
-    let config = Config::saved(&[("interval", &interval), ("flush", &flush)]);
+    let config = Config::with_saved(&[("interval", &interval), ("flush", &flush)]);
     let live = Arc::new(Live::new(config, zone.clone()));
     let router = Arc::new(Router::new());
     let first: Vec<Counters> = router.counters.lock().unwrap().clone();
-    let stack = Stack { boot: "boot".to_string(), ..Stack::default() };
-    live.lock().recall(Earlier {
+    let stack = NetworkStack { boot: "boot".to_string(), ..NetworkStack::default() };
+    live.lock().apply_stored_history(StoredHistory {
         records: opened.records,
         next_seq: opened.next_seq,
         newest: opened.newest,
-        ..Earlier::default()
+        ..StoredHistory::default()
     });
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
     let mut sampler =
@@ -186,26 +186,26 @@ fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<ManualClock>, folder:
     let context = Context {
         live: live.clone(),
         history: History::new(live, Some(reader)),
-        copying: Disk::named("copy"),
+        backup_thread: DiskThread::named("copy"),
         clock: clock.clone(),
         database: folder.join("year.db"),
         machine: Arc::new(net_pulse::model::Machine::default),
         find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
-        listening: Vec::new(),
-        guard: http::Guard::new(folder.to_path_buf(), None, false, false),
-        notes: http::Notes::default(),
+        listen_addresses: Vec::new(),
+        auth: http::Auth::new(folder.to_path_buf(), None, false, false),
+        server_state: http::ServerState::default(),
     };
     let now = clock.now().unix_ms / 1000;
     for (name, seconds) in [("1 h", 3600), ("24 h", DAY_S), ("30 d", 30 * DAY_S), ("1 y", 365 * DAY_S)] {
         let target = format!("/api/traffic/series?interface=eth0&from={}&to={now}", now - seconds);
-        let ask = Ask { method: "GET", target: &target, ..Ask::default() };
+        let ask = HttpRequest { method: "GET", target: &target, ..HttpRequest::default() };
         let mut micros: Vec<u128> = Vec::new();
         let mut bytes = 0;
         for _ in 0..21 {
             let begin = std::time::Instant::now();
             let answer = http::answer(&context, &ask);
             assert_eq!(answer.status, 200);
-            let body = answer.body.whole(&context).unwrap();
+            let body = answer.body.into_bytes(&context).unwrap();
             micros.push(begin.elapsed().as_micros());
             bytes = body.len();
         }

@@ -11,7 +11,7 @@ use crate::common::past::{Random, record, save, unix};
 use crate::common::*;
 use crate::home::event;
 use net_pulse::clock::Zone;
-use net_pulse::model::{Batch, COUNTERS, Counters, EventKind, Kind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, COUNTERS, Counters, EventKind, InterfaceKind, Mark, Record, Sample, Tick};
 use net_pulse::store::{Options, Store};
 use serde_json::{Value, json};
 
@@ -27,8 +27,9 @@ fn past(dir: &Dir, zone: &str) {
     let hole = until - 11 * HOUR..until - 8 * HOUR;
     let zone = Zone::parse(zone).expect("a zone");
     let mut store = Store::open(dir.join("net-pulse.db").as_ref(), &Options { max_bytes: 32 << 20 }).unwrap().store;
-    let mut records: Vec<Record> =
-        [(1, "wan0"), (2, "lan0")].map(|(id, name)| record(id, name, Kind::Veth, until - 400 * DAY, until)).to_vec();
+    let mut records: Vec<Record> = [(1, "wan0"), (2, "lan0")]
+        .map(|(id, name)| record(id, name, InterfaceKind::Veth, until - 400 * DAY, until))
+        .to_vec();
     let mut events = vec![
         event(until - 5000, EventKind::ClockStep, "", "the clock was set forward by 5 s"),
         event(until - 4000, EventKind::Reset, "wan0", "the counters restarted from zero"),
@@ -2195,7 +2196,7 @@ fn what_is_folded_away_is_not_drawn() {
         let mut store = Store::open(dir.join("net-pulse.db").as_ref(), &Options { max_bytes: 32 << 20 }).unwrap().store;
         let name = |id: u32| format!("job{id}");
         let mut records: Vec<Record> =
-            (1..=GONE).map(|id| record(id, &name(id), Kind::Veth, until - DAY, until)).collect();
+            (1..=GONE).map(|id| record(id, &name(id), InterfaceKind::Veth, until - DAY, until)).collect();
         let mut batch = Batch::default();
         let one = |iface| Sample { iface, mark: Mark::Plain, span_ms: 1000, delta: Counters([5000; COUNTERS]) };
         batch.samples.extend((1..=GONE).map(one));

@@ -2,7 +2,7 @@
 
 use crate::common::past::{Random, record, save, unix};
 use net_pulse::clock::Zone;
-use net_pulse::model::{Batch, Counters, Event, EventKind, Kind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, Counters, Event, EventKind, InterfaceKind, Mark, Record, Sample, Tick};
 use net_pulse::source::stack;
 use net_pulse::store::{Options, Store};
 use nix::sys::time::TimeValLike;
@@ -14,15 +14,15 @@ pub fn event(unix: i64, kind: EventKind, interface: &str, detail: &str) -> Event
 }
 
 /// The first of a household's links is the one towards the internet.
-pub const HOME: [(&str, Kind, &str); 5] = [
-    ("wan0", Kind::Ethernet, "Fibre"),
-    ("br-lan", Kind::Bridge, "Home network"),
-    ("eth1", Kind::Ethernet, ""),
-    ("wlan0", Kind::Wifi, "Wi-Fi"),
-    ("wg0", Kind::Vpn, "Office"),
+pub const HOME: [(&str, InterfaceKind, &str); 5] = [
+    ("wan0", InterfaceKind::Ethernet, "Fibre"),
+    ("br-lan", InterfaceKind::Bridge, "Home network"),
+    ("eth1", InterfaceKind::Ethernet, ""),
+    ("wlan0", InterfaceKind::Wifi, "Wi-Fi"),
+    ("wg0", InterfaceKind::Vpn, "Office"),
 ];
 /// Stood in for the first for two days, and was taken away.
-pub const SPARE: (&str, Kind, &str) = ("wwan0", Kind::Wwan, "LTE stick");
+pub const SPARE: (&str, InterfaceKind, &str) = ("wwan0", InterfaceKind::Wwan, "LTE stick");
 
 /// How much a household does at each hour of its day, in hundredths of what it does in the evening.
 const RHYTHM: [u32; 24] = [30, 14, 6, 4, 3, 4, 10, 24, 30, 26, 24, 28, 36, 34, 30, 34, 44, 58, 70, 86, 100, 98, 80, 52];

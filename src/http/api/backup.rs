@@ -33,7 +33,7 @@ impl Drop for BackupLock {
 }
 
 pub fn backup(context: &Context, call: &Call) -> Result<Answer, HttpError> {
-    let Some(lock) = BackupLock::take(&context.notes.backup_running) else {
+    let Some(lock) = BackupLock::take(&context.server_state.backup_running) else {
         return Err(HttpError::new(503, "another backup is under way: try again when it is over"));
     };
     let Some(copier) = context.history.copier()? else {
@@ -45,7 +45,7 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let machine = context.machine()?;
     let free = (machine.disk_total > 0).then_some(machine.disk_free);
     // On a thread of its own, so that a disk that hangs does not block an HTTP worker.
-    let copy = context.copying.ask(Instant::now() + COPY_TIMEOUT, move |_| (copier.copy(free), lock));
+    let copy = context.backup_thread.run(Instant::now() + COPY_TIMEOUT, move |_| (copier.copy(free), lock));
     let too_slow = |_| HttpError::new(503, "the disk is too slow for a backup: see /api/system/health");
     let (file, lock) = copy.map_err(too_slow)?;
     let file = file.map_err(|error| match error.kind {

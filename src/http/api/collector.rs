@@ -35,7 +35,7 @@ pub fn stats(state: &State, mono_ms: u64) -> Stats {
 }
 
 pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
-    let tuning = &state.tuning;
+    let tuning = &state.active;
     let stats = stats(state, mono_ms);
     CollectorStatus {
         is_running: tuning.running,
@@ -74,7 +74,7 @@ pub fn stop(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
 }
 
 fn set_running(context: &Context, running: bool, [changed, unchanged]: [&'static str; 2]) -> Result<Answer, HttpError> {
-    let message = if context.live.lock().tuning.running == running { unchanged } else { changed };
+    let message = if context.live.lock().active.running == running { unchanged } else { changed };
     let changes = |_: &State| Ok(vec![("running", Some(running.to_string()))]);
     let saved = change_within(context, SAVE_TIMEOUT, changes)?;
     Answer::json(&Run { message, status: if running { "running" } else { "stopped" }, saved })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{READ_TIMEOUT, SAVE_TIMEOUT, seconds};
-use crate::config::{Change, Changes, Config, Kind, Origin, SETTINGS, Setting};
+use crate::config::{ChangedBy, Config, Origin, SETTINGS, Setting, SettingChanges, SettingType};
 use crate::error::ErrorKind;
 use crate::http::json::{
     self, DelaySetting, InterfacesChanged, InterfacesSetting, IntervalSetting, Ordered, RetriesSetting, SettingValue,
@@ -19,7 +19,7 @@ pub fn all(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
 
 pub fn patch(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let given = SETTINGS.iter().filter(|setting| call.values.has(setting.key));
-    let changes: Changes =
+    let changes: SettingChanges =
         given.map(|setting| (setting.key, call.values.text(setting.key).map(str::to_string))).collect();
     let zone = match changes.iter().find(|(key, _)| *key == "timezone") {
         Some((_, text)) => {
@@ -40,7 +40,7 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 /// simultaneous changes do not overwrite each other.
 pub(super) fn change(
     context: &Context,
-    changes: impl FnOnce(&State) -> Result<Changes, HttpError>,
+    changes: impl FnOnce(&State) -> Result<SettingChanges, HttpError>,
 ) -> Result<bool, HttpError> {
     change_within(context, SAVE_TIMEOUT, changes)
 }
@@ -48,7 +48,7 @@ pub(super) fn change(
 pub(super) fn change_within(
     context: &Context,
     timeout: Duration,
-    changes: impl FnOnce(&State) -> Result<Changes, HttpError>,
+    changes: impl FnOnce(&State) -> Result<SettingChanges, HttpError>,
 ) -> Result<bool, HttpError> {
     Ok(wait_for_sampler(context, context.live.change(None, timeout, changes)?))
 }
@@ -60,18 +60,18 @@ fn wait_for_sampler(context: &Context, saved: bool) -> bool {
 }
 
 fn document(config: &Config) -> Ordered<json::Setting> {
-    let shown = SETTINGS.iter().filter(|setting| setting.change != Change::Program);
+    let shown = SETTINGS.iter().filter(|setting| setting.changed_by != ChangedBy::Program);
     Ordered(shown.map(|setting| (setting.key, describe(config, setting))).collect())
 }
 
 fn describe(config: &Config, setting: &Setting) -> json::Setting {
     let (min, max) = match setting.kind {
-        Kind::Integer(low, high) => (Some(SettingValue::Integer(low)), Some(SettingValue::Integer(high))),
-        Kind::Decimal(low, high) => (Some(SettingValue::Decimal(low)), Some(SettingValue::Decimal(high))),
+        SettingType::Integer(low, high) => (Some(SettingValue::Integer(low)), Some(SettingValue::Integer(high))),
+        SettingType::Decimal(low, high) => (Some(SettingValue::Decimal(low)), Some(SettingValue::Decimal(high))),
         _ => (None, None),
     };
     let words = match setting.kind {
-        Kind::Word(words) => Some(words.to_vec()),
+        SettingType::Word(words) => Some(words.to_vec()),
         _ => None,
     };
     let origin = config.origin(setting.key);
@@ -95,19 +95,21 @@ fn describe(config: &Config, setting: &Setting) -> json::Setting {
         flag: setting.flag,
         environment: setting.environment,
         help: setting.help,
-        changeable: setting.change == Change::People,
+        changeable: setting.changed_by == ChangedBy::User,
     }
 }
 
 fn value(config: &Config, setting: &Setting) -> SettingValue {
     let key = setting.key;
     match setting.kind {
-        Kind::Integer(..) => SettingValue::Integer(config.integer(key)),
-        Kind::Decimal(..) => SettingValue::Decimal(config.decimal(key)),
-        Kind::Word(_) | Kind::Text | Kind::Zone => SettingValue::Text(config.text(key).to_string()),
-        Kind::List => SettingValue::List(config.list(key)),
-        Kind::Size => SettingValue::Integer(config.size(key)),
-        Kind::Switch => SettingValue::Switch(config.switch(key)),
+        SettingType::Integer(..) => SettingValue::Integer(config.integer(key)),
+        SettingType::Decimal(..) => SettingValue::Decimal(config.decimal(key)),
+        SettingType::Word(_) | SettingType::Text | SettingType::Zone => {
+            SettingValue::Text(config.text(key).to_string())
+        }
+        SettingType::List => SettingValue::List(config.list(key)),
+        SettingType::Size => SettingValue::Integer(config.size(key)),
+        SettingType::Switch => SettingValue::Switch(config.switch(key)),
     }
 }
 
@@ -116,7 +118,7 @@ pub fn interfaces(context: &Context, _call: &Call) -> Result<Answer, HttpError> 
         let state = context.live.lock();
         let monitored = state.inventory.interfaces.iter().filter(|iface| iface.monitored && iface.present());
         InterfacesSetting {
-            interfaces: state.tuning.interfaces.clone(),
+            interfaces: state.active.interfaces.clone(),
             monitored: monitored.map(|iface| iface.name.clone()).collect(),
         }
     };
@@ -157,12 +159,12 @@ fn chosen<'a>(state: &'a State, call: &Call) -> Result<Vec<&'a Iface>, HttpError
     Ok(chosen)
 }
 
-fn interface_changes(state: &State, chosen: &[&Iface]) -> Changes {
+fn interface_changes(state: &State, chosen: &[&Iface]) -> SettingChanges {
     let names: Vec<&str> = chosen.iter().map(|iface| iface.name.as_str()).collect();
     let mut changes = vec![("interfaces", (!names.is_empty()).then(|| names.join(",")))];
     // Entries of `ignore` that name one of these interfaces, and all `!` entries, would override the choice: drop them.
-    let before = &state.tuning.ignored;
-    let overrides = |pattern: &str| pattern.starts_with('!') || chosen.iter().any(|iface| iface.is_called(pattern));
+    let before = &state.active.ignored;
+    let overrides = |pattern: &str| pattern.starts_with('!') || chosen.iter().any(|iface| iface.has_name(pattern));
     let after: Vec<String> = before.iter().filter(|pattern| !overrides(pattern)).cloned().collect();
     if !names.is_empty() && after != *before && state.config.owner("ignore").is_none() {
         changes.push(("ignore", (!after.is_empty()).then(|| after.join(","))));
@@ -171,7 +173,7 @@ fn interface_changes(state: &State, chosen: &[&Iface]) -> Changes {
 }
 
 pub fn interval(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
-    let collection_interval_seconds = context.live.lock().tuning.interval_s;
+    let collection_interval_seconds = context.live.lock().active.interval_s;
     Answer::json(&IntervalSetting { collection_interval_seconds, saved: None })
 }
 
@@ -182,7 +184,7 @@ pub fn put_interval(context: &Context, call: &Call) -> Result<Answer, HttpError>
 }
 
 pub fn retries(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
-    let max_retries = context.live.lock().tuning.max_retries;
+    let max_retries = context.live.lock().active.max_retries;
     Answer::json(&RetriesSetting { max_retries, saved: None })
 }
 
@@ -193,7 +195,7 @@ pub fn put_retries(context: &Context, call: &Call) -> Result<Answer, HttpError> 
 }
 
 pub fn delay(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
-    let ms = context.live.lock().tuning.retry_delay_ms;
+    let ms = context.live.lock().active.retry_delay_ms;
     Answer::json(&DelaySetting { retry_delay_seconds: f64::from(ms) / 1000.0, saved: None })
 }
 

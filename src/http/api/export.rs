@@ -11,8 +11,8 @@ use crate::history::{BucketExport, InterfaceNames, SampleExport};
 use crate::http::csv::Csv;
 use crate::http::json::{BucketRecord, Counted, Name, Out, Time, write};
 use crate::http::{Answer, Call, Context, HttpError, JSON};
-use crate::level::{self, Cut, Resolution};
 use crate::model::{Bucket, IfaceId};
+use crate::resolution::{self, Bucketing, Resolution};
 
 pub const FORMATS: &[&str] = &["json", "csv"];
 pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
@@ -24,14 +24,14 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         return Err(HttpError::flaws(csv_only));
     }
     let name = call.values.text("resolution").unwrap_or_default();
-    let level = level::named(name).unwrap_or(Resolution::Sample.level());
+    let spec = resolution::by_name(name).unwrap_or(Resolution::Sample.spec());
     let limit = call.values.integer("limit").and_then(|limit| u64::try_from(limit).ok()).unwrap_or(u64::MAX);
 
     let filter = filter(context, call, &context.history.start_query());
     let mut rows = RowWriter { table, limit, written: 0 };
     let media_type = if csv { "text/csv; charset=utf-8" } else { JSON };
-    let mut answer = match level.cut {
-        Cut::Ticks => {
+    let mut answer = match spec.bucketing {
+        Bucketing::Ticks => {
             // Read the first piece before the answer begins, so that a database error becomes a status and not half a
             // file.
             let mut export = SampleExport::new(filter);
@@ -52,7 +52,7 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
             })
         }
         _ => {
-            let mut export = BucketExport::new(&context.history, level.resolution, filter, call.unix())?;
+            let mut export = BucketExport::new(&context.history, spec.resolution, filter, call.unix())?;
             Answer::stream(media_type, move |context, out| {
                 rows.start(out, Csv::bucket_header)?;
                 while let Some((buckets, names)) = export.next(&context.history).map_err(io_error)? {

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::{READ_TIMEOUT, SAVE_TIMEOUT, find_interface, history_not_open, interface_not_found, link_state};
-use crate::config::can_be_listed;
+use crate::config::is_literal_pattern;
 use crate::history::Sums;
 use crate::http::json::{Address, ByName, Counted, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, HttpError, JSON};
-use crate::live::{Alteration, Iface, Order, Refusal};
+use crate::live::{CommandRefusal, Iface, InterfaceCommand, InterfaceEdit};
 
 /// Timeout for an interface command. The sampler blocks on nothing but the kernel.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,11 +54,11 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, HttpError> {
             }
             None => None,
         };
-        if call.values.has("monitored") && !can_be_listed(&iface.name) {
+        if call.values.has("monitored") && !is_literal_pattern(&iface.name) {
             let msg = "must be null: this interface name would be read as a pattern";
             return Err(validation_error("monitored", msg, &iface.name));
         }
-        Alteration {
+        InterfaceEdit {
             name: iface.name.clone(),
             merge,
             alias: call.values.text("alias").map(|alias| alias.trim().to_string()),
@@ -66,7 +66,7 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, HttpError> {
             primary: call.values.switch("primary"),
         }
     };
-    let saved = edit.is_empty() || send_command(context, Order::Alter(edit))?;
+    let saved = edit.is_empty() || send_command(context, InterfaceCommand::Edit(edit))?;
     Answer::json(&Interface { saved: Some(saved), ..find(context, call)? })
 }
 
@@ -79,28 +79,28 @@ pub fn forget(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         }
         iface.name.clone()
     };
-    let saved = send_command(context, Order::Forget { name: name.clone() })?;
+    let saved = send_command(context, InterfaceCommand::Forget { name: name.clone() })?;
     Answer::json(&Forgotten { message: format!("{name} and its history are forgotten"), saved })
 }
 
 /// Sends an interface command to the sampler. Returns whether its result is on disk.
-fn send_command(context: &Context, command: Order) -> Result<bool, HttpError> {
-    match context.live.order(command, COMMAND_TIMEOUT) {
-        Some(Ok(ticket)) => Ok(context.live.saved(ticket, SAVE_TIMEOUT)),
-        Some(Err(Refusal::Unknown(name))) => Err(interface_not_found(&name)),
-        Some(Err(Refusal::Present(name))) => Err(still_present(&name)),
-        Some(Err(Refusal::Setting(refused))) => Err(refused.into()),
-        Some(Err(Refusal::Headline(name))) => {
+fn send_command(context: &Context, command: InterfaceCommand) -> Result<bool, HttpError> {
+    match context.live.submit_command(command, COMMAND_TIMEOUT) {
+        Some(Ok(ticket)) => Ok(context.live.wait_until_saved(ticket, SAVE_TIMEOUT)),
+        Some(Err(CommandRefusal::Unknown(name))) => Err(interface_not_found(&name)),
+        Some(Err(CommandRefusal::Present(name))) => Err(still_present(&name)),
+        Some(Err(CommandRefusal::Setting(refused))) => Err(refused.into()),
+        Some(Err(CommandRefusal::IsPrimary(name))) => {
             let detail = format!(
                 "{name} is the chosen primary interface, which is always monitored: send \"primary\":false too"
             );
             Err(HttpError::new(409, detail))
         }
-        Some(Err(Refusal::Contradiction)) => Err(HttpError::new(
+        Some(Err(CommandRefusal::Contradiction)) => Err(HttpError::new(
             409,
             "the primary interface is always monitored: \"primary\":true and \"monitored\":false exclude each other",
         )),
-        Some(Err(Refusal::NotYet)) => Err(history_not_open()),
+        Some(Err(CommandRefusal::HistoryNotOpen)) => Err(history_not_open()),
         None => Err(HttpError::new(
             503,
             "the sampler is busy and makes the change later: request the interface again to see it",

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::json::{Counted, Name, Record, Time};
 use super::{Context, HttpError};
-use crate::history::{InterfaceNames, Point};
+use crate::history::{DatedSample, InterfaceNames};
 use crate::live::{Database, Iface, State};
 
 /// How long to wait for a change to be on disk. After that the answer says that it is not saved yet.
@@ -24,7 +24,7 @@ const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for a new reading. After that the latest known figures are used.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-fn record(point: &Point, names: &InterfaceNames) -> Record {
+fn record(point: &DatedSample, names: &InterfaceNames) -> Record {
     Record {
         id: point.id(),
         timestamp: Time(point.unix),
@@ -43,7 +43,7 @@ fn interface_not_found(name: &str) -> HttpError {
 fn find_interface<'a>(state: &'a State, name: &str) -> Result<&'a Iface, HttpError> {
     state.inventory.interface(name).ok_or_else(|| match state.health.database {
         // Absent interfaces are unknown before the rejoin.
-        Database::Joined => interface_not_found(name),
+        Database::Rejoined => interface_not_found(name),
         _ => history_not_open(),
     })
 }
@@ -58,7 +58,7 @@ fn link_state(iface: &Iface) -> &'static str {
 
 /// Seconds as text, always with a decimal point: `1.0`.
 fn seconds(ms: u32) -> String {
-    crate::config::decimal(f64::from(ms) / 1000.0)
+    crate::config::format_decimal(f64::from(ms) / 1000.0)
 }
 
 #[cfg(test)]

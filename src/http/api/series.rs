@@ -7,11 +7,11 @@ use super::find_interface;
 use crate::history::{Query, TotalsQuery};
 use crate::http::json::{Date, Out, SeriesColumns, Time, Total, write, write_list};
 use crate::http::{Answer, Call, Context, HttpError, JSON};
-use crate::level::DAY_S;
 use crate::live::State;
 use crate::model::{Cell, IfaceId, RX_PACKETS, TX_PACKETS};
-use crate::series::{Grid, observed, rates};
-use crate::totals::{Period, Row};
+use crate::resolution::DAY_S;
+use crate::series::{Grid, rate_seconds, rates};
+use crate::totals::{Period, PeriodTotal};
 
 /// Most interfaces in one chart: each one is a query of its own.
 pub const MAX_INTERFACES: usize = 32;
@@ -41,7 +41,7 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         if requested.is_empty() {
             requested.extend(state.inventory.primary.as_deref().and_then(|name| find(&state, name).ok()));
         }
-        (requested, i64::from(state.tuning.interval_s))
+        (requested, i64::from(state.active.interval_s))
     };
     // Read the first interface before the answer begins, so that a database error becomes a status and not half an
     // answer. Only one interface's columns are in memory at a time.
@@ -86,7 +86,7 @@ fn write_member(out: Out, name: &str, cells: &[Cell]) -> io::Result<()> {
         let columns = [&mut rx, &mut tx, &mut rx_peak, &mut tx_peak];
         columns.into_iter().zip(rates(cell)).for_each(|(column, rate)| column.push(rate));
     }
-    let columns = SeriesColumns { observed: cells.iter().map(observed).collect(), rx, tx, rx_peak, tx_peak };
+    let columns = SeriesColumns { observed: cells.iter().map(rate_seconds).collect(), rx, tx, rx_peak, tx_peak };
     write(out, name)?;
     out.write_all(b":")?;
     write(out, &columns)
@@ -127,7 +127,7 @@ pub fn totals(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         }
         None => Vec::new(),
     };
-    let row = move |row: &Row| {
+    let row = move |row: &PeriodTotal| {
         let (first_day, last_day) = row.days(&zone);
         Total {
             from: Time(row.from),

@@ -49,9 +49,9 @@ const MIN_SILENCE_S: u64 = 10;
 fn assess(state: &State, mono_ms: u64, unreadable: Option<String>) -> Verdict {
     let polls = &state.health.polls;
     let silence_s = mono_ms.saturating_sub(polls.sampled_mono_ms.unwrap_or(polls.started_mono_ms)) / 1000;
-    let broken = silence_s >= MIN_SILENCE_S.max(MISSED_INTERVALS * u64::from(state.tuning.interval_s));
+    let broken = silence_s >= MIN_SILENCE_S.max(MISSED_INTERVALS * u64::from(state.active.interval_s));
 
-    let collector = match (state.tuning.running, broken) {
+    let collector = match (state.active.running, broken) {
         (false, _) => ("stopped", Some("collection is stopped".to_string())),
         (true, true) => {
             let cause = polls.last_error.as_deref().unwrap_or("no cause is known");
@@ -60,21 +60,23 @@ fn assess(state: &State, mono_ms: u64, unreadable: Option<String>) -> Verdict {
         (true, false) => ("healthy", None),
     };
     let saving = &state.health.saving;
-    let unsaved = saving.trouble(mono_ms, state.tuning.flush_s).map(|trouble| {
-        let coarser = if saving.compacted { "; memory is full: older samples become coarser" } else { "" };
+    let unsaved = saving.trouble(mono_ms, state.active.flush_s).map(|trouble| {
+        let coarser = if saving.coarsened { "; memory is full: older samples become coarser" } else { "" };
         format!("{trouble}{}{coarser}", state.at_risk(mono_ms))
     });
     let database = match (unsaved, unreadable) {
-        (Some(unsaved), _) if saving.lost => ("unhealthy", Some(format!("the database does not work: {unsaved}"))),
+        (Some(unsaved), _) if saving.writer_ended => {
+            ("unhealthy", Some(format!("the database does not work: {unsaved}")))
+        }
         // Unhealthy, so that a supervisor notices: until a person gives access to the database, nothing of this run is
         // saved.
-        (Some(unsaved), _) if saving.refused && state.health.database != Database::Joined => {
+        (Some(unsaved), _) if saving.open_error_lasts && state.health.database != Database::Rejoined => {
             ("unhealthy", Some(unsaved))
         }
-        (Some(unsaved), _) if saving.compacted => ("unhealthy", Some(unsaved)),
+        (Some(unsaved), _) if saving.coarsened => ("unhealthy", Some(unsaved)),
         (Some(unsaved), _) => ("degraded", Some(unsaved)),
         (None, Some(unreadable)) => ("degraded", Some(unreadable)),
-        (None, None) if saving.elsewhere.is_some() => ("degraded", saving.elsewhere.clone()),
+        (None, None) if saving.wrong_file_warning.is_some() => ("degraded", saving.wrong_file_warning.clone()),
         (None, None) => ("healthy", None),
     };
     let interfaces = match state.inventory.interfaces.iter().any(Iface::present) {
@@ -118,7 +120,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         let verdict = assess(&state, mono_ms, unreadable);
         let risk = state.at_risk(mono_ms);
         let unmatched_reasons = unmatched_sentences(&state.inventory.unmatched, &state.config);
-        let unknown = state.inventory.unknown.map(str::to_string);
+        let unknown = state.inventory.boot_id_note.map(str::to_string);
         let reasons: Vec<String> = verdict
             .reason
             .into_iter()
@@ -163,11 +165,11 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
                     unsaved_rx_bytes: risk.of_primary.rx_bytes(),
                     unsaved_tx_bytes: risk.of_primary.tx_bytes(),
                     bytes_written_per_day: state.health.saving.written.and_then(|written| per_day(written, mono_ms)),
-                    flush_interval_seconds: state.tuning.flush_s,
+                    flush_interval_seconds: state.active.flush_s,
                     save_failures: state.health.saving.failures,
-                    error: (state.health.saving.trouble(mono_ms, state.tuning.flush_s))
+                    error: (state.health.saving.trouble(mono_ms, state.active.flush_s))
                         .or_else(|| fault.map(|fault| format!("the history cannot be read: {fault}")))
-                        .or_else(|| state.health.saving.elsewhere.clone()),
+                        .or_else(|| state.health.saving.wrong_file_warning.clone()),
                 },
                 interfaces: InterfacesDetails {
                     total_interfaces: state.inventory.interfaces.iter().filter(|iface| iface.present()).count(),
@@ -188,7 +190,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
                 },
                 collector: collector::describe(&state, mono_ms),
                 clock: ClockDetails { believed: state.health.clock_believed, timezone: state.zone.name().to_string() },
-                http: HttpDetails { panics: context.notes.panics.load(Ordering::Relaxed), unreachable },
+                http: HttpDetails { panics: context.server_state.panics.load(Ordering::Relaxed), unreachable },
             },
         }
     };
@@ -232,9 +234,11 @@ pub fn info(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
 
 pub fn metrics(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let machine = context.machine()?;
-    let now = (machine.cpu_busy, machine.cpu_all);
-    let before =
-        std::mem::replace(&mut *context.notes.jiffies.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), now);
+    let now = (machine.cpu_busy, machine.cpu_total);
+    let before = std::mem::replace(
+        &mut *context.server_state.jiffies.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+        now,
+    );
     let network_interfaces_count =
         context.live.lock().inventory.interfaces.iter().filter(|iface| iface.present()).count();
     Answer::json(&measure(&machine, before, network_interfaces_count, call.unix()))
@@ -243,7 +247,7 @@ pub fn metrics(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 fn measure(machine: &Machine, before: (u64, u64), network_interfaces_count: usize, unix: i64) -> SystemMetrics {
     let used = |total: u64, free: u64| percent(total.saturating_sub(free), total);
     SystemMetrics {
-        cpu_percent: percent(machine.cpu_busy.saturating_sub(before.0), machine.cpu_all.saturating_sub(before.1)),
+        cpu_percent: percent(machine.cpu_busy.saturating_sub(before.0), machine.cpu_total.saturating_sub(before.1)),
         memory_percent: used(machine.memory_total, machine.memory_available),
         disk_usage_percent: used(machine.disk_total, machine.disk_free),
         network_interfaces_count,
@@ -303,30 +307,30 @@ mod tests {
         check(
             |state| {
                 state.health.polls.sampled_mono_ms = Some(85_000);
-                state.tuning.interval_s = 1;
+                state.active.interval_s = 1;
             },
             true,
             well,
             None,
         );
         let stopped = ["degraded", "stopped", "healthy", "healthy"];
-        check(|state| state.tuning.running = false, true, stopped, Some("stopped"));
+        check(|state| state.active.running = false, true, stopped, Some("stopped"));
         let unsaved = ["degraded", "healthy", "degraded", "healthy"];
         check(|state| state.health.saving.error = Some("disk full".to_string()), true, unsaved, Some("disk full"));
         check(|_| {}, false, unsaved, Some("from memory"));
         let lost = ["unhealthy", "healthy", "unhealthy", "healthy"];
-        check(|state| state.health.saving.lost = true, true, lost, Some("has ended"));
+        check(|state| state.health.saving.writer_ended = true, true, lost, Some("has ended"));
         fn never_opened(state: &mut State, refused: bool) {
-            state.health.database = Database::Absent;
+            state.health.database = Database::NotOpen;
             state.health.saving.error = Some("/data: Permission denied".to_string());
-            state.health.saving.refused = refused;
+            state.health.saving.open_error_lasts = refused;
         }
         check(|state| never_opened(state, true), true, lost, Some("/data: Permission denied"));
         check(|state| never_opened(state, false), true, unsaved, Some("/data: Permission denied"));
         check(
             |state| {
                 never_opened(state, true);
-                state.health.database = Database::Joined;
+                state.health.database = Database::Rejoined;
             },
             true,
             unsaved,
@@ -379,7 +383,7 @@ mod tests {
         check(5, 3, 100.0);
         check(u64::MAX, u64::MAX, 100.0);
         let machine =
-            Machine { cpu_busy: 10, cpu_all: 100, memory_total: 10, memory_available: 20, ..Default::default() };
+            Machine { cpu_busy: 10, cpu_total: 100, memory_total: 10, memory_available: 20, ..Default::default() };
         let metrics = measure(&machine, (50, 500), 1, 0);
         assert_eq!((metrics.cpu_percent, metrics.memory_percent, metrics.disk_usage_percent), (0.0, 0.0, 0.0));
     }

@@ -1,7 +1,7 @@
 //! Samples, and counters of all interfaces together.
 
 use super::{READ_TIMEOUT, link_state, record};
-use crate::history::{Filter, Query};
+use crate::history::{Query, SampleFilter};
 use crate::http::json::{Headline, Summary, Time, write_list};
 use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::live::State;
@@ -16,7 +16,7 @@ pub fn latest(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 }
 
 /// The filter from `interface_name`, `start_time` and `end_time`; `None` if the interface is unknown.
-pub(super) fn filter(context: &Context, call: &Call, query: &Query) -> Option<Filter> {
+pub(super) fn filter(context: &Context, call: &Call, query: &Query) -> Option<SampleFilter> {
     let iface = match call.values.text("interface_name") {
         Some(name) => {
             let by_altname = || context.live.lock().inventory.interface(name)?.id;
@@ -25,7 +25,7 @@ pub(super) fn filter(context: &Context, call: &Call, query: &Query) -> Option<Fi
         None => None,
     };
     let to = call.values.integer("end_time").map(|last| last.saturating_add(1));
-    Some(Filter { iface, from: call.values.integer("start_time"), to })
+    Some(SampleFilter { iface, from: call.values.integer("start_time"), to })
 }
 
 fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, HttpError> {

@@ -41,7 +41,7 @@ impl HostNames {
 
 /// Host names of this machine, in lower case: `localhost`, its host name alone, with the usual local domains and in
 /// full, and the values of `--allowed-host`.
-pub fn own_names(host_name: &str, allowed: &[String]) -> Vec<String> {
+pub fn own_host_names(host_name: &str, allowed: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".to_string()];
     let mut add = |name: String| {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -139,7 +139,10 @@ fn needs_authorisation(method: &str, private: bool) -> bool {
 /// authorisation, comes over the loopback and passed no proxy. HTTP/1.0 counts as a proxy: old proxies, and nginx by
 /// default, forward requests as HTTP/1.0 without adding a header.
 pub fn may_be_trusted(head: &Head, from: IpAddr, private: bool) -> bool {
-    from.to_canonical().is_loopback() && !head.forwarded && !head.old && needs_authorisation(head.method, private)
+    from.to_canonical().is_loopback()
+        && !head.forwarded
+        && !head.is_http_1_0
+        && needs_authorisation(head.method, private)
 }
 
 /// The token of an `Authorization: Bearer` header (RFC 6750, section 2.1).
@@ -161,12 +164,12 @@ pub fn same_secret(given: &[u8], expect: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head::{Progress, parse};
+    use super::super::head::{ScannedHead, parse};
     use super::*;
 
     #[track_caller]
     fn host(host: &str, expect: bool) {
-        let names = own_names("Router", &["pulse.example.org".to_string()]);
+        let names = own_host_names("Router", &["pulse.example.org".to_string()]);
         assert_eq!(allowed_host(host, &names), expect, "{host}");
     }
 
@@ -223,9 +226,9 @@ mod tests {
 
     #[test]
     fn host_names_of_this_machine() {
-        assert_eq!(own_names("", &[]), ["localhost"]);
+        assert_eq!(own_host_names("", &[]), ["localhost"]);
         assert_eq!(
-            own_names("Pi.Example.org", &["X.".to_string(), "x".to_string()]),
+            own_host_names("Pi.Example.org", &["X.".to_string(), "x".to_string()]),
             ["localhost", "pi", "pi.lan", "pi.local", "pi.home.arpa", "pi.example.org", "x"]
         );
     }
@@ -235,8 +238,8 @@ mod tests {
         #[track_caller]
         fn check(head: &str, expect: Option<RequestRefusal>) {
             let text = head.replace('|', "\r\n");
-            let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
-            assert_eq!(wrong_host(&head, &own_names("router", &[])), expect, "{text}");
+            let ScannedHead::Complete(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
+            assert_eq!(wrong_host(&head, &own_host_names("router", &[])), expect, "{text}");
         }
         check("GET / HTTP/1.0||", None);
         check("GET / HTTP/1.0|User-Agent: check_http/1.4||", None);
@@ -261,7 +264,7 @@ mod tests {
     #[track_caller]
     fn origin(host: &str, lines: &str, expect: bool) {
         let text = format!("POST / HTTP/1.1\r\nHost: {host}\r\n{}\r\n", lines.replace('|', "\r\n"));
-        let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
+        let ScannedHead::Complete(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
         assert_eq!(foreign_origin(&head), expect, "{text}");
     }
 
@@ -312,7 +315,7 @@ mod tests {
         #[track_caller]
         fn check(head: &str, from: &str, private: bool, expect: bool) {
             let text = head.replace('|', "\r\n");
-            let Progress::Head(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
+            let ScannedHead::Complete(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
             assert_eq!(may_be_trusted(&head, from.parse().expect("an address"), private), expect, "{text} {from}");
         }
         let post = "POST / HTTP/1.1|Host: a||";

@@ -299,7 +299,7 @@ impl Client {
         }
         self.weight = (rules.weigh)(head.method, &head.target);
         self.may_be_trusted = access::may_be_trusted(&head, self.address, rules.trust.private);
-        self.buffer = head.onward(self.address);
+        self.buffer = head.to_upstream(self.address);
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
         // Bytes after the body are ignored: there is no second request.
         self.buffer.extend(rest.iter().take(length));

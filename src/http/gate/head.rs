@@ -136,7 +136,7 @@ pub struct Head<'a> {
     /// Path and query, still percent-encoded, whatever form of target the client sent.
     pub target: Cow<'a, str>,
     /// The version is HTTP/1.0, not HTTP/1.1.
-    pub old: bool,
+    pub is_http_1_0: bool,
     /// The host of the target if the target names one, else the Host header. Only an HTTP/1.0 request may have
     /// neither.
     pub host: Option<&'a str>,
@@ -152,22 +152,22 @@ pub struct Head<'a> {
 
 /// Result of scanning a request head.
 #[derive(Clone, Debug)]
-pub enum Progress<'a> {
-    More,
+pub enum ScannedHead<'a> {
+    Incomplete,
     /// The complete head and its length in bytes.
-    Head(Head<'a>, usize),
+    Complete(Head<'a>, usize),
     Refused(RequestRefusal),
 }
 
 /// Scans and parses at once. `bytes`: everything received so far, from the first byte on.
-pub fn parse(bytes: &[u8]) -> Progress<'_> {
+pub fn parse(bytes: &[u8]) -> ScannedHead<'_> {
     match Scan::default().end(bytes) {
-        Ok(None) => Progress::More,
+        Ok(None) => ScannedHead::Incomplete,
         Ok(Some(end)) => match bytes.get(..end).ok_or(NOT_HTTP).and_then(Head::read) {
-            Ok(head) => Progress::Head(head, end),
-            Err(refusal) => Progress::Refused(refusal),
+            Ok(head) => ScannedHead::Complete(head, end),
+            Err(refusal) => ScannedHead::Refused(refusal),
         },
-        Err(refusal) => Progress::Refused(refusal),
+        Err(refusal) => ScannedHead::Refused(refusal),
     }
 }
 
@@ -198,7 +198,7 @@ impl<'a> Head<'a> {
         let mut head = Head {
             method,
             target,
-            old,
+            is_http_1_0: old,
             host: None,
             origin: None,
             fetch_site: None,
@@ -264,8 +264,8 @@ impl<'a> Head<'a> {
     }
 
     /// The head that the gate sends upstream. If the request came through a proxy, the new head always shows that.
-    pub fn onward(&self, from: IpAddr) -> Vec<u8> {
-        let version = if self.old { "HTTP/1.0" } else { "HTTP/1.1" };
+    pub fn to_upstream(&self, from: IpAddr) -> Vec<u8> {
+        let version = if self.is_http_1_0 { "HTTP/1.0" } else { "HTTP/1.1" };
         let mut text = format!("{} {} {version}\r\n", self.method, self.target);
         let mut line = |name: &str, value: &str| {
             for part in [name, ": ", value, "\r\n"] {
@@ -311,15 +311,15 @@ const PROXY_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy-", "cf
 
 /// Header with the slot of the request, by which a worker sees whether the client has left. The gate drops this
 /// header if a client sends it.
-pub const PLACE: &str = "x-place";
+pub const SLOT_HEADER: &str = "x-place";
 /// Header of a request that needs no token. The gate drops this header if a client sends it.
-pub const TRUSTED: &str = "x-trusted";
+pub const TRUSTED_HEADER: &str = "x-trusted";
 
 /// Adds `SLOT_HEADER`, and `TRUSTED_HEADER` if `trusted`, to a head that goes upstream.
 pub fn add_gate_headers(request: &mut Vec<u8>, slot: usize, trusted: bool) {
     if let Some(end) = request.iter().position(|byte| *byte == b'\n') {
-        let trusted = if trusted { format!("{TRUSTED}: 1\r\n") } else { String::new() };
-        request.splice(end + 1..end + 1, format!("{PLACE}: {slot}\r\n{trusted}").into_bytes());
+        let trusted = if trusted { format!("{TRUSTED_HEADER}: 1\r\n") } else { String::new() };
+        request.splice(end + 1..end + 1, format!("{SLOT_HEADER}: {slot}\r\n{trusted}").into_bytes());
     }
 }
 
@@ -385,7 +385,7 @@ mod tests {
     #[track_caller]
     fn refused_bytes(bytes: &[u8], expect: RequestRefusal) {
         match parse(bytes) {
-            Progress::Refused(refusal) => assert_eq!(refusal, expect, "{:?}", String::from_utf8_lossy(bytes)),
+            ScannedHead::Refused(refusal) => assert_eq!(refusal, expect, "{:?}", String::from_utf8_lossy(bytes)),
             other => panic!("{:?}: {other:?}", String::from_utf8_lossy(bytes)),
         }
         // The same result if each byte arrives alone.
@@ -398,9 +398,9 @@ mod tests {
     #[track_caller]
     fn onward(head: &str, expect: &str) {
         let bytes = text(head);
-        let Progress::Head(head, end) = parse(&bytes) else { panic!("{head:?}: {:?}", parse(&bytes)) };
+        let ScannedHead::Complete(head, end) = parse(&bytes) else { panic!("{head:?}: {:?}", parse(&bytes)) };
         assert_eq!(end, bytes.len());
-        let sent = head.onward([192, 0, 2, 7].into());
+        let sent = head.to_upstream([192, 0, 2, 7].into());
         assert_eq!(String::from_utf8(sent).expect("text"), expect.replace('|', "\r\n"));
     }
 
@@ -483,8 +483,8 @@ mod tests {
     #[test]
     fn ipv4_mapped_addresses_become_ipv4() {
         let bytes = text("GET / HTTP/1.1|Host: a||");
-        let Progress::Head(head, _) = parse(&bytes) else { panic!("a good head") };
-        let sent = head.onward("::ffff:127.0.0.1".parse().expect("an address"));
+        let ScannedHead::Complete(head, _) = parse(&bytes) else { panic!("a good head") };
+        let sent = head.to_upstream("::ffff:127.0.0.1".parse().expect("an address"));
         assert!(String::from_utf8_lossy(&sent).contains("\r\nx-real-ip: 127.0.0.1\r\n"));
     }
 
@@ -570,8 +570,8 @@ mod tests {
     #[test]
     fn non_ascii_values_of_dropped_headers_are_allowed() {
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: x=\xc3\xa4\xff\r\n\r\n";
-        let Progress::Head(head, _) = parse(bytes) else { panic!("refused") };
-        assert!(head.onward([127, 0, 0, 1].into()).is_ascii());
+        let ScannedHead::Complete(head, _) = parse(bytes) else { panic!("refused") };
+        assert!(head.to_upstream([127, 0, 0, 1].into()).is_ascii());
     }
 
     #[test]
@@ -590,7 +590,7 @@ mod tests {
         refused("POST / HTTP/1.1|Host: a|Content-Length: 5|content-length: 6||", CONTENT_LENGTH);
         for (value, expect) in [("0", 0), (" 5 ", 5), ("16384", 16384), ("0000000000000000000000000000005", 5)] {
             let bytes = text(&with(value));
-            let Progress::Head(head, _) = parse(&bytes) else { panic!("{value}") };
+            let ScannedHead::Complete(head, _) = parse(&bytes) else { panic!("{value}") };
             assert_eq!(head.length, Some(expect));
         }
     }
@@ -604,17 +604,17 @@ mod tests {
         let room = HEAD_LIMIT - text(start).len() - 4;
         let fits = text(&format!("{start}{}||", "a".repeat(room)));
         assert_eq!(fits.len(), HEAD_LIMIT);
-        assert!(matches!(parse(&fits), Progress::Head(_, HEAD_LIMIT)));
+        assert!(matches!(parse(&fits), ScannedHead::Complete(_, HEAD_LIMIT)));
         refused(&format!("{start}{}||", "a".repeat(room + 1)), LONG_HEAD);
     }
 
     #[test]
     fn bytes_after_the_head_are_not_touched() {
         let bytes = text("GET /1 HTTP/1.1|Host: a||GET /2 HTTP/1.1|Host: a||\0\n");
-        let Progress::Head(head, end) = parse(&bytes) else { panic!("refused") };
+        let ScannedHead::Complete(head, end) = parse(&bytes) else { panic!("refused") };
         assert_eq!((&*head.target, end), ("/1", 28));
         for end in 0..28 {
-            assert!(matches!(parse(&bytes[..end]), Progress::More), "{end}");
+            assert!(matches!(parse(&bytes[..end]), ScannedHead::Incomplete), "{end}");
         }
     }
 
@@ -642,14 +642,14 @@ mod tests {
                 }
             }
             match parse(&bytes) {
-                Progress::More => {}
-                Progress::Refused(refusal) => {
+                ScannedHead::Incomplete => {}
+                ScannedHead::Refused(refusal) => {
                     assert!((400..500).contains(&refusal.status));
                     refused_count += 1;
                 }
-                Progress::Head(head, _) => {
-                    let sent = head.onward([127, 0, 0, 1].into());
-                    let Progress::Head(again, end) = parse(&sent) else {
+                ScannedHead::Complete(head, _) => {
+                    let sent = head.to_upstream([127, 0, 0, 1].into());
+                    let ScannedHead::Complete(again, end) = parse(&sent) else {
                         panic!("{:?}", String::from_utf8_lossy(&sent))
                     };
                     assert_eq!(end, sent.len());

@@ -12,9 +12,9 @@ pub mod access;
 mod client;
 mod eviction;
 pub mod head;
-pub mod inner;
 mod slots;
 mod trust;
+pub mod upstream;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -85,7 +85,7 @@ pub struct Limits {
     /// Worker slots, as many as there are workers. More requests would wait in tiny_http, where the gate cannot
     /// choose which one goes first. A slot is free only when tiny_http has closed its end, even if the client has
     /// left: otherwise clients that leave at once could start any number of requests.
-    pub active: usize,
+    pub slots: usize,
     /// Slots that requests with long answers may use: fewer than there are workers.
     pub long_answers: usize,
     /// Time limit from the start of a connection to the end of the request's head, even if the client keeps sending.
@@ -110,7 +110,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             clients: 64,
-            active: 4,
+            slots: 4,
             long_answers: 2,
             head: Duration::from_secs(5),
             body: Duration::from_secs(5),
@@ -128,9 +128,9 @@ impl Limits {
     /// Lowers the limits so that `free` descriptors are enough.
     fn within_descriptors(mut self, free: usize) -> Limits {
         let free = free.saturating_sub(RESERVED_DESCRIPTORS);
-        self.active = self.active.min(free / (2 * DESCRIPTORS_PER_REQUEST)).max(2);
-        self.long_answers = self.long_answers.min(self.active - 1);
-        self.clients = self.clients.min(free.saturating_sub(self.active * DESCRIPTORS_PER_REQUEST)).max(4);
+        self.slots = self.slots.min(free / (2 * DESCRIPTORS_PER_REQUEST)).max(2);
+        self.long_answers = self.long_answers.min(self.slots - 1);
+        self.clients = self.clients.min(free.saturating_sub(self.slots * DESCRIPTORS_PER_REQUEST)).max(4);
         self
     }
 }
@@ -161,15 +161,19 @@ fn prepare(listener: &TcpListener) -> io::Result<()> {
 
 impl Gate {
     /// Starts the gate thread.
-    pub fn open(listeners: Vec<TcpListener>, connector: Box<dyn UpstreamConnector>, config: Terms) -> Result<Gate> {
-        let Terms { names, private, limits, weigh } = config;
+    pub fn open(
+        listeners: Vec<TcpListener>,
+        connector: Box<dyn UpstreamConnector>,
+        config: GateConfig,
+    ) -> Result<Gate> {
+        let GateConfig { names, private, limits, weigh } = config;
         let failed = |error: io::Error| Error::system("cannot start the web server", error);
         listeners.iter().try_for_each(prepare).map_err(failed)?;
         let (wake_sender, wake_receiver) = UnixStream::pair().map_err(failed)?;
         wake_sender.set_nonblocking(true).map_err(failed)?;
         wake_receiver.set_nonblocking(true).map_err(failed)?;
         let limits = limits.within_descriptors(free_descriptors());
-        log::debug!("at most {} connections, {} requests at a time", limits.clients, limits.active);
+        log::debug!("at most {} connections, {} requests at a time", limits.clients, limits.slots);
         let stopping = Arc::new(AtomicBool::new(false));
         let names = Arc::new(HostNames::new(names));
         let new_listeners = Arc::new(Mutex::new(Vec::new()));
@@ -181,7 +185,7 @@ impl Gate {
             rules: Rules { names: names.clone(), trust: Trust::new(private), limits, weigh },
             connector,
             clients: Vec::with_capacity(limits.clients),
-            detached: Vec::with_capacity(limits.active),
+            detached: Vec::with_capacity(limits.slots),
             fair_queue: FairQueue::default(),
             accept_paused_until: None,
             connect_retry_at: None,
@@ -193,7 +197,7 @@ impl Gate {
     }
 
     /// Replaces the accepted host names.
-    pub fn rename(&self, names: Vec<String>) {
+    pub fn set_host_names(&self, names: Vec<String>) {
         self.names.set(names);
     }
 
@@ -213,7 +217,7 @@ impl Gate {
 }
 
 /// Configuration of a gate, see `Gate::open`.
-pub struct Terms {
+pub struct GateConfig {
     /// Host names that requests may use, as `access::own_host_names` returns them.
     pub names: Vec<String>,
     /// Reading needs the token too.
@@ -450,7 +454,7 @@ impl EventLoop {
 
     /// Limits large requests, because of memory, and waiting requests, so that there is room for new heads.
     fn limit_waiting(&mut self, now: Instant) {
-        let Limits { clients, active, .. } = self.rules.limits;
+        let Limits { clients, slots: active, .. } = self.rules.limits;
         self.evict_down_to(LARGE_BODIES, Client::has_large_request, now);
         self.evict_down_to((clients / 2).min(clients.saturating_sub(active + 1)).max(1), Client::waiting, now);
     }
@@ -552,11 +556,11 @@ mod tests {
         let check = |free: usize, clients: usize, active: usize, long_answers: usize| {
             let limits = Limits::default().within_descriptors(free);
             assert_eq!(
-                (limits.clients, limits.active, limits.long_answers),
+                (limits.clients, limits.slots, limits.long_answers),
                 (clients, active, long_answers),
                 "{free} free"
             );
-            assert!(limits.long_answers < limits.active);
+            assert!(limits.long_answers < limits.slots);
         };
         check(1000, 64, 4, 2);
         check(64 - 20, 12, 4, 2);

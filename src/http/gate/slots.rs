@@ -73,7 +73,7 @@ impl Slots<'_> {
     /// Whether a request may start now, or after slot `freed` is free. Costly requests leave one slot for requests
     /// that memory can answer, so that a hanging disk does not block those.
     fn admits(&self, group: u64, weight: Weight, freed: Option<usize>) -> bool {
-        let Limits { active, long_answers, .. } = *self.limits;
+        let Limits { slots: active, long_answers, .. } = *self.limits;
         let occupied = |min_weight: Weight| {
             self.occupied.iter().filter(move |slot| slot.weight >= min_weight && Some(slot.number) != freed)
         };
@@ -85,7 +85,7 @@ impl Slots<'_> {
     /// Index of the waiting client that starts next, and its slot. Within a group the client that waited longest goes
     /// first.
     pub fn next(&self, clients: &[Client]) -> Option<(usize, usize)> {
-        let number = (0..self.limits.active).find(|number| self.occupied.iter().all(|slot| slot.number != *number))?;
+        let number = (0..self.limits.slots).find(|number| self.occupied.iter().all(|slot| slot.number != *number))?;
         let waiting = clients.iter().enumerate().filter(|(_, client)| client.waiting());
         let admitted = waiting.filter(|(_, client)| self.admits(client.address_group(), client.weight, None));
         let next = admitted.min_by_key(|(_, client)| (self.used(client.address_group()), client.since));

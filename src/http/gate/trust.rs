@@ -6,10 +6,10 @@
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::system::peer::{self, Trusted};
+use crate::system::peer::{self, TrustedUsers};
 
 pub struct Trust {
-    users: Trusted,
+    users: TrustedUsers,
     /// Reading needs the token too.
     pub private: bool,
     warned: AtomicBool,
@@ -17,14 +17,14 @@ pub struct Trust {
 
 impl Trust {
     pub fn new(private: bool) -> Trust {
-        Trust { users: Trusted::of_this_process(), private, warned: AtomicBool::new(false) }
+        Trust { users: TrustedUsers::of_this_process(), private, warned: AtomicBool::new(false) }
     }
 
     /// Whether a trusted user owns the other end of this connection. The gate calls this when it starts the request:
     /// the kernel cannot tell the user of a socket that the client has closed or half closed by now.
     pub fn trusts(&self, client: &TcpStream) -> bool {
         match peer::user(client) {
-            Ok(user) => user.is_some_and(|user| self.users.has(user)),
+            Ok(user) => user.is_some_and(|user| self.users.contains(user)),
             Err(error) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     log::warn!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{NOW, TestServer};
 use crate::clock::rfc3339;
-use crate::http::params::{Kind, Place};
+use crate::http::params::{ParamKind, ParamLocation};
 use crate::http::routes::ROUTES;
 
 /// Grafana and JavaScript send times in milliseconds.
@@ -13,8 +13,8 @@ fn every_time_parameter_accepts_milliseconds() {
     let server = TestServer::new();
     let mut seen = BTreeSet::new();
     for route in ROUTES.iter().filter(|route| route.method == "GET") {
-        for param in route.params.iter().filter(|param| matches!(param.kind, Kind::Time)) {
-            assert_eq!(param.place, Place::Query, "{}", route.path);
+        for param in route.params.iter().filter(|param| matches!(param.kind, ParamKind::Time)) {
+            assert_eq!(param.location, ParamLocation::Query, "{}", route.path);
             let with = |time: &str| {
                 let reply = server.get(&format!("{}?{}={time}", route.path, param.name));
                 assert_eq!(reply.status, 200, "{}?{}={time}", route.path, param.name);

@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use super::{directory, idle_context, iface};
 use crate::clock::{Clock, Now, Zone, parse_time};
-use crate::history::PATIENCE;
-use crate::http::{Ask, Context, answer};
-use crate::level::{Keep, Resolution};
+use crate::history::READ_TIMEOUT;
+use crate::http::{Context, HttpRequest, answer};
 use crate::live::Database;
 use crate::model::{Batch, Counters, IfaceId, Mark, Sample, Tick};
-use crate::store::{Flush, Options, Store};
+use crate::resolution::{Resolution, Retention};
+use crate::store::{Options, SaveRequest, Store};
 use crate::totals::Period;
 
 /// 2026-01-15T10:30:00Z
@@ -84,7 +84,7 @@ struct HistoryRig {
     directory: PathBuf,
     store: Option<Store>,
     zone: Zone,
-    keep: Keep,
+    keep: Retention,
     seq: u64,
     samples_so_far: Vec<(i64, Sample)>,
 }
@@ -106,9 +106,9 @@ impl HistoryRig {
             state.inventory.interfaces = IFACES.map(|(id, name)| iface(name, id)).into();
             state.inventory.primary = Some("eth0".to_string());
             // Until the database is opened.
-            state.health.database = Database::Absent;
+            state.health.database = Database::NotOpen;
         }
-        let keep = Keep::FOR_EVER
+        let keep = Retention::FOREVER
             .with(Resolution::Sample, samples_days)
             .with(Resolution::FiveMinutes, 90)
             .with(Resolution::Hour, 1_826);
@@ -121,13 +121,13 @@ impl HistoryRig {
     }
 
     fn open(&mut self) {
-        assert!(self.context.history.set_reader(None, PATIENCE));
+        assert!(self.context.history.set_reader(None, READ_TIMEOUT));
         self.store = None;
         let opened = Store::open(&self.directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap();
         self.seq = self.seq.max(opened.next_seq);
-        assert!(self.context.history.set_reader(Some(opened.store.reader().unwrap()), PATIENCE));
+        assert!(self.context.history.set_reader(Some(opened.store.reader().unwrap()), READ_TIMEOUT));
         self.store = Some(opened.store);
-        self.context.live.lock().health.database = Database::Joined;
+        self.context.live.lock().health.database = Database::Rejoined;
     }
 
     /// Adds a tick at the present time.
@@ -152,8 +152,16 @@ impl HistoryRig {
         };
         check(self, "taken by the writer");
         let (zone, keep) = (&self.zone, self.keep);
-        let flush = Flush { batch: &batch, anchors: &[], records: &[], events: &[], settings: &[], keep, zone };
-        self.store.as_mut().unwrap().flush(&flush).unwrap();
+        let flush = SaveRequest {
+            batch: &batch,
+            anchors: &[],
+            records: &[],
+            events: &[],
+            settings: &[],
+            retention: keep,
+            zone,
+        };
+        self.store.as_mut().unwrap().save(&flush).unwrap();
         check(self, "saved and still in memory");
         self.context.live.lock().unsaved.saving_batch = Arc::new(Batch::default());
         check(self, "saved");
@@ -161,9 +169,10 @@ impl HistoryRig {
 
     fn ask(&self, target: &str) -> Value {
         let from = Some(IpAddr::from([127, 0, 0, 1]));
-        let answer = answer(&self.context, &Ask { method: "GET", target, from, ..Ask::default() });
+        let answer =
+            answer(&self.context, &HttpRequest { method: "GET", target, client_ip: from, ..HttpRequest::default() });
         assert_eq!(answer.status, 200, "{target}");
-        serde_json::from_slice(&answer.body.whole(&self.context).unwrap()).unwrap()
+        serde_json::from_slice(&answer.body.into_bytes(&self.context).unwrap()).unwrap()
     }
 
     /// The rows of an answer, by their start.
@@ -252,7 +261,7 @@ impl HistoryRig {
 
     fn check_exports(&self, random: &mut Random, id: IfaceId, name: &str, cells: &BTreeMap<i64, Figures>, when: &str) {
         let (from, to) = self.range(random, cells);
-        for (level, bucket) in [
+        for (resolution, bucket) in [
             ("5min", &(|at: i64| (at, at + 300)) as &dyn Fn(i64) -> (i64, i64)),
             ("hour", &|at| (at - at % HOUR, at - at % HOUR + HOUR)),
             ("day", &|at| self.zone.day(at)),
@@ -273,7 +282,7 @@ impl HistoryRig {
                         (row[0], row[1]) = (row[0] + figures[0], row[1] + figures[1]);
                     }
                 }
-                let target = format!("/api/export/traffic?resolution={level}&interface_name={name}{words}");
+                let target = format!("/api/export/traffic?resolution={resolution}&interface_name={name}{words}");
                 assert_eq!(self.rows(&target), expect, "{when}: {target}");
             }
         }

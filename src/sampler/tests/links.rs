@@ -1,7 +1,7 @@
 //! Links that come and go by the thousand, and the cables of containers.
 
 use super::*;
-use crate::model::{Edit, Kind};
+use crate::model::{HistoryEdit, InterfaceKind};
 use crate::sampler::others::MAX_RECORDS;
 
 /// The grace period for records of an earlier run is over by then.
@@ -10,7 +10,7 @@ const GRACE_OVER_MS: u64 = 630_001;
 /// A link that is created, carries traffic and is gone before the next listing.
 fn short_lived(bench: &Bench, link: Link, rx: u64) {
     let (ifindex, last) = (link.ifindex, Some(rx_tx(rx, 0)));
-    let seen = LinkEvent::Seen { ifindex, counters: Counters::ZERO };
+    let seen = LinkEvent::Added { ifindex, counters: Counters::ZERO };
     let described = || LinkEvent::Described(Box::new(link.clone()));
     let notifications = [described(), seen, described(), LinkEvent::Gone { ifindex, last }];
     bench.world.lock().unwrap().events.extend(notifications);
@@ -35,7 +35,7 @@ fn a_link_that_came_and_went_between_listings_is_counted() {
     let port = Link { master: 2, master_driver: "bridge".to_string(), ..tap.clone() };
     let notifications = [
         LinkEvent::Described(Box::new(tap.clone())),
-        LinkEvent::Seen { ifindex: 10, counters: Counters::ZERO },
+        LinkEvent::Added { ifindex: 10, counters: Counters::ZERO },
         LinkEvent::Described(Box::new(port)),
         LinkEvent::Changed { ifindex: 10 },
         // It has already left its bridge when it goes.
@@ -59,7 +59,7 @@ fn a_link_that_came_and_went_between_listings_is_counted() {
 #[test]
 fn three_thousand_links_leave_few_records_and_lose_no_byte() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
-    bench.live.lock().unsaved.event(Event {
+    bench.live.lock().unsaved.add_event(Event {
         unix: None,
         mono_ms: 0,
         kind: EventKind::Storage,
@@ -76,14 +76,17 @@ fn three_thousand_links_leave_few_records_and_lose_no_byte() {
             bench.pass(100);
             let state = bench.live.lock();
             assert!(bench.sampler.records.len() <= MAX_RECORDS + 1);
-            assert!(crate::compact::bytes(&state.unsaved.batch, &state.unsaved.anchors) <= crate::compact::HELD_BYTES);
+            assert!(
+                crate::coarsen::size_bytes(&state.unsaved.batch, &state.unsaved.anchors)
+                    <= crate::coarsen::MAX_UNSAVED_BYTES
+            );
             assert!(state.unsaved.records.len() <= MAX_RECORDS + 1, "{}", state.unsaved.records.len());
         }
     }
     bench.run(30_001);
     assert_eq!((lifetimes(&bench), sampled_rx(&bench)), (sum, sum));
     let others = bench.live.lock().inventory.interface("others").cloned().unwrap();
-    assert_eq!((others.kind, others.ifindex, others.monitored), (Kind::Others, 0, false));
+    assert_eq!((others.kind, others.ifindex, others.monitored), (InterfaceKind::Others, 0, false));
     assert_eq!(bench.live.lock().inventory.interfaces.len(), MAX_RECORDS + 1);
     // The interfaces with the most traffic keep their own records.
     let least = bench.sampler.records.iter().filter(|record| record.name.starts_with("job"));
@@ -110,7 +113,7 @@ fn gone_records(count: u32) -> Vec<Record> {
 fn records_with_least_traffic_are_merged_first_but_never_named_ones() {
     let mut records = gone_records(300);
     records[0].alias = "guest's tunnel".to_string();
-    let live = Live::new(Config::saved(&[("ignore", "!gone2"), ("primary", "gone3")]), Zone::UTC);
+    let live = Live::new(Config::with_saved(&[("ignore", "!gone2"), ("primary", "gone3")]), Zone::UTC);
     let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], records, 1_000_000);
     bench.run(GRACE_OVER_MS);
     let left: Vec<IfaceId> = bench.sampler.records.iter().map(|record| record.id).filter(|id| *id <= 300).collect();
@@ -118,11 +121,11 @@ fn records_with_least_traffic_are_merged_first_but_never_named_ones() {
     assert_eq!((left.len(), lifetimes(&bench)), (MAX_RECORDS - 1, (1..=300).sum::<u64>()));
     // Stored records are merged on disk in one edit. Until then readers see them under the new name.
     let state = bench.live.lock();
-    let [(Edit::Fold { ids, into, into_name }, None)] = &state.unsaved.edits[..] else {
+    let [(HistoryEdit::MergeIntoOthers { ids, into, into_name }, None)] = &state.unsaved.edits[..] else {
         panic!("{:?}", state.unsaved.edits)
     };
     assert_eq!((ids.len(), into_name.as_str()), (45, "others"));
-    assert_eq!(state.unsaved.folding, *ids);
+    assert_eq!(state.unsaved.merging_into_others, *ids);
     assert_eq!(state.inventory.interface("others").unwrap().id, Some(*into));
 }
 
@@ -161,12 +164,12 @@ fn few_excess_records_are_not_merged_on_disk() {
             .edits
             .iter()
             .flat_map(|(edit, _)| match edit {
-                Edit::Fold { ids, .. } => ids.clone(),
+                HistoryEdit::MergeIntoOthers { ids, .. } => ids.clone(),
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!((ids.len(), state.unsaved.folding.len()), (merged, merged), "{count}");
-        assert!(merged == 0 || state.wishes.save_now, "{count}");
+        assert_eq!((ids.len(), state.unsaved.merging_into_others.len()), (merged, merged), "{count}");
+        assert!(merged == 0 || state.pending.save_now, "{count}");
         assert_eq!(records, count as usize + 1 - merged + usize::from(merged > 0));
         assert_eq!(lifetimes(&bench), (1..=u64::from(count)).sum::<u64>());
     }
@@ -175,7 +178,7 @@ fn few_excess_records_are_not_merged_on_disk() {
 /// A setting that names an altname protects the record, even when the link is gone.
 #[test]
 fn a_record_named_by_an_altname_is_never_merged() {
-    let live = Live::new(Config::saved(&[("ignore", "!uplink*")]), Zone::UTC);
+    let live = Live::new(Config::with_saved(&[("ignore", "!uplink*")]), Zone::UTC);
     let named = Link { altnames: vec!["uplink-a".to_string()], ..link(7, "modem") };
     let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10)), (named, rx_tx(5, 5))], Vec::new(), 1_000_000);
     bench.run(30_001);
@@ -190,7 +193,7 @@ fn a_record_named_by_an_altname_is_never_merged() {
     bench.turn(true);
     bench.run(30_001);
     assert!(bench.sampler.records.iter().any(|record| record.name == "modem"));
-    assert!(bench.sampler.records.iter().any(|record| record.kind == Kind::Others));
+    assert!(bench.sampler.records.iter().any(|record| record.kind == InterfaceKind::Others));
 }
 
 #[test]
@@ -211,21 +214,21 @@ fn a_link_called_others_is_not_the_others_record() {
     bench.run(GRACE_OVER_MS);
     assert_eq!(bench.samples("others").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
     let kind = |name: &str| bench.live.lock().inventory.interface(name).map(|iface| iface.kind);
-    assert_eq!((kind("others"), kind("others:")), (Some(Kind::Ethernet), Some(Kind::Others)));
+    assert_eq!((kind("others"), kind("others:")), (Some(InterfaceKind::Ethernet), Some(InterfaceKind::Others)));
     drop(bench);
     // A link of that name appears later and must not get the traffic of "others".
     let mut bench = Bench::after(&[(link(2, "eth0"), rx_tx(1000, 10))], gone_records(300), 1_000_000);
     bench.world.lock().unwrap().links.push((link(9, "others"), rx_tx(70, 10)));
-    bench.world.lock().unwrap().events = vec![LinkEvent::Seen { ifindex: 9, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(GRACE_OVER_MS);
     assert_eq!(bench.live.lock().inventory.interface("others").unwrap().lifetime.rx_bytes(), 70);
-    assert_eq!(bench.live.lock().inventory.interface("others:").unwrap().kind, Kind::Others);
+    assert_eq!(bench.live.lock().inventory.interface("others:").unwrap().kind, InterfaceKind::Others);
     // The link was renamed to it.
     bench.world.lock().unwrap().links[1].0.name = "web".to_string();
     bench.turn(true);
     bench.run(30_001);
-    assert_eq!(bench.live.lock().inventory.interface("others").unwrap().kind, Kind::Others);
+    assert_eq!(bench.live.lock().inventory.interface("others").unwrap().kind, InterfaceKind::Others);
     bench.world.lock().unwrap().links[1].0.name = "others".to_string();
     bench.turn(true);
     bench.run(30_001);
@@ -245,10 +248,12 @@ fn others_of_this_run_continue_the_stored_others() {
         assert_eq!((lifetimes(&bench), sampled_rx(&bench)), (sum, sum));
         assert!(bench.live.lock().unsaved.edits.is_empty() && bench.sampler.records.len() <= MAX_RECORDS + 1);
         let mut stored = vec![record(4, "others", 0, BOOT, rx_tx(1, 1), 5)];
-        stored.extend(on_disk.then(|| Record { kind: Kind::Others, ..record(7, "others:", 0, "", rx_tx(1, 1), 5) }));
+        stored.extend(
+            on_disk.then(|| Record { kind: InterfaceKind::Others, ..record(7, "others:", 0, "", rx_tx(1, 1), 5) }),
+        );
         bench.rejoin(history_of_a_minute_ago(stored));
         bench.run(30_001);
-        let others: Vec<&Record> = bench.sampler.records.iter().filter(|it| it.kind == Kind::Others).collect();
+        let others: Vec<&Record> = bench.sampler.records.iter().filter(|it| it.kind == InterfaceKind::Others).collect();
         assert_eq!((others.len(), others[0].id == 7), (1, on_disk));
         let before = if on_disk { 10_000_000 } else { 5_000_000 };
         assert_eq!((lifetimes(&bench), sampled_rx(&bench)), (sum + before, sum));

@@ -33,7 +33,7 @@ pub fn add_sysfs_attributes_to_all(root: &Path, named: Vec<(Link, Vec<u8>)>) -> 
     // This sysfs may show another namespace, which may have links of the same names and numbers, but not of the same
     // hardware addresses.
     if address_matches.is_empty() || address_matches.contains(&false) {
-        links.iter_mut().for_each(|link| link.node = 0);
+        links.iter_mut().for_each(|link| link.inode = 0);
     }
     links
 }
@@ -50,7 +50,7 @@ pub(super) fn add_sysfs_attributes(root: &Path, name: &[u8], link: &mut Link) ->
     link.wireless = dir.join("phy80211").exists() || dir.join("wireless").exists();
     link.physical = dir.join("device").exists();
     link.devtype = fs::read(dir.join("uevent")).map_or(String::new(), |text| text::devtype(&text));
-    link.node = fs::metadata(dir).map_or(0, |dir| dir.ino());
+    link.inode = fs::metadata(dir).map_or(0, |dir| dir.ino());
     true
 }
 

@@ -10,18 +10,18 @@ use nix::sys::time::TimeValLike;
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
 use super::text;
-use crate::model::{Machine, Stack};
-use crate::system::room;
+use crate::model::{Machine, NetworkStack};
+use crate::system::free_space;
 
 /// Files with the machine id, the same for every program on the system (machine-id(5)). Older systems have only the
 /// second.
 const MACHINE_IDS: [&str; 2] = ["etc/machine-id", "var/lib/dbus/machine-id"];
 
 /// `proc`: mount point of procfs. `root`: directory that stands for `/`.
-pub fn stack(proc: &Path, root: &Path) -> Stack {
+pub fn stack(proc: &Path, root: &Path) -> NetworkStack {
     let ids = MACHINE_IDS.map(|name| fs::read(root.join(name)).unwrap_or_default());
     let boot = fs::read(proc.join("sys/kernel/random/boot_id")).unwrap_or_default();
-    Stack {
+    NetworkStack {
         machine: ids.iter().find_map(|id| text::machine_hash(id)).unwrap_or_default(),
         boot: text::lossy(text::trim(&boot)),
         namespace: namespace(proc),
@@ -58,7 +58,7 @@ pub fn machine(proc: &Path, path: &Path) -> Machine {
     let file = |name: &str| fs::read(proc.join(name)).unwrap_or_default();
     let (memory_total, memory_available) = text::meminfo(&file("meminfo"));
     let (cpu_busy, cpu_all, cpu_count) = text::cpu(&file("stat"));
-    let (disk_total, disk_free) = room::of(path).unwrap_or((0, 0));
+    let (disk_total, disk_free) = free_space::total_and_free(path).unwrap_or((0, 0));
     Machine {
         hostname: nix::unistd::gethostname().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
         os: os(),
@@ -67,7 +67,7 @@ pub fn machine(proc: &Path, path: &Path) -> Machine {
         memory_total,
         memory_available,
         cpu_busy,
-        cpu_all,
+        cpu_total: cpu_all,
         disk_total,
         disk_free,
         rss_bytes: text::resident(&file("self/status")),
@@ -100,7 +100,7 @@ mod tests {
         assert!(machine.os.starts_with("Linux "), "{}", machine.os);
         assert!(!machine.hostname.is_empty() && machine.uptime_s > 0 && machine.cpu_count > 0);
         assert!(machine.memory_total >= machine.memory_available && machine.memory_available > 0);
-        assert!(machine.cpu_all >= machine.cpu_busy && machine.cpu_busy > 0);
+        assert!(machine.cpu_total >= machine.cpu_busy && machine.cpu_busy > 0);
         assert!(machine.disk_total >= machine.disk_free && machine.disk_total > 0);
         assert!(machine.rss_bytes > 100_000 && machine.rss_bytes < machine.memory_total);
     }
@@ -109,7 +109,7 @@ mod tests {
     fn a_missing_procfs_is_not_an_error() {
         let scratch = Scratch::new();
         let machine = machine(scratch.path(), Path::new(""));
-        assert_eq!((machine.uptime_s, machine.memory_total, machine.cpu_all, machine.rss_bytes), (0, 0, 0, 0));
+        assert_eq!((machine.uptime_s, machine.memory_total, machine.cpu_total, machine.rss_bytes), (0, 0, 0, 0));
         assert!(machine.cpu_count > 0 && machine.disk_total > 0);
         let stack = stack(scratch.path(), scratch.path());
         assert_eq!((stack.machine.as_str(), stack.boot.as_str()), ("", ""));

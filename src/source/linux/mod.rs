@@ -20,9 +20,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{Choice, Source, Woken};
+use super::{Source, SourceChoice, Woken};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Machine, Stack};
+use crate::model::{Machine, NetworkStack};
 use netlink::{DumpKind, Netlink};
 use sysfs::Sysfs;
 
@@ -32,14 +32,14 @@ const PROC: &str = "/proc";
 /// mounted with `subset=pid` (`ProcSubset=pid` of systemd). Kernels before 3.17 have only the second.
 const PROC_NET: [&str; 2] = ["/proc/thread-self/net", "/proc/net"];
 
-const PREFERENCE: [Choice; 3] = [Choice::GetStats, Choice::GetLink, Choice::Sysfs];
+const PREFERENCE: [SourceChoice; 3] = [SourceChoice::GetStats, SourceChoice::GetLink, SourceChoice::Sysfs];
 
-pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
+pub fn open(choice: SourceChoice) -> Result<(Box<dyn Source>, Option<String>)> {
     let mut notes: Vec<String> = Vec::new();
-    for candidate in PREFERENCE.into_iter().filter(|candidate| choice == Choice::Auto || *candidate == choice) {
+    for candidate in PREFERENCE.into_iter().filter(|candidate| choice == SourceChoice::Auto || *candidate == choice) {
         match try_source(candidate) {
             Ok(source) => {
-                notes.extend(source.limits().map(str::to_string));
+                notes.extend(source.limitations().map(str::to_string));
                 return Ok((source, Some(notes.join("; ")).filter(|note| !note.is_empty())));
             }
             Err(error) => {
@@ -52,7 +52,7 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
     }
     let why = notes.join("; ");
     let message = match choice {
-        Choice::Auto => format!("no source of interface counters works here: {why}"),
+        SourceChoice::Auto => format!("no source of interface counters works here: {why}"),
         _ => format!("this source does not work here, try --source auto: {why}"),
     };
     Err(Error::new(ErrorKind::Unsupported, message))
@@ -60,11 +60,11 @@ pub fn open(choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
 
 /// Opens a backend and reads once: a backend works if it answers. After a transient error the next attempt may
 /// succeed, so that counts as working.
-fn try_source(choice: Choice) -> Result<Box<dyn Source>> {
+fn try_source(choice: SourceChoice) -> Result<Box<dyn Source>> {
     let mut source: Box<dyn Source> = match choice {
-        Choice::Auto | Choice::GetStats => Box::new(Netlink::open(DumpKind::GetStats)?),
-        Choice::GetLink => Box::new(Netlink::open(DumpKind::GetLink)?),
-        Choice::Sysfs => Box::new(Sysfs::open(Path::new(SYS_CLASS_NET), proc_net())?),
+        SourceChoice::Auto | SourceChoice::GetStats => Box::new(Netlink::open(DumpKind::GetStats)?),
+        SourceChoice::GetLink => Box::new(Netlink::open(DumpKind::GetLink)?),
+        SourceChoice::Sysfs => Box::new(Sysfs::open(Path::new(SYS_CLASS_NET), proc_net())?),
     };
     match source.read(&mut Vec::new()) {
         Err(error) if error.kind != ErrorKind::Transient => Err(error),
@@ -77,7 +77,7 @@ fn proc_net() -> &'static Path {
     if of_thread.exists() { of_thread } else { of_process }
 }
 
-pub fn stack() -> Stack {
+pub fn stack() -> NetworkStack {
     machine::stack(Path::new(PROC), Path::new("/"))
 }
 

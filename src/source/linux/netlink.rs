@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::parse::{self, Dump, DumpProgress, Malformed, Messages, Order, Parsed};
+use super::parse::{self, ByteOrder, Dump, DumpProgress, Malformed, Messages, Parsed};
 use super::{NO_NOTIFICATIONS, SYS_CLASS_NET, Wake, class_net};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Link, Reading};
@@ -156,7 +156,7 @@ impl Netlink {
     /// Whether the set of links differs from that of the previous call. False if the kernel cannot be asked: the next
     /// read of the counters returns the error.
     fn links_changed(&mut self) -> bool {
-        match self.client.dump(&LINKS, &mut self.hashes, parse::link_mark) {
+        match self.client.dump(&LINKS, &mut self.hashes, parse::link_hash) {
             Ok(true) => {}
             Ok(false) => return true,
             Err(_) => return false,
@@ -194,7 +194,7 @@ impl Source for Netlink {
         Ok(class_net::add_sysfs_attributes_to_all(&self.sys, named_links))
     }
 
-    fn is_whole(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.complete
     }
 
@@ -222,7 +222,7 @@ impl Source for Netlink {
         woken
     }
 
-    fn limits(&self) -> Option<&'static str> {
+    fn limitations(&self) -> Option<&'static str> {
         self.events.is_none().then_some(NO_NOTIFICATIONS)
     }
 
@@ -269,16 +269,18 @@ fn receive_notifications(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<Li
 
 /// Parses the notifications in one datagram.
 fn parse_notifications(datagram: &[u8], out: &mut Vec<LinkEvent>) {
-    for message in Messages::new(Order::NATIVE, datagram) {
+    for message in Messages::new(ByteOrder::NATIVE, datagram) {
         let Ok(message) = message else {
             lost(out);
             continue;
         };
-        match parse::event(Order::NATIVE, &message) {
+        match parse::event(ByteOrder::NATIVE, &message) {
             // A link that goes up gets several addresses at once.
             Ok(Some(LinkEvent::Addresses)) if out.last() == Some(&LinkEvent::Addresses) => {}
             Ok(Some(event)) => {
-                out.extend(parse::described(Order::NATIVE, &message).map(|link| LinkEvent::Described(Box::new(link))));
+                out.extend(
+                    parse::notified_link(ByteOrder::NATIVE, &message).map(|link| LinkEvent::Described(Box::new(link))),
+                );
                 out.push(event);
             }
             Ok(None) => {}
@@ -375,7 +377,7 @@ impl DumpClient {
         &mut self,
         request: &DumpRequest,
         out: &mut Vec<T>,
-        parse: fn(Order, &[u8]) -> Parsed<T>,
+        parse: fn(ByteOrder, &[u8]) -> Parsed<T>,
     ) -> Result<bool> {
         let result = self.dump_with_retries(request, out, parse).or_else(|_| {
             self.socket = Socket::for_requests().map_err(|errno| DumpFailure::Socket("socket", errno))?;
@@ -392,7 +394,7 @@ impl DumpClient {
         &mut self,
         request: &DumpRequest,
         out: &mut Vec<T>,
-        parse: fn(Order, &[u8]) -> Parsed<T>,
+        parse: fn(ByteOrder, &[u8]) -> Parsed<T>,
     ) -> std::result::Result<bool, DumpFailure> {
         out.clear();
         let (mut interrupted, mut longest) = (0, 0);
@@ -402,7 +404,7 @@ impl DumpClient {
             }
             let before = out.len();
             let outcome = self.dump_once(request, &mut |body| {
-                out.extend(parse(Order::NATIVE, body)?);
+                out.extend(parse(ByteOrder::NATIVE, body)?);
                 Ok(())
             })?;
             match outcome {
@@ -441,7 +443,7 @@ impl DumpClient {
         self.seq = self.seq.wrapping_add(1);
         parse::request(&mut self.message, request.request_kind, self.seq, request.header, request.tail);
         self.socket.send(&self.message).map_err(|errno| DumpFailure::Socket("send", errno))?;
-        let mut dump = Dump::new(Order::NATIVE, self.seq, self.socket.port, request.reply_kind);
+        let mut dump = Dump::new(ByteOrder::NATIVE, self.seq, self.socket.port, request.reply_kind);
         let mut received = 0usize;
         loop {
             let length = match self.socket.receive(&mut self.buffer) {
@@ -645,7 +647,7 @@ mod tests {
         let mut client = DumpClient::open(300).unwrap();
         let fake_kernel = fake_kernel(&mut client, vec![complete()]);
         let mut out = Vec::new();
-        client.dump(&LINKS, &mut Vec::new(), parse::link_mark).unwrap();
+        client.dump(&LINKS, &mut Vec::new(), parse::link_hash).unwrap();
         assert!(client.buffer.len() >= 464, "{}", client.buffer.len());
         // The real kernel answered instead: none of the fake counters are there.
         client.dump(&LINKS, &mut out, parse::link_counters).unwrap();
@@ -661,7 +663,7 @@ mod tests {
         let mut out = Vec::new();
         // A socket that was closed returns nothing, again and again.
         let outcome = client.dump_once(&STATS, &mut |body| {
-            out.extend(parse::stats(Order::NATIVE, body)?);
+            out.extend(parse::stats(ByteOrder::NATIVE, body)?);
             Ok(())
         });
         assert!(matches!(outcome, Err(DumpFailure::NoReply)));
@@ -685,11 +687,11 @@ mod tests {
         const UNKNOWN_REQUEST: DumpRequest = DumpRequest { request_kind: 0xfff0, ..STATS };
         let mut client = DumpClient::open(BUFFER_BYTES).unwrap();
         let mut out = vec![1u64];
-        let error = client.dump(&UNKNOWN_REQUEST, &mut out, parse::link_mark).unwrap_err();
+        let error = client.dump(&UNKNOWN_REQUEST, &mut out, parse::link_hash).unwrap_err();
         assert_eq!((error.kind, out.len()), (ErrorKind::Unsupported, 0));
         assert!(error.to_string().contains("Operation not supported"), "{error}");
         // The next request is answered.
-        client.dump(&LINKS, &mut out, parse::link_mark).unwrap();
+        client.dump(&LINKS, &mut out, parse::link_hash).unwrap();
         assert!(!out.is_empty());
     }
 

@@ -100,27 +100,27 @@ pub type Parsed<T> = std::result::Result<Option<T>, Malformed>;
 
 /// Byte order of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ByteOrder {
     Little,
     Big,
 }
 
-impl Order {
-    pub const NATIVE: Order = if cfg!(target_endian = "big") { Order::Big } else { Order::Little };
+impl ByteOrder {
+    pub const NATIVE: ByteOrder = if cfg!(target_endian = "big") { ByteOrder::Big } else { ByteOrder::Little };
 
     fn u16(self, bytes: &[u8], at: usize) -> Option<u16> {
         let raw = *bytes.get(at..)?.first_chunk()?;
-        Some(if self == Order::Big { u16::from_be_bytes(raw) } else { u16::from_le_bytes(raw) })
+        Some(if self == ByteOrder::Big { u16::from_be_bytes(raw) } else { u16::from_le_bytes(raw) })
     }
 
     fn u32(self, bytes: &[u8], at: usize) -> Option<u32> {
         let raw = *bytes.get(at..)?.first_chunk()?;
-        Some(if self == Order::Big { u32::from_be_bytes(raw) } else { u32::from_le_bytes(raw) })
+        Some(if self == ByteOrder::Big { u32::from_be_bytes(raw) } else { u32::from_le_bytes(raw) })
     }
 
     fn u64(self, bytes: &[u8], at: usize) -> Option<u64> {
         let raw = *bytes.get(at..)?.first_chunk()?;
-        Some(if self == Order::Big { u64::from_be_bytes(raw) } else { u64::from_le_bytes(raw) })
+        Some(if self == ByteOrder::Big { u64::from_be_bytes(raw) } else { u64::from_le_bytes(raw) })
     }
 }
 
@@ -138,12 +138,12 @@ pub struct Message<'a> {
 /// Iterates over the messages of one datagram. Ends after the first `Malformed`, because a wrong length hides where
 /// the next message begins.
 pub struct Messages<'a> {
-    order: Order,
+    order: ByteOrder,
     rest: &'a [u8],
 }
 
 impl<'a> Messages<'a> {
-    pub fn new(order: Order, bytes: &'a [u8]) -> Messages<'a> {
+    pub fn new(order: ByteOrder, bytes: &'a [u8]) -> Messages<'a> {
         Messages { order, rest: bytes }
     }
 
@@ -181,13 +181,13 @@ impl<'a> Iterator for Messages<'a> {
 /// attributes still count: one emulator is known to pass nested attributes in the wrong byte order. A function that
 /// needs a missing attribute returns `Malformed`.
 pub struct Attributes<'a> {
-    order: Order,
+    order: ByteOrder,
     rest: &'a [u8],
 }
 
 impl<'a> Attributes<'a> {
     /// The attributes after a fixed header of `header` bytes.
-    fn after_header(order: Order, body: &'a [u8], header: usize) -> Attributes<'a> {
+    fn after_header(order: ByteOrder, body: &'a [u8], header: usize) -> Attributes<'a> {
         Attributes { order, rest: body.get(header..).unwrap_or(&[]) }
     }
 }
@@ -231,7 +231,7 @@ pub enum DumpError {
 
 /// Parses one dump, datagram by datagram. Ignores messages for another request or another socket.
 pub struct Dump {
-    pub order: Order,
+    pub order: ByteOrder,
     pub seq: u32,
     pub port: u32,
     /// Type of the messages that carry the answer.
@@ -240,7 +240,7 @@ pub struct Dump {
 }
 
 impl Dump {
-    pub fn new(order: Order, seq: u32, port: u32, kind: u16) -> Dump {
+    pub fn new(order: ByteOrder, seq: u32, port: u32, kind: u16) -> Dump {
         Dump { order, seq, port, kind, interrupted: false }
     }
 
@@ -298,7 +298,7 @@ pub fn request(out: &mut Vec<u8>, kind: u16, seq: u32, header: &[u8], tail: &[u8
 }
 
 /// Parses an answer to RTM_GETSTATS (`if_stats_msg`).
-pub fn stats(order: Order, body: &[u8]) -> Parsed<Reading> {
+pub fn stats(order: ByteOrder, body: &[u8]) -> Parsed<Reading> {
     let ifindex = order.u32(body, 4).ok_or(Malformed)?;
     let counters = Attributes::after_header(order, body, STATS_HEADER_BYTES)
         .find(|(kind, _)| *kind == IFLA_STATS_LINK_64)
@@ -308,7 +308,7 @@ pub fn stats(order: Order, body: &[u8]) -> Parsed<Reading> {
 }
 
 /// Parses the counters in an RTM_NEWLINK (`ifinfomsg`): the 64-bit ones if the kernel has them, else the 32-bit ones.
-pub fn link_counters(order: Order, body: &[u8]) -> Parsed<Reading> {
+pub fn link_counters(order: ByteOrder, body: &[u8]) -> Parsed<Reading> {
     let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
     let mut fallback = None;
     for (kind, payload) in Attributes::after_header(order, body, LINK_HEADER_BYTES) {
@@ -327,7 +327,7 @@ pub fn link_counters(order: Order, body: &[u8]) -> Parsed<Reading> {
 
 /// Parses the attributes of a link in an RTM_NEWLINK. Also returns its name as the kernel has it: up to 15 bytes of
 /// any encoding (IFNAMSIZ in `include/uapi/linux/if.h`).
-pub fn link(order: Order, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
+pub fn link(order: ByteOrder, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
     const FLAGS_OFFSET: usize = 8;
     let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
     let hardware = order.u16(body, 2).ok_or(Malformed)?;
@@ -374,14 +374,14 @@ pub fn link(order: Order, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
 
 /// Iterates over the alternative names of a link: up to 127 bytes each (ALTIFNAMSIZ in `include/uapi/linux/if.h`), of
 /// any value.
-fn altnames(order: Order, list: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn altnames(order: ByteOrder, list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let altnames = (Attributes { order, rest: list }).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
     altnames.map(|(_, name)| string(name)).filter(|name| !name.is_empty())
 }
 
 /// Hash of a link. It changes if the link is renamed or its altnames change. Two different sets of links have
 /// different sums of these hashes.
-pub fn link_mark(order: Order, body: &[u8]) -> Parsed<u64> {
+pub fn link_hash(order: ByteOrder, body: &[u8]) -> Parsed<u64> {
     let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
     let (mut name_hash, mut altname_hashes) = (None, 0u64);
     for (kind, payload) in Attributes::after_header(order, body, LINK_HEADER_BYTES) {
@@ -400,7 +400,7 @@ pub fn link_mark(order: Order, body: &[u8]) -> Parsed<u64> {
 }
 
 /// Parses an RTM_NEWADDR (`ifaddrmsg`) of IPv4 or IPv6.
-pub fn address(order: Order, body: &[u8]) -> Parsed<Address> {
+pub fn address(order: ByteOrder, body: &[u8]) -> Parsed<Address> {
     let &[family, prefix, ..] = body else { return Err(Malformed) };
     let ifindex = order.u32(body, 4).ok_or(Malformed)?;
     if family != AF_INET && family != AF_INET6 {
@@ -429,7 +429,7 @@ pub struct DefaultRoute {
 
 /// Parses an RTM_NEWROUTE (`rtmsg`), if it is a default route of the main table. The source prefix does not matter:
 /// IPv6 default routes of OpenWrt apply to one source prefix only.
-pub fn default_route(order: Order, body: &[u8]) -> Parsed<DefaultRoute> {
+pub fn default_route(order: ByteOrder, body: &[u8]) -> Parsed<DefaultRoute> {
     let &[family, prefix, _, _, table, _, _, kind, ..] = body else { return Err(Malformed) };
     let flags = order.u32(body, 8).ok_or(Malformed)?;
     let is_default_route = (family == AF_INET || family == AF_INET6)
@@ -458,14 +458,14 @@ pub fn default_route(order: Order, body: &[u8]) -> Parsed<DefaultRoute> {
 }
 
 /// The link that a notification describes, with its attributes.
-pub fn described(order: Order, message: &Message<'_>) -> Option<Link> {
+pub fn notified_link(order: ByteOrder, message: &Message<'_>) -> Option<Link> {
     let is_link_message = message.kind == RTM_NEWLINK || message.kind == RTM_DELLINK;
     let named_link = is_link_message.then(|| link(order, message.body).ok().flatten()).flatten();
     named_link.map(|(link, _)| link)
 }
 
 /// Parses a notification. `None` for types of message that concern neither links nor addresses.
-pub fn event(order: Order, message: &Message<'_>) -> Parsed<LinkEvent> {
+pub fn event(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkEvent> {
     match message.kind {
         RTM_NEWLINK => {
             let wireless = |(kind, _): (u16, &[u8])| kind == IFLA_WIRELESS;
@@ -475,7 +475,7 @@ pub fn event(order: Order, message: &Message<'_>) -> Parsed<LinkEvent> {
             let is_new = order.u32(message.body, 12) == Some(u32::MAX);
             match link_counters(order, message.body) {
                 Ok(Some(reading)) if is_new => {
-                    Ok(Some(LinkEvent::Seen { ifindex: reading.ifindex, counters: reading.counters }))
+                    Ok(Some(LinkEvent::Added { ifindex: reading.ifindex, counters: reading.counters }))
                 }
                 Ok(reading) => Ok(reading.map(|reading| LinkEvent::Changed { ifindex: reading.ifindex })),
                 // Wireless drivers send their own notices (the end of a scan, a station that left) as link messages
@@ -497,13 +497,13 @@ pub fn event(order: Order, message: &Message<'_>) -> Parsed<LinkEvent> {
 
 /// ifindex of a link message. `None` for a message of another address family: if a port leaves its bridge, the kernel
 /// sends an RTM_DELLINK of family AF_BRIDGE although the link stays.
-fn link_index(order: Order, body: &[u8]) -> Parsed<u32> {
+fn link_index(order: ByteOrder, body: &[u8]) -> Parsed<u32> {
     const AF_UNSPEC: u8 = 0;
     let ifindex = order.u32(body, 4).ok_or(Malformed)?;
     Ok((body.first() == Some(&AF_UNSPEC) && ifindex != 0).then_some(ifindex))
 }
 
-fn counters64(order: Order, fields: &[u8]) -> Option<Counters> {
+fn counters64(order: ByteOrder, fields: &[u8]) -> Option<Counters> {
     if fields.len() < MIN_FIELDS * 8 {
         return None;
     }
@@ -514,7 +514,7 @@ fn counters64(order: Order, fields: &[u8]) -> Option<Counters> {
     Some(counters)
 }
 
-fn counters32(order: Order, fields: &[u8]) -> Option<Counters> {
+fn counters32(order: ByteOrder, fields: &[u8]) -> Option<Counters> {
     if fields.len() < MIN_FIELDS * 4 {
         return None;
     }
@@ -541,20 +541,20 @@ fn string(payload: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    const BOTH_ORDERS: [Order; 2] = [Order::Little, Order::Big];
+    const BOTH_ORDERS: [ByteOrder; 2] = [ByteOrder::Little, ByteOrder::Big];
     const SEQ: u32 = 7;
     const PORT: u32 = 12016;
 
-    fn u16_bytes(order: Order, number: u16) -> [u8; 2] {
-        if order == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    fn u16_bytes(order: ByteOrder, number: u16) -> [u8; 2] {
+        if order == ByteOrder::Big { number.to_be_bytes() } else { number.to_le_bytes() }
     }
 
-    fn u32_bytes(order: Order, number: u32) -> [u8; 4] {
-        if order == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    fn u32_bytes(order: ByteOrder, number: u32) -> [u8; 4] {
+        if order == ByteOrder::Big { number.to_be_bytes() } else { number.to_le_bytes() }
     }
 
-    fn u64_bytes(order: Order, number: u64) -> [u8; 8] {
-        if order == Order::Big { number.to_be_bytes() } else { number.to_le_bytes() }
+    fn u64_bytes(order: ByteOrder, number: u64) -> [u8; 8] {
+        if order == ByteOrder::Big { number.to_be_bytes() } else { number.to_le_bytes() }
     }
 
     fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -562,23 +562,23 @@ mod tests {
         bytes
     }
 
-    fn attribute(order: Order, kind: u16, payload: &[u8]) -> Vec<u8> {
+    fn attribute(order: ByteOrder, kind: u16, payload: &[u8]) -> Vec<u8> {
         let length = u16_bytes(order, 4 + payload.len() as u16);
         padded([&length[..], &u16_bytes(order, kind), payload].concat())
     }
 
-    fn message(order: Order, kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
+    fn message(order: ByteOrder, kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
         let length = u32_bytes(order, 16 + body.len() as u32);
         let numbers = [u16_bytes(order, kind), u16_bytes(order, flags)].concat();
         padded([&length[..], &numbers, &u32_bytes(order, seq), &u32_bytes(order, PORT), body].concat())
     }
 
-    fn link_body(order: Order, family: u8, ifindex: u32, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
+    fn link_body(order: ByteOrder, family: u8, ifindex: u32, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
         changed_body(order, family, ifindex, flags, 0, attributes)
     }
 
     fn changed_body(
-        order: Order,
+        order: ByteOrder,
         family: u8,
         ifindex: u32,
         flags: u32,
@@ -589,15 +589,15 @@ mod tests {
         [&[family, 0][..], &u16_bytes(order, 1), &numbers, &attributes.concat()].concat()
     }
 
-    fn stats_body(order: Order, ifindex: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
+    fn stats_body(order: ByteOrder, ifindex: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
         [[&[0; 4][..], &u32_bytes(order, ifindex), &u32_bytes(order, 1)].concat(), attributes.concat()].concat()
     }
 
-    fn fields_64(order: Order, fields: &[u64]) -> Vec<u8> {
+    fn fields_64(order: ByteOrder, fields: &[u64]) -> Vec<u8> {
         fields.iter().flat_map(|field| u64_bytes(order, *field)).collect()
     }
 
-    fn fields_32(order: Order, fields: &[u32]) -> Vec<u8> {
+    fn fields_32(order: ByteOrder, fields: &[u32]) -> Vec<u8> {
         fields.iter().flat_map(|field| u32_bytes(order, *field)).collect()
     }
 
@@ -619,11 +619,11 @@ mod tests {
         digits.chunks(2).map(|pair| text::hex(pair).unwrap() as u8).collect()
     }
 
-    fn first_message(order: Order, datagram: &[u8]) -> Message<'_> {
+    fn first_message(order: ByteOrder, datagram: &[u8]) -> Message<'_> {
         Messages::new(order, datagram).next().unwrap().unwrap()
     }
 
-    fn feed(order: Order, datagrams: &[Vec<u8>]) -> (Vec<u32>, Result<DumpProgress, DumpError>) {
+    fn feed(order: ByteOrder, datagrams: &[Vec<u8>]) -> (Vec<u32>, Result<DumpProgress, DumpError>) {
         let mut dump = Dump::new(order, SEQ, PORT, RTM_NEWSTATS);
         let mut seen = Vec::new();
         let mut last = Ok(DumpProgress::More);
@@ -636,12 +636,12 @@ mod tests {
         (seen, last)
     }
 
-    fn answer(order: Order, ifindex: u32) -> Vec<u8> {
+    fn answer(order: ByteOrder, ifindex: u32) -> Vec<u8> {
         let attributes = [attribute(order, IFLA_STATS_LINK_64, &fields_64(order, &numbered_fields(25)))];
         message(order, RTM_NEWSTATS, 2, SEQ, &stats_body(order, ifindex, &attributes))
     }
 
-    fn done(order: Order, flags: u16, code: i32) -> Vec<u8> {
+    fn done(order: ByteOrder, flags: u16, code: i32) -> Vec<u8> {
         message(order, NLMSG_DONE, flags, SEQ, &u32_bytes(order, code as u32))
     }
 
@@ -652,11 +652,11 @@ mod tests {
              0200000000000000 0100000000000000 9000000000000000 5a00000000000000",
         );
         recorded.resize(0xe8, 0);
-        let message = first_message(Order::Little, &recorded);
+        let message = first_message(ByteOrder::Little, &recorded);
         assert_eq!((message.kind, message.seq, message.port), (RTM_NEWSTATS, SEQ, PORT));
         let counters = Counters::of([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
         let reading = Reading { ifindex: 3, counters, width: Width::Bits64 };
-        assert_eq!(stats(Order::Little, message.body), Ok(Some(reading)));
+        assert_eq!(stats(ByteOrder::Little, message.body), Ok(Some(reading)));
     }
 
     #[test]
@@ -666,11 +666,11 @@ mod tests {
              0000000000000002 0000000000000001 0000000000000090 000000000000005a",
         );
         recorded.resize(0xec, 0);
-        let message = first_message(Order::Big, &recorded);
+        let message = first_message(ByteOrder::Big, &recorded);
         assert_eq!((message.kind, message.seq, message.port), (RTM_NEWSTATS, SEQ, PORT));
         let counters = Counters::of([0x90, 0x5a, 2, 1, 0, 0, 0, 0]);
         let reading = Reading { ifindex: 3, counters, width: Width::Bits64 };
-        assert_eq!(stats(Order::Big, message.body), Ok(Some(reading)));
+        assert_eq!(stats(ByteOrder::Big, message.body), Ok(Some(reading)));
     }
 
     #[test]
@@ -773,7 +773,7 @@ mod tests {
                 let body = link_body(order, 0, 3, 0, &attributes);
                 assert_eq!(link(order, &body).unwrap().unwrap().0.altnames, expect);
                 assert_eq!(
-                    link_mark(order, &body).is_ok_and(|link_hash| link_hash == Some(text::link_hash(3, b"x"))),
+                    link_hash(order, &body).is_ok_and(|link_hash| link_hash == Some(text::link_hash(3, b"x"))),
                     expect.is_empty()
                 );
             }
@@ -793,7 +793,7 @@ mod tests {
             let link_hash = |name: &[u8], altnames: &[&[u8]]| {
                 let list: Vec<u8> = altnames.iter().flat_map(|name| attribute(order, IFLA_ALT_IFNAME, name)).collect();
                 let attributes = [attribute(order, IFLA_PROP_LIST, &list), attribute(order, IFLA_IFNAME, name)];
-                link_mark(order, &link_body(order, 0, 3, 0, &attributes)).unwrap().unwrap()
+                link_hash(order, &link_body(order, 0, 3, 0, &attributes)).unwrap().unwrap()
             };
             let sets = [
                 link_hash(b"a", &[]),
@@ -941,34 +941,34 @@ mod tests {
             "3c000000 1800 0200 07000000 f02e0000 02000000 fe030001 00000000 0800 0f00 fe000000 0800 0600 32000000
              0800 0500 0a010201 0800 0400 03000000",
         );
-        let route = default_route(Order::Little, first_message(Order::Little, &recorded).body);
+        let route = default_route(ByteOrder::Little, first_message(ByteOrder::Little, &recorded).body);
         assert_eq!(route, Ok(Some(DefaultRoute { metric: 50, ifindex: 3 })));
-        assert_eq!(default_route(Order::Little, &[2, 0, 0]), Err(Malformed));
+        assert_eq!(default_route(ByteOrder::Little, &[2, 0, 0]), Err(Malformed));
     }
 
     #[test]
     fn notifications_of_links_and_addresses() {
         #[track_caller]
-        fn check(kind: u16, family: u8, attributes: fn(Order) -> Vec<Vec<u8>>, expect: Parsed<LinkEvent>) {
+        fn check(kind: u16, family: u8, attributes: fn(ByteOrder) -> Vec<Vec<u8>>, expect: Parsed<LinkEvent>) {
             for order in BOTH_ORDERS {
                 let body = link_body(order, family, 3, 0, &attributes(order));
                 let bytes = message(order, kind, 0, 0, &body);
                 assert_eq!(event(order, &first_message(order, &bytes)), expect);
             }
         }
-        fn none(_: Order) -> Vec<Vec<u8>> {
+        fn none(_: ByteOrder) -> Vec<Vec<u8>> {
             Vec::new()
         }
-        fn with_counters(order: Order) -> Vec<Vec<u8>> {
+        fn with_counters(order: ByteOrder) -> Vec<Vec<u8>> {
             vec![attribute(order, IFLA_STATS64, &fields_64(order, &numbered_fields(25)))]
         }
-        fn wireless(order: Order) -> Vec<Vec<u8>> {
+        fn wireless(order: ByteOrder) -> Vec<Vec<u8>> {
             vec![attribute(order, IFLA_IFNAME, b"wlan0\0"), attribute(order, IFLA_WIRELESS, &[0; 8])]
         }
         check(RTM_NEWLINK, 0, with_counters, Ok(Some(LinkEvent::Changed { ifindex: 3 })));
         for order in BOTH_ORDERS {
             for (change, expect) in [
-                (u32::MAX, LinkEvent::Seen { ifindex: 3, counters: expected_counters(25) }),
+                (u32::MAX, LinkEvent::Added { ifindex: 3, counters: expected_counters(25) }),
                 (u32::MAX >> 1, LinkEvent::Changed { ifindex: 3 }),
                 (1, LinkEvent::Changed { ifindex: 3 }),
             ] {
@@ -1065,13 +1065,13 @@ mod tests {
     fn a_request_has_the_length_in_its_header() {
         let mut out = vec![1, 2, 3];
         request(&mut out, RTM_GETSTATS, 5, &[0; 8], &1u32.to_ne_bytes());
-        let message = first_message(Order::NATIVE, &out);
+        let message = first_message(ByteOrder::NATIVE, &out);
         assert_eq!((out.len(), message.kind, message.flags, message.seq), (28, RTM_GETSTATS, 0x301, 5));
         assert_eq!(message.body, [[0; 4], [0; 4], 1u32.to_ne_bytes()].concat());
     }
 
     /// Calls every parser with these bytes. The size of the result is limited by the size of the input.
-    fn parse_everything(order: Order, bytes: &[u8]) {
+    fn parse_everything(order: ByteOrder, bytes: &[u8]) {
         let mut messages = 0;
         for message in Messages::new(order, bytes) {
             messages += 1;
@@ -1101,9 +1101,9 @@ mod tests {
         assert!(text::devtype(bytes).len() <= 3 * bytes.len());
     }
 
-    fn parse_bodies(order: Order, body: &[u8]) {
+    fn parse_bodies(order: ByteOrder, body: &[u8]) {
         assert!(Attributes { order, rest: body }.count() <= body.len() / 4);
-        let _ = (stats(order, body), link_counters(order, body), link_mark(order, body));
+        let _ = (stats(order, body), link_counters(order, body), link_hash(order, body));
         let _ = (address(order, body), default_route(order, body));
         if let Ok(Some((link, raw))) = link(order, body) {
             assert!(!raw.is_empty() && raw.len() <= body.len());
@@ -1115,7 +1115,7 @@ mod tests {
 
     #[test]
     fn mutated_buffers_never_panic() {
-        let mut seeds: Vec<(Order, Vec<u8>)> = Vec::new();
+        let mut seeds: Vec<(ByteOrder, Vec<u8>)> = Vec::new();
         for order in BOTH_ORDERS {
             let kind = [IFLA_INFO_KIND, IFLA_INFO_SLAVE_KIND].map(|kind| attribute(order, kind, b"bridge\0")).concat();
             let attributes = [
@@ -1146,7 +1146,7 @@ mod tests {
             "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
              00000000000000000000000000000000 ffffffff 00000001 00000000 00000001 lo\n02:00:00:00:00:0b\n",
         ];
-        seeds.extend(texts.map(|text| (Order::NATIVE, text.as_bytes().to_vec())));
+        seeds.extend(texts.map(|text| (ByteOrder::NATIVE, text.as_bytes().to_vec())));
 
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
         let mut random = move |below: usize| {

@@ -134,7 +134,7 @@ impl Source for Sysfs {
         woken
     }
 
-    fn limits(&self) -> Option<&'static str> {
+    fn limitations(&self) -> Option<&'static str> {
         Some(NO_NOTIFICATIONS)
     }
 
@@ -330,7 +330,7 @@ mod tests {
             alias: "the modem".into(),
             up: true,
             speed: Some(1000),
-            node: fs::metadata(fake.root().join("eth0.7")).unwrap().ino(),
+            inode: fs::metadata(fake.root().join("eth0.7")).unwrap().ino(),
             ..Link::default()
         };
         assert_eq!(links[2], expect);

@@ -189,7 +189,7 @@ fn events_until(source: &mut dyn Source, done: impl Fn(&[LinkEvent]) -> bool) ->
 
 fn first_seen(events: &[LinkEvent], wanted: u32) -> Option<Counters> {
     events.iter().find_map(|event| match event {
-        LinkEvent::Seen { ifindex, counters } if *ifindex == wanted => Some(*counters),
+        LinkEvent::Added { ifindex, counters } if *ifindex == wanted => Some(*counters),
         _ => None,
     })
 }
@@ -260,7 +260,7 @@ fn netlink_and_sysfs_return_the_same_links() {
         assert_eq!((lo.hardware, lo.up, lo.mac.as_str()), (772, true, ""));
         assert_eq!((va.speed, lo.speed), (Some(10_000), None));
         // Each device has its own inode, and a later device has a higher one.
-        assert!(0 < lo.node && lo.node < va.node.min(vb.node) && va.node.max(vb.node) < br0.node);
+        assert!(0 < lo.inode && lo.inode < va.inode.min(vb.inode) && va.inode.max(vb.inode) < br0.inode);
     });
 }
 
@@ -334,7 +334,7 @@ fn a_sysfs_of_another_namespace_is_ignored() {
         // The same name and number by chance, but another device.
         elsewhere.file("va/ifindex", &links_by_name(&mut source)["va"].ifindex.to_string());
         elsewhere.file("va/address", "02:00:00:00:00:01\n");
-        assert_eq!(links_by_name(&mut source)["va"].node, 0);
+        assert_eq!(links_by_name(&mut source)["va"].inode, 0);
         assert_eq!(links_by_name(&mut namespace.netlink(DumpKind::GetStats))["va"].speed, Some(10_000));
     });
 }
@@ -650,13 +650,13 @@ fn changes_of_the_set_of_links_are_found_without_notifications() {
 #[test]
 fn open_chooses_the_best_source_or_the_given_one() {
     #[track_caller]
-    fn check(choice: Choice, expect: &str, expect_note: Option<&str>) {
+    fn check(choice: SourceChoice, expect: &str, expect_note: Option<&str>) {
         let (source, note) = open(choice).unwrap();
         assert_eq!((source.name(), note.as_deref()), (expect, expect_note));
     }
-    check(Choice::GetLink, "getlink", None);
-    check(Choice::Sysfs, "sysfs", Some(NO_NOTIFICATIONS));
-    let (mut source, note) = open(Choice::Auto).unwrap();
+    check(SourceChoice::GetLink, "getlink", None);
+    check(SourceChoice::Sysfs, "sysfs", Some(NO_NOTIFICATIONS));
+    let (mut source, note) = open(SourceChoice::Auto).unwrap();
     assert_eq!(source.name() == "getstats", note.is_none(), "{note:?}");
     assert!(!read(source.as_mut()).is_empty());
 }

@@ -73,9 +73,9 @@ pub fn unzigzag(value: u64) -> i64 {
 
 /// Reads bytes from the front.
 #[derive(Clone, Copy)]
-pub struct Bytes<'a>(pub &'a [u8]);
+pub struct ByteReader<'a>(pub &'a [u8]);
 
-impl<'a> Bytes<'a> {
+impl<'a> ByteReader<'a> {
     pub fn leb(&mut self) -> Result<u64> {
         let mut value = 0;
         for (at, &byte) in self.0.iter().enumerate().take(10) {
@@ -154,13 +154,13 @@ pub struct Packed<'a> {
     pub rows: usize,
     pub head: &'a [u8],
     groups: u64,
-    directory: Bytes<'a>,
-    bodies: Bytes<'a>,
+    directory: ByteReader<'a>,
+    bodies: ByteReader<'a>,
 }
 
 impl<'a> Packed<'a> {
     pub fn open(bytes: &'a [u8]) -> Result<Packed<'a>> {
-        let mut bytes = Bytes(bytes);
+        let mut bytes = ByteReader(bytes);
         let columns = column_count(bytes.take(1)?[0])?;
         let rows = bytes.leb()? as usize;
         if rows == 0 || rows > MAX_ROWS {
@@ -170,7 +170,7 @@ impl<'a> Packed<'a> {
         let directory = bytes.leb()?;
         let groups = bytes.leb()?;
         let head = bytes.take(head)?;
-        let directory = Bytes(bytes.take(directory)?);
+        let directory = ByteReader(bytes.take(directory)?);
         Ok(Packed { columns, rows, head, groups, directory, bodies: bytes })
     }
 
@@ -193,8 +193,8 @@ impl<'a> Packed<'a> {
 pub struct Groups<'a> {
     left: u64,
     next_id: u64,
-    directory: Bytes<'a>,
-    bodies: Bytes<'a>,
+    directory: ByteReader<'a>,
+    bodies: ByteReader<'a>,
 }
 
 impl<'a> Groups<'a> {
@@ -237,7 +237,7 @@ impl Columns {
     }
 
     pub fn read(&mut self, body: &[u8], rows: usize, columns: usize) -> Result<()> {
-        let mut bytes = Bytes(body);
+        let mut bytes = ByteReader(body);
         let modes = bytes.leb()?;
         self.present.clear();
         self.values.clear();
@@ -265,7 +265,7 @@ impl Columns {
 
 /// Number of rows that a group has, without unpacking it.
 pub fn present_rows(body: &[u8], rows: usize) -> Result<usize> {
-    let mut bytes = Bytes(body);
+    let mut bytes = ByteReader(body);
     if bytes.leb()? & 1 == 0 {
         return Ok(rows);
     }
@@ -276,7 +276,7 @@ pub fn present_rows(body: &[u8], rows: usize) -> Result<usize> {
 
 /// Calls `run` with each run of present rows as `[from, to)`. They are stored as pairs (missing rows, present rows),
 /// up to the last present row.
-fn each_run(bytes: &mut Bytes, rows: usize, mut run: impl FnMut(usize, usize)) -> Result<()> {
+fn each_run(bytes: &mut ByteReader, rows: usize, mut run: impl FnMut(usize, usize)) -> Result<()> {
     let runs = bytes.leb()?;
     let mut at = 0;
     for _ in 0..runs {
@@ -360,7 +360,7 @@ fn put_zero_runs(out: &mut Vec<u8>, values: &[u64]) {
     }
 }
 
-fn read_runs(bytes: &mut Bytes, values: &mut [u64]) -> Result<()> {
+fn read_runs(bytes: &mut ByteReader, values: &mut [u64]) -> Result<()> {
     let mut at = 0;
     while at < values.len() {
         let value = bytes.leb()?;
@@ -397,7 +397,7 @@ fn put_bits(out: &mut Vec<u8>, values: &[u64]) {
     }
 }
 
-fn read_bits(bytes: &mut Bytes, values: &mut [u64]) -> Result<()> {
+fn read_bits(bytes: &mut ByteReader, values: &mut [u64]) -> Result<()> {
     let least = bytes.leb()?;
     let width = u32::from(bytes.take(1)?[0]);
     if width > MAX_WIDTH {
@@ -462,10 +462,10 @@ mod tests {
         for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
             let mut out = Vec::new();
             put_leb(&mut out, value);
-            assert_eq!((out.len(), Bytes(&out).leb().unwrap()), (leb_length(value), value));
+            assert_eq!((out.len(), ByteReader(&out).leb().unwrap()), (leb_length(value), value));
         }
-        assert!(Bytes(&[0x80; 10]).leb().is_err());
-        assert!(Bytes(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).leb().is_err());
+        assert!(ByteReader(&[0x80; 10]).leb().is_err());
+        assert!(ByteReader(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).leb().is_err());
     }
 
     #[test]

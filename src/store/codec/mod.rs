@@ -8,7 +8,7 @@ use std::ops::Range;
 pub mod block;
 
 use self::block::{
-    Bytes, Columns, MAX_COLUMNS, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag,
+    ByteReader, Columns, MAX_COLUMNS, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag,
 };
 use crate::error::Result;
 use crate::model::{COUNTERS, Cell, Counters, IfaceId, Mark, Sample};
@@ -21,7 +21,7 @@ pub const LAST_SEQ: u64 = (1 << 33) - 1;
 
 /// Number and times of a tick: UTC seconds, and CLOCK_BOOTTIME in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moment {
+pub struct TickTime {
     pub seq: u64,
     pub unix: i64,
     pub mono_ms: u64,
@@ -29,8 +29,8 @@ pub struct Moment {
 
 /// A tick with its samples, at most one per interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Row {
-    pub moment: Moment,
+pub struct TickRow {
+    pub time: TickTime,
     pub samples: Vec<Sample>,
 }
 
@@ -63,7 +63,7 @@ fn counters_at(columns: &[&[u64]; COUNTERS], at: usize) -> Counters {
 }
 
 /// Packs ticks. The caller passes them in the order of their wall times.
-pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
+pub fn pack_samples(rows: &[TickRow]) -> Vec<u8> {
     let mut packer = Packer::new(COUNTERS + SAMPLE_EXTRA, rows.len());
     let steps = put_head(packer.head(), rows);
     let ifaces: Set<IfaceId> = rows.iter().flat_map(|row| row.samples.iter().map(|sample| sample.iface)).collect();
@@ -84,17 +84,17 @@ pub fn pack_samples(rows: &[Row]) -> Vec<u8> {
 
 /// Packs the ticks. Returns the expected span of each row in ms: the time since the previous tick, and for the first
 /// row a span that the block stores.
-fn put_head(out: &mut Vec<u8>, rows: &[Row]) -> Vec<u64> {
+fn put_head(out: &mut Vec<u8>, rows: &[TickRow]) -> Vec<u64> {
     let Some(first) = rows.first() else { return Vec::new() };
     let typical = first.samples.iter().find(|sample| sample.mark == Mark::Plain).or(first.samples.first());
     let mut steps = vec![typical.map_or(0, |sample| sample.span_ms)];
-    put_leb(out, first.moment.seq);
-    put_leb(out, zigzag(first.moment.unix));
-    put_leb(out, first.moment.mono_ms);
+    put_leb(out, first.time.seq);
+    put_leb(out, zigzag(first.time.unix));
+    put_leb(out, first.time.mono_ms);
     put_leb(out, steps[0]);
     let mut columns = vec![Vec::new(); HEAD_COLUMNS];
     for pair in rows.windows(2) {
-        let (before, now) = (&pair[0].moment, &pair[1].moment);
+        let (before, now) = (&pair[0].time, &pair[1].time);
         let step = now.mono_ms.wrapping_sub(before.mono_ms);
         columns[0].push(zigzag(now.seq.wrapping_sub(before.seq).wrapping_sub(1) as i64));
         columns[1].push(zigzag(step as i64));
@@ -112,17 +112,17 @@ fn in_seconds(step_ms: u64) -> i64 {
 
 /// Unpacks blocks of samples one after another, with reused buffers.
 #[derive(Default)]
-pub struct Samples {
-    moments: Vec<Moment>,
+pub struct SampleDecoder {
+    moments: Vec<TickTime>,
     steps: Vec<u64>,
     columns: Columns,
 }
 
-impl Samples {
+impl SampleDecoder {
     /// Decodes the ticks of a block. `each_sample` on the same block needs this first.
-    pub fn open(&mut self, packed: &Packed) -> Result<&[Moment]> {
-        let mut bytes = Bytes(packed.head);
-        let mut now = Moment { seq: bytes.leb()?, unix: unzigzag(bytes.leb()?), mono_ms: bytes.leb()? };
+    pub fn decode_ticks(&mut self, packed: &Packed) -> Result<&[TickTime]> {
+        let mut bytes = ByteReader(packed.head);
+        let mut now = TickTime { seq: bytes.leb()?, unix: unzigzag(bytes.leb()?), mono_ms: bytes.leb()? };
         let mut step = bytes.leb()?;
         self.columns.read(bytes.0, packed.rows - 1, HEAD_COLUMNS)?;
         if self.columns.present.len() != packed.rows - 1 {
@@ -148,18 +148,18 @@ impl Samples {
     }
 
     /// The ticks of the block that was decoded last.
-    pub fn moments(&self) -> &[Moment] {
+    pub fn tick_times(&self) -> &[TickTime] {
         &self.moments
     }
 
     /// Calls `each` with the samples of one interface, or of all (`None`), in the ticks `rows` of the block that was
     /// decoded last, interface by interface.
-    pub fn some(
+    pub fn each_sample(
         &mut self,
         packed: &Packed,
         iface: Option<IfaceId>,
         rows: Range<usize>,
-        each: &mut dyn FnMut(&Moment, &Sample),
+        each: &mut dyn FnMut(&TickTime, &Sample),
     ) -> Result<()> {
         if let Some(iface) = iface {
             return packed.find(iface)?.map_or(Ok(()), |body| self.group(packed, iface, body, rows, each));
@@ -177,7 +177,7 @@ impl Samples {
         iface: IfaceId,
         body: &[u8],
         rows: Range<usize>,
-        each: &mut dyn FnMut(&Moment, &Sample),
+        each: &mut dyn FnMut(&TickTime, &Sample),
     ) -> Result<()> {
         let counters = counter_count(packed, SAMPLE_EXTRA)?;
         self.columns.read(body, packed.rows, packed.columns)?;
@@ -203,11 +203,11 @@ impl Samples {
 }
 
 /// Unpacks a whole block of samples.
-pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<Row>> {
+pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<TickRow>> {
     let packed = Packed::open(bytes)?;
-    let mut samples = Samples::default();
-    let moments = samples.open(&packed)?;
-    let mut rows: Vec<Row> = moments.iter().map(|moment| Row { moment: *moment, samples: Vec::new() }).collect();
+    let mut samples = SampleDecoder::default();
+    let moments = samples.decode_ticks(&packed)?;
+    let mut rows: Vec<TickRow> = moments.iter().map(|moment| TickRow { time: *moment, samples: Vec::new() }).collect();
     for group in packed.groups() {
         let (iface, body) = group?;
         samples.columns.read(body, packed.rows, packed.columns)?;
@@ -259,8 +259,8 @@ pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
             present.push(*at);
             columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));
             let extra = &mut columns[COUNTERS..];
-            extra[UNCOVERED].push(zigzag(length_s - i64::from(cell.covered)));
-            extra[BLIND].push(cell.blind.into());
+            extra[UNCOVERED].push(zigzag(length_s - i64::from(cell.plain_s)));
+            extra[BLIND].push(cell.gap_s.into());
             for (at, peak) in [cell.rx_peak, cell.tx_peak].into_iter().enumerate() {
                 extra[PEAKS + at].push(peak);
                 extra[EXCESS + at].push(zigzag(peak.wrapping_sub(average_rate(cell, at)) as i64));
@@ -286,7 +286,7 @@ fn packed_bytes(column: &Vec<u64>, rows: usize) -> usize {
 }
 
 fn average_rate(cell: &Cell, counter: usize) -> u64 {
-    cell.sum.0[counter] / (u64::from(cell.covered) + u64::from(cell.blind)).max(1)
+    cell.sum.0[counter] / (u64::from(cell.plain_s) + u64::from(cell.gap_s)).max(1)
 }
 
 /// Calls `each` with the cells of one interface, or of all (`None`), in ascending order of interface and position.
@@ -309,9 +309,9 @@ pub fn unpack_cells(
                 sum: counters_at(&sums, at),
                 rx_peak: extra[PEAKS][at],
                 tx_peak: extra[PEAKS + 1][at],
-                covered: u32::try_from(length_s.wrapping_sub(unzigzag(extra[UNCOVERED][at])))
+                plain_s: u32::try_from(length_s.wrapping_sub(unzigzag(extra[UNCOVERED][at])))
                     .map_err(|_| damaged("the length of a cell is out of range"))?,
-                blind: u32::try_from(extra[BLIND][at]).map_err(|_| damaged("the length of a cell is out of range"))?,
+                gap_s: u32::try_from(extra[BLIND][at]).map_err(|_| damaged("the length of a cell is out of range"))?,
             };
             let averages = [average_rate(&cell, 0), average_rate(&cell, 1)];
             for (which, peak) in [&mut cell.rx_peak, &mut cell.tx_peak].into_iter().enumerate() {
@@ -342,7 +342,7 @@ mod tests {
 
     const T: i64 = 1_768_435_200;
 
-    fn row(seq: u64, unix: i64, mono_ms: u64, samples: &[(IfaceId, u64)]) -> Row {
+    fn row(seq: u64, unix: i64, mono_ms: u64, samples: &[(IfaceId, u64)]) -> TickRow {
         let samples = samples
             .iter()
             .map(|(iface, rx)| Sample {
@@ -352,10 +352,10 @@ mod tests {
                 delta: Counters::of([*rx, 2, 3, 4, 0, 0, 0, 0]),
             })
             .collect();
-        Row { moment: Moment { seq, unix, mono_ms }, samples }
+        TickRow { time: TickTime { seq, unix, mono_ms }, samples }
     }
 
-    fn check(rows: &[Row]) -> usize {
+    fn check(rows: &[TickRow]) -> usize {
         let bytes = pack_samples(rows);
         assert_eq!(unpack_samples(&bytes).unwrap(), rows);
         let packed = Packed::open(&bytes).unwrap();
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn an_idle_interface_costs_three_bytes_and_a_steady_tick_none() {
-        let idle = |ifaces: &[(IfaceId, u64)], ticks: u64| -> Vec<Row> {
+        let idle = |ifaces: &[(IfaceId, u64)], ticks: u64| -> Vec<TickRow> {
             (0..ticks)
                 .map(|at| {
                     let mut row = row(at + 1, T + 30 * at as i64, 30_000 * at, ifaces);
@@ -413,7 +413,7 @@ mod tests {
                     if random.below(10) < round % 10 {
                         continue;
                     }
-                    let mut cell = Cell { covered: length as u32 - random.below(3) as u32, ..Cell::default() };
+                    let mut cell = Cell { plain_s: length as u32 - random.below(3) as u32, ..Cell::default() };
                     if random.below(3) > 0 {
                         cell.sum = Counters(std::array::from_fn(|_| random.small()));
                         cell.rx_peak = cell.sum.0[RX_BYTES] / length as u64 + random.below(20);
@@ -424,8 +424,8 @@ mod tests {
                             sum: Counters([u64::MAX; COUNTERS]),
                             rx_peak: random.next(),
                             tx_peak: u64::MAX,
-                            covered: random.next() as u32,
-                            blind: u32::MAX,
+                            plain_s: random.next() as u32,
+                            gap_s: u32::MAX,
                         };
                     }
                     cells.insert((iface, at), cell);
@@ -465,7 +465,7 @@ mod tests {
             let mut cells = Vec::new();
             let bytes = packed_with(counters + CELL_EXTRA, counters);
             unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, cell| cells.push(*cell)).unwrap();
-            assert_eq!(cells, [Cell { sum: expect, covered: 300, ..Cell::default() }]);
+            assert_eq!(cells, [Cell { sum: expect, plain_s: 300, ..Cell::default() }]);
         }
     }
 
@@ -492,7 +492,7 @@ mod tests {
     #[test]
     fn e40_damaged_blocks_give_an_error_or_numbers_and_no_panic() {
         let mut random = Random(11);
-        let rows: Vec<Row> = (0..20)
+        let rows: Vec<TickRow> = (0..20)
             .map(|at| row(at + 1, T + 30 * at as i64, 30_000 * at, &[(1, random.below(1 << 24)), (2, at % 2), (40, 0)]))
             .collect();
         let mut cells = Cells::new();

@@ -23,22 +23,22 @@ const OVERFLOW_UID: u32 = 65534;
 
 /// The users whose requests from this machine need no access token.
 #[derive(Clone, Copy, Debug)]
-pub struct Trusted {
+pub struct TrustedUsers {
     own: u32,
     overflow: u32,
 }
 
-impl Trusted {
+impl TrustedUsers {
     /// Trusts root and the effective user of this process.
-    pub fn of_this_process() -> Trusted {
+    pub fn of_this_process() -> TrustedUsers {
         let text = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
         let overflow = text.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW_UID);
-        Trusted { own: nix::unistd::geteuid().as_raw(), overflow }
+        TrustedUsers { own: nix::unistd::geteuid().as_raw(), overflow }
     }
 
     /// Whether this is root or the user that this process runs as. Users 65534 and overflowuid are never trusted: many
     /// services run as 65534 (nobody), and overflowuid stands for every user outside this user namespace.
-    pub fn has(self, user: u32) -> bool {
+    pub fn contains(self, user: u32) -> bool {
         (user == 0 || user == self.own) && user != OVERFLOW_UID && user != self.overflow
     }
 }

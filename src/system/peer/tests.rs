@@ -136,7 +136,8 @@ fn a_lookup_that_does_not_find_our_own_end_is_skipped() {
 
 #[test]
 fn trusted_users_are_root_and_our_own() {
-    let check = |own, overflow, user, expect| assert_eq!(Trusted { own, overflow }.has(user), expect, "{user}");
+    let check =
+        |own, overflow, user, expect| assert_eq!(TrustedUsers { own, overflow }.contains(user), expect, "{user}");
     check(0, OVERFLOW_UID, 0, true);
     check(0, OVERFLOW_UID, 1000, false);
     check(1000, OVERFLOW_UID, 1000, true);

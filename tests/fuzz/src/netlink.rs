@@ -1,18 +1,18 @@
 //! Netlink datagrams, in both byte orders: parsing never panics or loops, and the size of the results is limited by the
 //! size of the input.
 
-use net_pulse::source::parse::{self, Dump, Messages, Order};
+use net_pulse::source::parse::{self, ByteOrder, Dump, Messages};
 
 const HEADER: usize = 16;
 
-fn read(order: Order, bytes: &[u8]) {
+fn read(order: ByteOrder, bytes: &[u8]) {
     let mut count = 0;
     for message in Messages::new(order, bytes) {
         count += 1;
         let Ok(message) = message else { continue };
         assert!(message.body.len() + HEADER <= bytes.len());
         let _ = parse::event(order, &message);
-        let _ = parse::described(order, &message);
+        let _ = parse::notified_link(order, &message);
         bodies(order, message.body);
     }
     assert!(count <= bytes.len() / HEADER + 1);
@@ -32,7 +32,7 @@ fn read(order: Order, bytes: &[u8]) {
     }
 }
 
-fn bodies(order: Order, body: &[u8]) {
+fn bodies(order: ByteOrder, body: &[u8]) {
     let _ = parse::stats(order, body);
     let _ = parse::address(order, body);
     if let Ok(Some(route)) = parse::default_route(order, body) {
@@ -42,7 +42,7 @@ fn bodies(order: Order, body: &[u8]) {
     if let Ok(Some(reading)) = &counters {
         assert_ne!(reading.ifindex, 0);
     }
-    let mark = parse::link_mark(order, body);
+    let mark = parse::link_hash(order, body);
     if let Ok(Some((link, raw))) = parse::link(order, body) {
         assert!(!raw.is_empty() && !raw.contains(&0) && raw.len() <= body.len());
         assert!(!link.name.is_empty() && link.name.len() <= 3 * raw.len());
@@ -55,6 +55,6 @@ fn bodies(order: Order, body: &[u8]) {
 }
 
 pub fn netlink(bytes: &[u8]) {
-    read(Order::Little, bytes);
-    read(Order::Big, bytes);
+    read(ByteOrder::Little, bytes);
+    read(ByteOrder::Big, bytes);
 }

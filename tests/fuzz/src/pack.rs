@@ -1,13 +1,13 @@
-//! Samples and cells with any values: packing and unpacking gives back the same values, and the pieces of a sample add
+//! SampleDecoder and cells with any values: packing and unpacking gives back the same values, and the pieces of a sample add
 //! up to the sample.
 
 use std::collections::BTreeSet;
 
-use net_pulse::level::CELL_S;
 use net_pulse::model::{COUNTERS, Cell, Counters, Mark, Sample};
-use net_pulse::store::block::{Columns, Packed};
-use net_pulse::store::fold;
-use net_pulse::store::rows::{self, Cells, LAST_SEQ, LAST_UNIX, Moment, Row};
+use net_pulse::resolution::FIVE_MINUTES_S;
+use net_pulse::store::codec::block::{Columns, Packed};
+use net_pulse::store::codec::{self, Cells, LAST_SEQ, LAST_UNIX, TickRow, TickTime};
+use net_pulse::store::split;
 
 /// The rest of the input. After its end it yields zeros, so that every input gives a value.
 struct Input<'a>(&'a [u8]);
@@ -45,10 +45,10 @@ fn sample(input: &mut Input, iface: u32) -> Sample {
     Sample { iface, mark, span_ms: input.number(), delta: Counters(counters) }
 }
 
-fn samples(input: &mut Input) -> Vec<Row> {
+fn samples(input: &mut Input) -> Vec<TickRow> {
     let mut rows = Vec::new();
     for _ in 0..1 + input.below(24) {
-        let moment = Moment {
+        let moment = TickTime {
             seq: input.number().min(LAST_SEQ),
             unix: input.number().min(LAST_UNIX as u64) as i64,
             mono_ms: input.number(),
@@ -56,7 +56,7 @@ fn samples(input: &mut Input) -> Vec<Row> {
         // At most one sample of each interface, in ascending order.
         let ifaces: BTreeSet<u32> = (0..input.below(5)).map(|_| input.number() as u32).collect();
         let samples = ifaces.into_iter().map(|iface| sample(input, iface)).collect();
-        rows.push(Row { moment, samples });
+        rows.push(TickRow { time: moment, samples });
     }
     rows
 }
@@ -69,8 +69,8 @@ fn cells(input: &mut Input, rows: u16) -> Cells {
         for counter in &mut cell.sum.0 {
             *counter = input.number();
         }
-        cell.covered = input.number() as u32;
-        cell.blind = input.number() as u32;
+        cell.plain_s = input.number() as u32;
+        cell.gap_s = input.number() as u32;
         cells.insert(at, cell);
     }
     cells
@@ -80,17 +80,17 @@ pub fn pack(bytes: &[u8]) {
     let input = &mut Input(bytes);
 
     let rows = samples(input);
-    let packed = rows::pack_samples(&rows);
-    assert_eq!(rows::unpack_samples(&packed).expect("it was packed"), rows);
+    let packed = codec::pack_samples(&rows);
+    assert_eq!(codec::unpack_samples(&packed).expect("it was packed"), rows);
     let opened = Packed::open(&packed).expect("it was packed");
     let count: usize = rows.iter().map(|row| row.samples.len()).sum();
-    assert_eq!(rows::count_samples(&opened, None).expect("it was packed"), count);
+    assert_eq!(codec::count_samples(&opened, None).expect("it was packed"), count);
 
     let (places, length_s) = [(72, 300), (24, 3600), (1, 82_800)][input.below(3) as usize];
     let cells = cells(input, places);
-    let packed = rows::pack_cells(&cells, usize::from(places), length_s);
+    let packed = codec::pack_cells(&cells, usize::from(places), length_s);
     let mut found = Cells::new();
-    rows::unpack_cells(&packed, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
+    codec::unpack_cells(&packed, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
         found.insert((iface, at), *cell);
     })
     .expect("it was packed");
@@ -100,13 +100,19 @@ pub fn pack(bytes: &[u8]) {
     let mut sample = sample(input, 1);
     sample.span_ms %= 7 * 86_400_000;
     let unix = input.number().min(LAST_UNIX as u64) as i64;
-    let (first, last) = fold::range(unix, &sample);
+    let (first, last) = split::range(unix, &sample);
     let (mut sum, mut seconds) = ([0u128; COUNTERS], 0);
-    fold::pieces(unix, &sample, fold::floor(first, CELL_S), fold::floor(last, CELL_S) + CELL_S, &mut |start, cell| {
-        assert!(start + CELL_S > first && start < last);
-        sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
-        seconds += i64::from(cell.covered + cell.blind);
-    });
+    split::pieces(
+        unix,
+        &sample,
+        split::floor(first, FIVE_MINUTES_S),
+        split::floor(last, FIVE_MINUTES_S) + FIVE_MINUTES_S,
+        &mut |start, cell| {
+            assert!(start + FIVE_MINUTES_S > first && start < last);
+            sum.iter_mut().zip(cell.sum.0).for_each(|(sum, value)| *sum += u128::from(value));
+            seconds += i64::from(cell.plain_s + cell.gap_s);
+        },
+    );
     assert_eq!(sum, sample.delta.0.map(u128::from));
-    assert_eq!(seconds, fold::seconds(sample.span_ms));
+    assert_eq!(seconds, split::seconds(sample.span_ms));
 }

@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 
 use net_pulse::clock::{Clock, Now, Zone};
 use net_pulse::config::Config;
-use net_pulse::history::{Disk, History};
-use net_pulse::http::params::{self, Given, Kind, Place, Zones};
+use net_pulse::history::{DiskThread, History};
+use net_pulse::http::params::{self, ParamKind, ParamLocation, RawParams, ZoneSource};
 use net_pulse::http::routes::ROUTES;
-use net_pulse::http::{self, Ask, Context, Guard, Notes};
+use net_pulse::http::{self, Auth, Context, HttpRequest, ServerState};
 use net_pulse::live::{Database, Iface, Live};
-use net_pulse::model::{Batch, COUNTERS, Counters, Kind as LinkKind, Machine, Mark, Sample, Tick};
+use net_pulse::model::{Batch, COUNTERS, Counters, InterfaceKind as LinkKind, Machine, Mark, Sample, Tick};
 
 const NOW: i64 = 1_800_000_000;
 const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "POST", "get"];
@@ -33,7 +33,7 @@ fn context() -> &'static Context {
         let live = Arc::new(Live::new(Config::default(), zone));
         {
             let mut state = live.lock();
-            state.health.database = Database::Joined;
+            state.health.database = Database::Rejoined;
             for (id, name) in [(1, "eth0"), (2, "=1+2\"<&"), (3, "a b/%")] {
                 state.inventory.interfaces.push(Iface {
                     id: Some(id),
@@ -70,14 +70,14 @@ fn context() -> &'static Context {
         Context {
             live: live.clone(),
             history: History::new(live, None),
-            copying: Disk::named("copy"),
+            backup_thread: DiskThread::named("copy"),
             clock: Arc::new(StoppedClock),
             database: PathBuf::from("/nowhere/net-pulse.db"),
             machine: Arc::new(Machine::default),
             find_zone: Arc::new(|name| Ok(Zone::find(Some(name), None, |_| None)?.zone)),
-            listening: Vec::new(),
-            guard: Guard::new(PathBuf::from("/nowhere/token"), None, false, true),
-            notes: Notes::default(),
+            listen_addresses: Vec::new(),
+            auth: Auth::new(PathBuf::from("/nowhere/token"), None, false, true),
+            server_state: ServerState::default(),
         }
     })
 }
@@ -88,32 +88,34 @@ fn read(query: &str, body: &[u8]) {
         let path: Vec<(&'static str, String)> = route
             .params
             .iter()
-            .filter(|param| param.place == Place::Path)
+            .filter(|param| param.location == ParamLocation::Path)
             .map(|param| (param.name, query.to_string()))
             .collect();
-        let given = Given { path: &path, query, body };
-        let zones = Zones { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
+        let given = RawParams { path: &path, query, body };
+        let zones = ZoneSource { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
         let Ok(values) = params::read(route.params, &given, &zones) else { continue };
         for param in route.params {
             match param.kind {
-                Kind::Integer { low, high, .. } => {
+                ParamKind::Integer { low, high, .. } => {
                     assert!(values.integer(param.name).is_none_or(|value| (low..=high).contains(&value)))
                 }
-                Kind::Decimal { low, high } => {
+                ParamKind::Decimal { low, high } => {
                     assert!(values.decimal(param.name).is_none_or(|value| (low..=high).contains(&value)))
                 }
-                Kind::Word(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
-                Kind::Time => assert!(values.integer(param.name).is_none_or(|unix| unix >= 0)),
-                Kind::Words(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
-                Kind::Line { most } => {
-                    let valid = |text: &str| text.chars().count() <= most && !text.contains(char::is_control);
+                ParamKind::Word(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
+                ParamKind::Time => assert!(values.integer(param.name).is_none_or(|unix| unix >= 0)),
+                ParamKind::Words(words) => assert!(values.texts(param.name).all(|word| words.contains(&word))),
+                ParamKind::ShortText { max_chars } => {
+                    let valid = |text: &str| text.chars().count() <= max_chars && !text.contains(char::is_control);
                     assert!(values.texts(param.name).all(valid))
                 }
-                Kind::Texts { most } => assert!(most.is_none_or(|most| values.texts(param.name).count() <= most)),
-                Kind::Setting(setting) => {
+                ParamKind::Texts { max_items } => {
+                    assert!(max_items.is_none_or(|max_items| values.texts(param.name).count() <= max_items))
+                }
+                ParamKind::Setting(setting) => {
                     assert!(values.texts(param.name).all(|text| setting.check(text).is_ok()))
                 }
-                Kind::Text | Kind::Switch => {}
+                ParamKind::Text | ParamKind::Switch => {}
             }
         }
     }
@@ -134,15 +136,15 @@ pub fn request(bytes: &[u8]) {
 
     let context = context();
     let method = METHODS[usize::from(method) % METHODS.len()];
-    let from = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let ask = Ask { method, target, from, body: Some(body), ..Ask::default() };
-    let answer = http::answer(context, &ask);
+    let client_ip = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let request = HttpRequest { method, target, client_ip, body: Some(body), ..HttpRequest::default() };
+    let answer = http::answer(context, &request);
     assert!((200..600).contains(&answer.status) && answer.status != 500, "{method} {target}: {}", answer.status);
     let json = answer.headers.iter().any(|(name, value)| *name == "Content-Type" && value == "application/json");
     for (name, value) in &answer.headers {
         assert!(value.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{name}: {value:?}");
     }
-    let body = answer.body.whole(context).expect("memory does not fail");
+    let body = answer.body.into_bytes(context).expect("memory does not fail");
     if json {
         let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&body);
         assert!(parsed.is_ok(), "{method} {target}: {}", String::from_utf8_lossy(&body));

@@ -34,8 +34,8 @@ fn check(zone: &Zone, unix: i64) {
     assert!(civil.weekday() < 7);
     assert_eq!(Civil::date(civil.year, civil.month, civil.day).days(), civil.days());
 
-    if let Some(turn) = zone.turn_within(inside, inside + 300 * DAY) {
-        assert!(inside < turn && turn < inside + 300 * DAY);
+    if let Some(transition) = zone.transition_within(inside, inside + 300 * DAY) {
+        assert!(inside < transition && transition < inside + 300 * DAY);
     }
 }
 

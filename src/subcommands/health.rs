@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::{TIMEOUT, database, settings};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::client::{Reply, connect, converse, reachable, shown};
-use crate::system::peer::Trusted;
-use crate::thread::{Mailbox, spawn};
+use crate::http::client::{Reply, connect, daemon_addresses, http_get, printable_reason};
+use crate::system::peer::TrustedUsers;
+use crate::thread::{Queue, spawn};
 use crate::{http, token};
 
 /// Returns the line to print about a healthy or degraded daemon; fails for an unhealthy one.
@@ -19,7 +19,7 @@ pub fn run(flags: &[(&'static str, String)]) -> Result<String> {
     let config = settings(flags)?;
     let port = config.integer("port");
     // The thread ends with the process, so its single waits need no timeouts.
-    let results = Mailbox::default();
+    let results = Queue::default();
     let sender = results.clone();
     let work = move || sender.put(request(&config, "/health").and_then(|(address, answer)| summary(address, &answer)));
     spawn("check", 0, Box::new(work))?;
@@ -33,14 +33,14 @@ pub fn run(flags: &[(&'static str, String)]) -> Result<String> {
 /// Requests `path` from the daemon. Returns the address it listens on and the whole answer, head and body. All
 /// addresses of the settings lead to the same daemon, so the first that accepts a connection is used.
 pub(super) fn request(config: &Config, path: &str) -> Result<(SocketAddr, Vec<u8>)> {
-    let found = http::resolve(&config.list("host")).map_err(|error| error.context(config.said_by("host")))?;
+    let found = http::resolve(&config.list("host")).map_err(|error| error.context(config.set_by("host")))?;
     let mut refused = None;
-    for address in reachable(found, config.integer("port") as u16) {
+    for address in daemon_addresses(found, config.integer("port") as u16) {
         match connect(address) {
             Ok(stream) => {
                 let token = authorization(config, address)?;
-                let answer = converse(stream, address, path, &token)
-                    .map_err(|cause| Error::system(address, cause).next("does net-pulse listen there?"))?;
+                let answer = http_get(stream, address, path, &token)
+                    .map_err(|cause| Error::system(address, cause).with_hint("does net-pulse listen there?"))?;
                 return Ok((address, answer));
             }
             Err(cause) if refused.is_none() => refused = Some(format!("{address}: {cause}")),
@@ -56,7 +56,7 @@ pub(super) fn request(config: &Config, path: &str) -> Result<(SocketAddr, Vec<u8
 /// or overflowuid), because another program may listen on the port.
 fn authorization(config: &Config, address: SocketAddr) -> Result<String> {
     let user = nix::unistd::geteuid();
-    let recognised = address.ip().is_loopback() && Trusted::of_this_process().has(user.as_raw());
+    let recognised = address.ip().is_loopback() && TrustedUsers::of_this_process().contains(user.as_raw());
     if !config.switch("private") || recognised {
         return Ok(String::new());
     }
@@ -86,7 +86,7 @@ pub(super) struct Verdict {
 /// full disk, counts as working: a restart would lose the data it keeps in memory.
 pub(super) fn parse_verdict(answer: &[u8]) -> std::result::Result<Verdict, String> {
     let Reply { status, body, .. } = Reply::parse(answer).unwrap_or_default();
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(shown);
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(printable_reason);
     let verdict = |healthy| Verdict {
         healthy,
         reason: text("/reason"),
@@ -101,7 +101,9 @@ pub(super) fn parse_verdict(answer: &[u8]) -> std::result::Result<Verdict, Strin
             Err("the access token is needed; give --private and the --database of net-pulse, and run this as its user"
                 .to_string())
         }
-        (status, _, Some(detail)) => Err(format!("answered {} instead of its health: {detail}", shown(status))),
+        (status, _, Some(detail)) => {
+            Err(format!("answered {} instead of its health: {detail}", printable_reason(status)))
+        }
         _ => Err("the answer is not from net-pulse; give the --host and --port of net-pulse".to_string()),
     }
 }

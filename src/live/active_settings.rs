@@ -1,11 +1,11 @@
 //! The active settings of the sampler and the writer.
 
 use crate::config::Config;
-use crate::level::Keep;
+use crate::resolution::Retention;
 
 /// Settings parsed once from `Config`, so that the sampler parses no text at a tick.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Tuning {
+pub struct ActiveSettings {
     pub interval_s: u32,
     pub max_retries: u32,
     pub retry_delay_ms: u32,
@@ -18,13 +18,13 @@ pub struct Tuning {
     /// Collection is on. The user can switch it off; that lasts over restarts.
     pub running: bool,
     pub flush_s: u32,
-    pub keep: Keep,
+    pub retention: Retention,
 }
 
-impl Tuning {
-    pub fn of(config: &Config) -> Tuning {
+impl ActiveSettings {
+    pub fn of(config: &Config) -> ActiveSettings {
         let number = |key| u32::try_from(config.integer(key)).unwrap_or(u32::MAX);
-        Tuning {
+        ActiveSettings {
             interval_s: number("interval"),
             max_retries: number("max_retries"),
             retry_delay_ms: (config.decimal("retry_delay") * 1000.0).round() as u32,
@@ -33,7 +33,7 @@ impl Tuning {
             primary: config.text("primary").to_string(),
             running: config.switch("running"),
             flush_s: config.flush_s(),
-            keep: Keep::by(number),
+            retention: Retention::from_settings(number),
         }
     }
 }

@@ -2,18 +2,18 @@
 //! is checked as a whole: if one part is refused, nothing is changed.
 
 use super::{Iface, State};
-use crate::config::{Changes, Refused, can_be_listed};
+use crate::config::{SettingChanges, SettingsRefusal, is_literal_pattern};
 
 /// A command for the sampler, which assigns the interface ids and has samples that no other thread has yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    Alter(Alteration),
+pub enum InterfaceCommand {
+    Edit(InterfaceEdit),
     Forget { name: String },
 }
 
 /// Fields that are `None` stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Alteration {
+pub struct InterfaceEdit {
     pub name: String,
     /// Name of an absent interface. Its history becomes part of this interface's history.
     pub merge: Option<String>,
@@ -25,22 +25,22 @@ pub struct Alteration {
 
 /// Why the sampler refused a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum CommandRefusal {
     Unknown(String),
     /// The interface is present, so its history cannot be merged or forgotten.
     Present(String),
     /// The database is not open yet, so the stored interface ids are not known.
-    NotYet,
+    HistoryNotOpen,
     /// The chosen primary interface is always monitored.
-    Headline(String),
+    IsPrimary(String),
     /// The same command chooses the interface as primary and excludes it from monitoring.
     Contradiction,
-    Setting(Refused),
+    Setting(SettingsRefusal),
 }
 
-impl Alteration {
+impl InterfaceEdit {
     pub fn is_empty(&self) -> bool {
-        *self == Alteration { name: self.name.clone(), ..Alteration::default() }
+        *self == InterfaceEdit { name: self.name.clone(), ..InterfaceEdit::default() }
     }
 
     /// An edit that changes only settings works without the database.
@@ -56,25 +56,25 @@ impl Alteration {
 impl State {
     /// Returns the changes of settings that an edit causes. Refuses a setting that a flag or the environment fixes.
     /// List entries use the interface's own name; entries with one of its altnames are removed.
-    pub fn changes(&self, edit: &Alteration) -> Result<Changes, Refusal> {
-        let unknown = |name: &str| Refusal::Unknown(name.to_string());
+    pub fn setting_changes(&self, edit: &InterfaceEdit) -> Result<SettingChanges, CommandRefusal> {
+        let unknown = |name: &str| CommandRefusal::Unknown(name.to_string());
         let name = edit.name.as_str();
         let iface = self.inventory.interface(name).ok_or_else(|| unknown(name))?;
         let Some(gone) = edit.merge.as_deref() else {
             let changes = add_choices(self, iface, edit, Vec::new())?;
-            return self.config.allows(&changes).map(|()| changes).map_err(Refusal::Setting);
+            return self.config.check_changes(&changes).map(|()| changes).map_err(CommandRefusal::Setting);
         };
         if self.inventory.interface(gone).ok_or_else(|| unknown(gone))?.present() {
-            return Err(Refusal::Present(gone.to_string()));
+            return Err(CommandRefusal::Present(gone.to_string()));
         }
-        let mut outcome = Ok(Changes::new());
+        let mut outcome = Ok(SettingChanges::new());
         // The first attempt puts the new name into the lists. If a list cannot take it, the second one only removes the
         // old name.
         for successor in [Some(name), None] {
             let changes = add_choices(self, iface, edit, self.replace_name(gone, successor))?;
-            match self.config.allows(&changes) {
+            match self.config.check_changes(&changes) {
                 Ok(()) => return Ok(changes),
-                Err(refused) if edit.changes_settings() => outcome = Err(Refusal::Setting(refused)),
+                Err(refused) if edit.changes_settings() => outcome = Err(CommandRefusal::Setting(refused)),
                 // The edit asks for nothing but the merge, and that works without this setting.
                 Err(_) => {}
             }
@@ -84,16 +84,16 @@ impl State {
 
     /// Returns the changes of settings that replace the name of a removed interface by its successor's, or remove it if
     /// there is none. Settings that a flag or the environment fixes stay as they are.
-    pub fn replace_name(&self, gone: &str, successor: Option<&str>) -> Changes {
-        let mut changes = Changes::new();
-        if self.tuning.primary == gone {
+    pub fn replace_name(&self, gone: &str, successor: Option<&str>) -> SettingChanges {
+        let mut changes = SettingChanges::new();
+        if self.active.primary == gone {
             changes.push(("primary", successor.map(str::to_string)));
         }
         for key in ["interfaces", "ignore"] {
             let before = self.config.list(key);
             // If the removed interface was ignored, its successor is not ignored because of that.
             let kept = |item: &str| key == "interfaces" || item.starts_with('!');
-            let after = renamed(&before, gone, successor.filter(|name| can_be_listed(name)), kept);
+            let after = renamed(&before, gone, successor.filter(|name| is_literal_pattern(name)), kept);
             // An empty `interfaces` list would mean all interfaces.
             if after != before && !(key == "interfaces" && after.is_empty()) {
                 changes.push((key, (!after.is_empty()).then(|| after.join(","))));
@@ -105,23 +105,28 @@ impl State {
 }
 
 /// Adds the changes that `monitored` and `primary` cause.
-fn add_choices(state: &State, iface: &Iface, edit: &Alteration, mut changes: Changes) -> Result<Changes, Refusal> {
+fn add_choices(
+    state: &State,
+    iface: &Iface,
+    edit: &InterfaceEdit,
+    mut changes: SettingChanges,
+) -> Result<SettingChanges, CommandRefusal> {
     let name = iface.name.as_str();
     let queued = |key: &str| changes.iter().find(|(known, _)| *known == key).map(|(_, text)| text.clone());
     let before = match queued("ignore") {
         Some(text) => text.iter().flat_map(|text| text.split(',')).map(str::to_string).collect(),
-        None => state.tuning.ignored.clone(),
+        None => state.active.ignored.clone(),
     };
-    let chosen = queued("primary").map_or(state.tuning.primary.clone(), Option::unwrap_or_default);
+    let chosen = queued("primary").map_or(state.active.primary.clone(), Option::unwrap_or_default);
     let mut ignored = before.clone();
     if let Some(monitored) = edit.monitored {
-        let is_primary = iface.is_called(&chosen) || edit.merge.as_ref() == Some(&chosen);
+        let is_primary = iface.has_name(&chosen) || edit.merge.as_ref() == Some(&chosen);
         match edit.primary {
-            Some(true) if monitored == Some(false) => return Err(Refusal::Contradiction),
-            None if monitored == Some(false) && is_primary => return Err(Refusal::Headline(name.to_string())),
+            Some(true) if monitored == Some(false) => return Err(CommandRefusal::Contradiction),
+            None if monitored == Some(false) && is_primary => return Err(CommandRefusal::IsPrimary(name.to_string())),
             _ => {}
         }
-        ignored.retain(|pattern| !iface.is_called(pattern.strip_prefix('!').unwrap_or(pattern)));
+        ignored.retain(|pattern| !iface.has_name(pattern.strip_prefix('!').unwrap_or(pattern)));
         match monitored {
             Some(true) => ignored.push(format!("!{name}")),
             Some(false) => ignored.push(name.to_string()),
@@ -129,7 +134,7 @@ fn add_choices(state: &State, iface: &Iface, edit: &Alteration, mut changes: Cha
         }
     } else if edit.primary == Some(true) && state.config.owner("ignore").is_none() {
         // Choosing an interface as primary overrides an older entry that ignores it.
-        ignored.retain(|pattern| !iface.is_called(pattern));
+        ignored.retain(|pattern| !iface.has_name(pattern));
     }
     let mut change = |key: &'static str, text: Option<String>| {
         changes.retain(|(known, _)| *known != key);
@@ -140,7 +145,7 @@ fn add_choices(state: &State, iface: &Iface, edit: &Alteration, mut changes: Cha
     }
     match edit.primary {
         Some(true) => change("primary", Some(name.to_string())),
-        Some(false) if iface.is_called(&chosen) => change("primary", None),
+        Some(false) if iface.has_name(&chosen) => change("primary", None),
         _ => {}
     }
     Ok(changes)

@@ -39,9 +39,9 @@ const RESERVED: [(&str, &[&str]); 6] = [
     ("libc::", &["source", "clock", "app", "main", "system"]),
     // http: sockets. app, commands, main: signals, limits, the user id. log: sockets, and poll before a write. token:
     // the owner of its file.
-    ("nix::", &["source", "clock", "http", "app", "commands", "main", "log", "token", "system"]),
+    ("nix::", &["source", "clock", "http", "app", "subcommands", "main", "log", "token", "system"]),
     ("tiny_http::", &["http"]),
-    ("serde_json::", &["http", "commands"]),
+    ("serde_json::", &["http", "subcommands"]),
     ("std::process::exit", &["main"]),
 ];
 
@@ -316,7 +316,7 @@ const COUNTED_NOUNS: [&str; 26] = [
 /// Texts whose number is never 1.
 const NEVER_ONE: [&str; 8] = [
     // Constants of the program.
-    "has more than {LONGEST_TEXT} bytes",
+    "has more than {MAX_TEXT_BYTES} bytes",
     "{} connections, {} requests at a time",
     "{} requests at a time",
     "commas, {} bytes in all",

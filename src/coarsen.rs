@@ -6,14 +6,14 @@ use crate::model::{Anchor, Batch, IfaceId, Mark, Sample, Tick};
 /// Limit for unsaved ticks, and a second time for the batch that the writer is saving. 512 KiB hold 6,500 samples: two
 /// hours of 24 interfaces at an interval of 30 s. One tick with a sample of every interface is always kept, even above
 /// this limit.
-pub const HELD_BYTES: usize = 512 * 1024;
+pub const MAX_UNSAVED_BYTES: usize = 512 * 1024;
 
 /// Lengths of merged ticks in seconds, tried one after the other: five-minute cells, hours, six-hour blocks, days, and
 /// finally one tick for everything. A router without a disk for a year keeps its sums.
 const STEPS_S: [i64; 5] = [300, 3_600, 21_600, 86_400, i64::MAX];
 
 /// Memory that ticks, samples and anchors use.
-pub fn bytes(batch: &Batch, anchors: &[Anchor]) -> usize {
+pub fn size_bytes(batch: &Batch, anchors: &[Anchor]) -> usize {
     size_of_val(&batch.ticks[..]) + size_of_val(&batch.samples[..]) + size_of_val(anchors)
 }
 
@@ -21,7 +21,7 @@ pub fn bytes(batch: &Batch, anchors: &[Anchor]) -> usize {
 /// newest ticks, up to a quarter of `max_bytes`, are merged last.
 ///
 /// Ticks without a wall time are only merged with each other: they may be hours apart from the ticks that have one.
-pub fn compact(batch: &mut Batch, anchors: &mut Vec<Anchor>, max_bytes: usize) {
+pub fn coarsen(batch: &mut Batch, anchors: &mut Vec<Anchor>, max_bytes: usize) {
     anchors.sort_by_key(|anchor| anchor.seq);
     let newest = count_newest(batch, max_bytes / 4);
     for step_s in STEPS_S {
@@ -46,7 +46,7 @@ fn count_newest(batch: &Batch, max_bytes: usize) -> usize {
 /// Merges the first `old` ticks into ticks of `step_s` seconds, until they fit into `max_bytes`. Works in place,
 /// because memory is short here.
 fn merge(batch: &mut Batch, anchors: &mut Vec<Anchor>, step_s: i64, old: usize, max_bytes: usize) {
-    let mut excess = bytes(batch, anchors).saturating_sub(max_bytes);
+    let mut excess = size_bytes(batch, anchors).saturating_sub(max_bytes);
     if excess == 0 {
         return;
     }
@@ -96,12 +96,12 @@ fn bucket(tick: &Tick, step_s: i64) -> (bool, i64) {
 fn add_to_group(group: &mut Vec<Sample>, sample: &Sample) {
     match group.binary_search_by_key(&sample.iface, |known| known.iface) {
         Err(at) => group.insert(at, *sample),
-        Ok(at) => absorb(&mut group[at], sample),
+        Ok(at) => merge_sample(&mut group[at], sample),
     }
 }
 
 /// Merges a sample into another one of the same interface: adds deltas and spans.
-pub fn absorb(sum: &mut Sample, sample: &Sample) {
+pub fn merge_sample(sum: &mut Sample, sample: &Sample) {
     sum.delta.add(&sample.delta);
     sum.span_ms = sum.span_ms.saturating_add(sample.span_ms);
     // Only two plain samples make a plain one: the chart has no rate for a merged gap or reset.
@@ -206,7 +206,7 @@ mod tests {
 
         // As few as possible.
         let mut batch = whole.clone();
-        let max_bytes = bytes(&batch, &[]) - 1;
+        let max_bytes = size_bytes(&batch, &[]) - 1;
         merge(&mut batch, &mut Vec::new(), 100, 5, max_bytes);
         assert_eq!(rows(&batch), rows(&whole));
         merge(&mut batch, &mut Vec::new(), 200, 5, max_bytes);
@@ -220,7 +220,7 @@ mod tests {
             let unix = (at < 2).then_some(T + at);
             push(&mut batch, at as u64, unix, 1_000 * at, &[sample(1, Mark::Plain, 1, 1)]);
         }
-        compact(&mut batch, &mut Vec::new(), 0);
+        coarsen(&mut batch, &mut Vec::new(), 0);
         assert_eq!(
             rows(&batch),
             [(1, Some(T + 1), vec![(1, Mark::Plain, 2, 2)]), (5, None, vec![(1, Mark::Plain, 4, 4)])]
@@ -296,13 +296,13 @@ mod tests {
                 let unix = dated.then_some(T + mono_s);
                 push(&mut batch, seq, unix, mono_s, &samples);
                 push(&mut all, seq, unix, mono_s, &samples);
-                if bytes(&batch, &anchors) > HELD_BYTES {
-                    compact(&mut batch, &mut anchors, HELD_BYTES / 2);
-                    assert!(bytes(&batch, &anchors) <= HELD_BYTES / 2);
+                if size_bytes(&batch, &anchors) > MAX_UNSAVED_BYTES {
+                    coarsen(&mut batch, &mut anchors, MAX_UNSAVED_BYTES / 2);
+                    assert!(size_bytes(&batch, &anchors) <= MAX_UNSAVED_BYTES / 2);
                 }
-                highest = highest.max(bytes(&batch, &anchors));
+                highest = highest.max(size_bytes(&batch, &anchors));
             }
-            assert!(highest <= HELD_BYTES, "{highest}");
+            assert!(highest <= MAX_UNSAVED_BYTES, "{highest}");
             assert_eq!(outcome(&batch, &anchors), outcome(&all, &all_anchors));
             assert!(anchors.iter().all(|anchor| batch.ticks.iter().any(|tick| tick.seq == anchor.seq)));
             // The newest ticks are not merged, and `end` of each tick is right.
@@ -320,9 +320,9 @@ mod tests {
         for seq in 1..=5 {
             push(&mut batch, seq, Some(T + seq as i64), seq as i64, &wide(100));
         }
-        compact(&mut batch, &mut Vec::new(), 1_000);
+        coarsen(&mut batch, &mut Vec::new(), 1_000);
         assert_eq!((batch.ticks.len(), batch.samples.len()), (1, 100));
         assert!(batch.samples.iter().all(|sample| sample.delta.rx_bytes() == 5));
-        compact(&mut Batch::default(), &mut Vec::new(), 0);
+        coarsen(&mut Batch::default(), &mut Vec::new(), 0);
     }
 }

@@ -39,7 +39,7 @@ const WAIT_MAX_MS: u64 = 6 * 60 * MINUTE_MS;
 
 /// Tracks the offset of the wall clock from the monotonic clock at each tick, and decides whether it is trusted.
 #[derive(Clone, Debug)]
-pub struct Keeper {
+pub struct WallClock {
     /// The build date.
     floor_ms: i64,
     /// Time of the sample that was dated last.
@@ -73,11 +73,11 @@ pub struct WallOffset {
     pub stepped_ms: Option<i64>,
 }
 
-impl Keeper {
+impl WallClock {
     /// `floor`: the build date. `newest`: time of the sample that was saved last, which need not be the latest time in
     /// the history. Both in UTC seconds.
-    pub fn new(floor: i64, newest: Option<i64>) -> Keeper {
-        Keeper {
+    pub fn new(floor: i64, newest: Option<i64>) -> WallClock {
+        WallClock {
             floor_ms: floor.saturating_mul(1000),
             newest_ms: newest.map(|unix| unix.saturating_mul(1000)),
             last: None,
@@ -120,7 +120,7 @@ impl Keeper {
 
     /// Called when a tick got this wall time, in UTC seconds. It may be earlier than the previous one: after a wrong
     /// clock is corrected, the samples with the wrong times no longer matter.
-    pub fn placed(&mut self, unix: i64) {
+    pub fn tick_dated(&mut self, unix: i64) {
         self.newest_ms = Some(unix.saturating_mul(1000));
     }
 
@@ -161,7 +161,7 @@ mod tests {
 
     /// A simulated machine: both clocks, a tick every 30 s, and the samples that a caller would save.
     struct Rig {
-        keeper: Keeper,
+        keeper: WallClock,
         mono_ms: u64,
         wall_ms: i64,
         /// Monotonic times of the ticks without a wall time.
@@ -175,7 +175,7 @@ mod tests {
         /// Twenty seconds after the boot; the wall clock shows `wall`.
         fn boot(wall: i64, newest: Option<i64>) -> Rig {
             Rig {
-                keeper: Keeper::new(BUILD_FLOOR, newest),
+                keeper: WallClock::new(BUILD_FLOOR, newest),
                 mono_ms: 20_000,
                 wall_ms: wall * 1000,
                 undated: Vec::new(),
@@ -189,7 +189,7 @@ mod tests {
             self.undated.push(self.mono_ms);
             if let Some(offset) = step.offset_ms {
                 self.dated.extend(self.undated.drain(..).map(|mono| (offset + mono as i64).div_euclid(1000)));
-                self.keeper.placed(self.dated[self.dated.len() - 1]);
+                self.keeper.tick_dated(self.dated[self.dated.len() - 1]);
             }
             self.steps.extend(step.stepped_ms.map(|moved| moved / 1000));
             self
@@ -402,7 +402,7 @@ mod tests {
             let mut first = Rig::boot(NOON, None);
             first.tick();
             let newest = Now { mono_ms: first.mono_ms, unix_ms: first.wall_ms / 1000 * 1000 };
-            let mut rig = Rig { keeper: Keeper::new(BUILD_FLOOR, Some(NOON)), ..first };
+            let mut rig = Rig { keeper: WallClock::new(BUILD_FLOOR, Some(NOON)), ..first };
             rig.dated.clear();
             rig.wall_ms += 999;
             rig.keeper.resume(newest);
@@ -420,11 +420,11 @@ mod tests {
     fn extreme_readings_do_not_panic() {
         let strange = [i64::MIN, i64::MIN + 1, -1, 0, i64::from(i32::MAX), i64::MAX - 1, i64::MAX];
         for newest in [None, Some(i64::MIN), Some(NOON), Some(i64::MAX)] {
-            let mut keeper = Keeper::new(BUILD_FLOOR, newest);
+            let mut keeper = WallClock::new(BUILD_FLOOR, newest);
             for unix_ms in strange {
                 for mono_ms in [0, u64::MAX, 1, u64::MAX / 2] {
                     keeper.observe(Now { mono_ms, unix_ms });
-                    keeper.placed(unix_ms);
+                    keeper.tick_dated(unix_ms);
                 }
             }
             keeper.resume(Now { mono_ms: u64::MAX, unix_ms: i64::MIN });

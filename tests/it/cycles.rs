@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::floors::{File, files};
+use crate::layers::{File, files};
 
 type Modules = BTreeMap<String, BTreeSet<String>>;
 

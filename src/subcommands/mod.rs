@@ -28,7 +28,7 @@ fn settings(flags: &[(&'static str, String)]) -> Result<Config> {
     let config = Config::new(flags, environment)?;
     if config.integer("port") == 0 {
         let what = "0 means any free port; give the port that net-pulse shows in its log";
-        return Err(Error::usage(what).context(config.said_by("port")));
+        return Err(Error::usage(what).context(config.set_by("port")));
     }
     Ok(config)
 }

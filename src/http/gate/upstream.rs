@@ -30,7 +30,7 @@ const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The running tiny_http server. The workers take their requests from it.
-pub struct Inner {
+pub struct Upstream {
     running: Mutex<RunningServer>,
     closing: AtomicBool,
     workers: usize,
@@ -44,12 +44,12 @@ struct RunningServer {
     socket_path: Option<SocketPath>,
 }
 
-impl Inner {
+impl Upstream {
     /// `directories`: where the socket may be created, the best first.
-    pub fn open(directories: Vec<PathBuf>, workers: usize) -> Result<(Arc<Inner>, TinyHttpConnector)> {
+    pub fn open(directories: Vec<PathBuf>, workers: usize) -> Result<(Arc<Upstream>, TinyHttpConnector)> {
         let client_left = (0..workers).map(|_| AtomicBool::new(false)).collect();
         let inner =
-            Arc::new(Inner { running: Mutex::default(), closing: AtomicBool::new(false), workers, client_left });
+            Arc::new(Upstream { running: Mutex::default(), closing: AtomicBool::new(false), workers, client_left });
         let mut connector =
             TinyHttpConnector { inner: inner.clone(), directories, last_start: None, last_warning: None };
         connector.start_server().map_err(|error| {
@@ -83,7 +83,7 @@ impl Inner {
     }
 
     /// Whether the client of the request in this slot has left, so that its answer is not needed.
-    pub fn has_left(&self, slot: Option<usize>) -> bool {
+    pub fn client_left(&self, slot: Option<usize>) -> bool {
         let client_left = slot.and_then(|slot| self.client_left.get(slot));
         client_left.is_some_and(|client_left| client_left.load(Ordering::Relaxed))
     }
@@ -98,7 +98,7 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for Upstream {
     fn drop(&mut self) {
         self.close();
         // tiny_http's accept thread checks for its end only when a connection comes. It cannot connect to itself,
@@ -111,7 +111,7 @@ impl Drop for Inner {
 
 /// Opens the connections of the gate to tiny_http, and restarts tiny_http when it no longer accepts any.
 pub struct TinyHttpConnector {
-    inner: Arc<Inner>,
+    inner: Arc<Upstream>,
     directories: Vec<PathBuf>,
     last_start: Option<Instant>,
     /// Time of the last warning in the log that the server was restarted.

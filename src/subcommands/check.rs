@@ -11,17 +11,17 @@ use nix::unistd::{AccessFlags, access};
 
 use super::health::{parse_verdict, request};
 use super::{TIMEOUT, database, settings};
-use crate::clock::Found;
-use crate::config::{Config, Origin, SETTINGS, SMALLEST_SIZE};
-use crate::detect::{fits, kind};
+use crate::clock::FoundZone;
+use crate::config::{Config, MIN_SIZE_BYTES, Origin, SETTINGS};
+use crate::detect::{kind, matches_link};
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::{self, Choice};
+use crate::source::{self, SourceChoice};
 use crate::text::{counted, printable};
-use crate::thread::{Mailbox, spawn};
+use crate::thread::{Queue, spawn};
 use crate::{store, system, token};
 
 /// Finds the time zone of a name.
-pub type ZoneLookup = fn(&str) -> Result<Found>;
+pub type ZoneLookup = fn(&str) -> Result<FoundZone>;
 
 /// Result of a check that found no fault.
 enum Outcome {
@@ -66,7 +66,7 @@ pub fn run(flags: &[(&'static str, String)], find_zone: ZoneLookup) -> Result<Re
     let mut results = Vec::new();
     for (_, check) in CHECKS {
         // The threads end with the process, so a check that hangs does not hold up the others.
-        let queue = Mailbox::default();
+        let queue = Queue::default();
         results.push(queue.clone());
         let config = config.clone();
         spawn("check", 0, Box::new(move || queue.put(check(&config, find_zone))))?;
@@ -93,7 +93,7 @@ pub fn run(flags: &[(&'static str, String)], find_zone: ZoneLookup) -> Result<Re
 /// are in the database, which is not read here.
 fn settings_given(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     let given = SETTINGS.iter().filter(|setting| config.origin(setting.key) > Origin::Default);
-    let given: Vec<&str> = given.map(|setting| config.said_by(setting.key)).collect();
+    let given: Vec<&str> = given.map(|setting| config.set_by(setting.key)).collect();
     let given =
         if given.is_empty() { "no flags and no environment variables are set".to_string() } else { given.join(", ") };
     let log = config.text("syslog");
@@ -106,18 +106,19 @@ fn settings_given(config: &Config, _: ZoneLookup) -> Result<Outcome> {
 
 fn zone(config: &Config, find: ZoneLookup) -> Result<Outcome> {
     let wanted = config.text("timezone");
-    let found = find(wanted).map_err(|error| error.context(config.said_by("timezone")))?;
+    let found = find(wanted).map_err(|error| error.context(config.set_by("timezone")))?;
     let zone = found.zone.name().to_string();
     Ok(if found.warnings.is_empty() { Fine(zone) } else { Note(format!("{zone}: {}", found.warnings.join("; "))) })
 }
 
 fn interfaces(config: &Config, _: ZoneLookup) -> Result<Outcome> {
-    let (mut source, note) = source::open(Choice::named(config.text("source")))?;
+    let (mut source, note) = source::open(SourceChoice::named(config.text("source")))?;
     let links = source.links()?;
-    let matched = |pattern: &str| links.iter().any(|link| fits(pattern, &link.name, &link.altnames, kind(link)));
+    let matched =
+        |pattern: &str| links.iter().any(|link| matches_link(pattern, &link.name, &link.altnames, kind(link)));
     let unmatched = ["interfaces", "primary"].into_iter().flat_map(|key| {
         let missing = config.list(key).into_iter().filter(|pattern| !matched(pattern));
-        missing.map(move |pattern| config.naming(key, &pattern)).collect::<Vec<_>>()
+        missing.map(move |pattern| config.describe(key, &pattern)).collect::<Vec<_>>()
     });
     let missing: Vec<String> = unmatched.collect();
     let found = format!("{}, read by {}", counted(links.len() as u64, "interface", "interfaces"), source.name());
@@ -142,7 +143,7 @@ fn history(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     };
     parents.into_iter().take(1).try_for_each(may_write)?;
     let text = format!("{}, {}, and {} are free", path.display(), size(bytes), size(free));
-    Ok(match (bytes, free < SMALLEST_SIZE) {
+    Ok(match (bytes, free < MIN_SIZE_BYTES) {
         (0, _) => Note(format!("{} is empty; net-pulse creates the history in it when it starts", path.display())),
         (_, true) => Note(text),
         (_, false) => Fine(text),
@@ -162,8 +163,8 @@ fn size(bytes: u64) -> String {
 /// Fails with the reason and a remedy where this process may not read and write the path.
 fn may_write(path: &Path) -> Result<()> {
     access(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|errno| {
-        let what = format!("{}; or run this as the user that net-pulse runs as", system::closed::remedy(path));
-        Error::system(path.display(), std::io::Error::from(errno)).next(what)
+        let what = format!("{}; or run this as the user that net-pulse runs as", system::not_writable::remedy(path));
+        Error::system(path.display(), std::io::Error::from(errno)).with_hint(what)
     })
 }
 

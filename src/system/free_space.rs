@@ -8,7 +8,7 @@ use nix::sys::statvfs::statvfs;
 /// nearest existing directory above it counts. `None` where the call fails. The casts are needed because the field
 /// types of statvfs differ between targets.
 #[allow(clippy::unnecessary_cast)]
-pub fn of(path: &Path) -> Option<(u64, u64)> {
+pub fn total_and_free(path: &Path) -> Option<(u64, u64)> {
     let mut dirs = path.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
     let stat = dirs.find_map(|dir| statvfs(dir).ok())?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size() as u64);

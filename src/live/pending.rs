@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Order, Refusal};
+use super::{CommandRefusal, InterfaceCommand};
 use crate::model::Record;
 use crate::sorted::Map;
 
@@ -10,27 +10,27 @@ use crate::sorted::Map;
 const MAX_ANSWERS: usize = 16;
 
 #[derive(Default)]
-pub struct Wishes {
+pub struct Pending {
     /// Requests the writer to save at once.
     pub save_now: bool,
     pub stopping: bool,
     /// The sampler has taken its last sample and ended.
-    pub sampled_out: bool,
+    pub sampler_ended: bool,
     /// Contents of the database that the sampler has to rejoin.
-    pub earlier: Option<Earlier>,
+    pub stored_history: Option<StoredHistory>,
     /// Requests to take a sample now, and the result of the latest one.
     pub collect: Tickets,
     pub collected: Collected,
     /// Requests to read the counters now.
-    pub read: Tickets,
-    commands: VecDeque<(u64, Order)>,
+    pub refresh: Tickets,
+    commands: VecDeque<(u64, InterfaceCommand)>,
     pub(super) command_tickets: Tickets,
-    answers: VecDeque<(u64, Result<u64, Refusal>)>,
+    answers: VecDeque<(u64, Result<u64, CommandRefusal>)>,
 }
 
 /// Contents of the database from earlier runs.
 #[derive(Clone, Default)]
-pub struct Earlier {
+pub struct StoredHistory {
     pub records: Vec<Record>,
     pub settings: Map<String, String>,
     /// Number of the next tick; 0 or 1 for a new history.
@@ -60,7 +60,7 @@ impl Tickets {
     }
 
     /// The newest ticket, served or not.
-    pub fn given(&self) -> u64 {
+    pub fn newest(&self) -> u64 {
         self.given
     }
 
@@ -78,20 +78,20 @@ impl Tickets {
     }
 }
 
-impl Wishes {
-    pub(super) fn add_command(&mut self, command: Order) -> u64 {
+impl Pending {
+    pub(super) fn add_command(&mut self, command: InterfaceCommand) -> u64 {
         let ticket = self.command_tickets.take();
         self.commands.push_back((ticket, command));
         ticket
     }
 
     /// For the sampler: takes the oldest command.
-    pub fn next_order(&mut self) -> Option<(u64, Order)> {
+    pub fn next_command(&mut self) -> Option<(u64, InterfaceCommand)> {
         self.commands.pop_front()
     }
 
     /// `answer` holds the ticket of the save that puts the command's effect on disk.
-    pub(super) fn answer(&mut self, ticket: u64, answer: Result<u64, Refusal>) {
+    pub(super) fn answer(&mut self, ticket: u64, answer: Result<u64, CommandRefusal>) {
         self.answers.push_back((ticket, answer));
         if self.answers.len() > MAX_ANSWERS {
             self.answers.pop_front();
@@ -99,7 +99,7 @@ impl Wishes {
         self.command_tickets.serve(ticket);
     }
 
-    pub(super) fn answer_to(&self, ticket: u64) -> Option<Result<u64, Refusal>> {
+    pub(super) fn answer_to(&self, ticket: u64) -> Option<Result<u64, CommandRefusal>> {
         self.answers.iter().find(|(known, _)| *known == ticket).map(|(_, answer)| answer.clone())
     }
 }
