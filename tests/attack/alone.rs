@@ -1,5 +1,5 @@
-//! Room for attacks: one at a time, with descriptors enough, and where a test looks at its own process, in one without
-//! any other test.
+//! Isolation for attack tests: one test at a time, enough file descriptors, and a process of its own for a test that
+//! measures its own process.
 
 use std::any::type_name;
 use std::env;
@@ -8,39 +8,39 @@ use std::sync::{Mutex, MutexGuard};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Set in the process that one test has to itself.
+/// Environment variable that marks the process of a single test.
 const ALONE: &str = "NET_PULSE_TEST_ALONE";
-/// Thousands of connections, and what else the tests beside have open.
+/// Enough for thousands of connections and for the files of the tests that run beside.
 const DESCRIPTORS: u64 = 8192;
 
-/// Two attacks at once would spoil what each of them measures: a test holds this while it attacks.
+/// A test holds this lock while it attacks: two attacks at once would falsify each other's measurements.
 pub fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Never less than before: other tests run in the same process.
+/// Raises the limit of open files. Never lowers it, because other tests run in the same process.
 pub fn room_for_attackers() {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     if soft < DESCRIPTORS {
-        setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard).expect("room for the attackers");
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard).expect("a higher descriptor limit");
     }
 }
 
-/// Whether this test has a process to itself. In the process of all tests it gives the test one, waits for its end, and
-/// says no: descriptors, threads, memory and limits there are those of every test that runs at the time.
+/// Whether this test runs in a process of its own. If not, runs the test in a new process, waits for its end and
+/// returns false: descriptors, threads, memory and limits of the shared process belong to all running tests.
 pub fn is_alone<Test: Fn()>(_: Test) -> bool {
     if env::var_os(ALONE).is_some() {
         return true;
     }
-    let _one = one_at_a_time();
-    // As the harness calls it: the path of the function without the crate.
+    let _lock = one_at_a_time();
+    // The harness names a test by the path of its function without the crate.
     let (_, name) = type_name::<Test>().split_once("::").expect("a path");
     let mut command = Command::new(env::current_exe().expect("this program"));
     command.args(["--exact", name, "--nocapture", "--test-threads", "2"]).env(ALONE, "1").stdin(Stdio::null());
-    let output = command.output().expect("it starts once more");
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(output.status.success() && said.contains("1 passed"), "{name} in a process of its own: {said}");
-    print!("{said}");
+    let output = command.output().expect("the test binary starts");
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && text.contains("1 passed"), "{name} in its own process: {text}");
+    print!("{text}");
     false
 }

@@ -1,11 +1,12 @@
-//! Clocks that lie to the real binary while real traffic passes: it boots in the wrong year and is put right, it is
-//! stepped, suspended, restarted and killed meanwhile. What the kernel counted is in the history once, and at its true
-//! time wherever the clock was put right before anybody had to believe it.
+//! The real binary with a wrong wall clock, while real traffic passes: the machine boots in the wrong year and the
+//! clock is corrected later, the clock is stepped, the machine is suspended, and the daemon is restarted and killed in
+//! between. The history must contain every byte of the kernel counters exactly once, with the true time wherever the
+//! clock was corrected before the daemon had to trust it.
 //!
-//! The machine's own clocks are never touched. A preloaded library shifts what the C library says of both clocks by what
-//! stands in a file; a suspend shifts both, and so makes the long waits for a doubtful clock short. The kernel itself
-//! can only shift the clock since the boot, in a time namespace. A year of such things is simulated in
-//! `tests/it/clock_attacks.rs`.
+//! The clocks of this machine are never changed. A preloaded library adds offsets from a file to the wall clock and the
+//! boot clock that the C library returns. A suspend moves both clocks, which also shortens the long waits for a
+//! doubtful clock. The kernel itself can shift only the boot clock, in a time namespace. `tests/it/clock_attacks.rs`
+//! simulates a year of such events.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -26,10 +27,11 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 const YEAR: i64 = 365 * DAY;
-/// What the time really is when a test begins: long after the build, and the same whenever it is run.
+/// True time at the beginning of each test: long after the build, and independent of the day on which the test runs.
 const NOON: i64 = BUILD_FLOOR + 100 * DAY + 12 * HOUR;
-/// Boards start with these. Seconds after 1970; somewhere in 2033; past what 31 bits hold.
-const ABSURD: [i64; 3] = [20, 1_996_300_000, 2_210_000_000];
+/// Wall clocks that boards start with, in UTC seconds: 20 s after the beginning of 1970, a time in 2033, and one beyond
+/// 31 bits.
+const WRONG_BOOT_CLOCKS: [i64; 3] = [20, 1_996_300_000, 2_210_000_000];
 
 const LIBRARY: &str = r#"
 #define _GNU_SOURCE
@@ -43,7 +45,7 @@ const LIBRARY: &str = r#"
 
 static volatile const int64_t *shift;
 
-__attribute__((constructor)) static void look(void) {
+__attribute__((constructor)) static void map_shifts(void) {
     const char *name = getenv("CLOCK_SHIFT");
     int file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0)
@@ -64,19 +66,20 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 }
 "#;
 
-/// A machine of its own in a namespace of its own: links, a boot and two clocks. The daemon on it comes and goes.
+/// A simulated machine in its own namespace: links, a boot id and two clocks. The daemon starts and stops on it.
 struct Machine {
     dir: Dir,
-    /// Seconds by which wall clock and boot clock are shifted.
+    /// The file that the library maps: the offsets of wall clock and boot clock, in seconds. `wall` and `boot` hold the
+    /// same numbers.
     shifts: File,
     wall: i64,
     boot: i64,
-    /// By how much the true time is ahead of the real one.
+    /// True time minus the time of this machine, in seconds.
     truth: i64,
     boots: u32,
-    /// What earlier boots had counted, of each end of the cable.
+    /// Sums of the kernel counters over earlier boots, for each end of the cable.
     before: [Counters; 2],
-    /// What had been sent by when.
+    /// Times in UTC seconds, each with the bytes that wan0 had sent until then.
     marks: Vec<(i64, u64)>,
     began: i64,
     frames: usize,
@@ -85,7 +88,8 @@ struct Machine {
 const ENDS: [&str; 2] = ["wan0", "lan0"];
 
 impl Machine {
-    /// Not yet booted. `None`, and said, where the clocks cannot be shifted.
+    /// Returns a machine that is not yet booted. Where the clocks cannot be shifted, reports a skipped test and returns
+    /// `None`.
     fn new() -> Option<Machine> {
         if cfg!(not(target_env = "gnu")) {
             skip("the binary is linked statically: its clocks cannot be shifted");
@@ -93,7 +97,7 @@ impl Machine {
         }
         let dir = Dir::new();
         let (source, library) = (dir.join("shift.c"), dir.join("shift.so"));
-        fs::write(&source, LIBRARY).expect("it is ours");
+        fs::write(&source, LIBRARY).expect("a file of the test");
         let made =
             Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o", &library, &source]).stdin(Stdio::null()).output();
         match made {
@@ -103,50 +107,50 @@ impl Machine {
             }
             Ok(made) => assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr)),
         }
-        fs::write(dir.join("shifts"), [0; 16]).expect("it is ours");
-        // Never truncated: the daemon has it mapped.
-        let shifts = OpenOptions::new().write(true).open(dir.join("shifts")).expect("it is ours");
+        fs::write(dir.join("shifts"), [0; 16]).expect("a file of the test");
+        // Never truncated: the daemon has mapped the file.
+        let shifts = OpenOptions::new().write(true).open(dir.join("shifts")).expect("a file of the test");
         let truth = NOON - real_wall();
         let (before, marks) = ([[0; 8]; 2], Vec::new());
         Some(Machine { dir, shifts, wall: truth, boot: 0, truth, boots: 0, before, marks, began: NOON, frames: 0 })
     }
 
-    /// Switched on: a new boot, counters and boot clock from zero, and whatever the wall clock says.
+    /// A new boot: another boot id, counters from zero, a boot clock at 20 s, and `wall` as the wall clock.
     fn boot(&mut self, wall: i64) {
         if self.boots > 0 {
-            self.before = self.carried();
+            self.before = self.total_counters();
             ip("link delete wan0");
         }
         self.boots += 1;
         new_boot(&self.dir, self.boots);
         cable(ENDS[0], ENDS[1]);
         (self.wall, self.boot) = (wall - real_wall(), 20 - real_boot());
-        self.shift();
+        self.write_shifts();
     }
 
-    fn shift(&self) {
+    fn write_shifts(&self) {
         let both = [self.wall.to_ne_bytes(), self.boot.to_ne_bytes()].concat();
-        self.shifts.write_all_at(&both, 0).expect("it is ours");
+        self.shifts.write_all_at(&both, 0).expect("a file of the test");
     }
 
     fn truth(&self) -> i64 {
         real_wall() + self.truth
     }
 
-    /// Time passes, unseen by everybody.
-    fn pass(&mut self, seconds: i64) {
+    /// Advances the true time and both clocks, as a suspend does.
+    fn advance(&mut self, seconds: i64) {
         (self.wall, self.boot, self.truth) = (self.wall + seconds, self.boot + seconds, self.truth + seconds);
-        self.shift();
+        self.write_shifts();
     }
 
     fn step(&mut self, seconds: i64) {
         self.wall += seconds;
-        self.shift();
+        self.write_shifts();
     }
 
-    fn put_right(&mut self) {
+    fn correct_clock(&mut self) {
         self.wall = self.truth;
-        self.shift();
+        self.write_shifts();
     }
 
     fn start(&self) -> Daemon {
@@ -158,19 +162,19 @@ impl Machine {
         daemon
     }
 
-    /// What the kernel has counted in all boots.
-    fn carried(&self) -> [Counters; 2] {
+    /// Sums of the kernel counters over all boots, for each end of the cable.
+    fn total_counters(&self) -> [Counters; 2] {
         std::array::from_fn(|at| plus(self.before[at], kernel(ENDS[at])))
     }
 
-    /// A different amount each time.
+    /// Sends a different amount each time.
     fn send(&mut self) {
         self.frames += 1;
         send("wan0", 700, self.frames);
         send("lan0", 90, 2 * self.frames);
     }
 
-    /// Over several ticks.
+    /// Sends over several ticks.
     fn traffic(&mut self, daemon: &Daemon) {
         for _ in 0..3 {
             self.send();
@@ -178,32 +182,38 @@ impl Machine {
         }
     }
 
-    /// What was sent so far was sent by now, and what comes is sent later.
+    /// Remembers the true time and the bytes sent so far. Later traffic gets a later time.
     fn mark(&mut self, daemon: &Daemon) {
         daemon.collect();
-        self.marks.push((self.truth(), self.carried()[0][1]));
+        self.marks.push((self.truth(), self.total_counters()[0][1]));
         rest(1100);
     }
 
     fn check(&self, daemon: &Daemon, when: &str) {
         daemon.collect();
         let now = self.truth();
-        for (name, expect) in ENDS.iter().zip(self.carried()) {
+        for (name, expect) in ENDS.iter().zip(self.total_counters()) {
             let why = || format!("{name} {when}: {COUNTERS:?}; {:#?}", daemon.log());
             assert_eq!(daemon.booked(name), expect, "{}", why());
             let facts = daemon.interface(name);
             let lifetime = ["lifetime_rx_bytes", "lifetime_tx_bytes"].map(|key| facts[key].as_u64());
             assert_eq!(lifetime, [Some(expect[0]), Some(expect[1])], "{}", why());
-            let rows = times(daemon, name);
+            let rows = sent_samples(daemon, name);
             for (unix, _) in &rows {
-                let there = (self.began - 5..=now + 5).contains(unix);
-                assert!(there, "{} is no time of {}: {}", rfc3339(*unix), rfc3339(now), why());
+                let in_range = (self.began - 5..=now + 5).contains(unix);
+                assert!(
+                    in_range,
+                    "the sample of {} is outside of the test, which is at {}: {}",
+                    rfc3339(*unix),
+                    rfc3339(now),
+                    why()
+                );
             }
             for by in ["day", "month"] {
                 assert_eq!(totals(daemon, name, by), expect[..2], "by {by}: {}", why());
             }
         }
-        let rows = times(daemon, "wan0");
+        let rows = sent_samples(daemon, "wan0");
         for (mark, expect) in &self.marks {
             let sum: u64 = rows.iter().filter(|(unix, _)| unix <= mark).map(|(_, sent)| sent).sum();
             assert_eq!(sum, *expect, "sent until {} {when}: {rows:?}; {:#?}", rfc3339(*mark), daemon.log());
@@ -211,7 +221,7 @@ impl Machine {
         assert!(!daemon.log().iter().any(|line| line.contains("panicked")), "{:#?}", daemon.log());
     }
 
-    /// The rest of a test: the same from the disk alone.
+    /// Checks everything now, and again after a restart from the stored history alone.
     fn end(self, daemon: Daemon) {
         self.check(&daemon, "at the end");
         daemon.stop();
@@ -222,13 +232,13 @@ impl Machine {
     }
 }
 
-/// Another boot of the kernel, as far as this thread and its children can see.
+/// Changes the boot id that this thread and its children read.
 fn new_boot(dir: &Dir, number: u32) {
     const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
     let file = dir.join("boot_id");
-    let there = Path::new(&file).exists();
-    fs::write(&file, format!("00000000-0000-4000-8000-{number:012}\n")).expect("it is ours");
-    if !there {
+    let mounted = Path::new(&file).exists();
+    fs::write(&file, format!("00000000-0000-4000-8000-{number:012}\n")).expect("a file of the test");
+    if !mounted {
         mount(Some(file.as_str()), BOOT_ID, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a mount");
     }
 }
@@ -242,8 +252,8 @@ fn real_boot() -> i64 {
     text.split('.').next().and_then(|seconds| seconds.parse().ok()).expect("a number")
 }
 
-/// When, and how much was sent.
-fn times(daemon: &Daemon, name: &str) -> Vec<(i64, u64)> {
+/// Time (UTC seconds) and sent bytes of each sample.
+fn sent_samples(daemon: &Daemon, name: &str) -> Vec<(i64, u64)> {
     let rows = daemon.export(name);
     let time = |row: &Value| parse_time(row["timestamp"].as_str().unwrap_or_default(), &Zone::UTC);
     rows.iter().map(|row| (time(row).expect("a time"), counters_of(row)[1])).collect()
@@ -256,21 +266,21 @@ fn totals(daemon: &Daemon, name: &str, by: &str) -> [u64; 2] {
     ["rx_bytes", "tx_bytes"].map(|key| rows.iter().map(|row| row[key].as_u64().expect("a number")).sum())
 }
 
-fn believed(daemon: &Daemon) -> bool {
+fn trusted(daemon: &Daemon) -> bool {
     daemon.get("/api/system/health")["details"]["clock"]["believed"] == true
 }
 
-/// Oldest first.
+/// Details of the events of one kind, oldest first.
 fn events(daemon: &Daemon, kind: &str) -> Vec<String> {
     let all = daemon.get("/api/events?limit=200");
-    let told = all.as_array().expect("a list").iter().rev().filter(|event| event["kind"] == kind);
-    told.map(|event| event["detail"].as_str().expect("text").to_string()).collect()
+    let matching = all.as_array().expect("a list").iter().rev().filter(|event| event["kind"] == kind);
+    matching.map(|event| event["detail"].as_str().expect("text").to_string()).collect()
 }
 
-/// Steps in seconds, as they were told of. The figure of a tick may be one second beside the truth.
+/// Reported clock steps in seconds, negative for a step back. The figure may be wrong by one second.
 fn steps(daemon: &Daemon) -> Vec<i64> {
-    let seconds = |told: String| {
-        let (_, rest) = told.split_once("the clock was set ").expect("a step");
+    let seconds = |detail: String| {
+        let (_, rest) = detail.split_once("the clock was set ").expect("a step");
         let (direction, rest) = rest.split_once(" by ").expect("a step");
         let seconds: i64 = rest.split(' ').next().and_then(|text| text.parse().ok()).expect("a number");
         if direction == "back" { -seconds } else { seconds }
@@ -279,39 +289,42 @@ fn steps(daemon: &Daemon) -> Vec<i64> {
 }
 
 #[track_caller]
-fn stepped(daemon: &Daemon, expect: &[i64]) {
-    let told = steps(daemon);
-    let near = told.len() == expect.len() && told.iter().zip(expect).all(|(one, other)| (one - other).abs() <= 3);
-    assert!(near, "told of {told:?}, not of {expect:?}: {:#?}", daemon.log());
+fn assert_steps(daemon: &Daemon, expect: &[i64]) {
+    let reported = steps(daemon);
+    let matches =
+        reported.len() == expect.len() && reported.iter().zip(expect).all(|(one, other)| (one - other).abs() <= 3);
+    assert!(matches, "reported {reported:?}, expected {expect:?}: {:#?}", daemon.log());
 }
 
-/// In front of each boot the machine was off for a while; `wrong` makes the wall clock of a moment of truth.
-fn boots(fresh: bool, wrong: impl Fn(i64) -> i64 + Send + Sync) {
+/// Three boots with a wrong clock. Before each the machine is off for a while; `wrong` computes the wall clock from the
+/// true time.
+fn boots_with_wrong_clock(fresh: bool, wrong: impl Fn(i64) -> i64 + Send + Sync) {
     in_namespace(|| {
         let Some(mut machine) = Machine::new() else { return };
         if !fresh {
             machine.boot(machine.truth());
             let daemon = machine.start();
             machine.traffic(&daemon);
-            assert!(believed(&daemon));
+            assert!(trusted(&daemon));
             machine.mark(&daemon);
             daemon.stop();
         }
         for meanwhile in ["nothing", "SIGTERM", "SIGKILL"] {
-            machine.pass(5 * MINUTE);
+            machine.advance(5 * MINUTE);
             machine.boot(wrong(machine.truth()));
             let off = machine.wall - machine.truth;
             if machine.boots > 1 {
-                // Before anybody looked. Only what passed before the very first look is nobody's business.
+                // Traffic before the daemon starts. The daemon counts it on every boot but the very first, where the
+                // first reading is the baseline.
                 machine.send();
             }
             let mut daemon = machine.start();
             machine.traffic(&daemon);
-            assert!(!believed(&daemon), "{off} s off is believed");
+            assert!(!trusted(&daemon), "a clock that is {off} s off is trusted");
             match meanwhile {
                 "SIGTERM" => {
-                    let said = daemon.stop().join("\n");
-                    assert!(said.contains("stay unsaved (the clock has not been set yet)"), "{said}");
+                    let log = daemon.stop().join("\n");
+                    assert!(log.contains("stay unsaved (the clock has not been set yet)"), "{log}");
                     machine.send();
                     daemon = machine.start();
                 }
@@ -323,17 +336,17 @@ fn boots(fresh: bool, wrong: impl Fn(i64) -> i64 + Send + Sync) {
                 _ => {}
             }
             machine.traffic(&daemon);
-            // What is seen meanwhile has nothing of the wrong time.
-            assert!(!believed(&daemon), "{off} s off is believed");
-            let told = steps(&daemon).len();
+            // Still not trusted: no sample may get the wrong time.
+            assert!(!trusted(&daemon), "a clock that is {off} s off is trusted");
+            let reported = steps(&daemon).len();
             machine.mark(&daemon);
-            machine.put_right();
-            wait_until("the clock is believed", || believed(&daemon));
+            machine.correct_clock();
+            wait_until("the clock is trusted", || trusted(&daemon));
             machine.traffic(&daemon);
             machine.mark(&daemon);
             machine.check(&daemon, meanwhile);
             let all = steps(&daemon);
-            assert!(all.len() == told + 1 && (all[told] + off).abs() <= 3, "told of {all:?}, off by {off}");
+            assert!(all.len() == reported + 1 && (all[reported] + off).abs() <= 3, "reported {all:?}, off by {off}");
             daemon.stop();
         }
         let daemon = machine.start();
@@ -343,22 +356,22 @@ fn boots(fresh: bool, wrong: impl Fn(i64) -> i64 + Send + Sync) {
 
 #[test]
 fn e20_boots_in_1970() {
-    boots(true, |_| ABSURD[0]);
+    boots_with_wrong_clock(true, |_| WRONG_BOOT_CLOCKS[0]);
 }
 
 #[test]
 fn e20_boots_in_2033() {
-    boots(true, |_| ABSURD[1]);
+    boots_with_wrong_clock(true, |_| WRONG_BOOT_CLOCKS[1]);
 }
 
 #[test]
 fn e20_boots_past_2038() {
-    boots(true, |_| ABSURD[2]);
+    boots_with_wrong_clock(true, |_| WRONG_BOOT_CLOCKS[2]);
 }
 
 #[test]
 fn e20_boots_nine_hours_behind() {
-    boots(false, |truth| truth - 9 * HOUR);
+    boots_with_wrong_clock(false, |truth| truth - 9 * HOUR);
 }
 
 #[test]
@@ -369,31 +382,31 @@ fn e22_steps_that_are_taken_back_leave_no_trace() {
         let mut daemon = machine.start();
         machine.traffic(&daemon);
         machine.mark(&daemon);
-        let mut told = Vec::new();
+        let mut expected = Vec::new();
         for (step, restart) in [(-HOUR, false), (8 * YEAR, false), (-8 * YEAR, false), (8 * YEAR, true), (-HOUR, true)]
         {
             machine.step(step);
             daemon.ticks(1);
             machine.traffic(&daemon);
-            assert!(!believed(&daemon), "a step of {step} s is believed at once");
+            assert!(!trusted(&daemon), "a step of {step} s is trusted at once");
             if !restart {
                 machine.mark(&daemon);
             } else {
-                // What was in memory alone is booked by the next, as a gap that ends at its start.
+                // The next daemon counts the unsaved traffic as a gap that ends at its start.
                 daemon.kill();
                 machine.send();
                 daemon = machine.start();
                 daemon.ticks(1);
-                assert!(!believed(&daemon), "a step of {step} s is believed after a restart");
+                assert!(!trusted(&daemon), "a step of {step} s is trusted after a restart");
             }
             machine.step(-step);
-            wait_until("it is believed", || believed(&daemon));
+            wait_until("the clock is trusted", || trusted(&daemon));
             machine.traffic(&daemon);
             machine.mark(&daemon);
-            told.extend([step, -step]);
+            expected.extend([step, -step]);
             machine.check(&daemon, &format!("after {step} s and back"));
-            // What had not been saved when it was killed is told again by the next.
-            stepped(&daemon, &told);
+            // The next daemon reports a step again if the kill lost its event.
+            assert_steps(&daemon, &expected);
         }
         machine.end(daemon);
     });
@@ -407,73 +420,76 @@ fn e22_steps_that_stay() {
         let mut daemon = machine.start();
         machine.traffic(&daemon);
         machine.mark(&daemon);
-        // The clock had been wrong all the time.
+        // The step corrects a clock that was an hour behind from the beginning.
         machine.step(HOUR);
         machine.truth += HOUR;
         daemon.ticks(1);
-        assert!(believed(&daemon), "an hour forward");
+        assert!(trusted(&daemon), "an hour forward");
         machine.traffic(&daemon);
         machine.mark(&daemon);
         machine.check(&daemon, "an hour forward");
-        stepped(&daemon, &[HOUR]);
-        // Back again: rows of this hour stand beside those that are there.
+        assert_steps(&daemon, &[HOUR]);
+        // An hour back: the samples of this hour lie beside samples that are stored already.
         machine.step(-HOUR);
         machine.truth -= HOUR;
         machine.marks.clear();
         machine.began -= HOUR;
         machine.traffic(&daemon);
-        assert!(!believed(&daemon), "an hour back");
+        assert!(!trusted(&daemon), "an hour back");
         daemon.kill();
         machine.send();
         daemon = machine.start();
         machine.traffic(&daemon);
-        assert!(!believed(&daemon), "an hour back");
-        machine.pass(11 * MINUTE);
-        wait_until("it is believed", || believed(&daemon));
+        assert!(!trusted(&daemon), "an hour back");
+        machine.advance(11 * MINUTE);
+        wait_until("the clock is trusted", || trusted(&daemon));
         machine.traffic(&daemon);
-        // Rows of the hour that was wrong lie ahead.
+        // The samples of the wrong hour lie in the future: allow one hour more.
         machine.truth += HOUR;
         machine.check(&daemon, "an hour back");
-        stepped(&daemon, &[HOUR, -HOUR]);
+        assert_steps(&daemon, &[HOUR, -HOUR]);
         machine.end(daemon);
     });
 }
 
 #[test]
-fn e21_a_clock_that_nobody_sets_is_believed_in_the_end() {
+fn e21_a_clock_that_is_never_set_is_trusted_in_the_end() {
     in_namespace(|| {
         let Some(mut machine) = Machine::new() else { return };
-        machine.boot(ABSURD[0]);
+        machine.boot(WRONG_BOOT_CLOCKS[0]);
         let daemon = machine.start();
         machine.traffic(&daemon);
         for _ in 0..5 {
-            machine.pass(11 * MINUTE);
+            machine.advance(11 * MINUTE);
             machine.traffic(&daemon);
-            assert!(!believed(&daemon));
+            assert!(!trusted(&daemon));
         }
-        machine.pass(11 * MINUTE);
-        wait_until("it is believed", || believed(&daemon));
+        machine.advance(11 * MINUTE);
+        wait_until("the clock is trusted", || trusted(&daemon));
         machine.traffic(&daemon);
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"));
-        assert!(times(&daemon, "wan0").iter().all(|(unix, _)| (ABSURD[0] - 5..3 * HOUR).contains(unix)));
-        // One day somebody does: from then on it is the present that counts.
-        machine.put_right();
+        assert!(
+            sent_samples(&daemon, "wan0").iter().all(|(unix, _)| (WRONG_BOOT_CLOCKS[0] - 5..3 * HOUR).contains(unix))
+        );
+        // The clock is set after all: from then on samples get the true time.
+        machine.correct_clock();
         machine.traffic(&daemon);
-        machine.pass(11 * MINUTE);
-        wait_until("it is believed", || believed(&daemon));
+        machine.advance(11 * MINUTE);
+        wait_until("the clock is trusted", || trusted(&daemon));
         machine.traffic(&daemon);
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"));
-        let late: u64 = times(&daemon, "wan0").iter().filter(|(unix, _)| *unix > 3 * HOUR).map(|(_, sent)| sent).sum();
-        assert!(late > 0 && times(&daemon, "wan0").iter().all(|(unix, _)| *unix < 3 * HOUR || *unix >= NOON));
+        let late: u64 =
+            sent_samples(&daemon, "wan0").iter().filter(|(unix, _)| *unix > 3 * HOUR).map(|(_, sent)| sent).sum();
+        assert!(late > 0 && sent_samples(&daemon, "wan0").iter().all(|(unix, _)| *unix < 3 * HOUR || *unix >= NOON));
         daemon.stop();
         assert_eq!(judge(&machine.dir.join("net-pulse.db")).0, "ok");
     });
 }
 
 #[test]
-fn e22_a_suspend_is_a_gap_and_no_step() {
+fn e22_a_suspend_is_a_gap_and_not_a_step() {
     in_namespace(|| {
         let Some(mut machine) = Machine::new() else { return };
         machine.boot(machine.truth());
@@ -481,30 +497,30 @@ fn e22_a_suspend_is_a_gap_and_no_step() {
         for hours in [8, 100 * 24] {
             machine.traffic(&daemon);
             machine.mark(&daemon);
-            machine.pass(hours * HOUR);
+            machine.advance(hours * HOUR);
             daemon.ticks(1);
-            assert!(believed(&daemon), "after {hours} h");
+            assert!(trusted(&daemon), "after {hours} h");
             machine.traffic(&daemon);
             machine.mark(&daemon);
             machine.check(&daemon, &format!("after {hours} h"));
         }
-        // The same while nobody was there.
+        // The same while no daemon runs.
         daemon.stop();
-        machine.pass(8 * HOUR);
+        machine.advance(8 * HOUR);
         daemon = machine.start();
         machine.traffic(&daemon);
         machine.mark(&daemon);
-        stepped(&daemon, &[]);
+        assert_steps(&daemon, &[]);
         machine.end(daemon);
     });
 }
 
-/// Without any library: the kernel's own clock since the boot, moved while the wall clock stays. Whoever looked at a clock
-/// that stands still during a suspend would see nothing of it.
+/// Without the library: the boot clock of the kernel moves while the wall clock stays. A program that used a clock that
+/// stops during a suspend would not see it.
 #[test]
-fn e22_the_boot_clock_is_the_kernels() {
-    let there = Command::new("unshare").args(["--time", "--boottime", "1", "--fork", "true"]).output();
-    if !there.is_ok_and(|output| output.status.success()) {
+fn e22_the_daemon_uses_the_boot_clock_of_the_kernel() {
+    let supported = Command::new("unshare").args(["--time", "--boottime", "1", "--fork", "true"]).output();
+    if !supported.is_ok_and(|output| output.status.success()) {
         return skip("no time namespaces here");
     }
     in_namespace(|| {
@@ -521,7 +537,7 @@ fn e22_the_boot_clock_is_the_kernels() {
             daemon
         };
         let stop = |daemon: Daemon| {
-            wait_until("it is saved", || stored(&daemon) > 0);
+            wait_until("the ticks are saved", || stored(&daemon) > 0);
             signal(child_of(daemon.pid()), Signal::SIGTERM);
             let (code, log) = daemon.ended_within(PATIENCE);
             assert_eq!(code, Some(0), "{log:#?}");
@@ -534,8 +550,9 @@ fn e22_the_boot_clock_is_the_kernels() {
                 daemon.ticks(1);
             }
         };
-        // Slept for eight hours, and for nine years; seen by the boot clock alone, the wall clock fell behind.
-        let mut told = Vec::new();
+        // The boot clock moves ahead by eight hours and then to nine years. The wall clock does not, so it falls
+        // behind.
+        let mut expected = Vec::new();
         let mut before = 0;
         for offset in [0, 8 * HOUR, 300_000_000] {
             let daemon = start(offset);
@@ -543,16 +560,16 @@ fn e22_the_boot_clock_is_the_kernels() {
             daemon.collect();
             assert_eq!(daemon.booked("wan0"), kernel("wan0"), "{offset}: {:#?}", daemon.log());
             if offset > 0 {
-                told.push(before - offset);
+                expected.push(before - offset);
                 let gaps = events(&daemon, "gap");
-                let gap = gaps.last().and_then(|told| told.split(' ').find_map(|word| word.parse::<i64>().ok()));
+                let gap = gaps.last().and_then(|detail| detail.split(' ').find_map(|word| word.parse::<i64>().ok()));
                 assert!(gap.is_some_and(|gap| (0..60).contains(&(gap - offset + before))), "{offset}: {gaps:?}");
             }
-            stepped(&daemon, &told);
+            assert_steps(&daemon, &expected);
             before = offset;
             stop(daemon);
         }
-        // A reboot: from here on the boot clock says less than it did.
+        // A reboot: the boot clock shows less than before.
         let counted = kernel("wan0");
         ip("link delete wan0");
         new_boot(&dir, 2);
@@ -562,7 +579,7 @@ fn e22_the_boot_clock_is_the_kernels() {
         traffic(&daemon);
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), plus(counted, kernel("wan0")), "{:#?}", daemon.log());
-        stepped(&daemon, &told);
+        assert_steps(&daemon, &expected);
         stop(daemon);
         assert_eq!(judge(&file).0, "ok");
     });

@@ -1,5 +1,5 @@
-//! Links without end: what hypervisors and clusters make and take away by the thousand, and what matches no rule. The real
-//! program in a network namespace, with bytes that are counted by the kernel.
+//! Thousands of links, as hypervisors and clusters create and remove them, and links that match no rule. The real
+//! program runs in a network namespace, and the tests compare its figures with the kernel's byte counters.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use crate::common::*;
 use serde_json::Value;
 
-/// An `ip -batch -` that takes its lines as they come.
+/// An `ip -batch -` process that reads its commands from a pipe.
 struct Batch(Child);
 
 impl Batch {
@@ -17,21 +17,21 @@ impl Batch {
         Batch(ip.expect("ip starts"))
     }
 
-    fn say(&mut self, lines: &str) {
+    fn write_lines(&mut self, lines: &str) {
         let stdin = self.0.stdin.as_mut().expect("a pipe");
-        stdin.write_all(lines.as_bytes()).expect("ip listens");
-        stdin.flush().expect("ip listens");
+        stdin.write_all(lines.as_bytes()).expect("ip reads");
+        stdin.flush().expect("ip reads");
     }
 
     fn end(mut self) {
         drop(self.0.stdin.take());
-        assert!(wait(&mut self.0, PATIENCE).expect("it ends").success());
+        assert!(wait(&mut self.0, PATIENCE).expect("ip ends").success());
     }
 }
 
-/// Pages that are the process's own and of no file.
-fn anonymous(daemon: &Daemon) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it runs");
+/// Anonymous memory of the process in bytes: RssAnon in /proc/PID/status.
+fn anonymous_bytes(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("the daemon runs");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
@@ -40,13 +40,13 @@ fn interfaces(daemon: &Daemon) -> Vec<Value> {
     daemon.get("/api/interfaces").as_object().expect("an object").values().cloned().collect()
 }
 
-/// What all records say, sent and received.
+/// Sums over all interfaces: received and sent bytes.
 fn lifetimes(daemon: &Daemon) -> (u64, u64) {
     let sum = |key: &str| interfaces(daemon).iter().map(|row| row[key].as_u64().expect("a number")).sum();
     (sum("lifetime_rx_bytes"), sum("lifetime_tx_bytes"))
 }
 
-/// What the history has of one resolution.
+/// Sums over the whole history at one resolution: received and sent bytes.
 fn exported(daemon: &Daemon, resolution: &str) -> (u64, u64) {
     let rows = daemon.get(&format!("/api/export/traffic?format=json&resolution={resolution}"));
     let rows = rows.as_array().expect("a list");
@@ -54,7 +54,7 @@ fn exported(daemon: &Daemon, resolution: &str) -> (u64, u64) {
     (sum("rx_bytes"), sum("tx_bytes"))
 }
 
-/// The two ends of a cable: under the names that machines give them, and under those of people.
+/// Names of the two ends of a cable. Programs choose names like the first five pairs, people names like the last.
 fn names(at: usize) -> (String, String) {
     match at % 6 {
         0 => (format!("veth{at:08x}"), format!("veth{at:08x}p")),
@@ -66,7 +66,7 @@ fn names(at: usize) -> (String, String) {
     }
 }
 
-fn is_cable(name: &str) -> bool {
+fn is_ignored(name: &str) -> bool {
     ["veth", "cali", "lxc", "fwln", "fwpr", "vnet"].iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -79,12 +79,12 @@ fn three_thousand_links_that_come_and_go() {
         cable("wan0", "lan0");
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--interval", "1", "--flush", "2"]);
-        // One heap for all threads, as in what is shipped: glibc keeps what was freed for each of them.
+        // One heap for all threads, as in the release binary: glibc keeps freed memory for each thread.
         command.args(["--database", &dir.join("net-pulse.db")]).env("MALLOC_ARENA_MAX", "1");
         let daemon = Daemon::spawn(command);
         daemon.ticks(2);
         send("wan0", 100, 3);
-        // As large as ever without them: with a list asked for, and a few that came and went.
+        // First let the process grow as it does without these links: read every list, and let a few links come and go.
         for at in 900_000..900_020 {
             let (near, far) = names(at);
             ip(&format!("link add {near} type veth peer name {far}"));
@@ -95,54 +95,58 @@ fn three_thousand_links_that_come_and_go() {
         for resolution in ["sample", "5min", "hour", "day"] {
             exported(&daemon, resolution);
         }
-        let before = anonymous(&daemon);
+        let before = anonymous_bytes(&daemon);
 
         let mut batch = Batch::start();
         let (mut sent, mut received) = (0u64, 0u64);
         for first in (0..LINKS / 2).step_by(AT_ONCE) {
             let pairs: Vec<(String, String)> = (first..first + AT_ONCE).map(names).collect();
             for (near, far) in &pairs {
-                batch.say(&format!("link add {near} group 7 up type veth peer name {far}\nlink set {far} up\n"));
+                batch
+                    .write_lines(&format!("link add {near} group 7 up type veth peer name {far}\nlink set {far} up\n"));
             }
-            let last = pairs.last().expect("some").1.clone();
+            let last = pairs.last().expect("not empty").1.clone();
             let up = || fs::read_to_string(format!("/sys/class/net/{last}/operstate"));
-            wait_until("they are up", || up().unwrap_or_default().trim() == "up");
+            wait_until("the links are up", || up().unwrap_or_default().trim() == "up");
             for (at, (near, far)) in (first..).zip(&pairs) {
                 let bytes = 100 + at % 50;
                 send(near, bytes, 2);
-                // What the kernel has counted, of the ends that are no cables.
+                // The kernel's counters. Only ends that are not ignored count.
                 let [near, far] = [near, far].map(|end| kernel(end));
                 assert_eq!([near[0], near[1], far[0], far[1]], [0, 2 * bytes as u64, 2 * bytes as u64, 0]);
-                if !is_cable(&pairs[at - first].0) {
+                if !is_ignored(&pairs[at - first].0) {
                     sent += near[1];
                     received += far[0];
                 }
             }
-            batch.say("link del group 7\n");
+            batch.write_lines("link del group 7\n");
             let gone = || !std::path::Path::new(&format!("/sys/class/net/{last}")).exists();
-            wait_until("they are gone", gone);
+            wait_until("the links are gone", gone);
         }
         batch.end();
         daemon.ticks(2);
         daemon.collect();
         let base = [daemon.booked("wan0"), daemon.booked("lan0")];
         let wires = [0, 1].map(|side| base[0][side] + base[1][side]);
-        let told = lifetimes(&daemon);
-        let grown = anonymous(&daemon).saturating_sub(before);
+        let totals = lifetimes(&daemon);
+        let grown = anonymous_bytes(&daemon).saturating_sub(before);
         let health = daemon.get("/api/system/health");
         assert_eq!(health["details"]["interfaces"]["reports_lost"], 0, "{health}");
-        assert_eq!(told.1, sent + wires[1], "{:#?}", daemon.log());
-        // An end of a cable is told what it has received by the other end, which it has lost when it is taken away: the
-        // kernel's last word is zero, and what is known is what was read before.
-        assert!((wires[0]..=received + wires[0]).contains(&told.0), "{told:?}");
-        // The writer folds with its next save.
-        wait_until("all of it is in the history too", || {
-            ["sample", "5min", "hour", "day"].iter().all(|resolution| exported(&daemon, resolution) == told)
+        assert_eq!(totals.1, sent + wires[1], "{:#?}", daemon.log());
+        // The kernel takes the received bytes of a veth from its peer. The peer is gone when the link is removed, so
+        // the last notification shows zero, and only bytes of earlier readings are known.
+        assert!((wires[0]..=received + wires[0]).contains(&totals.0), "{totals:?}");
+        // The writer merges records into "others" with its next save.
+        wait_until("the history has all of it too", || {
+            ["sample", "5min", "hour", "day"].iter().all(|resolution| exported(&daemon, resolution) == totals)
         });
         let rows = interfaces(&daemon);
-        // Fewer than sixteen are not folded on disk.
+        // The writer merges sixteen or more records at once, so up to fifteen may remain.
         assert!(rows.len() <= 256 + 15 + 4, "{} entries", rows.len());
-        assert!(rows.iter().all(|row| !is_cable(row["name"].as_str().expect("a name"))), "a cable has a record");
+        assert!(
+            rows.iter().all(|row| !is_ignored(row["name"].as_str().expect("a name"))),
+            "an ignored link has a record"
+        );
         let others = daemon.interface("others");
         assert_eq!(
             (&others["kind"], &others["present"], &others["monitored"]),
@@ -157,20 +161,20 @@ fn three_thousand_links_that_come_and_go() {
         assert!(events.len() < 100 && events.iter().any(|event| event["kind"] == "start"), "{} events", events.len());
         daemon.stop();
 
-        // After a restart all of it is there, and nothing is folded twice.
+        // A restart finds all of it, and merges nothing twice.
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
         daemon.collect();
-        assert_eq!(lifetimes(&daemon), told);
-        assert_eq!(exported(&daemon, "day"), told);
-        // As before: fewer than sixteen stay as they are.
+        assert_eq!(lifetimes(&daemon), totals);
+        assert_eq!(exported(&daemon, "day"), totals);
+        // As before, up to fifteen records remain.
         assert!(interfaces(&daemon).len() <= rows.len().max(256 + 4), "{} entries", interfaces(&daemon).len());
         daemon.stop();
     });
 }
 
-/// As fast as the kernel can: a busy cluster's a thousand links a second.
+/// Links come and go as fast as the kernel allows. A busy cluster creates a thousand links a second.
 #[test]
-fn a_flood_costs_those_that_stay_no_byte() {
+fn a_flood_of_links_loses_no_byte_of_the_links_that_stay() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -187,8 +191,8 @@ fn a_flood_costs_those_that_stay_no_byte() {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     let add =
                         |at| format!("link add veth{at} group 7 type veth peer name job{at}\nlink set job{at} up\n");
-                    batch.say(&(made..made + 50).map(add).collect::<String>());
-                    batch.say("link del group 7\n");
+                    batch.write_lines(&(made..made + 50).map(add).collect::<String>());
+                    batch.write_lines("link del group 7\n");
                     made += 50;
                 }
                 batch.end();
@@ -200,10 +204,10 @@ fn a_flood_costs_those_that_stay_no_byte() {
                 rest(200);
             }
             done.store(true, std::sync::atomic::Ordering::Relaxed);
-            let made = flood.join().expect("it floods");
+            let made = flood.join().expect("the flooding thread ends");
             println!("{made} pairs in four seconds");
         });
-        // Every tick had its sample meanwhile.
+        // The sampler missed no tick meanwhile.
         assert!(daemon.polls() >= polls + 3, "{:#?}", daemon.log());
         daemon.ticks(2);
         daemon.collect();
@@ -214,22 +218,22 @@ fn a_flood_costs_those_that_stay_no_byte() {
         assert_eq!(listings, 0, "{:#?}", daemon.log());
         let health = daemon.get("/api/system/health");
         let lost = health["details"]["interfaces"]["reports_lost"].as_u64().expect("a number");
-        let told = health["reason"].as_str().unwrap_or_default().contains("too fast for the kernel's reports");
-        assert_eq!(lost > 0, told, "{health}");
-        println!("{lost} times reports were lost");
+        let reported = health["reason"].as_str().unwrap_or_default().contains("too fast for the kernel's reports");
+        assert_eq!(lost > 0, reported, "{health}");
+        println!("{lost} times link notifications were lost");
         daemon.stop();
     });
 }
 
 #[test]
-fn looking_on_takes_no_memory_for_what_is_ignored() {
+fn live_rates_use_no_memory_for_ignored_links() {
     const PAIRS: usize = 1_000;
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let mut batch = Batch::start();
         for at in 0..PAIRS {
-            batch.say(&format!("link add veth{at}a type veth peer name veth{at}b\n"));
+            batch.write_lines(&format!("link add veth{at}a type veth peer name veth{at}b\n"));
         }
         batch.end();
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "60"]);
@@ -238,7 +242,7 @@ fn looking_on_takes_no_memory_for_what_is_ignored() {
         ask();
         rest(2_000);
         ask();
-        let before = anonymous(&daemon);
+        let before = anonymous_bytes(&daemon);
         for _ in 0..8 {
             rest(1_000);
             ask();
@@ -247,9 +251,9 @@ fn looking_on_takes_no_memory_for_what_is_ignored() {
         let names: Vec<&String> = live["interfaces"].as_object().expect("an object").keys().collect();
         assert_eq!(names, ["lan0", "wan0"]);
         assert!(live["t"].as_array().expect("a list").len() >= 6);
-        let grown = anonymous(&daemon).saturating_sub(before);
+        let grown = anonymous_bytes(&daemon).saturating_sub(before);
         println!("{grown} bytes more with {} ignored links", 2 * PAIRS);
-        // A second of all links took 48 KB.
+        // With rates of all links the memory grew by 48 KB a second.
         assert!(grown < 200_000, "{grown} bytes more");
         daemon.stop();
     });

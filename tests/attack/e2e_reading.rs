@@ -1,5 +1,5 @@
-//! What the kernel can do to a reader of counters: sockets that fail under it, very many links, none at all, links that
-//! change between two looks, and names made by somebody with too much imagination. Seen from outside.
+//! Kernel behaviour that makes reading counters hard: sockets that fail, very many links, no links at all, links that
+//! change between two readings, and names of arbitrary bytes. Tested from outside.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const FAST: [&str; 4] = ["--interval", "1", "--flush", "2"];
 
-/// What the program calls the place where it gets its counters from.
+/// Name of the source that the daemon reads its counters from.
 fn source(daemon: &Daemon) -> String {
     daemon.get("/collector/status")["source"].as_str().expect("a word").to_string()
 }
@@ -22,8 +22,8 @@ fn check(daemon: &Daemon, name: &str, expect: Counters) {
     assert_eq!(daemon.booked(name), expect, "{name}: {COUNTERS:?}; log: {:#?}", daemon.log());
 }
 
-/// Every byte sent while reading failed is booked once it works again, by whatever way.
-fn trouble(calls: &str, what: &str) {
+/// The daemon counts the bytes sent while reading fails once reading works again, whichever source it uses.
+fn survives_read_errors(calls: &str, what: &str) {
     if !strace_is_there() {
         return;
     }
@@ -46,8 +46,8 @@ fn trouble(calls: &str, what: &str) {
                 send("lan0", 900, 2 * count);
                 rest(400);
             }
-            wait_until("the trouble is noticed", || noticed(&daemon));
-            // A link that comes while nothing can be heard is found all the same.
+            wait_until("the daemon notices the fault", || noticed(&daemon));
+            // The daemon also finds a link that appears while no notification arrives.
             cable("wan1", "lan1");
             send("wan1", 300, 7);
             rest(1200);
@@ -55,7 +55,7 @@ fn trouble(calls: &str, what: &str) {
         daemon.ticks(2);
         send("lan0", 333, 3);
         check(&daemon, "wan0", minus(kernel("wan0"), base));
-        wait_until("the new link is there", || daemon.get("/api/interfaces")["wan1"]["monitored"] == true);
+        wait_until("the new link is monitored", || daemon.get("/api/interfaces")["wan1"]["monitored"] == true);
         send("wan1", 300, 2);
         daemon.collect();
         assert!(daemon.interface("wan1")["lifetime_tx_bytes"].as_u64().expect("a number") >= 600);
@@ -67,25 +67,25 @@ fn trouble(calls: &str, what: &str) {
 
 #[test]
 fn e17_no_buffer_space_for_a_while() {
-    trouble("recvfrom", "error=ENOBUFS");
+    survives_read_errors("recvfrom", "error=ENOBUFS");
 }
 
 #[test]
-fn e16_a_socket_closed_under_us() {
-    trouble("recvfrom", "error=EBADF");
+fn e16_the_socket_is_closed_unexpectedly() {
+    survives_read_errors("recvfrom", "error=EBADF");
 }
 
 #[test]
-fn e16_nothing_can_be_sent_any_more() {
-    trouble("sendto,sendmsg", "error=EPERM");
+fn e16_sending_fails() {
+    survives_read_errors("sendto,sendmsg", "error=EPERM");
 }
 
 #[test]
-fn e16_no_socket_can_be_had_either() {
-    trouble("recvfrom,socket", "error=EMFILE");
+fn e16_no_new_socket_can_be_opened_either() {
+    survives_read_errors("recvfrom,socket", "error=EMFILE");
 }
 
-/// As under a seccomp filter or SELinux, from the first question on: sysfs has the answers.
+/// Refused from the first request on, as by a seccomp filter or SELinux: the daemon reads sysfs instead.
 #[test]
 fn e16_refused_from_the_start() {
     if !strace_is_there() {
@@ -95,12 +95,12 @@ fn e16_refused_from_the_start() {
         let dir = Dir::new();
         cable("wan0", "lan0");
         send("wan0", 100, 1);
-        // The daemon is the child, strace a process beside it, which looks at the main thread alone: that one sends
-        // nothing but its questions, two for each of the two ways.
+        // With -D the daemon is the child of the test, and strace runs beside it. It traces only the main thread, which
+        // sends nothing but its netlink requests: two for each of the two netlink sources.
         let mut strace = net_pulse("strace");
         strace.args(["-D", "-q", "-o", "/dev/null", "-e", "trace=sendto"]);
         strace.args(["-e", "inject=sendto:error=EACCES:when=1..4", env!("CARGO_BIN_EXE_net-pulse")]);
-        // The first line is about the refusal: the address has to be known beforehand.
+        // The first line reports the refusal, so the test must know the address beforehand.
         let address = free_address();
         strace.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         strace.args(["--database", &dir.join("net-pulse.db")]).args(FAST);
@@ -128,7 +128,7 @@ fn e15_a_thousand_interfaces() {
             batch += &format!("link add m{pair}a type veth peer name m{pair}b\n");
             batch += &format!("link set m{pair}a up\nlink set m{pair}b up\n");
         }
-        fs::write(&file, batch).expect("a file of our own");
+        fs::write(&file, batch).expect("a file of the test");
         run("ip", &format!("-batch {file}"));
         wait_until("all have a carrier", || {
             let state = fs::read_to_string(format!("/sys/class/net/m{}a/operstate", PAIRS - 1));
@@ -147,25 +147,25 @@ fn e15_a_thousand_interfaces() {
             assert_eq!(daemon.booked(&one)[..4], [0, sent, 0, 3], "{one}");
             assert_eq!(daemon.booked(&other)[..4], [sent, 0, 3, 0], "{other}");
         }
-        // All of them get something to tell, and all are told of.
+        // Every interface gets traffic, and the export contains every interface.
         for pair in 0..PAIRS {
             send(&format!("m{pair}a"), 60, 1);
         }
         daemon.collect();
         let rows = daemon.get("/api/export/traffic?format=json");
-        let mut told: Vec<&str> =
+        let mut exported: Vec<&str> =
             rows.as_array().expect("a list").iter().filter_map(|row| row["interface_name"].as_str()).collect();
-        told.sort_unstable();
-        told.dedup();
-        assert_eq!(told.iter().filter(|name| name.starts_with('m')).count(), 2 * PAIRS);
+        exported.sort_unstable();
+        exported.dedup();
+        assert_eq!(exported.iter().filter(|name| name.starts_with('m')).count(), 2 * PAIRS);
         assert_eq!(daemon.get("/api/traffic/history?limit=1000").as_array().expect("a list").len(), 1000);
         let resident = daemon.resident();
         assert!(resident < 24 << 20, "{resident} bytes with a thousand interfaces");
-        // Half of them go at once.
+        // Half of the cables go at once.
         let batch: String = (0..PAIRS / 2).map(|pair| format!("link del m{pair}a\n")).collect();
-        fs::write(&file, batch).expect("a file of our own");
+        fs::write(&file, batch).expect("a file of the test");
         run("ip", &format!("-batch {file}"));
-        wait_until("they are gone", || {
+        wait_until("the removed links are absent", || {
             let all = daemon.get("/api/interfaces");
             let here = all
                 .as_object()
@@ -179,18 +179,18 @@ fn e15_a_thousand_interfaces() {
     });
 }
 
-/// `ip` with an argument that is no text.
+/// Runs `ip` with arguments that need not be UTF-8. Returns whether it succeeded.
 fn ip_bytes(words: &[&OsStr]) -> bool {
     let output = Command::new("ip").args(words).stdin(Stdio::null()).output().expect("ip starts");
     output.status.success()
 }
 
-/// What stands in a URL for these bytes.
+/// Percent-encodes a name for a URL.
 fn encoded(name: &str) -> String {
     name.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
 
-/// The cells of each line. A spreadsheet's way of reading: quotes double inside quotes.
+/// The cells of each line, parsed as a spreadsheet does: a doubled quote inside quotes is one quote.
 fn csv(text: &str) -> Vec<Vec<String>> {
     let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
     let mut chars = text.chars().peekable();
@@ -210,11 +210,11 @@ fn csv(text: &str) -> Vec<Vec<String>> {
             (other, _) => cell.push(other),
         }
     }
-    assert!(!quoted && cell.is_empty() && row.is_empty(), "cut short");
+    assert!(!quoted && cell.is_empty() && row.is_empty(), "an incomplete line");
     rows
 }
 
-/// The kernel refuses slashes, colons, white space, per cent signs, `.` and `..`; nothing else.
+/// The kernel refuses only slashes, colons, white space, per cent signs, `.` and `..` in names.
 #[test]
 fn e14_names_of_odd_bytes() {
     const ALIASES: [&[u8]; 6] = [
@@ -295,9 +295,9 @@ fn e14_names_of_odd_bytes() {
             let series = daemon.get(&format!("/api/traffic/series?interface={path}"));
             assert!(series["interfaces"][&name].is_object(), "{name:?}");
 
-            let guarded = if name.starts_with(['=', '+', '-', '@']) { format!("'{name}") } else { name.clone() };
+            let escaped = if name.starts_with(['=', '+', '-', '@']) { format!("'{name}") } else { name.clone() };
             let received: u64 =
-                table.iter().filter(|row| row[2] == guarded).map(|row| row[3].parse::<u64>().expect("a number")).sum();
+                table.iter().filter(|row| row[2] == escaped).map(|row| row[3].parse::<u64>().expect("a number")).sum();
             assert_eq!(received, sent, "{name:?} in CSV");
         }
         for resolution in ["sample", "5min", "hour", "day"] {
@@ -312,17 +312,20 @@ fn e14_names_of_odd_bytes() {
                 assert!(row.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@', '\t', '\r'])), "{row:?}");
             }
         }
-        // Nothing that a browser could take for a page, and no name in a head.
+        // No answer is one that a browser could take for a page, and no name is in a response header.
         for path in ["/api/interfaces", "/api/events", "/api/export/traffic", "/api/export/traffic?format=csv"] {
             let answer = daemon.request("GET", path, None);
-            let kind = answer.header("content-type").expect("a type");
-            assert!(kind.starts_with("application/json") || kind.starts_with("text/csv"), "{path}: {kind}");
+            let content_type = answer.header("content-type").expect("a type");
+            assert!(
+                content_type.starts_with("application/json") || content_type.starts_with("text/csv"),
+                "{path}: {content_type}"
+            );
             assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
             assert_eq!(answer.header("set-cookie"), None, "{path}");
         }
-        // Logs are read in terminals.
+        // Terminals show the log, so it contains no escape sequences.
         assert!(daemon.log().iter().all(|line| !line.contains(['\x1b', '\x07'])), "{:?}", daemon.log());
-        // They come and go, and are renamed into each other.
+        // A link with a plain name gets an odd one.
         ip("link set far0 down");
         assert!(ip_bytes(&["link", "set", "dev", "far0", "name", "=9"].map(OsStr::new)));
         wait_until("the new name is known", || daemon.get("/api/interfaces")["=9"]["monitored"] == true);
@@ -335,7 +338,7 @@ fn e14_names_of_odd_bytes() {
         assert!(renamed);
         daemon.stop();
 
-        // A restart finds them all again.
+        // A restart finds all of them again.
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "*"]].concat());
         for (at, bytes) in NAMES.iter().enumerate() {
             let one = daemon.interface(&encoded(&String::from_utf8_lossy(bytes)));
@@ -345,19 +348,19 @@ fn e14_names_of_odd_bytes() {
     });
 }
 
-/// No name and no alias can become a part of the page: it has no way to make markup of text.
+/// No name and no alias can become a part of the page: its scripts never make markup from text.
 #[test]
-fn the_page_makes_no_markup_of_text() {
+fn the_page_makes_no_markup_from_text() {
     let www = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("www");
-    let mut looked_at = 0;
+    let mut checked = 0;
     for entry in fs::read_dir(www).expect("the page").flatten() {
         let path = entry.path();
         if !path.extension().is_some_and(|extension| extension == "js" || extension == "html") {
             continue;
         }
-        looked_at += 1;
+        checked += 1;
         let text = fs::read_to_string(&path).expect("text");
-        for way in [
+        for api in [
             "innerHTML",
             "outerHTML",
             "insertAdjacentHTML",
@@ -367,14 +370,14 @@ fn the_page_makes_no_markup_of_text() {
             "eval(",
             "setHTML",
         ] {
-            assert!(!text.contains(way), "{way} in {}", path.display());
+            assert!(!text.contains(api), "{api} in {}", path.display());
         }
     }
-    assert!(looked_at >= 2);
+    assert!(checked >= 2);
 }
 
 #[test]
-fn e11_made_anew_between_two_ticks() {
+fn e11_recreated_between_two_ticks() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("ppp0x", "isp");
@@ -384,14 +387,15 @@ fn e11_made_anew_between_two_ticks() {
         send("ppp0x", 100, 5);
         daemon.collect();
         assert_eq!(daemon.booked("ppp0x")[1], 500);
-        // More than before, so that no counter seems to fall; five times within one interval.
+        // More bytes than before, so that no counter seems to fall; five times within one interval.
         for turn in 1..=5 {
             ip("link del ppp0x");
             cable("ppp0x", "isp");
             send("ppp0x", 1000, 20 * turn);
-            // The program hears of it when it can: what it has not seen of the last one it cannot know.
+            // The notification of the new link may arrive late, and the daemon cannot know bytes that it has not read
+            // before the next removal.
             let sent = 20_000 * turn as u64;
-            wait_until("it has been looked at", || {
+            wait_until("the daemon has read the counters", || {
                 daemon.collect();
                 daemon.interface("ppp0x")["lifetime_tx_bytes"].as_u64().expect("a number") >= 500 + sent
             });
@@ -402,7 +406,7 @@ fn e11_made_anew_between_two_ticks() {
     });
 }
 
-/// Out and back in again: what moved meanwhile moved elsewhere.
+/// A link moves to another namespace and back. Its traffic there does not count here.
 #[test]
 fn a_link_that_visits_another_namespace() {
     in_namespace(|| {
@@ -414,16 +418,16 @@ fn a_link_that_visits_another_namespace() {
         send("wan0", 500, 3);
         daemon.collect();
         assert_eq!(daemon.booked("wan0")[1], 1500);
-        let there = Elsewhere::new();
-        ip(&format!("link set wan0 netns {}", there.pid()));
-        wait_until("it is gone", || daemon.get("/api/interfaces")["wan0"]["monitored"] == false);
+        let other = OtherNamespace::new();
+        ip(&format!("link set wan0 netns {}", other.pid()));
+        wait_until("wan0 is no longer monitored", || daemon.get("/api/interfaces")["wan0"]["monitored"] == false);
         assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], 1500);
-        // Traffic over there is no traffic here.
-        there.ip("link set wan0 up");
+        // This traffic passes while wan0 is in the other namespace.
+        other.ip("link set wan0 up");
         send("lan0", 5000, 2);
-        there.ip(&format!("link set wan0 netns {}", daemon.pid()));
+        other.ip(&format!("link set wan0 netns {}", daemon.pid()));
         ip("link set wan0 up");
-        wait_until("it is back", || daemon.get("/api/interfaces")["wan0"]["monitored"] == true);
+        wait_until("wan0 is monitored again", || daemon.get("/api/interfaces")["wan0"]["monitored"] == true);
         daemon.ticks(1);
         send("wan0", 700, 3);
         daemon.collect();
@@ -433,18 +437,18 @@ fn a_link_that_visits_another_namespace() {
     });
 }
 
-/// A network namespace with a sleeper in it.
-struct Elsewhere(Child);
+/// A network namespace, kept alive by a `sleep` process.
+struct OtherNamespace(Child);
 
-impl Elsewhere {
-    fn new() -> Elsewhere {
+impl OtherNamespace {
+    fn new() -> OtherNamespace {
         let mut unshare = Command::new("unshare");
         let child = unshare.args(["-n", "sleep", "600"]).stdin(Stdio::null()).spawn().expect("unshare starts");
         let here = fs::read_link("/proc/thread-self/ns/net").expect("a namespace");
-        wait_until("it is elsewhere", || {
-            fs::read_link(format!("/proc/{}/ns/net", child.id())).is_ok_and(|there| there != here)
+        wait_until("the process is in the new namespace", || {
+            fs::read_link(format!("/proc/{}/ns/net", child.id())).is_ok_and(|other_netns| other_netns != here)
         });
-        Elsewhere(child)
+        OtherNamespace(child)
     }
 
     fn pid(&self) -> u32 {
@@ -456,7 +460,7 @@ impl Elsewhere {
     }
 }
 
-impl Drop for Elsewhere {
+impl Drop for OtherNamespace {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -464,34 +468,34 @@ impl Drop for Elsewhere {
 }
 
 #[test]
-fn e18_nothing_to_watch() {
+fn e18_no_interface_to_monitor() {
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "later*"]].concat());
         daemon.ticks(2);
         assert_eq!(daemon.collect()["interfaces_collected"], 0);
-        let (list, nobody) = (serde_json::json!([]), Value::Null);
-        for (path, part, expect) in [
-            ("/api/traffic/history", "", &list),
-            ("/api/traffic/latest", "", &list),
-            ("/api/export/traffic?format=json", "", &list),
-            ("/api/export/traffic?resolution=day", "", &list),
-            ("/api/traffic/summary", "/primary", &nobody),
-            ("/api/traffic/live", "/t", &list),
+        let (empty_list, null) = (serde_json::json!([]), Value::Null);
+        for (path, pointer, expect) in [
+            ("/api/traffic/history", "", &empty_list),
+            ("/api/traffic/latest", "", &empty_list),
+            ("/api/export/traffic?format=json", "", &empty_list),
+            ("/api/export/traffic?resolution=day", "", &empty_list),
+            ("/api/traffic/summary", "/primary", &null),
+            ("/api/traffic/live", "/t", &empty_list),
             ("/api/system/health", "/status", &"healthy".into()),
             ("/health", "/status", &"healthy".into()),
         ] {
-            assert_eq!(daemon.get(path).pointer(part).unwrap_or(&nobody), expect, "{path}");
+            assert_eq!(daemon.get(path).pointer(pointer).unwrap_or(&null), expect, "{path}");
         }
         assert_eq!(daemon.get("/api/interfaces")["lo"]["monitored"], false);
         assert_eq!(daemon.get("/api/traffic/series?points=2")["interfaces"], serde_json::json!({}));
-        assert_eq!(daemon.get("/api/traffic/totals"), list);
+        assert_eq!(daemon.get("/api/traffic/totals"), empty_list);
         assert_eq!(csv(&daemon.request("GET", "/api/export/traffic?format=csv", None).text()).len(), 1);
         assert_eq!(daemon.page("/").status, 200);
-        // The first one that comes is found, and counts from its first byte.
+        // The daemon finds the first matching link, and counts from its first byte.
         cable("later0", "other");
         send("later0", 100, 5);
-        wait_until("it is watched", || {
+        wait_until("the link is monitored", || {
             daemon.collect();
             daemon.get("/api/interfaces")["later0"]["monitored"] == true
         });
@@ -500,9 +504,9 @@ fn e18_nothing_to_watch() {
     });
 }
 
-/// Chosen before they are there: PPPoE comes up when the modem does, a dongle when it is plugged in.
+/// Interfaces chosen before they exist: a PPPoE link comes up when the modem does, a dongle when it is plugged in.
 #[test]
-fn e30_what_is_chosen_may_come_late() {
+fn e30_a_chosen_interface_may_appear_later() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -513,37 +517,37 @@ fn e30_what_is_chosen_may_come_late() {
             daemon.ticks(1);
             send("wan0", 1000, 50);
         }
-        let headline = |daemon: &Daemon| daemon.get("/api/traffic/summary")["primary"].clone();
-        // Nobody else takes its place, however much it carries.
+        let primary = |daemon: &Daemon| daemon.get("/api/traffic/summary")["primary"].clone();
+        // No other interface becomes the primary, however much it carries.
         assert_eq!(
-            (headline(&daemon), daemon.get("/api/interfaces")["wan0"]["monitored"].clone()),
+            (primary(&daemon), daemon.get("/api/interfaces")["wan0"]["monitored"].clone()),
             (Value::Null, false.into())
         );
         cable("late0", "isp");
         send("late0", 100, 7);
-        wait_until("it is watched", || {
+        wait_until("the link is monitored", || {
             daemon.collect();
             daemon.get("/api/interfaces")["late0"]["monitored"] == true
         });
         check(&daemon, "late0", [0, 700, 0, 7, 0, 0, 0, 0]);
-        assert_eq!(headline(&daemon)["name"], "late0");
+        assert_eq!(primary(&daemon)["name"], "late0");
         daemon.stop();
 
-        // Gone while nobody runs, and back when somebody does: the choice and the history are still there.
+        // The link is missing at the next start and appears later: the choice and the history are still there.
         ip("link del late0");
         let daemon = Daemon::start(&dir, &late);
         daemon.ticks(1);
         assert_eq!(daemon.interface("late0")["lifetime_tx_bytes"], 700);
         cable("late0", "isp");
         send("late0", 100, 2);
-        wait_until("it is watched again", || {
+        wait_until("late0 has its history again", || {
             daemon.collect();
             daemon.interface("late0")["lifetime_tx_bytes"] == 900
         });
-        assert_eq!(headline(&daemon)["name"], "late0");
+        assert_eq!(primary(&daemon)["name"], "late0");
         daemon.stop();
 
-        // The same for names that were chosen through the API.
+        // The same for names chosen through the API.
         let daemon = Daemon::start(&dir, &FAST);
         assert_eq!(daemon.put("/api/config/interfaces", serde_json::json!({"interfaces": ["late0"]})).status, 200);
         daemon.stop();
@@ -553,7 +557,7 @@ fn e30_what_is_chosen_may_come_late() {
         assert_eq!(daemon.get("/api/interfaces")["wan0"]["monitored"], false);
         cable("late0", "isp");
         send("late0", 100, 1);
-        wait_until("it is watched once more", || {
+        wait_until("late0 has its history once more", || {
             daemon.collect();
             daemon.interface("late0")["lifetime_tx_bytes"] == 1000
         });
@@ -561,9 +565,9 @@ fn e30_what_is_chosen_may_come_late() {
     });
 }
 
-/// A bridge and its port see the same bytes. Each has its own history; the headline is one of them, never a sum.
+/// A bridge and its port see the same bytes. Each has its own history; the primary is one of them, never a sum.
 #[test]
-fn e34_the_headline_is_one_interface() {
+fn e34_the_primary_is_one_interface() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("port0", "far0");
@@ -573,10 +577,9 @@ fn e34_the_headline_is_one_interface() {
         ip("link set far0 up");
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--primary", "br-lan"]].concat());
         daemon.ticks(1);
-        // A bridge that asks netfilter drops IPv4 that is none.
+        // With bridge netfilter, a bridge drops frames that claim to be IPv4 and are not: use an unknown protocol.
         let frames = |bytes, count| Wire::of("far0").send(EVERYBODY, UNKNOWN, bytes, count);
-        // Until the bridge forwards.
-        wait_until("the bridge has heard of it", || {
+        wait_until("the bridge forwards", || {
             frames(100, 1);
             kernel("br-lan")[2] > 0
         });
@@ -585,15 +588,15 @@ fn e34_the_headline_is_one_interface() {
         frames(1000, 10);
         daemon.collect();
         assert_eq!(minus(daemon.booked("port0"), port)[..4], [10_000, 0, 10, 0]);
-        // A bridge counts what is handed to it, without the 14 bytes of Ethernet.
+        // A bridge counts the bytes of packets without the 14 bytes of the Ethernet header.
         assert_eq!(minus(daemon.booked("br-lan"), bridge)[..4], [9_860, 0, 10, 0]);
         let all = daemon.get("/api/interfaces");
         assert_eq!((&all["port0"]["parent"], &all["port0"]["primary"]), (&"br-lan".into(), &false.into()));
         assert_eq!((&all["br-lan"]["parent"], &all["br-lan"]["primary"]), (&Value::Null, &true.into()));
-        let headline = &daemon.get("/api/traffic/summary")["primary"];
+        let primary = &daemon.get("/api/traffic/summary")["primary"];
         let counted = kernel("br-lan");
-        assert_eq!((&headline["name"], &headline["rx_bytes"]), (&"br-lan".into(), &counted[0].into()));
-        assert_eq!(headline["lifetime_rx_bytes"], daemon.booked("br-lan")[0]);
+        assert_eq!((&primary["name"], &primary["rx_bytes"]), (&"br-lan".into(), &counted[0].into()));
+        assert_eq!(primary["lifetime_rx_bytes"], daemon.booked("br-lan")[0]);
         let series = daemon.get("/api/traffic/series");
         assert_eq!(series["interfaces"].as_object().expect("an object").keys().collect::<Vec<_>>(), ["br-lan"]);
         let days = daemon.get("/api/traffic/totals?by=day");
@@ -603,9 +606,9 @@ fn e34_the_headline_is_one_interface() {
     });
 }
 
-/// What is left out is left out everywhere, and whoever has another name for it has that everywhere.
+/// Ignored interfaces are left out everywhere, and aliases are shown everywhere.
 #[test]
-fn e49_the_api_obeys_filters_and_aliases() {
+fn e49_the_api_respects_filters_and_aliases() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -661,7 +664,7 @@ fn e26_garbage_for_a_time_zone() {
     for zone in garbage {
         let dir = Dir::new();
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
-        // The first line may be a warning: the address has to be known beforehand.
+        // The first line may be a warning, so the test must know the address beforehand.
         let address = free_address();
         command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         command.args(["--database", &dir.join("net-pulse.db")]).args(FAST);

@@ -1,5 +1,5 @@
-//! What a long history costs in memory while it is read: never much more than the program itself, however much is asked
-//! for at once, and nothing of it stays. Counted from outside, on what is shipped.
+//! Memory use while the daemon reads a long history: it stays close to the size of the idle program, however much the
+//! clients request at once, and the daemon frees it again. Measured from outside, on the release binary.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,11 +9,11 @@ use crate::common::*;
 use crate::past::{INTERFACES, Past, fill};
 
 const PEAK_BYTES: u64 = 12 << 20;
-/// What the allocator may keep in pieces of what was freed. glibc keeps some for each worker, musl once.
-const KEPT_BYTES: u64 = 1 << 20;
+/// Freed memory that the allocator may keep. glibc keeps some for each worker, musl only once.
+const ALLOCATOR_SLACK_BYTES: u64 = 1 << 20;
 const CLIENTS: usize = 4;
 
-/// Everything that a polite client can ask for.
+/// Paths of GET requests that together read every part of the history.
 fn paths(now: i64) -> Vec<String> {
     let all: Vec<String> = (1..=INTERFACES).map(|id| format!("interface=lan{id}")).collect();
     let all = all.join("&");
@@ -52,17 +52,17 @@ fn paths(now: i64) -> Vec<String> {
     paths
 }
 
-/// Reads an answer and keeps nothing of it: an export is larger than anything here should be. One that was told to come
-/// back does so: of long answers two are made at a time.
+/// Reads an answer and discards it, because an export is larger than the memory that this test may use. Repeats a
+/// request that the daemon refused with 503: it makes at most two long answers at a time.
 fn drain(port: u16, path: &str) {
     let status = (0..10).map(|_| status_of(port, path)).find(|status| *status != 503);
     assert_eq!(status, Some(200), "{path}");
 }
 
 fn status_of(port: u16, path: &str) -> u16 {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the daemon listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").expect("it reads");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").expect("the daemon reads");
     let mut buffer = vec![0; 64 << 10];
     let (mut head, mut end) = (Vec::new(), Vec::new());
     loop {
@@ -77,11 +77,11 @@ fn status_of(port: u16, path: &str) -> u16 {
         end.drain(..end.len().saturating_sub(5));
     }
     let head = String::from_utf8_lossy(&head);
-    assert!(!head.contains("Transfer-Encoding: chunked") || end == b"0\r\n\r\n", "{path} broke off");
+    assert!(!head.contains("Transfer-Encoding: chunked") || end == b"0\r\n\r\n", "{path}: the answer is incomplete");
     head.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{path}: {head}"))
 }
 
-fn at_once(port: u16, paths: &[String]) {
+fn request_in_parallel(port: u16, paths: &[String]) {
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             scope.spawn(move || {
@@ -107,26 +107,31 @@ fn a_long_history_is_read_in_little_memory() {
         }
         let options = ["--interval", "3600", "--flush", "3600"];
         let daemon = Daemon::start_binary(binary.to_str().expect("a plain path"), &dir, &options);
-        // As much unsaved as with `--media flash`: an hour of it.
+        // As many unsaved ticks as `--media flash` collects in an hour.
         (0..120).for_each(|_| drop(daemon.collect()));
         let (port, paths) = (daemon.port(), paths(now));
-        let fresh = daemon.resident();
+        let at_start = daemon.resident();
         paths.iter().for_each(|path| drain(port, path));
-        let alone = daemon.resident();
+        let after_one_client = daemon.resident();
         let chart = paths.iter().find(|path| path.ends_with(&format!("&from={}&points=720", now - 80 * 86_400)));
-        let charts = vec![chart.expect("it is among them").clone(); 4];
+        let charts = vec![chart.expect("a chart among the paths").clone(); 4];
         let round = || {
-            at_once(port, &charts);
-            at_once(port, &paths);
+            request_in_parallel(port, &charts);
+            request_in_parallel(port, &paths);
             daemon.resident()
         };
-        // Every worker has done everything once.
+        // After this round every worker has made every kind of answer.
         let warm = round();
         let (resident, peak) = (round(), daemon.peak());
-        println!("resident: {fresh} fresh, {alone} after one client, {warm} and {resident} after four; peak {peak}");
+        println!(
+            "resident: {at_start} fresh, {after_one_client} after one client, {warm} and {resident} after four; peak {peak}"
+        );
         assert!(peak <= PEAK_BYTES, "{peak} bytes at the peak");
-        assert!(resident <= warm + KEPT_BYTES, "{resident} bytes resident, {warm} after the first round");
-        assert!(warm <= alone + 2 * KEPT_BYTES, "{warm} bytes resident, {alone} after one client");
+        assert!(resident <= warm + ALLOCATOR_SLACK_BYTES, "{resident} bytes resident, {warm} after the first round");
+        assert!(
+            warm <= after_one_client + 2 * ALLOCATOR_SLACK_BYTES,
+            "{warm} bytes resident, {after_one_client} after one client"
+        );
         daemon.stop();
     });
 }

@@ -1,4 +1,4 @@
-//! A long history for the program to find at its start, written by the program's own store.
+//! Writes a long stored history with the program's own store, for the daemon to find at its start.
 
 use crate::common::past::{Random, record, save, unix};
 use net_pulse::clock::Zone;
@@ -9,17 +9,18 @@ pub const INTERFACES: u32 = 24;
 
 #[derive(Clone, Copy)]
 pub enum Past {
-    /// Two days of twelve interfaces: enough to export.
+    /// Two days of twelve interfaces: enough for an export.
     Days,
-    /// Twelve weeks of two dozen: a chart of it takes a while.
+    /// Twelve weeks of 24 interfaces: a chart over them takes a while.
     Weeks,
-    /// A hundred days of two dozen, the last eight with a sample every 30 s: more than is kept of each level.
+    /// A hundred days of 24 interfaces, the last eight with a sample every 30 s: longer than the daemon keeps samples
+    /// and 5-minute cells.
     Months,
 }
 
 impl Past {
-    /// Interfaces, and one after the other: days, and seconds between two samples of these. One an hour makes the same
-    /// five-minute cells as one every 30 s, in a 120th of the time.
+    /// Number of interfaces, and the parts of the history in order: days, and seconds between two samples. Hourly
+    /// samples fill the same 5-minute cells as samples every 30 s, for a 120th of the work.
     fn size(self) -> (u32, &'static [(i64, i64)]) {
         match self {
             Past::Days => (12, &[(2, 30)]),
@@ -30,7 +31,7 @@ impl Past {
 }
 
 pub fn fill(path: &str, past: Past) {
-    const FLUSH: usize = 120;
+    const TICKS_PER_SAVE: usize = 120;
     let (interfaces, parts) = past.size();
     let until = unix() - 60;
     let mut unix = until - parts.iter().map(|(days, _)| days * 86_400).sum::<i64>();
@@ -44,14 +45,14 @@ pub fn fill(path: &str, past: Past) {
             unix += step;
             seq += 1;
             for iface in 1..=interfaces {
-                // Numbers that no packing makes small.
+                // Large random values, which the codec cannot pack into few bytes.
                 let delta = Counters::of(
                     [100_000_000, 10_000_000, 9000, 9000, 1, 1, 1, 1].map(|most| random.below(most) as u64),
                 );
                 batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: *step as u64 * 1000, delta });
             }
             batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(unix), end: batch.samples.len() });
-            if batch.ticks.len() == FLUSH {
+            if batch.ticks.len() == TICKS_PER_SAVE {
                 save(&mut store, &mut batch, &mut records, &[], &[], &Zone::UTC);
             }
         }

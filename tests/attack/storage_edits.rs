@@ -1,5 +1,6 @@
-//! The past is changed, and copied, on bad days: killed in the middle, on a disk that is full or fails, with readers that
-//! go away. A history is as it was before or as it is after, on all levels, and no byte is lost or told twice.
+//! Merging, forgetting and backing up while things fail: the daemon is killed in the middle, the disk is full or
+//! returns errors, readers of a backup go away. Afterwards the history is as it was before the change or as it is after
+//! it, at all resolutions, and no byte is lost or counted twice.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,8 +16,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::statvfs::statvfs;
 use serde_json::{Value, json};
 
-/// Nothing is saved but what has to be.
-const CALM: [&str; 4] = ["--interval", "1", "--flush", "3600"];
+/// An hour between timed saves: the daemon saves only what a test requests.
+const RARE_SAVES: [&str; 4] = ["--interval", "1", "--flush", "3600"];
 
 type Sum = [u64; 2];
 
@@ -28,45 +29,46 @@ fn bytes(counters: Counters) -> Sum {
     [counters[0], counters[1]]
 }
 
-/// What each level says of an interface, all told, and last what it has ever carried; `None` where nobody knows it.
-fn levels(daemon: &Daemon, name: &str) -> Option<Vec<Sum>> {
+/// The sums of an interface: at each resolution, from the totals by day and by month, and last its lifetime. `None` if
+/// the daemon does not know the interface.
+fn sums_by_resolution(daemon: &Daemon, name: &str) -> Option<Vec<Sum>> {
     let iface = daemon.request("GET", &format!("/api/interfaces/{name}"), None);
     if iface.status == 404 {
         return None;
     }
-    let of = |row: &Value, key: &str| row[key].as_u64().unwrap_or_else(|| panic!("no {key} in {row}"));
+    let number = |row: &Value, key: &str| row[key].as_u64().unwrap_or_else(|| panic!("no {key} in {row}"));
     let iface = iface.json();
-    let lifetime = [of(&iface, "lifetime_rx_bytes"), of(&iface, "lifetime_tx_bytes")];
-    let export = |level| format!("/api/export/traffic?resolution={level}&interface_name={name}");
+    let lifetime = [number(&iface, "lifetime_rx_bytes"), number(&iface, "lifetime_tx_bytes")];
+    let export = |resolution| format!("/api/export/traffic?resolution={resolution}&interface_name={name}");
     let totals = |by| format!("/api/traffic/totals?by={by}&interface={name}");
     let paths = [export("sample"), export("5min"), export("hour"), export("day"), totals("day"), totals("month")];
     let sums = paths.map(|path| {
         let rows = daemon.get(&path);
         let rows = rows.as_array().expect("a list").iter();
-        rows.map(|row| [of(row, "rx_bytes"), of(row, "tx_bytes")]).fold([0; 2], add)
+        rows.map(|row| [number(row, "rx_bytes"), number(row, "tx_bytes")]).fold([0; 2], add)
     });
     Some(sums.into_iter().chain([lifetime]).collect())
 }
 
-/// The same where everything is still kept on every level.
+/// The one sum of an interface. All resolutions must agree, because nothing is older than its retention.
 fn sum(daemon: &Daemon, name: &str) -> Option<Sum> {
-    let levels = levels(daemon, name)?;
-    assert!(levels.iter().all(|level| *level == levels[0]), "levels of {name}: {levels:?}");
-    levels.first().copied()
+    let sums = sums_by_resolution(daemon, name)?;
+    assert!(sums.iter().all(|sum| *sum == sums[0]), "sums of {name} by resolution: {sums:?}");
+    sums.first().copied()
 }
 
-/// Rows that belong to nobody any more, or to one who was never introduced.
+/// Checks that every stored row belongs to an interface that the daemon knows.
 fn no_orphans(daemon: &Daemon) {
     let known = daemon.get("/api/interfaces");
-    for level in ["5min", "day"] {
-        for row in daemon.get(&format!("/api/export/traffic?resolution={level}")).as_array().expect("a list") {
+    for resolution in ["5min", "day"] {
+        for row in daemon.get(&format!("/api/export/traffic?resolution={resolution}")).as_array().expect("a list") {
             let name = row["interface_name"].as_str().expect("a name");
-            assert!(known.get(name).is_some(), "{name} has rows of {level}, and is not known");
+            assert!(known.get(name).is_some(), "{name} has rows of {resolution}, but is unknown");
         }
     }
 }
 
-/// Everything so far is on disk when this comes back.
+/// Saves everything so far: the daemon answers this request after the save.
 fn save(daemon: &Daemon) {
     let answer = daemon.request("PATCH", "/api/config", Some(json!({"units": "bytes"}).to_string()));
     assert_eq!((answer.status, &answer.json()["saved"]), (200, &json!(true)), "{}", answer.text());
@@ -79,16 +81,16 @@ fn merge(daemon: &Daemon, from: &str, into: &str) -> Value {
     answer.json()["saved"].clone()
 }
 
-fn absent(daemon: &Daemon, name: &str) {
-    wait_until("it is gone", || daemon.interface(name)["present"] == false);
+fn wait_until_absent(daemon: &Daemon, name: &str) {
+    wait_until("the interface is absent", || daemon.interface(name)["present"] == false);
 }
 
 fn number_of_events(daemon: &Daemon, kind: &str) -> usize {
     daemon.get(&format!("/api/events?limit=1000&kind={kind}")).as_array().expect("a list").len()
 }
 
-fn copies_beside(dir: &std::path::Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).expect("it is ours");
+fn backup_files(dir: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("a file of the test");
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a plain name"));
     names.filter(|name| name.contains("backup")).collect()
 }
@@ -96,7 +98,7 @@ fn copies_beside(dir: &std::path::Path) -> Vec<String> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Change {
     Merge,
-    /// While the disk was full, and a part of what was counted was in the writer's hand.
+    /// A merge that was requested while the disk was full and the writer held some of the ticks.
     LateMerge,
     Forget,
     Backup,
@@ -115,74 +117,75 @@ impl Change {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Cut {
-    /// So long after the request.
+enum KillTime {
+    /// This long after the request.
     After(Duration),
-    /// Before a thread's write of that number.
+    /// Before the write with this number, counted for each thread.
     Write(u32),
 }
 
-/// What came of a change: before or after it.
+/// The state of the history after the kill: before the change or after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
     Before,
     After,
 }
 
-/// One database, and a link beside it that is never changed.
-struct Lives {
+/// Repeated runs of the daemon on one database, each ended by a kill. One interface of the history is never changed.
+struct CrashRuns {
     dir: Dir,
     daemon: Option<Daemon>,
-    bystander: Option<Sum>,
+    untouched: Option<Sum>,
     merges: usize,
-    /// Kills that left the beginning of a copy.
-    begun_copies: usize,
+    /// Number of kills that left an unfinished copy.
+    unfinished_copies: usize,
 }
 
-impl Lives {
-    fn new() -> Lives {
+impl CrashRuns {
+    fn new() -> CrashRuns {
         let dir = Dir::new();
         past::fill(&dir.join("net-pulse.db"), Past::Days);
         cable("wan0", "lan0");
-        let daemon = Daemon::start(&dir, &CALM);
+        let daemon = Daemon::start(&dir, &RARE_SAVES);
         daemon.ticks(1);
         send("wan0", 1000, 1);
         daemon.collect();
-        let bystander = sum(&daemon, "lan7");
-        assert!(bystander.is_some());
-        Lives { dir, daemon: Some(daemon), bystander, merges: 0, begun_copies: 0 }
+        let untouched = sum(&daemon, "lan7");
+        assert!(untouched.is_some());
+        CrashRuns { dir, daemon: Some(daemon), untouched, merges: 0, unfinished_copies: 0 }
     }
 
-    /// A cable is plugged in, carries something, of which a part is on disk, and goes. Then its history is changed.
-    fn life(&mut self, change: Change, cut: Cut) -> Outcome {
-        let daemon = self.daemon.take().expect("it runs between two lives");
+    /// A link appears, carries traffic of which a part is saved, and disappears. Then the test changes its history and
+    /// kills the daemon.
+    fn run_once(&mut self, change: Change, kill_time: KillTime) -> Outcome {
+        let daemon = self.daemon.take().expect("a daemon between two runs");
         cable("old0", "far0");
-        wait_until("it is seen", || {
+        wait_until("the daemon lists the link", || {
             let answer = daemon.request("GET", "/api/interfaces/old0", None);
             answer.status == 200 && answer.json()["present"] == true
         });
         send("old0", 700, 5);
         daemon.collect();
         save(&daemon);
-        let saved = sum(&daemon, "old0").expect("it is there");
+        let saved = sum(&daemon, "old0").expect("a known interface");
         let mut full = None;
-        let mut partly = saved;
+        let mut in_writer = saved;
         if change == Change::LateMerge {
             full = Some(Fault::on(&daemon, "error=ENOSPC"));
             send("old0", 500, 3);
             daemon.collect();
             signal(daemon.pid(), Signal::SIGHUP);
-            wait_until("it is in the writer's hand", || database_status(&daemon) == "degraded");
-            partly = sum(&daemon, "old0").expect("it is there");
+            wait_until("the writer holds the ticks", || database_status(&daemon) == "degraded");
+            in_writer = sum(&daemon, "old0").expect("a known interface");
         }
         send("old0", 600, 7);
         send("wan0", 1000, 3);
         daemon.collect();
         ip("link del old0");
-        absent(&daemon, "old0");
-        let whole = sum(&daemon, "old0").expect("its history is");
-        assert_eq!(whole, add(partly, [0, 7 * 600]));
-        let (other, counted) = (sum(&daemon, "wan0").expect("it is there"), bytes(kernel("wan0")));
+        wait_until_absent(&daemon, "old0");
+        let whole = sum(&daemon, "old0").expect("a known interface");
+        assert_eq!(whole, add(in_writer, [0, 7 * 600]));
+        let (target, counted) = (sum(&daemon, "wan0").expect("a known interface"), bytes(kernel("wan0")));
 
         let (method, path, body) = change.request();
         let wire = Wire::of("wan0");
@@ -191,13 +194,15 @@ impl Lives {
         }
         drop(full);
         let answered = thread::scope(|scope| {
-            let fault = match cut {
-                Cut::Write(number) => Some(Fault::of(&daemon, "pwrite64", &format!("signal=SIGKILL:when={number}"))),
-                Cut::After(_) => None,
+            let fault = match kill_time {
+                KillTime::Write(number) => {
+                    Some(Fault::of(&daemon, "pwrite64", &format!("signal=SIGKILL:when={number}")))
+                }
+                KillTime::After(_) => None,
             };
             let (address, pid) = (([127, 0, 0, 1], daemon.port()).into(), daemon.pid());
-            // Half an answer is none.
-            let asking = scope.spawn(move || match change {
+            // An incomplete answer counts as no answer.
+            let requester = scope.spawn(move || match change {
                 Change::LateMerge => {
                     signal(pid, Signal::SIGHUP);
                     rest(1_000);
@@ -206,34 +211,34 @@ impl Lives {
                 _ => ask(address, method, path, "application/json", body).ok(),
             });
             wire.send(EVERYBODY, QUIET, 500, 2);
-            match cut {
-                Cut::After(delay) => thread::sleep(delay),
-                Cut::Write(_) => wait_until("it is killed, or has answered", || asking.is_finished()),
+            match kill_time {
+                KillTime::After(delay) => thread::sleep(delay),
+                KillTime::Write(_) => wait_until("the daemon is killed or has answered", || requester.is_finished()),
             }
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon.pid() as i32), Signal::SIGKILL);
             drop(fault);
-            asking.join().expect("it does not panic")
+            requester.join().expect("the thread does not panic")
         });
         daemon.kill();
-        let what = format!("{change:?} {cut:?}");
+        let what = format!("{change:?} {kill_time:?}");
         assert_eq!(judge(&self.dir.join("net-pulse.db")).0, "ok", "{what}");
-        let begun = copies_beside(self.dir.path());
-        assert!(begun.is_empty() || change == Change::Backup, "{what}: {begun:?}");
-        self.begun_copies += usize::from(!begun.is_empty());
+        let unfinished = backup_files(self.dir.path());
+        assert!(unfinished.is_empty() || change == Change::Backup, "{what}: {unfinished:?}");
+        self.unfinished_copies += usize::from(!unfinished.is_empty());
 
-        let daemon = Daemon::start(&self.dir, &CALM);
+        let daemon = Daemon::start(&self.dir, &RARE_SAVES);
         daemon.ticks(1);
-        assert_eq!(copies_beside(self.dir.path()), [""; 0], "{what}: after the next start");
+        assert_eq!(backup_files(self.dir.path()), [""; 0], "{what}: after the next start");
         send("wan0", 400, 1);
         daemon.collect();
         let kept = sum(&daemon, "old0");
         let passed = bytes(kernel("wan0"));
-        let mut expect = add(other, [passed[0] - counted[0], passed[1] - counted[1]]);
+        let mut expect = add(target, [passed[0] - counted[0], passed[1] - counted[1]]);
         let outcome = match kept {
             None => Outcome::After,
             Some(kept) => {
                 assert!(
-                    [saved, partly, whole].contains(&kept),
+                    [saved, in_writer, whole].contains(&kept),
                     "{what}: {kept:?}, {saved:?} on disk, {whole:?} in all"
                 );
                 Outcome::Before
@@ -244,7 +249,7 @@ impl Lives {
             self.merges += 1;
         }
         assert_eq!(sum(&daemon, "wan0"), Some(expect), "{what}: {outcome:?}, with {saved:?} of {whole:?} on disk");
-        assert_eq!(sum(&daemon, "lan7"), self.bystander, "{what}");
+        assert_eq!(sum(&daemon, "lan7"), self.untouched, "{what}");
         assert_eq!(number_of_events(&daemon, "merged"), self.merges, "{what}: {outcome:?}");
         no_orphans(&daemon);
         if let Some(answer) = answered.filter(|answer| answer.status == 200 && change != Change::Backup) {
@@ -255,8 +260,8 @@ impl Lives {
     }
 }
 
-/// At the moment that matters most: each kill comes the earlier after a change that was done, the later after one that
-/// was not.
+/// Kills the daemon close to the moment of the commit: after a change that was made the next kill comes earlier, after
+/// one that was not made it comes later.
 #[test]
 fn e40_killed_in_the_middle_of_a_change() {
     const LANES: [(&[Change], u64); 3] =
@@ -264,38 +269,41 @@ fn e40_killed_in_the_middle_of_a_change() {
     let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.subsec_nanos());
     println!("seed {seed}");
     thread::scope(|scope| {
-        for (lane, (changes, lives)) in LANES.iter().enumerate() {
-            let lane_of_lives = move || {
+        for (lane, (changes, runs)) in LANES.iter().enumerate() {
+            let run_lane = move || {
                 let mut random = Random(seed | (1 + lane as u32));
-                let mut bench = Lives::new();
-                let (mut about_us, mut befores, mut afters) = (3_000.0, 0, 0);
-                for life in 0..*lives {
-                    let change = changes[life as usize % changes.len()];
-                    let delay_us = about_us * (50 + random.below(100)) as f64 / 100.0;
-                    let outcome = bench.life(change, Cut::After(Duration::from_micros(delay_us as u64)));
+                let mut bench = CrashRuns::new();
+                let (mut kill_after_us, mut befores, mut afters) = (3_000.0, 0, 0);
+                for run in 0..*runs {
+                    let change = changes[run as usize % changes.len()];
+                    let delay_us = kill_after_us * (50 + random.below(100)) as f64 / 100.0;
+                    let outcome = bench.run_once(change, KillTime::After(Duration::from_micros(delay_us as u64)));
                     match (change, outcome) {
-                        // How far it came nobody can see: any time will do.
-                        (Change::Backup, _) => about_us = random.below(60_000) as f64,
+                        // A backup does not show how far it came, so any time will do.
+                        (Change::Backup, _) => kill_after_us = random.below(60_000) as f64,
                         (_, Outcome::Before) => {
                             befores += 1;
-                            about_us *= 1.4;
+                            kill_after_us *= 1.4;
                         }
                         (_, Outcome::After) => {
                             afters += 1;
-                            about_us /= 1.4;
+                            kill_after_us /= 1.4;
                         }
                     }
                 }
-                println!("{changes:?}: {befores} before, {afters} after, {} copies begun", bench.begun_copies);
-                // Were all of them on one side, nothing would have been tried.
+                println!(
+                    "{changes:?}: {befores} before, {afters} after, {} unfinished copies",
+                    bench.unfinished_copies
+                );
+                // If all outcomes were the same, the test would have tried nothing.
                 assert!(changes.contains(&Change::Backup) || befores > 1 && afters > 1, "{befores} {afters}");
             };
-            scope.spawn(move || in_namespace(lane_of_lives));
+            scope.spawn(move || in_namespace(run_lane));
         }
     });
 }
 
-/// The same without chance: before each of the writes that a change consists of, or nearly each.
+/// The same without chance: a kill before each of many writes of a change.
 #[test]
 fn e40_killed_before_a_write_of_a_change() {
     if !strace_is_there() {
@@ -309,43 +317,44 @@ fn e40_killed_before_a_write_of_a_change() {
     ];
     thread::scope(|scope| {
         for (change, writes) in LANES {
-            let lane_of_lives = move || {
-                let mut bench = Lives::new();
-                let outcomes: Vec<Outcome> = writes.iter().map(|at| bench.life(change, Cut::Write(*at))).collect();
-                println!("{change:?}: {outcomes:?}, {} copies begun", bench.begun_copies);
+            let run_lane = move || {
+                let mut bench = CrashRuns::new();
+                let outcomes: Vec<Outcome> =
+                    writes.iter().map(|at| bench.run_once(change, KillTime::Write(*at))).collect();
+                println!("{change:?}: {outcomes:?}, {} unfinished copies", bench.unfinished_copies);
                 match change {
-                    Change::Backup => assert!(bench.begun_copies > 0, "no copy was cut off"),
+                    Change::Backup => assert!(bench.unfinished_copies > 0, "no copy was cut off"),
                     _ => assert!(outcomes.contains(&Outcome::After), "{outcomes:?}"),
                 }
                 assert_eq!(outcomes[0], Outcome::Before);
             };
-            scope.spawn(move || in_namespace(lane_of_lives));
+            scope.spawn(move || in_namespace(run_lane));
         }
     });
 }
 
-/// A disk of its own with twelve weeks of history, and a link that is counted while all that happens.
-struct Place {
-    /// Before the directory, which cannot go while something is mounted there.
+/// A file system of its own with twelve weeks of history, and a link that carries traffic.
+struct TestDisk {
+    /// Declared before the directory, because a directory cannot be removed while something is mounted in it.
     _disk: Mounted,
     dir: Dir,
 }
 
-impl Place {
-    fn new() -> Place {
+impl TestDisk {
+    fn new() -> TestDisk {
         let dir = Dir::new();
         let disk = small_disk(&dir.join("disk"), 32 << 20);
         past::fill(&dir.join("disk/net-pulse.db"), Past::Weeks);
         cable("wan0", "lan0");
-        // Else the kernel takes the whole of a copy, and no reader is too slow.
-        std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 65536").expect("the namespace is ours");
-        Place { _disk: disk, dir }
+        // With larger buffers the kernel takes the whole copy, and no reader is too slow.
+        std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 65536").expect("a namespace of the test");
+        TestDisk { _disk: disk, dir }
     }
 
     fn start(&self) -> Daemon {
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
         let database = self.dir.join("disk/net-pulse.db");
-        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &database]).args(CALM);
+        command.args(["--host", "127.0.0.1", "--port", "0", "--database", &database]).args(RARE_SAVES);
         let daemon = Daemon::spawn(command);
         daemon.ticks(1);
         send("wan0", 1000, 1);
@@ -354,27 +363,27 @@ impl Place {
     }
 
     fn free(&self) -> u64 {
-        let facts = statvfs(self.dir.join("disk").as_str()).expect("it is mounted");
+        let facts = statvfs(self.dir.join("disk").as_str()).expect("a mounted disk");
         facts.blocks_available() as u64 * facts.fragment_size() as u64
     }
 
     fn copies(&self) -> Vec<String> {
-        copies_beside(&self.dir.path().join("disk"))
+        backup_files(&self.dir.path().join("disk"))
     }
 
-    /// What is counted is on disk, and nothing else is.
-    fn is_well(&self) {
+    /// After the end: no copy is left, the database is intact, and a new daemon counts.
+    fn assert_intact(&self) {
         assert_eq!(self.copies(), [""; 0]);
         assert_eq!(judge(&self.dir.join("disk/net-pulse.db")).0, "ok");
         let daemon = self.start();
         assert_eq!(self.copies(), [""; 0]);
-        counts(&daemon);
+        assert_counting(&daemon);
         daemon.stop();
     }
 }
 
-/// The sampler has not been waiting for anybody.
-fn counts(daemon: &Daemon) {
+/// Checks that the sampler still counts.
+fn assert_counting(daemon: &Daemon) {
     send("wan0", 300, 2);
     daemon.ticks(1);
     daemon.collect();
@@ -382,15 +391,16 @@ fn counts(daemon: &Daemon) {
 }
 
 fn descriptors(daemon: &Daemon) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it runs").count()
+    std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("the daemon runs").count()
 }
 
-/// A reader that takes the beginning, and leaves the rest where it is.
+/// Requests a backup, reads the beginning of the answer, and leaves the rest unread.
 fn begin_backup(daemon: &Daemon) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", daemon.port())).expect("it listens");
+    let mut stream = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
     setsockopt(&stream, sockopt::RcvBuf, &16384).expect("a socket");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    write!(stream, "POST /api/backup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").expect("it listens");
+    write!(stream, "POST /api/backup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        .expect("the daemon listens");
     let mut beginning = [0; 15];
     stream.read_exact(&mut beginning).expect("an answer");
     assert_eq!(&beginning, b"HTTP/1.1 200 OK");
@@ -400,72 +410,72 @@ fn begin_backup(daemon: &Daemon) -> TcpStream {
 #[test]
 fn e39_a_backup_that_does_not_fit_leaves_nothing() {
     in_namespace(|| {
-        let place = Place::new();
-        let daemon = place.start();
+        let test_disk = TestDisk::new();
+        let daemon = test_disk.start();
         let whole = daemon.request("POST", "/api/backup", None);
         assert_eq!(whole.status, 200);
-        let (size, free) = (whole.body.len() as u64, place.free());
+        let (size, free) = (whole.body.len() as u64, test_disk.free());
         let refused = || {
             let answer = daemon.request("POST", "/api/backup", None);
             assert_eq!(answer.status, 507, "{}", answer.text());
             assert!(answer.text().contains("room"), "{}", answer.text());
-            assert_eq!(place.copies(), [""; 0]);
-            counts(&daemon);
+            assert_eq!(test_disk.copies(), [""; 0]);
+            assert_counting(&daemon);
             assert_eq!(database_status(&daemon), "healthy");
         };
-        let filler = place.dir.join("disk/filler");
-        std::fs::write(&filler, vec![1; (free - size) as usize]).expect("there is room");
+        let filler = test_disk.dir.join("disk/filler");
+        std::fs::write(&filler, vec![1; (free - size) as usize]).expect("enough disk space");
         refused();
-        std::fs::remove_file(&filler).expect("it is ours");
+        std::fs::remove_file(&filler).expect("a file of the test");
         assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
         if strace_is_there() {
-            // Somebody else takes the room while it is made.
+            // The disk fills up while the daemon makes the backup.
             let fault = Fault::of_workers(&daemon, "pwrite64", "error=ENOSPC:when=20+");
             refused();
             drop(fault);
             let fault = Fault::of_workers(&daemon, "pwrite64", "error=EIO:when=20+");
             let answer = daemon.request("POST", "/api/backup", None);
             assert!(answer.status >= 500, "{} {}", answer.status, answer.text());
-            assert_eq!(place.copies(), [""; 0]);
+            assert_eq!(test_disk.copies(), [""; 0]);
             drop(fault);
             assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
         }
-        wait_until("the room is free again", || place.free() + (1 << 20) > free);
+        wait_until("the disk space is free again", || test_disk.free() + (1 << 20) > free);
         daemon.stop();
-        place.is_well();
+        test_disk.assert_intact();
     });
 }
 
 #[test]
-fn e39_readers_who_leave_a_backup_give_everything_back() {
+fn e39_readers_that_leave_a_backup_free_all_its_resources() {
     in_namespace(|| {
-        let place = Place::new();
-        let daemon = place.start();
+        let test_disk = TestDisk::new();
+        let daemon = test_disk.start();
         let answer = |method: &str, path: &str| daemon.request(method, path, None).status;
         let size = daemon.request("POST", "/api/backup", None).body.len();
-        let (before, free) = (descriptors(&daemon), place.free());
+        let (before, free) = (descriptors(&daemon), test_disk.free());
         for round in 0..9 {
             let reader = begin_backup(&daemon);
-            // It has no name, but it is there.
-            assert!(place.free() + (1 << 20) < free, "{} of {free} bytes are free", place.free());
-            assert_eq!(place.copies(), [""; 0]);
-            assert_eq!(answer("GET", "/api/traffic/series?interface=lan1"), 200, "the others are answered");
-            counts(&daemon);
-            let mut stays = None;
+            // The copy has no name, but it takes disk space.
+            assert!(test_disk.free() + (1 << 20) < free, "{} of {free} bytes are free", test_disk.free());
+            assert_eq!(test_disk.copies(), [""; 0]);
+            assert_eq!(answer("GET", "/api/traffic/series?interface=lan1"), 200, "other clients get answers");
+            assert_counting(&daemon);
+            let mut stalled = None;
             match round % 3 {
                 0 => drop(reader),
                 1 => reset(reader),
-                // It reads no more, and others wait for their turn.
-                _ => stays = Some(reader),
+                // This reader stops reading, and the next client waits for its turn.
+                _ => stalled = Some(reader),
             }
-            wait_until("there is a turn again", || answer("POST", "/api/backup") == 200);
-            if let Some(mut reader) = stays {
+            wait_until("the next backup gets its turn", || answer("POST", "/api/backup") == 200);
+            if let Some(mut reader) = stalled {
                 let mut rest = Vec::new();
                 let _ = reader.read_to_end(&mut rest);
-                assert!(!rest.ends_with(b"0\r\n\r\n"), "what was cut off does not look whole");
+                assert!(!rest.ends_with(b"0\r\n\r\n"), "an incomplete backup must not look complete");
             }
         }
-        // All at once: each has its turn or is told to come again, and whoever has it gets all of it.
+        // All at once: the daemon serves each reader or answers 503, and each backup that it serves is complete.
         thread::scope(|scope| {
             let readers = [(); 4].map(|()| scope.spawn(|| daemon.request("POST", "/api/backup", None)));
             let answers = readers.map(|reader| reader.join().expect("an answer"));
@@ -476,18 +486,18 @@ fn e39_readers_who_leave_a_backup_give_everything_back() {
                 assert!(copy.body.len() >= size, "{} of {size} bytes", copy.body.len());
             }
         });
-        wait_until("the descriptors are back", || descriptors(&daemon) <= before);
-        wait_until("the room is free again", || place.free() + (1 << 20) > free);
+        wait_until("the descriptors are closed again", || descriptors(&daemon) <= before);
+        wait_until("the disk space is free again", || test_disk.free() + (1 << 20) > free);
         daemon.stop();
-        place.is_well();
+        test_disk.assert_intact();
     });
 }
 
 #[test]
-fn e39_the_end_waits_for_no_reader_of_a_backup() {
+fn e39_shutdown_does_not_wait_for_a_reader_of_a_backup() {
     in_namespace(|| {
-        let place = Place::new();
-        let daemon = place.start();
+        let test_disk = TestDisk::new();
+        let daemon = test_disk.start();
         let reader = begin_backup(&daemon);
         send("wan0", 900, 3);
         signal(daemon.pid(), Signal::SIGTERM);
@@ -495,98 +505,98 @@ fn e39_the_end_waits_for_no_reader_of_a_backup() {
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("stay unsaved")), "{log:#?}");
         drop(reader);
-        place.is_well();
+        test_disk.assert_intact();
     });
 }
 
 #[test]
-fn e39_the_end_waits_for_no_backup_that_is_made() {
+fn e39_shutdown_does_not_wait_for_an_unfinished_backup() {
     if !strace_is_there() {
         return;
     }
     in_namespace(|| {
-        let place = Place::new();
-        let daemon = place.start();
+        let test_disk = TestDisk::new();
+        let daemon = test_disk.start();
         let slow = Fault::of_workers(&daemon, "pwrite64", "delay_enter=100000");
         let address = ([127, 0, 0, 1], daemon.port()).into();
         thread::scope(|scope| {
-            let asking = scope.spawn(move || ask(address, "POST", "/api/backup", "*/*", None));
-            wait_until("it is begun", || !place.copies().is_empty());
+            let requester = scope.spawn(move || ask(address, "POST", "/api/backup", "*/*", None));
+            wait_until("the copy has begun", || !test_disk.copies().is_empty());
             send("wan0", 900, 3);
             signal(daemon.pid(), Signal::SIGTERM);
             let asked = std::time::Instant::now();
-            // Nobody can take note of its end before strace has.
-            wait_until("it ends", || daemon.is_over());
+            // The parent can wait for a traced process only after strace has seen it end.
+            wait_until("the daemon ends", || daemon.is_over());
             assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
             drop(slow);
-            assert!(asking.join().expect("it does not panic").is_err(), "half a copy is none");
+            assert!(requester.join().expect("the thread does not panic").is_err(), "an incomplete copy is an error");
         });
         let (code, log) = daemon.ended_within(PATIENCE);
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("stay unsaved")), "{log:#?}");
-        place.is_well();
+        test_disk.assert_intact();
     });
 }
 
-/// (calls, what becomes of them, whether saving fails by it).
+/// System calls, the injected error, and whether saving fails because of it.
 const ERRORS: [(&str, &str, bool); 3] =
     [("pwrite64", "error=ENOSPC", true), ("pwrite64", "error=EIO", true), ("fsync,fdatasync", "error=EIO", false)];
 
 #[test]
-fn e39_a_change_while_nothing_can_be_saved_is_made_later() {
+fn e39_a_change_while_saving_fails_is_made_later() {
     if !strace_is_there() {
         return;
     }
     thread::scope(|scope| {
         for (calls, what, fails) in ERRORS {
-            scope.spawn(move || in_namespace(|| changed_during_a_fault(calls, what, fails)));
+            scope.spawn(move || in_namespace(|| change_during_a_fault(calls, what, fails)));
         }
     });
 }
 
-fn changed_during_a_fault(calls: &str, what: &str, fails: bool) {
+fn change_during_a_fault(calls: &str, what: &str, fails: bool) {
     let dir = Dir::new();
     for (one, other) in [("wan0", "lan0"), ("old0", "far0"), ("tmp0", "far1")] {
         cable(one, other);
     }
-    let daemon = Daemon::start(&dir, &CALM);
+    let daemon = Daemon::start(&dir, &RARE_SAVES);
     daemon.ticks(1);
     let traffic = |frames| ["wan0", "old0", "tmp0"].map(|name| send(name, 700, frames));
     traffic(1);
     let named = daemon.request("PATCH", "/api/interfaces/old0", Some(json!({"alias": "uplink"}).to_string()));
     assert_eq!(named.json()["saved"], true, "{}", named.text());
     daemon.stop();
-    let daemon = Daemon::start(&dir, &CALM);
+    let daemon = Daemon::start(&dir, &RARE_SAVES);
     daemon.ticks(1);
     let fault = Fault::of(&daemon, calls, what);
     for frames in 1..4 {
         traffic(frames);
         daemon.collect();
-        // One that fails keeps what it had in hand.
+        // A save that fails keeps its batch in memory.
         signal(daemon.pid(), Signal::SIGHUP);
         rest(50);
     }
     let present = daemon.request("DELETE", "/api/interfaces/tmp0", None);
-    assert_eq!(present.status, 409, "it is there, and counts: {}", present.text());
-    let old = sum(&daemon, "old0").expect("it is there");
+    assert_eq!(present.status, 409, "the interface is present: {}", present.text());
+    let old = sum(&daemon, "old0").expect("a known interface");
     assert_eq!(old, bytes(kernel("old0")));
     ip("link del old0");
     ip("link del tmp0");
-    absent(&daemon, "old0");
-    absent(&daemon, "tmp0");
+    wait_until_absent(&daemon, "old0");
+    wait_until_absent(&daemon, "tmp0");
     let merged = merge(&daemon, "old0", "wan0");
     let forgotten = daemon.request("DELETE", "/api/interfaces/tmp0", None).json()["saved"].clone();
     if fails {
         assert_eq!((&merged, &forgotten), (&json!(false), &json!(false)), "{calls} {what}");
-        assert_eq!(number_of_events(&daemon, "merged"), 0, "it is told when it is done");
-        wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+        assert_eq!(number_of_events(&daemon, "merged"), 0, "the event follows the merge");
+        wait_until("health reports the fault", || database_status(&daemon) == "degraded");
     }
-    let none =
+    let is_unknown =
         |daemon: &Daemon, name: &str| daemon.request("GET", &format!("/api/interfaces/{name}"), None).status == 404;
-    assert!(none(&daemon, "old0") && none(&daemon, "tmp0"));
-    // A name that begins anew is not what was forgotten.
+    assert!(is_unknown(&daemon, "old0") && is_unknown(&daemon, "tmp0"));
+    // A new link with the forgotten name is a new interface.
     cable("tmp0", "far1");
-    wait_until("it is seen", || !none(&daemon, "tmp0"));
+    wait_until("the daemon lists the link", || !is_unknown(&daemon, "tmp0"));
     for name in ["wan0", "tmp0"] {
         send(name, 600, 5);
     }
@@ -596,7 +606,7 @@ fn changed_during_a_fault(calls: &str, what: &str, fails: bool) {
     assert_eq!([&wan["lifetime_rx_bytes"], &wan["lifetime_tx_bytes"]], [&json!(both[0]), &json!(both[1])]);
     drop(fault);
     signal(daemon.pid(), Signal::SIGHUP);
-    wait_until("it is tried again", || database_status(&daemon) == "healthy");
+    wait_until("the writer saves again", || database_status(&daemon) == "healthy");
     save(&daemon);
 
     let check = |daemon: &Daemon, when: &str| {
@@ -605,60 +615,62 @@ fn changed_during_a_fault(calls: &str, what: &str, fails: bool) {
         assert_eq!(sum(daemon, "wan0"), Some(add(bytes(kernel("wan0")), old)), "{what}");
         assert_eq!(sum(daemon, "tmp0"), Some(bytes(kernel("tmp0"))), "{what}");
         assert_eq!(daemon.interface("wan0")["alias"], "uplink", "{what}");
-        assert!(none(daemon, "old0"), "{what}");
+        assert!(is_unknown(daemon, "old0"), "{what}");
         assert_eq!((number_of_events(daemon, "merged"), number_of_events(daemon, "forgotten")), (1, 1), "{what}");
         no_orphans(daemon);
     };
     check(&daemon, "after the fault");
     daemon.kill();
     assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
-    let daemon = Daemon::start(&dir, &CALM);
+    let daemon = Daemon::start(&dir, &RARE_SAVES);
     daemon.ticks(1);
     check(&daemon, "after a restart");
     daemon.stop();
 }
 
-/// Room for what was counted, and none for the change: counting and saving go on, and the change is not given up.
+/// Enough disk space for the ticks and too little for the change: counting and saving continue, and the writer tries
+/// the change again.
 #[test]
 fn e39_a_change_that_does_not_fit_is_tried_again() {
     in_namespace(|| {
-        let place = Place::new();
-        let daemon = place.start();
-        let [from, into] = ["lan3", "lan7"].map(|name| levels(&daemon, name).expect("it was there"));
+        let test_disk = TestDisk::new();
+        let daemon = test_disk.start();
+        let [from, into] = ["lan3", "lan7"].map(|name| sums_by_resolution(&daemon, name).expect("a known interface"));
         let both: Vec<Sum> = from.into_iter().zip(into).map(|(one, other)| add(one, other)).collect();
-        let filler = place.dir.join("disk/filler");
-        // The log of ordinary saves stays below that.
-        std::fs::write(&filler, vec![1; place.free() as usize - (400 << 10)]).expect("there is room");
+        let filler = test_disk.dir.join("disk/filler");
+        // The write-ahead log of ordinary saves needs less than 400 KiB.
+        std::fs::write(&filler, vec![1; test_disk.free() as usize - (400 << 10)]).expect("enough disk space");
         assert_eq!(merge(&daemon, "lan3", "lan7"), json!(false));
         assert!(database_error(&daemon).contains("cannot change the history"), "{}", database_error(&daemon));
         for frames in 1..11 {
             send("wan0", 1000, frames);
             daemon.collect();
-            // Asked to, it tries at once.
+            // SIGHUP makes the writer try at once.
             signal(daemon.pid(), Signal::SIGHUP);
-            wait_until("what was counted is saved all the same", || unsaved(&daemon) <= 2);
+            wait_until("the ticks are saved all the same", || unsaved(&daemon) <= 2);
         }
         assert_eq!(database_status(&daemon), "degraded");
         assert!(!daemon.log().iter().any(|line| line.contains("works again")), "{:#?}", daemon.log());
-        counts(&daemon);
-        std::fs::remove_file(&filler).expect("it is ours");
+        assert_counting(&daemon);
+        std::fs::remove_file(&filler).expect("a file of the test");
         signal(daemon.pid(), Signal::SIGHUP);
-        wait_until("it is made", || database_status(&daemon) == "healthy");
+        wait_until("the change is made", || database_status(&daemon) == "healthy");
         let check = |daemon: &Daemon| {
-            assert_eq!(levels(daemon, "lan7"), Some(both.clone()));
-            assert_eq!(levels(daemon, "lan3"), None);
+            assert_eq!(sums_by_resolution(daemon, "lan7"), Some(both.clone()));
+            assert_eq!(sums_by_resolution(daemon, "lan3"), None);
             assert_eq!(number_of_events(daemon, "merged"), 1);
-            counts(daemon);
+            assert_counting(daemon);
         };
         check(&daemon);
         daemon.kill();
-        check(&place.start());
+        check(&test_disk.start());
     });
 }
 
-/// Less is to be kept, and other settings with it: all of them or none, and no sum of what stays has changed.
+/// One request shortens the retention and changes another setting: all of it takes effect or nothing, and the sums of
+/// the remaining history do not change.
 #[test]
-fn e40_killed_while_less_is_kept() {
+fn e40_killed_while_retention_is_shortened() {
     if !strace_is_there() {
         return;
     }
@@ -670,12 +682,12 @@ fn e40_killed_while_less_is_kept() {
         for at in [1, 20, 60, 80, 90, 100, 120, 200] {
             let dir = Dir::new();
             std::fs::copy(origin.join("net-pulse.db"), dir.join("net-pulse.db")).expect("a copy");
-            let daemon = Daemon::start(&dir, &CALM);
+            let daemon = Daemon::start(&dir, &RARE_SAVES);
             daemon.ticks(1);
             save(&daemon);
-            let levels = |daemon: &Daemon| {
-                ["hour", "day"].map(|level| {
-                    daemon.get(&format!("/api/export/traffic?resolution={level}&interface_name=lan7")).to_string()
+            let coarse_rows = |daemon: &Daemon| {
+                ["hour", "day"].map(|resolution| {
+                    daemon.get(&format!("/api/export/traffic?resolution={resolution}&interface_name=lan7")).to_string()
                 })
             };
             let settings = |daemon: &Daemon| {
@@ -686,7 +698,7 @@ fn e40_killed_while_less_is_kept() {
                 let cells = daemon.get("/api/export/traffic?resolution=5min&interface_name=lan7");
                 cells.as_array().expect("a list").len()
             };
-            let (kept, all, old) = (levels(&daemon), rows(&daemon), settings(&daemon));
+            let (kept, all, old) = (coarse_rows(&daemon), rows(&daemon), settings(&daemon));
             let new = [json!(1), json!(2), json!("wan0")];
             let body = json!({"keep_samples_days": 1, "keep_5min_days": 2, "primary": "wan0"}).to_string();
             let fault = Fault::of(&daemon, "pwrite64", &format!("signal=SIGKILL:when={at}"));
@@ -695,12 +707,12 @@ fn e40_killed_while_less_is_kept() {
             daemon.kill();
             drop(fault);
             assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok", "{at}");
-            let daemon = Daemon::start(&dir, &CALM);
+            let daemon = Daemon::start(&dir, &RARE_SAVES);
             daemon.ticks(1);
             let found = settings(&daemon);
             assert!(found == old || found == new, "{at}: {found:?}");
             assert!(found == new || answer.is_none_or(|answer| answer.json()["saved"] == false), "{at}: {found:?}");
-            assert_eq!(levels(&daemon), kept, "{at}");
+            assert_eq!(coarse_rows(&daemon), kept, "{at}");
             save(&daemon);
             assert_eq!(rows(&daemon) < all, found == new, "{at}");
             changed.push(found == new);
@@ -711,19 +723,19 @@ fn e40_killed_while_less_is_kept() {
 }
 
 #[test]
-fn a_renamed_one_is_merged_and_renamed_back() {
+fn a_renamed_interface_is_merged_and_renamed_back() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("usb0", "far0");
-        let daemon = Daemon::start(&dir, &CALM);
+        let daemon = Daemon::start(&dir, &RARE_SAVES);
         daemon.ticks(1);
         send("usb0", 700, 3);
         daemon.collect();
         ip("link del usb0");
-        absent(&daemon, "usb0");
-        let first = sum(&daemon, "usb0").expect("its history is there");
+        wait_until_absent(&daemon, "usb0");
+        let first = sum(&daemon, "usb0").expect("a known interface");
         cable("eth5", "far5");
-        wait_until("it is seen", || daemon.request("GET", "/api/interfaces/eth5", None).status == 200);
+        wait_until("the daemon lists the link", || daemon.request("GET", "/api/interfaces/eth5", None).status == 200);
         send("eth5", 800, 4);
         daemon.collect();
         let rename = |from: &str, to: &str| {
@@ -731,41 +743,48 @@ fn a_renamed_one_is_merged_and_renamed_back() {
             ip(&format!("link set {from} name {to}"));
             ip(&format!("link set {to} up"));
         };
-        let named = |daemon: &Daemon, name: &str| {
+        let wait_for_name = |daemon: &Daemon, name: &str| {
             wait_until("the new name is known", || {
                 let answer = daemon.request("GET", &format!("/api/interfaces/{name}"), None);
                 answer.status == 200 && answer.json()["present"] == true
             });
         };
-        let all = |name: &str| Some(add(first, bytes(kernel(name))));
-        // It goes on with the history that its name has; what it had under the other is left behind.
+        let expected = |name: &str| Some(add(first, bytes(kernel(name))));
+        // The link continues the history of its new name. The history under the old name stays.
         rename("eth5", "usb0");
-        named(&daemon, "usb0");
+        wait_for_name(&daemon, "usb0");
         send("usb0", 500, 2);
         daemon.collect();
-        let (left, here) = (sum(&daemon, "eth5"), sum(&daemon, "usb0"));
-        assert_eq!(add(left.expect("it stays"), here.expect("it goes on")), all("usb0").expect("both"));
+        let (old_name, new_name) = (sum(&daemon, "eth5"), sum(&daemon, "usb0"));
+        assert_eq!(
+            add(old_name.expect("a history under the old name"), new_name.expect("a history under the new name")),
+            expected("usb0").expect("a sum")
+        );
         assert_eq!(merge(&daemon, "eth5", "usb0"), json!(true));
-        assert_eq!((sum(&daemon, "eth5"), sum(&daemon, "usb0")), (None, all("usb0")));
+        assert_eq!((sum(&daemon, "eth5"), sum(&daemon, "usb0")), (None, expected("usb0")));
         send("usb0", 500, 2);
         rename("usb0", "eth5");
-        named(&daemon, "eth5");
+        wait_for_name(&daemon, "eth5");
         send("eth5", 400, 1);
         daemon.collect();
-        assert_eq!((sum(&daemon, "usb0"), sum(&daemon, "eth5")), (None, all("eth5")), "renamed back");
+        assert_eq!((sum(&daemon, "usb0"), sum(&daemon, "eth5")), (None, expected("eth5")), "renamed back");
         daemon.kill();
-        // Renamed while nobody looks, and counted all the same.
+        // Renamed while no daemon runs, and counted all the same.
         rename("eth5", "usb0");
-        let daemon = Daemon::start(&dir, &CALM);
+        let daemon = Daemon::start(&dir, &RARE_SAVES);
         daemon.ticks(1);
         send("usb0", 300, 3);
         daemon.collect();
-        // The crash came before the new name was saved.
-        assert_eq!(sum(&daemon, "usb0"), all("usb0"), "after a restart");
+        // The kill came before the daemon saved the new name.
+        assert_eq!(sum(&daemon, "usb0"), expected("usb0"), "after a restart");
         assert_eq!(number_of_events(&daemon, "merged"), 1);
         daemon.stop();
-        let daemon = Daemon::start(&dir, &CALM);
+        let daemon = Daemon::start(&dir, &RARE_SAVES);
         daemon.ticks(1);
-        assert_eq!((sum(&daemon, "eth5"), sum(&daemon, "usb0")), (None, all("usb0")), "after a quiet restart");
+        assert_eq!(
+            (sum(&daemon, "eth5"), sum(&daemon, "usb0")),
+            (None, expected("usb0")),
+            "after a restart without changes"
+        );
     });
 }

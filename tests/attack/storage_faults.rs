@@ -1,5 +1,5 @@
-//! A disk that is full, and one that takes its time: sampling and answering go on as if nothing were, and what could
-//! not be written is written later. The real binary meets real errors: strace answers its writes in the kernel's place.
+//! A full disk, a slow disk and other disk errors: sampling and answers continue, and the daemon saves later what it
+//! could not save. The real binary gets real errors: strace injects them into its system calls.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use nix::sys::signal::Signal;
 
 const FAST: [&str; 4] = ["--interval", "1", "--flush", "1"];
 
-/// A daemon that has the beginning of its history on disk.
-fn begun(dir: &Dir) -> Daemon {
+/// Starts a daemon and waits until the beginning of its history is on disk.
+fn daemon_with_history(dir: &Dir) -> Daemon {
     let daemon = Daemon::start(dir, &FAST);
     daemon.ticks(1);
     send("wan0", 1000, 1);
-    wait_until("a base is on disk", || stored(&daemon) >= 2);
+    wait_until("the first samples are on disk", || stored(&daemon) >= 2);
     daemon
 }
 
@@ -35,34 +35,34 @@ fn e39_a_full_disk_loses_nothing() {
                 send("wan0", 1000, frames);
                 daemon.ticks(1);
             }
-            wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+            wait_until("health reports the fault", || database_status(&daemon) == "degraded");
             daemon.collect();
             assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is full");
-            assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded is not dead");
+            assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded, but it answers");
         }
-        wait_until("it is tried again", || database_status(&daemon) == "healthy");
+        wait_until("the writer saves again", || database_status(&daemon) == "healthy");
         daemon.collect();
         let rows = daemon.export("wan0");
         daemon.stop();
 
         let daemon = Daemon::start(&dir, &FAST);
         let after = daemon.export("wan0");
-        assert_eq!(after[..rows.len().min(after.len())], rows, "every single row came to disk");
+        assert_eq!(after[..rows.len().min(after.len())], rows, "every single row is on disk");
         daemon.ticks(1);
         assert_eq!(daemon.booked("wan0"), kernel("wan0"));
     });
 }
 
 #[test]
-fn e38_nobody_waits_for_a_slow_disk() {
+fn e38_counting_does_not_wait_for_a_slow_disk() {
     if !strace_is_there() {
         return;
     }
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let daemon = begun(&dir);
-        // Each single write takes longer than this test waits for anything.
+        let daemon = daemon_with_history(&dir);
+        // Each single write takes longer than any wait of this test.
         let slow = Fault::on(&daemon, &format!("delay_enter={}", 2 * PATIENCE.as_micros()));
         for frames in 1..5 {
             send("wan0", 1000, frames);
@@ -70,20 +70,20 @@ fn e38_nobody_waits_for_a_slow_disk() {
         }
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is slow");
-        // Cut off in the middle of it. The program is gone only when strace has let go of it.
+        // Killed in the middle of a write. The process ends only when strace detaches.
         signal(daemon.pid(), Signal::SIGKILL);
         drop(slow);
         daemon.kill();
         send("wan0", 1000, 7);
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the cut");
+        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the kill");
     });
 }
 
-/// Everything as it should be after a fault: in memory, on disk, and again after a restart.
-fn all_is_well(daemon: Daemon, dir: &Dir) {
-    wait_until("it is tried again", || database_status(&daemon) == "healthy");
+/// Checks after a fault that the history is complete: in memory, on disk, and after a restart.
+fn assert_recovered(daemon: Daemon, dir: &Dir) {
+    wait_until("the writer saves again", || database_status(&daemon) == "healthy");
     assert_eq!(database_error(&daemon), "");
     daemon.collect();
     assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the fault");
@@ -91,12 +91,12 @@ fn all_is_well(daemon: Daemon, dir: &Dir) {
     daemon.stop();
     let (verdict, samples) = judge(&dir.join("net-pulse.db"));
     assert_eq!(verdict, "ok");
-    // One more is taken at the end.
+    // The daemon takes one more sample when it ends.
     assert!(samples >= 2 * rows.len() as u64, "{samples} samples on disk, {} rows an interface", rows.len());
     send("wan0", 1000, 1);
     let daemon = Daemon::start(dir, &FAST);
     daemon.ticks(1);
-    assert_eq!(daemon.export("wan0")[..rows.len()], rows, "every row came to disk");
+    assert_eq!(daemon.export("wan0")[..rows.len()], rows, "every row is on disk");
     assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after a restart");
     let after = daemon.get("/api/events?limit=1000");
     for event in events.as_array().expect("a list") {
@@ -120,41 +120,41 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
         let daemon = start();
         daemon.ticks(1);
         send("wan0", 1000, 1);
-        wait_until("a base is on disk", || stored(&daemon) >= 2);
+        wait_until("the first samples are on disk", || stored(&daemon) >= 2);
         fill(&filler);
         for frames in 1..4 {
             send("wan0", 1000, frames);
             daemon.ticks(1);
         }
-        wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+        wait_until("health reports the fault", || database_status(&daemon) == "degraded");
         assert!(database_error(&daemon).contains("full"), "{}", database_error(&daemon));
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is full");
-        assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded is not dead");
-        std::fs::remove_file(&filler).expect("it is ours");
-        // Asked to, it tries at once.
+        assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded, but it answers");
+        std::fs::remove_file(&filler).expect("a file of the test");
+        // SIGHUP makes the writer try at once.
         signal(daemon.pid(), Signal::SIGHUP);
-        wait_until("it is saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
+        wait_until("the ticks are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"), "once it is freed");
 
-        // Ended while it is full: what it has in memory is in the kernel's counters too.
+        // Ended while the disk is full: the kernel counters still contain the bytes that were in memory.
         fill(&filler);
         send("wan0", 1000, 50);
         daemon.ticks(2);
-        wait_until("it is full again", || database_status(&daemon) == "degraded");
+        wait_until("health reports the full disk again", || database_status(&daemon) == "degraded");
         signal(daemon.pid(), Signal::SIGTERM);
         let (code, log) = daemon.ended_within(Duration::from_secs(3));
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(log.iter().any(|line| line.contains("stay unsaved") && line.contains("full")), "{log:#?}");
         assert_eq!(judge(&database).0, "ok");
-        // It starts on a full disk, too.
+        // The daemon also starts on a full disk.
         let daemon = start();
         daemon.ticks(1);
         assert_eq!(daemon.booked("wan0"), kernel("wan0"), "started on a full disk");
-        std::fs::remove_file(&filler).expect("it is ours");
+        std::fs::remove_file(&filler).expect("a file of the test");
         signal(daemon.pid(), Signal::SIGHUP);
-        wait_until("it is saved", || database_status(&daemon) == "healthy");
+        wait_until("the ticks are saved", || database_status(&daemon) == "healthy");
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"), "freed again");
         daemon.stop();
@@ -162,8 +162,8 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
     });
 }
 
-/// (calls, what becomes of them, whether saving fails by it). A failing fsync is one of a checkpoint: what was committed
-/// stays in the log, and saving goes on.
+/// System calls, the injected error, and whether saving fails because of it. A failing fsync fails only a checkpoint:
+/// what was committed stays in the write-ahead log, and saving continues.
 const ERRORS: [(&str, &str, bool); 5] = [
     ("pwrite64", "error=EIO", true),
     ("pwrite64", "error=EROFS", true),
@@ -173,7 +173,7 @@ const ERRORS: [(&str, &str, bool); 5] = [
 ];
 
 #[test]
-fn e39_whatever_the_disk_answers_nothing_is_lost() {
+fn e39_no_disk_error_loses_data() {
     if !strace_is_there() {
         return;
     }
@@ -190,9 +190,9 @@ fn survives(calls: &str, what: &str, fails: bool) {
     let daemon = Daemon::start(&dir, &FAST);
     daemon.ticks(1);
     send("wan0", 1000, 1);
-    wait_until("a base is on disk", || stored(&daemon) >= 2);
+    wait_until("the first samples are on disk", || stored(&daemon) >= 2);
     let fault = Fault::of(&daemon, calls, what);
-    // Often, so that the log is taken in more than once.
+    // Many saves, so that SQLite checkpoints the log more than once.
     for frames in 1..30 {
         send("wan0", 1000, frames);
         daemon.collect();
@@ -200,28 +200,28 @@ fn survives(calls: &str, what: &str, fails: bool) {
         rest(20);
     }
     if fails {
-        wait_until("it is said aloud", || database_status(&daemon) == "degraded");
+        wait_until("health reports the fault", || database_status(&daemon) == "degraded");
         assert_ne!(database_error(&daemon), "");
     }
     assert_eq!(daemon.booked("wan0"), kernel("wan0"), "{calls} {what}");
     assert_eq!(daemon.request("GET", "/health", None).status, 200);
     drop(fault);
     signal(daemon.pid(), Signal::SIGHUP);
-    all_is_well(daemon, &dir);
+    assert_recovered(daemon, &dir);
 }
 
-/// A commit that hangs in fsync: nobody waits for it, the end neither.
+/// A commit that hangs in fsync delays neither sampling nor answers nor the shutdown.
 #[test]
-fn e38_a_commit_of_twenty_seconds_holds_up_nobody() {
+fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
     if !strace_is_there() {
         return;
     }
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let daemon = begun(&dir);
+        let daemon = daemon_with_history(&dir);
         let slow = Fault::of(&daemon, "fsync,fdatasync", "delay_enter=20000000");
-        // Saves until one takes the log in.
+        // Save until one save checkpoints the log.
         let mut frames = 0;
         wait_until("a commit hangs", || {
             frames += 1;
@@ -244,11 +244,11 @@ fn e38_a_commit_of_twenty_seconds_holds_up_nobody() {
         }
         daemon.collect();
         assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while a commit hangs");
-        assert!(unsaved(&daemon) > 0 && started.elapsed() < Duration::from_secs(15), "it still hangs");
+        assert!(unsaved(&daemon) > 0 && started.elapsed() < Duration::from_secs(15), "the commit still hangs");
         let asked = Instant::now();
         signal(daemon.pid(), Signal::SIGTERM);
-        // Nobody can take note of its end before strace has.
-        wait_until("it ends", || daemon.is_over());
+        // The parent can wait for a traced process only after strace has seen it end.
+        wait_until("the daemon ends", || daemon.is_over());
         assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
         drop(slow);
         let (code, log) = daemon.ended_within(PATIENCE);
@@ -262,7 +262,8 @@ fn e38_a_commit_of_twenty_seconds_holds_up_nobody() {
     });
 }
 
-/// 300 interfaces fill the buffer in 20 samples. It gets coarser then, and no larger; the sums stay.
+/// 300 interfaces fill the buffer in 20 samples. Then the daemon coarsens old ticks: the buffer does not grow, and the
+/// sums stay.
 #[test]
 fn e39_a_long_fault_is_held_in_bounded_memory() {
     if !strace_is_there() {
@@ -278,11 +279,11 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
             batch += &format!("link set lan{at} up\nlink set wan{at} up\n");
         }
         let script = dir.join("links");
-        std::fs::write(&script, batch).expect("it is ours");
+        std::fs::write(&script, batch).expect("a file of the test");
         ip(&format!("-batch {script}"));
         let wires: Vec<Wire> = names.iter().map(|name| Wire::of(name)).collect();
         let traffic = |frames| wires.iter().for_each(|wire| wire.send(EVERYBODY, QUIET, 100, frames));
-        wait_until("all are up", || {
+        wait_until("all links are up", || {
             traffic(1);
             names.iter().all(|name| kernel(name)[1] > 0)
         });
@@ -291,7 +292,7 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
         daemon.get("/health");
         traffic(1);
         daemon.collect();
-        wait_until("a base is on disk", || stored(&daemon) >= 2 * CABLES as u64);
+        wait_until("the first samples are on disk", || stored(&daemon) >= 2 * CABLES as u64);
         let fault = Fault::on(&daemon, "error=EIO");
         let mut highest = 0;
         let before = daemon.resident();
@@ -300,16 +301,16 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
             daemon.collect();
             highest = highest.max(unsaved(&daemon));
         }
-        // Nothing is lost, but older samples are not what they were.
-        wait_until("it is said aloud", || database_status(&daemon) == "unhealthy");
-        // 80 bytes each, half a mebibyte in the writer's hands and another that waits.
+        // Nothing is lost, but older samples are coarser now.
+        wait_until("health reports the fault", || database_status(&daemon) == "unhealthy");
+        // 80 bytes per sample: half a mebibyte in the writer, and half a mebibyte that waits for it.
         assert!(highest > 6_000, "the buffer was not filled: {highest}");
         assert!(highest * 80 <= 1 << 20, "{highest} samples in memory");
         let grown = daemon.resident().saturating_sub(before);
         assert!(grown < 6 << 20, "{grown} bytes more than before the fault");
         drop(fault);
         signal(daemon.pid(), Signal::SIGHUP);
-        wait_until("it is saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) == 0);
+        wait_until("all ticks are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) == 0);
         assert!(daemon.log().iter().any(|line| line.contains("coarser")), "{:#?}", daemon.log());
         let check = |daemon: &Daemon, when: &str| {
             for (name, base) in names.iter().zip(&base).step_by(10) {
@@ -323,25 +324,25 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
     });
 }
 
-/// Pages that go bad under the running program, as on a card that dies.
+/// Pages that are overwritten under the running daemon, as on a failing SD card.
 #[test]
-fn e40_a_database_smashed_while_running_is_told_of() {
+fn e40_a_database_damaged_while_running_is_reported() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let daemon = begun(&dir);
-        // This process is another one: its descriptors do not disturb the locks.
+        let daemon = daemon_with_history(&dir);
+        // The test is another process: closing its descriptors releases no lock of the daemon.
         let file = dir.join("net-pulse.db");
-        let smash = || {
+        let damage = || {
             for part in ["", "-wal"] {
                 let path = format!("{file}{part}");
                 let length = std::fs::metadata(&path).map_or(0, |facts| facts.len() as usize);
-                let opened = std::fs::OpenOptions::new().write(true).open(&path).expect("it is there");
-                std::os::unix::fs::FileExt::write_all_at(&opened, &vec![0x5a; length], 0).expect("it is ours");
+                let opened = std::fs::OpenOptions::new().write(true).open(&path).expect("the file exists");
+                std::os::unix::fs::FileExt::write_all_at(&opened, &vec![0x5a; length], 0).expect("a file of the test");
             }
         };
-        wait_until("it is noticed", || {
-            smash();
+        wait_until("health reports the damage", || {
+            damage();
             send("wan0", 1000, 1);
             daemon.collect();
             signal(daemon.pid(), Signal::SIGHUP);
@@ -349,7 +350,7 @@ fn e40_a_database_smashed_while_running_is_told_of() {
             database_status(&daemon) == "degraded"
         });
         assert_ne!(database_error(&daemon), "");
-        assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded is not dead");
+        assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded, but it answers");
         let polls = daemon.polls();
         daemon.ticks(2);
         assert!(daemon.polls() > polls);
@@ -360,7 +361,7 @@ fn e40_a_database_smashed_while_running_is_told_of() {
         for path in ["/api/interfaces", "/api/traffic/summary", "/api/events", "/api/traffic/series?interface=wan0"] {
             daemon.get(path);
         }
-        // What must not look whole when it is not.
+        // An incomplete export must not look complete.
         let answer = daemon.request("GET", "/api/export/traffic", None);
         assert!([200, 503].contains(&answer.status), "{} {}", answer.status, answer.text());
         assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], kernel("wan0")[1]);
@@ -368,7 +369,7 @@ fn e40_a_database_smashed_while_running_is_told_of() {
         let (code, log) = daemon.ended_within(Duration::from_secs(3));
         assert_eq!(code, Some(0), "{log:#?}");
 
-        // The next start puts it aside and works.
+        // The next start sets the file aside and works.
         let daemon = Daemon::start(&dir, &FAST);
         assert!(
             daemon.log().iter().any(|line| line.contains("set aside as")) || {
@@ -376,7 +377,7 @@ fn e40_a_database_smashed_while_running_is_told_of() {
                 daemon.log().iter().any(|line| line.contains("set aside as"))
             }
         );
-        wait_until("it is well", || stored(&daemon) > 0 && database_status(&daemon) == "healthy");
+        wait_until("the daemon saves again", || stored(&daemon) > 0 && database_status(&daemon) == "healthy");
         daemon.stop();
         assert_eq!(judge(&file).0, "ok");
     });

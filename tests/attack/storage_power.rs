@@ -1,6 +1,6 @@
-//! Power cuts. The writes of the real binary are recorded from its system calls and played again up to each of them, in
-//! order and as a disk may reorder what was not synced; at every cut the database is opened, and has to be whole, with
-//! everything in it that a sync had made safe.
+//! Power cuts. The tests record the writes of the real binary from its system calls, and replay them up to each write:
+//! in order, and in any order that a disk may give to unsynced writes. After each cut the database must open intact,
+//! with everything that a sync has made safe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,16 +9,17 @@ use std::process::Command;
 
 use crate::common::disk::*;
 use crate::common::*;
-use crate::storage_schema::content;
+use crate::storage_schema::content_hash;
 use net_pulse::clock::Zone;
 use net_pulse::history::{Cursor, SampleFilter, Snapshot};
 use net_pulse::model::Counters;
 use net_pulse::store::{Options, Store};
 use nix::sys::signal::Signal;
 
-/// What a call did to the file of that name, "" for the database itself, "-wal" and so on.
+/// Effect of a system call on a file. A `Step` pairs it with the suffix of the file: "" for the database itself, "-wal"
+/// and so on.
 #[derive(Clone, Debug)]
-enum Change {
+enum FileOp {
     Create,
     Write { at: usize, bytes: Vec<u8> },
     Truncate { length: usize },
@@ -26,10 +27,10 @@ enum Change {
     Remove,
 }
 
-type Step = (String, Change);
+type Step = (String, FileOp);
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// The value of a string as strace has it with -xx: every byte in hexadecimal.
+/// Decodes a string as strace prints it with -xx: every byte in hexadecimal.
 fn unhex(text: &str) -> Vec<u8> {
     let digits = text.as_bytes();
     let byte = |four: &[u8]| u8::from_str_radix(std::str::from_utf8(&four[2..]).expect("ASCII"), 16).expect("hex");
@@ -37,7 +38,7 @@ fn unhex(text: &str) -> Vec<u8> {
     digits.chunks(4).map(byte).collect()
 }
 
-/// The lines of a trace in the order in which the calls returned, those in two halves put together.
+/// The lines of a trace in the order in which the calls returned. Joins the two halves of an interrupted line.
 fn calls(trace: &str) -> Vec<String> {
     let mut halves: BTreeMap<&str, &str> = BTreeMap::new();
     let mut whole = Vec::new();
@@ -55,20 +56,20 @@ fn calls(trace: &str) -> Vec<String> {
     whole
 }
 
-/// Keeps the steps that concern the database.
+/// Extracts the steps that concern the database.
 fn steps(trace: &str, database: &str) -> Vec<Step> {
-    let ours = |path: &str| {
+    let suffix_of = |path: &str| {
         let path = String::from_utf8(unhex(path)).ok()?;
         path.strip_prefix(database).map(str::to_string)
     };
     let mut steps = Vec::new();
     for call in calls(trace) {
-        // What is said of signals and of threads that ended.
+        // Lines about signals and about threads that ended.
         if call.starts_with(['-', '+']) {
             continue;
         }
         let (name, rest) = call.split_once('(').unwrap_or_else(|| panic!("no call: {call}"));
-        // The results of short calls stand in a column of their own.
+        // strace aligns the results of short calls in a column.
         let (arguments, result) = rest.rsplit_once(" = ").unwrap_or_else(|| panic!("no result: {call}"));
         let arguments = arguments.trim_end().strip_suffix(')').unwrap_or_else(|| panic!("no end: {call}"));
         if result.starts_with('-') {
@@ -79,73 +80,73 @@ fn steps(trace: &str, database: &str) -> Vec<Step> {
             Some(rest.split(end).next().unwrap_or_default().to_string())
         };
         let numbers = || arguments.rsplit(", ").map_while(|word| word.parse::<usize>().ok()).collect::<Vec<_>>();
-        let (path, change) = match name {
-            "openat" if arguments.contains("O_CREAT") => (behind("\"", '"'), Change::Create),
+        let (path, op) = match name {
+            "openat" if arguments.contains("O_CREAT") => (behind("\"", '"'), FileOp::Create),
             "pwrite64" => {
                 let numbers = numbers();
-                let bytes = unhex(&behind("\"", '"').expect("what is written"));
+                let bytes = unhex(&behind("\"", '"').expect("the bytes written"));
                 assert_eq!((bytes.len(), result), (numbers[1], numbers[1].to_string().as_str()), "a whole write");
-                (behind("<", '>'), Change::Write { at: numbers[0], bytes })
+                (behind("<", '>'), FileOp::Write { at: numbers[0], bytes })
             }
-            "ftruncate" => (behind("<", '>'), Change::Truncate { length: numbers()[0] }),
-            "fsync" | "fdatasync" => (behind("<", '>'), Change::Sync),
-            "unlink" => (behind("\"", '"'), Change::Remove),
+            "ftruncate" => (behind("<", '>'), FileOp::Truncate { length: numbers()[0] }),
+            "fsync" | "fdatasync" => (behind("<", '>'), FileOp::Sync),
+            "unlink" => (behind("\"", '"'), FileOp::Remove),
             "openat" => continue,
-            other => panic!("{other} was not to be recorded"),
+            other => panic!("{other} was not traced"),
         };
-        let Some(part) = path.as_deref().and_then(ours) else { continue };
-        steps.push((part, change));
+        let Some(part) = path.as_deref().and_then(suffix_of) else { continue };
+        steps.push((part, op));
     }
     steps
 }
 
-fn apply(files: &mut Files, (part, change): &Step) {
-    match change {
-        Change::Create => drop(files.entry(part.clone()).or_default()),
-        Change::Write { at, bytes } => {
+fn apply(files: &mut Files, (part, op): &Step) {
+    match op {
+        FileOp::Create => drop(files.entry(part.clone()).or_default()),
+        FileOp::Write { at, bytes } => {
             let file = files.entry(part.clone()).or_default();
             file.resize(file.len().max(at + bytes.len()), 0);
             file[*at..at + bytes.len()].copy_from_slice(bytes);
         }
-        Change::Truncate { length } => files.entry(part.clone()).or_default().resize(*length, 0),
-        Change::Remove => drop(files.remove(part)),
-        Change::Sync => {}
+        FileOp::Truncate { length } => files.entry(part.clone()).or_default().resize(*length, 0),
+        FileOp::Remove => drop(files.remove(part)),
+        FileOp::Sync => {}
     }
 }
 
-/// What a write leaves of itself when the power goes within it.
-fn torn(step: &Step, keep: usize) -> Option<Step> {
-    let (part, Change::Write { at, bytes }) = step else { return None };
-    Some((part.clone(), Change::Write { at: *at, bytes: bytes[..keep.min(bytes.len())].to_vec() }))
+/// The first bytes of a write, which reach the disk when the power fails during it.
+fn torn_write(step: &Step, kept_bytes: usize) -> Option<Step> {
+    let (part, FileOp::Write { at, bytes }) = step else { return None };
+    Some((part.clone(), FileOp::Write { at: *at, bytes: bytes[..kept_bytes.min(bytes.len())].to_vec() }))
 }
 
-/// What is found after a cut.
+/// Result of opening the database after a cut.
 #[derive(Debug)]
-struct Found {
+struct AfterCut {
     samples: u64,
     set_aside: bool,
 }
 
-fn reopened(dir: &str, files: &Files, what: &str) -> Found {
+fn reopened(dir: &str, files: &Files, what: &str) -> AfterCut {
     let _ = fs::remove_dir_all(dir);
-    fs::create_dir(dir).expect("it is ours");
+    fs::create_dir(dir).expect("a file of the test");
     let database = format!("{dir}/net-pulse.db");
     for (part, bytes) in files {
-        fs::write(format!("{database}{part}"), bytes).expect("there is room");
+        fs::write(format!("{database}{part}"), bytes).expect("enough disk space");
     }
     let opened = Store::open(Path::new(&database), &Options { max_bytes: 32 << 20 });
     let opened = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
     let set_aside = opened.events.iter().any(|event| event.detail.contains("set aside"));
     assert!(set_aside || opened.events.is_empty(), "{what}: {:?}", opened.events);
-    // All that is there agrees: the totals of an interface are the sum of its samples, and they can be walked.
-    let reader = opened.store.reader().expect("it is open");
+    // All data agrees: the lifetime of an interface is the sum of its samples, and every sample can be read.
+    let reader = opened.store.reader().expect("an open database");
     let mut sums: BTreeMap<u32, Counters> = BTreeMap::new();
     let (mut samples, mut after) = (0, None::<Cursor>);
     loop {
         let (points, next) = Snapshot::of(&reader, &Zone::UTC, &[])
             .unwrap()
             .oldest(&SampleFilter::default(), after, 500)
-            .expect("whole");
+            .expect("a complete history");
         samples += points.len() as u64;
         points.iter().for_each(|point| sums.entry(point.sample.iface).or_default().add(&point.sample.delta));
         after = next;
@@ -157,15 +158,15 @@ fn reopened(dir: &str, files: &Files, what: &str) -> Found {
         let sum = sums.get(&record.id).copied().unwrap_or_default();
         assert_eq!(record.lifetime, sum, "{what}: the totals of {}", record.name);
     }
-    assert_eq!(reader.view().unwrap().facts().expect("whole").samples, samples, "{what}");
+    assert_eq!(reader.view().unwrap().facts().expect("a complete history").samples, samples, "{what}");
     drop((reader, opened));
-    let conn = rusqlite::Connection::open(&database).expect("it is there");
+    let conn = rusqlite::Connection::open(&database).expect("the file exists");
     let verdict: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a verdict");
     assert_eq!(verdict, "ok", "{what}");
-    Found { samples, set_aside }
+    AfterCut { samples, set_aside }
 }
 
-/// The real binary, with its calls written down. Its own process is the child.
+/// Starts the real binary under strace. Returns strace as the daemon, and the process id of the binary.
 fn traced(trace: &str, database: &str) -> (Daemon, u32) {
     let mut command = Command::new("strace");
     command.args(["-f", "-y", "-xx", "-s", "100000", "-o", trace]);
@@ -180,7 +181,7 @@ fn traced(trace: &str, database: &str) -> (Daemon, u32) {
     (daemon, program)
 }
 
-/// Has the real binary save many times, killed in between, while its calls are written down.
+/// Records the calls of the real binary while it saves many times and is killed in between.
 fn record(dir: &Dir) -> Vec<Step> {
     let database = dir.join("net-pulse.db");
     let save = |daemon: &Daemon, program, frames| {
@@ -188,14 +189,14 @@ fn record(dir: &Dir) -> Vec<Step> {
         daemon.collect();
         let before = stored(daemon);
         signal(program, Signal::SIGHUP);
-        wait_until("it is saved", || stored(daemon) > before);
+        wait_until("the ticks are saved", || stored(daemon) > before);
     };
     let (daemon, program) = traced(&dir.join("trace-1"), &database);
-    // The log is taken in every 64 pages: several times in so many saves.
+    // SQLite checkpoints the log every 64 pages: several times during these saves.
     for turn in 1..120 {
         save(&daemon, program, turn % 7 + 1);
         if turn % 6 == 0 {
-            // Pages of another table, and events.
+            // Writes to pages of another table, and events.
             let answer = daemon.put("/api/config/max-retries", serde_json::json!({ "max_retries": turn % 50 + 1 }));
             assert_eq!(answer.status, 200, "{}", answer.text());
             daemon.post("/collector/stop");
@@ -203,11 +204,11 @@ fn record(dir: &Dir) -> Vec<Step> {
         }
     }
     signal(program, Signal::SIGKILL);
-    wait_until("it is gone", || daemon.is_over());
+    wait_until("the daemon has ended", || daemon.is_over());
     let log = fs::metadata(format!("{database}-wal")).map_or(0, |facts| facts.len());
     assert!(log > 4096, "nothing is in the log alone");
 
-    // The next one takes in the log of the killed one, and its own at the end.
+    // The next daemon checkpoints the log of the killed one, and its own log when it ends.
     let (daemon, program) = traced(&dir.join("trace-2"), &database);
     (1..10).for_each(|turn| save(&daemon, program, turn));
     signal(program, Signal::SIGTERM);
@@ -215,13 +216,13 @@ fn record(dir: &Dir) -> Vec<Step> {
     assert_eq!(code, Some(0), "{log:#?}");
     let traces = ["trace-1", "trace-2"].map(|trace| fs::read_to_string(dir.join(trace)).expect("a trace"));
     let steps = traces.map(|trace| steps(&trace, &database)).concat();
-    let notes = steps.iter().filter(|(part, change)| part == ".guard" && matches!(change, Change::Write { .. }));
-    assert_eq!(notes.count(), 4, "what file the database is, before and after it becomes another one");
+    let guard_writes = steps.iter().filter(|(part, op)| part == ".guard" && matches!(op, FileOp::Write { .. }));
+    assert_eq!(guard_writes.count(), 4, "the id of the database, before and after each of two openings");
     steps
 }
 
 #[test]
-fn e40_the_power_goes_at_every_write() {
+fn e40_power_fails_at_every_write() {
     if !strace_is_there() {
         return;
     }
@@ -229,48 +230,47 @@ fn e40_the_power_goes_at_every_write() {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let steps = record(&dir);
-        // Thousands of openings with their syncs: not on a disk.
+        // Thousands of openings with their syncs: in memory, not on a disk.
         let _disk = small_disk(&dir.join("replay"), 64 << 20);
-        let place = dir.join("replay/cut");
-        every_cut(&steps, &place);
+        let cut_dir = dir.join("replay/cut");
+        check_every_cut(&steps, &cut_dir);
     });
 }
 
-/// The first start on a file of an older schema: wherever the power goes, the next one comes to the same history.
+/// The first start on a file of an older schema: wherever the power fails, the next start arrives at the same history.
 #[test]
-fn the_power_goes_while_an_older_file_is_migrated() {
+fn power_fails_while_an_older_file_is_migrated() {
     if !strace_is_there() {
         return;
     }
     in_namespace(|| {
         let dir = Dir::new();
         let older =
-            fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history/schema-2.db")).expect("it is there");
+            fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history/schema-2.db")).expect("the file exists");
         let database = dir.join("net-pulse.db");
-        fs::write(&database, &older).expect("there is room");
+        fs::write(&database, &older).expect("enough disk space");
         let (daemon, program) = traced(&dir.join("trace"), &database);
-        wait_until("it is open", || stored(&daemon) > 0);
+        wait_until("the history is open", || stored(&daemon) > 0);
         signal(program, Signal::SIGKILL);
-        wait_until("it is gone", || daemon.is_over());
-        let expect = content(&database);
+        wait_until("the daemon has ended", || daemon.is_over());
+        let expect = content_hash(&database);
         let mut steps = steps(&fs::read_to_string(dir.join("trace")).expect("a trace"), &database);
-        // The copy that is kept is whole before anything else is written.
+        // The daemon completes the copy of the older file before it writes anything else, so the copy needs no cuts.
         steps.retain(|(part, _)| ["", "-wal", ".guard"].contains(&part.as_str()));
-        let pages =
-            steps.iter().filter(|(part, change)| part == "-wal" && matches!(change, Change::Write { .. })).count();
+        let pages = steps.iter().filter(|(part, op)| part == "-wal" && matches!(op, FileOp::Write { .. })).count();
         assert!(pages > 40, "{pages} writes to the log");
 
         let _disk = small_disk(&dir.join("replay"), 64 << 20);
-        let place = dir.join("replay/cut");
+        let cut_dir = dir.join("replay/cut");
         let mut cuts = 0;
         let mut check = |files: &Files, what: &str| {
             cuts += 1;
-            let _ = fs::remove_dir_all(&place);
-            fs::create_dir(&place).expect("it is ours");
-            let database = format!("{place}/net-pulse.db");
+            let _ = fs::remove_dir_all(&cut_dir);
+            fs::create_dir(&cut_dir).expect("a file of the test");
+            let database = format!("{cut_dir}/net-pulse.db");
             files
                 .iter()
-                .for_each(|(part, bytes)| fs::write(format!("{database}{part}"), bytes).expect("there is room"));
+                .for_each(|(part, bytes)| fs::write(format!("{database}{part}"), bytes).expect("enough disk space"));
             let opened = Store::open(Path::new(&database), &Options { max_bytes: 32 << 20 });
             let opened = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
             assert!(
@@ -279,40 +279,40 @@ fn the_power_goes_while_an_older_file_is_migrated() {
                 opened.events
             );
             drop(opened);
-            assert_eq!(content(&database), expect, "{what}");
+            assert_eq!(content_hash(&database), expect, "{what}");
         };
         let (mut all, mut synced) =
             (Files::from([(String::new(), older.clone())]), Files::from([(String::new(), older)]));
         let mut since: Vec<Step> = Vec::new();
         for (at, step) in steps.iter().enumerate() {
-            let what = format!("step {at} of {}, {}", steps.len(), brief(step));
-            if let Some(half) = torn(step, 512 * (1 + at % 7)) {
+            let what = format!("step {at} of {}, {}", steps.len(), describe(step));
+            if let Some(half) = torn_write(step, 512 * (1 + at % 7)) {
                 let mut files = all.clone();
                 apply(&mut files, &half);
                 check(&files, &format!("within {what}"));
             }
             apply(&mut all, step);
-            follow(step, &mut synced, &mut since);
+            track_sync(step, &mut synced, &mut since);
             check(&all, &format!("after {what}"));
-            check(&synced_and_entries(&synced, &since), &format!("without the unsynced, after {what}"));
+            check(&synced_and_entries(&synced, &since), &format!("without the unsynced writes, after {what}"));
             let mut files = synced_and_entries(&synced, &since);
             since.iter().skip(at % 2).step_by(2).for_each(|step| apply(&mut files, step));
-            check(&files, &format!("with some of the unsynced, after {what}"));
+            check(&files, &format!("with some of the unsynced writes, after {what}"));
         }
         println!("{cuts} cuts");
     });
 }
 
-fn every_cut(steps: &[Step], place: &str) {
-    let count = |wanted: &str, which: fn(&Change) -> bool| {
-        steps.iter().filter(|(part, change)| part == wanted && which(change)).count()
+fn check_every_cut(steps: &[Step], cut_dir: &str) {
+    let count = |wanted: &str, which: fn(&FileOp) -> bool| {
+        steps.iter().filter(|(part, op)| part == wanted && which(op)).count()
     };
-    let is_sync = |change: &Change| matches!(change, Change::Sync);
-    let is_write = |change: &Change| matches!(change, Change::Write { .. });
+    let is_sync = |op: &FileOp| matches!(op, FileOp::Sync);
+    let is_write = |op: &FileOp| matches!(op, FileOp::Write { .. });
     let syncs = [count("-wal", is_sync), count("", is_sync)];
-    assert!(syncs[0] >= 3 && syncs[1] >= 3, "the log was taken in too rarely: {syncs:?}");
+    assert!(syncs[0] >= 3 && syncs[1] >= 3, "too few checkpoints: {syncs:?}");
     println!("{} steps, {} {}", steps.len(), count("", is_write), count("-wal", is_write));
-    assert!(count("", is_write) >= 10 && count("-wal", is_write) >= 200, "too few writes to be cut");
+    assert!(count("", is_write) >= 10 && count("-wal", is_write) >= 200, "too few writes");
 
     let mut noise = 88_172_645_463_325_252_u64;
     let mut random = |limit: usize| {
@@ -321,57 +321,58 @@ fn every_cut(steps: &[Step], place: &str) {
         noise ^= noise << 17;
         (noise >> 11) as usize % limit
     };
-    // Everything so far; what of each file was synced, with the changes since then; what a sync has made safe.
+    // `all`: all steps so far. `synced`: the synced content of each file, and `since`: the steps after that. `safe`:
+    // the number of samples that a sync has made safe.
     let (mut all, mut synced) = (Files::new(), Files::new());
     let mut since: Vec<Step> = Vec::new();
     let (mut newest, mut safe, mut cuts) = (0, 0, 0);
     let mut check = |files: &Files, safe: u64, what: &str| {
         cuts += 1;
-        let found = reopened(place, files, what);
+        let found = reopened(cut_dir, files, what);
         assert!(found.samples >= safe, "{what}: {found:?}, and {safe} samples were safe");
         assert!(!found.set_aside || safe == 0, "{what}: {found:?}");
         found
     };
     for (at, step) in steps.iter().enumerate() {
-        let what = format!("step {at} of {}, {}", steps.len(), brief(step));
-        // In the middle of it, at a sector's border and elsewhere.
-        for keep in [512 * (1 + random(7)), 1 + random(4095)] {
-            if let Some(half) = torn(step, keep) {
+        let what = format!("step {at} of {}, {}", steps.len(), describe(step));
+        // The write is torn at a sector boundary, and at an arbitrary byte.
+        for kept_bytes in [512 * (1 + random(7)), 1 + random(4095)] {
+            if let Some(half) = torn_write(step, kept_bytes) {
                 let mut files = all.clone();
                 apply(&mut files, &half);
                 check(&files, safe, &format!("within {what}"));
             }
         }
         apply(&mut all, step);
-        follow(step, &mut synced, &mut since);
+        track_sync(step, &mut synced, &mut since);
         // In order, as after a crash of the program alone.
         let found = check(&all, safe, &format!("after {what}"));
-        assert!(found.set_aside || found.samples >= newest, "after {what}: {found:?}, {newest} were there before");
+        assert!(found.set_aside || found.samples >= newest, "after {what}: {found:?}, {newest} before");
         newest = found.samples;
-        if matches!(step.1, Change::Sync) {
+        if matches!(step.1, FileOp::Sync) {
             safe = check(&synced_and_entries(&synced, &since), 0, &format!("only what is synced, after {what}"))
                 .samples
                 .max(safe);
             continue;
         }
-        // What was not synced may be missing, and come in any order.
-        check(&synced_and_entries(&synced, &since), safe, &format!("without the unsynced, after {what}"));
+        // Unsynced writes may be missing, and may arrive in any order.
+        check(&synced_and_entries(&synced, &since), safe, &format!("without the unsynced writes, after {what}"));
         let mut files = synced_and_entries(&synced, &since);
         for step in &since {
             if random(2) == 0 {
                 apply(&mut files, step);
             }
         }
-        check(&files, safe, &format!("with some of the unsynced, after {what}"));
+        check(&files, safe, &format!("with some of the unsynced writes, after {what}"));
     }
     assert!(newest >= 60 && safe >= 50, "{newest} samples at the end, {safe} of them safe");
     println!("{cuts} cuts, {newest} samples at the end");
 }
 
-/// One more step of what is certainly on the disk, and of what came since. Entries of the directory are not followed: a file
-/// that was made or removed before is so by now.
-fn follow(step: &Step, synced: &mut Files, since: &mut Vec<Step>) {
-    if let (part, Change::Sync) = step {
+/// Applies a sync to `synced`, or adds any other step to `since`. Does not track the sync of directory entries: see
+/// `synced_and_entries`.
+fn track_sync(step: &Step, synced: &mut Files, since: &mut Vec<Step>) {
+    if let (part, FileOp::Sync) = step {
         since.iter().filter(|(other, _)| other == part).for_each(|step| apply(synced, step));
         since.retain(|(other, _)| other != part);
     } else {
@@ -379,18 +380,19 @@ fn follow(step: &Step, synced: &mut Files, since: &mut Vec<Step>) {
     }
 }
 
-/// Making and removing files is in order on the file systems that matter, and SQLite syncs the directory where it counts.
+/// The synced files, with all files created and removed so far. The file systems in use create and remove files in
+/// order, and SQLite syncs the directory where it matters.
 fn synced_and_entries(synced: &Files, since: &[Step]) -> Files {
     let mut files = synced.clone();
-    for step in since.iter().filter(|(_, change)| matches!(change, Change::Create | Change::Remove)) {
+    for step in since.iter().filter(|(_, op)| matches!(op, FileOp::Create | FileOp::Remove)) {
         apply(&mut files, step);
     }
     files
 }
 
-fn brief((part, change): &Step) -> String {
-    match change {
-        Change::Write { at, bytes } => format!("{} bytes at {at} of net-pulse.db{part}", bytes.len()),
+fn describe((part, op): &Step) -> String {
+    match op {
+        FileOp::Write { at, bytes } => format!("{} bytes at {at} of net-pulse.db{part}", bytes.len()),
         other => format!("{other:?} of net-pulse.db{part}"),
     }
 }

@@ -1,5 +1,5 @@
-//! A long history of schema 2 under everything that a start can meet: kills at any moment, a disk that is full or nearly so, one
-//! that answers nothing, and the end of the program in the middle. What comes of it is always the same history.
+//! A long history of schema 2 under everything that can happen during a start: kills at any moment, a full or nearly
+//! full disk, a disk that is slow, and a shutdown in the middle. The result is always the same history.
 
 use std::fs;
 use std::process::Stdio;
@@ -11,13 +11,13 @@ use crate::common::*;
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
-/// What a version of schema 2 has written, some megabytes of it. Rows of tables are rows, wherever in time they are: more are
-/// made by copying.
-fn older(dir: &Dir, copies: usize) -> String {
+/// Makes a database of schema 2 with some megabytes: copies the rows of a small one to earlier times. A larger `copies`
+/// makes a larger file.
+fn make_older(dir: &Dir, copies: usize) -> String {
     let path = dir.join("older.db");
-    fs::copy("tests/history/schema-2.db", &path).expect("it is there");
-    let conn = Connection::open(&path).expect("it is ours");
-    conn.execute_batch("BEGIN").expect("it is ours");
+    fs::copy("tests/history/schema-2.db", &path).expect("the file exists");
+    let conn = Connection::open(&path).expect("a file of the test");
+    conn.execute_batch("BEGIN").expect("a file of the test");
     for at in 1..=12 * (copies + 1) {
         let back = 864_000 * at;
         let sql = format!(
@@ -26,13 +26,13 @@ fn older(dir: &Dir, copies: usize) -> String {
              INSERT OR IGNORE INTO hour SELECT start - {back}, data FROM hour WHERE start > 1742857200;
              INSERT OR IGNORE INTO day SELECT start - {back}, until - {back}, data FROM day WHERE start >= 1742857200;"
         );
-        conn.execute_batch(&sql).expect("there is room");
+        conn.execute_batch(&sql).expect("enough disk space");
     }
-    conn.execute_batch("COMMIT").expect("there is room");
+    conn.execute_batch("COMMIT").expect("enough disk space");
     path
 }
 
-/// Of a database that may be in use.
+/// Copies a database that may be in use, and opens the copy.
 fn copied(path: &str) -> (Dir, Connection) {
     let dir = Dir::new();
     let copy = dir.join("copy.db");
@@ -43,8 +43,9 @@ fn copied(path: &str) -> (Dir, Connection) {
     (dir, conn)
 }
 
-/// A hash over every row, but for what each opening changes and for what a run that has not saved anything leaves alone.
-pub fn content(path: &str) -> u64 {
+/// Hash over the samples, the cells and the totals. Leaves out what every opening changes, and what a run that saves
+/// nothing does not touch.
+pub fn content_hash(path: &str) -> u64 {
     let (_dir, conn) = copied(path);
     let verdict: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a word");
     assert_eq!(verdict, "ok");
@@ -68,7 +69,7 @@ pub fn content(path: &str) -> u64 {
     hash
 }
 
-/// What the file says, and whether it is half done.
+/// The schema version of the file, and whether a migration is unfinished.
 fn version(path: &str) -> (i64, bool) {
     let (_dir, conn) = copied(path);
     let version = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number");
@@ -78,90 +79,94 @@ fn version(path: &str) -> (i64, bool) {
 
 fn command(database: &str) -> std::process::Command {
     let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
-    // No link is watched, so that nothing is saved but what the start itself does.
+    // No link matches, so only the start itself writes to the database.
     command.args(["--host", "127.0.0.1", "--port", "0", "--database", database, "--interface", "none0"]);
     command.args(["--interval", "3600", "--flush", "3600"]);
     command
 }
 
-fn opened(daemon: &Daemon) {
+fn wait_until_open(daemon: &Daemon) {
     wait_until("the history is open", || database_status(daemon) == "healthy" && stored(daemon) > 0);
 }
 
-fn names(dir: &str, word: &str) -> Vec<String> {
-    let entries = fs::read_dir(dir).expect("it is there").flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().expect("plain")).collect();
-    names.retain(|name| name.contains(word));
-    names.sort();
-    names
+fn names_with(dir: &str, word: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("the file exists").flatten();
+    let mut names_with: Vec<String> =
+        entries.map(|entry| entry.file_name().into_string().expect("a plain path")).collect();
+    names_with.retain(|name| name.contains(word));
+    names_with.sort();
+    names_with
 }
 
-/// In a fresh directory, with the older file under its usual name.
-fn place(older: &str) -> (Dir, String) {
+/// Copies the older file into a new directory, under the usual name.
+fn copy_to_new_dir(older: &str) -> (Dir, String) {
     let dir = Dir::new();
-    let there = dir.join("net-pulse.db");
-    fs::copy(older, &there).expect("a copy");
-    (dir, there)
+    let database = dir.join("net-pulse.db");
+    fs::copy(older, &database).expect("a copy");
+    (dir, database)
 }
 
 #[test]
-fn killed_while_it_migrates_it_goes_on_and_comes_to_the_same_end() {
+fn a_migration_that_is_killed_continues_to_the_same_result() {
     in_namespace(|| {
         let dir = Dir::new();
-        let older = older(&dir, 6);
-        let (_keep, there) = place(&older);
+        let older = make_older(&dir, 6);
+        let (_dir, database) = copy_to_new_dir(&older);
         let began = Instant::now();
-        let daemon = Daemon::spawn(command(&there));
-        opened(&daemon);
+        let daemon = Daemon::spawn(command(&database));
+        wait_until_open(&daemon);
         let whole = began.elapsed();
         daemon.stop();
-        let expect = content(&there);
-        assert!(matches!(version(&there), (3.., false)));
-        assert_ne!(content(&older), expect);
+        let expect = content_hash(&database);
+        assert!(matches!(version(&database), (3.., false)));
+        assert_ne!(content_hash(&older), expect);
 
         let (mut half, mut before, mut after) = (0, 0, 0);
         let began = Instant::now();
-        for life in 0..60 {
+        for run in 0..60 {
             if began.elapsed() > Duration::from_secs(10) {
                 break;
             }
-            let (dir, there) = place(&older);
-            let mut child = command(&there).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-            thread::sleep(whole.mul_f64((f64::from(life) * 0.618).fract()));
-            child.kill().expect("it runs");
-            child.wait().expect("a child of ours");
-            match version(&there) {
+            let (dir, database) = copy_to_new_dir(&older);
+            let mut child =
+                command(&database).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
+            thread::sleep(whole.mul_f64((f64::from(run) * 0.618).fract()));
+            child.kill().expect("the daemon runs");
+            child.wait().expect("a child of the test");
+            match version(&database) {
                 (2, _) => before += 1,
                 (_, true) => half += 1,
                 _ => after += 1,
             }
-            let daemon = Daemon::spawn(command(&there));
-            opened(&daemon);
+            let daemon = Daemon::spawn(command(&database));
+            wait_until_open(&daemon);
             let log = daemon.stop();
-            assert_eq!(content(&there), expect, "life {life}: {log:#?}");
-            let at = dir.path().to_str().expect("plain");
-            let kept = names(at, ".schema-2");
+            assert_eq!(content_hash(&database), expect, "run {run}: {log:#?}");
+            let at = dir.path().to_str().expect("a plain path");
+            let kept = names_with(at, ".schema-2");
             assert!((1..=2).contains(&kept.len()), "{kept:?}");
             for name in kept {
-                assert_eq!(content(&dir.join(&name)), content(&older), "life {life}: {name}");
+                assert_eq!(content_hash(&dir.join(&name)), content_hash(&older), "run {run}: {name}");
             }
-            assert_eq!(names(at, ".keeping"), [""; 0]);
+            assert_eq!(names_with(at, ".keeping"), [""; 0]);
         }
-        println!("killed {before} times before it, {half} within, {after} after; a whole start takes {whole:?}");
-        assert!(half > 0, "no kill was within it");
+        println!(
+            "kills: {before} before the migration, {half} during it, {after} after it; a whole start takes {whole:?}"
+        );
+        assert!(half > 0, "no kill came during the migration");
     });
 }
 
-/// Counted on a file that is nearly as large as it may be, with all that a start does: no more than a small one takes.
+/// Peak memory of a whole start with a file of nearly the allowed size: no more than with a small file.
 #[test]
 fn a_large_file_takes_no_more_memory_than_a_small_one() {
     in_namespace(|| {
         let peak = |copies: usize| {
             let dir = Dir::new();
-            let (_keep, there) = place(&older(&dir, copies));
-            let length = fs::metadata(&there).expect("it is there").len();
-            let daemon = Daemon::spawn(command(&there));
-            opened(&daemon);
+            let (_dir, database) = copy_to_new_dir(&make_older(&dir, copies));
+            let length = fs::metadata(&database).expect("the file exists").len();
+            let daemon = Daemon::spawn(command(&database));
+            wait_until_open(&daemon);
             let peak = daemon.peak();
             daemon.stop();
             (length, peak)
@@ -173,104 +178,109 @@ fn a_large_file_takes_no_more_memory_than_a_small_one() {
     });
 }
 
-/// The copy leaves as much room as the history takes. Where there is less it is done without, and told.
+/// The daemon keeps a copy only if at least as much space stays free as the history takes. Otherwise it makes no copy
+/// and reports that.
 #[test]
-fn on_a_small_disk_there_is_a_copy_or_a_word() {
+fn a_small_disk_gets_a_copy_or_a_message() {
     in_namespace(|| {
         let dir = Dir::new();
-        let older = older(&dir, 0);
-        let length = fs::metadata(&older).expect("it is there").len() as usize;
+        let older = make_older(&dir, 0);
+        let length = fs::metadata(&older).expect("the file exists").len() as usize;
         let expect = {
-            let (_keep, there) = place(&older);
-            let daemon = Daemon::spawn(command(&there));
-            opened(&daemon);
+            let (_dir, database) = copy_to_new_dir(&older);
+            let daemon = Daemon::spawn(command(&database));
+            wait_until_open(&daemon);
             daemon.stop();
-            content(&there)
+            content_hash(&database)
         };
-        for (room, kept) in [(3 * length + (3 << 20), 1), (2 * length + (1 << 20), 0), (length + (600 << 10), 0)] {
+        for (disk_bytes, copies) in
+            [(3 * length + (3 << 20), 1), (2 * length + (1 << 20), 0), (length + (600 << 10), 0)]
+        {
             let at = dir.join("small");
-            let _disk = small_disk(&at, room);
-            let there = format!("{at}/net-pulse.db");
-            fs::copy(&older, &there).expect("it fits");
-            let daemon = Daemon::spawn(command(&there));
-            opened(&daemon);
-            assert_eq!(names(&at, ".schema-2").len(), kept, "{room} bytes");
-            let word = if kept == 1 { "is kept as" } else { "no copy of the old file" };
+            let _disk = small_disk(&at, disk_bytes);
+            let database = format!("{at}/net-pulse.db");
+            fs::copy(&older, &database).expect("enough disk space");
+            let daemon = Daemon::spawn(command(&database));
+            wait_until_open(&daemon);
+            assert_eq!(names_with(&at, ".schema-2").len(), copies, "{disk_bytes} bytes");
+            let message = if copies == 1 { "is kept as" } else { "no copy of the old file" };
             let events = daemon.get("/api/events?kind=storage");
-            let told = events[0]["detail"].as_str().unwrap_or_default().to_string();
-            assert!(told.contains("from schema 2 to ") && told.contains(word), "{events}");
+            let detail = events[0]["detail"].as_str().unwrap_or_default().to_string();
+            assert!(detail.contains("from schema 2 to ") && detail.contains(message), "{events}");
             let log = daemon.stop();
-            assert_eq!(log.iter().filter(|line| line.contains(word)).count(), 1, "{log:#?}");
-            assert_eq!(content(&there), expect);
+            assert_eq!(log.iter().filter(|line| line.contains(message)).count(), 1, "{log:#?}");
+            assert_eq!(content_hash(&database), expect);
         }
     });
 }
 
-/// Not even the log fits: nothing is changed, and the history is open once there is room.
+/// Not even the log fits on the disk: the daemon changes nothing, and opens the history once there is space.
 #[test]
-fn on_a_full_disk_it_waits_for_room() {
+fn on_a_full_disk_a_migration_waits_for_space() {
     in_namespace(|| {
         let dir = Dir::new();
-        let older = older(&dir, 0);
+        let older = make_older(&dir, 0);
         let at = dir.join("full");
-        let length = fs::metadata(&older).expect("it is there").len() as usize;
+        let length = fs::metadata(&older).expect("the file exists").len() as usize;
         let _disk = small_disk(&at, length + (2 << 20));
-        let there = format!("{at}/net-pulse.db");
-        fs::copy(&older, &there).expect("it fits");
-        let before = content(&there);
-        // What the guard needs is there already.
-        fs::write(format!("{there}.guard"), "").expect("it fits");
+        let database = format!("{at}/net-pulse.db");
+        fs::copy(&older, &database).expect("enough disk space");
+        let before = content_hash(&database);
+        // The guard file exists already, because the full disk has no space for it.
+        fs::write(format!("{database}.guard"), "").expect("enough disk space");
         let filler = format!("{at}/filler");
         fill(&filler);
-        let daemon = Daemon::spawn(command(&there));
-        wait_until("it is said", || database_status(&daemon) != "healthy");
+        let daemon = Daemon::spawn(command(&database));
+        wait_until("health reports the fault", || database_status(&daemon) != "healthy");
         assert!(database_error(&daemon).contains("full"), "{}", database_error(&daemon));
-        assert_eq!((content(&there), version(&there).0, names(&at, ".schema-2").len()), (before, 2, 0));
-        fs::remove_file(&filler).expect("it is ours");
-        wait_until_within("it is open", Duration::from_secs(30), || {
+        assert_eq!((content_hash(&database), version(&database).0, names_with(&at, ".schema-2").len()), (before, 2, 0));
+        fs::remove_file(&filler).expect("a file of the test");
+        wait_until_within("the history is open", Duration::from_secs(30), || {
             signal(daemon.pid(), Signal::SIGHUP);
             rest(100);
             database_status(&daemon) == "healthy"
         });
         daemon.stop();
-        assert!(matches!(version(&there), (3.., false)));
+        assert!(matches!(version(&database), (3.., false)));
     });
 }
 
-/// There is room for some pages of the log at a time: it takes more turns, and comes to its end.
+/// The disk has space for some pages of the log at a time: the migration takes more transactions, and completes.
 #[test]
-fn on_a_disk_that_is_nearly_full_it_comes_to_its_end() {
+fn a_migration_completes_on_a_nearly_full_disk() {
     in_namespace(|| {
         let dir = Dir::new();
-        let older = older(&dir, 2);
+        let older = make_older(&dir, 2);
         let at = dir.join("nearly");
-        let length = fs::metadata(&older).expect("it is there").len() as usize;
+        let length = fs::metadata(&older).expect("the file exists").len() as usize;
         let _disk = small_disk(&at, length + (3 << 20));
-        let there = format!("{at}/net-pulse.db");
-        fs::copy(&older, &there).expect("it fits");
+        let database = format!("{at}/net-pulse.db");
+        fs::copy(&older, &database).expect("enough disk space");
         let filler = format!("{at}/filler");
         fill(&filler);
-        let file = fs::OpenOptions::new().write(true).open(&filler).expect("it is ours");
-        let filled = file.metadata().expect("it is open").len();
-        file.set_len(filled - (96 << 10)).expect("it shrinks");
-        let daemon = Daemon::spawn(command(&there));
-        wait_until_within("it is open", Duration::from_secs(20), || matches!(version(&there), (3.., false)));
-        assert_eq!(names(&at, ".schema-2").len(), 0, "there is no room for a copy");
+        let file = fs::OpenOptions::new().write(true).open(&filler).expect("a file of the test");
+        let filled = file.metadata().expect("the history is open").len();
+        file.set_len(filled - (96 << 10)).expect("the file shrinks");
+        let daemon = Daemon::spawn(command(&database));
+        wait_until_within("the history is open", Duration::from_secs(20), || {
+            matches!(version(&database), (3.., false))
+        });
+        assert_eq!(names_with(&at, ".schema-2").len(), 0, "there is no space for a copy");
         daemon.stop();
     });
 }
 
-/// A slow disk: the start goes on without it, and so does the end.
+/// A slow disk: the start continues without the migration, and the shutdown does not wait for it.
 #[test]
-fn a_start_and_an_end_wait_for_no_migration() {
+fn start_and_shutdown_do_not_wait_for_a_migration() {
     if !strace_is_there() {
         return;
     }
     in_namespace(|| {
         let dir = Dir::new();
-        let older = older(&dir, 2);
-        let (_keep, there) = place(&older);
-        // The daemon is the child, strace a process beside it.
+        let older = make_older(&dir, 2);
+        let (_dir, database) = copy_to_new_dir(&older);
+        // With -D the daemon is the child of the test, and strace runs beside it.
         let mut slow = net_pulse("strace");
         slow.args([
             "-D",
@@ -283,21 +293,21 @@ fn a_start_and_an_end_wait_for_no_migration() {
             "-e",
             "inject=pwrite64:delay_enter=20000",
         ]);
-        let inner = command(&there);
-        slow.arg(inner.get_program()).args(inner.get_args());
+        let daemon_command = command(&database);
+        slow.arg(daemon_command.get_program()).args(daemon_command.get_args());
         let began = Instant::now();
         let daemon = Daemon::spawn(slow);
-        assert!(began.elapsed() < Duration::from_secs(8), "it listens: {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(8), "it listened after {:?}", began.elapsed());
         assert_eq!(daemon.request("GET", "/health", None).status, 200);
         assert_ne!(database_status(&daemon), "healthy");
         let ended = Instant::now();
         signal(daemon.pid(), Signal::SIGTERM);
         let (code, log) = daemon.ended_within(Duration::from_secs(4));
         assert_eq!(code, Some(0), "{log:#?}");
-        println!("it ended {:?} after the signal", ended.elapsed());
-        let daemon = Daemon::spawn(command(&there));
-        opened(&daemon);
+        println!("the daemon ended {:?} after the signal", ended.elapsed());
+        let daemon = Daemon::spawn(command(&database));
+        wait_until_open(&daemon);
         daemon.stop();
-        assert!(matches!(version(&there), (3.., false)));
+        assert!(matches!(version(&database), (3.., false)));
     });
 }

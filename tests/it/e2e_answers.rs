@@ -1,4 +1,4 @@
-//! Answers that people hold against a bill or a spreadsheet, from the outside: dates, rates and what was observed of them.
+//! Answers that people compare with a bill or a spreadsheet, tested from outside: dates, rates and observed seconds.
 
 use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,14 +11,15 @@ use crate::common::*;
 
 const FAST: [&str; 4] = ["--interval", "1", "--flush", "3600"];
 
-/// A date in a zone, by the system's own tool.
+/// The date in a zone, from the `date` command.
 fn date(zone: &str, when: &str) -> String {
     let mut command = Command::new("date");
     command.env("TZ", zone).args(["-d", when, "+%F"]).stdin(Stdio::null());
     String::from_utf8(command.output().expect("coreutils").stdout).expect("text").trim().to_string()
 }
 
-/// At the ends of the world a date is another one than in Greenwich for half of the day, and than the reader's for longer.
+/// In zones far from UTC, the date differs from the date in Greenwich for half of the day, and from the date of a
+/// distant reader for longer.
 #[test]
 fn days_have_the_date_of_the_router() {
     in_namespace(|| {
@@ -34,8 +35,8 @@ fn days_have_the_date_of_the_router() {
         for zone in zones {
             let changed = serde_json::json!({ "timezone": zone }).to_string();
             assert_eq!(daemon.request("PATCH", "/api/config", Some(changed)).status, 200);
-            let told = |path: &str, row: &dyn Fn(&Value) -> Value| {
-                // Until both are of the same day.
+            let date_and_row = |path: &str, row: &dyn Fn(&Value) -> Value| {
+                // Repeat until both are of the same day.
                 loop {
                     let (before, answer) = (date(zone, "now"), daemon.get(path));
                     if before == date(zone, "now") {
@@ -46,8 +47,8 @@ fn days_have_the_date_of_the_router() {
             for by in ["hour", "day"] {
                 let path = format!("/api/traffic/totals?by={by}&limit=1&interface=wan0");
                 for member in ["first_day", "last_day"] {
-                    let (today, told) = told(&path, &|rows| rows[0][member].clone());
-                    assert_eq!(told, today, "{zone} {by} {member}");
+                    let (today, shown) = date_and_row(&path, &|rows| rows[0][member].clone());
+                    assert_eq!(shown, today, "{zone} {by} {member}");
                 }
             }
             let month = daemon.get("/api/traffic/totals?by=month&limit=1&interface=wan0");
@@ -74,7 +75,7 @@ fn numbers(column: &Value) -> Vec<Option<u64>> {
     column.as_array().expect("a column").iter().map(Value::as_u64).collect()
 }
 
-/// A mean is over the seconds that were observed: a few of a day must not look like a whole day.
+/// A mean rate covers only the observed seconds: a few seconds of a day must not look like a whole day.
 #[test]
 fn rates_and_observed_seconds_give_the_bytes() {
     in_namespace(|| {
@@ -92,30 +93,30 @@ fn rates_and_observed_seconds_give_the_bytes() {
             let series = daemon.get(&format!("/api/traffic/series?interface=wan0&points={points}"));
             let columns = &series["interfaces"]["wan0"];
             let (rx, observed) = (numbers(&columns["rx"]), numbers(&columns["observed"]));
-            let of = |at: usize| rx[at].unwrap_or(0) * observed[at].expect("a number");
-            let (sum, seconds) = ((0..rx.len()).map(of).sum::<u64>(), observed.iter().flatten().sum::<u64>());
-            // A rate is rounded to a byte per second.
+            let bytes_of = |at: usize| rx[at].unwrap_or(0) * observed[at].expect("a number");
+            let (sum, seconds) = ((0..rx.len()).map(bytes_of).sum::<u64>(), observed.iter().flatten().sum::<u64>());
+            // Each rate is rounded to a byte per second.
             assert!(sum.abs_diff(bytes) <= seconds, "{points}: {sum} in {seconds} s of {columns}");
             assert!((2..600).contains(&seconds), "{points}: {seconds}");
             assert!((0..rx.len()).all(|at| rx[at].is_some() == (observed[at] > Some(0))), "{columns}");
         }
-        // An hour and a day that have begun say how much of them is known.
+        // An hour, a day and a month that are not over yet show how many of their seconds were observed.
         for by in ["hour", "day", "month"] {
             let row = daemon.get(&format!("/api/traffic/totals?by={by}&limit=1&interface=wan0"))[0].clone();
             assert_eq!(row["complete"], false, "{row}");
             assert!(row["observed"].as_u64().is_some_and(|seconds| (1..600).contains(&seconds)), "{row}");
         }
-        for level in ["5min", "hour", "day"] {
-            let rows = daemon.get(&format!("/api/export/traffic?resolution={level}&interface_name=wan0"));
+        for resolution in ["5min", "hour", "day"] {
+            let rows = daemon.get(&format!("/api/export/traffic?resolution={resolution}&interface_name=wan0"));
             let seconds: u64 = rows.as_array().expect("rows").iter().map(|row| row["observed"].as_u64().unwrap()).sum();
-            assert!((1..600).contains(&seconds), "{level}: {rows}");
+            assert!((1..600).contains(&seconds), "{resolution}: {rows}");
         }
     });
 }
 
-/// Samples that follow each other within a second tell of no more time than passes.
+/// Samples that follow each other within a second cover no more time than passes.
 #[test]
-fn samples_that_were_asked_for_are_no_seconds_of_their_own() {
+fn requested_samples_do_not_add_observed_seconds() {
     in_namespace(|| {
         cable("wan0", "lan0");
         let dir = Dir::new();
@@ -139,16 +140,16 @@ fn samples_that_were_asked_for_are_no_seconds_of_their_own() {
             assert!((1..=rows).contains(&answer.len()), "{answer:?}");
             let observed: u64 = answer.iter().map(|row| row["observed"].as_u64().expect("seconds")).sum();
             assert!(observed <= elapsed, "{path}: {observed} of {elapsed} s");
-            // One frame within some milliseconds is no rate of a second.
+            // One frame within some milliseconds must not look like the rate of a whole second.
             let peak = answer.iter().filter_map(|row| row["rx_peak"].as_u64()).max().unwrap_or(0);
             assert!(peak <= 2 * 60 * 1000, "{path}: {peak}");
         }
     });
 }
 
-/// A process that stood still has a gap there, and nowhere else.
+/// A process that was stopped has a gap for that time, and nowhere else.
 #[test]
-fn the_seconds_around_a_stall_are_told() {
+fn a_stall_leaves_a_gap_and_nothing_else_does() {
     in_namespace(|| {
         cable("wan0", "lan0");
         let dir = Dir::new();
@@ -157,9 +158,9 @@ fn the_seconds_around_a_stall_are_told() {
         daemon.ticks(3);
         let pid = Pid::from_raw(daemon.pid() as i32);
         for milliseconds in [2_300, 3_700] {
-            kill(pid, Signal::SIGSTOP).expect("it runs");
+            kill(pid, Signal::SIGSTOP).expect("the daemon runs");
             rest(milliseconds);
-            kill(pid, Signal::SIGCONT).expect("it runs");
+            kill(pid, Signal::SIGCONT).expect("the daemon runs");
             daemon.ticks(3);
         }
         let rows = daemon.export("wan0");
@@ -194,29 +195,30 @@ fn the_seconds_around_a_stall_are_told() {
     });
 }
 
-/// The first page that is opened has figures at its top: of the way out, or of the link that has carried most so far.
+/// The page shows figures at its top when it is opened for the first time: of the uplink, or of the interface that has
+/// carried most so far.
 #[test]
-fn a_headline_is_there_at_once() {
+fn a_primary_interface_is_there_at_once() {
     in_namespace(|| {
         cable("wan0", "far0");
         cable("lan0", "pc0");
         send("far0", 700, 10);
         send("pc0", 700, 90);
-        let headline = |daemon: &Daemon| {
+        let primary_name = |daemon: &Daemon| {
             wait_until("the first reading", || daemon.polls() > 0);
-            assert_eq!(daemon.get("/api/events?kind=primary"), Value::Array(Vec::new()), "none is chosen so far");
+            assert_eq!(daemon.get("/api/events?kind=primary"), Value::Array(Vec::new()), "no primary is chosen yet");
             let primary = &daemon.get("/api/traffic/summary")["primary"];
             primary["name"].as_str().unwrap_or_default().to_string()
         };
         let more = ["--interface", "wan0", "--interface", "lan0"];
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &more);
-        assert_eq!(headline(&daemon), "lan0");
+        assert_eq!(primary_name(&daemon), "lan0");
         drop(daemon);
         ip("addr add 192.0.2.1/24 dev wan0");
         ip("route add default via 192.0.2.2");
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &more);
-        assert_eq!(headline(&daemon), "wan0");
+        assert_eq!(primary_name(&daemon), "wan0");
     });
 }

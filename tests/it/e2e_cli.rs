@@ -1,4 +1,4 @@
-//! The command line as a user meets it: what it says, with which status it ends, and what it leaves alone.
+//! The command line as a user sees it: messages, exit codes, and files that a failed start leaves untouched.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
-/// An account without rights, on every Debian.
+/// The account nobody of Debian, which has no rights.
 const NOBODY: u32 = 65534;
 
 fn with(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
@@ -24,19 +24,19 @@ fn with(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     command
 }
 
-/// One sentence for a person: one line, ending without noise, naming all of `words`.
-fn one_sentence(ended: &Ended, words: &[&str]) {
+/// Checks that standard error is one sentence for a person: one line without debug output, with all `words`.
+fn assert_one_sentence(ended: &Ended, words: &[&str]) {
     let lines: Vec<&str> = ended.err.lines().collect();
     assert_eq!(lines.len(), 1, "not one sentence: {}", ended.err);
     for word in words {
         assert!(lines[0].contains(word), "'{word}' is missing in: {}", lines[0]);
     }
     assert!(!lines[0].contains("panicked") && !lines[0].contains("Err("), "{}", lines[0]);
-    assert_eq!(ended.out, "", "a complaint belongs on stderr");
+    assert_eq!(ended.out, "", "errors belong on standard error");
 }
 
-/// The same, of a start that got further and may have said so.
-fn last_sentence(ended: &Ended, word: &str) {
+/// The same for the last line of a start that may have logged other lines before.
+fn assert_last_line(ended: &Ended, word: &str) {
     let last = ended.err.lines().last().unwrap_or_default();
     assert!(last.contains(word), "'{word}' is missing in the last line of: {}", ended.err);
     assert!(!ended.err.contains("panicked"), "{}", ended.err);
@@ -63,11 +63,11 @@ fn a_port_in_use_is_one_sentence_and_exit_1() {
     let port = taken.local_addr().expect("an address").port().to_string();
     let ended = finish(with(&["--host", "127.0.0.1", "--port", &port, "--database", &dir.join("db")], &[]));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
-    one_sentence(&ended, &[&port, "--port"]);
+    assert_one_sentence(&ended, &[&port, "--port"]);
 }
 
-/// Somebody who answers every connection like that; the thread ends with the test's process.
-fn somebody(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
+/// A server that calls `answer` for every connection. The thread ends with the test process. Returns the port.
+fn fake_server(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     thread::spawn(move || listener.incoming().flatten().for_each(answer));
@@ -75,7 +75,7 @@ fn somebody(answer: impl Fn(TcpStream) + Send + 'static) -> u16 {
 }
 
 #[test]
-fn a_second_start_is_told_who_has_the_port() {
+fn a_second_start_names_the_program_that_has_the_port() {
     in_namespace(|| {
         let dir = Dir::new();
         let second = |hosts: &[&str], port: u16| {
@@ -84,12 +84,12 @@ fn a_second_start_is_told_who_has_the_port() {
             let ended = finish(with(&[hosts, &["--port", &port, "--database", &other]].concat(), &[]));
             assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
             assert_eq!(ended.code, Some(1), "{}", ended.err);
-            assert!(!fs::exists(&other).expect("it is ours"));
+            assert!(!fs::exists(&other).expect("a file of the test"));
             ended
         };
         let local = ["--host", "127.0.0.1"];
-        let us = format!("net-pulse {} is running there already", env!("CARGO_PKG_VERSION"));
-        // An address of the LAN alone: what a router's service has.
+        let running = format!("net-pulse {} is running there already", env!("CARGO_PKG_VERSION"));
+        // Only an address of the LAN, as the service of a router has it.
         ip("addr add 10.9.0.1/24 dev lo");
         let lan = ["--host", "10.9.0.1"];
         let pairs =
@@ -99,25 +99,30 @@ fn a_second_start_is_told_who_has_the_port() {
             command.args(["--port", "0", "--database", &dir.join("net-pulse.db")]);
             let first = Daemon::spawn(command);
             let port = first.port();
-            one_sentence(&second(hosts, port), &[&format!("port {port} is in use: {us}; stop it"), "--port"]);
+            assert_one_sentence(
+                &second(hosts, port),
+                &[&format!("port {port} is in use: {running}; stop it"), "--port"],
+            );
             first.stop();
         }
 
         let unknown = |port: u16| {
             let ended = second(&local, port);
-            one_sentence(&ended, &[&format!("port {port} is in use"), "stop what listens on port", "--port"]);
+            assert_one_sentence(&ended, &[&format!("port {port} is in use"), "stop what listens on port", "--port"]);
             assert!(!ended.err.contains("running there already"), "{}", ended.err);
         };
-        // One that says nothing, one that says it for ever, one that is something else, and one that is at its end.
-        unknown(somebody(|stream| drop(thread::spawn(move || (stream, thread::park())))));
-        unknown(somebody(|mut stream| while stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: and more\r\n").is_ok() {}));
-        unknown(somebody(|mut stream| drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"name\":\"nginx\"}"))));
-        unknown(somebody(drop));
+        // A server that sends nothing, one that never stops, another program, and one that closes at once.
+        unknown(fake_server(|stream| drop(thread::spawn(move || (stream, thread::park())))));
+        unknown(fake_server(
+            |mut stream| while stream.write_all(b"HTTP/1.1 200 OK\r\nX-More: and more\r\n").is_ok() {},
+        ));
+        unknown(fake_server(|mut stream| drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"name\":\"nginx\"}"))));
+        unknown(fake_server(drop));
     });
 }
 
 #[test]
-fn options_stand_on_either_side_of_a_command() {
+fn options_work_before_and_after_a_subcommand() {
     let dir = Dir::new();
     let database = dir.join("net-pulse.db");
     let joined = format!("--database={database}");
@@ -127,14 +132,17 @@ fn options_stand_on_either_side_of_a_command() {
         ended.out
     };
     let token = run(&["--database", &database, "token"]);
-    assert!(token.trim().len() == 28 && fs::exists(format!("{database}.token")).expect("it is ours"), "{token}");
+    assert!(
+        token.trim().len() == 28 && fs::exists(format!("{database}.token")).expect("a file of the test"),
+        "{token}"
+    );
     assert_eq!(run(&["token", "--database", &database]), token);
     assert_eq!(run(&["token", &joined]), token);
     assert_eq!(run(&[&joined, "token"]), token);
 }
 
 #[test]
-fn a_slip_of_the_pen_is_told_what_was_meant() {
+fn a_typing_mistake_gets_a_suggestion() {
     for (typed, meant) in [
         (&["--prot", "80"][..], "--port"),
         (&["-port", "80"], "--port"),
@@ -149,7 +157,7 @@ fn a_slip_of_the_pen_is_told_what_was_meant() {
     ] {
         let ended = finish(with(typed, &[]));
         assert_eq!(ended.code, Some(2), "{typed:?}");
-        one_sentence(&ended, &[&format!("did you mean {meant}?"), "net-pulse --help"]);
+        assert_one_sentence(&ended, &[&format!("did you mean {meant}?"), "net-pulse --help"]);
     }
     let ended = finish(with(&["--frobnicate"], &[]));
     assert!(ended.code == Some(2) && !ended.err.contains("did you mean"), "{}", ended.err);
@@ -160,14 +168,14 @@ fn bad_values_are_one_sentence_and_exit_2_and_touch_nothing() {
     let check = |arguments: &[&str], environment: &[(&str, &str)], words: &[&str]| {
         let dir = Dir::new();
         let file = dir.join("made/here/net-pulse.db");
-        // No other flag: one that is right would hide what the environment says.
+        // No other flag: a valid one would hide the value from the environment.
         let database = ["--database", &file];
         let arguments =
             if arguments.contains(&"--database") { arguments } else { &[&database[..], arguments].concat() };
         let ended = finish(with(arguments, environment));
         assert_eq!(ended.code, Some(2), "{arguments:?} {environment:?}: {}", ended.err);
-        one_sentence(&ended, words);
-        let left: Vec<_> = fs::read_dir(dir.path()).expect("it is ours").collect();
+        assert_one_sentence(&ended, words);
+        let left: Vec<_> = fs::read_dir(dir.path()).expect("a file of the test").collect();
         assert!(left.is_empty(), "{arguments:?} left {left:?}");
     };
     for (flag, value) in [
@@ -207,36 +215,36 @@ fn bad_values_are_one_sentence_and_exit_2_and_touch_nothing() {
 }
 
 #[test]
-fn a_database_that_cannot_be_made_is_one_sentence_and_no_end() {
+fn a_database_that_cannot_be_created_is_one_sentence_and_the_daemon_runs() {
     let dir = Dir::new();
     let file = dir.join("a-file");
-    fs::write(&file, "").expect("it is ours");
+    fs::write(&file, "").expect("a file of the test");
     let below = format!("{file}/net-pulse.db");
     let daemon = Daemon::spawn(with(&["--host", "127.0.0.1", "--port", "0", "--database", &below], &[]));
     assert_eq!(daemon.get("/health")["status"], "degraded");
     let log = daemon.stop();
-    let said: Vec<&String> =
+    let lines: Vec<&String> =
         log.iter().filter(|line| line.contains(&file) && line.contains("cannot be opened")).collect();
-    assert!(said.len() == 1 && said[0].contains("--database"), "{log:#?}");
+    assert!(lines.len() == 1 && lines[0].contains("--database"), "{log:#?}");
 }
 
-/// Two writers would spoil each other's figures.
+/// Two writers would corrupt each other's figures.
 #[test]
 fn a_database_in_use_is_refused() {
     let dir = Dir::new();
     let daemon = Daemon::start(&dir, &[]);
-    // Its first line comes before it has opened the history, which the second could otherwise be first to do.
+    // The daemon logs its first line before it opens the history. Without this request the second one could be first.
     daemon.get("/health");
     let ended = finish(with(&["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")], &[]));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
-    last_sentence(&ended, "net-pulse.db");
-    // And the first one never noticed.
+    assert_last_line(&ended, "net-pulse.db");
+    // The first daemon is not disturbed.
     daemon.get("/health");
     daemon.stop();
 }
 
 #[test]
-fn signals_end_it_cleanly() {
+fn signals_end_the_daemon_cleanly() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &[]);
@@ -244,7 +252,7 @@ fn signals_end_it_cleanly() {
         daemon.end_by(signal);
         assert!(Path::new(&dir.join("net-pulse.db")).exists());
     }
-    // Also when it has hardly begun.
+    // Also right after the start.
     for _ in 0..3 {
         let dir = Dir::new();
         Daemon::start(&dir, &[]).stop();
@@ -257,7 +265,7 @@ fn e48_the_first_line_names_a_url_and_both_families_answer() {
     let daemon = Daemon::start(&dir, &[]);
     assert!(daemon.first_line.contains(&format!("http://127.0.0.1:{}/", daemon.port())), "{}", daemon.first_line);
     daemon.stop();
-    // Without --host it listens everywhere; 0.0.0.0 is no address to open.
+    // Without --host the daemon listens on all addresses. A browser cannot open 0.0.0.0.
     in_namespace(|| {
         let mut command = with(&["--port", "0", "--database", &dir.join("net-pulse.db")], &[]);
         command.env_remove("NETPULSE_HOST");
@@ -269,7 +277,7 @@ fn e48_the_first_line_names_a_url_and_both_families_answer() {
             let to = format!("{host}:{}", daemon.port()).parse().expect("an address");
             assert_eq!(ask(to, "GET", "/health", "*/*", None).expect("an answer").status, 200, "{host}");
         }
-        fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").expect("a namespace of our own");
+        fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "0").expect("a namespace of the test");
         let to = format!("[::1]:{}", daemon.port()).parse().expect("an address");
         assert_eq!(ask(to, "GET", "/health", "*/*", None).expect("an answer").status, 200, "IPv6");
         daemon.stop();
@@ -285,7 +293,7 @@ fn host_is_repeatable() {
         assert_eq!(ask(to, "GET", "/health", "*/*", None).expect("an answer").status, 200, "{host}");
     }
     let to = format!("127.0.0.3:{}", daemon.port()).parse().expect("an address");
-    assert!(ask(to, "GET", "/health", "*/*", None).is_err(), "it listens where it was not asked to");
+    assert!(ask(to, "GET", "/health", "*/*", None).is_err(), "it listens on an address that was not given");
 }
 
 #[test]
@@ -321,16 +329,16 @@ fn flag_beats_environment_beats_saved_beats_default() {
     let answer = change(&daemon);
     assert_eq!(answer.status, 409, "{}", answer.text());
     assert!(answer.text().contains("--interval"), "{}", answer.text());
-    assert_eq!(interval(&daemon), 11, "a refused change changed it");
+    assert_eq!(interval(&daemon), 11, "a refused change took effect");
     daemon.stop();
 
     let daemon = start(&[], &[]);
     assert_eq!(interval(&daemon), 7, "neither flag nor environment was ever saved");
 }
 
-/// The host, the port and the file too.
+/// Also the host, the port and the database.
 #[test]
-fn the_environment_stands_in_for_flags() {
+fn environment_variables_replace_flags() {
     let dir = Dir::new();
     let (here, there) = (dir.join("here.db"), dir.join("there.db"));
     let environment = [("NETPULSE_HOST", "127.0.0.1"), ("NETPULSE_PORT", "0"), ("NETPULSE_DATABASE", here.as_str())];
@@ -338,7 +346,7 @@ fn the_environment_stands_in_for_flags() {
     daemon.get("/health");
     daemon.stop();
     assert!(Path::new(&here).exists());
-    fs::remove_file(&here).expect("it is there");
+    fs::remove_file(&here).expect("the file exists");
 
     let daemon = Daemon::spawn(with(&["--database", &there, "--host", "127.0.0.2"], &environment));
     assert!(daemon.first_line.contains("http://127.0.0.2:"), "{}", daemon.first_line);
@@ -347,18 +355,18 @@ fn the_environment_stands_in_for_flags() {
 }
 
 #[test]
-fn the_log_level_is_taken_from_flag_environment_default() {
-    // A port that was free a moment ago stays so where nobody else is.
+fn the_log_level_comes_from_flag_environment_or_default() {
+    // Other tests run in other namespaces, so a free port stays free.
     in_namespace(|| {
         let lines = |arguments: &[&str], environment: &[(&str, &str)]| {
             let dir = Dir::new();
             let (database, port) = (dir.join("net-pulse.db"), free_address().port().to_string());
             let always = ["--host", "127.0.0.1", "--port", &port, "--database", &database, "--interval", "1"];
             let command = with(&[&always[..], arguments].concat(), environment);
-            // It may have nothing to say, so its address has to be known before.
+            // The daemon may log nothing, so the test must know the address beforehand.
             let daemon = Daemon::spawn_at(command, format!("127.0.0.1:{port}").parse().expect("an address"));
-            wait_until("it takes a sample", || daemon.polls() > 0);
-            // Not before the end: what was written may not have been read yet.
+            wait_until("the daemon takes a sample", || daemon.polls() > 0);
+            // Counted at the end: earlier, some lines may not have been read yet.
             daemon.stop().len()
         };
         let (quiet, loud) = (lines(&["--log-level", "error"], &[]), lines(&["--log-level", "trace"], &[]));
@@ -373,28 +381,28 @@ fn the_log_level_is_taken_from_flag_environment_default() {
 fn root_keeps_its_history_in_var_lib() {
     in_namespace(|| {
         // An empty /var/lib that only this thread and its children see.
-        let nothing = nix::mount::MsFlags::empty();
-        nix::mount::mount(Some("none"), "/var/lib", Some("tmpfs"), nothing, Some("size=8m")).expect("a tmpfs");
+        let no_flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("none"), "/var/lib", Some("tmpfs"), no_flags, Some("size=8m")).expect("a tmpfs");
         let daemon = Daemon::spawn(with(&["--host", "127.0.0.1", "--port", "0"], &[]));
         let path = daemon.get("/api/system/health")["details"]["database"]["database_path"].clone();
         daemon.stop();
         assert_eq!(path, "/var/lib/net-pulse/net-pulse.db");
         assert!(Path::new("/var/lib/net-pulse/net-pulse.db").exists());
-        let mode = fs::metadata("/var/lib/net-pulse").expect("it is there").permissions().mode() & 0o777;
-        assert_eq!(mode & 0o007, 0, "strangers can look into the directory: {mode:o}");
+        let mode = fs::metadata("/var/lib/net-pulse").expect("the file exists").permissions().mode() & 0o777;
+        assert_eq!(mode & 0o007, 0, "other users can read the directory: {mode:o}");
     });
 }
 
 #[test]
-fn others_keep_it_in_their_state_directory() {
+fn other_users_keep_their_history_in_the_state_directory() {
     in_namespace(|| {
         let dir = Dir::new();
-        // The build directory may lie where this account cannot go.
+        // The build directory may be unreadable for this account.
         let binary = dir.join("net-pulse");
         fs::copy(BINARY, &binary).expect("a copy");
         let home = dir.join("home");
-        fs::create_dir(&home).expect("it is ours");
-        chown(&home, Some(NOBODY), Some(NOBODY)).expect("root may");
+        fs::create_dir(&home).expect("a file of the test");
+        chown(&home, Some(NOBODY), Some(NOBODY)).expect("the test runs as root");
         let state = format!("{home}/elsewhere");
         let check = |state: Option<&str>, expect: &str| {
             let mut command = net_pulse(&binary);
@@ -407,8 +415,8 @@ fn others_keep_it_in_their_state_directory() {
         };
         check(Some(&state), &format!("{state}/net-pulse/net-pulse.db"));
         check(None, &format!("{home}/.local/state/net-pulse/net-pulse.db"));
-        // A relative path there is to be ignored, says the specification of these directories.
-        fs::remove_dir_all(format!("{home}/.local")).expect("it was made");
+        // The XDG Base Directory Specification says that relative paths in this variable are ignored.
+        fs::remove_dir_all(format!("{home}/.local")).expect("the directory exists");
         check(Some("relative"), &format!("{home}/.local/state/net-pulse/net-pulse.db"));
     });
 }

@@ -1,5 +1,5 @@
-//! What people change, from the outside: settings that act at once and survive a restart, interfaces that are renamed,
-//! merged and forgotten without a byte going astray, and a backup that the program itself opens.
+//! Changes that people make, tested from outside: settings that take effect at once and survive a restart, interfaces
+//! that are renamed, merged and forgotten without losing a byte, and a backup that the daemon itself opens.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,28 +21,30 @@ fn status(daemon: &Daemon, method: &str, path: &str, body: Value) -> u16 {
     daemon.request(method, path, Some(body.to_string())).status
 }
 
-/// What each level says of an interface, all told: samples, five minutes, hours, days, and for ever.
-fn levels(daemon: &Daemon, name: &str) -> Vec<[u64; 2]> {
+/// The sums of an interface: at each resolution, from the totals by hour, day and month, and last its lifetime.
+fn sums_by_resolution(daemon: &Daemon, name: &str) -> Vec<[u64; 2]> {
     let sum = |rows: Value| {
         let rows = rows.as_array().expect("a list").clone();
-        let of = |key: &str| rows.iter().map(|row| row[key].as_u64().expect("a number")).sum::<u64>();
-        [of("rx_bytes"), of("tx_bytes")]
+        let sum_of = |key: &str| rows.iter().map(|row| row[key].as_u64().expect("a number")).sum::<u64>();
+        [sum_of("rx_bytes"), sum_of("tx_bytes")]
     };
-    let mut levels: Vec<[u64; 2]> = ["sample", "5min", "hour", "day"]
+    let mut sums_by_resolution: Vec<[u64; 2]> = ["sample", "5min", "hour", "day"]
         .iter()
-        .map(|level| sum(daemon.get(&format!("/api/export/traffic?resolution={level}&interface_name={name}"))))
+        .map(
+            |resolution| sum(daemon.get(&format!("/api/export/traffic?resolution={resolution}&interface_name={name}"))),
+        )
         .collect();
     for by in ["hour", "day", "month"] {
-        levels.push(sum(daemon.get(&format!("/api/traffic/totals?by={by}&interface={name}"))));
+        sums_by_resolution.push(sum(daemon.get(&format!("/api/traffic/totals?by={by}&interface={name}"))));
     }
     let iface = daemon.interface(name);
-    let of = |key: &str| iface[key].as_u64().expect("a number");
-    levels.push([of("lifetime_rx_bytes"), of("lifetime_tx_bytes")]);
-    levels
+    let number = |key: &str| iface[key].as_u64().expect("a number");
+    sums_by_resolution.push([number("lifetime_rx_bytes"), number("lifetime_tx_bytes")]);
+    sums_by_resolution
 }
 
 #[test]
-fn settings_act_at_once_and_survive_a_restart() {
+fn settings_take_effect_at_once_and_survive_a_restart() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -62,7 +64,7 @@ fn settings_act_at_once_and_survive_a_restart() {
         let day = daemon.get("/api/traffic/totals?by=day&limit=1&interface=wan0");
         assert!(day[0]["from"].as_str().is_some_and(|time| time.ends_with("T18:30:00Z")), "{day}");
 
-        // One that is owned, and nothing is changed.
+        // A request with a setting that the command line fixes, or with an invalid value, changes nothing.
         assert_eq!(status(&daemon, "PATCH", "/api/config", json!({"interval": 9, "media": "flash"})), 409);
         assert_eq!(status(&daemon, "PATCH", "/api/config", json!({"interval": 9, "flush": 9})), 409);
         assert_eq!(status(&daemon, "PATCH", "/api/config", json!({"interval": 9, "timezone": "Nowhere/At_all"})), 422);
@@ -84,7 +86,7 @@ fn settings_act_at_once_and_survive_a_restart() {
 }
 
 #[test]
-fn an_interface_is_named_watched_and_left_out() {
+fn an_interface_is_named_monitored_and_ignored() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -92,7 +94,8 @@ fn an_interface_is_named_watched_and_left_out() {
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(2);
         assert_eq!(patch(&daemon, "/api/interfaces/wan0", json!({"alias": "Büro ü. Glas"}))["alias"], "Büro ü. Glas");
-        // One that is not counted has a name too, and begins when it is watched: not with what it had carried before.
+        // An interface that is not monitored can have an alias, too. Its history begins when monitoring begins, without
+        // the bytes before.
         assert_eq!(patch(&daemon, "/api/interfaces/lo", json!({"alias": "inside"}))["alias"], "inside");
         daemon.kill();
         let daemon = Daemon::start(&dir, &FAST);
@@ -101,8 +104,8 @@ fn an_interface_is_named_watched_and_left_out() {
         assert_eq!(patch(&daemon, "/api/interfaces/lo", json!({"monitored": true}))["ignored_because"], Value::Null);
         daemon.ticks(2);
         assert_eq!(daemon.interface("lo")["monitored"], true);
-        let small = daemon.interface("lo")["lifetime_rx_bytes"].as_u64().expect("a number");
-        assert!(small < kernel("lo")[0], "the time before it was watched is not its history: {small}");
+        let lifetime = daemon.interface("lo")["lifetime_rx_bytes"].as_u64().expect("a number");
+        assert!(lifetime < kernel("lo")[0], "bytes from before monitoring are in the history: {lifetime}");
 
         let out = patch(&daemon, "/api/interfaces/lan0", json!({"monitored": false}));
         assert_eq!(out["monitored"], false);
@@ -115,42 +118,42 @@ fn an_interface_is_named_watched_and_left_out() {
         drop(daemon);
         let daemon = Daemon::start(&dir, &["--ignore", "x*"]);
         assert_eq!(status(&daemon, "PATCH", "/api/interfaces/lan0", json!({"monitored": false, "alias": "no"})), 409);
-        assert_eq!(daemon.interface("lan0")["alias"], "", "of a request that is refused nothing happens");
+        assert_eq!(daemon.interface("lan0")["alias"], "", "a refused request changes nothing");
     });
 }
 
-/// A modem that was replaced: its history goes on under the name of the new one, over restarts and crashes.
+/// A modem that was replaced: its history continues under the name of the new one, over restarts and kills.
 #[test]
-fn a_merge_keeps_every_byte_of_every_level() {
+fn a_merge_keeps_every_byte_at_every_resolution() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         cable("old0", "far0");
         send("wan0", 1000, 1);
         send("old0", 700, 1);
-        // Nothing is saved but what has to be: the samples of both are in memory when they are merged.
+        // An hour between timed saves: the samples of both interfaces are in memory when they are merged.
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
         daemon.ticks(1);
         send("old0", 700, 30);
         send("far0", 600, 20);
         send("wan0", 1000, 10);
         daemon.ticks(2);
-        assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", json!({"merge": "old0"})), 409, "it is there");
+        assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", json!({"merge": "old0"})), 409, "old0 is present");
         assert_eq!(status(&daemon, "DELETE", "/api/interfaces/old0", json!({})), 409);
         daemon.collect();
-        unplug(&daemon, "old0");
+        remove_link(&daemon, "old0");
         send("wan0", 1000, 3);
         daemon.collect();
 
-        let (one, other) = (levels(&daemon, "wan0"), levels(&daemon, "old0"));
+        let (one, other) = (sums_by_resolution(&daemon, "wan0"), sums_by_resolution(&daemon, "old0"));
         assert!(other.iter().all(|sum| *sum == other[0]) && other[0] == [20 * 600, 30 * 700], "{other:?}");
         let both: Vec<[u64; 2]> =
             one.iter().zip(&other).map(|(one, other)| [one[0] + other[0], one[1] + other[1]]).collect();
         patch(&daemon, "/api/interfaces/wan0", json!({"merge": "old0"}));
         assert_eq!(daemon.request("GET", "/api/interfaces/old0", None).status, 404);
         assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", json!({"merge": "old0"})), 404);
-        // The other end of the old cable went with it, and nothing else moves.
-        assert_eq!(levels(&daemon, "wan0"), both);
+        // The peer of old0 was removed with it, and no other bytes pass.
+        assert_eq!(sums_by_resolution(&daemon, "wan0"), both);
         let events = daemon.get("/api/events?kind=merged");
         assert_eq!(events[0]["interface"], "wan0", "{events}");
         daemon.kill();
@@ -158,15 +161,15 @@ fn a_merge_keeps_every_byte_of_every_level() {
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         assert_eq!(daemon.request("GET", "/api/interfaces/old0", None).status, 404);
-        assert_eq!(levels(&daemon, "wan0"), both, "a crash after the answer");
+        assert_eq!(sums_by_resolution(&daemon, "wan0"), both, "a crash after the answer");
         send("wan0", 1000, 2);
         daemon.collect();
         let after: Vec<[u64; 2]> = both.iter().map(|sum| [sum[0], sum[1] + 2000]).collect();
-        assert_eq!(levels(&daemon, "wan0"), after, "counting goes on");
+        assert_eq!(sums_by_resolution(&daemon, "wan0"), after, "counting continues");
     });
 }
 
-/// While another client keeps changing what one part of the request depends on.
+/// Another client keeps changing a setting that one part of the request depends on.
 #[test]
 fn a_change_of_several_things_is_made_whole_or_not_at_all() {
     in_namespace(|| {
@@ -176,20 +179,20 @@ fn a_change_of_several_things_is_made_whole_or_not_at_all() {
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
         daemon.ticks(1);
         let (mut made, mut refused) = (0, 0);
-        // Also where the test fails.
-        struct Over<'a>(&'a AtomicBool);
-        impl Drop for Over<'_> {
+        // Stops the other client, also when the test fails.
+        struct StopOnDrop<'a>(&'a AtomicBool);
+        impl Drop for StopOnDrop<'_> {
             fn drop(&mut self) {
                 self.0.store(true, Ordering::Relaxed);
             }
         }
-        let over = AtomicBool::new(false);
+        let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            let _over = Over(&over);
+            let _stop = StopOnDrop(&stop);
             scope.spawn(|| {
-                // A chosen headline cannot be left out.
+                // A primary interface that was chosen cannot be ignored.
                 for turn in 0.. {
-                    if over.load(Ordering::Relaxed) {
+                    if stop.load(Ordering::Relaxed) {
                         break;
                     }
                     let primary = if turn % 2 == 0 { json!("wan0") } else { Value::Null };
@@ -206,21 +209,21 @@ fn a_change_of_several_things_is_made_whole_or_not_at_all() {
                     }
                     send("old0", 700, 3);
                     daemon.collect();
-                    unplug(&daemon, "old0");
+                    remove_link(&daemon, "old0");
                 }
                 let alias = format!("turn {turn}");
                 let all = json!({"merge": "old0", "alias": alias, "monitored": false});
                 let answer = daemon.request("PATCH", "/api/interfaces/wan0", Some(all.to_string()));
                 let gone = daemon.request("GET", "/api/interfaces/old0", None).status == 404;
                 let named = daemon.interface("wan0")["alias"] == alias.as_str();
-                let said = daemon.get("/api/config")["settings"]["ignore"]["value"] == json!(["wan0"]);
+                let ignored = daemon.get("/api/config")["settings"]["ignore"]["value"] == json!(["wan0"]);
                 match answer.status {
                     200 => made += 1,
                     409 => refused += 1,
                     other => panic!("{other}: {}", answer.text()),
                 }
-                assert_eq!([gone, named, said], [answer.status == 200; 3], "{turn}: {}", answer.text());
-                if said {
+                assert_eq!([gone, named, ignored], [answer.status == 200; 3], "{turn}: {}", answer.text());
+                if ignored {
                     patch(&daemon, "/api/interfaces/wan0", json!({"monitored": null}));
                 }
             }
@@ -229,14 +232,14 @@ fn a_change_of_several_things_is_made_whole_or_not_at_all() {
     });
 }
 
-fn unplug(daemon: &Daemon, name: &str) {
+fn remove_link(daemon: &Daemon, name: &str) {
     ip(&format!("link del {name}"));
-    wait_until("it is gone", || daemon.interface(name)["present"] == false);
+    wait_until("the interface is absent", || daemon.interface(name)["present"] == false);
 }
 
-/// The WAN has another name from now on: its figures stay the headline.
+/// The WAN gets another name: its figures stay those of the primary interface.
 #[test]
-fn the_headline_goes_with_its_history() {
+fn the_primary_follows_its_history() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -247,13 +250,14 @@ fn the_headline_goes_with_its_history() {
         send("wan0", 700, 10);
         daemon.collect();
         patch(&daemon, "/api/interfaces/old0", json!({"monitored": true, "primary": true}));
-        unplug(&daemon, "old0");
-        // The headline that it becomes is always watched: refused as a whole, and nothing is merged.
+        remove_link(&daemon, "old0");
+        // wan0 would become the primary, which is always monitored: the daemon refuses the whole request and merges
+        // nothing.
         let both = json!({"merge": "old0", "monitored": false});
         assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", both), 409);
         assert_eq!(daemon.interface("old0")["present"], false);
         assert_eq!(patch(&daemon, "/api/interfaces/wan0", json!({"merge": "old0"}))["primary"], true);
-        let said = |daemon: &Daemon| {
+        let assert_primary = |daemon: &Daemon| {
             let settings = daemon.get("/api/config")["settings"].clone();
             assert_eq!(
                 [&settings["primary"]["value"], &settings["ignore"]["value"]],
@@ -262,19 +266,19 @@ fn the_headline_goes_with_its_history() {
             let day = daemon.get("/api/traffic/totals?by=day");
             assert_eq!(day[0]["tx_bytes"], 40 * 700, "{day}");
         };
-        said(&daemon);
+        assert_primary(&daemon);
         daemon.kill();
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        said(&daemon);
+        assert_primary(&daemon);
 
-        // Forgotten, the busiest of the others has its place.
-        unplug(&daemon, "wan0");
+        // When the primary is forgotten, the busiest other interface takes its place.
+        remove_link(&daemon, "wan0");
         assert_eq!(daemon.request("DELETE", "/api/interfaces/wan0", None).status, 200);
         let settings = daemon.get("/api/config")["settings"].clone();
         assert_eq!([&settings["primary"]["origin"], &settings["ignore"]["value"]], [&json!("default"), &json!([])]);
         cable("wan1", "lan1");
-        wait_until("there is a headline again", || {
+        wait_until("there is a primary interface again", || {
             send("wan1", 1000, 20);
             daemon.interface("wan1")["primary"] == true || daemon.interface("lan1")["primary"] == true
         });
@@ -282,7 +286,7 @@ fn the_headline_goes_with_its_history() {
 }
 
 #[test]
-fn what_is_forgotten_is_gone_and_its_name_begins_anew() {
+fn a_forgotten_interface_is_gone_and_its_name_starts_from_zero() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -292,8 +296,8 @@ fn what_is_forgotten_is_gone_and_its_name_begins_anew() {
         send("old0", 700, 30);
         send("wan0", 500, 30);
         daemon.collect();
-        let kept = levels(&daemon, "wan0");
-        unplug(&daemon, "old0");
+        let kept = sums_by_resolution(&daemon, "wan0");
+        remove_link(&daemon, "old0");
         let answer = daemon.request("DELETE", "/api/interfaces/old0", None);
         assert_eq!((answer.status, &answer.json()["saved"]), (200, &json!(true)));
         assert_eq!(daemon.request("DELETE", "/api/interfaces/old0", None).status, 404);
@@ -306,24 +310,24 @@ fn what_is_forgotten_is_gone_and_its_name_begins_anew() {
                 .iter()
                 .all(|row| row["interface_name"] != "old0")
         );
-        assert_eq!(levels(&daemon, "wan0"), kept);
+        assert_eq!(sums_by_resolution(&daemon, "wan0"), kept);
         cable("old0", "far0");
         send("old0", 700, 1);
-        wait_until("it is seen", || daemon.request("GET", "/api/interfaces/old0", None).status == 200);
+        wait_until("the daemon lists the link", || daemon.request("GET", "/api/interfaces/old0", None).status == 200);
         daemon.collect();
         assert_eq!(daemon.interface("old0")["lifetime_tx_bytes"], 700);
-        // Everything so far is on disk before this is answered.
+        // The daemon answers this request when everything so far is on disk.
         patch(&daemon, "/api/config", json!({"units": "bytes"}));
         daemon.kill();
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        assert_eq!(levels(&daemon, "old0")[0], [0, 700]);
-        assert_eq!(levels(&daemon, "wan0"), kept);
+        assert_eq!(sums_by_resolution(&daemon, "old0")[0], [0, 700]);
+        assert_eq!(sums_by_resolution(&daemon, "wan0"), kept);
     });
 }
 
 #[test]
-fn a_backup_is_a_history_that_the_program_goes_on_with() {
+fn a_backup_is_a_history_that_the_daemon_continues() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -333,7 +337,7 @@ fn a_backup_is_a_history_that_the_program_goes_on_with() {
         patch(&daemon, "/api/interfaces/wan0", json!({"alias": "uplink"}));
         send("wan0", 1000, 20);
         daemon.collect();
-        let expect = levels(&daemon, "wan0");
+        let expect = sums_by_resolution(&daemon, "wan0");
         let health = || daemon.get("/api/system/health")["details"]["database"].clone();
         let unsaved = health();
         assert!(unsaved["unsaved_samples"].as_u64() > Some(0), "{unsaved}");
@@ -361,16 +365,19 @@ fn a_backup_is_a_history_that_the_program_goes_on_with() {
         assert_eq!(names(), [""; 0], "nothing is left beside the database");
         let token = std::fs::read(dir.join("net-pulse.db.token")).expect("a token");
         let token = String::from_utf8(token).unwrap().trim().to_string();
-        assert!(!answer.body.windows(token.len()).any(|part| part == token.as_bytes()), "the token is not in it");
+        assert!(
+            !answer.body.windows(token.len()).any(|part| part == token.as_bytes()),
+            "the backup contains the token"
+        );
 
-        // A client that goes away in the middle leaves nothing either, and the next one has its turn.
+        // A client that disconnects in the middle leaves no copy behind either, and the next one gets its backup.
         for _ in 0..3 {
             use std::io::{Read, Write};
             let mut stream = std::net::TcpStream::connect(("127.0.0.1", daemon.port())).unwrap();
             write!(stream, "POST /api/backup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").unwrap();
             let _ = stream.read(&mut [0; 10]);
             drop(stream);
-            wait_until("there is a turn again", || daemon.request("POST", "/api/backup", None).status == 200);
+            wait_until("the next backup gets its turn", || daemon.request("POST", "/api/backup", None).status == 200);
             assert_eq!(names(), [""; 0]);
         }
 
@@ -380,6 +387,6 @@ fn a_backup_is_a_history_that_the_program_goes_on_with() {
         wait_until("the first tick", || copy.polls() > 0);
         assert_eq!(copy.interface("wan0")["alias"], "uplink");
         assert_eq!(copy.get("/api/config")["settings"]["keep_5min_days"]["value"], 30);
-        assert_eq!(levels(&copy, "wan0"), expect);
+        assert_eq!(sums_by_resolution(&copy, "wan0"), expect);
     });
 }

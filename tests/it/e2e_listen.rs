@@ -1,5 +1,5 @@
-//! Addresses that are not there when the program starts: a LAN without a carrier, an address that comes later, one that
-//! never comes. It counts from the first moment, and is reached there as soon as anything can be.
+//! Addresses that do not exist when the daemon starts: a LAN without a carrier, an address that comes later, one that
+//! never comes. The daemon counts from the start, and answers on each address as soon as it exists.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,24 +10,24 @@ use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
 
-/// A link that is up while its other end is down: without a carrier, an IPv6 address stays tentative.
+/// A link that is up while its peer is down: without a carrier, an IPv6 address stays tentative.
 fn lan_without_carrier() {
     ip("link add lan0 type veth peer name far0");
-    // What is sent to an address of this machine goes through the loopback.
+    // Packets to an address of this machine go through the loopback, so lo needs IPv6, too.
     for link in ["lo", "lan0"] {
-        fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "0").expect("a namespace of our own");
+        fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "0").expect("a namespace of the test");
     }
     ip("address add 192.168.77.1/24 dev lan0");
     ip("address add fd77::1/64 dev lan0");
     ip("link set lan0 up");
     let shown = Command::new("ip").args(["-6", "address", "show", "dev", "lan0", "tentative"]).output().expect("ip");
-    assert!(String::from_utf8_lossy(&shown.stdout).contains("fd77::1"), "it is not tentative");
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("fd77::1"), "fd77::1 is not tentative");
 }
 
-/// The words before the program's own, and the hosts that it is to listen on.
-fn start(dir: &Dir, wrapped: &[&str], hosts: &[&str]) -> Daemon {
+/// Starts the daemon on `hosts`. `wrapper` is a command line that runs it, or empty.
+fn start(dir: &Dir, wrapper: &[&str], hosts: &[&str]) -> Daemon {
     let database = dir.join("net-pulse.db");
-    let mut words = wrapped.to_vec();
+    let mut words = wrapper.to_vec();
     words.extend([BINARY, "--port", "0", "--interval", "1", "--database", &database]);
     hosts.iter().for_each(|host| words.extend(["--host", host]));
     let mut command = net_pulse(words[0]);
@@ -55,33 +55,36 @@ fn warnings(daemon: &Daemon) -> Vec<String> {
     daemon.log().into_iter().filter(|line| line.contains("is not an address of this machine")).collect()
 }
 
-/// `wrapped`: what the kernel refuses it. The same holds in both ways.
-fn addresses_that_come(wrapped: &[&str]) {
+/// `wrapper` makes the kernel refuse some calls. The result is the same without it.
+fn addresses_appear_later(wrapper: &[&str]) {
     in_namespace(|| {
         lan_without_carrier();
         let dir = Dir::new();
         let hosts = ["192.168.77.1", "fd77::1", "10.9.9.9", "192.0.2.1"];
-        let daemon = start(&dir, wrapped, &hosts);
+        let daemon = start(&dir, wrapper, &hosts);
         let [lan, late6, late4, never] =
             ["192.168.77.1", "[fd77::1]", "10.9.9.9", "192.0.2.1"].map(|host| at(host, &daemon));
         daemon.ticks(1);
         assert!(is_reached(lan));
-        let told = health(lan);
-        assert_eq!(told["status"], "healthy", "{told}");
+        let report = health(lan);
+        assert_eq!(report["status"], "healthy", "{report}");
         let all = json!([late6.to_string(), late4.to_string(), never.to_string()]);
-        assert_eq!(told["details"]["http"]["unreachable"], all);
-        let reason = told["reason"].as_str().expect("a sentence");
+        assert_eq!(report["details"]["http"]["unreachable"], all);
+        let reason = report["reason"].as_str().expect("a sentence");
         for part in
             ["fd77::1 cannot be used yet", "10.9.9.9 is not an address of this machine", "192.0.2.1 is not an address"]
         {
             assert!(reason.contains(part), "{reason}");
         }
-        wait_until("it warns", || !warnings(&daemon).is_empty());
-        let warned = &warnings(&daemon)[0];
-        assert!(warned.contains("10.9.9.9") && warned.contains("192.0.2.1") && warned.contains("--host"), "{warned}");
-        assert!(!warned.contains("fd77::1"), "a LAN without a carrier is no mistake: {warned}");
+        wait_until("the daemon logs a warning", || !warnings(&daemon).is_empty());
+        let warning = &warnings(&daemon)[0];
+        assert!(
+            warning.contains("10.9.9.9") && warning.contains("192.0.2.1") && warning.contains("--host"),
+            "{warning}"
+        );
+        assert!(!warning.contains("fd77::1"), "a LAN without a carrier needs no warning: {warning}");
 
-        // A supervisor finds it, by the same settings.
+        // A supervisor finds the daemon with the same settings.
         let port = daemon.port().to_string();
         let mut check = net_pulse(BINARY);
         check
@@ -92,11 +95,11 @@ fn addresses_that_come(wrapped: &[&str]) {
         assert_eq!((ended.code, ended.out.as_str()), (Some(0), "healthy\n"), "{}", ended.err);
 
         ip("address add 10.9.9.9/24 dev lan0");
-        wait_until("the IPv4 address came", || is_reached(late4));
+        wait_until("the IPv4 address answers", || is_reached(late4));
         ip("link set far0 up");
-        wait_until("the IPv6 address came", || is_reached(late6));
+        wait_until("the IPv6 address answers", || is_reached(late6));
         assert_eq!(unreachable(lan), json!([never.to_string()]));
-        // And goes, and comes back.
+        // The address goes, and comes back.
         ip("address delete 10.9.9.9/24 dev lan0");
         assert_eq!(unreachable(lan), json!([late4.to_string(), never.to_string()]));
         ip("address add 10.9.9.9/24 dev lan0");
@@ -107,25 +110,25 @@ fn addresses_that_come(wrapped: &[&str]) {
 }
 
 #[test]
-fn an_address_that_is_not_there_yet_ends_nothing() {
-    addresses_that_come(&[]);
+fn a_missing_address_does_not_end_the_start() {
+    addresses_appear_later(&[]);
 }
 
-/// As in a sandbox, or on a system that cannot bind before there is an address.
+/// The kernel refuses IP_FREEBIND, as in a sandbox, or on a system that cannot bind before an address exists.
 #[test]
-fn where_nothing_can_be_bound_before_its_address() {
-    addresses_that_come(&["/usr/bin/python3", &refusing(), "setsockopt 1=0 2=15", "--"]);
+fn a_missing_address_without_ip_freebind() {
+    addresses_appear_later(&["/usr/bin/python3", &refusing(), "setsockopt 1=0 2=15", "--"]);
 }
 
 #[test]
-fn with_no_address_at_all_it_counts_and_waits() {
+fn without_any_address_the_daemon_counts_and_waits() {
     in_namespace(|| {
         lan_without_carrier();
-        for wrapped in [&[][..], &["/usr/bin/python3", &refusing(), "setsockopt 1=0 2=15", "--"]] {
+        for wrapper in [&[][..], &["/usr/bin/python3", &refusing(), "setsockopt 1=0 2=15", "--"]] {
             let dir = Dir::new();
             let database = dir.join("net-pulse.db");
             let address: SocketAddr = "[fd77::1]:8077".parse().expect("an address");
-            let mut words = wrapped.to_vec();
+            let mut words = wrapper.to_vec();
             words.extend([BINARY, "--port", "8077", "--host", "fd77::1", "--interval", "1", "--database", &database]);
             let mut command = net_pulse(words[0]);
             command.args(&words[1..]);
@@ -134,7 +137,7 @@ fn with_no_address_at_all_it_counts_and_waits() {
             send("lan0", 100, 5);
             rest(1500);
             ip("link set far0 up");
-            wait_until("the address can be used", || is_reached(address));
+            wait_until("the address answers", || is_reached(address));
             let polls = ask(address, "GET", "/collector/status", "*/*", None).expect("an answer").json();
             assert!(polls["stats"]["successful_polls"].as_u64() > Some(1), "{polls}");
             let sent = ask(address, "GET", "/api/interfaces/lan0/stats", "*/*", None).expect("an answer").json();
@@ -147,9 +150,9 @@ fn with_no_address_at_all_it_counts_and_waits() {
     });
 }
 
-/// What is taken or forbidden is a mistake as before, also beside an address that is not there yet.
+/// A port in use still is an error, also beside an address that does not exist yet.
 #[test]
-fn a_port_that_is_taken_still_ends_the_start() {
+fn a_port_in_use_still_ends_the_start() {
     in_namespace(|| {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = taken.local_addr().expect("an address").port().to_string();

@@ -1,5 +1,5 @@
-//! Requests as tools write them: Grafana's milliseconds, a spreadsheet's CSV, a proxy that rewrites pages, curl in a
-//! terminal, and the sentences that count.
+//! Requests as tools send them: Grafana with milliseconds, a spreadsheet that reads CSV, clients that cannot unpack
+//! gzip, curl in a terminal; and a log line with a number in it.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,8 @@ fn daemon(dir: &Dir, settings: &[&str]) -> Daemon {
     let mut command = net_pulse(BINARY);
     command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]).args(settings);
     let daemon = Daemon::spawn(command);
-    // Its first reading comes after its first line and before its first answer: what passes from now on is booked.
+    // The first reading comes after the first log line and before the first answer, so the daemon counts all traffic
+    // from here on.
     assert!([200, 401].contains(&daemon.request("GET", "/api/interfaces", None).status));
     daemon
 }
@@ -25,7 +26,7 @@ fn address(daemon: &Daemon) -> SocketAddr {
     ([127, 0, 0, 1], daemon.port()).into()
 }
 
-/// All that curl prints, which is what a person sees.
+/// Everything that curl prints, as a person sees it. `None` without curl.
 fn curl(daemon: &Daemon, arguments: &[&str], path: &str) -> Option<Vec<u8>> {
     let mut command = Command::new("curl");
     command.args(["-sS", "--max-time", "10"]).args(arguments).arg(format!("http://127.0.0.1:{}{path}", daemon.port()));
@@ -35,14 +36,14 @@ fn curl(daemon: &Daemon, arguments: &[&str], path: &str) -> Option<Vec<u8>> {
             Some(output.stdout)
         }
         Err(_) => {
-            skip("curl is not installed: what it shows is not known");
+            skip("curl is not installed: its output is not tested");
             None
         }
     }
 }
 
 #[test]
-fn grafana_asks_in_milliseconds() {
+fn grafana_sends_milliseconds() {
     in_namespace(|| {
         cable("wan0", "far0");
         let dir = Dir::new();
@@ -50,14 +51,14 @@ fn grafana_asks_in_milliseconds() {
         send("far0", 500, 4);
         daemon.collect();
         let now = past::unix();
-        let booked = |from: String, to: String| {
+        let received_bytes = |from: String, to: String| {
             let path = format!("/api/export/traffic?interface_name=wan0&start_time={from}&end_time={to}");
             let Value::Array(rows) = daemon.get(&path) else { panic!("{path} is no list") };
             rows.iter().map(|row| counters_of(row)[0]).sum::<u64>()
         };
-        assert_eq!(booked(format!("{}000", now - 3600), format!("{}999", now + 60)), 2000);
-        assert_eq!(booked((now - 3600).to_string(), (now + 60).to_string()), 2000);
-        assert_eq!(booked(format!("{}000", now - 7200), format!("{}000", now - 3600)), 0);
+        assert_eq!(received_bytes(format!("{}000", now - 3600), format!("{}999", now + 60)), 2000);
+        assert_eq!(received_bytes((now - 3600).to_string(), (now + 60).to_string()), 2000);
+        assert_eq!(received_bytes(format!("{}000", now - 7200), format!("{}000", now - 3600)), 0);
         let series = daemon.get(&format!("/api/traffic/series?interface=wan0&from={}123&to={now}456", now - 600));
         let same = daemon.get(&format!("/api/traffic/series?interface=wan0&from={}&to={now}", now - 600));
         assert_eq!((&series["from"], &series["to"]), (&same["from"], &same["to"]));
@@ -65,7 +66,7 @@ fn grafana_asks_in_milliseconds() {
     });
 }
 
-/// Python's csv module is a reader that is not ours.
+/// Python's csv module: a parser that is independent of this project.
 const READ_TABLE: &str = "
 import csv, sys, datetime
 text = sys.stdin.buffer.read()
@@ -84,7 +85,7 @@ fn a_spreadsheet_reads_the_export() {
     in_namespace(|| {
         cable("=1+2;3", "far0");
         let dir = Dir::new();
-        // Four hours and a half behind, without summer time: no other zone by mistake.
+        // Four and a half hours behind UTC, without summer time: no other zone gives the same result by accident.
         let daemon = daemon(&dir, &["--interface", "=1+2;3", "--timezone", "<-0430>4:30"]);
         send("far0", 600, 5);
         daemon.collect();
@@ -102,8 +103,8 @@ fn a_spreadsheet_reads_the_export() {
                 .stdout(Stdio::piped())
                 .spawn()
                 .expect("python3, as for tests/docs");
-            python.stdin.take().expect("a pipe").write_all(&table.body).expect("it reads");
-            let read = python.wait_with_output().expect("it ends");
+            python.stdin.take().expect("a pipe").write_all(&table.body).expect("Python reads");
+            let read = python.wait_with_output().expect("Python ends");
             assert!(read.status.success(), "{resolution}: {}", table.text());
             let Value::Array(rows) = daemon.get(&path) else { panic!("{path} is no list") };
             let expect: String = rows
@@ -117,7 +118,7 @@ fn a_spreadsheet_reads_the_export() {
 }
 
 #[test]
-fn a_page_for_those_who_do_not_unpack() {
+fn a_page_for_clients_without_gzip() {
     let dir = Dir::new();
     let daemon = daemon(&dir, &[]);
     let html = ["-H", "Accept: text/html"];
@@ -127,7 +128,7 @@ fn a_page_for_those_who_do_not_unpack() {
         let header = format!("Accept-Encoding: {refused}");
         assert_eq!(curl(&daemon, &[&html[..], &["-H", &header]].concat(), "/"), Some(shown.clone()), "{refused}");
     }
-    // zlib's own unpacking, for the files of which the page is made. Some are sent as a part of others only.
+    // curl unpacks the files of the page with zlib. Some files are sent only as a part of others.
     let names = fs::read_dir("www").expect("the page").map(|entry| entry.expect("an entry").file_name());
     let mut paths: Vec<String> = names.map(|name| format!("/{}", name.to_str().expect("a plain name"))).collect();
     paths.retain(|path| !path.ends_with(".md"));
@@ -139,14 +140,15 @@ fn a_page_for_those_who_do_not_unpack() {
         let accept = if path == "/" { "Accept: text/html" } else { "Accept: */*" };
         let plain = curl(&daemon, &["-H", accept], path);
         assert_eq!(plain, curl(&daemon, &["--compressed", "-H", accept], path), "{path}");
-        let head = curl(&daemon, &["-I", "-H", "Accept-Encoding: gzip", "-H", accept], path).expect("it was there");
+        let head =
+            curl(&daemon, &["-I", "-H", "Accept-Encoding: gzip", "-H", accept], path).expect("curl is installed");
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         assert!(head.contains("content-encoding: gzip") && head.contains("accept-encoding\r\n"), "{head}");
     }
 }
 
 #[test]
-fn json_ends_with_its_line() {
+fn json_ends_with_a_newline() {
     let dir = Dir::new();
     let daemon = daemon(&dir, &[]);
     for path in [
@@ -167,20 +169,22 @@ fn json_ends_with_its_line() {
         assert!(text.ends_with(['}', ']', '\n']) && !text.ends_with("\n\n"), "{path}: {text}");
         serde_json::from_slice::<Value>(&shown).unwrap_or_else(|error| panic!("{path}: {error} in {text}"));
     }
-    // A refusal of the front door.
+    // A refusal by the gate.
     let refused = ask_with(address(&daemon), "GET", "/", &[("Host", "evil.example")], None).expect("an answer");
     assert!(refused.status == 421 && refused.text().ends_with("}\n"), "{}", refused.text());
 }
 
 #[test]
-fn one_wrong_token_is_one() {
+fn one_wrong_token_is_logged_in_the_singular() {
     let dir = Dir::new();
     let daemon = daemon(&dir, &["--private"]);
     wait_until("there is a token", || fs::exists(dir.join("net-pulse.db.token")).unwrap_or(false));
     let headers = [("Authorization", "Bearer 0123456789abcdefghjkmnpq"), ("X-Forwarded-For", "192.0.2.7")];
     let answer = ask_with(address(&daemon), "GET", "/api/interfaces", &headers, None).expect("an answer");
     assert_eq!(answer.status, 401);
-    wait_until("the log says so", || daemon.log().iter().any(|line| line.contains("wrong access token")));
+    wait_until("the log reports the wrong token", || {
+        daemon.log().iter().any(|line| line.contains("wrong access token"))
+    });
     let log = daemon.stop().join("\n");
     assert!(log.contains(" 1 wrong access token; the last one came from "), "{log}");
 }
