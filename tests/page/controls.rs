@@ -1227,7 +1227,7 @@ fn an_interfaces_page_shows_and_changes_it() {
         browser.click_text(".interface form button", "Save");
         wait_until("it has the name", || daemon.interface("wan0")["alias"] == "Büro ü. Glas");
         reads(&browser, ".interface h2:nth-of-type(2)", "wan0 · Büro ü. Glas");
-        reads(&browser, "section:has(form) .said", "Done.");
+        reads(&browser, "section:has(form) .result", "Done.");
 
         // Whether it is watched. What the page says afterwards is what is in force.
         for (value, monitored, ignore) in
@@ -1236,7 +1236,7 @@ fn an_interfaces_page_shows_and_changes_it() {
             pick(&browser, &control(&browser, "Watch it"), value);
             wait_until(value, || daemon.get("/api/config")["settings"]["ignore"]["value"] == ignore);
             assert_eq!(daemon.interface("wan0")["monitored"], monitored, "{value}");
-            reads(&browser, "section:has(form) .said", "Done.");
+            reads(&browser, "section:has(form) .result", "Done.");
             open(&daemon, &browser, "#/interface/wan0");
             let select = control(&browser, "Watch it");
             let script = format!("return document.querySelector('{select}').value === '{value}'");
@@ -1284,7 +1284,7 @@ fn an_interfaces_page_shows_and_changes_it() {
         browser.confirm(true);
         wait_until("it is merged", absent);
         assert!(daemon.interface("wan0")["lifetime_tx_bytes"].as_u64().unwrap() >= before + more);
-        reads(&browser, "section:has(form) .said", "Done.");
+        reads(&browser, "section:has(form) .result", "Done.");
 
         open(&daemon, &browser, "#/interface/old1");
         reads(&browser, ".interface .soft", "veth · absent");
@@ -1322,7 +1322,7 @@ fn an_interfaces_page_shows_and_changes_it() {
         let refused = daemon.request("PATCH", "/api/interfaces/wan0", Some(json!({"monitored": false}).to_string()));
         assert_eq!(refused.status, 409);
         assert!(refused.json()["detail"].as_str().unwrap().contains("--ignore"), "{}", refused.text());
-        reads(&browser, "section:has(form) .said", refused.json()["detail"].as_str().unwrap());
+        reads(&browser, "section:has(form) .result", refused.json()["detail"].as_str().unwrap());
         browser.wait("back", &format!("return document.querySelector('{select}').value === 'null'"));
     });
 }
@@ -1409,7 +1409,7 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
         browser.click_text(".settings button", "Collect now");
         browser.wait(
             "it is said",
-            "return [...document.querySelectorAll('.said')]
+            "return [...document.querySelectorAll('.result')]
             .some((said) => said.textContent === 'Interfaces read: 2.')",
         );
         assert!(daemon.polls() > polls);
@@ -1517,7 +1517,7 @@ fn each_setting_is_changed_kept_and_given_back() {
             assert_eq!(document()[key]["value"], value, "{key}");
             browser.wait(
                 key,
-                "return document.querySelector('form .said:not(:empty)')?.textContent === 'Done.' \
+                "return document.querySelector('form .result:not(:empty)')?.textContent === 'Done.' \
                 && document.querySelector('.chief').disabled",
             );
             assert_eq!(typed(&browser, key), text);
@@ -1587,7 +1587,7 @@ fn each_setting_is_changed_kept_and_given_back() {
         }
         set(&browser, "keep_5min_days", "31");
         browser.click(".chief");
-        reads(&browser, "form > section .said", "Not saved: see the marks.");
+        reads(&browser, "form > section .result", "Not saved: see the marks.");
         let faults = refused.json()["detail"].as_array().unwrap().clone();
         assert_eq!(faults.len(), wrong.len());
         for fault in &faults {
@@ -1826,7 +1826,7 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
         browser.wait("it is gone", NO_DIALOG);
         browser.wait(
             "it is said",
-            "return /access token/.test(document.querySelector('form > section .said').textContent)",
+            "return /access token/.test(document.querySelector('form > section .result').textContent)",
         );
         assert_eq!((typed(browser, "max_retries"), typed(browser, "retry_delay")), ("8".to_string(), "4".to_string()));
         assert_eq!(browser.run("return localStorage.token ?? null"), Value::Null);
@@ -1846,7 +1846,7 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
             assert_eq!(browser.run("return document.querySelectorAll('dialog').length"), 1);
         }
         answer_dialog(browser, &format!(" {token} "));
-        reads(browser, "form > section .said", "Done.");
+        reads(browser, "form > section .result", "Done.");
         assert_eq!(browser.run(NO_DIALOG), true);
         let settings = daemon.get("/api/config")["settings"].clone();
         assert_eq!((&settings["max_retries"]["value"], &settings["retry_delay"]["value"]), (&json!(8), &json!(4.0)));
@@ -1873,7 +1873,7 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
         answer_dialog(browser, token);
         browser.wait(
             "it is said",
-            "return [...document.querySelectorAll('.said')]
+            "return [...document.querySelectorAll('.result')]
             .some((said) => /^Interfaces read: \\d/.test(said.textContent))",
         );
         browser.run("localStorage.token = 'of another router'");

@@ -157,12 +157,12 @@ fn what_could_not_be_loaded_is_asked_for_by_another_address() {
         assert_eq!(browser.complaints(), Vec::<String>::new(), "what is blocked is no fault of the page");
         browser.click_text("button", "Collect now");
         failed(browser, "token.js");
-        browser.wait("the fault", "return document.querySelector('.said.bad:not(:empty)')");
+        browser.wait("the fault", "return document.querySelector('.result.bad:not(:empty)')");
         browser.click_text("button", "Collect now");
         answer_dialog(browser, token);
         browser.wait(
             "it is done",
-            "return [...document.querySelectorAll('.said')].some((node) => node.textContent.startsWith('Interfaces read'))",
+            "return [...document.querySelectorAll('.result')].some((node) => node.textContent.startsWith('Interfaces read'))",
         );
         asked_anew("token.js");
     });
