@@ -171,7 +171,7 @@ fn read_out(browser: &Browser, series: &Value, names: &[&str], at: usize) -> Str
         let title = if names.len() > 1 { name } else { "" };
         let observed = series["interfaces"][name]["observed"][at].as_i64().unwrap();
         let known = match observed * 100 < step * 99 {
-            true => format!("\nknown for {} of {}", span(observed), span(step)),
+            true => format!("\nmeasured {} of {}", span(observed), span(step)),
             false => String::new(),
         };
         format!("{title} ↓ {} ↑ {}\npeak ↓ {} ↑ {}{known}", texts[0], texts[1], texts[2], texts[3])
@@ -1090,10 +1090,10 @@ fn note(row: &Value) -> &'static str {
     // Two intervals of `STILL` are to come at any time.
     let missed = length - row["observed"].as_i64().unwrap() > length / 100 + 2 * HOUR;
     match seconds(&row["to"]) > now {
-        true if missed => " so far, in part",
+        true if missed => " so far, incomplete",
         true => " so far",
         false if row["complete"] == true => "",
-        false => " in part",
+        false => " incomplete",
     }
 }
 
@@ -1107,7 +1107,7 @@ fn usage(browser: &Browser, rows: &Value, by: &str) {
     for (row, head) in newest.iter().zip(&heads) {
         let note = note(row);
         assert!(head[0].ends_with(note), "{row}: {head:?}");
-        assert_eq!(head[0].contains("so far") || head[0].contains("in part"), !note.is_empty(), "{row}: {head:?}");
+        assert_eq!(head[0].contains("so far") || head[0].contains("incomplete"), !note.is_empty(), "{row}: {head:?}");
         let middle = match by {
             "hour" => date(browser, (seconds(&row["from"]) + seconds(&row["to"])) / 2),
             _ => day_of(browser, &row["first_day"], 0),
@@ -1219,11 +1219,11 @@ fn an_interfaces_page_shows_and_changes_it() {
         let iface = daemon.interface("vx0");
         let pair = |rx: &str, tx: &str| amounts(&[&iface[rx], &iface[tx]]).join(" | ");
         says(&browser, "", "Today", &pair("today_rx_bytes", "today_tx_bytes"));
-        says(&browser, "", "In all", &pair("lifetime_rx_bytes", "lifetime_tx_bytes"));
+        says(&browser, "", "Total", &pair("lifetime_rx_bytes", "lifetime_tx_bytes"));
 
         // A name for people.
         open(&daemon, &browser, "#/interface/wan0");
-        browser.fill(&control(&browser, "Name for people"), "Büro ü. Glas");
+        browser.fill(&control(&browser, "Alias"), "Büro ü. Glas");
         browser.click_text(".interface form button", "Save");
         wait_until("it has the name", || daemon.interface("wan0")["alias"] == "Büro ü. Glas");
         reads(&browser, ".interface h2:nth-of-type(2)", "wan0 · Büro ü. Glas");
@@ -1233,12 +1233,12 @@ fn an_interfaces_page_shows_and_changes_it() {
         for (value, monitored, ignore) in
             [("false", false, json!(["wan0"])), ("true", true, json!(["!wan0"])), ("null", true, json!([]))]
         {
-            pick(&browser, &control(&browser, "Watch it"), value);
+            pick(&browser, &control(&browser, "Watch"), value);
             wait_until(value, || daemon.get("/api/config")["settings"]["ignore"]["value"] == ignore);
             assert_eq!(daemon.interface("wan0")["monitored"], monitored, "{value}");
             reads(&browser, "section:has(form) .result", "Done.");
             open(&daemon, &browser, "#/interface/wan0");
-            let select = control(&browser, "Watch it");
+            let select = control(&browser, "Watch");
             let script = format!("return document.querySelector('{select}').value === '{value}'");
             browser.wait(value, &script);
             let not = fact(&browser, "Link", "Not watched");
@@ -1253,20 +1253,20 @@ fn an_interfaces_page_shows_and_changes_it() {
             browser.wait("the state", "return document.querySelector('.interface dd')");
             let shown = browser.run(
                 "return ![...document.querySelectorAll('.interface button')]
-                .find((button) => /headline/.test(button.textContent)).hidden",
+                .find((button) => /primary/.test(button.textContent)).hidden",
             );
             assert_eq!(shown, !now, "{name}: what is the headline already need not be made it");
             if now {
                 continue;
             }
-            browser.click_text(".interface button", "Make it the headline");
+            browser.click_text(".interface button", "Make it primary");
             wait_until("it is", || daemon.interface(name)["primary"] == true && primary() == name);
-            browser.click_text(".interface button", "Find the headline by its traffic");
+            browser.click_text(".interface button", "Choose the primary by traffic");
             wait_until("it is found", || primary() == "");
             browser.wait(
                 "it is said",
                 "return ![...document.querySelectorAll('.interface button')]
-                .some((button) => button.textContent === 'Find the headline by its traffic')",
+                .some((button) => button.textContent === 'Choose the primary by traffic')",
             );
         }
 
@@ -1278,7 +1278,7 @@ fn an_interfaces_page_shows_and_changes_it() {
         assert_eq!(more, 21_000);
         pick(&browser, "[aria-label='Absent interface']", "old0");
         browser.click_text(".interface button", "Merge");
-        assert_eq!(browser.confirm(false), "Add all of old0 to wan0, for good?");
+        assert_eq!(browser.confirm(false), "Merge old0 into wan0? This cannot be undone.");
         assert!(!absent());
         browser.click_text(".interface button", "Merge");
         browser.confirm(true);
@@ -1303,7 +1303,7 @@ fn an_interfaces_page_shows_and_changes_it() {
             || cells(&browser, ".log > div").into_iter().map(|row| row[1].trim().to_string()).collect::<Vec<_>>();
         wait_until("it is told", || told() == expect);
         browser.click_text(".interface button", "Forget old1");
-        assert_eq!(browser.confirm(false), "Forget old1 and its history, for good?");
+        assert_eq!(browser.confirm(false), "Forget old1 and its history? This cannot be undone.");
         assert_eq!(daemon.interface("old1")["present"], false);
         browser.click_text(".interface button", "Forget old1");
         browser.confirm(true);
@@ -1317,7 +1317,7 @@ fn an_interfaces_page_shows_and_changes_it() {
         drop(daemon);
         let daemon = Daemon::start(&dir, &["--interval", "1", "--ignore", "x*"]);
         open(&daemon, &browser, "#/interface/wan0");
-        let select = control(&browser, "Watch it");
+        let select = control(&browser, "Watch");
         pick(&browser, &select, "false");
         let refused = daemon.request("PATCH", "/api/interfaces/wan0", Some(json!({"monitored": false}).to_string()));
         assert_eq!(refused.status, 409);
@@ -1341,22 +1341,22 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
         open(daemon, browser, "#/system");
         let health = || daemon.get("/api/system/health");
         reads(browser, ".system p", "All is well.");
-        says(browser, "How it is", "Reading", "healthy, every 1 h");
-        says(browser, "How it is", "Saving", "healthy");
-        says(browser, "How it is", "Interfaces", "healthy, 2 watched");
+        says(browser, "Status", "Reading", "healthy, every 1 h");
+        says(browser, "Status", "Saving", "healthy");
+        says(browser, "Status", "Interfaces", "healthy, 2 watched");
         let status = daemon.get("/collector/status");
-        says(browser, "How it is", "Source", status["source"].as_str().unwrap());
-        says(browser, "The history", "File", &dir.join("net-pulse.db"));
+        says(browser, "Status", "Source", status["source"].as_str().unwrap());
+        says(browser, "History", "File", &dir.join("net-pulse.db"));
         let database = health()["details"]["database"].clone();
-        says(browser, "The history", "Size", &amounts(&[&database["database_size_bytes"]])[0]);
+        says(browser, "History", "Size", &amounts(&[&database["database_size_bytes"]])[0]);
         let size = fs::metadata(dir.join("net-pulse.db")).unwrap().len();
         assert!(database["database_size_bytes"].as_u64() >= Some(size), "{database}");
-        says(browser, "The history", "Saved every", "5 min");
-        says(browser, "The history", "Written in a day", "known after an hour");
+        says(browser, "History", "Saved every", "5 min");
+        says(browser, "History", "Written in a day", "known after an hour");
         let info = daemon.get("/api/system/info");
-        says(browser, "The machine", "Net-Pulse", info["version"].as_str().unwrap());
-        says(browser, "The machine", "its time zone", health()["details"]["clock"]["timezone"].as_str().unwrap());
-        let memory = fact(browser, "The machine", "Memory free").unwrap();
+        says(browser, "Machine", "Net-Pulse", info["version"].as_str().unwrap());
+        says(browser, "Machine", "Time zone", health()["details"]["clock"]["timezone"].as_str().unwrap());
+        let memory = fact(browser, "Machine", "Memory free").unwrap();
         assert!(memory.ends_with(&amounts(&[&info["memory_total"]])[0]), "{memory} {info}");
         let events = daemon.get("/api/events?limit=200");
         let log = cells(browser, ".log > div");
@@ -1377,15 +1377,15 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
         let unsaved = health()["details"]["database"].clone();
         assert!(unsaved["unsaved_tx_bytes"].as_u64() >= Some(50_000), "{unsaved}");
         let both = amounts(&[&unsaved["unsaved_rx_bytes"], &unsaved["unsaved_tx_bytes"]]).join(" | ");
-        says(browser, "The history", "of the headline", &both);
-        let lose = fact(browser, "The history", "A power cut now would lose").unwrap();
+        says(browser, "History", "of the primary", &both);
+        let lose = fact(browser, "History", "A power cut now would lose").unwrap();
         assert!(lose.starts_with("the last "), "{lose}");
         let saved = daemon.request("PATCH", "/api/config", Some(json!({"max_retries": 4}).to_string()));
         assert_eq!(saved.json()["saved"], true);
         wait_until("it is saved", || health()["details"]["database"]["unsaved_samples"] == 0);
         open(daemon, browser, "#/system");
-        says(browser, "The history", "A power cut now would lose", "nothing");
-        assert!(fact(browser, "The history", "Last saved").unwrap().contains(" ago, "));
+        says(browser, "History", "A power cut now would lose", "nothing");
+        assert!(fact(browser, "History", "Last saved").unwrap().contains(" ago, "));
 
         // Stop, start, and once now.
         browser.click_text("nav a", "Settings");
@@ -1548,7 +1548,7 @@ fn each_setting_is_changed_kept_and_given_back() {
         browser.wait(
             "it is missed",
             "return document.querySelector('#state').textContent === 'no answer' \
-            && /^No answer since .* It goes on by itself/.test(document.querySelector('#trouble').textContent)",
+            && /^No answer since .* The page continues/.test(document.querySelector('#trouble').textContent)",
         );
         let daemon = daemon_at(&dir, address, &[], &[]);
         browser.wait(
@@ -1587,7 +1587,7 @@ fn each_setting_is_changed_kept_and_given_back() {
         }
         set(&browser, "keep_5min_days", "31");
         browser.click(".chief");
-        reads(&browser, "form > section .result", "Not saved: see the marks.");
+        reads(&browser, "form > section .result", "Not saved: see the errors.");
         let faults = refused.json()["detail"].as_array().unwrap().clone();
         assert_eq!(faults.len(), wrong.len());
         for fault in &faults {
@@ -1723,7 +1723,7 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
         browser.wait(
             "it is said",
             "return [...document.querySelectorAll('.usage .soft')]
-            .some((p) => p.textContent === \"Days are the router's (<+0530>-5:30), times are yours.\")",
+            .some((p) => p.textContent === \"Days are in the router's time zone (<+0530>-5:30), times in yours.\")",
         );
         let days = daemon.get("/api/traffic/totals?by=day&limit=31&interface=wan0");
         let today = days.as_array().unwrap().last().unwrap();
@@ -1755,7 +1755,7 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
         open(daemon, browser, "#/usage?by=day&i=wan0");
         browser.wait("the rows", USAGE_READY);
         rest(300);
-        assert!(!text_of(browser, ".usage").contains("times are yours"));
+        assert!(!text_of(browser, ".usage").contains("times in yours"));
     });
 }
 
@@ -1793,7 +1793,7 @@ pub fn visit(daemon: &Daemon, browser: &Browser, hash: &str) {
 
 pub fn answer_dialog(browser: &Browser, token: &str) {
     browser.fill("dialog input", token);
-    browser.click_text("dialog button", "Go on");
+    browser.click_text("dialog button", "OK");
 }
 
 const NO_DIALOG: &str = "return !document.querySelector('dialog')";
@@ -1859,7 +1859,7 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
         wait_until("it is changed", || retries() == 9);
         visit(daemon, browser, "#/interface/wan0");
         browser.wait("the page", "return document.querySelector('.interface dd')");
-        browser.fill(&control(browser, "Name for people"), "Uplink");
+        browser.fill(&control(browser, "Alias"), "Uplink");
         browser.click_text(".interface form button", "Save");
         wait_until("it has the name", || daemon.interface("wan0")["alias"] == "Uplink");
         assert_eq!(browser.run(NO_DIALOG), true);
@@ -1879,7 +1879,7 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
         browser.run("localStorage.token = 'of another router'");
         browser.click_text(".settings button", "Stop");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
-        assert_eq!(text_of(browser, "dialog .bad"), "That is not it.");
+        assert_eq!(text_of(browser, "dialog .bad"), "Wrong token.");
         // The Escape key.
         browser.keys("\u{E00C}");
         browser.wait("it is gone", NO_DIALOG);
@@ -1956,7 +1956,7 @@ fn what_is_asked_for_and_not_there_is_told_without_alarm() {
         browser.visit("about:blank");
         browser.open(&daemon, "/#/interface/wan0");
         browser.wait("its altname", "return /the-line/.test(document.querySelector('.interface').textContent)");
-        browser.click_text("button", "Find the headline by its traffic");
+        browser.click_text("button", "Choose the primary by traffic");
         wait_until("it is not chosen any more", || daemon.get("/api/config")["settings"]["primary"]["value"] == "");
         assert_eq!(browser.complaints(), Vec::<String>::new());
     });

@@ -443,7 +443,7 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.run("location.hash = '#/usage'");
         browser.wait(
             "words for no usage",
-            "return document.querySelector('.usage .soft')?.textContent.startsWith('Nothing is recorded')",
+            "return document.querySelector('.usage .soft')?.textContent.startsWith('No data for this time')",
         );
         everywhere(&mut eye, "first-visit-usage");
         assert_eq!(browser.complaints(), Vec::<String>::new());
@@ -473,7 +473,7 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         assert!(complaints.len() == 1 && complaints[0].contains("401"), "{complaints:#?}");
         let token = fs::read_to_string(home.dir.join("net-pulse.db.token")).expect("a token");
         browser.fill("dialog input", token.trim());
-        browser.click_text("dialog button", "Go on");
+        browser.click_text("dialog button", "OK");
         browser.wait("it is stopped", "return document.querySelector('#stopped').checkVisibility()");
         assert_eq!(browser.text("#state"), "stopped");
         browser.run("location.hash = '#/?range=24h'");

@@ -24,5 +24,5 @@ complete -c net-pulse -x -l primary -a '(command ls /sys/class/net)' -d 'primary
 complete -c net-pulse -n $before -l version -d 'print the version and end'
 complete -c net-pulse -s h -l help -d 'display usage information'
 complete -c net-pulse -n $before -a token -d 'print the access token'
-complete -c net-pulse -n $before -a check -d 'look for what is wrong'
-complete -c net-pulse -n '__fish_seen_subcommand_from check' -l health -d 'only ask the daemon whether it reads and keeps what passes'
+complete -c net-pulse -n $before -a check -d 'check settings, files and the daemon'
+complete -c net-pulse -n '__fish_seen_subcommand_from check' -l health -d 'only ask the daemon for its health'

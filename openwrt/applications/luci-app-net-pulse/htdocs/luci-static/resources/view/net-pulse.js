@@ -7,8 +7,8 @@
 'require view';
 
 /*
- * The settings of /etc/config/net-pulse, and the way to the page of Net-Pulse itself, which has everything else.
- * What is left empty here is not written: then it is Net-Pulse's default, or what was set on its page.
+ * The settings of /etc/config/net-pulse, with a link to the page of Net-Pulse.
+ * An empty field is not written: Net-Pulse uses its default or the value set on its page.
  */
 
 const callServices = rpc.declare({
@@ -22,7 +22,7 @@ function listed(option) {
 	return L.toArray(uci.get('net-pulse', 'main', option));
 }
 
-/* Where this browser finds the page: at the address that it found LuCI at, unless others alone are listened on. */
+/* URL of the page: the address of LuCI, unless Net-Pulse listens only on other addresses. */
 function address() {
 	const hosts = listed('host');
 	const here = window.location.hostname;
@@ -40,7 +40,7 @@ function status(services) {
 		return [ _('Running'), ': ', E('a', { 'href': address(), 'target': '_blank', 'rel': 'noreferrer' }, [ address() ]) ];
 
 	return [ service.enabled === false ? _('Not running, and not started at boot: see System, Startup')
-		: _('Not running: if it is enabled below, the System Log says why') ];
+		: _('Not running: if it is enabled below, see the System Log') ];
 }
 
 function isSize(section_id, value) {
@@ -51,16 +51,16 @@ function isSize(section_id, value) {
 }
 
 function isFile(section_id, value) {
-	return value == '' || /^\/.*\/.*[^\/]$/.test(value) || _('Expecting: %s').format(_('the full path of a file in a directory of its own'));
+	return value == '' || /^\/.*\/.*[^\/]$/.test(value) || _('Expecting: %s').format(_('the full path of a file that is not directly below /'));
 }
 
-/* Each option once: its tab, widget, name, title and description, and whatever else the widget takes. */
+/* Options: tab, widget, name, title, description, further properties of the widget. */
 const options = () => [
 	[ 'general', form.Flag, 'enabled', _('Enabled'), null,
 		{ default: '1', rmempty: false } ],
 	[ 'access', widgets.NetworkSelect, 'listen_interface', _('Listen on'), _('Networks from which the page can be reached.'),
 		{ multiple: true, loopback: true, nocreate: true, default: 'lan' } ],
-	[ 'access', form.Flag, 'listen_all', _('Listen everywhere'), _('On all addresses, in place of the above: the firewall decides who gets through.'), {} ],
+	[ 'access', form.Flag, 'listen_all', _('Listen everywhere'), _('Listen on all addresses instead: the firewall decides who can connect.'), {} ],
 
 	/* made by cross/settings */
 	[ 'access', form.DynamicList, 'host', _('Listen on addresses'), _('Listen only on these addresses, instead of the two options above.'),
@@ -101,7 +101,7 @@ return view.extend({
 	},
 
 	render([ services ]) {
-		const map = new form.Map('net-pulse', _('Net-Pulse'), _('Tells where the bandwidth went, on a page of its own.'));
+		const map = new form.Map('net-pulse', _('Net-Pulse'), _('Traffic history of the network interfaces. Net-Pulse shows it on its own page.'));
 		const section = map.section(form.NamedSection, 'main', 'net-pulse');
 
 		section.tab('general', _('General'));
