@@ -542,8 +542,7 @@ mod tests {
         check("media", "paper", "--media: 'paper' is not one of disk, flash");
         check("max_size", "1K", "--max-size: '1K' is not a size of at least 1M, such as 32M");
         check("database", "", "--database: '' is not usable: it is empty");
-        let kinds =
-            "the kinds are ethernet, wifi, wwan, ppp, vpn, bridge, bond, vlan, veth, container, loopback, apple, \
+        let kinds = "the kinds are ethernet, wifi, wwan, ppp, vpn, bridge, bond, vlan, veth, container, loopback, apple, \
                      virtual, other";
         let wrong = format!("--interface: 'eth0, kind:vteh' is not usable: 'vteh' is not a kind; {kinds}");
         check("interfaces", "eth0, kind:vteh", &wrong);
