@@ -83,7 +83,7 @@ pub const LONGEST_TEXT: usize = 4096;
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
     Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: Kind::List, default: "", change: Change::AtStart, help: "address to listen on; the machine may get it later; repeatable (default: all, IPv4 and IPv6)" },
-    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::AtStart, help: "port to listen on; 0 picks a free port and writes it to the log" },
+    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: Kind::Integer(0, 65535), default: "8000", change: Change::AtStart, help: "port to listen on; 0 picks a free port, which the log names" },
     Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: Kind::List, default: "", change: Change::AtStart, help: "additional name of this machine that browsers may use; repeatable (default: its host name and addresses)" },
     Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: Kind::Switch, default: "false", change: Change::AtStart, help: "require the access token for reading too, not only for changes" },
     Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: Kind::Switch, default: "false", change: Change::AtStart, help: "allow changes without the access token to everyone who can reach the port" },
@@ -570,7 +570,7 @@ mod tests {
     #[test]
     fn the_help_names_the_default() {
         let check = |key, expect: &str| assert_eq!(Setting::find(key).unwrap().help_with_default(), expect);
-        check("port", "port to listen on (default 8000); 0 picks a free port and writes it to the log");
+        check("port", "port to listen on (default 8000); 0 picks a free port, which the log names");
         check("interval", "seconds between two samples (default 30)");
         check("retry_delay", "seconds between two attempts (default 1.0)");
         check("flush", "seconds between two saves, instead of the --media default");
