@@ -296,7 +296,7 @@ impl Config {
         (self.origin(key) > Origin::Saved).then(|| self.said_by(key))
     }
 
-    /// Makes all of these changes, or none and says why.
+    /// Makes all of these changes, or none and returns the reason.
     pub fn change(&mut self, changes: &Changes) -> std::result::Result<(), Refused> {
         self.allows(changes)?;
         for (key, text) in changes {

@@ -435,8 +435,8 @@ fn the_page_without_data_and_without_an_answer() {
 
         let bare = Daemon::start(&dir, &[]);
         browser.open(&bare, "/");
-        let waiting =
-            browser.wait("words for nothing", "return document.querySelector('#waiting:not([hidden])')?.textContent");
+        let waiting = browser
+            .wait("the text without traffic", "return document.querySelector('#waiting:not([hidden])')?.textContent");
         assert!(
             waiting.as_str().is_some_and(|text| text.starts_with("No interface has carried traffic yet.")),
             "{waiting}"
@@ -444,7 +444,7 @@ fn the_page_without_data_and_without_an_answer() {
         everywhere(&mut inspector, "first-visit");
         browser.run("location.hash = '#/usage'");
         browser.wait(
-            "words for no usage",
+            "the text without usage",
             "return document.querySelector('.usage .soft')?.textContent.startsWith('No data for this time')",
         );
         everywhere(&mut inspector, "first-visit-usage");
@@ -457,9 +457,9 @@ fn the_page_without_data_and_without_an_answer() {
         let fresh = Dir::new();
         let young = Daemon::start(&fresh, &[]);
         browser.open(&young, "/");
-        let words =
-            browser.wait("words for no history", "return document.querySelector('#empty:not([hidden])')?.textContent");
-        assert!(words.as_str().is_some_and(|text| text.contains("Figures appear minutes after")), "{words}");
+        let words = browser
+            .wait("the text without history", "return document.querySelector('#empty:not([hidden])')?.textContent");
+        assert!(words.as_str().is_some_and(|text| text.contains("Data appears minutes after")), "{words}");
         browser.wait("a rate", "return /\\d/.test(document.querySelector('#rates b').textContent)");
         everywhere(&mut inspector, "first-minutes");
         assert_eq!(browser.complaints(), Vec::<String>::new());
