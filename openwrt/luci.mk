@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
 #
-# Where the feed of LuCI has its own, for this feed alone.
+# Only for this feed: stands for luci.mk of the LuCI feed.
 
 include $(TOPDIR)/feeds/luci/luci.mk

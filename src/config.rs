@@ -1,34 +1,37 @@
-//! Every setting: its name, range, default, environment variable and help in one table, and what it is in force:
-//! flag > environment > saved > default. Validated once, here.
+//! Settings: one table with the name, range, default, environment variable and help of each, and the active values.
+//! A flag overrides the environment, the environment overrides the saved value, the saved value overrides the default.
+//! All validation is here; the rest of the program reads values that are already valid.
 
 use crate::sorted::Map;
 use crate::text::printable;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::model::{InterfaceKind as LinkKind, KIND_PREFIX};
+use crate::model::{InterfaceKind, KIND_PREFIX};
 
-/// What a setting's text may be.
+/// Type of a setting: which texts are valid.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SettingType {
     /// Whole number, both ends included.
     Integer(u64, u64),
     /// Decimal number, both ends included.
     Decimal(f64, f64),
+    /// One of these words.
     Word(&'static [&'static str]),
-    /// Anything but nothing.
+    /// Any text that is not empty.
     Text,
-    /// A text that `clock` has the last word on.
+    /// Time zone. This module only checks that it is a text; `clock` parses it.
     Zone,
-    /// Comma-separated or repeated; may be empty.
+    /// Items with commas between them, or a repeated flag. The default may be empty; a given value may not.
     List,
-    /// Bytes, with K, M or G.
+    /// Number of bytes, with an optional suffix K, M or G (powers of 1024).
     Size,
+    /// On or off.
     Switch,
 }
 
 impl SettingType {
-    /// As the API and the reference call it.
+    /// Name in the API and in docs/settings.md.
     pub fn name(self) -> &'static str {
         match self {
             SettingType::Integer(..) => "integer",
@@ -42,23 +45,24 @@ impl SettingType {
     }
 }
 
-/// When and by what a setting changes; what is changed while running is kept in the database.
+/// Who may change a setting. The database keeps changes that are made while the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangedBy {
-    /// By a flag or the environment alone.
+    /// Only a flag or the environment, at the start.
     AtStart,
-    /// Through the API, unless a flag or the environment owns it.
+    /// A user through the API, unless a flag or the environment sets it.
     User,
-    /// The program itself: not shown to anybody.
+    /// Only the program itself. The API and the documentation do not show it.
     Program,
 }
 
+/// One row of the table of settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub key: &'static str,
-    /// `None`: it is for the environment or the API only.
+    /// `None`: only the environment or the API can set it.
     pub flag: Option<&'static str>,
-    /// What the help calls the value of the flag; nothing for a switch.
+    /// Name of the flag's value in the help; empty for a switch.
     pub argument: &'static str,
     pub environment: Option<&'static str>,
     pub kind: SettingType,
@@ -72,43 +76,44 @@ pub const MAX_RETRIES: (u64, u64) = (1, 100);
 pub const RETRY_DELAY_S: (f64, f64) = (0.1, 300.0);
 
 const LOG_LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace"];
-/// Of a text, and of a list with its commas.
+/// Maximum length in bytes of a text, or of a whole list including its commas.
 pub const MAX_TEXT_BYTES: usize = 4096;
 
-/// After a change here `cross/settings` renews whatever else tells of the settings.
+/// The table of settings. After a change here, run `cross/settings`: it updates the documents that are made from it.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "address to listen on, there already or not; repeatable (default: all, IPv4 and IPv6)" },
-    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: SettingType::Integer(0, 65535), default: "8000", changed_by: ChangedBy::AtStart, help: "port to listen on; 0 picks one and the log says which" },
-    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "further name that browsers may use for this machine; repeatable (default: its host name and addresses)" },
-    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "ask for the access token for reading too, not for changes alone" },
-    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "let everybody who can reach the port change things, without the access token" },
-    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "file of the history (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
+    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "address to listen on; the machine may get it later; repeatable (default: all, IPv4 and IPv6)" },
+    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: SettingType::Integer(0, 65535), default: "8000", changed_by: ChangedBy::AtStart, help: "port to listen on; 0 picks a free port, which the log names" },
+    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "additional name of this machine that browsers may use; repeatable (default: its host name and addresses)" },
+    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "require the access token for reading too, not only for changes" },
+    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "allow changes without the access token to everyone who can reach the port" },
+    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "database file (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
     Setting { key: "interval", flag: Some("--interval"), argument: "seconds", environment: Some("NETPULSE_INTERVAL"), kind: SettingType::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", changed_by: ChangedBy::User, help: "seconds between two samples" },
-    Setting { key: "media", flag: Some("--media"), argument: "kind", environment: Some("NETPULSE_MEDIA"), kind: SettingType::Word(&["disk", "flash"]), default: "disk", changed_by: ChangedBy::User, help: "what the history lies on: disk (saved every 5 minutes) or flash (hourly)" },
-    Setting { key: "flush", flag: Some("--flush"), argument: "seconds", environment: Some("NETPULSE_FLUSH"), kind: SettingType::Integer(1, 86400), default: "300", changed_by: ChangedBy::User, help: "seconds between two saves, in place of what --media means" },
-    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: SettingType::Size, default: "32M", changed_by: ChangedBy::AtStart, help: "the history never grows past this; the finest is given up first" },
-    Setting { key: "timezone", flag: Some("--timezone"), argument: "zone", environment: Some("NETPULSE_TIMEZONE"), kind: SettingType::Zone, default: "", changed_by: ChangedBy::User, help: "POSIX zone or a zoneinfo name, for days and months (default: the system's)" },
-    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: SettingType::Word(LOG_LEVELS), default: "info", changed_by: ChangedBy::AtStart, help: "error, warn, info, debug or trace" },
-    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "socket of the system's log, such as /dev/log: each line goes there with its level, and to standard error while there is none" },
-    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: SettingType::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", changed_by: ChangedBy::AtStart, help: "where counters are read: auto, getstats, getlink or sysfs, which knows no altnames" },
-    Setting { key: "interfaces", flag: Some("--interface"), argument: "pattern", environment: Some("NETPULSE_INTERFACE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to watch, * allowed, or kind:veth for all of a kind; repeatable, beats the ignore rules (default: all that matter)" },
-    Setting { key: "ignore", flag: Some("--ignore"), argument: "pattern", environment: Some("NETPULSE_IGNORE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to leave out, * or kind:veth allowed, or with ! in front to keep whatever the rules say; repeatable" },
-    Setting { key: "primary", flag: Some("--primary"), argument: "name", environment: Some("NETPULSE_PRIMARY"), kind: SettingType::Text, default: "", changed_by: ChangedBy::User, help: "interface of the headline figure, always watched (default: found by its traffic)" },
-    Setting { key: "max_retries", flag: None, argument: "", environment: Some("NETPULSE_MAX_RETRIES"), kind: SettingType::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", changed_by: ChangedBy::User, help: "further attempts after a failed reading" },
+    Setting { key: "media", flag: Some("--media"), argument: "kind", environment: Some("NETPULSE_MEDIA"), kind: SettingType::Word(&["disk", "flash"]), default: "disk", changed_by: ChangedBy::User, help: "storage of the database: disk (saved every 5 minutes) or flash (saved every hour)" },
+    Setting { key: "flush", flag: Some("--flush"), argument: "seconds", environment: Some("NETPULSE_FLUSH"), kind: SettingType::Integer(1, 86400), default: "300", changed_by: ChangedBy::User, help: "seconds between two saves, instead of the --media default" },
+    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: SettingType::Size, default: "32M", changed_by: ChangedBy::AtStart, help: "maximum size of the database; the history of the finest resolution is deleted first" },
+    Setting { key: "timezone", flag: Some("--timezone"), argument: "zone", environment: Some("NETPULSE_TIMEZONE"), kind: SettingType::Zone, default: "", changed_by: ChangedBy::User, help: "time zone of days and months: a POSIX TZ string or a zoneinfo name (default: that of the system)" },
+    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: SettingType::Word(LOG_LEVELS), default: "info", changed_by: ChangedBy::AtStart, help: "log verbosity: error, warn, info, debug or trace" },
+    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "socket of the system log, such as /dev/log; while it does not exist, the log goes to standard error" },
+    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: SettingType::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", changed_by: ChangedBy::AtStart, help: "kernel API to read counters from: auto, getstats, getlink or sysfs (without altnames)" },
+    Setting { key: "interfaces", flag: Some("--interface"), argument: "pattern", environment: Some("NETPULSE_INTERFACE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to watch: a name, a pattern with *, or a kind such as kind:veth; repeatable, overrides the ignore rules (default: all that no rule ignores)" },
+    Setting { key: "ignore", flag: Some("--ignore"), argument: "pattern", environment: Some("NETPULSE_IGNORE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to ignore: a name, a pattern with *, or a kind such as kind:veth; with ! in front it is watched, even if a rule ignores it; repeatable" },
+    Setting { key: "primary", flag: Some("--primary"), argument: "name", environment: Some("NETPULSE_PRIMARY"), kind: SettingType::Text, default: "", changed_by: ChangedBy::User, help: "primary interface, shown first on the page and always watched (default: chosen by its traffic)" },
+    Setting { key: "max_retries", flag: None, argument: "", environment: Some("NETPULSE_MAX_RETRIES"), kind: SettingType::Integer(MAX_RETRIES.0, MAX_RETRIES.1), default: "3", changed_by: ChangedBy::User, help: "number of retries after a failed reading" },
     Setting { key: "retry_delay", flag: None, argument: "", environment: Some("NETPULSE_RETRY_DELAY"), kind: SettingType::Decimal(RETRY_DELAY_S.0, RETRY_DELAY_S.1), default: "1.0", changed_by: ChangedBy::User, help: "seconds between two attempts" },
-    Setting { key: "keep_samples_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: SettingType::Integer(1, 366), default: "7", changed_by: ChangedBy::User, help: "days that single samples are kept, as far as there is room" },
-    Setting { key: "keep_5min_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_5MIN_DAYS"), kind: SettingType::Integer(1, 3660), default: "90", changed_by: ChangedBy::User, help: "days that sums of five minutes are kept, as far as there is room" },
-    Setting { key: "keep_hours_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_HOURS_DAYS"), kind: SettingType::Integer(1, 36600), default: "1826", changed_by: ChangedBy::User, help: "days that sums of an hour are kept; sums of a day are kept for ever" },
-    Setting { key: "units", flag: None, argument: "", environment: Some("NETPULSE_UNITS"), kind: SettingType::Word(&["bits", "bytes"]), default: "bits", changed_by: ChangedBy::User, help: "what the page shows rates in, per second: bits or bytes" },
-    Setting { key: "prefixes", flag: None, argument: "", environment: Some("NETPULSE_PREFIXES"), kind: SettingType::Word(&["si", "iec"]), default: "si", changed_by: ChangedBy::User, help: "how the page shortens numbers: si (k is 1000) or iec (Ki is 1024)" },
-    Setting { key: "running", flag: None, argument: "", environment: None, kind: SettingType::Switch, default: "true", changed_by: ChangedBy::User, help: "whether samples are taken" },
-    // So that a restart has a headline at once.
-    Setting { key: "primary_found", flag: None, argument: "", environment: None, kind: SettingType::Text, default: "", changed_by: ChangedBy::Program, help: "the primary as last found" },
-    Setting { key: "newest_link", flag: None, argument: "", environment: None, kind: SettingType::Text, default: "", changed_by: ChangedBy::Program, help: "the numbers of the newest link, behind its boot and namespace" },
+    Setting { key: "keep_samples_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_SAMPLES_DAYS"), kind: SettingType::Integer(1, 366), default: "7", changed_by: ChangedBy::User, help: "days to keep samples; fewer if the database reaches its maximum size" },
+    Setting { key: "keep_5min_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_5MIN_DAYS"), kind: SettingType::Integer(1, 3660), default: "90", changed_by: ChangedBy::User, help: "days to keep 5-minute sums; fewer if the database reaches its maximum size" },
+    Setting { key: "keep_hours_days", flag: None, argument: "", environment: Some("NETPULSE_KEEP_HOURS_DAYS"), kind: SettingType::Integer(1, 36600), default: "1826", changed_by: ChangedBy::User, help: "days to keep hourly sums; daily sums are kept forever" },
+    Setting { key: "units", flag: None, argument: "", environment: Some("NETPULSE_UNITS"), kind: SettingType::Word(&["bits", "bytes"]), default: "bits", changed_by: ChangedBy::User, help: "unit of rates on the page: bits or bytes per second" },
+    Setting { key: "prefixes", flag: None, argument: "", environment: Some("NETPULSE_PREFIXES"), kind: SettingType::Word(&["si", "iec"]), default: "si", changed_by: ChangedBy::User, help: "prefixes of units on the page: si (k = 1000) or iec (Ki = 1024)" },
+    Setting { key: "running", flag: None, argument: "", environment: None, kind: SettingType::Switch, default: "true", changed_by: ChangedBy::User, help: "whether Net-Pulse takes samples" },
+    // With these two, a restart knows the primary interface at once and recognises links that were created while the
+    // program did not run.
+    Setting { key: "primary_found", flag: None, argument: "", environment: None, kind: SettingType::Text, default: "", changed_by: ChangedBy::Program, help: "the primary interface that was chosen last" },
+    Setting { key: "newest_link", flag: None, argument: "", environment: None, kind: SettingType::Text, default: "", changed_by: ChangedBy::Program, help: "boot, network namespace, ifindex and inode of the newest link" },
 ];
 
-/// Where a value comes from. Later ones beat earlier ones.
+/// Where the active value of a setting comes from. A later variant overrides an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     Default,
@@ -128,12 +133,13 @@ impl Origin {
     }
 }
 
+/// Active value of each setting, as text, with its origin.
 #[derive(Clone, Debug)]
 pub struct Config {
     values: Map<&'static str, (String, Origin)>,
 }
 
-/// Nobody has said anything.
+/// Every setting at its default.
 impl Default for Config {
     fn default() -> Config {
         let values = SETTINGS.iter().map(|setting| (setting.key, (setting.default.to_string(), Origin::Default)));
@@ -141,20 +147,21 @@ impl Default for Config {
     }
 }
 
-/// What settings become: `None` stands for the default.
+/// Requested changes: setting and new text; `None` restores the default.
 pub type SettingChanges = Vec<(&'static str, Option<String>)>;
 
-/// Why nothing was changed.
+/// Why a change of settings was refused. In that case no setting changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsRefusal {
-    /// It would come back with the next start: the flag or the variable has to be changed.
+    /// A flag or variable (`owner`) sets it and would set it again at the next start.
     Owned { key: &'static str, owner: &'static str },
-    /// The next start would not take it.
+    /// The value is not valid; `why` names the value and what is valid.
     Invalid { key: &'static str, why: String },
 }
 
 impl Config {
-    /// `typed`: what stood on the command line, by key; repeated flags are several entries.
+    /// Reads the flags and the environment. `typed` has the arguments of the command line by key; a repeated flag has
+    /// several entries. The first invalid value is an error that names its flag or variable.
     pub fn new(typed: &[(&'static str, String)], environment: impl Fn(&str) -> Option<String>) -> Result<Config> {
         let mut values = Map::new();
         for setting in SETTINGS {
@@ -178,8 +185,8 @@ impl Config {
         Ok(Config { values })
     }
 
-    /// Takes what the database remembers where neither flag nor environment speaks. What does not validate, from an
-    /// older or a newer version, is returned for the log and left at its default.
+    /// Applies the values saved in the database to settings that neither a flag nor the environment sets. An invalid
+    /// value (saved by another version) leaves the default. Returns a line for the log per invalid or shortened value.
     pub fn apply_saved(&mut self, saved: &Map<String, String>) -> Vec<String> {
         let mut refused = Vec::new();
         for setting in SETTINGS.iter().filter(|setting| setting.changed_by != ChangedBy::AtStart) {
@@ -188,15 +195,15 @@ impl Config {
                 continue;
             }
             let text = match setting.kind {
-                SettingType::List => beginning(whole),
+                SettingType::List => shorten_list(whole),
                 _ => whole,
             };
             match setting.check(text) {
                 Ok(()) => {
                     if text.len() < whole.len() {
-                        let rest = shown(whole[text.len()..].trim_start_matches(','));
+                        let rest = quotable(whole[text.len()..].trim_start_matches(','));
                         refused.push(format!(
-                            "saved {} has more than {MAX_TEXT_BYTES} bytes; leaving out what follows from '{rest}' on",
+                            "saved {} has more than {MAX_TEXT_BYTES} bytes; ignoring the items from '{rest}' on",
                             setting.key
                         ));
                     }
@@ -208,7 +215,7 @@ impl Config {
         refused
     }
 
-    /// As though these had been saved, for who has no database.
+    /// For tests: settings without a database, with these saved values.
     pub fn with_saved(texts: &[(&'static str, &str)]) -> Config {
         let mut config = Config::default();
         let texts = texts.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
@@ -235,18 +242,20 @@ impl Config {
     }
 
     pub fn switch(&self, key: &str) -> bool {
-        word(self.text(key)) == Some(true)
+        parse_switch(self.text(key)) == Some(true)
     }
 
     pub fn size(&self, key: &str) -> u64 {
-        size(self.text(key)).unwrap_or_default()
+        parse_size(self.text(key)).unwrap_or_default()
     }
 
     pub fn list(&self, key: &str) -> Vec<String> {
-        list(self.text(key))
+        split_list(self.text(key))
     }
 
-    /// Where the history is kept: where it was said, where root's services keep their state, or a user's own.
+    /// Path of the database file: the setting, else /var/lib for root, else $XDG_STATE_HOME or ~/.local/state.
+    /// `root`: whether the effective user is root. Relative paths in the environment are ignored, as the XDG Base
+    /// Directory Specification demands.
     pub fn database(&self, root: bool, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
         const FILE: &str = "net-pulse/net-pulse.db";
         let given = self.text("database");
@@ -262,11 +271,11 @@ impl Config {
         }
         match absolute("HOME") {
             Some(home) => Ok(home.join(".local/state").join(FILE)),
-            None => Err(Error::usage("no place for the history: HOME is not set; give one with --database PATH")),
+            None => Err(Error::usage("no path for the database: HOME is not set; name a file with --database PATH")),
         }
     }
 
-    /// An explicit --flush wins over what --media means, unless --media was set by somebody who has more to say.
+    /// Seconds between two saves: --flush, unless --media comes from an origin that overrides that of --flush.
     pub fn flush_s(&self) -> u32 {
         if self.origin("flush") > Origin::Default && self.origin("flush") >= self.origin("media") {
             return self.integer("flush") as u32;
@@ -274,20 +283,20 @@ impl Config {
         self.media_flush_s()
     }
 
-    /// What --media means.
+    /// Seconds between two saves that --media stands for.
     pub fn media_flush_s(&self) -> u32 {
         const BY_MEDIA: [(&str, u32); 2] = [("disk", 300), ("flash", 3600)];
         BY_MEDIA.iter().find(|(word, _)| *word == self.text("media")).map_or(300, |(_, seconds)| *seconds)
     }
 
-    /// The flag or the variable that a setting belongs to, and that has to be changed to change it.
+    /// The flag or variable that sets this setting. The API cannot change a setting that has one.
     pub fn owner(&self, key: &str) -> Option<&'static str> {
         let by_media = key == "flush" && self.origin("media") > self.origin("flush");
         let key = if by_media && self.origin("media") > Origin::Saved { "media" } else { key };
         (self.origin(key) > Origin::Saved).then(|| self.set_by(key))
     }
 
-    /// All of these or none.
+    /// Makes all of these changes, or none and returns the reason.
     pub fn change(&mut self, changes: &SettingChanges) -> std::result::Result<(), SettingsRefusal> {
         self.check_changes(changes)?;
         for (key, text) in changes {
@@ -301,6 +310,7 @@ impl Config {
         Ok(())
     }
 
+    /// Checks whether [`Config::change`] would make these changes.
     pub fn check_changes(&self, changes: &SettingChanges) -> std::result::Result<(), SettingsRefusal> {
         for (key, text) in changes {
             let Some(setting) = Setting::find(key) else { continue };
@@ -315,7 +325,7 @@ impl Config {
         Ok(())
     }
 
-    /// A setting with what it names, as a sentence begins with them: `--interface ppp7`, `the primary setting wan`.
+    /// Beginning of a sentence about a setting's value: `--interface ppp7`, `the primary setting wan`.
     pub fn describe(&self, key: &str, what: &str) -> String {
         match self.owner(key) {
             Some(owner) => format!("{owner} {what}"),
@@ -323,7 +333,7 @@ impl Config {
         }
     }
 
-    /// Who a fault in this setting is to be blamed on: the flag, the variable, or the saved setting.
+    /// The flag, variable or key that set this setting, for an error message about its value.
     pub fn set_by(&self, key: &str) -> &'static str {
         let Some(setting) = Setting::find(key) else { return "" };
         match self.origin(key) {
@@ -339,11 +349,11 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.key == key)
     }
 
-    /// The help, with the default where it is one that people know.
+    /// The help with the default inserted: behind the word that is the default, else behind the first part.
     pub fn help_with_default(&self) -> String {
         let (help, default) = (self.help, self.default);
         match (self.kind, help.split_once(default)) {
-            // Where there is none, the help has it in words. What --media means comes before that of --flush.
+            // The help describes an empty default in words. The default of --flush depends on --media.
             _ if default.is_empty() || self.key == "flush" => help.to_string(),
             (SettingType::Switch, _) => help.to_string(),
             (SettingType::Word(_), Some((before, after))) => {
@@ -359,8 +369,9 @@ impl Setting {
         }
     }
 
+    /// Checks a value. The error names the value and what is valid.
     pub fn check(&self, text: &str) -> Result<()> {
-        let wrong = |what: String| Err(Error::usage(format!("'{}' is not {what}", shown(text))));
+        let wrong = |what: String| Err(Error::usage(format!("'{}' is not {what}", quotable(text))));
         match self.kind {
             SettingType::Integer(low, high) => match text.parse::<u64>() {
                 Ok(number) if (low..=high).contains(&number) => Ok(()),
@@ -373,7 +384,7 @@ impl Setting {
             SettingType::Word(words) if words.contains(&text) => Ok(()),
             SettingType::Word(words) => wrong(format!("one of {}", words.join(", "))),
             SettingType::Text | SettingType::Zone if text.trim().is_empty() => wrong("usable: it is empty".to_string()),
-            SettingType::List if list(text).is_empty() => wrong("usable: it is empty".to_string()),
+            SettingType::List if split_list(text).is_empty() => wrong("usable: it is empty".to_string()),
             SettingType::Text | SettingType::Zone | SettingType::List if text.len() > MAX_TEXT_BYTES => {
                 let many =
                     if self.kind == SettingType::List { "; one pattern with * stands for many names" } else { "" };
@@ -384,23 +395,23 @@ impl Setting {
             }
             SettingType::List => match unknown_kind(self.key, text) {
                 Some(word) => {
-                    let words: Vec<&str> = kinds().collect();
-                    wrong(format!("usable: '{}' is no kind; the kinds are {}", shown(word), words.join(", ")))
+                    let words: Vec<&str> = link_kinds().collect();
+                    wrong(format!("usable: '{}' is not a kind; the kinds are {}", quotable(word), words.join(", ")))
                 }
                 None => Ok(()),
             },
             SettingType::Text | SettingType::Zone => Ok(()),
-            SettingType::Size => match size(text) {
+            SettingType::Size => match parse_size(text) {
                 Some(bytes) if bytes >= MIN_SIZE_BYTES => Ok(()),
                 _ => wrong("a size of at least 1M, such as 32M".to_string()),
             },
-            SettingType::Switch if word(text).is_some() => Ok(()),
+            SettingType::Switch if parse_switch(text).is_some() => Ok(()),
             SettingType::Switch => wrong("1 or 0, true or false".to_string()),
         }
     }
 }
 
-fn word(text: &str) -> Option<bool> {
+fn parse_switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Some(true),
         "0" | "false" | "no" | "off" => Some(false),
@@ -408,10 +419,10 @@ fn word(text: &str) -> Option<bool> {
     }
 }
 
-/// A year of days and hours of one interface and a week of samples need about this.
+/// Minimum of `max_size`, in bytes: about one year of days and hours and one week of samples of one interface.
 pub const MIN_SIZE_BYTES: u64 = 1 << 20;
 
-fn size(text: &str) -> Option<u64> {
+fn parse_size(text: &str) -> Option<u64> {
     const UNITS: [(char, u32); 3] = [('K', 10), ('M', 20), ('G', 30)];
     let upper = text.to_ascii_uppercase();
     let bare = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
@@ -423,8 +434,8 @@ fn size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// To the thousandth, always with a decimal point: `1.0`. The standard library's way of writing any number there is would
-/// be 10 KB of the binary.
+/// Formats a number with up to three decimals and at least one: `1.0`. The standard library's float formatting would
+/// add 10 KB to the binary.
 pub fn format_decimal(number: f64) -> String {
     let thousandths = (number * 1000.0).round() as u64;
     let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
@@ -432,45 +443,46 @@ pub fn format_decimal(number: f64) -> String {
     if bare.ends_with('.') { format!("{bare}0") } else { bare.to_string() }
 }
 
+/// The valid range in words, for error messages.
 pub fn format_decimal_range(low: f64, high: f64) -> String {
     let [low, high] = [low, high].map(format_decimal);
     format!("a number from {} to {}", low.trim_end_matches(".0"), high.trim_end_matches(".0"))
 }
 
-fn list(text: &str) -> Vec<String> {
+fn split_list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_string).collect()
 }
 
-/// Whether a name stands for itself in `ignore`, which is cut at commas, and where stars, a mark of exclamation and the word
-/// before a kind mean something.
+/// Whether `ignore` can hold this name literally. It cannot if the name contains a comma or a star, or begins with `!`
+/// or with the prefix of a kind.
 pub fn is_literal_pattern(name: &str) -> bool {
     !name.contains([',', '*']) && !name.starts_with('!') && !name.starts_with(KIND_PREFIX)
 }
 
-/// Of the lists of interfaces, the first item that asks for a kind that there is none of.
+/// The first `kind:` item of a list of interfaces whose kind does not exist; `None` for other lists.
 fn unknown_kind<'a>(key: &str, text: &'a str) -> Option<&'a str> {
     let items = text.split(',').map(str::trim).filter(|_| ["interfaces", "ignore"].contains(&key));
     let mut words = items.filter_map(|item| item.strip_prefix('!').unwrap_or(item).strip_prefix(KIND_PREFIX));
-    words.find(|word| kinds().all(|known| known != *word))
+    words.find(|word| link_kinds().all(|known| known != *word))
 }
 
-/// Of links: "others" are none.
-fn kinds() -> impl Iterator<Item = &'static str> {
-    LinkKind::NAMES.iter().filter(|(kind, _)| *kind != LinkKind::Others).map(|(_, word)| *word)
+/// The kinds that a link can have. "others" is not one: it is a merged record.
+fn link_kinds() -> impl Iterator<Item = &'static str> {
+    InterfaceKind::NAMES.iter().filter(|(kind, _)| *kind != InterfaceKind::Others).map(|(_, word)| *word)
 }
 
-/// As many of a list's items as may be kept: better than none of them.
-fn beginning(text: &str) -> &str {
+/// The first items of a list, as many as fit into the maximum length. A part of the list is better than no list.
+fn shorten_list(text: &str) -> &str {
     if text.len() <= MAX_TEXT_BYTES {
         return text;
     }
-    // One comma further than may be kept: what ends right before it fits.
+    // Includes the byte after the limit: if it is a comma, the item before it fits exactly.
     let end = text.as_bytes()[..=MAX_TEXT_BYTES].iter().rposition(|byte| *byte == b',');
     end.map_or(text, |end| &text[..end])
 }
 
-/// Enough of what was typed to find it again, and nothing that moves a terminal's cursor.
-fn shown(text: &str) -> String {
+/// A value for an error message: at most 40 characters, without control characters.
+fn quotable(text: &str) -> String {
     printable(text, 40)
 }
 
@@ -487,11 +499,11 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_level_is_a_setting() {
+    fn the_retention_of_each_resolution_is_a_setting() {
         let keys = RESOLUTIONS.iter().filter_map(|level| level.retention_setting);
         assert!(keys.clone().count() > 0 && keys.clone().all(|key| Config::default().integer(key) > 0));
         let kept = SETTINGS.iter().filter(|setting| setting.key.starts_with("keep_")).count();
-        assert_eq!(kept, keys.count(), "a setting that keeps no level");
+        assert_eq!(kept, keys.count(), "a retention setting without a resolution");
     }
 
     #[test]
@@ -512,14 +524,14 @@ mod tests {
     }
 
     #[test]
-    fn every_default_is_valid_where_it_is_not_left_open() {
+    fn every_default_that_is_not_empty_is_valid() {
         for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
             assert!(setting.check(setting.default).is_ok(), "{}", setting.key);
         }
     }
 
     #[test]
-    fn faults_name_the_thing_and_the_next_step() {
+    fn errors_name_the_setting_and_the_valid_values() {
         let check = |key, value: &str, expect: &str| {
             assert_eq!(config(&[(key, value)], &[]).unwrap_err().to_string(), expect);
         };
@@ -533,9 +545,9 @@ mod tests {
         check("database", "", "--database: '' is not usable: it is empty");
         let kinds = "the kinds are ethernet, wifi, wwan, ppp, vpn, bridge, bond, vlan, veth, container, loopback, apple, \
                      virtual, other";
-        let wrong = format!("--interface: 'eth0, kind:vteh' is not usable: 'vteh' is no kind; {kinds}");
+        let wrong = format!("--interface: 'eth0, kind:vteh' is not usable: 'vteh' is not a kind; {kinds}");
         check("interfaces", "eth0, kind:vteh", &wrong);
-        check("ignore", "!kind:", &format!("--ignore: '!kind:' is not usable: '' is no kind; {kinds}"));
+        check("ignore", "!kind:", &format!("--ignore: '!kind:' is not usable: '' is not a kind; {kinds}"));
         assert!(config(&[("interfaces", "kind:veth"), ("ignore", "!kind:veth,kind:vpn")], &[]).is_ok());
         assert!(config(&[("allowed_host", "kind:anything")], &[]).is_ok());
         check("log_level", "loud\u{1b}[2J", "--log-level: 'loud?[2J' is not one of error, warn, info, debug, trace");
@@ -545,7 +557,7 @@ mod tests {
 
     #[test]
     fn decimals_as_text() {
-        let check = |number, expect| assert_eq!(format_decimal(number), expect);
+        let check = |number, expect| assert_eq!(decimal(number), expect);
         check(0.0, "0.0");
         check(0.1, "0.1");
         check(1.0, "1.0");
@@ -557,17 +569,23 @@ mod tests {
     }
 
     #[test]
-    fn the_help_has_the_default_where_people_know_it() {
+    fn the_help_names_the_default() {
         let check = |key, expect: &str| assert_eq!(Setting::find(key).unwrap().help_with_default(), expect);
-        check("port", "port to listen on (default 8000); 0 picks one and the log says which");
+        check("port", "port to listen on (default 8000); 0 picks a free port, which the log names");
         check("interval", "seconds between two samples (default 30)");
         check("retry_delay", "seconds between two attempts (default 1.0)");
-        check("flush", "seconds between two saves, in place of what --media means");
-        check("log_level", "error, warn, info (default), debug or trace");
-        check("media", "what the history lies on: disk (saved every 5 minutes, the default) or flash (hourly)");
-        check("private", "ask for the access token for reading too, not for changes alone");
-        check("primary", "interface of the headline figure, always watched (default: found by its traffic)");
-        // Those that the table could have: a text with a default, and a word that the help does not name.
+        check("flush", "seconds between two saves, instead of the --media default");
+        check("log_level", "log verbosity: error, warn, info (default), debug or trace");
+        check(
+            "media",
+            "storage of the database: disk (saved every 5 minutes, the default) or flash (saved every hour)",
+        );
+        check("private", "require the access token for reading too, not only for changes");
+        check(
+            "primary",
+            "primary interface, shown first on the page and always watched (default: chosen by its traffic)",
+        );
+        // Rows that the table does not have yet: a text with a default, and a default that the help does not name.
         let like = |key| *Setting::find(key).unwrap();
         let text = Setting { help: "name of it; shown", default: "it", ..like("primary") };
         assert_eq!(text.help_with_default(), "name of it (default it); shown");
@@ -579,7 +597,7 @@ mod tests {
 
     #[test]
     fn sizes_and_lists() {
-        let check = |text, expect| assert_eq!(size(text), expect, "{text}");
+        let check = |text, expect| assert_eq!(parse_size(text), expect, "{text}");
         check("32M", Some(32 << 20));
         check("32MB", Some(32 << 20));
         check("1gib", Some(1 << 30));
@@ -588,13 +606,13 @@ mod tests {
         check("-1M", None);
         check("99999999999G", None);
         check("1.5M", None);
-        assert_eq!(list(" a, b ,,c"), ["a", "b", "c"]);
+        assert_eq!(split_list(" a, b ,,c"), ["a", "b", "c"]);
         let config = config(&[("interfaces", "eth*"), ("interfaces", "wg0")], &[]).unwrap();
         assert_eq!(config.list("interfaces"), ["eth*", "wg0"]);
     }
 
     #[test]
-    fn flush_follows_media_unless_it_was_said() {
+    fn flush_depends_on_media_unless_it_is_set() {
         let check = |typed: &[(&'static str, &str)], expect| assert_eq!(config(typed, &[]).unwrap().flush_s(), expect);
         check(&[], 300);
         check(&[("media", "flash")], 3600);
@@ -603,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_value_of_another_version_is_refused_and_named() {
+    fn an_invalid_saved_value_is_refused_and_named() {
         let mut config = config(&[], &[]).unwrap();
         let refused = config.apply_saved(&Map::from([("interval".to_string(), "soon".to_string())]));
         assert_eq!(refused, ["saved interval: 'soon' is not a whole number from 1 to 3600; using 30"]);
@@ -611,25 +629,25 @@ mod tests {
     }
 
     #[test]
-    fn of_a_saved_list_that_is_too_long_the_beginning_is_kept() {
-        let check = |saved: String, kept: usize, told: &str| {
+    fn a_saved_list_that_is_too_long_is_shortened() {
+        let check = |saved: String, kept: usize, expect: &str| {
             let mut config = Config::default();
             let refused = config.apply_saved(&Map::from([("ignore".to_string(), saved)]));
-            assert_eq!((config.list("ignore").len(), refused.join(" ").contains(told)), (kept, true), "{refused:?}");
-            assert_eq!(refused.is_empty(), told.is_empty());
+            assert_eq!((config.list("ignore").len(), refused.join(" ").contains(expect)), (kept, true), "{refused:?}");
+            assert_eq!(refused.is_empty(), expect.is_empty());
         };
         let names = |count: usize| (0..count).map(|at| format!("veth{at:03}")).collect::<Vec<_>>().join(",");
-        // Seven letters and a comma each.
+        // Each item takes 8 bytes: seven letters and a comma.
         check(names(512), 512, "");
-        check(names(513), 512, "leaving out what follows from 'veth512' on");
-        check(names(900), 512, "leaving out what follows from 'veth512,");
+        check(names(513), 512, "ignoring the items from 'veth512' on");
+        check(names(900), 512, "ignoring the items from 'veth512,");
         check(format!("{},ab", names(511)), 512, "");
         check(format!("a{},b", names(512)), 512, "from 'b' on");
         check("ü".repeat(MAX_TEXT_BYTES), 0, "using");
     }
 
     #[test]
-    fn switches_take_the_words_that_people_write() {
+    fn switches_accept_the_usual_words() {
         let check = |value: &str, expect: bool| {
             assert_eq!(config(&[], &[("NETPULSE_PRIVATE", value)]).unwrap().switch("private"), expect, "{value}");
         };
@@ -640,11 +658,11 @@ mod tests {
     }
 
     #[test]
-    fn the_history_has_a_place() {
+    fn the_database_path_follows_setting_user_and_environment() {
         let check = |given: &str, root, environment: &[(&str, &str)], expect: &str| {
             let typed: Vec<_> = Some(("database", given)).filter(|_| !given.is_empty()).into_iter().collect();
-            let look = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|it| it.1.to_string());
-            let found = config(&typed, &[]).unwrap().database(root, look);
+            let variable = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|it| it.1.to_string());
+            let found = config(&typed, &[]).unwrap().database(root, variable);
             assert_eq!(found.map_or_else(|error| error.to_string(), |path| path.display().to_string()), expect);
         };
         check("x.db", true, &[], "x.db");
@@ -657,14 +675,14 @@ mod tests {
             &[("HOME", "/home/a"), ("XDG_STATE_HOME", "s")],
             "/home/a/.local/state/net-pulse/net-pulse.db",
         );
-        check("", false, &[], "no place for the history: HOME is not set; give one with --database PATH");
+        check("", false, &[], "no path for the database: HOME is not set; name a file with --database PATH");
     }
 
     #[test]
     fn owners_are_named() {
         let config = config(&[("interval", "5"), ("media", "disk")], &[("NETPULSE_MAX_RETRIES", "4")]).unwrap();
         let owned: Vec<_> = SETTINGS.iter().filter_map(|it| Some((it.key, config.owner(it.key)?))).collect();
-        // A saved time between two saves would count for nothing beside the flag.
+        // --media overrides a saved flush: the flag owns both settings.
         let expect = [
             ("interval", "--interval"),
             ("media", "--media"),
@@ -680,17 +698,17 @@ mod tests {
         let some = |text: &str| Some(text.to_string());
         let refused = config.change(&vec![("max_retries", some("9")), ("interval", some("7"))]);
         assert_eq!(refused, Err(SettingsRefusal::Owned { key: "interval", owner: "--interval" }));
-        // Those that only a flag or the environment sets.
+        // Settings that only a flag or the environment can set.
         let refused = config.change(&vec![("max_retries", some("9")), ("port", None)]);
         assert_eq!(refused, Err(SettingsRefusal::Owned { key: "port", owner: "--port" }));
         let refused = config.change(&vec![("syslog", some("/dev/log"))]);
         assert_eq!(refused, Err(SettingsRefusal::Owned { key: "syslog", owner: "NETPULSE_SYSLOG" }));
-        // One that the next start would not take.
+        // A value that is not valid.
         let long = "name,".repeat(MAX_TEXT_BYTES / 5 + 1);
         let Err(SettingsRefusal::Invalid { key: "ignore", why }) =
             config.change(&vec![("max_retries", some("9")), ("ignore", some(&long))])
         else {
-            panic!("a list without an end");
+            panic!("a list that is too long was accepted");
         };
         assert!(why.ends_with("has more than 4096 bytes; one pattern with * stands for many names"), "{why}");
         assert_eq!((config.text("max_retries"), config.origin("max_retries")), ("3", Origin::Default));
@@ -703,14 +721,14 @@ mod tests {
         assert_eq!((config.flush_s(), config.origin("max_retries")), (3600, Origin::Default));
     }
 
-    /// `docs/settings.md` is this table, for people.
+    /// `docs/settings.md` is made from the table. `UPDATE_GOLDEN=1` writes it.
     #[test]
-    fn the_reference_tells_what_the_table_says() {
+    fn settings_md_matches_the_table() {
         let mut got = String::from(
-            "# Settings\n\nA flag beats the environment, which beats what was set through the API \
-             (`PATCH /api/config`), which beats the default.\nWhat is marked with a *yes* can be changed while \
-             running; it acts at once and is kept in the database.\n\n\
-             | setting | flag | environment | default | may be | changed while running | meaning |\n\
+            "# Settings\n\nA flag overrides the environment variable. The variable overrides the value that was set \
+             through the API\n(`PATCH /api/config`) or on the page. That value overrides the default.\nA setting with \
+             *yes* can be changed while the program runs: the change acts at once, and the database keeps it.\n\n\
+             | setting | flag | environment | default | valid values | changed while running | meaning |\n\
              |---|---|---|---|---|---|---|\n",
         );
         for setting in SETTINGS.iter().filter(|setting| setting.changed_by != ChangedBy::Program) {
@@ -738,6 +756,6 @@ mod tests {
             std::fs::write(&path, &got).unwrap();
         }
         let expect = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(got == expect, "docs/settings.md is not what the table says; cross/settings renews it");
+        assert!(got == expect, "docs/settings.md does not match the table; run cross/settings");
     }
 }

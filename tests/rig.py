@@ -1,5 +1,4 @@
-"""What the tests that run finished binaries have in common: the table of targets, a network of their own, HTTP, and how a
-check fails. Nothing in here knows what is right."""
+"""Helpers for the tests that run finished binaries: table of targets, network namespaces, HTTP, and failed checks."""
 
 import http.client
 import json
@@ -13,7 +12,7 @@ from collections import namedtuple
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Another directory than dist/ is for trying binaries that are not meant to be shipped.
+# Set DIST to test binaries in another directory.
 DIST = Path(os.environ.get("DIST", ROOT / "dist")).resolve()
 CANNOT_RUN_HERE = 77
 
@@ -22,7 +21,7 @@ Answer = namedtuple("Answer", "status headers body")
 
 
 class Wrong(Exception):
-    """A check that failed: one sentence, with what was expected and what was found."""
+    """A failed check, with the expected and the found value."""
 
 
 def expect(what, expected, found):
@@ -44,7 +43,7 @@ def binary(name):
 
 
 def until(seconds, what, look):
-    """The first answer of `look` that is one. What it raised last tells why there was none."""
+    """Calls `look` until its result is true, and returns it. On timeout, the error has the last exception of `look`."""
     deadline = time.monotonic() + seconds
     last = None
     while True:
@@ -76,24 +75,25 @@ def get_json(address, path):
 
 
 def alone(*command):
-    """The command in namespaces of its own: nobody else's interfaces and ports, and nothing of it outlives it."""
+    """The command line that runs a command in its own namespaces, without the machine's interfaces and ports. All its
+    processes end with it."""
     root = [] if os.geteuid() == 0 else ["--map-root-user"]
     return ["unshare", *root, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
 
 
 class Alone:
-    """Runs commands alone, several at a time where threads ask, and ends those that are left whatever happens."""
+    """Runs commands in namespaces, also from several threads, and kills the remaining ones at the end."""
 
     def __init__(self):
         self.running = []
 
     def __enter__(self):
-        # A SIGTERM cleans up like everything else that ends this.
+        # SIGTERM becomes an exception, so that `__exit__` runs.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         return self
 
     def run(self, *command):
-        # What is set for a daemon outside is not for these.
+        # Settings of the caller must not reach the tested daemon.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("NETPULSE_")}
         pipe = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         process = subprocess.Popen(alone(*command), env=environment, text=True, **pipe)
@@ -102,7 +102,7 @@ class Alone:
         return process.returncode, said
 
     def __exit__(self, *_):
-        # Their first process is killed with them, and with it everything in the namespace.
+        # --kill-child kills the first process of the namespace, and so all others in it.
         for process in self.running:
             process.kill()
 
@@ -117,7 +117,7 @@ def skip(why):
 
 
 def need(commands):
-    """`commands`: the command, and the Debian package that has it."""
+    """Skips if a command is missing. `commands` has pairs of a command and its Debian package."""
     missing = sorted({package for command, package in commands if not shutil.which(command)})
     if missing:
         skip(f"not installed: {' '.join(missing)}")

@@ -1,33 +1,34 @@
-// The shell and the first view: asks the service for what changed, keeps the last answers, and shows them. It reads
-// nothing back from the document and never makes markup out of data. While the tab is hidden it asks for nothing.
+// The frame and the first view: requests new data from the API, keeps the latest answers, and shows them. It never
+// reads from the document and never makes markup from data. While the tab is hidden, it sends no requests.
 
 import { about, amounts, clock, day, rate, rateUnit, seconds, span, unitsOf } from "./format.js";
 import { draw, emptyRing, greatest, join, plan } from "./chart.js";
 import { SHELL } from "./texts.js";
 
 const RING_S = 300;
-// A rate older than this is not "now".
+// An older rate is not shown as the current one.
 const FRESH_S = 10;
-const PATIENCE_MS = 8000;
-// A backup is made before its first byte is sent.
-const LONG_PATIENCE_MS = 120000;
+const TIMEOUT_MS = 8000;
+// The router makes the whole backup before it sends the first byte.
+const LONG_TIMEOUT_MS = 120000;
 const SLOWEST_RETRY_MS = 15000;
 
 const $ = (id) => document.getElementById(id);
 
 const ring = emptyRing();
-// Where the browser may keep nothing, it is kept as long as the page is open.
-let kept = {};
+// If the browser forbids storage, values last until the page is closed.
+let store = {};
 try {
-  kept = localStorage ?? kept;
+  store = localStorage ?? store;
 } catch {}
-// The router's clock less this one. Either may be wrong; the times that are asked for are the router's.
+// Clock of the router minus clock of the browser, in seconds. Requests use times of the router.
 let skew = 0;
-// When the service stopped answering; null while it answers.
+// Time of the first request without an answer, in ms; null while the router answers.
 let lost = null;
-let heard = 0;
+// Time of the latest answer, in ms.
+let answered = 0;
 
-// What every view may look at. `interfaces` is a list, null until it is known; rates are texts.
+// State that all views share. `interfaces` is a list, or null before the first answer; `rates` returns texts.
 const shell = {
   ring,
   interfaces: null,
@@ -36,68 +37,69 @@ const shell = {
   settings: null,
   units: unitsOf(true, false),
   now: () => Date.now() / 1000 + skew,
-  // Without an answer the last known rates stay, paled; with one that says nothing new they go.
+  // While the router does not answer, the last rates stay, in pale. If it answers without new samples, they disappear.
   fresh: () => lost || shell.now() - ring.t.at(-1) < FRESH_S,
   rates: (name) => ["rx", "tx"].map((side) => rate(shell.fresh() ? ring.interfaces[name]?.[side].at(-1) : null, shell.units)),
   find: (name) => shell.interfaces?.find((iface) => iface.name === name),
 };
 
 const page = (name) => `#/interface/${encodeURIComponent(name)}`;
-const ctx = { api, ask, configure, dress, el, go, kept, page, paint, put, shell };
+const ctx = { api, ask, configure, dress, el, go, store, page, paint, put, shell };
 
-// The service.
+// Requests.
 
-// A `file` is given back as such, and may take as long as it likes once it has begun.
+// Sends a request and returns the JSON of the answer; with `file`, the body as a Blob, whose download has no time
+// limit.
 async function api(path, { method, body, file } = {}) {
   const headers = {};
-  if (kept.token) headers.Authorization = `Bearer ${kept.token}`;
+  if (store.token) headers.Authorization = `Bearer ${store.token}`;
   if (body) headers["Content-Type"] = "application/json";
   const began = Date.now();
   const stop = new AbortController();
-  const late = setTimeout(() => stop.abort(), method || file ? LONG_PATIENCE_MS : PATIENCE_MS);
+  const timeout = setTimeout(() => stop.abort(), method || file ? LONG_TIMEOUT_MS : TIMEOUT_MS);
   const answer = await fetch(path, { method, headers, signal: stop.signal, body: body && JSON.stringify(body) }).catch(() => null);
   if (!answer) {
-    // One that takes too long is no sign of a dead router where others were answered meanwhile.
-    if (heard < began) lost ??= Date.now();
+    // If another request was answered meanwhile, the router is alive and only this answer is slow.
+    if (answered < began) lost ??= Date.now();
     throw new Error(SHELL.silent);
   }
-  heard = Date.now();
-  // Whole seconds, and some time on the way.
+  answered = Date.now();
+  // The Date header has whole seconds and arrives late, so small differences mean nothing.
   const off = (Date.parse(answer.headers.get("Date")) - Date.now()) / 1000;
   if (Math.abs(off - skew) > 3) skew = off;
   if (lost) {
     lost = null;
     for (const feed of feeds()) feed.due = 0;
   }
-  // After several wrong ones they are only counted; the right one is taken at any time.
+  // 429: too many wrong tokens. The router still accepts the right one.
   if ([401, 429].includes(answer.status) && (method || !refused) && (await (asking ??= token()))) return api(path, { method, body, file });
-  if (file) clearTimeout(late);
+  if (file) clearTimeout(timeout);
   const content = await (file && answer.ok ? answer.blob() : answer.json());
-  clearTimeout(late);
+  clearTimeout(timeout);
   if (answer.ok) return content;
   const { detail } = content;
   const sentence = Array.isArray(detail) ? detail.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ") : detail ?? answer.status;
   throw Object.assign(new Error(sentence), { detail });
 }
 
-// Asked for once, however many requests want it; who does not give it is asked again only for a change.
+// One dialog serves all requests that need the token. If the user cancels it, only a change opens it again.
 let asking = null;
 let refused = false;
 
 async function token() {
   try {
     const { request } = await module("token");
-    const given = await request(el, kept);
+    const given = await request(el, store);
     refused = !given;
-    if (given) kept.token = given;
+    if (given) store.token = given;
     return given;
   } finally {
     asking = null;
   }
 }
 
-// What is asked for again and again: `{ what, every, path, take }`, seconds between two questions, and where the answer
-// goes. A path that is not true means that there is nothing to ask now. Setting `due` to 0 asks at once.
+// A feed is a repeated request: `{ what, every, path, take }`. `every`: seconds between two requests; `path()`: URL, or
+// null if there is nothing to request now; `take(answer)`: handles the answer. Setting `due` to 0 sends it at once.
 function adopt(feed) {
   let due = 0;
   return Object.defineProperty(Object.assign(feed, { failures: 0 }), "due", {
@@ -116,7 +118,7 @@ const FEEDS = [
   { what: "settings", every: 300, path: () => "api/config", take: configure },
 ].map(adopt);
 
-// To see at once what was changed.
+// Requests a feed at once, after a change.
 function ask(what) {
   FEEDS.find((feed) => feed.what === what).due = 0;
 }
@@ -139,7 +141,7 @@ async function load(feed, path) {
   feed.fault = null;
   try {
     const answer = await api(path);
-    // Asked for anew meanwhile, or nobody is interested any more.
+    // Drops the answer if the feed was requested again meanwhile, or if its view was left.
     if (feed.due && feeds().includes(feed)) feed.take(answer);
     feed.failures = 0;
   } catch (error) {
@@ -156,19 +158,20 @@ let timer;
 function turn() {
   clearTimeout(timer);
   if (document.hidden) return;
-  const waiting = [];
+  const dues = [];
   for (const feed of feeds()) {
     const path = !feed.busy && feed.path();
     if (path && feed.due <= Date.now()) load(feed, path);
-    else if (path) waiting.push(feed.due);
+    else if (path) dues.push(feed.due);
   }
-  // With nothing to wait for, whatever is under way calls again.
-  if (waiting.length) timer = setTimeout(turn, Math.min(...waiting) - Date.now());
+  // Feeds that are loading call `turn` when they end.
+  if (dues.length) timer = setTimeout(turn, Math.min(...dues) - Date.now());
 }
 
 // Views.
 
-// Text only, never markup. Classes follow the tag: `p.soft`. A name that is a property of the element is set as such (`onclick`, `value`).
+// Makes an element. `tag` may have classes: `p.soft`. An attribute whose name is a property of the element is set as a
+// property (`onclick`, `value`). Children are elements or text, never markup.
 function el(tag, attributes, ...children) {
   const [name, ...classes] = tag.split(".");
   const node = document.createElement(name);
@@ -201,11 +204,11 @@ function decoded(text) {
 }
 
 const links = document.querySelectorAll("nav a");
-// Each has a file of its name, loaded when it is first wanted: those that the frame links to, and that of an interface.
+// Names of the views: those that the frame links to, and "interface". Each is a file that is loaded on its first use.
 const VIEWS = ["interface", ...Array.from(links, ({ hash }) => hash.slice(2)).filter(Boolean)];
 
-// A browser may remember for as long as the page is open that a module could not be loaded: then it is asked for anew,
-// by another address.
+// A browser may remember until the page is closed that the import of a module failed. So the next attempt uses another
+// URL.
 const modules = {};
 let misses = 0;
 
@@ -232,7 +235,7 @@ async function route() {
     if (VIEWS.includes(place)) {
       const loaded = await Promise.all([module("elements"), module(place), sheet("views.css")]).catch(() => null);
       if (visit !== visits) return;
-      // A router that reboots: the nav is there, and the way back too.
+      // The router may be rebooting. Until the next attempt, the links of the frame still work.
       if (!loaded) return setTimeout(() => visit === visits && route(), 3000);
       const [{ elements }, { mount }] = loaded;
       next = mount({ ...ctx, ...elements(ctx), root, params, name });
@@ -263,7 +266,7 @@ function sheet(href) {
   }));
 }
 
-// What is seen.
+// Painting.
 
 let waiting = false;
 
@@ -272,22 +275,22 @@ function paint() {
   waiting = true;
 }
 
-// What did not change is not touched: screen readers announce, and selections end, where it is.
+// Sets a text only if it changed: every write ends a selection and makes screen readers announce the text again.
 function put(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-// For what is there only while there is something to say.
-function tell(id, text) {
+// Shows a text, or hides the element if the text is empty.
+function showText(id, text) {
   $(id).hidden = !text;
   put($(id), text || "");
 }
 
-let said;
+let notice;
 
-// Says in the quiet bar, for a while, what came of something that somebody did.
+// Shows the result of an action in the notice bar, for 8 seconds.
 function note(text) {
-  said = text;
+  notice = text;
   paint();
   if (text) setTimeout(note, 8000);
 }
@@ -301,7 +304,7 @@ function update() {
   $("state").className = ill ? "bad" : "";
   document.body.classList.toggle("stale", !!lost);
   $("stopped").hidden = !stopped;
-  tell("trouble", said ?? trouble());
+  showText("trouble", notice ?? trouble());
   const [down, up] = shell.rates(primary);
   const title = view?.title ?? (primary && shell.fresh() && !lost && `↓ ${down} ↑ ${up}`);
   document.title = [title, "Net-Pulse"].filter(Boolean).join(" · ");
@@ -309,7 +312,7 @@ function update() {
 }
 
 function trouble() {
-  // A phone that wakes up often fails once: that is not worth a word.
+  // The first request of a phone that wakes up often fails. That alone is not shown.
   if (lost) return Date.now() - lost > 1500 && SHELL.since(clock(lost / 1000));
   const failed = feeds().find((feed) => feed.fault);
   if (failed) return SHELL.late(failed.what, failed.fault);
@@ -319,7 +322,7 @@ function trouble() {
   return collector !== "stopped" && why && (status === "healthy" ? `${reason[0].toUpperCase()}${reason.slice(1)}.` : SHELL.unwell(why));
 }
 
-// The first view. What is chosen lies in the hash.
+// The first view. The URL's hash holds its state: range, interfaces, grouping.
 
 const RANGES = { __proto__: null, "5m": 300, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000, "1y": 31536000 };
 const GROUPS = { __proto__: null, auto: 0, "5 min": 300, hour: 3600, day: 86400 };
@@ -344,15 +347,16 @@ let query;
 let series = null;
 let events = [];
 let sketched = 0;
-// What the chart shows, what a hand adds to that, and whether there is something newer.
+// `data`: what the chart shows; `look`: what explore.js adds (cursor, selection, moved range).
 const plot = { canvas: $("chart"), look: {}, draw: () => (plot.left = draw(plot.canvas, { ...plot.data, ...plot.look })) };
+// Whether `data` must be built again, and the function of explore.js to call then.
 let stale;
 let refresh;
 
 const range = () => (query.get("range") in RANGES ? query.get("range") : "24h");
 const whole = () => !(+query.get("to") > +query.get("from"));
 
-// From when to when is looked, and whether that lies in the latest seconds, which need not be asked for.
+// The range of the chart. `live`: the ring of the latest seconds holds it, so no request is needed.
 function frame() {
   const last = ring.t.at(-1) + 1 || Math.floor(shell.now());
   const [from, to] = whole() ? [last - RANGES[range()], last] : [+query.get("from"), +query.get("to")];
@@ -368,12 +372,12 @@ const fits = ({ from, to }, step) => !step || (to - from <= 720 * step && to - f
 
 function seriesPath() {
   const now = frame();
-  // Without a name it is the primary's, which is then asked for before its name is known.
+  // Without a name the API answers for the primary interface, so the request need not wait for the list of interfaces.
   if (now.live || (!chosen()[0] && (shell.interfaces || query.has("i")))) return null;
   const step = GROUPS[query.get("by")];
-  const asked = new URLSearchParams(plan(now.from, now.to, fits(now, step) && step));
-  for (const name of chosen()) asked.append("interface", name);
-  return `api/traffic/series?${asked}`;
+  const params = new URLSearchParams(plan(now.from, now.to, fits(now, step) && step));
+  for (const name of chosen()) params.append("interface", name);
+  return `api/traffic/series?${params}`;
 }
 
 function takeSeries({ first_day: day, step, t, interfaces }) {
@@ -392,17 +396,18 @@ function eventsPath() {
   return shell.interfaces && `api/events?limit=200&from=${from}&to=${to}&kind=${MARKS.join("&kind=")}`;
 }
 
-let reaching;
+let exploring;
 
-// Loaded when it is first reached for, and a click that came too early is made good. A failure is tried again by the next.
+// Loads explore.js at the first pointer or focus event on the chart, then repeats a click that came before it was
+// loaded. If loading fails, the next event tries again.
 function reach(event) {
   if (refresh || !plot.data) return;
-  reaching ??= module("explore").then(
-    ({ explore }) => (refresh = explore(plot, { ...ctx, RANGES, hash: () => query, chosen, whole, marks, $, tell })),
-    () => (reaching = null),
+  exploring ??= module("explore").then(
+    ({ explore }) => (refresh = explore(plot, { ...ctx, RANGES, hash: () => query, chosen, whole, marks, $, showText })),
+    () => (exploring = null),
   );
   const { type, target } = event;
-  if (type === "click" && target.matches("button, canvas")) reaching.then(() => refresh && target.dispatchEvent(new MouseEvent(type, event)));
+  if (type === "click" && target.matches("button, canvas")) exploring.then(() => refresh && target.dispatchEvent(new MouseEvent(type, event)));
 }
 
 for (const event of ["pointerover", "focusin", "click"]) $("history").addEventListener(event, reach);
@@ -434,7 +439,7 @@ function showHistory() {
   by.value = query.get("by") ?? "auto";
   for (const option of by) option.disabled = !fits(now, GROUPS[option.value]);
   if (!by.value || by.selectedOptions[0].disabled) by.value = "auto";
-  tell("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
+  showText("empty", (now.live || series) && greatest(...lines.flatMap(({ rx, tx }) => [rx, tx])) === null
     && SHELL.empty);
   plot.canvas.ariaLabel = `Traffic of ${names.join(", ")} from ${day(now.from)} ${clock(now.from)} to ${day(now.to)} ${clock(now.to)}`;
 }
@@ -449,8 +454,8 @@ function showHome() {
   const { interfaces, primary, units } = shell;
   const main = shell.find(primary);
   const idle = interfaces && !main;
-  tell("which", main && `${primary} ${main.alias}`);
-  tell("waiting", idle && SHELL.idle);
+  showText("which", main && `${primary} ${main.alias}`);
+  showText("waiting", idle && SHELL.idle);
   $("rates").hidden = $("spark").hidden = $("today").hidden = idle;
   document.querySelectorAll("#rates b").forEach((node, i) => put(node, shell.rates(primary)[i]));
   document.querySelectorAll(".unit").forEach((node) => put(node, rateUnit(units)));
@@ -492,10 +497,10 @@ function list() {
   const fold = $("fold");
   fold.hidden = !parts.ignored[0];
   put(fold.firstElementChild, `${parts.ignored.length} ignored`);
-  // There may be hundreds.
+  // There may be hundreds of ignored interfaces, so their rows exist only while the list is open.
   fold.ontoggle = paint;
   if (!fold.open) parts.ignored = [];
-  // Moving a row takes the selection from it: only when something moved.
+  // Moving a row ends a selection in it, so rows are replaced only if their order changed.
   for (const [id, wanted] of Object.entries(parts)) {
     const shown = $(id).children;
     if (shown.length !== wanted.length || wanted.some((row, i) => row !== shown[i])) $(id).replaceChildren(...wanted);
@@ -503,10 +508,10 @@ function list() {
   $("who").hidden = !parts.who[1];
 }
 
-// By hand it is light or dark, else as the system has it.
+// Sets the colours: light, dark, or "" for those of the system.
 function dress(theme) {
-  if (theme != null) kept.theme = theme;
-  document.documentElement.dataset.theme = kept.theme ?? "";
+  if (theme != null) store.theme = theme;
+  document.documentElement.dataset.theme = store.theme ?? "";
   again();
 }
 

@@ -1,31 +1,31 @@
-// Columns as the API answers them (`t` ascending, `null` for a gap), the scales and ticks over them, and the canvas that
-// draws them. Everything but `draw` is pure. Received goes up from the middle line and sent goes down, on one
-// scale, so that the two are told apart without colour and still compare.
+// The chart: columns as the API sends them (`t` ascending, `null` for a gap), scales, ticks, and drawing on a canvas.
+// All functions except `draw` are pure. Received traffic goes up from the middle line and sent traffic goes down, on
+// the same scale: readers can distinguish them without colour, and can compare them.
 
 import { clock, day, unitFor } from "./format.js";
 
 export const SIDES = ["rx", "tx", "rx_peak", "tx_peak"];
 const DAY = 86400;
-// Distances between ticks that a clock face suggests, in seconds, and then in months.
+// Round distances between ticks, in seconds, and for long ranges in months.
 const TIME_STEPS = [1, 5, 10, 30, 60, 300, 900, 1800, 3600, 7200, 10800, 21600, 43200, DAY, 2 * DAY, 7 * DAY];
 const MONTH_STEPS = [1, 2, 3, 6, 12, 24, 60];
-// Widths of buckets of which a level that is stored is a part.
+// Widths of buckets in seconds that are multiples of a stored resolution.
 const BUCKETS = [10, 30, 60, 300, 900, 1800, 3600, 7200, 21600, 43200, DAY];
-// As many as are told apart on a screen, and as many as there may be.
+// Number of points that a screen can show, and the maximum of the API.
 const ENOUGH = 400;
 const MOST = 720;
 
-// The latest seconds. Names of interfaces may be anything, `constructor` too.
+// The ring of the latest seconds. `__proto__: null`, because an interface may have any name, even `constructor`.
 export const emptyRing = () => ({ next: 0, t: [], interfaces: { __proto__: null } });
 
-// Appends a newer answer of `/api/traffic/live` to the older ones, and keeps the last `most` seconds. A `next` that fell
-// means a restarted service, times that fall mean that its clock was set: what was before has no place beside either.
+// Appends an answer of `/api/traffic/live` to the ring and keeps the last `most` seconds. A smaller `next` means that
+// the service restarted, a smaller time means that its clock was set back: in both cases the old seconds are dropped.
 export function join(ring, more, most) {
   const restarted = more.next < ring.next;
   if (restarted || more.t[0] <= ring.t.at(-1)) Object.assign(ring, emptyRing());
   ring.next = restarted && !more.t.length ? 0 : more.next;
   const nulls = (count) => Array(count).fill(null);
-  // By time and not by number: a tab that slept has nothing between.
+  // Counted by time, not by number of samples: a tab that slept has a gap.
   const surplus = [...ring.t, ...more.t].filter((time) => time <= more.t.at(-1) - most).length;
   for (const name of Object.keys({ ...ring.interfaces, ...more.interfaces })) {
     const columns = (ring.interfaces[name] ??= { rx: nulls(ring.t.length), tx: nulls(ring.t.length) });
@@ -33,39 +33,39 @@ export function join(ring, more, most) {
       columns[side].push(...(more.interfaces[name]?.[side] ?? nulls(more.t.length)));
       columns[side].splice(0, surplus);
     }
-    // It left more than `most` seconds ago.
+    // The interface disappeared more than `most` seconds ago.
     if (columns.rx.every((value) => value === null)) delete ring.interfaces[name];
   }
   ring.t.push(...more.t);
   ring.t.splice(0, surplus);
 }
 
-// The greatest known value of several columns, which may be absent; null where nothing is known.
+// The greatest known value of several columns, any of which may be absent; null if no value is known.
 export function greatest(...columns) {
   return columns.flat().reduce((most, value) => (value != null && !(value < most) ? value : most), null);
 }
 
-// What to ask for to see `from..to` in buckets of `step` seconds, or of what suits. Whole buckets: only then they are as
-// wide as they should be. Days begin at local midnight.
+// Parameters of the request that shows `from..to` in buckets of `step` seconds; without `step`, of a suitable width.
+// The range is extended to whole buckets, so that they get exactly this width. Days begin at local midnight.
 export function plan(from, to, step) {
   step ||= BUCKETS.find((step) => (to - from) / step <= ENOUGH);
   if (!step) return { from, to, points: ENOUGH };
   const edge = (time) => (step < DAY ? time - (time % step) : new Date(time * 1000).setHours(0, 0, 0, 0) / 1000);
-  // Over the longest of days, too.
+  // One hour more, because a day may have 25 hours.
   const end = edge(to) < to ? edge(to + step + (step < DAY ? 0 : 3600)) : to;
   const points = Math.min(Math.round((end - edge(from)) / step), MOST);
   return { from: Math.max(edge(from), end - points * step - 3600 * (step === DAY)), to: end, points };
 }
 
-// Columns one upon the other: each sum reaches from zero, and is null where nothing below it is known either.
+// Stacks columns: each result is the sum of the columns up to this one, and null where none of them is known.
 export function stack(columns) {
   let below = [];
   return columns.map((column) => (below = column.map((value, i) => (value == null ? below[i] ?? null : value + (below[i] ?? 0)))));
 }
 
-// Local round times in `from..to`, about `most` of them, each `[time, text, whether a new day or year begins]`. Counted in
-// wall time from local midnight: on a day on which the clock changes, ticks are not equally far apart, and in spring two
-// wall times are one moment.
+// Ticks at round local times in `from..to`, about `most` of them, each `[time, text, whether a new day or year
+// begins]`. They are counted in wall time from local midnight, so on a day with a clock change they are not equally far
+// apart. In spring two wall times are the same moment; the Map holds it once.
 export function timeTicks(from, to, most) {
   const step = TIME_STEPS.find((step) => (to - from) / step <= most);
   const months = MONTH_STEPS.find((months) => (to - from) / months / 30 / DAY <= most) ?? 120;
@@ -83,14 +83,15 @@ export function timeTicks(from, to, most) {
   return [...ticks.values()];
 }
 
-// The least of 1, 2, 5, 10, 20 ... that cuts `span` into at most `most` pieces.
+// The smallest of 1, 2, 5, 10, 20 ... that divides `span` into at most `most` pieces.
 export function niceStep(span, most) {
   const power = 10 ** Math.floor(Math.log10(span / most));
   return power * [1, 2, 5, 10].find((step) => step * power * most >= span * (1 - 1e-9));
 }
 
-// How far the two sides reach, the ticks between, all in bytes per second, and the unit to write them in. Neither side is
-// so short that it could not be labelled, nor does idle chatter look like a storm. Laid over each other, there is one side.
+// The vertical scale: `up` (top value), `span` (both sides) and `ticks` in bytes per second, and the unit of the
+// labels. Each side is tall enough for a label and reaches at least 500 B/s, so that an idle link does not look busy.
+// `overlaid`: both directions share the upper side.
 export function valueScale(rx, tx, most, units, overlaid) {
   const least = Math.max((rx + tx) * 0.12, 500);
   const up = Math.max(rx, least, overlaid ? tx : 0) * 1.05;
@@ -102,8 +103,8 @@ export function valueScale(rx, tx, most, units, overlaid) {
   return { up, span, ticks, unit };
 }
 
-// Cuts a column into unbroken runs `{from, to, points}` with one point `{x, low, high, peak}` for each pixel column that
-// has any: however long the column is, no more is drawn than can be seen, and no peak is lost. A point stands in the
+// Cuts a column at its gaps into runs `{from, to, points}`. All buckets in one pixel column share a point
+// `{x, low, high, peak}`, so the number of points is limited by the width, and no peak is lost. A point is in the
 // middle of its bucket; `x` maps a time to device pixels.
 export function runs(t, values, peaks, step, x) {
   const found = [];
@@ -123,11 +124,12 @@ export function runs(t, values, peaks, step, x) {
   return found;
 }
 
-// Draws `lines`, each `{rx, tx, rx_peak, tx_peak}` over `t`, and gives back where the plot begins. The scale is that of
-// `from..to`; while it is moved, `seen` is seen instead. `bare` leaves the axes and the peaks out. In device pixels throughout.
+// Draws `lines`, each `{rx, tx, rx_peak, tx_peak}` over `t`, and returns the left edge of the plot in CSS pixels.
+// `from..to` sets the scale; while the user moves the chart, `seen` is the visible range. `bare` omits axes and peaks.
+// All lengths inside are in device pixels.
 export function draw(canvas, { t, step, lines, from, to, seen = [from, to], units, bare, overlaid, marks = [], at, picked }) {
   const px = (length) => Math.round(length * devicePixelRatio);
-  // Assigning the size clears as well.
+  // Setting the size also clears the canvas.
   const width = (canvas.width = px(canvas.clientWidth));
   const height = (canvas.height = px(canvas.clientHeight));
   const style = getComputedStyle(canvas);
@@ -159,7 +161,7 @@ export function draw(canvas, { t, step, lines, from, to, seen = [from, to], unit
     pen.fillStyle = colour(ink);
     pen.fillText(text, x, y);
   };
-  // On whole pixels, or a thin line is a blur of two.
+  // Whole pixels: a thin line between two pixels would be blurred.
   const line = (ink, x, y, width = px(1), height = bottom - top) => {
     pen.fillStyle = colour(ink);
     pen.fillRect(Math.round(x), Math.round(y), width, height);
@@ -170,7 +172,8 @@ export function draw(canvas, { t, step, lines, from, to, seen = [from, to], unit
     for (const [tick, text, strong] of timeTicks(...seen, (width - left) / px(68))) {
       line("line", x(tick), top);
       const half = pen.measureText(text).width / 2;
-      // A day's name is wider than an hour's, but never reaches the next; moved in at the right it would.
+      // A label at the right edge is omitted: moved to the left, the wide name of a day would cover the label before
+      // it.
       if (x(tick) + half <= width) write(text, "center", strong ? "ink" : "soft", Math.max(x(tick), half), height - px(8));
     }
     for (const tick of ticks) {
@@ -182,14 +185,14 @@ export function draw(canvas, { t, step, lines, from, to, seen = [from, to], unit
   }
 
   sides.forEach(({ side, sums, peaks }, k) => {
-    // Laid over the other side it is a dashed line and hides nothing.
+    // Overlaid, sent traffic is a dashed line, so that it hides nothing.
     const light = k && overlaid;
     const sign = k && !light ? -1 : 1;
     if (light) pen.setLineDash([px(5), px(3)]);
-    // The highest first: what is below is painted over it.
+    // From the top of the stack down: each lower area covers a part of the one above.
     for (let i = lines.length - 1; i >= 0; i--) {
       for (const run of runs(t, sums[i], peaks, step, x)) {
-        // A run reaches over its outer buckets whole, so that a lonely one is seen too.
+        // A run extends to the outer edges of its buckets, so that a single bucket is visible too.
         const points = [{ ...run.points[0], x: run.from }, ...run.points, { ...run.points.at(-1), x: run.to }];
         const trace = (...keys) => {
           pen.beginPath();
@@ -217,7 +220,7 @@ export function draw(canvas, { t, step, lines, from, to, seen = [from, to], unit
     if (!bare) write(k ? "↑ up" : "↓ down", "left", side, left + px(light ? 66 : 6), sign > 0 ? top + px(9) : bottom - px(9));
   });
 
-  // Which band is whose, from the middle outwards.
+  // Legend: the interfaces in the order of the stack, from the middle outwards.
   let place = left + px(70);
   lines.forEach(({ name }, i) => {
     if (alone) return;

@@ -1,5 +1,6 @@
-// What the views beside the first are made of: cards, facts, fields, and buttons that say what came of them. Loaded side by
-// side with the first of these views, and handed to each as arguments: what a view imported could not be asked for anew.
+// Elements of all views except the first: cards, facts, fields, and buttons that show the result of their action.
+// Loaded together with the first such view and passed to each view as arguments: if a view imported this file and that
+// failed, the browser would not request it again.
 
 import { NOTHING, amounts, clock, day, seconds } from "./format.js";
 import { ACTIONS } from "./texts.js";
@@ -12,14 +13,14 @@ export function elements({ api, el, page, paint, put, shell }) {
   const bothWays = (down, up) => [el("span.rx", null, down), el("span.tx", null, up)];
   const called = ({ name, alias }) => [name, alias].filter(Boolean).join(" · ");
 
-  // A part of a view. What came of something that was done in it is said at its end, next to the hand that did it.
-  const card = (title, ...children) => el("section.card", null, el("h2", null, title), ...children, el("p.said", { role: "status" }));
+  // A part of a view. The last paragraph shows the result of an action in this card.
+  const card = (title, ...children) => el("section.card", null, el("h2", null, title), ...children, el("p.result", { role: "status" }));
   const bar = (...children) => el("div.bar", null, ...children);
   const list = () => el("dl.facts");
   const log = () => el("dl.facts.log");
   const soft = (...children) => el("p.soft", null, ...children);
 
-  // What did not change is not touched: selections and the place of the keyboard stay where they are.
+  // Replaces the children only if the data changed: a replaced element loses selection and keyboard focus.
   function fill(node, data, build) {
     const key = JSON.stringify(data);
     if (node.filled === key) return;
@@ -27,7 +28,7 @@ export function elements({ api, el, page, paint, put, shell }) {
     node.replaceChildren(...build().flat());
   }
 
-  // Pairs of a word and what it says: a text, or one for down and one for up. What is not known is left out.
+  // Pairs of a label and a value: one text, or two for down and up. Pairs without a value are omitted.
   function facts(node, pairs) {
     const known = pairs.filter((pair) => pair?.[1]);
     fill(node, known, () => known.map(([term, value]) => el("div", null, el("dt", null, term), el("dd", null, Array.isArray(value) ? bothWays(...value) : value))));
@@ -46,17 +47,17 @@ export function elements({ api, el, page, paint, put, shell }) {
   const field = (label, input) => el("label.field", null, `${label} `, input);
   const choice = (label, pairs, value, done) => field(label, options(el("select", { onchange: ({ target }) => done(target.value, target) }), pairs, value));
 
-  // Does something and says what came of it: `work` answers with the sentence.
+  // Runs an action and shows the text that `work` returns, or its error.
   async function act(node, work) {
-    const said = node.closest("section").querySelector(".said");
+    const result = node.closest("section").querySelector(".result");
     node.disabled = true;
-    put(said, "");
-    said.className = "said";
+    put(result, "");
+    result.className = "result";
     try {
-      put(said, (await work()) ?? "");
+      put(result, (await work()) ?? "");
     } catch (error) {
-      said.className = "said bad";
-      put(said, error.message);
+      result.className = "result bad";
+      put(result, error.message);
     }
     node.disabled = false;
     paint();

@@ -1,15 +1,16 @@
-// The chart in the hands: zoom, moving, the cursor, and its figures as a table. Loaded when somebody first reaches for it.
+// Interaction with the chart: zoom, move, cursor, and its figures as a table. Loaded on the first use of the chart.
 
 import { SIDES, greatest } from "./chart.js";
 import { amounts, clock, day, dayOf, rate, rateUnit, span } from "./format.js";
 import { CURSOR } from "./texts.js";
 
-// A picked range is at least this long, in seconds.
+// Minimum length of a selected range, in seconds.
 const LEAST_S = 10;
-// A press that moves less, in pixels, is a click.
-const STILL = 8;
+// A press that moves less than this many pixels is a click.
+const CLICK_PX = 8;
 
-// At most `most` rows `[first bucket, ...values of each line]`: averages and peaks of neighbouring buckets, over what is known.
+// Summarises the chart in at most `most` rows `[first bucket, ...values of each line]`: averages and peaks of adjacent
+// buckets. Averages are weighted by the seconds that were observed.
 export function pieces(t, lines, most) {
   const size = Math.ceil(t.length / most);
   const rows = [];
@@ -32,16 +33,17 @@ export function pieces(t, lines, most) {
   return rows;
 }
 
-// The bucket that holds a time, or the nearest.
+// The bucket that contains a time, else the nearest one.
 export function nearest(t, step, time) {
   const next = t.findIndex((start) => start + step > time);
   return next < 0 ? t.length - 1 : next;
 }
 
-// Over the canvas of `plot`: `{ canvas, data, look, left, draw }`, where `look` is what the hands add to the picture. Gives
-// back what is to be called when there is newer data.
-export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, go, $, tell }) {
+// Adds interaction to the canvas of `plot`: `{ canvas, data, look, left, draw }`. `look` gets cursor, selection and
+// moved range. Returns the function to call when `data` is new.
+export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, go, $, showText }) {
   const { canvas, look } = plot;
+  // Time under the pointer when the user began to move the chart.
   let held;
   let grab = false;
   let waiting;
@@ -52,7 +54,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
       plot.draw();
     });
   };
-  // A value of null takes it out of the hash.
+  // Changes parameters of the hash; null removes one.
   const alter = (changes, quietly) => {
     const params = new URLSearchParams(hash());
     for (const [name, value] of Object.entries(changes)) {
@@ -66,10 +68,11 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     const [from, to] = ends();
     return from + ((x - plot.left) / (canvas.clientWidth - plot.left)) * (to - from);
   };
-  // Where somebody went step by step, going back is not step by step.
+  // Shows a range. With `quietly`, a change from one range to another adds no entry to the browser's history, so that
+  // "back" leaves the zoom at once.
   const settle = ([from, to], quietly) => {
     const more = Math.max(0, LEAST_S + from - to) / 2;
-    // There is nothing to see of what is to come.
+    // A range may not end in the future.
     const late = Math.max(0, to + more - shell.now());
     alter({ from: Math.max(0, Math.floor(from - more - late)), to: Math.ceil(to + more - late) }, quietly && !whole());
   };
@@ -85,10 +88,10 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     soon();
   };
   const moment = (time) => `${day(time, true)} ${clock(time, plot.data.step < 60)}`;
-  // The router's days may begin at another hour than the reader's.
+  // Days are those of the router, which may be in another time zone.
   const named = (i) => (plot.data.day ? dayOf(plot.data.day, true, (i * plot.data.step) / 86400) : moment(plot.data.t[i]));
 
-  // What the cursor stands on, for the eye and for the ear.
+  // Moves the cursor to a bucket and shows its values, also for screen readers.
   function point(i) {
     const { t, step, lines } = plot.data;
     look.at = i < t.length ? t[i] + step / 2 : null;
@@ -100,7 +103,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
       }),
       ...marks().filter(([time]) => time >= t[i] && time < t[i] + step).map(([, text]) => text),
     ].join("\n").trim();
-    tell("read", text);
+    showText("read", text);
     $("read").className = i > t.length / 2 ? "" : "right";
     canvas.ariaValueMax = t.length - 1;
     canvas.ariaValueNow = i ?? 0;
@@ -136,11 +139,11 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     if (look.picked) look.picked[1] = Math.max(x, plot.left);
     canvas.onclick({ offsetX: x });
   };
-  // All that there is of a finger that taps.
+  // A tap of a finger sends only this event.
   canvas.onclick = ({ offsetX: x }) => point(nearest(plot.data.t, plot.data.step, time(x)));
   canvas.onpointerup = () => {
     const { picked, seen } = look;
-    const range = seen ?? (picked && Math.abs(picked[0] - picked[1]) > STILL && picked.map(time).sort((a, b) => a - b));
+    const range = seen ?? (picked && Math.abs(picked[0] - picked[1]) > CLICK_PX && picked.map(time).sort((a, b) => a - b));
     drop();
     if (range) settle(range, !!seen);
   };
@@ -149,7 +152,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   canvas.onblur = () => point();
   canvas.ondblclick = reset;
   canvas.onkeydown = ({ key, shiftKey, ctrlKey, altKey, metaKey }) => {
-    // The browser's own.
+    // Leaves shortcuts to the browser.
     if (ctrlKey || altKey || metaKey) return;
     const { t, step } = plot.data;
     const end = t.length - 1;
@@ -177,13 +180,13 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
   $("figures").ontoggle = figures;
   figures();
 
-  let told = 0;
+  let refreshed = 0;
   return () => {
-    // The cursor stays at its time.
+    // The cursor stays at the same time.
     if (look.at) point(nearest(plot.data.t, plot.data.step, look.at));
-    // Read aloud, a table must not change all the time.
-    if (Date.now() - told < 10000 && plot.data.live) return;
-    told = Date.now();
+    // At most every 10 s, for screen readers that read the table.
+    if (Date.now() - refreshed < 10000 && plot.data.live) return;
+    refreshed = Date.now();
     figures();
   };
 }

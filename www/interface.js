@@ -1,16 +1,16 @@
-// One interface: what it is and carries, and what may be done with it. What is calculated is pure and stands first.
+// The view of one interface: link, counters, actions, events. Pure calculations come first.
 
 import { about, rateUnit, seconds, span } from "./format.js";
 import { INTERFACE } from "./texts.js";
 
-// How many errors and drops there were in the newest samples, which begin `seconds` ago.
+// Sums of errors and drops in the newest samples, the oldest of which is `seconds` old.
 export function recent(records, now) {
   const oldest = Math.min(now - 1, ...records.map(({ timestamp }) => seconds(timestamp)));
   const sums = (what) => ["rx", "tx"].map((side) => records.reduce((sum, record) => sum + (record[`${side}_${what}`] ?? 0), 0));
   return { seconds: now - oldest, errors: sums("errors"), drops: sums("drops") };
 }
 
-// A netmask as the number of its bits, of either family.
+// The prefix length of a netmask, IPv4 or IPv6.
 export function prefix(mask) {
   const base = mask.includes(".") ? 10 : 16;
   const bits = (part) => (parseInt(part, base) || 0).toString(2).replace(/0/g, "").length;
@@ -36,15 +36,15 @@ export function mount({ root, name, ask, go, put, shell, el, act, bar, button, c
 
   const title = el("h2");
   const kind = soft();
-  const [now, link, counters, happened] = [list(), list(), list(), log()];
+  const [now, link, counters, timeline] = [list(), list(), list(), log()];
   const alias = el("input", { maxLength: 64, autocomplete: "off" });
   const save = el("button", null, "Save");
-  const watch = choice("Watch it", Object.entries(INTERFACE.watched), "null", (value, node) =>
+  const watch = choice("Watch", Object.entries(INTERFACE.watched), "null", (value, node) =>
     act(node, () => set({ monitored: JSON.parse(value) }).finally(() => (seen = null))));
   const main = button("…", () => set({ primary: !fixed() }));
   const fixed = () => iface.primary && [name, ...iface.altnames ?? []].includes(shell.settings?.primary?.value);
   const gone = el("select", { ariaLabel: "Absent interface" });
-  const merge = bar("Add the history of", gone, button("Merge", () => confirm(INTERFACE.merge(gone.value, name)) && set({ merge: gone.value })));
+  const merge = bar("Merge the history of", gone, button("Merge", () => confirm(INTERFACE.merge(gone.value, name)) && set({ merge: gone.value })));
   const forget = button(`Forget ${name}`, async () => {
     if (!confirm(INTERFACE.forget(name))) return;
     await send("DELETE", own);
@@ -53,8 +53,8 @@ export function mount({ root, name, ask, go, put, shell, el, act, bar, button, c
   });
   const parts = [
     card("Link", link), card("Counters", counters),
-    card("What to do with it", form(save, () => set({ alias: alias.value.trim() }), field("Name for people", alias), save), watch, bar(main, forget), merge),
-    card("What happened to it", happened),
+    card("Actions", form(save, () => set({ alias: alias.value.trim() }), field("Alias", alias), save), watch, bar(main, forget), merge),
+    card("Events", timeline),
   ];
   root.append(card("", title, kind, now, bar(el("a.button", { href: hash("", { i: name }) }, "History"), el("a.button", { href: hash("usage", { i: name }) }, "Usage"))), ...parts);
 
@@ -72,7 +72,7 @@ export function mount({ root, name, ask, go, put, shell, el, act, bar, button, c
       const pair = (rx, tx) => rx != null && sizes([rx, tx]);
       facts(now, [
         ["Now", !away && iface.monitored && shell.rates(name).map((text) => `${text} ${rateUnit(units)}`)],
-        ["Today", pair(iface.today_rx_bytes, iface.today_tx_bytes)], ["In all", pair(iface.lifetime_rx_bytes, iface.lifetime_tx_bytes)],
+        ["Today", pair(iface.today_rx_bytes, iface.today_tx_bytes)], ["Total", pair(iface.lifetime_rx_bytes, iface.lifetime_tx_bytes)],
       ]);
       facts(link, [
         ...(iface.addresses ?? []).map(({ family, address, netmask }) => [family === "inet" ? "IPv4" : "IPv6", netmask ? `${address}/${prefix(netmask)}` : address]),
@@ -84,8 +84,8 @@ export function mount({ root, name, ask, go, put, shell, el, act, bar, button, c
       const lately = (key) => late && [INTERFACE.lately(span(Math.ceil(late.seconds / 60) * 60)), late[key].map(count)];
       facts(counters, [row("bytes"), row("packets"), row("errors"), lately("errors"), row("drops"), lately("drops")]);
       if (alias.seen !== iface.alias) alias.value = alias.seen = iface.alias ?? "";
-      const said = (pattern) => settings?.ignore?.value.includes(pattern);
-      if (seen !== settings) watch.lastChild.value = said(`!${name}`) ? "true" : said(name) ? "false" : "null";
+      const ignores = (pattern) => settings?.ignore?.value.includes(pattern);
+      if (seen !== settings) watch.lastChild.value = ignores(`!${name}`) ? "true" : ignores(name) ? "false" : "null";
       seen = settings;
       main.hidden = away || (iface.primary && !fixed());
       put(main, fixed() ? INTERFACE.found : INTERFACE.chosen);
@@ -94,7 +94,7 @@ export function mount({ root, name, ask, go, put, shell, el, act, bar, button, c
       merge.hidden = !absent.length;
       options(gone, absent.map((other) => [other.name, called(other)]));
       parts[3].hidden = !events?.length;
-      story(happened, events ?? []);
+      story(timeline, events ?? []);
     },
   };
 }

@@ -1,8 +1,9 @@
-// The settings, collection by hand, what this browser keeps, exports and backups. What is calculated is pure and stands first.
+// The view of settings: settings, collection, values stored in this browser, export, backup. Pure calculations come
+// first.
 
 import { SETTINGS } from "./texts.js";
 
-// A field's text as the API takes it. Nothing typed means the default, and what is no number is left for the API to refuse.
+// The text of a field as JSON for the API: null (the default) if empty. The API refuses a text that is not a number.
 export function typed(kind, text) {
   if (!text.trim()) return null;
   if (kind === "list") return text.split(",").map((item) => item.trim()).filter(Boolean);
@@ -12,30 +13,30 @@ export function typed(kind, text) {
 
 const CHOICE = /word|switch/;
 
-// A setting as the text of its field: empty where it is left to the default, which the field shows by itself. What is
-// owned may be a default too, of another flag's making.
+// The text of a setting's field. It is empty for a default, which the field shows as placeholder. A setting that a flag
+// or variable owns shows its value: its default may come from another flag.
 export function text({ kind, value, origin, owner }) {
   return origin === "default" && !owner && !CHOICE.test(kind) ? "" : [value].flat().join(", ");
 }
 
-// The fields' texts that differ from the settings, as the body of a PATCH.
+// The body of a PATCH with the fields that the user changed.
 export function changes(settings, texts) {
   const body = {};
   for (const [key, now] of Object.entries(texts)) {
     const setting = settings[key];
-    // An empty field means the default; choices have no empty one.
+    // An empty field means the default. A choice has no empty option, so its default value is sent as null.
     const usual = CHOICE.test(setting?.kind) && now === String(setting.default);
     if (setting && now !== text(setting)) body[key] = usual ? null : typed(setting.kind, now);
   }
   return body;
 }
 
-// The faults of a 422, by setting.
+// The errors of a 422 answer, by setting.
 export function faultsOf(detail) {
   return Object.fromEntries((Array.isArray(detail) ? detail : []).map(({ loc, msg }) => [loc.at(-1), msg]));
 }
 
-export function mount({ root, api, ask, configure, dress, kept, paint, put, shell, el, bar, button, called, card, choice, fill, field, form, options, outcome, send }) {
+export function mount({ root, api, ask, configure, dress, store, paint, put, shell, el, bar, button, called, card, choice, fill, field, form, options, outcome, send }) {
   let config = {};
   const inputs = {};
   const wanted = () => changes(config, Object.fromEntries(Object.entries(inputs).map(([key, { input }]) => [key, input.value])));
@@ -50,7 +51,7 @@ export function mount({ root, api, ask, configure, dress, kept, paint, put, shel
   function control(key, title) {
     const { kind, words, min = "", max = "", help, owner } = config[key];
     const input = words ? options(el("select"), words.map((word) => [word, SETTINGS.words[word] ?? word]))
-      // A field of numbers would keep to itself what is none.
+      // Not type="number": that field would return an empty text for an invalid number.
       : el("input", { inputMode: /integer|decimal/.test(kind) ? "decimal" : "text", autocomplete: "off", autocapitalize: "off" });
     input.disabled = owner;
     input.setAttribute("aria-describedby", `about-${key}`);
@@ -60,13 +61,13 @@ export function mount({ root, api, ask, configure, dress, kept, paint, put, shel
       el("small", null, `${owner ? SETTINGS.owned(owner) : ""}${help}${max && ` (${min} to ${max})`}`)));
   }
 
-  // All but what somebody is typing.
+  // Fills all fields except those that the user has edited.
   function show(edited = {}) {
     fill(groups, Object.keys(config).map((key) => config[key].owner), () => Object.entries(SETTINGS.groups).map(([title, names]) =>
       el("fieldset.card", null, el("legend", null, title), Object.keys(names).filter((key) => config[key]).map((key) => control(key, names[key])))));
     for (const [key, { input }] of Object.entries(inputs)) {
       const setting = config[key];
-      // One setting's default may follow from another's value.
+      // The default of one setting may depend on another setting.
       input.placeholder = setting.default;
       if (!(key in edited)) input.value = text(setting);
     }
@@ -106,7 +107,7 @@ export function mount({ root, api, ask, configure, dress, kept, paint, put, shel
   const collect = run("Collect now", "collect", ({ success, interfaces_collected: many, errors }) => (success ? SETTINGS.collected(many) : errors.join("; ")));
 
   const forget = button("Forget the access token", () => {
-    delete kept.token;
+    delete store.token;
   });
 
   const asked = { resolution: "5min", format: "csv" };
@@ -119,7 +120,8 @@ export function mount({ root, api, ask, configure, dress, kept, paint, put, shel
     bar(button("Export", async () => {
       const query = Object.entries({ ...asked, start_time: from.value, end_time: to.value && `${to.value}T23:59:59` }).filter(([, value]) => value);
       const path = `api/export/traffic?${new URLSearchParams(query)}`;
-      // Past this page, as it may be long; where reading needs the token, it cannot.
+      // The browser downloads it directly, as an export may be large. If reading needs the token, this page must fetch
+      // it.
       download(config.private?.value ? await api(path, { file: true }) : path, asked.format);
     }), button("Backup", async () => download(await api("api/backup", { method: "POST", file: true }), "db"))));
 
@@ -130,7 +132,7 @@ export function mount({ root, api, ask, configure, dress, kept, paint, put, shel
   }
 
   root.append(edit, el("div", null, card("Collection", bar(start, stop, collect)),
-    card("This browser", choice("Colours", Object.entries(SETTINGS.colours), kept.theme ?? "", dress), bar(forget)), data));
+    card("This browser", choice("Colours", Object.entries(SETTINGS.colours), store.theme ?? "", dress), bar(forget)), data));
   return {
     title: "Settings",
     update() {
@@ -142,7 +144,7 @@ export function mount({ root, api, ask, configure, dress, kept, paint, put, shel
       const stopped = shell.health?.collector_status === "stopped";
       start.hidden = !stopped;
       stop.hidden = stopped;
-      forget.hidden = !kept.token;
+      forget.hidden = !store.token;
       edit.hidden = !shell.settings;
       options(which.lastChild, [["", SETTINGS.everything], ...(shell.interfaces ?? []).map((iface) => [iface.name, called(iface)])], asked.interface_name);
       submit.disabled = undo.disabled = !Object.keys(wanted()).length;

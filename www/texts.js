@@ -1,91 +1,90 @@
-// What the page says: names of settings and of the API's words, states, and sentences about what is not there, is waited for
-// or failed. Headings and labels are the structure of a view, and stand in it. No view loads this file: `build.rs` gives
-// each script the parts that it imports.
+// Texts of the page: names of settings, labels for words of the API, states and sentences. Headings and field labels
+// stand in the views. The browser never loads this file: `build.rs` copies into each script the tables that it imports.
 
-// An interface: its kind, where the API's word would not do, and that it is not there.
+// An interface: labels of kinds that differ from the API's word, and the state of an interface without a link.
 export const LINKS = {
   kinds: { ethernet: "Ethernet", wifi: "Wi-Fi", wwan: "mobile", ppp: "PPP", vpn: "VPN", vlan: "VLAN" },
   absent: "absent",
 };
 
-// The shell and the first view.
+// The frame and the first view.
 export const SHELL = {
   connecting: "connecting",
   live: "live",
   stopped: "stopped",
   lost: "no answer",
   silent: "the router does not answer",
-  since: (time) => `No answer since ${time}. It goes on by itself once the router can be reached.`,
-  late: (what, fault) => `Not up to date: ${what} (${fault}). Trying again.`,
-  unsaved: (why) => `The database cannot be written${why}. Figures wait in memory, which a restart would lose: look at the disk and the log.`,
-  unwell: (why) => `Something needs a look${why}.`,
-  idle: "No interface has carried traffic yet. One that does appears here within seconds.",
-  empty: "Nothing is recorded of this time. Figures appear minutes after the first traffic.",
-  unwatched: "not chosen",
+  since: (time) => `No answer since ${time}. The page continues when the router answers.`,
+  late: (what, fault) => `Cannot update ${what} (${fault}). Trying again.`,
+  unsaved: (why) => `Cannot write the database${why}. A restart would lose the new figures: check the disk and the log.`,
+  unwell: (why) => `Something is wrong${why}.`,
+  idle: "No interface has carried traffic yet. One with traffic appears here within seconds.",
+  empty: "No data for this time. Data appears minutes after the first traffic.",
+  unwatched: "not selected",
 };
 
-// The chart in the hands.
+// The cursor of the chart.
 export const CURSOR = {
   none: "no cursor",
-  known: (part, whole) => `known for ${part} of ${whole}`,
+  known: (part, whole) => `measured ${part} of ${whole}`,
 };
 
-// What came of something that was done, in any view.
+// Results of actions, in any view.
 export const ACTIONS = {
   done: "Done.",
-  unsaved: "Done, and not on disk yet.",
-  undated: "with a wrong clock",
+  unsaved: "Done, but not saved to disk yet.",
+  undated: "time unknown",
 };
 
 export const TOKEN = {
-  refused: "That is not it.",
-  where: " on the router prints it. This browser keeps it.",
+  refused: "Wrong token.",
+  where: " on the router prints it. This browser stores it.",
 };
 
 export const USAGE = {
-  part: " in part",
+  part: " incomplete",
   begun: " so far",
-  begunInPart: " so far, in part",
+  begunInPart: " so far, incomplete",
   early: "too early",
-  empty: "Nothing is recorded of this time.",
-  zone: (zone) => `Days are the router's (${zone}), times are yours.`,
-  counted: "Counted at the interface, headers and the router's own traffic included: a provider may differ by a few per cent.",
+  empty: "No data for this time.",
+  zone: (zone) => `Days are in the router's time zone (${zone}), times in yours.`,
+  counted: "Counted at the interface, with packet headers and the router's own traffic: your provider may count a few percent differently.",
 };
 
 export const INTERFACE = {
   none: "There is no such interface.",
-  unwatched: "left out",
-  watched: { null: "as the rules say", true: "always", false: "never" },
+  unwatched: "ignored",
+  watched: { null: "by the rules", true: "always", false: "never" },
   lately: (time) => `in the last ${time}`,
-  chosen: "Make it the headline",
-  found: "Find the headline by its traffic",
-  merge: (gone, name) => `Add all of ${gone} to ${name}, for good?`,
-  forget: (name) => `Forget ${name} and its history, for good?`,
+  chosen: "Make it primary",
+  found: "Choose the primary by traffic",
+  merge: (gone, name) => `Merge ${gone} into ${name}? This cannot be undone.`,
+  forget: (name) => `Forget ${name} and its history? This cannot be undone.`,
 };
 
 export const SYSTEM = {
   healthy: "all is well",
-  clock: " The clock cannot be right yet: figures wait in memory.",
+  clock: " The clock is not right yet: the figures stay in memory.",
   last: (time) => `the last ${time}`,
   nothing: "nothing",
   unknown: "known after an hour",
 };
 
 export const SETTINGS = {
-  // The settings' names, in groups.
+  // Names of the settings, in groups.
   groups: {
-    "What is watched": { interfaces: "Watch", ignore: "Leave out", primary: "Headline" },
-    "How it is read": { interval: "Interval", max_retries: "Retries", retry_delay: "Time between them" },
-    "How it is saved": { media: "Lies on", flush: "Save every" },
-    "How long it is kept, in days": { keep_samples_days: "Samples", keep_5min_days: "Five minutes", keep_hours_days: "Hours" },
-    "How it is shown": { timezone: "Time zone", units: "Rates in", prefixes: "Units" },
+    "Interfaces": { interfaces: "Watch", ignore: "Ignore", primary: "Primary" },
+    "Reading": { interval: "Interval", max_retries: "Retries", retry_delay: "Retry delay" },
+    "Saving": { media: "Storage", flush: "Save every" },
+    "Retention in days": { keep_samples_days: "Samples", keep_5min_days: "5 minutes", keep_hours_days: "Hours" },
+    "Display": { timezone: "Time zone", units: "Rates in", prefixes: "Units" },
   },
   words: { si: "MB (1000)", iec: "MiB (1024)" },
   owned: (owner) => `Set by ${owner}: `,
-  refused: "Not saved: see the marks.",
+  refused: "Not saved: see the errors.",
   collected: (many) => `Interfaces read: ${many}.`,
   everything: "all",
   rows: { sample: "each sample", "5min": "5 minutes", hour: "an hour", day: "a day" },
   formats: { csv: "CSV", json: "JSON" },
-  colours: { "": "as the system has it", light: "light", dark: "dark" },
+  colours: { "": "as the system", light: "light", dark: "dark" },
 };

@@ -1,5 +1,4 @@
-// Usage: what was received and sent in each hour, day, week, month or year, as figures and as bars. What is calculated is
-// pure and stands first.
+// The view of usage: traffic per hour, day, week, month or year, as figures and as bars. Pure calculations come first.
 
 import { NOTHING, clock, day, dayOf, seconds, unitFor } from "./format.js";
 import { niceStep } from "./chart.js";
@@ -7,7 +6,7 @@ import { USAGE } from "./texts.js";
 
 const DAY_S = 86400;
 
-// How usage is cut: the length of a row in seconds, how many are shown, and how a row is cut further.
+// Periods: length in seconds, number of rows shown, and the shorter period that a row links to.
 export const PERIODS = {
   __proto__: null,
   hour: { length: 3600, count: 48 },
@@ -17,7 +16,7 @@ export const PERIODS = {
   year: { length: 365.25 * DAY_S, count: 12, into: "month" },
 };
 
-// Rows as bars: a period of which nothing is known is a hole as wide as itself, and null.
+// Rows as bars. Each missing period is a null, so that it leaves a gap of its width.
 export function slots(rows, length) {
   const found = [];
   let end = null;
@@ -29,7 +28,7 @@ export function slots(rows, length) {
   return found;
 }
 
-// How high the bars reach, and the ticks below it, in bytes: round numbers of the unit in which they are written.
+// Scale of the bars: top value and ticks in bytes, at round numbers of the unit of the labels.
 export function barScale(most, count, units) {
   const unit = unitFor(units.amount, most);
   const step = most ? niceStep(most / unit[1], count) * unit[1] : unit[1];
@@ -37,15 +36,16 @@ export function barScale(most, count, units) {
   return { top: steps * step, ticks: Array.from({ length: steps }, (_, k) => (k + 1) * step), unit };
 }
 
-// What is not whole, behind a row's name: it has begun, or was missed in part. A reading or two is always to come.
+// The note after a row's name: the period is not over, or some of it was not observed. The latest one or two readings
+// may still be missing, so they do not count as missed.
 export function note({ from, to, seen, whole }, now, interval) {
   const length = now - from;
   if (to <= now) return whole ? "" : USAGE.part;
   return length - seen > length / 100 + 2 * interval ? USAGE.begunInPart : USAGE.begun;
 }
 
-// What a period comes to if it goes on as it went since the records began, of which `day` is the first; null where that
-// would be a guess: before a tenth of the period was seen, and when it is over.
+// Projects a period's total from the traffic since its begin, or since the records began (`day` is their first day).
+// null when the period is over, or while less than a tenth of it was observed.
 export function project({ from, to, rx, tx }, day, now) {
   const seen = now - Math.max(from, Math.min(day?.to, now) - day?.seen);
   if (now >= to || !(seen >= (to - from) / 10)) return null;
@@ -53,13 +53,13 @@ export function project({ from, to, rx, tx }, day, now) {
   return { rx: whole(rx), tx: whole(tx) };
 }
 
-// A row's name: hours are the reader's, days and what is longer are the router's, which says them, as it may live in another
-// zone. What is not of this year says so.
+// The name of a row. Hours are in the reader's time zone; dates of days and longer periods come from the router, which may
+// be in another zone. A row of another year shows the year.
 export function label(by, { from, to, first, last }, now, brief) {
   const name = (exact) => (by === "hour" ? day((from + to) / 2, exact) : dayOf(first, exact));
   const [, month, date, year] = name(true).split(" ");
   const exact = now && year !== day(now, true).slice(11);
-  // A line may end before the hour, and nowhere else.
+  // A line break is possible only before the hour.
   const whole = name(exact).replace(/ /g, "\u00a0");
   const [begin, end] = [first, last].map((date) => dayOf(date).slice(4));
   const names = {
@@ -72,8 +72,8 @@ export function label(by, { from, to, first, last }, now, brief) {
   return brief ? short : long;
 }
 
-// The rows of today and of yesterday, as far as they are known: the last row may be neither. Where the zone was changed
-// there is a piece of a day beside.
+// The rows of today and of yesterday; either may be undefined. After a change of the time zone there may also be a row
+// for a part of a day, which is neither.
 export function latest(rows, now) {
   const today = rows.find(({ from, to }) => from <= now && now < to);
   return [today, rows.findLast(({ from, to }) => to <= (today?.from ?? now) && now - to < 25 * 3600 && to - from > DAY_S / 2)];
@@ -100,14 +100,14 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
   const earlier = el("a.button", null, "‹ Earlier");
   const title = el("h2");
   const bars = el("div.bars");
-  const told = el("span");
+  const reading = el("span");
   const empty = soft();
   const [figures, top] = [el("section.card"), el("section.card")];
   root.append(
     el("div.bar.wide", null, which, el("nav", { ariaLabel: "Rows" }, cuts)),
     el("div.tiles.wide", null, tiles),
     el("section.card", null, bar(title, earlier), empty,
-      el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up", told)),
+      el("div", { ariaHidden: "true" }, bars, soft(el("i.in"), " down ", el("i.out"), " up", reading)),
       soft(USAGE.counted)),
     el("div.beside", null, figures), top);
 
@@ -120,7 +120,7 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
     for (const feed of feeds) feed.due = 0;
   }
 
-  // A row leads to what it is made of, in the end to the curve.
+  // Each row links to its shorter periods, and the shortest to the chart.
   function numbers(title, rows, by) {
     const texts = sizes(rows.flatMap(sums));
     const { into } = PERIODS[by];
@@ -143,9 +143,9 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
     return [
       ticks.map((tick) => at(el("span", null, `${+(tick / size).toPrecision(3)} ${unit}`), "bottom", tick)),
       shown.map((row, i) => {
-        const tell = () => put(told, row ? ` · ${label(by, row, shell.now())}${remark(row)}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "");
+        const showRow = () => put(reading, row ? ` · ${label(by, row, shell.now())}${remark(row)}: ${sizes(sums(row)).map((text, k) => ["↓ ", "↑ ", "= "][k] + text).join(" ")}` : "");
         const back = (shown.length - 1 - i - (every >> 1)) / every;
-        return el(row?.whole === false ? "div.part" : "div", { onpointerenter: tell, onclick: tell }, row && [row.tx > 0 && at(el("i.out"), "height", row.tx), at(el("i.in"), "height", row.rx)],
+        return el(row?.whole === false ? "div.part" : "div", { onpointerenter: showRow, onclick: showRow }, row && [row.tx > 0 && at(el("i.out"), "height", row.tx), at(el("i.in"), "height", row.rx)],
           row && back % 1 === 0 && el(back % 2 ? "small.spare" : "small", null, label(by, row, 0, true)));
       }),
     ];
@@ -159,7 +159,7 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
       if (of !== chosen()) change(params);
       const { interfaces, units } = shell;
       const now = shell.now();
-      // Those that people count with: what is left out is not offered, unless it was asked for.
+      // Ignored interfaces are not offered, except the one that the hash names.
       options(which, (interfaces ?? []).filter(({ monitored, present, name }) => monitored || present === false || name === chosen()).map((iface) => [iface.name, called(iface)]), chosen());
       which.hidden = !of;
       cuts.forEach((link, i) => {
@@ -172,7 +172,7 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
       const { today_rx_bytes: rx, today_tx_bytes: tx } = shell.find(of) ?? {};
       const [today, yesterday] = latest(days ?? [], now);
       [rx != null && { ...today, rx, tx }, yesterday, month, guess].forEach((row, i) => {
-        // What it goes by is this month.
+        // The projection has the note of this month.
         put(tiles[i].firstChild, titles[i] + (row?.to ? remark(row) : guess && i > 2 ? remark(month).replace(" so far", "") : ""));
         const texts = row ? sizes(sums(row)) : [NOTHING, NOTHING, i > 2 && month && days ? USAGE.early : NOTHING];
         tiles[i].querySelectorAll("span, b").forEach((node, k) => put(node, texts[(k + 2) % 3]));
@@ -188,7 +188,7 @@ export function mount({ root, params, shell, el, go, put, bar, bothWays, called,
       const midnight = days?.at(-1)?.to;
       put(empty, idle ? USAGE.empty
         : midnight && clock(midnight) !== "00:00" ? USAGE.zone(shell.health.details.clock.timezone) : "");
-      // Until the answer is there, what was before stays, so that nothing jumps.
+      // The old content stays until the answer arrives, so that the layout does not jump.
       if (first) {
         fill(bars, [rows, by, units], () => draw(slots(rows, PERIODS[by].length)));
         fill(figures, [rows, by, of, units], () => [numbers(`By the ${by}`, [...rows].reverse(), by)]);

@@ -1,10 +1,10 @@
-"""OpenWrt's .apk from 25.12 on: version 3 of apk's format, after doc/apk-v3.5.scd of apk-tools and the schemas of its
-src/apk_adb.h. Little-endian throughout.
+"""Writes .apk packages for OpenWrt 25.12 and later: version 3 of apk's format, as in doc/apk-v3.5.scd of apk-tools and
+the schemas of its src/apk_adb.h. All numbers are little-endian.
 
-A file is the word ADB., the schema word pckg, and blocks: first the database, then one block of data for each file that
-has any. The database is a heap of values, each written once and pointed to by its offset, with the number of the root
-object in its eighth byte. It may all be compressed with raw deflate, and then begins with ADBd: half the bytes to fetch.
-Unsigned: whoever installs the file by hand says so with --allow-untrusted."""
+A file has the magic word ADB., the schema word pckg, and blocks: first the database, then one block of data for each
+file that is not empty. The database is a heap of values; each value is written once and referenced by its offset. The
+word at offset 4 of the heap references the root object. If the rest is compressed with raw deflate, the magic word is
+ADBd: this halves the size. The packages are not signed, so apk needs --allow-untrusted to install them."""
 
 import hashlib
 import struct
@@ -13,12 +13,12 @@ from .archive import deflate
 
 INT, INT_32, INT_64 = 0x10000000, 0x20000000, 0x30000000
 BLOB_8, BLOB_16, BLOB_32 = 0x80000000, 0x90000000, 0xA0000000
-# apk itself marks its arrays as objects, and no release of it was seen to write anything else: so does this.
+# Also for arrays: apk itself marks its arrays as objects.
 OBJECT = 0xE0000000
 NULL = 0
 BLOCK_ADB, BLOCK_DATA = 0, 2
 
-# The fields of each kind of object, in the order of their numbers, which begin with 1.
+# Fields of each kind of object, in the order of their numbers, beginning with 1.
 DEPENDENCY = ("name", "version", "match")
 PACKAGE_INFO = (
     "name", "version", "hashes", "description", "arch", "license", "origin", "maintainer", "url", "repo-commit",
@@ -34,14 +34,15 @@ PACKAGE = ("info", "paths", "scripts")
 
 
 class Heap:
-    """Values go in, words come out that stand for them. Whatever was written before is not written again."""
+    """The heap of the database. Each method adds a value and returns the word that references it. Equal values are
+    stored once."""
 
     def __init__(self):
         self.data = bytearray(8)
         self.known = {}
 
     def put(self, data, alignment):
-        """The offset of these bytes. An earlier copy serves if it lies where this kind of value may lie."""
+        """The offset of these bytes. Uses an earlier copy if its alignment fits."""
         at = self.known.get(data)
         if at is None or at % alignment:
             self.data += bytes(-len(self.data) % alignment)
@@ -58,7 +59,7 @@ class Heap:
             width = struct.calcsize(form)
             if len(data) < 1 << 8 * width:
                 return kind | self.put(struct.pack(form, len(data)) + data, width)
-        raise OverflowError("no blob has four gigabytes")
+        raise OverflowError("a blob must be smaller than 4 GiB")
 
     def number(self, value):
         if value < 1 << 28:
@@ -68,7 +69,8 @@ class Heap:
         return INT_64 | self.put(struct.pack("<Q", value), 4)
 
     def array(self, words):
-        """Slots, the first of which counts them all; empty ones at the end are left out, and an array of none is null."""
+        """An array of words. The first word is the number of words including itself. Null words at the end are omitted;
+        an empty array is null."""
         words = list(words)
         while words and words[-1] == NULL:
             words.pop()
@@ -83,8 +85,9 @@ class Heap:
 
 
 def write(info, members, scripts, mtime):
-    """A whole .apk. Info: name, version, description, arch, license, origin, maintainer, url; depends is a list of names.
-    Members: the sorted tree of files and directories. Scripts: a text for each name of SCRIPTS that is wanted."""
+    """The bytes of an .apk. `info` has name, version, description, arch, license, origin, maintainer, url and depends,
+    a list of names. `members` is the sorted tree of files and directories. `scripts` has the scripts by names of
+    SCRIPTS."""
     heap = Heap()
     described = {field: heap.blob(info[field]) for field in PACKAGE_INFO if field in info and field != "depends"}
     described["depends"] = heap.array(
@@ -94,8 +97,8 @@ def write(info, members, scripts, mtime):
     def acl(mode):
         return heap.object(ACL, {"mode": heap.number(mode), "user": heap.blob("root"), "group": heap.blob("root")})
 
-    # The root directory comes first and has no name. Data follows in the order of the paths, and names its file by the
-    # numbers of directory and file.
+    # The root directory comes first and has no name. Data blocks are in the order of the paths; each begins with the
+    # numbers of its directory and file.
     directories = [("", 0o755)] + [(m.path, m.mode) for m in members if m.data is None]
     paths, blocks = [], []
     for path, mode in directories:
@@ -115,8 +118,8 @@ def write(info, members, scripts, mtime):
         paths.append(heap.object(DIRECTORY, {"name": heap.blob(path), "acl": acl(mode), "files": heap.array(files)}))
 
     described["installed-size"] = heap.number(sum(len(m.data or b"") for m in members))
-    # What tells this build of the version from another: the hash of the database as it is before it has one. Written
-    # past `put`, because it must be nobody else's bytes.
+    # The hash that identifies this build: SHA-256 of the database with a zero hash. Not written by `put`, which could
+    # share the bytes with another value.
     identity = len(heap.data) + 1
     described["hashes"] = BLOB_8 | len(heap.data)
     heap.data += bytes([20]) + bytes(20)
@@ -133,6 +136,7 @@ def write(info, members, scripts, mtime):
 
 
 def block(kind, data):
-    """Two bits of kind and thirty of size, which counts itself but not the padding to eight bytes."""
+    """A block: 2 bits of kind, 30 bits of size, data, padding to 8 bytes. The size includes the header, not the
+    padding."""
     size = len(data) + 4
     return struct.pack("<I", kind << 30 | size) + data + bytes(-size % 8)

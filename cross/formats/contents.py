@@ -1,6 +1,6 @@
-"""What lies where in each package: tables of a file of this tree, its place on the machine, and its mode. A mode is never
-taken from the tree, where a umask or a checkout may have changed it; only LuCI's folders, which are packed whole, tell their
-programs by the first line. BINARY stands for the program itself."""
+"""Contents of each package: tables of a file in this tree, its path on the machine, and its mode. Modes never come from
+the tree, because a umask or a checkout may have changed them. LuCI's folders are packed completely: there, a file that
+begins with #! is executable. BINARY stands for the program."""
 
 import os
 import re
@@ -8,10 +8,10 @@ import re
 from .archive import Fault, File, gzip
 
 BINARY = ""
-TITLE = "Tells the people behind a router or a small server where their bandwidth went"
-NEEDS = "It needs nothing: no library, no other package and no service, and no configuration to begin with."
+TITLE = "Traffic history and dashboard of a router or a small server"
+NEEDS = "It needs no library, no other package, no service and no configuration."
 
-# Files that Debian wants compressed are, by their name.
+# A file whose target path ends with .gz is compressed.
 DEBIAN = (
     (BINARY, "usr/bin/net-pulse", 0o755),
     ("cross/debian/net-pulse.service", "usr/lib/systemd/system/net-pulse.service", 0o644),
@@ -39,10 +39,10 @@ OPENWRT = (
 )
 OPENWRT_CONFFILES = ("etc/config/net-pulse",)
 
-# Where luci.mk puts the folders of an application.
+# Folders of a LuCI application and their targets, as in luci.mk.
 LUCI = (("openwrt/applications/luci-app-net-pulse/htdocs", "www/"), ("openwrt/applications/luci-app-net-pulse/root", ""))
 
-# For a machine that has none of these package managers: by hand, from one folder.
+# For machines without these package managers: all files in one folder.
 TARBALL = (
     (BINARY, "net-pulse", 0o755),
     ("LICENSE", "LICENSE", 0o644),
@@ -69,7 +69,7 @@ TARBALL = (
 
 
 def version(manifest):
-    """X.Y.Z of Cargo.toml. Anything longer means something else to each of the package managers."""
+    """The version in Cargo.toml. Only X.Y.Z: package managers interpret longer versions differently."""
     match = re.search(r'^\[package\]\n(?:[^\[\n].*\n|\n)*?version = "([^"]*)"', manifest, re.M)
     if not match or not re.fullmatch(r"\d+\.\d+\.\d+", match[1]):
         raise Fault(f"Cargo.toml has no version X.Y.Z, but {match[1] if match else 'none'}")
@@ -77,7 +77,7 @@ def version(manifest):
 
 
 def read(root, path):
-    """One file of the tree."""
+    """Reads a file of the tree."""
     try:
         with open(os.path.join(root, path), "rb") as file:
             return file.read()
@@ -90,7 +90,7 @@ def project(root):
     found = dict(re.findall(r'^([A-Z_]+)="(.*)"$', read(root, "cross/project").decode(), re.M))
     for name, value in found.items():
         if re.search(r'["$`]|\\\\', value):
-            raise Fault(f"cross/project: {name} has a letter that shells read otherwise: one of \", $ and `, or two \\")
+            raise Fault(f"cross/project: {name} has a character that is special in shells: one of \", $ and `, or two \\")
     return found
 
 
@@ -104,7 +104,7 @@ def gather(root, table, binary, top=""):
 
 
 def luci(root):
-    """Everything in LuCI's folders but what an editor or git left there."""
+    """All files in LuCI's folders, except hidden files and backups of editors."""
     files = []
     for folder, place in LUCI:
         if not os.path.isdir(os.path.join(root, folder)):

@@ -1,10 +1,11 @@
-"""Refuses what is not a static binary for the machine that a package names: nothing on a router would say so before it fails."""
+"""Checks that a binary is static and for the right machine. A router would notice a wrong one only when it fails to
+start."""
 
 import struct
 
 from .archive import Fault
 
-# Per first word of the target: bits, byte order, number of the machine (e_machine).
+# By the first word of the target: bits, byte order, e_machine of elf(5).
 MACHINES = {
     "x86_64": (64, "<", 62),
     "aarch64": (64, "<", 183),
@@ -20,7 +21,7 @@ DT_NULL, DT_NEEDED = 0, 1
 
 
 def check(data, target, name):
-    """Says what is wrong with the binary, or returns."""
+    """Raises Fault if the binary is not a static one for the target."""
     bits, order, machine = MACHINES[target.split("-")[0]]
     try:
         if data[:4] != b"\x7fELF":
@@ -36,8 +37,8 @@ def check(data, target, name):
 
 
 def needs(data, bits, order):
-    """Whether it asks for a loader or a library. Static position-independent binaries have a dynamic section too, which
-    names none."""
+    """Whether the binary needs an interpreter or a library. A static position-independent binary also has a dynamic
+    section, but without DT_NEEDED."""
     wide = bits == 64
     start = struct.unpack_from(order + ("Q" if wide else "I"), data, 32 if wide else 28)[0]
     size, count = struct.unpack_from(order + "HH", data, 54 if wide else 42)

@@ -1,6 +1,6 @@
-"""OpenWrt's packages: the same content as .ipk for opkg (up to 24.10) and as .apk (from 25.12 on), with what OpenWrt's own
-build system adds to each (include/package-pack.mk): scripts that hand over to /lib/functions.sh of the router, which makes
-the user and enables, starts and stops the service."""
+"""Writes OpenWrt packages: .ipk for opkg (up to 24.10) and .apk (from 25.12 on), with the same contents. Both get the
+same scripts as from OpenWrt's build system (include/package-pack.mk): they call /lib/functions.sh of the router, which
+creates the user and enables, starts and stops the service."""
 
 import hashlib
 from typing import NamedTuple, Optional
@@ -11,7 +11,7 @@ from .contents import NEEDS, OPENWRT, OPENWRT_CONFFILES, TITLE, gather, luci, pr
 
 
 class Package(NamedTuple):
-    """What both formats say of a package."""
+    """Data of a package, for both formats."""
 
     name: str
     version: str
@@ -22,14 +22,14 @@ class Package(NamedTuple):
     user: Optional[str]
     conffiles: tuple
     files: list
-    # What is done after the installation beyond what every package does.
+    # Shell commands after the installation, in addition to those of every package.
     installed: str
-    # Of cross/project.
+    # Values of cross/project.
     project: dict
 
 
 def net_pulse(root, binary, version, architecture):
-    """The program."""
+    """The package of the program."""
     return Package(
         "net-pulse", f"{version}-r1", architecture, "net", f"{TITLE}. {NEEDS}", (), "net-pulse:net-pulse",
         OPENWRT_CONFFILES, gather(root, OPENWRT, binary), ADDRESS, project(root),
@@ -37,7 +37,7 @@ def net_pulse(root, binary, version, architecture):
 
 
 def luci_app(root, version):
-    """The page in LuCI that sets it up, the same for every machine."""
+    """The package of the LuCI application, the same for every architecture."""
     return Package(
         "luci-app-net-pulse", f"{version}-r1", "all", "luci",
         "LuCI support for Net-Pulse. It needs LuCI and the package net-pulse.",
@@ -45,9 +45,9 @@ def luci_app(root, version):
     )
 
 
-# Where its page is, for a person who installs it: as in openwrt/net/net-pulse/Makefile.
+# Prints the URL of the page after an installation, as in openwrt/net/net-pulse/Makefile.
 ADDRESS = '[ -n "${IPKG_INSTROOT}" ] || [ "${PKG_UPGRADE}" = 1 ] || /etc/init.d/net-pulse address || :\n'
-# LuCI keeps its menu, and rpcd who may do what, until they are told of new files.
+# Clears LuCI's cached menu and makes rpcd read the new ACL.
 LUCI_MENU = '[ -n "${IPKG_INSTROOT}" ] || {\n\trm -rf /tmp/luci-indexcache* /tmp/luci-modulecache\n' \
     '\t/etc/init.d/rpcd reload\n}\n'
 
@@ -56,7 +56,7 @@ QUIET = '[ "${IPKG_NO_SCRIPT}" = 1 ] && exit 0\n'
 
 
 def ipk(package, mtime):
-    """A whole .ipk: a compressed tar file, never ar, of three members in this order."""
+    """The bytes of an .ipk: a gzipped tar file (not ar) with three members in this order."""
     data = tar(tree(package.files), mtime, "./")
     fields = (
         ("Package", package.name),
@@ -80,7 +80,7 @@ def ipk(package, mtime):
     if package.conffiles:
         about.append(File("conffiles", 0o644, "".join(f"/{path}\n" for path in package.conffiles).encode()))
     if package.installed:
-        # default_postinst runs it, between making the user and starting the service.
+        # default_postinst runs it after it creates the user and before it starts the service.
         about.append(File("postinst-pkg", 0o755, f"#!/bin/sh\n{package.installed}".encode()))
     members = (
         ("./debian-binary", b"2.0\n"),
@@ -91,7 +91,8 @@ def ipk(package, mtime):
 
 
 def apk(package, mtime):
-    """A whole .apk. What opkg keeps beside its packages lies within these: /lib/functions.sh and sysupgrade look there."""
+    """The bytes of an .apk. It contains the lists that opkg keeps in its own directory, because /lib/functions.sh and
+    sysupgrade read them."""
     files = list(package.files)
     notes = f"lib/apk/packages/{package.name}"
     if package.user:

@@ -1,5 +1,5 @@
 # forwarder.py FROM TO
-# Passes connections on from one port of the loopback to another, byte for byte.
+# Forwards TCP connections from one loopback port to another.
 import socket
 import sys
 import threading
@@ -7,7 +7,7 @@ import threading
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 
 
-def pass_on(source, target):
+def forward(source, target):
     try:
         while data := source.recv(65536):
             target.sendall(data)
@@ -18,6 +18,6 @@ def pass_on(source, target):
 
 while True:
     client = listener.accept()[0]
-    inside = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
-    threading.Thread(target=pass_on, args=(client, inside), daemon=True).start()
-    threading.Thread(target=pass_on, args=(inside, client), daemon=True).start()
+    upstream = socket.create_connection(("127.0.0.1", int(sys.argv[2])))
+    threading.Thread(target=forward, args=(client, upstream), daemon=True).start()
+    threading.Thread(target=forward, args=(upstream, client), daemon=True).start()

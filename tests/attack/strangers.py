@@ -1,6 +1,6 @@
 # strangers.py HOW PORT [NUMBER]
-# A POST to a daemon on the loopback in one of several ways, sent as the user that this runs as. Prints the status of each
-# answer, or - where there is none.
+# Sends a POST to a daemon on loopback, in one of several ways (HOW), as the current user. Prints the status of the
+# answer, or "-" if there is none.
 import array
 import os
 import socket
@@ -67,7 +67,7 @@ def mptcp():
     return status(client)
 
 
-# Two users of one socket: one without rights opens it, and root, who has been given it, sends.
+# An unprivileged user opens the socket and passes it to root, which sends the request.
 def passed():
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
@@ -82,14 +82,14 @@ def passed():
     return status(client)
 
 
-# Root in a user namespace of its own making, which has the network of all.
+# Root in a user namespace that the caller created, in the same network namespace.
 def unshared():
     command = ["unshare", "--user", "--map-root-user", sys.executable, __file__, "plain", str(port)]
     ended = subprocess.run(command, capture_output=True, text=True)
     return ended.stdout.strip() or f"none: {ended.stderr.strip()}"
 
 
-# Sends, and is gone before anybody can answer; from a port of the caller's choice.
+# Sends and closes before the answer; NUMBER is the source port.
 def closed():
     client = connected(source=number)
     client.sendall(REQUEST)
@@ -103,7 +103,7 @@ def reset():
     client.close()
 
 
-# The same as often as asked for, in all ways.
+# Sends NUMBER requests and ends each connection in one of four ways: reset or close, with or without shutdown.
 def racing():
     sent = 0
     for turn in range(number):

@@ -1,6 +1,6 @@
 # refusing.py RULE... -- COMMAND...
-# Runs a command under a seccomp filter that refuses some system calls with EPERM, as a sandbox does. A rule such as
-# "setsockopt 1=0 2=15" names the call and the values of arguments. The filter applies to all child processes too.
+# Runs a command under a seccomp filter, as in a sandbox: system calls that match a rule fail with EPERM. A rule has the
+# call and the values of its arguments: "setsockopt 1=0 2=15". The filter also applies to all child processes.
 import ctypes
 import os
 import platform
@@ -19,7 +19,7 @@ def filter_of(rules):
         name, *wanted = rule.split()
         tests = [(0, calls[name])] + [(16 + 8 * int(at), int(value)) for at, value in (one.split("=") for one in wanted)]
         for number, (offset, value) in enumerate(tests):
-            # Where a test fails, jump over the rest of the rule.
+            # If this test fails, jump to the next rule.
             past = 2 * (len(tests) - number - 1) + 1
             program += [(LOAD, 0, 0, offset), (EQUAL, 0, past, value)]
         program.append((RETURN, 0, 0, REFUSE))
@@ -34,7 +34,7 @@ end = sys.argv.index("--")
 program = filter_of(sys.argv[1:end])
 code = b"".join(struct.pack("HBBI", *each) for each in program)
 prctl = ctypes.CDLL(None, use_errno=True).prctl
-# PR_SET_NO_NEW_PRIVS, without which only root may install a filter; then PR_SET_SECCOMP.
+# PR_SET_NO_NEW_PRIVS (38), which users other than root need, then PR_SET_SECCOMP (22) with the filter.
 if prctl(38, 1, 0, 0, 0) or prctl(22, 2, ctypes.byref(Program(len(program), code)), 0, 0):
     sys.exit(f"seccomp: {os.strerror(ctypes.get_errno())}")
 os.execvp(sys.argv[end + 1], sys.argv[end + 1 :])

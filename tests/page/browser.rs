@@ -1,5 +1,5 @@
-//! A real Chromium, driven by WebDriver over plain HTTP: what a person could see, press and type, and what the page asks
-//! for and complains of. It runs in the caller's network namespace, so nothing but the program under test can be reached.
+//! Drives Chromium by WebDriver (W3C) over plain HTTP: reads the page, clicks, types, and records its requests and
+//! console messages. Chromium runs in the caller's network namespace, so it can reach only the program under test.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use crate::common::{Answer, Daemon, Dir, PATIENCE, free_address, parse_answer, rest, skip, wait_until};
 
-/// WebDriver's name for the member that holds the reference of an element.
+/// Key of an element reference in WebDriver's JSON ("web element identifier").
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Nothing of its own accord: no update, no sync, no first-run page, and no other road out.
+/// No background activity: no updates, no sync, no first-run page, no proxy.
 const ARGUMENTS: [&str; 10] = [
     "--headless=new",
     "--no-sandbox",
@@ -31,7 +31,7 @@ const ARGUMENTS: [&str; 10] = [
     "--hide-scrollbars",
 ];
 
-/// Scripts that wait may take longer than anything else here.
+/// Maximum time of a command; asynchronous scripts take longest.
 const LONGEST_COMMAND: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,7 +40,7 @@ pub enum Theme {
     Dark,
 }
 
-/// In CSS pixels; a phone has touch and two device pixels to one.
+/// A screen, in CSS pixels. A phone has touch and two device pixels per CSS pixel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Screen {
     pub width: u32,
@@ -59,9 +59,9 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// None, with a word, where there is no Chromium.
+    /// Starts Chromium. Without chromedriver, prints "skipped" and returns `None`.
     pub fn start(dir: &Dir) -> Option<Browser> {
-        // With port 0 it names the port of its IPv6 socket, which a namespace's loopback may not have.
+        // Not port 0: then chromedriver prints only the port of its IPv6 socket, and the namespace may have no IPv6.
         let address = free_address();
         let mut command = Command::new("chromedriver");
         command.args([&format!("--port={}", address.port()), "--log-level=SEVERE"]).env("HOME", dir.path());
@@ -86,13 +86,14 @@ impl Browser {
         let started = browser.call("POST", "/session", wanted);
         browser.session = started["sessionId"].as_str().expect("a session").to_string();
         browser.post("timeouts", json!({ "script": LONGEST_COMMAND.as_millis() as u64 }));
-        // What a new tab asks for is none of the page's.
+        // Discards the requests of a new tab.
         browser.visit("about:blank");
         browser.network();
         Some(browser)
     }
 
-    /// Not `common::ask`: chromedriver closes no connection, so the answer ends where it says so.
+    /// Sends a request to chromedriver. Not `common::ask`: chromedriver keeps the connection open, so Content-Length
+    /// ends the answer.
     fn ask(&self, method: &str, path: &str, body: String) -> io::Result<Answer> {
         let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
         stream.set_read_timeout(Some(LONGEST_COMMAND))?;
@@ -124,13 +125,13 @@ impl Browser {
         self.call("POST", &format!("/session/{}/{path}", self.session), body)
     }
 
-    /// A command of Chromium's own protocol, for what WebDriver has no word for.
+    /// Runs a command of the Chrome DevTools Protocol, for functions that WebDriver lacks.
     pub fn devtools(&self, command: &str, params: Value) -> Value {
         self.post("goog/cdp/execute", json!({ "cmd": command, "params": params }))
     }
 
-    /// The size of the page's own area, and what the system says of colours.
-    pub fn wear(&self, screen: Screen, theme: Theme) {
+    /// Sets the size of the viewport and the preferred colours.
+    pub fn emulate(&self, screen: Screen, theme: Theme) {
         let scale = if screen.phone { 2 } else { 1 };
         let metrics = json!({ "width": screen.width, "height": screen.height, "deviceScaleFactor": scale,
             "mobile": screen.phone });
@@ -158,17 +159,17 @@ impl Browser {
         value.as_str().expect("a URL").to_string()
     }
 
-    /// The body of a function: it says `return`.
+    /// Runs a script, the body of a function, and returns its value.
     pub fn run(&self, script: &str) -> Value {
         self.post("execute/sync", json!({ "script": script, "args": [] }))
     }
 
-    /// The body of a function whose last argument is called with what it found.
+    /// Runs an asynchronous script: it must call its last argument with the result.
     pub fn run_later(&self, script: &str) -> Value {
         self.post("execute/async", json!({ "script": script, "args": [] }))
     }
 
-    /// The script's value once it is neither null, false, 0 nor empty.
+    /// Repeats a script until its value is not null, false, 0 or empty, and returns the value. Panics after a timeout.
     pub fn wait(&self, what: &str, script: &str) -> Value {
         let attempts = PATIENCE.as_millis() as u64 / 50;
         for _ in 0..attempts {
@@ -179,10 +180,10 @@ impl Browser {
             }
             rest(50);
         }
-        panic!("never: {what}; complaints: {:#?}; the page says: {}", self.complaints(), self.text("body"));
+        panic!("timeout: {what}; complaints: {:#?}; the page: {}", self.complaints(), self.text("body"));
     }
 
-    /// The one element, as WebDriver refers to it. `text` is what it says, for selectors that many fit.
+    /// WebDriver's reference to the first element that matches `selector` and, if given, has this `text`.
     fn find(&self, selector: &str, text: Option<&str>) -> String {
         let attempts = PATIENCE.as_millis() as u64 / 50;
         for _ in 0..attempts {
@@ -194,7 +195,7 @@ impl Browser {
             }
             rest(50);
         }
-        panic!("no {selector} that says {text:?}; the page says: {}", self.text("body"));
+        panic!("no {selector} with the text {text:?}; the page: {}", self.text("body"));
     }
 
     fn property(&self, id: &str, name: &str) -> String {
@@ -202,7 +203,7 @@ impl Browser {
         self.call("GET", &path, Value::Null).as_str().unwrap_or_default().to_string()
     }
 
-    /// As a person does: it must be in sight, and nothing before it.
+    /// Clicks an element; it must be visible and not covered.
     pub fn click(&self, selector: &str) {
         let id = self.find(selector, None);
         self.post(&format!("element/{id}/click"), json!({}));
@@ -213,14 +214,14 @@ impl Browser {
         self.post(&format!("element/{id}/click"), json!({}));
     }
 
-    /// Takes the place of what a field holds.
+    /// Replaces the text of a field.
     pub fn fill(&self, selector: &str, text: &str) {
         let id = self.find(selector, None);
         self.post(&format!("element/{id}/clear"), json!({}));
         self.post(&format!("element/{id}/value"), json!({ "text": text }));
     }
 
-    /// Keys to whatever has the focus: characters, or WebDriver's code points for the others (`\u{E014}` is the right arrow).
+    /// Presses keys on the focused element: characters, or WebDriver's code points (`\u{E014}` is the right arrow).
     pub fn keys(&self, keys: &str) {
         let presses = keys.chars().flat_map(|key| {
             let key = key.to_string();
@@ -230,7 +231,7 @@ impl Browser {
         self.post("actions", json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": presses }] }));
     }
 
-    /// The mouse pressed at the first point and let go at the last, in CSS pixels of the window.
+    /// Drags the mouse from the first point to the last, in CSS pixels of the window.
     pub fn drag(&self, points: &[(i64, i64)]) {
         let go = |point: &(i64, i64)| json!({ "type": "pointerMove", "x": point.0, "y": point.1, "duration": 20 });
         let mut actions = vec![go(&points[0]), json!({ "type": "pointerDown", "button": 0 })];
@@ -248,15 +249,15 @@ impl Browser {
         self.post("actions", json!({ "actions": [mouse] }));
     }
 
-    /// Answers the page's question (`confirm`), and gives back what it said.
+    /// Answers a `confirm` dialog and returns its text.
     pub fn confirm(&self, yes: bool) -> String {
         let path = format!("/session/{}/alert/text", self.session);
-        let said = self.call("GET", &path, Value::Null).as_str().expect("a question").to_string();
+        let question = self.call("GET", &path, Value::Null).as_str().expect("a question").to_string();
         self.post(if yes { "alert/accept" } else { "alert/dismiss" }, json!({}));
-        said
+        question
     }
 
-    /// What is in sight of it.
+    /// The visible text of an element.
     pub fn text(&self, selector: &str) -> String {
         let script = format!("return document.querySelector({})?.innerText", json!(selector));
         self.run(&script).as_str().unwrap_or_default().to_string()
@@ -267,7 +268,7 @@ impl Browser {
         decode_base64(shot.as_str().expect("base64"))
     }
 
-    /// All of the page, however long: what is below the window is seen too.
+    /// A screenshot of the whole page, including the parts below the window.
     pub fn whole_page(&self) -> Vec<u8> {
         let size = self
             .run("const { scrollWidth, scrollHeight } = document.documentElement; return [scrollWidth, scrollHeight]");
@@ -276,8 +277,8 @@ impl Browser {
         decode_base64(shot["data"].as_str().expect("base64"))
     }
 
-    /// What the page wrote to the console as a warning or an error, and what the browser held against it: a request that
-    /// failed, a breach of the content security policy. Each is told once.
+    /// Warnings and errors in the console since the last call: from the page, and from the browser about failed
+    /// requests and violations of the content security policy.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.post("se/log", json!({ "type": "browser" }));
         let entries = log.as_array().expect("entries").iter();
@@ -285,7 +286,7 @@ impl Browser {
         bad.map(|entry| entry["message"].as_str().unwrap_or_default().to_string()).collect()
     }
 
-    /// The events of the network since the last call, in their order: `Network.requestWillBeSent` and what follows it.
+    /// Network events of the DevTools Protocol since the last call, in order: `Network.requestWillBeSent` and others.
     pub fn network(&self) -> Vec<Value> {
         let log = self.post("se/log", json!({ "type": "performance" }));
         let messages = log.as_array().expect("entries").iter().map(|entry| entry["message"].as_str().expect("text"));
@@ -296,7 +297,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // While a failed test unwinds nothing here may panic.
+        // No panics here: a second panic during unwinding would abort.
         if !self.session.is_empty() {
             let _ = self.ask("DELETE", &format!("/session/{}", self.session), String::new());
         }
@@ -305,7 +306,7 @@ impl Drop for Browser {
     }
 }
 
-/// Where pictures for people are put: they outlive the test, and each run makes them anew.
+/// Directory of the screenshots. It stays after the test; each run overwrites the files.
 pub fn album() -> PathBuf {
     let album = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
     std::fs::create_dir_all(&album).expect("a folder");

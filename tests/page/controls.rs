@@ -1,5 +1,5 @@
-//! The page's controls in a real Chromium: each is used as a person would, and the API is asked whether it did what it
-//! says. What the page shows is calculated here once more, from the API's answers.
+//! Tests each control of the page in Chromium: uses it as a user does, and checks the effect through the API. The
+//! expected texts are calculated here from the answers of the API.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,11 +18,12 @@ use serde_json::{Value, json};
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
 
-// What there is to see: a past, and a kernel's present.
+// Test data: a stored history, and links in the kernel.
 
-/// Of `wan0` and `lan0`: 400 days, the last one minute by minute, with a hole of three hours eight hours ago. Marks in the
-/// last two hours, and more of what is no mark than is asked for at once.
-fn past(dir: &Dir, zone: &str) {
+/// Writes a history of `wan0` and `lan0`: 400 days, the last one in steps of a minute, with a gap of three hours that
+/// ended eight hours ago. Events with marks in the last two hours, and more other events than the page requests at
+/// once.
+fn write_history(dir: &Dir, zone: &str) {
     let until = unix() - 90;
     let hole = until - 11 * HOUR..until - 8 * HOUR;
     let zone = Zone::parse(zone).expect("a zone");
@@ -62,7 +63,7 @@ fn past(dir: &Dir, zone: &str) {
     }
 }
 
-/// Nothing is booked while a test looks.
+/// No new samples while a test compares values.
 const STILL: [&str; 4] = ["--interval", "3600", "--primary", "wan0"];
 const FAST: [&str; 2] = ["--interval", "1"];
 
@@ -74,17 +75,17 @@ fn daemon_at(dir: &Dir, address: SocketAddr, more: &[&str], environment: &[(&str
     Daemon::spawn(command)
 }
 
-// What the page should say, calculated from what the API says.
+// Expected texts of the page, calculated from answers of the API.
 
 const BITS: [(&str, f64); 4] = [("kbit/s", 125.0), ("Mbit/s", 125e3), ("Gbit/s", 125e6), ("Tbit/s", 125e9)];
 const BYTES: [(&str, f64); 4] = [("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)];
 
-/// With so many digits, and halves upwards.
+/// Formats with a number of digits; rounds halves up, as JavaScript does.
 fn fixed(value: f64, digits: usize) -> String {
     format!("{:.digits$}", value * (1.0 + 1e-14))
 }
 
-/// Values that stand together have the unit of the greatest.
+/// Formats values that are shown together, in the unit of the greatest.
 fn together(values: &[Option<f64>], units: [(&str, f64); 4]) -> Vec<String> {
     let most = values.iter().flatten().fold(0.0, |most: f64, value| most.max(*value));
     let (name, size) = units.iter().rev().find(|(_, size)| most >= *size).unwrap_or(&units[0]);
@@ -98,7 +99,7 @@ fn amounts(values: &[&Value]) -> Vec<String> {
     together(&values.iter().map(|value| value.as_f64()).collect::<Vec<_>>(), BYTES)
 }
 
-/// In a column of rates.
+/// A rate in a column of rates.
 fn megabits(value: Option<f64>) -> String {
     match value.map(|value| value / 125e3) {
         None => "–".to_string(),
@@ -122,27 +123,27 @@ fn span(seconds: i64) -> String {
     if parts.is_empty() { "0 s".to_string() } else { parts.join(" ") }
 }
 
-/// The API's times.
+/// A time of the API as Unix seconds.
 fn seconds(value: &Value) -> i64 {
     let Some(text) = value.as_str() else { return value.as_i64().unwrap_or_else(|| panic!("no time: {value}")) };
     let part = |range: std::ops::Range<usize>| text[range].parse::<i64>().expect("a number");
     let (year, month, day) = (part(0..4), part(5..7), part(8..10));
-    // Days since 1970 of the proleptic calendar, counted from March.
+    // Days since 1970 in the proleptic Gregorian calendar, with years that begin in March.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
     days * DAY + part(11..13) * HOUR + part(14..16) * 60 + part(17..19)
 }
 
-/// As the browser writes it: `Sun Nov 22 2026`, `13:05` or `13:05:07`.
+/// A date as the browser formats it: `Sun Nov 22 2026`.
 fn date(browser: &Browser, unix: i64) -> String {
     browser.run(&format!("return new Date({unix}000).toDateString()")).as_str().unwrap().to_string()
 }
 
-/// A date as the API says it, or so many days later, as people read it.
-fn day_of(browser: &Browser, told: &Value, later: i64) -> String {
-    let (told, later) = (told.as_str().expect("a date"), later * DAY * 1000);
+/// A date of the API plus `later` days, as the page formats it.
+fn day_of(browser: &Browser, first: &Value, later: i64) -> String {
+    let (first, later) = (first.as_str().expect("a date"), later * DAY * 1000);
     let script = format!(
-        "return new Date(Date.parse('{told}') + {later}).toLocaleDateString('en', {{ timeZone: 'UTC', weekday: 'short', \
+        "return new Date(Date.parse('{first}') + {later}).toLocaleDateString('en', {{ timeZone: 'UTC', weekday: 'short', \
          month: 'short', day: '2-digit', year: 'numeric' }}).replace(/,/g, '')"
     );
     browser.run(&script).as_str().unwrap().to_string()
@@ -160,8 +161,8 @@ fn moment(browser: &Browser, unix: i64, step: i64) -> String {
 
 const SIDES: [&str; 4] = ["rx", "tx", "rx_peak", "tx_peak"];
 
-/// What the cursor reads out on bucket `at` of a series.
-fn read_out(browser: &Browser, series: &Value, names: &[&str], at: usize) -> String {
+/// The text of the cursor at bucket `at` of a series.
+fn cursor_text(browser: &Browser, series: &Value, names: &[&str], at: usize) -> String {
     let (step, time) = (series["step"].as_i64().unwrap(), seconds(&series["t"][at]));
     let when = match &series["first_day"] {
         Value::Null => moment(browser, time, step),
@@ -172,7 +173,7 @@ fn read_out(browser: &Browser, series: &Value, names: &[&str], at: usize) -> Str
         let title = if names.len() > 1 { name } else { "" };
         let observed = series["interfaces"][name]["observed"][at].as_i64().unwrap();
         let known = match observed * 100 < step * 99 {
-            true => format!("\nknown for {} of {}", span(observed), span(step)),
+            true => format!("\nmeasured {} of {}", span(observed), span(step)),
             false => String::new(),
         };
         format!("{title} ↓ {} ↑ {}\npeak ↓ {} ↑ {}{known}", texts[0], texts[1], texts[2], texts[3])
@@ -185,7 +186,7 @@ fn text_of(browser: &Browser, selector: &str) -> String {
     browser.run(&script).as_str().unwrap().to_string()
 }
 
-/// Rows of cells.
+/// The texts of a table, by rows and cells.
 fn cells(browser: &Browser, rows: &str) -> Vec<Vec<String>> {
     let script = format!(
         "return [...document.querySelectorAll({})].map((row) => [...row.children].map((cell) => cell.textContent))",
@@ -194,7 +195,7 @@ fn cells(browser: &Browser, rows: &str) -> Vec<Vec<String>> {
     serde_json::from_value(browser.run(&script)).expect("texts")
 }
 
-/// Pairs of a list of facts.
+/// The labels and values of a list of facts.
 fn facts(browser: &Browser, card: &str) -> Vec<(String, String)> {
     let script = format!(
         "const card = [...document.querySelectorAll('.more .card')].find((card) => \
@@ -211,8 +212,9 @@ fn fact(browser: &Browser, card: &str, term: &str) -> Option<String> {
     facts(browser, card).into_iter().find(|(known, _)| known == term).map(|(_, text)| text)
 }
 
+/// Waits until a fact has this value.
 #[track_caller]
-fn says(browser: &Browser, card: &str, term: &str, expect: &str) {
+fn expect_fact(browser: &Browser, card: &str, term: &str, expect: &str) {
     let mut found = None;
     for _ in 0..200 {
         found = fact(browser, card, term);
@@ -224,9 +226,9 @@ fn says(browser: &Browser, card: &str, term: &str, expect: &str) {
     panic!("{card}, {term}: {found:?}, not {expect:?}; {:?}", facts(browser, card));
 }
 
-/// Until the text is this one.
+/// Waits until an element has this text.
 #[track_caller]
-fn reads(browser: &Browser, selector: &str, expect: &str) {
+fn expect_text(browser: &Browser, selector: &str, expect: &str) {
     let mut found = String::new();
     for _ in 0..200 {
         found = text_of(browser, selector);
@@ -255,7 +257,7 @@ fn parameter(hash: &str, name: &str) -> Option<i64> {
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }
 
-/// From when to when, by the hash.
+/// The range in the hash.
 #[track_caller]
 fn ends(browser: &Browser) -> (i64, i64) {
     let hash = hash(browser);
@@ -263,30 +265,30 @@ fn ends(browser: &Browser) -> (i64, i64) {
     (end("from"), end("to"))
 }
 
-/// Once the chart says the same: the next step is taken from there.
+/// Waits until the chart shows the range in the hash, and returns it.
 #[track_caller]
 fn shown(browser: &Browser) -> (i64, i64) {
     let (from, to) = ends(browser);
-    stated(browser, "wan0", from, to);
+    expect_range(browser, "wan0", from, to);
     (from, to)
 }
 
-/// All of the latest, in the hash and in the chart.
+/// True when the chart shows a whole range that ends now.
 const WHOLE: &str = "return !location.hash.includes('from=') && document.querySelector('#ranges [aria-pressed=true]')";
 
-/// The newest of the requests for this, once there is one.
+/// Waits for a request whose path begins with `path`, and returns the latest one.
 #[track_caller]
-fn asked(browser: &Browser, path: &str) -> String {
+fn latest_request(browser: &Browser, path: &str) -> String {
     for _ in 0..200 {
         if let Some(last) = requests(browser).into_iter().rfind(|target| target.starts_with(path)) {
             return last;
         }
         rest(50);
     }
-    panic!("{path} is never asked for; {:#?}", browser.complaints());
+    panic!("no request for {path}; {:#?}", browser.complaints());
 }
 
-/// Targets of the requests since the last look.
+/// Targets of the requests since the last call.
 fn requests(browser: &Browser) -> Vec<String> {
     let events = browser.network();
     let sent = events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
@@ -294,7 +296,7 @@ fn requests(browser: &Browser) -> Vec<String> {
     sent.map(url).filter_map(|url| Some(format!("/{}", url.strip_prefix("http://")?.split_once('/')?.1))).collect()
 }
 
-/// Left, top, width and height, in sight.
+/// Scrolls an element into view and returns its left, top, width and height.
 fn frame(browser: &Browser, selector: &str) -> [i64; 4] {
     let script = format!(
         "const node = document.querySelector({});
@@ -327,7 +329,7 @@ fn double_click(browser: &Browser, x: i64, y: i64) {
     }
 }
 
-/// A finger along these points.
+/// Moves a finger along these points.
 fn touch(browser: &Browser, points: &[(i64, i64)]) {
     for (at, (x, y)) in points.iter().enumerate() {
         let kind = if at == 0 { "touchStart" } else { "touchMove" };
@@ -340,7 +342,7 @@ fn pick(browser: &Browser, select: &str, value: &str) {
     browser.click(&format!("{select} option[value=\"{value}\"]"));
 }
 
-/// The control of this name, among those of the further views.
+/// Waits for the field with this label, and returns a selector of its control.
 fn control(browser: &Browser, label: &str) -> String {
     let script = format!(
         "const label = [...document.querySelectorAll('label.field')].find((label) => \
@@ -359,7 +361,7 @@ fn no_complaints(browser: &Browser) {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
-/// A desktop's browser on a past of 400 days.
+/// Runs a test in a desktop browser with a history of 400 days.
 fn chart(body: impl FnOnce(&Dir, &Daemon, &Browser) + Send) {
     chart_in("UTC0", body);
 }
@@ -367,11 +369,11 @@ fn chart(body: impl FnOnce(&Dir, &Daemon, &Browser) + Send) {
 fn chart_in(zone: &str, body: impl FnOnce(&Dir, &Daemon, &Browser) + Send) {
     in_namespace(|| {
         let dir = Dir::new();
-        past(&dir, zone);
+        write_history(&dir, zone);
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &[&STILL[..], &["--timezone", zone]].concat());
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(DESKTOP, Theme::Light);
+        browser.emulate(DESKTOP, Theme::Light);
         body(&dir, &daemon, &browser);
         no_complaints(&browser);
     });
@@ -384,7 +386,7 @@ const CHART_READY: &str = "return /^averages/.test(document.querySelector('#step
 // The chart.
 
 #[test]
-fn each_range_and_grouping_is_asked_for_and_stated() {
+fn each_range_and_grouping_is_requested_and_shown() {
     chart(|_, daemon, browser| {
         open(daemon, browser, "#/");
         browser.wait("the chart", CHART_READY);
@@ -394,7 +396,7 @@ fn each_range_and_grouping_is_asked_for_and_stated() {
             requests(browser);
             let before = unix();
             browser.click_text("#ranges button", word);
-            let target = asked(browser, "/api/traffic/series");
+            let target = latest_request(browser, "/api/traffic/series");
             assert_eq!(hash(browser), format!("#/?range={word}"));
             let (series, now) = (daemon.get(&target), unix());
             let (from, to) = (parameter(&target, "from").unwrap(), parameter(&target, "to").unwrap());
@@ -404,12 +406,12 @@ fn each_range_and_grouping_is_asked_for_and_stated() {
             assert!(to >= before - 5 && to <= now + step + HOUR, "{clocks}");
             let count = series["t"].as_array().unwrap().len();
             assert!((12..=720).contains(&count), "{word}: {count} buckets");
-            reads(browser, "#step", &format!("averages of {}, pale: peaks", span(step)));
+            expect_text(browser, "#step", &format!("averages of {}, pale: peaks", span(step)));
             let pressed =
                 "return [...document.querySelectorAll('#ranges [aria-pressed=true]')].map(b => b.textContent)";
             assert_eq!(browser.run(pressed), json!([word]));
-            stated(browser, "wan0", now - length, now);
-            // Once, until there can be a new bucket.
+            expect_range(browser, "wan0", now - length, now);
+            // One request, until a new bucket is possible.
             let again = requests(browser).into_iter().find(|target| target.starts_with("/api/traffic/series"));
             assert!(again.is_none() || unix() - before >= step.max(10), "{again:?} after {target}");
         }
@@ -426,12 +428,12 @@ fn each_range_and_grouping_is_asked_for_and_stated() {
             requests(browser);
             browser.click_text("#tools option", word);
             let step = if step == 0 { 1800 } else { step };
-            // What the range had asked for may be told of only now.
-            wait_until(word, || daemon.get(&asked(browser, "/api/traffic/series"))["step"] == step);
-            reads(browser, "#step", &format!("averages of {}, pale: peaks", span(step)));
+            // The request of the range before may appear only now.
+            wait_until(word, || daemon.get(&latest_request(browser, "/api/traffic/series"))["step"] == step);
+            expect_text(browser, "#step", &format!("averages of {}, pale: peaks", span(step)));
             assert_eq!(browser.run("return document.querySelector('#tools select').value"), word);
         }
-        // What would be too many or too few is not offered.
+        // Groupings with too many or too few buckets are disabled.
         let offered = "return [...document.querySelectorAll('#tools option')].map((o) => o.disabled)";
         for (range, expect) in [("1h", [false, false, true, true]), ("1y", [false, true, true, false])] {
             browser.click_text("#ranges button", range);
@@ -443,13 +445,13 @@ fn each_range_and_grouping_is_asked_for_and_stated() {
             browser.wait(range, &script);
         }
 
-        // The latest five minutes are here already.
+        // The page already has the latest five minutes.
         requests(browser);
         browser.click_text("#ranges button", "5m");
-        reads(browser, "#step", "averages of 1 s");
-        stated(browser, "wan0", unix() - 300, unix());
+        expect_text(browser, "#step", "averages of 1 s");
+        expect_range(browser, "wan0", unix() - 300, unix());
         assert!(requests(browser).iter().all(|target| !target.starts_with("/api/traffic/series")));
-        // Back is back.
+        // The browser's back button.
         browser.back();
         browser.wait(
             "1y again",
@@ -459,9 +461,9 @@ fn each_range_and_grouping_is_asked_for_and_stated() {
     });
 }
 
-/// The range that the chart says it shows, to the minute.
+/// Waits until the chart's label has this range, to the minute.
 #[track_caller]
-fn stated(browser: &Browser, names: &str, from: i64, to: i64) {
+fn expect_range(browser: &Browser, names: &str, from: i64, to: i64) {
     let script = format!(
         "const words = (unix) => new Date(unix * 1000).toDateString().slice(0, 10) + ' ' \
          + new Date(unix * 1000).toTimeString().slice(0, 5);
@@ -475,20 +477,20 @@ fn stated(browser: &Browser, names: &str, from: i64, to: i64) {
         }
         rest(50);
     }
-    panic!("{} is stated, not {from} to {to}", browser.run(&script));
+    panic!("the label is {}, not {from} to {to}", browser.run(&script));
 }
 
 #[test]
-fn the_chart_is_zoomed_and_moved_by_hand() {
+fn mouse_keys_and_touch_zoom_and_move_the_chart() {
     chart(|_, daemon, browser| {
         open(daemon, browser, "#/");
         browser.wait("the chart", CHART_READY);
         let [x, y, width, height] = frame(browser, "#chart");
         let middle = y + height / 2;
         let back = "return document.querySelector('#tools button:nth-child(5)').disabled";
-        assert_eq!(browser.run(back), true, "there is nothing to go back to");
+        assert_eq!(browser.run(back), true, "the whole range is shown already");
 
-        // By dragging: what lay between the two places of the cursor.
+        // Dragging selects the range between two positions of the cursor.
         let (one, other) = (x + width / 2, x + width * 3 / 4);
         let at = |place: i64| {
             point_at(browser, place, middle);
@@ -501,21 +503,21 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         requests(browser);
         browser.drag(&[(one, middle), (one + 60, middle), (other, middle)]);
         browser.wait("zoomed", "return location.hash.includes('from=')");
-        let target = asked(browser, "/api/traffic/series");
+        let target = latest_request(browser, "/api/traffic/series");
         let zoomed = shown(browser);
         let step = daemon.get("/api/traffic/series?points=400")["step"].as_i64().unwrap();
-        // What lies below a place moves on with the clock.
+        // The time at a position advances with the clock.
         let passed = unix() - began;
         for (end, bucket) in [(zoomed.0, bounds[0]), (zoomed.1, bounds[1])] {
             let late = bucket + step + passed + 1;
             assert!((bucket - 1..=late).contains(&end), "{end} is not in {bucket} + {step}, {passed} s later");
         }
-        stated(browser, "wan0", zoomed.0, zoomed.1);
+        expect_range(browser, "wan0", zoomed.0, zoomed.1);
         let series = daemon.get(&target);
         assert!(seconds(&series["t"][0]) <= zoomed.0 && parameter(&target, "to") >= Some(zoomed.1), "{target}");
         assert_eq!(browser.run(back), false);
 
-        // By steps, which are one place to come back from.
+        // Steps by buttons, which are one entry in the browser's history.
         let length = zoomed.1 - zoomed.0;
         let buttons = [("→", 0.5, 1.0), ("←", -0.5, 1.0), ("←", -0.5, 1.0), ("−", -0.5, 2.0), ("+", 0.5, 0.5)];
         for (word, by, factor) in buttons {
@@ -532,12 +534,12 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
             };
             let near = |found: i64, wanted: f64| (found as f64 - wanted).abs() <= 1.0;
             assert!(near(after.0, expect.0) && near(after.1, expect.1), "{word}: {before:?} to {after:?}");
-            stated(browser, "wan0", after.0, after.1);
+            expect_range(browser, "wan0", after.0, after.1);
         }
         browser.back();
         browser.wait("whole", WHOLE);
 
-        // By keys.
+        // Keys.
         browser.run("document.querySelector('#chart').focus()");
         let whole = unix();
         press(browser, "+", false);
@@ -554,14 +556,14 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         press(browser, "Escape", false);
         browser.wait("whole", WHOLE);
 
-        // By moving it: with the button, or with Shift held.
+        // Moving: with the button, or with Shift.
         browser.click_text("#tools button", "Move");
         assert_eq!(browser.run("return document.querySelector('#tools button:nth-child(6)').ariaPressed"), "true");
         let now = unix();
         browser.drag(&[(one, middle), (one + 50, middle), (one + 200, middle)]);
         browser.wait("moved", "return location.hash.includes('from=')");
         let moved = shown(browser);
-        // Axis labels take a part of the width.
+        // The labels of the axis take a part of the width.
         let by = |plot: i64| 200 * DAY / plot;
         let back_by = now - moved.1;
         assert!((by(width - 20) - 60..=by(width - 100) + 60).contains(&back_by), "{back_by} for 200 of {width}");
@@ -579,7 +581,7 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         assert!(picked.0 > finger.0 && picked.1 < finger.1, "{finger:?} {picked:?}");
         touch_screen(browser, false);
 
-        // What is to come is not gone to.
+        // The chart does not move into the future.
         let far = shown(browser);
         for _ in 0..2 * DAY / (far.1 - far.0) {
             browser.click_text("#tools button", "→");
@@ -587,7 +589,7 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         browser.wait("now", &format!("return Math.abs(+/to=(.*)/.exec(location.hash)[1] - {}) < 10", unix()));
         let latest = shown(browser);
         assert!((latest.1 - latest.0 - (far.1 - far.0)).abs() <= 30, "{far:?} {latest:?}");
-        // With Shift held a drag moves it, too.
+        // With Shift, a drag moves it too.
         for (kind, place) in
             [("mouseMoved", one), ("mousePressed", one), ("mouseMoved", one + 100), ("mouseReleased", one + 100)]
         {
@@ -600,7 +602,7 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         let shifted = shown(browser);
         assert!(shifted.1 < latest.1 && (shifted.1 - shifted.0 - (latest.1 - latest.0)).abs() <= 2, "{shifted:?}");
 
-        // Both ways back.
+        // Both ways to reset.
         double_click(browser, one, middle);
         browser.wait("whole", WHOLE);
         browser.drag(&[(one, middle), (other, middle)]);
@@ -609,7 +611,7 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
         browser.wait("whole", WHOLE);
         assert_eq!(length, zoomed.1 - zoomed.0);
 
-        // Mirrored, what is sent has its place below what is received; laid over each other, both stand on one floor.
+        // Mirrored, sent traffic is below received traffic; overlaid, both begin at the same line.
         browser.hover(5, 5);
         for over in [false, true, false] {
             let script = format!(
@@ -623,8 +625,8 @@ fn the_chart_is_zoomed_and_moved_by_hand() {
     });
 }
 
-/// For each pixel column of the chart's right half, how far down there is the colour of what is received; -1 for nowhere.
-/// Text is as blue in places, but higher up or farther left.
+/// For each pixel column of the chart's right half, the lowest pixel with the colour of received traffic; -1 if none.
+/// Blue text is higher up or further left.
 const RECEIVED: &str = "(() => {
     window.canvas = document.querySelector('#chart');
     const { width, height } = canvas;
@@ -641,7 +643,7 @@ const RECEIVED: &str = "(() => {
     });
 })()";
 
-/// The first move over the chart only loads what follows.
+/// Moves the mouse until the cursor is shown: the first move only loads explore.js.
 fn point_at(browser: &Browser, x: i64, y: i64) {
     wait_until("the cursor is there", || {
         browser.hover(x - 1, y);
@@ -655,16 +657,16 @@ fn touch_screen(browser: &Browser, on: bool) {
 }
 
 #[test]
-fn the_cursor_and_the_table_say_what_the_api_says() {
+fn the_cursor_and_the_table_have_the_values_of_the_api() {
     chart(|_, daemon, browser| {
         let all_marks = marks(daemon, &["wan0"]);
         let expect = |series: &Value, names: &[&str], at: usize| {
             let (from, step) = (seconds(&series["t"][at]), series["step"].as_i64().unwrap());
             let marked = marks(daemon, names).into_iter().filter(|(time, _)| (from..from + step).contains(time));
-            let lines = std::iter::once(read_out(browser, series, names, at)).chain(marked.map(|(_, text)| text));
+            let lines = std::iter::once(cursor_text(browser, series, names, at)).chain(marked.map(|(_, text)| text));
             lines.collect::<Vec<_>>().join("\n")
         };
-        // The bucket and what is read out, of one moment.
+        // The bucket and the text of the cursor, at the same moment.
         let cursor = || -> (usize, String) {
             let both = browser.run(
                 "const { ariaValueNow, ariaValueText } = document.querySelector('#chart');
@@ -675,7 +677,8 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
             (text(0).parse().unwrap(), text(2))
         };
 
-        // The latest day moves on with each bucket, and the page asks anew: what it has asked for last is what it shows.
+        // The latest day advances with each bucket, and the page requests it again: the latest request is what it
+        // shows.
         open(daemon, browser, "#/");
         browser.wait("the chart", CHART_READY);
         let [x, y, width, height] = frame(browser, "#chart");
@@ -690,11 +693,11 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
             at < series["t"].as_array().unwrap().len() && text == expect(&series, &["wan0"], at)
         });
 
-        // A day with two ends stays what it is, however long all of this takes.
+        // A day with fixed ends does not advance during the test.
         let (from, to) = (unix() - DAY, unix());
         open(daemon, browser, &format!("#/?from={from}&to={to}"));
         browser.wait("the chart", CHART_READY);
-        let series = daemon.get(&asked(browser, "/api/traffic/series"));
+        let series = daemon.get(&latest_request(browser, "/api/traffic/series"));
         let [x, y, width, height] = frame(browser, "#chart");
         let middle = y + height / 2;
         let t: Vec<i64> = series["t"].as_array().unwrap().iter().map(seconds).collect();
@@ -705,7 +708,7 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
             point_at(browser, place, middle);
             let (at, text) = cursor();
             assert_eq!(text, expect(&series, &["wan0"], at), "bucket {at}");
-            // The axis takes between 30 and 100 pixels.
+            // The axis takes 30 to 100 pixels.
             let part = |axis: i64| (width * eighth / 16 - axis) * DAY / (width - axis);
             let time = t[at] - from;
             assert!((part(100) - 600..=part(30) + 600).contains(&time), "{eighth}/16: {time} s");
@@ -713,9 +716,9 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
             before = at;
             holes += usize::from(text.contains("– ↑ –"));
         }
-        assert!(holes >= 1, "the hole was looked at");
+        assert!(holes >= 1, "the cursor was in the gap");
 
-        // By keys: to the end, and back bucket by bucket.
+        // Keys: to the end, and back by buckets.
         browser.hover(5, 5);
         browser.wait("no cursor", "return document.querySelector('#read').hidden");
         browser.run("document.querySelector('#chart').focus()");
@@ -723,12 +726,12 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
         for (key, at) in [("ArrowLeft", end), ("ArrowLeft", end - 1), ("ArrowLeft", end - 2), ("ArrowRight", end - 1)] {
             press(browser, key, false);
             browser.wait(key, &format!("return document.querySelector('#chart').ariaValueNow === '{at}'"));
-            reads(browser, "#read", &expect(&series, &["wan0"], at));
+            expect_text(browser, "#read", &expect(&series, &["wan0"], at));
             seen.push(at);
         }
         assert_eq!(browser.run("return document.querySelector('#chart').ariaValueMax"), end.to_string());
-        // Where something is marked, it is said what.
-        // The history is of another boot: whether this one began after it is a matter of the machine.
+        // At a mark, the cursor shows its event.
+        // The history is of another boot; when this boot began depends on the machine.
         let marks = |words: &str| all_marks.iter().filter(|(_, text)| text.contains(words)).count();
         let (again, anew) = (marks("restarted from zero"), marks("counting makes a fresh start"));
         assert!(again >= 1 && again + anew == 2, "{all_marks:?}");
@@ -737,20 +740,20 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
             press(browser, "ArrowLeft", false);
         }
         browser.wait("there", &format!("return document.querySelector('#chart').ariaValueNow === '{marked}'"));
-        reads(browser, "#read", &expect(&series, &["wan0"], marked));
+        expect_text(browser, "#read", &expect(&series, &["wan0"], marked));
         assert!(text_of(browser, "#read").contains("the clock was set forward by 5 s"));
         browser.run("document.querySelector('#chart').blur()");
         browser.wait("no cursor", "return document.querySelector('#read').hidden");
 
-        // By a finger that taps.
+        // A tap of a finger.
         touch_screen(browser, true);
         touch(browser, &[(x + width / 2, middle)]);
         browser.wait("a cursor", "return !document.querySelector('#read').hidden");
         let at = browser.run("return document.querySelector('#chart').ariaValueNow");
-        reads(browser, "#read", &expect(&series, &["wan0"], at.as_str().unwrap().parse().unwrap()));
+        expect_text(browser, "#read", &expect(&series, &["wan0"], at.as_str().unwrap().parse().unwrap()));
         touch_screen(browser, false);
 
-        // The hole is a hole in the picture too, and the only one.
+        // The canvas shows the gap, and no other.
         let columns: Vec<i64> = serde_json::from_value(browser.run(&format!("return {RECEIVED}"))).unwrap();
         let mut runs: Vec<(bool, usize)> = Vec::new();
         for bare in columns.iter().map(|lowest| *lowest < 0) {
@@ -771,18 +774,18 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
             return Array.from({ length: canvas.width }, (_, x) => data.slice(4 * x, 4 * x + 3).join())
                 .filter((colour) => colour === '163,22,29').length";
         let drawn = browser.run(lines).as_u64().unwrap() as usize;
-        // Two that are next to each other are one.
+        // Adjacent pixels are one line.
         assert!(drawn + 1 >= all_marks.len() && drawn <= all_marks.len() && drawn >= 3, "{drawn} of {all_marks:?}");
 
-        // As a table: what is written there, and what is marked.
+        // The table: values and marks.
         browser.click("#figures summary");
         browser.wait("the table", "return document.querySelectorAll('#table tr').length > 10");
         table(daemon, browser, &series, &["wan0"]);
 
-        // Two of them, one upon the other.
+        // Two interfaces, stacked.
         requests(browser);
         browser.click_text("#who button", "lan0");
-        let target = asked(browser, "/api/traffic/series");
+        let target = latest_request(browser, "/api/traffic/series");
         assert_eq!(hash(browser), format!("#/?from={from}&to={to}&i=wan0&i=lan0"));
         let series = daemon.get(&target);
         let both = ["wan0", "lan0"];
@@ -792,7 +795,7 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
         table(daemon, browser, &series, &both);
         point_at(browser, x + width / 4, middle);
         let at = browser.run("return document.querySelector('#chart').ariaValueNow");
-        reads(browser, "#read", &expect(&series, &both, at.as_str().unwrap().parse().unwrap()));
+        expect_text(browser, "#read", &expect(&series, &both, at.as_str().unwrap().parse().unwrap()));
         let pressed = "return [...document.querySelectorAll('#who button')].map((chip) => chip.ariaPressed)";
         assert_eq!(browser.run(pressed), json!(["true", "true"]));
         browser.click_text("#who button", "wan0");
@@ -801,7 +804,7 @@ fn the_cursor_and_the_table_say_what_the_api_says() {
     });
 }
 
-/// What the chart marks of these, newest first: when, and the words.
+/// Time and text of the chart's marks for these interfaces, newest first.
 fn marks(daemon: &Daemon, names: &[&str]) -> Vec<(i64, String)> {
     let kinds = "kind=reset&kind=gap&kind=implausible&kind=clock_step";
     let events = daemon.get(&format!("/api/events?limit=1000&from={}&{kinds}", unix() - DAY));
@@ -812,7 +815,7 @@ fn marks(daemon: &Daemon, names: &[&str]) -> Vec<(i64, String)> {
     events.iter().filter(ours).map(|event| (seconds(&event["time"]), words(event))).collect()
 }
 
-/// The table behind the chart: at most 24 rows of neighbouring buckets, and then the marks.
+/// Checks the table below the chart: at most 24 rows of adjacent buckets, then the marks.
 #[track_caller]
 fn table(daemon: &Daemon, browser: &Browser, series: &Value, names: &[&str]) {
     let found = cells(browser, "#table tr");
@@ -853,16 +856,16 @@ fn table(daemon: &Daemon, browser: &Browser, series: &Value, names: &[&str]) {
     assert_eq!(found, expect);
 }
 
-/// What happens while somebody looks: a pause, and a link that is made anew.
+/// Events while the page is open: a stop of collection, and a link that is created again.
 #[test]
-fn what_happens_now_is_marked_and_the_live_values_are_the_apis() {
+fn current_events_are_marked_and_live_values_match_the_api() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         cable("opt0", "far0");
         let daemon = Daemon::start(&dir, &["--interval", "1", "--primary", "opt0"]);
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(DESKTOP, Theme::Light);
+        browser.emulate(DESKTOP, Theme::Light);
         open(&daemon, &browser, "#/?range=5m");
         for count in 1..=4 {
             send("opt0", 1000, 100 * count);
@@ -871,15 +874,15 @@ fn what_happens_now_is_marked_and_the_live_values_are_the_apis() {
         }
         daemon.post("/collector/stop");
         open(&daemon, &browser, "#/?range=5m");
-        browser.wait("it is said", "return !document.querySelector('#stopped').hidden");
+        browser.wait("the notice", "return !document.querySelector('#stopped').hidden");
         browser.click_text("#stopped button", "Start it");
         wait_until("it runs", || daemon.get("/collector/status")["is_running"] == true);
-        browser.wait("it is over", "return document.querySelector('#stopped').hidden");
+        browser.wait("no notice", "return document.querySelector('#stopped').hidden");
         ip("link del opt0");
         wait_until("it is gone", || daemon.interface("opt0")["present"] == false);
         cable("opt0", "far0");
         wait_until("it is there", || daemon.interface("opt0")["present"] == true);
-        wait_until("both are told", || marks(&daemon, &["opt0"]).len() >= 2);
+        wait_until("both events", || marks(&daemon, &["opt0"]).len() >= 2);
         wait_until("it is measured", || {
             send("opt0", 1000, 100);
             let live = daemon.get("/api/traffic/live");
@@ -888,7 +891,7 @@ fn what_happens_now_is_marked_and_the_live_values_are_the_apis() {
                 .is_some_and(|tx| tx.iter().any(|rate| rate.as_f64() > Some(0.0)))
         });
 
-        // A choice anew asks anew.
+        // Opening the view again requests everything again.
         open(&daemon, &browser, "#/?range=5m");
         browser.wait(
             "the marks",
@@ -915,14 +918,14 @@ fn what_happens_now_is_marked_and_the_live_values_are_the_apis() {
             let time = browser.run(&format!("return Date.parse({line}) / 1000")).as_i64().unwrap_or_default();
             let live = daemon.get("/api/traffic/live");
             let at = live["t"].as_array().unwrap().iter().position(|t| seconds(t) == time);
-            let at = at.unwrap_or_else(|| panic!("{text} is none of {}", live["t"]));
+            let at = at.unwrap_or_else(|| panic!("{text} is not one of {}", live["t"]));
             let rates = ["rx", "tx"].map(|side| live["interfaces"]["opt0"][side][at].as_f64());
             let texts = together(&rates, BITS);
             let lines = format!(" ↓ {} ↑ {}", texts[0], texts[1]);
             assert_eq!(text.lines().nth(1), Some(lines.as_str()), "at {time}");
             busy += usize::from(rates[1] > Some(0.0));
         }
-        assert!(busy > 0, "there was traffic to read out");
+        assert!(busy > 0, "the live values contain traffic");
         no_complaints(&browser);
     });
 }
@@ -930,7 +933,7 @@ fn what_happens_now_is_marked_and_the_live_values_are_the_apis() {
 // Usage.
 
 #[test]
-fn each_cut_of_the_usage_is_what_the_api_says() {
+fn usage_per_period_matches_the_api() {
     chart(|_, daemon, browser| {
         open(daemon, browser, "#/");
         browser.click_text("nav a", "Usage");
@@ -953,7 +956,7 @@ fn each_cut_of_the_usage_is_what_the_api_says() {
             assert!(first >= 2, "{by}: {first} rows");
         }
 
-        // A bar that is pointed at says what it is.
+        // The pointer on a bar shows its values.
         browser.click_text(".usage nav a", "months");
         browser.wait("months", "return document.querySelector('.usage caption')?.textContent === 'By the month'");
         let rows = daemon.get("/api/traffic/totals?by=month&limit=24&interface=wan0");
@@ -965,9 +968,9 @@ fn each_cut_of_the_usage_is_what_the_api_says() {
         let month = &date(browser, (seconds(&last["from"]) + seconds(&last["to"])) / 2)[4..];
         let name = format!("{} {}", &month[..3], &month[7..]);
         let expect = format!(" · {name}{}: ↓ {} ↑ {} = {}", note(last), texts[0], texts[1], texts[2]);
-        reads(browser, ".bars + .soft span", &expect);
+        expect_text(browser, ".bars + .soft span", &expect);
 
-        // The same rows by their own address, and those before them.
+        // The same rows by URL, and the rows before them.
         open(daemon, browser, "#/usage?by=month&i=lan0");
         browser.wait("the rows", USAGE_READY);
         let months = daemon.get("/api/traffic/totals?by=month&limit=24&interface=lan0");
@@ -989,7 +992,7 @@ fn each_cut_of_the_usage_is_what_the_api_says() {
         browser.click(".usage tbody tr:last-child a");
         browser.wait("the curve", "return !document.querySelector('#home').hidden");
         assert_eq!(hash(browser), format!("#/?i=lan0&from={from}&to={}", from + HOUR));
-        stated(browser, "lan0", from, from + HOUR);
+        expect_range(browser, "lan0", from, from + HOUR);
         for (by, rows) in [("hour", &hours), ("day", &days), ("month", &months)] {
             browser.back();
             browser
@@ -1034,12 +1037,12 @@ fn each_cut_of_the_usage_is_what_the_api_says() {
             assert!((number(&shown) / expect - 1.0).abs() < 0.01, "{shown}, {expect}");
         }
 
-        // The ten days with the most.
+        // The ten days with the most traffic.
         let mut most: Vec<&Value> = days.iter().collect();
         let sum = |day: &Value| day["rx_bytes"].as_u64().unwrap() + day["tx_bytes"].as_u64().unwrap();
         most.sort_by_key(|day| std::cmp::Reverse(sum(day)));
         let most: Vec<Value> = most.into_iter().take(10).cloned().collect();
-        rows_say(browser, ".usage > section:last-child tbody tr", &most);
+        expect_rows(browser, ".usage > section:last-child tbody tr", &most);
         let links = "return [...document.querySelectorAll('.usage > section:last-child tbody a')].map((a) => a.hash)";
         let expect: Vec<String> = most
             .iter()
@@ -1063,9 +1066,9 @@ fn tile(browser: &Browser, title: &str, rx: &Value, tx: &Value) {
     browser.wait(&format!("{title} {texts:?}"), &script);
 }
 
-/// Down, up and total of each row, all in one unit.
+/// Checks down, up and total of each row, all in one unit.
 #[track_caller]
-fn rows_say(browser: &Browser, selector: &str, rows: &[Value]) {
+fn expect_rows(browser: &Browser, selector: &str, rows: &[Value]) {
     let value = |row: &Value, side: &str| row[side].as_f64().unwrap();
     let values: Vec<Option<f64>> = rows
         .iter()
@@ -1084,31 +1087,31 @@ fn rows_say(browser: &Browser, selector: &str, rows: &[Value]) {
     assert_eq!(found, expect);
 }
 
-/// What is said of a row that is not whole.
+/// The expected note of a row.
 fn note(row: &Value) -> &'static str {
     let now = unix();
     let length = now - seconds(&row["from"]);
-    // Two intervals of `STILL` are to come at any time.
+    // The latest two readings may be missing; the interval of `STILL` is an hour.
     let missed = length - row["observed"].as_i64().unwrap() > length / 100 + 2 * HOUR;
     match seconds(&row["to"]) > now {
-        true if missed => " so far, in part",
+        true if missed => " so far, incomplete",
         true => " so far",
         false if row["complete"] == true => "",
-        false => " in part",
+        false => " incomplete",
     }
 }
 
-/// The figures are these rows, the newest first, and the bars are as high as they are.
+/// Checks the figures (newest first) and the heights of the bars against these rows.
 #[track_caller]
 fn usage(browser: &Browser, rows: &Value, by: &str) {
     let rows = rows.as_array().unwrap();
     let newest: Vec<Value> = rows.iter().rev().cloned().collect();
-    rows_say(browser, ".beside tbody tr", &newest);
+    expect_rows(browser, ".beside tbody tr", &newest);
     let heads = cells(browser, ".beside tbody tr");
     for (row, head) in newest.iter().zip(&heads) {
         let note = note(row);
         assert!(head[0].ends_with(note), "{row}: {head:?}");
-        assert_eq!(head[0].contains("so far") || head[0].contains("in part"), !note.is_empty(), "{row}: {head:?}");
+        assert_eq!(head[0].contains("so far") || head[0].contains("incomplete"), !note.is_empty(), "{row}: {head:?}");
         let middle = match by {
             "hour" => date(browser, (seconds(&row["from"]) + seconds(&row["to"])) / 2),
             _ => day_of(browser, &row["first_day"], 0),
@@ -1130,7 +1133,7 @@ fn usage(browser: &Browser, rows: &Value, by: &str) {
             .map((bar) => ['.in', '.out'].map((side) => parseFloat(bar.querySelector(side)?.style.height ?? '0')))",
     );
     let bars: Vec<[f64; 2]> = serde_json::from_value(bars).unwrap();
-    // What a tick says and how high it stands tell how much the whole height is.
+    // The value and the height of a tick give the value of the whole height.
     let tick = browser.run(
         "const tick = document.querySelector('.bars > span');
         return [tick.textContent, parseFloat(tick.style.bottom)]",
@@ -1151,7 +1154,7 @@ fn usage(browser: &Browser, rows: &Value, by: &str) {
 // One interface.
 
 #[test]
-fn an_interfaces_page_shows_and_changes_it() {
+fn the_view_of_an_interface_shows_and_changes_it() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -1164,7 +1167,7 @@ fn an_interfaces_page_shows_and_changes_it() {
         let tunnel = Tunnel::new("vx0");
         let daemon = Daemon::start(&dir, &FAST);
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(DESKTOP, Theme::Dark);
+        browser.emulate(DESKTOP, Theme::Dark);
         for name in ["old0", "old1"] {
             send(name, 700, 30);
         }
@@ -1177,11 +1180,11 @@ fn an_interfaces_page_shows_and_changes_it() {
             wait_until("it is gone", || daemon.interface(name)["present"] == false);
         }
 
-        // What it is: as the kernel has it.
+        // The facts, compared with the kernel.
         open(&daemon, &browser, "#/interface/wan0");
         let link: Value = serde_json::from_str(&output("ip", "-j addr show wan0")).unwrap();
-        says(&browser, "Link", "MAC", link[0]["address"].as_str().unwrap());
-        says(&browser, "Link", "MTU", "1400");
+        expect_fact(&browser, "Link", "MAC", link[0]["address"].as_str().unwrap());
+        expect_fact(&browser, "Link", "MTU", "1400");
         let expect: Vec<String> = link[0]["addr_info"]
             .as_array()
             .unwrap()
@@ -1194,11 +1197,11 @@ fn an_interfaces_page_shows_and_changes_it() {
             facts.map(|(_, text)| text).collect()
         };
         wait_until("all addresses are there", || expect.iter().all(|one| shown().contains(one)));
-        reads(&browser, ".interface h2:nth-of-type(2)", "wan0");
-        reads(&browser, ".interface .soft", "veth · up · 10 Gbit/s");
+        expect_text(&browser, ".interface h2:nth-of-type(2)", "wan0");
+        expect_text(&browser, ".interface .soft", "veth · up · 10 Gbit/s");
         assert_eq!(browser.run("return document.title"), "wan0 · Net-Pulse");
 
-        // Counters, and what became of them lately.
+        // Counters, and their recent increase.
         open(&daemon, &browser, "#/interface/vx0");
         let raw = kernel("vx0");
         let grouped = |number: u64| {
@@ -1209,7 +1212,7 @@ fn an_interfaces_page_shows_and_changes_it() {
         };
         for (at, term) in ["bytes", "packets", "errors", "drops"].iter().enumerate() {
             let both = format!("{} | {}", grouped(raw[2 * at]), grouped(raw[2 * at + 1]));
-            says(&browser, "Counters", term, &both);
+            expect_fact(&browser, "Counters", term, &both);
         }
         let lately = facts(&browser, "Counters");
         let recent: Vec<&str> =
@@ -1219,34 +1222,34 @@ fn an_interfaces_page_shows_and_changes_it() {
         assert_eq!(recent, [format!("{} | {}", sums[4], sums[5]), format!("{} | {}", sums[6], sums[7])]);
         let iface = daemon.interface("vx0");
         let pair = |rx: &str, tx: &str| amounts(&[&iface[rx], &iface[tx]]).join(" | ");
-        says(&browser, "", "Today", &pair("today_rx_bytes", "today_tx_bytes"));
-        says(&browser, "", "In all", &pair("lifetime_rx_bytes", "lifetime_tx_bytes"));
+        expect_fact(&browser, "", "Today", &pair("today_rx_bytes", "today_tx_bytes"));
+        expect_fact(&browser, "", "Total", &pair("lifetime_rx_bytes", "lifetime_tx_bytes"));
 
-        // A name for people.
+        // The alias.
         open(&daemon, &browser, "#/interface/wan0");
-        browser.fill(&control(&browser, "Name for people"), "Büro ü. Glas");
+        browser.fill(&control(&browser, "Alias"), "Büro ü. Glas");
         browser.click_text(".interface form button", "Save");
         wait_until("it has the name", || daemon.interface("wan0")["alias"] == "Büro ü. Glas");
-        reads(&browser, ".interface h2:nth-of-type(2)", "wan0 · Büro ü. Glas");
-        reads(&browser, "section:has(form) .said", "Done.");
+        expect_text(&browser, ".interface h2:nth-of-type(2)", "wan0 · Büro ü. Glas");
+        expect_text(&browser, "section:has(form) .result", "Done.");
 
-        // Whether it is watched. What the page says afterwards is what is in force.
+        // Whether it is watched; afterwards the page shows the active state.
         for (value, monitored, ignore) in
             [("false", false, json!(["wan0"])), ("true", true, json!(["!wan0"])), ("null", true, json!([]))]
         {
-            pick(&browser, &control(&browser, "Watch it"), value);
+            pick(&browser, &control(&browser, "Watch"), value);
             wait_until(value, || daemon.get("/api/config")["settings"]["ignore"]["value"] == ignore);
             assert_eq!(daemon.interface("wan0")["monitored"], monitored, "{value}");
-            reads(&browser, "section:has(form) .said", "Done.");
+            expect_text(&browser, "section:has(form) .result", "Done.");
             open(&daemon, &browser, "#/interface/wan0");
-            let select = control(&browser, "Watch it");
+            let select = control(&browser, "Watch");
             let script = format!("return document.querySelector('{select}').value === '{value}'");
             browser.wait(value, &script);
             let not = fact(&browser, "Link", "Not watched");
             assert_eq!(not.is_some(), !monitored, "{not:?}");
         }
 
-        // The headline, by hand and by itself again.
+        // The primary interface: selected, and automatic again.
         let primary = || daemon.get("/api/config")["settings"]["primary"]["value"].clone();
         for name in ["wan0", "vx0"] {
             open(&daemon, &browser, &format!("#/interface/{name}"));
@@ -1254,24 +1257,24 @@ fn an_interfaces_page_shows_and_changes_it() {
             browser.wait("the state", "return document.querySelector('.interface dd')");
             let shown = browser.run(
                 "return ![...document.querySelectorAll('.interface button')]
-                .find((button) => /headline/.test(button.textContent)).hidden",
+                .find((button) => /primary/.test(button.textContent)).hidden",
             );
-            assert_eq!(shown, !now, "{name}: what is the headline already need not be made it");
+            assert_eq!(shown, !now, "{name}: no button if it is the primary interface already");
             if now {
                 continue;
             }
-            browser.click_text(".interface button", "Make it the headline");
+            browser.click_text(".interface button", "Make it primary");
             wait_until("it is", || daemon.interface(name)["primary"] == true && primary() == name);
-            browser.click_text(".interface button", "Find the headline by its traffic");
-            wait_until("it is found", || primary() == "");
+            browser.click_text(".interface button", "Choose the primary by traffic");
+            wait_until("the setting is empty", || primary() == "");
             browser.wait(
-                "it is said",
+                "the other button is gone",
                 "return ![...document.querySelectorAll('.interface button')]
-                .some((button) => button.textContent === 'Find the headline by its traffic')",
+                .some((button) => button.textContent === 'Choose the primary by traffic')",
             );
         }
 
-        // What is gone: merged and forgotten, and neither by a slip.
+        // Absent interfaces: merge and forget, both only after a confirmation.
         open(&daemon, &browser, "#/interface/wan0");
         let absent = || daemon.request("GET", "/api/interfaces/old0", None).status == 404;
         let before = daemon.interface("wan0")["lifetime_tx_bytes"].as_u64().unwrap();
@@ -1279,16 +1282,16 @@ fn an_interfaces_page_shows_and_changes_it() {
         assert_eq!(more, 21_000);
         pick(&browser, "[aria-label='Absent interface']", "old0");
         browser.click_text(".interface button", "Merge");
-        assert_eq!(browser.confirm(false), "Add all of old0 to wan0, for good?");
+        assert_eq!(browser.confirm(false), "Merge old0 into wan0? This cannot be undone.");
         assert!(!absent());
         browser.click_text(".interface button", "Merge");
         browser.confirm(true);
         wait_until("it is merged", absent);
         assert!(daemon.interface("wan0")["lifetime_tx_bytes"].as_u64().unwrap() >= before + more);
-        reads(&browser, "section:has(form) .said", "Done.");
+        expect_text(&browser, "section:has(form) .result", "Done.");
 
         open(&daemon, &browser, "#/interface/old1");
-        reads(&browser, ".interface .soft", "veth · absent");
+        expect_text(&browser, ".interface .soft", "veth · absent");
         let events = daemon.get("/api/events?limit=50&interface=old1");
         let expect: Vec<String> = events
             .as_array()
@@ -1300,30 +1303,30 @@ fn an_interfaces_page_shows_and_changes_it() {
             })
             .collect();
         assert!(!expect.is_empty(), "{events}");
-        let told =
+        let shown_events =
             || cells(&browser, ".log > div").into_iter().map(|row| row[1].trim().to_string()).collect::<Vec<_>>();
-        wait_until("it is told", || told() == expect);
+        wait_until("the events are shown", || shown_events() == expect);
         browser.click_text(".interface button", "Forget old1");
-        assert_eq!(browser.confirm(false), "Forget old1 and its history, for good?");
+        assert_eq!(browser.confirm(false), "Forget old1 and its history? This cannot be undone.");
         assert_eq!(daemon.interface("old1")["present"], false);
         browser.click_text(".interface button", "Forget old1");
         browser.confirm(true);
         wait_until("it is forgotten", || daemon.request("GET", "/api/interfaces/old1", None).status == 404);
         browser.wait("home", "return location.hash === '#/'");
         open(&daemon, &browser, "#/interface/old1");
-        reads(&browser, ".interface .soft", "There is no such interface.");
+        expect_text(&browser, ".interface .soft", "There is no such interface.");
         no_complaints(&browser);
 
-        // Where a flag has the last word it is said, and the page goes back to what is in force.
+        // If a flag overrides the change, the page shows the error and the active value.
         drop(daemon);
         let daemon = Daemon::start(&dir, &["--interval", "1", "--ignore", "x*"]);
         open(&daemon, &browser, "#/interface/wan0");
-        let select = control(&browser, "Watch it");
+        let select = control(&browser, "Watch");
         pick(&browser, &select, "false");
         let refused = daemon.request("PATCH", "/api/interfaces/wan0", Some(json!({"monitored": false}).to_string()));
         assert_eq!(refused.status, 409);
         assert!(refused.json()["detail"].as_str().unwrap().contains("--ignore"), "{}", refused.text());
-        reads(&browser, "section:has(form) .said", refused.json()["detail"].as_str().unwrap());
+        expect_text(&browser, "section:has(form) .result", refused.json()["detail"].as_str().unwrap());
         browser.wait("back", &format!("return document.querySelector('{select}').value === 'null'"));
     });
 }
@@ -1337,27 +1340,27 @@ fn output(program: &str, words: &str) -> String {
 // The system, and collection.
 
 #[test]
-fn the_system_is_told_in_words_and_collection_is_steered() {
+fn the_system_view_shows_the_state_and_controls_collection() {
     chart(|dir, daemon, browser| {
         open(daemon, browser, "#/system");
         let health = || daemon.get("/api/system/health");
-        reads(browser, ".system p", "All is well.");
-        says(browser, "How it is", "Reading", "healthy, every 1 h");
-        says(browser, "How it is", "Saving", "healthy");
-        says(browser, "How it is", "Interfaces", "healthy, 2 watched");
+        expect_text(browser, ".system p", "All is well.");
+        expect_fact(browser, "Status", "Reading", "healthy, every 1 h");
+        expect_fact(browser, "Status", "Saving", "healthy");
+        expect_fact(browser, "Status", "Interfaces", "healthy, 2 watched");
         let status = daemon.get("/collector/status");
-        says(browser, "How it is", "Source", status["source"].as_str().unwrap());
-        says(browser, "The history", "File", &dir.join("net-pulse.db"));
+        expect_fact(browser, "Status", "Source", status["source"].as_str().unwrap());
+        expect_fact(browser, "History", "File", &dir.join("net-pulse.db"));
         let database = health()["details"]["database"].clone();
-        says(browser, "The history", "Size", &amounts(&[&database["database_size_bytes"]])[0]);
+        expect_fact(browser, "History", "Size", &amounts(&[&database["database_size_bytes"]])[0]);
         let size = fs::metadata(dir.join("net-pulse.db")).unwrap().len();
         assert!(database["database_size_bytes"].as_u64() >= Some(size), "{database}");
-        says(browser, "The history", "Saved every", "5 min");
-        says(browser, "The history", "Written in a day", "known after an hour");
+        expect_fact(browser, "History", "Saved every", "5 min");
+        expect_fact(browser, "History", "Written in a day", "known after an hour");
         let info = daemon.get("/api/system/info");
-        says(browser, "The machine", "Net-Pulse", info["version"].as_str().unwrap());
-        says(browser, "The machine", "its time zone", health()["details"]["clock"]["timezone"].as_str().unwrap());
-        let memory = fact(browser, "The machine", "Memory free").unwrap();
+        expect_fact(browser, "Machine", "Net-Pulse", info["version"].as_str().unwrap());
+        expect_fact(browser, "Machine", "Time zone", health()["details"]["clock"]["timezone"].as_str().unwrap());
+        let memory = fact(browser, "Machine", "Memory free").unwrap();
         assert!(memory.ends_with(&amounts(&[&info["memory_total"]])[0]), "{memory} {info}");
         let events = daemon.get("/api/events?limit=200");
         let log = cells(browser, ".log > div");
@@ -1371,35 +1374,35 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
             );
         }
 
-        // What a power cut would lose is what is not saved, until it is.
+        // A power cut would lose the unsaved traffic; after a save, nothing.
         send("wan0", 1000, 50);
         daemon.collect();
         open(daemon, browser, "#/system");
         let unsaved = health()["details"]["database"].clone();
         assert!(unsaved["unsaved_tx_bytes"].as_u64() >= Some(50_000), "{unsaved}");
         let both = amounts(&[&unsaved["unsaved_rx_bytes"], &unsaved["unsaved_tx_bytes"]]).join(" | ");
-        says(browser, "The history", "of the headline", &both);
-        let lose = fact(browser, "The history", "A power cut now would lose").unwrap();
+        expect_fact(browser, "History", "of the primary", &both);
+        let lose = fact(browser, "History", "A power cut now would lose").unwrap();
         assert!(lose.starts_with("the last "), "{lose}");
         let saved = daemon.request("PATCH", "/api/config", Some(json!({"max_retries": 4}).to_string()));
         assert_eq!(saved.json()["saved"], true);
         wait_until("it is saved", || health()["details"]["database"]["unsaved_samples"] == 0);
         open(daemon, browser, "#/system");
-        says(browser, "The history", "A power cut now would lose", "nothing");
-        assert!(fact(browser, "The history", "Last saved").unwrap().contains(" ago, "));
+        expect_fact(browser, "History", "A power cut now would lose", "nothing");
+        assert!(fact(browser, "History", "Last saved").unwrap().contains(" ago, "));
 
-        // Stop, start, and once now.
+        // Stop, start, and collect once.
         browser.click_text("nav a", "Settings");
         let running = || daemon.get("/collector/status")["is_running"] == true;
         browser.click_text(".settings button", "Stop");
         wait_until("it stops", || !running());
         browser.wait(
-            "it is said loudly",
+            "the error",
             "return !document.querySelector('#stopped').hidden \
             && document.querySelector('#state').textContent === 'stopped'",
         );
         browser.click_text("nav a", "System");
-        reads(browser, ".system p", "Collection is stopped.");
+        expect_text(browser, ".system p", "Collection is stopped.");
         browser.click_text("nav a", "Settings");
         browser.click_text(".settings button", "Start");
         wait_until("it runs", running);
@@ -1409,9 +1412,9 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
         send("wan0", 1000, 7);
         browser.click_text(".settings button", "Collect now");
         browser.wait(
-            "it is said",
-            "return [...document.querySelectorAll('.said')]
-            .some((said) => said.textContent === 'Interfaces read: 2.')",
+            "the text",
+            "return [...document.querySelectorAll('.result')]
+            .some((node) => node.textContent === 'Interfaces read: 2.')",
         );
         assert!(daemon.polls() > polls);
         assert_eq!(daemon.booked("wan0")[1], before + 7000);
@@ -1420,7 +1423,7 @@ fn the_system_is_told_in_words_and_collection_is_steered() {
 
 // Settings.
 
-/// Key, what is typed or picked, and what the API has then.
+/// Key, text to type or option to pick, and the resulting value in the API.
 fn settings() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         ("interfaces", "wan*, vx0", json!(["wan*", "vx0"])),
@@ -1444,7 +1447,7 @@ fn input(key: &str) -> String {
     format!("[aria-describedby=about-{key}]")
 }
 
-/// Types or picks it.
+/// Types the text or picks the option.
 fn set(browser: &Browser, key: &str, text: &str) {
     let input = input(key);
     if browser.run(&format!("return document.querySelector('{input}').tagName")) == "SELECT" {
@@ -1465,18 +1468,18 @@ fn open_settings(daemon: &Daemon, browser: &Browser) {
 }
 
 #[test]
-fn each_setting_is_changed_kept_and_given_back() {
+fn each_setting_is_changed_saved_and_restored() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let address = free_address();
         let daemon = daemon_at(&dir, address, &[], &[]);
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(DESKTOP, Theme::Light);
+        browser.emulate(DESKTOP, Theme::Light);
         open_settings(&daemon, &browser);
         let document = || daemon.get("/api/config")["settings"].clone();
 
-        // All that may be changed are here, and what is said of each.
+        // All changeable settings are shown, with their help.
         let all = document();
         let changeable = all.as_object().unwrap().iter().filter(|(_, setting)| setting["changeable"] == true);
         let keys: Vec<&str> = changeable.map(|(key, _)| key.as_str()).filter(|key| *key != "running").collect();
@@ -1507,7 +1510,7 @@ fn each_setting_is_changed_kept_and_given_back() {
             assert!(same, "{key}: {shown} {default}");
         }
 
-        // One by one: what is saved is what the API has, and the others stay.
+        // Each setting alone: the API has the new value, and the others do not change.
         let save = "return !document.querySelector('.chief').disabled";
         assert_eq!(browser.run(save), false, "there is nothing to save");
         for (key, text, value) in settings() {
@@ -1518,38 +1521,37 @@ fn each_setting_is_changed_kept_and_given_back() {
             assert_eq!(document()[key]["value"], value, "{key}");
             browser.wait(
                 key,
-                "return document.querySelector('form .said:not(:empty)')?.textContent === 'Done.' \
+                "return document.querySelector('form .result:not(:empty)')?.textContent === 'Done.' \
                 && document.querySelector('.chief').disabled",
             );
             assert_eq!(typed(&browser, key), text);
         }
         let saved = document();
         let all_there = |settings: &Value| settings_differ(settings, &saved);
-        // They are in force.
+        // They are active.
         assert_eq!(daemon.get("/collector/status")["configuration"]["polling_interval"], "2");
         assert_eq!(daemon.get("/api/system/health")["details"]["clock"]["timezone"], "<+0530>-5:30");
         assert_eq!(daemon.get("/api/system/health")["details"]["database"]["flush_interval_seconds"], 60);
         assert_eq!(daemon.interface("lan0")["monitored"], false, "it is none of wan*, vx0");
         assert_eq!(daemon.interface("wan0")["primary"], true);
-        // Units too, without loading anything anew.
+        // Units change without a reload.
         browser.click_text("nav a", "Now");
-        reads(&browser, "#rates .unit", "MiB/s");
+        expect_text(&browser, "#rates .unit", "MiB/s");
         browser.wait("amounts", "return /^Today ↓ [0-9.]+ .i?B/.test(document.querySelector('#today').textContent)");
 
-        // Loaded anew.
+        // After a reload.
         open_settings(&daemon, &browser);
         for (key, text, _) in settings() {
             assert_eq!(typed(&browser, key), text, "{key}");
         }
-        // Started anew: the page comes back by itself, with the same. What somebody is typing stays, what somebody else has
-        // changed is there.
+        // After a restart of the program, the page reconnects. Typed text stays, and a change by another user appears.
         set(&browser, "keep_5min_days", "33");
         change(&daemon, json!({"keep_hours_days": 500}));
         drop(daemon.stop());
         browser.wait(
-            "it is missed",
+            "no answer",
             "return document.querySelector('#state').textContent === 'no answer' \
-            && /^No answer since .* It goes on by itself/.test(document.querySelector('#trouble').textContent)",
+            && /^No answer since .* The page continues/.test(document.querySelector('#trouble').textContent)",
         );
         let daemon = daemon_at(&dir, address, &[], &[]);
         browser.wait(
@@ -1567,10 +1569,10 @@ fn each_setting_is_changed_kept_and_given_back() {
         for (key, text, _) in settings() {
             assert_eq!(typed(&browser, key), text, "{key}");
         }
-        // The browser says what it could not reach meanwhile.
+        // Discards the console's messages about failed requests.
         browser.complaints();
 
-        // Wrong ones: each is told, nothing is changed, and nothing typed is lost.
+        // Invalid values: each gets an error, no setting changes, and no typed text is lost.
         let wrong = [
             ("interval", "0", json!(0)),
             ("max_retries", "1e9", json!(1e9)),
@@ -1588,7 +1590,7 @@ fn each_setting_is_changed_kept_and_given_back() {
         }
         set(&browser, "keep_5min_days", "31");
         browser.click(".chief");
-        reads(&browser, "form > section .said", "Not saved: see the marks.");
+        expect_text(&browser, "form > section .result", "Not saved: see the errors.");
         let faults = refused.json()["detail"].as_array().unwrap().clone();
         assert_eq!(faults.len(), wrong.len());
         for fault in &faults {
@@ -1598,7 +1600,7 @@ fn each_setting_is_changed_kept_and_given_back() {
             assert_eq!(browser.run(&marked), "true", "{key}");
         }
         let focused = browser.run("return document.activeElement.getAttribute('aria-describedby')");
-        assert_eq!(focused, "about-interval", "the first of them");
+        assert_eq!(focused, "about-interval", "the first error has the focus");
         for (key, text, _) in &wrong {
             assert_eq!(typed(&browser, key), *text, "{key}");
         }
@@ -1607,10 +1609,10 @@ fn each_setting_is_changed_kept_and_given_back() {
         browser.click_text("button", "Undo");
         assert_eq!(typed(&browser, "keep_5min_days"), "30");
         assert_eq!(typed(&browser, "timezone"), "<+0530>-5:30");
-        // The console tells of the answer of 422.
+        // The console has a message about the status 422.
         assert!(browser.complaints().iter().all(|line| line.contains("422")));
 
-        // Empty is the default again, and so is a choice that is the default's.
+        // An empty field restores the default, and so does a choice that equals the default.
         for (key, ..) in settings() {
             let default = document()[key]["default"].clone();
             let choice = ["media", "units", "prefixes"].contains(&key);
@@ -1618,7 +1620,7 @@ fn each_setting_is_changed_kept_and_given_back() {
         }
         browser.wait("something to save", save);
         browser.click(".chief");
-        wait_until("all are as they were", || {
+        wait_until("all have their defaults", || {
             let now = document();
             keys.iter().all(|key| now[key]["origin"] == "default")
         });
@@ -1629,32 +1631,32 @@ fn each_setting_is_changed_kept_and_given_back() {
     });
 }
 
-/// As from somewhere else.
+/// Changes settings through the API, as another client.
 fn change(daemon: &Daemon, body: Value) {
     let answer = daemon.request("PATCH", "/api/config", Some(body.to_string()));
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-/// Those whose values are not the same.
+/// Keys of settings with different values.
 fn settings_differ(one: &Value, other: &Value) -> Vec<String> {
     let differ = |key: &&str| one[key]["value"] != other[key]["value"] || one[key]["origin"] != "saved";
     settings().iter().map(|(key, ..)| *key).filter(differ).map(str::to_string).collect()
 }
 
 #[test]
-fn what_a_flag_or_the_environment_owns_is_locked() {
+fn settings_of_flags_and_variables_are_locked() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let environment = [("NETPULSE_UNITS", "bytes"), ("NETPULSE_MAX_RETRIES", "9"), ("NETPULSE_IGNORE", "x*,y*")];
         let daemon = daemon_at(&dir, free_address(), &["--interval", "7", "--media", "flash"], &environment);
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(SMALL_PHONE, Theme::Light);
+        browser.emulate(SMALL_PHONE, Theme::Light);
         open_settings(&daemon, &browser);
         let owned = [
             ("interval", "7", "--interval"),
             ("media", "flash", "--media"),
-            // What a medium means is said with the medium.
+            // `flush` follows from `media`, so its owner is --media.
             ("flush", "3600", "--media"),
             ("units", "bytes", "NETPULSE_UNITS"),
             ("max_retries", "9", "NETPULSE_MAX_RETRIES"),
@@ -1683,7 +1685,7 @@ fn what_a_flag_or_the_environment_owns_is_locked() {
 }
 
 #[test]
-fn colours_are_chosen_at_once_and_kept() {
+fn colours_change_at_once_and_are_stored() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -1699,7 +1701,7 @@ fn colours_are_chosen_at_once_and_kept() {
             (Theme::Dark, "dark", DARK),
             (Theme::Dark, "", DARK),
         ] {
-            browser.wear(PHONE, system);
+            browser.emulate(PHONE, system);
             open_settings(&daemon, &browser);
             pick(&browser, &control(&browser, "Colours"), choice);
             assert_eq!(ground(), expect, "{choice} where the system has {system:?}");
@@ -1709,22 +1711,22 @@ fn colours_are_chosen_at_once_and_kept() {
             assert_eq!(browser.run(&format!("return document.querySelector('{select}').value")), choice);
         }
         // It follows the system while the page is open.
-        browser.wear(PHONE, Theme::Light);
+        browser.emulate(PHONE, Theme::Light);
         assert_eq!(ground(), LIGHT);
         no_complaints(&browser);
     });
 }
 
-/// Times are the reader's, days are the router's: both are said where they differ.
+/// Times are in the reader's zone, days in the router's. If they differ, the page says so.
 #[test]
-fn days_are_the_routers_where_the_reader_lives_elsewhere() {
+fn days_are_in_the_routers_time_zone() {
     chart_in("<+0530>-5:30", |_, daemon, browser| {
         open(daemon, browser, "#/usage?by=day&i=wan0");
         browser.wait("the rows", USAGE_READY);
         browser.wait(
-            "it is said",
+            "the text",
             "return [...document.querySelectorAll('.usage .soft')]
-            .some((p) => p.textContent === \"Days are the router's (<+0530>-5:30), times are yours.\")",
+            .some((p) => p.textContent === \"Days are in the router's time zone (<+0530>-5:30), times in yours.\")",
         );
         let days = daemon.get("/api/traffic/totals?by=day&limit=31&interface=wan0");
         let today = days.as_array().unwrap().last().unwrap();
@@ -1732,11 +1734,11 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
         usage(browser, &days, "day");
         tile(browser, "Today", &today["rx_bytes"], &today["tx_bytes"]);
 
-        // A day under the cursor has the date that it has on the router.
+        // The cursor shows the router's date of a day.
         requests(browser);
         open(daemon, browser, "#/?i=wan0&range=30d&by=day");
         browser.wait("the chart", CHART_READY);
-        let series = daemon.get(&asked(browser, "/api/traffic/series"));
+        let series = daemon.get(&latest_request(browser, "/api/traffic/series"));
         let step = series["step"].as_i64().unwrap();
         assert!(step >= DAY, "{step}");
         browser.run("document.querySelector('#history').dispatchEvent(new Event('focusin'))");
@@ -1751,12 +1753,12 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
         assert_eq!(text_of(browser, "#read").lines().next(), Some(expect.as_str()));
         assert_ne!(expect, date(browser, seconds(&series["t"][last])));
 
-        // At home nothing is said.
+        // In the same zone there is no note.
         browser.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": "Asia/Kolkata" }));
         open(daemon, browser, "#/usage?by=day&i=wan0");
         browser.wait("the rows", USAGE_READY);
         rest(300);
-        assert!(!text_of(browser, ".usage").contains("times are yours"));
+        assert!(!text_of(browser, ".usage").contains("times in yours"));
     });
 }
 
@@ -1764,7 +1766,7 @@ fn days_are_the_routers_where_the_reader_lives_elsewhere() {
 
 const ELSEWHERE: &str = "10.9.0.1";
 
-/// Seen from a neighbour: from an address that is not the loopback's.
+/// Runs a test in a browser that connects from another address than loopback, so that changes need the token.
 pub fn neighbour(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str) + Send) {
     in_namespace(|| {
         let dir = Dir::new();
@@ -1782,7 +1784,7 @@ pub fn neighbour(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str)
         let token = finish(command).out.trim().to_string();
         assert!(token.len() >= 16, "{token}");
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(SMALL_PHONE, Theme::Dark);
+        browser.emulate(SMALL_PHONE, Theme::Dark);
         body(&dir, &daemon, &browser, &token);
     });
 }
@@ -1794,24 +1796,24 @@ pub fn visit(daemon: &Daemon, browser: &Browser, hash: &str) {
 
 pub fn answer_dialog(browser: &Browser, token: &str) {
     browser.fill("dialog input", token);
-    browser.click_text("dialog button", "Go on");
+    browser.click_text("dialog button", "OK");
 }
 
 const NO_DIALOG: &str = "return !document.querySelector('dialog')";
 
 #[test]
-fn the_token_is_asked_for_once_and_with_the_first_change() {
+fn the_first_change_asks_for_the_token_once() {
     neighbour(&[], |_, daemon, browser, token| {
         let retries = || daemon.get("/api/config")["settings"]["max_retries"]["value"].clone();
         visit(daemon, browser, "#/settings");
         browser.wait("the fields", &format!("return document.querySelector('{}')", input("interval")));
-        assert_eq!(browser.run(NO_DIALOG), true, "reading needs none");
+        assert_eq!(browser.run(NO_DIALOG), true, "reading needs no token");
         browser.fill(&input("max_retries"), "8");
         browser.fill(&input("retry_delay"), "4");
         browser.wait("something to save", "return !document.querySelector('.chief').disabled");
         browser.click(".chief");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
-        // It fits on a small phone, and can be used by a thumb.
+        // The dialog fits on a small phone, and its controls are large enough for a finger.
         let sizes = browser.run(
             "const { left, right, top, bottom } = document.querySelector('dialog').getBoundingClientRect();
              const thumbs = [...document.querySelectorAll('dialog :is(button, input)')].map((node) => node.clientHeight);
@@ -1819,24 +1821,24 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
                  innerWidth - document.documentElement.scrollWidth]",
         );
         assert!(sizes.as_array().unwrap().iter().all(|size| size.as_f64() >= Some(0.0)), "{sizes}");
-        assert!(browser.text("dialog").contains("net-pulse token"), "it says where to find it");
+        assert!(browser.text("dialog").contains("net-pulse token"), "it names the command that prints the token");
         fs::write(album().join("token-360.png"), browser.screenshot()).unwrap();
 
-        // Not now: nothing is lost, and it is said why nothing was changed.
+        // Cancel: typed text stays, and the page says why nothing changed.
         browser.click_text("dialog button", "Cancel");
         browser.wait("it is gone", NO_DIALOG);
         browser.wait(
-            "it is said",
-            "return /access token/.test(document.querySelector('form > section .said').textContent)",
+            "the text",
+            "return /access token/.test(document.querySelector('form > section .result').textContent)",
         );
         assert_eq!((typed(browser, "max_retries"), typed(browser, "retry_delay")), ("8".to_string(), "4".to_string()));
         assert_eq!(browser.run("return localStorage.token ?? null"), Value::Null);
 
-        // A wrong one is told of, and asked for again.
+        // A wrong token gives an error, and the dialog opens again.
         browser.click(".chief");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
-        assert_eq!(text_of(browser, "dialog .bad"), "", "nothing was wrong so far");
-        // However often: at last the service answers that it is too often.
+        assert_eq!(text_of(browser, "dialog .bad"), "", "no error in the first dialog");
+        // Several times; at last the API answers 429.
         for attempt in 0..7 {
             answer_dialog(browser, &format!("0123456789abcde{attempt}"));
             browser.wait(
@@ -1847,25 +1849,25 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
             assert_eq!(browser.run("return document.querySelectorAll('dialog').length"), 1);
         }
         answer_dialog(browser, &format!(" {token} "));
-        reads(browser, "form > section .said", "Done.");
+        expect_text(browser, "form > section .result", "Done.");
         assert_eq!(browser.run(NO_DIALOG), true);
         let settings = daemon.get("/api/config")["settings"].clone();
         assert_eq!((&settings["max_retries"]["value"], &settings["retry_delay"]["value"]), (&json!(8), &json!(4.0)));
         assert_eq!(browser.run("return localStorage.token"), token);
 
-        // Once for all: for the next change, after loading anew, and on another view.
+        // The token is stored: no dialog for the next change, after a reload, and in another view.
         browser.fill(&input("max_retries"), "9");
         browser.wait("something to save", "return !document.querySelector('.chief').disabled");
         browser.click(".chief");
         wait_until("it is changed", || retries() == 9);
         visit(daemon, browser, "#/interface/wan0");
         browser.wait("the page", "return document.querySelector('.interface dd')");
-        browser.fill(&control(browser, "Name for people"), "Uplink");
+        browser.fill(&control(browser, "Alias"), "Uplink");
         browser.click_text(".interface form button", "Save");
         wait_until("it has the name", || daemon.interface("wan0")["alias"] == "Uplink");
         assert_eq!(browser.run(NO_DIALOG), true);
 
-        // Forgotten here, it is asked for again; a change that was replaced meanwhile is wrong.
+        // After "forget", the dialog opens again; a token that was replaced meanwhile is wrong.
         visit(daemon, browser, "#/settings");
         browser.click_text("button", "Forget the access token");
         browser.wait("forgotten", "return localStorage.token == null");
@@ -1873,14 +1875,14 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
         browser.wait("the question", "return document.querySelector('dialog')?.open");
         answer_dialog(browser, token);
         browser.wait(
-            "it is said",
-            "return [...document.querySelectorAll('.said')]
-            .some((said) => /^Interfaces read: \\d/.test(said.textContent))",
+            "the text",
+            "return [...document.querySelectorAll('.result')]
+            .some((node) => /^Interfaces read: \\d/.test(node.textContent))",
         );
         browser.run("localStorage.token = 'of another router'");
         browser.click_text(".settings button", "Stop");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
-        assert_eq!(text_of(browser, "dialog .bad"), "That is not it.");
+        assert_eq!(text_of(browser, "dialog .bad"), "Wrong token.");
         // The Escape key.
         browser.keys("\u{E00C}");
         browser.wait("it is gone", NO_DIALOG);
@@ -1892,16 +1894,12 @@ fn the_token_is_asked_for_once_and_with_the_first_change() {
 }
 
 #[test]
-fn where_reading_needs_the_token_it_is_asked_for_once_too() {
+fn a_private_service_asks_for_the_token_once() {
     neighbour(&["--private"], |_, daemon, browser, token| {
         visit(daemon, browser, "");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
         rest(1500);
-        assert_eq!(
-            browser.run("return document.querySelectorAll('dialog').length"),
-            1,
-            "all feeds wait for one answer"
-        );
+        assert_eq!(browser.run("return document.querySelectorAll('dialog').length"), 1, "one dialog for all requests");
         answer_dialog(browser, token);
         browser.wait(
             "it is there",
@@ -1909,16 +1907,16 @@ fn where_reading_needs_the_token_it_is_asked_for_once_too() {
             && document.querySelector('#watched tr') && !document.querySelector('dialog')",
         );
         visit(daemon, browser, "#/system");
-        browser.wait("it is kept", "return /All is well/.test(document.querySelector('.system p')?.textContent)");
+        browser
+            .wait("the token is stored", "return /All is well/.test(document.querySelector('.system p')?.textContent)");
         assert_eq!(browser.run(NO_DIALOG), true);
 
-        // Who cancels is not asked again and again.
+        // After "Cancel", the dialog does not open again.
         browser.run("delete localStorage.token");
         visit(daemon, browser, "");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
         browser.click_text("dialog button", "Cancel");
-        browser
-            .wait("why there is nothing", "return /access token/.test(document.querySelector('#trouble').textContent)");
+        browser.wait("the reason", "return /access token/.test(document.querySelector('#trouble').textContent)");
         rest(2500);
         assert_eq!(browser.run(NO_DIALOG), true);
         assert!(browser.complaints().iter().all(|line| line.contains("401")));
@@ -1926,7 +1924,7 @@ fn where_reading_needs_the_token_it_is_asked_for_once_too() {
 }
 
 #[test]
-fn what_is_asked_for_and_not_there_is_told_without_alarm() {
+fn a_missing_interface_of_a_setting_gives_a_notice() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -1934,11 +1932,11 @@ fn what_is_asked_for_and_not_there_is_told_without_alarm() {
         let words = ["--interval", "1", "--interface", "wan0", "--interface", "<b>nope*"];
         let daemon = Daemon::start(&dir, &words);
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(SMALL_PHONE, Theme::Light);
+        browser.emulate(SMALL_PHONE, Theme::Light);
         browser.open(&daemon, "/");
         browser.wait("the notice", "return document.querySelector('#trouble').checkVisibility()");
-        let told = browser.text("#trouble");
-        assert_eq!(told, "--interface <b>nope* matches no interface now: counting starts when one appears.");
+        let notice = browser.text("#trouble");
+        assert_eq!(notice, "--interface <b>nope* matches no interface now: counting starts when one appears.");
         browser.wait("it is live", "return document.querySelector('#state').textContent === 'live'");
         assert_eq!(browser.run("return document.querySelector('#state').className"), "");
         let wide = "return document.scrollingElement.scrollWidth > document.scrollingElement.clientWidth";
@@ -1951,21 +1949,21 @@ fn what_is_asked_for_and_not_there_is_told_without_alarm() {
         browser.open(&daemon, "/#/system");
         browser.wait("all is well", "return /All is well/.test(document.querySelector('.system p')?.textContent)");
         assert_eq!(browser.run("return document.querySelector('#trouble').checkVisibility()"), false);
-        // Chosen by what it is called besides, it is the chosen one on its page.
+        // Selected by an altname, the interface is shown as selected.
         let chosen = json!({"primary": "the-line"}).to_string();
         assert_eq!(daemon.request("PATCH", "/api/config", Some(chosen)).status, 200);
         browser.visit("about:blank");
         browser.open(&daemon, "/#/interface/wan0");
         browser.wait("its altname", "return /the-line/.test(document.querySelector('.interface').textContent)");
-        browser.click_text("button", "Find the headline by its traffic");
-        wait_until("it is not chosen any more", || daemon.get("/api/config")["settings"]["primary"]["value"] == "");
+        browser.click_text("button", "Choose the primary by traffic");
+        wait_until("the setting is empty", || daemon.get("/api/config")["settings"]["primary"]["value"] == "");
         assert_eq!(browser.complaints(), Vec::<String>::new());
     });
 }
 
-/// A disk that hangs is no fault of the page's: rates and totals go on, and it says what a power cut would take.
+/// While a disk hangs, rates and totals continue, and the page says what a power cut would lose.
 #[test]
-fn a_save_that_hangs_is_told_on_the_page() {
+fn the_page_reports_a_save_that_hangs() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -1973,44 +1971,44 @@ fn a_save_that_hangs_is_told_on_the_page() {
         daemon.get("/health");
         send("wan0", 1000, 1);
         let Some(browser) = Browser::start(&dir) else { return };
-        browser.wear(SMALL_PHONE, Theme::Light);
+        browser.emulate(SMALL_PHONE, Theme::Light);
         browser.open(&daemon, "/");
         browser.wait("it is live", "return document.querySelector('#state').textContent === 'live'");
         let fault = Fault::of_writer(&daemon, "pwrite64,fdatasync,fsync,ftruncate", "delay_enter=60000000");
         send("wan0", 1000, 5);
-        // The page asks how things are once in a while.
+        // The page requests health every 15 seconds.
         wait_until_within("the notice", Duration::from_secs(60), || {
             browser.run("return document.querySelector('#trouble').checkVisibility()") == true
         });
-        let told = browser.text("#trouble");
+        let notice = browser.text("#trouble");
         for part in ["(nothing could be saved for ", "the disk does not answer; a power cut now would lose the last "] {
-            assert!(told.contains(part), "{told}");
+            assert!(notice.contains(part), "{notice}");
         }
         fs::write(album().join("hanging-disk-360.png"), browser.screenshot()).unwrap();
         assert_eq!(browser.run("return document.querySelector('#state').textContent"), "degraded");
         drop(fault);
-        wait_until_within("all is well again", Duration::from_secs(60), || {
+        wait_until_within("the notice is gone", Duration::from_secs(60), || {
             browser.run("return document.querySelector('#trouble').checkVisibility()") == false
         });
         assert_eq!(browser.complaints(), Vec::<String>::new());
     });
 }
 
-// What can be taken away.
+// Downloads.
 
 fn downloads(browser: &Browser, folder: &str) {
     fs::create_dir_all(folder).unwrap();
     browser.devtools("Browser.setDownloadBehavior", json!({ "behavior": "allow", "downloadPath": folder }));
 }
 
-/// The one file that came: its name and what it holds. It is taken away.
+/// Waits for a downloaded file; returns its name and contents, and deletes it.
 #[track_caller]
 fn downloaded(folder: &str) -> (String, Vec<u8>) {
-    // While it is written it is hidden.
+    // A hidden file is a download in progress.
     let plain = |path: &std::path::PathBuf| !path.file_name().unwrap().to_str().unwrap().starts_with('.');
     let there =
         || -> Vec<_> { fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(plain).collect() };
-    // Until it is whole it has another ending.
+    // An incomplete download has another extension.
     wait_until("a file comes", || {
         let files = there();
         files.len() == 1 && files[0].extension().is_none_or(|ending| ending != "crdownload")
@@ -2022,7 +2020,7 @@ fn downloaded(folder: &str) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn exports_and_backups_are_what_the_api_gives() {
+fn exports_and_backups_match_the_api() {
     chart(|dir, daemon, browser| {
         let folder = dir.join("downloads");
         downloads(browser, &folder);
@@ -2050,7 +2048,7 @@ fn exports_and_backups_are_what_the_api_gives() {
             requests(browser);
             browser.click_text("button", "Export");
             let (file, bytes) = downloaded(&folder);
-            // The service has a name of its own for this one, which goes before the page's.
+            // The API names this file in Content-Disposition, which overrides the page's name.
             let csv = "traffic_data.csv".to_string();
             assert_eq!(file, if format == "csv" { csv } else { format!("net-pulse-{}.json", today.as_str().unwrap()) });
             let mut path = format!("/api/export/traffic?resolution={resolution}&format={format}");
@@ -2086,7 +2084,7 @@ fn exports_and_backups_are_what_the_api_gives() {
                 .unwrap();
             assert!(tables >= 4, "{tables}");
         }
-        // All of it: another service tells the same of each day that is over.
+        // The backup is complete: another daemon with it has the same values for all past days.
         let all = format!("/api/export/traffic?resolution=day&format=csv&end_time={}", unix() / DAY * DAY - 1);
         let expect = daemon.request("GET", &all, None).text();
         let copy = Daemon::start(&other, &STILL);
@@ -2095,7 +2093,7 @@ fn exports_and_backups_are_what_the_api_gives() {
     });
 }
 
-/// Where reading needs the token a link would not have it.
+/// A plain link cannot send the token.
 #[test]
 fn exports_of_a_private_service_carry_the_token() {
     neighbour(&["--private"], |dir, daemon, browser, token| {
@@ -2118,10 +2116,10 @@ fn exports_of_a_private_service_carry_the_token() {
     });
 }
 
-// The shell.
+// The frame.
 
 #[test]
-fn each_view_has_an_address_and_back_goes_back() {
+fn each_view_has_a_url_and_the_back_button_works() {
     chart(|_, daemon, browser| {
         let views = [
             ("#/", "Now", "return !document.querySelector('#home').hidden"),
@@ -2149,9 +2147,9 @@ fn each_view_has_an_address_and_back_goes_back() {
             assert_eq!(self::hash(browser), *hash);
             wait_until(word, || current(word));
         }
-        // From a row to its interface, on to its history and its usage, and back.
+        // From a row to its interface, then to its history and usage, and back.
         browser.click_text("#watched a", "lan0");
-        reads(browser, ".interface h2:nth-of-type(2)", "lan0");
+        expect_text(browser, ".interface h2:nth-of-type(2)", "lan0");
         assert_eq!(hash(browser), "#/interface/lan0");
         browser.click_text("a.button", "History");
         browser.wait(
@@ -2164,30 +2162,30 @@ fn each_view_has_an_address_and_back_goes_back() {
         browser.click_text("a.button", "Usage");
         browser.wait("its usage", "return document.querySelector('.usage [aria-label=Interface]')?.value === 'lan0'");
 
-        // A range is an address too.
+        // A range has a URL too.
         let (from, to) = (unix() - 5 * DAY, unix() - 4 * DAY);
         open(daemon, browser, &format!("#/?i=lan0&i=wan0&from={from}&to={to}&over=1&by=hour"));
         browser.wait("the chart", CHART_READY);
-        stated(browser, "lan0, wan0", from, to);
-        reads(browser, "#step", "averages of 1 h, pale: peaks");
+        expect_range(browser, "lan0, wan0", from, to);
+        expect_text(browser, "#step", "averages of 1 h, pale: peaks");
         let state = "return [document.querySelector('#tools button:nth-child(7)').ariaPressed,
             document.querySelector('#tools select').value, document.querySelectorAll('#ranges [aria-pressed=true]').length]";
         assert_eq!(browser.run(state), json!(["true", "hour", 0]));
-        // What is no address of ours is the first view, and no fault.
+        // An unknown URL shows the first view, without an error.
         for hash in ["#/nowhere", "#nonsense", "#/?range=3y&i=nobody&from=x&by=year"] {
             open(daemon, browser, hash);
             browser.wait(hash, CHART_READY);
         }
-        // Names that are not plain.
+        // Names with special characters.
         open(daemon, browser, "#/interface/no%2Fsuch%20one");
-        reads(browser, ".interface h2:nth-of-type(2)", "no/such one");
-        reads(browser, ".interface .soft", "There is no such interface.");
+        expect_text(browser, ".interface h2:nth-of-type(2)", "no/such one");
+        expect_text(browser, ".interface .soft", "There is no such interface.");
     });
 }
 
-/// As many links that are gone as are ever listed.
+/// With the maximum number of absent links.
 #[test]
-fn what_is_folded_away_is_not_drawn() {
+fn rows_in_a_closed_list_are_not_created() {
     const GONE: u32 = 256;
     in_namespace(|| {
         let dir = Dir::new();
@@ -2219,7 +2217,7 @@ fn what_is_folded_away_is_not_drawn() {
 }
 
 #[test]
-fn a_hidden_tab_asks_for_nothing() {
+fn a_hidden_tab_sends_no_requests() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -2229,17 +2227,17 @@ fn a_hidden_tab_asks_for_nothing() {
         let busy = || requests(&browser).iter().filter(|target| target.starts_with("/api/")).count();
         busy();
         rest(2500);
-        assert!(busy() >= 2, "it asks each second");
+        assert!(busy() >= 2, "it requests rates every second");
         let other = browser.devtools("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
         browser.wait("it is hidden", "return document.hidden");
-        // What was under way comes to its end.
+        // Requests in progress end.
         rest(1000);
         busy();
         rest(4000);
         assert_eq!(busy(), 0);
         browser.devtools("Target.closeTarget", json!({ "targetId": other }));
         browser.wait("it is seen", "return !document.hidden");
-        wait_until("it asks again", || busy() >= 1);
+        wait_until("it sends requests again", || busy() >= 1);
         browser.wait("live", "return document.querySelector('#state').textContent === 'live'");
         no_complaints(&browser);
     });

@@ -1,4 +1,4 @@
-//! A year of a household, for the page to show.
+//! A database with a year of a household's traffic, for the page to show.
 
 use crate::common::past::{Random, record, save, unix};
 use net_pulse::clock::Zone;
@@ -13,7 +13,7 @@ pub fn event(unix: i64, kind: EventKind, interface: &str, detail: &str) -> Event
     Event { unix: Some(unix), mono_ms: 0, kind, interface, detail }
 }
 
-/// The first of a household's links is the one towards the internet.
+/// The links of the household; the first is the one towards the internet.
 pub const HOME: [(&str, InterfaceKind, &str); 5] = [
     ("wan0", InterfaceKind::Ethernet, "Fibre"),
     ("br-lan", InterfaceKind::Bridge, "Home network"),
@@ -21,20 +21,20 @@ pub const HOME: [(&str, InterfaceKind, &str); 5] = [
     ("wlan0", InterfaceKind::Wifi, "Wi-Fi"),
     ("wg0", InterfaceKind::Vpn, "Office"),
 ];
-/// Stood in for the first for two days, and was taken away.
+/// A modem that replaced the first link for two days and was then removed.
 pub const SPARE: (&str, InterfaceKind, &str) = ("wwan0", InterfaceKind::Wwan, "LTE stick");
 
-/// How much a household does at each hour of its day, in hundredths of what it does in the evening.
+/// Traffic at each hour of the day, in percent of that in the evening.
 const RHYTHM: [u32; 24] = [30, 14, 6, 4, 3, 4, 10, 24, 30, 26, 24, 28, 36, 34, 30, 34, 44, 58, 70, 86, 100, 98, 80, 52];
 const EVENING_BYTES: f64 = 1_400_000.0;
 
-/// What POSIX calls clocks that are so many hours ahead.
+/// The POSIX TZ string of a zone `ahead` hours ahead of UTC.
 pub fn posix_zone(ahead: i64) -> String {
     format!("<{ahead:+03}>{}", -ahead)
 }
 
-/// A year of a household, as people would find it: days and nights, weekends, a fortnight away, an evening without the
-/// internet, a restart of the router this morning. Its clocks are so many hours ahead of UTC.
+/// Fills a database with a year: days and nights, weekends, two weeks of holidays, an evening without internet, and a
+/// restart of the router this morning. Local time is `ahead` hours ahead of UTC.
 pub fn fill_home(path: &str, ahead: i64) {
     const DAY: i64 = 86_400;
     let until = unix() - 60;
@@ -54,7 +54,7 @@ pub fn fill_home(path: &str, ahead: i64) {
         .collect();
     let mut random = Random(0x9e37_79b9);
     let (mut batch, mut seq) = (Batch::default(), 0);
-    // A download of the whole household's line lasts until then, and takes so many bytes a second.
+    // A download that fills the line lasts until this time, with this rate in bytes per second.
     let (mut busy_until, mut busy) = (start, 0.0);
     for (days, step) in [(357, 900), (8, 30)] {
         let mut now = until - if step == 30 { 8 } else { 365 } * DAY;
@@ -78,7 +78,7 @@ pub fn fill_home(path: &str, ahead: i64) {
             let noise = 0.5 + random.below(1000) as f64 / 1000.0;
             let download = if now <= busy_until { busy * away } else { 0.0 };
             let mut down = EVENING_BYTES * rhythm / 100.0 * weekend * away * growth * noise + download;
-            // Photographs are saved elsewhere every night.
+            // A nightly backup of photographs.
             let backup = if (10_800..12_600).contains(&second) { 1_600_000.0 * away } else { 0.0 };
             let mut up = down * 0.09 + backup + 4000.0 * noise;
             let spare = (200..202).contains(&age);
@@ -90,7 +90,7 @@ pub fn fill_home(path: &str, ahead: i64) {
             let office = (8..17).contains(&hour) && weekend == 1.0;
             let tunnel = if office && !dark { 60_000.0 * noise * away } else { 20.0 };
             let wireless = 0.35 + 0.3 * part;
-            // The network at home has some of its own: a printer, a disk.
+            // Traffic inside the LAN: a printer, a NAS.
             let lan = (up * 1.02 + 3000.0, down * 1.02 + 9000.0);
             let rates = [
                 (down, up),
@@ -108,7 +108,7 @@ pub fn fill_home(path: &str, ahead: i64) {
                 let delta = Counters::of([rx, tx, rx / 1100 + 1, tx / 700 + 1, 0, 0, 0, 0]);
                 batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: step as u64 * 1000, delta });
             }
-            // On this boot: links that are made anew now have carried nothing before the last of them.
+            // Times since this boot: links that the test creates have carried no traffic before the last tick.
             let mono_ms = mono_ms.saturating_sub((until + 60 - now) as u64 * 1000);
             batch.ticks.push(Tick { seq, mono_ms, unix: Some(now), end: batch.samples.len() });
             if batch.ticks.len() == 240 {

@@ -1,5 +1,4 @@
-//! How the parts of the page arrive that the first view does not need: when they are asked for, in how many requests, and
-//! what becomes of a part that could not be loaded.
+//! Loading of scripts that the first view does not need: when, in how many requests, and after a failure.
 
 use crate::browser::*;
 use crate::common::*;
@@ -9,11 +8,11 @@ use serde_json::{Value, json};
 struct View {
     name: String,
     hash: String,
-    /// What is there once it is seen.
+    /// Selector of an element that exists once the view is shown.
     there: String,
 }
 
-/// Those that the frame links to, and an interface's.
+/// The views that the frame links to, and that of an interface.
 fn views(daemon: &Daemon, browser: &Browser) -> Vec<View> {
     visit(daemon, browser, "");
     let links = browser.run("return [...document.querySelectorAll('header nav a')].map((link) => link.hash)");
@@ -26,12 +25,13 @@ fn views(daemon: &Daemon, browser: &Browser) -> Vec<View> {
     hashes.map(view).collect()
 }
 
-/// All that is no answer of the API, with what happened to it, in order: `sent usage.js`, then `begun` or `failed`.
+/// Events of requests for files since the last call, in order: `sent usage.js`, then `begun` or `failed`. Not of the
+/// API.
 fn files(browser: &Browser) -> Vec<String> {
-    told(&browser.network())
+    file_events(&browser.network())
 }
 
-fn told(events: &[Value]) -> Vec<String> {
+fn file_events(events: &[Value]) -> Vec<String> {
     let name = |event: &Value| {
         let id = &event["params"]["requestId"];
         let sent = events
@@ -56,7 +56,7 @@ fn seen(browser: &Browser, selector: &str) {
 }
 
 #[test]
-fn a_view_is_loaded_when_it_is_wanted_and_all_of_it_at_once() {
+fn a_view_is_loaded_on_its_first_use_in_parallel_requests() {
     neighbour(&[], |_, daemon, browser, _| {
         let first = ["", "app.js", "style.css", "icon.svg"];
         let views = views(daemon, browser);
@@ -72,7 +72,7 @@ fn a_view_is_loaded_when_it_is_wanted_and_all_of_it_at_once() {
                 .filter(|event| !first.contains(&event.split_once(' ').expect("two words").1))
                 .collect();
             let (mut sent, begun): (Vec<&str>, Vec<&str>) = own.iter().partition(|event| event.starts_with("sent"));
-            // Side by side: none waits for another.
+            // In parallel: no file waits for another.
             assert!(own[..3].iter().all(|event| event.starts_with("sent")), "{own:?}");
             sent.sort();
             let mut expect = ["elements.js", &format!("{name}.js"), "views.css"].map(|file| format!("sent {file}"));
@@ -80,7 +80,7 @@ fn a_view_is_loaded_when_it_is_wanted_and_all_of_it_at_once() {
             assert_eq!(sent, expect);
             assert_eq!(begun.len(), 3, "{own:?}");
         }
-        // From there to all others, and once more: a file each, and then none.
+        // Then all other views, twice: one file for each the first time, and none the second time.
         for turn in 1..=2 {
             for View { name, hash, there } in &views {
                 browser.run(&format!("location.hash = '{hash}'"));
@@ -95,34 +95,34 @@ fn a_view_is_loaded_when_it_is_wanted_and_all_of_it_at_once() {
     });
 }
 
-/// As with a router that reboots: nothing of this name comes any more, or everything again.
+/// Blocks requests for a file, as if the router rebooted; an empty name allows all again.
 fn block(browser: &Browser, file: &str) {
     browser.devtools("Network.enable", json!({}));
     let urls: &[String] = if file.is_empty() { &[] } else { &[format!("*/{file}")] };
     browser.devtools("Network.setBlockedURLs", json!({ "urls": urls }));
 }
 
-/// Until it has failed, after which nothing does.
-fn failed(browser: &Browser, file: &str) {
+/// Waits until the request for the file failed, then allows all requests.
+fn fail_once(browser: &Browser, file: &str) {
     let mut all = Vec::new();
-    wait_until("it fails", || {
+    wait_until("the request fails", || {
         all.extend(browser.network());
-        told(&all).contains(&format!("failed {file}"))
+        file_events(&all).contains(&format!("failed {file}"))
     });
     block(browser, "");
 }
 
 #[test]
-fn what_could_not_be_loaded_is_asked_for_by_another_address() {
+fn a_failed_script_is_requested_again_with_another_url() {
     neighbour(&[], |_, daemon, browser, token| {
-        // A browser may remember that a module failed: then the same address would fail for ever.
-        let asked_anew = |file: &str| {
+        // A browser may remember that a module failed: then the same URL would fail forever.
+        let requested_again = |file: &str| {
             let all = files(browser);
             assert!(all.contains(&format!("begun {file}?1")), "{all:?}");
             assert!(!all.iter().any(|event| event.ends_with(&format!(" {file}"))), "{all:?}");
         };
         let mut views = views(daemon, browser);
-        // What all of them share, with any of them.
+        // elements.js, which all views share, with the first view.
         let View { hash, there, .. } = &views[0];
         views.push(View { name: "elements".to_string(), hash: hash.clone(), there: there.clone() });
         for View { name, hash, there } in views {
@@ -130,40 +130,40 @@ fn what_could_not_be_loaded_is_asked_for_by_another_address() {
             browser.visit("about:blank");
             block(browser, &file);
             visit(daemon, browser, &hash);
-            failed(browser, &file);
+            fail_once(browser, &file);
             seen(browser, &there);
-            asked_anew(&file);
+            requested_again(&file);
         }
 
-        // A style sheet that failed is not remembered.
+        // A browser does not remember a failed style sheet.
         block(browser, "views.css");
         visit(daemon, browser, "#/system");
-        failed(browser, "views.css");
+        fail_once(browser, "views.css");
         assert_eq!(browser.run("return document.querySelector('.system')"), Value::Null);
         seen(browser, ".system .facts");
 
-        // What a hand wants is asked for anew when it is wanted again.
+        // The next click on a tool loads its script again.
         block(browser, "explore.js");
         visit(daemon, browser, "#/?range=5m");
         browser.wait("rates", "return document.querySelector('#step').textContent.startsWith('averages')");
         browser.click_text("#tools button", "Overlay");
-        failed(browser, "explore.js");
+        fail_once(browser, "explore.js");
         browser.click_text("#tools button", "Overlay");
-        browser.wait("it is overlaid", "return location.hash.includes('over=1')");
-        asked_anew("explore.js");
+        browser.wait("the overlay", "return location.hash.includes('over=1')");
+        requested_again("explore.js");
 
         block(browser, "token.js");
         visit(daemon, browser, "#/settings");
-        assert_eq!(browser.complaints(), Vec::<String>::new(), "what is blocked is no fault of the page");
+        assert_eq!(browser.complaints(), Vec::<String>::new(), "blocked requests are not errors of the page");
         browser.click_text("button", "Collect now");
-        failed(browser, "token.js");
-        browser.wait("the fault", "return document.querySelector('.said.bad:not(:empty)')");
+        fail_once(browser, "token.js");
+        browser.wait("the error", "return document.querySelector('.result.bad:not(:empty)')");
         browser.click_text("button", "Collect now");
         answer_dialog(browser, token);
         browser.wait(
-            "it is done",
-            "return [...document.querySelectorAll('.said')].some((node) => node.textContent.startsWith('Interfaces read'))",
+            "the result",
+            "return [...document.querySelectorAll('.result')].some((node) => node.textContent.startsWith('Interfaces read'))",
         );
-        asked_anew("token.js");
+        requested_again("token.js");
     });
 }

@@ -1,5 +1,5 @@
-//! The page in a real Chromium. That takes minutes and a browser, so plain `cargo test` leaves it out; `tests/all` runs
-//! it: `cargo test --test page`.
+//! Tests the page in Chromium. They take minutes and need a browser, so plain `cargo test` does not run them;
+//! `tests/all` does: `cargo test --test page`.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,6 +1,6 @@
-//! What the page costs, in a real Chromium and with the binary that is shipped. These are measurements: figures of a clock
-//! are printed and never asserted. `cargo test --test page speed:: -- --ignored --nocapture --test-threads 1` on a quiet
-//! machine; NETPULSE_TEST_SECONDS says how long the page is kept open.
+//! Measures the speed of the page in Chromium with the release binary. Times are printed, not asserted. Run on an idle
+//! machine: `cargo test --test page speed:: -- --ignored --nocapture --test-threads 1`. NETPULSE_TEST_SECONDS sets how
+//! long the page stays open.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use crate::common::*;
 use crate::home::{HOME, fill_home};
 use serde_json::{Value, json};
 
-/// Before anything of the page runs: notes when the chart has its first curve, and how long each frame's scripts take.
+/// Script that runs before the page's scripts: notes the time of the first curve, and the script time of each frame.
 const WATCH: &str = r#"
     window.frames_ms = [];
     const stroke = CanvasRenderingContext2D.prototype.stroke;
@@ -28,12 +28,12 @@ const WATCH: &str = r#"
     });
 "#;
 
-/// A household's year, the shipped binary over it, traffic on the first link, and a browser that looks.
+/// Runs the release binary with a household's year and traffic on the first link, and measures in a browser.
 fn household(measure: impl FnOnce(&Daemon, &Browser) + Send) {
     in_namespace(|| {
         let dir = Dir::new();
         let Some(binary) = release_binary() else {
-            return skip("no target/release/net-pulse newer than the source: `cargo build --release` makes it");
+            return skip("no target/release/net-pulse newer than the source; run `cargo build --release`");
         };
         fill_home(&dir.join("net-pulse.db"), 0);
         for (name, ..) in HOME {
@@ -52,7 +52,7 @@ fn household(measure: impl FnOnce(&Daemon, &Browser) + Send) {
             if let Some(browser) = Browser::start(&dir) {
                 browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": WATCH }));
                 browser.devtools("Network.setCacheDisabled", json!({ "cacheDisabled": true }));
-                browser.wear(DESKTOP, Theme::Light);
+                browser.emulate(DESKTOP, Theme::Light);
                 measure(&daemon, &browser);
             }
             over.store(true, Ordering::Relaxed);
@@ -71,7 +71,7 @@ fn sorted(mut values: Vec<f64>) -> Vec<f64> {
 
 #[test]
 #[ignore = "a measurement"]
-fn from_navigation_to_the_chart() {
+fn time_from_navigation_to_the_chart() {
     household(|daemon, browser| {
         let times = |what: &str| {
             let turns = (0..7).map(|_| {
@@ -80,7 +80,7 @@ fn from_navigation_to_the_chart() {
                 number(&browser.wait("a curve", "return window.drawn_ms"))
             });
             let all = sorted(turns.collect());
-            eprintln!("{what}: {:.0} ms in the middle of {:.0} to {:.0}", all[3], all[0], all[6]);
+            eprintln!("{what}: median {:.0} ms, range {:.0} to {:.0} ms", all[3], all[0], all[6]);
         };
         times("from navigation to a drawn chart");
         let slow =
@@ -92,7 +92,7 @@ fn from_navigation_to_the_chart() {
 
 #[test]
 #[ignore = "a measurement"]
-fn a_years_chart_while_it_is_dragged() {
+fn frame_times_while_a_years_chart_is_dragged() {
     household(|daemon, browser| {
         for names in [vec![HOME[0].0], HOME.iter().take(4).map(|(name, ..)| *name).collect()] {
             let query: String = names.iter().map(|name| format!("&i={name}")).collect();
@@ -109,22 +109,19 @@ fn a_years_chart_while_it_is_dragged() {
             let all = sorted(frames.as_array().expect("a list").iter().map(number).collect());
             let (middle, late) = (all[all.len() / 2], all[all.len() * 95 / 100]);
             let count = names.len();
-            eprintln!(
-                "{count} interfaces, {} frames: {middle:.1} ms in the middle, 95 % within {late:.1} ms",
-                all.len()
-            );
+            eprintln!("{count} interfaces, {} frames: median {middle:.1} ms, 95 % within {late:.1} ms", all.len());
         }
     });
 }
 
 #[test]
 #[ignore = "a measurement"]
-fn a_page_that_stays_open() {
+fn memory_and_cpu_of_a_page_that_stays_open() {
     household(|daemon, browser| {
         let seconds = std::env::var("NETPULSE_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
         browser.open(daemon, "/");
         browser.wait("a curve", "return window.drawn_ms");
-        // Five minutes of it are kept: what comes after that has its room already.
+        // The page keeps five minutes of live data; after that, its memory should not grow.
         let settled = if seconds > 600 { 310_000 } else { 10_000 };
         rest(settled);
         let heap = || {
@@ -136,13 +133,13 @@ fn a_page_that_stays_open() {
         thread::sleep(Duration::from_secs(seconds));
         let (after, worked) = (heap(), processor_time(daemon) - busy);
         let grown = (after - before) / 1024.0;
-        eprintln!("{seconds} updates: the heap has grown by {grown:.0} KiB, from {:.0} KiB", before / 1024.0);
+        eprintln!("{seconds} updates: the heap grew by {grown:.0} KiB, from {:.0} KiB", before / 1024.0);
         let share = 100.0 * worked.as_secs_f64() / seconds as f64;
-        eprintln!("the program has used {share:.2} % of a core meanwhile");
+        eprintln!("the program used {share:.2} % of a core meanwhile");
     });
 }
 
-/// User's and kernel's, of all its threads.
+/// CPU time of the daemon in user and kernel mode, all threads.
 fn processor_time(daemon: &Daemon) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).expect("our own child");
     let (_, fields) = stat.rsplit_once(')').expect("its name");

@@ -1,5 +1,6 @@
-//! The page as people see it, in a real Chromium: every view on every screen, and what it says when nothing is well.
-//! Each picture is kept in target/tmp/page; `cp target/tmp/page/readme.png docs/page.png` renews the one of README.md.
+//! Tests the layout of the page in Chromium: every view on every screen, and the page without data or without an
+//! answer. Screenshots are in target/tmp/page; `cp target/tmp/page/readme.png docs/page.png` updates the one of
+//! README.md.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use crate::common::*;
 use crate::home::{HOME, fill_home, posix_zone};
 use serde_json::{Value, json};
 
-/// Where the page is looked at from another machine's side of the router: the loopback needs no token.
+/// Address of the router, not loopback: from loopback, changes would need no token.
 const ROUTER: &str = "10.66.0.1";
 
-/// A household's links with traffic on them, and the program with a year of their history.
+/// The links of a household with traffic, and the program with a year of history.
 struct Home {
     daemon: Option<Daemon>,
     address: std::net::SocketAddr,
@@ -53,32 +54,33 @@ impl Home {
 
 fn daemon(dir: &Dir, address: std::net::SocketAddr) -> Daemon {
     let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
-    // Links are what their names say where only sysfs is asked; netlink knows that all of them are test cables.
+    // With sysfs, the kinds of links come from their names; netlink would report all of them as veth.
     command.args(["--host", ROUTER, "--port", &address.port().to_string(), "--source", "sysfs"]);
     command.args(["--database", &dir.join("net-pulse.db"), "--ignore", "guest*", "--timezone", &posix_zone(ahead())]);
     Daemon::spawn_at(command, address)
 }
 
-/// It is nine in the evening there, at whatever time this runs: no test meets midnight, and today has figures.
+/// Offset of a time zone, in hours, in which it is about 9 p.m. now: so there is no midnight during a test, and today
+/// has traffic.
 fn ahead() -> i64 {
     static AHEAD: OnceLock<i64> = OnceLock::new();
     *AHEAD.get_or_init(|| (32 - unix().rem_euclid(86_400) / 3600) % 24 - 11)
 }
 
-/// The beginning of today there.
+/// The beginning of today in that zone.
 fn midnight() -> i64 {
     unix() - (unix() + ahead() * 3600).rem_euclid(86_400)
 }
 
 fn browser(dir: &Dir) -> Option<Browser> {
     let browser = Browser::start(dir)?;
-    // This database has it the other way round.
+    // The names Etc/GMT±N have the opposite sign.
     let zone = format!("Etc/GMT{:+}", -ahead());
     browser.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": zone }));
     Some(browser)
 }
 
-/// The history is made once for all tests of this file, and anew for each run.
+/// The path of the history; it is written once per run, for all tests of this file.
 fn a_year() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -91,7 +93,7 @@ fn a_year() -> &'static Path {
     })
 }
 
-/// A bridge that nothing but its name makes one: the kernel's own would drop what is no proper IPv4.
+/// The links. br-lan is a veth with the name of a bridge: a real bridge would drop the test's frames.
 fn links() {
     for (name, ..) in HOME {
         cable(name, &format!("veth-{name}"));
@@ -102,13 +104,13 @@ fn links() {
     ip("address add 192.168.1.1/24 dev br-lan");
 }
 
-/// Frames in both directions, some more and some less, until it is dropped.
+/// Sends frames in both directions, at varying rates, until it is dropped.
 struct Traffic {
     over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// What each of the links receives and sends of what the household loads, in hundredths.
+/// Received and sent traffic of each link, in percent of the household's download.
 const SHARES: [(usize, usize); 5] = [(100, 13), (14, 103), (5, 61), (9, 42), (2, 1)];
 
 impl Traffic {
@@ -122,7 +124,7 @@ impl Traffic {
                     return;
                 }
                 let wave = |length: f64| (f64::from(turn) / length).sin() + 1.0;
-                // 1400 bytes a frame, ten turns a second: some 20 Mbit/s of the first.
+                // 1400 bytes per frame, ten rounds per second: about 20 Mbit/s on the first link.
                 let down = (40.0 + 45.0 * wave(17.0) + 35.0 * wave(83.0) + 30.0 * wave(3.1)) as usize;
                 for ([inwards, outwards], (rx, tx)) in wires.iter().zip(SHARES) {
                     inwards.send(EVERYBODY, QUIET, 1400, down * rx / 100);
@@ -145,9 +147,9 @@ impl Drop for Traffic {
 struct View {
     name: &'static str,
     hash: String,
-    /// What has been answered when it is complete.
+    /// Requests that must be answered before the view is complete.
     asks: &'static [&'static str],
-    /// What has to be done to it then.
+    /// Script to run then.
     more: &'static str,
 }
 
@@ -208,14 +210,14 @@ impl View {
     }
 }
 
-/// Until what was answered is drawn.
+/// Waits until the latest answers are drawn.
 fn settle(browser: &Browser) {
     browser.run_later(
         "const [done] = arguments; setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 50)",
     );
 }
 
-const WEARS: [(Screen, Theme); 5] = [
+const SCREENS: [(Screen, Theme); 5] = [
     (DESKTOP, Theme::Light),
     (DESKTOP, Theme::Dark),
     (PHONE, Theme::Light),
@@ -223,13 +225,13 @@ const WEARS: [(Screen, Theme); 5] = [
     (SMALL_PHONE, Theme::Light),
 ];
 
-/// What is wrong with what is seen, in words; empty where nothing is.
+/// Script that returns the layout faults of the current view as texts.
 const FAULTS: &str = r##"
 const faults = [];
 const seen = (selector) => [...document.querySelectorAll(selector)].filter((node) => node.checkVisibility() && node.getBoundingClientRect().width > 1);
 const called = (node) => `${node.tagName.toLowerCase()} "${(node.innerText || node.ariaLabel || node.id).slice(0, 30)}"`;
 const root = document.scrollingElement;
-// A phone's window grows with what is in it.
+// On a phone, the viewport grows with wide content.
 if (root.scrollWidth > width) {
   const wide = seen("body *").filter((node) => node.getBoundingClientRect().right > width);
   faults.push(`${root.scrollWidth} px wide: ${wide.slice(0, 3).map(called)}`);
@@ -242,7 +244,7 @@ if (touched)
   }
 for (const node of seen("td, dd, #rates b, .tile b, #today"))
   if (!getComputedStyle(node).fontVariantNumeric.includes("tabular-nums")) faults.push(`${called(node)}: no tabular figures`);
-// One unit in each column.
+// Each column must have one unit.
 for (const table of seen("table")) {
   const units = new Map();
   for (const { cells } of table.rows)
@@ -258,10 +260,10 @@ const overlap = (texts, what) => texts.forEach(([left, top, right, bottom, text]
 });
 overlap(seen(".bars small, .bars > span").map((node) => {
   const { left, top, right, bottom } = node.getBoundingClientRect();
-  // The lines of the scale reach over all of it.
+  // The lines of the scale cover the whole width.
   return [left, top, node.tagName === "SPAN" ? left : right, bottom, node.innerText];
 }), "bars");
-// The chart writes again for one who listens.
+// Redraws the chart, and records its texts.
 const texts = new Map();
 const { fillText } = CanvasRenderingContext2D.prototype;
 CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
@@ -279,7 +281,7 @@ const [done] = arguments;
 requestAnimationFrame(() => requestAnimationFrame(() => {
   CanvasRenderingContext2D.prototype.fillText = fillText;
   overlap([...texts.values()], "chart");
-  if (seen("#chart").length && !texts.size) faults.push("nothing is written on the chart");
+  if (seen("#chart").length && !texts.size) faults.push("the chart has no text");
   done(faults);
 }));
 "##;
@@ -287,30 +289,30 @@ requestAnimationFrame(() => requestAnimationFrame(() => {
 const AXE: &str = "const [done] = arguments;
     axe.run().then(({ violations }) => done(violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target)}`)), (error) => done([String(error)]));";
 
-/// The script of axe-core; None, with a word, where it cannot be had. There is no way out of a namespace: asked for before.
+/// The script of axe-core; `None` if it cannot be downloaded. Call it before entering a namespace without a network.
 fn axe() -> Option<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/axe");
     let output = Command::new(script).output().expect("bash");
-    let said = String::from_utf8_lossy(&output.stdout).trim().to_string();
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_string();
     if output.status.code() == Some(77) {
-        skip(&said);
+        skip(&text);
         return None;
     }
-    assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
-    Some(fs::read_to_string(said).expect("a script"))
+    assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));
+    Some(fs::read_to_string(text).expect("a script"))
 }
 
-/// Looks at what is shown, keeps a picture of it, and remembers what is wrong.
-struct Eye<'a> {
+/// Checks the shown view, saves a screenshot, and collects faults.
+struct Inspector<'a> {
     browser: &'a Browser,
     axe: Option<&'a str>,
     faults: Vec<String>,
 }
 
-impl Eye<'_> {
-    fn look(&mut self, name: &str, screen: Screen, theme: Theme) {
+impl Inspector<'_> {
+    fn inspect(&mut self, name: &str, screen: Screen, theme: Theme) {
         let name = format!("{name}-{}-{}", screen.width, if theme == Theme::Dark { "dark" } else { "light" });
-        // There it is only whether all of it fits.
+        // On the small phone, only the layout is checked.
         if screen != SMALL_PHONE {
             fs::write(album().join(format!("{name}.png")), self.browser.whole_page()).expect("room on the disk");
         }
@@ -330,7 +332,7 @@ impl Eye<'_> {
     }
 }
 
-/// Every request went to the program itself and was answered well.
+/// Checks that all requests went to the program and succeeded.
 fn only_to(browser: &Browser, home: &str) {
     let events = browser.network();
     let mut asked = 0;
@@ -339,8 +341,8 @@ fn only_to(browser: &Browser, home: &str) {
         let url = params["request"]["url"].as_str().or(params["response"]["url"].as_str()).unwrap_or_default();
         match method {
             "Network.requestWillBeSent" => {
-                // The data are an icon of Chromium's own.
-                assert!(url.starts_with(home) || url.starts_with("data:image/svg"), "asked elsewhere: {url}");
+                // data: is an icon of Chromium.
+                assert!(url.starts_with(home) || url.starts_with("data:image/svg"), "a request to another host: {url}");
                 asked += 1;
             }
             "Network.responseReceived" => {
@@ -359,29 +361,29 @@ fn every_view_on_every_screen() {
     in_namespace(|| {
         let home = Home::new();
         let Some(browser) = browser(&home.dir) else { return };
-        let mut eye = Eye { browser: &browser, axe: axe.as_deref(), faults: Vec::new() };
-        for (screen, theme) in WEARS {
-            browser.wear(screen, theme);
+        let mut inspector = Inspector { browser: &browser, axe: axe.as_deref(), faults: Vec::new() };
+        for (screen, theme) in SCREENS {
+            browser.emulate(screen, theme);
             browser.visit(&home.url(""));
             browser.wait("it is live", LIVE);
             for view in views() {
                 view.show(&browser);
-                eye.look(view.name, screen, theme);
+                inspector.inspect(view.name, screen, theme);
             }
             only_to(&browser, &home.url(""));
             assert_eq!(browser.complaints(), Vec::<String>::new());
         }
-        eye.close();
+        inspector.close();
         picture_of_the_readme(&browser, &home);
     });
 }
 
-/// A light desktop and a dark phone, side by side.
+/// Makes the screenshot of README: a light desktop and a dark phone, side by side.
 fn picture_of_the_readme(browser: &Browser, home: &Home) {
     let desktop = Screen { height: 1100, ..DESKTOP };
     let pictures = [(desktop, Theme::Light), (PHONE, Theme::Dark)].map(|(screen, theme)| {
-        browser.wear(screen, theme);
-        // What was unfolded is forgotten.
+        browser.emulate(screen, theme);
+        // Closes opened lists.
         browser.visit("about:blank");
         browser.visit(&home.url("#/?range=24h"));
         browser.wait("it is live", LIVE);
@@ -402,7 +404,7 @@ fn picture_of_the_readme(browser: &Browser, home: &Home) {
     );
     let path = album().join("readme.html");
     fs::write(&path, page).expect("room on the disk");
-    browser.wear(Screen { width: 1120, height: 600, phone: false }, Theme::Light);
+    browser.emulate(Screen { width: 1120, height: 600, phone: false }, Theme::Light);
     browser.visit(&format!("file://{}", path.display()));
     browser.wait(
         "both pictures",
@@ -415,37 +417,37 @@ fn picture_of_the_readme(browser: &Browser, home: &Home) {
 
 const LIVE: &str = "return document.querySelector('#state').textContent == 'live'";
 
-/// From the first visit, with nothing to show, to a router that is away for a while.
+/// From a first visit without data to a router that does not answer for a while.
 #[test]
-fn what_it_says_when_there_is_nothing_or_nobody() {
+fn the_page_without_data_and_without_an_answer() {
     let axe = axe();
     in_namespace(|| {
         let dir = Dir::new();
         let Some(browser) = browser(&dir) else { return };
-        let mut eye = Eye { browser: &browser, axe: axe.as_deref(), faults: Vec::new() };
-        let everywhere = |eye: &mut Eye, name: &str| {
-            for (screen, theme) in WEARS {
-                browser.wear(screen, theme);
+        let mut inspector = Inspector { browser: &browser, axe: axe.as_deref(), faults: Vec::new() };
+        let everywhere = |inspector: &mut Inspector, name: &str| {
+            for (screen, theme) in SCREENS {
+                browser.emulate(screen, theme);
                 settle(&browser);
-                eye.look(name, screen, theme);
+                inspector.inspect(name, screen, theme);
             }
         };
 
         let bare = Daemon::start(&dir, &[]);
         browser.open(&bare, "/");
-        let waiting =
-            browser.wait("words for nothing", "return document.querySelector('#waiting:not([hidden])')?.textContent");
+        let waiting = browser
+            .wait("the text without traffic", "return document.querySelector('#waiting:not([hidden])')?.textContent");
         assert!(
             waiting.as_str().is_some_and(|text| text.starts_with("No interface has carried traffic yet.")),
             "{waiting}"
         );
-        everywhere(&mut eye, "first-visit");
+        everywhere(&mut inspector, "first-visit");
         browser.run("location.hash = '#/usage'");
         browser.wait(
-            "words for no usage",
-            "return document.querySelector('.usage .soft')?.textContent.startsWith('Nothing is recorded')",
+            "the text without usage",
+            "return document.querySelector('.usage .soft')?.textContent.startsWith('No data for this time')",
         );
-        everywhere(&mut eye, "first-visit-usage");
+        everywhere(&mut inspector, "first-visit-usage");
         assert_eq!(browser.complaints(), Vec::<String>::new());
         drop(bare);
         browser.visit("about:blank");
@@ -455,11 +457,11 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         let fresh = Dir::new();
         let young = Daemon::start(&fresh, &[]);
         browser.open(&young, "/");
-        let words =
-            browser.wait("words for no history", "return document.querySelector('#empty:not([hidden])')?.textContent");
-        assert!(words.as_str().is_some_and(|text| text.contains("Figures appear minutes after")), "{words}");
+        let words = browser
+            .wait("the text without history", "return document.querySelector('#empty:not([hidden])')?.textContent");
+        assert!(words.as_str().is_some_and(|text| text.contains("Data appears minutes after")), "{words}");
         browser.wait("a rate", "return /\\d/.test(document.querySelector('#rates b').textContent)");
-        everywhere(&mut eye, "first-minutes");
+        everywhere(&mut inspector, "first-minutes");
         assert_eq!(browser.complaints(), Vec::<String>::new());
         drop(young);
         browser.visit("about:blank");
@@ -468,12 +470,12 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.visit(&home.url("#/settings"));
         browser.click_text("button", "Stop");
         browser.wait("the question for the token", "return document.querySelector('dialog[open]')");
-        everywhere(&mut eye, "token");
+        everywhere(&mut inspector, "token");
         let complaints = browser.complaints();
         assert!(complaints.len() == 1 && complaints[0].contains("401"), "{complaints:#?}");
         let token = fs::read_to_string(home.dir.join("net-pulse.db.token")).expect("a token");
         browser.fill("dialog input", token.trim());
-        browser.click_text("dialog button", "Go on");
+        browser.click_text("dialog button", "OK");
         browser.wait("it is stopped", "return document.querySelector('#stopped').checkVisibility()");
         assert_eq!(browser.text("#state"), "stopped");
         browser.run("location.hash = '#/?range=24h'");
@@ -481,12 +483,12 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
             "its chart",
             "return performance.getEntriesByType('resource').some(({ name }) => name.includes('series'))",
         );
-        everywhere(&mut eye, "stopped");
+        everywhere(&mut inspector, "stopped");
         browser.click("#stopped button");
         browser.wait("it goes on", "return !document.querySelector('#stopped').checkVisibility()");
         assert_eq!(browser.complaints(), Vec::<String>::new());
 
-        // The other views are not loaded yet.
+        // The scripts of the other views are not loaded yet.
         browser.visit("about:blank");
         browser.visit(&home.url("#/?range=24h"));
         let figures =
@@ -497,16 +499,16 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         assert!(browser.text("#trouble").starts_with("No answer since"), "{}", browser.text("#trouble"));
         assert_eq!(browser.text("#state"), "no answer");
         let last = browser.run(figures);
-        everywhere(&mut eye, "gone");
+        everywhere(&mut inspector, "gone");
         let curves = [Theme::Light, Theme::Dark].map(|theme| {
-            browser.wear(DESKTOP, theme);
+            browser.emulate(DESKTOP, theme);
             settle(&browser);
             browser.run("return document.querySelector('#spark').toDataURL()")
         });
-        assert!(curves[0] != curves[1], "without news they change their colours all the same");
-        // Longer than a rate is fresh with an answer.
+        assert!(curves[0] != curves[1], "the curves change their colours even without an answer");
+        // Longer than a rate is shown as current.
         rest(11_000);
-        assert_eq!(browser.run(figures), last, "the last data are still there");
+        assert_eq!(browser.run(figures), last, "the last data are still shown");
         assert!(last.as_str().is_some_and(|last| last.starts_with(char::is_numeric)), "{last}");
         browser.click_text("nav a", "System");
         rest(500);
@@ -520,15 +522,15 @@ fn what_it_says_when_there_is_nothing_or_nobody() {
         browser.click_text("nav a", "Now");
         browser.wait("other figures", &format!("return (() => {{ {figures} }})() != {last}"));
         for complaint in browser.complaints() {
-            // Refused, or cut off by the end of the program.
+            // Connection refused, or reset by the end of the program.
             let gone = ["net::ERR_CONNECTION", "net::ERR_EMPTY_RESPONSE"].iter().any(|it| complaint.contains(it));
             assert!(gone, "{complaint}");
         }
-        eye.close();
+        inspector.close();
     });
 }
 
-/// What one round trip of a fresh connection holds: ten segments.
+/// Bytes in the first round trip of a new connection: an initial window of 10 segments (RFC 6928).
 const FIRST_VIEW_BYTES: f64 = 14_336.0;
 
 #[test]
@@ -536,7 +538,7 @@ fn the_first_view_is_one_round_trip_and_does_not_jump() {
     in_namespace(|| {
         let home = Home::new();
         let Some(browser) = browser(&home.dir) else { return };
-        browser.wear(PHONE, Theme::Light);
+        browser.emulate(PHONE, Theme::Light);
         browser.devtools("Network.clearBrowserCache", json!({}));
         browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": "window.shifts = [];
             new PerformanceObserver((list) => shifts.push(...list.getEntries().map(({ value, sources }) => [value, sources.map(({ node }) => node?.id || node?.nodeName).join()])))
@@ -567,7 +569,7 @@ fn the_first_view_is_one_round_trip_and_does_not_jump() {
         println!("{files:?}: {total}");
         let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         names.sort();
-        // The icon a second time, for the tab: it has not changed since.
+        // Chromium requests the icon again for the tab.
         names.dedup();
         assert_eq!(names, ["", "app.js", "icon.svg", "style.css"]);
         assert!(total > 10_000.0 && total <= FIRST_VIEW_BYTES, "{files:?}: {total}");
@@ -583,7 +585,7 @@ fn the_first_view_is_one_round_trip_and_does_not_jump() {
 }
 
 #[test]
-fn addresses_and_figures() {
+fn urls_and_figures() {
     in_namespace(|| {
         let home = Home::new();
         let Some(browser) = browser(&home.dir) else { return };
@@ -592,7 +594,7 @@ fn addresses_and_figures() {
                 "return [...document.querySelectorAll('{group} [aria-pressed=true]')].map((node) => node.textContent)"
             ))
         };
-        browser.wear(DESKTOP, Theme::Light);
+        browser.emulate(DESKTOP, Theme::Light);
 
         browser.visit(&home.url("#/?i=wg0&i=wlan0&range=7d&over=1"));
         browser.wait(
@@ -622,7 +624,7 @@ fn addresses_and_figures() {
             "return document.querySelector('.interface h2:not(:empty)')?.textContent == 'br-lan · Home network'",
         );
 
-        // A day that is over, in its hours: what the table says is what the API answers.
+        // A past day in hours: the table has the values of the API.
         let midnight = midnight() - 3 * 86_400;
         browser.visit("about:blank");
         browser.visit(&home.url(&format!("#/?from={midnight}&to={}&by=hour", midnight + 86_400)));
@@ -659,7 +661,7 @@ fn addresses_and_figures() {
         };
         let most = totals.iter().flat_map(sums).max().expect("a row");
         assert!((100_000_000_000..1_000_000_000_000).contains(&most), "{most}");
-        // Today goes on.
+        // Today's figures increase.
         let expected =
             totals.iter().rev().skip(1).map(|row| sums(row).map(|sum| format!("{:.1} GB", sum as f64 / 1e9)).to_vec());
         let of_day =
@@ -670,7 +672,7 @@ fn addresses_and_figures() {
 }
 
 #[test]
-fn a_hidden_tab_asks_for_nothing_and_a_calm_one_moves_less() {
+fn a_hidden_tab_sends_no_requests_and_reduced_motion_draws_less() {
     in_namespace(|| {
         let home = Home::new();
         let Some(browser) = browser(&home.dir) else { return };
@@ -689,17 +691,17 @@ fn a_hidden_tab_asks_for_nothing_and_a_calm_one_moves_less() {
             pictures.dedup();
             pictures.len() - 1
         };
-        assert!(changes() >= 3, "the curve moves with each second");
+        assert!(changes() >= 3, "the curve moves every second");
         let calm = json!([{ "name": "prefers-reduced-motion", "value": "reduce" }]);
         browser.devtools("Emulation.setEmulatedMedia", json!({ "features": calm }));
         let moved = changes();
         assert!(moved <= 1, "the curve moved {moved} times in six seconds");
         assert_eq!(browser.run("return document.getAnimations().length"), 0);
 
-        assert!(asked() > 3, "nothing is asked for in sight");
+        assert!(asked() > 3, "a visible tab sends no requests");
         browser.devtools("Target.createTarget", json!({ "url": "about:blank" }));
         browser.wait("it is hidden", "return document.hidden");
-        // What was under way.
+        // Requests in progress end.
         rest(500);
         asked();
         rest(5000);
@@ -716,12 +718,12 @@ fn the_keyboard_reaches_everything() {
     in_namespace(|| {
         let home = Home::new();
         let Some(browser) = browser(&home.dir) else { return };
-        browser.wear(DESKTOP, Theme::Light);
+        browser.emulate(DESKTOP, Theme::Light);
         for view in views() {
             if !["unfolded", "usage-day", "interface", "interface-absent", "settings", "system"].contains(&view.name) {
                 continue;
             }
-            // From the beginning of the document.
+            // Starts at the beginning of the document.
             browser.visit("about:blank");
             browser.visit(&home.url(&view.hash));
             browser.wait("it is live", LIVE);
@@ -740,7 +742,7 @@ fn the_keyboard_reaches_everything() {
                 .filter((node) => node.checkVisibility() && !node.disabled && !reached.has(node)).map((node) => node.outerHTML.slice(0, 80))";
             let there =
                 browser.run("return document.querySelectorAll('a[href], button, select, input, summary').length");
-            // A date has several places for the keyboard.
+            // A date field has several focus positions.
             for _ in 0..2 + there.as_u64().expect("a number") / 12 {
                 browser.keys(&"\u{E004}".repeat(16));
                 if browser.run(left) == json!([]) {

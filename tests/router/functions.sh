@@ -1,8 +1,8 @@
 #!/bin/sh
 # shellcheck shell=dash
-# Stands in for OpenWrt's /lib/functions.sh: settings are read from the real file, whose quoting is the shell's.
+# Test double of OpenWrt's /lib/functions.sh. Reads the real settings file by sourcing it: UCI quotes like the shell.
 
-# Everything that somebody outside the script would see, a line each, its words divided by a letter that no word has.
+# Appends a call to /record, one line each, with the words separated by the unit separator (octal 037).
 record() {
 	local word line=''
 	for word; do
@@ -11,13 +11,13 @@ record() {
 	printf '%s\n' "${line#?}" >>/record
 }
 logger() {
-	local aloud=''
+	local print=''
 	while [ "${1#-}" != "$1" ]; do
 		case "$1" in
-			-s) aloud=1; shift ;;
+			-s) print=1; shift ;;
 			-p)
 				record log "$2" "$3"
-				[ -z "$aloud" ] || echo "net-pulse: $3" >&2
+				[ -z "$print" ] || echo "net-pulse: $3" >&2
 				shift 2 ;;
 			*) shift 2 ;;
 		esac
@@ -38,7 +38,7 @@ option() {
 	config_set "$CONFIG_SECTION" "$1" "$2"
 	option_cb "$1" "$2"
 }
-# A list is told apart by its length, and is also there as one text.
+# A list has a variable with its length, one for each item, and one with all items, as in OpenWrt.
 list() {
 	local length text
 	config_get length "$CONFIG_SECTION" "$1_LENGTH" 0
@@ -60,7 +60,7 @@ config_load() {
 config_set() {
 	eval "CONFIG_$1_$2=\$3"
 }
-# Without an option it prints, there too.
+# Without an option it only prints an empty line, as in OpenWrt.
 config_get() {
 	[ -n "$3" ] || { echo; return; }
 	eval "$1=\${CONFIG_$2_$3:-\$4}"
@@ -76,7 +76,7 @@ config_get_bool() {
 	config_get "$1" "$2" "$3" "$4"
 	eval "$1=\$(get_bool \"\$$1\" \"\$4\")"
 }
-# The names of these are seen by what is called, as there.
+# The called function sees these local names, as in OpenWrt.
 config_list_foreach() {
 	local section="$1" option="$2" function="$3" val len c=1
 	shift 3

@@ -1,4 +1,4 @@
-// Evaluates the LuCI view with stand-ins for LuCI's modules, and prints what it made of them as JSON.
+// Runs the LuCI view with test doubles of LuCI's modules, and prints what the view did as JSON.
 // node luci.mjs VIEW SCENARIO, where SCENARIO is {uci, hostname, services, values: {option: [text...]}}.
 import { readFileSync } from 'node:fs';
 

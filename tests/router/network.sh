@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands in for OpenWrt's /lib/functions/network.sh: an interface has the addresses that the files in /interfaces say.
+# Test double of OpenWrt's /lib/functions/network.sh. The files in /interfaces have the addresses of each interface.
 network_flush_cache() { :; }
 network_get_ipaddrs() { network_read "$1" "/interfaces/$2.4"; }
 network_get_ipaddrs6() { network_read "$1" "/interfaces/$2.6"; }

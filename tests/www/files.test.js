@@ -1,4 +1,4 @@
-// How the page's files stand to each other: what they say as text, without a browser.
+// Checks the source text of the page's files: imports, names of views, and where texts are.
 
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
@@ -12,26 +12,26 @@ const firstView = source("build.rs").match(/const FIRST_VIEW.* = \[(.*)\];/)[1].
 const later = scripts.filter((name) => name !== "texts.js" && !firstView.includes(name));
 const imports = (name) => [...source(`www/${name}`).matchAll(/^import \{ (.*) \} from "\.\/(.*)";$/gm)].map(([, names, file]) => [file, names.split(", ")]);
 
-// A full stop or a question mark before the end of a string, behind a word or behind a value that follows one. Comments are
-// whole lines.
+// Finds a full stop or a question mark at the end of a string, after a word or an inserted value. Comments are whole lines
+// and are skipped.
 const END = /(\w|\)| \$\{[^{}]*\})[.?]\s*["`]/;
 const sentences = (text) => text.split("\n").filter((line) => !/^\s*\/\//.test(line) && END.test(line));
 
-test("the first view is what it was taken for", () => {
+test("the lists of scripts are complete", () => {
   assert.equal(firstView.at(-1), "app.js");
   assert.ok(later.length >= 6, later.join());
 });
 
-test("what the frame links to has a file of its name", () => {
+test("each view that the frame links to has a file of its name", () => {
   const linked = [...source("www/index.html").matchAll(/href="#\/(\w+)"/g)].map(([, name]) => name);
   assert.ok(linked.length >= 3, linked.join());
   const views = later.filter((name) => source(`www/${name}`).includes("\nexport function mount({"));
   assert.deepEqual(views, ["interface", ...linked].map((name) => `${name}.js`).sort());
 });
 
-// A browser may remember that an import failed, and nothing asks for it by another address; and what is imported by
-// what is being loaded comes one round trip later.
-test("what is loaded later imports nothing that is loaded later", () => {
+// A browser may remember that an import failed, and only app.js retries with another URL. Also, an import inside a script
+// that is loaded later costs another round trip.
+test("scripts that are loaded later import only scripts of the first view", () => {
   for (const name of later) {
     const lines = source(`www/${name}`).match(/^import .*$/gm) ?? [];
     assert.equal(lines.length, imports(name).length, `${name}: an import that this test does not read`);
@@ -39,9 +39,9 @@ test("what is loaded later imports nothing that is loaded later", () => {
   }
 });
 
-test("sentences stand in the table of texts", () => {
+test("sentences are in texts.js", () => {
   const check = (line, expect) => assert.equal(sentences(line).length === 1, expect, line);
-  check('throw new Error("Not saved: see the marks.");', true);
+  check('throw new Error("Not saved: see the errors.");', true);
   check("put(node, `${how}.${late ? ` It is late.` : \"\"}`);", true);
   check("confirm(`Add all of ${gone} to ${name}?`)", true);
   check("return `Interfaces read: ${many}.`;", true);
@@ -55,7 +55,7 @@ test("sentences stand in the table of texts", () => {
   assert.ok(sentences(source("www/texts.js")).length > 10);
 });
 
-test("no text is said twice in the table, and none is said by nothing", () => {
+test("each text is there once, and one script uses it", () => {
   const users = (part) => scripts.filter((name) => imports(name).some(([file, names]) => file === "texts.js" && names.includes(part)));
   const seen = new Map();
   for (const [part, words] of Object.entries(texts)) {
@@ -64,9 +64,9 @@ test("no text is said twice in the table, and none is said by nothing", () => {
     for (const [key, text] of Object.entries(words)) {
       assert.ok(script.includes(`${part}.${key}`), `${part}.${key} is not used`);
       if (typeof text === "object") continue;
-      const said = String(text);
-      assert.ok(!seen.has(said), `${part}.${key} says what ${seen.get(said)} says`);
-      seen.set(said, `${part}.${key}`);
+      const content = String(text);
+      assert.ok(!seen.has(content), `${part}.${key} is the same as ${seen.get(content)}`);
+      seen.set(content, `${part}.${key}`);
     }
   }
 });

@@ -1,4 +1,4 @@
-// Numbers, times and names as people read them.
+// www/format.js: numbers, times and names.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -26,12 +26,12 @@ test("a rate too small to print is not nothing", () => {
   check(rate(625, bits), "0.01");
 });
 
-test("what is not known is a dash and never a zero", () => {
+test("an unknown value is a dash and never a zero", () => {
   check(rate(null, bits), "–");
   check(rate(undefined, bits), "–");
 });
 
-test("amounts that stand together share the unit of the greatest", () => {
+test("amounts that are shown together have the unit of the greatest", () => {
   check(amounts([3.42e9, 310e6, 3.73e9], bits), ["3.42 GB", "0.31 GB", "3.73 GB"]);
   check(amounts([0, 0, 0], bits), ["0.00 kB", "0.00 kB", "0.00 kB"]);
   check(amounts([184.6e9, 21.9e9], bits), ["184.6 GB", "21.9 GB"]);
@@ -40,7 +40,7 @@ test("amounts that stand together share the unit of the greatest", () => {
   check(amounts([1e12, 5e9], bits), ["1.00 TB", "0.01 TB"]);
 });
 
-test("units change at their own size", () => {
+test("a unit is used from its own size on", () => {
   check(unitFor(bits.amount, 999_999)[0], "kB");
   check(unitFor(bits.amount, 1_000_000)[0], "MB");
   check(unitFor(bits.amount, 0)[0], "kB");
@@ -48,7 +48,7 @@ test("units change at their own size", () => {
   check(unitFor(bits.rate, 125_000)[0], "Mbit/s");
 });
 
-test("units follow the choice, and amounts are bytes always", () => {
+test("units follow the settings, and amounts are always bytes", () => {
   const units = (...choice) => [rateUnit(unitsOf(...choice)), rate(1.25e6, unitsOf(...choice)), ...amounts([5e9], unitsOf(...choice))];
   check(units(true, false), ["Mbit/s", "10.00", "5.00 GB"]);
   check(units(false, false), ["MB/s", "1.25", "5.00 GB"]);
@@ -57,7 +57,7 @@ test("units follow the choice, and amounts are bytes always", () => {
   check(unitFor(unitsOf(false, true).amount, 1024)[0], "KiB");
 });
 
-test("times are taken as seconds or as RFC 3339", () => {
+test("times may be seconds or RFC 3339", () => {
   check(seconds(1768473000), 1768473000);
   check(seconds("2026-01-15T10:30:00Z"), 1768473000);
   check(seconds("2026-01-15T12:30:00+02:00"), 1768473000);
@@ -72,12 +72,12 @@ test("times are shown in local time", () => {
   check(day(1768473000, true), "Thu Jan 15 2026");
 });
 
-test("durations have two units at most", () => {
+test("durations have at most two units", () => {
   check([0, 0.4, 59, 60, 61, 3600, 3661, 86400, 90061, -5].map(span), ["0 s", "0 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d", "1 d 1 h", "0 s"]);
   check(span(1e9), "11574 d 1 h");
 });
 
-test("an interface is described by what is known of it", () => {
+test("the description of an interface has only known parts", () => {
   check(about({ kind: "ethernet", status: "up", speed: 1000, parent: "br-lan" }), "Ethernet · up · 1 Gbit/s · in br-lan");
   check(about({ kind: "ethernet", status: "up", speed: 2500, parent: null }), "Ethernet · up · 2.5 Gbit/s");
   check(about({ kind: "vlan", status: "down", speed: null, parent: "eth0" }), "VLAN · down · on eth0");

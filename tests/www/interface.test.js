@@ -1,4 +1,4 @@
-// What one interface's view calculates.
+// www/interface.js: the calculations.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ test("recent errors are those of the newest samples", () => {
   check(recent([], 180).seconds, 1);
 });
 
-test("netmasks are counted", () => {
+test("a netmask becomes a prefix length", () => {
   check(prefix("255.255.255.0"), 24);
   check(prefix("255.255.240.0"), 20);
   check(prefix("0.0.0.0"), 0);

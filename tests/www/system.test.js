@@ -1,4 +1,4 @@
-// How health is told.
+// www/system.js: the calculations.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -7,12 +7,12 @@ import { wellbeing } from "../../www/system.js";
 
 const check = (actual, expected) => assert.deepEqual(actual, expected);
 
-test("health is said in words", () => {
+test("the state is a sentence", () => {
   const health = (more, clock) => ({
     status: "healthy", reason: null, ...more,
     details: { clock },
   });
   check(wellbeing(health()), "All is well.");
   check(wellbeing(health({ status: "degraded", reason: "collection is stopped" })), "Collection is stopped.");
-  assert.match(wellbeing(health({}, { believed: false })), /clock cannot be right/);
+  assert.match(wellbeing(health({}, { believed: false })), /clock is not right/);
 });

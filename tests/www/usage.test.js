@@ -1,4 +1,4 @@
-// What the usage calculates.
+// www/usage.js: the calculations.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -12,12 +12,12 @@ const DAY = 86400;
 const check = (actual, expected) => assert.deepEqual(actual, expected);
 const at = (time) => Date.parse(time) / 1000;
 
-test("what is not known is a hole among the bars", () => {
+test("missing periods leave gaps between the bars", () => {
   const row = (from, to) => ({ from, to });
   const [a, b, c] = [row(0, 10), row(10, 20), row(40, 50)];
   check(slots([a, b, c], 10), [a, b, null, null, c]);
   check(slots([], 10), []);
-  // A day of 25 hours, a short month and a short hour are no holes.
+  // A day of 25 hours, a short month and a short hour are not gaps.
   check(slots([row(0, 90000), row(90000, 172800)], DAY).length, 2);
   check(slots([row(0, 31 * DAY), row(31 * DAY, 59 * DAY), row(59 * DAY, 90 * DAY)], 30.44 * DAY).length, 3);
   check(slots([row(0, 1), row(1e9, 1e9 + 1)], 1).length, 102);
@@ -38,7 +38,7 @@ test("bars end at a round number of their unit", () => {
   }
 });
 
-test("without traffic there is a scale too", () => {
+test("there is a scale even without traffic", () => {
   check(barScale(0, 4, unitsOf(true, false)).top, 1000);
 });
 
@@ -52,17 +52,17 @@ test("e28_no_projection_early_in_a_period", () => {
   check(project(month, day, 30 * DAY), null);
 });
 
-test("what was before the records is not made up", () => {
-  // Known for the second of two halves of the elapsed time: as much again for the rest only.
+test("a projection uses only observed time", () => {
+  // Only the second half of the elapsed time was observed: its rate is projected onto the rest, not onto the first half.
   const period = { from: 0, to: 40, rx: 100, tx: 0 };
   check(project(period, { to: 15, seen: 5 }, 20), { rx: 300, tx: 0 });
   check(project(period, { to: 20, seen: 2 }, 20), null);
-  // The first day is today, and has hours to come.
+  // The first day is today and is not over.
   check(project(period, { to: 30, seen: 10 }, 20), { rx: 300, tx: 0 });
   check(project(period, undefined, 20), null);
 });
 
-test("rows are named for people", () => {
+test("rows have readable names", () => {
   const now = at("2026-11-22T12:00:00+01:00");
   const name = (by, row, brief) => label(by, row, now, brief).replace(/\u00a0/g, " ");
   const hour = { from: at("2026-11-22T12:00:00Z"), to: at("2026-11-22T13:00:00Z"), first: "2026-11-22", last: "2026-11-22" };
@@ -78,18 +78,18 @@ test("rows are named for people", () => {
   check(name("day", days("2025-11-21")), "Fri Nov 21 2025");
 });
 
-test("what is not whole says so", () => {
+test("an incomplete row has a note", () => {
   const day = (seen, whole) => ({ from: 0, to: DAY, seen, whole });
   check(note(day(DAY - 800, true), 2 * DAY, 30), "");
-  // A piece of a day, all of which was seen.
-  check(note(day(DAY, false), DAY, 30), " in part");
+  // A part of a day that was fully observed.
+  check(note(day(DAY, false), DAY, 30), " incomplete");
   check(note(day(DAY / 2), DAY / 2 + 40, 30), " so far");
-  check(note(day(DAY / 4), DAY / 2, 30), " so far, in part");
+  check(note(day(DAY / 4), DAY / 2, 30), " so far, incomplete");
   check(note(day(0), 3000, 3600), " so far");
 });
 
-test("a router's date is the same for all readers", () => {
-  // On the days on which Berlin, New York and Samoa change their clocks, too; Santiago has no midnight on one of these.
+test("dates of the router are the same for readers in all time zones", () => {
+  // Also on days with a clock change in Berlin, New York and Samoa; Santiago has no midnight on one of these days.
   const zones = ["Pacific/Niue", "Etc/GMT+12", "Pacific/Kiritimati", "Pacific/Chatham", "Pacific/Auckland", "Pacific/Honolulu",
     "America/Santiago", "America/New_York", "Europe/Berlin", "UTC"];
   for (const zone of zones) {
@@ -105,7 +105,7 @@ test("a router's date is the same for all readers", () => {
   process.env.TZ = "Europe/Berlin";
 });
 
-test("the last row may be neither today nor yesterday", () => {
+test("the last row may be older than yesterday", () => {
   const days = [0, 1, 2].map((n) => ({ from: n * DAY, to: (n + 1) * DAY }));
   check(latest(days, 2.5 * DAY), [days[2], days[1]]);
   check(latest(days, 3 * DAY + 60), [undefined, days[2]]);
@@ -113,7 +113,7 @@ test("the last row may be neither today nor yesterday", () => {
   check(latest([], 9 * DAY), [undefined, undefined]);
 });
 
-test("a piece of a day that a change of zone has left is not yesterday", () => {
+test("a part of a day left by a change of zone is not yesterday", () => {
   const [whole, piece, today] = [[0, DAY], [DAY, DAY + 3600], [DAY + 3600, 2 * DAY + 3600]].map(([from, to]) => ({ from, to }));
   check(latest([whole, piece, today], DAY + 7200), [today, whole]);
 });

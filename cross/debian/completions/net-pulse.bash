@@ -11,7 +11,7 @@ _net_pulse_interfaces() {
 
 _net_pulse_zones() {
   mapfile -t COMPREPLY < <(cd /usr/share/zoneinfo 2>/dev/null && compgen -f -- "$current")
-  # A region is followed by a city.
+  # After a region the user types "/" and a city.
   if [ "${#COMPREPLY[@]}" -eq 1 ] && [ -d "/usr/share/zoneinfo/${COMPREPLY[0]}" ]; then
     COMPREPLY[0]+=/
     compopt -o nospace
@@ -21,7 +21,7 @@ _net_pulse_zones() {
 _net_pulse() {
   local current=$2 previous=$3 word command=
   COMPREPLY=()
-  # The value of an option is no subcommand, whatever it is called.
+  # Finds the subcommand. Skips the values of options, which may have the same name.
   local at skip=
   for ((at = 1; at < COMP_CWORD; at++)); do
     word=${COMP_WORDS[at]}
@@ -37,7 +37,7 @@ _net_pulse() {
       token | check) command=$word ;;
     esac
   done
-  # Options stand before a command or behind it.
+  # Options may stand before or after a subcommand.
   # options made by cross/settings
   local words="--host --port --allowed-host --private --open --database --interval --media --flush --max-size \
     --timezone --log-level --source --interface --ignore --primary --help"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 #
-# Where the feed of packages has its own, and for this feed alone: it is a part of the tree that it builds, and downloads
-# nothing but what Cargo.lock names. With net/net-pulse alone, in the feed of packages, it is the release that is built.
+# Only for this feed: stands for rust-package.mk of the packages feed, and builds this tree instead of a release. The
+# build downloads only the crates in Cargo.lock. In the packages feed, net/net-pulse builds the release.
 
 NET_PULSE_TREE:=$(CURDIR)/../../..
-# .cargo has what SQLite is built with, and cargo install --path heeds it.
+# .cargo has the compile options of SQLite; cargo install --path reads it.
 PKG_FILE_DEPENDS:=$(addprefix $(NET_PULSE_TREE)/,.cargo Cargo.lock Cargo.toml LICENSE README.md build.rs src www)
 PKG_SKIP_DOWNLOAD:=1
 

@@ -7,8 +7,8 @@
 'require view';
 
 /*
- * The settings of /etc/config/net-pulse, and the way to the page of Net-Pulse itself, which has everything else.
- * What is left empty here is not written: then it is Net-Pulse's default, or what was set on its page.
+ * The settings of /etc/config/net-pulse, with a link to the page of Net-Pulse.
+ * An empty field is not written: Net-Pulse uses its default or the value set on its page.
  */
 
 const callServices = rpc.declare({
@@ -22,7 +22,7 @@ function listed(option) {
 	return L.toArray(uci.get('net-pulse', 'main', option));
 }
 
-/* Where this browser finds the page: at the address that it found LuCI at, unless others alone are listened on. */
+/* URL of the page: the address of LuCI, unless Net-Pulse listens only on other addresses. */
 function address() {
 	const hosts = listed('host');
 	const here = window.location.hostname;
@@ -40,7 +40,7 @@ function status(services) {
 		return [ _('Running'), ': ', E('a', { 'href': address(), 'target': '_blank', 'rel': 'noreferrer' }, [ address() ]) ];
 
 	return [ service.enabled === false ? _('Not running, and not started at boot: see System, Startup')
-		: _('Not running: if it is enabled below, the System Log says why') ];
+		: _('Not running: if it is enabled below, see the System Log') ];
 }
 
 function isSize(section_id, value) {
@@ -51,46 +51,46 @@ function isSize(section_id, value) {
 }
 
 function isFile(section_id, value) {
-	return value == '' || /^\/.*\/.*[^\/]$/.test(value) || _('Expecting: %s').format(_('the full path of a file in a directory of its own'));
+	return value == '' || /^\/.*\/.*[^\/]$/.test(value) || _('Expecting: %s').format(_('the full path of a file that is not directly below /'));
 }
 
-/* Each option once: its tab, widget, name, title and description, and whatever else the widget takes. */
+/* Options: tab, widget, name, title, description, further properties of the widget. */
 const options = () => [
 	[ 'general', form.Flag, 'enabled', _('Enabled'), null,
 		{ default: '1', rmempty: false } ],
 	[ 'access', widgets.NetworkSelect, 'listen_interface', _('Listen on'), _('Networks from which the page can be reached.'),
 		{ multiple: true, loopback: true, nocreate: true, default: 'lan' } ],
-	[ 'access', form.Flag, 'listen_all', _('Listen everywhere'), _('On all addresses, in place of the above: the firewall decides who gets through.'), {} ],
+	[ 'access', form.Flag, 'listen_all', _('Listen everywhere'), _('Listen on all addresses instead: the firewall decides who can connect.'), {} ],
 
 	/* made by cross/settings */
-	[ 'access', form.DynamicList, 'host', _('Listen on addresses'), _('These alone, in place of both.'),
+	[ 'access', form.DynamicList, 'host', _('Listen on addresses'), _('Listen only on these addresses, instead of the two options above.'),
 		{ datatype: 'ipaddr("nomask")' } ],
-	[ 'access', form.Value, 'port', _('Port'), null,
+	[ 'access', form.Value, 'port', _('Port'), _('Port of the page and the API.'),
 		{ datatype: 'range(1024,65535)', placeholder: '8000' } ],
-	[ 'access', form.DynamicList, 'allowed_host', _('Further names'), _('Names for this router that browsers may use, beside its host name and addresses.'),
+	[ 'access', form.DynamicList, 'allowed_host', _('Additional names'), _('Additional names of this router that browsers may use, besides its host name and addresses.'),
 		{ datatype: 'hostname' } ],
-	[ 'access', form.Flag, 'private', _('Private'), _('Ask for the access token for reading too. The command <code>service net-pulse token</code> prints it.'), {} ],
-	[ 'access', form.Flag, 'open', _('Open'), _('Let everybody who can reach the page change things, without the token.'), {} ],
+	[ 'access', form.Flag, 'private', _('Private'), _('Require the access token for reading too, not only for changes. The command <code>service net-pulse token</code> prints the token.'), {} ],
+	[ 'access', form.Flag, 'open', _('Open'), _('Allow changes without the access token to everyone who can reach the page.'), {} ],
 	[ 'general', form.Value, 'interval', _('Interval'), _('Seconds between two samples.'),
 		{ datatype: 'range(1,3600)', placeholder: '30' } ],
-	[ 'general', form.Value, 'timezone', _('Time zone'), _('For days and months: a POSIX string. Empty: that of the system.'),
+	[ 'general', form.Value, 'timezone', _('Time zone'), _('Time zone of days and months: a POSIX TZ string. Empty: the time zone of the system.'),
 		{ placeholder: 'CET-1CEST,M3.5.0,M10.5.0/3' } ],
-	[ 'general', form.ListValue, 'log_level', _('Log level'), null,
+	[ 'general', form.ListValue, 'log_level', _('Log level'), _('Log verbosity.'),
 		{ choices: { '': _('default'), 'error': null, 'warn': null, 'info': null, 'debug': null, 'trace': null } } ],
-	[ 'interfaces', widgets.DeviceSelect, 'interface', _('Watch'), _('These devices alone, <code>*</code> allowed. Empty: all that matter.'),
+	[ 'interfaces', widgets.DeviceSelect, 'interface', _('Watch'), _('Watch only these devices, even if a rule ignores them; <code>*</code> is allowed. Empty: all that no rule ignores.'),
 		{ multiple: true, noaliases: true } ],
-	[ 'interfaces', form.DynamicList, 'ignore', _('Leave out'), _('Devices to leave out, <code>*</code> allowed, or with <code>!</code> in front to keep.'), {} ],
-	[ 'interfaces', widgets.DeviceSelect, 'primary', _('Headline'), _('The device of the headline figure. Empty: the one towards the internet is found.'),
+	[ 'interfaces', form.DynamicList, 'ignore', _('Ignore'), _('Devices to ignore; <code>*</code> is allowed. With <code>!</code> in front, a device is watched even if a rule ignores it.'), {} ],
+	[ 'interfaces', widgets.DeviceSelect, 'primary', _('Primary interface'), _('Primary device, usually the one towards the internet. The page shows its rate first. Empty: chosen by its traffic.'),
 		{ noaliases: true } ],
-	[ 'interfaces', form.ListValue, 'source', _('Counters'), _('Where they are read.'),
+	[ 'interfaces', form.ListValue, 'source', _('Counters'), _('Kernel API to read counters from.'),
 		{ choices: { '': _('default'), 'auto': null, 'getstats': null, 'getlink': null, 'sysfs': null } } ],
-	[ 'storage', form.Value, 'database', _('History'), _('File of the history. In the flash it survives reboots; below /mnt it spares the flash, on a disk that is mounted there; below /var it costs no wear, and each reboot begins a new one.'),
+	[ 'storage', form.Value, 'database', _('Database file'), _('The database file, which holds the history. In the flash it survives reboots. Below /mnt, on a mounted disk, it does not wear the flash. Below /var it is in memory, and each reboot deletes it.'),
 		{ placeholder: '/srv/net-pulse/net-pulse.db', validate: isFile } ],
-	[ 'storage', form.ListValue, 'media', _('Saved'), _('How often. A power cut loses what was not saved, a reboot loses nothing.'),
-		{ choices: { '': _('default'), 'flash': _('every hour, for flash'), 'disk': _('every five minutes, for disks') } } ],
-	[ 'storage', form.Value, 'flush', _('Seconds between two saves'), _('In place of the above.'),
+	[ 'storage', form.ListValue, 'media', _('Save'), _('How often Net-Pulse saves. A power cut loses what is not saved yet; a reboot loses nothing.'),
+		{ choices: { '': _('default'), 'flash': _('every hour, for flash'), 'disk': _('every 5 minutes, for disks') } } ],
+	[ 'storage', form.Value, 'flush', _('Seconds between two saves'), _('Instead of the choice above.'),
 		{ datatype: 'range(1,86400)' } ],
-	[ 'storage', form.Value, 'max_size', _('Largest size'), _('The history never grows past this: the finest is given up first. At its default place it is a part of backups.'),
+	[ 'storage', form.Value, 'max_size', _('Maximum size'), _('Maximum size of the database. When the database reaches it, the history of the finest resolution is deleted first. Backups contain the database if it is at its default path.'),
 		{ placeholder: '32M', validate: isSize } ],
 	/* end of what cross/settings makes */
 ];
@@ -101,7 +101,7 @@ return view.extend({
 	},
 
 	render([ services ]) {
-		const map = new form.Map('net-pulse', _('Net-Pulse'), _('Tells where the bandwidth went, on a page of its own.'));
+		const map = new form.Map('net-pulse', _('Net-Pulse'), _('Traffic history of the network interfaces. Net-Pulse shows it on its own page.'));
 		const section = map.section(form.NamedSection, 'main', 'net-pulse');
 
 		section.tab('general', _('General'));
