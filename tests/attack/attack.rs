@@ -12,10 +12,10 @@ use std::sync::{Arc, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::alone::{one_at_a_time, room_for_attackers};
-use crate::common::past::{Random, unix};
+use crate::common::stored_history::{Random, unix_now};
 use crate::common::*;
-use crate::past::{Past, fill};
+use crate::isolation::{one_at_a_time, raise_descriptor_limit};
+use crate::stored_history::{HistoryLength, write_history};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 use serde_json::Value;
 
@@ -43,14 +43,14 @@ struct Resources {
 
 impl Target {
     fn new() -> Target {
-        Target::start_with(net_pulse, Past::Days)
+        Target::start_with(net_pulse, HistoryLength::Days)
     }
 
-    fn start_with(command: impl FnOnce(&str) -> std::process::Command, past: Past) -> Target {
+    fn start_with(command: impl FnOnce(&str) -> std::process::Command, past: HistoryLength) -> Target {
         let alone = one_at_a_time();
-        room_for_attackers();
+        raise_descriptor_limit();
         let dir = Dir::new();
-        fill(&dir.join("net-pulse.db"), past);
+        write_history(&dir.join("net-pulse.db"), past);
         let release = release_binary();
         let is_release = release.is_some();
         if !is_release {
@@ -79,7 +79,7 @@ impl Target {
                 });
             }
         });
-        rest(200);
+        sleep_ms(200);
         let before_attack = resources(&daemon);
         // Resets the peak of the resident memory (VmHWM).
         fs::write(format!("/proc/{}/clear_refs", daemon.pid()), "5").expect("our own child");
@@ -97,15 +97,15 @@ impl Target {
         bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, number, 0)).expect("an address of the loopback");
         connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, self.daemon.port())).expect("it listens");
         let mut stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a socket");
         let _ = stream.write_all(bytes);
         stream
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect_timeout(&self.address(), PATIENCE).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
+        let stream = TcpStream::connect_timeout(&self.address(), TIMEOUT).expect("it listens");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a socket");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("a socket");
         stream
     }
 
@@ -201,7 +201,7 @@ impl Client {
     #[track_caller]
     fn check_answered_within(self, max_time: Duration) {
         // The client sends at least one request after the attack.
-        rest(100);
+        sleep_ms(100);
         self.ended.store(true, Ordering::Relaxed);
         let (count, slowest, failures) = self.thread.join().expect("it does not panic");
         eprintln!("{count} requests of a well-behaved client, the slowest took {} ms", slowest.as_millis());
@@ -220,7 +220,7 @@ fn e45_two_thousand_idle_connections() {
     let target = Target::new();
     let client = target.client();
     let idle: Vec<_> = (0..2000).map(|_| target.connect()).collect();
-    rest(1000);
+    sleep_ms(1000);
     client.check_answered_within(ANSWER_TIME_IN_FLOOD);
     let open = idle.iter().filter(|stream| !is_closed(stream)).count();
     assert!(open <= 64, "{open} are still open");
@@ -261,7 +261,7 @@ fn e45_three_hundred_slow_writers() {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(7) {
         slow.retain_mut(|stream| !is_closed(stream) && stream.write_all(b"x").is_ok());
-        rest(100);
+        sleep_ms(100);
     }
     assert_eq!(slow.len(), 0, "all are gone after five seconds, however busily they wrote");
     client.check_answered_within(ANSWER_TIME);
@@ -363,7 +363,7 @@ fn clients_that_request_the_export_and_never_read() {
     let client = target.client();
     let silent: Vec<_> =
         (0..12).map(|_| target.send(b"GET /api/export/traffic HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
-    rest(3000);
+    sleep_ms(3000);
     // A client that reads gets its whole export among them.
     let export = target.daemon.get("/api/export/traffic?format=json&limit=20000");
     assert_eq!(export.as_array().map(Vec::len), Some(20_000));
@@ -394,7 +394,7 @@ fn resets_at_every_stage() {
 
 #[test]
 fn resets_while_answers_are_computed() {
-    let target = Target::start_with(net_pulse, Past::Weeks);
+    let target = Target::start_with(net_pulse, HistoryLength::Weeks);
     let client = target.client();
     // Eight at a time: before the answer starts, while it is computed, in its middle. Most of them send the first
     // request.
@@ -414,8 +414,8 @@ fn resets_while_answers_are_computed() {
                     stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket");
                     let _ = stream.read(&mut vec![0; 1 + random.below(10_000)]);
                 }
-                1 => rest(random.below(30) as u64),
-                _ => rest(random.below(4) as u64),
+                1 => sleep_ms(random.below(30) as u64),
+                _ => sleep_ms(random.below(4) as u64),
             }
             reset(stream);
         }
@@ -433,12 +433,12 @@ fn with_few_descriptors(binary: &str) -> std::process::Command {
 
 #[test]
 fn e46_sixty_four_descriptors() {
-    let target = Target::start_with(with_few_descriptors, Past::Days);
+    let target = Target::start_with(with_few_descriptors, HistoryLength::Days);
     let client = target.client();
     let idle: Vec<_> = (0..200).map(|_| target.connect()).collect();
     let silent: Vec<_> =
         (0..30).map(|_| target.send(b"GET /api/export/traffic HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
-    rest(2000);
+    sleep_ms(2000);
     client.check_answered_within(ANSWER_TIME_IN_FLOOD);
     drop((idle, silent));
     target.check_and_stop();
@@ -447,7 +447,7 @@ fn e46_sixty_four_descriptors() {
 /// The most expensive request of the page.
 fn chart(interfaces: u32, days: i64) -> String {
     let names: Vec<String> = (1..=interfaces).map(|id| format!("interface=lan{id}")).collect();
-    get(&format!("/api/traffic/series?{}&from={}&points=720", names.join("&"), unix() - days * 86_400))
+    get(&format!("/api/traffic/series?{}&from={}&points=720", names.join("&"), unix_now() - days * 86_400))
 }
 
 fn get(path: &str) -> String {
@@ -462,7 +462,7 @@ fn abandon_requests(target: &Target, addresses: u8, request: &str, time: Duratio
         let mut count = 0;
         while start.elapsed() < time {
             let stream = target.send_from(number, request.as_bytes());
-            rest(count % 4);
+            sleep_ms(count % 4);
             reset(stream);
             count += 1;
         }
@@ -486,7 +486,7 @@ fn check_limits_during(target: &Target, addresses: u8, attack: impl Fn(u8) -> u6
             let now = resources(&target.daemon);
             max.descriptors = max.descriptors.max(now.descriptors);
             max.threads = max.threads.max(now.threads);
-            rest(5);
+            sleep_ms(5);
         }
         (attackers.into_iter().map(|attacker| attacker.join().expect("no panic")).sum(), max)
     });
@@ -501,21 +501,21 @@ fn check_limits_during(target: &Target, addresses: u8, attack: impl Fn(u8) -> u6
 
 #[test]
 fn abandoned_requests_from_one_address() {
-    let target = Target::start_with(net_pulse, Past::Weeks);
+    let target = Target::start_with(net_pulse, HistoryLength::Weeks);
     abandon_requests(&target, 1, &chart(24, 80), Duration::from_secs(5));
     target.check_and_stop();
 }
 
 #[test]
 fn abandoned_requests_from_two_addresses() {
-    let target = Target::start_with(net_pulse, Past::Weeks);
+    let target = Target::start_with(net_pulse, HistoryLength::Weeks);
     abandon_requests(&target, 2, &chart(24, 80), Duration::from_secs(5));
     target.check_and_stop();
 }
 
 #[test]
 fn e46_abandoned_requests_with_sixty_four_descriptors() {
-    let target = Target::start_with(with_few_descriptors, Past::Weeks);
+    let target = Target::start_with(with_few_descriptors, HistoryLength::Weeks);
     abandon_requests(&target, 2, &chart(24, 80), Duration::from_secs(5));
     target.check_and_stop();
 }
@@ -531,7 +531,7 @@ fn abandoned_light_requests() {
 
 /// Keeps `count` requests open from these addresses.
 fn keep_requests_open(addresses: u8, count: u8, request: &str) {
-    let target = Target::start_with(net_pulse, Past::Weeks);
+    let target = Target::start_with(net_pulse, HistoryLength::Weeks);
     let start = Instant::now();
     let client = thread::scope(|scope| {
         for number in 0..count {
@@ -541,11 +541,11 @@ fn keep_requests_open(addresses: u8, count: u8, request: &str) {
                     let mut stream = target.send_from(2 + number % addresses, request.as_bytes());
                     let _ = stream.read_to_end(&mut Vec::new());
                     // A refused client tries again soon, but leaves the processor to others for a moment.
-                    rest(20);
+                    sleep_ms(20);
                 }
             });
         }
-        rest(500);
+        sleep_ms(500);
         target.client()
     });
     client.check_answered_within(ANSWER_TIME);
@@ -581,7 +581,7 @@ fn read_slowly(target: &Target, number: u8) -> Vec<Vec<u8>> {
                 break;
             }
             last = block[..count].to_vec();
-            rest(40);
+            sleep_ms(40);
         }
         ends.push(last);
     }
@@ -594,13 +594,13 @@ fn exports_beside_slow_readers(addresses: [u8; 2]) -> Vec<Vec<u8>> {
     let ends = thread::scope(|scope| {
         let target = &target;
         let readers = addresses.map(|number| scope.spawn(move || read_slowly(target, number)));
-        rest(1000);
+        sleep_ms(1000);
         for _ in 0..4 {
             let start = Instant::now();
             let export = target.daemon.get("/api/export/traffic?format=json&limit=2000");
             assert_eq!(export.as_array().map(Vec::len), Some(2000));
             assert!(start.elapsed() < ANSWER_TIME_IN_FLOOD, "{:?}", start.elapsed());
-            rest(500);
+            sleep_ms(500);
         }
         readers.into_iter().flat_map(|reader| reader.join().expect("no panic")).collect()
     });
@@ -631,7 +631,7 @@ fn large_bodies_of_others_do_not_block_a_client() {
     // Twelve from one address, then one each from twelve addresses.
     for addresses in [1, 12] {
         let unsent: Vec<_> = (0..12).map(|at| target.send_from(2 + at % addresses, put.as_bytes())).collect();
-        rest(100);
+        sleep_ms(100);
         for _ in 0..5 {
             let answer = target.daemon.put("/api/config/interfaces", serde_json::json!({ "interfaces": names }));
             assert_eq!(answer.status, 400, "{}", answer.text());
@@ -660,10 +660,10 @@ fn e46_failures_of_tiny_http_are_counted_and_logged_once() {
     for spare in (0..5).cycle().take(30) {
         limit(&highest()(spare).to_string());
         let stream = target.send_from(2, get("/health").as_bytes());
-        rest(50);
+        sleep_ms(50);
         limit("1024");
         drop(stream);
-        rest(50);
+        sleep_ms(50);
     }
     wait_until("it serves again", || {
         ask(target.address(), "GET", "/health", "*/*", None).is_ok_and(|it| it.status == 200)

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::alone::{is_alone, room_for_attackers};
 use crate::common::reset;
+use crate::isolation::{in_own_process, raise_descriptor_limit};
 use net_pulse::http::gate::upstream::Upstream;
 use net_pulse::http::gate::{Gate, GateConfig, Limits, access};
 use net_pulse::http::route::Weight;
@@ -46,11 +46,11 @@ struct GateUnderTest {
 impl GateUnderTest {
     /// `None` if the test is not alone in its process: then it has run in another one.
     fn with_limits(test: impl Fn(), limits: Limits) -> Option<GateUnderTest> {
-        is_alone(test).then(|| GateUnderTest::new(limits))
+        in_own_process(test).then(|| GateUnderTest::new(limits))
     }
 
     fn new(limits: Limits) -> GateUnderTest {
-        room_for_attackers();
+        raise_descriptor_limit();
         let descriptors_before = descriptors();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -76,7 +76,7 @@ fn command(dir: &Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Comma
 }
 
 /// Runs `net-pulse token` for the database in `dir`.
-fn token_of(dir: &Dir) -> Ended {
+fn token_of(dir: &Dir) -> FinishedRun {
     let mut command = net_pulse(BINARY);
     command.args(["--database", &dir.join("net-pulse.db"), "token"]);
     finish(command)
@@ -590,7 +590,7 @@ fn the_first_process_that_needs_the_token_creates_it() {
         command.env("NETPULSE_DATABASE", &database).arg("token");
         finish(command)
     };
-    let outputs: Vec<Ended> = thread::scope(|scope| {
+    let outputs: Vec<FinishedRun> = thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(print)).collect();
         threads.into_iter().map(|output| output.join().expect("a thread")).collect()
     });
@@ -622,7 +622,7 @@ fn the_first_process_that_needs_the_token_creates_it() {
 
 #[test]
 fn a_missing_token_gives_an_error_of_one_line() {
-    let check = |ended: Ended, code: i32, texts: &[&str]| {
+    let check = |ended: FinishedRun, code: i32, texts: &[&str]| {
         assert_eq!((ended.code, ended.out.as_str()), (Some(code), ""), "{}", ended.err);
         assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
         texts.iter().for_each(|text| assert!(ended.err.contains(text), "no '{text}' in {}", ended.err));

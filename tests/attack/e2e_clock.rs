@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use crate::common::disk::{child_of, judge, signal, stored};
+use crate::common::disk::{check_with_sqlite, child_of, signal, stored};
 use crate::common::*;
 use net_pulse::clock::{BUILD_FLOOR, Zone, parse_time, rfc3339};
 use nix::mount::{MsFlags, mount};
@@ -164,7 +164,7 @@ impl Machine {
 
     /// Sums of the kernel counters over all boots, for each end of the cable.
     fn total_counters(&self) -> [Counters; 2] {
-        std::array::from_fn(|at| plus(self.before[at], kernel(ENDS[at])))
+        std::array::from_fn(|at| plus(self.before[at], kernel_counters(ENDS[at])))
     }
 
     /// Sends a different amount each time.
@@ -186,7 +186,7 @@ impl Machine {
     fn mark(&mut self, daemon: &Daemon) {
         daemon.collect();
         self.marks.push((self.truth(), self.total_counters()[0][1]));
-        rest(1100);
+        sleep_ms(1100);
     }
 
     fn check(&self, daemon: &Daemon, when: &str) {
@@ -194,7 +194,7 @@ impl Machine {
         let now = self.truth();
         for (name, expect) in ENDS.iter().zip(self.total_counters()) {
             let why = || format!("{name} {when}: {COUNTERS:?}; {:#?}", daemon.log());
-            assert_eq!(daemon.booked(name), expect, "{}", why());
+            assert_eq!(daemon.exported_sum(name), expect, "{}", why());
             let facts = daemon.interface(name);
             let lifetime = ["lifetime_rx_bytes", "lifetime_tx_bytes"].map(|key| facts[key].as_u64());
             assert_eq!(lifetime, [Some(expect[0]), Some(expect[1])], "{}", why());
@@ -228,7 +228,7 @@ impl Machine {
         let daemon = self.start();
         self.check(&daemon, "from the disk");
         daemon.stop();
-        assert_eq!(judge(&self.dir.join("net-pulse.db")).0, "ok");
+        assert_eq!(check_with_sqlite(&self.dir.join("net-pulse.db")).0, "ok");
     }
 }
 
@@ -468,7 +468,7 @@ fn e21_a_clock_that_is_never_set_is_trusted_in_the_end() {
         wait_until("the clock is trusted", || trusted(&daemon));
         machine.traffic(&daemon);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         assert!(
             sent_samples(&daemon, "wan0").iter().all(|(unix, _)| (WRONG_BOOT_CLOCKS[0] - 5..3 * HOUR).contains(unix))
         );
@@ -479,12 +479,12 @@ fn e21_a_clock_that_is_never_set_is_trusted_in_the_end() {
         wait_until("the clock is trusted", || trusted(&daemon));
         machine.traffic(&daemon);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         let late: u64 =
             sent_samples(&daemon, "wan0").iter().filter(|(unix, _)| *unix > 3 * HOUR).map(|(_, sent)| sent).sum();
         assert!(late > 0 && sent_samples(&daemon, "wan0").iter().all(|(unix, _)| *unix < 3 * HOUR || *unix >= NOON));
         daemon.stop();
-        assert_eq!(judge(&machine.dir.join("net-pulse.db")).0, "ok");
+        assert_eq!(check_with_sqlite(&machine.dir.join("net-pulse.db")).0, "ok");
     });
 }
 
@@ -539,7 +539,7 @@ fn e22_the_daemon_uses_the_boot_clock_of_the_kernel() {
         let stop = |daemon: Daemon| {
             wait_until("the ticks are saved", || stored(&daemon) > 0);
             signal(child_of(daemon.pid()), Signal::SIGTERM);
-            let (code, log) = daemon.ended_within(PATIENCE);
+            let (code, log) = daemon.ended_within(TIMEOUT);
             assert_eq!(code, Some(0), "{log:#?}");
         };
         let mut frames = 0;
@@ -558,7 +558,7 @@ fn e22_the_daemon_uses_the_boot_clock_of_the_kernel() {
             let daemon = start(offset);
             traffic(&daemon);
             daemon.collect();
-            assert_eq!(daemon.booked("wan0"), kernel("wan0"), "{offset}: {:#?}", daemon.log());
+            assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "{offset}: {:#?}", daemon.log());
             if offset > 0 {
                 expected.push(before - offset);
                 let gaps = events(&daemon, "gap");
@@ -570,7 +570,7 @@ fn e22_the_daemon_uses_the_boot_clock_of_the_kernel() {
             stop(daemon);
         }
         // A reboot: the boot clock shows less than before.
-        let counted = kernel("wan0");
+        let counted = kernel_counters("wan0");
         ip("link delete wan0");
         new_boot(&dir, 2);
         cable("wan0", "lan0");
@@ -578,9 +578,9 @@ fn e22_the_daemon_uses_the_boot_clock_of_the_kernel() {
         let daemon = start(20 - real_boot());
         traffic(&daemon);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), plus(counted, kernel("wan0")), "{:#?}", daemon.log());
+        assert_eq!(daemon.exported_sum("wan0"), plus(counted, kernel_counters("wan0")), "{:#?}", daemon.log());
         assert_steps(&daemon, &expected);
         stop(daemon);
-        assert_eq!(judge(&file).0, "ok");
+        assert_eq!(check_with_sqlite(&file).0, "ok");
     });
 }

@@ -25,7 +25,7 @@ impl Batch {
 
     fn end(mut self) {
         drop(self.0.stdin.take());
-        assert!(wait(&mut self.0, PATIENCE).expect("ip ends").success());
+        assert!(wait(&mut self.0, TIMEOUT).expect("ip ends").success());
     }
 }
 
@@ -112,7 +112,7 @@ fn three_thousand_links_that_come_and_go() {
                 let bytes = 100 + at % 50;
                 send(near, bytes, 2);
                 // The kernel's counters. Only ends that are not ignored count.
-                let [near, far] = [near, far].map(|end| kernel(end));
+                let [near, far] = [near, far].map(|end| kernel_counters(end));
                 assert_eq!([near[0], near[1], far[0], far[1]], [0, 2 * bytes as u64, 2 * bytes as u64, 0]);
                 if !is_ignored(&pairs[at - first].0) {
                     sent += near[1];
@@ -126,7 +126,7 @@ fn three_thousand_links_that_come_and_go() {
         batch.end();
         daemon.ticks(2);
         daemon.collect();
-        let base = [daemon.booked("wan0"), daemon.booked("lan0")];
+        let base = [daemon.exported_sum("wan0"), daemon.exported_sum("lan0")];
         let wires = [0, 1].map(|side| base[0][side] + base[1][side]);
         let totals = lifetimes(&daemon);
         let grown = anonymous_bytes(&daemon).saturating_sub(before);
@@ -180,7 +180,7 @@ fn a_flood_of_links_loses_no_byte_of_the_links_that_stay() {
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
         daemon.ticks(1);
-        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         let polls = daemon.polls();
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -201,7 +201,7 @@ fn a_flood_of_links_loses_no_byte_of_the_links_that_stay() {
             for count in 1..=20 {
                 send("wan0", 700, count);
                 send("lan0", 900, count);
-                rest(200);
+                sleep_ms(200);
             }
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             let made = flood.join().expect("the flooding thread ends");
@@ -211,7 +211,7 @@ fn a_flood_of_links_loses_no_byte_of_the_links_that_stay() {
         assert!(daemon.polls() >= polls + 3, "{:#?}", daemon.log());
         daemon.ticks(2);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base), "{:#?}", daemon.log());
+        assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base), "{:#?}", daemon.log());
         let stats = daemon.get("/collector/status")["stats"].clone();
         assert_eq!(stats["failed_polls"], 0, "{stats}");
         let listings = daemon.log().iter().filter(|line| line.contains("listing interfaces")).count();
@@ -240,11 +240,11 @@ fn live_rates_use_no_memory_for_ignored_links() {
         daemon.ticks(2);
         let ask = || daemon.get("/api/traffic/live");
         ask();
-        rest(2_000);
+        sleep_ms(2_000);
         ask();
         let before = anonymous_bytes(&daemon);
         for _ in 0..8 {
-            rest(1_000);
+            sleep_ms(1_000);
             ask();
         }
         let live = ask();

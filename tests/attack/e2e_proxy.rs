@@ -113,7 +113,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         // SIGTERM also ends the child processes of the server.
         let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
-        if wait(&mut self.0, PATIENCE).is_none() {
+        if wait(&mut self.0, TIMEOUT).is_none() {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::disk::Fault;
+use crate::common::disk::InjectedFault;
 use crate::common::*;
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ fn source(daemon: &Daemon) -> String {
 
 fn check(daemon: &Daemon, name: &str, expect: Counters) {
     daemon.collect();
-    assert_eq!(daemon.booked(name), expect, "{name}: {COUNTERS:?}; log: {:#?}", daemon.log());
+    assert_eq!(daemon.exported_sum(name), expect, "{name}: {COUNTERS:?}; log: {:#?}", daemon.log());
 }
 
 /// The daemon counts the bytes sent while reading fails once reading works again, whichever source it uses.
@@ -34,9 +34,9 @@ fn survives_read_errors(calls: &str, what: &str) {
         let daemon = Daemon::start(&dir, &FAST);
         assert_eq!(daemon.put("/api/config/retry-delay", serde_json::json!({"retry_delay": 0.1})).status, 200);
         daemon.ticks(2);
-        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         {
-            let _fault = Fault::of_sampler(&daemon, calls, what);
+            let _fault = InjectedFault::of_sampler(&daemon, calls, what);
             let noticed = |daemon: &Daemon| {
                 let errors = daemon.get("/collector/status")["stats"]["total_errors"].as_u64().expect("a number");
                 errors > 0 || daemon.log().iter().any(|line| line.contains("another source"))
@@ -44,17 +44,17 @@ fn survives_read_errors(calls: &str, what: &str) {
             for count in 1..=5 {
                 send("wan0", 700, count);
                 send("lan0", 900, 2 * count);
-                rest(400);
+                sleep_ms(400);
             }
             wait_until("the daemon notices the fault", || noticed(&daemon));
             // The daemon also finds a link that appears while no notification arrives.
             cable("wan1", "lan1");
             send("wan1", 300, 7);
-            rest(1200);
+            sleep_ms(1200);
         }
         daemon.ticks(2);
         send("lan0", 333, 3);
-        check(&daemon, "wan0", minus(kernel("wan0"), base));
+        check(&daemon, "wan0", minus(kernel_counters("wan0"), base));
         wait_until("the new link is monitored", || daemon.get("/api/interfaces")["wan1"]["monitored"] == true);
         send("wan1", 300, 2);
         daemon.collect();
@@ -108,10 +108,10 @@ fn e16_refused_from_the_start() {
         assert_eq!(source(&daemon), "sysfs", "{:?}", daemon.log());
         assert!(daemon.log().iter().any(|line| line.contains("Permission denied")), "{:?}", daemon.log());
         daemon.ticks(1);
-        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         send("wan0", 700, 3);
         send("lan0", 900, 4);
-        check(&daemon, "wan0", minus(kernel("wan0"), base));
+        check(&daemon, "wan0", minus(kernel_counters("wan0"), base));
         assert_eq!(daemon.get("/health")["status"], "healthy");
         daemon.stop();
     });
@@ -144,8 +144,8 @@ fn e15_a_thousand_interfaces() {
         assert!(answer["interfaces_collected"].as_u64().expect("a number") >= 2 * PAIRS as u64, "{answer}");
         for pair in [0, 1, PAIRS / 2, PAIRS - 1] {
             let (sent, one, other) = (3 * (100 + pair) as u64, format!("m{pair}a"), format!("m{pair}b"));
-            assert_eq!(daemon.booked(&one)[..4], [0, sent, 0, 3], "{one}");
-            assert_eq!(daemon.booked(&other)[..4], [sent, 0, 3, 0], "{other}");
+            assert_eq!(daemon.exported_sum(&one)[..4], [0, sent, 0, 3], "{one}");
+            assert_eq!(daemon.exported_sum(&other)[..4], [sent, 0, 3, 0], "{other}");
         }
         // Every interface gets traffic, and the export contains every interface.
         for pair in 0..PAIRS {
@@ -174,7 +174,7 @@ fn e15_a_thousand_interfaces() {
                 .filter(|row| row["ifindex"] != 0 && !row["ifindex"].is_null());
             here.count() == PAIRS + 1
         });
-        assert_eq!(daemon.booked("m0b")[..4], [360, 0, 4, 0]);
+        assert_eq!(daemon.exported_sum("m0b")[..4], [360, 0, 4, 0]);
         daemon.stop();
     });
 }
@@ -386,7 +386,7 @@ fn e11_recreated_between_two_ticks() {
         daemon.collect();
         send("ppp0x", 100, 5);
         daemon.collect();
-        assert_eq!(daemon.booked("ppp0x")[1], 500);
+        assert_eq!(daemon.exported_sum("ppp0x")[1], 500);
         // More bytes than before, so that no counter seems to fall; five times within one interval.
         for turn in 1..=5 {
             ip("link del ppp0x");
@@ -400,7 +400,7 @@ fn e11_recreated_between_two_ticks() {
                 daemon.interface("ppp0x")["lifetime_tx_bytes"].as_u64().expect("a number") >= 500 + sent
             });
             let all: u64 = (1..=turn as u64).map(|turn| 20_000 * turn).sum();
-            assert_eq!(daemon.booked("ppp0x")[1], 500 + all, "log: {:#?}", daemon.log());
+            assert_eq!(daemon.exported_sum("ppp0x")[1], 500 + all, "log: {:#?}", daemon.log());
         }
         daemon.stop();
     });
@@ -417,7 +417,7 @@ fn a_link_that_visits_another_namespace() {
         daemon.ticks(1);
         send("wan0", 500, 3);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0")[1], 1500);
+        assert_eq!(daemon.exported_sum("wan0")[1], 1500);
         let other = OtherNamespace::new();
         ip(&format!("link set wan0 netns {}", other.pid()));
         wait_until("wan0 is no longer monitored", || daemon.get("/api/interfaces")["wan0"]["monitored"] == false);
@@ -431,7 +431,7 @@ fn a_link_that_visits_another_namespace() {
         daemon.ticks(1);
         send("wan0", 700, 3);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0")[..2], [0, 1500 + 2100], "log: {:#?}", daemon.log());
+        assert_eq!(daemon.exported_sum("wan0")[..2], [0, 1500 + 2100], "log: {:#?}", daemon.log());
         assert_eq!(daemon.get("/health")["status"], "healthy");
         daemon.stop();
     });
@@ -578,30 +578,30 @@ fn e34_the_primary_is_one_interface() {
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--primary", "br-lan"]].concat());
         daemon.ticks(1);
         // With bridge netfilter, a bridge drops frames that claim to be IPv4 and are not: use an unknown protocol.
-        let frames = |bytes, count| Wire::of("far0").send(EVERYBODY, UNKNOWN, bytes, count);
+        let frames = |bytes, count| RawSocket::of("far0").send(BROADCAST, UNKNOWN, bytes, count);
         wait_until("the bridge forwards", || {
             frames(100, 1);
-            kernel("br-lan")[2] > 0
+            kernel_counters("br-lan")[2] > 0
         });
         daemon.collect();
-        let (port, bridge) = (daemon.booked("port0"), daemon.booked("br-lan"));
+        let (port, bridge) = (daemon.exported_sum("port0"), daemon.exported_sum("br-lan"));
         frames(1000, 10);
         daemon.collect();
-        assert_eq!(minus(daemon.booked("port0"), port)[..4], [10_000, 0, 10, 0]);
+        assert_eq!(minus(daemon.exported_sum("port0"), port)[..4], [10_000, 0, 10, 0]);
         // A bridge counts the bytes of packets without the 14 bytes of the Ethernet header.
-        assert_eq!(minus(daemon.booked("br-lan"), bridge)[..4], [9_860, 0, 10, 0]);
+        assert_eq!(minus(daemon.exported_sum("br-lan"), bridge)[..4], [9_860, 0, 10, 0]);
         let all = daemon.get("/api/interfaces");
         assert_eq!((&all["port0"]["parent"], &all["port0"]["primary"]), (&"br-lan".into(), &false.into()));
         assert_eq!((&all["br-lan"]["parent"], &all["br-lan"]["primary"]), (&Value::Null, &true.into()));
         let primary = &daemon.get("/api/traffic/summary")["primary"];
-        let counted = kernel("br-lan");
+        let counted = kernel_counters("br-lan");
         assert_eq!((&primary["name"], &primary["rx_bytes"]), (&"br-lan".into(), &counted[0].into()));
-        assert_eq!(primary["lifetime_rx_bytes"], daemon.booked("br-lan")[0]);
+        assert_eq!(primary["lifetime_rx_bytes"], daemon.exported_sum("br-lan")[0]);
         let series = daemon.get("/api/traffic/series");
         assert_eq!(series["interfaces"].as_object().expect("an object").keys().collect::<Vec<_>>(), ["br-lan"]);
         let days = daemon.get("/api/traffic/totals?by=day");
         let total: u64 = days.as_array().expect("a list").iter().filter_map(|row| row["rx_bytes"].as_u64()).sum();
-        assert_eq!(total, daemon.booked("br-lan")[0]);
+        assert_eq!(total, daemon.exported_sum("br-lan")[0]);
         daemon.stop();
     });
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::disk::*;
 use crate::common::*;
-use crate::past;
+use crate::stored_history;
 use nix::sys::signal::Signal;
 use nix::unistd::chown;
 
@@ -32,15 +32,15 @@ fn shutdown_saves_everything_since_the_last_save() {
             send(&name, 1000, 70);
             let asked = Instant::now();
             signal(daemon.pid(), end);
-            let (code, log) = daemon.ended_within(PATIENCE);
+            let (code, log) = daemon.ended_within(TIMEOUT);
             assert_eq!(code, Some(0), "{log:#?}");
             assert!(asked.elapsed() < SHUTDOWN_LIMIT, "{:?}", asked.elapsed());
             assert!(!log.iter().any(|line| line.contains("unsaved")), "{log:#?}");
             // Closed cleanly: no write-ahead log is left.
             assert!(!std::path::Path::new(&dir.join("net-pulse.db-wal")).exists());
-            assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+            assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok");
             let daemon = Daemon::start(&dir, &RARE_SAVES);
-            assert_eq!(daemon.booked(&name), kernel(&name));
+            assert_eq!(daemon.exported_sum(&name), kernel_counters(&name));
             daemon.stop();
         }
     });
@@ -52,7 +52,7 @@ fn shutdown_saves_everything_since_the_last_save() {
 fn shutdown_does_not_wait_for_clients() {
     use std::io::Write;
     let dir = Dir::new();
-    past::fill(&dir.join("net-pulse.db"), past::Past::Days);
+    stored_history::write_history(&dir.join("net-pulse.db"), stored_history::HistoryLength::Days);
     let daemon = Daemon::start(&dir, &RARE_SAVES);
     daemon.get("/health");
     let clients: Vec<_> = (0..20)
@@ -68,7 +68,7 @@ fn shutdown_does_not_wait_for_clients() {
             stream
         })
         .collect();
-    rest(100);
+    sleep_ms(100);
     signal(daemon.pid(), Signal::SIGTERM);
     let (code, log) = daemon.ended_within(SHUTDOWN_LIMIT);
     assert_eq!(code, Some(0), "{log:#?}");
@@ -89,12 +89,12 @@ fn a_log_without_a_reader_delays_nothing() {
         // only this descriptor is non-blocking.
         let flags = nix::libc::O_NONBLOCK;
         let mut pipe = fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(&log).expect("a pipe");
-        fn fill(mut pipe: &fs::File) {
+        fn fill_pipe(mut pipe: &fs::File) {
             for size in [4096, 1] {
                 while pipe.write(&[b'x'; 4096][..size]).is_ok() {}
             }
         }
-        fill(&pipe);
+        fill_pipe(&pipe);
         cable("wan0", "lan0");
         let mut command = net_pulse("sh");
         command.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\"", env!("CARGO_BIN_EXE_net-pulse")]).env("LOG", &log);
@@ -117,7 +117,7 @@ fn a_log_without_a_reader_delays_nothing() {
             daemon.ticks(2);
             wait_until("the ticks are saved", || stored(&daemon) > before);
             daemon.collect();
-            assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+            assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         };
         assert_works(5);
         assert_works(7);
@@ -139,14 +139,14 @@ fn a_log_without_a_reader_delays_nothing() {
         let first = log_text.lines().next().unwrap_or_default();
         assert!(first.starts_with("warning: ") && first.contains(" lines were lost"), "{log_text}");
 
-        fill(&pipe);
+        fill_pipe(&pipe);
         send("wan0", 1000, 11);
         let asked = Instant::now();
         signal(daemon.pid(), Signal::SIGTERM);
         let (code, _) = daemon.ended_within(SHUTDOWN_LIMIT);
         assert_eq!(code, Some(0), "after {:?}", asked.elapsed());
         let daemon = Daemon::start(&dir, &RARE_SAVES);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         daemon.stop();
     });
 }
@@ -192,7 +192,7 @@ fn sighup_saves_and_reads_the_zone_again() {
         (0..200).for_each(|_| signal(daemon.pid(), Signal::SIGHUP));
         daemon.get("/health");
         daemon.stop();
-        assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+        assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok");
     });
 }
 
@@ -257,7 +257,7 @@ fn signals_end_process_1_too() {
             signal(program, end);
             let (code, log) = daemon.ended_within(SHUTDOWN_LIMIT);
             assert_eq!(code, Some(0), "{log:#?}");
-            assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+            assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok");
         }
     });
 }
@@ -357,14 +357,14 @@ fn root_is_never_needed() {
         daemon.get("/health");
         send("wan0", 1000, 9);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         signal(daemon.pid(), Signal::SIGTERM);
         let (code, log) = daemon.ended_within(SHUTDOWN_LIMIT);
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("error") || line.contains("warning")), "{log:#?}");
         let daemon = start();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         daemon.stop();
-        assert_eq!(judge(&database).0, "ok");
+        assert_eq!(check_with_sqlite(&database).0, "ok");
     });
 }

@@ -1,10 +1,10 @@
 //! Attacks, injected faults, kills and long histories. These tests take minutes, so plain `cargo test` leaves them out;
 //! `tests/all` runs them with `cargo test --test attack`.
 
-mod alone;
 #[path = "../common/mod.rs"]
 mod common;
-mod past;
+mod isolation;
+mod stored_history;
 
 mod attack;
 mod attack_gate;

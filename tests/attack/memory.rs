@@ -4,9 +4,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::common::past::unix;
+use crate::common::stored_history::unix_now;
 use crate::common::*;
-use crate::past::{INTERFACES, Past, fill};
+use crate::stored_history::{HistoryLength, INTERFACES, write_history};
 
 const PEAK_BYTES: u64 = 12 << 20;
 /// Freed memory that the allocator may keep. glibc keeps some for each worker, musl only once.
@@ -61,7 +61,7 @@ fn drain(port: u16, path: &str) {
 
 fn status_of(port: u16, path: &str) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the daemon listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a socket");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n").expect("the daemon reads");
     let mut buffer = vec![0; 64 << 10];
     let (mut head, mut end) = (Vec::new(), Vec::new());
@@ -100,8 +100,8 @@ fn a_long_history_is_read_in_little_memory() {
     };
     in_namespace(|| {
         let dir = Dir::new();
-        let now = unix();
-        fill(&dir.join("net-pulse.db"), Past::Months);
+        let now = unix_now();
+        write_history(&dir.join("net-pulse.db"), HistoryLength::Months);
         for pair in 0..INTERFACES / 2 {
             cable(&format!("lan{}", 2 * pair + 1), &format!("lan{}", 2 * pair + 2));
         }

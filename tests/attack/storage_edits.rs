@@ -8,9 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::disk::*;
-use crate::common::past::Random;
+use crate::common::stored_history::Random;
 use crate::common::*;
-use crate::past::{self, Past};
+use crate::stored_history::{self, HistoryLength};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::statvfs::statvfs;
@@ -144,7 +144,7 @@ struct CrashRuns {
 impl CrashRuns {
     fn new() -> CrashRuns {
         let dir = Dir::new();
-        past::fill(&dir.join("net-pulse.db"), Past::Days);
+        stored_history::write_history(&dir.join("net-pulse.db"), HistoryLength::Days);
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &RARE_SAVES);
         daemon.ticks(1);
@@ -171,7 +171,7 @@ impl CrashRuns {
         let mut full = None;
         let mut in_writer = saved;
         if change == Change::LateMerge {
-            full = Some(Fault::on(&daemon, "error=ENOSPC"));
+            full = Some(InjectedFault::on(&daemon, "error=ENOSPC"));
             send("old0", 500, 3);
             daemon.collect();
             signal(daemon.pid(), Signal::SIGHUP);
@@ -185,10 +185,10 @@ impl CrashRuns {
         wait_until_absent(&daemon, "old0");
         let whole = sum(&daemon, "old0").expect("a known interface");
         assert_eq!(whole, add(in_writer, [0, 7 * 600]));
-        let (target, counted) = (sum(&daemon, "wan0").expect("a known interface"), bytes(kernel("wan0")));
+        let (target, counted) = (sum(&daemon, "wan0").expect("a known interface"), bytes(kernel_counters("wan0")));
 
         let (method, path, body) = change.request();
-        let wire = Wire::of("wan0");
+        let wire = RawSocket::of("wan0");
         if change == Change::LateMerge {
             assert_eq!(merge(&daemon, "old0", "wan0"), json!(false));
         }
@@ -196,7 +196,7 @@ impl CrashRuns {
         let answered = thread::scope(|scope| {
             let fault = match kill_time {
                 KillTime::Write(number) => {
-                    Some(Fault::of(&daemon, "pwrite64", &format!("signal=SIGKILL:when={number}")))
+                    Some(InjectedFault::of(&daemon, "pwrite64", &format!("signal=SIGKILL:when={number}")))
                 }
                 KillTime::After(_) => None,
             };
@@ -205,12 +205,12 @@ impl CrashRuns {
             let requester = scope.spawn(move || match change {
                 Change::LateMerge => {
                     signal(pid, Signal::SIGHUP);
-                    rest(1_000);
+                    sleep_ms(1_000);
                     None
                 }
                 _ => ask(address, method, path, "application/json", body).ok(),
             });
-            wire.send(EVERYBODY, QUIET, 500, 2);
+            wire.send(BROADCAST, INVALID_IPV4, 500, 2);
             match kill_time {
                 KillTime::After(delay) => thread::sleep(delay),
                 KillTime::Write(_) => wait_until("the daemon is killed or has answered", || requester.is_finished()),
@@ -221,7 +221,7 @@ impl CrashRuns {
         });
         daemon.kill();
         let what = format!("{change:?} {kill_time:?}");
-        assert_eq!(judge(&self.dir.join("net-pulse.db")).0, "ok", "{what}");
+        assert_eq!(check_with_sqlite(&self.dir.join("net-pulse.db")).0, "ok", "{what}");
         let unfinished = backup_files(self.dir.path());
         assert!(unfinished.is_empty() || change == Change::Backup, "{what}: {unfinished:?}");
         self.unfinished_copies += usize::from(!unfinished.is_empty());
@@ -232,7 +232,7 @@ impl CrashRuns {
         send("wan0", 400, 1);
         daemon.collect();
         let kept = sum(&daemon, "old0");
-        let passed = bytes(kernel("wan0"));
+        let passed = bytes(kernel_counters("wan0"));
         let mut expect = add(target, [passed[0] - counted[0], passed[1] - counted[1]]);
         let outcome = match kept {
             None => Outcome::After,
@@ -344,7 +344,7 @@ impl TestDisk {
     fn new() -> TestDisk {
         let dir = Dir::new();
         let disk = small_disk(&dir.join("disk"), 32 << 20);
-        past::fill(&dir.join("disk/net-pulse.db"), Past::Weeks);
+        stored_history::write_history(&dir.join("disk/net-pulse.db"), HistoryLength::Weeks);
         cable("wan0", "lan0");
         // With larger buffers the kernel takes the whole copy, and no reader is too slow.
         std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 16384 65536").expect("a namespace of the test");
@@ -374,7 +374,7 @@ impl TestDisk {
     /// After the end: no copy is left, the database is intact, and a new daemon counts.
     fn assert_intact(&self) {
         assert_eq!(self.copies(), [""; 0]);
-        assert_eq!(judge(&self.dir.join("disk/net-pulse.db")).0, "ok");
+        assert_eq!(check_with_sqlite(&self.dir.join("disk/net-pulse.db")).0, "ok");
         let daemon = self.start();
         assert_eq!(self.copies(), [""; 0]);
         assert_counting(&daemon);
@@ -387,7 +387,7 @@ fn assert_counting(daemon: &Daemon) {
     send("wan0", 300, 2);
     daemon.ticks(1);
     daemon.collect();
-    assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+    assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
 }
 
 fn descriptors(daemon: &Daemon) -> usize {
@@ -398,7 +398,7 @@ fn descriptors(daemon: &Daemon) -> usize {
 fn begin_backup(daemon: &Daemon) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
     setsockopt(&stream, sockopt::RcvBuf, &16384).expect("a socket");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a socket");
     write!(stream, "POST /api/backup HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         .expect("the daemon listens");
     let mut beginning = [0; 15];
@@ -430,10 +430,10 @@ fn e39_a_backup_that_does_not_fit_leaves_nothing() {
         assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
         if strace_is_there() {
             // The disk fills up while the daemon makes the backup.
-            let fault = Fault::of_workers(&daemon, "pwrite64", "error=ENOSPC:when=20+");
+            let fault = InjectedFault::of_workers(&daemon, "pwrite64", "error=ENOSPC:when=20+");
             refused();
             drop(fault);
-            let fault = Fault::of_workers(&daemon, "pwrite64", "error=EIO:when=20+");
+            let fault = InjectedFault::of_workers(&daemon, "pwrite64", "error=EIO:when=20+");
             let answer = daemon.request("POST", "/api/backup", None);
             assert!(answer.status >= 500, "{} {}", answer.status, answer.text());
             assert_eq!(test_disk.copies(), [""; 0]);
@@ -517,7 +517,7 @@ fn e39_shutdown_does_not_wait_for_an_unfinished_backup() {
     in_namespace(|| {
         let test_disk = TestDisk::new();
         let daemon = test_disk.start();
-        let slow = Fault::of_workers(&daemon, "pwrite64", "delay_enter=100000");
+        let slow = InjectedFault::of_workers(&daemon, "pwrite64", "delay_enter=100000");
         let address = ([127, 0, 0, 1], daemon.port()).into();
         thread::scope(|scope| {
             let requester = scope.spawn(move || ask(address, "POST", "/api/backup", "*/*", None));
@@ -526,12 +526,12 @@ fn e39_shutdown_does_not_wait_for_an_unfinished_backup() {
             signal(daemon.pid(), Signal::SIGTERM);
             let asked = std::time::Instant::now();
             // The parent can wait for a traced process only after strace has seen it end.
-            wait_until("the daemon ends", || daemon.is_over());
+            wait_until("the daemon ends", || daemon.has_ended());
             assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
             drop(slow);
             assert!(requester.join().expect("the thread does not panic").is_err(), "an incomplete copy is an error");
         });
-        let (code, log) = daemon.ended_within(PATIENCE);
+        let (code, log) = daemon.ended_within(TIMEOUT);
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("stay unsaved")), "{log:#?}");
         test_disk.assert_intact();
@@ -568,18 +568,18 @@ fn change_during_a_fault(calls: &str, what: &str, fails: bool) {
     daemon.stop();
     let daemon = Daemon::start(&dir, &RARE_SAVES);
     daemon.ticks(1);
-    let fault = Fault::of(&daemon, calls, what);
+    let fault = InjectedFault::of(&daemon, calls, what);
     for frames in 1..4 {
         traffic(frames);
         daemon.collect();
         // A save that fails keeps its batch in memory.
         signal(daemon.pid(), Signal::SIGHUP);
-        rest(50);
+        sleep_ms(50);
     }
     let present = daemon.request("DELETE", "/api/interfaces/tmp0", None);
     assert_eq!(present.status, 409, "the interface is present: {}", present.text());
     let old = sum(&daemon, "old0").expect("a known interface");
-    assert_eq!(old, bytes(kernel("old0")));
+    assert_eq!(old, bytes(kernel_counters("old0")));
     ip("link del old0");
     ip("link del tmp0");
     wait_until_absent(&daemon, "old0");
@@ -602,7 +602,7 @@ fn change_during_a_fault(calls: &str, what: &str, fails: bool) {
     }
     daemon.collect();
     let wan = daemon.interface("wan0");
-    let both = add(bytes(kernel("wan0")), old);
+    let both = add(bytes(kernel_counters("wan0")), old);
     assert_eq!([&wan["lifetime_rx_bytes"], &wan["lifetime_tx_bytes"]], [&json!(both[0]), &json!(both[1])]);
     drop(fault);
     signal(daemon.pid(), Signal::SIGHUP);
@@ -612,8 +612,8 @@ fn change_during_a_fault(calls: &str, what: &str, fails: bool) {
     let check = |daemon: &Daemon, when: &str| {
         daemon.collect();
         let what = format!("{calls} {what} {when}");
-        assert_eq!(sum(daemon, "wan0"), Some(add(bytes(kernel("wan0")), old)), "{what}");
-        assert_eq!(sum(daemon, "tmp0"), Some(bytes(kernel("tmp0"))), "{what}");
+        assert_eq!(sum(daemon, "wan0"), Some(add(bytes(kernel_counters("wan0")), old)), "{what}");
+        assert_eq!(sum(daemon, "tmp0"), Some(bytes(kernel_counters("tmp0"))), "{what}");
         assert_eq!(daemon.interface("wan0")["alias"], "uplink", "{what}");
         assert!(is_unknown(daemon, "old0"), "{what}");
         assert_eq!((number_of_events(daemon, "merged"), number_of_events(daemon, "forgotten")), (1, 1), "{what}");
@@ -621,7 +621,7 @@ fn change_during_a_fault(calls: &str, what: &str, fails: bool) {
     };
     check(&daemon, "after the fault");
     daemon.kill();
-    assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+    assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok");
     let daemon = Daemon::start(&dir, &RARE_SAVES);
     daemon.ticks(1);
     check(&daemon, "after a restart");
@@ -676,7 +676,7 @@ fn e40_killed_while_retention_is_shortened() {
     }
     in_namespace(|| {
         let origin = Dir::new();
-        past::fill(&origin.join("net-pulse.db"), Past::Weeks);
+        stored_history::write_history(&origin.join("net-pulse.db"), HistoryLength::Weeks);
         cable("wan0", "lan0");
         let mut changed = Vec::new();
         for at in [1, 20, 60, 80, 90, 100, 120, 200] {
@@ -701,12 +701,12 @@ fn e40_killed_while_retention_is_shortened() {
             let (kept, all, old) = (coarse_rows(&daemon), rows(&daemon), settings(&daemon));
             let new = [json!(1), json!(2), json!("wan0")];
             let body = json!({"keep_samples_days": 1, "keep_5min_days": 2, "primary": "wan0"}).to_string();
-            let fault = Fault::of(&daemon, "pwrite64", &format!("signal=SIGKILL:when={at}"));
+            let fault = InjectedFault::of(&daemon, "pwrite64", &format!("signal=SIGKILL:when={at}"));
             let address = ([127, 0, 0, 1], daemon.port()).into();
             let answer = ask(address, "PATCH", "/api/config", "application/json", Some(body)).ok();
             daemon.kill();
             drop(fault);
-            assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok", "{at}");
+            assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok", "{at}");
             let daemon = Daemon::start(&dir, &RARE_SAVES);
             daemon.ticks(1);
             let found = settings(&daemon);
@@ -749,7 +749,7 @@ fn a_renamed_interface_is_merged_and_renamed_back() {
                 answer.status == 200 && answer.json()["present"] == true
             });
         };
-        let expected = |name: &str| Some(add(first, bytes(kernel(name))));
+        let expected = |name: &str| Some(add(first, bytes(kernel_counters(name))));
         // The link continues the history of its new name. The history under the old name stays.
         rename("eth5", "usb0");
         wait_for_name(&daemon, "usb0");

@@ -30,14 +30,14 @@ fn e39_a_full_disk_loses_nothing() {
         daemon.ticks(1);
         assert_eq!(database_status(&daemon), "healthy");
         {
-            let _full = Fault::on(&daemon, "error=ENOSPC");
+            let _full = InjectedFault::on(&daemon, "error=ENOSPC");
             for frames in 1..4 {
                 send("wan0", 1000, frames);
                 daemon.ticks(1);
             }
             wait_until("health reports the fault", || database_status(&daemon) == "degraded");
             daemon.collect();
-            assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is full");
+            assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "while the disk is full");
             assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded, but it answers");
         }
         wait_until("the writer saves again", || database_status(&daemon) == "healthy");
@@ -49,7 +49,7 @@ fn e39_a_full_disk_loses_nothing() {
         let after = daemon.export("wan0");
         assert_eq!(after[..rows.len().min(after.len())], rows, "every single row is on disk");
         daemon.ticks(1);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
     });
 }
 
@@ -63,13 +63,13 @@ fn e38_counting_does_not_wait_for_a_slow_disk() {
         cable("wan0", "lan0");
         let daemon = daemon_with_history(&dir);
         // Each single write takes longer than any wait of this test.
-        let slow = Fault::on(&daemon, &format!("delay_enter={}", 2 * PATIENCE.as_micros()));
+        let slow = InjectedFault::on(&daemon, &format!("delay_enter={}", 2 * TIMEOUT.as_micros()));
         for frames in 1..5 {
             send("wan0", 1000, frames);
             daemon.ticks(1);
         }
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is slow");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "while the disk is slow");
         // Killed in the middle of a write. The process ends only when strace detaches.
         signal(daemon.pid(), Signal::SIGKILL);
         drop(slow);
@@ -77,7 +77,7 @@ fn e38_counting_does_not_wait_for_a_slow_disk() {
         send("wan0", 1000, 7);
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the kill");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after the kill");
     });
 }
 
@@ -86,10 +86,10 @@ fn assert_recovered(daemon: Daemon, dir: &Dir) {
     wait_until("the writer saves again", || database_status(&daemon) == "healthy");
     assert_eq!(database_error(&daemon), "");
     daemon.collect();
-    assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the fault");
+    assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after the fault");
     let (rows, events) = (daemon.export("wan0"), daemon.get("/api/events?limit=1000"));
     daemon.stop();
-    let (verdict, samples) = judge(&dir.join("net-pulse.db"));
+    let (verdict, samples) = check_with_sqlite(&dir.join("net-pulse.db"));
     assert_eq!(verdict, "ok");
     // The daemon takes one more sample when it ends.
     assert!(samples >= 2 * rows.len() as u64, "{samples} samples on disk, {} rows an interface", rows.len());
@@ -97,7 +97,7 @@ fn assert_recovered(daemon: Daemon, dir: &Dir) {
     let daemon = Daemon::start(dir, &FAST);
     daemon.ticks(1);
     assert_eq!(daemon.export("wan0")[..rows.len()], rows, "every row is on disk");
-    assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after a restart");
+    assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after a restart");
     let after = daemon.get("/api/events?limit=1000");
     for event in events.as_array().expect("a list") {
         assert!(after.as_array().expect("a list").contains(event), "{event} is not on disk: {after}");
@@ -129,16 +129,16 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
         wait_until("health reports the fault", || database_status(&daemon) == "degraded");
         assert!(database_error(&daemon).contains("full"), "{}", database_error(&daemon));
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while the disk is full");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "while the disk is full");
         assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded, but it answers");
         std::fs::remove_file(&filler).expect("a file of the test");
         // SIGHUP makes the writer try at once.
         signal(daemon.pid(), Signal::SIGHUP);
         wait_until("the ticks are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "once it is freed");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "once it is freed");
 
-        // Ended while the disk is full: the kernel counters still contain the bytes that were in memory.
+        // FinishedRun while the disk is full: the kernel counters still contain the bytes that were in memory.
         fill(&filler);
         send("wan0", 1000, 50);
         daemon.ticks(2);
@@ -147,18 +147,18 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
         let (code, log) = daemon.ended_within(Duration::from_secs(3));
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(log.iter().any(|line| line.contains("stay unsaved") && line.contains("full")), "{log:#?}");
-        assert_eq!(judge(&database).0, "ok");
+        assert_eq!(check_with_sqlite(&database).0, "ok");
         // The daemon also starts on a full disk.
         let daemon = start();
         daemon.ticks(1);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "started on a full disk");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "started on a full disk");
         std::fs::remove_file(&filler).expect("a file of the test");
         signal(daemon.pid(), Signal::SIGHUP);
         wait_until("the ticks are saved", || database_status(&daemon) == "healthy");
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "freed again");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "freed again");
         daemon.stop();
-        assert_eq!(judge(&database).0, "ok");
+        assert_eq!(check_with_sqlite(&database).0, "ok");
     });
 }
 
@@ -191,19 +191,19 @@ fn survives(calls: &str, what: &str, fails: bool) {
     daemon.ticks(1);
     send("wan0", 1000, 1);
     wait_until("the first samples are on disk", || stored(&daemon) >= 2);
-    let fault = Fault::of(&daemon, calls, what);
+    let fault = InjectedFault::of(&daemon, calls, what);
     // Many saves, so that SQLite checkpoints the log more than once.
     for frames in 1..30 {
         send("wan0", 1000, frames);
         daemon.collect();
         signal(daemon.pid(), Signal::SIGHUP);
-        rest(20);
+        sleep_ms(20);
     }
     if fails {
         wait_until("health reports the fault", || database_status(&daemon) == "degraded");
         assert_ne!(database_error(&daemon), "");
     }
-    assert_eq!(daemon.booked("wan0"), kernel("wan0"), "{calls} {what}");
+    assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "{calls} {what}");
     assert_eq!(daemon.request("GET", "/health", None).status, 200);
     drop(fault);
     signal(daemon.pid(), Signal::SIGHUP);
@@ -220,7 +220,7 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let daemon = daemon_with_history(&dir);
-        let slow = Fault::of(&daemon, "fsync,fdatasync", "delay_enter=20000000");
+        let slow = InjectedFault::of(&daemon, "fsync,fdatasync", "delay_enter=20000000");
         // Save until one save checkpoints the log.
         let mut frames = 0;
         wait_until("a commit hangs", || {
@@ -229,7 +229,7 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
             let before = unsaved(&daemon);
             daemon.collect();
             signal(daemon.pid(), Signal::SIGHUP);
-            rest(100);
+            sleep_ms(100);
             before > 0 && unsaved(&daemon) > before
         });
         let started = Instant::now();
@@ -243,22 +243,22 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
             assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
         }
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "while a commit hangs");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "while a commit hangs");
         assert!(unsaved(&daemon) > 0 && started.elapsed() < Duration::from_secs(15), "the commit still hangs");
         let asked = Instant::now();
         signal(daemon.pid(), Signal::SIGTERM);
         // The parent can wait for a traced process only after strace has seen it end.
-        wait_until("the daemon ends", || daemon.is_over());
+        wait_until("the daemon ends", || daemon.has_ended());
         assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
         drop(slow);
-        let (code, log) = daemon.ended_within(PATIENCE);
+        let (code, log) = daemon.ended_within(TIMEOUT);
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(log.iter().any(|line| line.contains("stay unsaved") && line.contains("too long")), "{log:#?}");
         send("wan0", 1000, 7);
-        assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+        assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok");
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after the end");
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after the end");
     });
 }
 
@@ -281,19 +281,19 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
         let script = dir.join("links");
         std::fs::write(&script, batch).expect("a file of the test");
         ip(&format!("-batch {script}"));
-        let wires: Vec<Wire> = names.iter().map(|name| Wire::of(name)).collect();
-        let traffic = |frames| wires.iter().for_each(|wire| wire.send(EVERYBODY, QUIET, 100, frames));
+        let wires: Vec<RawSocket> = names.iter().map(|name| RawSocket::of(name)).collect();
+        let traffic = |frames| wires.iter().for_each(|wire| wire.send(BROADCAST, INVALID_IPV4, 100, frames));
         wait_until("all links are up", || {
             traffic(1);
-            names.iter().all(|name| kernel(name)[1] > 0)
+            names.iter().all(|name| kernel_counters(name)[1] > 0)
         });
-        let base: Vec<Counters> = names.iter().map(|name| kernel(name)).collect();
+        let base: Vec<Counters> = names.iter().map(|name| kernel_counters(name)).collect();
         let daemon = Daemon::start(&dir, &["--interval", "3600", "--flush", "1"]);
         daemon.get("/health");
         traffic(1);
         daemon.collect();
         wait_until("the first samples are on disk", || stored(&daemon) >= 2 * CABLES as u64);
-        let fault = Fault::on(&daemon, "error=EIO");
+        let fault = InjectedFault::on(&daemon, "error=EIO");
         let mut highest = 0;
         let before = daemon.resident();
         for _ in 0..120 {
@@ -314,12 +314,12 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
         assert!(daemon.log().iter().any(|line| line.contains("coarser")), "{:#?}", daemon.log());
         let check = |daemon: &Daemon, when: &str| {
             for (name, base) in names.iter().zip(&base).step_by(10) {
-                assert_eq!(daemon.booked(name), minus(kernel(name), *base), "{name} {when}");
+                assert_eq!(daemon.exported_sum(name), minus(kernel_counters(name), *base), "{name} {when}");
             }
         };
         check(&daemon, "after the fault");
         daemon.stop();
-        assert_eq!(judge(&dir.join("net-pulse.db")).0, "ok");
+        assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok");
         check(&Daemon::start(&dir, &["--interval", "3600"]), "after a restart");
     });
 }
@@ -346,7 +346,7 @@ fn e40_a_database_damaged_while_running_is_reported() {
             send("wan0", 1000, 1);
             daemon.collect();
             signal(daemon.pid(), Signal::SIGHUP);
-            rest(100);
+            sleep_ms(100);
             database_status(&daemon) == "degraded"
         });
         assert_ne!(database_error(&daemon), "");
@@ -364,7 +364,7 @@ fn e40_a_database_damaged_while_running_is_reported() {
         // An incomplete export must not look complete.
         let answer = daemon.request("GET", "/api/export/traffic", None);
         assert!([200, 503].contains(&answer.status), "{} {}", answer.status, answer.text());
-        assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], kernel("wan0")[1]);
+        assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], kernel_counters("wan0")[1]);
         signal(daemon.pid(), Signal::SIGTERM);
         let (code, log) = daemon.ended_within(Duration::from_secs(3));
         assert_eq!(code, Some(0), "{log:#?}");
@@ -379,6 +379,6 @@ fn e40_a_database_damaged_while_running_is_reported() {
         );
         wait_until("the daemon saves again", || stored(&daemon) > 0 && database_status(&daemon) == "healthy");
         daemon.stop();
-        assert_eq!(judge(&file).0, "ok");
+        assert_eq!(check_with_sqlite(&file).0, "ok");
     });
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::disk::*;
 use crate::common::*;
-use crate::past;
+use crate::stored_history;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -77,7 +77,7 @@ fn has_storage_event(daemon: &Daemon, part: &str) -> bool {
 
 /// Sends SIGTERM and checks that all threads end in time. A traced thread is the exception: it ends only when strace
 /// has seen it, and strace waits for the injected delay first.
-fn end_in_time(daemon: Daemon, fault: Fault) -> (Option<i32>, Vec<String>) {
+fn end_in_time(daemon: Daemon, fault: InjectedFault) -> (Option<i32>, Vec<String>) {
     signal(daemon.pid(), Signal::SIGTERM);
     let tasks = format!("/proc/{}/task", daemon.pid());
     wait_until_within("all threads end, but for the traced one", SHUTDOWN_LIMIT, || {
@@ -89,7 +89,7 @@ fn end_in_time(daemon: Daemon, fault: Fault) -> (Option<i32>, Vec<String>) {
         })
     });
     drop(fault);
-    daemon.ended_within(PATIENCE)
+    daemon.ended_within(TIMEOUT)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_save_that_hangs_is_reported_and_delays_nothing() {
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = start_saving(&dir);
-        let fault = Fault::of_writer(&daemon, WRITES, ONE_MINUTE);
+        let fault = InjectedFault::of_writer(&daemon, WRITES, ONE_MINUTE);
         send("wan0", 1000, 5);
         daemon.collect();
         wait_until_within("health reports the hang", Duration::from_secs(40), || {
@@ -120,7 +120,7 @@ fn a_save_that_hangs_is_reported_and_delays_nothing() {
         wait_until("saving works again", || health(&daemon).0 == "healthy");
         assert!(daemon.log().iter().any(|line| line.contains("saving works again; nothing was lost")));
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         daemon.stop();
     });
 }
@@ -130,7 +130,7 @@ fn shutdown_does_not_wait_for_a_save_that_hangs() {
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = start_saving(&dir);
-        let fault = Fault::of_writer(&daemon, WRITES, ONE_MINUTE);
+        let fault = InjectedFault::of_writer(&daemon, WRITES, ONE_MINUTE);
         send("wan0", 1000, 5);
         daemon.collect();
         daemon.ticks(3);
@@ -138,7 +138,11 @@ fn shutdown_does_not_wait_for_a_save_that_hangs() {
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(log.iter().any(|line| line.contains("stay unsaved (the disk takes too long)")), "{log:#?}");
         let daemon = Daemon::start(&dir, &["--interval", "1"]);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"), "the next start counts the traffic that was not saved");
+        assert_eq!(
+            daemon.exported_sum("wan0"),
+            kernel_counters("wan0"),
+            "the next start counts the traffic that was not saved"
+        );
         daemon.stop();
     });
 }
@@ -151,7 +155,7 @@ fn shutdown_does_not_wait_for_a_system_file() {
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
         daemon.get("/health");
-        let fault = Fault::of_main(&daemon, "openat,open,statx,stat,newfstatat,readlink", ONE_MINUTE);
+        let fault = InjectedFault::of_main(&daemon, "openat,open,statx,stat,newfstatat,readlink", ONE_MINUTE);
         signal(daemon.pid(), Signal::SIGHUP);
         wait_until("the main thread hangs", || in_ptrace_stop(&daemon, daemon.pid()));
         send("wan0", 1000, 5);
@@ -160,7 +164,7 @@ fn shutdown_does_not_wait_for_a_system_file() {
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("unsaved")), "everything is saved first: {log:#?}");
         let daemon = Daemon::start(&dir, &["--interval", "3600"]);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         daemon.stop();
     });
 }
@@ -202,13 +206,13 @@ fn a_slow_disk_is_reported_and_recovers() {
         let dir = Dir::new();
         let daemon = start_saving(&dir);
         assert_eq!(daemon.interface("wan0")["today_tx_bytes"], 1000);
-        let fault = Fault::of_reader(&daemon, "pread64,fstat,fcntl", "delay_enter=600000");
+        let fault = InjectedFault::of_reader(&daemon, "pread64,fstat,fcntl", "delay_enter=600000");
         let began = Instant::now();
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
                     while began.elapsed() < Duration::from_secs(15) {
-                        let _ = ask_quietly(&daemon, "GET", "/api/traffic/series");
+                        let _ = try_request(&daemon, "GET", "/api/traffic/series");
                     }
                 });
             }
@@ -221,7 +225,7 @@ fn a_slow_disk_is_reported_and_recovers() {
                 let wan0 = daemon.interface("wan0");
                 assert_eq!(wan0["today_tx_bytes"], wan0["lifetime_tx_bytes"]);
                 send("wan0", 1000, 1);
-                rest(500);
+                sleep_ms(500);
             }
         });
         drop(fault);
@@ -237,7 +241,7 @@ fn a_read_that_hangs_delays_only_requests_for_history() {
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = start_saving(&dir);
-        let fault = Fault::of_reader(&daemon, "pread64,fstat,fcntl", ONE_MINUTE);
+        let fault = InjectedFault::of_reader(&daemon, "pread64,fstat,fcntl", ONE_MINUTE);
         let began = Instant::now();
         thread::scope(|scope| {
             let daemon = &daemon;
@@ -250,7 +254,7 @@ fn a_read_that_hangs_delays_only_requests_for_history() {
             });
             while began.elapsed() < Duration::from_secs(14) {
                 assert_responsive(daemon);
-                rest(200);
+                sleep_ms(200);
             }
             for answer in requests {
                 let answer = answer.join().expect("an answer");
@@ -272,7 +276,7 @@ fn a_read_that_hangs_delays_only_requests_for_history() {
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(!log.iter().any(|line| line.contains("unsaved")), "the last save needs no reader: {log:#?}");
         let daemon = Daemon::start(&dir, &["--interval", "1"]);
-        assert_eq!(daemon.booked("wan0"), kernel("wan0"));
+        assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
         daemon.stop();
     });
 }
@@ -297,7 +301,7 @@ fn a_token_is_still_known_when_its_file_hangs() {
         (answer.expect("an answer").status, asked.elapsed())
     };
     assert_eq!(request_with(&bearer).0, 200);
-    let fault = Fault::of_reader(&daemon, "statx,stat,lstat,newfstatat,openat,open,read", ONE_MINUTE);
+    let fault = InjectedFault::of_reader(&daemon, "statx,stat,lstat,newfstatat,openat,open,read", ONE_MINUTE);
     for _ in 0..6 {
         let (status, took) = request_with(&bearer);
         assert_eq!(status, 200);
@@ -314,19 +318,19 @@ fn a_token_is_still_known_when_its_file_hangs() {
 fn a_slow_client_receives_its_whole_chart() {
     use std::io::{Read, Write};
     let dir = Dir::new();
-    past::fill(&dir.join("net-pulse.db"), past::Past::Weeks);
+    stored_history::write_history(&dir.join("net-pulse.db"), stored_history::HistoryLength::Weeks);
     let daemon = Daemon::start(&dir, &["--interval", "3600"]);
     let known = daemon.get("/api/interfaces");
     let mut names: Vec<&String> = known.as_object().expect("an object").keys().collect();
     names.truncate(32);
     let query: String = names.iter().map(|name| format!("&interface={name}")).collect();
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", daemon.port())).expect("the daemon listens");
-    let from = crate::common::past::unix() - 80 * 86_400;
+    let from = crate::common::stored_history::unix_now() - 80 * 86_400;
     let head = format!("GET /api/traffic/series?points=720&from={from}{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     // With a larger buffer the kernel would hold the whole answer.
     nix::sys::socket::setsockopt(&stream, nix::sys::socket::sockopt::RcvBuf, &8192).expect("a socket");
     stream.write_all(head.as_bytes()).expect("the daemon listens");
-    rest(9_500);
+    sleep_ms(9_500);
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).expect("the whole answer");
     let answer = parse_answer(&bytes, false).unwrap_or_else(|| panic!("{} bytes of an incomplete answer", bytes.len()));

@@ -66,28 +66,28 @@ fn run_lane(seed: u64) {
                 signal(pid, Signal::SIGKILL);
                 done.store(true, Ordering::Relaxed);
             });
-            let wire = Wire::of("wan0");
+            let wire = RawSocket::of("wan0");
             while !over.load(Ordering::Relaxed) {
-                wire.send(EVERYBODY, QUIET, 1000, 3);
+                wire.send(BROADCAST, INVALID_IPV4, 1000, 3);
                 // The daemon may be gone at any moment, so a missing answer is no error.
-                let collected = ask_quietly(&daemon, "POST", "/collector/collect");
+                let collected = try_request(&daemon, "POST", "/collector/collect");
                 if collected.is_ok_and(|answer| answer.status == 200) && !timed {
                     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGHUP);
                 }
-                if let Ok(answer) = ask_quietly(&daemon, "GET", "/api/system/health") {
+                if let Ok(answer) = try_request(&daemon, "GET", "/api/system/health") {
                     let health = answer.json();
                     let count = |key: &str| health["details"]["database"][key].as_u64().expect("a number");
                     samples = samples.max(count("traffic_data_records") - count("unsaved_records"));
                     assert_eq!(health["details"]["database"]["error"].as_str().unwrap_or_default(), "", "run {run}");
                 }
-                if let Ok(answer) = ask_quietly(&daemon, "GET", "/api/interfaces/wan0") {
+                if let Ok(answer) = try_request(&daemon, "GET", "/api/interfaces/wan0") {
                     lifetime = lifetime.max(answer.json()["lifetime_tx_bytes"].as_u64().expect("a number"));
                 }
-                rest(5);
+                sleep_ms(5);
             }
         });
         daemon.kill();
-        let (verdict, found) = judge(&file);
+        let (verdict, found) = check_with_sqlite(&file);
         assert_eq!(verdict, "ok", "run {run}, seed {seed}");
         assert!(found >= samples, "run {run}: {found} samples on disk, {samples} were reported, seed {seed}");
         reported_saves += u64::from(samples > before);
@@ -104,7 +104,7 @@ fn run_lane(seed: u64) {
     daemon.ticks(1);
     daemon.collect();
     assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
-    assert_eq!(daemon.booked("wan0"), kernel("wan0"), "after {RUNS_PER_LANE} runs, seed {seed}");
-    assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], kernel("wan0")[1]);
+    assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after {RUNS_PER_LANE} runs, seed {seed}");
+    assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], kernel_counters("wan0")[1]);
     daemon.stop();
 }

@@ -204,7 +204,7 @@ fn record(dir: &Dir) -> Vec<Step> {
         }
     }
     signal(program, Signal::SIGKILL);
-    wait_until("the daemon has ended", || daemon.is_over());
+    wait_until("the daemon has ended", || daemon.has_ended());
     let log = fs::metadata(format!("{database}-wal")).map_or(0, |facts| facts.len());
     assert!(log > 4096, "nothing is in the log alone");
 
@@ -212,7 +212,7 @@ fn record(dir: &Dir) -> Vec<Step> {
     let (daemon, program) = traced(&dir.join("trace-2"), &database);
     (1..10).for_each(|turn| save(&daemon, program, turn));
     signal(program, Signal::SIGTERM);
-    let (code, log) = daemon.ended_within(PATIENCE);
+    let (code, log) = daemon.ended_within(TIMEOUT);
     assert_eq!(code, Some(0), "{log:#?}");
     let traces = ["trace-1", "trace-2"].map(|trace| fs::read_to_string(dir.join(trace)).expect("a trace"));
     let steps = traces.map(|trace| steps(&trace, &database)).concat();
@@ -252,7 +252,7 @@ fn power_fails_while_an_older_file_is_migrated() {
         let (daemon, program) = traced(&dir.join("trace"), &database);
         wait_until("the history is open", || stored(&daemon) > 0);
         signal(program, Signal::SIGKILL);
-        wait_until("the daemon has ended", || daemon.is_over());
+        wait_until("the daemon has ended", || daemon.has_ended());
         let expect = content_hash(&database);
         let mut steps = steps(&fs::read_to_string(dir.join("trace")).expect("a trace"), &database);
         // The daemon completes the copy of the older file before it writes anything else, so the copy needs no cuts.

@@ -238,8 +238,8 @@ fn assert_counts_in_memory(daemon: &Daemon, base: Counters, words: &[&str], (sta
         daemon.ticks(1);
     }
     daemon.collect();
-    assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base), "from memory");
-    assert_eq!(lifetime(daemon), minus(kernel("wan0"), base)[1]);
+    assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base), "from memory");
+    assert_eq!(lifetime(daemon), minus(kernel_counters("wan0"), base)[1]);
     for path in ["/api/traffic/latest", "/api/traffic/summary", "/api/traffic/series?interface=wan0", "/metrics"] {
         assert_ne!(daemon.request("GET", path, None).status, 500, "{path}");
     }
@@ -259,21 +259,21 @@ fn assert_rejoined(daemon: Daemon, test_disk: &TestDisk, base: Counters) {
     let rows = figures(&daemon.export("wan0"));
     let mut later = rows.iter();
     assert!(memory.iter().all(|row| later.any(|found| found == row)), "{memory:#?} are not all in {rows:#?}");
-    let expect = minus(kernel("wan0"), base);
-    assert_eq!(daemon.booked("wan0"), expect, "rejoined: {:#?}", daemon.log());
+    let expect = minus(kernel_counters("wan0"), base);
+    assert_eq!(daemon.exported_sum("wan0"), expect, "rejoined: {:#?}", daemon.log());
     assert_eq!(lifetime(&daemon), expect[1]);
     assert!(daemon.log().iter().any(|line| line.contains("saving works again")), "{:#?}", daemon.log());
     let events = daemon.get("/api/events?limit=1000").to_string();
     assert_eq!(events.contains("goes on with it"), events.contains("cannot be opened"), "{events}");
     let log = daemon.stop();
     assert!(!log.iter().any(|line| line.contains("unsaved") || line.contains("panicked")), "{log:#?}");
-    assert_eq!(judge(&test_disk.database()).0, "ok");
+    assert_eq!(check_with_sqlite(&test_disk.database()).0, "ok");
 
     send("wan0", 1000, 7);
     let daemon = test_disk.start();
     daemon.collect();
-    let expect = minus(kernel("wan0"), base);
-    assert_eq!(daemon.booked("wan0"), expect, "after a restart");
+    let expect = minus(kernel_counters("wan0"), base);
+    assert_eq!(daemon.exported_sum("wan0"), expect, "after a restart");
     assert_eq!(lifetime(&daemon), expect[1]);
     daemon.stop();
     let conn = Connection::open(test_disk.database()).expect("a closed database");
@@ -296,11 +296,11 @@ fn recovers_from(obstacle: &Obstacle, with_history: bool) {
     let mut test_disk = TestDisk::new();
     cable("wan0", "lan0");
     send("wan0", 1000, 3);
-    let first = kernel("wan0");
+    let first = kernel_counters("wan0");
     if with_history {
         make_history(&test_disk);
     }
-    let base = kernel("wan0");
+    let base = kernel_counters("wan0");
     (obstacle.create)(&mut test_disk);
     let daemon = test_disk.start();
     if with_history && obstacle.name == "a full file system" {
@@ -314,7 +314,7 @@ fn recovers_from(obstacle: &Obstacle, with_history: bool) {
     assert_eq!(code, Some(0), "{log:#?}");
     assert!(log.iter().any(|line| line.contains("stay unsaved")), "{log:#?}");
 
-    let base = if with_history { first } else { kernel("wan0") };
+    let base = if with_history { first } else { kernel_counters("wan0") };
     let daemon = test_disk.start();
     // The daemon answers after its first reading.
     daemon.request("GET", "/health", None);
@@ -375,9 +375,9 @@ fn e38_an_opening_of_twenty_seconds_delays_nothing_else() {
         let test_disk = TestDisk::new();
         cable("wan0", "lan0");
         send("wan0", 1000, 3);
-        let first = kernel("wan0");
+        let first = kernel_counters("wan0");
         make_history(&test_disk);
-        let base = kernel("wan0");
+        let base = kernel_counters("wan0");
         let started = Instant::now();
         let daemon = start_slow(&test_disk, 20);
         let program = Traced(child_of(daemon.pid()));
@@ -387,20 +387,20 @@ fn e38_an_opening_of_twenty_seconds_delays_nothing_else() {
         let memory = figures(&daemon.export("wan0"));
         assert!(started.elapsed() < Duration::from_secs(20), "the database is still being opened");
         while started.elapsed() < Duration::from_secs(60) && database_status(&daemon) != "healthy" {
-            rest(100);
+            sleep_ms(100);
         }
         wait_until("the ticks are saved", || database_status(&daemon) == "healthy" && stored(&daemon) > 0);
         daemon.collect();
-        let expect = minus(kernel("wan0"), first);
-        assert_eq!((daemon.booked("wan0"), lifetime(&daemon)), (expect, expect[1]));
+        let expect = minus(kernel_counters("wan0"), first);
+        assert_eq!((daemon.exported_sum("wan0"), lifetime(&daemon)), (expect, expect[1]));
         let rows = figures(&daemon.export("wan0"));
         let mut later = rows.iter();
         assert!(memory.iter().all(|row| later.any(|found| found == row)), "{memory:#?} are not all in {rows:#?}");
         signal(program.0, Signal::SIGTERM);
-        assert_eq!(daemon.ended_within(PATIENCE).0, Some(0));
+        assert_eq!(daemon.ended_within(TIMEOUT).0, Some(0));
         let daemon = test_disk.start();
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), expect, "after a restart");
+        assert_eq!(daemon.exported_sum("wan0"), expect, "after a restart");
         daemon.stop();
     });
 }

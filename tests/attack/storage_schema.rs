@@ -237,7 +237,7 @@ fn on_a_full_disk_a_migration_waits_for_space() {
         fs::remove_file(&filler).expect("a file of the test");
         wait_until_within("the history is open", Duration::from_secs(30), || {
             signal(daemon.pid(), Signal::SIGHUP);
-            rest(100);
+            sleep_ms(100);
             database_status(&daemon) == "healthy"
         });
         daemon.stop();

@@ -105,7 +105,7 @@ fn filled_at(database: String) -> String {
     }
     drop(opened);
     // A week of samples, and the roll-ups of the whole month.
-    assert_eq!(judge(&database), ("ok".to_string(), FILLED_SAMPLES));
+    assert_eq!(check_with_sqlite(&database), ("ok".to_string(), FILLED_SAMPLES));
     assert!(fs::metadata(&database).expect("the file exists").len() > 60 * 4096, "too small for the damage");
     database
 }
@@ -198,7 +198,7 @@ fn assert_set_aside_after(name: &str, damage: impl Fn(&mut Vec<u8>)) {
     );
     assert_eq!(database_status(&daemon), "healthy", "{name}");
     daemon.stop();
-    let (verdict, _) = judge(&db_path);
+    let (verdict, _) = check_with_sqlite(&db_path);
     assert_eq!(verdict, "ok", "{name}");
 }
 
@@ -226,7 +226,7 @@ fn e40_an_empty_file_becomes_a_new_history() {
     daemon.ticks(1);
     assert!(daemon.log().iter().any(|line| line.contains("empty")), "{:#?}", daemon.log());
     daemon.stop();
-    assert_eq!(judge(&db_path).0, "ok");
+    assert_eq!(check_with_sqlite(&db_path).0, "ok");
 }
 
 /// Garbage in `-wal` and `-journal` files beside the database has no effect.
@@ -242,7 +242,7 @@ fn e40_a_stray_log_has_no_effect() {
         wait_until("all samples are there", || stored(&daemon) >= FILLED_SAMPLES);
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
         daemon.stop();
-        assert_eq!(judge(&db_path).0, "ok");
+        assert_eq!(check_with_sqlite(&db_path).0, "ok");
     }
 }
 
@@ -326,7 +326,7 @@ fn a_backup_over_the_database_of_a_killed_daemon_is_opened_without_its_log() {
             assert_eq!(sent(&daemon), expect, "after a kill");
             assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:?}", daemon.log());
             daemon.stop();
-            assert_eq!(judge(&db_path).0, "ok");
+            assert_eq!(check_with_sqlite(&db_path).0, "ok");
             fs::remove_file(aside).expect("a file of the test");
         }
     });
@@ -354,5 +354,5 @@ fn a_second_instance_is_refused() {
     daemon.ticks(1);
     assert_eq!(database_status(&daemon), "healthy");
     daemon.stop();
-    assert_eq!(judge(&db_path).0, "ok");
+    assert_eq!(check_with_sqlite(&db_path).0, "ok");
 }

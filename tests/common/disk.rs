@@ -12,64 +12,64 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rusqlite::Connection;
 
-use super::{Daemon, Dir, rest, wait_until};
+use super::{Daemon, Dir, sleep_ms, wait_until};
 
 /// Injects errors or delays into system calls with strace, until this value is dropped. `what` is in strace's syntax of
 /// `inject=`, such as `error=ENOSPC`.
-pub struct Fault {
+pub struct InjectedFault {
     strace: Child,
 }
 
-impl Fault {
+impl InjectedFault {
     /// Injects into every write of SQLite. Only SQLite uses pwrite64 here.
-    pub fn on(daemon: &Daemon, what: &str) -> Fault {
-        Fault::of(daemon, "pwrite64", what)
+    pub fn on(daemon: &Daemon, what: &str) -> InjectedFault {
+        InjectedFault::of(daemon, "pwrite64", what)
     }
 
     /// Injects into calls of all threads.
-    pub fn of(daemon: &Daemon, calls: &str, what: &str) -> Fault {
-        Fault::attached(&["-f", "-p", &daemon.pid().to_string()], daemon, "writer", calls, what)
+    pub fn of(daemon: &Daemon, calls: &str, what: &str) -> InjectedFault {
+        InjectedFault::attached(&["-f", "-p", &daemon.pid().to_string()], daemon, "writer", calls, what)
     }
 
     /// Injects into calls of the main thread only.
-    pub fn of_main(daemon: &Daemon, calls: &str, what: &str) -> Fault {
-        Fault::attached(&["-p", &daemon.pid().to_string()], daemon, "net-pulse", calls, what)
+    pub fn of_main(daemon: &Daemon, calls: &str, what: &str) -> InjectedFault {
+        InjectedFault::attached(&["-p", &daemon.pid().to_string()], daemon, "net-pulse", calls, what)
     }
 
     /// Injects into calls of the writer's thread only.
-    pub fn of_writer(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+    pub fn of_writer(daemon: &Daemon, calls: &str, what: &str) -> InjectedFault {
         let writer = daemon.thread("writer").expect("a thread named writer");
-        Fault::attached(&["-p", &writer.to_string()], daemon, "writer", calls, what)
+        InjectedFault::attached(&["-p", &writer.to_string()], daemon, "writer", calls, what)
     }
 
     /// Injects into calls of the sampler's thread only.
-    pub fn of_sampler(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+    pub fn of_sampler(daemon: &Daemon, calls: &str, what: &str) -> InjectedFault {
         let sampler = daemon.thread("sampler").expect("a thread named sampler");
-        Fault::attached(&["-p", &sampler.to_string()], daemon, "sampler", calls, what)
+        InjectedFault::attached(&["-p", &sampler.to_string()], daemon, "sampler", calls, what)
     }
 
     /// Injects into calls of the thread that reads the database for requests.
-    pub fn of_reader(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+    pub fn of_reader(daemon: &Daemon, calls: &str, what: &str) -> InjectedFault {
         // The first request for history starts that thread.
         wait_until("the history is read", || {
             daemon.get("/api/events");
             daemon.thread("reader").is_some()
         });
         let reader = daemon.thread("reader").expect("just seen");
-        Fault::attached(&["-p", &reader.to_string()], daemon, "reader", calls, what)
+        InjectedFault::attached(&["-p", &reader.to_string()], daemon, "reader", calls, what)
     }
 
     /// Injects into calls of the HTTP worker threads and the threads that they start.
-    pub fn of_workers(daemon: &Daemon, calls: &str, what: &str) -> Fault {
+    pub fn of_workers(daemon: &Daemon, calls: &str, what: &str) -> InjectedFault {
         let workers = (1..).map_while(|number| daemon.thread(&format!("http-{number}")));
         let ids: Vec<String> = workers.map(|id| id.to_string()).collect();
         let mut to = vec!["-f"];
         to.extend(ids.iter().flat_map(|id| ["-p", id]));
-        Fault::attached(&to, daemon, &format!("http-{}", ids.len()), calls, what)
+        InjectedFault::attached(&to, daemon, &format!("http-{}", ids.len()), calls, what)
     }
 
     /// Attaches strace with the options `to`, and waits until it traces `thread`, the last one to be attached.
-    fn attached(to: &[&str], daemon: &Daemon, thread: &str, calls: &str, what: &str) -> Fault {
+    fn attached(to: &[&str], daemon: &Daemon, thread: &str, calls: &str, what: &str) -> InjectedFault {
         let pid = daemon.pid();
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{what}"));
         let mut strace = Command::new("strace");
@@ -80,19 +80,19 @@ impl Fault {
             let text = fs::read_to_string(format!("/proc/{pid}/task/{id}/status")).unwrap_or_default();
             text.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|id| id.trim() != "0"))
         };
-        let fault = Fault { strace };
+        let fault = InjectedFault { strace };
         let thread = daemon.thread(thread).expect("a thread of that name");
         wait_until("strace has attached", || traced(thread.to_string()));
         fault
     }
 }
 
-impl Drop for Fault {
+impl Drop for InjectedFault {
     fn drop(&mut self) {
         // On SIGINT strace detaches, so that an interrupted write completes. It does not react while it delays a call,
         // so it is killed after a while.
         let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGINT);
-        rest(300);
+        sleep_ms(300);
         let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
@@ -127,7 +127,7 @@ pub fn remount(at: &str, read_only: bool) {
     // EBUSY: a child of another test has our descriptors open, between its fork and its exec.
     for _ in 0..50 {
         match mount(None::<&str>, at, None::<&str>, flags, None::<&str>) {
-            Err(Errno::EBUSY) => rest(20),
+            Err(Errno::EBUSY) => sleep_ms(20),
             result => return result.expect("it is mounted"),
         }
     }
@@ -144,7 +144,7 @@ pub fn fill(file: &str) {
 
 /// Checks a copy of the database with its WAL or journal, with a plain SQLite. Returns the result of `integrity_check`
 /// ("ok" or the error) and the number of samples.
-pub fn judge(database: &str) -> (String, u64) {
+pub fn check_with_sqlite(database: &str) -> (String, u64) {
     let dir = Dir::new();
     let copy = dir.join("copy.db");
     for part in ["", "-wal", "-journal"] {
@@ -185,7 +185,7 @@ pub fn unsaved(daemon: &Daemon) -> u64 {
 }
 
 /// Sends a request to a program that may end before it has answered. An incomplete answer is an error.
-pub fn ask_quietly(daemon: &Daemon, method: &str, path: &str) -> std::io::Result<super::Answer> {
+pub fn try_request(daemon: &Daemon, method: &str, path: &str) -> std::io::Result<super::Answer> {
     super::ask(([127, 0, 0, 1], daemon.port()).into(), method, path, "application/json", None)
 }
 
@@ -219,7 +219,7 @@ impl Daemon {
     }
 
     /// Whether the program has ended; it may still be a zombie.
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         let pid = self.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status")).unwrap_or_default();
         !status.lines().any(|line| line.starts_with("State:") && !line.contains("(zombie)"))
@@ -234,7 +234,7 @@ impl Daemon {
         let mut length = usize::MAX;
         while started.elapsed() < longest + Duration::from_secs(1) && self.log().len() != length {
             length = self.log().len();
-            rest(50);
+            sleep_ms(50);
         }
         (status.code(), self.log())
     }

@@ -6,7 +6,7 @@
 #![allow(dead_code)]
 
 pub mod disk;
-pub mod past;
+pub mod stored_history;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -36,7 +36,7 @@ pub const COUNTERS: [&str; 8] =
 pub type Counters = [u64; 8];
 
 /// Time limit for everything that a test waits for.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Prints a `skipped:` line to the real stderr, which the test harness does not capture. `tests/all` counts these
 /// lines.
@@ -110,7 +110,7 @@ fn operstate(name: &str) -> String {
 }
 
 /// The kernel's counters from sysfs, which is the program's last choice of source.
-pub fn kernel(name: &str) -> Counters {
+pub fn kernel_counters(name: &str) -> Counters {
     let read = |file: &str| {
         let path = format!("/sys/class/net/{name}/statistics/{file}");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -138,20 +138,20 @@ pub fn plus(one: Counters, other: Counters) -> Counters {
 
 /// EtherType of IPv4, for frames that are no valid IPv4: counted as received, then dropped by IPv4 without another
 /// count.
-pub const QUIET: u16 = 0x0800;
+pub const INVALID_IPV4: u16 = 0x0800;
 /// EtherType for local experiments: no protocol accepts it, so the device counts a drop.
 pub const UNKNOWN: u16 = 0x88b5;
-pub const EVERYBODY: [u8; 6] = [0xff; 6];
+pub const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// Sends raw frames out of one interface. A frame of N bytes adds N to tx_bytes: no checksum is counted, nothing is
 /// padded.
-pub struct Wire {
+pub struct RawSocket {
     socket: OwnedFd,
     address: LinkAddr,
 }
 
-impl Wire {
-    pub fn of(name: &str) -> Wire {
+impl RawSocket {
+    pub fn of(name: &str) -> RawSocket {
         // With protocol 0 this socket receives nothing. Building the address of a packet socket needs `unsafe`, so it
         // is taken from getifaddrs, which returns one for every link.
         let socket =
@@ -160,7 +160,7 @@ impl Wire {
             let address = entry.address.filter(|address| address.family() == Some(AddressFamily::Packet))?;
             (entry.interface_name == name).then(|| *address.as_link_addr().expect("a link address"))
         });
-        Wire { socket, address: address.unwrap_or_else(|| panic!("no link {name}")) }
+        RawSocket { socket, address: address.unwrap_or_else(|| panic!("no link {name}")) }
     }
 
     pub fn send(&self, to: [u8; 6], protocol: u16, bytes: usize, count: usize) {
@@ -177,14 +177,14 @@ impl Wire {
 
 /// Broadcasts `count` frames of `bytes` bytes each. `bytes` must be at least 14, the Ethernet header.
 pub fn send(from: &str, bytes: usize, count: usize) {
-    Wire::of(from).send(EVERYBODY, QUIET, bytes, count);
+    RawSocket::of(from).send(BROADCAST, INVALID_IPV4, bytes, count);
 }
 
 /// A VXLAN tunnel with both ends in this namespace: the only kind of link here on which all eight counters can be
 /// changed.
 pub struct Tunnel {
     name: String,
-    wire: Wire,
+    wire: RawSocket,
     port: u16,
 }
 
@@ -201,18 +201,18 @@ impl Tunnel {
         ip("route add unreachable 10.66.0.1");
         run("bridge", &format!("fdb add {} dev {name} dst 127.0.0.1", mac(Self::LOOP)));
         run("bridge", &format!("fdb add {} dev {name} dst 10.66.0.1", mac(Self::NO_ROUTE)));
-        Tunnel { name: name.to_string(), wire: Wire::of(name), port }
+        Tunnel { name: name.to_string(), wire: RawSocket::of(name), port }
     }
 
     /// Changes every counter by a different amount that depends on `n`, and returns the amounts.
     pub fn burst(&self, n: usize) -> Counters {
         const SENT: usize = 200;
         const RECEIVED: usize = 36;
-        let before = kernel(&self.name);
-        self.wire.send(Self::LOOP, QUIET, SENT, 4 * n);
+        let before = kernel_counters(&self.name);
+        self.wire.send(Self::LOOP, INVALID_IPV4, SENT, 4 * n);
         self.wire.send(Self::LOOP, UNKNOWN, SENT, 3 * n);
-        self.wire.send(Self::NOBODY, QUIET, SENT, 2 * n);
-        self.wire.send(Self::NO_ROUTE, QUIET, SENT, n);
+        self.wire.send(Self::NOBODY, INVALID_IPV4, SENT, 2 * n);
+        self.wire.send(Self::NO_ROUTE, INVALID_IPV4, SENT, n);
         self.receive(&[0; RECEIVED], 5 * n);
         // A damaged packet: its type is IPv4, but the IPv4 header is missing.
         self.receive(b"xxx", n);
@@ -220,7 +220,7 @@ impl Tunnel {
         // Packets received through the socket are counted without their 14 bytes of Ethernet; packets that the tunnel
         // sends to itself directly are counted with them.
         let moved = [7 * n * sent + 5 * n * received, 7 * n * sent, 12 * n, 7 * n, n, n, 3 * n, 2 * n];
-        wait_until("the tunnel has counted all that was sent", || minus(kernel(&self.name), before) == moved);
+        wait_until("the tunnel has counted all that was sent", || minus(kernel_counters(&self.name), before) == moved);
         moved
     }
 
@@ -240,10 +240,10 @@ fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Waits until `ready` returns true; fails the test after `PATIENCE`.
+/// Waits until `ready` returns true; fails the test after `TIMEOUT`.
 #[track_caller]
 pub fn wait_until(what: &str, ready: impl FnMut() -> bool) {
-    wait_until_within(what, PATIENCE, ready);
+    wait_until_within(what, TIMEOUT, ready);
 }
 
 /// As `wait_until`, with a longer time limit for what is slow by design.
@@ -282,7 +282,7 @@ pub fn strace_is_there() -> bool {
     installed
 }
 
-pub fn rest(milliseconds: u64) {
+pub fn sleep_ms(milliseconds: u64) {
     thread::sleep(Duration::from_millis(milliseconds));
 }
 
@@ -326,7 +326,7 @@ pub fn net_pulse(binary: &str) -> Command {
 }
 
 /// Exit code and output of a run that ended by itself.
-pub struct Ended {
+pub struct FinishedRun {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -337,7 +337,7 @@ pub struct Ended {
 fn spawn(command: &mut Command) -> Child {
     for _ in 0..50 {
         match command.spawn() {
-            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => rest(20),
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => sleep_ms(20),
             result => return result.expect("the binary starts"),
         }
     }
@@ -345,18 +345,18 @@ fn spawn(command: &mut Command) -> Child {
 }
 
 /// Runs the command until it ends; fails the test where it does not end by itself.
-pub fn finish(mut command: Command) -> Ended {
+pub fn finish(mut command: Command) -> FinishedRun {
     let mut child = spawn(&mut command);
     // Threads read the output: a full pipe would keep the child from ending.
     let (out, err) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
-    let status = wait(&mut child, PATIENCE);
+    let status = wait(&mut child, TIMEOUT);
     if status.is_none() {
         let _ = child.kill();
         let _ = child.wait();
     }
     let (out, err) = (out.join().expect("text"), err.join().expect("text"));
     let status = status.unwrap_or_else(|| panic!("it did not end by itself; its output: {out}{err}"));
-    Ended { code: status.code(), out, err }
+    FinishedRun { code: status.code(), out, err }
 }
 
 fn read_all(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
@@ -407,7 +407,7 @@ impl Daemon {
     pub fn spawn(command: Command) -> Daemon {
         let (mut daemon, lines) = Daemon::launch(command);
         loop {
-            match lines.recv_timeout(PATIENCE) {
+            match lines.recv_timeout(TIMEOUT) {
                 Ok(line) => {
                     let address = address_in(&line);
                     if daemon.first_line.is_empty() {
@@ -418,7 +418,7 @@ impl Daemon {
                         return daemon;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("no URL within {PATIENCE:?}: {:?}", daemon.log()),
+                Err(RecvTimeoutError::Timeout) => panic!("no URL within {TIMEOUT:?}: {:?}", daemon.log()),
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("it ended without a URL: {:?}, {:?}", daemon.child.wait(), daemon.log())
                 }
@@ -430,7 +430,7 @@ impl Daemon {
     pub fn spawn_at(command: Command, address: SocketAddr) -> Daemon {
         let (mut daemon, _) = Daemon::launch(command);
         daemon.address = address;
-        wait_until("it listens", || TcpStream::connect_timeout(&address, PATIENCE).is_ok());
+        wait_until("it listens", || TcpStream::connect_timeout(&address, TIMEOUT).is_ok());
         daemon
     }
 
@@ -467,7 +467,7 @@ impl Daemon {
 
     fn end(&mut self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
-        let status = wait(&mut self.child, PATIENCE);
+        let status = wait(&mut self.child, TIMEOUT);
         let status = status.unwrap_or_else(|| panic!("it runs on after {signal}: {:?}", self.log()));
         assert_eq!(status.code(), Some(0), "after {signal}: {status}, {:?}", self.log());
     }
@@ -523,7 +523,7 @@ impl Daemon {
     }
 
     /// The sum of all samples of one interface.
-    pub fn booked(&self, name: &str) -> Counters {
+    pub fn exported_sum(&self, name: &str) -> Counters {
         self.export(name).iter().map(counters_of).fold([0; 8], plus)
     }
 
@@ -654,9 +654,9 @@ pub fn ask_with(
     headers: &[(&str, &str)],
     body: Option<String>,
 ) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&to, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head += &format!("Host: {to}\r\n");

@@ -159,7 +159,7 @@ fn a_stall_leaves_a_gap_and_nothing_else_does() {
         let pid = Pid::from_raw(daemon.pid() as i32);
         for milliseconds in [2_300, 3_700] {
             kill(pid, Signal::SIGSTOP).expect("the daemon runs");
-            rest(milliseconds);
+            sleep_ms(milliseconds);
             kill(pid, Signal::SIGCONT).expect("the daemon runs");
             daemon.ticks(3);
         }

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::disk::{Fault, signal};
+use crate::common::disk::{InjectedFault, signal};
 use crate::common::*;
 use nix::sys::signal::Signal;
 
@@ -21,11 +21,11 @@ const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
 const CHECK_LIMIT: Duration = Duration::from_secs(8);
 
 /// Runs `check --health` with the settings that the daemon was started with.
-fn check(settings: &[&str]) -> Ended {
+fn check(settings: &[&str]) -> FinishedRun {
     check_in(settings, &[])
 }
 
-fn check_in(settings: &[&str], environment: &[(&str, &str)]) -> Ended {
+fn check_in(settings: &[&str], environment: &[(&str, &str)]) -> FinishedRun {
     let mut command = net_pulse(BINARY);
     command.args(settings).args(["check", "--health"]).envs(environment.iter().copied());
     let started = Instant::now();
@@ -35,13 +35,13 @@ fn check_in(settings: &[&str], environment: &[(&str, &str)]) -> Ended {
 }
 
 #[track_caller]
-fn assert_healthy(ended: &Ended) {
+fn assert_healthy(ended: &FinishedRun) {
     assert_eq!((ended.code, ended.out.as_str(), ended.err.as_str()), (Some(0), "healthy\n", ""));
 }
 
 /// Checks that standard error is one line with all `words`.
 #[track_caller]
-fn assert_fails(ended: &Ended, code: i32, words: &[&str]) {
+fn assert_fails(ended: &FinishedRun, code: i32, words: &[&str]) {
     assert_eq!((ended.code, ended.out.as_str(), ended.err.lines().count()), (Some(code), "", 1), "{}", ended.err);
     for word in words {
         assert!(ended.err.contains(word), "'{word}' is missing in: {}", ended.err);
@@ -134,7 +134,7 @@ fn a_daemon_that_cannot_read_its_counters_is_unhealthy_until_it_can() {
         daemon.ticks(1);
         assert_healthy(&check(&["--port", &port]));
         {
-            let _fault = Fault::of_sampler(&daemon, "recvfrom,sendto,socket,open,openat", "error=EIO");
+            let _fault = InjectedFault::of_sampler(&daemon, "recvfrom,sendto,socket,open,openat", "error=EIO");
             wait_until("the check fails", || check(&["--port", &port]).code == Some(1));
             let address = format!("127.0.0.1:{port}: ");
             assert_fails(&check(&["--port", &port]), 1, &[&address, "unhealthy: the counters could not be read for"]);
@@ -285,7 +285,7 @@ fn an_endless_answer_does_not_delay_the_check() {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"status\":\"healthy\"}")?;
         loop {
             stream.write_all(b" ")?;
-            rest(100);
+            sleep_ms(100);
         }
     });
     assert_fails(&check(&["--port", &endless.port().to_string()]), 1, &[&endless.to_string()]);
@@ -313,7 +313,7 @@ fn wrong_arguments_end_with_exit_2() {
 }
 
 /// Runs `net-pulse check` with the options after the subcommand.
-fn run_check(settings: &[&str]) -> Ended {
+fn run_check(settings: &[&str]) -> FinishedRun {
     let mut command = net_pulse(BINARY);
     command.arg("check").args(settings);
     let started = Instant::now();
@@ -324,7 +324,7 @@ fn run_check(settings: &[&str]) -> Ended {
 
 /// Checks the report: a line for each part in this order, each with its word and its text.
 #[track_caller]
-fn assert_report(ended: &Ended, code: i32, expect: [(&str, &str); 6]) {
+fn assert_report(ended: &FinishedRun, code: i32, expect: [(&str, &str); 6]) {
     const PARTS: [&str; 6] = ["settings", "time zone", "interfaces", "history", "access token", "net-pulse"];
     let lines: Vec<&str> = ended.out.lines().collect();
     assert_eq!((ended.code, lines.len()), (Some(code), 6), "{}{}", ended.out, ended.err);

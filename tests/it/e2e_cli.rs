@@ -25,7 +25,7 @@ fn with(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
 }
 
 /// Checks that standard error is one sentence for a person: one line without debug output, with all `words`.
-fn assert_one_sentence(ended: &Ended, words: &[&str]) {
+fn assert_one_sentence(ended: &FinishedRun, words: &[&str]) {
     let lines: Vec<&str> = ended.err.lines().collect();
     assert_eq!(lines.len(), 1, "not one sentence: {}", ended.err);
     for word in words {
@@ -36,7 +36,7 @@ fn assert_one_sentence(ended: &Ended, words: &[&str]) {
 }
 
 /// The same for the last line of a start that may have logged other lines before.
-fn assert_last_line(ended: &Ended, word: &str) {
+fn assert_last_line(ended: &FinishedRun, word: &str) {
     let last = ended.err.lines().last().unwrap_or_default();
     assert!(last.contains(word), "'{word}' is missing in the last line of: {}", ended.err);
     assert!(!ended.err.contains("panicked"), "{}", ended.err);

@@ -105,14 +105,14 @@ fn an_interface_is_named_monitored_and_ignored() {
         daemon.ticks(2);
         assert_eq!(daemon.interface("lo")["monitored"], true);
         let lifetime = daemon.interface("lo")["lifetime_rx_bytes"].as_u64().expect("a number");
-        assert!(lifetime < kernel("lo")[0], "bytes from before monitoring are in the history: {lifetime}");
+        assert!(lifetime < kernel_counters("lo")[0], "bytes from before monitoring are in the history: {lifetime}");
 
         let out = patch(&daemon, "/api/interfaces/lan0", json!({"monitored": false}));
         assert_eq!(out["monitored"], false);
-        let before = daemon.booked("lan0");
+        let before = daemon.exported_sum("lan0");
         send("wan0", 1000, 5);
         daemon.collect();
-        assert_eq!(daemon.booked("lan0"), before);
+        assert_eq!(daemon.exported_sum("lan0"), before);
         assert_eq!(patch(&daemon, "/api/interfaces/lan0", json!({"monitored": null, "alias": ""}))["monitored"], true);
         assert_eq!(daemon.get("/api/config")["settings"]["ignore"]["value"], json!(["!lo"]));
         drop(daemon);

@@ -16,7 +16,7 @@ fn reason(daemon: &Daemon, name: &str) -> String {
 
 fn check(daemon: &Daemon, name: &str, expect: Counters) {
     daemon.collect();
-    assert_eq!(daemon.booked(name), expect, "{name}: {COUNTERS:?}; log: {:#?}", daemon.log());
+    assert_eq!(daemon.exported_sum(name), expect, "{name}: {COUNTERS:?}; log: {:#?}", daemon.log());
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn the_first_answer_includes_the_history() {
         daemon.stop();
         for source in ["sysfs", "getlink", "getstats"].repeat(3) {
             let daemon = Daemon::start(&dir, &[&FAST[..], &["--source", source]].concat());
-            assert_eq!(daemon.booked("wan0")[1], 10_000, "export by {source}");
+            assert_eq!(daemon.exported_sum("wan0")[1], 10_000, "export by {source}");
             assert_eq!(listed(&daemon, "wan0")["lifetime_tx_bytes"], 10_000, "list by {source}");
             daemon.stop();
         }
@@ -66,8 +66,8 @@ fn all_traffic_of_a_new_link_counts() {
             send(far, 300, 2 * frames);
             daemon.ticks(2);
             send(near, 100, 1);
-            check(&daemon, near, kernel(near));
-            assert_eq!(kernel(near)[0], 600 * frames as u64, "the test's own traffic");
+            check(&daemon, near, kernel_counters(near));
+            assert_eq!(kernel_counters(near)[0], 600 * frames as u64, "the test's own traffic");
         }
     });
 }
@@ -78,17 +78,17 @@ fn e32_the_history_follows_a_rename() {
         let dir = Dir::new();
         cable("usb7", "far7");
         send("usb7", 900, 5);
-        let base = kernel("usb7");
+        let base = kernel_counters("usb7");
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         send("usb7", 900, 10);
-        check(&daemon, "usb7", minus(kernel("usb7"), base));
+        check(&daemon, "usb7", minus(kernel_counters("usb7"), base));
         ip("link set usb7 down");
         ip("link set usb7 name wan7");
         ip("link set wan7 up");
         send("wan7", 900, 20);
         wait_until("the new name is known", || daemon.get("/api/interfaces")["wan7"]["monitored"] == true);
-        check(&daemon, "wan7", minus(kernel("wan7"), base));
+        check(&daemon, "wan7", minus(kernel_counters("wan7"), base));
         assert_eq!(daemon.interface("wan7")["lifetime_tx_bytes"], 30 * 900);
         assert_eq!(listed(&daemon, "usb7"), Value::Null, "the old name stands for nothing");
         daemon.stop();
@@ -96,7 +96,7 @@ fn e32_the_history_follows_a_rename() {
         send("wan7", 900, 1);
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        check(&daemon, "wan7", minus(kernel("wan7"), base));
+        check(&daemon, "wan7", minus(kernel_counters("wan7"), base));
     });
 }
 
@@ -107,7 +107,7 @@ fn e32_the_history_follows_a_rename_during_a_restart() {
         let dir = Dir::new();
         cable("usb7", "far7");
         send("usb7", 900, 5);
-        let base = kernel("usb7");
+        let base = kernel_counters("usb7");
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         send("usb7", 900, 10);
@@ -121,7 +121,7 @@ fn e32_the_history_follows_a_rename_during_a_restart() {
         send("wan7", 900, 20);
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        check(&daemon, "wan7", minus(kernel("wan7"), base));
+        check(&daemon, "wan7", minus(kernel_counters("wan7"), base));
     });
 }
 
@@ -132,7 +132,7 @@ fn e11_a_recreated_link_counts_from_zero() {
         let dir = Dir::new();
         cable("ppp7", "far7");
         send("ppp7", 1000, 1);
-        let mut baseline = kernel("ppp7");
+        let mut baseline = kernel_counters("ppp7");
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         // True traffic of the earlier links at their latest reading.
@@ -140,15 +140,15 @@ fn e11_a_recreated_link_counts_from_zero() {
         for frames in [10, 50, 7] {
             send("ppp7", 1000, frames);
             daemon.collect();
-            before = plus(before, minus(kernel("ppp7"), baseline));
+            before = plus(before, minus(kernel_counters("ppp7"), baseline));
             baseline = [0; 8];
-            assert_eq!(daemon.booked("ppp7"), before);
+            assert_eq!(daemon.exported_sum("ppp7"), before);
             ip("link delete ppp7");
             cable("ppp7", "far7");
         }
         send("ppp7", 1000, 90);
         daemon.ticks(1);
-        check(&daemon, "ppp7", plus(before, kernel("ppp7")));
+        check(&daemon, "ppp7", plus(before, kernel_counters("ppp7")));
         let highest = daemon.export("ppp7").iter().map(|row| row["tx_bytes"].as_u64().expect("a number")).max();
         assert!(highest <= Some(90_000), "no sample is larger than what was sent: {highest:?}");
         assert_eq!(daemon.interface("ppp7")["lifetime_tx_bytes"], 157_000);
@@ -164,15 +164,15 @@ fn e11_a_link_recreated_during_a_restart_counts_from_zero() {
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         send("ppp7", 1000, 10);
-        check(&daemon, "ppp7", kernel("ppp7"));
-        let before = kernel("ppp7");
+        check(&daemon, "ppp7", kernel_counters("ppp7"));
+        let before = kernel_counters("ppp7");
         daemon.stop();
         ip("link delete ppp7");
         cable("ppp7", "far7");
         send("ppp7", 1000, 50);
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
-        check(&daemon, "ppp7", plus(before, kernel("ppp7")));
+        check(&daemon, "ppp7", plus(before, kernel_counters("ppp7")));
     });
 }
 
@@ -187,19 +187,19 @@ fn e31_a_gone_link_keeps_its_history_and_stays_listed() {
         send("usb7", 800, 10);
         send("wan0", 800, 1);
         daemon.collect();
-        let expect = kernel("usb7");
+        let expect = kernel_counters("usb7");
         ip("link delete usb7");
         daemon.ticks(2);
         assert_eq!(listed(&daemon, "usb7")["status"], "down");
-        assert_eq!(daemon.booked("usb7"), expect);
+        assert_eq!(daemon.exported_sum("usb7"), expect);
         send("wan0", 800, 2);
-        check(&daemon, "wan0", kernel("wan0"));
+        check(&daemon, "wan0", kernel_counters("wan0"));
         daemon.stop();
 
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         assert_eq!(listed(&daemon, "usb7")["status"], "down", "after a restart");
-        assert_eq!(daemon.booked("usb7"), expect, "after a restart");
+        assert_eq!(daemon.exported_sum("usb7"), expect, "after a restart");
         assert_eq!(daemon.interface("usb7")["lifetime_tx_bytes"], 8000);
     });
 }
@@ -220,12 +220,12 @@ fn a_link_from_another_namespace_sets_a_baseline_and_counts_nothing() {
         });
         ip("link set wan0 up");
         ip("link set lan0 up");
-        assert_eq!(kernel("wan0")[1], 30_000, "the kernel keeps counters over a move");
-        let base = kernel("wan0");
+        assert_eq!(kernel_counters("wan0")[1], 30_000, "the kernel keeps counters over a move");
+        let base = kernel_counters("wan0");
         wait_until("it is watched", || listed(&daemon, "wan0")["monitored"] == true);
         daemon.ticks(1);
         send("wan0", 500, 3);
-        check(&daemon, "wan0", minus(kernel("wan0"), base));
+        check(&daemon, "wan0", minus(kernel_counters("wan0"), base));
         assert_eq!(daemon.interface("wan0")["lifetime_tx_bytes"], 1500);
     });
 }
@@ -242,7 +242,7 @@ fn e29_veth_and_loopback_are_ignored_with_a_reason() {
         for name in ["veth7", "lo"] {
             assert_eq!(listed(&daemon, name)["monitored"], false, "{name}");
             assert!(reason(&daemon, name).len() > 5, "{name}: {:?}", reason(&daemon, name));
-            assert_eq!(daemon.booked(name), [0; 8], "{name}");
+            assert_eq!(daemon.exported_sum(name), [0; 8], "{name}");
         }
         // Ignored by its name, not by its kind: a container's own eth0 is a veth too.
         send("far7", 1000, 5);
@@ -250,11 +250,11 @@ fn e29_veth_and_loopback_are_ignored_with_a_reason() {
         assert_eq!(listed(&daemon, "far7")["monitored"], true);
         daemon.stop();
 
-        let base = kernel("veth7");
+        let base = kernel_counters("veth7");
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "veth*"]].concat());
         daemon.ticks(1);
         send("veth7", 1000, 5);
-        check(&daemon, "veth7", minus(kernel("veth7"), base));
+        check(&daemon, "veth7", minus(kernel_counters("veth7"), base));
         assert_eq!(listed(&daemon, "veth7")["monitored"], true);
         assert_eq!(reason(&daemon, "veth7"), "");
         daemon.stop();
@@ -273,14 +273,14 @@ fn the_first_traffic_of_an_idle_link_counts() {
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(2);
-        assert_eq!(kernel("wan0"), [0; 8], "the test's own silence");
+        assert_eq!(kernel_counters("wan0"), [0; 8], "the test's own silence");
         assert_eq!(listed(&daemon, "wan0")["monitored"], false);
         assert!(reason(&daemon, "wan0").len() > 5, "{:?}", reason(&daemon, "wan0"));
         assert_eq!(daemon.export("wan0").len(), 0);
         send("wan0", 1500, 25);
         send("lan0", 60, 1);
-        check(&daemon, "wan0", kernel("wan0"));
-        assert_eq!(daemon.booked("wan0")[1], 37_500);
+        check(&daemon, "wan0", kernel_counters("wan0"));
+        assert_eq!(daemon.exported_sum("wan0")[1], 37_500);
         assert_eq!(listed(&daemon, "wan0")["monitored"], true);
         assert_eq!(reason(&daemon, "wan0"), "");
         daemon.stop();
@@ -300,7 +300,7 @@ fn the_first_traffic_of_an_idle_link_during_a_restart_counts() {
         let daemon = Daemon::start(&dir, &FAST);
         daemon.ticks(1);
         send("wan0", 1500, 1);
-        check(&daemon, "wan0", kernel("wan0"));
+        check(&daemon, "wan0", kernel_counters("wan0"));
     });
 }
 
@@ -337,7 +337,7 @@ fn primary(one: (&str, usize), other: (&str, usize), expect: &str) {
         let rows = all.as_object().expect("an object");
         rows.iter().filter(|(_, row)| row["primary"] == true).map(|(name, _)| name.clone()).collect()
     };
-    let deadline = std::time::Instant::now() + 2 * PATIENCE;
+    let deadline = std::time::Instant::now() + 2 * TIMEOUT;
     // Before the choice, the interface of the default route or with the most traffic is shown.
     let chosen = || daemon.get("/api/events?kind=primary").as_array().is_some_and(|events| !events.is_empty());
     while !chosen() {
@@ -345,7 +345,7 @@ fn primary(one: (&str, usize), other: (&str, usize), expect: &str) {
         for (name, frames) in [one, other] {
             send(name, 1000, frames);
         }
-        rest(300);
+        sleep_ms(300);
     }
     assert_eq!(found(), [expect]);
     assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], expect);
@@ -357,7 +357,7 @@ fn commands_apply_at_once_and_survive_a_restart() {
         let dir = Dir::new();
         cable("wan0", "lan0");
         send("wan0", 1000, 1);
-        let base = kernel("wan0");
+        let base = kernel_counters("wan0");
         let status = |daemon: &Daemon| daemon.get("/collector/status");
 
         // The default interval is 30 s, so every sample in this test was requested.
@@ -367,7 +367,7 @@ fn commands_apply_at_once_and_survive_a_restart() {
         send("wan0", 1000, 10);
         let answer = daemon.collect();
         assert!(answer["interfaces_collected"].as_u64() >= Some(1), "{answer}");
-        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base));
+        assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base));
 
         let answer = daemon.put("/api/config/collection-interval", json!({"collection_interval": 1}));
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -377,13 +377,13 @@ fn commands_apply_at_once_and_survive_a_restart() {
         let answer = daemon.post("/collector/stop");
         assert_eq!(answer["status"], "stopped");
         assert_eq!(status(&daemon)["is_running"], false);
-        let before = minus(kernel("wan0"), base);
+        let before = minus(kernel_counters("wan0"), base);
         let polls = daemon.polls();
         send("wan0", 1000, 100);
-        let during = kernel("wan0");
-        rest(2500);
+        let during = kernel_counters("wan0");
+        sleep_ms(2500);
         assert_eq!(daemon.polls(), polls, "a stopped collector polls");
-        assert_eq!(daemon.booked("wan0"), before, "a stopped collector books");
+        assert_eq!(daemon.exported_sum("wan0"), before, "a stopped collector books");
         daemon.kill();
 
         let daemon = Daemon::start(&dir, &[]);
@@ -396,8 +396,8 @@ fn commands_apply_at_once_and_survive_a_restart() {
         daemon.ticks(1);
         send("wan0", 1000, 3);
         daemon.collect();
-        let after = minus(kernel("wan0"), during);
-        assert_eq!(daemon.booked("wan0"), plus(before, after), "nothing of the stop, all of the rest");
+        let after = minus(kernel_counters("wan0"), during);
+        assert_eq!(daemon.exported_sum("wan0"), plus(before, after), "nothing of the stop, all of the rest");
     });
 }
 
@@ -413,13 +413,13 @@ fn a_pause_counts_nothing() {
         // Traffic before the stop counts, although no tick has sampled it yet.
         daemon.collect();
         daemon.post("/collector/stop");
-        let stopped = kernel("wan0");
+        let stopped = kernel_counters("wan0");
         send("wan0", 1000, 100);
-        let started = kernel("wan0");
+        let started = kernel_counters("wan0");
         daemon.post("/collector/start");
         daemon.ticks(1);
         send("wan0", 1000, 2);
-        check(&daemon, "wan0", plus(stopped, minus(kernel("wan0"), started)));
+        check(&daemon, "wan0", plus(stopped, minus(kernel_counters("wan0"), started)));
     });
 }
 
@@ -436,10 +436,10 @@ fn a_choice_of_interfaces_applies_at_once_and_survives_a_restart() {
         assert_eq!((answer.status, answer.json()["detail"].clone()), (400, json!("Invalid interfaces: nope")));
         let answer = daemon.put("/api/config/interfaces", json!({"interfaces": ["wan0"]}));
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let before = daemon.booked("lan0");
+        let before = daemon.exported_sum("lan0");
         send("wan0", 1000, 2);
-        check(&daemon, "wan0", kernel("wan0"));
-        assert_eq!(daemon.booked("lan0"), before);
+        check(&daemon, "wan0", kernel_counters("wan0"));
+        assert_eq!(daemon.exported_sum("lan0"), before);
         assert_eq!(listed(&daemon, "lan0")["monitored"], false);
         daemon.kill();
         let daemon = Daemon::start(&dir, &FAST);
@@ -468,11 +468,11 @@ fn an_interval_that_is_changed_and_changed_back_leaves_no_gap() {
         daemon.ticks(2);
         set(60);
         send("wan0", 1000, 5);
-        rest(4000);
+        sleep_ms(4000);
         set(1);
         daemon.ticks(2);
         assert_eq!(daemon.get("/api/events?kind=gap"), json!([]));
-        assert_eq!(daemon.booked("wan0")[1], 5000);
+        assert_eq!(daemon.exported_sum("wan0")[1], 5000);
     });
 }
 
@@ -511,7 +511,7 @@ fn a_failed_requested_sample_does_not_move_the_next_one() {
         let daemon = Daemon::start(&dir, &["--interval", "7", "--source", "sysfs"]);
         wait_until("the first tick", || daemon.polls() > 0);
         let first = std::time::Instant::now();
-        rest(4000);
+        sleep_ms(4000);
         {
             let _unreadable = Unreadable::new();
             for _ in 0..3 {

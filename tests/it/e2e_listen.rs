@@ -135,7 +135,7 @@ fn without_any_address_the_daemon_counts_and_waits() {
             let daemon = Daemon::spawn(command);
             assert!(!is_reached(address));
             send("lan0", 100, 5);
-            rest(1500);
+            sleep_ms(1500);
             ip("link set far0 up");
             wait_until("the address answers", || is_reached(address));
             let polls = ask(address, "GET", "/collector/status", "*/*", None).expect("an answer").json();

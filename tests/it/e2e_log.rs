@@ -27,7 +27,7 @@ impl SyslogSocket {
     fn at(path: &str) -> SyslogSocket {
         let _ = fs::remove_file(path);
         let socket = UnixDatagram::bind(path).expect("a socket");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a socket");
         SyslogSocket(socket)
     }
 
@@ -79,7 +79,7 @@ fn the_system_log_receives_each_level() {
     let (number, message) = log.until("nosuchlink");
     assert_eq!((number, message.starts_with("warning")), (28, false), "{message}");
     signal(&child, Signal::SIGTERM);
-    assert!(wait(&mut child, PATIENCE).is_some_and(|status| status.success()));
+    assert!(wait(&mut child, TIMEOUT).is_some_and(|status| status.success()));
     let mut stderr_text = String::new();
     child.stderr.take().expect("a pipe").read_to_string(&mut stderr_text).expect("text");
     assert_eq!(stderr_text, "", "no line goes to both");
@@ -134,7 +134,7 @@ fn a_blocked_system_log_loses_lines_and_delays_nothing() {
     // A full socket does not delay the shutdown.
     fill();
     signal(&child, Signal::SIGTERM);
-    assert!(wait(&mut child, PATIENCE).is_some_and(|status| status.success()));
+    assert!(wait(&mut child, TIMEOUT).is_some_and(|status| status.success()));
     drop(log);
 }
 
@@ -144,7 +144,7 @@ fn only_the_journal_gets_level_prefixes() {
     // The test's end of standard error, the daemon's end, and its name as systemd puts it into JOURNAL_STREAM.
     let stream = || {
         let (test_end, daemon_end) = UnixStream::pair().expect("a socket");
-        test_end.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        test_end.set_read_timeout(Some(TIMEOUT)).expect("a socket");
         let daemon_end = OwnedFd::from(daemon_end);
         let end = fs::metadata(format!("/proc/self/fd/{}", daemon_end.as_raw_fd())).expect("an open file");
         (BufReader::new(test_end), daemon_end, format!("{}:{}", end.dev(), end.ino()))
@@ -167,7 +167,7 @@ fn only_the_journal_gets_level_prefixes() {
         }
         signal(&child, Signal::SIGTERM);
         lines.read_to_string(&mut text).expect("text");
-        assert!(wait(&mut child, PATIENCE).is_some_and(|status| status.success()), "{text}");
+        assert!(wait(&mut child, TIMEOUT).is_some_and(|status| status.success()), "{text}");
         text
     };
 
@@ -185,7 +185,7 @@ fn only_the_journal_gets_level_prefixes() {
         let mut child = start(&journal_stream, stderr, &wrong);
         let mut text = String::new();
         lines.read_to_string(&mut text).expect("text");
-        assert!(wait(&mut child, PATIENCE).is_some_and(|status| !status.success()));
+        assert!(wait(&mut child, TIMEOUT).is_some_and(|status| !status.success()));
         assert!(text.starts_with("<3>net-pulse: ") && text.lines().count() == 1, "{text}");
     }
 }

@@ -87,13 +87,13 @@ fn check_altname(source: &str) {
             daemon.get(&target.replace("NAME", ALTNAME)) == daemon.get(&target.replace("NAME", "wan0"))
         });
     }
-    assert_eq!(daemon.booked("wan0")[0], 20 * 1000);
+    assert_eq!(daemon.exported_sum("wan0")[0], 20 * 1000);
     let rows = daemon.get(&format!("/api/export/traffic?interface_name={ALTNAME}"));
     assert!(
         rows.as_array().is_some_and(|rows| rows.iter().all(|row| row["interface_name"] == "wan0") && !rows.is_empty())
     );
     let stats = daemon.get(&format!("/api/interfaces/{ALTNAME}/stats"));
-    assert_eq!((&stats["interface_name"], counters_of(&stats)), (&json!("wan0"), kernel("wan0")));
+    assert_eq!((&stats["interface_name"], counters_of(&stats)), (&json!("wan0"), kernel_counters("wan0")));
     assert_eq!(daemon.request("DELETE", &format!("/api/interfaces/{ALTNAME}"), None).status, 409, "it is there");
     assert_eq!(daemon.request("GET", "/api/interfaces/the-line", None).status, 404);
 }
@@ -114,7 +114,7 @@ fn altnames_that_change_at_run_time_are_followed() {
         // Every byte from here on counts, though the next sample is an hour away.
         send("wan0", 1000, 5);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0")[1], 5000);
+        assert_eq!(daemon.exported_sum("wan0")[1], 5000);
         assert_eq!(
             (&daemon.interface("uplink")["name"], &daemon.interface("wan0")["primary"]),
             (&json!("wan0"), &json!(true))
@@ -171,7 +171,7 @@ fn a_change_made_by_altname_is_stored_under_the_name() {
         );
         let merged = patch(&daemon, "/api/interfaces/uplink", json!({"merge": "old0"}));
         assert_eq!((&merged["name"], &merged["lifetime_tx_bytes"]), (&json!("wan0"), &json!(3 * 700)));
-        assert_eq!(daemon.booked("wan0")[1], 3 * 700);
+        assert_eq!(daemon.exported_sum("wan0")[1], 3 * 700);
         daemon.stop();
 
         ip("link property del dev wan0 altname uplink");
@@ -233,7 +233,7 @@ fn an_unmatched_pattern_is_logged_once_until_it_matches() {
         // The links are listed again and again for other reasons.
         for mtu in 1400..1404 {
             ip(&format!("link set wan0 mtu {mtu}"));
-            rest(600);
+            sleep_ms(600);
         }
         wait_until("the links are listed", || daemon.interface("wan0")["mtu"] == 1403);
         ip("link add ppp7 type bridge");
@@ -309,7 +309,7 @@ fn the_only_interface_is_primary_at_once_without_traffic() {
         ip("link add wan0 type bridge mcast_snooping 0");
         ip("link set wan0 up");
         let daemon = Daemon::start(&dir, &["--interval", "3600"]);
-        assert_eq!(kernel("wan0")[..4], [0; 4]);
+        assert_eq!(kernel_counters("wan0")[..4], [0; 4]);
         assert_eq!(daemon.interface("wan0")["primary"], true);
         assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], "wan0");
         daemon.stop();

@@ -50,7 +50,7 @@ fn grafana_sends_milliseconds() {
         let daemon = daemon(&dir, &["--interface", "wan0"]);
         send("far0", 500, 4);
         daemon.collect();
-        let now = past::unix();
+        let now = stored_history::unix_now();
         let received_bytes = |from: String, to: String| {
             let path = format!("/api/export/traffic?interface_name=wan0&start_time={from}&end_time={to}");
             let Value::Array(rows) = daemon.get(&path) else { panic!("{path} is no list") };

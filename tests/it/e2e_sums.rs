@@ -31,12 +31,12 @@ impl Traffic {
     fn burst(&mut self) {
         self.step += 1;
         let n = self.step;
-        let before = [kernel("wan0"), kernel("lan0"), kernel("tun0")];
+        let before = [kernel_counters("wan0"), kernel_counters("lan0"), kernel_counters("tun0")];
         // A link notification during the traffic. (Setting the link down and up would lose frames that no counter has.)
         ip(&format!("link set lan0 mtu {}", 1000 + n));
         send("wan0", 800, 3 * n);
         send("lan0", 60, 2 * n);
-        Wire::of("wan0").send(EVERYBODY, UNKNOWN, 100, n);
+        RawSocket::of("wan0").send(BROADCAST, UNKNOWN, 100, n);
         // Larger than the other end accepts: one drop for the sender and one for the receiver.
         send("wan0", 1400, n);
         let n = n as u64;
@@ -45,7 +45,7 @@ impl Traffic {
         let lan = [down, up, 4 * n, 2 * n, 0, 0, 2 * n, 0];
         let tunnel = self.tunnel.burst(self.step);
         for (name, (before, moved)) in WATCHED.iter().zip(before.into_iter().zip([wan, lan, tunnel])) {
-            wait_until("the kernel has counted what was sent", || minus(kernel(name), before) == moved);
+            wait_until("the kernel has counted what was sent", || minus(kernel_counters(name), before) == moved);
         }
     }
 
@@ -53,7 +53,7 @@ impl Traffic {
     fn bursts(&mut self, count: usize) {
         for _ in 0..count {
             self.burst();
-            rest(350);
+            sleep_ms(350);
         }
     }
 }
@@ -65,7 +65,7 @@ fn sums(source: &str) {
     let mut traffic = Traffic { tunnel: Tunnel::new("tun0"), step: 0 };
     // Traffic before the first start does not count.
     traffic.burst();
-    let base = WATCHED.map(kernel);
+    let base = WATCHED.map(kernel_counters);
 
     let daemon = Daemon::start(&dir, &flags);
     daemon.ticks(1);
@@ -100,7 +100,7 @@ fn sums(source: &str) {
     check(&daemon, base, "from the disk");
     daemon.stop();
 
-    let moved = minus(kernel("tun0"), base[2]);
+    let moved = minus(kernel_counters("tun0"), base[2]);
     assert!(moved.iter().all(|count| *count > 0), "a counter stayed zero: {moved:?}");
     let database = rusqlite::Connection::open(dir.join("net-pulse.db")).expect("a database");
     let result: String = database.query_row("PRAGMA integrity_check", (), |row| row.get(0)).expect("an answer");
@@ -110,8 +110,8 @@ fn sums(source: &str) {
 /// Checks the sums in the export, the history, the lifetime figures and the totals, and the raw counters.
 fn check(daemon: &Daemon, base: [Counters; 3], when: &str) {
     for (name, base) in WATCHED.into_iter().zip(base) {
-        let expect = minus(kernel(name), base);
-        assert_eq!(daemon.booked(name), expect, "export of {name} {when}, {COUNTERS:?}");
+        let expect = minus(kernel_counters(name), base);
+        assert_eq!(daemon.exported_sum(name), expect, "export of {name} {when}, {COUNTERS:?}");
         let rows = history(daemon, name);
         assert_eq!(rows.iter().map(counters_of).fold([0; 8], plus), expect, "history of {name} {when}");
         let mut ids: Vec<u64> = rows.iter().map(|row| row["id"].as_u64().expect("a number")).collect();
@@ -126,7 +126,7 @@ fn check(daemon: &Daemon, base: [Counters; 3], when: &str) {
         }
         // Raw kernel counters, read at the request.
         let stats = daemon.get(&format!("/api/interfaces/{name}/stats"));
-        assert_eq!(counters_of(&stats), kernel(name), "stats of {name} {when}");
+        assert_eq!(counters_of(&stats), kernel_counters(name), "stats of {name} {when}");
     }
 }
 

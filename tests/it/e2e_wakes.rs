@@ -31,7 +31,7 @@ fn sleeps(daemon: &Daemon, thread: u32) -> u64 {
 fn wait_for_long_sleep(daemon: &Daemon, thread: u32, milliseconds: u64) {
     wait_until("it sleeps", || {
         let before = sleeps(daemon, thread);
-        rest(milliseconds);
+        sleep_ms(milliseconds);
         sleeps(daemon, thread) == before
     });
 }
@@ -101,7 +101,7 @@ fn a_change_wakes_a_sleeping_thread() {
         wait_until("the ring turns", || next() > first + 1);
         // The writer, woken by a signal.
         let saved = last_saved(&daemon);
-        rest(1_100);
+        sleep_ms(1_100);
         kill(Pid::from_raw(daemon.pid() as i32), Signal::SIGHUP).expect("it runs");
         wait_until("everything is saved", || last_saved(&daemon) != saved);
         // Shutdown wakes all of them.
@@ -139,7 +139,7 @@ fn a_start_with_an_open_database_reports_no_rejoin() {
             // Once, by the first run.
             assert!(count("appeared") <= 1 && count("gap") + count("reset") == 0, "{events:#?}");
             // Two starts in the same second would be shown as one.
-            rest(1_100);
+            sleep_ms(1_100);
             let log = daemon.stop();
             let said: Vec<bool> = ["is the page of net-pulse", "history in "]
                 .iter()

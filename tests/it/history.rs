@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::past::{Random, record};
+use crate::common::stored_history::{Random, record};
 use crate::common::*;
 use net_pulse::clock::Zone;
 use net_pulse::config::Config;

@@ -26,7 +26,7 @@ fn saves_after(daemon: Daemon, words: &str, base: Counters, relieve: impl FnOnce
     signal(daemon.pid(), nix::sys::signal::Signal::SIGHUP);
     wait_until("it is saved", || database_error(&daemon).is_empty() && unsaved(&daemon) == 0);
     daemon.collect();
-    assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base), "{:#?}", daemon.log());
+    assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base), "{:#?}", daemon.log());
     daemon.stop();
 }
 
@@ -35,7 +35,7 @@ fn begin(command: Command) -> (Daemon, Counters) {
     send("wan0", 1000, 1);
     let daemon = Daemon::spawn(command);
     daemon.ticks(1);
-    let base = minus(kernel("wan0"), daemon.booked("wan0"));
+    let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
     (daemon, base)
 }
 
@@ -49,7 +49,7 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
             saves_after(daemon, "the limit on the size of a file is reached", base, |daemon| {
                 run("prlimit", &format!("--fsize=unlimited --pid {}", daemon.pid()));
             });
-            assert_eq!(judge(&dir.join("data/net-pulse.db")).0, "ok");
+            assert_eq!(check_with_sqlite(&dir.join("data/net-pulse.db")).0, "ok");
             ip("link del wan0");
         }
         // The limit does not kill a subcommand either.
@@ -75,7 +75,7 @@ fn a_quota_and_a_stale_handle_are_named() {
             command.args(["--host", "127.0.0.1", "--port", "0", "--interval", "1", "--flush", "1"]);
             command.args(["--database", &dir.join("data/net-pulse.db")]);
             let (daemon, base) = begin(command);
-            let fault = Fault::on(&daemon, &format!("error={error}"));
+            let fault = InjectedFault::on(&daemon, &format!("error={error}"));
             saves_after(daemon, words, base, |_| drop(fault));
             ip("link del wan0");
         }

@@ -32,7 +32,7 @@ fn e37_a_file_system_that_refuses_locks() {
         send("wan0", 1000, 1);
         let daemon = start();
         daemon.ticks(1);
-        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         for frames in 1..4 {
             send("wan0", 1000, frames);
             daemon.ticks(1);
@@ -46,16 +46,16 @@ fn e37_a_file_system_that_refuses_locks() {
         let second = finish(second);
         assert_eq!(second.code, Some(1), "{}", second.err);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base));
+        assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base));
         // The lock that a kill leaves does not stop the next start.
         daemon.kill();
         send("wan0", 1000, 7);
         let daemon = start();
         daemon.ticks(1);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), base), "{:#?}", daemon.log());
+        assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base), "{:#?}", daemon.log());
         daemon.stop();
-        assert_eq!(judge(&file).0, "ok");
+        assert_eq!(check_with_sqlite(&file).0, "ok");
     });
 }
 
@@ -101,7 +101,7 @@ fn other_names_of_a_database_in_use_are_refused() {
         daemon.ticks(1);
         daemon.stop();
     }
-    assert_eq!(judge(&file).0, "ok");
+    assert_eq!(check_with_sqlite(&file).0, "ok");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn it_restarts_where_flock_is_a_lock_on_bytes() {
             }
             if round == 1 { daemon.kill() } else { drop(daemon.stop()) }
         }
-        assert_eq!(judge(&file).0, "ok");
+        assert_eq!(check_with_sqlite(&file).0, "ok");
     }
 }
 
@@ -210,7 +210,7 @@ fn waits_for(file: &str, words: &str, release: impl FnOnce()) {
     assert!(daemon.export("lo").len() >= rows);
     assert_eq!(database_error(&daemon), "");
     daemon.stop();
-    assert_eq!(judge(file).0, "ok");
+    assert_eq!(check_with_sqlite(file).0, "ok");
 }
 
 /// The daemon watches `lo`, so the test needs no other link.
@@ -252,5 +252,5 @@ fn another_programs_lock_is_waited_for() {
     daemon.ticks(2);
     assert_eq!(database_error(&daemon), "");
     daemon.stop();
-    assert_eq!(judge(&file).0, "ok");
+    assert_eq!(check_with_sqlite(&file).0, "ok");
 }

@@ -49,7 +49,7 @@ impl Case {
         let file = dir.join("data/net-pulse.db");
         let daemon = start(&file);
         daemon.ticks(1);
-        let base = minus(kernel("wan0"), daemon.booked("wan0"));
+        let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         for frames in 1..4 {
             pass(&daemon, frames);
         }
@@ -98,19 +98,19 @@ impl Case {
         wait_until("it is healthy", || database_status(self.daemon()) == "healthy");
         let before = self.rows();
         self.daemon.take().expect("it runs").kill();
-        assert_eq!(judge(&self.file).0, "ok");
+        assert_eq!(check_with_sqlite(&self.file).0, "ok");
         send("wan0", 1000, 7);
         let daemon = self.daemon.insert(start(&self.file));
         daemon.ticks(1);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), self.base), "{:#?}", daemon.log());
+        assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), self.base), "{:#?}", daemon.log());
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
         self.assert_unchanged(&before);
     }
 
     fn end(mut self) {
         self.daemon.take().expect("it runs").stop();
-        assert_eq!(judge(&self.file).0, "ok");
+        assert_eq!(check_with_sqlite(&self.file).0, "ok");
         ip("link del wan0");
         let left: Vec<String> = names(&self.dir.join("data"));
         assert!(left.iter().all(|name| !name.ends_with(".anew") && !name.ends_with("-journal")), "{left:?}");
@@ -151,7 +151,7 @@ fn lose_in_every_way(mut case: Case) {
     let held = stored(case.daemon());
     fs::rename(&file, &moved).expect("the same file system");
     case.wait_for_log(&["error", &file, "was removed or renamed", "now in"]);
-    let (verdict, samples) = judge(&moved);
+    let (verdict, samples) = check_with_sqlite(&moved);
     assert!(verdict == "ok" && samples >= held, "the renamed file has its samples: {verdict}, {samples} of {held}");
     case.assert_kept_after_kill();
     remove(&moved);
@@ -220,7 +220,7 @@ fn a_removed_or_renamed_directory_is_recreated() {
         fs::rename(&data, case.dir.join("elsewhere")).expect("it is ours");
         case.wait_for_log(&["error", "was removed or renamed", "now in"]);
         case.assert_kept_after_kill();
-        assert_eq!(judge(&case.dir.join("elsewhere/net-pulse.db")).0, "ok");
+        assert_eq!(check_with_sqlite(&case.dir.join("elsewhere/net-pulse.db")).0, "ok");
         case.end();
     });
 }
@@ -259,7 +259,7 @@ fn a_file_put_in_its_place_is_left_unchanged() {
         let daemon = case.daemon.insert(start(&file));
         daemon.ticks(1);
         daemon.collect();
-        assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), case.base));
+        assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), case.base));
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
         case.assert_unchanged(&of_backup);
         case.daemon.take().expect("it runs").stop();
@@ -303,7 +303,7 @@ fn a_file_copied_over_it_is_left_unchanged() {
             let daemon = case.daemon.insert(start(&file));
             daemon.ticks(1);
             daemon.collect();
-            assert_eq!(daemon.booked("wan0"), minus(kernel("wan0"), case.base), "{:#?}", daemon.log());
+            assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), case.base), "{:#?}", daemon.log());
             case.assert_unchanged(&of_backup);
             let asides = names(&case.dir.join("data")).into_iter().filter(|name| name.contains(".foreign-"));
             asides.for_each(|name| remove(&case.dir.join(&format!("data/{name}"))));
@@ -351,7 +351,7 @@ fn a_link_in_its_place_loses_nothing() {
         case.daemon().ticks(1);
         case.daemon().collect();
         case.assert_unchanged(&before);
-        assert_eq!(case.daemon().booked("wan0"), minus(kernel("wan0"), case.base));
+        assert_eq!(case.daemon().exported_sum("wan0"), minus(kernel_counters("wan0"), case.base));
         case.daemon.take().expect("it runs").stop();
     });
 }
@@ -388,7 +388,7 @@ fn a_full_disk_delays_recreation_and_loses_nothing() {
     }
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
-        let fault = Fault::on(case.daemon(), "error=ENOSPC");
+        let fault = InjectedFault::on(case.daemon(), "error=ENOSPC");
         remove(&case.file);
         wait_until("it is reported", || database_error(case.daemon()).contains("was removed or renamed"));
         let error = database_error(case.daemon());
@@ -446,7 +446,7 @@ fn a_database_removed_before_the_end_is_recreated_at_the_end() {
         let daemon = Daemon::spawn(command);
         daemon.ticks(1);
         // The fsync of the new file and that of its directory take one second together.
-        let fault = Fault::of(&daemon, "fsync", "delay_enter=500000:when=1..2");
+        let fault = InjectedFault::of(&daemon, "fsync", "delay_enter=500000:when=1..2");
         fs::remove_file(&file).expect("it is ours");
         send("wan0", 1000, 9);
         let log = daemon.stop();
@@ -456,7 +456,7 @@ fn a_database_removed_before_the_end_is_recreated_at_the_end() {
         case.daemon = Some(start(&file));
         case.assert_unchanged(&before);
         case.daemon().collect();
-        assert_eq!(case.daemon().booked("wan0"), minus(kernel("wan0"), base));
+        assert_eq!(case.daemon().exported_sum("wan0"), minus(kernel_counters("wan0"), base));
         case.end();
     });
 }

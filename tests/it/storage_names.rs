@@ -50,7 +50,7 @@ fn the_database_is_created_behind_a_link_to_a_missing_file() {
             assert_eq!(second.code, Some(1), "{link}: {}", second.err);
             daemon.stop();
         }
-        assert_eq!(judge(&at(target)).0, "ok");
+        assert_eq!(check_with_sqlite(&at(target)).0, "ok");
     }
 
     symlink("b.db", at("a.db")).expect("it is ours");
@@ -64,7 +64,7 @@ fn the_database_is_created_behind_a_link_to_a_missing_file() {
     signal(daemon.pid(), Signal::SIGHUP);
     assert_saves(&daemon);
     daemon.stop();
-    assert_eq!(judge(&at("a.db")).0, "ok");
+    assert_eq!(check_with_sqlite(&at("a.db")).0, "ok");
 }
 
 /// The error names what has the name of the guard file. It is left unchanged, and nothing is written through it.
@@ -124,7 +124,7 @@ fn a_directory_in_the_way_of_a_copy_is_named_in_the_error() {
     fs::remove_dir_all(&backup).expect("it is ours");
     assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
     daemon.stop();
-    assert_eq!(judge(&file).0, "ok");
+    assert_eq!(check_with_sqlite(&file).0, "ok");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Daemon, Dir, PATIENCE, free_address, parse_answer, rest, skip, wait_until};
+use crate::common::{Answer, Daemon, Dir, TIMEOUT, free_address, parse_answer, skip, sleep_ms, wait_until};
 
 /// Key of an element reference in WebDriver's JSON ("web element identifier").
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -71,7 +71,7 @@ impl Browser {
             skip("chromium-driver is not installed");
             return None;
         };
-        wait_until("chromedriver listens", || TcpStream::connect_timeout(&address, PATIENCE).is_ok());
+        wait_until("chromedriver listens", || TcpStream::connect_timeout(&address, TIMEOUT).is_ok());
         let mut browser = Browser { driver, address, session: String::new() };
         let arguments: Vec<String> = ARGUMENTS
             .map(String::from)
@@ -95,7 +95,7 @@ impl Browser {
     /// Sends a request to chromedriver. Not `common::ask`: chromedriver keeps the connection open, so Content-Length
     /// ends the answer.
     fn ask(&self, method: &str, path: &str, body: String) -> io::Result<Answer> {
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
+        let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
         stream.set_read_timeout(Some(LONGEST_COMMAND))?;
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n", self.address);
@@ -171,21 +171,21 @@ impl Browser {
 
     /// Repeats a script until its value is not null, false, 0 or empty, and returns the value. Panics after a timeout.
     pub fn wait(&self, what: &str, script: &str) -> Value {
-        let attempts = PATIENCE.as_millis() as u64 / 50;
+        let attempts = TIMEOUT.as_millis() as u64 / 50;
         for _ in 0..attempts {
             let value = self.run(script);
             let nothing = [Value::Null, json!(false), json!(0), json!("")];
             if !nothing.contains(&value) {
                 return value;
             }
-            rest(50);
+            sleep_ms(50);
         }
         panic!("timeout: {what}; complaints: {:#?}; the page: {}", self.complaints(), self.text("body"));
     }
 
     /// WebDriver's reference to the first element that matches `selector` and, if given, has this `text`.
     fn find(&self, selector: &str, text: Option<&str>) -> String {
-        let attempts = PATIENCE.as_millis() as u64 / 50;
+        let attempts = TIMEOUT.as_millis() as u64 / 50;
         for _ in 0..attempts {
             let found = self.post("elements", json!({ "using": "css selector", "value": selector }));
             let ids = found.as_array().expect("elements").iter().map(|found| found[ELEMENT].as_str().expect("an id"));
@@ -193,7 +193,7 @@ impl Browser {
             if let Some(id) = ids.clone().find(of_text) {
                 return id.to_string();
             }
-            rest(50);
+            sleep_ms(50);
         }
         panic!("no {selector} with the text {text:?}; the page: {}", self.text("body"));
     }

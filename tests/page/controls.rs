@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::browser::*;
-use crate::common::disk::Fault;
-use crate::common::past::{Random, record, save, unix};
+use crate::common::disk::InjectedFault;
+use crate::common::stored_history::{Random, record, save, unix_now};
 use crate::common::*;
 use crate::home::event;
 use net_pulse::clock::Zone;
@@ -24,7 +24,7 @@ const DAY: i64 = 86_400;
 /// ended eight hours ago. Events with marks in the last two hours, and more other events than the page requests at
 /// once.
 fn write_history(dir: &Dir, zone: &str) {
-    let until = unix() - 90;
+    let until = unix_now() - 90;
     let hole = until - 11 * HOUR..until - 8 * HOUR;
     let zone = Zone::parse(zone).expect("a zone");
     let mut store = Store::open(dir.join("net-pulse.db").as_ref(), &Options { max_bytes: 32 << 20 }).unwrap().store;
@@ -221,7 +221,7 @@ fn expect_fact(browser: &Browser, card: &str, term: &str, expect: &str) {
         if found.as_deref() == Some(expect) {
             return;
         }
-        rest(50);
+        sleep_ms(50);
     }
     panic!("{card}, {term}: {found:?}, not {expect:?}; {:?}", facts(browser, card));
 }
@@ -235,7 +235,7 @@ fn expect_text(browser: &Browser, selector: &str, expect: &str) {
         if found == expect {
             return;
         }
-        rest(50);
+        sleep_ms(50);
     }
     panic!("{selector}: {found:?}, not {expect:?}; {:#?}", browser.complaints());
 }
@@ -283,7 +283,7 @@ fn latest_request(browser: &Browser, path: &str) -> String {
         if let Some(last) = requests(browser).into_iter().rfind(|target| target.starts_with(path)) {
             return last;
         }
-        rest(50);
+        sleep_ms(50);
     }
     panic!("no request for {path}; {:#?}", browser.complaints());
 }
@@ -394,11 +394,11 @@ fn each_range_and_grouping_is_requested_and_shown() {
             [("1h", HOUR), ("6h", 6 * HOUR), ("24h", DAY), ("7d", 7 * DAY), ("30d", 30 * DAY), ("1y", 365 * DAY)];
         for (word, length) in ranges {
             requests(browser);
-            let before = unix();
+            let before = unix_now();
             browser.click_text("#ranges button", word);
             let target = latest_request(browser, "/api/traffic/series");
             assert_eq!(hash(browser), format!("#/?range={word}"));
-            let (series, now) = (daemon.get(&target), unix());
+            let (series, now) = (daemon.get(&target), unix_now());
             let (from, to) = (parameter(&target, "from").unwrap(), parameter(&target, "to").unwrap());
             let step = series["step"].as_i64().unwrap();
             let clocks = format!("{word}: {target} between {before} and {now}");
@@ -413,7 +413,7 @@ fn each_range_and_grouping_is_requested_and_shown() {
             expect_range(browser, "wan0", now - length, now);
             // One request, until a new bucket is possible.
             let again = requests(browser).into_iter().find(|target| target.starts_with("/api/traffic/series"));
-            assert!(again.is_none() || unix() - before >= step.max(10), "{again:?} after {target}");
+            assert!(again.is_none() || unix_now() - before >= step.max(10), "{again:?} after {target}");
         }
 
         for (word, step) in [("5 min", 300), ("hour", HOUR), ("day", DAY), ("auto", 0)] {
@@ -449,7 +449,7 @@ fn each_range_and_grouping_is_requested_and_shown() {
         requests(browser);
         browser.click_text("#ranges button", "5m");
         expect_text(browser, "#step", "averages of 1 s");
-        expect_range(browser, "wan0", unix() - 300, unix());
+        expect_range(browser, "wan0", unix_now() - 300, unix_now());
         assert!(requests(browser).iter().all(|target| !target.starts_with("/api/traffic/series")));
         // The browser's back button.
         browser.back();
@@ -475,7 +475,7 @@ fn expect_range(browser: &Browser, names: &str, from: i64, to: i64) {
         if browser.run(&script) == true {
             return;
         }
-        rest(50);
+        sleep_ms(50);
     }
     panic!("the label is {}, not {from} to {to}", browser.run(&script));
 }
@@ -498,7 +498,7 @@ fn mouse_keys_and_touch_zoom_and_move_the_chart() {
             let line = json!(text.lines().next().unwrap());
             browser.run(&format!("return Date.parse({line}) / 1000")).as_i64().unwrap()
         };
-        let began = unix();
+        let began = unix_now();
         let bounds = [at(one), at(other)];
         requests(browser);
         browser.drag(&[(one, middle), (one + 60, middle), (other, middle)]);
@@ -507,7 +507,7 @@ fn mouse_keys_and_touch_zoom_and_move_the_chart() {
         let zoomed = shown(browser);
         let step = daemon.get("/api/traffic/series?points=400")["step"].as_i64().unwrap();
         // The time at a position advances with the clock.
-        let passed = unix() - began;
+        let passed = unix_now() - began;
         for (end, bucket) in [(zoomed.0, bounds[0]), (zoomed.1, bounds[1])] {
             let late = bucket + step + passed + 1;
             assert!((bucket - 1..=late).contains(&end), "{end} is not in {bucket} + {step}, {passed} s later");
@@ -541,12 +541,12 @@ fn mouse_keys_and_touch_zoom_and_move_the_chart() {
 
         // Keys.
         browser.run("document.querySelector('#chart').focus()");
-        let whole = unix();
+        let whole = unix_now();
         press(browser, "+", false);
         browser.wait("zoomed", "return location.hash.includes('from=')");
         let half = shown(browser);
         assert!((half.1 - half.0 - DAY / 2).abs() <= 2, "{half:?}");
-        assert!((whole - 5..=unix() + 5).contains(&(half.1 + DAY / 4)), "{half:?}, of a whole until {whole}");
+        assert!((whole - 5..=unix_now() + 5).contains(&(half.1 + DAY / 4)), "{half:?}, of a whole until {whole}");
         press(browser, "ArrowLeft", true);
         browser.wait("moved", &format!("return !location.hash.includes('from={}&')", half.0));
         assert!((shown(browser).0 - (half.0 - DAY / 8)).abs() <= 2, "{half:?} {:?}", shown(browser));
@@ -559,7 +559,7 @@ fn mouse_keys_and_touch_zoom_and_move_the_chart() {
         // Moving: with the button, or with Shift.
         browser.click_text("#tools button", "Move");
         assert_eq!(browser.run("return document.querySelector('#tools button:nth-child(6)').ariaPressed"), "true");
-        let now = unix();
+        let now = unix_now();
         browser.drag(&[(one, middle), (one + 50, middle), (one + 200, middle)]);
         browser.wait("moved", "return location.hash.includes('from=')");
         let moved = shown(browser);
@@ -586,7 +586,7 @@ fn mouse_keys_and_touch_zoom_and_move_the_chart() {
         for _ in 0..2 * DAY / (far.1 - far.0) {
             browser.click_text("#tools button", "→");
         }
-        browser.wait("now", &format!("return Math.abs(+/to=(.*)/.exec(location.hash)[1] - {}) < 10", unix()));
+        browser.wait("now", &format!("return Math.abs(+/to=(.*)/.exec(location.hash)[1] - {}) < 10", unix_now()));
         let latest = shown(browser);
         assert!((latest.1 - latest.0 - (far.1 - far.0)).abs() <= 30, "{far:?} {latest:?}");
         // With Shift, a drag moves it too.
@@ -694,7 +694,7 @@ fn the_cursor_and_the_table_have_the_values_of_the_api() {
         });
 
         // A day with fixed ends does not advance during the test.
-        let (from, to) = (unix() - DAY, unix());
+        let (from, to) = (unix_now() - DAY, unix_now());
         open(daemon, browser, &format!("#/?from={from}&to={to}"));
         browser.wait("the chart", CHART_READY);
         let series = daemon.get(&latest_request(browser, "/api/traffic/series"));
@@ -807,7 +807,7 @@ fn the_cursor_and_the_table_have_the_values_of_the_api() {
 /// Time and text of the chart's marks for these interfaces, newest first.
 fn marks(daemon: &Daemon, names: &[&str]) -> Vec<(i64, String)> {
     let kinds = "kind=reset&kind=gap&kind=implausible&kind=clock_step";
-    let events = daemon.get(&format!("/api/events?limit=1000&from={}&{kinds}", unix() - DAY));
+    let events = daemon.get(&format!("/api/events?limit=1000&from={}&{kinds}", unix_now() - DAY));
     let ours = |event: &&Value| event["interface"] == "" || names.contains(&event["interface"].as_str().unwrap());
     let words =
         |event: &Value| format!("{} {}", event["interface"].as_str().unwrap(), event["detail"].as_str().unwrap());
@@ -1018,11 +1018,11 @@ fn usage_per_period_matches_the_api() {
         tile(browser, "Today", &today["today_rx_bytes"], &today["today_tx_bytes"]);
         let days = daemon.get("/api/traffic/totals?by=day&limit=366&interface=wan0");
         let days = days.as_array().unwrap();
-        let yesterday = days.iter().rfind(|day| seconds(&day["to"]) <= unix()).unwrap();
+        let yesterday = days.iter().rfind(|day| seconds(&day["to"]) <= unix_now()).unwrap();
         tile(browser, "Yesterday", &yesterday["rx_bytes"], &yesterday["tx_bytes"]);
         let month = daemon.get("/api/traffic/totals?by=month&limit=1&interface=wan0")[0].take();
         tile(browser, "This month", &month["rx_bytes"], &month["tx_bytes"]);
-        let (from, to, now) = (seconds(&month["from"]), seconds(&month["to"]), unix());
+        let (from, to, now) = (seconds(&month["from"]), seconds(&month["to"]), unix_now());
         let pace = |side: &str| {
             let used = month[side].as_f64().unwrap();
             used + used / (now - from) as f64 * (to - now) as f64
@@ -1082,14 +1082,14 @@ fn expect_rows(browser: &Browser, selector: &str, rows: &[Value]) {
         if found == expect {
             return;
         }
-        rest(50);
+        sleep_ms(50);
     }
     assert_eq!(found, expect);
 }
 
 /// The expected note of a row.
 fn note(row: &Value) -> &'static str {
-    let now = unix();
+    let now = unix_now();
     let length = now - seconds(&row["from"]);
     // The latest two readings may be missing; the interval of `STILL` is an hour.
     let missed = length - row["observed"].as_i64().unwrap() > length / 100 + 2 * HOUR;
@@ -1203,7 +1203,7 @@ fn the_view_of_an_interface_shows_and_changes_it() {
 
         // Counters, and their recent increase.
         open(&daemon, &browser, "#/interface/vx0");
-        let raw = kernel("vx0");
+        let raw = kernel_counters("vx0");
         let grouped = |number: u64| {
             let digits = number.to_string();
             let pieces: Vec<&str> =
@@ -1217,7 +1217,7 @@ fn the_view_of_an_interface_shows_and_changes_it() {
         let lately = facts(&browser, "Counters");
         let recent: Vec<&str> =
             lately.iter().filter(|(term, _)| term.starts_with("in the last")).map(|(_, text)| text.as_str()).collect();
-        let sums = daemon.booked("vx0");
+        let sums = daemon.exported_sum("vx0");
         assert!(sums[4] >= moved[4], "{sums:?} {moved:?}");
         assert_eq!(recent, [format!("{} | {}", sums[4], sums[5]), format!("{} | {}", sums[6], sums[7])]);
         let iface = daemon.interface("vx0");
@@ -1407,7 +1407,7 @@ fn the_system_view_shows_the_state_and_controls_collection() {
         browser.click_text(".settings button", "Start");
         wait_until("it runs", running);
         browser.wait("all is well", "return document.querySelector('#stopped').hidden");
-        let before = daemon.booked("wan0")[1];
+        let before = daemon.exported_sum("wan0")[1];
         let polls = daemon.polls();
         send("wan0", 1000, 7);
         browser.click_text(".settings button", "Collect now");
@@ -1417,7 +1417,7 @@ fn the_system_view_shows_the_state_and_controls_collection() {
             .some((node) => node.textContent === 'Interfaces read: 2.')",
         );
         assert!(daemon.polls() > polls);
-        assert_eq!(daemon.booked("wan0")[1], before + 7000);
+        assert_eq!(daemon.exported_sum("wan0")[1], before + 7000);
     });
 }
 
@@ -1757,7 +1757,7 @@ fn days_are_in_the_routers_time_zone() {
         browser.devtools("Emulation.setTimezoneOverride", json!({ "timezoneId": "Asia/Kolkata" }));
         open(daemon, browser, "#/usage?by=day&i=wan0");
         browser.wait("the rows", USAGE_READY);
-        rest(300);
+        sleep_ms(300);
         assert!(!text_of(browser, ".usage").contains("times in yours"));
     });
 }
@@ -1898,7 +1898,7 @@ fn a_private_service_asks_for_the_token_once() {
     neighbour(&["--private"], |_, daemon, browser, token| {
         visit(daemon, browser, "");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
-        rest(1500);
+        sleep_ms(1500);
         assert_eq!(browser.run("return document.querySelectorAll('dialog').length"), 1, "one dialog for all requests");
         answer_dialog(browser, token);
         browser.wait(
@@ -1917,7 +1917,7 @@ fn a_private_service_asks_for_the_token_once() {
         browser.wait("the question", "return document.querySelector('dialog')?.open");
         browser.click_text("dialog button", "Cancel");
         browser.wait("the reason", "return /access token/.test(document.querySelector('#trouble').textContent)");
-        rest(2500);
+        sleep_ms(2500);
         assert_eq!(browser.run(NO_DIALOG), true);
         assert!(browser.complaints().iter().all(|line| line.contains("401")));
     });
@@ -1974,7 +1974,7 @@ fn the_page_reports_a_save_that_hangs() {
         browser.emulate(SMALL_PHONE, Theme::Light);
         browser.open(&daemon, "/");
         browser.wait("it is live", "return document.querySelector('#state').textContent === 'live'");
-        let fault = Fault::of_writer(&daemon, "pwrite64,fdatasync,fsync,ftruncate", "delay_enter=60000000");
+        let fault = InjectedFault::of_writer(&daemon, "pwrite64,fdatasync,fsync,ftruncate", "delay_enter=60000000");
         send("wan0", 1000, 5);
         // The page requests health every 15 seconds.
         wait_until_within("the notice", Duration::from_secs(60), || {
@@ -2027,7 +2027,7 @@ fn exports_and_backups_match_the_api() {
         open_settings(daemon, browser);
         let today = browser.run("return new Date().toJSON().slice(0, 10)");
         let day =
-            |days: i64| browser.run(&format!("return new Date({}000).toJSON().slice(0, 10)", unix() - days * DAY));
+            |days: i64| browser.run(&format!("return new Date({}000).toJSON().slice(0, 10)", unix_now() - days * DAY));
         let (first, last) = (day(3), day(2));
         let (first, last) = (first.as_str().unwrap(), last.as_str().unwrap());
         for (resolution, format, name, range) in [
@@ -2085,7 +2085,7 @@ fn exports_and_backups_match_the_api() {
             assert!(tables >= 4, "{tables}");
         }
         // The backup is complete: another daemon with it has the same values for all past days.
-        let all = format!("/api/export/traffic?resolution=day&format=csv&end_time={}", unix() / DAY * DAY - 1);
+        let all = format!("/api/export/traffic?resolution=day&format=csv&end_time={}", unix_now() / DAY * DAY - 1);
         let expect = daemon.request("GET", &all, None).text();
         let copy = Daemon::start(&other, &STILL);
         wait_until("it is opened", || copy.request("GET", &all, None).text().lines().count() >= expect.lines().count());
@@ -2163,7 +2163,7 @@ fn each_view_has_a_url_and_the_back_button_works() {
         browser.wait("its usage", "return document.querySelector('.usage [aria-label=Interface]')?.value === 'lan0'");
 
         // A range has a URL too.
-        let (from, to) = (unix() - 5 * DAY, unix() - 4 * DAY);
+        let (from, to) = (unix_now() - 5 * DAY, unix_now() - 4 * DAY);
         open(daemon, browser, &format!("#/?i=lan0&i=wan0&from={from}&to={to}&over=1&by=hour"));
         browser.wait("the chart", CHART_READY);
         expect_range(browser, "lan0, wan0", from, to);
@@ -2190,7 +2190,7 @@ fn rows_in_a_closed_list_are_not_created() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let until = unix() - 90;
+        let until = unix_now() - 90;
         let mut store = Store::open(dir.join("net-pulse.db").as_ref(), &Options { max_bytes: 32 << 20 }).unwrap().store;
         let name = |id: u32| format!("job{id}");
         let mut records: Vec<Record> =
@@ -2226,14 +2226,14 @@ fn a_hidden_tab_sends_no_requests() {
         open(&daemon, &browser, "#/");
         let busy = || requests(&browser).iter().filter(|target| target.starts_with("/api/")).count();
         busy();
-        rest(2500);
+        sleep_ms(2500);
         assert!(busy() >= 2, "it requests rates every second");
         let other = browser.devtools("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
         browser.wait("it is hidden", "return document.hidden");
         // Requests in progress end.
-        rest(1000);
+        sleep_ms(1000);
         busy();
-        rest(4000);
+        sleep_ms(4000);
         assert_eq!(busy(), 0);
         browser.devtools("Target.closeTarget", json!({ "targetId": other }));
         browser.wait("it is seen", "return !document.hidden");

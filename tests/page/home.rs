@@ -1,6 +1,6 @@
 //! A database with a year of a household's traffic, for the page to show.
 
-use crate::common::past::{Random, record, save, unix};
+use crate::common::stored_history::{Random, record, save, unix_now};
 use net_pulse::clock::Zone;
 use net_pulse::model::{Batch, Counters, Event, EventKind, InterfaceKind, Mark, Record, Sample, Tick};
 use net_pulse::source::stack;
@@ -37,7 +37,7 @@ pub fn posix_zone(ahead: i64) -> String {
 /// restart of the router this morning. Local time is `ahead` hours ahead of UTC.
 pub fn fill_home(path: &str, ahead: i64) {
     const DAY: i64 = 86_400;
-    let until = unix() - 60;
+    let until = unix_now() - 60;
     let mono_ms = nix::time::clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock").num_milliseconds() as u64;
     let start = until - 365 * DAY;
     let restart = until - 10 * 3600;

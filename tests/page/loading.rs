@@ -52,7 +52,7 @@ fn file_events(events: &[Value]) -> Vec<String> {
 
 fn seen(browser: &Browser, selector: &str) {
     browser.wait(selector, &format!("return document.querySelector('{selector}')?.checkVisibility()"));
-    rest(300);
+    sleep_ms(300);
 }
 
 #[test]

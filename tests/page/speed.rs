@@ -42,10 +42,10 @@ fn household(measure: impl FnOnce(&Daemon, &Browser) + Send) {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
-                let wire = Wire::of(&format!("veth-{}", HOME[0].0));
+                let wire = RawSocket::of(&format!("veth-{}", HOME[0].0));
                 while !over.load(Ordering::Relaxed) {
                     wire.send([0xff; 6], 0x88b5, 1400, 20);
-                    rest(100);
+                    sleep_ms(100);
                 }
             });
             let daemon = Daemon::start_binary(binary.to_str().expect("a plain path"), &dir, &["--source", "sysfs"]);
@@ -100,7 +100,7 @@ fn frame_times_while_a_years_chart_is_dragged() {
             browser.open(daemon, &format!("/#/?range=1y{query}"));
             browser.wait("a curve", "return window.drawn_ms");
             browser.hover(500, 500);
-            rest(500);
+            sleep_ms(500);
             browser.click_text("#tools button", "Move");
             browser.run("window.frames_ms = []");
             let points: Vec<(i64, i64)> = (0..120).map(|at| (400 + (at * 7) % 300, 500)).collect();
@@ -123,7 +123,7 @@ fn memory_and_cpu_of_a_page_that_stays_open() {
         browser.wait("a curve", "return window.drawn_ms");
         // The page keeps five minutes of live data; after that, its memory should not grow.
         let settled = if seconds > 600 { 310_000 } else { 10_000 };
-        rest(settled);
+        sleep_ms(settled);
         let heap = || {
             browser.run("window.frames_ms = []");
             browser.devtools("HeapProfiler.collectGarbage", json!({}));

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use crate::browser::*;
-use crate::common::past::unix;
+use crate::common::stored_history::unix_now;
 use crate::common::*;
 use crate::home::{HOME, fill_home, posix_zone};
 use serde_json::{Value, json};
@@ -64,12 +64,12 @@ fn daemon(dir: &Dir, address: std::net::SocketAddr) -> Daemon {
 /// has traffic.
 fn ahead() -> i64 {
     static AHEAD: OnceLock<i64> = OnceLock::new();
-    *AHEAD.get_or_init(|| (32 - unix().rem_euclid(86_400) / 3600) % 24 - 11)
+    *AHEAD.get_or_init(|| (32 - unix_now().rem_euclid(86_400) / 3600) % 24 - 11)
 }
 
 /// The beginning of today in that zone.
 fn midnight() -> i64 {
-    unix() - (unix() + ahead() * 3600).rem_euclid(86_400)
+    unix_now() - (unix_now() + ahead() * 3600).rem_euclid(86_400)
 }
 
 fn browser(dir: &Dir) -> Option<Browser> {
@@ -118,7 +118,7 @@ impl Traffic {
         let over = Arc::new(AtomicBool::new(false));
         let until = over.clone();
         let thread = thread::spawn(move || {
-            let wires = HOME.map(|(name, ..)| [Wire::of(&format!("veth-{name}")), Wire::of(name)]);
+            let wires = HOME.map(|(name, ..)| [RawSocket::of(&format!("veth-{name}")), RawSocket::of(name)]);
             for turn in 0.. {
                 if until.load(Ordering::Relaxed) {
                     return;
@@ -127,10 +127,10 @@ impl Traffic {
                 // 1400 bytes per frame, ten rounds per second: about 20 Mbit/s on the first link.
                 let down = (40.0 + 45.0 * wave(17.0) + 35.0 * wave(83.0) + 30.0 * wave(3.1)) as usize;
                 for ([inwards, outwards], (rx, tx)) in wires.iter().zip(SHARES) {
-                    inwards.send(EVERYBODY, QUIET, 1400, down * rx / 100);
-                    outwards.send(EVERYBODY, QUIET, 1400, down * tx / 100);
+                    inwards.send(BROADCAST, INVALID_IPV4, 1400, down * rx / 100);
+                    outwards.send(BROADCAST, INVALID_IPV4, 1400, down * tx / 100);
                 }
-                rest(100);
+                sleep_ms(100);
             }
         });
         Traffic { over, thread: Some(thread) }
@@ -204,7 +204,7 @@ impl View {
         browser.wait(self.name, &complete);
         if !self.more.is_empty() {
             browser.run(self.more);
-            rest(200);
+            sleep_ms(200);
         }
         settle(browser);
     }
@@ -507,11 +507,11 @@ fn the_page_without_data_and_without_an_answer() {
         });
         assert!(curves[0] != curves[1], "the curves change their colours even without an answer");
         // Longer than a rate is shown as current.
-        rest(11_000);
+        sleep_ms(11_000);
         assert_eq!(browser.run(figures), last, "the last data are still shown");
         assert!(last.as_str().is_some_and(|last| last.starts_with(char::is_numeric)), "{last}");
         browser.click_text("nav a", "System");
-        rest(500);
+        sleep_ms(500);
         home.start();
         browser.wait("it is live again", LIVE);
         browser.wait("no bar", "return !document.querySelector('#trouble').checkVisibility()");
@@ -575,7 +575,7 @@ fn the_first_view_is_one_round_trip_and_does_not_jump() {
         assert!(total > 10_000.0 && total <= FIRST_VIEW_BYTES, "{files:?}: {total}");
         assert_eq!(ask(home.address, "GET", "/favicon.ico", "image/*", None).expect("an answer").status, 200);
 
-        rest(5000);
+        sleep_ms(5000);
         let shifts = browser.run("return shifts");
         let moved: f64 =
             shifts.as_array().expect("a list").iter().map(|shift| shift[0].as_f64().expect("a number")).sum();
@@ -686,7 +686,7 @@ fn a_hidden_tab_sends_no_requests_and_reduced_motion_draws_less() {
             let mut pictures = Vec::new();
             for _ in 0..6 {
                 pictures.push(browser.run("return document.querySelector('#spark').toDataURL()"));
-                rest(1000);
+                sleep_ms(1000);
             }
             pictures.dedup();
             pictures.len() - 1
@@ -702,9 +702,9 @@ fn a_hidden_tab_sends_no_requests_and_reduced_motion_draws_less() {
         browser.devtools("Target.createTarget", json!({ "url": "about:blank" }));
         browser.wait("it is hidden", "return document.hidden");
         // Requests in progress end.
-        rest(500);
+        sleep_ms(500);
         asked();
-        rest(5000);
+        sleep_ms(5000);
         assert_eq!(asked(), 0);
         browser.devtools("Page.bringToFront", json!({}));
         browser.wait("it is seen again", "return !document.hidden");

@@ -10,7 +10,7 @@ use net_pulse::model::{Batch, Event, InterfaceKind, NetworkStack, Record};
 use net_pulse::store::{SaveRequest, Store};
 
 /// The time now, in UTC seconds.
-pub fn unix() -> i64 {
+pub fn unix_now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64
 }
 

@@ -20,7 +20,7 @@ pub fn one_at_a_time() -> MutexGuard<'static, ()> {
 }
 
 /// Raises the limit of open files. Never lowers it, because other tests run in the same process.
-pub fn room_for_attackers() {
+pub fn raise_descriptor_limit() {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     if soft < DESCRIPTORS {
         setrlimit(Resource::RLIMIT_NOFILE, hard.min(DESCRIPTORS), hard).expect("a higher descriptor limit");
@@ -29,7 +29,7 @@ pub fn room_for_attackers() {
 
 /// Whether this test runs in a process of its own. If not, runs the test in a new process, waits for its end and
 /// returns false: descriptors, threads, memory and limits of the shared process belong to all running tests.
-pub fn is_alone<Test: Fn()>(_: Test) -> bool {
+pub fn in_own_process<Test: Fn()>(_: Test) -> bool {
     if env::var_os(ALONE).is_some() {
         return true;
     }

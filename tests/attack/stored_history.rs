@@ -1,6 +1,6 @@
 //! Writes a long stored history with the program's own store, for the daemon to find at its start.
 
-use crate::common::past::{Random, record, save, unix};
+use crate::common::stored_history::{Random, record, save, unix_now};
 use net_pulse::clock::Zone;
 use net_pulse::model::{Batch, Counters, InterfaceKind, Mark, Record, Sample, Tick};
 use net_pulse::store::{Options, Store};
@@ -8,7 +8,7 @@ use net_pulse::store::{Options, Store};
 pub const INTERFACES: u32 = 24;
 
 #[derive(Clone, Copy)]
-pub enum Past {
+pub enum HistoryLength {
     /// Two days of twelve interfaces: enough for an export.
     Days,
     /// Twelve weeks of 24 interfaces: a chart over them takes a while.
@@ -18,22 +18,22 @@ pub enum Past {
     Months,
 }
 
-impl Past {
+impl HistoryLength {
     /// Number of interfaces, and the parts of the history in order: days, and seconds between two samples. Hourly
     /// samples fill the same 5-minute cells as samples every 30 s, for a 120th of the work.
     fn size(self) -> (u32, &'static [(i64, i64)]) {
         match self {
-            Past::Days => (12, &[(2, 30)]),
-            Past::Weeks => (INTERFACES, &[(84, 300)]),
-            Past::Months => (INTERFACES, &[(92, 3600), (8, 30)]),
+            HistoryLength::Days => (12, &[(2, 30)]),
+            HistoryLength::Weeks => (INTERFACES, &[(84, 300)]),
+            HistoryLength::Months => (INTERFACES, &[(92, 3600), (8, 30)]),
         }
     }
 }
 
-pub fn fill(path: &str, past: Past) {
+pub fn write_history(path: &str, past: HistoryLength) {
     const TICKS_PER_SAVE: usize = 120;
     let (interfaces, parts) = past.size();
-    let until = unix() - 60;
+    let until = unix_now() - 60;
     let mut unix = until - parts.iter().map(|(days, _)| days * 86_400).sum::<i64>();
     let mut store = Store::open(path.as_ref(), &Options { max_bytes: 32 << 20 }).expect("a new history").store;
     let mut records: Vec<Record> =
