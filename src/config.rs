@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn the_retention_of_each_resolution_is_a_setting() {
-        let keys = RESOLUTIONS.iter().filter_map(|level| level.retention_setting);
+        let keys = RESOLUTIONS.iter().filter_map(|spec| spec.retention_setting);
         assert!(keys.clone().count() > 0 && keys.clone().all(|key| Config::default().integer(key) > 0));
         let kept = SETTINGS.iter().filter(|setting| setting.key.starts_with("keep_")).count();
         assert_eq!(kept, keys.count(), "a retention setting without a resolution");
@@ -557,7 +557,7 @@ mod tests {
 
     #[test]
     fn decimals_as_text() {
-        let check = |number, expect| assert_eq!(decimal(number), expect);
+        let check = |number, expect| assert_eq!(format_decimal(number), expect);
         check(0.0, "0.0");
         check(0.1, "0.1");
         check(1.0, "1.0");

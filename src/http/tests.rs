@@ -288,8 +288,8 @@ impl TestServer {
             }
             let mut state = live.lock();
             state.pending.collected.interfaces = 2;
-            let State { unsaved, pending: wishes, .. } = &mut *state;
-            for tickets in [&mut unsaved.saves, &mut wishes.collect, &mut wishes.refresh] {
+            let State { unsaved, pending, .. } = &mut *state;
+            for tickets in [&mut unsaved.saves, &mut pending.collect, &mut pending.refresh] {
                 tickets.serve(tickets.newest());
             }
         });
@@ -1167,7 +1167,7 @@ fn changes_by_altname_use_the_interface_name() {
         }
     }
     set("primary", "enp3s0");
-    assert_eq!(patch("eth0", r#"{"monitored":false}"#).status, 409, "it is the headline");
+    assert_eq!(patch("eth0", r#"{"monitored":false}"#).status, 409, "it is the primary interface");
     assert_eq!((patch("eth0", r#"{"primary":false}"#).status, lists()[2].as_str()), (200, ""));
     assert_eq!((patch("wan%2F1", r#"{"primary":true}"#).status, lists()[2].as_str()), (200, "eth0"));
 
@@ -1240,7 +1240,7 @@ fn simultaneous_changes_are_all_made() {
         expect.sort();
         assert_eq!(ignored, expect, "round {round}");
         let saved: Vec<_> = state.unsaved.settings.iter().filter(|(key, _)| key == "ignore").collect();
-        assert_eq!(saved, [&("ignore".to_string(), Some(state.active.ignored.join(",")))], "as it is in force");
+        assert_eq!(saved, [&("ignore".to_string(), Some(state.active.ignored.join(",")))], "as it takes effect");
         drop(state);
         ask("PATCH", "/api/config", r#"{"ignore":["eth0","!lo"],"interfaces":[]}"#);
     }

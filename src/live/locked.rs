@@ -56,24 +56,24 @@ impl WakeCounters {
     // Not inlined: about a hundred places take the lock, and inlining there adds 47 KB to the binary.
     #[inline(never)]
     fn of(state: &State) -> WakeCounters {
-        let State { pending: wishes, unsaved, inventory, health, .. } = state;
-        let (stopping, database) = (u64::from(wishes.stopping), health.database as u64);
+        let State { pending, unsaved, inventory, health, .. } = state;
+        let (stopping, database) = (u64::from(pending.stopping), health.database as u64);
         WakeCounters {
             sampler: [
-                wishes.collect.newest(),
-                wishes.refresh.newest(),
-                wishes.command_tickets.newest(),
+                pending.collect.newest(),
+                pending.refresh.newest(),
+                pending.command_tickets.newest(),
                 inventory.ring.watch_starts,
-                u64::from(wishes.stored_history.is_some()),
+                u64::from(pending.stored_history.is_some()),
                 state.active_revision,
                 stopping,
                 database,
             ],
-            writer: [u64::from(wishes.save_now), stopping, u64::from(wishes.sampler_ended)],
+            writer: [u64::from(pending.save_now), stopping, u64::from(pending.sampler_ended)],
             waiting: [
-                wishes.collect.served(),
-                wishes.refresh.served(),
-                wishes.command_tickets.served(),
+                pending.collect.served(),
+                pending.refresh.served(),
+                pending.command_tickets.served(),
                 unsaved.saves.served(),
                 database,
             ],

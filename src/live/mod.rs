@@ -84,8 +84,8 @@ impl Live {
     /// Takes a sample now, whatever the interval. `None` if the sampler did not do so within `timeout`.
     pub fn collect(&self, timeout: Duration) -> Option<Collected> {
         let ticket = self.lock().pending.collect.take();
-        self.wait(timeout, |State { pending: wishes, .. }| {
-            (wishes.collect.served() >= ticket).then(|| wishes.collected.clone())
+        self.wait(timeout, |State { pending, .. }| {
+            (pending.collect.served() >= ticket).then(|| pending.collected.clone())
         })
     }
 

@@ -272,9 +272,9 @@ impl Sampler {
                 Err(error) => self.read_failed(error, now, scheduled, collect.is_some()),
             }
             if collect.is_some() || read.is_some() {
-                let wishes = &mut self.live.lock().pending;
-                wishes.collect.serve(collect.unwrap_or_default());
-                wishes.refresh.serve(read.unwrap_or_default());
+                let pending = &mut self.live.lock().pending;
+                pending.collect.serve(collect.unwrap_or_default());
+                pending.refresh.serve(read.unwrap_or_default());
             }
         }
         if ring_due {

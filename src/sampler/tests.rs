@@ -750,7 +750,7 @@ fn a_refused_edit_changes_nothing() {
         let before =
             (settings_and_primary(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone());
         let refusal = refused(&mut bench, all(Some(false)));
-        let expect = if typed.is_empty() { "Headline" } else { "Setting" };
+        let expect = if typed.is_empty() { "IsPrimary" } else { "Setting" };
         assert!(format!("{refusal:?}").contains(expect), "{refusal:?}");
         assert_eq!(
             (settings_and_primary(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone()),

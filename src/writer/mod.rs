@@ -203,12 +203,12 @@ impl Writer {
         let mut state = self.live.lock();
         let reported = std::mem::take(&mut state.health.saving.reported);
         let recovered = state.health.saving.error.take().is_some() || reported > ReportedProblem::Nothing;
-        let compacted = std::mem::take(&mut state.health.saving.coarsened);
+        let coarsened = std::mem::take(&mut state.health.saving.coarsened);
         state.unsaved.saves.serve(ticket);
         // Save the ticks of the time of the fault at once.
         state.pending.save_now |= recovered;
         drop(state);
-        match (recovered, compacted) {
+        match (recovered, coarsened) {
             (true, false) => log::info!("saving works again; nothing was lost"),
             (true, true) => log::info!("saving works again; no byte was lost, but older samples became coarser"),
             (false, _) => {}

@@ -503,7 +503,7 @@ fn resolutions_add_up_when_a_sample_begins_before_the_first_tick() {
             }
             *history.clock.0.lock().unwrap() += 7 * HOUR;
             history.tick(&[sample(&mut random, 2, 30)]);
-            check(&history, "the next window in memory");
+            check(&history, "the next open block in memory");
             history.flush(check);
             history.open();
             check(&history, "opened again");
