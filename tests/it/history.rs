@@ -1,6 +1,6 @@
 //! A database of an earlier version must give the same answers as with that version, byte for byte. `tests/history` has
-//! the database and the answers. `write_anew` made both, run with that version's source: `cargo test --test it
-//! history::write_anew -- --ignored`. With UPDATE_GOLDEN=1 the answers are written again, after an intended change; git
+//! the database and the answers. `write_files` made both, run with that version's source: `cargo test --test it
+//! history::write_files -- --ignored`. With UPDATE_GOLDEN=1 the answers are written again, after an intended change; git
 //! then shows the differences.
 
 use std::fmt::Write;
@@ -257,7 +257,7 @@ fn answers_as_it_did(name: &str) {
 
 #[test]
 #[ignore = "writes tests/history again, for a new schema"]
-fn write_anew() {
+fn write_files() {
     let binary = env!("CARGO_BIN_EXE_net-pulse");
     let dir = Dir::new();
     let made = PathBuf::from(dir.join("net-pulse.db"));
