@@ -75,7 +75,7 @@ fn media_type(name: &str) -> Option<&'static str> {
 /// The files of the page: file name to (media type, text).
 type Sources = BTreeMap<String, (&'static str, String)>;
 
-/// Whether the line imports from `name`. Each import must be on a line of its lines.
+/// Whether the line imports from `name`. Each import must fit on one line.
 fn is_import_of(line: &str, name: &str) -> bool {
     line.starts_with("import ") && line.contains(&format!("\"./{name}\""))
 }
@@ -87,18 +87,18 @@ fn inline_texts(sources: &mut Sources) -> io::Result<()> {
     let parts: Vec<&str> = table.split("\nexport const ").skip(1).collect();
     let part = |name: &str| parts.iter().find(|part| part.split(' ').next() == Some(name));
     for (file, (_, source)) in sources.iter_mut() {
-        let mut whole = String::new();
+        let mut text = String::new();
         for line in source.lines() {
             if !is_import_of(line, TEXTS) {
-                whole.push_str(&format!("{line}\n"));
+                text.push_str(&format!("{line}\n"));
                 continue;
             }
             for name in line.split(['{', '}']).nth(1).unwrap_or_default().split(',').map(str::trim) {
                 let part = part(name).ok_or_else(|| io::Error::other(format!("www/{file}: no {name} in {TEXTS}")))?;
-                whole.push_str(&format!("const {part}\n"));
+                text.push_str(&format!("const {part}\n"));
             }
         }
-        *source = whole;
+        *source = text;
     }
     Ok(())
 }
@@ -110,11 +110,11 @@ fn join_first_view(sources: &mut Sources) {
     let lines = joined.lines().filter(|line| !FIRST_VIEW.iter().any(|name| is_import_of(line, name)));
     let script = lines.map(|line| format!("{line}\n")).collect();
     for (_, source) in sources.values_mut() {
-        let imported = |line: &str| match FIRST_VIEW.iter().find(|name| is_import_of(line, name)) {
+        let redirected = |line: &str| match FIRST_VIEW.iter().find(|name| is_import_of(line, name)) {
             Some(name) => format!("{}\n", line.replace(name, joined_name)),
             None => format!("{line}\n"),
         };
-        *source = source.lines().map(imported).collect();
+        *source = source.lines().map(redirected).collect();
     }
     sources.insert(joined_name.to_string(), ("text/javascript", script));
 }

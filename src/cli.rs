@@ -32,11 +32,11 @@ enum ParsedSubcommand {
 struct Token {}
 
 /// Checks the settings, the interfaces, the history and the running net-pulse, and changes nothing. The exit status is
-/// 0 when nothing is wrong, else 1. Give it the options that net-pulse was started with.
+/// 0 when nothing is wrong, 1 for a fault, 2 for a wrong option. Give it the options that net-pulse was started with.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "check")]
 struct Check {
-    /// only ask the running net-pulse whether it reads the counters and keeps the history
+    /// only ask the running net-pulse for its health; exit status 0 if healthy or degraded
     #[argh(switch)]
     health: bool,
 }
@@ -46,7 +46,7 @@ type Flags = Vec<(&'static str, String)>;
 
 /// Action that the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Subcommand {
+pub enum Action {
     /// Start the daemon.
     Run(Flags),
     /// `net-pulse token`: print the access token.
@@ -61,56 +61,57 @@ pub enum Subcommand {
     Invalid(String),
 }
 
-/// Environment variables, besides `NETPULSE_*`, from which the default database path is derived.
+/// Environment variables from which the default database path is derived.
 const PATH_VARIABLES: [&str; 2] = ["HOME", "XDG_STATE_HOME"];
 
-/// Returns the arguments as text. Fails with a message where an argument, or an environment variable that net-pulse
-/// reads, is not UTF-8: replacing the invalid bytes would turn a path into the path of another file.
+/// Returns the arguments as text. Fails with a message where an argument, a variable `NETPULSE_*` or one of
+/// `PATH_VARIABLES` is not UTF-8: replacing the invalid bytes would turn a path into the path of another file.
 pub fn utf8_arguments(
     arguments: impl Iterator<Item = OsString>,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<String>, String> {
-    let refused = |what: &str, value: &OsString| {
+    let not_utf8 = |what: &str, value: &OsString| {
         let shown = printable(&value.to_string_lossy(), usize::MAX);
         format!("{what} is not UTF-8: '{shown}'; give it in UTF-8")
     };
     for (name, value) in variables {
         let name = name.to_string_lossy();
-        let read_by_us = name.starts_with("NETPULSE_") || PATH_VARIABLES.contains(&&*name);
-        if read_by_us && value.to_str().is_none() {
-            return Err(refused(&name, &value));
+        let checked = name.starts_with("NETPULSE_") || PATH_VARIABLES.contains(&&*name);
+        if checked && value.to_str().is_none() {
+            return Err(not_utf8(&name, &value));
         }
     }
     let numbered = arguments.enumerate();
     numbered
-        .map(|(at, word)| word.into_string().map_err(|word| refused(&format!("argument {}", at + 1), &word)))
+        .map(|(at, word)| word.into_string().map_err(|word| not_utf8(&format!("argument {}", at + 1), &word)))
         .collect()
 }
 
 /// Parses the arguments without the program name.
-pub fn parse(arguments: &[String]) -> Subcommand {
+pub fn parse(arguments: &[String]) -> Action {
     let (flags, rest) = match split_flags(arguments) {
         Ok(split) => split,
-        Err(message) => return Subcommand::Invalid(message),
+        Err(message) => return Action::Invalid(message),
     };
     let borrowed: Vec<&str> = rest.iter().map(String::as_str).collect();
     match Arguments::from_args(&["net-pulse"], &borrowed) {
-        Ok(parsed) if parsed.version => Subcommand::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
+        Ok(parsed) if parsed.version => Action::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))),
         Ok(parsed) => match parsed.command {
-            Some(ParsedSubcommand::Token(_)) => Subcommand::Token(flags),
-            Some(ParsedSubcommand::Check(Check { health: true })) => Subcommand::Health(flags),
-            Some(ParsedSubcommand::Check(Check { health: false })) => Subcommand::Check(flags),
-            None => Subcommand::Run(flags),
+            Some(ParsedSubcommand::Token(_)) => Action::Token(flags),
+            Some(ParsedSubcommand::Check(Check { health: true })) => Action::Health(flags),
+            Some(ParsedSubcommand::Check(Check { health: false })) => Action::Check(flags),
+            None => Action::Run(flags),
         },
-        Err(exit) if exit.status.is_ok() => Subcommand::Print(full_help(exit.output.trim_end())),
-        Err(exit) => Subcommand::Invalid(parse_error(&exit.output)),
+        Err(exit) if exit.status.is_ok() => Action::Print(full_help(exit.output.trim_end())),
+        Err(exit) => Action::Invalid(parse_error(&exit.output)),
     }
 }
 
-/// Takes the flags of settings out of the arguments, before and after a subcommand. Returns them and the arguments for
-/// argh: there `--version` comes first, because argh accepts it only before the subcommand, and `-h` becomes `--help`.
+/// Separates the flags of settings, before and after a subcommand, from the other arguments. Returns the flags, and the
+/// other arguments for argh: with `--version` first, because argh accepts it only before the subcommand, and with
+/// `--help` for `-h`.
 fn split_flags(arguments: &[String]) -> Result<(Flags, Vec<String>), String> {
-    let (mut flags, mut version, mut rest) = (Flags::new(), Vec::new(), Vec::new());
+    let (mut flags, mut for_argh, mut rest) = (Flags::new(), Vec::new(), Vec::new());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -121,7 +122,7 @@ fn split_flags(arguments: &[String]) -> Result<(Flags, Vec<String>), String> {
         let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
         let Some(setting) = SETTINGS.iter().find(|setting| setting.flag == Some(name)) else {
             match word.as_str() {
-                "--version" => version.push(word.clone()),
+                "--version" => for_argh.push(word.clone()),
                 "-h" => rest.push(HELP.to_string()),
                 _ => rest.push(word.clone()),
             }
@@ -148,8 +149,8 @@ fn split_flags(arguments: &[String]) -> Result<(Flags, Vec<String>), String> {
             }
         }
     }
-    version.append(&mut rest);
-    Ok((flags, version))
+    for_argh.append(&mut rest);
+    Ok((flags, for_argh))
 }
 
 const HELP: &str = "--help";
@@ -178,7 +179,7 @@ fn flag_usage(setting: &Setting, flag: &str) -> String {
     }
 }
 
-/// The flag in the list of options, in the layout of argh: the text begins in column 20, and lines have at most 80
+/// The flag in the list of options, in the layout of argh: the text begins after 20 columns, and lines have at most 80
 /// columns.
 fn flag_help(flag: &str, text: &str) -> String {
     let (mut lines, mut line) = (String::new(), format!("  {flag:<17}"));
@@ -192,21 +193,21 @@ fn flag_help(flag: &str, text: &str) -> String {
     lines + &line + "\n"
 }
 
-/// Turns the output of argh into one error message: its first line, with a suggestion where the argument is a known
-/// word mistyped.
+/// Turns the output of argh into one error message: its first line, with a suggestion where the argument resembles
+/// a known word.
 fn parse_error(output: &str) -> String {
     let first = output.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("arguments not understood");
     let first = first.trim_end_matches('.');
-    let mut lowered = first.chars();
-    let head = lowered.next().map(|letter| letter.to_ascii_lowercase());
-    let suggested = first.split_once("argument: ").and_then(|(_, word)| probable(word));
+    let mut rest = first.chars();
+    let initial = rest.next().map(|letter| letter.to_ascii_lowercase());
+    let suggested = first.split_once("argument: ").and_then(|(_, word)| probably_meant(word));
     let suggested = suggested.map_or(String::new(), |word| format!("did you mean {word}? "));
-    format!("{}{}; {suggested}see net-pulse --help", head.map(String::from).unwrap_or_default(), lowered.as_str())
+    format!("{}{}; {suggested}see net-pulse --help", initial.map(String::from).unwrap_or_default(), rest.as_str())
 }
 
 /// The flag or subcommand that the user probably meant by the unknown argument `word`.
-fn probable(word: &str) -> Option<&'static str> {
-    // What the user may type, and what the message suggests for it.
+fn probably_meant(word: &str) -> Option<&'static str> {
+    // A word that the user may type, and the text that the message suggests for it.
     const SPECIAL: [(&str, &str); 3] = [("--version", "--version"), (HELP, HELP), ("--health", "check --health")];
     if let Some((_, text)) = SPECIAL.iter().find(|(name, text)| *name == word && name != text) {
         return Some(text);
@@ -221,7 +222,7 @@ fn probable(word: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Subcommand {
+    fn parse_line(line: &str) -> Action {
         parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>())
     }
 
@@ -248,9 +249,9 @@ mod tests {
                 SettingType::Switch => (flag.to_string(), "true"),
                 _ => (format!("{flag} x"), "x"),
             };
-            assert_eq!(words(&line), Subcommand::Run(vec![(setting.key, value.to_string())]));
+            assert_eq!(parse_line(&line), Action::Run(vec![(setting.key, value.to_string())]));
         }
-        let Subcommand::Print(help) = words("--help") else { panic!("no help") };
+        let Action::Print(help) = parse_line("--help") else { panic!("no help") };
         let known = |flag: &str| {
             ["--version", "--help"].contains(&flag) || SETTINGS.iter().any(|setting| setting.flag == Some(flag))
         };
@@ -264,7 +265,7 @@ mod tests {
     /// The help lists each flag with its text and default from the table of settings, in the layout of argh.
     #[test]
     fn the_help_lists_the_settings_of_the_table() {
-        let Subcommand::Print(help) = words("--help") else { panic!("no help") };
+        let Action::Print(help) = parse_line("--help") else { panic!("no help") };
         let (usage, options) =
             (help.lines().next().unwrap(), help.split("Options:\n").nth(1).expect("a list of options"));
         let flags = SETTINGS.iter().filter_map(|setting| Some((setting, setting.flag?)));
@@ -297,42 +298,42 @@ mod tests {
     fn only_lists_may_be_given_twice() {
         let twice = "--port is given twice; see net-pulse --help";
         for line in ["--port 80 --port 81", "--port=80 check --port=81", "--port 80 --help --port 81"] {
-            assert_eq!(words(line), Subcommand::Invalid(twice.to_string()), "{line}");
+            assert_eq!(parse_line(line), Action::Invalid(twice.to_string()), "{line}");
         }
         // A value may look like a flag.
         let both = vec![("primary", "--port".to_string()), ("port", "80".to_string())];
-        assert_eq!(words("--primary --port --port 80"), Subcommand::Run(both));
-        assert_eq!(words("--open --open"), Subcommand::Run(vec![("open", "true".to_string())]));
+        assert_eq!(parse_line("--primary --port --port 80"), Action::Run(both));
+        assert_eq!(parse_line("--open --open"), Action::Run(vec![("open", "true".to_string())]));
     }
 
     #[test]
     fn options_may_stand_before_or_after_a_subcommand() {
         let database = || vec![("database", "x".to_string())];
         let port = || vec![("port", "80".to_string())];
-        assert_eq!(words("token"), Subcommand::Token(vec![]));
-        assert_eq!(words("--database x token"), Subcommand::Token(database()));
-        assert_eq!(words("token --database x"), Subcommand::Token(database()));
-        assert_eq!(words("token --database=x"), Subcommand::Token(database()));
+        assert_eq!(parse_line("token"), Action::Token(vec![]));
+        assert_eq!(parse_line("--database x token"), Action::Token(database()));
+        assert_eq!(parse_line("token --database x"), Action::Token(database()));
+        assert_eq!(parse_line("token --database=x"), Action::Token(database()));
         // The value of an option may be the name of a subcommand.
-        assert_eq!(words("--database token"), Subcommand::Run(vec![("database", "token".to_string())]));
-        assert_eq!(words("check --database check"), Subcommand::Check(vec![("database", "check".to_string())]));
-        assert_eq!(words("check"), Subcommand::Check(vec![]));
-        assert_eq!(words("check --health"), Subcommand::Health(vec![]));
+        assert_eq!(parse_line("--database token"), Action::Run(vec![("database", "token".to_string())]));
+        assert_eq!(parse_line("check --database check"), Action::Check(vec![("database", "check".to_string())]));
+        assert_eq!(parse_line("check"), Action::Check(vec![]));
+        assert_eq!(parse_line("check --health"), Action::Health(vec![]));
         for line in ["--port 80 check --health", "check --port 80 --health", "check --health --port=80"] {
-            assert_eq!(words(line), Subcommand::Health(port()), "{line}");
+            assert_eq!(parse_line(line), Action::Health(port()), "{line}");
         }
         let both = [port(), vec![("private", "true".to_string())], database()].concat();
-        assert_eq!(words("--port 80 check --private --database x"), Subcommand::Check(both));
+        assert_eq!(parse_line("--port 80 check --private --database x"), Action::Check(both));
         let order = vec![("host", "::1".to_string()), ("host", "127.0.0.1".to_string())];
-        assert_eq!(words("--host ::1 check --host 127.0.0.1"), Subcommand::Check(order));
-        assert_eq!(words("--port="), Subcommand::Run(vec![("port", String::new())]));
-        assert_eq!(words("--database=a=b"), Subcommand::Run(vec![("database", "a=b".to_string())]));
+        assert_eq!(parse_line("--host ::1 check --host 127.0.0.1"), Action::Check(order));
+        assert_eq!(parse_line("--port="), Action::Run(vec![("port", String::new())]));
+        assert_eq!(parse_line("--database=a=b"), Action::Run(vec![("database", "a=b".to_string())]));
     }
 
     #[test]
     fn help_is_printed_for_every_usual_spelling() {
-        let help = |line| match words(line) {
-            Subcommand::Print(text) => text,
+        let help = |line| match parse_line(line) {
+            Action::Print(text) => text,
             other => panic!("{line}: {other:?}"),
         };
         assert!(help("--help").contains("--help, -h, help  display usage information"));
@@ -344,18 +345,18 @@ mod tests {
             assert_eq!(help(line), help("check --help"), "{line}");
         }
         assert_eq!(help("check --version"), help("--version"));
-        assert_eq!(words("--database -h"), Subcommand::Run(vec![("database", "-h".to_string())]));
+        assert_eq!(parse_line("--database -h"), Action::Run(vec![("database", "-h".to_string())]));
     }
 
     #[test]
     fn the_values_of_a_list_keep_their_order() {
         let expect = vec![("host", "::1".to_string()), ("host", "127.0.0.1".to_string())];
-        assert_eq!(words("--host ::1 --host 127.0.0.1"), Subcommand::Run(expect));
+        assert_eq!(parse_line("--host ::1 --host 127.0.0.1"), Action::Run(expect));
     }
 
     #[test]
     fn a_wrong_argument_gives_one_sentence() {
-        let check = |line: &str, expect: &str| assert_eq!(words(line), Subcommand::Invalid(expect.to_string()));
+        let check = |line: &str, expect: &str| assert_eq!(parse_line(line), Action::Invalid(expect.to_string()));
         check("--port", "no value provided for option '--port'; see net-pulse --help");
         check("check --port", "no value provided for option '--port'; see net-pulse --help");
         check("--private yes", "unrecognized argument: yes; see net-pulse --help");
@@ -380,6 +381,6 @@ mod tests {
             let doubled = format!("{flag}{}", &flag[flag.len() - 1..]);
             suggested(&doubled, &doubled, flag);
         }
-        assert_eq!(words("--version"), Subcommand::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(parse_line("--version"), Action::Print(format!("net-pulse {}", env!("CARGO_PKG_VERSION"))));
     }
 }

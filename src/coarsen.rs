@@ -1,11 +1,11 @@
 //! Limits the memory of unsaved history: while the writer cannot save, the oldest ticks are merged into longer ones.
 //! Sums and anchors stay exact; resolution and peaks are lost. Pure.
 
-use crate::model::{Anchor, Batch, IfaceId, Mark, Sample, Tick};
+use crate::model::{Anchor, Batch, IfaceId, Sample, SampleQuality, Tick};
 
-/// Limit for unsaved ticks, and a second time for the batch that the writer is saving. 512 KiB hold 6,500 samples: two
-/// hours of 24 interfaces at an interval of 30 s. One tick with a sample of every interface is always kept, even above
-/// this limit.
+/// Limit for unsaved ticks. The batch that the writer is saving may use the same amount again. 512 KiB hold 6,500
+/// samples: two hours of 24 interfaces at an interval of 30 s. One tick with a sample of every interface is always
+/// kept, even above this limit.
 pub const MAX_UNSAVED_BYTES: usize = 512 * 1024;
 
 /// Lengths of merged ticks in seconds, tried one after the other: five-minute cells, hours, six-hour blocks, days, and
@@ -25,7 +25,7 @@ pub fn coarsen(batch: &mut Batch, anchors: &mut Vec<Anchor>, max_bytes: usize) {
     anchors.sort_by_key(|anchor| anchor.seq);
     let newest = count_newest(batch, max_bytes / 4);
     for step_s in STEPS_S {
-        // Each pass shortens the list.
+        // Computed again, because each pass shortens the list.
         let old = batch.ticks.len() - newest;
         merge(batch, anchors, step_s, old, max_bytes);
     }
@@ -85,11 +85,11 @@ fn merge(batch: &mut Batch, anchors: &mut Vec<Anchor>, step_s: i64, old: usize, 
     samples.truncate(samples_done);
 }
 
-/// The bucket of a tick; one on the border belongs to the bucket that ends there. Ticks without a wall time have
-/// buckets of the monotonic clock.
+/// The bucket of a tick; a tick on the border belongs to the bucket that ends there. Ticks without a wall time get
+/// their bucket from the monotonic clock.
 fn bucket(tick: &Tick, step_s: i64) -> (bool, i64) {
-    let s = tick.unix.unwrap_or(i64::try_from(tick.mono_ms / 1000).unwrap_or(i64::MAX));
-    (tick.unix.is_some(), s.saturating_sub(1).div_euclid(step_s))
+    let seconds = tick.unix.unwrap_or(i64::try_from(tick.mono_ms / 1000).unwrap_or(i64::MAX));
+    (tick.unix.is_some(), seconds.saturating_sub(1).div_euclid(step_s))
 }
 
 /// Adds a sample to a group that is sorted by interface and has one sample per interface.
@@ -105,11 +105,11 @@ pub fn merge_sample(sum: &mut Sample, sample: &Sample) {
     sum.delta.add(&sample.delta);
     sum.span_ms = sum.span_ms.saturating_add(sample.span_ms);
     // Only two plain samples make a plain one: the chart has no rate for a merged gap or reset.
-    sum.mark = match (sum.mark, sample.mark) {
-        (mark, Mark::Plain) => mark,
-        (Mark::Plain, mark) => mark,
+    sum.quality = match (sum.quality, sample.quality) {
+        (mark, SampleQuality::Plain) => mark,
+        (SampleQuality::Plain, mark) => mark,
         (mark, other) if mark == other => mark,
-        _ => Mark::Gap,
+        _ => SampleQuality::Gap,
     };
 }
 
@@ -165,8 +165,8 @@ mod tests {
         }
     }
 
-    fn sample(iface: IfaceId, mark: Mark, span_ms: u64, rx: u64) -> Sample {
-        Sample { iface, mark, span_ms, delta: Counters::of([rx, 1, 0, 0, 0, 0, 0, 0]) }
+    fn sample(iface: IfaceId, mark: SampleQuality, span_ms: u64, rx: u64) -> Sample {
+        Sample { iface, quality: mark, span_ms, delta: Counters::of([rx, 1, 0, 0, 0, 0, 0, 0]) }
     }
 
     fn push(batch: &mut Batch, seq: u64, unix: Option<i64>, mono_s: i64, samples: &[Sample]) {
@@ -175,16 +175,16 @@ mod tests {
     }
 
     /// (seq, unix, [(iface, mark, span, rx)])
-    type Row = (u64, Option<i64>, Vec<(IfaceId, Mark, u64, u64)>);
+    type Row = (u64, Option<i64>, Vec<(IfaceId, SampleQuality, u64, u64)>);
 
     fn rows(batch: &Batch) -> Vec<Row> {
-        let of = |sample: &Sample| (sample.iface, sample.mark, sample.span_ms, sample.delta.rx_bytes());
+        let of = |sample: &Sample| (sample.iface, sample.quality, sample.span_ms, sample.delta.rx_bytes());
         batch.iter().map(|(tick, samples)| (tick.seq, tick.unix, samples.iter().map(of).collect())).collect()
     }
 
     #[test]
     fn neighbours_are_merged_and_a_tick_on_the_border_belongs_to_the_earlier_bucket() {
-        use Mark::{Gap, Plain, Reset};
+        use SampleQuality::{Gap, Plain, Reset};
         let mut batch = Batch::default();
         for (at, (mark, rx)) in [(Plain, 1), (Plain, 10), (Reset, 100), (Plain, 1000), (Gap, 7)].iter().enumerate() {
             let unix = T + 100 * (at as i64 + 1);
@@ -218,12 +218,12 @@ mod tests {
         let mut batch = Batch::default();
         for at in 0..6 {
             let unix = (at < 2).then_some(T + at);
-            push(&mut batch, at as u64, unix, 1_000 * at, &[sample(1, Mark::Plain, 1, 1)]);
+            push(&mut batch, at as u64, unix, 1_000 * at, &[sample(1, SampleQuality::Plain, 1, 1)]);
         }
         coarsen(&mut batch, &mut Vec::new(), 0);
         assert_eq!(
             rows(&batch),
-            [(1, Some(T + 1), vec![(1, Mark::Plain, 2, 2)]), (5, None, vec![(1, Mark::Plain, 4, 4)])]
+            [(1, Some(T + 1), vec![(1, SampleQuality::Plain, 2, 2)]), (5, None, vec![(1, SampleQuality::Plain, 4, 4)])]
         );
     }
 
@@ -232,7 +232,7 @@ mod tests {
         let raw = |rx: u64| Counters::of([rx, 0, 0, 0, 0, 0, 0, 0]);
         let mut batch = Batch::default();
         for at in 1..=4 {
-            let counted = Sample { delta: raw(at), ..sample(1, Mark::Plain, 1, 0) };
+            let counted = Sample { delta: raw(at), ..sample(1, SampleQuality::Plain, 1, 0) };
             push(&mut batch, at, Some(T + at as i64), at as i64, &[counted]);
         }
         let anchor = |seq, iface, rx| Anchor { seq, iface, raw: raw(rx) };
@@ -246,7 +246,7 @@ mod tests {
     fn ticks_before_and_after_a_clock_step_are_not_merged() {
         let mut batch = Batch::default();
         for (at, unix) in [T + 10, T + 20, T - 3_590, T - 3_580].into_iter().enumerate() {
-            push(&mut batch, at as u64, Some(unix), at as i64, &[sample(1, Mark::Plain, 10_000, 1)]);
+            push(&mut batch, at as u64, Some(unix), at as i64, &[sample(1, SampleQuality::Plain, 10_000, 1)]);
         }
         merge(&mut batch, &mut Vec::new(), 3_600, 4, 0);
         assert_eq!(batch.ticks.iter().map(|tick| tick.unix.unwrap()).collect::<Vec<_>>(), [T + 20, T - 3_580]);
@@ -283,7 +283,7 @@ mod tests {
                 let mut samples = Vec::new();
                 for iface in 1..=ifaces {
                     if random.below(10) > 0 {
-                        let mark = if random.below(100) == 0 { Mark::Gap } else { Mark::Plain };
+                        let mark = if random.below(100) == 0 { SampleQuality::Gap } else { SampleQuality::Plain };
                         samples.push(sample(iface, mark, step_s as u64 * 1000, random.below(1 << 30)));
                     }
                     if random.below(500) == 0 {
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn one_tick_is_kept_even_if_it_exceeds_the_limit() {
         let mut batch = Batch::default();
-        let wide = |n: u32| (0..n).map(|iface| sample(iface, Mark::Plain, 1, 1)).collect::<Vec<_>>();
+        let wide = |n: u32| (0..n).map(|iface| sample(iface, SampleQuality::Plain, 1, 1)).collect::<Vec<_>>();
         for seq in 1..=5 {
             push(&mut batch, seq, Some(T + seq as i64), seq as i64, &wide(100));
         }

@@ -18,9 +18,9 @@ pub enum SettingType {
     Decimal(f64, f64),
     /// One of these words.
     Word(&'static [&'static str]),
-    /// Any text that is not empty.
+    /// Text that is not empty, has at most `MAX_TEXT_BYTES`, and contains no control characters.
     Text,
-    /// Time zone. This module only checks that it is a text; `clock` parses it.
+    /// Time zone. This module checks it like `Text`; `clock` parses it.
     Zone,
     /// Items with commas between them, or a repeated flag. The default may be empty; a given value may not.
     List,
@@ -49,7 +49,7 @@ impl SettingType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangedBy {
     /// Only a flag or the environment, at the start.
-    AtStart,
+    FlagOrVariable,
     /// A user through the API, unless a flag or the environment sets it.
     User,
     /// Only the program itself. The API and the documentation do not show it.
@@ -82,20 +82,20 @@ pub const MAX_TEXT_BYTES: usize = 4096;
 /// The table of settings. After a change here, run `cross/settings`: it updates the documents that are made from it.
 #[rustfmt::skip]
 pub static SETTINGS: &[Setting] = &[
-    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "address to listen on; the machine may get it later; repeatable (default: all, IPv4 and IPv6)" },
-    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: SettingType::Integer(0, 65535), default: "8000", changed_by: ChangedBy::AtStart, help: "port to listen on; 0 picks a free port, which the log names" },
-    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::AtStart, help: "additional name of this machine that browsers may use; repeatable (default: its host name and addresses)" },
-    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "require the access token for reading too, not only for changes" },
-    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::AtStart, help: "allow changes without the access token to everyone who can reach the port" },
-    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "database file (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
+    Setting { key: "host", flag: Some("--host"), argument: "address", environment: Some("NETPULSE_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::FlagOrVariable, help: "address to listen on; the machine may get it later; repeatable (default: all, IPv4 and IPv6)" },
+    Setting { key: "port", flag: Some("--port"), argument: "number", environment: Some("NETPULSE_PORT"), kind: SettingType::Integer(0, 65535), default: "8000", changed_by: ChangedBy::FlagOrVariable, help: "port to listen on; 0 picks a free port, which the log names" },
+    Setting { key: "allowed_host", flag: Some("--allowed-host"), argument: "name", environment: Some("NETPULSE_ALLOWED_HOST"), kind: SettingType::List, default: "", changed_by: ChangedBy::FlagOrVariable, help: "additional name of this machine that browsers may use; repeatable (default: its host name and addresses)" },
+    Setting { key: "private", flag: Some("--private"), argument: "", environment: Some("NETPULSE_PRIVATE"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::FlagOrVariable, help: "require the access token for reading too, not only for changes" },
+    Setting { key: "open", flag: Some("--open"), argument: "", environment: Some("NETPULSE_OPEN"), kind: SettingType::Switch, default: "false", changed_by: ChangedBy::FlagOrVariable, help: "allow changes without the access token to everyone who can reach the port" },
+    Setting { key: "database", flag: Some("--database"), argument: "path", environment: Some("NETPULSE_DATABASE"), kind: SettingType::Text, default: "", changed_by: ChangedBy::FlagOrVariable, help: "database file (default: /var/lib/net-pulse/net-pulse.db for root, else in $XDG_STATE_HOME/net-pulse)" },
     Setting { key: "interval", flag: Some("--interval"), argument: "seconds", environment: Some("NETPULSE_INTERVAL"), kind: SettingType::Integer(INTERVAL_S.0, INTERVAL_S.1), default: "30", changed_by: ChangedBy::User, help: "seconds between two samples" },
     Setting { key: "media", flag: Some("--media"), argument: "kind", environment: Some("NETPULSE_MEDIA"), kind: SettingType::Word(&["disk", "flash"]), default: "disk", changed_by: ChangedBy::User, help: "storage of the database: disk (saved every 5 minutes) or flash (saved every hour)" },
     Setting { key: "flush", flag: Some("--flush"), argument: "seconds", environment: Some("NETPULSE_FLUSH"), kind: SettingType::Integer(1, 86400), default: "300", changed_by: ChangedBy::User, help: "seconds between two saves, instead of the --media default" },
-    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: SettingType::Size, default: "32M", changed_by: ChangedBy::AtStart, help: "maximum size of the database; the history of the finest resolution is deleted first" },
+    Setting { key: "max_size", flag: Some("--max-size"), argument: "size", environment: Some("NETPULSE_MAX_SIZE"), kind: SettingType::Size, default: "32M", changed_by: ChangedBy::FlagOrVariable, help: "maximum size of the database; the history of the finest resolution is deleted first" },
     Setting { key: "timezone", flag: Some("--timezone"), argument: "zone", environment: Some("NETPULSE_TIMEZONE"), kind: SettingType::Zone, default: "", changed_by: ChangedBy::User, help: "time zone of days and months: a POSIX TZ string or a zoneinfo name (default: that of the system)" },
-    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: SettingType::Word(LOG_LEVELS), default: "info", changed_by: ChangedBy::AtStart, help: "log verbosity: error, warn, info, debug or trace" },
-    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: SettingType::Text, default: "", changed_by: ChangedBy::AtStart, help: "socket of the system log, such as /dev/log; while it does not exist, the log goes to standard error" },
-    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: SettingType::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", changed_by: ChangedBy::AtStart, help: "kernel API to read counters from: auto, getstats, getlink or sysfs (without altnames)" },
+    Setting { key: "log_level", flag: Some("--log-level"), argument: "level", environment: Some("NETPULSE_LOG_LEVEL"), kind: SettingType::Word(LOG_LEVELS), default: "info", changed_by: ChangedBy::FlagOrVariable, help: "log verbosity: error, warn, info, debug or trace" },
+    Setting { key: "syslog", flag: None, argument: "", environment: Some("NETPULSE_SYSLOG"), kind: SettingType::Text, default: "", changed_by: ChangedBy::FlagOrVariable, help: "socket of the system log, such as /dev/log; while it does not exist, the log goes to standard error" },
+    Setting { key: "source", flag: Some("--source"), argument: "name", environment: Some("NETPULSE_SOURCE"), kind: SettingType::Word(&["auto", "getstats", "getlink", "sysfs"]), default: "auto", changed_by: ChangedBy::FlagOrVariable, help: "kernel API to read counters from: auto, getstats, getlink or sysfs (without altnames)" },
     Setting { key: "interfaces", flag: Some("--interface"), argument: "pattern", environment: Some("NETPULSE_INTERFACE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to watch: a name, a pattern with *, or a kind such as kind:veth; repeatable, overrides the ignore rules (default: all that no rule ignores)" },
     Setting { key: "ignore", flag: Some("--ignore"), argument: "pattern", environment: Some("NETPULSE_IGNORE"), kind: SettingType::List, default: "", changed_by: ChangedBy::User, help: "interface to ignore: a name, a pattern with *, or a kind such as kind:veth; with ! in front it is watched, even if a rule ignores it; repeatable" },
     Setting { key: "primary", flag: Some("--primary"), argument: "name", environment: Some("NETPULSE_PRIMARY"), kind: SettingType::Text, default: "", changed_by: ChangedBy::User, help: "primary interface, shown first on the page and always watched (default: chosen by its traffic)" },
@@ -188,8 +188,8 @@ impl Config {
     /// Applies the values saved in the database to settings that neither a flag nor the environment sets. An invalid
     /// value (saved by another version) leaves the default. Returns a line for the log per invalid or shortened value.
     pub fn apply_saved(&mut self, saved: &Map<String, String>) -> Vec<String> {
-        let mut refused = Vec::new();
-        for setting in SETTINGS.iter().filter(|setting| setting.changed_by != ChangedBy::AtStart) {
+        let mut warnings = Vec::new();
+        for setting in SETTINGS.iter().filter(|setting| setting.changed_by != ChangedBy::FlagOrVariable) {
             let Some(whole) = saved.get(setting.key) else { continue };
             if self.origin(setting.key) > Origin::Saved {
                 continue;
@@ -202,25 +202,25 @@ impl Config {
                 Ok(()) => {
                     if text.len() < whole.len() {
                         let rest = quotable(whole[text.len()..].trim_start_matches(','));
-                        refused.push(format!(
+                        warnings.push(format!(
                             "saved {} has more than {MAX_TEXT_BYTES} bytes; ignoring the items from '{rest}' on",
                             setting.key
                         ));
                     }
                     self.values.insert(setting.key, (text.to_string(), Origin::Saved));
                 }
-                Err(error) => refused.push(format!("saved {}: {error}; using {}", setting.key, setting.default)),
+                Err(error) => warnings.push(format!("saved {}: {error}; using {}", setting.key, setting.default)),
             }
         }
-        refused
+        warnings
     }
 
     /// For tests: settings without a database, with these saved values.
     pub fn with_saved(texts: &[(&'static str, &str)]) -> Config {
         let mut config = Config::default();
         let texts = texts.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
-        for refused in config.apply_saved(&texts) {
-            log::warn!("{refused}");
+        for warning in config.apply_saved(&texts) {
+            log::warn!("{warning}");
         }
         config
     }
@@ -256,7 +256,7 @@ impl Config {
     /// Path of the database file: the setting, else /var/lib for root, else $XDG_STATE_HOME or ~/.local/state.
     /// `root`: whether the effective user is root. Relative paths in the environment are ignored, as the XDG Base
     /// Directory Specification demands.
-    pub fn database(&self, root: bool, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
+    pub fn database_path(&self, root: bool, environment: impl Fn(&str) -> Option<String>) -> Result<PathBuf> {
         const FILE: &str = "net-pulse/net-pulse.db";
         let given = self.text("database");
         if !given.is_empty() {
@@ -283,20 +283,20 @@ impl Config {
         self.media_flush_s()
     }
 
-    /// Seconds between two saves that --media stands for.
+    /// Flush interval in seconds that the active --media sets.
     pub fn media_flush_s(&self) -> u32 {
         const BY_MEDIA: [(&str, u32); 2] = [("disk", 300), ("flash", 3600)];
         BY_MEDIA.iter().find(|(word, _)| *word == self.text("media")).map_or(300, |(_, seconds)| *seconds)
     }
 
-    /// The flag or variable that sets this setting. The API cannot change a setting that has one.
+    /// The flag or variable that sets this setting, if any. The API cannot change a setting with such an owner.
     pub fn owner(&self, key: &str) -> Option<&'static str> {
         let by_media = key == "flush" && self.origin("media") > self.origin("flush");
         let key = if by_media && self.origin("media") > Origin::Saved { "media" } else { key };
         (self.origin(key) > Origin::Saved).then(|| self.set_by(key))
     }
 
-    /// Makes all of these changes, or none and returns the reason.
+    /// Makes all of these changes. If one of them is refused, makes none and returns the reason.
     pub fn change(&mut self, changes: &SettingChanges) -> std::result::Result<(), SettingsRefusal> {
         self.check_changes(changes)?;
         for (key, text) in changes {
@@ -314,7 +314,8 @@ impl Config {
     pub fn check_changes(&self, changes: &SettingChanges) -> std::result::Result<(), SettingsRefusal> {
         for (key, text) in changes {
             let Some(setting) = Setting::find(key) else { continue };
-            let fixed = setting.flag.or(setting.environment).filter(|_| setting.changed_by == ChangedBy::AtStart);
+            let fixed =
+                setting.flag.or(setting.environment).filter(|_| setting.changed_by == ChangedBy::FlagOrVariable);
             if let Some(owner) = self.owner(key).or(fixed) {
                 return Err(SettingsRefusal::Owned { key, owner });
             }
@@ -326,10 +327,10 @@ impl Config {
     }
 
     /// Beginning of a sentence about a setting's value: `--interface ppp7`, `the primary setting wan`.
-    pub fn describe(&self, key: &str, what: &str) -> String {
+    pub fn describe(&self, key: &str, value: &str) -> String {
         match self.owner(key) {
-            Some(owner) => format!("{owner} {what}"),
-            None => format!("the {key} setting {what}"),
+            Some(owner) => format!("{owner} {value}"),
+            None => format!("the {key} setting {value}"),
         }
     }
 
@@ -349,7 +350,7 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.key == key)
     }
 
-    /// The help with the default inserted: behind the word that is the default, else behind the first part.
+    /// The help with the default inserted: after the word that is the default, else before the first semicolon.
     pub fn help_with_default(&self) -> String {
         let (help, default) = (self.help, self.default);
         match (self.kind, help.split_once(default)) {
@@ -363,15 +364,15 @@ impl Setting {
                 }
             }
             _ => {
-                let (what, more) = help.split_at(help.find(';').unwrap_or(help.len()));
-                format!("{what} (default {default}){more}")
+                let (first, rest) = help.split_at(help.find(';').unwrap_or(help.len()));
+                format!("{first} (default {default}){rest}")
             }
         }
     }
 
     /// Checks a value. The error names the value and what is valid.
     pub fn check(&self, text: &str) -> Result<()> {
-        let wrong = |what: String| Err(Error::usage(format!("'{}' is not {what}", quotable(text))));
+        let wrong = |expected: String| Err(Error::usage(format!("'{}' is not {expected}", quotable(text))));
         match self.kind {
             SettingType::Integer(low, high) => match text.parse::<u64>() {
                 Ok(number) if (low..=high).contains(&number) => Ok(()),
@@ -386,9 +387,9 @@ impl Setting {
             SettingType::Text | SettingType::Zone if text.trim().is_empty() => wrong("usable: it is empty".to_string()),
             SettingType::List if split_list(text).is_empty() => wrong("usable: it is empty".to_string()),
             SettingType::Text | SettingType::Zone | SettingType::List if text.len() > MAX_TEXT_BYTES => {
-                let many =
+                let hint =
                     if self.kind == SettingType::List { "; one pattern with * stands for many names" } else { "" };
-                wrong(format!("usable: it has more than {MAX_TEXT_BYTES} bytes{many}"))
+                wrong(format!("usable: it has more than {MAX_TEXT_BYTES} bytes{hint}"))
             }
             SettingType::Text | SettingType::Zone | SettingType::List if text.contains(char::is_control) => {
                 wrong("usable: it has control characters".to_string())
@@ -419,7 +420,8 @@ fn parse_switch(text: &str) -> Option<bool> {
     }
 }
 
-/// Minimum of `max_size`, in bytes: about one year of days and hours and one week of samples of one interface.
+/// Minimum of `max_size`, in bytes. It holds about one year of days and hours and one week of samples of one
+/// interface.
 pub const MIN_SIZE_BYTES: u64 = 1 << 20;
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -471,7 +473,8 @@ fn link_kinds() -> impl Iterator<Item = &'static str> {
     InterfaceKind::NAMES.iter().filter(|(kind, _)| *kind != InterfaceKind::Others).map(|(_, word)| *word)
 }
 
-/// The first items of a list, as many as fit into the maximum length. A part of the list is better than no list.
+/// The first items of a list, as many as fit into the maximum length: a part of the list is better than no list. If not
+/// even the first item fits, the list stays as it is, and `Setting::check` refuses it.
 fn shorten_list(text: &str) -> &str {
     if text.len() <= MAX_TEXT_BYTES {
         return text;
@@ -543,8 +546,8 @@ mod tests {
         check("media", "paper", "--media: 'paper' is not one of disk, flash");
         check("max_size", "1K", "--max-size: '1K' is not a size of at least 1M, such as 32M");
         check("database", "", "--database: '' is not usable: it is empty");
-        let kinds = "the kinds are ethernet, wifi, wwan, ppp, vpn, bridge, bond, vlan, veth, container, loopback, apple, \
-                     virtual, other";
+        let kinds = "the kinds are ethernet, wifi, wwan, ppp, vpn, bridge, bond, vlan, veth, container, loopback, \
+                     apple, virtual, other";
         let wrong = format!("--interface: 'eth0, kind:vteh' is not usable: 'vteh' is not a kind; {kinds}");
         check("interfaces", "eth0, kind:vteh", &wrong);
         check("ignore", "!kind:", &format!("--ignore: '!kind:' is not usable: '' is not a kind; {kinds}"));
@@ -662,7 +665,7 @@ mod tests {
         let check = |given: &str, root, environment: &[(&str, &str)], expect: &str| {
             let typed: Vec<_> = Some(("database", given)).filter(|_| !given.is_empty()).into_iter().collect();
             let variable = |name: &str| environment.iter().find(|(known, _)| *known == name).map(|it| it.1.to_string());
-            let found = config(&typed, &[]).unwrap().database(root, variable);
+            let found = config(&typed, &[]).unwrap().database_path(root, variable);
             assert_eq!(found.map_or_else(|error| error.to_string(), |path| path.display().to_string()), expect);
         };
         check("x.db", true, &[], "x.db");

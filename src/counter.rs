@@ -2,7 +2,7 @@
 //!
 //! The kernel's counters only rise. When all of them fall, the interface was destroyed and created again (PPPoE, Wi-Fi,
 //! a VPN) and counts from zero. When one falls and the others rise, a driver or a modem reported nonsense for a moment.
-//! Monitors that count a rollover in either case record 4 GiB that nobody sent. This module accepts a rollover only
+//! Monitors that count a rollover in either case record 4 GiB that were never sent. This module accepts a rollover only
 //! where the other counters prove it.
 
 use crate::model::{COUNTER_NAMES, COUNTERS, Counters, RX_BYTES, RX_PACKETS, TX_BYTES, TX_PACKETS, Width};
@@ -12,19 +12,20 @@ use crate::model::{COUNTER_NAMES, COUNTERS, Counters, RX_BYTES, RX_PACKETS, TX_B
 pub enum Comparison {
     /// No counter fell. The delta.
     Plain(Counters),
-    /// At least one counter passed its maximum and started again from zero; the others rose. The delta.
+    /// At least one counter passed its maximum and started again from zero; no other counter fell. The delta.
     Wrap(Counters),
     /// All counters started again from zero. The delta since then, which is the new reading itself.
     Reset(Counters),
-    /// Some counters fell while others rose, and no rollover explains it. `delta` is zero for the counters in `fell`.
+    /// Some counters fell, and neither a rollover nor a reset explains it. `delta` is zero for the counters in `fell`.
     /// If such a counter is back at its old value or above at the next reading, that reading is compared with the old
     /// value, otherwise with the value it fell to.
     Dip { delta: Counters, fell: [bool; COUNTERS] },
     /// All counters read zero for the first time. Some drivers do this for one reading and recover, so the baseline
     /// stays and the next reading decides.
-    Held,
+    AllZero,
     /// The rise is more than any link can carry, for example after the migration of a virtual machine. The delta is
-    /// unknown; the reading becomes the baseline. Holds the bytes that are not counted: the larger of both directions.
+    /// unknown; the reading becomes the baseline. Contains the bytes that are not counted: those received or those
+    /// sent, whichever are more.
     Implausible(u64),
 }
 
@@ -61,14 +62,14 @@ pub struct Baseline {
     /// Counters that fell at the latest reading.
     fell: [bool; COUNTERS],
     /// The latest reading; only used for the counters in `fell`.
-    low: Counters,
+    latest: Counters,
     /// All counters read zero at the latest reading.
     was_zero: bool,
 }
 
 impl Baseline {
     pub fn new(counters: Counters) -> Baseline {
-        Baseline { counters, fell: [false; COUNTERS], low: Counters::ZERO, was_zero: false }
+        Baseline { counters, fell: [false; COUNTERS], latest: Counters::ZERO, was_zero: false }
     }
 
     /// Whether a byte counter fell at the latest reading, so that the bytes since then are uncertain.
@@ -81,15 +82,15 @@ impl Baseline {
         let mut before = self.counters;
         for at in 0..COUNTERS {
             if self.fell[at] && after.0[at] < before.0[at] {
-                before.0[at] = self.low.0[at];
+                before.0[at] = self.latest.0[at];
             }
         }
         let change = compare(&before, after, between, self.was_zero);
         match change {
-            Comparison::Held => self.was_zero = true,
+            Comparison::AllZero => self.was_zero = true,
             Comparison::Dip { fell, .. } => {
                 let counters = Counters(std::array::from_fn(|at| if fell[at] { before.0[at] } else { after.0[at] }));
-                *self = Baseline { counters, fell, low: *after, was_zero: false };
+                *self = Baseline { counters, fell, latest: *after, was_zero: false };
             }
             _ => *self = Baseline::new(*after),
         }
@@ -97,7 +98,7 @@ impl Baseline {
     }
 }
 
-/// `was_zero`: the latest reading was zero in all counters and was answered with `Held`.
+/// `was_zero`: all counters were zero at the latest reading, and the result for it was `Held`.
 fn compare(before: &Counters, after: &Counters, between: &ReadingInterval, was_zero: bool) -> Comparison {
     let mut fell: [bool; COUNTERS] = std::array::from_fn(|at| after.0[at] < before.0[at]);
     let mut delta = after.since(before);
@@ -105,18 +106,18 @@ fn compare(before: &Counters, after: &Counters, between: &ReadingInterval, was_z
         return impossible_bytes(delta, between).map_or(Comparison::Plain(delta), Comparison::Implausible);
     }
     if after.is_zero() && !was_zero {
-        return Comparison::Held;
+        return Comparison::AllZero;
     }
-    let all_fell = fell;
+    let fell_or_wrapped = fell;
     for (at, fell) in fell.iter_mut().enumerate() {
-        if let Some(rise) = rollover(before, after, &all_fell, at, between) {
+        if let Some(rise) = rollover(before, after, &fell_or_wrapped, at, between) {
             (delta.0[at], *fell) = (rise, false);
         }
     }
     if !fell.contains(&true) {
         return Comparison::Wrap(delta);
     }
-    if restarted(before, after, &all_fell, between) {
+    if restarted(before, after, &fell_or_wrapped, between) {
         let limit = bytes_at(ASSUMED_MBIT.max(2 * speed(between)), between.elapsed_ms);
         return bytes_above(after, limit).map_or(Comparison::Reset(*after), Comparison::Implausible);
     }
@@ -124,7 +125,7 @@ fn compare(before: &Counters, after: &Counters, between: &ReadingInterval, was_z
 }
 
 /// The names of the counters that fell, separated by commas, for an event text.
-pub fn names_of(fell: &[bool; COUNTERS]) -> String {
+pub fn counter_names(fell: &[bool; COUNTERS]) -> String {
     let names: Vec<&str> = COUNTER_NAMES.iter().zip(fell).filter(|(_, fell)| **fell).map(|(name, _)| *name).collect();
     names.join(", ")
 }
@@ -139,7 +140,7 @@ fn bytes_at(mbit: u64, elapsed_ms: u64) -> u64 {
     (mbit * 125).saturating_mul(elapsed_ms.saturating_add(1000))
 }
 
-/// The larger byte count of both directions, if it exceeds the limit.
+/// The bytes received or the bytes sent, whichever are more, if they exceed the limit.
 fn bytes_above(delta: &Counters, limit: u64) -> Option<u64> {
     let larger = delta.rx_bytes().max(delta.tx_bytes());
     (larger > limit).then_some(larger)
@@ -150,16 +151,16 @@ fn impossible_bytes(delta: Counters, between: &ReadingInterval) -> Option<u64> {
     bytes_above(&delta, bytes_at(MAX_LINK_MBIT.max(4 * speed(between)), between.elapsed_ms))
 }
 
-/// Whether all counters started again from zero: each byte and packet counter that was above zero has fallen. One of
-/// them may not have fallen, if at least two others did and its value is small enough to be counted since the restart.
-/// At least one must have fallen by more than a tenth: a new link does not start just below the old values.
+/// Whether all counters started again from zero: each byte and packet counter that was above zero has fallen. One
+/// exception is allowed if at least two others fell and its new value is no more than the link can carry since the
+/// restart. At least one must have fallen by more than a tenth: a new link does not start just below the old values.
 fn restarted(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], between: &ReadingInterval) -> bool {
-    let counted = || DIRECTIONS.into_iter().flat_map(|(bytes, packets)| [bytes, packets]);
-    let fallen = counted().filter(|at| fell[*at]).count();
-    if !counted().any(|at| fell[at] && after.0[at] < before.0[at] / 10 * 9) {
+    let bytes_and_packets = || DIRECTIONS.into_iter().flat_map(|(bytes, packets)| [bytes, packets]);
+    let fallen = bytes_and_packets().filter(|at| fell[*at]).count();
+    if !bytes_and_packets().any(|at| fell[at] && after.0[at] < before.0[at] / 10 * 9) {
         return false;
     }
-    let mut unfallen = counted().filter(|at| before.0[*at] > 0 && !fell[*at]);
+    let mut unfallen = bytes_and_packets().filter(|at| before.0[*at] > 0 && !fell[*at]);
     let Some(first) = unfallen.next() else { return fallen > 0 };
     let limit = bytes_at(ASSUMED_MBIT.max(2 * speed(between)), between.elapsed_ms);
     unfallen.next().is_none() && fallen >= 2 && after.0[first] <= limit
@@ -407,7 +408,8 @@ mod tests {
     #[test]
     fn e6_sudden_zero_is_held_once() {
         let before = four(5000, 600, 7, 8);
-        let check_next = |after, expect| check_sequence(before, &[(Counters::ZERO, Comparison::Held), (after, expect)]);
+        let check_next =
+            |after, expect| check_sequence(before, &[(Counters::ZERO, Comparison::AllZero), (after, expect)]);
         check_next(four(5100, 600, 8, 8), Comparison::Plain(four(100, 0, 1, 0)));
         check_next(four(40, 0, 1, 0), Comparison::Reset(four(40, 0, 1, 0)));
         check_next(Counters::ZERO, Comparison::Reset(Counters::ZERO));

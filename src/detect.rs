@@ -1,4 +1,4 @@
-//! Decides what kind of interface a link is, whether it is watched, and which interface is the primary one. Pure: the
+//! Decides what kind of interface a link is, whether it is monitored, and which interface is the primary one. Pure: the
 //! caller passes the facts in.
 
 use crate::model::{InterfaceKind, KIND_PREFIX, Link};
@@ -14,7 +14,7 @@ const ARPHRD_IPGRE: u16 = 778;
 const ARPHRD_RAWIP: u16 = 519;
 const ARPHRD_NONE: u16 = 65534;
 
-/// By driver name (IFLA_INFO_KIND). The most reliable source where the kernel has one.
+/// Kind by driver name (IFLA_INFO_KIND): the most reliable source, for links whose driver the kernel reports.
 const BY_DRIVER: [(&str, InterfaceKind); 26] = [
     ("bridge", InterfaceKind::Bridge),
     ("bond", InterfaceKind::Bond),
@@ -44,7 +44,7 @@ const BY_DRIVER: [(&str, InterfaceKind); 26] = [
     ("dsa", InterfaceKind::Ethernet),
 ];
 
-/// By `DEVTYPE` of the uevent.
+/// Kind by `DEVTYPE` of the uevent.
 const BY_DEVTYPE: [(&str, InterfaceKind); 5] = [
     ("wlan", InterfaceKind::Wifi),
     ("wwan", InterfaceKind::Wwan),
@@ -53,7 +53,7 @@ const BY_DEVTYPE: [(&str, InterfaceKind); 5] = [
     ("vlan", InterfaceKind::Vlan),
 ];
 
-/// By hardware type (ARPHRD_*).
+/// Kind by hardware type (ARPHRD_*).
 const BY_HARDWARE: [(u16, InterfaceKind); 8] = [
     (ARPHRD_LOOPBACK, InterfaceKind::Loopback),
     (ARPHRD_PPP, InterfaceKind::Ppp),
@@ -65,7 +65,8 @@ const BY_HARDWARE: [(u16, InterfaceKind); 8] = [
     (ARPHRD_NONE, InterfaceKind::Vpn),
 ];
 
-/// By name, for links without a driver name (read from sysfs, or on another system). The first match counts.
+/// Kind by the name of the link, for links without a driver name (read from sysfs, or on another system). The first
+/// match counts.
 const BY_NAME: [(&str, InterfaceKind); 40] = [
     ("docker*", InterfaceKind::Container),
     ("podman*", InterfaceKind::Container),
@@ -114,7 +115,7 @@ pub fn kind(link: &Link) -> InterfaceKind {
     let driver = BY_DRIVER.iter().find(|(word, _)| *word == link.driver).map(|(_, kind)| *kind);
     let devtype = BY_DEVTYPE.iter().find(|(word, _)| *word == link.devtype).map(|(_, kind)| *kind);
     let by_name = || BY_NAME.iter().find(|(pattern, _)| matches(pattern, &link.name)).map(|(_, kind)| *kind);
-    if link.hardware == ARPHRD_LOOPBACK {
+    if link.hardware_type == ARPHRD_LOOPBACK {
         return InterfaceKind::Loopback;
     }
     if link.wireless {
@@ -130,14 +131,14 @@ pub fn kind(link: &Link) -> InterfaceKind {
             _ => kind,
         };
     }
-    if let Some((_, kind)) = BY_HARDWARE.iter().find(|(hardware, _)| *hardware == link.hardware) {
+    if let Some((_, kind)) = BY_HARDWARE.iter().find(|(hardware, _)| *hardware == link.hardware_type) {
         return *kind;
     }
     match by_name() {
         Some(kind) if !link.physical || kind == InterfaceKind::Wwan => kind,
         _ if link.physical => InterfaceKind::Ethernet,
         _ if link.name.contains('.') => InterfaceKind::Vlan,
-        _ if link.hardware == ARPHRD_ETHER => InterfaceKind::Ethernet,
+        _ if link.hardware_type == ARPHRD_ETHER => InterfaceKind::Ethernet,
         _ => InterfaceKind::Other,
     }
 }
@@ -153,7 +154,7 @@ fn is_guest_tap(link: &Link) -> bool {
 /// Drivers of bridges. Bonds and VRFs have ports too, but those ports lead to no guests.
 pub const BRIDGE_DRIVERS: [&str; 2] = ["bridge", "openvswitch"];
 
-/// Names that are not watched by default, with the reason that the user sees.
+/// Names that are not monitored by default, with the reason that the user sees.
 const DEFAULT_IGNORED: [(&str, &str); 8] = [
     ("lo", "loopback: never leaves this machine"),
     ("docker*", "container bridge: its traffic is counted on the uplink"),
@@ -165,10 +166,11 @@ const DEFAULT_IGNORED: [(&str, &str); 8] = [
     ("llw*", "Apple's peer-to-peer link"),
 ];
 
-/// Reason for a guest link: the host's end of a virtual cable (veth, tap) to a container, virtual machine or namespace.
+/// Why a guest link is not monitored. A guest link is the host's end of a virtual cable (veth, tap) to a container,
+/// virtual machine or namespace.
 const GUEST_LINK: &str = "virtual cable to a container, virtual machine or namespace: comes and goes with it";
 
-/// What a link with a name in `GUEST_LINK_NAMES` must also be to count as a guest link.
+/// Second condition for a guest link, besides a name in `GUEST_LINK_NAMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Requires {
     /// Not a bridge: `lxc*` must not match the bridge `lxcbr0`.
@@ -211,8 +213,8 @@ const GUEST_LINK_NAMES: [(&str, Requires); 21] = [
     ("nsm-*", Requires::NotBridge),
 ];
 
-/// Names of uplinks and home networks, which are never guest links. A veth with such a name is the inner end: Net-Pulse
-/// itself runs in the container.
+/// Names of uplinks and home networks, which are never guest links. A veth with such a name is the container's end of
+/// the cable: Net-Pulse itself runs in the container.
 const NEVER_GUEST_LINKS: [&str; 3] = ["eth*", "wan*", "lan*"];
 
 /// The place of a link in the host's network.
@@ -225,8 +227,8 @@ pub struct LinkRole {
 }
 
 /// Whether a link is a guest link. Its traffic also passes the uplink and is counted there.
-fn is_guest_link(link: &Link, standing: LinkRole) -> bool {
-    if standing.is_endpoint || link.physical || NEVER_GUEST_LINKS.iter().any(|pattern| matches(pattern, &link.name)) {
+fn is_guest_link(link: &Link, role: LinkRole) -> bool {
+    if role.is_endpoint || link.physical || NEVER_GUEST_LINKS.iter().any(|pattern| matches(pattern, &link.name)) {
         return false;
     }
     let is_bridge = link.driver == "bridge" || link.devtype == "bridge";
@@ -239,7 +241,7 @@ fn is_guest_link(link: &Link, standing: LinkRole) -> bool {
                 Requires::Bridge => is_bridge,
             }
     };
-    GUEST_LINK_NAMES.iter().any(generated) || (link.driver == "veth" && is_port && standing.shares_bridge)
+    GUEST_LINK_NAMES.iter().any(generated) || (link.driver == "veth" && is_port && role.shares_bridge)
 }
 
 /// Like `matches`; in addition, `#` matches one digit or more.
@@ -250,20 +252,21 @@ fn matches_digits(pattern: &str, name: &str) -> bool {
     digits > 0 && matches_digits(after, &rest[digits..])
 }
 
-/// The user's settings that decide which links are watched.
+/// The user's settings that decide which links are monitored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchSettings {
-    /// Patterns of the setting `interfaces`. If there are any, a link is watched only if one matches; the built-in
+    /// Patterns of the setting `interfaces`. If there are any, a link is monitored only if one matches; the built-in
     /// rules do not apply then.
     pub interfaces: Vec<String>,
     /// Patterns of the setting `ignore`, in addition to the built-in rules. `!` before a pattern means: never ignore.
     pub ignored: Vec<String>,
-    /// Name of the primary interface that the user chose; it is always watched. Empty for none.
+    /// Name of the primary interface that the user chose; it is always monitored. Empty for none.
     pub primary: String,
 }
 
 impl WatchSettings {
-    /// Whether a setting names this link. A pattern that consists only of `*` and a pattern for a kind name no link.
+    /// Whether a setting mentions a link with this name. Patterns for a kind, and patterns that consist only of `*`, do
+    /// not count.
     pub fn mentions(&self, name: &str) -> bool {
         let names_links =
             |pattern: &&str| !pattern.starts_with(KIND_PREFIX) && pattern.bytes().any(|byte| byte != b'*');
@@ -273,33 +276,33 @@ impl WatchSettings {
     }
 }
 
-/// Why a link is not watched, as a text for the user; `None` if it is watched. Settings match its altnames too, the
-/// built-in rules only its own name.
-pub fn ignored_because(link: &Link, kind: InterfaceKind, standing: LinkRole, wanted: &WatchSettings) -> Option<String> {
+/// Why a link is not monitored, as a text for the user; `None` if it is monitored. The patterns of the settings also
+/// match its altnames, the built-in rules only its own name.
+pub fn ignored_because(link: &Link, kind: InterfaceKind, role: LinkRole, settings: &WatchSettings) -> Option<String> {
     let Link { name, altnames, .. } = link;
     let fits = |pattern: &str| matches_link(pattern, name, altnames, kind);
-    if *name == wanted.primary || altnames.contains(&wanted.primary) {
+    if *name == settings.primary || altnames.contains(&settings.primary) {
         return None;
     }
     // A full name takes precedence over a pattern, and the link's own name over an altname.
-    if wanted.ignored.iter().any(|ignored| ignored == name) {
+    if settings.ignored.iter().any(|ignored| ignored == name) {
         return Some("ignored by its name".to_string());
     }
-    let kept = || wanted.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!'));
-    if kept().any(|kept| kept == name) {
+    let exceptions = || settings.ignored.iter().filter_map(|pattern| pattern.strip_prefix('!'));
+    if exceptions().any(|exception| exception == name) {
         return None;
     }
-    if let Some(altname) = altnames.iter().find(|altname| wanted.ignored.contains(altname)) {
+    if let Some(altname) = altnames.iter().find(|altname| settings.ignored.contains(altname)) {
         return Some(format!("ignored by its altname '{altname}'"));
     }
-    if kept().any(fits) {
+    if exceptions().any(fits) {
         return None;
     }
-    if !wanted.interfaces.is_empty() {
-        let listed = wanted.interfaces.iter().any(|pattern| fits(pattern));
+    if !settings.interfaces.is_empty() {
+        let listed = settings.interfaces.iter().any(|pattern| fits(pattern));
         return (!listed).then(|| "not among the interfaces to watch".to_string());
     }
-    if let Some(pattern) = wanted.ignored.iter().find(|pattern| fits(pattern)) {
+    if let Some(pattern) = settings.ignored.iter().find(|pattern| fits(pattern)) {
         return Some(format!("matches the pattern '{pattern}' of interfaces to ignore"));
     }
     if kind == InterfaceKind::Loopback {
@@ -308,7 +311,7 @@ pub fn ignored_because(link: &Link, kind: InterfaceKind, standing: LinkRole, wan
     if let Some((_, reason)) = DEFAULT_IGNORED.iter().find(|(pattern, _)| matches(pattern, name)) {
         return Some((*reason).to_string());
     }
-    if is_guest_link(link, standing) {
+    if is_guest_link(link, role) {
         return Some(GUEST_LINK.to_string());
     }
     is_container_bridge(name).then(|| "container bridge: its traffic is counted on the uplink".to_string())
@@ -320,7 +323,7 @@ fn is_container_bridge(name: &str) -> bool {
     name.strip_prefix("br-").is_some_and(|rest| rest.len() >= 8 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Whether a pattern matches a link's name or one of its altnames, or is `kind:` and the link's kind.
+/// Whether a pattern matches a link's name or one of its altnames, or consists of `kind:` and the link's kind.
 pub fn matches_link(pattern: &str, name: &str, altnames: &[String], kind: InterfaceKind) -> bool {
     if let Some(word) = pattern.strip_prefix(KIND_PREFIX) {
         return word == kind.name();
@@ -371,11 +374,11 @@ impl PrimaryCandidate {
     }
 }
 
-/// The only watched link, which needs no comparison. `None` if there are several, or if the default route uses another
-/// link.
-pub fn sole_interface(mut watched: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
-    let first = watched.next()?;
-    (watched.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
+/// The only monitored link, which is the primary interface whatever its traffic. `None` if several links are monitored,
+/// or if the default route uses another link.
+pub fn sole_interface(mut monitored: impl Iterator<Item = u32>, default_route: Option<u32>) -> Option<u32> {
+    let first = monitored.next()?;
+    (monitored.next().is_none() && default_route.is_none_or(|route| route == first)).then_some(first)
 }
 
 /// The choice before any traffic was measured: the link of the default route, else the one with the most bytes in its
@@ -386,13 +389,12 @@ pub fn provisional_primary(carried: impl Iterator<Item = (u32, u64)>, default_ro
     best.filter(|(ifindex, bytes)| is_route(*ifindex) || *bytes > 0).map(|(ifindex, _)| ifindex)
 }
 
-/// The primary interface: the link of the default route if it carried at least `MIN_PRIMARY_BYTES`, else the busiest.
-pub fn primary(claims: &[PrimaryCandidate], default_route: Option<u32>) -> Option<u32> {
-    let best = claims
-        .iter()
-        .filter(|claim| claim.qualifies())
-        .max_by_key(|claim| (Some(claim.ifindex) == default_route, claim.score(), std::cmp::Reverse(claim.ifindex)));
-    best.map(|claim| claim.ifindex)
+/// The primary interface: the link of the default route if it qualifies, else the one with the highest score.
+pub fn primary(candidates: &[PrimaryCandidate], default_route: Option<u32>) -> Option<u32> {
+    let best = candidates.iter().filter(|candidate| candidate.qualifies()).max_by_key(|candidate| {
+        (Some(candidate.ifindex) == default_route, candidate.score(), std::cmp::Reverse(candidate.ifindex))
+    });
+    best.map(|candidate| candidate.ifindex)
 }
 
 #[cfg(test)]
@@ -400,12 +402,12 @@ mod tests {
     use super::*;
 
     fn link(name: &str, driver: &str, hardware: u16) -> Link {
-        Link { name: name.to_string(), driver: driver.to_string(), hardware, ..Link::default() }
+        Link { name: name.to_string(), driver: driver.to_string(), hardware_type: hardware, ..Link::default() }
     }
 
-    fn reason(name: &str, altnames: &[String], kind: InterfaceKind, wanted: &WatchSettings) -> Option<String> {
+    fn reason(name: &str, altnames: &[String], kind: InterfaceKind, settings: &WatchSettings) -> Option<String> {
         let link = Link { altnames: altnames.to_vec(), ..link(name, "", ARPHRD_ETHER) };
-        ignored_because(&link, kind, LinkRole::default(), wanted)
+        ignored_because(&link, kind, LinkRole::default(), settings)
     }
 
     #[test]
@@ -474,9 +476,9 @@ mod tests {
 
     #[test]
     fn e29_links_ignored_by_default() {
-        let wanted = WatchSettings::default();
+        let settings = WatchSettings::default();
         let check = |name: &str, kind, ignored: bool| {
-            assert_eq!(reason(name, &[], kind, &wanted).is_some(), ignored, "{name}");
+            assert_eq!(reason(name, &[], kind, &settings).is_some(), ignored, "{name}");
         };
         check("lo", InterfaceKind::Loopback, true);
         check("loop", InterfaceKind::Loopback, true);
@@ -496,10 +498,10 @@ mod tests {
 
     #[test]
     fn guest_links_are_recognised_by_name_and_by_bridge() {
-        let check_at = |name: &str, driver: &str, master: &str, standing: LinkRole, ignored: bool| {
+        let check_at = |name: &str, driver: &str, master: &str, role: LinkRole, ignored: bool| {
             let link = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
-            let reason = ignored_because(&link, kind(&link), standing, &WatchSettings::default());
-            assert_eq!(reason.as_deref(), ignored.then_some(GUEST_LINK), "{name} {driver} {master} {standing:?}");
+            let reason = ignored_because(&link, kind(&link), role, &WatchSettings::default());
+            assert_eq!(reason.as_deref(), ignored.then_some(GUEST_LINK), "{name} {driver} {master} {role:?}");
         };
         let check = |name, driver, master, ignored| check_at(name, driver, master, LinkRole::default(), ignored);
         for (name, driver, master) in [
@@ -551,9 +553,9 @@ mod tests {
             check(name, driver, master, false);
         }
         // A veth that shares a bridge with other ports is a guest link under any name.
-        let beside = LinkRole { shares_bridge: true, is_endpoint: false };
-        check_at("web", "veth", "bridge", beside, true);
-        check_at("web", "veth", "openvswitch", beside, true);
+        let port_of_shared_bridge = LinkRole { shares_bridge: true, is_endpoint: false };
+        check_at("web", "veth", "bridge", port_of_shared_bridge, true);
+        check_at("web", "veth", "openvswitch", port_of_shared_bridge, true);
         for (name, driver, master) in [
             ("eth0", "veth", "bridge"),
             ("wan", "veth", "bridge"),
@@ -562,7 +564,7 @@ mod tests {
             ("web", "", "bridge"),
             ("web", "veth", "bond"),
         ] {
-            check_at(name, driver, master, beside, false);
+            check_at(name, driver, master, port_of_shared_bridge, false);
         }
         let card = Link { physical: true, ..link("eni0", "", ARPHRD_ETHER) };
         assert_eq!(
@@ -574,10 +576,10 @@ mod tests {
     #[test]
     fn a_kind_works_like_a_pattern() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
-        let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: InterfaceKind, watched: bool| {
-            let wanted =
+        let check = |interfaces: &[&str], ignored: &[&str], name: &str, kind: InterfaceKind, monitored: bool| {
+            let settings =
                 WatchSettings { interfaces: list(interfaces), ignored: list(ignored), ..WatchSettings::default() };
-            assert_eq!(reason(name, &[], kind, &wanted).is_none(), watched, "{wanted:?} {name} {kind:?}");
+            assert_eq!(reason(name, &[], kind, &settings).is_none(), monitored, "{settings:?} {name} {kind:?}");
         };
         check(&["kind:veth"], &[], "veth12", InterfaceKind::Veth, true);
         check(&["kind:veth"], &[], "eth0", InterfaceKind::Ethernet, false);
@@ -594,9 +596,9 @@ mod tests {
     fn settings_that_mention_a_name() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], primary: &str, expect: bool| {
-            let wanted =
+            let settings =
                 WatchSettings { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
-            assert_eq!(wanted.mentions("ppp0"), expect, "{wanted:?}");
+            assert_eq!(settings.mentions("ppp0"), expect, "{settings:?}");
         };
         check(&["ppp0"], &[], "", true);
         check(&["p*"], &[], "", true);
@@ -609,16 +611,16 @@ mod tests {
 
     #[test]
     fn patterns_take_precedence_over_built_in_rules() {
-        let wanted = WatchSettings {
+        let settings = WatchSettings {
             interfaces: vec!["veth*".to_string()],
             ignored: vec!["veth1*".to_string()],
             ..WatchSettings::default()
         };
-        assert_eq!(reason("veth1", &[], InterfaceKind::Veth, &wanted), None);
-        assert!(reason("eth0", &[], InterfaceKind::Ethernet, &wanted).is_some());
-        let wanted = WatchSettings { ignored: vec!["eth*".to_string()], ..WatchSettings::default() };
+        assert_eq!(reason("veth1", &[], InterfaceKind::Veth, &settings), None);
+        assert!(reason("eth0", &[], InterfaceKind::Ethernet, &settings).is_some());
+        let settings = WatchSettings { ignored: vec!["eth*".to_string()], ..WatchSettings::default() };
         assert_eq!(
-            reason("eth0", &[], InterfaceKind::Ethernet, &wanted).as_deref(),
+            reason("eth0", &[], InterfaceKind::Ethernet, &settings).as_deref(),
             Some("matches the pattern 'eth*' of interfaces to ignore")
         );
     }
@@ -627,9 +629,9 @@ mod tests {
     fn a_name_takes_precedence_over_patterns_and_rules() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], name: &str, expect: bool| {
-            let wanted =
+            let settings =
                 WatchSettings { interfaces: list(interfaces), ignored: list(ignored), ..WatchSettings::default() };
-            assert_eq!(reason(name, &[], InterfaceKind::Other, &wanted).is_none(), expect, "{wanted:?} {name}");
+            assert_eq!(reason(name, &[], InterfaceKind::Other, &settings).is_none(), expect, "{settings:?} {name}");
         };
         check(&[], &["!lo"], "lo", true);
         check(&[], &["!docker*"], "docker0", true);
@@ -643,21 +645,21 @@ mod tests {
     }
 
     #[test]
-    fn the_chosen_primary_interface_is_always_watched() {
+    fn the_chosen_primary_interface_is_always_monitored() {
         let primary = "wan0".to_string();
-        let wanted = WatchSettings { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
-        assert_eq!(reason("wan0", &[], InterfaceKind::Loopback, &wanted), None);
-        assert!(reason("wan1", &[], InterfaceKind::Ethernet, &wanted).is_some());
+        let settings = WatchSettings { interfaces: vec!["eth*".to_string()], ignored: vec![primary.clone()], primary };
+        assert_eq!(reason("wan0", &[], InterfaceKind::Loopback, &settings), None);
+        assert!(reason("wan1", &[], InterfaceKind::Ethernet, &settings).is_some());
     }
 
     #[test]
     fn settings_match_altnames_and_the_own_name_takes_precedence() {
         let list = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
         let check = |interfaces: &[&str], ignored: &[&str], primary: &str, altnames: &[&str], expect: Option<&str>| {
-            let wanted =
+            let settings =
                 WatchSettings { interfaces: list(interfaces), ignored: list(ignored), primary: primary.to_string() };
-            let reason = reason("enp3s0", &list(altnames), InterfaceKind::Ethernet, &wanted);
-            assert_eq!(reason.as_deref(), expect, "{wanted:?} {altnames:?}");
+            let reason = reason("enp3s0", &list(altnames), InterfaceKind::Ethernet, &settings);
+            assert_eq!(reason.as_deref(), expect, "{settings:?} {altnames:?}");
         };
         let other = Some("not among the interfaces to watch");
         check(&["wan"], &[], "", &["x", "wan"], None);
@@ -674,7 +676,7 @@ mod tests {
         check(&[], &["wan", "!enp3s0"], "", &["wan"], None);
         check(&[], &["enp3s0", "!wan"], "", &["wan"], Some("ignored by its name"));
         check(&[], &["wan", "!w*"], "", &["wan"], Some("ignored by its altname 'wan'"));
-        // The built-in rules look at the own name only.
+        // The built-in rules match only the own name.
         check(&[], &[], "", &["veth0", "docker0", "lo"], None);
     }
 
@@ -698,9 +700,9 @@ mod tests {
     }
 
     #[test]
-    fn the_only_watched_link_is_the_primary_unless_the_default_route_differs() {
-        let check = |watched: &[u32], route, expect| {
-            assert_eq!(sole_interface(watched.iter().copied(), route), expect, "{watched:?} {route:?}");
+    fn the_only_monitored_link_is_the_primary_unless_the_default_route_differs() {
+        let check = |monitored: &[u32], route, expect| {
+            assert_eq!(sole_interface(monitored.iter().copied(), route), expect, "{monitored:?} {route:?}");
         };
         check(&[], None, None);
         check(&[], Some(2), None);
@@ -711,24 +713,24 @@ mod tests {
         check(&[2, 3], Some(2), None);
     }
 
-    fn claim(ifindex: u32, bytes: u64, packets: u64) -> PrimaryCandidate {
+    fn candidate(ifindex: u32, bytes: u64, packets: u64) -> PrimaryCandidate {
         PrimaryCandidate { ifindex, bytes, packets, elapsed_ms: 10_000 }
     }
 
     #[test]
     fn primary_by_score_and_default_route() {
-        let check = |claims: &[PrimaryCandidate], route, expect| {
-            assert_eq!(primary(claims, route), expect, "{claims:?} {route:?}")
+        let check = |candidates: &[PrimaryCandidate], route, expect| {
+            assert_eq!(primary(candidates, route), expect, "{candidates:?} {route:?}")
         };
         check(&[], None, None);
-        check(&[claim(2, 1023, 900)], Some(2), None);
-        check(&[claim(2, 1024, 1)], None, Some(2));
-        check(&[claim(2, 5000, 10), claim(3, 9000, 10)], None, Some(3));
-        check(&[claim(2, 5000, 10), claim(3, 9000, 10)], Some(2), Some(2));
-        check(&[claim(2, 100, 1), claim(3, 9000, 10)], Some(2), Some(3));
+        check(&[candidate(2, 1023, 900)], Some(2), None);
+        check(&[candidate(2, 1024, 1)], None, Some(2));
+        check(&[candidate(2, 5000, 10), candidate(3, 9000, 10)], None, Some(3));
+        check(&[candidate(2, 5000, 10), candidate(3, 9000, 10)], Some(2), Some(2));
+        check(&[candidate(2, 100, 1), candidate(3, 9000, 10)], Some(2), Some(3));
         // 100 packets per second count more than 90 kB.
-        check(&[claim(2, 10_000, 1000), claim(3, 90_000, 60)], None, Some(2));
-        check(&[claim(2, 5000, 10), claim(3, 5000, 10)], None, Some(2));
-        assert_eq!(PrimaryCandidate { elapsed_ms: 0, ..claim(1, u64::MAX, u64::MAX) }.score(), u64::MAX);
+        check(&[candidate(2, 10_000, 1000), candidate(3, 90_000, 60)], None, Some(2));
+        check(&[candidate(2, 5000, 10), candidate(3, 5000, 10)], None, Some(2));
+        assert_eq!(PrimaryCandidate { elapsed_ms: 0, ..candidate(1, u64::MAX, u64::MAX) }.score(), u64::MAX);
     }
 }

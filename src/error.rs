@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Kinds of errors that callers treat differently. `main` derives the exit code from it, `http` the status code.
+/// Kind of an error. Callers treat each kind differently: `main` derives the exit code from it, `http` the status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The command line or a setting is wrong.
@@ -34,7 +34,7 @@ pub enum ErrorKind {
     Newer,
 }
 
-/// Two machine words: the parts are boxed because every `Result` contains an `Error`.
+/// An error of net-pulse. It has only two machine words, because every `Result` contains one; the rest is boxed.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: ErrorKind,
@@ -75,9 +75,9 @@ impl Error {
         Error::caused(ErrorKind::System, cause).context(what)
     }
 
-    /// Appends `; what`: the next step for the user.
-    pub fn with_hint(self, what: impl fmt::Display) -> Error {
-        self.wrap("", format_args!("; {what}"))
+    /// Appends `; hint`: the next step for the user.
+    pub fn with_hint(self, hint: impl fmt::Display) -> Error {
+        self.wrap("", format_args!("; {hint}"))
     }
 
     /// Prepends `what: `.

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use net_pulse::cli::{self, Subcommand};
+use net_pulse::cli::{self, Action};
 use net_pulse::error::{Error, ErrorKind};
 use net_pulse::{app, log, subcommands};
 use nix::sys::signal::{SigSet, Signal};
@@ -13,31 +13,31 @@ fn main() -> ExitCode {
     // With SIGXFSZ blocked, a write beyond the file size limit (RLIMIT_FSIZE) returns an error, as on a full disk.
     // Otherwise the signal would kill the process.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
-    let command = match cli::utf8_arguments(std::env::args_os().skip(1), std::env::vars_os()) {
+    let action = match cli::utf8_arguments(std::env::args_os().skip(1), std::env::vars_os()) {
         Ok(arguments) => cli::parse(&arguments),
-        Err(message) => Subcommand::Invalid(message),
+        Err(message) => Action::Invalid(message),
     };
-    match command {
-        Subcommand::Print(text) => print(&text),
-        Subcommand::Invalid(message) => fail(&Error::usage(message)),
-        Subcommand::Token(flags) => match subcommands::token::run(&flags) {
+    match action {
+        Action::Print(text) => print(&text),
+        Action::Invalid(message) => fail(&Error::usage(message)),
+        Action::Token(flags) => match subcommands::token::run(&flags) {
             Ok(output) => {
                 output.note.iter().for_each(|note| log::notice(note));
                 print(&output.token)
             }
             Err(error) => fail(&error),
         },
-        Subcommand::Check(flags) => match subcommands::check::run(&flags, app::look_up_zone) {
+        Action::Check(flags) => match subcommands::check::run(&flags, app::find_zone) {
             Ok(report) => {
                 let printed = print(report.lines.trim_end());
                 report.verdict().map_or_else(|error| fail(&error), |()| printed)
             }
             Err(error) => fail(&error),
         },
-        Subcommand::Health(flags) => {
+        Action::Health(flags) => {
             subcommands::health::run(&flags).map_or_else(|error| fail(&error), |line| print(&line))
         }
-        Subcommand::Run(flags) => {
+        Action::Run(flags) => {
             let exit_now = || {
                 log::finish(app::LOG_TIMEOUT);
                 std::process::exit(0)

@@ -70,7 +70,7 @@ pub struct Reading {
     pub width: Width,
 }
 
-/// Number of bits of the counters, as far as the source guarantees it. A driver may count fewer.
+/// Number of bits of the counters in the source's format. A driver may count with fewer bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     Bits32,
@@ -86,7 +86,7 @@ pub struct Link {
     /// source is sysfs.
     pub altnames: Vec<String>,
     /// ARPHRD_* of include/uapi/linux/if_arp.h: 1 Ethernet, 512 PPP, 772 loopback, 65534 none (tun, WireGuard) ...
-    pub hardware: u16,
+    pub hardware_type: u16,
     /// IFLA_INFO_KIND ("veth", "bridge", "wireguard" ...); empty if the kernel reports none.
     pub driver: String,
     /// A Wi-Fi device (`phy80211` or `wireless` exists in sysfs).
@@ -181,7 +181,7 @@ impl InterfaceKind {
 /// Quality of a sample. All count in the totals; the chart has a rate for `Plain` only and `null` for the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Mark {
+pub enum SampleQuality {
     /// The delta of two readings one interval apart.
     #[default]
     Plain = 0,
@@ -191,13 +191,13 @@ pub enum Mark {
     Gap = 2,
 }
 
-impl Mark {
+impl SampleQuality {
     /// The mark stored as this number; `Plain` for an unknown one.
-    pub fn from_code(code: u64) -> Mark {
+    pub fn from_code(code: u64) -> SampleQuality {
         match code {
-            1 => Mark::Reset,
-            2 => Mark::Gap,
-            _ => Mark::Plain,
+            1 => SampleQuality::Reset,
+            2 => SampleQuality::Gap,
+            _ => SampleQuality::Plain,
         }
     }
 }
@@ -206,7 +206,7 @@ impl Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub iface: IfaceId,
-    pub mark: Mark,
+    pub quality: SampleQuality,
     /// Length of the time that the delta covers, on the monotonic clock. It ends at the tick.
     pub span_ms: u64,
     pub delta: Counters,
@@ -247,8 +247,8 @@ impl Batch {
         &self.samples[start..self.ticks[at].end]
     }
 
-    /// Moves the samples of the edited interfaces to the target interface, or removes them. The ticks stay. `absorb`
-    /// merges two samples of one interface in the same tick.
+    /// Moves the samples of the interfaces that the edit removes to its target interface, or deletes them. The ticks
+    /// stay. `absorb` merges the second of two samples of one interface in the same tick into the first.
     pub fn edit(&mut self, edit: &HistoryEdit, absorb: impl Fn(&mut Sample, &Sample)) {
         if !self.samples.iter().any(|sample| edit.removes(sample.iface)) {
             return;
@@ -315,7 +315,7 @@ pub struct Record {
     pub ifindex: u32,
     pub stack: NetworkStack,
     pub mac: String,
-    pub node: u64,
+    pub inode: u64,
     /// UTC seconds.
     pub first_seen: i64,
     /// UTC seconds.
@@ -332,7 +332,7 @@ pub struct Record {
 /// give them: after a first reading, a reset, a wrap, or when the interface got a new link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// The tick that `raw` was read at.
+    /// Sequence number of the tick at which `raw` was read.
     pub seq: u64,
     pub iface: IfaceId,
     pub raw: Counters,
@@ -362,7 +362,7 @@ impl HistoryEdit {
         self.removed().contains(&id)
     }
 
-    /// The interface that receives their history.
+    /// The interface that receives the history of the removed ones; `None` if it is deleted.
     pub fn into(&self) -> Option<IfaceId> {
         match self {
             HistoryEdit::Forget { .. } => None,
@@ -435,7 +435,7 @@ impl EventKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
     pub sum: Counters,
-    /// The highest rate of a plain sample, bytes per second.
+    /// The highest rates of a plain sample, in bytes per second.
     pub rx_peak: u64,
     pub tx_peak: u64,
     /// Seconds that plain samples cover. If 0, the chart has no rate for this cell.
@@ -460,8 +460,8 @@ impl Cell {
         u64::from(self.plain_s) + u64::from(self.gap_s)
     }
 
-    /// Limits the observed seconds to the length of the bucket. When a clock is set back, two times fall into the same
-    /// bucket: both count in the sum, but the bucket is not longer.
+    /// Limits the observed seconds to the length of the bucket. After a clock was set back, a bucket can contain the
+    /// traffic of twice its length: the sum counts all of it, the seconds do not.
     pub fn clamped_to(mut self, length_s: i64) -> Cell {
         let length = u32::try_from(length_s).unwrap_or(u32::MAX);
         self.plain_s = self.plain_s.min(length);
@@ -501,7 +501,7 @@ pub struct Machine {
     /// of their differences between two readings.
     pub cpu_busy: u64,
     pub cpu_total: u64,
-    /// Of the file system that contains the database.
+    /// Size and free space of the file system that contains the database.
     pub disk_total: u64,
     pub disk_free: u64,
     /// Resident memory of this process.

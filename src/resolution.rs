@@ -22,7 +22,7 @@ pub enum Resolution {
 /// How a resolution divides time into cells, and cells into stored blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bucketing {
-    /// No cells: the ticks as sampled, one block per save.
+    /// No cells: the ticks as sampled, one or more blocks per save.
     Ticks,
     /// Cells of one length; a block covers `block_s` seconds.
     FixedLength { block_s: i64 },

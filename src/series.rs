@@ -5,8 +5,8 @@ use crate::model::{Bucket, Cell, Counters, RX_BYTES, TX_BYTES};
 use crate::resolution::{Bucketing, DAY_S as DAY, Resolution, ResolutionSpec};
 
 const EPOCH: Civil = Civil::date(1970, 1, 1);
-/// The end of the year 9999, the latest time that a request can name.
-const LAST: i64 = 253_402_300_800;
+/// The end of the year 9999 in UTC seconds. A request can only name earlier times.
+const MAX_TO: i64 = 253_402_300_800;
 /// Limit for the search of the smallest step, which can be long if a long range gets few points. Each attempt needs two
 /// 64-bit divisions, which 32-bit CPUs do in software. The estimate that is used instead is at most a few percent
 /// larger.
@@ -49,27 +49,27 @@ impl Grid {
 ///
 /// `resolutions` has all resolutions from fine to coarse. If nothing is stored yet, any of them may be chosen.
 pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, resolutions: &[StoredResolution]) -> Grid {
-    let from = from.clamp(0, LAST - 1);
-    let to = to.clamp(from + 1, LAST);
+    let from = from.clamp(0, MAX_TO - 1);
+    let to = to.clamp(from + 1, MAX_TO);
     let points = i64::try_from(points).unwrap_or(i64::MAX).max(1);
 
     // The oldest bucket of a resolution begins before its first sample, for days by up to a day. So a finer resolution
     // that begins later than a coarser one may still have all samples; it lacks some only if it begins after the end of
-    // the coarser one's first bucket. The time before all stored data excludes no resolution.
+    // the coarser one's first bucket. A `from` before all stored data excludes no resolution.
     let has_data = |at: usize| {
         let ends = resolutions[at..]
             .iter()
             .filter_map(|stored| stored.oldest.map(|oldest| oldest.saturating_add(stored.step)));
-        let Some(first) = ends.min() else { return resolutions.iter().all(|stored| stored.oldest.is_none()) };
-        resolutions[at].oldest.is_some_and(|oldest| oldest <= from.max(first))
+        let Some(first_end) = ends.min() else { return resolutions.iter().all(|stored| stored.oldest.is_none()) };
+        resolutions[at].oldest.is_some_and(|oldest| oldest <= from.max(first_end))
     };
     let usable: Vec<&StoredResolution> =
         (0..resolutions.len()).filter(|at| has_data(*at)).map(|at| &resolutions[at]).collect();
 
     let days = (day_number(from, zone), day_number(to - 1, zone) + 1);
-    let candidate = |reach: &&StoredResolution| {
-        let local = reach.spec.bucketing == Bucketing::LocalDays;
-        let unit = if local { DAY } else { reach.step.max(1) };
+    let candidate = |stored: &&StoredResolution| {
+        let local = stored.spec.bucketing == Bucketing::LocalDays;
+        let unit = if local { DAY } else { stored.step.max(1) };
         let range = if local { days } else { (from / unit, (to - 1) / unit + 1) };
         (smallest_stride(range, points).saturating_mul(unit), unit, range)
     };
@@ -92,14 +92,15 @@ pub fn choose(from: i64, to: i64, points: usize, zone: &Zone, resolutions: &[Sto
     }
     edges.dedup();
 
-    let fits = |reach: &&&StoredResolution| match reach.spec.bucketing {
+    let fits = |stored: &&&StoredResolution| match stored.spec.bucketing {
         Bucketing::LocalDays => {
-            whole_days && (reach.step == DAY || edges.iter().all(|edge| zone.days(*edge, reach.step / DAY).0 == *edge))
+            whole_days
+                && (stored.step == DAY || edges.iter().all(|edge| zone.days(*edge, stored.step / DAY).0 == *edge))
         }
-        _ => edges.iter().all(|edge| edge % reach.step.max(1) == 0),
+        _ => edges.iter().all(|edge| edge % stored.step.max(1) == 0),
     };
     let finest = Resolution::Sample;
-    let resolution = usable.iter().rev().find(fits).or(usable.first()).map_or(finest, |reach| reach.spec.resolution);
+    let resolution = usable.iter().rev().find(fits).or(usable.first()).map_or(finest, |stored| stored.spec.resolution);
     Grid { resolution, step, first_day, edges }
 }
 
@@ -142,11 +143,11 @@ pub struct ChartCells<'a> {
 fn join_previous(before: i64, sample: &Bucket) -> Bucket {
     let begin = if (sample.from - before).abs() <= 1 { before } else { sample.from };
     let seconds = u32::try_from(sample.to - begin).unwrap_or(0);
-    let (covered, blind) = if sample.cell.gap_s > 0 { (0, seconds) } else { (seconds, 0) };
+    let (plain_seconds, gap_seconds) = if sample.cell.gap_s > 0 { (0, seconds) } else { (seconds, 0) };
     Bucket {
         from: begin.min(sample.to - 1),
         to: sample.to,
-        cell: Cell { plain_s: covered, gap_s: blind, ..sample.cell },
+        cell: Cell { plain_s: plain_seconds, gap_s: gap_seconds, ..sample.cell },
     }
 }
 
@@ -205,9 +206,9 @@ fn part(value: u64, seconds: i64, length: i64) -> u64 {
 
 /// Adds a part of a bucket to a cell; `share` computes that part of each value.
 fn add_part(cell: &mut Cell, bucket: &Bucket, share: impl Fn(u64) -> u64) {
-    let Cell { sum, rx_peak, tx_peak, plain_s: covered, gap_s: blind } = bucket.cell;
-    let [covered, blind] = [covered, blind].map(|seconds| share(seconds.into()) as u32);
-    cell.add(&Cell { sum: Counters(sum.0.map(share)), rx_peak, tx_peak, plain_s: covered, gap_s: blind });
+    let Cell { sum, rx_peak, tx_peak, plain_s: plain_seconds, gap_s: gap_seconds } = bucket.cell;
+    let [plain_seconds, gap_seconds] = [plain_seconds, gap_seconds].map(|seconds| share(seconds.into()) as u32);
+    cell.add(&Cell { sum: Counters(sum.0.map(share)), rx_peak, tx_peak, plain_s: plain_seconds, gap_s: gap_seconds });
 }
 
 /// Seconds over which the rates of a cell are averaged; 0 if the cell has no rate.
@@ -394,17 +395,17 @@ mod tests {
         Bucket { from, to: from + seconds, cell }
     }
 
-    fn seen(bucket: Bucket, covered: u32, blind: u32) -> Bucket {
-        Bucket { cell: Cell { plain_s: covered, gap_s: blind, ..bucket.cell }, ..bucket }
+    fn with_seconds(bucket: Bucket, plain_seconds: u32, gap_seconds: u32) -> Bucket {
+        Bucket { cell: Cell { plain_s: plain_seconds, gap_s: gap_seconds, ..bucket.cell }, ..bucket }
     }
 
     #[test]
     fn e12_a_gap_has_no_rate_and_keeps_its_bytes() {
-        fn check(covered: u32, blind: u32, expect: (Option<u64>, Option<u64>)) {
-            let mut bucket = seen(bucket(0, 300, 3000), covered, blind);
+        fn check(plain_seconds: u32, gap_seconds: u32, expect: (Option<u64>, Option<u64>)) {
+            let mut bucket = with_seconds(bucket(0, 300, 3000), plain_seconds, gap_seconds);
             bucket.cell.rx_peak = 5;
             let [rx, _, rx_peak, _] = rates(&cells(&[bucket], &[0, 300])[0]);
-            assert_eq!((rx, rx_peak), expect, "{covered} {blind}");
+            assert_eq!((rx, rx_peak), expect, "{plain_seconds} {gap_seconds}");
         }
         check(300, 0, (Some(10), Some(10)));
         check(100, 200, (Some(10), Some(10)));
@@ -439,10 +440,10 @@ mod tests {
                 if let Some(before) = latest.replace(now) {
                     let seconds = ((now - before + 500) / 1000).max(1);
                     let is_plain = stall < 1000;
-                    let (covered, blind) = if is_plain { (seconds, 0) } else { (0, seconds) };
+                    let (plain_seconds, gap_seconds) = if is_plain { (seconds, 0) } else { (0, seconds) };
                     let (from, to) = (now / 1000 - seconds, now / 1000);
                     bytes += 1000;
-                    samples.push(seen(bucket(from, to - from, 1000), covered as u32, blind as u32));
+                    samples.push(with_seconds(bucket(from, to - from, 1000), plain_seconds as u32, gap_seconds as u32));
                     (before / 1000..now / 1000).for_each(|second| plain[second as usize] = is_plain);
                 }
             }
@@ -486,9 +487,9 @@ mod tests {
             for _ in 0..200 {
                 from += [0, 0, 0, 17, 4000][random(&mut state) as usize % 5];
                 let seconds = 1 + (random(&mut state) % 4000) as i64;
-                let blind = if random(&mut state) >> 42 == 0 { seconds as u32 / 4 } else { 0 };
+                let gap_seconds = if random(&mut state) >> 42 == 0 { seconds as u32 / 4 } else { 0 };
                 let bytes = random(&mut state) >> (random(&mut state) % 44);
-                buckets.push(seen(bucket(from, seconds, bytes), seconds as u32 - blind, blind));
+                buckets.push(with_seconds(bucket(from, seconds, bytes), seconds as u32 - gap_seconds, gap_seconds));
                 from += seconds;
             }
             let points = 1 + random(&mut state) as usize % 300;

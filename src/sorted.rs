@@ -1,6 +1,6 @@
 //! Map and set as sorted vectors, for few keys (interfaces, settings, clients) that are mostly inserted in order. They
 //! replace the standard library's B-tree because that adds 5 KB to the binary for each pair of types, ten times as
-//! much. For thousands of keys in random order the B-tree is still the better choice.
+//! much as these. For thousands of keys in random order the B-tree is still the better choice.
 
 use std::borrow::Borrow;
 use std::mem;
@@ -16,9 +16,10 @@ pub struct Map<K, V>(Vec<(K, V)>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set<K>(Map<K, ()>);
 
-/// The position of one key: `Ok` where the map has it, `Err` where it would be inserted.
+/// The position of one key.
 pub struct Entry<'a, K, V> {
     map: &'a mut Map<K, V>,
+    /// `Ok` with the index of the key, `Err` with the index at which it would be inserted.
     at: Result<usize, usize>,
     key: K,
 }

@@ -3,9 +3,9 @@
 /// Longer words are not compared. No known word has more bytes.
 const MAX_BYTES: usize = 24;
 
-/// Returns the known word with the fewest typing errors compared to `typed`: none in words below 3 bytes, at most one
-/// below 8 bytes, else at most two. Leading dashes, the case of letters, `_` for `-` and text after `=` are ignored.
-/// `None` where no word is similar enough, or where `typed` is a known word itself.
+/// Returns the known word that differs from `typed` by the fewest typing errors. The shorter of the two words sets the
+/// limit: no error below 3 bytes, one below 8 bytes, else two. Leading dashes, the case of letters, `_` for `-` and
+/// text after `=` are ignored. Never returns `typed` itself. `None` where no word is similar enough.
 pub fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let normalized = |word: &str| word.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
     let whole = typed.split('=').next().unwrap_or_default();
@@ -23,7 +23,7 @@ pub fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Opti
     found.min_by_key(|(distance, _)| *distance).map(|(_, word)| word)
 }
 
-/// Edit distance: the number of letters to insert, delete, replace, or swap with the next one (optimal string
+/// Edit distance: the smallest number of bytes to insert, delete, replace, or swap with the next one (optimal string
 /// alignment).
 fn distance(one: &[u8], other: &[u8]) -> usize {
     let mut table = vec![vec![0; other.len() + 1]; one.len() + 1];

@@ -1,6 +1,6 @@
 //! The access token: created once and stored only in its own file beside the database. `Token` has neither `Debug` nor
-//! `Display`, so that it cannot get into the log by accident. This module never replaces an existing file. It also
-//! refuses a file of another user: in a directory such as /tmp any user could otherwise choose the token.
+//! `Display`, so that it cannot get into the log by accident. This module keeps an existing file, even an invalid one.
+//! It refuses a file of another user: in a directory such as /tmp any user could otherwise choose the token.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -37,7 +37,7 @@ pub fn path_for(database: &Path) -> PathBuf {
     with_suffix(database, ".token")
 }
 
-/// Reads the token, or creates the file with a new one. The flag says whether the token is new.
+/// Reads the token, or creates the file with a new one. The `bool` is `true` for a new token.
 pub fn read_or_create(path: &Path) -> Result<(Token, bool)> {
     if let Some((token, file)) = read_with_file(path)? {
         restrict_mode(path, &file);
@@ -67,9 +67,9 @@ fn read_with_file(path: &Path) -> Result<Option<(Token, File)>> {
     match std::str::from_utf8(token) {
         Ok(token) if valid => Ok(Some((Token(token.to_string()), file))),
         _ => {
-            let what =
+            let cause =
                 format!("it holds no token (minimum length: {MIN_BYTES}); remove it, and net-pulse creates a new one");
-            Err(Error::system(path.display(), what))
+            Err(Error::system(path.display(), cause))
         }
     }
 }
@@ -96,8 +96,8 @@ fn read_text(path: &Path) -> io::Result<(Vec<u8>, File)> {
     let trusted = |found: &fs::Metadata| match owners.contains(&Some(found.uid())) {
         true => Ok(()),
         false => {
-            let whose = format!("it belongs to user {}, who knows the token", found.uid());
-            Err(io::Error::other(format!("{whose}; remove it, and net-pulse creates a new one")))
+            let reason = format!("it belongs to user {}, who knows the token", found.uid());
+            Err(io::Error::other(format!("{reason}; remove it, and net-pulse creates a new one")))
         }
     };
     trusted(&fs::symlink_metadata(path)?)?;
@@ -128,32 +128,33 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Takes the access of other users away, as a copied or restored file may have it, and warns.
+/// Removes the access that other users have, for example to a copied or restored file, and warns.
 fn restrict_mode(path: &Path, file: &File) {
     let mode = file.metadata().map_or(0, |found| found.permissions().mode() & 0o777);
     if mode & 0o077 == 0 {
         return;
     }
-    let what = if mode & 0o022 == 0 { "read" } else { "read or change" };
+    let access = if mode & 0o022 == 0 { "read" } else { "read or change" };
     match file.set_permissions(fs::Permissions::from_mode(0o600)) {
         Ok(()) => log::warn!(
-            "{}: other users could {what} it until now (mode {mode:o}); if one of them may have, remove it and run \
-             `net-pulse token`: then the old token is no longer valid",
+            "{}: other users could {access} it until now (mode {mode:o}); if one of them may know the token, remove \
+             the file and run `net-pulse token`: then the old token is no longer valid",
             path.display()
         ),
         Err(cause) => log::warn!(
-            "{}: other users can {what} it (mode {mode:o}), and that cannot be changed: {cause}",
+            "{}: other users can {access} it (mode {mode:o}), and net-pulse cannot change that: {cause}",
             path.display()
         ),
     }
 }
 
-/// Creates the file atomically: writes it under a temporary name, then links it to its own. link(2) fails where a file
-/// exists already; that file then stays.
+/// Creates the file atomically: writes it under a temporary name, then gives it the final name with link(2). That fails
+/// where a file exists already; such a file stays. Only rename(2), used where there are no hard links, would replace
+/// it.
 fn create(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o750).create(directory(path))?;
     let temporary = with_suffix(path, &format!(".{}", std::process::id()));
-    // A killed process with the same process ID may have left it.
+    // A killed process with the same process ID may have left a temporary file.
     let _ = fs::remove_file(&temporary);
     let created = write(&temporary, &random_token()?).and_then(|()| match fs::hard_link(&temporary, path) {
         Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -168,7 +169,7 @@ fn create(path: &Path) -> io::Result<()> {
 fn write(path: &Path, token: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     // Root may run this before the service has ever run as its own user. Give the file to the owner of the directory,
-    // who is that user. For other users than root chown fails, and the file stays theirs.
+    // who is that user. Only root may do so; for other users fchown fails, and the file stays theirs.
     let owner = fs::metadata(directory(path))?;
     if owner.uid() != file.metadata()?.uid() {
         let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));

@@ -97,7 +97,7 @@ impl Period {
         }
     }
 
-    /// From the first day of a period to the first day of the period `count` later.
+    /// The first day of the period that is `count` periods after the one that begins with `first`.
     fn plus(self, first: Civil, count: i64) -> Civil {
         match self {
             Period::Hour | Period::Day => first.plus_days(count),
@@ -140,13 +140,13 @@ pub struct PeriodTotals<'a> {
     /// Length of the last row's period. The row is complete if the sum covers 99 % of it.
     whole_s: i64,
     /// Bounds of the period of the last bucket.
-    around: (i64, i64),
+    period_bounds: (i64, i64),
 }
 
 impl<'a> PeriodTotals<'a> {
     /// Ignores buckets whose middle is not in `range`, which is `[from, to)`.
     pub fn new(period: Period, zone: &'a Zone, now: i64, range: (i64, i64)) -> PeriodTotals<'a> {
-        PeriodTotals { period, zone, now, range, rows: Vec::new(), whole_s: 0, around: (0, 0) }
+        PeriodTotals { period, zone, now, range, rows: Vec::new(), whole_s: 0, period_bounds: (0, 0) }
     }
 
     pub fn add(&mut self, bucket: &Bucket) {
@@ -155,10 +155,10 @@ impl<'a> PeriodTotals<'a> {
         if !(self.range.0..self.range.1).contains(&middle) {
             return;
         }
-        if !(self.around.0..self.around.1).contains(&middle) {
-            self.around = self.period.around(middle, self.zone);
+        if !(self.period_bounds.0..self.period_bounds.1).contains(&middle) {
+            self.period_bounds = self.period.around(middle, self.zone);
         }
-        let around = self.around;
+        let around = self.period_bounds;
         let inside = around.0 <= bucket.from && bucket.to <= around.1;
         let is_long = length > (around.1 - around.0) / 2;
         let keeps_bounds = !inside && is_long && matches!(self.period, Period::Hour | Period::Day);
@@ -168,12 +168,12 @@ impl<'a> PeriodTotals<'a> {
             last => {
                 let from = last.map_or(from, |row| from.max(row.to));
                 self.rows.push(PeriodTotal { from, to, sum: bucket.cell.sum, observed: 0, complete: false });
-                // If a bucket with other bounds covers a part of the period, the rest alone is never complete.
+                // A row that has only the rest of a period, after a bucket with other bounds, never counts as complete.
                 self.whole_s = if keeps_bounds { to - from } else { around.1 - around.0 };
             }
         }
         if let Some(row) = self.rows.last_mut() {
-            // When a clock is set back, two times fall into the same period.
+            // After a clock was set back, buckets can cover the same time twice.
             let observed = row.observed + bucket.cell.observed() as i64;
             row.observed = observed.min(row.to - row.from);
             row.complete = row.to <= self.now && row.observed >= self.whole_s - self.whole_s / 100;
@@ -203,8 +203,9 @@ impl<'a> HourTotals<'a> {
         HourTotals { rows, hours: Vec::new(), done: 0, cells: Vec::new() }
     }
 
-    /// Add all buckets of hours first, then all five-minute buckets, each in ascending order. For an hour at the end of
-    /// the range, all its buckets of both resolutions must be added.
+    /// Add all buckets of hours first, then all five-minute buckets, each in ascending order. If the range begins or
+    /// ends within an hour of UTC, also add the buckets of that hour outside the range, because whole hours are
+    /// compared.
     pub fn add(&mut self, bucket: &Bucket) {
         if bucket.to - bucket.from >= HOUR_S {
             return self.hours.push(*bucket);
@@ -260,7 +261,7 @@ mod tests {
     const HOWE: &str = "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0";
     const NEWFOUNDLAND: &str = "NST3:30NDT,M3.2.0/0:01,M11.1.0/0:01";
     const CHILE: &str = "<-04>4<-03>,M9.1.6/24,M4.1.6/24";
-    const MOST: &str = "AAA-24BBB24,J60,300";
+    const EXTREME: &str = "AAA-24BBB24,J60,300";
 
     fn zone(text: &str) -> Zone {
         Zone::parse(text).unwrap()
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn e25_periods_neither_overlap_nor_leave_gaps() {
-        for tz in ["UTC0", BERLIN, HOWE, NEWFOUNDLAND, CHILE, MOST, "LMT-0:53:28"] {
+        for tz in ["UTC0", BERLIN, HOWE, NEWFOUNDLAND, CHILE, EXTREME, "LMT-0:53:28"] {
             let zone = zone(tz);
             for (period, _) in Period::NAMES {
                 let (from, to) =
@@ -383,7 +384,7 @@ mod tests {
 
     #[test]
     fn extreme_times_do_not_panic() {
-        for tz in ["UTC0", BERLIN, MOST] {
+        for tz in ["UTC0", BERLIN, EXTREME] {
             let zone = zone(tz);
             for (period, _) in Period::NAMES {
                 for unix in [i64::MIN, -1, 0, i64::MAX] {
@@ -535,10 +536,10 @@ mod tests {
         case("2026-01-15T01:00:00Z", &whole, true);
         case("2026-01-15T00:59:59Z", &whole, false);
         case("2026-01-15T01:00:00Z", &whole[1..], false);
-        let mut blind = whole.clone();
+        let mut partial = whole.clone();
         for (seconds, complete) in [(300, true), (264, true), (263, false)] {
-            (blind[3].cell.plain_s, blind[3].cell.gap_s) = (0, seconds);
-            case("2026-01-15T01:00:00Z", &blind, complete);
+            (partial[3].cell.plain_s, partial[3].cell.gap_s) = (0, seconds);
+            case("2026-01-15T01:00:00Z", &partial, complete);
         }
     }
 

@@ -20,7 +20,7 @@ export const SHELL = {
   unwell: (why) => `Something is wrong${why}.`,
   idle: "No interface has carried traffic yet. One with traffic appears here within seconds.",
   empty: "No data for this time. Data appears minutes after the first traffic.",
-  unwatched: "not selected",
+  unwatched: "not watched",
 };
 
 // The cursor of the chart.

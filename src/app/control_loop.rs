@@ -1,5 +1,5 @@
-//! State and event handling of the main thread's control loop. Other threads send it signals, the access token and the
-//! opened database through its inbox, in any order.
+//! State and event handling of the main thread's control loop. Other threads send it signals, the access token, the
+//! opened database and changes of settings through its inbox, in any order.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,18 @@ use crate::token::{self, Token};
 use crate::writer::{self, OpenedHistory};
 
 /// How long the start waits for the database, so that the first answer includes the history. After that the program
-/// runs without it until it opens.
+/// runs without the history until the database opens.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An event for the control loop.
 pub enum ControlEvent {
     Signal(Signal),
-    /// The token from the file beside the database, and whether it is new; `None` where the file does not exist yet.
+    /// The token from the file beside the database, and whether it is new. `None` where the database could not be
+    /// opened, and the token does not exist or cannot be read.
     Token(Result<Option<(Token, bool)>>),
     /// The database was opened, or the first attempt failed.
     Database(Result<OpenedHistory>),
-    /// The active settings changed.
+    /// The active settings changed. Only wakes the loop, so that it uses the new flush interval at once.
     SettingsChanged,
 }
 
@@ -66,8 +67,8 @@ impl ControlLoop {
                 Some(result) => return Ok(Some(result)),
             }
         }
-        let what = || format!("opening {} takes more than {} s", self.database.display(), OPEN_TIMEOUT.as_secs());
-        Ok((!self.ending).then(|| Err(Error::new(ErrorKind::Transient, what()))))
+        let message = || format!("opening {} takes more than {} s", self.database.display(), OPEN_TIMEOUT.as_secs());
+        Ok((!self.ending).then(|| Err(Error::new(ErrorKind::Transient, message()))))
     }
 
     /// Handles one event; returns the result of opening the database if that is the event. SIGHUP reads the time zone
@@ -78,7 +79,7 @@ impl ControlLoop {
             ControlEvent::Token(Ok(Some((token, new)))) => (self.token, self.new_token) = (Some(token), new),
             ControlEvent::Token(Ok(None)) | ControlEvent::SettingsChanged => {}
             ControlEvent::Token(Err(error)) => {
-                log::warn!("no access token: {error}; without it nothing can be changed from other machines")
+                log::warn!("no access token: {error}; other machines can change nothing, unless --open is set")
             }
             ControlEvent::Signal(Signal::SIGHUP) => {
                 self.read_zone();
@@ -95,9 +96,9 @@ impl ControlLoop {
 
     /// Handles the result of opening the database, at the start or later. `set_reader` stores the reader; it is not
     /// used before the sampler has rejoined the stored history.
-    pub fn database_opened(&mut self, result: Result<OpenedHistory>, now: Now, set_reader: impl FnOnce(Reader)) {
+    pub fn handle_open_result(&mut self, result: Result<OpenedHistory>, now: Now, set_reader: impl FnOnce(Reader)) {
         match result {
-            Err(error) => writer::cannot_open(&self.live, now, &error),
+            Err(error) => writer::report_open_failure(&self.live, now, &error),
             Ok((stored, reader)) => {
                 log::info!("history in {}", self.database.display());
                 set_reader(reader);
@@ -108,12 +109,12 @@ impl ControlLoop {
 
     /// Applies the saved settings, and passes the stored history to the sampler.
     fn apply_stored_history(&mut self, stored: StoredHistory) {
-        let (refused, zone_changed) = {
+        let (warnings, zone_changed) = {
             let mut state = self.live.lock();
             let before = state.config.text("timezone").to_string();
             (state.apply_stored_history(stored), state.config.text("timezone") != before)
         };
-        refused.iter().for_each(|refused| log::warn!("{refused}"));
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
         if zone_changed {
             self.read_zone();
         }
@@ -122,14 +123,14 @@ impl ControlLoop {
     /// Reads the time zone of the settings again; keeps the previous one where that fails.
     fn read_zone(&self) {
         let configured = self.live.lock().config.text("timezone").to_string();
-        match zone::find(&configured) {
+        match zone::find_and_log(&configured) {
             Ok(zone) => self.live.lock().zone = Arc::new(zone),
             Err(error) => log::warn!("{error}; keeping the previous time zone"),
         }
     }
 
     /// Builds the authorisation for HTTP requests. Without a token the program runs too, but then only requests from
-    /// this machine may change anything.
+    /// this machine may change anything, unless the setting `open` is on.
     pub fn auth(&mut self) -> http::Auth {
         self.log_new_token();
         let [private, open] = {
@@ -166,8 +167,8 @@ pub fn database_opener(
         let file = token::path_for(&database);
         let token = match opened {
             Ok(_) => token::read_or_create(&file).map(Some),
-            // Ignore errors of the token file: they have the same cause as the error of the database, which is
-            // reported.
+            // Ignore errors of the token file: the error of the database, which is reported, usually has the same
+            // cause.
             Err(_) => Ok(token::read(&file).ok().flatten().map(|token| (token, false))),
         };
         inbox.put(ControlEvent::Token(token));
@@ -182,7 +183,7 @@ pub fn forward_signals(signals: &SigSet, inbox: &Queue<ControlEvent>, timeout: D
         let signal = match signals.wait() {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(error) => {
-                log::error!("waiting for signals: {}; ending", io::Error::from(error));
+                log::error!("waiting for signals failed: {}; net-pulse ends now", io::Error::from(error));
                 Signal::SIGTERM
             }
             Ok(signal) => signal,
@@ -195,8 +196,9 @@ pub fn forward_signals(signals: &SigSet, inbox: &Queue<ControlEvent>, timeout: D
     }
 }
 
-/// Size limit of the database in bytes: the configured limit, but at most the present size and half of the free space,
-/// and at least `SMALLEST_SIZE`.
+/// Size limit of the database in bytes: the configured limit, but at most the present size plus half of the free space,
+/// and at least `MIN_SIZE_BYTES`. Where the free space is 0 or unknown, the
+/// configured limit.
 fn size_limit(configured: u64, database: &Path) -> u64 {
     let present = std::fs::metadata(database).map_or(0, |file| file.len());
     let existing = database.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("."));

@@ -11,35 +11,35 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Time between two attempts to listen on an address that this machine does not have yet.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
 /// Times and results of the checks so far.
+#[derive(Default)]
 pub struct AddressWatch {
-    next: Option<Instant>,
-    warned: Option<Instant>,
-    /// Addresses that could not be reached at the last check.
-    missing: Vec<SocketAddr>,
+    next_check: Option<Instant>,
+    last_warning: Option<Instant>,
+    /// Addresses that clients could not reach at the last check.
+    unreachable: Vec<SocketAddr>,
 }
 
 impl AddressWatch {
     /// Checks the addresses if the next check is due. Returns the time until the next check, `MAX` where none is
     /// needed.
-    pub fn check(&mut self, context: &Context, serving: &HttpServer, now: Instant) -> Duration {
+    pub fn check(&mut self, context: &Context, server: &HttpServer, now: Instant) -> Duration {
         if context.listen_addresses.iter().all(|address| address.ip().is_unspecified()) && context.all_bound() {
             return Duration::MAX;
         }
-        if let Some(next) = self.next.filter(|next| now < *next) {
+        if let Some(next) = self.next_check.filter(|next| now < *next) {
             return next - now;
         }
         let listeners = context.retry_bind();
         if !listeners.is_empty() {
-            serving.add_listeners(listeners);
+            server.add_listeners(listeners);
         }
         let unreachable = context.unreachable();
-        if let Some(what) = self.warning(&unreachable, now) {
-            log::warn!("{what}; see {}", context.live.lock().config.set_by("host"));
+        if let Some(warning) = self.warning(&unreachable, now) {
+            log::warn!("{warning}; see {}", context.live.lock().config.set_by("host"));
         }
         let pause = if context.all_bound() { CHECK_INTERVAL } else { RETRY_INTERVAL };
-        self.next = Some(now + pause);
+        self.next_check = Some(now + pause);
         pause
     }
 
@@ -47,18 +47,18 @@ impl AddressWatch {
     /// once each: an address became reachable, or a link has an address that is not usable yet.
     fn warning(&mut self, unreachable: &[Unreachable], now: Instant) -> Option<String> {
         let still_unreachable = |address: &SocketAddr| unreachable.iter().any(|it| it.address == *address);
-        self.missing
+        self.unreachable
             .iter()
             .filter(|address| !still_unreachable(address))
             .for_each(|address| log::info!("clients can reach {address} now"));
-        let new = |it: &&Unreachable| it.on_link && !self.missing.contains(&it.address);
+        let new = |it: &&Unreachable| it.on_link && !self.unreachable.contains(&it.address);
         unreachable.iter().filter(new).for_each(|it| log::info!("{}", it.why));
-        self.missing = unreachable.iter().map(|it| it.address).collect();
+        self.unreachable = unreachable.iter().map(|it| it.address).collect();
         let unexpected: Vec<&str> = unreachable.iter().filter(|it| !it.on_link).map(|it| it.why.as_str()).collect();
-        if unexpected.is_empty() || self.warned.is_some_and(|warned| now.duration_since(warned) < CHECK_INTERVAL) {
+        if unexpected.is_empty() || self.last_warning.is_some_and(|last| now.duration_since(last) < CHECK_INTERVAL) {
             return None;
         }
-        self.warned = Some(now);
+        self.last_warning = Some(now);
         Some(unexpected.join("; "))
     }
 }
@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn unreachable_addresses_give_one_warning_a_minute() {
         let (mut watch, start) = (AddressWatch::default(), Instant::now());
-        let unreachable = |port: u16, pending| {
+        let unreachable = |port: u16, has_link| {
             let address = SocketAddr::from(([192, 0, 2, 7], port));
-            Unreachable { address, why: format!("no {port}"), on_link: pending }
+            Unreachable { address, why: format!("no {port}"), on_link: has_link }
         };
         let missing = |port| unreachable(port, false);
         let mut at =

@@ -31,7 +31,7 @@ use crate::writer::{self, Writer};
 use control_loop::{ControlEvent, ControlLoop};
 use listening::AddressWatch;
 
-pub use zone::look_up as look_up_zone;
+pub use zone::find as find_zone;
 
 /// Time for the last sample and the last save, after a signal to end. Data not on disk after that stays unsaved.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,8 +47,8 @@ const CLOSE_READER_TIMEOUT: Duration = Duration::from_millis(250);
 /// Shortest and longest time between two checks for a hanging save, in seconds.
 const SAVE_CHECK_RANGE_S: (u32, u32) = (5, 60);
 
-/// File descriptors needed besides the listeners and the inherited ones: 13 are always open. Requests one after the
-/// other, exports among them, need 8 more while a save runs; two more requests at the same time need 2 more.
+/// File descriptors needed besides the listeners and the inherited ones. 13 are always open. While a save runs, one
+/// request at a time, exports included, needs 8 more; two further requests at the same time need 2 more.
 const DESCRIPTORS: usize = 13 + 10;
 /// Number of listeners without `--host`: one for IPv4 and one for IPv6.
 const DEFAULT_LISTENERS: usize = 2;
@@ -59,16 +59,16 @@ const STANDARD_STREAMS: usize = 3;
 pub fn run(flags: &[(&'static str, String)], exit_now: fn()) -> Result<()> {
     let signals = block_signals()?;
     let inbox = Queue::default();
-    let started: Arc<OnceLock<Arc<Live>>> = Arc::default();
+    let live_once: Arc<OnceLock<Arc<Live>>> = Arc::default();
     spawn("signals", {
-        let (inbox, started) = (inbox.clone(), started.clone());
-        move || control_loop::forward_signals(&signals, &inbox, EXIT_TIMEOUT, || force_exit(&started, exit_now))
+        let (inbox, live_once) = (inbox.clone(), live_once.clone());
+        move || control_loop::forward_signals(&signals, &inbox, EXIT_TIMEOUT, || force_exit(&live_once, exit_now))
     })?;
     let inherited = open_descriptors();
     check_descriptor_limit(inherited, DEFAULT_LISTENERS)?;
 
     let Startup { config, zone, database } = read_settings(flags)?;
-    let choice = SourceChoice::named(config.text("source"));
+    let choice = SourceChoice::by_name(config.text("source"));
     let (mut source, note) = source::open(choice)?;
     let bound = http::bind(&config.list("host"), config.integer("port") as u16).map_err(|error| match error.kind {
         ErrorKind::Usage => error.context(config.set_by("host")),
@@ -86,22 +86,24 @@ pub fn run(flags: &[(&'static str, String)], exit_now: fn()) -> Result<()> {
     live.lock().inventory.source_note = note;
     let wake = Wake::new()?;
     let waker = wake.clone();
-    live.wake_sampler_by(move || waker.call());
+    live.set_sampler_waker(move || waker.call());
     let sender = inbox.clone();
-    live.wake_main_by(move || sender.put(ControlEvent::SettingsChanged));
-    let _ = started.set(live.clone());
+    live.set_main_waker(move || sender.put(ControlEvent::SettingsChanged));
+    let _ = live_once.set(live.clone());
 
-    let writing = start_writer(
+    let writer_thread = start_writer(
         &live,
         &clock,
         control_loop::database_opener(database.clone(), max_size, inbox.clone()),
         inbox.clone(),
     )?;
     let mut control = ControlLoop::new(inbox, live.clone(), database.clone());
-    let opened = control.wait_for_database()?;
+    let open_result = control.wait_for_database()?;
     log::info!("{} is the page of net-pulse {}", page_url(&bound.addresses, &addresses), env!("CARGO_PKG_VERSION"));
     let mut reader = None;
-    opened.into_iter().for_each(|result| control.database_opened(result, clock.now(), |opened| reader = Some(opened)));
+    open_result
+        .into_iter()
+        .for_each(|result| control.handle_open_result(result, clock.now(), |new_reader| reader = Some(new_reader)));
     let reopen: Reopen = Box::new(move || source::open(choice));
     let mut sampler = Sampler::new(source, reopen, live.clone(), clock.clone(), source::stack());
     // The first step lists the interfaces before the first request is answered.
@@ -120,17 +122,17 @@ pub fn run(flags: &[(&'static str, String)], exit_now: fn()) -> Result<()> {
             let database = database.clone();
             move || source::machine(&database)
         }),
-        find_zone: Arc::new(zone::find),
+        find_zone: Arc::new(zone::find_and_log),
         database,
         listen_addresses: bound.addresses,
         server_state: http::ServerState::new(bound.unbound),
     });
-    let sampling = spawn("sampler", move || sampler.run(&wake))?;
+    let sampler_thread = spawn("sampler", move || sampler.run(&wake))?;
     http::count_panics(context.clone());
-    let serving = http::serve(context.clone(), bound.listeners, names)?;
+    let server = http::serve(context.clone(), bound.listeners, names)?;
 
-    run_until_signal(&mut control, &context, &serving, own_names);
-    stop(&mut control, &context, serving, sampling, writing)
+    run_until_signal(&mut control, &context, &server, own_names);
+    stop(&mut control, &context, server, sampler_thread, writer_thread)
 }
 
 /// Blocks the signals that the signal thread waits for. Runs first of all: the kernel discards signals that process 1
@@ -154,12 +156,12 @@ fn read_settings(flags: &[(&'static str, String)]) -> Result<Startup> {
     let environment = |name: &str| std::env::var(name).ok();
     let config = Config::new(flags, environment)?;
     crate::log::start(config.text("log_level"), config.text("syslog"));
-    let zone = zone::find(config.text("timezone")).map_err(|error| error.context(config.set_by("timezone")))?;
-    let database = config.database(nix::unistd::geteuid().is_root(), environment)?;
+    let zone = zone::find_and_log(config.text("timezone")).map_err(|error| error.context(config.set_by("timezone")))?;
+    let database = config.database_path(nix::unistd::geteuid().is_root(), environment)?;
     if std::path::absolute(&database).is_ok_and(|path| path.to_str().is_none()) {
-        let what =
+        let message =
             "the current directory is not UTF-8; start net-pulse elsewhere, or give an absolute path with --database";
-        return Err(Error::usage(what));
+        return Err(Error::usage(message));
     }
     Ok(Startup { config, zone, database })
 }
@@ -188,33 +190,34 @@ fn start_writer(
 fn run_until_signal(
     control: &mut ControlLoop,
     context: &Context,
-    serving: &HttpServer,
+    server: &HttpServer,
     own_names: impl Fn() -> Vec<String>,
 ) {
     let mut watch = AddressWatch::default();
     while !control.ending {
         let now = context.clock.now();
-        let (trouble, flush_s) = {
+        let (problem, flush_s) = {
             let mut state = context.live.lock();
             (state.check_saving(now.mono_ms), state.active.flush_s)
         };
-        trouble.iter().for_each(|trouble| log::error!("{trouble}"));
+        problem.iter().for_each(|problem| log::error!("{problem}"));
         let timeout = Duration::from_secs(flush_s.clamp(SAVE_CHECK_RANGE_S.0, SAVE_CHECK_RANGE_S.1).into());
-        let timeout = timeout.min(watch.check(context, serving, Instant::now()));
+        let timeout = timeout.min(watch.check(context, server, Instant::now()));
         let Some(event) = control.inbox.take(timeout) else { continue };
         let reload = matches!(event, ControlEvent::Signal(Signal::SIGHUP));
         handle(control, context, event);
         if reload {
-            serving.set_host_names(own_names());
+            server.set_host_names(own_names());
         }
     }
 }
 
-/// Handles one event after the start. A database that opens only now is rejoined as at the start.
+/// Handles one event after the start. If the database opens only now, the sampler rejoins its history as at the start.
 fn handle(control: &mut ControlLoop, context: &Context, event: ControlEvent) {
     let Some(result) = control.handle(event) else { return control.log_new_token() };
     let ending = control.ending;
-    control.database_opened(result, context.clock.now(), |reader| {
+    control.handle_open_result(result, context.clock.now(), |reader| {
+        // While the program ends, the writer must close the last connection, see `stop`.
         context.history.set_reader(Some(reader).filter(|_| !ending), Duration::ZERO);
     });
 }
@@ -223,19 +226,19 @@ fn handle(control: &mut ControlLoop, context: &Context, event: ControlEvent) {
 fn stop(
     control: &mut ControlLoop,
     context: &Context,
-    serving: HttpServer,
-    sampling: JoinHandle<()>,
-    writing: JoinHandle<()>,
+    server: HttpServer,
+    sampler_thread: JoinHandle<()>,
+    writer_thread: JoinHandle<()>,
 ) -> Result<()> {
     let deadline = Instant::now() + SAVE_TIMEOUT;
     let live = &context.live;
     live.lock().pending.stopping = true;
-    serving.stop();
-    // Close the readers first: closing the last connection makes SQLite checkpoint the WAL, which can be slow. The last
-    // connection must be the writer's.
+    server.stop();
+    // Close the readers first: closing the last connection makes SQLite checkpoint the WAL, which can be slow. The
+    // writer must close the last connection.
     context.history.set_reader(None, CLOSE_READER_TIMEOUT);
     // Waits until the thread has ended, at most until the deadline.
-    let mut ends = |thread: &JoinHandle<()>| {
+    let mut wait_for_end = |thread: &JoinHandle<()>| {
         while !thread.is_finished() && Instant::now() < deadline {
             if let Some(event) = control.inbox.take(Duration::from_millis(5)) {
                 handle(control, context, event);
@@ -243,11 +246,14 @@ fn stop(
         }
         thread.is_finished()
     };
-    let sampled = ends(&sampling);
-    live.lock().pending.sampler_ended = sampled;
-    let finished = ends(&writing);
-    log_unsaved(&live.lock(), context.clock.now().mono_ms, finished);
-    if [(sampled, sampling), (finished, writing)].into_iter().any(|(over, thread)| over && thread.join().is_err()) {
+    let sampler_ended = wait_for_end(&sampler_thread);
+    live.lock().pending.sampler_ended = sampler_ended;
+    let writer_ended = wait_for_end(&writer_thread);
+    log_unsaved(&live.lock(), context.clock.now().mono_ms, writer_ended);
+    if [(sampler_ended, sampler_thread), (writer_ended, writer_thread)]
+        .into_iter()
+        .any(|(ended, thread)| ended && thread.join().is_err())
+    {
         return Err(Error::system("stopping", "a thread panicked; see the log above"));
     }
     Ok(())
@@ -259,8 +265,9 @@ fn check_descriptor_limit(inherited: usize, listeners: usize) -> Result<()> {
     let needed = (inherited + DESCRIPTORS + listeners.max(DEFAULT_LISTENERS)) as rlim_t;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, _)) if soft < needed => {
-            let what = format!("{soft} are allowed and {needed} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
-            Err(Error::system("too few open files", what))
+            let cause =
+                format!("{soft} are allowed and {needed} are needed; raise the limit (ulimit -n, LimitNOFILE=)");
+            Err(Error::system("too few open files", cause))
         }
         _ => Ok(()),
     }
@@ -275,8 +282,8 @@ fn open_descriptors() -> usize {
 
 /// Ends the process although the main thread is blocked: gives the writer a short time for a last save, and logs what
 /// stays unsaved.
-fn force_exit(started: &OnceLock<Arc<Live>>, exit_now: fn()) {
-    if let Some(live) = started.get() {
+fn force_exit(live_once: &OnceLock<Arc<Live>>, exit_now: fn()) {
+    if let Some(live) = live_once.get() {
         live.try_lock().into_iter().for_each(|mut state| state.pending.save_now = true);
         std::thread::sleep(FORCED_SAVE_TIMEOUT);
         if let Some(state) = live.try_lock() {
@@ -286,16 +293,16 @@ fn force_exit(started: &OnceLock<Arc<Live>>, exit_now: fn()) {
     exit_now();
 }
 
-/// Logs how many samples stay unsaved, and why. A COMMIT can take minutes on a worn SD card, and a supervisor kills a
-/// process that does not end. So the process exits during the COMMIT, which does no more harm than a power cut.
-fn log_unsaved(state: &State, mono_ms: u64, finished: bool) {
+/// Logs how many samples stay unsaved, and why. A COMMIT can take minutes on a worn SD card, but a supervisor kills a
+/// process that does not end soon. So the process exits during the COMMIT; that does no more harm than a power cut.
+fn log_unsaved(state: &State, mono_ms: u64, writer_ended: bool) {
     let unsaved = [&*state.unsaved.saving_batch, &state.unsaved.batch];
     let samples: usize = unsaved.iter().map(|batch| batch.samples.len()).sum();
     if let Some(oldest) = unsaved.iter().find_map(|batch| batch.ticks.first()) {
         let seconds = mono_ms.saturating_sub(oldest.mono_ms) / 1000;
         let cause = match &state.health.saving.error {
             Some(error) => error,
-            None if finished => "the clock has not been set yet",
+            None if writer_ended => "the clock has not been set yet",
             None => "the disk takes too long",
         };
         log::error!("{}", unsaved_message(samples as u64, seconds, cause));
@@ -303,9 +310,9 @@ fn log_unsaved(state: &State, mono_ms: u64, finished: bool) {
 }
 
 fn unsaved_message(samples: u64, seconds: u64, cause: &str) -> String {
-    let [many, stay] = [("sample", "samples"), ("stays", "stay")].map(|(one, many)| plural(samples, one, many));
+    let [noun, verb] = [("sample", "samples"), ("stays", "stay")].map(|(one, many)| plural(samples, one, many));
     format!(
-        "{samples} {many} of the last {seconds} s {stay} unsaved ({cause}); \
+        "{samples} {noun} of the last {seconds} s {verb} unsaved ({cause}); \
          the next start counts the traffic since the last save, unless the machine is restarted before"
     )
 }
@@ -314,18 +321,18 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     thread::spawn(name, 0, Box::new(run))
 }
 
-/// URL of the page, if possible with an address that a browser on the LAN can use. `listening`: the addresses of the
-/// settings; `addresses`: those that this machine has now.
+/// URL of the page, if possible with an address that a browser on the LAN can use. `listening`: the addresses
+/// to listen on; `addresses`: the addresses that this machine has now.
 fn page_url(listening: &[SocketAddr], addresses: &[IpAddr]) -> String {
     let port = listening.first().map_or(0, SocketAddr::port);
     let reachable = |ip: &&IpAddr| match ip {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
         IpAddr::V6(_) => false,
     };
-    let named: Vec<IpAddr> = listening.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
-    let elsewhere = named.iter().find(|ip| !ip.is_loopback() && addresses.contains(ip));
-    let here = named.iter().find(|ip| ip.is_loopback());
-    let host = match elsewhere.or(here).or(named.first()) {
+    let configured: Vec<IpAddr> = listening.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
+    let on_network = configured.iter().find(|ip| !ip.is_loopback() && addresses.contains(ip));
+    let loopback = configured.iter().find(|ip| ip.is_loopback());
+    let host = match on_network.or(loopback).or(configured.first()) {
         Some(ip) => *ip,
         None => addresses.iter().find(reachable).copied().unwrap_or(IpAddr::from([127, 0, 0, 1])),
     };

@@ -7,8 +7,8 @@ use crate::clock::{FoundZone, Zone};
 use crate::error::Result;
 
 /// Finds the zone, and logs its warnings.
-pub fn find(wanted: &str) -> Result<Zone> {
-    let found = look_up(wanted)?;
+pub fn find_and_log(wanted: &str) -> Result<Zone> {
+    let found = find(wanted)?;
     for warning in &found.warnings {
         log::warn!("{warning}");
     }
@@ -17,7 +17,7 @@ pub fn find(wanted: &str) -> Result<Zone> {
 
 /// Finds the zone and its warnings, without logging. `wanted`: a zone name or POSIX TZ string; empty for the system's
 /// zone.
-pub fn look_up(wanted: &str) -> Result<FoundZone> {
+pub fn find(wanted: &str) -> Result<FoundZone> {
     let wanted = (!wanted.is_empty()).then_some(wanted);
     Zone::find(wanted, std::env::var("TZ").ok().as_deref(), read_file)
 }

@@ -58,7 +58,7 @@ fn parse(text: &str, zone: &Zone) -> Option<i64> {
     let day = scan.field(b"-", 1..=31)? as u8;
     let mut civil = Civil::date(i32::from(year), month, day);
     if civil.plus_days(0) != civil {
-        // A date that does not exist, for example 30 February, carried over into the next month.
+        // The date does not exist, for example 30 February: `plus_days` gave a day of the next month.
         return None;
     }
 

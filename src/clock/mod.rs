@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 
 pub use format::{date, local_time, parse_time, rfc3339};
 pub use wall::{WallClock, WallOffset};
-pub use zone::{Civil, FoundZone, Zone, footer};
+pub use zone::{Civil, FoundZone, Zone, tzif_footer};
 
 /// 2026-11-01 as UTC seconds: a correct clock never shows an earlier time. Raised by hand at each release; taking it
 /// from the build machine's clock would make builds irreproducible.
@@ -38,8 +38,8 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Now {
         let mono_ms = monotonic().unwrap_or(0);
-        // On 32-bit musl, clock_gettime fails with EOVERFLOW after 2038. Then the wall clock is set to the monotonic
-        // one, as if the machine had booted in 1970: clearly wrong, and without a step at each tick.
+        // On 32-bit musl, clock_gettime fails with EOVERFLOW after 2038. Then the monotonic time also serves as the
+        // wall time, like after a boot in 1970: `WallClock` does not trust it, and it has no step at each tick.
         let unix_ms = read(ClockId::CLOCK_REALTIME).unwrap_or(mono_ms);
         Now { mono_ms: u64::try_from(mono_ms).unwrap_or(0), unix_ms }
     }

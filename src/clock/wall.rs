@@ -15,24 +15,25 @@ const DAY_MS: i64 = 86_400_000;
 /// A wall time up to this far before the newest sample counts as correct: NTP may set the clock back a little. Samples
 /// then overlap slightly, which is harmless.
 const SLACK_MS: i64 = 120_000;
-/// A machine may be switched off for this long between two samples. The wrong clocks that boards boot with are off by
+/// A machine may be switched off for this long between two samples. A clock that is wrong after a boot differs by
 /// years.
-const MAX_OFF_MS: i64 = 400 * DAY_MS;
+const MAX_POWER_OFF_MS: i64 = 400 * DAY_MS;
 /// Without history, a wall clock up to this long after the build date counts as correct. Must end before 2033, the year
 /// that some boards boot with.
-const MAX_AGE_MS: i64 = 5 * 365 * DAY_MS;
+const MAX_BUILD_AGE_MS: i64 = 5 * 365 * DAY_MS;
 
 // The wall clock is trusted once it has run without a step for one of these times, measured by the monotonic clock.
 
 /// For a clock at most a day after the newest sample, or at a plausible date if there is no history.
 const WAIT_NEAR_MS: u64 = 0;
-/// For a clock up to `MAX_OFF_MS` after the newest sample, as after a holiday. If it is wrong, the store prunes history
-/// that only seems old; a time daemon that starts together with Net-Pulse needs about this long to correct it.
+/// For a clock up to `MAX_POWER_OFF_MS` after the newest sample, as after a holiday. If Net-Pulse trusted a wrong clock
+/// here, the store would delete history that only seems old. A time daemon that starts together with Net-Pulse needs
+/// about this long to correct the clock.
 const WAIT_LATER_MS: u64 = 2 * MINUTE_MS;
 /// For a clock at any other time that stepped since the start: a time daemon or a user has set it.
 const WAIT_SET_MS: u64 = 10 * MINUTE_MS;
-/// For a clock at any other time that has not stepped: it may wait for the network, and a modem can take half an hour
-/// to connect. Also for a clock before the build date, which is certainly wrong.
+/// For a clock at any other time that has not stepped: the time daemon may wait for the network, and a modem can take
+/// half an hour to connect. Also for a clock before the build date, which is certainly wrong.
 const WAIT_WRONG_MS: u64 = 60 * MINUTE_MS;
 /// After this long without a trusted clock, the clock is trusted even if it keeps stepping.
 const WAIT_MAX_MS: u64 = 6 * 60 * MINUTE_MS;
@@ -44,29 +45,31 @@ pub struct WallClock {
     floor_ms: i64,
     /// Time of the sample that was dated last.
     newest_ms: Option<i64>,
-    /// Offset at the last tick, in milliseconds.
-    last: Option<i64>,
+    /// Offset at the last tick; `None` before the first one.
+    last_offset_ms: Option<i64>,
     /// The clock stepped since the start: something sets it.
     was_set: bool,
-    /// `None` while the clock is trusted.
-    doubt: Option<Doubt>,
+    /// `None` while the clock is trusted, and before the first tick.
+    untrusted: Option<Untrusted>,
 }
 
 /// State while the clock is not trusted. All times are on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct Untrusted {
     /// Offset at `steady_since_ms`, in milliseconds.
     offset: i64,
-    /// Time of the last step.
+    /// Time of the last step, or of the first tick.
     steady_since_ms: u64,
+    /// Time of the tick at which the clock was no longer trusted, or of the first tick.
     since_ms: u64,
 }
 
 /// The wall clock relative to the monotonic clock at one tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WallOffset {
-    /// UTC milliseconds at monotonic zero; `None` while the wall clock is not trusted. Plus `mono_ms` gives the wall
-    /// time of this tick, and of every earlier tick that has none yet.
+    /// UTC milliseconds at monotonic zero; `None` while the wall clock is not trusted. The sum of this and the
+    /// `mono_ms` of a tick is its wall time; this is valid for this tick and for every earlier tick without a wall
+    /// time.
     pub offset_ms: Option<i64>,
     /// Milliseconds that the wall clock stepped since the last tick, negative if it was set back. `None` without a
     /// step; slewing is not a step.
@@ -80,46 +83,48 @@ impl WallClock {
         WallClock {
             floor_ms: floor.saturating_mul(1000),
             newest_ms: newest.map(|unix| unix.saturating_mul(1000)),
-            last: None,
+            last_offset_ms: None,
             was_set: false,
-            doubt: None,
+            untrusted: None,
         }
     }
 
     /// For a restart on the same boot: `newest` is both clocks at the newest sample. If the offset is still the same,
     /// the clock is trusted at once, after a pause of any length. A step during the pause is detected.
     pub fn resume(&mut self, newest: Now) {
-        self.last = Some(offset_ms(newest));
+        self.last_offset_ms = Some(offset_ms(newest));
         self.newest_ms = Some(newest.unix_ms);
     }
 
     /// Evaluates the clocks; called at every tick.
     pub fn observe(&mut self, now: Now) -> WallOffset {
         let offset = offset_ms(now);
-        let has_last = self.last.is_some();
-        let stepped_ms =
-            self.last.map(|last| offset.saturating_sub(last)).filter(|moved| moved.unsigned_abs() > STEP_MS as u64);
-        self.last = Some(offset);
+        let has_last = self.last_offset_ms.is_some();
+        let stepped_ms = self
+            .last_offset_ms
+            .map(|last| offset.saturating_sub(last))
+            .filter(|moved| moved.unsigned_abs() > STEP_MS as u64);
+        self.last_offset_ms = Some(offset);
         self.was_set |= stepped_ms.is_some();
 
-        if self.doubt.is_none() && (!has_last || stepped_ms.is_some()) {
-            self.doubt = Some(Doubt { offset, steady_since_ms: now.mono_ms, since_ms: now.mono_ms });
+        if self.untrusted.is_none() && (!has_last || stepped_ms.is_some()) {
+            self.untrusted = Some(Untrusted { offset, steady_since_ms: now.mono_ms, since_ms: now.mono_ms });
         }
-        if let Some(doubt) = &mut self.doubt {
-            if offset.saturating_sub(doubt.offset).unsigned_abs() > STEP_MS as u64 {
-                *doubt = Doubt { offset, steady_since_ms: now.mono_ms, ..*doubt };
+        if let Some(untrusted) = &mut self.untrusted {
+            if offset.saturating_sub(untrusted.offset).unsigned_abs() > STEP_MS as u64 {
+                *untrusted = Untrusted { offset, steady_since_ms: now.mono_ms, ..*untrusted };
             }
-            let (steady_ms, doubted_ms) =
-                (now.mono_ms.saturating_sub(doubt.steady_since_ms), now.mono_ms.saturating_sub(doubt.since_ms));
-            if steady_ms >= self.wait_ms(now.unix_ms) || doubted_ms >= WAIT_MAX_MS {
-                self.doubt = None;
+            let (steady_ms, untrusted_ms) =
+                (now.mono_ms.saturating_sub(untrusted.steady_since_ms), now.mono_ms.saturating_sub(untrusted.since_ms));
+            if steady_ms >= self.wait_ms(now.unix_ms) || untrusted_ms >= WAIT_MAX_MS {
+                self.untrusted = None;
             }
         }
-        WallOffset { offset_ms: self.doubt.is_none().then_some(offset), stepped_ms }
+        WallOffset { offset_ms: self.untrusted.is_none().then_some(offset), stepped_ms }
     }
 
-    /// Called when a tick got this wall time, in UTC seconds. It may be earlier than the previous one: after a wrong
-    /// clock is corrected, the samples with the wrong times no longer matter.
+    /// Call this when a tick got a wall time; `unix` is that time in UTC seconds. It may be earlier than the previous
+    /// one: after a wrong clock is corrected, the clock is no longer compared with the samples of the wrong time.
     pub fn tick_dated(&mut self, unix: i64) {
         self.newest_ms = Some(unix.saturating_mul(1000));
     }
@@ -132,12 +137,12 @@ impl WallClock {
         let wait_elsewhere_ms = if self.was_set { WAIT_SET_MS } else { WAIT_WRONG_MS };
         let Some(newest_ms) = self.newest_ms else {
             let after = unix_ms.saturating_sub(self.floor_ms);
-            return if after < MAX_AGE_MS { WAIT_NEAR_MS } else { wait_elsewhere_ms };
+            return if after < MAX_BUILD_AGE_MS { WAIT_NEAR_MS } else { wait_elsewhere_ms };
         };
         match unix_ms.saturating_sub(newest_ms) {
             after if after < -SLACK_MS => wait_elsewhere_ms,
             after if after <= DAY_MS => WAIT_NEAR_MS,
-            after if after <= MAX_OFF_MS => WAIT_LATER_MS,
+            after if after <= MAX_POWER_OFF_MS => WAIT_LATER_MS,
             _ => wait_elsewhere_ms,
         }
     }
@@ -161,7 +166,7 @@ mod tests {
 
     /// A simulated machine: both clocks, a tick every 30 s, and the samples that a caller would save.
     struct Rig {
-        keeper: WallClock,
+        wall_clock: WallClock,
         mono_ms: u64,
         wall_ms: i64,
         /// Monotonic times of the ticks without a wall time.
@@ -175,7 +180,7 @@ mod tests {
         /// Twenty seconds after the boot; the wall clock shows `wall`.
         fn boot(wall: i64, newest: Option<i64>) -> Rig {
             Rig {
-                keeper: WallClock::new(BUILD_FLOOR, newest),
+                wall_clock: WallClock::new(BUILD_FLOOR, newest),
                 mono_ms: 20_000,
                 wall_ms: wall * 1000,
                 undated: Vec::new(),
@@ -185,11 +190,11 @@ mod tests {
         }
 
         fn tick(&mut self) -> &mut Rig {
-            let step = self.keeper.observe(Now { mono_ms: self.mono_ms, unix_ms: self.wall_ms });
+            let step = self.wall_clock.observe(Now { mono_ms: self.mono_ms, unix_ms: self.wall_ms });
             self.undated.push(self.mono_ms);
             if let Some(offset) = step.offset_ms {
                 self.dated.extend(self.undated.drain(..).map(|mono| (offset + mono as i64).div_euclid(1000)));
-                self.keeper.tick_dated(self.dated[self.dated.len() - 1]);
+                self.wall_clock.tick_dated(self.dated[self.dated.len() - 1]);
             }
             self.steps.extend(step.stepped_ms.map(|moved| moved / 1000));
             self
@@ -402,10 +407,10 @@ mod tests {
             let mut first = Rig::boot(NOON, None);
             first.tick();
             let newest = Now { mono_ms: first.mono_ms, unix_ms: first.wall_ms / 1000 * 1000 };
-            let mut rig = Rig { keeper: WallClock::new(BUILD_FLOOR, Some(NOON)), ..first };
+            let mut rig = Rig { wall_clock: WallClock::new(BUILD_FLOOR, Some(NOON)), ..first };
             rig.dated.clear();
             rig.wall_ms += 999;
-            rig.keeper.resume(newest);
+            rig.wall_clock.resume(newest);
             rig.pass(pause).set_by(set_by).tick();
             assert_eq!((rig.dated.len(), &rig.steps[..]), expect, "{pause} {set_by}");
         }
@@ -420,15 +425,15 @@ mod tests {
     fn extreme_readings_do_not_panic() {
         let strange = [i64::MIN, i64::MIN + 1, -1, 0, i64::from(i32::MAX), i64::MAX - 1, i64::MAX];
         for newest in [None, Some(i64::MIN), Some(NOON), Some(i64::MAX)] {
-            let mut keeper = WallClock::new(BUILD_FLOOR, newest);
+            let mut wall_clock = WallClock::new(BUILD_FLOOR, newest);
             for unix_ms in strange {
                 for mono_ms in [0, u64::MAX, 1, u64::MAX / 2] {
-                    keeper.observe(Now { mono_ms, unix_ms });
-                    keeper.tick_dated(unix_ms);
+                    wall_clock.observe(Now { mono_ms, unix_ms });
+                    wall_clock.tick_dated(unix_ms);
                 }
             }
-            keeper.resume(Now { mono_ms: u64::MAX, unix_ms: i64::MIN });
-            keeper.observe(Now { mono_ms: 0, unix_ms: i64::MAX });
+            wall_clock.resume(Now { mono_ms: u64::MAX, unix_ms: i64::MIN });
+            wall_clock.observe(Now { mono_ms: 0, unix_ms: i64::MAX });
         }
     }
 }

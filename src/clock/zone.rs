@@ -12,16 +12,16 @@ use crate::text::printable;
 const MINUTE: i64 = 60;
 const HOUR: i64 = 3600;
 const DAY: i64 = 86_400;
-/// Days from a Monday to 1 January 1970, which was a Thursday.
-const MONDAY: i64 = 3;
+/// Weekday of 1 January 1970, a Thursday. Monday is 0.
+const EPOCH_WEEKDAY: i64 = 3;
 
 /// The first second of the year -9999 and the last one of 9999, in UTC. Times outside are clamped to this range.
 const FIRST: i64 = days(-9999, 1, 1) * DAY;
 const LAST: i64 = days(10_000, 1, 1) * DAY - 1;
 
-/// Limit for the year of a `Civil`. Beyond 9999, because the local date at either end of the range and the period
-/// around it must also have an end.
-const LAST_YEAR: i32 = 10_010;
+/// A `Civil` has a year from -`MAX_YEAR` to `MAX_YEAR`. Above 9999, because the last local day, month or year of the
+/// range ends after 9999.
+const MAX_YEAR: i32 = 10_010;
 
 const ZONEINFO: &str = "/usr/share/zoneinfo";
 
@@ -29,7 +29,7 @@ const ZONEINFO: &str = "/usr/share/zoneinfo";
 /// valid POSIX string.
 const UTC_NAMES: [&str; 6] = ["UTC", "GMT", "Etc/UTC", "Etc/GMT", "UCT", "Zulu"];
 
-/// For a TZ string that names summer time without rules. POSIX does not define this; glibc and musl use the rule of the
+/// Rules for a TZ string that names summer time without rules. POSIX does not define this; glibc uses the rules of the
 /// United States.
 const DEFAULT_RULES: (Transition, Transition) = (
     Transition { day: RuleDay::Weekday { month: 3, week: 2, weekday: 0 }, at: 7200 },
@@ -140,7 +140,7 @@ impl Zone {
             }
         }
         if let Some(bytes) = read_file(Path::new("/etc/localtime")) {
-            match footer(&bytes).map(Zone::parse) {
+            match tzif_footer(&bytes).map(Zone::parse) {
                 Some(Ok(zone)) => return Ok(FoundZone { zone, source: "/etc/localtime", warnings }),
                 _ => warnings.push("/etc/localtime ignored: it has no POSIX rule at its end, use --timezone".into()),
             }
@@ -180,12 +180,12 @@ impl Zone {
     /// year.
     fn transitions(&self, summer: &Summer, unix: i64) -> [(i64, bool); 10] {
         let (year, ..) = date(unix.div_euclid(DAY));
-        std::array::from_fn(|at| {
-            let year = year + at as i32 / 2 - 2;
-            if at % 2 == 0 {
-                (summer.begins.local(year) - i64::from(self.standard), true)
+        std::array::from_fn(|index| {
+            let year = year + index as i32 / 2 - 2;
+            if index % 2 == 0 {
+                (summer.begins.local_seconds(year) - i64::from(self.standard), true)
             } else {
-                (summer.ends.local(year) - i64::from(summer.offset), false)
+                (summer.ends.local_seconds(year) - i64::from(summer.offset), false)
             }
         })
     }
@@ -195,8 +195,8 @@ impl Zone {
         Civil::from_seconds(unix.clamp(FIRST, LAST) + i64::from(self.offset_at(unix)))
     }
 
-    /// Converts local time to UTC seconds. If the local time occurs twice, the first; if a transition skips it, the
-    /// time of the transition.
+    /// Converts local time to UTC seconds. If the local time occurs twice, returns the first; if a transition skips it,
+    /// returns the time of the transition.
     pub fn unix(&self, civil: Civil) -> i64 {
         let local = civil.seconds();
         let Some(summer) = &self.summer else { return local - i64::from(self.standard) };
@@ -219,7 +219,7 @@ impl Zone {
     pub fn days(&self, unix: i64, count: i64) -> (i64, i64) {
         let unix = unix.clamp(FIRST, LAST);
         let today = self.civil(unix).midnight();
-        let first = today.plus_days(-(today.days() + MONDAY).rem_euclid(count));
+        let first = today.plus_days(-(today.days() + EPOCH_WEEKDAY).rem_euclid(count));
         let (mut from, mut to) = (self.unix(first), self.unix(first.plus_days(count)));
         // When clocks are set back from shortly after midnight, they show the old date again. That time belongs to the
         // new day, so that days neither overlap nor leave a gap.
@@ -250,7 +250,7 @@ impl Civil {
     /// The first day of the month that is `count` months later.
     pub fn plus_months(self, count: i64) -> Civil {
         let months = (i64::from(self.year) * 12 + i64::from(self.month) - 1).saturating_add(count);
-        let last = i64::from(LAST_YEAR);
+        let last = i64::from(MAX_YEAR);
         let year = months.div_euclid(12).clamp(-last, last) as i32;
         Civil::date(year, months.rem_euclid(12) as u8 + 1, 1)
     }
@@ -262,13 +262,13 @@ impl Civil {
 
     /// Monday is 0.
     pub fn weekday(self) -> u8 {
-        (self.days() + MONDAY).rem_euclid(7) as u8
+        (self.days() + EPOCH_WEEKDAY).rem_euclid(7) as u8
     }
 
     /// Seconds since 1970 if this were UTC. A field above its range carries over into the next larger unit.
     pub(super) fn seconds(self) -> i64 {
         let month = self.month.clamp(1, 12);
-        days(self.year.clamp(-LAST_YEAR, LAST_YEAR), month, 1) * DAY
+        days(self.year.clamp(-MAX_YEAR, MAX_YEAR), month, 1) * DAY
             + (i64::from(self.day) - 1) * DAY
             + i64::from(self.hour) * HOUR
             + i64::from(self.minute) * MINUTE
@@ -276,7 +276,7 @@ impl Civil {
     }
 
     pub(super) fn from_seconds(seconds: i64) -> Civil {
-        let seconds = seconds.clamp(days(-LAST_YEAR, 1, 1) * DAY, days(LAST_YEAR, 12, 31) * DAY);
+        let seconds = seconds.clamp(days(-MAX_YEAR, 1, 1) * DAY, days(MAX_YEAR, 12, 31) * DAY);
         let (year, month, day) = date(seconds.div_euclid(DAY));
         let time = seconds.rem_euclid(DAY);
         Civil {
@@ -292,7 +292,7 @@ impl Civil {
 
 impl Transition {
     /// Seconds since 1970 in the local time before the transition.
-    fn local(self, year: i32) -> i64 {
+    fn local_seconds(self, year: i32) -> i64 {
         let day = match self.day {
             RuleDay::Weekday { month, week, weekday } => {
                 let first = days(year, month, 1);
@@ -302,7 +302,7 @@ impl Transition {
                 let next = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
                 if day < next { day } else { day - 7 }
             }
-            // From 1 March on, days are counted from there, which excludes 29 February.
+            // From 1 March on, days are counted from 1 March, so that 29 February never counts.
             RuleDay::Julian(count) if count > 59 => days(year, 3, 1) + i64::from(count) - 60,
             RuleDay::Julian(count) => days(year, 1, 1) + i64::from(count) - 1,
             RuleDay::Count(count) => days(year, 1, 1) + i64::from(count),
@@ -367,7 +367,7 @@ fn parse_or_read(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> R
             printable(&path.to_string_lossy(), 100)
         )));
     };
-    let rule = footer(&bytes).ok_or_else(|| {
+    let rule = tzif_footer(&bytes).ok_or_else(|| {
         Error::usage(format!("{} has no POSIX rule at its end, use a POSIX time zone instead", path.display()))
     })?;
     Ok(Zone { name: Some(name.into()), ..Zone::parse(rule)? })
@@ -375,7 +375,7 @@ fn parse_or_read(text: &str, read_file: &impl Fn(&Path) -> Option<Vec<u8>>) -> R
 
 /// The POSIX string at the end of a TZif file (RFC 8536, section 3.3). `None` for version 1, and for a zone whose
 /// future rule has no POSIX form.
-pub fn footer(file: &[u8]) -> Option<&str> {
+pub fn tzif_footer(file: &[u8]) -> Option<&str> {
     // The file has two data blocks, with 4-byte and with 8-byte times. The footer follows the second one.
     let rest = skip_block(skip_block(file, 4)?, 8)?;
     let line = rest.strip_prefix(b"\n")?;
@@ -459,12 +459,12 @@ impl Scan<'_> {
     }
 
     /// `[+-]hh[:mm[:ss]]` in seconds.
-    fn time(&mut self, most_hours: u16) -> Option<i32> {
+    fn time(&mut self, max_hours: u16) -> Option<i32> {
         let negative = self.skip(b'-');
         if !negative {
             self.skip(b'+');
         }
-        let mut seconds = i32::from(self.number(0..=most_hours)?) * 3600;
+        let mut seconds = i32::from(self.number(0..=max_hours)?) * 3600;
         for unit in [60, 1] {
             if !self.skip(b':') {
                 break;
@@ -750,25 +750,25 @@ mod tests {
     #[test]
     fn footer_of_a_tzif_file() {
         let good = tzif(BERLIN);
-        assert_eq!(footer(&good), Some(BERLIN));
-        assert_eq!(footer(&tzif("")), None);
-        assert_eq!(footer(&tzif("\u{fffd}")), Some("\u{fffd}"));
-        assert_eq!(footer(b""), None);
+        assert_eq!(tzif_footer(&good), Some(BERLIN));
+        assert_eq!(tzif_footer(&tzif("")), None);
+        assert_eq!(tzif_footer(&tzif("\u{fffd}")), Some("\u{fffd}"));
+        assert_eq!(tzif_footer(b""), None);
         for cut in 0..good.len() - BERLIN.len() - 1 {
-            assert_eq!(footer(&good[..cut]), None, "{cut}");
+            assert_eq!(tzif_footer(&good[..cut]), None, "{cut}");
         }
         let mut version_1 = good.clone();
         version_1[4] = 0;
-        assert_eq!(footer(&version_1), None);
+        assert_eq!(tzif_footer(&version_1), None);
         // The largest counts, and any single wrong byte: no panic.
         let mut huge = good.clone();
         huge[20..44].fill(0xff);
-        assert_eq!(footer(&huge), None);
+        assert_eq!(tzif_footer(&huge), None);
         for at in 0..good.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut bad = good.clone();
                 bad[at] = value;
-                let _ = footer(&bad).map(Zone::parse);
+                let _ = tzif_footer(&bad).map(Zone::parse);
             }
         }
     }

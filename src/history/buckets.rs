@@ -18,7 +18,7 @@ const MAX_FUTURE_S: i64 = 366 * 86_400;
 #[derive(Clone, Copy, Debug)]
 pub struct TotalsQuery {
     pub period: Period,
-    /// Range `[from, to)` in UTC seconds; a period that overlaps it counts whole.
+    /// Range `[from, to)` in UTC seconds; a period that overlaps it counts in full.
     pub from: i64,
     pub to: i64,
     /// Most rows to return; the newest ones.
@@ -28,8 +28,8 @@ pub struct TotalsQuery {
 
 impl Snapshot<'_> {
     /// Calls `each` with the buckets of one resolution that overlap `[from, to)` and have data. They come in ascending
-    /// order, except samples from before and after the clock was set back. Open days are split by the current time
-    /// zone. For samples, each sample is one bucket that begins where the sample begins.
+    /// order, except samples from before and after the clock was set back. Days that are not on disk yet are split by
+    /// the active time zone. For samples, each sample is one bucket that begins where the sample begins.
     pub fn each_bucket(
         &self,
         resolution: Resolution,
@@ -59,7 +59,7 @@ impl Snapshot<'_> {
     pub fn grid(&self, from: i64, to: i64, points: usize, interval_s: i64) -> Result<Grid> {
         let stored_resolution = |spec: &'static ResolutionSpec| {
             let step = if spec.bucketing == Bucketing::Ticks { interval_s } else { spec.step_s };
-            Ok(StoredResolution { spec: spec, step, oldest: self.oldest_time(spec.resolution)? })
+            Ok(StoredResolution { spec, step, oldest: self.oldest_time(spec.resolution)? })
         };
         let stored: Vec<StoredResolution> = RESOLUTIONS.iter().map(stored_resolution).collect::<Result<_>>()?;
         Ok(choose(from, to, points, self.zone, &stored))
@@ -68,10 +68,10 @@ impl Snapshot<'_> {
     /// One cell for each bucket of the chart.
     pub fn chart(&self, grid: &Grid, iface: IfaceId) -> Result<Vec<Cell>> {
         let [from, to] = [grid.edges.first(), grid.edges.last()].map(|edge| edge.copied().unwrap_or(0));
-        let mut filling = ChartCells::new(grid.resolution, &grid.edges);
+        let mut chart_cells = ChartCells::new(grid.resolution, &grid.edges);
         // One second more, because the sample before the range decides where the first one begins.
-        self.each_bucket(grid.resolution, iface, (from - 1, to), &mut |bucket| filling.add(bucket))?;
-        Ok(filling.cells())
+        self.each_bucket(grid.resolution, iface, (from - 1, to), &mut |bucket| chart_cells.add(bucket))?;
+        Ok(chart_cells.cells())
     }
 
     /// Totals by period, newest first.

@@ -72,12 +72,12 @@ impl Snapshot<'_> {
             return Ok(());
         }
         let span = BlockRange::beginning(open_block, open_block + OPEN_BLOCK_S, from + 1);
-        stored.each_block(span, Order::Ascending, &mut |block, samples| {
+        stored.each_block(span, Order::Ascending, &mut |block, decoder| {
             let packed = block.packed()?;
-            samples.decode_ticks(&packed)?;
-            samples.each_sample(&packed, only, 0..packed.rows, &mut |moment, sample| {
-                if moment.seq >= stored.first_open_seq() {
-                    split::pieces(moment.unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
+            decoder.decode_ticks(&packed)?;
+            decoder.each_sample(&packed, only, 0..packed.rows, &mut |tick, sample| {
+                if tick.seq >= stored.first_open_seq() {
+                    split::pieces(tick.unix, sample, from, to, &mut |at, cell| each(sample.iface, at, cell));
                 }
             })?;
             Ok(ControlFlow::Continue(()))
@@ -93,7 +93,7 @@ impl Snapshot<'_> {
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
         let cell_range = widen(spec, range);
-        let (mut borders, resplit) = self.block_bounds(spec, cell_range)?;
+        let (mut bounds, resplit) = self.block_bounds(spec, cell_range)?;
         let mut not_rolled_up = NotRolledUp { snapshot: self, iface, open_cells: Map::new() };
         let mut add = |_, at: i64, cell: &Cell| not_rolled_up.open_cells.entry(at).or_default().add(cell);
         self.each_open_cell(Some(iface), cell_range, &mut add)?;
@@ -104,7 +104,7 @@ impl Snapshot<'_> {
         not_rolled_up.each_range(&mut |start, end| {
             let mut at = split::floor(start.max(cell_range.0), FIVE_MINUTES_S);
             while at < end.min(cell_range.1) {
-                let block = borders.block_at(at, self.zone);
+                let block = bounds.block_at(at, self.zone);
                 pending_blocks.insert(block);
                 at = split::ceil(block.1, FIVE_MINUTES_S);
             }
@@ -130,13 +130,13 @@ impl Snapshot<'_> {
         };
         if let Some(stored) = &self.stored {
             let mut columns = Columns::default();
-            stored.each_cell_block(spec, range, &mut |stored| {
-                let block = stored.bounds();
+            stored.each_cell_block(spec, range, &mut |cell_block| {
+                let block = cell_block.bounds();
                 if resplit == Some(block) {
                     return;
                 }
                 pending_blocks.drain_below(&block).for_each(|block| emit(block, &mut cells, true));
-                stored.each_cell(Some(iface), &mut columns, &mut |_, at, cell| cells.push((at, *cell)));
+                cell_block.each_cell(Some(iface), &mut columns, &mut |_, at, cell| cells.push((at, *cell)));
                 emit(block, &mut cells, pending_blocks.remove(&block));
             })?;
         }
@@ -144,12 +144,12 @@ impl Snapshot<'_> {
         Ok(())
     }
 
-    /// Sums of the local day that contains `unix`. All interfaces in one walk: a walk for each would unpack the open
-    /// block that often.
+    /// Sums of the local day that contains `unix`. All interfaces in one walk: a walk per interface would unpack the
+    /// open block each time.
     pub fn day(&self, unix: i64) -> Result<Map<IfaceId, Counters>> {
         let spec = Resolution::Day.spec();
-        let (mut borders, resplit) = self.block_bounds(spec, (unix, unix + 1))?;
-        let day = borders.block_at(unix, self.zone);
+        let (mut bounds, resplit) = self.block_bounds(spec, (unix, unix + 1))?;
+        let day = bounds.block_at(unix, self.zone);
         let range = (split::ceil(day.0, FIVE_MINUTES_S), split::ceil(day.1, FIVE_MINUTES_S));
         let mut sums: Map<IfaceId, Counters> = Map::new();
         let mut add = |iface: IfaceId, _, cell: &Cell| sums.entry(iface).or_default().add(&cell.sum);
@@ -157,9 +157,9 @@ impl Snapshot<'_> {
             if let Some(block) = resplit {
                 stored.each_cell(None, cells_within(block, range), &mut add)?;
             }
-            stored.each_cell_block(spec, day, &mut |stored| {
-                if stored.bounds() == day && resplit != Some(day) {
-                    stored.each_cell(None, &mut Columns::default(), &mut add);
+            stored.each_cell_block(spec, day, &mut |cell_block| {
+                if cell_block.bounds() == day && resplit != Some(day) {
+                    cell_block.each_cell(None, &mut Columns::default(), &mut add);
                 }
             })?;
         }

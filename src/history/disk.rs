@@ -44,7 +44,7 @@ enum Task {
     End,
 }
 
-/// A thread with a queue of jobs. `Disk::new` makes the one that reads the database.
+/// A thread with a queue of jobs. `DiskThread::new` makes the one that reads the database.
 pub struct DiskThread(Arc<Shared>);
 
 /// Shared by the callers and the thread.
@@ -57,7 +57,7 @@ struct Shared {
 #[derive(Default)]
 struct TaskQueue {
     tasks: VecDeque<Task>,
-    /// The first task starts the thread.
+    /// The thread runs; the first task starts it.
     started: bool,
     /// There is a database to read.
     has_reader: bool,
@@ -176,7 +176,7 @@ impl DiskThread {
         result.map_or_else(|| Err(not_answering(self.0.queue().busy_for().max(READ_TIMEOUT))), unwrap_panic)
     }
 
-    /// Like `ask`, but waits only 250 ms. The job runs even after that, so that it can store its result for the next
+    /// Like `run`, but waits only 250 ms. The job runs even after that, so that it can store its result for the next
     /// caller.
     pub fn run_quick<T: Send + 'static>(
         &self,

@@ -22,7 +22,7 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    pub fn takes(&self, event: &Event) -> bool {
+    pub fn matches(&self, event: &Event) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&event.kind))
             && self.interface.as_ref().is_none_or(|name| *name == event.interface)
             && self.from.is_none_or(|from| event.unix.is_some_and(|unix| unix >= from))
@@ -32,8 +32,9 @@ impl EventFilter {
 
 /// Whether both are the same event. An event that has no time in memory may have got one on disk.
 fn same_event(in_memory: &Event, stored: &Event) -> bool {
-    let when = in_memory.unix.is_none() || in_memory.unix == stored.unix;
-    when && in_memory.kind == stored.kind
+    let same_time = in_memory.unix.is_none() || in_memory.unix == stored.unix;
+    same_time
+        && in_memory.kind == stored.kind
         && in_memory.interface == stored.interface
         && in_memory.detail == stored.detail
 }
@@ -49,7 +50,7 @@ impl Snapshot<'_> {
             if events.len() >= limit {
                 return ControlFlow::Break(());
             }
-            if !filter.takes(&event) {
+            if !filter.matches(&event) {
                 return ControlFlow::Continue(());
             }
             // Each event in memory hides one stored event: two equal events within a second are possible.
@@ -72,12 +73,12 @@ impl History {
     pub fn events(&self, filter: &EventFilter, limit: usize, offset: u64) -> Result<Vec<Event>> {
         // Events carry interface names, not numbers. So the stored ones can be read before the rejoin.
         let mut query = self.start_query();
-        query.memory.joined = true;
+        query.memory.rejoined = true;
         let mut found = Vec::new();
         for _ in 0..MAX_ATTEMPTS {
             let (in_memory, last_save) = {
                 let state = self.live.lock();
-                let taken = state.unsaved.events.iter().rev().filter(|event| filter.takes(event)).cloned();
+                let taken = state.unsaved.events.iter().rev().filter(|event| filter.matches(event)).cloned();
                 (taken.collect::<Vec<Event>>(), state.health.saving.succeeded_mono_ms)
             };
             let count = in_memory.len() as u64;

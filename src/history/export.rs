@@ -32,7 +32,7 @@ impl SampleExport {
         let query = history.start_query();
         let after = self.after;
         let (points, after) =
-            history.read_strictly(&query, move |now| now.oldest(&filter, after, SAMPLES_PER_PIECE))?;
+            history.read_strictly(&query, move |snapshot| snapshot.oldest(&filter, after, SAMPLES_PER_PIECE))?;
         self.filter = after.and(self.filter);
         self.after = after;
         Ok(Some((points, query.names)))
@@ -47,6 +47,7 @@ pub struct BucketExport {
     ifaces: Vec<IfaceId>,
     from: i64,
     to: i64,
+    /// Start of the next piece.
     position: i64,
     /// The last piece was empty.
     last_was_empty: bool,
@@ -72,7 +73,7 @@ impl BucketExport {
             });
         };
         let ifaces = filter.iface.map_or_else(|| query.names.ids().collect(), |iface| vec![iface]);
-        let start = history.read_strictly(&query, move |now| now.next_start(resolution, 0))?;
+        let start = history.read_strictly(&query, move |snapshot| snapshot.next_start(resolution, 0))?;
         let from = filter.from.unwrap_or(i64::MIN).max(start.unwrap_or(i64::MAX));
         let to = filter.to.unwrap_or(i64::MAX).min(now.saturating_add(MAX_FUTURE_S));
         Ok(BucketExport { resolution, ifaces, from, to, position: from, last_was_empty: false })
@@ -88,18 +89,18 @@ impl BucketExport {
         let (from, to, start) = (self.position, self.to, self.from);
         let cell_s = resolution.spec().step_s.max(FIVE_MINUTES_S);
         let piece_s = (BUCKETS_PER_PIECE / ifaces.len()).max(1) as i64 * cell_s;
-        let (mut rows, position) = history.read_strictly(&query, move |now| {
+        let (mut rows, position) = history.read_strictly(&query, move |snapshot| {
             let mut from = from;
             if last_was_empty {
                 // Skip long empty spans: a clock that once stood at 1970 leaves a bucket there and 50 empty years after
                 // it.
-                let next = now.next_start(resolution, from)?;
+                let next = snapshot.next_start(resolution, from)?;
                 from = next.map_or(to, |next| from.max(next - next.rem_euclid(cell_s)));
             }
             let until = to.min(from.saturating_add(piece_s));
             let mut rows = Vec::new();
             for iface in &ifaces {
-                now.each_bucket(resolution, *iface, (from, until), &mut |bucket| {
+                snapshot.each_bucket(resolution, *iface, (from, until), &mut |bucket| {
                     // A bucket that began in the piece before was part of that piece.
                     if bucket.from >= from || from == start {
                         rows.push((*iface, *bucket));

@@ -21,7 +21,7 @@ use crate::clock::Zone;
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::{Database, Live, State};
 use crate::model::Batch;
-use crate::store::{Copier, Facts, Reader};
+use crate::store::{Copier, Reader, StoreStats};
 
 pub use buckets::TotalsQuery;
 pub use disk::{DiskThread, READ_TIMEOUT};
@@ -38,22 +38,22 @@ pub struct History {
     /// Today's sums by interface, and the state that they were computed for.
     today: Arc<Mutex<Option<today::CachedToday>>>,
     /// Database figures of the last successful read.
-    facts: Arc<Mutex<Facts>>,
+    facts: Arc<Mutex<StoreStats>>,
 }
 
-/// What a query needs from memory.
+/// The part of a query that comes from memory.
 #[derive(Clone)]
 struct Memory {
     unsaved: [Arc<Batch>; 2],
     zone: Arc<Zone>,
     /// The rejoin is done: interface and tick numbers are the same in memory and in the database.
-    joined: bool,
+    rejoined: bool,
 }
 
 impl Memory {
     fn of(state: &mut State) -> Memory {
-        let joined = state.health.database == Database::Rejoined;
-        Memory { unsaved: state.unsaved.batches_for_readers(), zone: state.zone.clone(), joined }
+        let rejoined = state.health.database == Database::Rejoined;
+        Memory { unsaved: state.unsaved.batches_for_readers(), zone: state.zone.clone(), rejoined }
     }
 
     fn snapshot(&self) -> Snapshot<'_> {
@@ -66,9 +66,9 @@ impl Memory {
     }
 }
 
-/// What one query reads with: memory, interface names and the deadline for the disk. Memory is read before the
-/// database: ticks saved in between are then in both, and `Snapshot` drops the doubles. In the other order they could
-/// be missed.
+/// Input of one query: memory, interface names and the deadline for the disk. A query reads memory before the database:
+/// ticks saved in between are then in both, and `Snapshot` drops the duplicates. In the other order the query could
+/// miss them.
 pub struct Query {
     memory: Memory,
     pub names: InterfaceNames,
@@ -143,7 +143,7 @@ impl History {
         read: impl Fn(&Snapshot) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let memory = query.memory.clone();
-        if !memory.joined {
+        if !memory.rejoined {
             return read(&memory.snapshot());
         }
         self.disk.run(query.deadline, move |reader| {
@@ -168,18 +168,18 @@ impl History {
     }
 
     /// Figures of the database, and the error if it could not be read. On a slow disk: the last known figures.
-    pub fn facts(&self) -> (Facts, Option<Error>) {
+    pub fn facts(&self) -> (StoreStats, Option<Error>) {
         let latest = self.facts.clone();
         let result = self.disk.run_quick(move |reader| {
-            let Some(reader) = reader else { return Ok(Facts::default()) };
+            let Some(reader) = reader else { return Ok(StoreStats::default()) };
             reader.reopen_if_moved()?;
-            let facts = reader.view()?.facts()?;
+            let facts = reader.view()?.stats()?;
             *latest.lock().unwrap_or_else(PoisonError::into_inner) = facts;
             Ok(facts)
         });
         match result {
             Ok(Ok(facts)) => (facts, None),
-            Ok(Err(error)) => (Facts::default(), Some(error)),
+            Ok(Err(error)) => (StoreStats::default(), Some(error)),
             Err(_) => (*self.facts.lock().unwrap_or_else(PoisonError::into_inner), None),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::snapshot::{LONGEST_S, Snapshot};
+use super::snapshot::{LONGEST_INTERVAL_S, Snapshot};
 use crate::error::Result;
 use crate::model::{Bucket, IfaceId, Sample};
 use crate::resolution::{FIVE_MINUTES_S, Resolution};
@@ -171,7 +171,7 @@ impl Walk<'_> {
         self.done |= !self.points.drain(..).all(|point| self.sink.take(point));
     }
 
-    fn block(&mut self, block: &SampleBlock, samples: &mut SampleDecoder) -> Result<()> {
+    fn visit_block(&mut self, block: &SampleBlock, decoder: &mut SampleDecoder) -> Result<()> {
         self.points.clear();
         // Unsaved samples between the last block and this one.
         let (first, last, descending) = (block.first, block.last, self.descending());
@@ -187,24 +187,24 @@ impl Walk<'_> {
             .last()
             .is_none_or(|unsaved| if descending { unsaved.unix < first } else { unsaved.unix > last });
         let whole = no_unsaved_inside && first >= self.filter.from() && last < self.filter.to();
-        if whole && self.filter.iface.is_none() && self.sink.skip_points(block.n) {
+        if whole && self.filter.iface.is_none() && self.sink.skip_points(block.sample_count) {
             return Ok(());
         }
         let packed = block.packed()?;
         if whole && self.sink.skip_points(count_samples(&packed, self.filter.iface)? as u64) {
             return Ok(());
         }
-        let moments = samples.decode_ticks(&packed)?;
-        let mut start = moments.partition_point(|moment| moment.unix < self.filter.from());
-        let mut end = moments.partition_point(|moment| moment.unix < self.filter.to());
+        let tick_times = decoder.decode_ticks(&packed)?;
+        let mut start = tick_times.partition_point(|tick| tick.unix < self.filter.from());
+        let mut end = tick_times.partition_point(|tick| tick.unix < self.filter.to());
         while start < end && !self.done {
             let length = ticks_per_step(&packed, self.filter);
             let step = match descending {
-                true => step_start(samples.tick_times(), end, length)..end,
-                false => start..step_end(samples.tick_times(), start, length),
+                true => step_start(decoder.tick_times(), end, length)..end,
+                false => start..step_end(decoder.tick_times(), start, length),
             };
-            let edges = (samples.tick_times()[step.start].unix, samples.tick_times()[step.end - 1].unix);
-            self.unpack(samples, &packed, step.clone())?;
+            let edges = (decoder.tick_times()[step.start].unix, decoder.tick_times()[step.end - 1].unix);
+            self.unpack(decoder, &packed, step.clone())?;
             while let Some(point) = self.next_unsaved(|unix| if descending { unix >= edges.0 } else { unix <= edges.1 })
             {
                 self.points.push(point);
@@ -215,10 +215,10 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Adds the samples of some ticks of the block that `samples` has open.
-    fn unpack(&mut self, samples: &mut SampleDecoder, packed: &Packed, rows: Range<usize>) -> Result<()> {
-        samples.each_sample(packed, self.filter.iface, rows, &mut |moment, sample| {
-            let point = DatedSample { seq: moment.seq, unix: moment.unix, sample: *sample };
+    /// Adds the matching samples of the ticks `rows` of the block that `decoder` has open.
+    fn unpack(&mut self, decoder: &mut SampleDecoder, packed: &Packed, rows: Range<usize>) -> Result<()> {
+        decoder.each_sample(packed, self.filter.iface, rows, &mut |tick, sample| {
+            let point = DatedSample { seq: tick.seq, unix: tick.unix, sample: *sample };
             if self.filter.matches(&point) {
                 self.points.push(point);
             }
@@ -234,18 +234,18 @@ fn ticks_per_step(packed: &Packed, filter: &SampleFilter) -> usize {
 
 /// Start of the step that ends before `end`. Ticks of one second stay in one step, because unsaved samples may lie
 /// among them.
-fn step_start(moments: &[TickTime], end: usize, length: usize) -> usize {
+fn step_start(tick_times: &[TickTime], end: usize, length: usize) -> usize {
     let mut start = end.saturating_sub(length);
-    while start > 0 && moments[start - 1].unix == moments[start].unix {
+    while start > 0 && tick_times[start - 1].unix == tick_times[start].unix {
         start -= 1;
     }
     start
 }
 
 /// End of the step that begins at `start`.
-fn step_end(moments: &[TickTime], start: usize, length: usize) -> usize {
-    let mut end = (start + length).min(moments.len());
-    while end < moments.len() && moments[end].unix == moments[end - 1].unix {
+fn step_end(tick_times: &[TickTime], start: usize, length: usize) -> usize {
+    let mut end = (start + length).min(tick_times.len());
+    while end < tick_times.len() && tick_times[end].unix == tick_times[end - 1].unix {
         end += 1;
     }
     end
@@ -285,14 +285,10 @@ impl Snapshot<'_> {
         }
         let mut walk = Walk { filter, order, unsaved, points: Vec::new(), sink, done: false };
         if let Some(stored) = &self.stored {
-            stored.each_block(
-                BlockRange::with_ticks_in(filter.from(), filter.to()),
-                order,
-                &mut |block, samples| {
-                    walk.block(block, samples)?;
-                    Ok(if walk.done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-                },
-            )?;
+            stored.each_block(BlockRange::overlapping(filter.from(), filter.to()), order, &mut |block, decoder| {
+                walk.visit_block(block, decoder)?;
+                Ok(if walk.done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
         }
         while !walk.done {
             let Some(point) = walk.next_unsaved(|_| true) else { break };
@@ -321,8 +317,8 @@ impl Snapshot<'_> {
             reached_end
         };
         // A sample that begins before `to` ends at most this late, unless it is a gap.
-        let last_end = to + LONGEST_S;
-        if !self.each_stored_sample(iface, BlockRange::with_ticks_in(from + 1, last_end + 1), &mut add)? {
+        let last_end = to + LONGEST_INTERVAL_S;
+        if !self.each_stored_sample(iface, BlockRange::overlapping(from + 1, last_end + 1), &mut add)? {
             // A gap may be longer. If a five-minute cell at `to` has data, look for the sample that covers it;
             // otherwise the interface was not there any more.
             let cell = split::floor(to, FIVE_MINUTES_S);
@@ -351,11 +347,11 @@ impl Snapshot<'_> {
     ) -> Result<bool> {
         let Some(stored) = &self.stored else { return Ok(false) };
         let mut done = false;
-        stored.each_block(span, Order::Ascending, &mut |block, samples| {
+        stored.each_block(span, Order::Ascending, &mut |block, decoder| {
             let packed = block.packed()?;
-            samples.decode_ticks(&packed)?;
-            samples.each_sample(&packed, Some(iface), 0..packed.rows, &mut |moment, sample| {
-                done = add(moment.unix, sample);
+            decoder.decode_ticks(&packed)?;
+            decoder.each_sample(&packed, Some(iface), 0..packed.rows, &mut |tick, sample| {
+                done = add(tick.unix, sample);
             })?;
             Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;

@@ -17,26 +17,26 @@ use crate::store::{BlockBounds, BlockRange, Order, Reader, View, split};
 pub type UnsavedBatches = [Arc<Batch>];
 
 /// The longest polling interval, in seconds. A sample begins at most this long before its tick, unless it is a gap.
-pub(super) const LONGEST_S: i64 = 3_600;
+pub(super) const LONGEST_INTERVAL_S: i64 = 3_600;
 
-/// The history at one moment; has the queries. See the module.
+/// The history at one moment, with the methods that query it.
 pub struct Snapshot<'a> {
     pub(super) stored: Option<View<'a>>,
     pub(super) zone: &'a Zone,
     unsaved: &'a UnsavedBatches,
     /// Highest tick number on disk; 0 without a database.
-    seq: u64,
+    saved_seq: u64,
 }
 
 impl<'a> Snapshot<'a> {
     pub fn of(reader: &'a Reader, zone: &'a Zone, unsaved: &'a UnsavedBatches) -> Result<Snapshot<'a>> {
         let view = reader.view()?;
-        let seq = view.newest_seq()?;
-        Ok(Snapshot { stored: Some(view), zone, unsaved, seq })
+        let saved_seq = view.newest_seq()?;
+        Ok(Snapshot { stored: Some(view), zone, unsaved, saved_seq })
     }
 
     pub fn of_memory(zone: &'a Zone, unsaved: &'a UnsavedBatches) -> Snapshot<'a> {
-        Snapshot { stored: None, zone, unsaved, seq: 0 }
+        Snapshot { stored: None, zone, unsaved, saved_seq: 0 }
     }
 
     /// Calls `each` with the tick number, the time and each sample that is only in memory. Skips ticks that have no
@@ -44,7 +44,7 @@ impl<'a> Snapshot<'a> {
     pub(super) fn each_unsaved(&self, each: &mut dyn FnMut(u64, i64, &'a Sample)) {
         for batch in self.unsaved {
             for (tick, samples) in batch.iter() {
-                let Some(unix) = tick.unix.filter(|_| tick.seq > self.seq) else { continue };
+                let Some(unix) = tick.unix.filter(|_| tick.seq > self.saved_seq) else { continue };
                 let unix = unix.clamp(1, LAST_UNIX);
                 samples.iter().for_each(|sample| each(tick.seq, unix, sample));
             }
@@ -65,14 +65,15 @@ impl<'a> Snapshot<'a> {
         range: (i64, i64),
     ) -> Result<(BlockBounds, Option<(i64, i64)>)> {
         let Some(stored) = &self.stored else { return Ok((BlockBounds::without_stored(spec), None)) };
-        let mut borders = stored.block_bounds(spec, range)?;
-        let resplit = stored.day_to_recut(spec, self.zone)?;
-        resplit.iter().for_each(|(start, _)| borders.ignore_stored(*start));
-        Ok((borders, resplit))
+        let mut bounds = stored.block_bounds(spec, range)?;
+        let resplit = stored.day_to_resplit(spec, self.zone)?;
+        resplit.iter().for_each(|(start, _)| bounds.ignore_stored(*start));
+        Ok((bounds, resplit))
     }
 
-    /// Time at which a walk over the buckets of a resolution can start, or go on after it found nothing before `from`.
-    /// No bucket lies before it, but the first one may lie some days after it. `None` when there are no more buckets.
+    /// Time at which a walk over the buckets of a resolution can start, or continue if it found nothing before `from`.
+    /// No further bucket lies before this time, but the next one may lie some days after it. `None` when there are no
+    /// more buckets.
     pub fn next_start(&self, resolution: Resolution, from: i64) -> Result<Option<i64>> {
         let spec = match resolution {
             Resolution::Sample => Resolution::FiveMinutes.spec(),
@@ -81,7 +82,7 @@ impl<'a> Snapshot<'a> {
         let mut first = None;
         let mut find = |start: i64| first = Some(first.map_or(start, |first: i64| first.min(start)));
         if let Some(stored) = &self.stored {
-            stored.first_after(spec, from)?.into_iter().for_each(&mut find);
+            stored.first_block_ending_after(spec, from)?.into_iter().for_each(&mut find);
         }
         // Parts of the open block's samples that lie before it are in stored blocks already.
         self.open_block().into_iter().filter(|start| start + OPEN_BLOCK_S > from).for_each(&mut find);
@@ -101,26 +102,26 @@ impl<'a> Snapshot<'a> {
         let Some(stored) = &self.stored else { return Ok(None) };
         let spec = resolution.spec();
         if spec.bucketing != Bucketing::Ticks {
-            if let Some(oldest) = stored.oldest(spec)? {
+            if let Some(oldest) = stored.oldest_cell_start(spec)? {
                 return Ok(Some(oldest));
             }
         }
         // After pruning, one interface's first sample may reach far back (a gap), while the older samples of the others
         // are deleted. Then take the latest start among the samples of the first tick.
         let pruned = spec.bucketing == Bucketing::Ticks
-            && stored.first_after(Resolution::FiveMinutes.spec(), i64::MIN)?.is_some();
+            && stored.first_block_ending_after(Resolution::FiveMinutes.spec(), i64::MIN)?.is_some();
         let mut oldest = None;
-        stored.each_block(BlockRange::with_ticks_in(0, i64::MAX), Order::Ascending, &mut |block, samples| {
+        stored.each_block(BlockRange::overlapping(0, i64::MAX), Order::Ascending, &mut |block, decoder| {
             let packed = block.packed()?;
-            samples.decode_ticks(&packed)?;
+            decoder.decode_ticks(&packed)?;
             let (rows, mut latest, mut earliest) = (if pruned { 1 } else { packed.rows }, None, block.first);
-            samples.each_sample(&packed, None, 0..rows, &mut |moment, sample| {
-                let (begin, _) = split::range(moment.unix, sample);
+            decoder.each_sample(&packed, None, 0..rows, &mut |tick, sample| {
+                let (begin, _) = split::range(tick.unix, sample);
                 latest = latest.max(Some(begin));
                 earliest = earliest.min(begin);
             })?;
             oldest = Some(match pruned {
-                true => latest.unwrap_or(block.first).max(block.first - LONGEST_S),
+                true => latest.unwrap_or(block.first).max(block.first - LONGEST_INTERVAL_S),
                 false => earliest,
             });
             Ok(ControlFlow::Break(()))

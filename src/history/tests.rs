@@ -12,8 +12,8 @@ use crate::totals::Period;
 
 #[test]
 fn unsaved_samples_count_once_and_those_without_a_time_are_left_out() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let saving = Arc::new(Batch::steady(1, T + 30, 10));
     let mut next = Batch::steady(11, T + 330, 5);
@@ -37,8 +37,8 @@ fn unsaved_samples_count_once_and_those_without_a_time_are_left_out() {
 
 #[test]
 fn a_walk_returns_every_sample_once_while_batches_are_saved() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let batches = [Arc::new(Batch::steady(1, T + 30, 100)), Arc::new(Batch::steady(101, T + 3_030, 100))];
     let (mut seqs, mut cursor) = (Vec::new(), None);
@@ -58,8 +58,8 @@ fn a_walk_returns_every_sample_once_while_batches_are_saved() {
 
 #[test]
 fn large_blocks_are_unpacked_in_steps() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let mut load = Load::new();
     // Blocks of 2,880 samples. The clock is set back by half an hour in the middle of the last one, and that batch is
@@ -104,13 +104,13 @@ fn large_blocks_are_unpacked_in_steps() {
 /// An unsaved gap may cover stored buckets and months without any.
 #[test]
 fn e12_an_unsaved_gap_is_in_every_resolution() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let days = 50;
     opened.save_batch(&Batch::steady(1, T + 30, 100)).unwrap();
     let mut gap = Batch::default();
-    gap.tick(101, T + days * 86_400, (days * 86_400 - 3_000) as u64 * 1_000, &[(1, 7_000_000)]);
+    gap.push_tick(101, T + days * 86_400, (days * 86_400 - 3_000) as u64 * 1_000, &[(1, 7_000_000)]);
     let check = |unsaved: &UnsavedBatches| -> Vec<Vec<Bucket>> {
         let resolutions = [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
         let all = resolutions
@@ -130,13 +130,13 @@ fn e12_an_unsaved_gap_is_in_every_resolution() {
 /// Ticks that could not be saved for long become one sample. A query finds it from any part of its span.
 #[test]
 fn a_range_inside_a_long_sample_returns_it() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let hours = 20;
     opened.save_batch(&Batch::steady(1, T + 30, 120)).unwrap();
     let mut long = Batch::default();
-    long.tick(121, T + 3_600 * (hours + 1), 3_600_000 * hours as u64, &[(1, 72_000), (2, 5)]);
+    long.push_tick(121, T + 3_600 * (hours + 1), 3_600_000 * hours as u64, &[(1, 72_000), (2, 5)]);
     opened.save_batch(&long).unwrap();
     // Interface 2 has no samples from here on.
     opened.save_batch(&Batch::steady(122, T + 3_600 * (hours + 1) + 30, 500)).unwrap();
@@ -154,8 +154,8 @@ fn a_range_inside_a_long_sample_returns_it() {
 
 #[test]
 fn e43_events_are_bounded_and_newest_first() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let batch = Batch::default();
     for at in 0..13 {
         let events: Vec<Event> = (0..100)
@@ -167,7 +167,7 @@ fn e43_events_are_bounded_and_newest_first() {
                 detail: format!("{}", at * 100 + more),
             })
             .collect();
-        let flush = SaveRequest {
+        let request = SaveRequest {
             batch: &batch,
             anchors: &[],
             records: &[],
@@ -176,7 +176,7 @@ fn e43_events_are_bounded_and_newest_first() {
             retention: RETENTION,
             zone: &Zone::UTC,
         };
-        opened.store.save(&flush).unwrap();
+        opened.store.save(&request).unwrap();
     }
     let reader = opened.store.reader().unwrap();
     let events = reader.stored_snapshot().events(&EventFilter::default(), &[], 2_000, 0).unwrap();
@@ -187,8 +187,8 @@ fn e43_events_are_bounded_and_newest_first() {
 
 #[test]
 fn e25_days_have_their_local_length_and_closed_days_keep_it() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     // 28 to 31 March 2026 in Central Europe, where summer time begins on the 29th; from local midnight to local
     // midnight.
     let cet = Zone::parse("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
@@ -198,10 +198,10 @@ fn e25_days_have_their_local_length_and_closed_days_keep_it() {
         let mut batch = Batch::default();
         for _ in 0..hours {
             seq += 1;
-            batch.tick(seq, start + 3_600 * seq as i64, 3_600_000, &[(1, 3_600)]);
+            batch.push_tick(seq, start + 3_600 * seq as i64, 3_600_000, &[(1, 3_600)]);
         }
         let records = [record(1)];
-        let flush = SaveRequest {
+        let request = SaveRequest {
             batch: &batch,
             anchors: &[],
             records: &records,
@@ -210,7 +210,7 @@ fn e25_days_have_their_local_length_and_closed_days_keep_it() {
             retention: RETENTION,
             zone,
         };
-        opened.store.save(&flush).unwrap();
+        opened.store.save(&request).unwrap();
         let days = opened.store.reader().unwrap().snapshot(zone, &[]).buckets(Resolution::Day, 1, 0, i64::MAX).unwrap();
         days.iter().map(|day| ((day.to - day.from) / 3_600, day.cell.sum.rx_bytes() / 3_600)).collect::<Vec<_>>()
     };
@@ -223,8 +223,8 @@ fn e25_days_have_their_local_length_and_closed_days_keep_it() {
 
 #[test]
 fn oldest_time_of_each_resolution() {
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     let reader = opened.store.reader().unwrap();
     let resolutions = [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day];
     assert_eq!(resolutions.map(|resolution| reader.stored_snapshot().oldest_time(resolution).unwrap()), [None; 4]);
@@ -276,17 +276,17 @@ fn memory_and_database_give_the_same_answers() {
     assert!(
         from_memory.2.iter().all(|buckets| !buckets.is_empty()) && from_memory.3.iter().all(|rows| !rows.is_empty())
     );
-    let place = TempDir::new();
-    let mut opened = Store::open(&place.file(), &OPTIONS).unwrap();
+    let dir = TempDir::new();
+    let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
     for (saved, batch) in batches.iter().enumerate() {
         let reader = opened.store.reader().unwrap();
         assert!(answers(&reader.snapshot(&zone, &unsaved)) == from_memory, "{saved} saved, all in memory");
         assert!(answers(&reader.snapshot(&zone, &unsaved[saved..])) == from_memory, "{saved} saved");
         let records = Load::records();
         let (anchors, events, settings) = (&[], &[], &[]);
-        let flush =
+        let request =
             SaveRequest { batch, anchors, records: &records, events, settings, retention: RETENTION, zone: &zone };
-        opened.store.save(&flush).unwrap();
+        opened.store.save(&request).unwrap();
     }
     assert!(answers(&opened.store.reader().unwrap().snapshot(&zone, &[])) == from_memory);
 }

@@ -1,6 +1,6 @@
 //! Sums of the current local day, for all interfaces. They are cached until a tick or a save changes them, because a
-//! small machine needs a while to read a day of many interfaces. No request waits for a slow disk: the cached sums are
-//! then extended by the traffic since.
+//! small machine needs a while to read a day of many interfaces. No request waits longer than 250 ms for a slow disk:
+//! then the answer is the cached sums plus the traffic since.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -24,7 +24,7 @@ pub(super) struct CachedToday {
 /// Number of ticks, number of finished saves, start of the local day.
 type Key = (u64, u64, i64);
 
-/// What memory has for the sums of today.
+/// The data in memory that the sums of today need.
 struct MemoryToday {
     key: Key,
     memory: Memory,
@@ -38,7 +38,7 @@ impl MemoryToday {
         let mut state = live.lock();
         let memory = Memory::of(&mut state);
         MemoryToday {
-            key: (state.health.polls.total, state.unsaved.saves.served(), memory.zone.day(unix).0),
+            key: (state.health.polls.total, state.unsaved.save_tickets.served(), memory.zone.day(unix).0),
             memory,
             lifetimes: state
                 .inventory
@@ -64,7 +64,7 @@ impl History {
         if let Some(cached) = cached.as_ref().filter(|cached| cached.key == memory_today.key) {
             return Ok(cached.sums.clone());
         }
-        if !memory_today.memory.joined {
+        if !memory_today.memory.rejoined {
             return from_memory();
         }
         let (live, today) = (self.live.clone(), self.today.clone());

@@ -19,15 +19,15 @@ fn weight(header: &str, names: &[&str]) -> Option<f32> {
     weighted_items(header).filter(|(name, _)| matches_name(name)).last().map(|(_, weight)| weight)
 }
 
-/// Whether the client is a browser: it names text/html. A client with only `*/*` is a script; scripts used `/` for JSON
-/// before the page existed.
+/// Whether to send HTML: the client names text/html and does not prefer JSON, as browsers do. A client with only `*/*`
+/// is a script; scripts used `/` for JSON before the page existed.
 pub fn prefers_html(accept: &str) -> bool {
     let html = weight(accept, &["text/html"]).unwrap_or(0.0);
     html > 0.0 && html >= weight(accept, &["application/json"]).unwrap_or(0.0)
 }
 
-/// Whether to send gzip: the client accepts it and prefers nothing else. A client that does not name it gets plain
-/// text: curl prints what it receives, and proxies that rewrite pages ask for `identity`.
+/// Whether to send gzip: the client accepts it and does not prefer `identity`. A client that names neither gzip nor `*`
+/// gets plain text: curl prints what it receives, and proxies that rewrite pages ask for `identity`.
 pub fn takes_gzip(accept_encoding: &str) -> bool {
     let gzip = weight(accept_encoding, &["gzip", "x-gzip"]).or(weight(accept_encoding, &["*"])).unwrap_or(0.0);
     gzip > 0.0 && gzip >= weight(accept_encoding, &["identity"]).unwrap_or(0.0)

@@ -11,6 +11,7 @@ pub struct Asset {
     pub media: &'static str,
     /// The ETag, with its quotes.
     pub tag: &'static str,
+    /// Compressed with gzip.
     pub packed: &'static [u8],
 }
 
@@ -26,7 +27,7 @@ const INDEX: &str = "/index.html";
 pub fn find(path: &str) -> Option<&'static Asset> {
     let path = match path {
         "/" => INDEX,
-        // Some browsers ask for it without reading the link in the page.
+        // Some browsers request this path without reading the icon's link in the page.
         "/favicon.ico" => "/icon.svg",
         other => other,
     };
@@ -35,17 +36,16 @@ pub fn find(path: &str) -> Option<&'static Asset> {
 
 /// The gzip and the plain version are different bytes, so each has its own ETag for caches.
 pub fn answer(asset: &Asset, request: &HttpRequest) -> Result<Answer, HttpError> {
-    let packed = request.accept_encoding.is_some_and(takes_gzip);
+    let gzip = request.accept_encoding.is_some_and(takes_gzip);
     let tag =
-        if packed { Cow::from(asset.tag) } else { Cow::from(format!("{}-plain\"", asset.tag.trim_end_matches('"'))) };
+        if gzip { Cow::from(asset.tag) } else { Cow::from(format!("{}-plain\"", asset.tag.trim_end_matches('"'))) };
     let unchanged = request.if_none_match.is_some_and(|tags| etag_matches(tags, &tag));
-    let mut answer = match (unchanged, packed) {
+    let mut answer = match (unchanged, gzip) {
         (true, _) => Answer::empty(304),
         (false, true) => Answer::new(200, asset.media, Body::Static(asset.packed)),
         (false, false) => {
             let plain = inflate::gunzip(asset.packed);
-            let plain =
-                plain.ok_or_else(|| HttpError::new(500, "the program is at fault: a file cannot be unpacked"))?;
+            let plain = plain.ok_or_else(|| HttpError::new(500, "net-pulse is at fault: a file cannot be unpacked"))?;
             Answer::new(200, asset.media, Body::Bytes(plain))
         }
     };
@@ -53,12 +53,12 @@ pub fn answer(asset: &Asset, request: &HttpRequest) -> Result<Answer, HttpError>
     answer.header("Cache-Control", "no-cache");
     // Clients other than browsers get JSON at `/`.
     answer.header("Vary", if asset.path == INDEX { "Accept, Accept-Encoding" } else { "Accept-Encoding" });
-    // The policy of the document also covers the files that it loads. Left out of those, it saves bytes.
+    // The policy of a document also covers the files that it loads, so they do not need these headers.
     if asset.path.ends_with(".html") {
         answer.header("Content-Security-Policy", CONTENT_SECURITY_POLICY);
         answer.header("Referrer-Policy", "no-referrer");
     }
-    if packed && !unchanged {
+    if gzip && !unchanged {
         answer.header("Content-Encoding", "gzip");
     }
     Ok(answer)

@@ -1,6 +1,7 @@
-//! Authorisation: asks for the access token where a request needs it. After some wrong tokens, an address is told to
-//! wait and the log gets a warning; the protection itself is the length of the token. The gate has checked Host and
-//! Origin before. A request that is refused here has read no history and changed nothing.
+//! Authorisation: asks for the access token where a request needs it. An address that sends more than five wrong tokens
+//! in a minute gets 429, and the log gets at most one warning per minute. The protection itself is the length of the
+//! token. The gate has checked Host and Origin before. A request that is refused here has read no history and changed
+//! nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ impl Auth {
         self.private
     }
 
-    /// Reads the file again on the thread that may block on the disk. If that takes long, the cached token counts.
+    /// The token, read again on the disk thread if its file has changed. If that takes longer than 250 ms: the cached
+    /// token.
     fn token(&self, disk: &DiskThread) -> Option<Arc<Token>> {
         let (file, cached) = (self.file.clone(), self.cached.clone());
         let _ = disk.run_quick(move |_| reload_if_changed(&file, &cached));
@@ -151,6 +153,7 @@ struct Failures {
     unlogged: u32,
 }
 
+/// How to answer and log one wrong token.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     /// Too many wrong tokens: seconds until the next one gets 401 again.

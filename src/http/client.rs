@@ -9,14 +9,14 @@ use nix::ifaddrs::getifaddrs;
 use serde_json::Value;
 
 use super::auth::REALM;
-use super::json::NAME;
+use super::json::SERVICE_NAME;
 use crate::text::printable;
 use crate::thread::{Queue, spawn};
 
 /// Several times the longest answer of /api/system/health.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 const MAX_REASON_CHARS: usize = 500;
-/// How long a start whose port is taken waits for the name of the other server.
+/// If the port is taken at the start: how long to wait for the name of the server that has it.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Name of the server at `address`, if it is net-pulse.
@@ -28,31 +28,31 @@ pub fn identify_server(address: SocketAddr) -> Option<String> {
         let addresses = candidate_ips(address.ip()).into_iter().map(|ip| SocketAddr::new(ip, address.port()));
         sender.put(addresses.filter_map(|at| server_name(&http_get(connect(at).ok()?, at, "/", "").ok()?)).next());
     };
-    spawn("who", 0, Box::new(probe)).ok()?;
+    spawn("identify", 0, Box::new(probe)).ok()?;
     results.take(IDENTIFY_TIMEOUT)?
 }
 
-/// Addresses at which another server may have the port: this one, and for `0.0.0.0` or `::` every address of this
-/// machine.
+/// Addresses at which another server may have the port: `ip` (loopback if it is `0.0.0.0` or `::`), and for `0.0.0.0`
+/// or `::` also every address of this machine in the same family.
 fn candidate_ips(ip: IpAddr) -> Vec<IpAddr> {
-    let loopback = daemon_addresses(vec![ip], 0).into_iter().map(|address| address.ip());
+    let first = daemon_addresses(vec![ip], 0).into_iter().map(|address| address.ip());
     let others = getifaddrs().into_iter().flatten().filter_map(|interface| {
         let address = interface.address?;
-        let four = address.as_sockaddr_in().map(|four| IpAddr::from(four.ip()));
-        four.or_else(|| address.as_sockaddr_in6().map(|six| six.ip().into()))
+        let ipv4 = address.as_sockaddr_in().map(|ipv4| IpAddr::from(ipv4.ip()));
+        ipv4.or_else(|| address.as_sockaddr_in6().map(|ipv6| ipv6.ip().into()))
     });
     let others = others.filter(|other| ip.is_unspecified() && other.is_ipv4() == ip.is_ipv4());
-    loopback.chain(others).collect()
+    first.chain(others).collect()
 }
 
 fn server_name(answer: &[u8]) -> Option<String> {
     let Reply { status, head, body } = Reply::parse(answer)?;
     let text_member = |name| body.get(name).and_then(Value::as_str);
     match status.as_str() {
-        "200" if text_member("name") == Some(NAME) => {
-            Some(format!("net-pulse {}", printable_reason(text_member("version")?)))
+        "200" if text_member("name") == Some(SERVICE_NAME) => {
+            Some(format!("net-pulse {}", printable_answer_text(text_member("version")?)))
         }
-        // With `private`, strangers get 401 and only the realm.
+        // With `--private`, a client without the token gets 401; only its realm names net-pulse.
         "401" if head.contains(REALM) => Some("net-pulse".to_string()),
         _ => None,
     }
@@ -60,13 +60,13 @@ fn server_name(answer: &[u8]) -> Option<String> {
 
 /// Addresses at which to reach the daemon from this machine. Loopback comes first, because it needs no token.
 pub fn daemon_addresses(ips: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
-    let seen_from_here = |ip: IpAddr| match ip {
+    let reachable_ip = |ip: IpAddr| match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
     let (mut addresses, mut others) = (Vec::new(), Vec::new());
-    for ip in ips.into_iter().map(seen_from_here) {
+    for ip in ips.into_iter().map(reachable_ip) {
         let to = if ip.is_loopback() { &mut addresses } else { &mut others };
         to.push(SocketAddr::new(ip, port));
     }
@@ -75,14 +75,14 @@ pub fn daemon_addresses(ips: Vec<IpAddr>, port: u16) -> Vec<SocketAddr> {
 }
 
 /// Connects to an address of this machine. An address that it has lost may belong to another machine now, which must
-/// not get the token. Only own addresses can be bound, so binding one tells.
+/// not get the token. A socket can be bound only to this machine's own addresses, so `bind` fails for any other.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     UdpSocket::bind((address.ip(), 0))?;
     TcpStream::connect(address)
 }
 
-/// Sends a GET and reads the answer. HTTP/1.1, because the daemon trusts the user of a socket only there. The answer
-/// ends with the connection.
+/// Sends a GET and reads until the server closes the connection. Uses HTTP/1.1, because the daemon trusts no local user
+/// over HTTP/1.0.
 pub fn http_get(mut stream: TcpStream, address: SocketAddr, path: &str, credentials: &str) -> io::Result<Vec<u8>> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{credentials}\r\n");
     stream.write_all(head.as_bytes())?;
@@ -109,7 +109,7 @@ impl Reply {
 }
 
 /// Text from a server, printable and of limited length.
-pub fn printable_reason(text: &str) -> String {
+pub fn printable_answer_text(text: &str) -> String {
     printable(text, MAX_REASON_CHARS)
 }
 

@@ -1,5 +1,5 @@
-//! The export as CSV for spreadsheets (RFC 4180). All figures are whole numbers, so no cell depends on the decimal sign
-//! of a country.
+//! The export as CSV for spreadsheets (RFC 4180). All figures are whole numbers, so no field depends on the decimal
+//! separator of a country.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::json::{BucketRecord, FIRST_COUNTERS, Flaw, Out, Record};
 use crate::clock::{Zone, local_time, rfc3339};
 use crate::model::{COUNTER_NAMES, COUNTERS, Counters};
 
-/// Without it, Excel reads the file in the code page of its country.
+/// Without a byte order mark, Excel reads the file in the code page of its country.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 // Allowed values; the first one is the default.
@@ -21,17 +21,17 @@ pub const TIMES: &[&str] = &["utc", "local"];
 pub struct Csv {
     byte_order_mark: bool,
     separator: &'static str,
-    /// Times in this time zone, with columns for the offset from UTC. Without the offset, an hour that the clocks show
-    /// twice would be ambiguous.
+    /// Write times in this time zone, with columns for the offset from UTC: without the offset, an hour that the clocks
+    /// show twice would be ambiguous. `None`: write times in UTC.
     local: Option<Arc<Zone>>,
 }
 
-enum Cell<'a> {
+enum CsvField<'a> {
     Number(u64),
     Time(i64),
     Text(&'a str),
 }
-use Cell::{Number, Text, Time};
+use CsvField::{Number, Text, Time};
 
 impl Csv {
     pub fn from_call(call: &Call, zone: impl FnOnce() -> Arc<Zone>) -> Csv {
@@ -40,7 +40,7 @@ impl Csv {
         Csv { byte_order_mark: has("bom", BOM_VALUES[1]), separator, local: has("time", TIMES[1]).then(zone) }
     }
 
-    /// Errors for parameters that only CSV has, for a request of JSON.
+    /// Errors for a JSON request with parameters of CSV. Their default values are accepted.
     pub fn csv_only_params(call: &Call) -> Vec<Flaw> {
         let given = [("bom", BOM_VALUES), ("separator", SEPARATORS), ("time", TIMES)]
             .map(|(name, words)| (name, call.values.text(name).filter(|word| *word != words[0])));
@@ -65,8 +65,8 @@ impl Csv {
         let leading = [Number(record.id), Time(record.timestamp.0), Text(&record.interface_name.0)];
         let counters = numbers(&record.counters.0).into_iter().take(FIRST_COUNTERS);
         let others = numbers(&record.others.0).into_iter().skip(FIRST_COUNTERS);
-        let cells = leading.into_iter().chain(counters).chain([Time(record.created_at.0)]).chain(others);
-        self.row(out, cells, &[record.timestamp.0])
+        let fields = leading.into_iter().chain(counters).chain([Time(record.created_at.0)]).chain(others);
+        self.row(out, fields, &[record.timestamp.0])
     }
 
     pub fn bucket_header(&self, out: Out) -> io::Result<()> {
@@ -77,8 +77,8 @@ impl Csv {
     pub fn bucket(&self, out: Out, bucket: &BucketRecord) -> io::Result<()> {
         let leading = [Time(bucket.from.0), Time(bucket.to.0), Text(&bucket.interface_name.0)];
         let trailing = [bucket.rx_peak, bucket.tx_peak, bucket.observed].map(Number);
-        let cells = leading.into_iter().chain(numbers(&bucket.counters.0)).chain(trailing);
-        self.row(out, cells, &[bucket.from.0, bucket.to.0])
+        let fields = leading.into_iter().chain(numbers(&bucket.counters.0)).chain(trailing);
+        self.row(out, fields, &[bucket.from.0, bucket.to.0])
     }
 
     fn header_line(&self, out: Out, names: &str, offsets: &[&str]) -> io::Result<()> {
@@ -88,12 +88,12 @@ impl Csv {
     }
 
     /// `times`: the times whose UTC offsets end the row.
-    fn row<'a>(&self, out: Out, cells: impl Iterator<Item = Cell<'a>>, times: &[i64]) -> io::Result<()> {
-        for (at, each) in cells.enumerate() {
+    fn row<'a>(&self, out: Out, fields: impl Iterator<Item = CsvField<'a>>, times: &[i64]) -> io::Result<()> {
+        for (at, each) in fields.enumerate() {
             let separator = if at == 0 { "" } else { self.separator };
             match (each, &self.local) {
                 (Number(number), _) => write!(out, "{separator}{number}")?,
-                (Text(text), _) => write!(out, "{separator}{}", text_cell(text))?,
+                (Text(text), _) => write!(out, "{separator}{}", text_field(text))?,
                 (Time(unix), None) => write!(out, "{separator}{}", rfc3339(unix))?,
                 (Time(unix), Some(zone)) => write!(out, "{separator}{}", local_time(unix, zone).0)?,
             }
@@ -105,14 +105,14 @@ impl Csv {
     }
 }
 
-fn numbers<'a>(counters: &Counters) -> [Cell<'a>; COUNTERS] {
+fn numbers<'a>(counters: &Counters) -> [CsvField<'a>; COUNTERS] {
     counters.0.map(Number)
 }
 
-/// A text cell. Spreadsheets run text that begins like a formula, and an interface may be named `=cmd`: an apostrophe
+/// A text field. Spreadsheets run text that begins like a formula, and an interface may be named `=cmd`: an apostrophe
 /// in front prevents that (owasp.org/www-community/attacks/CSV_Injection). A text with any of the possible separators
-/// is quoted, so that it is one cell whichever separator a reader expects.
-fn text_cell(text: &str) -> String {
+/// is quoted, so that it is one field whichever separator a reader expects.
+fn text_field(text: &str) -> String {
     let apostrophe = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
     let plain =
         apostrophe.is_empty() && !text.contains(['"', '\n', '\r']) && !SEPARATORS.iter().any(|it| text.contains(it));
@@ -127,8 +127,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_cells_are_quoted_and_never_formulas() {
-        let check = |text, expect| assert_eq!(text_cell(text), expect);
+    fn text_fields_are_quoted_and_never_formulas() {
+        let check = |text, expect| assert_eq!(text_field(text), expect);
         check("eth0", "eth0");
         check("", "");
         check("a,b", "\"a,b\"");

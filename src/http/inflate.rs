@@ -17,11 +17,11 @@ pub fn gunzip(compressed: &[u8]) -> Option<Vec<u8>> {
     while !last {
         last = bits.take(1)? == 1;
         match bits.take(2)? {
-            0 => stored(&mut bits, &mut out)?,
-            1 => block(&mut bits, &mut out, &fixed_code(), &Code::from_lengths(&[5; 30]))?,
+            0 => stored_block(&mut bits, &mut out)?,
+            1 => huffman_block(&mut bits, &mut out, &fixed_code(), &Code::from_lengths(&[5; 30]))?,
             2 => {
                 let (symbols, distances) = dynamic_codes(&mut bits)?;
-                block(&mut bits, &mut out, &symbols, &distances)?;
+                huffman_block(&mut bits, &mut out, &symbols, &distances)?;
             }
             _ => return None,
         }
@@ -29,7 +29,7 @@ pub fn gunzip(compressed: &[u8]) -> Option<Vec<u8>> {
     (out.bytes.len() == out.size).then_some(out.bytes)
 }
 
-fn stored(bits: &mut Bits, out: &mut Output) -> Option<()> {
+fn stored_block(bits: &mut Bits, out: &mut Output) -> Option<()> {
     bits.at = bits.at.next_multiple_of(8);
     let length = bits.take(16)?;
     let check = bits.take(16)?;
@@ -39,7 +39,7 @@ fn stored(bits: &mut Bits, out: &mut Output) -> Option<()> {
     (length ^ check == 0xffff).then_some(())
 }
 
-fn block(bits: &mut Bits, out: &mut Output, symbols: &Code, distances: &Code) -> Option<()> {
+fn huffman_block(bits: &mut Bits, out: &mut Output, symbols: &Code, distances: &Code) -> Option<()> {
     loop {
         match symbols.read(bits)? {
             END_OF_BLOCK => return Some(()),
@@ -123,15 +123,15 @@ impl Code {
     }
 
     fn read(&self, bits: &mut Bits) -> Option<usize> {
-        let (mut bits_read, mut first, mut skipped) = (0, 0, 0);
+        let (mut code, mut first, mut skipped) = (0, 0, 0);
         for count in &self.counts[1..] {
-            bits_read |= bits.take(1)?;
-            if bits_read < first + count {
-                return self.symbols.get((skipped + bits_read).checked_sub(first)?).map(|symbol| usize::from(*symbol));
+            code |= bits.take(1)?;
+            if code < first + count {
+                return self.symbols.get((skipped + code).checked_sub(first)?).map(|symbol| usize::from(*symbol));
             }
             skipped += count;
             first = (first + count) << 1;
-            bits_read <<= 1;
+            code <<= 1;
         }
         None
     }
@@ -140,6 +140,7 @@ impl Code {
 /// A bit reader; bits of a byte are read from the lowest one up.
 struct Bits<'a> {
     bytes: &'a [u8],
+    /// Position in bits.
     at: usize,
 }
 
@@ -199,7 +200,7 @@ mod tests {
 
     /// Such input never occurs, but an error in the program must end one answer and not the thread.
     #[test]
-    fn truncated_and_changed_input_returns_none_or_the_size() {
+    fn truncated_or_changed_input_gives_none_or_the_right_size() {
         let whole = ASSETS.iter().map(|asset| asset.packed).min_by_key(|compressed| compressed.len()).unwrap();
         let end = whole.len() - 8;
         for at in HEADER_BYTES..end {

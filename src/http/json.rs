@@ -49,9 +49,9 @@ impl fmt::Display for Name {
 
 /// The counters `FROM..TO` of [`COUNTER_NAMES`], flattened into the object that holds the field.
 #[derive(Clone, Debug)]
-pub struct Counted<const FROM: usize, const TO: usize>(pub Counters);
+pub struct FlatCounters<const FROM: usize, const TO: usize>(pub Counters);
 
-impl<const FROM: usize, const TO: usize> Serialize for Counted<FROM, TO> {
+impl<const FROM: usize, const TO: usize> Serialize for FlatCounters<FROM, TO> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(COUNTER_NAMES.iter().zip(&self.0.0).take(TO).skip(FROM))
     }
@@ -60,9 +60,9 @@ impl<const FROM: usize, const TO: usize> Serialize for Counted<FROM, TO> {
 /// A [`Record`] has this many counters (bytes and packets) before `created_at`, and the others after it.
 pub const FIRST_COUNTERS: usize = 4;
 
-pub type EachCounter = Counted<0, COUNTERS>;
-pub type BytesAndPackets = Counted<0, FIRST_COUNTERS>;
-pub type ErrorsAndOthers = Counted<FIRST_COUNTERS, COUNTERS>;
+pub type EachCounter = FlatCounters<0, COUNTERS>;
+pub type BytesAndPackets = FlatCounters<0, FIRST_COUNTERS>;
+pub type ErrorsAndOthers = FlatCounters<FIRST_COUNTERS, COUNTERS>;
 
 /// Counter ranges of the types above, for [`Shape::fields`].
 const COUNTER_RANGES: [(&str, std::ops::Range<usize>); 3] = [
@@ -105,7 +105,7 @@ impl Serialize for SettingValue {
     }
 }
 
-/// Strings of a fixed set of values; [`SCALARS`] lists them.
+/// Strings with a fixed set of values. [`SCALARS`] lists the values, except those of `KindWord` and `EventWord`.
 pub type Overall = &'static str;
 pub type CollectorWord = &'static str;
 pub type DatabaseWord = &'static str;
@@ -149,23 +149,24 @@ pub const SCALARS: [(&str, &str); 24] = [
     ("&'staticstr", r#"{"type":"string"}"#),
 ];
 
-/// A declared type as text. Text is a third of the size of a table of fields and needs no relocations.
+/// The declaration of a JSON object type, as text. Text is a third of the size of a table of fields and needs no
+/// relocations.
 pub struct Shape {
     pub name: &'static str,
     pub doc: &'static str,
-    /// Fields as `name:type`, then its attributes, each behind a tab, then `\x1e`. A newline cannot separate fields,
-    /// because the compiler breaks long attributes into lines.
+    /// Each field is `name:type`, then its attributes, each after a tab; `\x1e` ends the field. A newline cannot
+    /// separate fields, because the compiler breaks long attributes into lines.
     fields: &'static str,
 }
 
-/// A field of a [`Shape`], parsed from its text. `doc` is the last line of the doc comment only: keep those to one
-/// line.
+/// A field of a [`Shape`], parsed from its text. `doc` has only the last line of the doc comment, so keep the doc
+/// comments of fields to one line.
 pub struct Field {
     pub name: &'static str,
     /// Its Rust type, without white space.
     pub kind: String,
     pub doc: Option<&'static str>,
-    /// The member is left out when there is no value; otherwise it is null.
+    /// What a missing value becomes. True: the member is left out. False: the member is null.
     pub optional: bool,
 }
 
@@ -184,7 +185,7 @@ impl Shape {
             let mut field = Field::required(name, &kind);
             for attribute in parts {
                 if !attribute.starts_with("doc") {
-                    // `flatten` needs no handling here: its type is replaced by the counters below.
+                    // `flatten` needs no handling here: below, the counters replace the field that has it.
                     field.optional = attribute.contains("Option::is_none");
                 } else if let (Some(start), Some(end)) = (attribute.find('"'), attribute.rfind('"')) {
                     field.doc = attribute.get(start + 1..end).map(str::trim);
@@ -349,6 +350,7 @@ shapes! {
         interface_name: Name,
         #[serde(flatten)]
         counters: BytesAndPackets,
+        /// The same as `timestamp`.
         created_at: Time,
         #[serde(flatten)]
         others: ErrorsAndOthers,
@@ -378,7 +380,7 @@ shapes! {
         timestamp: Time,
         primary: Option<Headline>,
     }
-    /// The primary interface, which stands for the line to the outside: nothing is counted twice.
+    /// Counters of the primary interface. Unlike the sums of all interfaces, they count no traffic twice.
     Headline {
         name: String,
         rx_bytes: u64,
@@ -471,7 +473,7 @@ shapes! {
     /// Health of the service in detail.
     SystemHealth {
         status: Overall,
-        /// What is wrong, then notes that change no status, such as a missing interface; null without both.
+        /// What is wrong, then notes that change no status, such as a missing interface; null if there is neither.
         reason: Option<String>,
         database_status: DatabaseWord,
         interfaces_status: InterfacesWord,
@@ -479,9 +481,9 @@ shapes! {
         timestamp: Time,
         /// False while the wall clock is not trusted, for example after a boot in 1970.
         clock_believed: bool,
-        /// Where counters are read: getstats, getlink or sysfs.
+        /// How counters are read: getstats or getlink (both netlink), or sysfs.
         source: &'static str,
-        /// Why not from a better source.
+        /// Why a better source is not used.
         source_note: Option<String>,
         details: HealthDetails,
     }
@@ -514,7 +516,7 @@ shapes! {
         unsaved_tx_bytes: u64,
         // This run's bytes for the database and its write-ahead log, up to the latest save. A flash chip may write more
         // or less. A kernel without CONFIG_TASK_IO_ACCOUNTING does not count.
-        /// Bytes per day that saving writes, by the kernel's count; null in the first hour and where it does not count.
+        /// Bytes per day that saving writes, by the kernel's count; null in the first hour or if it does not count.
         bytes_written_per_day: Option<u64>,
         /// Active interval between two saves.
         flush_interval_seconds: u32,
@@ -564,7 +566,7 @@ shapes! {
         to: Time,
         /// Seconds per bucket; a local day may have an hour more or less.
         step: i64,
-        /// Local date of the first bucket when `step` is whole days, else null; the others follow in such steps.
+        /// Local date of the first bucket if `step` is whole days, else null; each bucket is `step` / 86400 local days.
         first_day: Option<Date>,
         /// Start times of the buckets, Unix seconds, ascending.
         t: Vec<i64>,
@@ -572,7 +574,7 @@ shapes! {
     }
     /// Mean rates in bytes per second. Rate times `observed` is the bytes of the bucket, unless the rate is null.
     SeriesColumns {
-        /// Seconds that the rates are the mean of; 0 where they are null.
+        /// Number of seconds over which the rates are averaged; 0 where the rates are null.
         observed: Vec<u64>,
         rx: Vec<Option<u64>>,
         tx: Vec<Option<u64>>,
@@ -592,7 +594,7 @@ shapes! {
         tx_bytes: u64,
         rx_packets: u64,
         tx_packets: u64,
-        /// Seconds of the period that samples cover; less than all while it lasts and where samples are missing.
+        /// Seconds of the period that samples cover; not all of it while it lasts or if samples are missing.
         observed: u64,
         /// True: the period is over and samples cover nearly all of it.
         complete: bool,
@@ -636,8 +638,8 @@ shapes! {
     }
 }
 
-/// `About.name`. A second start recognises by it that Net-Pulse already has the port.
-pub const NAME: &str = "Net-Pulse";
+/// Value of `About.name`. By this name, a second net-pulse recognises that another one has the port.
+pub const SERVICE_NAME: &str = "Net-Pulse";
 
 /// The one writer type for all JSON: each further type would compile a second copy of the serialiser.
 pub type Out<'a> = &'a mut dyn Write;

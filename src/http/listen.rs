@@ -60,11 +60,11 @@ pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
     if hosts.is_empty() {
         return Ok(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
     }
-    let names = std::fs::read("/etc/hosts").unwrap_or_default();
-    let names = String::from_utf8_lossy(&names);
+    let hosts_file = std::fs::read("/etc/hosts").unwrap_or_default();
+    let hosts_file = String::from_utf8_lossy(&hosts_file);
     let mut addresses: Vec<IpAddr> = Vec::new();
     for host in hosts {
-        let found = look_up(host, &names);
+        let found = look_up(host, &hosts_file);
         if found.is_empty() {
             return Err(Error::usage(format!(
                 "{}: no such address; give an IP address, or a name from /etc/hosts",
@@ -80,19 +80,19 @@ pub fn resolve(hosts: &[String]) -> Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// Looks up one host; `names` is the text of /etc/hosts. DNS is not used: listening cannot wait for a name server,
-/// least of all on the machine that is one, and the C library's resolver is 20 KB.
-fn look_up(host: &str, names: &str) -> Vec<IpAddr> {
+/// Looks up one host; `hosts_file` is the text of /etc/hosts. DNS is not used: listening cannot wait for a name
+/// server, least of all on the machine that is one, and the C library's resolver is 20 KB.
+fn look_up(host: &str, hosts_file: &str) -> Vec<IpAddr> {
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = bare.parse() {
         return vec![ip];
     }
-    let ip_of_line = |ip_of_line: &str| {
-        let mut fields = ip_of_line.split('#').next()?.split_ascii_whitespace();
+    let ip_of_line = |line: &str| {
+        let mut fields = line.split('#').next()?.split_ascii_whitespace();
         let ip = fields.next()?.parse().ok()?;
         fields.any(|name| name.eq_ignore_ascii_case(host)).then_some(ip)
     };
-    let found: Vec<IpAddr> = names.lines().filter_map(ip_of_line).collect();
+    let found: Vec<IpAddr> = hosts_file.lines().filter_map(ip_of_line).collect();
     if found.is_empty() && host.eq_ignore_ascii_case("localhost") {
         return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     }
@@ -110,7 +110,7 @@ fn bind_all(addresses: &[IpAddr], mut port: u16, everywhere: bool) -> std::resul
                 address.set_port(port);
                 bound.listeners.push(listener);
             }
-            // Many routers have no IPv6 in the kernel, or disabled.
+            // On many routers, the kernel has no IPv6, or IPv6 is disabled.
             Err(errno @ (Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL | Errno::EINVAL)) if optional && ip.is_ipv6() => {
                 log::info!("no IPv6 here ({}): listening on IPv4 only", io::Error::from(errno));
                 continue;
@@ -126,9 +126,9 @@ fn bind_all(addresses: &[IpAddr], mut port: u16, everywhere: bool) -> std::resul
 }
 
 /// Tries to bind the remaining addresses. Those that fail stay, with the new error.
-pub fn bind_again(waiting: &mut Vec<UnboundAddress>) -> Vec<TcpListener> {
+pub fn bind_again(unbound: &mut Vec<UnboundAddress>) -> Vec<TcpListener> {
     let mut listeners = Vec::new();
-    waiting.retain_mut(|UnboundAddress { address, errno }| match bind_one(*address, true) {
+    unbound.retain_mut(|UnboundAddress { address, errno }| match bind_one(*address, true) {
         Ok(listener) => {
             log::info!("listening on {address} too");
             listeners.push(listener);
@@ -152,24 +152,24 @@ pub struct Unreachable {
 }
 
 /// Which of `addresses` are unreachable now.
-pub fn unreachable(addresses: &[SocketAddr], waiting: &[UnboundAddress], state: &State) -> Vec<Unreachable> {
+pub fn unreachable(addresses: &[SocketAddr], unbound: &[UnboundAddress], state: &State) -> Vec<Unreachable> {
     let describe = |address: &SocketAddr| {
         let ip = address.ip();
         let has_address = |iface: &Iface| iface.addresses.iter().any(|own| own.ip == ip);
-        let errno_of_unbound = waiting.iter().find(|waiting| waiting.address == *address).map(|waiting| waiting.errno);
-        let pending = state.inventory.interfaces.iter().any(has_address);
+        let errno_of_unbound = unbound.iter().find(|unbound| unbound.address == *address).map(|unbound| unbound.errno);
+        let is_on_link = state.inventory.interfaces.iter().any(has_address);
         let why = match errno_of_unbound {
             Some(errno) if errno != Errno::EADDRNOTAVAIL => {
                 format!("cannot listen on {address} yet ({})", io::Error::from(errno))
             }
             None if is_usable(ip) => return None,
             // Duplicate address detection lasts as long as the link has no carrier.
-            _ if pending => {
+            _ if is_on_link => {
                 format!("{ip} cannot be used yet: its link is down, or another machine may have the same address")
             }
             _ => format!("{ip} is not an address of this machine: net-pulse cannot be reached there until it is"),
         };
-        Some(Unreachable { address: *address, why, on_link: pending })
+        Some(Unreachable { address: *address, why, on_link: is_on_link })
     };
     addresses.iter().filter_map(describe).collect()
 }
@@ -256,10 +256,10 @@ mod tests {
 
     #[test]
     fn a_name_is_looked_up_in_the_hosts_file() {
-        let names =
+        let hosts_file =
             "127.0.0.1 localhost\n192.168.1.1\tRouter.lan router # the box\nfd00::1 router\n# 10.0.0.1 gone\nwrong x\n";
         let check = |host, expect: &[&str]| {
-            let got: Vec<String> = look_up(host, names).iter().map(IpAddr::to_string).collect();
+            let got: Vec<String> = look_up(host, hosts_file).iter().map(IpAddr::to_string).collect();
             assert_eq!(got, expect, "{host}");
         };
         check("192.0.2.7", &["192.0.2.7"]);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_missing_wait() {
+    fn missing_addresses_are_reported_as_unreachable() {
         let check = |hosts: &[&str], on_a_link: &[&str], expect: &[&str]| {
             let hosts: Vec<String> = hosts.iter().map(|host| host.to_string()).collect();
             let bound = bind(&hosts, 0).unwrap();
@@ -302,9 +302,9 @@ mod tests {
             assert!(bound.addresses.iter().all(|address| address.port() == bound.addresses[0].port()));
             let got = unreachable(&bound.addresses, &bound.unbound, &state);
             assert_eq!(got.len(), expect.len());
-            for (Unreachable { address, why, on_link: pending }, expect) in got.iter().zip(expect) {
+            for (Unreachable { address, why, on_link: is_on_link }, expect) in got.iter().zip(expect) {
                 assert!(why.contains(expect) && why.contains(&address.ip().to_string()), "{why}");
-                assert_eq!(*pending, expect.contains("yet"));
+                assert_eq!(*is_on_link, expect.contains("yet"));
             }
         };
         check(&[], &[], &[]);
@@ -315,21 +315,21 @@ mod tests {
         check(&["224.0.0.1"], &[], &["not an address of this machine"]);
     }
 
-    /// As on a system that cannot bind before the address exists.
+    /// Simulates a system that cannot bind a socket before its address exists.
     #[test]
     fn unbound_addresses_are_tried_again() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let wait = |address| UnboundAddress { address, errno: Errno::EADDRNOTAVAIL };
-        let mut waiting = vec![wait(free), wait(taken.local_addr().unwrap())];
-        let listeners = bind_again(&mut waiting);
+        let failed = |address| UnboundAddress { address, errno: Errno::EADDRNOTAVAIL };
+        let mut unbound = vec![failed(free), failed(taken.local_addr().unwrap())];
+        let listeners = bind_again(&mut unbound);
         assert_eq!(listeners.iter().map(|it| it.local_addr().unwrap()).collect::<Vec<_>>(), [free]);
-        assert_eq!(waiting.len(), 1);
+        assert_eq!(unbound.len(), 1);
         let addresses = [free, taken.local_addr().unwrap()];
-        let found = unreachable(&addresses, &waiting, &idle_live().lock());
+        let found = unreachable(&addresses, &unbound, &idle_live().lock());
         assert_eq!(found.len(), 1);
         assert!(found[0].why.contains("Address already in use"), "{}", found[0].why);
         drop(taken);
-        assert_eq!((bind_again(&mut waiting).len(), waiting.len()), (1, 0));
+        assert_eq!((bind_again(&mut unbound).len(), unbound.len()), (1, 0));
     }
 }

@@ -1,5 +1,5 @@
 //! The HTTP API: JSON and status codes. Figures come from `live` and `history`; this module reads no database and no
-//! counters itself. A request becomes an [`Answer`] without a socket; [`server`] has the sockets.
+//! counters itself. The function [`answer`] needs no socket; [`server`] owns the sockets.
 
 pub mod accept;
 pub mod api;
@@ -47,7 +47,7 @@ pub use server::{HttpServer, count_panics, serve};
 /// Finds a time zone by name.
 pub type ZoneFinder = Arc<dyn Fn(&str) -> crate::error::Result<Zone> + Send + Sync>;
 
-/// What handlers can use.
+/// The shared state and services that handlers use.
 pub struct Context {
     pub live: Arc<Live>,
     /// Answers from memory while no database can be read.
@@ -77,23 +77,23 @@ pub struct ServerState {
     /// A backup is being made or sent.
     backup_running: Arc<AtomicBool>,
     /// Addresses to listen on that are not bound yet.
-    waiting: Mutex<Vec<UnboundAddress>>,
+    unbound: Mutex<Vec<UnboundAddress>>,
 }
 
 impl ServerState {
-    pub fn new(waiting: Vec<UnboundAddress>) -> ServerState {
-        ServerState { waiting: Mutex::new(waiting), ..ServerState::default() }
+    pub fn new(unbound: Vec<UnboundAddress>) -> ServerState {
+        ServerState { unbound: Mutex::new(unbound), ..ServerState::default() }
     }
 }
 
 impl Context {
-    /// Facts about the machine, read on the disk thread within its timeout.
+    /// Facts about the machine, read on the disk thread within `READ_TIMEOUT`.
     pub fn machine(&self) -> Result<Machine, HttpError> {
         let machine = self.machine.clone();
         Ok(self.history.disk().run(Instant::now() + READ_TIMEOUT, move |_| machine())?)
     }
 
-    /// Finds a time zone by name, on the disk thread within its timeout.
+    /// Finds a time zone by name, on the disk thread within `READ_TIMEOUT`.
     pub fn zone(&self, name: &str) -> crate::error::Result<Zone> {
         let (find, name) = (self.find_zone.clone(), name.to_string());
         self.history.disk().run(Instant::now() + READ_TIMEOUT, move |_| find(&name))?
@@ -101,20 +101,20 @@ impl Context {
 
     /// Tries again to bind the addresses that are not bound yet. Returns the new listeners.
     pub fn retry_bind(&self) -> Vec<TcpListener> {
-        listen::bind_again(&mut self.waiting())
+        listen::bind_again(&mut self.unbound())
     }
 
     pub fn all_bound(&self) -> bool {
-        self.waiting().is_empty()
+        self.unbound().is_empty()
     }
 
     /// Addresses to listen on at which clients cannot reach the server now.
     pub fn unreachable(&self) -> Vec<Unreachable> {
-        listen::unreachable(&self.listen_addresses, &self.waiting(), &self.live.lock())
+        listen::unreachable(&self.listen_addresses, &self.unbound(), &self.live.lock())
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<UnboundAddress>> {
-        self.server_state.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn unbound(&self) -> MutexGuard<'_, Vec<UnboundAddress>> {
+        self.server_state.unbound.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -176,7 +176,8 @@ impl Body {
     }
 }
 
-/// An answer. Header values must not contain text from outside: neither sender nor gate checks them for line breaks.
+/// An answer. Header values must not contain text from outside: neither `server` nor `gate` checks them for line
+/// breaks.
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
@@ -277,7 +278,8 @@ impl HttpError {
     }
 }
 
-/// Errors of the database are not the client's fault; those that may pass are 503, all others 500.
+/// Database errors are not the client's fault: 503 if the request may succeed once the disk or the file is in order
+/// again, else 500.
 impl From<Error> for HttpError {
     fn from(error: Error) -> HttpError {
         const STATUSES: [(ErrorKind, u16); 7] = [
@@ -306,7 +308,7 @@ impl From<SettingsRefusal> for HttpError {
     }
 }
 
-/// The whole service as a function: request in, answer out.
+/// Answers a request: checks authorisation, calls the handler, and adds the headers that every answer has.
 pub fn answer(context: &Context, request: &HttpRequest) -> Answer {
     let mut answer = match context.auth.refusal(request, context.history.disk(), context.clock.now().mono_ms) {
         Some(answer) => answer,

@@ -6,7 +6,7 @@ use super::JSON;
 use super::gate::STATUSES;
 use super::gate::access::changes_something;
 use super::json::{Field, Out, SCALARS, SHAPES};
-use super::params::{Param, ParamKind, ParamLocation, TIMES};
+use super::params::{Param, ParamKind, ParamLocation, UNIX_RANGE};
 use super::route::Route;
 use crate::config;
 
@@ -119,7 +119,7 @@ fn operation(out: Out, route: &Route) -> io::Result<()> {
 
 fn parameters(out: Out, route: &Route) -> io::Result<()> {
     let shown = route.params.iter().filter(|param| param.location != ParamLocation::StartupMember);
-    let (is_in_body, outside_body): (Vec<&Param>, Vec<&Param>) = shown.partition(|param| param.location.is_in_body());
+    let (in_body, outside_body): (Vec<&Param>, Vec<&Param>) = shown.partition(|param| param.location.is_in_body());
     if !outside_body.is_empty() {
         out.write_all(br#","parameters":["#)?;
         for (at, param) in outside_body.iter().enumerate() {
@@ -136,10 +136,10 @@ fn parameters(out: Out, route: &Route) -> io::Result<()> {
         }
         out.write_all(b"]")?;
     }
-    if !is_in_body.is_empty() {
+    if !in_body.is_empty() {
         let members: Vec<String> =
-            is_in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, parameter_schema(param))).collect();
-        let required_params = is_in_body.iter().filter(|param| !param.location.is_optional());
+            in_body.iter().map(|param| format!(r#""{}":{}"#, param.name, parameter_schema(param))).collect();
+        let required_params = in_body.iter().filter(|param| !param.location.is_optional());
         let required: Vec<String> = required_params.map(|param| json_string(param.name)).collect();
         // If no member is required, a misspelt name would go unnoticed.
         let others = if required.is_empty() { r#","additionalProperties":false"# } else { "" };
@@ -166,9 +166,9 @@ fn answers(out: Out, route: &Route) -> io::Result<()> {
         write!(out, r#"{}"{media}":{{"schema":{{"type":"{kind}"}}}}"#, comma(at + shapes.len()))?;
     }
     out.write_all(b"}}")?;
-    for status in problems(route) {
+    for status in problem_statuses(route) {
         if (route.path, status) == ("/health", 503) {
-            // The only status besides 200 whose answer is not a `Problem`.
+            // The only error answer that may have the type of the 200 answer.
             write!(out, r#","503":{{"description":"The service is unhealthy","content":{{"{JSON}":{{"schema":"#)?;
             any_of(out, &["Health", "Problem"])?;
             out.write_all(b"}}}")?;
@@ -179,17 +179,18 @@ fn answers(out: Out, route: &Route) -> io::Result<()> {
     out.write_all(b"}}")
 }
 
-/// Error statuses of a route: the ones in its row, and those that follow from its method and parameters.
-pub fn problems(route: &Route) -> Vec<u16> {
-    let has = |place| route.params.iter().any(|param| param.location == place);
+/// Error statuses of a route: the ones in its row, those of the gate, and those that follow from its method and
+/// parameters.
+pub fn problem_statuses(route: &Route) -> Vec<u16> {
+    let has = |location| route.params.iter().any(|param| param.location == location);
     let mut problems = route.problems.to_vec();
     problems.extend([401, 405, 429, 500]);
     // The gate refuses requests before it knows the route; 403 only concerns changes.
     let changes = changes_something(route.method);
     problems.extend(STATUSES.into_iter().filter(|status| *status != 403 || changes));
     problems.extend(has(ParamLocation::Path).then_some(404));
-    let is_in_body = route.params.iter().any(|param| param.location.is_in_body());
-    problems.extend((is_in_body || has(ParamLocation::Query)).then_some(422));
+    let has_body = route.params.iter().any(|param| param.location.is_in_body());
+    problems.extend((has_body || has(ParamLocation::Query)).then_some(422));
     problems.sort();
     problems.dedup();
     problems
@@ -220,7 +221,7 @@ fn base_schema(param: &Param) -> String {
             let default = default.map_or(String::new(), |default| format!(r#","default":{default}"#));
             format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}{default}}}"#)
         }
-        ParamKind::Decimal { low, high } => decimals(low, high),
+        ParamKind::Decimal { low, high } => decimal_schema(low, high),
         ParamKind::Word(words) => {
             let default = words.first().map_or(String::new(), |word| json_string(word));
             format!(r#"{{"type":"string","enum":[{}],"default":{default}}}"#, json_strings(words))
@@ -229,8 +230,8 @@ fn base_schema(param: &Param) -> String {
             const YEARS: &str = r#""pattern":"^(19[7-9]|[2-9][0-9]{2})[0-9]-""#;
             format!(
                 r#"{{"description":"RFC 3339 with Z or an offset, a local date-time without one, a date, Unix seconds, or from 100000000000 on Unix milliseconds","anyOf":[{{"type":"string","format":"date-time",{YEARS}}},{{"type":"string","format":"date",{YEARS}}},{{"type":"integer","minimum":{},"maximum":{}}}]}}"#,
-                TIMES.0,
-                TIMES.1 * 1000 + 999
+                UNIX_RANGE.0,
+                UNIX_RANGE.1 * 1000 + 999
             )
         }
         ParamKind::Text if param.location == ParamLocation::Path => r#"{"type":"string","minLength":1}"#.to_string(),
@@ -250,7 +251,7 @@ fn base_schema(param: &Param) -> String {
             config::SettingType::Integer(low, high) => {
                 format!(r#"{{"type":"integer","minimum":{low},"maximum":{high}}}"#)
             }
-            config::SettingType::Decimal(low, high) => decimals(low, high),
+            config::SettingType::Decimal(low, high) => decimal_schema(low, high),
             config::SettingType::Word(words) => format!(r#"{{"type":"string","enum":[{}]}}"#, json_strings(words)),
             config::SettingType::Switch => r#"{"type":"boolean"}"#.to_string(),
             config::SettingType::List => {
@@ -261,7 +262,7 @@ fn base_schema(param: &Param) -> String {
     }
 }
 
-fn decimals(low: f64, high: f64) -> String {
+fn decimal_schema(low: f64, high: f64) -> String {
     let [low, high] = [low, high].map(config::format_decimal);
     format!(r#"{{"type":"number","minimum":{low},"maximum":{high}}}"#)
 }

@@ -22,7 +22,7 @@ pub enum ParamLocation {
     RequiredMember,
     /// A member that may be left out. A body with such parameters must not have unknown members.
     OptionalMember,
-    /// Like `OptionalMember`, and null is a value too.
+    /// Like `OptionalMember`, but null is allowed.
     NullableMember,
     /// A setting that the API cannot change. The value is not read; the handler refuses it with the name of the flag.
     StartupMember,
@@ -66,11 +66,11 @@ pub enum ParamKind {
     Word(&'static [&'static str]),
     Time,
     Text,
-    /// Text of at most `most` characters without control characters.
+    /// Text of at most `max_chars` characters without control characters.
     ShortText {
         max_chars: usize,
     },
-    /// List of at most `most` texts: a repeated parameter in a query, an array in a body.
+    /// List of at most `max_items` texts: a repeated parameter in a query, an array in a body.
     Texts {
         max_items: Option<usize>,
     },
@@ -100,7 +100,7 @@ enum Value {
 }
 
 /// UTC seconds of the years 1970 to 9999, the range of `parse_time`.
-pub const TIMES: (i64, i64) = (0, 253_402_300_799);
+pub const UNIX_RANGE: (i64, i64) = (0, 253_402_300_799);
 /// At most this many characters of a wrong value are repeated in the error.
 const MAX_INPUT_CHARS: usize = 100;
 
@@ -186,18 +186,18 @@ pub struct RawParams<'a> {
 /// Access to time zones.
 pub struct ZoneSource<'a> {
     /// The active time zone; called only when one of the parameters is a time.
-    pub now: &'a dyn Fn() -> Arc<Zone>,
+    pub active: &'a dyn Fn() -> Arc<Zone>,
     /// Finds a time zone by name.
     pub find: &'a dyn Fn(&str) -> AppResult<Zone>,
 }
 
 pub fn read(params: &'static [Param], given: &RawParams, zones: &ZoneSource) -> Result<Values, Vec<Flaw>> {
-    let zone = params.iter().any(|param| matches!(param.kind, ParamKind::Time)).then(zones.now);
+    let zone = params.iter().any(|param| matches!(param.kind, ParamKind::Time)).then(zones.active);
     let zone = zone.as_deref().unwrap_or(&Zone::UTC);
     let query = parse_query(given.query);
     let body = params.iter().any(|param| param.location.is_in_body()).then(|| parse_body(given.body));
 
-    let mut reader = Reader { values: Values::default(), flaws: Vec::new(), zone, find: zones.find };
+    let mut reader = ParamReader { values: Values::default(), flaws: Vec::new(), zone, find_zone: zones.find };
     for param in params {
         match (param.location, &body) {
             (ParamLocation::Path, _) => {
@@ -216,23 +216,23 @@ pub fn read(params: &'static [Param], given: &RawParams, zones: &ZoneSource) -> 
     if reader.flaws.is_empty() { Ok(reader.values) } else { Err(reader.flaws) }
 }
 
-/// Names that are valid UTF-8, each with its decoded value.
+/// Names that are valid UTF-8, each with its decoded value, or with a readable form of a value that is not UTF-8.
 type QueryPairs = Vec<(String, Result<String, String>)>;
 
 fn parse_query(query: &str) -> QueryPairs {
-    let parse_query = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         Some((decode(name, true).ok()?, decode(value, true)))
     });
-    parse_query.collect()
+    pairs.collect()
 }
 
-fn flaw<const N: usize>(place: [&str; N], msg: &str, input: &str) -> Flaw {
+fn flaw<const N: usize>(location: [&str; N], msg: &str, input: &str) -> Flaw {
     let short = |text: &str| text.chars().take(MAX_INPUT_CHARS).collect::<String>();
-    Flaw { loc: place.map(short).to_vec(), msg: msg.to_string(), input: short(input) }
+    Flaw { loc: location.map(short).to_vec(), msg: msg.to_string(), input: short(input) }
 }
 
-/// The members of the body; or the error of the body and its text.
+/// The members of the body, or an error message and the text of the body.
 type BodyMembers = Result<serde_json::Map<String, Json>, (String, String)>;
 
 fn parse_body(body: &[u8]) -> BodyMembers {
@@ -241,25 +241,25 @@ fn parse_body(body: &[u8]) -> BodyMembers {
         return wrong("the body is empty; a JSON object is needed".to_string());
     }
     match serde_json::from_slice(body) {
-        Ok(Json::Object(parse_body)) => Ok(parse_body),
+        Ok(Json::Object(members)) => Ok(members),
         Ok(other) => Err(("the body must be a JSON object".to_string(), other.to_string())),
         Err(error) => wrong(format!("the body is not JSON: {error}")),
     }
 }
 
-struct Reader<'a> {
+struct ParamReader<'a> {
     values: Values,
     flaws: Vec<Flaw>,
     zone: &'a Zone,
-    find: &'a dyn Fn(&str) -> AppResult<Zone>,
+    find_zone: &'a dyn Fn(&str) -> AppResult<Zone>,
 }
 
-impl Reader<'_> {
+impl ParamReader<'_> {
     fn flaw(&mut self, param: &Param, msg: &str, input: &str) {
         self.flaws.push(flaw([param.location.name(), param.name], msg, input));
     }
 
-    fn take(&mut self, param: &Param, value: Option<Value>, input: &str) {
+    fn store(&mut self, param: &Param, value: Option<Value>, input: &str) {
         match value {
             Some(value) => self.values.0.push((param.name, value)),
             None => self.flaw(param, &requirement(param.kind), input),
@@ -290,12 +290,12 @@ impl Reader<'_> {
 
     fn member(&mut self, param: &Param, body: &BodyMembers) {
         match body {
-            Ok(parse_body) => match (parse_body.get(param.name), param.location) {
+            Ok(members) => match (members.get(param.name), param.location) {
                 (Some(Json::Null), ParamLocation::NullableMember) | (Some(_), ParamLocation::StartupMember) => {
                     self.values.0.push((param.name, Value::Nothing))
                 }
                 (Some(value), _) => self.json(param, value),
-                (None, place) if place.is_optional() => {}
+                (None, location) if location.is_optional() => {}
                 (None, _) => self.flaw(param, "is missing", ""),
             },
             // `unknown_members` reports this error once.
@@ -307,8 +307,8 @@ impl Reader<'_> {
     fn unknown_members(&mut self, params: &[Param], body: &BodyMembers) {
         let known = |name: &str| params.iter().any(|param| param.location.is_in_body() && param.name == name);
         match body {
-            Ok(parse_body) => {
-                let unknown = parse_body.iter().filter(|(name, _)| !known(name));
+            Ok(members) => {
+                let unknown = members.iter().filter(|(name, _)| !known(name));
                 let message = "is not a member that can be changed";
                 self.flaws.extend(unknown.map(|(name, value)| flaw(["body", name], message, &value.to_string())));
             }
@@ -327,14 +327,15 @@ impl Reader<'_> {
             ParamKind::Word(words) | ParamKind::Words(words) => {
                 words.contains(&text).then(|| Value::Text(text.to_string()))
             }
-            ParamKind::Time => {
-                parse_time(text, self.zone).ok().filter(|unix| (TIMES.0..=TIMES.1).contains(unix)).map(Value::Integer)
-            }
+            ParamKind::Time => parse_time(text, self.zone)
+                .ok()
+                .filter(|unix| (UNIX_RANGE.0..=UNIX_RANGE.1).contains(unix))
+                .map(Value::Integer),
             ParamKind::Text | ParamKind::Texts { .. } => Some(Value::Text(text.to_string())),
             ParamKind::ShortText { max_chars: most } => parse_line(text, most),
             ParamKind::Switch | ParamKind::Setting(_) => None,
         };
-        self.take(param, value, text);
+        self.store(param, value, text);
     }
 
     /// No conversions: `true` is not 1 and `"10"` is not 10.
@@ -347,7 +348,7 @@ impl Reader<'_> {
                 return self.flaw(param, &requirement(param.kind), &format!("{} of them", items.len()));
             }
             for item in items {
-                self.take(param, item.as_str().map(|text| Value::Text(text.to_string())), &item.to_string());
+                self.store(param, item.as_str().map(|text| Value::Text(text.to_string())), &item.to_string());
             }
             return;
         }
@@ -366,7 +367,7 @@ impl Reader<'_> {
             ParamKind::Switch => json.as_bool().map(Value::Switch),
             ParamKind::Time | ParamKind::Texts { .. } | ParamKind::Words(_) | ParamKind::Setting(_) => None,
         };
-        self.take(param, value, &json.to_string());
+        self.store(param, value, &json.to_string());
     }
 
     /// Converts the value of a setting into the text that `config` stores.
@@ -393,8 +394,8 @@ impl Reader<'_> {
                 self.values.0.push((param.name, Value::Nothing))
             }
             Some(text) if setting.check(&text).is_err() => self.flaw(param, &requirement(param.kind), &input),
-            Some(text) => match (setting.kind == config::SettingType::Zone).then(|| (self.find)(&text)) {
-                // On a transient error the handler reports it.
+            Some(text) => match (setting.kind == config::SettingType::Zone).then(|| (self.find_zone)(&text)) {
+                // The handler reads the zone again and reports a transient error.
                 Some(Err(error)) if error.kind != ErrorKind::Transient => {
                     self.flaw(param, &format!("must be a time zone: {error}"), &input)
                 }
@@ -454,7 +455,7 @@ fn requirement(kind: ParamKind) -> String {
             config::SettingType::Word(words) => requirement(ParamKind::Word(words)),
             config::SettingType::Switch => requirement(ParamKind::Switch),
             config::SettingType::List => {
-                format!("must be a list of texts without commas, {} bytes in all at the most", config::MAX_TEXT_BYTES)
+                format!("must be a list of texts without commas, together at most {} bytes", config::MAX_TEXT_BYTES)
             }
             _ => "must be a short text on one line".to_string(),
         },
@@ -507,7 +508,7 @@ mod tests {
     }];
 
     fn read_params(params: &'static [Param], query: &str, body: &[u8]) -> Result<Values, Vec<Flaw>> {
-        let zones = ZoneSource { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
+        let zones = ZoneSource { active: &|| Arc::new(Zone::UTC), find: &Zone::parse };
         read(params, &RawParams { path: &[], query, body }, &zones)
     }
 

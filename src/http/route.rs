@@ -24,7 +24,7 @@ pub struct Route {
     pub weight: Weight,
     pub summary: &'static str,
     pub params: &'static [Param],
-    /// Contents of a 200: types of `json`, or media types.
+    /// Content of a 200 answer: names of types in `json`, or media types.
     pub answers: &'static [&'static str],
     /// Further statuses with a `json::Problem`, beside those that `openapi::problems` derives.
     pub problems: &'static [u16],

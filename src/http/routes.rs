@@ -1,5 +1,5 @@
-//! The table of routes. It dispatches and validates requests and is published as `/openapi.json`, so that the two
-//! cannot differ: a handler receives only parameters that are in the table.
+//! The table of routes. The program validates and dispatches requests by this table and publishes it as
+//! `/openapi.json`, so that document and behaviour cannot differ: a handler receives only parameters in the table.
 
 use super::accept::prefers_html;
 use super::api::{backup, collector, config, events, export, interfaces, live, series, system, traffic};
@@ -60,14 +60,14 @@ static SETTING_PARAMS: [Param; count_shown()] = {
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
         let setting = &SETTINGS[at];
-        let place = match setting.changed_by {
+        let member = match setting.changed_by {
             ChangedBy::User => Some(ParamLocation::NullableMember),
-            ChangedBy::AtStart => Some(ParamLocation::StartupMember),
+            ChangedBy::FlagOrVariable => Some(ParamLocation::StartupMember),
             ChangedBy::Program => None,
         };
-        if let Some(place) = place {
+        if let Some(member) = member {
             params[count] =
-                Param { name: setting.key, location: place, kind: ParamKind::Setting(setting), doc: setting.help };
+                Param { name: setting.key, location: member, kind: ParamKind::Setting(setting), doc: setting.help };
             count += 1;
         }
         at += 1;
@@ -187,12 +187,12 @@ pub static ROUTES: &[Route] = &[
                 name: "monitored",
                 location: ParamLocation::NullableMember,
                 kind: ParamKind::Switch,
-                doc: "true: always monitored; false: never; null: the rules decide.",
+                doc: "true: always watched; false: never; null: the rules decide.",
             },
             optional(
                 "primary",
                 ParamKind::Switch,
-                "true: the primary interface for good, always monitored; false: chosen by traffic again.",
+                "true: always the primary interface, always watched; false: chosen by traffic again.",
             ),
             optional(
                 "merge",
@@ -256,7 +256,7 @@ pub static ROUTES: &[Route] = &[
         .answers(&["Vec<Total>"])
         .problems(&[404, 503]),
     get("/api/traffic/live", live::live, Weight::Light)
-        .summary("Rates of the latest seconds. Each request keeps the one-second readings going for ten seconds")
+        .summary("Rates of the latest seconds. A request makes net-pulse read counters every second for ten seconds")
         .params(&[query("since", count(0, MAX_INTEGER, 0), "`next` of the previous answer.")])
         .answers(&["LiveRates"]),
     get("/api/export/traffic", export::traffic, Weight::Long)
@@ -331,7 +331,7 @@ pub static ROUTES: &[Route] = &[
         .summary("Load of the machine and of this program")
         .answers(&["SystemMetrics"]),
     post("/api/backup", backup::backup, Weight::Long)
-        .summary("Backup: the whole history and the settings as an SQLite database; without the access token")
+        .summary("Backup: the whole history and the settings, but not the access token, as an SQLite database")
         .answers(&[SQLITE])
         .problems(&[503, 507]),
     get("/api/events", events::events, Weight::Costly)
@@ -391,7 +391,7 @@ pub fn dispatch(context: &Context, request: &HttpRequest) -> Result<Answer, Http
             None if has_body => return Err(HttpError::new(413, "the body is larger than any request needs")),
             None => b"",
         };
-        let zones = ZoneSource { now: &|| context.live.lock().zone.clone(), find: &|name| context.zone(name) };
+        let zones = ZoneSource { active: &|| context.live.lock().zone.clone(), find: &|name| context.zone(name) };
         let values =
             params::read(route.params, &RawParams { path: &path, query, body }, &zones).map_err(HttpError::flaws)?;
         return (route.handler)(context, &Call { request, values, now: context.clock.now() });
@@ -418,8 +418,8 @@ fn asset(path: &str) -> Option<&'static assets::Asset> {
     params::decode(path, false).ok().and_then(|path| assets::find(&path))
 }
 
-/// Weight of a request; the gate calls this before a worker gets the request. An unknown path that changes something is
-/// costly, because authorisation reads the token file.
+/// Weight of a request; the gate calls this before a worker gets the request. A request that
+/// changes something is costly even if its path is unknown, because authorisation reads the token file.
 pub fn weight(method: &str, target: &str) -> Weight {
     let (path, _) = split_target(target);
     let route_method = if method == "HEAD" { "GET" } else { method };

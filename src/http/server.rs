@@ -39,23 +39,23 @@ pub fn printable_short(text: &str) -> String {
 /// The running server. Dropping it without `stop` leaves its threads running until the process ends.
 pub struct HttpServer {
     gate: Gate,
-    inner: Arc<Upstream>,
+    upstream: Arc<Upstream>,
     workers: Vec<JoinHandle<()>>,
 }
 
 /// Starts the server. `names`: the host names that requests may use for this machine.
 pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<String>) -> Result<HttpServer> {
-    let (inner, connector) = Upstream::open(socket_directories(&context.database), WORKERS)?;
+    let (upstream, connector) = Upstream::open(socket_directories(&context.database), WORKERS)?;
     let private = context.auth.private();
     let mut workers = Vec::new();
     for number in 1..=WORKERS {
-        let (context, inner) = (context.clone(), inner.clone());
-        let run = Box::new(move || worker_loop(&context, &inner));
+        let (context, upstream) = (context.clone(), upstream.clone());
+        let run = Box::new(move || worker_loop(&context, &upstream));
         workers.push(spawn(&format!("http-{number}"), WORKER_STACK, run)?);
     }
     let limits = Limits { slots: WORKERS, ..Limits::default() };
     let gate = Gate::open(listeners, Box::new(connector), GateConfig { names, private, limits, weigh: weight })?;
-    Ok(HttpServer { gate, inner, workers })
+    Ok(HttpServer { gate, upstream, workers })
 }
 
 /// Directories for the socket between the gate and tiny_http, best first: in memory, then on flash.
@@ -77,15 +77,15 @@ impl HttpServer {
 
     /// Accepts connections on these listeners too.
     pub fn add_listeners(&self, listeners: Vec<TcpListener>) {
-        self.gate.listen(listeners);
+        self.gate.add_listeners(listeners);
     }
 
-    /// Accepts no more requests and waits up to 1 s for the running ones. Does not wait for clients that read slowly:
-    /// the last save must still follow.
+    /// Accepts no more requests and waits up to 1 s for the running ones. Does not wait for clients that read slowly,
+    /// so that time is left for the last save.
     pub fn stop(self) {
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.gate.stop();
-        self.inner.close();
+        self.upstream.close();
         while !self.workers.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
         }
@@ -97,10 +97,10 @@ impl HttpServer {
     }
 }
 
-fn worker_loop(context: &Context, inner: &Upstream) {
-    while let Some(request) = inner.next() {
+fn worker_loop(context: &Context, upstream: &Upstream) {
+    while let Some(request) = upstream.next() {
         let target = printable_short(request.url());
-        match catch_unwind(AssertUnwindSafe(|| handle(context, inner, request))) {
+        match catch_unwind(AssertUnwindSafe(|| handle(context, upstream, request))) {
             Ok(Ok(())) => {}
             // The client closed the connection.
             Ok(Err(error)) => log::debug!("{target}: {error}"),
@@ -125,10 +125,10 @@ fn record_panic(context: &Context, target: &str, panic: &(dyn Any + Send)) {
     context.server_state.panics.fetch_add(1, Ordering::Relaxed);
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-    log::error!("{target}: the program is at fault: {text}");
+    log::error!("{target}: net-pulse is at fault: {text}");
 }
 
-fn handle(context: &Context, inner: &Upstream, mut request: Request) -> io::Result<()> {
+fn handle(context: &Context, upstream: &Upstream, mut request: Request) -> io::Result<()> {
     let header = |request: &Request, name: &'static str| {
         request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str().to_string())
     };
@@ -149,7 +149,7 @@ fn handle(context: &Context, inner: &Upstream, mut request: Request) -> io::Resu
         "GET" | "HEAD" | "OPTIONS" => Some(Vec::new()),
         _ => read_body(&mut request)?,
     };
-    let mut writer = ClientWriter { out: request.into_writer(), inner, slot };
+    let mut writer = ClientWriter { out: request.into_writer(), upstream, slot };
     // The client may have left in the middle of its body.
     writer.fail_if_left()?;
 
@@ -166,7 +166,7 @@ fn handle(context: &Context, inner: &Upstream, mut request: Request) -> io::Resu
     };
     let answer = catch_unwind(AssertUnwindSafe(|| answer(context, &http_request))).unwrap_or_else(|panic| {
         record_panic(context, &printable_short(&target), &*panic);
-        HttpError::new(500, "the program is at fault: its log has more").answer()
+        HttpError::new(500, "net-pulse is at fault: its log says why").answer()
     });
 
     let framing = Framing { head_only: method == "HEAD", http_1_0 };
@@ -174,16 +174,16 @@ fn handle(context: &Context, inner: &Upstream, mut request: Request) -> io::Resu
     writer.flush()
 }
 
-/// Writes to the client, and fails once the client has left: then the rest of the answer is not made.
+/// Writes to the client. Fails once the client has left, so that the handler does not compute the rest of the answer.
 struct ClientWriter<'a> {
     out: Box<dyn Write + Send>,
-    inner: &'a Upstream,
+    upstream: &'a Upstream,
     slot: Option<usize>,
 }
 
 impl ClientWriter<'_> {
     fn fail_if_left(&self) -> io::Result<()> {
-        if self.inner.client_left(self.slot) { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+        if self.upstream.client_left(self.slot) { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
     }
 }
 
@@ -216,7 +216,7 @@ struct Framing {
 fn head(context: &Context, answer: &Answer) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
     // Without a trusted wall clock there is no Date header (RFC 9110, 6.6.1).
-    if context.live.lock().health.clock_believed {
+    if context.live.lock().health.clock_trusted {
         head.push_str(&date(context.clock.now().unix_ms.div_euclid(1000)));
     }
     for (name, value) in &answer.headers {
@@ -275,7 +275,7 @@ fn send(context: &Context, out: &mut dyn Write, answer: Answer, framing: Framing
     let result = catch_unwind(AssertUnwindSafe(|| stream(context, &mut body_writer)))
         .unwrap_or_else(|panic| {
             record_panic(context, "a streamed answer", &*panic);
-            Err(io::Error::other("the program is at fault: its log has more"))
+            Err(io::Error::other("net-pulse is at fault: its log says why"))
         })
         .and_then(|()| body_writer.finish());
     let Err(error) = result else { return Ok(()) };

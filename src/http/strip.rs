@@ -3,13 +3,14 @@
 //! matter: names, line breaks that may end a statement, string contents, and everything from a possible regular
 //! expression to the end of the line.
 
-/// A space beside one of these means nothing in a script, except between two signs that would become one: `a - -b`.
+/// A space beside one of these means nothing in a script, except between two that would become one: `a - -b`.
 const SCRIPT_PUNCTUATION: &str = "=,;:?(){}[]<>&|!*%+-/\"`";
 const PLUS_MINUS: &str = "+-";
 /// Keywords before a value: a slash behind one begins a regular expression.
 const BEFORE_VALUE: [&str; 12] =
     ["return", "case", "typeof", "void", "delete", "in", "of", "yield", "await", "throw", "else", "instanceof"];
-/// No statement ends after one of the first or before one of the second, so the line break between them can go.
+/// No statement ends after a character of `NO_BREAK_AFTER` or before one of `NO_BREAK_BEFORE`, so the line break there
+/// can go.
 const NO_BREAK_AFTER: [char; 6] = ['{', '(', '[', ',', ';', ':'];
 const NO_BREAK_BEFORE: [char; 9] = ['}', ')', ']', ',', ';', ':', '?', '.', '&'];
 /// Style sheets: characters after which and before which a space can go. A space before a colon has a meaning in a
@@ -39,7 +40,7 @@ fn script(source: &str) -> Option<String> {
             return None;
         }
         let mut stripped = String::new();
-        statement(line, &mut stripped);
+        strip_line(line, &mut stripped);
         // `const` only helps the reader; `let` is shorter.
         for (long, short) in [("const ", "let "), ("const{", "let{"), ("const[", "let["), ("for(const", "for(let")] {
             if let Some(rest) = stripped.strip_prefix(long) {
@@ -76,12 +77,13 @@ fn is_declaration(line: &str) -> bool {
 }
 
 fn balanced(line: &str) -> bool {
-    let count = |sign: char| line.matches(sign).count();
+    let count = |ch: char| line.matches(ch).count();
     count('(') == count(')') && count('[') == count(']') && count('{') == count('}')
 }
 
-/// Whether the line's last sign is redundant before the bracket that begins the next line. A comma is, unless it stands
-/// for an array element; a semicolon is, unless it is a whole statement: `while (more());`
+/// Whether the line's last character is redundant before the bracket that begins the next line. A comma is redundant,
+/// unless it stands for an empty array element. A semicolon is redundant, unless it is a whole statement:
+/// `while (more());`
 fn is_redundant(line: &str, next: &str) -> bool {
     let Some(stripped) = line.strip_suffix([',', ';']).filter(|stripped| !stripped.is_empty()) else { return false };
     let plain = !["for(", "while(", "if("].iter().any(|head| stripped.contains(head)) && balanced(stripped);
@@ -91,16 +93,16 @@ fn is_redundant(line: &str, next: &str) -> bool {
     }
 }
 
-fn statement(line: &str, out: &mut String) {
+fn strip_line(line: &str, out: &mut String) {
     let mut rest = line;
-    while let Some(sign) = rest.chars().next() {
-        let word = out.rsplit(|sign: char| !sign.is_alphanumeric() && !"_$".contains(sign)).next().unwrap_or_default();
+    while let Some(ch) = rest.chars().next() {
+        let word = out.rsplit(|ch: char| !ch.is_alphanumeric() && !"_$".contains(ch)).next().unwrap_or_default();
         let dividing = !word.is_empty() && !BEFORE_VALUE.contains(&word) || out.ends_with([')', ']']);
-        let whole = match sign {
-            '"' | '`' => quoted_len(rest, sign),
+        let whole = match ch {
+            '"' | '`' => quoted_len(rest, ch),
             '/' if !dividing => None,
             '\'' | '\\' => None,
-            _ => Some(sign.len_utf8()),
+            _ => Some(ch.len_utf8()),
         };
         let (piece, after) = rest.split_at(whole.unwrap_or(rest.len()));
         let next = after.chars().next().unwrap_or(' ');
@@ -117,8 +119,8 @@ fn statement(line: &str, out: &mut String) {
 /// template's `${}`.
 fn quoted_len(text: &str, quote: char) -> Option<usize> {
     let inner = text[1..].split(quote).next()?;
-    let opened = inner.split("${").skip(1).all(|value| value.contains('}'));
-    let plain = opened && !inner.ends_with('\\');
+    let closed = inner.split("${").skip(1).all(|value| value.contains('}'));
+    let plain = closed && !inner.ends_with('\\');
     (plain && text.len() > inner.len() + 1).then_some(inner.len() + 2)
 }
 
@@ -131,8 +133,8 @@ fn style_sheet(source: &str) -> Option<String> {
     }
     stripped.push_str(rest);
     let line = lines(&stripped).collect::<Vec<_>>().join(" ");
-    let quoted_len = line.split('"').skip(1).step_by(2).any(|text| text.contains(['{', '}', ';']));
-    if quoted_len || line.contains(['\'', '\\']) {
+    let has_quoted_syntax = line.split('"').skip(1).step_by(2).any(|text| text.contains(['{', '}', ';']));
+    if has_quoted_syntax || line.contains(['\'', '\\']) {
         return None;
     }
     let mut out = String::new();
@@ -141,11 +143,11 @@ fn style_sheet(source: &str) -> Option<String> {
             out.push('"');
         }
         let mut rest = part.chars().peekable();
-        while let Some(sign) = rest.next() {
+        while let Some(ch) = rest.next() {
             let beside = out.ends_with(|last| SHEET_PUNCTUATION.0.contains(last))
                 || rest.peek().is_some_and(|it| SHEET_PUNCTUATION.1.contains(*it));
-            if at % 2 == 1 || sign != ' ' || !beside {
-                out.push(sign);
+            if at % 2 == 1 || ch != ' ' || !beside {
+                out.push(ch);
             }
         }
     }

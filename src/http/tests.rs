@@ -24,14 +24,16 @@ use crate::clock::{Clock, Now, Zone};
 use crate::config::{Config, SETTINGS};
 use crate::history::History;
 use crate::live::{ActiveSettings, Database, Iface, InterfaceCommand, Live, State, Unmatched};
-use crate::model::{Address, Batch, Counters, Event, EventKind, InterfaceKind, Machine, Mark, Record, Sample, Tick};
+use crate::model::{
+    Address, Batch, Counters, Event, EventKind, InterfaceKind, Machine, Record, Sample, SampleQuality, Tick,
+};
 use crate::resolution::Resolution;
 use crate::store::{Options, Reader, SaveRequest, Store};
 
 /// 2026-01-15T10:30:00Z
 const NOW: i64 = 1_768_473_000;
 
-fn tuning() -> ActiveSettings {
+fn default_settings() -> ActiveSettings {
     ActiveSettings::of(&Config::default())
 }
 
@@ -108,7 +110,7 @@ fn machine() -> Machine {
 
 struct TestServer {
     context: Arc<Context>,
-    serving: Option<HttpServer>,
+    http_server: Option<HttpServer>,
     address: SocketAddr,
     /// Removed when the server is dropped.
     directory: PathBuf,
@@ -118,8 +120,8 @@ struct TestServer {
 
 impl Drop for TestServer {
     fn drop(&mut self) {
-        if let Some(serving) = self.serving.take() {
-            serving.stop();
+        if let Some(http_server) = self.http_server.take() {
+            http_server.stop();
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
@@ -133,8 +135,8 @@ fn directory() -> PathBuf {
     path
 }
 
-/// A history of a hundred ticks, the newest a minute ago.
-fn reader(directory: &Path) -> Reader {
+/// Saves a hundred ticks, the newest a minute ago, and returns a reader of them.
+fn reader_of_saved_history(directory: &Path) -> Reader {
     let opened = Store::open(&directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap();
     let mut store = opened.store;
     let record = |(id, name): (u32, &str)| Record {
@@ -153,16 +155,16 @@ fn reader(directory: &Path) -> Reader {
         interface: "eth0".to_string(),
         detail: "plugged in".to_string(),
     };
-    let flush = SaveRequest {
+    let request = SaveRequest {
         batch: &ticks(1, 100, NOW - 60),
         anchors: &[],
         records: &[(2, "eth0"), (3, "=odd, \"one\"")].map(record),
         events: &[event],
         settings: &[("interval".to_string(), Some("30".to_string()))],
-        retention: tuning().retention,
+        retention: default_settings().retention,
         zone: &Zone::UTC,
     };
-    store.save(&flush).unwrap();
+    store.save(&request).unwrap();
     store.reader().unwrap()
 }
 
@@ -173,7 +175,7 @@ fn ticks(first_seq: u64, count: u64, until: i64) -> Batch {
         for iface in [2, 3] {
             let n = first_seq + at;
             let delta = Counters::of([n * 100, n * 10, n, n, 0, 0, u64::from(iface), 0]);
-            batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 30_000, delta });
+            batch.samples.push(Sample { iface, quality: SampleQuality::Plain, span_ms: 30_000, delta });
         }
         let ago = (count - 1 - at) as i64 * 30;
         batch.ticks.push(Tick {
@@ -216,7 +218,7 @@ fn fill_live(live: &Live) {
     state.inventory.interfaces = vec![odd, eth0, lo, gone];
     state.inventory.primary = Some("eth0".to_string());
     state.inventory.source = "getstats";
-    state.health.clock_believed = true;
+    state.health.clock_trusted = true;
     state.health.polls.total = 12;
     state.health.polls.successful = 11;
     state.health.polls.failed = 1;
@@ -253,15 +255,15 @@ impl TestServer {
 
     fn with(change: impl FnOnce(&Live), machine: impl Fn() -> Machine + Send + Sync + 'static) -> TestServer {
         let directory = directory();
-        let reader = reader(&directory);
-        TestServer::on(directory, Some(reader), change, machine)
+        let reader = reader_of_saved_history(&directory);
+        TestServer::start(directory, Some(reader), change, machine)
     }
 
     fn without_store() -> TestServer {
-        TestServer::on(directory(), None, |_| {}, machine)
+        TestServer::start(directory(), None, |_| {}, machine)
     }
 
-    fn on(
+    fn start(
         directory: PathBuf,
         reader: Option<Reader>,
         change: impl FnOnce(&Live),
@@ -273,14 +275,14 @@ impl TestServer {
         let weak = Arc::downgrade(&live);
         let woken = Arc::new(AtomicU32::new(0));
         let count = woken.clone();
-        live.wake_sampler_by(move || {
+        live.set_sampler_waker(move || {
             count.fetch_add(1, Ordering::Relaxed);
             let Some(live) = weak.upgrade() else { return };
-            while let Some((ticket, order)) = { live.lock().pending.next_command() } {
-                let outcome = match &order {
-                    InterfaceCommand::Edit(asked) => {
+            while let Some((ticket, command)) = { live.lock().pending.next_command() } {
+                let outcome = match &command {
+                    InterfaceCommand::Edit(edit) => {
                         let mut state = live.lock();
-                        state.setting_changes(asked).map(|changes| state.change(changes).unwrap())
+                        state.setting_changes(edit).map(|changes| state.change(changes).unwrap())
                     }
                     InterfaceCommand::Forget { .. } => Ok(()),
                 };
@@ -289,7 +291,7 @@ impl TestServer {
             let mut state = live.lock();
             state.pending.collected.interfaces = 2;
             let State { unsaved, pending, .. } = &mut *state;
-            for tickets in [&mut unsaved.saves, &mut pending.collect, &mut pending.refresh] {
+            for tickets in [&mut unsaved.save_tickets, &mut pending.collect, &mut pending.refresh] {
                 tickets.serve(tickets.newest());
             }
         });
@@ -307,8 +309,8 @@ impl TestServer {
         });
         let listeners = bind(&["127.0.0.1".to_string()], 0).unwrap().listeners;
         let address = listeners[0].local_addr().unwrap();
-        let serving = Some(serve(context.clone(), listeners, vec!["x".to_string()]).unwrap());
-        TestServer { context, serving, address, directory, woken }
+        let http_server = Some(serve(context.clone(), listeners, vec!["x".to_string()]).unwrap());
+        TestServer { context, http_server, address, directory, woken }
     }
 
     fn connect(&self) -> TcpStream {
@@ -348,8 +350,8 @@ struct Reply {
     status: u16,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
-    /// A chunked body without its last chunk.
-    broken: bool,
+    /// Whether the body is chunked and its last chunk is missing.
+    truncated: bool,
 }
 
 impl Reply {
@@ -364,7 +366,7 @@ impl Reply {
             assert!(headers.insert(name.to_ascii_lowercase(), value.to_string()).is_none(), "{name} twice");
         }
         let mut rest = &bytes[end + 4..];
-        let mut reply = Reply { status, headers, body: Vec::new(), broken: false };
+        let mut reply = Reply { status, headers, body: Vec::new(), truncated: false };
         if reply.header("transfer-encoding") != Some("chunked") {
             reply.body = rest.to_vec();
             return reply;
@@ -379,7 +381,7 @@ impl Reply {
                 return reply;
             }
         }
-        reply.broken = true;
+        reply.truncated = true;
         reply
     }
 
@@ -400,8 +402,8 @@ impl Reply {
         assert_eq!(self.status, 422);
         let text = |value: &Value| value.as_str().unwrap().to_string();
         let flaw = |flaw: &Value| {
-            let place: Vec<String> = flaw["loc"].as_array().unwrap().iter().map(text).collect();
-            format!("{}: {} ({})", place.join("."), text(&flaw["msg"]), text(&flaw["input"]))
+            let location: Vec<String> = flaw["loc"].as_array().unwrap().iter().map(text).collect();
+            format!("{}: {} ({})", location.join("."), text(&flaw["msg"]), text(&flaw["input"]))
         };
         self.json()["detail"].as_array().unwrap().iter().map(flaw).collect()
     }
@@ -427,7 +429,7 @@ fn schema_errors(document: &Value, schema: &Value, value: &Value, at: &str) -> V
         return if words.contains(value) { Vec::new() } else { vec![format!("{at}: {value} is not an allowed word")] };
     }
     let mut found = Vec::new();
-    let right = match schema["type"].as_str().expect("a type") {
+    let has_type = match schema["type"].as_str().expect("a type") {
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
@@ -459,7 +461,7 @@ fn schema_errors(document: &Value, schema: &Value, value: &Value, at: &str) -> V
         }
         other => panic!("type {other}"),
     };
-    if !right {
+    if !has_type {
         found.push(format!("{at}: {value} is no {}", schema["type"]));
     }
     if schema["minimum"].as_f64().zip(value.as_f64()).is_some_and(|(low, value)| value < low) {
@@ -515,7 +517,10 @@ fn golden(name: &str, reply: &Reply) {
         std::fs::write(&path, &got).unwrap();
     }
     let expect = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(got == expect, "{name} is not as it was; UPDATE_GOLDEN=1 renews it\n--- was\n{expect}\n--- is\n{got}");
+    assert!(
+        got == expect,
+        "{name} differs from its golden file; UPDATE_GOLDEN=1 renews it\n--- golden\n{expect}\n--- now\n{got}"
+    );
 }
 
 /// Golden file, method, path in the route table, target, body.
@@ -536,16 +541,16 @@ const REQUESTS: [(&str, &str, &str, &str, &str); 53] = [
     ("history", "GET", "/api/traffic/history", "/api/traffic/history?limit=5", ""),
     ("history_filtered", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=eth0&start_time=2026-01-15T10:30:00Z&end_time=2026-01-15T11:30:00%2B01:00&limit=1&unknown=1", ""),
     ("history_offset", "GET", "/api/traffic/history", "/api/traffic/history?offset=3&limit=2", ""),
-    ("history_of_nobody", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=nope", ""),
+    ("history_of_unknown", "GET", "/api/traffic/history", "/api/traffic/history?interface_name=nope", ""),
     ("latest", "GET", "/api/traffic/latest", "/api/traffic/latest?limit=1", ""),
     ("summary", "GET", "/api/traffic/summary", "/api/traffic/summary", ""),
     ("live", "GET", "/api/traffic/live", "/api/traffic/live?since=1", ""),
     ("series", "GET", "/api/traffic/series", "/api/traffic/series?points=12&from=2026-01-15T08:30:00Z&to=2026-01-15T10:30:00Z&interface=eth0&interface=wg0&interface=eth0", ""),
     ("series_of_primary", "GET", "/api/traffic/series", "/api/traffic/series?points=2", ""),
-    ("series_of_nobody", "GET", "/api/traffic/series", "/api/traffic/series?interface=nope", ""),
+    ("series_of_unknown", "GET", "/api/traffic/series", "/api/traffic/series?interface=nope", ""),
     ("totals", "GET", "/api/traffic/totals", "/api/traffic/totals", ""),
     ("totals_hours", "GET", "/api/traffic/totals", "/api/traffic/totals?by=hour&interface=eth0&from=1970-01-01&limit=2", ""),
-    ("totals_of_nobody", "GET", "/api/traffic/totals", "/api/traffic/totals?interface=nope", ""),
+    ("totals_of_unknown", "GET", "/api/traffic/totals", "/api/traffic/totals?interface=nope", ""),
     ("config", "GET", "/api/config", "/api/config", ""),
     ("config_patch", "PATCH", "/api/config", "/api/config", r#"{"interval":7,"prefixes":"iec","timezone":"<+0530>-5:30"}"#),
     ("config_interfaces", "GET", "/api/config/interfaces", "/api/config/interfaces", ""),
@@ -567,7 +572,7 @@ const REQUESTS: [(&str, &str, &str, &str, &str); 53] = [
     ("export_csv_cells", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=5min&interface_name=eth0&start_time=2026-01-15T10:20:00Z", ""),
     ("export_csv_spreadsheet", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&resolution=hour&bom=1&separator=;&time=local", ""),
     ("export_csv_local", "GET", "/api/export/traffic", "/api/export/traffic?format=csv&limit=2&time=local", ""),
-    ("export_of_nobody", "GET", "/api/export/traffic", "/api/export/traffic?interface_name=nope", ""),
+    ("export_of_unknown", "GET", "/api/export/traffic", "/api/export/traffic?interface_name=nope", ""),
     ("events", "GET", "/api/events", "/api/events", ""),
     ("events_offset", "GET", "/api/events", "/api/events?limit=1&offset=1", ""),
     ("events_filtered", "GET", "/api/events", "/api/events?kind=reset&interface=eth0&from=2026-01-15&to=2026-01-16T00:00:00Z", ""),
@@ -596,7 +601,10 @@ fn every_route_answers_as_documented() {
         }
     }
     for Route { method, path, .. } in ROUTES {
-        assert!(REQUESTS.iter().any(|case| (case.1, case.2) == (*method, *path)), "{method} {path} is not tried");
+        assert!(
+            REQUESTS.iter().any(|case| (case.1, case.2) == (*method, *path)),
+            "{method} {path} has no request in REQUESTS"
+        );
     }
 }
 
@@ -639,7 +647,7 @@ fn unknown_paths_are_404() {
     }
     assert_eq!(server.get("/api/interfaces/%ff").detail(), "Not Found");
     assert_eq!(server.get("/api/interfaces/no%0d%0ape").detail(), "Interface 'no\r\npe' not found");
-    // It has a history but no counters.
+    // wg0 has a history, but no link and so no counters.
     assert_eq!(server.get("/api/interfaces/wg0").status, 200);
     assert_eq!(server.get("/api/interfaces/wg0/stats").detail(), "Interface 'wg0' not found");
 }
@@ -712,7 +720,7 @@ fn invalid_bodies_are_refused() {
         check_documented(&document, "PUT", path, &reply);
     }
     let state = server.context.live.lock();
-    assert_eq!(state.active, tuning());
+    assert_eq!(state.active, default_settings());
     assert!(state.unsaved.settings.is_empty());
 }
 
@@ -782,7 +790,7 @@ fn e47_http_1_0_requests_need_no_host() {
     let plain = server.raw(b"GET /health HTTP/1.0\r\n\r\n");
     assert_eq!((plain.status, plain.json()), (200, json!({"status": "healthy"})));
     assert_eq!(ask("HEAD /health", ""), 200);
-    // Only for reading: an old proxy sends the same.
+    // Reading is allowed. A change needs the token, because an old proxy for another client sends the same bytes.
     assert_eq!(ask("POST /collector/stop", ""), 401);
     assert_eq!(ask("GET /health", "Host: x\r\n"), 200);
     assert_eq!(ask("GET /health", "Host: evil.example\r\n"), 421);
@@ -803,9 +811,9 @@ fn settings_take_effect_and_are_saved() {
     assert_eq!(server.send("POST", "/collector/stop", "", b"").json()["status"], "stopped");
     {
         let state = server.context.live.lock();
-        let tuning = &state.active;
-        assert_eq!((tuning.interval_s, tuning.max_retries, tuning.retry_delay_ms), (7, 9, 2000));
-        assert_eq!((tuning.interfaces.join(" ").as_str(), tuning.running), ("lo eth0", false));
+        let active = &state.active;
+        assert_eq!((active.interval_s, active.max_retries, active.retry_delay_ms), (7, 9, 2000));
+        assert_eq!((active.interfaces.join(" ").as_str(), active.running), ("lo eth0", false));
         let saved: Vec<_> =
             state.unsaved.settings.iter().map(|(key, text)| (key.as_str(), text.as_deref().unwrap())).collect();
         let expect = [
@@ -830,7 +838,7 @@ fn settings_take_effect_and_are_saved() {
     let state = server.context.live.lock();
     assert!(
         state.unsaved.settings.contains(&("interfaces".to_string(), None)),
-        "all is the default, which is not kept"
+        "an empty list is the default, which is not saved"
     );
 }
 
@@ -880,8 +888,9 @@ fn several_settings_change_in_one_request() {
         serde_json::from_slice::<Value>(&all.body).unwrap()["settings"].as_object().unwrap().keys().cloned().collect();
     // serde_json sorts the members that it reads, so the order is checked in the bytes.
     let text = String::from_utf8(all.body.clone()).unwrap();
-    let places: Vec<_> = SETTINGS.iter().filter_map(|setting| text.find(&format!("\"{}\":{{", setting.key))).collect();
-    assert!(places.is_sorted() && places.len() == keys.len(), "{keys:?}");
+    let positions: Vec<_> =
+        SETTINGS.iter().filter_map(|setting| text.find(&format!("\"{}\":{{", setting.key))).collect();
+    assert!(positions.is_sorted() && positions.len() == keys.len(), "{keys:?}");
     assert!(!keys.contains(&"primary_found".to_string()));
 
     let reply = patch(
@@ -962,25 +971,25 @@ fn an_invalid_change_reports_all_errors_and_changes_nothing() {
         assert!(reported, "{key}: {flaws:?}");
     }
     assert_eq!(flaws.len(), 9);
-    // The names are known, and the values are not read.
+    // These settings exist but cannot change at run time. The daemon does not check their values.
     for (key, value, flag) in [("port", "1", "--port"), ("host", "null", "--host"), ("max_size", "[]", "--max-size")] {
         let reply = patch(&format!(r#"{{"interval":5,"{key}":{value}}}"#));
         check_documented(&document, "PATCH", "/api/config", &reply);
         assert_eq!((reply.status, reply.detail().contains(flag)), (409, true), "{key}: {}", reply.detail());
     }
     let schema = &document["paths"]["/api/config"]["patch"]["requestBody"]["content"]["application/json"]["schema"];
-    assert!(schema["properties"]["port"].is_null(), "what cannot be changed is not offered");
-    // The last two would fit after rounding.
+    assert!(schema["properties"]["port"].is_null(), "the schema has only settings that can be changed");
+    // The last two are out of range, although rounding would bring them into it.
     for body in ["", "[]", "null", "{", "7", r#"{"retry_delay":300.0004}"#, r#"{"retry_delay":0.0996}"#] {
         assert_eq!(patch(body).flaws().len(), 1, "{body}");
     }
     let state = server.context.live.lock();
-    assert_eq!(state.active, tuning());
+    assert_eq!(state.active, default_settings());
     assert!(state.unsaved.settings.is_empty());
     drop(state);
     // An empty change writes nothing.
     assert_eq!(patch("{}").json()["saved"], true);
-    assert_eq!(server.context.live.lock().unsaved.saves.newest(), 0);
+    assert_eq!(server.context.live.lock().unsaved.save_tickets.newest(), 0);
 }
 
 #[test]
@@ -1019,24 +1028,24 @@ fn events_are_complete_during_a_save() {
     let stored = ["a", "b", "b", "c", "d"].map(|detail| event(detail, NOW - 900));
     let directory = directory();
     let mut store = Store::open(&directory.join("net-pulse.db"), &Options { max_bytes: 32 << 20 }).unwrap().store;
-    let (keep, batch) = (tuning().retention, Batch::default());
-    let flush = SaveRequest {
+    let (retention, batch) = (default_settings().retention, Batch::default());
+    let request = SaveRequest {
         batch: &batch,
         anchors: &[],
         records: &[],
         events: &stored,
         settings: &[],
-        retention: keep,
+        retention,
         zone: &Zone::UTC,
     };
-    store.save(&flush).unwrap();
-    let server = TestServer::on(directory, Some(store.reader().unwrap()), |_| {}, machine);
+    store.save(&request).unwrap();
+    let server = TestServer::start(directory, Some(store.reader().unwrap()), |_| {}, machine);
     let details = |query: &str| -> Vec<String> {
         let body = server.get(&format!("/api/events?kind=gap&{query}")).json();
         body.as_array().unwrap().iter().map(|it| it["detail"].as_str().unwrap().to_string()).collect()
     };
     let all = ["f", "e", "d", "c", "b", "b", "a"];
-    // From none to all of the stored events are still in memory, before newer ones.
+    // Memory still has the last `in_memory` of the stored events, and newer ones after them.
     for in_memory in 0..=stored.len() {
         let mut held: Vec<Event> = stored[stored.len() - in_memory..].to_vec();
         held.extend([event("e", NOW - 60), event("f", NOW - 30)]);
@@ -1069,7 +1078,7 @@ fn monitored_and_primary_are_saved_as_settings() {
     ] {
         assert_eq!((patch(name, body).status, ignored().as_str()), (200, expect), "{name} {body}");
     }
-    // A choice on the four original paths overrides earlier entries of `ignore`.
+    // A PUT of the list of interfaces removes entries of `ignore` that would override it.
     patch("lo", r#"{"monitored":true}"#);
     patch("eth0", r#"{"monitored":false}"#);
     assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":["eth0"]}"#).status, 200);
@@ -1078,7 +1087,7 @@ fn monitored_and_primary_are_saved_as_settings() {
     assert_eq!(patch("eth0", r#"{"primary":true}"#).json()["saved"], true);
     assert_eq!(server.context.live.lock().active.primary, "eth0");
     patch("lo", r#"{"primary":false}"#);
-    assert_eq!(server.context.live.lock().active.primary, "eth0", "it was another's");
+    assert_eq!(server.context.live.lock().active.primary, "eth0", "another interface was the primary one");
     patch("eth0", r#"{"primary":false}"#);
     assert_eq!(server.context.live.lock().active.primary, "");
 
@@ -1158,7 +1167,7 @@ fn changes_by_altname_use_the_interface_name() {
     let set = |key, text: &str| server.context.live.lock().change(vec![(key, Some(text.to_string()))]).unwrap();
     assert_eq!(patch("enp3s0", r#"{"monitored":false,"alias":"x"}"#).json()["name"], "eth0");
     assert_eq!(lists(), ["", "eth0", ""]);
-    // Entries under any of its names are replaced.
+    // The request replaces entries under any name of the interface.
     for (body, expect) in [(r#"{"monitored":true}"#, "a* !eth0"), (r#"{"monitored":null}"#, "a*")] {
         for before in ["enp3s0", "!wan/1", "!eth0"] {
             set("ignore", &format!("a*,{before}"));
@@ -1167,7 +1176,7 @@ fn changes_by_altname_use_the_interface_name() {
         }
     }
     set("primary", "enp3s0");
-    assert_eq!(patch("eth0", r#"{"monitored":false}"#).status, 409, "it is the primary interface");
+    assert_eq!(patch("eth0", r#"{"monitored":false}"#).status, 409, "eth0 is the primary interface");
     assert_eq!((patch("eth0", r#"{"primary":false}"#).status, lists()[2].as_str()), (200, ""));
     assert_eq!((patch("wan%2F1", r#"{"primary":true}"#).status, lists()[2].as_str()), (200, "eth0"));
 
@@ -1178,7 +1187,7 @@ fn changes_by_altname_use_the_interface_name() {
     let reply = server.put("/api/config/interfaces", r#"{"interfaces":["enp3s0","enp4s0"]}"#);
     assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: enp4s0"));
 
-    assert_eq!(patch("eth0", r#"{"merge":"enp3s0"}"#).status, 422, "it is itself");
+    assert_eq!(patch("eth0", r#"{"merge":"enp3s0"}"#).status, 422, "both names are of one interface");
     for reply in [patch("lo", r#"{"merge":"enp3s0"}"#), server.send("DELETE", "/api/interfaces/enp3s0", "", b"")] {
         assert_eq!((reply.status, reply.detail().starts_with("eth0 is present")), (409, true), "{}", reply.detail());
     }
@@ -1204,11 +1213,11 @@ fn a_list_that_the_next_start_would_refuse_is_refused() {
     assert!(reply.flaws()[0].contains("4096 bytes"), "{:?}", reply.flaws());
 }
 
-/// Each of several simultaneous requests makes one change: none may undo another's.
+/// Each of several simultaneous requests makes one change. No request may undo the change of another one.
 #[test]
 fn simultaneous_changes_are_all_made() {
-    const ASKING: usize = 16;
-    let names: Vec<String> = (0..ASKING).map(|at| format!("eth{at}")).collect();
+    const CLIENTS: usize = 16;
+    let names: Vec<String> = (0..CLIENTS).map(|at| format!("eth{at}")).collect();
     let server = TestServer::with(
         |live| {
             live.lock().inventory.interfaces = (1..).zip(&names).map(|(ifindex, name)| iface(name, ifindex)).collect()
@@ -1216,11 +1225,12 @@ fn simultaneous_changes_are_all_made() {
         machine,
     );
     let ask = |method: &str, target: &str, body: &str| {
-        let ask = HttpRequest { method, target, trusted: true, body: Some(body.as_bytes()), ..HttpRequest::default() };
-        assert_eq!(answer(&server.context, &ask).status, 200, "{target}");
+        let request =
+            HttpRequest { method, target, trusted: true, body: Some(body.as_bytes()), ..HttpRequest::default() };
+        assert_eq!(answer(&server.context, &request).status, 200, "{target}");
     };
     for round in 0..200 {
-        let start = Barrier::new(ASKING);
+        let start = Barrier::new(CLIENTS);
         std::thread::scope(|scope| {
             for (at, name) in names.iter().enumerate() {
                 let (start, ask) = (&start, &ask);
@@ -1240,7 +1250,11 @@ fn simultaneous_changes_are_all_made() {
         expect.sort();
         assert_eq!(ignored, expect, "round {round}");
         let saved: Vec<_> = state.unsaved.settings.iter().filter(|(key, _)| key == "ignore").collect();
-        assert_eq!(saved, [&("ignore".to_string(), Some(state.active.ignored.join(",")))], "as it takes effect");
+        assert_eq!(
+            saved,
+            [&("ignore".to_string(), Some(state.active.ignored.join(",")))],
+            "the saved value is the active one"
+        );
         drop(state);
         ask("PATCH", "/api/config", r#"{"ignore":["eth0","!lo"],"interfaces":[]}"#);
     }
@@ -1259,7 +1273,7 @@ fn today_begins_at_local_midnight() {
         one
     };
     assert_eq!(today("UTC"), (1..=102).map(|n| n * 100).sum::<u64>());
-    // There, local midnight was half an hour ago.
+    // In that zone, local midnight was half an hour ago.
     assert!(today("<+14>-14") < today("UTC"));
 }
 
@@ -1273,7 +1287,7 @@ fn one_backup_at_a_time_and_only_with_enough_space() {
     };
     let server = TestServer::new();
     let reply = backup(&server);
-    assert_eq!((reply.status, reply.broken), (200, false));
+    assert_eq!((reply.status, reply.truncated), (200, false));
     assert_eq!(reply.header("content-disposition"), Some("attachment; filename=net-pulse-2026-01-15.db"));
     assert!(reply.body.starts_with(b"SQLite format 3\0"));
     server.context.server_state.backup_running.store(true, Ordering::Relaxed);
@@ -1337,14 +1351,14 @@ fn an_unhealthy_service_reports_it() {
 
 #[test]
 fn missing_interfaces_are_reported_without_changing_the_status() {
-    let ask = |live: &Live| {
+    let set = |live: &Live| {
         let mut state = live.lock();
         state.change(vec![("interfaces", Some("eth*,nope*,ppp7".to_string()))]).unwrap();
-        let asked = [("interfaces", "nope*"), ("interfaces", "ppp7"), ("primary", "ppp7")];
+        let unmatched = [("interfaces", "nope*"), ("interfaces", "ppp7"), ("primary", "ppp7")];
         state.inventory.unmatched =
-            asked.map(|(key, name)| Unmatched { key, pattern: name.to_string(), known: true }).to_vec();
+            unmatched.map(|(key, name)| Unmatched { key, pattern: name.to_string(), known: true }).to_vec();
     };
-    let server = TestServer::with(ask, machine);
+    let server = TestServer::with(set, machine);
     assert_eq!(server.get("/health").json(), json!({"status": "healthy"}));
     let health = server.get("/api/system/health");
     check_documented(&document(), "GET", "/api/system/health", &health);
@@ -1354,7 +1368,7 @@ fn missing_interfaces_are_reported_without_changing_the_status() {
     let reason = "the interfaces setting nope*, ppp7 match no interface now: counting continues when they appear; \
                   the primary setting ppp7 matches no interface now: it becomes the primary interface when it appears";
     assert_eq!(health["reason"], reason);
-    // These notes follow what is wrong.
+    // Degradations come before these notes.
     server.context.live.lock().active.running = false;
     let health = server.get("/api/system/health").json();
     assert_eq!(health["status"], "degraded");
@@ -1363,8 +1377,9 @@ fn missing_interfaces_are_reported_without_changing_the_status() {
 }
 
 /// Bytes that a new connection can carry in one round trip (ten segments): the limit for everything that a view needs.
-const FIRST_VIEW_BYTES: usize = 14_336;
-const PAGE_BYTES: usize = 27 * 1024;
+const MAX_FIRST_VIEW_BYTES: usize = 14_336;
+/// Limit for all compressed files of the page together.
+const MAX_PAGE_BYTES: usize = 27 * 1024;
 
 #[test]
 fn the_first_view_fits_into_one_round_trip() {
@@ -1390,21 +1405,21 @@ fn the_first_view_fits_into_one_round_trip() {
         }
     };
     let first: usize = ["/", "/style.css", "/app.js", "/icon.svg"].map(length).iter().sum();
-    assert!(first <= FIRST_VIEW_BYTES, "{first} bytes are on the wire before the first view is there");
-    // Other views load side by side: a view, the scripts that all views share, and their style sheet.
+    assert!(first <= MAX_FIRST_VIEW_BYTES, "the first view needs {first} bytes");
+    // Any other view loads its script, the shared script and the shared style sheet at the same time.
     let shared: usize = ["/elements.js", "/views.css"].map(length).iter().sum();
     for view in assets::ASSETS.iter().filter(|asset| asset.path.ends_with(".js")) {
         let bytes = shared + length(view.path);
-        assert!(bytes <= FIRST_VIEW_BYTES, "{}: {bytes} bytes are on the wire before it is there", view.path);
+        assert!(bytes <= MAX_FIRST_VIEW_BYTES, "{}: the view needs {bytes} bytes", view.path);
     }
     let all: usize = assets::ASSETS.iter().map(|asset| asset.packed.len()).sum();
     println!("first view {first} bytes, all files packed {all}");
-    assert!(all <= PAGE_BYTES, "{all} bytes of the page are in the binary");
+    assert!(all <= MAX_PAGE_BYTES, "{all} bytes of the page are in the binary");
 }
 
 #[test]
 fn a_panic_fails_only_its_request() {
-    let server = TestServer::with(|_| {}, || panic!("a fault on purpose"));
+    let server = TestServer::with(|_| {}, || panic!("deliberate panic"));
     for round in 1..=10 {
         let reply = server.get("/api/system/info");
         assert_eq!(reply.status, 500);
@@ -1442,7 +1457,7 @@ fn long_answers_are_chunked() {
     let server = TestServer::new();
     let reply = server.get("/api/export/traffic");
     assert_eq!(reply.header("transfer-encoding"), Some("chunked"));
-    assert_eq!((reply.header("content-length"), reply.broken), (None, false));
+    assert_eq!((reply.header("content-length"), reply.truncated), (None, false));
     let rows = reply.json();
     let ids: Vec<u64> = rows.as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), 204);
@@ -1457,10 +1472,10 @@ fn long_answers_are_chunked() {
     let newest = server.get("/api/traffic/history?limit=1000").json();
     let mut newest: Vec<u64> = newest.as_array().unwrap().iter().map(|row| row["id"].as_u64().unwrap()).collect();
     newest.reverse();
-    assert_eq!(newest, ids, "history is the same, the other way round");
+    assert_eq!(newest, ids, "the history has the same samples, newest first");
 }
 
-/// The rows of an answer as (`first`, bytes received).
+/// The rows of an answer: the value of the member `first`, and `rx_bytes`.
 fn rows(reply: &Reply, first: &str) -> Vec<(String, u64)> {
     let body = reply.json();
     let row = |row: &Value| (row[first].as_str().unwrap().to_string(), row["rx_bytes"].as_u64().unwrap());
@@ -1532,8 +1547,8 @@ fn huge_ranges_are_answered_quickly() {
     ] {
         let start = Instant::now();
         let reply = server.get(target);
-        assert_eq!((reply.status, reply.broken), (200, false), "{target}");
-        // Visiting every bucket of that time would take minutes.
+        assert_eq!((reply.status, reply.truncated), (200, false), "{target}");
+        // Visiting every bucket of such a range would take minutes.
         assert!(start.elapsed() < Duration::from_secs(20), "{target}");
     }
 }
@@ -1599,7 +1614,7 @@ fn stopping_does_not_wait_for_idle_clients() {
     kept.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     kept.read_exact(&mut [0; 12]).unwrap();
     let start = Instant::now();
-    server.serving.take().unwrap().stop();
+    server.http_server.take().unwrap().stop();
     // The server's own limit is one second; the rest allows for a busy machine.
     assert!(start.elapsed() < Duration::from_secs(5));
     assert!(TcpStream::connect(server.address).is_err());
@@ -1612,7 +1627,7 @@ fn the_openapi_document_is_complete() {
     for route in ROUTES {
         let operation = &document["paths"][route.path][route.method.to_ascii_lowercase()];
         assert!(operation["summary"].is_string(), "{}", route.path);
-        for status in openapi::problems(route) {
+        for status in openapi::problem_statuses(route) {
             assert!(operation["responses"][status.to_string()].is_object(), "{} {status}", route.path);
         }
     }

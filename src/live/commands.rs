@@ -68,8 +68,8 @@ impl State {
             return Err(CommandRefusal::Present(gone.to_string()));
         }
         let mut outcome = Ok(SettingChanges::new());
-        // The first attempt puts the new name into the lists. If a list cannot take it, the second one only removes the
-        // old name.
+        // The first attempt puts the new name into the lists. If the settings refuse that, the second attempt only
+        // removes the old name.
         for successor in [Some(name), None] {
             let changes = add_choices(self, iface, edit, self.replace_name(gone, successor))?;
             match self.config.check_changes(&changes) {
@@ -91,9 +91,9 @@ impl State {
         }
         for key in ["interfaces", "ignore"] {
             let before = self.config.list(key);
-            // If the removed interface was ignored, its successor is not ignored because of that.
+            // An entry that ignores the removed interface is not passed on to its successor.
             let kept = |item: &str| key == "interfaces" || item.starts_with('!');
-            let after = renamed(&before, gone, successor.filter(|name| is_literal_pattern(name)), kept);
+            let after = replace_in_list(&before, gone, successor.filter(|name| is_literal_pattern(name)), kept);
             // An empty `interfaces` list would mean all interfaces.
             if after != before && !(key == "interfaces" && after.is_empty()) {
                 changes.push((key, (!after.is_empty()).then(|| after.join(","))));
@@ -152,7 +152,7 @@ fn add_choices(
 }
 
 /// Replaces one name in a list. If the successor is already listed, its entry stays and the old one is removed.
-fn renamed(list: &[String], gone: &str, successor: Option<&str>, kept: impl Fn(&str) -> bool) -> Vec<String> {
+fn replace_in_list(list: &[String], gone: &str, successor: Option<&str>, kept: impl Fn(&str) -> bool) -> Vec<String> {
     let bare = |item: &str| item.strip_prefix('!').unwrap_or(item).to_string();
     let listed = |name: &str| list.iter().any(|item| bare(item) == name);
     let successor = successor.filter(|name| !listed(name));

@@ -8,16 +8,18 @@ pub struct Health {
     pub saving: Saving,
     pub database: Database,
     /// The wall clock is trusted: see `clock`.
-    pub clock_believed: bool,
+    pub clock_trusted: bool,
 }
 
-/// Counters of the sampler's readings. Times are UTC seconds unless the field name ends in `_mono_ms`.
+/// Counts of the sampler's ticks, and of its failures to read the counters. Times are UTC seconds unless the field name
+/// ends in `_mono_ms`.
 #[derive(Clone, Debug, Default)]
 pub struct Polls {
     pub total: u64,
     pub successful: u64,
     pub failed: u64,
     pub consecutive_failures: u64,
+    /// Failed attempts to read, retries included. `failed` counts a tick once, after its last retry.
     pub errors: u64,
     pub last: Option<i64>,
     pub last_successful: Option<i64>,

@@ -6,18 +6,18 @@ use crate::model::{Address, Counters, IfaceId, InterfaceKind};
 
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    /// Sorted by name. Absent interfaces that have a history are included.
+    /// Sorted by name. Includes absent interfaces that have a history.
     pub interfaces: Vec<Iface>,
-    /// Name of the primary interface, the one of the headline figure.
+    /// Name of the primary interface, the one of the figures that the page shows first.
     pub primary: Option<String>,
     pub unmatched: Vec<Unmatched>,
     /// How often the kernel dropped link notifications, and the monotonic time of the latest such loss.
-    pub reports_lost: u64,
-    pub reports_lost_ms: u64,
+    pub notifications_lost: u64,
+    pub notifications_lost_mono_ms: u64,
     /// `getstats`, `getlink` or `sysfs`; the note says why a better source is not used.
     pub source: &'static str,
     pub source_note: Option<String>,
-    /// Note that the boot id cannot be read: then the first sample of a run may have to leave out some traffic.
+    /// Note that the boot id cannot be read; without it, the first sample of a run may miss some traffic.
     pub boot_id_note: Option<&'static str>,
     pub ring: Ring,
 }
@@ -34,7 +34,7 @@ impl Inventory {
 /// One interface as `http` shows it.
 #[derive(Clone, Debug)]
 pub struct Iface {
-    /// `None` while nothing was stored for it.
+    /// `None` for an interface without a record.
     pub id: Option<IfaceId>,
     /// 0 while it is absent.
     pub ifindex: u32,
@@ -43,6 +43,7 @@ pub struct Iface {
     pub kind: InterfaceKind,
     pub mac: String,
     pub mtu: u32,
+    /// Mbit/s.
     pub speed: Option<u32>,
     pub up: bool,
     pub alias: String,

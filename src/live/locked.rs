@@ -1,5 +1,5 @@
-//! The lock of the shared state. When a caller releases it, the threads that its change concerns are woken: the guard
-//! compares the counters that each thread waits for before and after. So no caller has to wake a thread itself.
+//! The lock of the shared state. When a caller releases it, the guard wakes the threads that the caller's change
+//! concerns: it compares the numbers that each thread waits for before and after. So no caller has to wake a thread.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
@@ -74,7 +74,7 @@ impl WakeCounters {
                 pending.collect.served(),
                 pending.refresh.served(),
                 pending.command_tickets.served(),
-                unsaved.saves.served(),
+                unsaved.save_tickets.served(),
                 database,
             ],
             main: [state.active_revision],
@@ -135,8 +135,8 @@ mod tests {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         };
-        live.wake_sampler_by(count(&sampler));
-        live.wake_main_by(count(&main));
+        live.set_sampler_waker(count(&sampler));
+        live.set_main_waker(count(&main));
         let wakeups = || (sampler.swap(0, Ordering::Relaxed), main.swap(0, Ordering::Relaxed));
         let check = |change: Change, expect: (u32, u32)| {
             change(&mut live.lock());
@@ -172,7 +172,7 @@ mod tests {
             (|live, _| assert!(live.wait_for_rejoin()), |state| state.health.database = Database::Rejoined),
             (|live, _| live.wait_for_last_sample(), |state| state.pending.sampler_ended = true),
             (|live, hour| assert!(live.collect(hour).is_some()), |state| state.pending.collect.serve(1)),
-            (|live, hour| assert!(live.flush(hour)), |state| state.unsaved.saves.serve(1)),
+            (|live, hour| assert!(live.save(hour)), |state| state.unsaved.save_tickets.serve(1)),
         ];
         for (sleep, change) in changes {
             let sleeper = std::thread::spawn({

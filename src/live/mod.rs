@@ -55,12 +55,12 @@ impl Live {
     }
 
     /// Sets the function that interrupts the sampler's sleep. Called once, at start-up.
-    pub fn wake_sampler_by(&self, wake: impl Fn() + Send + Sync + 'static) {
+    pub fn set_sampler_waker(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.wake_sampler.set(Box::new(wake));
     }
 
     /// Sets the function that wakes the main thread after a change of settings. Called once, at start-up.
-    pub fn wake_main_by(&self, wake: impl Fn() + Send + Sync + 'static) {
+    pub fn set_main_waker(&self, wake: impl Fn() + Send + Sync + 'static) {
         let _ = self.wake_main.set(Box::new(wake));
     }
 
@@ -74,7 +74,7 @@ impl Live {
         Some(Locked::new(self, self.state.try_lock().ok()?))
     }
 
-    /// Takes the lock without waking anybody afterwards, for callers that only read. A poisoned lock is taken all the
+    /// Takes the lock without waking threads afterwards, for callers that only read. A poisoned lock is taken all the
     /// same: a panic leaves plain numbers behind, at worst one tick old, and that is better than ending every other
     /// thread.
     fn lock_read_only(&self) -> MutexGuard<'_, State> {
@@ -123,15 +123,16 @@ impl Live {
     }
 
     /// Saves everything that can be saved now. `false` if that was not done within `timeout`.
-    pub fn flush(&self, timeout: Duration) -> bool {
+    pub fn save(&self, timeout: Duration) -> bool {
         let ticket = self.lock().request_save();
         self.wait_until_saved(ticket, timeout)
     }
 
-    /// Asks the sampler to run an interface command. Returns the ticket for [`Live::saved`], or why the sampler refused
-    /// the command. `None` if the sampler did not answer within `timeout`; it still runs the command later.
-    pub fn submit_command(&self, order: InterfaceCommand, timeout: Duration) -> Option<Result<u64, CommandRefusal>> {
-        let ticket = self.lock().pending.add_command(order);
+    /// Asks the sampler to run an interface command. Returns the ticket for [`Live::wait_until_saved`], or why the
+    /// sampler refused the command. `None` if the sampler did not answer within `timeout`; it still runs the command
+    /// later.
+    pub fn submit_command(&self, command: InterfaceCommand, timeout: Duration) -> Option<Result<u64, CommandRefusal>> {
+        let ticket = self.lock().pending.add_command(command);
         self.wait(timeout, |state| state.pending.answer_to(ticket))
     }
 
@@ -142,12 +143,12 @@ impl Live {
         state.pending.answer(ticket, answer);
     }
 
-    /// Waits until everything that the ticket covers is on disk. `false` after `timeout`; without any wait if saving is
-    /// already known to be stalled.
+    /// Waits until everything that the ticket covers is on disk. `false` after `timeout`, or at once if a problem with
+    /// saving is already reported.
     pub fn wait_until_saved(&self, ticket: u64, timeout: Duration) -> bool {
         let reported = self.lock_read_only().health.saving.reported;
         let timeout = if reported > ReportedProblem::Nothing { Duration::ZERO } else { timeout };
-        self.wait(timeout, |state| (state.unsaved.saves.served() >= ticket).then_some(())).is_some()
+        self.wait(timeout, |state| (state.unsaved.save_tickets.served() >= ticket).then_some(())).is_some()
     }
 
     /// For the writer: sleeps until there is work, at most for `longest`.
@@ -160,8 +161,8 @@ impl Live {
 
     /// For the writer: waits until the sampler has rejoined the stored history. `false` if the program ended before.
     pub fn wait_for_rejoin(&self) -> bool {
-        let absent = |state: &mut State| state.health.database == Database::NotOpen;
-        let state = self.done.wait_while(self.lock_read_only(), absent).unwrap_or_else(PoisonError::into_inner);
+        let not_open = |state: &mut State| state.health.database == Database::NotOpen;
+        let state = self.done.wait_while(self.lock_read_only(), not_open).unwrap_or_else(PoisonError::into_inner);
         state.health.database == Database::Rejoined
     }
 

@@ -14,12 +14,12 @@ pub const RING_BYTES: usize = 512 * 1024;
 
 type Rates = Option<(u64, u64)>;
 
-/// Rates per second of the watched interfaces.
+/// Rates per second of the monitored interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
     /// Number of seconds pushed so far; the API's `since` refers to it.
     pub next: u64,
-    /// UTC seconds of the machine's clock, trusted or not.
+    /// UTC seconds of each entry, from the machine's clock, trusted or not.
     pub times: VecDeque<i64>,
     /// By ifindex: (rx, tx) in bytes per second, one entry for each entry of `times`; `None` where the interface was
     /// absent.
@@ -40,9 +40,9 @@ impl Ring {
     }
 
     /// Adds one second.
-    pub fn push(&mut self, unix: i64, watched: impl Iterator<Item = (u32, Rates)> + Clone) {
-        // Interfaces that are gone stay in the ring as long as it has a rate of them.
-        let bytes = watched.clone().count().max(self.rates.len()) * size_of::<Rates>();
+    pub fn push(&mut self, unix: i64, monitored: impl Iterator<Item = (u32, Rates)> + Clone) {
+        // An interface that is gone stays in the ring until its last rate is removed.
+        let bytes = monitored.clone().count().max(self.rates.len()) * size_of::<Rates>();
         let seconds = (RING_BYTES / bytes.max(1)).clamp(1, RING_SECONDS);
         while self.times.len() >= seconds {
             self.times.pop_front();
@@ -53,7 +53,7 @@ impl Ring {
         let length = self.times.len();
         self.times.push_back(unix);
         self.next += 1;
-        for (ifindex, rate) in watched {
+        for (ifindex, rate) in monitored {
             let rates = self.rates.entry(ifindex).or_default();
             if rates.capacity() == 0 {
                 rates.reserve_exact(seconds);
@@ -72,7 +72,7 @@ impl Ring {
     }
 
     /// Empties the ring if no client asked for it during the time that it covers.
-    pub fn forget(&mut self, mono_ms: u64) {
+    pub fn clear_if_unused(&mut self, mono_ms: u64) {
         if !self.times.is_empty() && mono_ms > self.watched_until_ms.saturating_add(RING_SECONDS as u64 * 1000) {
             (self.times, self.rates) = Default::default();
         }

@@ -20,10 +20,10 @@ pub struct Saving {
     pub failures: u64,
     /// Error of the latest attempt, if it failed.
     pub error: Option<String>,
-    /// A warning while saving works, but into another file than the settings name.
+    /// A warning that saving works, but writes to another file than the settings name.
     pub wrong_file_warning: Option<String>,
-    /// The error of opening the database does not pass by itself: the user has to change something.
-    pub open_error_lasts: bool,
+    /// The database cannot be opened until the user changes something.
+    pub open_error_is_permanent: bool,
     /// The writer thread has panicked: nothing is saved any more in this run.
     pub writer_ended: bool,
     /// Samples were coarsened in memory since the last successful save.
@@ -49,24 +49,28 @@ const MISSED_SAVES: u64 = 3;
 const LONGEST_SAVE_S: u64 = 300;
 /// A save on a worn flash card takes seconds; a shorter time is never reported.
 const MIN_STALL_S: u64 = 10;
-/// The writer wakes at least once a minute. After the machine or the process was suspended it is late without a fault.
-/// So a late writer is first woken, and reported only if it has not saved `WOKEN_S` later.
+/// A writer without a running save is late once `MISSED_SAVES` intervals and this time have passed: it wakes at least
+/// once a minute.
 const LATE_AFTER_S: u64 = 120;
-const WOKEN_S: u64 = 10;
+/// After a suspend of the machine or the process the writer is late without a fault. So the main thread first wakes a
+/// late writer, and reports it only if it has not saved within this time.
+const WAKE_GRACE_S: u64 = 10;
 
 impl Saving {
     /// Describes the current problem; `None` if saving works.
-    pub fn trouble(&self, mono_ms: u64, flush_s: u32) -> Option<String> {
+    pub fn problem(&self, mono_ms: u64, flush_s: u32) -> Option<String> {
         let stalled = || {
             let seconds = self.stalled_s(mono_ms, flush_s)?;
             let cause = match self.saving_since_mono_ms {
                 Some(_) => "the disk does not answer",
-                None => "the thread that saves does not run",
+                None => "the writer thread does not run",
             };
             Some(format!("nothing could be saved for {seconds} s: {cause}"))
         };
         match &self.error {
-            _ if self.writer_ended => Some("the thread that saves has ended: the program is at fault".to_string()),
+            _ if self.writer_ended => {
+                Some("the writer thread has ended, which is a bug: restart net-pulse".to_string())
+            }
             Some(error) => Some(format!("the newest figures are in memory only: {error}")),
             None => stalled(),
         }
@@ -87,7 +91,7 @@ impl Saving {
         let too_long = match self.saving_since_mono_ms.map(since) {
             // A save that has just begun may end soon, however late it began.
             Some(lasts) => lasts >= LONGEST_SAVE_S || stalled >= missed && lasts >= MIN_STALL_S / 2,
-            None => self.is_late(mono_ms, flush_s) && self.woken_mono_ms.is_some_and(|at| since(at) >= WOKEN_S),
+            None => self.is_late(mono_ms, flush_s) && self.woken_mono_ms.is_some_and(|at| since(at) >= WAKE_GRACE_S),
         };
         too_long.then_some(stalled)
     }
@@ -104,7 +108,7 @@ pub struct AtRisk {
     pub of_primary: Counters,
 }
 
-/// Appended to the description of a problem; empty if a power cut would lose nothing.
+/// The end of a sentence about a problem; empty if a power cut would lose nothing.
 impl fmt::Display for AtRisk {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.samples, self.seconds) {
@@ -132,11 +136,11 @@ mod tests {
             let now_ms = 100_000_000;
             let ago = |seconds: u64| now_ms - seconds * 1000;
             let (succeeded_mono_ms, saving_since_mono_ms) = (Some(ago(success)), save.map(ago));
-            let called_mono_ms = Some(ago(10));
+            let woken_ms = Some(ago(10));
             let saving =
-                Saving { succeeded_mono_ms, saving_since_mono_ms, woken_mono_ms: called_mono_ms, ..Saving::default() };
+                Saving { succeeded_mono_ms, saving_since_mono_ms, woken_mono_ms: woken_ms, ..Saving::default() };
             assert_eq!(saving.stalled_s(now_ms, flush_s), expect, "{flush_s} {success} {save:?}");
-            assert_eq!(saving.trouble(now_ms, flush_s).is_some(), expect.is_some());
+            assert_eq!(saving.problem(now_ms, flush_s).is_some(), expect.is_some());
         };
         // Three missed saves, or five minutes in one save, whichever comes first.
         check(2, 9, Some(7), None);
@@ -152,6 +156,6 @@ mod tests {
         // Without a running save the writer is late; it wakes once a minute.
         check(300, 1019, None, None);
         check(300, 1020, None, Some(1020));
-        assert_eq!(Saving::default().trouble(u64::MAX, 1), None, "not begun");
+        assert_eq!(Saving::default().problem(u64::MAX, 1), None, "not begun");
     }
 }

@@ -8,8 +8,8 @@ use crate::coarsen::{self, MAX_UNSAVED_BYTES};
 use crate::config::{Config, SettingChanges, SettingsRefusal};
 use crate::model::{Counters, Event, EventKind};
 
-/// One lock guards all parts, so that a reader sees samples, names and ids of the same moment. It is held only to copy
-/// data.
+/// One lock guards all parts, so that a reader sees samples, names and ids of the same moment. A thread holds it only
+/// to copy data.
 pub struct State {
     pub config: Config,
     /// The active settings, parsed from `config`.
@@ -37,16 +37,17 @@ impl State {
         }
     }
 
-    /// Keeps the unsaved ticks within `HELD_BYTES`, after each tick. Requests a save at three quarters of that, so that
-    /// nothing is coarsened while the disk works.
+    /// Call this after each tick. Keeps the unsaved ticks within `MAX_UNSAVED_BYTES`. Requests a save at three quarters
+    /// of that, so that nothing is coarsened while the disk works.
     pub fn limit_memory(&mut self) {
-        let held = coarsen::size_bytes(&self.unsaved.batch, &self.unsaved.anchors);
-        if held > MAX_UNSAVED_BYTES {
+        let used_bytes = coarsen::size_bytes(&self.unsaved.batch, &self.unsaved.anchors);
+        if used_bytes > MAX_UNSAVED_BYTES {
             coarsen::coarsen(&mut self.unsaved.batch, &mut self.unsaved.anchors, MAX_UNSAVED_BYTES / 2);
             self.health.saving.coarsened = true;
         }
-        let placed = self.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some());
-        self.pending.save_now |= held > MAX_UNSAVED_BYTES / 4 * 3 && placed && self.health.saving.error.is_none();
+        let has_wall_time = self.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some());
+        self.pending.save_now |=
+            used_bytes > MAX_UNSAVED_BYTES / 4 * 3 && has_wall_time && self.health.saving.error.is_none();
     }
 
     pub fn at_risk(&self, mono_ms: u64) -> AtRisk {
@@ -71,7 +72,7 @@ impl State {
             self.health.saving.woken_mono_ms = Some(mono_ms);
             self.pending.save_now = true;
         }
-        let trouble = self.health.saving.trouble(mono_ms, self.active.flush_s)?;
+        let trouble = self.health.saving.problem(mono_ms, self.active.flush_s)?;
         let stage = match self.health.saving.error {
             _ if self.health.saving.coarsened => ReportedProblem::MemoryFull,
             // The writer reports a failed save itself.
@@ -84,7 +85,7 @@ impl State {
         self.health.saving.reported = stage;
         let consequence = match stage {
             ReportedProblem::MemoryFull => "memory is full: older samples become coarser until saving works",
-            _ => "going on in memory",
+            _ => "samples stay in memory",
         };
         let detail = format!("{trouble}; {consequence}{}", self.at_risk(mono_ms));
         self.unsaved.add_event(Event {
@@ -112,8 +113,8 @@ impl State {
 
     /// Applies the stored settings, except those that were changed in this run and are not saved yet. The sampler
     /// rejoins the rest of the stored history. Returns a message for each stored setting that is not valid.
-    pub fn apply_stored_history(&mut self, earlier: StoredHistory) -> Vec<String> {
-        let mut settings = earlier.settings.clone();
+    pub fn apply_stored_history(&mut self, stored: StoredHistory) -> Vec<String> {
+        let mut settings = stored.settings.clone();
         for (key, value) in &self.unsaved.settings {
             match value {
                 Some(value) => settings.insert(key.clone(), value.clone()),
@@ -122,7 +123,7 @@ impl State {
         }
         let refused = self.config.apply_saved(&settings);
         self.update_active();
-        self.pending.stored_history = Some(earlier);
+        self.pending.stored_history = Some(stored);
         refused
     }
 
@@ -134,7 +135,7 @@ impl State {
     /// Requests a save. Returns the ticket that is served when everything that is unsaved now is on disk.
     pub(super) fn request_save(&mut self) -> u64 {
         self.pending.save_now = true;
-        self.unsaved.saves.take()
+        self.unsaved.save_tickets.take()
     }
 }
 
@@ -142,7 +143,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::live::{Live, Saving};
-    use crate::model::{Anchor, COUNTERS, HistoryEdit, Mark, Record, Sample, Tick};
+    use crate::model::{Anchor, COUNTERS, HistoryEdit, Record, Sample, SampleQuality, Tick};
 
     /// After a suspend of the machine the writer may wake up to a minute late.
     #[test]
@@ -153,8 +154,8 @@ mod tests {
         state.pending.save_now = false;
         assert_eq!((state.check_saving(1_019_000), state.pending.save_now), (None, false));
         assert_eq!((state.check_saving(50_000_000), state.pending.save_now), (None, true));
-        assert_eq!(state.health.saving.trouble(50_009_000, 300), None);
-        assert!(state.check_saving(50_010_000).unwrap().contains("the thread that saves does not run"));
+        assert_eq!(state.health.saving.problem(50_009_000, 300), None);
+        assert!(state.check_saving(50_010_000).unwrap().contains("the writer thread does not run"));
     }
 
     #[test]
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(state.check_saving(599_999), None);
         let problem = state.check_saving(600_000).unwrap();
         assert!(
-            problem.starts_with("nothing could be saved for 600 s: the disk does not answer; going on in memory"),
+            problem.starts_with("nothing could be saved for 600 s: the disk does not answer; samples stay in memory"),
             "{problem}"
         );
         assert_eq!((state.check_saving(700_000), state.unsaved.events.len()), (None, 1));
@@ -180,7 +181,7 @@ mod tests {
         state.health.saving = Saving { error: Some("no room".to_string()), ..Saving::default() };
         assert_eq!(state.check_saving(900_000), None);
         state.health.saving.writer_ended = true;
-        assert!(state.check_saving(900_000).unwrap().starts_with("the thread that saves has ended"));
+        assert!(state.check_saving(900_000).unwrap().starts_with("the writer thread has ended"));
     }
 
     fn live() -> Live {
@@ -191,7 +192,7 @@ mod tests {
         for iface in 0..100 {
             state.unsaved.batch.samples.push(Sample {
                 iface,
-                mark: Mark::Plain,
+                quality: SampleQuality::Plain,
                 span_ms: 1_000,
                 delta: Counters([1; COUNTERS]),
             });

@@ -1,4 +1,4 @@
-//! Ticks, events and changes that are not on disk yet, and the part of them that readers use.
+//! Ticks, events and changes that are not on disk yet, and the copy of the ticks that readers share.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -24,16 +24,16 @@ pub struct Unsaved {
     saving_events: usize,
     pub records: Vec<Record>,
     pub settings: Vec<(String, Option<String>)>,
-    /// Edits of the history for the writer, in this order, each to run after all samples that were counted before it.
-    /// The event is saved with the edit.
+    /// Edits of the history for the writer, in this order. The writer runs each after it has saved all samples that
+    /// were counted before it. It saves the event together with the edit.
     pub edits: Vec<(HistoryEdit, Option<Event>)>,
     /// Interfaces that the writer still has to merge into "others".
     pub merging_into_others: Vec<IfaceId>,
-    /// Highest interface id of which the writer has taken anything. Data of interfaces with higher ids is only in
-    /// memory.
+    /// Highest interface id in the data that the writer has taken so far. No data of interfaces with higher ids is on
+    /// disk or being saved.
     pub highest_taken_id: IfaceId,
     /// Tickets of save requests; one is served when its data is on disk.
-    pub saves: Tickets,
+    pub save_tickets: Tickets,
 }
 
 impl Unsaved {
@@ -42,7 +42,7 @@ impl Unsaved {
         self.events.push_back(event);
     }
 
-    /// Adds an event of an earlier time at its place, but never before those that the writer is saving.
+    /// Inserts an event of an earlier time in order of time, but never before the events that the writer is saving.
     pub fn insert_event(&mut self, event: Event) {
         self.make_room_for_event();
         let at = self.events.partition_point(|known| known.mono_ms <= event.mono_ms);
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn events_from_the_first_one_without_wall_time_on_are_not_taken() {
         let mut unsaved = Unsaved::default();
-        for (mono_ms, placed) in [(1, true), (2, false), (3, true)] {
+        for (mono_ms, has_wall_time) in [(1, true), (2, false), (3, true)] {
             let event = event(mono_ms);
-            unsaved.add_event(Event { unix: event.unix.filter(|_| placed), ..event });
+            unsaved.add_event(Event { unix: event.unix.filter(|_| has_wall_time), ..event });
         }
         let mut taken = Vec::new();
         unsaved.copy_events(&mut taken);

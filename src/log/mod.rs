@@ -3,7 +3,8 @@
 //! and a daemon outlives its terminal.
 //!
 //! Logging never blocks the program. For a pipe or terminal, `stream` polls before it writes. Writing to a file on a
-//! hanging disk or to a slow system log can block, so a thread named "log" does it, from the lines in `queue`.
+//! hanging disk or to a slow system log can block, so a thread named "log" takes those lines from `queue`
+//! and writes them.
 
 mod queue;
 mod stream;
@@ -31,7 +32,7 @@ const THREAD_STACK_BYTES: usize = 64 * 1024;
 
 /// Lines for the log thread. Unset where lines are written directly.
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
-/// The log thread writes to the system log, so standard error is still free for `fatal`.
+/// Whether the log thread writes to the system log. If it does, `fatal` can still use standard error.
 static TO_SYSLOG: AtomicBool = AtomicBool::new(false);
 
 /// A log line before it is formatted for standard error, the journal or syslog.
@@ -76,7 +77,7 @@ impl Line {
 /// The logger behind the macros of the crate `log`.
 struct Logger {
     levels: SimpleLogger,
-    /// Standard error leads to systemd's journal.
+    /// Whether standard error leads to systemd's journal.
     journal: bool,
     /// Locked from poll(2) to the write. Otherwise two threads could both write into room for one.
     losses: Mutex<Losses>,
@@ -130,8 +131,8 @@ fn start_log_thread(loss_reason: &'static str, mut write: Box<dyn FnMut(&Line) +
     }
 }
 
-/// Logs why the program ends, at any log level. Where the log goes to the system log, the message is also written to
-/// standard error if that is a terminal, or if the system log does not accept it in time.
+/// Logs why the program ends, whatever the log level is. Where the log goes to the system log, the message is also
+/// written to standard error if that is a terminal, or if the system log does not accept it in time.
 pub fn fatal(message: &str) {
     write_always(Level::Error, message);
     if TO_SYSLOG.load(Ordering::Relaxed) && (!finish(FATAL_TIMEOUT) || io::stderr().is_terminal()) {
@@ -139,12 +140,12 @@ pub fn fatal(message: &str) {
     }
 }
 
-/// Logs a note of a subcommand, at any log level; its result goes to standard output.
+/// Logs a note of a subcommand, whatever the log level is. The result of the subcommand goes to standard output.
 pub fn notice(message: &str) {
     write_always(Level::Info, message);
 }
 
-/// Logs a line at any log level.
+/// Logs a line, whatever the log level is.
 fn write_always(level: Level, message: &str) {
     let line = Line::new(level, "net-pulse: ", message);
     match QUEUE.get() {

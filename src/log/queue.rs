@@ -40,7 +40,7 @@ impl LineQueue {
         self.changed.notify_all();
     }
 
-    /// Passes each line to `write`, for ever, and reports lost lines with the reason `why`.
+    /// Passes each line to `write`, and reports lost lines with the reason `why`. Never returns.
     pub fn run(&self, write: &mut dyn FnMut(&Line), why: &str) {
         loop {
             let empty = |state: &mut QueueState| state.lines.is_empty();

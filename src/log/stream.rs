@@ -1,8 +1,8 @@
 //! Writes lines to standard error without blocking: a full pipe that nothing reads would otherwise stop sampling,
 //! saving and the shutdown. O_NONBLOCK is not used, because it applies to the open file description. The shell or
 //! supervisor that started net-pulse shares that description, and its writes would fail too. Instead this module calls
-//! poll(2) before each write. For a regular file poll always reports room, even when its disk hangs: `log` writes to
-//! files in a thread.
+//! poll(2) before each write. For a regular file poll always reports room, even when its disk hangs. So the log
+//! thread writes to files.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -20,7 +20,7 @@ const PIPE_BUF: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
 #[derive(Default)]
 pub struct Losses {
     lines: u32,
-    /// The last line was written only in part.
+    /// The newest line in the stream is incomplete: only its beginning was written.
     cut: bool,
 }
 
@@ -40,11 +40,11 @@ pub fn is_file(stream: &impl AsFd) -> bool {
 }
 
 /// Whether the stream leads to systemd's journal. `journal_stream` is the variable JOURNAL_STREAM: device and inode of
-/// the journal's socket, `device:inode` (systemd.exec(5)). They are compared because child processes inherit the
-/// variable even where their standard error leads elsewhere.
+/// the journal's socket, `device:inode` (systemd.exec(5)). They are compared with those of the stream, because child
+/// processes inherit the variable even where their standard error leads elsewhere.
 pub fn is_journal(journal_stream: Option<&str>, stream: &impl AsFd) -> bool {
-    let is = |text| fstat(stream.as_fd()).is_ok_and(|found| format!("{}:{}", found.st_dev, found.st_ino) == text);
-    journal_stream.is_some_and(is)
+    let matches = |text| fstat(stream.as_fd()).is_ok_and(|found| format!("{}:{}", found.st_dev, found.st_ino) == text);
+    journal_stream.is_some_and(matches)
 }
 
 impl Losses {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_told_from_pipes_and_devices() {
+    fn files_are_distinguished_from_pipes_and_character_devices() {
         let (reader, writer) = pipe();
         assert!(!is_file(&reader) && !is_file(&writer));
         assert!(is_file(&File::open(std::env::current_exe().unwrap()).unwrap()));

@@ -46,8 +46,8 @@ impl Syslog {
     }
 }
 
-/// Formats the message. It has no time: the log adds it. logd takes the first 16 characters after `>` for a time where
-/// the 16th is a space. That would happen with a process ID of three digits, so the ID has at least four.
+/// Formats the message without a time, because the log adds one. If the 16th character after `>` is a space, logd takes
+/// the first 16 characters for a time. A process ID of three digits would cause that, so the ID has at least four.
 fn datagram(line: &Line, pid: u32) -> String {
     format!("<{}>net-pulse[{pid:04}]: {}", LOG_DAEMON + line.severity(), line.text)
 }

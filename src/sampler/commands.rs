@@ -2,14 +2,14 @@
 //! interface ids and has samples that no other thread has yet.
 
 use super::Sampler;
-use super::inventory::{queue_record, was_active};
+use super::inventory::{had_traffic, queue_record};
 use crate::clock::Now;
 use crate::config::SettingsRefusal;
 use crate::counter::Baseline;
 use crate::live::{CommandRefusal, InterfaceCommand, InterfaceEdit};
 use crate::model::{Anchor, Counters, Event, EventKind, HistoryEdit, IfaceId, NetworkStack, Record};
 
-/// The record's counters no longer belong to any link, so the next run does not continue them.
+/// Marks that the record's counters belong to no link, so the next run does not continue them.
 fn clear_identity(record: &mut Record) {
     record.ifindex = 0;
     record.stack = NetworkStack::default();
@@ -17,7 +17,7 @@ fn clear_identity(record: &mut Record) {
 
 impl Sampler {
     pub(super) fn apply_commands(&mut self, now: Now) {
-        while let Some((ticket, command)) = self.next_order() {
+        while let Some((ticket, command)) = self.next_command() {
             let possible = self.rejoined || matches!(&command, InterfaceCommand::Edit(edit) if !edit.needs_history());
             let outcome = if possible { self.apply_command(command, now) } else { Err(CommandRefusal::HistoryNotOpen) };
             if outcome.is_ok() {
@@ -27,13 +27,13 @@ impl Sampler {
         }
     }
 
-    fn next_order(&self) -> Option<(u64, InterfaceCommand)> {
+    fn next_command(&self) -> Option<(u64, InterfaceCommand)> {
         self.live.lock().pending.next_command()
     }
 
     fn apply_command(&mut self, command: InterfaceCommand, now: Now) -> Result<(), CommandRefusal> {
         match command {
-            InterfaceCommand::Edit(edit) => self.alter(edit, now)?,
+            InterfaceCommand::Edit(edit) => self.apply_edit(edit, now)?,
             InterfaceCommand::Forget { name } => {
                 // Several records may have this name.
                 let mut gone = self.absent_record(&name)?;
@@ -64,7 +64,7 @@ impl Sampler {
         Ok(())
     }
 
-    fn alter(&mut self, edit: InterfaceEdit, now: Now) -> Result<(), CommandRefusal> {
+    fn apply_edit(&mut self, edit: InterfaceEdit, now: Now) -> Result<(), CommandRefusal> {
         let InterfaceEdit { name, merge, alias, .. } = &edit;
         let gone = merge.as_deref().map(|from| self.absent_record(from)).transpose()?;
         if gone.is_some() && merge.as_ref() == Some(name) {
@@ -78,7 +78,7 @@ impl Sampler {
             let changes = state.setting_changes(&edit)?;
             state.change(changes).map_err(CommandRefusal::Setting)?;
         }
-        // Nothing below this line refuses the command.
+        // Everything was checked above: from here on the command succeeds.
         if let Some(gone) = &gone {
             self.merge(gone, name, now)?;
         } else {
@@ -109,8 +109,8 @@ impl Sampler {
         if self.links.iter().any(|tracked| tracked.link.name == name) {
             return Err(CommandRefusal::Present(name.to_string()));
         }
-        let free = |record: &&Record| !self.links.iter().any(|tracked| tracked.id == Some(record.id));
-        let named = self.records.iter().filter(free).find(|record| record.name == name);
+        let is_absent = |record: &&Record| !self.links.iter().any(|tracked| tracked.id == Some(record.id));
+        let named = self.records.iter().filter(is_absent).find(|record| record.name == name);
         named.cloned().ok_or_else(|| CommandRefusal::Unknown(name.to_string()))
     }
 
@@ -138,14 +138,14 @@ impl Sampler {
         }
     }
 
-    /// Adds everything but the raw counters of a gone interface to another one. The writer does the same on disk, in
-    /// the transaction that merges the histories.
+    /// Adds the history of a gone interface to another one, except its raw counters. The writer does the same on disk,
+    /// in the transaction that merges the histories.
     pub(super) fn add_history(&mut self, gone: &Record, id: IfaceId) {
         let present = self.links.iter_mut().find(|tracked| tracked.id == Some(id));
         let add = |lifetime: &mut Counters| lifetime.add(&gone.lifetime);
         if let Some(tracked) = present {
             add(&mut tracked.lifetime);
-            tracked.active |= was_active(gone);
+            tracked.had_traffic |= had_traffic(gone);
         }
         if let Some(record) = self.records.iter_mut().find(|record| record.id == id) {
             add(&mut record.lifetime);
@@ -156,12 +156,12 @@ impl Sampler {
         }
     }
 
-    /// Adds an anchor, because the sum of the samples no longer leads to the raw counters once those of another
-    /// interface are among them.
+    /// Adds an anchor after a merge: the samples now include those of another interface, so their sum no longer gives
+    /// the raw counters.
     fn anchor_again(&mut self, id: IfaceId) {
         let Some(tracked) = self.links.iter().find(|tracked| tracked.id == Some(id)) else { return };
         let Some(Baseline { counters: raw, .. }) = tracked.baseline else {
-            // It is not counted now, so the next run has no counters to continue.
+            // The interface is not counted now, so the next run has no counters to continue.
             return self.edit_record(id, clear_identity);
         };
         let mut state = self.live.lock();
@@ -170,15 +170,15 @@ impl Sampler {
         }
     }
 
-    /// Queues an edit for the writer. The samples stay with the gone interface until the writer has changed the history
-    /// on disk, so a power cut never leaves them in two places.
+    /// Queues an edit for the writer. The samples keep the id of the gone interface until the writer has changed the
+    /// history on disk, so a power cut never leaves them in two places.
     fn queue_edit(&mut self, edit: HistoryEdit, event: Option<Event>) {
-        self.drop_gone(&edit);
+        self.drop_removed(&edit);
         self.live.lock().unsaved.edits.push((edit, event));
     }
 
-    /// Removes the interfaces that an edit deletes from the sampler's own lists.
-    pub(super) fn drop_gone(&mut self, edit: &HistoryEdit) {
+    /// Removes from the sampler's own lists the interfaces that an edit deletes.
+    pub(super) fn drop_removed(&mut self, edit: &HistoryEdit) {
         self.records.retain(|record| !edit.removes(record.id));
         self.undecided.retain(|undecided| !edit.removes(undecided.first.id));
         self.first_readings.retain(|first_reading| !edit.removes(first_reading.id));

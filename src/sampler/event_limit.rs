@@ -1,10 +1,11 @@
-//! Limits events about links that come and go by the thousand, so that they do not push all others out of the list.
-//! Pure.
+//! Limits the events about links that come and go by the thousand, so that they do not push all other events out of
+//! the list. Pure.
 
 use crate::clock::Now;
 use crate::text::counted;
 
-/// At most this many events per `PERIOD_MS`. The others are counted and reported in one event at the end of the period.
+/// At most this many events per `PERIOD_MS`. Events above the limit are counted; one event at the end of the period
+/// reports their number.
 const MAX_EVENTS: u32 = 20;
 const PERIOD_MS: u64 = 600_000;
 
@@ -27,7 +28,7 @@ impl EventLimiter {
         allows
     }
 
-    /// When the summary is due; `None` if no event was held back.
+    /// Monotonic time when the summary is due; `None` if no event was held back.
     pub fn next_ms(&self) -> Option<u64> {
         (self.held_back > 0).then_some(self.since_ms + PERIOD_MS)
     }
@@ -61,7 +62,7 @@ mod tests {
         assert_eq!((event_limiter.next_ms(), event_limiter.summary(at(9_000_000))), (None, None));
         assert!(event_limiter.allows(at(1_600_001)));
         // A slow sequence of events is never limited.
-        assert!((0..100).all(|at_min| event_limiter.allows(at(2_000_000 + at_min * 60_000))));
+        assert!((0..100).all(|minute| event_limiter.allows(at(2_000_000 + minute * 60_000))));
         assert_eq!((0..21).filter(|_| event_limiter.allows(at(9_000_000))).count(), 20);
         let summary = event_limiter.summary(at(9_600_000)).unwrap();
         assert!(summary.contains(" another 1 time within 10 min"), "{summary}");

@@ -24,9 +24,9 @@ use crate::counter::{self, Baseline, Comparison, ReadingInterval};
 use crate::detect::WatchSettings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::live::{ActiveSettings, Collected, Database, Live, State};
-use crate::model::{Address, Anchor, Counters, Event, EventKind, IfaceId, Mark, Reading, Record};
+use crate::model::{Address, Anchor, Counters, Event, EventKind, IfaceId, Reading, Record, SampleQuality};
 use crate::model::{NetworkStack, Sample, Tick, Width};
-use crate::source::{LinkEvent, Source, Wake, Woken};
+use crate::source::{LinkNotification, Source, Wake, Woken};
 
 use event_limit::EventLimiter;
 use identity::NewestLink;
@@ -35,7 +35,7 @@ use notifications::NewLink;
 use others::GracePeriod;
 use primary::Primary;
 use rejoin::{FirstReading, UndecidedReading};
-use unmatched::RequestedNames;
+use unmatched::ConfiguredNames;
 
 /// Interval of readings while a client asks for the ring of one-second rates.
 const RING_INTERVAL_MS: u64 = 1000;
@@ -46,7 +46,7 @@ const LISTING_INTERVAL_MS: u64 = 1000;
 /// A rate over a shorter time would be noise.
 const SHORTEST_RATE_MS: u64 = 200;
 
-/// Opens a source again after the current one failed for good. The text says why a better source is not used.
+/// Opens the best working source after the current one failed for good. The text says why a better one is not used.
 pub type Reopen = Box<dyn FnMut() -> Result<(Box<dyn Source>, Option<String>)> + Send>;
 
 /// The sampler and its state between turns.
@@ -56,7 +56,7 @@ pub struct Sampler {
     live: Arc<Live>,
     clock: Arc<dyn Clock>,
     wall_clock: WallClock,
-    wanted: WatchSettings,
+    watch_settings: WatchSettings,
     stack: NetworkStack,
     /// UTC seconds of the sample that was stored last; 0 for none.
     last_seen: i64,
@@ -68,11 +68,11 @@ pub struct Sampler {
     links: Vec<Tracked>,
     /// Records of all known interfaces, present or absent.
     records: Vec<Record>,
-    /// Links that a notification announced and that are not listed yet.
+    /// Links that a notification announced and that no listing has shown yet.
     new_links: Vec<NewLink>,
-    /// Listings made at once since the latest one that waited for `LISTING_INTERVAL_MS`.
+    /// Number of listings in a row that did not wait for `LISTING_INTERVAL_MS`.
     immediate_listings: u32,
-    /// ifindexes of the links that were gone in the latest notifications.
+    /// ifindexes of the links that the latest notifications reported as gone.
     gone_ifindexes: Vec<u32>,
     /// The kernel dropped notifications since the latest listing.
     notifications_lost: bool,
@@ -84,13 +84,13 @@ pub struct Sampler {
     /// Records of gone links that a setting names by an altname.
     pinned_by_altname: Vec<IfaceId>,
     primary: Primary,
-    requested: RequestedNames,
+    configured_names: ConfiguredNames,
     /// The stored history is loaded: ids and tick numbers are those of the database.
     rejoined: bool,
     /// Until `rejoined`: the first reading of each interface of this run.
     first_readings: Vec<FirstReading>,
-    /// First readings that may have to be counted from zero. That is decided when the boot time is known, once the wall
-    /// clock is trusted.
+    /// First readings that may have to be counted from zero. The decision needs the time of the boot, which is known
+    /// once the wall clock is trusted.
     undecided: Vec<UndecidedReading>,
     /// Both clocks at the first turn.
     started_at: Option<Now>,
@@ -101,7 +101,7 @@ pub struct Sampler {
     /// still be on its way to the disk.
     highest_id: IfaceId,
     readings: Vec<Reading>,
-    notifications: Vec<LinkEvent>,
+    notifications: Vec<LinkNotification>,
     active: ActiveSettings,
     /// Monotonic deadlines of the next sample, reading for the ring, and listing; `None` for never.
     sample_due_ms: Option<u64>,
@@ -114,13 +114,15 @@ pub struct Sampler {
     longest_interval_ms: u64,
     /// UTC milliseconds at monotonic zero; `None` while the wall clock is not trusted.
     offset_ms: Option<i64>,
+    /// Log lines that wait until the lock of `live` is released.
     messages: Vec<String>,
-    /// Something new (a first baseline, a record) has to be on disk soon: no sum of saved samples leads to it.
+    /// A first baseline or a new record has to be saved soon: the next run cannot compute it from saved samples.
     needs_save: bool,
     /// A link that was ignored is watched from now on, after a rename or a change of settings.
     newly_watched: bool,
     /// Failed attempts at the sample that is due.
     attempts: u32,
+    /// Collection is stopped: readings are taken for rates, but nothing is counted.
     paused: bool,
 }
 
@@ -141,7 +143,7 @@ impl Sampler {
             live,
             clock,
             wall_clock: WallClock::new(BUILD_FLOOR, None),
-            wanted: wanted(&active),
+            watch_settings: watch_settings(&active),
             stack,
             last_seen: 0,
             stored_newest_link: None,
@@ -158,7 +160,7 @@ impl Sampler {
             grace,
             pinned_by_altname: Vec::new(),
             primary: Primary::new(active.primary.clone()),
-            requested: RequestedNames::default(),
+            configured_names: ConfiguredNames::default(),
             rejoined: false,
             first_readings: Vec::new(),
             undecided: Vec::new(),
@@ -184,8 +186,8 @@ impl Sampler {
         }
     }
 
-    /// Runs turns until `live` says stop, then takes a last sample, so that a shutdown loses no traffic. At shutdown it
-    /// still waits for the last attempt to open the database.
+    /// Runs turns until another thread requests a stop, then takes a last sample, so that a shutdown loses no traffic.
+    /// A stop waits until the attempt to open the database has ended.
     pub fn run(mut self, wake: &Wake) {
         let mut woken = Woken::default();
         while !self.is_finished() {
@@ -206,9 +208,9 @@ impl Sampler {
     /// Runs one turn. Returns the time until something is due.
     pub fn step(&mut self, woken: Woken) -> Duration {
         let now = self.clock.now();
-        let earlier = self.live.lock().pending.stored_history.take();
-        if let Some(earlier) = earlier {
-            self.rejoin(earlier, now);
+        let stored = self.live.lock().pending.stored_history.take();
+        if let Some(stored) = stored {
+            self.rejoin(stored, now);
         }
         self.update_wall_clock(now);
         let first = self.started_at.is_none();
@@ -232,9 +234,9 @@ impl Sampler {
         if listing_due {
             self.list_links(now);
         }
-        let (collect, read, watched) = {
+        let (collect_ticket, refresh_ticket, ring_watched) = {
             let mut state = self.live.lock();
-            state.inventory.ring.forget(now.mono_ms);
+            state.inventory.ring.clear_if_unused(now.mono_ms);
             (
                 state.pending.collect.newest_waiting(),
                 state.pending.refresh.newest_waiting(),
@@ -247,34 +249,34 @@ impl Sampler {
             self.choose_only_watched(now);
             self.publish_primary();
         }
-        if first || listing_due || self.requested.is_due(&self.wanted, now) {
+        if first || listing_due || self.configured_names.is_due(&self.watch_settings, now) {
             self.check_unmatched(now);
         }
-        self.ring_due_ms = watched.then(|| self.ring_due_ms.unwrap_or(now.mono_ms));
+        self.ring_due_ms = ring_watched.then(|| self.ring_due_ms.unwrap_or(now.mono_ms));
 
         let scheduled = passed(self.sample_due_ms);
-        // Counting starts now and not with the next sample, which may be an hour away.
-        let starts = std::mem::take(&mut self.newly_watched) && self.active.running;
-        let sample_due = scheduled || starts || collect.is_some();
+        // Counting of newly watched links starts now and not with the next sample, which may be an hour away.
+        let starts_counting = std::mem::take(&mut self.newly_watched) && self.active.running;
+        let sample_due = scheduled || starts_counting || collect_ticket.is_some();
         let ring_due = passed(self.ring_due_ms);
         let primary_due = self.primary.due(now);
-        if sample_due || ring_due || primary_due || read.is_some() {
+        if sample_due || ring_due || primary_due || refresh_ticket.is_some() {
             match self.read() {
                 Ok(()) => {
                     self.update_rates(now, ring_due);
                     if sample_due {
-                        self.take_sample(now, collect);
+                        self.take_sample(now, collect_ticket);
                         self.attempts = 0;
                         self.sample_due_ms = self.next_due(now, !scheduled);
                     }
                     self.update_primary(now);
                 }
-                Err(error) => self.read_failed(error, now, scheduled, collect.is_some()),
+                Err(error) => self.read_failed(error, now, scheduled, collect_ticket.is_some()),
             }
-            if collect.is_some() || read.is_some() {
+            if collect_ticket.is_some() || refresh_ticket.is_some() {
                 let pending = &mut self.live.lock().pending;
-                pending.collect.serve(collect.unwrap_or_default());
-                pending.refresh.serve(read.unwrap_or_default());
+                pending.collect.serve(collect_ticket.unwrap_or_default());
+                pending.refresh.serve(refresh_ticket.unwrap_or_default());
             }
         }
         if ring_due {
@@ -300,8 +302,8 @@ impl Sampler {
         self.list_links(now);
     }
 
-    /// The next deadline. Deadlines are one interval apart, however long the turn takes; those missed during a suspend
-    /// are skipped. `keep` leaves the present deadline as it is.
+    /// The next deadline of a sample. Deadlines are one interval apart, however long the turn takes; deadlines missed
+    /// during a suspend are skipped. `keep` leaves the present deadline as it is.
     fn next_due(&self, now: Now, keep: bool) -> Option<u64> {
         if !self.active.running {
             return None;
@@ -319,15 +321,15 @@ impl Sampler {
         u64::from(self.active.interval_s) * 1000
     }
 
-    /// Longest time between two samples by schedule. It covers intervals that were changed, or changed and changed
-    /// back, since the latest sample.
-    fn scheduled_gap_ms(&self) -> u64 {
+    /// The longest interval that was active since the latest sample, so a change of the interval, even one that was
+    /// undone, does not look like a gap.
+    fn scheduled_interval_ms(&self) -> u64 {
         self.interval_ms().max(self.longest_interval_ms)
     }
 
     fn sleep_time(&self, now: Now) -> Duration {
         let dues = [self.sample_due_ms, self.ring_due_ms, self.listing_due_ms];
-        let more_dues = [self.primary.next_ms(), self.requested.next_ms(), self.event_limiter.next_ms()];
+        let more_dues = [self.primary.next_ms(), self.configured_names.next_ms(), self.event_limiter.next_ms()];
         let until = dues.into_iter().chain(more_dues).flatten().min().unwrap_or(u64::MAX);
         Duration::from_millis(until.saturating_sub(now.mono_ms).min(LONGEST_SLEEP_MS))
     }
@@ -342,14 +344,14 @@ impl Sampler {
             state.active.clone()
         };
         let before = std::mem::replace(&mut self.active, active);
-        self.longest_interval_ms = self.scheduled_gap_ms();
-        let selection_changed = wanted(&before) != wanted(&self.active);
+        self.longest_interval_ms = self.scheduled_interval_ms();
+        let selection_changed = watch_settings(&before) != watch_settings(&self.active);
         if selection_changed {
-            // Samples what was watched so far. Counting of the newly watched interfaces starts now.
+            // Takes a last sample with the old settings. Counting of newly watched interfaces starts now.
             if before.running && self.read().is_ok() {
                 self.take_sample(now, None);
             }
-            self.wanted = wanted(&self.active);
+            self.watch_settings = watch_settings(&self.active);
             self.update_watched_all();
             self.publish();
             self.sample_due_ms = self.active.running.then_some(now.mono_ms);
@@ -361,7 +363,7 @@ impl Sampler {
             self.update_primary(now);
         }
         if before.running && !self.active.running {
-            // Samples the traffic until now. Later traffic is not counted.
+            // Takes a last sample: the traffic until now is counted, later traffic is not.
             if self.read().is_ok() {
                 self.take_sample(now, None);
             }
@@ -390,6 +392,7 @@ impl Sampler {
         }
     }
 
+    /// Reads all counters into `readings`. Opens another source if the current one failed for good.
     fn read(&mut self) -> Result<()> {
         let error = match self.source.read(&mut self.readings) {
             Ok(()) => return Ok(()),
@@ -413,8 +416,8 @@ impl Sampler {
     /// Handles a failed reading. A scheduled sample is tried again up to `max_retries` times. A requested sample fails
     /// at once and does not change the schedule.
     fn read_failed(&mut self, error: Error, now: Now, scheduled: bool, requested: bool) {
-        let again = scheduled && self.attempts < self.active.max_retries;
-        if again {
+        let retry = scheduled && self.attempts < self.active.max_retries;
+        if retry {
             self.attempts += 1;
             self.sample_due_ms = Some(now.mono_ms + u64::from(self.active.retry_delay_ms));
         } else if scheduled {
@@ -425,7 +428,7 @@ impl Sampler {
         let polls = &mut state.health.polls;
         polls.errors += 1;
         polls.last_error = Some(error.to_string());
-        if !requested && (again || !scheduled) {
+        if !requested && (retry || !scheduled) {
             return;
         }
         polls.total += 1;
@@ -437,13 +440,13 @@ impl Sampler {
             state.pending.collected = Collected { interfaces: 0, errors: vec![error.to_string()] };
         }
         drop(state);
-        // Only the first failure is logged; the health answer counts the others.
+        // Only the first of several failures in a row is logged; `/api/system/health` counts the others.
         if failures == 1 {
             log::error!("reading counters from {} failed: {error}", self.source.name());
         }
     }
 
-    /// Updates the latest counters and rates. They are shown and not stored.
+    /// Updates the latest counters and rates, which are shown and not stored. `ring`: also adds the rates to the ring.
     fn update_rates(&mut self, now: Now, ring: bool) {
         let mut state = self.live.lock();
         let state = &mut *state;
@@ -456,7 +459,7 @@ impl Sampler {
                 continue;
             };
             tracked.update_rate(reading, now);
-            if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
+            if let Some(iface) = state.inventory.interfaces.get_mut(tracked.inventory_index) {
                 iface.raw = reading.counters;
                 iface.rates = tracked.rates;
             }
@@ -470,7 +473,7 @@ impl Sampler {
         }
     }
 
-    /// Reads the clocks. When the wall clock is trusted, ticks and events without wall time get theirs.
+    /// Checks the wall clock. Once it is trusted, ticks and events without a wall time get one.
     fn update_wall_clock(&mut self, now: Now) {
         let step = self.wall_clock.observe(now);
         self.offset_ms = step.offset_ms;
@@ -481,7 +484,7 @@ impl Sampler {
         }
         let live = self.live.clone();
         let mut state = live.lock();
-        state.health.clock_believed = step.offset_ms.is_some();
+        state.health.clock_trusted = step.offset_ms.is_some();
         if let Some(offset_ms) = step.offset_ms {
             self.decide_first_readings(now, &mut state);
             set_wall_times(&mut state, offset_ms);
@@ -493,9 +496,10 @@ impl Sampler {
         self.offset_ms.map(|offset_ms| unix_at(now.mono_ms, offset_ms))
     }
 
-    /// Adds a sample of each watched interface to a new tick.
-    fn take_sample(&mut self, now: Now, collect: Option<u64>) {
-        let scheduled_gap_ms = self.scheduled_gap_ms();
+    /// Adds a sample of each watched interface to a new tick. `collect_ticket`: the request of a client for this
+    /// sample.
+    fn take_sample(&mut self, now: Now, collect_ticket: Option<u64>) {
+        let scheduled_interval_ms = self.scheduled_interval_ms();
         let unix = self.unix(now);
         let live = self.live.clone();
         let mut guard = live.lock();
@@ -509,9 +513,9 @@ impl Sampler {
             while at < self.links.len() && self.links[at].link.ifindex < reading.ifindex {
                 at += 1;
             }
-            let there = self.links.get(at).is_some_and(|link| link.link.ifindex == reading.ifindex);
-            if there && !self.paused {
-                taken += usize::from(self.add_sample(at, &reading, now, seq, scheduled_gap_ms, state));
+            let is_listed = self.links.get(at).is_some_and(|link| link.link.ifindex == reading.ifindex);
+            if is_listed && !self.paused {
+                taken += usize::from(self.add_sample(at, &reading, now, seq, scheduled_interval_ms, state));
             }
         }
         if state.unsaved.batch.samples.len() > samples_before || state.unsaved.anchors.len() > anchors_before {
@@ -531,7 +535,7 @@ impl Sampler {
         polls.last = Some(now.unix_ms.div_euclid(1000));
         polls.last_successful = polls.last;
         polls.sampled_mono_ms = Some(now.mono_ms);
-        if collect.is_some() {
+        if collect_ticket.is_some() {
             let errors =
                 if self.paused { vec!["collection is stopped: nothing was counted".to_string()] } else { Vec::new() };
             state.pending.collected = Collected { interfaces: taken, errors };
@@ -558,7 +562,7 @@ impl Sampler {
         reading: &Reading,
         now: Now,
         seq: u64,
-        scheduled_gap_ms: u64,
+        scheduled_interval_ms: u64,
         state: &mut State,
     ) -> bool {
         if !self.links[at].watched() {
@@ -570,21 +574,21 @@ impl Sampler {
             let since_boot = tracked.since_boot.take();
             tracked.set_baseline(reading.counters, now);
             self.needs_save = true;
-            self.publish_active(at, state);
+            self.publish_monitored(at, state);
             self.add_anchor(at, seq, state);
             if new && !self.rejoined {
                 self.first_readings.extend(self.first_reading(at, reading, now, seq));
             }
-            if let (Some(boot), Some(first)) = (since_boot, self.first_reading(at, reading, now, seq)) {
-                self.undecided.push(UndecidedReading { first, boot });
+            if let (Some(boot_check), Some(first)) = (since_boot, self.first_reading(at, reading, now, seq)) {
+                self.undecided.push(UndecidedReading { first, boot_check });
             }
             return true;
         };
         let elapsed_ms = now.mono_ms.saturating_sub(tracked.baseline_ms);
         let between = ReadingInterval { elapsed_ms, speed_mbit: tracked.link.speed, width: reading.width };
-        let (before, was_blind) = (baseline.counters, baseline.bytes_fell());
+        let (before, bytes_fell_before) = (baseline.counters, baseline.bytes_fell());
         let change = baseline.advance(&reading.counters, &between);
-        if change == Comparison::Held {
+        if change == Comparison::AllZero {
             return true;
         }
         // An uncertain baseline with a higher counter belongs to another link or an earlier boot.
@@ -592,17 +596,17 @@ impl Sampler {
         if is_foreign {
             *baseline = Baseline::new(reading.counters);
         }
-        let blind = was_blind || baseline.bytes_fell();
+        let bytes_uncertain = bytes_fell_before || baseline.bytes_fell();
         let after = baseline.counters;
         let mark = match tracked.mark.take() {
             Some(mark) => mark,
-            None if elapsed_ms > scheduled_gap_ms * 5 / 2 || blind => Mark::Gap,
-            None => Mark::Plain,
+            None if elapsed_ms > scheduled_interval_ms * 5 / 2 || bytes_uncertain => SampleQuality::Gap,
+            None => SampleQuality::Plain,
         };
-        let first = !tracked.active;
+        let was_idle = !tracked.had_traffic;
         tracked.baseline_ms = now.mono_ms;
-        tracked.active |= !after.is_zero();
-        if first && !tracked.active {
+        tracked.had_traffic |= !after.is_zero();
+        if was_idle && !tracked.had_traffic {
             // No counter has ever moved, so there is no sample. The anchor tells the next run that the counters were
             // zero here.
             if !tracked.anchored {
@@ -611,36 +615,37 @@ impl Sampler {
             }
             return true;
         }
-        let (mark, delta) = if is_foreign { (Mark::Gap, Counters::ZERO) } else { mark_and_delta(&change, mark) };
+        let (mark, delta) =
+            if is_foreign { (SampleQuality::Gap, Counters::ZERO) } else { mark_and_delta(&change, mark) };
         let sum = Counters(std::array::from_fn(|at| before.0[at].wrapping_add(delta.0[at])));
-        let anchored = first || mark != Mark::Plain || sum != after;
-        if first {
-            self.publish_active(at, state);
+        let needs_anchor = was_idle || mark != SampleQuality::Plain || sum != after;
+        if was_idle {
+            self.publish_monitored(at, state);
         }
         let id = self.ensure_id(at, state, now);
         let tracked = &mut self.links[at];
         tracked.lifetime.add(&delta);
-        state.unsaved.batch.samples.push(Sample { iface: id, mark, span_ms: elapsed_ms, delta });
-        if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
+        state.unsaved.batch.samples.push(Sample { iface: id, quality: mark, span_ms: elapsed_ms, delta });
+        if let Some(iface) = state.inventory.interfaces.get_mut(tracked.inventory_index) {
             iface.lifetime = tracked.lifetime;
         }
         let event = match is_foreign {
             true => Some((EventKind::Gap, fresh_start_detail("its counters have fallen since the latest sample"))),
-            false => change_event(&change, mark, elapsed_ms, scheduled_gap_ms),
+            false => change_event(&change, mark, elapsed_ms, scheduled_interval_ms),
         };
-        let mut is_news = |kind: EventKind| match kind {
+        let mut may_report = |kind: EventKind| match kind {
             EventKind::Dip => tracked.may_report_dip(now),
-            // A link that is created again and again under the same name.
+            // A link that is created again and again under the same name must not fill the list of events.
             EventKind::Reset if tracked.arrival_seen => self.event_limiter.allows(now),
             _ => true,
         };
-        if let Some((kind, detail)) = event.filter(|(kind, _)| is_news(*kind)) {
+        if let Some((kind, detail)) = event.filter(|(kind, _)| may_report(*kind)) {
             // Logged after the lock is released: writing to standard error may block.
             let interface = tracked.link.name.clone();
             self.messages.push(format!("{interface}: {detail}"));
             state.unsaved.add_event(Event { unix: self.unix(now), mono_ms: now.mono_ms, kind, interface, detail });
         }
-        if anchored {
+        if needs_anchor {
             self.add_anchor(at, seq, state);
         }
         true
@@ -651,8 +656,8 @@ impl Sampler {
         if self.paused {
             return;
         }
-        // A counter that falls here, and not by a wrap, is no reset: the kernel is taking the link apart. (One end of a
-        // veth counts its reception at the other end, which goes first.)
+        // A counter that falls here, and not by a wrap, is no reset: the kernel is removing the link. (One end of a
+        // veth takes its received bytes from the counters of the other end, which the kernel removes first.)
         let tracked = &self.links[at];
         let baseline = tracked.baseline.unwrap_or(Baseline::new(counters));
         let elapsed_ms = now.mono_ms.saturating_sub(tracked.baseline_ms);
@@ -666,22 +671,22 @@ impl Sampler {
         let live = self.live.clone();
         let mut state = live.lock();
         let before = state.unsaved.batch.samples.len();
-        // A link that ends here needs no save: after a crash no run can continue it.
+        // A link that is gone needs no save at once: after a crash no run can continue its counters.
         let needs_save = self.needs_save;
         // Final samples share a tick. With a thousand links per second, one tick each would take more memory than the
         // samples.
         let id = self.id_of(at);
-        let same = state.unsaved.batch.ticks.last().copied().filter(|tick| self.may_share_tick(tick, now));
-        let alone = |tick: &Tick| {
+        let shared_tick = state.unsaved.batch.ticks.last().copied().filter(|tick| self.may_share_tick(tick, now));
+        let lacks_link = |tick: &Tick| {
             let from = state.unsaved.batch.ticks.len().checked_sub(2).map_or(0, |at| state.unsaved.batch.ticks[at].end);
             !state.unsaved.batch.samples[from..tick.end].iter().any(|sample| Some(sample.iface) == id)
         };
-        let same = same.filter(alone);
-        let seq = same.map_or(self.next_seq, |tick| tick.seq);
-        self.add_sample(at, &reading, now, seq, self.scheduled_gap_ms(), &mut state);
+        let shared_tick = shared_tick.filter(lacks_link);
+        let seq = shared_tick.map_or(self.next_seq, |tick| tick.seq);
+        self.add_sample(at, &reading, now, seq, self.scheduled_interval_ms(), &mut state);
         self.needs_save = needs_save;
         let end = state.unsaved.batch.samples.len();
-        match state.unsaved.batch.ticks.last_mut().filter(|_| same.is_some()) {
+        match state.unsaved.batch.ticks.last_mut().filter(|_| shared_tick.is_some()) {
             Some(tick) => tick.end = end,
             None if end > before => {
                 state.unsaved.batch.ticks.push(Tick { seq, mono_ms: now.mono_ms, unix, end });
@@ -698,14 +703,16 @@ impl Sampler {
         self.final_tick_seq == Some(tick.seq) && now.mono_ms < tick.mono_ms + 1000
     }
 
-    fn publish_active(&self, at: usize, state: &mut State) {
+    fn publish_monitored(&self, at: usize, state: &mut State) {
         let tracked = &self.links[at];
-        if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot).filter(|_| tracked.active) {
+        if let Some(iface) = state.inventory.interfaces.get_mut(tracked.inventory_index).filter(|_| tracked.had_traffic)
+        {
             iface.monitored = true;
             iface.ignored_because = None;
         }
     }
 
+    /// Queues the raw counters of a link for its record.
     fn add_anchor(&mut self, at: usize, seq: u64, state: &mut State) {
         let now = Now { mono_ms: self.links[at].baseline_ms, unix_ms: 0 };
         let iface = self.ensure_id(at, state, now);
@@ -729,7 +736,7 @@ impl Sampler {
     }
 }
 
-fn wanted(active: &ActiveSettings) -> WatchSettings {
+fn watch_settings(active: &ActiveSettings) -> WatchSettings {
     let ActiveSettings { interfaces, ignored, primary, .. } = active;
     WatchSettings { interfaces: interfaces.clone(), ignored: ignored.clone(), primary: primary.clone() }
 }
@@ -740,21 +747,22 @@ fn find_link<'a>(links: &'a [Tracked], name: &str) -> Option<&'a Tracked> {
     own.or_else(|| links.iter().find(|tracked| tracked.link.altnames.iter().any(|altname| altname == name)))
 }
 
-/// Mark and delta of the sample for a change; `mark` applies unless the counters restarted or nothing is counted.
-fn mark_and_delta(change: &Comparison, mark: Mark) -> (Mark, Counters) {
+/// Mark and delta of the sample for a change. The sample gets `mark` unless the counters restarted or nothing is
+/// counted.
+fn mark_and_delta(change: &Comparison, mark: SampleQuality) -> (SampleQuality, Counters) {
     match *change {
         Comparison::Plain(delta) | Comparison::Wrap(delta) | Comparison::Dip { delta, .. } => (mark, delta),
-        Comparison::Reset(delta) => (Mark::Reset, delta),
-        Comparison::Implausible(_) | Comparison::Held => (Mark::Gap, Counters::ZERO),
+        Comparison::Reset(delta) => (SampleQuality::Reset, delta),
+        Comparison::Implausible(_) | Comparison::AllZero => (SampleQuality::Gap, Counters::ZERO),
     }
 }
 
-/// Event for a sample that is more than a plain difference.
+/// The event for a sample that is not a plain difference of two readings; `None` if it is one.
 fn change_event(
     change: &Comparison,
-    mark: Mark,
+    mark: SampleQuality,
     elapsed_ms: u64,
-    scheduled_gap_ms: u64,
+    scheduled_interval_ms: u64,
 ) -> Option<(EventKind, String)> {
     let seconds = elapsed_ms / 1000;
     match (change, mark) {
@@ -762,18 +770,18 @@ fn change_event(
             Some((EventKind::Wrap, "a counter reached its maximum and continued from zero".to_string()))
         }
         (Comparison::Dip { fell, .. }, _) => {
-            let names = counter::names_of(fell);
+            let names = counter::counter_names(fell);
             Some((EventKind::Dip, format!("{names} fell although the link was not recreated: the fall is not counted")))
         }
-        (Comparison::Reset(_), _) | (_, Mark::Reset) => {
+        (Comparison::Reset(_), _) | (_, SampleQuality::Reset) => {
             Some((EventKind::Reset, "the counters restarted from zero".to_string()))
         }
         (Comparison::Implausible(bytes), _) => {
             let detail = format!("{bytes} bytes in {seconds} s are more than a link can carry: not counted");
             Some((EventKind::Implausible, detail))
         }
-        // A restart within the interval has missed nothing.
-        (_, Mark::Gap) if elapsed_ms > scheduled_gap_ms => {
+        // A shorter gap, from a restart of net-pulse within the interval, missed no sample.
+        (_, SampleQuality::Gap) if elapsed_ms > scheduled_interval_ms => {
             Some((EventKind::Gap, format!("no reading for {seconds} s; the traffic is spread over that time")))
         }
         _ => None,
@@ -800,7 +808,7 @@ fn set_wall_times(state: &mut State, offset_ms: i64) {
     for tick in state.unsaved.batch.ticks.iter_mut().filter(|tick| tick.unix.is_none()) {
         tick.unix = Some(unix_at(tick.mono_ms, offset_ms));
     }
-    // All events are checked: the writer adds some too, so one without wall time may precede one that has it.
+    // All events are checked: the writer adds some too, so the events without a wall time need not be the last ones.
     for event in state.unsaved.events.iter_mut().filter(|event| event.unix.is_none()) {
         event.unix = Some(unix_at(event.mono_ms, offset_ms));
     }

@@ -1,6 +1,6 @@
-//! Limits the number of records. Where containers, tunnels or modems get a new name each time, records of gone
-//! interfaces would grow without end. Above the limit, those with the least traffic are merged into one record,
-//! "others": sums stay exact.
+//! Limits the number of records. Where containers, tunnels or modems get a new name each time, the number of records of
+//! gone interfaces would grow without end. Above the limit, the sampler merges those with the least traffic into one
+//! record, "others", so the sums stay exact.
 
 use super::Sampler;
 use super::inventory::queue_record;
@@ -8,18 +8,20 @@ use crate::clock::Now;
 use crate::live::State;
 use crate::model::{Counters, HistoryEdit, IfaceId, InterfaceKind, NetworkStack, Record};
 
-/// Limit on the records beside "others".
+/// Limit on the number of records. "others" is not included.
 pub(super) const MAX_RECORDS: usize = 256;
 /// At least this many records of gone links are kept, however many links are present: a link that is away for a moment
 /// finds its own record again.
 const MIN_GONE_RECORDS: usize = 64;
 /// The writer merges at least this many records at once, because rewriting the stored history costs as much as several
-/// saves. Fewer excess records are kept.
+/// saves. As long as there are fewer excess records, they are kept.
 pub(super) const MIN_DISK_MERGE: usize = 16;
-/// Records of earlier runs are not merged before this time: a modem or a tunnel takes a while to come up.
+/// Records of earlier runs are not merged until this time after the rejoin: a modem or a tunnel takes a while to come
+/// up.
 const GRACE_MS: u64 = 600_000;
 const OTHERS_NAME: &str = "others";
-/// Used while a link is called "others". No link can have this name: the kernel allows no colon.
+/// Used while a link or the record of a gone link is called "others". No link can have this name: the kernel allows no
+/// colon.
 const OTHERS_FALLBACK_NAME: &str = "others:";
 
 fn lifetime_bytes(record: &Record) -> u64 {
@@ -28,7 +30,7 @@ fn lifetime_bytes(record: &Record) -> u64 {
 
 /// Protects the records of earlier runs while their links may still appear.
 pub(super) struct GracePeriod {
-    /// Records up to this id are protected; 0 once the period is over.
+    /// Records up to this id are protected; 0 after the end of the period.
     last_id: IfaceId,
     until_ms: u64,
 }
@@ -39,7 +41,7 @@ impl GracePeriod {
         GracePeriod { last_id, until_ms: now.mono_ms + GRACE_MS }
     }
 
-    /// Returns `true` once, when the period is over.
+    /// Returns `true` only once: at the first call after the end of the period.
     pub fn just_ended(&mut self, now: Now) -> bool {
         let just_ended = self.last_id > 0 && now.mono_ms >= self.until_ms;
         self.last_id = if just_ended { 0 } else { self.last_id };
@@ -48,8 +50,8 @@ impl GracePeriod {
 }
 
 impl Sampler {
-    /// Merges the excess records. Never the record of a present link, of the primary interface, or of an interface with
-    /// an alias or named in a list of the settings.
+    /// Merges the excess records. Never merges the record of a present link, of the primary interface, or of an
+    /// interface that has an alias or that a setting names.
     pub(super) fn merge_excess(&mut self) {
         if self.records.len() <= MAX_RECORDS || self.listed_ms.is_none() {
             return;
@@ -68,7 +70,7 @@ impl Sampler {
                 && record.id > self.grace.last_id
                 && record.alias.is_empty()
                 && record.name != primary
-                && !self.wanted.mentions(&record.name)
+                && !self.watch_settings.mentions(&record.name)
                 && !self.pinned_by_altname.contains(&record.id)
         };
         let mut gone: Vec<(u64, IfaceId)> =
@@ -87,9 +89,9 @@ impl Sampler {
         }
     }
 
-    /// Merges the records in memory. `in_memory` are those that the writer has taken nothing of: their samples are
-    /// merged here too. The writer merges the stored samples of `on_disk`, and is asked to do so at once: until then
-    /// their bytes are counted in two places.
+    /// Merges both groups of records in memory. `in_memory` are the records of which the writer has taken nothing:
+    /// their samples are merged here too. The writer merges the stored samples of `on_disk`. This requests a save at
+    /// once, because until then their bytes are counted in two places.
     fn merge_into_others(&mut self, on_disk: Vec<IfaceId>, in_memory: Vec<IfaceId>, state: &mut State) {
         let ids: Vec<IfaceId> = on_disk.iter().chain(&in_memory).copied().collect();
         let (into, into_name) = self.others_record(&ids, state);
@@ -98,16 +100,16 @@ impl Sampler {
                 self.add_history(&gone, into);
             }
         }
-        let here = HistoryEdit::MergeIntoOthers { ids: in_memory, into, into_name: into_name.clone() };
-        state.unsaved.apply_edit(&here);
-        self.drop_gone(&here);
+        let memory_edit = HistoryEdit::MergeIntoOthers { ids: in_memory, into, into_name: into_name.clone() };
+        state.unsaved.apply_edit(&memory_edit);
+        self.drop_removed(&memory_edit);
         if on_disk.is_empty() {
             return;
         }
         state.unsaved.merging_into_others.extend(&on_disk);
-        let there = HistoryEdit::MergeIntoOthers { ids: on_disk, into, into_name };
-        self.drop_gone(&there);
-        state.unsaved.edits.push((there, None));
+        let disk_edit = HistoryEdit::MergeIntoOthers { ids: on_disk, into, into_name };
+        self.drop_removed(&disk_edit);
+        state.unsaved.edits.push((disk_edit, None));
         state.pending.save_now = true;
     }
 
@@ -122,11 +124,11 @@ impl Sampler {
             name: self.others_name().to_string(),
             kind: InterfaceKind::Others,
             alias: String::new(),
-            // No link has this identity, so none continues the record.
+            // No link has this identity, so no link continues the record.
             ifindex: 0,
             stack: NetworkStack::default(),
             mac: String::new(),
-            node: 0,
+            inode: 0,
             first_seen: first.unwrap_or_default(),
             last_seen: 0,
             raw: Counters::ZERO,
@@ -140,16 +142,19 @@ impl Sampler {
     }
 
     fn others_name(&self) -> &'static str {
-        let link = self.links.iter().any(|tracked| tracked.link.name == OTHERS_NAME);
-        let record =
+        let is_link_name = self.links.iter().any(|tracked| tracked.link.name == OTHERS_NAME);
+        let is_record_name =
             self.records.iter().any(|record| record.kind != InterfaceKind::Others && record.name == OTHERS_NAME);
-        if link || record { OTHERS_FALLBACK_NAME } else { OTHERS_NAME }
+        if is_link_name || is_record_name { OTHERS_FALLBACK_NAME } else { OTHERS_NAME }
     }
 
-    /// Renames the record if a link called "others" has appeared or is gone. Called before the inventory is published.
+    /// Renames the record if a link or another record has taken the name "others" or has given it up. Called before the
+    /// inventory is published.
     pub(super) fn rename_others(&mut self) {
         let name = self.others_name();
-        if let Some(others) = self.records.iter_mut().find(|it| it.kind == InterfaceKind::Others && it.name != name) {
+        if let Some(others) =
+            self.records.iter_mut().find(|record| record.kind == InterfaceKind::Others && record.name != name)
+        {
             others.name = name.to_string();
             queue_record(&mut self.live.lock(), others.clone());
         }

@@ -1,5 +1,6 @@
-//! Chooses the primary interface, the one of the headline figure: the user's choice, or the only watched interface, or
-//! the one with the most traffic in ten seconds. Follows the default route when that has moved for good.
+//! Chooses the primary interface, whose figures the page shows first: the user's choice, or the only watched interface,
+//! or the one with the most traffic in ten seconds. If the default route moves to another interface and stays there,
+//! the choice is made again.
 
 use crate::clock::Now;
 use crate::detect::{self, PrimaryCandidate};
@@ -7,7 +8,7 @@ use crate::model::{Counters, EventKind, RX_PACKETS, TX_PACKETS};
 
 use super::{Sampler, Tracked, find_link};
 
-/// Traffic is observed for this long before a choice.
+/// Traffic is observed for at least this time before a choice.
 const OBSERVATION_MS: u64 = 10_000;
 /// A default route that moved, for example to a backup modem, must stay this long before the primary interface follows.
 const ROUTE_SETTLE_MS: u64 = 600_000;
@@ -20,19 +21,23 @@ pub(super) struct Primary {
     choice_suspended: bool,
     /// Chosen by traffic, or because it is the only watched interface; empty for none yet.
     found: String,
-    /// `found` is the only watched interface, without traffic. Traffic decides as soon as there is another. Not saved,
-    /// because the next run may know more.
+    /// `found` was chosen without traffic, because it is the only watched interface. As soon as there is another,
+    /// traffic decides. Not saved, because the next run may know more.
     is_only_watched: bool,
     /// The absent interface that traffic had chosen before; empty for none. It becomes primary again when it appears.
     previous: String,
+    /// ifindex of the link that has the default route, and the monotonic time when this changed last.
     route: Option<u32>,
     route_since_ms: u64,
     /// Start of the present observation: (ifindex, counters, monotonic time).
     observations: Vec<(u32, Counters, u64)>,
-    /// Traffic of the present observation. Kept to reuse its memory: without traffic, every reading ends an
-    /// observation.
-    claims: Vec<PrimaryCandidate>,
+    /// Traffic of the present observation. Kept between readings to reuse its memory: after ten seconds without
+    /// traffic, it is computed at every reading.
+    candidates: Vec<PrimaryCandidate>,
+    /// Monotonic time when a reading is needed: at the start and at the end of an observation. `None` if only readings
+    /// that are taken anyway are used.
     next_ms: Option<u64>,
+    /// The first reading of the observation was taken.
     observing: bool,
 }
 
@@ -47,14 +52,14 @@ impl Primary {
             route: None,
             route_since_ms: 0,
             observations: Vec::new(),
-            claims: Vec::new(),
+            candidates: Vec::new(),
             next_ms: None,
             observing: false,
         }
     }
 
     /// Restores the choice of an earlier run, which overrides the one of this run: a slow disk must not change the
-    /// primary interface. Returns whether there was one.
+    /// primary interface. Returns whether the earlier run had found one.
     pub fn restore(&mut self, chosen: String, found: String) -> bool {
         let known = !found.is_empty();
         self.chosen = chosen;
@@ -66,7 +71,8 @@ impl Primary {
         known
     }
 
-    /// Observes at once and at the end of the first ten seconds; later only when the counters are read anyway.
+    /// Starts the first observation: requests a reading now and one ten seconds later. After these, only readings that
+    /// are taken anyway are used.
     pub fn begin(&mut self, now: Now) {
         self.next_ms = Some(now.mono_ms);
     }
@@ -90,16 +96,16 @@ impl Primary {
         self.next_ms
     }
 
-    pub fn default_route(&mut self, route: Option<u32>, now: Now) {
+    pub fn set_default_route(&mut self, route: Option<u32>, now: Now) {
         if self.route != route {
             (self.route, self.route_since_ms) = (route, now.mono_ms);
         }
     }
 
     /// Computes the traffic of each watched link that was observed long enough.
-    fn update_claims(&mut self, links: &[Tracked], now: Now) {
-        self.claims.clear();
-        // Removes links that are gone; there may be many.
+    fn update_candidates(&mut self, links: &[Tracked], now: Now) {
+        self.candidates.clear();
+        // Links that are gone are removed, or the list would grow with links that come and go.
         self.observations.retain(|(known, ..)| links.iter().any(|tracked| tracked.link.ifindex == *known));
         for tracked in links.iter().filter(|tracked| tracked.watched()) {
             let Some((after, _)) = tracked.last_reading else { continue };
@@ -108,12 +114,12 @@ impl Primary {
                 self.observations.push((ifindex, after, now.mono_ms));
                 continue;
             };
-            let moved = |at: usize| after.0[at].saturating_sub(before.0[at]);
+            let rise = |at: usize| after.0[at].saturating_sub(before.0[at]);
             let elapsed_ms = now.mono_ms.saturating_sub(*since_ms);
             if elapsed_ms >= OBSERVATION_MS {
-                let bytes = moved(0).saturating_add(moved(1));
-                let packets = moved(RX_PACKETS).saturating_add(moved(TX_PACKETS));
-                self.claims.push(PrimaryCandidate { ifindex, bytes, packets, elapsed_ms });
+                let bytes = rise(0).saturating_add(rise(1));
+                let packets = rise(RX_PACKETS).saturating_add(rise(TX_PACKETS));
+                self.candidates.push(PrimaryCandidate { ifindex, bytes, packets, elapsed_ms });
             }
         }
     }
@@ -132,13 +138,13 @@ impl Sampler {
     pub(super) fn update_primary(&mut self, now: Now) {
         let primary = &mut self.primary;
         if primary.due(now) {
-            // Only the first observation has a deadline for its end.
+            // The end is scheduled only once. If nothing is found at that time, later readings decide.
             primary.next_ms = (!primary.observing).then_some(now.mono_ms + OBSERVATION_MS);
             primary.observing = true;
         }
         primary.choice_suspended &= find_link(&self.links, &primary.chosen).is_none();
         if find_link(&self.links, &primary.found).is_some_and(|tracked| !tracked.watched()) {
-            // It is not counted any more.
+            // The interface is not counted any more.
             self.replace_found_primary(String::new(), now);
         }
         self.choose_only_watched(now);
@@ -146,13 +152,13 @@ impl Sampler {
         if self.primary.has_choice() || self.is_settled(now) {
             return;
         }
-        self.primary.update_claims(&self.links, now);
+        self.primary.update_candidates(&self.links, now);
         let primary = &mut self.primary;
-        let best = detect::primary(&primary.claims, primary.route);
-        let Some(name) = best.and_then(|best| self.links.iter().find(|tracked| tracked.link.ifindex == best)) else {
+        let best = detect::primary(&primary.candidates, primary.route);
+        let Some(tracked) = best.and_then(|best| self.links.iter().find(|tracked| tracked.link.ifindex == best)) else {
             return;
         };
-        let name = name.link.name.clone();
+        let name = tracked.link.name.clone();
         primary.observations.clear();
         let is_only_watched = std::mem::take(&mut primary.is_only_watched);
         if name == primary.found && !is_only_watched {
@@ -181,8 +187,8 @@ impl Sampler {
         self.publish_primary();
     }
 
-    /// Chooses the only watched interface, without traffic. If traffic had chosen one that is absent now, an
-    /// observation must pass first: a modem that reconnects is back within seconds.
+    /// Chooses the only watched interface, without looking at traffic. If traffic had chosen an interface that is
+    /// absent now, an observation must pass first: a modem that reconnects is back within seconds.
     pub(super) fn choose_only_watched(&mut self, now: Now) {
         if self.primary.has_choice() {
             return;
@@ -210,7 +216,7 @@ impl Sampler {
         if !std::mem::replace(&mut self.primary.is_only_watched, true) {
             self.primary.previous = std::mem::take(&mut self.primary.found);
         }
-        self.set_found_primary(&name, now, "the only monitored interface");
+        self.set_found_primary(&name, now, "the only watched interface");
     }
 
     /// Publishes the kernel's name of the interface, even if the setting names it by an altname.
@@ -225,7 +231,7 @@ impl Sampler {
         }
     }
 
-    /// An interface for the headline figure before the first observation ends. It is neither saved nor reported.
+    /// The interface that the page shows first until an observation finds one. It is neither saved nor reported.
     fn provisional(&self) -> Option<&str> {
         let watched = self.links.iter().filter(|tracked| tracked.watched());
         let carried = watched.map(|tracked| {
@@ -236,7 +242,8 @@ impl Sampler {
         self.links.iter().find(|tracked| tracked.link.ifindex == best).map(|tracked| tracked.link.name.as_str())
     }
 
-    /// After a merge or a forget: the interface that got the history becomes primary, if the removed one was.
+    /// Called after a merge or a forget. If the removed interface was primary, the one that got its history becomes
+    /// primary.
     pub(super) fn move_primary(&mut self, gone: &str, successor: Option<&str>, now: Now) {
         if self.primary.chosen == gone && find_link(&self.links, gone).is_none() {
             self.primary.choice_suspended = true;
@@ -252,7 +259,7 @@ impl Sampler {
         self.update_primary(now);
     }
 
-    /// Saves another found interface. An empty name starts a new observation.
+    /// Replaces and saves the found interface. An empty name removes it and starts a new observation.
     fn replace_found_primary(&mut self, name: String, now: Now) {
         if name.is_empty() {
             self.primary.restart_observation(now);

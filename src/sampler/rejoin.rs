@@ -1,21 +1,21 @@
 //! Connects this run's memory to the stored history once the database is open. Until then interfaces and ticks have ids
-//! of this run only. Then everything in memory is renumbered as if the history had been known from the start: each
+//! of this run only. The rejoin renumbers everything in memory as if the history had been known from the start: each
 //! interface gets the id of its stored history, ticks follow the last stored tick, and traffic between the stored
-//! history and this run is added to this run's first tick. At most starts the database is open before anything is
-//! counted. Nothing here waits for the disk.
+//! history and this run is added to this run's first tick. Usually the database opens before anything is counted, and
+//! there is nothing to renumber. Nothing here waits for the disk.
 
-use super::identity::{self, Boot, Candidate, Continuation, NewestLink, Resume, StartPoint, ThisRun};
-use super::inventory::{fresh_start_detail, queue_record, was_active};
+use super::identity::{self, BootCheck, Continuation, LinkIdentity, NewestLink, Resume, StartPoint, ThisRun};
+use super::inventory::{fresh_start_detail, had_traffic, queue_record};
 use super::others::GracePeriod;
-use super::{Sampler, change_event, clock_step_detail, mark_and_delta, unix_at, wanted};
+use super::{Sampler, change_event, clock_step_detail, mark_and_delta, unix_at, watch_settings};
 use crate::clock::{BUILD_FLOOR, Now, WallClock};
 use crate::coarsen;
 use crate::counter::{Baseline, Comparison, ReadingInterval};
 use crate::live::{Database, State, StoredHistory};
-use crate::model::{Batch, Counters, Event, EventKind, IfaceId, InterfaceKind, Mark, Reading, Record};
+use crate::model::{Batch, Counters, Event, EventKind, IfaceId, InterfaceKind, Reading, Record, SampleQuality};
 use crate::model::{Sample, Tick, Width};
 
-/// First reading of an interface without a known history. It only set the baseline.
+/// First reading of an interface whose history was not known at that time, so the reading only set the baseline.
 #[derive(Clone, Copy)]
 pub(super) struct FirstReading {
     pub id: IfaceId,
@@ -30,16 +30,16 @@ pub(super) struct FirstReading {
 /// A first reading that may have to be counted from zero.
 pub(super) struct UndecidedReading {
     pub first: FirstReading,
-    pub boot: Boot,
+    pub boot_check: BootCheck,
 }
 
 /// The stored interface that an interface of this run becomes.
 struct Renumbering {
     run_id: IfaceId,
     stored_id: IfaceId,
-    /// Lifetime of the stored interface, with the traffic since it was last sampled.
+    /// Lifetime of the stored interface, with the traffic from its latest stored sample to this run's first reading.
     lifetime: Counters,
-    active: bool,
+    had_traffic: bool,
 }
 
 /// Traffic between the latest stored sample and this run's first reading.
@@ -49,21 +49,21 @@ struct MissedSample {
     sample: Sample,
 }
 
-/// Settings that one run saves for the next.
+/// Settings that one run saves for the next one; the user does not set them.
 const NEXT_RUN_SETTINGS: [&str; 2] = ["primary_found", "newest_link"];
 
-/// A wall time that is wrong by more than this is corrected.
-const MIN_STEP_S: u64 = 2;
+/// After the wall clock was judged again, a wall time that is wrong by more than this is corrected.
+const MAX_TIME_ERROR_S: u64 = 2;
 
 impl Sampler {
     pub(super) fn first_reading(&self, at: usize, reading: &Reading, now: Now, seq: u64) -> Option<FirstReading> {
-        let link = &self.links[at];
+        let tracked = &self.links[at];
         Some(FirstReading {
-            id: link.id?,
+            id: tracked.id?,
             ifindex: reading.ifindex,
             counters: reading.counters,
             width: reading.width,
-            speed_mbit: link.link.speed,
+            speed_mbit: tracked.link.speed,
             mono_ms: now.mono_ms,
             seq,
         })
@@ -74,11 +74,11 @@ impl Sampler {
         let Some(offset_ms) = self.offset_ms.filter(|_| !self.undecided.is_empty()) else { return };
         let (boot_unix, now_unix) = (unix_at(0, offset_ms), unix_at(now.mono_ms, offset_ms));
         let mut missed = Vec::new();
-        for UndecidedReading { first, boot } in std::mem::take(&mut self.undecided) {
+        for UndecidedReading { first, boot_check } in std::mem::take(&mut self.undecided) {
             let Some(name) = self.records.iter().find(|record| record.id == first.id).map(|it| it.name.clone()) else {
                 continue;
             };
-            if let Some(why) = boot.fresh_start_reason(boot_unix, now_unix) {
+            if let Some(why) = boot_check.fresh_start_reason(boot_unix, now_unix) {
                 self.report_fresh_start(&name, why, first.mono_ms, state);
                 continue;
             }
@@ -102,13 +102,14 @@ impl Sampler {
         self.insert_past_event(state, mono_ms, EventKind::Gap, name, detail);
     }
 
-    /// Adds an event of an earlier time, which could not be known then.
+    /// Adds an event with an earlier time: it was not known when it happened.
     fn insert_past_event(&self, state: &mut State, mono_ms: u64, kind: EventKind, interface: &str, detail: String) {
         let unix = self.offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
         state.unsaved.insert_event(Event { unix, mono_ms, kind, interface: interface.to_string(), detail });
     }
 
-    /// Computes the traffic between a start point and a first reading.
+    /// Computes the traffic between a start point and a first reading. Adds it to `missed` as a sample, and reports
+    /// what is unusual about it as an event.
     fn missed_delta(
         &mut self,
         first: &FirstReading,
@@ -122,8 +123,9 @@ impl Sampler {
         let between = ReadingInterval { elapsed_ms: span_ms, speed_mbit, width };
         let mut baseline = Baseline::new(start.counters);
         let change = match baseline.advance(&counters, &between) {
-            // Later readings exist, so the zero was not a momentary one.
-            Comparison::Held => baseline.advance(&counters, &between),
+            // This run already uses the reading as a baseline, so its zeros are taken as real: the second comparison
+            // with the same reading decides.
+            Comparison::AllZero => baseline.advance(&counters, &between),
             change => change,
         };
         if start.uncertain && !matches!(change, Comparison::Plain(_)) {
@@ -131,7 +133,7 @@ impl Sampler {
             return Counters::ZERO;
         }
         let (mark, delta) = mark_and_delta(&change, start.mark);
-        missed.push(MissedSample { seq, mono_ms, sample: Sample { iface: id, mark, span_ms, delta } });
+        missed.push(MissedSample { seq, mono_ms, sample: Sample { iface: id, quality: mark, span_ms, delta } });
         if let Some((kind, detail)) = change_event(&change, mark, span_ms, u64::from(self.active.interval_s) * 1000) {
             self.messages.push(format!("{name}: {detail}"));
             self.insert_past_event(state, mono_ms, kind, name, detail);
@@ -139,19 +141,19 @@ impl Sampler {
         delta
     }
 
-    /// Connects this run to the stored history. If that is known at the start, there is nothing in memory to connect
-    /// yet.
-    pub(super) fn rejoin(&mut self, earlier: StoredHistory, now: Now) {
+    /// Connects this run to the stored history. If the history is known at the start, there is nothing in memory to
+    /// connect yet.
+    pub(super) fn rejoin(&mut self, stored: StoredHistory, now: Now) {
         let live = self.live.clone();
-        let StoredHistory { records, settings, next_seq, newest } = earlier;
+        let StoredHistory { records, settings, next_seq, newest } = stored;
         let [primary_found, newest_link] = NEXT_RUN_SETTINGS.map(|key| settings.get(key).cloned().unwrap_or_default());
         let wall_clock = wall_clock(newest, &records, &self.stack.boot);
-        let shift = next_seq.saturating_sub(1);
+        let seq_shift = next_seq.saturating_sub(1);
         {
             let mut guard = live.lock();
             let state = &mut *guard;
-            // Collection was stopped in the stored settings. Unless the user started it in this run, this run's samples
-            // are discarded.
+            // If the stored settings say that collection is stopped, this run's samples are discarded, unless the user
+            // has started or stopped collection in this run.
             let stopped = settings.get("running").is_some_and(|running| running == "false");
             if !state.active.running && !state.unsaved.settings.iter().any(|(key, _)| key == "running") {
                 self.discard_run(state);
@@ -173,7 +175,7 @@ impl Sampler {
             }
             let mut continuations = continuations.into_iter();
             let (mut missed, mut undecided) = (Vec::new(), Vec::new());
-            let links: Vec<Renumbering> = run_records
+            let renumberings: Vec<Renumbering> = run_records
                 .into_iter()
                 .zip(continuations.by_ref())
                 .map(|(record, continuation)| {
@@ -181,20 +183,22 @@ impl Sampler {
                 })
                 .collect();
             self.insert_missed_samples(missed, state);
-            self.renumber(&links, shift, state);
-            for UndecidedReading { first, boot } in undecided {
-                let id = links.iter().find(|link| link.run_id == first.id).map_or(first.id, |link| link.stored_id);
-                self.undecided
-                    .push(UndecidedReading { first: FirstReading { id, seq: first.seq + shift, ..first }, boot });
+            self.renumber(&renumberings, seq_shift, state);
+            for UndecidedReading { first, boot_check } in undecided {
+                let id = renumberings.iter().find(|it| it.run_id == first.id).map_or(first.id, |it| it.stored_id);
+                self.undecided.push(UndecidedReading {
+                    first: FirstReading { id, seq: first.seq + seq_shift, ..first },
+                    boot_check,
+                });
             }
-            let numbered: Vec<bool> = self.links.iter().map(|tracked| tracked.id.is_some()).collect();
-            for (at, numbered) in numbered.into_iter().enumerate() {
-                match numbered {
+            let have_id: Vec<bool> = self.links.iter().map(|tracked| tracked.id.is_some()).collect();
+            for (at, has_id) in have_id.into_iter().enumerate() {
+                match has_id {
                     true => self.bind_record(at, state),
                     false => self.continue_link(at, continuations.next().flatten(), state),
                 }
             }
-            self.wanted = wanted(&state.active);
+            self.watch_settings = watch_settings(&state.active);
             if self.primary.restore(state.active.primary.clone(), primary_found) {
                 state.unsaved.settings.retain(|(key, _)| key != "primary_found");
             }
@@ -213,7 +217,7 @@ impl Sampler {
             let detail = "the history is open now: traffic counted before was added to it";
             self.add_event(now, EventKind::Storage, "", detail.to_string());
         }
-        // From now on ids mean the same in memory and on disk, for readers that use both.
+        // From now on ids are the same in memory and on disk, so readers may use both.
         let mut state = live.lock();
         state.pending.save_now |= opened_late;
         state.health.database = Database::Rejoined;
@@ -230,20 +234,20 @@ impl Sampler {
         correct_wall_times(state, self.offset_ms);
     }
 
-    /// The stored history that each record of this run continues, by the rules of a start, and then the one of each
-    /// link without a record.
+    /// Returns the stored history that each record of this run continues, followed by that of each link without a
+    /// record. The rules are the same as at a start.
     fn continuations(&self, run_records: &[Record]) -> Vec<Option<Continuation>> {
         let first_reading = |id: IfaceId| self.first_readings.iter().find(|first_reading| first_reading.id == id);
-        let known = run_records.iter().map(|record| Candidate {
+        let known = run_records.iter().map(|record| LinkIdentity {
             ifindex: first_reading(record.id).map(|first_reading| first_reading.ifindex),
-            // "others" belongs to no link: it must not match a stored record by name.
+            // "others" belongs to no link, so it must not match a stored record by name.
             name: if record.kind == InterfaceKind::Others { "" } else { &record.name },
             mac: &record.mac,
-            node: record.node,
+            inode: record.inode,
         });
         let unnumbered = self.links.iter().filter(|tracked| tracked.id.is_none());
-        let candidates: Vec<Candidate> =
-            known.chain(unnumbered.map(|tracked| Candidate::of(&tracked.link, tracked.arrival_seen))).collect();
+        let identities: Vec<LinkIdentity> =
+            known.chain(unnumbered.map(|tracked| LinkIdentity::of(&tracked.link, tracked.arrival_seen))).collect();
         let records: Vec<&Record> = self.records.iter().collect();
         let this_run = ThisRun {
             stack: &self.stack,
@@ -252,7 +256,7 @@ impl Sampler {
             listed_ms: None,
             last_seen: self.last_seen,
         };
-        identity::assign_histories(&candidates, &records, &this_run)
+        identity::assign_histories(&identities, &records, &this_run)
     }
 
     /// Connects a record of this run to its stored record.
@@ -276,21 +280,22 @@ impl Sampler {
             continuation.as_ref().and_then(|continuation| continuation.address_change(&run_record.mac));
         let Some(Continuation { counters_from, record: stored, resume }) = continuation else {
             let stored_id = self.records.iter().map(|record| record.id).max().unwrap_or(0) + 1;
-            let link = Renumbering { run_id: run_record.id, stored_id, lifetime: Counters::ZERO, active: false };
+            let renumbering =
+                Renumbering { run_id: run_record.id, stored_id, lifetime: Counters::ZERO, had_traffic: false };
             let record = Record { id: stored_id, ..run_record };
             queue_record(state, record.clone());
             self.records.push(record);
-            return link;
+            return renumbering;
         };
         let mut lifetime = stored.lifetime;
         // An interface that never had traffic has nothing to count.
-        if let Some(first) = first_reading.filter(|first| was_active(&stored) || !first.counters.is_zero()) {
+        if let Some(first) = first_reading.filter(|first| had_traffic(&stored) || !first.counters.is_zero()) {
             if let Some(detail) = address_change.filter(|_| !matches!(resume, Resume::FreshStart(_))) {
                 self.insert_past_event(state, first.mono_ms, EventKind::HardwareAddress, &run_record.name, detail);
             }
             match resume {
                 Resume::From(start) => lifetime.add(&self.missed_delta(&first, &run_record.name, start, state, missed)),
-                Resume::SinceBoot(boot) => undecided.push(UndecidedReading { first, boot }),
+                Resume::SinceBoot(boot_check) => undecided.push(UndecidedReading { first, boot_check }),
                 Resume::FreshStart(why) => self.report_fresh_start(&run_record.name, why, first.mono_ms, state),
             }
         }
@@ -298,26 +303,27 @@ impl Sampler {
             let detail = format!("{} is now called {}", counters_from.name, run_record.name);
             self.insert_past_event(state, run_record.mono_ms, EventKind::Renamed, &run_record.name, detail);
         }
-        let link = Renumbering { run_id: run_record.id, stored_id: stored.id, lifetime, active: was_active(&stored) };
+        let renumbering =
+            Renumbering { run_id: run_record.id, stored_id: stored.id, lifetime, had_traffic: had_traffic(&stored) };
         lifetime.add(&run_record.lifetime);
         let Record { id, alias, first_seen, .. } = stored;
         let record = Record { id, alias, first_seen, lifetime, ..run_record };
         queue_record(state, record.clone());
         self.records.retain(|known| known.id != id);
         self.records.push(record);
-        link
+        renumbering
     }
 
-    /// Connects a link that has no id yet: it was not read, had no traffic, or is ignored.
+    /// Connects a link that has no id yet: it was not read so far, it is ignored, or collection is stopped.
     fn continue_link(&mut self, at: usize, continuation: Option<Continuation>, state: &mut State) {
         let Some(Continuation { record: stored, resume, .. }) = continuation else { return };
         let paused = self.paused;
         let tracked = &mut self.links[at];
         (tracked.id, tracked.anchored) = (Some(stored.id), false);
-        tracked.active |= was_active(&stored);
+        tracked.had_traffic |= had_traffic(&stored);
         tracked.lifetime = stored.lifetime;
         if let Some(baseline) = &tracked.baseline {
-            tracked.mark = Some(if baseline.counters.is_zero() { Mark::Reset } else { Mark::Gap });
+            tracked.mark = Some(if baseline.counters.is_zero() { SampleQuality::Reset } else { SampleQuality::Gap });
         } else if !paused && !tracked.arrival_seen && tracked.watched() {
             if let Some(why) = tracked.resume(&resume) {
                 let name = tracked.link.name.clone();
@@ -331,36 +337,38 @@ impl Sampler {
         }
     }
 
-    /// Adds the missed samples to the tick of each first reading, or to the tick that contains it after coarsening.
+    /// Adds each missed sample to the tick of its first reading, or to the next tick in memory: coarsening may have
+    /// merged the tick into that one.
     fn insert_missed_samples(&mut self, mut missed: Vec<MissedSample>, state: &mut State) {
         if missed.is_empty() {
             return;
         }
         missed.sort_by_key(|missed| missed.seq);
         let mut missed = missed.into_iter().peekable();
-        let mut whole = Batch::default();
+        let mut merged = Batch::default();
         for (tick, samples) in state.unsaved.batch.iter() {
-            let start = whole.samples.len();
-            whole.samples.extend(samples);
+            let start = merged.samples.len();
+            merged.samples.extend(samples);
             while let Some(MissedSample { sample, .. }) = missed.next_if(|missed| missed.seq <= tick.seq) {
-                match whole.samples[start..].iter_mut().find(|known| known.iface == sample.iface) {
+                match merged.samples[start..].iter_mut().find(|known| known.iface == sample.iface) {
                     Some(known) => coarsen::merge_sample(known, &sample),
-                    None => whole.samples.push(sample),
+                    None => merged.samples.push(sample),
                 }
             }
-            whole.ticks.push(Tick { end: whole.samples.len(), ..*tick });
+            merged.ticks.push(Tick { end: merged.samples.len(), ..*tick });
         }
         if let Some(mono_ms) = missed.peek().map(|missed| missed.mono_ms) {
-            // The interface was gone before its next sample.
-            whole.samples.extend(missed.map(|missed| missed.sample));
-            let end = whole.samples.len();
-            whole.ticks.push(Tick { seq: self.next_seq, mono_ms, unix: None, end });
+            // No tick in memory follows the first reading, for example because the link was gone before its next
+            // sample.
+            merged.samples.extend(missed.map(|missed| missed.sample));
+            let end = merged.samples.len();
+            merged.ticks.push(Tick { seq: self.next_seq, mono_ms, unix: None, end });
             self.next_seq += 1;
         }
-        state.unsaved.batch = whole;
+        state.unsaved.batch = merged;
     }
 
-    /// Discards everything that was counted in this run.
+    /// Discards everything that this run has counted, and stops collection.
     fn discard_run(&mut self, state: &mut State) {
         self.paused = true;
         self.clear_baselines();
@@ -374,37 +382,37 @@ impl Sampler {
         self.first_readings.clear();
     }
 
-    /// Replaces the ids and tick numbers of this run by those on disk.
-    fn renumber(&mut self, links: &[Renumbering], shift: u64, state: &mut State) {
-        let find = |id: IfaceId| links.iter().find(|link| link.run_id == id);
-        let number = |id: &mut IfaceId| *id = find(*id).map_or(*id, |link| link.stored_id);
-        state.unsaved.batch.samples.iter_mut().for_each(|sample| number(&mut sample.iface));
-        state.unsaved.batch.ticks.iter_mut().for_each(|tick| tick.seq += shift);
+    /// Replaces the ids of this run by those on disk, and adds `seq_shift` to its tick numbers.
+    fn renumber(&mut self, renumberings: &[Renumbering], seq_shift: u64, state: &mut State) {
+        let find = |id: IfaceId| renumberings.iter().find(|renumbering| renumbering.run_id == id);
+        let replace_id = |id: &mut IfaceId| *id = find(*id).map_or(*id, |renumbering| renumbering.stored_id);
+        state.unsaved.batch.samples.iter_mut().for_each(|sample| replace_id(&mut sample.iface));
+        state.unsaved.batch.ticks.iter_mut().for_each(|tick| tick.seq += seq_shift);
         for anchor in &mut state.unsaved.anchors {
-            number(&mut anchor.iface);
-            anchor.seq += shift;
+            replace_id(&mut anchor.iface);
+            anchor.seq += seq_shift;
         }
         for tracked in &mut self.links {
-            let Some(link) = tracked.id.and_then(find) else { continue };
-            tracked.id = Some(link.stored_id);
-            tracked.active |= link.active;
-            let mut lifetime = link.lifetime;
+            let Some(renumbering) = tracked.id.and_then(find) else { continue };
+            tracked.id = Some(renumbering.stored_id);
+            tracked.had_traffic |= renumbering.had_traffic;
+            let mut lifetime = renumbering.lifetime;
             lifetime.add(&tracked.lifetime);
             tracked.lifetime = lifetime;
-            // For readers that ask before the inventory is published again.
-            if let Some(iface) = state.inventory.interfaces.get_mut(tracked.slot) {
+            // The inventory may be read before it is published again.
+            if let Some(iface) = state.inventory.interfaces.get_mut(tracked.inventory_index) {
                 (iface.id, iface.lifetime) = (tracked.id, lifetime);
             }
         }
         for iface in state.inventory.interfaces.iter_mut().filter(|iface| !iface.present()) {
-            iface.id.iter_mut().for_each(number);
+            iface.id.iter_mut().for_each(replace_id);
         }
-        self.next_seq += shift;
+        self.next_seq += seq_shift;
         self.final_tick_seq = None;
     }
 }
 
-/// The trust in the wall clock that earlier runs justify. On the same boot the newest sample gives the wall time at a
+/// Builds the wall clock from what earlier runs stored. On the same boot, the newest sample gives the wall time at a
 /// known monotonic time.
 fn wall_clock(newest: Option<i64>, records: &[Record], boot: &str) -> WallClock {
     let mut wall_clock = WallClock::new(BUILD_FLOOR, newest);
@@ -418,15 +426,15 @@ fn wall_clock(newest: Option<i64>, records: &[Record], boot: &str) -> WallClock 
 
 /// Sets the wall time of each tick and event again, after the clock was judged again.
 fn correct_wall_times(state: &mut State, offset_ms: Option<i64>) {
-    state.health.clock_believed = offset_ms.is_some();
-    let place = |unix: &mut Option<i64>, mono_ms: u64| {
+    state.health.clock_trusted = offset_ms.is_some();
+    let correct = |unix: &mut Option<i64>, mono_ms: u64| {
         let right = offset_ms.map(|offset_ms| unix_at(mono_ms, offset_ms));
-        // A difference of a second or two does not matter: times that were already shown stay.
-        let near = unix.zip(right).is_some_and(|(one, other)| one.abs_diff(other) <= MIN_STEP_S);
-        if !near {
+        // A smaller difference does not matter: times that readers may have seen stay.
+        let is_close = unix.zip(right).is_some_and(|(one, other)| one.abs_diff(other) <= MAX_TIME_ERROR_S);
+        if !is_close {
             *unix = right;
         }
     };
-    state.unsaved.batch.ticks.iter_mut().for_each(|tick| place(&mut tick.unix, tick.mono_ms));
-    state.unsaved.events.iter_mut().for_each(|event| place(&mut event.unix, event.mono_ms));
+    state.unsaved.batch.ticks.iter_mut().for_each(|tick| correct(&mut tick.unix, tick.mono_ms));
+    state.unsaved.events.iter_mut().for_each(|event| correct(&mut event.unix, event.mono_ms));
 }

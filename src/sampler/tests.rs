@@ -13,7 +13,7 @@ use crate::model::{Address, Batch, Link, Width};
 #[derive(Default)]
 struct World {
     links: Vec<(Link, Counters)>,
-    events: Vec<LinkEvent>,
+    events: Vec<LinkNotification>,
     failures: usize,
     reads: usize,
     route: Option<u32>,
@@ -65,7 +65,7 @@ impl Source for Kernel {
         Woken::default()
     }
 
-    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
+    fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()> {
         out.append(&mut self.0.lock().unwrap().events);
         Ok(())
     }
@@ -90,10 +90,10 @@ const BOOT: &str = "boot-a";
 const START_MS: i64 = (BUILD_FLOOR + 1_000_000) * 1000;
 
 fn link(ifindex: u32, name: &str) -> Link {
-    Link { ifindex, name: name.to_string(), hardware: 1, up: true, ..Link::default() }
+    Link { ifindex, name: name.to_string(), hardware_type: 1, up: true, ..Link::default() }
 }
 
-/// Packets equal bytes, so that no fall can pass for a proven wrap.
+/// As many packets as bytes, so that no fall of a counter looks like a proven wrap.
 fn rx_tx(rx: u64, tx: u64) -> Counters {
     Counters::of([rx, tx, rx, tx, 0, 0, 0, 0])
 }
@@ -103,17 +103,17 @@ impl Bench {
         Bench::after(links, Vec::new(), 1_000_000)
     }
 
-    /// With the records of an earlier run.
+    /// Starts with the records of an earlier run.
     fn after(links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
-        Bench::on(Live::new(Config::default(), Zone::UTC), links, records, mono_ms)
+        Bench::with_live(Live::new(Config::default(), Zone::UTC), links, records, mono_ms)
     }
 
-    /// Before the database is open.
+    /// Starts before the database is open.
     fn without_history(links: &[(Link, Counters)], mono_ms: u64) -> Bench {
         Bench::begin(Live::new(Config::default(), Zone::UTC), links, &stack(BOOT), mono_ms)
     }
 
-    fn on(live: Live, links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
+    fn with_live(live: Live, links: &[(Link, Counters)], records: Vec<Record>, mono_ms: u64) -> Bench {
         let newest = records.iter().map(|record| record.last_seen).max().filter(|newest| *newest > 0);
         live.lock().apply_stored_history(stored_history(records, 1, newest));
         Bench::begin(live, links, &stack(BOOT), mono_ms)
@@ -131,32 +131,32 @@ impl Bench {
         bench
     }
 
-    /// The database opens after the start.
+    /// Opens the database after the start.
     fn rejoin(&mut self, stored: StoredHistory) {
         let now = self.clock.now();
         self.sampler.rejoin(stored, now);
     }
 
     fn turn(&mut self, changed: bool) -> Duration {
-        self.sampler.step(Woken { called: false, changed })
+        self.sampler.step(Woken { wake_called: false, changed })
     }
 
-    fn pass(&mut self, ms: u64) {
+    fn advance(&mut self, ms: u64) {
         let mut now = self.clock.0.lock().unwrap();
         now.mono_ms += ms;
         now.unix_ms += ms as i64;
     }
 
-    /// Lets time pass, with a turn whenever the sampler asks for one.
+    /// Lets time pass, with a turn whenever the sampler has to wake up.
     fn run(&mut self, ms: u64) {
         let end = self.clock.now().mono_ms + ms;
         loop {
             let sleep = self.turn(false).as_millis() as u64;
             let now = self.clock.now().mono_ms;
             if now + sleep > end {
-                return self.pass(end - now);
+                return self.advance(end - now);
             }
-            self.pass(sleep);
+            self.advance(sleep);
         }
     }
 
@@ -170,11 +170,11 @@ impl Bench {
     }
 
     /// All samples of the interface that has this name now: (mark, rx bytes, span in seconds).
-    fn samples(&self, name: &str) -> Vec<(Mark, u64, u64)> {
+    fn samples(&self, name: &str) -> Vec<(SampleQuality, u64, u64)> {
         let state = self.live.lock();
         let Some(id) = state.inventory.interface(name).and_then(|iface| iface.id) else { return Vec::new() };
         let samples = state.unsaved.batch.samples.iter().filter(|sample| sample.iface == id);
-        samples.map(|sample| (sample.mark, sample.delta.rx_bytes(), sample.span_ms / 1000)).collect()
+        samples.map(|sample| (sample.quality, sample.delta.rx_bytes(), sample.span_ms / 1000)).collect()
     }
 
     fn kinds_of_events(&self) -> Vec<EventKind> {
@@ -183,7 +183,7 @@ impl Bench {
 }
 
 fn stored_history(records: Vec<Record>, next_seq: u64, newest: Option<i64>) -> StoredHistory {
-    let newest_link = NewestLink { ifindex: 5, node: 0 }.to_text(&stack(BOOT));
+    let newest_link = NewestLink { ifindex: 5, inode: 0 }.to_text(&stack(BOOT));
     StoredHistory {
         records,
         settings: [("newest_link".to_string(), newest_link)].into_iter().collect(),
@@ -224,7 +224,7 @@ fn the_first_reading_is_a_baseline_and_samples_follow() {
     assert_eq!(bench.live.lock().unsaved.anchors.len(), 1);
     bench.set(2, rx_tx(1500, 10));
     bench.run(60_001);
-    assert_eq!(bench.samples("eth0"), [(Mark::Plain, 500, 30), (Mark::Plain, 0, 30)]);
+    assert_eq!(bench.samples("eth0"), [(SampleQuality::Plain, 500, 30), (SampleQuality::Plain, 0, 30)]);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime, rx_tx(500, 0));
 }
 
@@ -234,7 +234,7 @@ fn deadlines_do_not_drift() {
     for _ in 0..100 {
         let sleep = bench.turn(false);
         // Every wake-up is 7 ms late.
-        bench.pass(sleep.as_millis() as u64 + 7);
+        bench.advance(sleep.as_millis() as u64 + 7);
     }
     bench.turn(false);
     let ticks: Vec<u64> = bench.batch().ticks.iter().map(|tick| tick.mono_ms).collect();
@@ -250,7 +250,7 @@ fn the_first_traffic_of_an_idle_link_is_counted() {
     assert!(bench.live.lock().inventory.interface("eth0").unwrap().ignored_because.is_some());
     bench.set(2, rx_tx(77, 5));
     bench.run(30_000);
-    assert_eq!(bench.samples("eth0"), [(Mark::Plain, 77, 30)]);
+    assert_eq!(bench.samples("eth0"), [(SampleQuality::Plain, 77, 30)]);
     assert!(bench.live.lock().inventory.interface("eth0").unwrap().monitored);
 }
 
@@ -261,7 +261,7 @@ fn e6_a_zero_for_one_reading_is_no_reset() {
     bench.run(30_001);
     bench.set(2, rx_tx(1200, 10));
     bench.run(30_000);
-    assert_eq!(bench.samples("eth0"), [(Mark::Plain, 200, 60)]);
+    assert_eq!(bench.samples("eth0"), [(SampleQuality::Plain, 200, 60)]);
 }
 
 #[test]
@@ -272,15 +272,17 @@ fn e11_a_link_recreated_between_two_ticks_is_a_reset() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links = vec![(link(3, "ppp0"), rx_tx(4_000_000_100, 20))];
-        world.events =
-            vec![LinkEvent::Gone { ifindex: 2, last: None }, LinkEvent::Added { ifindex: 3, counters: Counters::ZERO }];
+        world.events = vec![
+            LinkNotification::Gone { ifindex: 2, last: None },
+            LinkNotification::Added { ifindex: 3, counters: Counters::ZERO },
+        ];
     }
     bench.turn(true);
     bench.run(30_000);
     let samples = bench.samples("ppp0");
     assert_eq!(
         samples.iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
-        [(Mark::Plain, 0), (Mark::Reset, 4_000_000_100)]
+        [(SampleQuality::Plain, 0), (SampleQuality::Reset, 4_000_000_100)]
     );
     let kinds = bench.kinds_of_events();
     assert!(kinds.contains(&EventKind::Vanished) && kinds.contains(&EventKind::Reset), "{kinds:?}");
@@ -295,7 +297,7 @@ fn e11_without_link_events_a_new_index_is_a_reset_too() {
     bench.run(30_001);
     assert_eq!(
         bench.samples("ppp0").iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
-        [(Mark::Reset, 500)]
+        [(SampleQuality::Reset, 500)]
     );
 }
 
@@ -305,7 +307,7 @@ fn counters_from_another_namespace_are_not_counted() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wan"), rx_tx(8_000_100, 5)));
-        world.events = vec![LinkEvent::Added { ifindex: 9, counters: rx_tx(8_000_000, 5) }];
+        world.events = vec![LinkNotification::Added { ifindex: 9, counters: rx_tx(8_000_000, 5) }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -313,12 +315,12 @@ fn counters_from_another_namespace_are_not_counted() {
 }
 
 #[test]
-fn a_link_made_while_running_counts_from_its_first_byte() {
+fn a_link_created_while_running_is_counted_from_its_first_byte() {
     let mut bench = Bench::new(&[]);
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -329,7 +331,7 @@ fn a_link_made_while_running_counts_from_its_first_byte() {
 fn e13_on_the_same_boot_the_gap_is_counted() {
     let known = record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000);
     let mut bench = Bench::after(&[(link(2, "eth0"), rx_tx(1700, 10))], vec![known], 1_000_000);
-    assert_eq!(bench.samples("eth0"), [(Mark::Gap, 700, 600)]);
+    assert_eq!(bench.samples("eth0"), [(SampleQuality::Gap, 700, 600)]);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_000_700);
     bench.run(1);
 }
@@ -339,14 +341,14 @@ fn e13_on_a_new_boot_counting_starts_from_zero() {
     // The counters are higher than before the boot, so only the boot id shows the reboot.
     let known = record(4, "eth0", 2, "boot-before", rx_tx(1000, 10), 900_000_000);
     let bench = Bench::after(&[(link(2, "eth0"), rx_tx(1700, 10))], vec![known], 1_000_000);
-    assert_eq!(bench.samples("eth0"), [(Mark::Reset, 1700, 1000)]);
+    assert_eq!(bench.samples("eth0"), [(SampleQuality::Reset, 1700, 1000)]);
 }
 
 #[test]
 fn a_link_recreated_during_a_restart_is_a_reset() {
     let known = record(4, "ppp0", 2, BOOT, rx_tx(1000, 10), 400_000);
     let bench = Bench::after(&[(link(7, "ppp0"), rx_tx(1700, 10))], vec![known], 1_000_000);
-    assert_eq!(bench.samples("ppp0"), [(Mark::Reset, 1700, 600)]);
+    assert_eq!(bench.samples("ppp0"), [(SampleQuality::Reset, 1700, 600)]);
 }
 
 #[test]
@@ -354,7 +356,7 @@ fn e32_rename_keeps_the_history() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
     bench.turn(true);
-    bench.pass(2000);
+    bench.advance(2000);
     bench.turn(false);
     bench.set(2, rx_tx(1100, 10));
     bench.run(30_001);
@@ -384,7 +386,7 @@ fn the_identity_follows_a_rename_to_a_name_with_history() {
     let mut bench = Bench::after(&[(link(5, "eth1"), rx_tx(1000, 10))], known.to_vec(), 1_000_000);
     bench.world.lock().unwrap().links[0].0.name = "wwan0".to_string();
     bench.turn(true);
-    bench.pass(2000);
+    bench.advance(2000);
     bench.turn(false);
     // Until the first sample under the new name, the counters on disk belong to the old name.
     assert!(bench.live.lock().unsaved.records.iter().all(|record| record.ifindex != 5 || record.id == 1));
@@ -392,13 +394,13 @@ fn the_identity_follows_a_rename_to_a_name_with_history() {
     bench.run(30_001);
     assert_eq!(bench.samples("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 500);
 
-    let mut left: Vec<Record> = bench.live.lock().unsaved.records.clone();
-    left.sort_by_key(|record| record.id);
+    let mut saved: Vec<Record> = bench.live.lock().unsaved.records.clone();
+    saved.sort_by_key(|record| record.id);
     let identities: Vec<(IfaceId, u32, &str)> =
-        left.iter().map(|record| (record.id, record.ifindex, record.stack.boot.as_str())).collect();
+        saved.iter().map(|record| (record.id, record.ifindex, record.stack.boot.as_str())).collect();
     assert_eq!(identities, [(1, 0, BOOT), (2, 5, BOOT)]);
-    (left[0].raw, left[1].raw) = (rx_tx(1000, 10), rx_tx(1500, 10));
-    let again = Bench::after(&[(link(5, "wwan0"), rx_tx(1501, 10))], left, 2_000_000);
+    (saved[0].raw, saved[1].raw) = (rx_tx(1000, 10), rx_tx(1500, 10));
+    let again = Bench::after(&[(link(5, "wwan0"), rx_tx(1501, 10))], saved, 2_000_000);
     assert_eq!(again.samples("wwan0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 1);
 }
 
@@ -420,12 +422,12 @@ fn two_links_that_swap_names_keep_their_own_histories() {
 fn e12_a_suspend_is_a_gap_that_is_counted() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.run(30_001);
-    bench.pass(8 * 3_600_000);
+    bench.advance(8 * 3_600_000);
     bench.set(2, rx_tx(9000, 10));
     bench.run(1);
     let samples = bench.samples("eth0");
     let (mark, rx, span) = *samples.last().unwrap();
-    assert_eq!((mark, rx), (Mark::Gap, 8000));
+    assert_eq!((mark, rx), (SampleQuality::Gap, 8000));
     assert!(span >= 8 * 3600, "{span}");
 }
 
@@ -433,7 +435,7 @@ fn e12_a_suspend_is_a_gap_that_is_counted() {
 fn traffic_is_not_counted_while_collection_is_stopped() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     bench.set(2, rx_tx(1100, 10));
-    bench.pass(5000);
+    bench.advance(5000);
     bench.live.lock().active.running = false;
     bench.turn(false);
     bench.set(2, rx_tx(9_000_000, 10));
@@ -451,11 +453,11 @@ fn a_changed_interval_applies_at_once_and_is_no_gap() {
     bench.live.lock().active.interval_s = 3600;
     bench.turn(false);
     bench.run(3_600_001);
-    bench.pass(3_000_000);
+    bench.advance(3_000_000);
     bench.live.lock().active.interval_s = 1;
     bench.run(5_000);
     let samples = bench.samples("eth0");
-    assert!(samples.iter().all(|(mark, ..)| *mark == Mark::Plain), "{samples:?}");
+    assert!(samples.iter().all(|(mark, ..)| *mark == SampleQuality::Plain), "{samples:?}");
     assert!(samples.len() >= 6, "{samples:?}");
 }
 
@@ -472,33 +474,33 @@ fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
     bench.run(3_000);
     for (interval, elapsed) in [(60, 9_000), (20, 9_000), (1, 0)] {
         set(&mut bench, interval);
-        bench.pass(elapsed);
+        bench.advance(elapsed);
     }
     bench.run(3_000);
     let samples = bench.samples("eth0");
-    assert!(samples.iter().all(|(mark, ..)| *mark == Mark::Plain), "{samples:?}");
+    assert!(samples.iter().all(|(mark, ..)| *mark == SampleQuality::Plain), "{samples:?}");
     assert_eq!(samples.iter().filter(|(.., span)| *span >= 18).count(), 1, "{samples:?}");
     assert!(!bench.kinds_of_events().contains(&EventKind::Gap));
 
     // A link disappears at such a moment, before the sample that is due.
     set(&mut bench, 60);
-    bench.pass(20_000);
+    bench.advance(20_000);
     bench.live.lock().active.interval_s = 3;
     bench.sampler.apply_settings(bench.clock.now());
     {
         let mut world = bench.world.lock().unwrap();
         world.links.pop();
-        world.events = vec![LinkEvent::Gone { ifindex: 3, last: Some(rx_tx(1700, 10)) }];
+        world.events = vec![LinkNotification::Gone { ifindex: 3, last: Some(rx_tx(1700, 10)) }];
     }
     bench.turn(true);
     let (mark, rx, _) = *bench.samples("ppp0").last().unwrap();
-    assert_eq!((mark, rx), (Mark::Plain, 700));
+    assert_eq!((mark, rx), (SampleQuality::Plain, 700));
 
     // The long interval counts until the next sample only: this gap is longer than any interval.
     bench.run(10_000);
-    bench.pass(30_000);
+    bench.advance(30_000);
     bench.run(1);
-    assert_eq!(bench.samples("eth0").last().unwrap().0, Mark::Gap);
+    assert_eq!(bench.samples("eth0").last().unwrap().0, SampleQuality::Gap);
 }
 
 #[test]
@@ -512,7 +514,7 @@ fn failed_readings_are_retried_and_count_as_one_failure() {
         assert_eq!((state.health.polls.failed, state.health.polls.errors), (0, 3));
     }
     assert_eq!(bench.samples("eth0").len(), 1);
-    // The reading for the primary interface falls into the same time.
+    // These include a reading for the primary interface.
     assert!(bench.world.lock().unwrap().reads - before <= 5);
     bench.world.lock().unwrap().failures = 4;
     bench.run(30_000);
@@ -530,7 +532,7 @@ fn failed_readings_are_retried_and_count_as_one_failure() {
 fn a_failed_requested_sample_does_not_change_the_schedule() {
     let collect = |bench: &mut Bench, failures| {
         bench.world.lock().unwrap().failures = failures;
-        assert!(bench.live.collect(Duration::ZERO).is_none(), "it is the sampler's to do");
+        assert!(bench.live.collect(Duration::ZERO).is_none(), "the sampler has not answered yet");
         bench.turn(false);
         bench.live.lock().pending.collected.errors.clone()
     };
@@ -553,11 +555,11 @@ fn a_failed_requested_sample_does_not_change_the_schedule() {
     bench.run(60_000);
     assert_eq!(ticks(&bench), [0, 30_000, 60_000, 90_000]);
 
-    // A request in the same turn as a scheduled sample, which keeps its attempts, and one between two of these
-    // attempts.
-    bench.pass(20_000);
+    // One request fails in the same turn as a scheduled sample, which keeps its attempts. Another fails between two of
+    // these attempts.
+    bench.advance(20_000);
     assert_eq!(collect(&mut bench, 1), ["no"]);
-    bench.pass(500);
+    bench.advance(500);
     assert_eq!(collect(&mut bench, 1), ["no"]);
     assert_eq!(bench.live.lock().health.polls.failed, 11);
     bench.run(700);
@@ -579,7 +581,7 @@ fn e31_a_link_that_returns_continues_its_history() {
     bench.run(30_001);
     bench.world.lock().unwrap().links.clear();
     bench.turn(true);
-    bench.pass(5000);
+    bench.advance(5000);
     bench.turn(false);
     {
         let state = bench.live.lock();
@@ -587,7 +589,7 @@ fn e31_a_link_that_returns_continues_its_history() {
         assert!(!gone.present() && gone.lifetime.rx_bytes() == 500, "{gone:?}");
     }
     bench.world.lock().unwrap().links = vec![(link(5, "usb0"), rx_tx(30, 1))];
-    bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 5, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 5, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(30_001);
     assert_eq!(bench.live.lock().inventory.interface("usb0").unwrap().lifetime.rx_bytes(), 530);
@@ -601,7 +603,7 @@ fn e29_a_flood_of_container_cables_leaves_no_records() {
         {
             let mut world = bench.world.lock().unwrap();
             world.links.push((cable, rx_tx(u64::from(at), 10)));
-            world.events = vec![LinkEvent::Added { ifindex: 100 + at, counters: Counters::ZERO }];
+            world.events = vec![LinkNotification::Added { ifindex: 100 + at, counters: Counters::ZERO }];
         }
         bench.turn(true);
         bench.run(31_000);
@@ -609,7 +611,7 @@ fn e29_a_flood_of_container_cables_leaves_no_records() {
         {
             let mut world = bench.world.lock().unwrap();
             world.links.pop();
-            world.events = vec![LinkEvent::Gone { ifindex: 100 + at, last: Some(rx_tx(9_000_000, 10)) }];
+            world.events = vec![LinkNotification::Gone { ifindex: 100 + at, last: Some(rx_tx(9_000_000, 10)) }];
         }
         bench.turn(true);
         bench.run(2000);
@@ -642,7 +644,7 @@ fn e30_a_chosen_primary_stays_chosen_while_absent() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "ppp0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -653,7 +655,7 @@ fn e30_a_chosen_primary_stays_chosen_while_absent() {
 #[test]
 fn the_busiest_becomes_primary_after_ten_seconds() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "eth1"), rx_tx(1000, 10))]);
-    assert_eq!(primary(&bench), "eth0", "of those that have carried as much, the first is shown until one is found");
+    assert_eq!(primary(&bench), "eth0", "of two with the same traffic, the first is shown until one is found");
     assert_eq!(saved_primary(&bench), None);
     bench.set(3, rx_tx(9000, 10));
     bench.run(9_000);
@@ -666,16 +668,20 @@ fn the_busiest_becomes_primary_after_ten_seconds() {
     assert_eq!(bench.live.lock().inventory.primary.as_deref(), Some("eth1"));
 }
 
-/// An absent interface `wan`, named in the settings, and a present one. Then the command runs.
-fn with_absent_wan(typed: &[(&'static str, String)], saved: &[(&'static str, &str)], order: InterfaceCommand) -> Bench {
-    let mut config = Config::new(typed, |_| None).unwrap();
+/// Runs a command on an absent interface `wan`, which the settings name, and a present interface `eth0`.
+fn with_absent_wan(
+    flags: &[(&'static str, String)],
+    saved: &[(&'static str, &str)],
+    command: InterfaceCommand,
+) -> Bench {
+    let mut config = Config::new(flags, |_| None).unwrap();
     let saved = saved.iter().map(|(key, text)| (key.to_string(), text.to_string())).collect();
     assert_eq!(config.apply_saved(&saved), [""; 0]);
     let records = vec![record(1, "wan", 0, "boot-before", rx_tx(5, 5), 1)];
     let live = Live::new(config, Zone::UTC);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], records, 1_000_000);
+    let mut bench = Bench::with_live(live, &[(link(2, "eth0"), rx_tx(1000, 10))], records, 1_000_000);
     bench.run(60_001);
-    assert_eq!(bench.live.submit_command(order, Duration::ZERO), None, "it is the sampler's to do");
+    assert_eq!(bench.live.submit_command(command, Duration::ZERO), None, "the sampler has not answered yet");
     bench.turn(false);
     bench
 }
@@ -717,13 +723,13 @@ fn settings_that_name_a_merged_interface_name_its_successor() {
     assert_eq!(settings_and_primary(&bench)[2], "a*");
     // A primary interface that was found by traffic moves with the history too.
     let bench = with_absent_wan(&[], &[], merge_wan());
-    assert_eq!(settings_and_primary(&bench), ["", "", "", "eth0"], "there is no other");
+    assert_eq!(settings_and_primary(&bench), ["", "", "", "eth0"], "the only watched interface");
 }
 
-/// Runs a command and returns why it was refused, as `http` sees it.
-fn refused(bench: &mut Bench, order: InterfaceCommand) -> Option<CommandRefusal> {
+/// Runs a command as `http` does. Returns why it was refused.
+fn refused(bench: &mut Bench, command: InterfaceCommand) -> Option<CommandRefusal> {
     let live = bench.live.clone();
-    let client = std::thread::spawn(move || live.submit_command(order, Duration::from_secs(10)));
+    let client = std::thread::spawn(move || live.submit_command(command, Duration::from_secs(10)));
     while !client.is_finished() {
         bench.turn(false);
     }
@@ -742,15 +748,15 @@ fn a_refused_edit_changes_nothing() {
             primary: None,
         })
     };
-    let typed = [("ignore", "x*".to_string())];
-    for (typed, saved) in
-        [(&typed[..], &NAMING_WAN[1..2]), (&[], &[("primary", "eth0"), ("ignore", "wan")]), (&[], &NAMING_WAN)]
+    let flags = [("ignore", "x*".to_string())];
+    for (flags, saved) in
+        [(&flags[..], &NAMING_WAN[1..2]), (&[], &[("primary", "eth0"), ("ignore", "wan")]), (&[], &NAMING_WAN)]
     {
-        let mut bench = with_absent_wan(typed, saved, InterfaceCommand::Forget { name: "nope".to_string() });
+        let mut bench = with_absent_wan(flags, saved, InterfaceCommand::Forget { name: "nope".to_string() });
         let before =
             (settings_and_primary(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone());
         let refusal = refused(&mut bench, all(Some(false)));
-        let expect = if typed.is_empty() { "IsPrimary" } else { "Setting" };
+        let expect = if flags.is_empty() { "IsPrimary" } else { "Setting" };
         assert!(format!("{refusal:?}").contains(expect), "{refusal:?}");
         assert_eq!(
             (settings_and_primary(&bench), bench.live.lock().unsaved.records.clone(), bench.sampler.records.clone()),
@@ -765,7 +771,7 @@ fn a_refused_edit_changes_nothing() {
             );
             assert_eq!(state.inventory.interface("eth0").map(|iface| iface.alias.as_str()), Some(""));
         }
-        if typed.is_empty() {
+        if flags.is_empty() {
             assert_eq!(refused(&mut bench, all(Some(true))), None);
             let state = bench.live.lock();
             assert_eq!((state.unsaved.edits.len(), state.inventory.interface("wan").is_some()), (1, false));
@@ -794,23 +800,23 @@ fn a_forgotten_interface_is_removed_from_settings_and_primary() {
 
 #[test]
 fn a_flag_that_names_a_removed_interface_does_not_block_the_primary() {
-    let typed = [("primary", "wan".to_string()), ("ignore", "wan".to_string())];
-    for order in [merge_wan(), forget_wan()] {
-        let mut bench = with_absent_wan(&typed, &[], order.clone());
+    let flags = [("primary", "wan".to_string()), ("ignore", "wan".to_string())];
+    for command in [merge_wan(), forget_wan()] {
+        let mut bench = with_absent_wan(&flags, &[], command.clone());
         assert_eq!(settings_and_primary(&bench)[..3], ["wan", "", "wan"]);
         bench.set(2, rx_tx(9_000_000, 10));
         bench.run(60_001);
-        assert_eq!(settings_and_primary(&bench)[3], "eth0", "{order:?}");
+        assert_eq!(settings_and_primary(&bench)[3], "eth0", "{command:?}");
         // When it appears again, the flag applies again.
         bench.world.lock().unwrap().links.push((link(9, "wan"), rx_tx(300, 5)));
-        bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
+        bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
         bench.turn(true);
         bench.run(30_001);
-        assert_eq!(settings_and_primary(&bench)[3], "wan", "{order:?}");
+        assert_eq!(settings_and_primary(&bench)[3], "wan", "{command:?}");
     }
 }
 
-/// An altname names the place of a link, whatever the kernel calls the link today.
+/// An altname can stay with a port while the kernel's name of the link changes.
 #[test]
 fn an_altname_that_comes_and_goes_is_followed() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10)), (link(3, "eth1"), rx_tx(1000, 10))]);
@@ -825,14 +831,14 @@ fn an_altname_that_comes_and_goes_is_followed() {
         let watched = |name| state.inventory.interface(name).is_some_and(|iface: &crate::live::Iface| iface.monitored);
         ([watched("eth0"), watched("eth1")], state.inventory.primary.clone().unwrap_or_default())
     };
-    let call = |bench: &mut Bench, at: usize, altnames: &[&str]| {
+    let set_altnames = |bench: &mut Bench, at: usize, altnames: &[&str]| {
         bench.world.lock().unwrap().links[at].0.altnames = altnames.iter().map(|name| name.to_string()).collect();
         bench.turn(true);
-        bench.pass(1_000);
+        bench.advance(1_000);
         bench.turn(false);
     };
     assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
-    call(&mut bench, 1, &["dsl", "uplink"]);
+    set_altnames(&mut bench, 1, &["dsl", "uplink"]);
     assert_eq!(watched(&bench), ([false, true], "eth1".to_string()));
     assert_eq!(bench.live.lock().inventory.interface("uplink").unwrap().name, "eth1");
     // Counting starts at once and not with the next sample.
@@ -840,20 +846,20 @@ fn an_altname_that_comes_and_goes_is_followed() {
     bench.run(30_000);
     assert_eq!(bench.samples("eth1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 700);
 
-    call(&mut bench, 1, &[]);
+    set_altnames(&mut bench, 1, &[]);
     assert_eq!(watched(&bench), ([false, false], "uplink".to_string()));
-    call(&mut bench, 0, &["uplink"]);
+    set_altnames(&mut bench, 0, &["uplink"]);
     assert_eq!(watched(&bench), ([true, false], "eth0".to_string()));
     // A link's own name takes precedence over another link's altname.
     bench.world.lock().unwrap().links[1].0.name = "uplink".to_string();
-    call(&mut bench, 0, &["uplink"]);
+    set_altnames(&mut bench, 0, &["uplink"]);
     assert_eq!(watched(&bench).1, "uplink");
 }
 
 #[test]
-fn a_link_renamed_to_a_watched_name_counts_at_once() {
+fn a_link_renamed_to_a_watched_name_is_counted_at_once() {
     let live = Live::new(Config::with_saved(&[("interfaces", "wan"), ("interval", "3600")]), Zone::UTC);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], Vec::new(), 1_000_000);
+    let mut bench = Bench::with_live(live, &[(link(2, "eth0"), rx_tx(1000, 10))], Vec::new(), 1_000_000);
     bench.run(60_000);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
     bench.turn(true);
@@ -883,7 +889,7 @@ fn the_primary_interface_is_watched() {
     assert_eq!(
         (settings_and_primary(&bench)[3].as_str(), saved_primary(&bench)),
         ("eth0", None),
-        "it is not counted any more"
+        "eth1 is not counted any more"
     );
     bench.set(2, rx_tx(90_000, 10));
     bench.run(30_001);
@@ -912,7 +918,7 @@ fn without_traffic_the_observation_is_repeated() {
     assert_eq!((primary(&bench).as_str(), saved_primary(&bench).as_deref()), ("eth0", Some("eth0")));
 }
 
-/// Shown from the first second, without an event: no primary interface is found yet.
+/// A provisional primary interface is shown from the first second, without an event.
 #[test]
 fn a_provisional_primary_is_shown_before_one_is_found() {
     let carried = |bytes: u64| Counters::of([bytes, 0, 0, 0, 0, 0, 0, 0]);
@@ -920,7 +926,7 @@ fn a_provisional_primary_is_shown_before_one_is_found() {
     let check = |bytes, route, expect: &str| {
         let mut bench = Bench::new(&links(bytes));
         bench.world.lock().unwrap().route = route;
-        bench.world.lock().unwrap().events = vec![LinkEvent::Addresses];
+        bench.world.lock().unwrap().events = vec![LinkNotification::Addresses];
         bench.turn(true);
         bench.run(1_000);
         assert_eq!((primary(&bench).as_str(), saved_primary(&bench)), (expect, None), "{bytes:?} {route:?}");
@@ -949,7 +955,7 @@ fn add_link(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(ifindex, name), counters));
-        world.events = vec![LinkEvent::Added { ifindex, counters: Counters::ZERO }];
+        world.events = vec![LinkNotification::Added { ifindex, counters: Counters::ZERO }];
     }
     bench.turn(true);
 }
@@ -958,16 +964,16 @@ fn remove_link(bench: &mut Bench, ifindex: u32) {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.retain(|(link, _)| link.ifindex != ifindex);
-        world.events = vec![LinkEvent::Gone { ifindex, last: None }];
+        world.events = vec![LinkNotification::Gone { ifindex, last: None }];
     }
     bench.turn(true);
-    bench.pass(1_000);
+    bench.advance(1_000);
     bench.turn(false);
 }
 
 #[test]
 fn the_only_watched_interface_is_primary_until_traffic_chooses_another() {
-    let lo = || (Link { hardware: 772, ..link(1, "lo") }, rx_tx(50_000, 50_000));
+    let lo = || (Link { hardware_type: 772, ..link(1, "lo") }, rx_tx(50_000, 50_000));
     let mut bench = Bench::new(&[lo(), (link(2, "eth0"), Counters::ZERO)]);
     assert_eq!((primary(&bench).as_str(), saved_primary(&bench)), ("eth0", None));
     assert!(bench.kinds_of_events().contains(&EventKind::Primary));
@@ -975,12 +981,12 @@ fn the_only_watched_interface_is_primary_until_traffic_chooses_another() {
     bench.run(60_000);
     add_link(&mut bench, 3, "eth1", Counters::ZERO);
     bench.run(60_000);
-    assert_eq!(primary(&bench), "eth0", "nothing speaks for the other so far");
+    assert_eq!(primary(&bench), "eth0", "the other has had no traffic so far");
     bench.set(3, rx_tx(5_000, 10));
     bench.run(60_001);
     assert_eq!((primary(&bench).as_str(), saved_primary(&bench).as_deref()), ("eth1", Some("eth1")));
 
-    // With traffic it is as good as any interface found by traffic.
+    // If the only interface has traffic, it stays primary like any interface that was found by traffic.
     let mut bench = Bench::new(&[lo(), (link(2, "eth0"), rx_tx(1000, 10))]);
     bench.set(2, rx_tx(9_000, 10));
     bench.run(60_001);
@@ -1000,7 +1006,7 @@ fn the_only_watched_interface_is_primary_until_traffic_chooses_another() {
     assert_eq!(primary(&bench), "eth1");
     bench.live.lock().active.primary = "eth0".to_string();
     bench.turn(false);
-    assert_eq!(primary(&bench), "eth0", "a choice is one");
+    assert_eq!(primary(&bench), "eth0", "the user's choice takes precedence");
 }
 
 #[test]
@@ -1025,7 +1031,7 @@ fn the_only_watched_interface_replaces_an_absent_primary_after_an_observation() 
     bench.set(5, rx_tx(90_000, 10));
     bench.run(30_001);
     assert_eq!(primary(&bench), "ppp0");
-    // A connection that is dialled again within seconds.
+    // A connection that is dialled again comes back within seconds.
     remove_link(&mut bench, 5);
     assert_eq!(primary(&bench), "ppp0");
     add_link(&mut bench, 6, "ppp0", Counters::ZERO);
@@ -1038,11 +1044,11 @@ fn the_only_watched_interface_replaces_an_absent_primary_after_an_observation() 
     bench.run(60_001);
     assert_eq!((primary(&bench).as_str(), saved_primary(&bench).as_deref()), ("eth0", Some("ppp0")));
     add_link(&mut bench, 7, "ppp0", Counters::ZERO);
-    assert_eq!(primary(&bench), "ppp0", "it is there again");
+    assert_eq!(primary(&bench), "ppp0", "it is present again");
 
-    // Found by a run long ago.
+    // The absent primary was found by a run long ago.
     let live = Live::new(Config::default(), Zone::UTC);
-    let mut bench = Bench::on(live, &[], Vec::new(), 1_000_000);
+    let mut bench = Bench::with_live(live, &[], Vec::new(), 1_000_000);
     bench.sampler.primary = Primary::new(String::new());
     bench.sampler.primary.restore(String::new(), "wlan7".to_string());
     bench.sampler.primary.begin(bench.clock.now());
@@ -1051,7 +1057,7 @@ fn the_only_watched_interface_replaces_an_absent_primary_after_an_observation() 
     assert_eq!(primary(&bench), "eth0");
 }
 
-/// Unmatched names and patterns, as the health answer shows them.
+/// Unmatched names and patterns: setting, pattern, and whether an absent interface with history has that name.
 fn unmatched(bench: &Bench) -> Vec<String> {
     let state = bench.live.lock();
     state.inventory.unmatched.iter().map(|it| format!("{} {} {}", it.key, it.pattern, it.known)).collect()
@@ -1062,7 +1068,7 @@ fn unmatched_names_are_shown_until_they_match() {
     let saved = [("interfaces", "eth*,nope*,ppp0,uplink,eth*"), ("primary", "wan")];
     let live = Live::new(Config::with_saved(&saved), Zone::UTC);
     let stored = record(1, "ppp0", 0, "boot-before", rx_tx(5, 5), 1);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], vec![stored], 1_000_000);
+    let mut bench = Bench::with_live(live, &[(link(2, "eth0"), rx_tx(1000, 10))], vec![stored], 1_000_000);
     let all = ["interfaces nope* false", "interfaces ppp0 true", "interfaces uplink false", "primary wan false"];
     assert_eq!(unmatched(&bench), all);
     bench.run(60_000);
@@ -1071,7 +1077,7 @@ fn unmatched_names_are_shown_until_they_match() {
     assert_eq!(unmatched(&bench), [all[0], all[2], all[3]]);
     bench.world.lock().unwrap().links[0].0.altnames = vec!["uplink".to_string(), "wan".to_string()];
     bench.turn(true);
-    bench.pass(1_000);
+    bench.advance(1_000);
     bench.turn(false);
     assert_eq!(unmatched(&bench), [all[0]]);
     remove_link(&mut bench, 5);
@@ -1089,24 +1095,24 @@ fn unmatched_names_are_shown_until_they_match() {
 
 #[test]
 fn log_lines_about_one_pattern_are_limited() {
-    let typed = [("interfaces", "ppp0,eth*".to_string())];
-    let live = Live::new(Config::new(&typed, |_| None).unwrap(), Zone::UTC);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], Vec::new(), 1_000_000);
+    let flags = [("interfaces", "ppp0,eth*".to_string())];
+    let live = Live::new(Config::new(&flags, |_| None).unwrap(), Zone::UTC);
+    let mut bench = Bench::with_live(live, &[(link(2, "eth0"), rx_tx(1000, 10))], Vec::new(), 1_000_000);
     let gone = "--interface ppp0 matches no interface now: counting starts when it appears";
-    // Reset, as if nothing had been logged so far.
-    bench.sampler.requested = RequestedNames::default();
+    // Nothing has been logged so far.
+    bench.sampler.configured_names = ConfiguredNames::default();
     let mut found = Vec::new();
     let mut check = |bench: &mut Bench, present: bool, ms: u64| {
         bench.world.lock().unwrap().links.truncate(1);
         if present {
             bench.world.lock().unwrap().links.push((link(5, "ppp0"), Counters::ZERO));
         }
-        bench.pass(ms);
+        bench.advance(ms);
         let now = bench.clock.now();
         bench.sampler.list_links(now);
         let news = bench.sampler.unmatched_log_lines(now);
         found.extend(news.iter().map(|(level, line)| format!("{level} {line}")));
-        (news.len(), bench.sampler.requested.next_ms().map(|due| due - now.mono_ms))
+        (news.len(), bench.sampler.configured_names.next_ms().map(|due| due - now.mono_ms))
     };
     assert_eq!(check(&mut bench, false, 0), (1, None));
     assert_eq!(check(&mut bench, false, 50_000), (0, None), "logged once");
@@ -1114,7 +1120,7 @@ fn log_lines_about_one_pattern_are_limited() {
         assert_eq!(check(&mut bench, at % 2 == 0, 10_000), (1, None), "{at}");
     }
     for at in 0..100 {
-        // No line is due while the log matches the present state.
+        // No line is due while the logged state is the present one.
         let due = Some(500_000 - 1_000 * (at + 1)).filter(|_| at % 2 == 0);
         assert_eq!(check(&mut bench, at % 2 != 0, 1_000), (0, due), "{at}");
     }
@@ -1130,31 +1136,31 @@ fn log_lines_about_one_pattern_are_limited() {
 #[test]
 fn samples_wait_for_a_trusted_clock_and_none_is_lost() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
-    let mut far = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
-    far.clock.0.lock().unwrap().unix_ms = 0;
-    // A machine of its own that boots in 1970.
-    far.sampler.wall_clock = WallClock::new(BUILD_FLOOR, None);
-    far.live.lock().unsaved.batch.clear();
-    for kernel in [&mut bench, &mut far] {
-        kernel.set(2, rx_tx(1500, 10));
-        kernel.run(90_001);
+    let mut untrusted = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
+    untrusted.clock.0.lock().unwrap().unix_ms = 0;
+    // A machine whose clock shows 1970 after the boot.
+    untrusted.sampler.wall_clock = WallClock::new(BUILD_FLOOR, None);
+    untrusted.live.lock().unsaved.batch.clear();
+    for one in [&mut bench, &mut untrusted] {
+        one.set(2, rx_tx(1500, 10));
+        one.run(90_001);
     }
-    assert!(far.batch().ticks.iter().all(|tick| tick.unix.is_none()));
-    assert!(!far.live.lock().health.clock_believed);
-    far.clock.0.lock().unwrap().unix_ms = START_MS + 90_001;
-    far.run(30_000);
-    let (near, far) = (bench.batch(), far.batch());
-    let placed: Vec<i64> = far.ticks.iter().filter_map(|tick| tick.unix).collect();
-    assert_eq!(placed.len(), far.ticks.len());
-    assert_eq!(placed[0], near.ticks[1].unix.unwrap());
+    assert!(untrusted.batch().ticks.iter().all(|tick| tick.unix.is_none()));
+    assert!(!untrusted.live.lock().health.clock_trusted);
+    untrusted.clock.0.lock().unwrap().unix_ms = START_MS + 90_001;
+    untrusted.run(30_000);
+    let (expected, batch) = (bench.batch(), untrusted.batch());
+    let times: Vec<i64> = batch.ticks.iter().filter_map(|tick| tick.unix).collect();
+    assert_eq!(times.len(), batch.ticks.len());
+    assert_eq!(times[0], expected.ticks[1].unix.unwrap());
 }
 
 #[test]
 fn of_two_records_with_one_identity_the_name_decides() {
-    // The first record kept this identity when its link took over the second record's name.
-    let left = record(1, "x0", 2, BOOT, rx_tx(20_000, 1), 400_000);
-    let taken = record(2, "x1", 2, BOOT, rx_tx(27_000, 1), 400_000);
-    let bench = Bench::after(&[(link(2, "x1"), rx_tx(27_100, 1))], vec![left, taken], 1_000_000);
+    // The link was renamed from x0 to x1, and the record of x0 kept the identity.
+    let old = record(1, "x0", 2, BOOT, rx_tx(20_000, 1), 400_000);
+    let current = record(2, "x1", 2, BOOT, rx_tx(27_000, 1), 400_000);
+    let bench = Bench::after(&[(link(2, "x1"), rx_tx(27_100, 1))], vec![old, current], 1_000_000);
     assert_eq!(bench.samples("x1").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 100);
 }
 
@@ -1164,7 +1170,7 @@ fn a_rename_removes_the_identity_from_the_old_record() {
     let mut bench = Bench::after(&[(link(2, "eth0"), rx_tx(1000, 10))], vec![old], 1_000_000);
     bench.world.lock().unwrap().links[0].0.name = "wan".to_string();
     bench.turn(true);
-    bench.pass(2000);
+    bench.advance(2000);
     bench.turn(false);
     bench.run(30_001);
     let state = bench.live.lock();
@@ -1176,10 +1182,10 @@ fn a_rename_removes_the_identity_from_the_old_record() {
 #[test]
 fn a_notification_before_the_listing_is_kept() {
     let mut bench = Bench::new(&[]);
-    bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
     bench.world.lock().unwrap().links.push((link(9, "wg0"), rx_tx(300, 5)));
-    bench.pass(1000);
+    bench.advance(1000);
     bench.turn(true);
     bench.run(30_001);
     assert_eq!(bench.samples("wg0").iter().map(|(_, rx, _)| *rx).sum::<u64>(), 300);
@@ -1191,27 +1197,27 @@ fn the_last_traffic_of_a_gone_link_is_counted() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.clear();
-        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(rx_tx(1700, 10)) }];
+        world.events = vec![LinkNotification::Gone { ifindex: 2, last: Some(rx_tx(1700, 10)) }];
     }
-    bench.pass(5000);
+    bench.advance(5000);
     bench.turn(true);
     assert_eq!(bench.live.lock().inventory.interface("ppp0").unwrap().lifetime.rx_bytes(), 700);
-    assert_eq!(bench.samples("ppp0"), [(Mark::Plain, 700, 5)]);
+    assert_eq!(bench.samples("ppp0"), [(SampleQuality::Plain, 700, 5)]);
 }
 
-/// One end of a veth counts its reception at the other end, which goes first.
+/// One end of a veth takes its received bytes from the counters of the other end, which the kernel removes first.
 #[test]
 fn a_counter_that_falls_in_the_final_reading_is_not_counted_twice() {
     let mut bench = Bench::new(&[(link(2, "ppp0"), rx_tx(1000, 10))]);
     bench.set(2, rx_tx(5000, 50));
-    bench.pass(30_000);
+    bench.advance(30_000);
     bench.turn(false);
     {
         let mut world = bench.world.lock().unwrap();
         world.links.clear();
-        world.events = vec![LinkEvent::Gone { ifindex: 2, last: Some(rx_tx(0, 57)) }];
+        world.events = vec![LinkNotification::Gone { ifindex: 2, last: Some(rx_tx(0, 57)) }];
     }
-    bench.pass(5000);
+    bench.advance(5000);
     bench.turn(true);
     let lifetime = bench.live.lock().inventory.interface("ppp0").unwrap().lifetime;
     assert_eq!((lifetime.rx_bytes(), lifetime.tx_bytes()), (4000, 47));
@@ -1221,11 +1227,11 @@ fn a_counter_that_falls_in_the_final_reading_is_not_counted_twice() {
 fn a_changed_interfaces_list_loses_no_traffic() {
     let mut bench = Bench::new(&[(link(2, "w0"), rx_tx(1000, 10)), (link(3, "w1"), rx_tx(1000, 10))]);
     bench.set(2, rx_tx(101_000, 10));
-    bench.pass(3000);
+    bench.advance(3000);
     bench.live.lock().active.interfaces = vec!["w1".to_string()];
     bench.turn(false);
     bench.set(2, rx_tx(900_000, 10));
-    bench.pass(3000);
+    bench.advance(3000);
     bench.live.lock().active.interfaces = Vec::new();
     bench.turn(false);
     bench.set(2, rx_tx(950_000, 10));
@@ -1248,7 +1254,7 @@ fn every_first_baseline_is_saved_at_once() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -1261,7 +1267,7 @@ fn a_gone_link_without_samples_keeps_its_name() {
     bench.run(60_001);
     bench.world.lock().unwrap().links.clear();
     bench.turn(true);
-    bench.pass(2000);
+    bench.advance(2000);
     bench.turn(false);
     assert!(bench.live.lock().inventory.interface("w0").is_some_and(|iface| !iface.present()));
 }
@@ -1300,7 +1306,10 @@ fn a_history_opened_late_gets_the_gap_as_after_a_restart() {
     bench.run(60_001);
     assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 100);
     bench.rejoin(history_of_a_minute_ago(vec![record(4, "eth0", 2, BOOT, rx_tx(1000, 10), 400_000)]));
-    assert_eq!(bench.samples("eth0"), [(Mark::Gap, 700, 600), (Mark::Plain, 100, 30), (Mark::Plain, 0, 30)]);
+    assert_eq!(
+        bench.samples("eth0"),
+        [(SampleQuality::Gap, 700, 600), (SampleQuality::Plain, 100, 30), (SampleQuality::Plain, 0, 30)]
+    );
     {
         let state = bench.live.lock();
         assert_eq!(state.health.database, Database::Rejoined);
@@ -1318,7 +1327,7 @@ fn a_history_opened_late_gets_the_gap_as_after_a_restart() {
     assert!(bench.kinds_of_events().contains(&EventKind::Gap));
     bench.set(2, rx_tx(1900, 10));
     bench.run(30_000);
-    assert_eq!(bench.samples("eth0")[3], (Mark::Plain, 100, 30));
+    assert_eq!(bench.samples("eth0")[3], (SampleQuality::Plain, 100, 30));
     assert_eq!(bench.batch().ticks.last().unwrap().seq, 104);
 }
 
@@ -1327,10 +1336,10 @@ fn a_history_of_another_boot_opened_late_continues_from_zero() {
     let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
     bench.run(1);
     bench.rejoin(history_of_a_minute_ago(vec![record(4, "eth0", 2, "boot-before", rx_tx(1000, 10), 900_000_000)]));
-    assert_eq!(bench.samples("eth0"), [(Mark::Reset, 1700, 1000)]);
+    assert_eq!(bench.samples("eth0"), [(SampleQuality::Reset, 1700, 1000)]);
 }
 
-/// Whatever is stored, sums and ids are the same as if the history had been known at the start.
+/// With each of these histories, sums and ids are the same as if it had been known at the start.
 #[test]
 fn a_history_opened_late_gives_the_same_result_as_one_opened_at_the_start() {
     let links = [(link(2, "a"), rx_tx(1700, 10)), (link(3, "b"), rx_tx(50, 10)), (link(4, "c"), Counters::ZERO)];
@@ -1345,11 +1354,11 @@ fn a_history_opened_late_gives_the_same_result_as_one_opened_at_the_start() {
         vec![record(1, "x", 2, BOOT, rx_tx(900, 1), 900_000), record(2, "a", 5, other, rx_tx(7, 7), 1)],
         vec![record(7, "a", 1, other, rx_tx(9, 9), 5), record(3, "c", 4, other, rx_tx(9, 9), 5)],
         vec![record(7, "a", 8, BOOT, rx_tx(90_000, 9), 500_000), record(8, "gone", 70, BOOT, rx_tx(9, 9), 5)],
-        // Higher than now: the counters restarted from zero in between.
+        // The stored counters are higher than the present ones: they restarted from zero in between.
         vec![record(5, "a", 2, BOOT, rx_tx(90_000, 90), 500_000)],
     ];
     for stored in histories {
-        for squeezed in [false, true] {
+        for coarsened in [false, true] {
             let mut early = Bench::after(&links, stored.clone(), 1_000_000);
             let mut without_history = Bench::without_history(&links, 1_000_000);
             for bench in [&mut early, &mut without_history] {
@@ -1362,7 +1371,7 @@ fn a_history_opened_late_gives_the_same_result_as_one_opened_at_the_start() {
                 bench.turn(true);
                 bench.run(30_000);
             }
-            if squeezed {
+            if coarsened {
                 let mut state = without_history.live.lock();
                 let Unsaved { batch, anchors, .. } = &mut state.unsaved;
                 crate::coarsen::coarsen(batch, anchors, 0);
@@ -1395,7 +1404,7 @@ fn a_history_opened_late_gives_the_same_result_as_one_opened_at_the_start() {
                     "{name} of {stored:#?}"
                 );
             }
-            // As the writer will store them.
+            // The identities that the writer will store.
             let identities = |bench: &Bench| {
                 let mut kept = stored.clone();
                 for record in &bench.live.lock().unsaved.records {
@@ -1419,7 +1428,7 @@ fn a_link_announced_before_the_history_opens_is_counted_from_zero() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -1429,7 +1438,7 @@ fn a_link_announced_before_the_history_opens_is_counted_from_zero() {
 }
 
 #[test]
-fn stopped_collection_of_a_history_opened_late_stays_uncounted() {
+fn a_run_is_discarded_if_a_history_opened_late_says_that_collection_is_stopped() {
     let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
     bench.set(2, rx_tx(1800, 10));
     bench.run(60_001);
@@ -1448,7 +1457,7 @@ fn stopped_collection_of_a_history_opened_late_stays_uncounted() {
 
 /// The stored history says "stopped", and the user started collection before the history was open.
 #[test]
-fn a_pause_that_ended_before_the_history_opens_stays_uncounted() {
+fn traffic_of_a_pause_that_ended_before_the_history_opens_is_not_counted() {
     let links = [(link(2, "eth0"), rx_tx(1700, 10)), (link(3, "eth1"), rx_tx(500, 1))];
     let mut bench = Bench::without_history(&links, 1_000_000);
     bench.set(2, rx_tx(1800, 10));
@@ -1468,7 +1477,7 @@ fn a_pause_that_ended_before_the_history_opens_stays_uncounted() {
     assert!(found.iter().any(|detail| detail.contains("collection was stopped, and started again")), "{found:?}");
 }
 
-/// The clock is nine hours slow; only the stored history shows it.
+/// The clock is nine hours slow, and only the stored history proves that.
 #[test]
 fn e20_a_history_opened_late_corrects_wrong_wall_times() {
     let mut bench = Bench::without_history(&[(link(2, "eth0"), rx_tx(1700, 10))], 1_000_000);
@@ -1511,11 +1520,11 @@ fn a_boot_that_began_before_the_latest_sample_is_not_counted() {
         assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
         bench.set(2, rx_tx(1_405_000, 10));
         bench.run(30_001);
-        assert_eq!(bench.samples("eth0"), [(Mark::Plain, 5000, 30)]);
+        assert_eq!(bench.samples("eth0"), [(SampleQuality::Plain, 5000, 30)]);
         assert_eq!(bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes(), 5_005_000);
     }
     let bench = Bench::after(&links, vec![of_another_boot("", -500)], 1_000_000);
-    assert_eq!(bench.samples("eth0"), [(Mark::Reset, 1_400_000, 1000)]);
+    assert_eq!(bench.samples("eth0"), [(SampleQuality::Reset, 1_400_000, 1000)]);
     assert_eq!(details(&bench, EventKind::Gap), [""; 0]);
 }
 
@@ -1538,21 +1547,25 @@ fn counting_from_the_boot_is_decided_when_the_clock_is_trusted() {
         bench.run(30_001);
         bench.set(2, rx_tx(1_400_700, 10));
         bench.run(30_000);
-        assert!(bench.samples("eth0").iter().all(|(mark, ..)| *mark == Mark::Plain), "{:?}", bench.samples("eth0"));
+        assert!(
+            bench.samples("eth0").iter().all(|(mark, ..)| *mark == SampleQuality::Plain),
+            "{:?}",
+            bench.samples("eth0")
+        );
         bench.clock.0.lock().unwrap().unix_ms = START_MS + 60_001;
         bench.run(1);
         let samples = bench.samples("eth0");
         let sum: u64 = samples.iter().map(|(_, rx, _)| *rx).sum();
         assert_eq!(sum, expect + 700, "{samples:?}");
-        assert_eq!(samples.iter().filter(|(mark, ..)| *mark == Mark::Reset).count(), usize::from(expect > 0));
+        assert_eq!(samples.iter().filter(|(mark, ..)| *mark == SampleQuality::Reset).count(), usize::from(expect > 0));
         let lifetime = bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes();
         assert_eq!(lifetime, 5_000_700 + expect);
         assert_eq!(details(&bench, EventKind::Gap).len(), usize::from(expect == 0));
-        // In the tick of the first reading, with the right time.
+        // The missed sample is in the tick of the first reading, which has the right time.
         let batch = bench.batch();
         assert_eq!(batch.ticks[0].unix, Some(START_MS / 1000));
         assert_eq!(batch.samples_of(0).len(), usize::from(expect > 0));
-        // The saved data leads to the raw counters.
+        // Samples and anchors give the present raw counters.
         let (_, raw) = totals(&bench, 4, &[]);
         assert_eq!(raw.rx_bytes(), 1_400_700);
     }
@@ -1583,7 +1596,7 @@ fn links_that_swap_names_during_a_restart_keep_their_histories() {
 }
 
 #[test]
-fn a_falling_counter_makes_one_event_and_the_others_count_on() {
+fn a_falling_counter_makes_one_event_and_the_other_counters_are_counted() {
     let four = |rx, tx| Counters::of([rx, tx, 20, 20, 0, 0, 0, 0]);
     let mut bench = Bench::new(&[(link(2, "eth0"), four(1_000_000, 1000))]);
     for (rx, tx) in [(990_000, 1100), (991_000, 1300), (992_000, 1400)] {
@@ -1596,7 +1609,10 @@ fn a_falling_counter_makes_one_event_and_the_others_count_on() {
     // The first two samples after the fall are uncertain; then counting continues from the lower value.
     let samples = bench.samples("eth0");
     assert_eq!(samples.iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [0, 1000, 1000, 0]);
-    assert_eq!(samples.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3], [Mark::Gap, Mark::Gap, Mark::Plain]);
+    assert_eq!(
+        samples.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3],
+        [SampleQuality::Gap, SampleQuality::Gap, SampleQuality::Plain]
+    );
     assert_eq!(
         bench.live.lock().inventory.interface("eth0").unwrap().lifetime,
         Counters::of([2000, 400, 0, 0, 0, 0, 0, 0])
@@ -1620,7 +1636,7 @@ fn a_new_hardware_address_on_the_same_boot_makes_an_event_and_loses_nothing() {
     let mut without_history = Bench::without_history(&[(now.clone(), rx_tx(1700, 10))], 1_000_000);
     without_history.rejoin(history_of_a_minute_ago(vec![known.clone()]));
     for bench in [Bench::after(&[(now, rx_tx(1700, 10))], vec![known], 1_000_000), without_history] {
-        assert_eq!(bench.samples("wlan0"), [(Mark::Gap, 700, 600)]);
+        assert_eq!(bench.samples("wlan0"), [(SampleQuality::Gap, 700, 600)]);
         let found = details(&bench, EventKind::HardwareAddress);
         assert!(
             found.len() == 1 && found[0].contains("02:00:00:00:00:02") && found[0].contains("was 02:00:00:00:00:01")
@@ -1637,9 +1653,9 @@ fn another_device_with_a_reused_ifindex_is_another_link() {
     bench.set(2, rx_tx(1500, 10));
     bench.run(30_001);
     bench.world.lock().unwrap().links = vec![(device(40), rx_tx(9_000_000, 10))];
-    bench.world.lock().unwrap().events = vec![LinkEvent::Lost];
+    bench.world.lock().unwrap().events = vec![LinkNotification::Lost];
     bench.turn(true);
-    bench.pass(2000);
+    bench.advance(2000);
     bench.turn(false);
     bench.run(30_001);
     bench.set(2, rx_tx(9_000_700, 10));

@@ -1,5 +1,5 @@
-//! Reads what the operating system knows: interface counters, links, addresses, the default route and facts about the
-//! machine. `open` chooses the best backend that works.
+//! Reads interface counters, links, addresses, the default route and facts about the machine from the operating system.
+//! `open` chooses the best backend that works.
 //!
 //! All code that reads counters and links of a certain operating system is in this directory, and so is the one chain
 //! of `cfg(target_os)` that selects it. Parsing is separate from reading, and pure.
@@ -9,26 +9,26 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-use linux as system;
+use linux as os;
 #[cfg(not(target_os = "linux"))]
 mod unsupported;
 #[cfg(not(target_os = "linux"))]
-use unsupported as system;
+use unsupported as os;
 
 use crate::error::Result;
 use crate::model::{Address, Counters, Link, Machine, NetworkStack, Reading};
 
-pub use system::Wake;
+pub use os::Wake;
 /// The pure parsers, public for fuzzing.
 #[cfg(target_os = "linux")]
-pub use system::{parse, text};
+pub use os::{parse, text};
 
 /// A backend that reads the kernel's counters and links.
 pub trait Source: Send {
     /// `getstats`, `getlink` or `sysfs`, the values of the setting `source`.
     fn name(&self) -> &'static str;
 
-    /// Replaces `out` by the counters of all links of this network namespace, sorted by ifindex. If links appear and
+    /// Replaces `out` with the counters of all links of this network namespace, sorted by ifindex. If links appear and
     /// disappear too fast for a complete list, a link may be missing: its next reading includes the traffic in
     /// between. Errors: `Transient` if the next attempt may succeed, `Unsupported` if the caller should call `open`
     /// again. The netlink backends allocate no memory after their buffers have grown.
@@ -50,12 +50,12 @@ pub trait Source: Send {
     fn default_route(&mut self) -> Result<Option<u32>>;
 
     /// Waits until `timeout` has passed, another thread calls `wake`, or the kernel reports a change of links or
-    /// addresses. One system call if only the time has passed.
+    /// addresses. If only the time has passed, a backend with notifications has made a single system call.
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken;
 
-    /// Appends the events since the last call to `out`, in the order of the kernel. If there are many, it returns
-    /// only a part: after more than `EVENTS_AT_ONCE` there may be others.
-    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()>;
+    /// Appends the events since the last call to `out`, in the order of the kernel. In a flood, one call returns only a
+    /// part of them, see `EVENTS_AT_ONCE`. `wait` returns at once while there are more.
+    fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()>;
 
     /// What this backend cannot know, as text for users. `None` if it knows everything.
     fn limitations(&self) -> Option<&'static str> {
@@ -67,17 +67,18 @@ pub trait Source: Send {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Woken {
     /// Another thread called `Wake::call`. `wait` has reset the call.
-    pub called: bool,
-    /// `events` has something to return. A backend without notifications sets this if the set of links has changed.
+    pub wake_called: bool,
+    /// `notifications` has something to return. A backend without notifications sets this if the set of links has changed.
     pub changed: bool,
 }
 
-/// Up to this number of events, one call of `Source::events` has returned all of them.
-pub const EVENTS_AT_ONCE: usize = 256;
+/// If one call of `Source::notifications` returns this number or more, the caller should call it again: more
+/// notifications may wait.
+pub const NOTIFICATIONS_AT_ONCE: usize = 256;
 
 /// A change of links or addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkEvent {
+pub enum LinkNotification {
     /// Attributes of the link of the next event, from the same notification. Attributes that only sysfs has are
     /// missing.
     Described(Box<Link>),
@@ -113,7 +114,7 @@ impl SourceChoice {
     ];
 
     /// The choice of this name. `Auto` for an unknown name.
-    pub fn named(word: &str) -> SourceChoice {
+    pub fn by_name(word: &str) -> SourceChoice {
         SourceChoice::NAMES.iter().find(|(_, name)| *name == word).map_or(SourceChoice::Auto, |(choice, _)| *choice)
     }
 }
@@ -121,21 +122,21 @@ impl SourceChoice {
 /// Opens the best backend that works here (`Auto`), or the given one. The second value is a note for the user: why a
 /// better backend does not work, and the limitations of this one.
 pub fn open(choice: SourceChoice) -> Result<(Box<dyn Source>, Option<String>)> {
-    system::open(choice)
+    os::open(choice)
 }
 
 /// The network stack that this process sees.
 pub fn stack() -> NetworkStack {
-    system::stack()
+    os::stack()
 }
 
 /// Bytes that the calling thread has passed to write system calls so far. `None` where the system does not count
 /// them.
 pub fn bytes_written() -> Option<u64> {
-    system::written()
+    os::bytes_written()
 }
 
 /// Facts about the machine. `path`: its file system is the one whose size and free space are returned.
 pub fn machine(path: &std::path::Path) -> Machine {
-    system::machine(path)
+    os::machine(path)
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{Choice, Source};
+use super::{Source, SourceChoice};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Machine, Stack};
+use crate::model::{Machine, NetworkStack};
 
 /// Ends a `Source::wait` from another thread. Here nothing waits.
 #[derive(Clone)]
@@ -18,15 +18,15 @@ impl Wake {
     pub fn call(&self) {}
 }
 
-pub fn open(_choice: Choice) -> Result<(Box<dyn Source>, Option<String>)> {
+pub fn open(_choice: SourceChoice) -> Result<(Box<dyn Source>, Option<String>)> {
     Err(Error::new(ErrorKind::Unsupported, "net-pulse cannot read interface counters on this operating system yet"))
 }
 
-pub fn stack() -> Stack {
-    Stack::default()
+pub fn stack() -> NetworkStack {
+    NetworkStack::default()
 }
 
-pub fn written() -> Option<u64> {
+pub fn bytes_written() -> Option<u64> {
     None
 }
 

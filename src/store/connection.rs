@@ -11,7 +11,7 @@ use crate::system::errno;
 pub(super) const PAGE_BYTES: u64 = 4096;
 
 const PRAGMAS: [(&str, &str); 3] = [
-    // 256 KiB: the pages of one save or of one chart. The operating system caches the rest.
+    // Negative: KiB. Room for the pages of one save or of one chart; the operating system caches the rest.
     ("cache_size", "-256"),
     // A container may have no /tmp.
     ("temp_store", "MEMORY"),
@@ -22,9 +22,9 @@ const PRAGMAS: [(&str, &str); 3] = [
 /// Needed only on file systems without a write-ahead log: there a reader and the writer can block each other.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn connection(path: &Path, vfs: Option<&str>, busy: Duration) -> Result<Connection> {
+pub(super) fn connection(path: &Path, vfs: Option<&str>, busy_timeout: Duration) -> Result<Connection> {
     let conn = unprepared_connection(path, vfs)?;
-    conn.busy_timeout(busy)?;
+    conn.busy_timeout(busy_timeout)?;
     prepare(&conn)?;
     Ok(conn)
 }

@@ -45,7 +45,7 @@ pub(super) fn remove_partial(target: &Path) {
 pub(super) fn write_copy(conn: &Connection, target: &Path, vfs: Option<&str>) -> Result<File> {
     remove_partial(target);
     refuse_other_types(target)?;
-    // SQLite accepts an empty file. It would create the file readable for all users.
+    // `VACUUM INTO` accepts an empty file. SQLite itself would create the file readable for all users.
     let file = private(OpenOptions::new().read(true).write(true).create_new(true))
         .open(target)
         .map_err(|cause| io_error(target, cause))?;
@@ -58,7 +58,7 @@ pub(super) fn write_copy(conn: &Connection, target: &Path, vfs: Option<&str>) ->
     Ok(file)
 }
 
-/// Result of the copy before a migration, which allows a return to an older program.
+/// Result of copying the database before a migration. With the copy the user can return to an older version.
 pub(super) enum MigrationCopy {
     Made(PathBuf),
     Failed(Error),
@@ -85,8 +85,8 @@ impl MigrationCopy {
     }
 }
 
-/// Makes a lasting copy of a file with this schema beside the database. Leaves as much free space as the history
-/// takes, so that the copy does not fill a small disk.
+/// Copies the database, which has this schema, to a file beside it that stays there. Refuses when less space than the
+/// database takes would be left free, so that the copy does not fill a small disk.
 pub(super) fn copy_before_migration(conn: &Connection, path: &Path, vfs: Option<&str>, schema: i64) -> MigrationCopy {
     let unfinished = with_suffix(path, KEEPING_SUFFIX);
     let copied = try_copy_before_migration(conn, path, vfs, &format!("schema-{schema}"), &unfinished);
@@ -108,7 +108,7 @@ fn try_copy_before_migration(
     if let Some((_, free)) =
         free_space::total_and_free(path).filter(|(_, free)| *free < bytes + pages * PAGE_BYTES + SPARE_BYTES)
     {
-        let sentence = format!("the copy has {bytes} bytes and must leave as much free, but only {free} are free");
+        let sentence = format!("the copy needs {bytes} bytes and as many must stay free, but only {free} are free");
         return Err(Error::new(ErrorKind::Full, sentence));
     }
     let plain_path = with_suffix(path, &format!(".{suffix}"));
@@ -120,25 +120,25 @@ fn try_copy_before_migration(
 }
 
 impl Copier {
-    /// Returns a file beside the database that has no name any more: its space is free again when it is closed, even
-    /// after a kill. `free`: free bytes there, if known.
+    /// Copies the database to a file beside it, and removes the name of that file: its space is free again when it is
+    /// closed, even after a kill. `free`: free bytes on that disk, if known.
     pub fn copy(&self, free: Option<u64>) -> Result<File> {
         let database = current_file(&self.current);
         let conn = database.connect()?;
         // This may be the last connection at the end of the program. The checkpoint is the writer's task, because only
         // the writer syncs.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // The file is gone when it is closed, so nothing needs to reach the flash.
+        // The file is gone once it is closed, so it needs no sync.
         set(&conn, "synchronous", "OFF")?;
         let bytes = (pragma(&conn, "page_count")? - pragma(&conn, "freelist_count")?) as u64 * PAGE_BYTES;
         if free.is_some_and(|free| free < bytes + SPARE_BYTES) {
-            let sentence = format!("the copy has {bytes} bytes, but only {} are free", free.unwrap_or(0));
+            let sentence = format!("the copy needs {bytes} bytes, but only {} are free", free.unwrap_or(0));
             return Err(Error::new(ErrorKind::Full, sentence));
         }
         let target = with_suffix(&database.path, BACKUP_SUFFIX);
         let copied = write_copy(&conn, &target, database.vfs);
         remove_partial(&target);
-        // After the connection: the `DatabaseFile` is closed last.
+        // Close the connection before its `DatabaseFile`.
         drop(conn);
         copied
     }
@@ -175,7 +175,7 @@ mod tests {
         fs::write(other.file(), &bytes).unwrap();
         let copy = Store::open(&other.file(), &OPTIONS).unwrap();
         assert!(copy.events.is_empty(), "{:?}", copy.events);
-        assert_eq!(copy.newest, Some(T + 30 + 300 * 199 + 270));
+        assert_eq!(copy.newest_unix, Some(T + 30 + 300 * 199 + 270));
         let points = |reader: &crate::store::Reader| {
             reader.stored_snapshot().oldest(&SampleFilter::default(), None, usize::MAX).unwrap().0
         };

@@ -31,9 +31,9 @@ pub(super) enum PathStatus {
     WithoutLog,
 }
 
-/// The database file, opened beside SQLite, and locked where possible. The lock also keeps out a second net-pulse that
-/// opens the file by another name (a hard link), and so finds another guard file. It may be taken before SQLite opens
-/// the file or after, and is released last.
+/// Our own descriptor of the database file, besides SQLite's; locked where possible. The lock also keeps out a second
+/// net-pulse that opens the file by another name (a hard link), and so finds another guard file. The lock may be taken
+/// before or after SQLite opens the file, and is released last.
 pub(super) enum HeldFile {
     ByteLocked(ByteLock),
     Locked(FileLock),
@@ -46,9 +46,9 @@ impl HeldFile {
     pub fn take(path: &Path) -> Result<Option<HeldFile>> {
         let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(None) };
         let refusal = match retry_while_taken(file, ByteLock::take) {
-            Ok(claim) => return Ok(Some(HeldFile::ByteLocked(claim))),
+            Ok(lock) => return Ok(Some(HeldFile::ByteLocked(lock))),
             Err((file, LockError::Failed(_))) if has_byte_locks(&file) => return Ok(Some(HeldFile::Unlocked(file))),
-            // SQLite locks this file by other means too, so this lock cannot conflict with SQLite's.
+            // This file system has no fcntl locks, so SQLite uses none on it that could conflict with flock(2).
             Err((file, LockError::Failed(_))) => match retry_while_taken(file, FileLock::take) {
                 Ok(lock) => return Ok(Some(HeldFile::Locked(lock))),
                 Err((file, LockError::Failed(_))) => return Ok(Some(HeldFile::Unlocked(file))),
@@ -64,7 +64,7 @@ impl HeldFile {
 
     fn file(&self) -> &File {
         match self {
-            HeldFile::ByteLocked(claim) => claim.file(),
+            HeldFile::ByteLocked(lock) => lock.file(),
             HeldFile::Locked(lock) => lock.file(),
             HeldFile::Unlocked(file) => file,
         }
@@ -84,12 +84,12 @@ pub(super) struct DatabaseFile {
     /// SQLite's name for its interface to the file system (https://www.sqlite.org/vfs.html); `None` for the default.
     pub vfs: Option<&'static str>,
     inode: Inode,
-    /// Of the write-ahead log; `None` without one.
+    /// Inode of the write-ahead log; `None` without one.
     log: Option<Inode>,
-    /// Two openings of the file had the same inode: some file systems make the numbers up.
+    /// Two openings of the file had the same inode. On some file systems they differ, and then inodes prove nothing.
     inode_is_stable: bool,
     held: HeldFile,
-    /// After the latest write from here; `None` where it could not be read, or without a write-ahead log.
+    /// Recorded after our latest write; `None` where it could not be read, or without a write-ahead log.
     fingerprint: Mutex<Option<Fingerprint>>,
     /// Another program has written into the file: it is not ours any more.
     overwritten: AtomicBool,
@@ -126,7 +126,8 @@ impl DatabaseFile {
         *self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner) = fingerprint;
     }
 
-    /// The writer calls this before each write. A copy over the open file keeps its inode and changes its content.
+    /// Whether another program has written into the file. The writer calls this before each write. A copy over the open
+    /// file keeps its inode and changes its content, so only the fingerprint shows it.
     pub fn check_overwritten(&self) -> bool {
         let recorded = self.fingerprint.lock().unwrap_or_else(PoisonError::into_inner);
         match (&*recorded, self.read_fingerprint()) {
@@ -166,7 +167,7 @@ impl DatabaseFile {
         Inode::at(&with_suffix(&self.path, "-wal"))
     }
 
-    /// Removes the log once its content is in the database or in a copy of it. A log of another program stays.
+    /// Removes the log. Call it once its content is in the database or in a copy. A log of another file stays.
     pub fn remove_log(&self) {
         if self.log.is_some() && self.current_log() == self.log {
             let _ = fs::remove_file(with_suffix(&self.path, "-wal"));
@@ -203,7 +204,7 @@ impl DatabaseFile {
     }
 }
 
-/// The database file in use now, for modules that connect only now and then.
+/// The database file that the store uses now.
 pub(super) fn current_file(shared: &Mutex<Arc<DatabaseFile>>) -> Arc<DatabaseFile> {
     shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -1,5 +1,5 @@
-//! Changes of the stored history: merges two interfaces, merges many into "others", or forgets one. One transaction
-//! changes every resolution, so that all of them agree before and after it, even after a power cut.
+//! Edits the stored history: merges two interfaces, merges many into "others", or forgets one. One transaction changes
+//! every resolution, so that all of them have the same sums before and after it, even after a power cut.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
@@ -8,7 +8,7 @@ use super::codec::block::{Columns, Packed};
 use super::codec::{Cells, pack_samples, unpack_cells, unpack_samples};
 use super::open_block::roll_up_open_block;
 use super::retention::{SPARE_PAGES, free_up_pages};
-use super::rollups::{block_at, put_block, remove_block};
+use super::rollups::{put_block, remove_block, stored_block};
 use super::watermarks::Watermarks;
 use super::write::{merge_same_interface, put_events};
 use crate::clock::Zone;
@@ -27,8 +27,8 @@ impl Store {
         let mut watermarks = self.watermarks.clone();
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         free_up_pages(&tx, &mut watermarks, zone, self.max_pages, SPARE_PAGES * self.spare_factor)?;
-        // Roll up the open block first: below, the samples of two interfaces are added together, and nothing could
-        // tell which part of the sum is already in the roll-ups.
+        // Roll up the open block first: once the samples of two interfaces are added up below, it is unknown which part
+        // of a sum is already in the roll-ups.
         roll_up_open_block(&tx, &mut watermarks, zone)?;
         for spec in rollups() {
             for key in keys(&tx, &format!("SELECT start FROM {}", spec.table))? {
@@ -70,7 +70,8 @@ impl Store {
     }
 }
 
-/// `kind`: kind of the target where it is not that of a link ("others").
+/// Merges alias, first_seen and tally of an interface into the row of the target. `kind`: the kind of a new target row;
+/// `None` copies the kind of the merged interface.
 fn merge_row(
     conn: &Connection,
     watermarks: &mut Watermarks,
@@ -79,7 +80,7 @@ fn merge_row(
     into_name: &str,
     kind: Option<InterfaceKind>,
 ) -> Result<()> {
-    // The target may have no row yet: its record waits for its anchor.
+    // The target may have no row yet: the writer may still hold back the record of a new interface.
     conn.execute(
         "INSERT OR IGNORE INTO interface (id, name, kind, alias, ifindex, boot, first_seen)
          SELECT ?1, ?2, ifnull(?4, kind), '', 0, '', first_seen FROM interface WHERE id = ?3",
@@ -116,7 +117,7 @@ fn contains_edited(bytes: &[u8], edit: &HistoryEdit) -> bool {
 }
 
 fn rewrite_cells(conn: &Connection, spec: &ResolutionSpec, key: i64, edit: &HistoryEdit) -> Result<()> {
-    let Some((block, bytes)) = block_at(conn, spec, key)?.filter(|(_, bytes)| contains_edited(bytes, edit)) else {
+    let Some((block, bytes)) = stored_block(conn, spec, key)?.filter(|(_, bytes)| contains_edited(bytes, edit)) else {
         return Ok(());
     };
     let length_s = spec.cell_s(block);
@@ -130,14 +131,14 @@ fn rewrite_cells(conn: &Connection, spec: &ResolutionSpec, key: i64, edit: &Hist
         }
     });
     if let Err(error) = read {
-        log::error!("history around {key} is not changed: {error}");
+        log::error!("history around {key} (UTC seconds) is not changed: {error}");
         return Ok(());
     }
     for (into, (at, cell)) in moved.into_iter().filter_map(|cell| Some((edit.into()?, cell))) {
-        let both = cells.entry((into, at)).or_default();
-        both.add(&cell);
+        let merged = cells.entry((into, at)).or_default();
+        merged.add(&cell);
         // Both interfaces may have observed the same seconds: count these once.
-        *both = both.clamped_to(length_s);
+        *merged = merged.clamped_to(length_s);
     }
     if cells.is_empty() { remove_block(conn, spec, key) } else { put_block(conn, spec, block, &cells) }
 }
@@ -151,7 +152,7 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &HistoryEdit) -> Result<()
     let mut rows = match unpack_samples(&bytes) {
         Ok(rows) => rows,
         Err(error) => {
-            log::error!("samples around {key} are not changed: {error}");
+            log::error!("samples around {key} (UTC seconds) are not changed: {error}");
             return Ok(());
         }
     };
@@ -178,7 +179,7 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &HistoryEdit) -> Result<()
 mod tests {
     use super::*;
     use crate::history::SampleFilter;
-    use crate::model::{Anchor, Batch, COUNTERS, Counters, Mark};
+    use crate::model::{Anchor, Batch, COUNTERS, Counters, SampleQuality};
     use crate::resolution::Resolution;
     use crate::store::testing::{LOAD_IFACES, Load, OPTIONS, RETENTION, T, TempDir, record};
     use crate::store::{Opened, Reader, SaveRequest};
@@ -215,7 +216,8 @@ mod tests {
             let mut batch = load.batch(100);
             if round == 40 {
                 let last = batch.samples.iter_mut().rfind(|sample| sample.iface == 3).unwrap();
-                (last.mark, last.span_ms, last.delta) = (Mark::Gap, 20 * 3_600_000, Counters([7_777_777; COUNTERS]));
+                (last.quality, last.span_ms, last.delta) =
+                    (SampleQuality::Gap, 20 * 3_600_000, Counters([7_777_777; COUNTERS]));
             }
             let anchors = [Anchor { seq: batch.ticks[0].seq, iface: 1, raw: Counters([round + 5; COUNTERS]) }];
             save(&mut opened, &batch, &anchors);
@@ -251,7 +253,7 @@ mod tests {
             assert_eq!(tally(opened, 3).lifetime, Counters::ZERO);
         };
         check(&opened, &reader);
-        // At most one sample per interface and tick: the id of a point is made of both.
+        // At most one sample per interface and tick: the public id of a sample consists of both.
         let points = reader
             .stored_snapshot()
             .newest(&SampleFilter { iface: Some(1), ..SampleFilter::default() }, 0, usize::MAX)
@@ -303,7 +305,7 @@ mod tests {
         opened.store.edit(&merge(1, 9), None, &Zone::UTC).unwrap();
         let (before, seq) = (opened.store.watermarks.tally(9), opened.store.watermarks.seq);
         let mut batch = Batch::default();
-        batch.tick(seq + 1, T + 42 * 3_000 + 30, 30_000, &[(9, 1_000)]);
+        batch.push_tick(seq + 1, T + 42 * 3_000 + 30, 30_000, &[(9, 1_000)]);
         opened.store.save_batch(&batch).unwrap();
         let reader = opened.store.reader().unwrap();
         let all = sums(&reader, 9);
@@ -321,9 +323,9 @@ mod tests {
         let mut opened = filled(&dir);
         let reader = opened.store.reader().unwrap();
         let before: Vec<_> = (0..=LOAD_IFACES).map(|iface| sums(&reader, iface)).collect();
-        let samples = reader.view().unwrap().facts().unwrap().samples;
+        let samples = reader.view().unwrap().stats().unwrap().samples;
         opened.store.edit(&HistoryEdit::Forget { id: 2, name: "eth2".to_string() }, None, &Zone::UTC).unwrap();
-        assert_eq!(reader.view().unwrap().facts().unwrap().samples, samples - 4_200);
+        assert_eq!(reader.view().unwrap().stats().unwrap().samples, samples - 4_200);
         drop((opened, reader));
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let reader = opened.store.reader().unwrap();
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_without_a_row_takes_over_a_history() {
+    fn a_merge_creates_the_row_of_a_target_without_one() {
         let dir = TempDir::new();
         let mut opened = filled(&dir);
         let lifetime = opened.store.watermarks.tally(5).lifetime;

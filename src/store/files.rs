@@ -1,4 +1,4 @@
-//! Files beside the database: their names, their modes, and the meaning of their errors.
+//! Files at and beside the path of the database: names, modes, types, and the kinds of their errors.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
@@ -9,7 +9,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 pub(super) use crate::system::with_suffix;
 
-/// The kernel follows as many symbolic links in one path.
+/// The kernel too follows at most 40 symbolic links in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 /// A free name beside `path`, made of the reason and the time in UTC seconds.
@@ -66,14 +66,14 @@ const NAMED_TYPES: [NamedType; 6] = [
     (FileType::is_char_device, "a device"),
 ];
 
-/// The type of anything but a regular file, in words.
+/// The type of a file in words; `None` for a regular file.
 pub(super) fn file_type_name(found: &Metadata) -> Option<&'static str> {
     let kind = found.file_type();
     NAMED_TYPES.iter().find(|(is, _)| is(&kind)).map(|(_, name)| *name)
 }
 
-/// Fails when one of our own names is taken by anything but a regular file, such as a symbolic link. Changes nothing
-/// there.
+/// Fails when anything but a regular file has this name, for example a symbolic link. For names of our own files; does
+/// not touch what it finds.
 pub(super) fn refuse_other_types(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path).ok().as_ref().and_then(file_type_name) {
         Some(what) => Err(name_taken_error(path, what)),
@@ -87,7 +87,7 @@ pub(super) fn name_taken_error(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::Foreign, sentence)
 }
 
-/// Makes new and renamed entries of the directory durable, where the file system can.
+/// Makes the new or renamed file `of` durable in its directory, where the file system can.
 pub(super) fn sync_directory(of: &Path) {
     if let Some(Ok(directory)) = of.parent().map(File::open) {
         let _ = directory.sync_all();

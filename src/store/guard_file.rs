@@ -1,7 +1,7 @@
 //! The guard file: `.guard` beside the database. Its lock keeps other processes out. Its content outlives the
-//! database: it records that the database is ours, whatever its header looks like later, and which file it is. So
-//! `open` can tell whether a log (`-wal`, `-journal`) belongs to another file, because a copy was put in place of the
-//! database. `open` renews the ids at each start.
+//! database: it records that the database is ours, whatever its header looks like later, and the ids that the database
+//! may have. When a user puts a copy in place of the database, the ids differ, and `open` sets aside the log (`-wal`,
+//! `-journal`) that belongs to the earlier file. `open` renews the id at each start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ use crate::system::lock::{FileLock, LockError, OPEN_NO_FOLLOW};
 /// How long another process may take to release the database.
 pub(super) const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Older versions write only this, and check only that the file is not empty.
+/// First line of the file. Older versions write only this line, and check only that the file is not empty.
 const SIGNATURE: &str = "net-pulse";
 /// More than the file ever has.
 const MAX_READ_BYTES: usize = 256;
@@ -44,7 +44,7 @@ impl FileId {
 
 /// Keeps other processes away from the database while this process has any part of it open.
 pub(super) struct GuardFile {
-    /// `Err`: not locked, because its file system has no locks.
+    /// `Err`: the file without a lock, because locking failed (some file systems have no locks).
     file: std::result::Result<FileLock, File>,
     /// Path of the database.
     database_path: PathBuf,
@@ -57,7 +57,7 @@ pub(super) struct GuardFile {
 struct GuardContent {
     /// A database of ours was here before, whatever the file looks like now.
     had_database: bool,
-    /// The database has one of these ids.
+    /// The database has one of these ids; `None` when they are unknown.
     ids: Option<[FileId; 2]>,
 }
 
@@ -65,7 +65,7 @@ impl GuardFile {
     pub fn take(path: &Path) -> Result<GuardFile> {
         // Not ".lock": that is the name of the lock of unix-dotfile, which is a directory.
         let guard_path = with_suffix(path, ".guard");
-        let file = match lock_in_time(open(&guard_path)?) {
+        let file = match lock_with_timeout(open(&guard_path)?) {
             Ok(lock) => Ok(lock),
             Err((_, LockError::Taken)) => return Err(in_use_error(path)),
             Err((file, refusal)) => {
@@ -81,7 +81,7 @@ impl GuardFile {
         Ok(guard)
     }
 
-    /// Where the database should be.
+    /// Path of the database, whether the file is still there or not.
     pub fn database_path(&self) -> &Path {
         &self.database_path
     }
@@ -123,7 +123,7 @@ impl GuardFile {
         }
     }
 
-    /// Removes the guard file unless a database of ours was here: nothing is left beside a foreign file.
+    /// Removes the guard file unless a database of ours was here: leaves nothing beside a foreign file.
     pub fn remove_if_new(self) {
         if !self.had_database() {
             let _ = fs::remove_file(&self.guard_path);
@@ -152,8 +152,8 @@ impl GuardFile {
     }
 }
 
-/// Always of the same length. The ids are there twice, so that a write that a power cut has torn is not read as other
-/// ids.
+/// The content always has the same length. It contains the ids twice, so that `ids_in` detects a write that a power cut
+/// has torn.
 fn format_content(ids: &[FileId; 2]) -> String {
     let line = format!("{} {}\n", ids[0].text(), ids[1].text());
     format!("{SIGNATURE}\n{line}{line}")
@@ -187,8 +187,8 @@ fn open(guard_path: &Path) -> Result<File> {
     }
 }
 
-/// Waits: the previous process may still be at its last save when a supervisor starts the next.
-fn lock_in_time(file: File) -> std::result::Result<FileLock, (File, LockError)> {
+/// Waits up to `HANDOVER_TIMEOUT`: when a supervisor starts the next process, the previous one may still be saving.
+fn lock_with_timeout(file: File) -> std::result::Result<FileLock, (File, LockError)> {
     retry_while_taken(file, FileLock::take)
 }
 

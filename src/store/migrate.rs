@@ -23,12 +23,12 @@ enum Step {
 }
 use Step::{Convert, Sql};
 
-/// Converts rows until about this number of pages is written, and moves the cursor. Returns whether the step is
+/// Converts rows until it has written about this number of pages, and moves the cursor. Returns whether the step is
 /// complete.
 type ConvertRows = fn(&Connection, &mut Cursor, u64) -> Result<bool>;
 
 /// Step `n` migrates from version `n` to `n + 1`; `user_version` is the number of steps that are complete or begun.
-/// The second value: how many counters rows may have from that version on.
+/// The second value: the highest number of counters in a row of that version.
 const STEPS: [(Step, usize); 3] = [
     (Sql(include_str!("schema/001.sql")), schema_2::COUNTERS),
     (Sql(include_str!("schema/002.sql")), schema_2::COUNTERS),
@@ -36,7 +36,7 @@ const STEPS: [(Step, usize); 3] = [
 ];
 const _: () = assert!(
     STEPS[STEPS.len() - 1].1 == COUNTERS,
-    "a new counter needs a step, if only (Sql(\"\"), 9): an older program must not open a file that it cannot read"
+    "a new counter needs a step, even an empty one, (Sql(\"\"), 9): an older program must refuse the new rows"
 );
 pub(super) const SCHEMA: i64 = STEPS.len() as i64;
 
@@ -126,8 +126,8 @@ pub(super) fn clear_notices(conn: &Connection) -> Result<()> {
     delete_meta(conn, NOTICES_KEY)
 }
 
-/// Migrates until about this number of pages is written. `conn` is in a transaction. Returns whether the migration is
-/// complete.
+/// Migrates until it has written about this number of pages. `conn` is in a transaction. Returns whether the migration
+/// is complete.
 pub(super) fn run_steps(conn: &Connection, pages: u64) -> Result<bool> {
     let version = pragma(conn, "user_version")?.max(0);
     let mut progress = if version > 0 { read_meta(conn, PROGRESS_KEY)? } else { None };
@@ -176,12 +176,12 @@ struct Table {
 
 impl Table {
     /// SQL for the first row after a key.
-    fn next(&self) -> String {
+    fn next_sql(&self) -> String {
         let Table { name, key, column, .. } = self;
         format!("SELECT {key}, {column} FROM {name} WHERE {key} > ?1 AND {column} NOT NULL ORDER BY {key} LIMIT 1")
     }
 
-    fn put(&self) -> String {
+    fn put_sql(&self) -> String {
         let Table { name, key, column, .. } = self;
         format!("UPDATE {name} SET {column} = ?2 WHERE {key} = ?1")
     }
@@ -191,7 +191,7 @@ impl Table {
 fn convert_rows(conn: &Connection, tables: &[Table], cursor: &mut Cursor, pages: u64) -> Result<bool> {
     let mut written = 0;
     while let Some(table) = tables.get(cursor.part as usize) {
-        let row = conn.prepare_cached(&table.next())?.query_row([cursor.after], |row| {
+        let row = conn.prepare_cached(&table.next_sql())?.query_row([cursor.after], |row| {
             let bytes = match row.get_ref(1)? {
                 ValueRef::Blob(bytes) => bytes.to_vec(),
                 _ => Vec::new(),
@@ -205,7 +205,7 @@ fn convert_rows(conn: &Connection, tables: &[Table], cursor: &mut Cursor, pages:
         cursor.after = key;
         written += 1 + bytes.len() as u64 / PAGE_BYTES;
         match (table.convert)(&mut bytes) {
-            Ok(()) => drop(conn.prepare_cached(&table.put())?.execute(params![key, bytes])?),
+            Ok(()) => drop(conn.prepare_cached(&table.put_sql())?.execute(params![key, bytes])?),
             Err(error) => {
                 log::debug!("row {key} of {} is not converted: {error}", table.name);
                 cursor.damaged += 1;
@@ -219,30 +219,29 @@ fn convert_rows(conn: &Connection, tables: &[Table], cursor: &mut Cursor, pages:
 }
 
 /// Formats up to schema 2: the first byte of every block was 1, and blocks and tallies had eight counters. The bytes
-/// after the first are the same now. The conversion unpacks nothing, so a block with damage further on stays as
-/// readable as it was.
+/// after the first are the same now. The conversion unpacks no block, so a damaged block stays as readable as before.
 mod schema_2 {
     pub const FORMAT: u8 = 1;
     pub const COUNTERS: usize = 8;
     pub const SAMPLE_COLUMNS: usize = COUNTERS + 2;
     pub const CELL_COLUMNS: usize = COUNTERS + 6;
-    /// Numbers in a tally.
-    pub const TALLY: usize = 2 * COUNTERS + 4;
+    /// Number of values in a tally.
+    pub const TALLY_VALUES: usize = 2 * COUNTERS + 4;
 }
 
-const SAMPLES: fn(&mut Vec<u8>) -> Result<()> = |bytes| convert_block(bytes, schema_2::SAMPLE_COLUMNS);
-const CELLS: fn(&mut Vec<u8>) -> Result<()> = |bytes| convert_block(bytes, schema_2::CELL_COLUMNS);
+const CONVERT_SAMPLES: fn(&mut Vec<u8>) -> Result<()> = |bytes| convert_block(bytes, schema_2::SAMPLE_COLUMNS);
+const CONVERT_CELLS: fn(&mut Vec<u8>) -> Result<()> = |bytes| convert_block(bytes, schema_2::CELL_COLUMNS);
 
-const BLOCKS: [Table; 5] = [
+const TABLES: [Table; 5] = [
     Table { name: "interface", key: "id", column: "tally", convert: convert_tally },
-    Table { name: "sample", key: "first", column: "data", convert: SAMPLES },
-    Table { name: "five_minutes", key: "start", column: "data", convert: CELLS },
-    Table { name: "hour", key: "start", column: "data", convert: CELLS },
-    Table { name: "day", key: "start", column: "data", convert: CELLS },
+    Table { name: "sample", key: "first", column: "data", convert: CONVERT_SAMPLES },
+    Table { name: "five_minutes", key: "start", column: "data", convert: CONVERT_CELLS },
+    Table { name: "hour", key: "start", column: "data", convert: CONVERT_CELLS },
+    Table { name: "day", key: "start", column: "data", convert: CONVERT_CELLS },
 ];
 
 fn add_column_counts(conn: &Connection, cursor: &mut Cursor, pages: u64) -> Result<bool> {
-    convert_rows(conn, &BLOCKS, cursor, pages)
+    convert_rows(conn, &TABLES, cursor, pages)
 }
 
 fn convert_block(bytes: &mut [u8], columns: usize) -> Result<()> {
@@ -257,7 +256,7 @@ fn convert_block(bytes: &mut [u8], columns: usize) -> Result<()> {
 
 fn convert_tally(bytes: &mut Vec<u8>) -> Result<()> {
     let mut numbers = ByteReader(bytes);
-    (0..schema_2::TALLY).try_for_each(|_| numbers.leb().map(drop))?;
+    (0..schema_2::TALLY_VALUES).try_for_each(|_| numbers.leb().map(drop))?;
     bytes.insert(0, first_byte(schema_2::COUNTERS));
     Ok(())
 }
@@ -288,7 +287,7 @@ mod tests {
         Connection::open(dir.file()).unwrap()
     }
 
-    /// Migrates about this number of pages, then stops like a killed program.
+    /// Runs one transaction of about this number of pages.
     fn run_some_steps(conn: &mut Connection, pages: u64) -> bool {
         let tx = conn.transaction().unwrap();
         let done = run_steps(&tx, pages).unwrap();
@@ -308,11 +307,19 @@ mod tests {
     /// Opens the file and saves the events.
     fn open_and_save(dir: &TempDir) -> Vec<String> {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        let (batch, keep, zone) = (&Batch::default(), RETENTION, &Zone::UTC);
+        let (batch, retention_days, zone) = (&Batch::default(), RETENTION, &Zone::UTC);
         let (anchors, records, settings) = (&[], &[], &[]);
         opened
             .store
-            .save(&SaveRequest { batch, anchors, records, events: &opened.events, settings, retention: keep, zone })
+            .save(&SaveRequest {
+                batch,
+                anchors,
+                records,
+                events: &opened.events,
+                settings,
+                retention: retention_days,
+                zone,
+            })
             .unwrap();
         event_texts(&opened)
     }
@@ -383,11 +390,11 @@ mod tests {
         let log = || fs::metadata(dir.path().join("net-pulse.db-wal")).unwrap().len();
         let mut before = log();
         loop {
-            let over = run_some_steps(&mut conn, 4);
-            // Its pages, those of its last row, the page with the version and the page with the progress.
+            let done = run_some_steps(&mut conn, 4);
+            // The 4 pages, those of the last row, the page with the version and the page with the progress.
             assert!(log() - before <= 10 * (PAGE_BYTES + 24) + 32, "{} bytes", log() - before);
             before = log();
-            if over {
+            if done {
                 return;
             }
         }
@@ -424,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_needs_no_copy() {
+    fn a_new_file_needs_no_copy() {
         let dir = TempDir::new();
         assert_eq!(open(&dir), [""; 0]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
@@ -440,7 +447,7 @@ mod tests {
              UPDATE interface SET tally = substr(tally, 1, length(tally) - 1) WHERE id = 3;",
         )
         .unwrap();
-        let odd = |conn: &Connection| -> Vec<Vec<u8>> {
+        let damaged_rows = |conn: &Connection| -> Vec<Vec<u8>> {
             [
                 "SELECT data FROM sample ORDER BY first",
                 "SELECT data FROM hour ORDER BY start",
@@ -449,29 +456,28 @@ mod tests {
             .map(|query| conn.query_row(&format!("{query} LIMIT 1"), [], |row| row.get(0)).unwrap())
             .into()
         };
-        let before = odd(&conn);
+        let before = damaged_rows(&conn);
         drop(conn);
         let event_texts = open(&dir);
         assert!(
             event_texts.len() == 2 && event_texts[1].starts_with("3 rows have an unknown format"),
             "{event_texts:?}"
         );
-        assert_eq!(odd(&connect(&dir)), before);
+        assert_eq!(damaged_rows(&connect(&dir)), before);
         open_and_save(&dir);
         assert_eq!(open(&dir), [""; 0]);
     }
 
-    /// An unconverted tally is not read as a converted one, whatever its first byte is.
     #[test]
     fn an_unconverted_tally_is_never_read_as_converted() {
-        let rest: Vec<u8> = (0..19).map(|at| at + 1).collect();
+        let values: Vec<u8> = (0..19).map(|at| at + 1).collect();
         for first in [0x80_u8, 0x82, 0x87, 0x88, 0x89, 0xff] {
-            for (ends, lacking) in [(&rest[..], 0), (&rest[..18], 1), (&rest[..3], 16)] {
-                let old: Vec<u8> = [&[first, 1][..], ends].concat();
-                assert!(lacking == 0 || Tally::unpack(&old).is_err(), "{first:x} without {lacking}");
+            for (stored, missing) in [(&values[..], 0), (&values[..18], 1), (&values[..3], 16)] {
+                let old: Vec<u8> = [&[first, 1][..], stored].concat();
+                assert!(missing == 0 || Tally::unpack(&old).is_err(), "{first:x} without {missing}");
                 let mut new = old.clone();
-                assert_eq!(convert_tally(&mut new).is_ok(), lacking == 0);
-                assert!(lacking > 0 || Tally::unpack(&new).is_ok());
+                assert_eq!(convert_tally(&mut new).is_ok(), missing == 0);
+                assert!(missing > 0 || Tally::unpack(&new).is_ok());
             }
         }
     }

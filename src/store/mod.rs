@@ -3,12 +3,12 @@
 //!
 //! `codec` packs ticks and cells into blobs, and `split` divides a sample among five-minute cells; both are pure.
 //! Callers enter through `open`, `write`, `edit` and `query`. `samples` and `rollups` read and write the tables,
-//! `open_block` moves samples from the first to the second, `retention` deletes old rows, and `watermarks` is what the
-//! writer remembers of the file. `guard_file` is the file beside the database that keeps other processes out and
-//! records which database a log belongs to. `database_path` checks that the path still leads to the open file, and
-//! `recreate` writes a new file when it does not. `migrate` converts older schemas, `copy` makes backups, and
-//! `examine` serves `net-pulse check`. `files` has the names, modes and errors of files, and `connection` has the
-//! settings of every SQLite connection.
+//! `open_block` adds the samples of six hours to the roll-ups, `retention` deletes old rows, and `watermarks` records
+//! in memory how far the history is saved. `guard_file` is the file beside the database that keeps other processes out
+//! and records which database a log belongs to. `database_path` checks that the path still leads to the open file, and
+//! `recreate` writes a new file when it does not. `migrate` converts older schemas, `copy` makes backups, and `examine`
+//! serves `net-pulse check`. `files` has the names, modes and errors of files, and `connection` has the settings of
+//! every SQLite connection.
 
 pub mod codec;
 mod connection;
@@ -42,7 +42,7 @@ use rusqlite::{Connection, ErrorCode};
 pub use copy::Copier;
 use database_path::{DatabaseFile, PathStatus};
 pub use examine::examine;
-pub use query::{Facts, Reader, View};
+pub use query::{Reader, StoreStats, View};
 pub use rollups::{BlockBounds, CellBlock};
 pub use samples::{BlockRange, Order, SampleBlock};
 
@@ -53,7 +53,7 @@ use crate::resolution::Retention;
 use crate::system::{errno, not_writable};
 
 pub struct Options {
-    /// Largest size of the file in bytes. When the file is full, samples are deleted first, then five-minute cells.
+    /// Maximum size of the file in bytes. When the file is full, samples are deleted first, then five-minute cells.
     pub max_bytes: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct Store {
     requested_path: PathBuf,
     /// `requested_path` no longer leads to the open file.
     requested_path_moved: bool,
-    /// Largest size of the file, in pages.
+    /// Maximum size of the file, in pages.
     max_pages: u64,
     conn: Connection,
     watermarks: watermarks::Watermarks,
@@ -93,12 +93,12 @@ pub struct Opened {
     /// Number for the first tick of this run.
     pub next_seq: u64,
     /// UTC seconds of the newest tick.
-    pub newest: Option<i64>,
-    /// What happened while opening that the user should see, such as a damaged file that was set aside.
+    pub newest_unix: Option<i64>,
+    /// Events of the opening that the user should see, for example that it set a damaged file aside.
     pub events: Vec<Event>,
 }
 
-/// What one transaction saves. Every tick has a wall time (`unix` is `Some`).
+/// The content of one save. Every tick has a wall time (`unix` is `Some`).
 pub struct SaveRequest<'a> {
     pub batch: &'a Batch,
     pub anchors: &'a [Anchor],
@@ -125,18 +125,20 @@ impl Store {
         })
     }
 
-    /// Saves in one transaction: all of it or nothing. Also closes the open block and prunes when it is time. Skips
-    /// ticks that are already stored, so that the caller can repeat a save whose result is unknown.
-    pub fn save(&mut self, flush: &SaveRequest) -> Result<()> {
+    /// Saves the request in one transaction: all of it or nothing. Also closes the open block when a tick is in another
+    /// six hours, and prunes then and after a change of the retention. Skips ticks that are already stored, so that the
+    /// caller can repeat a save whose result is unknown.
+    pub fn save(&mut self, request: &SaveRequest) -> Result<()> {
         self.ensure_in_place()?;
-        self.write(flush).map_err(|error| error.context(format!("cannot save to {}", self.database.path.display())))?;
-        // Check again before the caller drops the batch: it could be in a removed file only.
+        self.write(request)
+            .map_err(|error| error.context(format!("cannot save to {}", self.database.path.display())))?;
+        // Check again before the caller drops the batch: a batch that is only in a removed file is lost.
         self.ensure_in_place()
     }
 
-    /// Ensures that the database is at its path. Writes a new file there when the old one was removed or renamed, or
-    /// has lost its log; writes it beside the path when another file is there. Fails until that succeeds. Fails for
-    /// the rest of the run when another program has overwritten the database.
+    /// Ensures that the database is at its path. Writes the whole history to a new file there when the old file was
+    /// removed or renamed, or has lost its log; writes it beside the path when another file is at the path. Fails while
+    /// it cannot write that file. Fails for the rest of the run when another program has overwritten the database.
     pub fn ensure_in_place(&mut self) -> Result<()> {
         if self.database.check_overwritten() {
             return recreate::abandon(self);
@@ -167,7 +169,7 @@ impl Store {
             let remedy = not_writable::remedy(&self.requested_path);
             return format!(
                 "{requested_path} can no longer be reached, and a restart could not open it: {remedy}; \
-                 until then net-pulse keeps saving"
+                 net-pulse keeps saving until it is restarted"
             );
         }
         format!("{requested_path} no longer leads to the database: net-pulse saves to {path} until it is restarted")
@@ -195,7 +197,7 @@ impl Store {
     }
 }
 
-/// A copy that is unfinished when the program ends is of no use: remove it.
+/// Removes a copy that is unfinished when the program ends.
 impl Drop for Store {
     fn drop(&mut self) {
         copy::remove_unfinished(&self.database.path);

@@ -2,9 +2,10 @@
 //! feature, and sets aside a damaged file or a log that belongs to another file. Reports everything unusual in the log
 //! and as an event.
 //!
-//! While the database is in use, no code may `open()` its path outside SQLite: closing any descriptor of a file drops
-//! all POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So the header is
-//! checked before SQLite opens the file, and the lock against a second process is on the guard file.
+//! While SQLite has the database open, no other code may open and close the file: closing any descriptor of a file
+//! drops all POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So `open` checks
+//! the header before SQLite opens the file, and locks the guard file against a second process. The one descriptor of
+//! our own (`HeldFile`) is closed last.
 
 use crate::sorted::Map;
 use std::ffi::OsString;
@@ -99,7 +100,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let (next_seq, newest) = (watermarks.next_seq(), watermarks.newest);
     let database = Arc::new(DatabaseFile::new(path, vfs, held, Arc::new(guard), &conn)?);
     let store = store(requested_path, database, max_pages, conn, watermarks);
-    Ok(Opened { store, records, settings, next_seq, newest, events })
+    Ok(Opened { store, records, settings, next_seq, newest_unix: newest, events })
 }
 
 fn store(
@@ -166,7 +167,7 @@ pub(super) fn check_header(path: &Path, had_database: bool) -> Result<()> {
     let length = file.metadata().map_err(|cause| io_error(path, cause))?.len();
     match file.read_exact(&mut header) {
         Err(_) if length == 0 => {
-            log::warn!("{} is empty; starting afresh in it", path.display());
+            log::warn!("{} is empty; creating a new database in it", path.display());
             return Ok(());
         }
         Err(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => return Err(io_error(path, cause)),
@@ -206,8 +207,8 @@ fn refuse_newer(path: &Path, version: i32) -> Result<()> {
 
 /// Sets aside a log that belongs to another file. SQLite applies any log that has the right name, also the log of a
 /// killed program to a copy that has replaced its database. Then the content of the log wins, or the file looks
-/// damaged. The guard file records which database the log belongs to. Where it does not, or where the file cannot be
-/// read without its log, the log stays: after a crash it holds the latest saves.
+/// damaged. The guard file records which database the log belongs to. Without that record, or where the database
+/// cannot be read without its log, the log stays: after a crash it holds the latest saves.
 pub(super) fn set_foreign_log_aside(path: &Path, guard: &GuardFile, events: &mut Vec<Event>) -> Result<()> {
     let logs = ["-wal", "-journal"].map(|part| with_suffix(path, part));
     let mut logs = logs.iter().filter(|log| fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)).peekable();
@@ -244,7 +245,7 @@ fn is_other_file(path: &Path, ids: &[FileId; 2]) -> Result<bool> {
         Some(id) if !ids.contains(&id) => {}
         _ => return Ok(false),
     }
-    // After an interrupted checkpoint the file has old and new pages, and its id says nothing.
+    // After an interrupted checkpoint the file has old and new pages, so its id may be the wrong one.
     Ok(conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))? == "ok")
 }
 
@@ -261,7 +262,7 @@ fn immutable_uri(path: &Path) -> OsString {
     uri.into()
 }
 
-/// `None` for an id that this program has not written.
+/// The id in the file: `FileId::NONE` if the file has none, `None` if the value is not an id that net-pulse writes.
 fn file_id(conn: &Connection) -> Result<Option<FileId>> {
     let id = conn
         .query_row("SELECT value FROM meta WHERE key = 'file'", [], |row| {
@@ -271,8 +272,8 @@ fn file_id(conn: &Connection) -> Result<Option<FileId>> {
     Ok(id.unwrap_or(Some(FileId::NONE)))
 }
 
-/// Another program may have added something that only a newer SQLite than the built-in one can parse. That is no
-/// damage: returns another error for it.
+/// Replaces the error "corrupt" where the schema is only unknown: another program may have added a statement that the
+/// built-in SQLite is too old to parse.
 fn explain_schema_error(path: &Path, vfs: Option<&str>, error: Error) -> Error {
     if error.kind != ErrorKind::Corrupt {
         return error;
@@ -288,7 +289,7 @@ fn explain_schema_error(path: &Path, vfs: Option<&str>, error: Error) -> Error {
     }
 }
 
-/// Whether all our tables are as we create them, and some other entry of the schema cannot be prepared as a statement.
+/// Whether the schema has all our tables unchanged, and another entry that the built-in SQLite cannot parse.
 fn has_unknown_sql(path: &Path, vfs: Option<&str>) -> Result<bool> {
     let conn = &unprepared_connection(path, vfs)?;
     // Lets SQLite read the rows of the schema that it cannot parse.
@@ -306,7 +307,7 @@ fn has_unknown_sql(path: &Path, vfs: Option<&str>) -> Result<bool> {
         return Ok(false);
     }
     let mut others = found.iter().filter(|statement| !ours.contains(statement));
-    // Created in the model where possible: one entry may need another.
+    // Runs each entry in the model where possible: a later entry may need an earlier one.
     Ok(others.any(|statement| model.prepare(statement).map(|mut known| known.execute([])).is_err()))
 }
 
@@ -327,11 +328,11 @@ fn foreign_error(path: &Path) -> Error {
 pub(super) type Connected = (Connection, Option<&'static str>, Watermarks, Vec<Record>);
 
 pub(super) fn connect(path: &Path, max_pages: u64, guard: &GuardFile, events: &mut Vec<Event>) -> Result<Connected> {
-    let mut first = None;
+    let mut first_error = None;
     for vfs in VFS_CHOICES {
         match connect_with_vfs(path, vfs, max_pages, guard, events) {
             Ok((conn, watermarks, records)) => {
-                if let Some(error) = first {
+                if let Some(error) = first_error {
                     report(
                         events,
                         format!("{error}: using another way to lock the file ({})", vfs.unwrap_or("default")),
@@ -339,18 +340,20 @@ pub(super) fn connect(path: &Path, max_pages: u64, guard: &GuardFile, events: &m
                 }
                 return Ok((conn, vfs, watermarks, records));
             }
-            Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::System) => first = first.or(Some(error)),
+            Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::System) => {
+                first_error = first_error.or(Some(error))
+            }
             // These explain themselves, or the caller handles them.
             Err(error) if matches!(error.kind, ErrorKind::Foreign | ErrorKind::Newer | ErrorKind::Corrupt) => {
                 return Err(error);
             }
             Err(error) => {
-                first = Some(error);
+                first_error = Some(error);
                 break;
             }
         }
     }
-    let error = first.unwrap_or_else(|| Error::new(ErrorKind::System, "no way to open it"));
+    let error = first_error.unwrap_or_else(|| Error::new(ErrorKind::System, "no way to open it"));
     Err(error.context(format!("cannot use {}", path.display())))
 }
 
@@ -362,7 +365,7 @@ fn connect_with_vfs(
     events: &mut Vec<Event>,
 ) -> Result<(Connection, Watermarks, Vec<Record>)> {
     if vfs == Some("unix-dotfile") {
-        // Our own lock from before a power cut: the guard file shows that no other process can have it.
+        // Left by a run that a power cut ended. No other process holds this lock: we hold the lock of the guard file.
         let _ = fs::remove_dir(with_suffix(path, ".lock"));
     }
     if !path.exists() {
@@ -393,7 +396,7 @@ fn connect_with_vfs(
         set(&conn, name, value)?;
     }
     choose_journal(&mut conn, &Target { path, vfs, guard }, events)?;
-    // Only now: a file at its largest size has no space for a migration.
+    // Set after the migration, which may need more pages than this limit leaves.
     set(&conn, "max_page_count", &max_pages.min(u64::from(u32::MAX - 1)).to_string())?;
     let watermarks = Watermarks::load(&conn)?;
     let records = records(&conn, &watermarks)?;
@@ -408,10 +411,10 @@ struct Target<'a> {
     guard: &'a GuardFile,
 }
 
-/// Chooses a journal mode and proves it by writing: some file systems accept a write-ahead log and fail at its first
+/// Chooses a journal mode and tests it by writing: some file systems accept a write-ahead log and fail at its first
 /// page.
 fn choose_journal(conn: &mut Connection, target: &Target, events: &mut Vec<Event>) -> Result<()> {
-    let mut first = None;
+    let mut first_error = None;
     for journal in JOURNALS {
         let tried = conn
             .query_row(&format!("PRAGMA journal_mode={journal}"), [], |row| row.get::<_, String>(0))
@@ -425,23 +428,23 @@ fn choose_journal(conn: &mut Connection, target: &Target, events: &mut Vec<Event
         match tried {
             Ok(notices) => {
                 notices.into_iter().for_each(|sentence| push_event(events, sentence));
-                if let Some(error) = first {
+                if let Some(error) = first_error {
                     report(events, format!("no write-ahead log here ({error}): each save writes more to the disk"));
                 }
                 return Ok(());
             }
-            // The file is not damaged: it can be read now, and written to once there is space.
+            // Open it all the same: reading works now, and saving will work once there is space.
             Err(error) if error.kind == ErrorKind::Full && migrate::is_complete(conn).unwrap_or(false) => {
                 report(events, format!("the disk is full: {error}"));
                 return Ok(());
             }
             Err(error) if matches!(error.kind, ErrorKind::Io | ErrorKind::Busy | ErrorKind::System) => {
-                first = first.or(Some(error));
+                first_error = first_error.or(Some(error));
             }
             Err(error) => return Err(error),
         }
     }
-    Err(first.unwrap_or_else(|| Error::new(ErrorKind::Io, "no journal mode works")))
+    Err(first_error.unwrap_or_else(|| Error::new(ErrorKind::Io, "no journal mode works")))
 }
 
 /// Migrates the schema, and first copies a file that an older program could not open any more. Returns notices for the
@@ -449,7 +452,7 @@ fn choose_journal(conn: &mut Connection, target: &Target, events: &mut Vec<Event
 fn migrate_with_copy(conn: &mut Connection, target: &Target) -> Result<Vec<String>> {
     let Target { path, vfs, guard } = *target;
     let Some(schema) = migrate::schema_to_copy(conn)? else { return migrate(conn, guard, None) };
-    // Where nothing can be written, a copy is of no use.
+    // Fails where the database cannot be written. Then the migration cannot run, and needs no copy.
     drop(conn.transaction_with_behavior(TransactionBehavior::Immediate)?);
     let copied = copy::copy_before_migration(conn, path, vfs, schema);
     let sentence = copied.sentence(path, schema, SCHEMA);
@@ -460,14 +463,14 @@ fn migrate_with_copy(conn: &mut Connection, target: &Target) -> Result<Vec<Strin
     })
 }
 
-/// Migrates the schema in transactions, and always writes something, which proves that the journal mode works. The
-/// first transaction sets the new id: from then on an older copy of the file counts as another file.
+/// Migrates the schema in transactions, and always writes something, which tests the journal mode. The first
+/// transaction sets the new id: from then on an older copy of the file counts as another file.
 fn migrate(conn: &mut Connection, guard: &GuardFile, sentence: Option<String>) -> Result<Vec<String>> {
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if let Some(sentence) = &sentence {
         migrate::add_notice(&tx, sentence)?;
     }
-    // As little as possible at first: the disk may be nearly full.
+    // Migrate as little as possible in the first transaction: the disk may be nearly full.
     let mut done = migrate::run_steps(&tx, 1)?;
     tx.execute(
         "INSERT INTO meta (key, value) VALUES ('opened', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1",
@@ -521,7 +524,7 @@ fn renew_id(conn: &Connection, guard: &GuardFile) -> Result<Option<FileId>> {
 fn confirm_id(conn: &Connection, guard: &GuardFile, id: FileId) {
     let checkpoint = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
     if checkpoint.is_ok_and(|blocked| blocked == 0) {
-        // Not synced: if a power cut brings the old content back, both ids are valid, and that is right too.
+        // Without sync: after a power cut the guard file may have both ids again, and the new id is one of them.
         guard.write_ids(&[id, id], false);
     }
 }
@@ -545,7 +548,7 @@ fn records(conn: &Connection, watermarks: &Watermarks) -> Result<Vec<Record>> {
             ifindex: row.get(4)?,
             stack: NetworkStack { machine: row.get(7)?, boot: row.get(5)?, namespace: row.get::<_, i64>(8)? as u64 },
             mac: row.get(9)?,
-            node: row.get::<_, i64>(10)? as u64,
+            inode: row.get::<_, i64>(10)? as u64,
             first_seen,
             last_seen: tally.last_seen.unwrap_or(first_seen),
             raw: tally.raw,
@@ -572,7 +575,10 @@ fn set_aside(path: &Path, why: &Error, events: &mut Vec<Event>) -> Result<()> {
             fs::rename(&from, with_suffix(&aside, part)).map_err(|cause| io_error(&from, cause))?;
         }
     }
-    report(events, format!("the database was damaged ({why}): set aside as {}, starting afresh", aside.display()));
+    report(
+        events,
+        format!("the database was damaged ({why}): set aside as {}, starting a new database", aside.display()),
+    );
     Ok(())
 }
 
@@ -603,15 +609,15 @@ mod tests {
     use crate::store::View;
     use crate::store::testing::{OPTIONS, Random, T, TempDir};
 
-    fn points(opened: &Opened) -> u64 {
-        opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples
+    fn sample_count(opened: &Opened) -> u64 {
+        opened.store.reader().unwrap().view().unwrap().stats().unwrap().samples
     }
 
     /// A closed database with three samples.
     fn filled(dir: &TempDir) {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
-        assert_eq!((points(&opened), opened.events.len()), (3, 0));
+        assert_eq!((sample_count(&opened), opened.events.len()), (3, 0));
     }
 
     fn names(dir: &TempDir) -> Vec<String> {
@@ -626,7 +632,7 @@ mod tests {
         let dir = TempDir::new();
         filled(&dir);
         assert_eq!(names(&dir), ["net-pulse.db", "net-pulse.db.guard"]);
-        assert_eq!(points(&Store::open(&dir.file(), &OPTIONS).unwrap()), 3);
+        assert_eq!(sample_count(&Store::open(&dir.file(), &OPTIONS).unwrap()), 3);
     }
 
     #[test]
@@ -670,7 +676,7 @@ mod tests {
         assert!(names(dir).iter().all(|name| !name.contains("corrupt")));
     }
 
-    /// Also leaves no guard file: no database of ours was here.
+    /// As `refuses`, for a file that was never ours: no guard file stays beside it either.
     fn refuses_foreign(dir: &TempDir, words: &[&str]) {
         let before = names(dir);
         refuses(dir, ErrorKind::Foreign, words);
@@ -693,9 +699,9 @@ mod tests {
         refuses_foreign(&dir, &["is not a database of net-pulse"]);
     }
 
-    /// The built-in SQLite has the whole language, so it can read what another program has added.
+    /// The built-in SQLite has the whole language, so it can read tables and views of another program.
     #[test]
-    fn what_another_program_has_added_is_kept() {
+    fn additions_of_another_program_are_kept() {
         let dir = TempDir::new();
         filled(&dir);
         let conn = Connection::open(dir.file()).unwrap();
@@ -712,9 +718,9 @@ mod tests {
         .unwrap();
         drop(conn);
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        assert_eq!((points(&opened), opened.events.len()), (3, 0));
+        assert_eq!((sample_count(&opened), opened.events.len()), (3, 0));
         opened.save_batch(&Batch::steady(100, T + 3_000, 3)).unwrap();
-        assert_eq!(points(&opened), 6);
+        assert_eq!(sample_count(&opened), 6);
         assert!(opened.store.reader().unwrap().copier().copy(None).is_ok());
         drop(opened);
         let conn = Connection::open(dir.file()).unwrap();
@@ -759,7 +765,7 @@ mod tests {
         edit(&dir, unknown);
         refuses_foreign(&dir, &["another program has added", "(malformed database schema (n) - ", "sqlite3"]);
         edit(&dir, "DELETE FROM sqlite_schema WHERE name = 'n';");
-        assert_eq!(points(&Store::open(&dir.file(), &OPTIONS).unwrap()), 3);
+        assert_eq!(sample_count(&Store::open(&dir.file(), &OPTIONS).unwrap()), 3);
 
         edit(&dir, unknown);
         edit(&dir, "PRAGMA user_version = 97;");
@@ -791,9 +797,9 @@ mod tests {
         }
         assert_eq!(conn.query_row("SELECT length(CURRENT_TIMESTAMP)", [], |row| row.get::<_, i64>(0)).unwrap(), 19);
         let number = |query: &str| conn.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(number("SELECT count(*) FROM a"), 1, "EXPLAIN explains");
+        assert_eq!(number("SELECT count(*) FROM a"), 1, "EXPLAIN does not run the DELETE");
         assert_eq!(number("SELECT added FROM a"), 16);
-        assert_eq!(number("SELECT twice FROM b"), 2, "the trigger acts");
+        assert_eq!(number("SELECT twice FROM b"), 2, "the trigger ran");
         let refused = |statement: &str| conn.execute_batch(statement).expect_err(statement).to_string();
         assert!(refused("INSERT INTO b (of) VALUES (2)").contains("FOREIGN KEY constraint failed"));
         for (statement, message) in [
@@ -856,9 +862,9 @@ mod tests {
         assert_eq!(fs::read(dir.path().join(&aside[0])).unwrap(), damaged);
         assert_eq!(opened.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Storage]);
         assert!(opened.events[0].detail.contains(&aside[0]));
-        assert_eq!((points(&opened), opened.next_seq), (0, 1));
+        assert_eq!((sample_count(&opened), opened.next_seq), (0, 1));
         opened.save_batch(&Batch::steady(1, T + 30, 3)).unwrap();
-        assert_eq!(points(&opened), 3);
+        assert_eq!(sample_count(&opened), 3);
     }
 
     fn overwrite(path: &Path, from: usize, to: usize, byte: u8) {
@@ -931,7 +937,7 @@ mod tests {
     /// change.
     fn saved(dir: &TempDir, count: u64) -> Opened {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        let start = opened.newest.unwrap_or(T);
+        let start = opened.newest_unix.unwrap_or(T);
         for at in 0..count {
             let batch = Batch::steady(opened.next_seq + at, start + 21_600 * (at as i64 + 1), 1);
             opened.save_batch(&batch).unwrap();
@@ -953,7 +959,7 @@ mod tests {
         let dir = dir_with(files);
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert!(opened.events.is_empty(), "{what}: {:?}", opened.events);
-        assert_eq!(points(&opened), expect, "{what}");
+        assert_eq!(sample_count(&opened), expect, "{what}");
     }
 
     /// Opens the files; expects this number of samples, and that this log is set aside unchanged and reported.
@@ -966,7 +972,7 @@ mod tests {
         assert_eq!(fs::read(dir.path().join(&asides[0])).unwrap(), files[log]);
         assert_eq!(opened.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Storage]);
         assert!(opened.events[0].detail.contains(&asides[0]), "{:?}", opened.events);
-        assert_eq!(points(&opened), expect);
+        assert_eq!(sample_count(&opened), expect);
         drop(opened);
         // From now on the file has a log of its own.
         let mut files = killed(&dir, 2);
@@ -984,28 +990,30 @@ mod tests {
     fn the_log_of_a_replaced_database_is_set_aside() {
         let dir = TempDir::new();
         drop(saved(&dir, 3));
-        let cold = fs::read(dir.file()).unwrap();
+        let closed_3 = fs::read(dir.file()).unwrap();
         drop(saved(&dir, 2));
-        let later = fs::read(dir.file()).unwrap();
+        let closed_5 = fs::read(dir.file()).unwrap();
         let opened = saved(&dir, 1);
-        let warm = copied(&opened);
+        let copied_6 = copied(&opened);
         drop(opened);
-        // Two copies of one run: their ids differ from the original's and from each other's.
+        // Two copies made in one run: their ids differ from the original's and from each other's.
         let opened = saved(&dir, 4);
-        let (one, other) = (copied(&opened), copied(&opened));
-        assert_ne!(one, other);
+        let (copied_10, copied_10_again) = (copied(&opened), copied(&opened));
+        assert_ne!(copied_10, copied_10_again);
         drop(opened);
-        let last = fs::read(dir.file()).unwrap();
+        let closed_10 = fs::read(dir.file()).unwrap();
         let crash = killed(&dir, 5);
         opens_with(&crash, 15, "as it was");
-        for (copy, expect) in [(cold, 3), (later, 5), (warm, 6), (one, 10), (other, 10), (last, 10)] {
+        for (copy, expect) in
+            [(closed_3, 3), (closed_5, 5), (copied_6, 6), (copied_10, 10), (copied_10_again, 10), (closed_10, 10)]
+        {
             let mut files = crash.clone();
             files.insert(String::new(), copy);
             opens_without(&files, "-wal", expect);
         }
     }
 
-    /// One copy has an id that this guard file never had, the other is from before files had ids.
+    /// One copy has an id that this guard file never had, the other has no id, as in older versions.
     #[test]
     fn a_log_beside_a_copy_of_another_database_is_set_aside() {
         let dir = TempDir::new();
@@ -1029,7 +1037,7 @@ mod tests {
         )
         .unwrap();
         let files = files(dir);
-        assert!(files["-journal"].len() > 4_096, "it is on its way to the disk");
+        assert!(files["-journal"].len() > 4_096, "the journal has pages");
         files
     }
 
@@ -1037,17 +1045,17 @@ mod tests {
     fn a_hot_journal_is_rolled_back_into_its_own_file_only() {
         let dir = TempDir::new();
         drop(saved(&dir, 3));
-        let cold = fs::read(dir.file()).unwrap();
+        let closed_3 = fs::read(dir.file()).unwrap();
         drop(saved(&dir, 4));
         let mut files = with_a_hot_journal(&dir);
         opens_with(&files, 7, "as it was");
-        files.insert(String::new(), cold);
+        files.insert(String::new(), closed_3);
         opens_without(&files, "-journal", 3);
-        // Both kinds of log at once.
+        // A write-ahead log and a journal at once.
         let journal = files.insert("-wal".into(), vec![0x5a; 9_000]).or(files.get("-journal").cloned()).unwrap();
         let dir = dir_with(&files);
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        assert_eq!((points(&opened), opened.events.len()), (3, 2));
+        assert_eq!((sample_count(&opened), opened.events.len()), (3, 2));
         let aside = |part: &str| {
             let name = names(&dir).into_iter().find(|name| name.contains(&format!("{part}.foreign-"))).unwrap();
             fs::read(dir.path().join(name)).unwrap()
@@ -1089,7 +1097,8 @@ mod tests {
         [&new[..at], old.get(at..).unwrap_or_default()].concat()
     }
 
-    /// What a power cut may leave of a file that is being written: sectors in order, or pages in any order.
+    /// Calls `each` with the content that a power cut may leave in a file during a write: sectors are written in order,
+    /// or pages in any order.
     fn each_torn(new: &[u8], old: &[u8], mut each: impl FnMut(Vec<u8>)) {
         (0..=new.len()).step_by(512).for_each(|at| each(torn(new, old, at)));
         let mut random = Random(88_172_645_463_325_252);
@@ -1131,7 +1140,7 @@ mod tests {
             version(&dir, number);
             refuses(&dir, ErrorKind::Foreign, &["no schema number", "--database"]);
             version(&dir, SCHEMA);
-            assert_eq!(points(&Store::open(&dir.file(), &OPTIONS).unwrap()), 3);
+            assert_eq!(sample_count(&Store::open(&dir.file(), &OPTIONS).unwrap()), 3);
         }
     }
 
@@ -1230,7 +1239,7 @@ mod tests {
     fn e36_e37_without_a_write_ahead_log_the_other_journal_mode_is_used() {
         let dir = TempDir::new();
         let mut events = Vec::new();
-        // The lock that a power cut leaves.
+        // A lock as a power cut leaves it.
         fs::create_dir(with_suffix(&dir.file(), ".lock")).unwrap();
         let guard = GuardFile::take(&dir.file()).unwrap();
         let (conn, watermarks, _) =
@@ -1239,24 +1248,24 @@ mod tests {
         assert!(events[0].detail.contains("no write-ahead log"), "{events:?}");
         let journal: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(journal, "truncate");
-        let there = DatabaseFile::new(dir.file(), Some("unix-dotfile"), None, Arc::new(guard), &conn).unwrap();
-        let mut store = store(there.path.clone(), Arc::new(there), 1_000, conn, watermarks);
+        let database = DatabaseFile::new(dir.file(), Some("unix-dotfile"), None, Arc::new(guard), &conn).unwrap();
+        let mut store = store(database.path.clone(), Arc::new(database), 1_000, conn, watermarks);
         let reader = store.reader().unwrap();
         for at in 0..5 {
             store.save_batch(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap();
-            assert_eq!(reader.view().unwrap().facts().unwrap().samples, 3 * (at + 1));
+            assert_eq!(reader.view().unwrap().stats().unwrap().samples, 3 * (at + 1));
             // A reader that rolls back a failed save changes the file too. The file is still ours.
             store.conn.execute_batch("CREATE TABLE passing (x); DROP TABLE passing").unwrap();
         }
         drop((store, reader));
-        assert_eq!(points(&Store::open(&dir.file(), &OPTIONS).unwrap()), 15);
+        assert_eq!(sample_count(&Store::open(&dir.file(), &OPTIONS).unwrap()), 15);
     }
 
     #[test]
     fn the_pragmas_are_set() {
         let dir = TempDir::new();
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        let ask = |name: &str| -> i64 { opened.store.conn.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
+        let value = |name: &str| -> i64 { opened.store.conn.pragma_query_value(None, name, |row| row.get(0)).unwrap() };
         for (name, expect) in [
             ("page_size", 4_096),
             ("synchronous", 1),
@@ -1267,7 +1276,7 @@ mod tests {
             ("user_version", SCHEMA),
             ("application_id", APPLICATION_ID.into()),
         ] {
-            assert_eq!(ask(name), expect, "{name}");
+            assert_eq!(value(name), expect, "{name}");
         }
         let reader = opened.store.reader().unwrap();
         assert!(reader.conn.execute("DELETE FROM sample", []).is_err());
@@ -1282,7 +1291,7 @@ mod tests {
         let conn = &opened.store.conn;
         conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO setting VALUES ('a', 'b')").unwrap();
         let reader = std::thread::spawn(move || {
-            let facts = reader.view().unwrap().facts().unwrap();
+            let facts = reader.view().unwrap().stats().unwrap();
             assert_eq!((facts.samples, facts.settings), (3, 0));
             reader
         })
@@ -1291,16 +1300,16 @@ mod tests {
         conn.execute_batch("COMMIT").unwrap();
         let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
         assert_eq!(busy, 0);
-        let facts = reader.view().unwrap().facts().unwrap();
+        let facts = reader.view().unwrap().stats().unwrap();
         assert_eq!((facts.samples, facts.settings), (3, 1));
 
         // A reader in the middle of a transaction keeps its view, and does not block the writer.
         let before = reader.view().unwrap();
-        let count = |view: &View| view.facts().unwrap().samples;
+        let count = |view: &View| view.stats().unwrap().samples;
         assert_eq!(count(&before), 3);
         (1..200).for_each(|at| opened.save_batch(&Batch::steady(1 + 3 * at, T + 90 * at as i64, 3)).unwrap());
         assert_eq!(count(&before), 3);
         drop(before);
-        assert_eq!(reader.view().unwrap().facts().unwrap().samples, 600);
+        assert_eq!(reader.view().unwrap().stats().unwrap().samples, 600);
     }
 }

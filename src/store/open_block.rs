@@ -1,11 +1,11 @@
-//! The open block, and how it closes.
+//! The open block, and how a save closes it.
 //!
 //! The open block is the six hours that the latest tick lies in. Its samples from tick number `first_open_seq` on are
-//! stored only as samples; everything else is in all roll-ups too. A tick in another six-hour block closes the open
+//! stored only as samples; all other samples are in all roll-ups too. A tick in another six-hour block closes the open
 //! block: the same transaction adds its samples to the roll-ups. Parts of a sample that lie outside the open block (a
 //! gap reaches back over days) go to the roll-ups at once. So every roll-up is exact after each COMMIT, whatever the
-//! clock does: a step back into a closed block opens that block again, and a clock that was in the year 2033 for a
-//! while leaves one odd row.
+//! clock does. A step back into a closed block opens that block again. A clock that was in the year 2033 for a while
+//! leaves rows of that year.
 
 use std::ops::ControlFlow;
 
@@ -28,7 +28,8 @@ pub(super) fn put_meta(conn: &Connection, key: &str, value: impl rusqlite::ToSql
     Ok(())
 }
 
-/// Moves the open block to the newest tick, and adds everything outside it to the roll-ups. Returns whether it moved.
+/// Makes the six hours of the newest tick the open block, and adds the samples outside it to the roll-ups. Returns
+/// whether the open block has changed.
 pub(super) fn move_open_block(
     conn: &Connection,
     rows: &[TickRow],
@@ -58,7 +59,7 @@ pub(super) fn move_open_block(
             }
         }
     }
-    // One six-hour block at a time: a gap of months does not fit into the memory of a small machine at once.
+    // One six-hour block at a time: the cells of a gap of months do not fit into the memory of a small machine.
     for at in touched {
         let mut cells = Cells::new();
         if closed_block == Some(at) {
@@ -93,14 +94,14 @@ fn put_watermarks(conn: &Connection, watermarks: &Watermarks) -> Result<()> {
     put_meta(conn, "since", watermarks.first_open_seq as i64)
 }
 
-/// Adds what stored ticks with numbers in `[from_seq, before_seq)` contribute to one six-hour block.
+/// Adds to `cells` the part of the stored ticks `[from_seq, before_seq)` that lies in the six hours from `start` on.
 fn add_stored_samples(conn: &Connection, start: i64, from_seq: u64, before_seq: u64, cells: &mut Cells) -> Result<()> {
-    each_block(conn, BlockRange::six_hours(start), Order::Ascending, &mut |block, samples| {
+    each_block(conn, BlockRange::six_hours(start), Order::Ascending, &mut |block, decoder| {
         let packed = block.packed()?;
-        samples.decode_ticks(&packed)?;
-        samples.each_sample(&packed, None, 0..packed.rows, &mut |moment, sample| {
-            if moment.seq >= from_seq && moment.seq < before_seq {
-                add_sample(cells, start, moment.unix, sample);
+        decoder.decode_ticks(&packed)?;
+        decoder.each_sample(&packed, None, 0..packed.rows, &mut |tick_time, sample| {
+            if tick_time.seq >= from_seq && tick_time.seq < before_seq {
+                add_sample(cells, start, tick_time.unix, sample);
             }
         })?;
         Ok(ControlFlow::Continue(()))

@@ -1,5 +1,5 @@
 //! Reads the stored history. The read transactions are short, so that a slow client never keeps SQLite from
-//! checkpointing the log. `history` adds what is in memory.
+//! checkpointing the log. `history` adds the unsaved ticks.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
@@ -21,20 +21,21 @@ pub struct Reader {
     pub(super) conn: Connection,
     /// Declared after `conn`, so that it is dropped last.
     pub(super) database: Arc<DatabaseFile>,
+    /// The file that the store uses now.
     pub(super) current: Arc<Mutex<Arc<DatabaseFile>>>,
 }
 
 /// Number of stored samples and settings, and the size of the file in bytes without its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct StoreStats {
     pub samples: u64,
     pub settings: u64,
     pub size_bytes: u64,
 }
 
 impl Reader {
-    /// Reopens the connection when the database is now another file. Call it before each query, after reading what is
-    /// unsaved.
+    /// Reopens the connection when the store now uses another file. Call it before each query, after reading the
+    /// unsaved ticks. Fails when another program has overwritten the database.
     pub fn reopen_if_moved(&mut self) -> Result<()> {
         let database = database_path::current_file(&self.current);
         database.ensure_not_overwritten()?;
@@ -88,10 +89,13 @@ impl View<'_> {
     fn newest_time(&self) -> Result<Option<i64>> {
         let Some(open_block) = self.watermarks.open_block else { return Ok(None) };
         let mut newest = (0, None);
-        self.each_block(BlockRange::six_hours(open_block), Order::Ascending, &mut |block, samples| {
-            let moments = samples.decode_ticks(&block.packed()?)?;
+        self.each_block(BlockRange::six_hours(open_block), Order::Ascending, &mut |block, decoder| {
+            let tick_times = decoder.decode_ticks(&block.packed()?)?;
             if block.seq > newest.0 {
-                newest = (block.seq, moments.iter().max_by_key(|moment| moment.seq).map(|moment| moment.unix));
+                newest = (
+                    block.seq,
+                    tick_times.iter().max_by_key(|tick_time| tick_time.seq).map(|tick_time| tick_time.unix),
+                );
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -127,9 +131,9 @@ impl View<'_> {
         BlockBounds::load(Some(&self.tx), spec, from, to)
     }
 
-    /// The local block to cut again after a change of the time zone. The writer does so with its next save; until then
-    /// each reader does it for itself.
-    pub fn day_to_recut(&self, spec: &ResolutionSpec, zone: &Zone) -> Result<Option<(i64, i64)>> {
+    /// Bounds of the local day to cut again after a change of the time zone. The writer cuts it again with its next
+    /// save; until then each reader does so for its own answer.
+    pub fn day_to_resplit(&self, spec: &ResolutionSpec, zone: &Zone) -> Result<Option<(i64, i64)>> {
         if spec.bucketing != Bucketing::LocalDays || self.watermarks.zone.as_deref() == Some(zone.name()) {
             return Ok(None);
         }
@@ -137,12 +141,12 @@ impl View<'_> {
     }
 
     /// Start of the first block of a roll-up that ends after `from`.
-    pub fn first_after(&self, spec: &ResolutionSpec, from: i64) -> Result<Option<i64>> {
+    pub fn first_block_ending_after(&self, spec: &ResolutionSpec, from: i64) -> Result<Option<i64>> {
         rollups::first_after(&self.tx, spec, from)
     }
 
     /// Start of the oldest cell of a roll-up.
-    pub fn oldest(&self, spec: &ResolutionSpec) -> Result<Option<i64>> {
+    pub fn oldest_cell_start(&self, spec: &ResolutionSpec) -> Result<Option<i64>> {
         rollups::oldest(&self.tx, spec)
     }
 
@@ -159,9 +163,9 @@ impl View<'_> {
         Ok(())
     }
 
-    pub fn facts(&self) -> Result<Facts> {
+    pub fn stats(&self) -> Result<StoreStats> {
         let one = |sql: &str| -> Result<u64> { Ok(self.tx.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64) };
-        Ok(Facts {
+        Ok(StoreStats {
             samples: one("SELECT coalesce(sum(n), 0) FROM sample")?,
             settings: one("SELECT count(*) FROM setting")?,
             size_bytes: one("PRAGMA page_count")? * one("PRAGMA page_size")?,
@@ -193,7 +197,7 @@ mod tests {
         let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save_batch(&Batch::steady(1, T + 30, 30)).unwrap();
-        let facts = opened.store.reader().unwrap().view().unwrap().facts().unwrap();
+        let facts = opened.store.reader().unwrap().view().unwrap().stats().unwrap();
         assert_eq!((facts.samples, facts.settings), (30, 0));
         assert!(facts.size_bytes > 0 && facts.size_bytes % 4_096 == 0);
     }

@@ -43,7 +43,7 @@ pub(super) fn recreate(store: &mut Store, status: PathStatus) -> Result<()> {
         }
         switched
     });
-    outcome.map_err(|error| error.context(format!("{what}, and its history could not be written to a new file yet")))
+    outcome.map_err(|error| error.context(format!("{what}, and its history has not been written to a new file yet")))
 }
 
 fn write_new_file(store: &Store, status: PathStatus, what: &str) -> Result<NewFile> {
@@ -70,7 +70,7 @@ fn write_new_file(store: &Store, status: PathStatus, what: &str) -> Result<NewFi
     };
     // A kill in the middle of a checkpoint would leave a file that only its log can repair, and the log is gone.
     if status != PathStatus::WithoutLog {
-        // So a renamed file contains everything too.
+        // So a renamed file is complete too.
         checkpoint();
     }
     let temporary = with_suffix(&path, RECREATED_SUFFIX);

@@ -1,4 +1,4 @@
-//! Deletes history: what exceeds its retention, and the oldest when the file is full.
+//! Deletes history that exceeds its retention, and the oldest history when the file is full.
 
 use rusqlite::Connection;
 
@@ -10,13 +10,13 @@ use crate::clock::Zone;
 use crate::error::Result;
 use crate::resolution::{Bucketing, DAY_S, HOUR_S, OPEN_BLOCK_S, RESOLUTIONS, Resolution, ResolutionSpec, Retention};
 
-/// Seconds of samples to delete at once where not even the samples of the open block fit.
+/// Seconds of samples to delete at once when the samples of the open block alone fill the file.
 const OPEN_BLOCK_STEP_S: i64 = HOUR_S;
 /// Pages that a save may need besides those of its samples: rows of the roll-ups, their parent pages, the interfaces.
 pub(super) const SPARE_PAGES: i64 = 24;
 
 pub(super) const BLOCKS_PER_DAY: u32 = (DAY_S / OPEN_BLOCK_S) as u32;
-/// Deletes the oldest blocks: those that begin up to ?2 seconds after the oldest one, and not after ?1.
+/// SQL that deletes the oldest samples: blocks that begin up to ?2 seconds after the oldest block, but not after ?1.
 const OLDEST_SAMPLES: &str = "DELETE FROM sample WHERE first <= ?1 AND first <= (SELECT min(first) FROM sample) + ?2";
 
 fn oldest_cells(spec: &ResolutionSpec) -> String {
@@ -24,9 +24,9 @@ fn oldest_cells(spec: &ResolutionSpec) -> String {
     format!("DELETE FROM {table} WHERE start < ?1 AND start <= (SELECT min(start) FROM {table}) + ?2")
 }
 
-/// Deletes what exceeds the retention of its resolution. Runs when the open block closes, so that each run deletes few
-/// pages, and when the retention has changed. Counts blocks, not time: if the clock was ahead for a while, or the
-/// machine was off for a month, no real history is deleted.
+/// Deletes the blocks that exceed the retention of their resolution. Runs when the open block closes, so that each run
+/// deletes few pages, and when the retention has changed. Counts blocks, not time: if the clock was ahead for a while,
+/// or the machine was off for a month, no real history is deleted.
 pub(super) fn prune(conn: &Connection, watermarks: &Watermarks, retention: &Retention) -> Result<()> {
     for spec in RESOLUTIONS.iter().filter(|spec| spec.retention_setting.is_some()) {
         match spec.bucketing {
@@ -42,8 +42,8 @@ fn prune_cells(conn: &Connection, spec: &ResolutionSpec, block_s: i64, days: u32
     // A block of more than six hours is not complete when the open block closes: keep one more.
     let kept_open = i64::from(block_s > OPEN_BLOCK_S);
     let (blocks, table) = ((i64::from(days) * DAY_S).div_euclid(block_s) + kept_open, spec.table);
-    let newest = format!("SELECT start FROM {table} ORDER BY start DESC LIMIT 1 OFFSET ?1");
-    conn.execute(&format!("DELETE FROM {table} WHERE start <= ({newest})"), [blocks])?;
+    let newest_to_delete = format!("SELECT start FROM {table} ORDER BY start DESC LIMIT 1 OFFSET ?1");
+    conn.execute(&format!("DELETE FROM {table} WHERE start <= ({newest_to_delete})"), [blocks])?;
     Ok(())
 }
 
@@ -51,7 +51,7 @@ fn prune_samples(conn: &Connection, watermarks: &Watermarks, days: u32) -> Resul
     let mut cutoff = i64::MAX;
     // One more than the retention: the open block.
     for _ in 0..=days.saturating_mul(BLOCKS_PER_DAY) {
-        match newest_before(conn, cutoff)? {
+        match newest_up_to(conn, cutoff)? {
             Some(first) => cutoff = six_hour_block_of(first),
             None => return Ok(()),
         }
@@ -62,30 +62,30 @@ fn prune_samples(conn: &Connection, watermarks: &Watermarks, days: u32) -> Resul
     Ok(())
 }
 
-fn newest_before(conn: &Connection, cutoff: i64) -> Result<Option<i64>> {
+fn newest_up_to(conn: &Connection, cutoff: i64) -> Result<Option<i64>> {
     Ok(conn.prepare_cached("SELECT max(first) FROM sample WHERE first <= ?1")?.query_row([cutoff], |row| row.get(0))?)
 }
 
-/// Frees pages for a save when the file is near its largest size. Deletes samples first, also those of the open block
+/// Frees pages for a save when the file is near its maximum size. Deletes samples first, also those of the open block
 /// if necessary, then five-minute cells. SQLite reuses the pages; the file does not shrink. Returns whether the caller
-/// must write the stale tallies, because samples that they lack are deleted.
+/// must write the stale tallies, because this deleted samples that the stored tallies lack.
 pub(super) fn free_up_pages(
     conn: &Connection,
     watermarks: &mut Watermarks,
     zone: &Zone,
     max_pages: u64,
-    needed: i64,
+    needed_pages: i64,
 ) -> Result<bool> {
-    let free =
+    let free_pages =
         || -> Result<i64> { Ok(max_pages as i64 - pragma(conn, "page_count")? + pragma(conn, "freelist_count")?) };
-    if free()? >= needed {
+    if free_pages()? >= needed_pages {
         return Ok(false);
     }
     let Some(open_block) = watermarks.open_block else { return Ok(false) };
-    // Free more than needed, so that not every save has to do it.
+    // Free more than needed, so that the next saves find free pages.
     let until_enough = |sql: &str, cutoff: i64, step: i64| -> Result<bool> {
         loop {
-            if free()? >= needed + SPARE_PAGES {
+            if free_pages()? >= needed_pages + SPARE_PAGES {
                 return Ok(true);
             }
             if conn.execute(sql, [cutoff, step])? == 0 {
@@ -98,12 +98,12 @@ pub(super) fn free_up_pages(
     }
     // Very many interfaces at a very short interval: not even six hours of samples fit.
     roll_up_open_block(conn, watermarks, zone)?;
-    let newest = newest_before(conn, i64::MAX)?.unwrap_or(open_block);
+    let newest = newest_up_to(conn, i64::MAX)?.unwrap_or(open_block);
     let cells = oldest_cells(Resolution::FiveMinutes.spec());
     if !until_enough(OLDEST_SAMPLES, newest - 1, OPEN_BLOCK_STEP_S - 1)?
         && !until_enough(&cells, open_block, OPEN_BLOCK_S - 1)?
     {
-        log::warn!("the database is at its largest size (--max-size), and nothing more can be deleted");
+        log::warn!("the database is at its maximum size, and nothing more can be deleted: raise --max-size");
     }
     Ok(true)
 }
@@ -134,7 +134,7 @@ mod tests {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         for hour in 0..100 * 24 {
             let mut batch = Batch::default();
-            batch.tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
+            batch.push_tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
             opened.save_batch(&batch).unwrap();
         }
         let store = &opened.store;
@@ -159,14 +159,13 @@ mod tests {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         for day in 0..1_900 {
             let mut batch = Batch::default();
-            batch.tick(day + 1, T + 86_400 * day as i64 + 600, 30_000, &[(1, 1)]);
+            batch.push_tick(day + 1, T + 86_400 * day as i64 + 600, 30_000, &[(1, 1)]);
             opened.save_batch(&batch).unwrap();
         }
         assert_eq!((count(&opened.store, "hour"), count(&opened.store, "day")), (1_827, 1_899));
     }
 
-    /// A changed retention applies from the next save on. A longer one brings nothing back: history grows with time
-    /// only.
+    /// A changed retention applies from the next save on. A longer one does not bring deleted history back.
     #[test]
     fn e41_a_shorter_retention_applies_at_once_and_changes_no_sum() {
         let dir = TempDir::new();
@@ -174,7 +173,7 @@ mod tests {
         let hourly = |opened: &mut crate::store::Opened, hours: std::ops::Range<u64>, retention: Retention| {
             for hour in hours {
                 let mut batch = Batch::default();
-                batch.tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
+                batch.push_tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
                 opened.store.save_batch_with(&batch, retention).unwrap();
             }
         };
@@ -208,7 +207,7 @@ mod tests {
         let retention = retention(1, 1, 1);
         for hour in 0..24u64 {
             let mut batch = Batch::default();
-            batch.tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
+            batch.push_tick(hour + 1, T + 3_600 * (hour + 1) as i64, 3_600_000, &[(1, 3_600)]);
             opened.store.save_batch_with(&batch, retention).unwrap();
         }
         let before = ["sample", "five_minutes", "hour"].map(|table| count(&opened.store, table));
@@ -275,7 +274,10 @@ mod tests {
         drop(opened);
         let opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         assert_eq!(opened.records[0].lifetime.rx_bytes(), 60_000);
-        assert_eq!((opened.newest, opened.next_seq), (Some(T + 6_000), 201 + crate::store::watermarks::SEQ_MARGIN));
+        assert_eq!(
+            (opened.newest_unix, opened.next_seq),
+            (Some(T + 6_000), 201 + crate::store::watermarks::SEQ_MARGIN)
+        );
     }
 
     #[test]
@@ -306,9 +308,9 @@ mod tests {
         assert_eq!(opened.save_batch(&later).unwrap_err().kind, ErrorKind::Full);
         assert_eq!(opened.save_batch(&later).unwrap_err().kind, ErrorKind::Full);
         let reader = opened.store.reader().unwrap();
-        assert_eq!(reader.view().unwrap().facts().unwrap().samples, 3);
+        assert_eq!(reader.view().unwrap().stats().unwrap().samples, 3);
         opened.store.conn.pragma_update(None, "max_page_count", 1_000).unwrap();
         opened.save_batch(&later).unwrap();
-        assert_eq!(reader.view().unwrap().facts().unwrap().samples, 3 + 500 * u64::from(LOAD_IFACES));
+        assert_eq!(reader.view().unwrap().stats().unwrap().samples, 3 + 500 * u64::from(LOAD_IFACES));
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of the roll-ups: blocks of cells. Saves only ever add to a cell. `resolution.rs` lists the roll-ups.
+//! The tables of the roll-ups: blocks of cells. A save only adds to cells. `resolution.rs` lists the roll-ups.
 
 use crate::sorted::Map;
 
@@ -33,14 +33,14 @@ impl CellBlock<'_> {
             each(iface, self.start + i64::from(at) * cell_s, cell);
         });
         if let Err(error) = read {
-            log::error!("history around {} is skipped: {error}", self.start);
+            log::error!("history around {} (UTC seconds) is skipped: {error}", self.start);
         }
     }
 }
 
 impl ResolutionSpec {
     /// SQL for the end of a block.
-    fn until(&self) -> String {
+    fn until_sql(&self) -> String {
         match self.bucketing {
             Bucketing::FixedLength { block_s } => format!("start + {block_s}"),
             _ => "until".to_string(),
@@ -48,11 +48,11 @@ impl ResolutionSpec {
     }
 
     /// SQL for the blocks that satisfy a condition, as (start, until, data).
-    fn select(&self, condition: &str) -> String {
-        format!("SELECT start, {}, data FROM {} WHERE {condition}", self.until(), self.table)
+    fn select_sql(&self, condition: &str) -> String {
+        format!("SELECT start, {}, data FROM {} WHERE {condition}", self.until_sql(), self.table)
     }
 
-    fn put(&self) -> String {
+    fn put_sql(&self) -> String {
         match self.bucketing {
             Bucketing::FixedLength { .. } => {
                 format!("INSERT OR REPLACE INTO {} (start, data) VALUES (?1, ?3)", self.table)
@@ -69,7 +69,7 @@ pub(super) fn each_cell_block(
     (from, to): (i64, i64),
     each: &mut dyn FnMut(&CellBlock),
 ) -> Result<()> {
-    let mut statement = conn.prepare_cached(&spec.select("start > ?1 AND start < ?2 ORDER BY start"))?;
+    let mut statement = conn.prepare_cached(&spec.select_sql("start > ?1 AND start < ?2 ORDER BY start"))?;
     let mut rows = statement.query([from.saturating_sub(spec.max_block_s()), to])?;
     while let Some(row) = rows.next()? {
         let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
@@ -83,7 +83,7 @@ pub(super) fn each_cell_block(
 
 /// Start of the first stored block that ends after `from`.
 pub(super) fn first_after(conn: &Connection, spec: &ResolutionSpec, from: i64) -> Result<Option<i64>> {
-    let sql = format!("SELECT min(start) FROM {} WHERE start > ?1 AND {} > ?2", spec.table, spec.until());
+    let sql = format!("SELECT min(start) FROM {} WHERE start > ?1 AND {} > ?2", spec.table, spec.until_sql());
     Ok(conn.prepare_cached(&sql)?.query_row([from.saturating_sub(spec.max_block_s()), from], |row| row.get(0))?)
 }
 
@@ -119,15 +119,15 @@ pub(super) fn add_to_rollup<'a>(
 ) -> Result<()> {
     let starts = cells.clone().map(|(_, start, _)| start);
     let (Some(from), Some(to)) = (starts.clone().min(), starts.max()) else { return Ok(()) };
-    let mut borders = BlockBounds::load(Some(conn), spec, from, to)?;
+    let mut bounds = BlockBounds::load(Some(conn), spec, from, to)?;
     let mut blocks: Map<(i64, i64), Cells> = Map::new();
     for (iface, start, cell) in cells {
-        let block = borders.block_at(start, zone);
+        let block = bounds.block_at(start, zone);
         let at = ((start - block.0) / spec.cell_s(block)) as u16;
         blocks.entry(block).or_default().entry((iface, at)).or_default().add(cell);
     }
     for (block, mut cells) in blocks {
-        if let Some((_, bytes)) = block_at(conn, spec, block.0)? {
+        if let Some((_, bytes)) = stored_block(conn, spec, block.0)? {
             add_stored_cells(&mut cells, &bytes, spec.cell_s(block));
         }
         put_block(conn, spec, block, &cells)?;
@@ -138,14 +138,15 @@ pub(super) fn add_to_rollup<'a>(
 /// Bounds and packed cells of a stored block.
 type BlockBytes = ((i64, i64), Vec<u8>);
 
-pub(super) fn block_at(conn: &Connection, spec: &ResolutionSpec, start: i64) -> Result<Option<BlockBytes>> {
-    let mut statement = conn.prepare_cached(&spec.select("start = ?1"))?;
+/// The stored block that begins at `start`.
+pub(super) fn stored_block(conn: &Connection, spec: &ResolutionSpec, start: i64) -> Result<Option<BlockBytes>> {
+    let mut statement = conn.prepare_cached(&spec.select_sql("start = ?1"))?;
     Ok(statement.query_row([start], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).optional()?)
 }
 
 pub(super) fn put_block(conn: &Connection, spec: &ResolutionSpec, block: (i64, i64), cells: &Cells) -> Result<()> {
     let packed = pack_cells(cells, spec.cells_per_block(), spec.cell_s(block));
-    conn.prepare_cached(&spec.put())?.execute(params![block.0, block.1, packed])?;
+    conn.prepare_cached(&spec.put_sql())?.execute(params![block.0, block.1, packed])?;
     Ok(())
 }
 
@@ -221,15 +222,15 @@ impl BlockBounds {
         if let Some((start, _)) = self.stored.get(next) {
             block.1 = block.1.min(*start);
         }
-        // Whatever the zone returns, the day contains the moment that it was computed for.
+        // Whatever the zone returns, the block contains `unix`.
         let block = (block.0.min(unix), block.1.max(unix + 1));
         self.stored.insert(next, block);
         block
     }
 }
 
-/// After a change of the time zone: cuts the unfinished local blocks again, from their five-minute cells. Finished
-/// blocks keep their bounds.
+/// After a change of the time zone: cuts the local day of the newest tick again, from its five-minute cells. Earlier
+/// days keep their bounds.
 pub(super) fn recut_open_days(conn: &Connection, newest: Option<i64>, zone: &Zone) -> Result<()> {
     rollups()
         .iter()
@@ -269,7 +270,7 @@ pub(super) fn newest_block(
 ) -> Result<Option<(i64, i64)>> {
     let Some(newest) = newest else { return Ok(None) };
     let block: Option<(i64, i64)> = conn
-        .prepare_cached(&spec.select("start < ?1 ORDER BY start DESC LIMIT 1"))?
+        .prepare_cached(&spec.select_sql("start < ?1 ORDER BY start DESC LIMIT 1"))?
         .query_row([newest], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     Ok(block.filter(|(_, until)| newest < *until))

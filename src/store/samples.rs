@@ -9,13 +9,13 @@ use super::codec::{SampleDecoder, TickRow, pack_samples, unpack_samples};
 use crate::error::Result;
 use crate::resolution::OPEN_BLOCK_S;
 
-/// Longest time between the first and the last tick of a block. A reader needs it to find the first block that can
-/// reach into a range.
+/// Longest time between the first and the last tick of a block. A reader of a range needs it to find the first block
+/// that can overlap the range.
 const BLOCK_S: i64 = 3_600;
 /// Approximate limit of samples per block: a small machine unpacks a whole block at once.
 const BLOCK_SAMPLES: usize = 8_192;
 
-/// Which stored blocks, by the times of their first and last ticks in UTC seconds.
+/// Selects stored blocks by the times of their first and last ticks, in UTC seconds.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockRange {
     /// The first tick is in `(after, up_to]`.
@@ -26,8 +26,8 @@ pub struct BlockRange {
 }
 
 impl BlockRange {
-    /// Blocks that have ticks in `[from, to)`.
-    pub fn with_ticks_in(from: i64, to: i64) -> BlockRange {
+    /// Blocks whose time from the first to the last tick overlaps `[from, to)`.
+    pub fn overlapping(from: i64, to: i64) -> BlockRange {
         BlockRange { after: from.saturating_sub(BLOCK_S + 1), up_to: to.saturating_sub(1), reach: from }
     }
 
@@ -36,7 +36,7 @@ impl BlockRange {
         BlockRange { after, up_to, reach }
     }
 
-    /// Blocks of the six hours from `start` on.
+    /// Blocks of the six hours that begin at `start`. A tick at `start` itself belongs to the six hours before.
     pub fn six_hours(start: i64) -> BlockRange {
         BlockRange::beginning(start, start + OPEN_BLOCK_S, i64::MIN)
     }
@@ -55,7 +55,7 @@ pub struct SampleBlock<'a> {
     pub first: i64,
     pub last: i64,
     pub seq: u64,
-    pub n: u64,
+    pub sample_count: u64,
 }
 
 impl SampleBlock<'_> {
@@ -73,7 +73,7 @@ pub type EachBlock<'a> = &'a mut dyn FnMut(&SampleBlock, &mut SampleDecoder) -> 
 
 /// Walks over stored blocks. Skips a damaged block and logs an error.
 pub(super) fn each_block(conn: &Connection, span: BlockRange, order: Order, each: EachBlock) -> Result<()> {
-    let mut samples = SampleDecoder::default();
+    let mut decoder = SampleDecoder::default();
     let mut statement = conn.prepare_cached(match order {
         Order::Ascending => {
             "SELECT first, last, seq, n, data FROM sample WHERE first > ?1 AND first <= ?2 AND last >= ?3 ORDER BY first"
@@ -87,25 +87,24 @@ pub(super) fn each_block(conn: &Connection, span: BlockRange, order: Order, each
     while let Some(stored) = rows.next()? {
         let number = |column| stored.get::<_, i64>(column);
         let (first, last) = (number(0)?, number(1)?);
-        let block = SampleBlock { stored, first, last, seq: number(2)? as u64, n: number(3)? as u64 };
-        match each(&block, &mut samples) {
+        let block = SampleBlock { stored, first, last, seq: number(2)? as u64, sample_count: number(3)? as u64 };
+        match each(&block, &mut decoder) {
             Ok(ControlFlow::Continue(())) => {}
             Ok(ControlFlow::Break(())) => break,
-            Err(error) => log::error!("samples around {first} are skipped: {error}"),
+            Err(error) => log::error!("samples around {first} (UTC seconds) are skipped: {error}"),
         }
     }
     Ok(())
 }
 
-/// Stores ticks of one six-hour block, which are in the order of time. Where they overlap stored blocks (the clock was
-/// set back), writes these blocks again together with them, so that blocks never overlap and readers can walk them in
-/// order.
+/// Stores ticks of one six-hour block, which are in the order of time. Where the ticks overlap stored blocks (the clock
+/// was set back), merges both and writes the blocks again: blocks never overlap, so readers can walk them in order.
 pub(super) fn put_ticks(conn: &Connection, ticks: &[TickRow]) -> Result<()> {
     let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { return Ok(()) };
     let (from, to) = (first.time.unix, last.time.unix);
     let mut rows = ticks.to_vec();
     let mut overlapping = Vec::new();
-    each_block(conn, BlockRange::with_ticks_in(from, to + 1), Order::Ascending, &mut |block, _| {
+    each_block(conn, BlockRange::overlapping(from, to + 1), Order::Ascending, &mut |block, _| {
         overlapping.push(block.first);
         match block.bytes().and_then(unpack_samples) {
             Ok(mut older) => rows.append(&mut older),

@@ -1,10 +1,10 @@
 //! Splits samples over five-minute cells. Pure.
 //!
-//! A sample covers the whole seconds `(unix - span, unix]`. Its delta is split at the cell borders in proportion to
-//! time, and the pieces add up to the delta exactly. Every roll-up is a sum of five-minute cells: local midnight lies
-//! on a five-minute border in every time zone in use, also where the offset has half an hour.
+//! A sample covers the time `[unix - span, unix)` in whole seconds. `pieces` splits its delta at the cell borders in
+//! proportion to time, and the pieces add up to the delta exactly. Every roll-up is a sum of five-minute cells: local
+//! midnight lies on a five-minute border in every time zone in use, also where the offset has half an hour.
 
-use crate::model::{Cell, Mark, RX_BYTES, Sample, TX_BYTES};
+use crate::model::{Cell, RX_BYTES, Sample, SampleQuality, TX_BYTES};
 use crate::resolution::{FIVE_MINUTES_S, OPEN_BLOCK_S};
 
 /// A shorter sample gives no useful rate.
@@ -28,14 +28,14 @@ pub fn six_hour_block_of(unix: i64) -> i64 {
     floor(unix - 1, OPEN_BLOCK_S)
 }
 
-/// Whole seconds that a sample covers, rounded. Samples that follow each other within a second (after an API request
-/// or a change of settings) do not count as a second each.
+/// Seconds that a sample covers, rounded; 0 for less than half a second. So a sample right after another one (after an
+/// API request or a change of settings) does not count as a second.
 pub fn seconds(span_ms: u64) -> i64 {
     let rounded = span_ms / 1000 + u64::from(span_ms % 1000 >= 500);
     rounded.min(MAX_SPREAD_S) as i64
 }
 
-/// Time that a sample at `unix` adds to, as `[from, to)`; at least one second.
+/// The seconds that get the delta of a sample at `unix`, as `[from, to)`; at least one second.
 pub fn range(unix: i64, sample: &Sample) -> (i64, i64) {
     (unix - seconds(sample.span_ms).max(1), unix)
 }
@@ -43,9 +43,9 @@ pub fn range(unix: i64, sample: &Sample) -> (i64, i64) {
 /// The whole sample as one cell.
 pub fn whole(sample: &Sample) -> Cell {
     let seconds = seconds(sample.span_ms) as u32;
-    let rate = |bytes: u64| match (sample.mark, sample.span_ms) {
+    let rate = |bytes: u64| match (sample.quality, sample.span_ms) {
         // One packet within a millisecond is not a peak.
-        (Mark::Plain, MIN_PEAK_SPAN_MS..) => {
+        (SampleQuality::Plain, MIN_PEAK_SPAN_MS..) => {
             u64::try_from(u128::from(bytes) * 1000 / u128::from(sample.span_ms)).unwrap_or(u64::MAX)
         }
         _ => 0,
@@ -54,8 +54,8 @@ pub fn whole(sample: &Sample) -> Cell {
         sum: sample.delta,
         rx_peak: rate(sample.delta.0[RX_BYTES]),
         tx_peak: rate(sample.delta.0[TX_BYTES]),
-        plain_s: if sample.mark == Mark::Plain { seconds } else { 0 },
-        gap_s: if sample.mark == Mark::Plain { 0 } else { seconds },
+        plain_s: if sample.quality == SampleQuality::Plain { seconds } else { 0 },
+        gap_s: if sample.quality == SampleQuality::Plain { 0 } else { seconds },
     }
 }
 
@@ -101,12 +101,11 @@ mod tests {
 
     const T: i64 = 1_768_435_200; // midnight in UTC
 
-    fn sample(span_ms: u64, mark: Mark, rx: u64) -> Sample {
-        Sample { iface: 1, mark, span_ms, delta: Counters::of([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
+    fn sample(span_ms: u64, mark: SampleQuality, rx: u64) -> Sample {
+        Sample { iface: 1, quality: mark, span_ms, delta: Counters::of([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
     }
 
-    /// Compares the pieces as (cell start, received bytes, covered or blind seconds), and checks that every counter
-    /// adds up.
+    /// Compares the pieces as (cell start, received bytes, observed seconds), and checks that every counter adds up.
     fn check(unix: i64, sample: Sample, expect: &[(i64, u64, u32)]) {
         let mut got = Vec::new();
         let mut sum = [0u128; COUNTERS];
@@ -120,7 +119,7 @@ mod tests {
 
     #[test]
     fn pieces_add_up_and_a_border_belongs_to_the_earlier_cell() {
-        let plain = |span_ms, rx| sample(span_ms, Mark::Plain, rx);
+        let plain = |span_ms, rx| sample(span_ms, SampleQuality::Plain, rx);
         check(T + 30, plain(30_000, 900), &[(T, 900, 30)]);
         check(T, plain(30_000, 900), &[(T - 300, 900, 30)]);
         check(T + 10, plain(30_000, 900), &[(T - 300, 600, 20), (T, 300, 10)]);
@@ -132,7 +131,7 @@ mod tests {
         check(T + 310, plain(330_000, 330), &[(T - 300, 20, 20), (T, 300, 300), (T + 300, 10, 10)]);
         check(
             T + 10,
-            sample(30_000, Mark::Gap, u64::MAX),
+            sample(30_000, SampleQuality::Gap, u64::MAX),
             &[
                 (T - 300, (u128::from(u64::MAX) * 20 / 30) as u64, 20),
                 (T, u64::MAX - (u128::from(u64::MAX) * 20 / 30) as u64, 10),
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn e12_a_long_gap_is_spread_over_ninety_days_at_most() {
-        let gap = sample(200 * 86_400_000, Mark::Gap, 90 * 288 * 1000);
+        let gap = sample(200 * 86_400_000, SampleQuality::Gap, 90 * 288 * 1000);
         let mut cells = 0;
         pieces(T, &gap, 0, i64::MAX / 300 * 300, &mut |start, cell| {
             assert!((T - 90 * DAY_S..T).contains(&start));
@@ -155,7 +154,7 @@ mod tests {
 
     #[test]
     fn clipping_changes_no_other_piece() {
-        let sample = sample(1_000_000, Mark::Plain, 1_000_003);
+        let sample = sample(1_000_000, SampleQuality::Plain, 1_000_003);
         let (mut all, mut parts) = (Vec::new(), Vec::new());
         pieces(T + 777, &sample, T - 3000, T + 3000, &mut |start, cell| all.push((start, *cell)));
         for from in [T - 600, T - 300, T, T + 300, T + 600] {
@@ -167,12 +166,12 @@ mod tests {
 
     #[test]
     fn peaks_come_from_plain_samples_by_the_exact_span() {
-        let cell = whole(&sample(1_500, Mark::Plain, 3_000));
+        let cell = whole(&sample(1_500, SampleQuality::Plain, 3_000));
         assert_eq!((cell.rx_peak, cell.tx_peak, cell.plain_s), (2_000, 666, 2));
-        assert_eq!(whole(&sample(1_500, Mark::Reset, 3_000)).rx_peak, 0);
-        assert_eq!(whole(&sample(0, Mark::Plain, 3_000)).rx_peak, 0);
-        assert_eq!(whole(&sample(499, Mark::Plain, 3_000)).rx_peak, 0);
-        assert_eq!(whole(&sample(500, Mark::Plain, u64::MAX)).rx_peak, u64::MAX);
+        assert_eq!(whole(&sample(1_500, SampleQuality::Reset, 3_000)).rx_peak, 0);
+        assert_eq!(whole(&sample(0, SampleQuality::Plain, 3_000)).rx_peak, 0);
+        assert_eq!(whole(&sample(499, SampleQuality::Plain, 3_000)).rx_peak, 0);
+        assert_eq!(whole(&sample(500, SampleQuality::Plain, u64::MAX)).rx_peak, u64::MAX);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Opened, Options, Reader, SaveRequest, Store};
 use crate::clock::Zone;
 use crate::error::Result;
 use crate::history::{Snapshot, UnsavedBatches};
-use crate::model::{Batch, Counters, IfaceId, InterfaceKind, Mark, NetworkStack, Record, Sample, Tick};
+use crate::model::{Batch, Counters, IfaceId, InterfaceKind, NetworkStack, Record, Sample, SampleQuality, Tick};
 use crate::resolution::{Resolution, Retention};
 
 /// Midnight in UTC, 15 January 2026.
@@ -77,17 +77,17 @@ impl Store {
         self.save_batch_with(batch, RETENTION)
     }
 
-    pub fn save_batch_with(&mut self, batch: &Batch, keep: Retention) -> Result<()> {
-        let flush = SaveRequest {
+    pub fn save_batch_with(&mut self, batch: &Batch, retention_days: Retention) -> Result<()> {
+        let request = SaveRequest {
             batch,
             anchors: &[],
             records: &[],
             events: &[],
             settings: &[],
-            retention: keep,
+            retention: retention_days,
             zone: &Zone::UTC,
         };
-        self.save(&flush)
+        self.save(&request)
     }
 }
 
@@ -104,10 +104,10 @@ impl Reader {
 
 impl Batch {
     /// Adds a tick with samples as (interface, received bytes), each over `span_ms`.
-    pub fn tick(&mut self, seq: u64, unix: i64, span_ms: u64, samples: &[(IfaceId, u64)]) {
+    pub fn push_tick(&mut self, seq: u64, unix: i64, span_ms: u64, samples: &[(IfaceId, u64)]) {
         self.samples.extend(samples.iter().map(|(iface, rx)| Sample {
             iface: *iface,
-            mark: Mark::Plain,
+            quality: SampleQuality::Plain,
             span_ms,
             delta: Counters::of([*rx, 0, 0, 0, 0, 0, 0, 0]),
         }));
@@ -118,7 +118,7 @@ impl Batch {
     /// `count` ticks of 30 s, the first at `unix`. In each one interface 1 receives 300 bytes.
     pub fn steady(seq: u64, unix: i64, count: u64) -> Batch {
         let mut batch = Batch::default();
-        (0..count).for_each(|at| batch.tick(seq + at, unix + 30 * at as i64, 30_000, &[(1, 300)]));
+        (0..count).for_each(|at| batch.push_tick(seq + at, unix + 30 * at as i64, 30_000, &[(1, 300)]));
         batch
     }
 }
@@ -132,7 +132,7 @@ pub fn record(id: IfaceId) -> Record {
         ifindex: id + 1,
         stack: NetworkStack { machine: "6d6163".into(), boot: "b0075".into(), namespace: 7 },
         mac: "02:00:00:00:00:01".into(),
-        node: 1 << 40,
+        inode: 1 << 40,
         first_seen: T,
         last_seen: T,
         raw: Counters::ZERO,
@@ -172,7 +172,7 @@ impl Load {
             let (mono_ms, span_ms) = (self.mono_ms, self.mono_ms - before);
             for iface in 1..=LOAD_IFACES {
                 let delta = self.delta(iface);
-                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms, delta });
+                batch.samples.push(Sample { iface, quality: SampleQuality::Plain, span_ms, delta });
             }
             batch.ticks.push(Tick { seq: self.seq, mono_ms, unix: Some(self.unix), end: batch.samples.len() });
         }

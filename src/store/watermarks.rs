@@ -1,4 +1,5 @@
-//! What the writer remembers of the database, so that a save needs no query, and how a start restores it.
+//! The watermarks: how far the history is saved, and the totals of each interface. The writer keeps them in memory, so
+//! that a save needs no query. A start restores them from the database.
 
 use crate::sorted::{Map, Set};
 use std::ops::ControlFlow;
@@ -11,11 +12,11 @@ use super::samples::{BlockRange, Order, each_block};
 use crate::error::Result;
 use crate::model::{Anchor, COUNTERS, Counters, IfaceId, Sample};
 
-/// Tick numbers that a start skips: ticks that clients have seen but that were never saved have numbers too, and no
+/// A start skips this many tick numbers. Clients may have seen ticks of the previous run that were never saved, and no
 /// number is used twice.
 pub(super) const SEQ_MARGIN: u64 = 100_000;
 
-/// Counters of one interface as of the newest stored tick.
+/// Raw counters and totals of one interface as of some tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub raw: Counters,
@@ -28,21 +29,21 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    fn add_sample(&mut self, moment: &TickTime, sample: &Sample) {
-        if moment.seq > self.raw_seq {
+    fn add_sample(&mut self, tick_time: &TickTime, sample: &Sample) {
+        if tick_time.seq > self.raw_seq {
             for (raw, delta) in self.raw.0.iter_mut().zip(sample.delta.0) {
                 *raw = raw.wrapping_add(delta);
             }
-            self.raw_seq = moment.seq;
+            self.raw_seq = tick_time.seq;
         }
         self.lifetime.add(&sample.delta);
-        self.seq = moment.seq;
-        self.set_time(moment);
+        self.seq = tick_time.seq;
+        self.set_time(tick_time);
     }
 
-    fn set_time(&mut self, moment: &TickTime) {
-        self.mono_ms = moment.mono_ms;
-        self.last_seen = Some(moment.unix);
+    fn set_time(&mut self, tick_time: &TickTime) {
+        self.mono_ms = tick_time.mono_ms;
+        self.last_seen = Some(tick_time.unix);
     }
 
     /// Layout: the number of counters, `raw`, `lifetime`, then the other fields.
@@ -75,10 +76,10 @@ impl Tally {
     }
 }
 
-/// No version has counted fewer: a smaller number means a tally that a migration could not convert.
+/// No version has had fewer counters: a smaller number is the first byte of a tally that the migration did not convert.
 const MIN_COUNTERS: usize = 8;
 
-/// What the writer knows of the database without a query.
+/// The writer's knowledge of the database, as of the latest save.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watermarks {
     /// Start of the open block (UTC seconds), and its first tick whose samples are in no roll-up.
@@ -90,7 +91,7 @@ pub(super) struct Watermarks {
     pub seq: u64,
     pub newest: Option<i64>,
     pub tallies: Map<IfaceId, Tally>,
-    /// Interfaces whose stored tally lacks samples of the open block. The tally is written when the block closes.
+    /// Interfaces whose stored tally lacks samples of the open block. The save that closes the block writes the tally.
     pub stale_tallies: Set<IfaceId>,
 }
 
@@ -144,28 +145,28 @@ impl Watermarks {
         self.seq = self.first_open_seq.saturating_sub(1);
         let stored = self.tallies.clone();
         let Some(open_block) = self.open_block else { return Ok(()) };
-        each_block(conn, BlockRange::six_hours(open_block), Order::Ascending, &mut |block, samples| {
+        each_block(conn, BlockRange::six_hours(open_block), Order::Ascending, &mut |block, decoder| {
             let packed = block.packed()?;
-            let last = samples.decode_ticks(&packed)?.iter().max_by_key(|moment| moment.seq);
+            let last = decoder.decode_ticks(&packed)?.iter().max_by_key(|tick_time| tick_time.seq);
             if let Some(last) = last.filter(|last| last.seq > self.seq || self.newest.is_none()) {
                 self.seq = last.seq.max(self.seq);
                 self.newest = Some(last.unix);
             }
-            samples.each_sample(&packed, None, 0..packed.rows, &mut |moment, sample| {
+            decoder.each_sample(&packed, None, 0..packed.rows, &mut |tick_time, sample| {
                 let base = stored.get(&sample.iface).copied().unwrap_or_default();
                 let tally = self.tallies.entry(sample.iface).or_default();
-                if moment.seq > base.raw_seq {
+                if tick_time.seq > base.raw_seq {
                     for (raw, delta) in tally.raw.0.iter_mut().zip(sample.delta.0) {
                         *raw = raw.wrapping_add(delta);
                     }
-                    tally.raw_seq = tally.raw_seq.max(moment.seq);
+                    tally.raw_seq = tally.raw_seq.max(tick_time.seq);
                 }
-                if moment.seq > base.seq {
+                if tick_time.seq > base.seq {
                     tally.lifetime.add(&sample.delta);
                     self.stale_tallies.insert(sample.iface);
-                    if moment.seq > tally.seq {
-                        tally.seq = moment.seq;
-                        tally.set_time(moment);
+                    if tick_time.seq > tally.seq {
+                        tally.seq = tick_time.seq;
+                        tally.set_time(tick_time);
                     }
                 }
             })?;
@@ -215,13 +216,13 @@ impl Watermarks {
         anchored
     }
 
-    fn apply_anchor(&mut self, anchor: &Anchor, moment: Option<&TickTime>, anchored: &mut Set<IfaceId>) {
+    fn apply_anchor(&mut self, anchor: &Anchor, tick_time: Option<&TickTime>, anchored: &mut Set<IfaceId>) {
         let tally = self.tallies.entry(anchor.iface).or_default();
         if anchor.seq >= tally.raw_seq {
             tally.raw = anchor.raw;
             tally.raw_seq = anchor.seq;
-            if let Some(moment) = moment {
-                tally.set_time(moment);
+            if let Some(tick_time) = tick_time {
+                tally.set_time(tick_time);
             }
             anchored.insert(anchor.iface);
         }

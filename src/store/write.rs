@@ -14,7 +14,7 @@ use super::split::six_hour_block_of;
 use super::watermarks::Watermarks;
 use super::{SaveRequest, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Batch, Event, Mark, Record, Sample};
+use crate::model::{Batch, Event, Record, Sample, SampleQuality};
 use crate::system::errno;
 
 const MAX_EVENTS: i64 = 1_000;
@@ -26,8 +26,8 @@ impl Store {
         Ok(())
     }
 
-    /// Runs one transaction. `work` gets whether an earlier one may have been committed although it failed, and
-    /// returns the watermarks after its own transaction.
+    /// Runs one transaction. `work` returns the watermarks after it. Its argument is `true` when the previous
+    /// transaction returned an error: that one may have been committed all the same.
     pub(super) fn run_transaction(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<Watermarks>) -> Result<()> {
         let retry = self.commit_uncertain;
         errno::clear();
@@ -58,8 +58,9 @@ impl Store {
         let mut watermarks = self.watermarks.clone();
         let rows = new_rows(request.batch, watermarks.seq)?;
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let needed = SPARE_PAGES * self.spare_factor + request.batch.samples.len() as i64 / 200;
-        let rolled_up = free_up_pages(&tx, &mut watermarks, request.zone, self.max_pages, needed)?;
+        // Estimate: one page for 200 packed samples.
+        let needed_pages = SPARE_PAGES * self.spare_factor + request.batch.samples.len() as i64 / 200;
+        let rolled_up = free_up_pages(&tx, &mut watermarks, request.zone, self.max_pages, needed_pages)?;
         put_settings(&tx, request.settings)?;
         put_events(&tx, request.events, retry)?;
         if !request.events.is_empty() {
@@ -95,7 +96,7 @@ impl Store {
     }
 }
 
-/// The ticks of a batch that are not stored yet, each with one sample per interface, in the order of the interfaces.
+/// The ticks of a batch that are not stored yet, each with at most one sample per interface, ordered by interface.
 /// Fails on a tick without a wall time.
 fn new_rows(batch: &Batch, seq: u64) -> Result<Vec<TickRow>> {
     let mut rows = Vec::with_capacity(batch.ticks.len());
@@ -106,22 +107,22 @@ fn new_rows(batch: &Batch, seq: u64) -> Result<Vec<TickRow>> {
                 format!("tick {} has no time yet: it cannot be saved", tick.seq),
             ));
         };
-        let moment = TickTime { seq: tick.seq, unix: unix.clamp(1, LAST_UNIX), mono_ms: tick.mono_ms };
+        let tick_time = TickTime { seq: tick.seq, unix: unix.clamp(1, LAST_UNIX), mono_ms: tick.mono_ms };
         let mut samples = samples.to_vec();
         merge_same_interface(&mut samples);
-        rows.push(TickRow { time: moment, samples });
+        rows.push(TickRow { time: tick_time, samples });
     }
     Ok(rows)
 }
 
-/// Merges the samples of each interface into one, in the order of the interfaces.
+/// Merges the samples of each interface into one, and sorts by interface.
 pub(super) fn merge_same_interface(samples: &mut Vec<Sample>) {
     samples.sort_by_key(|sample| sample.iface);
     samples.dedup_by(|other, first| {
         let same = other.iface == first.iface;
         if same {
             first.delta.add(&other.delta);
-            first.mark = if first.mark == other.mark { first.mark } else { Mark::Gap };
+            first.quality = if first.quality == other.quality { first.quality } else { SampleQuality::Gap };
             first.span_ms = first.span_ms.max(other.span_ms);
         }
         same
@@ -140,8 +141,8 @@ fn put_settings(conn: &Connection, settings: &[(String, Option<String>)]) -> Res
     Ok(())
 }
 
-/// `retry`: an earlier attempt failed, and may have been committed all the same. Events have no number, so an equal
-/// event is skipped then.
+/// `retry`: an earlier attempt failed, and may have been committed all the same. Then skips an event that is already
+/// stored; events have no number, so it compares the stored fields.
 pub(super) fn put_events(conn: &Connection, events: &[Event], retry: bool) -> Result<()> {
     for event in events {
         conn.prepare_cached(
@@ -176,7 +177,7 @@ fn put_records(conn: &Connection, records: &[Record], watermarks: &mut Watermark
             record.stack.machine,
             record.stack.namespace as i64,
             record.mac,
-            record.node as i64
+            record.inode as i64
         ])?;
         watermarks.tallies.entry(record.id).or_default();
     }
@@ -247,22 +248,22 @@ mod tests {
         fn push(&mut self, point: DatedSample) {
             self.points.push(point);
             let length = split::seconds(point.sample.span_ms).max(1);
-            let looked = point.sample.span_ms >= 500;
-            let plain = point.sample.mark == Mark::Plain;
-            let mut given = [0; COUNTERS];
-            for passed in 1..=length {
-                let second = point.unix - length + passed - 1;
+            let observed = point.sample.span_ms >= 500;
+            let plain = point.sample.quality == SampleQuality::Plain;
+            let mut assigned = [0; COUNTERS];
+            for elapsed in 1..=length {
+                let second = point.unix - length + elapsed - 1;
                 let cell = self.cells.entry((point.sample.iface, second - second % 300)).or_default();
-                *if plain { &mut cell.plain_s } else { &mut cell.gap_s } += u32::from(looked);
-                if passed < length && (second + 1) % 300 != 0 {
+                *if plain { &mut cell.plain_s } else { &mut cell.gap_s } += u32::from(observed);
+                if elapsed < length && (second + 1) % 300 != 0 {
                     continue;
                 }
-                for (at, given) in given.iter_mut().enumerate() {
-                    let due = (u128::from(point.sample.delta.0[at]) * passed as u128 / length as u128) as u64;
-                    cell.sum.0[at] += due - *given;
-                    *given = due;
+                for (at, assigned) in assigned.iter_mut().enumerate() {
+                    let due = (u128::from(point.sample.delta.0[at]) * elapsed as u128 / length as u128) as u64;
+                    cell.sum.0[at] += due - *assigned;
+                    *assigned = due;
                 }
-                if plain && looked {
+                if plain && observed {
                     let rate = |at: usize| {
                         (u128::from(point.sample.delta.0[at]) * 1000 / u128::from(point.sample.span_ms)) as u64
                     };
@@ -284,8 +285,8 @@ mod tests {
             let mut walked = Vec::new();
             let mut cursor = None;
             loop {
-                let (mut some, next) = reader.snapshot(&Zone::UTC, unsaved).oldest(&all, cursor, 700).unwrap();
-                walked.append(&mut some);
+                let (mut page, next) = reader.snapshot(&Zone::UTC, unsaved).oldest(&all, cursor, 700).unwrap();
+                walked.append(&mut page);
                 cursor = next;
                 if cursor.is_none() {
                     break;
@@ -298,9 +299,9 @@ mod tests {
             for iface in 0..ifaces {
                 let filter = SampleFilter { iface: Some(iface), ..all };
                 points.retain(|point| point.sample.iface >= iface);
-                let ones = points.iter().filter(|point| point.sample.iface == iface).copied();
-                let ones: Vec<DatedSample> = ones.skip(77).take(99).collect();
-                assert_eq!(reader.snapshot(&Zone::UTC, unsaved).newest(&filter, 77, 99).unwrap(), ones);
+                let of_iface = points.iter().filter(|point| point.sample.iface == iface).copied();
+                let of_iface: Vec<DatedSample> = of_iface.skip(77).take(99).collect();
+                assert_eq!(reader.snapshot(&Zone::UTC, unsaved).newest(&filter, 77, 99).unwrap(), of_iface);
 
                 let mut cells = self.cells(iface);
                 for (resolution, length) in [(Resolution::FiveMinutes, 300), (Resolution::Hour, 3600)] {
@@ -384,7 +385,7 @@ mod tests {
     }
 
     /// Random histories: steps of the clock, gaps, resets, interfaces that come and go, restarts, changes of the time
-    /// zone. After every few saves each resolution must equal the simple model, with unsaved ticks and without.
+    /// zone. After every seventh save each resolution must equal the simple model, with unsaved ticks and without.
     #[test]
     fn every_resolution_is_exact_at_every_commit() {
         for round in 0..16 {
@@ -404,15 +405,15 @@ mod tests {
         let (mut seq, mut mono_ms, mut offset) = (1, random.below(1 << 40), start);
         let began = mono_ms;
         let mut raws = vec![Counters::ZERO; ifaces as usize];
-        let mut seen = vec![mono_ms; ifaces as usize];
+        let mut last_ms = vec![mono_ms; ifaces as usize];
         let interval = [1, 30, 30, 300][random.below(4) as usize];
         let mut blocks = BTreeSet::new();
-        for round_of_saves in 0..60 {
+        for save_number in 0..60 {
             let mut batch = Batch::default();
             let mut anchors = Vec::new();
             if random.below(12) == 0 {
-                let far = [60, 4_000, 30_000, 100_000][random.below(4) as usize];
-                offset += random.below(2 * far) as i64 - far as i64;
+                let max_step_s = [60, 4_000, 30_000, 100_000][random.below(4) as usize];
+                offset += random.below(2 * max_step_s) as i64 - max_step_s as i64;
             }
             for _ in 0..random.below(25) {
                 mono_ms += match random.below(40) {
@@ -430,10 +431,10 @@ mod tests {
                     let kind = random.below(30);
                     let delta =
                         Counters(std::array::from_fn(|_| if random.below(3) == 0 { random.small() } else { 0 }));
-                    let mark = [Mark::Reset, Mark::Gap, Mark::Plain][kind.min(2) as usize];
-                    let span_ms = if kind == 3 { random.below(3_000_000) } else { mono_ms - seen[at] };
-                    seen[at] = mono_ms;
-                    let sample = Sample { iface, mark, span_ms, delta };
+                    let mark = [SampleQuality::Reset, SampleQuality::Gap, SampleQuality::Plain][kind.min(2) as usize];
+                    let span_ms = if kind == 3 { random.below(3_000_000) } else { mono_ms - last_ms[at] };
+                    last_ms[at] = mono_ms;
+                    let sample = Sample { iface, quality: mark, span_ms, delta };
                     batch.samples.push(sample);
                     model.push(DatedSample { seq, unix, sample });
                     let tally = model.tallies.entry(iface).or_default();
@@ -442,7 +443,7 @@ mod tests {
                     for (raw, delta) in raws[at].0.iter_mut().zip(delta.0) {
                         *raw = raw.wrapping_add(delta);
                     }
-                    if mark == Mark::Reset {
+                    if mark == SampleQuality::Reset {
                         raws[at] = Counters(std::array::from_fn(|_| random.small()));
                         anchors.push(Anchor { seq, iface, raw: raws[at] });
                     }
@@ -460,11 +461,11 @@ mod tests {
             }
             let records: Vec<Record> = (0..ifaces).map(record).collect();
             let unsaved = [Arc::new(batch), Arc::default()];
-            let check = round_of_saves % 7 == 6;
+            let check = save_number % 7 == 6;
             if check {
                 model.check(&reader, &zone, ifaces, &unsaved);
             }
-            let records = if round_of_saves == 0 { &records[..] } else { &[] };
+            let records = if save_number == 0 { &records[..] } else { &[] };
             let request = SaveRequest {
                 batch: &unsaved[0],
                 anchors: &anchors,
@@ -494,7 +495,7 @@ mod tests {
                 assert!(opened.events.is_empty());
                 reader = opened.store.reader().unwrap();
                 model.check_records(&opened);
-                if opened.newest.is_some() {
+                if opened.newest_unix.is_some() {
                     seq = opened.next_seq;
                 }
             }
@@ -516,7 +517,7 @@ mod tests {
     fn raw_counters_and_totals_survive_a_restart() {
         let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        assert_eq!((opened.next_seq, opened.newest), (1, None));
+        assert_eq!((opened.next_seq, opened.newest_unix), (1, None));
         let raw = |bytes| Counters::of([bytes, 0, 0, 0, 0, 0, 0, 0]);
         // (ticks with their bytes, anchors with their bytes, expected raw counter, expected lifetime)
         type Pairs = &'static [(u64, u64)];
@@ -526,7 +527,7 @@ mod tests {
             (&[(2, 10), (3, 10), (4, 10)], &[], 1_030, 30),
             // A reset in the middle of a batch: later traffic is added to the new baseline.
             (&[(5, 1), (6, 5), (7, 7)], &[(6, 5)], 12, 43),
-            // An anchor after the last tick: it holds at the end of its own tick.
+            // An anchor after the last tick sets the raw counter; a sample of the anchor's own tick adds nothing to it.
             (&[(8, 1)], &[(9, 100)], 100, 44),
             (&[(9, 50)], &[], 100, 94),
             (&[(10, 1)], &[], 101, 95),
@@ -535,7 +536,7 @@ mod tests {
         ];
         for (ticks, anchors, expect_raw, expect_lifetime) in steps {
             let mut batch = Batch::default();
-            ticks.iter().for_each(|(seq, bytes)| batch.tick(*seq, T + 30 * *seq as i64, 30_000, &[(1, *bytes)]));
+            ticks.iter().for_each(|(seq, bytes)| batch.push_tick(*seq, T + 30 * *seq as i64, 30_000, &[(1, *bytes)]));
             let anchors: Vec<Anchor> =
                 anchors.iter().map(|(seq, bytes)| Anchor { seq: *seq, iface: 1, raw: raw(*bytes) }).collect();
             save(&mut opened, &batch, &anchors, &[record(1)]);
@@ -549,22 +550,22 @@ mod tests {
                 ..record(1)
             };
             assert_eq!(opened.records, [expect]);
-            assert_eq!((opened.next_seq, opened.newest), (last.seq + 1 + SEQ_MARGIN, last.unix));
+            assert_eq!((opened.next_seq, opened.newest_unix), (last.seq + 1 + SEQ_MARGIN, last.unix));
         }
     }
 
     #[test]
-    fn an_anchor_without_a_sample_has_its_time() {
+    fn an_anchor_without_a_sample_sets_the_time_of_its_tick() {
         let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut batch = Batch::default();
-        batch.tick(1, T + 30, 30_000, &[]);
+        batch.push_tick(1, T + 30, 30_000, &[]);
         let anchor = Anchor { seq: 1, iface: 1, raw: Counters([7; COUNTERS]) };
         save(&mut opened, &batch, &[anchor], &[record(1)]);
         let opened = reopen(opened, &dir);
         let record = &opened.records[0];
         assert_eq!((record.raw, record.mono_ms, record.last_seen), (anchor.raw, batch.ticks[0].mono_ms, T + 30));
-        assert_eq!(opened.newest, Some(T + 30));
+        assert_eq!(opened.newest_unix, Some(T + 30));
     }
 
     #[test]
@@ -586,10 +587,10 @@ mod tests {
         let mut batch = Batch::steady(1, T + 30, 3);
         batch.ticks[1].unix = None;
         assert!(opened.save_batch(&batch).is_err());
-        assert_eq!(opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples, 0);
+        assert_eq!(opened.store.reader().unwrap().view().unwrap().stats().unwrap().samples, 0);
         batch.ticks[1].unix = Some(T + 60);
         opened.save_batch(&batch).unwrap();
-        assert_eq!(opened.store.reader().unwrap().view().unwrap().facts().unwrap().samples, 3);
+        assert_eq!(opened.store.reader().unwrap().view().unwrap().stats().unwrap().samples, 3);
     }
 
     #[test]
@@ -598,7 +599,7 @@ mod tests {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         for seq in 1..6 {
             let mut batch = Batch::default();
-            batch.tick(seq, T + 30, 100, &[(1, seq)]);
+            batch.push_tick(seq, T + 30, 100, &[(1, seq)]);
             opened.save_batch(&batch).unwrap();
         }
         let points = opened.store.reader().unwrap().stored_snapshot().newest(&SampleFilter::default(), 0, 9).unwrap();
@@ -626,8 +627,8 @@ mod tests {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save_batch(&Batch::steady(1, T + 30, 10)).unwrap();
         let mut batch = Batch::default();
-        batch.tick(11, T + 200 * 86_400, 200 * 86_400_000, &[(1, 1 << 40), (2, 3)]);
-        batch.samples.iter_mut().for_each(|sample| sample.mark = Mark::Gap);
+        batch.push_tick(11, T + 200 * 86_400, 200 * 86_400_000, &[(1, 1 << 40), (2, 3)]);
+        batch.samples.iter_mut().for_each(|sample| sample.quality = SampleQuality::Gap);
         opened.save_batch(&batch).unwrap();
         let reader = opened.store.reader().unwrap();
         for (iface, sum) in [(1, (1 << 40) + 3_000), (2, 3)] {
@@ -641,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_not_doubled_by_a_retry() {
+    fn a_retry_does_not_save_an_event_twice() {
         let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let event = |unix| Event {
@@ -736,15 +737,15 @@ mod tests {
 
     const CHILD: &str = "NETPULSE_TEST_WRITES";
 
-    /// Bytes that the saves of a day pass to write calls, in the first week and later, when old blocks are deleted
-    /// too. A separate process counts them, because other tests write too.
+    /// Counts the bytes that the saves of a day pass to write calls, in the first week and later, when old blocks are
+    /// deleted too. A separate process counts them, because other tests of this process write at the same time.
     #[test]
     #[cfg(target_os = "linux")]
-    fn e44_a_day_writes_less_than_three_and_a_half_mebibytes() {
+    fn e44_a_day_writes_less_than_three_and_a_half_megabytes() {
         if std::env::var_os(CHILD).is_some() {
-            return a_day_of_writes();
+            return print_bytes_written_on_twelve_days();
         }
-        let name = "store::write::tests::e44_a_day_writes_less_than_three_and_a_half_mebibytes";
+        let name = "store::write::tests::e44_a_day_writes_less_than_three_and_a_half_megabytes";
         let child = std::process::Command::new(std::env::current_exe().unwrap())
             .args([name, "--exact", "--nocapture"])
             .env(CHILD, "1")
@@ -762,21 +763,21 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
-    fn a_day_of_writes() {
+    fn print_bytes_written_on_twelve_days() {
         let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let mut load = Load::new();
         save(&mut opened, &Batch::default(), &[], &Load::records());
-        let written = || -> u64 {
+        let bytes_written = || -> u64 {
             let io = std::fs::read_to_string("/proc/self/io").unwrap();
             io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
         };
         for _ in 0..12 {
-            let before = written();
+            let before = bytes_written();
             for _ in 0..288 {
                 save(&mut opened, &load.batch(10), &[], &[]);
             }
-            println!("bytes written: {}", written() - before);
+            println!("bytes written: {}", bytes_written() - before);
         }
     }
 }

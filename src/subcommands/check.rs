@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::health::{parse_verdict, request};
-use super::{TIMEOUT, database, settings};
+use super::health::{parse_health, request};
+use super::{TIMEOUT, database_path, read_settings};
 use crate::clock::FoundZone;
 use crate::config::{Config, MIN_SIZE_BYTES, Origin, SETTINGS};
 use crate::detect::{kind, matches_link};
@@ -36,12 +36,12 @@ type Check = fn(&Config, ZoneLookup) -> Result<Outcome>;
 
 /// The checks, by the name in the output.
 const CHECKS: [(&str, Check); 6] = [
-    ("settings", settings_given),
-    ("time zone", zone),
-    ("interfaces", interfaces),
-    ("history", history),
-    ("access token", access_token),
-    ("net-pulse", daemon),
+    ("settings", check_settings),
+    ("time zone", check_zone),
+    ("interfaces", check_interfaces),
+    ("history", check_history),
+    ("access token", check_token),
+    ("net-pulse", check_daemon),
 ];
 
 /// The lines to print, and the number of faults in them.
@@ -62,7 +62,7 @@ impl Report {
 
 /// Runs the checks at the same time, each in its own thread.
 pub fn run(flags: &[(&'static str, String)], find_zone: ZoneLookup) -> Result<Report> {
-    let config = Arc::new(settings(flags)?);
+    let config = Arc::new(read_settings(flags)?);
     let mut results = Vec::new();
     for (_, check) in CHECKS {
         // The threads end with the process, so a check that hangs does not hold up the others.
@@ -74,9 +74,9 @@ pub fn run(flags: &[(&'static str, String)], find_zone: ZoneLookup) -> Result<Re
     let deadline = Instant::now() + TIMEOUT;
     let mut report = Report { lines: String::new(), faults: 0 };
     for ((name, _), result) in CHECKS.iter().zip(results) {
-        let late = || Error::new(ErrorKind::Transient, format!("no answer within {} s", TIMEOUT.as_secs()));
+        let timed_out = || Error::new(ErrorKind::Transient, format!("no answer within {} s", TIMEOUT.as_secs()));
         let outcome = result.take(deadline.saturating_duration_since(Instant::now()));
-        let (word, text) = match outcome.unwrap_or_else(|| Err(late())) {
+        let (word, text) = match outcome.unwrap_or_else(|| Err(timed_out())) {
             Ok(Fine(text)) => ("ok", text),
             Ok(Note(text)) => ("note", text),
             Err(error) => {
@@ -89,9 +89,9 @@ pub fn run(flags: &[(&'static str, String)], find_zone: ZoneLookup) -> Result<Re
     Ok(report)
 }
 
-/// The flags and environment variables that are set, and whether the log socket exists. Settings changed on the page
-/// are in the database, which is not read here.
-fn settings_given(config: &Config, _: ZoneLookup) -> Result<Outcome> {
+/// Lists the flags and environment variables that are set, and checks that the log socket exists. It does not read the
+/// settings that were changed on the page: these are in the database.
+fn check_settings(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     let given = SETTINGS.iter().filter(|setting| config.origin(setting.key) > Origin::Default);
     let given: Vec<&str> = given.map(|setting| config.set_by(setting.key)).collect();
     let given =
@@ -104,15 +104,15 @@ fn settings_given(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     Ok(Note(format!("{given}; {} is not a log socket; the log goes to standard error", printable(log, 200))))
 }
 
-fn zone(config: &Config, find: ZoneLookup) -> Result<Outcome> {
+fn check_zone(config: &Config, find: ZoneLookup) -> Result<Outcome> {
     let wanted = config.text("timezone");
     let found = find(wanted).map_err(|error| error.context(config.set_by("timezone")))?;
     let zone = found.zone.name().to_string();
     Ok(if found.warnings.is_empty() { Fine(zone) } else { Note(format!("{zone}: {}", found.warnings.join("; "))) })
 }
 
-fn interfaces(config: &Config, _: ZoneLookup) -> Result<Outcome> {
-    let (mut source, note) = source::open(SourceChoice::named(config.text("source")))?;
+fn check_interfaces(config: &Config, _: ZoneLookup) -> Result<Outcome> {
+    let (mut source, note) = source::open(SourceChoice::by_name(config.text("source")))?;
     let links = source.links()?;
     let matched =
         |pattern: &str| links.iter().any(|link| matches_link(pattern, &link.name, &link.altnames, kind(link)));
@@ -128,8 +128,8 @@ fn interfaces(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     Ok(note.map_or_else(|| Fine(found.clone()), |note| Note(format!("{found}: {note}"))))
 }
 
-fn history(config: &Config, _: ZoneLookup) -> Result<Outcome> {
-    let path = database(config)?;
+fn check_history(config: &Config, _: ZoneLookup) -> Result<Outcome> {
+    let path = database_path(config)?;
     let free = source::machine(&path).disk_free;
     let parents = path.ancestors().skip(1).map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
     if path.exists() {
@@ -163,33 +163,33 @@ fn size(bytes: u64) -> String {
 /// Fails with the reason and a remedy where this process may not read and write the path.
 fn may_write(path: &Path) -> Result<()> {
     access(path, AccessFlags::R_OK | AccessFlags::W_OK).map_err(|errno| {
-        let what = format!("{}; or run this as the user that net-pulse runs as", system::not_writable::remedy(path));
-        Error::system(path.display(), std::io::Error::from(errno)).with_hint(what)
+        let hint = format!("{}; or run this as the user that net-pulse runs as", system::not_writable::remedy(path));
+        Error::system(path.display(), std::io::Error::from(errno)).with_hint(hint)
     })
 }
 
-fn access_token(config: &Config, _: ZoneLookup) -> Result<Outcome> {
-    let file = token::path_for(&database(config)?);
+fn check_token(config: &Config, _: ZoneLookup) -> Result<Outcome> {
+    let file = token::path_for(&database_path(config)?);
     Ok(match token::read(&file)? {
         Some(_) => Fine(format!("in {}", file.display())),
         None => Note(format!("{} does not exist yet; net-pulse creates it when it starts", file.display())),
     })
 }
 
-fn daemon(config: &Config, _: ZoneLookup) -> Result<Outcome> {
+fn check_daemon(config: &Config, _: ZoneLookup) -> Result<Outcome> {
     let (address, answer) = request(config, "/api/system/health")?;
-    let verdict = parse_verdict(&answer).map_err(|reason| Error::system(address, reason))?;
-    let own = std::path::absolute(database(config)?).unwrap_or_default();
+    let health = parse_health(&answer).map_err(|reason| Error::system(address, reason))?;
+    let own = std::path::absolute(database_path(config)?).unwrap_or_default();
     // A relative path depends on the directory in which the daemon was started, which is not known here.
     let differs = |path: &Path| path.is_absolute() && path != own;
-    if let Some(other) = verdict.database.filter(|other| differs(Path::new(other))) {
+    if let Some(other) = health.database.filter(|other| differs(Path::new(other))) {
         return Ok(Note(format!(
             "the net-pulse at {address} uses another database, {other}; give its --database, or another --port"
         )));
     }
-    let zone = verdict.zone.map_or(String::new(), |zone| format!("; time zone {zone}"));
-    let state = if verdict.healthy { "healthy" } else { "degraded" };
-    Ok(match verdict.reason {
+    let zone = health.zone.map_or(String::new(), |zone| format!("; time zone {zone}"));
+    let state = if health.healthy { "healthy" } else { "degraded" };
+    Ok(match health.reason {
         Some(reason) => Note(format!("{state}: {reason}{zone}")),
         None => Fine(format!("{state}{zone}")),
     })

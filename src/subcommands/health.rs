@@ -6,19 +6,19 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::{TIMEOUT, database, settings};
+use super::{TIMEOUT, database_path, read_settings};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::client::{Reply, connect, daemon_addresses, http_get, printable_reason};
+use crate::http::client::{Reply, connect, daemon_addresses, http_get, printable_answer_text};
 use crate::system::peer::TrustedUsers;
 use crate::thread::{Queue, spawn};
 use crate::{http, token};
 
 /// Returns the line to print about a healthy or degraded daemon; fails for an unhealthy one.
 pub fn run(flags: &[(&'static str, String)]) -> Result<String> {
-    let config = settings(flags)?;
+    let config = read_settings(flags)?;
     let port = config.integer("port");
-    // The thread ends with the process, so its single waits need no timeouts.
+    // The thread ends with the process, so its reads and writes need no timeouts.
     let results = Queue::default();
     let sender = results.clone();
     let work = move || sender.put(request(&config, "/health").and_then(|(address, answer)| summary(address, &answer)));
@@ -26,15 +26,15 @@ pub fn run(flags: &[(&'static str, String)]) -> Result<String> {
     if let Some(result) = results.take(TIMEOUT) {
         return result;
     }
-    let what = format!("no answer within {} s; see the log of net-pulse", TIMEOUT.as_secs());
-    Err(Error::system(format!("port {port}"), what))
+    let cause = format!("no answer within {} s; see the log of net-pulse", TIMEOUT.as_secs());
+    Err(Error::system(format!("port {port}"), cause))
 }
 
 /// Requests `path` from the daemon. Returns the address it listens on and the whole answer, head and body. All
 /// addresses of the settings lead to the same daemon, so the first that accepts a connection is used.
 pub(super) fn request(config: &Config, path: &str) -> Result<(SocketAddr, Vec<u8>)> {
     let found = http::resolve(&config.list("host")).map_err(|error| error.context(config.set_by("host")))?;
-    let mut refused = None;
+    let mut first_error = None;
     for address in daemon_addresses(found, config.integer("port") as u16) {
         match connect(address) {
             Ok(stream) => {
@@ -43,12 +43,12 @@ pub(super) fn request(config: &Config, path: &str) -> Result<(SocketAddr, Vec<u8
                     .map_err(|cause| Error::system(address, cause).with_hint("does net-pulse listen there?"))?;
                 return Ok((address, answer));
             }
-            Err(cause) if refused.is_none() => refused = Some(format!("{address}: {cause}")),
+            Err(cause) if first_error.is_none() => first_error = Some(format!("{address}: {cause}")),
             Err(_) => {}
         }
     }
-    let what = refused.unwrap_or_default();
-    Err(Error::new(ErrorKind::System, format!("{what}; start net-pulse, or give its --host and --port")))
+    let cause = first_error.unwrap_or_default();
+    Err(Error::new(ErrorKind::System, format!("{cause}; start net-pulse, or give its --host and --port")))
 }
 
 /// The header with the access token for a daemon that runs with `--private`, else empty. On the loopback the daemon
@@ -60,7 +60,7 @@ fn authorization(config: &Config, address: SocketAddr) -> Result<String> {
     if !config.switch("private") || recognised {
         return Ok(String::new());
     }
-    let file = token::path_for(&database(config)?);
+    let file = token::path_for(&database_path(config)?);
     match token::read(&file)? {
         Some(token) => Ok(format!("Authorization: Bearer {}\r\n", token.text())),
         None => Err(Error::system(file.display(), "there is no access token; give the --database that net-pulse uses")),
@@ -69,40 +69,40 @@ fn authorization(config: &Config, address: SocketAddr) -> Result<String> {
 
 /// The line to print about an answer to `/health`.
 fn summary(address: SocketAddr, answer: &[u8]) -> Result<String> {
-    let Verdict { healthy, reason, .. } = parse_verdict(answer).map_err(|reason| Error::system(address, reason))?;
+    let DaemonHealth { healthy, reason, .. } = parse_health(answer).map_err(|reason| Error::system(address, reason))?;
     Ok(if healthy { "healthy".to_string() } else { format!("degraded: {}", reason.unwrap_or_default()) })
 }
 
 /// Health of a daemon that works, healthy or degraded.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Verdict {
+pub(super) struct DaemonHealth {
     pub healthy: bool,
     pub reason: Option<String>,
     pub database: Option<String>,
     pub zone: Option<String>,
 }
 
-/// Parses the answer of a daemon; the error says why the daemon does not work. A degraded daemon, for example with a
-/// full disk, counts as working: a restart would lose the data it keeps in memory.
-pub(super) fn parse_verdict(answer: &[u8]) -> std::result::Result<Verdict, String> {
+/// Parses the answer of a daemon. The error is the reason why the daemon does not work. A degraded daemon, for example
+/// with a full disk, counts as working: a restart would lose the data it keeps in memory.
+pub(super) fn parse_health(answer: &[u8]) -> std::result::Result<DaemonHealth, String> {
     let Reply { status, body, .. } = Reply::parse(answer).unwrap_or_default();
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(printable_reason);
-    let verdict = |healthy| Verdict {
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(printable_answer_text);
+    let health = |healthy| DaemonHealth {
         healthy,
         reason: text("/reason"),
         database: text("/details/database/database_path"),
         zone: text("/details/clock/timezone"),
     };
     match (status.as_str(), text("/status").as_deref(), text("/detail")) {
-        ("200", Some("healthy"), _) => Ok(verdict(true)),
-        ("200", Some("degraded"), _) => Ok(verdict(false)),
+        ("200", Some("healthy"), _) => Ok(health(true)),
+        ("200", Some("degraded"), _) => Ok(health(false)),
         ("200" | "503", Some("unhealthy"), _) => Err(format!("unhealthy: {}", text("/reason").unwrap_or_default())),
         ("401", ..) => {
             Err("the access token is needed; give --private and the --database of net-pulse, and run this as its user"
                 .to_string())
         }
         (status, _, Some(detail)) => {
-            Err(format!("answered {} instead of its health: {detail}", printable_reason(status)))
+            Err(format!("answered {} instead of its health: {detail}", printable_answer_text(status)))
         }
         _ => Err("the answer is not from net-pulse; give the --host and --port of net-pulse".to_string()),
     }
@@ -145,9 +145,9 @@ mod tests {
         check("||", foreign);
         check("", foreign);
         check(&format!("HTTP/1.1 200 OK||{}", "[".repeat(10_000)), foreign);
-        assert!(parse_verdict(b"HTTP/1.1 200 OK\r\n\r\n\xff").is_err());
+        assert!(parse_health(b"HTTP/1.1 200 OK\r\n\r\n\xff").is_err());
         let long = format!(r#"HTTP/1.1 503 x||{{"status":"unhealthy","reason":"{}"}}"#, "ü".repeat(5000));
-        assert_eq!(parse_verdict(long.replace('|', "\r\n").as_bytes()).unwrap_err().chars().count(), 511);
+        assert_eq!(parse_health(long.replace('|', "\r\n").as_bytes()).unwrap_err().chars().count(), 511);
     }
 
     #[test]

@@ -18,17 +18,17 @@ fn environment(name: &str) -> Option<String> {
 }
 
 /// Path of the database for these settings.
-fn database(config: &Config) -> Result<PathBuf> {
-    config.database(nix::unistd::geteuid().is_root(), environment)
+fn database_path(config: &Config) -> Result<PathBuf> {
+    config.database_path(nix::unistd::geteuid().is_root(), environment)
 }
 
-/// The settings from flags and environment, with which the running daemon can be found. Port 0 is refused: it means a
-/// different port at each start.
-fn settings(flags: &[(&'static str, String)]) -> Result<Config> {
+/// Reads the settings from flags and environment, as needed to find the running daemon. Refuses port 0: with it the
+/// daemon listens on another port after each start.
+fn read_settings(flags: &[(&'static str, String)]) -> Result<Config> {
     let config = Config::new(flags, environment)?;
     if config.integer("port") == 0 {
-        let what = "0 means any free port; give the port that net-pulse shows in its log";
-        return Err(Error::usage(what).context(config.set_by("port")));
+        let message = "0 means any free port; give the port that net-pulse shows in its log";
+        return Err(Error::usage(message).context(config.set_by("port")));
     }
     Ok(config)
 }

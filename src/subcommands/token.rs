@@ -1,7 +1,7 @@
 //! `net-pulse token`: prints only the access token on standard output, for a person or a script. It never opens the
 //! database.
 
-use super::{database, environment};
+use super::{database_path, environment};
 use crate::config::Config;
 use crate::error::Result;
 use crate::token;
@@ -15,14 +15,15 @@ pub struct TokenOutput {
 /// Reads the token for these settings, or creates it.
 pub fn run(flags: &[(&'static str, String)]) -> Result<TokenOutput> {
     let config = Config::new(flags, environment)?;
-    let database = database(&config)?;
+    let database = database_path(&config)?;
     let file = token::path_for(&database);
     let (token, new) = token::read_or_create(&file)?;
-    // Run by the wrong user or without --database, this creates a token that gives no access. The note says so.
+    // A user who leaves out --database, or is not the user of the daemon, may create a token that gives no access.
+    // The note warns of that.
     let note = (new && !database.exists()).then(|| {
         format!(
-            "this token is new: there is no database at {} yet; if net-pulse uses another database, give the same \
-             --database, as the same user or as root",
+            "this token is new: there is no database at {} yet; if net-pulse uses another database, run this again \
+             with the same --database, as the same user or as root",
             database.display()
         )
     });

@@ -68,8 +68,8 @@ impl Drop for FileLock {
 }
 
 /// An open file with one byte locked until this value is dropped. The lock does not disturb SQLite: SQLite locks 512
-/// bytes from offset 2^30 on (https://www.sqlite.org/fileformat2.html, 1.5), and this byte is behind them. The lock is
-/// advisory, so it stops no write.
+/// bytes from offset 2^30 on (https://www.sqlite.org/fileformat2.html, "The Lock-Byte Page"), and this byte is behind
+/// them. The lock is advisory, so it stops no write.
 pub struct ByteLock(File);
 
 impl ByteLock {
@@ -78,15 +78,15 @@ impl ByteLock {
     /// does not release it. `Failed` before Linux 3.15, and on systems other than Linux and Android.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn take(file: File) -> Result<ByteLock, (File, LockError)> {
-        let mut found = byte();
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&byte())) {
+        let mut holder = write_lock();
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&write_lock())) {
             Ok(_) => return Ok(ByteLock(file)),
             Err(Errno::EAGAIN | Errno::EACCES) => {}
             Err(errno) => return Err((file, LockError::Failed(errno.into()))),
         }
-        match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut found)) {
+        match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut holder)) {
             Err(errno) => Err((file, LockError::Failed(errno.into()))),
-            Ok(_) if (found.l_start, found.l_len) == (BYTE, 1) && found.l_type != UNLOCKED => {
+            Ok(_) if (holder.l_start, holder.l_len) == (BYTE_OFFSET, 1) && holder.l_type != UNLOCKED => {
                 Err((file, LockError::Taken))
             }
             Ok(_) => Err((file, LockError::Conflict)),
@@ -107,7 +107,7 @@ impl ByteLock {
 /// Whether the file system of the file supports locks of fcntl(2). Some overlay file systems do not.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn has_byte_locks(file: &File) -> bool {
-    fcntl(file, FcntlArg::F_GETLK(&mut byte())).is_ok()
+    fcntl(file, FcntlArg::F_GETLK(&mut write_lock())).is_ok()
 }
 
 /// Not tested on other systems: assumes that there are locks.
@@ -118,15 +118,15 @@ pub fn has_byte_locks(_file: &File) -> bool {
 
 /// Offset of the locked byte: behind the bytes that SQLite locks, and within 31 bits.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const BYTE: libc::off_t = 0x4000_1000;
+const BYTE_OFFSET: libc::off_t = 0x4000_1000;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNLOCKED: libc::c_short = libc::F_UNLCK as libc::c_short;
 
 /// A write lock on the byte, for fcntl(2).
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn byte() -> libc::flock {
+fn write_lock() -> libc::flock {
     let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
-    libc::flock { l_type, l_whence, l_start: BYTE, l_len: 1, l_pid: 0 }
+    libc::flock { l_type, l_whence, l_start: BYTE_OFFSET, l_len: 1, l_pid: 0 }
 }
 
 #[cfg(test)]
@@ -141,28 +141,28 @@ mod tests {
         let open = || File::options().append(true).create(true).open(&path).unwrap();
         let lock = FileLock::take(open()).ok().unwrap();
         lock.file().write_all(b"here").unwrap();
-        let (file, refusal) = FileLock::take(open()).err().unwrap();
-        assert!(matches!(refusal, LockError::Taken));
+        let (file, error) = FileLock::take(open()).err().unwrap();
+        assert!(matches!(error, LockError::Taken));
         drop(lock);
         assert!(FileLock::take(file).is_ok());
         assert_eq!(std::fs::read(&path).unwrap(), b"here");
         std::fs::remove_file(&path).unwrap();
     }
 
-    /// A lock of flock(2) does not conflict with it; a lock of fcntl(2) on the whole file is reported as `Conflict`.
+    /// A lock of flock(2) does not conflict with a `ByteLock`. A lock of fcntl(2) on the whole file gives `Conflict`.
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn a_byte_has_one_lock_at_a_time() {
         let path = std::env::temp_dir().join(format!("net-pulse-claim-{}", std::process::id()));
         let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-        let claim = ByteLock::take(open()).ok().unwrap();
+        let lock = ByteLock::take(open()).ok().unwrap();
         assert!(matches!(ByteLock::take(open()), Err((_, LockError::Taken))));
         let whole = FileLock::take(open());
-        assert!(whole.is_ok(), "the other kind, on a file system that has both");
-        drop(claim);
-        let claim = ByteLock::take(open()).ok().unwrap();
-        drop(claim);
-        let mut all = byte();
+        assert!(whole.is_ok(), "flock(2) does not conflict with fcntl(2) on this file system");
+        drop(lock);
+        let lock = ByteLock::take(open()).ok().unwrap();
+        drop(lock);
+        let mut all = write_lock();
         (all.l_start, all.l_len) = (0, 0);
         let other = open();
         fcntl(&other, FcntlArg::F_OFD_SETLK(&all)).unwrap();

@@ -1,5 +1,5 @@
 //! Explains why net-pulse may not write a file, and what to do: the file system is mounted read-only, or the file or
-//! its directory belongs to another user. The volume of a container often does.
+//! its directory belongs to another user, which is common for the volume of a container.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,7 +1,7 @@
 //! The writer: the thread that saves. It takes the unsaved ticks, events, records and settings from `live`, and the
 //! store writes them in one transaction. The memory is released only after the COMMIT. A failed save loses nothing: the
-//! writer tries again, after growing pauses. A COMMIT may take any time, because no other thread waits for this one.
-//! Before all that, `opening` opens the database.
+//! writer tries again, after growing pauses. A COMMIT may be slow, because no other thread waits for this one.
+//! Before the first save, `opening` opens the database.
 
 mod opening;
 
@@ -18,14 +18,14 @@ use crate::resolution::Retention;
 use crate::source;
 use crate::store::{SaveRequest, Store};
 
-pub use opening::{OpenedHistory, cannot_open, open};
+pub use opening::{OpenedHistory, open, report_open_failure};
 
 /// First and longest pause after a failed attempt.
 const FIRST_RETRY_MS: u64 = 2_000;
 const LONGEST_RETRY_MS: u64 = 300_000;
 /// How often a failed edit of the history is tried again, unless the error is one of `DISK_ERRORS`.
 const EDIT_RETRIES: u32 = 5;
-/// Highest number of records kept for a save that fails.
+/// From this number of records on, a save that fails takes no more of them.
 const MAX_RECORDS: usize = 512;
 /// Errors of the disk or the system. An edit that fails with one of them is tried again without limit.
 const DISK_ERRORS: [ErrorKind; 6] =
@@ -36,17 +36,17 @@ const LONGEST_SLEEP_MS: u64 = 60_000;
 /// Contents of one save, kept until they are on disk. Until then readers find the ticks in `Unsaved::saving_batch` and
 /// the events in `Unsaved::events`.
 #[derive(Default)]
-struct PendingSave {
+struct SaveContents {
     batch: Arc<Batch>,
     anchors: Vec<Anchor>,
     events: Vec<Event>,
     records: Vec<Record>,
     settings: Vec<(String, Option<String>)>,
-    /// The newest ticket for a save that this save serves.
+    /// The newest save request (`Unsaved::saves`) that this save serves.
     ticket: u64,
 }
 
-impl PendingSave {
+impl SaveContents {
     fn is_empty(&self) -> bool {
         self.batch.is_empty() && self.events.is_empty() && self.records.is_empty() && self.settings.is_empty()
     }
@@ -74,7 +74,7 @@ pub struct Writer {
     live: Arc<Live>,
     store: Store,
     clock: Arc<dyn Clock>,
-    pending: PendingSave,
+    contents: SaveContents,
     /// An empty batch with its allocated memory, exchanged for the batch to save, so that the sampler need not
     /// allocate.
     spare: Batch,
@@ -83,9 +83,10 @@ pub struct Writer {
     saved_ms: u64,
     /// Edits of the history in the order of execution, each with the event that reports it.
     edits: VecDeque<(HistoryEdit, Option<Event>)>,
-    /// How often the first edit failed, and when it is tried again at the latest.
+    /// How often the first edit has failed.
     edit_failures: u32,
     edit_backoff: Backoff,
+    /// Monotonic time at which the first edit is tried again at the latest.
     edit_due_ms: Option<u64>,
     /// Bytes that this process had written to disk when the writer started; `None` where the kernel does not count
     /// them.
@@ -95,12 +96,12 @@ pub struct Writer {
 impl Writer {
     pub fn new(live: Arc<Live>, store: Store, clock: Arc<dyn Clock>) -> Writer {
         let saved_ms = clock.now().mono_ms;
-        let (pending, spare) = (PendingSave::default(), Batch::default());
+        let (contents, spare) = (SaveContents::default(), Batch::default());
         Writer {
             live,
             store,
             clock,
-            pending,
+            contents,
             spare,
             backoff: Backoff::new(),
             saved_ms,
@@ -157,10 +158,11 @@ impl Writer {
     }
 
     fn save_all(&mut self) -> Result<()> {
-        let (zone, keep) = self.fill_pending();
-        let PendingSave { batch, anchors, events, records, settings, .. } = &self.pending;
-        let flush = SaveRequest { batch, anchors, records, events, settings, retention: keep, zone: &zone };
-        let result = if self.pending.is_empty() { self.store.ensure_in_place() } else { self.store.save(&flush) };
+        let (zone, active_retention) = self.fill_contents();
+        let SaveContents { batch, anchors, events, records, settings, .. } = &self.contents;
+        let request =
+            SaveRequest { batch, anchors, records, events, settings, retention: active_retention, zone: &zone };
+        let result = if self.contents.is_empty() { self.store.ensure_in_place() } else { self.store.save(&request) };
         let now = self.clock.now();
         let written = self.written_at_start.and_then(|start| {
             let bytes = source::bytes_written()?.saturating_sub(start.bytes);
@@ -176,10 +178,10 @@ impl Writer {
                 state.health.saving.succeeded_mono_ms = Some(now.mono_ms);
                 state.health.saving.woken_mono_ms = None;
                 state.unsaved.saving_batch = Arc::default();
-                let ticket = self.pending.ticket;
+                let ticket = self.contents.ticket;
                 state.unsaved.remove_saved_events();
                 drop(state);
-                self.release_pending();
+                self.release_contents();
                 self.backoff = Backoff::new();
                 self.saved_ms = now.mono_ms;
                 if self.execute_edits(&zone) {
@@ -187,25 +189,25 @@ impl Writer {
                 }
             }
             Err(error) => {
-                // A fault is reported once. Damage to the file is reported even while another fault lasts.
-                let permanent = error.kind == ErrorKind::Corrupt;
-                let same = |known: &String| !permanent || *known == error.to_string();
+                // Report a fault once. Report damage to the file even while another fault lasts.
+                let is_corruption = error.kind == ErrorKind::Corrupt;
+                let same = |known: &String| !is_corruption || *known == error.to_string();
                 let is_new = !state.health.saving.error.as_ref().is_some_and(same);
-                let message = is_new.then(|| format!("saving failed, going on in memory: {error}"));
+                let message = is_new.then(|| format!("saving failed, samples stay in memory: {error}"));
                 report_fault(state, now, error.to_string(), message);
             }
         }
         result
     }
 
-    /// After a successful save with no edits left: serves the ticket, and logs the end of a fault.
+    /// For a successful save after which no edits are left: marks the ticket as served, and logs the end of a fault.
     fn report_success(&self, ticket: u64) {
         let mut state = self.live.lock();
         let reported = std::mem::take(&mut state.health.saving.reported);
         let recovered = state.health.saving.error.take().is_some() || reported > ReportedProblem::Nothing;
         let coarsened = std::mem::take(&mut state.health.saving.coarsened);
-        state.unsaved.saves.serve(ticket);
-        // Save the ticks of the time of the fault at once.
+        state.unsaved.save_tickets.serve(ticket);
+        // Save at once the ticks that were taken while the fault lasted.
         state.pending.save_now |= recovered;
         drop(state);
         match (recovered, coarsened) {
@@ -224,13 +226,13 @@ impl Writer {
             let now = self.clock.now();
             if let Err(error) = result {
                 self.edit_failures += 1;
-                let gave_up = self.edit_failures > EDIT_RETRIES && !DISK_ERRORS.contains(&error.kind);
-                let message = match gave_up {
+                let gives_up = self.edit_failures > EDIT_RETRIES && !DISK_ERRORS.contains(&error.kind);
+                let message = match gives_up {
                     true => Some(format!("given up: {error}")),
                     false => (self.edit_failures == 1).then(|| format!("trying again: {error}")),
                 };
                 report_fault(self.live.lock(), now, error.to_string(), message);
-                if gave_up {
+                if gives_up {
                     self.drop_first_edit();
                 }
                 self.edit_due_ms = Some(now.mono_ms + self.edit_backoff.failed());
@@ -256,46 +258,48 @@ impl Writer {
         (self.edit_failures, self.edit_backoff) = (0, Backoff::new());
     }
 
-    /// Fills `pending` from `live` with all ticks that have a wall time. After a failed save the batch stays as it was:
-    /// readers hold it, and it may be on disk in spite of the failure. In that case no edits and no ticket are taken,
-    /// because they must come after ticks that are not in this batch. Everything else is taken in any case and is
-    /// small: one record for each interface, one value for each setting, and the events, whose number `live` limits.
-    fn fill_pending(&mut self) -> (Arc<Zone>, Retention) {
+    /// Fills `contents` from `live` with all ticks that have a wall time. After a failed save the batch stays the same:
+    /// readers hold it, and it may be on disk in spite of the failure. In that case this takes no edits and no ticket,
+    /// because they must come after ticks that are not in this batch. It takes everything else even then, except
+    /// records that must wait (see below). That is small: one record for each interface, one value for each setting,
+    /// and the events, whose number `live` limits.
+    fn fill_contents(&mut self) -> (Arc<Zone>, Retention) {
         let live = self.live.clone();
         let mut state = live.lock();
         state.pending.save_now = false;
-        let (zone, keep, ticket) = (state.zone.clone(), state.active.retention, state.unsaved.saves.newest());
-        state.unsaved.copy_events(&mut self.pending.events);
-        let Unsaved { batch, anchors, records, settings, edits, highest_taken_id: taken_id, .. } = &mut state.unsaved;
-        let pending = &mut self.pending;
-        let new_batch = pending.batch.is_empty();
+        let (zone, retention, ticket) =
+            (state.zone.clone(), state.active.retention, state.unsaved.save_tickets.newest());
+        state.unsaved.copy_events(&mut self.contents.events);
+        let Unsaved { batch, anchors, records, settings, edits, highest_taken_id: highest_id, .. } = &mut state.unsaved;
+        let contents = &mut self.contents;
+        let new_batch = contents.batch.is_empty();
         if new_batch {
             self.edits.extend(edits.drain(..));
-            pending.ticket = ticket;
-            pending.batch = Arc::new(take_timed(batch, &mut self.spare));
+            contents.ticket = ticket;
+            contents.batch = Arc::new(take_timed(batch, &mut self.spare));
         }
-        let newest = pending.batch.ticks.last().map(|tick| tick.seq);
-        move_matching(anchors, &mut pending.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
+        let newest = contents.batch.ticks.last().map(|tick| tick.seq);
+        move_matching(anchors, &mut contents.anchors, |anchor| newest.is_some_and(|seq| anchor.seq <= seq));
         // Records wait until no anchors are left unsaved: a record without its anchor would give the next start on this
         // boot a wrong baseline. The limit keeps records of short-lived links from piling up while saving fails.
-        if anchors.is_empty() && pending.records.len() < MAX_RECORDS {
-            replace_all(&mut pending.records, std::mem::take(records), |one, other| one.id == other.id);
+        if anchors.is_empty() && contents.records.len() < MAX_RECORDS {
+            append_replacing(&mut contents.records, std::mem::take(records), |one, other| one.id == other.id);
         }
-        replace_all(&mut pending.settings, std::mem::take(settings), |one, other| one.0 == other.0);
-        let samples = pending.batch.samples.iter().map(|sample| sample.iface);
-        let anchored = pending.anchors.iter().map(|anchor| anchor.iface);
-        let taken = samples.chain(anchored).chain(pending.records.iter().map(|record| record.id));
-        *taken_id = taken.fold(*taken_id, IfaceId::max);
+        append_replacing(&mut contents.settings, std::mem::take(settings), |one, other| one.0 == other.0);
+        let samples = contents.batch.samples.iter().map(|sample| sample.iface);
+        let anchored = contents.anchors.iter().map(|anchor| anchor.iface);
+        let taken = samples.chain(anchored).chain(contents.records.iter().map(|record| record.id));
+        *highest_id = taken.fold(*highest_id, IfaceId::max);
         if new_batch {
-            state.unsaved.saving_batch = pending.batch.clone();
+            state.unsaved.saving_batch = contents.batch.clone();
         }
-        (zone, keep)
+        (zone, retention)
     }
 
     /// Releases the saved data after the COMMIT and keeps the memory of the batch as `spare`, unless a reader still
     /// holds it.
-    fn release_pending(&mut self) {
-        let saved = std::mem::take(&mut self.pending);
+    fn release_contents(&mut self) {
+        let saved = std::mem::take(&mut self.contents);
         if let Ok(mut batch) = Arc::try_unwrap(saved.batch) {
             batch.clear();
             if batch.samples.capacity() > self.spare.samples.capacity() {
@@ -305,7 +309,7 @@ impl Writer {
     }
 }
 
-/// Runs the writer's thread. If it panics, reports that nothing is saved any more, and panics again.
+/// Runs the writer's thread, `run`. If it panics, reports that nothing is saved any more, and continues the panic.
 pub fn run_reporting_panic(live: &Live, clock: &dyn Clock, run: impl FnOnce()) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { return };
     {
@@ -330,7 +334,7 @@ fn report_fault(mut state: Locked, now: Now, error: String, message: Option<Stri
 }
 
 /// Appends the newer items; each replaces the items that `same` equates with it.
-fn replace_all<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> bool) {
+fn append_replacing<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> bool) {
     for item in newer {
         kept.retain(|known| !same(known, &item));
         kept.push(item);
@@ -338,7 +342,7 @@ fn replace_all<T>(kept: &mut Vec<T>, newer: Vec<T>, same: impl Fn(&T, &T) -> boo
 }
 
 /// Whether another save would save anything. Ticks and events without a wall time do not count, nor do records that
-/// must be saved with anchors (see `fill_pending`).
+/// must be saved with anchors (see `fill_contents`).
 fn is_savable(state: &State) -> bool {
     state.unsaved.batch.ticks.first().is_some_and(|tick| tick.unix.is_some())
         || state.unsaved.events.front().is_some_and(|event| event.unix.is_some())
@@ -359,24 +363,24 @@ fn take_timed(batch: &mut Batch, spare: &mut Batch) -> Batch {
     taken
 }
 
-/// Moves the items for which `which` is true.
-fn move_matching<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, which: impl Fn(&T) -> bool) {
-    to.extend(from.iter().filter(|item| which(item)).copied());
-    from.retain(|item| !which(item));
+/// Moves the items for which `is_wanted` is true.
+fn move_matching<T: Copy>(from: &mut Vec<T>, to: &mut Vec<T>, is_wanted: impl Fn(&T) -> bool) {
+    to.extend(from.iter().filter(|item| is_wanted(item)).copied());
+    from.retain(|item| !is_wanted(item));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::model::{COUNTERS, Counters, Mark, Sample, Tick};
+    use crate::model::{COUNTERS, Counters, Sample, SampleQuality, Tick};
 
     fn batch(ticks: &[(Option<i64>, usize)]) -> Batch {
         let mut batch = Batch::default();
         for (at, (unix, count)) in ticks.iter().enumerate() {
             for iface in 0..*count {
                 let delta = Counters([at as u64; COUNTERS]);
-                batch.samples.push(Sample { iface: iface as u32, mark: Mark::Plain, span_ms: 1, delta });
+                batch.samples.push(Sample { iface: iface as u32, quality: SampleQuality::Plain, span_ms: 1, delta });
             }
             batch.ticks.push(Tick { seq: at as u64, mono_ms: 0, unix: *unix, end: batch.samples.len() });
         }
@@ -401,7 +405,7 @@ mod tests {
         check(&[(None, 2), (Some(2), 3)], 0, 0);
     }
 
-    /// Otherwise the shutdown would save nothing, again and again, until its time limit.
+    /// If it did wait, the shutdown would make empty saves until its time limit.
     #[test]
     fn e21_the_end_does_not_wait_for_ticks_without_a_wall_time() {
         let live = Live::new(Config::default(), Zone::UTC);
@@ -424,7 +428,7 @@ mod tests {
         let state = live.lock();
         assert!(
             state.health.saving.writer_ended
-                && state.health.saving.trouble(0, 300).is_some_and(|it| it.contains("has ended"))
+                && state.health.saving.problem(0, 300).is_some_and(|it| it.contains("has ended"))
         );
         assert!(state.unsaved.events[0].detail.starts_with("nothing is saved any more: the writer thread has crashed"));
     }
@@ -432,7 +436,7 @@ mod tests {
     #[test]
     fn the_newer_record_of_an_interface_replaces_the_older() {
         let mut kept = vec![(1, 'a'), (2, 'b')];
-        replace_all(&mut kept, vec![(3, 'c'), (1, 'd'), (3, 'e')], |one, other| one.0 == other.0);
+        append_replacing(&mut kept, vec![(3, 'c'), (1, 'd'), (3, 'e')], |one, other| one.0 == other.0);
         assert_eq!(kept, [(2, 'b'), (1, 'd'), (3, 'e')]);
     }
 }

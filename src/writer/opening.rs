@@ -1,7 +1,7 @@
 //! Opens the database on the writer's thread. While the disk is full, slow, read-only or not mounted yet, or the file
 //! is locked, net-pulse counts in memory, and this module tries again, after growing pauses, until the database is open
-//! or the program ends. Then the sampler rejoins the data in memory with the stored history; nothing is saved before
-//! that.
+//! or the program ends. Then the sampler connects the data in memory to the stored history (rejoin); nothing is saved
+//! before that.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ const NEXT_STEPS: [(ErrorKind, &str); 5] = [
     (ErrorKind::Transient, "a disk that stays that slow is worn out or overloaded"),
 ];
 
-/// Errors that last until the user does something. Others may pass: the disk is full, slow or failing, the file is
-/// locked.
+/// Errors that last until the user does something. Other errors may pass without it: the disk is full, slow or failing,
+/// or the file is locked.
 const PERMANENT_ERRORS: [ErrorKind; 3] = [ErrorKind::ReadOnly, ErrorKind::Foreign, ErrorKind::Newer];
 
 /// Opens the database and waits until the sampler has rejoined its history. Calls `report` with the first failure,
@@ -46,13 +46,13 @@ pub fn open(
         };
         match open_database().and_then(|opened| Ok((opened.store.reader()?, opened))) {
             Ok((reader, opened)) => {
-                let Opened { store, records, settings, next_seq, newest, events } = opened;
+                let Opened { store, records, settings, next_seq, newest_unix: newest, events } = opened;
                 events.into_iter().for_each(|event| live.lock().unsaved.add_event(event));
                 report(Ok((StoredHistory { records, settings, next_seq, newest }, reader)));
                 return live.wait_for_rejoin().then_some(store);
             }
             Err(error) if first => report(Err(error)),
-            Err(error) => cannot_open(live, clock.now(), &error),
+            Err(error) => report_open_failure(live, clock.now(), &error),
         }
         first = false;
         if last {
@@ -80,13 +80,13 @@ fn wait_for_retry(live: &Live, clock: &dyn Clock, retry_ms: u64) {
 }
 
 /// Reports that the database cannot be opened. The log and the events get only errors that differ from the last one.
-pub fn cannot_open(live: &Live, now: Now, error: &Error) {
-    let refused = PERMANENT_ERRORS.contains(&error.kind);
+pub fn report_open_failure(live: &Live, now: Now, error: &Error) {
+    let permanent = PERMANENT_ERRORS.contains(&error.kind);
     let next = NEXT_STEPS.iter().find(|(kind, _)| *kind == error.kind);
     let error = next.map_or_else(|| error.to_string(), |(_, step)| format!("{error}; {step}"));
     let mut state = live.lock();
-    state.health.saving.open_error_lasts = refused;
+    state.health.saving.open_error_is_permanent = permanent;
     let changed = state.health.saving.error.as_ref() != Some(&error);
-    let message = changed.then(|| format!("the history cannot be opened, going on in memory: {error}"));
+    let message = changed.then(|| format!("the history cannot be opened, samples stay in memory: {error}"));
     report_fault(state, now, error, message);
 }

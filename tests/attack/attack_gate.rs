@@ -36,7 +36,7 @@ fn weigh(_method: &str, target: &str) -> Weight {
 struct GateUnderTest {
     address: SocketAddr,
     gate: Option<Gate>,
-    inner: Option<Arc<Upstream>>,
+    upstream: Option<Arc<Upstream>>,
     workers: Vec<JoinHandle<()>>,
     descriptors_before: usize,
     /// Descriptors and threads before the attack, when everything runs.
@@ -54,21 +54,21 @@ impl GateUnderTest {
         let descriptors_before = descriptors();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (inner, connector) = Upstream::open(vec!["/run".into(), std::env::temp_dir()], WORKERS).unwrap();
-        let work = |inner: Arc<Upstream>| {
+        let (upstream, connector) = Upstream::open(vec!["/run".into(), std::env::temp_dir()], WORKERS).unwrap();
+        let work = |upstream: Arc<Upstream>| {
             move || {
-                while let Some(request) = inner.next() {
+                while let Some(request) = upstream.next() {
                     handle(request)
                 }
             }
         };
-        let workers = (0..WORKERS).map(|_| thread::spawn(work(inner.clone()))).collect();
+        let workers = (0..WORKERS).map(|_| thread::spawn(work(upstream.clone()))).collect();
         let names = access::own_host_names("router", &[]);
         let terms = GateConfig { names, private: false, limits, weigh };
         let gate = Gate::open(vec![listener], Box::new(connector), terms).unwrap();
         let before_attack = (0, 0);
-        let (gate, inner) = (Some(gate), Some(inner));
-        let mut gate = GateUnderTest { address, gate, inner, workers, descriptors_before, before_attack };
+        let (gate, upstream) = (Some(gate), Some(upstream));
+        let mut gate = GateUnderTest { address, gate, upstream, workers, descriptors_before, before_attack };
         gate.check_answers("before anything else");
         thread::sleep(Duration::from_millis(100));
         gate.before_attack = (descriptors(), threads());
@@ -146,8 +146,8 @@ impl GateUnderTest {
         if let Some(gate) = self.gate.take() {
             gate.stop();
         }
-        if let Some(inner) = self.inner.take() {
-            inner.close();
+        if let Some(upstream) = self.upstream.take() {
+            upstream.close();
         }
         self.workers.drain(..).for_each(|worker| worker.join().unwrap());
     }

@@ -118,12 +118,12 @@ fn send_request(to: SocketAddr, method: &str, path: &str, headers: Headers, body
 
 impl TwoMachines {
     /// Sends a request from this machine.
-    fn from_here(&self, method: &str, path: &str, headers: Headers) -> Answer {
+    fn request_here(&self, method: &str, path: &str, headers: Headers) -> Answer {
         send_request(address_of("127.0.0.1", &self.daemon), method, path, headers, None)
     }
 
     /// Sends a request from the other machine.
-    fn from_other(&self, method: &str, path: &str, headers: Headers) -> Answer {
+    fn request_from_other(&self, method: &str, path: &str, headers: Headers) -> Answer {
         self.other_machine.run(|| send_request(address_of("10.7.0.1", &self.daemon), method, path, headers, None))
     }
 
@@ -132,9 +132,9 @@ impl TwoMachines {
     }
 
     /// Sends a request from the other machine, with the right token.
-    fn from_other_with_token(&self, method: &str, path: &str, more: Headers) -> Answer {
+    fn request_from_other_with_token(&self, method: &str, path: &str, more: Headers) -> Answer {
         let bearer = self.bearer();
-        self.from_other(method, path, &[&[("Authorization", bearer.as_str())], more].concat())
+        self.request_from_other(method, path, &[&[("Authorization", bearer.as_str())], more].concat())
     }
 
     fn interval(&self) -> Value {
@@ -161,17 +161,17 @@ fn check_unauthorized(answer: &Answer, context: &str) {
 fn reading_is_open_and_changing_needs_the_token() {
     with_two_machines(&[], &[], |site| {
         for path in ["/", "/health", INTERVAL_PATH, "/api/interfaces", "/openapi.json", "/app.js"] {
-            assert_eq!(site.from_other("GET", path, &[]).status, 200, "{path}");
-            assert_eq!(site.from_other("HEAD", path, &[]).status, 200, "{path}");
+            assert_eq!(site.request_from_other("GET", path, &[]).status, 200, "{path}");
+            assert_eq!(site.request_from_other("HEAD", path, &[]).status, 200, "{path}");
         }
-        let options = site.from_other("OPTIONS", "/collector/stop", &[]);
+        let options = site.request_from_other("OPTIONS", "/collector/stop", &[]);
         assert_eq!((options.status, options.header("allow")), (204, Some("POST, OPTIONS")));
-        assert_eq!(site.from_other("OPTIONS", "/nowhere", &[]).status, 404);
+        assert_eq!(site.request_from_other("OPTIONS", "/nowhere", &[]).status, 404);
 
         // Every method that does not read counts as a change. The answer does not tell whether the path exists.
         for method in ["POST", "PUT", "PATCH", "DELETE", "post", "get", "BREW", "TRACE"] {
             for path in ["/collector/stop", "/health", "/nowhere"] {
-                check_unauthorized(&site.from_other(method, path, &[]), &format!("{method} {path}"));
+                check_unauthorized(&site.request_from_other(method, path, &[]), &format!("{method} {path}"));
             }
         }
         let lan = address_of("10.7.0.1", &site.daemon);
@@ -187,11 +187,11 @@ fn reading_is_open_and_changing_needs_the_token() {
         assert_eq!(site.interval(), 7);
         assert_eq!(site.change_interval(address_of("127.0.0.1", &site.daemon), &[], 8).status, 200);
         assert_eq!(site.interval(), 8);
-        assert_eq!(site.from_here("POST", "/collector/collect", &[]).status, 200);
-        assert_eq!(site.from_other_with_token("POST", "/collector/stop", &[]).status, 200);
+        assert_eq!(site.request_here("POST", "/collector/collect", &[]).status, 200);
+        assert_eq!(site.request_from_other_with_token("POST", "/collector/stop", &[]).status, 200);
         assert_eq!(site.daemon.get("/collector/status")["is_running"], false);
-        assert_eq!(site.from_other_with_token("POST", "/health", &[]).status, 405);
-        assert_eq!(site.from_other_with_token("POST", "/nowhere", &[]).status, 404);
+        assert_eq!(site.request_from_other_with_token("POST", "/health", &[]).status, 405);
+        assert_eq!(site.request_from_other_with_token("POST", "/nowhere", &[]).status, 404);
 
         // The same over IPv6.
         let lan = address_of("[fd07::1]", &site.daemon);
@@ -228,19 +228,19 @@ fn requests_with_proxy_headers_need_the_token() {
         let path = "/collector/collect";
         for header in HEADERS {
             let context = format!("{header:?}");
-            check_unauthorized(&site.from_here("POST", path, &[header]), &context);
-            check_unauthorized(&site.from_other("POST", path, &[header]), &context);
-            check_unauthorized(&site.from_other("POST", path, &[header, ("Host", "localhost")]), &context);
-            assert_eq!(site.from_here("GET", "/health", &[header]).status, 200, "{context}");
+            check_unauthorized(&site.request_here("POST", path, &[header]), &context);
+            check_unauthorized(&site.request_from_other("POST", path, &[header]), &context);
+            check_unauthorized(&site.request_from_other("POST", path, &[header, ("Host", "localhost")]), &context);
+            assert_eq!(site.request_here("GET", "/health", &[header]).status, 200, "{context}");
             let bearer = site.bearer();
-            assert_eq!(site.from_here("POST", path, &[header, ("Authorization", &bearer)]).status, 200, "{context}");
-            assert_eq!(site.from_other_with_token("POST", path, &[header]).status, 200, "{context}");
+            assert_eq!(site.request_here("POST", path, &[header, ("Authorization", &bearer)]).status, 200, "{context}");
+            assert_eq!(site.request_from_other_with_token("POST", path, &[header]).status, 200, "{context}");
         }
         // A careless parser would drop the header, because Connection names it.
         let hop = [("X-Forwarded-For", "10.0.0.1"), ("Connection", "X-Forwarded-For")];
-        check_unauthorized(&site.from_here("POST", path, &hop), "hop by hop");
+        check_unauthorized(&site.request_here("POST", path, &hop), "hop by hop");
         for host in ["localhost", "127.0.0.1", "[::1]:8000"] {
-            check_unauthorized(&site.from_other("POST", path, &[("Host", host)]), host);
+            check_unauthorized(&site.request_from_other("POST", path, &[("Host", host)]), host);
         }
     });
 }
@@ -279,7 +279,7 @@ fn values_similar_to_the_token_are_refused() {
         check_unauthorized(&try_headers(&[("Cookie", &format!("token={token}"))]), "a cookie");
         check_unauthorized(&try_headers(&[("X-Token", &token)]), "another header");
         check_unauthorized(
-            &site.from_other("POST", &format!("/collector/stop?token={token}&access_token={token}"), &[]),
+            &site.request_from_other("POST", &format!("/collector/stop?token={token}&access_token={token}"), &[]),
             "a query",
         );
         let bearer = site.bearer();
@@ -305,7 +305,7 @@ fn ten_thousand_guesses_are_limited_and_use_no_memory() {
             let value = format!("Bearer guess{number:024}");
             send_request(lan, "POST", "/collector/stop", &[("Authorization", &value)], None)
         };
-        site.from_other("GET", "/health", &[]);
+        site.request_from_other("GET", "/health", &[]);
         let (before, began) = (site.daemon.resident(), Instant::now());
         site.other_machine.run(|| {
             let mut unauthorized_answers = 0;
@@ -330,12 +330,12 @@ fn ten_thousand_guesses_are_limited_and_use_no_memory() {
         assert_eq!(site.daemon.get("/collector/status")["is_running"], true);
         // Other clients are not limited, and a client with the right token never is.
         check_unauthorized(
-            &site.from_here("POST", "/collector/collect", &[("Via", "x"), ("Authorization", "Bearer x")]),
+            &site.request_here("POST", "/collector/collect", &[("Via", "x"), ("Authorization", "Bearer x")]),
             "another",
         );
-        assert_eq!(site.from_other_with_token("POST", "/collector/collect", &[]).status, 200);
-        assert_eq!(site.from_other("GET", "/health", &[]).status, 200);
-        check_unauthorized(&site.from_other("POST", "/collector/collect", &[]), "without a token");
+        assert_eq!(site.request_from_other_with_token("POST", "/collector/collect", &[]).status, 200);
+        assert_eq!(site.request_from_other("GET", "/health", &[]).status, 200);
+        check_unauthorized(&site.request_from_other("POST", "/collector/collect", &[]), "without a token");
         wait_for_log(&site.daemon, "the last one came from 10.7.0.2");
         let log = site.daemon.log();
         let lines = log.iter().filter(|line| line.contains("wrong access token")).count() as u64;
@@ -352,7 +352,7 @@ fn private_needs_the_token_for_reading_too() {
         // The page itself needs no token, because it asks the user for it.
         for path in ["/", "/index.html", "/app.js", "/style.css", "/icon.svg", "/favicon.ico"] {
             for method in ["GET", "HEAD"] {
-                let answer = site.from_other(method, path, browser);
+                let answer = site.request_from_other(method, path, browser);
                 assert_eq!(answer.status, 200, "{method} {path}");
                 let header = |name| answer.header(name).unwrap_or_else(|| panic!("{path} has no {name}"));
                 assert_eq!(header("x-content-type-options"), "nosniff");
@@ -375,52 +375,58 @@ fn private_needs_the_token_for_reading_too() {
             }
             requests += 1;
             let path = path.replace("{name}", "lo");
-            check_unauthorized(&site.from_other("GET", &path, &[("Accept", "application/json")]), &path);
-            assert_eq!(site.from_other("HEAD", &path, &[("Accept", "*/*")]).status, 401, "{path}");
+            check_unauthorized(&site.request_from_other("GET", &path, &[("Accept", "application/json")]), &path);
+            assert_eq!(site.request_from_other("HEAD", &path, &[("Accept", "*/*")]).status, 401, "{path}");
             if path != "/" {
-                check_unauthorized(&site.from_other("GET", &path, browser), &path);
+                check_unauthorized(&site.request_from_other("GET", &path, browser), &path);
             }
-            assert_eq!(site.from_here("GET", &path, &[]).status, 200, "{path} from here");
-            check_unauthorized(&site.from_here("GET", &path, &[("X-Forwarded-For", "10.0.0.1")]), &path);
-            assert_eq!(site.from_other_with_token("GET", &path, &[]).status, 200, "{path} with the token");
+            assert_eq!(site.request_here("GET", &path, &[]).status, 200, "{path} from here");
+            check_unauthorized(&site.request_here("GET", &path, &[("X-Forwarded-For", "10.0.0.1")]), &path);
+            assert_eq!(site.request_from_other_with_token("GET", &path, &[]).status, 200, "{path} with the token");
         }
         assert!(requests > 15, "{requests}");
         for path in ["/nowhere", "/app.jsx", "/%2findex.html", "//", "/health/../app.js", "/api/interfaces/app.js"] {
-            check_unauthorized(&site.from_other("GET", path, browser), path);
+            check_unauthorized(&site.request_from_other("GET", path, browser), path);
         }
-        assert_eq!(site.from_other("OPTIONS", "/health", &[]).status, 204);
-        check_unauthorized(&site.from_other("POST", "/collector/collect", &[]), "a change");
-        check_unauthorized(&site.from_other("POST", "/app.js", &[]), "a change");
+        assert_eq!(site.request_from_other("OPTIONS", "/health", &[]).status, 204);
+        check_unauthorized(&site.request_from_other("POST", "/collector/collect", &[]), "a change");
+        check_unauthorized(&site.request_from_other("POST", "/app.js", &[]), "a change");
     };
     with_two_machines(&["--private"], &[], check);
     with_two_machines(&[], &[("NETPULSE_PRIVATE", "1")], |site| {
-        check_unauthorized(&site.from_other("GET", "/health", &[]), "environment");
-        assert_eq!(site.from_other_with_token("GET", "/health", &[]).status, 200);
+        check_unauthorized(&site.request_from_other("GET", "/health", &[]), "environment");
+        assert_eq!(site.request_from_other_with_token("GET", "/health", &[]).status, 200);
     });
     with_two_machines(&[], &[("NETPULSE_PRIVATE", "0")], |site| {
-        assert_eq!(site.from_other("GET", "/health", &[]).status, 200)
+        assert_eq!(site.request_from_other("GET", "/health", &[]).status, 200)
     });
 }
 
 impl TwoMachines {
     fn daemon_document(&self) -> Value {
-        self.from_here("GET", "/openapi.json", &[]).json()
+        self.request_here("GET", "/openapi.json", &[]).json()
     }
 }
 
 #[test]
 fn open_needs_no_token_but_keeps_the_other_checks() {
     with_two_machines(&["--open"], &[], |site| {
-        assert_eq!(site.from_other("POST", "/collector/collect", &[]).status, 200);
-        assert_eq!(site.from_other("POST", "/collector/collect", &[("Authorization", "Bearer wrong")]).status, 200);
-        assert_eq!(site.from_here("POST", "/collector/collect", &[("X-Forwarded-For", "10.0.0.1")]).status, 200);
-        assert_eq!(site.from_other("POST", "/collector/stop", &[("Origin", "http://evil.example")]).status, 403);
-        assert_eq!(site.from_other("POST", "/collector/stop", &[("Host", "evil.example")]).status, 421);
+        assert_eq!(site.request_from_other("POST", "/collector/collect", &[]).status, 200);
+        assert_eq!(
+            site.request_from_other("POST", "/collector/collect", &[("Authorization", "Bearer wrong")]).status,
+            200
+        );
+        assert_eq!(site.request_here("POST", "/collector/collect", &[("X-Forwarded-For", "10.0.0.1")]).status, 200);
+        assert_eq!(
+            site.request_from_other("POST", "/collector/stop", &[("Origin", "http://evil.example")]).status,
+            403
+        );
+        assert_eq!(site.request_from_other("POST", "/collector/stop", &[("Host", "evil.example")]).status, 421);
         assert_eq!(site.daemon.get("/collector/status")["is_running"], true);
     });
     with_two_machines(&["--open", "--private"], &[], |site| {
-        check_unauthorized(&site.from_other("GET", "/health", &[]), "reading");
-        check_unauthorized(&site.from_other("POST", "/collector/collect", &[]), "changing");
+        check_unauthorized(&site.request_from_other("GET", "/health", &[]), "reading");
+        check_unauthorized(&site.request_from_other("POST", "/collector/collect", &[]), "changing");
         wait_for_log(&site.daemon, "--open has no effect while --private is set");
     });
 }
@@ -439,31 +445,31 @@ fn e47_only_host_names_of_this_machine_are_accepted() {
         good.extend(["", ".lan", ".local", ".home.arpa"].map(|suffix| format!("{bare}{suffix}")));
         good.extend([name, "pulse.EXAMPLE.org".to_string(), format!("localhost:{port}"), "other:443".to_string()]);
         for host in &good {
-            assert_eq!(site.from_other("GET", "/health", &[("Host", host)]).status, 200, "{host}");
-            assert_eq!(site.from_here("POST", "/collector/collect", &[("Host", host)]).status, 200, "{host}");
+            assert_eq!(site.request_from_other("GET", "/health", &[("Host", host)]).status, 200, "{host}");
+            assert_eq!(site.request_here("POST", "/collector/collect", &[("Host", host)]).status, 200, "{host}");
         }
         for host in
             ["evil.example", "example.org", "pulse.example.org.evil", "127.0.0.1.nip.io", "a@127.0.0.1", "127.1"]
         {
             for method in ["GET", "HEAD", "OPTIONS", "POST", "PUT"] {
                 let header = ("Host", host);
-                assert_eq!(site.from_here(method, "/collector/status", &[header]).status, 421, "{method} {host}");
+                assert_eq!(site.request_here(method, "/collector/status", &[header]).status, 421, "{method} {host}");
                 assert_eq!(
-                    site.from_other_with_token(method, "/collector/status", &[header]).status,
+                    site.request_from_other_with_token(method, "/collector/status", &[header]).status,
                     421,
                     "{method} {host}"
                 );
             }
             let same = [("Host", host), ("Origin", &format!("http://{host}")), ("Sec-Fetch-Site", "same-origin")];
-            assert_eq!(site.from_here("POST", "/collector/stop", &same).status, 421, "{host}");
+            assert_eq!(site.request_here("POST", "/collector/stop", &same).status, 421, "{host}");
         }
-        let refused = site.from_here("GET", "/", &[("Host", "evil.example"), ("Accept", "text/html")]);
+        let refused = site.request_here("GET", "/", &[("Host", "evil.example"), ("Accept", "text/html")]);
         assert!(refused.json()["detail"].as_str().expect("a sentence").contains("--allowed-host"));
         assert_eq!(site.daemon.get("/collector/status")["is_running"], true);
     });
     with_two_machines(&[], &[("NETPULSE_ALLOWED_HOST", "a.example,b.example")], |site| {
         for (host, status) in [("a.example", 200), ("b.example", 200), ("a.example,b.example", 421), ("other", 421)] {
-            assert_eq!(site.from_other("GET", "/health", &[("Host", host)]).status, status, "{host}");
+            assert_eq!(site.request_from_other("GET", "/health", &[("Host", host)]).status, status, "{host}");
         }
     });
 }
@@ -472,29 +478,29 @@ fn e47_only_host_names_of_this_machine_are_accepted() {
 #[test]
 fn e47_other_origins_change_nothing() {
     with_two_machines(&[], &[], |site| {
-        let from_here = format!("127.0.0.1:{}", site.daemon.port());
+        let request_here = format!("127.0.0.1:{}", site.daemon.port());
         for foreign in [
             &[("Origin", "http://evil.example")][..],
             &[("Origin", "null")],
             &[("Origin", "http://127.0.0.1")],
             &[("Origin", "http://localhost:8000")],
             &[("Sec-Fetch-Site", "cross-site")],
-            &[("Origin", &format!("http://{from_here}")), ("Sec-Fetch-Site", "cross-site")],
+            &[("Origin", &format!("http://{request_here}")), ("Sec-Fetch-Site", "cross-site")],
             &[("Origin", "http://evil.example"), ("Content-Type", "text/plain")],
         ] {
             for method in ["POST", "PUT", "DELETE"] {
-                assert_eq!(site.from_here(method, "/collector/stop", foreign).status, 403, "{method} {foreign:?}");
+                assert_eq!(site.request_here(method, "/collector/stop", foreign).status, 403, "{method} {foreign:?}");
                 assert_eq!(
-                    site.from_other_with_token(method, "/collector/stop", foreign).status,
+                    site.request_from_other_with_token(method, "/collector/stop", foreign).status,
                     403,
                     "{method} {foreign:?}"
                 );
             }
-            let read = site.from_here("GET", "/api/interfaces", foreign);
+            let read = site.request_here("GET", "/api/interfaces", foreign);
             assert_eq!(read.status, 200, "{foreign:?}");
             // The request is answered, but the browser does not show the answer to the page.
             assert!(!read.headers.iter().any(|(name, _)| name.starts_with("access-control-")), "{:?}", read.headers);
-            let requests = site.from_here("OPTIONS", "/collector/stop", foreign);
+            let requests = site.request_here("OPTIONS", "/collector/stop", foreign);
             assert!(
                 !requests.headers.iter().any(|(name, _)| name.starts_with("access-control-")),
                 "{:?}",
@@ -503,16 +509,16 @@ fn e47_other_origins_change_nothing() {
         }
         assert_eq!(site.daemon.get("/collector/status")["is_running"], true);
         for own in [
-            &[("Origin", &*format!("http://{from_here}"))][..],
-            &[("Origin", &format!("http://{from_here}")), ("Sec-Fetch-Site", "same-origin")],
+            &[("Origin", &*format!("http://{request_here}"))][..],
+            &[("Origin", &format!("http://{request_here}")), ("Sec-Fetch-Site", "same-origin")],
             &[("Sec-Fetch-Site", "none")],
         ] {
-            assert_eq!(site.from_here("POST", "/collector/collect", own).status, 200, "{own:?}");
+            assert_eq!(site.request_here("POST", "/collector/collect", own).status, 200, "{own:?}");
         }
         let lan = format!("http://10.7.0.1:{}", site.daemon.port());
-        assert_eq!(site.from_other_with_token("POST", "/collector/collect", &[("Origin", &lan)]).status, 200);
+        assert_eq!(site.request_from_other_with_token("POST", "/collector/collect", &[("Origin", &lan)]).status, 200);
         check_unauthorized(
-            &site.from_other("POST", "/collector/collect", &[("Origin", &lan)]),
+            &site.request_from_other("POST", "/collector/collect", &[("Origin", &lan)]),
             "its own page, without the token",
         );
     });
@@ -532,10 +538,10 @@ fn the_token_is_only_in_its_file() {
         }
         let paths: Vec<String> = site.daemon_document()["paths"].as_object().expect("paths").keys().cloned().collect();
         for path in paths {
-            let answer = site.from_other_with_token("GET", &path.replace("{name}", "lo"), &[]);
+            let answer = site.request_from_other_with_token("GET", &path.replace("{name}", "lo"), &[]);
             assert!(!answer.text().contains(&site.token), "{path}");
         }
-        assert_eq!(site.from_other_with_token("POST", "/collector/collect", &[]).status, 200);
+        assert_eq!(site.request_from_other_with_token("POST", "/collector/collect", &[]).status, 200);
         for entry in fs::read_dir(site.dir.path()).expect("it is ours").map(|entry| entry.expect("an entry")) {
             let name = entry.file_name().into_string().expect("a plain name");
             let bytes = fs::read(entry.path()).expect("a file");
@@ -549,7 +555,8 @@ fn the_token_is_only_in_its_file() {
 fn a_restart_keeps_the_token_and_another_file_replaces_it() {
     with_two_machines(&[], &[], |site| {
         let answer = |token: &str| {
-            site.from_other("POST", "/collector/collect", &[("Authorization", &format!("Bearer {token}"))]).status
+            site.request_from_other("POST", "/collector/collect", &[("Authorization", &format!("Bearer {token}"))])
+                .status
         };
         assert_eq!(answer(&site.token), 200);
         let file = token_file(&site.dir);

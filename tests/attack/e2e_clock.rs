@@ -178,7 +178,7 @@ impl Machine {
     fn traffic(&mut self, daemon: &Daemon) {
         for _ in 0..3 {
             self.send();
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
         }
     }
 
@@ -386,7 +386,7 @@ fn e22_steps_that_are_taken_back_leave_no_trace() {
         for (step, restart) in [(-HOUR, false), (8 * YEAR, false), (-8 * YEAR, false), (8 * YEAR, true), (-HOUR, true)]
         {
             machine.step(step);
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
             machine.traffic(&daemon);
             assert!(!trusted(&daemon), "a step of {step} s is trusted at once");
             if !restart {
@@ -396,7 +396,7 @@ fn e22_steps_that_are_taken_back_leave_no_trace() {
                 daemon.kill();
                 machine.send();
                 daemon = machine.start();
-                daemon.ticks(1);
+                daemon.wait_for_ticks(1);
                 assert!(!trusted(&daemon), "a step of {step} s is trusted after a restart");
             }
             machine.step(-step);
@@ -423,7 +423,7 @@ fn e22_steps_that_stay() {
         // The step corrects a clock that was an hour behind from the beginning.
         machine.step(HOUR);
         machine.truth += HOUR;
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert!(trusted(&daemon), "an hour forward");
         machine.traffic(&daemon);
         machine.mark(&daemon);
@@ -498,7 +498,7 @@ fn e22_a_suspend_is_a_gap_and_not_a_step() {
             machine.traffic(&daemon);
             machine.mark(&daemon);
             machine.advance(hours * HOUR);
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
             assert!(trusted(&daemon), "after {hours} h");
             machine.traffic(&daemon);
             machine.mark(&daemon);
@@ -533,11 +533,11 @@ fn e22_the_daemon_uses_the_boot_clock_of_the_kernel() {
             command.args(["--time", "--boottime", &offset.to_string(), "--fork", BINARY]);
             command.args(["--host", "127.0.0.1", "--port", "0", "--database", &file]).args(FAST);
             let daemon = Daemon::spawn(command);
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
             daemon
         };
         let stop = |daemon: Daemon| {
-            wait_until("the ticks are saved", || stored(&daemon) > 0);
+            wait_until("the ticks are saved", || stored_samples(&daemon) > 0);
             signal(child_of(daemon.pid()), Signal::SIGTERM);
             let (code, log) = daemon.ended_within(TIMEOUT);
             assert_eq!(code, Some(0), "{log:#?}");
@@ -547,7 +547,7 @@ fn e22_the_daemon_uses_the_boot_clock_of_the_kernel() {
             for _ in 0..2 {
                 frames += 1;
                 send("wan0", 700, frames);
-                daemon.ticks(1);
+                daemon.wait_for_ticks(1);
             }
         };
         // The boot clock moves ahead by eight hours and then to nine years. The wall clock does not, so it falls

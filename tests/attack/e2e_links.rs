@@ -82,7 +82,7 @@ fn three_thousand_links_that_come_and_go() {
         // One heap for all threads, as in the release binary: glibc keeps freed memory for each thread.
         command.args(["--database", &dir.join("net-pulse.db")]).env("MALLOC_ARENA_MAX", "1");
         let daemon = Daemon::spawn(command);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         send("wan0", 100, 3);
         // First let the process grow as it does without these links: read every list, and let a few links come and go.
         for at in 900_000..900_020 {
@@ -124,7 +124,7 @@ fn three_thousand_links_that_come_and_go() {
             wait_until("the links are gone", gone);
         }
         batch.end();
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         daemon.collect();
         let base = [daemon.exported_sum("wan0"), daemon.exported_sum("lan0")];
         let wires = [0, 1].map(|side| base[0][side] + base[1][side]);
@@ -179,7 +179,7 @@ fn a_flood_of_links_loses_no_byte_of_the_links_that_stay() {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "2"]);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         let polls = daemon.polls();
         let done = std::sync::atomic::AtomicBool::new(false);
@@ -209,7 +209,7 @@ fn a_flood_of_links_loses_no_byte_of_the_links_that_stay() {
         });
         // The sampler missed no tick meanwhile.
         assert!(daemon.polls() >= polls + 3, "{:#?}", daemon.log());
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base), "{:#?}", daemon.log());
         let stats = daemon.get("/collector/status")["stats"].clone();
@@ -237,7 +237,7 @@ fn live_rates_use_no_memory_for_ignored_links() {
         }
         batch.end();
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "60"]);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         let ask = || daemon.get("/api/traffic/live");
         ask();
         sleep_ms(2_000);

@@ -24,7 +24,7 @@ fn check(daemon: &Daemon, name: &str, expect: Counters) {
 
 /// The daemon counts the bytes sent while reading fails once reading works again, whichever source it uses.
 fn survives_read_errors(calls: &str, what: &str) {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -33,7 +33,7 @@ fn survives_read_errors(calls: &str, what: &str) {
         send("wan0", 100, 1);
         let daemon = Daemon::start(&dir, &FAST);
         assert_eq!(daemon.put("/api/config/retry-delay", serde_json::json!({"retry_delay": 0.1})).status, 200);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         {
             let _fault = InjectedFault::of_sampler(&daemon, calls, what);
@@ -52,7 +52,7 @@ fn survives_read_errors(calls: &str, what: &str) {
             send("wan1", 300, 7);
             sleep_ms(1200);
         }
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         send("lan0", 333, 3);
         check(&daemon, "wan0", minus(kernel_counters("wan0"), base));
         wait_until("the new link is monitored", || daemon.get("/api/interfaces")["wan1"]["monitored"] == true);
@@ -88,7 +88,7 @@ fn e16_no_new_socket_can_be_opened_either() {
 /// Refused from the first request on, as by a seccomp filter or SELinux: the daemon reads sysfs instead.
 #[test]
 fn e16_refused_from_the_start() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -107,7 +107,7 @@ fn e16_refused_from_the_start() {
         let daemon = Daemon::spawn_at(strace, address);
         assert_eq!(source(&daemon), "sysfs", "{:?}", daemon.log());
         assert!(daemon.log().iter().any(|line| line.contains("Permission denied")), "{:?}", daemon.log());
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         send("wan0", 700, 3);
         send("lan0", 900, 4);
@@ -136,7 +136,7 @@ fn e15_a_thousand_interfaces() {
         });
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "*"]].concat());
         assert_eq!(daemon.get("/api/interfaces").as_object().expect("an object").len(), 2 * PAIRS + 1);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         for pair in [0, 1, PAIRS / 2, PAIRS - 1] {
             send(&format!("m{pair}a"), 100 + pair, 3);
         }
@@ -262,7 +262,7 @@ fn e14_names_of_odd_bytes() {
             assert!(ip_bytes(&[OsStr::new("link"), OsStr::new("set"), OsStr::new("dev"), name, OsStr::new("up")]));
         }
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "*"]].concat());
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         for at in 0..NAMES.len() {
             send(&format!("far{at}"), 1000 + at, 2);
         }
@@ -414,7 +414,7 @@ fn a_link_that_visits_another_namespace() {
         cable("wan0", "lan0");
         send("wan0", 100, 3);
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("wan0", 500, 3);
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0")[1], 1500);
@@ -428,7 +428,7 @@ fn a_link_that_visits_another_namespace() {
         other.ip(&format!("link set wan0 netns {}", daemon.pid()));
         ip("link set wan0 up");
         wait_until("wan0 is monitored again", || daemon.get("/api/interfaces")["wan0"]["monitored"] == true);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("wan0", 700, 3);
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0")[..2], [0, 1500 + 2100], "log: {:#?}", daemon.log());
@@ -472,7 +472,7 @@ fn e18_no_interface_to_monitor() {
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--interface", "later*"]].concat());
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert_eq!(daemon.collect()["interfaces_collected"], 0);
         let (empty_list, null) = (serde_json::json!([]), Value::Null);
         for (path, pointer, expect) in [
@@ -514,7 +514,7 @@ fn e30_a_chosen_interface_may_appear_later() {
         let late = [&FAST[..], &more].concat();
         let daemon = Daemon::start(&dir, &late);
         for _ in 0..2 {
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
             send("wan0", 1000, 50);
         }
         let primary = |daemon: &Daemon| daemon.get("/api/traffic/summary")["primary"].clone();
@@ -536,7 +536,7 @@ fn e30_a_chosen_interface_may_appear_later() {
         // The link is missing at the next start and appears later: the choice and the history are still there.
         ip("link del late0");
         let daemon = Daemon::start(&dir, &late);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(daemon.interface("late0")["lifetime_tx_bytes"], 700);
         cable("late0", "isp");
         send("late0", 100, 2);
@@ -576,9 +576,9 @@ fn e34_the_primary_is_one_interface() {
         ip("link set br-lan up");
         ip("link set far0 up");
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--primary", "br-lan"]].concat());
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         // With bridge netfilter, a bridge drops frames that claim to be IPv4 and are not: use an unknown protocol.
-        let frames = |bytes, count| RawSocket::of("far0").send(BROADCAST, UNKNOWN, bytes, count);
+        let frames = |bytes, count| RawSocket::of("far0").send(BROADCAST, UNKNOWN_ETHERTYPE, bytes, count);
         wait_until("the bridge forwards", || {
             frames(100, 1);
             kernel_counters("br-lan")[2] > 0
@@ -614,7 +614,7 @@ fn e49_the_api_respects_filters_and_aliases() {
         cable("wan0", "lan0");
         ip("link set wan0 alias Fibre");
         let daemon = Daemon::start(&dir, &[&FAST[..], &["--ignore", "lan*", "--primary", "wan0"]].concat());
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("wan0", 1000, 3);
         send("lan0", 1000, 4);
         daemon.collect();
@@ -670,7 +670,7 @@ fn e26_garbage_for_a_time_zone() {
         command.args(["--database", &dir.join("net-pulse.db")]).args(FAST);
         command.env("TZ", OsString::from_vec(zone.to_vec()));
         let daemon = Daemon::spawn_at(command, address);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         daemon.get("/api/traffic/totals?by=day");
         daemon.get("/api/traffic/totals?by=hour");
         assert!(

@@ -12,28 +12,28 @@ const FAST: [&str; 4] = ["--interval", "1", "--flush", "1"];
 /// Starts a daemon and waits until the beginning of its history is on disk.
 fn daemon_with_history(dir: &Dir) -> Daemon {
     let daemon = Daemon::start(dir, &FAST);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     send("wan0", 1000, 1);
-    wait_until("the first samples are on disk", || stored(&daemon) >= 2);
+    wait_until("the first samples are on disk", || stored_samples(&daemon) >= 2);
     daemon
 }
 
 #[test]
 fn e39_a_full_disk_loses_nothing() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(database_status(&daemon), "healthy");
         {
-            let _full = InjectedFault::on(&daemon, "error=ENOSPC");
+            let _full = InjectedFault::on_sqlite_writes(&daemon, "error=ENOSPC");
             for frames in 1..4 {
                 send("wan0", 1000, frames);
-                daemon.ticks(1);
+                daemon.wait_for_ticks(1);
             }
             wait_until("health reports the fault", || database_status(&daemon) == "degraded");
             daemon.collect();
@@ -48,14 +48,14 @@ fn e39_a_full_disk_loses_nothing() {
         let daemon = Daemon::start(&dir, &FAST);
         let after = daemon.export("wan0");
         assert_eq!(after[..rows.len().min(after.len())], rows, "every single row is on disk");
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"));
     });
 }
 
 #[test]
 fn e38_counting_does_not_wait_for_a_slow_disk() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -63,10 +63,10 @@ fn e38_counting_does_not_wait_for_a_slow_disk() {
         cable("wan0", "lan0");
         let daemon = daemon_with_history(&dir);
         // Each single write takes longer than any wait of this test.
-        let slow = InjectedFault::on(&daemon, &format!("delay_enter={}", 2 * TIMEOUT.as_micros()));
+        let slow = InjectedFault::on_sqlite_writes(&daemon, &format!("delay_enter={}", 2 * TIMEOUT.as_micros()));
         for frames in 1..5 {
             send("wan0", 1000, frames);
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
         }
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "while the disk is slow");
@@ -76,7 +76,7 @@ fn e38_counting_does_not_wait_for_a_slow_disk() {
         daemon.kill();
         send("wan0", 1000, 7);
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after the kill");
     });
 }
@@ -95,7 +95,7 @@ fn assert_recovered(daemon: Daemon, dir: &Dir) {
     assert!(samples >= 2 * rows.len() as u64, "{samples} samples on disk, {} rows an interface", rows.len());
     send("wan0", 1000, 1);
     let daemon = Daemon::start(dir, &FAST);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     assert_eq!(daemon.export("wan0")[..rows.len()], rows, "every row is on disk");
     assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after a restart");
     let after = daemon.get("/api/events?limit=1000");
@@ -118,13 +118,13 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
         };
         cable("wan0", "lan0");
         let daemon = start();
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("wan0", 1000, 1);
-        wait_until("the first samples are on disk", || stored(&daemon) >= 2);
+        wait_until("the first samples are on disk", || stored_samples(&daemon) >= 2);
         fill(&filler);
         for frames in 1..4 {
             send("wan0", 1000, frames);
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
         }
         wait_until("health reports the fault", || database_status(&daemon) == "degraded");
         assert!(database_error(&daemon).contains("full"), "{}", database_error(&daemon));
@@ -134,14 +134,14 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
         std::fs::remove_file(&filler).expect("a file of the test");
         // SIGHUP makes the writer try at once.
         signal(daemon.pid(), Signal::SIGHUP);
-        wait_until("the ticks are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
+        wait_until("the ticks are saved", || database_status(&daemon) == "healthy" && unsaved_samples(&daemon) <= 4);
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "once it is freed");
 
         // FinishedRun while the disk is full: the kernel counters still contain the bytes that were in memory.
         fill(&filler);
         send("wan0", 1000, 50);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         wait_until("health reports the full disk again", || database_status(&daemon) == "degraded");
         signal(daemon.pid(), Signal::SIGTERM);
         let (code, log) = daemon.ended_within(Duration::from_secs(3));
@@ -150,7 +150,7 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
         assert_eq!(check_with_sqlite(&database).0, "ok");
         // The daemon also starts on a full disk.
         let daemon = start();
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "started on a full disk");
         std::fs::remove_file(&filler).expect("a file of the test");
         signal(daemon.pid(), Signal::SIGHUP);
@@ -174,7 +174,7 @@ const ERRORS: [(&str, &str, bool); 5] = [
 
 #[test]
 fn e39_no_disk_error_loses_data() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     std::thread::scope(|scope| {
@@ -188,9 +188,9 @@ fn survives(calls: &str, what: &str, fails: bool) {
     let dir = Dir::new();
     cable("wan0", "lan0");
     let daemon = Daemon::start(&dir, &FAST);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     send("wan0", 1000, 1);
-    wait_until("the first samples are on disk", || stored(&daemon) >= 2);
+    wait_until("the first samples are on disk", || stored_samples(&daemon) >= 2);
     let fault = InjectedFault::of(&daemon, calls, what);
     // Many saves, so that SQLite checkpoints the log more than once.
     for frames in 1..30 {
@@ -213,7 +213,7 @@ fn survives(calls: &str, what: &str, fails: bool) {
 /// A commit that hangs in fsync delays neither sampling nor answers nor the shutdown.
 #[test]
 fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -226,16 +226,16 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
         wait_until("a commit hangs", || {
             frames += 1;
             send("wan0", 1000, frames);
-            let before = unsaved(&daemon);
+            let before = unsaved_samples(&daemon);
             daemon.collect();
             signal(daemon.pid(), Signal::SIGHUP);
             sleep_ms(100);
-            before > 0 && unsaved(&daemon) > before
+            before > 0 && unsaved_samples(&daemon) > before
         });
         let started = Instant::now();
         for frames in 1..4 {
             send("wan0", 1000, frames);
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
             let asked = Instant::now();
             for path in ["/health", "/api/system/health", "/api/traffic/latest", "/api/interfaces", "/api/events"] {
                 daemon.get(path);
@@ -244,7 +244,7 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
         }
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "while a commit hangs");
-        assert!(unsaved(&daemon) > 0 && started.elapsed() < Duration::from_secs(15), "the commit still hangs");
+        assert!(unsaved_samples(&daemon) > 0 && started.elapsed() < Duration::from_secs(15), "the commit still hangs");
         let asked = Instant::now();
         signal(daemon.pid(), Signal::SIGTERM);
         // The parent can wait for a traced process only after strace has seen it end.
@@ -257,7 +257,7 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
         send("wan0", 1000, 7);
         assert_eq!(check_with_sqlite(&dir.join("net-pulse.db")).0, "ok");
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after the end");
     });
 }
@@ -266,7 +266,7 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
 /// sums stay.
 #[test]
 fn e39_a_long_fault_is_held_in_bounded_memory() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -292,14 +292,14 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
         daemon.get("/health");
         traffic(1);
         daemon.collect();
-        wait_until("the first samples are on disk", || stored(&daemon) >= 2 * CABLES as u64);
-        let fault = InjectedFault::on(&daemon, "error=EIO");
+        wait_until("the first samples are on disk", || stored_samples(&daemon) >= 2 * CABLES as u64);
+        let fault = InjectedFault::on_sqlite_writes(&daemon, "error=EIO");
         let mut highest = 0;
         let before = daemon.resident();
         for _ in 0..120 {
             traffic(1);
             daemon.collect();
-            highest = highest.max(unsaved(&daemon));
+            highest = highest.max(unsaved_samples(&daemon));
         }
         // Nothing is lost, but older samples are coarser now.
         wait_until("health reports the fault", || database_status(&daemon) == "unhealthy");
@@ -310,7 +310,7 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
         assert!(grown < 6 << 20, "{grown} bytes more than before the fault");
         drop(fault);
         signal(daemon.pid(), Signal::SIGHUP);
-        wait_until("all ticks are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) == 0);
+        wait_until("all ticks are saved", || database_status(&daemon) == "healthy" && unsaved_samples(&daemon) == 0);
         assert!(daemon.log().iter().any(|line| line.contains("coarser")), "{:#?}", daemon.log());
         let check = |daemon: &Daemon, when: &str| {
             for (name, base) in names.iter().zip(&base).step_by(10) {
@@ -352,7 +352,7 @@ fn e40_a_database_damaged_while_running_is_reported() {
         assert_ne!(database_error(&daemon), "");
         assert_eq!(daemon.request("GET", "/health", None).status, 200, "degraded, but it answers");
         let polls = daemon.polls();
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert!(daemon.polls() > polls);
         send("wan0", 12_345 / 9, 9);
         daemon.collect();
@@ -373,11 +373,11 @@ fn e40_a_database_damaged_while_running_is_reported() {
         let daemon = Daemon::start(&dir, &FAST);
         assert!(
             daemon.log().iter().any(|line| line.contains("set aside as")) || {
-                daemon.ticks(1);
+                daemon.wait_for_ticks(1);
                 daemon.log().iter().any(|line| line.contains("set aside as"))
             }
         );
-        wait_until("the daemon saves again", || stored(&daemon) > 0 && database_status(&daemon) == "healthy");
+        wait_until("the daemon saves again", || stored_samples(&daemon) > 0 && database_status(&daemon) == "healthy");
         daemon.stop();
         assert_eq!(check_with_sqlite(&file).0, "ok");
     });

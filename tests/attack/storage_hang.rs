@@ -26,7 +26,7 @@ fn start_saving(dir: &Dir) -> Daemon {
     daemon.get("/health");
     send("wan0", 1000, 1);
     daemon.collect();
-    wait_until("the daemon saves", || stored(&daemon) > 0);
+    wait_until("the daemon saves", || stored_samples(&daemon) > 0);
     daemon
 }
 
@@ -133,7 +133,7 @@ fn shutdown_does_not_wait_for_a_save_that_hangs() {
         let fault = InjectedFault::of_writer(&daemon, WRITES, ONE_MINUTE);
         send("wan0", 1000, 5);
         daemon.collect();
-        daemon.ticks(3);
+        daemon.wait_for_ticks(3);
         let (code, log) = end_in_time(daemon, fault);
         assert_eq!(code, Some(0), "{log:#?}");
         assert!(log.iter().any(|line| line.contains("stay unsaved (the disk takes too long)")), "{log:#?}");

@@ -39,7 +39,7 @@ fn run_lane(seed: u64) {
     daemon.get("/health");
     send("wan0", 100, 1);
     daemon.collect();
-    wait_until("the first samples are on disk", || stored(&daemon) >= 2);
+    wait_until("the first samples are on disk", || stored_samples(&daemon) >= 2);
     daemon.kill();
 
     let (mut samples, mut lifetime) = (2, 0);
@@ -49,7 +49,7 @@ fn run_lane(seed: u64) {
         let daemon = Daemon::start(&dir, &flags);
         let started = daemon.interface("wan0")["lifetime_tx_bytes"].as_u64().expect("a number");
         assert!(started >= lifetime, "run {run}: {started} bytes at the start, {lifetime} before, seed {seed}");
-        let now = stored(&daemon);
+        let now = stored_samples(&daemon);
         assert!(now >= samples, "run {run}: {now} samples on disk, {samples} were there, seed {seed}");
         (samples, lifetime) = (now, started);
         // Every fourth run is long enough for a timed save. The other runs request one save after the other, so that
@@ -101,7 +101,7 @@ fn run_lane(seed: u64) {
         "{reported_saves} runs reported a save, {saves_found} left one, seed {seed}"
     );
     let daemon = Daemon::start(&dir, &flags);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     daemon.collect();
     assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
     assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "after {RUNS_PER_LANE} runs, seed {seed}");

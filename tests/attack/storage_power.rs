@@ -158,7 +158,7 @@ fn reopened(dir: &str, files: &Files, what: &str) -> AfterCut {
         let sum = sums.get(&record.id).copied().unwrap_or_default();
         assert_eq!(record.lifetime, sum, "{what}: the totals of {}", record.name);
     }
-    assert_eq!(reader.view().unwrap().facts().expect("a complete history").samples, samples, "{what}");
+    assert_eq!(reader.view().unwrap().stats().expect("a complete history").samples, samples, "{what}");
     drop((reader, opened));
     let conn = rusqlite::Connection::open(&database).expect("the file exists");
     let verdict: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a verdict");
@@ -187,9 +187,9 @@ fn record(dir: &Dir) -> Vec<Step> {
     let save = |daemon: &Daemon, program, frames| {
         send("wan0", 900, frames);
         daemon.collect();
-        let before = stored(daemon);
+        let before = stored_samples(daemon);
         signal(program, Signal::SIGHUP);
-        wait_until("the ticks are saved", || stored(daemon) > before);
+        wait_until("the ticks are saved", || stored_samples(daemon) > before);
     };
     let (daemon, program) = traced(&dir.join("trace-1"), &database);
     // SQLite checkpoints the log every 64 pages: several times during these saves.
@@ -223,7 +223,7 @@ fn record(dir: &Dir) -> Vec<Step> {
 
 #[test]
 fn e40_power_fails_at_every_write() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -240,7 +240,7 @@ fn e40_power_fails_at_every_write() {
 /// The first start on a file of an older schema: wherever the power fails, the next start arrives at the same history.
 #[test]
 fn power_fails_while_an_older_file_is_migrated() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -250,7 +250,7 @@ fn power_fails_while_an_older_file_is_migrated() {
         let database = dir.join("net-pulse.db");
         fs::write(&database, &older).expect("enough disk space");
         let (daemon, program) = traced(&dir.join("trace"), &database);
-        wait_until("the history is open", || stored(&daemon) > 0);
+        wait_until("the history is open", || stored_samples(&daemon) > 0);
         signal(program, Signal::SIGKILL);
         wait_until("the daemon has ended", || daemon.has_ended());
         let expect = content_hash(&database);

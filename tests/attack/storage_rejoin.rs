@@ -235,7 +235,7 @@ fn assert_counts_in_memory(daemon: &Daemon, base: Counters, words: &[&str], (sta
     }
     for frames in 1..4 {
         send("wan0", 1000, frames);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
     }
     daemon.collect();
     assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), base), "from memory");
@@ -252,7 +252,7 @@ fn assert_rejoined(daemon: Daemon, test_disk: &TestDisk, base: Counters) {
     signal(daemon.pid(), Signal::SIGHUP);
     wait_until("the ticks are saved", || {
         assert!(lifetime(&daemon) >= before, "a lifetime fell");
-        database_status(&daemon) == "healthy" && stored(&daemon) > 0
+        database_status(&daemon) == "healthy" && stored_samples(&daemon) > 0
     });
     send("wan0", 1000, 5);
     daemon.collect();
@@ -264,7 +264,7 @@ fn assert_rejoined(daemon: Daemon, test_disk: &TestDisk, base: Counters) {
     assert_eq!(lifetime(&daemon), expect[1]);
     assert!(daemon.log().iter().any(|line| line.contains("saving works again")), "{:#?}", daemon.log());
     let events = daemon.get("/api/events?limit=1000").to_string();
-    assert_eq!(events.contains("goes on with it"), events.contains("cannot be opened"), "{events}");
+    assert_eq!(events.contains("the history is open now"), events.contains("cannot be opened"), "{events}");
     let log = daemon.stop();
     assert!(!log.iter().any(|line| line.contains("unsaved") || line.contains("panicked")), "{log:#?}");
     assert_eq!(check_with_sqlite(&test_disk.database()).0, "ok");
@@ -285,7 +285,7 @@ fn assert_rejoined(daemon: Daemon, test_disk: &TestDisk, base: Counters) {
 /// Saves a history of this boot, then sends traffic while no daemon runs.
 fn make_history(test_disk: &TestDisk) {
     let daemon = test_disk.start();
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     send("wan0", 1000, 11);
     daemon.collect();
     daemon.stop();
@@ -319,7 +319,7 @@ fn recovers_from(obstacle: &Obstacle, with_history: bool) {
     // The daemon answers after its first reading.
     daemon.request("GET", "/health", None);
     send("wan0", 1000, 17);
-    daemon.ticks(2);
+    daemon.wait_for_ticks(2);
     (obstacle.remove)(&mut test_disk);
     assert_rejoined(daemon, &test_disk, base);
 }
@@ -368,7 +368,7 @@ fn is_running(pid: u32) -> bool {
 
 #[test]
 fn e38_an_opening_of_twenty_seconds_delays_nothing_else() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -389,7 +389,7 @@ fn e38_an_opening_of_twenty_seconds_delays_nothing_else() {
         while started.elapsed() < Duration::from_secs(60) && database_status(&daemon) != "healthy" {
             sleep_ms(100);
         }
-        wait_until("the ticks are saved", || database_status(&daemon) == "healthy" && stored(&daemon) > 0);
+        wait_until("the ticks are saved", || database_status(&daemon) == "healthy" && stored_samples(&daemon) > 0);
         daemon.collect();
         let expect = minus(kernel_counters("wan0"), first);
         assert_eq!((daemon.exported_sum("wan0"), lifetime(&daemon)), (expect, expect[1]));
@@ -408,7 +408,7 @@ fn e38_an_opening_of_twenty_seconds_delays_nothing_else() {
 /// The signal comes before the start has stopped waiting for the database, and after that.
 #[test]
 fn shutdown_does_not_wait_for_the_database_to_open() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
@@ -458,7 +458,7 @@ fn saved_settings_apply_late_and_shutdown_saves() {
         };
         put(&daemon, "/api/config/max-retries", "max_retries", 7.into());
         put(&daemon, "/api/config/retry-delay", "retry_delay", 5.into());
-        wait_until("the settings are saved", || database_status(&daemon) == "healthy" && unsaved(&daemon) <= 4);
+        wait_until("the settings are saved", || database_status(&daemon) == "healthy" && unsaved_samples(&daemon) <= 4);
         daemon.stop();
         let settings = |daemon: &Daemon| {
             let retries = daemon.get("/api/config/max-retries")["max_retries"].as_u64();
@@ -477,7 +477,7 @@ fn saved_settings_apply_late_and_shutdown_saves() {
         (directory.create)(&mut test_disk);
         let daemon = test_disk.start();
         send("wan0", 1000, 9);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         let rows = figures(&daemon.export("wan0"));
         (directory.remove)(&mut test_disk);
         let log = daemon.stop();

@@ -86,7 +86,7 @@ fn command(database: &str) -> std::process::Command {
 }
 
 fn wait_until_open(daemon: &Daemon) {
-    wait_until("the history is open", || database_status(daemon) == "healthy" && stored(daemon) > 0);
+    wait_until("the history is open", || database_status(daemon) == "healthy" && stored_samples(daemon) > 0);
 }
 
 fn names_with(dir: &str, word: &str) -> Vec<String> {
@@ -273,7 +273,7 @@ fn a_migration_completes_on_a_nearly_full_disk() {
 /// A slow disk: the start continues without the migration, and the shutdown does not wait for it.
 #[test]
 fn start_and_shutdown_do_not_wait_for_a_migration() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {

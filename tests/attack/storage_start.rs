@@ -12,7 +12,7 @@ use crate::common::*;
 use net_pulse::clock::Zone;
 use net_pulse::config::Config;
 use net_pulse::live::ActiveSettings;
-use net_pulse::model::{Batch, Counters, Mark, Sample, Tick};
+use net_pulse::model::{Batch, Counters, Sample, SampleQuality, Tick};
 use net_pulse::store::{Options, SaveRequest, Store};
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
@@ -55,7 +55,7 @@ fn assert_left_alone(command: std::process::Command, at: &str, words: &[&str]) {
     let before = contents(at);
     let daemon = Daemon::spawn(command);
     wait_until("health reports the fault", || database_status(&daemon) == "unhealthy");
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     signal(daemon.pid(), Signal::SIGTERM);
     let (code, log) = daemon.ended_within(Duration::from_secs(3));
     assert_eq!(code, Some(0), "{log:#?}");
@@ -82,7 +82,7 @@ fn filled_at(database: String) -> String {
                 noise ^= noise << 17;
                 noise >> 24
             }));
-            batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 21_600_000, delta });
+            batch.samples.push(Sample { iface, quality: SampleQuality::Plain, span_ms: 21_600_000, delta });
         }
         let mono_ms = 1000 * at * 21_600;
         batch.ticks.push(Tick {
@@ -159,7 +159,7 @@ fn a_read_only_file_system_is_reported() {
         assert_left_alone(command(&db_path), &dir.join("data"), &["ead-only", &db_path]);
         remount(&dir.join("data"), false);
         let daemon = Daemon::spawn(command(&db_path));
-        wait_until("all samples are there again", || stored(&daemon) >= FILLED_SAMPLES);
+        wait_until("all samples are there again", || stored_samples(&daemon) >= FILLED_SAMPLES);
         daemon.stop();
         remount(&dir.join("data"), true);
         // No file and no directory can be created there either.
@@ -177,7 +177,7 @@ fn assert_set_aside_after(name: &str, damage: impl Fn(&mut Vec<u8>)) {
     damage(&mut bytes);
     fs::write(&db_path, &bytes).expect("a file of the test");
     let daemon = Daemon::spawn(command(&db_path));
-    daemon.ticks(2);
+    daemon.wait_for_ticks(2);
     let log = daemon.log();
     let line = log.iter().find(|line| line.contains("set aside as"));
     let line = line.unwrap_or_else(|| panic!("{name}: not reported: {log:#?}"));
@@ -223,7 +223,7 @@ fn e40_an_empty_file_becomes_a_new_history() {
     fs::create_dir(dir.join("data")).expect("a file of the test");
     fs::write(&db_path, "").expect("a file of the test");
     let daemon = Daemon::spawn(command(&db_path));
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     assert!(daemon.log().iter().any(|line| line.contains("empty")), "{:#?}", daemon.log());
     daemon.stop();
     assert_eq!(check_with_sqlite(&db_path).0, "ok");
@@ -239,7 +239,7 @@ fn e40_a_stray_log_has_no_effect() {
             fs::write(format!("{db_path}{part}"), &log).expect("a file of the test");
         }
         let daemon = Daemon::spawn(command(&db_path));
-        wait_until("all samples are there", || stored(&daemon) >= FILLED_SAMPLES);
+        wait_until("all samples are there", || stored_samples(&daemon) >= FILLED_SAMPLES);
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
         daemon.stop();
         assert_eq!(check_with_sqlite(&db_path).0, "ok");
@@ -251,9 +251,9 @@ fn save_frames(daemon: &Daemon, count: usize) {
     for _ in 0..count {
         send("wan0", 700, 1);
         daemon.collect();
-        let before = stored(daemon);
+        let before = stored_samples(daemon);
         signal(daemon.pid(), Signal::SIGHUP);
-        wait_until("the ticks are saved", || stored(daemon) > before);
+        wait_until("the ticks are saved", || stored_samples(daemon) > before);
     }
 }
 
@@ -338,7 +338,7 @@ fn a_second_instance_is_refused() {
     let dir = Dir::new();
     let db_path = database(&dir);
     let daemon = Daemon::spawn(command(&db_path));
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     for _ in 0..3 {
         let ended = finish(command(&db_path));
         assert_eq!(ended.code, Some(1), "{}", ended.err);
@@ -351,7 +351,7 @@ fn a_second_instance_is_refused() {
     let ended = finish(command(&format!("{link}/net-pulse.db")));
     assert_eq!(ended.code, Some(1), "{}", ended.err);
     assert!(ended.err.contains("another net-pulse uses"), "{}", ended.err);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     assert_eq!(database_status(&daemon), "healthy");
     daemon.stop();
     assert_eq!(check_with_sqlite(&db_path).0, "ok");

@@ -2,7 +2,7 @@
 
 use crate::common::stored_history::{Random, record, save, unix_now};
 use net_pulse::clock::Zone;
-use net_pulse::model::{Batch, Counters, InterfaceKind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, Counters, InterfaceKind, Record, Sample, SampleQuality, Tick};
 use net_pulse::store::{Options, Store};
 
 pub const INTERFACES: u32 = 24;
@@ -49,7 +49,12 @@ pub fn write_history(path: &str, past: HistoryLength) {
                 let delta = Counters::of(
                     [100_000_000, 10_000_000, 9000, 9000, 1, 1, 1, 1].map(|most| random.below(most) as u64),
                 );
-                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: *step as u64 * 1000, delta });
+                batch.samples.push(Sample {
+                    iface,
+                    quality: SampleQuality::Plain,
+                    span_ms: *step as u64 * 1000,
+                    delta,
+                });
             }
             batch.ticks.push(Tick { seq, mono_ms: seq * 30_000, unix: Some(unix), end: batch.samples.len() });
             if batch.ticks.len() == TICKS_PER_SAVE {

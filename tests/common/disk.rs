@@ -22,7 +22,7 @@ pub struct InjectedFault {
 
 impl InjectedFault {
     /// Injects into every write of SQLite. Only SQLite uses pwrite64 here.
-    pub fn on(daemon: &Daemon, what: &str) -> InjectedFault {
+    pub fn on_sqlite_writes(daemon: &Daemon, what: &str) -> InjectedFault {
         InjectedFault::of(daemon, "pwrite64", what)
     }
 
@@ -101,7 +101,7 @@ impl Drop for InjectedFault {
 /// Mounts a tmpfs of `bytes` bytes, for this thread and its children only. Use it in a namespace. It is unmounted when
 /// the value is dropped.
 pub fn small_disk(at: &str, bytes: usize) -> Mounted {
-    fs::create_dir_all(at).expect("it is ours");
+    fs::create_dir_all(at).expect("a directory of the test");
     let size = format!("size={bytes}");
     mount(Some("none"), at, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).expect("a tmpfs");
     Mounted(at.to_string())
@@ -111,8 +111,8 @@ pub fn small_disk(at: &str, bytes: usize) -> Mounted {
 pub struct Mounted(String);
 
 impl Mounted {
-    pub fn at(place: &str) -> Mounted {
-        Mounted(place.to_string())
+    pub fn at(path: &str) -> Mounted {
+        Mounted(path.to_string())
     }
 }
 
@@ -124,11 +124,11 @@ impl Drop for Mounted {
 
 pub fn remount(at: &str, read_only: bool) {
     let flags = if read_only { MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY } else { MsFlags::MS_REMOUNT };
-    // EBUSY: a child of another test has our descriptors open, between its fork and its exec.
+    // EBUSY: between its fork and its exec, a child of another test still has our descriptors open.
     for _ in 0..50 {
         match mount(None::<&str>, at, None::<&str>, flags, None::<&str>) {
             Err(Errno::EBUSY) => sleep_ms(20),
-            result => return result.expect("it is mounted"),
+            result => return result.expect("a mounted file system"),
         }
     }
     panic!("a file at {at} stays open for writing");
@@ -137,7 +137,7 @@ pub fn remount(at: &str, read_only: bool) {
 /// Fills the file system with one file.
 pub fn fill(file: &str) {
     use std::io::Write;
-    let mut file = fs::File::create(file).expect("an entry still fits");
+    let mut file = fs::File::create(file).expect("space for an empty file");
     while file.write_all(&[1; 4096]).is_ok() {}
     while file.write_all(&[1]).is_ok() {}
 }
@@ -166,20 +166,20 @@ pub fn database_status(daemon: &Daemon) -> String {
     daemon.get("/api/system/health")["database_status"].as_str().unwrap_or_default().to_string()
 }
 
-/// The error of the database in the health; empty for none.
+/// The database error that `/api/system/health` reports; empty if there is none.
 pub fn database_error(daemon: &Daemon) -> String {
     daemon.get("/api/system/health")["details"]["database"]["error"].as_str().unwrap_or_default().to_string()
 }
 
 /// Number of samples on disk, as the program reports it.
-pub fn stored(daemon: &Daemon) -> u64 {
+pub fn stored_samples(daemon: &Daemon) -> u64 {
     let health = daemon.get("/api/system/health");
     let count = |key: &str| health["details"]["database"][key].as_u64().expect("a number");
     count("traffic_data_records") - count("unsaved_records")
 }
 
 /// Number of samples not saved yet, as the program reports it.
-pub fn unsaved(daemon: &Daemon) -> u64 {
+pub fn unsaved_samples(daemon: &Daemon) -> u64 {
     let health = daemon.get("/api/system/health");
     health["details"]["database"]["unsaved_records"].as_u64().expect("a number")
 }
@@ -190,7 +190,7 @@ pub fn try_request(daemon: &Daemon, method: &str, path: &str) -> std::io::Result
 }
 
 pub fn signal(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(pid as i32), signal).expect("it runs");
+    kill(Pid::from_raw(pid as i32), signal).expect("the program runs");
 }
 
 /// The process ID of the only child of a wrapper such as unshare or strace.
@@ -211,7 +211,7 @@ impl Daemon {
         let pid = self.pid();
         signal(pid, Signal::SIGSTOP);
         wait_until("every thread is stopped", || {
-            fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten().all(|task| {
+            fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs").flatten().all(|task| {
                 let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
                 status.lines().any(|line| line.starts_with("State:") && line.contains("(stopped)"))
             })
@@ -229,7 +229,7 @@ impl Daemon {
     pub fn ended_within(mut self, longest: Duration) -> (Option<i32>, Vec<String>) {
         let started = Instant::now();
         let status = super::wait(&mut self.child, longest);
-        let Some(status) = status else { panic!("it runs on after {longest:?}: {:#?}", self.log()) };
+        let Some(status) = status else { panic!("the program still runs after {longest:?}: {:#?}", self.log()) };
         // Wait until the log does not grow any more: the last lines may still be in the pipe.
         let mut length = usize::MAX;
         while started.elapsed() < longest + Duration::from_secs(1) && self.log().len() != length {

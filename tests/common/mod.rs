@@ -1,6 +1,7 @@
 //! Helpers of the tests from outside: a network namespace that disappears by itself, links and traffic of known size in
-//! it, and the real binary with an HTTP client. Only `past` uses modules of the program; all other helpers check what a
-//! user could check. Every wait has a time limit, and no packet leaves the loopback or the test's own namespace.
+//! it, and the real binary with an HTTP client. Only `stored_history` uses modules of the program; all other
+//! helpers check what a user could check. Every wait has a time limit, and no packet leaves the loopback or the test's
+//! own namespace.
 
 // Each of the three test crates includes this module and uses only a part of it.
 #![allow(dead_code)]
@@ -85,12 +86,12 @@ fn enter() -> Result<(), String> {
     Ok(())
 }
 
-/// Runs `ip` with these words inside the namespace; fails the test where `ip` fails.
+/// Runs `ip` with these words inside the namespace; fails the test if `ip` fails.
 pub fn ip(words: &str) {
     run("ip", words);
 }
 
-/// Runs a program with these words; fails the test where it fails.
+/// Runs a program with these words; fails the test if the program fails.
 pub fn run(program: &str, words: &str) {
     let output = Command::new(program).args(words.split_whitespace()).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{program}: {error}; tests/all installs what is needed"));
@@ -136,11 +137,11 @@ pub fn plus(one: Counters, other: Counters) -> Counters {
     std::array::from_fn(|at| one[at] + other[at])
 }
 
-/// EtherType of IPv4, for frames that are no valid IPv4: counted as received, then dropped by IPv4 without another
-/// count.
+/// EtherType of IPv4, for frames without a valid IPv4 header: the device counts them as received, and IPv4 drops them,
+/// which changes no counter of the device.
 pub const INVALID_IPV4: u16 = 0x0800;
 /// EtherType for local experiments: no protocol accepts it, so the device counts a drop.
-pub const UNKNOWN: u16 = 0x88b5;
+pub const UNKNOWN_ETHERTYPE: u16 = 0x88b5;
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// Sends raw frames out of one interface. A frame of N bytes adds N to tx_bytes: no checksum is counted, nothing is
@@ -184,14 +185,14 @@ pub fn send(from: &str, bytes: usize, count: usize) {
 /// changed.
 pub struct Tunnel {
     name: String,
-    wire: RawSocket,
+    socket: RawSocket,
     port: u16,
 }
 
 impl Tunnel {
     const LOOP: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
     const NO_ROUTE: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
-    const NOBODY: [u8; 6] = [2, 0, 0, 0, 0, 0xcc];
+    const NO_FDB_ENTRY: [u8; 6] = [2, 0, 0, 0, 0, 0xcc];
     const VNI: u8 = 7;
 
     pub fn new(name: &str) -> Tunnel {
@@ -201,7 +202,7 @@ impl Tunnel {
         ip("route add unreachable 10.66.0.1");
         run("bridge", &format!("fdb add {} dev {name} dst 127.0.0.1", mac(Self::LOOP)));
         run("bridge", &format!("fdb add {} dev {name} dst 10.66.0.1", mac(Self::NO_ROUTE)));
-        Tunnel { name: name.to_string(), wire: RawSocket::of(name), port }
+        Tunnel { name: name.to_string(), socket: RawSocket::of(name), port }
     }
 
     /// Changes every counter by a different amount that depends on `n`, and returns the amounts.
@@ -209,19 +210,19 @@ impl Tunnel {
         const SENT: usize = 200;
         const RECEIVED: usize = 36;
         let before = kernel_counters(&self.name);
-        self.wire.send(Self::LOOP, INVALID_IPV4, SENT, 4 * n);
-        self.wire.send(Self::LOOP, UNKNOWN, SENT, 3 * n);
-        self.wire.send(Self::NOBODY, INVALID_IPV4, SENT, 2 * n);
-        self.wire.send(Self::NO_ROUTE, INVALID_IPV4, SENT, n);
+        self.socket.send(Self::LOOP, INVALID_IPV4, SENT, 4 * n);
+        self.socket.send(Self::LOOP, UNKNOWN_ETHERTYPE, SENT, 3 * n);
+        self.socket.send(Self::NO_FDB_ENTRY, INVALID_IPV4, SENT, 2 * n);
+        self.socket.send(Self::NO_ROUTE, INVALID_IPV4, SENT, n);
         self.receive(&[0; RECEIVED], 5 * n);
         // A damaged packet: its type is IPv4, but the IPv4 header is missing.
         self.receive(b"xxx", n);
         let (n, sent, received) = (n as u64, SENT as u64, RECEIVED as u64);
         // Packets received through the socket are counted without their 14 bytes of Ethernet; packets that the tunnel
         // sends to itself directly are counted with them.
-        let moved = [7 * n * sent + 5 * n * received, 7 * n * sent, 12 * n, 7 * n, n, n, 3 * n, 2 * n];
-        wait_until("the tunnel has counted all that was sent", || minus(kernel_counters(&self.name), before) == moved);
-        moved
+        let delta = [7 * n * sent + 5 * n * received, 7 * n * sent, 12 * n, 7 * n, n, n, 3 * n, 2 * n];
+        wait_until("the tunnel has counted all that was sent", || minus(kernel_counters(&self.name), before) == delta);
+        delta
     }
 
     /// Sends packets to the tunnel from outside, each in the tunnel's encapsulation: VNI, two hardware addresses, the
@@ -251,7 +252,7 @@ pub fn wait_until(what: &str, ready: impl FnMut() -> bool) {
 pub fn wait_until_within(what: &str, longest: Duration, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + longest;
     while !ready() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -273,7 +274,7 @@ pub fn refusing() -> String {
     format!("{}/tests/common/refusing.py", env!("CARGO_MANIFEST_DIR"))
 }
 
-pub fn strace_is_there() -> bool {
+pub fn strace_or_skip() -> bool {
     let installed =
         Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
     if !installed {
@@ -344,7 +345,7 @@ fn spawn(command: &mut Command) -> Child {
     panic!("the binary stays busy");
 }
 
-/// Runs the command until it ends; fails the test where it does not end by itself.
+/// Runs the command until it ends; fails the test if it does not end by itself within `TIMEOUT`.
 pub fn finish(mut command: Command) -> FinishedRun {
     let mut child = spawn(&mut command);
     // Threads read the output: a full pipe would keep the child from ending.
@@ -355,7 +356,7 @@ pub fn finish(mut command: Command) -> FinishedRun {
         let _ = child.wait();
     }
     let (out, err) = (out.join().expect("text"), err.join().expect("text"));
-    let status = status.unwrap_or_else(|| panic!("it did not end by itself; its output: {out}{err}"));
+    let status = status.unwrap_or_else(|| panic!("the program did not end by itself; its output: {out}{err}"));
     FinishedRun { code: status.code(), out, err }
 }
 
@@ -420,7 +421,7 @@ impl Daemon {
                 }
                 Err(RecvTimeoutError::Timeout) => panic!("no URL within {TIMEOUT:?}: {:?}", daemon.log()),
                 Err(RecvTimeoutError::Disconnected) => {
-                    panic!("it ended without a URL: {:?}, {:?}", daemon.child.wait(), daemon.log())
+                    panic!("the program ended without a URL: {:?}, {:?}", daemon.child.wait(), daemon.log())
                 }
             }
         }
@@ -430,7 +431,7 @@ impl Daemon {
     pub fn spawn_at(command: Command, address: SocketAddr) -> Daemon {
         let (mut daemon, _) = Daemon::launch(command);
         daemon.address = address;
-        wait_until("it listens", || TcpStream::connect_timeout(&address, TIMEOUT).is_ok());
+        wait_until("the program listens", || TcpStream::connect_timeout(&address, TIMEOUT).is_ok());
         daemon
     }
 
@@ -456,7 +457,7 @@ impl Daemon {
     /// Ends the program with SIGTERM, requires exit code 0, and returns its whole log.
     pub fn stop(mut self) -> Vec<String> {
         self.end(Signal::SIGTERM);
-        let reader = self.reader.take().expect("it is waited for once");
+        let reader = self.reader.take().expect("only this function takes it");
         reader.join().expect("the reader does not panic");
         self.log()
     }
@@ -466,15 +467,15 @@ impl Daemon {
     }
 
     fn end(&mut self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("it runs");
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the program runs");
         let status = wait(&mut self.child, TIMEOUT);
-        let status = status.unwrap_or_else(|| panic!("it runs on after {signal}: {:?}", self.log()));
+        let status = status.unwrap_or_else(|| panic!("the program still runs after {signal}: {:?}", self.log()));
         assert_eq!(status.code(), Some(0), "after {signal}: {status}, {:?}", self.log());
     }
 
     /// Kills the program with SIGKILL: it saves nothing more.
     pub fn kill(mut self) {
-        self.child.kill().expect("it runs");
+        self.child.kill().expect("the program runs");
         self.child.wait().expect("a child of ours");
     }
 
@@ -536,7 +537,7 @@ impl Daemon {
     }
 
     /// Waits for `count` more ticks.
-    pub fn ticks(&self, count: u64) {
+    pub fn wait_for_ticks(&self, count: u64) {
         let goal = self.polls() + count;
         wait_until("the timer ticks", || self.polls() >= goal);
     }
@@ -553,8 +554,8 @@ impl Daemon {
 
     fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
-        let text = fs::read_to_string(&path).expect("it runs");
-        let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("a line of its own");
+        let text = fs::read_to_string(&path).expect("the program runs");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).expect("a line with this key");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
     }
 
@@ -575,14 +576,14 @@ impl Drop for Daemon {
     }
 }
 
-/// The release binary; `None` when it is older than the sources.
+/// The release binary; `None` when it is missing or older than the sources.
 pub fn release_binary() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     // The directories debug and release are next to each other, wherever the target directory is.
     let binary = Path::new(env!("CARGO_BIN_EXE_net-pulse")).parent()?.parent()?.join("release/net-pulse");
-    let made = fs::metadata(&binary).ok()?.modified().ok()?;
+    let built = fs::metadata(&binary).ok()?.modified().ok()?;
     let newest = ["src", "www"].iter().filter_map(|dir| newest_below(&here.join(dir))).max()?;
-    (made >= newest).then_some(binary)
+    (built >= newest).then_some(binary)
 }
 
 fn newest_below(dir: &Path) -> Option<SystemTime> {
@@ -614,7 +615,7 @@ fn follow(
     (receiver, reader)
 }
 
-/// The address behind `http://` in a line of the log.
+/// The address after `http://` in a line of the log.
 fn address_in(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("http://")?;
     rest.split(['/', ' ']).next()?.parse().ok()

@@ -14,7 +14,7 @@ pub fn unix_now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs() as i64
 }
 
-/// A record of another boot. The program compares its counters with none of this boot.
+/// A record of another boot, so the program does not compare its counters with those of a present link.
 pub fn record(id: u32, name: &str, kind: InterfaceKind, first_seen: i64, last_seen: i64) -> Record {
     Record {
         id,
@@ -37,9 +37,9 @@ pub fn save(
     settings: &[(String, Option<String>)],
     zone: &Zone,
 ) {
-    let keep = ActiveSettings::of(&Config::default()).retention;
-    let flush = SaveRequest { batch, anchors: &[], records, events, settings, retention: keep, zone };
-    store.save(&flush).expect("room on the disk");
+    let retention = ActiveSettings::of(&Config::default()).retention;
+    let request = SaveRequest { batch, anchors: &[], records, events, settings, retention, zone };
+    store.save(&request).expect("space on the disk");
     batch.clear();
     records.clear();
 }

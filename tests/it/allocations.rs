@@ -39,7 +39,7 @@ fn a_tick_allocates_nothing() {
             }
             0
         };
-        // The buffers grow; clearing them, as the writer does, keeps their capacity.
+        // These ticks let the buffers grow. Clearing the buffers, as the writer does, keeps their capacity.
         for _ in 0..120 {
             run(1);
         }

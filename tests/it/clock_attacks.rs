@@ -13,7 +13,7 @@ use net_pulse::config::Config;
 use net_pulse::history::{DatedSample, DiskThread, History, SampleFilter, Snapshot};
 use net_pulse::http::{self, Context, HttpRequest};
 use net_pulse::live::{Live, StoredHistory};
-use net_pulse::model::{Bucket, Counters, Mark, NetworkStack};
+use net_pulse::model::{Bucket, Counters, NetworkStack, SampleQuality};
 use net_pulse::resolution::Resolution;
 use net_pulse::sampler::Sampler;
 use net_pulse::source::{Wake, Woken};
@@ -27,8 +27,8 @@ const DAY: i64 = 24 * HOUR;
 const YEAR: i64 = 365 * DAY;
 const FLUSH_MS: u64 = 300_000;
 const INTERVAL_S: i64 = 30;
-/// End of the year 9999.
-const EVER: i64 = 253_402_300_799;
+/// The last second of the year 9999.
+const END_OF_9999: i64 = 253_402_300_799;
 /// A plausible time after the build.
 const NOON: i64 = BUILD_FLOOR + 100 * DAY + 12 * HOUR;
 const LORD_HOWE: &str = "LHST-10:30LHDT-11,M10.1.0,M4.1.0/2";
@@ -96,7 +96,7 @@ impl Machine {
         let live = Arc::new(Live::new(config, self.zone.clone()));
         let boot = format!("boot-{}", self.boots);
         let stack = NetworkStack { machine: "the router".to_string(), boot, namespace: 1 };
-        let Opened { store, records, settings, next_seq, newest, .. } = opened;
+        let Opened { store, records, settings, next_seq, newest_unix: newest, .. } = opened;
         let reader = store.reader().unwrap();
         live.lock().apply_stored_history(StoredHistory { records, settings, next_seq, newest });
         let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
@@ -249,21 +249,21 @@ impl Machine {
         for (at, expect) in counted.iter().enumerate() {
             let iface = state.inventory.interface(&format!("eth{at}")).unwrap();
             assert_eq!(iface.lifetime, *expect, "lifetime of eth{at}");
-            for level in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+            for resolution in [Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
                 let (id, zone) = (iface.id.unwrap(), self.zone.clone());
                 let query = move |reader: &Reader| {
-                    Snapshot::of(reader, &zone, &[]).unwrap().buckets(level, id, -DAY, EVER).unwrap()
+                    Snapshot::of(reader, &zone, &[]).unwrap().buckets(resolution, id, -DAY, END_OF_9999).unwrap()
                 };
                 let buckets = read(&daemon.context, query);
-                assert_eq!(sum(&buckets), *expect, "{level:?} of eth{at}");
-                assert!(buckets.is_sorted_by(|one, next| one.to <= next.from), "{level:?} of eth{at}");
+                assert_eq!(sum(&buckets), *expect, "{resolution:?} of eth{at}");
+                assert!(buckets.is_sorted_by(|one, next| one.to <= next.from), "{resolution:?} of eth{at}");
             }
         }
         drop(state);
         self
     }
 
-    fn points(&self) -> Vec<DatedSample> {
+    fn samples(&self) -> Vec<DatedSample> {
         let daemon = self.daemon.as_ref().unwrap();
         let filter = SampleFilter { iface: Some(1), ..SampleFilter::default() };
         read(&daemon.context, move |reader| {
@@ -273,22 +273,25 @@ impl Machine {
 
     /// Checks that all samples lie between these times, and that no tick occurs twice.
     fn check_times(&mut self, from: i64, to: i64) -> &mut Machine {
-        let points = self.points();
-        for point in &points {
-            assert!((from..=to).contains(&point.unix), "{} is not in {from}..={to}", point.unix);
+        let samples = self.samples();
+        for dated in &samples {
+            assert!((from..=to).contains(&dated.unix), "{} is not in {from}..={to}", dated.unix);
         }
-        let mut ids: Vec<u64> = points.iter().map(DatedSample::id).collect();
+        let mut ids: Vec<u64> = samples.iter().map(DatedSample::id).collect();
         ids.sort_unstable();
         ids.dedup();
-        assert_eq!(ids.len(), points.len(), "an id twice");
+        assert_eq!(ids.len(), samples.len(), "an id occurs twice");
         self
     }
 
     /// Checks that all samples have their true times: one per tick, 30 s apart, from `from` until now.
     fn check_steady(&mut self, from: i64) -> &mut Machine {
-        let points = self.points();
-        let plain: Vec<i64> =
-            points.iter().filter(|point| point.sample.mark == Mark::Plain).map(|point| point.unix).collect();
+        let samples = self.samples();
+        let plain: Vec<i64> = samples
+            .iter()
+            .filter(|dated| dated.sample.quality == SampleQuality::Plain)
+            .map(|dated| dated.unix)
+            .collect();
         let expect = (self.truth() - from) / INTERVAL_S;
         assert!((plain.len() as i64 - expect).abs() <= 2, "{} rows, {expect} ticks", plain.len());
         // The first and the last sample may cover less than an interval.
@@ -301,8 +304,8 @@ impl Machine {
 
     fn events(&self, kind: &str) -> Vec<String> {
         let daemon = self.daemon.as_ref().unwrap();
-        let ask = HttpRequest { method: "GET", target: "/api/events?limit=1000", ..HttpRequest::default() };
-        let answer = http::answer(&daemon.context, &ask);
+        let request = HttpRequest { method: "GET", target: "/api/events?limit=1000", ..HttpRequest::default() };
+        let answer = http::answer(&daemon.context, &request);
         assert_eq!(answer.status, 200);
         let events: Value = serde_json::from_slice(&answer.body.into_bytes(&daemon.context).unwrap()).unwrap();
         let of_kind = events.as_array().unwrap().iter().filter(|event| event["kind"] == kind);
@@ -350,7 +353,7 @@ fn wrong_clocks(truth: i64) -> [(&'static str, i64); 4] {
 fn e20_a_boot_with_a_wrong_clock_that_is_corrected() {
     for (name, wall) in wrong_clocks(NOON) {
         for ntp_after in [1, 45, 5 * MINUTE, 50 * MINUTE] {
-            println!("{name}, put right after {ntp_after} s");
+            println!("{name}, corrected after {ntp_after} s");
             let mut machine = Machine::new(NOON - 2 * HOUR, "UTC0");
             // An hour of history, then 55 minutes without power.
             machine.start().run(HOUR).stop().reboot(HOUR - 5 * MINUTE, wall);
@@ -362,7 +365,7 @@ fn e20_a_boot_with_a_wrong_clock_that_is_corrected() {
                 .run(2 * HOUR)
                 .check_sums()
                 .check_times(NOON - 2 * HOUR, NOON + 3 * HOUR);
-            let rows = machine.points().iter().filter(|point| point.unix > from).count() as i64;
+            let rows = machine.samples().iter().filter(|dated| dated.unix > from).count() as i64;
             assert!((rows - (ntp_after + 2 * HOUR) / INTERVAL_S).abs() <= 2, "{rows}");
             assert_eq!(machine.events("clock_step").len(), 1);
         }
@@ -414,7 +417,7 @@ fn traffic_of_samples_without_a_wall_time_survives_a_restart() {
                     machine.run(40).start().run(7 * MINUTE);
                 }
                 machine.set_right().run(HOUR).check_sums().check_times(NOON - 2 * HOUR, NOON + 3 * HOUR);
-                assert!(!machine.events("reset").is_empty(), "the reboot");
+                assert!(!machine.events("reset").is_empty(), "the reboot is reported");
             }
         }
     }
@@ -448,10 +451,10 @@ fn e21_steps_while_running() {
     machine.check_times(NOON - HOUR, machine.truth() + HOUR + 1);
     assert_eq!(machine.events("clock_step").len(), 4);
     // Eight years forward, and back before the clock is trusted.
-    let (rows, from) = (machine.points().len() as i64, machine.truth());
+    let (rows, from) = (machine.samples().len() as i64, machine.truth());
     machine.set_by(8 * YEAR).run(9 * MINUTE).set_right().run(20 * MINUTE).check_sums();
     machine.check_times(NOON - HOUR, machine.truth() + HOUR + 1);
-    let more = machine.points().len() as i64 - rows;
+    let more = machine.samples().len() as i64 - rows;
     assert!((more - (machine.truth() - from) / INTERVAL_S).abs() <= 2, "{more} rows");
     assert_eq!(
         machine.events("clock_step")[..2],
@@ -466,9 +469,9 @@ fn e21_eight_years_ahead_for_a_day() {
     machine.start().run(DAY).set_by(8 * YEAR).run(DAY).check_sums();
     machine.set_right().run(DAY).check_sums();
     let now = machine.truth();
-    let week: u64 = machine.days(now - 3 * DAY, now).iter().map(|(_, rx)| rx).sum();
+    let received: u64 = machine.days(now - 3 * DAY, now).iter().map(|(_, rx)| rx).sum();
     let counted = machine.counted()[0].rx_bytes();
-    assert!(week > counted / 3 * 2 - 50 * 60 * SPEEDS[0][0] && week < counted / 3 * 2 + 50 * 60 * SPEEDS[0][0]);
+    assert!(received > counted / 3 * 2 - 50 * 60 * SPEEDS[0][0] && received < counted / 3 * 2 + 50 * 60 * SPEEDS[0][0]);
     assert_eq!(machine.events("clock_step").len(), 2);
 }
 
@@ -518,13 +521,13 @@ fn e24_no_day_occurs_twice_or_out_of_order() {
 
 #[test]
 fn e22_a_suspend_of_eight_hours() {
-    // Over the night of the transition on Lord Howe Island, and by day.
+    // Over the night when summer time ends on Lord Howe Island, and by day in another month.
     for begins in ["2027-04-03T10:00:00Z", "2027-06-01T00:00:00Z"] {
         let begins = net_pulse::clock::parse_time(begins, &Zone::UTC).unwrap();
         let mut machine = Machine::new(begins, LORD_HOWE);
         machine.start().run(HOUR).suspend(8 * HOUR).run(HOUR).check_sums();
         let gaps: Vec<DatedSample> =
-            machine.points().into_iter().filter(|point| point.sample.mark == Mark::Gap).collect();
+            machine.samples().into_iter().filter(|dated| dated.sample.quality == SampleQuality::Gap).collect();
         assert_eq!(gaps.len(), 1);
         assert!(gaps[0].sample.span_ms.abs_diff(8 * 3_600_000) <= 31_000, "{gaps:?}");
         assert_eq!(machine.events("clock_step").len(), 0);
@@ -615,8 +618,8 @@ fn an_hour_in_1970_does_not_slow_down_an_export() {
         assert_eq!(rows.iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum::<u64>(), counted, "{resolution}");
         assert!(rows[0]["from"].as_str().unwrap() < "1971", "{resolution}");
         // Iterating over half a century of five-minute buckets would take a hundred times as long.
-        let passed = cpu_time() - begin;
-        assert!(passed < Duration::from_secs(2), "{resolution}: {passed:?}");
+        let elapsed = cpu_time() - begin;
+        assert!(elapsed < Duration::from_secs(2), "{resolution}: {elapsed:?}");
     }
 }
 

@@ -29,7 +29,7 @@ fn days_have_the_date_of_the_router() {
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &FAST);
         send("wan0", 700, 5);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
         let end = (now / 86_400 + 1) * 86_400;
         for zone in zones {
@@ -82,9 +82,9 @@ fn rates_and_observed_seconds_give_the_bytes() {
         cable("wan0", "lan0");
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("lan0", 1000, 600);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         send("lan0", 1000, 400);
         daemon.collect();
         let bytes: u64 = daemon.export("wan0").iter().map(|row| row["rx_bytes"].as_u64().expect("a number")).sum();
@@ -114,7 +114,7 @@ fn rates_and_observed_seconds_give_the_bytes() {
     });
 }
 
-/// Samples that follow each other within a second cover no more time than passes.
+/// Several samples within a second do not add up to more observed time than has passed.
 #[test]
 fn requested_samples_do_not_add_observed_seconds() {
     in_namespace(|| {
@@ -155,13 +155,13 @@ fn a_stall_leaves_a_gap_and_nothing_else_does() {
         let dir = Dir::new();
         let daemon = Daemon::start(&dir, &FAST);
         send("wan0", 700, 1);
-        daemon.ticks(3);
+        daemon.wait_for_ticks(3);
         let pid = Pid::from_raw(daemon.pid() as i32);
         for milliseconds in [2_300, 3_700] {
             kill(pid, Signal::SIGSTOP).expect("the daemon runs");
             sleep_ms(milliseconds);
             kill(pid, Signal::SIGCONT).expect("the daemon runs");
-            daemon.ticks(3);
+            daemon.wait_for_ticks(3);
         }
         let rows = daemon.export("wan0");
         let unix = |time: &Value| {
@@ -195,10 +195,10 @@ fn a_stall_leaves_a_gap_and_nothing_else_does() {
     });
 }
 
-/// The page shows figures at its top when it is opened for the first time: of the uplink, or of the interface that has
-/// carried most so far.
+/// The page needs figures for its top when it is opened for the first time: those of the uplink, or of the interface
+/// that has carried the most traffic so far.
 #[test]
-fn a_primary_interface_is_there_at_once() {
+fn a_provisional_primary_interface_is_shown_at_once() {
     in_namespace(|| {
         cable("wan0", "far0");
         cable("lan0", "pc0");

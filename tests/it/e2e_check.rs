@@ -15,7 +15,8 @@ use crate::common::disk::{InjectedFault, signal};
 use crate::common::*;
 use nix::sys::signal::Signal;
 
-const NOBODY: u32 = 65_534;
+/// An account without rights.
+const UNPRIVILEGED_UID: u32 = 65_534;
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
 /// The time limit that the check promises, with a margin for a busy machine.
 const CHECK_LIMIT: Duration = Duration::from_secs(8);
@@ -56,8 +57,8 @@ fn daemon(dir: &Dir, settings: &[&str]) -> Daemon {
 }
 
 #[test]
-fn a_healthy_daemon_and_then_none() {
-    // Other tests run in other namespaces, so nothing takes the port after the daemon.
+fn the_check_succeeds_while_a_daemon_runs_and_fails_after_its_end() {
+    // Other tests run in other namespaces, so no other program gets the port after the daemon has ended.
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = daemon(&dir, &["--host", "127.0.0.1"]);
@@ -100,12 +101,13 @@ fn a_history_without_write_permission_is_unhealthy() {
         fs::copy(BINARY, &binary).expect("a copy");
         let mut command = net_pulse(&binary);
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
-        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        command.uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID).current_dir("/");
         let daemon = Daemon::spawn(command);
         let port = daemon.port().to_string();
         wait_until("the check fails", || check(&["--port", &port]).code == Some(1));
         let reason = format!(
-            "{} belongs to user 0, and net-pulse runs as user {NOBODY}; let user {NOBODY} write there",
+            "{} belongs to user 0, and net-pulse runs as user {UNPRIVILEGED_UID}; \
+             let user {UNPRIVILEGED_UID} write there",
             dir.path().display()
         );
         assert_fails(
@@ -124,14 +126,14 @@ fn a_history_without_write_permission_is_unhealthy() {
 
 #[test]
 fn a_daemon_that_cannot_read_its_counters_is_unhealthy_until_it_can() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
         let dir = Dir::new();
         let daemon = daemon(&dir, &["--host", "127.0.0.1", "--interval", "1"]);
         let port = daemon.port().to_string();
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_healthy(&check(&["--port", &port]));
         {
             let _fault = InjectedFault::of_sampler(&daemon, "recvfrom,sendto,socket,open,openat", "error=EIO");
@@ -207,7 +209,7 @@ fn a_private_daemon_requires_the_token_except_from_loopback() {
 }
 
 #[test]
-fn each_address_family_alone() {
+fn the_check_works_with_either_address_family_alone() {
     in_namespace(|| {
         let dir = Dir::new();
         // Routers without IPv6: the daemon and the check use only IPv4.
@@ -231,7 +233,7 @@ fn each_address_family_alone() {
 /// Another machine may have the address by now, and would receive the token. So the check neither sends a request nor
 /// waits.
 #[test]
-fn a_host_address_that_is_gone() {
+fn the_check_sends_nothing_to_a_host_address_that_is_gone() {
     let started = Instant::now();
     assert_fails(&check(&["--private", "--host", "192.0.2.7"]), 1, &["192.0.2.7:8000: ", "--host"]);
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
@@ -344,8 +346,8 @@ fn check_looks_at_everything_and_changes_nothing() {
         let database = dir.join("net-pulse.db");
         let files = || {
             let facts = |entry: fs::DirEntry| {
-                let facts = entry.metadata().expect("a file of the test");
-                (entry.file_name(), facts.len(), facts.modified().expect("a time"))
+                let metadata = entry.metadata().expect("a file of the test");
+                (entry.file_name(), metadata.len(), metadata.modified().expect("a time"))
             };
             let mut files: Vec<_> =
                 fs::read_dir(dir.path()).expect("a file of the test").flatten().map(facts).collect();
@@ -382,24 +384,24 @@ fn check_looks_at_everything_and_changes_nothing() {
         );
 
         let daemon = Daemon::start(&dir, &["--interface", "wan0", "--flush", "1", "--interval", "1"]);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         daemon.post("/collector/stop");
         let saved = || daemon.get("/api/system/health")["details"]["database"]["unsaved_records"] == 0;
         wait_until("everything is saved", saved);
         let (port, before) = (daemon.port().to_string(), files());
         let present = [("ok", "--database"), ("ok", ""), seen, ("ok", &database), ("ok", "net-pulse.db.token")];
-        let [given, utc, links, there, token] = present;
+        let [given, utc, links, history, token] = present;
         // A collector that was stopped on purpose is a note.
-        assert_report(&run_check(&port, &[]), 0, [given, utc, links, there, token, ("note", "degraded: ")]);
+        assert_report(&run_check(&port, &[]), 0, [given, utc, links, history, token, ("note", "degraded: ")]);
         assert_eq!(files(), before);
         daemon.post("/collector/start");
-        assert_report(&run_check(&port, &[]), 0, [given, utc, links, there, token, ("ok", "healthy")]);
+        assert_report(&run_check(&port, &[]), 0, [given, utc, links, history, token, ("ok", "healthy")]);
         // The daemon still has its locks after the check.
         let mut second = net_pulse(BINARY);
         second.args(["--port", "0", "--host", "127.0.0.1", "--database", &database]);
         let refused = finish(second);
         assert!(refused.code == Some(1) && refused.err.contains("another net-pulse uses"), "{}", refused.err);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         let log = daemon.stop();
         assert!(!log.iter().any(|line| line.contains("error")), "{log:?}");
 
@@ -439,28 +441,28 @@ fn a_history_of_another_user_and_of_a_newer_version() {
     }
     let dir = Dir::new();
     let database = dir.join("net-pulse.db");
-    let mut head = vec![0; 4096];
-    head[..16].copy_from_slice(b"SQLite format 3\0");
-    head[60..64].copy_from_slice(&999_i32.to_be_bytes());
-    head[68..72].copy_from_slice(b"NPls");
-    head[100] = 13;
-    let assert_reports = |head: &[u8], words: &str| {
-        fs::write(&database, head).expect("a file of the test");
+    let mut header = vec![0; 4096];
+    header[..16].copy_from_slice(b"SQLite format 3\0");
+    header[60..64].copy_from_slice(&999_i32.to_be_bytes());
+    header[68..72].copy_from_slice(b"NPls");
+    header[100] = 13;
+    let assert_reports = |header: &[u8], words: &str| {
+        fs::write(&database, header).expect("a file of the test");
         let ended = run_check(&["--database", &database, "--port", "1"]);
         assert!(ended.code == Some(1) && ended.out.contains("fault history: "), "{}", ended.out);
         assert!(ended.out.contains(words), "{}", ended.out);
     };
-    assert_reports(&head, "schema 999");
+    assert_reports(&header, "schema 999");
     // A file of another program: recognised by its application id, or by a table and no id.
     let foreign = "is not a database of net-pulse; name another file with --database";
-    head[60..64].copy_from_slice(&0_i32.to_be_bytes());
-    head[68..72].copy_from_slice(b"GPKG");
-    assert_reports(&head, foreign);
-    head[68..72].copy_from_slice(&[0; 4]);
-    head[104] = 1;
-    assert_reports(&head, foreign);
-    head[104] = 0;
-    fs::write(&database, &head).expect("a file of the test");
+    header[60..64].copy_from_slice(&0_i32.to_be_bytes());
+    header[68..72].copy_from_slice(b"GPKG");
+    assert_reports(&header, foreign);
+    header[68..72].copy_from_slice(&[0; 4]);
+    header[104] = 1;
+    assert_reports(&header, foreign);
+    header[104] = 0;
+    fs::write(&database, &header).expect("a file of the test");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a file of the test");
     fs::set_permissions(&database, fs::Permissions::from_mode(0o444)).expect("a file of the test");
     let mut command = net_pulse(BINARY);

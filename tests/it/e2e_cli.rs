@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_net-pulse");
-/// The account nobody of Debian, which has no rights.
-const NOBODY: u32 = 65534;
+/// An account without rights.
+const UNPRIVILEGED_UID: u32 = 65534;
 
 fn with(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = net_pulse(BINARY);
@@ -168,7 +168,7 @@ fn bad_values_are_one_sentence_and_exit_2_and_touch_nothing() {
     let check = |arguments: &[&str], environment: &[(&str, &str)], words: &[&str]| {
         let dir = Dir::new();
         let file = dir.join("made/here/net-pulse.db");
-        // No other flag: a valid one would hide the value from the environment.
+        // No other flag: a flag for the setting under test would override its value from the environment.
         let database = ["--database", &file];
         let arguments =
             if arguments.contains(&"--database") { arguments } else { &[&database[..], arguments].concat() };
@@ -293,7 +293,7 @@ fn host_is_repeatable() {
         assert_eq!(ask(to, "GET", "/health", "*/*", None).expect("an answer").status, 200, "{host}");
     }
     let to = format!("127.0.0.3:{}", daemon.port()).parse().expect("an address");
-    assert!(ask(to, "GET", "/health", "*/*", None).is_err(), "it listens on an address that was not given");
+    assert!(ask(to, "GET", "/health", "*/*", None).is_err(), "the daemon listens on an address that was not given");
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn flag_beats_environment_beats_saved_beats_default() {
     assert_eq!(interval(&daemon), 7, "neither flag nor environment was ever saved");
 }
 
-/// Also the host, the port and the database.
+/// This includes the host, the port and the database.
 #[test]
 fn environment_variables_replace_flags() {
     let dir = Dir::new();
@@ -402,12 +402,16 @@ fn other_users_keep_their_history_in_the_state_directory() {
         fs::copy(BINARY, &binary).expect("a copy");
         let home = dir.join("home");
         fs::create_dir(&home).expect("a file of the test");
-        chown(&home, Some(NOBODY), Some(NOBODY)).expect("the test runs as root");
+        chown(&home, Some(UNPRIVILEGED_UID), Some(UNPRIVILEGED_UID)).expect("the test runs as root");
         let state = format!("{home}/elsewhere");
         let check = |state: Option<&str>, expect: &str| {
             let mut command = net_pulse(&binary);
             command.args(["--host", "127.0.0.1", "--port", "0"]).env("HOME", &home).env_remove("XDG_STATE_HOME");
-            command.envs(state.map(|path| ("XDG_STATE_HOME", path))).uid(NOBODY).gid(NOBODY).current_dir("/");
+            command
+                .envs(state.map(|path| ("XDG_STATE_HOME", path)))
+                .uid(UNPRIVILEGED_UID)
+                .gid(UNPRIVILEGED_UID)
+                .current_dir("/");
             let daemon = Daemon::spawn(command);
             daemon.get("/api/interfaces/lo");
             daemon.stop();

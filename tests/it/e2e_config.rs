@@ -57,7 +57,7 @@ fn settings_take_effect_at_once_and_survive_a_restart() {
         let answer = patch(&daemon, "/api/config", changed);
         assert_eq!(answer["settings"]["interval"]["origin"], "saved");
         assert_eq!(answer["settings"]["media"]["owner"], "--media");
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert_eq!(daemon.interface("lan0")["monitored"], false);
         assert_eq!(daemon.interface("wan0")["primary"], true);
         assert_eq!(daemon.get("/api/system/health")["details"]["clock"]["timezone"], "<+0530>-5:30");
@@ -92,7 +92,7 @@ fn an_interface_is_named_monitored_and_ignored() {
         cable("wan0", "lan0");
         send("wan0", 1000, 1);
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert_eq!(patch(&daemon, "/api/interfaces/wan0", json!({"alias": "Büro ü. Glas"}))["alias"], "Büro ü. Glas");
         // An interface that is not monitored can have an alias, too. Its history begins when monitoring begins, without
         // the bytes before.
@@ -102,7 +102,7 @@ fn an_interface_is_named_monitored_and_ignored() {
         assert_eq!(daemon.interface("lo")["alias"], "inside");
         assert_eq!(daemon.interface("wan0")["alias"], "Büro ü. Glas");
         assert_eq!(patch(&daemon, "/api/interfaces/lo", json!({"monitored": true}))["ignored_because"], Value::Null);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert_eq!(daemon.interface("lo")["monitored"], true);
         let lifetime = daemon.interface("lo")["lifetime_rx_bytes"].as_u64().expect("a number");
         assert!(lifetime < kernel_counters("lo")[0], "bytes from before monitoring are in the history: {lifetime}");
@@ -122,7 +122,7 @@ fn an_interface_is_named_monitored_and_ignored() {
     });
 }
 
-/// A modem that was replaced: its history continues under the name of the new one, over restarts and kills.
+/// A modem is replaced: its history continues under the name of the new one, even after restarts and kills.
 #[test]
 fn a_merge_keeps_every_byte_at_every_resolution() {
     in_namespace(|| {
@@ -133,11 +133,11 @@ fn a_merge_keeps_every_byte_at_every_resolution() {
         send("old0", 700, 1);
         // An hour between timed saves: the samples of both interfaces are in memory when they are merged.
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("old0", 700, 30);
         send("far0", 600, 20);
         send("wan0", 1000, 10);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert_eq!(status(&daemon, "PATCH", "/api/interfaces/wan0", json!({"merge": "old0"})), 409, "old0 is present");
         assert_eq!(status(&daemon, "DELETE", "/api/interfaces/old0", json!({})), 409);
         daemon.collect();
@@ -159,7 +159,7 @@ fn a_merge_keeps_every_byte_at_every_resolution() {
         daemon.kill();
 
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(daemon.request("GET", "/api/interfaces/old0", None).status, 404);
         assert_eq!(sums_by_resolution(&daemon, "wan0"), both, "a crash after the answer");
         send("wan0", 1000, 2);
@@ -171,13 +171,13 @@ fn a_merge_keeps_every_byte_at_every_resolution() {
 
 /// Another client keeps changing a setting that one part of the request depends on.
 #[test]
-fn a_change_of_several_things_is_made_whole_or_not_at_all() {
+fn a_request_with_several_changes_makes_all_of_them_or_none() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         cable("old0", "far0");
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         let (mut made, mut refused) = (0, 0);
         // Stops the other client, also when the test fails.
         struct StopOnDrop<'a>(&'a AtomicBool);
@@ -237,7 +237,8 @@ fn remove_link(daemon: &Daemon, name: &str) {
     wait_until("the interface is absent", || daemon.interface(name)["present"] == false);
 }
 
-/// The WAN gets another name: its figures stay those of the primary interface.
+/// The WAN link is replaced by one with another name. After the merge, that one is the primary interface, with all the
+/// traffic of both.
 #[test]
 fn the_primary_follows_its_history() {
     in_namespace(|| {
@@ -245,7 +246,7 @@ fn the_primary_follows_its_history() {
         cable("wan0", "lan0");
         cable("old0", "far0");
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("old0", 700, 30);
         send("wan0", 700, 10);
         daemon.collect();
@@ -269,7 +270,7 @@ fn the_primary_follows_its_history() {
         assert_primary(&daemon);
         daemon.kill();
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_primary(&daemon);
 
         // When the primary is forgotten, the busiest other interface takes its place.
@@ -292,7 +293,7 @@ fn a_forgotten_interface_is_gone_and_its_name_starts_from_zero() {
         cable("wan0", "lan0");
         cable("old0", "far0");
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("old0", 700, 30);
         send("wan0", 500, 30);
         daemon.collect();
@@ -320,7 +321,7 @@ fn a_forgotten_interface_is_gone_and_its_name_starts_from_zero() {
         patch(&daemon, "/api/config", json!({"units": "bytes"}));
         daemon.kill();
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         assert_eq!(sums_by_resolution(&daemon, "old0")[0], [0, 700]);
         assert_eq!(sums_by_resolution(&daemon, "wan0"), kept);
     });
@@ -332,7 +333,7 @@ fn a_backup_is_a_history_that_the_daemon_continues() {
         let dir = Dir::new();
         cable("wan0", "lan0");
         let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600"]);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         patch(&daemon, "/api/config", json!({"keep_5min_days": 30}));
         patch(&daemon, "/api/interfaces/wan0", json!({"alias": "uplink"}));
         send("wan0", 1000, 20);

@@ -35,7 +35,7 @@ fn start(dir: &Dir, wrapper: &[&str], hosts: &[&str]) -> Daemon {
     Daemon::spawn(command)
 }
 
-fn at(host: &str, daemon: &Daemon) -> SocketAddr {
+fn address_of(host: &str, daemon: &Daemon) -> SocketAddr {
     format!("{host}:{}", daemon.port()).parse().expect("an address")
 }
 
@@ -43,12 +43,12 @@ fn is_reached(address: SocketAddr) -> bool {
     ask(address, "GET", "/health", "*/*", None).is_ok_and(|answer| answer.status == 200)
 }
 
-fn health(at: SocketAddr) -> Value {
-    ask(at, "GET", "/api/system/health", "*/*", None).expect("an answer").json()
+fn health(address: SocketAddr) -> Value {
+    ask(address, "GET", "/api/system/health", "*/*", None).expect("an answer").json()
 }
 
-fn unreachable(at: SocketAddr) -> Value {
-    health(at)["details"]["http"]["unreachable"].clone()
+fn unreachable(address: SocketAddr) -> Value {
+    health(address)["details"]["http"]["unreachable"].clone()
 }
 
 fn warnings(daemon: &Daemon) -> Vec<String> {
@@ -63,8 +63,8 @@ fn addresses_appear_later(wrapper: &[&str]) {
         let hosts = ["192.168.77.1", "fd77::1", "10.9.9.9", "192.0.2.1"];
         let daemon = start(&dir, wrapper, &hosts);
         let [lan, late6, late4, never] =
-            ["192.168.77.1", "[fd77::1]", "10.9.9.9", "192.0.2.1"].map(|host| at(host, &daemon));
-        daemon.ticks(1);
+            ["192.168.77.1", "[fd77::1]", "10.9.9.9", "192.0.2.1"].map(|host| address_of(host, &daemon));
+        daemon.wait_for_ticks(1);
         assert!(is_reached(lan));
         let report = health(lan);
         assert_eq!(report["status"], "healthy", "{report}");
@@ -150,7 +150,7 @@ fn without_any_address_the_daemon_counts_and_waits() {
     });
 }
 
-/// A port in use still is an error, also beside an address that does not exist yet.
+/// A port in use is still an error, even if another address does not exist yet.
 #[test]
 fn a_port_in_use_still_ends_the_start() {
     in_namespace(|| {

@@ -1,5 +1,5 @@
-//! Where log lines go, and how they carry their levels: to the system's log through its socket, to the journal as a
-//! prefix of each line.
+//! Where log lines go, and how each destination gets their levels: the system's log as the priority of a message to its
+//! socket, the journal as a prefix of each line.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -44,7 +44,7 @@ impl SyslogSocket {
     }
 
     /// The next line that contains `what`.
-    fn until(&self, what: &str) -> (u32, String) {
+    fn line_with(&self, what: &str) -> (u32, String) {
         loop {
             let line = self.line();
             if line.1.contains(what) {
@@ -75,8 +75,8 @@ fn the_system_log_receives_each_level() {
     // A missing interface is a warning.
     let mut command = daemon(&dir, &socket, &["--interface", "nosuchlink", "--log-level", "debug"]);
     let mut child = command.spawn().expect("the binary starts");
-    assert_eq!(log.until(" is the page of net-pulse ").0, 30, "info of a daemon");
-    let (number, message) = log.until("nosuchlink");
+    assert_eq!(log.line_with(" is the page of net-pulse ").0, 30, "facility daemon (3 * 8), severity info (6)");
+    let (number, message) = log.line_with("nosuchlink");
     assert_eq!((number, message.starts_with("warning")), (28, false), "{message}");
     signal(&child, Signal::SIGTERM);
     assert!(wait(&mut child, TIMEOUT).is_some_and(|status| status.success()));
@@ -88,7 +88,7 @@ fn the_system_log_receives_each_level() {
     command.args(["--host", "192.0.2.300"]);
     let ended = finish(command);
     assert!(ended.code != Some(0) && ended.err.is_empty(), "{}", ended.err);
-    let (number, message) = log.until("192.0.2.300");
+    let (number, message) = log.line_with("192.0.2.300");
     assert_eq!((number, message.starts_with("net-pulse")), (27, false), "the reason for the end: {message}");
 }
 
@@ -104,9 +104,9 @@ fn without_a_system_log_lines_go_to_standard_error() {
     for _ in 0..2 {
         let log = SyslogSocket::at(&socket);
         hangup();
-        assert_eq!(log.until("read the time zone").0, 30);
+        assert_eq!(log.line_with("read the time zone").0, 30);
     }
-    // The log has ended and left its socket file behind.
+    // The program that receives the log has ended and left its socket file behind.
     let lines = running.log().len();
     hangup();
     wait_until("lines go to standard error again", || running.log().len() > lines);
@@ -119,7 +119,7 @@ fn a_blocked_system_log_loses_lines_and_delays_nothing() {
     let socket = dir.join("log");
     let log = SyslogSocket::at(&socket);
     let mut child = daemon(&dir, &socket, &["--log-level", "debug"]).spawn().expect("the binary starts");
-    let at = address(&log.until(" is the page of net-pulse ").1);
+    let at = address(&log.line_with(" is the page of net-pulse ").1);
     // Each refused request makes the daemon log a line. About ten lines fill the socket, and 64 more wait in the queue.
     let fill = || {
         for _ in 0..100 {
@@ -128,7 +128,7 @@ fn a_blocked_system_log_loses_lines_and_delays_nothing() {
         }
     };
     fill();
-    let (number, message) = log.until(" lines were lost: the system's log did not take them");
+    let (number, message) = log.line_with(" lines were lost: the system log did not accept them");
     assert_eq!(number, 28, "{message}");
     assert!(message.split(' ').next().is_some_and(|lost| lost.parse::<u32>().is_ok_and(|lost| lost > 0)), "{message}");
     // A full socket does not delay the shutdown.
@@ -179,7 +179,7 @@ fn only_the_journal_gets_level_prefixes() {
     let (lines, stderr, journal_stream) = stream();
     let text = read_whole_log(start(&format!("{journal_stream}0"), stderr, &[]), lines);
     assert!(text.starts_with("http://") && !text.contains("\n<"), "{text}");
-    // The first one ends before it has set up its log, the second one after that.
+    // The first command line is refused before the log is set up, the second one after that.
     for wrong in [["--interval", "0"], ["--host", "192.0.2.300"]] {
         let (mut lines, stderr, journal_stream) = stream();
         let mut child = start(&journal_stream, stderr, &wrong);

@@ -10,7 +10,7 @@ fn flags<'a>(more: &[&'a str]) -> Vec<&'a str> {
     FAST.iter().chain(more).copied().collect()
 }
 
-fn call(name: &str, altname: &str) {
+fn add_altname(name: &str, altname: &str) {
     ip(&format!("link property add dev {name} altname {altname}"));
 }
 
@@ -40,8 +40,8 @@ fn check_altname(source: &str) {
     let dir = Dir::new();
     cable("wan0", "lan0");
     cable("wan1", "lan1");
-    call("wan0", ALTNAME);
-    call("wan1", "a-spare-line");
+    add_altname("wan0", ALTNAME);
+    add_altname("wan1", "a-spare-line");
     send("lan0", 100, 1);
     let words = [
         "--interface",
@@ -56,7 +56,7 @@ fn check_altname(source: &str) {
         source,
     ];
     let daemon = Daemon::start(&dir, &flags(&words[..]));
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     send("lan0", 1000, 20);
     daemon.collect();
 
@@ -65,7 +65,7 @@ fn check_altname(source: &str) {
     assert_eq!((&iface["monitored"], &iface["primary"]), (&json!(true), &json!(true)), "{iface}");
     assert_eq!(daemon.get("/api/interfaces")["wan0"]["altnames"], json!([ALTNAME]));
     assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], "wan0");
-    // A pattern to watch takes precedence over one to ignore, by name or altname.
+    // A pattern of `interfaces` takes precedence over one of `ignore`, whether it matches a name or an altname.
     assert!(!monitored(&daemon, "lan0") && !monitored(&daemon, "lan1"));
     let spare = daemon.interface("a-spare-line");
     assert_eq!(
@@ -94,11 +94,15 @@ fn check_altname(source: &str) {
     );
     let stats = daemon.get(&format!("/api/interfaces/{ALTNAME}/stats"));
     assert_eq!((&stats["interface_name"], counters_of(&stats)), (&json!("wan0"), kernel_counters("wan0")));
-    assert_eq!(daemon.request("DELETE", &format!("/api/interfaces/{ALTNAME}"), None).status, 409, "it is there");
+    assert_eq!(
+        daemon.request("DELETE", &format!("/api/interfaces/{ALTNAME}"), None).status,
+        409,
+        "the interface is present"
+    );
     assert_eq!(daemon.request("GET", "/api/interfaces/the-line", None).status, 404);
 }
 
-/// udev sets a name for the port where a stick is plugged in, and removes it.
+/// udev can set an altname for the USB port that a modem is plugged into, and remove it again.
 #[test]
 fn altnames_that_change_at_run_time_are_followed() {
     in_namespace(|| {
@@ -109,9 +113,9 @@ fn altnames_that_change_at_run_time_are_followed() {
         assert!(!monitored(&daemon, "wan0") && !monitored(&daemon, "lan0"));
         assert_eq!(daemon.request("GET", "/api/interfaces/uplink", None).status, 404);
 
-        call("wan0", "uplink");
-        wait_until("it is watched", || monitored(&daemon, "wan0"));
-        // Every byte from here on counts, though the next sample is an hour away.
+        add_altname("wan0", "uplink");
+        wait_until("wan0 is monitored", || monitored(&daemon, "wan0"));
+        // Every byte from here on counts, although the next timed sample is an hour away.
         send("wan0", 1000, 5);
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0")[1], 5000);
@@ -121,21 +125,21 @@ fn altnames_that_change_at_run_time_are_followed() {
         );
 
         ip("link property del dev wan0 altname uplink");
-        wait_until("it is left out", || !monitored(&daemon, "wan0"));
+        wait_until("wan0 is not monitored", || !monitored(&daemon, "wan0"));
         assert_eq!(daemon.interface("wan0")["altnames"], json!([]));
-        call("lan0", "uplink");
-        wait_until("the other one is watched", || monitored(&daemon, "lan0"));
+        add_altname("lan0", "uplink");
+        wait_until("lan0 is monitored", || monitored(&daemon, "lan0"));
         assert_eq!(daemon.interface("uplink")["name"], "lan0");
-        // Another link gets it as its own name.
+        // Another link gets `uplink` as its name.
         ip("link property del dev lan0 altname uplink");
         ip("link set wan0 down");
         ip("link set wan0 name uplink");
-        wait_until("the name counts", || daemon.interface("uplink")["ifindex"] == ifindex("uplink"));
+        wait_until("the new name is known", || daemon.interface("uplink")["ifindex"] == ifindex("uplink"));
     });
 }
 
 fn ifindex(name: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).expect("it is there");
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).expect("the link exists");
     text.trim().parse().expect("a number")
 }
 
@@ -145,13 +149,13 @@ fn a_change_made_by_altname_is_stored_under_the_name() {
         let dir = Dir::new();
         cable("wan0", "lan0");
         cable("old0", "far0");
-        call("wan0", "uplink");
-        call("lan0", "inside");
+        add_altname("wan0", "uplink");
+        add_altname("lan0", "inside");
         for name in ["wan0", "lan0", "old0", "far0"] {
             send(name, 100, 1);
         }
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("old0", 700, 3);
         daemon.collect();
         let answer = daemon.put("/api/config/interfaces", json!({"interfaces": ["uplink", "inside", "wan0", "old0"]}));
@@ -164,7 +168,7 @@ fn a_change_made_by_altname_is_stored_under_the_name() {
         );
         assert_eq!(patch(&daemon, "/api/interfaces/uplink", json!({"primary": true}))["primary"], true);
         ip("link del old0");
-        wait_until("it is gone", || daemon.interface("old0")["present"] == false);
+        wait_until("old0 is absent", || daemon.interface("old0")["present"] == false);
         assert_eq!(
             daemon.request("PATCH", "/api/interfaces/inside", Some(json!({"merge": "uplink"}).to_string())).status,
             409
@@ -180,9 +184,9 @@ fn a_change_made_by_altname_is_stored_under_the_name() {
         assert_eq!(settings["interfaces"]["value"], json!(["wan0", "lan0"]));
         assert_eq!((&settings["ignore"]["value"], &settings["primary"]["value"]), (&json!(["lan0"]), &json!("wan0")));
         assert_eq!(daemon.interface("lan0")["alias"], "LAN");
-        // By the altname of another interface, and by a pattern that excludes it.
+        // Settings can name lan0 by its altname: directly, and in a `!` pattern of `ignore`.
         patch(&daemon, "/api/config", json!({"interfaces": null, "ignore": ["*0", "!ins*"], "primary": "inside"}));
-        wait_until("that has come about", || monitored(&daemon, "lan0") && !monitored(&daemon, "wan0"));
+        wait_until("the settings take effect", || monitored(&daemon, "lan0") && !monitored(&daemon, "wan0"));
         assert_eq!(daemon.interface("inside")["primary"], true);
     });
 }
@@ -193,11 +197,11 @@ fn the_sysfs_source_has_no_altnames() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        call("wan0", "uplink");
+        add_altname("wan0", "uplink");
         send("wan0", 100, 1);
         let daemon =
             Daemon::start(&dir, &flags(&["--source", "sysfs", "--interface", "uplink", "--interface", "lan0"]));
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert_eq!(daemon.interface("wan0")["altnames"], json!([]));
         assert_eq!(daemon.request("GET", "/api/interfaces/uplink", None).status, 404);
         assert!(!monitored(&daemon, "wan0") && monitored(&daemon, "lan0"));
@@ -237,18 +241,18 @@ fn an_unmatched_pattern_is_logged_once_until_it_matches() {
         }
         wait_until("the links are listed", || daemon.interface("wan0")["mtu"] == 1403);
         ip("link add ppp7 type bridge");
-        wait_until("the primary interface is there", || unmatched(&daemon) == json!(["nope*"]));
+        wait_until("ppp7 matches", || unmatched(&daemon) == json!(["nope*"]));
         assert_eq!(daemon.interface("ppp7")["primary"], true);
-        call("wan0", "nope-but-for-this");
-        wait_until("the other one too", || unmatched(&daemon) == json!([]));
+        add_altname("wan0", "nope-but-for-this");
+        wait_until("nope* matches, too", || unmatched(&daemon) == json!([]));
         assert_eq!(daemon.get("/api/system/health")["reason"], Value::Null);
         assert_eq!([warned(pattern), warned(primary)], [1, 1], "{:?}", daemon.log());
         assert_eq!(count_log_lines(&daemon, "--primary ppp7 matches ppp7 now"), 1);
         assert_eq!(count_log_lines(&daemon, "--interface nope* matches wan0 now"), 1);
 
-        // It has a history that it will continue.
+        // ppp7 now has a history. Its absence is logged again.
         ip("link del ppp7");
-        wait_until("it is gone", || unmatched(&daemon) == json!(["ppp7"]));
+        wait_until("ppp7 matches nothing", || unmatched(&daemon) == json!(["ppp7"]));
         assert_eq!(warned(primary), 2, "{:?}", daemon.log());
     });
 }
@@ -260,7 +264,7 @@ fn an_absent_interface_with_history_is_reported_with_the_flag_that_names_it() {
         cable("wan0", "lan0");
         cable("ppp0", "far0");
         let daemon = Daemon::start(&dir, &FAST);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         send("ppp0", 700, 3);
         daemon.collect();
         patch(&daemon, "/api/config", json!({"interfaces": ["ppp0", "wan0"]}));
@@ -268,8 +272,8 @@ fn an_absent_interface_with_history_is_reported_with_the_flag_that_names_it() {
         ip("link del ppp0");
         let reason = |daemon: &Daemon| daemon.get("/api/system/health")["reason"].clone();
         let expect = "the interfaces setting ppp0 matches no interface now: counting continues when it appears";
-        wait_until("it is missed", || reason(&daemon) == expect);
-        wait_until("the log has it", || count_log_lines(&daemon, expect) == 1);
+        wait_until("the health reports ppp0", || reason(&daemon) == expect);
+        wait_until("the log reports ppp0", || count_log_lines(&daemon, expect) == 1);
         daemon.stop();
 
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
@@ -282,7 +286,7 @@ fn an_absent_interface_with_history_is_reported_with_the_flag_that_names_it() {
     });
 }
 
-/// Every second for a while, like a modem with a loose plug.
+/// A modem with a loose plug may come and go every second.
 #[test]
 fn a_link_that_comes_and_goes_does_not_fill_the_log() {
     in_namespace(|| {
@@ -291,12 +295,13 @@ fn a_link_that_comes_and_goes_does_not_fill_the_log() {
         let daemon = Daemon::start(&dir, &flags(&["--interface", "ppp0"]));
         for _ in 0..8 {
             ip("link add ppp0 type bridge");
-            wait_until("it is there", || unmatched(&daemon) == json!([]));
+            wait_until("ppp0 matches", || unmatched(&daemon) == json!([]));
             ip("link del ppp0");
-            wait_until("it is gone", || unmatched(&daemon) == json!(["ppp0"]));
+            wait_until("ppp0 matches nothing", || unmatched(&daemon) == json!(["ppp0"]));
         }
         let (gone, there) =
             (count_log_lines(&daemon, "ppp0 matches no interface"), count_log_lines(&daemon, "ppp0 matches ppp0 now"));
+        // At most six such lines are logged in ten minutes.
         assert_eq!((gone, there), (3, 3), "{:?}", daemon.log());
     });
 }
@@ -318,7 +323,7 @@ fn the_only_interface_is_primary_at_once_without_traffic() {
         let daemon = Daemon::start(&dir, &FAST);
         assert_eq!(daemon.interface("wan0")["primary"], true);
         cable("lan0", "veth-far");
-        wait_until("the other one has it", || {
+        wait_until("lan0 is the primary interface", || {
             send("veth-far", 1000, 20);
             daemon.request("GET", "/api/interfaces/lan0", None).json()["primary"] == true
         });
@@ -337,50 +342,51 @@ fn the_only_interface_is_not_primary_without_the_default_route() {
         ip("addr add 10.66.0.2/24 dev wan0");
         ip("route add default via 10.66.0.1");
         let daemon = Daemon::start(&dir, &flags(&["--interface", "lan0"]));
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         assert_eq!(daemon.interface("lan0")["primary"], false);
         ip("route del default");
         // The kernel sends no notification of routes, so the next change of a link makes the daemon read them.
         ip("link set lan0 mtu 1400");
-        wait_until("it is the primary interface", || daemon.interface("lan0")["primary"] == true);
+        wait_until("lan0 is the primary interface", || daemon.interface("lan0")["primary"] == true);
     });
 }
 
 /// A tap belongs to a VPN until a hypervisor makes it a port of a bridge; a macvtap always leads into a guest.
 #[test]
-fn the_cables_of_virtual_machines_have_their_own_kind() {
+fn links_of_virtual_machines_have_their_own_kind() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
         ip("link add br0 type bridge");
         ip("link add guest0 link wan0 type macvtap");
         ip("link add macvtap1 link wan0 type macvtap");
-        let there = std::path::Path::new("/dev/net/tun").exists();
-        if there {
+        let has_tun = std::path::Path::new("/dev/net/tun").exists();
+        if has_tun {
             for name in ["vnet0", "tap0", "tap1"] {
                 ip(&format!("tuntap add {name} mode tap"));
             }
             ip("link set vnet0 master br0");
         } else {
-            skip("/dev/net/tun is not there: taps are not made");
+            skip("/dev/net/tun does not exist: taps are not tested");
         }
         for source in ["getstats", "getlink", "sysfs"] {
             let daemon = Daemon::start(&dir, &flags(&["--source", source]));
             let kind = |name: &str| daemon.interface(name)["kind"].clone();
             assert_eq!((kind("guest0"), kind("macvtap1")), (json!("container"), json!("container")), "{source}");
-            if !there {
+            if !has_tun {
                 continue;
             }
             assert_eq!((kind("vnet0"), kind("tap0")), (json!("virtual"), json!("vpn")), "{source}");
             assert_eq!(daemon.interface("vnet0")["parent"], "br0");
-            // At run time. Without notifications, only added and removed links are noticed.
+            // The bridge changes while the daemon runs. Without notifications, the daemon notices only added and
+            // removed links.
             ip("link set tap0 master br0");
             if source != "sysfs" {
-                wait_until("it is a port", || kind("tap0") == "virtual");
+                wait_until("tap0 is a bridge port", || kind("tap0") == "virtual");
             }
             ip("link set tap0 nomaster");
             if source != "sysfs" {
-                wait_until("it is none any more", || kind("tap0") == "vpn");
+                wait_until("tap0 is not a bridge port", || kind("tap0") == "vpn");
             }
         }
     });

@@ -1,5 +1,5 @@
 //! Requests as tools send them: Grafana with milliseconds, a spreadsheet that reads CSV, clients that cannot unpack
-//! gzip, curl in a terminal; and a log line with a number in it.
+//! gzip, curl in a terminal. And the log line that counts wrong access tokens.
 
 use std::fs;
 use std::io::Write;
@@ -26,7 +26,7 @@ fn address(daemon: &Daemon) -> SocketAddr {
     ([127, 0, 0, 1], daemon.port()).into()
 }
 
-/// Everything that curl prints, as a person sees it. `None` without curl.
+/// Everything that curl prints. `None` if curl is not installed.
 fn curl(daemon: &Daemon, arguments: &[&str], path: &str) -> Option<Vec<u8>> {
     let mut command = Command::new("curl");
     command.args(["-sS", "--max-time", "10"]).args(arguments).arg(format!("http://127.0.0.1:{}{path}", daemon.port()));

@@ -36,7 +36,7 @@ impl Traffic {
         ip(&format!("link set lan0 mtu {}", 1000 + n));
         send("wan0", 800, 3 * n);
         send("lan0", 60, 2 * n);
-        RawSocket::of("wan0").send(BROADCAST, UNKNOWN, 100, n);
+        RawSocket::of("wan0").send(BROADCAST, UNKNOWN_ETHERTYPE, 100, n);
         // Larger than the other end accepts: one drop for the sender and one for the receiver.
         send("wan0", 1400, n);
         let n = n as u64;
@@ -44,8 +44,8 @@ impl Traffic {
         let wan = [up, down, 2 * n, 4 * n, 0, 0, 0, n];
         let lan = [down, up, 4 * n, 2 * n, 0, 0, 2 * n, 0];
         let tunnel = self.tunnel.burst(self.step);
-        for (name, (before, moved)) in WATCHED.iter().zip(before.into_iter().zip([wan, lan, tunnel])) {
-            wait_until("the kernel has counted what was sent", || minus(kernel_counters(name), before) == moved);
+        for (name, (before, delta)) in WATCHED.iter().zip(before.into_iter().zip([wan, lan, tunnel])) {
+            wait_until("the kernel has counted what was sent", || minus(kernel_counters(name), before) == delta);
         }
     }
 
@@ -68,7 +68,7 @@ fn sums(source: &str) {
     let base = WATCHED.map(kernel_counters);
 
     let daemon = Daemon::start(&dir, &flags);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     traffic.bursts(6);
     daemon.collect();
     check(&daemon, base, "while it runs");
@@ -77,7 +77,7 @@ fn sums(source: &str) {
 
     traffic.burst();
     let daemon = Daemon::start(&dir, &flags);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     traffic.bursts(5);
     daemon.collect();
     check(&daemon, base, "after SIGTERM");
@@ -88,20 +88,20 @@ fn sums(source: &str) {
 
     traffic.burst();
     let daemon = Daemon::start(&dir, &flags);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     traffic.bursts(2);
     daemon.collect();
     check(&daemon, base, "after SIGKILL");
     daemon.stop();
 
-    // After a restart without new traffic: all from the disk.
+    // A restart without new traffic: all figures come from the disk.
     let daemon = Daemon::start(&dir, &flags);
-    daemon.ticks(1);
+    daemon.wait_for_ticks(1);
     check(&daemon, base, "from the disk");
     daemon.stop();
 
-    let moved = minus(kernel_counters("tun0"), base[2]);
-    assert!(moved.iter().all(|count| *count > 0), "a counter stayed zero: {moved:?}");
+    let delta = minus(kernel_counters("tun0"), base[2]);
+    assert!(delta.iter().all(|count| *count > 0), "a counter stayed zero: {delta:?}");
     let database = rusqlite::Connection::open(dir.join("net-pulse.db")).expect("a database");
     let result: String = database.query_row("PRAGMA integrity_check", (), |row| row.get(0)).expect("an answer");
     assert_eq!(result, "ok");
@@ -118,9 +118,9 @@ fn check(daemon: &Daemon, base: [Counters; 3], when: &str) {
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), rows.len(), "an id of {name} occurs twice {when}");
-        let facts = daemon.interface(name);
-        assert_eq!(facts["lifetime_rx_bytes"].as_u64(), Some(expect[0]), "lifetime of {name} {when}");
-        assert_eq!(facts["lifetime_tx_bytes"].as_u64(), Some(expect[1]), "lifetime of {name} {when}");
+        let iface = daemon.interface(name);
+        assert_eq!(iface["lifetime_rx_bytes"].as_u64(), Some(expect[0]), "lifetime of {name} {when}");
+        assert_eq!(iface["lifetime_tx_bytes"].as_u64(), Some(expect[1]), "lifetime of {name} {when}");
         for by in ["hour", "day", "month"] {
             assert_eq!(totals(daemon, name, by), expect[..4], "totals of {name} by {by} {when}");
         }

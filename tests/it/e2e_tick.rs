@@ -1,4 +1,4 @@
-//! Measures the daemon from outside: system calls per tick, and memory. The README promises limits for both.
+//! Measures the daemon from outside: system calls per tick, and memory. The README gives figures for both.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -9,12 +9,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// For comparison: vnStat makes 252 with 24 interfaces.
-const CALLS_PER_TICK: usize = 4;
-const RESIDENT_BYTES: u64 = 6 << 20;
+const MAX_CALLS_PER_TICK: usize = 4;
+const MAX_RESIDENT_BYTES: u64 = 6 << 20;
 const INTERFACES: usize = 24;
 
 /// Creates `count` links with some traffic each; a link without traffic is not monitored.
-fn links(count: usize) {
+fn create_links(count: usize) {
     for pair in 0..count / 2 {
         cable(&format!("lan{pair}"), &format!("far{pair}"));
     }
@@ -57,20 +57,20 @@ fn e15_a_tick_is_a_constant_number_of_system_calls() {
 
 fn calls_per_tick(interfaces: usize) -> usize {
     let dir = Dir::new();
-    links(interfaces);
+    create_links(interfaces);
     // Only one save during the measurement, and no search for the primary interface.
     let daemon = Daemon::start(&dir, &["--interval", "1", "--flush", "3600", "--primary", "lan0"]);
-    daemon.ticks(3);
+    daemon.wait_for_ticks(3);
     assert_eq!(monitored(&daemon), interfaces);
     let sampler = daemon.thread("sampler").expect("a thread named sampler");
     let file = dir.join("calls");
     let mut strace = Command::new("strace");
     strace.args(["-q", "-s", "0", "-o", &file, "-p", &sampler.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
     let mut strace = strace.spawn().expect("strace starts");
-    // Each tick ends one wait, so there are as many waits as ticks, even on a busy machine.
+    // Each tick ends exactly one wait, even on a busy machine, so the number of waits is the number of ticks.
     let waits = |text: &str| text.lines().filter(|line| is_wait(line)).count();
     wait_until("strace has seen six ticks", || waits(&fs::read_to_string(&file).unwrap_or_default()) >= 8);
-    kill(Pid::from_raw(strace.id() as i32), Signal::SIGINT).expect("it runs");
+    kill(Pid::from_raw(strace.id() as i32), Signal::SIGINT).expect("strace runs");
     strace.wait().expect("a child of ours");
 
     let text = fs::read_to_string(&file).expect("strace wrote");
@@ -81,7 +81,7 @@ fn calls_per_tick(interfaces: usize) -> usize {
     let most = turns.iter().map(|turn| turn.len()).max().unwrap_or(0);
     assert!(turns.len() >= 4, "too few ticks: {text}");
     assert!(turns.iter().all(|turn| turn.len() == most), "the number differs between ticks: {text}");
-    assert!(most <= CALLS_PER_TICK, "{most} system calls a tick with {interfaces} interfaces: {text}");
+    assert!(most <= MAX_CALLS_PER_TICK, "{most} system calls a tick with {interfaces} interfaces: {text}");
     daemon.stop();
     most
 }
@@ -100,11 +100,11 @@ fn memory_stays_small_while_serving() {
     };
     in_namespace(|| {
         let dir = Dir::new();
-        links(INTERFACES);
+        create_links(INTERFACES);
         let daemon =
             Daemon::start_binary(binary.to_str().expect("a plain path"), &dir, &["--interval", "1", "--flush", "2"]);
         for turn in 0..10 {
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
             traffic(INTERFACES);
             let page = daemon.page("/");
             assert_eq!(page.status, 200);
@@ -122,7 +122,7 @@ fn memory_stays_small_while_serving() {
                 daemon.get(path);
             }
             let resident = daemon.resident();
-            assert!(resident <= RESIDENT_BYTES, "{resident} bytes resident after {} ticks", turn + 1);
+            assert!(resident <= MAX_RESIDENT_BYTES, "{resident} bytes resident after {} ticks", turn + 1);
         }
         assert_eq!(monitored(&daemon), INTERFACES);
         println!("resident with {INTERFACES} interfaces: {} bytes", daemon.resident());

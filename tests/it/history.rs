@@ -1,7 +1,7 @@
 //! A database of an earlier version must give the same answers as with that version, byte for byte. `tests/history` has
 //! the database and the answers. `write_files` made both, run with that version's source: `cargo test --test it
-//! history::write_files -- --ignored`. With UPDATE_GOLDEN=1 the answers are written again, after an intended change; git
-//! then shows the differences.
+//! history::write_files -- --ignored`. With UPDATE_GOLDEN=1 the test writes the answers again, after an intended
+//! change; git then shows the differences.
 
 use std::fmt::Write;
 use std::fs;
@@ -13,7 +13,7 @@ use net_pulse::clock::Zone;
 use net_pulse::config::Config;
 use net_pulse::live::ActiveSettings;
 use net_pulse::model::{
-    Anchor, Batch, COUNTER_NAMES, Counters, Event, EventKind, InterfaceKind, Mark, Record, Sample, Tick,
+    Anchor, Batch, COUNTER_NAMES, Counters, Event, EventKind, InterfaceKind, Record, Sample, SampleQuality, Tick,
 };
 use net_pulse::store::{Options, SaveRequest, Store};
 use rusqlite::Connection;
@@ -28,9 +28,9 @@ const LINKS: [(&str, InterfaceKind); 4] = [
     ("past-air", InterfaceKind::Wifi),
     ("past-vpn", InterfaceKind::Vpn),
 ];
-/// Number of ticks, and the seconds between two.
+/// Number of ticks, and seconds from one to the next.
 const PARTS: [(usize, i64); 3] = [(160, 3600), (300, 300), (480, 30)];
-const FLUSH: usize = 40;
+const TICKS_PER_SAVE: usize = 40;
 /// For a longer body, the file has a hash of each piece instead.
 const MAX_WHOLE_BYTES: usize = 1_500;
 const PIECE_BYTES: usize = 4_096;
@@ -43,7 +43,7 @@ fn path(name: &str) -> PathBuf {
 /// maximum.
 fn sample(iface: u32, at: usize, step: i64, random: &mut Random) -> Option<Sample> {
     let step_ms = step as u64 * 1000;
-    let mut sample = Sample { iface, mark: Mark::Plain, span_ms: step_ms, delta: Counters::ZERO };
+    let mut sample = Sample { iface, quality: SampleQuality::Plain, span_ms: step_ms, delta: Counters::ZERO };
     let most = match iface {
         1 => 2_000_000,
         2 => 70_000,
@@ -54,11 +54,11 @@ fn sample(iface: u32, at: usize, step: i64, random: &mut Random) -> Option<Sampl
     };
     let rx = step as u64 * (most / 2 + random.below(most as usize / 64 + 1) as u64);
     let errors = [0, 1, 2, 3].map(|which| u64::from(at % 97 == which * 11 && most > 0) * (which as u64 + 1));
-    let passed = [rx, rx / 9, rx / 900, rx / 1800, errors[0], errors[1], errors[2], errors[3]];
-    sample.delta.0.iter_mut().zip(passed).for_each(|(delta, passed)| *delta = passed);
+    let values = [rx, rx / 9, rx / 900, rx / 1800, errors[0], errors[1], errors[2], errors[3]];
+    sample.delta.0.iter_mut().zip(values).for_each(|(delta, value)| *delta = value);
     match (iface, at % 150) {
-        (1, 33) => (sample.mark, sample.span_ms) = (Mark::Gap, 7 * 3_600_000 + 1_234),
-        (2, 50) => (sample.mark, sample.span_ms) = (Mark::Reset, step_ms / 2),
+        (1, 33) => (sample.quality, sample.span_ms) = (SampleQuality::Gap, 7 * 3_600_000 + 1_234),
+        (2, 50) => (sample.quality, sample.span_ms) = (SampleQuality::Reset, step_ms / 2),
         (4, 90) => sample.delta.0[1] = 1 << 60,
         (1, _) => sample.span_ms += random.below(3) as u64,
         _ => {}
@@ -73,8 +73,8 @@ fn event(unix: i64, kind: EventKind, interface: &str, detail: &str) -> Event {
 /// Fills a new database. Returns the time of the last tick.
 fn fill(path: &Path) -> i64 {
     let mut opened = Store::open(path, &Options { max_bytes: 32 << 20 }).expect("a new history");
-    let zone = Zone::parse(ZONE).expect("it is one");
-    let keep = ActiveSettings::of(&Config::default()).retention;
+    let zone = Zone::parse(ZONE).expect("a zone");
+    let retention = ActiveSettings::of(&Config::default()).retention;
     let records = LINKS.iter().zip(1..).map(|((name, kind), id)| Record {
         alias: if id == 1 { "The line \"outside\"".to_string() } else { String::new() },
         mac: format!("02:00:00:00:00:0{id}"),
@@ -104,17 +104,17 @@ fn fill(path: &Path) -> i64 {
                 anchors.push(Anchor { seq, iface: 2, raw });
                 events.push(event(unix, EventKind::Reset, "past-lan", "its counters began again"));
             }
-            if batch.ticks.len() == FLUSH || at + 1 == ticks {
-                let flush = SaveRequest {
+            if batch.ticks.len() == TICKS_PER_SAVE || at + 1 == ticks {
+                let request = SaveRequest {
                     batch: &batch,
                     anchors: &anchors,
                     records: &records,
                     events: &events,
                     settings: &settings,
-                    retention: keep,
+                    retention,
                     zone: &zone,
                 };
-                opened.store.save(&flush).expect("there is room");
+                opened.store.save(&request).expect("enough space");
                 batch.clear();
                 anchors.clear();
                 events.clear();
@@ -180,7 +180,7 @@ fn condensed(body: &[u8]) -> String {
     text
 }
 
-/// The requests, as text, with the body of each answer.
+/// Sends all requests. Returns for each one the text for the file of answers, and the body of the answer.
 fn answers(binary: &str, database: &Path) -> Vec<(String, Vec<u8>)> {
     let mut command = net_pulse(binary);
     command.args(["--host", "127.0.0.1", "--port", "0", "--database"]).arg(database);
@@ -197,11 +197,11 @@ fn answers(binary: &str, database: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// Counters that the next run continues from, and settings: no answer shows all of them.
+/// The counters that the next run continues from, and the settings. No API answer shows all of them.
 fn stored_state(database: &Path) -> String {
-    let opened = Store::open(database, &Options { max_bytes: 32 << 20 }).expect("it is ours");
+    let opened = Store::open(database, &Options { max_bytes: 32 << 20 }).expect("a file of the test");
     let mut text = String::from("== what is remembered\n");
-    let _ = writeln!(text, "next {} newest {:?} settings {:?}", opened.next_seq, opened.newest, opened.settings);
+    let _ = writeln!(text, "next {} newest {:?} settings {:?}", opened.next_seq, opened.newest_unix, opened.settings);
     for record in &opened.records {
         let Record { id, name, kind, alias, mac, mono_ms, last_seen, .. } = record;
         let _ = write!(text, "{id} {name} {} {alias:?} {mac} {mono_ms} {last_seen}", kind.name());
@@ -216,18 +216,18 @@ fn stored_state(database: &Path) -> String {
 }
 
 #[test]
-fn a_file_of_schema_2_answers_as_it_did() {
-    answers_as_it_did("schema-2");
+fn a_database_of_schema_2_gives_unchanged_answers() {
+    assert_unchanged_answers("schema-2");
 }
 
-fn answers_as_it_did(name: &str) {
+fn assert_unchanged_answers(name: &str) {
     let dir = Dir::new();
     let copy = |to: &str| {
         let to = PathBuf::from(dir.join(to));
         fs::copy(path(&format!("{name}.db")), &to).expect("a copy");
         to
     };
-    let expect = fs::read_to_string(path(&format!("{name}.answers"))).expect("it is there");
+    let expect = fs::read_to_string(path(&format!("{name}.answers"))).expect("the file exists");
     let mut expect = expect.split_inclusive('\n').fold(Vec::<String>::new(), |mut all, line| {
         match all.last_mut().filter(|_| !line.starts_with("== ")) {
             Some(last) => last.push_str(line),
@@ -235,21 +235,21 @@ fn answers_as_it_did(name: &str) {
         }
         all
     });
-    let remembers = stored_state(&copy("remembered.db"));
+    let state = stored_state(&copy("remembered.db"));
     let database = copy("net-pulse.db");
     if std::env::var("UPDATE_GOLDEN").is_ok_and(|which| which == "1") {
-        return write(name, remembers, &answers(env!("CARGO_BIN_EXE_net-pulse"), &database));
+        return write(name, state, &answers(env!("CARGO_BIN_EXE_net-pulse"), &database));
     }
-    assert_eq!(remembers, expect.remove(0));
+    assert_eq!(state, expect.remove(0));
     // The second start reads what the first one migrated and saved.
     for start in ["first", "second"] {
-        let given = answers(env!("CARGO_BIN_EXE_net-pulse"), &database);
-        assert_eq!(given.len(), expect.len());
-        for ((text, body), expect) in given.iter().zip(&expect) {
+        let got = answers(env!("CARGO_BIN_EXE_net-pulse"), &database);
+        assert_eq!(got.len(), expect.len());
+        for ((text, body), expect) in got.iter().zip(&expect) {
             if text != expect {
                 let kept = std::env::temp_dir().join(format!("net-pulse-history-{start}"));
-                fs::write(&kept, body).expect("there is room");
-                panic!("{start} start:\n{text}instead of\n{expect}the body is kept in {}", kept.display());
+                fs::write(&kept, body).expect("enough space");
+                panic!("{start} start:\n{text}instead of\n{expect}the body is in {}", kept.display());
             }
         }
     }
@@ -260,19 +260,19 @@ fn answers_as_it_did(name: &str) {
 fn write_files() {
     let binary = env!("CARGO_BIN_EXE_net-pulse");
     let dir = Dir::new();
-    let made = PathBuf::from(dir.join("net-pulse.db"));
-    let newest = fill(&made);
+    let database = PathBuf::from(dir.join("net-pulse.db"));
+    let newest = fill(&database);
     assert!(newest < START + 9 * 86_400, "{newest}");
-    let conn = Connection::open(&made).expect("it is ours");
+    let conn = Connection::open(&database).expect("a file of the test");
     let schema: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number");
-    conn.execute_batch("VACUUM").expect("there is room");
+    conn.execute_batch("VACUUM").expect("enough space");
     drop(conn);
     let name = format!("schema-{schema}");
-    fs::create_dir_all(path("")).and_then(|()| fs::copy(&made, path(&format!("{name}.db")))).expect("a copy");
-    write(&name, stored_state(&made), &answers(binary, &made));
+    fs::create_dir_all(path("")).and_then(|()| fs::copy(&database, path(&format!("{name}.db")))).expect("a copy");
+    write(&name, stored_state(&database), &answers(binary, &database));
 }
 
 fn write(name: &str, mut text: String, answers: &[(String, Vec<u8>)]) {
     answers.iter().for_each(|(answer, _)| text.push_str(answer));
-    fs::write(path(&format!("{name}.answers")), text).expect("there is room");
+    fs::write(path(&format!("{name}.answers")), text).expect("enough space");
 }

@@ -23,7 +23,7 @@ use net_pulse::live::{Live, StoredHistory};
 use net_pulse::model::{Address, COUNTERS, Counters, IfaceId, Link, NetworkStack, Reading, Width};
 use net_pulse::resolution::Resolution;
 use net_pulse::sampler::Sampler;
-use net_pulse::source::{LinkEvent, Source, Wake, Woken};
+use net_pulse::source::{LinkNotification, Source, Wake, Woken};
 use net_pulse::store::{Opened, Options, Reader, Store};
 use net_pulse::writer::Writer;
 use serde_json::Value;
@@ -33,16 +33,18 @@ const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const NAMES: [&str; 5] = ["eth0", "eth1", "wan", "ppp0", "lan1"];
 
-type Uid = u32;
+/// Number of a simulated device. It is never used again.
+type DeviceUid = u32;
 
 /// A simulated device and its true traffic since it was created.
 #[derive(Clone, Debug)]
 struct Device {
-    uid: Uid,
+    uid: DeviceUid,
     link: Link,
     actual: Counters,
     /// By how much each counter shows less than the true traffic, because of its start value or a fall.
     deficit: [i128; COUNTERS],
+    /// The driver has 32-bit counters.
     narrow: bool,
 }
 
@@ -84,7 +86,7 @@ struct Machine {
     /// How much the wall clock is ahead of the true time.
     ahead_ms: i64,
     namespaces: Vec<Namespace>,
-    next_node: u64,
+    next_inode: u64,
     next_cookie: u64,
     /// Name and address of the devices that are present after each boot.
     hardware: Vec<(String, String)>,
@@ -94,16 +96,16 @@ struct Machine {
 struct World {
     truth_ms: i64,
     machines: Vec<Machine>,
-    next_uid: Uid,
+    next_uid: DeviceUid,
     next_boot: u32,
     random: u64,
     /// Machine and namespace that the daemon runs in.
     at: (usize, usize),
     /// Waiting link notifications, if the daemon's source has any.
-    notifications: Vec<LinkEvent>,
+    notifications: Vec<LinkNotification>,
     has_notifications: bool,
     boot_is_readable: bool,
-    nodes_are_readable: bool,
+    inodes_are_readable: bool,
 }
 
 impl World {
@@ -144,7 +146,7 @@ impl World {
             boot_ms,
             ahead_ms: 0,
             namespaces: Vec::new(),
-            next_node: 0,
+            next_inode: 0,
             next_cookie: 0,
             hardware,
         });
@@ -156,7 +158,7 @@ impl World {
         let machine = &mut self.machines[number];
         machine.boot = format!("boot-{}", self.next_boot);
         machine.boot_ms = self.truth_ms - 15_000;
-        (machine.next_node, machine.next_cookie) = (100, 0);
+        (machine.next_inode, machine.next_cookie) = (100, 0);
         machine.namespaces = Vec::new();
         for _ in 0..2 {
             self.add_namespace(number);
@@ -169,10 +171,10 @@ impl World {
     fn add_namespace(&mut self, number: usize) {
         let machine = &mut self.machines[number];
         machine.next_cookie += 1;
-        machine.next_node += 1;
-        let (cookie, node) = (machine.next_cookie, machine.next_node);
-        let node = if self.nodes_are_readable { node } else { 0 };
-        let loopback = Link { ifindex: 1, name: "lo".to_string(), hardware: 772, inode: node, ..Link::default() };
+        machine.next_inode += 1;
+        let (cookie, inode) = (machine.next_cookie, machine.next_inode);
+        let inode = if self.inodes_are_readable { inode } else { 0 };
+        let loopback = Link { ifindex: 1, name: "lo".to_string(), hardware_type: 772, inode, ..Link::default() };
         // All namespaces start with the same numbers.
         machine.namespaces.push(Namespace { cookie, loopback, devices: Vec::new(), next_ifindex: 2 });
     }
@@ -180,8 +182,8 @@ impl World {
     fn create(&mut self, at: (usize, usize), name: &str, mac: &str, has_prior_counters: bool) {
         let uid = self.next_uid;
         self.next_uid += 1;
-        // A link from elsewhere has counted there. Every third one has a driver with 32-bit counters that are close to
-        // their maximum.
+        // A link from another namespace already has counters. Every third such link has a driver with 32-bit counters
+        // that are close to their maximum.
         let narrow = has_prior_counters && self.below(3) == 0;
         let [rx, tx] = [self.below(2_000_000), self.below(2_000_000)]
             .map(|random| if narrow { (1 << 32) - 1 - i128::from(random) } else { 7_000_000_000 + i128::from(random) });
@@ -190,17 +192,17 @@ impl World {
             deficit[..7].copy_from_slice(&[-rx, -tx, -9, -9, 0, 0, -3]);
         }
         let machine = &mut self.machines[at.0];
-        machine.next_node += 1;
-        let node = if self.nodes_are_readable { machine.next_node } else { 0 };
+        machine.next_inode += 1;
+        let inode = if self.inodes_are_readable { machine.next_inode } else { 0 };
         let namespace = &mut machine.namespaces[at.1];
         let ifindex = namespace.new_ifindex();
         let link = Link {
             ifindex,
             name: name.to_string(),
-            hardware: 1,
+            hardware_type: 1,
             up: true,
             mac: mac.to_string(),
-            inode: node,
+            inode,
             ..Link::default()
         };
         let device = Device { uid, link, actual: Counters::ZERO, deficit, narrow };
@@ -210,7 +212,7 @@ impl World {
     /// Adds the device to a namespace and notifies the daemon if it runs there.
     fn add_device(&mut self, at: (usize, usize), device: Device) {
         if self.at == at && self.has_notifications {
-            self.notifications.push(LinkEvent::Added { ifindex: device.link.ifindex, counters: device.shown() });
+            self.notifications.push(LinkNotification::Added { ifindex: device.link.ifindex, counters: device.shown() });
         }
         self.machines[at.0].namespaces[at.1].devices.push(device);
     }
@@ -218,7 +220,8 @@ impl World {
     fn remove_device(&mut self, at: (usize, usize), index: usize) -> Device {
         let device = self.machines[at.0].namespaces[at.1].devices.remove(index);
         if self.at == at && self.has_notifications {
-            self.notifications.push(LinkEvent::Gone { ifindex: device.link.ifindex, last: Some(device.shown()) });
+            self.notifications
+                .push(LinkNotification::Gone { ifindex: device.link.ifindex, last: Some(device.shown()) });
         }
         device
     }
@@ -287,11 +290,11 @@ impl Source for Kernel {
     fn wait(&mut self, _: Duration, _: &Wake) -> Woken {
         Woken::default()
     }
-    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
+    fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()> {
         let mut world = self.0.lock().unwrap();
         out.append(&mut world.notifications);
         if !world.has_notifications {
-            out.push(LinkEvent::Lost);
+            out.push(LinkNotification::Lost);
         }
         Ok(())
     }
@@ -320,7 +323,7 @@ struct Seen {
     name: String,
     mac: String,
     /// The true traffic of every device at that time.
-    carried: Arc<BTreeMap<Uid, Counters>>,
+    carried: Arc<BTreeMap<DeviceUid, Counters>>,
     /// The device was present at the latest sample, so no other device can have its history.
     is_latest: bool,
 }
@@ -328,15 +331,15 @@ struct Seen {
 /// What the model knows at one time: now, or at the last save.
 #[derive(Clone, Debug, Default)]
 struct ModelState {
-    seen: BTreeMap<Uid, Seen>,
+    seen: BTreeMap<DeviceUid, Seen>,
     lifetimes: BTreeMap<IfaceId, Counters>,
     /// The latest reading counted in each history.
     latest: BTreeMap<IfaceId, Seen>,
     /// The true traffic of every device at that time, whether it was read or not.
-    carried: Arc<BTreeMap<Uid, Counters>>,
+    carried: Arc<BTreeMap<DeviceUid, Counters>>,
 }
 
-fn carried(world: &World) -> Arc<BTreeMap<Uid, Counters>> {
+fn carried(world: &World) -> Arc<BTreeMap<DeviceUid, Counters>> {
     let all = world.machines.iter().flat_map(|machine| &machine.namespaces).flat_map(|it| &it.devices);
     Arc::new(all.map(|device| (device.uid, device.actual)).collect())
 }
@@ -345,15 +348,18 @@ struct Rig {
     world: Arc<Mutex<World>>,
     folder: PathBuf,
     daemon: Option<Daemon>,
-    /// The model at the latest sample, and at the latest sample on disk.
+    /// The model at the latest sample.
     model: ModelState,
+    /// The model at the latest sample on disk.
     saved: ModelState,
-    /// Devices with a reading in this run; true traffic of those that arrived in this run, at their arrival; of those
-    /// that were present at its start, at the start; and of those that are gone since the latest sample, at their end.
-    read: BTreeMap<Uid, IfaceId>,
-    arrived: BTreeMap<Uid, Counters>,
-    first: Arc<BTreeMap<Uid, Counters>>,
-    gone: Vec<(Uid, Counters)>,
+    /// Devices with a reading in this run, and their histories.
+    read: BTreeMap<DeviceUid, IfaceId>,
+    /// Devices that arrived in this run, with their true traffic at the arrival.
+    arrived: BTreeMap<DeviceUid, Counters>,
+    /// True traffic of every device at the start of this run.
+    first: Arc<BTreeMap<DeviceUid, Counters>>,
+    /// Devices that are gone since the latest sample, with their true traffic at the end.
+    gone: Vec<(DeviceUid, Counters)>,
     /// A wrong clock was trusted, so times are uncertain from now on.
     trusted_wrong_clock: bool,
     /// First readings that wait for a trusted clock: their possible deltas, and whether one of these must be counted.
@@ -386,7 +392,7 @@ impl Rig {
             notifications: Vec::new(),
             has_notifications: seed % 3 != 0,
             boot_is_readable: true,
-            nodes_are_readable: seed % 4 != 0,
+            inodes_are_readable: seed % 4 != 0,
         };
         world.below(1);
         for _ in 0..3 {
@@ -444,7 +450,7 @@ impl Rig {
         ]);
         let live = Arc::new(Live::new(config, Zone::UTC));
         let clock = Arc::new(Kernel(self.world.clone()));
-        let Opened { store, records, settings, next_seq, newest, .. } = opened;
+        let Opened { store, records, settings, next_seq, newest_unix: newest, .. } = opened;
         let stored = StoredHistory { records, settings, next_seq, newest };
         let reader = store.reader().unwrap();
         if !opened_late {
@@ -485,13 +491,14 @@ impl Rig {
     /// Handles notifications and lists the links, at once or a second after the latest listing. Then takes one sample.
     fn turn(&mut self) {
         let daemon = self.daemon.as_mut().unwrap();
-        daemon.sampler.step(Woken { called: false, changed: true });
+        daemon.sampler.step(Woken { wake_called: false, changed: true });
         self.world.lock().unwrap().truth_ms += 1000;
         assert!(daemon.live.collect(Duration::ZERO).is_none());
         daemon.sampler.step(Woken::default());
     }
 
-    fn sample(&mut self, dipped: Option<(Uid, usize, u64)>) {
+    /// `dipped`: a device, one of its counters, and the delta of that counter that is expected after a fall.
+    fn sample(&mut self, dipped: Option<(DeviceUid, usize, u64)>) {
         self.turn();
         self.check(dipped);
         if self.daemon.as_ref().unwrap().live.lock().pending.save_now {
@@ -529,14 +536,14 @@ impl Rig {
         self.model = self.saved.clone();
     }
 
-    fn check(&mut self, dipped: Option<(Uid, usize, u64)>) {
+    fn check(&mut self, dipped: Option<(DeviceUid, usize, u64)>) {
         let live = self.daemon.as_ref().unwrap().live.clone();
         self.check_state(&live, dipped);
     }
 
     /// Compares the sampler's lifetimes with the true traffic since the latest sample of each device.
-    fn check_state(&mut self, live: &Live, dipped: Option<(Uid, usize, u64)>) {
-        let (devices, stack, machine, right) = {
+    fn check_state(&mut self, live: &Live, dipped: Option<(DeviceUid, usize, u64)>) {
+        let (devices, stack, machine, clock_is_right) = {
             let mut world = self.world();
             let (stack, machine) = (world.stack(), world.at.0);
             (world.namespace().devices.clone(), stack, machine, world.machines[machine].ahead_ms == 0)
@@ -545,11 +552,11 @@ impl Rig {
         let state = live.lock();
         let lifetimes: BTreeMap<IfaceId, Counters> =
             state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
-        let clock_trusted = state.health.clock_believed;
-        self.trusted_wrong_clock |= clock_trusted && !right;
+        let clock_trusted = state.health.clock_trusted;
+        self.trusted_wrong_clock |= clock_trusted && !clock_is_right;
         let carried = carried(&self.world());
         let mut ids = BTreeSet::new();
-        let mut others = self.model.lifetimes.clone();
+        let mut absent = self.model.lifetimes.clone();
         let (mut seen, mut latest) = (self.model.seen.clone(), self.model.latest.clone());
         seen.values_mut().for_each(|seen| seen.is_latest = false);
         for device in &devices {
@@ -567,31 +574,32 @@ impl Rig {
                 expected.iter_mut().for_each(|choice| choice.0[at] = expect);
             }
             // An undecided first reading is counted now, or not at all.
-            if let Some((undecided, strictly)) = if clock_trusted { self.undecided.remove(&id) } else { None } {
+            if let Some((undecided, must_count)) = if clock_trusted { self.undecided.remove(&id) } else { None } {
                 let with = expected
                     .iter()
                     .flat_map(|choice| undecided.iter().map(|undecided| plus(*choice, *undecided)))
                     .collect();
-                expected = if strictly && !self.trusted_wrong_clock { with } else { [expected, with].concat() };
+                expected = if must_count && !self.trusted_wrong_clock { with } else { [expected, with].concat() };
             }
             let final_traffic = self.final_traffic(id);
             let expected: Vec<Counters> = expected.into_iter().map(|choice| plus(choice, final_traffic)).collect();
             let least = Counters(std::array::from_fn(|at| expected.iter().map(|it| it.0[at]).min().unwrap_or(0)));
             let most = Counters(std::array::from_fn(|at| expected.iter().map(|it| it.0[at]).max().unwrap_or(0)));
             // Without a boot id, the difference to a history of an unknown boot is the least possible traffic.
-            let nameless = |seen: &Seen| seen.stack.boot.is_empty() && (seen.name == link.name || seen.mac == link.mac);
-            // Without its device, a link cannot be told from another one with its name and number. Then some of its
-            // counters may have fallen and others not.
+            let unknown_boot =
+                |seen: &Seen| seen.stack.boot.is_empty() && (seen.name == link.name || seen.mac == link.mac);
+            // Without its inode, a link looks like any other link with its name and ifindex. Then some of its counters
+            // may have fallen and others not.
             let uncertain = !self.read.contains_key(uid)
-                && (stack.boot.is_empty() || link.inode == 0 || self.model.latest.values().any(nameless))
+                && (stack.boot.is_empty() || link.inode == 0 || self.model.latest.values().any(unknown_boot))
                 && (0..COUNTERS).all(|at| (least.0[at]..=most.0[at]).contains(&delta.0[at]));
             assert!(
                 uncertain || expected.contains(&delta),
                 "counted {delta:?}, expected one of {expected:?}: {}",
                 subject()
             );
-            others.remove(&id);
-            assert!(ids.insert(id), "two with one history: {}", subject());
+            absent.remove(&id);
+            assert!(ids.insert(id), "two links with one history: {}", subject());
             self.read.insert(*uid, id);
             let Link { name, mac, .. } = link.clone();
             let (actual, stack, carried) = (*actual, stack.clone(), carried.clone());
@@ -600,14 +608,14 @@ impl Rig {
             seen.insert(*uid, now);
         }
         // For absent interfaces only the final traffic of gone links may be counted.
-        for (id, before) in others {
+        for (id, before) in absent {
             let after = lifetimes.get(&id).copied().unwrap_or(before);
             let undecided =
                 self.undecided.get(&id).filter(|_| clock_trusted).map_or(&[][..], |(undecided, _)| undecided);
             let (delta, final_traffic) = (minus(after, before), self.final_traffic(id));
-            let right =
+            let expected =
                 delta == final_traffic || undecided.iter().any(|undecided| delta == plus(final_traffic, *undecided));
-            assert!(right, "absent {id}: {delta:?} of {final_traffic:?} and {undecided:?}: {story}");
+            assert!(expected, "absent {id}: {delta:?} of {final_traffic:?} and {undecided:?}: {story}");
         }
         self.gone.clear();
         drop(state);
@@ -651,18 +659,18 @@ impl Rig {
         let alike = |latest: &&Seen| latest.id == id || latest.name == link.name || latest.mac == link.mac;
         let latest = self.model.latest.values().filter(alike).map(|latest| latest.carried.get(uid));
         let whole: Vec<Counters> = [carried].into_iter().chain(latest).map(since).collect();
-        let strictly = self.is_after_a_reboot(device, stack, id);
+        let must_count = self.is_after_a_reboot(device, stack, id);
         if stack.boot.is_empty() || !clock_trusted {
             let undecided = whole.iter().map(|whole| minus(*whole, first)).collect();
-            self.undecided.insert(id, (undecided, strictly));
+            self.undecided.insert(id, (undecided, must_count));
         }
         // A smaller monotonic clock proves a new boot, and so may the numbers of links. Then nothing has to wait for
         // the clock.
-        let nothing = (!strictly || self.trusted_wrong_clock || !clock_trusted).then_some(first);
+        let nothing = (!must_count || self.trusted_wrong_clock || !clock_trusted).then_some(first);
         nothing.into_iter().chain(whole).collect()
     }
 
-    /// A device of the machine's hardware, present before the reboot, whose history no other device can claim.
+    /// Whether the device was present before a reboot of this machine, and no other device can claim its history.
     fn is_after_a_reboot(&self, device: &Device, stack: &NetworkStack, id: IfaceId) -> bool {
         let machine = self.world().at.0;
         let Link { name, mac, .. } = &device.link;
@@ -798,7 +806,7 @@ impl Rig {
             wide.map(|index| (index, devices[index].uid, devices[index].shown()))
         };
         let at = choice as usize % 8;
-        let clock_trusted = self.daemon.as_ref().unwrap().live.lock().health.clock_believed;
+        let clock_trusted = self.daemon.as_ref().unwrap().live.lock().health.clock_trusted;
         let Some((index, uid, shown)) =
             place.filter(|_| clock_trusted).filter(|(_, uid, shown)| self.read.contains_key(uid) && shown.0[at] > 0)
         else {
@@ -898,7 +906,7 @@ impl Rig {
     }
 
     /// Every resolution, and the export, must have the same sums.
-    fn check_levels(&mut self) {
+    fn check_resolutions(&mut self) {
         // Long enough that the clock is trusted in any case.
         for _ in 0..15 {
             self.world().pass(5 * MINUTE_MS);
@@ -912,13 +920,13 @@ impl Rig {
             state.inventory.interfaces.iter().filter_map(|iface| Some((iface.id?, iface.lifetime))).collect();
         drop(state);
         for (id, lifetime) in ifaces.clone() {
-            for level in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
-                let question = move |reader: &Reader| {
-                    Snapshot::of(reader, &Zone::UTC, &[]).unwrap().buckets(level, id, 0, i64::MAX).unwrap()
+            for resolution in [Resolution::Sample, Resolution::FiveMinutes, Resolution::Hour, Resolution::Day] {
+                let query = move |reader: &Reader| {
+                    Snapshot::of(reader, &Zone::UTC, &[]).unwrap().buckets(resolution, id, 0, i64::MAX).unwrap()
                 };
-                let buckets = read(&daemon.context, question);
+                let buckets = read(&daemon.context, query);
                 let sum = buckets.iter().fold(Counters::ZERO, |sum, bucket| plus(sum, bucket.cell.sum));
-                assert_eq!(sum, lifetime, "{level:?} of {id}: {:#?}", self.steps);
+                assert_eq!(sum, lifetime, "{resolution:?} of {id}: {:#?}", self.steps);
             }
         }
         let all = ifaces.iter().fold(Counters::ZERO, |sum, (_, lifetime)| plus(sum, *lifetime));
@@ -948,7 +956,7 @@ fn run(seed: u64) {
     for _ in 0..40 {
         rig.random_step();
     }
-    rig.check_levels();
+    rig.check_resolutions();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use net_pulse::error::Result;
 use net_pulse::history::READ_TIMEOUT;
 use net_pulse::http::Context;
 use net_pulse::model::{Address, Counters, Link, Reading, Width};
-use net_pulse::source::{LinkEvent, Source, Wake, Woken};
+use net_pulse::source::{LinkNotification, Source, Wake, Woken};
 use net_pulse::store::Reader;
 
 /// Counters of the simulated links, indexed by link. The default route uses the first one.
@@ -41,7 +41,7 @@ impl Source for Kernel {
         let link = |at: usize| Link {
             ifindex: ifindex(at),
             name: format!("eth{at}"),
-            hardware: 1,
+            hardware_type: 1,
             up: true,
             ..Link::default()
         };
@@ -56,7 +56,7 @@ impl Source for Kernel {
     fn wait(&mut self, _: Duration, _: &Wake) -> Woken {
         Woken::default()
     }
-    fn events(&mut self, _: &mut Vec<LinkEvent>) -> Result<()> {
+    fn notifications(&mut self, _: &mut Vec<LinkNotification>) -> Result<()> {
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ fn a_hundred_ticks_allocate_nothing() {
             let (mut readings, mut events) = (Vec::new(), Vec::new());
             let mut tick = || {
                 if source.wait(Duration::from_millis(1), &wake).changed {
-                    source.events(&mut events).unwrap();
+                    source.notifications(&mut events).unwrap();
                 }
                 source.read(&mut readings).unwrap();
                 assert!(!readings.is_empty());

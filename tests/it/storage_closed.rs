@@ -9,9 +9,10 @@ use std::path::Path;
 use crate::common::disk::*;
 use crate::common::*;
 
-const NOBODY: u32 = 65_534;
+/// An account without rights.
+const UNPRIVILEGED_UID: u32 = 65_534;
 
-/// A directory that the test can give to another user, and a daemon that runs as an unprivileged user.
+/// A data directory that the test can give to another user, for a daemon that runs as an unprivileged user.
 struct Case {
     dir: Dir,
 }
@@ -21,10 +22,10 @@ impl Case {
         let case = Case { dir: Dir::new() };
         cable("wan0", "lan0");
         send("wan0", 1000, 1);
-        fs::set_permissions(case.dir.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(case.dir.path(), Permissions::from_mode(0o755)).expect("a directory of the test");
         fs::copy(env!("CARGO_BIN_EXE_net-pulse"), case.dir.join("net-pulse")).expect("a copy");
-        fs::create_dir(case.data()).expect("it is ours");
-        case.chown(NOBODY, 0o755);
+        fs::create_dir(case.data()).expect("a directory of the test");
+        case.chown(UNPRIVILEGED_UID, 0o755);
         case
     }
 
@@ -33,21 +34,26 @@ impl Case {
     }
 
     fn chown(&self, owner: u32, mode: u32) {
-        nix::unistd::chown(Path::new(&self.data()), Some(owner.into()), Some(owner.into())).expect("root may");
-        fs::set_permissions(self.data(), Permissions::from_mode(mode)).expect("root may");
+        nix::unistd::chown(Path::new(&self.data()), Some(owner.into()), Some(owner.into()))
+            .expect("the test runs as root");
+        fs::set_permissions(self.data(), Permissions::from_mode(mode)).expect("the test runs as root");
     }
 
     fn start(&self) -> Daemon {
         let mut command = net_pulse(&self.dir.join("net-pulse"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--interval", "1", "--flush", "1", "--database"]);
-        command.arg(format!("{}/net-pulse.db", self.data())).uid(NOBODY).gid(NOBODY).current_dir("/");
+        command
+            .arg(format!("{}/net-pulse.db", self.data()))
+            .uid(UNPRIVILEGED_UID)
+            .gid(UNPRIVILEGED_UID)
+            .current_dir("/");
         Daemon::spawn(command)
     }
 }
 
-fn saves(daemon: &Daemon) {
-    let before = stored(daemon);
-    wait_until("it is saved", || stored(daemon) > before);
+fn wait_for_save(daemon: &Daemon) {
+    let before = stored_samples(daemon);
+    wait_until("samples are saved", || stored_samples(daemon) > before);
 }
 
 #[test]
@@ -55,31 +61,31 @@ fn a_directory_taken_from_the_running_daemon_is_reported() {
     in_namespace(|| {
         let case = Case::new();
         let daemon = case.start();
-        saves(&daemon);
+        wait_for_save(&daemon);
         assert_eq!(database_status(&daemon), "healthy");
         case.chown(0, 0o700);
-        wait_until("it is reported", || database_status(&daemon) == "degraded");
+        wait_until("the fault is reported", || database_status(&daemon) == "degraded");
         let (data, error) = (case.data(), database_error(&daemon));
         let expected = format!(
             "{data}/net-pulse.db can no longer be reached, and a restart could not open it: {data} belongs to user 0, \
-             and net-pulse runs as user 65534; let user 65534 write there; until then net-pulse keeps saving"
+             and net-pulse runs as user 65534; let user 65534 write there; net-pulse keeps saving until it is restarted"
         );
         assert_eq!(error, expected);
         assert!(daemon.log().iter().any(|line| line.contains(&expected)), "{:#?}", daemon.log());
-        saves(&daemon);
-        case.chown(NOBODY, 0o755);
-        wait_until("it is healthy again", || database_status(&daemon) == "healthy");
+        wait_for_save(&daemon);
+        case.chown(UNPRIVILEGED_UID, 0o755);
+        wait_until("the database is healthy again", || database_status(&daemon) == "healthy");
         daemon.stop();
     });
 }
 
 #[test]
-fn its_own_directory_without_write_permission_is_reported() {
+fn a_directory_of_the_daemons_user_without_write_permission_is_reported() {
     in_namespace(|| {
         let case = Case::new();
-        case.chown(NOBODY, 0o555);
+        case.chown(UNPRIVILEGED_UID, 0o555);
         let daemon = case.start();
-        wait_until("it is reported", || database_status(&daemon) == "unhealthy");
+        wait_until("the fault is reported", || database_status(&daemon) == "unhealthy");
         let (data, error) = (case.data(), database_error(&daemon));
         let expected = format!(
             "{data} belongs to user 65534, as which net-pulse runs, but is not writable; run chmod u+rwX {data}"
@@ -87,8 +93,8 @@ fn its_own_directory_without_write_permission_is_reported() {
         assert!(error.contains(&expected), "{error}");
         // The error does not warn of a power cut, because nothing would be lost.
         assert!(!error.contains("nothing"), "{error}");
-        case.chown(NOBODY, 0o755);
-        saves(&daemon);
+        case.chown(UNPRIVILEGED_UID, 0o755);
+        wait_for_save(&daemon);
         daemon.stop();
     });
 }

@@ -15,7 +15,7 @@ const FLAGS: [&str; 4] = ["--interval", "1", "--flush", "1"];
 /// A daemon with some history on disk, in a directory below the test's own.
 struct Case {
     daemon: Option<Daemon>,
-    /// What is mounted on the directory. Declared before `dir`, because a directory with a mount cannot be removed.
+    /// A mount on the directory. Declared before `dir`, because a directory with a mount on it cannot be removed.
     _mounted: Option<Mounted>,
     dir: Dir,
     file: String,
@@ -30,11 +30,11 @@ fn start(file: &str) -> Daemon {
 }
 
 /// Sends traffic, and waits until it is counted and saved.
-fn pass(daemon: &Daemon, frames: usize) {
+fn send_and_save(daemon: &Daemon, frames: usize) {
     send("wan0", 1000, frames);
     daemon.collect();
-    let before = stored(daemon);
-    wait_until("it is saved", || unsaved(daemon) == 0 || stored(daemon) > before);
+    let before = stored_samples(daemon);
+    wait_until("samples are saved", || unsaved_samples(daemon) == 0 || stored_samples(daemon) > before);
 }
 
 impl Case {
@@ -42,32 +42,32 @@ impl Case {
         Case::begin_on(None, dir)
     }
 
-    /// In the directory `data`, on which the caller may have mounted something.
+    /// Starts a daemon with its database in the directory `data`, on which the caller may have mounted something.
     fn begin_on(mounted: Option<Mounted>, dir: Dir) -> Case {
         cable("wan0", "lan0");
         send("wan0", 1000, 1);
         let file = dir.join("data/net-pulse.db");
         let daemon = start(&file);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         let base = minus(kernel_counters("wan0"), daemon.exported_sum("wan0"));
         for frames in 1..4 {
-            pass(&daemon, frames);
+            send_and_save(&daemon, frames);
         }
         Case { daemon: Some(daemon), _mounted: mounted, dir, file, base }
     }
 
     fn daemon(&self) -> &Daemon {
-        self.daemon.as_ref().expect("it runs")
+        self.daemon.as_ref().expect("the daemon runs")
     }
 
     /// All rows, once they are on disk.
     fn rows(&self) -> Vec<Value> {
         let rows = self.daemon().export("wan0");
-        wait_until("they are saved", || unsaved(self.daemon()) == 0);
+        wait_until("all rows are saved", || unsaved_samples(self.daemon()) == 0);
         rows
     }
 
-    /// Every row from before is still there, unchanged.
+    /// Checks that every row of `before` still exists unchanged.
     fn assert_unchanged(&self, before: &[Value]) {
         let after = self.daemon().export("wan0");
         let other = before.iter().zip(&after).find(|(before, after)| before != after);
@@ -91,17 +91,17 @@ impl Case {
         found.expect("just seen")
     }
 
-    /// Kills the daemon, so that it cannot repair anything at its end, and starts it again: every row from before is
-    /// there, and every byte is counted once.
+    /// Kills the daemon, so that it cannot repair anything at its end, and starts it again. Checks that every earlier
+    /// row still exists, and that every byte is counted once.
     fn assert_kept_after_kill(&mut self) {
-        pass(self.daemon(), 5);
-        wait_until("it is healthy", || database_status(self.daemon()) == "healthy");
+        send_and_save(self.daemon(), 5);
+        wait_until("the database is healthy", || database_status(self.daemon()) == "healthy");
         let before = self.rows();
-        self.daemon.take().expect("it runs").kill();
+        self.daemon.take().expect("the daemon runs").kill();
         assert_eq!(check_with_sqlite(&self.file).0, "ok");
         send("wan0", 1000, 7);
         let daemon = self.daemon.insert(start(&self.file));
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), self.base), "{:#?}", daemon.log());
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
@@ -109,7 +109,7 @@ impl Case {
     }
 
     fn end(mut self) {
-        self.daemon.take().expect("it runs").stop();
+        self.daemon.take().expect("the daemon runs").stop();
         assert_eq!(check_with_sqlite(&self.file).0, "ok");
         ip("link del wan0");
         let left: Vec<String> = names(&self.dir.join("data"));
@@ -118,8 +118,8 @@ impl Case {
 }
 
 fn names(at: &str) -> Vec<String> {
-    let names = fs::read_dir(at).expect("ours").flatten().map(|entry| entry.file_name());
-    names.map(|name| name.into_string().expect("plain")).collect()
+    let names = fs::read_dir(at).expect("a directory of the test").flatten().map(|entry| entry.file_name());
+    names.map(|name| name.into_string().expect("a UTF-8 name")).collect()
 }
 
 fn remove(file: &str) {
@@ -148,11 +148,14 @@ fn lose_in_every_way(mut case: Case) {
     case.assert_kept_after_kill();
 
     let moved = case.dir.join("data/moved.db");
-    let held = stored(case.daemon());
+    let stored_before = stored_samples(case.daemon());
     fs::rename(&file, &moved).expect("the same file system");
     case.wait_for_log(&["error", &file, "was removed or renamed", "now in"]);
     let (verdict, samples) = check_with_sqlite(&moved);
-    assert!(verdict == "ok" && samples >= held, "the renamed file has its samples: {verdict}, {samples} of {held}");
+    assert!(
+        verdict == "ok" && samples >= stored_before,
+        "the renamed file has its samples: {verdict}, {samples} of {stored_before}"
+    );
     case.assert_kept_after_kill();
     remove(&moved);
 
@@ -172,23 +175,24 @@ fn a_database_removed_from_an_overlay_is_recreated() {
     in_namespace(|| {
         let dir = Dir::new();
         let [disk, data] = ["disk", "data"].map(|name| dir.join(name));
-        fs::create_dir(&data).expect("it is ours");
-        // A file system of its own: where /tmp is an overlay, it cannot be the upper layer of another one.
+        fs::create_dir(&data).expect("a file of the test");
+        // The layers need a file system of their own: if /tmp is an overlay, it cannot hold the upper layer of a second
+        // overlay.
         let under = small_disk(&disk, 8 << 20);
         for name in ["lower", "upper", "work"] {
-            fs::create_dir(format!("{disk}/{name}")).expect("it is ours");
+            fs::create_dir(format!("{disk}/{name}")).expect("a file of the test");
         }
         // The file is in the lower layer at first. A write copies it up.
         let lower = format!("{disk}/lower/net-pulse.db");
         start(&lower).stop();
-        fs::remove_file(format!("{lower}.guard")).expect("it is ours");
+        fs::remove_file(format!("{lower}.guard")).expect("a file of the test");
         let layers = format!("lowerdir={disk}/lower,upperdir={disk}/upper,workdir={disk}/work");
         let options = Some(layers.as_str());
         if let Err(error) = mount(Some("none"), data.as_str(), Some("overlay"), MsFlags::empty(), options) {
             drop(under);
             return skip(&format!("no overlay: {error}"));
         }
-        // Detaches the disk at once; it stays for as long as the overlay does.
+        // Detaches the mount at once. The file system exists for as long as the overlay uses it.
         drop(under);
         lose_in_every_way(Case::begin_on(Some(Mounted::at(&data)), dir));
     });
@@ -199,8 +203,9 @@ fn a_database_removed_from_a_bind_mount_is_recreated() {
     in_namespace(|| {
         let dir = Dir::new();
         let [real, data] = ["real", "data"].map(|name| dir.join(name));
-        [&real, &data].iter().for_each(|name| fs::create_dir(name).expect("it is ours"));
-        mount(Some(real.as_str()), data.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("root may");
+        [&real, &data].iter().for_each(|name| fs::create_dir(name).expect("a file of the test"));
+        mount(Some(real.as_str()), data.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .expect("the test runs as root");
         let mut case = Case::begin_on(Some(Mounted::at(&data)), dir);
         remove(&case.file);
         case.wait_for_log(&["error", "was removed or renamed", "now in"]);
@@ -214,10 +219,10 @@ fn a_removed_or_renamed_directory_is_recreated() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let data = case.dir.join("data");
-        fs::remove_dir_all(&data).expect("it is ours");
+        fs::remove_dir_all(&data).expect("a file of the test");
         case.wait_for_log(&["error", "was removed or renamed", "now in"]);
         case.assert_kept_after_kill();
-        fs::rename(&data, case.dir.join("elsewhere")).expect("it is ours");
+        fs::rename(&data, case.dir.join("elsewhere")).expect("a file of the test");
         case.wait_for_log(&["error", "was removed or renamed", "now in"]);
         case.assert_kept_after_kill();
         assert_eq!(check_with_sqlite(&case.dir.join("elsewhere/net-pulse.db")).0, "ok");
@@ -227,23 +232,23 @@ fn a_removed_or_renamed_directory_is_recreated() {
 
 /// An easy mistake: a backup is put in place of the database without stopping the daemon. No data of either is lost.
 #[test]
-fn a_file_put_in_its_place_is_left_unchanged() {
+fn a_file_put_in_place_of_the_database_is_left_unchanged() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let (file, backup) = (case.file.clone(), case.dir.join("backup.db"));
-        let of_backup = case.rows();
+        let backup_rows = case.rows();
         let answer = case.daemon().request("POST", "/api/backup", None);
         assert_eq!(answer.status, 200, "{}", answer.text());
-        fs::write(&backup, &answer.body).expect("there is room");
-        pass(case.daemon(), 4);
+        fs::write(&backup, &answer.body).expect("enough space");
+        send_and_save(case.daemon(), 4);
         fs::rename(&backup, &file).expect("the same file system");
 
         let line = case.wait_for_log(&["error", &file, "was replaced by another file", "now in"]);
         let aside = names(&case.dir.join("data")).into_iter().find(|name| name.contains(".replaced-"));
         let aside = case.dir.join(&format!("data/{}", aside.expect("a file of that name").trim_end_matches("-wal")));
         assert!(line.contains(&aside), "{line}");
-        pass(case.daemon(), 5);
-        assert_eq!(unsaved(case.daemon()), 0);
+        send_and_save(case.daemon(), 5);
+        assert_eq!(unsaved_samples(case.daemon()), 0);
         assert_eq!(database_status(case.daemon()), "degraded");
         let error = database_error(case.daemon());
         assert!(error.contains(&aside) && error.contains("restart net-pulse"), "{error}");
@@ -251,18 +256,18 @@ fn a_file_put_in_its_place_is_left_unchanged() {
         let copy = case.daemon().request("POST", "/api/backup", None);
         assert_eq!(copy.status, 200, "{}", copy.text());
         let before = case.rows();
-        case.daemon().ticks(1);
-        case.daemon.take().expect("it runs").kill();
-        assert_eq!(fs::read(&file).expect("it is there"), answer.body, "to the bit");
+        case.daemon().wait_for_ticks(1);
+        case.daemon.take().expect("the daemon runs").kill();
+        assert_eq!(fs::read(&file).expect("the file exists"), answer.body, "byte for byte");
 
-        // The restart uses the file that was put there, and counts what has passed since by the counters in it.
+        // After the restart, the daemon uses the file that was put there, and continues from the counters stored in it.
         let daemon = case.daemon.insert(start(&file));
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), case.base));
         assert!(!daemon.log().iter().any(|line| line.contains("set aside")), "{:#?}", daemon.log());
-        case.assert_unchanged(&of_backup);
-        case.daemon.take().expect("it runs").stop();
+        case.assert_unchanged(&backup_rows);
+        case.daemon.take().expect("the daemon runs").stop();
         // The other file has everything that was counted in between.
         case.daemon = Some(start(&aside));
         case.assert_unchanged(&before);
@@ -272,18 +277,18 @@ fn a_file_put_in_its_place_is_left_unchanged() {
 
 /// `cp` instead of `mv`: the inode stays, and the old content is lost. The daemon leaves the new content unchanged.
 #[test]
-fn a_file_copied_over_it_is_left_unchanged() {
+fn a_file_copied_over_the_database_is_left_unchanged() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let file = case.file.clone();
-        let of_backup = case.rows();
+        let backup_rows = case.rows();
         let answer = case.daemon().request("POST", "/api/backup", None);
         assert_eq!(answer.status, 200, "{}", answer.text());
         for end in ["kill", "stop"] {
-            pass(case.daemon(), 4);
-            fs::write(&file, &answer.body).expect("there is room");
+            send_and_save(case.daemon(), 4);
+            fs::write(&file, &answer.body).expect("enough space");
             case.wait_for_log(&["error", &file, "was overwritten", "aside as", ".foreign-"]);
-            wait_until("it is reported", || database_status(case.daemon()) == "degraded");
+            wait_until("the fault is reported", || database_status(case.daemon()) == "degraded");
             let error = database_error(case.daemon());
             assert!(error.contains("was overwritten") && error.contains("restart net-pulse"), "{error}");
             send("wan0", 1000, 2);
@@ -293,18 +298,18 @@ fn a_file_copied_over_it_is_left_unchanged() {
                 let refused = case.daemon().request("POST", "/api/backup", None).status;
                 assert!(refused >= 500, "{refused}");
             }
-            let daemon = case.daemon.take().expect("it runs");
+            let daemon = case.daemon.take().expect("the daemon runs");
             if end == "kill" {
                 daemon.kill()
             } else {
                 drop(daemon.stop())
             }
-            assert_eq!(fs::read(&file).expect("it is there"), answer.body, "to the bit, after a {end}");
+            assert_eq!(fs::read(&file).expect("the file exists"), answer.body, "byte for byte, after a {end}");
             let daemon = case.daemon.insert(start(&file));
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
             daemon.collect();
             assert_eq!(daemon.exported_sum("wan0"), minus(kernel_counters("wan0"), case.base), "{:#?}", daemon.log());
-            case.assert_unchanged(&of_backup);
+            case.assert_unchanged(&backup_rows);
             let asides = names(&case.dir.join("data")).into_iter().filter(|name| name.contains(".foreign-"));
             asides.for_each(|name| remove(&case.dir.join(&format!("data/{name}"))));
         }
@@ -312,47 +317,48 @@ fn a_file_copied_over_it_is_left_unchanged() {
     });
 }
 
-/// Likewise for a file that is no database at all.
+/// The same for a file that is not a database.
 #[test]
-fn a_foreign_file_in_its_place_is_left_unchanged() {
+fn a_foreign_file_in_place_of_the_database_is_left_unchanged() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let file = case.file.clone();
-        fs::remove_file(&file).expect("it is ours");
-        fs::write(&file, "Dear Ada,\n").expect("it is ours");
+        fs::remove_file(&file).expect("a file of the test");
+        fs::write(&file, "Dear Ada,\n").expect("a file of the test");
         case.wait_for_log(&["error", &file, "now in"]);
-        pass(case.daemon(), 4);
-        case.daemon.take().expect("it runs").stop();
-        assert_eq!(fs::read(&file).expect("it is there"), b"Dear Ada,\n");
+        send_and_save(case.daemon(), 4);
+        case.daemon.take().expect("the daemon runs").stop();
+        assert_eq!(fs::read(&file).expect("the file exists"), b"Dear Ada,\n");
         remove(&file);
         let data = case.dir.join("data");
         let aside = names(&data).into_iter().find(|name| name.contains(".replaced-")).expect("a file of that name");
-        assert!(!aside.ends_with("-wal"), "closed as it should be: {:?}", names(&data));
+        assert!(!aside.ends_with("-wal"), "the file was not closed cleanly: {:?}", names(&data));
         // Moved back by hand, the file is the history again.
-        fs::rename(format!("{data}/{aside}"), &file).expect("it is ours");
+        fs::rename(format!("{data}/{aside}"), &file).expect("a file of the test");
         case.daemon = Some(start(&file));
-        case.daemon().ticks(1);
+        case.daemon().wait_for_ticks(1);
         case.assert_kept_after_kill();
         case.end();
     });
 }
 
-/// The database is moved, with a link in its place: the next start would look for the log beside the target.
+/// The database is moved and a link put in its place. At the next start, SQLite would look for the write-ahead log
+/// beside the target of the link.
 #[test]
-fn a_link_in_its_place_loses_nothing() {
+fn a_link_in_place_of_the_database_loses_nothing() {
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let (before, file, moved) = (case.rows(), case.file.clone(), case.dir.join("data/moved.db"));
-        fs::rename(&file, &moved).expect("it is ours");
-        std::os::unix::fs::symlink("moved.db", &file).expect("it is ours");
+        fs::rename(&file, &moved).expect("a file of the test");
+        std::os::unix::fs::symlink("moved.db", &file).expect("a file of the test");
         case.wait_for_log(&["error", &file, "was replaced by another file", "net-pulse.db.replaced-"]);
-        case.daemon.take().expect("it runs").kill();
+        case.daemon.take().expect("the daemon runs").kill();
         case.daemon = Some(start(&file));
-        case.daemon().ticks(1);
+        case.daemon().wait_for_ticks(1);
         case.daemon().collect();
         case.assert_unchanged(&before);
         assert_eq!(case.daemon().exported_sum("wan0"), minus(kernel_counters("wan0"), case.base));
-        case.daemon.take().expect("it runs").stop();
+        case.daemon.take().expect("the daemon runs").stop();
     });
 }
 
@@ -364,39 +370,39 @@ fn a_link_that_no_longer_leads_to_the_database_is_reported() {
         cable("wan0", "lan0");
         send("wan0", 1000, 1);
         let (link, real) = (dir.join("net-pulse.db"), dir.join("real.db"));
-        std::os::unix::fs::symlink("real.db", &link).expect("it is ours");
+        std::os::unix::fs::symlink("real.db", &link).expect("a file of the test");
         let daemon = start(&link);
-        pass(&daemon, 3);
+        send_and_save(&daemon, 3);
         assert_eq!(database_status(&daemon), "healthy");
         remove(&link);
-        wait_until("it is reported", || database_status(&daemon) == "degraded");
+        wait_until("the fault is reported", || database_status(&daemon) == "degraded");
         let expected = format!("{link} no longer leads to the database: net-pulse saves to {real}");
         assert!(database_error(&daemon).contains(&expected), "{}", database_error(&daemon));
         assert!(daemon.log().iter().any(|line| line.contains(&expected)), "{:#?}", daemon.log());
-        std::os::unix::fs::symlink("real.db", &link).expect("it is ours");
-        wait_until("it is healthy again", || database_status(&daemon) == "healthy");
+        std::os::unix::fs::symlink("real.db", &link).expect("a file of the test");
+        wait_until("the database is healthy again", || database_status(&daemon) == "healthy");
         daemon.stop();
     });
 }
 
-/// There is no space for a second copy of the history: the daemon reports that and tries again. On a disk that is
-/// really full, a checkpoint may free enough space.
+/// There is no space for a second copy of the history: the daemon reports that and tries again. The test injects the
+/// error, because on a disk that is really full, a checkpoint may free enough space.
 #[test]
 fn a_full_disk_delays_recreation_and_loses_nothing() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
-        let fault = InjectedFault::on(case.daemon(), "error=ENOSPC");
+        let fault = InjectedFault::on_sqlite_writes(case.daemon(), "error=ENOSPC");
         remove(&case.file);
-        wait_until("it is reported", || database_error(case.daemon()).contains("was removed or renamed"));
+        wait_until("the fault is reported", || database_error(case.daemon()).contains("was removed or renamed"));
         let error = database_error(case.daemon());
         assert!(error.contains("full"), "{error}");
         assert_eq!(database_status(case.daemon()), "degraded");
         assert!(!Path::new(&case.file).exists());
         send("wan0", 1000, 6);
-        case.daemon().ticks(2);
+        case.daemon().wait_for_ticks(2);
         drop(fault);
         case.wait_for_log(&["error", "now in", &case.file]);
         case.assert_kept_after_kill();
@@ -404,7 +410,8 @@ fn a_full_disk_delays_recreation_and_loses_nothing() {
     });
 }
 
-/// Readers and copies never open a file that another program has put there: SQLite would apply our log to it.
+/// Readers and copies never open a file that another program has put there: SQLite would apply our write-ahead log to
+/// it.
 #[test]
 fn a_copy_is_never_made_of_another_file() {
     in_namespace(|| {
@@ -417,37 +424,37 @@ fn a_copy_is_never_made_of_another_file() {
             command.args(["--flush", "3600"]);
             Daemon::spawn(command)
         };
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         let other = dir.join("other.db");
         Connection::open(&other).and_then(|conn| conn.execute_batch("CREATE TABLE a (b)")).expect("a database");
-        let bytes = fs::read(&other).expect("it is there");
+        let bytes = fs::read(&other).expect("the file exists");
         fs::rename(&other, &file).expect("the same file system");
         let copy = daemon.request("POST", "/api/backup", None);
         assert_eq!(copy.status, 200, "{}", copy.text());
         assert!(copy.body.windows(9).any(|word| word == b"interface") && copy.body.len() > bytes.len());
-        assert_eq!(fs::read(&file).expect("it is there"), bytes);
+        assert_eq!(fs::read(&file).expect("the file exists"), bytes);
         daemon.stop();
-        assert_eq!(fs::read(&file).expect("it is there"), bytes);
+        assert_eq!(fs::read(&file).expect("the file exists"), bytes);
     });
 }
 
-/// The last save notices the loss, and the end of the program waits for the new file as for any save.
+/// The last save notices the loss. The shutdown waits for the new file as for any save.
 #[test]
 fn a_database_removed_before_the_end_is_recreated_at_the_end() {
-    if !strace_is_there() {
+    if !strace_or_skip() {
         return;
     }
     in_namespace(|| {
         let mut case = Case::begin(Dir::new());
         let (before, base, file) = (case.rows(), case.base, case.file.clone());
-        case.daemon.take().expect("it runs").stop();
+        case.daemon.take().expect("the daemon runs").stop();
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &file, "--interval", "1", "--flush", "3600"]);
         let daemon = Daemon::spawn(command);
-        daemon.ticks(1);
+        daemon.wait_for_ticks(1);
         // The fsync of the new file and that of its directory take one second together.
         let fault = InjectedFault::of(&daemon, "fsync", "delay_enter=500000:when=1..2");
-        fs::remove_file(&file).expect("it is ours");
+        fs::remove_file(&file).expect("a file of the test");
         send("wan0", 1000, 9);
         let log = daemon.stop();
         drop(fault);

@@ -20,8 +20,8 @@ fn command(database: &str) -> Command {
 }
 
 fn assert_saves(daemon: &Daemon) {
-    let before = stored(daemon);
-    wait_until("it is saved", || stored(daemon) > before);
+    let before = stored_samples(daemon);
+    wait_until("samples are saved", || stored_samples(daemon) > before);
     assert_eq!((database_status(daemon), database_error(daemon)), ("healthy".to_string(), String::new()));
 }
 
@@ -29,11 +29,11 @@ fn assert_saves(daemon: &Daemon) {
 fn the_database_is_created_behind_a_link_to_a_missing_file() {
     let dir = Dir::new();
     let at = |name: &str| dir.join(name);
-    symlink("far/relative-target.db", at("relative.db")).expect("it is ours");
-    symlink(at("absolute-target.db"), at("absolute.db")).expect("it is ours");
-    symlink(at("second.db"), at("first.db")).expect("it is ours");
-    symlink("far/chain-target.db", at("second.db")).expect("it is ours");
-    symlink("not/yet", at("directory")).expect("it is ours");
+    symlink("far/relative-target.db", at("relative.db")).expect("a file of the test");
+    symlink(at("absolute-target.db"), at("absolute.db")).expect("a file of the test");
+    symlink(at("second.db"), at("first.db")).expect("a file of the test");
+    symlink("far/chain-target.db", at("second.db")).expect("a file of the test");
+    symlink("not/yet", at("directory")).expect("a file of the test");
     for (link, target) in [
         ("relative.db", "far/relative-target.db"),
         ("absolute.db", "absolute-target.db"),
@@ -53,52 +53,53 @@ fn the_database_is_created_behind_a_link_to_a_missing_file() {
         assert_eq!(check_with_sqlite(&at(target)).0, "ok");
     }
 
-    symlink("b.db", at("a.db")).expect("it is ours");
-    symlink("a.db", at("b.db")).expect("it is ours");
+    symlink("b.db", at("a.db")).expect("a file of the test");
+    symlink("a.db", at("b.db")).expect("a file of the test");
     let daemon = Daemon::spawn(command(&at("a.db")));
-    wait_until("it is reported", || database_status(&daemon) == "degraded");
+    wait_until("the fault is reported", || database_status(&daemon) == "degraded");
     let error = database_error(&daemon);
     assert!(error.contains(&at("a.db")) && error.contains("symbolic links"), "{error}");
     // After the repair the daemon uses the file.
-    fs::remove_file(at("a.db")).expect("it is ours");
+    fs::remove_file(at("a.db")).expect("a file of the test");
     signal(daemon.pid(), Signal::SIGHUP);
     assert_saves(&daemon);
     daemon.stop();
     assert_eq!(check_with_sqlite(&at("a.db")).0, "ok");
 }
 
-/// The error names what has the name of the guard file. It is left unchanged, and nothing is written through it.
+/// If the path of the guard file leads to something else, the error says what it is. The daemon leaves that unchanged,
+/// and writes nothing through it.
 #[test]
 fn a_guard_file_of_another_type_is_named_in_the_error() {
     let dir = Dir::new();
-    let (file, guard, aim) = (dir.join("net-pulse.db"), dir.join("net-pulse.db.guard"), dir.join("aim"));
+    let (file, guard, target) = (dir.join("net-pulse.db"), dir.join("net-pulse.db.guard"), dir.join("target"));
     type Make<'a> = (&'a str, &'a dyn Fn());
     let makes: [Make; 6] = [
-        ("is a directory", &|| fs::create_dir(&guard).expect("it is ours")),
-        ("is a FIFO", &|| mkfifo(guard.as_str(), Mode::S_IRUSR | Mode::S_IWUSR).expect("it is ours")),
-        ("is a symbolic link", &|| symlink(&aim, &guard).expect("it is ours")),
-        ("is a socket", &|| drop(std::os::unix::net::UnixListener::bind(&guard).expect("it is ours"))),
+        ("is a directory", &|| fs::create_dir(&guard).expect("a file of the test")),
+        ("is a FIFO", &|| mkfifo(guard.as_str(), Mode::S_IRUSR | Mode::S_IWUSR).expect("a file of the test")),
+        ("is a symbolic link", &|| symlink(&target, &guard).expect("a file of the test")),
+        ("is a socket", &|| drop(std::os::unix::net::UnixListener::bind(&guard).expect("a file of the test"))),
         // A link to an existing file: nothing may be written to it.
         ("is a symbolic link", &|| {
-            fs::write(&aim, "somebody else's").expect("it is ours");
-            symlink(&aim, &guard).expect("it is ours");
+            fs::write(&target, "somebody else's").expect("a file of the test");
+            symlink(&target, &guard).expect("a file of the test");
         }),
-        ("has another name too", &|| fs::hard_link(&aim, &guard).expect("it is ours")),
+        ("has another name too", &|| fs::hard_link(&target, &guard).expect("a file of the test")),
     ];
     for (words, make) in makes {
         make();
         let daemon = Daemon::spawn(command(&file));
-        wait_until("it is reported", || database_status(&daemon) == "unhealthy");
+        wait_until("the fault is reported", || database_status(&daemon) == "unhealthy");
         let error = database_error(&daemon);
         assert!(error.contains(&guard) && error.contains(words) && error.contains("remove it"), "{error}");
         assert!(!Path::new(&file).exists());
-        assert_eq!(fs::read(&aim).unwrap_or_default().len(), if Path::new(&aim).exists() { 15 } else { 0 });
-        let again = fs::symlink_metadata(&guard).expect("it is left alone");
-        if again.is_dir() { fs::remove_dir(&guard) } else { fs::remove_file(&guard) }.expect("it is ours");
+        assert_eq!(fs::read(&target).unwrap_or_default().len(), if Path::new(&target).exists() { 15 } else { 0 });
+        let again = fs::symlink_metadata(&guard).expect("the daemon leaves it there");
+        if again.is_dir() { fs::remove_dir(&guard) } else { fs::remove_file(&guard) }.expect("a file of the test");
         signal(daemon.pid(), Signal::SIGHUP);
         assert_saves(&daemon);
         daemon.stop();
-        [&file, &guard].iter().for_each(|name| fs::remove_file(name).expect("it is ours"));
+        [&file, &guard].iter().for_each(|name| fs::remove_file(name).expect("a file of the test"));
     }
 }
 
@@ -108,20 +109,20 @@ fn a_directory_in_the_way_of_a_copy_is_named_in_the_error() {
     let (file, backup, anew) =
         (dir.join("net-pulse.db"), dir.join("net-pulse.db.backup"), dir.join("net-pulse.db.anew"));
     for name in [&backup, &anew] {
-        fs::create_dir(name).expect("it is ours");
-        fs::write(format!("{name}/inside"), "untouched").expect("it is ours");
+        fs::create_dir(name).expect("a file of the test");
+        fs::write(format!("{name}/inside"), "untouched").expect("a file of the test");
     }
     let daemon = Daemon::spawn(command(&file));
     assert_saves(&daemon);
     let answer = daemon.request("POST", "/api/backup", None);
     assert!((500..600).contains(&answer.status), "{}", answer.status);
     assert!(answer.text().contains(&format!("{backup} is a directory")), "{}", answer.text());
-    fs::remove_file(&file).expect("it is ours");
-    wait_until("it is reported", || database_error(&daemon).contains(&format!("{anew} is a directory")));
-    fs::remove_dir_all(&anew).expect("it is ours");
+    fs::remove_file(&file).expect("a file of the test");
+    wait_until("the fault is reported", || database_error(&daemon).contains(&format!("{anew} is a directory")));
+    fs::remove_dir_all(&anew).expect("a file of the test");
     signal(daemon.pid(), Signal::SIGHUP);
     assert_saves(&daemon);
-    fs::remove_dir_all(&backup).expect("it is ours");
+    fs::remove_dir_all(&backup).expect("a file of the test");
     assert_eq!(daemon.request("POST", "/api/backup", None).status, 200);
     daemon.stop();
     assert_eq!(check_with_sqlite(&file).0, "ok");
@@ -151,7 +152,7 @@ fn a_name_that_is_not_utf_8_is_refused() {
         command.env(name, &odd);
         refuses(command, &format!("{name} is not UTF-8"));
     }
-    fs::create_dir(&odd).expect("any name will do");
+    fs::create_dir(&odd).expect("file names need not be UTF-8");
     let mut command = new();
     command.current_dir(&odd).args(["--database", "net-pulse.db"]);
     refuses(command, "the current directory is not UTF-8");
@@ -159,13 +160,13 @@ fn a_name_that_is_not_utf_8_is_refused() {
     let mut command = new();
     command.env("LESS", &odd).arg("--version");
     assert_eq!(finish(command).code, Some(0));
-    assert_eq!(fs::read_dir(&odd).expect("it is there").count(), 0);
+    assert_eq!(fs::read_dir(&odd).expect("the directory exists").count(), 0);
     // The path of the link is UTF-8, its target is not.
     let link = dir.join("link.db");
     let target = OsString::from_vec([odd.as_encoded_bytes(), b"/net-pulse.db"].concat());
-    symlink(&target, &link).expect("it is ours");
+    symlink(&target, &link).expect("a file of the test");
     let daemon = Daemon::spawn(self::command(&link));
-    wait_until("it is reported", || database_error(&daemon).contains("not valid UTF-8"));
+    wait_until("the fault is reported", || database_error(&daemon).contains("not valid UTF-8"));
     daemon.stop();
-    assert_eq!(fs::read_dir(&odd).expect("it is there").count(), 0);
+    assert_eq!(fs::read_dir(&odd).expect("the directory exists").count(), 0);
 }

@@ -91,7 +91,7 @@ fn a_year_of_24_interfaces() {
     live.lock().apply_stored_history(StoredHistory {
         records: opened.records,
         next_seq: opened.next_seq,
-        newest: opened.newest,
+        newest: opened.newest_unix,
         ..StoredHistory::default()
     });
     let reopen = Box::new(|| unreachable!("the simulated kernel never breaks"));
@@ -130,9 +130,11 @@ fn a_year_of_24_interfaces() {
         let at: usize = iface.name["eth".len()..].parse().unwrap();
         let input = Counters(std::array::from_fn(|field| last[at].0[field] - first[at].0[field]));
         assert_eq!(iface.lifetime, input, "lifetime of {}", iface.name);
-        let of = |level, from, to| Snapshot::of(&reader, &zone, &[]).unwrap().buckets(level, id, from, to).unwrap();
-        for level in [Resolution::Hour, Resolution::Day] {
-            assert_eq!(sum(&of(level, 0, end_unix + DAY_S)), input, "{level:?} of {}", iface.name);
+        let of = |resolution, from, to| {
+            Snapshot::of(&reader, &zone, &[]).unwrap().buckets(resolution, id, from, to).unwrap()
+        };
+        for resolution in [Resolution::Hour, Resolution::Day] {
+            assert_eq!(sum(&of(resolution, 0, end_unix + DAY_S)), input, "{resolution:?} of {}", iface.name);
         }
         check_resolutions(&of, end_unix);
         let days = of(Resolution::Day, 0, end_unix + DAY_S);
@@ -152,10 +154,10 @@ fn a_year_of_24_interfaces() {
         );
     }
     drop(state);
-    let size = reader.view().unwrap().facts().unwrap().size_bytes;
+    let size = reader.view().unwrap().stats().unwrap().size_bytes;
     println!("{days} days: {size} bytes on disk");
     assert!(size <= 8_000_000, "{size} bytes");
-    time_series(reader, live, clock, &folder.0);
+    print_chart_times(reader, live, clock, &folder.0);
 }
 
 /// Checks that the sums of a finer resolution equal those of the coarser one, over the retention of the finer one in
@@ -182,7 +184,7 @@ fn check_resolutions(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64)
 }
 
 /// Prints the time of chart requests: `cargo test --release --test it year -- --nocapture`.
-fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<ManualClock>, folder: &std::path::Path) {
+fn print_chart_times(reader: Reader, live: Arc<Live>, clock: Arc<ManualClock>, folder: &std::path::Path) {
     let context = Context {
         live: live.clone(),
         history: History::new(live, Some(reader)),
@@ -198,12 +200,12 @@ fn time_series(reader: Reader, live: Arc<Live>, clock: Arc<ManualClock>, folder:
     let now = clock.now().unix_ms / 1000;
     for (name, seconds) in [("1 h", 3600), ("24 h", DAY_S), ("30 d", 30 * DAY_S), ("1 y", 365 * DAY_S)] {
         let target = format!("/api/traffic/series?interface=eth0&from={}&to={now}", now - seconds);
-        let ask = HttpRequest { method: "GET", target: &target, ..HttpRequest::default() };
+        let request = HttpRequest { method: "GET", target: &target, ..HttpRequest::default() };
         let mut micros: Vec<u128> = Vec::new();
         let mut bytes = 0;
         for _ in 0..21 {
             let begin = std::time::Instant::now();
-            let answer = http::answer(&context, &ask);
+            let answer = http::answer(&context, &request);
             assert_eq!(answer.status, 200);
             let body = answer.body.into_bytes(&context).unwrap();
             micros.push(begin.elapsed().as_micros());

@@ -11,7 +11,7 @@ use crate::common::stored_history::{Random, record, save, unix_now};
 use crate::common::*;
 use crate::home::event;
 use net_pulse::clock::Zone;
-use net_pulse::model::{Batch, COUNTERS, Counters, EventKind, InterfaceKind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, COUNTERS, Counters, EventKind, InterfaceKind, Record, Sample, SampleQuality, Tick};
 use net_pulse::store::{Options, Store};
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ fn write_history(dir: &Dir, zone: &str) {
             for iface in [1, 2] {
                 let mut most = |rate: usize| random.below(rate * step as usize) as u64;
                 let delta = Counters::of([most(900_000), most(90_000), 900, 90, 1, 1, 1, 1]);
-                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: step as u64 * 1000, delta });
+                batch.samples.push(Sample { iface, quality: SampleQuality::Plain, span_ms: step as u64 * 1000, delta });
             }
         }
         batch.ticks.push(Tick {
@@ -870,7 +870,7 @@ fn current_events_are_marked_and_live_values_match_the_api() {
         for count in 1..=4 {
             send("opt0", 1000, 100 * count);
             send("far0", 900, 100);
-            daemon.ticks(1);
+            daemon.wait_for_ticks(1);
         }
         daemon.post("/collector/stop");
         open(&daemon, &browser, "#/?range=5m");
@@ -1172,7 +1172,7 @@ fn the_view_of_an_interface_shows_and_changes_it() {
             send(name, 700, 30);
         }
         tunnel.burst(20);
-        daemon.ticks(2);
+        daemon.wait_for_ticks(2);
         let moved = tunnel.burst(3);
         daemon.collect();
         for name in ["old0", "old1"] {
@@ -2196,7 +2196,8 @@ fn rows_in_a_closed_list_are_not_created() {
         let mut records: Vec<Record> =
             (1..=GONE).map(|id| record(id, &name(id), InterfaceKind::Veth, until - DAY, until)).collect();
         let mut batch = Batch::default();
-        let one = |iface| Sample { iface, mark: Mark::Plain, span_ms: 1000, delta: Counters([5000; COUNTERS]) };
+        let one =
+            |iface| Sample { iface, quality: SampleQuality::Plain, span_ms: 1000, delta: Counters([5000; COUNTERS]) };
         batch.samples.extend((1..=GONE).map(one));
         batch.ticks.push(Tick { seq: 1, mono_ms: 1000, unix: Some(until), end: batch.samples.len() });
         save(&mut store, &mut batch, &mut records, &[], &[], &Zone::UTC);

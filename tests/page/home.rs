@@ -2,7 +2,7 @@
 
 use crate::common::stored_history::{Random, record, save, unix_now};
 use net_pulse::clock::Zone;
-use net_pulse::model::{Batch, Counters, Event, EventKind, InterfaceKind, Mark, Record, Sample, Tick};
+use net_pulse::model::{Batch, Counters, Event, EventKind, InterfaceKind, Record, Sample, SampleQuality, Tick};
 use net_pulse::source::stack;
 use net_pulse::store::{Options, Store};
 use nix::sys::time::TimeValLike;
@@ -106,7 +106,7 @@ pub fn fill_home(path: &str, ahead: i64) {
                 }
                 let [rx, tx] = [rx, tx].map(|rate| (rate * step as f64) as u64);
                 let delta = Counters::of([rx, tx, rx / 1100 + 1, tx / 700 + 1, 0, 0, 0, 0]);
-                batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: step as u64 * 1000, delta });
+                batch.samples.push(Sample { iface, quality: SampleQuality::Plain, span_ms: step as u64 * 1000, delta });
             }
             // Times since this boot: links that the test creates have carried no traffic before the last tick.
             let mono_ms = mono_ms.saturating_sub((until + 60 - now) as u64 * 1000);

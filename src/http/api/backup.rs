@@ -39,7 +39,7 @@ pub fn backup(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let Some(copier) = context.history.copier()? else {
         return Err(HttpError::new(503, "there is no database to copy: see /api/system/health"));
     };
-    if !context.live.flush(SAVE_TIMEOUT) {
+    if !context.live.save(SAVE_TIMEOUT) {
         log::warn!("a backup is made without the newest figures: they could not be saved");
     }
     let machine = context.machine()?;

@@ -1,4 +1,4 @@
-//! State of the collector, and requests to start, stop and use it.
+//! State of the collector, and requests to start it, to stop it and to take one sample.
 
 use std::time::Duration;
 
@@ -35,20 +35,20 @@ pub fn stats(state: &State, mono_ms: u64) -> Stats {
 }
 
 pub fn describe(state: &State, mono_ms: u64) -> CollectorStatus {
-    let tuning = &state.active;
+    let active = &state.active;
     let stats = stats(state, mono_ms);
     CollectorStatus {
-        is_running: tuning.running,
+        is_running: active.running,
         configuration: Configuration {
-            monitored_interfaces: if tuning.interfaces.is_empty() {
+            monitored_interfaces: if active.interfaces.is_empty() {
                 let monitored = state.inventory.interfaces.iter().filter(|iface| iface.monitored && iface.present());
                 monitored.map(|iface| iface.name.as_str()).collect::<Vec<_>>().join(",")
             } else {
-                tuning.interfaces.join(",")
+                active.interfaces.join(",")
             },
-            polling_interval: tuning.interval_s.to_string(),
-            max_retries: tuning.max_retries.to_string(),
-            retry_delay: seconds(tuning.retry_delay_ms),
+            polling_interval: active.interval_s.to_string(),
+            max_retries: active.max_retries.to_string(),
+            retry_delay: seconds(active.retry_delay_ms),
             last_collection: stats.last_successful_poll,
         },
         // The first successful reading of an interface is the baseline for the second one.

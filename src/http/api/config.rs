@@ -53,7 +53,8 @@ pub(super) fn change_within(
     Ok(wait_for_sampler(context, context.live.change(None, timeout, changes)?))
 }
 
-/// Waits until the sampler has applied the change and read again, so that the next request sees its effect.
+/// Waits until the sampler has applied the change and read the counters again, so that the next request sees its
+/// effect. Returns `saved` unchanged.
 fn wait_for_sampler(context: &Context, saved: bool) -> bool {
     context.live.refresh(READ_TIMEOUT);
     saved
@@ -207,5 +208,6 @@ pub fn put_delay(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 }
 
 fn integer(call: &Call, param: &str) -> Result<u32, HttpError> {
-    u32::try_from(call.values.count(param)).map_err(|_| HttpError::new(500, format!("{param} has no range")))
+    u32::try_from(call.values.count(param))
+        .map_err(|_| HttpError::new(500, format!("net-pulse is at fault: {param} is too large")))
 }

@@ -9,16 +9,18 @@ use super::traffic::filter;
 use crate::error::Error;
 use crate::history::{BucketExport, InterfaceNames, SampleExport};
 use crate::http::csv::Csv;
-use crate::http::json::{BucketRecord, Counted, Name, Out, Time, write};
+use crate::http::json::{BucketRecord, FlatCounters, Name, Out, Time, write};
 use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::model::{Bucket, IfaceId};
 use crate::resolution::{self, Bucketing, Resolution};
 
+/// The first one is the default.
 pub const FORMATS: &[&str] = &["json", "csv"];
+
 pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let format = call.values.text("format").unwrap_or_default();
     let csv = format == FORMATS[1];
-    let table = csv.then(|| Csv::from_call(call, || context.live.lock().zone.clone()));
+    let csv_options = csv.then(|| Csv::from_call(call, || context.live.lock().zone.clone()));
     let csv_only = if csv { Vec::new() } else { Csv::csv_only_params(call) };
     if !csv_only.is_empty() {
         return Err(HttpError::flaws(csv_only));
@@ -28,7 +30,7 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     let limit = call.values.integer("limit").and_then(|limit| u64::try_from(limit).ok()).unwrap_or(u64::MAX);
 
     let filter = filter(context, call, &context.history.start_query());
-    let mut rows = RowWriter { table, limit, written: 0 };
+    let mut rows = RowWriter { csv_options, limit, written: 0 };
     let media_type = if csv { "text/csv; charset=utf-8" } else { JSON };
     let mut answer = match spec.bucketing {
         Bucketing::Ticks => {
@@ -76,20 +78,20 @@ pub fn traffic(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 /// Writes rows as JSON or CSV.
 struct RowWriter {
     /// CSV options; `None` for JSON.
-    table: Option<Csv>,
+    csv_options: Option<Csv>,
     limit: u64,
     written: u64,
 }
 
 impl RowWriter {
     fn start(&self, out: Out, csv: impl FnOnce(&Csv, Out) -> io::Result<()>) -> io::Result<()> {
-        match &self.table {
-            Some(table) => csv(table, out),
+        match &self.csv_options {
+            Some(csv_options) => csv(csv_options, out),
             None => out.write_all(b"["),
         }
     }
 
-    /// Writes a row. Returns `false` when the limit is reached.
+    /// Writes a row, or returns `false` if the limit was reached before it.
     fn row(
         &mut self,
         out: Out,
@@ -99,8 +101,8 @@ impl RowWriter {
         if self.written == self.limit {
             return Ok(false);
         }
-        match (&self.table, self.written) {
-            (Some(table), _) => csv(table, out)?,
+        match (&self.csv_options, self.written) {
+            (Some(csv_options), _) => csv(csv_options, out)?,
             (None, 0) => json(out)?,
             (None, _) => {
                 out.write_all(b",")?;
@@ -112,7 +114,7 @@ impl RowWriter {
     }
 
     fn end(&self, out: Out) -> io::Result<()> {
-        out.write_all(if self.table.is_some() { b"" } else { b"]" })
+        out.write_all(if self.csv_options.is_some() { b"" } else { b"]" })
     }
 }
 
@@ -126,7 +128,7 @@ fn describe(bucket: &Bucket, iface: IfaceId, names: &InterfaceNames) -> BucketRe
         from: Time(bucket.from),
         to: Time(bucket.to),
         interface_name: Name(names.name(iface)),
-        counters: Counted(bucket.cell.sum),
+        counters: FlatCounters(bucket.cell.sum),
         rx_peak: bucket.cell.rx_peak,
         tx_peak: bucket.cell.tx_peak,
         observed: bucket.cell.observed(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{READ_TIMEOUT, SAVE_TIMEOUT, find_interface, history_not_open, interface_not_found, link_state};
 use crate::config::is_literal_pattern;
 use crate::history::Sums;
-use crate::http::json::{Address, ByName, Counted, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
+use crate::http::json::{Address, ByName, FlatCounters, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
 use crate::http::{Answer, Call, Context, HttpError, JSON};
 use crate::live::{CommandRefusal, Iface, InterfaceCommand, InterfaceEdit};
 
@@ -91,14 +91,13 @@ fn send_command(context: &Context, command: InterfaceCommand) -> Result<bool, Ht
         Some(Err(CommandRefusal::Present(name))) => Err(still_present(&name)),
         Some(Err(CommandRefusal::Setting(refused))) => Err(refused.into()),
         Some(Err(CommandRefusal::IsPrimary(name))) => {
-            let detail = format!(
-                "{name} is the chosen primary interface, which is always monitored: send \"primary\":false too"
-            );
+            let detail =
+                format!("{name} is the chosen primary interface, which is always watched: send \"primary\":false too");
             Err(HttpError::new(409, detail))
         }
         Some(Err(CommandRefusal::Contradiction)) => Err(HttpError::new(
             409,
-            "the primary interface is always monitored: \"primary\":true and \"monitored\":false exclude each other",
+            "the primary interface is always watched: \"primary\":true and \"monitored\":false exclude each other",
         )),
         Some(Err(CommandRefusal::HistoryNotOpen)) => Err(history_not_open()),
         None => Err(HttpError::new(
@@ -136,7 +135,7 @@ pub fn stats(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 fn raw_counters(iface: &Iface, unix: i64) -> InterfaceStats {
     InterfaceStats {
         interface_name: iface.name.clone(),
-        counters: Counted(iface.raw),
+        counters: FlatCounters(iface.raw),
         timestamp: Time(unix),
         status: link_state(iface),
     }

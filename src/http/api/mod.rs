@@ -14,7 +14,7 @@ pub mod traffic;
 
 use std::time::Duration;
 
-use super::json::{Counted, Name, Record, Time};
+use super::json::{FlatCounters, Name, Record, Time};
 use super::{Context, HttpError};
 use crate::history::{DatedSample, InterfaceNames};
 use crate::live::{Database, Iface, State};
@@ -29,9 +29,9 @@ fn record(point: &DatedSample, names: &InterfaceNames) -> Record {
         id: point.id(),
         timestamp: Time(point.unix),
         interface_name: Name(names.name(point.sample.iface)),
-        counters: Counted(point.sample.delta),
+        counters: FlatCounters(point.sample.delta),
         created_at: Time(point.unix),
-        others: Counted(point.sample.delta),
+        others: FlatCounters(point.sample.delta),
     }
 }
 

@@ -72,7 +72,7 @@ pub fn series(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         for (name, iface) in requested {
             // The client may have read the previous interface slowly.
             query.extend_deadline();
-            let cells = read_column(context, &query, &grid, iface).map_err(io::Error::other)?;
+            let cells = read_cells(context, &query, &grid, iface).map_err(io::Error::other)?;
             out.write_all(b",")?;
             write_member(out, &name, &cells)?;
         }
@@ -92,7 +92,7 @@ fn write_member(out: Out, name: &str, cells: &[Cell]) -> io::Result<()> {
     write(out, &columns)
 }
 
-fn read_column(
+fn read_cells(
     context: &Context,
     query: &Query,
     grid: &Arc<Grid>,

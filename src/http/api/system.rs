@@ -6,8 +6,8 @@ use super::{collector, link_state};
 use crate::error::Error;
 use crate::http::accept::prefers_html;
 use crate::http::json::{
-    About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, NAME, SystemHealth,
-    SystemInfo, SystemMetrics, Time,
+    About, ClockDetails, DatabaseDetails, Health, HealthDetails, HttpDetails, InterfacesDetails, SERVICE_NAME,
+    SystemHealth, SystemInfo, SystemMetrics, Time,
 };
 use crate::http::{Answer, Call, Context, HttpError, assets};
 use crate::live::{Database, Iface, State, Unmatched, Written, unmatched_sentences};
@@ -21,7 +21,7 @@ pub fn root(_context: &Context, call: &Call) -> Result<Answer, HttpError> {
         return assets::answer(page, call.request);
     }
     let mut answer = Answer::json(&About {
-        name: NAME,
+        name: SERVICE_NAME,
         version: VERSION,
         description: env!("CARGO_PKG_DESCRIPTION"),
         status: "running",
@@ -60,7 +60,7 @@ fn assess(state: &State, mono_ms: u64, unreadable: Option<String>) -> Verdict {
         (true, false) => ("healthy", None),
     };
     let saving = &state.health.saving;
-    let unsaved = saving.trouble(mono_ms, state.active.flush_s).map(|trouble| {
+    let unsaved = saving.problem(mono_ms, state.active.flush_s).map(|trouble| {
         let coarser = if saving.coarsened { "; memory is full: older samples become coarser" } else { "" };
         format!("{trouble}{}{coarser}", state.at_risk(mono_ms))
     });
@@ -70,7 +70,7 @@ fn assess(state: &State, mono_ms: u64, unreadable: Option<String>) -> Verdict {
         }
         // Unhealthy, so that a supervisor notices: until a person gives access to the database, nothing of this run is
         // saved.
-        (Some(unsaved), _) if saving.open_error_lasts && state.health.database != Database::Rejoined => {
+        (Some(unsaved), _) if saving.open_error_is_permanent && state.health.database != Database::Rejoined => {
             ("unhealthy", Some(unsaved))
         }
         (Some(unsaved), _) if saving.coarsened => ("unhealthy", Some(unsaved)),
@@ -120,14 +120,14 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
         let verdict = assess(&state, mono_ms, unreadable);
         let risk = state.at_risk(mono_ms);
         let unmatched_reasons = unmatched_sentences(&state.inventory.unmatched, &state.config);
-        let unknown = state.inventory.boot_id_note.map(str::to_string);
+        let boot_id_note = state.inventory.boot_id_note.map(str::to_string);
         let reasons: Vec<String> = verdict
             .reason
             .into_iter()
             .chain(unmatched_reasons)
             .chain(lost_notifications(&state, mono_ms))
             .chain(unreachable_reason)
-            .chain(unknown)
+            .chain(boot_id_note)
             .collect();
         // The primary interface may also be listed in `interfaces`: name it once.
         let also_in_interfaces = |missing: &Unmatched| {
@@ -148,7 +148,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
             interfaces_status: verdict.interfaces,
             collector_status: verdict.collector,
             timestamp: Time(call.unix()),
-            clock_believed: state.health.clock_believed,
+            clock_believed: state.health.clock_trusted,
             source: state.inventory.source,
             source_note: state.inventory.source_note.clone(),
             details: HealthDetails {
@@ -167,7 +167,7 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
                     bytes_written_per_day: state.health.saving.written.and_then(|written| per_day(written, mono_ms)),
                     flush_interval_seconds: state.active.flush_s,
                     save_failures: state.health.saving.failures,
-                    error: (state.health.saving.trouble(mono_ms, state.active.flush_s))
+                    error: (state.health.saving.problem(mono_ms, state.active.flush_s))
                         .or_else(|| fault.map(|fault| format!("the history cannot be read: {fault}")))
                         .or_else(|| state.health.saving.wrong_file_warning.clone()),
                 },
@@ -186,10 +186,10 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
                         .filter(|it| it.monitored && it.present())
                         .count(),
                     unmatched,
-                    reports_lost: state.inventory.reports_lost,
+                    reports_lost: state.inventory.notifications_lost,
                 },
                 collector: collector::describe(&state, mono_ms),
-                clock: ClockDetails { believed: state.health.clock_believed, timezone: state.zone.name().to_string() },
+                clock: ClockDetails { believed: state.health.clock_trusted, timezone: state.zone.name().to_string() },
                 http: HttpDetails { panics: context.server_state.panics.load(Ordering::Relaxed), unreachable },
             },
         }
@@ -201,9 +201,9 @@ pub fn details(context: &Context, call: &Call) -> Result<Answer, HttpError> {
 /// between may be in no record.
 fn lost_notifications(state: &State, mono_ms: u64) -> Option<String> {
     const REPORTED_FOR_MS: u64 = 3_600_000;
-    let ago_ms = mono_ms.saturating_sub(state.inventory.reports_lost_ms);
-    (state.inventory.reports_lost > 0 && ago_ms < REPORTED_FOR_MS).then(|| {
-        let (times, ago) = (counted(state.inventory.reports_lost, "time", "times"), ago_ms / 60_000);
+    let ago_ms = mono_ms.saturating_sub(state.inventory.notifications_lost_mono_ms);
+    (state.inventory.notifications_lost > 0 && ago_ms < REPORTED_FOR_MS).then(|| {
+        let (times, ago) = (counted(state.inventory.notifications_lost, "time", "times"), ago_ms / 60_000);
         format!(
             "the kernel dropped link notifications {times}, the latest {ago} min ago: traffic of links that existed \
              only briefly may be missing"
@@ -323,7 +323,7 @@ mod tests {
         fn never_opened(state: &mut State, refused: bool) {
             state.health.database = Database::NotOpen;
             state.health.saving.error = Some("/data: Permission denied".to_string());
-            state.health.saving.open_error_lasts = refused;
+            state.health.saving.open_error_is_permanent = refused;
         }
         check(|state| never_opened(state, true), true, lost, Some("/data: Permission denied"));
         check(|state| never_opened(state, false), true, unsaved, Some("/data: Permission denied"));
@@ -355,9 +355,9 @@ mod tests {
         let live = idle_live();
         let mut state = live.lock();
         assert_eq!(lost_notifications(&state, 1), None);
-        (state.inventory.reports_lost, state.inventory.reports_lost_ms) = (7, 1_000_000);
+        (state.inventory.notifications_lost, state.inventory.notifications_lost_mono_ms) = (7, 1_000_000);
         assert!(lost_notifications(&state, 1_120_000).unwrap().contains("7 times, the latest 2 min ago"));
-        state.inventory.reports_lost = 1;
+        state.inventory.notifications_lost = 1;
         assert!(lost_notifications(&state, 1_120_000).unwrap().contains("notifications 1 time, the latest"));
         assert_eq!(lost_notifications(&state, 4_600_000), None);
     }

@@ -82,7 +82,7 @@ mod tests {
     use crate::model::COUNTERS;
 
     #[test]
-    fn sums_are_of_those_that_are_there() {
+    fn sums_leave_out_absent_interfaces() {
         let live = idle_live();
         let mut state = live.lock();
         let mut gone = iface("wg0", 0);

@@ -1,7 +1,7 @@
-//! Access rules of the gate: whether the Host header names this machine, whether a page of another origin sends the
-//! request, and whether the request needs the access token.
+//! Access rules: whether the Host header names this machine, whether a page of another origin sends the request, and
+//! whether the request needs the access token. The gate applies the first two, `http/auth` the third.
 //!
-//! All functions are pure: they decide, and their callers refuse.
+//! The rules are pure functions: they decide, and their callers refuse.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -101,8 +101,8 @@ pub fn changes_something(method: &str) -> bool {
 }
 
 /// Whether a page of another origin makes the browser send this request (CSRF). Browsers send Origin or
-/// Sec-Fetch-Site with a request that changes something. A request with neither comes from no browser or from our own
-/// page. The origin is compared with Host, so a reverse proxy must pass Host unchanged.
+/// Sec-Fetch-Site if such a page changes something. So a request with neither header does not come from a browser, or
+/// it comes from our own page. The origin is compared with Host, so a reverse proxy must pass Host unchanged.
 pub fn foreign_origin(head: &Head) -> bool {
     if head.fetch_site.is_some_and(|site| site.eq_ignore_ascii_case("cross-site")) {
         return true;
@@ -135,8 +135,8 @@ fn needs_authorisation(method: &str, private: bool) -> bool {
     private || !matches!(method, "GET" | "HEAD")
 }
 
-/// Whether the user who owns the client's socket decides about the token. True for a request that needs
-/// authorisation, comes over the loopback and passed no proxy. HTTP/1.0 counts as a proxy: old proxies, and nginx by
+/// Whether a trusted owner of the client's socket replaces the token. True for a request that needs authorisation,
+/// comes over the loopback and passed no proxy. HTTP/1.0 counts as a proxy: old proxies, and nginx by
 /// default, forward requests as HTTP/1.0 without adding a header.
 pub fn may_be_trusted(head: &Head, from: IpAddr, private: bool) -> bool {
     from.to_canonical().is_loopback()
@@ -152,13 +152,13 @@ pub fn bearer(value: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// Compares in constant time, so that the time does not tell how many bytes are right. The length is not secret. An
-/// empty `expect` matches nothing.
-pub fn same_secret(given: &[u8], expect: &[u8]) -> bool {
-    if given.len() != expect.len() || expect.is_empty() {
+/// Compares in constant time, so that the duration does not reveal how many bytes are right. The length is not secret.
+/// An empty `expected` matches nothing.
+pub fn same_secret(given: &[u8], expected: &[u8]) -> bool {
+    if given.len() != expected.len() || expected.is_empty() {
         return false;
     }
-    let differing = given.iter().zip(expect).fold(0, |sum, (one, other)| black_box(sum | (one ^ other)));
+    let differing = given.iter().zip(expected).fold(0, |sum, (one, other)| black_box(sum | (one ^ other)));
     black_box(differing) == 0
 }
 
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn host(host: &str, expect: bool) {
+    fn check_host(host: &str, expect: bool) {
         let names = own_host_names("Router", &["pulse.example.org".to_string()]);
         assert_eq!(allowed_host(host, &names), expect, "{host}");
     }
@@ -193,7 +193,7 @@ mod tests {
             "pulse.example.org:443",
             "router:",
         ] {
-            host(good, true);
+            check_host(good, true);
         }
         for bad in [
             "",
@@ -220,7 +220,7 @@ mod tests {
             "localhost evil",
             "localhost..",
         ] {
-            host(bad, false);
+            check_host(bad, false);
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn origin(host: &str, lines: &str, expect: bool) {
+    fn check_origin(host: &str, lines: &str, expect: bool) {
         let text = format!("POST / HTTP/1.1\r\nHost: {host}\r\n{}\r\n", lines.replace('|', "\r\n"));
         let ScannedHead::Complete(head, _) = parse(text.as_bytes()) else { panic!("{text}") };
         assert_eq!(foreign_origin(&head), expect, "{text}");
@@ -270,24 +270,24 @@ mod tests {
 
     #[test]
     fn e47_changes_from_pages_of_other_origins() {
-        origin("a:8000", "", false);
-        origin("a:8000", "Origin: http://a:8000|", false);
-        origin("A:8000", "Origin: http://a:8000|Sec-Fetch-Site: same-origin|", false);
-        origin("a", "Origin: http://a:80|", false);
-        origin("a:443", "Origin: https://a|", false);
-        origin("[::1]:8000", "Origin: http://[::1]:8000|", false);
-        origin("a:8000", "Sec-Fetch-Site: none|", false);
-        origin("a:8000", "Sec-Fetch-Site: cross-site|", true);
-        origin("a:8000", "Origin: http://a:8000|Sec-Fetch-Site: Cross-Site|", true);
-        origin("a:8000", "Origin: http://a|", true);
-        origin("a:8000", "Origin: https://a|", true);
-        origin("a:8000", "Origin: http://a:8001|", true);
-        origin("a:8000", "Origin: http://b:8000|", true);
-        origin("a:8000", "Origin: http://a:8000.evil|", true);
-        origin("a:8000", "Origin: null|", true);
-        origin("a:8000", "Origin:|", true);
-        origin("a:8000", "Origin: file://a:8000|", true);
-        origin("a:8000", "Origin: http://b@a:8000|", true);
+        check_origin("a:8000", "", false);
+        check_origin("a:8000", "Origin: http://a:8000|", false);
+        check_origin("A:8000", "Origin: http://a:8000|Sec-Fetch-Site: same-origin|", false);
+        check_origin("a", "Origin: http://a:80|", false);
+        check_origin("a:443", "Origin: https://a|", false);
+        check_origin("[::1]:8000", "Origin: http://[::1]:8000|", false);
+        check_origin("a:8000", "Sec-Fetch-Site: none|", false);
+        check_origin("a:8000", "Sec-Fetch-Site: cross-site|", true);
+        check_origin("a:8000", "Origin: http://a:8000|Sec-Fetch-Site: Cross-Site|", true);
+        check_origin("a:8000", "Origin: http://a|", true);
+        check_origin("a:8000", "Origin: https://a|", true);
+        check_origin("a:8000", "Origin: http://a:8001|", true);
+        check_origin("a:8000", "Origin: http://b:8000|", true);
+        check_origin("a:8000", "Origin: http://a:8000.evil|", true);
+        check_origin("a:8000", "Origin: null|", true);
+        check_origin("a:8000", "Origin:|", true);
+        check_origin("a:8000", "Origin: file://a:8000|", true);
+        check_origin("a:8000", "Origin: http://b@a:8000|", true);
     }
 
     #[test]

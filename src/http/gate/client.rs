@@ -29,7 +29,7 @@ pub const INCOMPLETE_REQUEST: RequestRefusal =
     RequestRefusal { status: 400, detail: "the connection ended before the request was complete" };
 pub const ANSWER_TIMED_OUT: RequestRefusal = RequestRefusal { status: 504, detail: "the answer was not ready in time" };
 pub const UPSTREAM_FAILED: RequestRefusal =
-    RequestRefusal { status: 502, detail: "the program is at fault: its log has more" };
+    RequestRefusal { status: 502, detail: "net-pulse is at fault: its log says why" };
 
 /// A client's TCP connection, with at most one request.
 pub struct Client {
@@ -43,9 +43,9 @@ pub struct Client {
     upstream: Option<UpstreamConnection>,
     /// The upstream connection that this client no longer needs. The event loop takes it over.
     detached: Option<UpstreamConnection>,
-    /// Bytes received and not yet sent on, of the request or of the answer.
+    /// Bytes of the request or of the answer that were received and are to be sent on.
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that are sent.
+    /// Number of bytes of `buffer` that are already sent.
     sent_bytes: usize,
     /// How much work the request is for a worker.
     pub weight: Weight,
@@ -63,8 +63,10 @@ pub struct Client {
 #[derive(Clone, Copy)]
 pub struct OccupiedSlot {
     pub number: usize,
+    /// Address group of the client.
     pub group: u64,
     pub weight: Weight,
+    /// Start of the request.
     pub since: Instant,
 }
 
@@ -79,18 +81,18 @@ pub struct UpstreamConnection {
 enum Phase {
     /// Receiving the head.
     Head(Scan),
-    /// Receiving the body. The number is the length of the complete request, in bytes.
+    /// Receiving the body. The number is the length of the complete request as the gate sends it upstream, in bytes.
     Body(usize),
     /// The request is complete and waits for a slot.
     Waiting,
     /// Sending the request to tiny_http.
     Forwarding,
-    /// Sending the answer to the client: from tiny_http, or the rest of it in `buffer`. `begun`: some of it has
-    /// arrived from tiny_http.
+    /// Sending the answer to the client: from tiny_http, or a refusal from `buffer`. `begun`: a part of the answer
+    /// exists, so the gate can no longer refuse the request.
     Answering {
         begun: bool,
     },
-    /// The client has its whole answer. The number counts the bytes read and dropped since.
+    /// The client has its whole answer. The number counts the bytes that the gate has read and dropped since then.
     Lingering(usize),
     Closed,
 }
@@ -145,7 +147,7 @@ impl Client {
     /// The complete request is larger than a head may be.
     pub fn has_large_request(&self) -> bool {
         match self.phase {
-            Phase::Body(whole) => whole > HEAD_LIMIT,
+            Phase::Body(request_bytes) => request_bytes > HEAD_LIMIT,
             Phase::Waiting | Phase::Forwarding => self.buffer.len() > HEAD_LIMIT,
             _ => false,
         }
@@ -249,19 +251,19 @@ impl Client {
             Phase::Head(_) | Phase::Body(_) => self.refuse(REQUEST_TIMED_OUT, rules, &mut [], now),
             Phase::Waiting => self.refuse(BUSY, rules, &mut [], now),
             Phase::Forwarding | Phase::Answering { begun: false } => self.refuse(ANSWER_TIMED_OUT, rules, &mut [], now),
-            Phase::Answering { .. } => self.abort("the client did not read its answer in time"),
+            Phase::Answering { .. } => self.abort("the answer made no progress for too long"),
             Phase::Lingering(_) | Phase::Closed => self.phase = Phase::Closed,
         }
     }
 
     /// Reads once, so that the other connections have their turn.
     fn read(&mut self, rules: &Rules, scratch: &mut [u8], now: Instant) {
-        let room = match self.phase {
-            Phase::Body(whole) => whole.saturating_sub(self.buffer.len()),
+        let max_bytes = match self.phase {
+            Phase::Body(request_bytes) => request_bytes.saturating_sub(self.buffer.len()),
             _ => HEAD_LIMIT.saturating_sub(self.buffer.len()),
         };
-        let room = room.min(scratch.len());
-        let count = match self.stream.read(&mut scratch[..room]) {
+        let max_bytes = max_bytes.min(scratch.len());
+        let count = match self.stream.read(&mut scratch[..max_bytes]) {
             Ok(0) if self.buffer.is_empty() => return self.phase = Phase::Closed,
             Ok(0) => return self.refuse(INCOMPLETE_REQUEST, rules, scratch, now),
             Ok(count) => count,
@@ -280,12 +282,12 @@ impl Client {
                 }
             }
         }
-        if matches!(self.phase, Phase::Body(whole) if self.buffer.len() >= whole) {
+        if matches!(self.phase, Phase::Body(request_bytes) if self.buffer.len() >= request_bytes) {
             self.enter(Phase::Waiting, rules.limits.queue, now);
         }
     }
 
-    /// Checks the head of `end` bytes and replaces it in the buffer by the head for tiny_http.
+    /// Checks the head, which is `end` bytes long, and replaces it in the buffer with the head for tiny_http.
     fn accept_head(&mut self, end: usize, rules: &Rules, now: Instant) -> std::result::Result<(), RequestRefusal> {
         let received = std::mem::take(&mut self.buffer);
         let (head, rest) = received.split_at_checked(end).ok_or(head::NOT_HTTP)?;
@@ -303,8 +305,8 @@ impl Client {
         let length = head.length.unwrap_or(0).min(BODY_LIMIT);
         // Bytes after the body are ignored: there is no second request.
         self.buffer.extend(rest.iter().take(length));
-        let whole = self.buffer.len() - rest.len().min(length) + length;
-        self.enter(Phase::Body(whole), rules.limits.body, now);
+        let request_bytes = self.buffer.len() - rest.len().min(length) + length;
+        self.enter(Phase::Body(request_bytes), rules.limits.body, now);
         Ok(())
     }
 
@@ -396,7 +398,7 @@ impl Client {
         true
     }
 
-    /// Answers the request with this refusal instead of forwarding it.
+    /// Answers the request with this refusal, and drops its upstream connection if it has one.
     pub fn refuse(&mut self, refusal: RequestRefusal, rules: &Rules, scratch: &mut [u8], now: Instant) {
         log::debug!("{}: {}: {}", self.address, refusal.status, refusal.detail);
         self.detach_upstream();
@@ -406,7 +408,7 @@ impl Client {
         self.relay(rules, scratch, now);
     }
 
-    /// Ends the answer and waits until the client closes its end.
+    /// Ends the answer, and from now on waits for the client to close its end.
     fn linger(&mut self, rules: &Rules, now: Instant) {
         self.buffer = Vec::new();
         self.sent_bytes = 0;
@@ -465,12 +467,12 @@ fn would_block(error: &io::Error) -> bool {
 pub fn refusal_answer(refusal: RequestRefusal, without_body: bool) -> Vec<u8> {
     let RequestRefusal { status, detail } = refusal;
     let reason = reason(status);
-    let retry = if status == 503 { "Retry-After: 1\r\n" } else { "" };
+    let retry_after = if status == 503 { "Retry-After: 1\r\n" } else { "" };
     // No detail needs JSON escaping; a test checks this.
     let body = format!("{{\"detail\":\"{detail}\"}}\n");
     let head = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{retry}Connection: close\r\n\r\n",
+         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{retry_after}Connection: close\r\n\r\n",
         body.len()
     );
     (if without_body { head } else { head + &body }).into_bytes()

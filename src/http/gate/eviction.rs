@@ -1,9 +1,9 @@
-//! Eviction: which connection the gate closes when it has no room for another one. Room means connections, waiting
-//! requests or large bodies. Pure.
+//! Eviction: chooses the connection that the gate closes when connections, waiting requests or large requests reach
+//! their limit. Pure.
 //!
-//! The gate first closes a connection whose client already has its whole answer. Otherwise the victim belongs to the
-//! address group with the most connections: the connection without progress for the longest time, or, if all of them
-//! wait for a slot, the one with the heaviest request, and of those the newest.
+//! The first choice is a connection whose client already has its whole answer. Otherwise the victim belongs to the
+//! address group with the most connections. In this group it is the connection without progress for the longest time
+//! or, if all of them wait for a slot, the one with the heaviest request; among equals, the newest.
 
 use std::cmp::Reverse;
 use std::time::Instant;

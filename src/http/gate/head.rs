@@ -1,7 +1,7 @@
 //! Parses the head of an HTTP request: finds its end, checks it, and writes the head that the gate sends upstream.
 //! Pure.
 //!
-//! The checks are stricter than RFC 9112: a head that two parsers could understand differently is refused. No byte of
+//! The checks are stricter than RFC 9112: they refuse a head that two parsers could understand differently. No byte of
 //! a request appears in a refusal.
 
 use std::borrow::Cow;
@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 /// Maximum size of a head in bytes, with its empty line.
 pub const HEAD_LIMIT: usize = 8 * 1024;
-/// Maximum size of a body in bytes. The largest request that the API has is the names of a thousand interfaces.
-/// Parsed JSON takes several times as much memory.
+/// Maximum size of a body in bytes. The largest request of the API lists the names of a thousand interfaces. A higher
+/// limit would cost memory: parsed JSON takes several times as much.
 pub const BODY_LIMIT: usize = 16 * 1024;
 
 /// Headers that the gate sends upstream, in lower case, and how often each may appear. The gate drops all other
@@ -76,7 +76,7 @@ pub const EXPECT: RequestRefusal = refusal(417, "Expect is not supported: send t
 pub const LONG_TARGET: RequestRefusal = refusal(414, "the request target is too long");
 pub const LONG_HEAD: RequestRefusal = refusal(431, "the request headers are too long");
 
-/// Finds the end of a head. It scans each byte once, even if the head arrives in small pieces.
+/// Finds the end of a head. Scans each byte once, even if the head arrives in small pieces.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scan {
     scanned: usize,
@@ -144,7 +144,9 @@ pub struct Head<'a> {
     pub fetch_site: Option<&'a str>,
     /// The request has a header that proxies add. Clients can send such a header too.
     pub forwarded: bool,
+    /// Value of Content-Length, in bytes.
     pub length: Option<usize>,
+    /// The headers that go upstream: name in lower case, value.
     headers: Vec<(&'a str, &'a str)>,
     /// The client sent an `X-Real-IP` header, which the gate does not send upstream.
     has_real_ip: bool,
@@ -185,7 +187,7 @@ impl<'a> Head<'a> {
         if !is_token(method.as_bytes()) {
             return Err(NOT_HTTP);
         }
-        let old = match version {
+        let is_http_1_0 = match version {
             "HTTP/1.0" => true,
             "HTTP/1.1" => false,
             _ => return Err(VERSION),
@@ -198,7 +200,7 @@ impl<'a> Head<'a> {
         let mut head = Head {
             method,
             target,
-            is_http_1_0: old,
+            is_http_1_0,
             host: None,
             origin: None,
             fetch_site: None,
@@ -211,8 +213,8 @@ impl<'a> Head<'a> {
             head.add_line(line)?;
         }
         head.host = head.header("host");
-        // RFC 9112, section 3.2.
-        if head.host.is_none() && !old {
+        // HTTP/1.1 requires Host (RFC 9112, section 3.2).
+        if head.host.is_none() && !is_http_1_0 {
             return Err(HOST);
         }
         if let Some(authority) = authority {
@@ -258,7 +260,7 @@ impl<'a> Head<'a> {
         Ok(())
     }
 
-    /// Value of the first header of this name, in lower case, that goes upstream.
+    /// Value of the first header of this name among those that go upstream. `name`: in lower case.
     fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
@@ -290,7 +292,7 @@ impl<'a> Head<'a> {
 
 /// Headers that common proxies add. Any one of them marks a request as forwarded. Without the rare ones, the clients of
 /// a proxy that adds only its own header would look like local users.
-const PROXY_NAMES: [&str; 15] = [
+const PROXY_HEADERS: [&str; 15] = [
     "forwarded",
     "via",
     "x-real-ip",
@@ -307,10 +309,10 @@ const PROXY_NAMES: [&str; 15] = [
     "x-appengine-user-ip",
     "x-azure-clientip",
 ];
-const PROXY_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy-", "cf-"];
+const PROXY_HEADER_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy-", "cf-"];
 
-/// Header with the slot of the request, by which a worker sees whether the client has left. The gate drops this
-/// header if a client sends it.
+/// Header with the slot number of the request. A worker needs the number for `Upstream::client_left`. The gate drops
+/// this header if a client sends it.
 pub const SLOT_HEADER: &str = "x-place";
 /// Header of a request that needs no token. The gate drops this header if a client sends it.
 pub const TRUSTED_HEADER: &str = "x-trusted";
@@ -325,11 +327,11 @@ pub fn add_gate_headers(request: &mut Vec<u8>, slot: usize, trusted: bool) {
 
 fn is_proxy_header(name: &str) -> bool {
     let starts = |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    PROXY_PREFIXES.iter().any(starts) || PROXY_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+    PROXY_HEADER_PREFIXES.iter().any(starts) || PROXY_HEADERS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// Splits a target into the host, if it has the absolute form, and path with query (RFC 9112, sections 3.2.1 and
-/// 3.2.2).
+/// Splits a target into its host, which only the absolute form has, and its path with query (RFC 9112, sections 3.2.1
+/// and 3.2.2).
 fn split_target(target: &str) -> Option<(Option<&str>, Cow<'_, str>)> {
     if target.starts_with('/') {
         return Some((None, target.into()));
@@ -372,11 +374,11 @@ fn is_token(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// The bytes of a head. `|` stands for a line end.
     fn text(head: &str) -> Vec<u8> {
         head.replace('|', "\r\n").into_bytes()
     }
 
-    /// `|` stands for a line end.
     #[track_caller]
     fn refused(head: &str, expect: RequestRefusal) {
         refused_bytes(&text(head), expect);
@@ -396,7 +398,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn onward(head: &str, expect: &str) {
+    fn check_upstream(head: &str, expect: &str) {
         let bytes = text(head);
         let ScannedHead::Complete(head, end) = parse(&bytes) else { panic!("{head:?}: {:?}", parse(&bytes)) };
         assert_eq!(end, bytes.len());
@@ -406,17 +408,17 @@ mod tests {
 
     #[test]
     fn the_head_that_the_gate_sends_upstream() {
-        onward("GET / HTTP/1.1|Host: a||", "GET / HTTP/1.1|host: a|x-real-ip: 192.0.2.7|connection: close||");
-        onward(
+        check_upstream("GET / HTTP/1.1|Host: a||", "GET / HTTP/1.1|host: a|x-real-ip: 192.0.2.7|connection: close||");
+        check_upstream(
             "GET /?a=%00&b HTTP/1.0|HOST:\ta \t||",
             "GET /?a=%00&b HTTP/1.0|host: a|x-real-ip: 192.0.2.7|connection: close||",
         );
-        onward("GET /health HTTP/1.0||", "GET /health HTTP/1.0|x-real-ip: 192.0.2.7|connection: close||");
-        onward(
+        check_upstream("GET /health HTTP/1.0||", "GET /health HTTP/1.0|x-real-ip: 192.0.2.7|connection: close||");
+        check_upstream(
             "POST /x HTTP/1.1|Host: a|Connection: keep-alive, Authorization|Keep-Alive: 5|Upgrade: h2c|Cookie: x|Content-Length: 007|Authorization: Bearer t||",
             "POST /x HTTP/1.1|host: a|authorization: Bearer t|content-length: 7|x-real-ip: 192.0.2.7|connection: close||",
         );
-        onward(
+        check_upstream(
             "GET / HTTP/1.1|Host: a|Accept: a|accept: b|X-Empty:|Te: trailers||",
             "GET / HTTP/1.1|host: a|accept: a|accept: b|x-real-ip: 192.0.2.7|connection: close||",
         );
@@ -434,9 +436,9 @@ mod tests {
             ("http://b//c/", "//c/"),
         ] {
             let expect = format!("GET {path} HTTP/1.1|accept: x|host: b|{tail}");
-            onward(&format!("GET {target} HTTP/1.1|Host: a|Accept: x||"), &expect);
+            check_upstream(&format!("GET {target} HTTP/1.1|Host: a|Accept: x||"), &expect);
         }
-        onward("GET http://[::1]:80/x HTTP/1.0||", &format!("GET /x HTTP/1.0|host: [::1]:80|{tail}"));
+        check_upstream("GET http://[::1]:80/x HTTP/1.0||", &format!("GET /x HTTP/1.0|host: [::1]:80|{tail}"));
         refused("GET http://a/ HTTP/1.1||", HOST);
         refused("GET http://a/ HTTP/1.1|Host: a|Host: a||", HOST);
     }
@@ -448,7 +450,7 @@ mod tests {
             add_gate_headers(&mut request, 3, trusted);
             assert_eq!(request, text(&format!("GET / HTTP/1.1|x-place: 3|{expect}host: a||body")));
         }
-        onward(
+        check_upstream(
             "GET / HTTP/1.1|Host: a|X-Place: 1|X-Trusted: 1|x-trusted:1||",
             "GET / HTTP/1.1|host: a|x-real-ip: 192.0.2.7|connection: close||",
         );
@@ -474,10 +476,13 @@ mod tests {
             ("Via: 1.1 p", "via: 1.1 p|"),
         ] {
             let expect = format!("GET / HTTP/1.1|host: a|{header}forwarded: for=unknown|{tail}");
-            onward(&format!("GET / HTTP/1.1|Host: a|{name}||"), &expect);
-            onward(&format!("GET / HTTP/1.1|Host: a|{name}|Connection: {}||", &name[..9]), &expect);
+            check_upstream(&format!("GET / HTTP/1.1|Host: a|{name}||"), &expect);
+            check_upstream(&format!("GET / HTTP/1.1|Host: a|{name}|Connection: {}||", &name[..9]), &expect);
         }
-        onward("GET / HTTP/1.1|Host: a|Forwarded: for=x||", &format!("GET / HTTP/1.1|host: a|forwarded: for=x|{tail}"));
+        check_upstream(
+            "GET / HTTP/1.1|Host: a|Forwarded: for=x||",
+            &format!("GET / HTTP/1.1|host: a|forwarded: for=x|{tail}"),
+        );
     }
 
     #[test]
@@ -618,9 +623,9 @@ mod tests {
         }
     }
 
-    /// A head that passes parses again as one head with the same meaning.
+    /// The head that the gate sends upstream parses again, and has the same meaning.
     #[test]
-    fn mutated_heads_are_refused_or_parse_the_same_twice() {
+    fn mutated_heads_are_refused_or_mean_the_same_upstream() {
         let seed = text("POST /api/x?y=1 HTTP/1.1|Host: a:80|Content-Length: 5|Origin: http://a|X-Real-IP: 1||");
         let mut random = 0x2545_f491_u32;
         let mut next = |below: usize| {

@@ -1,12 +1,12 @@
 //! The gate: a reverse proxy in the same process, in front of tiny_http. One thread owns every TCP connection and
 //! waits in a single poll(2); it never blocks for a client. It sends upstream only complete requests that passed the
-//! checks of `head`, and passes each answer on through one small buffer.
+//! checks of `head` and `access`, and copies each answer to its client through a small buffer.
 //!
-//! Two policies keep it fair. A worker slot goes to the address group that has used the least worker time lately
-//! (`slots`). If there is no room for another connection, the gate closes one of the address group that has the most
-//! (`eviction`).
+//! Two policies keep the gate fair among address groups; a group is one IPv4 address or one IPv6 /64. A worker slot
+//! goes to the group that has used the least worker time lately (`slots`). If the gate must close a connection to make
+//! room for another one, it prefers the group that has the most connections (`eviction`).
 //!
-//! The gate refuses to keep a connection open for a second request: so the limit on connections also limits requests.
+//! Each connection carries only one request, so the limit on connections also limits requests.
 
 pub mod access;
 mod client;
@@ -41,26 +41,26 @@ use slots::{FairQueue, Slots};
 use trust::Trust;
 
 const STACK_BYTES: usize = 128 * 1024;
-/// Buffer for a part of an answer, per connection.
+/// Most bytes that one read returns, and so the most of an answer that a connection holds.
 const RELAY_BUFFER_BYTES: usize = 16 * 1024;
 /// Socket buffers in the kernel, per connection. The kernel doubles these figures (socket(7)). Without a limit they
 /// grow to megabytes.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 32 * 1024;
-/// Connections to accept before the existing ones have their turn.
+/// Connections accepted from one listener before the existing connections have their turn.
 const ACCEPTS_PER_TURN: usize = 32;
-/// Most requests at a time that are larger than a head may be. The gate refuses more of them.
-const LARGE_BODIES: usize = 8;
+/// Limit on the requests in memory that are larger than HEAD_LIMIT. If there are more, the gate refuses some of them.
+const MAX_LARGE_REQUESTS: usize = 8;
 /// Interval of the check for clients that read too slowly.
 const SLOW_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause in accepting connections after the process ran out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// The gate keeps an incomplete request for at least this long before it closes it for another connection: the
-/// segment after the TCP handshake may still be on its way.
+/// The gate evicts a connection with an incomplete request only after this time: the first segment of the request may
+/// still be on its way.
 const EVICTION_GRACE: Duration = Duration::from_millis(2);
 /// Pause before the next attempt to connect to tiny_http.
 const CONNECT_RETRY: Duration = Duration::from_millis(20);
-/// Descriptors for the rest of this process if they are scarce: SQLite and sysfs open files at any time.
+/// Descriptors that the gate leaves to the rest of this process: SQLite and sysfs open files at any time.
 const RESERVED_DESCRIPTORS: usize = 20;
 /// One for the gate's end of the upstream connection, two for tiny_http's end.
 const DESCRIPTORS_PER_REQUEST: usize = 3;
@@ -151,8 +151,8 @@ pub struct Gate {
     new_listeners: Arc<Mutex<Vec<TcpListener>>>,
 }
 
-/// Accepted connections inherit these buffer sizes. Setting the sizes after accept(2) would be too late for the first
-/// segments. If they cannot be set, the kernel's defaults stay.
+/// Sets the buffer sizes of a listener. Accepted connections inherit them; setting the sizes after accept(2) would be
+/// too late for the first segments. If the sizes cannot be set, the kernel's defaults stay.
 fn prepare(listener: &TcpListener) -> io::Result<()> {
     let _ = setsockopt(listener, sockopt::SndBuf, &SEND_BUFFER_BYTES);
     let _ = setsockopt(listener, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES);
@@ -201,8 +201,8 @@ impl Gate {
         self.names.set(names);
     }
 
-    /// Accepts connections from these listeners too.
-    pub fn listen(&self, mut listeners: Vec<TcpListener>) {
+    /// Accepts connections on these listeners too.
+    pub fn add_listeners(&self, mut listeners: Vec<TcpListener>) {
         listeners.retain(|listener| prepare(listener).is_ok());
         self.new_listeners.lock().unwrap_or_else(PoisonError::into_inner).append(&mut listeners);
         let _ = (&self.wake_sender).write(b"!");
@@ -249,9 +249,9 @@ struct EventLoop {
     /// Upstream connections that no client needs any more. Their slots stay in use until tiny_http closes its end.
     detached: Vec<UpstreamConnection>,
     fair_queue: FairQueue,
-    /// No connection is accepted before this time.
+    /// The gate accepts no connection before this time.
     accept_paused_until: Option<Instant>,
-    /// No request is started before this time.
+    /// The gate starts no request before this time.
     connect_retry_at: Option<Instant>,
     /// Time of the last warning that accept(2) or the connection to tiny_http failed.
     last_warning: Option<Instant>,
@@ -280,63 +280,65 @@ impl EventLoop {
             self.collect_detached(now);
             self.clients.retain(|client| !client.closed());
 
-            let wake = self.next_wake_up(now).into_iter().chain(stop_at).min();
-            let Some(ready) = self.wait(now, wake) else { continue };
+            let wake_at = self.next_wake_up(now).into_iter().chain(stop_at).min();
+            let Some(ready) = self.wait(now, wake_at) else { continue };
             let now = Instant::now();
             for (client, events) in self.clients.iter_mut().zip(&ready.clients) {
                 if !events.is_empty() {
                     client.handle_events(*events, &self.rules, &mut self.scratch, now);
                 }
             }
-            for (detached, ready) in self.detached.iter_mut().zip(&ready.detached) {
-                if *ready {
+            for (detached, is_ready) in self.detached.iter_mut().zip(&ready.detached) {
+                if *is_ready {
                     detached.discard(&mut self.scratch);
                 }
             }
-            for listener in 0..self.listeners.len() {
-                if ready.listeners.get(listener).is_some_and(|ready| *ready) {
-                    self.accept(listener, now);
+            for index in 0..self.listeners.len() {
+                if ready.listeners.get(index).is_some_and(|is_ready| *is_ready) {
+                    self.accept(index, now);
                 }
             }
         }
     }
 
-    /// Waits in poll(2) until a socket is ready or `wake` is reached. `None` if poll(2) was interrupted or failed.
-    fn wait(&mut self, now: Instant, wake: Option<Instant>) -> Option<Ready> {
-        let timeout = wake.map_or(PollTimeout::NONE, |wake| {
+    /// Waits in poll(2) until a socket is ready or the time `wake_at` has come. `None` if poll(2) was interrupted or
+    /// failed.
+    fn wait(&mut self, now: Instant, wake_at: Option<Instant>) -> Option<Ready> {
+        let timeout = wake_at.map_or(PollTimeout::NONE, |wake_at| {
             // Rounded up: otherwise poll(2) would return just before the deadline.
-            let wait = wake.saturating_duration_since(now) + Duration::from_micros(999);
+            let wait = wake_at.saturating_duration_since(now) + Duration::from_micros(999);
             PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
         });
         let accepting = self.accept_paused_until.is_none() && (!self.full() || self.victim(now).is_some());
 
-        let mut waiting = Vec::with_capacity(1 + self.listeners.len() + 2 * self.clients.len());
-        waiting.push(PollFd::new(self.wake_receiver.as_fd(), PollFlags::POLLIN));
+        let mut poll_fds = Vec::with_capacity(1 + self.listeners.len() + 2 * self.clients.len());
+        poll_fds.push(PollFd::new(self.wake_receiver.as_fd(), PollFlags::POLLIN));
         if accepting {
-            waiting.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+            poll_fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
         }
-        let first_client = waiting.len();
+        let first_client = poll_fds.len();
         for client in &self.clients {
-            waiting.push(PollFd::new(client.stream.as_fd(), client.interest()));
-            // Only if it waits for events: otherwise poll(2) would report the end of the stream again and again.
+            poll_fds.push(PollFd::new(client.stream.as_fd(), client.interest()));
+            // Only while this connection waits for the upstream: otherwise poll(2) would report the end of the upstream
+            // again and again.
             if let Some((upstream, events)) = client.upstream_interest() {
-                waiting.push(PollFd::new(upstream, events));
+                poll_fds.push(PollFd::new(upstream, events));
             }
         }
-        waiting.extend(self.detached.iter().map(|detached| PollFd::new(detached.stream.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut waiting, timeout) {
+        poll_fds.extend(self.detached.iter().map(|detached| PollFd::new(detached.stream.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut poll_fds, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return None,
             Err(errno) => {
-                // Out of memory, or the limit on descriptors was lowered below their number.
+                // Out of memory, or the limit on descriptors is now below the number of sockets.
                 log::error!("poll(2) failed: {}", io::Error::from(errno));
                 thread::sleep(CONNECT_RETRY);
                 return None;
             }
         }
 
-        let (woken, ready) = self.ready(&waiting, first_client);
-        drop(waiting);
+        let (woken, ready) = self.collect_ready(&poll_fds, first_client);
+        drop(poll_fds);
         if woken {
             let _ = self.wake_receiver.read(&mut [0; 8]);
         }
@@ -344,9 +346,9 @@ impl EventLoop {
     }
 
     /// Evaluates the result of poll(2): whether another thread woke this one, and the sockets that are ready.
-    fn ready(&self, waiting: &[PollFd], first_client: usize) -> (bool, Ready) {
+    fn collect_ready(&self, poll_fds: &[PollFd], first_client: usize) -> (bool, Ready) {
         let events = |fd: &PollFd| fd.revents().unwrap_or(PollFlags::POLLERR);
-        let mut remaining = waiting.iter();
+        let mut remaining = poll_fds.iter();
         let woken = remaining.next().is_some_and(|fd| !events(fd).is_empty());
         let listeners = remaining.by_ref().take(first_client - 1).map(|fd| !events(fd).is_empty()).collect();
         let clients = self
@@ -356,7 +358,8 @@ impl EventLoop {
                 let client_events = remaining.next().map_or(PollFlags::empty(), events);
                 let upstream =
                     client.upstream_interest().and_then(|_| remaining.next()).map_or(PollFlags::empty(), events);
-                // A read finds errors of the upstream connection. Errors of the client's socket end the client.
+                // Any event of the upstream connection becomes POLLIN: the next read or write finds its errors. Errors
+                // of the client's socket end the client.
                 client_events | if upstream.is_empty() { PollFlags::empty() } else { PollFlags::POLLIN }
             })
             .collect();
@@ -400,7 +403,8 @@ impl EventLoop {
             }
             let slots = self.slots(now);
             let Some((next, number)) = slots.next(&self.clients) else {
-                // The slot of a closed client becomes free when tiny_http notices.
+                // Each detached connection frees its slot when tiny_http closes its end. The gate takes the slot of a
+                // reader only if there are fewer detached connections than waiting requests.
                 let Some(reader) = slots.reader_to_evict(&self.clients).filter(|_| self.detached.len() < waiting)
                 else {
                     return;
@@ -432,8 +436,8 @@ impl EventLoop {
         }
     }
 
-    /// Takes over the upstream connections that clients no longer need, and charges the ones that have ended to their
-    /// address groups.
+    /// Takes over the upstream connections that clients no longer need. Charges the worker time of those that have
+    /// ended to their address groups.
     fn collect_detached(&mut self, now: Instant) {
         self.detached.extend(self.clients.iter_mut().filter_map(Client::take_detached));
         let (fair_queue, connector) = (&mut self.fair_queue, &mut self.connector);
@@ -454,9 +458,9 @@ impl EventLoop {
 
     /// Limits large requests, because of memory, and waiting requests, so that there is room for new heads.
     fn limit_waiting(&mut self, now: Instant) {
-        let Limits { clients, slots: active, .. } = self.rules.limits;
-        self.evict_down_to(LARGE_BODIES, Client::has_large_request, now);
-        self.evict_down_to((clients / 2).min(clients.saturating_sub(active + 1)).max(1), Client::waiting, now);
+        let Limits { clients, slots, .. } = self.rules.limits;
+        self.evict_down_to(MAX_LARGE_REQUESTS, Client::has_large_request, now);
+        self.evict_down_to((clients / 2).min(clients.saturating_sub(slots + 1)).max(1), Client::waiting, now);
     }
 
     /// Refuses requests until at most `max` of those that `is_counted` accepts are left.
@@ -469,7 +473,7 @@ impl EventLoop {
         }
     }
 
-    fn accept(&mut self, listener: usize, now: Instant) {
+    fn accept(&mut self, listener_index: usize, now: Instant) {
         for accepted in 0..ACCEPTS_PER_TURN {
             if self.full() {
                 // The connections accepted just now may be complete requests, and leave no room for the heads of
@@ -478,7 +482,7 @@ impl EventLoop {
                 let Some(victim) = self.victim(now) else { return };
                 self.evict(victim, now);
             }
-            let Some(listener) = self.listeners.get(listener) else { return };
+            let Some(listener) = self.listeners.get(listener_index) else { return };
             match listener.accept() {
                 Ok((stream, address)) => {
                     let Ok(mut client) = Client::new(stream, address.ip(), &self.rules.limits, now) else { continue };
@@ -488,11 +492,11 @@ impl EventLoop {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
-                    // The kernel checks for a free descriptor before it checks for a waiting connection, so there may
-                    // be none.
+                    // The kernel checks for a free descriptor before it checks for a waiting connection, so perhaps no
+                    // connection waits.
                     Some(Errno::EMFILE | Errno::ENFILE) if accepted > 0 => return,
                     Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                        // The connections stay in the kernel's queue. Closing one here may free the missing
+                        // The new connections stay in the kernel's queue. Closing an accepted one may free the missing
                         // descriptor.
                         if let Some(victim) = self.victim(now) {
                             self.evict(victim, now);
@@ -522,7 +526,7 @@ impl EventLoop {
         self.clients.len() >= self.rules.limits.clients
     }
 
-    /// Index of the connection to close for a new one.
+    /// Index of the connection to close for a new one. `None` if the gate may not close any of them yet.
     fn victim(&self, now: Instant) -> Option<usize> {
         let stall = self.rules.limits.stall;
         let may_close = |client: &Client| client.lingering() || client.incomplete() || client.stalled(now, stall);
@@ -540,7 +544,7 @@ impl EventLoop {
     }
 }
 
-/// What poll(2) found ready, in the order of the event loop's vectors.
+/// Sockets that poll(2) reported, in the order of the event loop's vectors.
 struct Ready {
     listeners: Vec<bool>,
     clients: Vec<PollFlags>,
@@ -552,12 +556,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_follow_the_descriptors() {
-        let check = |free: usize, clients: usize, active: usize, long_answers: usize| {
+    fn limits_follow_the_free_descriptors() {
+        let check = |free: usize, clients: usize, slots: usize, long_answers: usize| {
             let limits = Limits::default().within_descriptors(free);
             assert_eq!(
                 (limits.clients, limits.slots, limits.long_answers),
-                (clients, active, long_answers),
+                (clients, slots, long_answers),
                 "{free} free"
             );
             assert!(limits.long_answers < limits.slots);

@@ -1,8 +1,8 @@
 //! Fair use of the worker slots: which waiting request starts next, and which slow reader loses its slot.
 //!
-//! A free slot goes to the request whose address group has used the least worker time lately. A client that does not
-//! read its answer loses its slot to such a request. Costly requests never take all slots, and one address group has
-//! at most one slot for long answers. Pure.
+//! A free slot goes to the request whose address group has used the least worker time lately. A client that reads its
+//! answer too slowly loses its slot if a waiting request can use it. Costly requests never take all slots, and one
+//! address group has at most one slot for long answers. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,11 @@ use crate::sorted::Map;
 const DECAY_DIVISOR: u32 = 8;
 /// Most used time of one group. It decays to nothing in about a minute.
 const MAX_USED: Duration = Duration::from_secs(8);
-/// This much of each request is free: on a busy machine even a short request takes so long, because it waits for
-/// other work.
+/// Part of each request's worker time that is not charged: on a busy machine even a short request takes this long,
+/// because it waits for other work.
 const FREE_PER_REQUEST: Duration = Duration::from_millis(50);
-/// Most that one request costs. A long answer mainly loads the client that reads it.
+/// Worker time of one request beyond this is not charged: a worker with a long answer mostly waits for the client that
+/// reads it.
 const MAX_CHARGE: Duration = Duration::from_secs(1);
 /// When the next request is chosen, each running request counts at least this much, the usual time of a request.
 const MIN_IN_PROGRESS: Duration = FREE_PER_REQUEST;
@@ -73,12 +74,12 @@ impl Slots<'_> {
     /// Whether a request may start now, or after slot `freed` is free. Costly requests leave one slot for requests
     /// that memory can answer, so that a hanging disk does not block those.
     fn admits(&self, group: u64, weight: Weight, freed: Option<usize>) -> bool {
-        let Limits { slots: active, long_answers, .. } = *self.limits;
+        let Limits { slots, long_answers, .. } = *self.limits;
         let occupied = |min_weight: Weight| {
             self.occupied.iter().filter(move |slot| slot.weight >= min_weight && Some(slot.number) != freed)
         };
-        let caps = [(Weight::Light, active), (Weight::Costly, active - 1), (Weight::Long, long_answers)];
-        caps.iter().all(|(kind, max)| weight < *kind || occupied(*kind).count() < *max)
+        let caps = [(Weight::Light, slots), (Weight::Costly, slots - 1), (Weight::Long, long_answers)];
+        caps.iter().all(|(min_weight, max)| weight < *min_weight || occupied(*min_weight).count() < *max)
             && (weight < Weight::Long || occupied(Weight::Long).all(|slot| slot.group != group))
     }
 
@@ -92,8 +93,8 @@ impl Slots<'_> {
         next.map(|(at, _)| (at, number))
     }
 
-    /// Index of the client that must give up its slot. A client that reads nothing gives way to any waiting request;
-    /// one that reads slowly gives way to a group that has used less time.
+    /// Index of the client that must give up its slot. A client that reads nothing gives way to any waiting request
+    /// that may use the slot; one that reads slowly gives way only to a group that has used less time.
     pub fn reader_to_evict(&self, clients: &[Client]) -> Option<usize> {
         let (now, stall) = (self.now, self.limits.stall);
         let readers = clients.iter().enumerate().filter(|(_, client)| client.unread());
@@ -118,7 +119,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const ALL: [Weight; 3] = [Weight::Light, Weight::Costly, Weight::Long];
 
-    /// The weights that a request of this group may have to start now, with these slots in use.
+    /// The weights with which a request of this group may start now, with these slots in use.
     fn admitted(occupied: &[(u64, Weight)], group: u64, freed: Option<usize>) -> Vec<Weight> {
         let (limits, fair_queue, now) = (Limits::default(), FairQueue::default(), Instant::now());
         let occupied = occupied.iter().enumerate().map(|(number, (group, weight))| OccupiedSlot {
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn long_answers_take_two_slots_for_two_addresses() {
+    fn long_answers_use_at_most_two_slots_and_one_per_address() {
         use Weight::{Costly, Light, Long};
         assert_eq!(admitted(&[(2, Long)], 1, None), ALL);
         assert_eq!(admitted(&[(2, Long)], 2, None), [Light, Costly]);

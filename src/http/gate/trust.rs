@@ -1,5 +1,5 @@
 //! Decides which requests need no access token: those of root or of the own user of this process, sent from this
-//! machine. The kernel tells the user of the socket at the other end.
+//! machine. The kernel knows which user owns the socket at the other end.
 //!
 //! A reverse proxy on this machine makes every client look local, but the proxy runs as another user.
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::system::peer::{self, TrustedUsers};
 
+/// The users that the gate trusts, and the setting `private`.
 pub struct Trust {
     users: TrustedUsers,
     /// Reading needs the token too.
@@ -20,8 +21,9 @@ impl Trust {
         Trust { users: TrustedUsers::of_this_process(), private, warned: AtomicBool::new(false) }
     }
 
-    /// Whether a trusted user owns the other end of this connection. The gate calls this when it starts the request:
-    /// the kernel cannot tell the user of a socket that the client has closed or half closed by now.
+    /// Whether a trusted user owns the other end of this connection. The gate calls this when it starts the request. If
+    /// the client has closed or half closed its socket before that, its user is no longer certain, and the result is
+    /// false.
     pub fn trusts(&self, client: &TcpStream) -> bool {
         match peer::user(client) {
             Ok(user) => user.is_some_and(|user| self.users.contains(user)),

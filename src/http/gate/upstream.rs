@@ -1,10 +1,10 @@
 //! The upstream of the gate: one tiny_http server on a Unix socket that only the gate can connect to.
 //!
 //! tiny_http accepts its connections itself, so its socket needs an address. An abstract address is open to every
-//! local user, and a request that the gate would refuse can end the process. So the socket is a file in a private
-//! directory (mode 0700). Where `/proc` allows it, the file is removed at once, and the gate connects through an open
-//! descriptor of it. Then a killed process leaves no file behind, and a program that cleans /tmp cannot cut the
-//! connection.
+//! local user, who could then send requests that the gate would refuse; such a request can end the process. So the
+//! socket is a file in a private directory (mode 0700). Where `/proc` allows it, the file is removed at once, and the
+//! gate connects through an open descriptor of it. Then a killed process leaves no file behind, and a program that
+//! cleans /tmp cannot cut the connection.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -26,13 +26,14 @@ use crate::error::{Error, Result};
 /// tiny_http's accept thread ends at the first failed `accept()`. The gate restarts the server at most this often.
 const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Between two warnings in the log.
+/// Minimum time between two warnings in the log.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The running tiny_http server. The workers take their requests from it.
 pub struct Upstream {
     running: Mutex<RunningServer>,
     closing: AtomicBool,
+    /// Number of workers.
     workers: usize,
     /// Per slot: whether the client of its request has left.
     client_left: Vec<AtomicBool>,
@@ -48,17 +49,17 @@ impl Upstream {
     /// `directories`: where the socket may be created, the best first.
     pub fn open(directories: Vec<PathBuf>, workers: usize) -> Result<(Arc<Upstream>, TinyHttpConnector)> {
         let client_left = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        let inner =
+        let upstream =
             Arc::new(Upstream { running: Mutex::default(), closing: AtomicBool::new(false), workers, client_left });
         let mut connector =
-            TinyHttpConnector { inner: inner.clone(), directories, last_start: None, last_warning: None };
+            TinyHttpConnector { upstream: upstream.clone(), directories, last_start: None, last_warning: None };
         connector.start_server().map_err(|error| {
             Error::system(
                 "cannot create a private socket: set TMPDIR to a directory that net-pulse may write to",
                 error,
             )
         })?;
-        Ok((inner, connector))
+        Ok((upstream, connector))
     }
 
     fn running(&self) -> MutexGuard<'_, RunningServer> {
@@ -101,8 +102,8 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.close();
-        // tiny_http's accept thread checks for its end only when a connection comes. It cannot connect to itself,
-        // because the socket file is gone.
+        // tiny_http's accept thread checks whether to end only after it has accepted a connection. tiny_http cannot
+        // open that connection itself, because the socket file is gone.
         if let Some(socket_path) = &self.running().socket_path {
             let _ = connect_to(&socket_path.path);
         }
@@ -111,7 +112,7 @@ impl Drop for Upstream {
 
 /// Opens the connections of the gate to tiny_http, and restarts tiny_http when it no longer accepts any.
 pub struct TinyHttpConnector {
-    inner: Arc<Upstream>,
+    upstream: Arc<Upstream>,
     directories: Vec<PathBuf>,
     last_start: Option<Instant>,
     /// Time of the last warning in the log that the server was restarted.
@@ -143,16 +144,16 @@ impl TinyHttpConnector {
         let (listener, socket_path) = listen(&self.directories)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
         let running = RunningServer { server: Some(Arc::new(server)), socket_path: Some(socket_path) };
-        let old = std::mem::replace(&mut *self.inner.running(), running);
-        // Only now, so that the workers that wake up find the new server.
+        let old = std::mem::replace(&mut *self.upstream.running(), running);
+        // Wakes the workers that wait in the old server. This comes last, so that they find the new server.
         if let Some(old) = old.server {
-            (0..self.inner.workers).for_each(|_| old.unblock());
+            (0..self.upstream.workers).for_each(|_| old.unblock());
         }
         Ok(())
     }
 
     fn try_connect(&self) -> io::Result<UnixStream> {
-        self.inner
+        self.upstream
             .running()
             .socket_path
             .as_ref()
@@ -179,7 +180,7 @@ impl UpstreamConnector for TinyHttpConnector {
     }
 
     fn set_client_left(&mut self, slot: usize, client_left: bool) {
-        if let Some(flag) = self.inner.client_left.get(slot) {
+        if let Some(flag) = self.upstream.client_left.get(slot) {
             flag.store(client_left, Ordering::Relaxed);
         }
     }
@@ -257,7 +258,7 @@ mod tests {
 
     impl Dir {
         fn new(name: &str) -> Dir {
-            let path = std::env::temp_dir().join(format!("np-inner-{}-{name}", std::process::id()));
+            let path = std::env::temp_dir().join(format!("np-upstream-{}-{name}", std::process::id()));
             fs::create_dir(&path).expect("a directory");
             Dir(path)
         }
@@ -306,7 +307,7 @@ mod tests {
 
     #[test]
     fn unusable_directories_are_skipped() {
-        let dir = Dir::new("places");
+        let dir = Dir::new("skipped");
         let deep = dir.0.join("d".repeat(200));
         fs::create_dir(&deep).expect("a directory");
         let directories = ["/proc".into(), "/nonexistent/net-pulse".into(), deep, dir.0.clone()];

@@ -36,15 +36,15 @@ fn browsers_get_the_page() {
     }
 }
 
-/// Proxies that rewrite pages ask for `identity`, and curl asks for nothing.
+/// Proxies that rewrite pages send `Accept-Encoding: identity`. curl sends no `Accept-Encoding`.
 #[test]
 fn clients_without_gzip_get_plain_text() {
     let server = TestServer::new();
-    for asked in ["", "Accept-Encoding: identity\r\n", "Accept-Encoding: br\r\nAccept-Encoding: *, gzip;q=0\r\n"] {
+    for accept in ["", "Accept-Encoding: identity\r\n", "Accept-Encoding: br\r\nAccept-Encoding: *, gzip;q=0\r\n"] {
         for asset in ASSETS {
-            let reply = server.send("GET", asset.path, asked, b"");
-            assert_eq!((reply.status, reply.header("content-encoding")), (200, None), "{} {asked}", asset.path);
-            assert_eq!(Some(reply.body), gunzip(asset.packed), "{} {asked}", asset.path);
+            let reply = server.send("GET", asset.path, accept, b"");
+            assert_eq!((reply.status, reply.header("content-encoding")), (200, None), "{} {accept}", asset.path);
+            assert_eq!(Some(reply.body), gunzip(asset.packed), "{} {accept}", asset.path);
         }
     }
     let page = server.send("GET", "/", "Accept: text/html\r\nAccept-Encoding: identity\r\n", b"");
@@ -56,20 +56,20 @@ fn clients_without_gzip_get_plain_text() {
 fn gzip_and_plain_text_have_different_etags() {
     let server = TestServer::new();
     for asset in ASSETS {
-        let with = |asked: &str, more: &str| server.send("GET", asset.path, &format!("{asked}{more}"), b"");
-        let ways = [GZIP, "Accept-Encoding: identity\r\n"];
-        let tags = ways.map(|asked| tag(&with(asked, "")).to_string());
+        let with = |accept: &str, more: &str| server.send("GET", asset.path, &format!("{accept}{more}"), b"");
+        let encodings = [GZIP, "Accept-Encoding: identity\r\n"];
+        let tags = encodings.map(|accept| tag(&with(accept, "")).to_string());
         assert_ne!(tags[0], tags[1]);
-        for (at, asked) in ways.iter().enumerate() {
-            let whole = with(asked, "");
+        for (at, accept) in encodings.iter().enumerate() {
+            let whole = with(accept, "");
             assert!(whole.header("vary").unwrap().ends_with("Accept-Encoding"), "{}", asset.path);
-            let again = with(asked, &format!("If-None-Match: {}\r\n", tags[at]));
+            let again = with(accept, &format!("If-None-Match: {}\r\n", tags[at]));
             assert_eq!((again.status, again.body.len(), again.header("content-length")), (304, 0, None));
             assert_eq!((tag(&again), again.header("content-encoding")), (tags[at].as_str(), None));
             assert_eq!(again.header("vary"), whole.header("vary"));
-            let other = with(asked, &format!("If-None-Match: {}\r\n", tags[1 - at]));
+            let other = with(accept, &format!("If-None-Match: {}\r\n", tags[1 - at]));
             assert_eq!((other.status, other.body.len()), (200, whole.body.len()));
-            let head = server.send("HEAD", asset.path, asked, b"");
+            let head = server.send("HEAD", asset.path, accept, b"");
             assert_eq!((head.status, head.body.len()), (200, 0));
             assert_eq!(head.header("content-length"), Some(whole.body.len().to_string().as_str()));
             assert_eq!(head.header("content-encoding"), whole.header("content-encoding"));

@@ -1,4 +1,4 @@
-//! Forms of parameters that requests may use.
+//! Formats of parameters: times in milliseconds, and parameters for CSV only.
 
 use std::collections::BTreeSet;
 

@@ -14,13 +14,13 @@ use crate::clock::{Clock, Now, Zone, parse_time};
 use crate::history::READ_TIMEOUT;
 use crate::http::{Context, HttpRequest, answer};
 use crate::live::Database;
-use crate::model::{Batch, Counters, IfaceId, Mark, Sample, Tick};
+use crate::model::{Batch, Counters, IfaceId, Sample, SampleQuality, Tick};
 use crate::resolution::{Resolution, Retention};
 use crate::store::{Options, SaveRequest, Store};
 use crate::totals::Period;
 
-/// 2026-01-15T10:30:00Z
-const T: i64 = 1_768_473_000;
+/// Time at which each test begins: 2026-01-15T10:30:00Z.
+const START: i64 = 1_768_473_000;
 const IFACES: [(IfaceId, &str); 2] = [(2, "eth0"), (3, "lan0")];
 const ZONES: [&str; 4] = ["UTC0", "CET-1CEST,M3.5.0,M10.5.0/3", "IST-5:30", "<+1030>-10:30<+11>-11,M10.1.0,M1.3.6"];
 const HOUR: i64 = 3_600;
@@ -32,11 +32,11 @@ struct MovingClock(Mutex<i64>);
 impl Clock for MovingClock {
     fn now(&self) -> Now {
         let unix = *self.0.lock().unwrap();
-        Now { mono_ms: (unix - T + 100 * DAY) as u64 * 1_000, unix_ms: unix * 1_000 }
+        Now { mono_ms: (unix - START + 100 * DAY) as u64 * 1_000, unix_ms: unix * 1_000 }
     }
 }
 
-/// Repeatable noise (xorshift).
+/// Repeatable random numbers (xorshift).
 struct Random(u64);
 
 impl Random {
@@ -69,11 +69,11 @@ fn part_of_sample(unix: i64, sample: &Sample, from: i64, to: i64) -> Figures {
     let start = unix - length;
     let (first, last) = ((from - start).clamp(0, length), (to - start).clamp(0, length));
     let share = |value: u64| {
-        let passed = |seconds: i64| (u128::from(value) * seconds as u128 / length as u128) as u64;
-        passed(last) - passed(first)
+        let until = |seconds: i64| (u128::from(value) * seconds as u128 / length as u128) as u64;
+        until(last) - until(first)
     };
     let seconds = (last - first) as u64;
-    let plain = sample.mark == Mark::Plain;
+    let plain = sample.quality == SampleQuality::Plain;
     let [rx, tx] = [0, 1].map(|counter| share(sample.delta.0[counter]));
     [rx, tx, if plain { seconds } else { 0 }, if plain { 0 } else { seconds }]
 }
@@ -84,7 +84,7 @@ struct HistoryRig {
     directory: PathBuf,
     store: Option<Store>,
     zone: Zone,
-    keep: Retention,
+    retention: Retention,
     seq: u64,
     samples_so_far: Vec<(i64, Sample)>,
 }
@@ -97,7 +97,7 @@ impl Drop for HistoryRig {
 
 impl HistoryRig {
     fn new(zone: &str, samples_days: u32) -> HistoryRig {
-        let clock = Arc::new(MovingClock(Mutex::new(T)));
+        let clock = Arc::new(MovingClock(Mutex::new(START)));
         let context = Context { clock: clock.clone(), ..idle_context() };
         let zone = Zone::parse(zone).unwrap();
         {
@@ -105,15 +105,15 @@ impl HistoryRig {
             state.zone = Arc::new(zone.clone());
             state.inventory.interfaces = IFACES.map(|(id, name)| iface(name, id)).into();
             state.inventory.primary = Some("eth0".to_string());
-            // Until the database is opened.
+            // As before the database is opened.
             state.health.database = Database::NotOpen;
         }
-        let keep = Retention::FOREVER
+        let retention = Retention::FOREVER
             .with(Resolution::Sample, samples_days)
             .with(Resolution::FiveMinutes, 90)
             .with(Resolution::Hour, 1_826);
         let (directory, samples_so_far) = (directory(), Vec::new());
-        HistoryRig { context, clock, directory, store: None, zone, keep, seq: 0, samples_so_far }
+        HistoryRig { context, clock, directory, store: None, zone, retention, seq: 0, samples_so_far }
     }
 
     fn now(&self) -> i64 {
@@ -130,7 +130,7 @@ impl HistoryRig {
         self.context.live.lock().health.database = Database::Rejoined;
     }
 
-    /// Adds a tick at the present time.
+    /// Adds a tick at the current time.
     fn tick(&mut self, samples: &[Sample]) {
         self.seq += 1;
         let now = self.clock.now();
@@ -144,33 +144,25 @@ impl HistoryRig {
     }
 
     /// Saves the unsaved ticks, and checks in each state that readers may find.
-    fn flush(&mut self, check: impl Fn(&HistoryRig, &str)) {
+    fn save(&mut self, check: impl Fn(&HistoryRig, &str)) {
         let batch = {
             let mut state = self.context.live.lock();
             state.unsaved.saving_batch = Arc::new(std::mem::take(&mut state.unsaved.batch));
             state.unsaved.saving_batch.clone()
         };
         check(self, "taken by the writer");
-        let (zone, keep) = (&self.zone, self.keep);
-        let flush = SaveRequest {
-            batch: &batch,
-            anchors: &[],
-            records: &[],
-            events: &[],
-            settings: &[],
-            retention: keep,
-            zone,
-        };
-        self.store.as_mut().unwrap().save(&flush).unwrap();
+        let (zone, retention) = (&self.zone, self.retention);
+        let request =
+            SaveRequest { batch: &batch, anchors: &[], records: &[], events: &[], settings: &[], retention, zone };
+        self.store.as_mut().unwrap().save(&request).unwrap();
         check(self, "saved and still in memory");
         self.context.live.lock().unsaved.saving_batch = Arc::new(Batch::default());
         check(self, "saved");
     }
 
     fn ask(&self, target: &str) -> Value {
-        let from = Some(IpAddr::from([127, 0, 0, 1]));
-        let answer =
-            answer(&self.context, &HttpRequest { method: "GET", target, client_ip: from, ..HttpRequest::default() });
+        let client_ip = Some(IpAddr::from([127, 0, 0, 1]));
+        let answer = answer(&self.context, &HttpRequest { method: "GET", target, client_ip, ..HttpRequest::default() });
         assert_eq!(answer.status, 200, "{target}");
         serde_json::from_slice(&answer.body.into_bytes(&self.context).unwrap()).unwrap()
     }
@@ -221,7 +213,7 @@ impl HistoryRig {
 
     /// A random range that overlaps the data, or everything.
     fn range(&self, random: &mut Random, cells: &BTreeMap<i64, Figures>) -> (i64, i64) {
-        let first = cells.keys().next().copied().unwrap_or(T);
+        let first = cells.keys().next().copied().unwrap_or(START);
         let mut moment = || first - HOUR + random.below(self.now() - first + 2 * HOUR);
         let (one, other) = (moment(), moment());
         if random.one_in(3) { (0, self.now() + 2 * DAY) } else { (one.min(other), one.max(other) + 1) }
@@ -236,12 +228,12 @@ impl HistoryRig {
             }
             let (from, to) = self.range(random, cells);
             let limit = random.pick(&[1, 2, 10, LIMIT]);
-            let back = |to: i64| period.step(to - 1, 1 - limit, &self.zone);
+            let earliest = |to: i64| period.step(to - 1, 1 - limit, &self.zone);
             for (words, from, to, limit) in [
                 (format!("&limit={LIMIT}&from=0&to={to}"), 0, to, LIMIT),
                 (format!("&limit={LIMIT}&from={from}&to={to}"), from, to, LIMIT),
-                (format!("&limit={limit}"), back(self.now()), self.now(), limit),
-                (format!("&limit={limit}&to={to}"), back(to), to, limit),
+                (format!("&limit={limit}"), earliest(self.now()), self.now(), limit),
+                (format!("&limit={limit}&to={to}"), earliest(to), to, limit),
             ] {
                 if random.one_in(2) {
                     continue;
@@ -286,7 +278,7 @@ impl HistoryRig {
                 assert_eq!(self.rows(&target), expect, "{when}: {target}");
             }
         }
-        if self.keep.days(Resolution::Sample) > 30 {
+        if self.retention.days(Resolution::Sample) > 30 {
             let rows = self.ask(&format!("/api/export/traffic?interface_name={name}"));
             let got: u64 = rows.as_array().unwrap().iter().map(|row| row["rx_bytes"].as_u64().unwrap()).sum();
             let expect: u64 = self.samples(id).map(|(_, sample)| sample.delta.rx_bytes()).sum();
@@ -295,7 +287,7 @@ impl HistoryRig {
     }
 
     fn check_series(&self, random: &mut Random, id: IfaceId, name: &str, when: &str) {
-        let first = self.samples(id).map(|(unix, sample)| unix - sample.span_ms as i64 / 1_000).min().unwrap_or(T);
+        let first = self.samples(id).map(|(unix, sample)| unix - sample.span_ms as i64 / 1_000).min().unwrap_or(START);
         for length in [600, HOUR, 5 * HOUR, DAY, 8 * DAY, self.now() - first + DAY] {
             let to = [self.now(), first + random.below(self.now() - first + length)][random.below(2) as usize];
             let points = random.pick(&[1, 2, 7, 25, 300, 720]);
@@ -331,8 +323,8 @@ impl HistoryRig {
         cells.range(from..to).for_each(|(_, figures)| add(&mut expect, *figures));
         // The sums of today are cached until the next tick.
         self.context.live.lock().health.polls.total += 1;
-        let facts = self.ask(&format!("/api/interfaces/{name}"));
-        assert_eq!(facts["today_rx_bytes"], expect[0], "{when}: today of {name}");
+        let iface = self.ask(&format!("/api/interfaces/{name}"));
+        assert_eq!(iface["today_rx_bytes"], expect[0], "{when}: today of {name}");
     }
 }
 
@@ -340,11 +332,11 @@ fn sample(random: &mut Random, iface: IfaceId, span_s: i64) -> Sample {
     let bits = 1 + random.below(30);
     let rx = random.below(1 << bits) as u64;
     let mark = match span_s {
-        // Ticks that could not be saved for long are merged into one sample of any length.
-        ..=60 => Mark::Plain,
-        _ => [Mark::Reset, Mark::Gap, Mark::Plain][random.below(3) as usize],
+        ..=60 => SampleQuality::Plain,
+        // A plain sample can be this long, too: coarsening merges old unsaved ticks.
+        _ => [SampleQuality::Reset, SampleQuality::Gap, SampleQuality::Plain][random.below(3) as usize],
     };
-    Sample { iface, mark, span_ms: span_s as u64 * 1_000, delta: Counters::of([rx, rx / 3, 1, 1, 0, 0, 0, 0]) }
+    Sample { iface, quality: mark, span_ms: span_s as u64 * 1_000, delta: Counters::of([rx, rx / 3, 1, 1, 0, 0, 0, 0]) }
 }
 
 /// Builds one random history and checks it after each step.
@@ -359,8 +351,8 @@ fn run_random_history(seed: u64, stored: bool) {
     }
     let mut latest: BTreeMap<IfaceId, i64> = BTreeMap::new();
     for step in 0..16 {
-        let passed = random.pick(&[30, 30, 30, 300, 1_000, 2 * HOUR, 7 * HOUR, DAY]);
-        *history.clock.0.lock().unwrap() += passed;
+        let elapsed = random.pick(&[30, 30, 30, 300, 1_000, 2 * HOUR, 7 * HOUR, DAY]);
+        *history.clock.0.lock().unwrap() += elapsed;
         let now = history.now();
         let mut samples = Vec::new();
         for (id, _) in IFACES {
@@ -368,7 +360,7 @@ fn run_random_history(seed: u64, stored: bool) {
             let longest = 30 + random.pick(&[0, HOUR / 2, 4 * HOUR, 9 * HOUR, DAY, 5 * DAY]);
             let span = match before {
                 Some(before) if contiguous => now - before,
-                Some(_) if !random.one_in(4) => passed.min(longest),
+                Some(_) if !random.one_in(4) => elapsed.min(longest),
                 _ => longest + random.below(longest),
             };
             if !random.one_in(5) {
@@ -381,7 +373,7 @@ fn run_random_history(seed: u64, stored: bool) {
         history.check(&mut random, contiguous, &format!("{context}, in memory"));
         if stored && random.one_in(2) {
             let random_for_checks = Mutex::new(Random(random.0));
-            history.flush(|history, when| {
+            history.save(|history, when| {
                 history.check(&mut random_for_checks.lock().unwrap(), contiguous, &format!("{context}, {when}"));
             });
         }
@@ -408,8 +400,8 @@ fn hour_totals_are_complete_for_any_retention() {
     for (five_minutes_days, hours_days) in [(90, 1826), (1, 1826), (90, 1), (3, 2), (2, 3)] {
         for zone in ZONES {
             let mut history = HistoryRig::new(zone, 1);
-            history.keep =
-                history.keep.with(Resolution::FiveMinutes, five_minutes_days).with(Resolution::Hour, hours_days);
+            history.retention =
+                history.retention.with(Resolution::FiveMinutes, five_minutes_days).with(Resolution::Hour, hours_days);
             history.open();
             let check = |history: &HistoryRig, when: &str| {
                 let cells = history.cells(2);
@@ -443,15 +435,15 @@ fn hour_totals_are_complete_for_any_retention() {
                 history.tick(&[sample(&mut random, 2, span)]);
                 if step % 10 == 0 {
                     check(&history, "in memory");
-                    history.flush(check);
+                    history.save(check);
                 }
             }
         }
     }
 }
 
-/// A long gap of one interface says nothing about the samples of the others: a chart of those days uses a resolution
-/// that has data of all.
+/// A long gap of one interface begins before the oldest stored sample of the others. A chart of that time must use a
+/// resolution that has the data of all interfaces.
 #[test]
 fn a_long_gap_of_one_interface_does_not_hide_older_history_of_another() {
     let mut history = HistoryRig::new("UTC0", 1);
@@ -459,13 +451,13 @@ fn a_long_gap_of_one_interface_does_not_hide_older_history_of_another() {
     let mut random = Random(3);
     for step in 1..=80 {
         *history.clock.0.lock().unwrap() += HOUR;
-        let mut samples = vec![Sample { mark: Mark::Plain, ..sample(&mut random, 2, HOUR) }];
+        let mut samples = vec![Sample { quality: SampleQuality::Plain, ..sample(&mut random, 2, HOUR) }];
         // The first tick of its block, so that at some time no older samples are kept.
         if step == 38 {
-            samples.push(Sample { mark: Mark::Gap, ..sample(&mut random, 3, 5 * DAY) });
+            samples.push(Sample { quality: SampleQuality::Gap, ..sample(&mut random, 3, 5 * DAY) });
         }
         history.tick(&samples);
-        history.flush(|_, _| {});
+        history.save(|_, _| {});
         for points in [300, 720] {
             history.check_chart(2, "eth0", (history.now() - 4 * DAY, history.now()), points, &format!("step {step}"));
         }
@@ -499,12 +491,12 @@ fn resolutions_add_up_when_a_sample_begins_before_the_first_tick() {
                 *history.clock.0.lock().unwrap() += 30;
                 history.tick(&[sample(&mut random, 2, span)]);
                 check(&history, "in memory");
-                history.flush(check);
+                history.save(check);
             }
             *history.clock.0.lock().unwrap() += 7 * HOUR;
             history.tick(&[sample(&mut random, 2, 30)]);
             check(&history, "the next open block in memory");
-            history.flush(check);
+            history.save(check);
             history.open();
             check(&history, "opened again");
         }

@@ -4,15 +4,15 @@ use super::*;
 use crate::model::{HistoryEdit, InterfaceKind};
 use crate::sampler::others::MAX_RECORDS;
 
-/// The grace period for records of an earlier run is over by then.
+/// Longer than the grace period for records of an earlier run.
 const GRACE_OVER_MS: u64 = 630_001;
 
 /// A link that is created, carries traffic and is gone before the next listing.
 fn short_lived(bench: &Bench, link: Link, rx: u64) {
     let (ifindex, last) = (link.ifindex, Some(rx_tx(rx, 0)));
-    let seen = LinkEvent::Added { ifindex, counters: Counters::ZERO };
-    let described = || LinkEvent::Described(Box::new(link.clone()));
-    let notifications = [described(), seen, described(), LinkEvent::Gone { ifindex, last }];
+    let added = LinkNotification::Added { ifindex, counters: Counters::ZERO };
+    let described = || LinkNotification::Described(Box::new(link.clone()));
+    let notifications = [described(), added, described(), LinkNotification::Gone { ifindex, last }];
     bench.world.lock().unwrap().events.extend(notifications);
 }
 
@@ -28,25 +28,25 @@ fn sampled_rx(bench: &Bench) -> u64 {
 fn a_link_that_came_and_went_between_listings_is_counted() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     short_lived(&bench, link(7, "ppp0"), 500);
-    // A link without traffic leaves nothing behind.
+    // A link without traffic gets no record.
     short_lived(&bench, link(8, "ppp1"), 0);
     short_lived(&bench, link(9, "veth12ab"), 7_000);
     let tap = Link { driver: "tun".to_string(), ..link(10, "tap100i0") };
     let port = Link { master: 2, master_driver: "bridge".to_string(), ..tap.clone() };
     let notifications = [
-        LinkEvent::Described(Box::new(tap.clone())),
-        LinkEvent::Added { ifindex: 10, counters: Counters::ZERO },
-        LinkEvent::Described(Box::new(port)),
-        LinkEvent::Changed { ifindex: 10 },
-        // It has already left its bridge when it goes.
-        LinkEvent::Described(Box::new(tap)),
-        LinkEvent::Gone { ifindex: 10, last: Some(rx_tx(90, 90)) },
+        LinkNotification::Described(Box::new(tap.clone())),
+        LinkNotification::Added { ifindex: 10, counters: Counters::ZERO },
+        LinkNotification::Described(Box::new(port)),
+        LinkNotification::Changed { ifindex: 10 },
+        // The tap has left its bridge before it is deleted.
+        LinkNotification::Described(Box::new(tap)),
+        LinkNotification::Gone { ifindex: 10, last: Some(rx_tx(90, 90)) },
     ];
     bench.world.lock().unwrap().events.extend(notifications);
     bench.turn(true);
     bench.run(1_001);
-    assert_eq!(bench.samples("ppp0"), [(Mark::Plain, 500, 0)]);
-    // The same name again: it continues the same history.
+    assert_eq!(bench.samples("ppp0"), [(SampleQuality::Plain, 500, 0)]);
+    // Another link with the same name continues the same history.
     short_lived(&bench, link(11, "ppp0"), 30);
     bench.turn(true);
     bench.run(30_001);
@@ -64,7 +64,7 @@ fn three_thousand_links_leave_few_records_and_lose_no_byte() {
         mono_ms: 0,
         kind: EventKind::Storage,
         interface: String::new(),
-        detail: "an event of before".to_string(),
+        detail: "an earlier event".to_string(),
     });
     let mut sum = 0;
     for at in 0..3_000u32 {
@@ -73,7 +73,7 @@ fn three_thousand_links_leave_few_records_and_lose_no_byte() {
         short_lived(&bench, link(10 + at, &format!("job{at}")), rx);
         if at % 40 == 39 {
             bench.turn(true);
-            bench.pass(100);
+            bench.advance(100);
             let state = bench.live.lock();
             assert!(bench.sampler.records.len() <= MAX_RECORDS + 1);
             assert!(
@@ -91,16 +91,16 @@ fn three_thousand_links_leave_few_records_and_lose_no_byte() {
     // The interfaces with the most traffic keep their own records.
     let least = bench.sampler.records.iter().filter(|record| record.name.starts_with("job"));
     assert!(least.map(|record| record.lifetime.rx_bytes()).min().unwrap() > 1_000);
-    // The writer has nothing to do: it has taken nothing of these interfaces.
+    // There is no edit for the writer, because it has taken nothing of these interfaces.
     assert!(bench.live.lock().unsaved.edits.is_empty());
     let events = bench.live.lock().unsaved.events.clone();
-    assert!(events.len() < 60 && events.iter().any(|event| event.detail == "an event of before"), "{events:#?}");
+    assert!(events.len() < 60 && events.iter().any(|event| event.detail == "an earlier event"), "{events:#?}");
     bench.run(600_000);
     let found = details(&bench, EventKind::Appeared);
     assert!(found.last().unwrap().contains("times within 10 min"), "{found:?}");
 }
 
-/// Records of gone links: `gone1` carried 1 byte, `gone2` 2 bytes and so on.
+/// Records of gone links: `gone1` had 1 byte of traffic, `gone2` 2 bytes and so on.
 fn gone_records(count: u32) -> Vec<Record> {
     let of = |at: u32| Record {
         lifetime: rx_tx(u64::from(at), 0),
@@ -114,12 +114,13 @@ fn records_with_least_traffic_are_merged_first_but_never_named_ones() {
     let mut records = gone_records(300);
     records[0].alias = "guest's tunnel".to_string();
     let live = Live::new(Config::with_saved(&[("ignore", "!gone2"), ("primary", "gone3")]), Zone::UTC);
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10))], records, 1_000_000);
+    let mut bench = Bench::with_live(live, &[(link(2, "eth0"), rx_tx(1000, 10))], records, 1_000_000);
     bench.run(GRACE_OVER_MS);
     let left: Vec<IfaceId> = bench.sampler.records.iter().map(|record| record.id).filter(|id| *id <= 300).collect();
     assert_eq!(left[..4], [1, 2, 3, 49]);
     assert_eq!((left.len(), lifetimes(&bench)), (MAX_RECORDS - 1, (1..=300).sum::<u64>()));
-    // Stored records are merged on disk in one edit. Until then readers see them under the new name.
+    // One edit merges the stored records on disk. Until the writer has done it, readers see their samples under the new
+    // name.
     let state = bench.live.lock();
     let [(HistoryEdit::MergeIntoOthers { ids, into, into_name }, None)] = &state.unsaved.edits[..] else {
         panic!("{:?}", state.unsaved.edits)
@@ -146,12 +147,12 @@ fn records_of_links_that_appear_late_are_not_merged() {
         bench.world.lock().unwrap().links = all.clone();
         bench.turn(true);
         bench.run(GRACE_OVER_MS);
-        assert_eq!(bench.sampler.records.len(), 300, "{late} of them come late");
+        assert_eq!(bench.sampler.records.len(), 300, "{late} of the links appear late");
         assert!(bench.sampler.links.iter().all(|tracked| tracked.id == Some(tracked.link.ifindex)));
     }
 }
 
-/// The writer merges many records at once. Until then they keep their own identity.
+/// The writer merges at least 16 records at once. Fewer excess records stay as they are.
 #[test]
 fn few_excess_records_are_not_merged_on_disk() {
     for (count, merged) in [(258, 0), (270, 0), (271, 16), (300, 45)] {
@@ -180,12 +181,13 @@ fn few_excess_records_are_not_merged_on_disk() {
 fn a_record_named_by_an_altname_is_never_merged() {
     let live = Live::new(Config::with_saved(&[("ignore", "!uplink*")]), Zone::UTC);
     let named = Link { altnames: vec!["uplink-a".to_string()], ..link(7, "modem") };
-    let mut bench = Bench::on(live, &[(link(2, "eth0"), rx_tx(1000, 10)), (named, rx_tx(5, 5))], Vec::new(), 1_000_000);
+    let mut bench =
+        Bench::with_live(live, &[(link(2, "eth0"), rx_tx(1000, 10)), (named, rx_tx(5, 5))], Vec::new(), 1_000_000);
     bench.run(30_001);
     bench.set(7, rx_tx(6, 5));
     bench.run(30_001);
     bench.world.lock().unwrap().links.pop();
-    bench.world.lock().unwrap().events = vec![LinkEvent::Gone { ifindex: 7, last: Some(rx_tx(6, 5)) }];
+    bench.world.lock().unwrap().events = vec![LinkNotification::Gone { ifindex: 7, last: Some(rx_tx(6, 5)) }];
     bench.turn(true);
     for at in 0..400u32 {
         short_lived(&bench, link(10 + at, &format!("job{at}")), 1_000 + u64::from(at));
@@ -219,12 +221,12 @@ fn a_link_called_others_is_not_the_others_record() {
     // A link of that name appears later and must not get the traffic of "others".
     let mut bench = Bench::after(&[(link(2, "eth0"), rx_tx(1000, 10))], gone_records(300), 1_000_000);
     bench.world.lock().unwrap().links.push((link(9, "others"), rx_tx(70, 10)));
-    bench.world.lock().unwrap().events = vec![LinkEvent::Added { ifindex: 9, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(GRACE_OVER_MS);
     assert_eq!(bench.live.lock().inventory.interface("others").unwrap().lifetime.rx_bytes(), 70);
     assert_eq!(bench.live.lock().inventory.interface("others:").unwrap().kind, InterfaceKind::Others);
-    // The link was renamed to it.
+    // The link is renamed, and "others" gets its usual name. Then the link gets its name back.
     bench.world.lock().unwrap().links[1].0.name = "web".to_string();
     bench.turn(true);
     bench.run(30_001);
@@ -268,14 +270,14 @@ fn a_link_is_gone_only_after_three_incomplete_listings_without_it() {
     bench.world.lock().unwrap().links.pop();
     for _ in 0..2 {
         bench.turn(true);
-        bench.pass(1_001);
+        bench.advance(1_001);
         bench.turn(false);
-        bench.pass(1_001);
+        bench.advance(1_001);
         bench.world.lock().unwrap().links = all.to_vec();
         bench.turn(false);
         assert_eq!(bench.live.lock().inventory.interfaces.iter().filter(|iface| iface.present()).count(), 2);
         bench.world.lock().unwrap().links.pop();
-        bench.pass(1_001);
+        bench.advance(1_001);
     }
     bench.run(4_001);
     assert_eq!(bench.live.lock().inventory.interfaces.iter().filter(|iface| iface.present()).count(), 1);
@@ -299,7 +301,7 @@ fn a_container_cable_is_ignored_until_it_has_an_address() {
     ];
     let mut bench = Bench::new(&links);
     let why = |bench: &Bench, name: &str| bench.live.lock().inventory.interface(name).unwrap().ignored_because.clone();
-    assert_eq!(why(&bench, "web"), None, "the only port");
+    assert_eq!(why(&bench, "web"), None, "the only port of the bridge");
     assert!(why(&bench, "vethab").unwrap().contains("cable"));
     assert!(!bench.sampler.records.iter().any(|record| record.name == "vethab"));
     {

@@ -1,4 +1,8 @@
-//! Reads `/sys/class/net`: one link after another, and the attributes of a link that no netlink message has.
+//! Reads `/sys/class/net`: the directory of each link, all attributes of one link, and the attributes that no netlink
+//! message has.
+//!
+//! A mounted sysfs shows the network namespace in which it was mounted, even to a process in another one. So files
+//! found under the name of a netlink link count only if the ifindex there is that of the link.
 //!
 //! Source: `Documentation/ABI/testing/sysfs-class-net`.
 
@@ -30,8 +34,8 @@ pub fn add_sysfs_attributes_to_all(root: &Path, named: Vec<(Link, Vec<u8>)>) -> 
         link
     };
     let mut links: Vec<Link> = named.into_iter().map(with_attributes).collect();
-    // This sysfs may show another namespace, which may have links of the same names and numbers, but not of the same
-    // hardware addresses.
+    // This sysfs may show another namespace. Its links may have the same names and numbers, but not the same hardware
+    // addresses; then their inodes belong to other links.
     if address_matches.is_empty() || address_matches.contains(&false) {
         links.iter_mut().for_each(|link| link.inode = 0);
     }
@@ -82,7 +86,7 @@ pub(super) fn read_link(root: &Path, name: &[u8]) -> Option<Link> {
     let mut link = Link {
         ifindex,
         name: text::lossy(name),
-        hardware: small_number("type") as u16,
+        hardware_type: small_number("type") as u16,
         mtu: small_number("mtu"),
         mac: text::mac_text(&file("address")),
         alias: text::lossy(text::trim(&file("ifalias"))),
@@ -93,7 +97,7 @@ pub(super) fn read_link(root: &Path, name: &[u8]) -> Option<Link> {
         ..Link::default()
     };
     add_sysfs_attributes(root, name, &mut link);
-    // For wired links DEVTYPE is the name of the driver. These values are not.
+    // For most links DEVTYPE is the name of the driver. These values are not.
     const NOT_DRIVERS: [&str; 2] = ["wlan", "wwan"];
     let devtype = Some(link.devtype.as_str()).filter(|devtype| !NOT_DRIVERS.contains(devtype));
     link.driver = driver(&dir).or(devtype).unwrap_or("").to_string();
@@ -146,13 +150,13 @@ pub(super) fn for_each_link(root: &Path, visit: &mut dyn FnMut(&OsStr, &OwnedFd)
 }
 
 pub(super) fn transient_error(name: &OsStr, errno: Errno) -> Error {
-    let what = format!("the counters of {} cannot be read", name.to_string_lossy());
-    Error::caused(ErrorKind::Transient, io::Error::from(errno)).context(what)
+    let message = format!("the counters of {} cannot be read", name.to_string_lossy());
+    Error::caused(ErrorKind::Transient, io::Error::from(errno)).context(message)
 }
 
-/// The inode number of the link's directory. Its type differs between targets.
+/// The inode number of the link's directory. The type of `st_ino` differs between targets.
 #[allow(clippy::unnecessary_cast)]
-pub(super) fn node(link: &OwnedFd) -> u64 {
+pub(super) fn inode(link: &OwnedFd) -> u64 {
     fstat(link).map_or(0, |link| link.st_ino as u64)
 }
 

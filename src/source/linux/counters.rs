@@ -31,7 +31,7 @@ pub const LOCATIONS: [CounterLocation; COUNTERS] = [
     location(c"statistics/tx_dropped", 7),
 ];
 
-/// The model adds this counter to `rx_drops`.
+/// Every backend adds this counter to `rx_drops`.
 pub const RX_MISSED: CounterLocation = location(c"statistics/rx_missed_errors", 15);
 
 #[cfg(test)]

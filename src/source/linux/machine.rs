@@ -28,8 +28,8 @@ pub fn stack(proc: &Path, root: &Path) -> NetworkStack {
     }
 }
 
-/// A number of the network namespace. The kernel never reuses a cookie before the next boot, but has cookies only
-/// from 5.14 on. Older kernels have only the inode, which may be reused.
+/// Number that identifies the network namespace. The kernel never reuses a cookie before the next boot, but has cookies
+/// only from 5.14 on. Older kernels have only the inode, which may be reused.
 fn namespace(proc: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let inode = || fs::metadata(proc.join("self/ns/net")).map(|file| file.ino());
@@ -46,9 +46,9 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 sockopt_impl!(NetnsCookie, GetOnly, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64);
 
 /// Uses `wchar`, not `write_bytes`. On jffs2 `write_bytes` stays zero, because jffs2 writes through. Elsewhere
-/// `write_bytes` counts a page once that is written ten times before it goes to the disk
+/// `write_bytes` counts a page once, even if it is written ten times before it goes to the disk
 /// (https://docs.kernel.org/filesystems/proc.html, section 3.3).
-pub fn written(proc: &Path) -> Option<u64> {
+pub fn bytes_written(proc: &Path) -> Option<u64> {
     text::wchar(&fs::read(proc.join("thread-self/io")).ok()?)
 }
 
@@ -57,7 +57,7 @@ pub fn written(proc: &Path) -> Option<u64> {
 pub fn machine(proc: &Path, path: &Path) -> Machine {
     let file = |name: &str| fs::read(proc.join(name)).unwrap_or_default();
     let (memory_total, memory_available) = text::meminfo(&file("meminfo"));
-    let (cpu_busy, cpu_all, cpu_count) = text::cpu(&file("stat"));
+    let (cpu_busy, cpu_total, cpu_count) = text::cpu(&file("stat"));
     let (disk_total, disk_free) = free_space::total_and_free(path).unwrap_or((0, 0));
     Machine {
         hostname: nix::unistd::gethostname().map_or(String::new(), |name| name.to_string_lossy().into_owned()),
@@ -67,7 +67,7 @@ pub fn machine(proc: &Path, path: &Path) -> Machine {
         memory_total,
         memory_available,
         cpu_busy,
-        cpu_total: cpu_all,
+        cpu_total,
         disk_total,
         disk_free,
         rss_bytes: text::resident(&file("self/status")),
@@ -118,12 +118,12 @@ mod tests {
     #[test]
     fn written_bytes_are_counted() {
         let scratch = Scratch::new();
-        assert_eq!(written(scratch.path()), None);
+        assert_eq!(bytes_written(scratch.path()), None);
         scratch.file("thread-self/io", "rchar: 1948\nwchar: 4096\nsyscr: 7\nwrite_bytes: 0\n");
-        assert_eq!(written(scratch.path()), Some(4096));
-        if let Some(before) = written(Path::new("/proc")) {
+        assert_eq!(bytes_written(scratch.path()), Some(4096));
+        if let Some(before) = bytes_written(Path::new("/proc")) {
             scratch.file("more", &"x".repeat(10_000));
-            assert!(written(Path::new("/proc")).is_some_and(|after| after >= before + 10_000));
+            assert!(bytes_written(Path::new("/proc")).is_some_and(|after| after >= before + 10_000));
         }
     }
 

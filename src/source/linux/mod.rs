@@ -28,8 +28,9 @@ use sysfs::Sysfs;
 
 const SYS_CLASS_NET: &str = "/sys/class/net";
 const PROC: &str = "/proc";
-/// Both paths lead to the same tables. The first has those of the calling thread, and exists also where procfs is
-/// mounted with `subset=pid` (`ProcSubset=pid` of systemd). Kernels before 3.17 have only the second.
+/// Directories with the tables of the network namespace, the better path first: it leads to the namespace of the
+/// calling thread, and exists even where procfs is mounted with `subset=pid` (`ProcSubset=pid` of systemd). Kernels
+/// before 3.17 have only the second.
 const PROC_NET: [&str; 2] = ["/proc/thread-self/net", "/proc/net"];
 
 const PREFERENCE: [SourceChoice; 3] = [SourceChoice::GetStats, SourceChoice::GetLink, SourceChoice::Sysfs];
@@ -81,8 +82,8 @@ pub fn stack() -> NetworkStack {
     machine::stack(Path::new(PROC), Path::new("/"))
 }
 
-pub fn written() -> Option<u64> {
-    machine::written(Path::new(PROC))
+pub fn bytes_written() -> Option<u64> {
+    machine::bytes_written(Path::new(PROC))
 }
 
 pub fn machine(path: &Path) -> Machine {
@@ -125,13 +126,13 @@ fn wait_for_events(timeout: Duration, wake: &Wake, events: Option<BorrowedFd<'_>
         Ok(_) => {
             // An error makes a socket ready too: the next read of the socket then returns ENOBUFS.
             let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-            let woken = Woken { called: ready(&fds[0]), changed: watched == 2 && ready(&fds[1]) };
-            if woken.called {
+            let woken = Woken { wake_called: ready(&fds[0]), changed: watched == 2 && ready(&fds[1]) };
+            if woken.wake_called {
                 wake.reset();
             }
             woken
         }
-        // Only if the kernel is out of memory. The caller must not loop without a pause.
+        // poll(2) fails only if the kernel is out of memory. Without this pause the caller would loop.
         Err(_) => {
             std::thread::sleep(timeout.min(Duration::from_secs(1)));
             Woken::default()
@@ -139,8 +140,8 @@ fn wait_for_events(timeout: Duration, wake: &Wake, events: Option<BorrowedFd<'_>
     }
 }
 
-/// In milliseconds, rounded up: otherwise the caller would wait again and again in the last millisecond before its
-/// deadline.
+/// The timeout for poll(2), rounded up to milliseconds: otherwise the caller would wait again and again in the last
+/// millisecond before its deadline.
 fn poll_timeout(timeout: Duration) -> PollTimeout {
     const MAX_TIMEOUT_S: u64 = 1_000_000;
     let seconds = timeout.as_secs().min(MAX_TIMEOUT_S) as i32;

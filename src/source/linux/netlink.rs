@@ -1,12 +1,13 @@
 //! Reads counters, links, addresses and routes over route netlink sockets (netlink(7), rtnetlink(7)). Each request
 //! makes the kernel send one dump.
 //!
-//! The kernel marks a dump as interrupted if links appeared or disappeared meanwhile. The request is then repeated.
-//! If that does not help, the result is everything that these dumps contained: every link in it existed, and a
-//! missing link may exist or not.
+//! The kernel marks a dump as interrupted if links appeared or disappeared meanwhile. `DumpClient` then repeats the
+//! request. If all repetitions are interrupted too, the result for links and counters is everything that these dumps
+//! contained: every link in it existed, and a missing link may exist or not.
 //!
 //! There are two sockets. One sends requests. The other is non-blocking and receives notifications of links and
-//! addresses; if the kernel had to drop some (ENOBUFS), everything is listed again.
+//! addresses. If the kernel had to drop some of them (ENOBUFS), `events` returns `Lost`, and the sampler lists
+//! everything again.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -21,25 +22,23 @@ use super::parse::{self, ByteOrder, Dump, DumpProgress, Malformed, Messages, Par
 use super::{NO_NOTIFICATIONS, SYS_CLASS_NET, Wake, class_net};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Address, Link, Reading};
-use crate::source::{EVENTS_AT_ONCE, LinkEvent, Source, Woken};
+use crate::source::{LinkNotification, NOTIFICATIONS_AT_ONCE, Source, Woken};
 
 /// The kernel puts at most this much into one datagram of a dump, even if the buffer is larger (`netlink_recvmsg` in
-/// net/netlink/af_netlink.c). It is enough for the counters of 140 interfaces.
+/// net/netlink/af_netlink.c). One datagram then has the counters of 140 interfaces.
 const BUFFER_BYTES: usize = 32 * 1024;
 /// A single message can be larger, for a card with many virtual functions. No message is larger than this.
 const MAX_BUFFER_BYTES: usize = 1024 * 1024;
-/// After this number of interrupted dumps the result must do. Each dump costs as much as a tick.
+/// After this number of interrupted dumps the program uses what it has. Each dump costs as much as a tick.
 const MAX_INTERRUPTED: u32 = 3;
-/// Attempts at one dump, also those that failed because the buffer was too small.
+/// Attempts at one dump, including those that failed because the buffer was too small.
 const MAX_ATTEMPTS: u32 = 8;
 /// The kernel answers within the recv call, so silence means that the answer is lost.
 const REPLY_TIMEOUT_S: i64 = 2;
-/// Socket buffer for notifications that wait for the next read. It holds about 400, as many as arrive in a flood while
-/// the program lists a thousand links. Without CAP_NET_ADMIN the kernel lowers this to `net.core.rmem_max`, which is
-/// not an error.
+/// Socket buffer for notifications that wait for the next read. It holds about 400 of them, as many as arrive in a
+/// flood while the program lists a thousand links. Without CAP_NET_ADMIN the kernel lowers this to
+/// `net.core.rmem_max`, which is not an error.
 const EVENT_BUFFER_BYTES: usize = 1024 * 1024;
-/// Notifications read at a time, so that a flood of them neither delays a tick for long nor takes much memory.
-const NOTIFICATIONS_AT_ONCE: usize = EVENTS_AT_ONCE;
 
 // `include/uapi/linux/rtnetlink.h`.
 const RTMGRP_LINK: u32 = 0x1;
@@ -56,8 +55,8 @@ struct DumpRequest {
     tail: &'static [u8],
     /// If a dump is longer than this, the rest is not read, and the part read so far is the result.
     stop_after_bytes: usize,
-    /// The result is the sum of all interrupted dumps, not the last one: kernels before 6.9 can skip a link when
-    /// another one disappears.
+    /// If all dumps are interrupted, the result has the items of all of them, not only of the last one: kernels before
+    /// 6.9 can skip a link when another one disappears.
     merge_interrupted: bool,
 }
 
@@ -100,8 +99,8 @@ const ADDRESSES: DumpRequest = DumpRequest {
     stop_after_bytes: usize::MAX,
     merge_interrupted: false,
 };
-/// A router may have the routes of the whole Internet, about a million. The default routes come early: the kernel
-/// walks each table in order of destination, and the main table is the second to last.
+/// A router may have the routes of the whole Internet, about a million, in its main table. The kernel sends each table
+/// in order of destination, so the default routes come first in it. It sends the main table after all tables but one.
 const ROUTES_V4: DumpRequest = DumpRequest {
     name: "RTM_GETROUTE",
     request_kind: parse::RTM_GETROUTE,
@@ -127,6 +126,7 @@ pub struct Netlink {
     /// `None` where notifications are not available. Then `fingerprint` shows whether the set of links has changed.
     events: Option<Socket>,
     fingerprint: u64,
+    /// Buffer of `links_changed`.
     hashes: Vec<u64>,
     /// The links have changed or notifications were lost: `events` must return `Lost`.
     lost: bool,
@@ -153,8 +153,8 @@ impl Netlink {
         Ok(source)
     }
 
-    /// Whether the set of links differs from that of the previous call. False if the kernel cannot be asked: the next
-    /// read of the counters returns the error.
+    /// Whether the set of links differs from that of the previous call. True also after an incomplete dump. False if
+    /// the request fails: the next read of the counters returns the error.
     fn links_changed(&mut self) -> bool {
         match self.client.dump(&LINKS, &mut self.hashes, parse::link_hash) {
             Ok(true) => {}
@@ -215,7 +215,7 @@ impl Source for Netlink {
 
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
         let mut woken = super::wait_for_events(timeout, wake, self.events.as_ref().map(|socket| socket.fd.as_fd()));
-        if self.events.is_none() && !woken.called {
+        if self.events.is_none() && !woken.wake_called {
             self.lost |= self.links_changed();
             woken.changed = self.lost;
         }
@@ -226,7 +226,7 @@ impl Source for Netlink {
         self.events.is_none().then_some(NO_NOTIFICATIONS)
     }
 
-    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
+    fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()> {
         let drained = self.events.as_ref().map(|socket| receive_notifications(socket, &mut self.client.buffer, out));
         if let Some(Err(errno)) = drained {
             // The notifications sent to this socket are lost. A new socket may work.
@@ -236,7 +236,7 @@ impl Source for Netlink {
             self.lost = true;
         }
         if std::mem::take(&mut self.lost) {
-            lost(out);
+            append_lost(out);
         }
         Ok(())
     }
@@ -250,17 +250,17 @@ fn keep_latest<T>(out: &mut Vec<T>, ifindex: impl Fn(&T) -> u32) {
 }
 
 /// Reads the notifications that have arrived, up to the limit for one call.
-fn receive_notifications(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<LinkEvent>) -> nix::Result<()> {
+fn receive_notifications(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<LinkNotification>) -> nix::Result<()> {
     for _ in 0..NOTIFICATIONS_AT_ONCE {
         match socket.receive(buffer) {
             Ok(length) if length > buffer.len() => {
                 grow_buffer(buffer, length);
-                lost(out);
+                append_lost(out);
             }
             Ok(length) => parse_notifications(&buffer[..length], out),
             Err(Errno::EAGAIN) => return Ok(()),
             Err(Errno::EINTR) => {}
-            Err(Errno::ENOBUFS) => lost(out),
+            Err(Errno::ENOBUFS) => append_lost(out),
             Err(errno) => return Err(errno),
         }
     }
@@ -268,35 +268,36 @@ fn receive_notifications(socket: &Socket, buffer: &mut Vec<u8>, out: &mut Vec<Li
 }
 
 /// Parses the notifications in one datagram.
-fn parse_notifications(datagram: &[u8], out: &mut Vec<LinkEvent>) {
+fn parse_notifications(datagram: &[u8], out: &mut Vec<LinkNotification>) {
     for message in Messages::new(ByteOrder::NATIVE, datagram) {
         let Ok(message) = message else {
-            lost(out);
+            append_lost(out);
             continue;
         };
         match parse::event(ByteOrder::NATIVE, &message) {
             // A link that goes up gets several addresses at once.
-            Ok(Some(LinkEvent::Addresses)) if out.last() == Some(&LinkEvent::Addresses) => {}
+            Ok(Some(LinkNotification::Addresses)) if out.last() == Some(&LinkNotification::Addresses) => {}
             Ok(Some(event)) => {
                 out.extend(
-                    parse::notified_link(ByteOrder::NATIVE, &message).map(|link| LinkEvent::Described(Box::new(link))),
+                    parse::notified_link(ByteOrder::NATIVE, &message)
+                        .map(|link| LinkNotification::Described(Box::new(link))),
                 );
                 out.push(event);
             }
             Ok(None) => {}
-            Err(Malformed) => lost(out),
+            Err(Malformed) => append_lost(out),
         }
     }
 }
 
 /// Appends `Lost`, once in a row.
-fn lost(out: &mut Vec<LinkEvent>) {
-    if out.last() != Some(&LinkEvent::Lost) {
-        out.push(LinkEvent::Lost);
+fn append_lost(out: &mut Vec<LinkNotification>) {
+    if out.last() != Some(&LinkNotification::Lost) {
+        out.push(LinkNotification::Lost);
     }
 }
 
-/// Grows the buffer to `length`. False if that is longer than any message of the kernel.
+/// Grows the buffer to at least `length`. False if that is longer than any message of the kernel.
 fn grow_buffer(buffer: &mut Vec<u8>, length: usize) -> bool {
     if length <= MAX_BUFFER_BYTES {
         buffer.resize(length.next_power_of_two(), 0);
@@ -304,7 +305,7 @@ fn grow_buffer(buffer: &mut Vec<u8>, length: usize) -> bool {
     length <= buffer.len()
 }
 
-/// Why a request for a dump failed, with the errors of the socket.
+/// Why a dump failed: errors of the socket, and those of `parse::DumpError`.
 #[derive(Debug)]
 enum DumpFailure {
     Refused(Errno),
@@ -341,9 +342,10 @@ fn error_kind(errno: Errno) -> ErrorKind {
 }
 
 /// Result of one attempt at a dump, if it did not fail.
-enum Outcome {
+enum DumpOutcome {
     Complete,
     Interrupted,
+    /// A datagram of this length in bytes did not fit into the buffer.
     Truncated(usize),
 }
 
@@ -371,8 +373,8 @@ impl DumpClient {
         Ok(addresses)
     }
 
-    /// Replaces `out` by the result of a dump. True if it is one complete dump; false if it is the items of several
-    /// interrupted dumps in a row. Replaces a failing socket once. After an error `out` is empty.
+    /// Replaces `out` with the items of a dump. True if the dump was complete; false if all attempts were interrupted,
+    /// see `merge_interrupted`. Replaces a failing socket once. After an error `out` is empty.
     fn dump<T>(
         &mut self,
         request: &DumpRequest,
@@ -408,25 +410,25 @@ impl DumpClient {
                 Ok(())
             })?;
             match outcome {
-                Outcome::Complete => {
+                DumpOutcome::Complete => {
                     // Items of the interrupted dumps are in this one too, or gone.
                     out.drain(..before);
                     return Ok(true);
                 }
-                Outcome::Interrupted => {
+                DumpOutcome::Interrupted => {
                     interrupted += 1;
                     if interrupted == MAX_INTERRUPTED {
                         return Ok(false);
                     }
                 }
-                Outcome::Truncated(length) => {
+                DumpOutcome::Truncated(length) => {
                     out.truncate(before);
                     longest = length;
                     if !grow_buffer(&mut self.buffer, length) {
                         break;
                     }
-                    // The truncated part may have contained the end of the dump, so it may never come. A new socket
-                    // starts clean.
+                    // The truncated part may have contained the end of the dump, which then never comes. A new socket
+                    // has no rest of this dump in its queue.
                     self.socket = Socket::for_requests().map_err(|errno| DumpFailure::Socket("socket", errno))?;
                 }
             }
@@ -439,7 +441,7 @@ impl DumpClient {
         &mut self,
         request: &DumpRequest,
         on_message: &mut dyn FnMut(&[u8]) -> std::result::Result<(), Malformed>,
-    ) -> std::result::Result<Outcome, DumpFailure> {
+    ) -> std::result::Result<DumpOutcome, DumpFailure> {
         self.seq = self.seq.wrapping_add(1);
         parse::request(&mut self.message, request.request_kind, self.seq, request.header, request.tail);
         self.socket.send(&self.message).map_err(|errno| DumpFailure::Socket("send", errno))?;
@@ -452,18 +454,18 @@ impl DumpClient {
                 Err(Errno::EAGAIN) => return Err(DumpFailure::NoReply),
                 Err(errno) => return Err(DumpFailure::Socket("recv", errno)),
             };
-            let Some(datagram) = self.buffer.get(..length) else { return Ok(Outcome::Truncated(length)) };
+            let Some(datagram) = self.buffer.get(..length) else { return Ok(DumpOutcome::Truncated(length)) };
             match dump.feed(datagram, on_message) {
                 Ok(DumpProgress::More) if length == 0 => return Err(DumpFailure::NoReply),
                 Ok(DumpProgress::More) => {
                     received = received.saturating_add(length);
                     if received > request.stop_after_bytes {
                         self.socket = Socket::for_requests().map_err(|errno| DumpFailure::Socket("socket", errno))?;
-                        return Ok(if dump.interrupted() { Outcome::Interrupted } else { Outcome::Complete });
+                        return Ok(if dump.interrupted() { DumpOutcome::Interrupted } else { DumpOutcome::Complete });
                     }
                 }
-                Ok(DumpProgress::Complete) => return Ok(Outcome::Complete),
-                Ok(DumpProgress::Interrupted) => return Ok(Outcome::Interrupted),
+                Ok(DumpProgress::Complete) => return Ok(DumpOutcome::Complete),
+                Ok(DumpProgress::Interrupted) => return Ok(DumpOutcome::Interrupted),
                 Err(parse::DumpError::Malformed) => return Err(DumpFailure::Malformed),
                 Err(parse::DumpError::Refused(code)) => return Err(DumpFailure::Refused(Errno::from_raw(code))),
             }
@@ -497,8 +499,8 @@ impl Socket {
         let protocol = SockProtocol::NetlinkRoute;
         let fd = socket::socket(AddressFamily::Netlink, SockType::Raw, flags | SockFlag::SOCK_CLOEXEC, protocol)?;
         socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-        // Rejects messages of other processes. Without connect(2) only root could send some, and would have to guess
-        // the port and the sequence number.
+        // After connect(2) the kernel rejects messages of other processes. If it fails, only root can send some, and
+        // must guess the port and the sequence number.
         let _ = socket::connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0));
         let port = socket::getsockname::<NetlinkAddr>(fd.as_raw_fd())?.pid();
         Ok(Socket { fd, port })
@@ -524,8 +526,8 @@ mod tests {
     }
 
     impl Netlink {
-        /// As on a system without notifications.
-        pub fn stop_listening(&mut self) {
+        /// Makes the source behave as on a system without notifications.
+        pub fn disable_notifications(&mut self) {
             self.events = None;
             self.links_changed();
         }
@@ -585,7 +587,7 @@ mod tests {
     }
 
     fn interrupted() -> Vec<Vec<KernelMessage>> {
-        // One message has the flag, the end of the dump has not.
+        // One message has the flag NLM_F_DUMP_INTR; the end of the dump does not.
         vec![
             vec![KernelMessage::Counters(1, MULTI), KernelMessage::Counters(2, MULTI_INTERRUPTED)],
             vec![KernelMessage::End(MULTI)],
@@ -661,7 +663,7 @@ mod tests {
         let mut client = DumpClient::open(BUFFER_BYTES).unwrap();
         let fake_kernel = fake_kernel(&mut client, vec![vec![vec![KernelMessage::Counters(1, MULTI)], vec![]]]);
         let mut out = Vec::new();
-        // A socket that was closed returns nothing, again and again.
+        // Each receive call on a closed socket returns 0 bytes.
         let outcome = client.dump_once(&STATS, &mut |body| {
             out.extend(parse::stats(ByteOrder::NATIVE, body)?);
             Ok(())
@@ -708,12 +710,12 @@ mod tests {
         let mut source = Netlink::open(DumpKind::GetLink).unwrap();
         source.events.as_mut().unwrap().fd = not_a_socket();
         let mut out = Vec::new();
-        source.events(&mut out).unwrap();
-        assert_eq!(out, [LinkEvent::Lost]);
+        source.notifications(&mut out).unwrap();
+        assert_eq!(out, [LinkNotification::Lost]);
         assert!(source.events.is_some());
         out.clear();
-        source.events(&mut out).unwrap();
-        assert!(!out.contains(&LinkEvent::Lost));
+        source.notifications(&mut out).unwrap();
+        assert!(!out.contains(&LinkNotification::Lost));
     }
 
     #[test]
@@ -759,10 +761,10 @@ mod tests {
         let gone = message(parse::RTM_DELLINK, &[[0; 4], 7u32.to_ne_bytes()].concat());
         let mut out = Vec::new();
         parse_notifications(&[address.clone(), address.clone(), gone, address.clone(), address].concat(), &mut out);
-        let gone = LinkEvent::Gone { ifindex: 7, last: None };
-        assert_eq!(out, [LinkEvent::Addresses, gone, LinkEvent::Addresses]);
+        let gone = LinkNotification::Gone { ifindex: 7, last: None };
+        assert_eq!(out, [LinkNotification::Addresses, gone, LinkNotification::Addresses]);
         out.clear();
         parse_notifications(&[1, 2, 3], &mut out);
-        assert_eq!(out, [LinkEvent::Lost]);
+        assert_eq!(out, [LinkNotification::Lost]);
     }
 }

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::counters::{LOCATIONS, RX_MISSED};
 use super::text;
 use crate::model::{Address, Counters, Link, RX_DROPS, Reading, Width};
-use crate::source::LinkEvent;
+use crate::source::LinkNotification;
 
 // Message types of route netlink (`rtnetlink.h`).
 pub const RTM_NEWLINK: u16 = 16;
@@ -263,7 +263,7 @@ impl Dump {
             self.interrupted |= message.flags & NLM_F_DUMP_INTR != 0 || message.kind == NLMSG_OVERRUN;
             match message.kind {
                 NLMSG_ERROR => self.check_error(message.body.get(..4).ok_or(DumpError::Malformed)?)?,
-                // The payload of NLMSG_DONE is the result of the dump. Very old kernels leave it out.
+                // The payload of NLMSG_DONE is the error number of the dump. Kernels before 2.6.22 leave it out.
                 NLMSG_DONE => {
                     self.check_error(message.body.get(..4).unwrap_or(&[0; 4]))?;
                     return Ok(if self.interrupted { DumpProgress::Interrupted } else { DumpProgress::Complete });
@@ -332,7 +332,7 @@ pub fn link(order: ByteOrder, body: &[u8]) -> Parsed<(Link, Vec<u8>)> {
     let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
     let hardware = order.u16(body, 2).ok_or(Malformed)?;
     let flags = order.u32(body, FLAGS_OFFSET).ok_or(Malformed)?;
-    let mut link = Link { ifindex, hardware, ..Link::default() };
+    let mut link = Link { ifindex, hardware_type: hardware, ..Link::default() };
     let mut raw_name: &[u8] = &[];
     let mut operstate = text::OPERSTATE_UNKNOWN;
     let mut other_namespace = false;
@@ -379,8 +379,8 @@ fn altnames(order: ByteOrder, list: &[u8]) -> impl Iterator<Item = &[u8]> {
     altnames.map(|(_, name)| string(name)).filter(|name| !name.is_empty())
 }
 
-/// Hash of a link. It changes if the link is renamed or its altnames change. Two different sets of links have
-/// different sums of these hashes.
+/// Hash of a link. It changes if the link is renamed or its altnames change. Two different sets of links almost
+/// certainly have different sums of these hashes.
 pub fn link_hash(order: ByteOrder, body: &[u8]) -> Parsed<u64> {
     let Some(ifindex) = link_index(order, body)? else { return Ok(None) };
     let (mut name_hash, mut altname_hashes) = (None, 0u64);
@@ -464,8 +464,8 @@ pub fn notified_link(order: ByteOrder, message: &Message<'_>) -> Option<Link> {
     named_link.map(|(link, _)| link)
 }
 
-/// Parses a notification. `None` for types of message that concern neither links nor addresses.
-pub fn event(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkEvent> {
+/// Parses a notification. `None` for a message that reports no change of a link or an address.
+pub fn event(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkNotification> {
     match message.kind {
         RTM_NEWLINK => {
             let wireless = |(kind, _): (u16, &[u8])| kind == IFLA_WIRELESS;
@@ -475,9 +475,9 @@ pub fn event(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkEvent> {
             let is_new = order.u32(message.body, 12) == Some(u32::MAX);
             match link_counters(order, message.body) {
                 Ok(Some(reading)) if is_new => {
-                    Ok(Some(LinkEvent::Added { ifindex: reading.ifindex, counters: reading.counters }))
+                    Ok(Some(LinkNotification::Added { ifindex: reading.ifindex, counters: reading.counters }))
                 }
-                Ok(reading) => Ok(reading.map(|reading| LinkEvent::Changed { ifindex: reading.ifindex })),
+                Ok(reading) => Ok(reading.map(|reading| LinkNotification::Changed { ifindex: reading.ifindex })),
                 // Wireless drivers send their own notices (the end of a scan, a station that left) as link messages
                 // without counters.
                 Err(Malformed) if Attributes::after_header(order, message.body, LINK_HEADER_BYTES).any(wireless) => {
@@ -488,9 +488,9 @@ pub fn event(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkEvent> {
         }
         RTM_DELLINK => Ok(link_index(order, message.body)?.map(|ifindex| {
             let reading = link_counters(order, message.body).ok().flatten();
-            LinkEvent::Gone { ifindex, last: reading.map(|reading| reading.counters) }
+            LinkNotification::Gone { ifindex, last: reading.map(|reading| reading.counters) }
         })),
-        RTM_NEWADDR | RTM_DELADDR => Ok(Some(LinkEvent::Addresses)),
+        RTM_NEWADDR | RTM_DELADDR => Ok(Some(LinkNotification::Addresses)),
         _ => Ok(None),
     }
 }
@@ -728,8 +728,8 @@ mod tests {
     #[test]
     fn a_link_with_all_attributes() {
         for order in BOTH_ORDERS {
-            let words = [(IFLA_INFO_KIND, &b"vlan\0"[..]), (IFLA_INFO_SLAVE_KIND, b"bridge\0"), (3, b"else"), (5, b"")];
-            let info = words.map(|(kind, name)| attribute(order, kind, name)).concat();
+            let info = [(IFLA_INFO_KIND, &b"vlan\0"[..]), (IFLA_INFO_SLAVE_KIND, b"bridge\0"), (3, b"else"), (5, b"")];
+            let info = info.map(|(kind, name)| attribute(order, kind, name)).concat();
             let altnames = [&b"uplink\0"[..], b"enp3s0.7"].map(|name| attribute(order, IFLA_ALT_IFNAME, name)).concat();
             let attributes = [
                 attribute(order, IFLA_IFNAME, b"eth0.7\0"),
@@ -748,7 +748,7 @@ mod tests {
                 ifindex: 3,
                 name: "eth0.7".into(),
                 altnames: vec!["uplink".into(), "enp3s0.7".into()],
-                hardware: 1,
+                hardware_type: 1,
                 driver: "vlan".into(),
                 master: 4,
                 master_driver: "bridge".into(),
@@ -949,7 +949,7 @@ mod tests {
     #[test]
     fn notifications_of_links_and_addresses() {
         #[track_caller]
-        fn check(kind: u16, family: u8, attributes: fn(ByteOrder) -> Vec<Vec<u8>>, expect: Parsed<LinkEvent>) {
+        fn check(kind: u16, family: u8, attributes: fn(ByteOrder) -> Vec<Vec<u8>>, expect: Parsed<LinkNotification>) {
             for order in BOTH_ORDERS {
                 let body = link_body(order, family, 3, 0, &attributes(order));
                 let bytes = message(order, kind, 0, 0, &body);
@@ -965,12 +965,12 @@ mod tests {
         fn wireless(order: ByteOrder) -> Vec<Vec<u8>> {
             vec![attribute(order, IFLA_IFNAME, b"wlan0\0"), attribute(order, IFLA_WIRELESS, &[0; 8])]
         }
-        check(RTM_NEWLINK, 0, with_counters, Ok(Some(LinkEvent::Changed { ifindex: 3 })));
+        check(RTM_NEWLINK, 0, with_counters, Ok(Some(LinkNotification::Changed { ifindex: 3 })));
         for order in BOTH_ORDERS {
             for (change, expect) in [
-                (u32::MAX, LinkEvent::Added { ifindex: 3, counters: expected_counters(25) }),
-                (u32::MAX >> 1, LinkEvent::Changed { ifindex: 3 }),
-                (1, LinkEvent::Changed { ifindex: 3 }),
+                (u32::MAX, LinkNotification::Added { ifindex: 3, counters: expected_counters(25) }),
+                (u32::MAX >> 1, LinkNotification::Changed { ifindex: 3 }),
+                (1, LinkNotification::Changed { ifindex: 3 }),
             ] {
                 let body = changed_body(order, 0, 3, 0, change, &with_counters(order));
                 let bytes = message(order, RTM_NEWLINK, 0, 0, &body);
@@ -979,12 +979,12 @@ mod tests {
         }
         check(RTM_NEWLINK, 0, none, Err(Malformed));
         check(RTM_NEWLINK, 0, wireless, Ok(None));
-        check(RTM_DELLINK, 0, none, Ok(Some(LinkEvent::Gone { ifindex: 3, last: None })));
+        check(RTM_DELLINK, 0, none, Ok(Some(LinkNotification::Gone { ifindex: 3, last: None })));
         // A port joins and leaves its bridge: the link stays.
         check(RTM_NEWLINK, 7, none, Ok(None));
         check(RTM_DELLINK, 7, none, Ok(None));
-        check(RTM_NEWADDR, 2, none, Ok(Some(LinkEvent::Addresses)));
-        check(RTM_DELADDR, 10, none, Ok(Some(LinkEvent::Addresses)));
+        check(RTM_NEWADDR, 2, none, Ok(Some(LinkNotification::Addresses)));
+        check(RTM_DELADDR, 10, none, Ok(Some(LinkNotification::Addresses)));
         check(RTM_NEWROUTE, 2, none, Ok(None));
     }
 
@@ -1070,7 +1070,7 @@ mod tests {
         assert_eq!(message.body, [[0; 4], [0; 4], 1u32.to_ne_bytes()].concat());
     }
 
-    /// Calls every parser with these bytes. The size of the result is limited by the size of the input.
+    /// Calls every parser with these bytes, and checks that the size of the input limits the size of the result.
     fn parse_everything(order: ByteOrder, bytes: &[u8]) {
         let mut messages = 0;
         for message in Messages::new(order, bytes) {

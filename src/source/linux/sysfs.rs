@@ -1,8 +1,8 @@
 //! The sysfs backend: reads counters and links from /sys/class/net. It is slow (ten files for each interface at each
 //! tick, and it allocates memory for each name), but works where netlink is forbidden or broken.
 //!
-//! A mounted sysfs shows the network namespace in which it was mounted, even to a process in another one. So a file
-//! under the name of a link counts only if the ifindex there is that of the link.
+//! A mounted sysfs shows the network namespace in which it was mounted, even to a process in another one; this backend
+//! then reads the links of that namespace.
 //!
 //! No file has altnames, so this backend knows a link only by its name.
 
@@ -16,17 +16,18 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 
 use super::class_net::{
-    for_each_link, ifindex_by_name, node, read_ifindex, read_link, read_number, transient_error, unreadable,
+    for_each_link, ifindex_by_name, inode, read_ifindex, read_link, read_number, transient_error, unreadable,
 };
 use super::counters::{LOCATIONS, RX_MISSED};
 use super::netlink::DumpClient;
 use super::{NO_NOTIFICATIONS, Wake, text};
 use crate::error::Result;
 use crate::model::{Address, Counters, Link, RX_DROPS, Reading, Width};
-use crate::source::{LinkEvent, Source, Woken};
+use crate::source::{LinkNotification, Source, Woken};
 
-/// The default routes come early, because the kernel walks the routes in order of destination. A router with the
-/// routes of the whole Internet has none behind this many bytes.
+/// Limit on the bytes that are read of a routing table in /proc/net. The kernel lists the routes in order of
+/// destination, so the default routes come early: even on a router with the routes of the whole Internet, they are
+/// within this limit.
 const MAX_TABLE_BYTES: u64 = 256 * 1024;
 
 pub struct Sysfs {
@@ -45,12 +46,12 @@ impl Sysfs {
     pub fn open(root: &Path, net: &Path) -> Result<Sysfs> {
         fs::read_dir(root).map_err(|cause| unreadable(root, cause))?;
         let mut source = Sysfs { root: root.into(), net: net.into(), fingerprint: 0, lost: false };
-        source.changed();
+        source.links_changed();
         Ok(source)
     }
 
     /// Whether the set of links differs from that of the previous call.
-    fn changed(&mut self) -> bool {
+    fn links_changed(&mut self) -> bool {
         let mut fingerprint = 0u64;
         let visited = for_each_link(&self.root, &mut |name, link| {
             if let Ok(ifindex) = read_ifindex(link) {
@@ -58,7 +59,7 @@ impl Sysfs {
                 // leaves a bridge changes its kind, so `master` counts too.
                 let port = u64::from(fstatat(link, c"master", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok());
                 fingerprint =
-                    fingerprint.wrapping_add(text::link_hash(ifindex, name.as_bytes()) ^ (node(link) << 1) ^ port);
+                    fingerprint.wrapping_add(text::link_hash(ifindex, name.as_bytes()) ^ (inode(link) << 1) ^ port);
             }
             Ok(())
         });
@@ -110,8 +111,8 @@ impl Source for Sysfs {
         Ok(links)
     }
 
-    /// Asks netlink first: it often has the addresses even where it cannot give the counters. /proc has only those of
-    /// IPv6.
+    /// Tries netlink first: it often has the addresses even where it cannot give the counters. /proc has only IPv6
+    /// addresses.
     fn addresses(&mut self) -> Result<Vec<Address>> {
         const BUFFER_BYTES: usize = 8 * 1024;
         DumpClient::open(BUFFER_BYTES).and_then(|mut client| client.addresses()).or_else(|_| {
@@ -127,8 +128,8 @@ impl Source for Sysfs {
 
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
         let mut woken = super::wait_for_events(timeout, wake, None);
-        if !woken.called {
-            self.lost |= self.changed();
+        if !woken.wake_called {
+            self.lost |= self.links_changed();
             woken.changed = self.lost;
         }
         woken
@@ -138,9 +139,9 @@ impl Source for Sysfs {
         Some(NO_NOTIFICATIONS)
     }
 
-    fn events(&mut self, out: &mut Vec<LinkEvent>) -> Result<()> {
+    fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()> {
         if std::mem::take(&mut self.lost) {
-            out.push(LinkEvent::Lost);
+            out.push(LinkNotification::Lost);
         }
         Ok(())
     }
@@ -170,7 +171,7 @@ mod tests {
     struct FakeSysfs(Scratch);
 
     impl FakeSysfs {
-        /// Like a kernel without any link.
+        /// The sysfs of a kernel without any link.
         fn new() -> FakeSysfs {
             let fake = FakeSysfs(Scratch::new());
             fake.0.file("class/bonding_masters", "\n");
@@ -320,7 +321,7 @@ mod tests {
         let expect = Link {
             ifindex: 6,
             name: "eth0.7".into(),
-            hardware: 1,
+            hardware_type: 1,
             driver: "vlan".into(),
             devtype: "vlan".into(),
             master: 5,
@@ -446,8 +447,8 @@ mod tests {
         fake.link("wan", 3, 0);
         fake.link("wan6", 4, 0);
         let mut source = fake.open();
-        let none = "0".repeat(32);
-        let v6 = format!("{none} 00 {none} 00 {none} 00000400 00000001 00000000 00000003     wan6\n");
+        let zeros = "0".repeat(32);
+        let v6 = format!("{zeros} 00 {zeros} 00 {zeros} 00000400 00000001 00000000 00000003     wan6\n");
         fake.0.file("net/ipv6_route", &v6);
         assert_eq!(source.default_route().unwrap(), Some(4));
         let v4 = "Iface\tDestination\nppp9\t00000000\t0\t0003\t0\t0\t9\t00000000\nwan\t00000000\t0\t0003\t0\t0\t5\t00000000\n";

@@ -1,5 +1,5 @@
-//! Tests of the Linux backends with the real kernel. Each test has its own network namespace, and a sysfs of it. The
-//! tests need root and ip(8); without them they print a line that begins with `skipped:`.
+//! Tests of the Linux backends with the real kernel. Most tests run in their own network namespace, with a sysfs of it.
+//! These tests need root and ip(8); without them they print a line that begins with `skipped:`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 use crate::model::{Counters, Link, Reading, Width};
-use crate::source::{EVENTS_AT_ONCE, LinkEvent};
+use crate::source::{LinkNotification, NOTIFICATIONS_AT_ONCE};
 
 /// A temporary directory of one test, removed at the end.
 pub struct Scratch(PathBuf);
@@ -174,11 +174,11 @@ fn links_by_name(source: &mut dyn Source) -> BTreeMap<String, Link> {
 }
 
 /// Collects events until `done` returns true, for at most five seconds.
-fn events_until(source: &mut dyn Source, done: impl Fn(&[LinkEvent]) -> bool) -> Vec<LinkEvent> {
+fn events_until(source: &mut dyn Source, done: impl Fn(&[LinkNotification]) -> bool) -> Vec<LinkNotification> {
     let wake = Wake::new().unwrap();
     let mut out = Vec::new();
     for _ in 0..50 {
-        source.events(&mut out).unwrap();
+        source.notifications(&mut out).unwrap();
         if done(&out) {
             break;
         }
@@ -187,20 +187,20 @@ fn events_until(source: &mut dyn Source, done: impl Fn(&[LinkEvent]) -> bool) ->
     out
 }
 
-fn first_seen(events: &[LinkEvent], wanted: u32) -> Option<Counters> {
+fn added_counters(events: &[LinkNotification], wanted: u32) -> Option<Counters> {
     events.iter().find_map(|event| match event {
-        LinkEvent::Added { ifindex, counters } if *ifindex == wanted => Some(*counters),
+        LinkNotification::Added { ifindex, counters } if *ifindex == wanted => Some(*counters),
         _ => None,
     })
 }
 
-fn changed(events: &[LinkEvent], ifindex: u32) -> bool {
-    events.contains(&LinkEvent::Changed { ifindex })
+fn changed(events: &[LinkNotification], ifindex: u32) -> bool {
+    events.contains(&LinkNotification::Changed { ifindex })
 }
 
 /// How often the removal of this link was reported.
-fn gone(events: &[LinkEvent], wanted: u32) -> usize {
-    events.iter().filter(|event| matches!(event, LinkEvent::Gone { ifindex, .. } if *ifindex == wanted)).count()
+fn gone(events: &[LinkNotification], wanted: u32) -> usize {
+    events.iter().filter(|event| matches!(event, LinkNotification::Gone { ifindex, .. } if *ifindex == wanted)).count()
 }
 
 #[test]
@@ -254,10 +254,10 @@ fn netlink_and_sysfs_return_the_same_links() {
         }
         assert_eq!(by_netlink, by_sysfs);
         let (va, vb, br0, lo) = (&by_netlink["va"], &by_netlink["vb"], &by_netlink["br0"], &by_netlink["lo"]);
-        assert_eq!((va.alias.as_str(), va.mtu, va.up, va.mac.len(), va.hardware), ("wan-side", 1400, true, 17, 1));
+        assert_eq!((va.alias.as_str(), va.mtu, va.up, va.mac.len(), va.hardware_type), ("wan-side", 1400, true, 17, 1));
         assert_eq!((va.master, va.lower, vb.master, vb.lower), (0, 0, br0.ifindex, 0));
         assert_eq!((br0.driver.as_str(), br0.devtype.as_str()), ("bridge", "bridge"));
-        assert_eq!((lo.hardware, lo.up, lo.mac.as_str()), (772, true, ""));
+        assert_eq!((lo.hardware_type, lo.up, lo.mac.as_str()), (772, true, ""));
         assert_eq!((va.speed, lo.speed), (Some(10_000), None));
         // Each device has its own inode, and a later device has a higher one.
         assert!(0 < lo.inode && lo.inode < va.inode.min(vb.inode) && va.inode.max(vb.inode) < br0.inode);
@@ -414,8 +414,8 @@ fn e11_creation_rename_and_removal_of_a_link_are_reported() {
         let mut source = namespace.netlink(DumpKind::GetStats);
         ip("link add va type veth peer name vb");
         let index = links_by_name(&mut source)["va"].ifindex;
-        let events = events_until(&mut source, |events| first_seen(events, index).is_some());
-        assert_eq!(first_seen(&events, index), Some(Counters::ZERO));
+        let events = events_until(&mut source, |events| added_counters(events, index).is_some());
+        assert_eq!(added_counters(&events, index), Some(Counters::ZERO));
 
         ip("link set va name wan");
         let events = events_until(&mut source, |events| changed(events, index));
@@ -423,13 +423,13 @@ fn e11_creation_rename_and_removal_of_a_link_are_reported() {
         assert_eq!(links_by_name(&mut source)["wan"].ifindex, index);
 
         ip("addr add 10.77.0.1/24 dev wan");
-        let events = events_until(&mut source, |events| events.contains(&LinkEvent::Addresses));
-        assert!(events.contains(&LinkEvent::Addresses));
+        let events = events_until(&mut source, |events| events.contains(&LinkNotification::Addresses));
+        assert!(events.contains(&LinkNotification::Addresses));
 
         ip("link del wan");
         let events = events_until(&mut source, |events| gone(events, index) > 0);
         assert_eq!(gone(&events, index), 1);
-        assert!(!events.contains(&LinkEvent::Lost));
+        assert!(!events.contains(&LinkNotification::Lost));
     });
 }
 
@@ -444,9 +444,9 @@ fn e11_a_link_recreated_between_two_lists_is_reported_as_gone_and_added() {
         create_cable();
         let after = links_by_name(&mut source)["va"].ifindex;
         assert_ne!(before, after);
-        let events = events_until(&mut source, |events| first_seen(events, after).is_some());
+        let events = events_until(&mut source, |events| added_counters(events, after).is_some());
         assert_eq!(gone(&events, before), 1);
-        assert_eq!(first_seen(&events, after), Some(Counters::ZERO));
+        assert_eq!(added_counters(&events, after), Some(Counters::ZERO));
     });
 }
 
@@ -464,7 +464,7 @@ fn a_port_that_leaves_its_bridge_still_exists() {
         // The removal of br0 comes last: all earlier events have arrived before it.
         ip("link del br0");
         let events = events_until(&mut source, |events| gone(events, br0) > 0);
-        assert!(gone(&events, br0) == 1 && changed(&events, vb) && first_seen(&events, vb).is_none());
+        assert!(gone(&events, br0) == 1 && changed(&events, vb) && added_counters(&events, vb).is_none());
         assert_eq!(gone(&events, vb), 0, "{events:?}");
     });
 }
@@ -484,7 +484,7 @@ fn a_link_that_moves_in_keeps_its_counters() {
             ready.send(nix::unistd::gettid()).unwrap();
             wait_moved.recv().unwrap();
             let index = links_by_name(&mut source)["va"].ifindex;
-            first_seen(&events_until(&mut source, |events| first_seen(events, index).is_some()), index)
+            added_counters(&events_until(&mut source, |events| added_counters(events, index).is_some()), index)
         });
         ip(&format!("link set va netns {}", wait_ready.recv().unwrap()));
         moved.send(()).unwrap();
@@ -556,21 +556,22 @@ fn e17_lost_notifications_are_reported_and_later_ones_arrive() {
     in_namespace(|namespace| {
         let mut source = namespace.netlink(DumpKind::GetStats);
         ip_batch(&veth_pairs(0, 500));
-        let lost = |events: &[LinkEvent]| events.contains(&LinkEvent::Lost);
+        let lost = |events: &[LinkNotification]| events.contains(&LinkNotification::Lost);
         assert!(lost(&events_until(&mut source, lost)));
         // One call does not return a whole flood.
-        let mut most = 0;
+        let mut max_events = 0;
         loop {
             let mut out = Vec::new();
-            source.events(&mut out).unwrap();
+            source.notifications(&mut out).unwrap();
             if out.is_empty() {
                 break;
             }
-            most = most.max(out.len());
+            max_events = max_events.max(out.len());
         }
-        assert!((1..=2 * EVENTS_AT_ONCE + 1).contains(&most), "{most}");
+        assert!((1..=2 * NOTIFICATIONS_AT_ONCE + 1).contains(&max_events), "{max_events}");
         ip("link del a0");
-        let gone = |events: &[LinkEvent]| events.iter().any(|event| matches!(event, LinkEvent::Gone { .. }));
+        let gone =
+            |events: &[LinkNotification]| events.iter().any(|event| matches!(event, LinkNotification::Gone { .. }));
         let events = events_until(&mut source, gone);
         assert!(gone(&events) && !lost(&events));
     });
@@ -612,7 +613,7 @@ fn changes_of_the_set_of_links_are_found_without_notifications() {
     in_namespace(|namespace| {
         let wake = Wake::new().unwrap();
         let mut without_events = namespace.netlink(DumpKind::GetStats);
-        without_events.stop_listening();
+        without_events.disable_notifications();
         let mut sources: [Box<dyn Source>; 2] = [Box::new(without_events), Box::new(namespace.sysfs())];
         for source in &mut sources {
             let mut check = |change: &str, expect: bool| {
@@ -621,13 +622,13 @@ fn changes_of_the_set_of_links_are_found_without_notifications() {
                 }
                 // No file has altnames.
                 let expect = expect && !(change.contains("altname") && source.name() == "sysfs");
-                // The netlink request here returns only names.
+                // Without notifications, netlink compares only names and altnames.
                 let expect = expect && !(change.contains("master") && source.name() != "sysfs");
                 let woken = source.wait(Duration::ZERO, &wake);
-                assert_eq!(woken, Woken { called: false, changed: expect }, "{change}");
+                assert_eq!(woken, Woken { wake_called: false, changed: expect }, "{change}");
                 let mut events = Vec::new();
-                source.events(&mut events).unwrap();
-                assert_eq!(events, if expect { vec![LinkEvent::Lost] } else { vec![] }, "{change}");
+                source.notifications(&mut events).unwrap();
+                assert_eq!(events, if expect { vec![LinkNotification::Lost] } else { vec![] }, "{change}");
             };
             check("", false);
             check("link add va type veth peer name vb", true);
@@ -665,7 +666,7 @@ fn open_chooses_the_best_source_or_the_given_one() {
 fn wake_ends_a_wait_once() {
     let wake = Wake::new().unwrap();
     let mut source = Netlink::open(DumpKind::GetLink).unwrap();
-    let mut wait = |timeout| source.wait(timeout, &wake).called;
+    let mut wait = |timeout| source.wait(timeout, &wake).wake_called;
     assert!(!wait(Duration::ZERO));
     wake.call();
     wake.clone().call();

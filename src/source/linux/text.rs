@@ -19,7 +19,7 @@ pub const IFF_RUNNING: u32 = 0x40;
 const RTF_UP: u32 = 0x1;
 const RTF_REJECT: u32 = 0x200;
 
-/// The kernel allows any bytes in names and aliases.
+/// A name or an alias as text. The kernel allows any bytes in them; those that are not UTF-8 become U+FFFD.
 pub fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -65,10 +65,10 @@ pub fn speed(text: &[u8]) -> Option<u32> {
     number(text)?.try_into().ok().filter(|speed| *speed != 0 && *speed != u32::MAX)
 }
 
-/// Hash of ifindex and name. Two different sets of links have different sums of these hashes.
+/// Hash of ifindex and name. Two different sets of links almost certainly have different sums of these hashes.
 pub fn link_hash(ifindex: u32, name: &[u8]) -> u64 {
-    // Without this step, the end of a name contributes alone, and in half of the cases two links that swap their
-    // names keep the same sum.
+    // FNV-1a mixes the last bytes badly: without this step, the sum stays the same in half of the cases where two links
+    // swap their names.
     const MIX: u64 = 0xff51_afd7_ed55_8ccd;
     let hash = fnv1a(ifindex.to_be_bytes().iter().chain(name));
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(MIX);
@@ -180,13 +180,13 @@ pub fn cpu(text: &[u8]) -> (u64, u64, u32) {
     // follow.
     const FIELDS: usize = 8;
     const IDLE_FIELDS: [usize; 2] = [3, 4];
-    let (mut busy, mut all, mut count) = (0u64, 0u64, 0u32);
+    let (mut busy, mut total, mut count) = (0u64, 0u64, 0u32);
     for line in lines(text) {
         let mut fields = words(line);
         match fields.next().and_then(|name| name.strip_prefix(b"cpu")) {
             Some(b"") => {
                 for (at, jiffies) in fields.take(FIELDS).map(|field| number(field).unwrap_or(0)).enumerate() {
-                    all = all.saturating_add(jiffies);
+                    total = total.saturating_add(jiffies);
                     busy = busy.saturating_add(if IDLE_FIELDS.contains(&at) { 0 } else { jiffies });
                 }
             }
@@ -194,7 +194,7 @@ pub fn cpu(text: &[u8]) -> (u64, u64, u32) {
             None => {}
         }
     }
-    (busy, all, count)
+    (busy, total, count)
 }
 
 /// Whole seconds since boot, from /proc/uptime.
@@ -286,7 +286,7 @@ mod tests {
     fn e33_operstates_by_name() {
         assert!(is_up(operstate(b"up\n"), 0));
         assert!(is_up(operstate(b"unknown\n"), 0x41));
-        assert!(is_up(operstate(b"a word of the future\n"), 0x41));
+        assert!(is_up(operstate(b"a state of a later kernel\n"), 0x41));
         assert!(!is_up(operstate(b"unknown\n"), 0x1003));
         assert!(!is_up(operstate(b"lowerlayerdown\n"), 0x41));
     }
@@ -344,10 +344,10 @@ mod tests {
 
     #[test]
     fn memory() {
-        let with_estimate = b"MemTotal:       62092 kB\nMemFree:  1 kB\nMemAvailable:   20000 kB\n";
-        assert_eq!(meminfo(with_estimate), (62_092 * 1024, 20_000 * 1024));
-        let without_estimate = b"MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 5 kB\nCached: 7 kB\nSwapCached: 50 kB\n";
-        assert_eq!(meminfo(without_estimate), (100 * 1024, 22 * 1024));
+        let with_available = b"MemTotal:       62092 kB\nMemFree:  1 kB\nMemAvailable:   20000 kB\n";
+        assert_eq!(meminfo(with_available), (62_092 * 1024, 20_000 * 1024));
+        let without_available = b"MemTotal: 100 kB\nMemFree: 10 kB\nBuffers: 5 kB\nCached: 7 kB\nSwapCached: 50 kB\n";
+        assert_eq!(meminfo(without_available), (100 * 1024, 22 * 1024));
         assert_eq!(meminfo(b""), (0, 0));
         assert_eq!(meminfo(b"MemTotal: 18446744073709551615 kB\n"), (0, 0));
         assert_eq!(resident(b"Name:\tx\nVmHWM:\t 900 kB\nVmRSS:\t    5204 kB\n"), 5204 * 1024);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn uptimes_and_types() {
+    fn uptimes_and_device_types() {
         assert_eq!(uptime(b"350735.47 234388.90\n"), 350_735);
         assert_eq!(uptime(b""), 0);
         assert_eq!(devtype(b"DEVTYPE=wlan\nINTERFACE=wlan0\nIFINDEX=3\n"), "wlan");

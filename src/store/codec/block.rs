@@ -1,17 +1,20 @@
-//! Packs columns of integers into one blob, and unpacks them. Pure: this file knows rows, groups and columns; `codec`
-//! knows what they mean. A group holds the columns of one interface. A directory in front of the groups lets a reader
-//! unpack one group and skip the others.
+//! Packs columns of integers into one blob, and unpacks them. Pure. This file defines rows, groups and columns; `codec`
+//! defines what their values mean. A group holds the columns of one interface. A directory in front of the groups lets
+//! a reader unpack one group and skip the others.
 //!
 //! ```text
 //! 0x80 + columns of a group | rows | head length | directory length | groups | head | directory | body*
-//! directory: (id step, length of the body)*, where id step = id - previous id - 1
+//! directory: (id step, length of the body)*, where id step = id - previous id - 1; the first one is the id itself
 //! body: modes | presence runs, if rows are missing | column*
 //! modes: bit 0 = rows are missing, then two bits for each column
 //! ```
 //! The first byte and the width of a column are single bytes; every other number is an unsigned LEB128. Each column
-//! uses the shortest of three encodings: no bytes when all values are zero (most columns: errors, drops, idle links);
-//! LEB128 with run-length encoded zeros, for intermittent traffic; the smallest value and a fixed number of bits per
-//! value for the distance to it, for steady traffic, where LEB128 takes a quarter more.
+//! uses the shortest of three encodings:
+//!
+//! - no bytes, when all values are zero (most columns: errors, drops, idle links);
+//! - LEB128 with run-length encoded zeros, for intermittent traffic;
+//! - the smallest value, the width, and for each value its distance from the smallest one in that number of bits, for
+//!   steady traffic, where LEB128 takes a quarter more.
 //!
 //! Unpacking accepts any bytes: it returns an error or numbers, in bounded time and memory.
 
@@ -23,12 +26,12 @@ const FORMAT: u8 = 0x80;
 pub const MAX_COLUMNS: usize = 31;
 /// Limits the memory that a damaged block can make a reader allocate.
 pub const MAX_ROWS: usize = 65_535;
-/// Bits per value. A wider value may not fit into the 64-bit buffer behind the bits that are already there; such a
-/// column uses LEB128.
+/// Maximum bits per value: the 64-bit buffer also holds up to 7 bits of the previous value. A column with wider values
+/// uses LEB128.
 const MAX_WIDTH: u32 = 56;
 
 const MODE_ZERO: u64 = 0;
-const MODE_RUNS: u64 = 1;
+const MODE_ZERO_RUNS: u64 = 1;
 const MODE_BITS: u64 = 2;
 
 pub fn damaged(what: &str) -> Error {
@@ -123,7 +126,7 @@ impl Packer {
     }
 
     /// `present`: the rows that the group has, ascending. Each column has one value per present row.
-    pub fn group(&mut self, id: u32, present: &[u16], columns: &[Vec<u64>]) {
+    pub fn add_group(&mut self, id: u32, present: &[u16], columns: &[Vec<u64>]) {
         let id = u64::from(id);
         let start = self.bodies.len();
         put_columns(&mut self.bodies, self.rows, present, columns);
@@ -198,7 +201,7 @@ pub struct Groups<'a> {
 }
 
 impl<'a> Groups<'a> {
-    fn one(&mut self) -> Result<(u32, &'a [u8])> {
+    fn read_group(&mut self) -> Result<(u32, &'a [u8])> {
         let step = self.directory.leb()?;
         let length = self.directory.leb()?;
         let id = self.next_id.checked_add(step).and_then(|id| u32::try_from(id).ok());
@@ -213,11 +216,11 @@ impl<'a> Iterator for Groups<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let one = self.one();
-        if one.is_err() {
+        let group = self.read_group();
+        if group.is_err() {
             self.left = 0;
         }
-        Some(one)
+        Some(group)
     }
 }
 
@@ -247,14 +250,14 @@ impl Columns {
         if modes & 1 == 0 {
             self.present.extend(0..rows as u16);
         } else {
-            each_run(&mut bytes, rows, |from, to| self.present.extend(from as u16..to as u16))?;
+            each_presence_run(&mut bytes, rows, |from, to| self.present.extend(from as u16..to as u16))?;
         }
         let count = self.present.len();
         self.values.resize(columns * count, 0);
         for (at, values) in self.values.chunks_exact_mut(count.max(1)).enumerate() {
             match modes >> (1 + 2 * at) & 3 {
                 MODE_ZERO => {}
-                MODE_RUNS => read_runs(&mut bytes, values)?,
+                MODE_ZERO_RUNS => read_zero_runs(&mut bytes, values)?,
                 MODE_BITS => read_bits(&mut bytes, values)?,
                 _ => return Err(damaged("a column has an unknown encoding")),
             }
@@ -270,13 +273,13 @@ pub fn present_rows(body: &[u8], rows: usize) -> Result<usize> {
         return Ok(rows);
     }
     let mut count = 0;
-    each_run(&mut bytes, rows, |from, to| count += to - from)?;
+    each_presence_run(&mut bytes, rows, |from, to| count += to - from)?;
     Ok(count)
 }
 
-/// Calls `run` with each run of present rows as `[from, to)`. They are stored as pairs (missing rows, present rows),
-/// up to the last present row.
-fn each_run(bytes: &mut ByteReader, rows: usize, mut run: impl FnMut(usize, usize)) -> Result<()> {
+/// Calls `run` with each run of present rows as `[from, to)`. The block stores the runs as pairs (number of missing
+/// rows, number of present rows), up to the last present row.
+fn each_presence_run(bytes: &mut ByteReader, rows: usize, mut run: impl FnMut(usize, usize)) -> Result<()> {
     let runs = bytes.leb()?;
     let mut at = 0;
     for _ in 0..runs {
@@ -304,18 +307,18 @@ pub fn put_columns(out: &mut Vec<u8>, rows: usize, present: &[u16], columns: &[V
     }
     put_leb(out, modes);
     if !complete {
-        put_runs(out, present);
+        put_presence_runs(out, present);
     }
     for (at, column) in columns.iter().enumerate() {
         match modes >> (1 + 2 * at) & 3 {
-            MODE_RUNS => put_zero_runs(out, column),
+            MODE_ZERO_RUNS => put_zero_runs(out, column),
             MODE_BITS => put_bits(out, column),
             _ => {}
         }
     }
 }
 
-fn put_runs(out: &mut Vec<u8>, present: &[u16]) {
+fn put_presence_runs(out: &mut Vec<u8>, present: &[u16]) {
     let mut runs = Vec::new();
     let mut end = 0;
     for run in present.chunk_by(|one, next| *next == one + 1) {
@@ -333,17 +336,17 @@ fn best_mode(values: &[u64]) -> u64 {
     if values.iter().all(|value| *value == 0) {
         return MODE_ZERO;
     }
-    let by_runs: usize = values
+    let zero_runs_bytes: usize = values
         .chunk_by(|one, next| *one == 0 && *next == 0)
         .map(|run| if run[0] == 0 { 1 + leb_length(run.len() as u64) } else { leb_length(run[0]) })
         .sum();
-    let (least, width) = frame(values);
-    let by_bits = leb_length(least) + 1 + (values.len() * width as usize).div_ceil(8);
-    if width <= MAX_WIDTH && by_bits < by_runs { MODE_BITS } else { MODE_RUNS }
+    let (least, width) = smallest_and_width(values);
+    let bits_bytes = leb_length(least) + 1 + (values.len() * width as usize).div_ceil(8);
+    if width <= MAX_WIDTH && bits_bytes < zero_runs_bytes { MODE_BITS } else { MODE_ZERO_RUNS }
 }
 
 /// The smallest value, and the bits that the largest distance from it needs.
-fn frame(values: &[u64]) -> (u64, u32) {
+fn smallest_and_width(values: &[u64]) -> (u64, u32) {
     let least = values.iter().copied().min().unwrap_or(0);
     let most = values.iter().copied().max().unwrap_or(0);
     (least, 64 - (most - least).leading_zeros())
@@ -360,7 +363,7 @@ fn put_zero_runs(out: &mut Vec<u8>, values: &[u64]) {
     }
 }
 
-fn read_runs(bytes: &mut ByteReader, values: &mut [u64]) -> Result<()> {
+fn read_zero_runs(bytes: &mut ByteReader, values: &mut [u64]) -> Result<()> {
     let mut at = 0;
     while at < values.len() {
         let value = bytes.leb()?;
@@ -379,7 +382,7 @@ fn read_runs(bytes: &mut ByteReader, values: &mut [u64]) -> Result<()> {
 }
 
 fn put_bits(out: &mut Vec<u8>, values: &[u64]) {
-    let (least, width) = frame(values);
+    let (least, width) = smallest_and_width(values);
     put_leb(out, least);
     out.push(width as u8);
     let (mut buffer, mut held) = (0u64, 0);
@@ -479,9 +482,9 @@ mod tests {
     fn groups_are_found_and_missing_rows_stay_missing() {
         let mut packer = Packer::new(2, 6);
         packer.head().extend_from_slice(b"head");
-        packer.group(0, &[0, 1, 2, 3, 4, 5], &[vec![1, 2, 3, 4, 5, 6], vec![0; 6]]);
-        packer.group(3, &[1, 2, 5], &[vec![10, 11, 12], vec![0, 9, 0]]);
-        packer.group(u32::MAX, &[], &[vec![], vec![]]);
+        packer.add_group(0, &[0, 1, 2, 3, 4, 5], &[vec![1, 2, 3, 4, 5, 6], vec![0; 6]]);
+        packer.add_group(3, &[1, 2, 5], &[vec![10, 11, 12], vec![0, 9, 0]]);
+        packer.add_group(u32::MAX, &[], &[vec![], vec![]]);
         let bytes = packer.finish();
         let packed = Packed::open(&bytes).unwrap();
         assert_eq!((packed.columns, packed.rows, packed.head), (2, 6, &b"head"[..]));

@@ -1,5 +1,5 @@
 //! Packs ticks with their samples, and the cells of the roll-ups, into the blobs of the database, and unpacks them.
-//! Pure. This file knows which columns a block has; `block` has the byte format.
+//! Pure. This file defines the columns of a block; `block` has the byte format.
 
 use crate::sorted::Set;
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ use self::block::{
     ByteReader, Columns, MAX_COLUMNS, Packed, Packer, damaged, present_rows, put_columns, put_leb, unzigzag, zigzag,
 };
 use crate::error::Result;
-use crate::model::{COUNTERS, Cell, Counters, IfaceId, Mark, Sample};
+use crate::model::{COUNTERS, Cell, Counters, IfaceId, Sample, SampleQuality};
 
 /// End of the year 9999, UTC seconds. Later times are damage; the limit also keeps sums of times from overflowing.
 pub const LAST_UNIX: i64 = 253_402_300_799;
-/// Highest tick number that fits into `Point::id`: 270 years at one tick per second. A higher, damaged number would
-/// sort after every real one.
+/// Highest tick number that fits into `DatedSample::id`: 270 years at one tick per second. A higher number is damage,
+/// and its samples would sort after all real ones.
 pub const LAST_SEQ: u64 = (1 << 33) - 1;
 
 /// Number and times of a tick: UTC seconds, and CLOCK_BOOTTIME in ms.
@@ -34,12 +34,12 @@ pub struct TickRow {
     pub samples: Vec<Sample>,
 }
 
-/// Columns of the ticks: number, monotonic time, wall time, each as the difference from what the previous tick
-/// predicts.
+/// Columns of the ticks, as differences from the previous tick `p`: `seq - p.seq - 1`; `step = mono_ms - p.mono_ms`;
+/// `unix - p.unix - step`, with `step` rounded to seconds.
 const HEAD_COLUMNS: usize = 3;
-/// Columns of a sample after its counters. Nearly all values are zero, and such a column takes no bytes.
+/// Columns of a sample after its counters. Nearly all of their values are zero, and a column of zeros takes no bytes.
 const MARK: usize = 0;
-/// Difference from the time between the ticks, in ms.
+/// The span of the sample minus the time since the previous tick, in ms.
 const SPAN: usize = 1;
 const SAMPLE_EXTRA: usize = 2;
 
@@ -74,19 +74,19 @@ pub fn pack_samples(rows: &[TickRow]) -> Vec<u8> {
             let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
             present.push(at as u16);
             columns.iter_mut().zip(sample.delta.0).for_each(|(column, value)| column.push(value));
-            columns[COUNTERS + MARK].push(sample.mark as u64);
+            columns[COUNTERS + MARK].push(sample.quality as u64);
             columns[COUNTERS + SPAN].push(zigzag(sample.span_ms.wrapping_sub(steps[at]) as i64));
         }
-        packer.group(iface, &present, &columns);
+        packer.add_group(iface, &present, &columns);
     }
     packer.finish()
 }
 
-/// Packs the ticks. Returns the expected span of each row in ms: the time since the previous tick, and for the first
-/// row a span that the block stores.
+/// Packs the times of the ticks. Returns the expected span of the samples of each tick in ms: the time since the
+/// previous tick, and for the first tick a span that the block stores.
 fn put_head(out: &mut Vec<u8>, rows: &[TickRow]) -> Vec<u64> {
     let Some(first) = rows.first() else { return Vec::new() };
-    let typical = first.samples.iter().find(|sample| sample.mark == Mark::Plain).or(first.samples.first());
+    let typical = first.samples.iter().find(|sample| sample.quality == SampleQuality::Plain).or(first.samples.first());
     let mut steps = vec![typical.map_or(0, |sample| sample.span_ms)];
     put_leb(out, first.time.seq);
     put_leb(out, zigzag(first.time.unix));
@@ -98,7 +98,7 @@ fn put_head(out: &mut Vec<u8>, rows: &[TickRow]) -> Vec<u64> {
         let step = now.mono_ms.wrapping_sub(before.mono_ms);
         columns[0].push(zigzag(now.seq.wrapping_sub(before.seq).wrapping_sub(1) as i64));
         columns[1].push(zigzag(step as i64));
-        columns[2].push(zigzag(now.unix.wrapping_sub(before.unix).wrapping_sub(in_seconds(step))));
+        columns[2].push(zigzag(now.unix.wrapping_sub(before.unix).wrapping_sub(round_to_seconds(step))));
         steps.push(step);
     }
     let all: Vec<u16> = (1..rows.len() as u16).collect();
@@ -106,14 +106,14 @@ fn put_head(out: &mut Vec<u8>, rows: &[TickRow]) -> Vec<u64> {
     steps
 }
 
-fn in_seconds(step_ms: u64) -> i64 {
+fn round_to_seconds(step_ms: u64) -> i64 {
     (step_ms as i64 / 1000).wrapping_add(i64::from(step_ms % 1000 >= 500))
 }
 
 /// Unpacks blocks of samples one after another, with reused buffers.
 #[derive(Default)]
 pub struct SampleDecoder {
-    moments: Vec<TickTime>,
+    tick_times: Vec<TickTime>,
     steps: Vec<u64>,
     columns: Columns,
 }
@@ -128,7 +128,7 @@ impl SampleDecoder {
         if self.columns.present.len() != packed.rows - 1 {
             return Err(damaged("ticks are missing"));
         }
-        self.moments.clear();
+        self.tick_times.clear();
         self.steps.clear();
         for at in 0..packed.rows {
             if at > 0 {
@@ -136,24 +136,24 @@ impl SampleDecoder {
                 step = column(1) as u64;
                 now.seq = now.seq.wrapping_add(1).wrapping_add(column(0) as u64);
                 now.mono_ms = now.mono_ms.wrapping_add(step);
-                now.unix = now.unix.wrapping_add(in_seconds(step)).wrapping_add(column(2));
+                now.unix = now.unix.wrapping_add(round_to_seconds(step)).wrapping_add(column(2));
             }
             if !(0..=LAST_UNIX).contains(&now.unix) || now.seq > LAST_SEQ {
                 return Err(damaged("the time or the number of a tick is out of range"));
             }
-            self.moments.push(now);
+            self.tick_times.push(now);
             self.steps.push(step);
         }
-        Ok(&self.moments)
+        Ok(&self.tick_times)
     }
 
     /// The ticks of the block that was decoded last.
     pub fn tick_times(&self) -> &[TickTime] {
-        &self.moments
+        &self.tick_times
     }
 
-    /// Calls `each` with the samples of one interface, or of all (`None`), in the ticks `rows` of the block that was
-    /// decoded last, interface by interface.
+    /// Calls `each` with the samples of one interface, or of all (`None`), interface by interface. `packed` is the
+    /// block that was decoded last; `rows` selects ticks by their index in it.
     pub fn each_sample(
         &mut self,
         packed: &Packed,
@@ -162,16 +162,16 @@ impl SampleDecoder {
         each: &mut dyn FnMut(&TickTime, &Sample),
     ) -> Result<()> {
         if let Some(iface) = iface {
-            return packed.find(iface)?.map_or(Ok(()), |body| self.group(packed, iface, body, rows, each));
+            return packed.find(iface)?.map_or(Ok(()), |body| self.decode_group(packed, iface, body, rows, each));
         }
         for group in packed.groups() {
             let (iface, body) = group?;
-            self.group(packed, iface, body, rows.clone(), each)?;
+            self.decode_group(packed, iface, body, rows.clone(), each)?;
         }
         Ok(())
     }
 
-    fn group(
+    fn decode_group(
         &mut self,
         packed: &Packed,
         iface: IfaceId,
@@ -192,11 +192,11 @@ impl SampleDecoder {
             }
             let sample = Sample {
                 iface,
-                mark: Mark::from_code(marks[at]),
+                quality: SampleQuality::from_code(marks[at]),
                 span_ms: self.steps[row].wrapping_add(unzigzag(spans[at]) as u64),
                 delta: counters_at(&deltas, at),
             };
-            each(&self.moments[row], &sample);
+            each(&self.tick_times[row], &sample);
         }
         Ok(())
     }
@@ -205,15 +205,16 @@ impl SampleDecoder {
 /// Unpacks a whole block of samples.
 pub fn unpack_samples(bytes: &[u8]) -> Result<Vec<TickRow>> {
     let packed = Packed::open(bytes)?;
-    let mut samples = SampleDecoder::default();
-    let moments = samples.decode_ticks(&packed)?;
-    let mut rows: Vec<TickRow> = moments.iter().map(|moment| TickRow { time: *moment, samples: Vec::new() }).collect();
+    let mut decoder = SampleDecoder::default();
+    let tick_times = decoder.decode_ticks(&packed)?;
+    let mut rows: Vec<TickRow> =
+        tick_times.iter().map(|tick_time| TickRow { time: *tick_time, samples: Vec::new() }).collect();
     for group in packed.groups() {
         let (iface, body) = group?;
-        samples.columns.read(body, packed.rows, packed.columns)?;
-        let present = samples.columns.present.clone();
+        decoder.columns.read(body, packed.rows, packed.columns)?;
+        let present = decoder.columns.present.clone();
         let mut present = present.iter();
-        samples.group(&packed, iface, body, 0..packed.rows, &mut |_, sample| {
+        decoder.decode_group(&packed, iface, body, 0..packed.rows, &mut |_, sample| {
             if let Some(row) = present.next() {
                 rows[usize::from(*row)].samples.push(*sample);
             }
@@ -237,11 +238,11 @@ pub fn count_samples(packed: &Packed, iface: Option<IfaceId>) -> Result<usize> {
 /// Cells of one database row, by interface and position in the row.
 pub type Cells = BTreeMap<(IfaceId, u16), Cell>;
 
-/// Columns of a cell after its counters: the seconds of the cell that are not covered; the blind seconds; then both
-/// peaks in two forms, as values and as excess over the average rate. A block uses the shorter form; the other one is
-/// all zeros.
-const UNCOVERED: usize = 0;
-const BLIND: usize = 1;
+/// Columns of a cell after its counters: its length minus `plain_s`; `gap_s`; then both peaks in two forms, as values
+/// and as excess over the average rate. Each peak of an interface has the shorter form; the columns of the other form
+/// are zeros.
+const NOT_PLAIN_S: usize = 0;
+const GAP_S: usize = 1;
 const PEAKS: usize = 2;
 const EXCESS: usize = 4;
 const CELL_EXTRA: usize = 6;
@@ -259,8 +260,8 @@ pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
             present.push(*at);
             columns.iter_mut().zip(cell.sum.0).for_each(|(column, value)| column.push(value));
             let extra = &mut columns[COUNTERS..];
-            extra[UNCOVERED].push(zigzag(length_s - i64::from(cell.plain_s)));
-            extra[BLIND].push(cell.gap_s.into());
+            extra[NOT_PLAIN_S].push(zigzag(length_s - i64::from(cell.plain_s)));
+            extra[GAP_S].push(cell.gap_s.into());
             for (at, peak) in [cell.rx_peak, cell.tx_peak].into_iter().enumerate() {
                 extra[PEAKS + at].push(peak);
                 extra[EXCESS + at].push(zigzag(peak.wrapping_sub(average_rate(cell, at)) as i64));
@@ -268,12 +269,12 @@ pub fn pack_cells(cells: &Cells, rows: usize, length_s: i64) -> Vec<u8> {
         }
         for at in 0..2 {
             let (peak, excess) = (COUNTERS + PEAKS + at, COUNTERS + EXCESS + at);
-            // All zeros in the excess column mean that the values are used, so such peaks stay values.
+            // An excess column of zeros means that the block has values: where every excess is zero, keep the values.
             let by_excess = packed_bytes(&columns[excess], rows) < packed_bytes(&columns[peak], rows)
                 && columns[excess].iter().any(|value| *value != 0);
             columns[if by_excess { peak } else { excess }].fill(0);
         }
-        packer.group(iface, &present, &columns);
+        packer.add_group(iface, &present, &columns);
     }
     packer.finish()
 }
@@ -299,7 +300,7 @@ pub fn unpack_cells(
 ) -> Result<()> {
     let packed = Packed::open(bytes)?;
     let counters = counter_count(&packed, CELL_EXTRA)?;
-    let mut group = |iface, body: &[u8]| {
+    let mut decode_group = |iface, body: &[u8]| {
         columns.read(body, packed.rows, packed.columns)?;
         let sums = counter_columns(columns, counters);
         let extra: [&[u64]; CELL_EXTRA] = std::array::from_fn(|at| columns.column(counters + at));
@@ -309,9 +310,10 @@ pub fn unpack_cells(
                 sum: counters_at(&sums, at),
                 rx_peak: extra[PEAKS][at],
                 tx_peak: extra[PEAKS + 1][at],
-                plain_s: u32::try_from(length_s.wrapping_sub(unzigzag(extra[UNCOVERED][at])))
-                    .map_err(|_| damaged("the length of a cell is out of range"))?,
-                gap_s: u32::try_from(extra[BLIND][at]).map_err(|_| damaged("the length of a cell is out of range"))?,
+                plain_s: u32::try_from(length_s.wrapping_sub(unzigzag(extra[NOT_PLAIN_S][at])))
+                    .map_err(|_| damaged("the observed seconds of a cell are out of range"))?,
+                gap_s: u32::try_from(extra[GAP_S][at])
+                    .map_err(|_| damaged("the observed seconds of a cell are out of range"))?,
             };
             let averages = [average_rate(&cell, 0), average_rate(&cell, 1)];
             for (which, peak) in [&mut cell.rx_peak, &mut cell.tx_peak].into_iter().enumerate() {
@@ -324,10 +326,10 @@ pub fn unpack_cells(
         Ok(())
     };
     match only {
-        Some(iface) => packed.find(iface)?.map_or(Ok(()), |body| group(iface, body)),
+        Some(iface) => packed.find(iface)?.map_or(Ok(()), |body| decode_group(iface, body)),
         None => packed.groups().try_for_each(|found| {
             let (iface, body) = found?;
-            group(iface, body)
+            decode_group(iface, body)
         }),
     }
 }
@@ -347,7 +349,7 @@ mod tests {
             .iter()
             .map(|(iface, rx)| Sample {
                 iface: *iface,
-                mark: Mark::Plain,
+                quality: SampleQuality::Plain,
                 span_ms: 30_000,
                 delta: Counters::of([*rx, 2, 3, 4, 0, 0, 0, 0]),
             })
@@ -379,9 +381,9 @@ mod tests {
         // The clock was set back: merged rows are in the order of their times, not of their numbers.
         check(&[row(7, T, 90_000, &[(1, 5)]), row(2, T + 5, 31_000, &[(1, 1)]), row(8, T + 5, 99_000, &[(1, 1)])]);
         let mut marked = row(1, T, 5, &[(1, 7), (2, 7)]);
-        marked.samples[0].mark = Mark::Gap;
+        marked.samples[0].quality = SampleQuality::Gap;
         marked.samples[0].span_ms = u64::MAX;
-        marked.samples[1].mark = Mark::Reset;
+        marked.samples[1].quality = SampleQuality::Reset;
         check(&[marked]);
     }
 
@@ -446,13 +448,13 @@ mod tests {
         }
     }
 
-    /// Packs as a version with more or fewer counters does.
+    /// A block as a version with more or fewer counters packs it.
     fn packed_with(columns: usize, counters: usize) -> Vec<u8> {
         let mut packer = Packer::new(columns, 1);
         let head = pack_samples(&[row(7, T, 5, &[(1, 0)])]);
         packer.head().extend_from_slice(Packed::open(&head).unwrap().head);
         let value = |at: usize| if at < counters { 100 + at as u64 } else { 0 };
-        packer.group(1, &[0], &(0..columns).map(|at| vec![value(at)]).collect::<Vec<_>>());
+        packer.add_group(1, &[0], &(0..columns).map(|at| vec![value(at)]).collect::<Vec<_>>());
         packer.finish()
     }
 
@@ -461,7 +463,7 @@ mod tests {
         for counters in 0..=COUNTERS {
             let expect = Counters(std::array::from_fn(|at| if at < counters { 100 + at as u64 } else { 0 }));
             let rows = unpack_samples(&packed_with(counters + SAMPLE_EXTRA, counters)).unwrap();
-            assert_eq!((rows[0].samples[0].delta, rows[0].samples[0].mark), (expect, Mark::Plain));
+            assert_eq!((rows[0].samples[0].delta, rows[0].samples[0].quality), (expect, SampleQuality::Plain));
             let mut cells = Vec::new();
             let bytes = packed_with(counters + CELL_EXTRA, counters);
             unpack_cells(&bytes, 300, None, &mut Columns::default(), &mut |_, _, cell| cells.push(*cell)).unwrap();

@@ -1,9 +1,9 @@
 //! Finds the user who owns the other end of a TCP connection, if that end is on this machine too. The other end is the
-//! socket with the same two addresses, swapped. It is looked up with sock_diag(7) (one request, one reply) or, where
-//! the kernel modules for that are missing as on OpenWrt, in /proc/net/tcp and tcp6.
+//! socket with the same two addresses, swapped. This module looks it up with sock_diag(7) (one request, one reply) or,
+//! where the kernel modules for that are missing as on OpenWrt, in /proc/net/tcp and tcp6.
 //!
-//! The result is `None` unless the user is certain. The kernel shows a socket that its owner has closed with user 0 and
-//! inode 0; such a socket has no user here.
+//! The result is `None` unless the user is certain. For a socket that its owner has closed, the kernel shows user 0 and
+//! inode 0; that does not count as root.
 
 #[cfg(target_os = "linux")]
 mod diag;
@@ -37,7 +37,7 @@ impl TrustedUsers {
     }
 
     /// Whether this is root or the user that this process runs as. Users 65534 and overflowuid are never trusted: many
-    /// services run as 65534 (nobody), and overflowuid stands for every user outside this user namespace.
+    /// services share user 65534, and overflowuid stands for every user outside this user namespace.
     pub fn contains(self, user: u32) -> bool {
         (user == 0 || user == self.own) && user != OVERFLOW_UID && user != self.overflow
     }

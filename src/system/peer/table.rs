@@ -1,6 +1,6 @@
 //! Looks up a socket in `/proc/net/tcp` and `tcp6`, which list every TCP socket of this network namespace, one line
-//! each (Documentation/networking/proc_net_tcp.rst). Reads from the beginning to the line of the socket. Parsing a line
-//! is pure.
+//! each (Documentation/networking/proc_net_tcp.rst). A lookup reads from the beginning to the line of the socket.
+//! Parsing a line is pure.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -39,7 +39,7 @@ fn search(table: impl Read, ends: &Endpoints) -> io::Result<Option<Entry>> {
     let mut lines = BufReader::new(table.take(MAX_BYTES));
     let mut text = String::new();
     while lines.read_line(&mut text)? > 0 {
-        if let Some((found, entry)) = line(ByteOrder::NATIVE, &text) {
+        if let Some((found, entry)) = parse_line(ByteOrder::NATIVE, &text) {
             if found.local == ends.local && found.remote == ends.remote {
                 return Ok(Some(entry));
             }
@@ -50,7 +50,7 @@ fn search(table: impl Read, ends: &Endpoints) -> io::Result<Option<Entry>> {
 }
 
 /// Parses a line. `None` for the line of headings and for invalid lines.
-fn line(order: ByteOrder, text: &str) -> Option<(Endpoints, Entry)> {
+fn parse_line(order: ByteOrder, text: &str) -> Option<(Endpoints, Entry)> {
     let mut words = text.split_ascii_whitespace();
     // Skips the number of the line (sl).
     words.next()?;
@@ -59,13 +59,13 @@ fn line(order: ByteOrder, text: &str) -> Option<(Endpoints, Entry)> {
     let user = words.nth(3)?.parse().ok()?;
     // Skips the timeout.
     let inode = words.nth(1)?.parse().ok()?;
-    let ends = Endpoints::new(address(order, local)?, address(order, remote)?);
+    let ends = Endpoints::new(parse_address(order, local)?, parse_address(order, remote)?);
     Some((ends, Entry { established: state == ESTABLISHED, user, inode }))
 }
 
 /// Parses an address such as `0100007F:1F40`: 32-bit words in hexadecimal, each one four bytes in network order read as
 /// a number in the byte order of this machine, then the port.
-fn address(order: ByteOrder, text: &str) -> Option<SocketAddr> {
+fn parse_address(order: ByteOrder, text: &str) -> Option<SocketAddr> {
     let (words, port) = text.split_once(':')?;
     let mut bytes = [0; 16];
     let (count, rest) = (words.len() / 8, words.len() % 8);
@@ -99,7 +99,7 @@ mod tests {
 
     #[track_caller]
     fn check(order: ByteOrder, text: &str, expect: Option<((SocketAddr, SocketAddr), Entry)>) {
-        let got = line(order, text).map(|(ends, entry)| ((ends.local, ends.remote), entry));
+        let got = parse_line(order, text).map(|(ends, entry)| ((ends.local, ends.remote), entry));
         assert_eq!(got, expect, "{text}");
     }
 
@@ -127,12 +127,12 @@ mod tests {
     fn a_closed_socket_has_no_owner() {
         for state in ["02", "04", "05", "06", "08", "0A", "1", "", "01x"] {
             let text = LITTLE.replace(" 01 ", &format!(" {state} "));
-            let entry = line(ByteOrder::Little, &text).map(|(_, entry)| entry);
+            let entry = parse_line(ByteOrder::Little, &text).map(|(_, entry)| entry);
             assert_eq!(entry.and_then(Entry::owner), None, "{text}");
         }
         let closed = LITTLE.replace("1000        0 12345", "0        0 0");
-        assert_eq!(line(ByteOrder::Little, &closed).expect("a line").1.owner(), None);
-        assert_eq!(line(ByteOrder::Little, LITTLE).expect("a line").1.owner(), Some(1000));
+        assert_eq!(parse_line(ByteOrder::Little, &closed).expect("a line").1.owner(), None);
+        assert_eq!(parse_line(ByteOrder::Little, LITTLE).expect("a line").1.owner(), Some(1000));
     }
 
     #[test]

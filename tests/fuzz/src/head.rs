@@ -1,5 +1,6 @@
-//! Request heads: parsing a whole head and scanning it byte by byte give the same result, and the head sent to the
-//! upstream is the same request, with each header once and without any other.
+//! Request heads: parsing a whole head and scanning it byte by byte give the same result. The head that the gate sends
+//! to the upstream is the same request; it has X-Real-IP and Connection once, Host at most once, and none of the
+//! headers that the gate drops.
 
 use std::net::IpAddr;
 
@@ -17,7 +18,7 @@ pub fn head(bytes: &[u8]) {
         }
         ScannedHead::Refused(refusal) => {
             assert!((400..500).contains(&refusal.status));
-            let found = found.expect("refused as a whole").and_then(|end| Head::read(&bytes[..end]).map(drop));
+            let found = found.expect("the scan must end too").and_then(|end| Head::read(&bytes[..end]).map(drop));
             assert_eq!(found, Err(*refusal));
         }
         ScannedHead::Complete(head, end) => {
@@ -33,9 +34,9 @@ pub fn head(bytes: &[u8]) {
 fn check_sent(head: &Head) {
     let sent = head.to_upstream(FROM);
     let text = std::str::from_utf8(&sent).expect("ASCII");
-    let body = text.strip_suffix("\r\n\r\n").expect("an empty line at the end");
-    assert!(text.is_ascii() && !body.contains("\r\n\r\n"));
-    let lines: Vec<&str> = body.split("\r\n").collect();
+    let head_text = text.strip_suffix("\r\n\r\n").expect("an empty line at the end");
+    assert!(text.is_ascii() && !head_text.contains("\r\n\r\n"));
+    let lines: Vec<&str> = head_text.split("\r\n").collect();
     assert!(
         lines
             .iter()

@@ -5,7 +5,7 @@ use net_pulse::source::parse::{self, ByteOrder, Dump, Messages};
 
 const HEADER: usize = 16;
 
-fn read(order: ByteOrder, bytes: &[u8]) {
+fn parse_datagram(order: ByteOrder, bytes: &[u8]) {
     let mut count = 0;
     for message in Messages::new(order, bytes) {
         count += 1;
@@ -13,10 +13,10 @@ fn read(order: ByteOrder, bytes: &[u8]) {
         assert!(message.body.len() + HEADER <= bytes.len());
         let _ = parse::event(order, &message);
         let _ = parse::notified_link(order, &message);
-        bodies(order, message.body);
+        parse_body(order, message.body);
     }
     assert!(count <= bytes.len() / HEADER + 1);
-    bodies(order, bytes);
+    parse_body(order, bytes);
 
     // Use the sequence number and port of the first message, so that the dump accepts the datagram as its reply.
     let Some(Ok(first)) = Messages::new(order, bytes).next() else { return };
@@ -32,7 +32,7 @@ fn read(order: ByteOrder, bytes: &[u8]) {
     }
 }
 
-fn bodies(order: ByteOrder, body: &[u8]) {
+fn parse_body(order: ByteOrder, body: &[u8]) {
     let _ = parse::stats(order, body);
     let _ = parse::address(order, body);
     if let Ok(Some(route)) = parse::default_route(order, body) {
@@ -42,19 +42,19 @@ fn bodies(order: ByteOrder, body: &[u8]) {
     if let Ok(Some(reading)) = &counters {
         assert_ne!(reading.ifindex, 0);
     }
-    let mark = parse::link_hash(order, body);
+    let hash = parse::link_hash(order, body);
     if let Ok(Some((link, raw))) = parse::link(order, body) {
         assert!(!raw.is_empty() && !raw.contains(&0) && raw.len() <= body.len());
         assert!(!link.name.is_empty() && link.name.len() <= 3 * raw.len());
         assert!(link.alias.len() <= 3 * body.len() && link.driver.len() + link.master_driver.len() <= 3 * body.len());
         assert!(link.altnames.iter().all(|name| !name.is_empty() && name.len() <= 3 * body.len()));
         assert!(link.mac.len() < 3 * 20 && link.lower != link.ifindex);
-        assert!(matches!(mark, Ok(Some(_))));
+        assert!(matches!(hash, Ok(Some(_))));
         assert!(!matches!(counters, Ok(None)));
     }
 }
 
 pub fn netlink(bytes: &[u8]) {
-    read(ByteOrder::Little, bytes);
-    read(ByteOrder::Big, bytes);
+    parse_datagram(ByteOrder::Little, bytes);
+    parse_datagram(ByteOrder::Big, bytes);
 }

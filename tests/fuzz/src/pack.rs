@@ -1,9 +1,9 @@
-//! SampleDecoder and cells with any values: packing and unpacking gives back the same values, and the pieces of a sample add
+//! Samples and cells with any values: packing and unpacking give back the same values, and the pieces of a sample add
 //! up to the sample.
 
 use std::collections::BTreeSet;
 
-use net_pulse::model::{COUNTERS, Cell, Counters, Mark, Sample};
+use net_pulse::model::{COUNTERS, Cell, Counters, Sample, SampleQuality};
 use net_pulse::resolution::FIVE_MINUTES_S;
 use net_pulse::store::codec::block::{Columns, Packed};
 use net_pulse::store::codec::{self, Cells, LAST_SEQ, LAST_UNIX, TickRow, TickTime};
@@ -41,14 +41,14 @@ fn sample(input: &mut Input, iface: u32) -> Sample {
     for counter in &mut counters {
         *counter = input.number();
     }
-    let mark = Mark::from_code(input.below(3));
-    Sample { iface, mark, span_ms: input.number(), delta: Counters(counters) }
+    let quality = SampleQuality::from_code(input.below(3));
+    Sample { iface, quality, span_ms: input.number(), delta: Counters(counters) }
 }
 
 fn samples(input: &mut Input) -> Vec<TickRow> {
     let mut rows = Vec::new();
     for _ in 0..1 + input.below(24) {
-        let moment = TickTime {
+        let tick_time = TickTime {
             seq: input.number().min(LAST_SEQ),
             unix: input.number().min(LAST_UNIX as u64) as i64,
             mono_ms: input.number(),
@@ -56,7 +56,7 @@ fn samples(input: &mut Input) -> Vec<TickRow> {
         // At most one sample of each interface, in ascending order.
         let ifaces: BTreeSet<u32> = (0..input.below(5)).map(|_| input.number() as u32).collect();
         let samples = ifaces.into_iter().map(|iface| sample(input, iface)).collect();
-        rows.push(TickRow { time: moment, samples });
+        rows.push(TickRow { time: tick_time, samples });
     }
     rows
 }
@@ -86,9 +86,9 @@ pub fn pack(bytes: &[u8]) {
     let count: usize = rows.iter().map(|row| row.samples.len()).sum();
     assert_eq!(codec::count_samples(&opened, None).expect("it was packed"), count);
 
-    let (places, length_s) = [(72, 300), (24, 3600), (1, 82_800)][input.below(3) as usize];
-    let cells = cells(input, places);
-    let packed = codec::pack_cells(&cells, usize::from(places), length_s);
+    let (cell_rows, length_s) = [(72, 300), (24, 3600), (1, 82_800)][input.below(3) as usize];
+    let cells = cells(input, cell_rows);
+    let packed = codec::pack_cells(&cells, usize::from(cell_rows), length_s);
     let mut found = Cells::new();
     codec::unpack_cells(&packed, length_s, None, &mut Columns::default(), &mut |iface, at, cell| {
         found.insert((iface, at), *cell);

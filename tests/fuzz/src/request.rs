@@ -12,7 +12,7 @@ use net_pulse::http::params::{self, ParamKind, ParamLocation, RawParams, ZoneSou
 use net_pulse::http::routes::ROUTES;
 use net_pulse::http::{self, Auth, Context, HttpRequest, ServerState};
 use net_pulse::live::{Database, Iface, Live};
-use net_pulse::model::{Batch, COUNTERS, Counters, InterfaceKind as LinkKind, Machine, Mark, Sample, Tick};
+use net_pulse::model::{Batch, COUNTERS, Counters, InterfaceKind, Machine, Sample, SampleQuality, Tick};
 
 const NOW: i64 = 1_800_000_000;
 const METHODS: [&str; 8] = ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH", "POST", "get"];
@@ -40,7 +40,7 @@ fn context() -> &'static Context {
                     ifindex: id,
                     name: name.to_string(),
                     altnames: vec![format!("{name}/alt")],
-                    kind: LinkKind::Ethernet,
+                    kind: InterfaceKind::Ethernet,
                     mac: String::new(),
                     mtu: 1500,
                     speed: None,
@@ -60,7 +60,7 @@ fn context() -> &'static Context {
             for seq in 1..=20 {
                 for iface in 1..=3 {
                     let delta = Counters([seq * 1000; COUNTERS]);
-                    batch.samples.push(Sample { iface, mark: Mark::Plain, span_ms: 30_000, delta });
+                    batch.samples.push(Sample { iface, quality: SampleQuality::Plain, span_ms: 30_000, delta });
                 }
                 let unix = Some(NOW - 600 + 30 * seq as i64);
                 batch.ticks.push(Tick { seq, mono_ms: 30_000 * seq, unix, end: batch.samples.len() });
@@ -83,7 +83,7 @@ fn context() -> &'static Context {
 }
 
 /// Reads every parameter of every route from the input, and checks that accepted values are in their range.
-fn read(query: &str, body: &[u8]) {
+fn check_params(query: &str, body: &[u8]) {
     for route in ROUTES {
         let path: Vec<(&'static str, String)> = route
             .params
@@ -92,7 +92,7 @@ fn read(query: &str, body: &[u8]) {
             .map(|param| (param.name, query.to_string()))
             .collect();
         let given = RawParams { path: &path, query, body };
-        let zones = ZoneSource { now: &|| Arc::new(Zone::UTC), find: &Zone::parse };
+        let zones = ZoneSource { active: &|| Arc::new(Zone::UTC), find: &Zone::parse };
         let Ok(values) = params::read(route.params, &given, &zones) else { continue };
         for param in route.params {
             match param.kind {
@@ -125,14 +125,14 @@ pub fn request(bytes: &[u8]) {
     let Some((&method, rest)) = bytes.split_first() else { return };
     let at = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
     let (target, body) = (&rest[..at], rest.get(at + 1..).unwrap_or(&[]));
-    // The gate accepts only visible ASCII.
+    // The gate accepts only visible ASCII, so a target that is not UTF-8 is not tested.
     let Ok(target) = std::str::from_utf8(target) else { return };
     for plus in [false, true] {
         if let Ok(text) = params::decode(target, plus) {
             assert!(text.len() <= target.len());
         }
     }
-    read(target.split_once('?').map_or(target, |(_, query)| query), body);
+    check_params(target.split_once('?').map_or(target, |(_, query)| query), body);
 
     let context = context();
     let method = METHODS[usize::from(method) % METHODS.len()];
