@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use crate::common::disk::{check_with_sqlite, child_of, signal, stored};
+use crate::common::disk::{check_with_sqlite, child_of, signal, stored_samples};
 use crate::common::*;
 use net_pulse::clock::{BUILD_FLOOR, Zone, parse_time, rfc3339};
 use nix::mount::{MsFlags, mount};

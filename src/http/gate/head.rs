@@ -148,8 +148,6 @@ pub struct Head<'a> {
     pub length: Option<usize>,
     /// The headers that go upstream: name in lower case, value.
     headers: Vec<(&'a str, &'a str)>,
-    /// The client sent an `X-Real-IP` header, which the gate does not send upstream.
-    has_real_ip: bool,
 }
 
 /// Result of scanning a request head.
@@ -207,7 +205,6 @@ impl<'a> Head<'a> {
             forwarded: false,
             length: None,
             headers: Vec::new(),
-            has_real_ip: false,
         };
         for line in lines.take_while(|line| !line.is_empty()) {
             head.add_line(line)?;
@@ -245,9 +242,6 @@ impl<'a> Head<'a> {
         if is("content-length") {
             let length = length(value)?;
             return if self.length.replace(length).is_some() { Err(CONTENT_LENGTH) } else { Ok(()) };
-        }
-        if is("x-real-ip") {
-            self.has_real_ip = true;
         }
         self.forwarded |= is_proxy_header(name);
         let Some((name, repeat)) = PASSED_HEADERS.iter().find(|(known, _)| is(known)) else { return Ok(()) };
