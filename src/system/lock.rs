@@ -86,10 +86,7 @@ impl ByteLock {
         }
         match fcntl(&file, FcntlArg::F_OFD_GETLK(&mut holder)) {
             Err(errno) => Err((file, LockError::Failed(errno.into()))),
-            Ok(_) if (holder.l_start, holder.l_len) == (BYTE_OFFSET, 1) && holder.l_type != UNLOCKED => {
-                Err((file, LockError::Taken))
-            }
-            Ok(_) => Err((file, LockError::Conflict)),
+            Ok(_) => Err((file, refusal(&holder))),
         }
     }
 
@@ -101,6 +98,16 @@ impl ByteLock {
     /// The file with the locked byte.
     pub fn file(&self) -> &File {
         &self.0
+    }
+}
+
+/// Why the byte could not be locked, judged by the lock that F_OFD_GETLK found. If it found none, the other lock was
+/// released between the two calls; the caller then tries again, as for a lock on the same byte.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn refusal(found: &libc::flock) -> LockError {
+    match found.l_type == UNLOCKED || (found.l_start, found.l_len) == (BYTE_OFFSET, 1) {
+        true => LockError::Taken,
+        false => LockError::Conflict,
     }
 }
 
@@ -169,5 +176,18 @@ mod tests {
         assert!(matches!(ByteLock::take(open()), Err((_, LockError::Conflict))));
         assert!(has_byte_locks(&other));
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn a_lock_that_was_just_released_is_tried_again() {
+        let found = |l_type: i32, l_start, l_len| {
+            refusal(&libc::flock { l_type: l_type as libc::c_short, l_start, l_len, ..write_lock() })
+        };
+        assert!(matches!(found(libc::F_UNLCK, BYTE_OFFSET, 1), LockError::Taken));
+        assert!(matches!(found(libc::F_UNLCK, 0, 0), LockError::Taken));
+        assert!(matches!(found(libc::F_WRLCK, BYTE_OFFSET, 1), LockError::Taken));
+        assert!(matches!(found(libc::F_WRLCK, 0, 0), LockError::Conflict));
+        assert!(matches!(found(libc::F_RDLCK, BYTE_OFFSET, 2), LockError::Conflict));
     }
 }
