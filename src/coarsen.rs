@@ -106,9 +106,9 @@ pub fn merge_sample(sum: &mut Sample, sample: &Sample) {
     sum.span_ms = sum.span_ms.saturating_add(sample.span_ms);
     // Only two plain samples make a plain one: the chart has no rate for a merged gap or reset.
     sum.quality = match (sum.quality, sample.quality) {
-        (mark, SampleQuality::Plain) => mark,
-        (SampleQuality::Plain, mark) => mark,
-        (mark, other) if mark == other => mark,
+        (quality, SampleQuality::Plain) => quality,
+        (SampleQuality::Plain, quality) => quality,
+        (quality, other) if quality == other => quality,
         _ => SampleQuality::Gap,
     };
 }
@@ -165,8 +165,8 @@ mod tests {
         }
     }
 
-    fn sample(iface: IfaceId, mark: SampleQuality, span_ms: u64, rx: u64) -> Sample {
-        Sample { iface, quality: mark, span_ms, delta: Counters::of([rx, 1, 0, 0, 0, 0, 0, 0]) }
+    fn sample(iface: IfaceId, quality: SampleQuality, span_ms: u64, rx: u64) -> Sample {
+        Sample { iface, quality, span_ms, delta: Counters::of([rx, 1, 0, 0, 0, 0, 0, 0]) }
     }
 
     fn push(batch: &mut Batch, seq: u64, unix: Option<i64>, mono_s: i64, samples: &[Sample]) {
@@ -174,7 +174,7 @@ mod tests {
         batch.ticks.push(Tick { seq, mono_ms: mono_s as u64 * 1000, unix, end: batch.samples.len() });
     }
 
-    /// (seq, unix, [(iface, mark, span, rx)])
+    /// (seq, unix, [(iface, quality, span, rx)])
     type Row = (u64, Option<i64>, Vec<(IfaceId, SampleQuality, u64, u64)>);
 
     fn rows(batch: &Batch) -> Vec<Row> {
@@ -186,9 +186,9 @@ mod tests {
     fn neighbours_are_merged_and_a_tick_on_the_border_belongs_to_the_earlier_bucket() {
         use SampleQuality::{Gap, Plain, Reset};
         let mut batch = Batch::default();
-        for (at, (mark, rx)) in [(Plain, 1), (Plain, 10), (Reset, 100), (Plain, 1000), (Gap, 7)].iter().enumerate() {
+        for (at, (quality, rx)) in [(Plain, 1), (Plain, 10), (Reset, 100), (Plain, 1000), (Gap, 7)].iter().enumerate() {
             let unix = T + 100 * (at as i64 + 1);
-            let both = [sample(2, *mark, 100_000, *rx), sample(1, Plain, 100_000, 5)];
+            let both = [sample(2, *quality, 100_000, *rx), sample(1, Plain, 100_000, 5)];
             push(&mut batch, 10 + at as u64, Some(unix), unix - T, &both[..if at == 1 { 1 } else { 2 }]);
         }
         let whole = batch.clone();
@@ -283,8 +283,8 @@ mod tests {
                 let mut samples = Vec::new();
                 for iface in 1..=ifaces {
                     if random.below(10) > 0 {
-                        let mark = if random.below(100) == 0 { SampleQuality::Gap } else { SampleQuality::Plain };
-                        samples.push(sample(iface, mark, step_s as u64 * 1000, random.below(1 << 30)));
+                        let quality = if random.below(100) == 0 { SampleQuality::Gap } else { SampleQuality::Plain };
+                        samples.push(sample(iface, quality, step_s as u64 * 1000, random.below(1 << 30)));
                     }
                     if random.below(500) == 0 {
                         let anchor =

@@ -1,6 +1,6 @@
 //! Settings: one table with the name, range, default, environment variable and help of each, and the active values.
 //! A flag overrides the environment, the environment overrides the saved value, the saved value overrides the default.
-//! All validation is here; the rest of the program reads values that are already valid.
+//! This module checks the types and ranges of all values. `clock` checks time zones, `http` the addresses to listen on.
 
 use crate::sorted::Map;
 use crate::text::printable;

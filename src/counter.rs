@@ -1,22 +1,22 @@
 //! Compares two readings of one interface's counters and classifies the difference. Pure: no clock and no kernel.
 //!
-//! The kernel's counters only rise. When all of them fall, the interface was destroyed and created again (PPPoE, Wi-Fi,
-//! a VPN) and counts from zero. When one falls and the others rise, a driver or a modem reported nonsense for a moment.
-//! Monitors that count a rollover in either case record 4 GiB that were never sent. This module accepts a rollover only
-//! where the other counters prove it.
+//! The kernel's counters only rise. When all of them fall, the link was destroyed and created again (PPPoE, Wi-Fi, a
+//! VPN) and counts from zero. When one falls and the others rise, a driver or a modem reported nonsense for a moment.
+//! Monitors that take either case for a wrap (a counter that passed its maximum) record 4 GiB that were never sent.
+//! This module accepts a wrap only where the other counters prove it.
 
 use crate::model::{COUNTER_NAMES, COUNTERS, Counters, RX_BYTES, RX_PACKETS, TX_BYTES, TX_PACKETS, Width};
 
 /// Result of comparing a reading with the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// No counter fell. The delta.
+    /// No counter fell. Contains the delta.
     Plain(Counters),
-    /// At least one counter passed its maximum and started again from zero; no other counter fell. The delta.
+    /// At least one counter passed its maximum and started again from zero; no other counter fell. Contains the delta.
     Wrap(Counters),
-    /// All counters started again from zero. The delta since then, which is the new reading itself.
+    /// All counters started again from zero. Contains the delta since then, which is the new reading itself.
     Reset(Counters),
-    /// Some counters fell, and neither a rollover nor a reset explains it. `delta` is zero for the counters in `fell`.
+    /// Some counters fell, and neither a wrap nor a reset explains it. `delta` is zero for the counters in `fell`.
     /// If such a counter is back at its old value or above at the next reading, that reading is compared with the old
     /// value, otherwise with the value it fell to.
     Dip { delta: Counters, fell: [bool; COUNTERS] },
@@ -33,17 +33,17 @@ pub enum Comparison {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadingInterval {
     pub elapsed_ms: u64,
-    /// Speed that the link reports. Often wrong: 10 on a tun device that carries a gigabit. Only used where the
-    /// counters alone are ambiguous.
+    /// Speed that the link reports. Often wrong: 10 on a tun device that carries a gigabit. Used where the counters
+    /// alone are ambiguous, and to raise the limit above which a rise is implausible.
     pub speed_mbit: Option<u32>,
     pub width: Width,
 }
 
-/// 1 Tbit/s: faster than any link. Bond drivers were seen to report 471 Tbit/s.
+/// 1 Tbit/s: faster than any link. Counters of bonds were seen to rise at 471 Tbit/s.
 const MAX_LINK_MBIT: u64 = 1_000_000;
-/// Speed assumed for a link of unknown speed.
+/// Speed assumed for a link of unknown speed; after a restart from zero, also for one that reports a lower speed.
 const ASSUMED_MBIT: u64 = 10_000;
-/// A 64-bit counter can only wrap if it was this close below its maximum.
+/// The fall of a 64-bit counter can only be a wrap if the counter was at most this far below its maximum.
 const WRAP_MARGIN: u64 = 1 << 40;
 /// An Ethernet header without payload.
 const MIN_FRAME_BYTES: u64 = 14;
@@ -51,7 +51,7 @@ const MIN_FRAME_BYTES: u64 = 14;
 /// (`GSO_MAX_SIZE` in include/linux/netdevice.h).
 const MAX_PACKET_BYTES: u64 = 8 * 65_536;
 
-/// Bytes and packets of each direction. Every link that carries traffic counts the bytes.
+/// Indexes of the byte and the packet counter of each direction. Every driver counts bytes; some count no packets.
 const DIRECTIONS: [(usize, usize); 2] = [(RX_BYTES, RX_PACKETS), (TX_BYTES, TX_PACKETS)];
 
 /// The previous reading of an interface, from which the next delta is computed.
@@ -77,7 +77,7 @@ impl Baseline {
         self.fell[RX_BYTES] || self.fell[TX_BYTES]
     }
 
-    /// Compares with a later reading, which then becomes the baseline. After `Held` the old baseline stays.
+    /// Compares with a later reading, which then becomes the baseline. After `AllZero` the old baseline stays.
     pub fn advance(&mut self, after: &Counters, between: &ReadingInterval) -> Comparison {
         let mut before = self.counters;
         for at in 0..COUNTERS {
@@ -98,7 +98,7 @@ impl Baseline {
     }
 }
 
-/// `was_zero`: all counters were zero at the latest reading, and the result for it was `Held`.
+/// `was_zero`: all counters were zero at the latest reading, and the result for it was `AllZero`.
 fn compare(before: &Counters, after: &Counters, between: &ReadingInterval, was_zero: bool) -> Comparison {
     let mut fell: [bool; COUNTERS] = std::array::from_fn(|at| after.0[at] < before.0[at]);
     let mut delta = after.since(before);
@@ -110,7 +110,7 @@ fn compare(before: &Counters, after: &Counters, between: &ReadingInterval, was_z
     }
     let fell_or_wrapped = fell;
     for (at, fell) in fell.iter_mut().enumerate() {
-        if let Some(rise) = rollover(before, after, &fell_or_wrapped, at, between) {
+        if let Some(rise) = wrap_rise(before, after, &fell_or_wrapped, at, between) {
             (delta.0[at], *fell) = (rise, false);
         }
     }
@@ -153,7 +153,8 @@ fn impossible_bytes(delta: Counters, between: &ReadingInterval) -> Option<u64> {
 
 /// Whether all counters started again from zero: each byte and packet counter that was above zero has fallen. One
 /// exception is allowed if at least two others fell and its new value is no more than the link can carry since the
-/// restart. At least one must have fallen by more than a tenth: a new link does not start just below the old values.
+/// previous reading. At least one must have fallen by more than a tenth: a new link does not start just below the old
+/// values.
 fn restarted(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], between: &ReadingInterval) -> bool {
     let bytes_and_packets = || DIRECTIONS.into_iter().flat_map(|(bytes, packets)| [bytes, packets]);
     let fallen = bytes_and_packets().filter(|at| fell[*at]).count();
@@ -166,8 +167,8 @@ fn restarted(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], betwe
     unfallen.next().is_none() && fallen >= 2 && after.0[first] <= limit
 }
 
-/// The rise of counter `at`, if it fell and its fall is a proven rollover.
-fn rollover(
+/// The rise of counter `at`, if it fell and its fall is a proven wrap.
+fn wrap_rise(
     before: &Counters,
     after: &Counters,
     fell: &[bool; COUNTERS],
@@ -184,7 +185,7 @@ fn rollover(
         rise_64
     } else if before.0[at] <= u64::from(u32::MAX) && link_persists(before, after, fell, at, between.width) {
         // It is only a guess that a driver counts to 32 bits behind a 64-bit field, so a fall alone does not prove it.
-        // After a small fall, the rise would be nearly all of the 32 bits.
+        // If a small fall were taken for a wrap, the rise would be nearly 2^32.
         let half = u64::from(u32::MAX / 2);
         if between.width == Width::Bits64 && (before.0[at] < half || rise_32 > half) {
             return None;
@@ -216,13 +217,13 @@ fn max_rise(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: us
         Some((_, packets)) if at != packets => bytes,
         Some((other, _)) if counted(other) => bytes.min(rise(other)) / MIN_FRAME_BYTES,
         Some(_) => bytes / MIN_FRAME_BYTES,
-        // Errors and drops: after a small fall, the rise would be nearly all of the 32 bits.
+        // Errors and drops: if a small fall were taken for a wrap, the rise would be nearly 2^32.
         None => (bytes / MIN_FRAME_BYTES).min(u64::from(u32::MAX / 2)),
     }
 }
 
-/// Whether the other counters show that the interface is still the same one. All counters of a new interface are near
-/// zero, so a counter that was above zero and did not fall proves that it is the old one.
+/// Whether the other counters show that the link is still the same one. All counters of a new link are near zero, so a
+/// counter that was above zero and did not fall proves that it is the old one.
 fn link_persists(before: &Counters, after: &Counters, fell: &[bool; COUNTERS], at: usize, width: Width) -> bool {
     let unfallen = |other: usize| !fell[other] && before.0[other] > 0;
     match width {
@@ -305,7 +306,7 @@ mod tests {
             HALF_MINUTE_32,
             Comparison::Wrap(four(300, 0, 1, 0)),
         );
-        // A rise above what the link can carry in the time is no rollover.
+        // A rise above what the link can carry in the time is no wrap.
         let slow = ReadingInterval { speed_mbit: Some(10), ..HALF_MINUTE_32 };
         let before = four(MAX32 - 99, 10, 7, 1);
         check(before, four(100_000_000, 20, 900, 2), slow, dip(four(0, 10, 893, 1), &[0]));
@@ -320,7 +321,7 @@ mod tests {
         check(four(MAX32 - 99, 10, 7, 1), after, hour, dip(four(0, 0, 8, 0), &[0]));
         // For a driver that counts no packets, only speed and time limit the rise.
         check(four(MAX32 - 99, 10, 0, 0), four(200, 10, 0, 0), HALF_MINUTE_32, Comparison::Wrap(four(300, 0, 0, 0)));
-        // A small fall of a packet counter is no rollover either.
+        // A small fall of a packet counter is no wrap either.
         check(four(9_000, 9_000, 120, 90), four(9_900, 9_000, 110, 90), hour, dip(four(900, 0, 0, 0), &[2]));
         let drops = |count| Counters::of([5000, 5000, 50, 50, 0, 0, count, 0]);
         check(drops(50), drops(0), hour, dip(Counters::ZERO, &[6]));
@@ -334,7 +335,7 @@ mod tests {
         // A counter above 32 bits cannot be a 32-bit counter.
         let past = four(MAX32 + 1000, 5, 3_000_000, 7);
         check(past, four(1500, 5, 3_000_002, 7), HALF_MINUTE, dip(four(0, 0, 2, 0), &[0]));
-        // A fall from the lower half of the range or a small fall proves no rollover, with any number of packets.
+        // A fall from the lower half of the range or a small fall proves no wrap, with any number of packets.
         let low = four(1_000_000_000, 1_000_000_000, 1_000_000, 1_000_000);
         let after = four(999_999_999, 1_000_001_000, 1_090_000, 1_000_010);
         check(low, after, HALF_MINUTE, dip(four(0, 1000, 90_000, 10), &[0]));
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rollover_and_a_fall_in_one_reading_are_distinguished() {
+    fn a_wrap_and_a_fall_in_one_reading_are_distinguished() {
         let before = Counters::of([MAX32 - 1000, 5, 3_000_000, 7, 0, 0, 50, 0]);
         let after = Counters::of([1500, 5, 3_000_002, 7, 0, 0, 0, 0]);
         check(before, after, HALF_MINUTE, dip(Counters::of([2501, 0, 2, 0, 0, 0, 0, 0]), &[6]));
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn e6_sudden_zero_is_held_once() {
+    fn e6_the_first_all_zero_reading_is_no_reset() {
         let before = four(5000, 600, 7, 8);
         let check_next =
             |after, expect| check_sequence(before, &[(Counters::ZERO, Comparison::AllZero), (after, expect)]);

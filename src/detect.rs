@@ -168,7 +168,7 @@ const DEFAULT_IGNORED: [(&str, &str); 8] = [
 
 /// Why a guest link is not monitored. A guest link is the host's end of a virtual cable (veth, tap) to a container,
 /// virtual machine or namespace.
-const GUEST_LINK: &str = "virtual cable to a container, virtual machine or namespace: comes and goes with it";
+const GUEST_LINK_REASON: &str = "virtual cable to a container, virtual machine or namespace: comes and goes with it";
 
 /// Second condition for a guest link, besides a name in `GUEST_LINK_NAMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +312,7 @@ pub fn ignored_because(link: &Link, kind: InterfaceKind, role: LinkRole, setting
         return Some((*reason).to_string());
     }
     if is_guest_link(link, role) {
-        return Some(GUEST_LINK.to_string());
+        return Some(GUEST_LINK_REASON.to_string());
     }
     is_container_bridge(name).then(|| "container bridge: its traffic is counted on the uplink".to_string())
 }
@@ -501,7 +501,7 @@ mod tests {
         let check_at = |name: &str, driver: &str, master: &str, role: LinkRole, ignored: bool| {
             let link = Link { master_driver: master.to_string(), ..link(name, driver, ARPHRD_ETHER) };
             let reason = ignored_because(&link, kind(&link), role, &WatchSettings::default());
-            assert_eq!(reason.as_deref(), ignored.then_some(GUEST_LINK), "{name} {driver} {master} {role:?}");
+            assert_eq!(reason.as_deref(), ignored.then_some(GUEST_LINK_REASON), "{name} {driver} {master} {role:?}");
         };
         let check = |name, driver, master, ignored| check_at(name, driver, master, LinkRole::default(), ignored);
         for (name, driver, master) in [

@@ -1,5 +1,5 @@
-//! Plain data types that all other modules share: links, readings, samples, records, cells, events. This module
-//! contains no code for the operating system, SQL or JSON; it only adds and compares numbers.
+//! Plain data types that all other modules share: links, readings, samples, records, cells, events. The functions here
+//! work on these types only: no code for the operating system, SQL or JSON.
 
 /// The counters, in the order of every array, stored block and CSV row. A new counter goes to the end, because older
 /// rows are recognised by their number of counters; it also needs a row in `source/linux/counters.rs` and in
@@ -95,7 +95,7 @@ pub struct Link {
     pub devtype: String,
     /// Backed by hardware (`device` exists in sysfs).
     pub physical: bool,
-    /// ifindex of the bridge or bond that the link is a port of; 0 for none.
+    /// ifindex of the master (bridge, bond, VRF ...) that the link is a port of; 0 for none.
     pub master: u32,
     /// `driver` of the master ("bridge", "openvswitch", "bond" ...); empty if there is none or it is unknown.
     pub master_driver: String,
@@ -123,7 +123,7 @@ pub struct Address {
     pub broadcast: Option<std::net::Ipv4Addr>,
 }
 
-/// What an interface is, see `detect::kind`.
+/// Kind of an interface; `detect::kind` determines it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InterfaceKind {
     Ethernet,
@@ -178,21 +178,23 @@ impl InterfaceKind {
     }
 }
 
-/// Quality of a sample. All count in the totals; the chart has a rate for `Plain` only and `null` for the others.
+/// Quality of a sample. Samples of every quality count in the totals. The chart has a rate only where there is a
+/// `Plain` sample, and `null` elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SampleQuality {
-    /// The delta of two readings one interval apart.
+    /// The delta of two readings at most 2.5 intervals apart, or several such samples that were merged.
     #[default]
     Plain = 0,
-    /// The counters started again from zero; the delta covers the time since then.
+    /// The counters started from zero; the delta is the traffic since then.
     Reset = 1,
-    /// The delta is correct, but the readings are more than one interval apart (restart, suspend, delayed timer).
+    /// The rate is unknown: the readings are further apart (restart, suspend, delayed timer), or a byte counter fell.
+    /// The delta is zero if it is unknown too (an impossible rise).
     Gap = 2,
 }
 
 impl SampleQuality {
-    /// The mark stored as this number; `Plain` for an unknown one.
+    /// The quality that the database stores as this number; `Plain` for an unknown number.
     pub fn from_code(code: u64) -> SampleQuality {
         match code {
             1 => SampleQuality::Reset,
@@ -322,14 +324,15 @@ pub struct Record {
     pub last_seen: i64,
     /// Raw counters at the newest sample.
     pub raw: Counters,
-    /// Sum of all deltas since the interface is known; never falls.
+    /// Sum of all deltas since the interface became known; never falls.
     pub lifetime: Counters,
     /// CLOCK_BOOTTIME in milliseconds at the newest sample, on the boot in `stack`.
     pub mono_ms: u64,
 }
 
-/// Raw counters of an interface, saved once a day and wherever the sum of the deltas since the last anchor does not
-/// give them: after a first reading, a reset, a wrap, or when the interface got a new link.
+/// Raw counters of an interface after a tick. The sampler adds one where the store cannot compute them as the previous
+/// raw counters plus the delta: at the first reading of a link, after a reset or a wrap, when a counter fell, and after
+/// a merge. Every sample that is not plain gets one too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
     /// Sequence number of the tick at which `raw` was read.

@@ -384,9 +384,9 @@ mod tests {
     }
 
     fn cells(buckets: &[Bucket], edges: &[i64]) -> Vec<Cell> {
-        let mut filling = ChartCells::new(Resolution::FiveMinutes, edges);
-        buckets.iter().for_each(|bucket| filling.add(bucket));
-        filling.cells()
+        let mut chart_cells = ChartCells::new(Resolution::FiveMinutes, edges);
+        buckets.iter().for_each(|bucket| chart_cells.add(bucket));
+        chart_cells.cells()
     }
 
     fn bucket(from: i64, seconds: i64, bytes: u64) -> Bucket {
@@ -448,9 +448,9 @@ mod tests {
                 }
             }
             let edges: Vec<i64> = (0..=SECONDS).collect();
-            let mut filling = ChartCells::new(Resolution::Sample, &edges);
-            samples.iter().for_each(|sample| filling.add(sample));
-            let cells = filling.cells();
+            let mut chart_cells = ChartCells::new(Resolution::Sample, &edges);
+            samples.iter().for_each(|sample| chart_cells.add(sample));
+            let cells = chart_cells.cells();
             // The first sample has no previous one to be joined to.
             for (second, cell) in cells.iter().enumerate().skip(samples[0].to as usize) {
                 assert_eq!(cell.plain_s > 0, plain[second], "{second}: {cell:?}");

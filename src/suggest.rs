@@ -3,9 +3,10 @@
 /// Longer words are not compared. No known word has more bytes.
 const MAX_BYTES: usize = 24;
 
-/// Returns the known word that differs from `typed` by the fewest typing errors. The shorter of the two words sets the
-/// limit: no error below 3 bytes, one below 8 bytes, else two. Leading dashes, the case of letters, `_` for `-` and
-/// text after `=` are ignored. Never returns `typed` itself. `None` where no word is similar enough.
+/// Returns the known word that differs from `typed` by the fewest typing errors. Leading dashes, the case of letters,
+/// `_` for `-` and text after `=` are ignored. The shorter of the two words sets the limit: no error below 3 bytes, one
+/// below 8 bytes, else two; here the leading dashes of the known word count. Never returns `typed` itself. `None` where
+/// no word is similar enough.
 pub fn suggestion<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let normalized = |word: &str| word.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
     let whole = typed.split('=').next().unwrap_or_default();

@@ -90,7 +90,7 @@ fn is_token_byte(letter: u8) -> bool {
 }
 
 /// Reads the file and keeps it open. A symbolic link is followed (containers mount their secrets as links), but the
-/// link and the file must both belong to root, to our user, or to the owner of the directory.
+/// link and the file must both belong to root, to our user or, if we are root, to the owner of the directory.
 fn read_text(path: &Path) -> io::Result<(Vec<u8>, File)> {
     let owners = [Some(0), Some(geteuid().as_raw()), directory_owner(path)];
     let trusted = |found: &fs::Metadata| match owners.contains(&Some(found.uid())) {

@@ -33,9 +33,9 @@ pub struct PeriodTotal {
 }
 
 impl PeriodTotal {
-    /// The first and the last local day of the period. The days are determined up to 12 hours inside its bounds,
-    /// because the bounds may not be midnights: a transition may skip the first hour of a day, and a day that was
-    /// stored in another time zone has the midnights of that zone.
+    /// The first and the last local day of the period: those of two times up to 12 hours inside its bounds. The bounds
+    /// themselves may not be midnights: a transition may skip the first hour of a day, and a day that was stored in
+    /// another time zone has the midnights of that zone.
     pub fn days(&self, zone: &Zone) -> (Civil, Civil) {
         let inside = ((self.to - self.from) / 2).min(12 * HOUR_S);
         (zone.civil(self.from + inside).midnight(), zone.civil(self.to - inside).midnight())
@@ -127,9 +127,9 @@ fn hour(unix: i64, zone: &Zone) -> (i64, i64) {
 /// Sums buckets of one interface per period while they are read. Buckets must be added in ascending order; they may
 /// have different resolutions. A period without buckets has no row.
 ///
-/// For rows of hours use `HourTotals`; for longer periods add buckets of days. A row has the bounds of its period,
-/// except for an hour or a day with other bounds: an hour of UTC in a zone that differs by half an hour, or a day
-/// stored before a change of the time zone. Such a bucket cannot be divided again, so its row has the bucket's bounds.
+/// For rows of hours use `HourTotals`; for longer periods add buckets of days. A row has the bounds of its period. The
+/// exception is a bucket of an hour or a day that crosses them: an hour of UTC in a zone that differs by half an hour,
+/// or a day stored before a change of the time zone. It cannot be divided again, so its row has the bucket's bounds.
 pub struct PeriodTotals<'a> {
     period: Period,
     zone: &'a Zone,
@@ -188,7 +188,7 @@ impl<'a> PeriodTotals<'a> {
 
 /// Sums local hours from two resolutions: five minutes and hours. Five-minute buckets fit into the hours of any zone,
 /// but the two have different retentions, and either may lack a part of an hour that the other one has. For each hour
-/// of UTC, the resolution with more traffic is used.
+/// of UTC, the five-minute buckets are used, unless a counter of the hour's bucket is higher than their sum.
 pub struct HourTotals<'a> {
     rows: PeriodTotals<'a>,
     hours: Vec<Bucket>,

@@ -11,7 +11,7 @@ const CLICK_PX = 8;
 
 // Summarises the chart in at most `most` rows `[first bucket, ...values of each line]`: averages and peaks of adjacent
 // buckets. Averages are weighted by the seconds that were observed.
-export function pieces(t, lines, most) {
+export function rowsOf(t, lines, most) {
   const size = Math.ceil(t.length / most);
   const rows = [];
   for (let i = 0; i < t.length; i += size) {
@@ -118,7 +118,7 @@ export function explore(plot, { RANGES, hash, chosen, whole, marks, shell, el, g
     $("table").replaceChildren(
       el("caption", null, `Rates in ${rateUnit(shell.units)}`),
       row("From", "col", lines.flatMap(({ name }) => ["↓", "↑", "peak ↓", "peak ↑"].map((side) => `${lines[1] ? name : ""} ${side}`))),
-      ...pieces(t, lines, 24).map(([i, ...values]) => row(named(i), "row", values.map((value) => rate(value, shell.units)))),
+      ...rowsOf(t, lines, 24).map(([i, ...values]) => row(named(i), "row", values.map((value) => rate(value, shell.units)))),
       ...marks().map(([time, text]) => el("tr", null, el("th", { scope: "row" }, moment(time)), el("td", { colSpan: 4 * lines.length }, text))),
     );
   }

@@ -4,7 +4,7 @@ import { seconds, span } from "./format.js";
 import { SYSTEM } from "./texts.js";
 
 // The state in one or two sentences.
-export function wellbeing({ status, reason, details: { clock } }) {
+export function stateText({ status, reason, details: { clock } }) {
   const how = reason ?? (status === "healthy" ? SYSTEM.healthy : status);
   return `${how[0].toUpperCase()}${how.slice(1)}.${clock?.believed === false ? SYSTEM.clock : ""}`;
 }
@@ -30,7 +30,7 @@ export function mount({ root, shell, el, put, card, facts, list, log, sizes, sto
         const { stats } = collector;
         const ago = (time) => time && `${span(shell.now() - seconds(time))} ago, ${when(time)}`;
         const since = database.unsaved_seconds;
-        put(words, wellbeing(health));
+        put(words, stateText(health));
         facts(states, [
           ["Reading", `${health.collector_status}, every ${span(collector.configuration.polling_interval)}`], ["Saving", health.database_status],
           ["Interfaces", `${health.interfaces_status}, ${interfaces.monitored_interfaces} watched`],

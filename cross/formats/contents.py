@@ -8,7 +8,7 @@ import re
 from .archive import Fault, File, gzip
 
 BINARY = ""
-TITLE = "Traffic history and dashboard of a router or a small server"
+TITLE = "Traffic history and web page of a router or a small server"
 NEEDS = "It needs no library, no other package, no service and no configuration."
 
 # A file whose target path ends with .gz is compressed.

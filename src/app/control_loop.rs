@@ -56,7 +56,7 @@ impl ControlLoop {
 
     /// Handles events until the database is open or the first attempt has failed, for at most `OPEN_TIMEOUT`. Returns
     /// the result of opening: after the timeout an error, `None` when the program must end. Fails where another
-    /// net-pulse uses the database: each of the two would show half of the traffic.
+    /// net-pulse uses the database: while that one runs, this one could save nothing.
     pub fn wait_for_database(&mut self) -> Result<Option<Result<OpenedHistory>>> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         while !self.ending {
@@ -129,8 +129,8 @@ impl ControlLoop {
         }
     }
 
-    /// Builds the authorisation for HTTP requests. Without a token the program runs too, but then only requests from
-    /// this machine may change anything, unless the setting `open` is on.
+    /// Builds the authorisation for HTTP requests. Without a token the program runs too, but then only root and the
+    /// user of this process, on this machine, may change anything, unless the setting `open` is on.
     pub fn auth(&mut self) -> http::Auth {
         self.log_new_token();
         let [private, open] = {
@@ -197,8 +197,7 @@ pub fn forward_signals(signals: &SigSet, inbox: &Queue<ControlEvent>, timeout: D
 }
 
 /// Size limit of the database in bytes: the configured limit, but at most the present size plus half of the free space,
-/// and at least `MIN_SIZE_BYTES`. Where the free space is 0 or unknown, the
-/// configured limit.
+/// and at least `MIN_SIZE_BYTES`. If the free space is 0 or unknown: the configured limit.
 fn size_limit(configured: u64, database: &Path) -> u64 {
     let present = std::fs::metadata(database).map_or(0, |file| file.len());
     let existing = database.ancestors().skip(1).find(|path| path.is_dir()).unwrap_or(Path::new("."));

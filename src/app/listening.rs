@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn unreachable_addresses_give_one_warning_a_minute() {
         let (mut watch, start) = (AddressWatch::default(), Instant::now());
-        let unreachable = |port: u16, has_link| {
+        let unreachable = |port: u16, is_on_link| {
             let address = SocketAddr::from(([192, 0, 2, 7], port));
-            Unreachable { address, why: format!("no {port}"), on_link: has_link }
+            Unreachable { address, why: format!("no {port}"), on_link: is_on_link }
         };
         let missing = |port| unreachable(port, false);
         let mut at =

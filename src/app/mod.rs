@@ -33,10 +33,10 @@ use listening::AddressWatch;
 
 pub use zone::find as find_zone;
 
-/// Time for the last sample and the last save, after a signal to end. Data not on disk after that stays unsaved.
+/// Time for the last sample and the last save, after SIGTERM or SIGINT. Data not on disk after that stays unsaved.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time from a signal to end to the forced exit, if the main thread has not ended the program before.
+/// The exit is forced this long after SIGTERM or SIGINT, if the main thread has not ended the program before.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(2200);
 /// Time for a last save at a forced exit.
 const FORCED_SAVE_TIMEOUT: Duration = Duration::from_millis(300);

@@ -24,7 +24,7 @@ const MAX_BUILD_AGE_MS: i64 = 5 * 365 * DAY_MS;
 
 // The wall clock is trusted once it has run without a step for one of these times, measured by the monotonic clock.
 
-/// For a clock at most a day after the newest sample, or at a plausible date if there is no history.
+/// For a clock from `SLACK_MS` before to a day after the newest sample, or at a plausible date if there is no history.
 const WAIT_NEAR_MS: u64 = 0;
 /// For a clock up to `MAX_POWER_OFF_MS` after the newest sample, as after a holiday. If Net-Pulse trusted a wrong clock
 /// here, the store would delete history that only seems old. A time daemon that starts together with Net-Pulse needs
@@ -43,7 +43,7 @@ const WAIT_MAX_MS: u64 = 6 * 60 * MINUTE_MS;
 pub struct WallClock {
     /// The build date.
     floor_ms: i64,
-    /// Time of the sample that was dated last.
+    /// Wall time of the tick that got its wall time last.
     newest_ms: Option<i64>,
     /// Offset at the last tick; `None` before the first one.
     last_offset_ms: Option<i64>,
@@ -89,8 +89,8 @@ impl WallClock {
         }
     }
 
-    /// For a restart on the same boot: `newest` is both clocks at the newest sample. If the offset is still the same,
-    /// the clock is trusted at once, after a pause of any length. A step during the pause is detected.
+    /// For a restart on the same boot: `newest` has the times of both clocks at the newest sample. If their offset is
+    /// still the same, the clock is trusted at once, after a pause of any length. A step during the pause is detected.
     pub fn resume(&mut self, newest: Now) {
         self.last_offset_ms = Some(offset_ms(newest));
         self.newest_ms = Some(newest.unix_ms);
@@ -190,13 +190,13 @@ mod tests {
         }
 
         fn tick(&mut self) -> &mut Rig {
-            let step = self.wall_clock.observe(Now { mono_ms: self.mono_ms, unix_ms: self.wall_ms });
+            let wall_offset = self.wall_clock.observe(Now { mono_ms: self.mono_ms, unix_ms: self.wall_ms });
             self.undated.push(self.mono_ms);
-            if let Some(offset) = step.offset_ms {
+            if let Some(offset) = wall_offset.offset_ms {
                 self.dated.extend(self.undated.drain(..).map(|mono| (offset + mono as i64).div_euclid(1000)));
                 self.wall_clock.tick_dated(self.dated[self.dated.len() - 1]);
             }
-            self.steps.extend(step.stepped_ms.map(|moved| moved / 1000));
+            self.steps.extend(wall_offset.stepped_ms.map(|moved| moved / 1000));
             self
         }
 

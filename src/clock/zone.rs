@@ -1,7 +1,7 @@
 //! POSIX time zones: parses TZ strings and converts between UTC and local time. The C library cannot do it here: a
 //! static musl binary ignores `/etc/TZ`, and routers have no zoneinfo files. Only the current rule of a zone is known,
 //! not earlier rules of a country; for that reason a stored local day keeps its bounds. Pure: callers read the files.
-//! No text, no bytes and no `i64` make it panic.
+//! It does not panic, whatever the text, the bytes or the `i64`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ const EPOCH_WEEKDAY: i64 = 3;
 const FIRST: i64 = days(-9999, 1, 1) * DAY;
 const LAST: i64 = days(10_000, 1, 1) * DAY - 1;
 
-/// A `Civil` has a year from -`MAX_YEAR` to `MAX_YEAR`. Above 9999, because the last local day, month or year of the
-/// range ends after 9999.
+/// Computed years are from -`MAX_YEAR` to `MAX_YEAR`. The limit is above 9999, because the last local day, month or
+/// year of the range ends after 9999.
 const MAX_YEAR: i32 = 10_010;
 
 const ZONEINFO: &str = "/usr/share/zoneinfo";
@@ -39,7 +39,7 @@ const DEFAULT_RULES: (Transition, Transition) = (
 /// A time zone: offset from UTC, and the rule for summer time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
-    /// The text it was parsed from; `None` for UTC.
+    /// The TZ string, or the name of the zoneinfo file; `None` for `Zone::UTC`.
     name: Option<Arc<str>>,
     /// Offset in standard time: seconds to add to UTC. (The sign in a POSIX string is the opposite.)
     standard: i32,
@@ -148,7 +148,7 @@ impl Zone {
         Ok(FoundZone { zone: Zone::UTC, source: "default", warnings })
     }
 
-    /// The text that the zone was parsed from.
+    /// The TZ string that the zone was parsed from, or the name of its zoneinfo file (`Europe/Berlin`).
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or("UTC")
     }
@@ -215,7 +215,7 @@ impl Zone {
         self.days(unix, 1)
     }
 
-    /// Like `day`, for groups of `count` days. The groups are counted from a Monday.
+    /// Like `day`, for groups of `count` days. The groups are counted from Monday, 29 December 1969.
     pub fn days(&self, unix: i64, count: i64) -> (i64, i64) {
         let unix = unix.clamp(FIRST, LAST);
         let today = self.civil(unix).midnight();
@@ -265,7 +265,8 @@ impl Civil {
         (self.days() + EPOCH_WEEKDAY).rem_euclid(7) as u8
     }
 
-    /// Seconds since 1970 if this were UTC. A field above its range carries over into the next larger unit.
+    /// Seconds since 1970 if this were UTC. The year and the month are clamped; any other field above its range carries
+    /// over into the next larger unit.
     pub(super) fn seconds(self) -> i64 {
         let month = self.month.clamp(1, 12);
         days(self.year.clamp(-MAX_YEAR, MAX_YEAR), month, 1) * DAY

@@ -21,7 +21,7 @@ pub struct TotalsQuery {
     /// Range `[from, to)` in UTC seconds; a period that overlaps it counts in full.
     pub from: i64,
     pub to: i64,
-    /// Most rows to return; the newest ones.
+    /// Returns at most this many rows, the newest ones.
     pub limit: usize,
     pub now: i64,
 }

@@ -93,11 +93,11 @@ impl Snapshot<'_> {
         each: &mut dyn FnMut(&Bucket),
     ) -> Result<()> {
         let cell_range = widen(spec, range);
-        let (mut bounds, resplit) = self.block_bounds(spec, cell_range)?;
+        let (mut bounds, day_to_recut) = self.block_bounds(spec, cell_range)?;
         let mut not_rolled_up = NotRolledUp { snapshot: self, iface, open_cells: Map::new() };
         let mut add = |_, at: i64, cell: &Cell| not_rolled_up.open_cells.entry(at).or_default().add(cell);
         self.each_open_cell(Some(iface), cell_range, &mut add)?;
-        if let (Some(stored), Some(block)) = (&self.stored, resplit) {
+        if let (Some(stored), Some(block)) = (&self.stored, day_to_recut) {
             stored.each_cell(Some(iface), cells_within(block, cell_range), &mut add)?;
         }
         let mut pending_blocks = Set::new();
@@ -132,7 +132,7 @@ impl Snapshot<'_> {
             let mut columns = Columns::default();
             stored.each_cell_block(spec, range, &mut |cell_block| {
                 let block = cell_block.bounds();
-                if resplit == Some(block) {
+                if day_to_recut == Some(block) {
                     return;
                 }
                 pending_blocks.drain_below(&block).for_each(|block| emit(block, &mut cells, true));
@@ -148,17 +148,17 @@ impl Snapshot<'_> {
     /// open block each time.
     pub fn day(&self, unix: i64) -> Result<Map<IfaceId, Counters>> {
         let spec = Resolution::Day.spec();
-        let (mut bounds, resplit) = self.block_bounds(spec, (unix, unix + 1))?;
+        let (mut bounds, day_to_recut) = self.block_bounds(spec, (unix, unix + 1))?;
         let day = bounds.block_at(unix, self.zone);
         let range = (split::ceil(day.0, FIVE_MINUTES_S), split::ceil(day.1, FIVE_MINUTES_S));
         let mut sums: Map<IfaceId, Counters> = Map::new();
         let mut add = |iface: IfaceId, _, cell: &Cell| sums.entry(iface).or_default().add(&cell.sum);
         if let Some(stored) = &self.stored {
-            if let Some(block) = resplit {
+            if let Some(block) = day_to_recut {
                 stored.each_cell(None, cells_within(block, range), &mut add)?;
             }
             stored.each_cell_block(spec, day, &mut |cell_block| {
-                if cell_block.bounds() == day && resplit != Some(day) {
+                if cell_block.bounds() == day && day_to_recut != Some(day) {
                     cell_block.each_cell(None, &mut Columns::default(), &mut add);
                 }
             })?;

@@ -1,5 +1,6 @@
 //! The thread that reads the database for requests. A disk that hangs can block a thread for minutes: it blocks this
-//! one and no HTTP worker. A worker waits for this thread until a deadline and then answers without the database.
+//! one and no HTTP worker. A worker waits for this thread until a deadline. Then the request fails, or the worker
+//! answers from memory if memory can answer too.
 //!
 //! The thread runs one job at a time, in the order of arrival. Quick jobs go first, because their callers wait only 250
 //! ms.
@@ -26,7 +27,7 @@ const MAX_QUICK_TASKS: usize = 8;
 const HANG_AFTER: Duration = Duration::from_secs(5);
 /// How long a read that timed out stays a problem for `/health`, unless a later read succeeds.
 const TIMEOUT_REPORTED_FOR: Duration = Duration::from_secs(60);
-/// SQLite needs most of it.
+/// SQLite needs most of this stack.
 const STACK_BYTES: usize = 256 * 1024;
 
 type Job = Box<dyn FnOnce(Option<&mut Reader>) + Send>;

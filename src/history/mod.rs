@@ -158,7 +158,7 @@ impl History {
         })?
     }
 
-    /// Makes backups of the database; `None` without a database.
+    /// Returns the object that makes backups of the database; `None` without a database.
     pub fn copier(&self) -> Result<Option<Copier>> {
         self.disk.run(Instant::now() + READ_TIMEOUT, |reader| {
             let Some(reader) = reader else { return Ok(None) };

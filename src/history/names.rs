@@ -12,7 +12,7 @@ pub struct InterfaceNames(Map<IfaceId, Arc<str>>);
 impl InterfaceNames {
     pub fn of(state: &State) -> InterfaceNames {
         let records = state.unsaved.records.iter().map(|record| (record.id, record.name.as_str().into()));
-        // Interfaces that the writer has not merged into "others" yet.
+        // Samples that the writer has not merged into "others" yet still have the ids of the removed interfaces.
         let others = state.inventory.interfaces.iter().find(|iface| iface.kind == InterfaceKind::Others);
         let merging = others
             .iter()

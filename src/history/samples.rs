@@ -12,7 +12,7 @@ use crate::store::{BlockRange, Order, SampleBlock, split};
 
 /// About this many samples of a block are unpacked at once. A whole block of a busy machine is a megabyte when
 /// unpacked.
-const POINTS_PER_STEP: usize = 1_024;
+const SAMPLES_PER_STEP: usize = 1_024;
 
 /// One sample with the number and time of its tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct DatedSample {
 }
 
 impl DatedSample {
-    /// Public id: stable, unique, and below 2^53, so that every JSON reader keeps it exact.
+    /// Public id: stable and unique. Below 2^53 for the first 2^33 ticks, so that every JSON reader keeps it exact.
     pub fn id(&self) -> u64 {
         self.seq << 20 | u64::from(self.sample.iface)
     }
@@ -215,7 +215,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Adds the matching samples of the ticks `rows` of the block that `decoder` has open.
+    /// Adds the matching samples of some ticks of a block; `rows` are the indices of the ticks.
     fn unpack(&mut self, decoder: &mut SampleDecoder, packed: &Packed, rows: Range<usize>) -> Result<()> {
         decoder.each_sample(packed, self.filter.iface, rows, &mut |tick, sample| {
             let point = DatedSample { seq: tick.seq, unix: tick.unix, sample: *sample };
@@ -229,7 +229,7 @@ impl Walk<'_> {
 /// How many ticks to unpack at once.
 fn ticks_per_step(packed: &Packed, filter: &SampleFilter) -> usize {
     let groups = if filter.iface.is_some() { 1 } else { packed.groups().count() };
-    (POINTS_PER_STEP / groups.max(1)).max(1)
+    (SAMPLES_PER_STEP / groups.max(1)).max(1)
 }
 
 /// Start of the step that ends before `end`. Ticks of one second stay in one step, because unsaved samples may lie
@@ -342,12 +342,12 @@ impl Snapshot<'_> {
     fn each_stored_sample(
         &self,
         iface: IfaceId,
-        span: BlockRange,
+        range: BlockRange,
         add: &mut dyn FnMut(i64, &Sample) -> bool,
     ) -> Result<bool> {
         let Some(stored) = &self.stored else { return Ok(false) };
         let mut done = false;
-        stored.each_block(span, Order::Ascending, &mut |block, decoder| {
+        stored.each_block(range, Order::Ascending, &mut |block, decoder| {
             let packed = block.packed()?;
             decoder.decode_ticks(&packed)?;
             decoder.each_sample(&packed, Some(iface), 0..packed.rows, &mut |tick, sample| {

@@ -66,9 +66,9 @@ impl<'a> Snapshot<'a> {
     ) -> Result<(BlockBounds, Option<(i64, i64)>)> {
         let Some(stored) = &self.stored else { return Ok((BlockBounds::without_stored(spec), None)) };
         let mut bounds = stored.block_bounds(spec, range)?;
-        let resplit = stored.day_to_resplit(spec, self.zone)?;
-        resplit.iter().for_each(|(start, _)| bounds.ignore_stored(*start));
-        Ok((bounds, resplit))
+        let day_to_recut = stored.day_to_recut(spec, self.zone)?;
+        day_to_recut.iter().for_each(|(start, _)| bounds.ignore_stored(*start));
+        Ok((bounds, day_to_recut))
     }
 
     /// Time at which a walk over the buckets of a resolution can start, or continue if it found nothing before `from`.
@@ -106,21 +106,21 @@ impl<'a> Snapshot<'a> {
                 return Ok(Some(oldest));
             }
         }
-        // After pruning, one interface's first sample may reach far back (a gap), while the older samples of the others
-        // are deleted. Then take the latest start among the samples of the first tick.
-        let pruned = spec.bucketing == Bucketing::Ticks
+        // Once there are roll-ups, older samples may be deleted. One interface's first sample may still reach far back
+        // (a gap), while the others lack that time. So take the latest start among the samples of the first tick.
+        let may_be_pruned = spec.bucketing == Bucketing::Ticks
             && stored.first_block_ending_after(Resolution::FiveMinutes.spec(), i64::MIN)?.is_some();
         let mut oldest = None;
         stored.each_block(BlockRange::overlapping(0, i64::MAX), Order::Ascending, &mut |block, decoder| {
             let packed = block.packed()?;
             decoder.decode_ticks(&packed)?;
-            let (rows, mut latest, mut earliest) = (if pruned { 1 } else { packed.rows }, None, block.first);
+            let (rows, mut latest, mut earliest) = (if may_be_pruned { 1 } else { packed.rows }, None, block.first);
             decoder.each_sample(&packed, None, 0..rows, &mut |tick, sample| {
                 let (begin, _) = split::range(tick.unix, sample);
                 latest = latest.max(Some(begin));
                 earliest = earliest.min(begin);
             })?;
-            oldest = Some(match pruned {
+            oldest = Some(match may_be_pruned {
                 true => latest.unwrap_or(block.first).max(block.first - LONGEST_INTERVAL_S),
                 false => earliest,
             });

@@ -1,6 +1,6 @@
-//! Sums of the current local day, for all interfaces. They are cached until a tick or a save changes them, because a
+//! Sums of the current local day, for all interfaces. They are cached until the next tick or requested save, because a
 //! small machine needs a while to read a day of many interfaces. No request waits longer than 250 ms for a slow disk:
-//! then the answer is the cached sums plus the traffic since.
+//! then the answer is the cached sums plus the traffic since, or what memory has if no sums are cached.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -21,7 +21,8 @@ pub(super) struct CachedToday {
     lifetimes: Sums,
 }
 
-/// Number of ticks, number of finished saves, start of the local day.
+/// Number of ticks, newest save request that is served (a merge or forget command ends with one), start of the local
+/// day.
 type Key = (u64, u64, i64);
 
 /// The data in memory that the sums of today need.

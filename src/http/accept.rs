@@ -1,7 +1,7 @@
 //! What a client accepts, by the weights (`q=`) in its headers (RFC 9110, 12.4.2).
 
-/// The items of a header with their weights; 0 means not acceptable. A weight that is not a number counts as 1, like no
-/// weight.
+/// The items of a header with their weights; 0 means not acceptable. A weight that is missing or cannot be parsed
+/// counts as 1.
 fn weighted_items(header: &str) -> impl Iterator<Item = (&str, f32)> {
     header.split(',').map(|item| {
         let mut parts = item.split(';').map(str::trim);

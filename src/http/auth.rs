@@ -33,7 +33,7 @@ pub struct Auth {
 /// The token as last read from its file.
 #[derive(Default)]
 struct CachedToken {
-    /// `None` when the file could neither be read nor created: then no request from outside is authorised.
+    /// `None` when the file could neither be read nor created: then every token is refused.
     token: Option<Arc<Token>>,
     stamp: Option<Stamp>,
 }
@@ -58,8 +58,8 @@ impl Auth {
     }
 
     /// Returns the refusal, or `None` when the request is authorised. The right token is accepted even from an address
-    /// with many wrong ones: 128 bits cannot be guessed, and otherwise one device could lock out its network, because a
-    /// whole IPv6 /64 counts as one address.
+    /// with many wrong ones: its 140 random bits cannot be guessed, and otherwise one device could lock out its network,
+    /// because a whole IPv6 /64 counts as one address.
     pub fn refusal(&self, request: &HttpRequest, disk: &DiskThread, mono_ms: u64) -> Option<Answer> {
         // Without an address the client counts as remote.
         let from = request.client_ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));

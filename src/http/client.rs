@@ -1,5 +1,5 @@
-//! A small HTTP client for a net-pulse on this machine: for `net-pulse check --health`, and to name the server that has
-//! a port. The server may be any program, so the answer is read up to a limit and within a timeout.
+//! A small HTTP client for a net-pulse on this machine: for `net-pulse check`, with or without `--health`, and to name
+//! the server that has a port. The server may be any program, so the answer is read up to a limit and within a timeout.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -15,7 +15,7 @@ use crate::thread::{Queue, spawn};
 
 /// Several times the longest answer of /api/system/health.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
-const MAX_REASON_CHARS: usize = 500;
+const MAX_TEXT_CHARS: usize = 500;
 /// If the port is taken at the start: how long to wait for the name of the server that has it.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -110,7 +110,7 @@ impl Reply {
 
 /// Text from a server, printable and of limited length.
 pub fn printable_answer_text(text: &str) -> String {
-    printable(text, MAX_REASON_CHARS)
+    printable(text, MAX_TEXT_CHARS)
 }
 
 #[cfg(test)]

@@ -414,7 +414,7 @@ shapes! {
         #[serde(skip_serializing_if = "Option::is_none")]
         saved: Option<bool>,
     }
-    /// Number of further attempts after a failed reading.
+    /// Number of retries after a failed reading.
     RetriesSetting {
         max_retries: u32,
         /// Only after a change: true when it is on disk.

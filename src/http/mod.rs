@@ -130,7 +130,8 @@ pub struct HttpRequest<'a> {
     pub authorization: Option<&'a str>,
     /// Address of the client, as the gate saw it.
     pub client_ip: Option<IpAddr>,
-    /// The gate found that root or the user of this process sent it, on this machine and through no proxy.
+    /// The gate found that root or the user of this process sent it, on this machine and through no proxy. The gate
+    /// looks only if the request needs authorisation.
     pub trusted: bool,
     /// `None` when it is larger than `BODY_LIMIT`.
     pub body: Option<&'a [u8]>,

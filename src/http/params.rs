@@ -415,8 +415,8 @@ impl ParamReader<'_> {
     }
 }
 
-fn parse_line(text: &str, most: usize) -> Option<Value> {
-    let is_valid = text.chars().count() <= most && !text.contains(char::is_control);
+fn parse_line(text: &str, max_chars: usize) -> Option<Value> {
+    let is_valid = text.chars().count() <= max_chars && !text.contains(char::is_control);
     is_valid.then(|| Value::Text(text.to_string()))
 }
 

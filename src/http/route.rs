@@ -6,7 +6,7 @@ use super::{Answer, Call, Context, HttpError};
 /// What a request costs the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// Answered from memory.
+    /// Answered from memory, or after waiting for the disk for at most half a second.
     Light,
     /// Reads the disk, perhaps years of history, or waits until its change is on disk.
     Costly,
@@ -26,7 +26,7 @@ pub struct Route {
     pub params: &'static [Param],
     /// Content of a 200 answer: names of types in `json`, or media types.
     pub answers: &'static [&'static str],
-    /// Further statuses with a `json::Problem`, beside those that `openapi::problems` derives.
+    /// Statuses with a `json::Problem`, in addition to those that `openapi::problem_statuses` derives.
     pub problems: &'static [u16],
 }
 

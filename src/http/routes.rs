@@ -45,7 +45,7 @@ const FROM: Param = query("from", ParamKind::Time, "Start of the range; default:
 const TO: Param = query("to", ParamKind::Time, "End of the range; default: now.");
 const OFFSET: Param = query("offset", count(0, MAX_INTEGER, 0), "Number of newest entries to skip.");
 
-const fn count_shown() -> usize {
+const fn count_visible_settings() -> usize {
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
         count += !matches!(SETTINGS[at].changed_by, ChangedBy::Program) as usize;
@@ -55,8 +55,8 @@ const fn count_shown() -> usize {
 }
 
 /// A parameter for each visible setting, including those that only a flag or the environment sets.
-static SETTING_PARAMS: [Param; count_shown()] = {
-    let mut params = [NAME; count_shown()];
+static SETTING_PARAMS: [Param; count_visible_settings()] = {
+    let mut params = [NAME; count_visible_settings()];
     let (mut count, mut at) = (0, 0);
     while at < SETTINGS.len() {
         let setting = &SETTINGS[at];
@@ -300,10 +300,10 @@ pub static ROUTES: &[Route] = &[
         .answers(&["IntervalSetting"])
         .problems(&[409]),
     get("/api/config/max-retries", config::retries, Weight::Light)
-        .summary("Number of further attempts after a failed reading")
+        .summary("Number of retries after a failed reading")
         .answers(&["RetriesSetting"]),
     put("/api/config/max-retries", config::put_retries, Weight::Costly)
-        .summary("Changes the number of further attempts after a failed reading")
+        .summary("Changes the number of retries after a failed reading")
         .params(&[required(
             "max_retries",
             ParamKind::Integer { low: MAX_RETRIES.0 as i64, high: MAX_RETRIES.1 as i64, default: None },
@@ -418,8 +418,8 @@ fn asset(path: &str) -> Option<&'static assets::Asset> {
     params::decode(path, false).ok().and_then(|path| assets::find(&path))
 }
 
-/// Weight of a request; the gate calls this before a worker gets the request. A request that
-/// changes something is costly even if its path is unknown, because authorisation reads the token file.
+/// Weight of a request; the gate calls this before a worker gets the request. A request that changes something is
+/// costly even if its path is unknown, because authorisation reads the token file.
 pub fn weight(method: &str, target: &str) -> Weight {
     let (path, _) = split_target(target);
     let route_method = if method == "HEAD" { "GET" } else { method };
@@ -438,7 +438,7 @@ pub fn is_page(request: &HttpRequest) -> bool {
     }
 }
 
-/// Splits a target into path and query. A proxy may send it with scheme and host in front.
+/// Splits a target into path and query. Also accepts scheme and host in front, which the gate has already removed.
 fn split_target(target: &str) -> (&str, &str) {
     let target = match target.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {

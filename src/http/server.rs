@@ -28,7 +28,7 @@ use crate::thread::spawn;
 const WORKERS: usize = 4;
 /// Handlers need little stack: another thread reads the history.
 const WORKER_STACK: usize = 256 * 1024;
-/// Streamed answers up to this size are sent at once with Content-Length; longer ones in chunks of about this size.
+/// Streamed answers shorter than this are sent at once with Content-Length; longer ones in chunks of about this size.
 const CHUNK_BYTES: usize = 8 * 1024;
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -58,7 +58,8 @@ pub fn serve(context: Arc<Context>, listeners: Vec<TcpListener>, names: Vec<Stri
     Ok(HttpServer { gate, upstream, workers })
 }
 
-/// Directories for the socket between the gate and tiny_http, best first: in memory, then on flash.
+/// Directories for the socket between the gate and tiny_http, best first: the directory of the
+/// database comes last, because it may be on flash.
 fn socket_directories(database: &Path) -> Vec<PathBuf> {
     let runtime_directory = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from).filter(|path| path.is_absolute());
     let beside = database.parent().map(Path::to_path_buf);
@@ -80,8 +81,8 @@ impl HttpServer {
         self.gate.add_listeners(listeners);
     }
 
-    /// Accepts no more requests and waits up to 1 s for the running ones. Does not wait for clients that read slowly,
-    /// so that time is left for the last save.
+    /// Accepts no more requests and waits up to 1 s for the running ones. Clients that read slowly get no more time, so
+    /// that time is left for the last save.
     pub fn stop(self) {
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.gate.stop();
@@ -150,7 +151,7 @@ fn handle(context: &Context, upstream: &Upstream, mut request: Request) -> io::R
         _ => read_body(&mut request)?,
     };
     let mut writer = ClientWriter { out: request.into_writer(), upstream, slot };
-    // The client may have left in the middle of its body.
+    // If the client left while the gate sent the request, the body is incomplete.
     writer.fail_if_left()?;
 
     let http_request = HttpRequest {
@@ -286,8 +287,8 @@ fn send(context: &Context, out: &mut dyn Write, answer: Answer, framing: Framing
         let fault = HttpError::new(500, format!("the answer could not be made: {error}")).answer();
         return send(context, body_writer.out, fault, framing);
     }
-    // The status is already sent. Text that is not a valid chunk follows, so that no client takes half a file for a
-    // complete one.
+    // The status is already sent. Text that is not a valid chunk follows, so that no HTTP/1.1 client takes half a file
+    // for a complete one.
     log::warn!("an answer ended early: {error}");
     body_writer.out.write_all(b"broken off\r\n\r\n")
 }

@@ -9,8 +9,8 @@ const PLUS_MINUS: &str = "+-";
 /// Keywords before a value: a slash behind one begins a regular expression.
 const BEFORE_VALUE: [&str; 12] =
     ["return", "case", "typeof", "void", "delete", "in", "of", "yield", "await", "throw", "else", "instanceof"];
-/// No statement ends after a character of `NO_BREAK_AFTER` or before one of `NO_BREAK_BEFORE`, so the line break there
-/// can go.
+/// A line break after a character of `NO_BREAK_AFTER`, or before one of `NO_BREAK_BEFORE`, is never the end of a
+/// statement, so it can go.
 const NO_BREAK_AFTER: [char; 6] = ['{', '(', '[', ',', ';', ':'];
 const NO_BREAK_BEFORE: [char; 9] = ['}', ')', ']', ',', ';', ':', '?', '.', '&'];
 /// Style sheets: characters after which and before which a space can go. A space before a colon has a meaning in a
@@ -98,13 +98,13 @@ fn strip_line(line: &str, out: &mut String) {
     while let Some(ch) = rest.chars().next() {
         let word = out.rsplit(|ch: char| !ch.is_alphanumeric() && !"_$".contains(ch)).next().unwrap_or_default();
         let dividing = !word.is_empty() && !BEFORE_VALUE.contains(&word) || out.ends_with([')', ']']);
-        let whole = match ch {
+        let piece_len = match ch {
             '"' | '`' => quoted_len(rest, ch),
             '/' if !dividing => None,
             '\'' | '\\' => None,
             _ => Some(ch.len_utf8()),
         };
-        let (piece, after) = rest.split_at(whole.unwrap_or(rest.len()));
+        let (piece, after) = rest.split_at(piece_len.unwrap_or(rest.len()));
         let next = after.chars().next().unwrap_or(' ');
         let last = out.chars().next_back().unwrap_or(' ');
         let beside = SCRIPT_PUNCTUATION.contains(last) || SCRIPT_PUNCTUATION.contains(next);

@@ -790,7 +790,7 @@ fn e47_http_1_0_requests_need_no_host() {
     let plain = server.raw(b"GET /health HTTP/1.0\r\n\r\n");
     assert_eq!((plain.status, plain.json()), (200, json!({"status": "healthy"})));
     assert_eq!(ask("HEAD /health", ""), 200);
-    // Reading is allowed. A change needs the token, because an old proxy for another client sends the same bytes.
+    // Reading is allowed. A change needs the token: an old proxy also forwards other clients' requests as HTTP/1.0.
     assert_eq!(ask("POST /collector/stop", ""), 401);
     assert_eq!(ask("GET /health", "Host: x\r\n"), 200);
     assert_eq!(ask("GET /health", "Host: evil.example\r\n"), 421);
@@ -848,13 +848,13 @@ fn unknown_interfaces_are_refused() {
     let reply = server.put("/api/config/interfaces", r#"{"interfaces":["eth0","nope","no\r\npe","nope"]}"#);
     assert_eq!((reply.status, reply.detail().as_str()), (400, "Invalid interfaces: nope, no\r\npe"));
     assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":["nope"]}"#).detail(), "Invalid interfaces: nope");
-    // The saved list would be read as two names.
+    // In the saved list, the comma would separate two names.
     assert_eq!(server.put("/api/config/interfaces", r#"{"interfaces":["a,b"]}"#).status, 400);
     assert!(server.context.live.lock().unsaved.settings.is_empty());
 }
 
 #[test]
-fn settings_of_a_flag_or_variable_are_refused() {
+fn settings_that_a_flag_or_variable_fixes_cannot_be_changed() {
     let document = document();
     for (owner, value, method, path, body) in [
         ("NETPULSE_INTERVAL", "30", "PUT", "/api/config/collection-interval", r#"{"collection_interval":7}"#),
@@ -1296,7 +1296,7 @@ fn one_backup_at_a_time_and_only_with_enough_space() {
     assert!(reply.detail().contains("under way"));
     server.context.server_state.backup_running.store(false, Ordering::Relaxed);
     assert_eq!(backup(&server).status, 200);
-    // Each backup releases its lock, whatever its result.
+    // Each backup clears its flag when it ends.
     assert!(!server.context.server_state.backup_running.load(Ordering::Relaxed));
 
     let full = TestServer::with(|_| {}, || Machine { disk_free: 100_000, ..machine() });

@@ -4,7 +4,7 @@
 use super::{Iface, State};
 use crate::config::{SettingChanges, SettingsRefusal, is_literal_pattern};
 
-/// A command for the sampler, which assigns the interface ids and has samples that no other thread has yet.
+/// A command for the sampler, which assigns the interface ids and has the records and baselines of all interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceCommand {
     Edit(InterfaceEdit),
@@ -29,7 +29,7 @@ pub enum CommandRefusal {
     Unknown(String),
     /// The interface is present, so its history cannot be merged or forgotten.
     Present(String),
-    /// The database is not open yet, so the stored interface ids are not known.
+    /// The sampler has not rejoined the stored history yet, so the stored interface ids are not known.
     HistoryNotOpen,
     /// The chosen primary interface is always monitored.
     IsPrimary(String),
@@ -54,8 +54,9 @@ impl InterfaceEdit {
 }
 
 impl State {
-    /// Returns the changes of settings that an edit causes. Refuses a setting that a flag or the environment fixes.
-    /// List entries use the interface's own name; entries with one of its altnames are removed.
+    /// Returns the changes of settings that an edit causes. Refuses to change a setting that a flag or the environment
+    /// fixes; an edit that only merges leaves such a setting as it is. List entries use the interface's own name;
+    /// entries with one of its altnames are removed.
     pub fn setting_changes(&self, edit: &InterfaceEdit) -> Result<SettingChanges, CommandRefusal> {
         let unknown = |name: &str| CommandRefusal::Unknown(name.to_string());
         let name = edit.name.as_str();
@@ -75,7 +76,7 @@ impl State {
             match self.config.check_changes(&changes) {
                 Ok(()) => return Ok(changes),
                 Err(refused) if edit.changes_settings() => outcome = Err(CommandRefusal::Setting(refused)),
-                // The edit asks for nothing but the merge, and that works without this setting.
+                // The edit only merges, and that works without this setting.
                 Err(_) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Health of the sampler, of the writer and of the wall clock, as the threads note it. `http` reports it.
+//! Health of the sampler, of the writer and of the wall clock. The threads record it here; `http` reports it.
 
 use super::Saving;
 
@@ -30,13 +30,13 @@ pub struct Polls {
     pub sampled_mono_ms: Option<u64>,
 }
 
-/// State of the database. While it is not open, interface ids and tick numbers are valid in memory only and have no
+/// State of the database. Before the rejoin, interface ids and tick numbers are valid in memory only and have no
 /// meaning on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Database {
-    /// Not opened yet.
+    /// Not open, or open and not rejoined yet.
     #[default]
-    NotOpen,
+    NotRejoined,
     /// Open, and the sampler has connected this run's memory to the stored history.
     Rejoined,
     /// The program ended before the database could be opened.

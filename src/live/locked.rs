@@ -184,7 +184,7 @@ mod tests {
             change(&mut live.lock());
             let begun = Instant::now();
             while !sleeper.is_finished() {
-                assert!(begun.elapsed() < Duration::from_secs(30), "it sleeps on");
+                assert!(begun.elapsed() < Duration::from_secs(30), "the thread still sleeps");
                 std::thread::sleep(Duration::from_millis(1));
             }
             sleeper.join().unwrap();

@@ -161,7 +161,7 @@ impl Live {
 
     /// For the writer: waits until the sampler has rejoined the stored history. `false` if the program ended before.
     pub fn wait_for_rejoin(&self) -> bool {
-        let not_open = |state: &mut State| state.health.database == Database::NotOpen;
+        let not_open = |state: &mut State| state.health.database == Database::NotRejoined;
         let state = self.done.wait_while(self.lock_read_only(), not_open).unwrap_or_else(PoisonError::into_inner);
         state.health.database == Database::Rejoined
     }

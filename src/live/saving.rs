@@ -37,7 +37,7 @@ pub struct Saving {
 pub enum ReportedProblem {
     #[default]
     Nothing,
-    /// Nothing is saved although no save failed: the disk does not answer.
+    /// Nothing is saved although no save failed: the disk does not answer, or the writer thread does not run.
     Stalled,
     /// Unsaved ticks have filled their memory.
     MemoryFull,

@@ -164,7 +164,7 @@ mod tests {
         let mut state = live.lock();
         state.health.saving.succeeded_mono_ms = Some(0);
         state.health.saving.saving_since_mono_ms = Some(300_000);
-        tick(&mut state, 1, Some(1000));
+        add_tick(&mut state, 1, Some(1000));
         assert_eq!(state.check_saving(599_999), None);
         let problem = state.check_saving(600_000).unwrap();
         assert!(
@@ -188,7 +188,8 @@ mod tests {
         Live::new(Config::default(), Zone::UTC)
     }
 
-    fn tick(state: &mut State, seq: u64, unix: Option<i64>) -> bool {
+    /// Adds a tick with 100 samples. Returns whether that requested a save.
+    fn add_tick(state: &mut State, seq: u64, unix: Option<i64>) -> bool {
         for iface in 0..100 {
             state.unsaved.batch.samples.push(Sample {
                 iface,
@@ -208,22 +209,22 @@ mod tests {
     fn concurrent_readers_share_one_copy_of_the_unsaved_batch() {
         let live = live();
         let mut state = live.lock();
-        tick(&mut state, 1, None);
+        add_tick(&mut state, 1, None);
         let [_, first] = state.unsaved.batches_for_readers();
         assert!(Arc::ptr_eq(&first, &state.unsaved.batches_for_readers()[1]));
         // The tick got its wall time: the copy is outdated although no tick was added.
         state.unsaved.batch.ticks[0].unix = Some(5);
         assert_eq!(state.unsaved.batches_for_readers()[1].ticks, state.unsaved.batch.ticks);
-        tick(&mut state, 2, Some(6));
+        add_tick(&mut state, 2, Some(6));
         assert_eq!((first.ticks.len(), state.unsaved.batches_for_readers()[1].ticks.len()), (1, 2));
     }
 
-    /// Ticks without wall time cannot be saved. An edit of the history applies to them all the same.
+    /// Ticks without wall time cannot be saved, but an edit of the history applies to them too.
     #[test]
     fn an_edit_also_changes_samples_that_cannot_be_saved_yet() {
         let live = live();
         let mut state = live.lock();
-        tick(&mut state, 1, None);
+        add_tick(&mut state, 1, None);
         for iface in [3, 4] {
             state.unsaved.anchors.push(Anchor { seq: 1, iface, raw: Counters::ZERO });
         }
@@ -244,11 +245,11 @@ mod tests {
     fn a_save_is_requested_before_samples_are_coarsened() {
         let live = live();
         let mut state = live.lock();
-        let requested = (1..).find(|seq| tick(&mut state, *seq, Some(*seq as i64))).unwrap();
+        let requested = (1..).find(|seq| add_tick(&mut state, *seq, Some(*seq as i64))).unwrap();
         assert!(state.pending.save_now && !state.health.saving.coarsened);
         assert_eq!(state.unsaved.batch.ticks.len() as u64, requested);
         // One request is enough, however long the writer takes.
-        assert!((requested + 1..requested + 1_000).all(|seq| !tick(&mut state, seq, Some(seq as i64))));
+        assert!((requested + 1..requested + 1_000).all(|seq| !add_tick(&mut state, seq, Some(seq as i64))));
         assert!(state.health.saving.coarsened);
         assert!(coarsen::size_bytes(&state.unsaved.batch, &state.unsaved.anchors) <= MAX_UNSAVED_BYTES);
         let sum: u64 = state.unsaved.batch.samples.iter().map(|sample| sample.delta.0[7]).sum();
@@ -260,7 +261,7 @@ mod tests {
         let live = live();
         let mut state = live.lock();
         for seq in 1..2_000 {
-            assert!(!tick(&mut state, seq, None), "there is nothing to save");
+            assert!(!add_tick(&mut state, seq, None), "there is nothing to save");
             assert!(coarsen::size_bytes(&state.unsaved.batch, &state.unsaved.anchors) <= MAX_UNSAVED_BYTES);
         }
         let sum: u64 = state.unsaved.batch.samples.iter().map(|sample| sample.delta.0[0]).sum();

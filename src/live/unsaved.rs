@@ -25,12 +25,12 @@ pub struct Unsaved {
     pub records: Vec<Record>,
     pub settings: Vec<(String, Option<String>)>,
     /// Edits of the history for the writer, in this order. The writer runs each after it has saved all samples that
-    /// were counted before it. It saves the event together with the edit.
+    /// were counted before it. It saves the event together with the edit, or later if the event has no wall time yet.
     pub edits: Vec<(HistoryEdit, Option<Event>)>,
     /// Interfaces that the writer still has to merge into "others".
     pub merging_into_others: Vec<IfaceId>,
-    /// Highest interface id in the data that the writer has taken so far. No data of interfaces with higher ids is on
-    /// disk or being saved.
+    /// Highest interface id in the stored history and in the data that the writer has taken so far. No data of
+    /// interfaces with higher ids is on disk or being saved.
     pub highest_taken_id: IfaceId,
     /// Tickets of save requests; one is served when its data is on disk.
     pub save_tickets: Tickets,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn events_from_the_first_one_without_wall_time_on_are_not_taken() {
+    fn an_event_without_wall_time_and_all_later_ones_are_not_copied() {
         let mut unsaved = Unsaved::default();
         for (mono_ms, has_wall_time) in [(1, true), (2, false), (3, true)] {
             let event = event(mono_ms);

@@ -3,8 +3,8 @@
 //! and a daemon outlives its terminal.
 //!
 //! Logging never blocks the program. For a pipe or terminal, `stream` polls before it writes. Writing to a file on a
-//! hanging disk or to a slow system log can block, so a thread named "log" takes those lines from `queue`
-//! and writes them.
+//! hanging disk or to a slow system log can block, so a thread named "log" takes those lines from `queue` and writes
+//! them.
 
 mod queue;
 mod stream;
@@ -25,7 +25,9 @@ use queue::LineQueue;
 use stream::Losses;
 use syslog::Syslog;
 
-/// How long writing the reason for a failed run may take: a person or a supervisor is about to read it.
+/// How long a line may wait for room in standard error where losing it is worse than waiting: the reason for a failed
+/// run, which a person or a supervisor is about to read, a note, and the lines of the log thread. Also the time for the
+/// last lines at the exit.
 const FATAL_TIMEOUT_MS: u16 = 500;
 pub const FATAL_TIMEOUT: Duration = Duration::from_millis(FATAL_TIMEOUT_MS as u64);
 const THREAD_STACK_BYTES: usize = 64 * 1024;

@@ -1,5 +1,5 @@
-//! Runs interface commands: set an alias, merge two histories, forget one. The sampler does this because it assigns the
-//! interface ids and has samples that no other thread has yet.
+//! Runs interface commands: change an interface (alias, watched, primary, merge) or forget it. The sampler does this
+//! because it assigns the interface ids and keeps the records and the baselines.
 
 use super::Sampler;
 use super::inventory::{had_traffic, queue_record};

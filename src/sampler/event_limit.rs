@@ -11,6 +11,7 @@ const PERIOD_MS: u64 = 600_000;
 
 #[derive(Default)]
 pub(super) struct EventLimiter {
+    /// Monotonic start of the period.
     since_ms: u64,
     allowed: u32,
     held_back: u64,
@@ -41,7 +42,8 @@ impl EventLimiter {
         (self.since_ms, self.allowed) = (now.mono_ms, 0);
         let times = counted(count, "time", "times");
         Some(format!(
-            "links appeared, vanished or were renamed another {times} within {minutes} min; these are not listed"
+            "links appeared, vanished, were renamed or restarted from zero another {times} within {minutes} min; these \
+             events are not listed"
         ))
     }
 }

@@ -145,7 +145,7 @@ pub struct ThisRun<'a> {
     pub mono_ms: u64,
     pub newest: Option<NewestLink>,
     /// Monotonic time of the listing of this run that `newest` is from. `None` if an earlier run saved `newest`: then
-    /// it was true at the latest stored sample.
+    /// `newest` is as of the latest stored sample.
     pub listed_ms: Option<u64>,
     /// UTC seconds of the sample that was stored last, which need not have the greatest time.
     pub last_seen: i64,
@@ -163,6 +163,7 @@ enum Relation {
     Earlier,
     OtherBoot,
     OtherMachine,
+    /// It is not known whether it is the same boot, because a boot id is missing.
     Unknown,
 }
 
@@ -199,8 +200,8 @@ impl ThisRun<'_> {
             return false;
         }
         match relation {
-            // A link that moves between namespaces can get a number that was used before. If neither the name nor the
-            // address agrees, it is another link.
+            // A link that moves between namespaces can get a number that was used before. If the name and the known
+            // address both differ, it is another link.
             Relation::Same => record.name == link.name || !differ(&record.mac, link.mac),
             Relation::SameBoot => record.name == link.name || agree(&record.mac, link.mac),
             Relation::Unknown => {
@@ -302,9 +303,10 @@ fn assign(links: &[LinkIdentity], records: &[&Record], this_run: &ThisRun) -> Ve
 pub struct StartPoint {
     pub counters: Counters,
     pub mono_ms: u64,
-    /// Mark of the sample for the difference.
-    pub mark: SampleQuality,
-    /// The machine may have been rebooted since. Then the difference counts only if no counter has fallen.
+    /// Quality of the sample for the difference.
+    pub quality: SampleQuality,
+    /// The counters may be of an earlier boot or of another link. Then the difference counts only if no counter has
+    /// fallen.
     pub uncertain: bool,
 }
 
@@ -312,7 +314,7 @@ impl StartPoint {
     /// Start of a link whose counters were zero at `mono_ms`, because it was created later or has counted since the
     /// boot.
     pub fn zero(mono_ms: u64) -> StartPoint {
-        StartPoint { counters: Counters::ZERO, mono_ms, mark: SampleQuality::Reset, uncertain: false }
+        StartPoint { counters: Counters::ZERO, mono_ms, quality: SampleQuality::Reset, uncertain: false }
     }
 }
 
@@ -331,7 +333,7 @@ fn resume(record: &Record, link: &LinkIdentity, this_run: &ThisRun) -> Resume {
     let relation = this_run.relation(record);
     if this_run.is_link(record, link) {
         let (counters, mono_ms, uncertain) = (record.raw, record.mono_ms, relation == Relation::Unknown);
-        return Resume::From(StartPoint { counters, mono_ms, mark: SampleQuality::Gap, uncertain });
+        return Resume::From(StartPoint { counters, mono_ms, quality: SampleQuality::Gap, uncertain });
     }
     if this_run.newest.is_some_and(|newest| newest.is_before(link)) {
         if (record.inode == 0 || link.inode == 0) && relation == Relation::Same && agree(&record.mac, link.mac) {
@@ -339,7 +341,7 @@ fn resume(record: &Record, link: &LinkIdentity, this_run: &ThisRun) -> Resume {
             return Resume::From(StartPoint {
                 counters: record.raw,
                 mono_ms: record.mono_ms,
-                mark: SampleQuality::Gap,
+                quality: SampleQuality::Gap,
                 uncertain: true,
             });
         }
@@ -450,7 +452,7 @@ mod tests {
         Resume::From(StartPoint {
             counters: Counters([100; COUNTERS]),
             mono_ms: 400_000,
-            mark: SampleQuality::Gap,
+            quality: SampleQuality::Gap,
             uncertain,
         })
     }

@@ -42,8 +42,8 @@ pub(super) struct Tracked {
     pub since_boot: Option<BootCheck>,
     /// This run has queued an anchor, so the next save gives the record this link's identity and counters.
     pub anchored: bool,
-    /// Mark of the next sample, if it is known in advance.
-    pub mark: Option<SampleQuality>,
+    /// Quality of the next sample, if it is known in advance.
+    pub quality: Option<SampleQuality>,
     /// Monotonic time of the latest event about a fallen counter.
     pub dip_reported_ms: Option<u64>,
     pub lifetime: Counters,
@@ -87,15 +87,15 @@ impl Tracked {
 
     /// Stops counting until the next reading sets a new baseline.
     pub fn clear_baseline(&mut self) {
-        (self.baseline, self.mark, self.uncertain, self.since_boot) = (None, None, false, None);
+        (self.baseline, self.quality, self.uncertain, self.since_boot) = (None, None, false, None);
     }
 
     /// Sets the baseline as `identity` decided. Returns the reason if counting makes a fresh start.
     pub fn resume(&mut self, resume: &Resume) -> Option<&'static str> {
         match *resume {
-            Resume::From(StartPoint { counters, mono_ms, mark, uncertain }) => {
+            Resume::From(StartPoint { counters, mono_ms, quality, uncertain }) => {
                 (self.baseline, self.baseline_ms) = (Some(Baseline::new(counters)), mono_ms);
-                (self.mark, self.uncertain) = (Some(mark), uncertain);
+                (self.quality, self.uncertain) = (Some(quality), uncertain);
             }
             Resume::SinceBoot(boot_check) => self.since_boot = Some(boot_check),
             Resume::FreshStart(why) => return Some(why),
@@ -129,7 +129,7 @@ impl Sampler {
         let mut links = match self.source.links() {
             Ok(links) => links,
             Err(error) => {
-                log::warn!("listing interfaces: {error}");
+                log::warn!("listing interfaces failed: {error}");
                 self.listing_due_ms = Some(now.mono_ms + 10 * LISTING_INTERVAL_MS);
                 return;
             }
@@ -183,11 +183,11 @@ impl Sampler {
     /// Reads which links have addresses and the default route.
     fn read_addresses_and_route(&mut self) {
         self.addresses = self.source.addresses().unwrap_or_else(|error| {
-            log::debug!("listing addresses: {error}");
+            log::debug!("listing addresses failed: {error}");
             Vec::new()
         });
         self.route = self.source.default_route().unwrap_or_else(|error| {
-            log::debug!("default route: {error}");
+            log::debug!("reading the default route failed: {error}");
             None
         });
     }
@@ -239,7 +239,7 @@ impl Sampler {
             let record = &self.records[found];
             (self.links[at].id, self.links[at].anchored) = (Some(record.id), false);
             self.links[at].lifetime = record.lifetime;
-            self.links[at].mark.get_or_insert(SampleQuality::Gap);
+            self.links[at].quality.get_or_insert(SampleQuality::Gap);
         } else if let Some(record) = current {
             record.name.clone_from(&after);
             queue_record(&mut self.live.lock(), record.clone());
@@ -290,7 +290,7 @@ impl Sampler {
                 uncertain: false,
                 since_boot: None,
                 anchored: false,
-                mark: None,
+                quality: None,
                 dip_reported_ms: None,
                 lifetime: record.map_or(Counters::ZERO, |record| record.lifetime),
                 last_reading: None,
@@ -322,7 +322,7 @@ impl Sampler {
             // namespace.
             (Some((_, counters, arrived_ms)), _) => {
                 (tracked.baseline, tracked.baseline_ms) = (Some(Baseline::new(counters)), arrived_ms);
-                tracked.mark = continuation
+                tracked.quality = continuation
                     .as_ref()
                     .map(|_| if counters.is_zero() { SampleQuality::Reset } else { SampleQuality::Gap });
             }
@@ -342,7 +342,7 @@ impl Sampler {
                 now,
                 EventKind::Appeared,
                 &format!("{name} appeared"),
-                format!("a {} link", kind.name()),
+                format!("a link of kind {}", kind.name()),
             );
         }
         if let Some(why) = why.filter(|_| self.links[at].watched()) {
@@ -353,7 +353,7 @@ impl Sampler {
         }
         let Some(Continuation { counters_from, record: history, .. }) = continuation else { return };
         if counters_from.id != history.id {
-            self.links[at].mark.get_or_insert(SampleQuality::Gap);
+            self.links[at].quality.get_or_insert(SampleQuality::Gap);
         } else if let Some(record) =
             self.records.iter_mut().find(|record| record.id == history.id && record.name != name)
         {
@@ -409,8 +409,8 @@ impl Sampler {
         }
     }
 
-    /// Logs what happened to a link, and adds an event if the link is watched or has a record. Container cables come
-    /// and go by the hundred a day and must not push other events out of the list.
+    /// Logs what happened to a link, and adds an event if the link is watched or has a record. Guest links come and go
+    /// by the hundred a day and must not push other events out of the list.
     fn report_link_event(&mut self, at: usize, now: Now, kind: EventKind, message: &str, detail: String) {
         const LIMITED: [EventKind; 3] = [EventKind::Appeared, EventKind::Vanished, EventKind::Renamed];
         let tracked = &self.links[at];

@@ -1,6 +1,6 @@
-//! The sampler thread. It wakes on the monotonic clock without drift, reads the counters of all interfaces once, and
-//! adds the difference to the previous reading to the unsaved samples in `live`. It never waits for the disk or for a
-//! reader, and allocates no memory while links and settings stay the same.
+//! The sampler thread. It wakes on the monotonic clock without drift, and reads the counters of all links. What the
+//! counters of a link have risen since its previous reading becomes a sample in `live`. It never waits for the disk or
+//! for a reader, and allocates no memory while links and settings stay the same.
 //!
 //! `step` is one turn. It decides what is due from the clock reading alone, so a test can run a year of turns.
 
@@ -95,7 +95,7 @@ pub struct Sampler {
     /// Both clocks at the first turn.
     started_at: Option<Now>,
     next_seq: u64,
-    /// Number of the latest tick, if it holds final samples of gone links.
+    /// Number of the latest tick that was made for final samples of gone links.
     final_tick_seq: Option<u64>,
     /// Highest id assigned in this run. Ids of forgotten interfaces are not assigned again, because data with them may
     /// still be on its way to the disk.
@@ -202,7 +202,7 @@ impl Sampler {
 
     fn is_finished(&self) -> bool {
         let state = self.live.lock();
-        state.pending.stopping && state.health.database != Database::NotOpen
+        state.pending.stopping && state.health.database != Database::NotRejoined
     }
 
     /// Runs one turn. Returns the time until something is due.
@@ -591,15 +591,15 @@ impl Sampler {
         if change == Comparison::AllZero {
             return true;
         }
-        // An uncertain baseline with a higher counter belongs to another link or an earlier boot.
+        // A change that is not plain proves that an uncertain baseline belongs to another link or an earlier boot.
         let is_foreign = std::mem::take(&mut tracked.uncertain) && !matches!(change, Comparison::Plain(_));
         if is_foreign {
             *baseline = Baseline::new(reading.counters);
         }
         let bytes_uncertain = bytes_fell_before || baseline.bytes_fell();
         let after = baseline.counters;
-        let mark = match tracked.mark.take() {
-            Some(mark) => mark,
+        let quality = match tracked.quality.take() {
+            Some(quality) => quality,
             None if elapsed_ms > scheduled_interval_ms * 5 / 2 || bytes_uncertain => SampleQuality::Gap,
             None => SampleQuality::Plain,
         };
@@ -615,23 +615,23 @@ impl Sampler {
             }
             return true;
         }
-        let (mark, delta) =
-            if is_foreign { (SampleQuality::Gap, Counters::ZERO) } else { mark_and_delta(&change, mark) };
+        let (quality, delta) =
+            if is_foreign { (SampleQuality::Gap, Counters::ZERO) } else { quality_and_delta(&change, quality) };
         let sum = Counters(std::array::from_fn(|at| before.0[at].wrapping_add(delta.0[at])));
-        let needs_anchor = was_idle || mark != SampleQuality::Plain || sum != after;
+        let needs_anchor = was_idle || quality != SampleQuality::Plain || sum != after;
         if was_idle {
             self.publish_monitored(at, state);
         }
         let id = self.ensure_id(at, state, now);
         let tracked = &mut self.links[at];
         tracked.lifetime.add(&delta);
-        state.unsaved.batch.samples.push(Sample { iface: id, quality: mark, span_ms: elapsed_ms, delta });
+        state.unsaved.batch.samples.push(Sample { iface: id, quality, span_ms: elapsed_ms, delta });
         if let Some(iface) = state.inventory.interfaces.get_mut(tracked.inventory_index) {
             iface.lifetime = tracked.lifetime;
         }
         let event = match is_foreign {
             true => Some((EventKind::Gap, fresh_start_detail("its counters have fallen since the latest sample"))),
-            false => change_event(&change, mark, elapsed_ms, scheduled_interval_ms),
+            false => change_event(&change, quality, elapsed_ms, scheduled_interval_ms),
         };
         let mut may_report = |kind: EventKind| match kind {
             EventKind::Dip => tracked.may_report_dip(now),
@@ -747,25 +747,26 @@ fn find_link<'a>(links: &'a [Tracked], name: &str) -> Option<&'a Tracked> {
     own.or_else(|| links.iter().find(|tracked| tracked.link.altnames.iter().any(|altname| altname == name)))
 }
 
-/// Mark and delta of the sample for a change. The sample gets `mark` unless the counters restarted or nothing is
+/// Quality and delta of the sample for a change. The sample gets `quality` unless the counters restarted or nothing is
 /// counted.
-fn mark_and_delta(change: &Comparison, mark: SampleQuality) -> (SampleQuality, Counters) {
+fn quality_and_delta(change: &Comparison, quality: SampleQuality) -> (SampleQuality, Counters) {
     match *change {
-        Comparison::Plain(delta) | Comparison::Wrap(delta) | Comparison::Dip { delta, .. } => (mark, delta),
+        Comparison::Plain(delta) | Comparison::Wrap(delta) | Comparison::Dip { delta, .. } => (quality, delta),
         Comparison::Reset(delta) => (SampleQuality::Reset, delta),
         Comparison::Implausible(_) | Comparison::AllZero => (SampleQuality::Gap, Counters::ZERO),
     }
 }
 
-/// The event for a sample that is not a plain difference of two readings; `None` if it is one.
+/// The event for an unusual sample; `None` for a plain difference of two readings, and for a gap that is not longer
+/// than one interval.
 fn change_event(
     change: &Comparison,
-    mark: SampleQuality,
+    quality: SampleQuality,
     elapsed_ms: u64,
     scheduled_interval_ms: u64,
 ) -> Option<(EventKind, String)> {
     let seconds = elapsed_ms / 1000;
-    match (change, mark) {
+    match (change, quality) {
         (Comparison::Wrap(_), _) => {
             Some((EventKind::Wrap, "a counter reached its maximum and continued from zero".to_string()))
         }

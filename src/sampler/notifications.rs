@@ -9,7 +9,8 @@ use crate::source::{LinkNotification, NOTIFICATIONS_AT_ONCE};
 /// At most this many listings in a row are made at once after a notification. In a flood, the later ones are
 /// `LISTING_INTERVAL_MS` apart.
 const MAX_IMMEDIATE_LISTINGS: u32 = 3;
-/// Limit on the reads of notifications per turn; each returns about `EVENTS_AT_ONCE`. The next turn reads the rest.
+/// Limit on the reads of notifications per turn; each returns about `NOTIFICATIONS_AT_ONCE`. The next turn reads the
+/// rest.
 const MAX_READS: usize = 16;
 
 /// A link that a notification announced and that is not listed yet.
@@ -43,7 +44,7 @@ impl Sampler {
         for _ in 0..MAX_READS {
             notifications.clear();
             if let Err(error) = self.source.notifications(&mut notifications) {
-                log::warn!("reading link notifications: {error}");
+                log::warn!("reading link notifications failed: {error}");
             }
             any |= !notifications.is_empty();
             let more = notifications.len() >= NOTIFICATIONS_AT_ONCE;
@@ -93,7 +94,7 @@ impl Sampler {
     }
 
     /// Updates the description of a new link. If the link has left its bridge, the old bridge stays in the description:
-    /// a container's cable is often recognised by its bridge, and leaves it before it is deleted.
+    /// a guest link is often recognised by its bridge, and leaves it before it is deleted.
     fn describe(&mut self, ifindex: u32, link: Option<Box<Link>>) {
         let Some(new_link) = self.new_links.iter_mut().find(|new_link| new_link.ifindex == ifindex) else { return };
         let Some(mut link) = link else { return };

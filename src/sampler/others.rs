@@ -90,8 +90,8 @@ impl Sampler {
     }
 
     /// Merges both groups of records in memory. `in_memory` are the records of which the writer has taken nothing:
-    /// their samples are merged here too. The writer merges the stored samples of `on_disk`. This requests a save at
-    /// once, because until then their bytes are counted in two places.
+    /// their samples are merged here too. The writer merges the stored samples of `on_disk`. For these this requests a
+    /// save at once: until then "others" in memory includes their bytes, and on disk their own records still have them.
     fn merge_into_others(&mut self, on_disk: Vec<IfaceId>, in_memory: Vec<IfaceId>, state: &mut State) {
         let ids: Vec<IfaceId> = on_disk.iter().chain(&in_memory).copied().collect();
         let (into, into_name) = self.others_record(&ids, state);
@@ -148,8 +148,8 @@ impl Sampler {
         if is_link_name || is_record_name { OTHERS_FALLBACK_NAME } else { OTHERS_NAME }
     }
 
-    /// Renames the record if a link or another record has taken the name "others" or has given it up. Called before the
-    /// inventory is published.
+    /// Renames the record "others" if a link or another record has taken that name or has given it up. Called before
+    /// the inventory is published.
     pub(super) fn rename_others(&mut self) {
         let name = self.others_name();
         if let Some(others) =

@@ -7,7 +7,7 @@
 use super::identity::{self, BootCheck, Continuation, LinkIdentity, NewestLink, Resume, StartPoint, ThisRun};
 use super::inventory::{fresh_start_detail, had_traffic, queue_record};
 use super::others::GracePeriod;
-use super::{Sampler, change_event, clock_step_detail, mark_and_delta, unix_at, watch_settings};
+use super::{Sampler, change_event, clock_step_detail, quality_and_delta, unix_at, watch_settings};
 use crate::clock::{BUILD_FLOOR, Now, WallClock};
 use crate::coarsen;
 use crate::counter::{Baseline, Comparison, ReadingInterval};
@@ -132,9 +132,10 @@ impl Sampler {
             self.report_fresh_start(name, "its counters have fallen since the latest sample", mono_ms, state);
             return Counters::ZERO;
         }
-        let (mark, delta) = mark_and_delta(&change, start.mark);
-        missed.push(MissedSample { seq, mono_ms, sample: Sample { iface: id, quality: mark, span_ms, delta } });
-        if let Some((kind, detail)) = change_event(&change, mark, span_ms, u64::from(self.active.interval_s) * 1000) {
+        let (quality, delta) = quality_and_delta(&change, start.quality);
+        missed.push(MissedSample { seq, mono_ms, sample: Sample { iface: id, quality, span_ms, delta } });
+        if let Some((kind, detail)) = change_event(&change, quality, span_ms, u64::from(self.active.interval_s) * 1000)
+        {
             self.messages.push(format!("{name}: {detail}"));
             self.insert_past_event(state, mono_ms, kind, name, detail);
         }
@@ -323,7 +324,7 @@ impl Sampler {
         tracked.had_traffic |= had_traffic(&stored);
         tracked.lifetime = stored.lifetime;
         if let Some(baseline) = &tracked.baseline {
-            tracked.mark = Some(if baseline.counters.is_zero() { SampleQuality::Reset } else { SampleQuality::Gap });
+            tracked.quality = Some(if baseline.counters.is_zero() { SampleQuality::Reset } else { SampleQuality::Gap });
         } else if !paused && !tracked.arrival_seen && tracked.watched() {
             if let Some(why) = tracked.resume(&resume) {
                 let name = tracked.link.name.clone();

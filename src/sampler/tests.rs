@@ -13,7 +13,7 @@ use crate::model::{Address, Batch, Link, Width};
 #[derive(Default)]
 struct World {
     links: Vec<(Link, Counters)>,
-    events: Vec<LinkNotification>,
+    notifications: Vec<LinkNotification>,
     failures: usize,
     reads: usize,
     route: Option<u32>,
@@ -66,7 +66,7 @@ impl Source for Kernel {
     }
 
     fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()> {
-        out.append(&mut self.0.lock().unwrap().events);
+        out.append(&mut self.0.lock().unwrap().notifications);
         Ok(())
     }
 }
@@ -169,7 +169,7 @@ impl Bench {
         self.live.lock().unsaved.batch.clone()
     }
 
-    /// All samples of the interface that has this name now: (mark, rx bytes, span in seconds).
+    /// All samples of the interface that has this name now: (quality, rx bytes, span in seconds).
     fn samples(&self, name: &str) -> Vec<(SampleQuality, u64, u64)> {
         let state = self.live.lock();
         let Some(id) = state.inventory.interface(name).and_then(|iface| iface.id) else { return Vec::new() };
@@ -272,7 +272,7 @@ fn e11_a_link_recreated_between_two_ticks_is_a_reset() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links = vec![(link(3, "ppp0"), rx_tx(4_000_000_100, 20))];
-        world.events = vec![
+        world.notifications = vec![
             LinkNotification::Gone { ifindex: 2, last: None },
             LinkNotification::Added { ifindex: 3, counters: Counters::ZERO },
         ];
@@ -281,7 +281,7 @@ fn e11_a_link_recreated_between_two_ticks_is_a_reset() {
     bench.run(30_000);
     let samples = bench.samples("ppp0");
     assert_eq!(
-        samples.iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
+        samples.iter().map(|(quality, rx, _)| (*quality, *rx)).collect::<Vec<_>>(),
         [(SampleQuality::Plain, 0), (SampleQuality::Reset, 4_000_000_100)]
     );
     let kinds = bench.kinds_of_events();
@@ -290,13 +290,13 @@ fn e11_a_link_recreated_between_two_ticks_is_a_reset() {
 }
 
 #[test]
-fn e11_without_link_events_a_new_index_is_a_reset_too() {
+fn e11_without_notifications_a_new_ifindex_is_a_reset_too() {
     let mut bench = Bench::new(&[(link(2, "ppp0"), rx_tx(4000, 10))]);
     bench.world.lock().unwrap().links = vec![(link(3, "ppp0"), rx_tx(500, 2))];
     bench.turn(true);
     bench.run(30_001);
     assert_eq!(
-        bench.samples("ppp0").iter().map(|(mark, rx, _)| (*mark, *rx)).collect::<Vec<_>>(),
+        bench.samples("ppp0").iter().map(|(quality, rx, _)| (*quality, *rx)).collect::<Vec<_>>(),
         [(SampleQuality::Reset, 500)]
     );
 }
@@ -307,7 +307,7 @@ fn counters_from_another_namespace_are_not_counted() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wan"), rx_tx(8_000_100, 5)));
-        world.events = vec![LinkNotification::Added { ifindex: 9, counters: rx_tx(8_000_000, 5) }];
+        world.notifications = vec![LinkNotification::Added { ifindex: 9, counters: rx_tx(8_000_000, 5) }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -320,7 +320,7 @@ fn a_link_created_while_running_is_counted_from_its_first_byte() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.notifications = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -426,8 +426,8 @@ fn e12_a_suspend_is_a_gap_that_is_counted() {
     bench.set(2, rx_tx(9000, 10));
     bench.run(1);
     let samples = bench.samples("eth0");
-    let (mark, rx, span) = *samples.last().unwrap();
-    assert_eq!((mark, rx), (SampleQuality::Gap, 8000));
+    let (quality, rx, span) = *samples.last().unwrap();
+    assert_eq!((quality, rx), (SampleQuality::Gap, 8000));
     assert!(span >= 8 * 3600, "{span}");
 }
 
@@ -457,7 +457,7 @@ fn a_changed_interval_applies_at_once_and_is_no_gap() {
     bench.live.lock().active.interval_s = 1;
     bench.run(5_000);
     let samples = bench.samples("eth0");
-    assert!(samples.iter().all(|(mark, ..)| *mark == SampleQuality::Plain), "{samples:?}");
+    assert!(samples.iter().all(|(quality, ..)| *quality == SampleQuality::Plain), "{samples:?}");
     assert!(samples.len() >= 6, "{samples:?}");
 }
 
@@ -478,7 +478,7 @@ fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
     }
     bench.run(3_000);
     let samples = bench.samples("eth0");
-    assert!(samples.iter().all(|(mark, ..)| *mark == SampleQuality::Plain), "{samples:?}");
+    assert!(samples.iter().all(|(quality, ..)| *quality == SampleQuality::Plain), "{samples:?}");
     assert_eq!(samples.iter().filter(|(.., span)| *span >= 18).count(), 1, "{samples:?}");
     assert!(!bench.kinds_of_events().contains(&EventKind::Gap));
 
@@ -490,11 +490,11 @@ fn an_interval_that_was_changed_and_changed_back_makes_no_gap() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.pop();
-        world.events = vec![LinkNotification::Gone { ifindex: 3, last: Some(rx_tx(1700, 10)) }];
+        world.notifications = vec![LinkNotification::Gone { ifindex: 3, last: Some(rx_tx(1700, 10)) }];
     }
     bench.turn(true);
-    let (mark, rx, _) = *bench.samples("ppp0").last().unwrap();
-    assert_eq!((mark, rx), (SampleQuality::Plain, 700));
+    let (quality, rx, _) = *bench.samples("ppp0").last().unwrap();
+    assert_eq!((quality, rx), (SampleQuality::Plain, 700));
 
     // The long interval counts until the next sample only: this gap is longer than any interval.
     bench.run(10_000);
@@ -589,21 +589,21 @@ fn e31_a_link_that_returns_continues_its_history() {
         assert!(!gone.present() && gone.lifetime.rx_bytes() == 500, "{gone:?}");
     }
     bench.world.lock().unwrap().links = vec![(link(5, "usb0"), rx_tx(30, 1))];
-    bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 5, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().notifications = vec![LinkNotification::Added { ifindex: 5, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(30_001);
     assert_eq!(bench.live.lock().inventory.interface("usb0").unwrap().lifetime.rx_bytes(), 530);
 }
 
 #[test]
-fn e29_a_flood_of_container_cables_leaves_no_records() {
+fn e29_a_flood_of_guest_links_leaves_no_records() {
     let mut bench = Bench::new(&[(link(2, "eth0"), rx_tx(1000, 10))]);
     for at in 0..300 {
         let cable = link(100 + at, &format!("veth{at:x}"));
         {
             let mut world = bench.world.lock().unwrap();
             world.links.push((cable, rx_tx(u64::from(at), 10)));
-            world.events = vec![LinkNotification::Added { ifindex: 100 + at, counters: Counters::ZERO }];
+            world.notifications = vec![LinkNotification::Added { ifindex: 100 + at, counters: Counters::ZERO }];
         }
         bench.turn(true);
         bench.run(31_000);
@@ -611,7 +611,7 @@ fn e29_a_flood_of_container_cables_leaves_no_records() {
         {
             let mut world = bench.world.lock().unwrap();
             world.links.pop();
-            world.events = vec![LinkNotification::Gone { ifindex: 100 + at, last: Some(rx_tx(9_000_000, 10)) }];
+            world.notifications = vec![LinkNotification::Gone { ifindex: 100 + at, last: Some(rx_tx(9_000_000, 10)) }];
         }
         bench.turn(true);
         bench.run(2000);
@@ -644,7 +644,7 @@ fn e30_a_chosen_primary_stays_chosen_while_absent() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "ppp0"), rx_tx(300, 5)));
-        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.notifications = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -809,7 +809,8 @@ fn a_flag_that_names_a_removed_interface_does_not_block_the_primary() {
         assert_eq!(settings_and_primary(&bench)[3], "eth0", "{command:?}");
         // When it appears again, the flag applies again.
         bench.world.lock().unwrap().links.push((link(9, "wan"), rx_tx(300, 5)));
-        bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
+        bench.world.lock().unwrap().notifications =
+            vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
         bench.turn(true);
         bench.run(30_001);
         assert_eq!(settings_and_primary(&bench)[3], "wan", "{command:?}");
@@ -926,7 +927,7 @@ fn a_provisional_primary_is_shown_before_one_is_found() {
     let check = |bytes, route, expect: &str| {
         let mut bench = Bench::new(&links(bytes));
         bench.world.lock().unwrap().route = route;
-        bench.world.lock().unwrap().events = vec![LinkNotification::Addresses];
+        bench.world.lock().unwrap().notifications = vec![LinkNotification::Addresses];
         bench.turn(true);
         bench.run(1_000);
         assert_eq!((primary(&bench).as_str(), saved_primary(&bench)), (expect, None), "{bytes:?} {route:?}");
@@ -955,7 +956,7 @@ fn add_link(bench: &mut Bench, ifindex: u32, name: &str, counters: Counters) {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(ifindex, name), counters));
-        world.events = vec![LinkNotification::Added { ifindex, counters: Counters::ZERO }];
+        world.notifications = vec![LinkNotification::Added { ifindex, counters: Counters::ZERO }];
     }
     bench.turn(true);
 }
@@ -964,7 +965,7 @@ fn remove_link(bench: &mut Bench, ifindex: u32) {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.retain(|(link, _)| link.ifindex != ifindex);
-        world.events = vec![LinkNotification::Gone { ifindex, last: None }];
+        world.notifications = vec![LinkNotification::Gone { ifindex, last: None }];
     }
     bench.turn(true);
     bench.advance(1_000);
@@ -1182,7 +1183,7 @@ fn a_rename_removes_the_identity_from_the_old_record() {
 #[test]
 fn a_notification_before_the_listing_is_kept() {
     let mut bench = Bench::new(&[]);
-    bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().notifications = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
     bench.world.lock().unwrap().links.push((link(9, "wg0"), rx_tx(300, 5)));
     bench.advance(1000);
@@ -1197,7 +1198,7 @@ fn the_last_traffic_of_a_gone_link_is_counted() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.clear();
-        world.events = vec![LinkNotification::Gone { ifindex: 2, last: Some(rx_tx(1700, 10)) }];
+        world.notifications = vec![LinkNotification::Gone { ifindex: 2, last: Some(rx_tx(1700, 10)) }];
     }
     bench.advance(5000);
     bench.turn(true);
@@ -1215,7 +1216,7 @@ fn a_counter_that_falls_in_the_final_reading_is_not_counted_twice() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.clear();
-        world.events = vec![LinkNotification::Gone { ifindex: 2, last: Some(rx_tx(0, 57)) }];
+        world.notifications = vec![LinkNotification::Gone { ifindex: 2, last: Some(rx_tx(0, 57)) }];
     }
     bench.advance(5000);
     bench.turn(true);
@@ -1254,7 +1255,7 @@ fn every_first_baseline_is_saved_at_once() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.notifications = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -1428,7 +1429,7 @@ fn a_link_announced_before_the_history_opens_is_counted_from_zero() {
     {
         let mut world = bench.world.lock().unwrap();
         world.links.push((link(9, "wg0"), rx_tx(300, 5)));
-        world.events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
+        world.notifications = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     }
     bench.turn(true);
     bench.run(30_001);
@@ -1548,7 +1549,7 @@ fn counting_from_the_boot_is_decided_when_the_clock_is_trusted() {
         bench.set(2, rx_tx(1_400_700, 10));
         bench.run(30_000);
         assert!(
-            bench.samples("eth0").iter().all(|(mark, ..)| *mark == SampleQuality::Plain),
+            bench.samples("eth0").iter().all(|(quality, ..)| *quality == SampleQuality::Plain),
             "{:?}",
             bench.samples("eth0")
         );
@@ -1557,7 +1558,10 @@ fn counting_from_the_boot_is_decided_when_the_clock_is_trusted() {
         let samples = bench.samples("eth0");
         let sum: u64 = samples.iter().map(|(_, rx, _)| *rx).sum();
         assert_eq!(sum, expect + 700, "{samples:?}");
-        assert_eq!(samples.iter().filter(|(mark, ..)| *mark == SampleQuality::Reset).count(), usize::from(expect > 0));
+        assert_eq!(
+            samples.iter().filter(|(quality, ..)| *quality == SampleQuality::Reset).count(),
+            usize::from(expect > 0)
+        );
         let lifetime = bench.live.lock().inventory.interface("eth0").unwrap().lifetime.rx_bytes();
         assert_eq!(lifetime, 5_000_700 + expect);
         assert_eq!(details(&bench, EventKind::Gap).len(), usize::from(expect == 0));
@@ -1610,7 +1614,7 @@ fn a_falling_counter_makes_one_event_and_the_other_counters_are_counted() {
     let samples = bench.samples("eth0");
     assert_eq!(samples.iter().map(|(_, rx, _)| *rx).collect::<Vec<_>>(), [0, 1000, 1000, 0]);
     assert_eq!(
-        samples.iter().map(|(mark, ..)| *mark).collect::<Vec<_>>()[..3],
+        samples.iter().map(|(quality, ..)| *quality).collect::<Vec<_>>()[..3],
         [SampleQuality::Gap, SampleQuality::Gap, SampleQuality::Plain]
     );
     assert_eq!(
@@ -1653,7 +1657,7 @@ fn another_device_with_a_reused_ifindex_is_another_link() {
     bench.set(2, rx_tx(1500, 10));
     bench.run(30_001);
     bench.world.lock().unwrap().links = vec![(device(40), rx_tx(9_000_000, 10))];
-    bench.world.lock().unwrap().events = vec![LinkNotification::Lost];
+    bench.world.lock().unwrap().notifications = vec![LinkNotification::Lost];
     bench.turn(true);
     bench.advance(2000);
     bench.turn(false);

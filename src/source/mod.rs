@@ -34,8 +34,8 @@ pub trait Source: Send {
     /// again. The netlink backends allocate no memory after their buffers have grown.
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()>;
 
-    /// Names, kinds and other attributes of all links. The sampler calls this at the start and after link events, not
-    /// at each tick. Only netlink has altnames; sysfs has none.
+    /// Names, kinds and other attributes of all links. The sampler calls this at the start and after link
+    /// notifications, not at each tick. Only netlink has altnames; sysfs has none.
     fn links(&mut self) -> Result<Vec<Link>>;
 
     /// Whether the last list of `links` was complete. A link that is missing in an incomplete list may still exist.
@@ -49,12 +49,12 @@ pub trait Source: Send {
     /// ifindex of the default route with the lowest metric, IPv4 before IPv6. `None` without a default route.
     fn default_route(&mut self) -> Result<Option<u32>>;
 
-    /// Waits until `timeout` has passed, another thread calls `wake`, or the kernel reports a change of links or
+    /// Waits until `timeout` has passed, another thread calls `Wake::call`, or the kernel reports a change of links or
     /// addresses. If only the time has passed, a backend with notifications has made a single system call.
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken;
 
-    /// Appends the events since the last call to `out`, in the order of the kernel. In a flood, one call returns only a
-    /// part of them, see `EVENTS_AT_ONCE`. `wait` returns at once while there are more.
+    /// Appends the notifications since the last call to `out`, in the order of the kernel. In a flood, one call returns
+    /// only a part of them, see `NOTIFICATIONS_AT_ONCE`. `wait` returns at once while there are more.
     fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()>;
 
     /// What this backend cannot know, as text for users. `None` if it knows everything.
@@ -63,12 +63,13 @@ pub trait Source: Send {
     }
 }
 
-/// Why `Source::wait` returned. Both are false after the timeout.
+/// Why `Source::wait` returned. Both are false if only the time has passed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Woken {
     /// Another thread called `Wake::call`. `wait` has reset the call.
     pub wake_called: bool,
-    /// `notifications` has something to return. A backend without notifications sets this if the set of links has changed.
+    /// `notifications` has something to return. A backend without notifications sets this if the set of links has
+    /// changed.
     pub changed: bool,
 }
 
@@ -79,8 +80,8 @@ pub const NOTIFICATIONS_AT_ONCE: usize = 256;
 /// A change of links or addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkNotification {
-    /// Attributes of the link of the next event, from the same notification. Attributes that only sysfs has are
-    /// missing.
+    /// The attributes of a link. The kernel sent them in the same message as the next item, which is about this link.
+    /// Attributes that only sysfs has are missing.
     Described(Box<Link>),
     /// The kernel has added a link. `counters` are its counters at that moment: zero for a new link, the old counters
     /// for a link that was moved in from another namespace.

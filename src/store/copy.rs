@@ -40,8 +40,8 @@ pub(super) fn remove_partial(target: &Path) {
     }
 }
 
-/// Writes everything that `conn` reads to a new file with an id of its own: when the copy replaces its original,
-/// SQLite must not apply the original's log to it. Does not sync.
+/// Copies the database of `conn` to a new file, and gives the copy another id: if a user puts the copy in place of the
+/// original, SQLite must not apply the original's log to it. Does not sync.
 pub(super) fn write_copy(conn: &Connection, target: &Path, vfs: Option<&str>) -> Result<File> {
     remove_partial(target);
     refuse_other_types(target)?;
@@ -85,8 +85,8 @@ impl MigrationCopy {
     }
 }
 
-/// Copies the database, which has this schema, to a file beside it that stays there. Refuses when less space than the
-/// database takes would be left free, so that the copy does not fill a small disk.
+/// Copies the database, which has this schema, to a file beside it that stays there. Refuses unless the size of the
+/// database and `SPARE_BYTES` stay free after it, so that the copy does not fill a small disk.
 pub(super) fn copy_before_migration(conn: &Connection, path: &Path, vfs: Option<&str>, schema: i64) -> MigrationCopy {
     let unfinished = with_suffix(path, KEEPING_SUFFIX);
     let copied = try_copy_before_migration(conn, path, vfs, &format!("schema-{schema}"), &unfinished);
@@ -108,7 +108,8 @@ fn try_copy_before_migration(
     if let Some((_, free)) =
         free_space::total_and_free(path).filter(|(_, free)| *free < bytes + pages * PAGE_BYTES + SPARE_BYTES)
     {
-        let sentence = format!("the copy needs {bytes} bytes and as many must stay free, but only {free} are free");
+        let sentence =
+            format!("the copy needs {bytes} bytes, at least as many must stay free, and only {free} are free");
         return Err(Error::new(ErrorKind::Full, sentence));
     }
     let plain_path = with_suffix(path, &format!(".{suffix}"));

@@ -47,6 +47,8 @@ impl HeldFile {
         let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(None) };
         let refusal = match retry_while_taken(file, ByteLock::take) {
             Ok(lock) => return Ok(Some(HeldFile::ByteLocked(lock))),
+            // This system lacks the lock (Linux before 3.15, or not Linux) but has the locks that SQLite uses: flock(2)
+            // could conflict with those.
             Err((file, LockError::Failed(_))) if has_byte_locks(&file) => return Ok(Some(HeldFile::Unlocked(file))),
             // This file system has no fcntl locks, so SQLite uses none on it that could conflict with flock(2).
             Err((file, LockError::Failed(_))) => match retry_while_taken(file, FileLock::take) {
@@ -71,7 +73,7 @@ impl HeldFile {
     }
 }
 
-/// Length and header of the file. The header has SQLite's change counter (https://www.sqlite.org/fileformat2.html).
+/// Length and header of the file. The header has SQLite's change counter (<https://www.sqlite.org/fileformat2.html>).
 #[derive(PartialEq, Eq)]
 struct Fingerprint {
     length: u64,
@@ -81,12 +83,13 @@ struct Fingerprint {
 /// The open database, shared by all its users. Each of them drops it after its connection.
 pub(super) struct DatabaseFile {
     pub path: PathBuf,
-    /// SQLite's name for its interface to the file system (https://www.sqlite.org/vfs.html); `None` for the default.
+    /// SQLite's name for its interface to the file system (<https://www.sqlite.org/vfs.html>); `None` for the default.
     pub vfs: Option<&'static str>,
     inode: Inode,
     /// Inode of the write-ahead log; `None` without one.
     log: Option<Inode>,
-    /// Two openings of the file had the same inode. On some file systems they differ, and then inodes prove nothing.
+    /// The open file and its path had the same inode at the opening. On some file systems they differ, and then inodes
+    /// prove nothing.
     inode_is_stable: bool,
     held: HeldFile,
     /// Recorded after our latest write; `None` where it could not be read, or without a write-ahead log.
@@ -97,7 +100,7 @@ pub(super) struct DatabaseFile {
 }
 
 impl DatabaseFile {
-    /// `conn` has just written to the database.
+    /// `conn` must have written to the database already: then the log file exists, and its inode can be recorded.
     pub fn new(
         path: PathBuf,
         vfs: Option<&'static str>,

@@ -103,8 +103,9 @@ fn keys(conn: &Connection, sql: &str) -> Result<Vec<i64>> {
     Ok(keys.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Whether a block has data of the edited interfaces. `false` for a block that cannot be read: it stays unchanged.
-fn contains_edited(bytes: &[u8], edit: &HistoryEdit) -> bool {
+/// Whether a block has data of an interface that the edit removes. `false` for a block that cannot be read: it stays
+/// unchanged.
+fn contains_removed(bytes: &[u8], edit: &HistoryEdit) -> bool {
     let found = |packed: Packed| {
         for group in packed.groups() {
             if edit.removes(group?.0) {
@@ -117,7 +118,7 @@ fn contains_edited(bytes: &[u8], edit: &HistoryEdit) -> bool {
 }
 
 fn rewrite_cells(conn: &Connection, spec: &ResolutionSpec, key: i64, edit: &HistoryEdit) -> Result<()> {
-    let Some((block, bytes)) = stored_block(conn, spec, key)?.filter(|(_, bytes)| contains_edited(bytes, edit)) else {
+    let Some((block, bytes)) = stored_block(conn, spec, key)?.filter(|(_, bytes)| contains_removed(bytes, edit)) else {
         return Ok(());
     };
     let length_s = spec.cell_s(block);
@@ -148,7 +149,7 @@ fn rewrite_samples(conn: &Connection, key: i64, edit: &HistoryEdit) -> Result<()
         .prepare_cached("SELECT data FROM sample WHERE first = ?1")?
         .query_row([key], |row| row.get(0))
         .optional()?;
-    let Some(bytes) = bytes.filter(|bytes| contains_edited(bytes, edit)) else { return Ok(()) };
+    let Some(bytes) = bytes.filter(|bytes| contains_removed(bytes, edit)) else { return Ok(()) };
     let mut rows = match unpack_samples(&bytes) {
         Ok(rows) => rows,
         Err(error) => {

@@ -87,7 +87,8 @@ pub(super) fn name_taken_error(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::Foreign, sentence)
 }
 
-/// Makes the new or renamed file `of` durable in its directory, where the file system can.
+/// Syncs the directory of the file `of`, so that a new or changed name survives a power cut. Ignores errors: some file
+/// systems cannot sync a directory.
 pub(super) fn sync_directory(of: &Path) {
     if let Some(Ok(directory)) = of.parent().map(File::open) {
         let _ = directory.sync_all();

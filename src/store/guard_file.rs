@@ -63,7 +63,7 @@ struct GuardContent {
 
 impl GuardFile {
     pub fn take(path: &Path) -> Result<GuardFile> {
-        // Not ".lock": that is the name of the lock of unix-dotfile, which is a directory.
+        // Not ".lock": SQLite's unix-dotfile creates a directory of that name as its lock.
         let guard_path = with_suffix(path, ".guard");
         let file = match lock_with_timeout(open(&guard_path)?) {
             Ok(lock) => Ok(lock),
@@ -100,8 +100,8 @@ impl GuardFile {
         self.lock_content().ids
     }
 
-    /// Writes the ids of the database, durably with `synced`. Returns `false` on failure: then the file has its old
-    /// content, or none that can be read.
+    /// Writes the ids of the database, and syncs the file if `synced`. Returns `false` on failure: then the file has
+    /// its old content, the new one, or content that cannot be read.
     pub fn write_ids(&self, ids: &[FileId; 2], synced: bool) -> bool {
         let written =
             self.write(&format_content(ids)).and_then(|()| if synced { self.file().sync_data() } else { Ok(()) });

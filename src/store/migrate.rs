@@ -1,4 +1,4 @@
-//! Migrates a database from an older schema. A step is a statement of SQL, or a conversion of rows in many short
+//! Migrates a database from an older schema. A step is a file of SQL statements, or a conversion of rows in many short
 //! transactions. Each of these saves the progress, so that memory and log stay small and a kill loses one transaction
 //! at most. The first transaction raises the version in the file: an older program refuses a half-migrated file, and
 //! the saved progress shows that it is half migrated.
@@ -28,7 +28,7 @@ use Step::{Convert, Sql};
 type ConvertRows = fn(&Connection, &mut Cursor, u64) -> Result<bool>;
 
 /// Step `n` migrates from version `n` to `n + 1`; `user_version` is the number of steps that are complete or begun.
-/// The second value: the highest number of counters in a row of that version.
+/// The second value: the highest number of counters in a row of version `n + 1`.
 const STEPS: [(Step, usize); 3] = [
     (Sql(include_str!("schema/001.sql")), schema_2::COUNTERS),
     (Sql(include_str!("schema/002.sql")), schema_2::COUNTERS),
@@ -56,7 +56,7 @@ pub(super) const PAGES_AT_ONCE: u64 = 64;
 const PROGRESS_KEY: &str = "migration";
 const NOTICES_KEY: &str = "migration_told";
 
-/// Progress of a step: its current part, and the key of the last row done.
+/// Progress of a step: its current part (the index of a table in `TABLES`), and the key of the last row done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
     part: i64,
@@ -307,19 +307,11 @@ mod tests {
     /// Opens the file and saves the events.
     fn open_and_save(dir: &TempDir) -> Vec<String> {
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
-        let (batch, retention_days, zone) = (&Batch::default(), RETENTION, &Zone::UTC);
+        let (batch, retention, zone) = (&Batch::default(), RETENTION, &Zone::UTC);
         let (anchors, records, settings) = (&[], &[], &[]);
         opened
             .store
-            .save(&SaveRequest {
-                batch,
-                anchors,
-                records,
-                events: &opened.events,
-                settings,
-                retention: retention_days,
-                zone,
-            })
+            .save(&SaveRequest { batch, anchors, records, events: &opened.events, settings, retention, zone })
             .unwrap();
         event_texts(&opened)
     }

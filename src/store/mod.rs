@@ -71,7 +71,8 @@ pub struct Store {
     pruned_with: Option<Retention>,
     /// A transaction failed, perhaps after its COMMIT: `watermarks` may be older than the file.
     commit_uncertain: bool,
-    /// Factor for the spare pages that the next save needs. Doubles, up to 64, each time the file is full.
+    /// Factor for the spare pages that the next transaction needs. Doubles, up to 64, each time one fails because the
+    /// file or the disk is full; 1 again after a success.
     spare_factor: i64,
     /// A new database file that is written and could not be opened yet.
     recreated: Option<recreate::NewFile>,
@@ -79,7 +80,7 @@ pub struct Store {
     abandoned: bool,
     /// Events since the opening that the user should see.
     events: Vec<Event>,
-    /// Declared after `conn`, so that it is dropped last: closing the file earlier would drop SQLite's locks.
+    /// Declared after `conn`, so that `conn` is dropped first: closing the file earlier would drop SQLite's locks.
     database: Arc<DatabaseFile>,
     /// The same file, shared with the readers.
     current: Arc<Mutex<Arc<DatabaseFile>>>,
@@ -126,8 +127,8 @@ impl Store {
     }
 
     /// Saves the request in one transaction: all of it or nothing. Also closes the open block when a tick is in another
-    /// six hours, and prunes then and after a change of the retention. Skips ticks that are already stored, so that the
-    /// caller can repeat a save whose result is unknown.
+    /// six hours. Prunes then, at the first save, and after a change of the retention. Skips ticks that are already
+    /// stored, so that the caller can repeat a save whose result is unknown.
     pub fn save(&mut self, request: &SaveRequest) -> Result<()> {
         self.ensure_in_place()?;
         self.write(request)
@@ -204,7 +205,7 @@ impl Drop for Store {
     }
 }
 
-/// Error kinds for SQLite's result codes (https://www.sqlite.org/rescode.html). All others become `System`.
+/// Error kinds for SQLite's result codes (<https://www.sqlite.org/rescode.html>). All others become `System`.
 const SQLITE_KINDS: [(ErrorCode, ErrorKind); 10] = [
     (ErrorCode::DiskFull, ErrorKind::Full),
     (ErrorCode::DatabaseBusy, ErrorKind::Busy),

@@ -3,7 +3,7 @@
 //! and as an event.
 //!
 //! While SQLite has the database open, no other code may open and close the file: closing any descriptor of a file
-//! drops all POSIX locks that the process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2). So `open` checks
+//! drops all POSIX locks that the process holds on it (<https://www.sqlite.org/howtocorrupt.html>, 2.2). So `open` checks
 //! the header before SQLite opens the file, and locks the guard file against a second process. The one descriptor of
 //! our own (`HeldFile`) is closed last.
 
@@ -31,12 +31,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Event, EventKind, InterfaceKind, NetworkStack, Record};
 
 /// Type of a leaf page of a table, the first byte of page 1 after the file header. In an empty database the number of
-/// its cells, three bytes further on, is 0 (https://www.sqlite.org/fileformat2.html).
+/// its cells, three bytes further on, is 0 (<https://www.sqlite.org/fileformat2.html>).
 const TABLE_LEAF_PAGE: u8 = 13;
 /// Fewer pages do not hold the schema and one open block.
 const MIN_PAGES: u64 = 64;
 
-/// Names of SQLite's interfaces to the file system, best first (https://www.sqlite.org/vfs.html).
+/// Names of SQLite's interfaces to the file system, best first (<https://www.sqlite.org/vfs.html>).
 const VFS_CHOICES: [Option<&str>; 3] = [
     // Keeps the index of the write-ahead log on the heap: no -shm file, which jffs2 cannot map and whose dirty pages
     // would double the bytes written. All connections of this process share it; other processes are kept out.
@@ -49,11 +49,12 @@ const VFS_CHOICES: [Option<&str>; 3] = [
 
 /// Pragmas of the writer's connection.
 const WRITER_PRAGMAS: [(&str, &str); 3] = [
-    // Syncs at checkpoints, not at commits: a power cut may lose the latest minutes, but never damages the file.
+    // With a write-ahead log SQLite then syncs at checkpoints, not at commits: a power cut may lose the latest minutes,
+    // but never damages the file.
     ("synchronous", "NORMAL"),
     // Pages. The log stays below 300 KB, and a page that several saves change is copied to the database once.
     ("wal_autocheckpoint", "64"),
-    // Bytes. Shrinks the log again after a long transaction (a long gap).
+    // Bytes. Shrinks the log again after a large transaction, such as the save of a gap of months.
     ("journal_size_limit", "1048576"),
 ];
 
@@ -167,7 +168,7 @@ pub(super) fn check_header(path: &Path, had_database: bool) -> Result<()> {
     let length = file.metadata().map_err(|cause| io_error(path, cause))?.len();
     match file.read_exact(&mut header) {
         Err(_) if length == 0 => {
-            log::warn!("{} is empty; creating a new database in it", path.display());
+            log::warn!("{} is empty; net-pulse creates a new database in it when it starts", path.display());
             return Ok(());
         }
         Err(cause) if cause.kind() != io::ErrorKind::UnexpectedEof => return Err(io_error(path, cause)),
@@ -249,7 +250,7 @@ fn is_other_file(path: &Path, ids: &[FileId; 2]) -> Result<bool> {
     Ok(conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))? == "ok")
 }
 
-/// URI that makes SQLite read the file alone, without its log (https://www.sqlite.org/uri.html).
+/// URI that makes SQLite read the file alone, without its log (<https://www.sqlite.org/uri.html>).
 fn immutable_uri(path: &Path) -> OsString {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -272,8 +273,8 @@ fn file_id(conn: &Connection) -> Result<Option<FileId>> {
     Ok(id.unwrap_or(Some(FileId::NONE)))
 }
 
-/// Replaces the error "corrupt" where the schema is only unknown: another program may have added a statement that the
-/// built-in SQLite is too old to parse.
+/// Replaces the error `Corrupt` if the schema is not damaged, but has SQL that the built-in SQLite is too old to parse:
+/// another program may have added a table or a view.
 fn explain_schema_error(path: &Path, vfs: Option<&str>, error: Error) -> Error {
     if error.kind != ErrorKind::Corrupt {
         return error;
@@ -313,9 +314,9 @@ fn has_unknown_sql(path: &Path, vfs: Option<&str>) -> Result<bool> {
 
 /// The statements of the schema, without what SQLite adds by itself.
 fn schema_statements(conn: &Connection) -> Result<Vec<String>> {
-    let own =
+    let query =
         "SELECT sql FROM sqlite_schema WHERE sql NOT NULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY rowid";
-    let mut statement = conn.prepare(own)?;
+    let mut statement = conn.prepare(query)?;
     let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
@@ -447,8 +448,8 @@ fn choose_journal(conn: &mut Connection, target: &Target, events: &mut Vec<Event
     Err(first_error.unwrap_or_else(|| Error::new(ErrorKind::Io, "no journal mode works")))
 }
 
-/// Migrates the schema, and first copies a file that an older program could not open any more. Returns notices for the
-/// user.
+/// Migrates the schema. First copies a file that has history, because an older program cannot open it after the
+/// migration. Returns notices for the user.
 fn migrate_with_copy(conn: &mut Connection, target: &Target) -> Result<Vec<String>> {
     let Target { path, vfs, guard } = *target;
     let Some(schema) = migrate::schema_to_copy(conn)? else { return migrate(conn, guard, None) };
@@ -699,7 +700,7 @@ mod tests {
         refuses_foreign(&dir, &["is not a database of net-pulse"]);
     }
 
-    /// The built-in SQLite has the whole language, so it can read tables and views of another program.
+    /// The built-in SQLite knows every kind of SQL statement, so it can read tables and views of another program.
     #[test]
     fn additions_of_another_program_are_kept() {
         let dir = TempDir::new();
@@ -774,9 +775,9 @@ mod tests {
         refuses(&dir, ErrorKind::Foreign, &["is not a database of net-pulse"]);
     }
 
-    /// `.cargo/config.toml` lists what SQLite is built without. A migration may use the whole language. A statement
-    /// that needs a missing function fails at the latest when it calls the function (`tests/it/layers.rs` checks our
-    /// own SQL for these).
+    /// `.cargo/config.toml` lists what SQLite is built without. A migration may use every kind of statement. A
+    /// statement that needs a missing function fails at the latest when it calls the function. `tests/it/layers.rs`
+    /// checks that our own SQL does not name these functions.
     #[test]
     fn features_that_sqlite_is_built_without_are_refused() {
         let conn = Connection::open_in_memory().unwrap();
@@ -915,7 +916,7 @@ mod tests {
         assert_eq!(names(&dir).iter().filter(|name| name.contains(".corrupt-")).count(), 3);
     }
 
-    /// Content of files, by the end of their names after "net-pulse.db".
+    /// Content of files. The key is the part of the file name after "net-pulse.db".
     type Files = BTreeMap<String, Vec<u8>>;
 
     /// The files that a crash at this moment leaves.
@@ -1081,11 +1082,11 @@ mod tests {
         let guard = GuardFile::take(&dir.file()).unwrap();
         let conn = connection(&dir.file(), None, HANDOVER_TIMEOUT).unwrap();
         conn.execute_batch("UPDATE meta SET value = value + 1 WHERE key = 'opened'").unwrap();
-        opens_with(&files_without_lock(&dir), 2, "an older version");
+        opens_with(&files_without_shm(&dir), 2, "an older version");
         drop((guard, conn));
     }
 
-    fn files_without_lock(dir: &TempDir) -> Files {
+    fn files_without_shm(dir: &TempDir) -> Files {
         let mut files = files(dir);
         files.remove("-shm");
         assert!(files["-wal"].len() > 4_096);
@@ -1203,7 +1204,7 @@ mod tests {
 
     /// Where the guard file cannot be written, the database keeps its id, and all else works as before.
     #[test]
-    fn an_unwritable_guard_file_keeps_the_id() {
+    fn the_id_stays_when_the_guard_file_cannot_be_written() {
         let dir = TempDir::new();
         drop(saved(&dir, 3));
         let id = |dir: &TempDir| file_id(&Connection::open(dir.file()).unwrap()).unwrap().unwrap();
@@ -1291,8 +1292,8 @@ mod tests {
         let conn = &opened.store.conn;
         conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO setting VALUES ('a', 'b')").unwrap();
         let reader = std::thread::spawn(move || {
-            let facts = reader.view().unwrap().stats().unwrap();
-            assert_eq!((facts.samples, facts.settings), (3, 0));
+            let stats = reader.view().unwrap().stats().unwrap();
+            assert_eq!((stats.samples, stats.settings), (3, 0));
             reader
         })
         .join()
@@ -1300,8 +1301,8 @@ mod tests {
         conn.execute_batch("COMMIT").unwrap();
         let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
         assert_eq!(busy, 0);
-        let facts = reader.view().unwrap().stats().unwrap();
-        assert_eq!((facts.samples, facts.settings), (3, 1));
+        let stats = reader.view().unwrap().stats().unwrap();
+        assert_eq!((stats.samples, stats.settings), (3, 1));
 
         // A reader in the middle of a transaction keeps its view, and does not block the writer.
         let before = reader.view().unwrap();

@@ -19,7 +19,7 @@ use crate::resolution::{Bucketing, ResolutionSpec};
 /// A separate connection for reading.
 pub struct Reader {
     pub(super) conn: Connection,
-    /// Declared after `conn`, so that it is dropped last.
+    /// Declared after `conn`, so that `conn` is dropped first.
     pub(super) database: Arc<DatabaseFile>,
     /// The file that the store uses now.
     pub(super) current: Arc<Mutex<Arc<DatabaseFile>>>,
@@ -102,8 +102,8 @@ impl View<'_> {
         Ok(newest.1)
     }
 
-    pub fn each_block(&self, span: BlockRange, order: Order, each: EachBlock) -> Result<()> {
-        samples::each_block(&self.tx, span, order, each)
+    pub fn each_block(&self, range: BlockRange, order: Order, each: EachBlock) -> Result<()> {
+        samples::each_block(&self.tx, range, order, each)
     }
 
     /// Calls `each` with the blocks of a roll-up that overlap a range, ascending.
@@ -133,7 +133,7 @@ impl View<'_> {
 
     /// Bounds of the local day to cut again after a change of the time zone. The writer cuts it again with its next
     /// save; until then each reader does so for its own answer.
-    pub fn day_to_resplit(&self, spec: &ResolutionSpec, zone: &Zone) -> Result<Option<(i64, i64)>> {
+    pub fn day_to_recut(&self, spec: &ResolutionSpec, zone: &Zone) -> Result<Option<(i64, i64)>> {
         if spec.bucketing != Bucketing::LocalDays || self.watermarks.zone.as_deref() == Some(zone.name()) {
             return Ok(None);
         }
@@ -193,12 +193,12 @@ mod tests {
     use crate::store::testing::{OPTIONS, T, TempDir};
 
     #[test]
-    fn facts_count_stored_rows() {
+    fn stats_count_stored_rows() {
         let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         opened.save_batch(&Batch::steady(1, T + 30, 30)).unwrap();
-        let facts = opened.store.reader().unwrap().view().unwrap().stats().unwrap();
-        assert_eq!((facts.samples, facts.settings), (30, 0));
-        assert!(facts.size_bytes > 0 && facts.size_bytes % 4_096 == 0);
+        let stats = opened.store.reader().unwrap().view().unwrap().stats().unwrap();
+        assert_eq!((stats.samples, stats.settings), (30, 0));
+        assert!(stats.size_bytes > 0 && stats.size_bytes % 4_096 == 0);
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn recreate(store: &mut Store, status: PathStatus) -> Result<()> {
         }
         switched
     });
-    outcome.map_err(|error| error.context(format!("{what}, and its history has not been written to a new file yet")))
+    outcome.map_err(|error| error.context(format!("{what}, and net-pulse does not save to a new file yet")))
 }
 
 fn write_new_file(store: &Store, status: PathStatus, what: &str) -> Result<NewFile> {
@@ -68,9 +68,9 @@ fn write_new_file(store: &Store, status: PathStatus, what: &str) -> Result<NewFi
         let _ = store.conn.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         old.record_fingerprint();
     };
-    // A kill in the middle of a checkpoint would leave a file that only its log can repair, and the log is gone.
+    // Without its log no checkpoint: a kill in the middle of it would leave a file that only the log can repair.
     if status != PathStatus::WithoutLog {
-        // So a renamed file is complete too.
+        // Completes the old file, which the user may only have renamed.
         checkpoint();
     }
     let temporary = with_suffix(&path, RECREATED_SUFFIX);

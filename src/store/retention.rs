@@ -25,8 +25,8 @@ fn oldest_cells(spec: &ResolutionSpec) -> String {
 }
 
 /// Deletes the blocks that exceed the retention of their resolution. Runs when the open block closes, so that each run
-/// deletes few pages, and when the retention has changed. Counts blocks, not time: if the clock was ahead for a while,
-/// or the machine was off for a month, no real history is deleted.
+/// deletes few pages, at the first save, and when the retention has changed. Counts blocks, not time: a month without
+/// power deletes nothing, and each block from a time when the clock was ahead costs one real block.
 pub(super) fn prune(conn: &Connection, watermarks: &Watermarks, retention: &Retention) -> Result<()> {
     for spec in RESOLUTIONS.iter().filter(|spec| spec.retention_setting.is_some()) {
         match spec.bucketing {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn e41_a_clock_years_ahead_costs_one_row_even_with_a_short_retention() {
+    fn e41_a_clock_years_ahead_costs_one_block_even_with_a_short_retention() {
         let dir = TempDir::new();
         let mut opened = Store::open(&dir.file(), &OPTIONS).unwrap();
         let retention = retention(1, 1, 1);

@@ -231,7 +231,7 @@ impl BlockBounds {
 
 /// After a change of the time zone: cuts the local day of the newest tick again, from its five-minute cells. Earlier
 /// days keep their bounds.
-pub(super) fn recut_open_days(conn: &Connection, newest: Option<i64>, zone: &Zone) -> Result<()> {
+pub(super) fn recut_newest_day(conn: &Connection, newest: Option<i64>, zone: &Zone) -> Result<()> {
     rollups()
         .iter()
         .filter(|spec| spec.bucketing == Bucketing::LocalDays)

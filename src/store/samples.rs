@@ -72,7 +72,7 @@ impl SampleBlock<'_> {
 pub type EachBlock<'a> = &'a mut dyn FnMut(&SampleBlock, &mut SampleDecoder) -> Result<ControlFlow<()>>;
 
 /// Walks over stored blocks. Skips a damaged block and logs an error.
-pub(super) fn each_block(conn: &Connection, span: BlockRange, order: Order, each: EachBlock) -> Result<()> {
+pub(super) fn each_block(conn: &Connection, range: BlockRange, order: Order, each: EachBlock) -> Result<()> {
     let mut decoder = SampleDecoder::default();
     let mut statement = conn.prepare_cached(match order {
         Order::Ascending => {
@@ -83,7 +83,7 @@ pub(super) fn each_block(conn: &Connection, span: BlockRange, order: Order, each
              ORDER BY first DESC"
         }
     })?;
-    let mut rows = statement.query([span.after, span.up_to, span.reach])?;
+    let mut rows = statement.query([range.after, range.up_to, range.reach])?;
     while let Some(stored) = rows.next()? {
         let number = |column| stored.get::<_, i64>(column);
         let (first, last) = (number(0)?, number(1)?);

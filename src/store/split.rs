@@ -28,8 +28,8 @@ pub fn six_hour_block_of(unix: i64) -> i64 {
     floor(unix - 1, OPEN_BLOCK_S)
 }
 
-/// Seconds that a sample covers, rounded; 0 for less than half a second. So a sample right after another one (after an
-/// API request or a change of settings) does not count as a second.
+/// Seconds that a sample covers, rounded, at most `MAX_SPREAD_S`; 0 for less than half a second. So a sample right
+/// after another one (after an API request or a change of settings) does not count as a second.
 pub fn seconds(span_ms: u64) -> i64 {
     let rounded = span_ms / 1000 + u64::from(span_ms % 1000 >= 500);
     rounded.min(MAX_SPREAD_S) as i64
@@ -101,8 +101,8 @@ mod tests {
 
     const T: i64 = 1_768_435_200; // midnight in UTC
 
-    fn sample(span_ms: u64, mark: SampleQuality, rx: u64) -> Sample {
-        Sample { iface: 1, quality: mark, span_ms, delta: Counters::of([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
+    fn sample(span_ms: u64, quality: SampleQuality, rx: u64) -> Sample {
+        Sample { iface: 1, quality, span_ms, delta: Counters::of([rx, rx / 3, 7, 1, 0, u64::MAX, 0, 2]) }
     }
 
     /// Compares the pieces as (cell start, received bytes, observed seconds), and checks that every counter adds up.

@@ -31,7 +31,7 @@ impl Random {
         (self.next() >> 11) % limit.max(1)
     }
 
-    /// Numbers of every magnitude, mostly small ones.
+    /// Numbers of at most 40 bits; each magnitude is equally frequent, so most are small.
     pub fn small(&mut self) -> u64 {
         let bits = self.below(40);
         self.next() >> (63 - bits)
@@ -77,16 +77,9 @@ impl Store {
         self.save_batch_with(batch, RETENTION)
     }
 
-    pub fn save_batch_with(&mut self, batch: &Batch, retention_days: Retention) -> Result<()> {
-        let request = SaveRequest {
-            batch,
-            anchors: &[],
-            records: &[],
-            events: &[],
-            settings: &[],
-            retention: retention_days,
-            zone: &Zone::UTC,
-        };
+    pub fn save_batch_with(&mut self, batch: &Batch, retention: Retention) -> Result<()> {
+        let request =
+            SaveRequest { batch, anchors: &[], records: &[], events: &[], settings: &[], retention, zone: &Zone::UTC };
         self.save(&request)
     }
 }

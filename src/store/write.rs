@@ -8,7 +8,7 @@ use super::codec::{LAST_UNIX, TickRow, TickTime};
 use super::migrate;
 use super::open_block::{move_open_block, put_meta};
 use super::retention::{SPARE_PAGES, free_up_pages, prune};
-use super::rollups::recut_open_days;
+use super::rollups::recut_newest_day;
 use super::samples::put_ticks;
 use super::split::six_hour_block_of;
 use super::watermarks::Watermarks;
@@ -26,8 +26,8 @@ impl Store {
         Ok(())
     }
 
-    /// Runs one transaction. `work` returns the watermarks after it. Its argument is `true` when the previous
-    /// transaction returned an error: that one may have been committed all the same.
+    /// Runs one transaction. `work` returns the watermarks after it. Its second argument is `true` when the
+    /// previous transaction returned an error: that one may have been committed all the same.
     pub(super) fn run_transaction(&mut self, work: impl FnOnce(&mut Store, bool) -> Result<Watermarks>) -> Result<()> {
         let retry = self.commit_uncertain;
         errno::clear();
@@ -69,7 +69,7 @@ impl Store {
         put_records(&tx, request.records, &mut watermarks)?;
         add_unknown_interfaces(&tx, &rows, &mut watermarks)?;
         if watermarks.zone.as_deref() != Some(request.zone.name()) {
-            recut_open_days(&tx, watermarks.newest, request.zone)?;
+            recut_newest_day(&tx, watermarks.newest, request.zone)?;
             watermarks.zone = Some(request.zone.name().to_string());
             put_meta(&tx, "zone", request.zone.name())?;
         }
@@ -385,15 +385,16 @@ mod tests {
     }
 
     /// Random histories: steps of the clock, gaps, resets, interfaces that come and go, restarts, changes of the time
-    /// zone. After every seventh save each resolution must equal the simple model, with unsaved ticks and without.
+    /// zone. Before every seventh save each resolution must equal the simple model, with the unsaved ticks; after it,
+    /// with these ticks and without.
     #[test]
     fn every_resolution_is_exact_at_every_commit() {
         for round in 0..16 {
-            history(&mut Random(0x9e37_79b9_7f4a_7c15 ^ (round * 77 + 1)), round);
+            check_random_history(&mut Random(0x9e37_79b9_7f4a_7c15 ^ (round * 77 + 1)), round);
         }
     }
 
-    fn history(random: &mut Random, round: u64) {
+    fn check_random_history(random: &mut Random, round: u64) {
         // Around the changes of summer time in Europe and on Lord Howe Island, and an ordinary day.
         let start = [1_774_746_000, 1_792_890_000, 1_775_314_800, T][round as usize % 4];
         let mut zone = Zone::parse(ZONES[round as usize / 4 % 4]).unwrap();
@@ -431,10 +432,11 @@ mod tests {
                     let kind = random.below(30);
                     let delta =
                         Counters(std::array::from_fn(|_| if random.below(3) == 0 { random.small() } else { 0 }));
-                    let mark = [SampleQuality::Reset, SampleQuality::Gap, SampleQuality::Plain][kind.min(2) as usize];
+                    let quality =
+                        [SampleQuality::Reset, SampleQuality::Gap, SampleQuality::Plain][kind.min(2) as usize];
                     let span_ms = if kind == 3 { random.below(3_000_000) } else { mono_ms - last_ms[at] };
                     last_ms[at] = mono_ms;
-                    let sample = Sample { iface, quality: mark, span_ms, delta };
+                    let sample = Sample { iface, quality, span_ms, delta };
                     batch.samples.push(sample);
                     model.push(DatedSample { seq, unix, sample });
                     let tally = model.tallies.entry(iface).or_default();
@@ -443,7 +445,7 @@ mod tests {
                     for (raw, delta) in raws[at].0.iter_mut().zip(delta.0) {
                         *raw = raw.wrapping_add(delta);
                     }
-                    if mark == SampleQuality::Reset {
+                    if quality == SampleQuality::Reset {
                         raws[at] = Counters(std::array::from_fn(|_| random.small()));
                         anchors.push(Anchor { seq, iface, raw: raws[at] });
                     }

@@ -1,4 +1,4 @@
-//! `net-pulse check --health`: asks the running daemon with the same settings for its health. It is for supervisors
+//! `net-pulse check --health`: asks the daemon that runs with the same settings for its health. It is for supervisors
 //! without a shell or curl, as in a container. It never opens the database. Another program may listen on the port, so
 //! the answer is limited in time and bytes, and control characters in it are not printed.
 

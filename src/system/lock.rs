@@ -68,7 +68,7 @@ impl Drop for FileLock {
 }
 
 /// An open file with one byte locked until this value is dropped. The lock does not disturb SQLite: SQLite locks 512
-/// bytes from offset 2^30 on (https://www.sqlite.org/fileformat2.html, "The Lock-Byte Page"), and this byte is behind
+/// bytes from offset 2^30 on (<https://www.sqlite.org/fileformat2.html>, "The Lock-Byte Page"), and this byte is behind
 /// them. The lock is advisory, so it stops no write.
 pub struct ByteLock(File);
 
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn a_byte_has_one_lock_at_a_time() {
-        let path = std::env::temp_dir().join(format!("net-pulse-claim-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("net-pulse-byte-lock-{}", std::process::id()));
         let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
         let lock = ByteLock::take(open()).ok().unwrap();
         assert!(matches!(ByteLock::take(open()), Err((_, LockError::Taken))));

@@ -25,7 +25,7 @@ const FIRST_RETRY_MS: u64 = 2_000;
 const LONGEST_RETRY_MS: u64 = 300_000;
 /// How often a failed edit of the history is tried again, unless the error is one of `DISK_ERRORS`.
 const EDIT_RETRIES: u32 = 5;
-/// From this number of records on, a save that fails takes no more of them.
+/// While saving fails, each attempt also takes the records that changed since, until there are this many.
 const MAX_RECORDS: usize = 512;
 /// Errors of the disk or the system. An edit that fails with one of them is tried again without limit.
 const DISK_ERRORS: [ErrorKind; 6] =
@@ -42,7 +42,7 @@ struct SaveContents {
     events: Vec<Event>,
     records: Vec<Record>,
     settings: Vec<(String, Option<String>)>,
-    /// The newest save request (`Unsaved::saves`) that this save serves.
+    /// The newest save request (`Unsaved::save_tickets`) that this save serves.
     ticket: u64,
 }
 
@@ -88,8 +88,7 @@ pub struct Writer {
     edit_backoff: Backoff,
     /// Monotonic time at which the first edit is tried again at the latest.
     edit_due_ms: Option<u64>,
-    /// Bytes that this process had written to disk when the writer started; `None` where the kernel does not count
-    /// them.
+    /// Bytes that this thread had written when `run` began; `None` where the kernel does not count them.
     written_at_start: Option<Written>,
 }
 
@@ -158,10 +157,9 @@ impl Writer {
     }
 
     fn save_all(&mut self) -> Result<()> {
-        let (zone, active_retention) = self.fill_contents();
+        let (zone, retention) = self.fill_contents();
         let SaveContents { batch, anchors, events, records, settings, .. } = &self.contents;
-        let request =
-            SaveRequest { batch, anchors, records, events, settings, retention: active_retention, zone: &zone };
+        let request = SaveRequest { batch, anchors, records, events, settings, retention, zone: &zone };
         let result = if self.contents.is_empty() { self.store.ensure_in_place() } else { self.store.save(&request) };
         let now = self.clock.now();
         let written = self.written_at_start.and_then(|start| {

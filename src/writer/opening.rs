@@ -23,13 +23,14 @@ const NEXT_STEPS: [(ErrorKind, &str); 5] = [
     (ErrorKind::Transient, "a disk that stays that slow is worn out or overloaded"),
 ];
 
-/// Errors that last until the user does something. Other errors may pass without it: the disk is full, slow or failing,
-/// or the file is locked.
+/// Errors that last until the user does something. Other errors may pass by themselves: the disk is full, slow or
+/// failing, or the file is locked.
 const PERMANENT_ERRORS: [ErrorKind; 3] = [ErrorKind::ReadOnly, ErrorKind::Foreign, ErrorKind::Newer];
 
 /// Opens the database and waits until the sampler has rejoined its history. Calls `report` with the first failure,
-/// which the caller handles, and with the success. Returns `None` if the program ends before. Even then there is one
-/// last attempt after the request to stop, because a user who has repaired the disk often restarts the machine next.
+/// which the caller handles, and with the success. Returns `None` if the program ends before the rejoin. Even then
+/// there is one last attempt after the request to stop, because a user who has repaired the disk often restarts the
+/// machine next.
 pub fn open(
     live: &Live,
     clock: &dyn Clock,

@@ -20,9 +20,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 use serde_json::Value;
 
 const PEAK_BYTES: u64 = 12 << 20;
+/// Growth of the resident memory that is no leak.
 const LEAK_BYTES: u64 = 1 << 20;
-/// Time in which a well-behaved client must have its answer; below, the same during a flood of connections.
+/// Time in which a well-behaved client must have its answer.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
+/// The same during a flood of connections.
 const ANSWER_TIME_IN_FLOOD: Duration = Duration::from_secs(3);
 
 /// The program under attack. Its history is so long that an export takes a while.
@@ -60,8 +62,8 @@ impl Target {
         let mut command = command(binary.to_str().expect("a plain path"));
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &dir.join("net-pulse.db")]);
         let daemon = Daemon::spawn(command);
-        // Uses everything once that each worker then keeps: connections to the history, buffers, arenas of the
-        // allocator.
+        // First uses everything once that the program then keeps: the connection to the history, and buffers and an
+        // arena of the allocator for each worker.
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
@@ -295,7 +297,7 @@ fn bodies_that_are_never_sent() {
         stream.read_to_end(&mut answer).expect("an answer");
         assert_eq!(status_of(&answer), Some(413));
     }
-    wait_until("nobody waits for the rest", || large.iter().all(is_closed));
+    wait_until("no connection waits for the rest of its body", || large.iter().all(is_closed));
     client.check_answered_within(ANSWER_TIME);
     drop(large);
     target.check_and_stop();
@@ -352,7 +354,7 @@ fn two_hundred_thousand_pipelined_requests_without_a_reader() {
     let client = target.client();
     let mut stream = target.connect();
     let many = b"GET /api/interfaces HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200_000);
-    assert!(stream.write_all(&many).is_err(), "they were taken");
+    assert!(stream.write_all(&many).is_err(), "the gate accepted all requests");
     client.check_answered_within(ANSWER_TIME);
     target.check_and_stop();
 }
@@ -396,8 +398,8 @@ fn resets_at_every_stage() {
 fn resets_while_answers_are_computed() {
     let target = Target::start_with(net_pulse, HistoryLength::Weeks);
     let client = target.client();
-    // Eight at a time: before the answer starts, while it is computed, in its middle. Most of them send the first
-    // request.
+    // Eight addresses at a time reset their connections: before the answer starts, while it is computed, or in its
+    // middle. Three quarters of the requests are the first of these four.
     let requests = [
         chart(24, 80),
         get("/api/export/traffic"),
@@ -454,7 +456,7 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// Each of these addresses sends requests and leaves before the answer, again and again.
+/// For `time`, each of `addresses` addresses sends requests and resets each connection before the answer.
 fn abandon_requests(target: &Target, addresses: u8, request: &str, time: Duration) {
     let client = target.client();
     let start = Instant::now();
@@ -475,8 +477,9 @@ fn abandon_requests(target: &Target, addresses: u8, request: &str, time: Duratio
     assert!(!log.iter().any(|line| line.contains("tiny_http") || line.contains("os error 24")), "{log:?}");
 }
 
-/// Runs `attack` for each of these addresses, with one connection at a time. Checks that the program never works on
-/// more than four of their requests. Returns the sum of the results.
+/// Runs `attack` for `addresses` addresses in parallel, with one connection at a time for each. Its argument is the
+/// last byte of the address. Checks by the numbers of descriptors and threads that the program never works on more than
+/// four requests. Returns the sum of the results.
 fn check_limits_during(target: &Target, addresses: u8, attack: impl Fn(u8) -> u64 + Sync) -> u64 {
     let attack = &attack;
     let (sum, max) = thread::scope(|scope| {
@@ -529,7 +532,7 @@ fn abandoned_light_requests() {
     target.check_and_stop();
 }
 
-/// Keeps `count` requests open from these addresses.
+/// Keeps `count` requests open for 8 s, from `addresses` addresses.
 fn keep_requests_open(addresses: u8, count: u8, request: &str) {
     let target = Target::start_with(net_pulse, HistoryLength::Weeks);
     let start = Instant::now();
@@ -612,13 +615,13 @@ fn exports_beside_slow_readers(addresses: [u8; 2]) -> Vec<Vec<u8>> {
 #[test]
 fn one_address_that_reads_two_exports_slowly() {
     let ends = exports_beside_slow_readers([2, 2]);
-    assert_eq!(ends.len(), 2, "there was a place for others all the time: nobody had to give way");
+    assert_eq!(ends.len(), 2, "a slow reader lost its slot, though another client could always get one");
 }
 
 #[test]
 fn two_addresses_that_read_an_export_slowly() {
     let ends = exports_beside_slow_readers([2, 3]);
-    assert!(ends.len() > 2, "nobody had to give way");
+    assert!(ends.len() > 2, "no slow reader lost its slot");
     // A client can see that an export was cut off.
     assert!(ends.iter().all(|end| !end.ends_with(b"\r\n0\r\n\r\n")), "{ends:?}");
 }
@@ -651,14 +654,14 @@ fn e46_failures_of_tiny_http_are_counted_and_logged_once() {
         let status = std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={soft}:")]).status();
         assert!(status.expect("util-linux").success());
     };
-    let highest = || {
+    let nth_free = || {
         let entries = fs::read_dir(format!("/proc/{}/fd", target.daemon.pid())).expect("it runs");
         let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<usize>().ok());
         let numbers: std::collections::BTreeSet<usize> = numbers.collect();
         move |spare: usize| (0..).filter(|number| !numbers.contains(number)).nth(spare).expect("a free number")
     };
     for spare in (0..5).cycle().take(30) {
-        limit(&highest()(spare).to_string());
+        limit(&nth_free()(spare).to_string());
         let stream = target.send_from(2, get("/health").as_bytes());
         sleep_ms(50);
         limit("1024");
@@ -724,7 +727,7 @@ fn ten_thousand_mutations() {
     target.check_and_stop();
 }
 
-/// Values that no parameter and no body may fail on, percent-encoded.
+/// Values for paths and query parameters, mostly percent-encoded. None of them may cause a server error.
 const UNUSUAL_VALUES: [&str; 22] = [
     "",
     "0",
@@ -772,7 +775,7 @@ fn request_everything(target: &Target) -> u32 {
     let mut check = |method: &str, path: &str, body: Option<&str>| {
         let answer = ask(target.address(), method, path, "*/*", body.map(str::to_string));
         let answer = answer.unwrap_or_else(|error| panic!("{method} {path} {body:?}: {error}"));
-        // 503: the sampler may be busy or stopped.
+        // 503: the sampler, the disk or another backup may be busy.
         assert!(matches!(answer.status, 200..=499 | 503), "{method} {path} {body:?}: {}", answer.text());
         assert_eq!(answer.header("set-cookie"), None, "{method} {path}");
         total += 1;

@@ -27,7 +27,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// If the kernel's queue of new connections is full, TCP repeats the handshake after a second.
 const ANSWER_TIME_IN_FLOOD: Duration = Duration::from_secs(3);
 
-/// In this test, one path can have answers of any length.
+/// Only the answers below /api/export/ count as long here.
 fn weigh(_method: &str, target: &str) -> Weight {
     if target.starts_with("/api/export/") { Weight::Long } else { Weight::Light }
 }
@@ -44,7 +44,7 @@ struct GateUnderTest {
 }
 
 impl GateUnderTest {
-    /// `None` if the test is not alone in its process: then it has run in another one.
+    /// `None` if the test is not alone in its process: then it has already run in a process of its own.
     fn with_limits(test: impl Fn(), limits: Limits) -> Option<GateUnderTest> {
         in_own_process(test).then(|| GateUnderTest::new(limits))
     }
@@ -64,8 +64,8 @@ impl GateUnderTest {
         };
         let workers = (0..WORKERS).map(|_| thread::spawn(work(upstream.clone()))).collect();
         let names = access::own_host_names("router", &[]);
-        let terms = GateConfig { names, private: false, limits, weigh };
-        let gate = Gate::open(vec![listener], Box::new(connector), terms).unwrap();
+        let config = GateConfig { names, private: false, limits, weigh };
+        let gate = Gate::open(vec![listener], Box::new(connector), config).unwrap();
         let before_attack = (0, 0);
         let (gate, upstream) = (Some(gate), Some(upstream));
         let mut gate = GateUnderTest { address, gate, upstream, workers, descriptors_before, before_attack };
@@ -166,7 +166,8 @@ fn handle(mut request: tiny_http::Request) {
     let number = |start: &str| target.strip_prefix(start).and_then(|rest| rest.parse::<usize>().ok());
     let mut body = Vec::new();
     request.as_reader().read_to_end(&mut body).unwrap();
-    if target == "/panic" {
+    // Closes the connection without an answer.
+    if target == "/no-answer" {
         drop(request.into_writer());
         return;
     }
@@ -304,9 +305,7 @@ fn requests_arrive_and_answers_come_back() {
     );
     let text = String::from_utf8(headers.body).unwrap();
     let (slot, text) = text.split_once('\n').unwrap();
-    assert!(
-        slot.strip_prefix("x-place: ").and_then(|slot| slot.parse().ok()).is_some_and(|slot: usize| slot < WORKERS)
-    );
+    assert!(slot.strip_prefix("x-slot: ").and_then(|slot| slot.parse().ok()).is_some_and(|slot: usize| slot < WORKERS));
     assert_eq!(text, "host: router\nforwarded: for=unknown\nx-real-ip: 127.0.0.1\nconnection: close\n");
     gate.check_and_stop();
 }
@@ -379,7 +378,7 @@ fn malformed_requests_get_a_refusal() {
     }
     let answer = gate.request(b"HEAD / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert_eq!((answer.status, answer.body.len()), (421, 0));
-    let answer = gate.get("/panic");
+    let answer = gate.get("/no-answer");
     assert_eq!(answer.status, 502);
     gate.check_and_stop();
 }
@@ -507,13 +506,14 @@ fn bodies_that_are_never_sent() {
     ) else {
         return;
     };
-    let with = |length: usize| format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\nx");
-    let huge: Vec<_> = (0..8).map(|_| gate.send(with(1 << 30).as_bytes())).collect();
-    let large: Vec<_> = (0..12).map(|_| gate.send(with(16384).as_bytes())).collect();
+    let post = |length: usize| format!("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\nx");
+    let huge: Vec<_> = (0..8).map(|_| gate.send(post(1 << 30).as_bytes())).collect();
+    let large: Vec<_> = (0..12).map(|_| gate.send(post(16384).as_bytes())).collect();
     gate.check_answers_for(Duration::from_millis(500), "among unsent bodies");
     assert!(huge.into_iter().all(|stream| read_answer(stream).status == 413));
     let mut statuses: Vec<u16> = large.into_iter().map(|stream| read_answer(stream).status).collect();
     statuses.sort_unstable();
+    // The gate keeps at most eight large requests, and refuses the others at once.
     assert_eq!(statuses, [408, 408, 408, 408, 408, 408, 408, 408, 503, 503, 503, 503]);
     gate.check_and_stop();
 }
@@ -576,8 +576,8 @@ fn clients_that_never_read_answers_of_light_requests() {
         return;
     };
     let silent: Vec<_> = (0..30).map(|_| gate.send(b"GET /big/5000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
-    // They hold every slot that one address can have. Each group of three loses its slots after half a second, and a
-    // request from the same address waits for all of them.
+    // They hold all four slots. Each group of four loses its slots after half a second, and a request from the same
+    // address waits for all of them.
     let start = Instant::now();
     assert_eq!(gate.get("/hello").status, 200);
     assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
@@ -591,8 +591,9 @@ fn slow_readers_lose_their_slots_to_other_requests() {
         return;
     };
     let request = b"GET /api/export/50000000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    // 64 bytes or 4 kB at a time: with 64 bytes no complete buffer is ever sent on, with 4 kB some are all the time.
-    for bite in [64, 4096] {
+    // Bytes that the client reads at a time. With 64 the gate never sends on a complete buffer, with 4096 it does again
+    // and again.
+    for read_bytes in [64, 4096] {
         let ended = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = [2, 3]
             .map(|number| {
@@ -600,7 +601,7 @@ fn slow_readers_lose_their_slots_to_other_requests() {
                 let mut stream = gate.connect_from(number);
                 stream.write_all(request).unwrap();
                 thread::spawn(move || {
-                    let mut block = vec![0; bite];
+                    let mut block = vec![0; read_bytes];
                     while !ended.load(Ordering::Relaxed) && stream.read(&mut block).is_ok_and(|count| count > 0) {
                         thread::sleep(Duration::from_millis(20));
                     }
@@ -613,9 +614,9 @@ fn slow_readers_lose_their_slots_to_other_requests() {
         let start = Instant::now();
         assert_eq!(gate.get("/api/export/1000").body.len(), 1000);
         assert!(start.elapsed() < ANSWER_TIME, "{:?}", start.elapsed());
-        wait_until("one of them knows that it has lost its place", || readers.iter().any(JoinHandle::is_finished));
+        wait_until("one reader has lost its slot", || readers.iter().any(JoinHandle::is_finished));
         gate.check_answers("beside the other");
-        assert!(!readers.iter().all(JoinHandle::is_finished), "one was enough");
+        assert!(!readers.iter().all(JoinHandle::is_finished), "both readers lost their slots");
         ended.store(true, Ordering::Relaxed);
         readers.into_iter().for_each(|reader| reader.join().unwrap());
     }

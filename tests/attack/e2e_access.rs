@@ -264,6 +264,7 @@ fn values_similar_to_the_token_are_refused() {
         ];
         for (number, value) in wrong.iter().enumerate() {
             let answer = try_headers(&[("Authorization", value)]);
+            // Five wrong tokens a minute get 401, further ones 429.
             if number < 5 {
                 check_unauthorized(&answer, value);
                 let challenge = answer.header("www-authenticate").unwrap_or_default();
@@ -322,7 +323,7 @@ fn ten_thousand_guesses_are_limited_and_use_no_memory() {
             let minutes = 1 + began.elapsed().as_secs() / 60;
             assert!(
                 (5..=5 * (minutes + 1)).contains(&unauthorized_answers),
-                "{unauthorized_answers} guesses were free in {minutes} minutes"
+                "{unauthorized_answers} guesses got 401 in {minutes} minutes"
             );
         });
         let grown = site.daemon.resident().saturating_sub(before);
@@ -365,7 +366,7 @@ fn private_needs_the_token_for_reading_too() {
                 assert_eq!(header("referrer-policy"), "no-referrer");
             }
         }
-        let document = site.daemon_document();
+        let document = site.openapi_document();
         let paths = document["paths"].as_object().expect("paths");
         assert!(paths.len() > 20);
         let mut requests = 0;
@@ -403,7 +404,7 @@ fn private_needs_the_token_for_reading_too() {
 }
 
 impl TwoMachines {
-    fn daemon_document(&self) -> Value {
+    fn openapi_document(&self) -> Value {
         self.request_here("GET", "/openapi.json", &[]).json()
     }
 }
@@ -478,14 +479,14 @@ fn e47_only_host_names_of_this_machine_are_accepted() {
 #[test]
 fn e47_other_origins_change_nothing() {
     with_two_machines(&[], &[], |site| {
-        let request_here = format!("127.0.0.1:{}", site.daemon.port());
+        let own_authority = format!("127.0.0.1:{}", site.daemon.port());
         for foreign in [
             &[("Origin", "http://evil.example")][..],
             &[("Origin", "null")],
             &[("Origin", "http://127.0.0.1")],
             &[("Origin", "http://localhost:8000")],
             &[("Sec-Fetch-Site", "cross-site")],
-            &[("Origin", &format!("http://{request_here}")), ("Sec-Fetch-Site", "cross-site")],
+            &[("Origin", &format!("http://{own_authority}")), ("Sec-Fetch-Site", "cross-site")],
             &[("Origin", "http://evil.example"), ("Content-Type", "text/plain")],
         ] {
             for method in ["POST", "PUT", "DELETE"] {
@@ -500,17 +501,17 @@ fn e47_other_origins_change_nothing() {
             assert_eq!(read.status, 200, "{foreign:?}");
             // The request is answered, but the browser does not show the answer to the page.
             assert!(!read.headers.iter().any(|(name, _)| name.starts_with("access-control-")), "{:?}", read.headers);
-            let requests = site.request_here("OPTIONS", "/collector/stop", foreign);
+            let options = site.request_here("OPTIONS", "/collector/stop", foreign);
             assert!(
-                !requests.headers.iter().any(|(name, _)| name.starts_with("access-control-")),
+                !options.headers.iter().any(|(name, _)| name.starts_with("access-control-")),
                 "{:?}",
-                requests.headers
+                options.headers
             );
         }
         assert_eq!(site.daemon.get("/collector/status")["is_running"], true);
         for own in [
-            &[("Origin", &*format!("http://{request_here}"))][..],
-            &[("Origin", &format!("http://{request_here}")), ("Sec-Fetch-Site", "same-origin")],
+            &[("Origin", &*format!("http://{own_authority}"))][..],
+            &[("Origin", &format!("http://{own_authority}")), ("Sec-Fetch-Site", "same-origin")],
             &[("Sec-Fetch-Site", "none")],
         ] {
             assert_eq!(site.request_here("POST", "/collector/collect", own).status, 200, "{own:?}");
@@ -536,7 +537,7 @@ fn the_token_is_only_in_its_file() {
             let output = token_of(&site.dir);
             assert_eq!((output.code, output.out, output.err), (Some(0), format!("{}\n", site.token), String::new()));
         }
-        let paths: Vec<String> = site.daemon_document()["paths"].as_object().expect("paths").keys().cloned().collect();
+        let paths: Vec<String> = site.openapi_document()["paths"].as_object().expect("paths").keys().cloned().collect();
         for path in paths {
             let answer = site.request_from_other_with_token("GET", &path.replace("{name}", "lo"), &[]);
             assert!(!answer.text().contains(&site.token), "{path}");
@@ -604,7 +605,7 @@ fn the_first_process_that_needs_the_token_creates_it() {
     for output in &outputs {
         assert_eq!((output.code, &output.out), (Some(0), &outputs[0].out));
     }
-    // A note on standard error says that no daemon uses the token yet.
+    // The process that created the token notes on standard error that there is no database yet.
     assert!(
         outputs.iter().any(|output| output.err.lines().count() == 1 && output.err.contains(&database)),
         "{}",
@@ -656,7 +657,7 @@ fn a_missing_token_gives_an_error_of_one_line() {
         // This user may have no access to the build directory.
         let binary = dir.join("net-pulse");
         fs::copy(BINARY, &binary).expect("a copy");
-        let as_nobody = |database: &str| {
+        let as_unprivileged = |database: &str| {
             let mut command = net_pulse(&binary);
             command
                 .args(["--database", database, "token"])
@@ -666,8 +667,8 @@ fn a_missing_token_gives_an_error_of_one_line() {
             finish(command)
         };
         assert_eq!(token_of(&dir).code, Some(0));
-        check(as_nobody(&dir.join("net-pulse.db")), 1, &[&token_file(&dir), "permission denied", "as root"]);
-        check(as_nobody(&dir.join("new.db")), 1, &[&dir.join("new.db.token"), "permission denied"]);
+        check(as_unprivileged(&dir.join("net-pulse.db")), 1, &[&token_file(&dir), "permission denied", "as root"]);
+        check(as_unprivileged(&dir.join("new.db")), 1, &[&dir.join("new.db.token"), "permission denied"]);
 
         // Root may run `net-pulse token` before the first start of the service. The file then belongs to the user of
         // the service.
@@ -677,13 +678,13 @@ fn a_missing_token_gives_an_error_of_one_line() {
         let root_output = run_net_pulse(&["--database", &database, "token"]);
         let file = fs::metadata(dir.join("service/net-pulse.db.token")).expect("it was made");
         assert_eq!((file.uid(), file.permissions().mode() & 0o777), (UNPRIVILEGED_UID, 0o600));
-        let service_output = as_nobody(&database);
+        let service_output = as_unprivileged(&database);
         assert_eq!((service_output.code, service_output.out), (Some(0), root_output.out));
     });
 }
 
 /// In a directory that everybody may write to, another user can create the token file before the daemon starts, or
-/// point it to a readable file of root.
+/// make it a symbolic link to a readable file of root.
 #[test]
 fn a_token_file_of_another_user_is_refused() {
     const PLANTED: &str = "attackerattackerattacker1";

@@ -4,9 +4,9 @@
 //! clock was corrected before the daemon had to trust it.
 //!
 //! The clocks of this machine are never changed. A preloaded library adds offsets from a file to the wall clock and the
-//! boot clock that the C library returns. A suspend moves both clocks, which also shortens the long waits for a
-//! doubtful clock. The kernel itself can shift only the boot clock, in a time namespace. `tests/it/clock_attacks.rs`
-//! simulates a year of such events.
+//! boot clock that the C library returns. A simulated suspend moves both clocks, so the tests need not wait for many
+//! minutes until the daemon trusts a doubtful clock. A time namespace of the kernel can shift the boot clock, but not
+//! the wall clock. `tests/it/clock_attacks.rs` simulates a year of such events.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -74,7 +74,7 @@ struct Machine {
     shifts: File,
     wall: i64,
     boot: i64,
-    /// True time minus the time of this machine, in seconds.
+    /// True time of the test minus the wall clock of the computer that runs it, in seconds.
     truth: i64,
     boots: u32,
     /// Sums of the kernel counters over earlier boots, for each end of the cable.
@@ -297,7 +297,7 @@ fn assert_steps(daemon: &Daemon, expect: &[i64]) {
 }
 
 /// Three boots with a wrong clock. Before each the machine is off for a while; `wrong` computes the wall clock from the
-/// true time.
+/// true time. If not `fresh`, a boot with the right clock comes first and makes a history.
 fn boots_with_wrong_clock(fresh: bool, wrong: impl Fn(i64) -> i64 + Send + Sync) {
     in_namespace(|| {
         let Some(mut machine) = Machine::new() else { return };
@@ -375,7 +375,7 @@ fn e20_boots_nine_hours_behind() {
 }
 
 #[test]
-fn e22_steps_that_are_taken_back_leave_no_trace() {
+fn e22_steps_that_are_taken_back_leave_no_wrong_times() {
     in_namespace(|| {
         let Some(mut machine) = Machine::new() else { return };
         machine.boot(machine.truth());

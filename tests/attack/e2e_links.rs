@@ -9,12 +9,12 @@ use crate::common::*;
 use serde_json::Value;
 
 /// An `ip -batch -` process that reads its commands from a pipe.
-struct Batch(Child);
+struct IpBatch(Child);
 
-impl Batch {
-    fn start() -> Batch {
+impl IpBatch {
+    fn start() -> IpBatch {
         let ip = Command::new("ip").args(["-force", "-batch", "-"]).stdin(Stdio::piped()).spawn();
-        Batch(ip.expect("ip starts"))
+        IpBatch(ip.expect("ip starts"))
     }
 
     fn write_lines(&mut self, lines: &str) {
@@ -97,7 +97,7 @@ fn three_thousand_links_that_come_and_go() {
         }
         let before = anonymous_bytes(&daemon);
 
-        let mut batch = Batch::start();
+        let mut batch = IpBatch::start();
         let (mut sent, mut received) = (0u64, 0u64);
         for first in (0..LINKS / 2).step_by(AT_ONCE) {
             let pairs: Vec<(String, String)> = (first..first + AT_ONCE).map(names).collect();
@@ -186,7 +186,7 @@ fn a_flood_of_links_loses_no_byte_of_the_links_that_stay() {
         std::thread::scope(|scope| {
             let done = &done;
             let flood = scope.spawn(move || {
-                let mut batch = Batch::start();
+                let mut batch = IpBatch::start();
                 let mut made = 0;
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     let add =
@@ -231,7 +231,7 @@ fn live_rates_use_no_memory_for_ignored_links() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
-        let mut batch = Batch::start();
+        let mut batch = IpBatch::start();
         for at in 0..PAIRS {
             batch.write_lines(&format!("link add veth{at}a type veth peer name veth{at}b\n"));
         }

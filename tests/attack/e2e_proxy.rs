@@ -84,7 +84,8 @@ fn script(name: &str) -> String {
     format!("{}/tests/attack/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs a copy of strangers.py as `user`: other users may have no access to the tree.
+/// Runs a copy of strangers.py as `user`, because other users may have no access to the tree. `kind` is the way in
+/// which it sends, `number` the source port or the number of requests (see strangers.py).
 fn request_as(user: u32, kind: &str, port: u16, number: u32) -> String {
     let file = Dir::new();
     let path = file.join("strangers.py");
@@ -202,7 +203,7 @@ fn clients_of_a_tcp_forwarder_of_another_user_need_the_token() {
     });
 }
 
-/// The user is that of the socket, for every kind of connection.
+/// The daemon finds the user who owns the socket, for every kind of connection.
 #[test]
 fn other_users_of_this_machine_need_the_token() {
     with_daemon(|_, daemon| {
@@ -222,11 +223,12 @@ fn other_users_of_this_machine_need_the_token() {
         }
         let answer = refusal_text_for(ALICE_UID, port);
         assert!(answer.contains("`net-pulse token`") && answer.contains("root"), "{answer}");
-        // Requests of root that do not count, because the connection does not show its user.
+        // Requests of root that need the token too. "old" is HTTP/1.0, which counts as a proxy; for "passed", another
+        // user opened the socket.
         for kind in ["old", "passed"] {
             assert_eq!(request_as(0, kind, port, 1), "401", "{kind} of root");
         }
-        half_closed(daemon);
+        check_half_closed(daemon);
         check_collecting(daemon);
         for kind in ["plain", "mapped"] {
             assert_eq!(request_as(0, kind, port, 1), "200", "{kind} of root");
@@ -235,8 +237,9 @@ fn other_users_of_this_machine_need_the_token() {
     });
 }
 
-/// A request of root, from a connection that is half closed before the daemon sees it.
-fn half_closed(daemon: &Daemon) {
+/// Checks that a request of root needs the token if its connection is half closed before the daemon sees it: the user
+/// is then no longer certain.
+fn check_half_closed(daemon: &Daemon) {
     daemon.freeze();
     let mut stream = TcpStream::connect(loopback(daemon.port())).expect("the kernel takes it");
     stream.write_all(b"POST /collector/stop HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("there is room");
@@ -357,7 +360,7 @@ fn the_daemons_own_user_needs_no_token_except_nobody() {
 }
 
 #[test]
-fn private_needs_the_token_of_other_users_for_reading() {
+fn private_needs_the_token_for_reading_from_other_users() {
     as_user(SERVICE_UID, &["--private"], |_, daemon| {
         let status = |user: u32| {
             let mut command = Command::new("/usr/bin/curl");
@@ -399,7 +402,7 @@ fn root_and_the_daemons_user_can_check_a_private_daemon() {
 #[test]
 fn other_ways_to_find_the_user_of_a_socket() {
     let refusing = refusing();
-    // A netlink socket of NETLINK_SOCK_DIAG.
+    // Refuses sockets with domain 16 (AF_NETLINK) and protocol 4 (NETLINK_SOCK_DIAG).
     let rule = "socket 0=16 2=4";
     in_namespace(|| {
         let dir = Dir::new();
@@ -409,7 +412,7 @@ fn other_ways_to_find_the_user_of_a_socket() {
             command.args(&wrapped[1..]).args([BINARY, "--host", "127.0.0.1", "--port", "0", "--database", &database]);
             Daemon::spawn(command)
         };
-        let warned = |daemon: &Daemon| {
+        let warnings = |daemon: &Daemon| {
             daemon.log().iter().filter(|line| line.contains("cannot find out which user sends them")).count()
         };
         let without_sock_diag = ["/usr/bin/python3", &refusing, rule, "--"];
@@ -425,14 +428,14 @@ fn other_ways_to_find_the_user_of_a_socket() {
         }
         request_as(ALICE_UID, "racing", daemon.port(), 300);
         check_collecting(&daemon);
-        assert_eq!(warned(&daemon), 0);
+        assert_eq!(warnings(&daemon), 0);
         daemon.stop();
 
         let without_procfs = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /proc && exec \"$@\"", "sh"];
         let daemon = start(&without_procfs);
         assert_eq!(collect_at(loopback(daemon.port())), 200, "root by sock_diag");
         assert_eq!(request_as(ALICE_UID, "plain", daemon.port(), 1), "401");
-        assert_eq!(warned(&daemon), 0);
+        assert_eq!(warnings(&daemon), 0);
         daemon.stop();
 
         let daemon = start(&[&without_procfs[..], &without_sock_diag].concat());
@@ -440,7 +443,7 @@ fn other_ways_to_find_the_user_of_a_socket() {
             assert_eq!(collect_at(loopback(daemon.port())), 401, "root cannot be known");
         }
         assert_eq!(daemon.get("/health")["status"], "healthy");
-        wait_until("it is told once", || warned(&daemon) == 1);
+        wait_until("the log says so once", || warnings(&daemon) == 1);
         daemon.stop();
     });
 }

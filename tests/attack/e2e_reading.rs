@@ -22,7 +22,7 @@ fn check(daemon: &Daemon, name: &str, expect: Counters) {
     assert_eq!(daemon.exported_sum(name), expect, "{name}: {COUNTERS:?}; log: {:#?}", daemon.log());
 }
 
-/// The daemon counts the bytes sent while reading fails once reading works again, whichever source it uses.
+/// Once reading works again, the daemon counts the bytes that were sent while it failed, whichever source it then uses.
 fn survives_read_errors(calls: &str, what: &str) {
     if !strace_or_skip() {
         return;
@@ -100,7 +100,7 @@ fn e16_refused_from_the_start() {
         let mut strace = net_pulse("strace");
         strace.args(["-D", "-q", "-o", "/dev/null", "-e", "trace=sendto"]);
         strace.args(["-e", "inject=sendto:error=EACCES:when=1..4", env!("CARGO_BIN_EXE_net-pulse")]);
-        // The first line reports the refusal, so the test must know the address beforehand.
+        // A known address: the test waits until the daemon listens there, and not for a line of the log.
         let address = free_address();
         strace.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         strace.args(["--database", &dir.join("net-pulse.db")]).args(FAST);
@@ -282,7 +282,7 @@ fn e14_names_of_odd_bytes() {
             assert_eq!(listed[format!("far{at}")]["alias"], alias.as_ref());
             assert_eq!(daemon.interface(&format!("far{at}"))["alias"], alias.as_ref());
 
-            let booked: u64 = ["history?limit=1000&interface_name=", "history?limit=1000&start_time=0&interface_name="]
+            let summed: u64 = ["history?limit=1000&interface_name=", "history?limit=1000&start_time=0&interface_name="]
                 .map(|query| {
                     let rows = daemon.get(&format!("/api/traffic/{query}{path}"));
                     let rows = rows.as_array().expect("a list").clone();
@@ -291,7 +291,7 @@ fn e14_names_of_odd_bytes() {
                 })
                 .iter()
                 .sum();
-            assert_eq!(booked, 2 * sent, "{name:?}");
+            assert_eq!(summed, 2 * sent, "{name:?}");
             let series = daemon.get(&format!("/api/traffic/series?interface={path}"));
             assert!(series["interfaces"][&name].is_object(), "{name:?}");
 
@@ -377,7 +377,7 @@ fn the_page_makes_no_markup_from_text() {
 }
 
 #[test]
-fn e11_recreated_between_two_ticks() {
+fn e11_a_link_recreated_between_two_ticks_loses_no_bytes() {
     in_namespace(|| {
         let dir = Dir::new();
         cable("ppp0x", "isp");
@@ -606,7 +606,7 @@ fn e34_the_primary_is_one_interface() {
     });
 }
 
-/// Ignored interfaces are left out everywhere, and aliases are shown everywhere.
+/// An ignored interface is listed with the reason, and is in no history, export or total. The list shows aliases.
 #[test]
 fn e49_the_api_respects_filters_and_aliases() {
     in_namespace(|| {
@@ -664,7 +664,7 @@ fn e26_garbage_for_a_time_zone() {
     for zone in garbage {
         let dir = Dir::new();
         let mut command = net_pulse(env!("CARGO_BIN_EXE_net-pulse"));
-        // The first line may be a warning, so the test must know the address beforehand.
+        // A known address: the test waits until the daemon listens there, and not for a line of the log.
         let address = free_address();
         command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
         command.args(["--database", &dir.join("net-pulse.db")]).args(FAST);

@@ -12,7 +12,8 @@ use crate::stored_history;
 use nix::sys::signal::Signal;
 use nix::unistd::chown;
 
-const NOBODY: u32 = 65_534;
+/// The uid of `nobody` on Debian.
+const UNPRIVILEGED_UID: u32 = 65_534;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 /// Intervals of an hour, so that the daemon saves nothing by its timer.
 const RARE_SAVES: [&str; 4] = ["--interval", "3600", "--flush", "3600"];
@@ -344,13 +345,14 @@ fn root_is_never_needed() {
         let (binary, home) = (dir.join("net-pulse"), dir.join("home"));
         fs::copy(env!("CARGO_BIN_EXE_net-pulse"), &binary).expect("a copy");
         fs::create_dir(&home).expect("a file of the test");
-        chown(home.as_str(), Some(NOBODY.into()), Some(NOBODY.into())).expect("the test runs as root");
+        chown(home.as_str(), Some(UNPRIVILEGED_UID.into()), Some(UNPRIVILEGED_UID.into()))
+            .expect("the test runs as root");
         cable("wan0", "lan0");
         let database = format!("{home}/net-pulse.db");
         let start = || {
             let mut command = net_pulse(&binary);
             command.args(["--host", "127.0.0.1", "--port", "0", "--database", &database]).args(RARE_SAVES);
-            command.uid(NOBODY).gid(NOBODY).current_dir("/");
+            command.uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID).current_dir("/");
             Daemon::spawn(command)
         };
         let daemon = start();

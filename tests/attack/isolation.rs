@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Environment variable that marks the process of a single test.
 const ALONE: &str = "NET_PULSE_TEST_ALONE";
-/// Enough for thousands of connections and for the files of the tests that run beside.
+/// Enough for thousands of connections, and for the files of other tests that run at the same time.
 const DESCRIPTORS: u64 = 8192;
 
 /// A test holds this lock while it attacks: two attacks at once would falsify each other's measurements.

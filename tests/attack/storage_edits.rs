@@ -272,12 +272,12 @@ fn e40_killed_in_the_middle_of_a_change() {
         for (lane, (changes, runs)) in LANES.iter().enumerate() {
             let run_lane = move || {
                 let mut random = Random(seed | (1 + lane as u32));
-                let mut bench = CrashRuns::new();
+                let mut crash_runs = CrashRuns::new();
                 let (mut kill_after_us, mut befores, mut afters) = (3_000.0, 0, 0);
                 for run in 0..*runs {
                     let change = changes[run as usize % changes.len()];
                     let delay_us = kill_after_us * (50 + random.below(100)) as f64 / 100.0;
-                    let outcome = bench.run_once(change, KillTime::After(Duration::from_micros(delay_us as u64)));
+                    let outcome = crash_runs.run_once(change, KillTime::After(Duration::from_micros(delay_us as u64)));
                     match (change, outcome) {
                         // A backup does not show how far it came, so any time will do.
                         (Change::Backup, _) => kill_after_us = random.below(60_000) as f64,
@@ -293,7 +293,7 @@ fn e40_killed_in_the_middle_of_a_change() {
                 }
                 println!(
                     "{changes:?}: {befores} before, {afters} after, {} unfinished copies",
-                    bench.unfinished_copies
+                    crash_runs.unfinished_copies
                 );
                 // If all outcomes were the same, the test would have tried nothing.
                 assert!(changes.contains(&Change::Backup) || befores > 1 && afters > 1, "{befores} {afters}");
@@ -318,12 +318,12 @@ fn e40_killed_before_a_write_of_a_change() {
     thread::scope(|scope| {
         for (change, writes) in LANES {
             let run_lane = move || {
-                let mut bench = CrashRuns::new();
+                let mut crash_runs = CrashRuns::new();
                 let outcomes: Vec<Outcome> =
-                    writes.iter().map(|at| bench.run_once(change, KillTime::Write(*at))).collect();
-                println!("{change:?}: {outcomes:?}, {} unfinished copies", bench.unfinished_copies);
+                    writes.iter().map(|at| crash_runs.run_once(change, KillTime::Write(*at))).collect();
+                println!("{change:?}: {outcomes:?}, {} unfinished copies", crash_runs.unfinished_copies);
                 match change {
-                    Change::Backup => assert!(bench.unfinished_copies > 0, "no copy was cut off"),
+                    Change::Backup => assert!(crash_runs.unfinished_copies > 0, "no copy was cut off"),
                     _ => assert!(outcomes.contains(&Outcome::After), "{outcomes:?}"),
                 }
                 assert_eq!(outcomes[0], Outcome::Before);

@@ -138,7 +138,7 @@ fn e39_a_disk_that_fills_up_and_is_freed() {
         daemon.collect();
         assert_eq!(daemon.exported_sum("wan0"), kernel_counters("wan0"), "once it is freed");
 
-        // FinishedRun while the disk is full: the kernel counters still contain the bytes that were in memory.
+        // The daemon ends while the disk is full: the kernel counters still contain the bytes that were in memory.
         fill(&filler);
         send("wan0", 1000, 50);
         daemon.wait_for_ticks(2);
@@ -262,8 +262,8 @@ fn e38_a_commit_of_twenty_seconds_delays_nothing_else() {
     });
 }
 
-/// 300 interfaces fill the buffer in 20 samples. Then the daemon coarsens old ticks: the buffer does not grow, and the
-/// sums stay.
+/// 300 interfaces fill the memory for unsaved ticks in about 20 ticks. Then the daemon coarsens old ticks: this memory
+/// does not grow, and the sums stay.
 #[test]
 fn e39_a_long_fault_is_held_in_bounded_memory() {
     if !strace_or_skip() {
@@ -304,7 +304,7 @@ fn e39_a_long_fault_is_held_in_bounded_memory() {
         // Nothing is lost, but older samples are coarser now.
         wait_until("health reports the fault", || database_status(&daemon) == "unhealthy");
         // 80 bytes per sample: half a mebibyte in the writer, and half a mebibyte that waits for it.
-        assert!(highest > 6_000, "the buffer was not filled: {highest}");
+        assert!(highest > 6_000, "the memory for unsaved ticks was not filled: {highest} samples");
         assert!(highest * 80 <= 1 << 20, "{highest} samples in memory");
         let grown = daemon.resident().saturating_sub(before);
         assert!(grown < 6 << 20, "{grown} bytes more than before the fault");

@@ -199,7 +199,7 @@ fn shutdown_during_the_start_does_not_wait() {
     strace.wait().expect("a child of the test");
 }
 
-/// Charts that take too long one by one must not stop later charts from being tried.
+/// Even after many charts took too long, the daemon must try to answer the next one.
 #[test]
 fn a_slow_disk_is_reported_and_recovers() {
     in_namespace(|| {
@@ -235,7 +235,7 @@ fn a_slow_disk_is_reported_and_recovers() {
     });
 }
 
-/// Requests that need the history wait at the same time. There are more of them than workers.
+/// Six requests that need the history wait at the same time: more than there are workers.
 #[test]
 fn a_read_that_hangs_delays_only_requests_for_history() {
     in_namespace(|| {
@@ -313,7 +313,8 @@ fn a_token_is_still_known_when_its_file_hangs() {
     daemon.stop();
 }
 
-/// The time limit covers reading each interface of a chart, and not the time in which the client reads all of them.
+/// The time limit applies to each read of an interface by the daemon, and not to the time in which the client reads the
+/// chart.
 #[test]
 fn a_slow_client_receives_its_whole_chart() {
     use std::io::{Read, Write};

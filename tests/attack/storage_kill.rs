@@ -55,14 +55,14 @@ fn run_lane(seed: u64) {
         // Every fourth run is long enough for a timed save. The other runs request one save after the other, so that
         // most of them are killed during a save.
         let timed = run % 4 == 0;
-        let until = Duration::from_millis(if timed { 2_000 + random(600) } else { random(700) });
+        let kill_after = Duration::from_millis(if timed { 2_000 + random(600) } else { random(700) });
         let over = Arc::new(AtomicBool::new(false));
         let pid = daemon.pid();
         let before = samples;
         std::thread::scope(|scope| {
             let done = over.clone();
             scope.spawn(move || {
-                std::thread::sleep(until);
+                std::thread::sleep(kill_after);
                 signal(pid, Signal::SIGKILL);
                 done.store(true, Ordering::Relaxed);
             });

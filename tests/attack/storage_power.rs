@@ -1,6 +1,6 @@
 //! Power cuts. The tests record the writes of the real binary from its system calls, and replay them up to each write:
-//! in order, and in any order that a disk may give to unsynced writes. After each cut the database must open intact,
-//! with everything that a sync has made safe.
+//! all of them, and without some of the unsynced ones, because a disk may write these in any order. After each cut the
+//! database must open intact, with everything that a sync has made safe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,24 +75,24 @@ fn steps(trace: &str, database: &str) -> Vec<Step> {
         if result.starts_with('-') {
             continue;
         }
-        let behind = |start: &str, end: char| {
+        let text_between = |start: &str, end: char| {
             let (_, rest) = arguments.split_once(start)?;
             Some(rest.split(end).next().unwrap_or_default().to_string())
         };
         let numbers = || arguments.rsplit(", ").map_while(|word| word.parse::<usize>().ok()).collect::<Vec<_>>();
         let (path, op) = match name {
-            "openat" if arguments.contains("O_CREAT") => (behind("\"", '"'), FileOp::Create),
+            "openat" if arguments.contains("O_CREAT") => (text_between("\"", '"'), FileOp::Create),
             "pwrite64" => {
                 let numbers = numbers();
-                let bytes = unhex(&behind("\"", '"').expect("the bytes written"));
+                let bytes = unhex(&text_between("\"", '"').expect("the bytes written"));
                 assert_eq!((bytes.len(), result), (numbers[1], numbers[1].to_string().as_str()), "a whole write");
-                (behind("<", '>'), FileOp::Write { at: numbers[0], bytes })
+                (text_between("<", '>'), FileOp::Write { at: numbers[0], bytes })
             }
-            "ftruncate" => (behind("<", '>'), FileOp::Truncate { length: numbers()[0] }),
-            "fsync" | "fdatasync" => (behind("<", '>'), FileOp::Sync),
-            "unlink" => (behind("\"", '"'), FileOp::Remove),
+            "ftruncate" => (text_between("<", '>'), FileOp::Truncate { length: numbers()[0] }),
+            "fsync" | "fdatasync" => (text_between("<", '>'), FileOp::Sync),
+            "unlink" => (text_between("\"", '"'), FileOp::Remove),
             "openat" => continue,
-            other => panic!("{other} was not traced"),
+            other => panic!("unexpected system call in the trace: {other}"),
         };
         let Some(part) = path.as_deref().and_then(suffix_of) else { continue };
         steps.push((part, op));
@@ -355,7 +355,7 @@ fn check_every_cut(steps: &[Step], cut_dir: &str) {
                 .max(safe);
             continue;
         }
-        // Unsynced writes may be missing, and may arrive in any order.
+        // Unsynced writes may be missing, because the disk may write them in any order.
         check(&synced_and_entries(&synced, &since), safe, &format!("without the unsynced writes, after {what}"));
         let mut files = synced_and_entries(&synced, &since);
         for step in &since {

@@ -16,7 +16,8 @@ use nix::sys::signal::Signal;
 use rusqlite::Connection;
 use serde_json::Value;
 
-const NOBODY: u32 = 65_534;
+/// The uid of `nobody` on Debian.
+const UNPRIVILEGED_UID: u32 = 65_534;
 
 /// A file system of its own for the database of one test.
 struct TestDisk {
@@ -55,7 +56,7 @@ impl TestDisk {
         }
         let mut command = net_pulse(&binary);
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &self.database()]);
-        command.args(["--interval", "1", "--flush", "1"]).uid(NOBODY).gid(NOBODY).current_dir("/");
+        command.args(["--interval", "1", "--flush", "1"]).uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID).current_dir("/");
         Daemon::spawn(command)
     }
 
@@ -72,7 +73,7 @@ impl TestDisk {
         let version: i32 = conn.query_row("PRAGMA user_version", [], |row| row.get(0)).expect("a number");
         conn.pragma_update(None, "user_version", version + by).expect("an unlocked database");
         drop(conn);
-        nix::unistd::chown(Path::new(&self.database()), Some(NOBODY.into()), Some(NOBODY.into()))
+        nix::unistd::chown(Path::new(&self.database()), Some(UNPRIVILEGED_UID.into()), Some(UNPRIVILEGED_UID.into()))
             .expect("the test runs as root");
     }
 }
@@ -172,12 +173,16 @@ const OBSTACLES: [Obstacle; 7] = [
                 c.execute('BEGIN EXCLUSIVE')\nprint('locked', flush=True)\nsys.stdin.read()\n";
             if !test_disk.database_exists() {
                 fs::write(test_disk.database(), "").expect("a file of the test");
-                let nobody = Some(NOBODY.into());
-                nix::unistd::chown(Path::new(&test_disk.database()), nobody, Some(NOBODY.into()))
+                let owner = Some(UNPRIVILEGED_UID.into());
+                nix::unistd::chown(Path::new(&test_disk.database()), owner, Some(UNPRIVILEGED_UID.into()))
                     .expect("the test runs as root");
             }
             let mut locker = Command::new("python3");
-            locker.args(["-c", LOCK, &test_disk.database()]).uid(NOBODY).gid(NOBODY).current_dir("/");
+            locker
+                .args(["-c", LOCK, &test_disk.database()])
+                .uid(UNPRIVILEGED_UID)
+                .gid(UNPRIVILEGED_UID)
+                .current_dir("/");
             let mut locker = locker.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
             let mut line = String::new();
             BufReader::new(locker.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line from the locker");
@@ -405,7 +410,7 @@ fn e38_an_opening_of_twenty_seconds_delays_nothing_else() {
     });
 }
 
-/// The signal comes before the start has stopped waiting for the database, and after that.
+/// The signal comes once while the start waits for the database, and once after it has continued without the database.
 #[test]
 fn shutdown_does_not_wait_for_the_database_to_open() {
     if !strace_or_skip() {
@@ -413,7 +418,7 @@ fn shutdown_does_not_wait_for_the_database_to_open() {
     }
     in_namespace(|| {
         cable("wan0", "lan0");
-        for waits in [false, true] {
+        for continued in [false, true] {
             let test_disk = TestDisk::new();
             make_history(&test_disk);
             let mut command = net_pulse("strace");
@@ -430,7 +435,7 @@ fn shutdown_does_not_wait_for_the_database_to_open() {
             let mut pid = 0;
             wait_until("the daemon has its threads", || {
                 pid = child_of(strace.id());
-                threads(pid) >= if waits { 6 } else { 3 }
+                threads(pid) >= if continued { 6 } else { 3 }
             });
             let program = Traced(pid);
             let asked = Instant::now();

@@ -17,7 +17,8 @@ use net_pulse::store::{Options, SaveRequest, Store};
 use nix::sys::signal::Signal;
 use rusqlite::Connection;
 
-const NOBODY: u32 = 65_534;
+/// The uid of `nobody` on Debian.
+const UNPRIVILEGED_UID: u32 = 65_534;
 /// 15 January 2026, 0:00 UTC.
 const START_UNIX: i64 = 1_768_435_200;
 /// Number of samples in the database that `filled` makes.
@@ -65,7 +66,7 @@ fn assert_left_alone(command: std::process::Command, at: &str, words: &[&str]) {
     assert_eq!(contents(at), before, "a file was changed");
 }
 
-/// Makes a database with a month of history, about sixty pages.
+/// Makes a database with a month of history, more than sixty pages.
 fn filled(dir: &Dir) -> String {
     filled_at(database(dir))
 }
@@ -92,7 +93,7 @@ fn filled_at(database: String) -> String {
             end: batch.samples.len(),
         });
         let zone = Zone::UTC;
-        let flush = SaveRequest {
+        let request = SaveRequest {
             batch: &batch,
             anchors: &[],
             records: &[],
@@ -101,7 +102,7 @@ fn filled_at(database: String) -> String {
             retention: ActiveSettings::of(&Config::default()).retention,
             zone: &zone,
         };
-        opened.store.save(&flush).expect("enough disk space");
+        opened.store.save(&request).expect("enough disk space");
     }
     drop(opened);
     // A week of samples, and the roll-ups of the whole month.
@@ -122,7 +123,7 @@ fn an_unusable_database_is_left_alone() {
         &[&db_path, "is a directory", "--database"],
     );
 
-    // A file of another program, whatever it contains.
+    // A text file of another program.
     let at = dir.path().to_str().expect("a plain path");
     let foreign = dir.join("letter.txt");
     fs::write(&foreign, "Dear Ada,\n".repeat(500)).expect("a file of the test");
@@ -144,7 +145,7 @@ fn a_database_without_permission_is_reported() {
         let forbidden = filled(&dir);
         let mut command = net_pulse(&binary);
         command.args(["--host", "127.0.0.1", "--port", "0", "--database", &forbidden, "--interval", "1"]);
-        command.uid(NOBODY).gid(NOBODY).current_dir("/");
+        command.uid(UNPRIVILEGED_UID).gid(UNPRIVILEGED_UID).current_dir("/");
         assert_left_alone(command, &dir.join("data"), &["ermission denied", &forbidden]);
     });
 }

@@ -68,7 +68,7 @@ impl InjectedFault {
         InjectedFault::attached(&to, daemon, &format!("http-{}", ids.len()), calls, what)
     }
 
-    /// Attaches strace with the options `to`, and waits until it traces `thread`, the last one to be attached.
+    /// Attaches strace with the options `to`, and waits until it traces the thread with the name `thread`.
     fn attached(to: &[&str], daemon: &Daemon, thread: &str, calls: &str, what: &str) -> InjectedFault {
         let pid = daemon.pid();
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:{what}"));

@@ -1,7 +1,7 @@
-//! Helpers of the tests from outside: a network namespace that disappears by itself, links and traffic of known size in
-//! it, and the real binary with an HTTP client. Only `stored_history` uses modules of the program; all other
-//! helpers check what a user could check. Every wait has a time limit, and no packet leaves the loopback or the test's
-//! own namespace.
+//! Helpers for tests that run the program from outside: a network namespace that disappears by itself, links and traffic
+//! of known size in it, and the real binary with an HTTP client. Only `stored_history` uses modules of the program; all
+//! other helpers check what a user could check. Every wait has a time limit, and no packet leaves the loopback or the
+//! test's own namespace.
 
 // Each of the three test crates includes this module and uses only a part of it.
 #![allow(dead_code)]
@@ -205,7 +205,7 @@ impl Tunnel {
         Tunnel { name: name.to_string(), socket: RawSocket::of(name), port }
     }
 
-    /// Changes every counter by a different amount that depends on `n`, and returns the amounts.
+    /// Raises every counter by an amount proportional to `n`, and returns the amounts.
     pub fn burst(&self, n: usize) -> Counters {
         const SENT: usize = 200;
         const RECEIVED: usize = 36;

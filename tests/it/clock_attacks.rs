@@ -232,7 +232,7 @@ impl Machine {
     /// stay in memory.
     fn catch_up(&mut self) -> bool {
         let live = self.daemon.as_ref().unwrap().live.clone();
-        // The request is pending before the turn, so nothing waits here.
+        // With a timeout of zero this only leaves a request. The next turn serves it.
         assert!(live.collect(Duration::ZERO).is_none());
         self.turn();
         self.daemon.as_mut().unwrap().writer.save().unwrap();

@@ -18,8 +18,8 @@ fn date(zone: &str, when: &str) -> String {
     String::from_utf8(command.output().expect("coreutils").stdout).expect("text").trim().to_string()
 }
 
-/// In zones far from UTC, the date differs from the date in Greenwich for half of the day, and from the date of a
-/// distant reader for longer.
+/// In zones far from UTC, the local date differs from the UTC date for half of the day. It can differ even longer from
+/// the date where the user is.
 #[test]
 fn days_have_the_date_of_the_router() {
     in_namespace(|| {
@@ -140,7 +140,7 @@ fn requested_samples_do_not_add_observed_seconds() {
             assert!((1..=rows).contains(&answer.len()), "{answer:?}");
             let observed: u64 = answer.iter().map(|row| row["observed"].as_u64().expect("seconds")).sum();
             assert!(observed <= elapsed, "{path}: {observed} of {elapsed} s");
-            // One frame within some milliseconds must not look like the rate of a whole second.
+            // One frame within a few milliseconds must not be extrapolated to a rate per second.
             let peak = answer.iter().filter_map(|row| row["rx_peak"].as_u64()).max().unwrap_or(0);
             assert!(peak <= 2 * 60 * 1000, "{path}: {peak}");
         }

@@ -435,7 +435,7 @@ fn check_reports_whether_the_daemon_has_another_history() {
 }
 
 #[test]
-fn a_history_of_another_user_and_of_a_newer_version() {
+fn check_reports_a_history_that_is_newer_foreign_or_unreadable() {
     if !nix::unistd::geteuid().is_root() {
         return skip("not root: no history of another user can be made");
     }

@@ -336,7 +336,7 @@ fn flag_beats_environment_beats_saved_beats_default() {
     assert_eq!(interval(&daemon), 7, "neither flag nor environment was ever saved");
 }
 
-/// This includes the host, the port and the database.
+/// The variables for the host, the port and the database work, too.
 #[test]
 fn environment_variables_replace_flags() {
     let dir = Dir::new();

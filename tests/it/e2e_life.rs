@@ -361,7 +361,8 @@ fn commands_apply_at_once_and_survive_a_restart() {
         let base = kernel_counters("wan0");
         let status = |daemon: &Daemon| daemon.get("/collector/status");
 
-        // The default interval is 30 s, so every sample in this test was requested.
+        // The default interval is 30 s. Until the test changes it, every sample after the first tick is a requested
+        // one.
         let daemon = Daemon::start(&dir, &[]);
         wait_until("the first tick", || daemon.polls() > 0);
         assert_eq!(status(&daemon)["is_running"], true);

@@ -65,8 +65,8 @@ fn check_altname(source: &str) {
     assert_eq!((&iface["monitored"], &iface["primary"]), (&json!(true), &json!(true)), "{iface}");
     assert_eq!(daemon.get("/api/interfaces")["wan0"]["altnames"], json!([ALTNAME]));
     assert_eq!(daemon.get("/api/traffic/summary")["primary"]["name"], "wan0");
-    // A pattern of `interfaces` takes precedence over one of `ignore`, whether it matches a name or an altname.
     assert!(!monitored(&daemon, "lan0") && !monitored(&daemon, "lan1"));
+    // A pattern of `interfaces` takes precedence over one of `ignore`, whether it matches a name or an altname.
     let spare = daemon.interface("a-spare-line");
     assert_eq!(
         (&spare["name"], &spare["ignored_because"]),

@@ -32,7 +32,8 @@ impl Traffic {
         self.step += 1;
         let n = self.step;
         let before = [kernel_counters("wan0"), kernel_counters("lan0"), kernel_counters("tun0")];
-        // A link notification during the traffic. (Setting the link down and up would lose frames that no counter has.)
+        // Causes a link notification during the traffic. (Setting the link down and up would lose frames that no counter
+        // counts.)
         ip(&format!("link set lan0 mtu {}", 1000 + n));
         send("wan0", 800, 3 * n);
         send("lan0", 60, 2 * n);

@@ -565,7 +565,7 @@ impl Rig {
             let mut shown = state.inventory.interfaces.iter().filter(|iface| iface.ifindex == link.ifindex);
             let iface = shown.next().unwrap_or_else(|| panic!("not shown: {}", subject()));
             assert!(shown.next().is_none(), "shown twice: {}", subject());
-            // The link never had traffic.
+            // A link without an id never had traffic.
             let Some(id) = iface.id else { continue };
             let before = self.model.lifetimes.get(&id).copied().unwrap_or_default();
             let delta = minus(iface.lifetime, before);
@@ -655,7 +655,7 @@ impl Rig {
             let known = link.inode != 0 || (seen.stack.namespace == stack.namespace && named);
             return if same_boot && seen.is_latest && known { vec![exact] } else { vec![first, exact] };
         }
-        // Since the latest sample of all histories, or of a history that it may continue.
+        // All traffic since the latest sample, or since the latest sample of a history that the link may continue.
         let alike = |latest: &&Seen| latest.id == id || latest.name == link.name || latest.mac == link.mac;
         let latest = self.model.latest.values().filter(alike).map(|latest| latest.carried.get(uid));
         let whole: Vec<Counters> = [carried].into_iter().chain(latest).map(since).collect();
@@ -664,10 +664,10 @@ impl Rig {
             let undecided = whole.iter().map(|whole| minus(*whole, first)).collect();
             self.undecided.insert(id, (undecided, must_count));
         }
-        // A smaller monotonic clock proves a new boot, and so may the numbers of links. Then nothing has to wait for
-        // the clock.
-        let nothing = (!must_count || self.trusted_wrong_clock || !clock_trusted).then_some(first);
-        nothing.into_iter().chain(whole).collect()
+        // Even before the clock is trusted, the sampler counts a link from zero at once if its ifindex and inode show
+        // that it is new. So `whole` is always possible.
+        let since_start = (!must_count || self.trusted_wrong_clock || !clock_trusted).then_some(first);
+        since_start.into_iter().chain(whole).collect()
     }
 
     /// Whether the device was present before a reboot of this machine, and no other device can claim its history.
@@ -752,8 +752,8 @@ impl Rig {
                 let there = (here.0, 1 - here.1);
                 let inwards = count == 0 || world.below(2) == 0;
                 let (from, to) = if inwards { (there, here) } else { (here, there) };
-                // Without notifications, only the device numbers tell a link that was moved here from a new one: its
-                // number must be lower than that of another device at the latest sample.
+                // Without notifications, the daemon can distinguish a link that was moved here from a new one only by
+                // its inode, which must be lower than that of another device at the latest sample.
                 let sampled = |device: &&Device| self.model.seen.get(&device.uid).is_some_and(|seen| seen.is_latest);
                 let here = world.namespace().devices.iter().filter(sampled);
                 let newest = here.map(|device| device.link.inode).max().unwrap_or(0);
@@ -826,7 +826,7 @@ impl Rig {
         let now = self.world().namespace().devices[index].shown().0[at];
         let base = if low < old && now >= old { old } else { low };
         self.sample(Some((uid, at, now - base)));
-        // After a power cut, the next run would not see the fall but only less traffic.
+        // If the daemon were killed before the next save, the next run would see only less traffic, not the fall.
         self.save();
     }
 

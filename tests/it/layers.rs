@@ -315,16 +315,17 @@ const COUNTED_NOUNS: [&str; 26] = [
 ];
 
 /// Texts whose number is never 1.
-const NEVER_ONE: [&str; 8] = [
+const NEVER_ONE: [&str; 9] = [
     // Constants of the program.
     "has more than {MAX_TEXT_BYTES} bytes",
     "{} connections, {} requests at a time",
     "{} requests at a time",
-    "commas, {} bytes in all",
+    "commas, together at most {} bytes",
     "up to {most} characters",
     "at most {most} texts",
     // Sizes that are always above 1.
     "has {bytes} bytes",
+    "needs {bytes} bytes",
     "{bytes} bytes in {seconds} s are more than a link can carry",
 ];
 
@@ -336,8 +337,8 @@ fn numbers_before_plural_nouns_use_plural() {
         unchecked_plurals(&[File { path, module, code: code.to_string() }])
     };
     assert_eq!(
-        of("log::warn!(\"{unsaid} wrong access tokens; the last\")"),
-        ["live/mod.rs: {unsaid} wrong access tokens"]
+        of("log::warn!(\"{unlogged} wrong access tokens; the last\")"),
+        ["live/mod.rs: {unlogged} wrong access tokens"]
     );
     assert_eq!(of("\"for {seconds} s\", \"has {bytes} bytes\""), Vec::<String>::new());
     assert_eq!(unchecked_plurals(&files()), Vec::<String>::new());

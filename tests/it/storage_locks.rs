@@ -1,5 +1,6 @@
-//! File systems of routers: an overlay over jffs2 has refused locks, and jffs2 cannot share memory. There the daemon
-//! uses other means, and reports those that have a disadvantage. It protects and saves the history as elsewhere.
+//! Locks on the database: a second net-pulse is refused, and the daemon waits for other programs. File systems of
+//! routers: an overlay over jffs2 has refused locks, and jffs2 cannot share memory. There the daemon locks in another
+//! way, logs that, and protects and saves the history as elsewhere.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,7 @@ use nix::libc;
 use rusqlite::Connection;
 
 #[test]
-fn e37_a_file_system_that_refuses_locks() {
+fn e37_history_is_saved_on_a_file_system_that_refuses_locks() {
     if !strace_or_skip() {
         return;
     }

@@ -317,7 +317,7 @@ fn a_file_copied_over_the_database_is_left_unchanged() {
     });
 }
 
-/// The same for a file that is not a database.
+/// As in `a_file_put_in_place_of_the_database_is_left_unchanged`, for a file that is not a database.
 #[test]
 fn a_foreign_file_in_place_of_the_database_is_left_unchanged() {
     in_namespace(|| {

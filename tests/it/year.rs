@@ -160,8 +160,8 @@ fn a_year_of_24_interfaces() {
     print_chart_times(reader, live, clock, &folder.0);
 }
 
-/// Checks that the sums of a finer resolution equal those of the coarser one, over the retention of the finer one in
-/// whole buckets of the coarser one.
+/// Checks that the sums of a finer resolution equal those of the coarser one, in whole buckets of the coarser one, over
+/// a time for which the finer one is still stored.
 fn check_resolutions(of: &dyn Fn(Resolution, i64, i64) -> Vec<Bucket>, end: i64) {
     for (fine, coarse, kept_days) in
         [(Resolution::FiveMinutes, Resolution::Hour, 89), (Resolution::Hour, Resolution::Day, 360)]

@@ -733,8 +733,8 @@ fn the_cursor_and_the_table_have_the_values_of_the_api() {
         // At a mark, the cursor shows its event.
         // The history is of another boot; when this boot began depends on the machine.
         let marks = |words: &str| all_marks.iter().filter(|(_, text)| text.contains(words)).count();
-        let (again, anew) = (marks("restarted from zero"), marks("counting makes a fresh start"));
-        assert!(again >= 1 && again + anew == 2, "{all_marks:?}");
+        let (resets, fresh_starts) = (marks("restarted from zero"), marks("counting makes a fresh start"));
+        assert!(resets >= 1 && resets + fresh_starts == 2, "{all_marks:?}");
         let marked = t.iter().rposition(|from| *from <= all_marks.last().unwrap().0).unwrap();
         for _ in marked..end - 1 {
             press(browser, "ArrowLeft", false);
@@ -1492,7 +1492,7 @@ fn each_setting_is_changed_saved_and_restored() {
                 keys
             },
             known,
-            "a setting that is new: have it here"
+            "a new setting: add it to `settings` in this file"
         );
         for key in &keys {
             let about = text_of(&browser, &format!("#about-{key}"));
@@ -1532,7 +1532,7 @@ fn each_setting_is_changed_saved_and_restored() {
         assert_eq!(daemon.get("/collector/status")["configuration"]["polling_interval"], "2");
         assert_eq!(daemon.get("/api/system/health")["details"]["clock"]["timezone"], "<+0530>-5:30");
         assert_eq!(daemon.get("/api/system/health")["details"]["database"]["flush_interval_seconds"], 60);
-        assert_eq!(daemon.interface("lan0")["monitored"], false, "it is none of wan*, vx0");
+        assert_eq!(daemon.interface("lan0")["monitored"], false, "it matches neither wan* nor vx0");
         assert_eq!(daemon.interface("wan0")["primary"], true);
         // Units change without a reload.
         browser.click_text("nav a", "Now");
@@ -1706,7 +1706,7 @@ fn colours_change_at_once_and_are_stored() {
             pick(&browser, &control(&browser, "Colours"), choice);
             assert_eq!(ground(), expect, "{choice} where the system has {system:?}");
             open_settings(&daemon, &browser);
-            assert_eq!(ground(), expect, "{choice} where the system has {system:?}, loaded anew");
+            assert_eq!(ground(), expect, "{choice} where the system has {system:?}, after a reload");
             let select = control(&browser, "Colours");
             assert_eq!(browser.run(&format!("return document.querySelector('{select}').value")), choice);
         }
@@ -1767,7 +1767,7 @@ fn days_are_in_the_routers_time_zone() {
 const ELSEWHERE: &str = "10.9.0.1";
 
 /// Runs a test in a browser that connects from another address than loopback, so that changes need the token.
-pub fn neighbour(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str) + Send) {
+pub fn from_other_address(more: &[&str], body: impl FnOnce(&Dir, &Daemon, &Browser, &str) + Send) {
     in_namespace(|| {
         let dir = Dir::new();
         cable("wan0", "lan0");
@@ -1803,7 +1803,7 @@ const NO_DIALOG: &str = "return !document.querySelector('dialog')";
 
 #[test]
 fn the_first_change_asks_for_the_token_once() {
-    neighbour(&[], |_, daemon, browser, token| {
+    from_other_address(&[], |_, daemon, browser, token| {
         let retries = || daemon.get("/api/config")["settings"]["max_retries"]["value"].clone();
         visit(daemon, browser, "#/settings");
         browser.wait("the fields", &format!("return document.querySelector('{}')", input("interval")));
@@ -1895,7 +1895,7 @@ fn the_first_change_asks_for_the_token_once() {
 
 #[test]
 fn a_private_service_asks_for_the_token_once() {
-    neighbour(&["--private"], |_, daemon, browser, token| {
+    from_other_address(&["--private"], |_, daemon, browser, token| {
         visit(daemon, browser, "");
         browser.wait("the question", "return document.querySelector('dialog')?.open");
         sleep_ms(1500);
@@ -2096,7 +2096,7 @@ fn exports_and_backups_match_the_api() {
 /// A plain link cannot send the token.
 #[test]
 fn exports_of_a_private_service_carry_the_token() {
-    neighbour(&["--private"], |dir, daemon, browser, token| {
+    from_other_address(&["--private"], |dir, daemon, browser, token| {
         let folder = dir.join("downloads");
         downloads(browser, &folder);
         visit(daemon, browser, "#/settings");

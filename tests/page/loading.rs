@@ -2,7 +2,7 @@
 
 use crate::browser::*;
 use crate::common::*;
-use crate::controls::{answer_dialog, neighbour, visit};
+use crate::controls::{answer_dialog, from_other_address, visit};
 use serde_json::{Value, json};
 
 struct View {
@@ -57,7 +57,7 @@ fn seen(browser: &Browser, selector: &str) {
 
 #[test]
 fn a_view_is_loaded_on_its_first_use_in_parallel_requests() {
-    neighbour(&[], |_, daemon, browser, _| {
+    from_other_address(&[], |_, daemon, browser, _| {
         let first = ["", "app.js", "style.css", "icon.svg"];
         let views = views(daemon, browser);
         assert!(views.len() >= 4);
@@ -114,7 +114,7 @@ fn fail_once(browser: &Browser, file: &str) {
 
 #[test]
 fn a_failed_script_is_requested_again_with_another_url() {
-    neighbour(&[], |_, daemon, browser, token| {
+    from_other_address(&[], |_, daemon, browser, token| {
         // A browser may remember that a module failed: then the same URL would fail forever.
         let requested_again = |file: &str| {
             let all = files(browser);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { emptyRing, greatest, join, niceStep, plan, runs, stack, timeTicks, valueScale } from "../../www/chart.js";
-import { nearest, pieces } from "../../www/explore.js";
+import { nearest, rowsOf } from "../../www/explore.js";
 import { seconds, unitsOf } from "../../www/format.js";
 
 process.env.TZ = "Europe/Berlin";
@@ -75,12 +75,12 @@ test("the greatest of the known values", () => {
 test("the figures average the observed seconds and keep the peaks", () => {
   const t = [3600, 5400, 7200];
   const lines = [{ rx: [10, 20, null], tx: [null, 4, null], rx_peak: [15, 90, null], tx_peak: [null, 8, null] }, { rx: [1, 2, 3], tx: [4, 5, 6] }];
-  check(pieces(t, lines, 2), [[0, 15, 4, 90, 8, 1.5, 4.5, null, null], [2, null, null, null, null, 3, 6, null, null]]);
-  check(pieces(t, [{ rx: [1, 2, 3], tx: [0, 0, 0] }], 5).length, 3);
-  check(pieces([], [], 5), []);
+  check(rowsOf(t, lines, 2), [[0, 15, 4, 90, 8, 1.5, 4.5, null, null], [2, null, null, null, null, 3, 6, null, null]]);
+  check(rowsOf(t, [{ rx: [1, 2, 3], tx: [0, 0, 0] }], 5).length, 3);
+  check(rowsOf([], [], 5), []);
   // A bucket observed for one second has less weight than one observed for an hour.
   const uneven = { rx: [10, null, 90], tx: [2, null, 6], observed: [3, 0, 1] };
-  check(pieces([0, 60, 120], [uneven], 1), [[0, 30, 3, null, null]]);
+  check(rowsOf([0, 60, 120], [uneven], 1), [[0, 30, 3, null, null]]);
 });
 
 test("a stack begins at zero and has a gap only where no column is known", () => {

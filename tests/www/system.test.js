@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { wellbeing } from "../../www/system.js";
+import { stateText } from "../../www/system.js";
 
 const check = (actual, expected) => assert.deepEqual(actual, expected);
 
@@ -12,7 +12,7 @@ test("the state is a sentence", () => {
     status: "healthy", reason: null, ...more,
     details: { clock },
   });
-  check(wellbeing(health()), "All is well.");
-  check(wellbeing(health({ status: "degraded", reason: "collection is stopped" })), "Collection is stopped.");
-  assert.match(wellbeing(health({}, { believed: false })), /clock is not right/);
+  check(stateText(health()), "All is well.");
+  check(stateText(health({ status: "degraded", reason: "collection is stopped" })), "Collection is stopped.");
+  assert.match(stateText(health({}, { believed: false })), /clock is not right/);
 });

@@ -1,8 +1,9 @@
-//! Settings: all of them in one document, and four on paths of their own, which the original Net-Pulse had.
+//! Settings: all of them in one document, and four on paths of their own, for clients of the original Net-Pulse, an
+//! older program with the same paths.
 
 use std::time::Duration;
 
-use super::{READ_TIMEOUT, SAVE_TIMEOUT, seconds};
+use super::{REFRESH_TIMEOUT, SAVE_TIMEOUT, seconds};
 use crate::config::{ChangedBy, Config, Origin, SETTINGS, Setting, SettingChanges, SettingType};
 use crate::error::ErrorKind;
 use crate::http::json::{
@@ -56,7 +57,7 @@ pub(super) fn change_within(
 /// Waits until the sampler has applied the change and read the counters again, so that the next request sees its
 /// effect. Returns `saved` unchanged.
 fn wait_for_sampler(context: &Context, saved: bool) -> bool {
-    context.live.refresh(READ_TIMEOUT);
+    context.live.refresh(REFRESH_TIMEOUT);
     saved
 }
 
@@ -86,7 +87,8 @@ fn describe(config: &Config, setting: &Setting) -> json::Setting {
     json::Setting {
         value,
         default,
-        // A saved value that a flag or variable overrides is not the origin of the active value.
+        // Only for `flush`: a flag or variable that sets `media` overrides a saved `flush`, and the active value is
+        // then the default of that media.
         origin: if owner.is_some() && origin <= Origin::Saved { Origin::Default } else { origin }.name(),
         owner,
         kind: setting.kind.name(),

@@ -118,7 +118,8 @@ impl RowWriter {
     }
 }
 
-/// An error in the middle of the file. The status is sent already, so the error goes to the log.
+/// An error while the body is written. If nothing is sent yet, `server` answers with status 500; else it logs the
+/// error.
 fn io_error(error: Error) -> io::Error {
     io::Error::other(HttpError::from(error))
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use super::{READ_TIMEOUT, SAVE_TIMEOUT, find_interface, history_not_open, interface_not_found, link_state};
+use super::{REFRESH_TIMEOUT, SAVE_TIMEOUT, find_interface, history_not_open, interface_not_found, link_state};
 use crate::config::is_literal_pattern;
 use crate::history::Sums;
 use crate::http::json::{Address, ByName, FlatCounters, Flaw, Forgotten, Interface, InterfaceStats, Time, write};
@@ -55,7 +55,7 @@ pub fn patch(context: &Context, call: &Call) -> Result<Answer, HttpError> {
             None => None,
         };
         if call.values.has("monitored") && !is_literal_pattern(&iface.name) {
-            let msg = "must be null: this interface name would be read as a pattern";
+            let msg = "must be left out: this interface name would be read as a pattern";
             return Err(validation_error("monitored", msg, &iface.name));
         }
         InterfaceEdit {
@@ -123,7 +123,7 @@ pub fn stats(context: &Context, call: &Call) -> Result<Answer, HttpError> {
     if !is_present(name) {
         return Err(interface_not_found(name));
     }
-    context.live.refresh(READ_TIMEOUT);
+    context.live.refresh(REFRESH_TIMEOUT);
     let unix = context.clock.now().unix_ms.div_euclid(1000);
     let found = {
         let state = context.live.lock();

@@ -22,7 +22,7 @@ use crate::live::{Database, Iface, State};
 /// How long to wait for a change to be on disk. After that the answer says that it is not saved yet.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for a new reading. After that the latest known figures are used.
-const READ_TIMEOUT: Duration = Duration::from_secs(1);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn record(point: &DatedSample, names: &InterfaceNames) -> Record {
     Record {

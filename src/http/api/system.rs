@@ -321,7 +321,7 @@ mod tests {
         let lost = ["unhealthy", "healthy", "unhealthy", "healthy"];
         check(|state| state.health.saving.writer_ended = true, true, lost, Some("has ended"));
         fn never_opened(state: &mut State, refused: bool) {
-            state.health.database = Database::NotOpen;
+            state.health.database = Database::NotRejoined;
             state.health.saving.error = Some("/data: Permission denied".to_string());
             state.health.saving.open_error_is_permanent = refused;
         }

@@ -1,6 +1,6 @@
 //! Samples, and counters of all interfaces together.
 
-use super::{READ_TIMEOUT, link_state, record};
+use super::{REFRESH_TIMEOUT, link_state, record};
 use crate::history::{Query, SampleFilter};
 use crate::http::json::{Headline, Summary, Time, write_list};
 use crate::http::{Answer, Call, Context, HttpError, JSON};
@@ -40,7 +40,7 @@ fn newest(context: &Context, call: &Call, offset: u64) -> Result<Answer, HttpErr
 }
 
 pub fn summary(context: &Context, _call: &Call) -> Result<Answer, HttpError> {
-    context.live.refresh(READ_TIMEOUT);
+    context.live.refresh(REFRESH_TIMEOUT);
     let unix = context.clock.now().unix_ms.div_euclid(1000);
     let summary = sum(&context.live.lock(), unix);
     Answer::json(&summary)

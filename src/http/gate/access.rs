@@ -136,8 +136,8 @@ fn needs_authorisation(method: &str, private: bool) -> bool {
 }
 
 /// Whether a trusted owner of the client's socket replaces the token. True for a request that needs authorisation,
-/// comes over the loopback and passed no proxy. HTTP/1.0 counts as a proxy: old proxies, and nginx by
-/// default, forward requests as HTTP/1.0 without adding a header.
+/// comes over the loopback and passed no proxy. HTTP/1.0 counts as a proxy: old proxies, and nginx by default, forward
+/// requests as HTTP/1.0 without adding a header.
 pub fn may_be_trusted(head: &Head, from: IpAddr, private: bool) -> bool {
     from.to_canonical().is_loopback()
         && !head.forwarded

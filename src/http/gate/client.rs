@@ -168,7 +168,7 @@ impl Client {
         matches!(self.phase, Phase::Answering { .. }) && self.sent_bytes < self.buffer.len()
     }
 
-    /// The client has taken no complete buffer for this long.
+    /// The client has not taken the current buffer completely within the time `stall`.
     pub fn stalled(&self, now: Instant, stall: Duration) -> bool {
         self.unread() && now.saturating_duration_since(self.since) >= stall
     }

@@ -19,7 +19,7 @@ pub fn victim(clients: &[Client], may_close: impl Fn(&Client) -> bool, now: Inst
     let victim = candidates.max_by_key(|(_, client)| {
         let age = now.saturating_duration_since(client.since);
         let idle_time = (!client.waiting()).then_some(age);
-        // These have their whole answer and lose nothing.
+        // Clients that linger have their whole answer and lose nothing.
         (client.lingering(), connections.get(&client.address_group()), idle_time, client.weight, Reverse(age))
     });
     victim.map(|(at, _)| at)

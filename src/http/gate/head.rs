@@ -307,7 +307,7 @@ const PROXY_HEADER_PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-envoy
 
 /// Header with the slot number of the request. A worker needs the number for `Upstream::client_left`. The gate drops
 /// this header if a client sends it.
-pub const SLOT_HEADER: &str = "x-place";
+pub const SLOT_HEADER: &str = "x-slot";
 /// Header of a request that needs no token. The gate drops this header if a client sends it.
 pub const TRUSTED_HEADER: &str = "x-trusted";
 
@@ -442,10 +442,10 @@ mod tests {
         for (trusted, expect) in [(false, ""), (true, "x-trusted: 1|")] {
             let mut request = text("GET / HTTP/1.1|host: a||body");
             add_gate_headers(&mut request, 3, trusted);
-            assert_eq!(request, text(&format!("GET / HTTP/1.1|x-place: 3|{expect}host: a||body")));
+            assert_eq!(request, text(&format!("GET / HTTP/1.1|x-slot: 3|{expect}host: a||body")));
         }
         check_upstream(
-            "GET / HTTP/1.1|Host: a|X-Place: 1|X-Trusted: 1|x-trusted:1||",
+            "GET / HTTP/1.1|Host: a|X-Slot: 1|X-Trusted: 1|x-trusted:1||",
             "GET / HTTP/1.1|host: a|x-real-ip: 192.0.2.7|connection: close||",
         );
     }

@@ -98,9 +98,10 @@ pub struct Limits {
     pub answer: Duration,
     /// Time for which a client may leave its answer unread while others wait.
     pub stall: Duration,
-    /// Time for which a client may leave its answer unread while no other request waits.
+    /// Time for which an answer that has begun may make no progress: the client does not read it, or the worker sends
+    /// nothing.
     pub idle: Duration,
-    /// Time limit for a client to close the connection after its answer.
+    /// Time limit for a client to read a refusal, and to close the connection after any answer.
     pub linger: Duration,
     /// Time limit for unfinished answers after `Gate::stop`.
     pub stop: Duration,
@@ -238,7 +239,7 @@ struct Rules {
 /// State of the gate thread.
 struct EventLoop {
     listeners: Vec<TcpListener>,
-    /// Listeners that `Gate::listen` added.
+    /// Listeners that `Gate::add_listeners` added.
     new_listeners: Arc<Mutex<Vec<TcpListener>>>,
     /// Other threads write to its other end to wake the gate thread.
     wake_receiver: UnixStream,

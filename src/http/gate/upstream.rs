@@ -103,7 +103,7 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.close();
         // tiny_http's accept thread checks whether to end only after it has accepted a connection. tiny_http cannot
-        // open that connection itself, because the socket file is gone.
+        // open that connection itself if the socket file is already removed.
         if let Some(socket_path) = &self.running().socket_path {
             let _ = connect_to(&socket_path.path);
         }

@@ -25,7 +25,8 @@ const IFACES: [(IfaceId, &str); 2] = [(2, "eth0"), (3, "lan0")];
 const ZONES: [&str; 4] = ["UTC0", "CET-1CEST,M3.5.0,M10.5.0/3", "IST-5:30", "<+1030>-10:30<+11>-11,M10.1.0,M1.3.6"];
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
-const LIMIT: i64 = 1_000;
+/// Most rows of one answer of `/api/traffic/totals`.
+const MAX_ROWS: i64 = 1_000;
 
 struct MovingClock(Mutex<i64>);
 
@@ -106,7 +107,7 @@ impl HistoryRig {
             state.inventory.interfaces = IFACES.map(|(id, name)| iface(name, id)).into();
             state.inventory.primary = Some("eth0".to_string());
             // As before the database is opened.
-            state.health.database = Database::NotOpen;
+            state.health.database = Database::NotRejoined;
         }
         let retention = Retention::FOREVER
             .with(Resolution::Sample, samples_days)
@@ -211,7 +212,7 @@ impl HistoryRig {
         }
     }
 
-    /// A random range that overlaps the data, or everything.
+    /// A random range that begins and ends within an hour around the data, or a range that contains all data.
     fn range(&self, random: &mut Random, cells: &BTreeMap<i64, Figures>) -> (i64, i64) {
         let first = cells.keys().next().copied().unwrap_or(START);
         let mut moment = || first - HOUR + random.below(self.now() - first + 2 * HOUR);
@@ -227,11 +228,11 @@ impl HistoryRig {
                 (row[0], row[1]) = (row[0] + figures[0], row[1] + figures[1]);
             }
             let (from, to) = self.range(random, cells);
-            let limit = random.pick(&[1, 2, 10, LIMIT]);
+            let limit = random.pick(&[1, 2, 10, MAX_ROWS]);
             let earliest = |to: i64| period.step(to - 1, 1 - limit, &self.zone);
-            for (words, from, to, limit) in [
-                (format!("&limit={LIMIT}&from=0&to={to}"), 0, to, LIMIT),
-                (format!("&limit={LIMIT}&from={from}&to={to}"), from, to, LIMIT),
+            for (query, from, to, limit) in [
+                (format!("&limit={MAX_ROWS}&from=0&to={to}"), 0, to, MAX_ROWS),
+                (format!("&limit={MAX_ROWS}&from={from}&to={to}"), from, to, MAX_ROWS),
                 (format!("&limit={limit}"), earliest(self.now()), self.now(), limit),
                 (format!("&limit={limit}&to={to}"), earliest(to), to, limit),
             ] {
@@ -245,7 +246,7 @@ impl HistoryRig {
                     .take(limit as usize)
                     .map(|(row, sums)| (row.0, *sums))
                     .collect();
-                let target = format!("/api/traffic/totals?interface={name}&by={by}{words}");
+                let target = format!("/api/traffic/totals?interface={name}&by={by}{query}");
                 assert_eq!(self.rows(&target), expect, "{when}: {target}");
             }
         }
@@ -258,7 +259,7 @@ impl HistoryRig {
             ("hour", &|at| (at - at % HOUR, at - at % HOUR + HOUR)),
             ("day", &|at| self.zone.day(at)),
         ] {
-            for (words, from, to) in [
+            for (query, from, to) in [
                 (String::new(), i64::MIN, i64::MAX),
                 (format!("&start_time={from}&end_time={}", to - 1), from, to),
                 (format!("&end_time={}", to - 1), i64::MIN, to),
@@ -274,7 +275,7 @@ impl HistoryRig {
                         (row[0], row[1]) = (row[0] + figures[0], row[1] + figures[1]);
                     }
                 }
-                let target = format!("/api/export/traffic?resolution={resolution}&interface_name={name}{words}");
+                let target = format!("/api/export/traffic?resolution={resolution}&interface_name={name}{query}");
                 assert_eq!(self.rows(&target), expect, "{when}: {target}");
             }
         }
@@ -321,7 +322,7 @@ impl HistoryRig {
         let (from, to) = self.zone.day(self.now());
         let mut expect = Figures::default();
         cells.range(from..to).for_each(|(_, figures)| add(&mut expect, *figures));
-        // The sums of today are cached until the next tick.
+        // The sums of today are cached until the next tick, so pretend that there was one.
         self.context.live.lock().health.polls.total += 1;
         let iface = self.ask(&format!("/api/interfaces/{name}"));
         assert_eq!(iface["today_rx_bytes"], expect[0], "{when}: today of {name}");
@@ -331,12 +332,12 @@ impl HistoryRig {
 fn sample(random: &mut Random, iface: IfaceId, span_s: i64) -> Sample {
     let bits = 1 + random.below(30);
     let rx = random.below(1 << bits) as u64;
-    let mark = match span_s {
+    let quality = match span_s {
         ..=60 => SampleQuality::Plain,
         // A plain sample can be this long, too: coarsening merges old unsaved ticks.
         _ => [SampleQuality::Reset, SampleQuality::Gap, SampleQuality::Plain][random.below(3) as usize],
     };
-    Sample { iface, quality: mark, span_ms: span_s as u64 * 1_000, delta: Counters::of([rx, rx / 3, 1, 1, 0, 0, 0, 0]) }
+    Sample { iface, quality, span_ms: span_s as u64 * 1_000, delta: Counters::of([rx, rx / 3, 1, 1, 0, 0, 0, 0]) }
 }
 
 /// Builds one random history and checks it after each step.
@@ -405,18 +406,19 @@ fn hour_totals_are_complete_for_any_retention() {
             history.open();
             let check = |history: &HistoryRig, when: &str| {
                 let cells = history.cells(2);
-                let rows = history.rows(&format!("/api/traffic/totals?by=hour&limit={LIMIT}&from=0"));
-                // The time that either resolution still has.
-                let kept = history.now() - i64::from(five_minutes_days.max(hours_days) - 1) * DAY;
+                let rows = history.rows(&format!("/api/traffic/totals?by=hour&limit={MAX_ROWS}&from=0"));
+                // From here on, at least one of the two resolutions is still stored.
+                let kept_from = history.now() - i64::from(five_minutes_days.max(hours_days) - 1) * DAY;
                 for (row, figures) in &rows {
                     let (from, to) = Period::Hour.around(*row, &history.zone);
                     let mut expect = Figures::default();
                     cells.range(from..to).for_each(|(_, cell)| add(&mut expect, *cell));
-                    // Where only hours of UTC are left, local hours of another offset are unknown.
-                    let even = from % HOUR == 0 && to - from == HOUR;
-                    let found = even || from > history.now() - i64::from(five_minutes_days - 1) * DAY;
+                    // Stored hours are hours of UTC. Where no five-minute cells are left, a local hour that is not also
+                    // an hour of UTC cannot be computed.
+                    let is_utc_hour = from % HOUR == 0 && to - from == HOUR;
+                    let known = is_utc_hour || from > history.now() - i64::from(five_minutes_days - 1) * DAY;
                     let context = format!("{five_minutes_days} {hours_days} {zone} {when} {row}");
-                    assert!(!found || from < kept || *figures == [expect[0], expect[1]], "{context}: {figures:?}");
+                    assert!(!known || from < kept_from || *figures == [expect[0], expect[1]], "{context}: {figures:?}");
                 }
                 if hours_days > 1000 || five_minutes_days > 10 {
                     let mut expect = Figures::default();
@@ -452,7 +454,8 @@ fn a_long_gap_of_one_interface_does_not_hide_older_history_of_another() {
     for step in 1..=80 {
         *history.clock.0.lock().unwrap() += HOUR;
         let mut samples = vec![Sample { quality: SampleQuality::Plain, ..sample(&mut random, 2, HOUR) }];
-        // The first tick of its block, so that at some time no older samples are kept.
+        // The first tick of its six-hour block: once retention has deleted the older blocks, no older samples are
+        // stored.
         if step == 38 {
             samples.push(Sample { quality: SampleQuality::Gap, ..sample(&mut random, 3, 5 * DAY) });
         }
@@ -464,8 +467,8 @@ fn a_long_gap_of_one_interface_does_not_hide_older_history_of_another() {
     }
 }
 
-/// A database from another machine: the first counters of this one are spread over its uptime, which begins before the
-/// first tick on disk.
+/// The database comes from another machine. The first sample of this machine is spread over its uptime, which began
+/// before the first tick on disk.
 #[test]
 fn resolutions_add_up_when_a_sample_begins_before_the_first_tick() {
     for back in [HOUR, 3 * HOUR + HOUR / 2, 9 * HOUR, 3 * DAY, 60 * DAY] {
@@ -474,14 +477,14 @@ fn resolutions_add_up_when_a_sample_begins_before_the_first_tick() {
             history.open();
             let check = |history: &HistoryRig, when: &str| {
                 let sum = |by: &str| -> u64 {
-                    let rows = history.rows(&format!("/api/traffic/totals?by={by}&limit={LIMIT}&from=0"));
+                    let rows = history.rows(&format!("/api/traffic/totals?by={by}&limit={MAX_ROWS}&from=0"));
                     rows.values().rev().map(|row| row[0]).sum()
                 };
                 let expect: u64 = history.samples_so_far.iter().map(|(_, sample)| sample.delta.rx_bytes()).sum();
                 for by in ["day", "week", "month", "year"] {
                     assert_eq!(sum(by), expect, "{back} {zone} {when} by {by}");
                 }
-                // The limit is a thousand rows.
+                // An answer has at most `MAX_ROWS` rows, and 60 days have more hours.
                 if back < 30 * DAY {
                     assert_eq!(sum("hour"), expect, "{back} {zone} {when} by hour");
                 }

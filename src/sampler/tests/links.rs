@@ -1,4 +1,4 @@
-//! Links that come and go by the thousand, and the cables of containers.
+//! Links that come and go by the thousand, and guest links.
 
 use super::*;
 use crate::model::{HistoryEdit, InterfaceKind};
@@ -13,7 +13,7 @@ fn short_lived(bench: &Bench, link: Link, rx: u64) {
     let added = LinkNotification::Added { ifindex, counters: Counters::ZERO };
     let described = || LinkNotification::Described(Box::new(link.clone()));
     let notifications = [described(), added, described(), LinkNotification::Gone { ifindex, last }];
-    bench.world.lock().unwrap().events.extend(notifications);
+    bench.world.lock().unwrap().notifications.extend(notifications);
 }
 
 fn lifetimes(bench: &Bench) -> u64 {
@@ -42,7 +42,7 @@ fn a_link_that_came_and_went_between_listings_is_counted() {
         LinkNotification::Described(Box::new(tap)),
         LinkNotification::Gone { ifindex: 10, last: Some(rx_tx(90, 90)) },
     ];
-    bench.world.lock().unwrap().events.extend(notifications);
+    bench.world.lock().unwrap().notifications.extend(notifications);
     bench.turn(true);
     bench.run(1_001);
     assert_eq!(bench.samples("ppp0"), [(SampleQuality::Plain, 500, 0)]);
@@ -187,7 +187,7 @@ fn a_record_named_by_an_altname_is_never_merged() {
     bench.set(7, rx_tx(6, 5));
     bench.run(30_001);
     bench.world.lock().unwrap().links.pop();
-    bench.world.lock().unwrap().events = vec![LinkNotification::Gone { ifindex: 7, last: Some(rx_tx(6, 5)) }];
+    bench.world.lock().unwrap().notifications = vec![LinkNotification::Gone { ifindex: 7, last: Some(rx_tx(6, 5)) }];
     bench.turn(true);
     for at in 0..400u32 {
         short_lived(&bench, link(10 + at, &format!("job{at}")), 1_000 + u64::from(at));
@@ -221,7 +221,7 @@ fn a_link_called_others_is_not_the_others_record() {
     // A link of that name appears later and must not get the traffic of "others".
     let mut bench = Bench::after(&[(link(2, "eth0"), rx_tx(1000, 10))], gone_records(300), 1_000_000);
     bench.world.lock().unwrap().links.push((link(9, "others"), rx_tx(70, 10)));
-    bench.world.lock().unwrap().events = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
+    bench.world.lock().unwrap().notifications = vec![LinkNotification::Added { ifindex: 9, counters: Counters::ZERO }];
     bench.turn(true);
     bench.run(GRACE_OVER_MS);
     assert_eq!(bench.live.lock().inventory.interface("others").unwrap().lifetime.rx_bytes(), 70);
@@ -285,7 +285,7 @@ fn a_link_is_gone_only_after_three_incomplete_listings_without_it() {
 }
 
 #[test]
-fn a_container_cable_is_ignored_until_it_has_an_address() {
+fn a_guest_link_is_ignored_until_it_has_an_address() {
     let cable = |ifindex, name: &str, master| Link {
         driver: "veth".to_string(),
         master,

@@ -140,7 +140,7 @@ pub(super) fn for_each_link(root: &Path, visit: &mut dyn FnMut(&OsStr, &OwnedFd)
     for entry in fs::read_dir(root).map_err(|cause| unreadable(root, cause))? {
         let entry = entry.map_err(|cause| unreadable(root, cause))?;
         match open(&entry.path(), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(link) => visit(&entry.file_name(), &link)?,
+            Ok(link_dir) => visit(&entry.file_name(), &link_dir)?,
             // `bonding_masters` is a file. A link may be gone by the time it is opened.
             Err(Errno::ENOTDIR | Errno::ENOENT) => {}
             Err(errno) => return Err(transient_error(&entry.file_name(), errno)),
@@ -156,17 +156,17 @@ pub(super) fn transient_error(name: &OsStr, errno: Errno) -> Error {
 
 /// The inode number of the link's directory. The type of `st_ino` differs between targets.
 #[allow(clippy::unnecessary_cast)]
-pub(super) fn inode(link: &OwnedFd) -> u64 {
-    fstat(link).map_or(0, |link| link.st_ino as u64)
+pub(super) fn inode(link_dir: &OwnedFd) -> u64 {
+    fstat(link_dir).map_or(0, |found| found.st_ino as u64)
 }
 
-pub(super) fn read_ifindex(link: &OwnedFd) -> nix::Result<u32> {
-    read_number(link, c"ifindex")?.try_into().map_err(|_| Errno::EINVAL)
+pub(super) fn read_ifindex(link_dir: &OwnedFd) -> nix::Result<u32> {
+    read_number(link_dir, c"ifindex")?.try_into().map_err(|_| Errno::EINVAL)
 }
 
 /// Reads the number in one file of a link. Allocates nothing.
-pub(super) fn read_number(link: &OwnedFd, file: &CStr) -> nix::Result<u64> {
-    let fd = openat(link, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+pub(super) fn read_number(link_dir: &OwnedFd, file: &CStr) -> nix::Result<u64> {
+    let fd = openat(link_dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut buffer = [0u8; 32];
     let length = nix::unistd::read(&fd, &mut buffer)?;
     text::number(&buffer[..length]).ok_or(Errno::EINVAL)

@@ -47,7 +47,7 @@ sockopt_impl!(NetnsCookie, GetOnly, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64);
 
 /// Uses `wchar`, not `write_bytes`. On jffs2 `write_bytes` stays zero, because jffs2 writes through. Elsewhere
 /// `write_bytes` counts a page once, even if it is written ten times before it goes to the disk
-/// (https://docs.kernel.org/filesystems/proc.html, section 3.3).
+/// (<https://docs.kernel.org/filesystems/proc.html>, section 3.3).
 pub fn bytes_written(proc: &Path) -> Option<u64> {
     text::wchar(&fs::read(proc.join("thread-self/io")).ok()?)
 }

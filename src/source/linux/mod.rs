@@ -113,20 +113,21 @@ impl Wake {
 }
 
 /// Limitations of a backend without notifications: it sees a change only by comparing two lists of links.
-const NO_NOTIFICATIONS: &str = "no link notifications: traffic of a removed link after its last sample is lost, and a link \
-                          that is moved in from another namespace may be taken for a new one";
+const NO_NOTIFICATIONS: &str = "no link notifications: traffic of a removed link after its last sample is lost, and \
+                                a link that is moved in from another namespace may be taken for a new one";
 
-/// Waits in one poll(2). A second system call follows only if another thread called `wake`.
-fn wait_for_events(timeout: Duration, wake: &Wake, events: Option<BorrowedFd<'_>>) -> Woken {
+/// Waits in one poll(2) for `Wake::call` and, if there is a socket for them, for notifications. A second system call
+/// follows only if another thread called `Wake::call`.
+fn poll_for_changes(timeout: Duration, wake: &Wake, socket: Option<BorrowedFd<'_>>) -> Woken {
     let wake_fd = wake.0.as_fd();
-    let mut fds = [PollFd::new(wake_fd, PollFlags::POLLIN), PollFd::new(events.unwrap_or(wake_fd), PollFlags::POLLIN)];
-    let watched = if events.is_some() { 2 } else { 1 };
-    match poll(&mut fds[..watched], poll_timeout(timeout)) {
+    let mut fds = [PollFd::new(wake_fd, PollFlags::POLLIN), PollFd::new(socket.unwrap_or(wake_fd), PollFlags::POLLIN)];
+    let polled = if socket.is_some() { 2 } else { 1 };
+    match poll(&mut fds[..polled], poll_timeout(timeout)) {
         Ok(0) | Err(Errno::EINTR) => Woken::default(),
         Ok(_) => {
             // An error makes a socket ready too: the next read of the socket then returns ENOBUFS.
             let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-            let woken = Woken { wake_called: ready(&fds[0]), changed: watched == 2 && ready(&fds[1]) };
+            let woken = Woken { wake_called: ready(&fds[0]), changed: polled == 2 && ready(&fds[1]) };
             if woken.wake_called {
                 wake.reset();
             }

@@ -6,7 +6,7 @@
 //! contained: every link in it existed, and a missing link may exist or not.
 //!
 //! There are two sockets. One sends requests. The other is non-blocking and receives notifications of links and
-//! addresses. If the kernel had to drop some of them (ENOBUFS), `events` returns `Lost`, and the sampler lists
+//! addresses. If the kernel had to drop some of them (ENOBUFS), `notifications` returns `Lost`, and the sampler lists
 //! everything again.
 
 use std::io;
@@ -38,7 +38,7 @@ const REPLY_TIMEOUT_S: i64 = 2;
 /// Socket buffer for notifications that wait for the next read. It holds about 400 of them, as many as arrive in a
 /// flood while the program lists a thousand links. Without CAP_NET_ADMIN the kernel lowers this to
 /// `net.core.rmem_max`, which is not an error.
-const EVENT_BUFFER_BYTES: usize = 1024 * 1024;
+const NOTIFICATION_BUFFER_BYTES: usize = 1024 * 1024;
 
 // `include/uapi/linux/rtnetlink.h`.
 const RTMGRP_LINK: u32 = 0x1;
@@ -124,11 +124,11 @@ pub struct Netlink {
     kind: DumpKind,
     client: DumpClient,
     /// `None` where notifications are not available. Then `fingerprint` shows whether the set of links has changed.
-    events: Option<Socket>,
+    notification_socket: Option<Socket>,
     fingerprint: u64,
     /// Buffer of `links_changed`.
     hashes: Vec<u64>,
-    /// The links have changed or notifications were lost: `events` must return `Lost`.
+    /// The links have changed or notifications were lost: `notifications` must return `Lost`.
     lost: bool,
     /// The last list of links was complete.
     complete: bool,
@@ -143,11 +143,19 @@ impl Netlink {
 
     pub fn with(kind: DumpKind, buffer_bytes: usize, sys: PathBuf) -> Result<Netlink> {
         // The notification socket opens before the first request, so that no change is missed between the two.
-        let events = Socket::for_events().ok();
+        let notification_socket = Socket::for_notifications().ok();
         let client = DumpClient::open(buffer_bytes)?;
-        let mut source =
-            Netlink { kind, client, events, fingerprint: 0, hashes: Vec::new(), lost: false, complete: true, sys };
-        if source.events.is_none() {
+        let mut source = Netlink {
+            kind,
+            client,
+            notification_socket,
+            fingerprint: 0,
+            hashes: Vec::new(),
+            lost: false,
+            complete: true,
+            sys,
+        };
+        if source.notification_socket.is_none() {
             source.links_changed();
         }
         Ok(source)
@@ -214,8 +222,9 @@ impl Source for Netlink {
     }
 
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
-        let mut woken = super::wait_for_events(timeout, wake, self.events.as_ref().map(|socket| socket.fd.as_fd()));
-        if self.events.is_none() && !woken.wake_called {
+        let mut woken =
+            super::poll_for_changes(timeout, wake, self.notification_socket.as_ref().map(|socket| socket.fd.as_fd()));
+        if self.notification_socket.is_none() && !woken.wake_called {
             self.lost |= self.links_changed();
             woken.changed = self.lost;
         }
@@ -223,15 +232,16 @@ impl Source for Netlink {
     }
 
     fn limitations(&self) -> Option<&'static str> {
-        self.events.is_none().then_some(NO_NOTIFICATIONS)
+        self.notification_socket.is_none().then_some(NO_NOTIFICATIONS)
     }
 
     fn notifications(&mut self, out: &mut Vec<LinkNotification>) -> Result<()> {
-        let drained = self.events.as_ref().map(|socket| receive_notifications(socket, &mut self.client.buffer, out));
+        let drained =
+            self.notification_socket.as_ref().map(|socket| receive_notifications(socket, &mut self.client.buffer, out));
         if let Some(Err(errno)) = drained {
             // The notifications sent to this socket are lost. A new socket may work.
             log::warn!("link notifications failed ({}): opening a new socket", io::Error::from(errno));
-            self.events = Socket::for_events().ok();
+            self.notification_socket = Socket::for_notifications().ok();
             self.links_changed();
             self.lost = true;
         }
@@ -274,15 +284,15 @@ fn parse_notifications(datagram: &[u8], out: &mut Vec<LinkNotification>) {
             append_lost(out);
             continue;
         };
-        match parse::event(ByteOrder::NATIVE, &message) {
+        match parse::notification(ByteOrder::NATIVE, &message) {
             // A link that goes up gets several addresses at once.
             Ok(Some(LinkNotification::Addresses)) if out.last() == Some(&LinkNotification::Addresses) => {}
-            Ok(Some(event)) => {
+            Ok(Some(notification)) => {
                 out.extend(
                     parse::notified_link(ByteOrder::NATIVE, &message)
                         .map(|link| LinkNotification::Described(Box::new(link))),
                 );
-                out.push(event);
+                out.push(notification);
             }
             Ok(None) => {}
             Err(Malformed) => append_lost(out),
@@ -486,11 +496,11 @@ impl Socket {
         Ok(socket)
     }
 
-    fn for_events() -> nix::Result<Socket> {
+    fn for_notifications() -> nix::Result<Socket> {
         let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
         let socket = Socket::open(groups, SockFlag::SOCK_NONBLOCK)?;
-        if socket::setsockopt(&socket.fd, sockopt::RcvBufForce, &EVENT_BUFFER_BYTES).is_err() {
-            let _ = socket::setsockopt(&socket.fd, sockopt::RcvBuf, &EVENT_BUFFER_BYTES);
+        if socket::setsockopt(&socket.fd, sockopt::RcvBufForce, &NOTIFICATION_BUFFER_BYTES).is_err() {
+            let _ = socket::setsockopt(&socket.fd, sockopt::RcvBuf, &NOTIFICATION_BUFFER_BYTES);
         }
         Ok(socket)
     }
@@ -528,7 +538,7 @@ mod tests {
     impl Netlink {
         /// Makes the source behave as on a system without notifications.
         pub fn disable_notifications(&mut self) {
-            self.events = None;
+            self.notification_socket = None;
             self.links_changed();
         }
     }
@@ -623,7 +633,7 @@ mod tests {
         let mut source = Netlink {
             kind: DumpKind::GetStats,
             client,
-            events: None,
+            notification_socket: None,
             fingerprint: 0,
             hashes,
             lost: false,
@@ -706,13 +716,13 @@ mod tests {
     }
 
     #[test]
-    fn e16_a_broken_event_socket_is_replaced_and_reports_lost_events() {
+    fn e16_a_broken_notification_socket_is_replaced_and_reports_lost_notifications() {
         let mut source = Netlink::open(DumpKind::GetLink).unwrap();
-        source.events.as_mut().unwrap().fd = not_a_socket();
+        source.notification_socket.as_mut().unwrap().fd = not_a_socket();
         let mut out = Vec::new();
         source.notifications(&mut out).unwrap();
         assert_eq!(out, [LinkNotification::Lost]);
-        assert!(source.events.is_some());
+        assert!(source.notification_socket.is_some());
         out.clear();
         source.notifications(&mut out).unwrap();
         assert!(!out.contains(&LinkNotification::Lost));
@@ -751,7 +761,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_addresses_is_one_event() {
+    fn a_burst_of_addresses_is_one_notification() {
         let message = |kind: u16, body: &[u8]| {
             let length = 16 + body.len() as u32;
             let kind_and_flags = [kind.to_ne_bytes(), [0; 2]].concat();

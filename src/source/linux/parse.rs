@@ -465,7 +465,7 @@ pub fn notified_link(order: ByteOrder, message: &Message<'_>) -> Option<Link> {
 }
 
 /// Parses a notification. `None` for a message that reports no change of a link or an address.
-pub fn event(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkNotification> {
+pub fn notification(order: ByteOrder, message: &Message<'_>) -> Parsed<LinkNotification> {
     match message.kind {
         RTM_NEWLINK => {
             let wireless = |(kind, _): (u16, &[u8])| kind == IFLA_WIRELESS;
@@ -953,7 +953,7 @@ mod tests {
             for order in BOTH_ORDERS {
                 let body = link_body(order, family, 3, 0, &attributes(order));
                 let bytes = message(order, kind, 0, 0, &body);
-                assert_eq!(event(order, &first_message(order, &bytes)), expect);
+                assert_eq!(notification(order, &first_message(order, &bytes)), expect);
             }
         }
         fn none(_: ByteOrder) -> Vec<Vec<u8>> {
@@ -974,7 +974,7 @@ mod tests {
             ] {
                 let body = changed_body(order, 0, 3, 0, change, &with_counters(order));
                 let bytes = message(order, RTM_NEWLINK, 0, 0, &body);
-                assert_eq!(event(order, &first_message(order, &bytes)), Ok(Some(expect)), "{change:x}");
+                assert_eq!(notification(order, &first_message(order, &bytes)), Ok(Some(expect)), "{change:x}");
             }
         }
         check(RTM_NEWLINK, 0, none, Err(Malformed));
@@ -1077,7 +1077,7 @@ mod tests {
             messages += 1;
             let Ok(message) = message else { continue };
             assert!(message.body.len() + HEADER_BYTES <= bytes.len());
-            let _ = event(order, &message);
+            let _ = notification(order, &message);
             parse_bodies(order, message.body);
         }
         assert!(messages <= bytes.len() / HEADER_BYTES + 1);

@@ -35,7 +35,7 @@ pub struct Sysfs {
     /// The directory with `route`, `ipv6_route` and `if_inet6`.
     net: PathBuf,
     fingerprint: u64,
-    /// The links have changed, and `events` must return `Lost`.
+    /// The links have changed, and `notifications` must return `Lost`.
     lost: bool,
 }
 
@@ -53,13 +53,13 @@ impl Sysfs {
     /// Whether the set of links differs from that of the previous call.
     fn links_changed(&mut self) -> bool {
         let mut fingerprint = 0u64;
-        let visited = for_each_link(&self.root, &mut |name, link| {
-            if let Ok(ifindex) = read_ifindex(link) {
+        let visited = for_each_link(&self.root, &mut |name, link_dir| {
+            if let Ok(ifindex) = read_ifindex(link_dir) {
                 // A new device may have the name and number of a removed one: its inode differs. A link that joins or
                 // leaves a bridge changes its kind, so `master` counts too.
-                let port = u64::from(fstatat(link, c"master", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok());
+                let port = u64::from(fstatat(link_dir, c"master", AtFlags::AT_SYMLINK_NOFOLLOW).is_ok());
                 fingerprint =
-                    fingerprint.wrapping_add(text::link_hash(ifindex, name.as_bytes()) ^ (inode(link) << 1) ^ port);
+                    fingerprint.wrapping_add(text::link_hash(ifindex, name.as_bytes()) ^ (inode(link_dir) << 1) ^ port);
             }
             Ok(())
         });
@@ -86,12 +86,12 @@ impl Source for Sysfs {
 
     fn read(&mut self, out: &mut Vec<Reading>) -> Result<()> {
         out.clear();
-        let result = for_each_link(&self.root, &mut |name, link| {
-            let Ok(ifindex) = read_ifindex(link) else { return Ok(()) };
-            match counters(link) {
+        let result = for_each_link(&self.root, &mut |name, link_dir| {
+            let Ok(ifindex) = read_ifindex(link_dir) else { return Ok(()) };
+            match counters(link_dir) {
                 Ok(counters) => out.push(Reading { ifindex, counters, width: Width::Bits64 }),
                 // The link disappeared between two files. The other links still get their reading.
-                Err(_) if read_ifindex(link) != Ok(ifindex) => {}
+                Err(_) if read_ifindex(link_dir) != Ok(ifindex) => {}
                 Err(errno) => return Err(transient_error(name, errno)),
             }
             Ok(())
@@ -127,7 +127,7 @@ impl Source for Sysfs {
     }
 
     fn wait(&mut self, timeout: Duration, wake: &Wake) -> Woken {
-        let mut woken = super::wait_for_events(timeout, wake, None);
+        let mut woken = super::poll_for_changes(timeout, wake, None);
         if !woken.wake_called {
             self.lost |= self.links_changed();
             woken.changed = self.lost;
@@ -147,12 +147,12 @@ impl Source for Sysfs {
     }
 }
 
-fn counters(link: &OwnedFd) -> nix::Result<Counters> {
+fn counters(link_dir: &OwnedFd) -> nix::Result<Counters> {
     let mut counters = Counters::ZERO;
     for (counter, location) in counters.0.iter_mut().zip(&LOCATIONS) {
-        *counter = read_number(link, location.file)?;
+        *counter = read_number(link_dir, location.file)?;
     }
-    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(read_number(link, RX_MISSED.file)?);
+    counters.0[RX_DROPS] = counters.0[RX_DROPS].wrapping_add(read_number(link_dir, RX_MISSED.file)?);
     Ok(counters)
 }
 

@@ -117,7 +117,7 @@ fn in_namespace(test: impl FnOnce(&TestNamespace) + Send + 'static) {
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         mount(Some("sysfs"), scratch.path(), Some("sysfs"), MsFlags::empty(), none).unwrap();
-        // Without IPv6, no neighbour discovery sends packets that the test did not.
+        // IPv6 would send packets of its own (neighbour discovery), and the tests count packets.
         for conf in ["all", "default"] {
             let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/disable_ipv6"), "1");
         }
@@ -173,8 +173,8 @@ fn links_by_name(source: &mut dyn Source) -> BTreeMap<String, Link> {
     source.links().unwrap().into_iter().map(|link| (link.name.clone(), link)).collect()
 }
 
-/// Collects events until `done` returns true, for at most five seconds.
-fn events_until(source: &mut dyn Source, done: impl Fn(&[LinkNotification]) -> bool) -> Vec<LinkNotification> {
+/// Collects notifications until `done` returns true, for at most five seconds.
+fn notifications_until(source: &mut dyn Source, done: impl Fn(&[LinkNotification]) -> bool) -> Vec<LinkNotification> {
     let wake = Wake::new().unwrap();
     let mut out = Vec::new();
     for _ in 0..50 {
@@ -187,27 +187,30 @@ fn events_until(source: &mut dyn Source, done: impl Fn(&[LinkNotification]) -> b
     out
 }
 
-fn added_counters(events: &[LinkNotification], wanted: u32) -> Option<Counters> {
-    events.iter().find_map(|event| match event {
+fn added_counters(notifications: &[LinkNotification], wanted: u32) -> Option<Counters> {
+    notifications.iter().find_map(|notification| match notification {
         LinkNotification::Added { ifindex, counters } if *ifindex == wanted => Some(*counters),
         _ => None,
     })
 }
 
-fn changed(events: &[LinkNotification], ifindex: u32) -> bool {
-    events.contains(&LinkNotification::Changed { ifindex })
+fn changed(notifications: &[LinkNotification], ifindex: u32) -> bool {
+    notifications.contains(&LinkNotification::Changed { ifindex })
 }
 
 /// How often the removal of this link was reported.
-fn gone(events: &[LinkNotification], wanted: u32) -> usize {
-    events.iter().filter(|event| matches!(event, LinkNotification::Gone { ifindex, .. } if *ifindex == wanted)).count()
+fn gone(notifications: &[LinkNotification], wanted: u32) -> usize {
+    notifications
+        .iter()
+        .filter(|notification| matches!(notification, LinkNotification::Gone { ifindex, .. } if *ifindex == wanted))
+        .count()
 }
 
 #[test]
 fn all_sources_agree_with_the_kernel_to_the_byte() {
     in_namespace(|namespace| {
         create_cable();
-        // Packets larger than the MTU are dropped at both ends.
+        // Both ends count a packet larger than this as dropped.
         ip("link set vb mtu 600");
         let bytes = broadcast(50, 400);
         broadcast(7, 1000);
@@ -289,9 +292,9 @@ fn netlink_returns_altnames_and_reports_their_changes() {
         assert_eq!(links_by_name(&mut namespace.sysfs())["va"].altnames, [""; 0]);
         let mut source = namespace.netlink(DumpKind::GetStats);
         let index = links_by_name(&mut source)["va"].ifindex;
-        events_until(&mut source, |events| events.is_empty());
+        notifications_until(&mut source, |notifications| notifications.is_empty());
         ip_bytes(&[b"link", b"property", b"del", b"dev", b"va", b"altname", b"\xffup,*1"]);
-        assert!(changed(&events_until(&mut source, |events| changed(events, index)), index));
+        assert!(changed(&notifications_until(&mut source, |notifications| changed(notifications, index)), index));
         assert_eq!(links_by_name(&mut source)["va"].altnames, [longest]);
     });
 }
@@ -414,22 +417,24 @@ fn e11_creation_rename_and_removal_of_a_link_are_reported() {
         let mut source = namespace.netlink(DumpKind::GetStats);
         ip("link add va type veth peer name vb");
         let index = links_by_name(&mut source)["va"].ifindex;
-        let events = events_until(&mut source, |events| added_counters(events, index).is_some());
-        assert_eq!(added_counters(&events, index), Some(Counters::ZERO));
+        let notifications =
+            notifications_until(&mut source, |notifications| added_counters(notifications, index).is_some());
+        assert_eq!(added_counters(&notifications, index), Some(Counters::ZERO));
 
         ip("link set va name wan");
-        let events = events_until(&mut source, |events| changed(events, index));
-        assert!(changed(&events, index), "{events:?}");
+        let notifications = notifications_until(&mut source, |notifications| changed(notifications, index));
+        assert!(changed(&notifications, index), "{notifications:?}");
         assert_eq!(links_by_name(&mut source)["wan"].ifindex, index);
 
         ip("addr add 10.77.0.1/24 dev wan");
-        let events = events_until(&mut source, |events| events.contains(&LinkNotification::Addresses));
-        assert!(events.contains(&LinkNotification::Addresses));
+        let notifications =
+            notifications_until(&mut source, |notifications| notifications.contains(&LinkNotification::Addresses));
+        assert!(notifications.contains(&LinkNotification::Addresses));
 
         ip("link del wan");
-        let events = events_until(&mut source, |events| gone(events, index) > 0);
-        assert_eq!(gone(&events, index), 1);
-        assert!(!events.contains(&LinkNotification::Lost));
+        let notifications = notifications_until(&mut source, |notifications| gone(notifications, index) > 0);
+        assert_eq!(gone(&notifications, index), 1);
+        assert!(!notifications.contains(&LinkNotification::Lost));
     });
 }
 
@@ -444,9 +449,10 @@ fn e11_a_link_recreated_between_two_lists_is_reported_as_gone_and_added() {
         create_cable();
         let after = links_by_name(&mut source)["va"].ifindex;
         assert_ne!(before, after);
-        let events = events_until(&mut source, |events| added_counters(events, after).is_some());
-        assert_eq!(gone(&events, before), 1);
-        assert_eq!(added_counters(&events, after), Some(Counters::ZERO));
+        let notifications =
+            notifications_until(&mut source, |notifications| added_counters(notifications, after).is_some());
+        assert_eq!(gone(&notifications, before), 1);
+        assert_eq!(added_counters(&notifications, after), Some(Counters::ZERO));
     });
 }
 
@@ -461,11 +467,15 @@ fn a_port_that_leaves_its_bridge_still_exists() {
         assert_eq!(links_by_name(&mut source)["vb"].master, br0);
         ip("link set vb nomaster");
         assert_eq!(links_by_name(&mut source)["vb"].master, 0);
-        // The removal of br0 comes last: all earlier events have arrived before it.
+        // The removal of br0 comes last: all earlier notifications have arrived before it.
         ip("link del br0");
-        let events = events_until(&mut source, |events| gone(events, br0) > 0);
-        assert!(gone(&events, br0) == 1 && changed(&events, vb) && added_counters(&events, vb).is_none());
-        assert_eq!(gone(&events, vb), 0, "{events:?}");
+        let notifications = notifications_until(&mut source, |notifications| gone(notifications, br0) > 0);
+        assert!(
+            gone(&notifications, br0) == 1
+                && changed(&notifications, vb)
+                && added_counters(&notifications, vb).is_none()
+        );
+        assert_eq!(gone(&notifications, vb), 0, "{notifications:?}");
     });
 }
 
@@ -484,13 +494,16 @@ fn a_link_that_moves_in_keeps_its_counters() {
             ready.send(nix::unistd::gettid()).unwrap();
             wait_moved.recv().unwrap();
             let index = links_by_name(&mut source)["va"].ifindex;
-            added_counters(&events_until(&mut source, |events| added_counters(events, index).is_some()), index)
+            added_counters(
+                &notifications_until(&mut source, |notifications| added_counters(notifications, index).is_some()),
+                index,
+            )
         });
         ip(&format!("link set va netns {}", wait_ready.recv().unwrap()));
         moved.send(()).unwrap();
         let counters = mover.join().unwrap().unwrap();
         assert_eq!((counters.tx_bytes(), counters.0[crate::model::TX_PACKETS]), (bytes, 5));
-        assert_eq!(gone(&events_until(&mut source_here, |events| gone(events, old) > 0), old), 1);
+        assert_eq!(gone(&notifications_until(&mut source_here, |notifications| gone(notifications, old) > 0), old), 1);
     });
 }
 
@@ -556,24 +569,25 @@ fn e17_lost_notifications_are_reported_and_later_ones_arrive() {
     in_namespace(|namespace| {
         let mut source = namespace.netlink(DumpKind::GetStats);
         ip_batch(&veth_pairs(0, 500));
-        let lost = |events: &[LinkNotification]| events.contains(&LinkNotification::Lost);
-        assert!(lost(&events_until(&mut source, lost)));
+        let lost = |notifications: &[LinkNotification]| notifications.contains(&LinkNotification::Lost);
+        assert!(lost(&notifications_until(&mut source, lost)));
         // One call does not return a whole flood.
-        let mut max_events = 0;
+        let mut max_notifications = 0;
         loop {
             let mut out = Vec::new();
             source.notifications(&mut out).unwrap();
             if out.is_empty() {
                 break;
             }
-            max_events = max_events.max(out.len());
+            max_notifications = max_notifications.max(out.len());
         }
-        assert!((1..=2 * NOTIFICATIONS_AT_ONCE + 1).contains(&max_events), "{max_events}");
+        assert!((1..=2 * NOTIFICATIONS_AT_ONCE + 1).contains(&max_notifications), "{max_notifications}");
         ip("link del a0");
-        let gone =
-            |events: &[LinkNotification]| events.iter().any(|event| matches!(event, LinkNotification::Gone { .. }));
-        let events = events_until(&mut source, gone);
-        assert!(gone(&events) && !lost(&events));
+        let gone = |notifications: &[LinkNotification]| {
+            notifications.iter().any(|notification| matches!(notification, LinkNotification::Gone { .. }))
+        };
+        let notifications = notifications_until(&mut source, gone);
+        assert!(gone(&notifications) && !lost(&notifications));
     });
 }
 
@@ -612,9 +626,9 @@ fn e18_an_empty_namespace_is_no_error() {
 fn changes_of_the_set_of_links_are_found_without_notifications() {
     in_namespace(|namespace| {
         let wake = Wake::new().unwrap();
-        let mut without_events = namespace.netlink(DumpKind::GetStats);
-        without_events.disable_notifications();
-        let mut sources: [Box<dyn Source>; 2] = [Box::new(without_events), Box::new(namespace.sysfs())];
+        let mut without_notifications = namespace.netlink(DumpKind::GetStats);
+        without_notifications.disable_notifications();
+        let mut sources: [Box<dyn Source>; 2] = [Box::new(without_notifications), Box::new(namespace.sysfs())];
         for source in &mut sources {
             let mut check = |change: &str, expect: bool| {
                 if !change.is_empty() {
@@ -626,9 +640,9 @@ fn changes_of_the_set_of_links_are_found_without_notifications() {
                 let expect = expect && !(change.contains("master") && source.name() != "sysfs");
                 let woken = source.wait(Duration::ZERO, &wake);
                 assert_eq!(woken, Woken { wake_called: false, changed: expect }, "{change}");
-                let mut events = Vec::new();
-                source.notifications(&mut events).unwrap();
-                assert_eq!(events, if expect { vec![LinkNotification::Lost] } else { vec![] }, "{change}");
+                let mut notifications = Vec::new();
+                source.notifications(&mut notifications).unwrap();
+                assert_eq!(notifications, if expect { vec![LinkNotification::Lost] } else { vec![] }, "{change}");
             };
             check("", false);
             check("link add va type veth peer name vb", true);

@@ -3,7 +3,7 @@
 //! a reader unpack one group and skip the others.
 //!
 //! ```text
-//! 0x80 + columns of a group | rows | head length | directory length | groups | head | directory | body*
+//! 0x80 + columns of a group | row count | head length | directory length | group count | head | directory | body*
 //! directory: (id step, length of the body)*, where id step = id - previous id - 1; the first one is the id itself
 //! body: modes | presence runs, if rows are missing | column*
 //! modes: bit 0 = rows are missing, then two bits for each column

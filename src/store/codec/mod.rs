@@ -37,8 +37,9 @@ pub struct TickRow {
 /// Columns of the ticks, as differences from the previous tick `p`: `seq - p.seq - 1`; `step = mono_ms - p.mono_ms`;
 /// `unix - p.unix - step`, with `step` rounded to seconds.
 const HEAD_COLUMNS: usize = 3;
-/// Columns of a sample after its counters. Nearly all of their values are zero, and a column of zeros takes no bytes.
-const MARK: usize = 0;
+/// Columns of a sample after its counters: its quality as a number, and its span. Nearly all of their values are zero,
+/// and a column of zeros takes no bytes.
+const QUALITY: usize = 0;
 /// The span of the sample minus the time since the previous tick, in ms.
 const SPAN: usize = 1;
 const SAMPLE_EXTRA: usize = 2;
@@ -74,7 +75,7 @@ pub fn pack_samples(rows: &[TickRow]) -> Vec<u8> {
             let Some(sample) = row.samples.iter().find(|sample| sample.iface == iface) else { continue };
             present.push(at as u16);
             columns.iter_mut().zip(sample.delta.0).for_each(|(column, value)| column.push(value));
-            columns[COUNTERS + MARK].push(sample.quality as u64);
+            columns[COUNTERS + QUALITY].push(sample.quality as u64);
             columns[COUNTERS + SPAN].push(zigzag(sample.span_ms.wrapping_sub(steps[at]) as i64));
         }
         packer.add_group(iface, &present, &columns);
@@ -182,7 +183,7 @@ impl SampleDecoder {
         let counters = counter_count(packed, SAMPLE_EXTRA)?;
         self.columns.read(body, packed.rows, packed.columns)?;
         let deltas = counter_columns(&self.columns, counters);
-        let (marks, spans) = (self.columns.column(counters + MARK), self.columns.column(counters + SPAN));
+        let (qualities, spans) = (self.columns.column(counters + QUALITY), self.columns.column(counters + SPAN));
         let present = &self.columns.present;
         let first = present.partition_point(|row| usize::from(*row) < rows.start);
         for (at, row) in present.iter().enumerate().skip(first) {
@@ -192,7 +193,7 @@ impl SampleDecoder {
             }
             let sample = Sample {
                 iface,
-                quality: SampleQuality::from_code(marks[at]),
+                quality: SampleQuality::from_code(qualities[at]),
                 span_ms: self.steps[row].wrapping_add(unzigzag(spans[at]) as u64),
                 delta: counters_at(&deltas, at),
             };

@@ -11,7 +11,7 @@ fn parse_datagram(order: ByteOrder, bytes: &[u8]) {
         count += 1;
         let Ok(message) = message else { continue };
         assert!(message.body.len() + HEADER <= bytes.len());
-        let _ = parse::event(order, &message);
+        let _ = parse::notification(order, &message);
         let _ = parse::notified_link(order, &message);
         parse_body(order, message.body);
     }

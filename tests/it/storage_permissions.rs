@@ -87,11 +87,10 @@ fn a_directory_of_the_daemons_user_without_write_permission_is_reported() {
         let daemon = case.start();
         wait_until("the fault is reported", || database_status(&daemon) == "unhealthy");
         let (data, error) = (case.data(), database_error(&daemon));
-        let expected = format!(
-            "{data} belongs to user 65534, as which net-pulse runs, but is not writable; run chmod u+rwX {data}"
-        );
+        let expected =
+            format!("{data} belongs to user 65534, who runs net-pulse, but is not writable; run chmod u+rwX {data}");
         assert!(error.contains(&expected), "{error}");
-        // The error does not warn of a power cut, because nothing would be lost.
+        // The error warns of a power cut only if samples are unsaved, and never says that it would lose "nothing".
         assert!(!error.contains("nothing"), "{error}");
         case.chown(UNPRIVILEGED_UID, 0o755);
         wait_for_save(&daemon);
